@@ -1,0 +1,85 @@
+"""The phenotype table -> 29 leak-free values a subject.
+
+ABIDE's columns are described in its phenotypic data legend. Never used, not even whether they are missing: ADOS, ADI-R,
+SRS, SCQ, AQ, VINELAND, DSM, medication, comorbidity, since they measure or follow from the diagnosis.
+"""
+
+import numpy as np
+import pandas as pd
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from data.errors import InputError
+
+MISSING = ("", "-9999", "-9999.0", "`", "n/a", "N/A", "NaN", "nan")
+HANDEDNESS = {"right": ("R",), "left": ("L",), "ambidextrous": ("Ambi",), "mixed": ("Mixed", "L->R")}
+IQ_TESTS = {"wasi": ("WASI",), "wisc": ("WISC", "HAWIK"), "wais": ("WAIS",)}  # HAWIK is the German WISC
+WISC_INDICES = ("VCI", "PRI", "WMI", "PSI")
+ABIDE_COLUMNS = [
+    "AGE_AT_SCAN",
+    "SEX",
+    "HANDEDNESS_CATEGORY",
+    "HANDEDNESS_SCORES",
+    "FIQ",
+    "VIQ",
+    "PIQ",
+    "FIQ_TEST_TYPE",
+    "EYE_STATUS_AT_SCAN",
+    "BMI",
+] + [f"WISC_IV_{index}" for index in WISC_INDICES]
+
+
+def clean(column: pd.Series) -> pd.Series:
+    """Text with its missing values (empty, -9999, a stray backtick) as NaN."""
+    text = column.astype(str).str.strip()
+    return text.mask(text.isin(MISSING))
+
+
+def numbers(table: pd.DataFrame, name: str) -> pd.Series:
+    """A column as float64, NaN where missing. Raises InputError for text that is no number."""
+    text = clean(table[name])
+    values = pd.to_numeric(text, errors="coerce")
+    if (wrong := text[values.isna() & text.notna()]).size:
+        raise InputError(f"Column {name} holds {wrong.iloc[0]!r}; expected numbers, or nothing where unknown.")
+    return values
+
+
+def one_hot(text: pd.Series, codes: dict[str, tuple[str, ...]], prefix: str) -> dict[str, pd.Series]:
+    """One 0/1 column a code; a missing value is 0 in all."""
+    return {f"{prefix}_{name}": text.isin(values).astype(float) for name, values in codes.items()}
+
+
+def abide_values(table: pd.DataFrame) -> pd.DataFrame:
+    """ABIDE's columns as text -> (subjects, 29) float64, NaN where unknown. Raises InputError for a missing column."""
+    if absent := [name for name in ABIDE_COLUMNS if name not in table]:
+        raise InputError(f"The phenotype table lacks {', '.join(absent)}; expected ABIDE's columns.")
+    hand, test = clean(table["HANDEDNESS_CATEGORY"]), clean(table["FIQ_TEST_TYPE"]).str.upper()
+    wisc = {f"wisc_{index.lower()}": numbers(table, f"WISC_IV_{index}") for index in WISC_INDICES}
+    measured = {name.lower(): numbers(table, name) for name in ("FIQ", "VIQ", "PIQ", "BMI")}
+    score = numbers(table, "HANDEDNESS_SCORES")
+    family = pd.Series(np.nan, table.index, dtype=object).mask(test.notna(), "other")
+    for name, prefixes in IQ_TESTS.items():
+        family = family.mask(test.str.startswith(prefixes, na=False), name)
+    columns = {
+        "age": numbers(table, "AGE_AT_SCAN"),
+        **one_hot(numbers(table, "SEX"), {"male": (1,), "female": (2,)}, "sex"),
+        **one_hot(hand, HANDEDNESS, "handedness"),
+        "handedness_score": score,
+        **{name: measured[name] for name in ("fiq", "viq", "piq")},
+        "handedness_unknown": hand.isna().astype(float),
+        "handedness_score_missing": score.isna().astype(float),
+        **{f"{name}_missing": measured[name].isna().astype(float) for name in ("fiq", "viq", "piq")},
+        "wisc_missing": pd.DataFrame(wisc).isna().all(axis=1).astype(float),
+        "bmi_missing": measured["bmi"].isna().astype(float),
+        **one_hot(family, {name: (name,) for name in (*IQ_TESTS, "other")}, "iq_test"),
+        **wisc,
+        **one_hot(numbers(table, "EYE_STATUS_AT_SCAN"), {"open": (1,), "closed": (2,)}, "eyes"),
+        "bmi": measured["bmi"],
+    }
+    return pd.DataFrame(columns)
+
+
+def fit_scaler(values: np.ndarray) -> Pipeline:
+    """Median imputation, then z-scores, fitted on training subjects (n, 29); a constant column becomes zero."""
+    return make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler()).fit(values)

@@ -1,0 +1,57 @@
+"""Progress that a person can watch and a log file can keep: a bar on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PLAIN_INTERVAL_S = 10.0
+
+
+class PlainProgress:
+    """One line at the first step, every ten seconds and at the end."""
+
+    def __init__(self, title: str, total: int, done: int):
+        self.title, self.total, self.done = title, total, done
+        self.started = time.monotonic()
+        self.started_at = done
+        self.printed = float("-inf")
+
+    def advance(self, note: str = "", steps: int = 1) -> None:
+        self.done += steps
+        now = time.monotonic()
+        if now - self.printed < PLAIN_INTERVAL_S and self.done < self.total:
+            return
+        self.printed = now
+        left = (now - self.started) / max(self.done - self.started_at, 1) * (self.total - self.done)
+        print(f"{self.title} {self.done}/{self.total}{', ' + note if note else ''}, {left:.0f} s left", flush=True)
+
+
+class BarProgress:
+    """The same, drawn by rich."""
+
+    def __init__(self, bar, task):
+        self.bar, self.task = bar, task
+
+    def advance(self, note: str = "", steps: int = 1) -> None:
+        self.bar.update(self.task, advance=steps, note=note)
+
+
+@contextmanager
+def progress(title: str, total: int, done: int = 0) -> Iterator[PlainProgress | BarProgress]:
+    """Yields an object whose `advance(note, steps)` shows that steps of `total` are done."""
+    from rich import progress as rich_progress  # costs a mistake on the command line nothing
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        yield PlainProgress(title, total, done)
+        return
+    columns = (
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("{task.fields[note]}"),
+        rich_progress.TimeRemainingColumn(),
+    )
+    with rich_progress.Progress(*columns, console=console) as bar:
+        yield BarProgress(bar, bar.add_task(title, total=total, completed=done, note=""))

@@ -1,0 +1,129 @@
+"""What a record holds: bytes <-> (label, phenotype, volume).
+
+A record is one little-endian float32 row: label (1 autism, 0 control), 29 phenotype values, then the volume in C order
+(x, y, z; z runs fastest) on a grid of the MNI152 space, RAS+.
+"""
+
+import math
+
+import numpy as np
+
+from data.errors import InputError
+from data.grids import BLOCK, FULL, GRIDS, Grid
+
+DTYPE = np.dtype("<f4")
+PHENOTYPE_SIZE = 29
+HEADER_SIZE = 1 + PHENOTYPE_SIZE
+HEADER_BYTES = DTYPE.itemsize * HEADER_SIZE
+CLASSES = ("control", "autism")  # label 0.0, label 1.0
+
+
+def record_bytes(grid: Grid) -> int:
+    """The size of one record."""
+    return HEADER_BYTES + DTYPE.itemsize * math.prod(grid.shape)
+
+
+def grid_of_size(num_bytes: int, name: str) -> Grid:
+    """The grid whose records have `num_bytes`. Raises InputError, naming the file, if there is none."""
+    for grid in GRIDS.values():
+        if num_bytes == record_bytes(grid):
+            return grid
+    nearest = min(GRIDS.values(), key=lambda grid: abs(record_bytes(grid) - num_bytes))
+    difference = num_bytes - record_bytes(nearest)
+    raise InputError(
+        f"{name} holds {num_bytes:,} bytes, {abs(difference):,} {'more' if difference > 0 else 'short'} "
+        f"{'than' if difference > 0 else 'of'} a {nearest} record ({record_bytes(nearest):,}). "
+        "Was the copy cut off? Convert the subject again."
+    )
+
+
+def check_label(label: float, name: str) -> None:
+    """Raises InputError, naming the file, unless the label is 0.0 or 1.0."""
+    if label not in (0.0, 1.0):
+        raise InputError(
+            f"{name} has the label {label:g}; expected 1 (autism) or 0 (control). "
+            "ABIDE's DX_GROUP (1 autism, 2 control) must be converted: python -m data convert."
+        )
+
+
+def pack(label: float, phenotype: np.ndarray, volume: np.ndarray) -> bytes:
+    """One record from a label, phenotype (29,) and volume (x, y, z)."""
+    header = np.concatenate([[label], phenotype]).astype(DTYPE)
+    return header.tobytes() + np.ascontiguousarray(volume, DTYPE).tobytes()
+
+
+def header_label(record: bytes, name: str) -> float:
+    """The label of a record or of its first bytes. Raises InputError, naming the file, unless it is 0.0 or 1.0."""
+    if len(record) < DTYPE.itemsize:
+        raise InputError(f"{name} is empty; expected a record. Convert the subject again.")
+    label = float(np.frombuffer(record, DTYPE, 1)[0])
+    check_label(label, name)
+    return label
+
+
+def check_finite(values: np.ndarray, name: str, what: str) -> None:
+    """Raises InputError, naming the file and the first value that is NaN or infinite."""
+    finite = np.isfinite(values)
+    if not finite.all():
+        at = int(np.argmin(finite))
+        raise InputError(
+            f"{name} holds {values[at]} as {what} {at}; expected finite numbers. Convert the subject again."
+        )
+
+
+def unpack_phenotype(header: bytes, name: str) -> np.ndarray:
+    """The phenotype (29,) of a record or of its first 120 bytes. Raises InputError, naming the file."""
+    if len(header) < HEADER_BYTES:
+        raise InputError(f"{name} holds {len(header)} bytes; expected a record. Was the copy cut off? Copy it again.")
+    header_label(header, name)
+    phenotype = np.frombuffer(header, DTYPE, PHENOTYPE_SIZE, offset=DTYPE.itemsize)
+    check_finite(phenotype, name, "phenotype value")
+    return phenotype
+
+
+def unpack(record: bytes, grid: Grid, name: str) -> tuple[float, np.ndarray, np.ndarray]:
+    """Label, phenotype (29,) float32 and volume (x, y, z) float32 of one record; the arrays are read-only views.
+
+    Raises InputError, naming the file, if the size is not the grid's, the label not 0 or 1, or a value not finite.
+    """
+    if len(record) != record_bytes(grid):
+        raise InputError(f"{name} holds {len(record):,} bytes; expected a {grid} record of {record_bytes(grid):,}.")
+    phenotype = unpack_phenotype(record, name)
+    volume = np.frombuffer(record, DTYPE, offset=HEADER_BYTES)
+    check_finite(volume, name, "volume value")
+    return header_label(record, name), phenotype, volume.reshape(grid.shape)
+
+
+def normalise(volume: np.ndarray) -> np.ndarray:
+    """z-scores over the whole volume, background included, (x, y, z) float32. A constant volume becomes zero."""
+    volume = np.asarray(volume, np.float64)
+    spread = volume.std()
+    return ((volume - volume.mean()) / (spread if spread > 0 else 1.0)).astype(np.float32)
+
+
+def block_mean(volume: np.ndarray) -> np.ndarray:
+    """Full-size volume (91, 109, 91) -> (31, 37, 31) float32: voxel i is the mean of full-size voxels 3i-1..3i+1.
+
+    Blocks at the border average the voxels that exist.
+    """
+    mean = np.asarray(volume, np.float64)
+    for axis, size in enumerate(volume.shape):
+        starts = np.maximum(np.arange(0, size + 1, BLOCK) - 1, 0)
+        starts = starts[starts < size]
+        counts = np.diff(np.append(starts, size))
+        shape = [-1 if k == axis else 1 for k in range(3)]
+        mean = np.add.reduceat(mean, starts, axis) / counts.reshape(shape)
+    return mean.astype(np.float32)
+
+
+def repeat_blocks(volume: np.ndarray) -> np.ndarray:
+    """(31, 37, 31) -> (91, 109, 91): every full-size voxel takes the value of the block that holds it."""
+    for axis, size in enumerate(FULL.shape):
+        volume = np.take(volume, (np.arange(size) + 1) // BLOCK, axis)
+    return volume
+
+
+def background(volume: np.ndarray) -> float:
+    """The value of the voxels outside the brain: the median over the six outer faces of a volume (x, y, z)."""
+    faces = [volume.take(index, axis).ravel() for axis in range(3) for index in (0, -1)]
+    return float(np.median(np.concatenate(faces)))

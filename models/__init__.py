@@ -1,0 +1,40 @@
+"""The five models in one table: what each reads, what it predicts, which loss it has.
+
+Each module holds `Config` (a frozen dataclass), `PRESETS` (the first is the default), and a pure `build(config, grid)`.
+Keras is imported only inside functions, so that a mistake on the command line is told before its seconds-long import.
+"""
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+
+from data.grids import FULL, REDUCED, Grid
+
+
+@dataclass(frozen=True)
+class Model:
+    """`reads` names the inputs, `loss` a function of `models.losses`; `grid` is the only one that it takes, if any."""
+
+    name: str
+    reads: tuple[str, ...]
+    predicts: str  # "label", or "input" for an autoencoder
+    loss: str
+    grid: Grid | None = None
+    reduces: bool = False  # its code is the reduced volume
+    occludable: bool = False  # a volume goes in and a label comes out
+
+    @property
+    def module(self) -> ModuleType:
+        return importlib.import_module(f"models.{self.name}")
+
+
+MODELS = {
+    model.name: model
+    for model in (
+        Model("ae", ("phenotype",), "input", "sparse_reconstruction"),
+        Model("cae", ("volume",), "input", "sparse_reconstruction", FULL, reduces=True),
+        Model("cnn", ("volume",), "label", "cross_entropy", REDUCED, occludable=True),
+        Model("nn", ("phenotype",), "label", "cross_entropy"),
+        Model("mmnn", ("volume", "phenotype"), "label", "cross_entropy", REDUCED, occludable=True),
+    )
+}

@@ -1,0 +1,41 @@
+"""Autoencoder of the phenotype: 29 values -> code -> 29 values."""
+
+from dataclasses import dataclass
+
+from data.grids import Grid
+from data.records import PHENOTYPE_SIZE
+from models.settings import Settings, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Settings):
+    """Dense layers, mirrored; the last of `units` is the code."""
+
+    optimizer: str = "rmsprop"
+    decay: float = 0.99
+    units: tuple[int, ...] = (24, 16)
+    sparsity: float = 0.5  # rho, the wanted mean of sigmoid(code)
+    sparsity_weight: float = 0.6  # lambda
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(bool(self.units) and min(self.units) > 0, "units must be one or more whole numbers above 0.")
+        require(0 < self.sparsity < 1, f"sparsity is {self.sparsity}; expected more than 0 and less than 1.")
+
+
+PRESETS = {"default": Config()}
+
+
+def build(config: Config, grid: Grid):
+    """Input "phenotype" (batch, 29) float32, scaled; outputs "code" (batch, units[-1]) and "reconstruction"."""
+    import keras
+
+    from models import layers
+
+    phenotype = x = layers.phenotype_input()
+    for units in config.units[:-1]:
+        x = layers.hidden(x, units, config)
+    code = x = layers.dense(x, config.units[-1], config)
+    for units in reversed(config.units[:-1]):
+        x = layers.hidden(x, units, config)
+    return keras.Model(phenotype, {"code": code, "reconstruction": layers.dense(x, PHENOTYPE_SIZE, config)}, name="ae")

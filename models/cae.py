@@ -1,0 +1,55 @@
+"""Convolutional autoencoder: volume 91x109x91 -> code (31x37x31 with stride 3) -> the volume again."""
+
+from dataclasses import dataclass
+
+from data.grids import Grid
+from models.settings import Settings, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Settings):
+    """Two convolutions of one filter, mirrored by transposed ones."""
+
+    batch_size: int = 8
+    optimizer: str = "rmsprop"
+    decay: float = 0.99
+    filters: tuple[int, ...] = (1, 1)
+    strides: tuple[int, ...] = (1, 3)
+    kernel: int = 3
+    sparsity: float = 0.7  # rho, the wanted mean of sigmoid(code)
+    sparsity_weight: float = 0.6  # lambda
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(
+            len(self.filters) == len(self.strides), "filters and strides differ in length; expected one each a layer."
+        )
+        require(min(*self.filters, *self.strides, self.kernel) > 0, "filters, strides and kernel must be more than 0.")
+        require(0 < self.sparsity < 1, f"sparsity is {self.sparsity}; expected more than 0 and less than 1.")
+
+
+PRESETS = {
+    "stride3-bn": Config(),
+    "stride3": Config(batch_norm=False),
+    "stride1": Config(batch_norm=False, strides=(1, 1), sparsity=0.5),
+}
+
+
+def build(config: Config, grid: Grid):
+    """Input "volume" (batch, x, y, z, 1) float32, z-scored; outputs "code" and "reconstruction", of the same rank."""
+    import keras
+
+    from models import layers
+
+    volume = x = layers.volume_input(grid)
+    shapes = []
+    for depth, (filters, stride) in enumerate(zip(config.filters, config.strides, strict=True)):
+        x = layers.activated(x, config) if depth else x
+        shapes.append(x.shape[1:])
+        x = layers.convolution(x, filters, config.kernel, stride, config)
+    code = x = layers.normalised(x, config)
+    for depth, stride in reversed(list(enumerate(config.strides))):
+        *shape, channels = shapes[depth]
+        x = layers.transposed_convolution(x, channels, config.kernel, stride, shape, config)
+        x = layers.activated(x, config) if depth else x
+    return keras.Model(volume, {"code": code, "reconstruction": x}, name="cae")

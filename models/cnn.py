@@ -1,0 +1,79 @@
+"""Volume classifier: reduced volume 31x37x31 -> logits of (control, autism)."""
+
+from dataclasses import dataclass
+
+from data.grids import Grid
+from models.settings import Settings, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Settings):
+    """Convolutions (filters, kernels, strides), each followed by a 3-wide max pool where `pools` gives its stride.
+
+    With `residual`, every convolution after the first is a residual block. The last activations are averaged over the
+    volume (`global_average`), or flattened and passed through a dense layer of the same width.
+    """
+
+    filters: tuple[int, ...] = (16, 16, 32, 64)
+    kernels: tuple[int, ...] = (3, 3, 3, 3)
+    strides: tuple[int, ...] = (2, 1, 2, 2)
+    pools: tuple[int, ...] = (0, 0, 0, 0)
+    residual: bool = True
+    global_average: bool = True
+    l2: float = 0.0001
+
+    def __post_init__(self):
+        super().__post_init__()
+        layers = (self.filters, self.kernels, self.strides, self.pools)
+        require(
+            len(set(map(len, layers))) == 1,
+            "filters, kernels, strides and pools differ in length; give one each a layer.",
+        )
+        require(bool(self.filters), "filters is empty; expected at least one layer.")
+        require(min(*self.filters, *self.kernels, *self.strides) > 0, "filters, kernels and strides must be above 0.")
+        require(min(self.pools) >= 0, "pools must be 0 (none) or the stride of a max pool.")
+
+
+PRESETS = {
+    "residual": Config(),
+    "plain": Config(
+        filters=(16, 32, 32, 32, 16, 1),
+        kernels=(5, 5, 3, 3, 3, 3),
+        strides=(1, 1, 1, 1, 1, 1),
+        pools=(0, 1, 0, 2, 0, 1),
+        residual=False,
+        global_average=False,
+        learning_rate=0.0001,
+    ),
+}
+
+
+def features(volume, config: Config):
+    """(batch, x, y, z, 1) -> (batch, features)."""
+    from keras import layers as keras_layers
+
+    from models import layers
+
+    x = volume
+    for depth, (filters, kernel, stride, pool) in enumerate(
+        zip(config.filters, config.kernels, config.strides, config.pools, strict=True)
+    ):
+        if config.residual and depth:
+            x = layers.residual_block(x, filters, kernel, stride, config)
+        else:
+            x = layers.activated(layers.convolution(x, filters, kernel, stride, config), config)
+        x = layers.max_pool(x, pool) if pool else x
+    if config.global_average:
+        return keras_layers.GlobalAveragePooling3D()(x)
+    flat = keras_layers.Flatten()(x)
+    return layers.hidden(flat, flat.shape[-1], config)
+
+
+def build(config: Config, grid: Grid):
+    """Input "volume" (batch, x, y, z, 1) float32, z-scored; output (batch, 2) float32 logits."""
+    import keras
+
+    from models import layers
+
+    volume = layers.volume_input(grid)
+    return keras.Model(volume, layers.logits(features(volume, config), config), name="cnn")

@@ -1,0 +1,74 @@
+"""Layers that the models share: each takes a Keras tensor and a config and gives a Keras tensor."""
+
+import keras
+from keras import layers
+
+from data.grids import BLOCK, Grid
+from data.records import PHENOTYPE_SIZE
+from models.settings import Settings
+
+MOMENTUM = 0.9  # of batch norm's running statistics; Keras's 0.99 lags behind in runs of a few hundred batches
+
+
+def volume_input(grid: Grid):
+    """(batch, x, y, z, 1) float32, z-scored."""
+    return keras.Input((*grid.shape, 1), name="volume")
+
+
+def phenotype_input():
+    """(batch, 29) float32, scaled."""
+    return keras.Input((PHENOTYPE_SIZE,), name="phenotype")
+
+
+def weights(config: Settings) -> dict:
+    """Keyword arguments for every layer with a kernel."""
+    return {
+        "kernel_initializer": config.initializer,
+        "kernel_regularizer": keras.regularizers.L1L2(config.l1, config.l2) if config.l1 or config.l2 else None,
+    }
+
+
+def normalised(x, config: Settings):
+    return layers.BatchNormalization(momentum=MOMENTUM)(x) if config.batch_norm else x
+
+
+def activated(x, config: Settings):
+    return layers.ReLU()(normalised(x, config))
+
+
+def convolution(x, filters: int, kernel: int, stride: int, config: Settings):
+    """A 3-D convolution alone; batch norm brings the bias where it follows."""
+    return layers.Conv3D(filters, kernel, stride, padding="same", use_bias=not config.batch_norm, **weights(config))(x)
+
+
+def residual_block(x, filters: int, kernel: int, stride: int, config: Settings):
+    """Two convolutions and a shortcut (He et al. 2016); the shortcut is projected where the shape changes."""
+    inside = activated(convolution(x, filters, kernel, stride, config), config)
+    inside = normalised(convolution(inside, filters, kernel, 1, config), config)
+    if stride != 1 or x.shape[-1] != filters:
+        x = normalised(convolution(x, filters, 1, stride, config), config)
+    return layers.ReLU()(layers.Add()([inside, x]))
+
+
+def max_pool(x, stride: int):
+    return layers.MaxPooling3D(BLOCK, stride, padding="same")(x)
+
+
+def dense(x, units: int, config: Settings):
+    return layers.Dense(units, **weights(config))(x)
+
+
+def hidden(x, units: int, config: Settings):
+    return activated(layers.Dense(units, use_bias=not config.batch_norm, **weights(config))(x), config)
+
+
+def logits(x, config: Settings):
+    """(batch, 2) float32 logits of (control, autism)."""
+    return layers.Dense(2, dtype="float32", name="logits", **weights(config))(x)
+
+
+def transposed_convolution(x, filters: int, kernel: int, stride: int, shape: tuple[int, ...], config: Settings):
+    """The mirror image of `convolution` from `shape` (x, y, z): what the padding added is cropped evenly."""
+    x = layers.Conv3DTranspose(filters, kernel, stride, padding="same", **weights(config))(x)
+    excess = [x.shape[1 + axis] - size for axis, size in enumerate(shape)]
+    return layers.Cropping3D([(extra // 2, extra - extra // 2) for extra in excess])(x) if any(excess) else x

@@ -1,0 +1,21 @@
+"""The two losses: (batch, outputs, config, reads) -> scalar float32 Keras tensor."""
+
+from keras import ops
+
+
+def cross_entropy(batch: dict, outputs, config, reads: tuple[str, ...]):
+    """Mean cross-entropy of logits (batch, 2) against labels (batch,), 1 autism, 0 control."""
+    return ops.mean(ops.sparse_categorical_crossentropy(batch["label"], outputs, from_logits=True))
+
+
+def mean_activation(code):
+    """rho_hat, the mean of sigmoid(code) over everything."""
+    return ops.mean(ops.sigmoid(ops.cast(code, "float32")))
+
+
+def sparse_reconstruction(batch: dict, outputs: dict, config, reads: tuple[str, ...]):
+    """Mean squared error + sparsity_weight * KL(sparsity || rho_hat) (Ng, Sparse autoencoder, 2011)."""
+    squared = ops.square(ops.cast(outputs["reconstruction"], "float32") - batch[reads[0]])
+    rho, rho_hat = config.sparsity, mean_activation(outputs["code"])
+    divergence = rho * ops.log(rho / rho_hat) + (1 - rho) * ops.log((1 - rho) / (1 - rho_hat))
+    return ops.mean(squared) + config.sparsity_weight * divergence

@@ -1,0 +1,40 @@
+"""Phenotype classifier: 29 values -> logits of (control, autism)."""
+
+from dataclasses import dataclass
+
+from data.grids import Grid
+from models.settings import Settings, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Settings):
+    """Dense layers on the phenotype."""
+
+    phenotype_units: tuple[int, ...] = (32, 16)
+    l2: float = 0.001
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(all(units > 0 for units in self.phenotype_units), "phenotype_units must be above 0.")
+
+
+PRESETS = {"default": Config()}
+
+
+def features(phenotype, config):
+    """(batch, 29) -> (batch, phenotype_units[-1]); `config` has `phenotype_units`."""
+    from models import layers
+
+    for units in config.phenotype_units:
+        phenotype = layers.hidden(phenotype, units, config)
+    return phenotype
+
+
+def build(config: Config, grid: Grid):
+    """Input "phenotype" (batch, 29) float32, scaled; output (batch, 2) float32 logits."""
+    import keras
+
+    from models import layers
+
+    phenotype = layers.phenotype_input()
+    return keras.Model(phenotype, layers.logits(features(phenotype, config), config), name="nn")

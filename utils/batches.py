@@ -1,0 +1,45 @@
+"""Which records a batch holds, and batches read ahead while the model works."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+
+from data.cohort import Cohort
+from models import Model
+
+READ_AHEAD = 2
+
+
+def batch_positions(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
+    """Positions (batch_size,) in 0..count-1 of batch `step` (0, 1, ...): a pure function of its arguments.
+
+    The stream of batches runs through one seeded permutation after another, so every record is seen once an epoch.
+    """
+    places = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = {epoch: np.random.default_rng((seed, epoch)).permutation(count) for epoch in set(places // count)}
+    return np.array([epochs[place // count][place % count] for place in places])
+
+
+def read_batches(cohort: Cohort, model: Model, selections: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    """The batches (see Cohort.batch) of each selection of records, read in another thread."""
+    volumes = "volume" in model.reads
+    return ahead(lambda selection: cohort.batch(selection, volumes), selections)
+
+
+def ahead(read: Callable, arguments: Iterable) -> Iterator:
+    """`map(read, arguments)`, a few results ahead in another thread."""
+    arguments = iter(arguments)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(read, argument) for argument in islice(arguments, READ_AHEAD))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(read, argument) for argument in islice(arguments, 1))
+            yield result
+
+
+def in_order(indices: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """`indices` cut into batches; the last may be smaller."""
+    return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]

@@ -1,0 +1,116 @@
+"""Which processor a run takes: a free GPU if there is one, otherwise the CPU; never a GPU that somebody else holds."""
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from data.errors import InputError
+
+NOTE = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl|E\d{4} .* failed call to cuInit")
+
+
+def free_gpu(share: bool) -> tuple[str, str] | None:
+    """UUID and name of a GPU that no other process holds; None where there is no GPU.
+
+    Asks NVML, before TensorFlow could take memory. Honours CUDA_VISIBLE_DEVICES, as Slurm sets it. Raises InputError
+    that names the processes if every GPU is held, unless `share`.
+    """
+    import pynvml
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        gpus = [(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle), handle) for handle in handles]
+        if visible is not None:
+            wanted = [name.strip() for name in visible.split(",")]
+            gpus = [gpu for index, gpu in enumerate(gpus) if str(index) in wanted or gpu[0] in wanted]
+        if not gpus:
+            return None
+        held = {uuid: other_processes(pynvml, handle) for uuid, _, handle in gpus}
+    except pynvml.NVMLError as error:
+        raise InputError(
+            f"NVML cannot tell who holds the GPUs ({error}); hide them with CUDA_VISIBLE_DEVICES=-1."
+        ) from error
+    finally:
+        pynvml.nvmlShutdown()
+    uuid, name, _ = min(gpus, key=lambda gpu: len(held[gpu[0]]))
+    if held[uuid] and not share:
+        users = "; ".join(f"{name}: {', '.join(held[uuid])}" for uuid, name, _ in gpus)
+        raise InputError(f"Every GPU is held by other processes ({users}); wait, or go ahead with --shareGPU.")
+    return uuid, name
+
+
+def other_processes(pynvml, handle) -> list[str]:
+    """The processes that compute on a GPU, as `pid name`, without this one."""
+    found = []
+    for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
+        if process.pid == os.getpid():
+            continue
+        try:
+            name = pynvml.nvmlSystemGetProcessName(process.pid)
+        except pynvml.NVMLError:
+            name = "of another user"
+        found.append(f"{process.pid} {name if isinstance(name, str) else name.decode()}")
+    return found
+
+
+def choose_device(share: bool) -> str:
+    """Sets the environment that TensorFlow reads at its import; returns `gpu` or `cpu`, and says which in one line."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default without AVX-512, and five times slower then
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    gpu = free_gpu(share)
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu[0] if gpu else "-1"
+    print(f"Running on {gpu[1]}." if gpu else "No GPU: running on the CPU.", flush=True)
+    return "gpu" if gpu else "cpu"
+
+
+@contextmanager
+def only_errors() -> Iterator[None]:
+    """Holds stderr back and passes on what is an error.
+
+    TensorFlow 2.21 writes notes at import whatever TF_CPP_MIN_LOG_LEVEL says, and calls a missing GPU driver an error.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            for line in held.read().decode(errors="replace").splitlines():
+                if not NOTE.match(line):
+                    print(line, file=sys.stderr)
+
+
+def start_tensorflow(device: str, precision: str, seed: int) -> None:
+    """Imports and sets up TensorFlow. Raises InputError if it cannot use the GPU that was chosen."""
+    with only_errors():
+        import keras
+        import tensorflow as tf
+
+        tf.get_logger().setLevel("ERROR")
+        gpus = tf.config.list_physical_devices("GPU")
+    if device == "gpu" and not gpus:
+        raise InputError(
+            'This TensorFlow cannot use the GPU; install its CUDA libraries (pip install "tensorflow[and-cuda]", the '
+            "version in requirements.txt), or hide the GPU with CUDA_VISIBLE_DEVICES=-1."
+        )
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    keras.utils.set_random_seed(seed)
+    if device == "cpu":
+        tf.config.experimental.enable_op_determinism()  # some 3-D gradients have no deterministic GPU kernel
+    keras.mixed_precision.set_global_policy(precision)

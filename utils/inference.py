@@ -1,0 +1,38 @@
+"""A trained network: restored from its checkpoint, and run over records."""
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from data.progress import progress
+from utils.batches import in_order, read_batches
+from utils.checkpoints import restore_weights
+from utils.runs import Run
+
+
+def restored_network(run: Run) -> keras.Model:
+    network = run.model.module.build(run.config, run.cohort.grid)
+    restore_weights(run.checkpoints, network)
+    return network
+
+
+def outputs_of(
+    run: Run, network: keras.Model, indices: np.ndarray, title: str
+) -> Iterator[tuple[np.ndarray, dict, object]]:
+    """For each batch of records: their indices, the batch (see Cohort.batch), and the network's outputs in NumPy."""
+    forward = tf.function(lambda inputs: network(inputs, training=False), reduce_retracing=True)
+    selections = in_order(indices, run.config.batch_size)
+    with progress(title, len(indices)) as shown:
+        batches = read_batches(run.cohort, run.model, selections)
+        for selection, batch in zip(selections, batches, strict=True):
+            outputs = forward({name: batch[name] for name in run.model.reads})
+            yield selection, batch, tf.nest.map_structure(lambda tensor: tensor.numpy(), outputs)
+            shown.advance(steps=len(selection))
+
+
+def probability_of_autism(logits: np.ndarray) -> np.ndarray:
+    """(..., 2) logits of (control, autism) -> (...) float64."""
+    logits = np.asarray(logits, np.float64)
+    return 1 / (1 + np.exp(logits[..., 0] - logits[..., 1]))

@@ -1,0 +1,74 @@
+"""Test metrics with 95 % intervals over subjects, and the explained variance of autoencoders."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+RESAMPLES = 2000
+INTERVAL = (2.5, 97.5)  # percentiles
+
+
+def scores(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
+    """Weighted metrics of binary predictions; NaN where a metric is undefined.
+
+    `label` (n,) 1 autism, 0 control; `probability` (n,) of autism, thresholded at 0.5; `weight` (k, n), a row for each
+    of k weightings; every metric is (k,).
+    """
+    positive, predicted = label == 1, probability >= 0.5
+    true_positive = weight @ (positive & predicted)
+    false_positive = weight @ (~positive & predicted)
+    false_negative = weight @ (positive & ~predicted)
+    true_negative = weight @ (~positive & ~predicted)
+    difference = probability[positive][:, None] - probability[~positive][None]
+    ordered = (difference > 0) + 0.5 * (difference == 0)
+    pairs = weight[:, positive].sum(1) * weight[:, ~positive].sum(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        recall = true_positive / (true_positive + false_negative)
+        specificity = true_negative / (true_negative + false_positive)
+        return {
+            "accuracy": (true_positive + true_negative) / weight.sum(1),
+            "balanced_accuracy": (recall + specificity) / 2,
+            "recall": recall,
+            "specificity": specificity,
+            "precision": true_positive / (true_positive + false_positive),
+            "f_score": 2 * true_positive / (2 * true_positive + false_positive + false_negative),
+            "auc": np.einsum("kp,pn,kn->k", weight[:, positive], ordered, weight[:, ~positive], optimize=True) / pairs,
+        }
+
+
+def with_intervals(label: np.ndarray, probability: np.ndarray, subject: Sequence[str], seed: int) -> dict[str, dict]:
+    """Each metric as `{"value", "low", "high"}`: percentile bootstrap over subjects; None where undefined."""
+    _, member = np.unique(subject, return_inverse=True)
+    count = member.max() + 1
+    resampled = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    values = scores(label, probability, np.ones((1, len(label))))
+    spread = scores(label, probability, resampled[:, member].astype(float))
+    result = {}
+    for name, (value,) in values.items():
+        defined = spread[name][np.isfinite(spread[name])]
+        low, high = np.percentile(defined, INTERVAL) if defined.size else (np.nan, np.nan)
+        numbers = {"value": value, "low": low, "high": high}
+        result[name] = {key: float(number) if np.isfinite(number) else None for key, number in numbers.items()}
+    return result
+
+
+class ExplainedVariance:
+    """1 - (sum of squared errors) / (sum of squares about the mean), over all values of all batches added."""
+
+    def __init__(self):
+        self.count = self.total = self.squares = self.errors = 0.0
+
+    def add(self, original: np.ndarray, approximation: np.ndarray) -> None:
+        original = np.asarray(original, np.float64)
+        self.count += original.size
+        self.total += original.sum()
+        self.squares += np.square(original).sum()
+        self.errors += np.square(original - approximation).sum()
+
+    @property
+    def mse(self) -> float:
+        return float(self.errors / self.count)
+
+    @property
+    def value(self) -> float:
+        return float(1 - self.errors / (self.squares - self.total**2 / self.count))

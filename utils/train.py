@@ -1,0 +1,162 @@
+"""--train: a cohort's training subjects -> a checkpoint, `history.csv`, `history.png`, TensorBoard events."""
+
+import csv
+import signal
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from data import files
+from data.progress import progress
+from models import losses
+from models.settings import Settings
+from utils import figures
+from utils.batches import batch_positions, read_batches
+from utils.checkpoints import INTERVAL, Saver
+from utils.runs import Run, prepare_folder
+
+
+def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:
+    if config.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(config.learning_rate, beta_1=config.decay)
+    else:
+        optimizer = keras.optimizers.RMSprop(config.learning_rate, rho=config.decay)
+    return keras.optimizers.LossScaleOptimizer(optimizer) if precision == "mixed_float16" else optimizer
+
+
+def make_step(run: Run, network: keras.Model, optimizer: keras.Optimizer):
+    """A compiled function: batch -> metrics before the update, {"loss"} and for classifiers {"accuracy"}."""
+    loss_of = getattr(losses, run.model.loss)
+
+    @tf.function(reduce_retracing=True)
+    def step(batch):
+        with tf.GradientTape() as tape:
+            outputs = network({name: batch[name] for name in run.model.reads}, training=True)
+            loss = loss_of(batch, outputs, run.config, run.model.reads) + sum(network.losses)
+            scaled = optimizer.scale_loss(loss)
+        optimizer.apply(tape.gradient(scaled, network.trainable_variables), network.trainable_variables)
+        if run.model.predicts != "label":
+            return {"loss": loss}
+        correct = tf.argmax(outputs, 1, tf.int32) == batch["label"]
+        return {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(correct, tf.float32))}
+
+    return step
+
+
+@contextmanager
+def caught_signals():
+    """Yields a list that SIGINT and SIGTERM append themselves to, instead of ending the process."""
+    caught = []
+    before = {
+        number: signal.signal(number, lambda n, _: caught.append(n)) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def earlier_history(path: Path, step: int) -> list[dict]:
+    """The rows up to `step` of a history that this run continues."""
+    if not step or not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+
+
+class History:
+    """`history.csv`, written row by row, and the same numbers for TensorBoard."""
+
+    def __init__(self, folder: Path, step: int):
+        self.path = folder / "history.csv"
+        self.rows = earlier_history(self.path, step)
+        with files.replacing(self.path, newline="") as file:
+            if self.rows:
+                self.write(file, self.rows, header=True)
+        self.file = open(self.path, "a", newline="")  # noqa: SIM115
+        self.events = tf.summary.create_file_writer(str(folder))
+
+    @staticmethod
+    def write(file, rows: list[dict], header: bool) -> None:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+
+    def add(self, step: int, values: dict) -> None:
+        row = {"step": step} | values
+        self.write(self.file, [row], header=not self.rows)
+        self.rows.append(row)
+        with self.events.as_default(step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+
+    def flush(self) -> None:
+        self.file.flush()
+        self.events.flush()
+
+    def close(self) -> None:
+        self.file.close()
+        self.events.close()
+        if self.rows:
+            figures.history(self.rows, self.path.with_suffix(".png"))
+
+
+def train(run: Run) -> int:
+    """Trains until `num_iters` batches have been seen in all; returns the exit status (128 + signal if stopped)."""
+    run.checkpoints.prepare(run.override)
+    network = run.model.module.build(run.config, run.cohort.grid)
+    optimizer = make_optimizer(run.config, run.precision)
+    optimizer.build(network.trainable_variables)
+    saver = Saver(run.checkpoints, network, optimizer)
+    done = 0 if run.override else saver.restore()
+    if done >= run.num_iters:
+        print(f"{run.checkpoints.path} has seen {done} of {run.num_iters} iterations: nothing to train.")
+        return 0
+    if done:
+        print(f"Continuing {run.checkpoints.path} at iteration {done}.")
+        run.out_dir.mkdir(parents=True, exist_ok=True)
+    else:
+        prepare_folder(run.out_dir)
+    history = History(run.out_dir, done)
+    with caught_signals() as caught:
+        try:
+            done = loop(run, make_step(run, network, optimizer), saver, history, done, caught)
+        finally:
+            history.close()
+    run.finish(step=done)
+    if caught:
+        print(f"Stopped at iteration {done} and saved; the same command continues.")
+        return 128 + caught[0]
+    return 0
+
+
+def loop(run: Run, step, saver: Saver, history: History, done: int, caught: list[int]) -> int:
+    """Runs batches done+1..num_iters, saving on the way; returns how many have been seen."""
+    indices = run.cohort.indices("train")
+    size = run.config.batch_size
+    selections = (indices[batch_positions(run.seed, at, size, len(indices))] for at in range(done, run.num_iters))
+    identity = run.describe() | {
+        "out_dir": str(run.out_dir),
+        "training_subjects": run.cohort.subjects("train"),
+        "encoder_subjects": run.cohort.metadata.get("encoder_subjects", []),
+    }
+    with progress(f"Training {run.model.name}", run.num_iters, done) as shown:
+        last = time.perf_counter()
+        for batch in read_batches(run.cohort, run.model, selections):
+            values = {name: float(value) for name, value in step(batch).items()}
+            done += 1
+            now = time.perf_counter()
+            values["samples_per_s"], last = round(size / (now - last), 2), now
+            history.add(done, values)
+            shown.advance(f"loss {values['loss']:.4f}, {values['samples_per_s']:.0f} samples/s")
+            if done % INTERVAL == 0 or done == run.num_iters or caught:
+                history.flush()
+                saver.save(done, identity)
+            if caught:
+                break
+    return done
