@@ -1,6 +1,7 @@
 """Autoencoder of the phenotype: 29 values -> code -> 29 values."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from data.grids import Grid
 from data.records import PHENOTYPE_SIZE
@@ -11,7 +12,7 @@ from models.settings import Settings, require
 class Config(Settings):
     """Dense layers, mirrored; the last of `units` is the code."""
 
-    optimizer: str = "rmsprop"
+    optimizer: Literal["adam", "rmsprop"] = "rmsprop"
     decay: float = 0.99
     units: tuple[int, ...] = (24, 16)
     sparsity: float = 0.5  # rho, the wanted mean of sigmoid(code)
@@ -38,4 +39,4 @@ def build(config: Config, grid: Grid):
     code = x = layers.dense(x, config.units[-1], config)
     for units in reversed(config.units[:-1]):
         x = layers.hidden(x, units, config)
-    return keras.Model(phenotype, {"code": code, "reconstruction": layers.dense(x, PHENOTYPE_SIZE, config)}, name="ae")
+    return keras.Model({"phenotype": phenotype}, {"code": code, "reconstruction": layers.dense(x, PHENOTYPE_SIZE, config)}, name="ae")

@@ -1,6 +1,7 @@
 """Convolutional autoencoder: volume 91x109x91 -> code (31x37x31 with stride 3) -> the volume again."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from data.grids import Grid
 from models.settings import Settings, require
@@ -10,8 +11,9 @@ from models.settings import Settings, require
 class Config(Settings):
     """Two convolutions of one filter, mirrored by transposed ones."""
 
-    batch_size: int = 8
-    optimizer: str = "rmsprop"
+    batch_size: int = 4
+    optimizer: Literal["adam", "rmsprop"] = "rmsprop"
+    initializer: Literal["averaging", "glorot_uniform", "he_normal"] = "averaging"
     decay: float = 0.99
     filters: tuple[int, ...] = (1, 1)
     strides: tuple[int, ...] = (1, 3)
@@ -52,4 +54,4 @@ def build(config: Config, grid: Grid):
         *shape, channels = shapes[depth]
         x = layers.transposed_convolution(x, channels, config.kernel, stride, shape, config)
         x = layers.activated(x, config) if depth else x
-    return keras.Model(volume, {"code": code, "reconstruction": x}, name="cae")
+    return keras.Model({"volume": volume}, {"code": code, "reconstruction": x}, name="cae")

@@ -76,4 +76,4 @@ def build(config: Config, grid: Grid):
     from models import layers
 
     volume = layers.volume_input(grid)
-    return keras.Model(volume, layers.logits(features(volume, config), config), name="cnn")
+    return keras.Model({"volume": volume}, layers.logits(features(volume, config), config), name="cnn")

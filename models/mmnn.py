@@ -35,4 +35,4 @@ def build(config: Config, grid: Grid):
     x = keras.layers.Concatenate()([cnn.features(volume, config), nn.features(phenotype, config)])
     for units in config.joined_units:
         x = layers.hidden(x, units, config)
-    return keras.Model([volume, phenotype], layers.logits(x, config), name="mmnn")
+    return keras.Model({"volume": volume, "phenotype": phenotype}, layers.logits(x, config), name="mmnn")

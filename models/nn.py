@@ -37,4 +37,4 @@ def build(config: Config, grid: Grid):
     from models import layers
 
     phenotype = layers.phenotype_input()
-    return keras.Model(phenotype, layers.logits(features(phenotype, config), config), name="nn")
+    return keras.Model({"phenotype": phenotype}, layers.logits(features(phenotype, config), config), name="nn")

@@ -1,0 +1,30 @@
+# Needs only Python 3.11, make and the package index.
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+DEMO = results/demo
+
+.PHONY: setup demo images test
+
+setup: .venv/installed
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+# Trains, tests and blacks out mmnn on the simulated demo cohort.
+demo: setup
+	.venv/bin/python run.py --train --chkPointDir $(DEMO)/ckpt --outDir $(DEMO)/train
+	.venv/bin/python run.py --test --chkPointDir $(DEMO)/ckpt --outDir $(DEMO)/test
+	.venv/bin/python run.py --blackout --chkPointDir $(DEMO)/ckpt --outDir $(DEMO)/blackout
+	@echo "Results: $(DEMO)/test/metrics.json, $(DEMO)/blackout/regions.csv (simulated data)"
+
+test: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/python -m pytest
+
+# Makes the figures in images/ from the demo cohort.
+images: demo
+	.venv/bin/python run.py --train --model cae --chkPointDir $(DEMO)/ckpt --outDir $(DEMO)/cae-train
+	.venv/bin/python run.py --test --model cae --chkPointDir $(DEMO)/ckpt --outDir $(DEMO)/cae-test
+	cp $(DEMO)/cae-test/*Image.png $(DEMO)/test/roc.png images/
