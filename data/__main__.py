@@ -11,41 +11,134 @@ from data.errors import InputError
 SHOWN = 10  # subjects named on the terminal; cohort.json names them all
 
 
-def convert(args: argparse.Namespace) -> None:
+def command() -> str:
+    return shlex.join(["python", "-m", "data", *sys.argv[1:]])
+
+
+def named(subjects: list[str]) -> str:
+    more = f" and {len(subjects) - SHOWN} more, named in cohort.json" if len(subjects) > SHOWN else ""
+    return ", ".join(subjects[:SHOWN]) + more
+
+
+def convert(args: argparse.Namespace) -> int:
     from data import grids, records, sources
     from data.convert import convert as run
 
-    source = sources.pcp(args.source)
+    columns = sources.Columns(
+        args.table, args.idColumn, args.labelColumn, args.positive, args.siteColumn, args.mapColumn
+    )
+    source = sources.read_source(args.source, columns)
+    print("\n".join(source.notes))
     for reason, subjects in source.left_out.items():
         if subjects:
-            more = f" and {len(subjects) - SHOWN} more, named in cohort.json" if len(subjects) > SHOWN else ""
-            print(f"{len(subjects)} left out, {reason}: {', '.join(subjects[:SHOWN])}{more}")
-    table = run(
-        source, args.cohort, grids.GRIDS[args.grid], args.seed, shlex.join(["python", "-m", "data", *sys.argv[1:]])
-    )
-    counts = Counter((record.split, records.CLASSES[int(record.label)]) for record in table)
-    print(
-        f"{len(table)} records in {args.cohort}: "
-        + ", ".join(f"{split} {name} {n}" for (split, name), n in sorted(counts.items()))
-    )
+            print(f"{len(subjects)} left out, {reason}: {named(subjects)}")
+    phenotype = None if args.phenotype is None else [name for name in args.phenotype.split(",") if name]
+    grid = grids.GRIDS[args.grid]
+    table, metadata = run(source, args.cohort, grid, args.seed, phenotype, args.allowLeak, command())
+    name, auc = next(iter(metadata["phenotype_auc"].items()))
+    print(f"Phenotype: no value separates the training labels better than {name}, AUC {auc:.2f}.")
+    counts = Counter(f"{record.split} {records.CLASSES[int(record.label)]}" for record in table)
+    shown = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
+    print(f"{len(table)} records in {args.cohort}: {shown}")
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    from data import check as checks
+    from data import files
+    from data.cohort import open_cohort
+
+    report = checks.full(open_cohort(args.cohort))
+    print("\n".join(report.lines()))
+    if args.html:
+        with files.replacing(args.html, encoding="utf-8") as file:
+            file.write(checks.html(report, str(args.cohort)))
+    return 1 if report.problems else 0
+
+
+def swap(args: argparse.Namespace) -> int:
+    from data.cohort import open_cohort
+    from data.swap import swap as run
+
+    table = run(open_cohort(args.cohort), args.out, args.regions, args.copies, args.seed)
+    print(f"{len(table)} records in {args.out}")
+    return 0
+
+
+def pack(args: argparse.Namespace) -> int:
+    from data.cohort import open_cohort
+    from data.pack import pack as run
+
+    run(open_cohort(args.cohort), args.out, args.form)
+    print(f"Packed as {args.form}: {args.out}")
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    from data.cohort import open_cohort
+    from data.pack import export as run
+
+    run(open_cohort(args.cohort), args.subject, args.out)
+    print(f"Written: {args.out}")
+    return 0
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a whole number above 0")
+    return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m data", description=__doc__)
     verbs = top.add_subparsers(required=True, metavar="VERB")
-    verb = verbs.add_parser("convert", help="NIfTI maps and a phenotype table -> a cohort")
+    verb = verbs.add_parser("convert", help="NIfTI maps and a table -> a cohort")
     verb.set_defaults(run=convert)
-    verb.add_argument("source", type=Path, help="data_dir of nilearn.datasets.fetch_abide_pcp")
-    verb.add_argument("cohort", type=Path, help="folder to write; repeat an interrupted command to complete it")
-    verb.add_argument("--grid", choices=("full", "reduced"), default="full", help="91x109x91, or 3x3x3 block means")
-    verb.add_argument("--seed", type=int, default=0, help="seed of the split (default %(default)s)")
+    add = verb.add_argument
+    add("source", type=Path, help="folder of maps: BIDS, PCP (nilearn's fetch_abide_pcp), DPABI, or see --mapColumn")
+    add("cohort", type=Path, help="folder to write; repeat an interrupted command to complete it")
+    add("--grid", choices=("full", "reduced"), default="full", help="91x109x91 (default), or 3x3x3 block means of it")
+    add("--table", type=Path, help="CSV or TSV with a row a subject (default: the one beside the maps)")
+    add("--idColumn", metavar="NAME", help="column of subject IDs (default: the one that matches the maps)")
+    add("--labelColumn", metavar="NAME", help="column of the diagnosis (ABIDE's own table: DX_GROUP)")
+    add("--positive", metavar="VALUE", help="its value for autism (ABIDE's own table: 1)")
+    add("--siteColumn", metavar="NAME", help="column of sites (default SITE_ID or site, if there is one)")
+    add("--mapColumn", metavar="NAME", help="column of paths to the maps, relative to the folder")
+    add("--phenotype", metavar="A,B,...", help="columns to use instead of ABIDE's 29 values; '' for none")
+    add("--allowLeak", action="store_true", help="accept phenotype columns that tell the diagnosis")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the split (default 0)")
+    verb = verbs.add_parser("check", help="what a cohort holds and what is wrong with it; exit 1 if anything is")
+    verb.set_defaults(run=check)
+    verb.add_argument("cohort", type=Path)
+    verb.add_argument("--html", type=Path, metavar="FILE", help="write the report as a page, too")
+    verb = verbs.add_parser("swap", help="augment: swap regions between training subjects of the same label")
+    verb.set_defaults(run=swap)
+    verb.add_argument("cohort", type=Path)
+    verb.add_argument("out", type=Path, help="cohort to write")
+    verb.add_argument("--regions", type=positive, default=13, metavar="N", help="AAL regions swapped (default 13)")
+    verb.add_argument(
+        "--copies", type=positive, default=10, metavar="N", help="new records a training record (default 10)"
+    )
+    verb.add_argument("--seed", type=int, default=0, metavar="N", help="(default 0)")
+    verb = verbs.add_parser("pack", help="write a cohort in another form, bit by bit the same")
+    verb.set_defaults(run=pack)
+    verb.add_argument("cohort", type=Path)
+    verb.add_argument("out", type=Path, help="folder to write")
+    form = verb.add_mutually_exclusive_group(required=True)
+    for name, what in (("zip", "zip chunks of about 250 MB"), ("hdf5", "one cohort.h5"), ("bin", "a file a record")):
+        form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=what)
+    verb = verbs.add_parser("export", help="one volume as NIfTI, with its true affine")
+    verb.set_defaults(run=export)
+    verb.add_argument("cohort", type=Path)
+    verb.add_argument("subject", help="a subject, or a record's file name")
+    verb.add_argument("out", type=Path, help="a .nii or .nii.gz file")
     return top
 
 
 def main() -> int:
     args = parser().parse_args()
     try:
-        args.run(args)
+        return args.run(args)
     except InputError as error:
         print(f"python -m data: error: {error}", file=sys.stderr)
         return 2
@@ -55,7 +148,6 @@ def main() -> int:
     except KeyboardInterrupt:
         print("python -m data: interrupted; repeat the command to complete it.", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The one loader: any form of --dataDir -> a Cohort that reads batches.
 
 Forms: a cohort (records with `cohort.json` and `subjects.csv`), a bare folder of `.bin` files or zip chunks, a JSON
-list of record paths. Sizes and labels are checked when a cohort is opened, finiteness as records are read.
+list of record paths, an HDF5 file. Sizes and labels are checked when a cohort is opened, finiteness as records are
+read.
 """
 
 import csv
@@ -41,7 +42,7 @@ class Cohort:
     path: Path
     grid: grids.Grid
     records: tuple[Record, ...]
-    entries: tuple[stores.FileEntry | stores.ZipEntry, ...]
+    entries: tuple[stores.Entry, ...]
     metadata: dict
 
     @property
@@ -87,32 +88,67 @@ class Cohort:
 
 def open_cohort(path: Path) -> Cohort:
     """Opens any form of --dataDir. Raises InputError, naming the path, for what cannot be trained or tested on."""
-    if not path.exists():
-        raise InputError(f"{path} does not exist; expected a cohort, a folder of records or a JSON list of them.")
-    if path.is_file():
-        if path.suffix != ".json":
-            raise InputError(f"{path} is a file; expected a folder of records or a JSON list of them.")
-        entries = stores.list_entries(path)
-    else:
-        entries = stores.folder_entries(path)
-    if not entries:
-        raise InputError(
-            f"{path} holds no records; expected .bin files or zip chunks. Make them: python -m data convert."
-        )
-    metadata, table = {}, [guess_record(name, entry) for name, entry in entries.items()]
-    if (path / METADATA).exists() or (path / TABLE).exists():
-        metadata, table = read_metadata(path), read_table(path / TABLE)
-        match_table(path, table, entries)
+    entries, table, metadata = read_form(path)
     grid = common_grid(entries)
     if metadata and list(grid.shape) != metadata["grid"]:
-        raise InputError(f"{path / METADATA} says grid {metadata['grid']}, the records are {grid}. Convert again.")
+        raise InputError(f"{path} says grid {metadata['grid']}, its records are {grid}. Convert again.")
     for record in table:
         label = records.header_label(entries[record.file].read(records.DTYPE.itemsize), str(entries[record.file]))
         if label != record.label:
             raise InputError(
-                f"{entries[record.file]} has label {label:g}, {TABLE} says {record.label:g}. Convert again."
+                f"{entries[record.file]} has the label {label:g}, the table says {record.label:g}. Convert again."
             )
     return Cohort(path, grid, tuple(table), tuple(entries[record.file] for record in table), metadata)
+
+
+def read_form(path: Path) -> tuple[dict[str, stores.Entry], list[Record], dict]:
+    """Entries by file name, the table and the metadata ({} where there is none) of any form of --dataDir."""
+    if not path.exists():
+        raise InputError(f"{path} does not exist; expected a cohort, a folder of records or a JSON list of them.")
+    if (path / stores.HDF5_NAME).is_file():
+        path = path / stores.HDF5_NAME
+    if path.suffix in (".h5", ".hdf5"):
+        return read_hdf5(path)
+    if path.is_dir():
+        entries = stores.folder_entries(path)
+    elif path.suffix == ".json":
+        entries = stores.list_entries(path)
+    else:
+        raise InputError(f"{path} is a file; expected a folder of records, a JSON list of them or {stores.HDF5_NAME}.")
+    if not entries:
+        raise InputError(
+            f"{path} holds no records; expected .bin files or zip chunks. Make them: python -m data convert."
+        )
+    if not (path / METADATA).exists() and not (path / TABLE).exists():
+        return entries, [guess_record(name, entry) for name, entry in entries.items()], {}
+    metadata, table = read_metadata(path), read_table(path / TABLE)
+    match_table(path / TABLE, table, entries)
+    return entries, table, metadata
+
+
+def read_hdf5(path: Path) -> tuple[dict[str, stores.Entry], list[Record], dict]:
+    """`read_form` of an HDF5 file, which holds its table itself."""
+    entries, texts, metadata = stores.hdf5_store(path)
+    table = []
+    for row, (name, entry) in enumerate(entries.items()):
+        label = records.header_label(entry.read(records.DTYPE.itemsize), str(entry))
+        table.append(
+            checked_record(
+                f"{path} row {row}", name, texts["subject"][row], texts["site"][row], label, texts["split"][row]
+            )
+        )
+    match_table(path, table, entries)
+    if metadata and not isinstance(metadata.get("grid"), list):
+        raise InputError(f"{path} has damaged metadata; expected a cohort's. Pack it again.")
+    return entries, table, metadata
+
+
+def checked_record(where: str, file: str, subject: str, site: str, label: float, split: str) -> Record:
+    """A row of the table. Raises InputError, naming where it stands, for an impossible label or split."""
+    records.check_label(label, where)
+    if split not in SPLITS:
+        raise InputError(f"{where} has the split {split!r}; expected {' or '.join(SPLITS)}.")
+    return Record(file, subject, site, label, split)
 
 
 def common_grid(entries: dict) -> grids.Grid:
@@ -129,7 +165,7 @@ def common_grid(entries: dict) -> grids.Grid:
     return next(iter(grids))
 
 
-def guess_record(name: str, entry: stores.FileEntry | stores.ZipEntry) -> Record:
+def guess_record(name: str, entry: stores.Entry) -> Record:
     """A record without a table: the subject is the first number in its name, the split a hash of the subject."""
     stem = Path(name).stem
     number = re.search(r"\d+", stem)
@@ -171,10 +207,7 @@ def read_table(path: Path) -> list[Record]:
                 raise InputError(
                     f"{where} has the label {row['label']!r}; expected 1 (autism) or 0 (control)."
                 ) from None
-            records.check_label(label, where)
-            if row["split"] not in SPLITS:
-                raise InputError(f"{where} has the split {row['split']!r}; expected {' or '.join(SPLITS)}.")
-            table.append(Record(row["file"], row["subject"], row["site"], label, row["split"]))
+            table.append(checked_record(where, row["file"], row["subject"], row["site"], label, row["split"]))
     return table
 
 
@@ -182,19 +215,17 @@ def match_table(path: Path, table: list[Record], entries: dict) -> None:
     """Raises InputError unless the table names each record once and no subject is in both splits."""
     named = {record.file for record in table}
     if len(named) < len(table):
-        raise InputError(f"{path / TABLE} names a file twice; expected one row a record.")
+        raise InputError(f"{path} names a file twice; expected one row a record.")
     if absent := sorted(named - entries.keys()):
-        raise InputError(f"{path} lacks {absent[0]}, which {TABLE} names ({len(absent)} missing). Copy it again.")
-    if stray := sorted(entries.keys() - named):
         raise InputError(
-            f"{path / TABLE} has no row for {stray[0]} ({len(stray)} such records). Add it or remove the file."
+            f"{path.parent} lacks {absent[0]}, which {path.name} names ({len(absent)} missing). Copy it again."
         )
+    if stray := sorted(entries.keys() - named):
+        raise InputError(f"{path} has no row for {stray[0]} ({len(stray)} such records). Add it or remove the file.")
     split_of = {}
     for record in table:
         if split_of.setdefault(record.subject, record.split) != record.split:
-            raise InputError(
-                f"{path / TABLE} has subject {record.subject} in train and in test; expected one split a subject."
-            )
+            raise InputError(f"{path} has subject {record.subject} in train and in test; expected one split a subject.")
 
 
 def write_tables(path: Path, table: Sequence[Record], metadata: dict) -> None:

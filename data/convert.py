@@ -4,47 +4,21 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pandas as pd
-from nibabel.filebasedimages import ImageFileError
 
 from data import files, grids, phenotype, records
 from data.cohort import METADATA, Record, assign_splits, write_tables
 from data.errors import InputError
+from data.leaks import check_coding, check_names, check_values
+from data.nifti import load_map
 from data.progress import progress
 from data.sources import Source
-
-
-def load_map(path: Path) -> np.ndarray:
-    """A NIfTI map of any orientation and spacing, resampled by its affine onto the full grid, (91, 109, 91) float32.
-
-    Linear interpolation, 0 outside the map; NaN counts as outside the brain. Raises InputError, naming the file.
-    """
-    from nilearn.image import resample_img
-
-    try:
-        image = nibabel.as_closest_canonical(nibabel.load(path))
-        values = np.asarray(image.dataobj, np.float32)
-    except (ImageFileError, OSError, EOFError, ValueError) as error:
-        raise InputError(
-            f"{path} is not a readable NIfTI map: {' '.join(str(error).split())}. Copy it again."
-        ) from error
-    if values.ndim != 3:
-        raise InputError(f"{path} has the shape {values.shape}; expected one 3-D map.")
-    image = nibabel.Nifti1Image(np.nan_to_num(values, nan=0.0, posinf=np.nan, neginf=np.nan), image.affine)
-    if not np.isfinite(image.dataobj).all():
-        raise InputError(f"{path} holds infinite values; expected fALFF. Compute the map again.")
-    options = {"interpolation": "linear", "copy_header": True, "force_resample": True}
-    volume = resample_img(image, grids.FULL.affine, grids.FULL.shape, **options).get_fdata(dtype=np.float32)
-    if not volume.std() > 0:
-        raise InputError(f"{path} is empty or constant on the MNI grid; expected a brain. Check its affine.")
-    return volume
 
 
 def convert_map(path: Path, header: tuple[float, np.ndarray], target: Path, grid: grids.Grid) -> None:
@@ -81,19 +55,27 @@ def start(target: Path, metadata: dict) -> None:
 
 
 def plan(
-    subjects: pd.DataFrame, values: pd.DataFrame, grid: grids.Grid, seed: int, provenance: dict
+    subjects: pd.DataFrame,
+    encode: Callable[[np.ndarray], pd.DataFrame],
+    grid: grids.Grid,
+    seed: int,
+    provenance: dict,
+    allow_leak: bool = False,
 ) -> tuple[list[Record], np.ndarray, dict]:
     """The table of a new cohort, its scaled phenotype (subjects, 29) float32, and its metadata.
 
-    `subjects` has the columns subject, site and label; `values` the same rows of the raw phenotype, NaN where unknown.
+    `subjects` has the columns subject, site and label; `encode` takes which of its rows are for training, (subjects,)
+    bool, and gives the same rows of the raw phenotype, NaN where unknown. Raises InputError for a leak.
     """
     split = assign_splits(subjects["subject"].tolist(), subjects["site"].tolist(), subjects["label"].tolist(), seed)
     table = [
         Record(f"{row.subject}.bin", row.subject, row.site, row.label, split[row.subject])
         for row in subjects.itertuples()
     ]
-    raw = values.to_numpy(float)
-    scaler = phenotype.fit_scaler(raw[[record.split == "train" for record in table]])
+    training = np.array([record.split == "train" for record in table])
+    values = encode(training)
+    separations = check_values(values[training], subjects["label"].to_numpy()[training], allow_leak)
+    scaler = phenotype.fit_scaler(values.to_numpy(float)[training])
     metadata = {
         "grid": list(grid.shape),
         "affine": grid.affine,
@@ -101,13 +83,19 @@ def plan(
         "phenotype_median": scaler[0].statistics_.tolist(),
         "phenotype_mean": scaler[1].mean_.tolist(),
         "phenotype_scale": scaler[1].scale_.tolist(),
+        "phenotype_auc": separations,
         "provenance": provenance | {"seed": seed},
     }
-    return table, scaler.transform(raw).astype(np.float32), metadata
+    return table, scaler.transform(values.to_numpy(float)).astype(np.float32), metadata
 
 
-def convert(source: Source, target: Path, grid: grids.Grid, seed: int, command: str) -> list[Record]:
-    """Writes the cohort `target`, using every core; an interrupted run is completed by repeating it."""
+def convert(
+    source: Source, target: Path, grid: grids.Grid, seed: int, columns: list[str] | None, allow_leak: bool, command: str
+) -> tuple[list[Record], dict]:
+    """Writes the cohort `target`, using every core; an interrupted run is completed by repeating it.
+
+    `columns` of the table are the phenotype, ABIDE's own if None. Returns the table of records and the metadata.
+    """
     subjects = source.subjects
     if subjects.empty:
         raise InputError(f"{source.table} and the maps have no subject in common; expected IDs that match.")
@@ -116,7 +104,11 @@ def convert(source: Source, target: Path, grid: grids.Grid, seed: int, command: 
         "input_sha256": digest_of_files([source.table, *subjects["map"]]),
         "left_out": source.left_out,
     }
-    table, headers, metadata = plan(subjects, source.phenotype, grid, seed, provenance)
+    check_coding(source.rows, subjects["label"].to_numpy(), source.label_column)
+    if columns and not allow_leak:
+        check_names(columns, source.label_column)
+    encode = partial(phenotype.encode, source.rows, columns)
+    table, headers, metadata = plan(subjects, encode, grid, seed, provenance, allow_leak)
     start(target, metadata)
     with (
         ProcessPoolExecutor(len(os.sched_getaffinity(0)), initializer=partial(warnings.simplefilter, "error")) as pool,
@@ -134,4 +126,4 @@ def convert(source: Source, target: Path, grid: grids.Grid, seed: int, command: 
             pool.shutdown(cancel_futures=True)
             raise
     write_tables(target, table, metadata)
-    return table
+    return table, metadata

@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,8 +110,9 @@ class Anatomy:
 def simulate(target: Path, grid: grids.Grid, simulation: Simulation) -> list[Record]:
     """Writes a simulated cohort into the new folder `target`."""
     demographic = demographics(simulation)
+    encode = partial(phenotype.encode, demographic, None)
     provenance = {"simulation": asdict(simulation), "planted": PLANTED}
-    table, headers, metadata = plan(demographic, phenotype.abide_values(demographic), grid, simulation.seed, provenance)
+    table, headers, metadata = plan(demographic, encode, grid, simulation.seed, provenance)
     anatomy = Anatomy(grid, simulation)
     target.mkdir(parents=True)
     for index, (record, header) in enumerate(zip(table, headers, strict=True)):

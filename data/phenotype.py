@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data.errors import InputError
+from data.records import PHENOTYPE_SIZE
 
 MISSING = ("", "-9999", "-9999.0", "`", "n/a", "N/A", "NaN", "nan")
 HANDEDNESS = {"right": ("R",), "left": ("L",), "ambidextrous": ("Ambi",), "mixed": ("Mixed", "L->R")}
@@ -53,7 +54,7 @@ def one_hot(text: pd.Series, codes: dict[str, tuple[str, ...]], prefix: str) -> 
 def abide_values(table: pd.DataFrame) -> pd.DataFrame:
     """ABIDE's columns as text -> (subjects, 29) float64, NaN where unknown. Raises InputError for a missing column."""
     if absent := [name for name in ABIDE_COLUMNS if name not in table]:
-        raise InputError(f"The phenotype table lacks {', '.join(absent)}; expected ABIDE's columns.")
+        raise InputError(f"The phenotype table lacks {', '.join(absent)}; name columns of your own with --phenotype.")
     hand, test = clean(table["HANDEDNESS_CATEGORY"]), clean(table["FIQ_TEST_TYPE"]).str.upper()
     wisc = {f"wisc_{index.lower()}": numbers(table, f"WISC_IV_{index}") for index in WISC_INDICES}
     measured = {name.lower(): numbers(table, name) for name in ("FIQ", "VIQ", "PIQ", "BMI")}
@@ -78,6 +79,37 @@ def abide_values(table: pd.DataFrame) -> pd.DataFrame:
         "bmi": measured["bmi"],
     }
     return pd.DataFrame(columns)
+
+
+def custom_values(table: pd.DataFrame, columns: list[str], training: np.ndarray) -> pd.DataFrame:
+    """Columns of the user's own -> (subjects, 29) float64, NaN where unknown.
+
+    Numbers stay one value, with another that says where they are missing if they ever are; text becomes a 0/1 value for
+    each category. Which categories and which missing values there are is learnt from the `training` rows (n,) bool.
+    Unused values are 0 and named `unused_k`. Raises InputError for an unknown column or more than 29 values.
+    """
+    encoded = {}
+    for name in columns:
+        if name not in table:
+            raise InputError(f"--phenotype {name} is no column of the table; it has {', '.join(table.columns[:20])}.")
+        text = clean(table[name])
+        if pd.to_numeric(text, errors="coerce").notna().equals(text.notna()):
+            encoded[name] = numbers(table, name)
+            if text[training].isna().any():
+                encoded[f"{name}_missing"] = text.isna().astype(float)
+        else:
+            encoded |= one_hot(text, {value: (value,) for value in sorted(text[training].dropna().unique())}, name)
+    if len(encoded) > PHENOTYPE_SIZE:
+        raise InputError(
+            f"--phenotype gives {len(encoded)} values; expected at most {PHENOTYPE_SIZE}. Name fewer columns."
+        )
+    unused = {f"unused_{number}": 0.0 for number in range(len(encoded) + 1, PHENOTYPE_SIZE + 1)}
+    return pd.DataFrame(encoded | unused, index=table.index)
+
+
+def encode(table: pd.DataFrame, columns: list[str] | None, training: np.ndarray) -> pd.DataFrame:
+    """ABIDE's 29 values, or those of the user's `columns`; see `abide_values` and `custom_values`."""
+    return abide_values(table) if columns is None else custom_values(table, columns, training)
 
 
 def fit_scaler(values: np.ndarray) -> Pipeline:

@@ -39,4 +39,6 @@ def build(config: Config, grid: Grid):
     code = x = layers.dense(x, config.units[-1], config)
     for units in reversed(config.units[:-1]):
         x = layers.hidden(x, units, config)
-    return keras.Model({"phenotype": phenotype}, {"code": code, "reconstruction": layers.dense(x, PHENOTYPE_SIZE, config)}, name="ae")
+    return keras.Model(
+        {"phenotype": phenotype}, {"code": code, "reconstruction": layers.dense(x, PHENOTYPE_SIZE, config)}, name="ae"
+    )

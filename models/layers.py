@@ -8,8 +8,6 @@ from data.grids import BLOCK, Grid
 from data.records import PHENOTYPE_SIZE
 from models.settings import Settings
 
-MOMENTUM = 0.9  # of batch norm's running statistics; Keras's 0.99 lags behind in runs of a few hundred batches
-
 
 def volume_input(grid: Grid):
     """(batch, x, y, z, 1) float32, z-scored."""
@@ -22,8 +20,10 @@ def phenotype_input():
 
 
 class Averaging(keras.initializers.Initializer):
-    """Kernels that average blocks: a convolution of stride s starts as the mean of s^3 voxels, its mirror image as their
-    repetition. A little of Xavier's noise tells filters apart."""
+    """A convolution of stride s starts as the mean of s^3 voxels, its mirror image as their repetition.
+
+    A little of Xavier's noise tells filters apart.
+    """
 
     NOISE = 0.1
 
@@ -49,7 +49,7 @@ def weights(config: Settings, averaging: Averaging | None = None) -> dict:
 
 
 def normalised(x, config: Settings):
-    return layers.BatchNormalization(momentum=MOMENTUM)(x) if config.batch_norm else x
+    return layers.BatchNormalization()(x) if config.batch_norm else x
 
 
 def activated(x, config: Settings):

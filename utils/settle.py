@@ -3,9 +3,11 @@
 import argparse
 from pathlib import Path
 
+from data.check import fast
 from data.cohort import Cohort, open_cohort
 from data.errors import InputError
 from data.grids import REDUCED
+from data.records import CLASSES
 from models import MODELS, Model
 from models.settings import Settings, from_json, override
 from utils.checkpoints import CheckpointFolder
@@ -56,6 +58,8 @@ def settle(args: argparse.Namespace) -> Run:
         precision=precision or "float32",
     )
     check_leaks(run, saved)
+    if job == "train":
+        preflight(run)
     if saved is not None:
         check_identity(run, saved)
     return run
@@ -138,6 +142,15 @@ def check_leaks(run: Run, saved: dict | None) -> None:
                 f"{len(leaked)} test subjects of {run.cohort.path} trained {what}, {leaked[0]} among them; "
                 "results on them would be too good. Use the cohort with the same split."
             )
+
+
+def preflight(run: Run) -> None:
+    """Says what the cohort holds. Raises InputError if a classifier would see one class only."""
+    report = fast(run.cohort)
+    print("\n".join(report.lines()), flush=True)
+    labels = {record.label for record in run.cohort.records if record.split == "train"}
+    if run.model.predicts == "label" and len(labels) < len(CLASSES):
+        raise InputError(f"{run.cohort.path} has one class only among its training subjects; add the other.")
 
 
 def default_folder(args: argparse.Namespace, model: Model, job: str, saved: dict | None) -> Path:

@@ -3,10 +3,12 @@
 import csv
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from data import files
@@ -17,6 +19,8 @@ from utils import figures
 from utils.batches import batch_positions, read_batches
 from utils.checkpoints import INTERVAL, Saver
 from utils.runs import Run, prepare_folder
+
+CALIBRATION = 20  # batches
 
 
 def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:
@@ -125,7 +129,7 @@ def train(run: Run) -> int:
     history = History(run.out_dir, done)
     with caught_signals() as caught:
         try:
-            done = loop(run, make_step(run, network, optimizer), saver, history, done, caught)
+            done = loop(run, network, make_step(run, network, optimizer), saver, history, done, caught)
         finally:
             history.close()
     run.finish(step=done)
@@ -135,11 +139,33 @@ def train(run: Run) -> int:
     return 0
 
 
-def loop(run: Run, step, saver: Saver, history: History, done: int, caught: list[int]) -> int:
+def calibrate(run: Run, network: keras.Model, done: int) -> None:
+    """Replaces batch norm's running statistics by the exact means over the last batches, with the weights as they are.
+
+    Running statistics lag behind the weights, and since all brains look alike, a small lag moves every prediction of
+    the trained network the same way ("precise" batch norm: Wu & Johnson, Rethinking "Batch" in BatchNorm, 2021).
+    """
+    normalisations = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    if not normalisations:
+        return
+    usual = [layer.momentum for layer in normalisations]
+    selections = batch_selections(run, max(done - CALIBRATION, 0), done)
+    for seen, batch in enumerate(read_batches(run.cohort, run.model, selections)):
+        for layer in normalisations:
+            layer.momentum = seen / (seen + 1)
+        network({name: batch[name] for name in run.model.reads}, training=True)
+    for layer, momentum in zip(normalisations, usual, strict=True):
+        layer.momentum = momentum
+
+
+def batch_selections(run: Run, start: int, stop: int) -> Iterator[np.ndarray]:
+    """The records of batches start..stop-1."""
+    indices, size = run.cohort.indices("train"), run.config.batch_size
+    return (indices[batch_positions(run.seed, at, size, len(indices))] for at in range(start, stop))
+
+
+def loop(run: Run, network: keras.Model, step, saver: Saver, history: History, done: int, caught: list[int]) -> int:
     """Runs batches done+1..num_iters, saving on the way; returns how many have been seen."""
-    indices = run.cohort.indices("train")
-    size = run.config.batch_size
-    selections = (indices[batch_positions(run.seed, at, size, len(indices))] for at in range(done, run.num_iters))
     identity = run.describe() | {
         "out_dir": str(run.out_dir),
         "training_subjects": run.cohort.subjects("train"),
@@ -147,15 +173,16 @@ def loop(run: Run, step, saver: Saver, history: History, done: int, caught: list
     }
     with progress(f"Training {run.model.name}", run.num_iters, done) as shown:
         last = time.perf_counter()
-        for batch in read_batches(run.cohort, run.model, selections):
+        for batch in read_batches(run.cohort, run.model, batch_selections(run, done, run.num_iters)):
             values = {name: float(value) for name, value in step(batch).items()}
             done += 1
             now = time.perf_counter()
-            values["samples_per_s"], last = round(size / (now - last), 2), now
+            values["samples_per_s"], last = round(run.config.batch_size / (now - last), 2), now
             history.add(done, values)
             shown.advance(f"loss {values['loss']:.4f}, {values['samples_per_s']:.0f} samples/s")
             if done % INTERVAL == 0 or done == run.num_iters or caught:
                 history.flush()
+                calibrate(run, network, done)
                 saver.save(done, identity)
             if caught:
                 break

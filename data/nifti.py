@@ -1,0 +1,93 @@
+"""NIfTI maps in and out: any map in MNI space -> a full-size volume; a volume -> an image with its affine."""
+
+import zlib
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from data import grids, records
+from data.errors import InputError
+
+MAX_VOXELS = 2**26  # four times a head at 1 mm
+MAX_OUTSIDE = 0.1  # of a brain; the bottom of the brain stem is cut off by some templates
+MNI152 = 4  # NIfTI's code for coordinates in MNI space
+
+
+def read_map(path: Path) -> nibabel.Nifti1Image:
+    """A NIfTI map (x, y, z) float32, turned to the nearest RAS+ orientation; NaN becomes 0, as outside the brain.
+
+    Raises InputError, naming the file, for what is no 3-D map with an affine.
+    """
+    try:
+        image = nibabel.load(path)
+        if len(image.shape) != 3 or min(image.shape) < 2:
+            raise InputError(f"{path} has the shape {image.shape}; expected one 3-D map.")
+        if np.prod(image.shape, dtype=float) > MAX_VOXELS or image.get_data_dtype().kind not in "iuf":
+            raise InputError(
+                f"{path} claims {image.shape} voxels of {image.get_data_dtype()}; expected a map of numbers."
+            )
+        if not (image.header["qform_code"] or image.header["sform_code"]) or np.allclose(image.affine, np.eye(4)):
+            raise InputError(
+                f"{path} has no affine, only voxel indices; expected a map in MNI space. Write its affine."
+            )
+        if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine)) < 1e-6:
+            raise InputError(f"{path} has an affine that cannot be inverted; expected a map in MNI space.")
+        image = nibabel.as_closest_canonical(image)
+        values = np.asarray(image.dataobj, np.float32)
+    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, KeyError, zlib.error) as error:
+        raise InputError(
+            f"{path} is not a readable NIfTI map: {' '.join(str(error).split())}. Copy it again."
+        ) from error
+    if np.isinf(values).any():
+        raise InputError(f"{path} holds infinite values; expected fALFF. Compute the map again.")
+    return nibabel.Nifti1Image(np.nan_to_num(values, copy=False, nan=0.0), image.affine)
+
+
+def share_outside(image: nibabel.Nifti1Image, grid: grids.Grid) -> float:
+    """The share of a map's brain (voxels that differ from the outer faces) whose centre lies outside the grid."""
+    values = np.asarray(image.dataobj)
+    brain = np.argwhere(values != records.background(values))
+    if not len(brain):
+        return 0.0
+    to_grid = np.linalg.inv(np.array(grid.affine)) @ image.affine
+    at = brain @ to_grid[:3, :3].T + to_grid[:3, 3]
+    return float(1 - ((at > -0.5) & (at < np.array(grid.shape) - 0.5)).all(1).mean())
+
+
+def load_map(path: Path) -> np.ndarray:
+    """A NIfTI map of any orientation and spacing, resampled by its affine onto the full grid, (91, 109, 91) float32.
+
+    Linear interpolation, 0 outside the map. Raises InputError, naming the file.
+    """
+    from nilearn.image import resample_img
+
+    image = read_map(path)
+    if (outside := share_outside(image, grids.FULL)) > MAX_OUTSIDE:
+        raise InputError(f"{path}: {outside:.0%} of its brain lies outside the MNI grid; check its affine.")
+    options = {"interpolation": "linear", "copy_header": True, "force_resample": True}
+    volume = resample_img(image, np.array(grids.FULL.affine), grids.FULL.shape, **options).get_fdata(dtype=np.float32)
+    if not volume.std() > 0:
+        raise InputError(f"{path} is empty or constant on the MNI grid; expected a brain. Compute the map again.")
+    return volume
+
+
+def mni_image(values: np.ndarray, grid: grids.Grid) -> nibabel.Nifti1Image:
+    """A volume or label image (x, y, z) on a grid as NIfTI, RAS+, with the grid's affine in MNI space, mm."""
+    image = nibabel.Nifti1Image(values, np.array(grid.affine))
+    image.set_sform(grid.affine, MNI152)
+    image.set_qform(grid.affine, MNI152)
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+def save(image: nibabel.Nifti1Image, path: Path) -> None:
+    """Writes an image whole or not at all."""
+    temporary = path.with_name(f".partial.{path.name}")
+    try:
+        nibabel.save(image, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,111 @@
+"""A cohort in another form, bit by bit the same: records in files, in zip chunks, or in one HDF5 file; one as NIfTI."""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from data import records
+from data.cohort import Cohort, write_tables
+from data.errors import InputError
+from data.progress import progress
+from data.stores import HDF5_NAME, HDF5_TEXTS
+
+CHUNK_BYTES = 250_000_000
+EPOCH = (1980, 1, 1, 0, 0, 0)  # of every zip entry, so that the same records give the same chunks
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `target` when the block ends well. Raises InputError if that exists."""
+    if target.exists():
+        raise InputError(f"{target} exists; remove it or name another folder.")
+    temporary = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def pack_bin(cohort: Cohort, folder: Path) -> None:
+    """One file a record."""
+    for record, entry in each(cohort):
+        path = folder / record.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(entry.read())
+
+
+def pack_zip(cohort: Cohort, folder: Path, chunk_bytes: int = CHUNK_BYTES) -> None:
+    """Zip chunks `compressed_0`, `compressed_1`, ... of about 250 MB each."""
+    archive, count = None, 0
+    for record, entry in each(cohort):
+        if archive is None or archive.fp.tell() >= chunk_bytes:
+            if archive:
+                archive.close()
+            archive = zipfile.ZipFile(folder / f"compressed_{count}", "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+            count += 1
+        info = zipfile.ZipInfo(record.file, EPOCH)
+        info.compress_type = zipfile.ZIP_DEFLATED
+        archive.writestr(info, entry.read())
+    archive.close()
+
+
+def pack_hdf5(cohort: Cohort, folder: Path) -> None:
+    """`cohort.h5`: volume, phenotype, label, file, subject, site and split, a row a record, compressed by record."""
+    count, shape = len(cohort.records), cohort.grid.shape
+    with h5py.File(folder / HDF5_NAME, "w") as store:
+        options = {"chunks": (1, *shape), "compression": "gzip", "compression_opts": 1, "shuffle": True}
+        volume = store.create_dataset("volume", (count, *shape), records.DTYPE, **options)
+        phenotype = store.create_dataset("phenotype", (count, records.PHENOTYPE_SIZE), records.DTYPE)
+        label = store.create_dataset("label", (count,), records.DTYPE)
+        for name in HDF5_TEXTS:
+            store[name] = np.array([getattr(record, name).encode() for record in cohort.records])
+        store["metadata"] = np.frombuffer(json.dumps(cohort.metadata).encode(), np.uint8)
+        for row, (_, entry) in enumerate(each(cohort)):
+            values = np.frombuffer(entry.read(), records.DTYPE)
+            label[row], phenotype[row] = values[0], values[1 : records.HEADER_SIZE]
+            volume[row] = values[records.HEADER_SIZE :].reshape(shape)
+
+
+FORMS = {"bin": pack_bin, "zip": pack_zip, "hdf5": pack_hdf5}
+
+
+def each(cohort: Cohort) -> Iterator:
+    """Every record of the table with its entry, behind a progress bar."""
+    with progress("Packing", len(cohort.records)) as shown:
+        for record, entry in zip(cohort.records, cohort.entries, strict=True):
+            yield record, entry
+            shown.advance()
+
+
+def pack(cohort: Cohort, target: Path, form: str) -> None:
+    """Writes `cohort` into the new folder `target` in one of FORMS, with its two tables beside."""
+    for index in range(len(cohort.records)):  # a damaged record is told before anything is written
+        cohort.read(index)
+    with new_folder(target) as folder:
+        FORMS[form](cohort, folder)
+        if form != "hdf5":
+            write_tables(folder, cohort.records, cohort.metadata or {"grid": list(cohort.grid.shape)})
+
+
+def export(cohort: Cohort, name: str, target: Path) -> None:
+    """Writes one record's volume as NIfTI, RAS+, with its true affine in MNI space; `name` is a subject or a file."""
+    from data import nifti
+
+    if not target.name.endswith((".nii", ".nii.gz")):
+        raise InputError(f"{target} is no NIfTI name; expected .nii or .nii.gz.")
+    found = [index for index, record in enumerate(cohort.records) if name in (record.file, Path(record.file).stem)]
+    found = found or [index for index, record in enumerate(cohort.records) if name == record.subject]
+    if len(found) != 1:
+        several = "".join(f" {cohort.records[index].file}" for index in found[:5])
+        raise InputError(f"{cohort.path} has {len(found)} records of {name}:{several}; name one subject or file.")
+    _, _, volume = cohort.read(found[0])
+    nifti.save(nifti.mni_image(volume, cohort.grid), target)

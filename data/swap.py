@@ -1,0 +1,86 @@
+"""Swap augmentation: new training records whose regions come from other training subjects of the same label."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from data import atlas, records
+from data.cohort import Cohort, Record, write_tables
+from data.errors import InputError
+from data.pack import new_folder
+from data.progress import progress
+
+
+def donor_volumes(cohort: Cohort, inside: np.ndarray) -> np.ndarray:
+    """The voxels `inside` (x, y, z) bool of every training record, (records, voxels) float32; test rows stay 0."""
+    values = np.zeros((len(cohort.records), int(inside.sum())), np.float32)
+    for index in cohort.indices("train"):
+        values[index] = cohort.read(index)[2][inside]
+    return values
+
+
+def donors_of(cohort: Cohort) -> dict[int, np.ndarray]:
+    """For each training record, the training records of the same label and another subject."""
+    training = cohort.indices("train")
+    subject = np.array([record.subject for record in cohort.records])
+    label = np.array([record.label for record in cohort.records])
+    donors = {}
+    for index in training:
+        donors[index] = training[(label[training] == label[index]) & (subject[training] != subject[index])]
+        if not donors[index].size:
+            raise InputError(
+                f"{cohort.path} has no other training subject with the label of {subject[index]}; add some."
+            )
+    return donors
+
+
+def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int) -> list[Record]:
+    """Writes `cohort` and `copies` more records a training record into the new folder `target`; returns its table.
+
+    In each new record, `num_regions` random AAL regions are replaced by the same regions of other training subjects of
+    the same label, a donor drawn for each; phenotype, label, subject and site are the base record's.
+    """
+    regions = atlas.aal(cohort.grid)
+    if num_regions > len(regions.regions):
+        raise InputError(
+            f"--regions {num_regions} is more than the atlas has; expected at most {len(regions.regions)}."
+        )
+    inside = regions.labels > 0
+    labels = regions.labels[inside]
+    members = {region: np.flatnonzero(labels == region) for region in regions.regions}
+    donors, values = donors_of(cohort), donor_volumes(cohort, inside)
+    random = np.random.default_rng(seed)
+    table = []
+    with new_folder(target) as folder, progress("Swapping", len(cohort.records)) as shown:
+        for index, record in enumerate(cohort.records):
+            header, volume = split_record(cohort, index)
+            stem = str(Path(record.file).with_suffix(""))
+            table.append(replace(record, file=f"{stem}.bin"))
+            write(folder / table[-1].file, header, volume)
+            for copy in range(copies if record.split == "train" else 0):
+                mixed = values[index].copy()
+                for region in random.choice(regions.regions, num_regions, replace=False):
+                    mixed[members[region]] = values[random.choice(donors[index])][members[region]]
+                swapped = volume.copy()
+                swapped[inside] = mixed
+                table.append(replace(record, file=f"{stem}_swap_{copy}.bin"))
+                write(folder / table[-1].file, header, swapped)
+            shown.advance()
+        provenance = {
+            "swap": {"regions": num_regions, "copies": copies, "seed": seed, "source_sha256": cohort.digest},
+            "source": cohort.metadata.get("provenance", {}),
+        }
+        write_tables(folder, table, cohort.metadata | {"grid": list(cohort.grid.shape), "provenance": provenance})
+    return table
+
+
+def split_record(cohort: Cohort, index: int) -> tuple[bytes, np.ndarray]:
+    """The 120 bytes of label and phenotype, and the volume, checked."""
+    _, _, volume = cohort.read(index)
+    return cohort.entries[index].read(records.HEADER_BYTES), volume
+
+
+def write(path: Path, header: bytes, volume: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(header + volume.tobytes())
