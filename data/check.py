@@ -82,7 +82,7 @@ def full(cohort: Cohort) -> Report:
 
 def read_volumes(cohort: Cohort, report: Report) -> tuple[dict[int, np.ndarray], dict[str, list[int]], list[str]]:
     """Reduced volumes by record, records by the digest of their volume, and notes on regions without signal."""
-    regions = atlas.aal(cohort.grid)
+    regions = atlas.load_atlas(None, cohort.grid)
     inside = regions.labels.ravel()
     sizes = np.bincount(inside, minlength=max(regions.regions) + 1)
     small, digests, uncovered = {}, defaultdict(list), Counter()
@@ -102,7 +102,7 @@ def read_volumes(cohort: Cohort, report: Report) -> tuple[dict[int, np.ndarray],
             signal = np.bincount(inside, volume.ravel() != records.background(volume), len(sizes))
             uncovered.update(region for region in regions.regions if signal[region] < COVERED * sizes[region])
     coverage = [
-        f"{regions.names[region]} has signal in less than {COVERED:.0%} of its voxels in {count} of {len(small)} records"
+        f"{regions.names[region]} has signal in under {COVERED:.0%} of its voxels in {count} of {len(small)} records"
         for region, count in uncovered.most_common(SHOWN)
     ]
     return small, digests, coverage
@@ -148,7 +148,7 @@ PAGE = """<!doctype html>
 <h2>{{ "Problems that invalidate results" if report.problems else "Nothing here invalidates a result" }}</h2>
 <ul>{% for text in report.problems %}<li class="problem">{{ text }}</li>{% endfor %}</ul>
 <h2>What it holds</h2><ul>{% for text in report.counts %}<li>{{ text }}</li>{% endfor %}</ul>
-{% if report.notes %}<h2>Worth a look</h2><ul>{% for text in report.notes %}<li>{{ text }}</li>{% endfor %}</ul>{% endif %}
+<h2>Worth a look</h2><ul>{% for text in report.notes %}<li>{{ text }}</li>{% endfor %}</ul>
 </html>
 """
 

@@ -7,6 +7,7 @@ read.
 
 import csv
 import hashlib
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -194,7 +195,11 @@ def read_metadata(path: Path) -> dict:
 def read_table(path: Path) -> list[Record]:
     """`subjects.csv`. Raises InputError, naming file and line, for a missing column or an impossible value."""
     wanted = [field.name for field in fields(Record)]
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 ({error}); expected UTF-8 text. Save it again.") from error
+    with io.StringIO(text, newline="") as file:
         reader = csv.DictReader(file)
         if missing := [name for name in wanted if name not in (reader.fieldnames or [])]:
             raise InputError(f"{path} lacks the columns {', '.join(missing)}; expected {', '.join(wanted)}.")

@@ -1,7 +1,6 @@
 """Maps and a table -> a cohort: z-scored records, split by subject, phenotype scaled on training subjects."""
 
 import hashlib
-import json
 import os
 import warnings
 from collections.abc import Callable, Iterable
@@ -47,7 +46,7 @@ def start(target: Path, metadata: dict) -> None:
     """
     target.mkdir(parents=True, exist_ok=True)
     if (target / METADATA).exists():
-        if json.loads((target / METADATA).read_text()) != metadata:
+        if (target / METADATA).read_text() != files.json_text(metadata):
             raise InputError(f"{target} holds a cohort made otherwise; choose another folder or remove it.")
     elif any(path for path in target.iterdir() if not path.name.startswith(".")):
         raise InputError(f"{target} is not empty and holds no cohort; choose another folder.")

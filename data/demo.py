@@ -84,7 +84,7 @@ class Anatomy:
         from scipy import ndimage
 
         self.grid, self.simulation, self.ndimage = grid, simulation, ndimage
-        self.atlas = atlas.aal(grid)
+        self.atlas = atlas.load_atlas(None, grid)
         self.brain = ndimage.binary_closing(np.pad(self.atlas.labels > 0, 4), iterations=3)[4:-4, 4:-4, 4:-4]
         number = {name: region for region, name in self.atlas.names.items()}
         self.planted = [number[name] for name in PLANTED]
@@ -133,6 +133,9 @@ def demo_cohort(grid: grids.Grid) -> Path:
         try:
             simulate(temporary, grid, simulation)
             temporary.rename(target)
+        except OSError:
+            if not target.exists():  # another first run may have made it meanwhile
+                raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return target

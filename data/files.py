@@ -22,5 +22,8 @@ def replacing(path: Path, mode: str = "w", **options) -> Iterator[IO]:
 
 def write_json(path: Path, content: object) -> None:
     with replacing(path, encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
+        file.write(json_text(content))
+
+
+def json_text(content: object) -> str:
+    return json.dumps(content, indent=2) + "\n"

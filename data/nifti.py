@@ -46,14 +46,11 @@ def read_map(path: Path) -> nibabel.Nifti1Image:
     return nibabel.Nifti1Image(np.nan_to_num(values, copy=False, nan=0.0), image.affine)
 
 
-def share_outside(image: nibabel.Nifti1Image, grid: grids.Grid) -> float:
-    """The share of a map's brain (voxels that differ from the outer faces) whose centre lies outside the grid."""
-    values = np.asarray(image.dataobj)
-    brain = np.argwhere(values != records.background(values))
-    if not len(brain):
-        return 0.0
-    to_grid = np.linalg.inv(np.array(grid.affine)) @ image.affine
-    at = brain @ to_grid[:3, :3].T + to_grid[:3, 3]
+def share_outside(brain: np.ndarray, affine: np.ndarray, grid: grids.Grid) -> float:
+    """The share of a brain's voxels, (x, y, z) bool under `affine`, whose centre lies outside the grid."""
+    voxels = np.argwhere(brain)
+    to_grid = np.linalg.inv(np.array(grid.affine)) @ affine
+    at = voxels @ to_grid[:3, :3].T + to_grid[:3, 3]
     return float(1 - ((at > -0.5) & (at < np.array(grid.shape) - 0.5)).all(1).mean())
 
 
@@ -65,13 +62,15 @@ def load_map(path: Path) -> np.ndarray:
     from nilearn.image import resample_img
 
     image = read_map(path)
-    if (outside := share_outside(image, grids.FULL)) > MAX_OUTSIDE:
+    values = np.asarray(image.dataobj)
+    brain = values != records.background(values)
+    if not brain.any() or np.ptp(values[brain]) == 0:
+        raise InputError(f"{path} is empty or constant; expected the fALFF of a brain. Compute the map again.")
+    if (outside := share_outside(brain, image.affine, grids.FULL)) > MAX_OUTSIDE:
         raise InputError(f"{path}: {outside:.0%} of its brain lies outside the MNI grid; check its affine.")
     options = {"interpolation": "linear", "copy_header": True, "force_resample": True}
-    volume = resample_img(image, np.array(grids.FULL.affine), grids.FULL.shape, **options).get_fdata(dtype=np.float32)
-    if not volume.std() > 0:
-        raise InputError(f"{path} is empty or constant on the MNI grid; expected a brain. Compute the map again.")
-    return volume
+    resampled = resample_img(image, np.array(grids.FULL.affine), grids.FULL.shape, **options)
+    return resampled.get_fdata(dtype=np.float32)
 
 
 def mni_image(values: np.ndarray, grid: grids.Grid) -> nibabel.Nifti1Image:

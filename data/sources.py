@@ -5,6 +5,7 @@ Connectomes Project as `nilearn.datasets.fetch_abide_pcp` stores it (`<FILE_ID>_
 DPABI (`fALFFMap_<ID>.nii`), and any files that a column of the table names.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,14 +56,21 @@ class Source:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A CSV or TSV as text, nothing interpreted; a byte-order mark and Windows line ends do no harm."""
+    """A CSV or TSV as text, nothing interpreted; a byte-order mark and Windows line ends do no harm.
+
+    Raises InputError if a column's name stands twice, or a row is longer than the header, which pandas would shift.
+    """
+    options = {"header": None, "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
     try:
-        separator = "\t" if path.suffix == ".tsv" else ","
-        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        lines = pd.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",", **options)
     except (ValueError, OSError) as error:
-        raise InputError(f"{path} is not a readable table: {error}. Expected comma- or tab-separated text.") from error
-    table.columns = table.columns.str.strip()
-    return table.apply(lambda column: column.str.strip())
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is not a readable table: {reason}. Expected comma- or tab-separated text.") from error
+    lines = lines.apply(lambda column: column.str.strip())
+    names = pd.Series([name or f"column {number}" for number, name in enumerate(lines.iloc[0], 1)])
+    if (twice := names[names.duplicated()]).size:
+        raise InputError(f"{path} has the column {twice.iloc[0]} twice; expected each once. Rename one.")
+    return lines.iloc[1:].reset_index(drop=True).set_axis(names.tolist(), axis=1)
 
 
 def find_maps(folder: Path) -> dict[str, Path]:
@@ -103,7 +111,7 @@ def find_table(folder: Path, maps: dict[str, Path]) -> Path:
 def key(identifier: str) -> str:
     """An ID as it is matched: without BIDS's `sub-`, without leading zeros."""
     bare = re.sub(r"^sub[-_]?(?=.)", "", identifier.strip(), flags=re.IGNORECASE)
-    return str(int(bare)) if bare.isdecimal() else bare
+    return bare.lstrip("0") or "0" if bare.isdecimal() else bare
 
 
 def column(table: pd.DataFrame, name: str, path: Path) -> pd.Series:
@@ -142,7 +150,7 @@ def join(folder: Path, columns: Columns) -> tuple[Path, pd.DataFrame, str, pd.Se
 
 
 def existing(path: Path) -> Path | float:
-    return path if path.is_file() else float("nan")
+    return path if os.path.isfile(path) else float("nan")  # Path.is_file raises for a name that is too long
 
 
 def label_of(table: pd.DataFrame, columns: Columns, path: Path) -> tuple[str, str, pd.Series]:

@@ -33,8 +33,11 @@ class FileEntry:
         return self.path.stat().st_size
 
     def read(self, num_bytes: int = -1) -> bytes:
-        with open(self.path, "rb") as file:
-            return file.read(num_bytes)
+        try:
+            with open(self.path, "rb") as file:
+                return file.read(num_bytes)
+        except OSError as error:
+            raise InputError(f"{self} cannot be read ({error.strerror}); expected a record.") from error
 
     def __str__(self) -> str:
         return str(self.path)

@@ -41,7 +41,7 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
     In each new record, `num_regions` random AAL regions are replaced by the same regions of other training subjects of
     the same label, a donor drawn for each; phenotype, label, subject and site are the base record's.
     """
-    regions = atlas.aal(cohort.grid)
+    regions = atlas.load_atlas(None, cohort.grid)
     if num_regions > len(regions.regions):
         raise InputError(
             f"--regions {num_regions} is more than the atlas has; expected at most {len(regions.regions)}."

@@ -26,6 +26,7 @@ class Config(Settings):
         require(
             len(self.filters) == len(self.strides), "filters and strides differ in length; expected one each a layer."
         )
+        require(bool(self.filters), "filters is empty; expected at least one layer.")
         require(min(*self.filters, *self.strides, self.kernel) > 0, "filters, strides and kernel must be more than 0.")
         require(0 < self.sparsity < 1, f"sparsity is {self.sparsity}; expected more than 0 and less than 1.")
 

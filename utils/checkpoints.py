@@ -20,6 +20,10 @@ STATE = "checkpoint"  # TensorFlow's own file, replaced only after a checkpoint 
 IDENTITY = "run.json"
 INTERVAL = 150  # batches between checkpoints
 KEPT = 3
+NEEDED = {
+    "model", "preset", "config", "grid", "seed", "precision", "cohort", "cohort_sha256", "out_dir",
+    "training_subjects", "encoder_subjects",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,12 @@ class CheckpointFolder:
         self.latest()
         path = self.current / IDENTITY
         try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            identity = json.loads(path.read_text())
+            if missing := NEEDED - identity.keys():
+                raise ValueError(f"no {', '.join(sorted(missing))}")
+        except (OSError, ValueError, AttributeError) as error:
             raise InputError(f"{path} is missing or damaged ({error}); copy the whole folder again.") from error
+        return identity
 
     def digest(self) -> str | None:
         """SHA-256 of the latest checkpoint's files; None if there is none."""
@@ -65,15 +72,9 @@ class CheckpointFolder:
             digest.update(path.read_bytes())
         return digest.hexdigest()
 
-    def prepare(self, override: bool) -> None:
-        """Makes the folder for training. Raises InputError if it cannot be made."""
+    def check_writable(self) -> None:
+        """Makes the folder. Raises InputError if it cannot be made or written."""
         try:
-            if (self.replaced / STATE).is_file() and not (self.path / STATE).is_file():
-                shutil.rmtree(self.path, ignore_errors=True)
-                self.replaced.rename(self.path)
-            if override and (self.path / STATE).is_file():
-                shutil.rmtree(self.replaced, ignore_errors=True)
-                self.path.rename(self.replaced)
             self.path.mkdir(parents=True, exist_ok=True)
             with files.replacing(self.path / ".writable"):
                 pass
@@ -82,6 +83,16 @@ class CheckpointFolder:
             raise InputError(
                 f"{self.path} cannot be written ({error.strerror}); name a folder of your own with --chkPointDir."
             ) from error
+
+    def prepare(self, override: bool) -> None:
+        """Puts back a checkpoint whose replacement was never saved; then, to override, sets the present one aside."""
+        if (self.replaced / STATE).is_file() and not (self.path / STATE).is_file():
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.replaced.rename(self.path)
+        if override and (self.path / STATE).is_file():
+            shutil.rmtree(self.replaced, ignore_errors=True)
+            self.path.rename(self.replaced)
+        self.path.mkdir(exist_ok=True)
 
 
 class Saver:
@@ -128,7 +139,7 @@ def read(checkpoint, folder: CheckpointFolder):
 
     try:
         return checkpoint.restore(str(folder.latest()))
-    except (tf.errors.OpError, ValueError, AssertionError) as error:
+    except (tf.errors.OpError, ValueError, AssertionError, LookupError) as error:
         raise InputError(
             f"{folder.latest()} cannot be read ({short(error)}); train again with --overrideChkpt."
         ) from error

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy.special import expit
 
 from data.progress import progress
 from utils.batches import in_order, read_batches
@@ -35,4 +36,4 @@ def outputs_of(
 def probability_of_autism(logits: np.ndarray) -> np.ndarray:
     """(..., 2) logits of (control, autism) -> (...) float64."""
     logits = np.asarray(logits, np.float64)
-    return 1 / (1 + np.exp(logits[..., 0] - logits[..., 1]))
+    return expit(logits[..., 1] - logits[..., 0])

@@ -1,7 +1,6 @@
 """A run's settings, and what every run leaves behind: its output folder with `run.json`."""
 
 import dataclasses
-import os
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from models.settings import Settings
 from utils.checkpoints import CheckpointFolder
 
 EARLIER = "earlier"
+KEPT = (EARLIER, "checkpoint_results.csv")
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "h5py", "matplotlib")
 
 
@@ -34,6 +34,9 @@ class Run:
     override: bool
     seed: int
     precision: str
+    subjects: tuple[str, ...] | None = None  # of a blackout; None: all test subjects
+    atlas: Path | None = None  # of a blackout; None: AAL
+    verify: int = 0  # pairs of a blackout to recompute in full
     started: float = field(default_factory=time.time)
 
     def identity(self) -> dict:
@@ -82,14 +85,14 @@ def git_commit() -> str | None:
 def prepare_folder(folder: Path) -> None:
     """Makes an empty output folder; an earlier run's files are moved to `earlier/<when it ended>`, which is said."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "run.json").exists():
+    found = [path for path in folder.iterdir() if path.name not in KEPT]
+    if not found:
         return
-    ended = time.strftime("%Y%m%dT%H%M%S", time.localtime((folder / "run.json").stat().st_mtime))
+    ended = time.strftime("%Y%m%dT%H%M%S", time.localtime(max(path.stat().st_mtime for path in found)))
     aside = folder / EARLIER / ended
     while aside.exists():
         aside = aside.with_name(aside.name + "+")
     aside.mkdir(parents=True)
-    for path in list(folder.iterdir()):
-        if path.name not in (EARLIER, "checkpoint_results.csv"):
-            os.rename(path, aside / path.name)
+    for path in found:
+        path.rename(aside / path.name)
     print(f"The earlier results in {folder} are now in {aside}.")

@@ -35,6 +35,12 @@ def settle(args: argparse.Namespace) -> Run:
             f"{checkpoints.path} holds no checkpoint; make one: "
             f"run.py --train --model {model.name} --chkPointDir {args.chkPointDir}"
         )
+    if job == "train":
+        checkpoints.check_writable()
+    if saved is not None and saved["model"] != model.name:
+        raise InputError(
+            f"{checkpoints.path} is of model {saved['model']}, this run of model {model.name}; use {OTHER}."
+        )
     preset, config = choose_config(model, args, saved)
     cohort = open_cohort(args.dataDir or demo_path(model))
     if cohort.simulated:
@@ -56,6 +62,9 @@ def settle(args: argparse.Namespace) -> Run:
         override=args.overrideChkpt,
         seed=seed or 0,
         precision=precision or "float32",
+        subjects=tuple(args.subjects.split(",")) if args.subjects else None,
+        atlas=args.atlas,
+        verify=args.verify,
     )
     check_leaks(run, saved)
     if job == "train":
@@ -78,7 +87,7 @@ def choose_config(model: Model, args: argparse.Namespace, saved: dict | None) ->
     name = args.preset or (saved or {}).get("preset") or next(iter(presets))
     if name not in presets:
         raise InputError(f"--preset {name} is unknown to {model.name}; expected one of {', '.join(presets)}.")
-    if saved is not None and saved["model"] == model.name and name == saved["preset"]:
+    if saved is not None and name == saved["preset"]:
         try:
             base = from_json(model.module.Config, saved["config"])
         except TypeError as error:
@@ -121,7 +130,7 @@ def check_identity(run: Run, saved: dict) -> None:
         elif saved[key] != wanted:
             raise InputError(
                 f"{run.checkpoints.path} is of {key} {saved[key]}, this run of {key} {wanted}; "
-                f"use --{key if key in ('preset', 'model', 'seed', 'precision') else 'dataDir'} accordingly or {OTHER}."
+                f"use --{key if key in ('preset', 'seed', 'precision') else 'dataDir'} accordingly or {OTHER}."
             )
 
 
@@ -158,5 +167,6 @@ def default_folder(args: argparse.Namespace, model: Model, job: str, saved: dict
     if job == "train" and saved is not None:
         return Path(saved["out_dir"])
     if job == "encode" and args.dataDir:
-        return args.dataDir.with_name(args.dataDir.name + "_reduced")
+        folder = args.dataDir.resolve()
+        return folder.with_name(folder.stem + "_reduced")
     return Path("results") / f"{model.name}-{job}"

@@ -1,0 +1,65 @@
+"""AAL: 116 regions on both grids, placed where anatomy says, reduced by the most common label of a block."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from data import atlas
+from data.grids import FULL, REDUCED
+
+
+@pytest.fixture(scope="module")
+def full():
+    return atlas.load_atlas(None, FULL)
+
+
+@pytest.fixture(scope="module")
+def reduced():
+    return atlas.load_atlas(None, REDUCED)
+
+
+def centre_mm(found: atlas.Atlas, name: str) -> np.ndarray:
+    """The centre of mass of a region in MNI coordinates."""
+    number = next(region for region, other in found.names.items() if other == name)
+    return np.argwhere(found.labels == number).mean(0) * found.grid.spacing_mm + found.grid.origin_mm
+
+
+def test_both_grids_hold_all_116_regions(full, reduced):
+    for found in (full, reduced):
+        assert found.labels.shape == found.grid.shape
+        assert found.regions == list(range(1, 117))
+        assert sorted(set(found.labels.ravel().tolist())) == list(range(117))
+
+
+def test_the_smallest_reduced_region_has_5_voxels(reduced):
+    assert np.bincount(reduced.labels.ravel())[1:].min() == 5
+
+
+@pytest.mark.parametrize("grid", ["full", "reduced"])
+def test_left_is_left_and_both_sides_mirror(grid, full, reduced):
+    found = {"full": full, "reduced": reduced}[grid]
+    for name in ("Precentral", "Hippocampus", "Putamen", "Calcarine"):
+        left, right = centre_mm(found, f"{name}_L"), centre_mm(found, f"{name}_R")
+        assert left[0] < 0 < right[0]
+        np.testing.assert_allclose(left * [-1, 1, 1], right, atol=9)
+
+
+@pytest.mark.parametrize(
+    "name, place",
+    # Tzourio-Mazoyer et al. 2002: published centres of mass of AAL regions, mm
+    [("Hippocampus_L", (-25, -21, -10)), ("Precuneus_R", (10, -56, 44)), ("Cerebelum_Crus1_L", (-36, -67, -29))],
+)
+def test_regions_lie_where_the_literature_puts_them(full, reduced, name, place):
+    np.testing.assert_allclose(centre_mm(full, name), place, atol=2)
+    np.testing.assert_allclose(centre_mm(reduced, name), place, atol=4)
+
+
+def test_a_reduced_voxel_takes_the_most_common_label_of_its_block(full, reduced):
+    random = np.random.default_rng(0)
+    places = [*random.permutation(np.argwhere(reduced.labels))[:200].tolist(), [0, 0, 0], [30, 36, 30], [15, 0, 15]]
+    for place in places:
+        block = full.labels[tuple(slice(max(3 * index - 1, 0), 3 * index + 2) for index in place)]
+        counts = Counter(block[block > 0].tolist())
+        expected = min(counts, key=lambda region: (-counts[region], region)) if counts else 0
+        assert reduced.labels[tuple(place)] == expected

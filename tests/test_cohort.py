@@ -1,0 +1,327 @@
+"""Every form of --dataDir gives the same records; every damaged one is refused by name."""
+
+import csv
+import json
+import re
+import shutil
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import bare_records, read_rows, small_record
+
+from data.cohort import assign_splits, open_cohort
+from data.errors import InputError
+from data.grids import REDUCED
+
+SUBJECTS = range(50001, 50013)
+
+
+def write_folder(folder: Path, members: dict[str, bytes]) -> Path:
+    folder.mkdir()
+    for name, content in members.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def write_chunks(folder: Path, members: dict[str, bytes], compression: int) -> Path:
+    """Two zip chunks named as in the mission, without a suffix."""
+    folder.mkdir()
+    for chunk in range(2):
+        with zipfile.ZipFile(folder / f"compressed_{chunk}", "w", compression) as archive:
+            for name in sorted(members)[chunk::2]:
+                archive.writestr(name, members[name])
+    return folder
+
+
+def write_list(folder: Path, members: dict[str, bytes]) -> Path:
+    write_folder(folder, members)
+    path = folder.parent / "chosen.json"
+    path.write_text(json.dumps([str(folder.relative_to(path.parent) / name) for name in members]))
+    return path
+
+
+FORMS = {
+    "folder of .bin": write_folder,
+    "stored zip chunks": lambda folder, members: write_chunks(folder, members, zipfile.ZIP_STORED),
+    "deflated zip chunks": lambda folder, members: write_chunks(folder, members, zipfile.ZIP_DEFLATED),
+    "JSON list": write_list,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_bare_form_gives_the_same_records(form, tmp_path):
+    members = bare_records(SUBJECTS)
+    path = FORMS[form](tmp_path / "bare", members)
+    before = sorted(tmp_path.rglob("*"))
+    opened = open_cohort(path)
+    assert opened.grid == REDUCED
+    assert sorted(record.subject for record in opened.records) == [str(subject) for subject in SUBJECTS]
+    for index, record in enumerate(opened.records):
+        content = np.frombuffer(members[f"{record.subject}.bin"], "<f4")
+        label, phenotype, volume = opened.read(index)
+        assert label == record.label == content[0]
+        assert (phenotype == content[1:30]).all()
+        assert (volume == content[30:].reshape(31, 37, 31)).all()
+    assert sorted(tmp_path.rglob("*")) == before  # read in place: nothing is unpacked
+
+
+def test_batches_hold_what_single_reads_hold(tmp_path):
+    opened = open_cohort(write_folder(tmp_path / "bare", bare_records(SUBJECTS)))
+    batch = opened.batch([5, 2, 5])
+    assert batch["volume"].shape == (3, 31, 37, 31, 1)
+    assert {name: values.dtype for name, values in batch.items()} == {
+        "label": np.int32,
+        "phenotype": np.float32,
+        "volume": np.float32,
+    }
+    for row, index in enumerate([5, 2, 5]):
+        label, phenotype, volume = opened.read(index)
+        assert batch["label"][row] == label
+        assert (batch["phenotype"][row] == phenotype).all()
+        assert (batch["volume"][row, ..., 0] == volume).all()
+    without = opened.batch([5, 2, 5], volumes=False)
+    assert without.keys() == {"label", "phenotype"}
+    assert (without["phenotype"] == batch["phenotype"]).all()
+
+
+@pytest.mark.parametrize(
+    "name, subject",
+    [
+        ("51572.bin", "51572"),
+        ("0051572.bin", "51572"),
+        ("swap_51572_2.bin", "51572"),
+        ("NYU_0051572_falff.bin", "51572"),
+    ],
+)
+def test_the_subject_of_a_bare_record_is_the_first_number_in_its_name(name, subject, tmp_path):
+    assert open_cohort(write_folder(tmp_path / "bare", {name: small_record()})).records[0].subject == subject
+
+
+def test_records_of_one_subject_share_a_split_and_one_subject_in_ten_is_a_test_subject(tmp_path, monkeypatch):
+    monkeypatch.setattr("data.records.grid_of_size", lambda *_: REDUCED)  # four bytes a record will do
+    one = np.float32(1).tobytes()
+    names = [f"{prefix}{subject}.bin" for subject in range(50000, 50600) for prefix in ("", "swap_")]
+    opened = open_cohort(write_folder(tmp_path / "bare", dict.fromkeys(names, one)))
+    splits = {}
+    for record in opened.records:
+        splits.setdefault(record.subject, set()).add(record.split)
+    assert all(len(found) == 1 for found in splits.values())
+    assert 0.06 < sum(found == {"test"} for found in splits.values()) / len(splits) < 0.14
+    assert set(opened.subjects("test")).isdisjoint(opened.subjects("train"))
+
+
+def test_a_cohort_keeps_the_split_and_order_of_its_table(cohort):
+    opened = open_cohort(cohort)
+    rows = read_rows(cohort / "subjects.csv")
+    assert list(rows[0]) == ["file", "subject", "site", "label", "split"]
+    assert [(r.file, r.subject, r.site, r.label, r.split) for r in opened.records] == [
+        (row["file"], row["subject"], row["site"], float(row["label"]), row["split"]) for row in rows
+    ]
+    assert [opened.records[i].split for i in opened.indices("test")] == ["test"] * 4
+    assert len(opened.indices("train")) == 36
+
+
+def test_a_cohort_in_zip_chunks_reads_the_same(cohort, tmp_path):
+    members = {path.name: path.read_bytes() for path in cohort.glob("*.bin")}
+    folder = write_chunks(tmp_path / "zipped", members, zipfile.ZIP_DEFLATED)
+    for name in ("cohort.json", "subjects.csv"):
+        shutil.copy(cohort / name, folder)
+    whole, zipped = open_cohort(cohort), open_cohort(folder)
+    assert zipped.records == whole.records
+    assert zipped.digest == whole.digest
+    assert all((a == b).all() for a, b in zip(zipped.read(7)[1:], whole.read(7)[1:], strict=True))
+
+
+def test_the_digest_tells_cohorts_apart(cohort, tmp_path):
+    copy = shutil.copytree(cohort, tmp_path / "copy")
+    assert open_cohort(copy).digest == open_cohort(cohort).digest
+    text = (copy / "subjects.csv").read_text()
+    (copy / "subjects.csv").write_text(text.replace(",train", ",test", 1))
+    assert open_cohort(copy).digest != open_cohort(cohort).digest
+
+
+@pytest.mark.parametrize("count", [10, 97, 300])
+def test_splits_are_one_in_ten_in_proportion_over_labels_and_sites(count):
+    random = np.random.default_rng(count)
+    subjects = [str(number) for number in range(count)]
+    sites = random.choice(["NYU", "USM", "PITT"], count, p=[0.6, 0.3, 0.1]).tolist()
+    labels = random.integers(0, 2, count).astype(float).tolist()
+    split = assign_splits(subjects, sites, labels, seed=3)
+    test = [index for index, subject in enumerate(subjects) if split[subject] == "test"]
+    assert abs(len(test) - count / 10) < 1
+    for of in (labels, sites, list(zip(labels, sites, strict=True))):
+        chosen = Counter(of[index] for index in test)
+        for stratum, size in Counter(of).items():
+            assert abs(chosen[stratum] - size / 10) <= (1 if of is not sites else 2)
+    assert split == assign_splits(subjects, sites, labels, seed=3)
+    assert split != assign_splits(subjects, sites, labels, seed=4)
+
+
+def refusal(path: Path) -> str:
+    """The message that opening `path` is refused with: one line."""
+    with pytest.raises(InputError) as caught:
+        open_cohort(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_paths_that_hold_no_records(tmp_path):
+    assert re.search("nowhere does not exist; expected a cohort", refusal(tmp_path / "nowhere"))
+    write_folder(tmp_path / "empty", {"notes.txt": b"nothing"})
+    assert re.search("empty holds no records; expected .bin files or zip chunks", refusal(tmp_path / "empty"))
+    (tmp_path / "a.bin").write_bytes(small_record())
+    assert re.search(r"a\.bin is a file; expected a folder", refusal(tmp_path / "a.bin"))
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("{", "is not JSON"),
+        ('{"a": 1}', "holds no list of strings"),
+        ("[1]", "holds no list of strings"),
+        ("[]", "holds no records"),
+        ('["a.bin", "a.bin"]', "names a record twice"),
+        ('["a.bin", "gone.bin"]', "gone.bin"),
+    ],
+)
+def test_a_damaged_json_list(content, words, tmp_path):
+    (tmp_path / "a.bin").write_bytes(small_record())
+    (tmp_path / "list.json").write_text(content)
+    assert words in refusal(tmp_path / "list.json")
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", "holds 0 bytes|is empty"),
+        (small_record()[:-4], "holds 142,344 bytes, 4 short of a 31x37x31 record"),
+        (small_record() + b"1234", "holds 142,352 bytes, 4 more than a 31x37x31 record"),
+        (small_record(0.5), r"has the label 0.5; expected 1 \(autism\) or 0 \(control\)"),
+        (small_record(2.0), "has the label 2; expected 1"),
+        (np.float32(1).tobytes().ljust(3_610_636, b"\0"), "expected one grid"),
+    ],
+)
+def test_a_damaged_record_is_named(content, words, tmp_path):
+    folder = write_folder(tmp_path / "bare", bare_records(SUBJECTS) | {"60000.bin": content})
+    assert re.search(rf"60000\.bin.*{words}", refusal(folder))
+
+
+def test_a_value_that_is_not_finite_is_told_when_it_is_read(tmp_path):
+    values = np.frombuffer(small_record(), "<f4").copy()
+    values[1000] = np.nan
+    opened = open_cohort(write_folder(tmp_path / "bare", {"7.bin": values.tobytes()}))
+    with pytest.raises(InputError, match=r"7\.bin holds nan as volume value 970"):
+        opened.batch([0])
+
+
+def zip_of(folder: Path, *names: str) -> Path:
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "compressed_0", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.writestr(name, small_record())
+    return folder / "compressed_0"
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [("notes.doc", "is not a record"), ("../1.bin", "points outside"), ("/1.bin", "points outside")],
+)
+def test_a_chunk_with_anything_but_records(name, words, tmp_path):
+    path = zip_of(tmp_path / "zipped", "50001.bin", name)
+    assert re.search(rf"compressed_0:.*{words}", refusal(path.parent))
+
+
+def test_an_encrypted_chunk(tmp_path):
+    path = zip_of(tmp_path / "zipped", "50001.bin")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # the flag in the central directory
+    path.write_bytes(content)
+    assert "compressed_0:50001.bin is encrypted" in refusal(path.parent)
+
+
+def test_a_chunk_that_was_cut_off(tmp_path):
+    path = zip_of(tmp_path / "zipped", "50001.bin")
+    path.write_bytes(path.read_bytes()[:5000])
+    assert "compressed_0 is not a readable zip chunk" in refusal(path.parent)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_chunk_whose_content_is_damaged_is_named_when_it_is_read(compression, tmp_path):
+    folder = write_chunks(tmp_path / "zipped", {"50001.bin": small_record()}, compression)
+    path = folder / "compressed_0"
+    content = bytearray(path.read_bytes())
+    content[60_000:60_010] = bytes(255 - byte for byte in content[60_000:60_010])
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"compressed_0:50001\.bin cannot be read"):
+        open_cohort(folder).read(0)
+
+
+def test_the_same_record_in_two_chunks(tmp_path):
+    path = zip_of(tmp_path / "zipped", "50001.bin")
+    shutil.copy(path, path.with_name("compressed_1"))
+    assert "are the same record; expected each once" in refusal(path.parent)
+
+
+def edit_rows(folder: Path, change) -> None:
+    """Rewrites `subjects.csv` after `change(rows)`."""
+    rows = read_rows(folder / "subjects.csv")
+    change(rows)
+    with open(folder / "subjects.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda rows: rows[0].update(label="2"), "subjects.csv line 2 has the label 2; expected 1"),
+        (lambda rows: rows[0].update(label="x"), "subjects.csv line 2 has the label 'x'; expected 1"),
+        (lambda rows: rows[2].update(split="dev"), "subjects.csv line 4 has the split 'dev'; expected train or test"),
+        (lambda rows: rows.append(rows[0]), "subjects.csv names a file twice"),
+        (lambda rows: rows.pop(), "subjects.csv has no row for"),
+        (lambda rows: rows[0].update(file="9.bin"), "lacks 9.bin, which subjects.csv names"),
+        (lambda rows: rows[0].update(label=1 - int(rows[0]["label"])), r"has the label \d, .* says \d"),
+        (lambda rows: [row.pop("site") for row in rows], "subjects.csv lacks the columns site"),
+        (lambda rows: [row.update(subject="1") for row in rows], "has subject 1 in train and in test"),
+    ],
+)
+def test_a_table_that_does_not_fit_its_records(change, words, cohort, tmp_path):
+    copy = shutil.copytree(cohort, tmp_path / "copy")
+    edit_rows(copy, change)
+    assert re.search(words, refusal(copy))
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("cohort.json", b"{", "cohort.json is damaged"),
+        ("cohort.json", b"[]", "cohort.json is damaged"),
+        ("cohort.json", b'{"grid": [91, 109, 91]}', "says grid [91, 109, 91]"),
+        ("cohort.json", b"\xff\xfe", "cohort.json is damaged"),
+        ("subjects.csv", b"", "subjects.csv lacks the columns"),
+        ("subjects.csv", b"file,subject,site,label,split\n1.bin,1,M\xfcnchen,1,train\n", "subjects.csv"),
+        ("subjects.csv", b"file,subject,site,label,split\n1.bin", "subjects.csv line 2"),
+    ],
+)
+def test_damaged_tables(name, content, words, cohort, tmp_path):
+    copy = shutil.copytree(cohort, tmp_path / "copy")
+    (copy / name).write_bytes(content)
+    assert words in refusal(copy)
+
+
+@pytest.mark.parametrize("name", ["cohort.json", "subjects.csv"])
+def test_a_cohort_without_one_of_its_tables_was_interrupted(name, cohort, tmp_path):
+    copy = shutil.copytree(cohort, tmp_path / "copy")
+    (copy / name).unlink()
+    assert f"has no {name}: its conversion was interrupted. Repeat the same command." in refusal(copy)
+
+
+def test_a_cohort_without_test_subjects_says_so_when_they_are_wanted(tmp_path):
+    opened = open_cohort(write_folder(tmp_path / "bare", {"1.bin": small_record()}))
+    other = {"train": "test", "test": "train"}[opened.records[0].split]
+    with pytest.raises(InputError, match=f"has no {other} subjects among 1 records"):
+        opened.indices(other)

@@ -1,0 +1,291 @@
+"""python -m data convert: every value of the records against an independent reading of maps and table."""
+
+import gzip
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+import nibabel
+import numpy as np
+import pytest
+from conftest import LAS_6MM, PCP_NO_FILENAME, PCP_NO_MAP, PCP_ROWS, PCP_SUBJECTS, ROOT, read_rows, write_pcp
+from scipy import ndimage
+from test_phenotype import BY_HAND
+
+from data.cohort import open_cohort
+from data.errors import InputError
+from data.grids import FULL, REDUCED
+
+
+@pytest.fixture(scope="module")
+def converted(pcp, data_cli, tmp_path_factory):
+    """The tiny PCP folder, converted at full size, and what the command printed."""
+    target = tmp_path_factory.mktemp("converted") / "full"
+    outcome = data_cli("convert", pcp, target)
+    assert outcome.status == 0, outcome.err
+    return target, outcome
+
+
+@pytest.fixture(scope="module")
+def reduced(pcp, data_cli, tmp_path_factory):
+    """The same on the reduced grid."""
+    target = tmp_path_factory.mktemp("converted") / "reduced"
+    assert data_cli("convert", pcp, target, "--grid", "reduced").status == 0
+    return target
+
+
+def map_path(folder, subject: str):
+    return next(folder.rglob(f"*_00{subject}_falff.nii.gz"))
+
+
+def independent_volume(path) -> np.ndarray:
+    """Trilinear sampling of the stored map at the millimetre places of the full grid, then z-scores, by SciPy alone."""
+    image = nibabel.load(path)
+    voxels = np.indices(FULL.shape).reshape(3, -1)
+    millimetres = 2.0 * voxels + np.array([[-90.0], [-126.0], [-72.0]])
+    linear, offset = image.affine[:3, :3], image.affine[:3, 3:]
+    places = np.linalg.solve(linear, millimetres - offset)
+    sampled = ndimage.map_coordinates(np.asarray(image.dataobj, float), places, order=1).reshape(FULL.shape)
+    return (sampled - sampled.mean()) / sampled.std()
+
+
+@pytest.mark.parametrize("position", [0, 1, PCP_SUBJECTS - 1])
+def test_volumes_against_scipy(position, pcp, converted):
+    """The first map has 3 mm voxels, the others 6 mm."""
+    opened = open_cohort(converted[0])
+    subject = str(50002 + position)
+    index = [record.subject for record in opened.records].index(subject)
+    volume = opened.read(index)[2]
+    np.testing.assert_allclose(volume, independent_volume(map_path(pcp, subject)), atol=2e-4)
+    assert volume[0, 0, 0] == volume.min()  # the background
+    assert volume[45, 54, 45] != volume.min()
+
+
+def test_labels_and_sites_against_the_table(pcp, converted):
+    rows = read_rows(next(pcp.rglob("*.csv")))
+    expected = {row["SUB_ID"]: (row["SITE_ID"], {"1": 1.0, "2": 0.0}[row["DX_GROUP"]]) for row in rows}
+    opened = open_cohort(converted[0])
+    for index, record in enumerate(opened.records):
+        assert (record.site, record.label) == expected[record.subject]
+        assert opened.read(index)[0] == record.label
+    assert {record.label for record in opened.records} == {0.0, 1.0}
+
+
+def test_phenotypes_are_scaled_by_training_subjects_only(converted):
+    """Medians, means and spreads by the statistics module over the rows read by hand in test_phenotype."""
+    opened = open_cohort(converted[0])
+    raw = [BY_HAND[(int(record.subject) - 50002) % len(PCP_ROWS)] for record in opened.records]
+    training = [row for row, record in zip(raw, opened.records, strict=True) if record.split == "train"]
+    assert 0 < len(training) < len(raw)
+    for place in range(29):
+        known = [row[place] for row in training if row[place] == row[place]]
+        median = statistics.median(known) if known else 0.0
+        filled = [row[place] if row[place] == row[place] else median for row in training]
+        mean, spread = statistics.fmean(filled), statistics.pstdev(filled) or 1.0
+        for index, row in enumerate(raw):
+            value = row[place] if row[place] == row[place] else median
+            assert opened.read(index)[1][place] == pytest.approx((value - mean) / spread, abs=1e-5)
+
+
+def test_the_reduced_grid_holds_block_means(converted, reduced):
+    full, small = open_cohort(converted[0]), open_cohort(reduced)
+    assert small.grid == REDUCED
+    assert small.records == full.records
+    volume, means = full.read(2)[2], small.read(2)[2]
+    for i, j, k in [(0, 0, 0), (15, 18, 15), (30, 36, 30), (7, 20, 11)]:
+        block = volume[max(3 * i - 1, 0) : 3 * i + 2, max(3 * j - 1, 0) : 3 * j + 2, max(3 * k - 1, 0) : 3 * k + 2]
+        assert means[i, j, k] == pytest.approx(block.astype(float).mean(), rel=1e-5)
+    assert (small.read(2)[1] == full.read(2)[1]).all()
+
+
+def test_orientation_on_disk_makes_no_difference(reduced, data_cli, tmp_path):
+    flipped = write_pcp(tmp_path / "RAS", "RAS")
+    assert data_cli("convert", flipped, tmp_path / "out", "--grid", "reduced").status == 0
+    for path in sorted(reduced.glob("*.bin")):
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_subjects_without_a_record_are_counted_and_named(converted):
+    target, outcome = converted
+    assert f"1 left out, FILE_ID is no_filename: {PCP_NO_FILENAME}" in outcome.out
+    assert re.search(f"1 left out, no map.*: {PCP_NO_MAP}", outcome.out)
+    left_out = json.loads((target / "cohort.json").read_text())["provenance"]["left_out"]
+    assert [PCP_NO_FILENAME] in left_out.values()
+    assert [PCP_NO_MAP] in left_out.values()
+    assert not {PCP_NO_FILENAME, PCP_NO_MAP} & {row["subject"] for row in read_rows(target / "subjects.csv")}
+
+
+def test_metadata_says_what_the_records_are(converted):
+    metadata = json.loads((converted[0] / "cohort.json").read_text())
+    assert metadata["grid"] == [91, 109, 91]
+    assert metadata["affine"] == [[2, 0, 0, -90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]]
+    assert len(metadata["phenotype"]) == 29
+    assert "convert" in metadata["provenance"]["command"]
+    assert re.fullmatch("[0-9a-f]{64}", metadata["provenance"]["input_sha256"])
+
+
+def test_the_split_is_stored_one_subject_in_ten(converted):
+    splits = [row["split"] for row in read_rows(converted[0] / "subjects.csv")]
+    assert splits.count("test") in (1, 2)
+    assert len(splits) == PCP_SUBJECTS
+
+
+def test_another_seed_gives_another_split_of_the_same_volumes(reduced, pcp, data_cli, tmp_path):
+    splits = {tuple(row["split"] for row in read_rows(reduced / "subjects.csv"))}
+    for seed in (1, 2):
+        assert data_cli("convert", pcp, tmp_path / str(seed), "--grid", "reduced", "--seed", seed).status == 0
+        splits.add(tuple(row["split"] for row in read_rows(tmp_path / str(seed) / "subjects.csv")))
+    assert len(splits) > 1
+    name = "50004.bin"
+    assert (tmp_path / "1" / name).read_bytes()[120:] == (reduced / name).read_bytes()[120:]
+
+
+def test_interrupted_for_real_and_repeated(pcp, reduced, tmp_path):
+    """The user's command with its processes, SIGINT when the first record is there, then the same command again."""
+    command = [sys.executable, "-m", "data", "convert", str(pcp), "out", "--grid", "reduced"]
+    options = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("out/*.bin")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, error
+    assert "interrupted; repeat the command to complete it" in error
+    assert "Traceback" not in error
+    with pytest.raises(InputError, match=r"conversion was interrupted\. Repeat the same command"):
+        open_cohort(tmp_path / "out")
+    subprocess.run(command, check=True, capture_output=True, timeout=120, **options)
+    names = sorted(path.name for path in reduced.iterdir())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    for name in names:
+        if name != "cohort.json":  # the command differs
+            assert (tmp_path / "out" / name).read_bytes() == (reduced / name).read_bytes()
+
+
+def test_repeating_makes_only_what_is_missing(pcp, data_cli, tmp_path):
+    command = ("convert", pcp, tmp_path / "out", "--grid", "reduced")
+    assert data_cli(*command).status == 0
+    content = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "out" / "subjects.csv").unlink()
+    (tmp_path / "out" / "50003.bin").unlink()
+    (tmp_path / "out" / "50005.bin").write_bytes(b"cut off")
+    kept = (tmp_path / "out" / "50002.bin").stat().st_mtime_ns
+    assert data_cli(*command).status == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == content
+    assert (tmp_path / "out" / "50002.bin").stat().st_mtime_ns == kept
+
+
+def few_subjects(folder, count: int = 2):
+    """A PCP folder with maps for `count` subjects only."""
+    write_pcp(folder)
+    for path in sorted(folder.rglob("*.nii.gz"), key=lambda path: path.name[-21:])[count:]:
+        path.unlink()
+    return folder
+
+
+def spoil_table(folder, old: str, new: str) -> None:
+    path = next(folder.rglob("*.csv"))
+    path.write_text(path.read_text().replace(old, new))
+
+
+def spoil_map(folder, values: np.ndarray) -> None:
+    nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), LAS_6MM), sorted(folder.rglob("*.nii.gz"))[-1])
+
+
+def cut_map(folder) -> None:
+    path = sorted(folder.rglob("*.nii.gz"))[-1]
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def no_map_at_all(folder) -> None:
+    path = sorted(folder.rglob("*.nii.gz"))[-1]
+    path.write_bytes(gzip.compress(b"this is text"))
+
+
+def with_infinity(shape=(31, 37, 31)) -> np.ndarray:
+    values = np.ones(shape)
+    values[3, 3, 3] = np.inf
+    return values
+
+
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (cut_map, r"_falff\.nii\.gz is not a readable NIfTI map"),
+        (no_map_at_all, r"_falff\.nii\.gz is not a readable NIfTI map"),
+        (
+            lambda folder: spoil_map(folder, np.ones((31, 37, 31, 2))),
+            r"has the shape \(31, 37, 31, 2\); expected one 3-D",
+        ),
+        (lambda folder: spoil_map(folder, with_infinity()), "holds infinite values"),
+        (lambda folder: spoil_map(folder, np.zeros((31, 37, 31))), "is empty or constant"),
+        (lambda folder: spoil_table(folder, "DX_GROUP", "DIAGNOSIS"), r"Phenotypic\S*\.csv .*diagnosis"),
+        (lambda folder: spoil_table(folder, "50003,", "50002,"), "names subject 50002 twice"),
+        (
+            lambda folder: spoil_table(folder, "PITT_0050002,1", "PITT_0050002,3"),
+            "DX_GROUP holds .*3.*; expected",
+        ),
+        (lambda folder: next(folder.rglob("*.csv")).unlink(), "has no table of subjects; expected a CSV or TSV"),
+        (lambda folder: shutil.rmtree(folder / "ABIDE_pcp"), "holds no fALFF maps; expected"),
+        (
+            lambda folder: shutil.copytree(folder / "ABIDE_pcp/cpac", folder / "ABIDE_pcp/dparsf"),
+            "has two maps for .*cpac.*dparsf.*expected one a subject",
+        ),
+        (shutil.rmtree, "is not a folder; expected fALFF maps"),
+    ],
+)
+def test_input_that_cannot_be_converted(spoil, words, data_cli, tmp_path):
+    folder = few_subjects(tmp_path / "pcp")
+    spoil(folder)
+    outcome = data_cli("convert", folder, tmp_path / "out", "--grid", "reduced")
+    assert outcome.status == 2
+    assert outcome.err.startswith("python -m data: error: ")
+    assert outcome.err.count("\n") == 1
+    assert re.search(words, outcome.err)
+    assert not (tmp_path / "out" / "subjects.csv").exists()
+
+
+def test_nan_in_a_map_counts_as_outside_the_brain(data_cli, tmp_path):
+    folder = few_subjects(tmp_path / "pcp")
+    path = sorted(folder.rglob("*.nii.gz"))[-1]
+    values = np.asarray(nibabel.load(path).dataobj)
+    spoil_map(folder, np.where(values == 0, np.nan, values))
+    assert data_cli("convert", folder, tmp_path / "nan").status == 0
+    spoil_map(folder, values)
+    assert data_cli("convert", folder, tmp_path / "zero").status == 0
+    for record in sorted((tmp_path / "nan").glob("*.bin")):
+        assert record.read_bytes() == (tmp_path / "zero" / record.name).read_bytes()
+
+
+@pytest.mark.parametrize("content", ['{"grid": [1]}', "{ damaged"])
+def test_a_folder_with_another_cohort_is_left_alone(content, data_cli, tmp_path):
+    folder = few_subjects(tmp_path / "pcp")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cohort.json").write_text(content)
+    outcome = data_cli("convert", folder, tmp_path / "out")
+    assert outcome.status == 2
+    assert str(tmp_path / "out") in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert (tmp_path / "out" / "cohort.json").read_text() == content
+
+
+def test_a_folder_with_other_files_is_left_alone(data_cli, tmp_path):
+    folder = few_subjects(tmp_path / "pcp")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("mine")
+    outcome = data_cli("convert", folder, tmp_path / "out")
+    assert outcome.status == 2
+    assert "is not empty and holds no cohort; choose another folder" in outcome.err
+
+
+def test_a_negative_seed_is_a_mistake_not_a_traceback(data_cli, tmp_path):
+    outcome = data_cli("convert", few_subjects(tmp_path / "pcp"), tmp_path / "out", "--seed", "-1")
+    assert outcome.status == 2
+    assert "seed" in outcome.err

@@ -1,0 +1,126 @@
+"""GPU manners, against a fake NVML: never a GPU that somebody else holds, unless told to share."""
+
+import os
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from data.errors import InputError
+from utils import devices
+
+
+class NVMLError(Exception):
+    """As pynvml's."""
+
+
+def fake_nvml(held: list[list[int]], fails: str = "") -> SimpleNamespace:
+    """A pynvml with a GPU for each list of process ids; the function named `fails` raises."""
+
+    def guarded(name, function):
+        def call(*arguments):
+            if name == fails:
+                raise NVMLError("no driver")
+            return function(*arguments)
+
+        return call
+
+    functions = {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetCount": lambda: len(held),
+        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetUUID": lambda handle: f"GPU-{handle}",
+        "nvmlDeviceGetName": lambda handle: f"Tesla {handle}",
+        "nvmlDeviceGetComputeRunningProcesses": lambda handle: [SimpleNamespace(pid=pid) for pid in held[handle]],
+        "nvmlSystemGetProcessName": lambda pid: f"python{pid}",
+    }
+    guards = {name: guarded(name, function) for name, function in functions.items()}
+    return SimpleNamespace(NVMLError=NVMLError, **guards)
+
+
+@pytest.fixture
+def choose(monkeypatch, capsys):
+    """Chooses a device with a fake NVML; returns the choice, CUDA_VISIBLE_DEVICES after it, and what was printed."""
+
+    def run(held, share=False, visible=None, fails=""):
+        monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(held, fails))
+        monkeypatch.setattr(os, "environ", dict(os.environ))
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        os.environ.pop("TF_ENABLE_ONEDNN_OPTS", None)
+        if visible is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible
+        device = devices.choose_device(share)
+        return device, os.environ["CUDA_VISIBLE_DEVICES"], capsys.readouterr().out
+
+    return run
+
+
+NO_GPU = ("cpu", "-1", "No GPU: running on the CPU.\n")
+
+
+def test_without_a_driver_it_says_so_in_one_line_and_uses_the_cpu(choose):
+    assert choose([], fails="nvmlInit") == NO_GPU
+    assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1"
+
+
+def test_a_driver_without_a_gpu_is_no_gpu(choose):
+    assert choose([]) == NO_GPU
+
+
+@pytest.mark.parametrize("held, expected", [([[11], []], "GPU-1"), ([[], [11]], "GPU-0"), ([[], []], "GPU-0")])
+def test_a_free_gpu_is_taken(held, expected, choose):
+    assert choose(held)[:2] == ("gpu", expected)
+
+
+def test_it_says_which_gpu_it_took(choose):
+    assert choose([[11], []])[2] == "Running on Tesla 1.\n"
+
+
+def test_our_own_process_does_not_hold_a_gpu(choose):
+    assert choose([[os.getpid()]])[:2] == ("gpu", "GPU-0")
+
+
+def test_held_gpus_are_left_alone_and_their_processes_named(choose):
+    with pytest.raises(InputError) as caught:
+        choose([[11, 12], [13]])
+    for words in ("11 python11", "12 python12", "13 python13", "Tesla 0", "Tesla 1", "--shareGPU"):
+        assert words in str(caught.value)
+
+
+def test_a_process_of_another_user_is_named_by_its_number(choose):
+    with pytest.raises(InputError, match="11 of another user"):
+        choose([[11]], fails="nvmlSystemGetProcessName")
+
+
+def test_sharing_goes_ahead_on_the_gpu_that_fewest_hold(choose):
+    assert choose([[11, 12], [13]], share=True)[:2] == ("gpu", "GPU-1")
+
+
+@pytest.mark.parametrize("visible, expected", [("1", "GPU-1"), ("GPU-1", "GPU-1"), ("1,0", "GPU-0")])
+def test_only_visible_gpus_are_considered(visible, expected, choose):
+    assert choose([[], []], visible=visible)[:2] == ("gpu", expected)
+
+
+@pytest.mark.parametrize("visible", ["", "-1"])
+def test_hidden_gpus_mean_the_cpu(visible, choose):
+    assert choose([[], []], visible=visible) == NO_GPU
+
+
+def test_a_held_gpu_is_not_escaped_to_one_that_is_hidden(choose):
+    with pytest.raises(InputError, match="11 python11"):
+        choose([[11], []], visible="0")
+
+
+def test_nvml_that_cannot_tell_stops_the_run(choose):
+    with pytest.raises(InputError, match=r"NVML cannot tell who holds the GPUs \(no driver\)"):
+        choose([[]], fails="nvmlDeviceGetComputeRunningProcesses")
+
+
+def test_only_errors_lets_errors_through_and_notes_not(capfd):
+    with devices.only_errors():
+        os.write(2, b"I0000 00:00:1 port.cc:153] oneDNN custom operations are on.\n")
+        os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n")
+        os.write(2, b"E0000 00:00:1 cuda.cc:1] failed call to cuInit: no device\n")
+        os.write(2, b"E0000 00:00:1 something.cc:1] the disk is on fire\n")
+    assert capfd.readouterr().err == "E0000 00:00:1 something.cc:1] the disk is on fire\n"

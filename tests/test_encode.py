@@ -1,0 +1,154 @@
+"""The full pass of cae: real convolutions checked by SciPy, everything else carried over bit by bit; its own tests."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import TINY_CNN, read_rows
+from scipy import ndimage
+from sklearn.metrics import mean_squared_error, r2_score
+
+from data.cohort import open_cohort
+from data.grids import FULL, REDUCED
+from data.records import block_mean, repeat_blocks
+from utils.checkpoints import CheckpointFolder, restore_weights
+
+
+@pytest.fixture(scope="module")
+def encoder(cli, full_cohort, tmp_path_factory):
+    """The --chkPointDir of a cae (without batch norm) that has seen two batches of one subject."""
+    folder = tmp_path_factory.mktemp("encoder")
+    words = "--train --model cae --preset stride3 --numIters 2 --set batch_size=1"
+    places = ("--chkPointDir", folder / "ckpt", "--outDir", folder / "out", "--dataDir", full_cohort)
+    outcome = cli(*words.split(), *places)
+    assert outcome.status == 0, outcome.err
+    return folder / "ckpt"
+
+
+@pytest.fixture(scope="module")
+def copied(full_cohort, tmp_path_factory):
+    """A copy of the full cohort whose neighbour folder is ours to fill."""
+    return shutil.copytree(full_cohort, tmp_path_factory.mktemp("copied") / "full")
+
+
+@pytest.fixture(scope="module")
+def encoded(cli, encoder, copied):
+    """The reduced cohort, where it is written by default."""
+    outcome = cli("--model", "cae", "--chkPointDir", encoder, "--dataDir", copied)
+    assert outcome.status == 0, outcome.err
+    return copied.with_name("full_reduced")
+
+
+@pytest.fixture(scope="module")
+def network(encoder):
+    """The trained network, for its weights."""
+    from models import cae
+
+    built = cae.build(cae.PRESETS["stride3"], FULL)
+    restore_weights(CheckpointFolder(encoder / "cae"), built)
+    return built
+
+
+def test_labels_phenotypes_subjects_and_split_are_carried_over_bit_by_bit(copied, encoded):
+    assert (encoded / "subjects.csv").read_bytes() == (copied / "subjects.csv").read_bytes()
+    for row in read_rows(copied / "subjects.csv"):
+        assert (encoded / row["file"]).read_bytes()[:120] == (copied / row["file"]).read_bytes()[:120]
+    before, after = open_cohort(copied), open_cohort(encoded)
+    assert after.grid == REDUCED
+    assert after.simulated
+    assert after.metadata["phenotype"] == before.metadata["phenotype"]
+    assert after.metadata["affine"] == REDUCED.affine
+
+
+def test_the_cohort_names_its_encoder_and_whom_it_was_trained_on(copied, encoded, encoder):
+    metadata = open_cohort(encoded).metadata
+    assert metadata["encoder_sha256"] == CheckpointFolder(encoder / "cae").digest()
+    assert metadata["encoder_subjects"] == open_cohort(copied).subjects("train")
+    assert json.loads((encoded / "run.json").read_text())["job"] == "encode"
+
+
+def scipy_convolution(volume: np.ndarray, layer) -> np.ndarray:
+    """A 3x3x3 convolution of stride 1 with zeros outside; the second layer of the encoder keeps every third voxel."""
+    kernel, bias = (weight.numpy() for weight in layer.weights)
+    return ndimage.correlate(volume, kernel[..., 0, 0].astype(float), mode="constant") + bias
+
+
+def test_volumes_are_the_code_as_scipy_computes_it(copied, encoded, network):
+    first, second = [
+        layer for layer in network.layers if layer.name.startswith("conv3d") and "transpose" not in layer.name
+    ]
+    before, after = open_cohort(copied), open_cohort(encoded)
+    hidden = np.maximum(scipy_convolution(before.read(1)[2].astype(float), first), 0)
+    code = scipy_convolution(hidden, second)[::3, ::3, ::3]
+    np.testing.assert_allclose(after.read(1)[2], (code - code.mean()) / code.std(), atol=1e-4)
+
+
+def test_an_existing_reduced_cohort_is_not_overwritten(cli, encoder, copied, encoded):
+    before = (encoded / "cohort.json").read_bytes()
+    outcome = cli("--model", "cae", "--chkPointDir", encoder, "--dataDir", copied)
+    assert outcome.status == 2
+    assert f"{encoded} exists; remove it, or name another folder with --outDir" in outcome.err
+    assert (encoded / "cohort.json").read_bytes() == before
+
+
+def test_an_interrupted_full_pass_leaves_no_cohort(cli, encoder, copied, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("utils.encode.write_tables", interrupted)
+    outcome = cli("--model", "cae", "--chkPointDir", encoder, "--dataDir", copied, "--outDir", tmp_path / "out")
+    assert outcome.status == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_one_is_in_can_be_reduced(cli, encoder, copied, monkeypatch, tmp_path):
+    """--dataDir . has no name of its own to add _reduced to."""
+    here = shutil.copytree(copied, tmp_path / "here")
+    monkeypatch.chdir(here)
+    outcome = cli("--model", "cae", "--chkPointDir", encoder, "--dataDir", ".")
+    assert outcome.status == 0, outcome.err
+    assert open_cohort(tmp_path / "here_reduced").grid == REDUCED
+
+
+def test_a_code_of_another_size_is_refused(cli, full_cohort, tmp_path):
+    places = ("--chkPointDir", tmp_path / "ckpt", "--dataDir", full_cohort, "--outDir", tmp_path / "out")
+    train = "--train --model cae --preset stride3 --set strides=3,3 --set batch_size=1 --numIters 1"
+    assert cli(*train.split(), *places).status == 0
+    outcome = cli("--model", "cae", *places[:4], "--outDir", tmp_path / "code")
+    assert outcome.status == 2
+    assert "This cae gives a code of 11x13x11; the other models read 31x37x31" in outcome.err
+    assert not (tmp_path / "code").exists()
+
+
+def test_models_train_on_the_reduced_cohort_but_never_test_on_the_encoders_subjects(cli, encoded, tmp_path):
+    where = ("--chkPointDir", tmp_path / "ckpt", "--outDir", tmp_path / "out")
+    train = ("--train", "--model", "cnn", "--numIters", 1, "--set", "batch_size=2", *TINY_CNN)
+    assert cli(*train, *where, "--dataDir", encoded).status == 0
+    swapped = shutil.copytree(encoded, tmp_path / "swapped")
+    table = (swapped / "subjects.csv").read_text()
+    (swapped / "subjects.csv").write_text(
+        table.replace(",test", ",x").replace(",train", ",test").replace(",x", ",train")
+    )
+    outcome = cli(*train, "--chkPointDir", tmp_path / "other", "--dataDir", swapped)
+    assert outcome.status == 2
+    assert f"5 test subjects of {swapped} trained the encoder of these volumes" in outcome.err
+
+
+def test_testing_cae_measures_reconstruction_and_draws_three_figures(cli, encoder, full_cohort, network, tmp_path):
+    outcome = cli("--test", "--model", "cae", "--chkPointDir", encoder, "--dataDir", full_cohort, "--outDir", tmp_path)
+    assert outcome.status == 0, outcome.err
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    opened = open_cohort(full_cohort)
+    (index,) = opened.indices("test")
+    volume = opened.read(index)[2]
+    outputs = network({"volume": volume[None, ..., None]}, training=False)
+    guess = outputs["reconstruction"].numpy()[0, ..., 0]
+    code = outputs["code"].numpy().astype(float)
+    assert metrics["mse"] == pytest.approx(mean_squared_error(volume.ravel(), guess.ravel()), rel=1e-4)
+    assert metrics["explained_variance"] == pytest.approx(r2_score(volume.ravel(), guess.ravel()), abs=1e-4)
+    assert metrics["code_mean_activation"] == pytest.approx((1 / (1 + np.exp(-code))).mean(), rel=1e-4)
+    blocks = repeat_blocks(block_mean(volume))
+    assert metrics["explained_variance_baseline"] == pytest.approx(r2_score(volume.ravel(), blocks.ravel()), abs=1e-4)
+    for name in ("inputImage.png", "encodedImage.png", "decodedImage.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

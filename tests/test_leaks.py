@@ -1,0 +1,183 @@
+"""The leak guard: what measures or copies the diagnosis never becomes phenotype unasked."""
+
+import csv
+import re
+import shutil
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import brain_map
+
+from data import leaks
+from data.cohort import open_cohort
+from data.errors import InputError
+
+COARSE = np.array([[-24.0, 0, 0, 84], [0, 24, 0, -120], [0, 0, 24, -66], [0, 0, 0, 1]])
+COUNT = 40
+
+
+def rows(**columns) -> list[dict]:
+    """40 subjects, even ones with autism, an age that tells nothing, and more columns, each a function of the number."""
+    random = np.random.default_rng(0)
+    ages = random.permutation(COUNT) + 8
+    return [
+        {"ID": str(1000 + n), "DX_GROUP": str(1 + n % 2), "age": str(ages[n]), **{k: f(n) for k, f in columns.items()}}
+        for n in range(COUNT)
+    ]
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory):
+    """One coarse map under the name of every subject."""
+    folder = tmp_path_factory.mktemp("maps")
+    nibabel.save(nibabel.Nifti1Image(brain_map((8, 9, 7), 0), COARSE), folder / "one.nii")
+    for number in range(COUNT):
+        shutil.copy(folder / "one.nii", folder / f"fALFFMap_{1000 + number}.nii")
+    (folder / "one.nii").unlink()
+    return folder
+
+
+@pytest.fixture
+def convert(maps, data_cli, tmp_path):
+    """`convert(rows, "--phenotype", ...)` runs the user's command on a table of these rows."""
+
+    def run(table: list[dict], *arguments, positive: str = "1"):
+        with open(tmp_path / "table.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, list(table[0]))
+            writer.writeheader()
+            writer.writerows(table)
+        told = ("--table", tmp_path / "table.csv", "--labelColumn", "DX_GROUP", "--positive", positive)
+        return data_cli("convert", maps, tmp_path / "out", "--grid", "reduced", *told, *arguments)
+
+    return run
+
+
+def independent_auc(value: np.ndarray, label: np.ndarray) -> float:
+    """The share of pairs (autism, control) that the value puts in order, ties half, in the better direction."""
+    pairs = value[label == 1][:, None] - value[label == 0][None, :]
+    auc = ((pairs > 0).sum() + 0.5 * (pairs == 0).sum()) / pairs.size
+    return max(auc, 1 - auc)
+
+
+MEASURES = [
+    *("ADOS_TOTAL", "ADOS_MODULE", "ados2_css", "ADOS-2", "adosTotal", "ADI_R_SOCIAL_TOTAL_A", "ADIR_verbal", "adi"),
+    *("SRS_RAW_TOTAL", "SRS2_T", "srs", "SCQ_TOTAL", "AQ_TOTAL", "aq10", "VINELAND_ABC_STANDARD", "VINELAND3", "vabs"),
+    *("DSM_IV_TR", "DSM5_severity", "PDD_DSM_IV_TR", "CURRENT_MED_STATUS", "MEDICATION_NAME", "current_medication"),
+    *("COMORBIDITY", "comorbidities", "OFF_STIMULANTS_AT_SCAN", "DX_GROUP2", "dx", "clinical_diagnosis"),
+]
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_columns_that_measure_the_diagnosis_are_refused_by_name(name):
+    with pytest.raises(InputError, match=rf"--phenotype {name} measures or follows from the diagnosis .*--allowLeak"):
+        leaks.check_names(["age", name], "label")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AGE_AT_SCAN", "SEX", "FIQ", "aqua", "median_motion", "radius", "adiposity", "media", "index", "dsmall", "MADE"],
+)
+def test_other_names_are_not(name):
+    leaks.check_names([name], "label")
+
+
+def test_a_column_of_ados_scores_is_refused(convert, tmp_path):
+    outcome = convert(rows(ADOS_TOTAL=lambda n: str(n)), "--phenotype", "age,ADOS_TOTAL")
+    assert outcome.status == 2
+    assert "--phenotype ADOS_TOTAL measures or follows from the diagnosis (ADOS)" in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_label_itself_is_refused(convert):
+    outcome = convert(rows(), "--phenotype", "age,DX_GROUP")
+    assert outcome.status == 2
+    assert "--phenotype DX_GROUP is the label itself; leave it out" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda n: str(1 + n % 2),
+        lambda n: ("patient", "healthy")[n % 2],
+        lambda n: str(7 - 3 * (n % 2)),
+        lambda n: ("1.0", "")[n % 2],  # known for one class only
+    ],
+)
+def test_a_copy_of_the_label_under_another_name_is_refused(copy, convert, tmp_path):
+    outcome = convert(rows(GROUP2=copy), "--phenotype", "age,GROUP2")
+    assert outcome.status == 2
+    assert re.search(r"separates the training labels: .*GROUP2\w* \(AUC 1\.00\).*--allowLeak", outcome.err)
+    assert "age" not in outcome.err
+    assert not (tmp_path / "out" / "subjects.csv").exists()
+
+
+def test_missingness_alone_leaks(convert):
+    """Values of chance, known for all with autism and for 2 of 20 controls: AUC 0.95."""
+    outcome = convert(rows(score=lambda n: str(n * 7 % 11) if n % 2 == 0 or n < 4 else "-9999"), "--phenotype", "score")
+    assert outcome.status == 2
+    found = re.search(r"score_missing \(AUC (0\.\d\d)\)|score \(AUC (0\.\d\d)\)", outcome.err)
+    assert found
+    assert 0.9 < float(found[1] or found[2]) < 1
+
+
+def test_allow_leak_goes_ahead_and_reports_the_auc(convert, tmp_path):
+    noisy = lambda n: str((n % 2) * 5 + n * 13 % 8)  # noqa: E731
+    refused = convert(rows(GROUP2=noisy), "--phenotype", "GROUP2,age")
+    outcome = convert(rows(GROUP2=noisy), "--phenotype", "GROUP2,age", "--allowLeak")
+    assert refused.status == 2
+    assert outcome.status == 0, outcome.err
+    cohort = open_cohort(tmp_path / "out")
+    training = [(int(record.subject) - 1000, record.label) for record in cohort.records if record.split == "train"]
+    label = np.array([label for _, label in training])
+    expected = independent_auc(np.array([float(noisy(number)) for number, _ in training]), label)
+    assert 0.85 < expected < 1
+    assert cohort.metadata["phenotype_auc"]["GROUP2"] == pytest.approx(expected)
+    assert f"better than GROUP2, AUC {expected:.2f}" in outcome.out
+    assert f"GROUP2 (AUC {expected:.2f})" in refused.err
+
+
+def test_allow_leak_accepts_an_instrument_too(convert, tmp_path):
+    outcome = convert(rows(SRS=lambda n: str(n * 7 % 11)), "--phenotype", "SRS", "--allowLeak")
+    assert outcome.status == 0, outcome.err
+    assert open_cohort(tmp_path / "out").metadata["phenotype"][0] == "SRS"
+
+
+def test_the_auc_of_honest_columns_is_reported(convert):
+    outcome = convert(rows(), "--phenotype", "age")
+    assert outcome.status == 0, outcome.err
+    auc = float(re.search(r"labels better than age, AUC (\d\.\d\d)", outcome.out)[1])
+    assert 0.5 <= auc <= 0.85
+
+
+def test_flipped_labels_are_caught(convert):
+    """ADOS was given to those with DX_GROUP 1; naming 2 as autism is a mistake, naming 1 is not."""
+    table = rows(ADOS_MODULE=lambda n: str(1 + n % 4) if n % 2 == 0 and n > 2 else "-9999")
+    outcome = convert(table, "--phenotype", "age", positive="2")
+    assert outcome.status == 2
+    assert re.search(
+        r"The labels look flipped: ADOS_MODULE is known for 90% of the controls and for 0% of the others.*DX_GROUP",
+        outcome.err,
+    )
+    assert convert(table, "--phenotype", "age", positive="1").status == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_separations_against_counting_pairs(seed):
+    """Each of the three views of a column, the largest kept."""
+    random = np.random.default_rng(seed)
+    label = np.arange(60) % 2.0
+    value = random.integers(0, 9, 60) + label * random.choice([0, 2])
+    value[random.random(60) < 0.3 + 0.2 * label] = np.nan
+    known = np.isfinite(value)
+    views = [(known * 1.0, label), (np.where(known, value, np.nanmedian(value)), label), (value[known], label[known])]
+    found = leaks.separations(pd.DataFrame({"x": value, "none": np.full(60, np.nan)}), label)
+    assert found["x"] == pytest.approx(max(independent_auc(*view) for view in views))
+    assert found["none"] == 0.5
+
+
+def test_few_subjects_separate_by_chance_and_are_not_judged():
+    label = np.array([0.0] * 9 + [1.0] * 30)
+    assert leaks.separations(pd.DataFrame({"x": label}), label) == {"x": 0.5}

@@ -1,0 +1,267 @@
+"""The five models: sizes by hand, shapes, costs, placement of the code on the grid, losses, and --set."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from data.errors import InputError
+from data.grids import FULL, REDUCED
+from data.records import block_mean
+from models import MODELS, cae, settings
+
+EVERY_PRESET = [(name, preset) for name, model in MODELS.items() for preset in model.module.PRESETS]
+
+
+@pytest.fixture(scope="module")
+def build():
+    """`build(name, preset)` gives the network, built once."""
+    built = {}
+
+    def get(name, preset):
+        if (name, preset) not in built:
+            module = MODELS[name].module
+            built[name, preset] = module.build(module.PRESETS[preset], MODELS[name].grid or REDUCED)
+        return built[name, preset]
+
+    return get
+
+
+def conv(kernel: int, inputs: int, outputs: int, bias: bool = False) -> int:
+    """Parameters of a 3-D convolution; one followed by batch norm has no bias."""
+    return kernel**3 * inputs * outputs + (outputs if bias else 0)
+
+
+def norm(channels: int) -> int:
+    """Scale, shift, running mean and variance."""
+    return 4 * channels
+
+
+def dense(inputs: int, outputs: int, bias: bool = True) -> int:
+    return inputs * outputs + (outputs if bias else 0)
+
+
+def block(inputs: int, outputs: int, projected: bool) -> int:
+    """A residual block: two convolutions, and a shortcut where the shape changes."""
+    inside = conv(3, inputs, outputs) + conv(3, outputs, outputs) + 2 * norm(outputs)
+    return inside + (conv(1, inputs, outputs) + norm(outputs) if projected else 0)
+
+
+def batch_normed(kernel: int, inputs: int, outputs: int) -> int:
+    return conv(kernel, inputs, outputs) + norm(outputs)
+
+
+RESIDUAL = batch_normed(3, 1, 16) + block(16, 16, False) + block(16, 32, True) + block(32, 64, True)
+FLAT = 16 * 19 * 16  # the plain network halves 31x37x31 once and ends with one channel
+PLAIN = (
+    batch_normed(5, 1, 16)
+    + batch_normed(5, 16, 32)
+    + 2 * batch_normed(3, 32, 32)
+    + batch_normed(3, 32, 16)
+    + batch_normed(3, 16, 1)
+    + dense(FLAT, FLAT, bias=False)
+    + norm(FLAT)
+)
+PHENOTYPE = dense(29, 32, bias=False) + norm(32) + dense(32, 16, bias=False) + norm(16)
+PARAMETERS = {
+    ("cnn", "residual"): RESIDUAL + dense(64, 2),
+    ("cnn", "plain"): PLAIN + dense(FLAT, 2),
+    ("nn", "default"): PHENOTYPE + dense(16, 2),
+    ("mmnn", "residual"): RESIDUAL + PHENOTYPE + dense(64 + 16, 32, bias=False) + norm(32) + dense(32, 2),
+    ("mmnn", "plain"): PLAIN + PHENOTYPE + dense(FLAT + 16, 32, bias=False) + norm(32) + dense(32, 2),
+    ("cae", "stride1"): 4 * conv(3, 1, 1, bias=True),
+    ("cae", "stride3"): 4 * conv(3, 1, 1, bias=True),
+    ("cae", "stride3-bn"): 2 * conv(3, 1, 1) + 2 * conv(3, 1, 1, bias=True) + 3 * norm(1),
+    ("ae", "default"): dense(29, 24, False) + dense(24, 16) + dense(16, 24, False) + dense(24, 29) + 2 * norm(24),
+}
+
+
+def test_every_preset_has_its_parameter_count_below():
+    assert set(EVERY_PRESET) == set(PARAMETERS)
+
+
+@pytest.mark.parametrize("name, preset", EVERY_PRESET)
+def test_parameter_counts(name, preset, build):
+    assert build(name, preset).count_params() == PARAMETERS[name, preset]
+
+
+@pytest.mark.parametrize("name, preset", EVERY_PRESET)
+def test_inputs_and_outputs(name, preset, build):
+    model, network = MODELS[name], build(name, preset)
+    volume = (None, *(model.grid or REDUCED).shape, 1)
+    assert {key: tensor.shape for key, tensor in network.input.items()} == {
+        key: {"volume": volume, "phenotype": (None, 29)}[key] for key in model.reads
+    }
+    if model.predicts == "label":
+        assert network.output.shape == (None, 2)
+        assert network.output.dtype == "float32"
+    else:
+        assert network.output["reconstruction"].shape == network.input[model.reads[0]].shape
+
+
+def multiply_adds(network) -> int:
+    """Of the convolutions and dense layers, from the shapes alone."""
+    total = 0
+    for layer in network.layers:
+        kernel = next((weight for weight in layer.weights if weight.name == "kernel"), None)
+        if kernel is not None:
+            total += math.prod(layer.output.shape[1:-1]) * math.prod(kernel.shape)
+    return total
+
+
+def test_residual_needs_20_times_fewer_multiplications_than_plain(build):
+    plain, residual = multiply_adds(build("cnn", "plain")), multiply_adds(build("cnn", "residual"))
+    assert plain > 8e8  # 31 * 37 * 31 * (125 * 16 + 125 * 16 * 32) alone are 2.3e9
+    assert plain / residual >= 20
+
+
+def test_presets_are_those_of_the_mission():
+    of = {name: (config.strides, config.sparsity, config.batch_norm) for name, config in cae.PRESETS.items()}
+    assert of == {
+        "stride1": ((1, 1), 0.5, False),
+        "stride3": ((1, 3), 0.7, False),
+        "stride3-bn": ((1, 3), 0.7, True),
+    }
+    for config in cae.PRESETS.values():
+        assert (config.optimizer, config.learning_rate, config.decay) == ("rmsprop", 0.001, 0.99)
+        assert (config.sparsity_weight, config.kernel, config.filters) == (0.6, 3, (1, 1))
+    assert [next(iter(MODELS[name].module.PRESETS)) for name in ("cae", "cnn")] == ["stride3-bn", "residual"]
+    assert sorted(MODELS) == ["ae", "cae", "cnn", "mmnn", "nn"]
+
+
+@pytest.mark.parametrize(
+    "preset, shape", [("stride1", FULL.shape), ("stride3", REDUCED.shape), ("stride3-bn", REDUCED.shape)]
+)
+def test_the_code_of_cae_lies_on_its_grid(preset, shape, build):
+    assert build("cae", preset).output["code"].shape == (None, *shape, 1)
+
+
+def set_kernels(network, kernels) -> None:
+    """Puts kernels (3, 3, 3) into the four convolutions, and no bias."""
+    convolutions = [layer for layer in network.layers if "conv" in layer.name]
+    for layer, kernel in zip(convolutions, kernels, strict=True):
+        layer.set_weights([kernel[..., None, None], *[np.zeros(1)] * (len(layer.weights) - 1)])
+
+
+def test_code_voxel_i_is_centred_on_full_size_voxel_3i_and_decoded_there(build):
+    """With kernels that copy and average, the encoder is the block mean, and the decoder its repetition."""
+    network = build("cae", "stride3")
+    copy = np.zeros((3, 3, 3))
+    copy[1, 1, 1] = 1
+    set_kernels(network, [copy, np.full((3, 3, 3), 1 / 27), np.ones((3, 3, 3)), copy])
+    volume = np.random.default_rng(0).uniform(size=FULL.shape).astype(np.float32)
+    outputs = {key: np.array(value)[0, ..., 0] for key, value in network({"volume": volume[None, ..., None]}).items()}
+    inside = (slice(1, -1),) * 3
+    np.testing.assert_allclose(outputs["code"][inside], block_mean(volume)[inside], rtol=1e-5)
+    code, decoded = outputs["code"], outputs["reconstruction"]
+    for offset in ((0, 0, 0), (-1, 0, 1), (1, -1, -1)):
+        shifted = tuple(slice(3 + shift, 3 + shift + 3 * 29, 3) for shift in offset)
+        np.testing.assert_allclose(decoded[shifted][:, :29, :], code[1:30, 1:30, 1:30], rtol=1e-5)
+
+
+def numpy_of(tensor) -> float:
+    return float(np.array(tensor))
+
+
+def test_cross_entropy_by_hand():
+    from models import losses
+
+    logits = np.array([[1.0, 3.0], [0.5, -0.5], [2.0, 2.0]], np.float32)
+    label = np.array([1, 1, 0], np.int32)
+    expected = [math.log(1 + math.exp(-2)), math.log(1 + math.exp(1)), math.log(2)]
+    found = losses.cross_entropy({"label": label}, logits, None, ())
+    assert numpy_of(found) == pytest.approx(sum(expected) / 3, rel=1e-5)
+
+
+def test_sparse_reconstruction_by_hand():
+    from models import losses
+
+    random = np.random.default_rng(0)
+    volume, guess, code = (random.normal(size=(2, 4)).astype(np.float32) for _ in range(3))
+    config = cae.PRESETS["stride3"]
+    rho, rho_hat = 0.7, (1 / (1 + np.exp(-code.astype(float)))).mean()
+    divergence = rho * math.log(rho / rho_hat) + (1 - rho) * math.log((1 - rho) / (1 - rho_hat))
+    expected = np.square(volume - guess).mean() + 0.6 * divergence
+    outputs = {"reconstruction": guess, "code": code}
+    assert numpy_of(losses.sparse_reconstruction({"volume": volume}, outputs, config, ("volume",))) == pytest.approx(
+        expected, rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "text, kind, value",
+    [
+        ("8", int, 8),
+        ("1e-3", float, 0.001),
+        ("true", bool, True),
+        ("False", bool, False),
+        ("2,3,4", tuple[int, ...], (2, 3, 4)),
+        ("5", tuple[int, ...], (5,)),
+    ],
+)
+def test_values_are_typed_by_their_field(text, kind, value):
+    parsed = settings.parse_value(text, kind)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+def test_set_changes_what_it_names_and_leaves_the_preset_alone():
+    preset = MODELS["cnn"].module.PRESETS["residual"]
+    changed = settings.override(preset, ["learning_rate=0.5", "filters=1,2,3,4", "residual=false", "batch_size=2"])
+    assert dataclasses.replace(preset, learning_rate=0.5, filters=(1, 2, 3, 4), residual=False, batch_size=2) == changed
+    assert preset.batch_size != 2
+
+
+@pytest.mark.parametrize(
+    "name, assignments, words",
+    [
+        ("cnn", ["depth=3"], "--set depth is unknown; expected one of batch_norm, batch_size, "),
+        ("cnn", ["batch_size"], "--set batch_size has no '='; expected KEY=VALUE"),
+        (
+            "cnn",
+            ["batch_size=two"],
+            "--set batch_size=two has the wrong type; expected batch_size to be a whole number",
+        ),
+        ("cnn", ["batch_size=2.5"], "expected batch_size to be a whole number"),
+        ("cnn", ["learning_rate=fast"], "expected learning_rate to be a number"),
+        ("cnn", ["batch_norm=1"], "expected batch_norm to be true or false"),
+        ("cnn", ["optimizer=sgd"], "expected optimizer to be one of adam, rmsprop"),
+        ("cnn", ["filters=1,x,3,4"], "expected filters to be a whole number"),
+        ("cnn", ["batch_size=0"], "batch_size is 0; expected more than 0"),
+        ("cnn", ["learning_rate=nan"], "learning_rate is nan; expected more than 0"),
+        ("cnn", ["decay=1"], "decay is 1.0; expected 0 or more and less than 1"),
+        ("cnn", ["l2=-1"], "l2 is -1.0; expected 0 or more"),
+        ("cnn", ["filters=8"], "filters, kernels, strides and pools differ in length"),
+        ("cnn", ["filters=", "kernels=", "strides=", "pools="], "filters is empty"),
+        ("cnn", ["pools=0,0,0,-1"], "pools must be 0"),
+        ("cae", ["sparsity=1"], "sparsity is 1.0; expected more than 0 and less than 1"),
+        ("cae", ["strides=3"], "filters and strides differ in length"),
+        ("cae", ["filters=", "strides="], "filters"),
+        ("cae", ["kernel=0"], "must be more than 0"),
+        ("ae", ["units="], "units must be one or more"),
+        ("nn", ["phenotype_units=0"], "phenotype_units must be above 0"),
+        ("mmnn", ["joined_units=-2"], "units must be above 0"),
+    ],
+)
+def test_settings_that_cannot_be(name, assignments, words):
+    with pytest.raises(InputError) as caught:
+        settings.override(next(iter(MODELS[name].module.PRESETS.values())), assignments)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name, preset", EVERY_PRESET)
+def test_settings_survive_json(name, preset):
+    module = MODELS[name].module
+    config = module.PRESETS[preset]
+    assert settings.from_json(module.Config, json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+def test_the_default_initialisation_of_cae_averages_blocks(build):
+    """Before training its code is already close to the block mean, up to a little noise."""
+    network = MODELS["cae"].module.build(cae.PRESETS["stride3"], FULL)
+    volume = np.random.default_rng(1).uniform(1, 2, FULL.shape).astype(np.float32)
+    code = np.array(network({"volume": volume[None, ..., None]})["code"])[0, ..., 0]
+    inside = (slice(1, -1),) * 3
+    assert np.corrcoef(code[inside].ravel(), block_mean(volume)[inside].ravel())[0, 1] > 0.6

@@ -1,0 +1,262 @@
+"""run.py: every mistake is told in one line before TensorFlow is imported; the mission's commands work as written."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from conftest import ROOT, SMALL_BATCH, TINY_CNN, bare_records, small_record
+
+WATCH = """
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+
+sys.modules["tensorflow"] = sys.modules["keras"] = None  # importing them fails from here on
+import run
+
+told = {}
+for name, arguments in json.load(sys.stdin).items():
+    sys.argv = ["run.py", *arguments]
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            status = run.main()
+        except SystemExit as exit_:
+            status = exit_.code
+        except BaseException as error:
+            status = repr(error)
+    heavy = [module for module in ("numpy", "pandas", "scipy", "rich") if module in sys.modules]
+    told[name] = {"status": status, "out": out.getvalue(), "err": err.getvalue(), "imported": heavy}
+json.dump(told, sys.stdout)
+"""
+
+
+def told_without_tensorflow(commands: dict[str, list[str]]) -> dict[str, dict]:
+    """Runs commands one after another in one new process; tells how each ended and what had been imported by then."""
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH], input=json.dumps(commands), capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory, cohort, full_cohort, trained) -> dict[str, str]:
+    """Names used as {placeholders} in MISTAKES: cohorts and checkpoints, good and bad."""
+    folder = tmp_path_factory.mktemp("mistakes")
+
+    def bare(name: str, content: bytes | None = None):
+        (folder / name).mkdir()
+        for file, record in bare_records(range(1, 4)).items():
+            (folder / name / file).write_bytes(record)
+        if content is not None:
+            (folder / name / "777.bin").write_bytes(content)
+        return folder / name
+
+    found = {
+        "cohort": cohort,
+        "full": full_cohort,
+        "ckpt": trained,
+        "missing": folder / "missing",
+        "empty": folder / "empty",
+        "file": folder / "file.bin",
+        "other": bare("other"),
+        "short": bare("short", small_record()[:-4]),
+        "long": bare("long", small_record() + b"1234"),
+        "half": bare("half", small_record(0.5)),
+        "two": bare("two", small_record(2.0)),
+        "list": folder / "list.json",
+        "swapped": shutil.copytree(cohort, folder / "swapped"),
+        **{name: shutil.copytree(trained, folder / name) for name in ("renamed", "regrid", "cut", "spoilt", "bare")},
+    }
+    found["empty"].mkdir()
+    found["file"].write_bytes(small_record())
+    found["list"].write_text('["missing.bin"]')
+    table = (cohort / "subjects.csv").read_text()
+    swap = table.replace(",train", ",x").replace(",test", ",train").replace(",x", ",test")
+    (found["swapped"] / "subjects.csv").write_text(swap)
+    for name in ("mmnn", "nn"):
+        shutil.copytree(found["renamed"] / "cnn", found["renamed"] / name)
+    identity = json.loads((trained / "cnn" / "run.json").read_text())
+    (found["regrid"] / "cnn" / "run.json").write_text(json.dumps(identity | {"grid": "full"}))
+    for path in (found["cut"] / "cnn").glob("*.index"):
+        path.unlink()
+    (found["spoilt"] / "cnn" / "run.json").write_text("{")
+    (found["bare"] / "cnn" / "run.json").write_text("{}")
+    return {name: str(path) for name, path in found.items()}
+
+
+AGAIN = "--train --model cnn --numIters 9 --chkPointDir {ckpt} --dataDir {cohort}"
+MISTAKES = {
+    "two modes": ("--train --test", ["--test", "--train", "not allowed"]),
+    "unknown model": ("--train --model gpt", ["'gpt'", "ae", "cae", "cnn", "mmnn", "nn"]),
+    "no iterations": ("--train --numIters 0", ["'0'", "whole number above 0"]),
+    "negative iterations": ("--train --numIters -5", ["'-5'", "whole number above 0"]),
+    "iterations in words": ("--train --numIters ten", ["'ten'", "whole number above 0"]),
+    "unknown precision": ("--train --precision float8", ["'float8'", "mixed_bfloat16"]),
+    "unknown flag": ("--train --epochs 3", ["--epochs"]),
+    "negative seed": ("--train --model nn --seed -1 --chkPointDir {empty} --dataDir {cohort}", ["seed"]),
+    "huge seed": ("--train --model nn --seed 4294967296 --chkPointDir {empty} --dataDir {cohort}", ["seed"]),
+    "full pass with cnn": ("--model cnn", ["only cae", "run.py --train --model cnn"]),
+    "nothing said": ("", ["only cae", "run.py --train --model mmnn"]),
+    "blackout of nn": ("--blackout --model nn", ["nn cannot be blacked out", "cnn or mmnn"]),
+    "blackout of cae": ("--blackout --model cae", ["cae cannot be blacked out", "cnn or mmnn"]),
+    "no checkpoint": (
+        "--test --model nn --chkPointDir {empty}",
+        ["{empty}/nn", "run.py --train --model nn --chkPointDir {empty}"],
+    ),
+    "checkpoint folder missing": ("--blackout --chkPointDir {missing}", ["{missing}/mmnn", "run.py --train"]),
+    "checkpoint of another preset": (AGAIN + " --preset plain", ["{ckpt}/cnn", "residual", "plain", "--overrideChkpt"]),
+    "checkpoint of other settings": (
+        AGAIN + " --set learning_rate=0.5",
+        ["{ckpt}/cnn", "learning_rate=0.001", "learning_rate=0.5"],
+    ),
+    "checkpoint of another seed": (AGAIN + " --seed 5", ["seed 0", "seed 5"]),
+    "checkpoint of another model": (
+        "--test --model mmnn --chkPointDir {renamed} --dataDir {cohort}",
+        ["{renamed}/mmnn", "cnn", "mmnn"],
+    ),
+    "checkpoint of another model without that preset": (
+        "--test --model nn --chkPointDir {renamed} --dataDir {cohort}",
+        ["{renamed}/nn", "cnn", "nn"],
+    ),
+    "checkpoint of another grid": (
+        "--test --model cnn --chkPointDir {regrid} --dataDir {cohort}",
+        ["{regrid}/cnn", "grid full", "grid reduced"],
+    ),
+    "checkpoint without its files": (
+        "--test --model cnn --chkPointDir {cut} --dataDir {cohort}",
+        ["{cut}/cnn", "names no checkpoint that exists"],
+    ),
+    "checkpoint with damaged identity": (
+        "--test --model cnn --chkPointDir {spoilt} --dataDir {cohort}",
+        ["{spoilt}/cnn/run.json", "damaged"],
+    ),
+    "checkpoint with incomplete identity": (
+        "--test --model cnn --chkPointDir {bare} --dataDir {cohort}",
+        ["{bare}/cnn"],
+    ),
+    "continued on other data": (
+        "--train --model cnn --numIters 9 --chkPointDir {ckpt} --dataDir {other}",
+        ["{ckpt}/cnn", "trained on other data", "{cohort}"],
+    ),
+    "test subjects that trained it": (
+        "--test --model cnn --chkPointDir {ckpt} --dataDir {swapped}",
+        ["36 test subjects of {swapped} trained this checkpoint"],
+    ),
+    "checkpoint folder that cannot be made": (
+        "--train --model nn --chkPointDir {file}/ckpt --dataDir {cohort}",
+        ["{file}/ckpt", "--chkPointDir"],
+    ),
+    "data missing": ("--train --dataDir {missing}", ["{missing}", "does not exist; expected"]),
+    "data empty": ("--train --dataDir {empty}", ["{empty}", "holds no records; expected"]),
+    "data a file": ("--train --dataDir {file}", ["{file}", "expected a folder"]),
+    "a list of missing records": ("--train --dataDir {list}", ["missing.bin"]),
+    "record truncated": ("--train --dataDir {short}", ["{short}/777.bin", "4 short of a 31x37x31 record"]),
+    "record too long": ("--train --dataDir {long}", ["{long}/777.bin", "4 more than a 31x37x31 record"]),
+    "label 0.5": ("--train --dataDir {half}", ["{half}/777.bin", "label 0.5; expected 1 (autism) or 0 (control)"]),
+    "label 2": ("--train --dataDir {two}", ["{two}/777.bin", "label 2; expected 1 (autism) or 0 (control)"]),
+    "full size for cnn": (
+        "--train --model cnn --dataDir {full}",
+        ["91x109x91", "31x37x31", "run.py --model cae --dataDir {full}"],
+    ),
+    "reduced for cae": ("--train --model cae --dataDir {cohort}", ["31x37x31", "91x109x91", "--grid full"]),
+    "unknown preset": ("--train --model cae --preset deep", ["deep", "stride3-bn, stride3, stride1"]),
+    "unknown setting": ("--train --model nn --set depth=3", ["--set depth is unknown", "learning_rate"]),
+    "setting of the wrong type": ("--train --model nn --set batch_size=few", ["batch_size=few", "a whole number"]),
+    "no layers": ("--train --model cae --set filters= --set strides=", ["filters"]),
+}
+
+
+@pytest.fixture(scope="module")
+def told(paths) -> dict[str, dict]:
+    """What each mistake was answered."""
+    arguments = {name: [word.format(**paths) for word in line.split()] for name, (line, _) in MISTAKES.items()}
+    return told_without_tensorflow(arguments)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_before_tensorflow_is_imported(mistake, told, paths):
+    answer = told[mistake]
+    assert answer["status"] == 2
+    assert answer["err"].startswith("run.py: error: ")
+    assert answer["err"].count("\n") == 1
+    for words in MISTAKES[mistake][1]:
+        assert words.format(**paths) in answer["err"]
+
+
+def test_mistakes_leave_nothing_behind(told, paths):
+    assert os.listdir(paths["empty"]) == []
+    assert not os.path.exists(paths["missing"])
+
+
+def test_help_names_every_flag_and_imports_nothing_heavy():
+    answer = told_without_tensorflow({"help": ["--help"]})["help"]
+    assert answer["status"] == 0
+    assert answer["imported"] == []
+    flags = (
+        "train test blackout model numIters chkPointDir overrideChkpt dataDir outDir preset set seed precision shareGPU"
+    )
+    for flag in flags.split():
+        assert f"--{flag}" in answer["out"]
+
+
+def test_an_unreadable_folder_is_named(cli, cohort, monkeypatch):
+    """The superuser can read everything, so the refusal is made up."""
+
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("data.stores.folder_entries", refuse)
+    outcome = cli("--train", "--model", "nn", "--dataDir", cohort)
+    assert outcome.status == 2
+    assert outcome.err == f"run.py: error: {cohort}: Permission denied.\n"
+
+
+def zip_chunks(folder) -> None:
+    """Two chunks as the mission describes them."""
+    folder.mkdir()
+    members = list(bare_records(range(50000, 50030)).items())
+    for chunk in range(2):
+        with zipfile.ZipFile(folder / f"compressed_{chunk}", "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in members[chunk::2]:
+                archive.writestr(name, content)
+
+
+def test_the_commands_of_the_mission_work_as_written(cli, tmp_path):
+    """With fewer iterations and a smaller network; in a folder of their own, where ./chkpt need not exist."""
+    zip_chunks(tmp_path / "DIR")
+    small = (*TINY_CNN, *SMALL_BATCH)
+    demo = cli(*["--train", "--model", "mmnn", "--numIters", "3", "--chkPointDir", "./chkpt"], *small)
+    assert demo.status == 0, demo.err
+    assert "SIMULATED" in demo.out
+    assert demo.err == ""
+    assert (tmp_path / "results/mmnn-train/history.csv").is_file()
+    words = "--train --overrideChkpt --model cnn --numIters 3 --chkPointDir ./chkpt --dataDir DIR"
+    assert cli(*words.split(), *small).status == 0
+    tested = cli(*["--test", "--model", "mmnn", "--chkPointDir", "./chkpt"])
+    assert tested.status == 0
+    assert "SIMULATED" in tested.out
+    assert "(simulated demo cohort)" in tested.out
+    blackout = cli(*["--blackout", "--model", "cnn", "--chkPointDir", "./chkpt", "--dataDir", "DIR"])
+    assert blackout.status == 0, blackout.err
+    assert "SIMULATED" not in blackout.out
+    assert (tmp_path / "results/cnn-blackout/blackout.h5").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["DIR", "chkpt", "results"]
+
+
+def test_a_value_that_is_not_finite_names_its_record_and_ends_the_run(cli, cohort, tmp_path):
+    copy = shutil.copytree(cohort, tmp_path / "copy")
+    for path in copy.glob("*.bin"):
+        values = np.frombuffer(path.read_bytes(), "<f4").copy()
+        values[5] = np.nan
+        path.write_bytes(values.tobytes())
+    outcome = cli("--train", "--model", "nn", "--dataDir", copy, "--chkPointDir", tmp_path / "ckpt")
+    assert outcome.status == 2
+    assert outcome.err.count("\n") == 1
+    assert "holds nan as phenotype value 4; expected finite numbers" in outcome.err
+    assert f"{copy}/" in outcome.err

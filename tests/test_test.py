@@ -1,0 +1,130 @@
+"""--test: predictions and metrics of the test subjects alone, recomputed here from what was written."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import SMALL_BATCH, TINY_CNN, read_rows
+from sklearn.decomposition import PCA
+from sklearn.metrics import accuracy_score, r2_score, recall_score, roc_auc_score
+
+from data.cohort import open_cohort
+from models import MODELS
+from models.settings import from_json
+from utils.checkpoints import CheckpointFolder, restore_weights
+from utils.inference import probability_of_autism
+
+METRICS = ["accuracy", "balanced_accuracy", "recall", "specificity", "precision", "f_score", "auc"]
+
+
+@pytest.fixture(scope="module", params=["cnn", "mmnn", "nn"])
+def tested(request, cli, cohort, tmp_path_factory):
+    """A classifier trained for a few batches and tested: its name, its checkpoints and the test's folder."""
+    folder, model = tmp_path_factory.mktemp("tested"), request.param
+    where = ("--chkPointDir", folder / "ckpt", "--dataDir", cohort)
+    tiny = SMALL_BATCH if model == "nn" else TINY_CNN + SMALL_BATCH
+    assert cli("--train", "--model", model, "--numIters", 6, *tiny, *where, "--outDir", folder / "train").status == 0
+    outcome = cli("--test", "--model", model, *where, "--outDir", folder / "test")
+    assert outcome.status == 0, outcome.err
+    return model, CheckpointFolder(folder / "ckpt" / model), folder / "test"
+
+
+def independent_probability(model: str, checkpoints: CheckpointFolder, cohort) -> list[float]:
+    """Of autism, one test record at a time."""
+    opened, module = open_cohort(cohort), MODELS[model].module
+    network = module.build(from_json(module.Config, checkpoints.identity()["config"]), opened.grid)
+    restore_weights(checkpoints, network)
+    found = []
+    for index in opened.indices("test"):
+        _, phenotype, volume = opened.read(index)
+        inputs = {"volume": volume[None, ..., None], "phenotype": phenotype[None]}
+        control, autism = network({name: inputs[name] for name in MODELS[model].reads}, training=False).numpy()[0]
+        found.append(np.exp(autism) / (np.exp(control) + np.exp(autism)))
+    return found
+
+
+def test_predictions_are_those_of_the_test_subjects(tested, cohort):
+    model, checkpoints, folder = tested
+    rows = read_rows(folder / "predictions.csv")
+    assert list(rows[0]) == ["file", "subject", "site", "label", "probability"]
+    expected = [row for row in read_rows(cohort / "subjects.csv") if row["split"] == "test"]
+    assert [{name: row[name] for name in ("file", "subject", "site", "label")} for row in rows] == [
+        {name: row[name] for name in ("file", "subject", "site", "label")} for row in expected
+    ]
+    found = [float(row["probability"]) for row in rows]
+    assert found == pytest.approx(independent_probability(model, checkpoints, cohort), abs=1e-5)
+
+
+def test_metrics_follow_from_the_predictions(tested):
+    _, checkpoints, folder = tested
+    rows = read_rows(folder / "predictions.csv")
+    label = np.array([int(row["label"]) for row in rows])
+    probability = np.array([float(row["probability"]) for row in rows])
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert list(metrics) == METRICS
+    assert all(metric.keys() == {"value", "low", "high"} for metric in metrics.values())
+    assert metrics["accuracy"]["value"] == pytest.approx(accuracy_score(label, probability >= 0.5))
+    assert metrics["recall"]["value"] == pytest.approx(recall_score(label, probability >= 0.5))
+    assert metrics["auc"]["value"] == pytest.approx(roc_auc_score(label, probability))
+    (row,) = read_rows(folder / "checkpoint_results.csv")
+    assert list(row) == ["checkpoint", "accuracy", "recall", "precision", "f_score"]
+    assert row["checkpoint"] == str(checkpoints.latest())
+    assert float(row["accuracy"]) == pytest.approx(metrics["accuracy"]["value"], abs=1e-6)
+
+
+def test_figures_and_run_are_written(tested):
+    _, checkpoints, folder = tested
+    for name in ("confusion_matrix.png", "roc.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    assert json.loads((folder / "run.json").read_text())["checkpoint_sha256"] == checkpoints.digest()
+
+
+def test_a_second_test_appends_its_row_and_keeps_the_first_results(cli, trained, cohort, tmp_path):
+    command = ("--test", "--model", "cnn", "--chkPointDir", trained, "--dataDir", cohort, "--outDir", tmp_path / "out")
+    assert cli(*command).status == 0
+    first = (tmp_path / "out" / "predictions.csv").read_bytes()
+    outcome = cli(*command)
+    assert "The earlier results in" in outcome.out
+    assert len(read_rows(tmp_path / "out" / "checkpoint_results.csv")) == 2
+    (earlier,) = (tmp_path / "out" / "earlier").rglob("predictions.csv")
+    assert earlier.read_bytes() == (tmp_path / "out" / "predictions.csv").read_bytes() == first
+
+
+def test_test_subjects_of_one_class_leave_metrics_undefined(cli, trained, cohort, tmp_path):
+    """Only the autistic test subjects are kept."""
+    copy = shutil.copytree(cohort, tmp_path / "copy")
+    lines = (copy / "subjects.csv").read_text().splitlines(keepends=True)
+    gone = [line for line in lines if line.endswith(",0,test\n")]
+    assert len(gone) == 2
+    for line in gone:
+        (copy / line.split(",")[0]).unlink()
+    (copy / "subjects.csv").write_text("".join(line for line in lines if line not in gone))
+    outcome = cli("--test", "--model", "cnn", "--chkPointDir", trained, "--dataDir", copy, "--outDir", tmp_path / "out")
+    assert outcome.status == 0, outcome.err
+    assert "auc undefined" in outcome.out
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["auc"] == {"value": None, "low": None, "high": None}
+    assert metrics["recall"]["value"] is not None
+
+
+def test_testing_ae_measures_reconstruction_against_principal_components(cli, cohort, tmp_path):
+    where = ("--chkPointDir", tmp_path / "ckpt", "--dataDir", cohort)
+    train = ("--train", "--model", "ae", "--numIters", 3, "--set", "units=8,4", *SMALL_BATCH)
+    assert cli(*train, *where, "--outDir", tmp_path / "train").status == 0
+    outcome = cli("--test", "--model", "ae", *where, "--outDir", tmp_path / "test")
+    assert outcome.status == 0, outcome.err
+    metrics = json.loads((tmp_path / "test" / "metrics.json").read_text())
+    opened = open_cohort(cohort)
+    training, test = (opened.batch(opened.indices(split), False)["phenotype"] for split in ("train", "test"))
+    fitted = PCA(4).fit(training)
+    guess = fitted.inverse_transform(fitted.transform(test))
+    assert metrics["explained_variance_baseline"] == pytest.approx(r2_score(test.ravel(), guess.ravel()), abs=1e-4)
+    assert {"mse", "explained_variance", "code_mean_activation"} <= metrics.keys()
+    assert not list((tmp_path / "test").glob("*.png"))
+
+
+def test_probabilities_are_a_softmax_even_far_out():
+    logits = np.array([[0.0, 0.0], [1.0, 3.0], [1000.0, 0.0], [0.0, 1000.0]])
+    expected = [0.5, 1 / (1 + np.exp(-2)), 0.0, 1.0]
+    np.testing.assert_allclose(probability_of_autism(logits), expected, atol=1e-12)

@@ -1,0 +1,314 @@
+"""--train: history, exact resuming, checkpoints that survive interruption, override and a full disk."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from conftest import ROOT, SMALL_BATCH, TINY_CNN, read_rows
+
+from data.cohort import open_cohort
+from utils.checkpoints import INTERVAL, CheckpointFolder
+
+SMALL = {"cnn": TINY_CNN + SMALL_BATCH, "mmnn": TINY_CNN + SMALL_BATCH, "nn": SMALL_BATCH, "ae": SMALL_BATCH}
+PNG = b"\x89PNG"
+
+
+@pytest.fixture
+def train(cli, cohort, tmp_path):
+    """`train("one", "cnn", 5)` trains a tiny cnn until iteration 5 with everything in the folder `one`."""
+
+    def run(name, model, iterations, *more):
+        places = ("--chkPointDir", tmp_path / name / "ckpt", "--outDir", tmp_path / name / "out", "--dataDir", cohort)
+        return cli("--train", "--model", model, "--numIters", iterations, *places, *SMALL[model], *more)
+
+    return run
+
+
+def variables(folder) -> dict[str, np.ndarray]:
+    """Everything in the latest checkpoint, weights, optimizer and step, but for the number of saves."""
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(str(CheckpointFolder(folder).latest()))
+    names = [name for name in reader.get_variable_to_shape_map() if "save_counter" not in name]
+    return {name: reader.get_tensor(name) for name in names if "OBJECT_GRAPH" not in name}
+
+
+def step_of(folder) -> int:
+    return int(variables(folder)["step/.ATTRIBUTES/VARIABLE_VALUE"])
+
+
+def assert_bit_equal(one, other) -> None:
+    first, second = variables(one), variables(other)
+    assert first.keys() == second.keys()
+    assert len(first) > 10
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+@pytest.mark.parametrize("model, measures", [("cnn", ["loss", "accuracy"]), ("ae", ["loss"])])
+def test_training_leaves_history_figure_events_and_run(model, measures, train, cohort, tmp_path):
+    outcome = train("one", model, 5)
+    assert outcome.status == 0, outcome.err
+    assert outcome.err == ""
+    out = tmp_path / "one" / "out"
+    rows = read_rows(out / "history.csv")
+    assert list(rows[0]) == ["step", *measures, "samples_per_s"]
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5]
+    assert all(0 < float(row["loss"]) < 100 and float(row["samples_per_s"]) > 0 for row in rows)
+    assert all(float(row.get("accuracy", 0)) * 8 % 1 == 0 for row in rows)  # batches of 8
+    assert (out / "history.png").read_bytes().startswith(PNG)
+    assert list(out.glob("events.out.tfevents.*"))
+    run = json.loads((out / "run.json").read_text())
+    assert run["command"][0] == "run.py"
+    assert "--numIters" in run["command"]
+    assert (run["model"], run["seed"], run["config"]["batch_size"]) == (model, 0, 8)
+    assert run["cohort_sha256"] == open_cohort(cohort).digest
+    assert run["checkpoint_sha256"] == CheckpointFolder(tmp_path / "one" / "ckpt" / model).digest()
+    assert run["wall_time_s"] > 0
+    assert {"tensorflow", "numpy"} <= run["packages"].keys()
+    assert "git_commit" in run
+
+
+def test_the_first_loss_is_that_of_the_first_batch_by_hand(train, cohort, tmp_path):
+    """Batch 0 through a network built and initialised anew; its batch norm uses the batch, as in training."""
+    import keras
+
+    from models import MODELS
+    from models.settings import override
+    from utils.batches import batch_positions
+
+    train("one", "nn", 1)
+    row = read_rows(tmp_path / "one" / "out" / "history.csv")[0]
+    opened = open_cohort(cohort)
+    keras.utils.set_random_seed(0)
+    module = MODELS["nn"].module
+    network = module.build(override(module.PRESETS["default"], ["batch_size=8"]), opened.grid)
+    batch = opened.batch(opened.indices("train")[batch_positions(0, 0, 8, 36)], volumes=False)
+    logits = np.array(network({"phenotype": batch["phenotype"]}, training=True), float)
+    chosen = logits[np.arange(8), batch["label"]]
+    penalty = sum(0.001 * np.square(layer.kernel.numpy()).sum() for layer in network.layers if hasattr(layer, "kernel"))
+    expected = (np.log(np.exp(logits).sum(1)) - chosen).mean() + penalty
+    assert float(row["loss"]) == pytest.approx(expected, rel=1e-4)
+    assert float(row["accuracy"]) == (logits.argmax(1) == batch["label"]).mean()
+
+
+def test_training_learns(train, tmp_path):
+    """The phenotype of 36 subjects can be learnt by heart."""
+    assert train("one", "nn", 150, "--set", "learning_rate=0.01").status == 0
+    rows = read_rows(tmp_path / "one" / "out" / "history.csv")
+    assert np.mean([float(row["accuracy"]) for row in rows[-10:]]) > 0.9
+    assert np.mean([float(row["accuracy"]) for row in rows[:5]]) < 0.8
+
+
+@pytest.mark.parametrize(
+    "model, more",
+    [("cnn", ()), ("ae", ()), ("mmnn", ("--precision", "mixed_float16", "--set", "residual=false", "--seed", "7"))],
+)
+def test_continuing_is_bit_equal_to_one_go(model, more, train, tmp_path):
+    assert train("whole", model, 8, *more).status == 0
+    assert train("parts", model, 3, *more).status == 0
+    continued = train("parts", model, 8, *more)
+    assert "at iteration 3." in continued.out
+    assert_bit_equal(tmp_path / "whole" / "ckpt" / model, tmp_path / "parts" / "ckpt" / model)
+    whole, parts = (without_speed(tmp_path / name / "out" / "history.csv") for name in ("whole", "parts"))
+    assert parts == whole
+
+
+def test_a_finished_command_repeated_changes_nothing(train, tmp_path):
+    train("one", "nn", 3)
+    before = variables(tmp_path / "one" / "ckpt" / "nn")
+    outcome = train("one", "nn", 3)
+    assert outcome.status == 0
+    assert "has seen 3 of 3 iterations: nothing to train" in outcome.out
+    after = variables(tmp_path / "one" / "ckpt" / "nn")
+    assert all((before[name] == after[name]).all() for name in before)
+
+
+def test_another_seed_gives_other_weights(train, tmp_path):
+    train("one", "nn", 2)
+    train("other", "nn", 2, "--seed", "1")
+    one, other = (variables(tmp_path / name / "ckpt" / "nn") for name in ("one", "other"))
+    assert any((one[name] != other[name]).any() for name in one)
+
+
+def test_sigterm_saves_and_the_same_command_completes_the_job_bit_equal(train, cohort, tmp_path):
+    """A real process, stopped when it reports its first iteration."""
+    arguments = ["--train", "--model", "mmnn", "--numIters", "1000000", *SMALL["mmnn"], "--dataDir", str(cohort)]
+    places = ["--chkPointDir", str(tmp_path / "parts" / "ckpt"), "--outDir", str(tmp_path / "parts" / "out")]
+    command = [sys.executable, str(ROOT / "run.py"), *arguments, *places]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert any(line.startswith("Training mmnn 1/") for line in process.stdout)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert err == ""
+    done = int(re.search(r"Stopped at iteration (\d+) and saved; the same command continues", out)[1])
+    assert step_of(tmp_path / "parts" / "ckpt" / "mmnn") == done
+    assert train("parts", "mmnn", done + 3).status == 0
+    assert train("whole", "mmnn", done + 3).status == 0
+    assert_bit_equal(tmp_path / "whole" / "ckpt" / "mmnn", tmp_path / "parts" / "ckpt" / "mmnn")
+
+
+def test_sigint_saves_and_says_how_far_it_came(train, tmp_path, monkeypatch):
+    from data.progress import PlainProgress
+
+    advance = PlainProgress.advance
+
+    def advance_and_interrupt(self, *arguments):
+        advance(self, *arguments)
+        if self.done == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(PlainProgress, "advance", advance_and_interrupt)
+    handler = signal.getsignal(signal.SIGINT)
+    outcome = train("one", "nn", 9)
+    assert outcome.status == 128 + signal.SIGINT
+    assert "Stopped at iteration 4 and saved" in outcome.out
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert step_of(tmp_path / "one" / "ckpt" / "nn") == 4
+
+
+def test_checkpoints_are_saved_at_intervals_and_at_the_end(train, tmp_path, monkeypatch):
+    assert INTERVAL == 150
+    from utils.checkpoints import Saver
+
+    save, saved = Saver.save, []
+    monkeypatch.setattr("utils.train.INTERVAL", 2)
+    monkeypatch.setattr(Saver, "save", lambda self, step, identity: (saved.append(step), save(self, step, identity)))
+    assert train("one", "nn", 7).status == 0
+    assert saved == [2, 4, 6, 7]
+    assert len(list((tmp_path / "one" / "ckpt" / "nn").glob("*.index"))) <= 3
+
+
+def killed(*_):
+    """Stands for a process that ends before its first checkpoint."""
+    raise KeyboardInterrupt
+
+
+def kill_after(step: int, patch) -> None:
+    """Training ends after `step` batches as if killed: nothing is saved then."""
+    from data.progress import PlainProgress
+
+    patch.setattr("utils.train.INTERVAL", 2)
+    patch.setattr(PlainProgress, "advance", lambda self, *_: killed() if next(steps) == step else None)
+    steps = iter(range(1, step + 1))
+
+
+def without_speed(path) -> list[dict]:
+    return [{name: value for name, value in row.items() if name != "samples_per_s"} for row in read_rows(path)]
+
+
+def test_killed_between_checkpoints_the_last_one_is_continued(train, tmp_path, monkeypatch):
+    """Killed after batch 5 with a checkpoint every 2: batch 5 is done again, in weights and in history."""
+    with monkeypatch.context() as patch:
+        kill_after(5, patch)
+        assert train("parts", "nn", 8).status == 130
+    assert step_of(tmp_path / "parts" / "ckpt" / "nn") == 4
+    assert "at iteration 4." in train("parts", "nn", 8).out
+    train("whole", "nn", 8)
+    assert_bit_equal(tmp_path / "whole" / "ckpt" / "nn", tmp_path / "parts" / "ckpt" / "nn")
+    whole, parts = (without_speed(tmp_path / name / "out" / "history.csv") for name in ("whole", "parts"))
+    assert parts == whole
+
+
+def test_override_keeps_the_history_of_a_killed_run(train, tmp_path, monkeypatch):
+    out = tmp_path / "one" / "out"
+    with monkeypatch.context() as patch:
+        kill_after(5, patch)
+        train("one", "nn", 8)
+    old = (out / "history.csv").read_text()
+    assert train("one", "nn", 2, "--overrideChkpt").status == 0
+    assert [path.read_text() for path in (out / "earlier").rglob("history.csv")] == [old]
+
+
+def test_override_keeps_the_old_checkpoint_until_the_new_run_has_saved(train, cli, cohort, tmp_path, monkeypatch):
+    folder = CheckpointFolder(tmp_path / "one" / "ckpt" / "nn")
+    assert train("one", "nn", 3).status == 0
+    digest = folder.digest()
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.train.loop", killed)
+        outcome = train("one", "nn", 5, "--overrideChkpt", "--seed", "1")
+    assert (outcome.status, outcome.err) == (130, "run.py: interrupted.\n")
+    assert folder.digest() == digest
+    where = ("--chkPointDir", tmp_path / "one" / "ckpt", "--dataDir", cohort)
+    assert cli("--test", "--model", "nn", *where).status == 0
+    assert "at iteration 3." in train("one", "nn", 4).out
+
+    assert train("one", "nn", 5, "--overrideChkpt", "--seed", "1").status == 0
+    assert [path.name for path in (tmp_path / "one" / "ckpt").iterdir()] == ["nn"]
+    assert train("fresh", "nn", 5, "--seed", "1").status == 0
+    assert_bit_equal(folder.path, tmp_path / "fresh" / "ckpt" / "nn")
+
+
+def test_override_takes_another_preset_and_settings(train, tmp_path):
+    train("one", "cnn", 1)
+    assert train("one", "cnn", 1, "--overrideChkpt", "--set", "residual=false").status == 0
+    assert not CheckpointFolder(tmp_path / "one" / "ckpt" / "cnn").identity()["config"]["residual"]
+
+
+def test_override_keeps_the_earlier_results(train, tmp_path):
+    train("one", "nn", 2)
+    old = (tmp_path / "one" / "out" / "history.csv").read_text()
+    outcome = train("one", "nn", 3, "--overrideChkpt")
+    assert "The earlier results in" in outcome.out
+    assert [path.read_text() for path in (tmp_path / "one" / "out" / "earlier").rglob("history.csv")] == [old]
+    assert len(read_rows(tmp_path / "one" / "out" / "history.csv")) == 3
+
+
+@contextmanager
+def largest_file(num_bytes: int):
+    """Files cannot grow past `num_bytes`, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+WIDE = ("--set", "filters=8,24")  # its checkpoint has some 250 kB, more than any other file of the run
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_which_is_resumed(train, tmp_path):
+    """At 150 kB only the checkpoint does not fit, at 100 bytes nothing does."""
+    folder = CheckpointFolder(tmp_path / "one" / "ckpt" / "cnn")
+    assert train("one", "cnn", 2, *WIDE).status == 0
+    digest = folder.digest()
+    for limit, words in ((150_000, "the one before is intact. Free space and repeat"), (100, "")):
+        with largest_file(limit):
+            outcome = train("one", "cnn", 4, *WIDE)
+        assert outcome.status == 2
+        assert outcome.err.startswith("run.py: error: ")
+        assert outcome.err.count("\n") == 1
+        assert words in outcome.err
+        assert folder.digest() == digest
+        assert step_of(folder.path) == 2
+    assert train("one", "cnn", 4, *WIDE).status == 0
+    assert train("whole", "cnn", 4, *WIDE).status == 0
+    assert_bit_equal(tmp_path / "whole" / "ckpt" / "cnn", folder.path)
+
+
+def test_a_checkpoint_folder_can_be_moved(train, cli, cohort, tmp_path):
+    train("one", "nn", 2)
+    shutil.move(tmp_path / "one" / "ckpt", tmp_path / "moved")
+    outcome = cli("--test", "--model", "nn", "--chkPointDir", tmp_path / "moved", "--dataDir", cohort)
+    assert outcome.status == 0, outcome.err
+
+
+def test_a_damaged_checkpoint_is_told_in_one_line(train, cli, cohort, tmp_path):
+    train("one", "nn", 2)
+    data = next((tmp_path / "one" / "ckpt" / "nn").glob("*.data-*"))
+    os.truncate(data, data.stat().st_size // 2)
+    outcome = cli("--test", "--model", "nn", "--chkPointDir", tmp_path / "one" / "ckpt", "--dataDir", cohort)
+    assert outcome.status == 2
+    assert outcome.err.count("\n") == 1
+    assert "cannot be read" in outcome.err
+    assert str(tmp_path / "one" / "ckpt" / "nn") in outcome.err

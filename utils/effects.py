@@ -1,0 +1,107 @@
+"""Statistics of blackout effects over subjects: intervals, permutation p-values, and comparison with random blobs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from data.records import CLASSES
+
+RESAMPLES = 5000
+INTERVAL = (2.5, 97.5)  # percentiles
+
+
+def by_subject(values: np.ndarray, subject: Sequence[str]) -> np.ndarray:
+    """Means over the records of each subject, (records, ...) -> (subjects, ...), subjects in sorted order."""
+    _, member = np.unique(subject, return_inverse=True)
+    total = np.zeros((member.max() + 1, *values.shape[1:]))
+    np.add.at(total, member, values)
+    return total / np.bincount(member).reshape(-1, *[1] * (values.ndim - 1))
+
+
+def mean_intervals(effect: np.ndarray, label: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Mean effects (subjects, regions) in all, in autism and in control, with percentile bootstrap intervals.
+
+    `<group>`, `<group>_low` and `<group>_high`, (regions,); NaN for a group without subjects.
+    """
+    random = np.random.default_rng(seed)
+    result = {}
+    groups = {"all": np.ones(len(label), bool)} | {
+        name: label == value for value, name in reversed(list(enumerate(CLASSES)))
+    }
+    for name, member in groups.items():
+        count = int(member.sum())
+        if not count:
+            result |= {f"{name}{end}": np.full(effect.shape[1], np.nan) for end in ("", "_low", "_high")}
+            continue
+        weight = random.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
+        low, high = np.percentile(weight @ effect[member], INTERVAL, axis=0)
+        result |= {name: effect[member].mean(0), f"{name}_low": low, f"{name}_high": high}
+    return result
+
+
+def permutation_test(effect: np.ndarray, label: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """One-sided p-values (regions,) of the mean effect of the true class, by permuting the labels over subjects.
+
+    The effect on the true class is the effect on autism, signed by the label: that is what a permutation changes.
+    Regions are made comparable by the mean and spread of their own permutations. `p` is family-wise (the maximum over
+    regions, Westfall & Young 1993), `p_uncorrected` of the region alone, `q` its false discovery rate (Benjamini &
+    Hochberg 1995). NaN if all subjects have one label.
+    """
+    if len(np.unique(label)) < len(CLASSES):
+        return dict.fromkeys(("p", "p_uncorrected", "q"), np.full(effect.shape[1], np.nan))
+    random = np.random.default_rng(seed)
+    sign = np.where(label == 1, 1.0, -1.0)
+    permuted = random.permuted(np.tile(sign, (RESAMPLES, 1)), axis=1)
+    on_autism = sign[:, None] * effect
+    null, observed = permuted @ on_autism, sign @ on_autism
+    spread = null.std(0)
+    spread[spread == 0] = np.inf  # a region that never matters has no evidence
+    observed, null = (observed - null.mean(0)) / spread, (null - null.mean(0)) / spread
+    family_wise = (null.max(1)[:, None] >= observed).sum(0)
+    uncorrected = (1 + (null >= observed).sum(0)) / (1 + RESAMPLES)
+    return {
+        "p": (1 + family_wise) / (1 + RESAMPLES),
+        "p_uncorrected": uncorrected,
+        "q": stats.false_discovery_control(uncorrected),
+    }
+
+
+def random_blobs(inside: np.ndarray, sizes: Sequence[int], seed: int) -> list[np.ndarray]:
+    """For each of `sizes`, a random face-connected blob of so many voxels within `inside` (x, y, z) bool.
+
+    A blob grows from a random voxel; each step takes a random voxel of its border. Raises ValueError for a size that
+    finds no place.
+    """
+    random = np.random.default_rng(seed)
+    padded = np.pad(inside, 1)
+    steps = [sign * stride // padded.itemsize for stride in padded.strides for sign in (1, -1)]
+    free, starts = padded.tobytes(), np.flatnonzero(padded)
+    blobs = []
+    for size in sizes:
+        tries = (grow(free, steps, int(random.choice(starts)), random.random(size)) for _ in range(100))
+        blob = next((found for found in tries if found is not None), None)
+        if blob is None:
+            raise ValueError(f"no connected place for {size} voxels")
+        flat = np.zeros(padded.size, bool)
+        flat[blob] = True
+        blobs.append(flat.reshape(padded.shape)[1:-1, 1:-1, 1:-1])
+    return blobs
+
+
+def grow(free: bytes, steps: list[int], start: int, draws: np.ndarray) -> list[int] | None:
+    """Flat indices of a blob of `len(draws)` voxels where `free` is 1, or None if it is walled in before."""
+    blob, seen, border = [], {start}, [start]
+    for draw in draws.tolist():
+        if not border:
+            return None
+        pick = int(draw * len(border))
+        border[pick], border[-1] = border[-1], border[pick]
+        voxel = border.pop()
+        blob.append(voxel)
+        for step in steps:
+            near = voxel + step
+            if free[near] and near not in seen:
+                seen.add(near)
+                border.append(near)
+    return blob
