@@ -12,15 +12,17 @@ from data.phenotype import clean
 MAX_AUC = 0.85
 ENOUGH = 10  # subjects in each class before an AUC says anything
 OFTEN = 0.1  # share of subjects; ABIDE's WISC_IV_PSI, known for 6 %, has an AUC of 0.86 among these few
-INSTRUMENTS = ("ADOS", "ADI", "SRS", "SCQ", "AQ", "VINELAND", "VABS", "DSM")  # they measure autism
+INSTRUMENTS = ("ADOS", "ADI", "ADIR", "SRS", "SCQ", "AQ", "VINELAND", "VABS", "DSM")  # they measure autism
 CONSEQUENCES = (
     "MED",
     "MEDS",
     "MEDICATION",
     "MEDICATIONS",
     "COMORBIDITY",
+    "COMORBIDITIES",
     "COMORBID",
-    "OFF_STIMULANTS",
+    "STIMULANTS",
+    "PSYDX",
     "DX",
     "DIAGNOSIS",
 )
@@ -28,10 +30,8 @@ CONSEQUENCES = (
 
 def measures_diagnosis(name: str) -> str | None:
     """The instrument, or consequence of the diagnosis, that a column's name speaks of; None if of none."""
-    words = re.split(r"[^A-Z0-9]+", name.upper())
-    return next(
-        (word for word in (*INSTRUMENTS, *CONSEQUENCES) if word in words or name.upper().startswith(word + "_")), None
-    )
+    words = re.split(r"[^A-Z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).upper())  # ADOS2_total, adosTotal
+    return next((word for word in (*INSTRUMENTS, *CONSEQUENCES) if word in words), None)
 
 
 def check_names(columns: list[str], label_column: str) -> None:
@@ -88,7 +88,7 @@ def check_coding(table: pd.DataFrame, label: np.ndarray, label_column: str) -> N
     `table` is the phenotype table as text, `label` (rows,) 1.0 autism, 0.0 control.
     """
     for name in table.columns:
-        if measures_diagnosis(name) not in ("ADOS", "ADI"):
+        if measures_diagnosis(name) not in ("ADOS", "ADI", "ADIR"):
             continue
         given = clean(table[name]).notna().to_numpy(float)
         if given.min() == given.max() or separation(given, label) <= MAX_AUC:

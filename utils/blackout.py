@@ -29,7 +29,7 @@ from utils.runs import Run, prepare_folder
 SUBJECTS = 16  # records occluded at a time: bounds the memory
 BLOBS = 20  # random blobs of each region's size
 SIGNAL = 0.5  # share of the records in which a voxel of the brain holds signal
-SIDE = 0.9  # share of a region's voxels on one side that make it left or right
+SIDE = 0.7  # share of a region's voxels on one side that make it left or right
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,11 @@ def region_table(
     table = pd.DataFrame({"region": atlas.regions, "name": [atlas.names[region] for region in atlas.regions]})
     table = table.join(pd.DataFrame([place(atlas, region) for region in atlas.regions]))
     for name, values in effects.mean_intervals(logit, label, run.seed).items():
-        table[f"delta_logit_{name}"] = values
-    table["delta_probability_all"] = effects.by_subject(effect["delta_probability"], subject).mean(0)
+        table[f"delta_logit{name}"] = values
+    table["delta_probability"] = effects.by_subject(effect["delta_probability"], subject).mean(0)
     table = table.assign(**effects.permutation_test(logit, label, run.seed))
     table["size_percentile"] = 100 * (of_blobs < logit.mean(0)[:, None]).mean(1)
-    table = table.sort_values("delta_logit_all", ascending=False, ignore_index=True)
+    table = table.sort_values("delta_logit", ascending=False, ignore_index=True)
     table["rank"] = np.arange(1, len(table) + 1)
     with files.replacing(run.out_dir / "regions.csv", newline="") as file:
         table.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
@@ -196,7 +196,7 @@ def print_table(table: pd.DataFrame) -> None:
     """The ten strongest regions, and whether any effect is significant."""
     print(f"{'':4}{'region':24}{'effect on the logit':>28}{'p (family-wise)':>18}{'size percentile':>18}")
     for row in table.head(10).itertuples():
-        interval = f"{row.delta_logit_all:.4f} ({row.delta_logit_all_low:.4f} to {row.delta_logit_all_high:.4f})"
+        interval = f"{row.delta_logit:.4f} ({row.delta_logit_low:.4f} to {row.delta_logit_high:.4f})"
         print(f"{row.rank:<4}{row.name:24}{interval:>28}{row.p:18.4f}{row.size_percentile:18.0f}")
     count = int((table["p"] < 0.05).sum())
     print(f"{count or 'No'} region{'s' * (count != 1)} of {len(table)} at family-wise p < 0.05.")

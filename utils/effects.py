@@ -22,13 +22,11 @@ def by_subject(values: np.ndarray, subject: Sequence[str]) -> np.ndarray:
 def mean_intervals(effect: np.ndarray, label: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Mean effects (subjects, regions) in all, in autism and in control, with percentile bootstrap intervals.
 
-    `<group>`, `<group>_low` and `<group>_high`, (regions,); NaN for a group without subjects.
+    `""`, `"_low"`, `"_high"` for all and `"_<class>"`, ... for a class, (regions,); NaN for a class without subjects.
     """
     random = np.random.default_rng(seed)
     result = {}
-    groups = {"all": np.ones(len(label), bool)} | {
-        name: label == value for value, name in reversed(list(enumerate(CLASSES)))
-    }
+    groups = {"": np.ones(len(label), bool)} | {f"_{name}": label == value for value, name in enumerate(CLASSES)}
     for name, member in groups.items():
         count = int(member.sum())
         if not count:

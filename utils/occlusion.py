@@ -326,7 +326,9 @@ class Occlusion:
         tail, affected = self._follow(nodes, model.outputs)
 
         produced = {id(tensor) for node in tail for tensor in node.output_tensors}
-        read = {id(tensor): tensor for node in tail for tensor in node.input_tensors} | {id(t): t for t in model.outputs}
+        read = {id(tensor): tensor for node in tail for tensor in node.input_tensors} | {
+            id(t): t for t in model.outputs
+        }
         tail_inputs = {key: tensor for key, tensor in read.items() if key not in produced}
         self._cuts = [key for key in tail_inputs if key in affected]
         self._constants = [key for key in tail_inputs if key not in affected]
@@ -335,7 +337,9 @@ class Occlusion:
         self._unaffected = [key for key in tensors if key not in affected and key in sources | tail_inputs.keys()]
         read_again = {key for step in self._steps for key in step.keeps}
         self._kept = list({self._volume: 0} | dict.fromkeys([*self._unaffected, *self._cuts, *read_again]))
-        self._unaffected_part = keras.Function(model.inputs, [tensors[key] for key in [self._volume, *self._unaffected]])
+        self._unaffected_part = keras.Function(
+            model.inputs, [tensors[key] for key in [self._volume, *self._unaffected]]
+        )
         self._tail = tf.function(
             keras.Function([tail_inputs[key] for key in self._cuts + self._constants], model.outputs[0]),
             reduce_retracing=True,
@@ -358,7 +362,9 @@ class Occlusion:
             source, target = id(node.input_tensors[0]), id(node.output_tensors[0])
             if affected.isdisjoint(id(tensor) for tensor in node.input_tensors):
                 continue
-            new = steps_of(node, lambda tensor: is_map(tensor) and (id(tensor) in followed or id(tensor) not in affected))
+            new = steps_of(
+                node, lambda tensor: is_map(tensor) and (id(tensor) in followed or id(tensor) not in affected)
+            )
             affected.update(id(tensor) for tensor in node.output_tensors)
             if not new:
                 tail.append(node)
@@ -440,7 +446,9 @@ class Occlusion:
             plan += [reaches[key], reaches[key] - needed[key][0]]
         return np.pad(plan, ((0, 0), (0, 0), (1, 1))).astype(np.int32)
 
-    def _update(self, kept: list[tf.Tensor], background: tf.Tensor, mask: tf.Tensor, plan: tf.Tensor) -> list[tf.Tensor]:
+    def _update(
+        self, kept: list[tf.Tensor], background: tf.Tensor, mask: tf.Tensor, plan: tf.Tensor
+    ) -> list[tf.Tensor]:
         """Return the affected inputs of the tail for one mask and its plan."""
         kept = dict(zip(self._kept, kept, strict=True))
         plan = iter([tf.unstack(box) for box in tf.unstack(plan)])

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -19,30 +20,29 @@ from utils.runs import Run
 
 CUTS_MM = (20, 40, 60)  # z in MNI space
 BARS = 20
-GROUPS = ("all", "autism", "control")
 
 
 def write(
     run: Run, atlas: Atlas, table: pd.DataFrame, effect: np.ndarray, probability: np.ndarray, rows: list[Record]
 ) -> None:
     """Writes both pictures; `effect` is `delta_logit` (records, regions), `table` as in `regions.csv`."""
-    group = region_map(atlas, table.set_index("region").loc[atlas.regions, "delta_logit_all"].to_numpy())
-    draw(run, table, group)
+    group = region_map(atlas, table.set_index("region").loc[atlas.regions, "delta_logit"].to_numpy())
+    draw(run, table, group, len({row.subject for row in rows}))
     page = render(run, atlas, table, effect, probability, rows, group)
     with files.replacing(run.out_dir / "blackout.html", encoding="utf-8") as file:
         file.write(page)
 
 
-def draw(run: Run, table: pd.DataFrame, group: np.ndarray) -> None:
+def draw(run: Run, table: pd.DataFrame, group: np.ndarray, num_subjects: int) -> None:
     """Ranked bars with intervals beside the group map at z = 20, 40 and 60 mm."""
     from nilearn.plotting import plot_stat_map
 
     figure, (axis, brain) = plt.subplots(1, 2, figsize=(16, 6), width_ratios=(1, 2))
     figure.subplots_adjust(left=0.13, right=0.97)
     top = table.head(BARS).iloc[::-1]
-    error = [top["delta_logit_all"] - top["delta_logit_all_low"], top["delta_logit_all_high"] - top["delta_logit_all"]]
+    error = [top["delta_logit"] - top["delta_logit_low"], top["delta_logit_high"] - top["delta_logit"]]
     colours = np.where(top["p"] < 0.05, "C3", "0.6")
-    axis.barh(top["name"], top["delta_logit_all"], xerr=np.maximum(error, 0), color=colours, ecolor="0.3")
+    axis.barh(top["name"], top["delta_logit"], xerr=np.maximum(error, 0), color=colours, ecolor="0.3")
     axis.set(xlabel="effect on the logit of the true class", title="red: family-wise p < 0.05")
     largest = float(np.abs(group).max()) or 1.0
     image = nifti.mni_image(group, grids.FULL)
@@ -53,27 +53,24 @@ def draw(run: Run, table: pd.DataFrame, group: np.ndarray) -> None:
         axes=brain,
         threshold=largest / 1e4,
         resampling_interpolation="nearest",
-        title=f"{run.model.name}: mean over {run.cohort.path.name}",
+        title=f"{run.model.name}, mean over {num_subjects} test subjects{' (simulated)' * run.cohort.simulated}",
         **options,
     )
     figures.save(figure, run.out_dir / "blackout.png")
 
 
 def viewer(group: np.ndarray) -> str:
-    """nilearn's interactive viewer of the group map, a page of its own as text."""
+    """nilearn's interactive viewer of the group map, a page of its own as text, without its link to an icon."""
     from nilearn.plotting import view_img
 
     largest = float(np.abs(group).max()) or 1.0
+    image = nifti.mni_image(group, grids.FULL)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # nilearn warns that the page is large
-        view = view_img(
-            nifti.mni_image(group, grids.FULL),
-            threshold=largest / 1e4,
-            vmax=largest,
-            cmap="RdBu_r",
-            title="Effect on the logit of the true class, mean over subjects",
-        )
-    return view.get_standalone() if hasattr(view, "get_standalone") else view.html
+        warnings.filterwarnings(
+            "ignore", message="Warning: 'partition' will ignore the 'mask'"
+        )  # of nilearn's own mask
+        view = view_img(image, threshold=largest / 1e4, vmax=largest, cmap="RdBu_r", resampling_interpolation="nearest")
+    return re.sub(r"<link[^>]*icon[^>]*>", "", view.get_standalone())
 
 
 def render(

@@ -1,0 +1,265 @@
+"""python -m data check: each thing that would invalidate a result is found by name, and a sound cohort passes."""
+
+import html.parser
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import read_rows
+from scipy.stats import pearsonr
+
+from data import atlas, check, grids, records
+from data.cohort import open_cohort
+from data.errors import InputError
+from models import MODELS
+from utils import settle
+
+SOUND = "Nothing here invalidates a result."
+
+
+@pytest.fixture
+def copy(cohort, tmp_path) -> Path:
+    """A copy of the cohort of 40 subjects, to spoil."""
+    return shutil.copytree(cohort, tmp_path / "copy")
+
+
+def volume_of(path: Path) -> np.ndarray:
+    return np.fromfile(path, "<f4")[30:].reshape(grids.REDUCED.shape)
+
+
+def replace_volume(path: Path, volume: np.ndarray) -> None:
+    """Label and phenotype stay."""
+    path.write_bytes(path.read_bytes()[:120] + np.ascontiguousarray(volume, "<f4").tobytes())
+
+
+def files_of(folder: Path, split: str) -> list[str]:
+    return [row["file"] for row in read_rows(folder / "subjects.csv") if row["split"] == split]
+
+
+def edit_table(folder: Path, old: str, new: str) -> None:
+    path = folder / "subjects.csv"
+    path.write_text(re.sub(old, new, path.read_text(), flags=re.MULTILINE))
+
+
+def problems(outcome) -> list[str]:
+    """The problems that a check printed; its exit status must fit."""
+    found = [line.removeprefix("PROBLEM: ") for line in outcome.out.splitlines() if line.startswith("PROBLEM: ")]
+    assert outcome.status == (1 if found else 0)
+    assert (SOUND in outcome.out) == (not found)
+    assert outcome.err == ""
+    return found
+
+
+def notes(outcome) -> list[str]:
+    return [line.removeprefix("note: ") for line in outcome.out.splitlines() if line.startswith("note: ")]
+
+
+def test_a_sound_cohort_passes_and_is_counted(cohort, data_cli):
+    outcome = data_cli("check", cohort)
+    assert problems(outcome) == []
+    rows = read_rows(cohort / "subjects.csv")
+    for split in ("train", "test"):
+        count = Counter(row["label"] for row in rows if row["split"] == split)
+        assert f"{split}: {count.total()} subjects ({count['0']} control, {count['1']} autism)" in outcome.out
+    for site in {row["site"] for row in rows}:
+        count = Counter(row["label"] for row in rows if row["site"] == site)
+        assert f"{site} {count['1']}/{count['0']}" in outcome.out
+    assert "40 records of 40 subjects, 31x37x31, SIMULATED" in outcome.out
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_mirrored_volume_is_found(split, copy, data_cli):
+    name = files_of(copy, split)[2]
+    volume = volume_of(copy / name)
+    replace_volume(copy / name, volume[::-1])
+    assert problems(data_cli("check", copy)) == [f"left and right look exchanged in {name}; check their affines"]
+    mean = np.mean([volume_of(copy / other) for other in files_of(copy, "train")], 0).ravel()
+    assert pearsonr(volume.ravel(), mean)[0] > pearsonr(volume[::-1].ravel(), mean)[0]  # what the check rests on
+
+
+def test_a_mirrored_volume_is_found_at_full_size(full_cohort, data_cli, tmp_path):
+    folder = shutil.copytree(full_cohort, tmp_path / "full")
+    path = folder / files_of(folder, "train")[0]
+    content = np.fromfile(path, "<f4")
+    content[30:] = content[30:].reshape(grids.FULL.shape)[::-1].ravel()
+    path.write_bytes(content.tobytes())
+    found = problems(data_cli("check", folder))
+    assert f"left and right look exchanged in {path.name}; check their affines" in found
+
+
+def test_one_subject_in_both_splits_under_two_ids(copy, data_cli):
+    train, test = files_of(copy, "train")[5], files_of(copy, "test")[1]
+    replace_volume(copy / test, volume_of(copy / train))
+    [found] = problems(data_cli("check", copy))
+    assert f"{train} (train)" in found
+    assert f"{test} (test)" in found
+    assert found.endswith("a subject in train and test")
+
+
+def test_identical_volumes_within_a_split_are_a_note(copy, data_cli):
+    one, other = files_of(copy, "train")[:2]
+    replace_volume(copy / other, volume_of(copy / one))
+    outcome = data_cli("check", copy)
+    assert problems(outcome) == []
+    assert f"identical volumes: {one} (train), {other} (train)" in notes(outcome)
+    subject = one.removesuffix(".bin")
+    edit_table(copy, f"^{other},{other.removesuffix('.bin')},", f"{other},{subject},")
+    assert f"identical volumes of one subject: {one}, {other}" in notes(data_cli("check", copy))
+
+
+@pytest.mark.parametrize("value", [0.0, -0.4])
+def test_a_constant_volume(value, copy, data_cli):
+    name = files_of(copy, "train")[0]
+    replace_volume(copy / name, np.full(grids.REDUCED.shape, value))
+    [found] = problems(data_cli("check", copy))
+    assert found.endswith(f"{name} is constant ({value:g}); its map was empty")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("place, words", [(5, "phenotype value 4"), (30 + 777, "volume value 777")])
+def test_a_value_that_is_not_finite(value, place, words, copy, data_cli):
+    path = copy / files_of(copy, "test")[0]
+    content = np.fromfile(path, "<f4")
+    content[place] = value
+    path.write_bytes(content.tobytes())
+    [found] = problems(data_cli("check", copy))
+    assert f"{path.name} holds {value} as {words}" in found
+
+
+def test_every_problem_is_told_not_the_first_only(copy, data_cli):
+    train = files_of(copy, "train")
+    replace_volume(copy / train[0], np.zeros(grids.REDUCED.shape))
+    replace_volume(copy / train[1], np.full(grids.REDUCED.shape, np.nan))
+    replace_volume(copy / train[2], volume_of(copy / train[2])[::-1])
+    outcome = data_cli("check", copy)
+    assert len(problems(outcome)) == 3
+    assert "3 problems invalidate results." in outcome.out
+
+
+def test_a_split_without_a_class(copy, data_cli):
+    rows = read_rows(copy / "subjects.csv")
+    for row in rows:
+        if row["split"] == "test" and row["label"] == "1":
+            edit_table(copy, f"^({row['file']}.*),test$", r"\1,train")
+    [found] = problems(data_cli("check", copy))
+    assert re.fullmatch(r"the test split lacks a class \(\d control, 0 autism\)", found)
+
+
+def test_an_outlier_is_a_note_with_its_correlation(copy, data_cli):
+    name = files_of(copy, "train")[7]
+    shuffled = np.random.default_rng(0).permutation(volume_of(copy / name).ravel())
+    replace_volume(copy / name, shuffled.reshape(grids.REDUCED.shape))
+    outcome = data_cli("check", copy)
+    mean = np.mean([volume_of(copy / other) for other in files_of(copy, "train")], 0)
+    expected = pearsonr(shuffled, mean.ravel())[0]
+    [note] = [note for note in notes(outcome) if note.startswith("unlike the group mean")]
+    assert note.endswith(f": {name} (r = {expected:.2f})")
+
+
+def test_regions_without_signal_are_a_note(copy, data_cli):
+    """The left middle frontal gyrus is cut out of three volumes, a third of the right one of two."""
+    regions = atlas.load_atlas(None, grids.REDUCED)
+    left, right = (
+        np.argwhere(regions.labels == number)
+        for name in ("Frontal_Mid_L", "Frontal_Mid_R")
+        for number, other in regions.names.items()
+        if other == name
+    )
+    for position, name in enumerate(files_of(copy, "train")[:3]):
+        volume = volume_of(copy / name).copy()
+        volume[tuple(left.T)] = volume[0, 0, 0]
+        if position < 2:
+            volume[tuple(right[: len(right) // 3].T)] = volume[0, 0, 0]
+        replace_volume(copy / name, volume)
+    found = notes(data_cli("check", copy))
+    assert any(re.search("Frontal_Mid_L has signal in .* 50% of its voxels in 3 of 40 records", note) for note in found)
+    assert not any("Frontal_Mid_R" in note for note in found)
+
+
+def test_sites_with_one_class_are_a_note(copy, data_cli):
+    controls = [row["file"] for row in read_rows(copy / "subjects.csv") if row["label"] == "0"]
+    for name in controls[:2]:
+        edit_table(copy, f"^({name},[^,]*),[^,]*,", r"\1,LONELY,")
+    assert any("where site tells the label" in note and "LONELY" in note for note in notes(data_cli("check", copy)))
+
+
+def test_what_cannot_be_opened_is_status_2(copy, data_cli):
+    (copy / files_of(copy, "train")[0]).unlink()
+    outcome = data_cli("check", copy)
+    assert outcome.status == 2
+    assert outcome.err.startswith("python -m data: error: ")
+    assert outcome.err.count("\n") == 1
+
+
+class Page(html.parser.HTMLParser):
+    """Collects the tags, the links and the text of a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.links, self.text = Counter(), [], ""
+
+    def handle_starttag(self, tag, attributes):
+        self.tags[tag] += 1
+        self.links += [value for name, value in attributes if name in ("src", "href", "srcset", "action")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_holds_the_report_and_nothing_from_elsewhere(copy, data_cli, tmp_path):
+    """A site named like a script is text on the page, not a script."""
+    evil = "<script>alert(1)</script>&amp;"
+    edit_table(copy, f"^({files_of(copy, 'train')[0]},[^,]*),[^,]*,", rf"\1,{evil},")
+    replace_volume(copy / files_of(copy, "train")[3], np.zeros(grids.REDUCED.shape))
+    outcome = data_cli("check", copy, "--html", tmp_path / "report.html")
+    page, text = Page(), (tmp_path / "report.html").read_text(encoding="utf-8")
+    page.feed(text)
+    assert page.links == []
+    assert not page.tags.keys() & {"script", "link", "img", "iframe", "object", "embed"}
+    assert not re.search(r"url\(|@import|https?:", text)
+    assert evil in page.text
+    for line in [*problems(outcome), *notes(outcome)]:
+        assert line in page.text
+
+
+def run_of(folder: Path, model: str = "cnn") -> SimpleNamespace:
+    return SimpleNamespace(cohort=open_cohort(folder), model=MODELS[model])
+
+
+def test_training_prints_the_fast_form_first(copy, capsys):
+    """What the table tells is printed; records are not read, so a damaged one is not told yet."""
+    replace_volume(copy / files_of(copy, "train")[0], np.full(grids.REDUCED.shape, np.nan))
+    settle.preflight(run_of(copy))
+    printed = capsys.readouterr().out
+    assert "40 records of 40 subjects" in printed
+    assert "train: 36 subjects" in printed
+    assert SOUND in printed
+
+
+def test_training_says_what_is_wrong_and_stops_where_it_cannot_learn(copy, capsys):
+    edit_table(copy, ",test$", ",train")
+    settle.preflight(run_of(copy))
+    assert "PROBLEM: the test split lacks a class (0 control, 0 autism)" in capsys.readouterr().out
+    for row in read_rows(copy / "subjects.csv"):
+        if row["label"] == "1":
+            (copy / row["file"]).unlink()
+            edit_table(copy, f"^{row['file']}.*\n", "")
+    with pytest.raises(InputError, match="has one class only among its training subjects"):
+        settle.preflight(run_of(copy))
+    settle.preflight(run_of(copy, "ae"))  # reconstructs; labels are not needed
+
+
+def test_the_report_counts_subjects_not_records(copy):
+    """A swapped copy of a subject is no further subject."""
+    row = next(row for row in read_rows(copy / "subjects.csv") if row["split"] == "train")
+    shutil.copy(copy / row["file"], copy / "swap.bin")
+    with open(copy / "subjects.csv", "a") as file:
+        file.write(f"swap.bin,{row['subject']},{row['site']},{row['label']},train\n")
+    report = check.fast(open_cohort(copy))
+    assert "41 records of 40 subjects" in report.counts[0]
+    assert report.counts[1].startswith("train: 36 subjects")
+    assert records.CLASSES == ("control", "autism")

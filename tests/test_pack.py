@@ -1,0 +1,279 @@
+"""python -m data pack and export: every form holds the same bits; an exported volume lies where it belongs."""
+
+import json
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import h5py
+import nibabel
+import numpy as np
+import pytest
+from conftest import bare_records, small_record
+from nilearn import image as nilearn_image
+
+from data import grids, pack
+from data.cohort import open_cohort
+from data.errors import InputError
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def packed(data_cli, tmp_path):
+    """`packed(source, "zip")` gives the folder that the command writes."""
+
+    def run(source: Path, form: str) -> Path:
+        target = tmp_path / f"{source.name}-{form}"
+        outcome = data_cli("pack", source, target, f"--{form}")
+        assert outcome.status == 0, outcome.err
+        return target
+
+    return run
+
+
+def write_folder(folder: Path, members: dict[str, bytes]) -> Path:
+    folder.mkdir()
+    for name, record in members.items():
+        (folder / name).write_bytes(record)
+    return folder
+
+
+@pytest.mark.parametrize("form", ["zip", "hdf5", "bin"])
+@pytest.mark.parametrize("size", ["cohort", "full_cohort"])
+def test_there_and_back_is_bit_exact_tables_included(form, size, packed, request):
+    source = request.getfixturevalue(size)
+    there = packed(source, form)
+    assert content(packed(there, "bin")) == content(source)
+    assert open_cohort(there).digest == open_cohort(source).digest
+
+
+def test_a_form_is_read_in_place_and_reads_the_same(cohort, packed):
+    whole = open_cohort(cohort)
+    for form in ("zip", "hdf5"):
+        folder = packed(cohort, form)
+        before = sorted(folder.rglob("*"))
+        opened = open_cohort(folder)
+        assert opened.records == whole.records
+        for index in (0, 17, 39):
+            label, phenotype, volume = opened.read(index)
+            expected = np.fromfile(cohort / whole.records[index].file, "<f4")
+            assert label == expected[0]
+            assert (phenotype == expected[1:30]).all()
+            assert (volume.ravel() == expected[30:]).all()
+        batch, expected = opened.batch([3, 1], volumes=False), whole.batch([3, 1], volumes=False)
+        assert (batch["phenotype"] == expected["phenotype"]).all()
+        assert sorted(folder.rglob("*")) == before
+
+
+def test_the_hdf5_file_is_what_the_issue_says(cohort, packed):
+    """Read by h5py alone: names, types, a chunk a record, compressed."""
+    with h5py.File(packed(cohort, "hdf5") / "cohort.h5") as store:
+        assert {"volume", "phenotype", "label", "subject", "site", "split"} <= store.keys()
+        assert store["volume"].shape == (40, 31, 37, 31)
+        assert store["volume"].chunks == (1, 31, 37, 31)
+        assert store["volume"].compression == "gzip"
+        assert store["volume"].dtype == store["phenotype"].dtype == store["label"].dtype == np.dtype("<f4")
+        for row, record in enumerate(open_cohort(cohort).records):
+            assert store["subject"][row].decode() == record.subject
+            assert store["site"][row].decode() == record.site
+            assert store["split"][row].decode() == record.split
+            assert store["label"][row] == record.label
+
+
+def test_the_hdf5_file_itself_is_a_data_dir(cohort, packed):
+    path = packed(cohort, "hdf5") / "cohort.h5"
+    assert open_cohort(path).records == open_cohort(cohort).records
+    renamed = shutil.copy(path, path.with_name("mine.hdf5"))
+    assert open_cohort(renamed).digest == open_cohort(cohort).digest
+
+
+def test_an_hdf5_file_made_elsewhere_is_read(cohort, tmp_path):
+    """Contiguous volumes, text of variable length, no metadata, as a user's own script would write them."""
+    source = open_cohort(cohort)
+    rows = range(5)
+    with h5py.File(tmp_path / "own.h5", "w") as store:
+        for name in ("file", "subject", "site", "split"):
+            store[name] = [getattr(source.records[row], name) for row in rows]
+        store["label"] = np.array([source.records[row].label for row in rows], "<f4")
+        store["phenotype"] = np.stack([source.read(row)[1] for row in rows])
+        store["volume"] = np.stack([source.read(row)[2] for row in rows])
+    opened = open_cohort(tmp_path / "own.h5")
+    assert opened.records == source.records[:5]
+    assert all((opened.read(row)[2] == source.read(row)[2]).all() for row in rows)
+
+
+def test_chunks_are_as_large_as_asked_and_have_the_names_of_the_mission(cohort, tmp_path):
+    folder = tmp_path / "chunks"
+    folder.mkdir()
+    pack.pack_zip(open_cohort(cohort), folder, chunk_bytes=300_000)
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == sorted(f"compressed_{k}" for k in range(len(names)))
+    assert len(names) >= 4
+    members = []
+    for k in range(len(names)):
+        path = folder / f"compressed_{k}"
+        with zipfile.ZipFile(path) as archive:
+            assert archive.testzip() is None
+            members += archive.namelist()
+        assert path.stat().st_size < 300_000 + 150_000  # at most one record and the directory beyond
+    assert members == [record.file for record in open_cohort(cohort).records]
+    bare = open_cohort(folder)
+    assert sorted(record.file for record in bare.records) == sorted(members)
+    for name in ("cohort.json", "subjects.csv"):
+        shutil.copy(cohort / name, folder)
+    assert open_cohort(folder).records == open_cohort(cohort).records
+
+
+def test_the_same_cohort_gives_the_same_chunks(cohort, packed, tmp_path):
+    first = content(packed(cohort, "zip"))
+    assert content(packed(shutil.copytree(cohort, tmp_path / "again"), "zip")) == first
+
+
+@pytest.mark.parametrize("form", ["zip", "hdf5", "bin"])
+def test_a_bare_folder_gets_its_tables(form, packed, tmp_path):
+    source = write_folder(tmp_path / "bare", bare_records(range(50001, 50006)))
+    guessed = open_cohort(source)
+    result = packed(source, form)
+    assert open_cohort(result).records == guessed.records
+    back = packed(result, "bin")
+    assert {name: content(back)[name] for name in content(source)} == content(source)
+
+
+@pytest.mark.parametrize("form", ["zip", "hdf5", "bin"])
+def test_records_in_subfolders_of_a_chunk(form, packed, tmp_path):
+    """As `zip -r` makes chunks: members lie in a folder; a packed cohort is flat."""
+    (tmp_path / "nested").mkdir()
+    with zipfile.ZipFile(tmp_path / "nested" / "compressed_0", "w") as archive:
+        archive.mkdir("swap")
+        for name, record in bare_records([1, 2, 3]).items():
+            archive.writestr(f"swap/{name}", record)
+    result = open_cohort(packed(tmp_path / "nested", form))
+    assert [record.file for record in result.records] == ["1.bin", "2.bin", "3.bin"]
+    assert result.entries[2].read() == small_record(0, 3)
+
+
+@pytest.mark.parametrize("form", ["zip", "hdf5", "bin"])
+def test_records_of_a_list_never_land_outside_the_new_folder(form, packed, tmp_path):
+    members = bare_records([1, 2])
+    write_folder(tmp_path / "data", members)
+    (tmp_path / "chosen.json").write_text(json.dumps([str(tmp_path / "data/1.bin"), "data/../data/2.bin"]))
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    folder = packed(tmp_path / "chosen.json", form)
+    assert all(path.parent == folder for path in tmp_path.rglob("*") if path.is_file() and path not in before)
+    result = open_cohort(folder)
+    assert {record.file: entry.read() for record, entry in zip(result.records, result.entries, strict=True)} == members
+
+
+def test_two_records_of_one_name_are_refused_not_overwritten(data_cli, tmp_path):
+    for site in ("a", "b"):
+        write_folder(tmp_path / site, {"1.bin": small_record(1, 1)})
+    (tmp_path / "chosen.json").write_text('["a/1.bin", "b/1.bin"]')
+    outcome = data_cli("pack", tmp_path / "chosen.json", tmp_path / "out", "--bin")
+    assert outcome.status == 2
+    assert re.search("two records named 1.bin; expected each name once", outcome.err)
+
+
+@pytest.mark.parametrize("form", ["zip", "hdf5", "bin"])
+def test_a_damaged_record_is_told_and_nothing_is_left(form, data_cli, tmp_path):
+    values = np.frombuffer(small_record(), "<f4").copy()
+    values[99] = np.nan
+    source = write_folder(tmp_path / "bare", bare_records([1, 2]) | {"3.bin": values.tobytes()})
+    outcome = data_cli("pack", source, tmp_path / "out", f"--{form}")
+    assert outcome.status == 2
+    assert "3.bin holds nan as volume value 69" in outcome.err
+    assert [path.name for path in tmp_path.iterdir()] == ["bare"]
+
+
+def test_a_folder_that_exists_is_left_alone(cohort, data_cli, tmp_path):
+    write_folder(tmp_path / "out", {"thesis.tex": b"mine"})
+    outcome = data_cli("pack", cohort, tmp_path / "out", "--zip")
+    assert outcome.status == 2
+    assert "out exists; remove it or name another folder" in outcome.err
+    assert content(tmp_path / "out") == {"thesis.tex": b"mine"}
+
+
+# One volume as NIfTI
+
+
+def test_an_exported_volume_has_its_true_affine(cohort, data_cli, tmp_path):
+    subject = open_cohort(cohort).records[4].subject
+    outcome = data_cli("export", cohort, subject, tmp_path / "out.nii.gz")
+    assert outcome.status == 0, outcome.err
+    image = nibabel.load(tmp_path / "out.nii.gz")
+    assert image.affine.tolist() == [[6, 0, 0, -90], [0, 6, 0, -126], [0, 0, 6, -72], [0, 0, 0, 1]]
+    assert (image.header["sform_code"], image.header["qform_code"]) == (4, 4)  # MNI
+    assert nibabel.aff2axcodes(image.affine) == ("R", "A", "S")
+    assert image.get_qform().tolist() == image.affine.tolist()
+    assert image.header.get_xyzt_units()[0] == "mm"
+    expected = np.fromfile(cohort / f"{subject}.bin", "<f4")[30:].reshape(31, 37, 31)
+    assert image.get_data_dtype() == np.float32
+    assert (np.asarray(image.dataobj) == expected).all()
+    assert list(tmp_path.iterdir()) == [tmp_path / "out.nii.gz"]
+
+
+def test_nilearn_reads_an_export_as_mni_space(full_cohort, data_cli, tmp_path):
+    """Warnings are errors here. Resampling onto the grid that it is on gives the same values."""
+    record = open_cohort(full_cohort).records[0]
+    assert data_cli("export", full_cohort, record.file, tmp_path / "out.nii").status == 0
+    image = nilearn_image.load_img(tmp_path / "out.nii")
+    assert image.shape == (91, 109, 91)
+    target = np.diag([2.0, 2.0, 2.0, 1.0])
+    target[:3, 3] = -90, -126, -72
+    again = nilearn_image.resample_img(image, target, image.shape, copy_header=True, force_resample=True)
+    np.testing.assert_allclose(again.get_fdata(), image.get_fdata(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "grid, index, millimetres",
+    [
+        (grids.REDUCED, (22, 30, 8), (42, 54, -24)),  # right, front, low
+        (grids.REDUCED, (3, 1, 29), (-72, -120, 102)),  # left, back, high
+        (grids.FULL, (66, 90, 24), (42, 54, -24)),
+        (grids.FULL, (9, 3, 87), (-72, -120, 102)),
+    ],
+)
+def test_left_is_left(grid, index, millimetres, data_cli, tmp_path):
+    """A volume with one bright voxel, at the place in mm that the grid of the design gives it."""
+    volume = np.zeros(grid.shape, "<f4")
+    volume[index] = 1
+    write_folder(tmp_path / "bare", {"7.bin": small_record()[:120] + volume.tobytes()})
+    assert data_cli("export", tmp_path / "bare", "7", tmp_path / "out.nii.gz").status == 0
+    image = nibabel.load(tmp_path / "out.nii.gz")
+    [bright] = np.argwhere(np.asarray(image.dataobj) == 1)
+    assert tuple(nibabel.affines.apply_affine(image.affine, bright)) == millimetres
+
+
+@pytest.mark.parametrize(
+    "name, target, words",
+    [
+        ("nobody", "out.nii", "has 0 records of nobody.*name one subject or file"),
+        ("9", "out.nii", r"has 2 records of 9: 9_a\.bin 9_b\.bin; name one subject or file"),
+        ("7", "out.img", r"out\.img is no NIfTI name; expected \.nii or \.nii\.gz"),
+        ("7", "missing/out.nii", "missing.*: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_exported(name, target, words, data_cli, tmp_path):
+    members = {"7.bin": small_record(), "9_a.bin": small_record(), "9_b.bin": small_record()}
+    source = write_folder(tmp_path / "bare", members)
+    outcome = data_cli("export", source, name, tmp_path / target)
+    assert outcome.status == 2
+    assert outcome.err.count("\n") == 1
+    assert re.search(words, outcome.err)
+
+
+def test_one_record_of_several_is_chosen_by_its_file(data_cli, tmp_path):
+    source = write_folder(tmp_path / "bare", {"9_a.bin": small_record(seed=1), "9_b.bin": small_record(seed=2)})
+    assert data_cli("export", source, "9_b.bin", tmp_path / "out.nii").status == 0
+    expected = np.frombuffer(small_record(seed=2), "<f4")[30:].reshape(31, 37, 31)
+    assert (np.asarray(nibabel.load(tmp_path / "out.nii").dataobj) == expected).all()
+
+
+def test_a_form_must_be_named_and_only_one(cohort, data_cli, tmp_path):
+    assert data_cli("pack", cohort, tmp_path / "out").status == 2
+    assert data_cli("pack", cohort, tmp_path / "out", "--zip", "--hdf5").status == 2
+    with pytest.raises(InputError, match="out does not exist"):
+        open_cohort(tmp_path / "out")
