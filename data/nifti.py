@@ -1,34 +1,52 @@
 """NIfTI maps in and out: any map in MNI space -> a full-size volume; a volume -> an image with its affine."""
 
+import math
 import zlib
 from pathlib import Path
 
 import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.orientations import OrientationError
 from nibabel.spatialimages import HeaderDataError
 
 from data import grids, records
 from data.errors import InputError
 
-MAX_VOXELS = 2**26  # four times a head at 1 mm
+MAX_VOXELS = 2**24  # a head at 1 mm
+MAX_INFLATION = 1032  # a byte of a deflated file gives no more
+MAX_ITEM_BYTES = 8  # float64
 MAX_OUTSIDE = 0.1  # of a brain; the bottom of the brain stem is cut off by some templates
+SAMPLED = 8  # one voxel in so many tells where a brain lies
+UNREADABLE = (ImageFileError, HeaderDataError, OrientationError, zlib.error)  # what nibabel raises for damaged files
+UNREADABLE += (OSError, EOFError, ValueError, KeyError, OverflowError, MemoryError)
 MNI152 = 4  # NIfTI's code for coordinates in MNI space
 
 
+def check_size(image: nibabel.Nifti1Image, path: Path) -> None:
+    """Raises InputError if the header promises more than the file can hold, before memory is set aside for it."""
+    promised = math.prod(image.shape) * image.get_data_dtype().itemsize
+    stored = Path(image.file_map["image"].filename).stat().st_size
+    if promised > stored * (MAX_INFLATION if path.suffix == ".gz" else 1):
+        raise InputError(f"{path} promises {promised:,} bytes of values in {stored:,}; was it cut off? Copy it again.")
+
+
+@np.errstate(all="ignore")  # what overflows becomes infinite, and is told
 def read_map(path: Path) -> nibabel.Nifti1Image:
     """A NIfTI map (x, y, z) float32, turned to the nearest RAS+ orientation; NaN becomes 0, as outside the brain.
 
     Raises InputError, naming the file, for what is no 3-D map with an affine.
     """
     try:
-        image = nibabel.load(path)
+        with LoggingOutputSuppressor():  # nibabel prints what it repairs in a header
+            image = nibabel.load(path)
         if len(image.shape) != 3 or min(image.shape) < 2:
             raise InputError(f"{path} has the shape {image.shape}; expected one 3-D map.")
-        if np.prod(image.shape, dtype=float) > MAX_VOXELS or image.get_data_dtype().kind not in "iuf":
-            raise InputError(
-                f"{path} claims {image.shape} voxels of {image.get_data_dtype()}; expected a map of numbers."
-            )
+        dtype = image.get_data_dtype()
+        if math.prod(image.shape) > MAX_VOXELS or dtype.kind not in "iuf" or dtype.itemsize > MAX_ITEM_BYTES:
+            raise InputError(f"{path} claims {image.shape} voxels of {dtype}; expected a map of numbers.")
+        check_size(image, path)
         if not (image.header["qform_code"] or image.header["sform_code"]) or np.allclose(image.affine, np.eye(4)):
             raise InputError(
                 f"{path} has no affine, only voxel indices; expected a map in MNI space. Write its affine."
@@ -37,18 +55,19 @@ def read_map(path: Path) -> nibabel.Nifti1Image:
             raise InputError(f"{path} has an affine that cannot be inverted; expected a map in MNI space.")
         image = nibabel.as_closest_canonical(image)
         values = np.asarray(image.dataobj, np.float32)
-    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, KeyError, zlib.error) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{path} is not a readable NIfTI map: {' '.join(str(error).split())}. Copy it again."
         ) from error
     if np.isinf(values).any():
         raise InputError(f"{path} holds infinite values; expected fALFF. Compute the map again.")
-    return nibabel.Nifti1Image(np.nan_to_num(values, copy=False, nan=0.0), image.affine)
+    values[np.isnan(values)] = 0
+    return nibabel.Nifti1Image(values, image.affine)
 
 
 def share_outside(brain: np.ndarray, affine: np.ndarray, grid: grids.Grid) -> float:
-    """The share of a brain's voxels, (x, y, z) bool under `affine`, whose centre lies outside the grid."""
-    voxels = np.argwhere(brain)
+    """The share of a brain's voxels, (x, y, z) bool under `affine`, whose centre lies outside the grid, by a sample."""
+    voxels = np.argwhere(brain)[::SAMPLED]
     to_grid = np.linalg.inv(np.array(grid.affine)) @ affine
     at = voxels @ to_grid[:3, :3].T + to_grid[:3, 3]
     return float(1 - ((at > -0.5) & (at < np.array(grid.shape) - 0.5)).all(1).mean())

@@ -46,10 +46,12 @@ def check_label(label: float, name: str) -> None:
         )
 
 
-def pack(label: float, phenotype: np.ndarray, volume: np.ndarray) -> bytes:
-    """One record from a label, phenotype (29,) and volume (x, y, z)."""
-    header = np.concatenate([[label], phenotype]).astype(DTYPE)
-    return header.tobytes() + np.ascontiguousarray(volume, DTYPE).tobytes()
+def pack(label: float, phenotype: np.ndarray, volume: np.ndarray) -> memoryview:
+    """One record's bytes from a label, phenotype (29,) and volume (x, y, z)."""
+    values = np.empty(HEADER_SIZE + volume.size, DTYPE)
+    values[0], values[1:HEADER_SIZE] = label, phenotype
+    values[HEADER_SIZE:].reshape(volume.shape)[...] = volume
+    return memoryview(values).cast("B")
 
 
 def header_label(record: bytes, name: str) -> float:
@@ -96,9 +98,12 @@ def unpack(record: bytes, grid: Grid, name: str) -> tuple[float, np.ndarray, np.
 
 def normalise(volume: np.ndarray) -> np.ndarray:
     """z-scores over the whole volume, background included, (x, y, z) float32. A constant volume becomes zero."""
-    volume = np.asarray(volume, np.float64)
-    spread = volume.std()
-    return ((volume - volume.mean()) / (spread if spread > 0 else 1.0)).astype(np.float32)
+    volume = np.asarray(volume, np.float32)
+    centred = volume - volume.mean()
+    flat = centred.ravel(order="K")
+    spread = math.sqrt(np.dot(flat, flat) / flat.size)
+    centred /= spread if spread > 0 else 1.0
+    return centred
 
 
 def block_mean(volume: np.ndarray) -> np.ndarray:

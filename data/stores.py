@@ -92,7 +92,7 @@ def zip_entries(path: Path) -> dict[str, ZipEntry]:
     entries = {}
     for info in archive.infolist():
         name = info.filename
-        if info.is_dir():
+        if name.endswith("/"):
             continue
         check_name(path, name)
         if info.flag_bits & ENCRYPTED:

@@ -240,7 +240,7 @@ def test_left_is_left(grid, index, millimetres, data_cli, tmp_path):
     """A volume with one bright voxel, at the place in mm that the grid of the design gives it."""
     volume = np.zeros(grid.shape, "<f4")
     volume[index] = 1
-    write_folder(tmp_path / "bare", {"7.bin": small_record()[:120] + volume.tobytes()})
+    write_folder(tmp_path / "bare", {"7.bin": bytes(small_record())[:120] + volume.tobytes()})
     assert data_cli("export", tmp_path / "bare", "7", tmp_path / "out.nii.gz").status == 0
     image = nibabel.load(tmp_path / "out.nii.gz")
     [bright] = np.argwhere(np.asarray(image.dataobj) == 1)

@@ -1,0 +1,770 @@
+"""Hostile and damaged files end in a record or in a one-line error: known tricks one by one, then seeded mutations."""
+
+import gzip
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tracemalloc
+import warnings
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import nibabel
+import numpy as np
+import pytest
+from conftest import ROOT, bare_records, brain_map, small_record
+from test_leaks import COARSE
+
+from data import grids, pack, records
+from data.cohort import Cohort, open_cohort, write_tables
+from data.errors import InputError
+from data.nifti import load_map, read_map
+from data.sources import Columns, read_source, read_table
+
+MAX_BYTES = 2 * 2**30  # what one input may allocate
+FEW_BYTES = 30 * 2**20
+
+
+@contextmanager
+def few_bytes():
+    """Fails if the block allocates more than 30 MB at once."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < FEW_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def refused(call: Callable, words: str) -> None:
+    """The call must end in one InputError of one line that says `words`, at no cost in memory."""
+    with few_bytes(), pytest.raises(InputError, match=words) as caught:
+        call()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def read_all(path: Path) -> Cohort:
+    """Opens a cohort and reads every record, as a check or an epoch does."""
+    opened = open_cohort(path)
+    for index in range(len(opened.records)):
+        opened.read(index)
+    return opened
+
+
+# Zip chunks
+
+
+def write_zip(folder: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(folder / "compressed_0", "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return folder
+
+
+def edit_directory(folder: Path, offset: int, layout: str, value: int) -> None:
+    """Changes one field of the first entry in a chunk's central directory."""
+    path = folder / "compressed_0"
+    content = bytearray(path.read_bytes())
+    struct.pack_into(layout, content, content.index(b"PK\x01\x02") + offset, value)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("../50002.bin", "points outside its chunk"),
+        ("a/../../50002.bin", "points outside its chunk"),
+        ("..\\50002.bin", "points outside its chunk"),
+        ("/etc/50002.bin", "points outside its chunk"),
+        ("\\\\server\\50002.bin", "points outside its chunk"),
+        ("50002\n.bin", r"names a record '50002\\n\.bin'; expected plain file names"),
+        ("50002.exe", "is not a record"),
+    ],
+)
+def test_zip_names_that_are_not_plain(name, words, tmp_path):
+    folder = write_zip(tmp_path / "zip", {"50001.bin": small_record(), name: small_record()})
+    refused(lambda: open_cohort(folder), words)
+
+
+def test_an_encrypted_zip_entry(tmp_path):
+    folder = write_zip(tmp_path / "zip", {"50001.bin": small_record()})
+    edit_directory(folder, 8, "<H", 1)
+    refused(lambda: open_cohort(folder), r"compressed_0:50001\.bin is encrypted; expected plain records")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_compression_that_may_ask_for_any_memory(method, tmp_path):
+    folder = write_zip(tmp_path / "zip", {"50001.bin": small_record()}, method)
+    refused(lambda: open_cohort(folder), rf"compressed by method {method}; expected stored or deflated")
+
+
+def test_an_honest_bomb_says_its_size_and_is_not_inflated(tmp_path):
+    """200 MB of zeros in 200 kB."""
+    folder = write_zip(tmp_path / "zip", {"50001.bin": bytes(200 * 10**6)})
+    refused(lambda: open_cohort(folder), "holds 200,000,000 bytes, .* more than a 91x109x91 record")
+
+
+@pytest.mark.parametrize("size", [42 * 10**8, 2**32 - 1])
+def test_a_declared_size_alone_costs_nothing(size, tmp_path):
+    folder = write_zip(tmp_path / "zip", {"50001.bin": small_record()})
+    edit_directory(folder, 24, "<I", size)
+    refused(lambda: open_cohort(folder), "holds|is not a readable zip chunk")
+
+
+def test_a_bomb_that_lies_about_its_size_is_cut_off_at_one_record(tmp_path):
+    folder = write_zip(tmp_path / "zip", {"50001.bin": np.float32(1).tobytes() + bytes(200 * 10**6)})
+    edit_directory(folder, 24, "<I", records.record_bytes(grids.REDUCED))
+    refused(lambda: read_all(folder), r"50001\.bin cannot be read: Bad CRC-32|holds")
+
+
+def test_an_entry_that_holds_less_than_it_says(tmp_path):
+    folder = write_zip(tmp_path / "zip", {"50001.bin": small_record()[:1000]})
+    edit_directory(folder, 24, "<I", records.record_bytes(grids.REDUCED))
+    refused(lambda: read_all(folder), r"compressed_0:50001\.bin")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_zip(share, tmp_path):
+    folder = write_zip(tmp_path / "zip", bare_records([1, 2]))
+    path = folder / "compressed_0"
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    refused(lambda: open_cohort(folder), "compressed_0 is not a readable zip chunk")
+
+
+# HDF5
+
+
+def compressible(subject: int) -> bytes:
+    """A record that is mostly background, so that its files are mostly structure."""
+    volume = np.full(grids.REDUCED.shape, -0.4, "<f4")
+    volume[5:9, 5:9, 5:9] = np.random.default_rng(subject).normal(size=(4, 4, 4))
+    return bytes(records.pack(subject % 2, np.arange(29), volume))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    """Four compressible records with their tables."""
+    folder = tmp_path_factory.mktemp("small") / "cohort"
+    write_small(folder)
+    return folder
+
+
+def write_small(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for subject in (1, 2, 3, 5):
+        (folder / f"{subject}.bin").write_bytes(compressible(subject))
+    bare = open_cohort(folder)
+    write_tables(folder, bare.records, {"grid": [31, 37, 31], "phenotype": ["age"], "provenance": {"seed": 0}})
+
+
+@pytest.fixture
+def store(small, tmp_path):
+    """`store(change)` packs the cohort as HDF5, applies `change(open file)` and gives the path."""
+
+    def write(change: Callable) -> Path:
+        pack.pack(open_cohort(small), tmp_path / "h5", "hdf5")
+        with h5py.File(tmp_path / "h5" / "cohort.h5", "r+") as file:
+            change(file)
+        return tmp_path / "h5"
+
+    return write
+
+
+def replaced(name: str, **options) -> Callable:
+    """A change that puts another dataset under a name."""
+
+    def change(file):
+        del file[name]
+        file.create_dataset(name, **options)
+
+    return change
+
+
+def linked(name: str, link) -> Callable:
+    def change(file):
+        file.move(name, "elsewhere") if name in file else None
+        file[name] = link
+
+    return change
+
+
+def as_group(file) -> None:
+    del file["label"]
+    file.create_group("label")
+
+
+DATASETS = ("volume", "phenotype", "label", "file", "subject", "site", "split")
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_an_hdf5_file_without_a_dataset(name, store):
+    refused(lambda: open_cohort(store(lambda file: file.pop(name))), f"has no dataset {name}; expected volume")
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_an_hdf5_dataset_of_another_type(name, store):
+    values = np.arange(4) if name in DATASETS[3:] else np.full(4, b"text")
+    refused(lambda: open_cohort(store(replaced(name, data=values))), rf"cohort\.h5: {name} is .* expected .* rank")
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (replaced("volume", shape=(4, 31, 31, 37), dtype="<f4"), r"has volumes of \(31, 31, 37\)"),
+        (replaced("volume", shape=(4, 1, 31 * 37 * 31, 1), dtype="<f4"), r"has volumes of \(1, 35557, 1\)"),
+        (replaced("volume", shape=(4, 31, 37), dtype="<f4"), "volume is float32 .* of rank 4"),
+        (replaced("volume", shape=(3, 31, 37, 31), dtype="<f4"), "volume has 3 rows, label 4"),
+        (replaced("volume", shape=(4, 31, 37, 31), dtype=">f4"), "volume is >f4"),
+        (replaced("volume", shape=(4, 31, 37, 31), dtype="<f8"), "volume is float64"),
+        (replaced("phenotype", shape=(4, 28), dtype="<f4"), "28 phenotype values"),
+        (replaced("label", shape=(), dtype="<f4"), "label is float32 .* of rank 1"),
+        (replaced("label", data=np.array([1, 0, 1, 2], "<f4")), "row 3 has the label 2; expected 1"),
+        (replaced("label", data=np.array([1, 0, 1, np.nan], "<f4")), "row 3 has the label nan; expected 1"),
+        (replaced("split", data=np.array([b"train", b"test", b"dev", b"train"])), "row 2 has the split 'dev'"),
+        (replaced("split", data=np.array([b"\xff"] * 4)), "is not a readable cohort in HDF5"),
+        (replaced("subject", shape=(4,), dtype=h5py.vlen_dtype("i4")), "subject is object .*text"),
+        (replaced("file", data=np.array([b"1.bin"] * 4)), "names a file twice"),
+        (replaced("file", data=np.array([b"1.bin", b"2.bin", b"3.bin", b"../5.bin"])), "points outside"),
+        (replaced("file", data=np.array([b"1.bin", b"2.bin", b"3.bin", b"/etc/5.bin"])), "points outside"),
+        (replaced("file", data=np.array([b"1.bin", b"2.bin", b"3.bin", b"cohort.json"])), "is not a record"),
+        (replaced("site", data=np.array([b"a\nb"] * 4)), r"holds the text 'a\\nb'; expected one printable line"),
+        (replaced("metadata", data=np.frombuffer(b"[1]", np.uint8)), "not a readable cohort in HDF5"),
+        (replaced("metadata", data=np.frombuffer(b"{", np.uint8)), "not a readable cohort in HDF5"),
+        (replaced("metadata", data=np.frombuffer(b'{"grid": 3}', np.uint8)), "has damaged metadata"),
+        (replaced("metadata", data=np.frombuffer(b"[" * 100_000, np.uint8)), "not a readable cohort in HDF5"),
+        (replaced("metadata", data=np.arange(3.0)), "metadata is float64"),
+        (as_group, "has no dataset label"),
+        (linked("label", h5py.SoftLink("/elsewhere")), "has no dataset label"),
+        (linked("label", h5py.ExternalLink("/etc/passwd", "/label")), "has no dataset label"),
+        (linked("metadata", h5py.ExternalLink("other.h5", "/x")), "has no dataset metadata"),
+        (replaced("label", shape=(4,), dtype="<f4", external=[("/etc/passwd", 0, 16)]), "label is .*kept in the file"),
+    ],
+)
+def test_hdf5_datasets_that_are_not_what_pack_writes(change, words, store):
+    refused(lambda: open_cohort(store(change)), words)
+
+
+def test_a_virtual_dataset_reads_no_other_file(small, store):
+    def change(file):
+        del file["volume"]
+        layout = h5py.VirtualLayout((4, 31, 37, 31), "<f4")
+        layout[:] = h5py.VirtualSource("/somewhere/else.h5", "volume", (4, 31, 37, 31))
+        file.create_virtual_dataset("volume", layout)
+
+    refused(lambda: open_cohort(store(change)), "volume is .*kept in the file")
+
+
+@pytest.mark.parametrize(
+    "name, shape, chunks, words",
+    [
+        ("volume", (4, 31, 37, 31), (4, 31, 37, 31), "volume has chunks of 568,912 bytes; expected one record each"),
+        ("volume", (2**20, 31, 37, 31), (1, 31, 37, 31), "volume has 1,048,576 rows, label 4"),
+        ("volume", (2**20, 31, 37, 31), (2**12, 31, 37, 31), "volume has chunks of 582,565,888 bytes"),
+        ("phenotype", (4, 2**26), (1, 2**26), "phenotype holds 1,073,741,824 bytes"),
+        ("label", (2**40,), (2**20,), "label holds 4,398,046,511,104 bytes"),
+        ("metadata", (2**33,), (2**20,), "metadata holds 8,589,934,592 bytes"),
+    ],
+)
+def test_hdf5_sizes_that_no_file_holds(name, shape, chunks, words, store):
+    """Chunks that were never written cost the file nothing; they must cost the reader nothing."""
+    options = {"compression": "gzip"} if name == "volume" else {}
+    dtype = "u1" if name == "metadata" else "<f4"
+    refused(lambda: open_cohort(store(replaced(name, shape=shape, chunks=chunks, dtype=dtype, **options))), words)
+
+
+def test_text_of_any_length_is_not_read(store):
+    change = replaced("site", shape=(4,), dtype="S1000000000", chunks=(1,))
+    refused(lambda: open_cohort(store(change)), "site holds 4,000,000,000 bytes")
+
+
+@pytest.mark.parametrize("name", ["phenotype", "label", "subject"])
+def test_only_volumes_may_be_compressed(name, store):
+    """Small datasets are read whole, and HDF5 inflates a chunk without a bound."""
+
+    def change(file):
+        values = file[name][:]
+        replaced(name, data=values, chunks=values.shape, compression="gzip")(file)
+
+    refused(lambda: open_cohort(store(change)), rf"{name} has the filters \[1\]; expected gzip of volume only")
+
+
+def test_a_bomb_in_an_hdf5_chunk(store):
+    """200 MB of zeros as the deflated chunk of one record."""
+    bomb = zlib.compress(bytes(200 * 10**6))
+    folder = store(lambda file: file["volume"].id.write_direct_chunk((1, 0, 0, 0), bomb))
+    assert open_cohort(folder).read(0)[0] == 1.0
+    refused(lambda: open_cohort(folder).read(1), "row 1 cannot be read: the chunk of row 1")
+
+
+@pytest.mark.parametrize(
+    "chunk, words",
+    [
+        (zlib.compress(bytes(1000)), "does not inflate to 142,228 bytes"),
+        (zlib.compress(bytes(142_228))[:-3], "does not inflate to 142,228 bytes"),
+        (b"no deflate stream", "cannot be read: Error -3"),
+    ],
+)
+def test_a_damaged_hdf5_chunk_is_named_when_it_is_read(chunk, words, store):
+    folder = store(lambda file: file["volume"].id.write_direct_chunk((1, 0, 0, 0), chunk))
+    refused(lambda: open_cohort(folder).read(1), f"row 1.*{words}")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_truncated_hdf5_file(share, store):
+    path = store(lambda file: None) / "cohort.h5"
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    refused(lambda: open_cohort(path), r"cohort\.h5 is not a readable cohort in HDF5")
+
+
+# JSON lists
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ('["gone.bin"]', r"names 'gone\.bin', which is no file \(1 such names\)"),
+        ('["."]', r"names '\.', which is no file"),
+        ('["pipe"]', "names 'pipe', which is no file"),
+        (r'["a\u0000.bin"]', r"names 'a\\x00\.bin', which is no file"),
+        (r'["a\nb.bin"]', r"names 'a\\nb\.bin', which is no file"),
+        (json.dumps(["x" * 5000]), "which is no file"),
+        ("[" * 100_000, "is not JSON"),
+        ("[" + "1" * 5000 + "]", "is not JSON"),
+    ],
+)
+def test_hostile_json_lists(content, words, tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
+    (tmp_path / "list.json").write_text(content)
+    refused(lambda: open_cohort(tmp_path / "list.json"), words)
+
+
+# The two tables of a cohort
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("cohort.json", "[" * 100_000, r"cohort\.json is damaged"),
+        ("cohort.json", '{"grid": ' + "1" * 5000 + "}", r"cohort\.json is damaged"),
+        ("subjects.csv", "file,subject,site,label,split\n" + "x" * 200_000 + ",1,NYU,1,train\n", r"subjects\.csv"),
+        (
+            "subjects.csv",
+            'file,subject,site,label,split\n"a\nb.bin",1,NYU,1,train\n',
+            r"lacks a b\.bin, which subjects",
+        ),
+        ("subjects.csv", "label,split,file,subject,site\n1,train\n0,train,1.bin,1,NYU\n", r"subjects\.csv"),
+    ],
+)
+def test_hostile_tables(name, content, words, small, tmp_path):
+    folder = shutil.copytree(small, tmp_path / "copy")
+    (folder / name).write_text(content)
+    refused(lambda: open_cohort(folder), words)
+
+
+# NIfTI
+
+
+def nifti_bytes(change: Callable = lambda header: None, shape: tuple[int, ...] = (8, 9, 8)) -> bytes:
+    """A tiny NIfTI file in memory after `change(header as a structured array)`."""
+    image = nibabel.Nifti1Image(brain_map(shape, 0), COARSE)
+    image.header["sform_code"] = 4
+    content = image.to_bytes()
+    header = np.frombuffer(content[:348], image.header.template_dtype).copy()
+    change(header[0])
+    return header.tobytes() + content[348:]
+
+
+def set_field(name: str, value) -> Callable:
+    def change(header):
+        header[name] = value
+
+    return change
+
+
+def huge(shape: tuple[int, ...], dtype: int = 16, bits: int = 32) -> Callable:
+    """A header that promises `shape` numbers of a NIfTI type."""
+
+    def change(header):
+        header["dim"] = [len(shape), *shape, *[1] * (7 - len(shape))]
+        header["datatype"], header["bitpix"] = dtype, bits
+
+    return change
+
+
+def no_affine(header) -> None:
+    header["sform_code"] = header["qform_code"] = 0
+
+
+def write_map(folder: Path, content: bytes, suffix: str) -> Path:
+    path = folder / f"map{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
+    return path
+
+
+def infinite_affine(header) -> None:
+    header["srow_x"] = [np.inf, 0, 0, 0]
+
+
+def flat_affine(header) -> None:
+    header["srow_x"] = header["srow_y"]
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (huge((250, 250, 250)), r"promises 62,500,000 bytes of values"),
+        (huge((400, 400, 400)), r"claims \(400, 400, 400\) voxels of float32"),
+        (huge((32767, 32767, 32767)), r"claims \(32767, 32767, 32767\) voxels"),
+        (huge((32767, 32767, 2), 64, 64), "claims"),
+        (huge((9, 9, 9), 1536, 128), "claims .* voxels of float128|not a readable NIfTI map"),
+        (huge((8, 9, 8), 32, 64), r"claims .* voxels of complex64"),
+        (huge((4, 3, 8), 128, 24), "claims .* voxels of"),
+        (huge((8, 9, 4, 2)), r"has the shape \(8, 9, 4, 2\); expected one 3-D map"),
+        (huge((8, 72)), r"has the shape \(8, 72\); expected one 3-D map"),
+        (huge((576, 1, 1)), r"has the shape \(576, 1, 1\)"),
+        (huge((-8, 9, 8)), "not a readable NIfTI map|has the shape"),
+        (no_affine, "has no affine, only voxel indices; expected a map in MNI space"),
+        (infinite_affine, "has an affine that cannot be inverted"),
+        (set_field("srow_z", [0, 0, np.nan, 0]), "has an affine that cannot be inverted"),
+        (flat_affine, "has an affine that cannot be inverted"),
+        (set_field("vox_offset", 2e9), "not a readable NIfTI map|promises"),
+        (set_field("vox_offset", np.nan), "not a readable NIfTI map"),
+        (set_field("magic", b"xyz"), "not a readable NIfTI map"),
+        (set_field("datatype", 4242), "not a readable NIfTI map"),
+    ],
+)
+def test_nifti_headers_that_cannot_be_believed(change, words, suffix, tmp_path):
+    path = write_map(tmp_path, nifti_bytes(change), suffix)
+    refused(lambda: load_map(path), rf"map\{suffix}.*{words}")
+
+
+def test_a_repaired_header_is_no_further_line_on_stderr(tmp_path, capfd):
+    path = write_map(tmp_path, nifti_bytes(set_field("qform_code", 127)), ".nii")
+    assert load_map(path).std() > 0
+    refused(lambda: load_map(write_map(tmp_path, nifti_bytes(set_field("datatype", 4242)), ".nii")), "not a readable")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_untouched_map_is_read(tmp_path):
+    """Otherwise the errors above would prove nothing."""
+    for suffix in (".nii", ".nii.gz"):
+        assert load_map(write_map(tmp_path, nifti_bytes(), suffix)).std() > 0
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.7, 0.9])
+def test_a_truncated_map(share, suffix, tmp_path):
+    path = write_map(tmp_path, nifti_bytes(), suffix)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    refused(lambda: load_map(path), "not a readable NIfTI map|promises")
+
+
+def test_an_extension_longer_than_its_file(tmp_path):
+    content = nifti_bytes(set_field("vox_offset", 2**30))
+    path = write_map(tmp_path, content[:348] + b"\1\0\0\0" + struct.pack("<ii", 2**30, 6) + content[360:], ".nii")
+    with pytest.raises(InputError, match=r"not a readable NIfTI map|promises"):
+        load_map(path)
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300])
+def test_values_too_large_for_float32_are_infinite_not_a_warning(value, tmp_path):
+    values = brain_map((8, 9, 8), 0).astype(float)
+    values[4, 4, 4] = value
+    nibabel.save(nibabel.Nifti1Image(values, COARSE), tmp_path / "map.nii")
+    refused(lambda: load_map(tmp_path / "map.nii"), "holds infinite values")
+
+
+def test_a_map_of_two_values_is_read_without_a_warning(tmp_path):
+    """nilearn warns of binary images; a mask is a strange map, but no accident."""
+    values = (brain_map((8, 9, 8), 0) > 0.5).astype(np.float32) + (brain_map((8, 9, 8), 0) > 0)
+    nibabel.save(nibabel.Nifti1Image(values, COARSE), tmp_path / "map.nii")
+    assert load_map(tmp_path / "map.nii").std() > 0
+    nibabel.save(nibabel.Nifti1Image(np.minimum(values, 1), COARSE), tmp_path / "mask.nii")
+    refused(lambda: load_map(tmp_path / "mask.nii"), "is empty or constant")
+
+
+def test_an_empty_brain(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((8, 9, 8), np.float32), COARSE), tmp_path / "map.nii")
+    refused(lambda: load_map(tmp_path / "map.nii"), r"map\.nii is empty or constant")
+
+
+# Tables
+
+
+def table_text() -> str:
+    lines = ["ID,DX,SITE_ID,age,hand", "1,1,NYU,12.5,R", "2,2,NYU,-9999,L", '3,1,"a, b",`,', "4,2,USM,30,R"]
+    return "\r\n".join(lines) + "\r\n"
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", "not a readable table: No columns"),
+        (b"\n\n", "not a readable table: No columns"),
+        (b"ID,DX\n1,1,2,3\n", "not a readable table: .*Expected 2 fields in line 2, saw 4. Expected comma"),
+        (b'ID,DX\n"1,1\n', "not a readable table"),
+        (b"ID,DX\nM\xfcnchen,1\n", "not a readable table: 'utf-8' codec"),
+        (table_text().encode("utf-16"), "not a readable table"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "not a readable table"),
+        (b"ID,ID\n1,1\n", "has the column ID twice"),
+        (b'"I\nD","I\nD"\n1,1\n', "has the column I D twice"),
+    ],
+)
+def test_an_unreadable_table(content, words, tmp_path):
+    (tmp_path / "table.csv").write_bytes(content)
+    refused(lambda: read_table(tmp_path / "table.csv"), words)
+
+
+def test_a_table_that_is_a_folder_or_absent(tmp_path):
+    refused(lambda: read_table(tmp_path), "not a readable table")
+    refused(lambda: read_table(tmp_path / "none.csv"), r"none\.csv is not a readable table")
+
+
+# Mutations. This file runs itself in a process of its own, so that a crash of a C library is a failure, not the end.
+
+TEXTS = ["", '"', "\n", "\r", "\0", "\t", "\ufeff", "\u2028", ",", ",,", "[", "{}", "null", "nan", "1e999", "-9999"]
+TEXTS += ["../", "/etc/passwd", "9" * 5000, "x" * 200_000, "[" * 3000, "\\u0000", "\\ud800", "é".encode("latin-1")]
+EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1]
+
+
+def place(content: bytes, rng: random.Random) -> int:
+    """Half of the time within the first or last 400 bytes, where formats keep their structure."""
+    size = len(content)
+    if rng.random() < 0.5:
+        return rng.randrange(size)
+    at = rng.randrange(min(400, size))
+    return at if rng.random() < 0.6 else size - 1 - at
+
+
+def flip(content: bytes, rng: random.Random) -> bytes:
+    result = bytearray(content)
+    for _ in range(rng.choice([1, 1, 2, 8])):
+        result[place(content, rng)] ^= 1 << rng.randrange(8)
+    return bytes(result)
+
+
+def truncate(content: bytes, rng: random.Random) -> bytes:
+    return content[: place(content, rng)]
+
+
+def insert(content: bytes, rng: random.Random) -> bytes:
+    at = place(content, rng)
+    return content[:at] + rng.randbytes(rng.choice([1, 4, 64])) + content[at:]
+
+
+def duplicate(content: bytes, rng: random.Random) -> bytes:
+    start = place(content, rng)
+    span = content[start : start + rng.choice([1, 8, 100, 4000])]
+    at = place(content, rng)
+    return content[:at] + span + content[at:]
+
+
+def remove(content: bytes, rng: random.Random) -> bytes:
+    at = place(content, rng)
+    return content[:at] + content[at + rng.choice([1, 2, 16, 300]) :]
+
+
+def set_number(content: bytes, rng: random.Random) -> bytes:
+    """An integer field of 1, 2, 4 or 8 bytes with an extreme value."""
+    width = rng.choice([1, 2, 4, 8])
+    at = place(content, rng) // width * width
+    value = (rng.choice(EXTREMES) & (2 ** (8 * width) - 1)).to_bytes(width, "little")
+    return content[:at] + value + content[at + width :]
+
+
+def set_float(content: bytes, rng: random.Random) -> bytes:
+    at = place(content, rng) // 4 * 4
+    return content[:at] + struct.pack("<f", rng.choice([np.nan, np.inf, 1e38, -1, 0.5, 2, 1e-40])) + content[at + 4 :]
+
+
+def set_text(content: bytes, rng: random.Random) -> bytes:
+    text = rng.choice(TEXTS)
+    at, end = sorted((place(content, rng), place(content, rng)))
+    end = min(end, at + rng.choice([0, 1, 10]))
+    return content[:at] + (text if isinstance(text, bytes) else text.encode()) + content[end:]
+
+
+BINARY = (flip, truncate, insert, duplicate, remove, set_number, set_number, set_float)
+TEXT = (flip, truncate, insert, duplicate, remove, set_text, set_text)
+
+
+def mutate(content: bytes, how: tuple[Callable, ...], rng: random.Random) -> bytes:
+    """One mutation, sometimes two or three; never the content itself, never empty before the last."""
+    result = content
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        result = rng.choice(how)(result, rng) if result else result
+    return result if result != content else flip(content, rng)
+
+
+def cohort_case(name: str, form: str, how: tuple, inner: Callable = lambda content: content) -> Callable:
+    """A trial of a cohort in which the file `name` is mutated."""
+
+    def prepare(folder: Path) -> Callable[[random.Random, Path], None]:
+        base = folder / "base"
+        write_small(folder / "bin")
+        if form == "bare":
+            base.mkdir()
+            shutil.copy(folder / "bin" / name, base)
+        else:
+            pack.pack(open_cohort(folder / "bin"), base, form)
+        content = (base / name).read_bytes()
+
+        def trial(rng: random.Random, place: Path) -> None:
+            shutil.copytree(base, place)
+            (place / name).unlink()  # a new file, since HDF5 knows files by their inode
+            (place / name).write_bytes(mutate(content, how, rng))
+            read_all(place)
+
+        return trial
+
+    return prepare
+
+
+def list_case(folder: Path) -> Callable[[random.Random, Path], None]:
+    write_small(folder / "bin")
+    content = json.dumps([f"../bin/{subject}.bin" for subject in (1, 2, 3, 5)]).encode()
+
+    def trial(rng: random.Random, place: Path) -> None:
+        place.mkdir()
+        (place / "list.json").write_bytes(mutate(content, TEXT, rng))
+        read_all(place / "list.json")
+
+    return trial
+
+
+def nifti_case(suffix: str) -> Callable:
+    """Maps: of the compressed ones, every other is mutated before compression."""
+
+    def prepare(folder: Path) -> Callable[[random.Random, Path], None]:
+        folder.mkdir()
+        content = nifti_bytes()
+
+        def trial(rng: random.Random, place: Path) -> None:
+            place.mkdir()
+            path = place / f"map{suffix}"
+            if suffix == ".nii":
+                path.write_bytes(mutate(content, BINARY, rng))
+            elif rng.random() < 0.5:
+                path.write_bytes(gzip.compress(mutate(content, BINARY, rng), 1))
+            else:
+                path.write_bytes(mutate(gzip.compress(content, 1, mtime=0), BINARY, rng))
+            load_map(path) if rng.random() < 0.3 else read_map(path)  # resampling takes most of the time
+
+        return trial
+
+    return prepare
+
+
+def table_case(folder: Path) -> Callable[[random.Random, Path], None]:
+    (folder / "maps").mkdir(parents=True)
+    for subject in range(1, 5):
+        (folder / "maps" / f"fALFFMap_{subject}.nii").write_bytes(b"")
+    content = table_text().encode("utf-8-sig")
+
+    def trial(rng: random.Random, place: Path) -> None:
+        place.mkdir()
+        (place / "table.csv").write_bytes(mutate(content, TEXT, rng))
+        source = read_source(folder / "maps", Columns(place / "table.csv", label="DX", positive="1"))
+        assert len(source.subjects) == len(source.rows) <= 4
+
+    return trial
+
+
+CASES = {
+    "record": (100, cohort_case("1.bin", "bare", BINARY)),
+    "zip chunk": (300, cohort_case("compressed_0", "zip", BINARY)),
+    "cohort.h5": (400, cohort_case("cohort.h5", "hdf5", BINARY)),
+    "subjects.csv": (200, cohort_case("subjects.csv", "bin", TEXT)),
+    "cohort.json": (150, cohort_case("cohort.json", "bin", TEXT)),
+    "JSON list": (150, list_case),
+    ".nii": (200, nifti_case(".nii")),
+    ".nii.gz": (200, nifti_case(".nii.gz")),
+    "phenotype table": (250, table_case),
+}
+SECONDS = 10  # that one input may take
+
+
+def outcome_of(trial: Callable, rng: random.Random, place: Path) -> str:
+    """`record`, `error`, or what went wrong."""
+    signal.alarm(SECONDS)
+    try:
+        trial(rng, place)
+    except InputError as error:
+        text = str(error)
+        return "error" if text and len(text.splitlines()) == 1 else f"an error of several lines: {text!r}"
+    except BaseException as error:
+        return f"{type(error).__name__}: {error!s:.300}"
+    finally:
+        signal.alarm(0)
+    return "record"
+
+
+def limit_memory() -> None:
+    """Lets this process allocate 2 GB more than it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + MAX_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def run_mutations(folder: Path, seed: int, factor: float) -> dict[str, Counter]:
+    """Outcomes by kind of file; a kind's inputs depend on the seed only, and a bad one is left in `folder`."""
+    found = {}
+    for kind, (count, prepare) in CASES.items():
+        home = folder / kind.replace(" ", "_")
+        trial, found[kind] = prepare(home), Counter()
+        for number in range(int(count * factor)):
+            place = home / str(number)
+            outcome = outcome_of(trial, random.Random(f"{seed} {kind} {number}"), place)
+            found[kind][outcome] += 1
+            if outcome in ("record", "error"):
+                shutil.rmtree(place)
+            else:
+                print(f"BAD {place}: {outcome}", flush=True)
+    return found
+
+
+def main() -> int:
+    folder, seed, factor = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    warnings.simplefilter("error")
+    limit_memory()
+    found = run_mutations(folder, seed, factor)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    for kind, outcomes in found.items():
+        print(f"{kind}: {outcomes['record']} records, {outcomes['error']} errors")
+    total = sum(outcomes.total() for outcomes in found.values())
+    bad = total - sum(outcomes["record"] + outcomes["error"] for outcomes in found.values())
+    print(f"{total} mutated inputs, {bad} accidents, peak {peak / 2**30:.2f} GB")
+    return 1 if bad or peak > MAX_BYTES else 0
+
+
+def test_a_thousand_mutated_inputs_end_in_a_record_or_one_line(tmp_path, capsys):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
+    command = [sys.executable, __file__, str(tmp_path), "0", "1"]
+    finished = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert finished.returncode == 0, finished.stdout[-5000:] + finished.stderr[-3000:]
+    last = finished.stdout.splitlines()[-1]
+    with capsys.disabled():
+        print(f"\n{last}")
+    assert int(last.split()[0]) >= 1000
+    for kind, (count, _) in CASES.items():
+        line = re.search(rf"^{re.escape(kind)}: (\d+) records, (\d+) errors$", finished.stdout, re.MULTILINE)
+        assert int(line[1]) + int(line[2]) == count
+        assert int(line[2]) > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
