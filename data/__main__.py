@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from data.errors import InputError
+from data.front import Parser, guarded, positive, seed
 
 SHOWN = 10  # subjects named on the terminal; cohort.json names them all
 
@@ -83,20 +83,8 @@ def export(args: argparse.Namespace) -> int:
     return 0
 
 
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a whole number above 0")
-    return int(text)
-
-
-def seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a whole number from 0 to 4294967295")
-    return int(text)
-
-
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python -m data", description=__doc__)
+    top = Parser(prog="python -m data", description=__doc__)
     verbs = top.add_subparsers(required=True, metavar="VERB")
     verb = verbs.add_parser("convert", help="NIfTI maps and a table -> a cohort")
     verb.set_defaults(run=convert)
@@ -143,17 +131,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
-    try:
-        return args.run(args)
-    except InputError as error:
-        print(f"python -m data: error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"python -m data: error: {error.filename or 'input or output'}: {error.strerror}.", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("python -m data: interrupted; repeat the command to complete it.", file=sys.stderr)
-        return 130
+    return guarded("python -m data", lambda: args.run(args))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ def start(target: Path, metadata: dict) -> None:
             raise InputError(f"{target} holds a cohort made otherwise; choose another folder or remove it.")
     elif any(path for path in target.iterdir() if not path.name.startswith(".")):
         raise InputError(f"{target} is not empty and holds no cohort; choose another folder.")
+    for leftover in target.glob(".*.tmp"):  # of a run that was killed
+        leftover.unlink()
     files.write_json(target / METADATA, metadata)
 
 

@@ -17,6 +17,7 @@ from data.errors import InputError
 MAX_VOXELS = 2**24  # a head at 1 mm
 MAX_INFLATION = 1032  # a byte of a deflated file gives no more
 MAX_ITEM_BYTES = 8  # float64
+MAX_VALUE = 1e12  # float32 can still sum its squares
 MAX_OUTSIDE = 0.1  # of a brain; the bottom of the brain stem is cut off by some templates
 SAMPLED = 8  # one voxel in so many tells where a brain lies
 UNREADABLE = (ImageFileError, HeaderDataError, OrientationError, zlib.error)  # what nibabel raises for damaged files
@@ -59,8 +60,10 @@ def read_map(path: Path) -> nibabel.Nifti1Image:
         raise InputError(
             f"{path} is not a readable NIfTI map: {' '.join(str(error).split())}. Copy it again."
         ) from error
-    if np.isinf(values).any():
-        raise InputError(f"{path} holds infinite values; expected fALFF. Compute the map again.")
+    if (np.abs(values) > MAX_VALUE).any():
+        raise InputError(
+            f"{path} holds infinite values, or some above {MAX_VALUE:g}; expected fALFF. Compute it again."
+        )
     values[np.isnan(values)] = 0
     return nibabel.Nifti1Image(values, image.affine)
 

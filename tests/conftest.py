@@ -123,7 +123,7 @@ def trained(cohort, cli, tmp_path_factory) -> Path:
 def small_record(label: float = 1.0, seed: int = 0) -> bytes:
     """A record on the reduced grid with random content."""
     random = np.random.default_rng(seed)
-    return records.pack(label, random.normal(size=29), random.normal(size=grids.REDUCED.shape))
+    return bytes(records.pack(label, random.normal(size=29), random.normal(size=grids.REDUCED.shape)))
 
 
 def bare_records(subjects: Sequence[int]) -> dict[str, bytes]:

@@ -480,8 +480,8 @@ def test_an_extension_longer_than_its_file(tmp_path):
         load_map(path)
 
 
-@pytest.mark.parametrize("value", [1e300, -1e300])
-def test_values_too_large_for_float32_are_infinite_not_a_warning(value, tmp_path):
+@pytest.mark.parametrize("value", [1e300, -1e300, 3e38, 1e13, np.inf, -np.inf])
+def test_values_that_cannot_be_normalised_are_an_error_not_a_warning(value, tmp_path):
     values = brain_map((8, 9, 8), 0).astype(float)
     values[4, 4, 4] = value
     nibabel.save(nibabel.Nifti1Image(values, COARSE), tmp_path / "map.nii")
@@ -720,6 +720,11 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
+def peak_bytes() -> int:
+    """The most that this process has held; unlike ru_maxrss, not what its parent held."""
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+
+
 def run_mutations(folder: Path, seed: int, factor: float) -> dict[str, Counter]:
     """Outcomes by kind of file; a kind's inputs depend on the seed only, and a bad one is left in `folder`."""
     found = {}
@@ -742,7 +747,7 @@ def main() -> int:
     warnings.simplefilter("error")
     limit_memory()
     found = run_mutations(folder, seed, factor)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     for kind, outcomes in found.items():
         print(f"{kind}: {outcomes['record']} records, {outcomes['error']} errors")
     total = sum(outcomes.total() for outcomes in found.values())

@@ -30,7 +30,11 @@ def free_gpu(share: bool) -> tuple[str, str] | None:
         gpus = [(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle), handle) for handle in handles]
         if visible is not None:
             wanted = [name.strip() for name in visible.split(",")]
-            gpus = [gpu for index, gpu in enumerate(gpus) if str(index) in wanted or gpu[0] in wanted]
+            gpus = [gpu for index, gpu in enumerate(gpus) if str(index) in wanted or abbreviated(gpu[0], wanted)]
+            if any(
+                name.startswith("MIG-") for name in wanted
+            ):  # a slice that its scheduler has already given to this run
+                return visible, "the MIG device of CUDA_VISIBLE_DEVICES"
         if not gpus:
             return None
         held = {uuid: other_processes(pynvml, handle) for uuid, _, handle in gpus}
@@ -45,6 +49,11 @@ def free_gpu(share: bool) -> tuple[str, str] | None:
         users = "; ".join(f"{name}: {', '.join(held[uuid])}" for uuid, name, _ in gpus)
         raise InputError(f"Every GPU is held by other processes ({users}); wait, or go ahead with --shareGPU.")
     return uuid, name
+
+
+def abbreviated(uuid: str, names: list[str]) -> bool:
+    """Whether one of `names` is a GPU's UUID or, as CUDA allows, the beginning of it."""
+    return any(name.startswith("GPU-") and uuid.startswith(name) for name in names)
 
 
 def other_processes(pynvml, handle) -> list[str]:

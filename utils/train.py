@@ -181,9 +181,9 @@ def loop(run: Run, network: keras.Model, step, saver: Saver, history: History, d
             history.add(done, values)
             shown.advance(f"loss {values['loss']:.4f}, {values['samples_per_s']:.0f} samples/s")
             if done % INTERVAL == 0 or done == run.num_iters or caught:
-                history.flush()
                 calibrate(run, network, done)
                 saver.save(done, identity)
+                history.flush()
             if caught:
                 break
     return done

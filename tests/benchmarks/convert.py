@@ -1,6 +1,7 @@
 """Conversion of maps against nilearn's resample_img alone: `python tests/benchmarks/convert.py FOLDER [--maps N]`.
 
-FOLDER holds NIfTI maps. Both are timed in this process, map by map in turn, in processor time; prints medians and the median ratio.
+FOLDER holds NIfTI maps. Both are timed in this process, map by map in turn, in processor time; prints medians and the
+median ratio.
 """
 
 import argparse

@@ -1,0 +1,45 @@
+"""What the two front ends, run.py and python -m data, share: argument types, and every mistake as one line."""
+
+import argparse
+import errno
+import sys
+from collections.abc import Callable
+
+from data.errors import InputError
+
+MAX_SEED = 2**32 - 1
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument errors are one line, without the usage."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a whole number above 0")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    if not text.isdecimal() or int(text) > MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a whole number from 0 to {MAX_SEED}")
+    return int(text)
+
+
+def guarded(program: str, work: Callable[[], int]) -> int:
+    """The exit status of `work`; 2 after one line on stderr for bad input or a failing disk, 130 after Ctrl-C."""
+    try:
+        return work()
+    except InputError as error:
+        message = str(error)
+    except OSError as error:
+        advice = " Free space and repeat the command." if error.errno == errno.ENOSPC else ""
+        message = f"{error.filename or 'input or output'}: {error.strerror or error}.{advice}"
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; repeat the command.", file=sys.stderr)
+        return 130
+    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
