@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.imageglobals import logger
 from nibabel.orientations import OrientationError
 from nibabel.spatialimages import HeaderDataError
 
@@ -23,6 +23,7 @@ SAMPLED = 8  # one voxel in so many tells where a brain lies
 UNREADABLE = (ImageFileError, HeaderDataError, OrientationError, zlib.error)  # what nibabel raises for damaged files
 UNREADABLE += (OSError, EOFError, ValueError, KeyError, OverflowError, MemoryError)
 MNI152 = 4  # NIfTI's code for coordinates in MNI space
+logger.disabled = True  # nibabel prints what it repairs in a header; what it cannot repair it raises
 
 
 def check_size(image: nibabel.Nifti1Image, path: Path) -> None:
@@ -40,8 +41,7 @@ def read_map(path: Path) -> nibabel.Nifti1Image:
     Raises InputError, naming the file, for what is no 3-D map with an affine.
     """
     try:
-        with LoggingOutputSuppressor():  # nibabel prints what it repairs in a header
-            image = nibabel.load(path)
+        image = nibabel.load(path)
         if len(image.shape) != 3 or min(image.shape) < 2:
             raise InputError(f"{path} has the shape {image.shape}; expected one 3-D map.")
         dtype = image.get_data_dtype()

@@ -14,10 +14,10 @@ class Config(Settings):
     volume (`global_average`), or flattened and passed through a dense layer of the same width.
     """
 
-    filters: tuple[int, ...] = (16, 16, 32, 64)
-    kernels: tuple[int, ...] = (3, 3, 3, 3)
-    strides: tuple[int, ...] = (2, 1, 2, 2)
-    pools: tuple[int, ...] = (0, 0, 0, 0)
+    filters: tuple[int, ...] = (16, 32, 64)
+    kernels: tuple[int, ...] = (3, 3, 3)
+    strides: tuple[int, ...] = (2, 2, 2)
+    pools: tuple[int, ...] = (0, 0, 0)
     residual: bool = True
     global_average: bool = True
     l2: float = 0.0001

@@ -452,11 +452,12 @@ def test_nifti_headers_that_cannot_be_believed(change, words, suffix, tmp_path):
     refused(lambda: load_map(path), rf"map\{suffix}.*{words}")
 
 
-def test_a_repaired_header_is_no_further_line_on_stderr(tmp_path, capfd):
+def test_a_repaired_header_is_no_further_line_on_stderr(tmp_path, capfd, caplog):
     path = write_map(tmp_path, nifti_bytes(set_field("qform_code", 127)), ".nii")
     assert load_map(path).std() > 0
     refused(lambda: load_map(write_map(tmp_path, nifti_bytes(set_field("datatype", 4242)), ".nii")), "not a readable")
     assert capfd.readouterr() == ("", "")
+    assert caplog.text == ""
 
 
 def test_the_untouched_map_is_read(tmp_path):

@@ -27,7 +27,7 @@ from utils.occlusion import Occlusion
 from utils.runs import Run, prepare_folder
 
 SUBJECTS = 16  # records occluded at a time: bounds the memory
-BLOBS = 20  # random blobs of each region's size
+BLOBS = 10  # random blobs of each region's size
 SIGNAL = 0.5  # share of the records in which a voxel of the brain holds signal
 SIDE = 0.7  # share of a region's voxels on one side that make it left or right
 
