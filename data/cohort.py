@@ -185,7 +185,7 @@ def read_metadata(path: Path) -> dict:
         metadata = json.loads((path / METADATA).read_text(encoding="utf-8"))
         if not isinstance(metadata["grid"], list):
             raise TypeError("grid is no list")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path / METADATA} is damaged ({error}); expected a cohort's metadata. Convert again."
         ) from error
@@ -201,17 +201,22 @@ def read_table(path: Path) -> list[Record]:
         raise InputError(f"{path} is not UTF-8 ({error}); expected UTF-8 text. Save it again.") from error
     with io.StringIO(text, newline="") as file:
         reader = csv.DictReader(file)
-        if missing := [name for name in wanted if name not in (reader.fieldnames or [])]:
+        try:
+            names, rows = reader.fieldnames or [], [(f"{path} line {reader.line_num}", row) for row in reader]
+        except csv.Error as error:
+            raise InputError(f"{path} is damaged ({error}); expected a row a record. Convert again.") from error
+        if missing := [name for name in wanted if name not in names]:
             raise InputError(f"{path} lacks the columns {', '.join(missing)}; expected {', '.join(wanted)}.")
         table = []
-        for row in reader:
-            where = f"{path} line {reader.line_num}"
+        for where, row in rows:
             try:
                 label = float(row["label"])
             except (TypeError, ValueError):
                 raise InputError(
                     f"{where} has the label {row['label']!r}; expected 1 (autism) or 0 (control)."
                 ) from None
+            if None in row.values():
+                raise InputError(f"{where} ends early; expected {', '.join(wanted)}.")
             table.append(checked_record(where, row["file"], row["subject"], row["site"], label, row["split"]))
     return table
 

@@ -112,7 +112,7 @@ def convert(
     table, headers, metadata = plan(subjects, encode, grid, seed, provenance, allow_leak)
     start(target, metadata)
     with (
-        ProcessPoolExecutor(len(os.sched_getaffinity(0)), initializer=partial(warnings.simplefilter, "error")) as pool,
+        ProcessPoolExecutor(len(os.sched_getaffinity(0)), initializer=partial(warnings.simplefilter, "ignore")) as pool,
         progress("Converting", len(table)) as shown,
     ):
         jobs = [

@@ -2,4 +2,7 @@
 
 
 class InputError(Exception):
-    """What came, what was expected, and what to do, in one sentence or two without a line break."""
+    """What came, what was expected, and what to do, in one sentence or two, on one line whatever the input holds."""
+
+    def __init__(self, text: str):
+        super().__init__(" ".join(text.splitlines()))

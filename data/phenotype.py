@@ -41,7 +41,7 @@ def numbers(table: pd.DataFrame, name: str) -> pd.Series:
     """A column as float64, NaN where missing. Raises InputError for text that is no number."""
     text = clean(table[name])
     values = pd.to_numeric(text, errors="coerce")
-    if (wrong := text[values.isna() & text.notna()]).size:
+    if (wrong := text[~np.isfinite(values) & text.notna()]).size:
         raise InputError(f"Column {name} holds {wrong.iloc[0]!r}; expected numbers, or nothing where unknown.")
     return values
 

@@ -43,17 +43,17 @@ def dense(inputs: int, outputs: int, bias: bool = True) -> int:
     return inputs * outputs + (outputs if bias else 0)
 
 
-def block(inputs: int, outputs: int, projected: bool) -> int:
-    """A residual block: two convolutions, and a shortcut where the shape changes."""
+def block(inputs: int, outputs: int) -> int:
+    """A residual block that changes the shape: two convolutions, and a projected shortcut."""
     inside = conv(3, inputs, outputs) + conv(3, outputs, outputs) + 2 * norm(outputs)
-    return inside + (conv(1, inputs, outputs) + norm(outputs) if projected else 0)
+    return inside + conv(1, inputs, outputs) + norm(outputs)
 
 
 def batch_normed(kernel: int, inputs: int, outputs: int) -> int:
     return conv(kernel, inputs, outputs) + norm(outputs)
 
 
-RESIDUAL = batch_normed(3, 1, 16) + block(16, 16, False) + block(16, 32, True) + block(32, 64, True)
+RESIDUAL = batch_normed(3, 1, 16) + block(16, 32) + block(32, 64)
 FLAT = 16 * 19 * 16  # the plain network halves 31x37x31 once and ends with one channel
 PLAIN = (
     batch_normed(5, 1, 16)
@@ -209,8 +209,8 @@ def test_values_are_typed_by_their_field(text, kind, value):
 
 def test_set_changes_what_it_names_and_leaves_the_preset_alone():
     preset = MODELS["cnn"].module.PRESETS["residual"]
-    changed = settings.override(preset, ["learning_rate=0.5", "filters=1,2,3,4", "residual=false", "batch_size=2"])
-    assert dataclasses.replace(preset, learning_rate=0.5, filters=(1, 2, 3, 4), residual=False, batch_size=2) == changed
+    changed = settings.override(preset, ["learning_rate=0.5", "filters=1,2,3", "residual=false", "batch_size=2"])
+    assert dataclasses.replace(preset, learning_rate=0.5, filters=(1, 2, 3), residual=False, batch_size=2) == changed
     assert preset.batch_size != 2
 
 
@@ -228,14 +228,14 @@ def test_set_changes_what_it_names_and_leaves_the_preset_alone():
         ("cnn", ["learning_rate=fast"], "expected learning_rate to be a number"),
         ("cnn", ["batch_norm=1"], "expected batch_norm to be true or false"),
         ("cnn", ["optimizer=sgd"], "expected optimizer to be one of adam, rmsprop"),
-        ("cnn", ["filters=1,x,3,4"], "expected filters to be a whole number"),
+        ("cnn", ["filters=1,x,3"], "expected filters to be a whole number"),
         ("cnn", ["batch_size=0"], "batch_size is 0; expected more than 0"),
         ("cnn", ["learning_rate=nan"], "learning_rate is nan; expected more than 0"),
         ("cnn", ["decay=1"], "decay is 1.0; expected 0 or more and less than 1"),
         ("cnn", ["l2=-1"], "l2 is -1.0; expected 0 or more"),
         ("cnn", ["filters=8"], "filters, kernels, strides and pools differ in length"),
         ("cnn", ["filters=", "kernels=", "strides=", "pools="], "filters is empty"),
-        ("cnn", ["pools=0,0,0,-1"], "pools must be 0"),
+        ("cnn", ["pools=0,0,-1"], "pools must be 0"),
         ("cae", ["sparsity=1"], "sparsity is 1.0; expected more than 0 and less than 1"),
         ("cae", ["strides=3"], "filters and strides differ in length"),
         ("cae", ["filters=", "strides="], "filters"),
