@@ -99,9 +99,8 @@ def unpack(record: bytes, grid: Grid, name: str) -> tuple[float, np.ndarray, np.
 def normalise(volume: np.ndarray) -> np.ndarray:
     """z-scores over the whole volume, background included, (x, y, z) float32. A constant volume becomes zero."""
     volume = np.asarray(volume, np.float32)
-    centred = volume - volume.mean()
-    flat = centred.ravel(order="K")
-    spread = math.sqrt(np.dot(flat, flat) / flat.size)
+    centred = volume - np.float32(volume.mean(dtype=np.float64))
+    spread = math.sqrt(np.square(centred).mean(dtype=np.float64))
     centred /= spread if spread > 0 else 1.0
     return centred
 

@@ -236,7 +236,7 @@ def test_override_keeps_the_old_checkpoint_until_the_new_run_has_saved(train, cl
     with monkeypatch.context() as patch:
         patch.setattr("utils.train.loop", killed)
         outcome = train("one", "nn", 5, "--overrideChkpt", "--seed", "1")
-    assert (outcome.status, outcome.err) == (130, "run.py: interrupted.\n")
+    assert (outcome.status, outcome.err) == (130, "run.py: interrupted; repeat the command.\n")
     assert folder.digest() == digest
     where = ("--chkPointDir", tmp_path / "one" / "ckpt", "--dataDir", cohort)
     assert cli("--test", "--model", "nn", *where).status == 0

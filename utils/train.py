@@ -134,7 +134,8 @@ def train(run: Run) -> int:
             history.close()
     run.finish(step=done)
     if caught:
-        print(f"Stopped at iteration {done} and saved; the same command continues.")
+        without = ", without --overrideChkpt," if run.override else ""
+        print(f"Stopped at iteration {done} and saved; the same command{without} continues.")
         return 128 + caught[0]
     return 0
 
