@@ -19,7 +19,7 @@ MAX_INFLATION = 1032  # a byte of a deflated file gives no more
 MAX_ITEM_BYTES = 8  # float64
 MAX_VALUE = 1e12  # float32 can still sum its squares
 MAX_OUTSIDE = 0.1  # of a brain; the bottom of the brain stem is cut off by some templates
-SAMPLED = 8  # one voxel in so many tells where a brain lies
+SAMPLED = 2  # every second voxel along each axis tells where a brain lies
 UNREADABLE = (ImageFileError, HeaderDataError, OrientationError, zlib.error)  # what nibabel raises for damaged files
 UNREADABLE += (OSError, EOFError, ValueError, KeyError, OverflowError, MemoryError)
 MNI152 = 4  # NIfTI's code for coordinates in MNI space
@@ -54,23 +54,26 @@ def read_map(path: Path) -> nibabel.Nifti1Image:
             )
         if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine)) < 1e-6:
             raise InputError(f"{path} has an affine that cannot be inverted; expected a map in MNI space.")
-        image = nibabel.as_closest_canonical(image)
-        values = np.asarray(image.dataobj, np.float32)
+        orientation = nibabel.io_orientation(image.affine)
+        affine = image.affine @ nibabel.orientations.inv_ornt_aff(orientation, image.shape)
+        values = nibabel.apply_orientation(np.asarray(image.dataobj, np.float32), orientation)
     except UNREADABLE as error:
         raise InputError(
             f"{path} is not a readable NIfTI map: {' '.join(str(error).split())}. Copy it again."
         ) from error
-    if (np.abs(values) > MAX_VALUE).any():
+    values[np.isnan(values)] = 0
+    if max(values.max(), -values.min()) > MAX_VALUE:
         raise InputError(
             f"{path} holds infinite values, or some above {MAX_VALUE:g}; expected fALFF. Compute it again."
         )
-    values[np.isnan(values)] = 0
-    return nibabel.Nifti1Image(values, image.affine)
+    return nibabel.Nifti1Image(values, affine)
 
 
 def share_outside(brain: np.ndarray, affine: np.ndarray, grid: grids.Grid) -> float:
     """The share of a brain's voxels, (x, y, z) bool under `affine`, whose centre lies outside the grid, by a sample."""
-    voxels = np.argwhere(brain)[::SAMPLED]
+    voxels = SAMPLED * np.argwhere(brain[::SAMPLED, ::SAMPLED, ::SAMPLED])
+    if not len(voxels):
+        return 0.0
     to_grid = np.linalg.inv(np.array(grid.affine)) @ affine
     at = voxels @ to_grid[:3, :3].T + to_grid[:3, 3]
     return float(1 - ((at > -0.5) & (at < np.array(grid.shape) - 0.5)).all(1).mean())
