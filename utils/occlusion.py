@@ -19,6 +19,8 @@ the first index and one past the last along x, y and z; as a tensor (2, 5), with
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 
 import keras
@@ -26,10 +28,10 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-SPATIAL = slice(1, 4)
-EVERY_RECORD_AND_CHANNEL = 0b10001
-TAIL_BYTES = 2**26
-TAIL_MASKS = 64
+SPATIAL = slice(1, 4)  # of a shape
+EVERY_RECORD_AND_CHANNEL = 0b10001  # the axes, as bits, along which a box does not cut
+THREADS = 2  # one region's copying runs beside another's convolutions
+TAIL_MASKS, TAIL_BYTES = 64, 2**26  # the tail takes as many regions at once as stay below both
 
 VOXELWISE_LAYERS = (
     layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Identity, layers.Rescaling,
@@ -37,6 +39,7 @@ VOXELWISE_LAYERS = (
     layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum,
 )  # fmt: skip
 CHANNEL_LAYERS = (layers.BatchNormalization, layers.Concatenate)
+WHOLE_VOLUME_LAYERS = (layers.Flatten, layers.GlobalMaxPooling3D, layers.GlobalAveragePooling3D)
 
 
 def cut(activation: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
@@ -109,20 +112,15 @@ def is_map(tensor: keras.KerasTensor) -> bool:
 class Step:
     """One layer of the local part of the network.
 
-    `sources` and `target` are keys of activations.
-    A change within the reach of the sources stays within the reach of the target. Whoever reads the target may need
-    it on a larger box, `needed`, for which the step in turn needs its sources on some boxes.
+    `sources` and `target` are keys of activations. A change within the reach of the sources stays within the reach of
+    the target. Whoever reads the target may need it on a larger box, `needed`; for that the step in turn needs its
+    sources on a box of its own. This class is the layer whose output voxel depends on the same voxel of its sources.
     """
 
     plan_size = 0
 
     def __init__(self, layer, sources: list, target):
         self.layer, self.sources, self.target = layer, sources, target
-
-    @property
-    def keeps(self) -> list:
-        """The keys of the activations of the unoccluded pass that `update` reads."""
-        return []
 
     def whole(self, inputs: list[tf.Tensor]) -> tf.Tensor:
         """Return the complete target from the complete sources."""
@@ -133,16 +131,22 @@ class Step:
         return hull(reaches)
 
     def needs(self, reach: np.ndarray, needed: np.ndarray) -> np.ndarray:
-        """Return the box on which each source is needed, given the `reach` of the first."""
+        """Return the box on which all sources are needed, given the `reach` of the first."""
         return needed
 
     def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
         """Return the `plan_size` index arrays (2, 3) for `update`, given the `reach` of the first source."""
         return []
 
-    def update(self, inputs: list[tf.Tensor], kept: dict, plan: list[tf.Tensor]) -> tf.Tensor:
-        """Return the target on the box `needed`, from the sources on theirs."""
-        return self.whole(inputs)
+    def before(self, before: list[tf.Tensor], kept: dict, needed: tf.Tensor) -> tf.Tensor:
+        """Return the target of the unoccluded pass on the box `needed`, from the sources `before` occlusion."""
+        return self.whole(before)
+
+    def update(
+        self, after: list[tf.Tensor], before: list[tf.Tensor], target_before: tf.Tensor, plan: list[tf.Tensor]
+    ) -> tf.Tensor:
+        """Return the target on its box, from the sources on theirs `before` and `after` occlusion."""
+        return self.whole(after)
 
 
 class Windowed(Step):
@@ -163,28 +167,34 @@ class Windowed(Step):
     def plan(self, reach, needed):
         return [self.window.padding(needed)]
 
+    def before(self, before, kept, needed):
+        return cut(kept[self.target], needed)
+
 
 class MaximumPooling(Windowed):
     """Maximum pooling."""
 
-    def update(self, inputs, kept, plan):
-        values = pad(inputs[0], plan[0], inputs[0].dtype.min)
+    def update(self, after, before, target_before, plan):
+        values = pad(after[0], plan[0], after[0].dtype.min)
         return tf.nn.max_pool3d(values, self.layer.pool_size, self.layer.strides, "VALID")
 
 
 class AveragePooling(Windowed):
     """Average pooling, where padding does not count in the mean."""
 
-    def update(self, inputs, kept, plan):
+    def update(self, after, before, target_before, plan):
         mean, share = (
             tf.nn.avg_pool3d(pad(values, plan[0]), self.layer.pool_size, self.layer.strides, "VALID")
-            for values in (inputs[0], tf.ones_like(inputs[0][:1, ..., :1]))
+            for values in (after[0], tf.ones_like(after[0][:1, ..., :1]))
         )
         return mean / share
 
 
 class Convolution(Windowed):
-    """A convolution without its activation, possibly with the batch normalisation that follows it."""
+    """A convolution without its activation, possibly with the batch normalisation that follows it.
+
+    With many channels, the difference that occlusion makes takes fewer operations (`DifferenceConvolution`).
+    """
 
     def __init__(self, layer, sources, target, size, target_size):
         super().__init__(layer, sources, target, size, target_size)
@@ -202,75 +212,92 @@ class Convolution(Windowed):
         self.target = target
 
     def convolve(self, values: tf.Tensor, padding: str) -> tf.Tensor:
-        values, dilations = tf.cast(values, self.kernel.dtype), self.layer.dilation_rate
-        return tf.nn.convolution(values, self.kernel, self.layer.strides, padding, dilations=dilations) + self.bias
+        """Return the convolution of complete values, which have their padding if `padding` is "VALID"."""
+        # TensorFlow 2.21 with oneDNN reads uninitialised memory for some small volumes in bfloat16.
+        values, kernel = (tf.cast(x, tf.float32) for x in (tf.cast(values, self.kernel.dtype), self.kernel))
+        sums = tf.nn.convolution(values, kernel, self.layer.strides, padding, dilations=self.layer.dilation_rate)
+        return tf.cast(sums, self.kernel.dtype) + self.bias
 
     def whole(self, inputs):
         return self.convolve(inputs[0], self.layer.padding.upper())
 
-    def update(self, inputs, kept, plan):
-        return self.convolve(pad(inputs[0], plan[0]), "VALID")
+    def update(self, after, before, target_before, plan):
+        return self.convolve(pad(after[0], plan[0]), "VALID")
 
 
 class DifferenceConvolution(Convolution):
-    """A convolution without strides and dilation, updated by spreading the difference to the outputs that see it.
+    """A convolution updated by the convolution of the difference.
 
-    That multiplies the inputs in reach only, which are far fewer than the outputs they reach. It needs no neighbourhood
-    either, so the layers before are not asked for more than they can change. In half precision the result would not
-    survive the difference and the sum.
+    The difference is zero outside the reach of the source, so unlike the values it needs no neighbourhood: the layers
+    before are not asked for more than they can change. In half precision it would not survive the rounding.
     """
 
-    plan_size = 4
-
-    @property
-    def keeps(self):
-        return [self.sources[0], self.target]
+    plan_size = 2
 
     def needs(self, reach, needed):
         return reach
 
     def plan(self, reach, needed):
+        sources = self.window.sources(needed)
+        used = common(reach, sources)
+        return [used - reach[0], np.abs(sources - used)]
+
+    def update(self, after, before, target_before, plan):
+        return target_before + self.change(after[0] - before[0], *plan)
+
+    def change(self, difference: tf.Tensor, used: tf.Tensor, padding: tf.Tensor) -> tf.Tensor:
+        """Return the change of the target on the box `needed`."""
+        values, dilations = pad(cut(difference, used), padding), self.layer.dilation_rate
+        return tf.nn.convolution(values, self.kernel, self.layer.strides, "VALID", dilations=dilations)
+
+
+class SpreadConvolution(DifferenceConvolution):
+    """A convolution without strides and dilation, which spreads the difference to the outputs that see it.
+
+    That multiplies the inputs in reach only, which are far fewer than the outputs they reach.
+    """
+
+    def plan(self, reach, needed):
         start = reach[0] + self.window.before - self.window.extent + 1
         used = common(np.stack([start, reach[1] + self.window.before]), needed)
-        return [reach, needed, used - start, np.abs(needed - used)]
+        return [used - start, np.abs(needed - used)]
 
-    def update(self, inputs, kept, plan):
-        reach, needed, used, padding = plan
-        difference = inputs[0] - cut(kept[self.sources[0]], reach)
+    def change(self, difference, used, padding):
         mirrored = self.kernel[::-1, ::-1, ::-1].swapaxes(3, 4)
         growth = [0, *(self.window.extent - 1), mirrored.shape[3] - mirrored.shape[4]]
         spread = tf.nn.conv3d_transpose(difference, mirrored, tf.shape(difference) + growth, 1, "VALID")
-        return cut(kept[self.target], needed) + pad(cut(spread, used), padding)
+        return pad(cut(spread, used), padding)
 
 
 class GlobalAverage(Step):
     """Global average pooling, updated by the mean of the difference. Its target has no box."""
 
-    plan_size = 1
-
     def __init__(self, layer, sources, target, size):
         super().__init__(layer, sources, target)
         self.voxels = int(np.prod(size))
 
-    @property
-    def keeps(self):
-        return [*self.sources, self.target]
-
     def needs(self, reach, needed):
         return reach
 
-    def plan(self, reach, needed):
-        return [reach]
+    def before(self, before, kept, needed):
+        return kept[self.target]
 
-    def update(self, inputs, kept, plan):
-        difference = inputs[0] - cut(kept[self.sources[0]], plan[0])
-        mean = tf.reduce_sum(difference, (1, 2, 3), keepdims=self.layer.keepdims) / self.voxels
-        return kept[self.target] + mean
+    def update(self, after, before, target_before, plan):
+        difference = tf.cast(after[0], tf.float32) - tf.cast(before[0], tf.float32)
+        total = tf.reduce_sum(difference, (1, 2, 3), keepdims=self.layer.keepdims)
+        return tf.cast(tf.cast(target_before, tf.float32) + total / self.voxels, target_before.dtype)
 
 
 def is_voxelwise(function) -> bool:
     """Whether an activation function is one of Keras' own, all of which stay within a voxel."""
     return getattr(keras.activations, getattr(function, "__name__", ""), None) is function
+
+
+def convolution_kind(layer: layers.Conv3D) -> type[Convolution]:
+    """Return the cheapest step that is accurate."""
+    if layer.compute_dtype != "float32" or layer.kernel.shape[3] == 1:
+        return Convolution
+    return SpreadConvolution if {*layer.strides, *layer.dilation_rate} == {1} else DifferenceConvolution
 
 
 def steps_of(node, is_local) -> list[Step]:
@@ -279,7 +306,9 @@ def steps_of(node, is_local) -> list[Step]:
     kind, sources, target = type(layer), [id(tensor) for tensor in inputs], id(output)
     activation = getattr(layer, "activation", keras.activations.linear)
     channels_last = getattr(layer, "data_format", "channels_last") == "channels_last"
-    if not channels_last or not is_voxelwise(activation) or not all(is_local(tensor) for tensor in inputs):
+    # An argument like training=True may make any layer depend on the whole batch.
+    plain_call = all(value is None or value is False for value in node.arguments.kwargs.values())
+    if not (channels_last and plain_call and is_voxelwise(activation) and all(map(is_local, inputs))):
         return []
     sizes = inputs[0].shape[SPATIAL], output.shape[SPATIAL]
     if kind in VOXELWISE_LAYERS or (kind in CHANNEL_LAYERS and layer.axis in (-1, 4)):
@@ -291,10 +320,11 @@ def steps_of(node, is_local) -> list[Step]:
         return [AveragePooling(layer, sources, target, *sizes)]
     if kind is layers.GlobalAveragePooling3D:
         return [GlobalAverage(layer, sources, target, sizes[0])]
-    if kind is not layers.Conv3D or layer.groups > 1:
+    # TensorFlow 2.21 with oneDNN misreads small boxes of one channel if the strides are unequal.
+    misread = kind is layers.Conv3D and layer.kernel.shape[3] == 1 and len({*layer.strides}) > 1
+    if kind is not layers.Conv3D or layer.groups > 1 or misread:
         return []
-    plain = layer.compute_dtype == "float32" and {*layer.strides, *layer.dilation_rate} == {1}
-    convolution = DifferenceConvolution if plain else Convolution
+    convolution = convolution_kind(layer)
     if activation is keras.activations.linear:
         return [convolution(layer, sources, target, *sizes)]
     linear = (target, "linear")
@@ -310,74 +340,74 @@ def foldable(convolution: Step | None, node) -> bool:
     )
 
 
-class Occlusion:
-    """The logits of a model with regions of the volume occluded.
+def follow(nodes: list, volume: int, outputs: list) -> tuple[list[Step], list, set]:
+    """Follow the volume through the nodes of a graph, in their order, as far as that is possible locally.
 
-    The model has the inputs "volume" (batch, x, y, z, 1) and possibly others, which occlusion leaves alone, and the
-    output logits (batch, classes). `recomputed_layers` names the layers on activations that are not followed locally
-    but recomputed as a whole for each region: those of a kind unknown here, and those after them.
+    Returns the steps, the other nodes that the volume affects, and the keys of everything that it affects.
+    """
+    readers = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
+    readers.update(id(tensor) for tensor in outputs)
+    steps: dict = {}
+    tail, affected, followed = [], {volume}, {volume}
+
+    def is_local(tensor):
+        return is_map(tensor) and (id(tensor) in followed or id(tensor) not in affected)
+
+    for node in nodes:
+        source, target = id(node.input_tensors[0]), id(node.output_tensors[0])
+        if affected.isdisjoint(id(tensor) for tensor in node.input_tensors):
+            continue
+        new = steps_of(node, is_local)
+        affected.update(id(tensor) for tensor in node.output_tensors)
+        if not new:
+            tail.append(node)
+            continue
+        if not isinstance(new[-1], GlobalAverage):
+            followed.add(target)
+        if readers[source] == 1 and foldable(steps.get(source), node):
+            new = [steps.pop(source)]
+            new[0].fold(node.operation, target)
+        steps.update((step.target, step) for step in new)
+    return list(steps.values()), tail, affected
+
+
+class Occlusion:
+    """The logits of a functional model with regions of the volume occluded.
+
+    The model has the input "volume" (batch, x, y, z, 1), perhaps others, which occlusion leaves alone, and the output
+    logits (batch, classes). `recomputed_layers` names the layers on activations that are not followed locally but
+    recomputed as a whole for each region: those of a kind unknown here, and those after them.
     """
 
     def __init__(self, model: keras.Model):
         (self._volume,) = (id(tensor) for tensor in model.inputs if tensor.name == "volume")
         self._input_names = [tensor.name for tensor in model.inputs]
+        # Only the nodes tell apart the uses of a layer, and Keras has no public way to those of one model.
         levels = sorted(model._nodes_by_depth.items(), reverse=True)
         nodes = [node for _, level in levels for node in level if node.input_tensors]
-        tail, affected = self._follow(nodes, model.outputs)
+        self._steps, tail, affected = follow(nodes, self._volume, model.outputs)
+        self.recomputed_layers = tuple(
+            node.operation.name
+            for node in tail
+            if not isinstance(node.operation, WHOLE_VOLUME_LAYERS)
+            and any(is_map(tensor) and id(tensor) in affected for tensor in node.input_tensors)
+        )
 
+        read = [tensor for node in tail for tensor in node.input_tensors] + model.outputs
         produced = {id(tensor) for node in tail for tensor in node.output_tensors}
-        read = {id(tensor): tensor for node in tail for tensor in node.input_tensors} | {
-            id(t): t for t in model.outputs
-        }
-        tail_inputs = {key: tensor for key, tensor in read.items() if key not in produced}
+        tail_inputs = {id(tensor): tensor for tensor in read if id(tensor) not in produced}
         self._cuts = [key for key in tail_inputs if key in affected]
         self._constants = [key for key in tail_inputs if key not in affected]
-        tensors = {id(tensor): tensor for node in nodes for tensor in (*node.input_tensors, *node.output_tensors)}
-        sources = {source for step in self._steps for source in step.sources}
-        self._unaffected = [key for key in tensors if key not in affected and key in sources | tail_inputs.keys()]
-        read_again = {key for step in self._steps for key in step.keeps}
-        self._kept = list({self._volume: 0} | dict.fromkeys([*self._unaffected, *self._cuts, *read_again]))
-        self._unaffected_part = keras.Function(
-            model.inputs, [tensors[key] for key in [self._volume, *self._unaffected]]
-        )
-        self._tail = tf.function(
-            keras.Function([tail_inputs[key] for key in self._cuts + self._constants], model.outputs[0]),
-            reduce_retracing=True,
-        )
-        whole = {type(None), layers.Flatten, layers.GlobalMaxPooling3D, layers.GlobalAveragePooling3D}
-        self.recomputed_layers = tuple(
-            node.operation.name for node in tail
-            if type(node.operation) not in whole and any(is_map(t) and id(t) in affected for t in node.input_tensors)
-        )  # fmt: skip
-        self._whole = tf.function(self._whole, reduce_retracing=True)
-        self._update = tf.function(self._update, reduce_retracing=True)
+        tail_inputs = [tail_inputs[key] for key in self._cuts + self._constants]
+        self._tail = tf.function(keras.Function(tail_inputs, model.outputs[0]), reduce_retracing=True)
 
-    def _follow(self, nodes: list, outputs: list) -> tuple[list, set]:
-        """Fill `_steps`; return the other nodes that the volume affects and the keys of all it affects."""
-        readers = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
-        readers.update(id(tensor) for tensor in outputs)
-        steps: dict = {}
-        tail, affected, followed = [], {self._volume}, {self._volume}
-        for node in nodes:
-            source, target = id(node.input_tensors[0]), id(node.output_tensors[0])
-            if affected.isdisjoint(id(tensor) for tensor in node.input_tensors):
-                continue
-            new = steps_of(
-                node, lambda tensor: is_map(tensor) and (id(tensor) in followed or id(tensor) not in affected)
-            )
-            affected.update(id(tensor) for tensor in node.output_tensors)
-            if not new:
-                tail.append(node)
-                continue
-            if not isinstance(new[-1], GlobalAverage):
-                followed.add(target)
-            if readers[source] == 1 and foldable(steps.get(source), node):
-                convolution = steps.pop(source)
-                convolution.fold(node.operation, target)
-                new = [convolution]
-            steps.update((step.target, step) for step in new)
-        self._steps = list(steps.values())
-        return tail, affected
+        tensors = {id(tensor): tensor for node in nodes for tensor in (*node.input_tensors, *node.output_tensors)}
+        unaffected = {source for step in self._steps for source in step.sources if source in tensors} - affected
+        read_again = [step.target for step in self._steps if type(step) is not Step]
+        self._kept = list(dict.fromkeys([self._volume, *self._cuts, *self._constants, *unaffected, *read_again]))
+        self._hidden = [step for step in self._steps if step.target in self._kept and step.target not in tensors]
+        self._shown = [key for key in self._kept if key in tensors] + [step.sources[0] for step in self._hidden]
+        self._model_part = keras.Function(model.inputs, [tensors[key] for key in self._shown])
 
     def logits(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Return the logits (batch, classes) with nothing occluded."""
@@ -393,26 +423,28 @@ class Occlusion:
         masks, any number will do.
         """
         kept = self._keep(inputs)
-        background = tf.constant(background, tf.float32)
-        size = max(1, min(TAIL_MASKS, TAIL_BYTES // sum(kept[key].numpy().nbytes for key in self._cuts)))
+        occlude = partial(self._occlude, kept, tf.constant(background, tf.float32))
+        size = sum(kept[key].dtype.size * kept[key].shape.num_elements() for key in self._cuts)
+        size = max(1, min(TAIL_MASKS, TAIL_BYTES // size))
         masks, logits = iter(masks), []
-        while group := list(islice(masks, size)):
-            cuts = [self._occlude(kept, background, mask) for mask in group]
-            stacked = [tf.concat(parts, 0) for parts in zip(*cuts, strict=True)]
-            repeated = [tf.repeat(kept[key][None], len(group), 0) for key in self._constants]
-            repeated = [tf.reshape(values, (-1, *values.shape[2:])) for values in repeated]
-            logits.append(tf.reshape(self._tail(stacked + repeated), (len(group), len(background), -1)).numpy())
-        return np.concatenate(logits)
+        with ThreadPoolExecutor(THREADS) as threads:
+            while group := list(islice(masks, size)):
+                changed = [tf.concat(parts, 0) for parts in zip(*threads.map(occlude, group), strict=True)]
+                constant = [tf.concat([kept[key]] * len(group), 0) for key in self._constants]
+                logits.append(self._tail(changed + constant).numpy())
+        return np.concatenate(logits).reshape(-1, len(background), logits[0].shape[-1])
 
     def _keep(self, inputs: dict[str, np.ndarray]) -> dict:
         """Run the unoccluded pass and return the activations that are read later, by key."""
         values = [tf.constant(inputs[name]) for name in self._input_names]
         return dict(zip(self._kept, self._whole(values), strict=True))
 
+    @tf.function(reduce_retracing=True)
     def _whole(self, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
-        values = dict(zip([self._volume, *self._unaffected], self._unaffected_part(inputs), strict=True))
-        for step in self._steps:
-            values[step.target] = step.whole([values[source] for source in step.sources])
+        """Return the activations that are read later."""
+        values = dict(zip(self._shown, self._model_part(inputs), strict=True))
+        for step in self._hidden:
+            values[step.target] = step.whole([values[step.sources[0]]])
         return [values[key] for key in self._kept]
 
     def _occlude(self, kept: dict, background: tf.Tensor, mask: np.ndarray) -> list[tf.Tensor]:
@@ -424,10 +456,11 @@ class Occlusion:
         return self._update(list(kept.values()), background, mask, tf.constant(self._plan(box)))
 
     def _plan(self, box: np.ndarray) -> np.ndarray:
-        """Return the index arrays (all, 2, 5) for the update after a change of the volume in `box`."""
+        """Return all boxes and widths (all, 2, 5) that `_update` needs after a change of the volume in `box`."""
         reaches = {self._volume: box}
         for step in self._steps:
             reaches[step.target] = step.reach([reaches[source] for source in step.sources if source in reaches])
+
         readers = defaultdict(list, {key: [reaches[key]] for key in self._cuts})
         needed, needs = {}, {}
         for step in reversed(self._steps):
@@ -441,27 +474,38 @@ class Occlusion:
         for step in self._steps:
             box = needs[step.target]
             plan += [box - needed[source][0] if source in needed else box for source in step.sources]
-            plan += step.plan(reaches.get(step.sources[0]), needed[step.target])
+            plan += [needed[step.target], *step.plan(reaches.get(step.sources[0]), needed[step.target])]
         for key in self._cuts:
             plan += [reaches[key], reaches[key] - needed[key][0]]
         return np.pad(plan, ((0, 0), (0, 0), (1, 1))).astype(np.int32)
 
+    @tf.function(reduce_retracing=True)
     def _update(
         self, kept: list[tf.Tensor], background: tf.Tensor, mask: tf.Tensor, plan: tf.Tensor
     ) -> list[tf.Tensor]:
-        """Return the affected inputs of the tail for one mask and its plan."""
+        """Return the inputs of the tail that occlusion of `mask` affects, given its plan."""
         kept = dict(zip(self._kept, kept, strict=True))
         plan = iter([tf.unstack(box) for box in tf.unstack(plan)])
         box = next(plan)
         volume = cut(kept[self._volume], box)
-        background = tf.cast(tf.reshape(background, (-1, 1, 1, 1, 1)), volume.dtype)
-        changed = {self._volume: tf.where(cut(mask[None, ..., None], box), background, volume)}
+        background = tf.reshape(tf.cast(background, volume.dtype), (-1, 1, 1, 1, 1))
+        before = {self._volume: volume}
+        after = {self._volume: tf.where(cut(mask[None, ..., None], box), background, volume)}
         for step in self._steps:
-            inputs = [cut(changed.get(source, kept.get(source)), next(plan)) for source in step.sources]
-            changed[step.target] = step.update(inputs, kept, list(islice(plan, step.plan_size)))
+            boxes = list(islice(plan, len(step.sources)))
+            sources_before, sources_after = (
+                [
+                    cut(values.get(source, kept.get(source)), box)
+                    for source, box in zip(step.sources, boxes, strict=True)
+                ]
+                for values in (before, after)
+            )
+            before[step.target] = step.before(sources_before, kept, next(plan))
+            step_plan = list(islice(plan, step.plan_size))
+            after[step.target] = step.update(sources_after, sources_before, before[step.target], step_plan)
         pooled = {step.target for step in self._steps if isinstance(step, GlobalAverage)}
-        result = []
+        changed = []
         for key in self._cuts:
-            box, part = next(plan), next(plan)
-            result.append(changed[key] if key in pooled else paste(kept[key], box, cut(changed[key], part)))
-        return result
+            reach, part = next(plan), next(plan)
+            changed.append(after[key] if key in pooled else paste(kept[key], reach, cut(after[key], part)))
+        return changed

@@ -1,0 +1,83 @@
+"""Occlusion from kept activations against one full TensorFlow pass a region, side by side in one process.
+
+`python tests/benchmarks/blackout.py [--preset plain|residual] [--model cnn|mmnn] [--subjects 16] [--repeats 3]`
+
+The network has random weights and statistics of batch norm; the 116 AAL regions of the reduced grid are occluded in
+volumes of the demo cohort. Prints seconds of both, their ratio, and the largest difference of a logit in units of the
+logits' spread (their standard deviation over subjects).
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from data.atlas import load_atlas
+from data.cohort import open_cohort
+from data.demo import demo_cohort
+from data.grids import REDUCED
+from models import MODELS
+from utils import devices
+
+
+def network_of(model: str, preset: str, random: np.random.Generator):
+    module = MODELS[model].module
+    network = module.build(module.PRESETS[preset], REDUCED)
+    for weight in network.weights:
+        if weight.path.endswith(("moving_mean", "beta")):
+            weight.assign(random.normal(0, 0.3, weight.shape))
+        if weight.path.endswith(("moving_variance", "gamma")):
+            weight.assign(random.uniform(0.5, 2, weight.shape))
+    return network
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=("cnn", "mmnn"), default="cnn")
+    parser.add_argument("--preset", default="plain")
+    parser.add_argument("--subjects", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    devices.start_tensorflow(devices.choose_device(share=False), "float32", 0)
+    import tensorflow as tf
+
+    from utils.blackout import backgrounds
+    from utils.occlusion import Occlusion
+
+    random = np.random.default_rng(0)
+    network = network_of(args.model, args.preset, random)
+    atlas = load_atlas(None, REDUCED)
+    masks = [atlas.labels == region for region in atlas.regions]
+    batch = open_cohort(demo_cohort(REDUCED)).batch(range(args.subjects))
+    inputs, volume = {name: batch[name] for name in MODELS[args.model].reads}, batch["volume"]
+    background = backgrounds(batch)
+    forward = tf.function(lambda values: network(values, training=False))
+
+    def in_full() -> np.ndarray:
+        occluded = (np.where(mask[None, ..., None], background[:, None, None, None, None], volume) for mask in masks)
+        return np.stack([forward(inputs | {"volume": values}).numpy() for values in occluded])
+
+    occlusion = Occlusion(network)
+    spread = forward(inputs).numpy().std(0).max()
+    occlusion.occluded_logits(inputs, background, masks)  # warms the primitives of every shape
+    for _ in range(args.repeats):
+        start = time.perf_counter()
+        full = in_full()
+        middle = time.perf_counter()
+        kept = occlusion.occluded_logits(inputs, background, masks)
+        end = time.perf_counter()
+        print(
+            f"{args.model} {args.preset}, {args.subjects} subjects, {len(masks)} regions: full {middle - start:.2f} s, "
+            f"from kept activations {end - middle:.2f} s, ratio {(middle - start) / (end - middle):.2f}, "
+            f"largest difference {np.abs(full - kept).max() / spread:.1e} of the spread",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

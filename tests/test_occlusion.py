@@ -1,0 +1,260 @@
+"""Occlusion from kept activations against full recomputation."""
+
+import gc
+import weakref
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers
+
+from data.atlas import load_atlas
+from data.grids import REDUCED
+from models import MODELS
+from utils.occlusion import Occlusion
+
+GRID = REDUCED.shape
+
+
+def normalised(x, relu=True):
+    x = layers.BatchNormalization()(x)
+    return layers.ReLU()(x) if relu else x
+
+
+def randomise(model, seed=0):
+    """Give a model the weights and statistics of a trained one, in place: random but in balance; return it."""
+    generator = np.random.default_rng(seed)
+    for weight in model.weights:
+        if weight.name == "gamma":
+            weight.assign(generator.uniform(0.5, 1.5, weight.shape))
+        elif weight.name in ("beta", "bias"):
+            weight.assign(generator.normal(0, 0.2, weight.shape))
+        elif weight.name == "kernel":
+            weight.assign(generator.normal(0, np.prod(weight.shape[:-1]) ** -0.5, weight.shape))
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(records(model, 8, seed)[0], training=True)
+    return model
+
+
+def records(model, number, seed=0):
+    """Return random inputs of a model by name and backgrounds (number,), which differ between records as brains do."""
+    generator = np.random.default_rng(seed)
+    inputs = {tensor.name: generator.normal(size=(number, *tensor.shape[1:])) for tensor in model.inputs}
+    shape = (number, 1, 1, 1, 1)
+    inputs["volume"] = inputs["volume"] * generator.uniform(0.5, 2, shape) + generator.normal(0, 2, shape)
+    background = generator.normal(0, 2, number).astype(np.float32)
+    return {name: values.astype(np.float32) for name, values in inputs.items()}, background
+
+
+TOLERANCE = 1e-5  # of the spread of a logit over records
+
+
+def recomputed(model, inputs, background, masks):
+    """Return the logits (masks, batch, classes) of a full pass per mask."""
+    fill = background.reshape(-1, 1, 1, 1, 1)
+    volumes = [np.where(mask[None, ..., None], fill, inputs["volume"]) for mask in masks]
+    inputs = {name: np.concatenate([values] * len(masks)) for name, values in inputs.items()}
+    logits = model(inputs | {"volume": np.concatenate(volumes)}, training=False)
+    return np.asarray(logits, np.float64).reshape(len(masks), len(background), -1)
+
+
+def error(model, masks, number=4, seed=0):
+    """Return the largest error of an occluded logit relative to the spread of that logit over records."""
+    inputs, background = records(model, number, seed)
+    expected = recomputed(model, inputs, background, masks)
+    found = Occlusion(model).occluded_logits(inputs, background, masks)
+    assert found.shape == expected.shape
+    return np.max(np.abs(found - expected) / np.ptp(expected, axis=1, keepdims=True))
+
+
+def boxes(grid, number, seed=0):
+    """Return random box-shaped masks with holes, some at the border, the first empty and the second everything."""
+    generator = np.random.default_rng(seed)
+    masks = np.zeros((number, *grid), bool)
+    masks[1] = True
+    for mask in masks[2:]:
+        start = [generator.integers(0, size) for size in grid]
+        mask[tuple(slice(first, first + generator.integers(1, 5)) for first in start)] = True
+        mask &= generator.random(grid) < 0.8
+    return masks
+
+
+def network_of(name, preset):
+    module = MODELS[name].module
+    return module.build(module.PRESETS[preset], REDUCED)
+
+
+@pytest.mark.parametrize("name", ["cnn", "mmnn"])
+def test_residual_network_is_exact(name):
+    model = randomise(network_of(name, "residual"))
+    assert Occlusion(model).recomputed_layers == ()
+    assert error(model, boxes(GRID, 8)) < TOLERANCE
+
+
+def atlas_regions():
+    atlas = load_atlas(None, REDUCED)
+    return np.stack([atlas.labels == region for region in atlas.regions])
+
+
+def test_plain_network_is_exact_on_atlas_regions():
+    model = randomise(network_of("cnn", "plain"))
+    assert Occlusion(model).recomputed_layers == ()
+    assert error(model, atlas_regions()[::25]) < TOLERANCE
+
+
+def triples(largest):
+    return st.tuples(*[st.integers(1, largest)] * 3)
+
+
+def described(kind, **options):
+    """Return a strategy of (kind of layer, options)."""
+    return st.tuples(st.just(kind), st.fixed_dictionaries(options))
+
+
+PADDING = st.sampled_from(["same", "valid"])
+CONVOLUTION = {
+    "filters": st.integers(1, 4),
+    "kernel_size": triples(4),
+    "padding": PADDING,
+    "use_bias": st.booleans(),
+    "activation": st.sampled_from([None, "relu", "tanh"]),
+}
+LAYERS = st.one_of(
+    described("Conv3D", **CONVOLUTION, strides=st.integers(1, 3)),
+    described("Conv3D", **CONVOLUTION, dilation_rate=triples(2)),
+    described("MaxPooling3D", pool_size=triples(3), strides=triples(3), padding=PADDING),
+    described("AveragePooling3D", pool_size=triples(3), strides=triples(3), padding=PADDING),
+    described("Add", kernel_size=st.integers(1, 3)),
+    described("Concatenate", kernel_size=st.integers(1, 3)),
+    *(described(kind) for kind in ("BatchNormalization", "ReLU", "LeakyReLU")),
+    described("Dropout", rate=st.just(0.5)),
+)
+NETWORKS = st.fixed_dictionaries(
+    {
+        "grid": st.tuples(*[st.integers(5, 10)] * 3),
+        "local_layers": st.lists(LAYERS, min_size=1, max_size=6),
+        "reduction": st.sampled_from(["Flatten", "GlobalAveragePooling3D", "GlobalMaxPooling3D"]),
+        "phenotype": st.booleans(),
+    }
+)
+
+
+def built(grid, local_layers, reduction, phenotype):
+    """Return the described network, without the layers whose window does not fit the grid that is left."""
+    inputs = {"volume": keras.Input((*grid, 1), name="volume")}
+    x = inputs["volume"]
+    for kind, options in local_layers:
+        if kind in ("Add", "Concatenate"):
+            branch = layers.Conv3D(x.shape[-1], padding="same", **options)(x)
+            x = getattr(layers, kind)()([layers.BatchNormalization()(branch), x])
+            continue
+        window = np.array(options.get("kernel_size", options.get("pool_size", 1)))
+        extent = (window - 1) * options.get("dilation_rate", 1) + 1
+        if (extent <= x.shape[1:4]).all():
+            x = getattr(layers, kind)(**options)(x)
+    x = getattr(layers, reduction)()(x)
+    if phenotype:
+        inputs["phenotype"] = keras.Input((3,), name="phenotype")
+        x = layers.Concatenate()([x, layers.Dense(4, "relu")(inputs["phenotype"])])
+    return keras.Model(inputs, layers.Dense(2)(x))
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@given(network=NETWORKS, seed=st.integers(0, 100))
+def test_random_networks_are_exact(network, seed):
+    keras.utils.set_random_seed(seed)
+    model = randomise(built(**network), seed)
+    assert Occlusion(model).recomputed_layers == ()
+    assert error(model, boxes(network["grid"], 6, seed), number=8, seed=seed) < TOLERANCE
+
+
+class Flip(keras.Layer):
+    """A layer that `occlusion` does not know."""
+
+    def call(self, x):
+        return x[:, ::-1]
+
+
+def test_unknown_layer_is_recomputed_and_named():
+    volume = keras.Input((7, 7, 7, 1), name="volume")
+    x = Flip(name="flip")(layers.Conv3D(3, 3, name="before", activation="relu")(volume))
+    x = layers.GlobalAveragePooling3D()(layers.Conv3D(3, 3, name="after")(x))
+    model = randomise(keras.Model({"volume": volume}, layers.Dense(2)(x)))
+    assert Occlusion(model).recomputed_layers == ("flip", "after")
+    assert error(model, boxes((7, 7, 7), 6)) < TOLERANCE
+
+
+def test_gate_from_global_average_is_recomputed():
+    volume = keras.Input((6, 7, 8, 1), name="volume")
+    x = layers.Conv3D(3, 3, padding="same")(volume)
+    gate = layers.Dense(3, "sigmoid")(layers.GlobalAveragePooling3D(keepdims=True)(x))
+    x = layers.Multiply(name="gate")([x, gate])
+    model = randomise(keras.Model({"volume": volume}, layers.Dense(2)(layers.Flatten()(x))))
+    assert "gate" in Occlusion(model).recomputed_layers
+    assert error(model, boxes((6, 7, 8), 6)) < TOLERANCE
+
+
+def test_fully_convolutional_logits_are_followed():
+    volume = keras.Input((6, 7, 8, 1), name="volume")
+    x = layers.GlobalAveragePooling3D()(layers.Conv3D(2, 3, strides=2, activation="relu")(volume))
+    model = randomise(keras.Model({"volume": volume}, x))
+    assert error(model, boxes((6, 7, 8), 6)) < TOLERANCE
+
+
+def test_shared_layer_is_followed_at_each_use():
+    volume = keras.Input((8, 8, 8, 1), name="volume")
+    shared = layers.Conv3D(1, 3, padding="same", activation="tanh")
+    x = layers.Add()([shared(shared(volume)), volume])
+    model = randomise(keras.Model({"volume": volume}, layers.Dense(2)(layers.Flatten()(x))))
+    assert error(model, boxes((8, 8, 8), 6)) < TOLERANCE
+
+
+def test_mixed_precision_follows_the_layers():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        volume = keras.Input((9, 9, 9, 1), name="volume")
+        x = normalised(layers.Conv3D(4, 3, padding="same")(volume))
+        x = layers.GlobalAveragePooling3D()(layers.Conv3D(4, 3, strides=2)(x))
+        model = randomise(keras.Model({"volume": volume}, layers.Dense(2, dtype="float32")(x)))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert error(model, boxes((9, 9, 9), 6)) < 0.05
+
+
+def test_empty_mask_order_and_repetition():
+    model = randomise(network_of("mmnn", "residual"))
+    occlusion = Occlusion(model)
+    inputs, background = records(model, 4)
+    masks = boxes(GRID, 70)
+    found = occlusion.occluded_logits(inputs, background, masks)
+    np.testing.assert_array_equal(found[0], occlusion.logits(inputs))
+    np.testing.assert_allclose(found[0], model(inputs), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found, occlusion.occluded_logits(inputs, background, iter(masks)))
+
+
+def test_activations_of_a_batch_are_released():
+    occlusion = Occlusion(randomise(built((8, 8, 8), [("Conv3D", {"filters": 3, "kernel_size": 3})], "Flatten", False)))
+    keep, references = occlusion._keep, []
+
+    def watched(inputs):
+        kept = keep(inputs)
+        references.extend(weakref.ref(value) for value in kept.values())
+        return kept
+
+    occlusion._keep = watched
+    inputs = {"volume": np.ones((2, 8, 8, 8, 1), np.float32)}
+    occlusion.occluded_logits(inputs, np.zeros(2, np.float32), boxes((8, 8, 8), 4))
+    gc.collect()
+    assert references and not any(reference() is not None for reference in references)
+
+
+def test_unequal_strides_of_one_channel_are_recomputed():
+    """TensorFlow 2.21 with oneDNN computes some small boxes of these wrongly."""
+    layer = {"filters": 1, "kernel_size": (1, 1, 2), "padding": "same", "strides": (1, 1, 3), "use_bias": False}
+    model = randomise(built((5, 5, 5), [("Conv3D", layer)], "Flatten", False))
+    assert len(Occlusion(model).recomputed_layers) == 1
+    assert error(model, boxes((5, 5, 5), 6), number=8) < TOLERANCE
