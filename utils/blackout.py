@@ -198,6 +198,9 @@ def print_table(table: pd.DataFrame) -> None:
     for row in table.head(10).itertuples():
         interval = f"{row.delta_logit:.4f} ({row.delta_logit_low:.4f} to {row.delta_logit_high:.4f})"
         print(f"{row.rank:<4}{row.name:24}{interval:>28}{row.p:18.4f}{row.size_percentile:18.0f}")
+    if table["p"].isna().all():
+        print("No p-values: the subjects are of one class.")
+        return
     count = int((table["p"] < 0.05).sum())
     print(f"{count or 'No'} region{'s' * (count != 1)} of {len(table)} at family-wise p < 0.05.")
 

@@ -101,7 +101,7 @@ class Window:
 
 def pad(values: tf.Tensor, widths: tf.Tensor, padding_value: float = 0) -> tf.Tensor:
     """Return `values` with `widths` (2, 5) of padding before and after it."""
-    return tf.pad(values, tf.transpose(widths), constant_values=tf.cast(padding_value, values.dtype))
+    return tf.pad(values, tf.stack(tf.unstack(widths), axis=1), constant_values=tf.cast(padding_value, values.dtype))
 
 
 def is_map(tensor: keras.KerasTensor) -> bool:
