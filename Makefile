@@ -27,4 +27,4 @@ test: setup
 images: demo
 	.venv/bin/python run.py --train --model cae --chkPointDir $(DEMO)/ckpt --outDir $(DEMO)/cae-train
 	.venv/bin/python run.py --test --model cae --chkPointDir $(DEMO)/ckpt --outDir $(DEMO)/cae-test
-	cp $(DEMO)/cae-test/*Image.png $(DEMO)/test/roc.png images/
+	cp $(DEMO)/cae-test/*Image.png $(DEMO)/blackout/blackout.png images/
