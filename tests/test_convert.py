@@ -147,12 +147,12 @@ def test_another_seed_gives_another_split_of_the_same_volumes(reduced, pcp, data
 
 
 def test_interrupted_for_real_and_repeated(pcp, reduced, tmp_path):
-    """The user's command with its processes, SIGINT when the first record is there, then the same command again."""
+    """The user's command with its processes, SIGINT while its workers start, then the same command again."""
     command = [sys.executable, "-m", "data", "convert", str(pcp), "out", "--grid", "reduced"]
     options = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("out/*.bin")) and time.monotonic() < deadline and process.poll() is None:
+    while not (tmp_path / "out" / "cohort.json").exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=60)[1]

@@ -30,7 +30,7 @@ from keras import layers
 
 SPATIAL = slice(1, 4)  # of a shape
 EVERY_RECORD_AND_CHANNEL = 0b10001  # the axes, as bits, along which a box does not cut
-THREADS = 2  # one region's copying runs beside another's convolutions
+THREADS = 3  # one region's copying runs beside the others' convolutions
 TAIL_MASKS, TAIL_BYTES = 64, 2**26  # the tail takes as many regions at once as stay below both
 
 VOXELWISE_LAYERS = (
