@@ -154,6 +154,7 @@ def test_interrupted_for_real_and_repeated(pcp, reduced, tmp_path):
     deadline = time.monotonic() + 60
     while not (tmp_path / "out" / "cohort.json").exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.005)
+    time.sleep(0.4)  # the workers are forked by now, and take seconds to import nilearn
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 130, error
