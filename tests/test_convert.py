@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 
 import nibabel
 import numpy as np
@@ -150,7 +151,9 @@ def test_interrupted_for_real_and_repeated(pcp, reduced, tmp_path):
     """The user's command with its processes, SIGINT while its workers start, then the same command again."""
     command = [sys.executable, "-m", "data", "convert", str(pcp), "out", "--grid", "reduced"]
     options = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job inherits it ignored
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "preexec_fn": heard}
+    process = subprocess.Popen(command, **pipes, **options)
     deadline = time.monotonic() + 60
     while not (tmp_path / "out" / "cohort.json").exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.005)
