@@ -66,8 +66,9 @@ def blackout(run: Run) -> int:
     blobs = effects.random_blobs(brain(run, indices), np.repeat(sizes, BLOBS), run.seed)
     result = occlude(run, occlusion, indices, regions + blobs)
     label = np.array([row.label for row in rows])
-    of_regions = {name: values[:, : len(regions)] for name, values in result.effects(label).items()}
-    of_blobs = result.effects(label)["delta_logit"][:, len(regions) :]
+    of_masks = result.effects(label)
+    of_regions = {name: values[:, : len(regions)] for name, values in of_masks.items()}
+    of_blobs = of_masks["delta_logit"][:, len(regions) :]
     table = region_table(run, atlas, of_regions, of_blobs.reshape(len(rows), len(regions), BLOBS), rows)
     write_store(run, atlas, of_regions, probability_of_autism(result.shown), rows)
     write_maps(run, atlas, of_regions["delta_logit"], rows)

@@ -1,12 +1,12 @@
 """The full pass of `cae`: a whole cohort -> a cohort on the reduced grid, everything but the volumes carried over."""
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 from data import files, grids, records
 from data.cohort import write_tables
 from data.errors import InputError
+from data.pack import new_folder
 from utils.inference import outputs_of, restored_network
 from utils.runs import Run
 
@@ -22,21 +22,15 @@ def encode(run: Run) -> int:
             f"This cae gives a code of {'x'.join(map(str, shape))}; the other models read {grids.REDUCED}. "
             "Train the preset stride3-bn or stride3."
         )
-    temporary = run.out_dir.with_name(f".{run.out_dir.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        table = write_records(run, network, temporary)
+    with new_folder(run.out_dir) as folder:
+        table = write_records(run, network, folder)
         identity = run.checkpoints.identity()
         carried = {key: value for key, value in run.cohort.metadata.items() if key in ("phenotype", "simulated")}
         provenance = run.describe() | {"source": run.cohort.metadata.get("provenance", {})}
         grid = {"grid": list(grids.REDUCED.shape), "affine": grids.REDUCED.affine}
         encoder = {"encoder_sha256": run.checkpoints.digest(), "encoder_subjects": identity["training_subjects"]}
-        write_tables(temporary, table, grid | carried | encoder | {"provenance": provenance})
-        files.write_json(temporary / "run.json", run.describe())
-        temporary.rename(run.out_dir)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        write_tables(folder, table, grid | carried | encoder | {"provenance": provenance})
+        files.write_json(folder / "run.json", run.describe())
     run.finish(records=len(table))
     return 0
 
