@@ -5,7 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from data.front import Parser, guarded, positive, seed
+from data.cli import Parser, guarded, positive, seed
 from models import MODELS
 
 JOBS = {
@@ -41,9 +41,9 @@ def parser() -> argparse.ArgumentParser:
 
 def execute(args: argparse.Namespace) -> int:
     """Checks everything that can be checked without TensorFlow, then imports it and does the job."""
-    from utils.settle import settle
+    from utils.validate import validate
 
-    run = settle(args)
+    run = validate(args)
     from utils import devices
 
     devices.start_tensorflow(devices.choose_device(args.shareGPU), run.precision, run.seed)

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from data.front import Parser, guarded, positive, seed
+from data.cli import Parser, guarded, positive, seed
 
 SHOWN = 10  # subjects named on the terminal; cohort.json names them all
 
@@ -21,13 +21,13 @@ def named(subjects: list[str]) -> str:
 
 
 def convert(args: argparse.Namespace) -> int:
-    from data import grids, records, sources
+    from data import grids, layouts, records
     from data.convert import convert as run
 
-    columns = sources.Columns(
+    columns = layouts.Columns(
         args.table, args.idColumn, args.labelColumn, args.positive, args.siteColumn, args.mapColumn
     )
-    source = sources.read_source(args.source, columns)
+    source = layouts.read_source(args.source, columns)
     print("\n".join(source.notes))
     for reason, subjects in source.left_out.items():
         if subjects:
@@ -48,12 +48,12 @@ def check(args: argparse.Namespace) -> int:
     from data import files
     from data.cohort import open_cohort
 
-    report = checks.full(open_cohort(args.cohort))
-    print("\n".join(report.lines()))
+    findings = checks.full(open_cohort(args.cohort))
+    print("\n".join(findings.lines()))
     if args.html:
         with files.replacing(args.html, encoding="utf-8") as file:
-            file.write(checks.html(report, str(args.cohort)))
-    return 1 if report.problems else 0
+            file.write(checks.html(findings, str(args.cohort)))
+    return 1 if findings.problems else 0
 
 
 def swap(args: argparse.Namespace) -> int:

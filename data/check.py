@@ -21,7 +21,7 @@ SHOWN = 10
 
 
 @dataclass
-class Report:
+class Findings:
     """`counts` are lines of fact; `problems` invalidate a result, `notes` are for the researcher to judge."""
 
     counts: list[str] = field(default_factory=list)
@@ -44,58 +44,58 @@ def listed(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def fast(cohort: Cohort) -> Report:
+def fast(cohort: Cohort) -> Findings:
     """Counts by split, label and site, and what is wrong with them."""
-    report = Report()
-    subjects = {record.subject: record for record in cohort.records}
-    report.counts.append(
-        f"{cohort.path}: {len(cohort.records)} records of {len(subjects)} subjects, {cohort.grid}"
+    findings = Findings()
+    subjects = {record.subject: record for record in cohort.rows}
+    findings.counts.append(
+        f"{cohort.path}: {len(cohort.rows)} records of {len(subjects)} subjects, {cohort.grid}"
         + (", SIMULATED" if cohort.simulated else "")
     )
     for split in SPLITS:
         labels = Counter(record.label for record in subjects.values() if record.split == split)
         named = ", ".join(f"{labels[value]} {name}" for value, name in enumerate(records.CLASSES))
-        report.counts.append(f"{split}: {sum(labels.values())} subjects ({named})")
+        findings.counts.append(f"{split}: {sum(labels.values())} subjects ({named})")
         if min(labels[0.0], labels[1.0]) == 0:
-            report.problems.append(f"the {split} split lacks a class ({named})")
+            findings.problems.append(f"the {split} split lacks a class ({named})")
     sites = defaultdict(Counter)
     for record in subjects.values():
         sites[record.site][record.label] += 1
-    report.counts.append(
+    findings.counts.append(
         "autism/control by site: " + ", ".join(f"{site} {count[1]}/{count[0]}" for site, count in sorted(sites.items()))
     )
     if single := [site for site, count in sorted(sites.items()) if len(count) == 1 and sum(count.values()) > 1]:
-        report.notes.append(f"sites with one class only, where site tells the label: {listed(single)}")
-    return report
+        findings.notes.append(f"sites with one class only, where site tells the label: {listed(single)}")
+    return findings
 
 
-def full(cohort: Cohort) -> Report:
+def full(cohort: Cohort) -> Findings:
     """`fast`, and every volume: damaged, constant, identical, mirrored, unlike the others, or not covering a region."""
-    report = fast(cohort)
-    small, digests, coverage = read_volumes(cohort, report)
+    findings = fast(cohort)
+    small, digests, coverage = read_volumes(cohort, findings)
     if len(small):
-        check_identical(cohort, digests, report)
-        check_likeness(cohort, small, report)
-        report.notes += coverage
-    return report
+        check_identical(cohort, digests, findings)
+        check_likeness(cohort, small, findings)
+        findings.notes += coverage
+    return findings
 
 
-def read_volumes(cohort: Cohort, report: Report) -> tuple[dict[int, np.ndarray], dict[str, list[int]], list[str]]:
+def read_volumes(cohort: Cohort, findings: Findings) -> tuple[dict[int, np.ndarray], dict[str, list[int]], list[str]]:
     """Reduced volumes by record, records by the digest of their volume, and notes on regions without signal."""
     regions = atlas.load_atlas(None, cohort.grid)
     inside = regions.labels.ravel()
     sizes = np.bincount(inside, minlength=max(regions.regions) + 1)
     small, digests, uncovered = {}, defaultdict(list), Counter()
-    with progress("Checking", len(cohort.records)) as shown:
-        for index, record in enumerate(cohort.records):
+    with progress("Checking", len(cohort.rows)) as shown:
+        for index, record in enumerate(cohort.rows):
             shown.advance()
             try:
                 _, _, volume = cohort.read(index)
             except InputError as error:
-                report.problems.append(str(error))
+                findings.problems.append(str(error))
                 continue
             if volume.min() == volume.max():
-                report.problems.append(f"{record.file} is constant ({volume.flat[0]:g}); its map was empty")
+                findings.problems.append(f"{record.file} is constant ({volume.flat[0]:g}); its map was empty")
                 continue
             digests[hashlib.sha256(volume.tobytes()).hexdigest()].append(index)
             small[index] = records.block_mean(volume) if cohort.grid == grids.FULL else volume
@@ -108,53 +108,57 @@ def read_volumes(cohort: Cohort, report: Report) -> tuple[dict[int, np.ndarray],
     return small, digests, coverage
 
 
-def check_identical(cohort: Cohort, digests: dict[str, list[int]], report: Report) -> None:
+def check_identical(cohort: Cohort, digests: dict[str, list[int]], findings: Findings) -> None:
     """One volume under two names is a problem across the split, and worth a note within it."""
     for same in digests.values():
-        if len({cohort.records[index].subject for index in same}) == 1:
+        if len({cohort.rows[index].subject for index in same}) == 1:
             if len(same) > 1:
-                names = listed([cohort.records[index].file for index in same])
-                report.notes.append(f"identical volumes of one subject: {names}")
+                names = listed([cohort.rows[index].file for index in same])
+                findings.notes.append(f"identical volumes of one subject: {names}")
             continue
-        text = "identical volumes: " + listed([f"{cohort.records[i].file} ({cohort.records[i].split})" for i in same])
-        across = len({cohort.records[index].split for index in same}) > 1
-        (report.problems if across else report.notes).append(text + (", a subject in train and test" if across else ""))
+        text = "identical volumes: " + listed([f"{cohort.rows[i].file} ({cohort.rows[i].split})" for i in same])
+        across = len({cohort.rows[index].split for index in same}) > 1
+        (findings.problems if across else findings.notes).append(
+            text + (", a subject in train and test" if across else "")
+        )
 
 
-def check_likeness(cohort: Cohort, small: dict[int, np.ndarray], report: Report) -> None:
+def check_likeness(cohort: Cohort, small: dict[int, np.ndarray], findings: Findings) -> None:
     """Correlations with the group mean of training volumes: mirrored volumes are a problem, outliers worth a note."""
     indices = list(small)
     mean = np.mean(
-        [small[index] for index in indices if cohort.records[index].split == "train"] or list(small.values()), 0
+        [small[index] for index in indices if cohort.rows[index].split == "train"] or list(small.values()), 0
     )
     straight = np.array([np.corrcoef(small[index].ravel(), mean.ravel())[0, 1] for index in indices])
     mirrored = np.array([np.corrcoef(small[index].ravel(), mean[::-1].ravel())[0, 1] for index in indices])
-    names = np.array([cohort.records[index].file for index in indices])
+    names = np.array([cohort.rows[index].file for index in indices])
     flipped = mirrored > straight + MIRROR_MARGIN
     if flipped.any():
-        report.problems.append(f"left and right look exchanged in {listed(list(names[flipped]))}; check their affines")
+        findings.problems.append(
+            f"left and right look exchanged in {listed(list(names[flipped]))}; check their affines"
+        )
     deviation = straight - np.median(straight)
     spread = 1.4826 * np.median(np.abs(deviation))  # of a normal distribution with this median absolute deviation
     unlike = np.flatnonzero(deviation < -OUTLIER * max(spread, 1e-3))
     if unlike.size:
         found = [f"{names[at]} (r = {straight[at]:.2f})" for at in unlike[np.argsort(straight[unlike])]]
-        report.notes.append(f"unlike the group mean (median r = {np.median(straight):.2f}): {listed(found)}")
+        findings.notes.append(f"unlike the group mean (median r = {np.median(straight):.2f}): {listed(found)}")
 
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Check of {{ path }}</title>
 <style>body{font:16px/1.5 system-ui;max-width:60em;margin:2em auto;padding:0 1em}.problem{color:#b00020}</style>
 <h1>Check of {{ path }}</h1>
-<h2>{{ "Problems that invalidate results" if report.problems else "Nothing here invalidates a result" }}</h2>
-<ul>{% for text in report.problems %}<li class="problem">{{ text }}</li>{% endfor %}</ul>
-<h2>What it holds</h2><ul>{% for text in report.counts %}<li>{{ text }}</li>{% endfor %}</ul>
-<h2>Worth a look</h2><ul>{% for text in report.notes %}<li>{{ text }}</li>{% endfor %}</ul>
+<h2>{{ "Problems that invalidate results" if findings.problems else "Nothing here invalidates a result" }}</h2>
+<ul>{% for text in findings.problems %}<li class="problem">{{ text }}</li>{% endfor %}</ul>
+<h2>What it holds</h2><ul>{% for text in findings.counts %}<li>{{ text }}</li>{% endfor %}</ul>
+<h2>Worth a look</h2><ul>{% for text in findings.notes %}<li>{{ text }}</li>{% endfor %}</ul>
 </html>
 """
 
 
-def html(report: Report, path: str) -> str:
-    """The report as one self-contained page."""
+def html(findings: Findings, path: str) -> str:
+    """The findings as one self-contained page."""
     import jinja2
 
-    return jinja2.Environment(autoescape=True).from_string(PAGE).render(report=report, path=path)
+    return jinja2.Environment(autoescape=True).from_string(PAGE).render(findings=findings, path=path)

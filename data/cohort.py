@@ -10,13 +10,15 @@ import hashlib
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, astuple, dataclass, fields, replace
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from data import files, grids, records, stores
+from data import entries as entries_of
+from data import files, grids, records
 from data.errors import InputError
 
 METADATA = "cohort.json"
@@ -26,7 +28,7 @@ TEST_SHARE = 10  # one subject in ten is a test subject
 
 
 @dataclass(frozen=True)
-class Record:
+class Row:
     """A row of `subjects.csv`. `label` is 1.0 autism, 0.0 control; `split` is train or test."""
 
     file: str
@@ -42,8 +44,8 @@ class Cohort:
 
     path: Path
     grid: grids.Grid
-    records: tuple[Record, ...]
-    entries: tuple[stores.Entry, ...]
+    rows: tuple[Row, ...]
+    entries: tuple[entries_of.Entry, ...]
     metadata: dict
 
     @property
@@ -53,19 +55,19 @@ class Cohort:
     @property
     def digest(self) -> str:
         """SHA-256 over the table of records and the metadata; tells cohorts apart without reading volumes."""
-        rows = [astuple(record) for record in self.records]
+        rows = [astuple(record) for record in self.rows]
         text = json.dumps([self.grid.name, rows, self.metadata], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def indices(self, split: str) -> np.ndarray:
         """Positions of a split's records. Raises InputError if it has none."""
-        found = np.flatnonzero([record.split == split for record in self.records])
+        found = np.flatnonzero([record.split == split for record in self.rows])
         if not found.size:
-            raise InputError(f"{self.path} has no {split} subjects among {len(self.records)} records; add subjects.")
+            raise InputError(f"{self.path} has no {split} subjects among {len(self.rows)} records; add subjects.")
         return found
 
     def subjects(self, split: str) -> list[str]:
-        return sorted({record.subject for record in self.records if record.split == split})
+        return sorted({record.subject for record in self.rows if record.split == split})
 
     def read(self, index: int) -> tuple[float, np.ndarray, np.ndarray]:
         """Label, phenotype (29,) and volume (x, y, z) of one record. Raises InputError, naming the file."""
@@ -74,7 +76,7 @@ class Cohort:
 
     def batch(self, indices: Sequence[int], volumes: bool = True) -> dict[str, np.ndarray]:
         """`label` (n,) int32, `phenotype` (n, 29) and, unless not wanted, `volume` (n, x, y, z, 1), float32."""
-        label = np.array([self.records[index].label for index in indices], np.int32)
+        label = np.array([self.rows[index].label for index in indices], np.int32)
         phenotype = np.empty((len(indices), records.PHENOTYPE_SIZE), np.float32)
         if not volumes:
             for row, index in enumerate(indices):
@@ -102,20 +104,34 @@ def open_cohort(path: Path) -> Cohort:
     return Cohort(path, grid, tuple(table), tuple(entries[record.file] for record in table), metadata)
 
 
-def read_form(path: Path) -> tuple[dict[str, stores.Entry], list[Record], dict]:
+def in_one_folder(cohort: Cohort) -> Cohort:
+    """The cohort with its records named as files of one folder, so that none lands elsewhere.
+
+    Raises InputError if two records have the same name.
+    """
+    table = tuple(replace(record, file=f"{PurePosixPath(record.file).stem}.bin") for record in cohort.rows)
+    name, count = Counter(record.file for record in table).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{cohort.path} has two records named {name}; expected each name once. Rename one.")
+    return replace(cohort, rows=table)
+
+
+def read_form(path: Path) -> tuple[dict[str, entries_of.Entry], list[Row], dict]:
     """Entries by file name, the table and the metadata ({} where there is none) of any form of --dataDir."""
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a cohort, a folder of records or a JSON list of them.")
-    if (path / stores.HDF5_NAME).is_file():
-        path = path / stores.HDF5_NAME
+    if (path / entries_of.HDF5_NAME).is_file():
+        path = path / entries_of.HDF5_NAME
     if path.suffix in (".h5", ".hdf5"):
         return read_hdf5(path)
     if path.is_dir():
-        entries = stores.folder_entries(path)
+        entries = entries_of.folder_entries(path)
     elif path.suffix == ".json":
-        entries = stores.list_entries(path)
+        entries = entries_of.list_entries(path)
     else:
-        raise InputError(f"{path} is a file; expected a folder of records, a JSON list of them or {stores.HDF5_NAME}.")
+        raise InputError(
+            f"{path} is a file; expected a folder of records, a JSON list of them or {entries_of.HDF5_NAME}."
+        )
     if not entries:
         raise InputError(
             f"{path} holds no records; expected .bin files or zip chunks. Make them: python -m data convert."
@@ -127,9 +143,9 @@ def read_form(path: Path) -> tuple[dict[str, stores.Entry], list[Record], dict]:
     return entries, table, metadata
 
 
-def read_hdf5(path: Path) -> tuple[dict[str, stores.Entry], list[Record], dict]:
+def read_hdf5(path: Path) -> tuple[dict[str, entries_of.Entry], list[Row], dict]:
     """`read_form` of an HDF5 file, which holds its table itself."""
-    entries, texts, metadata = stores.hdf5_store(path)
+    entries, texts, metadata = entries_of.hdf5_store(path)
     table = []
     for row, (name, entry) in enumerate(entries.items()):
         label = records.header_label(entry.read(records.DTYPE.itemsize), str(entry))
@@ -144,12 +160,12 @@ def read_hdf5(path: Path) -> tuple[dict[str, stores.Entry], list[Record], dict]:
     return entries, table, metadata
 
 
-def checked_record(where: str, file: str, subject: str, site: str, label: float, split: str) -> Record:
+def checked_record(where: str, file: str, subject: str, site: str, label: float, split: str) -> Row:
     """A row of the table. Raises InputError, naming where it stands, for an impossible label or split."""
     records.check_label(label, where)
     if split not in SPLITS:
         raise InputError(f"{where} has the split {split!r}; expected {' or '.join(SPLITS)}.")
-    return Record(file, subject, site, label, split)
+    return Row(file, subject, site, label, split)
 
 
 def common_grid(entries: dict) -> grids.Grid:
@@ -166,14 +182,14 @@ def common_grid(entries: dict) -> grids.Grid:
     return next(iter(grids))
 
 
-def guess_record(name: str, entry: stores.Entry) -> Record:
+def guess_record(name: str, entry: entries_of.Entry) -> Row:
     """A record without a table: the subject is the first number in its name, the split a hash of the subject."""
     stem = Path(name).stem
     number = re.search(r"\d+", stem)
     subject = str(int(number.group())) if number else stem
     part = int.from_bytes(hashlib.sha256(subject.encode()).digest()[:8], "big") % TEST_SHARE
     label = records.header_label(entry.read(records.DTYPE.itemsize), str(entry))
-    return Record(name, subject, "unknown", label, "test" if part == 0 else "train")
+    return Row(name, subject, "unknown", label, "test" if part == 0 else "train")
 
 
 def read_metadata(path: Path) -> dict:
@@ -192,9 +208,9 @@ def read_metadata(path: Path) -> dict:
     return metadata
 
 
-def read_table(path: Path) -> list[Record]:
+def read_table(path: Path) -> list[Row]:
     """`subjects.csv`. Raises InputError, naming file and line, for a missing column or an impossible value."""
-    wanted = [field.name for field in fields(Record)]
+    wanted = [field.name for field in fields(Row)]
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -221,7 +237,7 @@ def read_table(path: Path) -> list[Record]:
     return table
 
 
-def match_table(path: Path, table: list[Record], entries: dict) -> None:
+def match_table(path: Path, table: list[Row], entries: dict) -> None:
     """Raises InputError unless the table names each record once and no subject is in both splits."""
     named = {record.file for record in table}
     if len(named) < len(table):
@@ -238,11 +254,11 @@ def match_table(path: Path, table: list[Record], entries: dict) -> None:
             raise InputError(f"{path} has subject {record.subject} in train and in test; expected one split a subject.")
 
 
-def write_tables(path: Path, table: Sequence[Record], metadata: dict) -> None:
+def write_tables(path: Path, table: Sequence[Row], metadata: dict) -> None:
     """Writes `cohort.json`, then `subjects.csv`, whose presence says that the cohort is complete."""
     files.write_json(path / METADATA, metadata)
     with files.replacing(path / TABLE, newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Record)], lineterminator="\n")
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(record) | {"label": int(record.label)} for record in table)
 

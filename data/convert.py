@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from data import files, grids, phenotype, records
-from data.cohort import METADATA, Record, assign_splits, write_tables
+from data.cohort import METADATA, Row, assign_splits, write_tables
 from data.errors import InputError
+from data.layouts import Source
 from data.leaks import check_coding, check_names, check_values
 from data.nifti import load_map
 from data.progress import progress
-from data.sources import Source
 
 
 def convert_map(path: Path, header: tuple[float, np.ndarray], target: Path, grid: grids.Grid) -> None:
@@ -62,7 +62,7 @@ def plan(
     seed: int,
     provenance: dict,
     allow_leak: bool = False,
-) -> tuple[list[Record], np.ndarray, dict]:
+) -> tuple[list[Row], np.ndarray, dict]:
     """The table of a new cohort, its scaled phenotype (subjects, 29) float32, and its metadata.
 
     `subjects` has the columns subject, site and label; `encode` takes which of its rows are for training, (subjects,)
@@ -70,8 +70,7 @@ def plan(
     """
     split = assign_splits(subjects["subject"].tolist(), subjects["site"].tolist(), subjects["label"].tolist(), seed)
     table = [
-        Record(f"{row.subject}.bin", row.subject, row.site, row.label, split[row.subject])
-        for row in subjects.itertuples()
+        Row(f"{row.subject}.bin", row.subject, row.site, row.label, split[row.subject]) for row in subjects.itertuples()
     ]
     training = np.array([record.split == "train" for record in table])
     values = encode(training)
@@ -92,7 +91,7 @@ def plan(
 
 def convert(
     source: Source, target: Path, grid: grids.Grid, seed: int, columns: list[str] | None, allow_leak: bool, command: str
-) -> tuple[list[Record], dict]:
+) -> tuple[list[Row], dict]:
     """Writes the cohort `target`, using every core; an interrupted run is completed by repeating it.
 
     `columns` of the table are the phenotype, ABIDE's own if None. Returns the table of records and the metadata.

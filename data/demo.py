@@ -6,7 +6,6 @@ look like ABIDE's. The cohort is made within seconds and cached.
 
 import hashlib
 import os
-import shutil
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data import atlas, grids, phenotype, records
-from data.cohort import Record, write_tables
+from data import atlas, files, grids, phenotype, records
+from data.cohort import Row, write_tables
 from data.convert import plan
 
 PLANTED = ("Frontal_Mid_L", "Precuneus_R", "Temporal_Mid_R", "Cerebelum_Crus1_L")
@@ -107,7 +106,7 @@ class Anatomy:
         return records.normalise(np.where(self.brain, np.clip(activity, 0, 1), 0))
 
 
-def simulate(target: Path, grid: grids.Grid, simulation: Simulation) -> list[Record]:
+def simulate(target: Path, grid: grids.Grid, simulation: Simulation) -> list[Row]:
     """Writes a simulated cohort into the new folder `target`."""
     demographic = demographics(simulation)
     encode = partial(phenotype.encode, demographic, None)
@@ -128,14 +127,10 @@ def demo_cohort(grid: grids.Grid) -> Path:
     simulation = SIMULATIONS[grid.name]
     version = hashlib.sha256(Path(__file__).read_bytes() + repr(simulation).encode()).hexdigest()[:12]
     target = cache / f"{grid.name}-{version}"
-    if not target.exists():
-        temporary = cache / f".{target.name}.{os.getpid()}"
-        try:
-            simulate(temporary, grid, simulation)
-            temporary.rename(target)
-        except OSError:
-            if not target.exists():  # another first run may have made it meanwhile
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    if target.exists():
+        return target
+    with files.locked(target, wait=True):
+        if not target.exists():  # another first run may have made it meanwhile
+            with files.unfinished(target) as folder:
+                simulate(folder, grid, simulation)
     return target

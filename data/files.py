@@ -1,23 +1,89 @@
-"""Writing without loss: a file appears whole under its name or not at all."""
+"""Writing without loss: a file or folder appears whole under its name or not at all; one process writes a folder.
+
+What is unfinished lies beside its target under a name of its own, which the next attempt replaces, so that what killed
+processes leave does not pile up.
+"""
 
 import json
 import os
+import shlex
+import shutil
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from data.errors import InputError
+
 
 @contextmanager
-def replacing(path: Path, mode: str = "w", **options) -> Iterator[IO]:
-    """Opens a temporary file beside `path` that takes its place when the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def unfinished(target: Path) -> Iterator[Path]:
+    """A path beside `target` for a file or a folder that takes its place when the block ends well."""
+    path = target.with_name(f".unfinished.{target.name}")  # the suffix stays: NIfTI is told by it
+    remove(path)
     try:
-        with open(temporary, mode, **options) as file:
-            yield file
-        os.replace(temporary, path)
+        yield path
+        os.replace(path, target)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(target: Path, mode: str = "w", **options) -> Iterator[IO]:
+    """Opens a file that takes the place of `target` when the block ends well."""
+    with unfinished(target) as path, open(path, mode, **options) as file:
+        yield file
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder that becomes `target` when the block ends well. Raises InputError if that exists or is being made."""
+    with locked(target):
+        check_new(target)
+        with unfinished(target) as folder:
+            folder.mkdir()
+            yield folder
+
+
+def check_new(target: Path) -> None:
+    """Raises InputError if there is anything at `target`."""
+    if target.exists() or target.is_symlink():
+        raise InputError(f"{target} exists; remove it or name another folder.")
+
+
+@contextmanager
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Keeps every other process that asks for `folder` out until the block ends; the folder need not exist.
+
+    Raises InputError that names the other process, unless to `wait` for it. The lock of a process that died is free.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        raise InputError(f"{folder} is being written by {path.read_text()}; wait for it to end.") from None
+    try:
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()} ({command})", encoding="utf-8")
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: whoever waits for it looks again
+        lock.release()
 
 
 def write_json(path: Path, content: object) -> None:

@@ -11,7 +11,7 @@ from nibabel.imageglobals import logger
 from nibabel.orientations import OrientationError
 from nibabel.spatialimages import HeaderDataError
 
-from data import grids, records
+from data import files, grids, records
 from data.errors import InputError
 
 MAX_VOXELS = 2**24  # a head at 1 mm
@@ -109,9 +109,5 @@ def mni_image(values: np.ndarray, grid: grids.Grid) -> nibabel.Nifti1Image:
 
 def save(image: nibabel.Nifti1Image, path: Path) -> None:
     """Writes an image whole or not at all."""
-    temporary = path.with_name(f".partial.{path.name}")
-    try:
-        nibabel.save(image, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.unfinished(path) as unfinished:
+        nibabel.save(image, unfinished)

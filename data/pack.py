@@ -1,52 +1,22 @@
 """A cohort in another form, bit by bit the same: records in files, in zip chunks, or in one HDF5 file; one as NIfTI."""
 
 import json
-import shutil
 import zipfile
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import h5py
 import numpy as np
 
 from data import records
-from data.cohort import Cohort, write_tables
+from data.cohort import Cohort, in_one_folder, write_tables
+from data.entries import HDF5_NAME, HDF5_TEXTS
 from data.errors import InputError
+from data.files import new_folder
 from data.progress import progress
-from data.stores import HDF5_NAME, HDF5_TEXTS
 
 CHUNK_BYTES = 250_000_000
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every zip entry, so that the same records give the same chunks
-
-
-@contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `target` when the block ends well. Raises InputError if that exists."""
-    if target.exists():
-        raise InputError(f"{target} exists; remove it or name another folder.")
-    temporary = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def in_one_folder(cohort: Cohort) -> Cohort:
-    """The cohort with its records named as files of one folder, so that none lands elsewhere.
-
-    Raises InputError if two records have the same name.
-    """
-    table = tuple(replace(record, file=f"{PurePosixPath(record.file).stem}.bin") for record in cohort.records)
-    name, count = Counter(record.file for record in table).most_common(1)[0]
-    if count > 1:
-        raise InputError(f"{cohort.path} has two records named {name}; expected each name once. Rename one.")
-    return replace(cohort, records=table)
 
 
 def pack_bin(cohort: Cohort, folder: Path) -> None:
@@ -72,14 +42,14 @@ def pack_zip(cohort: Cohort, folder: Path, chunk_bytes: int = CHUNK_BYTES) -> No
 
 def pack_hdf5(cohort: Cohort, folder: Path) -> None:
     """`cohort.h5`: volume, phenotype, label, file, subject, site and split, a row a record, compressed by record."""
-    count, shape = len(cohort.records), cohort.grid.shape
+    count, shape = len(cohort.rows), cohort.grid.shape
     with h5py.File(folder / HDF5_NAME, "w") as store:
         options = {"chunks": (1, *shape), "compression": "gzip", "compression_opts": 1, "shuffle": True}
         volume = store.create_dataset("volume", (count, *shape), records.DTYPE, **options)
         phenotype = store.create_dataset("phenotype", (count, records.PHENOTYPE_SIZE), records.DTYPE)
         label = store.create_dataset("label", (count,), records.DTYPE)
         for name in HDF5_TEXTS:
-            store[name] = np.array([getattr(record, name).encode() for record in cohort.records])
+            store[name] = np.array([getattr(record, name).encode() for record in cohort.rows])
         store["metadata"] = np.frombuffer(json.dumps(cohort.metadata).encode(), np.uint8)
         for row, (_, entry) in enumerate(each(cohort)):
             values = np.frombuffer(entry.read(), records.DTYPE)
@@ -92,8 +62,8 @@ FORMS = {"bin": pack_bin, "zip": pack_zip, "hdf5": pack_hdf5}
 
 def each(cohort: Cohort) -> Iterator:
     """Every record of the table with its entry, behind a progress bar."""
-    with progress("Packing", len(cohort.records)) as shown:
-        for record, entry in zip(cohort.records, cohort.entries, strict=True):
+    with progress("Packing", len(cohort.rows)) as shown:
+        for record, entry in zip(cohort.rows, cohort.entries, strict=True):
             yield record, entry
             shown.advance()
 
@@ -101,12 +71,12 @@ def each(cohort: Cohort) -> Iterator:
 def pack(cohort: Cohort, target: Path, form: str) -> None:
     """Writes `cohort` into the new folder `target` in one of FORMS, with its two tables beside."""
     cohort = in_one_folder(cohort)
-    for index in range(len(cohort.records)):  # a damaged record is told before anything is written
+    for index in range(len(cohort.rows)):  # a damaged record is told before anything is written
         cohort.read(index)
     with new_folder(target) as folder:
         FORMS[form](cohort, folder)
         if form != "hdf5":
-            write_tables(folder, cohort.records, cohort.metadata or {"grid": list(cohort.grid.shape)})
+            write_tables(folder, cohort.rows, cohort.metadata or {"grid": list(cohort.grid.shape)})
 
 
 def export(cohort: Cohort, name: str, target: Path) -> None:
@@ -115,10 +85,10 @@ def export(cohort: Cohort, name: str, target: Path) -> None:
 
     if not target.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"{target} is no NIfTI name; expected .nii or .nii.gz.")
-    found = [index for index, record in enumerate(cohort.records) if name in (record.file, Path(record.file).stem)]
-    found = found or [index for index, record in enumerate(cohort.records) if name == record.subject]
+    found = [index for index, record in enumerate(cohort.rows) if name in (record.file, Path(record.file).stem)]
+    found = found or [index for index, record in enumerate(cohort.rows) if name == record.subject]
     if len(found) != 1:
-        several = "".join(f" {cohort.records[index].file}" for index in found[:5])
+        several = "".join(f" {cohort.rows[index].file}" for index in found[:5])
         raise InputError(f"{cohort.path} has {len(found)} records of {name}:{several}; name one subject or file.")
     _, _, volume = cohort.read(found[0])
     nifti.save(nifti.mni_image(volume, cohort.grid), target)

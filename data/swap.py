@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from data import atlas, records
-from data.cohort import Cohort, Record, write_tables
+from data.cohort import Cohort, Row, in_one_folder, write_tables
 from data.errors import InputError
-from data.pack import in_one_folder, new_folder
+from data.files import new_folder
 from data.progress import progress
 
 
 def donor_volumes(cohort: Cohort, inside: np.ndarray) -> np.ndarray:
     """The voxels `inside` (x, y, z) bool of every training record, (records, voxels) float32; test rows stay 0."""
-    values = np.zeros((len(cohort.records), int(inside.sum())), np.float32)
+    values = np.zeros((len(cohort.rows), int(inside.sum())), np.float32)
     for index in cohort.indices("train"):
         values[index] = cohort.read(index)[2][inside]
     return values
@@ -23,8 +23,8 @@ def donor_volumes(cohort: Cohort, inside: np.ndarray) -> np.ndarray:
 def donors_of(cohort: Cohort) -> dict[int, np.ndarray]:
     """For each training record, the training records of the same label and another subject."""
     training = cohort.indices("train")
-    subject = np.array([record.subject for record in cohort.records])
-    label = np.array([record.label for record in cohort.records])
+    subject = np.array([record.subject for record in cohort.rows])
+    label = np.array([record.label for record in cohort.rows])
     donors = {}
     for index in training:
         donors[index] = training[(label[training] == label[index]) & (subject[training] != subject[index])]
@@ -41,12 +41,12 @@ def swapped_name(file: str, copy: int) -> str:
 
 def check_unswapped(cohort: Cohort, copies: int) -> None:
     """Raises InputError if a new record would take the place of one that is there."""
-    new = {swapped_name(record.file, copy) for record in cohort.records for copy in range(copies)}
-    if taken := sorted(new & {record.file for record in cohort.records}):
+    new = {swapped_name(record.file, copy) for record in cohort.rows for copy in range(copies)}
+    if taken := sorted(new & {record.file for record in cohort.rows}):
         raise InputError(f"{cohort.path} already holds {taken[0]}; swap the cohort that it was made from.")
 
 
-def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int) -> list[Record]:
+def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int) -> list[Row]:
     """Writes `cohort` and `copies` more records a training record into the new folder `target`; returns its table.
 
     In each new record, `num_regions` random AAL regions are replaced by the same regions of other training subjects of
@@ -65,8 +65,8 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
     donors, values = donors_of(cohort), donor_volumes(cohort, inside)
     random = np.random.default_rng(seed)
     table = []
-    with new_folder(target) as folder, progress("Swapping", len(cohort.records)) as shown:
-        for index, record in enumerate(cohort.records):
+    with new_folder(target) as folder, progress("Swapping", len(cohort.rows)) as shown:
+        for index, record in enumerate(cohort.rows):
             header, volume = split_record(cohort, index)
             table.append(record)
             write(folder / record.file, header, volume)

@@ -1,51 +1,22 @@
-"""Fixtures: small simulated cohorts, tiny PCP folders, a trained checkpoint, and both command lines run in-process."""
+"""Fixtures: small simulated cohorts, a trained checkpoint, a tiny PCP folder, and both command lines."""
 
-import csv
-import importlib
 import io
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
-import nibabel
-import numpy as np
 import pytest
+from helpers import ROOT, SMALL_BATCH, TINY_CNN, Outcome, run_main, write_pcp
 from hypothesis import settings
 
-from data import demo, grids, records
+from data import demo, grids
 from utils import devices
 
 settings.register_profile("seeded", derandomize=True, deadline=None, database=None)
+
+
 settings.load_profile("seeded")
-
-ROOT = Path(__file__).parent.parent
-LAS_6MM = np.array([[-6.0, 0, 0, 90], [0, 6, 0, -126], [0, 0, 6, -72], [0, 0, 0, 1]])
-LAS_3MM = np.array([[-3.0, 0, 0, 90], [0, 3, 0, -126], [0, 0, 3, -72], [0, 0, 0, 1]])
-TINY_CNN = ("--set", "filters=2,3", "--set", "kernels=3,3", "--set", "strides=3,2", "--set", "pools=0,0")
-SMALL_BATCH = ("--set", "batch_size=8")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command left: exit status and what it printed."""
-
-    status: int
-    out: str
-    err: str
-
-
-def run_main(module: str, argv0: str, arguments: Sequence) -> Outcome:
-    """Runs the `main` of a module as its command line would."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", [argv0, *map(str, arguments)])
-        try:
-            status = importlib.import_module(module).main()
-        except SystemExit as exit_:
-            status = exit_.code
-    return Outcome(status, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="session")
@@ -118,78 +89,6 @@ def trained(cohort, cli, tmp_path_factory) -> Path:
     outcome = cli("--train", "--model", "cnn", "--numIters", 4, *TINY_CNN, *SMALL_BATCH, *arguments)
     assert outcome.status == 0, outcome.err
     return folder / "ckpt"
-
-
-def small_record(label: float = 1.0, seed: int = 0) -> bytes:
-    """A record on the reduced grid with random content."""
-    random = np.random.default_rng(seed)
-    return bytes(records.pack(label, random.normal(size=29), random.normal(size=grids.REDUCED.shape)))
-
-
-def bare_records(subjects: Sequence[int]) -> dict[str, bytes]:
-    """File name -> record, labels alternating."""
-    return {f"{subject}.bin": small_record(index % 2, subject) for index, subject in enumerate(subjects)}
-
-
-def read_rows(path: Path) -> list[dict]:
-    """A CSV file as a list of dictionaries."""
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def brain_map(shape: tuple[int, int, int], seed: int) -> np.ndarray:
-    """An ellipsoid of random values between 0.2 and 1 in a background of 0, (x, y, z) float32."""
-    axes = np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")
-    values = np.random.default_rng(seed).uniform(0.2, 1, shape).round(2)
-    return np.where(sum(np.square(axes)) < 0.8, values, 0).astype(np.float32)
-
-
-PCP_ROWS = [
-    # AGE, SEX, HANDEDNESS_CATEGORY, HANDEDNESS_SCORES, FIQ, VIQ, PIQ, FIQ_TEST_TYPE, EYES, BMI, VCI, PRI, WMI, PSI
-    ("12.5", "1", "R", "80", "110", "112", "108", "WASI", "1", "", "", "", "", ""),
-    ("9.25", "2", "L", "-9999", "98", "-9999", "101", "WISC_IV_FULL", "2", "", "101", "99", "95", "90"),
-    ("33", "1", "Ambi", "-20", "-9999", "`", "", "", "1", "24.5", "", "", "", ""),
-    ("17.1", "1", "Mixed", "", "121", "119", "117", "WAIS_III", "1", "-9999", "", "", "", ""),
-    ("21", "1", "L->R", "15", "87", "90", "86", "DAS_II_SA", "2", "31", "", "", "", ""),
-    ("14", "2", "", "-9999", "105", "100", "109", "HAWIK_IV", "1", "", "111", "104", "88", "-9999"),
-]
-PCP_COLUMNS = [
-    *("AGE_AT_SCAN", "SEX", "HANDEDNESS_CATEGORY", "HANDEDNESS_SCORES", "FIQ", "VIQ", "PIQ", "FIQ_TEST_TYPE"),
-    *("EYE_STATUS_AT_SCAN", "BMI", "WISC_IV_VCI", "WISC_IV_PRI", "WISC_IV_WMI", "WISC_IV_PSI"),
-]
-PCP_SUBJECTS = 12
-PCP_NO_FILENAME = "50098"
-PCP_NO_MAP = "50099"
-
-
-def pcp_table() -> list[dict]:
-    """Rows of an ABIDE-like table: 12 subjects with a map, one without a file name, one whose map is absent."""
-    table = []
-    for number in range(PCP_SUBJECTS + 2):
-        subject = str(50002 + number) if number < PCP_SUBJECTS else (PCP_NO_FILENAME, PCP_NO_MAP)[number - PCP_SUBJECTS]
-        site = ("PITT", "NYU")[number // 2 % 2]
-        file = "no_filename" if subject == PCP_NO_FILENAME else f"{site}_00{subject}"
-        keys = {"SUB_ID": subject, "SITE_ID": site, "FILE_ID": file, "DX_GROUP": str(1 + number % 2)}
-        table.append(keys | dict(zip(PCP_COLUMNS, PCP_ROWS[number % len(PCP_ROWS)], strict=True)))
-    return table
-
-
-def write_pcp(folder: Path, orientation: str = "LAS") -> Path:
-    """Writes the layout of nilearn's fetch_abide_pcp: 3 mm for the first subject, 6 mm (faster) for the others."""
-    maps = folder / "ABIDE_pcp" / "cpac" / "nofilt_noglobal"
-    maps.mkdir(parents=True)
-    table = pcp_table()
-    with open(maps.parent.parent / "Phenotypic_V1_0b_preprocessed1.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
-    for number, row in enumerate(table[:PCP_SUBJECTS]):
-        shape, affine = ((31, 37, 31), LAS_6MM) if number else ((61, 73, 61), LAS_3MM)
-        image = nibabel.Nifti1Image(brain_map(shape, number), affine)
-        if orientation == "RAS":
-            image = nibabel.as_closest_canonical(image)
-        nibabel.save(image, maps / f"{row['FILE_ID']}_falff.nii.gz")
-    return folder
 
 
 @pytest.fixture(scope="session")

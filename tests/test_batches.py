@@ -59,4 +59,4 @@ def test_only_what_the_model_reads_is_read(name, wanted, cohort):
     opened = open_cohort(cohort)
     (batch,) = read_batches(opened, MODELS[name], [np.array([1, 3])])
     assert batch.keys() == wanted
-    assert batch["label"].tolist() == [opened.records[1].label, opened.records[3].label]
+    assert batch["label"].tolist() == [opened.rows[1].label, opened.rows[3].label]

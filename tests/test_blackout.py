@@ -7,14 +7,14 @@ import matplotlib.image
 import nibabel
 import numpy as np
 import pytest
-from conftest import read_rows
+from helpers import read_rows
 
 from data import atlas
 from data.cohort import open_cohort
 from data.grids import FULL, REDUCED
 from models import cnn
 from models.settings import from_json
-from utils.blackout import Occluded, write_map
+from utils.blackout.job import Occluded, write_map
 from utils.checkpoints import CheckpointFolder, restore_weights
 
 NUM_REGIONS = 116

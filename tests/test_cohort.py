@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import bare_records, read_rows, small_record
+from helpers import bare_records, read_rows, small_record
 
 from data.cohort import assign_splits, open_cohort
 from data.errors import InputError
@@ -58,8 +58,8 @@ def test_each_bare_form_gives_the_same_records(form, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     opened = open_cohort(path)
     assert opened.grid == REDUCED
-    assert sorted(record.subject for record in opened.records) == [str(subject) for subject in SUBJECTS]
-    for index, record in enumerate(opened.records):
+    assert sorted(record.subject for record in opened.rows) == [str(subject) for subject in SUBJECTS]
+    for index, record in enumerate(opened.rows):
         content = np.frombuffer(members[f"{record.subject}.bin"], "<f4")
         label, phenotype, volume = opened.read(index)
         assert label == record.label == content[0]
@@ -97,7 +97,7 @@ def test_batches_hold_what_single_reads_hold(tmp_path):
     ],
 )
 def test_the_subject_of_a_bare_record_is_the_first_number_in_its_name(name, subject, tmp_path):
-    assert open_cohort(write_folder(tmp_path / "bare", {name: small_record()})).records[0].subject == subject
+    assert open_cohort(write_folder(tmp_path / "bare", {name: small_record()})).rows[0].subject == subject
 
 
 def test_records_of_one_subject_share_a_split_and_one_subject_in_ten_is_a_test_subject(tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def test_records_of_one_subject_share_a_split_and_one_subject_in_ten_is_a_test_s
     names = [f"{prefix}{subject}.bin" for subject in range(50000, 50600) for prefix in ("", "swap_")]
     opened = open_cohort(write_folder(tmp_path / "bare", dict.fromkeys(names, one)))
     splits = {}
-    for record in opened.records:
+    for record in opened.rows:
         splits.setdefault(record.subject, set()).add(record.split)
     assert all(len(found) == 1 for found in splits.values())
     assert 0.06 < sum(found == {"test"} for found in splits.values()) / len(splits) < 0.14
@@ -117,10 +117,10 @@ def test_a_cohort_keeps_the_split_and_order_of_its_table(cohort):
     opened = open_cohort(cohort)
     rows = read_rows(cohort / "subjects.csv")
     assert list(rows[0]) == ["file", "subject", "site", "label", "split"]
-    assert [(r.file, r.subject, r.site, r.label, r.split) for r in opened.records] == [
+    assert [(r.file, r.subject, r.site, r.label, r.split) for r in opened.rows] == [
         (row["file"], row["subject"], row["site"], float(row["label"]), row["split"]) for row in rows
     ]
-    assert [opened.records[i].split for i in opened.indices("test")] == ["test"] * 4
+    assert [opened.rows[i].split for i in opened.indices("test")] == ["test"] * 4
     assert len(opened.indices("train")) == 36
 
 
@@ -130,7 +130,7 @@ def test_a_cohort_in_zip_chunks_reads_the_same(cohort, tmp_path):
     for name in ("cohort.json", "subjects.csv"):
         shutil.copy(cohort / name, folder)
     whole, zipped = open_cohort(cohort), open_cohort(folder)
-    assert zipped.records == whole.records
+    assert zipped.rows == whole.rows
     assert zipped.digest == whole.digest
     assert all((a == b).all() for a, b in zip(zipped.read(7)[1:], whole.read(7)[1:], strict=True))
 
@@ -322,6 +322,6 @@ def test_a_cohort_without_one_of_its_tables_was_interrupted(name, cohort, tmp_pa
 
 def test_a_cohort_without_test_subjects_says_so_when_they_are_wanted(tmp_path):
     opened = open_cohort(write_folder(tmp_path / "bare", {"1.bin": small_record()}))
-    other = {"train": "test", "test": "train"}[opened.records[0].split]
+    other = {"train": "test", "test": "train"}[opened.rows[0].split]
     with pytest.raises(InputError, match=f"has no {other} subjects among 1 records"):
         opened.indices(other)

@@ -15,9 +15,8 @@ from functools import partial
 import nibabel
 import numpy as np
 import pytest
-from conftest import LAS_6MM, PCP_NO_FILENAME, PCP_NO_MAP, PCP_ROWS, PCP_SUBJECTS, ROOT, read_rows, write_pcp
+from helpers import BY_HAND, LAS_6MM, PCP_NO_FILENAME, PCP_NO_MAP, PCP_ROWS, PCP_SUBJECTS, ROOT, read_rows, write_pcp
 from scipy import ndimage
-from test_phenotype import BY_HAND
 
 from data.cohort import open_cohort
 from data.errors import InputError
@@ -61,7 +60,7 @@ def test_volumes_against_scipy(position, pcp, converted):
     """The first map has 3 mm voxels, the others 6 mm."""
     opened = open_cohort(converted[0])
     subject = str(50002 + position)
-    index = [record.subject for record in opened.records].index(subject)
+    index = [record.subject for record in opened.rows].index(subject)
     volume = opened.read(index)[2]
     np.testing.assert_allclose(volume, independent_volume(map_path(pcp, subject)), atol=2e-4)
     assert volume[0, 0, 0] == volume.min()  # the background
@@ -72,17 +71,17 @@ def test_labels_and_sites_against_the_table(pcp, converted):
     rows = read_rows(next(pcp.rglob("*.csv")))
     expected = {row["SUB_ID"]: (row["SITE_ID"], {"1": 1.0, "2": 0.0}[row["DX_GROUP"]]) for row in rows}
     opened = open_cohort(converted[0])
-    for index, record in enumerate(opened.records):
+    for index, record in enumerate(opened.rows):
         assert (record.site, record.label) == expected[record.subject]
         assert opened.read(index)[0] == record.label
-    assert {record.label for record in opened.records} == {0.0, 1.0}
+    assert {record.label for record in opened.rows} == {0.0, 1.0}
 
 
 def test_phenotypes_are_scaled_by_training_subjects_only(converted):
     """Medians, means and spreads by the statistics module over the rows read by hand in test_phenotype."""
     opened = open_cohort(converted[0])
-    raw = [BY_HAND[(int(record.subject) - 50002) % len(PCP_ROWS)] for record in opened.records]
-    training = [row for row, record in zip(raw, opened.records, strict=True) if record.split == "train"]
+    raw = [BY_HAND[(int(record.subject) - 50002) % len(PCP_ROWS)] for record in opened.rows]
+    training = [row for row, record in zip(raw, opened.rows, strict=True) if record.split == "train"]
     assert 0 < len(training) < len(raw)
     for place in range(29):
         known = [row[place] for row in training if row[place] == row[place]]
@@ -97,7 +96,7 @@ def test_phenotypes_are_scaled_by_training_subjects_only(converted):
 def test_the_reduced_grid_holds_block_means(converted, reduced):
     full, small = open_cohort(converted[0]), open_cohort(reduced)
     assert small.grid == REDUCED
-    assert small.records == full.records
+    assert small.rows == full.rows
     volume, means = full.read(2)[2], small.read(2)[2]
     for i, j, k in [(0, 0, 0), (15, 18, 15), (30, 36, 30), (7, 20, 11)]:
         block = volume[max(3 * i - 1, 0) : 3 * i + 2, max(3 * j - 1, 0) : 3 * j + 2, max(3 * k - 1, 0) : 3 * k + 2]

@@ -29,7 +29,7 @@ def test_it_says_that_it_is_simulated_and_where_the_difference_is(simulated):
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(simulated, tmp_path):
     demo.simulate(tmp_path / "again", grids.REDUCED, SMALL)
     demo.simulate(tmp_path / "other", grids.REDUCED, demo.Simulation(subjects=12, seed=6))
-    name = simulated.records[3].file
+    name = simulated.rows[3].file
     assert (tmp_path / "again" / name).read_bytes() == (simulated.path / name).read_bytes()
     assert (tmp_path / "other" / name).read_bytes() != (simulated.path / name).read_bytes()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from utils.effects import by_subject, mean_intervals, permutation_test, random_blobs
+from utils.blackout.effects import by_subject, mean_intervals, permutation_test, random_blobs
 
 
 def drawn(random, subjects=40, regions=30, planted=0.0):

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import TINY_CNN, read_rows
+from helpers import TINY_CNN, read_rows
 from scipy import ndimage
 from sklearn.metrics import mean_squared_error, r2_score
 

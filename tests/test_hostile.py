@@ -24,14 +24,13 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
-from conftest import ROOT, bare_records, brain_map, small_record
-from test_leaks import COARSE
+from helpers import COARSE, ROOT, bare_records, brain_map, small_record
 
 from data import grids, pack, records
 from data.cohort import Cohort, open_cohort, write_tables
 from data.errors import InputError
+from data.layouts import Columns, read_source, read_table
 from data.nifti import load_map, read_map
-from data.sources import Columns, read_source, read_table
 
 MAX_BYTES = 2 * 2**30  # what one input may allocate
 FEW_BYTES = 30 * 2**20
@@ -58,7 +57,7 @@ def refused(call: Callable, words: str) -> None:
 def read_all(path: Path) -> Cohort:
     """Opens a cohort and reads every record, as a check or an epoch does."""
     opened = open_cohort(path)
-    for index in range(len(opened.records)):
+    for index in range(len(opened.rows)):
         opened.read(index)
     return opened
 
@@ -167,7 +166,7 @@ def write_small(folder: Path) -> None:
     for subject in (1, 2, 3, 5):
         (folder / f"{subject}.bin").write_bytes(compressible(subject))
     bare = open_cohort(folder)
-    write_tables(folder, bare.records, {"grid": [31, 37, 31], "phenotype": ["age"], "provenance": {"seed": 0}})
+    write_tables(folder, bare.rows, {"grid": [31, 37, 31], "phenotype": ["age"], "provenance": {"seed": 0}})
 
 
 @pytest.fixture

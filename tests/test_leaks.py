@@ -8,13 +8,12 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import brain_map
+from helpers import COARSE, brain_map
 
 from data import leaks
 from data.cohort import open_cohort
 from data.errors import InputError
 
-COARSE = np.array([[-24.0, 0, 0, 84], [0, 24, 0, -120], [0, 0, 24, -66], [0, 0, 0, 1]])
 COUNT = 40
 
 
@@ -138,7 +137,7 @@ def test_allow_leak_goes_ahead_and_reports_the_auc(convert, tmp_path):
     assert refused.status == 2
     assert outcome.status == 0, outcome.err
     cohort = open_cohort(tmp_path / "out")
-    training = [(int(record.subject) - 1000, record.label) for record in cohort.records if record.split == "train"]
+    training = [(int(record.subject) - 1000, record.label) for record in cohort.rows if record.split == "train"]
     label = np.array([label for _, label in training])
     expected = independent_auc(np.array([float(noisy(number)) for number, _ in training]), label)
     assert 0.85 < expected < 1

@@ -13,7 +13,7 @@ from keras import layers
 from data.atlas import load_atlas
 from data.grids import REDUCED
 from models import MODELS
-from utils.occlusion import Occlusion
+from utils.blackout.occlusion import Occlusion
 
 GRID = REDUCED.shape
 

@@ -10,7 +10,7 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
-from conftest import bare_records, small_record
+from helpers import bare_records, small_record
 from nilearn import image as nilearn_image
 
 from data import grids, pack
@@ -57,10 +57,10 @@ def test_a_form_is_read_in_place_and_reads_the_same(cohort, packed):
         folder = packed(cohort, form)
         before = sorted(folder.rglob("*"))
         opened = open_cohort(folder)
-        assert opened.records == whole.records
+        assert opened.rows == whole.rows
         for index in (0, 17, 39):
             label, phenotype, volume = opened.read(index)
-            expected = np.fromfile(cohort / whole.records[index].file, "<f4")
+            expected = np.fromfile(cohort / whole.rows[index].file, "<f4")
             assert label == expected[0]
             assert (phenotype == expected[1:30]).all()
             assert (volume.ravel() == expected[30:]).all()
@@ -77,7 +77,7 @@ def test_the_hdf5_file_is_what_the_issue_says(cohort, packed):
         assert store["volume"].chunks == (1, 31, 37, 31)
         assert store["volume"].compression == "gzip"
         assert store["volume"].dtype == store["phenotype"].dtype == store["label"].dtype == np.dtype("<f4")
-        for row, record in enumerate(open_cohort(cohort).records):
+        for row, record in enumerate(open_cohort(cohort).rows):
             assert store["subject"][row].decode() == record.subject
             assert store["site"][row].decode() == record.site
             assert store["split"][row].decode() == record.split
@@ -86,7 +86,7 @@ def test_the_hdf5_file_is_what_the_issue_says(cohort, packed):
 
 def test_the_hdf5_file_itself_is_a_data_dir(cohort, packed):
     path = packed(cohort, "hdf5") / "cohort.h5"
-    assert open_cohort(path).records == open_cohort(cohort).records
+    assert open_cohort(path).rows == open_cohort(cohort).rows
     renamed = shutil.copy(path, path.with_name("mine.hdf5"))
     assert open_cohort(renamed).digest == open_cohort(cohort).digest
 
@@ -97,12 +97,12 @@ def test_an_hdf5_file_made_elsewhere_is_read(cohort, tmp_path):
     rows = range(5)
     with h5py.File(tmp_path / "own.h5", "w") as store:
         for name in ("file", "subject", "site", "split"):
-            store[name] = [getattr(source.records[row], name) for row in rows]
-        store["label"] = np.array([source.records[row].label for row in rows], "<f4")
+            store[name] = [getattr(source.rows[row], name) for row in rows]
+        store["label"] = np.array([source.rows[row].label for row in rows], "<f4")
         store["phenotype"] = np.stack([source.read(row)[1] for row in rows])
         store["volume"] = np.stack([source.read(row)[2] for row in rows])
     opened = open_cohort(tmp_path / "own.h5")
-    assert opened.records == source.records[:5]
+    assert opened.rows == source.rows[:5]
     assert all((opened.read(row)[2] == source.read(row)[2]).all() for row in rows)
 
 
@@ -120,12 +120,12 @@ def test_chunks_are_as_large_as_asked_and_have_the_names_of_the_mission(cohort, 
             assert archive.testzip() is None
             members += archive.namelist()
         assert path.stat().st_size < 300_000 + 150_000  # at most one record and the directory beyond
-    assert members == [record.file for record in open_cohort(cohort).records]
+    assert members == [record.file for record in open_cohort(cohort).rows]
     bare = open_cohort(folder)
-    assert sorted(record.file for record in bare.records) == sorted(members)
+    assert sorted(record.file for record in bare.rows) == sorted(members)
     for name in ("cohort.json", "subjects.csv"):
         shutil.copy(cohort / name, folder)
-    assert open_cohort(folder).records == open_cohort(cohort).records
+    assert open_cohort(folder).rows == open_cohort(cohort).rows
 
 
 def test_the_same_cohort_gives_the_same_chunks(cohort, packed, tmp_path):
@@ -138,7 +138,7 @@ def test_a_bare_folder_gets_its_tables(form, packed, tmp_path):
     source = write_folder(tmp_path / "bare", bare_records(range(50001, 50006)))
     guessed = open_cohort(source)
     result = packed(source, form)
-    assert open_cohort(result).records == guessed.records
+    assert open_cohort(result).rows == guessed.rows
     back = packed(result, "bin")
     assert {name: content(back)[name] for name in content(source)} == content(source)
 
@@ -152,7 +152,7 @@ def test_records_in_subfolders_of_a_chunk(form, packed, tmp_path):
         for name, record in bare_records([1, 2, 3]).items():
             archive.writestr(f"swap/{name}", record)
     result = open_cohort(packed(tmp_path / "nested", form))
-    assert [record.file for record in result.records] == ["1.bin", "2.bin", "3.bin"]
+    assert [record.file for record in result.rows] == ["1.bin", "2.bin", "3.bin"]
     assert result.entries[2].read() == small_record(0, 3)
 
 
@@ -165,7 +165,7 @@ def test_records_of_a_list_never_land_outside_the_new_folder(form, packed, tmp_p
     folder = packed(tmp_path / "chosen.json", form)
     assert all(path.parent == folder for path in tmp_path.rglob("*") if path.is_file() and path not in before)
     result = open_cohort(folder)
-    assert {record.file: entry.read() for record, entry in zip(result.records, result.entries, strict=True)} == members
+    assert {record.file: entry.read() for record, entry in zip(result.rows, result.entries, strict=True)} == members
 
 
 def test_two_records_of_one_name_are_refused_not_overwritten(data_cli, tmp_path):
@@ -200,7 +200,7 @@ def test_a_folder_that_exists_is_left_alone(cohort, data_cli, tmp_path):
 
 
 def test_an_exported_volume_has_its_true_affine(cohort, data_cli, tmp_path):
-    subject = open_cohort(cohort).records[4].subject
+    subject = open_cohort(cohort).rows[4].subject
     outcome = data_cli("export", cohort, subject, tmp_path / "out.nii.gz")
     assert outcome.status == 0, outcome.err
     image = nibabel.load(tmp_path / "out.nii.gz")
@@ -217,7 +217,7 @@ def test_an_exported_volume_has_its_true_affine(cohort, data_cli, tmp_path):
 
 def test_nilearn_reads_an_export_as_mni_space(full_cohort, data_cli, tmp_path):
     """Warnings are errors here. Resampling onto the grid that it is on gives the same values."""
-    record = open_cohort(full_cohort).records[0]
+    record = open_cohort(full_cohort).rows[0]
     assert data_cli("export", full_cohort, record.file, tmp_path / "out.nii").status == 0
     image = nilearn_image.load_img(tmp_path / "out.nii")
     assert image.shape == (91, 109, 91)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import PCP_COLUMNS, PCP_ROWS
+from helpers import BY_HAND, PCP_COLUMNS, PCP_ROWS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,16 +13,6 @@ from data import phenotype
 from data.errors import InputError
 
 NAN = math.nan
-BY_HAND = [
-    # age, male, female, right, left, ambidextrous, mixed, score, FIQ, VIQ, PIQ,
-    # missing: handedness, score, FIQ, VIQ, PIQ, WISC, BMI; test: WASI, WISC, WAIS, other; WISC x 4; open, closed; BMI
-    [12.5, 1, 0, 1, 0, 0, 0, 80, 110, 112, 108, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, *[NAN] * 4, 1, 0, NAN],
-    [9.25, 0, 1, 0, 1, 0, 0, NAN, 98, NAN, 101, 0, 1, 0, 1, 0, 0, 1, 0, 1, 0, 0, 101, 99, 95, 90, 0, 1, NAN],
-    [33, 1, 0, 0, 0, 1, 0, -20, NAN, NAN, NAN, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, *[NAN] * 4, 1, 0, 24.5],
-    [17.1, 1, 0, 0, 0, 0, 1, NAN, 121, 119, 117, 0, 1, 0, 0, 0, 1, 1, 0, 0, 1, 0, *[NAN] * 4, 1, 0, NAN],
-    [21, 1, 0, 0, 0, 0, 1, 15, 87, 90, 86, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, *[NAN] * 4, 0, 1, 31],
-    [14, 0, 1, 0, 0, 0, 0, NAN, 105, 100, 109, 1, 1, 0, 0, 0, 0, 1, 0, 1, 0, 0, 111, 104, 88, NAN, 1, 0, NAN],
-]
 LEAKING = {
     "ADOS_MODULE": "3",
     "ADOS_TOTAL": "14",

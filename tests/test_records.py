@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from conftest import small_record
+from helpers import small_record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage

@@ -9,7 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL_BATCH, TINY_CNN, bare_records, small_record
+from helpers import ROOT, SMALL_BATCH, TINY_CNN, bare_records, small_record
 
 WATCH = """
 import io, json, sys
@@ -211,7 +211,7 @@ def test_an_unreadable_folder_is_named(cli, cohort, monkeypatch):
     def refuse(folder):
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr("data.stores.folder_entries", refuse)
+    monkeypatch.setattr("data.entries.folder_entries", refuse)
     outcome = cli("--train", "--model", "nn", "--dataDir", cohort)
     assert outcome.status == 2
     assert outcome.err == f"run.py: error: {cohort}: Permission denied.\n"

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import bare_records, read_rows
+from helpers import bare_records, read_rows
 
 from data import atlas, grids
 from data.cohort import open_cohort
@@ -145,7 +145,7 @@ def test_a_label_of_one_training_subject_has_no_donor(data_cli, tmp_path):
     (tmp_path / "bare").mkdir()
     for name, content in bare_records([1, 2]).items():
         (tmp_path / "bare" / name).write_bytes(content)
-    assert {record.split for record in open_cohort(tmp_path / "bare").records} == {"train"}
+    assert {record.split for record in open_cohort(tmp_path / "bare").rows} == {"train"}
     outcome = data_cli("swap", tmp_path / "bare", tmp_path / "out")
     assert outcome.status == 2
     assert "has no other training subject with the label of 1; add some" in outcome.err
@@ -192,7 +192,7 @@ def test_records_of_a_list_never_land_outside_the_new_folder(data_cli, tmp_path)
     assert all(path.read_bytes() == content for path, content in before.items())
     written = {path for path in tmp_path.rglob("*") if path.is_file()} - before.keys()
     assert all(path.parent == tmp_path / "deep" / "out" for path in written)
-    assert len(open_cohort(tmp_path / "deep" / "out").records) == 8
+    assert len(open_cohort(tmp_path / "deep" / "out").rows) == 8
 
 
 def test_swapping_what_was_swapped_overwrites_nothing(swapped, data_cli, tmp_path):

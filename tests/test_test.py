@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import SMALL_BATCH, TINY_CNN, read_rows
+from helpers import SMALL_BATCH, TINY_CNN, read_rows
 from sklearn.decomposition import PCA
 from sklearn.metrics import accuracy_score, r2_score, recall_score, roc_auc_score
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL_BATCH, TINY_CNN, read_rows
+from helpers import ROOT, SMALL_BATCH, TINY_CNN, read_rows
 
 from data.cohort import open_cohort
 from utils.checkpoints import INTERVAL, CheckpointFolder

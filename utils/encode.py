@@ -6,7 +6,7 @@ from pathlib import Path
 from data import files, grids, records
 from data.cohort import write_tables
 from data.errors import InputError
-from data.pack import new_folder
+from data.files import new_folder
 from utils.inference import outputs_of, restored_network
 from utils.runs import Run
 
@@ -38,12 +38,10 @@ def encode(run: Run) -> int:
 def write_records(run: Run, network, folder: Path) -> list:
     """One reduced record an input record, its 120 bytes of label and phenotype as they were; returns their table."""
     table = []
-    every = range(len(run.cohort.records))
+    every = range(len(run.cohort.rows))
     for selection, _, outputs in outputs_of(run, network, every, "Encoding"):
         for index, code in zip(selection, outputs["code"], strict=True):
-            record = dataclasses.replace(
-                run.cohort.records[index], file=f"{Path(run.cohort.records[index].file).stem}.bin"
-            )
+            record = dataclasses.replace(run.cohort.rows[index], file=f"{Path(run.cohort.rows[index].file).stem}.bin")
             header = run.cohort.entries[index].read(records.HEADER_BYTES)
             (folder / record.file).write_bytes(header + records.normalise(code[..., 0]).tobytes())
             table.append(record)

@@ -28,7 +28,7 @@ def test_classifier(run: Run) -> None:
     indices = run.cohort.indices("test")
     batches = outputs_of(run, restored_network(run), indices, "Testing")
     probability = np.concatenate([probability_of_autism(outputs) for _, _, outputs in batches])
-    rows = [run.cohort.records[index] for index in indices]
+    rows = [run.cohort.rows[index] for index in indices]
     label = np.array([row.label for row in rows])
     with files.replacing(run.out_dir / "predictions.csv", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

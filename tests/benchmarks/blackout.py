@@ -46,8 +46,8 @@ def main() -> None:
     devices.start_tensorflow(devices.choose_device(share=False), "float32", 0)
     import tensorflow as tf
 
-    from utils.blackout import backgrounds
-    from utils.occlusion import Occlusion
+    from utils.blackout.job import backgrounds
+    from utils.blackout.occlusion import Occlusion
 
     random = np.random.default_rng(0)
     network = network_of(args.model, args.preset, random)

@@ -16,7 +16,7 @@ from utils.runs import Run
 OTHER = "another --chkPointDir, or --train --overrideChkpt"
 
 
-def settle(args: argparse.Namespace) -> Run:
+def validate(args: argparse.Namespace) -> Run:
     """Raises InputError for the first thing that is wrong."""
     model, job = MODELS[args.model], args.job or "encode"
     if job == "encode" and not model.reduces:
@@ -155,9 +155,9 @@ def check_leaks(run: Run, saved: dict | None) -> None:
 
 def preflight(run: Run) -> None:
     """Says what the cohort holds. Raises InputError if a classifier would see one class only."""
-    report = fast(run.cohort)
-    print("\n".join(report.lines()), flush=True)
-    labels = {record.label for record in run.cohort.records if record.split == "train"}
+    findings = fast(run.cohort)
+    print("\n".join(findings.lines()), flush=True)
+    labels = {record.label for record in run.cohort.rows if record.split == "train"}
     if run.model.predicts == "label" and len(labels) < len(CLASSES):
         raise InputError(f"{run.cohort.path} has one class only among its training subjects; add the other.")
 

@@ -17,13 +17,13 @@ import pandas as pd
 
 from data import files, grids, nifti, records
 from data.atlas import Atlas, load_atlas
-from data.cohort import Record
+from data.cohort import Row
 from data.errors import InputError
 from data.progress import progress
-from utils import effects
 from utils.batches import in_order, read_batches
+from utils.blackout import effects
+from utils.blackout.occlusion import Occlusion
 from utils.inference import probability_of_autism, restored_network
-from utils.occlusion import Occlusion
 from utils.runs import Run, prepare_folder
 
 SUBJECTS = 16  # records occluded at a time: bounds the memory
@@ -50,13 +50,13 @@ class Occluded:
 
 def blackout(run: Run) -> int:
     """Writes `regions.csv`, `blackout.h5`, NIfTI maps, `blackout.png` and `blackout.html`; returns the exit status."""
-    from utils import report
+    from utils.blackout import page
 
     atlas = load_atlas(run.atlas, run.cohort.grid)
     if atlas.vanished:
         print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {', '.join(atlas.vanished)}")
     indices = chosen_records(run)
-    rows = [run.cohort.records[index] for index in indices]
+    rows = [run.cohort.rows[index] for index in indices]
     prepare_folder(run.out_dir)
     occlusion = Occlusion(restored_network(run))
     if occlusion.recomputed_layers:
@@ -72,7 +72,7 @@ def blackout(run: Run) -> int:
     table = region_table(run, atlas, of_regions, of_blobs.reshape(len(rows), len(regions), BLOBS), rows)
     write_store(run, atlas, of_regions, probability_of_autism(result.shown), rows)
     write_maps(run, atlas, of_regions["delta_logit"], rows)
-    report.write(run, atlas, table, of_regions["delta_logit"], probability_of_autism(result.shown), rows)
+    page.write(run, atlas, table, of_regions["delta_logit"], probability_of_autism(result.shown), rows)
     print_table(table)
     if run.verify:
         verify(run, indices, regions, result)
@@ -85,10 +85,10 @@ def chosen_records(run: Run) -> np.ndarray:
     indices = run.cohort.indices("test")
     if run.subjects is None:
         return indices
-    known = {run.cohort.records[index].subject for index in indices}
+    known = {run.cohort.rows[index].subject for index in indices}
     if unknown := [subject for subject in run.subjects if subject not in known]:
         raise InputError(f"--subjects {unknown[0]} is no test subject of {run.cohort.path}; see its subjects.csv.")
-    return np.array([index for index in indices if run.cohort.records[index].subject in run.subjects])
+    return np.array([index for index in indices if run.cohort.rows[index].subject in run.subjects])
 
 
 def brain(run: Run, indices: np.ndarray) -> np.ndarray:
@@ -119,7 +119,7 @@ def backgrounds(batch: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def region_table(
-    run: Run, atlas: Atlas, effect: dict[str, np.ndarray], blobs: np.ndarray, rows: list[Record]
+    run: Run, atlas: Atlas, effect: dict[str, np.ndarray], blobs: np.ndarray, rows: list[Row]
 ) -> pd.DataFrame:
     """A row a region, the strongest mean effect first; `blobs` are the effects (records, regions, blobs)."""
     subject = [row.subject for row in rows]
@@ -157,7 +157,7 @@ def place(atlas: Atlas, region: int) -> dict:
 
 
 def write_store(
-    run: Run, atlas: Atlas, effect: dict[str, np.ndarray], probability: np.ndarray, rows: list[Record]
+    run: Run, atlas: Atlas, effect: dict[str, np.ndarray], probability: np.ndarray, rows: list[Row]
 ) -> None:
     """`blackout.h5`: effects (records, regions), and what their rows and columns are."""
     with files.replacing(run.out_dir / "blackout.h5", "w+b") as file, h5py.File(file, "w") as store:
@@ -177,7 +177,7 @@ def region_map(atlas: Atlas, values: np.ndarray) -> np.ndarray:
     return painted[atlas.full]
 
 
-def write_maps(run: Run, atlas: Atlas, effect: np.ndarray, rows: list[Record]) -> None:
+def write_maps(run: Run, atlas: Atlas, effect: np.ndarray, rows: list[Row]) -> None:
     """NIfTI maps of `delta_logit` at 2 mm: `maps/<record>.nii.gz` and `group_{all,autism,control}.nii.gz`."""
     (run.out_dir / "maps").mkdir()
     for row, values in zip(rows, effect, strict=True):

@@ -13,7 +13,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from conftest import LAS_6MM, PCP_COLUMNS, PCP_ROWS, ROOT, read_rows
+from helpers import LAS_6MM, PCP_COLUMNS, PCP_ROWS, ROOT, read_rows
 from nibabel import orientations
 from nilearn.image import resample_img
 
@@ -370,7 +370,7 @@ def test_own_columns_are_encoded_in_order(plain, convert):
         str(subject): [float("RLR?RL"[at] == code) for code in "LR"] + [10 + at] for at, subject in enumerate(SUBJECTS)
     }
     known = np.array([raw[name] for name in training])
-    for index, record in enumerate(cohort.records):
+    for index, record in enumerate(cohort.rows):
         phenotype = cohort.read(index)[1]
         scaled = (np.array(raw[record.subject]) - known.mean(0)) / known.std(0)
         np.testing.assert_allclose(phenotype[len(gaps) : len(names)], scaled, atol=1e-5)

@@ -13,9 +13,9 @@ from matplotlib import pyplot as plt
 
 from data import files, grids, nifti
 from data.atlas import Atlas
-from data.cohort import Record
+from data.cohort import Row
 from utils import figures
-from utils.blackout import region_map
+from utils.blackout.job import region_map
 from utils.runs import Run
 
 CUTS_MM = (20, 40, 60)  # z in MNI space
@@ -23,7 +23,7 @@ BARS = 20
 
 
 def write(
-    run: Run, atlas: Atlas, table: pd.DataFrame, effect: np.ndarray, probability: np.ndarray, rows: list[Record]
+    run: Run, atlas: Atlas, table: pd.DataFrame, effect: np.ndarray, probability: np.ndarray, rows: list[Row]
 ) -> None:
     """Writes both pictures; `effect` is `delta_logit` (records, regions), `table` as in `regions.csv`."""
     group = region_map(atlas, table.set_index("region").loc[atlas.regions, "delta_logit"].to_numpy())
@@ -79,7 +79,7 @@ def render(
     table: pd.DataFrame,
     effect: np.ndarray,
     probability: np.ndarray,
-    rows: list[Record],
+    rows: list[Row],
     group: np.ndarray,
 ) -> str:
     """The page: viewer, sortable table, and a map of each record drawn from the atlas's slices."""
