@@ -1,26 +1,23 @@
 """Finds autism in brain activity and says where in the brain the evidence lies: trains, tests, reduces, blacks out."""
 
 import argparse
-import importlib
 import sys
 from pathlib import Path
 
 from data.cli import Parser, guarded, positive, seed
 from models import MODELS
+from utils.jobs import FULL_PASS, JOBS
 
-JOBS = {
-    "train": "train on the training subjects",
-    "test": "measure on the test subjects",
-    "blackout": "occlude atlas regions one at a time",
-}
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
 
 def parser() -> argparse.ArgumentParser:
     top = Parser(prog="run.py", description=__doc__, epilog="No mode flag: the full pass, cae only, reduces a cohort.")
+    top.set_defaults(job=FULL_PASS)
     mode = top.add_mutually_exclusive_group()
-    for job, what in JOBS.items():
-        mode.add_argument(f"--{job}", dest="job", action="store_const", const=job, help=what)
+    for job in JOBS.values():
+        if job.name != FULL_PASS:
+            mode.add_argument(job.flag, dest="job", action="store_const", const=job.name, help=job.help)
     add = top.add_argument
     add("--model", choices=sorted(MODELS), default="mmnn", help="(default mmnn)")
     add("--numIters", type=positive, default=200, metavar="N", help="batches to have seen in all (default 200)")
@@ -39,20 +36,22 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def execute(args: argparse.Namespace) -> int:
+def execute(top: argparse.ArgumentParser) -> int:
     """Checks everything that can be checked without TensorFlow, then imports it and does the job."""
+    args = top.parse_args()
     from utils.validate import validate
 
-    run = validate(args)
+    run = validate(args, given={name for name, value in vars(args).items() if value != top.get_default(name)})
     from utils import devices
 
-    devices.start_tensorflow(devices.choose_device(args.shareGPU), run.precision, run.seed)
-    job = importlib.import_module(f"utils.{run.job}")
-    return getattr(job, run.job)(run)
+    with run.locked():
+        devices.start_tensorflow(devices.choose_device(args.shareGPU), run.precision, run.seed)
+        with devices.told_when_full():
+            return run.job.function(run)
 
 
 def main() -> int:
-    return guarded("run.py", lambda: execute(parser().parse_args()))
+    return guarded("run.py", lambda: execute(parser()))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def convert(args: argparse.Namespace) -> int:
     phenotype = None if args.phenotype is None else [name for name in args.phenotype.split(",") if name]
     grid = grids.GRIDS[args.grid]
     table, metadata = run(source, args.cohort, grid, args.seed, phenotype, args.allowLeak, command())
-    name, auc = next(iter(metadata["phenotype_auc"].items()))
+    name, auc = next(iter(metadata.phenotype_auc.items()))
     print(f"Phenotype: no value separates the training labels better than {name}, AUC {auc:.2f}.")
     counts = Counter(f"{record.split} {records.CLASSES[int(record.label)]}" for record in table)
     shown = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))

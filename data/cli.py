@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import signal
 import sys
 from collections.abc import Callable
 
@@ -38,7 +39,10 @@ def guarded(program: str, work: Callable[[], int]) -> int:
     except OSError as error:
         advice = " Free space and repeat the command." if error.errno == errno.ENOSPC else ""
         message = f"{error.filename or 'input or output'}: {error.strerror or error}.{advice}"
+    except MemoryError:
+        message = "The memory is full; close other programs or use a machine with more."
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough: the rest is closing files
         print(f"{program}: interrupted; repeat the command.", file=sys.stderr)
         return 130
     print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)

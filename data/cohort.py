@@ -12,8 +12,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,60 @@ class Row:
     split: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """How records were made from scans, which all cohorts that one model reads must have in common.
+
+    Empty where it is not known, as of a bare folder. `phenotype` names the 29 values; the other three are what they
+    were imputed and scaled by.
+    """
+
+    maps: tuple[str, ...] = ()
+    normalisation: str = ""
+    reduction: str = ""  # of the volumes: "none", "block mean", or "encoder" and the beginning of its digest
+    phenotype: tuple[str, ...] = ()
+    phenotype_median: tuple[float, ...] = ()
+    phenotype_mean: tuple[float, ...] = ()
+    phenotype_scale: tuple[float, ...] = ()
+
+    def of_inputs(self, reads: Sequence[str]) -> dict[str, object]:
+        """What concerns a model that reads these inputs ("volume", "phenotype"); None where it is not known."""
+        concern = {"volume": VOLUME_PREPARATION, "phenotype": PHENOTYPE_PREPARATION}
+        return {name: comparable(getattr(self, name)) for inputs in reads for name in concern[inputs]}
+
+
+def comparable(value: str | tuple) -> object:
+    """A value that equals another one of the same text: None for an unknown one or NaN."""
+    if isinstance(value, tuple):
+        value = tuple(None if entry != entry else entry for entry in value)
+    return value or None
+
+
+VOLUME_PREPARATION = ("maps", "normalisation", "reduction")
+PHENOTYPE_PREPARATION = ("phenotype", "phenotype_median", "phenotype_mean", "phenotype_scale")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata(Preparation):
+    """What `cohort.json` says; a bare folder has nothing but the defaults."""
+
+    grid: tuple[int, ...] = ()
+    affine: tuple[tuple[float, ...], ...] = ()
+    phenotype_auc: dict[str, float] = field(default_factory=dict)  # of each value on the training labels
+    simulated: bool = False
+    encoder_sha256: str = ""
+    encoder_subjects: tuple[str, ...] = ()  # whom the encoder of these volumes was trained on
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def preparation(self) -> Preparation:
+        return Preparation(**{part.name: getattr(self, part.name) for part in fields(Preparation)})
+
+    def json(self) -> dict[str, Any]:
+        """Everything that is not as by default, so that a field that comes later changes no older digest."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+
 @dataclass(frozen=True)
 class Cohort:
     """Records on one grid; `entries[i]` holds the bytes of `records[i]`."""
@@ -46,33 +101,40 @@ class Cohort:
     grid: grids.Grid
     rows: tuple[Row, ...]
     entries: tuple[entries_of.Entry, ...]
-    metadata: dict
+    metadata: Metadata
 
     @property
     def simulated(self) -> bool:
-        return bool(self.metadata.get("simulated"))
+        return self.metadata.simulated
 
     @property
     def digest(self) -> str:
         """SHA-256 over the table of records and the metadata; tells cohorts apart without reading volumes."""
-        rows = [astuple(record) for record in self.rows]
-        text = json.dumps([self.grid.name, rows, self.metadata], sort_keys=True)
+        rows = [astuple(row) for row in self.rows]
+        text = json.dumps([self.grid.name, rows, self.metadata.json()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def indices(self, split: str) -> np.ndarray:
         """Positions of a split's records. Raises InputError if it has none."""
-        found = np.flatnonzero([record.split == split for record in self.rows])
+        found = np.flatnonzero([row.split == split for row in self.rows])
         if not found.size:
             raise InputError(f"{self.path} has no {split} subjects among {len(self.rows)} records; add subjects.")
         return found
 
     def subjects(self, split: str) -> list[str]:
-        return sorted({record.subject for record in self.rows if record.split == split})
+        return sorted({row.subject for row in self.rows if row.split == split})
 
     def read(self, index: int) -> tuple[float, np.ndarray, np.ndarray]:
         """Label, phenotype (29,) and volume (x, y, z) of one record. Raises InputError, naming the file."""
         entry = self.entries[index]
         return records.unpack(entry.read(), self.grid, str(entry))
+
+    def header(self, index: int) -> bytes:
+        """Label and phenotype of one record as they are on disk, checked."""
+        entry = self.entries[index]
+        header = entry.read(records.HEADER_BYTES)
+        records.unpack_phenotype(header, str(entry))
+        return header
 
     def batch(self, indices: Sequence[int], volumes: bool = True) -> dict[str, np.ndarray]:
         """`label` (n,) int32, `phenotype` (n, 29) and, unless not wanted, `volume` (n, x, y, z, 1), float32."""
@@ -80,8 +142,7 @@ class Cohort:
         phenotype = np.empty((len(indices), records.PHENOTYPE_SIZE), np.float32)
         if not volumes:
             for row, index in enumerate(indices):
-                entry = self.entries[index]
-                phenotype[row] = records.unpack_phenotype(entry.read(records.HEADER_BYTES), str(entry))
+                phenotype[row] = records.unpack_phenotype(self.header(index), str(self.entries[index]))
             return {"label": label, "phenotype": phenotype}
         volume = np.empty((len(indices), *self.grid.shape, 1), np.float32)
         for row, index in enumerate(indices):
@@ -93,15 +154,9 @@ def open_cohort(path: Path) -> Cohort:
     """Opens any form of --dataDir. Raises InputError, naming the path, for what cannot be trained or tested on."""
     entries, table, metadata = read_form(path)
     grid = common_grid(entries)
-    if metadata and list(grid.shape) != metadata["grid"]:
-        raise InputError(f"{path} says grid {metadata['grid']}, its records are {grid}. Convert again.")
-    for record in table:
-        label = records.header_label(entries[record.file].read(records.DTYPE.itemsize), str(entries[record.file]))
-        if label != record.label:
-            raise InputError(
-                f"{entries[record.file]} has the label {label:g}, the table says {record.label:g}. Convert again."
-            )
-    return Cohort(path, grid, tuple(table), tuple(entries[record.file] for record in table), metadata)
+    if metadata.grid and grid.shape != metadata.grid:
+        raise InputError(f"{path} says grid {list(metadata.grid)}, its records are {grid}. Convert again.")
+    return Cohort(path, grid, tuple(table), tuple(entries[row.file] for row in table), metadata)
 
 
 def in_one_folder(cohort: Cohort) -> Cohort:
@@ -116,8 +171,8 @@ def in_one_folder(cohort: Cohort) -> Cohort:
     return replace(cohort, rows=table)
 
 
-def read_form(path: Path) -> tuple[dict[str, entries_of.Entry], list[Row], dict]:
-    """Entries by file name, the table and the metadata ({} where there is none) of any form of --dataDir."""
+def read_form(path: Path) -> tuple[dict[str, entries_of.Entry], list[Row], Metadata]:
+    """Entries by file name, the table and the metadata of any form of --dataDir."""
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a cohort, a folder of records or a JSON list of them.")
     if (path / entries_of.HDF5_NAME).is_file():
@@ -136,31 +191,45 @@ def read_form(path: Path) -> tuple[dict[str, entries_of.Entry], list[Row], dict]
         raise InputError(
             f"{path} holds no records; expected .bin files or zip chunks. Make them: python -m data convert."
         )
+    labels = labels_of(entries)
     if not (path / METADATA).exists() and not (path / TABLE).exists():
-        return entries, [guess_record(name, entry) for name, entry in entries.items()], {}
+        return entries, [guess_row(name, label) for name, label in labels.items()], Metadata()
     metadata, table = read_metadata(path), read_table(path / TABLE)
     match_table(path / TABLE, table, entries)
-    return entries, table, metadata
-
-
-def read_hdf5(path: Path) -> tuple[dict[str, entries_of.Entry], list[Row], dict]:
-    """`read_form` of an HDF5 file, which holds its table itself."""
-    entries, texts, metadata = entries_of.hdf5_store(path)
-    table = []
-    for row, (name, entry) in enumerate(entries.items()):
-        label = records.header_label(entry.read(records.DTYPE.itemsize), str(entry))
-        table.append(
-            checked_record(
-                f"{path} row {row}", name, texts["subject"][row], texts["site"][row], label, texts["split"][row]
+    for row in table:
+        if row.label != labels[row.file]:
+            raise InputError(
+                f"{entries[row.file]} has the label {labels[row.file]:g}, the table says {row.label:g}. Convert again."
             )
-        )
-    match_table(path, table, entries)
-    if metadata and not isinstance(metadata.get("grid"), list):
-        raise InputError(f"{path} has damaged metadata; expected a cohort's. Pack it again.")
     return entries, table, metadata
 
 
-def checked_record(where: str, file: str, subject: str, site: str, label: float, split: str) -> Row:
+def labels_of(entries: dict[str, entries_of.Entry]) -> dict[str, float]:
+    """Each record's label. Raises InputError, naming the record, for one that is neither 0.0 nor 1.0."""
+    return {
+        name: records.header_label(entry.read(records.DTYPE.itemsize), str(entry)) for name, entry in entries.items()
+    }
+
+
+def read_hdf5(path: Path) -> tuple[dict[str, entries_of.Entry], list[Row], Metadata]:
+    """`read_form` of an HDF5 file, which holds its table itself."""
+    entries, texts, text = entries_of.hdf5_store(path)
+    columns = [texts[name] for name in ("subject", "site", "split")]
+    table = [
+        checked_row(f"{path} row {number}", name, subject, site, label, split)
+        for number, ((name, label), subject, site, split) in enumerate(
+            zip(labels_of(entries).items(), *columns, strict=True)
+        )
+    ]
+    match_table(path, table, entries)
+    try:
+        metadata = files.typed(text, Metadata)
+    except ValueError as error:
+        raise InputError(f"{path} has damaged metadata ({error}); expected a cohort's. Pack it again.") from error
+    return entries, table, metadata
+
+
+def checked_row(where: str, file: str, subject: str, site: str, label: float, split: str) -> Row:
     """A row of the table. Raises InputError, naming where it stands, for an impossible label or split."""
     records.check_label(label, where)
     if split not in SPLITS:
@@ -182,35 +251,29 @@ def common_grid(entries: dict) -> grids.Grid:
     return next(iter(grids))
 
 
-def guess_record(name: str, entry: entries_of.Entry) -> Row:
-    """A record without a table: the subject is the first number in its name, the split a hash of the subject."""
+def guess_row(name: str, label: float) -> Row:
+    """A record's row without a table: the subject is the first number in its name, the split a hash of the subject."""
     stem = Path(name).stem
     number = re.search(r"\d+", stem)
     subject = str(int(number.group())) if number else stem
     part = int.from_bytes(hashlib.sha256(subject.encode()).digest()[:8], "big") % TEST_SHARE
-    label = records.header_label(entry.read(records.DTYPE.itemsize), str(entry))
     return Row(name, subject, "unknown", label, "test" if part == 0 else "train")
 
 
-def read_metadata(path: Path) -> dict:
+def read_metadata(path: Path) -> Metadata:
     """`cohort.json` of a finished cohort."""
     for name in (METADATA, TABLE):
         if not (path / name).is_file():
             raise InputError(f"{path} has no {name}: its conversion was interrupted. Repeat the same command.")
-    try:
-        metadata = json.loads((path / METADATA).read_text(encoding="utf-8"))
-        if not isinstance(metadata["grid"], list):
-            raise TypeError("grid is no list")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{path / METADATA} is damaged ({error}); expected a cohort's metadata. Convert again."
-        ) from error
+    metadata = files.read_json(path / METADATA, Metadata)
+    if not metadata.grid:
+        raise InputError(f"{path / METADATA} names no grid; expected a cohort's metadata. Convert again.")
     return metadata
 
 
 def read_table(path: Path) -> list[Row]:
     """`subjects.csv`. Raises InputError, naming file and line, for a missing column or an impossible value."""
-    wanted = [field.name for field in fields(Row)]
+    wanted = [column.name for column in fields(Row)]
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -233,7 +296,7 @@ def read_table(path: Path) -> list[Row]:
                 ) from None
             if None in row.values():
                 raise InputError(f"{where} ends early; expected {', '.join(wanted)}.")
-            table.append(checked_record(where, row["file"], row["subject"], row["site"], label, row["split"]))
+            table.append(checked_row(where, row["file"], row["subject"], row["site"], label, row["split"]))
     return table
 
 
@@ -254,11 +317,11 @@ def match_table(path: Path, table: list[Row], entries: dict) -> None:
             raise InputError(f"{path} has subject {record.subject} in train and in test; expected one split a subject.")
 
 
-def write_tables(path: Path, table: Sequence[Row], metadata: dict) -> None:
+def write_tables(path: Path, table: Sequence[Row], metadata: Metadata) -> None:
     """Writes `cohort.json`, then `subjects.csv`, whose presence says that the cohort is complete."""
-    files.write_json(path / METADATA, metadata)
+    files.write_json(path / METADATA, metadata.json())
     with files.replacing(path / TABLE, newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+        writer = csv.DictWriter(file, [column.name for column in fields(Row)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(record) | {"label": int(record.label)} for record in table)
 

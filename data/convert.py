@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from data import files, grids, phenotype, records
-from data.cohort import METADATA, Row, assign_splits, write_tables
+from data.cohort import METADATA, Metadata, Row, assign_splits, write_tables
 from data.errors import InputError
 from data.layouts import Source
 from data.leaks import check_coding, check_names, check_values
@@ -39,20 +39,20 @@ def digest_of_files(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def start(target: Path, metadata: dict) -> None:
+def start(target: Path, metadata: Metadata) -> None:
     """Makes the cohort's folder, or finds the one that an interrupted run of the same conversion left.
 
     Raises InputError if the folder holds anything else.
     """
     target.mkdir(parents=True, exist_ok=True)
     if (target / METADATA).exists():
-        if (target / METADATA).read_text() != files.json_text(metadata):
+        if (target / METADATA).read_text() != files.json_text(metadata.json()):
             raise InputError(f"{target} holds a cohort made otherwise; choose another folder or remove it.")
     elif any(path for path in target.iterdir() if not path.name.startswith(".")):
         raise InputError(f"{target} is not empty and holds no cohort; choose another folder.")
     for leftover in target.glob(".*.tmp"):  # of a run that was killed
         leftover.unlink()
-    files.write_json(target / METADATA, metadata)
+    files.write_json(target / METADATA, metadata.json())
 
 
 def plan(
@@ -62,7 +62,7 @@ def plan(
     seed: int,
     provenance: dict,
     allow_leak: bool = False,
-) -> tuple[list[Row], np.ndarray, dict]:
+) -> tuple[list[Row], np.ndarray, Metadata]:
     """The table of a new cohort, its scaled phenotype (subjects, 29) float32, and its metadata.
 
     `subjects` has the columns subject, site and label; `encode` takes which of its rows are for training, (subjects,)
@@ -76,22 +76,25 @@ def plan(
     values = encode(training)
     separations = check_values(values[training], subjects["label"].to_numpy()[training], allow_leak)
     scaler = phenotype.fit_scaler(values.to_numpy(float)[training])
-    metadata = {
-        "grid": list(grid.shape),
-        "affine": grid.affine,
-        "phenotype": values.columns.tolist(),
-        "phenotype_median": scaler[0].statistics_.tolist(),
-        "phenotype_mean": scaler[1].mean_.tolist(),
-        "phenotype_scale": scaler[1].scale_.tolist(),
-        "phenotype_auc": separations,
-        "provenance": provenance | {"seed": seed},
-    }
+    metadata = Metadata(
+        maps=("falff",),
+        normalisation="z-scored over the whole volume",
+        reduction="none" if grid == grids.FULL else "block mean",
+        phenotype=tuple(values.columns),
+        phenotype_median=tuple(scaler[0].statistics_.tolist()),
+        phenotype_mean=tuple(scaler[1].mean_.tolist()),
+        phenotype_scale=tuple(scaler[1].scale_.tolist()),
+        phenotype_auc=separations,
+        grid=grid.shape,
+        affine=tuple(map(tuple, grid.affine)),
+        provenance=provenance | {"seed": seed},
+    )
     return table, scaler.transform(values.to_numpy(float)).astype(np.float32), metadata
 
 
 def convert(
     source: Source, target: Path, grid: grids.Grid, seed: int, columns: list[str] | None, allow_leak: bool, command: str
-) -> tuple[list[Row], dict]:
+) -> tuple[list[Row], Metadata]:
     """Writes the cohort `target`, using every core; an interrupted run is completed by repeating it.
 
     `columns` of the table are the phenotype, ABIDE's own if None. Returns the table of records and the metadata.

@@ -6,7 +6,7 @@ look like ABIDE's. The cohort is made within seconds and cached.
 
 import hashlib
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -117,7 +117,7 @@ def simulate(target: Path, grid: grids.Grid, simulation: Simulation) -> list[Row
     for index, (record, header) in enumerate(zip(table, headers, strict=True)):
         packed = records.pack(record.label, header, anatomy.volume(index, record.label))
         (target / record.file).write_bytes(packed)
-    write_tables(target, table, metadata | {"simulated": True})
+    write_tables(target, table, replace(metadata, simulated=True, reduction="simulated"))
     return table
 
 

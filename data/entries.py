@@ -152,8 +152,8 @@ def filters_of(dataset) -> list[int]:
     return [plan.get_filter(position)[0] for position in range(plan.get_nfilters())]
 
 
-def hdf5_store(path: Path) -> tuple[dict[str, HDF5Entry], dict[str, list[str]], dict]:
-    """Entries by file name, the table's columns of text, and the metadata of a `cohort.h5`.
+def hdf5_store(path: Path) -> tuple[dict[str, HDF5Entry], dict[str, list[str]], bytes]:
+    """Entries by file name, the table's columns of text, and the metadata (JSON) of a `cohort.h5`.
 
     Raises InputError, naming the dataset, for one that is missing, of the wrong type or shape, or kept elsewhere.
     """
@@ -163,9 +163,7 @@ def hdf5_store(path: Path) -> tuple[dict[str, HDF5Entry], dict[str, list[str]], 
         store = h5py.File(path, "r")
         shape = check_hdf5(store, path)
         texts = {name: [text.decode() for text in store[name][:].astype("S")] for name in HDF5_TEXTS}
-        metadata = json.loads(store["metadata"][:].tobytes()) if "metadata" in store else {}
-        if not isinstance(metadata, dict):
-            raise ValueError("its metadata is no object")
+        metadata = store["metadata"][:].tobytes() if "metadata" in store else b"{}"
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a readable cohort in HDF5: {error}. Pack it again.") from error
     for name in texts["file"]:

@@ -13,9 +13,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from data.errors import InputError
+
+Content = TypeVar("Content")
 
 
 @contextmanager
@@ -84,6 +86,28 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)  # while it is held: whoever waits for it looks again
         lock.release()
+
+
+def read_json(path: Path, kind: type[Content]) -> Content:
+    """A JSON file as the dataclass `kind`, every type checked. Raises InputError, naming the file."""
+    try:
+        return typed(path.read_bytes(), kind)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}). Copy it again.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}). Copy it again.") from error
+
+
+def typed(text: str | bytes, kind: type[Content]) -> Content:
+    """JSON as the dataclass `kind`; raises ValueError, in one line, for what is no such thing."""
+    from pydantic import TypeAdapter, ValidationError  # costs `--help` nothing
+
+    try:
+        return TypeAdapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{where + ': ' if where else ''}{first['msg']}") from None
 
 
 def write_json(path: Path, content: object) -> None:

@@ -3,6 +3,7 @@
 import json
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -50,7 +51,7 @@ def pack_hdf5(cohort: Cohort, folder: Path) -> None:
         label = store.create_dataset("label", (count,), records.DTYPE)
         for name in HDF5_TEXTS:
             store[name] = np.array([getattr(record, name).encode() for record in cohort.rows])
-        store["metadata"] = np.frombuffer(json.dumps(cohort.metadata).encode(), np.uint8)
+        store["metadata"] = np.frombuffer(json.dumps(cohort.metadata.json()).encode(), np.uint8)
         for row, (_, entry) in enumerate(each(cohort)):
             values = np.frombuffer(entry.read(), records.DTYPE)
             label[row], phenotype[row] = values[0], values[1 : records.HEADER_SIZE]
@@ -76,7 +77,7 @@ def pack(cohort: Cohort, target: Path, form: str) -> None:
     with new_folder(target) as folder:
         FORMS[form](cohort, folder)
         if form != "hdf5":
-            write_tables(folder, cohort.rows, cohort.metadata or {"grid": list(cohort.grid.shape)})
+            write_tables(folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape))
 
 
 def export(cohort: Cohort, name: str, target: Path) -> None:

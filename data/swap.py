@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data import atlas, records
+from data import atlas
 from data.cohort import Cohort, Row, in_one_folder, write_tables
 from data.errors import InputError
 from data.files import new_folder
@@ -67,7 +67,7 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
     table = []
     with new_folder(target) as folder, progress("Swapping", len(cohort.rows)) as shown:
         for index, record in enumerate(cohort.rows):
-            header, volume = split_record(cohort, index)
+            header, (_, _, volume) = cohort.header(index), cohort.read(index)
             table.append(record)
             write(folder / record.file, header, volume)
             for copy in range(copies if record.split == "train" else 0):
@@ -81,16 +81,10 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
             shown.advance()
         provenance = {
             "swap": {"regions": num_regions, "copies": copies, "seed": seed, "source_sha256": digest},
-            "source": cohort.metadata.get("provenance", {}),
+            "source": cohort.metadata.provenance,
         }
-        write_tables(folder, table, cohort.metadata | {"grid": list(cohort.grid.shape), "provenance": provenance})
+        write_tables(folder, table, replace(cohort.metadata, grid=cohort.grid.shape, provenance=provenance))
     return table
-
-
-def split_record(cohort: Cohort, index: int) -> tuple[bytes, np.ndarray]:
-    """The 120 bytes of label and phenotype, and the volume, checked."""
-    _, _, volume = cohort.read(index)
-    return cohort.entries[index].read(records.HEADER_BYTES), volume
 
 
 def write(path: Path, header: bytes, volume: np.ndarray) -> None:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from data.grids import Grid
 from data.records import PHENOTYPE_SIZE
-from models.settings import Settings, require
+from models.settings import Settings, require, require_sizes, require_sparsity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +20,9 @@ class Config(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        require(bool(self.units) and min(self.units) > 0, "units must be one or more whole numbers above 0.")
-        require(0 < self.sparsity < 1, f"sparsity is {self.sparsity}; expected more than 0 and less than 1.")
+        require(bool(self.units), "units is empty; expected at least one layer.")
+        require_sizes("units", self.units)
+        require_sparsity(self.sparsity, self.sparsity_weight)
 
 
 PRESETS = {"default": Config()}

@@ -1,10 +1,11 @@
 """Convolutional autoencoder: volume 91x109x91 -> code (31x37x31 with stride 3) -> the volume again."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from data.grids import Grid
-from models.settings import Settings, require
+from models.settings import MAX_KERNEL, Settings, require, require_sizes, require_sparsity, require_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +28,12 @@ class Config(Settings):
             len(self.filters) == len(self.strides), "filters and strides differ in length; expected one each a layer."
         )
         require(bool(self.filters), "filters is empty; expected at least one layer.")
-        require(min(*self.filters, *self.strides, self.kernel) > 0, "filters, strides and kernel must be more than 0.")
-        require(0 < self.sparsity < 1, f"sparsity is {self.sparsity}; expected more than 0 and less than 1.")
+        require_sizes("filters", self.filters)
+        require_sizes("strides", self.strides, largest=MAX_KERNEL)
+        require_sizes("kernel", (self.kernel,), largest=MAX_KERNEL)
+        pairs = zip((1, *self.filters), self.filters, strict=False)
+        require_weights(2 * sum(self.kernel**3 * inputs * outputs for inputs, outputs in pairs))
+        require_sparsity(self.sparsity, self.sparsity_weight)
 
 
 PRESETS = {
@@ -36,6 +41,14 @@ PRESETS = {
     "stride3": Config(batch_norm=False),
     "stride1": Config(batch_norm=False, strides=(1, 1), sparsity=0.5),
 }
+
+
+def code_shape(config: Config, grid: Grid) -> tuple[int, ...]:
+    """(x, y, z, channels) of the code."""
+    shape = grid.shape
+    for stride in config.strides:
+        shape = tuple(math.ceil(size / stride) for size in shape)
+    return (*shape, config.filters[-1])
 
 
 def build(config: Config, grid: Grid):

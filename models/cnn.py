@@ -1,9 +1,10 @@
 """Volume classifier: reduced volume 31x37x31 -> logits of (control, autism)."""
 
+import math
 from dataclasses import dataclass
 
-from data.grids import Grid
-from models.settings import Settings, require
+from data.grids import REDUCED, Grid
+from models.settings import MAX_KERNEL, Settings, require, require_sizes, require_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,21 @@ class Config(Settings):
             "filters, kernels, strides and pools differ in length; give one each a layer.",
         )
         require(bool(self.filters), "filters is empty; expected at least one layer.")
-        require(min(*self.filters, *self.kernels, *self.strides) > 0, "filters, kernels and strides must be above 0.")
-        require(min(self.pools) >= 0, "pools must be 0 (none) or the stride of a max pool.")
+        require_sizes("filters", self.filters)
+        require_sizes("kernels", self.kernels, largest=MAX_KERNEL)
+        require_sizes("strides", self.strides, largest=MAX_KERNEL)
+        require_sizes("pools", self.pools, smallest=0, largest=MAX_KERNEL)  # 0: none
+        sizes = zip(self.kernels, (1, *self.filters), self.filters, strict=False)
+        require_weights(
+            2 * sum(kernel**3 * inputs * outputs for kernel, inputs, outputs in sizes) + self.head_weights()
+        )
+
+    def head_weights(self) -> int:
+        """Of the dense layer on the flattened activations, if there is one."""
+        shape = REDUCED.shape
+        for stride in (max(stride, 1) for layer in zip(self.strides, self.pools, strict=True) for stride in layer):
+            shape = tuple(math.ceil(size / stride) for size in shape)
+        return 0 if self.global_average else (math.prod(shape) * self.filters[-1]) ** 2
 
 
 PRESETS = {

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 from data.grids import Grid
 from models import cnn, nn
-from models.settings import require
+from models.settings import require_sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,8 @@ class Config(cnn.Config):
 
     def __post_init__(self):
         super().__post_init__()
-        require(all(units > 0 for units in self.phenotype_units + self.joined_units), "units must be above 0.")
+        require_sizes("phenotype_units", self.phenotype_units)
+        require_sizes("joined_units", self.joined_units)
 
 
 PRESETS = {

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from data.grids import Grid
-from models.settings import Settings, require
+from models.settings import Settings, require_sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,7 @@ class Config(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        require(all(units > 0 for units in self.phenotype_units), "phenotype_units must be above 0.")
+        require_sizes("phenotype_units", self.phenotype_units)
 
 
 PRESETS = {"default": Config()}

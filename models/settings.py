@@ -1,10 +1,18 @@
 """Hyper-parameters: what every model has, and `KEY=VALUE` texts -> a dataclass of the right types."""
 
 import dataclasses
+import json
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args, get_origin, get_type_hints
 
+from data import files
 from data.errors import InputError
+
+MAX_BATCH = 4096
+MAX_WIDTH = 4096  # filters or units of a layer
+MAX_KERNEL = 31  # voxels; also of strides
+MAX_WEIGHTS = 100_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +29,30 @@ class Settings:
     l2: float = 0.0
 
     def __post_init__(self):
-        for name in ("batch_size", "learning_rate"):
-            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; expected more than 0.")
+        require(0 < self.batch_size <= MAX_BATCH, f"batch_size is {self.batch_size}; expected 1 to {MAX_BATCH}.")
+        require(0 < self.learning_rate < math.inf, f"learning_rate is {self.learning_rate}; expected more than 0.")
         for name in ("l1", "l2"):
-            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; expected 0 or more.")
+            require(0 <= getattr(self, name) < math.inf, f"{name} is {getattr(self, name)}; expected 0 or more.")
         require(0 <= self.decay < 1, f"decay is {self.decay}; expected 0 or more and less than 1.")
+
+
+def require_sizes(name: str, sizes: tuple[int, ...], smallest: int = 1, largest: int = MAX_WIDTH) -> None:
+    """Raises InputError unless every size of a layer is within bounds."""
+    require(
+        all(smallest <= size <= largest for size in sizes),
+        f"{name} is {','.join(map(str, sizes))}; expected whole numbers from {smallest} to {largest}.",
+    )
+
+
+def require_weights(count: int) -> None:
+    """Raises InputError for a network that fits no memory."""
+    require(count <= MAX_WEIGHTS, f"These layers have {count:,} weights; expected at most {MAX_WEIGHTS:,}.")
+
+
+def require_sparsity(sparsity: float, weight: float) -> None:
+    """Raises InputError for a sparsity of a code that cannot be, or a weight of it that is not finite."""
+    require(0 < sparsity < 1, f"sparsity is {sparsity}; expected more than 0 and less than 1.")
+    require(0 <= weight < math.inf, f"sparsity_weight is {weight}; expected 0 or more.")
 
 
 def require(condition: bool, message: str) -> None:
@@ -70,5 +97,14 @@ def override(config: Settings, assignments: list[str]) -> Settings:
 
 
 def from_json(kind: type[Settings], values: dict) -> Settings:
-    """The dataclass that `dataclasses.asdict` and JSON made `values` from (JSON has no tuples)."""
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    """The dataclass that `dataclasses.asdict` and JSON made `values` from; what is missing is as by default.
+
+    Raises InputError for a hyper-parameter that the model does not have, or a value of the wrong type.
+    """
+    known = [field.name for field in dataclasses.fields(kind)]
+    if unknown := sorted(values.keys() - set(known)):
+        raise InputError(f"The checkpoint has {unknown[0]}, which is no hyper-parameter of this version; train again.")
+    try:
+        return files.typed(json.dumps(values), kind)
+    except ValueError as error:
+        raise InputError(f"The checkpoint's hyper-parameters are damaged ({error}); train again.") from error

@@ -5,25 +5,49 @@ that overrides a checkpoint first renames its folder to `<model>.replaced`; that
 and used as before if it never does.
 """
 
+import dataclasses
 import hashlib
-import json
+import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from data import files
+from data.cohort import Preparation
 from data.errors import InputError
+from models import Model
+from models.settings import Settings, from_json
 
 STATE = "checkpoint"  # TensorFlow's own file, replaced only after a checkpoint is whole
 IDENTITY = "run.json"
 INTERVAL = 150  # batches between checkpoints
 KEPT = 3
-NEEDED = {
-    "model", "preset", "config", "grid", "seed", "precision", "cohort", "cohort_sha256", "out_dir",
-    "training_subjects", "encoder_subjects",
-}  # fmt: skip
+FILES = re.compile(r"ckpt-(\d+)(\.index|\.data-\d{5}-of-\d{5}|_temp)")  # as TensorFlow names them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a checkpoint says of itself; what older checkpoints do not say has a default."""
+
+    model: str
+    preset: str
+    config: dict[str, Any]  # hyper-parameters
+    grid: str | None
+    seed: int
+    precision: str
+    cohort: str
+    cohort_sha256: str
+    out_dir: str
+    training_subjects: tuple[str, ...]
+    encoder_subjects: tuple[str, ...]
+    preparation: Preparation = field(default_factory=Preparation)
+
+    def settings(self, model: Model) -> Settings:
+        """The hyper-parameters. Raises InputError if they are of other code."""
+        return from_json(model.module.Config, self.config)
 
 
 @dataclass(frozen=True)
@@ -43,25 +67,19 @@ class CheckpointFolder:
 
     def latest(self) -> Path:
         """The prefix of the latest checkpoint's files. Raises InputError if they are damaged."""
-        match = re.search(r'^model_checkpoint_path: "(.*)"', (self.current / STATE).read_text(), re.MULTILINE)
-        prefix = self.current / Path(match[1]).name if match else self.current
-        if not match or not prefix.with_name(prefix.name + ".index").is_file():
-            raise InputError(f"{self.current / STATE} names no checkpoint that exists; copy the whole folder again.")
+        state = self.current / STATE
+        match = re.search(rb'^model_checkpoint_path: "(.*)"', state.read_bytes(), re.MULTILINE)
+        prefix = self.current / os.path.basename(os.fsdecode(match[1])) if match else None
+        if prefix is None or not os.path.isfile(f"{prefix}.index"):
+            raise InputError(f"{state} names no checkpoint that exists; copy the whole folder again.")
         return prefix
 
-    def identity(self) -> dict | None:
+    def identity(self) -> Identity | None:
         """What `run.json` says of the checkpoint; None if there is none. Raises InputError if it is damaged."""
         if self.current is None:
             return None
         self.latest()
-        path = self.current / IDENTITY
-        try:
-            identity = json.loads(path.read_text())
-            if missing := NEEDED - identity.keys():
-                raise ValueError(f"no {', '.join(sorted(missing))}")
-        except (OSError, ValueError, AttributeError) as error:
-            raise InputError(f"{path} is missing or damaged ({error}); copy the whole folder again.") from error
-        return identity
+        return files.read_json(self.current / IDENTITY, Identity)
 
     def digest(self) -> str | None:
         """SHA-256 of the latest checkpoint's files; None if there is none."""
@@ -72,27 +90,27 @@ class CheckpointFolder:
             digest.update(path.read_bytes())
         return digest.hexdigest()
 
-    def check_writable(self) -> None:
-        """Makes the folder. Raises InputError if it cannot be made or written."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with files.replacing(self.path / ".writable"):
-                pass
-            (self.path / ".writable").unlink()
-        except OSError as error:
-            raise InputError(
-                f"{self.path} cannot be written ({error.strerror}); name a folder of your own with --chkPointDir."
-            ) from error
-
     def prepare(self, override: bool) -> None:
-        """Puts back a checkpoint whose replacement was never saved; then, to override, sets the present one aside."""
+        """Puts back a checkpoint whose replacement was never saved; then, to override, sets the present one aside.
+
+        What a killed run has left of a checkpoint that it could not complete is removed.
+        """
         if (self.replaced / STATE).is_file() and not (self.path / STATE).is_file():
             shutil.rmtree(self.path, ignore_errors=True)
             self.replaced.rename(self.path)
         if override and (self.path / STATE).is_file():
             shutil.rmtree(self.replaced, ignore_errors=True)
             self.path.rename(self.replaced)
-        self.path.mkdir(exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.remove_incomplete()
+
+    def remove_incomplete(self) -> None:
+        """Removes the files of a checkpoint later than the latest, which was never completed."""
+        latest = FILES.fullmatch(f"{self.latest().name}.index") if (self.path / STATE).is_file() else None
+        for path in self.path.iterdir():
+            found = FILES.fullmatch(path.name)
+            if found and int(found[1]) > (int(latest[1]) if latest else 0):
+                files.remove(path)
 
 
 class Saver:
@@ -117,18 +135,21 @@ class Saver:
 
         return tf.train.CheckpointManager(self.checkpoint, self.folder.path, max_to_keep=KEPT)
 
-    def save(self, step: int, identity: dict) -> None:
-        """Saves after `step` batches. Raises InputError if the disk is full; the checkpoint before is intact then."""
+    def save(self, step: int, identity: Identity) -> None:
+        """Saves after `step` batches. Raises InputError if that cannot be written; the checkpoint before is intact."""
         import tensorflow as tf
 
         self.step.assign(step)
+        before = self.folder.current
         try:
-            files.write_json(self.folder.path / IDENTITY, identity)
+            files.write_json(self.folder.path / IDENTITY, dataclasses.asdict(identity))
             self.manager.save()
         except (tf.errors.OpError, OSError) as error:
+            self.folder.remove_incomplete()
+            kept = "the one before is intact" if before else "there is none before it"
             raise InputError(
-                f"{self.folder.path} cannot take a checkpoint at iteration {step} ({short(error)}); "
-                "the one before is intact. Free space and repeat the command."
+                f"{self.folder.path} cannot take a checkpoint at iteration {step} ({short(error)}); {kept}. "
+                "Make room for it and repeat the command."
             ) from error
         shutil.rmtree(self.folder.replaced, ignore_errors=True)
 

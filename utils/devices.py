@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -104,9 +105,36 @@ def only_errors() -> Iterator[None]:
                     print(line, file=sys.stderr)
 
 
+@contextmanager
+def interrupted_later() -> Iterator[None]:
+    """Puts off Ctrl-C until the block ends: in the middle of an import it becomes any error, or a crash."""
+    caught = []
+    before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def told_when_full() -> Iterator[None]:
+    """Raises InputError where TensorFlow finds no memory."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise InputError(
+            f"The memory is too small for this network ({str(error).splitlines()[0][:120]}); "
+            "lower batch_size or the sizes of the layers with --set."
+        ) from error
+
+
 def start_tensorflow(device: str, precision: str, seed: int) -> None:
     """Imports and sets up TensorFlow. Raises InputError if it cannot use the GPU that was chosen."""
-    with only_errors():
+    with interrupted_later(), only_errors():
         import keras
         import tensorflow as tf
 

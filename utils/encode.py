@@ -3,48 +3,43 @@
 import dataclasses
 from pathlib import Path
 
+import keras
+import numpy as np
+
 from data import files, grids, records
-from data.cohort import write_tables
-from data.errors import InputError
-from data.files import new_folder
+from data.cohort import in_one_folder, write_tables
 from utils.inference import outputs_of, restored_network
-from utils.runs import Run
+from utils.runs import MANIFEST, Run
 
 
 def encode(run: Run) -> int:
     """Writes the reduced cohort `run.out_dir`, which must not exist; it appears when it is complete."""
-    if run.out_dir.exists():
-        raise InputError(f"{run.out_dir} exists; remove it, or name another folder with --outDir.")
     network = restored_network(run)
-    shape = tuple(network.output["code"].shape[1:4])
-    if shape != grids.REDUCED.shape:
-        raise InputError(
-            f"This cae gives a code of {'x'.join(map(str, shape))}; the other models read {grids.REDUCED}. "
-            "Train the preset stride3-bn or stride3."
+    encoder = keras.Model(network.input, network.output["code"])
+    run = dataclasses.replace(run, cohort=in_one_folder(run.cohort))
+    with files.unfinished(run.out_dir) as folder:
+        folder.mkdir(parents=True)
+        digest = run.checkpoints.digest()
+        metadata = dataclasses.replace(
+            run.cohort.metadata,
+            grid=grids.REDUCED.shape,
+            affine=tuple(map(tuple, grids.REDUCED.affine)),
+            reduction=f"encoder {digest}",
+            encoder_sha256=digest,
+            encoder_subjects=run.checkpoints.identity().training_subjects,
+            provenance=run.describe() | {"source": run.cohort.metadata.provenance},
         )
-    with new_folder(run.out_dir) as folder:
-        table = write_records(run, network, folder)
-        identity = run.checkpoints.identity()
-        carried = {key: value for key, value in run.cohort.metadata.items() if key in ("phenotype", "simulated")}
-        provenance = run.describe() | {"source": run.cohort.metadata.get("provenance", {})}
-        grid = {"grid": list(grids.REDUCED.shape), "affine": grids.REDUCED.affine}
-        encoder = {"encoder_sha256": run.checkpoints.digest(), "encoder_subjects": identity["training_subjects"]}
-        write_tables(folder, table, grid | carried | encoder | {"provenance": provenance})
-        files.write_json(folder / "run.json", run.describe())
-    run.finish(records=len(table))
+        write_records(run, encoder, folder)
+        write_tables(folder, run.cohort.rows, metadata)
+        files.write_json(folder / MANIFEST, run.describe() | {"records": len(run.cohort.rows)})
+    run.announce()
     return 0
 
 
-def write_records(run: Run, network, folder: Path) -> list:
-    """One reduced record an input record, its 120 bytes of label and phenotype as they were; returns their table."""
-    table = []
-    every = range(len(run.cohort.rows))
-    for selection, _, outputs in outputs_of(run, network, every, "Encoding"):
-        for index, code in zip(selection, outputs["code"], strict=True):
-            record = dataclasses.replace(run.cohort.rows[index], file=f"{Path(run.cohort.rows[index].file).stem}.bin")
-            header = run.cohort.entries[index].read(records.HEADER_BYTES)
-            (folder / record.file).write_bytes(header + records.normalise(code[..., 0]).tobytes())
-            table.append(record)
-    if len({record.file for record in table}) < len(table):
-        raise InputError(f"{run.cohort.path} has records of the same name in different folders; rename them.")
-    return table
+def write_records(run: Run, encoder: keras.Model, folder: Path) -> None:
+    """One reduced record an input record, its 120 bytes of label and phenotype as they were."""
+    every = np.arange(len(run.cohort.rows))
+    for selection, _, codes in outputs_of(run, encoder, every, "Encoding"):
+        for index, code in zip(selection, codes, strict=True):
+            volume = records.normalise(code[..., 0])
+            (folder / run.cohort.rows[index].file).write_bytes(run.cohort.header(index) + volume.tobytes())

@@ -1,29 +1,47 @@
 """A run's settings, and what every run leaves behind: its output folder with `run.json`."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
+
 from data import files
+from data.atlas import Atlas
 from data.cohort import Cohort
+from data.errors import InputError
 from models import Model
 from models.settings import Settings
 from utils.checkpoints import CheckpointFolder
+from utils.jobs import Job
 
+MANIFEST = "run.json"
 EARLIER = "earlier"
 KEPT = (EARLIER, "checkpoint_results.csv")
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "h5py", "matplotlib")
 
 
 @dataclass(frozen=True)
+class Manifest:
+    """What a later run must know of the run that wrote a folder: its outputs (patterns), and whether it completed."""
+
+    outputs: tuple[str, ...]
+    finished: bool
+
+
+@dataclass(frozen=True)
 class Run:
     """One job on one cohort with one model, everything settled and checked."""
 
-    job: str  # train, test, encode or blackout
+    job: Job
     model: Model
     preset: str
     config: Settings
@@ -35,29 +53,39 @@ class Run:
     seed: int
     precision: str
     subjects: tuple[str, ...] | None = None  # of a blackout; None: all test subjects
-    atlas: Path | None = None  # of a blackout; None: AAL
+    atlas: Atlas | None = None  # of a blackout
     verify: int = 0  # pairs of a blackout to recompute in full
     started: float = field(default_factory=time.time)
 
-    def identity(self) -> dict:
-        """What a checkpoint must agree with to be used by this run."""
+    @property
+    def grid_name(self) -> str | None:
+        """The grid, if the model reads volumes."""
+        return self.cohort.grid.name if "volume" in self.model.reads else None
+
+    def tested(self) -> np.ndarray:
+        """The test records, or those of `subjects`. Raises InputError for a subject that is not a test subject."""
+        indices = self.cohort.indices("test")
+        if self.subjects is None:
+            return indices
+        known = {self.cohort.rows[index].subject for index in indices}
+        if unknown := [subject for subject in self.subjects if subject not in known]:
+            raise InputError(f"--subjects {unknown[0]} is no test subject of {self.cohort.path}; see its subjects.csv.")
+        return np.array([index for index in indices if self.cohort.rows[index].subject in self.subjects])
+
+    def describe(self) -> dict:
+        """The content of `run.json` beside the manifest."""
         return {
+            "job": self.job.name,
             "model": self.model.name,
             "preset": self.preset,
             "config": dataclasses.asdict(self.config),
-            "grid": self.cohort.grid.name if "volume" in self.model.reads else None,
+            "grid": self.grid_name,
             "seed": self.seed,
             "precision": self.precision,
-        }
-
-    def describe(self) -> dict:
-        """The content of `run.json`."""
-        return self.identity() | {
-            "job": self.job,
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "cohort": str(self.cohort.path),
             "cohort_sha256": self.cohort.digest,
-            "simulated": self.cohort.simulated,
+            "simulated": self.cohort.metadata.simulated,
             "checkpoint_folder": str(self.checkpoints.path),
             "checkpoint_sha256": self.checkpoints.digest(),
             "git_commit": git_commit(),
@@ -66,10 +94,26 @@ class Run:
             "wall_time_s": round(time.time() - self.started, 2),
         }
 
+    def write_manifest(self, finished: bool, **more) -> None:
+        manifest = Manifest((*self.job.outputs, MANIFEST), finished)
+        files.write_json(self.out_dir / MANIFEST, self.describe() | dataclasses.asdict(manifest) | more)
+
     def finish(self, **more) -> None:
         """Writes `run.json` and says where the results are."""
-        files.write_json(self.out_dir / "run.json", self.describe() | more)
-        print(f"Results: {self.out_dir}{' (simulated demo cohort)' if self.cohort.simulated else ''}", flush=True)
+        self.write_manifest(finished=True, **more)
+        self.announce()
+
+    def announce(self) -> None:
+        simulated = " (simulated demo cohort)" if self.cohort.metadata.simulated else ""
+        print(f"Results: {self.out_dir}{simulated}", flush=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other runs out of the folders that this one writes. Raises InputError that names another run there."""
+        with ExitStack() as locks:
+            for folder in (self.out_dir, *([] if self.job.needs_checkpoint else [self.checkpoints.path])):
+                locks.enter_context(files.locked(folder))
+            yield
 
 
 def git_commit() -> str | None:
@@ -82,17 +126,42 @@ def git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def prepare_folder(folder: Path) -> None:
-    """Makes an empty output folder; an earlier run's files are moved to `earlier/<when it ended>`, which is said."""
+def read_manifest(folder: Path) -> Manifest | None:
+    """What the run that wrote a folder says of itself; None if no run did."""
+    try:
+        return files.read_json(folder / MANIFEST, Manifest)
+    except InputError:
+        return None
+
+
+def own_files(folder: Path) -> list[Path]:
+    """What an earlier run wrote in a folder, which need not exist. Raises InputError if it holds anything else only.
+
+    Only these files may be moved; what the user has put beside them stays.
+    """
+    if not os.path.isdir(folder):
+        if os.path.lexists(folder):
+            raise InputError(f"{folder} is a file; name a folder with --outDir.")
+        return []
+    found = sorted(path for path in folder.iterdir() if path.name not in KEPT)
+    manifest = read_manifest(folder)
+    if found and manifest is None:
+        names = ", ".join(path.name for path in found[:3]) + (", ..." if len(found) > 3 else "")
+        raise InputError(f"{folder} holds {names}, which no run of this program wrote; name another --outDir.")
+    return [path for path in found if any(fnmatchcase(path.name, pattern) for pattern in manifest.outputs)]
+
+
+def prepare_folder(run: Run) -> None:
+    """Makes the output folder; an earlier run's files are moved to `earlier/<when it ended>`, which is said."""
+    folder = run.out_dir
     folder.mkdir(parents=True, exist_ok=True)
-    found = [path for path in folder.iterdir() if path.name not in KEPT]
-    if not found:
-        return
-    ended = time.strftime("%Y%m%dT%H%M%S", time.localtime(max(path.stat().st_mtime for path in found)))
-    aside = folder / EARLIER / ended
-    while aside.exists():
-        aside = aside.with_name(aside.name + "+")
-    aside.mkdir(parents=True)
-    for path in found:
-        path.rename(aside / path.name)
-    print(f"The earlier results in {folder} are now in {aside}.")
+    if found := own_files(folder):
+        ended = time.strftime("%Y%m%dT%H%M%S", time.localtime(max(path.stat().st_mtime for path in found)))
+        aside = folder / EARLIER / ended
+        while aside.exists():
+            aside = aside.with_name(aside.name + "+")
+        aside.mkdir(parents=True)
+        for path in found:
+            path.rename(aside / path.name)
+        print(f"The earlier results in {folder} are now in {aside}.")
+    run.write_manifest(finished=False)

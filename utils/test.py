@@ -17,7 +17,7 @@ ROW = ("accuracy", "recall", "precision", "f_score")  # of checkpoint_results.cs
 
 def test(run: Run) -> int:
     """Tests a classifier or an autoencoder, whichever the model is; returns the exit status."""
-    prepare_folder(run.out_dir)
+    prepare_folder(run)
     {"label": test_classifier, "input": test_autoencoder}[run.model.predicts](run)
     run.finish()
     return 0

@@ -1,6 +1,8 @@
 """--train: a cohort's training subjects -> a checkpoint, `history.csv`, `history.png`, TensorBoard events."""
 
 import csv
+import dataclasses
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -17,10 +19,11 @@ from models import losses
 from models.settings import Settings
 from utils import figures
 from utils.batches import batch_positions, read_batches
-from utils.checkpoints import INTERVAL, Saver
-from utils.runs import Run, prepare_folder
+from utils.checkpoints import INTERVAL, Identity, Saver
+from utils.runs import Run, prepare_folder, read_manifest
 
 CALIBRATION = 20  # batches
+STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows lacks the last
 
 
 def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:
@@ -50,13 +53,26 @@ def make_step(run: Run, network: keras.Model, optimizer: keras.Optimizer):
     return step
 
 
+def hang_up() -> None:
+    """Sends what is printed from here on nowhere: writing to a terminal that is gone fails."""
+    with open(os.devnull, "w") as nowhere:
+        for stream in (1, 2):
+            if os.isatty(stream):
+                os.dup2(nowhere.fileno(), stream)
+
+
 @contextmanager
 def caught_signals():
-    """Yields a list that SIGINT and SIGTERM append themselves to, instead of ending the process."""
-    caught = []
-    before = {
-        number: signal.signal(number, lambda n, _: caught.append(n)) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    """Yields a list that SIGINT, SIGTERM and SIGHUP append themselves to, instead of ending the process."""
+    caught: list[int] = []
+
+    def catch(number: int, _) -> None:
+        caught.append(number)
+        if number == getattr(signal, "SIGHUP", None):
+            hang_up()
+
+    numbers = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
+    before = {number: signal.signal(number, catch) for number in numbers}
     try:
         yield caught
     finally:
@@ -65,11 +81,13 @@ def caught_signals():
 
 
 def earlier_history(path: Path, step: int) -> list[dict]:
-    """The rows up to `step` of a history that this run continues."""
+    """The rows up to `step` of a history that this run continues, without a last line that was cut off."""
     if not step or not path.exists():
         return []
-    with open(path, newline="") as file:
-        return [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+    text = path.read_text(errors="replace")
+    rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+    whole = (row for row in rows if None not in row and None not in row.values() and row.get("step", "").isdecimal())
+    return [row for row in whole if int(row["step"]) <= step]
 
 
 class History:
@@ -118,14 +136,15 @@ def train(run: Run) -> int:
     optimizer.build(network.trainable_variables)
     saver = Saver(run.checkpoints, network, optimizer)
     done = 0 if run.override else saver.restore()
-    if done >= run.num_iters:
+    if done >= run.num_iters and not is_unfinished(run.out_dir):
         print(f"{run.checkpoints.path} has seen {done} of {run.num_iters} iterations: nothing to train.")
         return 0
     if done:
         print(f"Continuing {run.checkpoints.path} at iteration {done}.")
         run.out_dir.mkdir(parents=True, exist_ok=True)
+        run.write_manifest(finished=False)
     else:
-        prepare_folder(run.out_dir)
+        prepare_folder(run)
     history = History(run.out_dir, done)
     with caught_signals() as caught:
         try:
@@ -138,6 +157,31 @@ def train(run: Run) -> int:
         print(f"Stopped at iteration {done} and saved; the same command{without} continues.")
         return 128 + caught[0]
     return 0
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a run has begun to write a folder and could not complete it, as on a full disk."""
+    manifest = read_manifest(folder)
+    return manifest is not None and not manifest.finished
+
+
+def identity_of(run: Run) -> Identity:
+    """What the checkpoints of this run say of themselves."""
+    metadata = run.cohort.metadata
+    return Identity(
+        model=run.model.name,
+        preset=run.preset,
+        config=dataclasses.asdict(run.config),
+        grid=run.grid_name,
+        seed=run.seed,
+        precision=run.precision,
+        cohort=str(run.cohort.path),
+        cohort_sha256=run.cohort.digest,
+        out_dir=str(run.out_dir),
+        training_subjects=tuple(run.cohort.subjects("train")),
+        encoder_subjects=metadata.encoder_subjects,
+        preparation=metadata.preparation,
+    )
 
 
 def calibrate(run: Run, network: keras.Model, done: int) -> None:
@@ -167,11 +211,7 @@ def batch_selections(run: Run, start: int, stop: int) -> Iterator[np.ndarray]:
 
 def loop(run: Run, network: keras.Model, step, saver: Saver, history: History, done: int, caught: list[int]) -> int:
     """Runs batches done+1..num_iters, saving on the way; returns how many have been seen."""
-    identity = run.describe() | {
-        "out_dir": str(run.out_dir),
-        "training_subjects": run.cohort.subjects("train"),
-        "encoder_subjects": run.cohort.metadata.get("encoder_subjects", []),
-    }
+    identity = identity_of(run)
     with progress(f"Training {run.model.name}", run.num_iters, done) as shown:
         last = time.perf_counter()
         for batch in read_batches(run.cohort, run.model, batch_selections(run, done, run.num_iters)):
@@ -183,8 +223,8 @@ def loop(run: Run, network: keras.Model, step, saver: Saver, history: History, d
             shown.advance(f"loss {values['loss']:.4f}, {values['samples_per_s']:.0f} samples/s")
             if done % INTERVAL == 0 or done == run.num_iters or caught:
                 calibrate(run, network, done)
+                history.flush()  # first: rows after the last checkpoint are dropped when it is continued
                 saver.save(done, identity)
-                history.flush()
             if caught:
                 break
     return done

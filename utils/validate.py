@@ -1,55 +1,36 @@
-"""Arguments -> a Run with every choice made and checked, without importing TensorFlow."""
+"""Arguments -> a Run with every choice made and checked; nothing is written and TensorFlow is not imported."""
 
 import argparse
 from pathlib import Path
 
-from data.check import fast
+from data.atlas import load_atlas
 from data.cohort import Cohort, open_cohort
 from data.errors import InputError
 from data.grids import REDUCED
-from data.records import CLASSES
 from models import MODELS, Model
-from models.settings import Settings, from_json, override
-from utils.checkpoints import CheckpointFolder
+from models.settings import Settings, override
+from utils import guards
+from utils.checkpoints import CheckpointFolder, Identity
+from utils.jobs import IN_RESULTS, JOBS, Job
 from utils.runs import Run
 
-OTHER = "another --chkPointDir, or --train --overrideChkpt"
 
+def validate(args: argparse.Namespace, given: set[str]) -> Run:
+    """Raises InputError for the first thing that is wrong; `given` names the options that are not at their default.
 
-def validate(args: argparse.Namespace) -> Run:
-    """Raises InputError for the first thing that is wrong."""
-    model, job = MODELS[args.model], args.job or "encode"
-    if job == "encode" and not model.reduces:
-        raise InputError(
-            f"A full pass reduces a cohort, and only cae does that, not {model.name}; "
-            f"did you mean: run.py --train --model {model.name}?"
-        )
-    if job == "blackout" and not model.occludable:
-        able = " or ".join(name for name, other in MODELS.items() if other.occludable)
-        reads = "its output is no label" if model.predicts != "label" else "it reads no volume"
-        raise InputError(f"{model.name} cannot be blacked out, since {reads}; use --model {able}.")
+    The demo cohort, if it is used, is the one thing that is made.
+    """
+    model, job = MODELS[args.model], JOBS[args.job]
+    check_options(job, given)
+    check_model(job, model)
     checkpoints = CheckpointFolder(args.chkPointDir / model.name)
-    saved = None if job == "train" and args.overrideChkpt else checkpoints.identity()
-    if saved is None and job != "train":
-        raise InputError(
-            f"{checkpoints.path} holds no checkpoint; make one: "
-            f"run.py --train --model {model.name} --chkPointDir {args.chkPointDir}"
-        )
-    if job == "train":
-        checkpoints.check_writable()
-    if saved is not None and saved["model"] != model.name:
-        raise InputError(
-            f"{checkpoints.path} is of model {saved['model']}, this run of model {model.name}; use {OTHER}."
-        )
+    saved = None if args.overrideChkpt else checkpoints.identity()
+    check_checkpoint(job, model, checkpoints, saved)
     preset, config = choose_config(model, args, saved)
     cohort = open_cohort(args.dataDir or demo_path(model))
-    if cohort.simulated:
+    if cohort.metadata.simulated:
         print("Data: the demo cohort. It is SIMULATED; its results say nothing about people.", flush=True)
     check_grid(model, cohort, args)
-    seed, precision = args.seed, args.precision
-    if saved is not None:
-        seed = saved["seed"] if seed is None else seed
-        precision = precision or saved["precision"]
     run = Run(
         job=job,
         model=model,
@@ -57,21 +38,47 @@ def validate(args: argparse.Namespace) -> Run:
         config=config,
         cohort=cohort,
         checkpoints=checkpoints,
-        out_dir=args.outDir or default_folder(args, model, job, saved),
+        out_dir=args.outDir or default_folder(job, model, args.dataDir, saved),
         num_iters=args.numIters,
         override=args.overrideChkpt,
-        seed=seed or 0,
-        precision=precision or "float32",
+        seed=next(seed for seed in (args.seed, saved and saved.seed, 0) if seed is not None),
+        precision=args.precision or (saved.precision if saved else "float32"),
         subjects=tuple(args.subjects.split(",")) if args.subjects else None,
-        atlas=args.atlas,
+        atlas=load_atlas(args.atlas, cohort.grid) if "atlas" in job.options else None,
         verify=args.verify,
     )
-    check_leaks(run, saved)
-    if job == "train":
-        preflight(run)
-    if saved is not None:
-        check_identity(run, saved)
+    for guard in job.guards:
+        getattr(guards, guard)(run, saved)
     return run
+
+
+def check_options(job: Job, given: set[str]) -> None:
+    """Raises InputError for an option that other jobs take and this one does not."""
+    for option in sorted(given - set(job.options)):
+        if takers := [other.flag for other in JOBS.values() if option in other.options]:
+            only = " or ".join(takers)
+            raise InputError(f"--{option} goes with {only}, not with {job.flag}; leave it out.")
+
+
+def check_model(job: Job, model: Model) -> None:
+    """Raises InputError if the job cannot be done with the model."""
+    if job.needs is None or getattr(model, job.needs):
+        return
+    able = " or ".join(name for name, other in MODELS.items() if getattr(other, job.needs))
+    raise InputError(job.refusal.format(able=able, model=model.name))
+
+
+def check_checkpoint(job: Job, model: Model, checkpoints: CheckpointFolder, saved: Identity | None) -> None:
+    """Raises InputError if a checkpoint that is needed is missing, or one that is there is of another model."""
+    if saved is None and job.needs_checkpoint:
+        raise InputError(
+            f"{checkpoints.path} holds no checkpoint; make one: "
+            f"run.py --train --model {model.name} --chkPointDir {checkpoints.path.parent}"
+        )
+    if saved is not None and saved.model != model.name:
+        raise InputError(
+            f"{checkpoints.path} is of model {saved.model}, this run of model {model.name}; use {guards.OTHER}."
+        )
 
 
 def demo_path(model: Model) -> Path:
@@ -81,21 +88,13 @@ def demo_path(model: Model) -> Path:
     return demo_cohort(model.grid or REDUCED)
 
 
-def choose_config(model: Model, args: argparse.Namespace, saved: dict | None) -> tuple[str, Settings]:
+def choose_config(model: Model, args: argparse.Namespace, saved: Identity | None) -> tuple[str, Settings]:
     """The preset's name and the hyper-parameters: the user's, else the checkpoint's, else the model's default."""
     presets = model.module.PRESETS
-    name = args.preset or (saved or {}).get("preset") or next(iter(presets))
+    name = args.preset or (saved.preset if saved else next(iter(presets)))
     if name not in presets:
         raise InputError(f"--preset {name} is unknown to {model.name}; expected one of {', '.join(presets)}.")
-    if saved is not None and name == saved["preset"]:
-        try:
-            base = from_json(model.module.Config, saved["config"])
-        except TypeError as error:
-            raise InputError(
-                f"The checkpoint in {args.chkPointDir} is of other code ({error}); train again."
-            ) from error
-    else:
-        base = presets[name]
+    base = saved.settings(model) if saved is not None and name == saved.preset else presets[name]
     return name, override(base, args.set)
 
 
@@ -103,70 +102,17 @@ def check_grid(model: Model, cohort: Cohort, args: argparse.Namespace) -> None:
     """Raises InputError if the cohort's volumes do not fit the model."""
     if model.grid is None or cohort.grid == model.grid:
         return
+    advice = "convert with --grid full"
     if model.grid == REDUCED:
-        pass_ = f"run.py --model cae --dataDir {args.dataDir} --chkPointDir {args.chkPointDir}"
-        raise InputError(
-            f"{cohort.path} is {cohort.grid}, {model.name} reads {model.grid}; reduce it: {pass_} "
-            f"(or python -m data convert --grid reduced)"
-        )
-    raise InputError(f"{cohort.path} is {cohort.grid}, {model.name} reads {model.grid}; convert with --grid full.")
+        full_pass = f"run.py --model cae --dataDir {args.dataDir} --chkPointDir {args.chkPointDir}"
+        advice = f"reduce it: {full_pass} (or python -m data convert --grid reduced)"
+    raise InputError(f"{cohort.path} is {cohort.grid}, {model.name} reads {model.grid}; {advice}.")
 
 
-def check_identity(run: Run, saved: dict) -> None:
-    """Raises InputError if the checkpoint is not of this model, preset, settings and grid, showing both."""
-    for key, wanted in run.identity().items():
-        if key in ("seed", "precision") and run.job != "train":
-            continue
-        if key == "config":
-            differing = [
-                f"{name}={saved['config'].get(name)} there, {name}={value} asked for"
-                for name, value in wanted.items()
-                if saved["config"].get(name) != (list(value) if isinstance(value, tuple) else value)
-            ]
-            if differing:
-                raise InputError(
-                    f"{run.checkpoints.path} differs: {'; '.join(differing)}. Leave --set out or use {OTHER}."
-                )
-        elif saved[key] != wanted:
-            raise InputError(
-                f"{run.checkpoints.path} is of {key} {saved[key]}, this run of {key} {wanted}; "
-                f"use --{key if key in ('preset', 'seed', 'precision') else 'dataDir'} accordingly or {OTHER}."
-            )
-
-
-def check_leaks(run: Run, saved: dict | None) -> None:
-    """Raises InputError if a test subject of this cohort has taken part in training the checkpoint or the encoder."""
-    test = set(run.cohort.subjects("test"))
-    seen = {"the encoder of these volumes": run.cohort.metadata.get("encoder_subjects", [])}
-    if saved is not None:
-        seen["this checkpoint"] = saved["training_subjects"]
-        seen["the encoder behind this checkpoint"] = saved["encoder_subjects"]
-        if run.job == "train" and saved["cohort_sha256"] != run.cohort.digest:
-            raise InputError(f"{run.checkpoints.path} was trained on other data ({saved['cohort']}); use {OTHER}.")
-    if run.job == "encode":
-        return
-    for what, subjects in seen.items():
-        if leaked := sorted(test & set(subjects)):
-            raise InputError(
-                f"{len(leaked)} test subjects of {run.cohort.path} trained {what}, {leaked[0]} among them; "
-                "results on them would be too good. Use the cohort with the same split."
-            )
-
-
-def preflight(run: Run) -> None:
-    """Says what the cohort holds. Raises InputError if a classifier would see one class only."""
-    findings = fast(run.cohort)
-    print("\n".join(findings.lines()), flush=True)
-    labels = {record.label for record in run.cohort.rows if record.split == "train"}
-    if run.model.predicts == "label" and len(labels) < len(CLASSES):
-        raise InputError(f"{run.cohort.path} has one class only among its training subjects; add the other.")
-
-
-def default_folder(args: argparse.Namespace, model: Model, job: str, saved: dict | None) -> Path:
+def default_folder(job: Job, model: Model, data: Path | None, saved: Identity | None) -> Path:
     """Where results go unless --outDir says: a continued training goes on where it was."""
-    if job == "train" and saved is not None:
-        return Path(saved["out_dir"])
-    if job == "encode" and args.dataDir:
-        folder = args.dataDir.resolve()
-        return folder.with_name(folder.stem + "_reduced")
-    return Path("results") / f"{model.name}-{job}"
+    if saved is not None and not job.needs_checkpoint:
+        return Path(saved.out_dir)
+    beside = data.resolve() if data else Path()
+    template = job.out_dir if data else IN_RESULTS
+    return Path(template.format(model=model.name, job=job.name, data=beside.parent / beside.stem))

@@ -16,9 +16,8 @@ import numpy as np
 import pandas as pd
 
 from data import files, grids, nifti, records
-from data.atlas import Atlas, load_atlas
+from data.atlas import Atlas
 from data.cohort import Row
-from data.errors import InputError
 from data.progress import progress
 from utils.batches import in_order, read_batches
 from utils.blackout import effects
@@ -52,12 +51,12 @@ def blackout(run: Run) -> int:
     """Writes `regions.csv`, `blackout.h5`, NIfTI maps, `blackout.png` and `blackout.html`; returns the exit status."""
     from utils.blackout import page
 
-    atlas = load_atlas(run.atlas, run.cohort.grid)
+    atlas = run.atlas
     if atlas.vanished:
         print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {', '.join(atlas.vanished)}")
-    indices = chosen_records(run)
+    indices = run.tested()
     rows = [run.cohort.rows[index] for index in indices]
-    prepare_folder(run.out_dir)
+    prepare_folder(run)
     occlusion = Occlusion(restored_network(run))
     if occlusion.recomputed_layers:
         print(f"Computed in full: {', '.join(occlusion.recomputed_layers)} and what follows.")
@@ -78,17 +77,6 @@ def blackout(run: Run) -> int:
         verify(run, indices, regions, result)
     run.finish(subjects=len({row.subject for row in rows}), recomputed_layers=occlusion.recomputed_layers)
     return 0
-
-
-def chosen_records(run: Run) -> np.ndarray:
-    """The test records, or those of `--subjects`. Raises InputError for a subject that is not a test subject."""
-    indices = run.cohort.indices("test")
-    if run.subjects is None:
-        return indices
-    known = {run.cohort.rows[index].subject for index in indices}
-    if unknown := [subject for subject in run.subjects if subject not in known]:
-        raise InputError(f"--subjects {unknown[0]} is no test subject of {run.cohort.path}; see its subjects.csv.")
-    return np.array([index for index in indices if run.cohort.rows[index].subject in run.subjects])
 
 
 def brain(run: Run, indices: np.ndarray) -> np.ndarray:

@@ -1,0 +1,138 @@
+"""What a run must not do, checked before anything is written: (run, saved) -> None, or an InputError that says it.
+
+`saved` is what the checkpoint says of itself; None where there is none.
+"""
+
+import dataclasses
+import os
+
+from data import files
+from data.check import fast
+from data.cohort import in_one_folder
+from data.errors import InputError
+from data.grids import REDUCED
+from data.records import CLASSES
+from utils.checkpoints import Identity
+from utils.runs import Run, own_files
+
+OTHER = "another --chkPointDir, or --train --overrideChkpt"
+
+
+def same_settings(run: Run, saved: Identity | None) -> None:
+    """The checkpoint must be of this preset, these hyper-parameters and this grid."""
+    if saved is None:
+        return
+    refuse_other(run, "preset", saved.preset, run.preset, "--preset")
+    refuse_other(run, "grid", saved.grid, run.grid_name, "--dataDir")
+    there, here = dataclasses.asdict(saved.settings(run.model)), dataclasses.asdict(run.config)
+    changed = [name for name in here if there[name] != here[name]]
+    if differing := [f"{name}={there[name]} there, {name}={here[name]} asked for" for name in changed]:
+        raise InputError(f"{run.checkpoints.path} differs: {'; '.join(differing)}. Leave --set out or use {OTHER}.")
+
+
+def same_training(run: Run, saved: Identity | None) -> None:
+    """A training is continued with the seed and precision that it was begun with, on the same data."""
+    if saved is None:
+        return
+    refuse_other(run, "seed", saved.seed, run.seed, "--seed")
+    refuse_other(run, "precision", saved.precision, run.precision, "--precision")
+    if saved.cohort_sha256 != run.cohort.digest:
+        raise InputError(f"{run.checkpoints.path} was trained on other data ({saved.cohort}); use {OTHER}.")
+
+
+def refuse_other(run: Run, what: str, there: object, here: object, flag: str) -> None:
+    if there != here:
+        raise InputError(
+            f"{run.checkpoints.path} is of {what} {there}, this run of {what} {here}; "
+            f"use {flag} accordingly or {OTHER}."
+        )
+
+
+def no_leak(run: Run, saved: Identity | None) -> None:
+    """No test subject of this cohort may have taken part in training the checkpoint or the encoder."""
+    seen = {"the encoder of these volumes": run.cohort.metadata.encoder_subjects}
+    if saved is not None:
+        seen["this checkpoint"] = saved.training_subjects
+        seen["the encoder behind this checkpoint"] = saved.encoder_subjects
+    test = set(run.cohort.subjects("test"))
+    for what, subjects in seen.items():
+        if leaked := sorted(test & set(subjects)):
+            raise InputError(
+                f"{len(leaked)} test subjects of {run.cohort.path} trained {what}, {leaked[0]} among them; "
+                "results on them would be too good. Use the cohort with the same split."
+            )
+
+
+def same_preparation(run: Run, saved: Identity | None) -> None:
+    """The cohort must have been made as the checkpoint's own was; where that cannot be known, it is said."""
+    if saved is None or saved.cohort_sha256 == run.cohort.digest:
+        return
+    there, here = (preparation.of_inputs(run.model.reads) for preparation in (saved.preparation, run.cohort.metadata))
+    unknown = [name for name in here if (there[name] is None) or (here[name] is None)]
+    for name in here:
+        if name not in unknown and there[name] != here[name]:
+            raise InputError(
+                f"{run.checkpoints.path} was trained on data with {name} {excerpt(there[name], here[name])}, "
+                f"{run.cohort.path} has {excerpt(here[name], there[name])}; use a cohort made like {saved.cohort}."
+            )
+    if unknown:
+        print(f"Not known of both the checkpoint's data and {run.cohort.path}, so not compared: {', '.join(unknown)}.")
+
+
+def excerpt(value: object, other: object) -> str:
+    """A value to show beside another one; of lists the first entry that differs."""
+    if not isinstance(value, tuple) or not isinstance(other, tuple):
+        return str(value)
+    if len(value) != len(other):
+        return f"of {len(value)} entries"
+    at = next(index for index, (mine, its) in enumerate(zip(value, other, strict=True)) if mine != its)
+    return f"{value[at]} as entry {at + 1}"
+
+
+def writable_checkpoints(run: Run, saved: Identity | None) -> None:
+    """The checkpoint folder can be made and written."""
+    folder = run.checkpoints.path
+    nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        reason = "Permission denied" if nearest.is_dir() else f"{nearest} is a file"
+        raise InputError(f"{folder} cannot be written ({reason}); name a folder of your own with --chkPointDir.")
+
+
+def two_classes(run: Run, saved: Identity | None) -> None:
+    """A classifier sees both classes; what the cohort holds is said."""
+    print("\n".join(fast(run.cohort).lines()), flush=True)
+    labels = {row.label for row in run.cohort.rows if row.split == "train"}
+    if run.model.predicts == "label" and len(labels) < len(CLASSES):
+        raise InputError(f"{run.cohort.path} has one class only among its training subjects; add the other.")
+
+
+def free_output(run: Run, saved: Identity | None) -> None:
+    """The output folder holds nothing but what a run wrote."""
+    if run.out_dir.resolve() == run.checkpoints.path.resolve():
+        raise InputError(f"{run.out_dir} is the checkpoint's folder; name another --outDir.")
+    own_files(run.out_dir)
+
+
+def new_output(run: Run, saved: Identity | None) -> None:
+    """The reduced cohort is made anew."""
+    files.check_new(run.out_dir)
+
+
+def distinct_names(run: Run, saved: Identity | None) -> None:
+    """A file is written for each record, whatever folder it comes from."""
+    in_one_folder(run.cohort)
+
+
+def known_subjects(run: Run, saved: Identity | None) -> None:
+    """`--subjects` are test subjects."""
+    run.tested()
+
+
+def code_fits(run: Run, saved: Identity | None) -> None:
+    """The code is what the other models read."""
+    code = run.model.module.code_shape(run.config, run.cohort.grid)
+    if code != (*REDUCED.shape, 1):
+        raise InputError(
+            f"This {run.model.name} gives a code of {'x'.join(map(str, code))} (x, y, z, channels); the other models read "
+            f"{REDUCED} in one channel. Train it with strides whose product is 3 and one filter last."
+        )

@@ -1,0 +1,77 @@
+"""The jobs of run.py in one table: which module does each, what it needs, what it guards against, what it writes.
+
+A job is a function of its own name in its module: a Run in, the exit status out. It is named here, like its guards,
+and imported only once everything is validated, so that a mistake on the command line costs no import of TensorFlow.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+FULL_PASS = "encode"  # the job without a flag of its own
+IN_RESULTS = "results/{model}-{job}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """`needs` is the property of a model without which the answer is `refusal`; `guards` are of `utils.guards`.
+
+    `options` are those that not every job takes; `out_dir` is where results go by default; `outputs` are patterns of
+    what it writes there, which is all that a later run in the same folder may move aside.
+    """
+
+    name: str
+    help: str
+    module: str
+    needs_checkpoint: bool
+    needs: str | None
+    refusal: str
+    guards: tuple[str, ...]
+    options: tuple[str, ...]
+    outputs: tuple[str, ...]
+    out_dir: str = IN_RESULTS
+
+    @property
+    def flag(self) -> str:
+        return "the full pass" if self.name == FULL_PASS else f"--{self.name}"
+
+    @property
+    def function(self) -> Callable:
+        return getattr(importlib.import_module(self.module), self.name)
+
+
+TESTED = ("same_settings", "no_leak", "same_preparation", "free_output")
+
+JOBS = {
+    job.name: job
+    for job in (
+        Job(
+            "train", "train on the training subjects", "utils.train",
+            needs_checkpoint=False, needs=None, refusal="",
+            guards=("same_settings", "same_training", "no_leak", "writable_checkpoints", "two_classes", "free_output"),
+            options=("numIters", "overrideChkpt"),
+            outputs=("history.csv", "history.png", "events.out.tfevents.*"),
+        ),
+        Job(
+            "test", "measure on the test subjects", "utils.test",
+            needs_checkpoint=True, needs=None, refusal="", guards=TESTED, options=(),
+            outputs=("predictions.csv", "metrics.json", "confusion_matrix.png", "roc.png", "*Image.png"),
+        ),
+        Job(
+            "blackout", "occlude atlas regions one at a time", "utils.blackout.job",
+            needs_checkpoint=True, needs="occludable",
+            refusal="{model} cannot be blacked out, since that takes a volume in and a label out; use --model {able}.",
+            guards=(*TESTED, "known_subjects", "distinct_names"),
+            options=("subjects", "atlas", "verify"),
+            outputs=("regions.csv", "blackout.h5", "blackout.png", "blackout.html", "maps", "group_*.nii.gz"),
+        ),
+        Job(
+            FULL_PASS, "reduce the whole cohort", "utils.encode",
+            needs_checkpoint=True, needs="reduces",
+            refusal="A full pass reduces a cohort, and only {able} does that, not {model}; did you mean: "
+            "run.py --train --model {model}?",
+            guards=("same_settings", "same_preparation", "code_fits", "distinct_names", "new_output"),
+            options=(), outputs=(), out_dir="{data}_reduced",
+        ),
+    )
+}  # fmt: skip
