@@ -21,8 +21,8 @@ def simulated(tmp_path_factory):
 
 def test_it_says_that_it_is_simulated_and_where_the_difference_is(simulated):
     assert simulated.simulated
-    assert simulated.metadata["provenance"]["planted"] == list(demo.PLANTED)
-    assert len(simulated.metadata["phenotype"]) == 29
+    assert simulated.metadata.provenance["planted"] == list(demo.PLANTED)
+    assert len(simulated.metadata.phenotype) == 29
     assert set(demo.PLANTED) <= set(atlas.load_atlas(None, grids.REDUCED).names.values())
 
 

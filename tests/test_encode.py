@@ -57,14 +57,14 @@ def test_labels_phenotypes_subjects_and_split_are_carried_over_bit_by_bit(copied
     before, after = open_cohort(copied), open_cohort(encoded)
     assert after.grid == REDUCED
     assert after.simulated
-    assert after.metadata["phenotype"] == before.metadata["phenotype"]
-    assert after.metadata["affine"] == REDUCED.affine
+    assert after.metadata.phenotype == before.metadata.phenotype
+    assert np.array_equal(after.metadata.affine, REDUCED.affine)
 
 
 def test_the_cohort_names_its_encoder_and_whom_it_was_trained_on(copied, encoded, encoder):
     metadata = open_cohort(encoded).metadata
-    assert metadata["encoder_sha256"] == CheckpointFolder(encoder / "cae").digest()
-    assert metadata["encoder_subjects"] == open_cohort(copied).subjects("train")
+    assert metadata.encoder_sha256 == CheckpointFolder(encoder / "cae").digest()
+    assert metadata.encoder_subjects == tuple(open_cohort(copied).subjects("train"))
     assert json.loads((encoded / "run.json").read_text())["job"] == "encode"
 
 
@@ -88,7 +88,7 @@ def test_an_existing_reduced_cohort_is_not_overwritten(cli, encoder, copied, enc
     before = (encoded / "cohort.json").read_bytes()
     outcome = cli("--model", "cae", "--chkPointDir", encoder, "--dataDir", copied)
     assert outcome.status == 2
-    assert f"{encoded} exists; remove it, or name another folder with --outDir" in outcome.err
+    assert f"{encoded} exists; remove it or name another folder" in outcome.err
     assert (encoded / "cohort.json").read_bytes() == before
 
 
@@ -117,7 +117,7 @@ def test_a_code_of_another_size_is_refused(cli, full_cohort, tmp_path):
     assert cli(*train.split(), *places).status == 0
     outcome = cli("--model", "cae", *places[:4], "--outDir", tmp_path / "code")
     assert outcome.status == 2
-    assert "This cae gives a code of 11x13x11; the other models read 31x37x31" in outcome.err
+    assert "This cae gives a code of 11x13x11x1 (x, y, z, channels); the other models read 31x37x31" in outcome.err
     assert not (tmp_path / "code").exists()
 
 

@@ -251,7 +251,7 @@ def test_override_keeps_the_old_checkpoint_until_the_new_run_has_saved(train, cl
 def test_override_takes_another_preset_and_settings(train, tmp_path):
     train("one", "cnn", 1)
     assert train("one", "cnn", 1, "--overrideChkpt", "--set", "residual=false").status == 0
-    assert not CheckpointFolder(tmp_path / "one" / "ckpt" / "cnn").identity()["config"]["residual"]
+    assert not CheckpointFolder(tmp_path / "one" / "ckpt" / "cnn").identity().config["residual"]
 
 
 def test_override_keeps_the_earlier_results(train, tmp_path):
@@ -282,7 +282,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_which_is_resumed(train, tmp_path
     folder = CheckpointFolder(tmp_path / "one" / "ckpt" / "cnn")
     assert train("one", "cnn", 2, *WIDE).status == 0
     digest = folder.digest()
-    for limit, words in ((150_000, "the one before is intact. Free space and repeat"), (100, "")):
+    for limit, words in ((150_000, "the one before is intact. Make room for it and repeat"), (100, "")):
         with largest_file(limit):
             outcome = train("one", "cnn", 4, *WIDE)
         assert outcome.status == 2
