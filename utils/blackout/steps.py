@@ -1,0 +1,254 @@
+"""The steps of local recomputation: one layer, what its inputs were and what occlusion makes of them -> its new output.
+
+A box is an array (2, 3): the first index and one past the last along x, y and z; as a tensor (2, 5), with unused
+entries for batch and channels. Activations are (batch, x, y, z, channels).
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+EVERY_RECORD_AND_CHANNEL = 0b10001  # the axes, as bits, along which a box does not cut
+
+
+def cut(activation: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
+    """Return the part of `activation` inside `box`."""
+    everything = EVERY_RECORD_AND_CHANNEL
+    return tf.strided_slice(activation, box[0], box[1], begin_mask=everything, end_mask=everything)
+
+
+def paste(activation: tf.Tensor, box: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+    """Return a copy of `activation` with `value` inside `box`."""
+    return tf.raw_ops.TensorStridedSliceUpdate(
+        input=activation, begin=box[0], end=box[1], strides=[1] * 5, value=value,
+        begin_mask=EVERY_RECORD_AND_CHANNEL, end_mask=EVERY_RECORD_AND_CHANNEL,
+    )  # fmt: skip
+
+
+def hull(boxes: list[np.ndarray]) -> np.ndarray:
+    """Return the smallest box around all `boxes`."""
+    return np.stack([np.min([box[0] for box in boxes], axis=0), np.max([box[1] for box in boxes], axis=0)])
+
+
+def common(box: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the intersection of two boxes, without voxels but in place where they do not meet."""
+    start = np.minimum(np.maximum(box[0], other[0]), other[1])
+    return np.stack([start, np.maximum(start, np.minimum(box[1], other[1]))])
+
+
+class Window:
+    """The way a convolution or pooling slides over its input, with one number per axis."""
+
+    def __init__(self, layer: keras.Layer, size: tuple[int, ...], target_size: tuple[int, ...]):
+        kernel = layer.kernel_size if isinstance(layer, layers.Conv3D) else layer.pool_size
+        self.size, self.target_size = np.array(size), np.array(target_size)
+        self.strides = np.array(layer.strides)
+        self.extent = (np.array(kernel) - 1) * getattr(layer, "dilation_rate", (1, 1, 1)) + 1
+        padding = np.maximum((self.target_size - 1) * self.strides + self.extent - self.size, 0)
+        self.before = padding // 2 if layer.padding == "same" else np.zeros_like(padding)
+
+    def reach(self, box: np.ndarray) -> np.ndarray:
+        """Return the box of outputs that see the input `box`; at least one voxel, as kernels refuse empty tensors."""
+        start = -((self.extent - 1 - self.before - box[0]) // self.strides)
+        start = np.clip(start, 0, self.target_size - 1)
+        stop = (box[1] - 1 + self.before) // self.strides + 1
+        return np.stack([start, np.clip(stop, start + 1, self.target_size)])
+
+    def sources(self, box: np.ndarray) -> np.ndarray:
+        """Return the box of inputs that the outputs in `box` see, which may extend into the padding."""
+        start = box[0] * self.strides - self.before
+        return np.stack([start, (box[1] - 1) * self.strides - self.before + self.extent])
+
+    def inside(self, box: np.ndarray) -> np.ndarray:
+        """Return the part of `sources` on the grid."""
+        return common(self.sources(box), np.stack([np.zeros_like(self.size), self.size]))
+
+    def padding(self, box: np.ndarray) -> np.ndarray:
+        """Return the widths (2, 3) of the part of `sources` beyond the grid, before and after it."""
+        return np.abs(self.sources(box) - self.inside(box))
+
+
+def pad(values: tf.Tensor, widths: tf.Tensor, padding_value: float = 0) -> tf.Tensor:
+    """Return `values` with `widths` (2, 5) of padding before and after it."""
+    return tf.pad(values, tf.stack(tf.unstack(widths), axis=1), constant_values=tf.cast(padding_value, values.dtype))
+
+
+class Step:
+    """One layer of the local part of the network.
+
+    `sources` and `target` are keys of activations. A change within the reach of the sources stays within the reach of
+    the target. Whoever reads the target may need it on a larger box, `needed`; for that the step in turn needs its
+    sources on a box of its own. This class is the layer whose output voxel depends on the same voxel of its sources.
+    """
+
+    def __init__(self, layer, sources: list, target):
+        self.layer, self.sources, self.target = layer, sources, target
+
+    def whole(self, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Return the complete target from the complete sources."""
+        return self.layer(inputs if len(inputs) > 1 else inputs[0])
+
+    def reach(self, reaches: list[np.ndarray]) -> np.ndarray:
+        """Return the reach of the target from those of the affected sources."""
+        return hull(reaches)
+
+    def needs(self, reach: np.ndarray, needed: np.ndarray) -> np.ndarray:
+        """Return the box on which all sources are needed, given the `reach` of the first."""
+        return needed
+
+    def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
+        """Return the index arrays (2, 3) for `update`, given the `reach` of the first source."""
+        return []
+
+    def before(self, before: list[tf.Tensor], kept: dict, needed: tf.Tensor) -> tf.Tensor:
+        """Return the target of the unoccluded pass on the box `needed`, from the sources `before` occlusion."""
+        return self.whole(before)
+
+    def update(
+        self, after: list[tf.Tensor], before: list[tf.Tensor], target_before: tf.Tensor, plan: list[tf.Tensor]
+    ) -> tf.Tensor:
+        """Return the target on its box, from the sources on theirs `before` and `after` occlusion."""
+        return self.whole(after)
+
+
+class Windowed(Step):
+    """A layer that slides over one source."""
+
+    def __init__(self, layer, sources, target, size, target_size):
+        super().__init__(layer, sources, target)
+        self.window = Window(layer, size, target_size)
+
+    def reach(self, reaches):
+        return self.window.reach(reaches[0])
+
+    def needs(self, reach, needed):
+        return self.window.inside(needed)
+
+    def plan(self, reach, needed):
+        return [self.window.padding(needed)]
+
+    def before(self, before, kept, needed):
+        return cut(kept[self.target], needed)
+
+
+class MaximumPooling(Windowed):
+    """Maximum pooling."""
+
+    def update(self, after, before, target_before, plan):
+        values = pad(after[0], plan[0], after[0].dtype.min)
+        return tf.nn.max_pool3d(values, self.layer.pool_size, self.layer.strides, "VALID")
+
+
+class AveragePooling(Windowed):
+    """Average pooling, where padding does not count in the mean."""
+
+    def update(self, after, before, target_before, plan):
+        mean, share = (
+            tf.nn.avg_pool3d(pad(values, plan[0]), self.layer.pool_size, self.layer.strides, "VALID")
+            for values in (after[0], tf.ones_like(after[0][:1, ..., :1]))
+        )
+        return mean / share
+
+
+class Convolution(Windowed):
+    """A convolution without its activation, possibly with the batch normalisation that follows it.
+
+    With many channels, the difference that occlusion makes takes fewer operations (`DifferenceConvolution`).
+    """
+
+    def __init__(self, layer, sources, target, size, target_size):
+        super().__init__(layer, sources, target, size, target_size)
+        self.kernel = tf.cast(layer.kernel, layer.compute_dtype).numpy()
+        self.bias = tf.cast(layer.bias, layer.compute_dtype).numpy() if layer.use_bias else 0
+
+    def fold(self, normalisation: layers.BatchNormalization, target) -> None:
+        """Take over the batch normalisation that is the only reader of this convolution."""
+        scale = 1 / np.sqrt(normalisation.moving_variance.numpy() + normalisation.epsilon)
+        if normalisation.scale:
+            scale = scale * normalisation.gamma.numpy()
+        self.kernel, self.bias = self.kernel * scale, (self.bias - normalisation.moving_mean.numpy()) * scale
+        if normalisation.center:
+            self.bias = self.bias + normalisation.beta.numpy()
+        self.target = target
+
+    def convolve(self, values: tf.Tensor, padding: str) -> tf.Tensor:
+        """Return the convolution of complete values, which have their padding if `padding` is "VALID"."""
+        # TensorFlow 2.21 with oneDNN reads uninitialised memory for some small volumes in bfloat16.
+        values, kernel = (tf.cast(x, tf.float32) for x in (tf.cast(values, self.kernel.dtype), self.kernel))
+        sums = tf.nn.convolution(values, kernel, self.layer.strides, padding, dilations=self.layer.dilation_rate)
+        return tf.cast(sums, self.kernel.dtype) + self.bias
+
+    def whole(self, inputs):
+        return self.convolve(inputs[0], self.layer.padding.upper())
+
+    def update(self, after, before, target_before, plan):
+        return self.convolve(pad(after[0], plan[0]), "VALID")
+
+
+class DifferenceConvolution(Convolution):
+    """A convolution updated by the convolution of the difference.
+
+    The difference is zero outside the reach of the source, so unlike the values it needs no neighbourhood: the layers
+    before are not asked for more than they can change. In half precision it would not survive the rounding.
+    """
+
+    def needs(self, reach, needed):
+        return reach
+
+    def plan(self, reach, needed):
+        sources = self.window.sources(needed)
+        used = common(reach, sources)
+        return [used - reach[0], np.abs(sources - used)]
+
+    def update(self, after, before, target_before, plan):
+        return target_before + self.change(after[0] - before[0], *plan)
+
+    def change(self, difference: tf.Tensor, used: tf.Tensor, padding: tf.Tensor) -> tf.Tensor:
+        """Return the change of the target on the box `needed`."""
+        values, dilations = pad(cut(difference, used), padding), self.layer.dilation_rate
+        return tf.nn.convolution(values, self.kernel, self.layer.strides, "VALID", dilations=dilations)
+
+
+class SpreadConvolution(DifferenceConvolution):
+    """A convolution without strides and dilation, which spreads the difference to the outputs that see it.
+
+    That multiplies the inputs in reach only, which are far fewer than the outputs they reach.
+    """
+
+    def plan(self, reach, needed):
+        start = reach[0] + self.window.before - self.window.extent + 1
+        used = common(np.stack([start, reach[1] + self.window.before]), needed)
+        return [used - start, np.abs(needed - used)]
+
+    def change(self, difference, used, padding):
+        mirrored = self.kernel[::-1, ::-1, ::-1].swapaxes(3, 4)
+        growth = [0, *(self.window.extent - 1), mirrored.shape[3] - mirrored.shape[4]]
+        spread = tf.nn.conv3d_transpose(difference, mirrored, tf.shape(difference) + growth, 1, "VALID")
+        return pad(cut(spread, used), padding)
+
+
+class GlobalAverage(Step):
+    """Global average pooling, updated by the mean of the difference. Its target has no box."""
+
+    def __init__(self, layer, sources, target, size):
+        super().__init__(layer, sources, target)
+        self.voxels = int(np.prod(size))
+
+    def needs(self, reach, needed):
+        return reach
+
+    def before(self, before, kept, needed):
+        return kept[self.target]
+
+    def update(self, after, before, target_before, plan):
+        difference = tf.cast(after[0], tf.float32) - tf.cast(before[0], tf.float32)
+        total = tf.reduce_sum(difference, (1, 2, 3), keepdims=self.layer.keepdims)
+        return tf.cast(tf.cast(target_before, tf.float32) + total / self.voxels, target_before.dtype)
+
+
+def convolution_kind(layer: layers.Conv3D) -> type[Convolution]:
+    """Return the cheapest step that is accurate."""
+    if layer.compute_dtype != "float32" or layer.kernel.shape[3] == 1:
+        return Convolution
+    return SpreadConvolution if {*layer.strides, *layer.dilation_rate} == {1} else DifferenceConvolution
