@@ -14,7 +14,7 @@ class Config(Settings):
 
     batch_size: int = 4
     optimizer: Literal["adam", "rmsprop"] = "rmsprop"
-    initializer: Literal["averaging", "glorot_uniform", "he_normal"] = "averaging"
+    initializer: Literal["averaging", "glorot_uniform", "he_normal"] = "averaging"  # type: ignore[assignment]
     decay: float = 0.99
     filters: tuple[int, ...] = (1, 1)
     strides: tuple[int, ...] = (1, 3)
@@ -45,7 +45,7 @@ PRESETS = {
 
 def code_shape(config: Config, grid: Grid) -> tuple[int, ...]:
     """(x, y, z, channels) of the code."""
-    shape = grid.shape
+    shape: tuple[int, ...] = grid.shape
     for stride in config.strides:
         shape = tuple(math.ceil(size / stride) for size in shape)
     return (*shape, config.filters[-1])

@@ -42,7 +42,7 @@ class Config(Settings):
 
     def head_weights(self) -> int:
         """Of the dense layer on the flattened activations, if there is one."""
-        shape = REDUCED.shape
+        shape: tuple[int, ...] = REDUCED.shape
         for stride in (max(stride, 1) for layer in zip(self.strides, self.pools, strict=True) for stride in layer):
             shape = tuple(math.ceil(size / stride) for size in shape)
         return 0 if self.global_average else (math.prod(shape) * self.filters[-1]) ** 2

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from data import files
 from data.errors import InputError
@@ -82,7 +82,7 @@ def parse_value(text: str, kind: type) -> object:
 def override(config: Settings, assignments: list[str]) -> Settings:
     """`config` with each `KEY=VALUE` put in. Raises InputError for an unknown key or a value of the wrong type."""
     kinds = get_type_hints(type(config))
-    values = {}
+    values: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:

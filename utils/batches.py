@@ -18,9 +18,10 @@ def batch_positions(seed: int, step: int, batch_size: int, count: int) -> np.nda
 
     The stream of batches runs through one seeded permutation after another, so every record is seen once an epoch.
     """
-    places = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs = {epoch: np.random.default_rng((seed, epoch)).permutation(count) for epoch in set(places // count)}
-    return np.array([epochs[place // count][place % count] for place in places])
+    places = range(step * batch_size, (step + 1) * batch_size)
+    epochs = {at // count for at in places}
+    orders = {epoch: np.random.default_rng((seed, epoch)).permutation(count) for epoch in epochs}
+    return np.array([orders[place // count][place % count] for place in places])
 
 
 def read_batches(cohort: Cohort, model: Model, selections: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:

@@ -66,25 +66,25 @@ class CheckpointFolder:
         return next((folder for folder in (self.path, self.replaced) if (folder / STATE).is_file()), None)
 
     def latest(self) -> Path:
-        """The prefix of the latest checkpoint's files. Raises InputError if they are damaged."""
+        """The prefix of the latest checkpoint's files. Raises InputError if there are none or they are damaged."""
+        if self.current is None:
+            raise InputError(
+                f"{self.path} holds no checkpoint; make one: "
+                f"run.py --train --model {self.path.name} --chkPointDir {self.path.parent}"
+            )
         state = self.current / STATE
         match = re.search(rb'^model_checkpoint_path: "(.*)"', state.read_bytes(), re.MULTILINE)
-        prefix = self.current / os.path.basename(os.fsdecode(match[1])) if match else None
+        prefix = state.with_name(os.path.basename(os.fsdecode(match[1]))) if match else None
         if prefix is None or not os.path.isfile(f"{prefix}.index"):
             raise InputError(f"{state} names no checkpoint that exists; copy the whole folder again.")
         return prefix
 
-    def identity(self) -> Identity | None:
-        """What `run.json` says of the checkpoint; None if there is none. Raises InputError if it is damaged."""
-        if self.current is None:
-            return None
-        self.latest()
-        return files.read_json(self.current / IDENTITY, Identity)
+    def identity(self) -> Identity:
+        """What `run.json` says of the checkpoint. Raises InputError if there is none or it is damaged."""
+        return files.read_json(self.latest().with_name(IDENTITY), Identity)
 
-    def digest(self) -> str | None:
-        """SHA-256 of the latest checkpoint's files; None if there is none."""
-        if self.current is None:
-            return None
+    def digest(self) -> str:
+        """SHA-256 of the latest checkpoint's files. Raises InputError if there are none."""
         prefix, digest = self.latest(), hashlib.sha256()
         for path in sorted(prefix.parent.glob(prefix.name + ".*")):
             digest.update(path.read_bytes())

@@ -128,11 +128,16 @@ def known_subjects(run: Run, saved: Identity | None) -> None:
     run.tested()
 
 
+def usable_atlas(run: Run, saved: Identity | None) -> None:
+    """The atlas can be read."""
+    _ = run.atlas
+
+
 def code_fits(run: Run, saved: Identity | None) -> None:
     """The code is what the other models read."""
     code = run.model.module.code_shape(run.config, run.cohort.grid)
     if code != (*REDUCED.shape, 1):
         raise InputError(
-            f"This {run.model.name} gives a code of {'x'.join(map(str, code))} (x, y, z, channels); the other models read "
-            f"{REDUCED} in one channel. Train it with strides whose product is 3 and one filter last."
+            f"This {run.model.name} gives a code of {'x'.join(map(str, code))} (x, y, z, channels); the other models "
+            f"read {REDUCED} in one channel. Train it with strides whose product is 3 and one filter last."
         )

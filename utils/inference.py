@@ -1,6 +1,7 @@
 """A trained network: restored from its checkpoint, and run over records."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,7 +22,7 @@ def restored_network(run: Run) -> keras.Model:
 
 def outputs_of(
     run: Run, network: keras.Model, indices: np.ndarray, title: str
-) -> Iterator[tuple[np.ndarray, dict, object]]:
+) -> Iterator[tuple[np.ndarray, dict, Any]]:
     """For each batch of records: their indices, the batch (see Cohort.batch), and the network's outputs in NumPy."""
     forward = tf.function(lambda inputs: network(inputs, training=False), reduce_retracing=True)
     selections = in_order(indices, run.config.batch_size)

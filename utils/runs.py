@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
 from data import files
-from data.atlas import Atlas
+from data.atlas import Atlas, load_atlas
 from data.cohort import Cohort
 from data.errors import InputError
 from models import Model
@@ -53,7 +54,7 @@ class Run:
     seed: int
     precision: str
     subjects: tuple[str, ...] | None = None  # of a blackout; None: all test subjects
-    atlas: Atlas | None = None  # of a blackout
+    atlas_path: Path | None = None  # of a blackout; None: AAL
     verify: int = 0  # pairs of a blackout to recompute in full
     started: float = field(default_factory=time.time)
 
@@ -61,6 +62,11 @@ class Run:
     def grid_name(self) -> str | None:
         """The grid, if the model reads volumes."""
         return self.cohort.grid.name if "volume" in self.model.reads else None
+
+    @cached_property
+    def atlas(self) -> Atlas:
+        """The regions of a blackout. Raises InputError for what is no label image."""
+        return load_atlas(self.atlas_path, self.cohort.grid)
 
     def tested(self) -> np.ndarray:
         """The test records, or those of `subjects`. Raises InputError for a subject that is not a test subject."""
@@ -87,7 +93,7 @@ class Run:
             "cohort_sha256": self.cohort.digest,
             "simulated": self.cohort.metadata.simulated,
             "checkpoint_folder": str(self.checkpoints.path),
-            "checkpoint_sha256": self.checkpoints.digest(),
+            "checkpoint_sha256": self.checkpoints.digest() if self.checkpoints.current else None,
             "git_commit": git_commit(),
             "packages": {name: metadata.version(name) for name in PACKAGES},
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.started)),
@@ -144,8 +150,10 @@ def own_files(folder: Path) -> list[Path]:
             raise InputError(f"{folder} is a file; name a folder with --outDir.")
         return []
     found = sorted(path for path in folder.iterdir() if path.name not in KEPT)
+    if not found:
+        return []
     manifest = read_manifest(folder)
-    if found and manifest is None:
+    if manifest is None:
         names = ", ".join(path.name for path in found[:3]) + (", ..." if len(found) > 3 else "")
         raise InputError(f"{folder} holds {names}, which no run of this program wrote; name another --outDir.")
     return [path for path in found if any(fnmatchcase(path.name, pattern) for pattern in manifest.outputs)]

@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from data.atlas import load_atlas
 from data.cohort import Cohort, open_cohort
 from data.errors import InputError
 from data.grids import REDUCED
@@ -24,8 +23,7 @@ def validate(args: argparse.Namespace, given: set[str]) -> Run:
     check_options(job, given)
     check_model(job, model)
     checkpoints = CheckpointFolder(args.chkPointDir / model.name)
-    saved = None if args.overrideChkpt else checkpoints.identity()
-    check_checkpoint(job, model, checkpoints, saved)
+    saved = saved_identity(job, checkpoints, args.overrideChkpt)
     preset, config = choose_config(model, args, saved)
     cohort = open_cohort(args.dataDir or demo_path(model))
     if cohort.metadata.simulated:
@@ -41,10 +39,10 @@ def validate(args: argparse.Namespace, given: set[str]) -> Run:
         out_dir=args.outDir or default_folder(job, model, args.dataDir, saved),
         num_iters=args.numIters,
         override=args.overrideChkpt,
-        seed=next(seed for seed in (args.seed, saved and saved.seed, 0) if seed is not None),
+        seed=args.seed if args.seed is not None else saved.seed if saved else 0,
         precision=args.precision or (saved.precision if saved else "float32"),
         subjects=tuple(args.subjects.split(",")) if args.subjects else None,
-        atlas=load_atlas(args.atlas, cohort.grid) if "atlas" in job.options else None,
+        atlas_path=args.atlas,
         verify=args.verify,
     )
     for guard in job.guards:
@@ -68,17 +66,17 @@ def check_model(job: Job, model: Model) -> None:
     raise InputError(job.refusal.format(able=able, model=model.name))
 
 
-def check_checkpoint(job: Job, model: Model, checkpoints: CheckpointFolder, saved: Identity | None) -> None:
-    """Raises InputError if a checkpoint that is needed is missing, or one that is there is of another model."""
-    if saved is None and job.needs_checkpoint:
-        raise InputError(
-            f"{checkpoints.path} holds no checkpoint; make one: "
-            f"run.py --train --model {model.name} --chkPointDir {checkpoints.path.parent}"
-        )
-    if saved is not None and saved.model != model.name:
-        raise InputError(
-            f"{checkpoints.path} is of model {saved.model}, this run of model {model.name}; use {guards.OTHER}."
-        )
+def saved_identity(job: Job, checkpoints: CheckpointFolder, override: bool) -> Identity | None:
+    """What the checkpoint to go on from says of itself; None to start anew.
+
+    Raises InputError if one that is needed is missing, or one that is there is of another model.
+    """
+    if not job.needs_checkpoint and (override or checkpoints.current is None):
+        return None
+    saved, model = checkpoints.identity(), checkpoints.path.name
+    if saved.model != model:
+        raise InputError(f"{checkpoints.path} is of model {saved.model}, this run of {model}; use {guards.OTHER}.")
+    return saved
 
 
 def demo_path(model: Model) -> Path:

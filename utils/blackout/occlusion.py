@@ -42,7 +42,7 @@ from utils.blackout.steps import (
 )  # fmt: skip
 
 SPATIAL = slice(1, 4)  # of a shape
-ORIGIN = np.zeros((2, 3), int)
+NOWHERE = np.zeros((2, 3), int)
 THREADS = 3  # one region's copying runs beside the others' convolutions
 TAIL_MASKS, TAIL_BYTES = 64, 2**26  # the tail takes as many regions at once as stay below both
 
@@ -96,11 +96,10 @@ def steps_of(node, is_local) -> list[Step]:
     return [convolution(layer, sources, linear, *sizes), Step(activation, [linear], target)]
 
 
-def foldable(convolution: Step | None, node) -> bool:
+def foldable(convolution: Convolution, node) -> bool:
     """Whether a node normalises the result of a convolution in a way that its kernel can take over."""
     return (
-        isinstance(convolution, Convolution)
-        and type(node.operation) is layers.BatchNormalization
+        type(node.operation) is layers.BatchNormalization
         and convolution.layer.compute_dtype == node.operation.compute_dtype == "float32"
     )
 
@@ -129,9 +128,10 @@ def follow(nodes: list, volume: int, outputs: list) -> tuple[list[Step], list, s
             continue
         if not isinstance(new[-1], GlobalAverage):
             followed.add(target)
-        if readers[source] == 1 and foldable(steps.get(source), node):
+        convolution = steps.get(source)
+        if readers[source] == 1 and isinstance(convolution, Convolution) and foldable(convolution, node):
+            convolution.fold(node.operation, target)
             new = [steps.pop(source)]
-            new[0].fold(node.operation, target)
         steps.update((step.target, step) for step in new)
     return list(steps.values()), tail, affected
 
@@ -194,8 +194,8 @@ class Occlusion:
         tail_inputs = {id(tensor): tensor for tensor in read if id(tensor) not in produced}
         self._cuts = [key for key in tail_inputs if key in affected]
         self._constants = [key for key in tail_inputs if key not in affected]
-        tail_inputs = [tail_inputs[key] for key in self._cuts + self._constants]
-        self._tail = tf.function(keras.Function(tail_inputs, model.outputs[0]), reduce_retracing=True)
+        ordered = [tail_inputs[key] for key in self._cuts + self._constants]
+        self._tail = tf.function(keras.Function(ordered, model.outputs[0]), reduce_retracing=True)
 
         tensors = {id(tensor): tensor for node in nodes for tensor in (*node.input_tensors, *node.output_tensors)}
         unaffected = {source for step in self._steps for source in step.sources if source in tensors} - affected
@@ -262,16 +262,16 @@ class Occlusion:
         needed, needs = {}, {}
         for step in reversed(self._steps):
             needed[step.target] = hull(readers[step.target])
-            needs[step.target] = step.needs(reaches.get(step.sources[0]), needed[step.target])
+            needs[step.target] = step.needs(reaches.get(step.sources[0], NOWHERE), needed[step.target])
             for source in step.sources:
                 readers[source].append(needs[step.target])
         needed[self._volume] = hull(readers[self._volume])
 
         plans = [
             StepPlan(
-                [needs[step.target] - needed.get(source, ORIGIN)[0] for source in step.sources],
+                [needs[step.target] - needed.get(source, NOWHERE)[0] for source in step.sources],
                 needed[step.target],
-                step.plan(reaches.get(step.sources[0]), needed[step.target]),
+                step.plan(reaches.get(step.sources[0], NOWHERE), needed[step.target]),
             )
             for step in self._steps
         ]
@@ -280,10 +280,10 @@ class Occlusion:
 
     @tf.function(reduce_retracing=True)
     def _update(
-        self, kept: list[tf.Tensor], background: tf.Tensor, mask: tf.Tensor, boxes: tf.Tensor
+        self, activations: list[tf.Tensor], background: tf.Tensor, mask: tf.Tensor, boxes: tf.Tensor
     ) -> list[tf.Tensor]:
         """Return the inputs of the tail that occlusion of `mask` affects, given its plan."""
-        kept = dict(zip(self._kept, kept, strict=True))
+        kept = dict(zip(self._kept, activations, strict=True))
         plan = self._form.unpacked(boxes)
         volume = cut(kept[self._volume], plan.volume)
         background = tf.reshape(tf.cast(background, volume.dtype), (-1, 1, 1, 1, 1))
