@@ -1,15 +1,20 @@
 """run.py: every mistake is told in one line before TensorFlow is imported; the mission's commands work as written."""
 
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import ROOT, SMALL_BATCH, TINY_CNN, bare_records, small_record
+
+from models import cae
+from utils.jobs import JOBS, Job
 
 WATCH = """
 import io, json, sys
@@ -87,9 +92,43 @@ def paths(tmp_path_factory, cohort, full_cohort, trained) -> dict[str, str]:
         path.unlink()
     (found["spoilt"] / "cnn" / "run.json").write_text("{")
     (found["bare"] / "cnn" / "run.json").write_text("{}")
+    identities = {
+        "listed": "[]",
+        "null": json.dumps(identity | {"encoder_subjects": None}),
+        "counted": json.dumps(identity | {"seed": "one"}),
+        "unknown": json.dumps(identity | {"config": identity["config"] | {"depth": 3}}),
+        "mistyped": json.dumps(identity | {"config": identity["config"] | {"filters": [2, "three"]}}),
+        "impossible": json.dumps(identity | {"config": identity["config"] | {"batch_size": 0}}),
+    }
+    for name, text in identities.items():
+        found[name] = shutil.copytree(trained, folder / name)
+        (found[name] / "cnn" / "run.json").write_text(text)
+    for name, filters in (("encoder", [1, 1]), ("channels", [1, 4])):
+        found[name] = shutil.copytree(trained, folder / name)
+        config = dataclasses.asdict(cae.PRESETS["stride3"]) | {"filters": filters}
+        about = identity | {"model": "cae", "preset": "stride3", "config": config, "grid": "full"}
+        (found[name] / "cnn").rename(found[name] / "cae")
+        (found[name] / "cae" / "run.json").write_text(json.dumps(about))
+    described = json.loads((cohort / "cohort.json").read_text())
+    for name, change in {
+        "raw": {"normalisation": "none"},
+        "encoded": {"reduction": "encoder 12ab"},
+        "shapeless": {"grid": "reduced"},
+        "nobody": {"encoder_subjects": None},
+    }.items():
+        found[name] = shutil.copytree(cohort, folder / name)
+        (found[name] / "cohort.json").write_text(json.dumps(described | change))
+    found["repository"] = folder / "repository"
+    found["repository"].mkdir()
+    (found["repository"] / "analysis.py").write_text("precious")
+    found["mine"] = folder / "mine"
+    found["mine"].mkdir()
+    (found["mine"] / "run.json").write_text('{"job": "train"}')
     return {name: str(path) for name, path in found.items()}
 
 
+TESTING = "--test --model cnn --chkPointDir {ckpt} --dataDir {cohort}"
+BLACKOUT = "--blackout --model cnn --chkPointDir {ckpt} --dataDir {cohort}"
 AGAIN = "--train --model cnn --numIters 9 --chkPointDir {ckpt} --dataDir {cohort}"
 MISTAKES = {
     "two modes": ("--train --test", ["--test", "--train", "not allowed"]),
@@ -168,6 +207,52 @@ MISTAKES = {
     "unknown preset": ("--train --model cae --preset deep", ["deep", "stride3-bn, stride3, stride1"]),
     "unknown setting": ("--train --model nn --set depth=3", ["--set depth is unknown", "learning_rate"]),
     "setting of the wrong type": ("--train --model nn --set batch_size=few", ["batch_size=few", "a whole number"]),
+    "subjects of a training": ("--train --subjects A", ["--subjects goes with --blackout, not with --train"]),
+    "atlas of a test": ("--test --atlas a.nii", ["--atlas goes with --blackout, not with --test"]),
+    "verify of a full pass": ("--model cae --verify 3", ["--verify goes with --blackout, not with the full pass"]),
+    "iterations of a test": ("--test --numIters 9", ["--numIters goes with --train, not with --test"]),
+    "override of a blackout": ("--blackout --overrideChkpt", ["--overrideChkpt goes with --train"]),
+    "subjects that are not there": (
+        BLACKOUT + " --subjects nobody",
+        ["--subjects nobody is no test subject of {cohort}"],
+    ),
+    "atlas missing": (BLACKOUT + " --atlas {missing}", ["{missing}"]),
+    "atlas that is none": (BLACKOUT + " --atlas {file}", ["{file}"]),
+    "results over a repository": (TESTING + " --outDir {repository}", ["{repository} holds analysis.py", "--outDir"]),
+    "results over another program's": (TESTING + " --outDir {mine}", ["{mine} holds run.json", "--outDir"]),
+    "results over a cohort": (
+        "--train --model nn --dataDir {cohort} --outDir {cohort}",
+        ["{cohort} holds", "no run of this program wrote"],
+    ),
+    "results over the checkpoints": (TESTING + " --outDir {ckpt}", ["{ckpt} holds cnn"]),
+    "results over the model's checkpoint": (TESTING + " --outDir {ckpt}/cnn", ["the checkpoint's folder"]),
+    "results into a file": (TESTING + " --outDir {file}", ["{file} is a file"]),
+    "reduced cohort that exists": (
+        "--model cae --chkPointDir {encoder} --dataDir {full} --outDir {repository}",
+        ["{repository} exists"],
+    ),
+    "a code of several channels": (
+        "--model cae --chkPointDir {channels} --dataDir {full}",
+        ["31x37x31x4", "31x37x31 in one channel"],
+    ),
+    "volumes normalised otherwise": (
+        TESTING.replace("{cohort}", "{raw}"),
+        ["normalisation z-scored over the whole volume", "{raw} has none", "{cohort}"],
+    ),
+    "volumes reduced otherwise": (TESTING.replace("{cohort}", "{encoded}"), ["{encoded} has encoder 12ab"]),
+    "checkpoint with a list for an identity": (TESTING.replace("{ckpt}", "{listed}"), ["{listed}/cnn/run.json"]),
+    "checkpoint without encoder subjects": (TESTING.replace("{ckpt}", "{null}"), ["encoder_subjects"]),
+    "checkpoint with a seed in words": (TESTING.replace("{ckpt}", "{counted}"), ["{counted}/cnn/run.json", "seed"]),
+    "checkpoint with an unknown setting": (TESTING.replace("{ckpt}", "{unknown}"), ["depth"]),
+    "checkpoint with a setting of the wrong type": (TESTING.replace("{ckpt}", "{mistyped}"), ["filters.1"]),
+    "checkpoint with a setting that cannot be": (TESTING.replace("{ckpt}", "{impossible}"), ["batch_size is 0"]),
+    "cohort with a grid in words": ("--train --dataDir {shapeless}", ["{shapeless}/cohort.json", "grid"]),
+    "cohort without encoder subjects": ("--train --dataDir {nobody}", ["{nobody}/cohort.json", "encoder_subjects"]),
+    "a layer beyond any memory": (
+        "--train --model nn --set phenotype_units=1000000000",
+        ["phenotype_units is 1000000000; expected whole numbers from 1 to 4096"],
+    ),
+    "a head beyond any memory": ("--train --model cnn --set global_average=false --set strides=1,1,1", ["weights"]),
     "no layers": ("--train --model cae --set filters= --set strides=", ["filters"]),
 }
 
@@ -175,8 +260,10 @@ MISTAKES = {
 @pytest.fixture(scope="module")
 def told(paths) -> dict[str, dict]:
     """What each mistake was answered."""
-    arguments = {name: [word.format(**paths) for word in line.split()] for name, (line, _) in MISTAKES.items()}
-    return told_without_tensorflow(arguments)
+    lines = {name: line for name, (line, _) in MISTAKES.items()}
+    nowhere = {name: " --chkPointDir {missing}" for name, line in lines.items() if "--chkPointDir" not in line}
+    every = {name: line + nowhere.get(name, "") for name, line in lines.items()}
+    return told_without_tensorflow({name: line.format(**paths).split() for name, line in every.items()})
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -192,6 +279,9 @@ def test_a_mistake_is_one_line_before_tensorflow_is_imported(mistake, told, path
 def test_mistakes_leave_nothing_behind(told, paths):
     assert os.listdir(paths["empty"]) == []
     assert not os.path.exists(paths["missing"])
+    assert os.listdir(paths["repository"]) == ["analysis.py"]
+    assert os.listdir(paths["mine"]) == ["run.json"]
+    assert not [name for name in os.listdir(Path(paths["missing"]).parent) if name.startswith(".")]
 
 
 def test_help_names_every_flag_and_imports_nothing_heavy():
@@ -260,3 +350,30 @@ def test_a_value_that_is_not_finite_names_its_record_and_ends_the_run(cli, cohor
     assert outcome.err.count("\n") == 1
     assert "holds nan as phenotype value 4; expected finite numbers" in outcome.err
     assert f"{copy}/" in outcome.err
+
+
+def test_a_job_is_one_module_and_one_row(cli, cohort, tmp_path, monkeypatch):
+    (tmp_path / "census.py").write_text("def census(run):\n    print(len(run.cohort.rows), 'records')\n    return 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    census = Job(
+        "census", "count the records", "census",
+        needs_checkpoint=False, needs="occludable", refusal="{model} counts nothing; use {able}.", guards=(),
+        options=("seed",), outputs=(),
+    )  # fmt: skip
+    monkeypatch.setitem(JOBS, "census", census)
+    outcome = cli("--census", "--dataDir", cohort, "--chkPointDir", tmp_path / "ckpt")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "40 records" in outcome.out
+    assert "--census" in cli("--help").out
+    assert "ae counts nothing; use cnn or mmnn." in cli("--census", "--model", "ae").err
+    assert "--seed goes with --census, not with --train" in cli("--train", "--seed", "1").err
+
+
+def test_both_commands_work_from_a_folder_that_has_a_folder_data(tmp_path):
+    (tmp_path / "data").mkdir()
+    for command in (["-m", "data"], ["-m", "utils"]):
+        done = subprocess.run([sys.executable, *command, "--help"], cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+    installed = subprocess.run([Path(sys.executable).with_name("run.py"), "--model", "nn"], capture_output=True)
+    assert installed.returncode == 2
+    assert installed.stderr.startswith(b"run.py: error: A full pass reduces a cohort")
