@@ -1,6 +1,7 @@
 """GPU manners, against a fake NVML: never a GPU that somebody else holds, unless told to share."""
 
 import os
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -124,3 +125,19 @@ def test_only_errors_lets_errors_through_and_notes_not(capfd):
         os.write(2, b"E0000 00:00:1 cuda.cc:1] failed call to cuInit: no device\n")
         os.write(2, b"E0000 00:00:1 something.cc:1] the disk is on fire\n")
     assert capfd.readouterr().err == "E0000 00:00:1 something.cc:1] the disk is on fire\n"
+
+
+def test_ctrl_c_during_an_import_is_heard_after_it():
+    done = []
+    with pytest.raises(KeyboardInterrupt), devices.interrupted_later():
+        signal.raise_signal(signal.SIGINT)
+        done.append("imported")
+    assert done == ["imported"]
+
+
+def test_too_little_memory_is_one_line():
+    import tensorflow as tf
+
+    message = r"memory is too small for this network \(OOM.*\); lower batch_size"
+    with pytest.raises(InputError, match=message), devices.told_when_full():
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nmore lines")

@@ -1,5 +1,6 @@
 """The full pass of cae: real convolutions checked by SciPy, everything else carried over bit by bit; its own tests."""
 
+import dataclasses
 import json
 import shutil
 
@@ -90,6 +91,30 @@ def test_an_existing_reduced_cohort_is_not_overwritten(cli, encoder, copied, enc
     assert outcome.status == 2
     assert f"{encoded} exists; remove it or name another folder" in outcome.err
     assert (encoded / "cohort.json").read_bytes() == before
+
+
+def test_the_full_pass_only_encodes(cli, encoder, copied, tmp_path, monkeypatch):
+    """Nothing of the decoder is called once the encoder has been built."""
+    import keras
+
+    from utils import encode
+
+    write_records, called = encode.write_records, []
+
+    def watched(*arguments):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(keras.layers.Conv3DTranspose, "call", lambda *_: called.append("decoded"))
+            write_records(*arguments)
+
+    monkeypatch.setattr(encode, "write_records", watched)
+    outcome = cli("--model", "cae", "--chkPointDir", encoder, "--dataDir", copied, "--outDir", tmp_path / "out")
+    assert (outcome.status, outcome.err, called) == (0, "", [])
+
+
+def test_a_reduced_cohort_keeps_its_sources_constants(copied, encoded):
+    before, after = open_cohort(copied).metadata, open_cohort(encoded).metadata
+    assert after.reduction == f"encoder {after.encoder_sha256}"
+    assert dataclasses.replace(after.preparation, reduction=before.reduction) == before.preparation
 
 
 def test_an_interrupted_full_pass_leaves_no_cohort(cli, encoder, copied, tmp_path, monkeypatch):

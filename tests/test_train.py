@@ -1,5 +1,6 @@
 """--train: history, exact resuming, checkpoints that survive interruption, override and a full disk."""
 
+import errno
 import json
 import os
 import re
@@ -139,16 +140,17 @@ def test_another_seed_gives_other_weights(train, tmp_path):
     assert any((one[name] != other[name]).any() for name in one)
 
 
-def test_sigterm_saves_and_the_same_command_completes_the_job_bit_equal(train, cohort, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_saves_and_the_same_command_completes_the_job_bit_equal(number, train, cohort, tmp_path):
     """A real process, stopped when it reports its first iteration."""
     arguments = ["--train", "--model", "mmnn", "--numIters", "1000000", *SMALL["mmnn"], "--dataDir", str(cohort)]
     places = ["--chkPointDir", str(tmp_path / "parts" / "ckpt"), "--outDir", str(tmp_path / "parts" / "out")]
     command = [sys.executable, str(ROOT / "run.py"), *arguments, *places]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert any(line.startswith("Training mmnn 1/") for line in process.stdout)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.returncode == 128 + number
     assert err == ""
     done = int(re.search(r"Stopped at iteration (\d+) and saved; the same command continues", out)[1])
     assert step_of(tmp_path / "parts" / "ckpt" / "mmnn") == done
@@ -294,6 +296,112 @@ def test_a_full_disk_leaves_the_last_checkpoint_which_is_resumed(train, tmp_path
     assert train("one", "cnn", 4, *WIDE).status == 0
     assert train("whole", "cnn", 4, *WIDE).status == 0
     assert_bit_equal(tmp_path / "whole" / "ckpt" / "cnn", folder.path)
+
+
+def test_outputs_that_met_a_full_disk_are_completed_when_the_command_is_repeated(train, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.figures.history", full)
+        outcome = train("one", "nn", 3)
+        assert outcome.status == 2
+        assert "No space left on device" in outcome.err
+    out = tmp_path / "one" / "out"
+    assert not (out / "history.png").exists()
+    assert train("one", "nn", 3).status == 0
+    assert (out / "history.png").read_bytes().startswith(PNG)
+    assert json.loads((out / "run.json").read_text())["finished"]
+    assert len(read_rows(out / "history.csv")) == 3
+    assert "nothing to train" in train("one", "nn", 3).out
+
+
+def test_the_first_checkpoint_on_a_full_disk_is_not_said_to_have_one_before_it(train, tmp_path):
+    with largest_file(150_000):
+        outcome = train("one", "cnn", 2, *WIDE)
+    assert outcome.status == 2
+    assert "there is none before it" in outcome.err
+    assert not [path.name for path in (tmp_path / "one" / "ckpt" / "cnn").iterdir() if path.name.startswith("ckpt")]
+
+
+def test_an_older_checkpoint_is_continued_after_a_setting_is_added(train, tmp_path):
+    """What an older version does not say of itself is as by default."""
+    assert train("one", "cnn", 2).status == 0
+    path = tmp_path / "one" / "ckpt" / "cnn" / "run.json"
+    identity = json.loads(path.read_text())
+    del identity["config"]["l1"], identity["config"]["global_average"], identity["preparation"]
+    path.write_text(json.dumps(identity))
+    assert train("one", "cnn", 4).status == 0
+    assert train("whole", "cnn", 4).status == 0
+    assert_bit_equal(tmp_path / "whole" / "ckpt" / "cnn", tmp_path / "one" / "ckpt" / "cnn")
+
+
+def test_a_second_run_on_the_same_folders_is_refused_and_names_the_first(train, cohort, tmp_path):
+    """The lock of a process that was killed does not block."""
+    arguments = ["--train", "--model", "nn", "--numIters", "1000000", *SMALL["nn"], "--dataDir", str(cohort)]
+    places = ["--chkPointDir", str(tmp_path / "one" / "ckpt"), "--outDir", str(tmp_path / "one" / "out")]
+    command = [sys.executable, str(ROOT / "run.py"), *arguments, *places]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert any(line.startswith("Training nn 1/") for line in process.stdout)
+        for more in (("--outDir", tmp_path / "other"), ("--chkPointDir", tmp_path / "other")):
+            outcome = train("one", "nn", 5, *more)
+            assert outcome.status == 2
+            assert f"is being written by process {process.pid} on " in outcome.err
+            assert "run.py --train --model nn --numIters 1000000" in outcome.err
+        assert not (tmp_path / "other").exists()
+        process.kill()
+        process.communicate()
+    assert "Training nn" in train("one", "nn", 5).out
+
+
+def test_what_the_user_put_beside_results_stays(train, tmp_path):
+    train("one", "nn", 2)
+    note = tmp_path / "one" / "out" / "note.txt"
+    note.write_text("mine")
+    assert train("one", "nn", 2, "--overrideChkpt").status == 0
+    assert note.read_text() == "mine"
+    assert not list((tmp_path / "one" / "out" / "earlier").rglob("note.txt"))
+
+
+def test_a_history_whose_last_line_was_cut_off_is_continued(train, tmp_path):
+    train("one", "nn", 3)
+    path = tmp_path / "one" / "out" / "history.csv"
+    path.write_text(path.read_text() + "4,0.69")
+    assert train("one", "nn", 5).status == 0
+    assert [row["step"] for row in read_rows(path)] == ["1", "2", "3", "4", "5"]
+
+
+def test_files_of_a_checkpoint_that_was_never_completed_are_removed(train, tmp_path):
+    train("one", "nn", 2)
+    folder = tmp_path / "one" / "ckpt" / "nn"
+    (folder / "ckpt-7_temp").mkdir()
+    (folder / "ckpt-7_temp" / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
+    (folder / "ckpt-7.index").write_bytes(b"half")
+    assert train("one", "nn", 3).status == 0
+    assert not list(folder.glob("ckpt-7*"))
+
+
+def test_a_phenotype_made_otherwise_is_refused_and_one_of_unknown_making_is_said(cli, cohort, tmp_path):
+    metadata = json.loads((cohort / "cohort.json").read_text())
+    names, scale = metadata["phenotype"], [1.0] * 29
+
+    def copy(name, **changes):
+        folder = shutil.copytree(cohort, tmp_path / name)
+        (folder / "cohort.json").write_text(json.dumps(metadata | {"phenotype_scale": scale} | changes))
+        return folder
+
+    where = ("--model", "nn", "--chkPointDir", tmp_path / "ckpt")
+    own = copy("own")
+    assert cli("--train", *where, "--numIters", 2, "--dataDir", own).status == 0
+    columns = cli("--test", *where, "--dataDir", copy("columns", phenotype=[*names[:3], "IQ", *names[4:]]))
+    assert columns.status == 2
+    assert f"phenotype {names[3]} as entry 4, {tmp_path / 'columns'} has IQ as entry 4" in columns.err
+    scaled = cli("--test", *where, "--dataDir", copy("scaled", phenotype_scale=[*scale[:28], 2.0]))
+    assert scaled.status == 2
+    assert f"phenotype_scale 1.0 as entry 29, {tmp_path / 'scaled'} has 2.0 as entry 29" in scaled.err
+    unknown = cli("--test", *where, "--dataDir", copy("unknown", phenotype_scale=[]))
+    assert unknown.status == 0, unknown.err
+    assert re.search("so not compared: .*phenotype_scale", unknown.out)
 
 
 def test_a_checkpoint_folder_can_be_moved(train, cli, cohort, tmp_path):
