@@ -4,6 +4,7 @@ What is unfinished lies beside its target under a name of its own, which the nex
 processes leave does not pile up.
 """
 
+import errno
 import json
 import os
 import shlex
@@ -18,6 +19,7 @@ from typing import IO, TypeVar
 from data.errors import InputError
 
 Content = TypeVar("Content")
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # how a file system says that it has none
 
 
 @contextmanager
@@ -68,17 +70,25 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """Keeps every other process that asks for `folder` out until the block ends; the folder need not exist.
 
     Raises InputError that names the other process, unless to `wait` for it. The lock of a process that died is free.
+    Where the file system has no locks, as some of clusters, that is said, and nobody is kept out.
     """
     from filelock import FileLock, Timeout
 
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_name(f".{folder.name}.lock")
-    lock = FileLock(path)
+    lock = FileLock(path, fallback_to_soft=False)
     try:
         lock.acquire(blocking=wait)
     except Timeout:
         raise InputError(f"{folder} is being written by {path.read_text()}; wait for it to end.") from None
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        path.unlink(missing_ok=True)
+        print(f"{folder} lies on a file system without locks; see to it that no other run writes it.", flush=True)
+        yield
+        return
     try:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         path.write_text(f"process {os.getpid()} on {socket.gethostname()} ({command})", encoding="utf-8")
