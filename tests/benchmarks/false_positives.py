@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
 from data.demo import Simulation, simulate
 from data.grids import REDUCED
-from utils import blackout, effects
+from utils.blackout import effects, job
 
 
 def smallest_p(folder: Path, seed: int, subjects: int, iterations: int) -> float:
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=240)
     parser.add_argument("--iterations", type=int, default=25)
     args = parser.parse_args()
-    blackout.BLOBS = 1  # they are not part of the question
+    job.BLOBS = 1  # they are not part of the question
     found = 0
     for seed in range(args.cohorts):
         with tempfile.TemporaryDirectory() as folder:
