@@ -26,8 +26,8 @@ def smallest_p(folder: Path, seed: int, subjects: int, iterations: int) -> float
     """The smallest family-wise p of the regions of one cohort, through the user's own commands."""
     simulate(folder / "cohort", REDUCED, Simulation(subjects=subjects, seed=seed, effect=0.0))
     places = ["--model", "cnn", "--dataDir", folder / "cohort", "--chkPointDir", folder / "ckpt", "--seed", seed]
-    for job in (["--train", "--numIters", iterations], ["--blackout"]):
-        sys.argv = ["run.py", *map(str, [*job, *places, "--outDir", folder / job[0].strip("-")])]
+    for words in (["--train", "--numIters", iterations], ["--blackout"]):
+        sys.argv = ["run.py", *map(str, [*words, *places, "--outDir", folder / words[0].strip("-")])]
         with contextlib.redirect_stdout(io.StringIO()):
             status = command_line.main()
         if status:
