@@ -40,7 +40,7 @@ def stored(blacked_out) -> dict[str, np.ndarray]:
 def logits_of(trained):
     """Volume (x, y, z) -> logits of (control, autism) of the trained network, one at a time."""
     folder = CheckpointFolder(trained / "cnn")
-    network = cnn.build(from_json(cnn.Config, folder.identity()["config"]), REDUCED)
+    network = cnn.build(from_json(cnn.Config, folder.identity().config), REDUCED)
     restore_weights(folder, network)
     return lambda volume: network({"volume": volume[None, ..., None]}, training=False).numpy()[0].astype(float)
 

@@ -33,7 +33,7 @@ def tested(request, cli, cohort, tmp_path_factory):
 def independent_probability(model: str, checkpoints: CheckpointFolder, cohort) -> list[float]:
     """Of autism, one test record at a time."""
     opened, module = open_cohort(cohort), MODELS[model].module
-    network = module.build(from_json(module.Config, checkpoints.identity()["config"]), opened.grid)
+    network = module.build(from_json(module.Config, checkpoints.identity().config), opened.grid)
     restore_weights(checkpoints, network)
     found = []
     for index in opened.indices("test"):

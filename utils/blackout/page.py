@@ -91,7 +91,7 @@ def render(
     ]
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     template = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
-        "blackout.html"
+        "page.html"
     )
     return template.render(
         title=f"Blackout of {run.model.name} on {run.cohort.path.name}",
