@@ -20,7 +20,7 @@ from data.atlas import Atlas
 from data.cohort import Row
 from data.progress import progress
 from utils.batches import in_order, read_batches
-from utils.blackout import effects
+from utils.blackout import effects, page
 from utils.blackout.occlusion import Occlusion
 from utils.inference import probability_of_autism, restored_network
 from utils.runs import Run, prepare_folder
@@ -49,8 +49,6 @@ class Occluded:
 
 def blackout(run: Run) -> int:
     """Writes `regions.csv`, `blackout.h5`, NIfTI maps, `blackout.png` and `blackout.html`; returns the exit status."""
-    from utils.blackout import page
-
     atlas = run.atlas
     if atlas.vanished:
         print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {', '.join(atlas.vanished)}")
@@ -158,13 +156,6 @@ def write_store(
         store["atlas"] = atlas.labels
 
 
-def region_map(atlas: Atlas, values: np.ndarray) -> np.ndarray:
-    """Region values (regions,) painted on the full grid, (91, 109, 91) float32, 0 outside."""
-    painted = np.zeros(max(int(atlas.full.max()), *atlas.regions) + 1, np.float32)
-    painted[atlas.regions] = values
-    return painted[atlas.full]
-
-
 def write_maps(run: Run, atlas: Atlas, effect: np.ndarray, rows: list[Row]) -> None:
     """NIfTI maps of `delta_logit` at 2 mm: `maps/<record>.nii.gz` and `group_{all,autism,control}.nii.gz`."""
     (run.out_dir / "maps").mkdir()
@@ -178,7 +169,7 @@ def write_maps(run: Run, atlas: Atlas, effect: np.ndarray, rows: list[Row]) -> N
 
 
 def write_map(path: Path, atlas: Atlas, values: np.ndarray) -> None:
-    nifti.save(nifti.mni_image(region_map(atlas, values), grids.FULL), path)
+    nifti.save(nifti.mni_image(atlas.paint(values), grids.FULL), path)
 
 
 def print_table(table: pd.DataFrame) -> None:

@@ -15,7 +15,6 @@ from data import files, grids, nifti
 from data.atlas import Atlas
 from data.cohort import Row
 from utils import figures
-from utils.blackout.job import region_map
 from utils.runs import Run
 
 CUTS_MM = (20, 40, 60)  # z in MNI space
@@ -26,7 +25,7 @@ def write(
     run: Run, atlas: Atlas, table: pd.DataFrame, effect: np.ndarray, probability: np.ndarray, rows: list[Row]
 ) -> None:
     """Writes both pictures; `effect` is `delta_logit` (records, regions), `table` as in `regions.csv`."""
-    group = region_map(atlas, table.set_index("region").loc[atlas.regions, "delta_logit"].to_numpy())
+    group = atlas.paint(table.set_index("region").loc[atlas.regions, "delta_logit"].to_numpy())
     draw(run, table, group, len({row.subject for row in rows}))
     page = render(run, atlas, table, effect, probability, rows, group)
     with files.replacing(run.out_dir / "blackout.html", encoding="utf-8") as file:
