@@ -77,3 +77,14 @@ def test_blobs_are_connected_inside_and_of_the_size_asked_for():
     assert all((blob == other).all() for blob, other in zip(blobs, again, strict=True))
     with pytest.raises(ValueError, match="no connected place for 1000"):
         random_blobs(inside, [1000], seed=0)
+
+
+def test_one_subject_has_a_mean_effect_and_no_interval():
+    """Of five subjects one has autism: its class has no interval, everybody and the controls have one."""
+    effect = np.random.default_rng(0).normal(size=(5, 3))
+    found = mean_intervals(effect, np.array([1.0, 0, 0, 0, 0]), seed=0)
+    assert found["_autism"].tolist() == effect[0].tolist()
+    for name in ("_autism_low", "_autism_high"):
+        assert np.isnan(found[name]).all()
+    for name in ("", "_control"):
+        assert (found[f"{name}_low"] < found[f"{name}_high"]).all()

@@ -8,6 +8,7 @@ import numpy as np
 from data import files
 from data.grids import FULL
 from data.records import CLASSES
+from utils.statistics import THRESHOLD
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -36,11 +37,11 @@ def history(rows: list[dict], path: Path) -> None:
 
 
 def confusion_matrix(label: np.ndarray, probability: np.ndarray, path: Path) -> None:
-    """Counts of true against predicted classes at a probability of 0.5."""
+    """Counts of true against predicted classes at the threshold."""
     from sklearn.metrics import ConfusionMatrixDisplay
 
     figure, axis = plt.subplots(figsize=(4.5, 4), layout="constrained")
-    predicted = (probability >= 0.5).astype(int)
+    predicted = (probability >= THRESHOLD).astype(int)
     options = {"labels": [0, 1], "display_labels": CLASSES, "cmap": "Blues", "colorbar": False}
     ConfusionMatrixDisplay.from_predictions(label.astype(int), predicted, ax=axis, **options)
     save(figure, path)

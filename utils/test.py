@@ -44,9 +44,11 @@ def test_classifier(run: Run) -> None:
 
 
 def shown(metric: dict) -> str:
-    """`0.61 (0.50-0.72)`."""
+    """`0.610 (0.500-0.720)`."""
     if metric["value"] is None:
         return "undefined"
+    if metric["low"] is None:
+        return f"{metric['value']:.3f} (no interval: one subject)"
     return f"{metric['value']:.3f} ({metric['low']:.3f}-{metric['high']:.3f})"
 
 

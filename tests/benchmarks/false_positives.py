@@ -19,7 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
 from data.demo import Simulation, simulate
 from data.grids import REDUCED
-from utils import blackout, effects
+from utils.blackout import effects
+from utils.blackout import job as blackout
+from utils.statistics import ALPHA
 
 
 def smallest_p(folder: Path, seed: int, subjects: int, iterations: int) -> float:
@@ -47,9 +49,9 @@ def main() -> None:
     for seed in range(args.cohorts):
         with tempfile.TemporaryDirectory() as folder:
             p = smallest_p(Path(folder), seed, args.subjects, args.iterations)
-        found += p < 0.05
-        print(f"cohort {seed}: smallest p {p:.3f}; {found} of {seed + 1} below 0.05", flush=True)
-    print(f"binomial test against 5 %: p = {binomtest(found, args.cohorts, 0.05).pvalue:.2f}")
+        found += p < ALPHA
+        print(f"cohort {seed}: smallest p {p:.3f}; {found} of {seed + 1} below {ALPHA}", flush=True)
+    print(f"binomial test against {ALPHA:.0%}: p = {binomtest(found, args.cohorts, ALPHA).pvalue:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """Statistics of blackout effects over subjects: intervals, permutation p-values, and comparison with random blobs."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from scipy import stats
 
-from data.records import CLASSES
+from data.records import CLASSES, class_sign
+from utils.statistics import bootstrap
 
 RESAMPLES = 5000
-INTERVAL = (2.5, 97.5)  # percentiles
 
 
 def by_subject(values: np.ndarray, subject: Sequence[str]) -> np.ndarray:
@@ -19,10 +20,16 @@ def by_subject(values: np.ndarray, subject: Sequence[str]) -> np.ndarray:
     return total / np.bincount(member).reshape(-1, *[1] * (values.ndim - 1))
 
 
+def weighted_mean(effect: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Means of effects (subjects, regions) for each row of weights (resamples, subjects)."""
+    return weight @ effect / len(effect)
+
+
 def mean_intervals(effect: np.ndarray, label: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Mean effects (subjects, regions) in all, in autism and in control, with percentile bootstrap intervals.
 
-    `""`, `"_low"`, `"_high"` for all and `"_<class>"`, ... for a class, (regions,); NaN for a class without subjects.
+    `""`, `"_low"`, `"_high"` for all and `"_<class>"`, ... for a class, (regions,); NaN for a class without subjects,
+    and for the interval of a single subject.
     """
     random = np.random.default_rng(seed)
     result = {}
@@ -32,9 +39,9 @@ def mean_intervals(effect: np.ndarray, label: np.ndarray, seed: int) -> dict[str
         if not count:
             result |= {f"{name}{end}": np.full(effect.shape[1], np.nan) for end in ("", "_low", "_high")}
             continue
-        weight = random.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
-        low, high = np.percentile(weight @ effect[member], INTERVAL, axis=0)
-        result |= {name: effect[member].mean(0), f"{name}_low": low, f"{name}_high": high}
+        of_group = effect[member]
+        low, high = bootstrap(partial(weighted_mean, of_group), count, random, RESAMPLES)
+        result |= {name: of_group.mean(0), f"{name}_low": low, f"{name}_high": high}
     return result
 
 
@@ -49,7 +56,7 @@ def permutation_test(effect: np.ndarray, label: np.ndarray, seed: int) -> dict[s
     if len(np.unique(label)) < len(CLASSES):
         return dict.fromkeys(("p", "p_uncorrected", "q"), np.full(effect.shape[1], np.nan))
     random = np.random.default_rng(seed)
-    sign = np.where(label == 1, 1.0, -1.0)
+    sign = class_sign(label)
     permuted = random.permuted(np.tile(sign, (RESAMPLES, 1)), axis=1)
     on_autism = sign[:, None] * effect
     null, observed = permuted @ on_autism, sign @ on_autism

@@ -40,7 +40,7 @@ class Occluded:
 
     def effects(self, label: np.ndarray) -> dict[str, np.ndarray]:
         """`delta_logit` and `delta_probability` (records, masks) float64 of the true class: shown minus occluded."""
-        sign = np.where(label == 1, 1.0, -1.0)[:, None]
+        sign = records.class_sign(label)[:, None]
         shown, occluded = self.shown.astype(float), self.occluded.astype(float)
         margin = (shown[:, 1] - shown[:, 0])[:, None] - (occluded[..., 1] - occluded[..., 0])
         probability = probability_of_autism(shown)[:, None] - probability_of_autism(occluded)
