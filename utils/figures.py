@@ -1,5 +1,6 @@
 """Figures as PNG files: training history, confusion matrix, ROC curve, slices of a volume."""
 
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -13,11 +14,16 @@ from utils.statistics import THRESHOLD
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+plt.rcParams["text.parse_math"] = False  # a dollar in a user's name is a dollar
+
+SIDES = "L is the subject's left (neurological)"
 SLICES = {True: (40, 55, 60), False: (10, 15, 19)}  # z of the slices shown, at full size and reduced
 
 
 def save(figure, path: Path) -> None:
-    with files.replacing(path, "wb") as file:
+    """Writes a figure as PNG and closes it; a letter that the font lacks is drawn as a box."""
+    with files.replacing(path, "wb") as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         figure.savefig(file, format="png", dpi=120)
     plt.close(figure)
 

@@ -38,7 +38,7 @@ def scores(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> di
 
 
 def rests_on(label: np.ndarray, probability: np.ndarray) -> dict[str, tuple[np.ndarray, ...]]:
-    """The groups of records, (n,) bool each, over which each metric of `scores` is a share; in the order of `scores`."""
+    """The groups of records, (n,) bool each, that each metric rests on, in the order of `scores`."""
     positive, predicted = label == 1, probability >= THRESHOLD
     return {
         "accuracy": (np.ones_like(positive),),

@@ -8,7 +8,7 @@ tested is that on the logit, log(p / (1 - p)), which for two classes is the diff
 Two networks of equal accuracy may use different regions, so this tells what this network uses, not what autism is.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -23,11 +23,14 @@ from utils.batches import in_order, read_batches
 from utils.blackout import effects, page
 from utils.blackout.occlusion import Occlusion
 from utils.inference import probability_of_autism, restored_network
+from utils.metrics import with_intervals
 from utils.runs import Run, prepare_folder
+from utils.text import in_spreadsheet, printable, shortened
 
 SUBJECTS = 16  # records occluded at a time: bounds the memory
 BLOBS = 10  # random blobs of each region's size
 SIGNAL = 0.5  # share of the records in which a voxel of the brain holds signal
+NAME_WIDTH = 23  # letters of a region's name in the terminal
 SIDE = 0.7  # share of a region's voxels on one side that make it left or right
 
 
@@ -49,7 +52,7 @@ class Occluded:
 
 def blackout(run: Run) -> int:
     """Writes `regions.csv`, `blackout.h5`, NIfTI maps, `blackout.png` and `blackout.html`; returns the exit status."""
-    atlas = run.atlas
+    atlas = printable_names(run.atlas)
     if atlas.vanished:
         print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {', '.join(atlas.vanished)}")
     indices = run.tested()
@@ -61,20 +64,33 @@ def blackout(run: Run) -> int:
     regions = [atlas.labels == region for region in atlas.regions]
     sizes = [int(region.sum()) for region in regions]
     blobs = effects.random_blobs(brain(run, indices), np.repeat(sizes, BLOBS), run.seed)
-    result = occlude(run, occlusion, indices, regions + blobs)
+    placed = [at for at, blob in enumerate(blobs) if blob is not None]
+    result = occlude(run, occlusion, indices, regions + [blobs[at] for at in placed])
     label = np.array([row.label for row in rows])
     of_masks = result.effects(label)
     of_regions = {name: values[:, : len(regions)] for name, values in of_masks.items()}
-    of_blobs = of_masks["delta_logit"][:, len(regions) :]
+    of_blobs = np.full((len(rows), len(blobs)), np.nan)
+    of_blobs[:, placed] = of_masks["delta_logit"][:, len(regions) :]
     table = region_table(run, atlas, of_regions, of_blobs.reshape(len(rows), len(regions), BLOBS), rows)
-    write_store(run, atlas, of_regions, probability_of_autism(result.shown), rows)
+    probability = probability_of_autism(result.shown)
+    auc = with_intervals(label, probability, [row.subject for row in rows], run.seed)["auc"]
+    summary = effects.summary(table["p"].to_numpy(), auc)
+    write_table(run, table)
+    write_store(run, atlas, of_regions, probability, rows)
     write_maps(run, atlas, of_regions["delta_logit"], rows)
-    page.write(run, atlas, table, of_regions["delta_logit"], probability_of_autism(result.shown), rows)
+    page.write(run, page.Findings(atlas, table, of_regions["delta_logit"], probability, rows, summary))
     print_table(table)
+    print(summary)
     if run.verify:
         verify(run, indices, regions, result)
     run.finish(subjects=len({row.subject for row in rows}), recomputed_layers=occlusion.recomputed_layers)
     return 0
+
+
+def printable_names(atlas: Atlas) -> Atlas:
+    """The atlas with names that are safe to show; a name of which nothing is left becomes the region's number."""
+    names = {region: printable(name) or f"region {region}" for region, name in atlas.names.items()}
+    return replace(atlas, names=names, vanished=[printable(name) for name in atlas.vanished])
 
 
 def brain(run: Run, indices: np.ndarray) -> np.ndarray:
@@ -118,12 +134,17 @@ def region_table(
         table[f"delta_logit{name}"] = values
     table["delta_probability"] = effects.by_subject(effect["delta_probability"], subject).mean(0)
     table = table.assign(**effects.permutation_test(logit, label, run.seed))
-    table["size_percentile"] = 100 * (of_blobs < logit.mean(0)[:, None]).mean(1)
+    table["size_percentile"] = effects.size_percentile(logit.mean(0), of_blobs)
     table = table.sort_values("delta_logit", ascending=False, ignore_index=True)
     table["rank"] = np.arange(1, len(table) + 1)
-    with files.replacing(run.out_dir / "regions.csv", newline="") as file:
-        table.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
     return table
+
+
+def write_table(run: Run, table: pd.DataFrame) -> None:
+    """`regions.csv`; what is undefined is empty."""
+    with files.replacing(run.out_dir / "regions.csv", encoding="utf-8", newline="") as file:
+        cells = table.assign(name=table["name"].map(in_spreadsheet))
+        cells.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
 
 
 def place(atlas: Atlas, region: int) -> dict:
@@ -173,16 +194,17 @@ def write_map(path: Path, atlas: Atlas, values: np.ndarray) -> None:
 
 
 def print_table(table: pd.DataFrame) -> None:
-    """The ten strongest regions, and whether any effect is significant."""
-    print(f"{'':4}{'region':24}{'effect on the logit':>28}{'p (family-wise)':>18}{'size percentile':>18}")
+    """The ten strongest regions, and which have no percentile."""
+    print(f"{'':4}{'region':24}{'effect on the logit':>34}{'p (family-wise)':>18}{'size percentile':>18}")
     for row in table.head(10).itertuples():
-        interval = f"{row.delta_logit:.4f} ({row.delta_logit_low:.4f} to {row.delta_logit_high:.4f})"
-        print(f"{row.rank:<4}{row.name:24}{interval:>28}{row.p:18.4f}{row.size_percentile:18.0f}")
-    if table["p"].isna().all():
-        print("No p-values: the subjects are of one class.")
-        return
-    count = int((table["p"] < 0.05).sum())
-    print(f"{count or 'No'} region{'s' * (count != 1)} of {len(table)} at family-wise p < 0.05.")
+        effect = f"{row.delta_logit:.4f} ({page.interval(row.delta_logit_low, row.delta_logit_high)})"
+        percentile = page.number(row.size_percentile, ".0f")
+        name = shortened(row.name, NAME_WIDTH)
+        print(f"{row.rank:<4}{name:24}{effect:>34}{page.number(row.p, '.4f'):>18}{percentile:>18}")
+    unplaced = table[table["size_percentile"].isna()]
+    if len(unplaced):
+        named = ", ".join(f"{shortened(row.name, NAME_WIDTH)} ({row.voxels} voxels)" for row in unplaced.itertuples())
+        print(f"No size percentile, since no connected part of the brain holds a blob of the size of: {named}.")
 
 
 def verify(run: Run, indices: np.ndarray, regions: list[np.ndarray], result: Occluded) -> None:

@@ -1,0 +1,18 @@
+"""Names and other texts of users, made harmless for where they are shown."""
+
+FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of a formula
+
+
+def printable(text: str) -> str:
+    """On one line, without what steers a terminal: control, bidirectional and invisible characters become spaces."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def shortened(text: str, width: int) -> str:
+    """At most `width` letters, the last one a dot-dot-dot if any were cut off."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def in_spreadsheet(text: str) -> str:
+    """As a cell of a CSV file; an apostrophe before what would be computed when it is opened."""
+    return f"'{text}" if text.startswith(FORMULA) else text
