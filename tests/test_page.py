@@ -129,7 +129,7 @@ def test_the_picture_says_what_it_shows(run, findings, tmp_path):
     assert [text.get_text()[:8] for text in bars.get_yticklabels()] == ["first", "third", '<b>"bold']
     assert max(len(text.get_text()) for text in bars.get_yticklabels()) <= page.NAME_WIDTH
     legend = [text.get_text() for text in bars.get_legend().get_texts()]
-    assert legend == ["family-wise p < 0.05", "not family-wise p < 0.05", "whiskers: 95% interval over subjects"]
+    assert legend == ["family-wise p < 0.05", "not significant", "whiskers: 95% interval over subjects"]
     texts = {text.get_text() for axis in figure.axes for text in [*axis.texts, axis.title]}
     assert {"z = -32 mm", "z = -12 mm", "z = 68 mm", "L", "R"} <= texts
     assert any("logit of the true class" in axis.get_ylabel() for axis in figure.axes)
@@ -137,10 +137,11 @@ def test_the_picture_says_what_it_shows(run, findings, tmp_path):
 
 
 def test_one_subject_has_no_whiskers(run, findings, tmp_path):
-    table = findings.table.assign(delta_logit_low=np.nan, delta_logit_high=np.nan)
+    table = findings.table.assign(delta_logit_low=np.nan, delta_logit_high=np.nan, p=np.nan)
     one = dataclasses.replace(findings, table=table, rows=findings.rows[:1])
     figure = page.draw(run, one)
-    assert "no whiskers: one subject" in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert legend == ["no p-values: one class", "no whiskers: one subject"]
     page.figures.save(figure, tmp_path / "blackout.png")
 
 

@@ -90,4 +90,6 @@ class ExplainedVariance:
 
     @property
     def value(self) -> float:
-        return float(1 - self.errors / (self.squares - self.total**2 / self.count))
+        """NaN if the original does not vary."""
+        variance = self.squares - self.total**2 / self.count
+        return float(1 - self.errors / variance) if variance > 0 else float("nan")

@@ -1,4 +1,6 @@
-"""Names and other texts of users, made harmless for where they are shown."""
+"""Texts for terminals, pages, figures and tables: names of users made harmless, numbers that may be undefined."""
+
+import math
 
 FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of a formula
 
@@ -16,3 +18,13 @@ def shortened(text: str, width: int) -> str:
 def in_spreadsheet(text: str) -> str:
     """As a cell of a CSV file; an apostrophe before what would be computed when it is opened."""
     return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def number(value: float, form: str, undefined: str = "-") -> str:
+    """A number in a format; `undefined` for NaN and infinity."""
+    return format(value, form) if math.isfinite(value) else undefined
+
+
+def interval(low: float, high: float) -> str:
+    """`-0.0612 to 0.4412`, or why there is none."""
+    return "no interval: one subject" if math.isnan(low) else f"{low:.4f} to {high:.4f}"

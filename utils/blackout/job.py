@@ -25,7 +25,7 @@ from utils.blackout.occlusion import Occlusion
 from utils.inference import probability_of_autism, restored_network
 from utils.metrics import with_intervals
 from utils.runs import Run, prepare_folder
-from utils.text import in_spreadsheet, printable, shortened
+from utils.text import in_spreadsheet, interval, number, printable, shortened
 
 SUBJECTS = 16  # records occluded at a time: bounds the memory
 BLOBS = 10  # random blobs of each region's size
@@ -197,10 +197,10 @@ def print_table(table: pd.DataFrame) -> None:
     """The ten strongest regions, and which have no percentile."""
     print(f"{'':4}{'region':24}{'effect on the logit':>34}{'p (family-wise)':>18}{'size percentile':>18}")
     for row in table.head(10).itertuples():
-        effect = f"{row.delta_logit:.4f} ({page.interval(row.delta_logit_low, row.delta_logit_high)})"
-        percentile = page.number(row.size_percentile, ".0f")
+        effect = f"{row.delta_logit:.4f} ({interval(row.delta_logit_low, row.delta_logit_high)})"
+        percentile = number(row.size_percentile, ".0f")
         name = shortened(row.name, NAME_WIDTH)
-        print(f"{row.rank:<4}{name:24}{effect:>34}{page.number(row.p, '.4f'):>18}{percentile:>18}")
+        print(f"{row.rank:<4}{name:24}{effect:>34}{number(row.p, '.4f'):>18}{percentile:>18}")
     unplaced = table[table["size_percentile"].isna()]
     if len(unplaced):
         named = ", ".join(f"{shortened(row.name, NAME_WIDTH)} ({row.voxels} voxels)" for row in unplaced.itertuples())

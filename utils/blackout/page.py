@@ -22,7 +22,7 @@ from data.cohort import Row
 from utils import figures
 from utils.runs import Run
 from utils.statistics import ALPHA, INTERVAL
-from utils.text import printable, shortened
+from utils.text import interval, number, printable, shortened
 
 CUTS = 3
 BARS = 20
@@ -113,8 +113,9 @@ def draw_bars(axis, top: pd.DataFrame) -> None:
     axis.set_yticks(places, [shortened(name, NAME_WIDTH) for name in top["name"]])
     axis.set_xlabel(f"mean {EFFECT}")
     axis.locator_params(axis="x", nbins=5)
-    level = f"family-wise p < {ALPHA:g}"
-    handles = [Patch(color="C3", label=level), Patch(color="0.6", label=f"not {level}")]
+    handles = [Patch(color="C3", label=f"family-wise p < {ALPHA:g}"), Patch(color="0.6", label="not significant")]
+    if top["p"].isna().all():
+        handles = [Patch(color="0.6", label="no p-values: one class")]
     known = top["delta_logit_low"].notna().to_numpy()
     if known.any():
         sides = [effect - top["delta_logit_low"], top["delta_logit_high"] - effect]
@@ -168,16 +169,6 @@ def viewer(group: np.ndarray) -> str:
     return re.sub(r"<link[^>]*icon[^>]*>", "", view.get_standalone())
 
 
-def number(value: float, form: str = ".3g") -> str:
-    """A number as text; a dash where it is undefined."""
-    return "-" if math.isnan(value) else format(value, form)
-
-
-def interval(low: float, high: float) -> str:
-    """`-0.0612 to 0.4412`, or why there is none."""
-    return "no interval: one subject" if math.isnan(low) else f"{low:.4f} to {high:.4f}"
-
-
 def cells(row) -> dict[str, tuple[str, float | None]]:
     """A row of the page's table: heading -> what is shown, and what a number is sorted by."""
     shown = {
@@ -186,7 +177,7 @@ def cells(row) -> dict[str, tuple[str, float | None]]:
         "effect": (number(row.delta_logit, ".4f"), row.delta_logit),
         f"{INTERVAL:.0%} interval": (interval(row.delta_logit_low, row.delta_logit_high), row.delta_logit_low),
         "p (family-wise)": (number(row.p, ".4f"), row.p),
-        "q": (number(row.q), row.q),
+        "q": (number(row.q, ".3g"), row.q),
         "size percentile": (number(row.size_percentile, ".0f"), row.size_percentile),
         "hemisphere": (row.hemisphere, None),
         "voxels": (str(row.voxels), row.voxels),
