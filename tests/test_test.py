@@ -191,3 +191,19 @@ def test_a_constant_original_has_no_explained_variance():
     measure = ExplainedVariance()
     measure.add(np.ones((2, 3)), np.zeros((2, 3)))
     assert measure.mse == 1 and np.isnan(measure.value)
+
+
+def test_a_training_that_diverged_is_told_before_anything_is_written(cli, trained, cohort, tmp_path, monkeypatch):
+    """NaN in the restored weights, as a learning rate of 1e30 leaves them."""
+
+    def diverged(folder, network):
+        restore_weights(folder, network)
+        network.weights[0].assign(network.weights[0] * np.nan)
+
+    monkeypatch.setattr("utils.inference.restore_weights", diverged)
+    places = ("--model", "cnn", "--chkPointDir", trained, "--dataDir", cohort, "--outDir", tmp_path / "out")
+    for job in ("--test", "--blackout"):
+        outcome = cli(job, *places)
+        assert outcome.status == 2
+        assert "weights that are not finite: its training diverged. Train again with a smaller learning" in outcome.err
+        assert len(outcome.err.splitlines()) == 1 and not (tmp_path / "out").exists()

@@ -21,16 +21,17 @@ ROW = ("accuracy", "recall", "precision", "f_score")  # of checkpoint_results.cs
 
 def test(run: Run) -> int:
     """Tests a classifier or an autoencoder, whichever the model is; returns the exit status."""
+    network = restored_network(run)
     prepare_folder(run)
-    {"label": evaluate_classifier, "input": evaluate_autoencoder}[run.model.predicts](run)
+    {"label": evaluate_classifier, "input": evaluate_autoencoder}[run.model.predicts](run, network)
     run.finish()
     return 0
 
 
-def evaluate_classifier(run: Run) -> None:
+def evaluate_classifier(run: Run, network: keras.Model) -> None:
     """`predictions.csv`, `metrics.json`, `confusion_matrix.png`, `roc.png`, a row in `checkpoint_results.csv`."""
     indices = run.cohort.indices("test")
-    batches = outputs_of(run, restored_network(run), indices, "Testing")
+    batches = outputs_of(run, network, indices, "Testing")
     probability = np.concatenate([probability_of_autism(outputs) for _, _, outputs in batches])
     rows = [run.cohort.rows[index] for index in indices]
     label = np.array([row.label for row in rows])
@@ -66,9 +67,9 @@ def append_result(run: Run, metrics: dict) -> None:
         file.write(before + ",".join([str(run.checkpoints.latest()), *values]) + "\n")
 
 
-def evaluate_autoencoder(run: Run) -> None:
+def evaluate_autoencoder(run: Run, network: keras.Model) -> None:
     """`metrics.json`, and for volumes three figures of the first test record."""
-    network, reads = restored_network(run), run.model.reads[0]
+    reads = run.model.reads[0]
     trained, baseline = ExplainedVariance(), ExplainedVariance()
     approximate = block_means if reads == "volume" else principal_components(run.cohort, network)
     activation, first = [], None

@@ -22,7 +22,7 @@ from data.progress import progress
 from utils.batches import in_order, read_batches
 from utils.blackout import effects, page
 from utils.blackout.occlusion import Occlusion
-from utils.inference import probability_of_autism, restored_network
+from utils.inference import check_finite, probability_of_autism, restored_network
 from utils.metrics import with_intervals
 from utils.runs import Run, prepare_folder
 from utils.text import in_spreadsheet, interval, number, printable, shortened
@@ -57,8 +57,8 @@ def blackout(run: Run) -> int:
         print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {', '.join(atlas.vanished)}")
     indices = run.tested()
     rows = [run.cohort.rows[index] for index in indices]
-    prepare_folder(run)
     occlusion = Occlusion(restored_network(run))
+    prepare_folder(run)
     if occlusion.recomputed_layers:
         print(f"Computed in full: {', '.join(occlusion.recomputed_layers)} and what follows.")
     regions = [atlas.labels == region for region in atlas.regions]
@@ -111,6 +111,7 @@ def occlude(run: Run, occlusion: Occlusion, indices: np.ndarray, masks: list[np.
             inputs = {name: batch[name] for name in run.model.reads}
             shown.append(occlusion.logits(inputs))
             occluded.append(np.moveaxis(occlusion.occluded_logits(inputs, backgrounds(batch), masks), 0, 1))
+            check_finite(run, "outputs", (shown[-1], occluded[-1]))
             bar.advance()
     return Occluded(np.concatenate(shown), np.concatenate(occluded))
 
