@@ -114,6 +114,8 @@ def test_the_summary_says_what_is_significant():
 def test_the_summary_says_chance_and_what_is_unknown():
     at_chance = summary(np.array([0.9]), {"value": 0.55, "low": 0.4, "high": 0.7})
     assert at_chance.startswith("AUC on these subjects 0.55 (0.40 to 0.70): not better than chance")
+    alone = summary(np.array([0.9]), {"value": 1.0, "low": None, "high": None})
+    assert alone.startswith("AUC on these subjects 1.00 (no interval: one subject of a class). None of 1 regions")
     unknown = summary(np.array([np.nan]), {"value": None, "low": None, "high": None})
     assert unknown == "No p-values: the subjects are of one class."
 

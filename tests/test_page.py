@@ -145,6 +145,15 @@ def test_one_subject_has_no_whiskers(run, findings, tmp_path):
     page.figures.save(figure, tmp_path / "blackout.png")
 
 
+def test_a_network_that_no_region_moves_is_drawn_and_shown(run, findings, tmp_path):
+    names = [name for name in findings.table if name.startswith("delta_logit")]
+    table = findings.table.assign(**dict.fromkeys(names, 0.0), p=1.0)
+    still = dataclasses.replace(findings, table=table, effect=np.zeros_like(findings.effect))
+    page.figures.save(page.draw(run, still), tmp_path / "blackout.png")
+    parsed = Parsed(page.render(run, still))
+    assert json.loads(parsed.texts["drawing"])["subjects"][0]["effect"] == [0.0, 0.0, 0.0]
+
+
 def test_cuts_show_the_first_regions_and_not_the_same_slice_twice():
     """Regions 1 and 2 share their slices, so the second cut goes to region 3."""
     labels = np.zeros((4, 4, 20), int)

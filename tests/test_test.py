@@ -1,6 +1,7 @@
 """--test: predictions and metrics of the test subjects alone, recomputed here from what was written."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -109,6 +110,21 @@ def test_test_subjects_of_one_class_leave_metrics_undefined(cli, trained, cohort
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["auc"] == {"value": None, "low": None, "high": None}
     assert metrics["recall"]["value"] is not None
+
+
+def test_one_test_subject_has_metrics_and_no_interval(cli, trained, cohort, tmp_path):
+    copy = shutil.copytree(cohort, tmp_path / "copy")
+    lines = (copy / "subjects.csv").read_text().splitlines(keepends=True)
+    for line in [line for line in lines if line.endswith(",test\n")][1:]:
+        (copy / line.split(",")[0]).unlink()
+        lines.remove(line)
+    (copy / "subjects.csv").write_text("".join(lines))
+    outcome = cli("--test", "--model", "cnn", "--chkPointDir", trained, "--dataDir", copy, "--outDir", tmp_path / "out")
+    assert outcome.status == 0, outcome.err
+    assert re.search(r"accuracy [01]\.000 \(no interval: one subject\), balanced_accuracy undefined", outcome.out)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["accuracy"]["value"] in (0.0, 1.0)
+    assert all(metric["low"] is None and metric["high"] is None for metric in metrics.values())
 
 
 def test_testing_ae_measures_reconstruction_against_principal_components(cli, cohort, tmp_path):

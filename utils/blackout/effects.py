@@ -91,8 +91,10 @@ def summary(p: np.ndarray, auc: dict[str, float | None]) -> str:
 
 def prediction_summary(auc: dict[str, float | None]) -> str:
     """How well the network predicts the subjects whose regions were occluded; empty where that is undefined."""
-    if auc["value"] is None or auc["low"] is None:
+    if auc["value"] is None:
         return ""
+    if auc["low"] is None:
+        return f"AUC on these subjects {auc['value']:.2f} (no interval: one subject of a class)."
     known = f"AUC on these subjects {auc['value']:.2f} ({auc['low']:.2f} to {auc['high']:.2f})"
     if auc["low"] > CHANCE:
         return f"{known}."

@@ -28,14 +28,17 @@ CUTS = 3
 BARS = 20
 NAME_WIDTH = 26  # letters of a region's name beside its bar
 DEMO = "falff-demo"  # the folder in which demo cohorts are cached
+# nilearn's remarks on its own mask, and on maps that are painted everywhere or nowhere
+EXPECTED = "Warning: 'partition' will ignore the 'mask'|Threshold given was|Given img is empty"
 EFFECT = "effect on the logit of the true class"
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a blackout has found: `table` as in `regions.csv`, `effect` the `delta_logit` (records, regions),
+    """What a blackout has found.
 
-    `probability` (records,) of autism with nothing occluded, `rows` the records, `summary` a sentence or two.
+    `table` as in `regions.csv`, `effect` the `delta_logit` (records, regions), `probability` (records,) of autism with
+    nothing occluded, `rows` the records, `summary` of `effects.summary`.
     """
 
     atlas: Atlas
@@ -127,19 +130,25 @@ def draw_bars(axis, top: pd.DataFrame) -> None:
     axis.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.4, -0.11), ncols=2, fontsize=9, frameon=False)
 
 
+def scale(group: np.ndarray) -> tuple[float, float | None]:
+    """The effect of the deepest colour, and that up to which nothing is painted; none for an empty map."""
+    largest = float(np.abs(group).max())
+    return (largest, largest / 1e4) if largest else (1.0, None)
+
+
 def draw_brain(figure: Figure, axis, findings: Findings) -> None:
     """The group map on axial slices, red where a region speaks for the true class."""
     from nilearn.plotting import plot_stat_map
 
     group = findings.group
-    largest = float(np.abs(group).max()) or 1.0
+    largest, threshold = scale(group)
     display = plot_stat_map(
         nifti.mni_image(group, grids.FULL),
         display_mode="z",
         cut_coords=findings.cuts_mm,
         figure=figure,
         axes=axis,
-        threshold=largest / 1e4,
+        threshold=threshold,
         vmax=largest,
         cmap="RdBu_r",
         black_bg=False,
@@ -160,12 +169,11 @@ def viewer(group: np.ndarray) -> str:
     """nilearn's interactive viewer of the group map, a page of its own as text, without its link to an icon."""
     from nilearn.plotting import view_img
 
-    largest = float(np.abs(group).max()) or 1.0
+    largest, threshold = scale(group)
     image = nifti.mni_image(group, grids.FULL)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Warning: 'partition' will ignore the 'mask'")  # of nilearn's own mask
-        warnings.filterwarnings("ignore", "Threshold given was")  # where regions fill the grid nothing is below it
-        view = view_img(image, threshold=largest / 1e4, vmax=largest, cmap="RdBu_r", resampling_interpolation="nearest")
+        warnings.filterwarnings("ignore", EXPECTED, UserWarning)
+        view = view_img(image, threshold=threshold, vmax=largest, cmap="RdBu_r", resampling_interpolation="nearest")
     return re.sub(r"<link[^>]*icon[^>]*>", "", view.get_standalone())
 
 
