@@ -136,6 +136,17 @@ def test_the_picture_says_what_it_shows(run, findings, tmp_path):
     page.figures.save(figure, tmp_path / "blackout.png")
 
 
+def test_no_effect_is_white_even_where_no_region_speaks_against_the_true_class(run, findings):
+    """All three effects are positive; the deepest red is the largest one."""
+    assert (findings.table["delta_logit"] > 0).all()
+    figure, largest = page.draw(run, findings), findings.table["delta_logit"].max()
+    painted = [image for axis in figure.axes for image in axis.images if image.get_cmap().name.startswith("RdBu_r")]
+    assert len(painted) == 3
+    for image in painted:
+        assert image.get_clim() == pytest.approx((-largest, largest))
+    plt.close(figure)
+
+
 def test_one_subject_has_no_whiskers(run, findings, tmp_path):
     table = findings.table.assign(delta_logit_low=np.nan, delta_logit_high=np.nan, p=np.nan)
     one = dataclasses.replace(findings, table=table, rows=findings.rows[:1])
