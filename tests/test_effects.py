@@ -105,7 +105,7 @@ AUC = {"value": 0.8, "low": 0.7, "high": 0.9}
 
 def test_the_summary_says_what_is_significant():
     assert summary(np.array([0.04, 0.01, 0.05]), AUC) == (
-        "AUC on these subjects 0.80 (0.70 to 0.90). 2 of 3 regions are significant at family-wise p < 0.05."
+        "AUC on these subjects 0.80 (0.70 to 0.90).\n2 of 3 regions are significant at family-wise p < 0.05."
     )
     assert "1 of 2 regions is significant" in summary(np.array([0.04, 0.9]), AUC)
     assert "None of 2 regions is significant at family-wise p < 0.05" in summary(np.array([0.05, 0.9]), AUC)
@@ -115,7 +115,7 @@ def test_the_summary_says_chance_and_what_is_unknown():
     at_chance = summary(np.array([0.9]), {"value": 0.55, "low": 0.4, "high": 0.7})
     assert at_chance.startswith("AUC on these subjects 0.55 (0.40 to 0.70): not better than chance")
     alone = summary(np.array([0.9]), {"value": 1.0, "low": None, "high": None})
-    assert alone.startswith("AUC on these subjects 1.00 (no interval: one subject of a class). None of 1 regions")
+    assert alone.startswith("AUC on these subjects 1.00 (no interval: one subject of a class).\nNone of 1 regions")
     unknown = summary(np.array([np.nan]), {"value": None, "low": None, "high": None})
     assert unknown == "No p-values: the subjects are of one class."
 

@@ -82,11 +82,12 @@ def size_percentile(effect: np.ndarray, of_blobs: np.ndarray) -> np.ndarray:
 
 
 def summary(p: np.ndarray, auc: dict[str, float | None]) -> str:
-    """What prediction and p-values (regions,) come to, said alike in the terminal, on the page and in the figure.
+    """What prediction and p-values (regions,) come to, said alike in the terminal, on the page and in the figure; one
+    or two lines.
 
     `auc` is the network's on these subjects, with its interval, as of `utils.metrics.with_intervals`.
     """
-    return " ".join(text for text in (prediction_summary(auc), evidence(p)) if text)
+    return "\n".join(text for text in (prediction_summary(auc), evidence(p)) if text)
 
 
 def prediction_summary(auc: dict[str, float | None]) -> str:

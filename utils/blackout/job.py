@@ -62,16 +62,10 @@ def blackout(run: Run) -> int:
     if occlusion.recomputed_layers:
         print(f"Computed in full: {', '.join(occlusion.recomputed_layers)} and what follows.")
     regions = [atlas.labels == region for region in atlas.regions]
-    sizes = [int(region.sum()) for region in regions]
-    blobs = effects.random_blobs(brain(run, indices), np.repeat(sizes, BLOBS), run.seed)
-    placed = [at for at, blob in enumerate(blobs) if blob is not None]
-    result = occlude(run, occlusion, indices, regions + [blobs[at] for at in placed])
     label = np.array([row.label for row in rows])
-    of_masks = result.effects(label)
-    of_regions = {name: values[:, : len(regions)] for name, values in of_masks.items()}
-    of_blobs = np.full((len(rows), len(blobs)), np.nan)
-    of_blobs[:, placed] = of_masks["delta_logit"][:, len(regions) :]
-    table = region_table(run, atlas, of_regions, of_blobs.reshape(len(rows), len(regions), BLOBS), rows)
+    result, of_blobs = occlude_with_blobs(run, occlusion, indices, regions, label)
+    of_regions = result.effects(label)
+    table = region_table(run, atlas, of_regions, of_blobs, rows)
     probability = probability_of_autism(result.shown)
     auc = with_intervals(label, probability, [row.subject for row in rows], run.seed)["auc"]
     summary = effects.summary(table["p"].to_numpy(), auc)
@@ -102,8 +96,26 @@ def brain(run: Run, indices: np.ndarray) -> np.ndarray:
     return count >= SIGNAL * len(indices)
 
 
-def occlude(run: Run, occlusion: Occlusion, indices: np.ndarray, masks: list[np.ndarray]) -> Occluded:
-    """Occludes each of `masks` (x, y, z) bool in each record, a few records at a time."""
+def occlude_with_blobs(
+    run: Run, occlusion: Occlusion, indices: np.ndarray, regions: list[np.ndarray], label: np.ndarray
+) -> tuple[Occluded, np.ndarray]:
+    """Occludes regions, masks (x, y, z), and random blobs of their sizes in one go.
+
+    The second is `delta_logit` of the blobs, (records, regions, BLOBS), NaN where a blob finds no place.
+    """
+    sizes = [int(region.sum()) for region in regions]
+    blobs = effects.random_blobs(brain(run, indices), np.repeat(sizes, BLOBS), run.seed)
+    placed = [at for at, blob in enumerate(blobs) if blob is not None]
+    shown, occluded = occlude(run, occlusion, indices, regions + [blobs[at] for at in placed])
+    of_blobs = np.full((len(indices), len(blobs)), np.nan)
+    of_blobs[:, placed] = Occluded(shown, occluded[:, len(regions) :]).effects(label)["delta_logit"]
+    return Occluded(shown, occluded[:, : len(regions)]), of_blobs.reshape(len(indices), len(regions), BLOBS)
+
+
+def occlude(
+    run: Run, occlusion: Occlusion, indices: np.ndarray, masks: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits shown and occluded, as in `Occluded`, of `masks` (x, y, z) bool, a few records at a time."""
     shown, occluded = [], []
     selections = in_order(indices, SUBJECTS)
     with progress("Blacking out", len(selections)) as bar:
@@ -113,7 +125,7 @@ def occlude(run: Run, occlusion: Occlusion, indices: np.ndarray, masks: list[np.
             occluded.append(np.moveaxis(occlusion.occluded_logits(inputs, backgrounds(batch), masks), 0, 1))
             check_finite(run, "outputs", (shown[-1], occluded[-1]))
             bar.advance()
-    return Occluded(np.concatenate(shown), np.concatenate(occluded))
+    return np.concatenate(shown), np.concatenate(occluded)
 
 
 def backgrounds(batch: dict[str, np.ndarray]) -> np.ndarray:

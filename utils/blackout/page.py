@@ -25,6 +25,7 @@ from utils.statistics import ALPHA, INTERVAL
 from utils.text import interval, number, printable, shortened
 
 CUTS = 3
+APART = 5  # voxels of 2 mm
 BARS = 20
 NAME_WIDTH = 26  # letters of a region's name beside its bar
 DEMO = "falff-demo"  # the folder in which demo cohorts are cached
@@ -84,13 +85,16 @@ def counted(findings: Findings) -> str:
 def widest_levels(labels: np.ndarray, ranked: Sequence[int]) -> list[int]:
     """Up to `CUTS` z indices of a label image (x, y, z), rising, that show the first regions of a ranking.
 
-    Each cuts the next region of which no cut so far shows half of the widest slice, where it is widest.
+    A region counts as shown where it is at least half as wide as in its widest slice. Each cut shows the next region
+    that none so far does, where it is widest, and is at least `APART` from the others; else that region is passed over.
     """
     found = []
     for region in ranked:
         area = (labels == region).sum((0, 1))
-        if not any(2 * area[level] >= area.max() for level in found):
-            found.append(int(area.argmax()))
+        shows = 2 * area >= area.max()
+        free = [level for level in np.flatnonzero(shows) if all(abs(level - other) >= APART for other in found)]
+        if free and not shows[found].any():
+            found.append(int(free[area[free].argmax()]))
         if len(found) == CUTS:
             break
     return sorted(found)
@@ -103,7 +107,7 @@ def draw(run: Run, findings: Findings) -> Figure:
     draw_bars(bars, findings.table.head(BARS).iloc[::-1])
     draw_brain(figure, brain, findings)
     heading = textwrap.fill(f"{title(run)}: mean over {counted(findings)}", 130)
-    figure.suptitle(f"{heading}\n{textwrap.fill(findings.summary, 170)}", fontsize=11)
+    figure.suptitle(f"{heading}\n{findings.summary}", fontsize=11)
     return figure
 
 
