@@ -57,6 +57,11 @@ def test_left_is_left_and_the_front_is_up(drawn):
     assert image.origin == "lower"
 
 
+def test_a_constant_volume_is_drawn(tmp_path):
+    figures.slices(np.zeros(FULL.shape, np.float32), FULL, (0.0, 0.0), "title", "unit", tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size
+
+
 def test_history_names_its_axes_and_curves(drawn):
     rows = [{"step": step, "loss": 1 / step, "accuracy": 0.5} for step in range(1, 31)]
     figures.history(rows, "path")

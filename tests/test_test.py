@@ -112,6 +112,16 @@ def test_test_subjects_of_one_class_leave_metrics_undefined(cli, trained, cohort
     assert metrics["recall"]["value"] is not None
 
 
+def test_a_checkpoint_folder_with_a_comma_is_one_cell(cli, trained, cohort, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / 'lab, "new"')
+    places = ("--chkPointDir", folder, "--dataDir", cohort, "--outDir", tmp_path / "out")
+    for _ in range(2):
+        assert cli("--test", "--model", "cnn", *places).status == 0
+    rows = read_rows(tmp_path / "out" / "checkpoint_results.csv")
+    assert [row["checkpoint"] for row in rows] == [str(CheckpointFolder(folder / "cnn").latest())] * 2
+    assert all(0 <= float(row["accuracy"]) <= 1 for row in rows)
+
+
 def test_one_test_subject_has_metrics_and_no_interval(cli, trained, cohort, tmp_path):
     copy = shutil.copytree(cohort, tmp_path / "copy")
     lines = (copy / "subjects.csv").read_text().splitlines(keepends=True)

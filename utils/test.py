@@ -35,7 +35,7 @@ def evaluate_classifier(run: Run, network: keras.Model) -> None:
     probability = np.concatenate([probability_of_autism(outputs) for _, _, outputs in batches])
     rows = [run.cohort.rows[index] for index in indices]
     label = np.array([row.label for row in rows])
-    with files.replacing(run.out_dir / "predictions.csv", newline="") as file:
+    with files.replacing(run.out_dir / "predictions.csv", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["file", "subject", "site", "label", "probability"])
         for row, value in zip(rows, probability, strict=True):
@@ -60,11 +60,11 @@ def shown(metric: dict) -> str:
 def append_result(run: Run, metrics: dict) -> None:
     """Adds this checkpoint's row to `checkpoint_results.csv`, keeping the rows of earlier tests."""
     path = run.out_dir / "checkpoint_results.csv"
-    header = ",".join(("checkpoint", *ROW)) + "\n"
-    before = path.read_text() if path.exists() else header
+    before = path.read_text(encoding="utf-8") if path.exists() else ",".join(("checkpoint", *ROW)) + "\n"
     values = ["" if metrics[name]["value"] is None else f"{metrics[name]['value']:.6f}" for name in ROW]
-    with files.replacing(path) as file:
-        file.write(before + ",".join([str(run.checkpoints.latest()), *values]) + "\n")
+    with files.replacing(path, encoding="utf-8", newline="") as file:
+        file.write(before)
+        csv.writer(file, lineterminator="\n").writerow([run.checkpoints.latest(), *values])
 
 
 def evaluate_autoencoder(run: Run, network: keras.Model) -> None:
