@@ -33,6 +33,17 @@ class Atlas:
     def regions(self) -> list[int]:
         return sorted(self.names)
 
+    def paint(self, values: np.ndarray) -> np.ndarray:
+        """One value a region (regions,), in their order -> each region filled on the full grid, (x, y, z) float32.
+
+        0 outside the regions. Raises ValueError unless there is one value a region.
+        """
+        regions, values = np.array(self.regions), np.asarray(values, np.float32)
+        if values.shape != regions.shape:
+            raise ValueError(f"values have the shape {values.shape}; expected one a region, {regions.shape}.")
+        at = np.minimum(np.searchsorted(regions, self.full), len(regions) - 1)
+        return np.where(regions[at] == self.full, values[at], np.float32(0))
+
 
 def load_atlas(path: Path | None, grid: grids.Grid) -> Atlas:
     """AAL, or any label image, on the full or the reduced grid. Raises InputError, naming the file."""

@@ -18,6 +18,11 @@ HEADER_BYTES = DTYPE.itemsize * HEADER_SIZE
 CLASSES = ("control", "autism")  # label 0.0, label 1.0
 
 
+def class_sign(label: np.ndarray) -> np.ndarray:
+    """+1.0 for autism, -1.0 for control, in the shape of `label`: turns what speaks for autism into the true class."""
+    return np.where(np.asarray(label) == 1, 1.0, -1.0)
+
+
 def record_bytes(grid: Grid) -> int:
     """The size of one record."""
     return HEADER_BYTES + DTYPE.itemsize * math.prod(grid.shape)

@@ -63,3 +63,20 @@ def test_a_reduced_voxel_takes_the_most_common_label_of_its_block(full, reduced)
         counts = Counter(block[block > 0].tolist())
         expected = min(counts, key=lambda region: (-counts[region], region)) if counts else 0
         assert reduced.labels[tuple(place)] == expected
+
+
+def test_painting_fills_each_region_with_its_value_and_nothing_else():
+    """Region numbers with gaps, one of them huge, one that has vanished from the reduced grid and so has no value."""
+    labels = np.zeros(FULL.shape, np.int32)
+    labels[:10], labels[20:30], labels[50, 50, 50] = 2_000_000_000, 3, 7
+    own = atlas.Atlas(atlas.reduce_labels(labels), {2_000_000_000: "b", 3: "a"}, REDUCED, labels, ["c"])
+    painted = own.paint(np.array([1.5, -2.0]))
+    assert painted.dtype == np.float32 and painted.shape == FULL.shape
+    assert (painted[:10] == -2).all() and (painted[20:30] == 1.5).all()
+    painted[:10], painted[20:30] = 0, 0
+    assert not painted.any()
+
+
+def test_painting_wants_one_value_a_region(full):
+    with pytest.raises(ValueError, match=r"shape \(5,\); expected one a region, \(116,\)"):
+        full.paint(np.ones(5))

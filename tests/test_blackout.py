@@ -111,6 +111,8 @@ def test_the_table_ranks_the_mean_over_subjects(blacked_out, stored):
     effects = [float(row["delta_logit"]) for row in rows]
     assert effects == sorted(effects, reverse=True)
     assert rows[0]["name"] in outcome.out
+    significant = sum(float(row["p"]) < 0.05 for row in rows)
+    assert f"{significant or 'None'} of {NUM_REGIONS} regions" in outcome.out
 
 
 COLUMNS = {
@@ -197,3 +199,36 @@ def test_some_subjects_another_atlas_and_verification(cli, trained, cohort, tmp_
     assert float(re.search(r"differ by at most (\S+) of", outcome.out)[1]) < 1e-5
     outcome = cli("--blackout", "--model", "cnn", *places, "--subjects", "nobody")
     assert outcome.status == 2 and "nobody is no test subject" in outcome.err
+
+
+HOSTILE = {
+    3: "=cmd()|'/C calc'!A0",
+    7: """<b onclick="alert('1')">bold</b> $\\frac{1}{0$ """ + 300 * "long",
+    9: "\x1b[31mred\x07\u202etxet",
+    11: "\x07",
+}
+
+
+def test_hostile_names_one_subject_and_a_region_too_big_for_blobs(cli, trained, cohort, tmp_path):
+    """Region 3 is larger than the brain: no blob of its size. Nothing is guessed, nothing breaks, all of it is said."""
+    subject = next(row["subject"] for row in read_rows(cohort / "subjects.csv") if row["split"] == "test")
+    labels = np.full((31, 37, 31), 3, np.int16)
+    labels[10:14, 10:14, 10:14], labels[18:22, 10:14, 10:14], labels[10:14, 20:24, 15:19] = 7, 9, 11
+    nibabel.save(nibabel.Nifti1Image(labels, np.array(REDUCED.affine)), tmp_path / "own.nii.gz")
+    (tmp_path / "own.txt").write_text("".join(f"{number} {name}\n" for number, name in HOSTILE.items()))
+    places = ("--chkPointDir", trained, "--dataDir", cohort, "--outDir", tmp_path / "out")
+    outcome = cli("--blackout", "--model", "cnn", *places, "--subjects", subject, "--atlas", tmp_path / "own.nii.gz")
+    assert outcome.status == 0, outcome.err
+    rows = {int(row["region"]): row for row in read_rows(tmp_path / "out" / "regions.csv")}
+    assert rows[3]["size_percentile"] == "" and all(rows[number]["size_percentile"] for number in (7, 9, 11))
+    assert re.search(r"No size percentile, .* the size of: =cmd\(\)\|'/C calc'!A0 \(\d+ voxels\)\.\n", outcome.out)
+    assert all(
+        row["delta_logit"] and not row["delta_logit_low"] and not row["delta_logit_high"] for row in rows.values()
+    )
+    assert outcome.out.count("no interval: one subject") == 4
+    assert "No p-values: the subjects are of one class." in outcome.out
+    assert rows[3]["name"] == "'" + HOSTILE[3] and rows[7]["name"] == HOSTILE[7]
+    assert rows[9]["name"] == "[31mred txet" and rows[11]["name"] == "region 11"
+    assert (
+        not any(letter in outcome.out for letter in "\x1b\x07\u202e") and max(map(len, outcome.out.splitlines())) < 400
+    )

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from utils.blackout.effects import by_subject, mean_intervals, permutation_test, random_blobs
+from utils.blackout.effects import (
+    by_subject,
+    mean_intervals,
+    permutation_test,
+    random_blobs,
+    size_percentile,
+    summary,
+)  # fmt: skip
 
 
 def drawn(random, subjects=40, regions=30, planted=0.0):
@@ -75,5 +82,50 @@ def test_blobs_are_connected_inside_and_of_the_size_asked_for():
         assert ndimage.label(blob)[1] == 1
     again = random_blobs(inside, sizes, seed=0)
     assert all((blob == other).all() for blob, other in zip(blobs, again, strict=True))
-    with pytest.raises(ValueError, match="no connected place for 1000"):
-        random_blobs(inside, [1000], seed=0)
+
+
+def test_a_size_without_a_connected_place_has_no_blob():
+    """Two parts of 8 and 27 voxels: 27 always finds the larger part, 28 nothing, though 35 voxels are free."""
+    inside = np.zeros((9, 9, 9), bool)
+    inside[:2, :2, :2], inside[4:7, 4:7, 4:7] = True, True
+    *placed, nothing = random_blobs(inside, [27] * 20 + [28], seed=0)
+    assert nothing is None
+    assert all((blob[4:7, 4:7, 4:7]).all() and blob.sum() == 27 for blob in placed)
+    assert random_blobs(np.zeros((3, 3, 3), bool), [1], seed=0) == [None]
+
+
+def test_percentile_among_blobs_is_undefined_where_there_are_none():
+    of_blobs = np.array([[0.1, 0.2, 0.3, 0.4], [np.nan] * 4])
+    assert size_percentile(np.array([0.35, 1.0]), of_blobs)[0] == 75
+    assert np.isnan(size_percentile(np.array([0.35, 1.0]), of_blobs)[1])
+
+
+AUC = {"value": 0.8, "low": 0.7, "high": 0.9}
+
+
+def test_the_summary_says_what_is_significant():
+    assert summary(np.array([0.04, 0.01, 0.05]), AUC) == (
+        "AUC on these subjects 0.80 (0.70 to 0.90).\n2 of 3 regions are significant at family-wise p < 0.05."
+    )
+    assert "1 of 2 regions is significant" in summary(np.array([0.04, 0.9]), AUC)
+    assert "None of 2 regions is significant at family-wise p < 0.05" in summary(np.array([0.05, 0.9]), AUC)
+
+
+def test_the_summary_says_chance_and_what_is_unknown():
+    at_chance = summary(np.array([0.9]), {"value": 0.55, "low": 0.4, "high": 0.7})
+    assert at_chance.startswith("AUC on these subjects 0.55 (0.40 to 0.70): not better than chance")
+    alone = summary(np.array([0.9]), {"value": 1.0, "low": None, "high": None})
+    assert alone.startswith("AUC on these subjects 1.00 (no interval: one subject of a class).\nNone of 1 regions")
+    unknown = summary(np.array([np.nan]), {"value": None, "low": None, "high": None})
+    assert unknown == "No p-values: the subjects are of one class."
+
+
+def test_one_subject_has_a_mean_effect_and_no_interval():
+    """Of five subjects one has autism: its class has no interval, everybody and the controls have one."""
+    effect = np.random.default_rng(0).normal(size=(5, 3))
+    found = mean_intervals(effect, np.array([1.0, 0, 0, 0, 0]), seed=0)
+    assert found["_autism"].tolist() == effect[0].tolist()
+    for name in ("_autism_low", "_autism_high"):
+        assert np.isnan(found[name]).all()
+    for name in ("", "_control"):
+        assert (found[f"{name}_low"] < found[f"{name}_high"]).all()

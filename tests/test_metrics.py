@@ -1,5 +1,7 @@
 """Metrics against scikit-learn, intervals against a bootstrap by loop, explained variance by hand."""
 
+import json
+
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
@@ -106,3 +108,20 @@ def test_explained_variance_over_batches_is_scikit_learns_r2_over_all_values():
         measure.add(original[rows], approximation[rows])
     assert measure.value == pytest.approx(sklearn_metrics.r2_score(original.ravel(), approximation.ravel()))
     assert measure.mse == pytest.approx(sklearn_metrics.mean_squared_error(original.ravel(), approximation.ravel()))
+
+
+def test_one_subject_has_no_interval():
+    """Resampling one subject repeats its value: two records do not make it two subjects."""
+    found = with_intervals(np.array([1.0, 1.0]), np.array([0.7, 0.4]), ["a", "a"], seed=0)
+    assert found["accuracy"] == {"value": 0.5, "low": None, "high": None}
+    assert found["recall"] == {"value": 0.5, "low": None, "high": None}
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_metric_that_rests_on_one_subject_of_many_has_no_interval():
+    """One person with autism: recall, AUC and balanced accuracy would look certain or almost so."""
+    label, probability = np.array([1.0] + [0.0] * 9), np.array([0.9, *np.linspace(0.1, 0.49, 9)])
+    found = with_intervals(label, probability, list("abcdefghij"), seed=0)
+    without = {name for name, metric in found.items() if metric["low"] is None}
+    assert without == {"recall", "precision", "f_score", "auc", "balanced_accuracy"}
+    assert all(metric["value"] == 1.0 for metric in found.values())

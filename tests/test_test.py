@@ -1,6 +1,7 @@
 """--test: predictions and metrics of the test subjects alone, recomputed here from what was written."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -10,10 +11,13 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import accuracy_score, r2_score, recall_score, roc_auc_score
 
 from data.cohort import open_cohort
-from models import MODELS
+from data.grids import REDUCED
+from models import MODELS, cae
 from models.settings import from_json
 from utils.checkpoints import CheckpointFolder, restore_weights
 from utils.inference import probability_of_autism
+from utils.metrics import ExplainedVariance
+from utils.test import code_grid
 
 METRICS = ["accuracy", "balanced_accuracy", "recall", "specificity", "precision", "f_score", "auc"]
 
@@ -108,6 +112,31 @@ def test_test_subjects_of_one_class_leave_metrics_undefined(cli, trained, cohort
     assert metrics["recall"]["value"] is not None
 
 
+def test_a_checkpoint_folder_with_a_comma_is_one_cell(cli, trained, cohort, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / 'lab, "new"')
+    places = ("--chkPointDir", folder, "--dataDir", cohort, "--outDir", tmp_path / "out")
+    for _ in range(2):
+        assert cli("--test", "--model", "cnn", *places).status == 0
+    rows = read_rows(tmp_path / "out" / "checkpoint_results.csv")
+    assert [row["checkpoint"] for row in rows] == [str(CheckpointFolder(folder / "cnn").latest())] * 2
+    assert all(0 <= float(row["accuracy"]) <= 1 for row in rows)
+
+
+def test_one_test_subject_has_metrics_and_no_interval(cli, trained, cohort, tmp_path):
+    copy = shutil.copytree(cohort, tmp_path / "copy")
+    lines = (copy / "subjects.csv").read_text().splitlines(keepends=True)
+    for line in [line for line in lines if line.endswith(",test\n")][1:]:
+        (copy / line.split(",")[0]).unlink()
+        lines.remove(line)
+    (copy / "subjects.csv").write_text("".join(lines))
+    outcome = cli("--test", "--model", "cnn", "--chkPointDir", trained, "--dataDir", copy, "--outDir", tmp_path / "out")
+    assert outcome.status == 0, outcome.err
+    assert re.search(r"accuracy [01]\.000 \(no interval: one subject\), balanced_accuracy undefined", outcome.out)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["accuracy"]["value"] in (0.0, 1.0)
+    assert all(metric["low"] is None and metric["high"] is None for metric in metrics.values())
+
+
 def test_testing_ae_measures_reconstruction_against_principal_components(cli, cohort, tmp_path):
     where = ("--chkPointDir", tmp_path / "ckpt", "--dataDir", cohort)
     train = ("--train", "--model", "ae", "--numIters", 3, "--set", "units=8,4", *SMALL_BATCH)
@@ -128,3 +157,79 @@ def test_probabilities_are_a_softmax_even_far_out():
     logits = np.array([[0.0, 0.0], [1.0, 3.0], [1000.0, 0.0], [0.0, 1000.0]])
     expected = [0.5, 1 / (1 + np.exp(-2)), 0.0, 1.0]
     np.testing.assert_allclose(probability_of_autism(logits), expected, atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def coarse(cli, full_cohort, tmp_path_factory):
+    """The --chkPointDir of a cae whose code is 11x13x11 in two channels."""
+    folder = tmp_path_factory.mktemp("coarse")
+    words = "--train --model cae --numIters 1 --set strides=3,3 --set filters=1,2 --set batch_size=1"
+    places = ("--chkPointDir", folder / "ckpt", "--outDir", folder / "out", "--dataDir", full_cohort)
+    outcome = cli(*words.split(), *places)
+    assert outcome.status == 0, outcome.err
+    return folder / "ckpt"
+
+
+def test_pictures_of_a_cae_show_the_same_anatomy_on_one_scale(cli, coarse, full_cohort, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr("utils.figures.save", lambda figure, path: drawn.setdefault(path.name, figure))
+    places = ("--chkPointDir", coarse, "--dataDir", full_cohort, "--outDir", tmp_path / "out")
+    outcome = cli("--test", "--model", "cae", *places)
+    assert outcome.status == 0, outcome.err
+    opened = open_cohort(full_cohort)
+    index = opened.indices("test")[0]
+    volume = opened.read(index)[2]
+    assert list(drawn) == ["inputImage.png", "encodedImage.png", "decodedImage.png"]
+    for name, figure in drawn.items():
+        panels = figure.axes[:3]
+        assert [axis.get_title().split(" (")[0] for axis in panels] == ["z = 8 mm", "z = 38 mm", "z = 48 mm"]
+        assert {axis.images[0].get_clim() for axis in panels} == {(volume.min(), volume.max())}
+        assert f"of subject {opened.rows[index].subject} (simulated)" in figure.get_suptitle(), name
+    assert (drawn["inputImage.png"].axes[0].images[0].get_array() == volume[:, :, 40].T).all()
+    assert drawn["encodedImage.png"].axes[0].images[0].get_array().shape == (13, 11)
+    assert "channel 1 of 2" in drawn["encodedImage.png"].get_suptitle()
+
+
+@pytest.mark.parametrize("strides, kernel", [((1, 3), 3), ((3, 3), 3), ((2,), 3), ((1, 2), 5), ((2, 2), 2), ((3,), 1)])
+def test_the_codes_grid_is_where_its_convolutions_average(strides, kernel):
+    """Averaging convolutions give of each coordinate that of the code's voxel, wherever no padding takes part."""
+    config = cae.Config(strides=strides, filters=(1,) * len(strides), kernel=kernel, batch_norm=False)
+    network = cae.build(config, REDUCED)
+    for weight in network.weights:
+        weight.assign(np.full(weight.shape, 1 / kernel**3) if weight.shape[:3] == (kernel,) * 3 else weight * 0)
+    mm = np.stack(
+        np.meshgrid(
+            *(o + 6 * np.arange(n) for o, n in zip(REDUCED.origin_mm, REDUCED.shape, strict=True)), indexing="ij"
+        )
+    )
+    shifted = (mm + 1000).astype(np.float32)[..., None]  # positive, for the activations between layers
+    code = network({"volume": shifted}, training=False)["code"].numpy()[..., 0] - 1000
+    grid = code_grid(network, REDUCED)
+    assert code.shape[1:] == grid.shape
+    for axis, origin in enumerate(grid.origin_mm):
+        at = grid.shape[axis] // 2
+        assert code[axis].take(at, axis)[grid.shape[0] // 2 - 1, grid.shape[1] // 2 - 1] == pytest.approx(
+            origin + grid.spacing_mm * at, abs=0.01
+        )
+
+
+def test_a_constant_original_has_no_explained_variance():
+    measure = ExplainedVariance()
+    measure.add(np.ones((2, 3)), np.zeros((2, 3)))
+    assert measure.mse == 1 and np.isnan(measure.value)
+
+
+def test_a_training_that_diverged_is_told_before_anything_is_written(cli, trained, cohort, tmp_path, monkeypatch):
+    """NaN in the restored weights, as a learning rate of 1e30 leaves them."""
+
+    def diverged(folder, network):
+        restore_weights(folder, network)
+        network.weights[0].assign(network.weights[0] * np.nan)
+
+    monkeypatch.setattr("utils.inference.restore_weights", diverged)
+    places = ("--model", "cnn", "--chkPointDir", trained, "--dataDir", cohort, "--outDir", tmp_path / "out")
+    for job in ("--test", "--blackout"):
+        outcome = cli(job, *places)
+        assert outcome.status == 2
+        assert "weights that are not finite: its training diverged. Train again with a smaller learning" in outcome.err
+        assert len(outcome.err.splitlines()) == 1 and not (tmp_path / "out").exists()

@@ -1,46 +1,56 @@
 """Figures as PNG files: training history, confusion matrix, ROC curve, slices of a volume."""
 
+import warnings
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 
 from data import files
-from data.grids import FULL
+from data.grids import FULL, Grid
 from data.records import CLASSES
+from utils.statistics import THRESHOLD
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-SLICES = {True: (40, 55, 60), False: (10, 15, 19)}  # z of the slices shown, at full size and reduced
+plt.rcParams["text.parse_math"] = False  # a dollar in a user's name is a dollar
+
+SIDES = "L is the subject's left (neurological)"
+CUTS_MM = (8, 38, 48)  # z of the slices shown, MNI space
+SMOOTHED = 20  # batches
 
 
 def save(figure, path: Path) -> None:
-    with files.replacing(path, "wb") as file:
+    """Writes a figure as PNG and closes it; a letter that the font lacks is drawn as a box."""
+    with files.replacing(path, "wb") as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         figure.savefig(file, format="png", dpi=120)
     plt.close(figure)
 
 
 def history(rows: list[dict], path: Path) -> None:
-    """Loss, and accuracy where there is a label, over batches; thin: each batch, thick: running mean of 20."""
+    """Loss, and accuracy where there is a label, over batches: each of them, and their running mean."""
     names = [name for name in ("loss", "accuracy") if name in rows[0]]
     figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3.5), layout="constrained", squeeze=False)
     steps = np.array([row["step"] for row in rows], float)
-    width = min(20, len(rows))
+    width = min(SMOOTHED, len(rows))
     for name, axis in zip(names, axes[0], strict=True):
         values = np.array([row[name] for row in rows], float)
-        axis.plot(steps, values, color="0.75", linewidth=0.8)
-        axis.plot(steps[width - 1 :], np.convolve(values, np.full(width, 1 / width), "valid"), color="C0")
+        mean = np.convolve(values, np.full(width, 1 / width), "valid")
+        axis.plot(steps, values, color="0.75", linewidth=0.8, label="each batch")
+        axis.plot(steps[width - 1 :], mean, color="C0", label=f"mean of the last {width} batches")
         axis.set(xlabel="batches seen", ylabel=f"training {name}")
+        axis.legend(fontsize=8)
     save(figure, path)
 
 
 def confusion_matrix(label: np.ndarray, probability: np.ndarray, path: Path) -> None:
-    """Counts of true against predicted classes at a probability of 0.5."""
+    """Counts of true against predicted classes at the threshold."""
     from sklearn.metrics import ConfusionMatrixDisplay
 
     figure, axis = plt.subplots(figsize=(4.5, 4), layout="constrained")
-    predicted = (probability >= 0.5).astype(int)
+    predicted = (probability >= THRESHOLD).astype(int)
     options = {"labels": [0, 1], "display_labels": CLASSES, "cmap": "Blues", "colorbar": False}
     ConfusionMatrixDisplay.from_predictions(label.astype(int), predicted, ax=axis, **options)
     save(figure, path)
@@ -58,14 +68,34 @@ def roc(label: np.ndarray, probability: np.ndarray, path: Path) -> None:
     save(figure, path)
 
 
-def slices(volume: np.ndarray, title: str, path: Path) -> None:
-    """Three z slices of a volume (x, y, z), left is left, anterior up, grey, one colour bar."""
-    at = SLICES[volume.shape == FULL.shape]
-    figure, axes = plt.subplots(1, len(at), figsize=(9, 3.6), layout="constrained")
-    limits = {"vmin": float(volume.min()), "vmax": float(volume.max())}
-    for z, axis in zip(at, axes, strict=True):
-        image = axis.imshow(volume[:, :, z].T, origin="lower", cmap="gray", **limits)
-        axis.set(title=f"z = {z}", xticks=[], yticks=[])
+def slices(volume: np.ndarray, grid: Grid, limits: tuple[float, float], title: str, unit: str, path: Path) -> None:
+    """The axial slices at `CUTS_MM` of a volume (x, y, z) on a grid, in the frame of the full grid.
+
+    `limits` are the values drawn black and white; `unit` says what the values are. Where no slice of the grid is
+    centred at a height, the nearest one is shown, and its own height is said.
+    """
+    figure, axes = plt.subplots(1, len(CUTS_MM), figsize=(10, 4.4), layout="constrained")
+    low, high = limits
+    beyond = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
+    left, front, _ = ((edges(grid, axis), edges(FULL, axis)) for axis in range(3))
+    for z, axis in zip(CUTS_MM, axes, strict=True):
+        level = int(np.clip(round((z - grid.origin_mm[2]) / grid.spacing_mm), 0, grid.shape[2] - 1))
+        centre = grid.origin_mm[2] + grid.spacing_mm * level
+        image = axis.imshow(
+            volume[:, :, level].T, origin="lower", cmap="gray", vmin=low, vmax=high, extent=(*left[0], *front[0])
+        )
+        axis.set(xlim=left[1], ylim=front[1], xticks=[], yticks=[], facecolor="black")
+        axis.set_title(f"z = {z} mm" + f" (slice at {centre:g} mm)" * (centre != z), fontsize=10)
+        axis.set_title("L", loc="left")
+        axis.set_title("R", loc="right")
     figure.suptitle(title)
-    figure.colorbar(image, ax=axes, shrink=0.8)
+    figure.supxlabel(f"axial slices, MNI space; {SIDES}", fontsize=9)
+    extend = beyond[bool(volume.min() < low), bool(volume.max() > high)]
+    figure.colorbar(image, ax=axes, shrink=0.8, label=unit, extend=extend)
     save(figure, path)
+
+
+def edges(grid: Grid, axis: int) -> tuple[float, float]:
+    """Where a grid begins and ends along an axis, mm."""
+    begin = grid.origin_mm[axis] - grid.spacing_mm / 2
+    return begin, begin + grid.spacing_mm * grid.shape[axis]

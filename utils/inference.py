@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import expit
 
+from data.errors import InputError
 from data.progress import progress
 from utils.batches import in_order, read_batches
 from utils.checkpoints import restore_weights
@@ -15,9 +16,20 @@ from utils.runs import Run
 
 
 def restored_network(run: Run) -> keras.Model:
+    """The trained network. Raises InputError if its training diverged."""
     network = run.model.module.build(run.config, run.cohort.grid)
     restore_weights(run.checkpoints, network)
+    check_finite(run, "weights", network.get_weights())
     return network
+
+
+def check_finite(run: Run, what: str, values) -> None:
+    """Raises InputError if any of some arrays, nested in any way, holds NaN or infinity."""
+    if not all(np.isfinite(array).all() for array in tf.nest.flatten(values)):
+        raise InputError(
+            f"{run.checkpoints.path} has {what} that are not finite: its training diverged. Train again with a "
+            f"smaller learning rate: run.py --train --overrideChkpt --model {run.model.name} --set learning_rate=..."
+        )
 
 
 def outputs_of(
@@ -30,7 +42,9 @@ def outputs_of(
         batches = read_batches(run.cohort, run.model, selections)
         for selection, batch in zip(selections, batches, strict=True):
             outputs = forward({name: batch[name] for name in run.model.reads})
-            yield selection, batch, tf.nest.map_structure(lambda tensor: tensor.numpy(), outputs)
+            outputs = tf.nest.map_structure(lambda tensor: tensor.numpy(), outputs)
+            check_finite(run, "outputs", outputs)
+            yield selection, batch, outputs
             shown.advance(steps=len(selection))
 
 

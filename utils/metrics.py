@@ -4,17 +4,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from utils.statistics import ENOUGH, THRESHOLD, bootstrap, or_none
+
 RESAMPLES = 2000
-INTERVAL = (2.5, 97.5)  # percentiles
 
 
 def scores(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
     """Weighted metrics of binary predictions; NaN where a metric is undefined.
 
-    `label` (n,) 1 autism, 0 control; `probability` (n,) of autism, thresholded at 0.5; `weight` (k, n), a row for each
-    of k weightings; every metric is (k,).
+    `label` (n,) 1 autism, 0 control; `probability` (n,) of autism, cut at THRESHOLD; `weight` (k, n), a row for each of
+    k weightings; every metric is (k,).
     """
-    positive, predicted = label == 1, probability >= 0.5
+    positive, predicted = label == 1, probability >= THRESHOLD
     true_positive = weight @ (positive & predicted)
     false_positive = weight @ (~positive & predicted)
     false_negative = weight @ (positive & ~predicted)
@@ -36,19 +37,37 @@ def scores(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> di
         }
 
 
+def rests_on(label: np.ndarray, probability: np.ndarray) -> dict[str, tuple[np.ndarray, ...]]:
+    """The groups of records, (n,) bool each, that each metric rests on, in the order of `scores`."""
+    positive, predicted = label == 1, probability >= THRESHOLD
+    return {
+        "accuracy": (np.ones_like(positive),),
+        "balanced_accuracy": (positive, ~positive),
+        "recall": (positive,),
+        "specificity": (~positive,),
+        "precision": (predicted,),
+        "f_score": (positive | predicted,),
+        "auc": (positive, ~positive),
+    }
+
+
 def with_intervals(label: np.ndarray, probability: np.ndarray, subject: Sequence[str], seed: int) -> dict[str, dict]:
-    """Each metric as `{"value", "low", "high"}`: percentile bootstrap over subjects; None where undefined."""
-    _, member = np.unique(subject, return_inverse=True)
-    count = member.max() + 1
-    resampled = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-    values = scores(label, probability, np.ones((1, len(label))))
-    spread = scores(label, probability, resampled[:, member].astype(float))
+    """Each metric as `{"value", "low", "high"}`: percentile bootstrap over subjects; None where undefined.
+
+    A metric has no interval, `low` and `high` None, if one of the groups that it rests on is a single subject.
+    """
+    names, member = np.unique(subject, return_inverse=True)
+    value = scores(label, probability, np.ones((1, len(label))))
+    low, high = bootstrap(
+        lambda weight: np.stack(list(scores(label, probability, weight[:, member]).values()), axis=1),
+        len(names), np.random.default_rng(seed), RESAMPLES,
+    )  # fmt: skip
     result = {}
-    for name, (value,) in values.items():
-        defined = spread[name][np.isfinite(spread[name])]
-        low, high = np.percentile(defined, INTERVAL) if defined.size else (np.nan, np.nan)
-        numbers = {"value": value, "low": low, "high": high}
-        result[name] = {key: float(number) if np.isfinite(number) else None for key, number in numbers.items()}
+    for (name, groups), *ends in zip(rests_on(label, probability).items(), low, high, strict=True):
+        if any(len(np.unique(member[group])) < ENOUGH for group in groups):
+            ends = (np.nan, np.nan)
+        numbers = zip(("value", "low", "high"), (*value[name], *ends), strict=True)
+        result[name] = {key: or_none(number) for key, number in numbers}
     return result
 
 
@@ -71,4 +90,6 @@ class ExplainedVariance:
 
     @property
     def value(self) -> float:
-        return float(1 - self.errors / (self.squares - self.total**2 / self.count))
+        """NaN if the original does not vary."""
+        variance = self.squares - self.total**2 / self.count
+        return float(1 - self.errors / variance) if variance > 0 else float("nan")

@@ -2,35 +2,40 @@
 
 import csv
 
+import keras
 import numpy as np
 
 from data import files, records
 from data.cohort import Cohort
+from data.grids import Grid
 from models import losses
 from utils import figures
 from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import ExplainedVariance, with_intervals
 from utils.runs import Run, prepare_folder
+from utils.statistics import or_none
+from utils.text import number, printable
 
 ROW = ("accuracy", "recall", "precision", "f_score")  # of checkpoint_results.csv
 
 
 def test(run: Run) -> int:
     """Tests a classifier or an autoencoder, whichever the model is; returns the exit status."""
+    network = restored_network(run)
     prepare_folder(run)
-    {"label": test_classifier, "input": test_autoencoder}[run.model.predicts](run)
+    {"label": evaluate_classifier, "input": evaluate_autoencoder}[run.model.predicts](run, network)
     run.finish()
     return 0
 
 
-def test_classifier(run: Run) -> None:
+def evaluate_classifier(run: Run, network: keras.Model) -> None:
     """`predictions.csv`, `metrics.json`, `confusion_matrix.png`, `roc.png`, a row in `checkpoint_results.csv`."""
     indices = run.cohort.indices("test")
-    batches = outputs_of(run, restored_network(run), indices, "Testing")
+    batches = outputs_of(run, network, indices, "Testing")
     probability = np.concatenate([probability_of_autism(outputs) for _, _, outputs in batches])
     rows = [run.cohort.rows[index] for index in indices]
     label = np.array([row.label for row in rows])
-    with files.replacing(run.out_dir / "predictions.csv", newline="") as file:
+    with files.replacing(run.out_dir / "predictions.csv", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["file", "subject", "site", "label", "probability"])
         for row, value in zip(rows, probability, strict=True):
@@ -44,49 +49,86 @@ def test_classifier(run: Run) -> None:
 
 
 def shown(metric: dict) -> str:
-    """`0.61 (0.50-0.72)`."""
+    """`0.610 (0.500-0.720)`."""
     if metric["value"] is None:
         return "undefined"
+    if metric["low"] is None:
+        return f"{metric['value']:.3f} (no interval: one subject)"
     return f"{metric['value']:.3f} ({metric['low']:.3f}-{metric['high']:.3f})"
 
 
 def append_result(run: Run, metrics: dict) -> None:
     """Adds this checkpoint's row to `checkpoint_results.csv`, keeping the rows of earlier tests."""
     path = run.out_dir / "checkpoint_results.csv"
-    header = ",".join(("checkpoint", *ROW)) + "\n"
-    before = path.read_text() if path.exists() else header
+    before = path.read_text(encoding="utf-8") if path.exists() else ",".join(("checkpoint", *ROW)) + "\n"
     values = ["" if metrics[name]["value"] is None else f"{metrics[name]['value']:.6f}" for name in ROW]
-    with files.replacing(path) as file:
-        file.write(before + ",".join([str(run.checkpoints.latest()), *values]) + "\n")
+    with files.replacing(path, encoding="utf-8", newline="") as file:
+        file.write(before)
+        csv.writer(file, lineterminator="\n").writerow([run.checkpoints.latest(), *values])
 
 
-def test_autoencoder(run: Run) -> None:
-    """`metrics.json`, and for volumes three figures of the first test subject."""
-    network, reads = restored_network(run), run.model.reads[0]
+def evaluate_autoencoder(run: Run, network: keras.Model) -> None:
+    """`metrics.json`, and for volumes three figures of the first test record."""
+    reads = run.model.reads[0]
     trained, baseline = ExplainedVariance(), ExplainedVariance()
-    approximate = {"volume": block_means, "phenotype": principal_components(run.cohort, network)}[reads]
+    approximate = block_means if reads == "volume" else principal_components(run.cohort, network)
     activation, first = [], None
     for _, batch, outputs in outputs_of(run, network, run.cohort.indices("test"), "Testing"):
         trained.add(batch[reads], outputs["reconstruction"])
         baseline.add(batch[reads], approximate(batch[reads]))
         activation += [float(losses.mean_activation(code)) for code in outputs["code"]]
-        first = first or {
-            "input": batch[reads][0],
-            "encoded": outputs["code"][0],
-            "decoded": outputs["reconstruction"][0],
-        }
-    metrics = {
+        first = first or [batch[reads][0], outputs["code"][0], outputs["reconstruction"][0]]
+    numbers = {
         "mse": trained.mse,
         "explained_variance": trained.value,
         "code_mean_activation": float(np.mean(activation)),
         "explained_variance_baseline": baseline.value,
-        "baseline": "3x3x3 block means" if reads == "volume" else "principal components, as many as the code's units",
     }
+    named = "3x3x3 block means" if reads == "volume" else "principal components, as many as the code's units"
+    metrics = {name: or_none(value) for name, value in numbers.items()} | {"baseline": named}
     files.write_json(run.out_dir / "metrics.json", metrics)
     if reads == "volume":
-        for name, volume in first.items():
-            figures.slices(volume[..., 0].astype(np.float32), name, run.out_dir / f"{name}Image.png")
-    print(", ".join(f"{name} {value:.4f}" if isinstance(value, float) else value for name, value in metrics.items()))
+        draw_volumes(run, network, *(volume.astype(np.float32) for volume in first))
+    print(", ".join(f"{name} {number(value, '.4f', 'undefined')}" for name, value in numbers.items()) + f" ({named})")
+
+
+def draw_volumes(run: Run, network: keras.Model, volume: np.ndarray, code: np.ndarray, decoded: np.ndarray) -> None:
+    """`inputImage.png`, `encodedImage.png`, `decodedImage.png` of the first test record, (x, y, z, channels) each.
+
+    All three have the grey scale of the input; the code is z-scored for it, as the records of a full pass are.
+    """
+    row, grid = run.cohort.rows[run.cohort.indices("test")[0]], run.cohort.grid
+    of = f"of subject {printable(row.subject)}" + " (simulated)" * run.cohort.simulated
+    limits, channels = (float(volume.min()), float(volume.max())), code.shape[-1]
+    unit = f"{', '.join(run.cohort.metadata.maps) or 'volume'}, z-score"
+    channel = f", channel 1 of {channels}" * (channels > 1)
+    pictures = (
+        ("input", volume, grid, f"Input {of}", unit),
+        (
+            "encoded",
+            records.normalise(code[..., 0])[..., None],
+            code_grid(network, grid),
+            f"Code {of}{channel}",
+            "code, z-score",
+        ),
+        ("decoded", decoded, grid, f"Decoded volume {of}", unit),
+    )
+    for name, values, its_grid, title, its_unit in pictures:
+        figures.slices(values[..., 0], its_grid, limits, title, its_unit, run.out_dir / f"{name}Image.png")
+
+
+def code_grid(network: keras.Model, grid: Grid) -> Grid:
+    """Where the code's voxels lie: each at the centre of what its convolutions and poolings see, padding included."""
+    spacing, origin = grid.spacing_mm, np.array(grid.origin_mm)
+    for layer in keras.Model(network.input, network.output["code"]).layers:
+        if not hasattr(layer, "strides"):
+            continue
+        window, stride = np.array(getattr(layer, "kernel_size", None) or layer.pool_size), layer.strides[0]
+        before, after = (np.array(tensor.shape[1:4]) for tensor in (layer.input, layer.output))
+        padding = np.maximum((after - 1) * stride + window - before, 0) // 2 if layer.padding == "same" else 0
+        origin = origin + spacing * ((window - 1) / 2 - padding)
+        spacing *= stride
+    return Grid("code", network.output["code"].shape[1:4], spacing, tuple(origin.tolist()))
 
 
 def block_means(volumes: np.ndarray) -> np.ndarray:
@@ -94,7 +136,7 @@ def block_means(volumes: np.ndarray) -> np.ndarray:
     return np.stack([records.repeat_blocks(records.block_mean(volume[..., 0]))[..., None] for volume in volumes])
 
 
-def principal_components(cohort: Cohort, network):
+def principal_components(cohort: Cohort, network: keras.Model):
     """PCA of the training phenotypes with as many components as the code has units: phenotype (n, 29) -> (n, 29)."""
     from sklearn.decomposition import PCA
 

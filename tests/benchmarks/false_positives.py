@@ -19,15 +19,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
 from data.demo import Simulation, simulate
 from data.grids import REDUCED
-from utils.blackout import effects, job
+from utils.blackout import effects
+from utils.blackout import job as blackout
+from utils.statistics import ALPHA
 
 
 def smallest_p(folder: Path, seed: int, subjects: int, iterations: int) -> float:
     """The smallest family-wise p of the regions of one cohort, through the user's own commands."""
     simulate(folder / "cohort", REDUCED, Simulation(subjects=subjects, seed=seed, effect=0.0))
     places = ["--model", "cnn", "--dataDir", folder / "cohort", "--chkPointDir", folder / "ckpt", "--seed", seed]
-    for words in (["--train", "--numIters", iterations], ["--blackout"]):
-        sys.argv = ["run.py", *map(str, [*words, *places, "--outDir", folder / words[0].strip("-")])]
+    for job in (["--train", "--numIters", iterations], ["--blackout"]):
+        sys.argv = ["run.py", *map(str, [*job, *places, "--outDir", folder / job[0].strip("-")])]
         with contextlib.redirect_stdout(io.StringIO()):
             status = command_line.main()
         if status:
@@ -42,14 +44,14 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=240)
     parser.add_argument("--iterations", type=int, default=25)
     args = parser.parse_args()
-    job.BLOBS = 1  # they are not part of the question
+    blackout.BLOBS = 1  # they are not part of the question
     found = 0
     for seed in range(args.cohorts):
         with tempfile.TemporaryDirectory() as folder:
             p = smallest_p(Path(folder), seed, args.subjects, args.iterations)
-        found += p < 0.05
-        print(f"cohort {seed}: smallest p {p:.3f}; {found} of {seed + 1} below 0.05", flush=True)
-    print(f"binomial test against 5 %: p = {binomtest(found, args.cohorts, 0.05).pvalue:.2f}")
+        found += p < ALPHA
+        print(f"cohort {seed}: smallest p {p:.3f}; {found} of {seed + 1} below {ALPHA}", flush=True)
+    print(f"binomial test against {ALPHA:.0%}: p = {binomtest(found, args.cohorts, ALPHA).pvalue:.2f}")
 
 
 if __name__ == "__main__":

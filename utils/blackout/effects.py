@@ -1,14 +1,15 @@
 """Statistics of blackout effects over subjects: intervals, permutation p-values, and comparison with random blobs."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
-from scipy import stats
+from scipy import ndimage, stats
 
-from data.records import CLASSES
+from data.records import CLASSES, class_sign
+from utils.statistics import ALPHA, CHANCE, bootstrap
 
 RESAMPLES = 5000
-INTERVAL = (2.5, 97.5)  # percentiles
 
 
 def by_subject(values: np.ndarray, subject: Sequence[str]) -> np.ndarray:
@@ -19,10 +20,16 @@ def by_subject(values: np.ndarray, subject: Sequence[str]) -> np.ndarray:
     return total / np.bincount(member).reshape(-1, *[1] * (values.ndim - 1))
 
 
+def weighted_mean(effect: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Means of effects (subjects, regions) for each row of weights (resamples, subjects)."""
+    return weight @ effect / len(effect)
+
+
 def mean_intervals(effect: np.ndarray, label: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Mean effects (subjects, regions) in all, in autism and in control, with percentile bootstrap intervals.
 
-    `""`, `"_low"`, `"_high"` for all and `"_<class>"`, ... for a class, (regions,); NaN for a class without subjects.
+    `""`, `"_low"`, `"_high"` for all and `"_<class>"`, ... for a class, (regions,); NaN for a class without subjects,
+    and for the interval of a single subject.
     """
     random = np.random.default_rng(seed)
     result = {}
@@ -32,9 +39,9 @@ def mean_intervals(effect: np.ndarray, label: np.ndarray, seed: int) -> dict[str
         if not count:
             result |= {f"{name}{end}": np.full(effect.shape[1], np.nan) for end in ("", "_low", "_high")}
             continue
-        weight = random.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
-        low, high = np.percentile(weight @ effect[member], INTERVAL, axis=0)
-        result |= {name: effect[member].mean(0), f"{name}_low": low, f"{name}_high": high}
+        of_group = effect[member]
+        low, high = bootstrap(partial(weighted_mean, of_group), count, random, RESAMPLES)
+        result |= {name: of_group.mean(0), f"{name}_low": low, f"{name}_high": high}
     return result
 
 
@@ -49,7 +56,7 @@ def permutation_test(effect: np.ndarray, label: np.ndarray, seed: int) -> dict[s
     if len(np.unique(label)) < len(CLASSES):
         return dict.fromkeys(("p", "p_uncorrected", "q"), np.full(effect.shape[1], np.nan))
     random = np.random.default_rng(seed)
-    sign = np.where(label == 1, 1.0, -1.0)
+    sign = class_sign(label)
     permuted = random.permuted(np.tile(sign, (RESAMPLES, 1)), axis=1)
     on_autism = sign[:, None] * effect
     null, observed = permuted @ on_autism, sign @ on_autism
@@ -65,34 +72,73 @@ def permutation_test(effect: np.ndarray, label: np.ndarray, seed: int) -> dict[s
     }
 
 
-def random_blobs(inside: np.ndarray, sizes: Sequence[int], seed: int) -> list[np.ndarray]:
+def size_percentile(effect: np.ndarray, of_blobs: np.ndarray) -> np.ndarray:
+    """The share in per cent of the mean effects of blobs (regions, blobs) below the region's own (regions,).
+
+    NaN where a blob is NaN, that is where none of the region's size found a place.
+    """
+    share = 100 * (of_blobs < effect[:, None]).mean(1)
+    return np.where(np.isnan(of_blobs).any(1), np.nan, share)
+
+
+def summary(p: np.ndarray, auc: dict[str, float | None]) -> str:
+    """What prediction and p-values (regions,) come to, said alike in the terminal, on the page and in the figure; one
+    or two lines.
+
+    `auc` is the network's on these subjects, with its interval, as of `utils.metrics.with_intervals`.
+    """
+    return "\n".join(text for text in (prediction_summary(auc), evidence(p)) if text)
+
+
+def prediction_summary(auc: dict[str, float | None]) -> str:
+    """How well the network predicts the subjects whose regions were occluded; empty where that is undefined."""
+    if auc["value"] is None:
+        return ""
+    if auc["low"] is None:
+        return f"AUC on these subjects {auc['value']:.2f} (no interval: one subject of a class)."
+    known = f"AUC on these subjects {auc['value']:.2f} ({auc['low']:.2f} to {auc['high']:.2f})"
+    if auc["low"] > CHANCE:
+        return f"{known}."
+    return f"{known}: not better than chance, so the regions do not explain correct predictions."
+
+
+def evidence(p: np.ndarray) -> str:
+    """How many regions are significant."""
+    if np.isnan(p).all():
+        return "No p-values: the subjects are of one class."
+    count, level = int((p < ALPHA).sum()), f"family-wise p < {ALPHA:g}"
+    if not count:
+        return f"None of {len(p)} regions is significant at {level}: nothing here says where autism is."
+    return f"{count} of {len(p)} regions {'is' if count == 1 else 'are'} significant at {level}."
+
+
+def random_blobs(inside: np.ndarray, sizes: Sequence[int], seed: int) -> list[np.ndarray | None]:
     """For each of `sizes`, a random face-connected blob of so many voxels within `inside` (x, y, z) bool.
 
-    A blob grows from a random voxel; each step takes a random voxel of its border. Raises ValueError for a size that
-    finds no place.
+    A blob grows from a random voxel; each step takes a random voxel of its border. None for a size that is larger than
+    every connected part of `inside`.
     """
     random = np.random.default_rng(seed)
     padded = np.pad(inside, 1)
     steps = [sign * stride // padded.itemsize for stride in padded.strides for sign in (1, -1)]
-    free, starts = padded.tobytes(), np.flatnonzero(padded)
+    free, (parts, _) = padded.tobytes(), ndimage.label(padded)
+    room = np.where(padded, np.bincount(parts.ravel())[parts], 0).ravel()
     blobs = []
     for size in sizes:
-        tries = (grow(free, steps, int(random.choice(starts)), random.random(size)) for _ in range(100))
-        blob = next((found for found in tries if found is not None), None)
-        if blob is None:
-            raise ValueError(f"no connected place for {size} voxels")
+        starts = np.flatnonzero(room >= size)
+        if not starts.size:
+            blobs.append(None)
+            continue
         flat = np.zeros(padded.size, bool)
-        flat[blob] = True
+        flat[grow(free, steps, int(random.choice(starts)), random.random(size))] = True
         blobs.append(flat.reshape(padded.shape)[1:-1, 1:-1, 1:-1])
     return blobs
 
 
-def grow(free: bytes, steps: list[int], start: int, draws: np.ndarray) -> list[int] | None:
-    """Flat indices of a blob of `len(draws)` voxels where `free` is 1, or None if it is walled in before."""
+def grow(free: bytes, steps: list[int], start: int, draws: np.ndarray) -> list[int]:
+    """Flat indices of a blob of `len(draws)` voxels where `free` is 1, which must have room for it around `start`."""
     blob, seen, border = [], {start}, [start]
     for draw in draws.tolist():
-        if not border:
-            return None
         pick = int(draw * len(border))
         border[pick], border[-1] = border[-1], border[pick]
         voxel = border.pop()

@@ -8,7 +8,7 @@ tested is that on the logit, log(p / (1 - p)), which for two classes is the diff
 Two networks of equal accuracy may use different regions, so this tells what this network uses, not what autism is.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -20,14 +20,17 @@ from data.atlas import Atlas
 from data.cohort import Row
 from data.progress import progress
 from utils.batches import in_order, read_batches
-from utils.blackout import effects
+from utils.blackout import effects, page
 from utils.blackout.occlusion import Occlusion
-from utils.inference import probability_of_autism, restored_network
+from utils.inference import check_finite, probability_of_autism, restored_network
+from utils.metrics import with_intervals
 from utils.runs import Run, prepare_folder
+from utils.text import in_spreadsheet, interval, number, printable, shortened
 
 SUBJECTS = 16  # records occluded at a time: bounds the memory
 BLOBS = 10  # random blobs of each region's size
 SIGNAL = 0.5  # share of the records in which a voxel of the brain holds signal
+NAME_WIDTH = 23  # letters of a region's name in the terminal
 SIDE = 0.7  # share of a region's voxels on one side that make it left or right
 
 
@@ -40,7 +43,7 @@ class Occluded:
 
     def effects(self, label: np.ndarray) -> dict[str, np.ndarray]:
         """`delta_logit` and `delta_probability` (records, masks) float64 of the true class: shown minus occluded."""
-        sign = np.where(label == 1, 1.0, -1.0)[:, None]
+        sign = records.class_sign(label)[:, None]
         shown, occluded = self.shown.astype(float), self.occluded.astype(float)
         margin = (shown[:, 1] - shown[:, 0])[:, None] - (occluded[..., 1] - occluded[..., 0])
         probability = probability_of_autism(shown)[:, None] - probability_of_autism(occluded)
@@ -49,34 +52,39 @@ class Occluded:
 
 def blackout(run: Run) -> int:
     """Writes `regions.csv`, `blackout.h5`, NIfTI maps, `blackout.png` and `blackout.html`; returns the exit status."""
-    from utils.blackout import page
-
-    atlas = run.atlas
+    atlas = printable_names(run.atlas)
     if atlas.vanished:
         print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {', '.join(atlas.vanished)}")
     indices = run.tested()
     rows = [run.cohort.rows[index] for index in indices]
-    prepare_folder(run)
     occlusion = Occlusion(restored_network(run))
+    prepare_folder(run)
     if occlusion.recomputed_layers:
         print(f"Computed in full: {', '.join(occlusion.recomputed_layers)} and what follows.")
     regions = [atlas.labels == region for region in atlas.regions]
-    sizes = [int(region.sum()) for region in regions]
-    blobs = effects.random_blobs(brain(run, indices), np.repeat(sizes, BLOBS), run.seed)
-    result = occlude(run, occlusion, indices, regions + blobs)
     label = np.array([row.label for row in rows])
-    of_masks = result.effects(label)
-    of_regions = {name: values[:, : len(regions)] for name, values in of_masks.items()}
-    of_blobs = of_masks["delta_logit"][:, len(regions) :]
-    table = region_table(run, atlas, of_regions, of_blobs.reshape(len(rows), len(regions), BLOBS), rows)
-    write_store(run, atlas, of_regions, probability_of_autism(result.shown), rows)
+    result, of_blobs = occlude_with_blobs(run, occlusion, indices, regions, label)
+    of_regions = result.effects(label)
+    table = region_table(run, atlas, of_regions, of_blobs, rows)
+    probability = probability_of_autism(result.shown)
+    auc = with_intervals(label, probability, [row.subject for row in rows], run.seed)["auc"]
+    summary = effects.summary(table["p"].to_numpy(), auc)
+    write_table(run, table)
+    write_store(run, atlas, of_regions, probability, rows)
     write_maps(run, atlas, of_regions["delta_logit"], rows)
-    page.write(run, atlas, table, of_regions["delta_logit"], probability_of_autism(result.shown), rows)
+    page.write(run, page.Findings(atlas, table, of_regions["delta_logit"], probability, rows, summary))
     print_table(table)
+    print(summary)
     if run.verify:
         verify(run, indices, regions, result)
     run.finish(subjects=len({row.subject for row in rows}), recomputed_layers=occlusion.recomputed_layers)
     return 0
+
+
+def printable_names(atlas: Atlas) -> Atlas:
+    """The atlas with names that are safe to show; a name of which nothing is left becomes the region's number."""
+    names = {region: printable(name) or f"region {region}" for region, name in atlas.names.items()}
+    return replace(atlas, names=names, vanished=[printable(name) for name in atlas.vanished])
 
 
 def brain(run: Run, indices: np.ndarray) -> np.ndarray:
@@ -88,8 +96,26 @@ def brain(run: Run, indices: np.ndarray) -> np.ndarray:
     return count >= SIGNAL * len(indices)
 
 
-def occlude(run: Run, occlusion: Occlusion, indices: np.ndarray, masks: list[np.ndarray]) -> Occluded:
-    """Occludes each of `masks` (x, y, z) bool in each record, a few records at a time."""
+def occlude_with_blobs(
+    run: Run, occlusion: Occlusion, indices: np.ndarray, regions: list[np.ndarray], label: np.ndarray
+) -> tuple[Occluded, np.ndarray]:
+    """Occludes regions, masks (x, y, z), and random blobs of their sizes in one go.
+
+    The second is `delta_logit` of the blobs, (records, regions, BLOBS), NaN where a blob finds no place.
+    """
+    sizes = [int(region.sum()) for region in regions]
+    blobs = effects.random_blobs(brain(run, indices), np.repeat(sizes, BLOBS), run.seed)
+    placed = [at for at, blob in enumerate(blobs) if blob is not None]
+    shown, occluded = occlude(run, occlusion, indices, regions + [blobs[at] for at in placed])
+    of_blobs = np.full((len(indices), len(blobs)), np.nan)
+    of_blobs[:, placed] = Occluded(shown, occluded[:, len(regions) :]).effects(label)["delta_logit"]
+    return Occluded(shown, occluded[:, : len(regions)]), of_blobs.reshape(len(indices), len(regions), BLOBS)
+
+
+def occlude(
+    run: Run, occlusion: Occlusion, indices: np.ndarray, masks: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits shown and occluded, as in `Occluded`, of `masks` (x, y, z) bool, a few records at a time."""
     shown, occluded = [], []
     selections = in_order(indices, SUBJECTS)
     with progress("Blacking out", len(selections)) as bar:
@@ -97,8 +123,9 @@ def occlude(run: Run, occlusion: Occlusion, indices: np.ndarray, masks: list[np.
             inputs = {name: batch[name] for name in run.model.reads}
             shown.append(occlusion.logits(inputs))
             occluded.append(np.moveaxis(occlusion.occluded_logits(inputs, backgrounds(batch), masks), 0, 1))
+            check_finite(run, "outputs", (shown[-1], occluded[-1]))
             bar.advance()
-    return Occluded(np.concatenate(shown), np.concatenate(occluded))
+    return np.concatenate(shown), np.concatenate(occluded)
 
 
 def backgrounds(batch: dict[str, np.ndarray]) -> np.ndarray:
@@ -120,12 +147,17 @@ def region_table(
         table[f"delta_logit{name}"] = values
     table["delta_probability"] = effects.by_subject(effect["delta_probability"], subject).mean(0)
     table = table.assign(**effects.permutation_test(logit, label, run.seed))
-    table["size_percentile"] = 100 * (of_blobs < logit.mean(0)[:, None]).mean(1)
+    table["size_percentile"] = effects.size_percentile(logit.mean(0), of_blobs)
     table = table.sort_values("delta_logit", ascending=False, ignore_index=True)
     table["rank"] = np.arange(1, len(table) + 1)
-    with files.replacing(run.out_dir / "regions.csv", newline="") as file:
-        table.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
     return table
+
+
+def write_table(run: Run, table: pd.DataFrame) -> None:
+    """`regions.csv`; what is undefined is empty."""
+    with files.replacing(run.out_dir / "regions.csv", encoding="utf-8", newline="") as file:
+        cells = table.assign(name=table["name"].map(in_spreadsheet))
+        cells.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
 
 
 def place(atlas: Atlas, region: int) -> dict:
@@ -158,13 +190,6 @@ def write_store(
         store["atlas"] = atlas.labels
 
 
-def region_map(atlas: Atlas, values: np.ndarray) -> np.ndarray:
-    """Region values (regions,) painted on the full grid, (91, 109, 91) float32, 0 outside."""
-    painted = np.zeros(max(int(atlas.full.max()), *atlas.regions) + 1, np.float32)
-    painted[atlas.regions] = values
-    return painted[atlas.full]
-
-
 def write_maps(run: Run, atlas: Atlas, effect: np.ndarray, rows: list[Row]) -> None:
     """NIfTI maps of `delta_logit` at 2 mm: `maps/<record>.nii.gz` and `group_{all,autism,control}.nii.gz`."""
     (run.out_dir / "maps").mkdir()
@@ -178,20 +203,21 @@ def write_maps(run: Run, atlas: Atlas, effect: np.ndarray, rows: list[Row]) -> N
 
 
 def write_map(path: Path, atlas: Atlas, values: np.ndarray) -> None:
-    nifti.save(nifti.mni_image(region_map(atlas, values), grids.FULL), path)
+    nifti.save(nifti.mni_image(atlas.paint(values), grids.FULL), path)
 
 
 def print_table(table: pd.DataFrame) -> None:
-    """The ten strongest regions, and whether any effect is significant."""
-    print(f"{'':4}{'region':24}{'effect on the logit':>28}{'p (family-wise)':>18}{'size percentile':>18}")
+    """The ten strongest regions, and which have no percentile."""
+    print(f"{'':4}{'region':24}{'effect on the logit':>34}{'p (family-wise)':>18}{'size percentile':>18}")
     for row in table.head(10).itertuples():
-        interval = f"{row.delta_logit:.4f} ({row.delta_logit_low:.4f} to {row.delta_logit_high:.4f})"
-        print(f"{row.rank:<4}{row.name:24}{interval:>28}{row.p:18.4f}{row.size_percentile:18.0f}")
-    if table["p"].isna().all():
-        print("No p-values: the subjects are of one class.")
-        return
-    count = int((table["p"] < 0.05).sum())
-    print(f"{count or 'No'} region{'s' * (count != 1)} of {len(table)} at family-wise p < 0.05.")
+        effect = f"{row.delta_logit:.4f} ({interval(row.delta_logit_low, row.delta_logit_high)})"
+        percentile = number(row.size_percentile, ".0f")
+        name = shortened(row.name, NAME_WIDTH)
+        print(f"{row.rank:<4}{name:24}{effect:>34}{number(row.p, '.4f'):>18}{percentile:>18}")
+    unplaced = table[table["size_percentile"].isna()]
+    if len(unplaced):
+        named = ", ".join(f"{shortened(row.name, NAME_WIDTH)} ({row.voxels} voxels)" for row in unplaced.itertuples())
+        print(f"No size percentile, since no connected part of the brain holds a blob of the size of: {named}.")
 
 
 def verify(run: Run, indices: np.ndarray, regions: list[np.ndarray], result: Occluded) -> None:

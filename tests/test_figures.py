@@ -1,0 +1,83 @@
+"""Figures, as drawn: what is named, and that slices of all grids show the same anatomy in the same frame."""
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+
+from data.grids import FULL, REDUCED, Grid
+from utils import figures
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures that would have been written, by their path."""
+    found = {}
+    monkeypatch.setattr(figures, "save", lambda figure, path: found.setdefault(path, figure))
+    yield found
+    plt.close("all")
+
+
+def z_of(grid: Grid) -> np.ndarray:
+    """A volume whose values are their own z in mm."""
+    z = grid.origin_mm[2] + grid.spacing_mm * np.arange(grid.shape[2])
+    return np.broadcast_to(z, grid.shape).astype(np.float32)
+
+
+COARSE = Grid("code", (11, 13, 11), 18.0, FULL.origin_mm)
+
+
+@pytest.mark.parametrize(
+    "grid, heights",
+    [(FULL, (8, 38, 48)), (REDUCED, (6, 36, 48)), (COARSE, (0, 36, 54))],
+    ids=["full", "code", "9 fold"],
+)
+def test_slices_of_all_grids_are_at_the_same_mm(grid, heights, drawn):
+    figures.slices(z_of(grid), grid, (-72.0, 108.0), "title", "unit", "path")
+    panels = drawn["path"].axes[:3]
+    for asked, height, axis in zip((8, 38, 48), heights, panels, strict=True):
+        (image,) = axis.images
+        assert (image.get_array() == height).all()
+        assert image.get_clim() == (-72, 108)
+        said = f"z = {asked} mm" if asked == height else f"z = {asked} mm (slice at {height} mm)"
+        assert [axis.get_title(loc) for loc in ("left", "center", "right")] == ["L", said, "R"]
+        assert axis.get_xlim() == (-91, 91) and axis.get_ylim() == (-127, 91)
+    assert drawn["path"].axes[3].get_ylabel() == "unit"
+
+
+def test_left_is_left_and_the_front_is_up(drawn):
+    """One bright voxel at (-60, 30, 38) mm: left of and above the middle, drawn at its own mm."""
+    volume = np.zeros(FULL.shape, np.float32)
+    volume[15, 78, 55] = 1
+    figures.slices(volume, FULL, (0.0, 0.5), "title", "unit", "path")
+    (image,) = drawn["path"].axes[1].images
+    (row,), (column,) = np.nonzero(image.get_array())
+    left, right, bottom, top = image.get_extent()
+    assert left + (column + 0.5) / 91 * (right - left) == pytest.approx(-60)
+    assert bottom + (row + 0.5) / 109 * (top - bottom) == pytest.approx(30)
+    assert image.origin == "lower"
+
+
+def test_a_constant_volume_is_drawn(tmp_path):
+    figures.slices(np.zeros(FULL.shape, np.float32), FULL, (0.0, 0.0), "title", "unit", tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size
+
+
+def test_history_names_its_axes_and_curves(drawn):
+    rows = [{"step": step, "loss": 1 / step, "accuracy": 0.5} for step in range(1, 31)]
+    figures.history(rows, "path")
+    for axis, name in zip(drawn["path"].axes, ("loss", "accuracy"), strict=True):
+        assert (axis.get_xlabel(), axis.get_ylabel()) == ("batches seen", f"training {name}")
+        assert [text.get_text() for text in axis.get_legend().get_texts()] == [
+            "each batch",
+            "mean of the last 20 batches",
+        ]
+    mean = drawn["path"].axes[0].lines[1].get_ydata()
+    assert mean[0] == pytest.approx(np.mean([1 / step for step in range(1, 21)]))
+
+
+def test_texts_of_users_are_drawn_as_they_are(tmp_path):
+    """A dollar is no mathematics, and a letter without a glyph no warning."""
+    figure, axis = plt.subplots()
+    axis.set_title("$\\frac{1}{0$ 額葉 \x07")
+    figures.save(figure, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")

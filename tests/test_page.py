@@ -1,0 +1,179 @@
+"""The blackout's page, parsed, and its picture, as drawn: what they say, and that no name of a user does harm."""
+
+import base64
+import dataclasses
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+
+from data import atlas, grids
+from data.cohort import Row
+from utils.blackout import effects, job, page
+
+SUBJECTS = 6
+HOSTILE = "</script><script>alert(1)</script>"
+
+
+class Parsed(HTMLParser):
+    """`texts`: what each element with an id holds; `scripts`: what runs; `tags`: every tag; `rows`: of the table."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.texts, self.scripts, self.tags, self.rows, self.open = {}, [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.tags.append(tag)
+        self.open.append((tag, found.get("id"), found.get("type")))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("th", "td"):
+            self.rows[-1].append("")
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data):
+        tag, name, kind = self.open[-1] if self.open else (None, None, None)
+        if name:
+            self.texts[name] = self.texts.get(name, "") + data
+        if tag in ("th", "td"):
+            self.rows[-1][-1] += data
+        if tag == "script" and kind is None:
+            self.scripts[-1] += data
+
+
+def blocks() -> atlas.Atlas:
+    """Three blocks at different heights, the second named to do harm."""
+    labels = np.zeros(grids.FULL.shape, np.int32)
+    labels[20:30, 40:50, 20:24], labels[60:70, 40:50, 30:34], labels[20:30, 60:70, 70:74] = 2, 5, 9
+    names = {2: "first", 5: f"""<b>"bold"</b>$\\frac{{1}}$ {HOSTILE}{400 * "x"}""", 9: "third"}
+    return atlas.Atlas(atlas.reduce_labels(labels), names, grids.REDUCED, labels, [])
+
+
+@pytest.fixture(scope="module")
+def run() -> SimpleNamespace:
+    cohort = SimpleNamespace(path=Path("lab/$my$ cohort"), simulated=False)
+    return SimpleNamespace(model=SimpleNamespace(name="cnn"), cohort=cohort, seed=0)
+
+
+@pytest.fixture(scope="module")
+def findings(run) -> page.Findings:
+    random, own = np.random.default_rng(0), blocks()
+    rows = [Row(f"{HOSTILE}{at}.bin", f"s{at}", "NYU", float(at % 2), "test") for at in range(SUBJECTS)]
+    effect = random.normal([0.1, 1.0, 0.5], 0.1, (SUBJECTS, 3))
+    of_blobs = np.concatenate([np.full((SUBJECTS, 1, 10), np.nan), np.zeros((SUBJECTS, 2, 10))], axis=1)
+    table = job.region_table(run, own, {"delta_logit": effect, "delta_probability": effect / 9}, of_blobs, rows)
+    summary = effects.summary(table["p"].to_numpy(), {"value": 0.5, "low": 0.2, "high": 0.8})
+    return page.Findings(own, table, effect, np.full(SUBJECTS, 0.5), rows, summary)
+
+
+@pytest.fixture(scope="module")
+def parsed(run, findings) -> Parsed:
+    return Parsed(page.render(run, findings))
+
+
+def test_names_of_a_user_are_text_and_nothing_else(parsed):
+    assert "b" not in parsed.tags and len(parsed.scripts) == 2  # the data, and the page's own
+    assert not any("alert(1)" in script for script in parsed.scripts)
+    drawing = json.loads(parsed.texts["drawing"])
+    assert [subject["name"] for subject in drawing["subjects"]] == [f"{HOSTILE}{at}.bin" for at in range(SUBJECTS)]
+    assert parsed.rows[1][1] == blocks().names[5]
+
+
+def test_the_page_draws_effects_on_the_slices_that_the_first_regions_lie_on(parsed, findings):
+    drawing = json.loads(parsed.texts["drawing"])
+    assert drawing["regions"] == [2, 5, 9]
+    assert np.array([subject["effect"] for subject in drawing["subjects"]]) == pytest.approx(findings.effect, abs=1e-5)
+    slices = np.frombuffer(base64.b64decode(drawing["slices"]), "<i4").reshape(drawing["shape"])
+    assert [set(np.unique(level)) for level in slices] == [{0, 2}, {0, 5}, {0, 9}]
+    assert drawing["cuts"] == [-32, -12, 68]  # -72 + 2 * (20, 30, 70) mm
+
+
+def test_rank_name_effect_interval_and_p_come_first(parsed, findings):
+    assert parsed.rows[0][:5] == ["rank", "region", "effect", "95% interval", "p (family-wise)"]
+    first = findings.table.iloc[0]
+    interval = f"{first['delta_logit_low']:.4f} to {first['delta_logit_high']:.4f}"
+    assert parsed.rows[1][2:5] == [f"{first['delta_logit']:.4f}", interval, f"{first['p']:.4f}"]
+    letters = sum(max(len(row[at]) for row in parsed.rows[:1] + parsed.rows[2:]) for at in range(5))
+    assert letters < 90  # of 13 px type, beside a name cut at 17 em: less than 1,280 px
+
+
+def test_what_is_undefined_is_a_dash(parsed):
+    percentile = parsed.rows[0].index("size percentile")
+    assert {row[1]: row[percentile] for row in parsed.rows[1:]}["first"] == "-"
+
+
+def test_page_and_figure_say_what_the_terminal_says(run, parsed, findings):
+    assert parsed.texts["summary"] == findings.summary
+    assert "not better than chance" in findings.summary and "None of 3 regions is significant" in findings.summary
+    figure = page.draw(run, findings)
+    heading = figure.get_suptitle()
+    assert findings.summary in heading
+    assert "Blackout of cnn on lab/$my$ cohort: mean over 6 test subjects" in heading
+    plt.close(figure)
+
+
+def test_the_picture_says_what_it_shows(run, findings, tmp_path):
+    figure = page.draw(run, findings)
+    bars = figure.axes[0]
+    assert [text.get_text()[:8] for text in bars.get_yticklabels()] == ["first", "third", '<b>"bold']
+    assert max(len(text.get_text()) for text in bars.get_yticklabels()) <= page.NAME_WIDTH
+    legend = [text.get_text() for text in bars.get_legend().get_texts()]
+    assert legend == ["family-wise p < 0.05", "not significant", "whiskers: 95% interval over subjects"]
+    texts = {text.get_text() for axis in figure.axes for text in [*axis.texts, axis.title]}
+    assert {"z = -32 mm", "z = -12 mm", "z = 68 mm", "L", "R"} <= texts
+    assert any("logit of the true class" in axis.get_ylabel() for axis in figure.axes)
+    page.figures.save(figure, tmp_path / "blackout.png")
+
+
+def test_no_effect_is_white_even_where_no_region_speaks_against_the_true_class(run, findings):
+    """All three effects are positive; the deepest red is the largest one."""
+    assert (findings.table["delta_logit"] > 0).all()
+    figure, largest = page.draw(run, findings), findings.table["delta_logit"].max()
+    painted = [image for axis in figure.axes for image in axis.images if image.get_cmap().name.startswith("RdBu_r")]
+    assert len(painted) == 3
+    for image in painted:
+        assert image.get_clim() == pytest.approx((-largest, largest))
+    plt.close(figure)
+
+
+def test_one_subject_has_no_whiskers(run, findings, tmp_path):
+    table = findings.table.assign(delta_logit_low=np.nan, delta_logit_high=np.nan, p=np.nan)
+    one = dataclasses.replace(findings, table=table, rows=findings.rows[:1])
+    figure = page.draw(run, one)
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert legend == ["no p-values: one class", "no whiskers: one subject"]
+    page.figures.save(figure, tmp_path / "blackout.png")
+
+
+def test_a_network_that_no_region_moves_is_drawn_and_shown(run, findings, tmp_path):
+    names = [name for name in findings.table if name.startswith("delta_logit")]
+    table = findings.table.assign(**dict.fromkeys(names, 0.0), p=1.0)
+    still = dataclasses.replace(findings, table=table, effect=np.zeros_like(findings.effect))
+    page.figures.save(page.draw(run, still), tmp_path / "blackout.png")
+    parsed = Parsed(page.render(run, still))
+    assert json.loads(parsed.texts["drawing"])["subjects"][0]["effect"] == [0.0, 0.0, 0.0]
+
+
+def test_cuts_show_the_first_regions_and_not_the_same_slice_twice():
+    """Regions 1 and 2 share their slices, 3 is too near to them, 4 is cut at 7, not where it is widest, at 6."""
+    labels = np.zeros((5, 4, 20), int)
+    labels[0, :, 2:5], labels[1, :, 2:5], labels[2, :, 5], labels[3, :2, 6:12], labels[4, :, 17] = 1, 2, 3, 4, 5
+    labels[3, 2, 6] = 4
+    assert page.widest_levels(labels, [1, 2, 3, 4, 5]) == [2, 7, 17]
+    assert page.widest_levels(labels, [5]) == [17]
+
+
+def test_the_demo_cohort_is_named_as_such(run):
+    demo = SimpleNamespace(path=Path("/home/x/.cache/falff-demo/reduced-1"), simulated=True)
+    assert page.title(SimpleNamespace(model=run.model, cohort=demo)) == "Blackout of cnn on the demo cohort (SIMULATED)"

@@ -1,0 +1,39 @@
+"""The one bootstrap against SciPy's, and where it gives no interval."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from data.records import class_sign
+from utils.statistics import INTERVAL, bootstrap, or_none
+
+
+def test_the_bootstrap_is_scipys():
+    values = np.random.default_rng(0).normal(size=25)
+    low, high = bootstrap(lambda weight: weight @ values / 25, 25, np.random.default_rng(1), 20_000)
+    options = {"method": "percentile", "confidence_level": INTERVAL, "n_resamples": 20_000}
+    expected = stats.bootstrap((values,), np.mean, rng=np.random.default_rng(2), **options).confidence_interval
+    assert (low, high) == pytest.approx(tuple(expected), abs=0.02)
+
+
+def test_undefined_resamples_are_left_out_and_nothing_defined_is_no_interval():
+    def statistic(weight):
+        first = np.where(weight[:, 0] > 0, weight[:, 1], np.nan)
+        return np.stack([first, np.full(len(weight), np.nan)], axis=1)
+
+    low, high = bootstrap(statistic, 3, np.random.default_rng(0), 500)
+    assert low[0] == 0 and high[0] == 2  # of three draws, one is the first subject
+    assert np.isnan(low[1]) and np.isnan(high[1])
+
+
+def test_one_subject_has_no_interval():
+    low, high = bootstrap(lambda weight: weight @ np.ones((1, 4)), 1, np.random.default_rng(0), 10)
+    assert low.shape == high.shape == (4,) and np.isnan(low).all() and np.isnan(high).all()
+
+
+def test_numbers_for_json():
+    assert [or_none(value) for value in (np.float32(0.5), np.nan, np.inf)] == [0.5, None, None]
+
+
+def test_autism_counts_up_and_control_down():
+    assert class_sign(np.array([1.0, 0.0, 1.0])).tolist() == [1.0, -1.0, 1.0]

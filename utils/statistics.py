@@ -1,0 +1,39 @@
+"""The statistical conventions of all results, and the one bootstrap: subjects resampled -> an interval."""
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+
+ALPHA = 0.05  # family-wise p below which a region is significant
+THRESHOLD = 0.5  # probability of autism from which on a record is predicted as autism
+INTERVAL = 0.95  # share of the resamples that an interval holds
+CHANCE = 0.5  # AUC of guessing
+ENOUGH = 2  # subjects: resampling a single one gives the same value every time, which is no interval
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], np.ndarray], count: int, random: np.random.Generator, resamples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high end of the percentile interval of a statistic over `count` subjects (Efron 1979).
+
+    `statistic` takes weights (resamples, count) float64, how often each subject is drawn, and gives
+    (resamples, ...). A matrix product with weights does for all regions at once what SciPy's bootstrap does by copying
+    the subjects; resamples in which the statistic is undefined (NaN) are left out. Both ends are (...); NaN where there
+    are fewer than two subjects or no resample that is defined.
+    """
+    weight = random.multinomial(count, np.full(count, 1 / count), resamples).astype(float)
+    values = np.asarray(statistic(weight))
+    if count < ENOUGH:
+        nothing = np.full(values.shape[1:], np.nan)
+        return nothing, nothing
+    tail = 100 * (1 - INTERVAL) / 2
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
+        low, high = np.nanpercentile(values, (tail, 100 - tail), axis=0)
+    return low, high
+
+
+def or_none(value: float) -> float | None:
+    """A number for JSON, which has no NaN and no infinity."""
+    return float(value) if np.isfinite(value) else None
