@@ -3,17 +3,17 @@
 import json
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from data import records
 from data.cohort import Cohort, in_one_folder, write_tables
 from data.entries import HDF5_NAME, HDF5_TEXTS
 from data.errors import InputError
-from data.files import new_folder
+from data.files import new_folder, new_hdf5
 from data.progress import progress
 
 CHUNK_BYTES = 250_000_000
@@ -29,22 +29,22 @@ def pack_bin(cohort: Cohort, folder: Path) -> None:
 def pack_zip(cohort: Cohort, folder: Path, chunk_bytes: int = CHUNK_BYTES) -> None:
     """Zip chunks `compressed_0`, `compressed_1`, ... of about 250 MB each."""
     archive, count = None, 0
-    for record, entry in each(cohort):
-        if archive is None or archive.fp.tell() >= chunk_bytes:
-            if archive:
-                archive.close()
-            archive = zipfile.ZipFile(folder / f"compressed_{count}", "w", zipfile.ZIP_DEFLATED, compresslevel=1)
-            count += 1
-        info = zipfile.ZipInfo(record.file, EPOCH)
-        info.compress_type = zipfile.ZIP_DEFLATED
-        archive.writestr(info, entry.read())
-    archive.close()
+    with ExitStack() as written:
+        for record, entry in each(cohort):
+            if archive is None or archive.fp.tell() >= chunk_bytes:
+                written.close()
+                options = {"compression": zipfile.ZIP_DEFLATED, "compresslevel": 1}
+                archive = written.enter_context(zipfile.ZipFile(folder / f"compressed_{count}", "w", **options))
+                count += 1
+            info = zipfile.ZipInfo(record.file, EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, entry.read())
 
 
 def pack_hdf5(cohort: Cohort, folder: Path) -> None:
     """`cohort.h5`: volume, phenotype, label, file, subject, site and split, a row a record, compressed by record."""
     count, shape = len(cohort.rows), cohort.grid.shape
-    with h5py.File(folder / HDF5_NAME, "w") as store:
+    with new_hdf5(folder / HDF5_NAME) as store:
         options = {"chunks": (1, *shape), "compression": "gzip", "compression_opts": 1, "shuffle": True}
         volume = store.create_dataset("volume", (count, *shape), records.DTYPE, **options)
         phenotype = store.create_dataset("phenotype", (count, records.PHENOTYPE_SIZE), records.DTYPE)

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
-from helpers import bare_records, small_record
+from helpers import ROOT, bare_records, small_record
 from nilearn import image as nilearn_image
 
 from data import grids, pack
@@ -194,6 +196,28 @@ def test_a_folder_that_exists_is_left_alone(cohort, data_cli, tmp_path):
     assert outcome.status == 2
     assert "out exists; remove it or name another folder" in outcome.err
     assert content(tmp_path / "out") == {"thesis.tex": b"mine"}
+
+
+PACK_WITH_LIMITS = """
+import resource, sys
+from data.__main__ import main
+for limit in sys.argv.pop().split():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
+    print(main(), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("form, larger", [("bin", []), ("zip", [400_000, 800_000]), ("hdf5", [400_000, 800_000])])
+def test_a_disk_that_fills_at_any_time_is_told_in_one_line_and_nothing_is_left(form, larger, cohort, tmp_path):
+    """A limit of file sizes stands for a full disk; the program runs by itself, for HDF5 may crash it."""
+    limits = [0, 1000, 4096, 60_000, 140_000, *larger]
+    arguments = ["pack", cohort, tmp_path / "out", f"--{form}", " ".join(map(str, limits))]
+    finished = subprocess.run(
+        [sys.executable, "-c", PACK_WITH_LIMITS, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
+    )
+    told = f"python -m data: error: {tmp_path / 'out'}: File too large.\n2\n"
+    assert (finished.returncode, finished.stderr) == (0, told * len(limits))
+    assert list(tmp_path.iterdir()) == []
 
 
 # One volume as NIfTI
