@@ -4,6 +4,7 @@ An entry knows its name and size and reads its own bytes; nothing is ever unpack
 first bytes, since chunks such as `compressed_0` have no suffix.
 """
 
+import errno
 import json
 import math
 import os
@@ -50,6 +51,33 @@ class FileEntry:
         return str(self.path)
 
 
+class Reopened:
+    """A file that is open only while it is read, so that any number of zip chunks takes one handle at a time."""
+
+    def __init__(self, path: Path):
+        self.name, self.position = str(path), 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: os.path.getsize(self.name)}[whence]
+        if start + offset < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), self.name)
+        self.position = start + offset
+        return self.position
+
+    def read(self, num_bytes: int = -1) -> bytes:
+        with open(self.name, "rb", buffering=0) as file:
+            file.seek(self.position)
+            content = file.read(num_bytes)
+        self.position += len(content)
+        return content
+
+
 @dataclass(frozen=True)
 class ZipEntry:
     """A record in a zip chunk. The declared size bounds what is inflated, so a bomb costs one record's memory."""
@@ -86,8 +114,8 @@ def check_name(path: Path, name: str) -> None:
 def zip_entries(path: Path) -> dict[str, ZipEntry]:
     """The `.bin` records of one zip chunk by member name. Raises InputError for anything that is not plain records."""
     try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, UnicodeDecodeError) as error:
+        archive = zipfile.ZipFile(Reopened(path))
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise InputError(f"{path} is not a readable zip chunk: {error}. Copy it again.") from error
     entries = {}
     for info in archive.infolist():

@@ -143,6 +143,37 @@ def test_a_truncated_zip(share, tmp_path):
     refused(lambda: open_cohort(folder), "compressed_0 is not a readable zip chunk")
 
 
+@contextmanager
+def few_handles():
+    """Lets this process open at most 8 more files at a time."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open(os.devnull) as file:
+        lowest_free = file.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + 8, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_more_chunks_than_files_may_be_open(tmp_path):
+    """An augmented cohort has a hundred chunks, and a login shell of a cluster may allow few open files."""
+    members = bare_records(range(1, 41))
+    for name, record in members.items():
+        write_zip(tmp_path / "zip", {name: record}).joinpath("compressed_0").rename(tmp_path / "zip" / f"chunk_{name}")
+    with few_handles():
+        opened = read_all(tmp_path / "zip")
+    assert {row.file: entry.read() for row, entry in zip(opened.rows, opened.entries, strict=True)} == members
+
+
+def test_a_chunk_that_vanishes_or_changes_after_opening_is_named(tmp_path):
+    opened = open_cohort(write_zip(tmp_path / "zip", {"50001.bin": small_record(seed=1)}))
+    write_zip(tmp_path / "zip", {"50001.bin": small_record(seed=2)})
+    refused(lambda: opened.read(0), r"compressed_0:50001\.bin cannot be read")
+    (tmp_path / "zip" / "compressed_0").unlink()
+    refused(lambda: opened.read(0), r"compressed_0:50001\.bin cannot be read: .*No such file")
+
+
 # HDF5
 
 
