@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from data import entries as entries_of
-from data import files, grids, records
+from data import files, grids, records, sums
 from data.errors import InputError
 
 METADATA = "cohort.json"
@@ -113,6 +113,11 @@ class Cohort:
         rows = [astuple(row) for row in self.rows]
         text = json.dumps([self.grid.name, rows, self.metadata.json()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def paths(self) -> set[Path]:
+        """The files that hold the records."""
+        return {entry.path for entry in self.entries}
 
     def indices(self, split: str) -> np.ndarray:
         """Positions of a split's records. Raises InputError if it has none."""
@@ -318,8 +323,9 @@ def match_table(path: Path, table: list[Row], entries: dict) -> None:
 
 
 def write_tables(path: Path, table: Sequence[Row], metadata: Metadata) -> None:
-    """Writes `cohort.json`, then `subjects.csv`, whose presence says that the cohort is complete."""
+    """Writes `cohort.json`, the sums of the records, then `subjects.csv`, which says that the cohort is complete."""
     files.write_json(path / METADATA, metadata.json())
+    sums.write_sums(path, [file.name for file, _ in entries_of.record_files(path)])
     with files.replacing(path / TABLE, newline="") as file:
         writer = csv.DictWriter(file, [column.name for column in fields(Row)], lineterminator="\n")
         writer.writeheader()

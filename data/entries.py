@@ -10,6 +10,7 @@ import math
 import os
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +19,7 @@ import numpy as np
 from data import grids, records
 from data.errors import InputError
 
+OTHER_FILES = {".json", ".csv", ".md", ".txt"}  # by suffix: what may lie beside records, even zipped
 ZIP_MAGIC = b"PK\x03\x04"
 HDF5_NAME = "cohort.h5"
 HDF5_TEXTS = ("file", "subject", "site", "split")
@@ -86,6 +88,10 @@ class ZipEntry:
     info: zipfile.ZipInfo
 
     @property
+    def path(self) -> Path:
+        return Path(self.archive.filename)
+
+    @property
     def size(self) -> int:
         return self.info.file_size
 
@@ -143,6 +149,10 @@ class HDF5Entry:
     store: object  # an open h5py.File
     row: int
     size: int
+
+    @property
+    def path(self) -> Path:
+        return Path(self.store.filename)
 
     def read(self, num_bytes: int = -1) -> bytes:
         try:
@@ -258,18 +268,21 @@ def check_dataset(store, name: str, path: Path) -> None:
 Entry = FileEntry | ZipEntry | HDF5Entry
 
 
-def folder_entries(folder: Path) -> dict[str, Entry]:
-    """The records of a folder by file or member name, sorted; other files are not records and are left alone."""
-    entries = {}
+def record_files(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """The files of a folder that hold records, sorted, and whether each is a zip chunk; others are left alone."""
     for path in sorted(folder.iterdir()):
-        if not path.is_file() or path.suffix in {".json", ".csv", ".md", ".txt"}:
+        if path.name.startswith(".") or path.suffix in OTHER_FILES or not path.is_file():
             continue
-        if FileEntry(path).read(len(ZIP_MAGIC)) == ZIP_MAGIC:
-            found = zip_entries(path)
-        elif path.suffix == ".bin":
-            found = {path.name: FileEntry(path)}
-        else:
-            continue
+        zipped = FileEntry(path).read(len(ZIP_MAGIC)) == ZIP_MAGIC
+        if zipped or path.suffix == ".bin":
+            yield path, zipped
+
+
+def folder_entries(folder: Path) -> dict[str, Entry]:
+    """The records of a folder by file or member name, sorted."""
+    entries = {}
+    for path, zipped in record_files(folder):
+        found = zip_entries(path) if zipped else {path.name: FileEntry(path)}
         if twice := entries.keys() & found.keys():
             raise InputError(f"{path} and {entries[min(twice)]} are the same record; expected each once. Remove one.")
         entries.update(found)

@@ -15,6 +15,7 @@ from data.entries import HDF5_NAME, HDF5_TEXTS
 from data.errors import InputError
 from data.files import new_folder, new_hdf5
 from data.progress import progress
+from data.sums import check_sums, write_sums
 
 CHUNK_BYTES = 250_000_000
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every zip entry, so that the same records give the same chunks
@@ -70,13 +71,16 @@ def each(cohort: Cohort) -> Iterator:
 
 
 def pack(cohort: Cohort, target: Path, form: str) -> None:
-    """Writes `cohort` into the new folder `target` in one of FORMS, with its two tables beside."""
+    """Writes `cohort` into the new folder `target` in one of FORMS, with its tables and sums beside."""
     cohort = in_one_folder(cohort)
+    check_sums(cohort.paths)
     for index in range(len(cohort.rows)):  # a damaged record is told before anything is written
         cohort.read(index)
     with new_folder(target) as folder:
         FORMS[form](cohort, folder)
-        if form != "hdf5":
+        if form == "hdf5":
+            write_sums(folder, [HDF5_NAME])
+        else:
             write_tables(folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape))
 
 

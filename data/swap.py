@@ -10,6 +10,7 @@ from data.cohort import Cohort, Row, in_one_folder, write_tables
 from data.errors import InputError
 from data.files import new_folder
 from data.progress import progress
+from data.sums import check_sums
 
 
 def donor_volumes(cohort: Cohort, inside: np.ndarray) -> np.ndarray:
@@ -59,6 +60,7 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
         )
     digest, cohort = cohort.digest, in_one_folder(cohort)
     check_unswapped(cohort, copies)
+    check_sums(cohort.paths)
     inside = regions.labels > 0
     labels = regions.labels[inside]
     members = {region: np.flatnonzero(labels == region) for region in regions.regions}
