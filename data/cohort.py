@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import re
-from collections import Counter
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
@@ -167,13 +167,21 @@ def open_cohort(path: Path) -> Cohort:
 def in_one_folder(cohort: Cohort) -> Cohort:
     """The cohort with its records named as files of one folder, so that none lands elsewhere.
 
-    Raises InputError if two records have the same name.
+    Raises InputError, naming both, if two records would have names that some file systems take for the same.
     """
-    table = tuple(replace(record, file=f"{PurePosixPath(record.file).stem}.bin") for record in cohort.rows)
-    name, count = Counter(record.file for record in table).most_common(1)[0]
-    if count > 1:
-        raise InputError(f"{cohort.path} has two records named {name}; expected each name once. Rename one.")
-    return replace(cohort, rows=table)
+    first = {}
+    for row in cohort.rows:
+        key = unicodedata.normalize("NFC", flat_name(row).casefold())
+        if (other := first.setdefault(key, row)) is not row:
+            raise InputError(
+                f"{cohort.path} has the records {other.file} and {row.file}, which are one file in one folder; "
+                "expected names that differ, and not only in capitals or in their folders. Rename one."
+            )
+    return replace(cohort, rows=tuple(replace(row, file=flat_name(row)) for row in cohort.rows))
+
+
+def flat_name(row: Row) -> str:
+    return f"{PurePosixPath(row.file).stem}.bin"
 
 
 def read_form(path: Path) -> tuple[dict[str, entries_of.Entry], list[Row], Metadata]:

@@ -300,6 +300,6 @@ def list_entries(path: Path) -> dict[str, FileEntry]:
     if absent := [name for name in names if not os.path.isfile(path.parent / name)]:
         raise InputError(f"{path} names {absent[0]!r}, which is no file ({len(absent)} such names); correct it.")
     entries = {name: FileEntry(path.parent / name) for name in names}
-    if len(entries) < len(names):
+    if len({entry.path.resolve() for entry in entries.values()}) < len(names):
         raise InputError(f"{path} names a record twice; expected each once.")
     return entries

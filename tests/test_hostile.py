@@ -381,6 +381,14 @@ def test_hostile_json_lists(content, words, tmp_path):
     refused(lambda: open_cohort(tmp_path / "list.json"), words)
 
 
+@pytest.mark.parametrize("names", [["1.bin", "1.bin"], ["1.bin", "./1.bin"], ["1.bin", "link.bin"]])
+def test_a_list_that_names_a_record_twice_in_any_way(names, tmp_path):
+    (tmp_path / "1.bin").write_bytes(small_record())
+    (tmp_path / "link.bin").symlink_to("1.bin")
+    (tmp_path / "list.json").write_text(json.dumps(names))
+    refused(lambda: open_cohort(tmp_path / "list.json"), "names a record twice")
+
+
 # The two tables of a cohort
 
 

@@ -170,13 +170,35 @@ def test_records_of_a_list_never_land_outside_the_new_folder(form, packed, tmp_p
     assert {record.file: entry.read() for record, entry in zip(result.rows, result.entries, strict=True)} == members
 
 
-def test_two_records_of_one_name_are_refused_not_overwritten(data_cli, tmp_path):
-    for site in ("a", "b"):
-        write_folder(tmp_path / site, {"1.bin": small_record(1, 1)})
-    (tmp_path / "chosen.json").write_text('["a/1.bin", "b/1.bin"]')
-    outcome = data_cli("pack", tmp_path / "chosen.json", tmp_path / "out", "--bin")
+@pytest.mark.parametrize("verb", [("pack", "--bin"), ("pack", "--zip"), ("pack", "--hdf5"), ("swap",)])
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("a/1.bin", "b/1.bin"),
+        ("1.bin", "b/1.bin"),
+        ("x.bin", "X.bin"),
+        ("a/\u00e9.bin", "E\u0301.bin"),
+        ("1.bin", "1.dat"),
+    ],
+)
+def test_records_whose_names_collide_in_one_folder_are_refused_with_both_named(one, other, verb, data_cli, tmp_path):
+    """Neither is lost in silence, on file systems that fold capitals or compose letters either."""
+    (tmp_path / "source").mkdir()
+    if other.endswith(".bin"):
+        with zipfile.ZipFile(tmp_path / "source" / "compressed_0", "w") as archive:
+            for number, name in enumerate((one, other, "3.bin", "4.bin")):
+                archive.writestr(name, small_record(number % 2, number))
+        source = tmp_path / "source"
+    else:  # which a chunk may not hold, but a list may name
+        for number, name in enumerate((one, other, "3.bin", "4.bin")):
+            (tmp_path / "source" / name).write_bytes(small_record(number % 2, number))
+        source = tmp_path / "source" / "list.json"
+        source.write_text(json.dumps([one, other, "3.bin", "4.bin"]))
+    outcome = data_cli(verb[0], source, tmp_path / "out", *verb[1:])
     assert outcome.status == 2
-    assert re.search("two records named 1.bin; expected each name once", outcome.err)
+    assert f"{source} has the records " in outcome.err
+    assert re.search(rf" ({one} and {other}|{other} and {one}), which are one file", outcome.err)
+    assert list(tmp_path.iterdir()) == [tmp_path / "source"]
 
 
 @pytest.mark.parametrize("form", ["zip", "hdf5", "bin"])
