@@ -132,7 +132,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     try:
         lock.acquire(blocking=wait)
     except Timeout:
-        raise InputError(f"{folder} is being written by {path.read_text()}; wait for it to end.") from None
+        raise InputError(f"{folder} is being written by {holder(path)}; wait for it to end.") from None
     try:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         with naming(folder):
@@ -141,6 +141,14 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)  # while it is held: whoever waits for it looks again
         lock.release()
+
+
+def holder(lock: Path) -> str:
+    """What a lock says of the process that holds it, which may just have taken it or given it back."""
+    try:
+        return lock.read_text(encoding="utf-8", errors="replace") or "another process"
+    except FileNotFoundError:
+        return "another process"
 
 
 def read_json(path: Path, kind: type[Content]) -> Content:

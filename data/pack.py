@@ -13,7 +13,7 @@ from data import records
 from data.cohort import Cohort, in_one_folder, write_tables
 from data.entries import HDF5_NAME, HDF5_TEXTS
 from data.errors import InputError
-from data.files import new_folder, new_hdf5
+from data.files import check_new, locked, new_folder, new_hdf5
 from data.progress import progress
 from data.sums import check_sums, write_sums
 
@@ -73,10 +73,10 @@ def each(cohort: Cohort) -> Iterator:
 def pack(cohort: Cohort, target: Path, form: str) -> None:
     """Writes `cohort` into the new folder `target` in one of FORMS, with its tables and sums beside."""
     cohort = in_one_folder(cohort)
-    check_sums(cohort.paths)
-    for index in range(len(cohort.rows)):  # a damaged record is told before anything is written
-        cohort.read(index)
     with new_folder(target) as folder:
+        check_sums(cohort.paths)
+        for index in range(len(cohort.rows)):  # a damaged record is told before anything is written
+            cohort.read(index)
         FORMS[form](cohort, folder)
         if form == "hdf5":
             write_sums(folder, [HDF5_NAME])
@@ -85,7 +85,10 @@ def pack(cohort: Cohort, target: Path, form: str) -> None:
 
 
 def export(cohort: Cohort, name: str, target: Path) -> None:
-    """Writes one record's volume as NIfTI, RAS+, with its true affine in MNI space; `name` is a subject or a file."""
+    """Writes one record's volume as a new NIfTI file, RAS+, with its affine in MNI space.
+
+    `name` is a subject or a record's file.
+    """
     from data import nifti
 
     if not target.name.endswith((".nii", ".nii.gz")):
@@ -95,5 +98,9 @@ def export(cohort: Cohort, name: str, target: Path) -> None:
     if len(found) != 1:
         several = "".join(f" {cohort.rows[index].file}" for index in found[:5])
         raise InputError(f"{cohort.path} has {len(found)} records of {name}:{several}; name one subject or file.")
+    if not target.parent.is_dir():
+        raise InputError(f"{target.parent} is no folder; make it or name another one.")
     _, _, volume = cohort.read(found[0])
-    nifti.save(nifti.mni_image(volume, cohort.grid), target)
+    with locked(target):
+        check_new(target)
+        nifti.save(nifti.mni_image(volume, cohort.grid), target)
