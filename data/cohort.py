@@ -243,8 +243,10 @@ def read_hdf5(path: Path) -> tuple[dict[str, entries_of.Entry], list[Row], Metad
 
 
 def checked_row(where: str, file: str, subject: str, site: str, label: float, split: str) -> Row:
-    """A row of the table. Raises InputError, naming where it stands, for an impossible label or split."""
+    """A row of the table. Raises InputError, naming where it stands, for an impossible label, split or text."""
     records.check_label(label, where)
+    if odd := next((text for text in (file, subject, site, split) if entries_of.NOT_PLAIN.search(text)), None):
+        raise InputError(f"{where} holds the text {odd!r}; expected one line without control characters.")
     if split not in SPLITS:
         raise InputError(f"{where} has the split {split!r}; expected {' or '.join(SPLITS)}.")
     return Row(file, subject, site, label, split)

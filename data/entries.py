@@ -8,6 +8,7 @@ import errno
 import json
 import math
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ from data import grids, records
 from data.errors import InputError
 
 OTHER_FILES = {".json", ".csv", ".md", ".txt"}  # by suffix: what may lie beside records, even zipped
+HIDDEN = re.compile(r"(^|/)\.[^/\\]*$")  # what a Mac adds to an archive
+# Controls, line ends, reversals of the writing direction, and what is not Unicode
+NOT_PLAIN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 ZIP_MAGIC = b"PK\x03\x04"
 HDF5_NAME = "cohort.h5"
 HDF5_TEXTS = ("file", "subject", "site", "split")
@@ -107,10 +111,15 @@ class ZipEntry:
         return f"{self.archive.filename}:{self.info.filename}"
 
 
+def check_plain(path: Path, name: str) -> None:
+    """Raises InputError for a record's name that would move a terminal's cursor or end a line."""
+    if NOT_PLAIN.search(name):
+        raise InputError(f"{path} names a record {name!r}; expected plain file names. Rename it.")
+
+
 def check_name(path: Path, name: str) -> None:
-    """Raises InputError unless a record's name within `path` is a printable relative one that ends in .bin."""
-    if not name.isprintable():
-        raise InputError(f"{path} names a record {name!r}; expected plain file names. Pack it again.")
+    """Raises InputError unless a record's name within `path` is a plain relative one that ends in .bin."""
+    check_plain(path, name)
     if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
         raise InputError(f"{path}:{name} points outside its chunk; expected plain file names. Pack it again.")
     if not name.endswith(".bin"):
@@ -126,7 +135,7 @@ def zip_entries(path: Path) -> dict[str, ZipEntry]:
     entries = {}
     for info in archive.infolist():
         name = info.filename
-        if name.endswith("/"):
+        if name.endswith("/") or HIDDEN.search(name):
             continue
         check_name(path, name)
         if info.flag_bits & ENCRYPTED:
@@ -206,8 +215,6 @@ def hdf5_store(path: Path) -> tuple[dict[str, HDF5Entry], dict[str, list[str]], 
         raise InputError(f"{path} is not a readable cohort in HDF5: {error}. Pack it again.") from error
     for name in texts["file"]:
         check_name(path, name)
-    if odd := next((text for name in HDF5_TEXTS for text in texts[name] if not text.isprintable()), None):
-        raise InputError(f"{path} holds the text {odd!r}; expected one printable line. Pack it again.")
     size = records.HEADER_BYTES + records.DTYPE.itemsize * math.prod(shape)
     entries = {name: HDF5Entry(store, row, size) for row, name in enumerate(texts["file"])}
     if len(entries) < len(texts["file"]):
@@ -282,6 +289,7 @@ def folder_entries(folder: Path) -> dict[str, Entry]:
     """The records of a folder by file or member name, sorted."""
     entries = {}
     for path, zipped in record_files(folder):
+        check_plain(folder, path.name)
         found = zip_entries(path) if zipped else {path.name: FileEntry(path)}
         if twice := entries.keys() & found.keys():
             raise InputError(f"{path} and {entries[min(twice)]} are the same record; expected each once. Remove one.")
@@ -297,6 +305,8 @@ def list_entries(path: Path) -> dict[str, FileEntry]:
         raise InputError(f"{path} is not JSON: {error}. Expected a list of record paths.") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path} holds no list of strings; expected a JSON list of record paths.")
+    for name in names:
+        check_plain(path, name)
     if absent := [name for name in names if not os.path.isfile(path.parent / name)]:
         raise InputError(f"{path} names {absent[0]!r}, which is no file ({len(absent)} such names); correct it.")
     entries = {name: FileEntry(path.parent / name) for name in names}

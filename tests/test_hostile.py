@@ -270,7 +270,7 @@ def test_an_hdf5_dataset_of_another_type(name, store):
         (replaced("file", data=np.array([b"1.bin", b"2.bin", b"3.bin", b"../5.bin"])), "points outside"),
         (replaced("file", data=np.array([b"1.bin", b"2.bin", b"3.bin", b"/etc/5.bin"])), "points outside"),
         (replaced("file", data=np.array([b"1.bin", b"2.bin", b"3.bin", b"cohort.json"])), "is not a record"),
-        (replaced("site", data=np.array([b"a\nb"] * 4)), r"holds the text 'a\\nb'; expected one printable line"),
+        (replaced("site", data=np.array([b"a\nb"] * 4)), r"row 0 holds the text 'a\\nb'; expected one line"),
         (replaced("metadata", data=np.frombuffer(b"[1]", np.uint8)), "has damaged metadata"),
         (replaced("metadata", data=np.frombuffer(b"{", np.uint8)), "has damaged metadata"),
         (replaced("metadata", data=np.frombuffer(b'{"grid": 3}', np.uint8)), "has damaged metadata"),
@@ -359,6 +359,87 @@ def test_a_truncated_hdf5_file(share, store):
     refused(lambda: open_cohort(path), r"cohort\.h5 is not a readable cohort in HDF5")
 
 
+# Names
+
+STRANGE_NAMES = [
+    "sub-01 (2nd scan), Zürich.bin",
+    "</script><script>alert(1)</script>.bin",
+    "=cmd|' /C calc'!A0.bin",
+    "50001'; DROP TABLE--.bin",
+    '50001".bin',
+    "50001{{7*7}}.bin",
+    "50001.tar.gz.bin",
+    "-rf.bin",
+    "50001\\.bin",
+    "脳.bin",
+    "%s%n.bin",
+]
+
+
+@pytest.mark.parametrize("form", ["zip", "hdf5", "bin"])
+def test_printable_names_of_all_kinds_survive_every_form(form, tmp_path):
+    members = {name.replace("/", ""): small_record(at % 2, at) for at, name in enumerate(STRANGE_NAMES)}
+    pack.pack(open_cohort(write_zip(tmp_path / "zip", members)), tmp_path / "out", form)
+    opened = read_all(tmp_path / "out")
+    assert {row.file: entry.read() for row, entry in zip(opened.rows, opened.entries, strict=True)} == members
+
+
+def test_a_name_that_is_markup_is_text_on_the_page(data_cli, tmp_path):
+    folder = write_zip(tmp_path / "zip", {"</script><script>alert(1)</script>/1.bin": small_record()})
+    content = np.frombuffer(small_record(0, 2), "<f4").copy()
+    content[30:] = 0
+    with zipfile.ZipFile(folder / "compressed_0", "a") as archive:
+        archive.writestr("<script>alert(2)</script>2.bin", content.tobytes())
+    data_cli("check", folder, "--html", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "alert(2)" in page
+    assert "<script" not in page
+
+
+@pytest.mark.parametrize("name", ["a\nb.bin", "\x1b[2J1.bin", "1\u202e.bin", os.fsdecode(b"\xff1.bin"), "1\u2028.bin"])
+def test_names_that_would_write_to_the_terminal_or_the_table(name, tmp_path):
+    """A folder's own file names are the file system's, which takes anything."""
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    (folder / "1.bin").write_bytes(small_record())
+    (folder / name).write_bytes(small_record())
+    refused(lambda: open_cohort(folder), "bare names a record .*; expected plain file names")
+    (tmp_path / "list.json").write_text(json.dumps([f"bare/{name}"]))
+    refused(lambda: open_cohort(tmp_path / "list.json"), "list.json names a record .*; expected plain file names")
+
+
+HIDDEN = [".1.bin", "._1.bin", ".unfinished.1.bin", ".out.lock", ".unfinished.compressed_0", ".DS_Store"]
+OTHERS = [
+    "SHA256SUMS",
+    "maps.csv",
+    "run.json",
+    "README.md",
+    "notes.txt",
+    "covariates.csv",
+    "phenotype.csv",
+    "Thumbs.db",
+]
+
+
+@pytest.mark.parametrize("with_tables", [True, False])
+def test_what_lies_beside_records_is_no_record(with_tables, small, tmp_path):
+    folder = shutil.copytree(small, tmp_path / "copy")
+    if not with_tables:
+        (folder / "cohort.json").unlink()
+        (folder / "subjects.csv").unlink()
+    before = [row.file for row in open_cohort(folder).rows]
+    for name in HIDDEN + [name for name in OTHERS if not (folder / name).exists()]:
+        (folder / name).write_bytes(b"PK\x03\x04" if name.startswith(".unf") else b"Mac OS X")
+    (folder / ".unfinished.out").mkdir()
+    (folder / "earlier.bin").mkdir()
+    assert [row.file for row in open_cohort(folder).rows] == before
+
+
+def test_what_a_mac_adds_to_a_chunk_is_no_record(tmp_path):
+    members = {"1.bin": small_record(1, 1), "__MACOSX/._1.bin": b"Mac OS X", ".DS_Store": b"", "a/.DS_Store": b""}
+    assert [row.file for row in open_cohort(write_zip(tmp_path / "zip", members)).rows] == ["1.bin"]
+
+
 # JSON lists
 
 
@@ -368,8 +449,8 @@ def test_a_truncated_hdf5_file(share, store):
         ('["gone.bin"]', r"names 'gone\.bin', which is no file \(1 such names\)"),
         ('["."]', r"names '\.', which is no file"),
         ('["pipe"]', "names 'pipe', which is no file"),
-        (r'["a\u0000.bin"]', r"names 'a\\x00\.bin', which is no file"),
-        (r'["a\nb.bin"]', r"names 'a\\nb\.bin', which is no file"),
+        (r'["a\u0000.bin"]', r"names a record 'a\\x00\.bin'; expected plain file names"),
+        (r'["a\nb.bin"]', r"names a record 'a\\nb\.bin'; expected plain file names"),
         (json.dumps(["x" * 5000]), "which is no file"),
         ("[" * 100_000, "is not JSON"),
         ("[" + "1" * 5000 + "]", "is not JSON"),
@@ -401,7 +482,7 @@ def test_a_list_that_names_a_record_twice_in_any_way(names, tmp_path):
         (
             "subjects.csv",
             'file,subject,site,label,split\n"a\nb.bin",1,NYU,1,train\n',
-            r"lacks a b\.bin, which subjects",
+            r"line 3 holds the text 'a\\nb\.bin'; expected one line",
         ),
         ("subjects.csv", "label,split,file,subject,site\n1,train\n0,train,1.bin,1,NYU\n", r"subjects\.csv"),
     ],
