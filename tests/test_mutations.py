@@ -391,7 +391,7 @@ KINDS = {
     "names of an atlas": Kind(
         80, "map.txt", TEXT, make_map(".nii", True), lambda folder: atlas.load_atlas(folder / "map.nii", grids.FULL)
     ),
-    "own table": Kind(200, "table.csv", TABLE, make_own_table, lambda folder: use_table(folder, OWN, ["age", "hand"])),
+    "own table": Kind(100, "table.csv", TABLE, make_own_table, lambda folder: use_table(folder, OWN, ["age", "hand"])),
     "ABIDE's table": Kind(150, "table.csv", TABLE, make_abide_table, lambda folder: use_table(folder, Columns(), None)),
     "results": Kind(80, "run.json", JSON, make_results, use_results),
     "identity": Kind(150, "run.json", JSON, **CHECKPOINT),
