@@ -16,10 +16,11 @@ from pathlib import Path
 import h5py
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import COARSE, bare_records, brain_map, small_record, write_small
 
-from data import grids, pack, records
+from data import grids, pack, phenotype, records
 from data.cohort import Cohort, open_cohort
 from data.errors import InputError
 from data.layouts import read_table
@@ -630,3 +631,9 @@ def test_an_unreadable_table(content, words, tmp_path):
 def test_a_table_that_is_a_folder_or_absent(tmp_path):
     refused(lambda: read_table(tmp_path), "not a readable table")
     refused(lambda: read_table(tmp_path / "none.csv"), r"none\.csv is not a readable table")
+
+
+@pytest.mark.parametrize("value", ["1e308", "-1e300", "1e30", "9" * 400, "inf"])
+def test_a_number_that_cannot_be_scaled_is_no_number(value):
+    table = pd.DataFrame({"age": ["12", value, "", "30"]})
+    refused(lambda: phenotype.numbers(table, "age"), rf"Column age holds '{value}'; expected numbers")
