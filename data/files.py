@@ -60,7 +60,9 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def replacing(target: Path, mode: str = "w", **options) -> Iterator[IO]:
-    """Opens a file that takes the place of `target` when the block ends well."""
+    """Opens a file that takes the place of `target` when the block ends well; text is UTF-8 whatever the locale."""
+    if "b" not in mode:
+        options.setdefault("encoding", "utf-8")
     with unfinished(target) as path, open(path, mode, **options) as file:
         yield file
 
@@ -174,7 +176,7 @@ def typed(text: str | bytes, kind: type[Content]) -> Content:
 
 
 def write_json(path: Path, content: object) -> None:
-    with replacing(path, encoding="utf-8") as file:
+    with replacing(path) as file:
         file.write(json_text(content))
 
 

@@ -30,7 +30,7 @@ def write_sums(folder: Path, names: Iterable[str]) -> None:
             f"{folder / changed[0]} is not what {SUMS} says that was written; was it damaged? "
             f"Remove it and {SUMS} and repeat the command."
         )
-    with files.replacing(folder / SUMS, encoding="utf-8") as file:
+    with files.replacing(folder / SUMS) as file:
         file.writelines(line(name, value) for name, value in now.items())
 
 

@@ -26,7 +26,6 @@ from data.errors import InputError
 from data.layouts import read_table
 from data.nifti import load_map
 
-MAX_BYTES = 2 * 2**30  # what one input may allocate
 FEW_BYTES = 30 * 2**20
 
 

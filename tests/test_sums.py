@@ -133,6 +133,15 @@ def test_a_conversion_that_is_repeated_does_not_sum_up_damage(pcp, data_cli, tmp
     assert (tmp_path / "out" / "SHA256SUMS").read_text() == before
 
 
+def test_a_conversion_into_a_folder_whose_metadata_is_damaged_is_refused(pcp, data_cli, tmp_path):
+    arguments = ("convert", pcp, tmp_path / "out", "--grid", "reduced")
+    assert data_cli(*arguments).status == 0
+    (tmp_path / "out" / "cohort.json").write_bytes(b"\xff\xfe")
+    outcome = data_cli(*arguments)
+    assert outcome.status == 2
+    assert "out holds a cohort made otherwise; choose another folder or remove it" in outcome.err
+
+
 def test_the_table_that_marks_a_complete_cohort_comes_last(tmp_path):
     folder = write_cohort(tmp_path / "cohort", bare_records([1, 2]))
     rows = open_cohort(folder).rows
