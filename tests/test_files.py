@@ -1,5 +1,6 @@
 """Files appear whole or not at all, and one process at a time writes a folder."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import pytest
 from helpers import ROOT
 
-from data import files
+from data import cli, files
 from data.cohort import open_cohort
 from data.errors import InputError
 
@@ -38,6 +39,18 @@ def test_text_is_utf8_in_any_locale(tmp_path):
     ascii_only = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     subprocess.run([sys.executable, "-c", program, tmp_path / "x.csv"], cwd=ROOT, env=ascii_only, check=True)
     assert (tmp_path / "x.csv").read_bytes() == "Zürich".encode()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_and_a_full_quota_name_the_target_and_say_what_to_do(number, tmp_path, capsys):
+    def work() -> int:
+        with files.new_folder(tmp_path / "out") as folder, files.replacing(folder / "x.csv"):
+            raise OSError(number, os.strerror(number))
+
+    assert cli.guarded("run.py", work) == 2
+    told = f"run.py: error: {tmp_path / 'out'}: {os.strerror(number)}. Free space and repeat the command.\n"
+    assert capsys.readouterr().err == told
+    assert list(tmp_path.iterdir()) == []
 
 
 STOPS_BEFORE_THE_END = """
