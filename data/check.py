@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data import atlas, grids, records
+from data import atlas, grids, records, sums
 from data.cohort import SPLITS, Cohort
 from data.errors import InputError
 from data.progress import progress
@@ -72,12 +72,27 @@ def fast(cohort: Cohort) -> Findings:
 def full(cohort: Cohort) -> Findings:
     """`fast`, and every volume: damaged, constant, identical, mirrored, unlike the others, or not covering a region."""
     findings = fast(cohort)
+    check_files(cohort, findings)
     small, digests, coverage = read_volumes(cohort, findings)
     if len(small):
         check_identical(cohort, digests, findings)
         check_likeness(cohort, small, findings)
         findings.notes += coverage
     return findings
+
+
+def check_files(cohort: Cohort, findings: Findings) -> None:
+    """A file that is not what was written is a problem; one without a sum is worth a note."""
+    try:
+        different, unknown = sums.verify_sums(cohort.paths)
+    except InputError as error:
+        findings.problems.append(str(error))
+        return
+    findings.problems += [f"{path} {sums.DIFFERENT}" for path in different]
+    if unknown:
+        findings.notes.append(
+            f"no sum in {sums.SUMS}, so damage cannot be told: {listed([path.name for path in unknown])}"
+        )
 
 
 def read_volumes(cohort: Cohort, findings: Findings) -> tuple[dict[int, np.ndarray], dict[str, list[int]], list[str]]:

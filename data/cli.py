@@ -37,7 +37,8 @@ def guarded(program: str, work: Callable[[], int]) -> int:
     except InputError as error:
         message = str(error)
     except OSError as error:
-        advice = " Free space and repeat the command." if error.errno == errno.ENOSPC else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = " Free space and repeat the command." if full else ""
         message = f"{error.filename or 'input or output'}: {error.strerror or error}.{advice}"
     except MemoryError:
         message = "The memory is full; close other programs or use a machine with more."

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import re
-from collections import Counter
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from data import entries as entries_of
-from data import files, grids, records
+from data import files, grids, records, sums
 from data.errors import InputError
 
 METADATA = "cohort.json"
@@ -114,6 +114,11 @@ class Cohort:
         text = json.dumps([self.grid.name, rows, self.metadata.json()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def paths(self) -> set[Path]:
+        """The files that hold the records."""
+        return {entry.path for entry in self.entries}
+
     def indices(self, split: str) -> np.ndarray:
         """Positions of a split's records. Raises InputError if it has none."""
         found = np.flatnonzero([row.split == split for row in self.rows])
@@ -162,13 +167,21 @@ def open_cohort(path: Path) -> Cohort:
 def in_one_folder(cohort: Cohort) -> Cohort:
     """The cohort with its records named as files of one folder, so that none lands elsewhere.
 
-    Raises InputError if two records have the same name.
+    Raises InputError, naming both, if two records would have names that some file systems take for the same.
     """
-    table = tuple(replace(record, file=f"{PurePosixPath(record.file).stem}.bin") for record in cohort.rows)
-    name, count = Counter(record.file for record in table).most_common(1)[0]
-    if count > 1:
-        raise InputError(f"{cohort.path} has two records named {name}; expected each name once. Rename one.")
-    return replace(cohort, rows=table)
+    first = {}
+    for row in cohort.rows:
+        key = unicodedata.normalize("NFC", flat_name(row).casefold())
+        if (other := first.setdefault(key, row)) is not row:
+            raise InputError(
+                f"{cohort.path} has the records {other.file} and {row.file}, which are one file in one folder; "
+                "expected names that differ, and not only in capitals or in their folders. Rename one."
+            )
+    return replace(cohort, rows=tuple(replace(row, file=flat_name(row)) for row in cohort.rows))
+
+
+def flat_name(row: Row) -> str:
+    return f"{PurePosixPath(row.file).stem}.bin"
 
 
 def read_form(path: Path) -> tuple[dict[str, entries_of.Entry], list[Row], Metadata]:
@@ -230,8 +243,10 @@ def read_hdf5(path: Path) -> tuple[dict[str, entries_of.Entry], list[Row], Metad
 
 
 def checked_row(where: str, file: str, subject: str, site: str, label: float, split: str) -> Row:
-    """A row of the table. Raises InputError, naming where it stands, for an impossible label or split."""
+    """A row of the table. Raises InputError, naming where it stands, for an impossible label, split or text."""
     records.check_label(label, where)
+    if odd := next((text for text in (file, subject, site, split) if entries_of.NOT_PLAIN.search(text)), None):
+        raise InputError(f"{where} holds the text {odd!r}; expected one line without control characters.")
     if split not in SPLITS:
         raise InputError(f"{where} has the split {split!r}; expected {' or '.join(SPLITS)}.")
     return Row(file, subject, site, label, split)
@@ -318,8 +333,9 @@ def match_table(path: Path, table: list[Row], entries: dict) -> None:
 
 
 def write_tables(path: Path, table: Sequence[Row], metadata: Metadata) -> None:
-    """Writes `cohort.json`, then `subjects.csv`, whose presence says that the cohort is complete."""
+    """Writes `cohort.json`, the sums of the records, then `subjects.csv`, which says that the cohort is complete."""
     files.write_json(path / METADATA, metadata.json())
+    sums.write_sums(path, [file.name for file, _ in entries_of.record_files(path)])
     with files.replacing(path / TABLE, newline="") as file:
         writer = csv.DictWriter(file, [column.name for column in fields(Row)], lineterminator="\n")
         writer.writeheader()

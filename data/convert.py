@@ -46,7 +46,7 @@ def start(target: Path, metadata: Metadata) -> None:
     """
     target.mkdir(parents=True, exist_ok=True)
     if (target / METADATA).exists():
-        if (target / METADATA).read_text() != files.json_text(metadata.json()):
+        if (target / METADATA).read_bytes() != files.json_text(metadata.json()).encode():
             raise InputError(f"{target} holds a cohort made otherwise; choose another folder or remove it.")
     elif any(path for path in target.iterdir() if not path.name.startswith(".")):
         raise InputError(f"{target} is not empty and holds no cohort; choose another folder.")

@@ -4,11 +4,14 @@ An entry knows its name and size and reads its own bytes; nothing is ever unpack
 first bytes, since chunks such as `compressed_0` have no suffix.
 """
 
+import errno
 import json
 import math
 import os
+import re
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -17,6 +20,10 @@ import numpy as np
 from data import grids, records
 from data.errors import InputError
 
+OTHER_FILES = {".json", ".csv", ".md", ".txt"}  # by suffix: what may lie beside records, even zipped
+HIDDEN = re.compile(r"(^|/)\.[^/\\]*$")  # what a Mac adds to an archive
+# Controls, line ends, reversals of the writing direction, and what is not Unicode
+NOT_PLAIN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 ZIP_MAGIC = b"PK\x03\x04"
 HDF5_NAME = "cohort.h5"
 HDF5_TEXTS = ("file", "subject", "site", "split")
@@ -50,12 +57,43 @@ class FileEntry:
         return str(self.path)
 
 
+class Reopened:
+    """A file that is open only while it is read, so that any number of zip chunks takes one handle at a time."""
+
+    def __init__(self, path: Path):
+        self.name, self.position = str(path), 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: os.path.getsize(self.name)}[whence]
+        if start + offset < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), self.name)
+        self.position = start + offset
+        return self.position
+
+    def read(self, num_bytes: int = -1) -> bytes:
+        with open(self.name, "rb", buffering=0) as file:
+            file.seek(self.position)
+            content = file.read(num_bytes)
+        self.position += len(content)
+        return content
+
+
 @dataclass(frozen=True)
 class ZipEntry:
     """A record in a zip chunk. The declared size bounds what is inflated, so a bomb costs one record's memory."""
 
     archive: zipfile.ZipFile
     info: zipfile.ZipInfo
+
+    @property
+    def path(self) -> Path:
+        return Path(self.archive.filename)
 
     @property
     def size(self) -> int:
@@ -73,10 +111,15 @@ class ZipEntry:
         return f"{self.archive.filename}:{self.info.filename}"
 
 
+def check_plain(path: Path, name: str) -> None:
+    """Raises InputError for a record's name that would move a terminal's cursor or end a line."""
+    if NOT_PLAIN.search(name):
+        raise InputError(f"{path} names a record {name!r}; expected plain file names. Rename it.")
+
+
 def check_name(path: Path, name: str) -> None:
-    """Raises InputError unless a record's name within `path` is a printable relative one that ends in .bin."""
-    if not name.isprintable():
-        raise InputError(f"{path} names a record {name!r}; expected plain file names. Pack it again.")
+    """Raises InputError unless a record's name within `path` is a plain relative one that ends in .bin."""
+    check_plain(path, name)
     if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
         raise InputError(f"{path}:{name} points outside its chunk; expected plain file names. Pack it again.")
     if not name.endswith(".bin"):
@@ -86,13 +129,13 @@ def check_name(path: Path, name: str) -> None:
 def zip_entries(path: Path) -> dict[str, ZipEntry]:
     """The `.bin` records of one zip chunk by member name. Raises InputError for anything that is not plain records."""
     try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, UnicodeDecodeError) as error:
+        archive = zipfile.ZipFile(Reopened(path))
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise InputError(f"{path} is not a readable zip chunk: {error}. Copy it again.") from error
     entries = {}
     for info in archive.infolist():
         name = info.filename
-        if name.endswith("/"):
+        if name.endswith("/") or HIDDEN.search(name):
             continue
         check_name(path, name)
         if info.flag_bits & ENCRYPTED:
@@ -115,6 +158,10 @@ class HDF5Entry:
     store: object  # an open h5py.File
     row: int
     size: int
+
+    @property
+    def path(self) -> Path:
+        return Path(self.store.filename)
 
     def read(self, num_bytes: int = -1) -> bytes:
         try:
@@ -168,8 +215,6 @@ def hdf5_store(path: Path) -> tuple[dict[str, HDF5Entry], dict[str, list[str]], 
         raise InputError(f"{path} is not a readable cohort in HDF5: {error}. Pack it again.") from error
     for name in texts["file"]:
         check_name(path, name)
-    if odd := next((text for name in HDF5_TEXTS for text in texts[name] if not text.isprintable()), None):
-        raise InputError(f"{path} holds the text {odd!r}; expected one printable line. Pack it again.")
     size = records.HEADER_BYTES + records.DTYPE.itemsize * math.prod(shape)
     entries = {name: HDF5Entry(store, row, size) for row, name in enumerate(texts["file"])}
     if len(entries) < len(texts["file"]):
@@ -230,18 +275,22 @@ def check_dataset(store, name: str, path: Path) -> None:
 Entry = FileEntry | ZipEntry | HDF5Entry
 
 
-def folder_entries(folder: Path) -> dict[str, Entry]:
-    """The records of a folder by file or member name, sorted; other files are not records and are left alone."""
-    entries = {}
+def record_files(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """The files of a folder that hold records, sorted, and whether each is a zip chunk; others are left alone."""
     for path in sorted(folder.iterdir()):
-        if not path.is_file() or path.suffix in {".json", ".csv", ".md", ".txt"}:
+        if path.name.startswith(".") or path.suffix in OTHER_FILES or not path.is_file():
             continue
-        if FileEntry(path).read(len(ZIP_MAGIC)) == ZIP_MAGIC:
-            found = zip_entries(path)
-        elif path.suffix == ".bin":
-            found = {path.name: FileEntry(path)}
-        else:
-            continue
+        zipped = FileEntry(path).read(len(ZIP_MAGIC)) == ZIP_MAGIC
+        if zipped or path.suffix == ".bin":
+            yield path, zipped
+
+
+def folder_entries(folder: Path) -> dict[str, Entry]:
+    """The records of a folder by file or member name, sorted."""
+    entries = {}
+    for path, zipped in record_files(folder):
+        check_plain(folder, path.name)
+        found = zip_entries(path) if zipped else {path.name: FileEntry(path)}
         if twice := entries.keys() & found.keys():
             raise InputError(f"{path} and {entries[min(twice)]} are the same record; expected each once. Remove one.")
         entries.update(found)
@@ -256,9 +305,11 @@ def list_entries(path: Path) -> dict[str, FileEntry]:
         raise InputError(f"{path} is not JSON: {error}. Expected a list of record paths.") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path} holds no list of strings; expected a JSON list of record paths.")
+    for name in names:
+        check_plain(path, name)
     if absent := [name for name in names if not os.path.isfile(path.parent / name)]:
         raise InputError(f"{path} names {absent[0]!r}, which is no file ({len(absent)} such names); correct it.")
     entries = {name: FileEntry(path.parent / name) for name in names}
-    if len(entries) < len(names):
+    if len({entry.path.resolve() for entry in entries.values()}) < len(names):
         raise InputError(f"{path} names a record twice; expected each once.")
     return entries

@@ -5,21 +5,26 @@ processes leave does not pile up.
 """
 
 import errno
+import io
 import json
 import os
 import shlex
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from data.errors import InputError
 
+if TYPE_CHECKING:
+    import h5py
+
 Content = TypeVar("Content")
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # how a file system says that it has none
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -28,10 +33,22 @@ def unfinished(target: Path) -> Iterator[Path]:
     path = target.with_name(f".unfinished.{target.name}")  # the suffix stays: NIfTI is told by it
     remove(path)
     try:
-        yield path
-        os.replace(path, target)
+        with naming(target):
+            yield path
+            os.replace(path, target)
     finally:
         remove(path)
+
+
+@contextmanager
+def naming(target: Path) -> Iterator[None]:
+    """Says of a full disk what could not be written, for a failed write names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            error.filename = str(target)
+        raise
 
 
 def remove(path: Path) -> None:
@@ -44,9 +61,47 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def replacing(target: Path, mode: str = "w", **options) -> Iterator[IO]:
-    """Opens a file that takes the place of `target` when the block ends well."""
+    """Opens a file that takes the place of `target` when the block ends well; text is UTF-8 whatever the locale."""
+    if "b" not in mode:
+        options.setdefault("encoding", "utf-8")
     with unfinished(target) as path, open(path, mode, **options) as file:
         yield file
+
+
+class Storage(io.FileIO):
+    """A file for HDF5, which crashes if it cannot write when it closes: after a failed write all others do nothing."""
+
+    failure: OSError | None = None
+
+    def write(self, content: bytes | memoryview) -> int:
+        rest = memoryview(content).cast("B")
+        while rest and self.failure is None:
+            rest = rest[self.trying(super().write, rest) :]
+        return len(content)
+
+    def truncate(self, size: int | None = None) -> int:
+        return self.trying(super().truncate, size) if self.failure is None else size
+
+    def trying(self, call: Callable[..., int], value: object) -> int:
+        try:
+            return call(value)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+@contextmanager
+def new_hdf5(target: Path) -> Iterator["h5py.File"]:
+    """Opens an HDF5 file that takes the place of `target` when the block ends well. Raises OSError on a full disk."""
+    import h5py  # costs `--help` nothing
+
+    with unfinished(target) as path, Storage(path, "w+b") as storage:
+        try:
+            with h5py.File(storage, "w") as store:
+                yield store
+        finally:
+            if storage.failure:
+                raise storage.failure
 
 
 @contextmanager
@@ -81,7 +136,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     try:
         lock.acquire(blocking=wait)
     except Timeout:
-        raise InputError(f"{folder} is being written by {path.read_text()}; wait for it to end.") from None
+        raise InputError(f"{folder} is being written by {holder(path)}; wait for it to end.") from None
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise
@@ -91,11 +146,20 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
         return
     try:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        path.write_text(f"process {os.getpid()} on {socket.gethostname()} ({command})", encoding="utf-8")
+        with naming(folder):
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()} ({command})", encoding="utf-8")
         yield
     finally:
         path.unlink(missing_ok=True)  # while it is held: whoever waits for it looks again
         lock.release()
+
+
+def holder(lock: Path) -> str:
+    """What a lock says of the process that holds it, which may just have taken it or given it back."""
+    try:
+        return lock.read_text(encoding="utf-8", errors="replace") or "another process"
+    except FileNotFoundError:
+        return "another process"
 
 
 def read_json(path: Path, kind: type[Content]) -> Content:
@@ -121,7 +185,7 @@ def typed(text: str | bytes, kind: type[Content]) -> Content:
 
 
 def write_json(path: Path, content: object) -> None:
-    with replacing(path, encoding="utf-8") as file:
+    with replacing(path) as file:
         file.write(json_text(content))
 
 

@@ -180,7 +180,7 @@ def read_source(folder: Path, columns: Columns) -> Source:
     subjects = pd.DataFrame(
         {
             "subject": identifier,
-            "site": column(table, site_column, path) if site_column else "unknown",
+            "site": column(table, site_column, path).str.split().str.join(" ") if site_column else "unknown",
             "label": label,
             "map": maps,
         }
@@ -201,7 +201,7 @@ def check_identifiers(identifier: pd.Series, path: Path) -> None:
     """Raises InputError unless the IDs are unique and can be file names."""
     if (twice := identifier[identifier.duplicated()]).size:
         raise InputError(f"{path} names subject {twice.iloc[0]} twice; expected one row a subject.")
-    if (odd := identifier[~identifier.str.fullmatch(r"[\w.-]+")]).size:
+    if (odd := identifier[~identifier.str.fullmatch(r"\w[\w.-]*")]).size:
         raise InputError(f"{path} has the subject {odd.iloc[0]!r}; expected letters, digits, '.', '_' and '-'.")
 
 

@@ -3,18 +3,19 @@
 import json
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from data import records
 from data.cohort import Cohort, in_one_folder, write_tables
 from data.entries import HDF5_NAME, HDF5_TEXTS
 from data.errors import InputError
-from data.files import new_folder
+from data.files import check_new, locked, new_folder, new_hdf5
 from data.progress import progress
+from data.sums import check_sums, write_sums
 
 CHUNK_BYTES = 250_000_000
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every zip entry, so that the same records give the same chunks
@@ -29,22 +30,22 @@ def pack_bin(cohort: Cohort, folder: Path) -> None:
 def pack_zip(cohort: Cohort, folder: Path, chunk_bytes: int = CHUNK_BYTES) -> None:
     """Zip chunks `compressed_0`, `compressed_1`, ... of about 250 MB each."""
     archive, count = None, 0
-    for record, entry in each(cohort):
-        if archive is None or archive.fp.tell() >= chunk_bytes:
-            if archive:
-                archive.close()
-            archive = zipfile.ZipFile(folder / f"compressed_{count}", "w", zipfile.ZIP_DEFLATED, compresslevel=1)
-            count += 1
-        info = zipfile.ZipInfo(record.file, EPOCH)
-        info.compress_type = zipfile.ZIP_DEFLATED
-        archive.writestr(info, entry.read())
-    archive.close()
+    with ExitStack() as written:
+        for record, entry in each(cohort):
+            if archive is None or archive.fp.tell() >= chunk_bytes:
+                written.close()
+                options = {"compression": zipfile.ZIP_DEFLATED, "compresslevel": 1}
+                archive = written.enter_context(zipfile.ZipFile(folder / f"compressed_{count}", "w", **options))
+                count += 1
+            info = zipfile.ZipInfo(record.file, EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, entry.read())
 
 
 def pack_hdf5(cohort: Cohort, folder: Path) -> None:
     """`cohort.h5`: volume, phenotype, label, file, subject, site and split, a row a record, compressed by record."""
     count, shape = len(cohort.rows), cohort.grid.shape
-    with h5py.File(folder / HDF5_NAME, "w") as store:
+    with new_hdf5(folder / HDF5_NAME) as store:
         options = {"chunks": (1, *shape), "compression": "gzip", "compression_opts": 1, "shuffle": True}
         volume = store.create_dataset("volume", (count, *shape), records.DTYPE, **options)
         phenotype = store.create_dataset("phenotype", (count, records.PHENOTYPE_SIZE), records.DTYPE)
@@ -70,18 +71,24 @@ def each(cohort: Cohort) -> Iterator:
 
 
 def pack(cohort: Cohort, target: Path, form: str) -> None:
-    """Writes `cohort` into the new folder `target` in one of FORMS, with its two tables beside."""
+    """Writes `cohort` into the new folder `target` in one of FORMS, with its tables and sums beside."""
     cohort = in_one_folder(cohort)
-    for index in range(len(cohort.rows)):  # a damaged record is told before anything is written
-        cohort.read(index)
     with new_folder(target) as folder:
+        check_sums(cohort.paths)
+        for index in range(len(cohort.rows)):  # a damaged record is told before anything is written
+            cohort.read(index)
         FORMS[form](cohort, folder)
-        if form != "hdf5":
+        if form == "hdf5":
+            write_sums(folder, [HDF5_NAME])
+        else:
             write_tables(folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape))
 
 
 def export(cohort: Cohort, name: str, target: Path) -> None:
-    """Writes one record's volume as NIfTI, RAS+, with its true affine in MNI space; `name` is a subject or a file."""
+    """Writes one record's volume as a new NIfTI file, RAS+, with its affine in MNI space.
+
+    `name` is a subject or a record's file.
+    """
     from data import nifti
 
     if not target.name.endswith((".nii", ".nii.gz")):
@@ -91,5 +98,9 @@ def export(cohort: Cohort, name: str, target: Path) -> None:
     if len(found) != 1:
         several = "".join(f" {cohort.rows[index].file}" for index in found[:5])
         raise InputError(f"{cohort.path} has {len(found)} records of {name}:{several}; name one subject or file.")
+    if not target.parent.is_dir():
+        raise InputError(f"{target.parent} is no folder; make it or name another one.")
     _, _, volume = cohort.read(found[0])
-    nifti.save(nifti.mni_image(volume, cohort.grid), target)
+    with locked(target):
+        check_new(target)
+        nifti.save(nifti.mni_image(volume, cohort.grid), target)

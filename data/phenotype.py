@@ -16,6 +16,7 @@ from data.records import PHENOTYPE_SIZE
 MISSING = ("", "-9999", "-9999.0", "`", "n/a", "N/A", "NaN", "nan")
 HANDEDNESS = {"right": ("R",), "left": ("L",), "ambidextrous": ("Ambi",), "mixed": ("Mixed", "L->R")}
 IQ_TESTS = {"wasi": ("WASI",), "wisc": ("WISC", "HAWIK"), "wais": ("WAIS",)}  # HAWIK is the German WISC
+MAX_NUMBER = 1e12  # float32 can still sum its squares
 WISC_INDICES = ("VCI", "PRI", "WMI", "PSI")
 ABIDE_COLUMNS = [
     "AGE_AT_SCAN",
@@ -40,7 +41,7 @@ def clean(column: pd.Series) -> pd.Series:
 def numbers(table: pd.DataFrame, name: str) -> pd.Series:
     """A column as float64, NaN where missing. Raises InputError for text that is no number."""
     text = clean(table[name])
-    values = pd.to_numeric(text, errors="coerce")
+    values = pd.to_numeric(text, errors="coerce").where(lambda value: value.abs() <= MAX_NUMBER)
     if (wrong := text[~np.isfinite(values) & text.notna()]).size:
         raise InputError(f"Column {name} holds {wrong.iloc[0]!r}; expected numbers, or nothing where unknown.")
     return values

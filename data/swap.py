@@ -10,6 +10,7 @@ from data.cohort import Cohort, Row, in_one_folder, write_tables
 from data.errors import InputError
 from data.files import new_folder
 from data.progress import progress
+from data.sums import check_sums
 
 
 def donor_volumes(cohort: Cohort, inside: np.ndarray) -> np.ndarray:
@@ -59,13 +60,28 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
         )
     digest, cohort = cohort.digest, in_one_folder(cohort)
     check_unswapped(cohort, copies)
+    provenance = {
+        "swap": {"regions": num_regions, "copies": copies, "seed": seed, "source_sha256": digest},
+        "source": cohort.metadata.provenance,
+    }
+    with new_folder(target) as folder:
+        check_sums(cohort.paths)
+        table = write_records(folder, cohort, regions, num_regions, copies, seed)
+        write_tables(folder, table, replace(cohort.metadata, grid=cohort.grid.shape, provenance=provenance))
+    return table
+
+
+def write_records(
+    folder: Path, cohort: Cohort, regions: atlas.Atlas, num_regions: int, copies: int, seed: int
+) -> list[Row]:
+    """Writes every record and its copies with swapped regions; returns their table."""
     inside = regions.labels > 0
     labels = regions.labels[inside]
     members = {region: np.flatnonzero(labels == region) for region in regions.regions}
     donors, values = donors_of(cohort), donor_volumes(cohort, inside)
     random = np.random.default_rng(seed)
     table = []
-    with new_folder(target) as folder, progress("Swapping", len(cohort.rows)) as shown:
+    with progress("Swapping", len(cohort.rows)) as shown:
         for index, record in enumerate(cohort.rows):
             header, (_, _, volume) = cohort.header(index), cohort.read(index)
             table.append(record)
@@ -79,11 +95,6 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
                 table.append(replace(record, file=swapped_name(record.file, copy)))
                 write(folder / table[-1].file, header, swapped)
             shown.advance()
-        provenance = {
-            "swap": {"regions": num_regions, "copies": copies, "seed": seed, "source_sha256": digest},
-            "source": cohort.metadata.provenance,
-        }
-        write_tables(folder, table, replace(cohort.metadata, grid=cohort.grid.shape, provenance=provenance))
     return table
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from data import grids, records
+from data.cohort import Metadata, open_cohort, write_tables
 
 ROOT = Path(__file__).parent.parent
 
@@ -60,6 +61,22 @@ def small_record(label: float = 1.0, seed: int = 0) -> bytes:
 def bare_records(subjects: Sequence[int]) -> dict[str, bytes]:
     """File name -> record, labels alternating."""
     return {f"{subject}.bin": small_record(index % 2, subject) for index, subject in enumerate(subjects)}
+
+
+def compressible(subject: int) -> bytes:
+    """A record that is mostly background, so that its files are mostly structure."""
+    volume = np.full(grids.REDUCED.shape, -0.4, "<f4")
+    volume[5:9, 5:9, 5:9] = np.random.default_rng(subject).normal(size=(4, 4, 4))
+    return bytes(records.pack(subject % 2, np.arange(29), volume))
+
+
+def write_small(folder: Path) -> None:
+    """Four compressible records with their tables and sums."""
+    folder.mkdir(parents=True)
+    for subject in (1, 2, 3, 5):
+        (folder / f"{subject}.bin").write_bytes(compressible(subject))
+    bare = open_cohort(folder)
+    write_tables(folder, bare.rows, Metadata(grid=(31, 37, 31), phenotype=("age",), provenance={"seed": 0}))
 
 
 def read_rows(path: Path) -> list[dict]:

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
-from helpers import bare_records, small_record
+from helpers import ROOT, bare_records, small_record
 from nilearn import image as nilearn_image
 
 from data import grids, pack
@@ -168,13 +170,35 @@ def test_records_of_a_list_never_land_outside_the_new_folder(form, packed, tmp_p
     assert {record.file: entry.read() for record, entry in zip(result.rows, result.entries, strict=True)} == members
 
 
-def test_two_records_of_one_name_are_refused_not_overwritten(data_cli, tmp_path):
-    for site in ("a", "b"):
-        write_folder(tmp_path / site, {"1.bin": small_record(1, 1)})
-    (tmp_path / "chosen.json").write_text('["a/1.bin", "b/1.bin"]')
-    outcome = data_cli("pack", tmp_path / "chosen.json", tmp_path / "out", "--bin")
+@pytest.mark.parametrize("verb", [("pack", "--bin"), ("pack", "--zip"), ("pack", "--hdf5"), ("swap",)])
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("a/1.bin", "b/1.bin"),
+        ("1.bin", "b/1.bin"),
+        ("x.bin", "X.bin"),
+        ("a/\u00e9.bin", "E\u0301.bin"),
+        ("1.bin", "1.dat"),
+    ],
+)
+def test_records_whose_names_collide_in_one_folder_are_refused_with_both_named(one, other, verb, data_cli, tmp_path):
+    """Neither is lost in silence, on file systems that fold capitals or compose letters either."""
+    (tmp_path / "source").mkdir()
+    if other.endswith(".bin"):
+        with zipfile.ZipFile(tmp_path / "source" / "compressed_0", "w") as archive:
+            for number, name in enumerate((one, other, "3.bin", "4.bin")):
+                archive.writestr(name, small_record(number % 2, number))
+        source = tmp_path / "source"
+    else:  # which a chunk may not hold, but a list may name
+        for number, name in enumerate((one, other, "3.bin", "4.bin")):
+            (tmp_path / "source" / name).write_bytes(small_record(number % 2, number))
+        source = tmp_path / "source" / "list.json"
+        source.write_text(json.dumps([one, other, "3.bin", "4.bin"]))
+    outcome = data_cli(verb[0], source, tmp_path / "out", *verb[1:])
     assert outcome.status == 2
-    assert re.search("two records named 1.bin; expected each name once", outcome.err)
+    assert f"{source} has the records " in outcome.err
+    assert re.search(rf" ({one} and {other}|{other} and {one}), which are one file", outcome.err)
+    assert list(tmp_path.iterdir()) == [tmp_path / "source"]
 
 
 @pytest.mark.parametrize("form", ["zip", "hdf5", "bin"])
@@ -194,6 +218,28 @@ def test_a_folder_that_exists_is_left_alone(cohort, data_cli, tmp_path):
     assert outcome.status == 2
     assert "out exists; remove it or name another folder" in outcome.err
     assert content(tmp_path / "out") == {"thesis.tex": b"mine"}
+
+
+PACK_WITH_LIMITS = """
+import resource, sys
+from data.__main__ import main
+for limit in sys.argv.pop().split():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
+    print(main(), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("form, larger", [("bin", []), ("zip", [400_000, 800_000]), ("hdf5", [400_000, 800_000])])
+def test_a_disk_that_fills_at_any_time_is_told_in_one_line_and_nothing_is_left(form, larger, cohort, tmp_path):
+    """A limit of file sizes stands for a full disk; the program runs by itself, for HDF5 may crash it."""
+    limits = [0, 1000, 4096, 60_000, 140_000, *larger]
+    arguments = ["pack", cohort, tmp_path / "out", f"--{form}", " ".join(map(str, limits))]
+    finished = subprocess.run(
+        [sys.executable, "-c", PACK_WITH_LIMITS, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
+    )
+    told = f"python -m data: error: {tmp_path / 'out'}: File too large.\n2\n"
+    assert (finished.returncode, finished.stderr) == (0, told * len(limits))
+    assert list(tmp_path.iterdir()) == []
 
 
 # One volume as NIfTI
@@ -253,7 +299,7 @@ def test_left_is_left(grid, index, millimetres, data_cli, tmp_path):
         ("nobody", "out.nii", "has 0 records of nobody.*name one subject or file"),
         ("9", "out.nii", r"has 2 records of 9: 9_a\.bin 9_b\.bin; name one subject or file"),
         ("7", "out.img", r"out\.img is no NIfTI name; expected \.nii or \.nii\.gz"),
-        ("7", "missing/out.nii", "missing.*: No such file or directory"),
+        ("7", "missing/out.nii", "missing is no folder; make it or name another one"),
     ],
 )
 def test_what_cannot_be_exported(name, target, words, data_cli, tmp_path):

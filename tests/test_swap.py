@@ -91,8 +91,8 @@ def test_the_result_is_a_cohort_that_says_how_it_was_made(cohort, swapped):
     assert result.subjects("test") == source.subjects("test")
     assert len(result.indices("test")) == len(source.indices("test"))
     assert result.simulated
-    assert result.metadata["phenotype"] == source.metadata["phenotype"]
-    provenance = result.metadata["provenance"]
+    assert result.metadata.phenotype == source.metadata.phenotype
+    provenance = result.metadata.provenance
     assert provenance["swap"] == {"regions": 13, "copies": COPIES, "seed": 0, "source_sha256": source.digest}
 
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -126,7 +127,7 @@ class Saver:
     def restore(self) -> int:
         """Restores the latest checkpoint, if any; returns the number of batches it has seen."""
         if self.folder.current is not None:
-            read(self.checkpoint, self.folder).assert_consumed()
+            read(self.checkpoint, self.folder, lambda status: status.assert_consumed())
         return int(self.step.numpy())
 
     @cached_property
@@ -154,12 +155,13 @@ class Saver:
         shutil.rmtree(self.folder.replaced, ignore_errors=True)
 
 
-def read(checkpoint, folder: CheckpointFolder):
-    """Restores the latest files. Raises InputError if they are damaged or of other shapes."""
+def read(checkpoint, folder: CheckpointFolder, check: Callable[[Any], object]) -> None:
+    """Restores the latest files. Raises InputError if they are damaged, or of another network as `check` finds."""
     import tensorflow as tf
 
+    tf.get_logger().setLevel("ERROR")  # it lists what could not be restored, each variable on a line
     try:
-        return checkpoint.restore(str(folder.latest()))
+        check(checkpoint.restore(str(folder.latest())))
     except (tf.errors.OpError, ValueError, AssertionError, LookupError) as error:
         raise InputError(
             f"{folder.latest()} cannot be read ({short(error)}); train again with --overrideChkpt."
@@ -170,7 +172,11 @@ def restore_weights(folder: CheckpointFolder, model) -> None:
     """Restores the model alone, for inference."""
     import tensorflow as tf
 
-    read(tf.train.Checkpoint(model=model), folder).expect_partial().assert_existing_objects_matched()
+    read(
+        tf.train.Checkpoint(model=model),
+        folder,
+        lambda status: status.expect_partial().assert_existing_objects_matched(),
+    )
 
 
 def short(error: Exception) -> str:

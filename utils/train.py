@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import files
+from data.errors import InputError
 from data.progress import progress
 from models import losses
 from models.settings import Settings
@@ -23,6 +25,7 @@ from utils.checkpoints import INTERVAL, Identity, Saver
 from utils.runs import Run, prepare_folder, read_manifest
 
 CALIBRATION = 20  # batches
+STEP = re.compile(r"\d{1,18}")  # of a history
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows lacks the last
 
 
@@ -86,8 +89,11 @@ def earlier_history(path: Path, step: int) -> list[dict]:
         return []
     text = path.read_text(errors="replace")
     rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
-    whole = (row for row in rows if None not in row and None not in row.values() and row.get("step", "").isdecimal())
-    return [row for row in whole if int(row["step"]) <= step]
+    try:
+        whole = [row for row in rows if None not in row and None not in row.values()]
+    except csv.Error as error:
+        raise InputError(f"{path} is damaged ({error}); copy it again, or remove it and repeat the command.") from error
+    return [row for row in whole if STEP.fullmatch(row.get("step", "")) and int(row["step"]) <= step]
 
 
 class History:

@@ -11,7 +11,6 @@ Two networks of equal accuracy may use different regions, so this tells what thi
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 
@@ -180,7 +179,7 @@ def write_store(
     run: Run, atlas: Atlas, effect: dict[str, np.ndarray], probability: np.ndarray, rows: list[Row]
 ) -> None:
     """`blackout.h5`: effects (records, regions), and what their rows and columns are."""
-    with files.replacing(run.out_dir / "blackout.h5", "w+b") as file, h5py.File(file, "w") as store:
+    with files.new_hdf5(run.out_dir / "blackout.h5") as store:
         for name, values in effect.items():
             store[name] = values.astype(np.float32)
         store["probability"] = probability.astype(np.float32)

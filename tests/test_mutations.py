@@ -1,0 +1,540 @@
+"""Seeded mutations of every file that a command reads: each ends in success or in one InputError of one line.
+
+This file runs itself, in a process of its own, so that a crash of a C library is a failure and not the end. There,
+warnings are errors, an input may take 10 seconds and 2 GB, and nothing may be written where it lies.
+"""
+
+import csv
+import dataclasses
+import faulthandler
+import functools
+import gzip
+import importlib
+import io
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from helpers import COARSE, ROOT, brain_map, compressible, pcp_table, write_small
+
+from data import atlas, check, grids, pack
+from data.cohort import Preparation, open_cohort
+from data.convert import plan
+from data.errors import InputError
+from data.layouts import Columns, read_source
+from data.leaks import check_coding
+from data.nifti import load_map, read_map
+from data.phenotype import encode
+from data.sums import check_sums
+from models import MODELS
+from utils.checkpoints import CheckpointFolder, Identity
+from utils.runs import own_files
+
+MAX_BYTES = 2 * 2**30  # what the inputs may make the process hold beside what it is
+SECONDS = 10  # that one input may take
+
+# Mutations: content -> content
+
+TEXTS = ["", '"', "\n", "\r", "\0", "\t", "\ufeff", "\u2028", ",", ",,", "[", "{}", "null", "nan", "1e999", "-9999"]
+TEXTS += ["../", "/etc/passwd", "9" * 5000, "x" * 200_000, "[" * 3000, "\\u0000", "\\ud800", "é".encode("latin-1")]
+EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1]
+JSON_VALUES = ["null", "[]", "{}", "[[]]", "true", "-1", "0.5", "NaN", "-Infinity", "1e999", "1" * 5000, "[" * 3000]
+JSON_VALUES += ['""', '"\\u0000"', '"\\ud800"', '"a\\nb"', '"../../etc/passwd"', f'"{"x" * 200_000}"']
+JSON_VALUES += ["[" * 200 + "]" * 200]
+CELLS = [*TEXTS, "inf", "1e308", "-1", "2", "0x10", "\uff11", "\u0663", "1_000", "=1+1", "  ", "True", "train"]
+
+
+def place(content: bytes, rng: random.Random) -> int:
+    """Half of the time within the first or last 400 bytes, where formats keep their structure."""
+    size = len(content)
+    if rng.random() < 0.5:
+        return rng.randrange(size)
+    at = rng.randrange(min(400, size))
+    return at if rng.random() < 0.6 else size - 1 - at
+
+
+def flip(content: bytes, rng: random.Random) -> bytes:
+    result = bytearray(content)
+    for _ in range(rng.choice([1, 1, 2, 8])):
+        result[place(content, rng)] ^= 1 << rng.randrange(8)
+    return bytes(result)
+
+
+def truncate(content: bytes, rng: random.Random) -> bytes:
+    return content[: place(content, rng)]
+
+
+def insert(content: bytes, rng: random.Random) -> bytes:
+    at = place(content, rng)
+    return content[:at] + rng.randbytes(rng.choice([1, 4, 64])) + content[at:]
+
+
+def duplicate(content: bytes, rng: random.Random) -> bytes:
+    start = place(content, rng)
+    span = content[start : start + rng.choice([1, 8, 100, 4000])]
+    at = place(content, rng)
+    return content[:at] + span + content[at:]
+
+
+def remove(content: bytes, rng: random.Random) -> bytes:
+    at = place(content, rng)
+    return content[:at] + content[at + rng.choice([1, 2, 16, 300]) :]
+
+
+def blank(content: bytes, rng: random.Random) -> bytes:
+    """A block of zeros, as a disk gives for a sector that it lost."""
+    start, size = place(content, rng), rng.choice([4, 64, 512, 4096])
+    return content[:start] + bytes(len(content[start : start + size])) + content[start + size :]
+
+
+def set_number(content: bytes, rng: random.Random) -> bytes:
+    """An integer field of 1, 2, 4 or 8 bytes with an extreme value."""
+    width = rng.choice([1, 2, 4, 8])
+    at = place(content, rng) // width * width
+    value = (rng.choice(EXTREMES) & (2 ** (8 * width) - 1)).to_bytes(width, "little")
+    return content[:at] + value + content[at + width :]
+
+
+def set_float(content: bytes, rng: random.Random) -> bytes:
+    at = place(content, rng) // 4 * 4
+    return content[:at] + struct.pack("<f", rng.choice([np.nan, np.inf, 1e38, -1, 0.5, 2, 1e-40])) + content[at + 4 :]
+
+
+def set_text(content: bytes, rng: random.Random) -> bytes:
+    text = rng.choice(TEXTS)
+    at, end = sorted((place(content, rng), place(content, rng)))
+    end = min(end, at + rng.choice([0, 1, 10]))
+    return content[:at] + (text if isinstance(text, bytes) else text.encode()) + content[end:]
+
+
+def set_json(content: bytes, rng: random.Random) -> bytes:
+    """Another value, another name, or none, somewhere in what was JSON."""
+    try:
+        root = json.loads(content)
+    except (ValueError, RecursionError):
+        return set_text(content, rng)
+    places = [({"": root}, ""), *json_places(root)]
+    holder, key = rng.choice(places)
+    change = rng.random()
+    if change < 0.15 and len(places) > 1:
+        other, name = rng.choice(places[1:])
+        holder[key] = json.loads(json.dumps(other[name]))
+    elif change < 0.3 and key != "":
+        del holder[key]
+    elif change < 0.4 and isinstance(holder, dict) and key != "":
+        holder[rng.choice(["", "x", "grid", "__class__", "a\nb"])] = holder.pop(key)
+    else:
+        holder[key] = "@@"
+    root = holder[""] if key == "" else root
+    return json.dumps(root).replace('"@@"', rng.choice(JSON_VALUES)).encode()
+
+
+def json_places(value: object) -> list[tuple]:
+    """Every (container, key) below a value."""
+    keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    return [found for key in list(keys) for found in ((value, key), *json_places(value[key]))]
+
+
+def set_cell(content: bytes, rng: random.Random) -> bytes:
+    """A change of a table's structure, or of one cell; what is no table any more stays as it is."""
+    rows = [line.split(",") for line in content.decode(errors="replace").split("\n")]
+    row, column = rng.randrange(len(rows)), rng.randrange(len(rows[0]))
+    change = rng.randrange(9)
+    if change == 0:  # a column is missing
+        rows = [cells[:column] + cells[column + 1 :] for cells in rows]
+    elif change == 1:  # its name only
+        rows[0] = rows[0][:column] + rows[0][column + 1 :]
+    elif change == 2:  # a cell too many
+        rows[row].insert(column, rng.choice(["", "1", "x"]))
+    elif change == 3:  # a row twice
+        rows.insert(row, list(rows[rng.randrange(len(rows))]))
+    elif change == 4:  # a name twice
+        rows[0].append(rows[0][column])
+    elif change == 5:  # two rows exchanged, the header perhaps
+        other = rng.randrange(len(rows))
+        rows[row], rows[other] = rows[other], rows[row]
+    elif change == 6:  # a row is missing
+        del rows[row]
+    else:
+        text = rng.choice(CELLS)
+        rows[row][min(column, len(rows[row]) - 1)] = text.decode("latin-1") if isinstance(text, bytes) else text
+    return "\n".join(",".join(cells) for cells in rows).encode()
+
+
+BYTES = (flip, truncate, insert, duplicate, remove, blank)
+BINARY = (*BYTES, set_number, set_number, set_float)
+TEXT = (*BYTES, set_text, set_text)
+JSON = (*TEXT, *[set_json] * 10)
+TABLE = (*TEXT, *[set_cell] * 10)
+
+
+def mutate(content: bytes, how: tuple[Callable, ...], rng: random.Random) -> bytes:
+    """One mutation, sometimes two or three; never the content itself, never empty before the last."""
+    result = content
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        result = rng.choice(how)(result, rng) if result else result
+    return result if result != content else flip(content, rng)
+
+
+# What commands do with their inputs
+
+
+def use_cohort(path: Path) -> None:
+    """As `check` and training do: everything is read."""
+    opened = open_cohort(path)
+    every = range(len(opened.rows))
+    for text in check.full(opened).lines():
+        assert text, "an empty finding"
+        assert len(text.splitlines()) == 1, f"a finding of several lines: {text!r}"
+    assert len(opened.digest) == 64
+    opened.batch(every, volumes=False)
+    opened.batch(every)
+
+
+def use_sums(folder: Path) -> None:
+    """As `check` and `pack` do."""
+    use_cohort(folder)
+    check_sums(open_cohort(folder).paths)
+
+
+def use_table(folder: Path, columns: Columns, phenotype: list[str] | None) -> None:
+    """As a conversion does before it reads maps."""
+    source = read_source(folder, columns)
+    label = source.subjects["label"].to_numpy()
+    check_coding(source.rows, label, source.label_column)
+    if len(label):
+        plan(source.subjects, functools.partial(encode, source.rows, phenotype), grids.REDUCED, 0, {})
+
+
+def use_checkpoint(folder: Path) -> None:
+    """As a test does: its identity, hyper-parameters, digest and weights; then as a training that is continued."""
+    from utils.checkpoints import Saver, restore_weights
+    from utils.train import earlier_history
+
+    checkpoints = CheckpointFolder(folder)
+    identity = checkpoints.identity()
+    if identity is None:
+        raise InputError("There is no checkpoint.")
+    model = MODELS["nn"]
+    config = identity.settings(model)
+    assert len(checkpoints.digest()) == 64
+    earlier_history(folder / "history.csv", 1)
+    if sum(config.phenotype_units) < 100:  # a damaged identity may describe another network than the weights are of
+        network, optimizer = network_of(config)
+        restore_weights(checkpoints, network)
+        assert Saver(checkpoints, network, optimizer).restore() >= 0
+
+
+@functools.cache
+def network_of(config):
+    """One network for all trials, since building it takes longest."""
+    import keras
+
+    network = MODELS["nn"].module.build(config, grids.REDUCED)
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(network.trainable_variables)
+    return network, optimizer
+
+
+def tiny():
+    return MODELS["nn"].module.Config(phenotype_units=(2,))
+
+
+def use_results(folder: Path) -> None:
+    """As a test does where an earlier one left results."""
+    own_files(folder)
+
+
+# Inputs: (folder to make, name of the file in it to mutate) and what is done with it
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """`make(folder)` writes an input, `use(folder)` reads it after its file `name` was mutated in the ways `how`."""
+
+    count: int
+    name: str
+    how: tuple[Callable, ...]
+    make: Callable[[Path], object]
+    use: Callable[[Path], object] = use_cohort
+
+    def damage(self, content: bytes, rng: random.Random) -> bytes:
+        """Of compressed files, every other is mutated before compression."""
+        if self.name.endswith(".gz") and rng.random() < 0.5:
+            return gzip.compress(mutate(gzip.decompress(content), self.how, rng), 1)
+        return mutate(content, self.how, rng)
+
+
+def make_bare(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "1.bin").write_bytes(compressible(1))
+
+
+def make_packed(form: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        write_small(folder.with_name("source"))
+        pack.pack(open_cohort(folder.with_name("source")), folder, form)
+
+    return make
+
+
+def make_list(folder: Path) -> None:
+    write_small(folder)
+    (folder / "list.json").write_text(json.dumps([f"{subject}.bin" for subject in (1, 2, 3, 5)]))
+
+
+def make_map(suffix: str, labels: bool = False) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        values = brain_map((8, 9, 8), 0)
+        image = nibabel.Nifti1Image(np.ceil(3 * values) if labels else values, COARSE)
+        image.header["sform_code"] = 4
+        content = image.to_bytes()
+        (folder / f"map{suffix}").write_bytes(gzip.compress(content, 1, mtime=0) if suffix == ".nii.gz" else content)
+        if labels:
+            (folder / "map.txt").write_text("1 Frontal_L\n2 Frontal R\n3 Insula_L\n")
+
+    return make
+
+
+def use_map(suffix: str) -> Callable[[Path], None]:
+    """Resampling takes most of the time, so every fourth only is resampled."""
+    numbers = iter(range(10**6))
+    return lambda folder: (read_map if next(numbers) % 4 else load_map)(folder / f"map{suffix}")
+
+
+def write_table(path: Path, rows: list[dict]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def make_own_table(folder: Path) -> None:
+    folder.mkdir()
+    random_ = random.Random(0)
+    rows = []
+    for subject in range(1, 25):
+        (folder / f"fALFFMap_{subject}.nii").write_bytes(b"")
+        age, hand = random_.choice(["12.5", "30", "-9999", ""]), random_.choice(["R", "L", "`"])
+        rows.append({"ID": subject, "DX": 1 + subject % 2, "SITE_ID": "a b", "age": age, "hand": hand})
+    write_table(folder / "table.csv", rows)
+
+
+def make_abide_table(folder: Path) -> None:
+    folder.mkdir()
+    rows = pcp_table()
+    for row in rows:
+        (folder / f"{row['FILE_ID']}_falff.nii.gz").write_bytes(b"")
+    write_table(folder / "table.csv", rows)
+
+
+def make_checkpoint(folder: Path) -> None:
+    from utils.checkpoints import Saver
+
+    folder.mkdir()
+    identity = Identity(
+        model="nn",
+        preset="default",
+        config=dataclasses.asdict(tiny()),
+        grid=None,
+        seed=0,
+        precision="float32",
+        cohort="cohort",
+        cohort_sha256="0" * 64,
+        out_dir="out",
+        training_subjects=("1", "2"),
+        encoder_subjects=(),
+        preparation=Preparation(maps=("falff",), phenotype_mean=(0.5, float("nan"))),
+    )
+    Saver(CheckpointFolder(folder), *network_of(tiny())).save(1, identity)
+    (folder / "history.csv").write_text("step,loss,accuracy,samples_per_s\n1,0.69,0.5,100.0\n2,0.68,0.6,99.5\n")
+
+
+def make_results(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"outputs": ["*.csv", "run.json"], "finished": True, "job": "test"}))
+    (folder / "regions.csv").write_text("region\n")
+
+
+SMALL = write_small
+CHECKPOINT = {"make": make_checkpoint, "use": use_checkpoint}
+OWN = Columns(label="DX", positive="1")
+KINDS = {
+    "record": Kind(100, "1.bin", BINARY, make_bare),
+    "zip chunk": Kind(300, "compressed_0", BINARY, make_packed("zip")),
+    "cohort.h5": Kind(400, "cohort.h5", BINARY, make_packed("hdf5")),
+    "subjects.csv": Kind(200, "subjects.csv", TABLE, SMALL),
+    "cohort.json": Kind(150, "cohort.json", JSON, SMALL),
+    "SHA256SUMS": Kind(100, "SHA256SUMS", TEXT, SMALL, use_sums),
+    "JSON list": Kind(150, "list.json", JSON, make_list, lambda folder: use_cohort(folder / "list.json")),
+    "map.nii": Kind(150, "map.nii", BINARY, make_map(".nii"), use_map(".nii")),
+    "map.nii.gz": Kind(150, "map.nii.gz", BINARY, make_map(".nii.gz"), use_map(".nii.gz")),
+    "atlas": Kind(
+        80, "map.nii", BINARY, make_map(".nii", True), lambda folder: atlas.load_atlas(folder / "map.nii", grids.FULL)
+    ),
+    "names of an atlas": Kind(
+        80, "map.txt", TEXT, make_map(".nii", True), lambda folder: atlas.load_atlas(folder / "map.nii", grids.FULL)
+    ),
+    "own table": Kind(100, "table.csv", TABLE, make_own_table, lambda folder: use_table(folder, OWN, ["age", "hand"])),
+    "ABIDE's table": Kind(150, "table.csv", TABLE, make_abide_table, lambda folder: use_table(folder, Columns(), None)),
+    "results": Kind(80, "run.json", JSON, make_results, use_results),
+    "identity": Kind(150, "run.json", JSON, **CHECKPOINT),
+    "checkpoint": Kind(80, "checkpoint", TEXT, **CHECKPOINT),
+    "index": Kind(80, "ckpt-1.index", BINARY, **CHECKPOINT),
+    "weights": Kind(80, "ckpt-1.data-00000-of-00001", BINARY, **CHECKPOINT),
+    "history.csv": Kind(80, "history.csv", TABLE, **CHECKPOINT),
+}
+
+
+# The process
+
+
+class TooLong(BaseException):
+    """No library may catch it."""
+
+
+def too_long(*_) -> None:
+    raise TooLong(f"more than {SECONDS} s")
+
+
+def listing(folder: Path) -> dict[Path, tuple]:
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.rglob("*"))}
+
+
+def outcome_of(use: Callable[[Path], object], folder: Path) -> str:
+    """`success`, `error`, or what went wrong."""
+    before = listing(folder)
+    signal.alarm(SECONDS)
+    faulthandler.dump_traceback_later(3 * SECONDS, exit=True)
+    try:
+        with redirect_stdout(io.StringIO()):
+            use(folder)
+        outcome = "success"
+    except InputError as error:
+        text = str(error)
+        outcome = "error" if text and len(text.splitlines()) == 1 else f"an error of several lines: {text!r}"
+    except BaseException as error:
+        outcome = f"{type(error).__name__}: {error!s:.300}"
+    finally:
+        signal.alarm(0)
+        faulthandler.cancel_dump_traceback_later()
+    return outcome if listing(folder) == before else f"something was written, and {outcome}"
+
+
+def run_kind(kind: Kind, name: str, home: Path, seed: int, factor: float) -> Counter:
+    """Outcomes; the inputs depend on the seed only, and a bad one is left in `home`."""
+    found = Counter()
+    home.mkdir()
+    kind.make(home / "base")
+    content = (home / "base" / kind.name).read_bytes()
+    assert outcome_of(kind.use, home / "base") == "success", outcome_of(kind.use, home / "base")
+    for number in range(int(kind.count * factor)):
+        folder = home / str(number)
+        shutil.copytree(home / "base", folder)
+        (folder / kind.name).unlink()  # a new file, since HDF5 knows files by their inode
+        (folder / kind.name).write_bytes(kind.damage(content, random.Random(f"{seed} {name} {number}")))
+        outcome = outcome_of(kind.use, folder)
+        found[outcome] += 1
+        if outcome in ("success", "error"):
+            shutil.rmtree(folder)
+        else:
+            print(f"BAD {folder}: {outcome}", flush=True)
+    return found
+
+
+def limit_memory() -> None:
+    """Lets this process allocate 2 GB more than it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + MAX_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def import_tensorflow() -> None:
+    """As run.py does, before memory is limited and warnings are errors."""
+    from utils import devices
+
+    with redirect_stdout(io.StringIO()), devices.only_errors():
+        devices.choose_device(share=False)
+        importlib.import_module("utils.train")
+        network_of(tiny())
+
+
+def main() -> int:
+    folder, seed, factor = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    kinds = {name: KINDS[name] for name in sys.argv[4:] or KINDS}
+    import_tensorflow()
+    check.atlas.load_atlas = functools.cache(atlas.load_atlas)
+    warnings.simplefilter("error")
+    signal.signal(signal.SIGALRM, too_long)
+    limit_memory()
+    found = {
+        name: run_kind(kind, name, folder / str(number), seed, factor)
+        for number, (name, kind) in enumerate(kinds.items())
+    }
+    for name, outcomes in found.items():
+        print(f"{name}: {outcomes['success']} read, {outcomes['error']} refused")
+    total = sum(outcomes.total() for outcomes in found.values())
+    bad = total - sum(outcomes["success"] + outcomes["error"] for outcomes in found.values())
+    print(f"{total} mutated inputs, {bad} accidents")
+    return 1 if bad else 0
+
+
+def test_mutated_inputs_are_read_or_refused_in_one_line(tmp_path, capsys):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
+    command = [sys.executable, __file__, str(tmp_path), "0", "1"]
+    finished = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert (finished.returncode, finished.stderr) == (0, ""), finished.stdout[-5000:] + finished.stderr[-3000:]
+    lines = finished.stdout.splitlines()
+    with capsys.disabled():
+        print(f"\n{lines[-1]}")
+    assert int(lines[-1].split()[0]) == sum(kind.count for kind in KINDS.values()) >= 2000
+    for name, kind in KINDS.items():
+        [line] = [line for line in lines if line.startswith(f"{name}: ")]
+        read, refused = map(int, re.fullmatch(r".*: (\d+) read, (\d+) refused", line).groups())
+        assert read + refused == kind.count
+        assert refused > 0 or name in ("history.csv", "results")  # what cannot be read of these is left out
+
+
+@pytest.mark.parametrize("units", [(), (2, 2), (3,)])
+def test_weights_of_another_network_are_refused(units, tmp_path):
+    """As where files of two checkpoints were mixed up, for use and to go on training."""
+    from utils.checkpoints import Saver, restore_weights
+
+    make_checkpoint(tmp_path / "nn")
+    network, optimizer = network_of(MODELS["nn"].module.Config(phenotype_units=units))
+    checkpoints = CheckpointFolder(tmp_path / "nn")
+    for restore in (lambda: restore_weights(checkpoints, network), Saver(checkpoints, network, optimizer).restore):
+        with pytest.raises(InputError, match=r"ckpt-1 cannot be read .*train again with --overrideChkpt"):
+            restore()
+
+
+@pytest.mark.parametrize("row", ["2," + "x" * 200_000, "9" * 5000 + ",0.5"])
+def test_a_history_that_is_no_table_is_refused_or_its_row_left_out(row, tmp_path):
+    from utils.train import earlier_history
+
+    (tmp_path / "history.csv").write_text(f"step,loss\n1,0.7\n{row}\n")
+    if "x" in row:
+        with pytest.raises(InputError, match=r"history\.csv is damaged \(field larger.*remove it and repeat"):
+            earlier_history(tmp_path / "history.csv", 3)
+    else:
+        assert earlier_history(tmp_path / "history.csv", 3) == [{"step": "1", "loss": "0.7"}]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
