@@ -16,7 +16,7 @@ from data import atlas, check, grids, records
 from data.cohort import open_cohort
 from data.errors import InputError
 from models import MODELS
-from utils import validate
+from utils import guards
 
 SOUND = "Nothing here invalidates a result."
 
@@ -233,7 +233,7 @@ def run_of(folder: Path, model: str = "cnn") -> SimpleNamespace:
 def test_training_prints_the_fast_form_first(copy, capsys):
     """What the table tells is printed; records are not read, so a damaged one is not told yet."""
     replace_volume(copy / files_of(copy, "train")[0], np.full(grids.REDUCED.shape, np.nan))
-    validate.preflight(run_of(copy))
+    guards.two_classes(run_of(copy), None)
     printed = capsys.readouterr().out
     assert "40 records of 40 subjects" in printed
     assert "train: 36 subjects" in printed
@@ -242,15 +242,15 @@ def test_training_prints_the_fast_form_first(copy, capsys):
 
 def test_training_says_what_is_wrong_and_stops_where_it_cannot_learn(copy, capsys):
     edit_table(copy, ",test$", ",train")
-    validate.preflight(run_of(copy))
+    guards.two_classes(run_of(copy), None)
     assert "PROBLEM: the test split lacks a class (0 control, 0 autism)" in capsys.readouterr().out
     for row in read_rows(copy / "subjects.csv"):
         if row["label"] == "1":
             (copy / row["file"]).unlink()
             edit_table(copy, f"^{row['file']}.*\n", "")
     with pytest.raises(InputError, match="has one class only among its training subjects"):
-        validate.preflight(run_of(copy))
-    validate.preflight(run_of(copy, "ae"))  # reconstructs; labels are not needed
+        guards.two_classes(run_of(copy), None)
+    guards.two_classes(run_of(copy, "ae"), None)  # reconstructs; labels are not needed
 
 
 def test_the_report_counts_subjects_not_records(copy):

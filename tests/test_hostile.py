@@ -27,7 +27,7 @@ import pytest
 from helpers import COARSE, ROOT, bare_records, brain_map, small_record
 
 from data import grids, pack, records
-from data.cohort import Cohort, open_cohort, write_tables
+from data.cohort import Cohort, Metadata, open_cohort, write_tables
 from data.errors import InputError
 from data.layouts import Columns, read_source, read_table
 from data.nifti import load_map, read_map
@@ -166,7 +166,7 @@ def write_small(folder: Path) -> None:
     for subject in (1, 2, 3, 5):
         (folder / f"{subject}.bin").write_bytes(compressible(subject))
     bare = open_cohort(folder)
-    write_tables(folder, bare.rows, {"grid": [31, 37, 31], "phenotype": ["age"], "provenance": {"seed": 0}})
+    write_tables(folder, bare.rows, Metadata(grid=grids.REDUCED.shape, phenotype=("age",), provenance={"seed": 0}))
 
 
 @pytest.fixture
@@ -240,10 +240,10 @@ def test_an_hdf5_dataset_of_another_type(name, store):
         (replaced("file", data=np.array([b"1.bin", b"2.bin", b"3.bin", b"/etc/5.bin"])), "points outside"),
         (replaced("file", data=np.array([b"1.bin", b"2.bin", b"3.bin", b"cohort.json"])), "is not a record"),
         (replaced("site", data=np.array([b"a\nb"] * 4)), r"holds the text 'a\\nb'; expected one printable line"),
-        (replaced("metadata", data=np.frombuffer(b"[1]", np.uint8)), "not a readable cohort in HDF5"),
-        (replaced("metadata", data=np.frombuffer(b"{", np.uint8)), "not a readable cohort in HDF5"),
+        (replaced("metadata", data=np.frombuffer(b"[1]", np.uint8)), "has damaged metadata"),
+        (replaced("metadata", data=np.frombuffer(b"{", np.uint8)), "has damaged metadata"),
         (replaced("metadata", data=np.frombuffer(b'{"grid": 3}', np.uint8)), "has damaged metadata"),
-        (replaced("metadata", data=np.frombuffer(b"[" * 100_000, np.uint8)), "not a readable cohort in HDF5"),
+        (replaced("metadata", data=np.frombuffer(b"[" * 100_000, np.uint8)), "has damaged metadata"),
         (replaced("metadata", data=np.arange(3.0)), "metadata is float64"),
         (as_group, "has no dataset label"),
         (linked("label", h5py.SoftLink("/elsewhere")), "has no dataset label"),

@@ -365,7 +365,7 @@ def test_own_columns_are_encoded_in_order(plain, convert):
     training = cohort.subjects("train")
     gaps = ["iq", "iq_missing"] if str(SUBJECTS[0]) in training else ["iq"]
     names = [*gaps, "hand_L", "hand_R", "years"]
-    assert cohort.metadata["phenotype"] == names + [f"unused_{k}" for k in range(len(names) + 1, 30)]
+    assert cohort.metadata.phenotype == (*names, *(f"unused_{k}" for k in range(len(names) + 1, 30)))
     raw = {
         str(subject): [float("RLR?RL"[at] == code) for code in "LR"] + [10 + at] for at, subject in enumerate(SUBJECTS)
     }
@@ -415,7 +415,7 @@ def test_infinite_phenotype_values_are_refused(plain, data_cli, tmp_path):
 def test_no_phenotype_at_all(plain, convert):
     folder, arguments = plain()
     cohort = open_cohort(convert(folder, *arguments, "--phenotype", ""))
-    assert cohort.metadata["phenotype"] == [f"unused_{k}" for k in range(1, 30)]
+    assert cohort.metadata.phenotype == tuple(f"unused_{k}" for k in range(1, 30))
     assert (cohort.read(0)[1] == 0).all()
 
 
