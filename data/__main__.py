@@ -23,9 +23,17 @@ def named(subjects: list[str]) -> str:
 def convert(args: argparse.Namespace) -> int:
     from data import grids, layouts, records
     from data.convert import convert as run
+    from data.phenotype import categories
 
     columns = layouts.Columns(
-        args.table, args.idColumn, args.labelColumn, args.positive, args.siteColumn, args.mapColumn
+        args.table,
+        args.idColumn,
+        args.labelColumn,
+        args.positive,
+        args.siteColumn,
+        args.mapColumn,
+        args.negative,
+        args.only,
     )
     source = layouts.read_source(args.source, columns)
     print("\n".join(source.notes))
@@ -35,6 +43,8 @@ def convert(args: argparse.Namespace) -> int:
     phenotype = None if args.phenotype is None else [name for name in args.phenotype.split(",") if name]
     grid = grids.GRIDS[args.grid]
     table, metadata = run(source, args.cohort, grid, args.seed, phenotype, args.allowLeak, command())
+    for name, values in categories(phenotype, metadata.phenotype, source.rows).items():
+        print(f"{name} is text and became {len(values)} categories: {', '.join(values[:SHOWN])}")
     name, auc = next(iter(metadata.phenotype_auc.items()))
     print(f"Phenotype: no value separates the training labels better than {name}, AUC {auc:.2f}.")
     counts = Counter(f"{record.split} {records.CLASSES[int(record.label)]}" for record in table)
@@ -95,9 +105,13 @@ def parser() -> argparse.ArgumentParser:
     add("--table", type=Path, help="CSV or TSV with a row a subject (default: the one beside the maps)")
     add("--idColumn", metavar="NAME", help="column of subject IDs (default: the one that matches the maps)")
     add("--labelColumn", metavar="NAME", help="column of the diagnosis (ABIDE's own table: DX_GROUP)")
-    add("--positive", metavar="VALUE", help="its value for autism (ABIDE's own table: 1)")
+    add("--positive", metavar="A,B,...", help="its value, or values, for autism (ABIDE's own table: 1)")
+    add(
+        "--negative", metavar="A,B,...", help="its values for control; the others are left out (default: the one other)"
+    )
     add("--siteColumn", metavar="NAME", help="column of sites (default SITE_ID or site, if there is one)")
     add("--mapColumn", metavar="NAME", help="column of paths to the maps, relative to the folder")
+    add("--only", metavar="GLOB", help="use only the maps whose path in the folder fits, such as '*/zfALFF*'")
     add("--phenotype", metavar="A,B,...", help="columns to use instead of ABIDE's 29 values; '' for none")
     add("--allowLeak", action="store_true", help="accept phenotype columns that tell the diagnosis")
     add("--seed", type=seed, default=0, metavar="N", help="seed of the split (default 0)")
