@@ -398,7 +398,7 @@ def advised(words: str) -> str:
 @pytest.mark.parametrize("name", SEVERAL)
 def test_several_maps_of_a_subject_are_refused_with_an_option_that_works(name, tmp_path):
     folder = named_files(tmp_path, SEVERAL[name])
-    with pytest.raises(InputError, match="has two maps for .*; expected one a subject") as refusal:
+    with pytest.raises(InputError, match=r"has two maps for .*; expected one a subject") as refusal:
         find_maps(folder)
     advice = advised(str(refusal.value)) if name != "PCP" else "cpac/filt_global/*"
     maps, notes = find_maps(folder, advice)
