@@ -2,12 +2,14 @@
 
 import argparse
 import shlex
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
 
 from data.cli import Parser, guarded, positive, seed
 
+INTERRUPTED = 130
 SHOWN = 10  # subjects named on the terminal; cohort.json names them all
 
 
@@ -42,7 +44,8 @@ def convert(args: argparse.Namespace) -> int:
             print(f"{len(subjects)} left out, {reason}: {named(subjects)}")
     phenotype = None if args.phenotype is None else [name for name in args.phenotype.split(",") if name]
     grid = grids.GRIDS[args.grid]
-    table, metadata = run(source, args.cohort, grid, args.seed, phenotype, args.allowLeak, command())
+    table, metadata, notes = run(source, args.cohort, grid, args.seed, phenotype, args.allowLeak, command())
+    print("\n".join(notes))
     for name, values in categories(phenotype, metadata.phenotype, source.rows).items():
         print(f"{name} is text and became {len(values)} categories: {', '.join(values[:SHOWN])}")
     name, auc = next(iter(metadata.phenotype_auc.items()))
@@ -113,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     add("--mapColumn", metavar="NAME", help="column of paths to the maps, relative to the folder")
     add("--only", metavar="GLOB", help="use only the maps whose path in the folder fits, such as '*/zfALFF*'")
     add("--phenotype", metavar="A,B,...", help="columns to use instead of ABIDE's 29 values; '' for none")
-    add("--allowLeak", action="store_true", help="accept phenotype columns that tell the diagnosis")
+    add("--allowLeak", action="store_true", help="accept phenotype columns, or maps as wholes, that tell the diagnosis")
     add("--seed", type=seed, default=0, metavar="N", help="seed of the split (default 0)")
     verb = verbs.add_parser("check", help="what a cohort holds and what is wrong with it; exit 1 if anything is")
     verb.set_defaults(run=check)
@@ -143,9 +146,21 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def interrupt_once(*_) -> None:
+    """Ctrl-C that is heard once: the rest is ending well."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     args = parser().parse_args()
-    return guarded("python -m data", lambda: args.run(args))
+    heard = signal.getsignal(signal.SIGINT)
+    if heard is signal.default_int_handler:  # not in a background job, which inherits it ignored
+        signal.signal(signal.SIGINT, interrupt_once)
+    status = guarded("python -m data", lambda: args.run(args))
+    if status != INTERRUPTED:
+        signal.signal(signal.SIGINT, heard)
+    return status
 
 
 if __name__ == "__main__":

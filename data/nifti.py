@@ -90,6 +90,11 @@ def load_map(path: Path) -> np.ndarray:
 
     Linear interpolation, 0 outside the map. Raises InputError, naming the file.
     """
+    return on_full_grid(read_brain(path), "linear")
+
+
+def read_brain(path: Path) -> nibabel.Nifti1Image:
+    """`read_map` of a map that holds a brain, on the MNI grid for the most part. Raises InputError, naming the file."""
     image = read_map(path)
     values = np.asarray(image.dataobj)
     brain = values != records.background(values)
@@ -97,7 +102,7 @@ def load_map(path: Path) -> np.ndarray:
         raise InputError(f"{path} is empty or constant; expected the fALFF of a brain. Compute the map again.")
     if (outside := share_outside(brain, image.affine, grids.FULL)) > MAX_OUTSIDE:
         raise InputError(f"{path}: {outside:.0%} of its brain lies outside the MNI grid; check its affine.")
-    return on_full_grid(image, "linear")
+    return image
 
 
 def on_full_grid(image: nibabel.Nifti1Image, interpolation: str) -> np.ndarray:
