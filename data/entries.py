@@ -231,10 +231,10 @@ Entry = FileEntry | ZipEntry | HDF5Entry
 
 
 def folder_entries(folder: Path) -> dict[str, Entry]:
-    """The records of a folder by file or member name, sorted; other files are not records and are left alone."""
+    """The records of a folder by file or member name, sorted; hidden and other files are no records, and left alone."""
     entries = {}
     for path in sorted(folder.iterdir()):
-        if not path.is_file() or path.suffix in {".json", ".csv", ".md", ".txt"}:
+        if not path.is_file() or path.name.startswith(".") or path.suffix in {".json", ".csv", ".md", ".txt"}:
             continue
         if FileEntry(path).read(len(ZIP_MAGIC)) == ZIP_MAGIC:
             found = zip_entries(path)
