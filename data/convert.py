@@ -194,6 +194,11 @@ def check_maps(measured: pd.DataFrame, subjects: pd.DataFrame, training: Sequenc
         )
     check_measures(measured[list(training)], subjects["label"].to_numpy()[list(training)], allow_leak)
     notes = [f"Maps: {found.iloc[0]}."]
+    if (same := measured.duplicated(keep=False)).any():
+        alike = [names[at] for at in np.flatnonzero(same)]
+        notes.append(
+            f"{len(alike)} maps equal another one in all measures; are they of other people? {', '.join(alike[:10])}"
+        )
     if telling := measures.by_site(measured, subjects["site"]):
         notes.append(f"The maps' {', '.join(telling)} tell the site; compare subjects within sites.")
     if (far := measures.far(measured)).any():

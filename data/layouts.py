@@ -29,6 +29,7 @@ PIPELINES = re.compile(  # folders that say how a map was made; others may be si
     r"c-?pac|dparsfa?|dpabi|niak|ccs|fmriprep|xcp_?d|(no)?filt_(no)?global|S\d_.*|m?z?s?fALFF_.*|(ses|run|task)-.*",
     re.IGNORECASE,
 )
+SESSION = re.compile(r"[_-](ses|session|run|visit|wave|tp|timepoint|scan)[_-]?\w{1,4}$", re.IGNORECASE)  # ends an ID
 OTHER_FORMATS = (".img", ".hdr", ".gii", ".mnc", ".mgh", ".mgz", ".head", ".brik", ".brik.gz", ".par", ".rec")
 TABLES = ("participants.tsv", "Phenotypic_*.csv", "*.csv", "*.tsv")
 NO_FILENAME = "no_filename"  # the release's FILE_ID of a subject whose scan failed quality control
@@ -74,11 +75,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Found:
-    """A file whose name is a map's: its path in the folder, its subject's ID, and its kind, the name without the ID."""
+    """A file whose name is a map's: its path in the folder, its ID, whose it is, and its kind: the name without that.
+
+    `subject` is the ID without a session or run.
+    """
 
     path: PurePosixPath
     layout: str
     identifier: str
+    subject: str
     kind: str
 
 
@@ -86,10 +91,11 @@ def recognised(path: PurePosixPath) -> Found | None:
     """What a path in the folder says by itself, None if it is no map's."""
     for layout, pattern in LAYOUTS.items():
         if match := pattern.fullmatch(path.name):
-            start, end = match.span(1)
+            subject = SESSION.sub("", match[1]) or match[1]
+            start, end = match.start(1), match.start(1) + len(subject)
             name = f"{escape(path.name[:start])}*{escape(path.name[end:]).removesuffix('.gz')}*"
             pipeline = [part for part in path.parts[:-1] if PIPELINES.fullmatch(part)]
-            return Found(path, layout, key(match[1]), "/".join([*pipeline, name]))
+            return Found(path, layout, key(match[1]), key(subject), "/".join([*pipeline, name]))
     return None
 
 
@@ -127,9 +133,9 @@ def check_kinds(folder: Path, maps: list[Found]) -> None:
     """Raises InputError, with a glob that chooses, if an ID has two maps or the maps are of several kinds."""
     of_subject = {}
     for found in maps:
-        if (first := of_subject.setdefault(found.identifier, found)) is not found:
+        if (first := of_subject.setdefault(found.subject, found)) is not found:
             raise InputError(
-                f"{folder} has two maps for {found.identifier}: {first.path} and {found.path}; expected one a subject. "
+                f"{folder} has two maps for {found.subject}: {first.path} and {found.path}; expected one a subject. "
                 f"{choice([first, found], maps)}"
             )
     kinds = Counter(found.kind for found in maps)
@@ -147,7 +153,7 @@ def choice(rivals: list[Found], maps: list[Found]) -> str:
     best, most = "", 0
     for pattern in dict.fromkeys(pattern for rival in rivals for pattern in globs(rival.path, rival.kind)):
         chosen = [found for found in maps if fnmatchcase(str(found.path), pattern)]
-        subjects = {found.identifier for found in chosen}
+        subjects = {found.subject for found in chosen}
         if most < len(subjects) == len(chosen) and len({found.kind for found in chosen}) == 1:
             best, most = pattern, len(subjects)
     example = f"Choose with --only, such as --only '{best}' ({most} maps); or" if best else "Remove one, or"
@@ -160,7 +166,7 @@ def globs(path: PurePosixPath, kind: str) -> Iterator[str]:
     for number, folder in enumerate(folders):
         yield f"*/{escape(folder)}/*" if number else f"{escape(folder)}/*"
         yield f"*/{escape(folder)}/*"
-    yield from (f"*_{escape(part)}_*" for part in path.name.split("_")[1:-1])
+    yield from (f"*_{escape(part)}[_.]*" for part in path.name.split(".")[0].split("_")[1:])
     yield from (name, f"*/{name}", f"*{name}", "/".join([*map(escape, folders), name]), escape(str(path)))
 
 
@@ -202,7 +208,7 @@ def join(folder: Path, columns: Columns) -> Joined:
 
 
 def join_named(folder: Path, columns: Columns) -> Joined:
-    """The same where a column holds the paths of the maps. Raises InputError if it names one for two subjects."""
+    """The same where a column holds the paths of the maps."""
     if columns.only:
         raise InputError("--only chooses among maps that are found by name; leave it out, --mapColumn names each.")
     path = columns.table or find_table(folder, {})
@@ -211,11 +217,8 @@ def join_named(folder: Path, columns: Columns) -> Joined:
     if subject is None:
         raise InputError(f"Which column of {path} names the subject? Say so with --idColumn.")
     named = column(table, columns.map, path)
-    identifiers = column(table, subject, path)
+    column(table, subject, path)
     maps = named.map(lambda name: existing(folder / name) if name else float("nan"))
-    if (twice := named[maps.notna() & named.duplicated(keep=False)]).size:
-        both = " and ".join(identifiers[twice[twice == twice.iloc[0]].index[:2]])
-        raise InputError(f"{path} names the map {twice.iloc[0]} for {both}; expected a map of each subject's own.")
     return Joined(path, table, subject, maps, [], [f"Layout: maps that the column {columns.map} names."])
 
 
@@ -259,6 +262,7 @@ def read_source(folder: Path, columns: Columns) -> Source:
     named = table[id_column] != NO_FILENAME
     kept = maps.notna() & label.notna()
     check_identifiers(identifier[kept], path)
+    check_own(maps[kept].map(os.path.realpath), identifier, columns.map or id_column, path)
     subjects = pd.DataFrame(
         {
             "subject": identifier,
@@ -308,6 +312,16 @@ def site_notes(rows: pd.DataFrame, site_column: str | None) -> list[str]:
 def looks_like_site(name: str) -> bool:
     words = re.split(r"[^A-Za-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))  # scannerModel, SCAN_CENTRE
     return any(SITE_WORDS.fullmatch(word) for word in words)
+
+
+def check_own(maps: pd.Series, identifier: pd.Series, name: str, path: Path) -> None:
+    """Raises InputError if two subjects have one map, as where a column of labels or sites is taken for IDs."""
+    if (twice := maps[maps.duplicated(keep=False)]).size:
+        both = " and ".join(identifier[twice.index[twice == twice.iloc[0]][:2]])
+        raise InputError(
+            f"The column {name} of {path} gives the map {Path(twice.iloc[0]).name} to {both}; expected a map of each "
+            "subject's own. Correct it, or name the right column with --idColumn or --mapColumn."
+        )
 
 
 def check_identifiers(identifier: pd.Series, path: Path) -> None:

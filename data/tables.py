@@ -22,6 +22,7 @@ ROW_NUMBER = re.compile(
 SUBJECT_NAME = re.compile(
     r"(sub|subj|subject|participant|patient|file|person|proband|study|scan)?(id|code)s?|(subject|participant|patient)s?"
 )
+ENOUGH = 0.5  # of the IDs that could match
 RIVAL = 0.9  # of the matches of the best column, from which on another one is as good a guess
 
 
@@ -128,6 +129,12 @@ def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:
                 f"{len(other.rows)} of {len(maps)}) and would give them different rows; "
                 "say which names the subjects with --idColumn."
             )
+    few = len(best.rows) < ENOUGH * min(len(maps), (table[best.name] != "").sum())
+    if few and not names_subjects(best.name):
+        raise InputError(
+            f"The column {best.name} of {path} holds {len(best.rows)} of {len(maps)} IDs of the maps, as if by chance; "
+            f"if it names the subjects, say so with --idColumn '{best.name}'. The maps have IDs such as {min(maps)}."
+        )
     return best.name
 
 
@@ -137,12 +144,17 @@ def match_of(column: pd.Series, maps: set[str]) -> Match:
     return Match(str(column.name), rows, len(rows) < len(found))
 
 
+def names_subjects(name: str) -> bool:
+    """Whether a column's name is one of those that columns of IDs have."""
+    return SUBJECT_NAME.fullmatch(re.sub(r"[^a-z]", "", name.lower())) is not None
+
+
 def numbers_rows(column: pd.Series) -> bool:
     """Whether a column has the name, or the values from 0 or 1, of row numbers, and not the name of IDs."""
     name = str(column.name).strip().lower()
     if ROW_NUMBER.fullmatch(name):
         return True
-    if SUBJECT_NAME.fullmatch(re.sub(r"[^a-z]", "", name)):
+    if names_subjects(name):
         return False
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(float)
     return any(np.array_equal(numbers, np.arange(len(column)) + first) for first in (0, 1))

@@ -387,6 +387,8 @@ SEVERAL = {
         for p in ("cpac", "dparsf")
         for s in ("filt_global", "nofilt_global")
     ],
+    "DPABI sessions": [f"fALFFMap_Sub_00{n}_ses-{s}.nii" for n in ALL for s in "12"],
+    "PCP sessions": [f"NYU_00{n}_session_{s}_falff.nii.gz" for n in ALL for s in "12"],
     "any folders": [f"{of}/{n}_falff.nii" for n in ALL for of in ("old [1]", "new")],
 }
 
@@ -405,7 +407,7 @@ def test_several_maps_of_a_subject_are_refused_with_an_option_that_works(name, t
     assert len(maps) == 4
     assert "Layout: " in notes[0]
     assert {path.relative_to(folder).as_posix() for path in maps.values()} <= set(SEVERAL[name])
-    assert len({re.sub(r"[1-4]", "", re.sub(r"(ses|run)-", "", str(path))) for path in maps.values()}) == 1
+    assert len({re.sub(r"[1-4]", "", re.sub(r"(ses|run)-|session_", "", str(path))) for path in maps.values()}) == 1
 
 
 @pytest.mark.parametrize(
@@ -416,6 +418,7 @@ def test_several_maps_of_a_subject_are_refused_with_an_option_that_works(name, t
         [f"sub-{n}/func/sub-{n}{s}_falff.nii.gz" for n, s in enumerate(["", "_ses-1", "", ""])],
         [f"{p}/NYU_{n}_falff.nii.gz" for n, p in enumerate(["cpac/filt_global", "cpac/nofilt_global"])],
         [f"{p}/NYU_{n}_falff.nii.gz" for n, p in enumerate(["cpac/x", "dparsf/x"])],
+        [f"fALFFMap_{n}{s}.nii" for n, s in enumerate(["_ses1", "_ses1", "_ses2"])],
     ],
 )
 def test_different_maps_of_different_subjects_are_refused(names, tmp_path):
@@ -467,7 +470,23 @@ def test_one_map_for_two_subjects_is_refused(plain, data_cli, tmp_path):
     folder, arguments = plain(lambda rows: rows[3].update(path=rows[1]["path"]))
     outcome = data_cli("convert", folder, tmp_path / "out", *arguments)
     assert outcome.status == 2
-    assert re.search(rf"names the map maps/scan\d+\.nii\.gz for {SUBJECTS[1]} and {SUBJECTS[3]}", outcome.err)
+    assert re.search(
+        rf"column path of .* gives the map scan\d+\.nii\.gz to {SUBJECTS[1]} and {SUBJECTS[3]}", outcome.err
+    )
+
+
+def test_a_label_is_not_taken_for_an_id(scene, data_cli, tmp_path):
+    """Maps numbered anew from 1: DX_GROUP and SEX hold 1 and 2, the subjects have IDs of their own."""
+    folder = tmp_path / "dpabi"
+    save_maps(scene, lambda subject: folder / f"fALFFMap_{subject - SUBJECTS[0] + 1}.nii")
+    write_rows(folder / "Phenotypic_V1.csv", scene.rows)
+    outcome = data_cli("convert", folder, tmp_path / "out", "--grid", "reduced")
+    assert outcome.status == 2
+    assert "--idColumn" in outcome.err
+    told = data_cli("convert", folder, tmp_path / "out", "--grid", "reduced", "--idColumn", "DX_GROUP")
+    assert told.status == 2
+    assert "column DX_GROUP of" in told.err
+    assert "gives the map fALFFMap_1.nii to 51450 and 51452" in told.err
 
 
 def test_an_unknown_label_is_left_out_and_named(plain, data_cli, tmp_path):

@@ -41,7 +41,7 @@ def test_row_numbers_beside_ids_do_not_win(name, first):
 @pytest.mark.parametrize("name", ROWS)
 def test_row_numbers_alone_are_refused(name):
     table = columns(**{name: identity}, code=lambda row: f"P{row}")
-    with pytest.raises(InputError, match="seems to number the rows; expected a column of IDs.*--idColumn"):
+    with pytest.raises(InputError, match=r"seems to number the rows; expected a column of IDs.*--idColumn"):
         matching_column(table, maps(1, 40), PATH)
 
 
@@ -84,12 +84,19 @@ def test_labels_ages_and_scores_are_no_ids(values):
 
 def test_a_column_with_ids_twice_beside_worse_ones_is_not_passed_over():
     table = columns(code=lambda row: row // 2 + 100, age=lambda row: 119 - row if row < 3 else 7)
-    with pytest.raises(InputError, match="The columns age and code .*--idColumn"):
+    with pytest.raises(InputError, match=r"The columns age and code .*--idColumn"):
         matching_column(table, maps(100, 119), PATH)
 
 
+def test_a_few_scores_that_equal_ids_are_no_column_of_ids():
+    table = columns(code=lambda row: f"P{row}", iq=lambda row: 80 + row)
+    with pytest.raises(InputError, match=r"The column iq .* holds 3 of 30 IDs .* by chance.*--idColumn 'iq'"):
+        matching_column(table, {*maps(117, 146)}, PATH)
+    assert matching_column(columns(SUB_ID=lambda row: 80 + row), maps(117, 146), PATH) == "SUB_ID"
+
+
 def test_no_column_and_no_maps():
-    with pytest.raises(InputError, match="No column of .* holds the IDs of the maps, such as 900"):
+    with pytest.raises(InputError, match=r"No column of .* holds the IDs of the maps, such as 900"):
         matching_column(columns(ID=identity), {"900"}, PATH)
 
 
@@ -131,7 +138,7 @@ def test_decimal_commas_of_a_european_table(tmp_path):
 @pytest.mark.parametrize("text", ["ID;a,b;c\n1;2,3;4\n", "ID,a;b\n1,2\n1;2;3\n", "ID\ta,b\n1\t2,3\n"])
 def test_a_header_that_can_be_read_in_two_ways_is_refused(text, tmp_path):
     (tmp_path / "table.csv").write_text(text)
-    with pytest.raises(InputError, match="can be read as separated by .* or by .*; expected one"):
+    with pytest.raises(InputError, match=r"can be read as separated by .* or by .*; expected one"):
         read_table(tmp_path / "table.csv")
 
 
