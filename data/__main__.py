@@ -2,12 +2,14 @@
 
 import argparse
 import shlex
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
 
 from data.cli import Parser, guarded, positive, seed
 
+INTERRUPTED = 130
 SHOWN = 10  # subjects named on the terminal; cohort.json names them all
 
 
@@ -23,9 +25,17 @@ def named(subjects: list[str]) -> str:
 def convert(args: argparse.Namespace) -> int:
     from data import grids, layouts, records
     from data.convert import convert as run
+    from data.phenotype import categories
 
     columns = layouts.Columns(
-        args.table, args.idColumn, args.labelColumn, args.positive, args.siteColumn, args.mapColumn
+        args.table,
+        args.idColumn,
+        args.labelColumn,
+        args.positive,
+        args.siteColumn,
+        args.mapColumn,
+        args.negative,
+        args.only,
     )
     source = layouts.read_source(args.source, columns)
     print("\n".join(source.notes))
@@ -34,7 +44,10 @@ def convert(args: argparse.Namespace) -> int:
             print(f"{len(subjects)} left out, {reason}: {named(subjects)}")
     phenotype = None if args.phenotype is None else [name for name in args.phenotype.split(",") if name]
     grid = grids.GRIDS[args.grid]
-    table, metadata = run(source, args.cohort, grid, args.seed, phenotype, args.allowLeak, command())
+    table, metadata, notes = run(source, args.cohort, grid, args.seed, phenotype, args.allowLeak, command())
+    print("\n".join(notes))
+    for name, values in categories(phenotype, metadata.phenotype, source.rows).items():
+        print(f"{name} is text and became {len(values)} categories: {', '.join(values[:SHOWN])}")
     name, auc = next(iter(metadata.phenotype_auc.items()))
     print(f"Phenotype: no value separates the training labels better than {name}, AUC {auc:.2f}.")
     counts = Counter(f"{record.split} {records.CLASSES[int(record.label)]}" for record in table)
@@ -95,11 +108,15 @@ def parser() -> argparse.ArgumentParser:
     add("--table", type=Path, help="CSV or TSV with a row a subject (default: the one beside the maps)")
     add("--idColumn", metavar="NAME", help="column of subject IDs (default: the one that matches the maps)")
     add("--labelColumn", metavar="NAME", help="column of the diagnosis (ABIDE's own table: DX_GROUP)")
-    add("--positive", metavar="VALUE", help="its value for autism (ABIDE's own table: 1)")
+    add("--positive", metavar="A,B,...", help="its value, or values, for autism (ABIDE's own table: 1)")
+    add(
+        "--negative", metavar="A,B,...", help="its values for control; the others are left out (default: the one other)"
+    )
     add("--siteColumn", metavar="NAME", help="column of sites (default SITE_ID or site, if there is one)")
     add("--mapColumn", metavar="NAME", help="column of paths to the maps, relative to the folder")
+    add("--only", metavar="GLOB", help="use only the maps whose path in the folder fits, such as '*/zfALFF*'")
     add("--phenotype", metavar="A,B,...", help="columns to use instead of ABIDE's 29 values; '' for none")
-    add("--allowLeak", action="store_true", help="accept phenotype columns that tell the diagnosis")
+    add("--allowLeak", action="store_true", help="accept phenotype columns, or maps as wholes, that tell the diagnosis")
     add("--seed", type=seed, default=0, metavar="N", help="seed of the split (default 0)")
     verb = verbs.add_parser("check", help="what a cohort holds and what is wrong with it; exit 1 if anything is")
     verb.set_defaults(run=check)
@@ -129,9 +146,21 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def interrupt_once(*_) -> None:
+    """Ctrl-C that is heard once: the rest is ending well."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     args = parser().parse_args()
-    return guarded("python -m data", lambda: args.run(args))
+    heard = signal.getsignal(signal.SIGINT)
+    if heard is signal.default_int_handler:  # not in a background job, which inherits it ignored
+        signal.signal(signal.SIGINT, interrupt_once)
+    status = guarded("python -m data", lambda: args.run(args))
+    if status != INTERRUPTED:
+        signal.signal(signal.SIGINT, heard)
+    return status
 
 
 if __name__ == "__main__":

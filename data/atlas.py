@@ -14,6 +14,7 @@ from data import grids
 from data.errors import InputError
 
 MAX_REGIONS = 2000
+MOST_OF_BRAIN = 0.95  # of the voxels that AAL labels
 
 
 @dataclass(frozen=True)
@@ -77,21 +78,31 @@ def label_image(path: Path) -> tuple[np.ndarray, dict[int, str]]:
 
     Names are read from the text file of the same name (`atlas.nii.gz`, `atlas.txt`), if there is one.
     """
-    from nilearn.image import resample_img
-
-    from data.nifti import read_map
+    from data.nifti import on_full_grid, read_map
 
     image = read_map(path)
     values = np.asarray(image.dataobj)
     if (values != np.rint(values)).any() or values.min() < 0 or len(np.unique(values)) - 1 not in range(1, MAX_REGIONS):
         raise InputError(f"{path} is no label image; expected whole numbers, 0 outside 1 to {MAX_REGIONS} regions.")
-    options = {"interpolation": "nearest", "copy_header": True, "force_resample": True}
-    sampled = resample_img(image, np.array(grids.FULL.affine), grids.FULL.shape, **options)
+    labels = np.rint(on_full_grid(image, "nearest")).astype(np.int32)
+    check_extent(labels, path)
     names = {int(region): f"region {int(region)}" for region in np.unique(values) if region}
     listing = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".txt")
     if listing.is_file():
         names |= {region: name for region, name in read_names(listing).items() if region in names}
-    return np.rint(sampled.get_fdata()).astype(np.int32), names
+    return labels, names
+
+
+def check_extent(labels: np.ndarray, path: Path) -> None:
+    """Raises InputError if a label image on the full grid has no region there, no background, or one with all in it."""
+    if not labels.any():
+        raise InputError(f"{path} has no region on the MNI grid; expected labels in MNI space. Check its affine.")
+    if labels.all():
+        raise InputError(f"{path} has no voxel outside its regions; expected 0 there. Set the background to 0.")
+    brain = labels[aal_at_2mm()[0] > 0]
+    region, voxels = max(zip(*np.unique(brain[brain > 0], return_counts=True), strict=True), key=lambda found: found[1])
+    if voxels > MOST_OF_BRAIN * brain.size:
+        raise InputError(f"{path}: region {region} covers the whole brain; expected regions of a brain. Take an atlas.")
 
 
 def reduce_labels(labels: np.ndarray) -> np.ndarray:

@@ -8,14 +8,17 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 
-from data import atlas, grids, records, sums
+from data import atlas, grids, measures, records, sums
 from data.cohort import SPLITS, Cohort
 from data.errors import InputError
+from data.leaks import telling
 from data.progress import progress
 
 MIRROR_MARGIN = 0.002  # by how much a volume's correlation with the mirrored group mean must win
 OUTLIER = 6.0  # robust standard deviations below the group's median correlation
+OVERLAP = 0.5  # share of a brain that must lie where most of the others' do
 COVERED = 0.5  # share of a region's voxels that must hold signal
 SHOWN = 10
 
@@ -58,6 +61,11 @@ def fast(cohort: Cohort) -> Findings:
         findings.counts.append(f"{split}: {sum(labels.values())} subjects ({named})")
         if min(labels[0.0], labels[1.0]) == 0:
             findings.problems.append(f"the {split} split lacks a class ({named})")
+    labels_of = defaultdict(set)
+    for record in cohort.rows:
+        labels_of[record.subject].add(record.label)
+    if both := sorted(subject for subject, labels in labels_of.items() if len(labels) > 1):
+        findings.problems.append(f"both labels for one subject, of {len(both)} subjects: {listed(both)}")
     sites = defaultdict(Counter)
     for record in subjects.values():
         sites[record.site][record.label] += 1
@@ -70,13 +78,16 @@ def fast(cohort: Cohort) -> Findings:
 
 
 def full(cohort: Cohort) -> Findings:
-    """`fast`, and every volume: damaged, constant, identical, mirrored, unlike the others, or not covering a region."""
+    """`fast`, and every volume: damaged, constant, identical, mirrored, unlike the others, elsewhere, of another kind,
+    or not covering a region; and whether volumes as wholes tell the label or the site."""
     findings = fast(cohort)
     check_files(cohort, findings)
     small, digests, coverage = read_volumes(cohort, findings)
     if len(small):
         check_identical(cohort, digests, findings)
         check_likeness(cohort, small, findings)
+        check_place(cohort, small, findings)
+        check_measures(cohort, small, findings)
         findings.notes += coverage
     return findings
 
@@ -158,6 +169,50 @@ def check_likeness(cohort: Cohort, small: dict[int, np.ndarray], findings: Findi
     if unlike.size:
         found = [f"{names[at]} (r = {straight[at]:.2f})" for at in unlike[np.argsort(straight[unlike])]]
         findings.notes.append(f"unlike the group mean (median r = {np.median(straight):.2f}): {listed(found)}")
+
+
+def check_place(cohort: Cohort, small: dict[int, np.ndarray], findings: Findings) -> None:
+    """A brain that lies for the most part where most of the others are not is a problem; one far off, worth a note."""
+    brains = {index: measures.brain_of(volume) for index, volume in small.items()}
+    most = np.mean(list(brains.values()), 0) >= OVERLAP
+    away = [index for index, brain in brains.items() if brain[most].sum() < OVERLAP * brain.sum()]
+    if away:
+        names = listed([cohort.rows[index].file for index in away])
+        findings.problems.append(f"most of the brain lies outside the others' in {names}; check their affines")
+    measured = pd.DataFrame([measures.of_volume(volume, grids.REDUCED) for volume in small.values()], list(small))
+    far = [index for index in measured.index[measures.far(measured)] if index not in away]
+    if far:
+        names = listed([f"{cohort.rows[index].file} ({measures.where(measured.loc[index])})" for index in far])
+        findings.notes.append(f"far from the others, centre at {measures.where(measured.median())}: {names}")
+
+
+def check_measures(cohort: Cohort, small: dict[int, np.ndarray], findings: Findings) -> None:
+    """Maps of several kinds, and maps that as wholes tell the training labels, are problems; the site, worth a note.
+
+    What was measured when the maps were converted is looked at where it is known, and the volumes as they are stored.
+    """
+    first = list({cohort.rows[index].subject: index for index in reversed(small)}.values())[::-1]
+    rows = [cohort.rows[index] for index in first]
+    stored = pd.DataFrame([measures.of_volume(small[index], grids.REDUCED) for index in first])
+    mean = np.mean([small[index] for index in first], 0).ravel()
+    stored["likeness"] = [np.corrcoef(small[index].ravel(), mean)[0, 1] for index in first]
+    raw = measures.read(cohort.path, [row.subject for row in rows])
+    views = [(stored, measures.stored_kinds(stored))]
+    if raw is not None:
+        raw.index = stored.index
+        views.insert(0, (raw, measures.kinds(raw)))
+        findings.counts.append(f"maps: {', '.join(sorted(set(views[0][1])))}")
+    training = np.array([row.split == "train" for row in rows])
+    label = np.array([row.label for row in rows])
+    files, sites = [row.file for row in rows], [row.site for row in rows]
+    told = {name: auc for measured, _ in views for name, auc in telling(measured[training], label[training]).items()}
+    if mixed := next((text for _, found in views if (text := measures.mixture(found, files))), ""):
+        findings.problems.append(f"maps of several kinds: {mixed}; convert maps of one kind")
+    if told:
+        named = ", ".join(f"{name} (AUC {auc:.2f})" for name, auc in told.items())
+        findings.problems.append(f"the volumes as wholes tell the training labels by {named}; were all made alike?")
+    if by_site := measures.by_site(views[0][0], sites):
+        findings.notes.append(f"the maps' {', '.join(by_site)} tell the site; compare subjects within sites")
 
 
 PAGE = """<!doctype html>

@@ -1,21 +1,27 @@
 """Maps and a table -> a cohort: z-scored records, split by subject, phenotype scaled on training subjects."""
 
 import hashlib
+import multiprocessing
 import os
+import signal
+import threading
 import warnings
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import cpu_count
 
-from data import files, grids, phenotype, records
+from data import files, grids, measures, phenotype, records
 from data.cohort import METADATA, Metadata, Row, assign_splits, write_tables
 from data.errors import InputError
 from data.layouts import Source
-from data.leaks import check_coding, check_names, check_values
+from data.leaks import check_coding, check_measures, check_names, check_values
 from data.nifti import load_map
 from data.progress import progress
 
@@ -39,19 +45,20 @@ def digest_of_files(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def start(target: Path, metadata: Metadata) -> None:
-    """Makes the cohort's folder, or finds the one that an interrupted run of the same conversion left.
-
-    Raises InputError if the folder holds anything else.
-    """
-    target.mkdir(parents=True, exist_ok=True)
+def check_target(target: Path, metadata: Metadata) -> None:
+    """Raises InputError if the folder holds anything but what an interrupted run of the same conversion left."""
     if (target / METADATA).exists():
         if (target / METADATA).read_bytes() != files.json_text(metadata.json()).encode():
             raise InputError(f"{target} holds a cohort made otherwise; choose another folder or remove it.")
-    elif any(path for path in target.iterdir() if not path.name.startswith(".")):
+    elif target.exists() and any(path for path in target.iterdir() if not path.name.startswith(".")):
         raise InputError(f"{target} is not empty and holds no cohort; choose another folder.")
-    for leftover in target.glob(".*.tmp"):  # of a run that was killed
-        leftover.unlink()
+
+
+def start(target: Path, metadata: Metadata) -> None:
+    """Makes the cohort's folder, or takes it up again without what killed processes left."""
+    target.mkdir(parents=True, exist_ok=True)
+    for leftover in target.glob(".unfinished.*"):
+        files.remove(leftover)
     files.write_json(target / METADATA, metadata.json())
 
 
@@ -92,12 +99,61 @@ def plan(
     return table, scaler.transform(values.to_numpy(float)).astype(np.float32), metadata
 
 
+@contextmanager
+def workers() -> Iterator[Executor]:
+    """A process for each core. They hear no Ctrl-C, end with this process, and are waited for, whatever happens."""
+    pool = ProcessPoolExecutor(cpu_count(), initializer=start_worker)
+    try:
+        with uninterrupted():  # the first job starts them all
+            pool.submit(os.getpid)
+        yield pool
+    except BrokenProcessPool as error:
+        raise InputError(
+            "A process of the conversion was killed, perhaps because the memory is full; close other programs and "
+            "repeat the command."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Processes that are started here never hear Ctrl-C."""
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, heard)
+
+
+def start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore")
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def run_all(pool: Executor, title: str, function: Callable, arguments: Sequence[tuple]) -> list:
+    """The results of `function(*arguments[i])` in order, behind a progress bar."""
+    jobs = [pool.submit(function, *these) for these in arguments]
+    with progress(title, len(jobs)) as shown:
+        for job in as_completed(jobs):
+            job.result()
+            shown.advance()
+    return [job.result() for job in jobs]
+
+
 def convert(
     source: Source, target: Path, grid: grids.Grid, seed: int, columns: list[str] | None, allow_leak: bool, command: str
-) -> tuple[list[Row], Metadata]:
+) -> tuple[list[Row], Metadata, list[str]]:
     """Writes the cohort `target`, using every core; an interrupted run is completed by repeating it.
 
-    `columns` of the table are the phenotype, ABIDE's own if None. Returns the table of records and the metadata.
+    `columns` of the table are the phenotype, ABIDE's own if None. Returns the table of records, the metadata and what
+    is to be said of the maps. Raises InputError if another process writes `target`.
     """
     subjects = source.subjects
     if subjects.empty:
@@ -112,21 +168,40 @@ def convert(
         check_names(columns, source.label_column)
     encode = partial(phenotype.encode, source.rows, columns)
     table, headers, metadata = plan(subjects, encode, grid, seed, provenance, allow_leak)
-    start(target, metadata)
-    with (
-        ProcessPoolExecutor(len(os.sched_getaffinity(0)), initializer=partial(warnings.simplefilter, "ignore")) as pool,
-        progress("Converting", len(table)) as shown,
-    ):
+    with files.locked(target), workers() as pool:
+        check_target(target, metadata)
+        measured = pd.DataFrame(run_all(pool, "Measuring", measures.of_map, [(path,) for path in subjects["map"]]))
+        notes = check_maps(measured, subjects, [row.split == "train" for row in table], allow_leak)
+        start(target, metadata)
         jobs = [
-            pool.submit(convert_map, path, (record.label, header), target / record.file, grid)
-            for record, path, header in zip(table, subjects["map"], headers, strict=True)
+            (path, (row.label, header), target / row.file, grid)
+            for row, path, header in zip(table, subjects["map"], headers, strict=True)
         ]
-        try:
-            for job in as_completed(jobs):
-                job.result()
-                shown.advance()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    write_tables(target, table, metadata)
-    return table, metadata
+        run_all(pool, "Converting", convert_map, jobs)
+        measures.write(target / measures.TABLE, subjects["subject"], measured)
+        write_tables(target, table, metadata)
+    return table, metadata, notes
+
+
+def check_maps(measured: pd.DataFrame, subjects: pd.DataFrame, training: Sequence[bool], allow_leak: bool) -> list[str]:
+    """What a researcher should know of the maps. Raises InputError if they are of several kinds, or tell the label."""
+    names = [path.name for path in subjects["map"]]
+    found = measures.kinds(measured)
+    if mixed := measures.mixture(found, names):
+        raise InputError(
+            f"The maps are of several kinds: {mixed}; expected one kind. Convert those of one kind: choose with --only "
+            "or --mapColumn."
+        )
+    check_measures(measured[list(training)], subjects["label"].to_numpy()[list(training)], allow_leak)
+    notes = [f"Maps: {found.iloc[0]}."]
+    if (same := measured.duplicated(keep=False)).any():
+        alike = [names[at] for at in np.flatnonzero(same)]
+        notes.append(
+            f"{len(alike)} maps equal another one in all measures; are they of other people? {', '.join(alike[:10])}"
+        )
+    if telling := measures.by_site(measured, subjects["site"]):
+        notes.append(f"The maps' {', '.join(telling)} tell the site; compare subjects within sites.")
+    if (far := measures.far(measured)).any():
+        shifted = [f"{names[at]} ({measures.where(measured.iloc[at])})" for at in np.flatnonzero(far)]
+        notes.append(f"Far from the others, centre at {measures.where(measured.median())}: {', '.join(shifted[:10])}.")
+    return notes

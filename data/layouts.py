@@ -7,24 +7,40 @@ DPABI (`fALFFMap_<ID>.nii`), and any files that a column of the table names.
 
 import os
 import re
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from fnmatch import fnmatchcase
+from glob import escape
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from data.errors import InputError
 from data.phenotype import clean
+from data.tables import column, key, matching_column, read_table
 
-LAYOUTS = (
-    re.compile(r"sub-([A-Za-z0-9]+)_(?:.*_)?falff\.nii(?:\.gz)?", re.IGNORECASE),  # BIDS
-    re.compile(r"(.+)_falff\.nii(?:\.gz)?"),  # PCP
-    re.compile(r"[a-z]*fALFFMap_(.+?)\.nii(?:\.gz)?"),  # DPABI
+LAYOUTS = {
+    "BIDS": re.compile(r"sub-([A-Za-z0-9]+)_(?:.*_)?falff\.nii(?:\.gz)?", re.IGNORECASE),
+    "PCP": re.compile(r"(.+)_falff\.nii(?:\.gz)?"),
+    "DPABI": re.compile(r"[a-z]*fALFFMap_(.+?)\.nii(?:\.gz)?"),
+}
+PIPELINES = re.compile(  # folders that say how a map was made; others may be sites
+    r"c-?pac|dparsfa?|dpabi|niak|ccs|fmriprep|xcp_?d|(no)?filt_(no)?global|S\d_.*|m?z?s?fALFF_.*|(ses|run|task)-.*",
+    re.IGNORECASE,
 )
+SESSION = re.compile(r"[_-](ses|session|run|visit|wave|tp|timepoint|scan)[_-]?\w{1,4}$", re.IGNORECASE)  # ends an ID
+OTHER_FORMATS = (".img", ".hdr", ".gii", ".mnc", ".mgh", ".mgz", ".head", ".brik", ".brik.gz", ".par", ".rec")
 TABLES = ("participants.tsv", "Phenotypic_*.csv", "*.csv", "*.tsv")
 NO_FILENAME = "no_filename"  # the release's FILE_ID of a subject whose scan failed quality control
 ABIDE_LABEL = ("DX_GROUP", "1")  # 1 autism, 2 control
 ABIDE_SUBJECT = "SUB_ID"
 SITE_COLUMNS = ("SITE_ID", "site")
+SITE_WORDS = re.compile(
+    r"site|scann?er|cent(er|re)|instit(ute|ution)|manufacturer|vendor|hospital|clinic|university|magnet|location|lab(oratory)?"
+    r"|station",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,8 @@ class Columns:
     positive: str | None = None
     site: str | None = None
     map: str | None = None
+    negative: str | None = None
+    only: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,44 +73,101 @@ class Source:
     notes: list[str]
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV or TSV as text, nothing interpreted; a byte-order mark and Windows line ends do no harm.
+@dataclass(frozen=True)
+class Found:
+    """A file whose name is a map's: its path in the folder, its ID, whose it is, and its kind: the name without that.
 
-    Raises InputError if a column's name stands twice, or a row is longer than the header, which pandas would shift.
+    `subject` is the ID without a session or run.
     """
-    options = {"header": None, "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
-    try:
-        lines = pd.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",", **options)
-    except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} is not a readable table: {reason}. Expected comma- or tab-separated text.") from error
-    lines = lines.apply(lambda column: column.str.strip())
-    names = pd.Series([name or f"column {number}" for number, name in enumerate(lines.iloc[0], 1)])
-    if (twice := names[names.duplicated()]).size:
-        raise InputError(f"{path} has the column {twice.iloc[0]} twice; expected each once. Rename one.")
-    return lines.iloc[1:].reset_index(drop=True).set_axis(names.tolist(), axis=1)
+
+    path: PurePosixPath
+    layout: str
+    identifier: str
+    subject: str
+    kind: str
 
 
-def find_maps(folder: Path) -> dict[str, Path]:
-    """The maps by ID (see `key`). Raises InputError if there are none, or two for one ID."""
-    files = [path for path in sorted(folder.rglob("*.nii*")) if path.name.endswith((".nii", ".nii.gz"))]
-    for pattern in LAYOUTS:
-        maps = {}
-        for path in files:
-            if not (match := pattern.fullmatch(path.name)):
-                continue
-            if (identifier := key(match[1])) in maps:
-                raise InputError(
-                    f"{folder} has two maps for {identifier}: {maps[identifier]} and {path}; expected one a subject. "
-                    "Name a folder with one kind of map, or a column of paths with --mapColumn."
-                )
-            maps[identifier] = path
-        if maps:
-            return maps
-    raise InputError(
-        f"{folder} holds no fALFF maps; expected BIDS (sub-*_falff.nii.gz), PCP (*_falff.nii.gz), DPABI "
-        "(fALFFMap_*.nii), or --mapColumn with a column of paths."
-    )
+def recognised(path: PurePosixPath) -> Found | None:
+    """What a path in the folder says by itself, None if it is no map's."""
+    for layout, pattern in LAYOUTS.items():
+        if match := pattern.fullmatch(path.name):
+            subject = SESSION.sub("", match[1]) or match[1]
+            start, end = match.start(1), match.start(1) + len(subject)
+            name = f"{escape(path.name[:start])}*{escape(path.name[end:]).removesuffix('.gz')}*"
+            pipeline = [part for part in path.parts[:-1] if PIPELINES.fullmatch(part)]
+            return Found(path, layout, key(match[1]), key(subject), "/".join([*pipeline, name]))
+    return None
+
+
+def find_maps(folder: Path, only: str | None = None) -> tuple[dict[str, Path], list[str]]:
+    """The maps by ID (see `key`) and what is said of them; `only` is a glob of paths in the folder, None for all.
+
+    Raises InputError if there are none, two for one ID, or different kinds for different IDs.
+    """
+    paths = [path.relative_to(folder) for path in sorted(folder.rglob("*.nii*")) if path.is_file()]
+    files = [found for path in paths if (found := recognised(PurePosixPath(path.as_posix())))]
+    if not files:
+        raise InputError(
+            f"{folder} holds no fALFF maps{others(folder)}; expected BIDS (sub-*_falff.nii.gz), PCP (*_falff.nii.gz), "
+            "DPABI (fALFFMap_*.nii), or --mapColumn with a column of paths."
+        )
+    chosen = [found for found in files if only is None or fnmatchcase(str(found.path), only)]
+    if not chosen:
+        raise InputError(f"--only {only!r} fits none of the {len(files)} maps in {folder}, such as {files[0].path}.")
+    layout = next(name for name in LAYOUTS if any(found.layout == name for found in chosen))
+    maps = [found for found in chosen if found.layout == layout]
+    check_kinds(folder, maps)
+    notes = [f"Layout: {layout}, {len(maps)} maps {maps[0].kind}."]
+    if rest := [found for found in chosen if found.layout != layout]:
+        notes.append(f"Left alone: {len(rest)} files named otherwise, such as {rest[0].path}; choose with --only.")
+    return {found.identifier: folder / found.path for found in maps}, notes
+
+
+def others(folder: Path) -> str:
+    """What is said of maps in another format, if there are any."""
+    other = next((path for path in sorted(folder.rglob("*")) if path.name.lower().endswith(OTHER_FORMATS)), None)
+    return f" as NIfTI (.nii, .nii.gz) but {other.name}, which must be converted to NIfTI first" if other else ""
+
+
+def check_kinds(folder: Path, maps: list[Found]) -> None:
+    """Raises InputError, with a glob that chooses, if an ID has two maps or the maps are of several kinds."""
+    of_subject = {}
+    for found in maps:
+        if (first := of_subject.setdefault(found.subject, found)) is not found:
+            raise InputError(
+                f"{folder} has two maps for {found.subject}: {first.path} and {found.path}; expected one a subject. "
+                f"{choice([first, found], maps)}"
+            )
+    kinds = Counter(found.kind for found in maps)
+    if len(kinds) > 1:
+        named = ", ".join(f"{kind} ({count} subjects)" for kind, count in kinds.most_common(4))
+        examples = [next(found for found in maps if found.kind == kind) for kind in kinds]
+        raise InputError(
+            f"{folder} has maps of {len(kinds)} kinds, each for other subjects: {named}; expected one kind. "
+            f"{choice(examples, maps)}"
+        )
+
+
+def choice(rivals: list[Found], maps: list[Found]) -> str:
+    """Advice, with the glob that leaves one map each for most subjects."""
+    best, most = "", 0
+    for pattern in dict.fromkeys(pattern for rival in rivals for pattern in globs(rival.path, rival.kind)):
+        chosen = [found for found in maps if fnmatchcase(str(found.path), pattern)]
+        subjects = {found.subject for found in chosen}
+        if most < len(subjects) == len(chosen) and len({found.kind for found in chosen}) == 1:
+            best, most = pattern, len(subjects)
+    example = f"Choose with --only, such as --only '{best}' ({most} maps); or" if best else "Remove one, or"
+    return f"{example} name the map of each subject in a column of paths with --mapColumn."
+
+
+def globs(path: PurePosixPath, kind: str) -> Iterator[str]:
+    """Globs that fit a map and others like it: by a folder, by a part of its name, by all of its name."""
+    folders, name = path.parts[:-1], kind.split("/")[-1]
+    for number, folder in enumerate(folders):
+        yield f"*/{escape(folder)}/*" if number else f"{escape(folder)}/*"
+        yield f"*/{escape(folder)}/*"
+    yield from (f"*_{escape(part)}[_.]*" for part in path.name.split(".")[0].split("_")[1:])
+    yield from (name, f"*/{name}", f"*{name}", "/".join([*map(escape, folders), name]), escape(str(path)))
 
 
 def find_table(folder: Path, maps: dict[str, Path]) -> Path:
@@ -108,53 +183,60 @@ def find_table(folder: Path, maps: dict[str, Path]) -> Path:
     raise InputError(f"{folder} has no table of subjects; expected a CSV or TSV. Name it with --table.")
 
 
-def key(identifier: str) -> str:
-    """An ID as it is matched: without BIDS's `sub-`, without leading zeros."""
-    bare = re.sub(r"^sub[-_]?(?=.)", "", identifier.strip(), flags=re.IGNORECASE)
-    return bare.lstrip("0") or "0" if bare.isdecimal() else bare
+@dataclass(frozen=True)
+class Joined:
+    """A table joined with maps: `maps` holds each row's map, NaN if none; `stray` are the maps without a row."""
+
+    path: Path
+    table: pd.DataFrame
+    id_column: str
+    maps: pd.Series
+    stray: list[str]
+    notes: list[str]
 
 
-def column(table: pd.DataFrame, name: str, path: Path) -> pd.Series:
-    """A column. Raises InputError, with the columns there are, if it is missing."""
-    if name not in table:
-        raise InputError(f"{path} has no column {name}; it has {', '.join(table.columns[:20])}.")
-    return table[name]
-
-
-def matching_column(table: pd.DataFrame, maps: dict[str, Path], path: Path) -> str:
-    """The column that holds the IDs of the most maps. Raises InputError if none holds any."""
-    matched = {name: len(maps.keys() & set(table[name].map(key))) for name in table.columns}
-    best = max(matched, key=matched.get, default=None)
-    if best is None or not matched[best]:
-        raise InputError(f"No column of {path} holds the IDs of the maps, such as {min(maps)}; correct one of them.")
-    return best
-
-
-def join(folder: Path, columns: Columns) -> tuple[Path, pd.DataFrame, str, pd.Series, list[str]]:
-    """Path and content of the table, its column of IDs, each row's map (NaN if none), and the maps without a row."""
+def join(folder: Path, columns: Columns) -> Joined:
+    """Finds the table and the maps, by their names or by the column that names them."""
     if columns.map:
-        path = columns.table or find_table(folder, {})
-        table = read_table(path)
-        subject = columns.subject or next((name for name in (ABIDE_SUBJECT, "participant_id") if name in table), None)
-        if subject is None:
-            raise InputError(f"Which column of {path} names the subject? Say so with --idColumn.")
-        named = column(table, columns.map, path)
-        column(table, subject, path)
-        return path, table, subject, named.map(lambda name: existing(folder / name) if name else float("nan")), []
-    maps = find_maps(folder)
+        return join_named(folder, columns)
+    maps, notes = find_maps(folder, columns.only)
     path = columns.table or find_table(folder, maps)
     table = read_table(path)
-    subject = columns.subject or matching_column(table, maps, path)
+    subject = columns.subject or matching_column(table, maps.keys(), path)
     keys = column(table, subject, path).map(key)
-    return path, table, subject, keys.map(maps), sorted(maps.keys() - set(keys))
+    return Joined(path, table, subject, keys.map(maps), sorted(maps.keys() - set(keys)), notes)
+
+
+def join_named(folder: Path, columns: Columns) -> Joined:
+    """The same where a column holds the paths of the maps."""
+    if columns.only:
+        raise InputError("--only chooses among maps that are found by name; leave it out, --mapColumn names each.")
+    path = columns.table or find_table(folder, {})
+    table = read_table(path)
+    subject = columns.subject or next((name for name in (ABIDE_SUBJECT, "participant_id") if name in table), None)
+    if subject is None:
+        raise InputError(f"Which column of {path} names the subject? Say so with --idColumn.")
+    named = column(table, columns.map, path)
+    column(table, subject, path)
+    maps = named.map(lambda name: existing(folder / name) if name else float("nan"))
+    return Joined(path, table, subject, maps, [], [f"Layout: maps that the column {columns.map} names."])
 
 
 def existing(path: Path) -> Path | float:
     return path if os.path.isfile(path) else float("nan")  # Path.is_file raises for a name that is too long
 
 
-def label_of(table: pd.DataFrame, columns: Columns, path: Path) -> tuple[str, str, pd.Series]:
-    """The label's column, its positive value, and labels (see `labels`). Only ABIDE's own coding is known unasked."""
+@dataclass(frozen=True)
+class Coding:
+    """Which values of a column are autism and which control; None for control where it is the one other value."""
+
+    name: str
+    positive: str
+    negative: str | None
+
+
+def coding_of(table: pd.DataFrame, columns: Columns, path: Path) -> Coding:
+    """Only ABIDE's own coding is known unasked."""
     name, positive = columns.label, columns.positive
     if name is None and positive is None and {ABIDE_LABEL[0], ABIDE_SUBJECT} <= set(table.columns):
         name, positive = ABIDE_LABEL
@@ -163,20 +245,24 @@ def label_of(table: pd.DataFrame, columns: Columns, path: Path) -> tuple[str, st
             f"Which column of {path} is the diagnosis, and which of its values is autism? "
             "Say so with --labelColumn NAME --positive VALUE."
         )
-    return name, positive, labels(column(table, name, path), positive, path)
+    return Coding(name, positive, columns.negative)
 
 
 def read_source(folder: Path, columns: Columns) -> Source:
     """Joins the maps under `folder` with the table. Raises InputError where a choice is the user's to make."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected fALFF maps as NIfTI and a table of subjects.")
-    path, table, id_column, maps, stray = join(folder, columns)
-    label_column, positive, label = label_of(table, columns, path)
+    joined = join(folder, columns)
+    path, table, id_column, maps = joined.path, joined.table, joined.id_column, joined.maps
+    coding = coding_of(table, columns, path)
+    diagnosis = canonical(column(table, coding.name, path))
+    label = labels(diagnosis, coding, path)
     site_column = columns.site or next((name for name in SITE_COLUMNS if name in table), None)
     identifier = table[ABIDE_SUBJECT if ABIDE_SUBJECT in table else id_column].map(key)
     named = table[id_column] != NO_FILENAME
     kept = maps.notna() & label.notna()
     check_identifiers(identifier[kept], path)
+    check_own(maps[kept].map(os.path.realpath), identifier, columns.map or id_column, path)
     subjects = pd.DataFrame(
         {
             "subject": identifier,
@@ -190,11 +276,52 @@ def read_source(folder: Path, columns: Columns) -> Source:
     left_out = {
         f"{id_column} is {NO_FILENAME}": identifier[~named].tolist(),
         "no map": identifier[named & maps.isna()].tolist(),
-        f"{label_column} unknown": identifier[maps.notna() & label.isna()].tolist(),
-        "a map without a row in the table": stray,
+        f"{coding.name} unknown": identifier[maps.notna() & diagnosis.isna()].tolist(),
+        "a map without a row in the table": joined.stray,
     }
-    notes = [f"Table {path}, joined by {id_column}.", f"Label: {label_column}, where {positive} is autism."]
-    return Source(path, label_column, subjects.reset_index(drop=True), table.loc[subjects.index], left_out, notes)
+    for value in sorted(diagnosis[maps.notna() & label.isna()].dropna().unique()):
+        left_out[f"{coding.name} is {value}"] = identifier[maps.notna() & (diagnosis == value)].tolist()
+    rows = table.loc[subjects.index]
+    notes = [
+        *joined.notes,
+        f"Table {path}, joined by {id_column}.",
+        f"Label: {coding.name}, {counted(diagnosis[kept & (label == 1)])} autism, "
+        f"{counted(diagnosis[kept & (label == 0)])} control.",
+        *site_notes(rows, site_column),
+    ]
+    return Source(path, coding.name, subjects.reset_index(drop=True), rows, left_out, notes)
+
+
+def counted(values: pd.Series) -> str:
+    """Each value with its count: `1 (20 subjects)`."""
+    return ", ".join(f"{value} ({count} subjects)" for value, count in sorted(Counter(values).items())) or "nobody"
+
+
+def site_notes(rows: pd.DataFrame, site_column: str | None) -> list[str]:
+    """Which column is the site, and which others look like one."""
+    used = f"Site: {site_column}, {rows[site_column].nunique()} sites." if site_column else "Site: no column is used."
+    alike = [
+        name
+        for name in rows.columns
+        if name != site_column and looks_like_site(name) and 1 < clean(rows[name]).nunique() < max(len(rows), 3)
+    ]
+    advice = f" {', '.join(alike)} looks like a site; if it is one, name it with --siteColumn." if alike else ""
+    return [used + advice]
+
+
+def looks_like_site(name: str) -> bool:
+    words = re.split(r"[^A-Za-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))  # scannerModel, SCAN_CENTRE
+    return any(SITE_WORDS.fullmatch(word) for word in words)
+
+
+def check_own(maps: pd.Series, identifier: pd.Series, name: str, path: Path) -> None:
+    """Raises InputError if two subjects have one map, as where a column of labels or sites is taken for IDs."""
+    if (twice := maps[maps.duplicated(keep=False)]).size:
+        both = " and ".join(identifier[twice.index[twice == twice.iloc[0]][:2]])
+        raise InputError(
+            f"The column {name} of {path} gives the map {Path(twice.iloc[0]).name} to {both}; expected a map of each "
+            "subject's own. Correct it, or name the right column with --idColumn or --mapColumn."
+        )
 
 
 def check_identifiers(identifier: pd.Series, path: Path) -> None:
@@ -205,18 +332,46 @@ def check_identifiers(identifier: pd.Series, path: Path) -> None:
         raise InputError(f"{path} has the subject {odd.iloc[0]!r}; expected letters, digits, '.', '_' and '-'.")
 
 
-def labels(column: pd.Series, positive: str, table: Path) -> pd.Series:
-    """1.0 where the column is `positive`, 0.0 for its other value, NaN where missing.
-
-    Raises InputError unless the column has exactly two values, `positive` among them.
-    """
+def canonical(column: pd.Series) -> pd.Series:
+    """A column's values with one text for each number (`1` for `1.0`), NaN where missing."""
     text = clean(column)
-    values = pd.to_numeric(text, errors="coerce")
-    text = text.where(values.isna(), values.map(lambda number: f"{number:g}"))
-    known = sorted(text.dropna().unique())
-    if positive not in known or len(known) != 2:
+    return text.map(canonical_value, na_action="ignore")
+
+
+def canonical_value(text: str) -> str:
+    text = text.strip()
+    number = pd.to_numeric(text, errors="coerce")
+    return str(int(number)) if number == number and abs(number) < 1e15 and number == int(number) else text
+
+
+def named_values(text: str, known: set[str]) -> list[str]:
+    """The values that `1,2` or `1` names; a value that holds a comma itself is taken whole."""
+    return (
+        [canonical_value(text)]
+        if canonical_value(text) in known
+        else [canonical_value(part) for part in text.split(",")]
+    )
+
+
+def labels(values: pd.Series, coding: Coding, table: Path) -> pd.Series:
+    """1.0 where a column (see `canonical`) says autism, 0.0 where it says control, NaN elsewhere.
+
+    Raises InputError unless every value that is named occurs, and one value is left for control if none is named.
+    """
+    known = set(values.dropna())
+    positive = named_values(coding.positive, known)
+    rest = sorted(known - set(positive))
+    negative = rest if coding.negative is None else named_values(coding.negative, known)
+    shown = ", ".join(sorted(known)[:6]) or "nothing"
+    if not set(positive) <= known or (coding.negative is None and len(rest) != 1):
         raise InputError(
-            f"{table}: {column.name} holds {', '.join(known[:6]) or 'nothing'}; expected two values, {positive} "
-            "(--positive, autism) and another (control)."
+            f"{table}: {values.name} holds {shown}; expected two values, {coding.positive} (--positive, autism) and "
+            "another (control). Where there are more, name the controls with --negative; the others are left out."
         )
-    return (text == positive).astype(float).where(text.notna())
+    if set(positive) & set(negative) or not set(negative) <= known:
+        raise InputError(
+            f"{table}: {values.name} holds {shown}; expected --negative {coding.negative} (control) to name some of "
+            f"them, and none of --positive {coding.positive} (autism)."
+        )
+    label = values.map(dict.fromkeys(positive, 1.0) | dict.fromkeys(negative, 0.0))
+    return label.astype(float)

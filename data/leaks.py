@@ -4,12 +4,14 @@ import re
 
 import numpy as np
 import pandas as pd
+from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score
 
 from data.errors import InputError
 from data.phenotype import clean
 
 MAX_AUC = 0.85
+ALPHA = 0.001  # over all measures of maps (Bonferroni)
 ENOUGH = 10  # subjects in each class before an AUC says anything
 OFTEN = 0.1  # share of subjects; ABIDE's WISC_IV_PSI, known for 6 %, has an AUC of 0.86 among these few
 INSTRUMENTS = ("ADOS", "ADI", "ADIR", "SRS", "SCQ", "AQ", "VINELAND", "VABS", "DSM")  # they measure autism
@@ -80,6 +82,35 @@ def check_values(values: pd.DataFrame, label: np.ndarray, allow: bool) -> dict[s
             "Leave these columns out, or go ahead with --allowLeak if the result is not to be trusted."
         )
     return found
+
+
+def telling(measured: pd.DataFrame, label: np.ndarray) -> dict[str, float]:
+    """The measures of maps whose AUC for label (n,) is above 0.85 either way, and no chance (Mann-Whitney)."""
+    found = {}
+    for name, column in measured.items():
+        autism, control = (column[label == value].dropna() for value in (1.0, 0.0))
+        if (
+            min(autism.size, control.size) == 0
+            or autism.size + control.size < 2 * ENOUGH
+            or np.ptp(column.dropna()) == 0
+        ):
+            continue
+        test = mannwhitneyu(autism, control)
+        auc = max(test.statistic, autism.size * control.size - test.statistic) / (autism.size * control.size)
+        if auc > MAX_AUC and test.pvalue < ALPHA / measured.shape[1]:
+            found[str(name)] = auc
+    return found
+
+
+def check_measures(measured: pd.DataFrame, label: np.ndarray, allow: bool) -> None:
+    """Raises InputError if a measure of the maps as wholes separates the training labels, unless allowed."""
+    found = [f"{name} (AUC {auc:.2f})" for name, auc in telling(measured, label).items()]
+    if found and not allow:
+        raise InputError(
+            f"The maps tell the training labels by {', '.join(found)}, before any region is looked at; at most "
+            f"{MAX_AUC} is believable. Were both groups scanned and processed alike? Make the maps again, or "
+            "go ahead with --allowLeak if the result is not to be trusted."
+        )
 
 
 def check_coding(table: pd.DataFrame, label: np.ndarray, label_column: str) -> None:

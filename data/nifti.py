@@ -17,7 +17,8 @@ from data.errors import InputError
 MAX_VOXELS = 2**24  # a head at 1 mm
 MAX_INFLATION = 1032  # a byte of a deflated file gives no more
 MAX_ITEM_BYTES = 8  # float64
-MAX_VALUE = 1e12  # float32 can still sum its squares
+MAX_VALUE = 1e7  # far above any ALFF, and labels are exact
+SUFFIXES = (".nii", ".nii.gz", ".img", ".hdr")  # the last two are NIfTI's pairs, and ANALYZE's, which has no affine
 MAX_OUTSIDE = 0.1  # of a brain; the bottom of the brain stem is cut off by some templates
 SAMPLED = 2  # every second voxel along each axis tells where a brain lies
 UNREADABLE = (ImageFileError, HeaderDataError, OrientationError, zlib.error)  # what nibabel raises for damaged files
@@ -38,11 +39,16 @@ def check_size(image: nibabel.Nifti1Image, path: Path) -> None:
 def read_map(path: Path) -> nibabel.Nifti1Image:
     """A NIfTI map (x, y, z) float32, turned to the nearest RAS+ orientation; NaN becomes 0, as outside the brain.
 
-    Raises InputError, naming the file, for what is no 3-D map with an affine.
+    Further axes of length 1 are dropped. Raises InputError, naming the file, for what is no 3-D map with an affine.
     """
+    if not path.name.lower().endswith(SUFFIXES):  # others are never read, each by a library with errors of its own
+        raise InputError(f"{path} is no NIfTI map by its name; expected .nii or .nii.gz. Convert it to NIfTI.")
     try:
         image = nibabel.load(path)
-        if len(image.shape) != 3 or min(image.shape) < 2:
+        if not isinstance(image, nibabel.Nifti1Pair):
+            raise InputError(f"{path} is {type(image).__name__}, not NIfTI; expected .nii. Convert it to NIfTI.")
+        shape = image.shape[:3]
+        if len(shape) != 3 or min(shape) < 2 or max(image.shape[3:], default=1) > 1:
             raise InputError(f"{path} has the shape {image.shape}; expected one 3-D map.")
         dtype = image.get_data_dtype()
         if math.prod(image.shape) > MAX_VOXELS or dtype.kind not in "iuf" or dtype.itemsize > MAX_ITEM_BYTES:
@@ -55,8 +61,8 @@ def read_map(path: Path) -> nibabel.Nifti1Image:
         if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine)) < 1e-6:
             raise InputError(f"{path} has an affine that cannot be inverted; expected a map in MNI space.")
         orientation = nibabel.io_orientation(image.affine)
-        affine = image.affine @ nibabel.orientations.inv_ornt_aff(orientation, image.shape)
-        values = nibabel.apply_orientation(np.asarray(image.dataobj, np.float32), orientation)
+        affine = image.affine @ nibabel.orientations.inv_ornt_aff(orientation, shape)
+        values = nibabel.apply_orientation(np.asarray(image.dataobj, np.float32).reshape(shape), orientation)
     except UNREADABLE as error:
         raise InputError(
             f"{path} is not a readable NIfTI map: {' '.join(str(error).split())}. Copy it again."
@@ -64,7 +70,7 @@ def read_map(path: Path) -> nibabel.Nifti1Image:
     values[np.isnan(values)] = 0
     if max(values.max(), -values.min()) > MAX_VALUE:
         raise InputError(
-            f"{path} holds infinite values, or some above {MAX_VALUE:g}; expected fALFF. Compute it again."
+            f"{path} holds infinite values, or some above {MAX_VALUE:g}; expected fALFF or labels. Compute it again."
         )
     return nibabel.Nifti1Image(values, affine)
 
@@ -84,8 +90,11 @@ def load_map(path: Path) -> np.ndarray:
 
     Linear interpolation, 0 outside the map. Raises InputError, naming the file.
     """
-    from nilearn.image import resample_img
+    return on_full_grid(read_brain(path), "linear")
 
+
+def read_brain(path: Path) -> nibabel.Nifti1Image:
+    """`read_map` of a map that holds a brain, on the MNI grid for the most part. Raises InputError, naming the file."""
     image = read_map(path)
     values = np.asarray(image.dataobj)
     brain = values != records.background(values)
@@ -93,7 +102,17 @@ def load_map(path: Path) -> np.ndarray:
         raise InputError(f"{path} is empty or constant; expected the fALFF of a brain. Compute the map again.")
     if (outside := share_outside(brain, image.affine, grids.FULL)) > MAX_OUTSIDE:
         raise InputError(f"{path}: {outside:.0%} of its brain lies outside the MNI grid; check its affine.")
-    options = {"interpolation": "linear", "copy_header": True, "force_resample": True}
+    return image
+
+
+def on_full_grid(image: nibabel.Nifti1Image, interpolation: str) -> np.ndarray:
+    """An image sampled by its affine at the voxels of the full grid, (91, 109, 91) float32, 0 outside the image.
+
+    `interpolation` is "linear", or "nearest" for labels.
+    """
+    from nilearn.image import resample_img
+
+    options = {"interpolation": interpolation, "copy_header": True, "force_resample": True}
     resampled = resample_img(image, np.array(grids.FULL.affine), grids.FULL.shape, **options)
     return resampled.get_fdata(dtype=np.float32)
 

@@ -4,6 +4,9 @@ ABIDE's columns are described in its phenotypic data legend. Never used, not eve
 SRS, SCQ, AQ, VINELAND, DSM, medication, comorbidity, since they measure or follow from the diagnosis.
 """
 
+import re
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from sklearn.impute import SimpleImputer
@@ -13,7 +16,12 @@ from sklearn.preprocessing import StandardScaler
 from data.errors import InputError
 from data.records import PHENOTYPE_SIZE
 
-MISSING = ("", "-9999", "-9999.0", "`", "n/a", "N/A", "NaN", "nan")
+MISSING = re.compile(
+    r"|`|\.|\?|--?|na|n/a|#n/a|<na>|-?nan|null|#null!|#(div/0|value|ref|num)!|#name\?|-9{3,5}([.,]0*)?", re.IGNORECASE
+)
+NUMBER_LIKE = re.compile(  # a number, or meant to be one: >18, 3,5, 40 %
+    r"([<>~≤≥]=?|ca\.?)?\s*[-+]?(\d+([.,]\d+)*|[.,]\d+)(e[-+]?\d+)?\s*[%+?]?", re.IGNORECASE
+)
 HANDEDNESS = {"right": ("R",), "left": ("L",), "ambidextrous": ("Ambi",), "mixed": ("Mixed", "L->R")}
 IQ_TESTS = {"wasi": ("WASI",), "wisc": ("WISC", "HAWIK"), "wais": ("WAIS",)}  # HAWIK is the German WISC
 MAX_NUMBER = 1e12  # float32 can still sum its squares
@@ -33,9 +41,20 @@ ABIDE_COLUMNS = [
 
 
 def clean(column: pd.Series) -> pd.Series:
-    """Text with its missing values (empty, -9999, a stray backtick) as NaN."""
+    """Text with its missing values (empty, NA, -9999, a stray backtick and the like, see MISSING) as NaN."""
     text = column.astype(str).str.strip()
-    return text.mask(text.isin(MISSING))
+    return text.mask(matching(text, MISSING))
+
+
+def matching(text: pd.Series, pattern: re.Pattern) -> pd.Series:
+    """Which values of a column of text are the pattern as a whole, bool."""
+    return text.map(lambda value: pattern.fullmatch(value) is not None).astype(bool)
+
+
+def mostly_numbers(column: pd.Series) -> bool:
+    """Whether more than half of a column's known values are numbers, or are meant to be: `>18`, `3,5`."""
+    known = clean(column).dropna()
+    return known.empty or bool(matching(known, NUMBER_LIKE).mean() > 0.5)
 
 
 def numbers(table: pd.DataFrame, name: str) -> pd.Series:
@@ -43,12 +62,21 @@ def numbers(table: pd.DataFrame, name: str) -> pd.Series:
     text = clean(table[name])
     values = pd.to_numeric(text, errors="coerce").where(lambda value: value.abs() <= MAX_NUMBER)
     if (wrong := text[~np.isfinite(values) & text.notna()]).size:
-        raise InputError(f"Column {name} holds {wrong.iloc[0]!r}; expected numbers, or nothing where unknown.")
+        raise InputError(
+            f"Column {name} holds {wrong.iloc[0]!r}; expected numbers, or nothing where unknown, but {wrong.size} of "
+            f"{text.notna().sum()} values are none. Correct them in the table; write decimals with a point."
+        )
     return values
 
 
 def one_hot(text: pd.Series, codes: dict[str, tuple[str, ...]], prefix: str) -> dict[str, pd.Series]:
-    """One 0/1 column a code; a missing value is 0 in all."""
+    """One 0/1 column a code; a missing value is 0 in all. Raises InputError for a value that no code has."""
+    if (odd := text[text.notna() & ~text.isin([value for values in codes.values() for value in values])]).size:
+        expected = ", ".join(str(value) for values in codes.values() for value in values)
+        raise InputError(
+            f"Column {text.name} holds {odd.iloc[0]}; expected {expected}, or nothing where unknown, but {odd.size} "
+            f"of {text.notna().sum()} values are others. Recode them, or name columns of your own with --phenotype."
+        )
     return {f"{prefix}_{name}": text.isin(values).astype(float) for name, values in codes.items()}
 
 
@@ -85,27 +113,38 @@ def abide_values(table: pd.DataFrame) -> pd.DataFrame:
 def custom_values(table: pd.DataFrame, columns: list[str], training: np.ndarray) -> pd.DataFrame:
     """Columns of the user's own -> (subjects, 29) float64, NaN where unknown.
 
-    Numbers stay one value, with another that says where they are missing if they ever are; text becomes a 0/1 value for
-    each category. Which categories and which missing values there are is learnt from the `training` rows (n,) bool.
-    Unused values are 0 and named `unused_k`. Raises InputError for an unknown column or more than 29 values.
+    A column that is mostly numbers stays one value, with another that says where it is missing if it ever is; text
+    becomes a 0/1 value for each category. Which categories and which missing values there are is learnt from the
+    `training` rows (n,) bool. Unused values are 0 and named `unused_k`. Raises InputError for an unknown column, text
+    among numbers, or more than 29 values.
     """
     encoded = {}
     for name in columns:
         if name not in table:
             raise InputError(f"--phenotype {name} is no column of the table; it has {', '.join(table.columns[:20])}.")
         text = clean(table[name])
-        if pd.to_numeric(text, errors="coerce").notna().equals(text.notna()):
+        if mostly_numbers(table[name]):
             encoded[name] = numbers(table, name)
             if text[training].isna().any():
                 encoded[f"{name}_missing"] = text.isna().astype(float)
         else:
-            encoded |= one_hot(text, {value: (value,) for value in sorted(text[training].dropna().unique())}, name)
+            learnt = sorted(text[training].dropna().unique())
+            encoded |= one_hot(text.where(text.isin(learnt)), {value: (value,) for value in learnt}, name)
     if len(encoded) > PHENOTYPE_SIZE:
         raise InputError(
             f"--phenotype gives {len(encoded)} values; expected at most {PHENOTYPE_SIZE}. Name fewer columns."
         )
     unused = {f"unused_{number}": 0.0 for number in range(len(encoded) + 1, PHENOTYPE_SIZE + 1)}
     return pd.DataFrame(encoded | unused, index=table.index)
+
+
+def categories(columns: list[str] | None, names: Sequence[str], table: pd.DataFrame) -> dict[str, list[str]]:
+    """The columns of the user's own that became categories, with these; `names` are those of the 29 values."""
+    text = [name for name in columns or [] if not mostly_numbers(table[name])]
+    return {
+        name: [value for value in sorted(clean(table[name]).dropna().unique()) if f"{name}_{value}" in names]
+        for name in text
+    }
 
 
 def encode(table: pd.DataFrame, columns: list[str] | None, training: np.ndarray) -> pd.DataFrame:

@@ -2,10 +2,13 @@
 
 from collections import Counter
 
+import nibabel
 import numpy as np
 import pytest
+from helpers import LAS_6MM
 
 from data import atlas
+from data.errors import InputError
 from data.grids import FULL, REDUCED
 
 
@@ -80,3 +83,39 @@ def test_painting_fills_each_region_with_its_value_and_nothing_else():
 def test_painting_wants_one_value_a_region(full):
     with pytest.raises(ValueError, match=r"shape \(5,\); expected one a region, \(116,\)"):
         full.paint(np.ones(5))
+
+
+def label_file(path, labels: np.ndarray, shift_mm: float = 0.0):
+    """A label image of 6 mm over the brain, moved along x."""
+    affine = LAS_6MM.copy()
+    affine[0, 3] += shift_mm
+    nibabel.save(nibabel.Nifti1Image(labels.astype(np.int16), affine), path)
+    return path
+
+
+def two_halves() -> np.ndarray:
+    labels = np.zeros(REDUCED.shape)
+    labels[5:15, 5:30, 5:25], labels[15:25, 5:30, 5:25] = 1, 2
+    return labels
+
+
+def test_a_label_image_lies_where_its_affine_says(tmp_path):
+    path = label_file(tmp_path / "two.nii.gz", two_halves()[..., None])
+    found = atlas.load_atlas(path, FULL)
+    assert found.regions == [1, 2]
+    assert centre_mm(found, "region 1")[0] > 20  # stored from right to left
+    assert centre_mm(found, "region 2")[0] < -20
+
+
+@pytest.mark.parametrize(
+    "labels, shift_mm, words",
+    [
+        (two_halves(), 500, "has no region on the MNI grid"),
+        (np.ones((41, 47, 41)), -30, "has no voxel outside its regions|is no label image"),
+        (np.pad(np.ones((29, 35, 29)), 1), 0, "region 1 covers the whole brain"),
+    ],
+)
+def test_label_images_that_tell_nothing(labels, shift_mm, words, tmp_path):
+    path = label_file(tmp_path / "atlas.nii", labels, shift_mm)
+    with pytest.raises(InputError, match=words):
+        atlas.load_atlas(path, FULL)

@@ -16,7 +16,7 @@ from data import atlas, check, grids, records
 from data.cohort import open_cohort
 from data.errors import InputError
 from models import MODELS
-from utils import validate
+from utils import guards
 
 SOUND = "Nothing here invalidates a result."
 
@@ -180,6 +180,87 @@ def test_regions_without_signal_are_a_note(copy, data_cli):
     assert not any("Frontal_Mid_R" in note for note in found)
 
 
+def test_one_subject_with_two_labels(copy, data_cli):
+    rows = [row for row in read_rows(copy / "subjects.csv") if row["split"] == "train"]
+    one, other = (next(row for row in rows if row["label"] == label) for label in "01")
+    edit_table(copy, f"^{other['file']},{other['subject']},", f"{other['file']},{one['subject']},")
+    assert f"both labels for one subject, of 1 subjects: {one['subject']}" in problems(data_cli("check", copy))
+    bare = copy.with_name("bare")
+    bare.mkdir()
+    for number, row in enumerate((one, other)):
+        shutil.copy(copy / row["file"], bare / f"7_{number}.bin")
+    assert "both labels for one subject, of 1 subjects: 7" in problems(data_cli("check", bare))
+
+
+def brain_of(volume: np.ndarray) -> np.ndarray:
+    return volume != volume[0, 0, 0]
+
+
+def z_scored(volume: np.ndarray) -> np.ndarray:
+    """As if the map had been z-scored within the brain before it was stored."""
+    brain, result = brain_of(volume), np.zeros_like(volume)
+    result[brain] = (volume[brain] - volume[brain].mean()) / volume[brain].std()
+    return records.normalise(result)
+
+
+def in_form(folder: Path, form: str, data_cli) -> Path:
+    """The cohort bare, packed, or as it is."""
+    if form == "bare":
+        for name in ("cohort.json", "subjects.csv"):
+            (folder / name).unlink()
+    elif form != "cohort":
+        assert data_cli("pack", folder, folder.with_name(form), f"--{form}").status == 0
+        return folder.with_name(form)
+    return folder
+
+
+@pytest.mark.parametrize("form", ["cohort", "bare", "zip", "hdf5"])
+@pytest.mark.parametrize("by_label", [True, False])
+def test_maps_of_two_kinds_are_found_in_stored_volumes(by_label, form, copy, data_cli):
+    for number, row in enumerate(read_rows(copy / "subjects.csv")):
+        if int(row["label"]) if by_label else number % 3 == 0:
+            replace_volume(copy / row["file"], z_scored(volume_of(copy / row["file"])))
+    found = " ".join(problems(data_cli("check", in_form(copy, form, data_cli))))
+    words = r"maps of several kinds: \d+ (z-scored within the brain|positive in the brain) \(\d+\.bin, .*\) and \d+ "
+    assert re.search(words, found)
+    assert ("tell the training labels by" in found) == by_label
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        (lambda volume: np.where(np.arange(31)[:, None, None] < 8, volume[0, 0, 0], volume), "coverage"),
+        (lambda volume: np.roll(volume, 1, axis=2), "z_mm"),
+        (lambda volume: np.where(brain_of(volume), volume + 1, volume), "mean"),
+    ],
+)
+def test_volumes_that_as_wholes_tell_the_label(change, named, copy, data_cli):
+    for row in read_rows(copy / "subjects.csv"):
+        if row["label"] == "1":
+            replace_volume(copy / row["file"], change(volume_of(copy / row["file"])))
+    found = problems(data_cli("check", copy))
+    assert any(re.search(rf"tell the training labels by .*{named} \(AUC 1\.00\)", text) for text in found)
+
+
+def test_a_brain_elsewhere_is_a_problem_and_a_shifted_one_a_note(copy, data_cli):
+    away, shifted = files_of(copy, "train")[:2]
+    replace_volume(copy / away, np.roll(volume_of(copy / away), 15, axis=0))
+    replace_volume(copy / shifted, np.roll(volume_of(copy / shifted), 3, axis=1))
+    outcome = data_cli("check", copy)
+    assert f"most of the brain lies outside the others' in {away}; check their affines" in problems(outcome)
+    assert any(note.startswith("far from the others") and f" {shifted} (" in note for note in notes(outcome))
+
+
+def test_sites_that_maps_tell_are_a_note(copy, data_cli):
+    for number, row in enumerate(read_rows(copy / "subjects.csv")):
+        edit_table(copy, f"^({row['file']},[^,]*),[^,]*,", rf"\1,{'AB'[number // 20]},")
+        volume = volume_of(copy / row["file"])
+        replace_volume(copy / row["file"], np.where(brain_of(volume), volume + number // 20, volume))
+    outcome = data_cli("check", copy)
+    assert problems(outcome) == []
+    assert any(re.match("the maps' .*mean.* tell the site", note) for note in notes(outcome))
+
+
 def test_sites_with_one_class_are_a_note(copy, data_cli):
     controls = [row["file"] for row in read_rows(copy / "subjects.csv") if row["label"] == "0"]
     for name in controls[:2]:
@@ -233,7 +314,7 @@ def run_of(folder: Path, model: str = "cnn") -> SimpleNamespace:
 def test_training_prints_the_fast_form_first(copy, capsys):
     """What the table tells is printed; records are not read, so a damaged one is not told yet."""
     replace_volume(copy / files_of(copy, "train")[0], np.full(grids.REDUCED.shape, np.nan))
-    validate.preflight(run_of(copy))
+    guards.two_classes(run_of(copy), None)
     printed = capsys.readouterr().out
     assert "40 records of 40 subjects" in printed
     assert "train: 36 subjects" in printed
@@ -242,15 +323,15 @@ def test_training_prints_the_fast_form_first(copy, capsys):
 
 def test_training_says_what_is_wrong_and_stops_where_it_cannot_learn(copy, capsys):
     edit_table(copy, ",test$", ",train")
-    validate.preflight(run_of(copy))
+    guards.two_classes(run_of(copy), None)
     assert "PROBLEM: the test split lacks a class (0 control, 0 autism)" in capsys.readouterr().out
     for row in read_rows(copy / "subjects.csv"):
         if row["label"] == "1":
             (copy / row["file"]).unlink()
             edit_table(copy, f"^{row['file']}.*\n", "")
     with pytest.raises(InputError, match="has one class only among its training subjects"):
-        validate.preflight(run_of(copy))
-    validate.preflight(run_of(copy, "ae"))  # reconstructs; labels are not needed
+        guards.two_classes(run_of(copy), None)
+    guards.two_classes(run_of(copy, "ae"), None)  # reconstructs; labels are not needed
 
 
 def test_the_report_counts_subjects_not_records(copy):

@@ -10,14 +10,28 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
-from helpers import BY_HAND, LAS_6MM, PCP_NO_FILENAME, PCP_NO_MAP, PCP_ROWS, PCP_SUBJECTS, ROOT, read_rows, write_pcp
+from helpers import (
+    BY_HAND,
+    LAS_6MM,
+    PCP_NO_FILENAME,
+    PCP_NO_MAP,
+    PCP_ROWS,
+    PCP_SUBJECTS,
+    ROOT,
+    read_rows,
+    run_main,
+    write_pcp,
+)
 from scipy import ndimage
 
+from data import files
 from data.cohort import open_cohort
 from data.errors import InputError
 from data.grids import FULL, REDUCED
@@ -146,30 +160,102 @@ def test_another_seed_gives_another_split_of_the_same_volumes(reduced, pcp, data
     assert (tmp_path / "1" / name).read_bytes()[120:] == (reduced / name).read_bytes()[120:]
 
 
-def test_interrupted_for_real_and_repeated(pcp, reduced, tmp_path):
-    """The user's command with its processes, SIGINT while its workers start, then the same command again."""
-    command = [sys.executable, "-m", "data", "convert", str(pcp), "out", "--grid", "reduced"]
-    options = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job inherits it ignored
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "preexec_fn": heard}
-    process = subprocess.Popen(command, **pipes, **options)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "out" / "cohort.json").exists() and time.monotonic() < deadline and process.poll() is None:
+class Conversion:
+    """The user's command with its processes, in a group of its own as a terminal has it, begun to write."""
+
+    def __init__(self, pcp, folder):
+        self.command = [sys.executable, "-m", "data", "convert", str(pcp), "out", "--grid", "reduced"]
+        self.folder, self.target = folder, folder / "out"
+        self.options = {"cwd": folder, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job inherits it ignored
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "preexec_fn": heard}
+        self.process = subprocess.Popen(self.command, start_new_session=True, **pipes, **self.options)
+        wait_until(lambda: (self.target / "cohort.json").exists() or self.process.poll() is not None)
+
+    def workers(self) -> list[int]:
+        process = self.process.pid
+        return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+    def repeat(self, reduced) -> None:
+        """The same command again completes the cohort."""
+        with pytest.raises(InputError, match=r"conversion was interrupted\. Repeat the same command|holds no records"):
+            open_cohort(self.target)
+        subprocess.run(self.command, check=True, capture_output=True, timeout=120, **self.options)
+        names = sorted(path.name for path in reduced.iterdir())
+        assert sorted(path.name for path in self.target.iterdir()) == names
+        for name in names:
+            if name != "cohort.json":  # the command differs
+                assert (self.target / name).read_bytes() == (reduced / name).read_bytes()
+
+
+def wait_until(true, seconds: float = 60) -> bool:
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
         time.sleep(0.005)
-    time.sleep(0.4)  # the workers are forked by now, and take seconds to import nilearn
-    process.send_signal(signal.SIGINT)
-    error = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, error
-    assert "interrupted; repeat the command" in error
-    assert "Traceback" not in error
-    with pytest.raises(InputError, match=r"conversion was interrupted\. Repeat the same command"):
-        open_cohort(tmp_path / "out")
-    subprocess.run(command, check=True, capture_output=True, timeout=120, **options)
-    names = sorted(path.name for path in reduced.iterdir())
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
-    for name in names:
-        if name != "cohort.json":  # the command differs
-            assert (tmp_path / "out" / name).read_bytes() == (reduced / name).read_bytes()
+    return true()
+
+
+def running(pid: int) -> bool:
+    """Whether a process runs; one that has ended may wait for whoever adopted it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("times", [1, 6])
+def test_interrupted_for_real_and_repeated(times, pcp, reduced, tmp_path):
+    """Ctrl-C, once or by an impatient person, reaches the command and its workers."""
+    conversion = Conversion(pcp, tmp_path)
+    for _ in range(times):
+        with suppress(ProcessLookupError):
+            os.killpg(conversion.process.pid, signal.SIGINT)
+        time.sleep(0.05)
+    error = conversion.process.communicate(timeout=60)[1]
+    assert conversion.process.returncode == 130, error
+    assert error == "python -m data: interrupted; repeat the command.\n"
+    conversion.repeat(reduced)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks Linux for the workers")
+def test_killed_with_its_workers_and_repeated(pcp, reduced, tmp_path):
+    conversion = Conversion(pcp, tmp_path)
+    workers = conversion.workers()
+    assert workers
+    conversion.process.kill()
+    conversion.process.communicate(timeout=60)
+    assert wait_until(lambda: not any(map(running, workers)), 20)
+    for name in (".unfinished.50003.bin", ".unfinished.cohort.json"):
+        (conversion.target / name).write_bytes(b"half")
+    conversion.repeat(reduced)
+
+
+def test_a_second_conversion_into_one_folder_is_refused(pcp, data_cli, tmp_path):
+    with files.locked(tmp_path / "out"):
+        outcome = data_cli("convert", pcp, tmp_path / "out", "--grid", "reduced")
+    assert outcome.status == 2
+    assert re.search(rf"out is being written by process {os.getpid()} on .*; wait for it to end", outcome.err)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / ".out.lock").write_text("process 1 on elsewhere")  # of a process that died
+    assert data_cli("convert", pcp, tmp_path / "out", "--grid", "reduced").status == 0
+
+
+def die(path) -> None:
+    os._exit(9)
+
+
+def test_a_worker_that_dies_ends_in_one_line(pcp, monkeypatch, tmp_path):
+    monkeypatch.setattr("data.measures.of_map", die)
+    outcome = run_main("data.__main__", "data", ("convert", pcp, tmp_path / "out"))
+    assert outcome.status == 2
+    assert "A process of the conversion was killed" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_systems_that_do_not_tell_a_process_its_cores(pcp, data_cli, monkeypatch, tmp_path):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
+    assert data_cli("convert", pcp, tmp_path / "out", "--grid", "reduced").status == 0
 
 
 def test_repeating_makes_only_what_is_missing(pcp, data_cli, tmp_path):

@@ -21,6 +21,7 @@ import pytest
 from helpers import COARSE, bare_records, brain_map, small_record, write_small
 
 from data import grids, pack, phenotype, records
+from data.atlas import label_image
 from data.cohort import Cohort, open_cohort
 from data.errors import InputError
 from data.layouts import read_table
@@ -578,7 +579,7 @@ def test_an_extension_longer_than_its_file(tmp_path):
         load_map(path)
 
 
-@pytest.mark.parametrize("value", [1e300, -1e300, 3e38, 1e13, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [1e300, -1e300, 3e38, 1e13, 3e10, np.inf, -np.inf])
 def test_values_that_cannot_be_normalised_are_an_error_not_a_warning(value, tmp_path):
     values = brain_map((8, 9, 8), 0).astype(float)
     values[4, 4, 4] = value
@@ -593,6 +594,60 @@ def test_a_map_of_two_values_is_read_without_a_warning(tmp_path):
     assert load_map(tmp_path / "map.nii").std() > 0
     nibabel.save(nibabel.Nifti1Image(np.minimum(values, 1), COARSE), tmp_path / "mask.nii")
     refused(lambda: load_map(tmp_path / "mask.nii"), "is empty or constant")
+
+
+@pytest.mark.parametrize("more", [(1,), (1, 1), (1, 1, 1, 1)])
+def test_further_axes_of_length_1_are_dropped(more, tmp_path):
+    expected = load_map(write_map(tmp_path, nifti_bytes(), ".nii"))
+    volume = load_map(write_map(tmp_path, nifti_bytes(huge((8, 9, 8, *more))), ".nii"))
+    np.testing.assert_array_equal(volume, expected)
+    refused(lambda: load_map(write_map(tmp_path, nifti_bytes(huge((8, 9, 4, 1, 2))), ".nii")), "expected one 3-D map")
+
+
+def negative_sizes(header) -> None:
+    header["pixdim"][1:4] *= -1
+
+
+def test_negative_voxel_sizes_do_no_harm(tmp_path):
+    expected = load_map(write_map(tmp_path, nifti_bytes(), ".nii"))
+    np.testing.assert_array_equal(load_map(write_map(tmp_path, nifti_bytes(negative_sizes), ".nii")), expected)
+
+
+def in_format(folder: Path, suffix: str) -> Path:
+    """The map of the other tests in another format, or a beginning of one where nibabel writes none."""
+    path, values = folder / f"map{suffix}", brain_map((8, 9, 8), 0)
+    kinds = {".mgz": nibabel.MGHImage, ".mgh": nibabel.MGHImage, ".img": nibabel.AnalyzeImage}
+    texts = {".PAR": b"# === DATA DESCRIPTION FILE ===", ".mnc": b"CDF\1" + bytes(99), ".mnc2": b"\x89HDF\r\n\x1a\n"}
+    if suffix in kinds:
+        nibabel.save(kinds[suffix](values, COARSE if suffix != ".img" else None), path)
+    elif suffix == ".gii":
+        nibabel.save(nibabel.GiftiImage(darrays=[nibabel.gifti.GiftiDataArray(values[0])]), path)
+    else:
+        path.write_bytes(texts.get(suffix, b"type = string-attribute"))
+    return path
+
+
+FORMATS = [".gii", ".mgz", ".mgh", ".img", ".mnc", ".mnc2", ".PAR", ".HEAD", ".BRIK", ".rec", ".txt", ""]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_other_formats_end_in_one_line(suffix, tmp_path):
+    """Under their own name, where --mapColumn or --atlas may point, and under NIfTI's."""
+    path = in_format(tmp_path, suffix)
+    for call in (load_map, label_image):
+        refused(lambda call=call: call(path), "is no NIfTI map by its name|is Spm2AnalyzeImage, not NIfTI")
+    for name in ("renamed.nii", "renamed.nii.gz", "renamed.dscalar.nii"):
+        shutil.copy(path, tmp_path / name)
+        refused(
+            lambda name=name: load_map(tmp_path / name), "is not a readable NIfTI map|has the shape|not NIfTI|has no"
+        )
+    refused(lambda: load_map(tmp_path), "is no NIfTI map by its name")
+
+
+def test_a_pair_of_header_and_image_is_nifti(tmp_path):
+    nibabel.save(nibabel.Nifti1Pair(brain_map((8, 9, 8), 0), COARSE), tmp_path / "map.img")
+    assert load_map(tmp_path / "map.img").std() > 0
+    assert load_map(tmp_path / "map.hdr").std() > 0
 
 
 def test_an_empty_brain(tmp_path):

@@ -19,6 +19,7 @@ from nilearn.image import resample_img
 
 from data.cohort import open_cohort
 from data.errors import InputError
+from data.layouts import find_maps
 from data.nifti import load_map
 from data.phenotype import custom_values
 
@@ -160,7 +161,7 @@ def content(cohort: Path) -> dict[str, bytes]:
 def test_each_layout_gives_the_same_records(layout, scene, reference, convert, tmp_path):
     folder = tmp_path / layout
     assert content(convert(folder, *LAYOUTS[layout](folder, scene))) == content(reference)
-    assert len(content(reference)) == len(SUBJECTS) + 2  # subjects.csv and the sums
+    assert len(content(reference)) == len(SUBJECTS) + len(("subjects.csv", "maps.csv", "SHA256SUMS"))
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PSR", "ILA"])
@@ -267,6 +268,227 @@ def test_the_positive_value_decides_what_is_autism(plain, convert):
     assert {row["subject"]: row["label"] for row in rows} == {name: str(1 - int(of)) for name, of in expected.items()}
 
 
+@pytest.mark.parametrize(
+    "values, positive", [("12", "1.0"), (("1.0", "2.0"), "1"), (("1.0", "2"), " 1 "), (("01", "2"), "1")]
+)
+def test_a_number_is_the_same_label_however_it_is_written(values, positive, plain, convert):
+    folder, arguments = plain(
+        lambda rows: [row.update(diagnosis=values[number % 2]) for number, row in enumerate(rows)]
+    )
+    rows = read_rows(convert(folder, *arguments[:-1], positive) / "subjects.csv")
+    assert {row["subject"]: row["label"] for row in rows} == {
+        str(subject): str(1 - number % 2) for number, subject in enumerate(SUBJECTS)
+    }
+
+
+FOUR = ["ASD", "TD", "Asperger, mild", "TD", "3", "ADHD"]
+
+
+def test_several_values_a_side_and_the_others_left_out(plain, data_cli, tmp_path):
+    folder, arguments = plain(lambda rows: [row.update(diagnosis=value) for row, value in zip(rows, FOUR, strict=True)])
+    told = [*arguments[:-1], "ASD,3.0", "--negative", "TD"]
+    outcome = data_cli("convert", folder, tmp_path / "out", "--grid", "reduced", *told)
+    assert outcome.status == 0, outcome.err
+    assert "Label: diagnosis, 3 (1 subjects), ASD (1 subjects) autism, TD (2 subjects) control." in outcome.out
+    assert f"1 left out, diagnosis is ADHD: {SUBJECTS[5]}" in outcome.out
+    assert f"1 left out, diagnosis is Asperger, mild: {SUBJECTS[2]}" in outcome.out
+    labels = {row["subject"]: row["label"] for row in read_rows(tmp_path / "out" / "subjects.csv")}
+    assert labels == {str(SUBJECTS[at]): label for at, label in ((0, "1"), (1, "0"), (3, "0"), (4, "1"))}
+
+
+@pytest.mark.parametrize(
+    "told, words",
+    [
+        (["ASD"], "diagnosis holds .*; expected two values, ASD .*name the controls with --negative"),
+        (["ASD,3,ADHD"], "expected two values.*--negative"),
+        (["ASD,TD,3,ADHD,Asperger"], "expected two values"),
+        (["ASD", "--negative", "ASD,TD"], r"expected --negative ASD,TD \(control\).* none of --positive ASD"),
+        (["ASD", "--negative", "healthy"], "expected --negative healthy"),
+    ],
+)
+def test_sides_that_do_not_part_the_values(told, words, plain, data_cli, tmp_path):
+    folder, arguments = plain(lambda rows: [row.update(diagnosis=value) for row, value in zip(rows, FOUR, strict=True)])
+    outcome = data_cli("convert", folder, tmp_path / "out", *arguments[:-1], *told)
+    assert outcome.status == 2
+    assert re.search(words, outcome.err)
+
+
+def test_a_value_with_a_comma_is_one_value(plain, convert):
+    folder, arguments = plain(
+        lambda rows: [row.update(diagnosis=FOUR[1 + number % 2]) for number, row in enumerate(rows)]
+    )
+    rows = read_rows(convert(folder, *arguments[:-1], "Asperger, mild") / "subjects.csv")
+    assert [row["label"] for row in rows] == ["0", "1"] * 3
+
+
+def test_what_was_recognised_is_told(scene, data_cli, tmp_path):
+    for number, row in enumerate(scene.rows):
+        row.update(
+            scannerModel="ABC"[number % 3], Institution="one", Manufacturer=row["SITE_ID"], deviation=str(number)
+        )
+    write_pcp(tmp_path / "pcp", scene)
+    outcome = data_cli("convert", tmp_path / "pcp", tmp_path / "out", "--grid", "reduced")
+    assert outcome.status == 0, outcome.err
+    assert "Layout: PCP, 6 maps cpac/*_falff.nii*." in outcome.out
+    assert re.search(r"Table \S*Phenotypic_V1\.csv, joined by FILE_ID\.", outcome.out)
+    assert "Label: DX_GROUP, 1 (3 subjects) autism, 2 (3 subjects) control." in outcome.out
+    assert "Site: SITE_ID, 2 sites. scannerModel, Manufacturer looks like a site" in outcome.out
+    assert "--siteColumn" in outcome.out
+    for row in scene.rows:
+        row["CENTRE"] = row.pop("SITE_ID")
+    write_rows(tmp_path / "pcp" / "Phenotypic_V1.csv", scene.rows)
+    told = data_cli("convert", tmp_path / "pcp", tmp_path / "again", "--grid", "reduced").out
+    assert "Site: no column is used. CENTRE, scannerModel, Manufacturer looks like" in told.replace(
+        "scannerModel, Manufacturer, CENTRE", "CENTRE, scannerModel, Manufacturer"
+    )
+
+
+def test_categories_are_told(plain, data_cli, tmp_path):
+    folder, arguments = plain(lambda rows: [row.update(hand="LR"[n % 2], years=str(n)) for n, row in enumerate(rows)])
+    told = ("--grid", "reduced", *arguments, "--phenotype", "hand,years")
+    outcome = data_cli("convert", folder, tmp_path / "out", *told)
+    assert "hand is text and became 2 categories: L, R\n" in outcome.out
+    assert "years is text" not in outcome.out
+
+
+def test_a_european_table_gives_the_same_records(plain, convert):
+    folder, arguments = plain(lambda rows: [row.update(years=f"{10 + n}.5") for n, row in enumerate(rows)])
+    expected = content(convert(folder, *arguments, "--phenotype", "years"))
+    rows = [list(row.values()) for row in read_rows(folder / "all.csv")]
+    lines = [list(read_rows(folder / "all.csv")[0]), *[[*row[:-1], row[-1].replace(".", ",")] for row in rows]]
+    other = shutil.copytree(folder, folder.with_name("european"))
+    (other / "all.csv").write_text("\n".join(";".join(line) for line in lines))
+    assert content(convert(other, *arguments, "--phenotype", "years")) == expected
+
+
+# Which of several maps
+
+
+def named_files(folder: Path, names: list[str]) -> Path:
+    """Empty files; which are chosen is told by their names."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+ALL = range(1, 5)
+SEVERAL = {
+    "DPABI in one folder": [f"{kind}fALFFMap_{n}.nii" for n in ALL for kind in ("", "m", "z")],
+    "DPABI below": [f"Results/{kind}fALFFMap_00{n}.nii.gz" for n in ALL for kind in ("", "m", "z")],
+    "DPABI in folders": [f"Results/{of}/fALFFMap_{n}.nii" for n in ALL for of in ("fALFF_ARWC", "fALFF_ARglobalWC")],
+    "BIDS sessions": [f"sub-0{n}/ses-{s}/func/sub-0{n}_ses-{s}_falff.nii.gz" for n in ALL for s in "12"],
+    "BIDS runs": [f"sub-0{n}/func/sub-0{n}_task-rest_run-{r}_falff.nii.gz" for n in ALL for r in "12"],
+    "BIDS desc": [f"sub-{n}/sub-{n}_space-MNI_desc-{d}_falff.nii.gz" for n in ALL for d in ("raw", "smooth")],
+    "BIDS space": [f"sub-{n}/sub-{n}_space-{s}_falff.nii.gz" for n in ALL for s in ("MNI152", "native")],
+    "PCP": [
+        f"{p}/{s}/NYU_{n}_falff.nii.gz"
+        for n in ALL
+        for p in ("cpac", "dparsf")
+        for s in ("filt_global", "nofilt_global")
+    ],
+    "DPABI sessions": [f"fALFFMap_Sub_00{n}_ses-{s}.nii" for n in ALL for s in "12"],
+    "PCP sessions": [f"NYU_00{n}_session_{s}_falff.nii.gz" for n in ALL for s in "12"],
+    "any folders": [f"{of}/{n}_falff.nii" for n in ALL for of in ("old [1]", "new")],
+}
+
+
+def advised(words: str) -> str:
+    return re.search(r"--only '([^']+)' \(4 maps\)", words)[1]
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_several_maps_of_a_subject_are_refused_with_an_option_that_works(name, tmp_path):
+    folder = named_files(tmp_path, SEVERAL[name])
+    with pytest.raises(InputError, match=r"has two maps for .*; expected one a subject") as refusal:
+        find_maps(folder)
+    advice = advised(str(refusal.value)) if name != "PCP" else "cpac/filt_global/*"
+    maps, notes = find_maps(folder, advice)
+    assert len(maps) == 4
+    assert "Layout: " in notes[0]
+    assert {path.relative_to(folder).as_posix() for path in maps.values()} <= set(SEVERAL[name])
+    assert len({re.sub(r"[1-4]", "", re.sub(r"(ses|run)-|session_", "", str(path))) for path in maps.values()}) == 1
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{kind}fALFFMap_{n}.nii" for n, kind in enumerate("mmzz")],
+        [f"sub-{n}/ses-{s}/func/sub-{n}_ses-{s}_falff.nii.gz" for n, s in enumerate("1122")],
+        [f"sub-{n}/func/sub-{n}{s}_falff.nii.gz" for n, s in enumerate(["", "_ses-1", "", ""])],
+        [f"{p}/NYU_{n}_falff.nii.gz" for n, p in enumerate(["cpac/filt_global", "cpac/nofilt_global"])],
+        [f"{p}/NYU_{n}_falff.nii.gz" for n, p in enumerate(["cpac/x", "dparsf/x"])],
+        [f"fALFFMap_{n}{s}.nii" for n, s in enumerate(["_ses1", "_ses1", "_ses2"])],
+    ],
+)
+def test_different_maps_of_different_subjects_are_refused(names, tmp_path):
+    with pytest.raises(
+        InputError, match=r"maps of 2 kinds, each for other subjects: .*--only '.*--mapColumn"
+    ) as refusal:
+        find_maps(named_files(tmp_path, names))
+    glob, count = re.search(r"--only '([^']+)' \((\d) maps\)", str(refusal.value)).groups()
+    assert len(find_maps(tmp_path, glob)[0]) == int(count)
+
+
+def test_sites_in_folders_and_both_compressions_are_one_kind(tmp_path):
+    names = ["NYU/1_falff.nii", "NYU/2_falff.nii.gz", "USM/3_falff.nii.gz"]
+    assert len(find_maps(named_files(tmp_path, names))[0]) == 3
+
+
+def test_a_glob_that_fits_nothing(tmp_path):
+    with pytest.raises(InputError, match=r"--only '\*ses-9\*' fits none of the 8 maps in .*, such as sub-01/ses-1"):
+        find_maps(named_files(tmp_path, SEVERAL["BIDS sessions"]), "*ses-9*")
+
+
+def test_files_of_another_layout_are_told(tmp_path):
+    notes = find_maps(named_files(tmp_path, ["fALFFMap_1.nii", "fALFFMap_2.nii", "group_falff.nii"]), "*")[1]
+    assert "Left alone: 2 files named otherwise, such as fALFFMap_1.nii; choose with --only." in notes
+
+
+def test_maps_in_another_format_are_told(tmp_path):
+    with pytest.raises(InputError, match=r"no fALFF maps as NIfTI .* but fALFFMap_1\.img, which must be converted"):
+        find_maps(named_files(tmp_path, ["fALFFMap_1.img", "readme.txt"]))
+
+
+def test_the_users_choice(scene, data_cli, tmp_path):
+    """Without it the command names it; with it, the chosen maps are converted."""
+    folder = tmp_path / "dpabi"
+    arguments = write_dpabi(folder, scene)
+    for path in list(folder.glob("*.nii")):
+        shutil.copy(path, path.with_name(path.name.replace("zf", "mf")))
+    refused = data_cli("convert", folder, tmp_path / "out", "--grid", "reduced", *arguments)
+    assert refused.status == 2
+    only = re.search(r"--only '([^']+)'", refused.err)[1]
+    outcome = data_cli("convert", folder, tmp_path / "out", "--grid", "reduced", *arguments, "--only", only)
+    assert outcome.status == 0, outcome.err
+    both = data_cli("convert", folder, tmp_path / "x", *arguments, "--only", only, "--mapColumn", "path")
+    assert both.status == 2
+    assert "--only chooses among maps that are found by name" in both.err
+
+
+def test_one_map_for_two_subjects_is_refused(plain, data_cli, tmp_path):
+    folder, arguments = plain(lambda rows: rows[3].update(path=rows[1]["path"]))
+    outcome = data_cli("convert", folder, tmp_path / "out", *arguments)
+    assert outcome.status == 2
+    assert re.search(
+        rf"column path of .* gives the map scan\d+\.nii\.gz to {SUBJECTS[1]} and {SUBJECTS[3]}", outcome.err
+    )
+
+
+def test_a_label_is_not_taken_for_an_id(scene, data_cli, tmp_path):
+    """Maps numbered anew from 1: DX_GROUP and SEX hold 1 and 2, the subjects have IDs of their own."""
+    folder = tmp_path / "dpabi"
+    save_maps(scene, lambda subject: folder / f"fALFFMap_{subject - SUBJECTS[0] + 1}.nii")
+    write_rows(folder / "Phenotypic_V1.csv", scene.rows)
+    outcome = data_cli("convert", folder, tmp_path / "out", "--grid", "reduced")
+    assert outcome.status == 2
+    assert "--idColumn" in outcome.err
+    told = data_cli("convert", folder, tmp_path / "out", "--grid", "reduced", "--idColumn", "DX_GROUP")
+    assert told.status == 2
+    assert "column DX_GROUP of" in told.err
+    assert "gives the map fALFFMap_1.nii to 51450 and 51452" in told.err
+
+
 def test_an_unknown_label_is_left_out_and_named(plain, data_cli, tmp_path):
     folder, arguments = plain(lambda rows: rows[2].update(diagnosis="-9999"))
     outcome = data_cli("convert", folder, tmp_path / "out", "--grid", "reduced", *arguments)
@@ -365,7 +587,7 @@ def test_own_columns_are_encoded_in_order(plain, convert):
     training = cohort.subjects("train")
     gaps = ["iq", "iq_missing"] if str(SUBJECTS[0]) in training else ["iq"]
     names = [*gaps, "hand_L", "hand_R", "years"]
-    assert cohort.metadata["phenotype"] == names + [f"unused_{k}" for k in range(len(names) + 1, 30)]
+    assert cohort.metadata.phenotype == (*names, *(f"unused_{k}" for k in range(len(names) + 1, 30)))
     raw = {
         str(subject): [float("RLR?RL"[at] == code) for code in "LR"] + [10 + at] for at, subject in enumerate(SUBJECTS)
     }
@@ -415,7 +637,7 @@ def test_infinite_phenotype_values_are_refused(plain, data_cli, tmp_path):
 def test_no_phenotype_at_all(plain, convert):
     folder, arguments = plain()
     cohort = open_cohort(convert(folder, *arguments, "--phenotype", ""))
-    assert cohort.metadata["phenotype"] == [f"unused_{k}" for k in range(1, 30)]
+    assert cohort.metadata.phenotype == tuple(f"unused_{k}" for k in range(1, 30))
     assert (cohort.read(0)[1] == 0).all()
 
 

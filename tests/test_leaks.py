@@ -141,7 +141,7 @@ def test_allow_leak_goes_ahead_and_reports_the_auc(convert, tmp_path):
     label = np.array([label for _, label in training])
     expected = independent_auc(np.array([float(noisy(number)) for number, _ in training]), label)
     assert 0.85 < expected < 1
-    assert cohort.metadata["phenotype_auc"]["GROUP2"] == pytest.approx(expected)
+    assert cohort.metadata.phenotype_auc["GROUP2"] == pytest.approx(expected)
     assert f"better than GROUP2, AUC {expected:.2f}" in outcome.out
     assert f"GROUP2 (AUC {expected:.2f})" in refused.err
 
@@ -149,7 +149,7 @@ def test_allow_leak_goes_ahead_and_reports_the_auc(convert, tmp_path):
 def test_allow_leak_accepts_an_instrument_too(convert, tmp_path):
     outcome = convert(rows(SRS=lambda n: str(n * 7 % 11)), "--phenotype", "SRS", "--allowLeak")
     assert outcome.status == 0, outcome.err
-    assert open_cohort(tmp_path / "out").metadata["phenotype"][0] == "SRS"
+    assert open_cohort(tmp_path / "out").metadata.phenotype[0] == "SRS"
 
 
 def test_the_auc_of_honest_columns_is_reported(convert):

@@ -59,6 +59,48 @@ def test_text_in_a_column_of_numbers_is_refused():
         phenotype.abide_values(table(FIQ="high"))
 
 
+@pytest.mark.parametrize(
+    "missing",
+    ["NA", "#N/A", "n/a", "nan", "NaN", ".", "-", "--", "", " ", "-9999", "-9999.0", "-999", "`", "NULL", "?"],
+)
+def test_marks_of_missing_values(missing):
+    """In numbers, ABIDE's and one's own, and in text."""
+    assert phenotype.abide_values(table(FIQ=missing))["fiq"].isna().all()
+    own = pd.DataFrame({"iq": ["100", missing, "98"], "hand": ["R", "L", missing]})
+    values = phenotype.custom_values(own, ["iq", "hand"], np.ones(3, bool))
+    assert values.columns.tolist()[:4] == ["iq", "iq_missing", "hand_L", "hand_R"]
+    np.testing.assert_array_equal(values["iq"], [100, NAN, 98])
+    np.testing.assert_array_equal(values[["hand_L", "hand_R"]], [[0, 1], [1, 0], [0, 0]])
+
+
+@pytest.mark.parametrize("odd", [">18", "3,5", "~40", "12 y", "1.234,5", "x", "unknown", "inf"])
+def test_what_is_no_number_among_numbers_is_refused_by_name(odd):
+    words = rf"Column age holds '{odd}'; expected numbers, or nothing where unknown, but 2 of 5 values are none"
+    own = pd.DataFrame({"age": ["12", odd, "9", "", "20.5", odd]})
+    with pytest.raises(InputError, match=words):
+        phenotype.custom_values(own, ["age"], np.ones(6, bool))
+    with pytest.raises(InputError, match=words.replace("age", "AGE_AT_SCAN").replace("5 values", "6 values")):
+        phenotype.abide_values(table(AGE_AT_SCAN=["12", odd, "9", "11", "20.5", odd]))
+
+
+@pytest.mark.parametrize("values", [["3,5", "4,5", "5,0"], [">18", "<12", "13"], ["1,234.5", "2,000", "7"]])
+def test_numbers_in_another_writing_do_not_become_categories(values):
+    with pytest.raises(InputError, match=r"Column age holds .*; write decimals with a point"):
+        phenotype.custom_values(pd.DataFrame({"age": values}), ["age"], np.ones(3, bool))
+
+
+def test_text_with_some_numbers_is_text():
+    own = pd.DataFrame({"scanner": ["A", "B", "3", "A"], "scanner_x": ["1", "2", "3", ""]})
+    values = phenotype.custom_values(own, ["scanner", "scanner_x"], np.ones(4, bool))
+    assert phenotype.categories(["scanner", "scanner_x"], values.columns, own) == {"scanner": ["3", "A", "B"]}
+
+
+@pytest.mark.parametrize("column, odd", [("SEX", "0"), ("HANDEDNESS_CATEGORY", "Right"), ("EYE_STATUS_AT_SCAN", "3")])
+def test_codes_that_abide_does_not_have_are_refused(column, odd):
+    with pytest.raises(InputError, match=rf"Column {column} holds '?{odd}.*; expected .* but 6 of 6 values are others"):
+        phenotype.abide_values(table(**{column: odd}))
+
+
 def test_a_missing_column_is_named():
     with pytest.raises(InputError, match="lacks FIQ, BMI"):
         phenotype.abide_values(table().drop(columns=["FIQ", "BMI"]))

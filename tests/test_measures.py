@@ -1,0 +1,176 @@
+"""What maps are like as wholes: measured right, told apart by kind, and kept from telling the diagnosis."""
+
+import csv
+import re
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import COARSE, LAS_3MM, brain_map, read_rows
+from scipy import stats
+
+from data import grids, leaks, measures
+from data.errors import InputError
+
+COUNT = 24
+
+
+def scaled(kind: str, seed: int) -> np.ndarray:
+    """A coarse fALFF map of a subject, or what DPABI makes of it, on a brain with smooth edges."""
+    values = brain_map((8, 9, 7), seed) * np.float32(1 - 0.01 * (seed % 7))
+    brain = values != 0
+    if kind == "z":
+        values[brain] = (values[brain] - values[brain].mean()) / values[brain].std()
+    elif kind == "m":
+        values[brain] /= values[brain].mean()
+    elif kind == "alff":
+        values *= 300 + 60 * (seed % 5)
+    return values
+
+
+def write_maps(folder: Path, kinds: list[str], affines: list[np.ndarray] | None = None) -> Path:
+    """`fALFFMap_<1001..>.nii` and a table in which every other subject has autism."""
+    folder.mkdir(parents=True)
+    for number, kind in enumerate(kinds):
+        affine = affines[number] if affines else COARSE
+        nibabel.save(nibabel.Nifti1Image(scaled(kind, number), affine), folder / f"fALFFMap_{1001 + number}.nii")
+    with open(folder / "table.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["ID", "dx", "site"])
+        writer.writerows([1001 + number, 1 + number % 2, "AB"[number // 2 % 2]] for number in range(len(kinds)))
+    return folder
+
+
+TOLD = ("--grid", "reduced", "--labelColumn", "dx", "--positive", "1", "--phenotype", "")
+
+
+def test_measures_of_a_map_by_hand(tmp_path):
+    values = np.full((61, 73, 61), -2, np.float32)
+    values[10:13, 20:22, 30] = [[1, 2], [3, 4], [5, 9]]
+    nibabel.save(nibabel.Nifti1Image(values, LAS_3MM), tmp_path / "map.nii")
+    found = measures.of_map(tmp_path / "map.nii")
+    expected = {"background": -2, "mean": 4, "sd": np.std([1, 2, 3, 4, 5, 9]), "min": 1, "max": 9, "voxel_mm3": 27}
+    expected |= {"x_mm": 90 - 3 * 11, "y_mm": -126 + 3 * 20.5, "z_mm": -72 + 3 * 30}
+    expected["coverage"] = 6 * 27 / (91 * 109 * 91 * 8)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert tuple(found) == measures.COLUMNS
+
+
+KINDS = {"f": measures.FALFF, "z": measures.Z_SCORED, "m": measures.MEAN_NORMALISED, "alff": measures.AMPLITUDE}
+
+
+def measured(kinds: list[str]) -> pd.DataFrame:
+    rows = []
+    for number, kind in enumerate(kinds):
+        values = scaled(kind, number)
+        rows.append(measures.describe(values, values != 0, COARSE))
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("kinds", [["f"] * 9, ["z"] * 9, ["m"] * 9, ["alff"] * 9, ["f", "z", "m", "alff"] * 3])
+def test_kinds(kinds):
+    assert measures.kinds(measured(kinds)).tolist() == [KINDS[kind] for kind in kinds]
+
+
+def test_amplitudes_about_1_are_one_kind():
+    """ALFF in per cent: some maps lie below 1, the mean of some is 1."""
+    maps = measured(["f"] * 20)
+    for name in ("mean", "sd", "min", "max"):
+        maps[name] *= np.geomspace(0.4, 5, 20)
+    assert measures.kinds(maps).nunique() == 1
+
+
+@pytest.mark.parametrize("kind, other", [("f", "z"), ("z", "m"), ("m", "f"), ("alff", "f"), ("m", "alff")])
+@pytest.mark.parametrize("of_label", [True, False])
+def test_a_mixture_of_kinds_is_not_converted(of_label, kind, other, data_cli, tmp_path):
+    kinds = [other if (number % 2 if of_label else number < 3) else kind for number in range(COUNT)]
+    folder = write_maps(tmp_path / "maps", kinds)
+    outcome = data_cli("convert", folder, tmp_path / "out", *TOLD, "--allowLeak")
+    assert outcome.status == 2
+    assert outcome.err.count("\n") == 1
+    assert "The maps are of several kinds: " in outcome.err
+    for name in (kind, other):
+        first = f"fALFFMap_{1001 + kinds.index(name)}.nii"
+        assert f"{kinds.count(name)} {KINDS[name]} ({first}" in outcome.err
+    assert "--only" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def shifted(millimetres: float) -> np.ndarray:
+    affine = COARSE.copy()
+    affine[1, 3] += millimetres
+    return affine
+
+
+def test_maps_that_tell_the_label_are_not_converted(data_cli, tmp_path):
+    """The maps of one group lie 6 mm further to the front."""
+    folder = write_maps(tmp_path / "maps", ["f"] * COUNT, [shifted(6 * (number % 2)) for number in range(COUNT)])
+    refused = data_cli("convert", folder, tmp_path / "out", *TOLD)
+    assert refused.status == 2
+    assert "The maps tell the training labels by y_mm (AUC 1.00)" in refused.err
+    assert "--allowLeak" in refused.err
+    assert not (tmp_path / "out").exists()
+    assert data_cli("convert", folder, tmp_path / "out", *TOLD, "--allowLeak").status == 0
+    checked = data_cli("check", tmp_path / "out")
+    assert checked.status == 1
+    assert "PROBLEM: the volumes as wholes tell the training labels by y_mm (AUC 1.00)" in checked.out
+
+
+def test_what_was_measured_is_kept_and_honest_maps_pass(data_cli, tmp_path):
+    folder = write_maps(tmp_path / "maps", ["f"] * COUNT, [shifted(15 * (number == 3)) for number in range(COUNT)])
+    outcome = data_cli("convert", folder, tmp_path / "out", *TOLD)
+    assert outcome.status == 0, outcome.err
+    assert "Maps: fALFF from 0 to 1.\n" in outcome.out
+    assert "Far from the others, centre at " in outcome.out
+    assert ": fALFFMap_1004.nii (" in outcome.out
+    rows = read_rows(tmp_path / "out" / "maps.csv")
+    assert list(rows[0]) == ["subject", *measures.COLUMNS]
+    assert [row["subject"] for row in rows] == [str(1001 + number) for number in range(COUNT)]
+    brain = scaled("f", 5)[scaled("f", 5) != 0].astype(float)
+    assert float(rows[5]["mean"]) == pytest.approx(brain.mean(), rel=1e-5)
+    checked = data_cli("check", tmp_path / "out")
+    assert not re.search("PROBLEM: .*(kinds|tell|outside)", checked.out)
+    assert "maps: fALFF from 0 to 1" in checked.out
+    (tmp_path / "out" / "maps.csv").write_text("subject,mean\n1001,high\n")
+    damaged = data_cli("check", tmp_path / "out")
+    assert damaged.status == 2
+    assert "maps.csv is damaged" in damaged.err
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_tells_the_label_against_scipy(seed):
+    random = np.random.default_rng(seed)
+    label = np.arange(40) % 2.0
+    table = pd.DataFrame({"chance": random.normal(size=40), "mean": random.normal(size=40) - 2.5 * label, "same": 1.0})
+    auc = stats.mannwhitneyu(table["mean"][label == 0], table["mean"][label == 1]).statistic / 400
+    assert auc > 0.85
+    assert leaks.telling(table, label) == {"mean": pytest.approx(auc)}
+    with pytest.raises(InputError, match=r"mean \(AUC "):
+        leaks.check_measures(table, label, allow=False)
+    leaks.check_measures(table, label, allow=True)
+
+
+def test_few_subjects_tell_the_label_by_chance():
+    """Perfect order among 8 is no evidence, and honest measures of 20 are almost never refused."""
+    assert leaks.telling(pd.DataFrame({"mean": np.arange(8.0)}), np.array([0.0] * 4 + [1.0] * 4)) == {}
+    random = np.random.default_rng(0)
+    label = np.arange(20) % 2.0
+    assert sum(bool(leaks.telling(pd.DataFrame(random.normal(size=(20, 10))), label)) for _ in range(200)) <= 1
+
+
+def test_sites_are_told_by_a_site_apart():
+    random = np.random.default_rng(0)
+    sites = ["A"] * 10 + ["B"] * 40 + ["C"] * 2
+    values = random.normal(size=52)
+    table = pd.DataFrame({"mean": values, "coverage": np.where(np.array(sites) == "A", 5 + values, values), "sd": 1.0})
+    assert measures.by_site(table, sites) == ["coverage"]
+    assert measures.by_site(table, ["A"] * 52) == []
+
+
+def test_the_background_of_a_stored_volume_parts_z_scores():
+    brain = brain_map(grids.REDUCED.shape, 0)
+    below = [measures.of_volume(values, grids.REDUCED)["below"] for values in (brain, np.where(brain, brain - 0.6, 0))]
+    assert below[0] == 0
+    assert 0.4 < below[1] < 0.6
