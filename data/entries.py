@@ -11,9 +11,10 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ MAX_DATASET_BYTES = 2**28  # of all but the volumes, which are read one by one
 ENCRYPTED = 0x1  # bit 0 of a zip entry's flags
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for any amount of memory
 DEFLATE, SHUFFLE = 1, 2  # HDF5's numbers for filters
-FILTERS = ([], [DEFLATE], [SHUFFLE, DEFLATE])  # of a chunk, in the order of writing
+FILTERS: tuple[list[int], ...] = ([], [DEFLATE], [SHUFFLE, DEFLATE])  # of a chunk, in the order of writing
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class ZipEntry:
 
     @property
     def path(self) -> Path:
-        return Path(self.archive.filename)
+        return Path(str(self.archive.filename))
 
     @property
     def size(self) -> int:
@@ -155,7 +156,7 @@ def zip_entries(path: Path) -> dict[str, ZipEntry]:
 class HDF5Entry:
     """A record that is a row of an HDF5 file's datasets."""
 
-    store: object  # an open h5py.File
+    store: Any  # an open h5py.File
     row: int
     size: int
 
@@ -255,8 +256,8 @@ def check_dataset(store, name: str, path: Path) -> None:
     if name in HDF5_TEXTS:
         wanted, right = "text", h5py.check_string_dtype(dataset.dtype) is not None
     else:
-        wanted = records.DTYPE if name in NUMBERS else np.dtype(np.uint8)
-        right = dataset.dtype == wanted
+        number = records.DTYPE if name in NUMBERS else np.dtype(np.uint8)
+        wanted, right = str(number), dataset.dtype == number
     if not right or dataset.ndim != rank or dataset.is_virtual or dataset.external:
         raise InputError(
             f"{path}: {name} is {dataset.dtype} of shape {dataset.shape}; expected {wanted} of rank {rank}, kept in "
@@ -287,10 +288,10 @@ def record_files(folder: Path) -> Iterator[tuple[Path, bool]]:
 
 def folder_entries(folder: Path) -> dict[str, Entry]:
     """The records of a folder by file or member name, sorted."""
-    entries = {}
+    entries: dict[str, Entry] = {}
     for path, zipped in record_files(folder):
         check_plain(folder, path.name)
-        found = zip_entries(path) if zipped else {path.name: FileEntry(path)}
+        found: Mapping[str, Entry] = zip_entries(path) if zipped else {path.name: FileEntry(path)}
         if twice := entries.keys() & found.keys():
             raise InputError(f"{path} and {entries[min(twice)]} are the same record; expected each once. Remove one.")
         entries.update(found)

@@ -73,14 +73,14 @@ class Storage(io.FileIO):
 
     failure: OSError | None = None
 
-    def write(self, content: bytes | memoryview) -> int:
+    def write(self, content) -> int:
         rest = memoryview(content).cast("B")
         while rest and self.failure is None:
             rest = rest[self.trying(super().write, rest) :]
         return len(content)
 
     def truncate(self, size: int | None = None) -> int:
-        return self.trying(super().truncate, size) if self.failure is None else size
+        return self.trying(super().truncate, size) if self.failure is None else size or 0
 
     def trying(self, call: Callable[..., int], value: object) -> int:
         try:

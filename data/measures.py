@@ -100,11 +100,11 @@ def mixture(found: pd.Series, names: Sequence[str]) -> str:
 def by_site(measured: pd.DataFrame, sites: Sequence[str]) -> list[str]:
     """The measures that differ by site so much that they tell it: most of their variance (Kruskal-Wallis), or a site
     apart from all others."""
-    sites = np.asarray(sites)
-    named = [site for site in np.unique(sites) if (sites == site).sum() >= ENOUGH_OF_SITE]
+    of_row = np.asarray(sites)
+    named = [site for site in np.unique(of_row) if (of_row == site).sum() >= ENOUGH_OF_SITE]
     telling = []
     for name, column in measured.items():
-        groups = [column.to_numpy()[sites == site] for site in named]
+        groups = [column.to_numpy()[of_row == site] for site in named]
         values = np.concatenate(groups) if groups else np.empty(0)
         if len(groups) < 2 or not np.isfinite(values).all() or np.ptp(values) == 0:
             continue

@@ -21,16 +21,18 @@ MAX_VALUE = 1e7  # far above any ALFF, and labels are exact
 SUFFIXES = (".nii", ".nii.gz", ".img", ".hdr")  # the last two are NIfTI's pairs, and ANALYZE's, which has no affine
 MAX_OUTSIDE = 0.1  # of a brain; the bottom of the brain stem is cut off by some templates
 SAMPLED = 2  # every second voxel along each axis tells where a brain lies
-UNREADABLE = (ImageFileError, HeaderDataError, OrientationError, zlib.error)  # what nibabel raises for damaged files
-UNREADABLE += (OSError, EOFError, ValueError, KeyError, OverflowError, MemoryError)
+UNREADABLE: tuple[type[Exception], ...] = (  # what nibabel raises for damaged files
+    *(ImageFileError, HeaderDataError, OrientationError, zlib.error),
+    *(OSError, EOFError, ValueError, KeyError, OverflowError, MemoryError),
+)
 MNI152 = 4  # NIfTI's code for coordinates in MNI space
 logger.disabled = True  # nibabel prints what it repairs in a header; what it cannot repair it raises
 
 
-def check_size(image: nibabel.Nifti1Image, path: Path) -> None:
+def check_size(image: nibabel.Nifti1Pair, path: Path) -> None:
     """Raises InputError if the header promises more than the file can hold, before memory is set aside for it."""
     promised = math.prod(image.shape) * image.get_data_dtype().itemsize
-    stored = Path(image.file_map["image"].filename).stat().st_size
+    stored = Path(str(image.file_map["image"].filename)).stat().st_size
     if promised > stored * (MAX_INFLATION if path.suffix == ".gz" else 1):
         raise InputError(f"{path} promises {promised:,} bytes of values in {stored:,}; was it cut off? Copy it again.")
 

@@ -32,10 +32,10 @@ def pack_zip(cohort: Cohort, folder: Path, chunk_bytes: int = CHUNK_BYTES) -> No
     archive, count = None, 0
     with ExitStack() as written:
         for record, entry in each(cohort):
-            if archive is None or archive.fp.tell() >= chunk_bytes:
+            if archive is None or archive.start_dir >= chunk_bytes:
                 written.close()
-                options = {"compression": zipfile.ZIP_DEFLATED, "compresslevel": 1}
-                archive = written.enter_context(zipfile.ZipFile(folder / f"compressed_{count}", "w", **options))
+                chunk = zipfile.ZipFile(folder / f"compressed_{count}", "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+                archive = written.enter_context(chunk)
                 count += 1
             info = zipfile.ZipInfo(record.file, EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED

@@ -212,7 +212,8 @@ HOSTILE = {
 def test_hostile_names_one_subject_and_a_region_too_big_for_blobs(cli, trained, cohort, tmp_path):
     """Region 3 is larger than the brain: no blob of its size. Nothing is guessed, nothing breaks, all of it is said."""
     subject = next(row["subject"] for row in read_rows(cohort / "subjects.csv") if row["split"] == "test")
-    labels = np.full((31, 37, 31), 3, np.int16)
+    labels = np.zeros((31, 37, 31), np.int16)
+    labels[:16] = 3
     labels[10:14, 10:14, 10:14], labels[18:22, 10:14, 10:14], labels[10:14, 20:24, 15:19] = 7, 9, 11
     nibabel.save(nibabel.Nifti1Image(labels, np.array(REDUCED.affine)), tmp_path / "own.nii.gz")
     (tmp_path / "own.txt").write_text("".join(f"{number} {name}\n" for number, name in HOSTILE.items()))

@@ -72,7 +72,8 @@ def evaluate_autoencoder(run: Run, network: keras.Model) -> None:
     reads = run.model.reads[0]
     trained, baseline = ExplainedVariance(), ExplainedVariance()
     approximate = block_means if reads == "volume" else principal_components(run.cohort, network)
-    activation, first = [], None
+    activation: list[float] = []
+    first: list[np.ndarray] = []
     for _, batch, outputs in outputs_of(run, network, run.cohort.indices("test"), "Testing"):
         trained.add(batch[reads], outputs["reconstruction"])
         baseline.add(batch[reads], approximate(batch[reads]))

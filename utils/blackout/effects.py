@@ -112,7 +112,7 @@ def evidence(p: np.ndarray) -> str:
     return f"{count} of {len(p)} regions {'is' if count == 1 else 'are'} significant at {level}."
 
 
-def random_blobs(inside: np.ndarray, sizes: Sequence[int], seed: int) -> list[np.ndarray | None]:
+def random_blobs(inside: np.ndarray, sizes: Sequence[int] | np.ndarray, seed: int) -> list[np.ndarray | None]:
     """For each of `sizes`, a random face-connected blob of so many voxels within `inside` (x, y, z) bool.
 
     A blob grows from a random voxel; each step takes a random voxel of its border. None for a size that is larger than
@@ -123,7 +123,7 @@ def random_blobs(inside: np.ndarray, sizes: Sequence[int], seed: int) -> list[np
     steps = [sign * stride // padded.itemsize for stride in padded.strides for sign in (1, -1)]
     free, (parts, _) = padded.tobytes(), ndimage.label(padded)
     room = np.where(padded, np.bincount(parts.ravel())[parts], 0).ravel()
-    blobs = []
+    blobs: list[np.ndarray | None] = []
     for size in sizes:
         starts = np.flatnonzero(room >= size)
         if not starts.size:

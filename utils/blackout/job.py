@@ -104,8 +104,8 @@ def occlude_with_blobs(
     """
     sizes = [int(region.sum()) for region in regions]
     blobs = effects.random_blobs(brain(run, indices), np.repeat(sizes, BLOBS), run.seed)
-    placed = [at for at, blob in enumerate(blobs) if blob is not None]
-    shown, occluded = occlude(run, occlusion, indices, regions + [blobs[at] for at in placed])
+    placed = [blob is not None for blob in blobs]
+    shown, occluded = occlude(run, occlusion, indices, regions + [blob for blob in blobs if blob is not None])
     of_blobs = np.full((len(indices), len(blobs)), np.nan)
     of_blobs[:, placed] = Occluded(shown, occluded[:, len(regions) :]).effects(label)["delta_logit"]
     return Occluded(shown, occluded[:, : len(regions)]), of_blobs.reshape(len(indices), len(regions), BLOBS)

@@ -88,7 +88,7 @@ def widest_levels(labels: np.ndarray, ranked: Sequence[int]) -> list[int]:
     A region counts as shown where it is at least half as wide as in its widest slice. Each cut shows the next region
     that none so far does, where it is widest, and is at least `APART` from the others; else that region is passed over.
     """
-    found = []
+    found: list[int] = []
     for region in ranked:
         area = (labels == region).sum((0, 1))
         shows = 2 * area >= area.max()
