@@ -192,8 +192,10 @@ def check_maps(measured: pd.DataFrame, subjects: pd.DataFrame, training: Sequenc
             f"The maps are of several kinds: {mixed}; expected one kind. Convert those of one kind: choose with --only "
             "or --mapColumn."
         )
-    check_measures(measured[list(training)], subjects["label"].to_numpy()[list(training)], allow_leak)
+    leaks = check_measures(measured[list(training)], subjects["label"].to_numpy()[list(training)], allow_leak)
     notes = [f"Maps: {found.iloc[0]}."]
+    if leaks:
+        notes.append(f"Accepted by --allowLeak: the maps tell the training labels by {', '.join(leaks)}.")
     if (same := measured.duplicated(keep=False)).any():
         alike = [names[at] for at in np.flatnonzero(same)]
         notes.append(
