@@ -191,28 +191,40 @@ def check_measures(cohort: Cohort, small: dict[int, np.ndarray], findings: Findi
 
     What was measured when the maps were converted is looked at where it is known, and the volumes as they are stored.
     """
-    first = list({cohort.rows[index].subject: index for index in reversed(small)}.values())[::-1]
+    first = one_a_subject(cohort, small)
     rows = [cohort.rows[index] for index in first]
-    stored = pd.DataFrame([measures.of_volume(small[index], grids.REDUCED) for index in first])
-    mean = np.mean([small[index] for index in first], 0).ravel()
-    stored["likeness"] = [np.corrcoef(small[index].ravel(), mean)[0, 1] for index in first]
-    raw = measures.read(cohort.path, [row.subject for row in rows])
+    stored = measured_as_stored([small[index] for index in first])
     views = [(stored, measures.stored_kinds(stored))]
+    raw = measures.read(cohort.path, [row.subject for row in rows])
     if raw is not None:
         raw.index = stored.index
         views.insert(0, (raw, measures.kinds(raw)))
         findings.counts.append(f"maps: {', '.join(sorted(set(views[0][1])))}")
+    if mixed := [text for _, kinds in views if (text := measures.mixture(kinds, [row.file for row in rows]))]:
+        findings.problems.append(f"maps of several kinds: {mixed[0]}; convert maps of one kind")
     training = np.array([row.split == "train" for row in rows])
-    label = np.array([row.label for row in rows])
-    files, sites = [row.file for row in rows], [row.site for row in rows]
-    told = {name: auc for measured, _ in views for name, auc in telling(measured[training], label[training]).items()}
-    if mixed := next((text for _, found in views if (text := measures.mixture(found, files))), ""):
-        findings.problems.append(f"maps of several kinds: {mixed}; convert maps of one kind")
+    label = np.array([row.label for row in rows])[training]
+    told = {name: auc for measured, _ in views for name, auc in telling(measured[training], label).items()}
     if told:
         named = ", ".join(f"{name} (AUC {auc:.2f})" for name, auc in told.items())
         findings.problems.append(f"the volumes as wholes tell the training labels by {named}; were all made alike?")
-    if by_site := measures.by_site(views[0][0], sites):
+    if by_site := measures.by_site(views[0][0], [row.site for row in rows]):
         findings.notes.append(f"the maps' {', '.join(by_site)} tell the site; compare subjects within sites")
+
+
+def one_a_subject(cohort: Cohort, small: dict[int, np.ndarray]) -> list[int]:
+    """The first record of each subject, of those that could be read; swapped copies come later."""
+    first = {}
+    for index in small:
+        first.setdefault(cohort.rows[index].subject, index)
+    return list(first.values())
+
+
+def measured_as_stored(volumes: list[np.ndarray]) -> pd.DataFrame:
+    """The measures of reduced volumes, and `likeness`: the correlation with their mean."""
+    measured = pd.DataFrame([measures.of_volume(volume, grids.REDUCED) for volume in volumes])
+    mean = np.mean(volumes, 0).ravel()
+    return measured.assign(likeness=[np.corrcoef(volume.ravel(), mean)[0, 1] for volume in volumes])
 
 
 PAGE = """<!doctype html>

@@ -7,9 +7,10 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from data.layouts import Source
 from data.leaks import check_coding, check_measures, check_names, check_values
 from data.nifti import load_map
 from data.progress import progress
+
+INTERVAL_S = 0.2  # between looks at whether Ctrl-C was pressed
 
 
 def convert_map(path: Path, header: tuple[float, np.ndarray], target: Path, grid: grids.Grid) -> None:
@@ -99,31 +102,70 @@ def plan(
     return table, scaler.transform(values.to_numpy(float)).astype(np.float32), metadata
 
 
+class Interruption:
+    """Ctrl-C that is remembered: raised amid the pool's locks, it would leave them held, and the pool waiting."""
+
+    def __init__(self):
+        self.asked = False
+
+    def ask(self, *_) -> None:
+        self.asked = True
+
+    def heed(self) -> None:
+        """Raises KeyboardInterrupt where it does no harm, if it was asked for; Ctrl-C is heard no more."""
+        if self.asked:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            raise KeyboardInterrupt
+
+
 @contextmanager
-def workers() -> Iterator[Executor]:
+def remembered() -> Iterator[Interruption]:
+    """Ctrl-C is remembered within the block, and raised after it if it was not heeded before."""
+    interruption, heard = Interruption(), signal.getsignal(signal.SIGINT)
+    if heard is not signal.SIG_IGN:  # as a background job inherits it
+        signal.signal(signal.SIGINT, interruption.ask)
+    try:
+        yield interruption
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN if interruption.asked else heard)
+    interruption.heed()
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Processes that share out jobs, and the interruption that ends them."""
+
+    pool: Executor
+    interruption: Interruption
+
+    def run(self, title: str, function: Callable, arguments: Sequence[tuple]) -> list:
+        """The results of `function(*arguments[i])` in order, behind a progress bar."""
+        jobs = [self.pool.submit(function, *these) for these in arguments]
+        pending = set(jobs)
+        with progress(title, len(jobs)) as shown:
+            while pending:
+                done, pending = wait(pending, INTERVAL_S, FIRST_COMPLETED)
+                self.interruption.heed()
+                for job in done:
+                    job.result()
+                    shown.advance()
+        return [job.result() for job in jobs]
+
+
+@contextmanager
+def workers() -> Iterator[Workers]:
     """A process for each core. They hear no Ctrl-C, end with this process, and are waited for, whatever happens."""
-    pool = ProcessPoolExecutor(cpu_count(), initializer=start_worker)
-    try:
-        with uninterrupted():  # the first job starts them all
-            pool.submit(os.getpid)
-        yield pool
-    except BrokenProcessPool as error:
-        raise InputError(
-            "A process of the conversion was killed, perhaps because the memory is full; close other programs and "
-            "repeat the command."
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Processes that are started here never hear Ctrl-C."""
-    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, heard)
+    with remembered() as interruption:
+        pool = ProcessPoolExecutor(cpu_count(), initializer=start_worker)
+        try:
+            yield Workers(pool, interruption)
+        except BrokenProcessPool as error:
+            raise InputError(
+                "A process of the conversion was killed, perhaps because the memory is full; close other programs and "
+                "repeat the command."
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def start_worker() -> None:
@@ -135,16 +177,6 @@ def start_worker() -> None:
 def end_with_parent() -> None:
     multiprocessing.parent_process().join()
     os._exit(1)
-
-
-def run_all(pool: Executor, title: str, function: Callable, arguments: Sequence[tuple]) -> list:
-    """The results of `function(*arguments[i])` in order, behind a progress bar."""
-    jobs = [pool.submit(function, *these) for these in arguments]
-    with progress(title, len(jobs)) as shown:
-        for job in as_completed(jobs):
-            job.result()
-            shown.advance()
-    return [job.result() for job in jobs]
 
 
 def convert(
@@ -168,16 +200,16 @@ def convert(
         check_names(columns, source.label_column)
     encode = partial(phenotype.encode, source.rows, columns)
     table, headers, metadata = plan(subjects, encode, grid, seed, provenance, allow_leak)
-    with files.locked(target), workers() as pool:
+    with files.locked(target), workers() as processes:
         check_target(target, metadata)
-        measured = pd.DataFrame(run_all(pool, "Measuring", measures.of_map, [(path,) for path in subjects["map"]]))
+        measured = pd.DataFrame(processes.run("Measuring", measures.of_map, [(path,) for path in subjects["map"]]))
         notes = check_maps(measured, subjects, [row.split == "train" for row in table], allow_leak)
         start(target, metadata)
         jobs = [
             (path, (row.label, header), target / row.file, grid)
             for row, path, header in zip(table, subjects["map"], headers, strict=True)
         ]
-        run_all(pool, "Converting", convert_map, jobs)
+        processes.run("Converting", convert_map, jobs)
         measures.write(target / measures.TABLE, subjects["subject"], measured)
         write_tables(target, table, metadata)
     return table, metadata, notes
@@ -192,8 +224,10 @@ def check_maps(measured: pd.DataFrame, subjects: pd.DataFrame, training: Sequenc
             f"The maps are of several kinds: {mixed}; expected one kind. Convert those of one kind: choose with --only "
             "or --mapColumn."
         )
-    check_measures(measured[list(training)], subjects["label"].to_numpy()[list(training)], allow_leak)
+    leaks = check_measures(measured[list(training)], subjects["label"].to_numpy()[list(training)], allow_leak)
     notes = [f"Maps: {found.iloc[0]}."]
+    if leaks:
+        notes.append(f"Accepted by --allowLeak: the maps tell the training labels by {', '.join(leaks)}.")
     if (same := measured.duplicated(keep=False)).any():
         alike = [names[at] for at in np.flatnonzero(same)]
         notes.append(

@@ -104,7 +104,7 @@ def find_maps(folder: Path, only: str | None = None) -> tuple[dict[str, Path], l
 
     Raises InputError if there are none, two for one ID, or different kinds for different IDs.
     """
-    paths = [path.relative_to(folder) for path in sorted(folder.rglob("*.nii*")) if path.is_file()]
+    paths = [path.relative_to(folder) for path in sorted(folder.rglob("*.nii*")) if seen(path)]
     files = [found for path in paths if (found := recognised(PurePosixPath(path.as_posix())))]
     if not files:
         raise InputError(
@@ -121,6 +121,11 @@ def find_maps(folder: Path, only: str | None = None) -> tuple[dict[str, Path], l
     if rest := [found for found in chosen if found.layout != layout]:
         notes.append(f"Left alone: {len(rest)} files named otherwise, such as {rest[0].path}; choose with --only.")
     return {found.identifier: folder / found.path for found in maps}, notes
+
+
+def seen(path: Path) -> bool:
+    """Whether a path is a file, or the broken link to one, that is not hidden, as macOS leaves them beside others."""
+    return not path.name.startswith(".") and not path.is_dir()
 
 
 def others(folder: Path) -> str:
@@ -167,6 +172,7 @@ def globs(path: PurePosixPath, kind: str) -> Iterator[str]:
         yield f"*/{escape(folder)}/*" if number else f"{escape(folder)}/*"
         yield f"*/{escape(folder)}/*"
     yield from (f"*_{escape(part)}[_.]*" for part in path.name.split(".")[0].split("_")[1:])
+    yield "*.nii.gz" if path.suffix == ".gz" else "*.nii"
     yield from (name, f"*/{name}", f"*{name}", "/".join([*map(escape, folders), name]), escape(str(path)))
 
 
@@ -278,9 +284,8 @@ def read_source(folder: Path, columns: Columns) -> Source:
         "no map": identifier[named & maps.isna()].tolist(),
         f"{coding.name} unknown": identifier[maps.notna() & diagnosis.isna()].tolist(),
         "a map without a row in the table": joined.stray,
+        **other_diagnoses(identifier, diagnosis[maps.notna() & label.isna()].dropna()),
     }
-    for value in sorted(diagnosis[maps.notna() & label.isna()].dropna().unique()):
-        left_out[f"{coding.name} is {value}"] = identifier[maps.notna() & (diagnosis == value)].tolist()
     rows = table.loc[subjects.index]
     notes = [
         *joined.notes,
@@ -290,6 +295,14 @@ def read_source(folder: Path, columns: Columns) -> Source:
         *site_notes(rows, site_column),
     ]
     return Source(path, coding.name, subjects.reset_index(drop=True), rows, left_out, notes)
+
+
+def other_diagnoses(identifier: pd.Series, diagnosis: pd.Series) -> dict[str, list[str]]:
+    """For each value that is neither autism nor control, whose it is."""
+    return {
+        f"{diagnosis.name} is {value}": identifier[diagnosis.index[diagnosis == value]].tolist()
+        for value in sorted(diagnosis.unique())
+    }
 
 
 def counted(values: pd.Series) -> str:

@@ -12,6 +12,7 @@ from data.phenotype import clean
 
 MAX_AUC = 0.85
 ALPHA = 0.001  # over all measures of maps (Bonferroni)
+ENOUGH_MAPS = 18  # training subjects of 20; fewer are parted by chance
 ENOUGH = 10  # subjects in each class before an AUC says anything
 OFTEN = 0.1  # share of subjects; ABIDE's WISC_IV_PSI, known for 6 %, has an AUC of 0.86 among these few
 INSTRUMENTS = ("ADOS", "ADI", "ADIR", "SRS", "SCQ", "AQ", "VINELAND", "VABS", "DSM")  # they measure autism
@@ -91,7 +92,7 @@ def telling(measured: pd.DataFrame, label: np.ndarray) -> dict[str, float]:
         autism, control = (column[label == value].dropna() for value in (1.0, 0.0))
         if (
             min(autism.size, control.size) == 0
-            or autism.size + control.size < 2 * ENOUGH
+            or autism.size + control.size < ENOUGH_MAPS
             or np.ptp(column.dropna()) == 0
         ):
             continue
@@ -102,8 +103,8 @@ def telling(measured: pd.DataFrame, label: np.ndarray) -> dict[str, float]:
     return found
 
 
-def check_measures(measured: pd.DataFrame, label: np.ndarray, allow: bool) -> None:
-    """Raises InputError if a measure of the maps as wholes separates the training labels, unless allowed."""
+def check_measures(measured: pd.DataFrame, label: np.ndarray, allow: bool) -> list[str]:
+    """The measures of maps as wholes that separate the training labels. Raises InputError for any, unless allowed."""
     found = [f"{name} (AUC {auc:.2f})" for name, auc in telling(measured, label).items()]
     if found and not allow:
         raise InputError(
@@ -111,6 +112,7 @@ def check_measures(measured: pd.DataFrame, label: np.ndarray, allow: bool) -> No
             f"{MAX_AUC} is believable. Were both groups scanned and processed alike? Make the maps again, or "
             "go ahead with --allowLeak if the result is not to be trusted."
         )
+    return found
 
 
 def check_coding(table: pd.DataFrame, label: np.ndarray, label_column: str) -> None:

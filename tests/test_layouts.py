@@ -389,6 +389,7 @@ SEVERAL = {
     ],
     "DPABI sessions": [f"fALFFMap_Sub_00{n}_ses-{s}.nii" for n in ALL for s in "12"],
     "PCP sessions": [f"NYU_00{n}_session_{s}_falff.nii.gz" for n in ALL for s in "12"],
+    "with and without compression": [f"{n}_falff{suffix}" for n in ALL for suffix in (".nii", ".nii.gz")],
     "any folders": [f"{of}/{n}_falff.nii" for n in ALL for of in ("old [1]", "new")],
 }
 
@@ -433,6 +434,13 @@ def test_different_maps_of_different_subjects_are_refused(names, tmp_path):
 def test_sites_in_folders_and_both_compressions_are_one_kind(tmp_path):
     names = ["NYU/1_falff.nii", "NYU/2_falff.nii.gz", "USM/3_falff.nii.gz"]
     assert len(find_maps(named_files(tmp_path, names))[0]) == 3
+
+
+def test_hidden_files_are_no_maps_and_broken_links_are(tmp_path):
+    """What macOS leaves beside a file, and what git-annex leaves in place of one that was not fetched."""
+    named_files(tmp_path, ["NYU_1_falff.nii.gz", "._NYU_1_falff.nii.gz"])
+    (tmp_path / "NYU_2_falff.nii.gz").symlink_to("nowhere")
+    assert find_maps(tmp_path)[0].keys() == {"NYU_1", "NYU_2"}
 
 
 def test_a_glob_that_fits_nothing(tmp_path):
