@@ -50,25 +50,25 @@ def listed(names: list[str]) -> str:
 def fast(cohort: Cohort) -> Findings:
     """Counts by split, label and site, and what is wrong with them."""
     findings = Findings()
-    subjects = {record.subject: record for record in cohort.rows}
+    subjects = {row.subject: row for row in cohort.rows}
     findings.counts.append(
         f"{cohort.path}: {len(cohort.rows)} records of {len(subjects)} subjects, {cohort.grid}"
         + (", SIMULATED" if cohort.simulated else "")
     )
     for split in SPLITS:
-        labels = Counter(record.label for record in subjects.values() if record.split == split)
+        labels = Counter(row.label for row in subjects.values() if row.split == split)
         named = ", ".join(f"{labels[value]} {name}" for value, name in enumerate(records.CLASSES))
         findings.counts.append(f"{split}: {sum(labels.values())} subjects ({named})")
         if min(labels[0.0], labels[1.0]) == 0:
             findings.problems.append(f"the {split} split lacks a class ({named})")
     labels_of = defaultdict(set)
-    for record in cohort.rows:
-        labels_of[record.subject].add(record.label)
+    for row in cohort.rows:
+        labels_of[row.subject].add(row.label)
     if both := sorted(subject for subject, labels in labels_of.items() if len(labels) > 1):
         findings.problems.append(f"both labels for one subject, of {len(both)} subjects: {listed(both)}")
-    sites = defaultdict(Counter)
-    for record in subjects.values():
-        sites[record.site][record.label] += 1
+    sites: dict[str, Counter] = defaultdict(Counter)
+    for row in subjects.values():
+        sites[row.site][row.label] += 1
     findings.counts.append(
         "autism/control by site: " + ", ".join(f"{site} {count[1]}/{count[0]}" for site, count in sorted(sites.items()))
     )
@@ -111,9 +111,11 @@ def read_volumes(cohort: Cohort, findings: Findings) -> tuple[dict[int, np.ndarr
     regions = atlas.load_atlas(None, cohort.grid)
     inside = regions.labels.ravel()
     sizes = np.bincount(inside, minlength=max(regions.regions) + 1)
-    small, digests, uncovered = {}, defaultdict(list), Counter()
+    small: dict[int, np.ndarray] = {}
+    digests: dict[str, list[int]] = defaultdict(list)
+    uncovered: Counter = Counter()
     with progress("Checking", len(cohort.rows)) as shown:
-        for index, record in enumerate(cohort.rows):
+        for index, row in enumerate(cohort.rows):
             shown.advance()
             try:
                 _, _, volume = cohort.read(index)
@@ -121,7 +123,7 @@ def read_volumes(cohort: Cohort, findings: Findings) -> tuple[dict[int, np.ndarr
                 findings.problems.append(str(error))
                 continue
             if volume.min() == volume.max():
-                findings.problems.append(f"{record.file} is constant ({volume.flat[0]:g}); its map was empty")
+                findings.problems.append(f"{row.file} is constant ({volume.flat[0]:g}); its map was empty")
                 continue
             digests[hashlib.sha256(volume.tobytes()).hexdigest()].append(index)
             small[index] = records.block_mean(volume) if cohort.grid == grids.FULL else volume
@@ -214,7 +216,7 @@ def check_measures(cohort: Cohort, small: dict[int, np.ndarray], findings: Findi
 
 def one_a_subject(cohort: Cohort, small: dict[int, np.ndarray]) -> list[int]:
     """The first record of each subject, of those that could be read; swapped copies come later."""
-    first = {}
+    first: dict[str, int] = {}
     for index in small:
         first.setdefault(cohort.rows[index].subject, index)
     return list(first.values())

@@ -317,7 +317,7 @@ def read_table(path: Path) -> list[Row]:
 
 def match_table(path: Path, table: list[Row], entries: Mapping[str, entries_of.Entry]) -> None:
     """Raises InputError unless the table names each record once and no subject is in both splits."""
-    named = {record.file for record in table}
+    named = {row.file for row in table}
     if len(named) < len(table):
         raise InputError(f"{path} names a file twice; expected one row a record.")
     if absent := sorted(named - entries.keys()):
@@ -327,9 +327,9 @@ def match_table(path: Path, table: list[Row], entries: Mapping[str, entries_of.E
     if stray := sorted(entries.keys() - named):
         raise InputError(f"{path} has no row for {stray[0]} ({len(stray)} such records). Add it or remove the file.")
     split_of: dict[str, str] = {}
-    for record in table:
-        if split_of.setdefault(record.subject, record.split) != record.split:
-            raise InputError(f"{path} has subject {record.subject} in train and in test; expected one split a subject.")
+    for row in table:
+        if split_of.setdefault(row.subject, row.split) != row.split:
+            raise InputError(f"{path} has subject {row.subject} in train and in test; expected one split a subject.")
 
 
 def write_tables(path: Path, table: Sequence[Row], metadata: Metadata) -> None:
@@ -339,7 +339,7 @@ def write_tables(path: Path, table: Sequence[Row], metadata: Metadata) -> None:
     with files.replacing(path / TABLE, newline="") as file:
         writer = csv.DictWriter(file, [column.name for column in fields(Row)], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(record) | {"label": int(record.label)} for record in table)
+        writer.writerows(asdict(row) | {"label": int(row.label)} for row in table)
 
 
 def assign_splits(subjects: Sequence[str], sites: Sequence[str], labels: Sequence[float], seed: int) -> dict[str, str]:

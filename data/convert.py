@@ -82,7 +82,7 @@ def plan(
     table = [
         Row(f"{row.subject}.bin", row.subject, row.site, row.label, split[row.subject]) for row in subjects.itertuples()
     ]
-    training = np.array([record.split == "train" for record in table])
+    training = np.array([row.split == "train" for row in table])
     values = encode(training)
     separations = check_values(values[training], subjects["label"].to_numpy()[training], allow_leak)
     scaler = phenotype.fit_scaler(values.to_numpy(float)[training])
@@ -175,8 +175,9 @@ def start_worker() -> None:
 
 
 def end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def convert(

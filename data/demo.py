@@ -114,9 +114,9 @@ def simulate(target: Path, grid: grids.Grid, simulation: Simulation) -> list[Row
     table, headers, metadata = plan(demographic, encode, grid, simulation.seed, provenance)
     anatomy = Anatomy(grid, simulation)
     target.mkdir(parents=True)
-    for index, (record, header) in enumerate(zip(table, headers, strict=True)):
-        packed = records.pack(record.label, header, anatomy.volume(index, record.label))
-        (target / record.file).write_bytes(packed)
+    for index, (row, header) in enumerate(zip(table, headers, strict=True)):
+        packed = records.pack(row.label, header, anatomy.volume(index, row.label))
+        (target / row.file).write_bytes(packed)
     write_tables(target, table, replace(metadata, simulated=True, reduction="simulated"))
     return table
 

@@ -136,7 +136,7 @@ def others(folder: Path) -> str:
 
 def check_kinds(folder: Path, maps: list[Found]) -> None:
     """Raises InputError, with a glob that chooses, if an ID has two maps or the maps are of several kinds."""
-    of_subject = {}
+    of_subject: dict[str, Found] = {}
     for found in maps:
         if (first := of_subject.setdefault(found.subject, found)) is not found:
             raise InputError(
@@ -204,16 +204,16 @@ class Joined:
 def join(folder: Path, columns: Columns) -> Joined:
     """Finds the table and the maps, by their names or by the column that names them."""
     if columns.map:
-        return join_named(folder, columns)
+        return join_named(folder, columns, columns.map)
     maps, notes = find_maps(folder, columns.only)
     path = columns.table or find_table(folder, maps)
     table = read_table(path)
-    subject = columns.subject or matching_column(table, maps.keys(), path)
+    subject = columns.subject or matching_column(table, set(maps), path)
     keys = column(table, subject, path).map(key)
     return Joined(path, table, subject, keys.map(maps), sorted(maps.keys() - set(keys)), notes)
 
 
-def join_named(folder: Path, columns: Columns) -> Joined:
+def join_named(folder: Path, columns: Columns, map_column: str) -> Joined:
     """The same where a column holds the paths of the maps."""
     if columns.only:
         raise InputError("--only chooses among maps that are found by name; leave it out, --mapColumn names each.")
@@ -222,10 +222,10 @@ def join_named(folder: Path, columns: Columns) -> Joined:
     subject = columns.subject or next((name for name in (ABIDE_SUBJECT, "participant_id") if name in table), None)
     if subject is None:
         raise InputError(f"Which column of {path} names the subject? Say so with --idColumn.")
-    named = column(table, columns.map, path)
+    named = column(table, map_column, path)
     column(table, subject, path)
     maps = named.map(lambda name: existing(folder / name) if name else float("nan"))
-    return Joined(path, table, subject, maps, [], [f"Layout: maps that the column {columns.map} names."])
+    return Joined(path, table, subject, maps, [], [f"Layout: maps that the column {map_column} names."])
 
 
 def existing(path: Path) -> Path | float:

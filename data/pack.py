@@ -23,21 +23,21 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # of every zip entry, so that the same records gi
 
 def pack_bin(cohort: Cohort, folder: Path) -> None:
     """One file a record."""
-    for record, entry in each(cohort):
-        (folder / record.file).write_bytes(entry.read())
+    for row, entry in each(cohort):
+        (folder / row.file).write_bytes(entry.read())
 
 
 def pack_zip(cohort: Cohort, folder: Path, chunk_bytes: int = CHUNK_BYTES) -> None:
     """Zip chunks `compressed_0`, `compressed_1`, ... of about 250 MB each."""
     archive, count = None, 0
     with ExitStack() as written:
-        for record, entry in each(cohort):
+        for row, entry in each(cohort):
             if archive is None or archive.start_dir >= chunk_bytes:
                 written.close()
                 chunk = zipfile.ZipFile(folder / f"compressed_{count}", "w", zipfile.ZIP_DEFLATED, compresslevel=1)
                 archive = written.enter_context(chunk)
                 count += 1
-            info = zipfile.ZipInfo(record.file, EPOCH)
+            info = zipfile.ZipInfo(row.file, EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, entry.read())
 
@@ -51,7 +51,7 @@ def pack_hdf5(cohort: Cohort, folder: Path) -> None:
         phenotype = store.create_dataset("phenotype", (count, records.PHENOTYPE_SIZE), records.DTYPE)
         label = store.create_dataset("label", (count,), records.DTYPE)
         for name in HDF5_TEXTS:
-            store[name] = np.array([getattr(record, name).encode() for record in cohort.rows])
+            store[name] = np.array([getattr(row, name).encode() for row in cohort.rows])
         store["metadata"] = np.frombuffer(json.dumps(cohort.metadata.json()).encode(), np.uint8)
         for row, (_, entry) in enumerate(each(cohort)):
             values = np.frombuffer(entry.read(), records.DTYPE)
@@ -65,8 +65,8 @@ FORMS = {"bin": pack_bin, "zip": pack_zip, "hdf5": pack_hdf5}
 def each(cohort: Cohort) -> Iterator:
     """Every record of the table with its entry, behind a progress bar."""
     with progress("Packing", len(cohort.rows)) as shown:
-        for record, entry in zip(cohort.rows, cohort.entries, strict=True):
-            yield record, entry
+        for row, entry in zip(cohort.rows, cohort.entries, strict=True):
+            yield row, entry
             shown.advance()
 
 
@@ -93,8 +93,8 @@ def export(cohort: Cohort, name: str, target: Path) -> None:
 
     if not target.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"{target} is no NIfTI name; expected .nii or .nii.gz.")
-    found = [index for index, record in enumerate(cohort.rows) if name in (record.file, Path(record.file).stem)]
-    found = found or [index for index, record in enumerate(cohort.rows) if name == record.subject]
+    found = [index for index, row in enumerate(cohort.rows) if name in (row.file, Path(row.file).stem)]
+    found = found or [index for index, row in enumerate(cohort.rows) if name == row.subject]
     if len(found) != 1:
         several = "".join(f" {cohort.rows[index].file}" for index in found[:5])
         raise InputError(f"{cohort.path} has {len(found)} records of {name}:{several}; name one subject or file.")

@@ -5,7 +5,7 @@ SRS, SCQ, AQ, VINELAND, DSM, medication, comorbidity, since they measure or foll
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -69,7 +69,7 @@ def numbers(table: pd.DataFrame, name: str) -> pd.Series:
     return values
 
 
-def one_hot(text: pd.Series, codes: dict[str, tuple[str, ...]], prefix: str) -> dict[str, pd.Series]:
+def one_hot(text: pd.Series, codes: Mapping[str, tuple], prefix: str) -> dict[str, pd.Series]:
     """One 0/1 column a code; a missing value is 0 in all. Raises InputError for a value that no code has."""
     if (odd := text[text.notna() & ~text.isin([value for values in codes.values() for value in values])]).size:
         expected = ", ".join(str(value) for values in codes.values() for value in values)

@@ -56,7 +56,7 @@ def pack(label: float, phenotype: np.ndarray, volume: np.ndarray) -> memoryview:
     values = np.empty(HEADER_SIZE + volume.size, DTYPE)
     values[0], values[1:HEADER_SIZE] = label, phenotype
     values[HEADER_SIZE:].reshape(volume.shape)[...] = volume
-    return memoryview(values).cast("B")
+    return values.data.cast("B")
 
 
 def header_label(record: bytes, name: str) -> float:

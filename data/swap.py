@@ -24,8 +24,8 @@ def donor_volumes(cohort: Cohort, inside: np.ndarray) -> np.ndarray:
 def donors_of(cohort: Cohort) -> dict[int, np.ndarray]:
     """For each training record, the training records of the same label and another subject."""
     training = cohort.indices("train")
-    subject = np.array([record.subject for record in cohort.rows])
-    label = np.array([record.label for record in cohort.rows])
+    subject = np.array([row.subject for row in cohort.rows])
+    label = np.array([row.label for row in cohort.rows])
     donors = {}
     for index in training:
         donors[index] = training[(label[training] == label[index]) & (subject[training] != subject[index])]
@@ -42,8 +42,8 @@ def swapped_name(file: str, copy: int) -> str:
 
 def check_unswapped(cohort: Cohort, copies: int) -> None:
     """Raises InputError if a new record would take the place of one that is there."""
-    new = {swapped_name(record.file, copy) for record in cohort.rows for copy in range(copies)}
-    if taken := sorted(new & {record.file for record in cohort.rows}):
+    new = {swapped_name(row.file, copy) for row in cohort.rows for copy in range(copies)}
+    if taken := sorted(new & {row.file for row in cohort.rows}):
         raise InputError(f"{cohort.path} already holds {taken[0]}; swap the cohort that it was made from.")
 
 
@@ -82,17 +82,17 @@ def write_records(
     random = np.random.default_rng(seed)
     table = []
     with progress("Swapping", len(cohort.rows)) as shown:
-        for index, record in enumerate(cohort.rows):
+        for index, row in enumerate(cohort.rows):
             header, (_, _, volume) = cohort.header(index), cohort.read(index)
-            table.append(record)
-            write(folder / record.file, header, volume)
-            for copy in range(copies if record.split == "train" else 0):
+            table.append(row)
+            write(folder / row.file, header, volume)
+            for copy in range(copies if row.split == "train" else 0):
                 mixed = values[index].copy()
                 for region in random.choice(regions.regions, num_regions, replace=False):
                     mixed[members[region]] = values[random.choice(donors[index])][members[region]]
                 swapped = volume.copy()
                 swapped[inside] = mixed
-                table.append(replace(record, file=swapped_name(record.file, copy)))
+                table.append(replace(row, file=swapped_name(row.file, copy)))
                 write(folder / table[-1].file, header, swapped)
             shown.advance()
     return table

@@ -65,7 +65,7 @@ def with_intervals(label: np.ndarray, probability: np.ndarray, subject: Sequence
     result = {}
     for (name, groups), *ends in zip(rests_on(label, probability).items(), low, high, strict=True):
         if any(len(np.unique(member[group])) < ENOUGH for group in groups):
-            ends = (np.nan, np.nan)
+            ends = [np.nan, np.nan]
         numbers = zip(("value", "low", "high"), (*value[name], *ends), strict=True)
         result[name] = {key: or_none(number) for key, number in numbers}
     return result

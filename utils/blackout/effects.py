@@ -32,7 +32,7 @@ def mean_intervals(effect: np.ndarray, label: np.ndarray, seed: int) -> dict[str
     and for the interval of a single subject.
     """
     random = np.random.default_rng(seed)
-    result = {}
+    result: dict[str, np.ndarray] = {}
     groups = {"": np.ones(len(label), bool)} | {f"_{name}": label == value for value, name in enumerate(CLASSES)}
     for name, member in groups.items():
         count = int(member.sum())
