@@ -17,6 +17,8 @@ from models.settings import from_json
 from utils.blackout.job import Occluded, write_map
 from utils.checkpoints import CheckpointFolder, restore_weights
 
+pytestmark = pytest.mark.slow
+
 NUM_REGIONS = 116
 
 

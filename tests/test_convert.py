@@ -36,6 +36,8 @@ from data.cohort import open_cohort
 from data.errors import InputError
 from data.grids import FULL, REDUCED
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def converted(pcp, data_cli, tmp_path_factory):

@@ -15,6 +15,8 @@ from data.grids import FULL, REDUCED
 from data.records import block_mean, repeat_blocks
 from utils.checkpoints import CheckpointFolder, restore_weights
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def encoder(cli, full_cohort, tmp_path_factory):

@@ -13,6 +13,8 @@ from data import cli, files
 from data.cohort import open_cohort
 from data.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path):
     path = tmp_path / "table.csv"

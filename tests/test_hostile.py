@@ -27,6 +27,8 @@ from data.errors import InputError
 from data.layouts import read_table
 from data.nifti import load_map
 
+pytestmark = pytest.mark.slow
+
 FEW_BYTES = 30 * 2**20
 
 

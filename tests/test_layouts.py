@@ -23,6 +23,8 @@ from data.layouts import find_maps
 from data.nifti import load_map
 from data.phenotype import custom_values
 
+pytestmark = pytest.mark.slow
+
 SUBJECTS = [51450 + number for number in range(6)]
 COLUMNS = ["SUB_ID", "SITE_ID", "FILE_ID", "DX_GROUP", *PCP_COLUMNS]
 BOM = "\ufeff"

@@ -14,6 +14,8 @@ from data import leaks
 from data.cohort import open_cohort
 from data.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 COUNT = 40
 
 

@@ -14,6 +14,8 @@ from scipy import stats
 from data import grids, leaks, measures
 from data.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 COUNT = 20
 
 

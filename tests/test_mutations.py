@@ -45,6 +45,8 @@ from models import MODELS
 from utils.checkpoints import CheckpointFolder, Identity
 from utils.runs import own_files
 
+pytestmark = pytest.mark.slow
+
 MAX_BYTES = 2 * 2**30  # what the inputs may make the process hold beside what it is
 SECONDS = 10  # that one input may take
 

@@ -15,6 +15,8 @@ from data.grids import REDUCED
 from models import MODELS
 from utils.blackout.occlusion import Occlusion
 
+pytestmark = pytest.mark.slow
+
 GRID = REDUCED.shape
 
 

@@ -317,6 +317,7 @@ def zip_chunks(folder) -> None:
                 archive.writestr(name, content)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_mission_work_as_written(cli, tmp_path):
     """With fewer iterations and a smaller network; in a folder of their own, where ./chkpt need not exist."""
     zip_chunks(tmp_path / "DIR")

@@ -13,6 +13,8 @@ from data.cohort import Metadata, open_cohort, write_tables
 from data.errors import InputError
 from data.sums import read_sums, verify_sums, write_sums
 
+pytestmark = pytest.mark.slow
+
 
 def agrees(folder: Path) -> bool:
     """Whether coreutils finds every file as its sum says."""

@@ -10,6 +10,8 @@ from helpers import bare_records, read_rows
 from data import atlas, grids
 from data.cohort import open_cohort
 
+pytestmark = pytest.mark.slow
+
 COPIES = 2
 
 

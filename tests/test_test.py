@@ -19,6 +19,8 @@ from utils.inference import probability_of_autism
 from utils.metrics import ExplainedVariance
 from utils.test import code_grid
 
+pytestmark = pytest.mark.slow
+
 METRICS = ["accuracy", "balanced_accuracy", "recall", "specificity", "precision", "f_score", "auc"]
 
 

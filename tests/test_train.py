@@ -18,6 +18,8 @@ from helpers import ROOT, SMALL_BATCH, TINY_CNN, read_rows
 from data.cohort import open_cohort
 from utils.checkpoints import INTERVAL, CheckpointFolder
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"cnn": TINY_CNN + SMALL_BATCH, "mmnn": TINY_CNN + SMALL_BATCH, "nn": SMALL_BATCH, "ae": SMALL_BATCH}
 PNG = b"\x89PNG"
 
