@@ -1,17 +1,14 @@
-"""Preflight: what is in a cohort, and what would invalidate a result on it.
-
-`fast` looks at the table only and runs before every training; `full` reads every record.
-"""
+"""python -m data check: every record of a cohort -> what is in it, and what would invalidate a result on it."""
 
 import hashlib
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from data import atlas, grids, measures, records, sums
-from data.cohort import SPLITS, Cohort
+from data.census import SHOWN, Findings, census, listed
+from data.cohort import Cohort
 from data.errors import InputError
 from data.leaks import telling
 from data.progress import progress
@@ -20,67 +17,12 @@ MIRROR_MARGIN = 0.002  # by how much a volume's correlation with the mirrored gr
 OUTLIER = 6.0  # robust standard deviations below the group's median correlation
 OVERLAP = 0.5  # share of a brain that must lie where most of the others' do
 COVERED = 0.5  # share of a region's voxels that must hold signal
-SHOWN = 10
-
-
-@dataclass
-class Findings:
-    """`counts` are lines of fact; `problems` invalidate a result, `notes` are for the researcher to judge."""
-
-    counts: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def lines(self) -> list[str]:
-        return [
-            *self.counts,
-            *(f"PROBLEM: {text}" for text in self.problems),
-            *(f"note: {text}" for text in self.notes),
-            "Nothing here invalidates a result."
-            if not self.problems
-            else f"{len(self.problems)} problems invalidate results.",
-        ]
-
-
-def listed(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
-
-
-def fast(cohort: Cohort) -> Findings:
-    """Counts by split, label and site, and what is wrong with them."""
-    findings = Findings()
-    subjects = {row.subject: row for row in cohort.rows}
-    findings.counts.append(
-        f"{cohort.path}: {len(cohort.rows)} records of {len(subjects)} subjects, {cohort.grid}"
-        + (", SIMULATED" if cohort.simulated else "")
-    )
-    for split in SPLITS:
-        labels = Counter(row.label for row in subjects.values() if row.split == split)
-        named = ", ".join(f"{labels[value]} {name}" for value, name in enumerate(records.CLASSES))
-        findings.counts.append(f"{split}: {sum(labels.values())} subjects ({named})")
-        if min(labels[0.0], labels[1.0]) == 0:
-            findings.problems.append(f"the {split} split lacks a class ({named})")
-    labels_of = defaultdict(set)
-    for row in cohort.rows:
-        labels_of[row.subject].add(row.label)
-    if both := sorted(subject for subject, labels in labels_of.items() if len(labels) > 1):
-        findings.problems.append(f"both labels for one subject, of {len(both)} subjects: {listed(both)}")
-    sites: dict[str, Counter] = defaultdict(Counter)
-    for row in subjects.values():
-        sites[row.site][row.label] += 1
-    findings.counts.append(
-        "autism/control by site: " + ", ".join(f"{site} {count[1]}/{count[0]}" for site, count in sorted(sites.items()))
-    )
-    if single := [site for site, count in sorted(sites.items()) if len(count) == 1 and sum(count.values()) > 1]:
-        findings.notes.append(f"sites with one class only, where site tells the label: {listed(single)}")
-    return findings
 
 
 def full(cohort: Cohort) -> Findings:
-    """`fast`, and every volume: damaged, constant, identical, mirrored, unlike the others, elsewhere, of another kind,
-    or not covering a region; and whether volumes as wholes tell the label or the site."""
-    findings = fast(cohort)
+    """The census, and every volume: damaged, constant, identical, mirrored, unlike the others, elsewhere, of another
+    kind, or not covering a region; and whether volumes as wholes tell the label or the site."""
+    findings = census(cohort)
     check_files(cohort, findings)
     small, digests, coverage = read_volumes(cohort, findings)
     if len(small):

@@ -338,8 +338,8 @@ def check_own(maps: pd.Series, identifier: pd.Series, name: str, path: Path) -> 
 
 
 def check_identifiers(identifier: pd.Series, path: Path) -> None:
-    """Raises InputError unless the IDs are unique and can be file names."""
-    if (twice := identifier[identifier.duplicated()]).size:
+    """Raises InputError unless the IDs are unique, capitals aside, and can be file names."""
+    if (twice := identifier[identifier.str.casefold().duplicated()]).size:
         raise InputError(f"{path} names subject {twice.iloc[0]} twice; expected one row a subject.")
     if (odd := identifier[~identifier.str.fullmatch(r"\w[\w.-]*")]).size:
         raise InputError(f"{path} has the subject {odd.iloc[0]!r}; expected letters, digits, '.', '_' and '-'.")

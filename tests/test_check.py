@@ -12,7 +12,8 @@ import pytest
 from helpers import read_rows
 from scipy.stats import pearsonr
 
-from data import atlas, check, grids, records
+from data import atlas, grids, records
+from data.census import census
 from data.cohort import open_cohort
 from data.errors import InputError
 from models import MODELS
@@ -340,7 +341,7 @@ def test_the_report_counts_subjects_not_records(copy):
     shutil.copy(copy / row["file"], copy / "swap.bin")
     with open(copy / "subjects.csv", "a") as file:
         file.write(f"swap.bin,{row['subject']},{row['site']},{row['label']},train\n")
-    report = check.fast(open_cohort(copy))
+    report = census(open_cohort(copy))
     assert "41 records of 40 subjects" in report.counts[0]
     assert report.counts[1].startswith("train: 36 subjects")
     assert records.CLASSES == ("control", "autism")

@@ -135,3 +135,15 @@ def test_a_lock_that_does_not_say_whose_it_is(tmp_path):
             files.locked(tmp_path / "out"),
         ):
             pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_said_and_does_not_stop_anybody(number, tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with files.locked(tmp_path / "out"):
+        (tmp_path / "out").mkdir()
+    assert f"{tmp_path}/out lies on a file system without locks" in capsys.readouterr().out
+    assert os.listdir(tmp_path) == ["out"]

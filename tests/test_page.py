@@ -62,8 +62,8 @@ def blocks() -> atlas.Atlas:
 
 @pytest.fixture(scope="module")
 def run() -> SimpleNamespace:
-    cohort = SimpleNamespace(path=Path("lab/$my$ cohort"), simulated=False)
-    return SimpleNamespace(model=SimpleNamespace(name="cnn"), cohort=cohort, seed=0)
+    named = {"model": SimpleNamespace(name="cnn"), "data_dir": Path("lab/$my$ cohort")}
+    return SimpleNamespace(**named, cohort=SimpleNamespace(simulated=False), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -175,5 +175,5 @@ def test_cuts_show_the_first_regions_and_not_the_same_slice_twice():
 
 
 def test_the_demo_cohort_is_named_as_such(run):
-    demo = SimpleNamespace(path=Path("/home/x/.cache/falff-demo/reduced-1"), simulated=True)
-    assert page.title(SimpleNamespace(model=run.model, cohort=demo)) == "Blackout of cnn on the demo cohort (SIMULATED)"
+    demo = SimpleNamespace(model=run.model, cohort=SimpleNamespace(simulated=True), data_dir=None)
+    assert page.title(demo) == "Blackout of cnn on the demo cohort (SIMULATED)"

@@ -97,6 +97,16 @@ def test_a_second_test_appends_its_row_and_keeps_the_first_results(cli, trained,
     assert earlier.read_bytes() == (tmp_path / "out" / "predictions.csv").read_bytes() == first
 
 
+def test_results_that_an_editor_saved_in_another_encoding_are_kept(cli, trained, cohort, tmp_path):
+    command = ("--test", "--model", "cnn", "--chkPointDir", trained, "--dataDir", cohort, "--outDir", tmp_path / "out")
+    assert cli(*command).status == 0
+    results = tmp_path / "out" / "checkpoint_results.csv"
+    before = results.read_bytes() + "café,1,1,1,1\n".encode("latin-1")
+    results.write_bytes(before)
+    assert cli(*command).status == 0
+    assert results.read_bytes().startswith(before) and len(results.read_bytes().splitlines()) == 4
+
+
 def test_test_subjects_of_one_class_leave_metrics_undefined(cli, trained, cohort, tmp_path):
     """Only the autistic test subjects are kept."""
     copy = shutil.copytree(cohort, tmp_path / "copy")

@@ -7,7 +7,7 @@ import dataclasses
 import os
 
 from data import files
-from data.check import fast
+from data.census import census
 from data.cohort import in_one_folder
 from data.errors import InputError
 from data.grids import REDUCED
@@ -100,7 +100,7 @@ def writable_checkpoints(run: Run, saved: Identity | None) -> None:
 
 def two_classes(run: Run, saved: Identity | None) -> None:
     """A classifier sees both classes; what the cohort holds is said."""
-    print("\n".join(fast(run.cohort).lines()), flush=True)
+    print("\n".join(census(run.cohort).lines()), flush=True)
     labels = {row.label for row in run.cohort.rows if row.split == "train"}
     if run.model.predicts == "label" and len(labels) < len(CLASSES):
         raise InputError(f"{run.cohort.path} has one class only among its training subjects; add the other.")

@@ -47,6 +47,7 @@ class Run:
     preset: str
     config: Settings
     cohort: Cohort
+    data_dir: Path | None  # as the user named the cohort; None: the demo cohort
     checkpoints: CheckpointFolder
     out_dir: Path
     num_iters: int

@@ -1,6 +1,7 @@
 """--test: test subjects and a checkpoint -> predictions, metrics and figures."""
 
 import csv
+import io
 
 import keras
 import numpy as np
@@ -60,11 +61,12 @@ def shown(metric: dict) -> str:
 def append_result(run: Run, metrics: dict) -> None:
     """Adds this checkpoint's row to `checkpoint_results.csv`, keeping the rows of earlier tests."""
     path = run.out_dir / "checkpoint_results.csv"
-    before = path.read_text(encoding="utf-8") if path.exists() else ",".join(("checkpoint", *ROW)) + "\n"
+    before = path.read_bytes() if path.exists() else ",".join(("checkpoint", *ROW)).encode() + b"\n"
+    row = io.StringIO()
     values = ["" if metrics[name]["value"] is None else f"{metrics[name]['value']:.6f}" for name in ROW]
-    with files.replacing(path, encoding="utf-8", newline="") as file:
-        file.write(before)
-        csv.writer(file, lineterminator="\n").writerow([run.checkpoints.latest(), *values])
+    csv.writer(row, lineterminator="\n").writerow([run.checkpoints.latest(), *values])
+    with files.replacing(path, "wb") as file:
+        file.write(before + row.getvalue().encode())
 
 
 def evaluate_autoencoder(run: Run, network: keras.Model) -> None:

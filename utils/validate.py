@@ -35,6 +35,7 @@ def validate(args: argparse.Namespace, given: set[str]) -> Run:
         preset=preset,
         config=config,
         cohort=cohort,
+        data_dir=args.dataDir,
         checkpoints=checkpoints,
         out_dir=args.outDir or default_folder(job, model, args.dataDir, saved),
         num_iters=args.numIters,

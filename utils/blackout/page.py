@@ -28,7 +28,6 @@ CUTS = 3
 APART = 5  # voxels of 2 mm
 BARS = 20
 NAME_WIDTH = 26  # letters of a region's name beside its bar
-DEMO = "falff-demo"  # the folder in which demo cohorts are cached
 # nilearn's remarks on its own mask, and on maps that are painted everywhere or nowhere
 EXPECTED = "Warning: 'partition' will ignore the 'mask'|Threshold given was|Given img is empty"
 EFFECT = "effect on the logit of the true class"
@@ -71,8 +70,7 @@ def write(run: Run, findings: Findings) -> None:
 
 def title(run: Run) -> str:
     """Model and cohort, the cohort as the user gave it."""
-    path = run.cohort.path
-    given = "the demo cohort" if path.parent.name == DEMO else printable(str(path))
+    given = printable(str(run.data_dir)) if run.data_dir else "the demo cohort"
     return f"Blackout of {run.model.name} on {given}{' (SIMULATED)' * run.cohort.simulated}"
 
 
