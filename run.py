@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from data.cli import Parser, guarded, positive, seed
+from data.cli import Parser, guarded, positive, seed, share
 from models import MODELS
 from utils.jobs import FULL_PASS, JOBS
 
@@ -25,6 +25,15 @@ def parser() -> argparse.ArgumentParser:
     add("--overrideChkpt", action="store_true", help="start from zero; the old checkpoint stays until the first save")
     add("--dataDir", type=Path, metavar="DIR", help="cohort, folder of records or JSON list (default: simulated demo)")
     add("--outDir", type=Path, metavar="DIR", help="results (default results/<model>-<job>)")
+    add("--folds", metavar="N|COLUMN", help="test everybody: N folds, or leave out one site, or value of a covariate")
+    add("--fold", metavar="K", help="do this one of the folds: its number from 0, or the site")
+    add(
+        "--validation",
+        type=share,
+        metavar="SHARE",
+        help="of the training subjects, to choose the checkpoint (default 0)",
+    )
+    add("--shuffleLabels", action="store_true", help="permute the training labels: all results must come out at chance")
     add("--preset", metavar="NAME", help="named hyper-parameters of the model")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="one hyper-parameter; may be repeated")
     add("--seed", type=seed, metavar="N", help="of weights and batch order (default 0)")
@@ -42,12 +51,9 @@ def execute(top: argparse.ArgumentParser) -> int:
     from utils.validate import validate
 
     run = validate(args, given={name for name, value in vars(args).items() if value != top.get_default(name)})
-    from utils import devices
+    from utils.perform import perform
 
-    with run.locked():
-        devices.start_tensorflow(devices.choose_device(args.shareGPU), run.precision, run.seed)
-        with devices.told_when_full():
-            return run.job.function(run)
+    return perform(run, args.shareGPU)
 
 
 def main() -> int:

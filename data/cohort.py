@@ -24,6 +24,7 @@ from data.errors import InputError
 
 METADATA = "cohort.json"
 TABLE = "subjects.csv"
+FOLDS = "folds.json"  # of a set of cohorts, one a fold
 SPLITS = ("train", "test")
 TEST_SHARE = 10  # one subject in ten is a test subject
 
@@ -188,6 +189,8 @@ def read_form(path: Path) -> tuple[Mapping[str, entries_of.Entry], list[Row], Me
     """Entries by file name, the table and the metadata of any form of --dataDir."""
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a cohort, a folder of records or a JSON list of them.")
+    if (path / FOLDS).is_file():
+        raise InputError(f"{path} is a set of cohorts, one for each fold; use it with the --folds that made it.")
     if (path / entries_of.HDF5_NAME).is_file():
         path = path / entries_of.HDF5_NAME
     if path.suffix in (".h5", ".hdf5"):

@@ -2,7 +2,8 @@
 
 TensorFlow is imported only inside functions, so that a wrong checkpoint is told before its seconds-long import. A run
 that overrides a checkpoint first renames its folder to `<model>.replaced`; that is removed once the new run has saved,
-and used as before if it never does.
+and used as before if it never does. Two folders inside are no part of a checkpoint's own files: `best`, the checkpoint
+that did best on the validation subjects, and `folds-<how>/<K>`, those of other trainings.
 """
 
 import dataclasses
@@ -24,6 +25,8 @@ from models.settings import Settings, from_json
 
 STATE = "checkpoint"  # TensorFlow's own file, replaced only after a checkpoint is whole
 IDENTITY = "run.json"
+BEST = "best"
+OF_FOLDS = "folds-"  # begins the name of a folder of other checkpoints, one a fold
 INTERVAL = 150  # batches between checkpoints
 KEPT = 3
 FILES = re.compile(r"ckpt-(\d+)(\.index|\.data-\d{5}-of-\d{5}|_temp)")  # as TensorFlow names them
@@ -45,6 +48,9 @@ class Identity:
     training_subjects: tuple[str, ...]
     encoder_subjects: tuple[str, ...]
     preparation: Preparation = field(default_factory=Preparation)
+    validation: float = 0.0  # share of the training subjects
+    validation_loss: float | None = None  # of the best checkpoint
+    shuffled_labels: bool = False
 
     def settings(self, model: Model) -> Settings:
         """The hyper-parameters. Raises InputError if they are of other code."""
@@ -53,9 +59,10 @@ class Identity:
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """Where one model's checkpoints lie, whether or not there are any."""
+    """Where one model's checkpoints lie, whether or not there are any; `training` is the command that makes them."""
 
     path: Path
+    training: str = "run.py --train"
 
     @property
     def replaced(self) -> Path:
@@ -66,13 +73,25 @@ class CheckpointFolder:
         """The folder whose checkpoint is to be used; None if there is none."""
         return next((folder for folder in (self.path, self.replaced) if (folder / STATE).is_file()), None)
 
+    @property
+    def trained(self) -> "CheckpointFolder":
+        """That of the latest checkpoint, of which this may be the best one's."""
+        return CheckpointFolder(self.path.parent, self.training) if self.path.name == BEST else self
+
+    @property
+    def best(self) -> "CheckpointFolder":
+        """That of the checkpoint which did best on the validation subjects; there may be none."""
+        return CheckpointFolder((self.current or self.path) / BEST, self.training)
+
+    @property
+    def to_use(self) -> "CheckpointFolder":
+        """The best checkpoint if subjects were set aside to tell which that is, else the latest."""
+        return self.best if self.best.current else self
+
     def latest(self) -> Path:
         """The prefix of the latest checkpoint's files. Raises InputError if there are none or they are damaged."""
         if self.current is None:
-            raise InputError(
-                f"{self.path} holds no checkpoint; make one: "
-                f"run.py --train --model {self.path.name} --chkPointDir {self.path.parent}"
-            )
+            raise InputError(f"{self.path} holds no checkpoint; make one: {self.training}")
         state = self.current / STATE
         match = re.search(rb'^model_checkpoint_path: "(.*)"', state.read_bytes(), re.MULTILINE)
         prefix = state.with_name(os.path.basename(os.fsdecode(match[1]))) if match else None
@@ -97,11 +116,12 @@ class CheckpointFolder:
         What a killed run has left of a checkpoint that it could not complete is removed.
         """
         if (self.replaced / STATE).is_file() and not (self.path / STATE).is_file():
-            shutil.rmtree(self.path, ignore_errors=True)
+            remove_own(self.path, self.replaced)
             self.replaced.rename(self.path)
         if override and (self.path / STATE).is_file():
-            shutil.rmtree(self.replaced, ignore_errors=True)
+            remove_own(self.replaced, self.path)
             self.path.rename(self.replaced)
+            move_folds(self.replaced, self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         self.remove_incomplete()
 
@@ -114,13 +134,27 @@ class CheckpointFolder:
                 files.remove(path)
 
 
+def move_folds(source: Path, target: Path) -> None:
+    """Moves the checkpoints of folds, which are not replaced with the others."""
+    target.mkdir(parents=True, exist_ok=True)
+    for folder in source.glob(f"{OF_FOLDS}*"):
+        folder.rename(target / folder.name)
+
+
+def remove_own(folder: Path, other: Path) -> None:
+    """Removes a checkpoint's folder, if it is there; checkpoints of folds in it go to `other`."""
+    if folder.exists():
+        move_folds(folder, other)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 class Saver:
     """Saves and restores a model, its optimizer and its step; the latest checkpoint is always a whole one."""
 
-    def __init__(self, folder: CheckpointFolder, model, optimizer):
+    def __init__(self, folder: CheckpointFolder, model, optimizer, kept: int = KEPT):
         import tensorflow as tf
 
-        self.folder = folder
+        self.folder, self.kept = folder, kept
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, step=self.step)
 
@@ -134,7 +168,7 @@ class Saver:
     def manager(self):
         import tensorflow as tf
 
-        return tf.train.CheckpointManager(self.checkpoint, self.folder.path, max_to_keep=KEPT)
+        return tf.train.CheckpointManager(self.checkpoint, self.folder.path, max_to_keep=self.kept)
 
     def save(self, step: int, identity: Identity) -> None:
         """Saves after `step` batches. Raises InputError if that cannot be written; the checkpoint before is intact."""
@@ -143,6 +177,7 @@ class Saver:
         self.step.assign(step)
         before = self.folder.current
         try:
+            self.folder.path.mkdir(parents=True, exist_ok=True)
             files.write_json(self.folder.path / IDENTITY, dataclasses.asdict(identity))
             self.manager.save()
         except (tf.errors.OpError, OSError) as error:
@@ -152,7 +187,7 @@ class Saver:
                 f"{self.folder.path} cannot take a checkpoint at iteration {step} ({short(error)}); {kept}. "
                 "Make room for it and repeat the command."
             ) from error
-        shutil.rmtree(self.folder.replaced, ignore_errors=True)
+        remove_own(self.folder.replaced, self.folder.path)
 
 
 def read(checkpoint, folder: CheckpointFolder, check: Callable[[Any], object]) -> None:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from data.errors import InputError
 
@@ -132,10 +133,11 @@ def told_when_full() -> Iterator[None]:
         ) from error
 
 
-def start_tensorflow(device: str, precision: str, seed: int) -> None:
-    """Imports and sets up TensorFlow. Raises InputError if it cannot use the GPU that was chosen."""
+@cache
+def start_tensorflow(device: str) -> None:
+    """Imports and sets up TensorFlow, once. Raises InputError if it cannot use the GPU that was chosen."""
     with interrupted_later(), only_errors():
-        import keras
+        import keras  # noqa: F401
         import tensorflow as tf
 
         tf.get_logger().setLevel("ERROR")
@@ -147,7 +149,14 @@ def start_tensorflow(device: str, precision: str, seed: int) -> None:
         )
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
-    keras.utils.set_random_seed(seed)
     if device == "cpu":
         tf.config.experimental.enable_op_determinism()  # some 3-D gradients have no deterministic GPU kernel
+
+
+def begin_anew(precision: str, seed: int) -> None:
+    """Forgets the networks that this process has made, so that a job gives the same whatever came before it."""
+    import keras
+
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
     keras.mixed_precision.set_global_policy(precision)

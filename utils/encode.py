@@ -8,14 +8,16 @@ import numpy as np
 
 from data import files, grids, records
 from data.cohort import in_one_folder, write_tables
+from data.folds import Folds
 from utils.inference import outputs_of, restored_network
-from utils.runs import MANIFEST, Run
+from utils.runs import Run
 
 
 def encode(run: Run) -> int:
     """Writes the reduced cohort `run.out_dir`, which must not exist; it appears when it is complete."""
     network = restored_network(run)
     encoder = keras.Model(network.input, network.output["code"])
+    source = run
     run = dataclasses.replace(run, cohort=in_one_folder(run.cohort))
     with files.unfinished(run.out_dir) as folder:
         folder.mkdir(parents=True)
@@ -31,9 +33,16 @@ def encode(run: Run) -> int:
         )
         write_records(run, encoder, folder)
         write_tables(folder, run.cohort.rows, metadata)
-        files.write_json(folder / MANIFEST, run.describe() | {"records": len(run.cohort.rows)})
+        dataclasses.replace(source, out_dir=folder).write_manifest(finished=True, records=len(run.cohort.rows))
+    run.enter(None)
     run.announce()
     return 0
+
+
+def pool(run: Run, folds: Folds) -> None:
+    """Makes the folds' cohorts one set, which `--dataDir` takes with the same `--folds`."""
+    run.finish()
+    folds.write(run.out_dir)
 
 
 def write_records(run: Run, encoder: keras.Model, folder: Path) -> None:

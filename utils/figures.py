@@ -45,7 +45,7 @@ def history(rows: list[dict], path: Path) -> None:
     save(figure, path)
 
 
-def confusion_matrix(label: np.ndarray, probability: np.ndarray, path: Path) -> None:
+def confusion_matrix(label: np.ndarray, probability: np.ndarray, path: Path, marks: str = "") -> None:
     """Counts of true against predicted classes at the threshold."""
     from sklearn.metrics import ConfusionMatrixDisplay
 
@@ -53,10 +53,11 @@ def confusion_matrix(label: np.ndarray, probability: np.ndarray, path: Path) -> 
     predicted = (probability >= THRESHOLD).astype(int)
     options = {"labels": [0, 1], "display_labels": CLASSES, "cmap": "Blues", "colorbar": False}
     ConfusionMatrixDisplay.from_predictions(label.astype(int), predicted, ax=axis, **options)
+    axis.set_title(marks.strip(), fontsize=9)
     save(figure, path)
 
 
-def roc(label: np.ndarray, probability: np.ndarray, path: Path) -> None:
+def roc(label: np.ndarray, probability: np.ndarray, path: Path, marks: str = "") -> None:
     """True against false positive rate of autism."""
     from sklearn.metrics import RocCurveDisplay
 
@@ -65,6 +66,7 @@ def roc(label: np.ndarray, probability: np.ndarray, path: Path) -> None:
         RocCurveDisplay.from_predictions(label, probability, ax=axis, name="autism", plot_chance_level=True)
     else:
         axis.set_title("undefined: one class only")
+    figure.suptitle(marks.strip(), fontsize=9)
     save(figure, path)
 
 

@@ -16,6 +16,10 @@ from utils.checkpoints import Identity
 from utils.runs import Run, own_files
 
 OTHER = "another --chkPointDir, or --train --overrideChkpt"
+IN_FOLDS = (
+    "Reduce without learning (python -m data convert --grid reduced), or train cae and do its full pass with the same "
+    "--folds."
+)
 
 
 def same_settings(run: Run, saved: Identity | None) -> None:
@@ -36,6 +40,8 @@ def same_training(run: Run, saved: Identity | None) -> None:
         return
     refuse_other(run, "seed", saved.seed, run.seed, "--seed")
     refuse_other(run, "precision", saved.precision, run.precision, "--precision")
+    refuse_other(run, "validation share", saved.validation, run.validation, "--validation")
+    refuse_other(run, "shuffled labels", saved.shuffled_labels, run.shuffled_labels, "--shuffleLabels")
     if saved.cohort_sha256 != run.cohort.digest:
         raise InputError(f"{run.checkpoints.path} was trained on other data ({saved.cohort}); use {OTHER}.")
 
@@ -59,7 +65,8 @@ def no_leak(run: Run, saved: Identity | None) -> None:
         if leaked := sorted(test & set(subjects)):
             raise InputError(
                 f"{len(leaked)} test subjects of {run.cohort.path} trained {what}, {leaked[0]} among them; "
-                "results on them would be too good. Use the cohort with the same split."
+                "results on them would be too good. "
+                + (IN_FOLDS if run.folds else "Use the cohort with the same split.")
             )
 
 
@@ -99,11 +106,17 @@ def writable_checkpoints(run: Run, saved: Identity | None) -> None:
 
 
 def two_classes(run: Run, saved: Identity | None) -> None:
-    """A classifier sees both classes; what the cohort holds is said."""
-    print("\n".join(census(run.cohort).lines()), flush=True)
+    """A classifier sees both classes; what the cohort holds is said, of folds once for all."""
+    if not run.folds:
+        print("\n".join(census(run.cohort).lines()), flush=True)
     labels = {row.label for row in run.cohort.rows if row.split == "train"}
     if run.model.predicts == "label" and len(labels) < len(CLASSES):
         raise InputError(f"{run.cohort.path} has one class only among its training subjects; add the other.")
+
+
+def enough_to_validate(run: Run, saved: Identity | None) -> None:
+    """Both classes have a subject to set aside."""
+    _ = run.validation_subjects
 
 
 def free_output(run: Run, saved: Identity | None) -> None:

@@ -1,7 +1,8 @@
 """The jobs of run.py in one table: which module does each, what it needs, what it guards against, what it writes.
 
-A job is a function of its own name in its module: a Run in, the exit status out. It is named here, like its guards,
-and imported only once everything is validated, so that a mistake on the command line costs no import of TensorFlow.
+A job is a function of its own name in its module: a Run in, the exit status out; `pool` beside it makes the results of
+a run on folds from those of its parts. It is named here, like its guards, and imported only once everything is
+validated, so that a mistake on the command line costs no import of TensorFlow.
 """
 
 import importlib
@@ -39,6 +40,11 @@ class Job:
     def function(self) -> Callable:
         return getattr(importlib.import_module(self.module), self.name)
 
+    @property
+    def pool(self) -> Callable:
+        """What makes the results of all folds from theirs: Run -> None."""
+        return importlib.import_module(self.module).pool
+
 
 TESTED = ("same_settings", "no_leak", "same_preparation", "free_output")
 
@@ -48,14 +54,16 @@ JOBS = {
         Job(
             "train", "train on the training subjects", "utils.train",
             needs_checkpoint=False, needs=None, refusal="",
-            guards=("same_settings", "same_training", "no_leak", "writable_checkpoints", "two_classes", "free_output"),
-            options=("numIters", "overrideChkpt"),
+            guards=("same_settings", "same_training", "no_leak", "writable_checkpoints", "two_classes",
+                    "enough_to_validate", "free_output"),
+            options=("numIters", "overrideChkpt", "validation", "shuffleLabels"),
             outputs=("history.csv", "history.png", "events.out.tfevents.*"),
         ),
         Job(
             "test", "measure on the test subjects", "utils.test",
             needs_checkpoint=True, needs=None, refusal="", guards=TESTED, options=(),
-            outputs=("predictions.csv", "metrics.json", "confusion_matrix.png", "roc.png", "*Image.png"),
+            outputs=("predictions.csv", "floor_predictions.csv", "training.csv", "metrics.json", "floors.csv",
+                     "sites.csv", "confusion_matrix.png", "roc.png", "report.html", "*Image.png"),
         ),
         Job(
             "blackout", "occlude atlas regions one at a time", "utils.blackout.job",

@@ -1,6 +1,7 @@
 """A run's settings, and what every run leaves behind: its output folder with `run.json`."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,14 +21,16 @@ from data import files
 from data.atlas import Atlas, load_atlas
 from data.cohort import Cohort
 from data.errors import InputError
+from data.folds import Folds, validation_subjects
 from models import Model
 from models.settings import Settings
+from utils import ledger
 from utils.checkpoints import CheckpointFolder
 from utils.jobs import Job
 
 MANIFEST = "run.json"
 EARLIER = "earlier"
-KEPT = (EARLIER, "checkpoint_results.csv")
+KEPT = (EARLIER, "checkpoint_results.csv", "runs.csv")
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "h5py", "matplotlib")
 
 
@@ -36,11 +40,16 @@ class Manifest:
 
     outputs: tuple[str, ...]
     finished: bool
+    step: int | None = None  # batches seen, of a training
 
 
 @dataclass(frozen=True)
 class Run:
-    """One job on one cohort with one model, everything settled and checked."""
+    """One job on one cohort with one model, everything settled and checked.
+
+    With `folds` it is either the job on one of them, `fold`, or on all: `parts` are then the runs of the folds, and the
+    cohort is the whole one.
+    """
 
     job: Job
     model: Model
@@ -57,6 +66,12 @@ class Run:
     subjects: tuple[str, ...] | None = None  # of a blackout; None: all test subjects
     atlas_path: Path | None = None  # of a blackout; None: AAL
     verify: int = 0  # pairs of a blackout to recompute in full
+    validation: float = 0.0  # share of the training subjects set aside to choose the checkpoint
+    shuffled_labels: bool = False
+    folds: Folds | None = None
+    fold: str = ""
+    parts: tuple["Run", ...] = ()
+    only: str | None = None  # the part to do; None: all
     started: float = field(default_factory=time.time)
 
     @property
@@ -69,6 +84,23 @@ class Run:
         """The regions of a blackout. Raises InputError for what is no label image."""
         return load_atlas(self.atlas_path, self.cohort.grid)
 
+    @cached_property
+    def validation_subjects(self) -> frozenset[str]:
+        """Training subjects set aside to choose the checkpoint."""
+        return validation_subjects(self.cohort, self.validation, self.seed)
+
+    def trained(self) -> np.ndarray:
+        """The training records but for those of validation subjects."""
+        return self.training(aside=False)
+
+    def validated(self) -> np.ndarray:
+        """The training records of validation subjects."""
+        return self.training(aside=True)
+
+    def training(self, aside: bool) -> np.ndarray:
+        subjects, indices = self.validation_subjects, self.cohort.indices("train")
+        return indices[[(self.cohort.rows[index].subject in subjects) == aside for index in indices]]
+
     def tested(self) -> np.ndarray:
         """The test records, or those of `subjects`. Raises InputError for a subject that is not a test subject."""
         indices = self.cohort.indices("test")
@@ -79,8 +111,8 @@ class Run:
             raise InputError(f"--subjects {unknown[0]} is no test subject of {self.cohort.path}; see its subjects.csv.")
         return np.array([index for index in indices if self.cohort.rows[index].subject in self.subjects])
 
-    def describe(self) -> dict:
-        """The content of `run.json` beside the manifest."""
+    def settings(self) -> dict[str, Any]:
+        """What decides the results, for `run.json`: with the same settings and code they are the same."""
         return {
             "job": self.job.name,
             "model": self.model.name,
@@ -89,30 +121,92 @@ class Run:
             "grid": self.grid_name,
             "seed": self.seed,
             "precision": self.precision,
+            "validation": self.validation,
+            "shuffled_labels": self.shuffled_labels,
+            "subjects": self.subjects,
+            "atlas": str(self.atlas_path) if self.atlas_path else None,
+            "folds": self.folds.how if self.folds else None,
+            "fold": self.fold or None,
+            "cohort_sha256": self.cohort.digest if self.fold or not self.folds else self.folds.digest,
+            "checkpoint_sha256": self.checkpoint_digest(),
+        }
+
+    def checkpoint_digest(self) -> str | dict[str, str | None] | None:
+        """That of the checkpoint, if there is one; of a run on all folds one for each."""
+        if self.parts:
+            return {
+                str(part.fold): part.checkpoints.digest() if part.checkpoints.current else None for part in self.parts
+            }
+        return self.checkpoints.digest() if self.checkpoints.current else None
+
+    def describe(self) -> dict[str, Any]:
+        """The content of `run.json` beside the manifest."""
+        return self.settings() | {
+            "num_iters": self.num_iters,
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "cohort": str(self.cohort.path),
-            "cohort_sha256": self.cohort.digest,
             "simulated": self.cohort.metadata.simulated,
             "checkpoint_folder": str(self.checkpoints.path),
-            "checkpoint_sha256": self.checkpoints.digest() if self.checkpoints.current else None,
             "git_commit": git_commit(),
             "packages": {name: metadata.version(name) for name in PACKAGES},
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.started)),
             "wall_time_s": round(time.time() - self.started, 2),
         }
 
-    def write_manifest(self, finished: bool, **more) -> None:
-        manifest = Manifest((*self.job.outputs, MANIFEST), finished)
-        files.write_json(self.out_dir / MANIFEST, self.describe() | dataclasses.asdict(manifest) | more)
+    def is_done(self) -> bool:
+        """Whether the output folder holds the whole results of this run, by the same settings."""
+        manifest = read_manifest(self.out_dir)
+        if manifest is None or not manifest.finished:
+            return False
+        saved, settings = files.read_json(self.out_dir / MANIFEST, dict), json.loads(json.dumps(self.settings()))
+        enough = manifest.step is None or manifest.step >= self.num_iters
+        same = all(saved.get(name) == value for name, value in settings.items())
+        return enough and same and all(part.is_done() for part in self.parts)
 
-    def finish(self, **more) -> None:
-        """Writes `run.json` and says where the results are."""
+    def write_manifest(self, finished: bool, **more) -> None:
+        """Writes `run.json`, in the folder or, while that is made, in another one."""
+        manifest = dataclasses.asdict(Manifest((*self.job.outputs, MANIFEST), finished))
+        files.write_json(self.out_dir / MANIFEST, self.describe() | manifest | more)
+
+    def finish(self, headline: tuple | None = None, **more) -> None:
+        """Writes `run.json` and a row of `runs.csv`, and says where the results are.
+
+        `headline` is the metric that stands for the run: name, value, low and high end of its interval.
+        """
         self.write_manifest(finished=True, **more)
+        self.enter(headline)
         self.announce()
 
+    def enter(self, headline: tuple | None) -> None:
+        """Adds this run to the `runs.csv` beside its output folder."""
+        metric, value, low, high = headline or (None, None, None, None)
+        row = {
+            "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "job": self.job.name,
+            "model": self.model.name,
+            "preset": self.preset,
+            "cohort": f"{self.data_dir or 'demo'}{self.marks}",
+            "folds": f"{self.folds.how}{f', fold {self.fold}' * bool(self.fold)}" if self.folds else None,
+            "metric": metric,
+            "value": value,
+            "low": low,
+            "high": high,
+            "folder": self.out_dir,
+        }
+        ledger.add(self.out_dir.absolute().parent, row)
+
+    @property
+    def marks(self) -> str:
+        """What must stand beside every result: ` (SIMULATED, SHUFFLED LABELS)`, or nothing."""
+        found = ["SIMULATED"] * self.cohort.simulated + ["SHUFFLED LABELS"] * self.shuffled_labels
+        return f" ({', '.join(found)})" if found else ""
+
+    def caveats(self) -> dict[str, bool]:
+        """The same for JSON: only what holds."""
+        return {"shuffled_labels": True} if self.shuffled_labels else {}
+
     def announce(self) -> None:
-        simulated = " (simulated demo cohort)" if self.cohort.metadata.simulated else ""
-        print(f"Results: {self.out_dir}{simulated}", flush=True)
+        print(f"Results: {self.out_dir}{self.marks}", flush=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

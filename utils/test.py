@@ -2,17 +2,19 @@
 
 import csv
 import io
+import json
 
 import keras
 import numpy as np
 
 from data import files, records
 from data.cohort import Cohort
+from data.folds import Folds
 from data.grids import Grid
 from models import losses
-from utils import figures
+from utils import figures, score
 from utils.inference import outputs_of, probability_of_autism, restored_network
-from utils.metrics import ExplainedVariance, with_intervals
+from utils.metrics import ExplainedVariance
 from utils.runs import Run, prepare_folder
 from utils.statistics import or_none
 from utils.text import number, printable
@@ -25,41 +27,29 @@ def test(run: Run) -> int:
     network = restored_network(run)
     prepare_folder(run)
     {"label": evaluate_classifier, "input": evaluate_autoencoder}[run.model.predicts](run, network)
-    run.finish()
     return 0
 
 
+def pool(run: Run, folds: Folds) -> None:
+    """The results of all folds from theirs."""
+    {"label": score.pool, "input": pool_autoencoders}[run.model.predicts](run)
+
+
 def evaluate_classifier(run: Run, network: keras.Model) -> None:
-    """`predictions.csv`, `metrics.json`, `confusion_matrix.png`, `roc.png`, a row in `checkpoint_results.csv`."""
-    indices = run.cohort.indices("test")
-    batches = outputs_of(run, network, indices, "Testing")
-    probability = np.concatenate([probability_of_autism(outputs) for _, _, outputs in batches])
-    rows = [run.cohort.rows[index] for index in indices]
-    label = np.array([row.label for row in rows])
-    with files.replacing(run.out_dir / "predictions.csv", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file", "subject", "site", "label", "probability"])
-        for row, value in zip(rows, probability, strict=True):
-            writer.writerow([row.file, row.subject, row.site, int(row.label), f"{value:.8g}"])
-    metrics = with_intervals(label, probability, [row.subject for row in rows], run.seed)
-    files.write_json(run.out_dir / "metrics.json", metrics)
-    figures.confusion_matrix(label, probability, run.out_dir / "confusion_matrix.png")
-    figures.roc(label, probability, run.out_dir / "roc.png")
-    append_result(run, metrics)
-    print(f"{len(rows)} test records: " + ", ".join(f"{name} {shown(metrics[name])}" for name in metrics))
+    """`predictions.csv`, those of the floors, everything that `utils.score` makes of them, and a row of results."""
+    batches = outputs_of(run, network, run.cohort.indices("test"), "Testing")
+    score.write_predictions(run, np.concatenate([probability_of_autism(outputs) for _, _, outputs in batches]))
+    score.write_floors(run)
+    score.write_history(run)
+    score.conclude(run)
+    append_result(run)
 
 
-def shown(metric: dict) -> str:
-    """`0.610 (0.500-0.720)`."""
-    if metric["value"] is None:
-        return "undefined"
-    if metric["low"] is None:
-        return f"{metric['value']:.3f} (no interval: one subject)"
-    return f"{metric['value']:.3f} ({metric['low']:.3f}-{metric['high']:.3f})"
-
-
-def append_result(run: Run, metrics: dict) -> None:
+def append_result(run: Run) -> None:
     """Adds this checkpoint's row to `checkpoint_results.csv`, keeping the rows of earlier tests."""
+    if not (run.out_dir / score.METRICS).is_file():
+        return  # no label is known
+    metrics = json.loads((run.out_dir / score.METRICS).read_text(encoding="utf-8"))
     path = run.out_dir / "checkpoint_results.csv"
     before = path.read_bytes() if path.exists() else ",".join(("checkpoint", *ROW)).encode() + b"\n"
     row = io.StringIO()
@@ -67,6 +57,19 @@ def append_result(run: Run, metrics: dict) -> None:
     csv.writer(row, lineterminator="\n").writerow([run.checkpoints.latest(), *values])
     with files.replacing(path, "wb") as file:
         file.write(before + row.getvalue().encode())
+
+
+def pool_autoencoders(run: Run) -> None:
+    """`metrics.json`: means over the folds, each by its number of test records, and what each fold has."""
+    of_fold = {part.fold: files.read_json(part.out_dir / score.METRICS, dict) for part in run.parts}
+    weight = np.array([len(part.cohort.indices("test")) for part in run.parts], float)
+    first = next(iter(of_fold.values()))
+    values = {name: np.array([of[name] for of in of_fold.values()], float) for name in first if name != "baseline"}
+    means = {name: or_none(float(weight @ value / weight.sum())) for name, value in values.items()}
+    pooled = means | {"baseline": first["baseline"], "folds": of_fold}
+    files.write_json(run.out_dir / score.METRICS, pooled)
+    print(", ".join(f"{name} {number(value, '.4f', 'undefined')}" for name, value in means.items() if value is not None))
+    run.finish(("explained_variance", means["explained_variance"], None, None))
 
 
 def evaluate_autoencoder(run: Run, network: keras.Model) -> None:
@@ -93,6 +96,7 @@ def evaluate_autoencoder(run: Run, network: keras.Model) -> None:
     if reads == "volume":
         draw_volumes(run, network, *(volume.astype(np.float32) for volume in first))
     print(", ".join(f"{name} {number(value, '.4f', 'undefined')}" for name, value in numbers.items()) + f" ({named})")
+    run.finish(("explained_variance", metrics["explained_variance"], None, None))
 
 
 def draw_volumes(run: Run, network: keras.Model, volume: np.ndarray, code: np.ndarray, decoded: np.ndarray) -> None:
@@ -101,7 +105,7 @@ def draw_volumes(run: Run, network: keras.Model, volume: np.ndarray, code: np.nd
     All three have the grey scale of the input; the code is z-scored for it, as the records of a full pass are.
     """
     row, grid = run.cohort.rows[run.cohort.indices("test")[0]], run.cohort.grid
-    of = f"of subject {printable(row.subject)}" + " (simulated)" * run.cohort.simulated
+    of = f"of subject {printable(row.subject)}{run.marks}"
     limits, channels = (float(volume.min()), float(volume.max())), code.shape[-1]
     unit = f"{', '.join(run.cohort.metadata.maps) or 'volume'}, z-score"
     channel = f", channel 1 of {channels}" * (channels > 1)

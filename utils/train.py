@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,11 +17,13 @@ import tensorflow as tf
 
 from data import files
 from data.errors import InputError
+from data.folds import Folds
 from data.progress import progress
 from models import losses
 from models.settings import Settings
 from utils import figures
 from utils.batches import batch_positions, read_batches
+from utils.best import Validation
 from utils.checkpoints import INTERVAL, Identity, Saver
 from utils.runs import Run, prepare_folder, read_manifest
 
@@ -121,7 +124,8 @@ class History:
         self.rows.append(row)
         with self.events.as_default(step):
             for name, value in values.items():
-                tf.summary.scalar(name, value)
+                if value != "":
+                    tf.summary.scalar(name, value)
 
     def flush(self) -> None:
         self.file.flush()
@@ -134,6 +138,11 @@ class History:
             figures.history(self.rows, self.path.with_suffix(".png"))
 
 
+def pool(run: Run, folds: Folds) -> None:
+    """Of trainings there is nothing to pool but that all are done."""
+    run.finish()
+
+
 def train(run: Run) -> int:
     """Trains until `num_iters` batches have been seen in all; returns the exit status (128 + signal if stopped)."""
     run.checkpoints.prepare(run.override)
@@ -141,6 +150,7 @@ def train(run: Run) -> int:
     optimizer = make_optimizer(run.config, run.precision)
     optimizer.build(network.trainable_variables)
     saver = Saver(run.checkpoints, network, optimizer)
+    validation = Validation(run, network, optimizer) if run.validation else None
     done = 0 if run.override else saver.restore()
     if done >= run.num_iters and not is_unfinished(run.out_dir):
         print(f"{run.checkpoints.path} has seen {done} of {run.num_iters} iterations: nothing to train.")
@@ -154,15 +164,23 @@ def train(run: Run) -> int:
     history = History(run.out_dir, done)
     with caught_signals() as caught:
         try:
-            done = loop(run, network, make_step(run, network, optimizer), saver, history, done, caught)
+            done = loop(run, network, make_step(run, network, optimizer), saver, validation, history, done, caught)
         finally:
             history.close()
-    run.finish(step=done)
+    run.finish(headline_of(history.rows), step=done)
     if caught:
         without = ", without --overrideChkpt," if run.override else ""
         print(f"Stopped at iteration {done} and saved; the same command{without} continues.")
         return 128 + caught[0]
     return 0
+
+
+def headline_of(rows: list[dict]) -> tuple | None:
+    """The last loss, of the validation subjects if there are any."""
+    if not rows:
+        return None
+    name = "validation_loss" if "validation_loss" in rows[-1] else "loss"
+    return (f"{name} after {rows[-1]['step']} batches", float(rows[-1][name]), None, None)
 
 
 def is_unfinished(folder: Path) -> bool:
@@ -187,6 +205,8 @@ def identity_of(run: Run) -> Identity:
         training_subjects=tuple(run.cohort.subjects("train")),
         encoder_subjects=metadata.encoder_subjects,
         preparation=metadata.preparation,
+        validation=run.validation,
+        shuffled_labels=run.shuffled_labels,
     )
 
 
@@ -211,25 +231,40 @@ def calibrate(run: Run, network: keras.Model, done: int) -> None:
 
 def batch_selections(run: Run, start: int, stop: int) -> Iterator[np.ndarray]:
     """The records of batches start..stop-1."""
-    indices, size = run.cohort.indices("train"), run.config.batch_size
+    indices, size = run.trained(), run.config.batch_size
     return (indices[batch_positions(run.seed, at, size, len(indices))] for at in range(start, stop))
 
 
-def loop(run: Run, network: keras.Model, step, saver: Saver, history: History, done: int, caught: list[int]) -> int:
+def loop(
+    run: Run,
+    network: keras.Model,
+    step,
+    saver: Saver,
+    validation: Validation | None,
+    history: History,
+    done: int,
+    caught: list[int],
+) -> int:
     """Runs batches done+1..num_iters, saving on the way; returns how many have been seen."""
     identity = identity_of(run)
     with progress(f"Training {run.model.name}", run.num_iters, done) as shown:
         last = time.perf_counter()
         for batch in read_batches(run.cohort, run.model, batch_selections(run, done, run.num_iters)):
-            values = {name: float(value) for name, value in step(batch).items()}
+            values: dict[str, Any] = {name: float(value) for name, value in step(batch).items()}
             done += 1
             now = time.perf_counter()
             values["samples_per_s"], last = round(run.config.batch_size / (now - last), 2), now
+            saving = done % INTERVAL == 0 or done == run.num_iters or bool(caught)
+            if saving:
+                calibrate(run, network, done)
+            if validation:
+                values |= validation.measure() if saving else validation.nothing
             history.add(done, values)
             shown.advance(f"loss {values['loss']:.4f}, {values['samples_per_s']:.0f} samples/s")
-            if done % INTERVAL == 0 or done == run.num_iters or caught:
-                calibrate(run, network, done)
+            if saving:
                 history.flush()  # first: rows after the last checkpoint are dropped when it is continued
+                if validation:  # before the checkpoint, for a repeated command begins there
+                    validation.keep_best(done, values["validation_loss"], identity)
                 saver.save(done, identity)
             if caught:
                 break

@@ -1,15 +1,18 @@
 """Arguments -> a Run with every choice made and checked; nothing is written and TensorFlow is not imported."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
+from data.census import census
 from data.cohort import Cohort, open_cohort
 from data.errors import InputError
+from data.folds import folder_name, open_folds, part_folder
 from data.grids import REDUCED
 from models import MODELS, Model
 from models.settings import Settings, override
 from utils import guards
-from utils.checkpoints import CheckpointFolder, Identity
+from utils.checkpoints import OF_FOLDS, CheckpointFolder, Identity
 from utils.jobs import IN_RESULTS, JOBS, Job
 from utils.runs import Run
 
@@ -22,33 +25,114 @@ def validate(args: argparse.Namespace, given: set[str]) -> Run:
     model, job = MODELS[args.model], JOBS[args.job]
     check_options(job, given)
     check_model(job, model)
-    checkpoints = CheckpointFolder(args.chkPointDir / model.name)
-    saved = saved_identity(job, checkpoints, args.overrideChkpt)
-    preset, config = choose_config(model, args, saved)
+    if args.folds:
+        return validate_folds(args, model, job)
+    if args.fold:
+        raise InputError(f"--fold {args.fold} is one of several; say with --folds how they are cut.")
+    checkpoints = CheckpointFolder(args.chkPointDir / model.name, training_command(args))
+    saved = saved_identity(job, model, checkpoints, args.overrideChkpt)
+    choose_config(model, args, saved)  # a mistake there is told before the cohort is read
     cohort = open_cohort(args.dataDir or demo_path(model))
-    if cohort.metadata.simulated:
-        print("Data: the demo cohort. It is SIMULATED; its results say nothing about people.", flush=True)
+    tell_simulated(cohort)
+    out_dir = args.outDir or default_folder(args, job, model, saved)
+    run = settle(args, job, model, checkpoints, saved, cohort, out_dir)
+    check(run, saved)
+    return run
+
+
+def validate_folds(args: argparse.Namespace, model: Model, job: Job) -> Run:
+    """The run on all folds; of its parts, those that are asked for and are not done are checked."""
+    kept = args.chkPointDir / model.name / f"{OF_FOLDS}{folder_name(args.folds)}"
+    folds = open_folds(args.dataDir or demo_path(model), args.folds, args.seed or 0, kept)
+    tell_simulated(folds.whole)
+    only = None if args.fold is None else folds.named(args.fold)
+    if args.subjects and (unknown := set(args.subjects.split(",")) - folds.fold_of.keys()):
+        raise InputError(f"--subjects {min(unknown)} is no subject of {folds.whole.path}; see its subjects.csv.")
+    checkpoints = {name: CheckpointFolder(kept / folder_name(name), training_command(args)) for name in folds.names}
+    saved = {
+        name: saved_identity(job, model, folder, args.overrideChkpt) if folder.current or only in (None, name) else None
+        for name, folder in checkpoints.items()
+    }
+    known = next((identity for identity in saved.values() if identity), None)
+    out_dir = args.outDir or default_folder(args, job, model, known)
+    parts = [
+        replace(
+            settle(args, job, model, checkpoints[name], saved[name], folds.cohort(name), part_folder(out_dir, name)),
+            folds=folds,
+            fold=name,
+        )
+        for name in folds.names
+    ]
+    if args.subjects:
+        parts = [part for part in map(with_own_subjects, parts) if part.subjects]
+    for part in parts:
+        if only in (None, part.fold) and (part.override or not part.is_done()):
+            check(part, saved[part.fold])
+    if not job.needs_checkpoint:
+        print("\n".join(census(folds.whole).lines()), flush=True)
+    whole = CheckpointFolder(kept, training_command(args))
+    subjects = tuple(args.subjects.split(",")) if args.subjects else None
+    return replace(
+        parts[0], subjects=subjects, cohort=folds.whole, checkpoints=whole, out_dir=out_dir, fold="", parts=tuple(parts), only=only
+    )
+
+
+def settle(
+    args: argparse.Namespace,
+    job: Job,
+    model: Model,
+    checkpoints: CheckpointFolder,
+    saved: Identity | None,
+    cohort: Cohort,
+    out_dir: Path,
+) -> Run:
+    """The run with every choice made: the user's, else the checkpoint's, else the default. Raises InputError."""
+    preset, config = choose_config(model, args, saved)
     check_grid(model, cohort, args)
-    run = Run(
+    seed = args.seed if args.seed is not None else saved.seed if saved else 0
+    shuffled = args.shuffleLabels or (job.needs_checkpoint and saved is not None and saved.shuffled_labels)
+    return Run(
         job=job,
         model=model,
         preset=preset,
         config=config,
-        cohort=cohort,
+        cohort=cohort.shuffled(saved.seed if saved else seed) if shuffled else cohort,
         data_dir=args.dataDir,
-        checkpoints=checkpoints,
-        out_dir=args.outDir or default_folder(job, model, args.dataDir, saved),
+        checkpoints=checkpoints.to_use if job.needs_checkpoint else checkpoints,
+        out_dir=out_dir,
         num_iters=args.numIters,
         override=args.overrideChkpt,
-        seed=args.seed if args.seed is not None else saved.seed if saved else 0,
+        seed=seed,
         precision=args.precision or (saved.precision if saved else "float32"),
         subjects=tuple(args.subjects.split(",")) if args.subjects else None,
         atlas_path=args.atlas,
         verify=args.verify,
+        validation=args.validation if args.validation is not None else saved.validation if saved else 0.0,
+        shuffled_labels=shuffled,
     )
-    for guard in job.guards:
+
+
+def with_own_subjects(part: Run) -> Run:
+    """A part with those of the subjects to black out whom it tests."""
+    tested = part.cohort.subjects("test")
+    return replace(part, subjects=tuple(subject for subject in part.subjects or () if subject in tested))
+
+
+def check(run: Run, saved: Identity | None) -> None:
+    """Raises InputError for the first guard of the job that finds something."""
+    for guard in run.job.guards:
         getattr(guards, guard)(run, saved)
-    return run
+
+
+def tell_simulated(cohort: Cohort) -> None:
+    if cohort.metadata.simulated:
+        print("Data: the demo cohort. It is SIMULATED; its results say nothing about people.", flush=True)
+
+
+def training_command(args: argparse.Namespace) -> str:
+    """The command that makes the checkpoint."""
+    folds = f" --folds {args.folds}" if args.folds else ""
+    return f"run.py --train --model {args.model} --chkPointDir {args.chkPointDir}{folds}"
 
 
 def check_options(job: Job, given: set[str]) -> None:
@@ -67,16 +151,16 @@ def check_model(job: Job, model: Model) -> None:
     raise InputError(job.refusal.format(able=able, model=model.name))
 
 
-def saved_identity(job: Job, checkpoints: CheckpointFolder, override: bool) -> Identity | None:
+def saved_identity(job: Job, model: Model, checkpoints: CheckpointFolder, override: bool) -> Identity | None:
     """What the checkpoint to go on from says of itself; None to start anew.
 
     Raises InputError if one that is needed is missing, or one that is there is of another model.
     """
     if not job.needs_checkpoint and (override or checkpoints.current is None):
         return None
-    saved, model = checkpoints.identity(), checkpoints.path.name
-    if saved.model != model:
-        raise InputError(f"{checkpoints.path} is of model {saved.model}, this run of {model}; use {guards.OTHER}.")
+    saved = (checkpoints.to_use if job.needs_checkpoint else checkpoints).identity()
+    if saved.model != model.name:
+        raise InputError(f"{checkpoints.path} is of model {saved.model}, this run of {model.name}; use {guards.OTHER}.")
     return saved
 
 
@@ -108,10 +192,12 @@ def check_grid(model: Model, cohort: Cohort, args: argparse.Namespace) -> None:
     raise InputError(f"{cohort.path} is {cohort.grid}, {model.name} reads {model.grid}; {advice}.")
 
 
-def default_folder(job: Job, model: Model, data: Path | None, saved: Identity | None) -> Path:
+def default_folder(args: argparse.Namespace, job: Job, model: Model, saved: Identity | None) -> Path:
     """Where results go unless --outDir says: a continued training goes on where it was."""
     if saved is not None and not job.needs_checkpoint:
-        return Path(saved.out_dir)
-    beside = data.resolve() if data else Path()
-    template = job.out_dir if data else IN_RESULTS
+        return Path(saved.out_dir).parent if args.folds else Path(saved.out_dir)
+    beside = args.dataDir.resolve() if args.dataDir else Path()
+    template = job.out_dir if args.dataDir else IN_RESULTS
+    if args.folds and template == IN_RESULTS:
+        template += f"-folds-{folder_name(args.folds)}"
     return Path(template.format(model=model.name, job=job.name, data=beside.parent / beside.stem))

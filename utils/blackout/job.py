@@ -11,12 +11,15 @@ Two networks of equal accuracy may use different regions, so this tells what thi
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 
 from data import files, grids, nifti, records
 from data.atlas import Atlas
 from data.cohort import Row
+from data.errors import InputError
+from data.folds import Folds
 from data.progress import progress
 from utils.batches import in_order, read_batches
 from utils.blackout import effects, page
@@ -30,6 +33,9 @@ SUBJECTS = 16  # records occluded at a time: bounds the memory
 BLOBS = 10  # random blobs of each region's size
 SIGNAL = 0.5  # share of the records in which a voxel of the brain holds signal
 NAME_WIDTH = 23  # letters of a region's name in the terminal
+STORE = "blackout.h5"
+EFFECTS = ("delta_logit", "delta_probability")
+BLOB_EFFECT = "blob_delta_logit"
 SIDE = 0.7  # share of a region's voxels on one side that make it left or right
 
 
@@ -49,35 +55,64 @@ class Occluded:
         return {"delta_logit": sign * margin, "delta_probability": sign * probability}
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What occlusion gave: effects (records, regions) by name, those of blobs (records, regions, BLOBS), NaN where a
+    blob found no place, the probability (records,) of autism with nothing occluded, and the records."""
+
+    effects: dict[str, np.ndarray]
+    blobs: np.ndarray
+    probability: np.ndarray
+    rows: list[Row]
+
+
 def blackout(run: Run) -> int:
     """Writes `regions.csv`, `blackout.h5`, NIfTI maps, `blackout.png` and `blackout.html`; returns the exit status."""
     atlas = printable_names(run.atlas)
     if atlas.vanished:
         print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {', '.join(atlas.vanished)}")
     indices = run.tested()
-    rows = [run.cohort.rows[index] for index in indices]
     occlusion = Occlusion(restored_network(run))
     prepare_folder(run)
     if occlusion.recomputed_layers:
         print(f"Computed in full: {', '.join(occlusion.recomputed_layers)} and what follows.")
     regions = [atlas.labels == region for region in atlas.regions]
+    rows = [run.cohort.rows[index] for index in indices]
     label = np.array([row.label for row in rows])
     result, of_blobs = occlude_with_blobs(run, occlusion, indices, regions, label)
-    of_regions = result.effects(label)
-    table = region_table(run, atlas, of_regions, of_blobs, rows)
-    probability = probability_of_autism(result.shown)
-    auc = with_intervals(label, probability, [row.subject for row in rows], run.seed)["auc"]
-    summary = effects.summary(table["p"].to_numpy(), auc)
-    write_table(run, table)
-    write_store(run, atlas, of_regions, probability, rows)
-    write_maps(run, atlas, of_regions["delta_logit"], rows)
-    page.write(run, page.Findings(atlas, table, of_regions["delta_logit"], probability, rows, summary))
-    print_table(table)
-    print(summary)
+    conclude(run, atlas, Measured(result.effects(label), of_blobs, probability_of_autism(result.shown), rows))
     if run.verify:
         verify(run, indices, regions, result)
     run.finish(subjects=len({row.subject for row in rows}), recomputed_layers=occlusion.recomputed_layers)
     return 0
+
+
+def pool(run: Run, folds: Folds) -> None:
+    """Makes of all folds what a single blackout leaves: each subject is blacked out by a model that never saw it."""
+    parts = [read_store(part) for part in run.parts]
+    measured = Measured(
+        {name: np.concatenate([part.effects[name] for part in parts]) for name in parts[0].effects},
+        np.concatenate([part.blobs for part in parts]),
+        np.concatenate([part.probability for part in parts]),
+        [row for part in parts for row in part.rows],
+    )
+    conclude(run, printable_names(run.atlas), measured)
+    run.finish(subjects=len({row.subject for row in measured.rows}))
+
+
+def conclude(run: Run, atlas: Atlas, measured: Measured) -> None:
+    """Writes everything that follows from the effects, and prints the strongest."""
+    rows, probability = measured.rows, measured.probability
+    table = region_table(run, atlas, measured)
+    label = np.array([row.label for row in rows])
+    auc = with_intervals(label, probability, [row.subject for row in rows], run.seed)["auc"]
+    summary = effects.summary(table["p"].to_numpy(), auc)
+    write_table(run, table)
+    write_store(run, atlas, measured)
+    write_maps(run, atlas, measured.effects["delta_logit"], rows)
+    page.write(run, page.Findings(atlas, table, measured.effects["delta_logit"], probability, rows, summary))
+    print_table(table)
+    print(summary)
 
 
 def printable_names(atlas: Atlas) -> Atlas:
@@ -132,19 +167,17 @@ def backgrounds(batch: dict[str, np.ndarray]) -> np.ndarray:
     return np.array([records.background(volume[..., 0]) for volume in batch["volume"]], np.float32)
 
 
-def region_table(
-    run: Run, atlas: Atlas, effect: dict[str, np.ndarray], blobs: np.ndarray, rows: list[Row]
-) -> pd.DataFrame:
-    """A row a region, the strongest mean effect first; `blobs` are the effects (records, regions, blobs)."""
-    subject = [row.subject for row in rows]
-    label = effects.by_subject(np.array([row.label for row in rows]), subject)
-    logit = effects.by_subject(effect["delta_logit"], subject)
-    of_blobs = effects.by_subject(blobs, subject).mean(0)
+def region_table(run: Run, atlas: Atlas, measured: Measured) -> pd.DataFrame:
+    """A row a region, the strongest mean effect first."""
+    subject = [row.subject for row in measured.rows]
+    label = effects.by_subject(np.array([row.label for row in measured.rows]), subject)
+    logit = effects.by_subject(measured.effects["delta_logit"], subject)
+    of_blobs = effects.by_subject(measured.blobs, subject).mean(0)
     table = pd.DataFrame({"region": atlas.regions, "name": [atlas.names[region] for region in atlas.regions]})
     table = table.join(pd.DataFrame([place(atlas, region) for region in atlas.regions]))
     for name, values in effects.mean_intervals(logit, label, run.seed).items():
         table[f"delta_logit{name}"] = values
-    table["delta_probability"] = effects.by_subject(effect["delta_probability"], subject).mean(0)
+    table["delta_probability"] = effects.by_subject(measured.effects["delta_probability"], subject).mean(0)
     table = table.assign(**effects.permutation_test(logit, label, run.seed))
     table["size_percentile"] = effects.size_percentile(logit.mean(0), of_blobs)
     table = table.sort_values("delta_logit", ascending=False, ignore_index=True)
@@ -175,18 +208,30 @@ def place(atlas: Atlas, region: int) -> dict:
     }
 
 
-def write_store(
-    run: Run, atlas: Atlas, effect: dict[str, np.ndarray], probability: np.ndarray, rows: list[Row]
-) -> None:
+def write_store(run: Run, atlas: Atlas, measured: Measured) -> None:
     """`blackout.h5`: effects (records, regions), and what their rows and columns are."""
-    with files.new_hdf5(run.out_dir / "blackout.h5") as store:
-        for name, values in effect.items():
+    with files.new_hdf5(run.out_dir / STORE) as store:
+        for name, values in (measured.effects | {BLOB_EFFECT: measured.blobs}).items():
             store[name] = values.astype(np.float32)
-        store["probability"] = probability.astype(np.float32)
-        store["subject"] = [row.subject for row in rows]
-        store["label"] = np.array([row.label for row in rows], np.float32)
+        store["probability"] = measured.probability.astype(np.float32)
+        store["subject"] = [row.subject for row in measured.rows]
+        store["label"] = np.array([row.label for row in measured.rows], np.float32)
         store["region"] = np.array(atlas.regions, np.int32)
         store["atlas"] = atlas.labels
+
+
+def read_store(run: Run) -> Measured:
+    """What a run on a fold wrote. Raises InputError for what is no such thing."""
+    path = run.out_dir / STORE
+    rows = [run.cohort.rows[index] for index in run.tested()]
+    try:
+        with h5py.File(path) as store:
+            if [name.decode() for name in store["subject"]] != [row.subject for row in rows]:
+                raise InputError(f"{path} is of other subjects; remove {path.parent} and repeat the command.")
+            values = {name: store[name][:].astype(float) for name in (*EFFECTS, BLOB_EFFECT, "probability")}
+    except (OSError, KeyError) as error:
+        raise InputError(f"{path} cannot be read ({error}); remove {path.parent} and repeat the command.") from error
+    return Measured({name: values[name] for name in EFFECTS}, values[BLOB_EFFECT], values["probability"], rows)
 
 
 def write_maps(run: Run, atlas: Atlas, effect: np.ndarray, rows: list[Row]) -> None:

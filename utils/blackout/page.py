@@ -71,7 +71,7 @@ def write(run: Run, findings: Findings) -> None:
 def title(run: Run) -> str:
     """Model and cohort, the cohort as the user gave it."""
     given = printable(str(run.data_dir)) if run.data_dir else "the demo cohort"
-    return f"Blackout of {run.model.name} on {given}{' (SIMULATED)' * run.cohort.simulated}"
+    return f"Blackout of {run.model.name} on {given}{run.marks}"
 
 
 def counted(findings: Findings) -> str:

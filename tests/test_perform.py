@@ -1,0 +1,319 @@
+"""Runs on folds: each is a plain run with another split; killed and repeated, or in pieces, they come out the same."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import ROOT, SMALL_BATCH, TINY_CNN, read_rows
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+from data import demo, grids
+from data.cohort import open_cohort, write_tables
+from data.folds import open_folds
+from utils.checkpoints import CheckpointFolder
+
+pytestmark = pytest.mark.slow
+
+SMALL = {"cnn": TINY_CNN + SMALL_BATCH, "nn": SMALL_BATCH}
+
+
+@pytest.fixture(scope="module")
+def in_folds(cli, cohort):
+    """`in_folds(folder, "nn", "3", "--test")` is a command line on folds of the small cohort, all of it in `folder`."""
+
+    def run(folder, model, how, job, *more, data=cohort):
+        named = job.strip("-")
+        settings = ("--numIters", 4, *SMALL[model]) if job == "--train" else ()
+        places = ("--chkPointDir", folder / "ckpt", "--dataDir", data, "--outDir", folder / named)
+        return cli(job, "--model", model, "--folds", how, *places, *settings, *more)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tested(in_folds, tmp_path_factory):
+    """The folder of a `nn` trained and tested on 3 folds."""
+    folder = tmp_path_factory.mktemp("folds")
+    for job in ("--train", "--test"):
+        outcome = in_folds(folder, "nn", "3", job)
+        assert outcome.status == 0, outcome.err
+    return folder
+
+
+def test_everybody_is_tested_once_by_a_model_that_never_saw_them(tested, cohort):
+    rows = read_rows(tested / "test" / "predictions.csv")
+    assert list(rows[0]) == ["file", "subject", "site", "label", "probability", "fold"]
+    assert sorted(row["subject"] for row in rows) == sorted(row.subject for row in open_cohort(cohort).rows)
+    fold_of = {row["subject"]: row["fold"] for row in read_rows(tested / "ckpt" / "nn" / "folds-3" / "folds.csv")}
+    assert all(row["fold"] == fold_of[row["subject"]] for row in rows)
+    for name in ("0", "1", "2"):
+        seen = CheckpointFolder(tested / "ckpt" / "nn" / "folds-3" / name).identity().training_subjects
+        assert set(seen) == {subject for subject, fold in fold_of.items() if fold != name}
+
+
+def test_pooled_metrics_are_of_all_predictions(tested):
+    table = pd.read_csv(tested / "test" / "predictions.csv")
+    metrics = json.loads((tested / "test" / "metrics.json").read_text())
+    assert metrics["auc"]["value"] == pytest.approx(roc_auc_score(table["label"], table["probability"]))
+    assert metrics["brier"]["value"] == pytest.approx(brier_score_loss(table["label"], table["probability"]))
+    of_fold = {
+        str(name): roc_auc_score(part["label"], part["probability"]) for name, part in table.groupby("fold")
+    }
+    assert {name: values["auc"]["value"] for name, values in metrics["folds"].items()} == pytest.approx(of_fold)
+    size = table["fold"].value_counts().sort_index()
+    assert metrics["auc_folds"]["value"] == pytest.approx(np.average(list(of_fold.values()), weights=size))
+
+
+def test_a_test_leaves_what_the_contract_says(tested):
+    assert {path.name for path in (tested / "test").iterdir()} == {
+        *("run.json", "runs.csv", "predictions.csv", "floor_predictions.csv", "training.csv", "metrics.json"),
+        *("sites.csv", "floors.csv", "report.html", "confusion_matrix.png", "roc.png", "fold-0", "fold-1", "fold-2"),
+    }
+    floors = read_rows(tested / "test" / "floors.csv")
+    assert floors[0]["floor"] == "model"
+    assert {"majority", "covariates, logistic regression"} <= {row["floor"] for row in floors}
+    run = json.loads((tested / "test" / "run.json").read_text())
+    assert (run["folds"], run["fold"], run["finished"]) == ("3", None, True)
+    assert set(run["checkpoint_sha256"]) == {"0", "1", "2"}
+    assert [row["job"] for row in read_rows(tested / "runs.csv")] == ["train", "test"]
+
+
+def test_a_fold_is_a_plain_run_on_a_cohort_with_that_split(tested, cohort, cli, tmp_path):
+    fold = open_folds(cohort, "3", 0, tested / "ckpt" / "nn" / "folds-3").cohort("1")
+    (tmp_path / "cut").mkdir()
+    for index, (row, entry) in enumerate(zip(fold.rows, fold.entries, strict=True)):
+        (tmp_path / "cut" / row.file).write_bytes(fold.header(index) + entry.read()[120:])
+    write_tables(tmp_path / "cut", fold.rows, fold.metadata)
+    places = ("--model", "nn", "--chkPointDir", tmp_path / "ckpt", "--dataDir", tmp_path / "cut")
+    assert cli("--train", "--numIters", 4, *SMALL_BATCH, *places).status == 0
+    assert cli("--test", *places).status == 0
+    alone = tmp_path / "results" / "nn-test" / "predictions.csv"
+    assert alone.read_bytes() == (tested / "test" / "fold-1" / "predictions.csv").read_bytes()
+
+
+def test_folds_in_pieces_give_the_same(tested, in_folds, tmp_path):
+    for job in ("--train", "--test"):
+        for name in ("2", "0", "1"):
+            outcome = in_folds(tmp_path, "nn", "3", job, "--fold", name)
+            assert outcome.status == 0, outcome.err
+            assert ("Still to be done" in outcome.out) == (name != "1")
+    for name in ("predictions.csv", "floor_predictions.csv", "metrics.json", "sites.csv", "floors.csv"):
+        assert (tmp_path / "test" / name).read_bytes() == (tested / "test" / name).read_bytes(), name
+
+
+def test_what_is_done_is_not_done_again(tested, in_folds, tmp_path):
+    shutil.copytree(tested, tmp_path / "copy")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "copy").rglob("*")}
+    outcome = in_folds(tmp_path / "copy", "nn", "3", "--train")
+    assert (outcome.status, "Everything is done." in outcome.out) == (0, True)
+    shutil.rmtree(tmp_path / "copy" / "test" / "fold-1")
+    (tmp_path / "copy" / "test" / "run.json").unlink()
+    shutil.copy(tested / "train" / "run.json", tmp_path / "copy" / "test")
+    outcome = in_folds(tmp_path / "copy", "nn", "3", "--test")
+    assert outcome.status == 0, outcome.err
+    assert "Fold 0 (1 of 3): done." in outcome.out
+    name = "test/fold-0/predictions.csv"
+    assert (tmp_path / "copy" / name).stat().st_mtime_ns == before[tmp_path / "copy" / name]
+    assert (tmp_path / "copy/test/predictions.csv").read_bytes() == (tested / "test/predictions.csv").read_bytes()
+
+
+def test_more_iterations_continue_each_fold(in_folds, tested, tmp_path):
+    shutil.copytree(tested, tmp_path / "copy")
+    outcome = in_folds(tmp_path / "copy", "nn", "3", "--train", "--numIters", 6)
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.count("at iteration 4") == 3
+    outcome = in_folds(tmp_path / "copy", "nn", "3", "--test")
+    assert outcome.status == 0, outcome.err
+    assert "done." not in outcome.out
+    assert (tmp_path / "copy/test/predictions.csv").read_bytes() != (tested / "test/predictions.csv").read_bytes()
+    assert list((tmp_path / "copy/test/earlier").glob("*/predictions.csv"))
+
+
+def test_a_killed_run_is_completed_by_repeating_it(tested, cohort, tmp_path):
+    command = [sys.executable, str(ROOT / "run.py"), "--train", "--model", "nn", "--folds", "3", "--numIters", "4"]
+    command += [*SMALL_BATCH, "--chkPointDir", "ckpt", "--dataDir", str(cohort), "--outDir", "train"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    until = time.monotonic() + 60
+    while not (tmp_path / "ckpt/nn/folds-3/0/checkpoint").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in ("0", "1", "2"):
+        one, other = (folder / "ckpt/nn/folds-3" / name for folder in (tmp_path, tested))
+        assert CheckpointFolder(one).identity().training_subjects == CheckpointFolder(other).identity().training_subjects
+        assert weights(one) == weights(other)
+
+
+def weights(folder) -> dict[str, bytes]:
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(str(CheckpointFolder(folder).latest()))
+    return {name: reader.get_tensor(name).tobytes() for name in reader.get_variable_to_shape_map() if "model" in name}
+
+
+def test_one_site_at_a_time_is_left_out(in_folds, cohort, tmp_path):
+    for job in ("--train", "--test"):
+        outcome = in_folds(tmp_path, "nn", "site", job)
+        assert outcome.status == 0, outcome.err
+    for row in read_rows(tmp_path / "test" / "predictions.csv"):
+        assert row["fold"] == row["site"]
+
+
+def test_a_subject_moved_in_the_table_stops_the_run(tested, in_folds, tmp_path):
+    shutil.copytree(tested, tmp_path / "copy")
+    table = tmp_path / "copy/ckpt/nn/folds-3/folds.csv"
+    first, second, *rest = table.read_text().splitlines()
+    other = second.rpartition(",")[0] + "," + str((int(second[-1]) + 1) % 3)
+    table.write_text("\n".join([first, other, *rest]) + "\n")
+    outcome = in_folds(tmp_path / "copy", "nn", "3", "--test", "--overrideChkpt")
+    assert outcome.status == 2
+    outcome = in_folds(tmp_path / "copy", "nn", "3", "--test")
+    assert outcome.status == 2
+    assert "test subjects of" in outcome.err or "in another fold" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("--fold 1", "--fold 1 is one of several; say with --folds"),
+        ("--folds 3 --fold 7", "--fold 7 is none of the folds 0, 1, 2"),
+        ("--folds 3", "holds no checkpoint; make one: run.py --train --model nn --chkPointDir .* --folds 3"),
+        ("--folds nothing", "--folds nothing is neither a number nor a column"),
+    ],
+)
+def test_mistakes(words, message, cli, cohort, tmp_path):
+    import re
+
+    outcome = cli("--test", "--model", "nn", "--chkPointDir", tmp_path / "c", "--dataDir", cohort, *words.split())
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert re.search(message, outcome.err)
+    assert not list(tmp_path.iterdir())
+
+
+def test_overriding_a_plain_checkpoint_leaves_those_of_folds(tested, cli, cohort, tmp_path):
+    shutil.copytree(tested / "ckpt", tmp_path / "ckpt")
+    before = sorted(path.relative_to(tmp_path) for path in (tmp_path / "ckpt/nn/folds-3").rglob("*"))
+    for _ in range(2):
+        places = ("--chkPointDir", tmp_path / "ckpt", "--dataDir", cohort, "--model", "nn")
+        assert cli("--train", "--numIters", 2, "--overrideChkpt", *SMALL_BATCH, *places).status == 0
+        after = sorted(path.relative_to(tmp_path) for path in (tmp_path / "ckpt/nn/folds-3").rglob("*"))
+        assert after == before
+    assert not (tmp_path / "ckpt/nn.replaced").exists()
+
+
+def test_blackout_pools_the_effects_of_all_folds(in_folds, tmp_path):
+    for job in ("--train", "--blackout"):
+        outcome = in_folds(tmp_path, "cnn", "2", job)
+        assert outcome.status == 0, outcome.err
+    names = ("delta_logit", "probability", "subject")
+    parts = [dict(h5py.File(tmp_path / f"blackout/fold-{name}/blackout.h5")) for name in "01"]
+    with h5py.File(tmp_path / "blackout" / "blackout.h5") as pooled:
+        for name in names:
+            np.testing.assert_array_equal(pooled[name][()], np.concatenate([part[name][()] for part in parts]))
+        mean = pooled["delta_logit"][()].mean(0)
+        regions = pooled["region"][()]
+    table = {int(row["region"]): float(row["delta_logit"]) for row in read_rows(tmp_path / "blackout/regions.csv")}
+    assert [table[region] for region in regions] == pytest.approx(mean, abs=1e-5)
+    assert len(list((tmp_path / "blackout/maps").iterdir())) == 40
+    subject = parts[1]["subject"][0].decode()
+    outcome = in_folds(tmp_path, "cnn", "2", "--blackout", "--subjects", subject, "--outDir", tmp_path / "one")
+    assert outcome.status == 0, outcome.err
+    with h5py.File(tmp_path / "one" / "blackout.h5") as one:
+        assert [name.decode() for name in one["subject"]] == [subject]
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    """8 simulated subjects at full size."""
+    target = tmp_path_factory.mktemp("eight") / "full"
+    demo.simulate(target, grids.FULL, demo.Simulation(subjects=8, seed=3))
+    return target
+
+
+def test_encoders_in_folds_reduce_for_the_same_folds(eight, cli, tmp_path):
+    common = ("--dataDir", eight, "--chkPointDir", tmp_path / "ckpt", "--model", "cae", "--folds", "2")
+    outcome = cli("--train", "--preset", "stride3", "--numIters", 1, "--set", "batch_size=1", *common)
+    assert outcome.status == 0, outcome.err
+    assert cli("--test", *common).status == 0
+    of_folds = json.loads((tmp_path / "results/cae-test-folds-2/metrics.json").read_text())
+    assert of_folds["mse"] == pytest.approx(np.mean([fold["mse"] for fold in of_folds["folds"].values()]))
+    outcome = cli(*common, "--fold", "1", "--outDir", tmp_path / "reduced")
+    assert outcome.status == 0, outcome.err
+    assert not (tmp_path / "reduced/folds.json").exists()
+    outcome = cli(*common, "--outDir", tmp_path / "reduced")
+    assert outcome.status == 0, outcome.err
+    assert "Fold 1 (2 of 2): done." in outcome.out
+    for name in "01":
+        reduced = open_cohort(tmp_path / "reduced" / f"fold-{name}")
+        assert set(reduced.metadata.encoder_subjects) == set(reduced.subjects("train"))
+    later = ("--model", "cnn", "--chkPointDir", tmp_path / "ckpt", *TINY_CNN, "--set", "batch_size=2")
+    on = ("--dataDir", tmp_path / "reduced")
+    assert "a set of cohorts, one for each fold" in cli("--train", *later, *on).err
+    assert "was reduced with --folds 2, this run has --folds 4" in cli("--train", *later, *on, "--folds", "4").err
+    outcome = cli("--train", "--numIters", 2, *later, *on, "--folds", "2")
+    assert outcome.status == 0, outcome.err
+    outcome = cli("--test", "--model", "cnn", "--chkPointDir", tmp_path / "ckpt", *on, "--folds", "2")
+    assert outcome.status == 0, outcome.err
+    rows = read_rows(tmp_path / "results/cnn-test-folds-2/predictions.csv")
+    assert sorted(row["subject"] for row in rows) == sorted(row.subject for row in open_cohort(eight).rows)
+    one = ("--dataDir", tmp_path / "reduced" / "fold-0")
+    outcome = cli("--train", "--numIters", 2, *later, *one, "--folds", "2", "--chkPointDir", tmp_path / "other")
+    assert outcome.status == 2
+    assert "python -m data convert --grid reduced" in outcome.err
+
+
+def test_validation_subjects_choose_the_checkpoint(cli, cohort, tmp_path):
+    places = ("--model", "nn", "--chkPointDir", tmp_path / "ckpt", "--dataDir", cohort)
+    train = ("--train", "--validation", "0.25", "--set", "learning_rate=0.1", *SMALL_BATCH, *places)
+    outcome = cli(*train, "--numIters", 310)
+    assert outcome.status == 0, outcome.err
+    rows = read_rows(tmp_path / "results/nn-train/history.csv")
+    measured = [row for row in rows if row["validation_loss"]]
+    assert [int(row["step"]) for row in measured] == [150, 300, 310]
+    best = min(measured, key=lambda row: float(row["validation_loss"]))
+    checkpoints = CheckpointFolder(tmp_path / "ckpt" / "nn")
+    assert checkpoints.best.identity().validation_loss == pytest.approx(float(best["validation_loss"]))
+    assert int(best["step"]) < 310
+    assert checkpoints.to_use.path == tmp_path / "ckpt" / "nn" / "best"
+    assert cli("--test", *places).status == 0
+    run = json.loads((tmp_path / "results/nn-test/run.json").read_text())
+    assert run["checkpoint_sha256"] == checkpoints.best.digest() != checkpoints.digest()
+    assert "validation share 0.25, this run of validation share 0.1" in cli(
+        "--train", "--validation", "0.1", *places, *SMALL_BATCH, "--numIters", 320
+    ).err
+
+
+def test_a_validated_training_that_is_stopped_comes_out_the_same(cli, cohort, tmp_path):
+    for name, iterations in (("whole", (160,)), ("pieces", (150, 160))):
+        for count in iterations:
+            places = ("--model", "nn", "--chkPointDir", tmp_path / name, "--dataDir", cohort, "--outDir", tmp_path / f"{name}o")
+            assert cli("--train", "--validation", "0.25", *SMALL_BATCH, *places, "--numIters", count).status == 0
+    assert weights(tmp_path / "whole/nn") == weights(tmp_path / "pieces/nn")
+    assert weights(tmp_path / "whole/nn/best") == weights(tmp_path / "pieces/nn/best")
+
+
+def test_shuffled_labels_are_marked_everywhere(cli, cohort, tmp_path):
+    places = ("--model", "nn", "--chkPointDir", tmp_path / "ckpt", "--dataDir", cohort)
+    outcome = cli("--train", "--shuffleLabels", "--numIters", 4, *SMALL_BATCH, *places)
+    assert outcome.status == 0, outcome.err
+    assert "SHUFFLED LABELS" in outcome.out
+    assert "shuffled labels True, this run of shuffled labels False" in cli("--train", *SMALL_BATCH, *places).err
+    outcome = cli("--test", *places)
+    assert outcome.status == 0, outcome.err
+    assert "SHUFFLED LABELS" in outcome.out
+    test = tmp_path / "results/nn-test"
+    assert json.loads((test / "run.json").read_text())["shuffled_labels"]
+    assert json.loads((test / "metrics.json").read_text())["shuffled_labels"]
+    assert "shuffled" in (test / "report.html").read_text().lower()
+    assert all("SHUFFLED LABELS" in row["cohort"] for row in read_rows(tmp_path / "results/runs.csv"))
+    truth = {row["subject"]: row["label"] for row in read_rows(cohort / "subjects.csv")}
+    assert all(row["label"] == truth[row["subject"]] for row in read_rows(test / "predictions.csv"))

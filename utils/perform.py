@@ -1,0 +1,66 @@
+"""A run that is validated -> its job done: once, or for each fold, and then the results of all folds pooled."""
+
+from data import files
+from data.folds import Folds
+from utils import devices
+from utils.runs import Run, prepare_folder, read_manifest
+
+
+def perform(run: Run, share_gpu: bool) -> int:
+    """The exit status of the job, or of the first of its parts that ends otherwise than well."""
+    if run.folds and run.is_done() and not run.override:
+        print("Everything is done.")
+        run.announce()
+        return 0
+    device = devices.choose_device(share_gpu)
+    if run.folds:
+        return in_folds(run, run.folds, device)
+    with run.locked():
+        return alone(run, device)
+
+
+def alone(run: Run, device: str) -> int:
+    """One job, as if nothing had been done before it in this process."""
+    devices.start_tensorflow(device)
+    devices.begin_anew(run.precision, run.seed)
+    with devices.told_when_full():
+        return run.job.function(run)
+
+
+def in_folds(run: Run, folds: Folds, device: str) -> int:
+    """The job on each fold, or on the one that is asked for; pools the results if none is missing then."""
+    begin(run, folds)
+    for number, part in enumerate(run.parts, 1):
+        if run.only in (None, part.fold):
+            status = one_fold(part, folds, f"Fold {part.fold} ({number} of {len(run.parts)})", device)
+            if status:
+                return status
+    if missing := [part.fold for part in run.parts if not part.is_done()]:
+        print(f"Still to be done before the results are pooled: fold{'s' * (len(missing) > 1)} {', '.join(missing)}.")
+        return 0
+    with files.locked(run.out_dir, wait=True):
+        if run.override or not run.is_done():
+            run.job.pool(run, folds)
+    return 0
+
+
+def begin(run: Run, folds: Folds) -> None:
+    """Writes down the folds, and makes the folder of the pooled results; earlier ones are moved aside."""
+    if not run.job.needs_checkpoint:
+        with files.locked(run.checkpoints.path, wait=True):
+            folds.write(run.checkpoints.path)
+    with files.locked(run.out_dir, wait=True):
+        manifest = read_manifest(run.out_dir)
+        if manifest is None or manifest.finished:
+            prepare_folder(run)
+
+
+def one_fold(part: Run, folds: Folds, title: str, device: str) -> int:
+    """The job on one fold, unless it is done."""
+    with part.locked():
+        if part.is_done() and not part.override:
+            print(f"{title}: done.", flush=True)
+            return 0
+        print(f"{title}:", flush=True)
+        folds.check(part.checkpoints.trained.path.parent, part.fold, part.cohort)
+        return alone(part, device)
