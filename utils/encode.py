@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from data import files, grids, records
-from data.cohort import in_one_folder, write_tables
+from data.cohort import carry_tables, in_one_folder, write_tables
 from utils.inference import outputs_of, restored_network
 from utils.runs import MANIFEST, Run
 
@@ -30,6 +30,7 @@ def encode(run: Run) -> int:
             provenance=run.describe() | {"source": run.cohort.metadata.provenance},
         )
         write_records(run, encoder, folder)
+        carry_tables(run.cohort, folder)
         write_tables(folder, run.cohort.rows, metadata)
         files.write_json(folder / MANIFEST, run.describe() | {"records": len(run.cohort.rows)})
     run.announce()
