@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from data.cli import Parser, guarded, positive, seed
+from data.errors import InputError
 
 INTERRUPTED = 130
 SHOWN = 10  # subjects named on the terminal; cohort.json names them all
@@ -22,11 +23,27 @@ def named(subjects: list[str]) -> str:
     return ", ".join(subjects[:SHOWN]) + more
 
 
-def convert(args: argparse.Namespace) -> int:
-    from data import grids, layouts, records
-    from data.convert import convert as run
-    from data.phenotype import categories
+def names(text: str | None) -> list[str] | None:
+    """The columns that `A,B` names; none for nothing, None where nothing was said."""
+    return None if text is None else [name for name in text.split(",") if name]
 
+
+def check_like_flags(args: argparse.Namespace) -> None:
+    """Raises InputError for a choice that --like makes."""
+    chosen = [name for name in ("grid", "phenotype", "covariates", "seed") if getattr(args, name) is not None]
+    if args.like and chosen:
+        raise InputError(f"--{chosen[0]} is chosen by --like: everything is as in {args.like}. Leave it out.")
+
+
+def convert(args: argparse.Namespace) -> int:
+    check_like_flags(args)
+    from data import grids, layouts
+    from data.cohort import open_cohort
+    from data.convert import convert as run
+    from data.convert import convert_like
+    from data.records import CLASSES
+
+    like = open_cohort(args.like) if args.like else None
     columns = layouts.Columns(
         args.table,
         args.idColumn,
@@ -37,20 +54,22 @@ def convert(args: argparse.Namespace) -> int:
         args.negative,
         args.only,
     )
-    source = layouts.read_source(args.source, columns)
+    source = layouts.read_source(args.source, columns, optional=like is not None)
     print("\n".join(source.notes))
     for reason, subjects in source.left_out.items():
         if subjects:
             print(f"{len(subjects)} left out, {reason}: {named(subjects)}")
-    phenotype = None if args.phenotype is None else [name for name in args.phenotype.split(",") if name]
-    grid = grids.GRIDS[args.grid]
-    table, metadata, notes = run(source, args.cohort, grid, args.seed, phenotype, args.allowLeak, command())
+    if like:
+        table, metadata, notes = convert_like(source, args.cohort, like, command())
+    else:
+        grid, choice = grids.GRIDS[args.grid or "full"], (names(args.phenotype), names(args.covariates))
+        table, metadata, notes = run(source, args.cohort, grid, args.seed or 0, *choice, args.allowLeak, command())
     print("\n".join(notes))
-    for name, values in categories(phenotype, metadata.phenotype, source.rows).items():
+    for name, values in metadata.phenotype_categories.items():
         print(f"{name} is text and became {len(values)} categories: {', '.join(values[:SHOWN])}")
-    name, auc = next(iter(metadata.phenotype_auc.items()))
-    print(f"Phenotype: no value separates the training labels better than {name}, AUC {auc:.2f}.")
-    counts = Counter(f"{record.split} {records.CLASSES[int(record.label)]}" for record in table)
+    for name, auc in list(metadata.phenotype_auc.items())[:1]:
+        print(f"Phenotype: no value separates the training labels better than {name}, AUC {auc:.2f}.")
+    counts = Counter(f"{row.split} {CLASSES[int(row.label)] if row.known else 'unknown'}" for row in table)
     shown = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
     print(f"{len(table)} records in {args.cohort}: {shown}")
     return 0
@@ -104,7 +123,8 @@ def parser() -> argparse.ArgumentParser:
     add = verb.add_argument
     add("source", type=Path, help="folder of maps: BIDS, PCP (nilearn's fetch_abide_pcp), DPABI, or see --mapColumn")
     add("cohort", type=Path, help="folder to write; repeat an interrupted command to complete it")
-    add("--grid", choices=("full", "reduced"), default="full", help="91x109x91 (default), or 3x3x3 block means of it")
+    add("--like", type=Path, metavar="COHORT", help="convert new people as this cohort was; their labels are optional")
+    add("--grid", choices=("full", "reduced"), help="91x109x91 (default), or 3x3x3 block means of it")
     add("--table", type=Path, help="CSV or TSV with a row a subject (default: the one beside the maps)")
     add("--idColumn", metavar="NAME", help="column of subject IDs (default: the one that matches the maps)")
     add("--labelColumn", metavar="NAME", help="column of the diagnosis (ABIDE's own table: DX_GROUP)")
@@ -116,8 +136,9 @@ def parser() -> argparse.ArgumentParser:
     add("--mapColumn", metavar="NAME", help="column of paths to the maps, relative to the folder")
     add("--only", metavar="GLOB", help="use only the maps whose path in the folder fits, such as '*/zfALFF*'")
     add("--phenotype", metavar="A,B,...", help="columns to use instead of ABIDE's 29 values; '' for none")
+    add("--covariates", metavar="A,B,...", help="columns to keep beside (default: the site; ABIDE's age, sex, motion)")
     add("--allowLeak", action="store_true", help="accept phenotype columns, or maps as wholes, that tell the diagnosis")
-    add("--seed", type=seed, default=0, metavar="N", help="seed of the split (default 0)")
+    add("--seed", type=seed, metavar="N", help="seed of the split (default 0)")
     verb = verbs.add_parser("check", help="what a cohort holds and what is wrong with it; exit 1 if anything is")
     verb.set_defaults(run=check)
     verb.add_argument("cohort", type=Path)

@@ -41,23 +41,29 @@ def census(cohort: Cohort) -> Findings:
         f"{cohort.path}: {len(cohort.rows)} records of {len(subjects)} subjects, {cohort.grid}"
         + (", SIMULATED" if cohort.simulated else "")
     )
+    trains = any(row.split == "train" for row in cohort.rows)
+    if not trains:
+        findings.notes.append("no training subjects: a model can be tested on this cohort, not trained")
     for split in SPLITS:
-        labels = Counter(row.label for row in subjects.values() if row.split == split)
+        labels = Counter(row.label if row.known else None for row in subjects.values() if row.split == split)
         named = ", ".join(f"{labels[value]} {name}" for value, name in enumerate(records.CLASSES))
-        findings.counts.append(f"{split}: {sum(labels.values())} subjects ({named})")
-        if min(labels[0.0], labels[1.0]) == 0:
-            findings.problems.append(f"the {split} split lacks a class ({named})")
-    labels_of = defaultdict(set)
+        named += f", {labels[None]} unknown" if labels[None] else ""
+        findings.counts.append(f"{split}: {labels.total()} subjects ({named})")
+        if min(labels[0.0], labels[1.0]) == 0 and (trains or split == "test"):
+            lacking = f"the {split} split lacks a class ({named})"
+            (findings.problems if trains else findings.notes).append(lacking)
+    labels_of: dict[str, set[float]] = defaultdict(set)
     for row in cohort.rows:
-        labels_of[row.subject].add(row.label)
+        labels_of[row.subject] |= {row.label} if row.known else set()
     if both := sorted(subject for subject, labels in labels_of.items() if len(labels) > 1):
         findings.problems.append(f"both labels for one subject, of {len(both)} subjects: {listed(both)}")
     sites: dict[str, Counter] = defaultdict(Counter)
     for row in subjects.values():
-        sites[row.site][row.label] += 1
-    findings.counts.append(
-        "autism/control by site: " + ", ".join(f"{site} {count[1]}/{count[0]}" for site, count in sorted(sites.items()))
-    )
-    if single := [site for site, count in sorted(sites.items()) if len(count) == 1 and sum(count.values()) > 1]:
+        sites[row.site][row.label if row.known else None] += 1
+    shown = {1.0: "autism", 0.0: "control"} | ({} if all(row.known for row in cohort.rows) else {None: "unknown"})
+    by_site = [f"{site} {'/'.join(str(count[label]) for label in shown)}" for site, count in sorted(sites.items())]
+    findings.counts.append(f"{'/'.join(shown.values())} by site: {', '.join(by_site)}")
+    known = {site: (count[0.0], count[1.0]) for site, count in sorted(sites.items())}
+    if single := [site for site, count in known.items() if min(count) == 0 and sum(count) > 1]:
         findings.notes.append(f"sites with one class only, where site tells the label: {listed(single)}")
     return findings

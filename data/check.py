@@ -139,7 +139,7 @@ def check_measures(cohort: Cohort, small: dict[int, np.ndarray], findings: Findi
     rows = [cohort.rows[index] for index in first]
     stored = measured_as_stored([small[index] for index in first])
     views = [(stored, measures.stored_kinds(stored))]
-    raw = measures.read(cohort.path, [row.subject for row in rows])
+    raw = measures.read(cohort.tables, [row.subject for row in rows]) if cohort.tables else None
     if raw is not None:
         raw.index = stored.index
         views.insert(0, (raw, measures.kinds(raw)))

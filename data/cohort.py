@@ -9,12 +9,15 @@ import csv
 import hashlib
 import io
 import json
+import math
 import re
+import shutil
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,22 +25,31 @@ from data import entries as entries_of
 from data import files, grids, records, sums
 from data.errors import InputError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 METADATA = "cohort.json"
 TABLE = "subjects.csv"
 FOLDS = "folds.json"  # of a set of cohorts, one a fold
+COVARIATES, PHENOTYPE, MAPS = "covariates.csv", "phenotype.csv", "maps.csv"  # of each subject, beside the records
 SPLITS = ("train", "test")
+UNKNOWN = -1  # the label in a batch of a subject whose label is unknown
 TEST_SHARE = 10  # one subject in ten is a test subject
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of `subjects.csv`. `label` is 1.0 autism, 0.0 control; `split` is train or test."""
+    """A row of `subjects.csv`. `label` is 1.0 autism, 0.0 control, NaN unknown; `split` is train or test."""
 
     file: str
     subject: str
     site: str
     label: float
     split: str
+
+    @property
+    def known(self) -> bool:
+        return self.label == self.label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +87,18 @@ PHENOTYPE_PREPARATION = ("phenotype", "phenotype_median", "phenotype_mean", "phe
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata(Preparation):
-    """What `cohort.json` says; a bare folder has nothing but the defaults."""
+    """What `cohort.json` says; a bare folder has nothing but the defaults.
+
+    `phenotype_columns` and `covariate_columns` are those of the table that the cohort was converted from;
+    `phenotype_categories` the values of such columns of text that became 0/1 values.
+    """
 
     grid: tuple[int, ...] = ()
     affine: tuple[tuple[float, ...], ...] = ()
     phenotype_auc: dict[str, float] = field(default_factory=dict)  # of each value on the training labels
+    phenotype_columns: tuple[str, ...] = ()
+    phenotype_categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    covariate_columns: tuple[str, ...] = ()
     simulated: bool = False
     encoder_sha256: str = ""
     encoder_subjects: tuple[str, ...] = ()  # whom the encoder of these volumes was trained on
@@ -96,13 +115,14 @@ class Metadata(Preparation):
 
 @dataclass(frozen=True)
 class Cohort:
-    """Records on one grid; `entries[i]` holds the bytes of `records[i]`."""
+    """Records on one grid; `entries[i]` holds the bytes of `rows[i]`. `tables` is the folder of the side tables."""
 
     path: Path
     grid: grids.Grid
     rows: tuple[Row, ...]
     entries: tuple[entries_of.Entry, ...]
     metadata: Metadata
+    tables: Path | None = None
 
     @property
     def simulated(self) -> bool:
@@ -130,25 +150,88 @@ class Cohort:
     def subjects(self, split: str) -> list[str]:
         return sorted({row.subject for row in self.rows if row.split == split})
 
+    @cached_property
+    def covariates(self) -> "pd.DataFrame | None":
+        """`covariates.csv`: text by subject, in the order of `rows`; None if there is none. Raises InputError."""
+        if (path := self._side_table(COVARIATES)) is None:
+            return None
+        from data.side_tables import read
+
+        return read(path, self._subjects)
+
+    @cached_property
+    def raw_phenotype(self) -> "pd.DataFrame | None":
+        """`phenotype.csv`: the 29 values (subjects, 29) before imputation and scaling, NaN where unknown, as above."""
+        if (path := self._side_table(PHENOTYPE)) is None:
+            return None
+        from data.side_tables import read_phenotype
+
+        return read_phenotype(path, self._subjects, self.metadata.phenotype)
+
+    @property
+    def _subjects(self) -> list[str]:
+        """In the order of their first records."""
+        return list(dict.fromkeys(row.subject for row in self.rows))
+
+    def _side_table(self, name: str) -> Path | None:
+        return self.tables / name if self.tables and (self.tables / name).is_file() else None
+
+    def resplit(self, split: Mapping[str, str]) -> "Cohort":
+        """The cohort with another split, subject -> train or test, and the phenotype scaled on its training subjects.
+
+        Without `phenotype.csv` the phenotype stays as it is stored. Raises InputError for a subject without a split,
+        for a training subject of unknown label, and where nobody is left to train on.
+        """
+        if absent := {row.subject for row in self.rows} - split.keys():
+            raise InputError(f"The split lacks {len(absent)} subjects of {self.path}, such as {min(absent)}; add them.")
+        rows = tuple(
+            checked_row(str(self.path), row.file, row.subject, row.site, row.label, split[row.subject])
+            for row in self.rows
+        )
+        cohort = replace(self, rows=rows, metadata=replace(self.metadata, phenotype_auc={}))
+        cohort.indices("train")
+        return cohort if self.raw_phenotype is None else cohort._refitted(self.raw_phenotype)
+
+    def _refitted(self, raw: "pd.DataFrame") -> "Cohort":
+        """The cohort with its phenotype imputed and scaled again from `raw` (subjects, 29)."""
+        from data.phenotype import fit_scaler
+
+        training = set(self.subjects("train"))
+        scaler = fit_scaler(raw[[subject in training for subject in raw.index]].to_numpy())
+        scaled = dict(zip(raw.index, scaler.transform(raw.to_numpy()).astype(records.DTYPE), strict=True))
+        entries = tuple(
+            entries_of.RefittedEntry(entry, scaled[row.subject].tobytes())
+            for row, entry in zip(self.rows, self.entries, strict=True)
+        )
+        return replace(self, entries=entries, metadata=replace(self.metadata, **scaler.constants()))
+
+    def shuffled(self, seed: int) -> "Cohort":
+        """The cohort with the training labels permuted over subjects; all records of a subject take its new label."""
+        label = {row.subject: row.label for row in reversed(self.rows) if row.split == "train"}
+        permuted = np.random.default_rng(seed).permutation(list(label.values())).tolist()
+        new = dict(zip(label, permuted, strict=True))
+        return replace(self, rows=tuple(replace(row, label=new.get(row.subject, row.label)) for row in self.rows))
+
     def read(self, index: int) -> tuple[float, np.ndarray, np.ndarray]:
         """Label, phenotype (29,) and volume (x, y, z) of one record. Raises InputError, naming the file."""
         entry = self.entries[index]
-        return records.unpack(entry.read(), self.grid, str(entry))
+        return records.unpack(entry.read(), self.grid, str(entry), unknown=self.rows[index].split == "test")
 
     def header(self, index: int) -> bytes:
         """Label and phenotype of one record as they are on disk, checked."""
         entry = self.entries[index]
         header = entry.read(records.HEADER_BYTES)
-        records.unpack_phenotype(header, str(entry))
+        records.unpack_phenotype(header, str(entry), unknown=self.rows[index].split == "test")
         return header
 
     def batch(self, indices: Sequence[int] | np.ndarray, volumes: bool = True) -> dict[str, np.ndarray]:
-        """`label` (n,) int32, `phenotype` (n, 29) and, unless not wanted, `volume` (n, x, y, z, 1), float32."""
-        label = np.array([self.rows[index].label for index in indices], np.int32)
+        """`label` (n,) int32, -1 for unknown; `phenotype` (n, 29) and, unless not wanted, `volume` (n, x, y, z, 1),
+        float32."""
+        label = np.nan_to_num([self.rows[index].label for index in indices], nan=UNKNOWN).astype(np.int32)
         phenotype = np.empty((len(indices), records.PHENOTYPE_SIZE), np.float32)
         if not volumes:
             for row, index in enumerate(indices):
-                phenotype[row] = records.unpack_phenotype(self.header(index), str(self.entries[index]))
+                phenotype[row] = np.frombuffer(self.header(index), records.DTYPE)[1:]
             return {"label": label, "phenotype": phenotype}
         volume = np.empty((len(indices), *self.grid.shape, 1), np.float32)
         for row, index in enumerate(indices):
@@ -162,7 +245,21 @@ def open_cohort(path: Path) -> Cohort:
     grid = common_grid(entries)
     if metadata.grid and grid.shape != metadata.grid:
         raise InputError(f"{path} says grid {list(metadata.grid)}, its records are {grid}. Convert again.")
-    return Cohort(path, grid, tuple(table), tuple(entries[row.file] for row in table), metadata)
+    return Cohort(path, grid, tuple(table), tuple(entries[row.file] for row in table), metadata, tables_of(path))
+
+
+def tables_of(path: Path) -> Path | None:
+    """The folder that holds a cohort's side tables; None for what has none: a bare folder, a list of records."""
+    if path.is_file():
+        return path.parent if path.name == entries_of.HDF5_NAME else None
+    return path if any((path / name).is_file() for name in (METADATA, entries_of.HDF5_NAME)) else None
+
+
+def carry_tables(source: Cohort, target: Path) -> None:
+    """Copies a cohort's side tables byte by byte into the folder of another one, which holds the same subjects."""
+    for name in (COVARIATES, PHENOTYPE, MAPS):
+        if source.tables and (source.tables / name).is_file():
+            shutil.copyfile(source.tables / name, target / name)
 
 
 def in_one_folder(cohort: Cohort) -> Cohort:
@@ -207,23 +304,26 @@ def read_form(path: Path) -> tuple[Mapping[str, entries_of.Entry], list[Row], Me
         raise InputError(
             f"{path} holds no records; expected .bin files or zip chunks. Make them: python -m data convert."
         )
-    labels = labels_of(entries)
-    if not (path / METADATA).exists() and not (path / TABLE).exists():
+    bare = not (path / METADATA).exists() and not (path / TABLE).exists()
+    labels = labels_of(entries, unknown=not bare)
+    if bare:
         return entries, [guess_row(name, label) for name, label in labels.items()], Metadata()
     metadata, table = read_metadata(path), read_table(path / TABLE)
     match_table(path / TABLE, table, entries)
     for row in table:
-        if row.label != labels[row.file]:
+        if row.label != labels[row.file] and (row.known or labels[row.file] == labels[row.file]):
             raise InputError(
                 f"{entries[row.file]} has the label {labels[row.file]:g}, the table says {row.label:g}. Convert again."
             )
     return entries, table, metadata
 
 
-def labels_of(entries: Mapping[str, entries_of.Entry]) -> dict[str, float]:
-    """Each record's label. Raises InputError, naming the record, for one that is neither 0.0 nor 1.0."""
+def labels_of(entries: Mapping[str, entries_of.Entry], unknown: bool) -> dict[str, float]:
+    """Each record's label. Raises InputError, naming the record, for one that is neither 0.0 nor 1.0 (nor NaN, where
+    it may be `unknown`)."""
     return {
-        name: records.header_label(entry.read(records.DTYPE.itemsize), str(entry)) for name, entry in entries.items()
+        name: records.header_label(entry.read(records.DTYPE.itemsize), str(entry), unknown)
+        for name, entry in entries.items()
     }
 
 
@@ -234,7 +334,7 @@ def read_hdf5(path: Path) -> tuple[Mapping[str, entries_of.Entry], list[Row], Me
     table = [
         checked_row(f"{path} row {number}", name, subject, site, label, split)
         for number, ((name, label), subject, site, split) in enumerate(
-            zip(labels_of(entries).items(), *columns, strict=True)
+            zip(labels_of(entries, unknown=True).items(), *columns, strict=True)
         )
     ]
     match_table(path, table, entries)
@@ -246,8 +346,9 @@ def read_hdf5(path: Path) -> tuple[Mapping[str, entries_of.Entry], list[Row], Me
 
 
 def checked_row(where: str, file: str, subject: str, site: str, label: float, split: str) -> Row:
-    """A row of the table. Raises InputError, naming where it stands, for an impossible label, split or text."""
-    records.check_label(label, where)
+    """A row of the table. Raises InputError, naming where it stands, for an impossible label, split or text; only a
+    test subject's label may be unknown."""
+    records.check_label(label, where, unknown=split == "test")
     if odd := next((text for text in (file, subject, site, split) if entries_of.NOT_PLAIN.search(text)), None):
         raise InputError(f"{where} holds the text {odd!r}; expected one line without control characters.")
     if split not in SPLITS:
@@ -307,7 +408,7 @@ def read_table(path: Path) -> list[Row]:
         table = []
         for where, row in rows:
             try:
-                label = float(row["label"])
+                label = float(row["label"]) if row["label"] != "" else math.nan
             except (TypeError, ValueError):
                 raise InputError(
                     f"{where} has the label {row['label']!r}; expected 1 (autism) or 0 (control)."
@@ -342,7 +443,7 @@ def write_tables(path: Path, table: Sequence[Row], metadata: Metadata) -> None:
     with files.replacing(path / TABLE, newline="") as file:
         writer = csv.DictWriter(file, [column.name for column in fields(Row)], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(row) | {"label": int(row.label)} for row in table)
+        writer.writerows(asdict(row) | {"label": int(row.label) if row.known else ""} for row in table)
 
 
 def assign_splits(subjects: Sequence[str], sites: Sequence[str], labels: Sequence[float], seed: int) -> dict[str, str]:

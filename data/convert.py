@@ -6,26 +6,27 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from joblib import cpu_count
 
-from data import files, grids, measures, phenotype, records
-from data.cohort import METADATA, Metadata, Row, assign_splits, write_tables
+from data import files, grids, measures, phenotype, records, side_tables
+from data.cohort import COVARIATES, MAPS, METADATA, PHENOTYPE, Cohort, Metadata, Row, assign_splits, write_tables
 from data.errors import InputError
-from data.layouts import Source
+from data.layouts import Source, is_abide
 from data.leaks import check_coding, check_measures, check_names, check_values
 from data.nifti import load_map
 from data.progress import progress
+from data.tables import column
 
+REDUCTIONS = ("none", "block mean")  # by grid, of volumes that are made of maps without a network
 INTERVAL_S = 0.2  # between looks at whether Ctrl-C was pressed
 
 
@@ -65,25 +66,52 @@ def start(target: Path, metadata: Metadata) -> None:
     files.write_json(target / METADATA, metadata.json())
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A cohort to be written: its table, a row a subject; what is known of these subjects, in the same order.
+
+    `phenotype` (subjects, 29) is raw, NaN where unknown, `scaled` what records hold; `covariates` is text by subject.
+    """
+
+    rows: list[Row]
+    metadata: Metadata
+    phenotype: pd.DataFrame
+    scaled: np.ndarray
+    covariates: pd.DataFrame
+
+    def write_tables(self, target: Path) -> None:
+        """Writes the cohort's tables, `subjects.csv` last, which says that the cohort is complete."""
+        subjects = [row.subject for row in self.rows]
+        side_tables.write(target / PHENOTYPE, self.phenotype.set_axis(subjects))
+        if not self.covariates.columns.empty:
+            side_tables.write(target / COVARIATES, self.covariates)
+        write_tables(target, self.rows, self.metadata)
+
+
+def planned_rows(subjects: pd.DataFrame, split: Mapping[str, str]) -> list[Row]:
+    return [
+        Row(f"{row.subject}.bin", row.subject, row.site, row.label, split[row.subject]) for row in subjects.itertuples()
+    ]
+
+
 def plan(
     subjects: pd.DataFrame,
-    encode: Callable[[np.ndarray], pd.DataFrame],
+    table: pd.DataFrame,
+    columns: Sequence[str] | None,
+    covariates: Sequence[str],
     grid: grids.Grid,
     seed: int,
     provenance: dict,
     allow_leak: bool = False,
-) -> tuple[list[Row], np.ndarray, Metadata]:
-    """The table of a new cohort, its scaled phenotype (subjects, 29) float32, and its metadata.
+) -> Plan:
+    """A new cohort. `subjects` has the columns subject, site and label; `table` has the same rows, as text.
 
-    `subjects` has the columns subject, site and label; `encode` takes which of its rows are for training, (subjects,)
-    bool, and gives the same rows of the raw phenotype, NaN where unknown. Raises InputError for a leak.
+    `columns` of the table are the phenotype, ABIDE's own if None. Raises InputError for a leak.
     """
     split = assign_splits(subjects["subject"].tolist(), subjects["site"].tolist(), subjects["label"].tolist(), seed)
-    table = [
-        Row(f"{row.subject}.bin", row.subject, row.site, row.label, split[row.subject]) for row in subjects.itertuples()
-    ]
-    training = np.array([row.split == "train" for row in table])
-    values = encode(training)
+    rows = planned_rows(subjects, split)
+    training = np.array([row.split == "train" for row in rows])
+    values = phenotype.encode(table, columns, training)
     separations = check_values(values[training], subjects["label"].to_numpy()[training], allow_leak)
     scaler = phenotype.fit_scaler(values.to_numpy(float)[training])
     metadata = Metadata(
@@ -91,15 +119,38 @@ def plan(
         normalisation="z-scored over the whole volume",
         reduction="none" if grid == grids.FULL else "block mean",
         phenotype=tuple(values.columns),
-        phenotype_median=tuple(scaler[0].statistics_.tolist()),
-        phenotype_mean=tuple(scaler[1].mean_.tolist()),
-        phenotype_scale=tuple(scaler[1].scale_.tolist()),
         phenotype_auc=separations,
+        phenotype_columns=tuple(phenotype.ABIDE_COLUMNS if columns is None else columns),
+        phenotype_categories=phenotype.categories(table, columns or (), training),
+        covariate_columns=tuple(covariates),
         grid=grid.shape,
         affine=tuple(map(tuple, grid.affine)),
         provenance=provenance | {"seed": seed},
+        **scaler.constants(),
     )
-    return table, scaler.transform(values.to_numpy(float)).astype(np.float32), metadata
+    scaled = scaler.transform(values.to_numpy(float)).astype(np.float32)
+    return Plan(rows, metadata, values, scaled, side_tables.covariates_of(table, covariates, subjects["subject"]))
+
+
+def plan_like(like: Cohort, source: Source, provenance: dict) -> Plan:
+    """The test subjects of a new cohort whose phenotype is imputed and scaled as that of `like` was."""
+    metadata, subjects = like.metadata, source.subjects["subject"].tolist()
+    values = encode_like(source.rows, metadata)
+    scaler = phenotype.Scaler(
+        *map(np.array, (metadata.phenotype_median, metadata.phenotype_mean, metadata.phenotype_scale))
+    )
+    return Plan(
+        planned_rows(source.subjects, dict.fromkeys(subjects, "test")),
+        replace(
+            metadata,
+            grid=like.grid.shape,
+            phenotype_auc={},
+            provenance=provenance | {"like": like.digest},
+        ),
+        values,
+        scaler.transform(values.to_numpy(float)).astype(np.float32),
+        side_tables.covariates_of(source.rows, metadata.covariate_columns, subjects),
+    )
 
 
 class Interruption:
@@ -181,49 +232,160 @@ def end_with_parent() -> None:
 
 
 def convert(
-    source: Source, target: Path, grid: grids.Grid, seed: int, columns: list[str] | None, allow_leak: bool, command: str
+    source: Source,
+    target: Path,
+    grid: grids.Grid,
+    seed: int,
+    columns: Sequence[str] | None,
+    covariates: Sequence[str] | None,
+    allow_leak: bool,
+    command: str,
 ) -> tuple[list[Row], Metadata, list[str]]:
     """Writes the cohort `target`, using every core; an interrupted run is completed by repeating it.
 
-    `columns` of the table are the phenotype, ABIDE's own if None. Returns the table of records, the metadata and what
-    is to be said of the maps. Raises InputError if another process writes `target`.
+    `columns` of the table are the phenotype, ABIDE's own if None, and `covariates` are kept beside, and the column of
+    sites. Returns the table of records, the metadata and what is to be said of the maps. Raises InputError if another
+    process writes `target`.
     """
-    subjects = source.subjects
-    if subjects.empty:
+    provenance = provenance_of(source, command)
+    label = source.subjects["label"].to_numpy()
+    check_coding(source.rows, label, source.label_column)
+    kept = covariate_columns(source, columns, covariates)
+    if not allow_leak:
+        check_names(columns or (), source.label_column)
+        check_names(covariates or (), source.label_column, "--covariates")
+    planned = plan(source.subjects, source.rows, columns, kept, grid, seed, provenance, allow_leak)
+    return planned.rows, planned.metadata, write(source, target, planned, grid, allow_leak)
+
+
+def convert_like(source: Source, target: Path, like: Cohort, command: str) -> tuple[list[Row], Metadata, list[str]]:
+    """Writes the cohort `target` of test subjects, prepared as `like` was: nothing is learnt from `source`.
+
+    Raises InputError, besides what `convert` does, if that cannot be done, or for training subjects of `like`.
+    """
+    provenance = provenance_of(source, command)
+    check_like(source, like)
+    labelled = source.subjects["label"].notna().to_numpy()
+    check_coding(source.rows[labelled], source.subjects["label"].to_numpy()[labelled], source.label_column)
+    planned = plan_like(like, source, provenance)
+    measured = measures.read(like.tables, [row.subject for row in like.rows]) if like.tables else None
+    notes = write(source, target, planned, like.grid, like_maps=measured)
+    if measured is None:
+        notes.append(f"{like.path} has no {MAPS}, so whether its maps were of the same kind could not be checked.")
+    if absent := [name for name in like.metadata.covariate_columns if name not in source.rows]:
+        notes.append(f"Covariates that {source.table} lacks are empty: {', '.join(absent)}.")
+    return planned.rows, planned.metadata, notes
+
+
+def provenance_of(source: Source, command: str) -> dict:
+    """Raises InputError if there is nobody to convert."""
+    if source.subjects.empty:
         raise InputError(f"{source.table} and the maps have no subject in common; expected IDs that match.")
-    provenance = {
-        "command": command,
-        "input_sha256": digest_of_files([source.table, *subjects["map"]]),
-        "left_out": source.left_out,
-    }
-    check_coding(source.rows, subjects["label"].to_numpy(), source.label_column)
-    if columns and not allow_leak:
-        check_names(columns, source.label_column)
-    encode = partial(phenotype.encode, source.rows, columns)
-    table, headers, metadata = plan(subjects, encode, grid, seed, provenance, allow_leak)
+    digest = digest_of_files([source.table, *source.subjects["map"]])
+    return {"command": command, "input_sha256": digest, "left_out": source.left_out}
+
+
+def covariate_columns(source: Source, columns: Sequence[str] | None, asked: Sequence[str] | None) -> list[str]:
+    """The column of sites and those that are asked for, or ABIDE's where the table or its phenotype is ABIDE's."""
+    if asked is None:
+        known = side_tables.ABIDE_COVARIATES if columns is None or is_abide(source.rows) else ()
+        asked = [name for name in known if name in source.rows]
+    for name in asked:
+        column(source.rows, name, source.table)
+    return list(dict.fromkeys([*([source.site_column] if source.site_column else []), *asked]))
+
+
+def check_like(source: Source, like: Cohort) -> None:
+    """Raises InputError unless new maps and a table can be prepared as `like` was, and none is of its training."""
+    metadata = like.metadata
+    if metadata.reduction.startswith("encoder"):
+        raise InputError(
+            f"{like.path} holds volumes of an encoder; convert --like the full-size cohort that it was made from, then "
+            "reduce the result: run.py --model cae --dataDir OUT with the encoder's --chkPointDir."
+        )
+    if metadata.reduction not in REDUCTIONS:
+        raise InputError(
+            f"{like.path} does not say that it was made of maps (reduction {metadata.reduction!r}); expected a cohort "
+            "that python -m data convert made. Convert it again."
+        )
+    constants = (metadata.phenotype_median, metadata.phenotype_mean, metadata.phenotype_scale)
+    columns = metadata.phenotype_columns or phenotype.ABIDE_COLUMNS
+    nobody = pd.DataFrame(columns=list(columns), dtype=str)
+    named = tuple(encode_like(nobody, metadata)) == metadata.phenotype
+    if not named or any(len(values) != records.PHENOTYPE_SIZE for values in constants):
+        raise InputError(
+            f"{like.path} does not say of which columns its phenotype was made, or by what it was scaled, as older "
+            "cohorts do not; convert it again."
+        )
+    if missing := [name for name in columns if name not in source.rows]:
+        raise InputError(
+            f"{source.table} lacks {', '.join(missing)}, which the phenotype of {like.path} is made of; add them, "
+            "empty where unknown."
+        )
+    if seen := sorted(set(like.subjects("train")) & set(source.subjects["subject"])):
+        raise InputError(
+            f"{len(seen)} subjects of {source.table} are training subjects of {like.path}, {seen[0]} among them; "
+            "expected new people. Leave them out."
+        )
+
+
+def encode_like(table: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
+    """The raw phenotype (subjects, 29) of a table by what is remembered of another one."""
+    if metadata.phenotype == phenotype.abide_names():
+        return phenotype.abide_values(table)
+    columns, names = metadata.phenotype_columns, metadata.phenotype
+    missing = [name for name in columns if f"{name}_missing" in names]
+    return phenotype.coded_values(table, columns, metadata.phenotype_categories, missing)
+
+
+def write(
+    source: Source,
+    target: Path,
+    planned: Plan,
+    grid: grids.Grid,
+    allow_leak: bool = False,
+    like_maps: pd.DataFrame | None = None,
+) -> list[str]:
+    """Writes the cohort that was planned; returns what is to be said of the maps (see `check_maps`)."""
+    subjects, rows = source.subjects, planned.rows
     with files.locked(target), workers() as processes:
-        check_target(target, metadata)
+        check_target(target, planned.metadata)
         measured = pd.DataFrame(processes.run("Measuring", measures.of_map, [(path,) for path in subjects["map"]]))
-        notes = check_maps(measured, subjects, [row.split == "train" for row in table], allow_leak)
-        start(target, metadata)
+        notes = check_maps(measured, subjects, [row.split == "train" for row in rows], allow_leak, like_maps)
+        start(target, planned.metadata)
         jobs = [
-            (path, (row.label, header), target / row.file, grid)
-            for row, path, header in zip(table, subjects["map"], headers, strict=True)
+            (path, (row.label, scaled), target / row.file, grid)
+            for row, path, scaled in zip(rows, subjects["map"], planned.scaled, strict=True)
         ]
         processes.run("Converting", convert_map, jobs)
-        measures.write(target / measures.TABLE, subjects["subject"], measured)
-        write_tables(target, table, metadata)
-    return table, metadata, notes
+        measures.write(target / MAPS, subjects["subject"], measured)
+        planned.write_tables(target)
+    return notes
 
 
-def check_maps(measured: pd.DataFrame, subjects: pd.DataFrame, training: Sequence[bool], allow_leak: bool) -> list[str]:
-    """What a researcher should know of the maps. Raises InputError if they are of several kinds, or tell the label."""
+def check_maps(
+    measured: pd.DataFrame,
+    subjects: pd.DataFrame,
+    training: Sequence[bool],
+    allow_leak: bool,
+    like_maps: pd.DataFrame | None,
+) -> list[str]:
+    """What a researcher should know of the maps. Raises InputError if they are of several kinds, or tell the label.
+
+    If measures of another cohort's maps are given, the kind must be theirs.
+    """
     names = [path.name for path in subjects["map"]]
-    found = measures.kinds(measured)
+    kinds = measures.kinds(pd.concat([like_maps, measured], ignore_index=True))
+    found = kinds.iloc[-len(measured) :].set_axis(measured.index)
     if mixed := measures.mixture(found, names):
         raise InputError(
             f"The maps are of several kinds: {mixed}; expected one kind. Convert those of one kind: choose with --only "
             "or --mapColumn."
+        )
+    if found.iloc[0] != (wanted := kinds.iloc[0]):
+        raise InputError(
+            f"The maps are {found.iloc[0]}, such as {names[0]}, those of the cohort that --like names {wanted}; "
+            "expected one kind. Choose the same maps with --only or --mapColumn."
         )
     leaks = check_measures(measured[list(training)], subjects["label"].to_numpy()[list(training)], allow_leak)
     notes = [f"Maps: {found.iloc[0]}."]

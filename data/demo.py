@@ -7,14 +7,13 @@ look like ABIDE's. The cohort is made within seconds and cached.
 import hashlib
 import os
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from data import atlas, files, grids, phenotype, records
-from data.cohort import Row, write_tables
+from data import atlas, files, grids, phenotype, records, side_tables
+from data.cohort import Row
 from data.convert import plan
 
 PLANTED = ("Frontal_Mid_L", "Precuneus_R", "Temporal_Mid_R", "Cerebelum_Crus1_L")
@@ -25,6 +24,7 @@ SITES = {
     "SDSU": (4, 14), "LEUVEN_1": (3, 22), "SBL": (3, 34), "OHSU": (3, 11),
 }  # fmt: skip
 MALE_SHARE = 0.85
+MOTION = 1  # the stream of random numbers for head motion
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,10 @@ SIMULATIONS = {"full": Simulation(subjects=64), "reduced": Simulation(subjects=5
 
 
 def demographics(simulation: Simulation) -> pd.DataFrame:
-    """A table with ABIDE's columns as text, a row a subject, plus `subject`, `site` and `label`."""
+    """A table with ABIDE's columns as text, a row a subject, plus `subject`, `site` and `label`.
+
+    Head motion is unrelated to all else.
+    """
     random = np.random.default_rng(simulation.seed)
     count = simulation.subjects
     share = np.array([site[0] for site in SITES.values()], float)
@@ -73,7 +76,8 @@ def demographics(simulation: Simulation) -> pd.DataFrame:
     ).astype(dict.fromkeys(phenotype.ABIDE_COLUMNS, str))
     table.loc[random.random(count) > 0.06, [f"WISC_IV_{index}" for index in phenotype.WISC_INDICES]] = ""
     table.loc[random.random(count) > 0.03, "BMI"] = "-9999"
-    return table
+    motion_mm = np.random.default_rng([simulation.seed, MOTION]).lognormal(np.log(0.1), 0.5, count)
+    return table.assign(SITE_ID=site, func_mean_fd=motion_mm.round(4).astype(str))
 
 
 class Anatomy:
@@ -109,16 +113,17 @@ class Anatomy:
 def simulate(target: Path, grid: grids.Grid, simulation: Simulation) -> list[Row]:
     """Writes a simulated cohort into the new folder `target`."""
     demographic = demographics(simulation)
-    encode = partial(phenotype.encode, demographic, None)
     provenance = {"simulation": asdict(simulation), "planted": PLANTED}
-    table, headers, metadata = plan(demographic, encode, grid, simulation.seed, provenance)
+    covariates = side_tables.ABIDE_COVARIATES
+    planned = plan(demographic, demographic, None, covariates, grid, simulation.seed, provenance)
     anatomy = Anatomy(grid, simulation)
     target.mkdir(parents=True)
-    for index, (row, header) in enumerate(zip(table, headers, strict=True)):
-        packed = records.pack(row.label, header, anatomy.volume(index, row.label))
+    for index, (row, scaled) in enumerate(zip(planned.rows, planned.scaled, strict=True)):
+        packed = records.pack(row.label, scaled, anatomy.volume(index, row.label))
         (target / row.file).write_bytes(packed)
-    write_tables(target, table, replace(metadata, simulated=True, reduction="simulated"))
-    return table
+    metadata = replace(planned.metadata, simulated=True, reduction="simulated")
+    replace(planned, metadata=metadata).write_tables(target)
+    return planned.rows
 
 
 def demo_cohort(grid: grids.Grid) -> Path:

@@ -273,7 +273,31 @@ def check_dataset(store, name: str, path: Path) -> None:
         raise InputError(f"{path}: {name} has chunks of {chunk:,} bytes; expected one record each. Pack it again.")
 
 
-Entry = FileEntry | ZipEntry | HDF5Entry
+@dataclass(frozen=True)
+class RefittedEntry:
+    """A record with another phenotype than is stored: `phenotype` holds the bytes of its 29 values."""
+
+    stored: "Entry"
+    phenotype: bytes
+
+    @property
+    def path(self) -> Path:
+        return self.stored.path
+
+    @property
+    def size(self) -> int:
+        return self.stored.size
+
+    def read(self, num_bytes: int = -1) -> bytes:
+        content = self.stored.read(num_bytes)
+        label, volume = content[: records.DTYPE.itemsize], content[records.HEADER_BYTES :]
+        return b"".join((label, self.phenotype, volume))[: len(content)]
+
+    def __str__(self) -> str:
+        return str(self.stored)
+
+
+Entry = FileEntry | ZipEntry | HDF5Entry | RefittedEntry
 
 
 def record_files(folder: Path) -> Iterator[tuple[Path, bool]]:

@@ -32,8 +32,9 @@ PIPELINES = re.compile(  # folders that say how a map was made; others may be si
 SESSION = re.compile(r"[_-](ses|session|run|visit|wave|tp|timepoint|scan)[_-]?\w{1,4}$", re.IGNORECASE)  # ends an ID
 OTHER_FORMATS = (".img", ".hdr", ".gii", ".mnc", ".mgh", ".mgz", ".head", ".brik", ".brik.gz", ".par", ".rec")
 TABLES = ("participants.tsv", "Phenotypic_*.csv", "*.csv", "*.tsv")
+NAN = float("nan")
 NO_FILENAME = "no_filename"  # the release's FILE_ID of a subject whose scan failed quality control
-ABIDE_LABEL = ("DX_GROUP", "1")  # 1 autism, 2 control
+ABIDE_LABEL, ABIDE_AUTISM, ABIDE_CONTROL = "DX_GROUP", "1", "2"
 ABIDE_SUBJECT = "SUB_ID"
 SITE_COLUMNS = ("SITE_ID", "site")
 SITE_WORDS = re.compile(
@@ -61,12 +62,14 @@ class Columns:
 class Source:
     """Subjects to convert, those that cannot be, and how they were read.
 
-    `subjects` has a row a subject: subject, site, label (1.0 autism, 0.0 control), map (Path). `rows` is the table's
-    text for the same subjects. `left_out` says for each reason which subjects have no record.
+    `subjects` has a row a subject: subject, site, label (1.0 autism, 0.0 control, NaN unknown), map (Path). `rows` is
+    the table's text for the same subjects. `left_out` says for each reason which subjects have no record. A column is
+    None where there is none.
     """
 
     table: Path
-    label_column: str
+    label_column: str | None
+    site_column: str | None
     subjects: pd.DataFrame
     rows: pd.DataFrame
     left_out: dict[str, list[str]]
@@ -224,12 +227,12 @@ def join_named(folder: Path, columns: Columns, map_column: str) -> Joined:
         raise InputError(f"Which column of {path} names the subject? Say so with --idColumn.")
     named = column(table, map_column, path)
     column(table, subject, path)
-    maps = named.map(lambda name: existing(folder / name) if name else float("nan"))
+    maps = named.map(lambda name: existing(folder / name) if name else NAN)
     return Joined(path, table, subject, maps, [], [f"Layout: maps that the column {map_column} names."])
 
 
 def existing(path: Path) -> Path | float:
-    return path if os.path.isfile(path) else float("nan")  # Path.is_file raises for a name that is too long
+    return path if os.path.isfile(path) else NAN  # Path.is_file raises for a name that is too long
 
 
 @dataclass(frozen=True)
@@ -241,11 +244,19 @@ class Coding:
     negative: str | None
 
 
-def coding_of(table: pd.DataFrame, columns: Columns, path: Path) -> Coding:
-    """Only ABIDE's own coding is known unasked."""
+def is_abide(table: pd.DataFrame) -> bool:
+    """Whether a table is ABIDE's own."""
+    return {ABIDE_LABEL, ABIDE_SUBJECT} <= set(table.columns)
+
+
+def coding_of(table: pd.DataFrame, columns: Columns, path: Path, optional: bool) -> Coding | None:
+    """Only ABIDE's own coding is known unasked; None if there is none and labels are `optional`."""
     name, positive = columns.label, columns.positive
-    if name is None and positive is None and {ABIDE_LABEL[0], ABIDE_SUBJECT} <= set(table.columns):
-        name, positive = ABIDE_LABEL
+    if name is None and positive is None:
+        if is_abide(table):  # of few people, perhaps all of one class, the one other value is not known
+            return Coding(ABIDE_LABEL, ABIDE_AUTISM, columns.negative or (ABIDE_CONTROL if optional else None))
+        if optional:
+            return None
     if name is None or positive is None:
         raise InputError(
             f"Which column of {path} is the diagnosis, and which of its values is autism? "
@@ -254,19 +265,23 @@ def coding_of(table: pd.DataFrame, columns: Columns, path: Path) -> Coding:
     return Coding(name, positive, columns.negative)
 
 
-def read_source(folder: Path, columns: Columns) -> Source:
-    """Joins the maps under `folder` with the table. Raises InputError where a choice is the user's to make."""
+def read_source(folder: Path, columns: Columns, optional: bool = False) -> Source:
+    """Joins the maps under `folder` with the table. Raises InputError where a choice is the user's to make.
+
+    Subjects of unknown diagnosis are left out, unless labels are `optional`.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected fALFF maps as NIfTI and a table of subjects.")
     joined = join(folder, columns)
     path, table, id_column, maps = joined.path, joined.table, joined.id_column, joined.maps
-    coding = coding_of(table, columns, path)
-    diagnosis = canonical(column(table, coding.name, path))
-    label = labels(diagnosis, coding, path)
+    coding = coding_of(table, columns, path, optional)
+    diagnosis = canonical(column(table, coding.name, path)) if coding else pd.Series(NAN, table.index, dtype=object)
+    label = labels(diagnosis, coding, path, optional) if coding else diagnosis.astype(float)
+    unknown = maps.notna() & diagnosis.isna()
     site_column = columns.site or next((name for name in SITE_COLUMNS if name in table), None)
     identifier = table[ABIDE_SUBJECT if ABIDE_SUBJECT in table else id_column].map(key)
     named = table[id_column] != NO_FILENAME
-    kept = maps.notna() & label.notna()
+    kept = maps.notna() & (label.notna() | (diagnosis.isna() & optional))
     check_identifiers(identifier[kept], path)
     check_own(maps[kept].map(os.path.realpath), identifier, columns.map or id_column, path)
     subjects = pd.DataFrame(
@@ -282,7 +297,7 @@ def read_source(folder: Path, columns: Columns) -> Source:
     left_out = {
         f"{id_column} is {NO_FILENAME}": identifier[~named].tolist(),
         "no map": identifier[named & maps.isna()].tolist(),
-        f"{coding.name} unknown": identifier[maps.notna() & diagnosis.isna()].tolist(),
+        f"{coding.name if coding else 'diagnosis'} unknown": identifier[unknown & ~kept].tolist(),
         "a map without a row in the table": joined.stray,
         **other_diagnoses(identifier, diagnosis[maps.notna() & label.isna()].dropna()),
     }
@@ -291,10 +306,14 @@ def read_source(folder: Path, columns: Columns) -> Source:
         *joined.notes,
         f"Table {path}, joined by {id_column}.",
         f"Label: {coding.name}, {counted(diagnosis[kept & (label == 1)])} autism, "
-        f"{counted(diagnosis[kept & (label == 0)])} control.",
+        f"{counted(diagnosis[kept & (label == 0)])} control."
+        if coding
+        else "Label: no column is used.",
+        *([f"{(kept & unknown).sum()} subjects of unknown diagnosis are kept."] if (kept & unknown).any() else []),
         *site_notes(rows, site_column),
     ]
-    return Source(path, coding.name, subjects.reset_index(drop=True), rows, left_out, notes)
+    label_column = coding.name if coding else None
+    return Source(path, label_column, site_column, subjects.reset_index(drop=True), rows, left_out, notes)
 
 
 def other_diagnoses(identifier: pd.Series, diagnosis: pd.Series) -> dict[str, list[str]]:
@@ -366,22 +385,28 @@ def named_values(text: str, known: set[str]) -> list[str]:
     )
 
 
-def labels(values: pd.Series, coding: Coding, table: Path) -> pd.Series:
+def labels(values: pd.Series, coding: Coding, table: Path, optional: bool = False) -> pd.Series:
     """1.0 where a column (see `canonical`) says autism, 0.0 where it says control, NaN elsewhere.
 
     Raises InputError unless every value that is named occurs, and one value is left for control if none is named.
+    Where labels are `optional`, values may be absent if those of both sides are named, no value need be left for
+    control, and none need be known.
     """
     known = set(values.dropna())
+    if optional and not known:
+        return values.astype(float)
+    absent_allowed = optional and coding.negative is not None
     positive = named_values(coding.positive, known)
     rest = sorted(known - set(positive))
     negative = rest if coding.negative is None else named_values(coding.negative, known)
     shown = ", ".join(sorted(known)[:6]) or "nothing"
-    if not set(positive) <= known or (coding.negative is None and len(rest) != 1):
+    too_many = coding.negative is None and len(rest) not in ((0, 1) if optional else (1,))
+    if not (absent_allowed or set(positive) <= known) or too_many:
         raise InputError(
             f"{table}: {values.name} holds {shown}; expected two values, {coding.positive} (--positive, autism) and "
             "another (control). Where there are more, name the controls with --negative; the others are left out."
         )
-    if set(positive) & set(negative) or not set(negative) <= known:
+    if set(positive) & set(negative) or not (absent_allowed or set(negative) <= known):
         raise InputError(
             f"{table}: {values.name} holds {shown}; expected --negative {coding.negative} (control) to name some of "
             f"them, and none of --positive {coding.positive} (autism)."

@@ -1,6 +1,7 @@
 """The leak guard: phenotype columns that measure the diagnosis, or that separate the labels too well, are refused."""
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -37,14 +38,15 @@ def measures_diagnosis(name: str) -> str | None:
     return next((word for word in (*INSTRUMENTS, *CONSEQUENCES) if word in words), None)
 
 
-def check_names(columns: list[str], label_column: str) -> None:
-    """Raises InputError if a column that is offered as phenotype is the label or measures the diagnosis."""
+def check_names(columns: Sequence[str], label_column: str | None, flag: str = "--phenotype") -> None:
+    """Raises InputError if a column that is offered as phenotype is the label or measures the diagnosis; `flag` is
+    the one that offers it."""
     for name in columns:
         if name == label_column:
-            raise InputError(f"--phenotype {name} is the label itself; leave it out.")
+            raise InputError(f"{flag} {name} is the label itself; leave it out.")
         if word := measures_diagnosis(name):
             raise InputError(
-                f"--phenotype {name} measures or follows from the diagnosis ({word}); leave it out, or go ahead with "
+                f"{flag} {name} measures or follows from the diagnosis ({word}); leave it out, or go ahead with "
                 "--allowLeak if the result is not to be trusted."
             )
 
@@ -115,7 +117,7 @@ def check_measures(measured: pd.DataFrame, label: np.ndarray, allow: bool) -> li
     return found
 
 
-def check_coding(table: pd.DataFrame, label: np.ndarray, label_column: str) -> None:
+def check_coding(table: pd.DataFrame, label: np.ndarray, label_column: str | None) -> None:
     """Raises InputError if autism's instruments were given mostly to the subjects whose label says control.
 
     `table` is the phenotype table as text, `label` (rows,) 1.0 autism, 0.0 control.

@@ -13,9 +13,9 @@ import pandas as pd
 from scipy import stats
 
 from data import files, grids, nifti, records
+from data.cohort import MAPS
 from data.errors import InputError
 
-TABLE = "maps.csv"
 COLUMNS = ("background", "mean", "sd", "min", "max", "coverage", "x_mm", "y_mm", "z_mm", "voxel_mm3")
 FALFF, Z_SCORED, MEAN_NORMALISED, AMPLITUDE = "fALFF from 0 to 1", "z-scored", "divided by its mean", "amplitude"
 MAX_FALFF = 1.1  # fALFF is at most 1; interpolation overshoots
@@ -151,7 +151,7 @@ def read(folder: Path, subjects: Sequence[str]) -> pd.DataFrame | None:
 
     Raises InputError, naming the file, if it is damaged.
     """
-    path = folder / TABLE
+    path = folder / MAPS
     if not path.is_file():
         return None
     try:

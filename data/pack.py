@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data import records
-from data.cohort import Cohort, in_one_folder, write_tables
+from data.cohort import Cohort, carry_tables, in_one_folder, write_tables
 from data.entries import HDF5_NAME, HDF5_TEXTS
 from data.errors import InputError
 from data.files import check_new, locked, new_folder, new_hdf5
@@ -78,6 +78,7 @@ def pack(cohort: Cohort, target: Path, form: str) -> None:
         for index in range(len(cohort.rows)):  # a damaged record is told before anything is written
             cohort.read(index)
         FORMS[form](cohort, folder)
+        carry_tables(cohort, folder)
         if form == "hdf5":
             write_sums(folder, [HDF5_NAME])
         else:

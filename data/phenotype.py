@@ -5,12 +5,13 @@ SRS, SCQ, AQ, VINELAND, DSM, medication, comorbidity, since they measure or foll
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.impute import SimpleImputer
-from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data.errors import InputError
@@ -110,7 +111,7 @@ def abide_values(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def custom_values(table: pd.DataFrame, columns: list[str], training: np.ndarray) -> pd.DataFrame:
+def custom_values(table: pd.DataFrame, columns: Sequence[str], training: np.ndarray) -> pd.DataFrame:
     """Columns of the user's own -> (subjects, 29) float64, NaN where unknown.
 
     A column that is mostly numbers stays one value, with another that says where it is missing if it ever is; text
@@ -118,18 +119,25 @@ def custom_values(table: pd.DataFrame, columns: list[str], training: np.ndarray)
     `training` rows (n,) bool. Unused values are 0 and named `unused_k`. Raises InputError for an unknown column, text
     among numbers, or more than 29 values.
     """
-    encoded = {}
+    if absent := [name for name in columns if name not in table]:
+        raise InputError(f"--phenotype {absent[0]} is no column of the table; it has {', '.join(table.columns[:20])}.")
+    missing = [name for name in columns if clean(table[name])[training].isna().any()]
+    return coded_values(table, columns, categories(table, columns, training), missing)
+
+
+def coded_values(
+    table: pd.DataFrame, columns: Sequence[str], known: Mapping[str, Sequence[str]], missing: Collection[str]
+) -> pd.DataFrame:
+    """`custom_values` by the categories `known` of columns of text, and the columns that may be `missing`."""
+    encoded: dict[str, pd.Series] = {}
     for name in columns:
-        if name not in table:
-            raise InputError(f"--phenotype {name} is no column of the table; it has {', '.join(table.columns[:20])}.")
         text = clean(table[name])
-        if mostly_numbers(table[name]):
-            encoded[name] = numbers(table, name)
-            if text[training].isna().any():
-                encoded[f"{name}_missing"] = text.isna().astype(float)
-        else:
-            learnt = sorted(text[training].dropna().unique())
-            encoded |= one_hot(text.where(text.isin(learnt)), {value: (value,) for value in learnt}, name)
+        if name in known:
+            encoded |= one_hot(text.where(text.isin(known[name])), {value: (value,) for value in known[name]}, name)
+            continue
+        encoded[name] = numbers(table, name)
+        if name in missing:
+            encoded[f"{name}_missing"] = text.isna().astype(float)
     if len(encoded) > PHENOTYPE_SIZE:
         raise InputError(
             f"--phenotype gives {len(encoded)} values; expected at most {PHENOTYPE_SIZE}. Name fewer columns."
@@ -138,20 +146,46 @@ def custom_values(table: pd.DataFrame, columns: list[str], training: np.ndarray)
     return pd.DataFrame(encoded | unused, index=table.index)
 
 
-def categories(columns: list[str] | None, names: Sequence[str], table: pd.DataFrame) -> dict[str, list[str]]:
-    """The columns of the user's own that became categories, with these; `names` are those of the 29 values."""
-    text = [name for name in columns or [] if not mostly_numbers(table[name])]
+def categories(table: pd.DataFrame, columns: Sequence[str], training: np.ndarray) -> dict[str, tuple[str, ...]]:
+    """The columns that are text, each with the values that the `training` rows (n,) bool have."""
     return {
-        name: [value for value in sorted(clean(table[name]).dropna().unique()) if f"{name}_{value}" in names]
-        for name in text
+        name: tuple(sorted(clean(table[name])[training].dropna().unique()))
+        for name in columns
+        if not mostly_numbers(table[name])
     }
 
 
-def encode(table: pd.DataFrame, columns: list[str] | None, training: np.ndarray) -> pd.DataFrame:
+def encode(table: pd.DataFrame, columns: Sequence[str] | None, training: np.ndarray) -> pd.DataFrame:
     """ABIDE's 29 values, or those of the user's `columns`; see `abide_values` and `custom_values`."""
     return abide_values(table) if columns is None else custom_values(table, columns, training)
 
 
-def fit_scaler(values: np.ndarray) -> Pipeline:
-    """Median imputation, then z-scores, fitted on training subjects (n, 29); a constant column becomes zero."""
-    return make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler()).fit(values)
+def abide_names() -> tuple[str, ...]:
+    """The names of ABIDE's 29 values."""
+    return tuple(abide_values(pd.DataFrame(columns=ABIDE_COLUMNS, dtype=str)))
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """What a phenotype was imputed and scaled by, each (29,) float64."""
+
+    median: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray  # 0 for a value that was constant or wholly unknown
+
+    def transform(self, values: np.ndarray) -> np.ndarray:
+        """Raw values (n, 29), NaN where unknown -> z-scores (n, 29) float64; those with a scale of 0 become 0."""
+        filled = np.where(np.isnan(values), self.median, values)
+        return np.where(self.scale > 0, (filled - self.mean) / np.where(self.scale > 0, self.scale, 1), 0)
+
+    def constants(self) -> dict[str, Any]:
+        """The same as fields of `Preparation`."""
+        return {f"phenotype_{name}": tuple(values.tolist()) for name, values in vars(self).items()}
+
+
+def fit_scaler(values: np.ndarray) -> Scaler:
+    """Median imputation, then z-scores, fitted on training subjects (n, 29)."""
+    imputer = SimpleImputer(strategy="median", keep_empty_features=True).fit(values)
+    filled = imputer.transform(values)
+    scaler = StandardScaler().fit(filled)
+    return Scaler(imputer.statistics_, scaler.mean_, np.where(np.ptp(filled, axis=0) > 0, scaler.scale_, 0))

@@ -1,7 +1,7 @@
 """What a record holds: bytes <-> (label, phenotype, volume).
 
-A record is one little-endian float32 row: label (1 autism, 0 control), 29 phenotype values, then the volume in C order
-(x, y, z; z runs fastest) on a grid of the MNI152 space, RAS+.
+A record is one little-endian float32 row: label (1 autism, 0 control, NaN unknown), 29 phenotype values, then the
+volume in C order (x, y, z; z runs fastest) on a grid of the MNI152 space, RAS+.
 """
 
 import math
@@ -42,9 +42,9 @@ def grid_of_size(num_bytes: int, name: str) -> Grid:
     )
 
 
-def check_label(label: float, name: str) -> None:
-    """Raises InputError, naming the file, unless the label is 0.0 or 1.0."""
-    if label not in (0.0, 1.0):
+def check_label(label: float, name: str, unknown: bool = False) -> None:
+    """Raises InputError, naming the file, unless the label is 0.0 or 1.0, or NaN where it may be `unknown`."""
+    if label not in (0.0, 1.0) and not (unknown and math.isnan(label)):
         raise InputError(
             f"{name} has the label {label:g}; expected 1 (autism) or 0 (control). "
             "ABIDE's DX_GROUP (1 autism, 2 control) must be converted: python -m data convert."
@@ -59,12 +59,12 @@ def pack(label: float, phenotype: np.ndarray, volume: np.ndarray) -> memoryview:
     return values.data.cast("B")
 
 
-def header_label(record: bytes, name: str) -> float:
-    """The label of a record or of its first bytes. Raises InputError, naming the file, unless it is 0.0 or 1.0."""
+def header_label(record: bytes, name: str, unknown: bool = False) -> float:
+    """The label of a record or of its first bytes. Raises InputError as `check_label` does."""
     if len(record) < DTYPE.itemsize:
         raise InputError(f"{name} is empty; expected a record. Convert the subject again.")
     label = float(np.frombuffer(record, DTYPE, 1)[0])
-    check_label(label, name)
+    check_label(label, name, unknown)
     return label
 
 
@@ -78,27 +78,28 @@ def check_finite(values: np.ndarray, name: str, what: str) -> None:
         )
 
 
-def unpack_phenotype(header: bytes, name: str) -> np.ndarray:
+def unpack_phenotype(header: bytes, name: str, unknown: bool = False) -> np.ndarray:
     """The phenotype (29,) of a record or of its first 120 bytes. Raises InputError, naming the file."""
     if len(header) < HEADER_BYTES:
         raise InputError(f"{name} holds {len(header)} bytes; expected a record. Was the copy cut off? Copy it again.")
-    header_label(header, name)
+    header_label(header, name, unknown)
     phenotype = np.frombuffer(header, DTYPE, PHENOTYPE_SIZE, offset=DTYPE.itemsize)
     check_finite(phenotype, name, "phenotype value")
     return phenotype
 
 
-def unpack(record: bytes, grid: Grid, name: str) -> tuple[float, np.ndarray, np.ndarray]:
+def unpack(record: bytes, grid: Grid, name: str, unknown: bool = False) -> tuple[float, np.ndarray, np.ndarray]:
     """Label, phenotype (29,) float32 and volume (x, y, z) float32 of one record; the arrays are read-only views.
 
-    Raises InputError, naming the file, if the size is not the grid's, the label not 0 or 1, or a value not finite.
+    Raises InputError, naming the file, if the size is not the grid's, the label not 0 or 1 (or NaN where it may be
+    `unknown`), or a value not finite.
     """
     if len(record) != record_bytes(grid):
         raise InputError(f"{name} holds {len(record):,} bytes; expected a {grid} record of {record_bytes(grid):,}.")
-    phenotype = unpack_phenotype(record, name)
+    phenotype = unpack_phenotype(record, name, unknown)
     volume = np.frombuffer(record, DTYPE, offset=HEADER_BYTES)
     check_finite(volume, name, "volume value")
-    return header_label(record, name), phenotype, volume.reshape(grid.shape)
+    return header_label(record, name, unknown), phenotype, volume.reshape(grid.shape)
 
 
 def normalise(volume: np.ndarray) -> np.ndarray:

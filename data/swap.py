@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from data import atlas
-from data.cohort import Cohort, Row, in_one_folder, write_tables
+from data.cohort import Cohort, Row, carry_tables, in_one_folder, write_tables
 from data.errors import InputError
 from data.files import new_folder
 from data.progress import progress
@@ -67,6 +67,7 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
     with new_folder(target) as folder:
         check_sums(cohort.paths)
         table = write_records(folder, cohort, regions, num_regions, copies, seed)
+        carry_tables(cohort, folder)
         write_tables(folder, table, replace(cohort.metadata, grid=cohort.grid.shape, provenance=provenance))
     return table
 

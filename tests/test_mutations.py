@@ -34,12 +34,11 @@ from helpers import COARSE, ROOT, brain_map, compressible, pcp_table, write_smal
 
 from data import atlas, check, grids, pack
 from data.cohort import Preparation, open_cohort
-from data.convert import plan
+from data.convert import covariate_columns, plan
 from data.errors import InputError
 from data.layouts import Columns, read_source
 from data.leaks import check_coding
 from data.nifti import load_map, read_map
-from data.phenotype import encode
 from data.sums import check_sums
 from models import MODELS
 from utils.checkpoints import CheckpointFolder, Identity
@@ -206,6 +205,7 @@ def use_cohort(path: Path) -> None:
     assert len(opened.digest) == 64
     opened.batch(every, volumes=False)
     opened.batch(every)
+    _ = opened.covariates, opened.raw_phenotype
 
 
 def use_sums(folder: Path) -> None:
@@ -220,7 +220,7 @@ def use_table(folder: Path, columns: Columns, phenotype: list[str] | None) -> No
     label = source.subjects["label"].to_numpy()
     check_coding(source.rows, label, source.label_column)
     if len(label):
-        plan(source.subjects, functools.partial(encode, source.rows, phenotype), grids.REDUCED, 0, {})
+        plan(source.subjects, source.rows, phenotype, covariate_columns(source, phenotype, None), grids.REDUCED, 0, {})
 
 
 def use_checkpoint(folder: Path) -> None:

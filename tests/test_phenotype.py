@@ -91,8 +91,12 @@ def test_numbers_in_another_writing_do_not_become_categories(values):
 
 def test_text_with_some_numbers_is_text():
     own = pd.DataFrame({"scanner": ["A", "B", "3", "A"], "scanner_x": ["1", "2", "3", ""]})
-    values = phenotype.custom_values(own, ["scanner", "scanner_x"], np.ones(4, bool))
-    assert phenotype.categories(["scanner", "scanner_x"], values.columns, own) == {"scanner": ["3", "A", "B"]}
+    every = np.ones(4, bool)
+    assert phenotype.categories(own, ["scanner", "scanner_x"], every) == {"scanner": ("3", "A", "B")}
+    values = phenotype.custom_values(own, ["scanner", "scanner_x"], every)
+    assert values.columns[:6].tolist() == [
+        *("scanner_3", "scanner_A", "scanner_B", "scanner_x", "scanner_x_missing", "unused_6")
+    ]
 
 
 @pytest.mark.parametrize("column, odd", [("SEX", "0"), ("HANDEDNESS_CATEGORY", "Right"), ("EYE_STATUS_AT_SCAN", "3")])

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from data import files, grids, records
-from data.cohort import in_one_folder, write_tables
+from data.cohort import carry_tables, in_one_folder, write_tables
 from data.folds import Folds
 from utils.inference import outputs_of, restored_network
 from utils.runs import Run
@@ -32,6 +32,7 @@ def encode(run: Run) -> int:
             provenance=run.describe() | {"source": run.cohort.metadata.provenance},
         )
         write_records(run, encoder, folder)
+        carry_tables(run.cohort, folder)
         write_tables(folder, run.cohort.rows, metadata)
         dataclasses.replace(source, out_dir=folder).write_manifest(finished=True, records=len(run.cohort.rows))
     run.enter(None)
