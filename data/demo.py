@@ -6,6 +6,7 @@ look like ABIDE's. The cohort is made within seconds and cached.
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -95,12 +96,18 @@ class Anatomy:
         self.region_mean = random.normal(0.45, 0.05, len(self.atlas.names) + 1)
         self.region_mean[0] = 0.30  # white matter has less slow signal than grey
 
-    def volume(self, subject: int, label: float) -> np.ndarray:
-        """One subject's normalised volume (x, y, z) float32; the same subject on either grid."""
+    def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
+        """One subject's mean fALFF in each region (regions + 1,), and the generator that draws the rest."""
         simulation = self.simulation
         random = np.random.default_rng([simulation.seed, subject + 1000])
         region = self.region_mean + random.normal(0, simulation.region_spread, self.region_mean.shape)
         region[self.planted] += simulation.effect * (label - 0.5)
+        return region, random
+
+    def volume(self, subject: int, label: float) -> np.ndarray:
+        """One subject's normalised volume (x, y, z) float32; the same subject on either grid."""
+        simulation = self.simulation
+        region, random = self.region_values(subject, label)
         noise = self.ndimage.gaussian_filter(random.normal(size=grids.REDUCED.shape), 0.85)
         noise *= simulation.voxel_spread / noise.std()
         if self.grid == grids.FULL:
@@ -108,6 +115,19 @@ class Anatomy:
             noise = noise[tuple(slice(1, 1 + length) for length in self.grid.shape)]
         activity = region[self.atlas.labels] + random.normal(0, simulation.subject_spread) + noise
         return records.normalise(np.where(self.brain, np.clip(activity, 0, 1), 0))
+
+
+def rule(simulation: Simulation, subjects: Sequence[str]) -> np.ndarray:
+    """The true probability of autism (n,) of simulated subjects, given what was drawn for their planted regions.
+
+    No classifier of the volumes can be better: noise and the spread of whole brains are added to these values.
+    """
+    anatomy = Anatomy(grids.REDUCED, simulation)
+    label = demographics(simulation)["label"]
+    numbers = [int(subject) - 1 for subject in subjects]
+    drawn = np.stack([anatomy.region_values(number, label[number])[0] for number in numbers])[:, anatomy.planted]
+    distance = drawn - anatomy.region_mean[anatomy.planted]
+    return 1 / (1 + np.exp(-(simulation.effect * distance / simulation.region_spread**2).sum(1)))
 
 
 def simulate(target: Path, grid: grids.Grid, simulation: Simulation) -> list[Row]:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn import metrics
 
 from data import atlas, demo, grids
 from data.cohort import open_cohort
@@ -46,6 +47,26 @@ def test_only_the_planted_regions_differ_between_groups():
     assert planted.sum() == 4
     assert t[planted].min() > 5
     assert np.abs(t[~planted]).max() < 4
+
+
+def test_the_rule_that_made_the_data_is_as_good_as_theory_says_and_calibrated():
+    """Two normals, `effect` apart in each of four regions: AUC = Phi(d / sqrt 2), d = 2 effect / spread."""
+    simulation = demo.Simulation(subjects=500)
+    table = demo.demographics(simulation)
+    probability = demo.rule(simulation, table["subject"].tolist())
+    expected = stats.norm.cdf(2 * simulation.effect / simulation.region_spread / np.sqrt(2))
+    assert metrics.roc_auc_score(table["label"], probability) == pytest.approx(expected, abs=0.015)
+    assert table["label"][probability > 0.5].mean() == pytest.approx(probability[probability > 0.5].mean(), abs=0.03)
+
+
+def test_the_rule_knows_what_the_records_hold(simulated):
+    """The planted regions of the records go with it; other subjects' values do not."""
+    probability = demo.rule(SMALL, [row.subject for row in simulated.rows])
+    anatomy = demo.Anatomy(grids.REDUCED, SMALL)
+    inside = np.isin(anatomy.atlas.labels, anatomy.planted)
+    means = [simulated.read(index)[2][inside].mean() for index in range(len(simulated.rows))]
+    assert stats.spearmanr(probability, means).statistic > 0.8
+    assert demo.rule(SMALL, [simulated.rows[5].subject]) == probability[5]
 
 
 def test_both_grids_show_the_same_subject():

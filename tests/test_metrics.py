@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from utils.metrics import ExplainedVariance, scores, with_intervals
+from utils.metrics import ExplainedVariance, by_fold, by_site, difference, scores, with_intervals
 
 
 def sample(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels and probabilities, some of them tied and some exactly 0.5."""
     random = np.random.default_rng(seed)
     label = random.permutation(np.arange(count) % 2)
-    return label.astype(float), np.clip(random.normal(0.5 + 0.1 * (label - 0.5), 0.2), 0, 1).round(1)
+    return label.astype(float), np.clip(random.normal(0.5 + 0.1 * (label - 0.5), 0.2), 0, 1).round(2)
 
 
 def expected(label: np.ndarray, probability: np.ndarray) -> dict[str, float]:
@@ -26,7 +26,24 @@ def expected(label: np.ndarray, probability: np.ndarray) -> dict[str, float]:
         "precision": sklearn_metrics.precision_score(label, predicted),
         "f_score": sklearn_metrics.f1_score(label, predicted),
         "auc": sklearn_metrics.roc_auc_score(label, probability),
+        "brier": sklearn_metrics.brier_score_loss(label, probability),
+        "calibration_error": calibration_error(label, probability),
     }
+
+
+def calibration_error(label: np.ndarray, probability: np.ndarray) -> float:
+    """By loop over ten bins, the last of which holds 1 as well."""
+    inside = [(probability >= low / 10) & (probability < (low + 1) / 10 + (low == 9)) for low in range(10)]
+    gaps = [abs(probability[rows].mean() - label[rows].mean()) * rows.sum() for rows in inside if rows.any()]
+    assert sum(rows.sum() for rows in inside) == len(label)
+    return sum(gaps) / len(label)
+
+
+def auc_within(label: np.ndarray, probability: np.ndarray, group: np.ndarray) -> float:
+    """scikit-learn's AUC of each group that has both classes, averaged by records; NaN without such a group."""
+    both = [rows for rows in (group == name for name in set(group)) if len(set(label[rows])) == 2]
+    values = [sklearn_metrics.roc_auc_score(label[rows], probability[rows]) for rows in both]
+    return float(np.average(values, weights=[rows.sum() for rows in both])) if both else np.nan
 
 
 @pytest.mark.parametrize("count, seed", [(10, 0), (75, 1), (200, 2)])
@@ -124,4 +141,119 @@ def test_a_metric_that_rests_on_one_subject_of_many_has_no_interval():
     found = with_intervals(label, probability, list("abcdefghij"), seed=0)
     without = {name for name, metric in found.items() if metric["low"] is None}
     assert without == {"recall", "precision", "f_score", "auc", "balanced_accuracy"}
-    assert all(metric["value"] == 1.0 for metric in found.values())
+    assert {found[name]["value"] for name in without} == {1.0}
+
+
+def grouped(count: int, seed: int) -> tuple[np.ndarray, ...]:
+    """`sample`, and a site and a fold of each record: two sites of one class, whose level goes with it."""
+    label, probability = sample(count, seed)
+    random = np.random.default_rng(seed)
+    site = np.where(random.random(count) < 0.5, "A", random.choice(["B", "C"], count)).astype(object)
+    for name, value in (("only autism", 1), ("only control", 0)):
+        site[np.flatnonzero(label == value)[:3]] = name
+    return label, probability, site, random.permutation(np.arange(count) % 3)
+
+
+def test_auc_within_sites_and_folds_is_the_mean_of_scikit_learns():
+    label, probability, site, fold = grouped(90, 6)
+    found = with_intervals(label, probability, [str(number) for number in range(90)], 0, fold, site)
+    assert found["auc_sites"]["value"] == pytest.approx(auc_within(label, probability, site))
+    assert found["auc_folds"]["value"] == pytest.approx(auc_within(label, probability, fold))
+    assert found["auc"]["value"] == pytest.approx(sklearn_metrics.roc_auc_score(label, probability))
+
+
+def test_one_class_a_site_leaves_no_auc_within_sites():
+    label, probability = sample(10, 0)
+    found = with_intervals(label, probability, list("abcdefghij"), 0, site=np.where(label == 1, "A", "B"))
+    assert found["auc_sites"] == {"value": None, "low": None, "high": None}
+
+
+def test_an_interval_needs_two_subjects_of_each_class_in_sites_with_both():
+    label = np.array([1, 0, 0, 0, 1, 1, 1.0])
+    site = np.array(list("AAAABBB"))
+    found = with_intervals(label, np.linspace(0.9, 0.1, 7), list("abcdefg"), 0, site=site)
+    assert found["auc_sites"] == {"value": 1.0, "low": None, "high": None}
+    assert found["auc"]["low"] is not None
+
+
+def strata_by_loop(fold: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A resample's records: within each fold as many subjects as it has; two records a subject, next to each other."""
+    first = [random.choice(rows, len(rows)) for rows in (np.flatnonzero(fold[::2] == name) for name in np.unique(fold))]
+    return np.concatenate([(2 * chosen, 2 * chosen + 1) for chosen in np.concatenate(first)])
+
+
+@pytest.mark.slow
+def test_intervals_within_folds_are_those_of_a_loop():
+    """Folds differ in their level and in their share of autism, so that the strata matter."""
+    label, probability, site, fold = (np.repeat(values, 2) for values in grouped(60, 7))
+    probability = np.clip(probability + np.random.default_rng(0).normal(0, 0.1, 120) + 0.2 * (fold - 1), 0, 1)
+    other = np.clip(probability + np.random.default_rng(1).normal(0, 0.3, 120), 0, 1)
+    subject = np.repeat([f"s{number}" for number in range(60)], 2)
+    found = with_intervals(label, probability, subject, 0, fold, site)
+    found["difference"] = difference(label, probability, other, subject, 0, fold)
+    random, spread = np.random.default_rng(9), []
+    for _ in range(500):
+        rows = strata_by_loop(fold, random)
+        auc = sklearn_metrics.roc_auc_score(label[rows], probability[rows])
+        spread.append(
+            {
+                "accuracy": ((probability[rows] >= 0.5) == label[rows]).mean(),
+                "auc": auc,
+                "auc_sites": auc_within(label[rows], probability[rows], site[rows]),
+                "auc_folds": auc_within(label[rows], probability[rows], fold[rows]),
+                "brier": np.square(probability[rows] - label[rows]).mean(),
+                "difference": auc - sklearn_metrics.roc_auc_score(label[rows], other[rows]),
+            }
+        )
+    for name in spread[0]:
+        low, high = np.nanpercentile([values[name] for values in spread], [2.5, 97.5])
+        assert (found[name]["low"], found[name]["high"]) == pytest.approx((low, high), abs=0.02), name
+
+
+def test_the_difference_is_paired_and_of_the_two_aucs():
+    label, probability = sample(80, 8)
+    other = np.clip(probability + np.random.default_rng(0).normal(0, 0.05, 80), 0, 1)
+    subject = [str(number) for number in range(80)]
+    found = difference(label, probability, other, subject, 0)
+    aucs = [sklearn_metrics.roc_auc_score(label, values) for values in (probability, other)]
+    assert found["value"] == pytest.approx(aucs[0] - aucs[1])
+    alone = with_intervals(label, probability, subject, 0)["auc"]
+    assert found["high"] - found["low"] < (alone["high"] - alone["low"]) / 2
+    assert difference(label, probability, probability, subject, 0) == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_sites_in_a_table():
+    label, probability, site, _ = grouped(90, 6)
+    rows = by_site(label, probability, [str(number) for number in range(90)], site, seed=0)
+    sizes = [row["subjects"] for row in rows]
+    assert rows[0]["site"] == "A" and sizes == sorted(sizes, reverse=True)
+    assert [sum(row[name] for row in rows) for name in ("subjects", "autism", "control")] == [90, 45, 45]
+    at = site == "A"
+    assert rows[0]["auc"] == pytest.approx(sklearn_metrics.roc_auc_score(label[at], probability[at]))
+    assert rows[0]["accuracy_low"] < rows[0]["accuracy"] < rows[0]["accuracy_high"]
+    alone = next(row for row in rows if row["site"] == "only autism")
+    assert (alone["auc"], alone["auc_low"], alone["control"]) == (None, None, 0)
+    assert list(alone) == [
+        *("site", "subjects", "autism", "control"),
+        *("auc", "auc_low", "auc_high", "accuracy", "accuracy_low", "accuracy_high"),
+    ]
+
+
+def test_folds_by_name():
+    label, probability, _, fold = grouped(90, 6)
+    found = by_fold(label, probability, [str(number) for number in range(90)], 9 + fold, seed=0)
+    assert set(found) == {"9", "10", "11"}
+    at = fold == 1
+    assert {name: metric["value"] for name, metric in found["10"].items()} == pytest.approx(
+        expected(label[at], probability[at])
+    )
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_calibration_error_of_nothing_but_noise_does_not_look_certain():
+    """The plain percentiles of a perfectly calibrated classifier lie above its value."""
+    random = np.random.default_rng(0)
+    probability = random.uniform(size=400)
+    label = (random.uniform(size=400) < probability).astype(float)
+    found = with_intervals(label, probability, [str(number) for number in range(400)], 0)["calibration_error"]
+    assert found["low"] < 0.02 < found["value"] <= found["high"] < 0.08

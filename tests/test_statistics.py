@@ -31,6 +31,16 @@ def test_one_subject_has_no_interval():
     assert low.shape == high.shape == (4,) and np.isnan(low).all() and np.isnan(high).all()
 
 
+def test_strata_keep_their_sizes_and_strata_of_one_have_no_interval():
+    drawn = []
+    strata = np.array(["b", "a", "b", "a", "a"])
+    bootstrap(lambda weight: drawn.append(weight) or weight[:, 0], 5, np.random.default_rng(0), 200, strata)
+    assert (drawn[0][:, strata == "a"].sum(1) == 3).all() and (drawn[0][:, strata == "b"].sum(1) == 2).all()
+    assert {0, 1, 2} == set(drawn[0][:, 0])
+    low, high = bootstrap(lambda weight: weight[:, 0], 3, np.random.default_rng(0), 20, np.arange(3))
+    assert np.isnan(low) and np.isnan(high)
+
+
 def test_numbers_for_json():
     assert [or_none(value) for value in (np.float32(0.5), np.nan, np.inf)] == [0.5, None, None]
 

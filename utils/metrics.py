@@ -1,28 +1,65 @@
 """Test metrics with 95 % intervals over subjects, and the explained variance of autoencoders."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from utils.statistics import ENOUGH, THRESHOLD, bootstrap, or_none
 
 RESAMPLES = 2000
+BINS = 10  # of the predicted probability, in the calibration error
+Groups = tuple[np.ndarray, ...]
 
 
-def scores(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
+def auc(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve (k,) under each of the weightings (k, n); NaN where a class is absent."""
+    positive = label == 1
+    difference = probability[positive][:, None] - probability[~positive][None]
+    ordered = (difference > 0) + 0.5 * (difference == 0)
+    pairs = weight[:, positive].sum(1) * weight[:, ~positive].sum(1)
+    with np.errstate(invalid="ignore"):
+        return ((weight[:, positive] @ ordered) * weight[:, ~positive]).sum(1) / pairs
+
+
+def mean_auc(label: np.ndarray, probability: np.ndarray, weight: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """AUC within each group, averaged over the groups that have both classes by their number of records, (k,)."""
+    total, records = np.zeros(len(weight)), np.zeros(len(weight))
+    for name in np.unique(group):
+        rows = group == name
+        within = auc(label[rows], probability[rows], weight[:, rows])
+        size = np.where(np.isnan(within), 0, weight[:, rows].sum(1))
+        total += size * np.nan_to_num(within)
+        records += size
+    with np.errstate(invalid="ignore"):
+        return total / records
+
+
+def calibration_error(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Expected calibration error (k,): |mean probability - share of autism| over BINS bins, by their records."""
+    bins = np.minimum((probability * BINS).astype(int), BINS - 1)
+    gap = (probability - label)[:, None] * (bins[:, None] == np.arange(BINS))
+    return np.abs(weight @ gap).sum(1) / weight.sum(1)
+
+
+def scores(
+    label: np.ndarray,
+    probability: np.ndarray,
+    weight: np.ndarray,
+    fold: np.ndarray | None = None,
+    site: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
     """Weighted metrics of binary predictions; NaN where a metric is undefined.
 
     `label` (n,) 1 autism, 0 control; `probability` (n,) of autism, cut at THRESHOLD; `weight` (k, n), a row for each of
-    k weightings; every metric is (k,).
+    k weightings; every metric is (k,). `auc` compares all records, `auc_sites` and `auc_folds`, where `site` and `fold`
+    (n,) are given, only those of one site or fold: see `mean_auc`.
     """
     positive, predicted = label == 1, probability >= THRESHOLD
     true_positive = weight @ (positive & predicted)
     false_positive = weight @ (~positive & predicted)
     false_negative = weight @ (positive & ~predicted)
     true_negative = weight @ (~positive & ~predicted)
-    difference = probability[positive][:, None] - probability[~positive][None]
-    ordered = (difference > 0) + 0.5 * (difference == 0)
-    pairs = weight[:, positive].sum(1) * weight[:, ~positive].sum(1)
+    groups = {"auc_sites": site, "auc_folds": fold}
     with np.errstate(divide="ignore", invalid="ignore"):
         recall = true_positive / (true_positive + false_negative)
         specificity = true_negative / (true_negative + false_positive)
@@ -33,42 +70,131 @@ def scores(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> di
             "specificity": specificity,
             "precision": true_positive / (true_positive + false_positive),
             "f_score": 2 * true_positive / (2 * true_positive + false_positive + false_negative),
-            "auc": np.einsum("kp,pn,kn->k", weight[:, positive], ordered, weight[:, ~positive], optimize=True) / pairs,
-        }
+            "auc": auc(label, probability, weight),
+            "brier": weight @ np.square(probability - label) / weight.sum(1),
+            "calibration_error": calibration_error(label, probability, weight),
+        } | {name: mean_auc(label, probability, weight, group) for name, group in groups.items() if group is not None}
 
 
-def rests_on(label: np.ndarray, probability: np.ndarray) -> dict[str, tuple[np.ndarray, ...]]:
-    """The groups of records, (n,) bool each, that each metric rests on, in the order of `scores`."""
+def rests_on(
+    label: np.ndarray, probability: np.ndarray, fold: np.ndarray | None = None, site: np.ndarray | None = None
+) -> dict[str, Groups]:
+    """The groups of records, (n,) bool each, that each metric of `scores` rests on."""
     positive, predicted = label == 1, probability >= THRESHOLD
-    return {
-        "accuracy": (np.ones_like(positive),),
+    everybody = np.ones_like(positive)
+    result: dict[str, Groups] = {
+        "accuracy": (everybody,),
         "balanced_accuracy": (positive, ~positive),
         "recall": (positive,),
         "specificity": (~positive,),
         "precision": (predicted,),
         "f_score": (positive | predicted,),
         "auc": (positive, ~positive),
+        "brier": (everybody,),
+        "calibration_error": (everybody,),
+    }
+    for name, group in (("auc_sites", site), ("auc_folds", fold)):
+        if group is not None:
+            both = np.isin(group, np.intersect1d(group[positive], group[~positive]))
+            result[name] = (positive & both, ~positive & both)
+    return result
+
+
+def intervals(
+    statistics: Callable[[np.ndarray], dict[str, np.ndarray]],
+    groups: dict[str, Groups],
+    subject: Sequence[str],
+    seed: int,
+    fold: np.ndarray | None = None,
+) -> dict[str, dict]:
+    """Each statistic as `{"value", "low", "high"}`: bootstrap over subjects, within folds if given; None if undefined.
+
+    `statistics` takes weights of the records (k, n) and gives (k,) each. There is no interval, `low` and `high` None,
+    if one of the `groups` of records that a statistic rests on is a single subject. Noise adds to the calibration
+    error, and resamples are noisier than the sample: its interval is reflected about the value (basic bootstrap).
+    """
+    names, first, member = np.unique(subject, return_index=True, return_inverse=True)
+    value = statistics(np.ones((1, len(member))))
+    low, high = bootstrap(
+        lambda weight: np.stack(list(statistics(weight[:, member]).values()), axis=1),
+        len(names), np.random.default_rng(seed), RESAMPLES, None if fold is None else fold[first],
+    )  # fmt: skip
+    result = {}
+    for name, *ends in zip(value, low, high, strict=True):
+        (exact,) = value[name]
+        if any(len(np.unique(member[group])) < ENOUGH for group in groups[name]):
+            ends = [np.nan, np.nan]
+        elif name == "calibration_error":
+            ends = [np.clip(2 * exact - ends[1], 0, exact), max(2 * exact - ends[0], exact)]
+        numbers = zip(("value", "low", "high"), (exact, *ends), strict=True)
+        result[name] = {key: or_none(number) for key, number in numbers}
+    return result
+
+
+def with_intervals(
+    label: np.ndarray,
+    probability: np.ndarray,
+    subject: Sequence[str],
+    seed: int,
+    fold: Sequence | None = None,
+    site: Sequence[str] | None = None,
+) -> dict[str, dict]:
+    """Each metric of `scores` as `{"value", "low", "high"}`, see `intervals`; all arguments but `seed` are (n,)."""
+    folds, sites = (None if group is None else np.asarray(group) for group in (fold, site))
+    return intervals(
+        lambda weight: scores(label, probability, weight, folds, sites),
+        rests_on(label, probability, folds, sites), subject, seed, folds,
+    )  # fmt: skip
+
+
+def difference(
+    label: np.ndarray,
+    probability: np.ndarray,
+    other: np.ndarray,
+    subject: Sequence[str],
+    seed: int,
+    fold: Sequence | None = None,
+) -> dict[str, float | None]:
+    """AUC minus the AUC of another classifier's probabilities (n,) of the same records: paired, see `intervals`."""
+    return intervals(
+        lambda weight: {"auc": auc(label, probability, weight) - auc(label, other, weight)},
+        {"auc": (label == 1, label == 0)}, subject, seed, None if fold is None else np.asarray(fold),
+    )["auc"]  # fmt: skip
+
+
+def by_site(
+    label: np.ndarray, probability: np.ndarray, subject: Sequence[str], site: Sequence[str], seed: int
+) -> list[dict]:
+    """A row a site, the largest first: counts of subjects, AUC and accuracy with `_low`, `_high`; None if undefined."""
+    subjects, sites = np.asarray(subject), np.asarray(site)
+    rows = []
+    for name in np.unique(sites):
+        at = sites == name
+        found = with_intervals(label[at], probability[at], subjects[at], seed)
+        count = {"subjects": at, "autism": at & (label == 1), "control": at & (label == 0)}
+        rows.append(
+            {"site": str(name)}
+            | {key: len(np.unique(subjects[group])) for key, group in count.items()}
+            | flat(found, ("auc", "accuracy"))
+        )
+    return sorted(rows, key=lambda row: -row["subjects"])
+
+
+def by_fold(
+    label: np.ndarray, probability: np.ndarray, subject: Sequence[str], fold: Sequence, seed: int
+) -> dict[str, dict]:
+    """The metrics of each fold, in the order in which folds appear, by the fold's name as text."""
+    subjects, folds = np.asarray(subject), np.asarray(fold)
+    return {
+        str(name): with_intervals(label[folds == name], probability[folds == name], subjects[folds == name], seed)
+        for name in dict.fromkeys(folds.tolist())
     }
 
 
-def with_intervals(label: np.ndarray, probability: np.ndarray, subject: Sequence[str], seed: int) -> dict[str, dict]:
-    """Each metric as `{"value", "low", "high"}`: percentile bootstrap over subjects; None where undefined.
-
-    A metric has no interval, `low` and `high` None, if one of the groups that it rests on is a single subject.
-    """
-    names, member = np.unique(subject, return_inverse=True)
-    value = scores(label, probability, np.ones((1, len(label))))
-    low, high = bootstrap(
-        lambda weight: np.stack(list(scores(label, probability, weight[:, member]).values()), axis=1),
-        len(names), np.random.default_rng(seed), RESAMPLES,
-    )  # fmt: skip
-    result = {}
-    for (name, groups), *ends in zip(rests_on(label, probability).items(), low, high, strict=True):
-        if any(len(np.unique(member[group])) < ENOUGH for group in groups):
-            ends = [np.nan, np.nan]
-        numbers = zip(("value", "low", "high"), (*value[name], *ends), strict=True)
-        result[name] = {key: or_none(number) for key, number in numbers}
-    return result
+def flat(found: dict[str, dict], names: Sequence[str]) -> dict[str, float | None]:
+    """Metrics as columns of a table: `auc`, `auc_low`, `auc_high`."""
+    ends = {"": "value", "_low": "low", "_high": "high"}
+    return {f"{name}{end}": found[name][key] for name in names for end, key in ends.items()}
 
 
 class ExplainedVariance:

@@ -13,18 +13,27 @@ ENOUGH = 2  # subjects: resampling a single one gives the same value every time,
 
 
 def bootstrap(
-    statistic: Callable[[np.ndarray], np.ndarray], count: int, random: np.random.Generator, resamples: int
+    statistic: Callable[[np.ndarray], np.ndarray],
+    count: int,
+    random: np.random.Generator,
+    resamples: int,
+    strata: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Low and high end of the percentile interval of a statistic over `count` subjects (Efron 1979).
 
     `statistic` takes weights (resamples, count) float64, how often each subject is drawn, and gives
     (resamples, ...). A matrix product with weights does for all regions at once what SciPy's bootstrap does by copying
-    the subjects; resamples in which the statistic is undefined (NaN) are left out. Both ends are (...); NaN where there
-    are fewer than two subjects or no resample that is defined.
+    the subjects; resamples in which the statistic is undefined (NaN) are left out. With `strata` (count,) each resample
+    draws as many subjects of each stratum as it has. Both ends are (...); NaN where no stratum has two subjects or no
+    resample is defined.
     """
-    weight = random.multinomial(count, np.full(count, 1 / count), resamples).astype(float)
+    stratum = np.zeros(count) if strata is None else np.asarray(strata)
+    members = [np.flatnonzero(stratum == value) for value in np.unique(stratum)]
+    weight = np.empty((resamples, count))
+    for rows in members:
+        weight[:, rows] = random.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), resamples)
     values = np.asarray(statistic(weight))
-    if count < ENOUGH:
+    if max(map(len, members)) < ENOUGH:
         nothing = np.full(values.shape[1:], np.nan)
         return nothing, nothing
     tail = 100 * (1 - INTERVAL) / 2
