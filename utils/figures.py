@@ -19,12 +19,13 @@ plt.rcParams["text.parse_math"] = False  # a dollar in a user's name is a dollar
 SIDES = "L is the subject's left (neurological)"
 CUTS_MM = (8, 38, 48)  # z of the slices shown, MNI space
 SMOOTHED = 20  # batches
+NO_GLYPH = r"Glyph \d+ .* missing from font"
 
 
 def save(figure, path: Path) -> None:
     """Writes a figure as PNG and closes it; a letter that the font lacks is drawn as a box."""
     with files.replacing(path, "wb") as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+        warnings.filterwarnings("ignore", NO_GLYPH)
         figure.savefig(file, format="png", dpi=120)
     plt.close(figure)
 

@@ -1,0 +1,230 @@
+"""The saved tables of a classifier's test -> `report.html`, one page that opens from disk without a network."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from data import files
+from data.errors import InputError
+from data.records import CLASSES
+from utils.report import drawings, texts
+from utils.report.tables import SITE_COUNTS, Described, Score, Tables, interval, read
+from utils.statistics import INTERVAL, THRESHOLD
+from utils.text import number, printable
+
+PAGE = "report.html"
+Row = dict[str, str]  # heading -> cell
+SPELLED = {
+    "auc": "AUC",
+    "auc_sites": "AUC within sites, averaged",
+    "auc_folds": "AUC within folds, averaged",
+    "f_score": "F score",
+    "brier": "Brier score",
+    "model_minus_floor_auc": "AUC, model minus floor",
+}
+FIRST = ("auc", "model_minus_floor_auc")
+GLOSSARY = (
+    "AUC: how often a person with autism gets a higher probability than a control; 0.5 is guessing. Recall and "
+    "specificity: the shares of autism and of controls that are recognised. Brier score and calibration error: how far "
+    "the probabilities lie from the truth; 0 is best."
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page; what is None does not belong to it. Raises InputError if what does is empty."""
+
+    title: str
+    texts: list[str] | None = None
+    figure: Markup | None = None
+    table: list[Row] | None = None
+    facts: Row | None = None
+    command: str | None = None
+    kind: str = ""
+
+    def __post_init__(self):
+        parts = [part for part in (self.texts, self.figure, self.table, self.facts, self.command) if part is not None]
+        if not parts or not all(parts) or not all(map(str.strip, self.texts or ["-"])):
+            raise InputError(f"The report's section '{self.title}' would be empty; test again.")
+
+
+def write(folder: Path) -> Path:
+    """Builds the page from the tables in `folder`. Raises InputError for what is missing, damaged or empty."""
+    page = render(read(folder))
+    with files.replacing(folder / PAGE) as file:
+        file.write(page)
+    return folder / PAGE
+
+
+def render(tables: Tables) -> str:
+    """The page."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=harmless,
+    )
+    return environment.get_template("page.html").render(run=tables.run, sections=list(sections(tables)))
+
+
+def harmless(value: object) -> object:
+    """Texts without what steers a reader's eye; markup as it is."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def sections(tables: Tables) -> Iterator[Section]:
+    """The sections that apply, in the order of the page."""
+    run = tables.run
+    yield Section("What may be concluded", [run.conclusion, *([run.motion] if run.motion else [])], kind="conclusion")
+    if found := texts.warnings(tables):
+        yield Section("Warnings", found, kind="warning")
+    if tables.scores:
+        yield from scored(tables)
+    if tables.predictions["label"].isna().any():
+        yield unlabelled(tables)
+    yield losses(tables.training)
+    yield Section("The cohort", table=cohort(run))
+    yield Section("How to repeat it", facts=provenance(run), command=texts.quoted(run.command))
+    yield Section("Methods, to paste", [texts.methods(tables)])
+    yield Section("Intended use", [texts.INTENDED])
+
+
+def scored(tables: Tables) -> Iterator[Section]:
+    """What needs labels."""
+    known, run = tables.labelled, tables.run
+    label, probability = known["label"].to_numpy(), known["probability"].to_numpy()
+    about = f"{len(known)} records of {known['subject'].nunique()} test subjects whose diagnosis is known."
+    rows = [
+        {"metric": spelled(name), "value": shown(score.numbers[:1]), f"{INTERVAL:.0%} interval": ends(score)}
+        for name, score in tables.scores.items()
+    ]
+    yield Section("Scores", [about, GLOSSARY], table=rows)
+    if tables.floors is not None:
+        of_floors = [
+            "Floors are plain classifiers on the same subjects. The model beats one where the interval of the "
+            "difference lies above 0."
+        ]
+        drawn = drawings.forest(tables.floors, run.model) if tables.floors["auc"].notna().any() else None
+        yield Section("The model beside its floors", of_floors, drawn, floors(tables.floors, run.model))
+    if known["label"].nunique() == len(CLASSES):
+        of_band = [f"The band holds {INTERVAL:.0%} of the curves of resampled subjects, at each false positive rate."]
+        yield Section("ROC curve", of_band, drawings.roc(known, run.seed))
+    of_bins = [
+        f"Whiskers: {INTERVAL:.0%} Wilson intervals. Below: how many records have such a probability. On the dotted "
+        "line a probability is what it says."
+    ]
+    yield Section("Calibration", of_bins, drawings.calibrated(label, probability))
+    cut = [f"A probability of {THRESHOLD:g} or more counts as autism. In brackets: the share of the row."]
+    yield Section("Confusion matrix", cut, table=confusion(known))
+    if tables.folds:
+        yield Section("Folds", table=by_fold(tables))
+    if tables.sites is not None:
+        yield Section("Sites", table=by_site(tables.sites))
+
+
+def unlabelled(tables: Tables) -> Section:
+    """The predictions where there is nothing to compare them with."""
+    unknown = int(tables.predictions["label"].isna().sum())
+    about = f"The diagnosis of {unknown} of {len(tables.predictions)} records is unknown; the figure shows all of them."
+    figure = drawings.distribution(tables.predictions["probability"].to_numpy())
+    return Section("Predicted probabilities", [about], figure)
+
+
+def losses(training: pd.DataFrame | None) -> Section:
+    """Loss curves, or that there are none any more. Raises InputError for a history without a number."""
+    if training is None:
+        return Section("Training", ["The history of the training is not there any more, so no loss can be shown."])
+    return Section("Training", figure=drawings.losses(training) or Markup())
+
+
+def spelled(name: str) -> str:
+    """A metric's name for people."""
+    return SPELLED.get(name, name.replace("_", " "))
+
+
+def shown(numbers) -> str:
+    """`0.610`, or `0.610 (0.500 to 0.720)`; a dash where undefined."""
+    value, *interval = (number(given, ".3f") for given in numbers)
+    return f"{value} ({interval[0]} to {interval[1]})" if interval and "-" not in (value, *interval) else value
+
+
+def ends(score: Score) -> str:
+    """`0.500 to 0.720`; a dash where undefined."""
+    low, high = (number(given, ".3f") for given in score.numbers[1:])
+    return "-" if "-" in (low, high) else f"{low} to {high}"
+
+
+def floors(table: pd.DataFrame, model: str) -> list[Row]:
+    """Every metric that has an interval, the AUC and its difference first."""
+    metrics = [name for name in table if name != "floor" and set(interval(name)) <= set(table)]
+    metrics.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+    return [
+        {"classifier": model if row["floor"] == "model" else row["floor"]}
+        | {spelled(name): shown(row[list(interval(name))]) for name in metrics}
+        for _, row in table.iterrows()
+    ]
+
+
+def confusion(known: pd.DataFrame) -> list[Row]:
+    """True classes by predicted ones."""
+    rows = []
+    for label, name in enumerate(CLASSES):
+        predicted = known["probability"][known["label"] == label] >= THRESHOLD
+        counts = (int((~predicted).sum()), int(predicted.sum()))
+        cells = [f"{count} ({number(count / max(sum(counts), 1), '.0%')})" for count in counts]
+        rows.append({"diagnosis": name} | {f"predicted {to}": cell for to, cell in zip(CLASSES, cells, strict=True)})
+    return rows
+
+
+def by_fold(tables: Tables) -> list[Row]:
+    """The scores of each fold."""
+    sizes = tables.predictions.groupby("fold")["subject"].nunique()
+    return [
+        {"fold": fold, "subjects": str(sizes.get(fold, "-"))}
+        | {spelled(name): shown(score.numbers) for name, score in scores.items()}
+        for fold, scores in tables.folds.items()
+    ]
+
+
+def by_site(table: pd.DataFrame) -> list[Row]:
+    """The scores of each site."""
+    return [
+        {"site": row["site"] or "-"}
+        | {name: number(row[name], ".0f") for name in SITE_COUNTS}
+        | {spelled(name): shown(row[list(interval(name))]) for name in ("auc", "accuracy")}
+        for _, row in table.iterrows()
+    ]
+
+
+def cohort(run: Described) -> list[Row]:
+    """Subjects by split, site and label: each split in all, then its sites if there are several."""
+    rows = []
+    for split in dict.fromkeys(count.split for count in run.subjects):
+        counts = [count for count in run.subjects if count.split == split]
+        total = {name: sum(getattr(count, name) for count in counts) for name in ("autism", "control", "unknown")}
+        rows.append({"split": split, "site": "all"} | {name: str(value) for name, value in total.items()})
+        rows += [
+            {"split": split, "site": count.site or "-"} | {name: str(getattr(count, name)) for name in total}
+            for count in counts
+        ]
+    return rows
+
+
+def provenance(run: Described) -> Row:
+    """What else is needed to do it again."""
+    digest = run.checkpoint_sha256
+    of_folds = digest.items() if isinstance(digest, dict) else [("", digest or "-")]
+    return {
+        "started": run.started,
+        "took": f"{run.wall_time_s:,.0f} s",
+        "commit": run.git_commit or "-",
+        "cohort": run.cohort,
+        "cohort, SHA-256": run.cohort_sha256,
+        "checkpoint": run.checkpoint_folder,
+        **{f"checkpoint, SHA-256{f', fold {fold}' * bool(fold)}": text for fold, text in of_folds},
+        "versions": ", ".join(f"{name} {version}" for name, version in run.packages.items()) or "-",
+    }

@@ -1,0 +1,135 @@
+"""The report's figures as SVG texts that can stand in one page: forest plot, ROC, calibration, losses, probabilities.
+
+Equal tables give equal bytes. A figure is no wider than a telephone's screen needs.
+"""
+
+import io
+import re
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib import pyplot as plt
+
+from utils import figures
+from utils.report.curves import BINS, FALSE_RATES, calibration, rates, roc_band
+from utils.report.tables import CEILING
+from utils.statistics import CHANCE, INTERVAL, THRESHOLD
+from utils.text import printable, shortened
+
+WIDTH = 4.8  # inches
+NAME_WIDTH = 34  # letters of a floor's name
+SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 9}
+WITHOUT = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+
+def svg(figure, name: str) -> Markup:
+    """A figure as an SVG element whose ids begin with `name`, and closes it."""
+    file = io.StringIO()
+    with plt.rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", figures.NO_GLYPH)
+        figure.savefig(file, format="svg", metadata=WITHOUT)
+    plt.close(figure)
+    text = file.getvalue()
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text[text.index("<svg") :])
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1))
+
+
+def axes(height: float, rows: int = 1, **options):
+    """A figure as wide as all, and its axes from top to bottom."""
+    with plt.rc_context(SETTINGS):
+        figure, found = plt.subplots(rows, figsize=(WIDTH, height), layout="constrained", squeeze=False, **options)
+    return figure, found[:, 0]
+
+
+def forest(floors: pd.DataFrame, model: str) -> Markup:
+    """AUC of model and floors with intervals, the model on top and the interval of its AUC behind all."""
+    known = floors[floors["auc"].notna()]
+    figure, (axis,) = axes(0.9 + 0.27 * len(known))
+    for place, (_, row) in enumerate(known.iterrows()):
+        colour = {"model": "C0", CEILING: "C2"}.get(row["floor"], "0.35")
+        axis.plot([row["auc_low"], row["auc_high"]], [place, place], color=colour, linewidth=1.8)
+        axis.plot(row["auc"], place, "o", color=colour, markersize=5)
+        if row["floor"] == "model":
+            axis.axvspan(row["auc_low"], row["auc_high"], color="C0", alpha=0.1, linewidth=0)
+    names = [model if name == "model" else shortened(printable(name), NAME_WIDTH) for name in known["floor"]]
+    axis.axvline(CHANCE, color="0.3", linestyle=":", linewidth=1)
+    axis.set_yticks(np.arange(len(known)), names)
+    axis.invert_yaxis()
+    axis.set_xlabel(f"AUC with {INTERVAL:.0%} interval; dotted: guessing")
+    return svg(figure, "forest")
+
+
+def roc(table: pd.DataFrame, seed: int) -> Markup:
+    """ROC curve of labelled predictions with the band of `curves.roc_band`."""
+    figure, (axis,) = axes(4.2)
+    false, true = rates(table["label"].to_numpy(), table["probability"].to_numpy(), np.ones(len(table)))
+    if band := roc_band(table, seed):
+        axis.fill_between(FALSE_RATES, *band, color="C0", alpha=0.2, linewidth=0, label=f"{INTERVAL:.0%} band")
+    axis.plot(false, true, color="C0", label="model")
+    axis.plot([0, 1], [0, 1], color="0.3", linestyle=":", linewidth=1, label="guessing")
+    axis.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axis.set_aspect("equal")
+    axis.legend(loc="lower right")
+    return svg(figure, "roc")
+
+
+def calibrated(label: np.ndarray, probability: np.ndarray) -> Markup:
+    """Share of autism against predicted probability, above the number of records in each bin."""
+    table = calibration(label, probability)
+    figure, (shares, counts) = axes(4.8, 2, sharex=True, height_ratios=(4, 1))
+    error = [table["observed"] - table["low"], table["high"] - table["observed"]]
+    shares.errorbar(table["predicted"], table["observed"], np.maximum(error, 0), fmt="o-", color="C0", capsize=2)
+    shares.plot([0, 1], [0, 1], color="0.3", linestyle=":", linewidth=1)
+    shares.set(ylabel="share with autism", ylim=(-0.04, 1.04), xlim=(-0.02, 1.02))
+    bars = counts.bar((table["bin"] + 0.5) / BINS, table["count"], width=0.9 / BINS, color="0.75")
+    counts.bar_label(bars, fontsize=8)
+    counts.margins(y=0.35)
+    counts.set(xlabel="predicted probability of autism", ylabel="records")
+    return svg(figure, "calibration")
+
+
+def distribution(probability: np.ndarray) -> Markup:
+    """How many records have which predicted probability."""
+    figure, (axis,) = axes(2.8)
+    axis.hist(probability, bins=np.linspace(0, 1, 2 * BINS + 1), color="C0")
+    axis.axvline(THRESHOLD, color="0.3", linestyle=":", linewidth=1)
+    axis.set(xlabel="predicted probability of autism", ylabel="records", xlim=(0, 1))
+    return svg(figure, "distribution")
+
+
+def losses(training: pd.DataFrame) -> Markup | None:
+    """Losses, and accuracy or AUC, over batches: a thin line a fold, a thick one for their mean; None without any."""
+    panels = [("loss", ("loss", "validation_loss")), ("accuracy, AUC", ("accuracy", "validation_auc"))]
+    shown = [
+        (title, names)
+        for title, columns in panels
+        if (names := [name for name in columns if name in training and training[name].notna().any()])
+    ]
+    if not shown:
+        return None
+    figure, its_axes = axes(0.3 + 2.5 * len(shown), len(shown), sharex=True)
+    for axis, (title, names) in zip(its_axes, shown, strict=True):
+        for name in names:
+            label = name.replace("_", " ").replace("auc", "AUC")
+            draw_curves(axis, training, name, "C1" if name.startswith("validation") else "C0", label)
+        axis.set_ylabel(title)
+        axis.legend()
+    its_axes[-1].set_xlabel("batches seen")
+    return svg(figure, "losses")
+
+
+def draw_curves(axis, training: pd.DataFrame, name: str, colour: str, label: str) -> None:
+    """One column over `step`; the mean over folds at the steps that all folds have."""
+    table = training[training[name].notna() & training["step"].notna()].sort_values("step", kind="stable")
+    folds = [rows for _, rows in table.groupby("fold")]
+    for rows in folds:
+        thin = {"alpha": 0.3, "linewidth": 0.7} if len(folds) > 1 else {"linewidth": 1.2, "label": label}
+        axis.plot(rows["step"], rows[name], color=colour, **thin)
+    by_step = table.groupby("step")[name].agg(["mean", "count"])
+    common = by_step[by_step["count"] == len(folds)]
+    if len(folds) > 1:
+        label = f"{label}, mean of {len(folds)} folds"
+        axis.plot(common.index, common["mean"], color=colour, linewidth=1.8, label=label)

@@ -1,0 +1,178 @@
+"""The folder of a classifier's test -> the saved tables that a report is built from, checked."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data import files, tables
+from data.errors import InputError
+from models import MODELS
+
+PREDICTIONS = ("file", "subject", "site", "label", "probability")
+SITE_COUNTS = ("subjects", "autism", "control")
+NAMES = ("floor", "site", "fold")  # columns of text in tables of numbers
+CEILING = "rule that made the data"  # a row of floors.csv that is no floor
+
+
+@dataclass(frozen=True)
+class Count:
+    """Subjects of one split and site, by label."""
+
+    split: str
+    site: str
+    autism: int
+    control: int
+    unknown: int
+
+
+@dataclass(frozen=True)
+class Described:
+    """What `run.json` says of a test."""
+
+    job: str
+    model: str
+    preset: str
+    config: dict[str, Any]
+    grid: str | None
+    seed: int
+    precision: str
+    command: list[str]
+    cohort: str
+    cohort_sha256: str
+    simulated: bool
+    checkpoint_folder: str
+    checkpoint_sha256: str | dict[str, str] | None
+    git_commit: str | None
+    packages: dict[str, str]
+    started: str
+    wall_time_s: float
+    num_iters: int
+    folds: str | None  # how many, or the covariate whose values are left out one at a time
+    shuffled_labels: bool
+    validation: float
+    conclusion: str
+    warnings: list[str]
+    motion: str | None
+    subjects: list[Count]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric with its 95 % interval; None where undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def numbers(self) -> tuple[float, float, float]:
+        """Value, low, high; NaN where undefined."""
+        value, low, high = (math.nan if number is None else number for number in (self.value, self.low, self.high))
+        return value, low, high
+
+
+@dataclass(frozen=True)
+class Tables:
+    """All of a test's tables; `scores` is empty where no label is known, `folds` unless folds were pooled.
+
+    `predictions`: `label` 1 autism, 0 control, NaN unknown; `probability` of autism. The other tables are None where
+    they do not apply; what is no number in them is NaN.
+    """
+
+    run: Described
+    predictions: pd.DataFrame
+    scores: dict[str, Score]
+    folds: dict[str, dict[str, Score]]
+    floors: pd.DataFrame | None
+    sites: pd.DataFrame | None
+    training: pd.DataFrame | None
+
+    @property
+    def labelled(self) -> pd.DataFrame:
+        """The predictions whose label is known."""
+        return self.predictions[self.predictions["label"].notna()]
+
+    @property
+    def pooled(self) -> bool:
+        """Whether predictions of several folds stand together."""
+        return "fold" in self.predictions
+
+
+def read(folder: Path) -> Tables:
+    """Reads a folder. Raises InputError, naming the file, for what is missing or damaged."""
+    if not (folder / "predictions.csv").is_file():
+        raise InputError(f"{folder} holds no predictions.csv; expected the folder of a classifier's `run.py --test`.")
+    run = files.read_json(folder / "run.json", Described)
+    if run.model not in MODELS or MODELS[run.model].predicts != "label":
+        raise InputError(f"{folder / 'run.json'} has the model {run.model}; expected a classifier. Test one.")
+    predictions = read_predictions(folder / "predictions.csv")
+    scores, folds = read_scores(folder / "metrics.json", bool(predictions["label"].notna().any()))
+    if ("fold" in predictions) != bool(folds) and scores:
+        raise InputError(f"{folder} has folds in one of predictions.csv and metrics.json only. Test again.")
+    floors = read_numbers(folder / "floors.csv", ("floor", *interval("auc")))
+    sites = read_numbers(folder / "sites.csv", ("site", *SITE_COUNTS, *interval("auc"), *interval("accuracy")))
+    training = read_numbers(folder / "training.csv", ("fold", "step", "loss"))
+    if scores and sites is None:
+        raise InputError(f"{folder} holds no sites.csv. Test again.")
+    return Tables(run, predictions, scores, folds, floors, sites, training)
+
+
+def interval(metric: str) -> tuple[str, str, str]:
+    """The three columns of a metric."""
+    return metric, f"{metric}_low", f"{metric}_high"
+
+
+def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """A table as text, with at least these columns and a row. Raises InputError."""
+    table = tables.read_table(path).fillna("")
+    for name in columns:
+        tables.column(table, name, path)
+    if table.empty:
+        raise InputError(f"{path} has no rows; expected one at least. Test again.")
+    return table
+
+
+def read_numbers(path: Path, columns: tuple[str, ...]) -> pd.DataFrame | None:
+    """A table of numbers, NaN for what is none, beside `NAMES`; None if it is absent. Raises InputError."""
+    if not path.exists():
+        return None
+    return read_table(path, columns).apply(lambda column: column if column.name in NAMES else as_numbers(column))
+
+
+def as_numbers(column: pd.Series) -> pd.Series:
+    """Finite numbers; NaN for everything else."""
+    return pd.to_numeric(column, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """`predictions.csv`. Raises InputError for a label or a probability that cannot be, or a subject in two folds."""
+    table = read_table(path, PREDICTIONS)
+    given = table["label"]
+    table["label"], table["probability"] = as_numbers(given), as_numbers(table["probability"])
+    wrong_label = (given != "") & ~table["label"].isin([0, 1])
+    for wrong, name, expected in (
+        (wrong_label, "label", "1, 0 or nothing"),
+        (~table["probability"].between(0, 1), "probability", "a number from 0 to 1"),
+    ):
+        if wrong.any():
+            record = table["file"][wrong].iloc[0]
+            raise InputError(f"{path} has a wrong {name} in record {record}; expected {expected}. Test again.")
+    if "fold" in table and (table.groupby("subject")["fold"].nunique() > 1).any():
+        raise InputError(f"{path} has a subject in two folds; expected each to be tested once. Test again.")
+    return table
+
+
+def read_scores(path: Path, labelled: bool) -> tuple[dict[str, Score], dict[str, dict[str, Score]]]:
+    """The metrics and those of each fold; both are empty without a known label. Raises InputError."""
+    if not labelled:
+        return {}, {}
+    content = files.read_json(path, dict[str, Score | dict[str, dict[str, Score]]])
+    scores = {name: value for name, value in content.items() if isinstance(value, Score)}
+    if missing := {"auc", "accuracy"} - scores.keys():
+        raise InputError(f"{path} has no {min(missing)}. Test again.")
+    folds = content.get("folds", {})
+    return scores, folds if isinstance(folds, dict) else {}
