@@ -181,6 +181,8 @@ def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
             f"--folds {how} cannot cut {cohort.path}: its smaller class has {fewest} subjects; expected 2 to {fewest}."
         )
     stratum = [f"{of} {where}" for of, where in zip(label, site, strict=True)]
+    if max(Counter(stratum).values()) < count:  # scikit-learn wants one that can be in every fold
+        stratum = label.tolist()
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # a small site cannot be everywhere

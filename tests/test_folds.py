@@ -9,7 +9,7 @@ from helpers import read_rows
 
 from data.cohort import open_cohort
 from data.errors import InputError
-from data.folds import Folds, folder_name, open_folds, validation_subjects
+from data.folds import Folds, by_column, check_classes, folder_name, open_folds, validation_subjects
 
 
 @pytest.fixture
@@ -70,7 +70,6 @@ def test_any_covariate_makes_folds(opened, cohort):
         ("0", "expected 2 to"),
         ("400", "whose|its smaller class has"),
         ("planet", "neither a number nor a column of .*; it has site, "),
-        ("func_mean_fd", "different for each subject"),
     ],
 )
 def test_what_cannot_be_cut_is_told(how, message, opened):
@@ -124,13 +123,18 @@ def test_a_bare_folder_has_folds_by_number_and_site_only(cohort, tmp_path):
         (tmp_path / "bare").mkdir(exist_ok=True)
         (tmp_path / "bare" / path.name).write_bytes(path.read_bytes())
     assert len(open_folds(tmp_path / "bare", "4", 0, tmp_path / "saved").names) == 4
-    with pytest.raises(InputError, match="one value in .*, unknown"):
+    with pytest.raises(InputError, match=r"one value in .*, unknown"):
         open_folds(tmp_path / "bare", "site", 0, tmp_path / "saved")
 
 
-def test_a_fold_of_one_class_among_all_others_is_refused(cohort, tmp_path):
-    from data.folds import check_classes
+def test_a_value_of_its_own_for_each_subject_is_no_group(cohort, tmp_path):
+    opened = open_cohort(cohort)
+    alone = replace(opened, rows=tuple(replace(row, site=row.subject) for row in opened.rows))
+    with pytest.raises(InputError, match="different for each subject"):
+        by_column(alone, "site", 0)
 
+
+def test_a_fold_of_one_class_among_all_others_is_refused(cohort, tmp_path):
     opened = open_cohort(cohort)
     fold_of = {row.subject: str(int(row.label)) for row in opened.rows}
     with pytest.raises(InputError, match="one class only"):

@@ -63,9 +63,7 @@ def test_pooled_metrics_are_of_all_predictions(tested):
     metrics = json.loads((tested / "test" / "metrics.json").read_text())
     assert metrics["auc"]["value"] == pytest.approx(roc_auc_score(table["label"], table["probability"]))
     assert metrics["brier"]["value"] == pytest.approx(brier_score_loss(table["label"], table["probability"]))
-    of_fold = {
-        str(name): roc_auc_score(part["label"], part["probability"]) for name, part in table.groupby("fold")
-    }
+    of_fold = {str(name): roc_auc_score(part["label"], part["probability"]) for name, part in table.groupby("fold")}
     assert {name: values["auc"]["value"] for name, values in metrics["folds"].items()} == pytest.approx(of_fold)
     size = table["fold"].value_counts().sort_index()
     assert metrics["auc_folds"]["value"] == pytest.approx(np.average(list(of_fold.values()), weights=size))
@@ -149,7 +147,9 @@ def test_a_killed_run_is_completed_by_repeating_it(tested, cohort, tmp_path):
     assert done.returncode == 0, done.stderr
     for name in ("0", "1", "2"):
         one, other = (folder / "ckpt/nn/folds-3" / name for folder in (tmp_path, tested))
-        assert CheckpointFolder(one).identity().training_subjects == CheckpointFolder(other).identity().training_subjects
+        assert (
+            CheckpointFolder(one).identity().training_subjects == CheckpointFolder(other).identity().training_subjects
+        )
         assert weights(one) == weights(other)
 
 
@@ -287,15 +287,25 @@ def test_validation_subjects_choose_the_checkpoint(cli, cohort, tmp_path):
     assert cli("--test", *places).status == 0
     run = json.loads((tmp_path / "results/nn-test/run.json").read_text())
     assert run["checkpoint_sha256"] == checkpoints.best.digest() != checkpoints.digest()
-    assert "validation share 0.25, this run of validation share 0.1" in cli(
-        "--train", "--validation", "0.1", *places, *SMALL_BATCH, "--numIters", 320
-    ).err
+    assert (
+        "validation share 0.25, this run of validation share 0.1"
+        in cli("--train", "--validation", "0.1", *places, *SMALL_BATCH, "--numIters", 320).err
+    )
 
 
 def test_a_validated_training_that_is_stopped_comes_out_the_same(cli, cohort, tmp_path):
     for name, iterations in (("whole", (160,)), ("pieces", (150, 160))):
         for count in iterations:
-            places = ("--model", "nn", "--chkPointDir", tmp_path / name, "--dataDir", cohort, "--outDir", tmp_path / f"{name}o")
+            places = (
+                "--model",
+                "nn",
+                "--chkPointDir",
+                tmp_path / name,
+                "--dataDir",
+                cohort,
+                "--outDir",
+                tmp_path / f"{name}o",
+            )
             assert cli("--train", "--validation", "0.25", *SMALL_BATCH, *places, "--numIters", count).status == 0
     assert weights(tmp_path / "whole/nn") == weights(tmp_path / "pieces/nn")
     assert weights(tmp_path / "whole/nn/best") == weights(tmp_path / "pieces/nn/best")

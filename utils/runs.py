@@ -123,7 +123,7 @@ class Run:
             "precision": self.precision,
             "validation": self.validation,
             "shuffled_labels": self.shuffled_labels,
-            "subjects": self.subjects,
+            "chosen_subjects": self.subjects,
             "atlas": str(self.atlas_path) if self.atlas_path else None,
             "folds": self.folds.how if self.folds else None,
             "fold": self.fold or None,

@@ -23,8 +23,8 @@ TEXTS = ("file", "subject", "site", "fold")
 POINTS = 200  # of a history
 UNLABELLED = "No label is known, so that nothing can be concluded about how good the predictions are."
 AS_STORED = (
-    "{path} has no phenotype.csv, so that every fold uses the phenotype as it is stored, imputed and scaled on the training "
-    "subjects of the cohort's own split."
+    "{path} has no phenotype.csv, so that every fold uses the phenotype as it is stored, imputed and scaled on the "
+    "training subjects of the cohort's own split."
 )
 
 
@@ -58,7 +58,9 @@ def write_history(run: Run) -> None:
     chunk = np.arange(len(history)) * min(POINTS, len(history)) // len(history)
     kept = [name for name in history if name not in ("step", "samples_per_s")]
     how = {"step": "last"} | {name: "last" if name.startswith("validation") else "mean" for name in kept}
-    write_table(run.out_dir / TRAINING, history.groupby(chunk).agg(how))
+    thinned = history.groupby(chunk).agg(how)
+    thinned.insert(0, "fold", run.fold)
+    write_table(run.out_dir / TRAINING, thinned)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -79,7 +81,7 @@ def read_table(run: Run, name: str) -> pd.DataFrame:
 
 
 def pooled(run: Run, name: str) -> pd.DataFrame:
-    """The same table of all folds under each other, with a column `fold`; columns that not every fold has are dropped."""
+    """The same table of all folds, with a column `fold`; a column that not every fold has is dropped."""
     tables = [read_table(part, name).assign(fold=part.fold) for part in run.parts]
     return pd.concat([table for table in tables if len(table)] or [pd.DataFrame()], join="inner", ignore_index=True)
 
@@ -96,7 +98,12 @@ def conclude(run: Run) -> None:
     """The predictions in the output folder -> metrics, floors, figures, the report, and the lines on the terminal."""
     table = read_table(run, PREDICTIONS)
     known = table[table["label"].notna()]
-    told: dict[str, Any] = {"subjects": counts(run), "warnings": warnings(run, table), "conclusion": UNLABELLED, "motion": None}
+    told: dict[str, Any] = {
+        "subjects": counts(run),
+        "warnings": warnings(run, table),
+        "conclusion": UNLABELLED,
+        "motion": None,
+    }
     headline = None
     if len(known):
         score, told["conclusion"], told["motion"] = measure(run, known)

@@ -68,7 +68,9 @@ def pool_autoencoders(run: Run) -> None:
     means = {name: or_none(float(weight @ value / weight.sum())) for name, value in values.items()}
     pooled = means | {"baseline": first["baseline"], "folds": of_fold}
     files.write_json(run.out_dir / score.METRICS, pooled)
-    print(", ".join(f"{name} {number(value, '.4f', 'undefined')}" for name, value in means.items() if value is not None))
+    print(
+        ", ".join(f"{name} {number(value, '.4f', 'undefined')}" for name, value in means.items() if value is not None)
+    )
     run.finish(("explained_variance", means["explained_variance"], None, None))
 
 

@@ -73,7 +73,14 @@ def validate_folds(args: argparse.Namespace, model: Model, job: Job) -> Run:
     whole = CheckpointFolder(kept, training_command(args))
     subjects = tuple(args.subjects.split(",")) if args.subjects else None
     return replace(
-        parts[0], subjects=subjects, cohort=folds.whole, checkpoints=whole, out_dir=out_dir, fold="", parts=tuple(parts), only=only
+        parts[0],
+        subjects=subjects,
+        cohort=folds.whole,
+        checkpoints=whole,
+        out_dir=out_dir,
+        fold="",
+        parts=tuple(parts),
+        only=only,
     )
 
 

@@ -170,7 +170,7 @@ def read_scores(path: Path, labelled: bool) -> tuple[dict[str, Score], dict[str,
     """The metrics and those of each fold; both are empty without a known label. Raises InputError."""
     if not labelled:
         return {}, {}
-    content = files.read_json(path, dict[str, Score | dict[str, dict[str, Score]]])
+    content = files.read_json(path, dict[str, Score | dict[str, dict[str, Score]] | bool])
     scores = {name: value for name, value in content.items() if isinstance(value, Score)}
     if missing := {"auc", "accuracy"} - scores.keys():
         raise InputError(f"{path} has no {min(missing)}. Test again.")
