@@ -1,22 +1,20 @@
 """The report: every section from its table, values by other means, hostile names as text, and mistakes in one line."""
 
-import csv
 import json
+import math
 import re
 import subprocess
-import xml.etree.ElementTree as ElementTree
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
 from helpers import run_main
-from markupsafe import Markup
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import roc_curve
 
-from data.errors import InputError
 from utils.report import build, curves, texts
 from utils.report.tables import read
 
@@ -57,19 +55,20 @@ HEADINGS = [
 
 
 def people(count: int = 120, folds: int = 0, seed: int = 0) -> pd.DataFrame:
-    """Predictions that are right more often than not, every tenth subject twice, probabilities with ties."""
+    """Predictions that are right more often than not, some subjects twice, probabilities with ties."""
     random = np.random.default_rng(seed)
     label = np.arange(count) % 2
     probability = (1 / (1 + np.exp(-random.normal(label - 0.5, 1)))).round(2)
+    subject = np.arange(count) - 2 * (np.arange(count) % 20 == 2)
     columns = {
         "file": [f"{number}.bin" for number in range(count)],
-        "subject": [str(number - (number % 20 == 2) * 2) for number in range(count)],
-        "site": [SITES[number % 3] for number in range(count)],
+        "subject": subject.astype(str),
+        "site": np.array(SITES)[subject // 2 % 3],
         "label": label.astype(str),
         "probability": probability,
     }
     table = pd.DataFrame(columns)
-    return table.assign(fold=[str(int(subject) % folds) for subject in table["subject"]]) if folds else table
+    return table.assign(fold=(subject % folds).astype(str)) if folds else table
 
 
 def score(value: float | None, half: float = 0.1) -> dict:
@@ -85,9 +84,12 @@ def write_tables(folder: Path, predictions: pd.DataFrame, **run) -> Path:
     folder.mkdir(exist_ok=True, parents=True)
     predictions.to_csv(folder / "predictions.csv", index=False)
     split = "fold " + predictions["fold"] if "fold" in predictions else pd.Series("test", predictions.index)
-    given = predictions.groupby([split, "site"])["label"].value_counts().unstack(fill_value=0)
+    given = (
+        predictions.drop_duplicates("subject").groupby([split, "site"])["label"].value_counts().unstack(fill_value=0)
+    )
     counts = given.reindex(columns=["1", "0", ""], fill_value=0).itertuples()
-    subjects = [dict(zip(("split", "site", "autism", "control", "unknown"), (*row[0], *row[1:]))) for row in counts]
+    columns = ("split", "site", "autism", "control", "unknown")
+    subjects = [dict(zip(columns, (*row[0], *row[1:]), strict=True)) for row in counts]
     (folder / "run.json").write_text(json.dumps(RUN | {"subjects": subjects} | run))
     training = [{"fold": "", "step": step, "loss": 1 / step, "accuracy": 0.5} for step in range(1, 30)]
     if "fold" in predictions:
@@ -120,3 +122,333 @@ def write_tables(folder: Path, predictions: pd.DataFrame, **run) -> Path:
     ]
     pd.DataFrame(sites).to_csv(folder / "sites.csv", index=False)
     return folder
+
+
+class Parsed(HTMLParser):
+    """`headings`, `texts` (of paragraphs), `rows` (of tables, each a list of cells) by heading, and every `tag`."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.headings, self.texts, self.rows, self.tags, self.ids, self.open = [], {}, {}, [], [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.ids += [value for name, value in attributes if name == "id"]
+        self.open = tag
+        if tag == "h2":
+            self.headings.append("")
+        elif tag == "p" and self.headings:
+            self.texts.setdefault(self.headings[-1], []).append("")
+        elif tag == "tr":
+            self.rows.setdefault(self.headings[-1], []).append([])
+        elif tag in ("td", "th"):
+            self.rows[self.headings[-1]][-1].append("")
+
+    def handle_endtag(self, tag):
+        self.open = ""
+
+    def handle_data(self, data):
+        if self.open == "h2":
+            self.headings[-1] += data
+        elif self.open == "p" and self.headings:
+            self.texts[self.headings[-1]][-1] += data
+        elif self.open in ("td", "th"):
+            self.rows[self.headings[-1]][-1][-1] += data
+
+
+def parsed(folder: Path) -> Parsed:
+    return Parsed(build.write(folder).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def pooled(tmp_path_factory) -> Path:
+    digests = {"0": 64 * "d", "1": 64 * "e", "2": 64 * "f"}
+    return write_tables(tmp_path_factory.mktemp("pooled"), people(folds=3), folds="3", checkpoint_sha256=digests)
+
+
+@pytest.fixture
+def single(tmp_path) -> Path:
+    return write_tables(tmp_path / "single", people())
+
+
+def change(folder: Path, **values) -> None:
+    """Writes `run.json` with other values."""
+    content = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(content | values))
+
+
+def test_the_sections_stand_in_their_order_and_say_what_the_tables_say(pooled):
+    page = parsed(pooled)
+    assert page.headings == HEADINGS
+    assert page.texts["What may be concluded"] == [RUN["conclusion"], RUN["motion"]]
+    assert page.texts["Warnings"][-1] == "No motion is known."
+    assert ["AUC", "0.600", "0.500 to 0.700"] in page.rows["Scores"]
+    assert page.rows["The model beside its floors"][3][:3] == [
+        "regions, SVM",
+        "0.650 (0.550 to 0.750)",
+        "-0.050 (-0.150 to 0.050)",
+    ]
+    assert page.rows["Folds"][1][:3] == ["0", "38", "0.600 (0.500 to 0.700)"]
+    assert page.rows["Sites"][1] == ["NYU", "40", "20", "20", "0.600 (0.500 to 0.700)", "0.500 (0.400 to 0.600)"]
+    assert page.rows["How to repeat it"][1] == ["0", 64 * "d"]
+    assert "script" not in page.tags and len(page.ids) == len(set(page.ids))
+    assert page.tags.count("svg") == 4
+
+
+def test_counts_are_those_of_the_predictions(pooled):
+    page, table = parsed(pooled), people(folds=3)
+    true, predicted = table["label"] == "1", table["probability"] >= 0.5
+    by_hand = [[int((t & p).sum()) for p in (~predicted, predicted)] for t in (~true, true)]
+    shown = [[int(cell.split()[0]) for cell in row[1:]] for row in page.rows["Confusion matrix"][1:]]
+    assert shown == by_hand
+    everyone = [row for row in page.rows["The cohort"] if "all" in row[0]]
+    assert len(everyone) == 3 and sum(int(row[1]) for row in everyone) == table["subject"][true].nunique()
+
+
+@pytest.mark.slow
+def test_a_test_of_one_split_has_no_folds_and_is_built_again_byte_by_byte(single):
+    page = build.write(single)
+    first = page.read_bytes()
+    assert Parsed(first.decode()).headings == [name for name in HEADINGS if name != "Folds"]
+    assert build.write(single).read_bytes() == first
+    assert len(first) < 5e6
+    outside = set(re.findall(r"https?://[^\"' ]+", first.decode()))
+    assert outside == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # names, not addresses
+
+
+def test_without_labels_there_is_the_distribution_and_no_score(tmp_path):
+    page = parsed(write_tables(tmp_path / "new", people(20).assign(label="")))
+    unscored = ("What may be concluded", "Warnings", "Predicted probabilities", *HEADINGS[9:])
+    assert page.headings == list(unscored)
+    assert page.texts["Warnings"] == ["No motion is known."]
+    assert "so that no score was computed" in page.texts["Methods, to paste"][0]
+    assert page.tags.count("svg") == 2
+
+
+def test_some_labels_are_unknown(tmp_path):
+    table = people(60)
+    page = parsed(write_tables(tmp_path / "some", table.assign(label=["", *table["label"][1:]])))
+    assert "59 records of 57 test subjects" in page.texts["Scores"][0]
+    assert "The diagnosis of 1 of 60 records is unknown" in page.texts["Predicted probabilities"][0]
+
+
+def test_one_class_has_no_roc_curve(tmp_path):
+    folder = write_tables(tmp_path / "one", people(20).assign(label="1"))
+    none = {"value": None, "low": None, "high": None}
+    scores = json.loads((folder / "metrics.json").read_text()) | {"auc": none}
+    (folder / "metrics.json").write_text(json.dumps(scores))
+    page = parsed(folder)
+    assert "ROC curve" not in page.headings and "Calibration" in page.headings
+    assert ["AUC", "-", "-"] in page.rows["Scores"]
+
+
+def test_absent_floors_are_left_out_and_an_absent_history_is_said(single):
+    (single / "floors.csv").unlink()
+    (single / "training.csv").unlink()
+    page = parsed(single)
+    assert "The model beside its floors" not in page.headings
+    assert "not there any more" in page.texts["Training"][0]
+
+
+def test_what_is_no_number_is_a_dash(single):
+    table = pd.read_csv(single / "sites.csv").assign(auc=[float("nan"), float("inf"), 0.5], auc_low="", auc_high="")
+    table.to_csv(single / "sites.csv", index=False)
+    assert [row[4] for row in parsed(single).rows["Sites"]] == ["AUC", "-", "-", "0.500"]
+
+
+def test_names_of_a_user_are_text_and_nothing_else(tmp_path):
+    table = people(60, 3)
+    table = table.assign(site=HOSTILE + table["site"], subject=HOSTILE + table["subject"], fold="<b>$" + table["fold"])
+    texts_of_users = dict.fromkeys(("conclusion", "motion", "cohort", "checkpoint_folder", "preset"), HOSTILE)
+    folder = write_tables(tmp_path / "hostile", table, folds="3", warnings=[HOSTILE], **texts_of_users)
+    floors = pd.read_csv(folder / "floors.csv")
+    floors.assign(floor=["model", *(HOSTILE + floors["floor"][1:])]).to_csv(folder / "floors.csv", index=False)
+    page = parsed(folder)
+    assert not {"script", "b"} & set(page.tags)
+    assert page.texts["What may be concluded"][0] == "</script><script>alert(1)</script>$x_{$ & <b>額"
+    assert "\u202e" not in (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "values, scores, told",
+    [
+        ({"simulated": True}, {}, "SIMULATED"),
+        ({"shuffled_labels": True}, {}, "SHUFFLED LABELS"),
+        ({}, {"auc": score(0.55)}, "0.450 to 0.650, holds 0.5"),
+        ({}, {"accuracy": score(0.81)}, "accuracy of 0.81 is far above"),
+        ({}, {"accuracy": score(0.74, 0.03)}, "accuracy of 0.74 is far above"),
+    ],
+)
+def test_warnings_of_the_page_itself(values, scores, told, single):
+    change(single, **values)
+    content = json.loads((single / "metrics.json").read_text()) | {"auc": score(0.7)} | scores
+    (single / "metrics.json").write_text(json.dumps(content))
+    assert [told in text for text in texts.warnings(read(single))] == [True, False]
+
+
+def test_no_warning_without_reason(single):
+    change(single, warnings=[])
+    content = json.loads((single / "metrics.json").read_text()) | {"auc": score(0.65), "accuracy": score(0.75)}
+    (single / "metrics.json").write_text(json.dumps(content))
+    assert "Warnings" not in parsed(single).headings
+
+
+def test_a_simulated_cohort_may_have_any_accuracy_and_few_subjects_are_said(tmp_path):
+    folder = write_tables(tmp_path / "few", people(20), simulated=True, warnings=[])
+    content = {name: score(0.95, 0.01) for name in METRICS}
+    (folder / "metrics.json").write_text(json.dumps(content))
+    simulated, few = texts.warnings(read(folder))
+    assert "SIMULATED" in simulated and "Only 19 test subjects" in few
+
+
+def test_the_methods_say_what_the_tables_hold(pooled, single):
+    change(single, validation=0.1, shuffled_labels=True)
+    one, many = (texts.methods(read(folder)) for folder in (single, pooled))
+    for text in (one, many):
+        assert "mmnn (preset residual) read brain volumes of 31x37x31 voxels of 6 mm" in text
+        assert "200 batches of 32 records with adam (learning rate 0.001, decay 0.9), with seed 3" in text
+        assert "The other hyper-parameters were filters 16,32." in text
+        assert "compared with majority; regions, SVM." in text
+        assert "tensorflow 2.21.0, numpy 2.4.6" in text
+    assert "tested on 114 subjects of 3 sites (60 with autism, 54 controls)" in one
+    assert "10% were set aside for validation" in one and "permuted" in one and "stratified" not in one
+    assert "cross-validated in 3 folds; every" in many and "stratified by fold" in many and "set aside" not in many
+
+
+def test_the_command_is_typed_back_by_bash(tmp_path):
+    command = ["run.py", "a  b", "it's", "x\ny\t\u202e\\'1", "", "$HOME", HOSTILE, "Zürich"]
+    printed = subprocess.run(["bash", "-c", f"printf '%s\\0' {texts.quoted(command)}"], capture_output=True, check=True)
+    assert printed.stdout.decode().split("\0")[:-1] == command
+    assert texts.quoted(command).isprintable()
+
+
+def weighted() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    table = people()
+    return table["label"].astype(int).to_numpy(), table["probability"].to_numpy(), np.arange(len(table)) % 4
+
+
+def test_rates_are_those_of_scikit_learn():
+    label, probability, weight = weighted()
+    false, true, _ = roc_curve(label, probability, sample_weight=weight, drop_intermediate=False)
+    known = set(zip(false.round(9), true.round(9), strict=True))
+    assert set(zip(*(side.round(9) for side in curves.rates(label, probability, weight)), strict=True)) == known
+
+
+@pytest.mark.slow
+def test_the_band_is_that_of_a_plain_loop_within_folds(monkeypatch):
+    monkeypatch.setattr(curves, "RESAMPLES", 30)
+    table = people(60, 2).assign(label=lambda table: table["label"].astype(float))
+    names, random, found = sorted(table["subject"].unique()), np.random.default_rng(5), []
+    for _ in range(30):
+        rows = []
+        for fold in table["fold"].unique():
+            members = [name for name in names if (table["subject"][table["fold"] == fold] == name).any()]
+            drawn = random.multinomial(len(members), [1 / len(members)] * len(members))
+            rows += [
+                table[table["subject"] == name]
+                for name, times in zip(members, drawn, strict=True)
+                for _ in range(times)
+            ]
+        sample = pd.concat(rows)
+        false, true, _ = roc_curve(sample["label"], sample["probability"], drop_intermediate=False)
+        found.append(np.interp(curves.FALSE_RATES, false, true))
+    expected = np.percentile(found, (2.5, 97.5), axis=0)
+    assert np.array(curves.roc_band(table, 5)) == pytest.approx(expected)
+
+
+def test_a_class_of_one_subject_has_no_band():
+    table = people(20).assign(label=[1.0] + [0.0] * 19)
+    assert curves.roc_band(table, 0) is None
+
+
+def test_calibration_is_that_of_scikit_learn_with_wilson_intervals():
+    label, probability, _ = weighted()
+    inside = (probability * 100).round() % 10 != 0  # scikit-learn's bins are closed at their other end
+    table = curves.calibration(label[inside], probability[inside])
+    observed, predicted = calibration_curve(label[inside], probability[inside], n_bins=10, strategy="uniform")
+    assert table["observed"].to_numpy() == pytest.approx(observed)
+    assert table["predicted"].to_numpy() == pytest.approx(predicted)
+    z, row = 1.959964, table.iloc[4]
+    share, count = row["observed"], row["count"]
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    assert (row["low"], row["high"]) == pytest.approx((centre - half, centre + half), abs=1e-5)
+
+
+def test_the_forest_has_the_intervals_where_they_are(single):
+    drawing = ElementTree.fromstring(
+        re.search(r"<svg[^>]*aria-label=.forest.*?</svg>", build.write(single).read_text(), re.S)[0]
+    )
+    said = ["".join(text.itertext()) for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    assert [name for name in said if name in ("mmnn", "majority", "regions, SVM")] == [
+        "mmnn",
+        "majority",
+        "regions, SVM",
+    ]
+
+
+def damage(name: str, old: str, new: str):
+    def apply(folder: Path) -> None:
+        text = (folder / name).read_text()
+        assert old in text
+        (folder / name).write_text(text.replace(old, new, 1))
+
+    return apply
+
+
+def remove(name: str):
+    return lambda folder: (folder / name).unlink()
+
+
+MISTAKES = {
+    "no test": (remove("predictions.csv"), "holds no predictions.csv; expected the folder of a classifier's"),
+    "no run.json": (remove("run.json"), "run.json cannot be read"),
+    "damaged run.json": (damage("run.json", '"seed": 3', '"seed": "3"'), "run.json is damaged (seed: "),
+    "autoencoder": (damage("run.json", '"mmnn"', '"cae"'), "has the model cae; expected a classifier"),
+    "no conclusion": (lambda folder: change(folder, conclusion=" "), "'What may be concluded' would be empty"),
+    "no subjects": (lambda folder: change(folder, subjects=[]), "'The cohort' would be empty"),
+    "no scores": (remove("metrics.json"), "metrics.json cannot be read"),
+    "no AUC": (damage("metrics.json", '"auc"', '"area"'), "metrics.json has no auc. Test again."),
+    "no sites": (remove("sites.csv"), "holds no sites.csv. Test again."),
+    "no rows": (lambda folder: (folder / "sites.csv").write_text(SITE_HEADER), "sites.csv has no rows"),
+    "no column": (damage("floors.csv", "auc_low", "low"), "floors.csv has no column auc_low"),
+    "no loss": (
+        lambda folder: (folder / "training.csv").write_text("fold,step,loss\n,1,nan\n"),
+        "'Training' would be empty",
+    ),
+    "label": (damage("predictions.csv", "0.bin,0,NYU,0,", "0.bin,0,NYU,2,"), "wrong label in record 0.bin; expected 1"),
+    "probability": (
+        damage("predictions.csv", "0.bin,0,NYU,0,0.", "0.bin,0,NYU,0,7."),
+        "wrong probability in record 0.bin; expected a number from 0 to 1",
+    ),
+    "not UTF-8": (
+        lambda folder: (folder / "predictions.csv").write_bytes(b"\xff\xfe"),
+        "predictions.csv is not a readable table",
+    ),
+    "folds": (
+        lambda folder: people(120, 3).to_csv(folder / "predictions.csv", index=False),
+        "has folds in one of predictions.csv and metrics.json only",
+    ),
+    "subject in two folds": (
+        lambda folder: people(120, 3).assign(subject="1").to_csv(folder / "predictions.csv", index=False),
+        "predictions.csv has a subject in two folds",
+    ),
+}
+SITE_HEADER = "site,subjects,autism,control,auc,auc_low,auc_high,accuracy,accuracy_low,accuracy_high\n"
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_no_page(mistake, single):
+    change_of, told = MISTAKES[mistake]
+    change_of(single)
+    outcome = run_main("utils.report.__main__", "report", [single])
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert outcome.err.startswith("python -m utils.report: error: ") and told in outcome.err
+    assert not (single / "report.html").exists()
+
+
+def test_the_command_builds_it_again(single):
+    outcome = run_main("utils.report.__main__", "report", [single])
+    assert (outcome.status, outcome.out) == (0, f"Report: {single}/report.html\n")
+    assert (single / "report.html").is_file()

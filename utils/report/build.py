@@ -12,7 +12,7 @@ from data import files
 from data.errors import InputError
 from data.records import CLASSES
 from utils.report import drawings, texts
-from utils.report.tables import SITE_COUNTS, Described, Score, Tables, interval, read
+from utils.report.tables import CEILING, SITE_COUNTS, Count, Described, Score, Tables, interval, read
 from utils.statistics import INTERVAL, THRESHOLD
 from utils.text import number, printable
 
@@ -26,7 +26,10 @@ SPELLED = {
     "brier": "Brier score",
     "model_minus_floor_auc": "AUC, model minus floor",
 }
-FIRST = ("auc", "model_minus_floor_auc")
+COMPARED = ("auc", "model_minus_floor_auc", "auc_sites", "accuracy")  # of floors; floors.csv has all
+LABELS = ("autism", "control", "unknown")
+OF_FOLDS = ("auc", "accuracy", "balanced_accuracy", "brier")  # metrics.json has all
+WITHIN = " An averaged AUC compares people of the same site or fold only."
 GLOSSARY = (
     "AUC: how often a person with autism gets a higher probability than a control; 0.5 is guessing. Recall and "
     "specificity: the shares of autism and of controls that are recognised. Brier score and calibration error: how far "
@@ -88,7 +91,8 @@ def sections(tables: Tables) -> Iterator[Section]:
         yield unlabelled(tables)
     yield losses(tables.training)
     yield Section("The cohort", table=cohort(run))
-    yield Section("How to repeat it", facts=provenance(run), command=texts.quoted(run.command))
+    command, digests = texts.quoted(run.command), of_folds(run)
+    yield Section("How to repeat it", table=digests, facts=provenance(run), command=command)
     yield Section("Methods, to paste", [texts.methods(tables)])
     yield Section("Intended use", [texts.INTENDED])
 
@@ -102,12 +106,15 @@ def scored(tables: Tables) -> Iterator[Section]:
         {"metric": spelled(name), "value": shown(score.numbers[:1]), f"{INTERVAL:.0%} interval": ends(score)}
         for name, score in tables.scores.items()
     ]
-    yield Section("Scores", [about, GLOSSARY], table=rows)
+    averaged = {"auc_sites", "auc_folds"} & tables.scores.keys()
+    yield Section("Scores", [about, GLOSSARY + WITHIN * bool(averaged)], table=rows)
     if tables.floors is not None:
         of_floors = [
             "Floors are plain classifiers on the same subjects. The model beats one where the interval of the "
-            "difference lies above 0."
+            "difference lies above 0. More metrics are in floors.csv."
         ]
+        if CEILING in set(tables.floors["floor"]):
+            of_floors.append(f"The {CEILING} is a ceiling, not a floor.")
         drawn = drawings.forest(tables.floors, run.model) if tables.floors["auc"].notna().any() else None
         yield Section("The model beside its floors", of_floors, drawn, floors(tables.floors, run.model))
     if known["label"].nunique() == len(CLASSES):
@@ -121,7 +128,7 @@ def scored(tables: Tables) -> Iterator[Section]:
     cut = [f"A probability of {THRESHOLD:g} or more counts as autism. In brackets: the share of the row."]
     yield Section("Confusion matrix", cut, table=confusion(known))
     if tables.folds:
-        yield Section("Folds", table=by_fold(tables))
+        yield Section("Folds", ["More metrics are in metrics.json."], table=by_fold(tables))
     if tables.sites is not None:
         yield Section("Sites", table=by_site(tables.sites))
 
@@ -159,9 +166,8 @@ def ends(score: Score) -> str:
 
 
 def floors(table: pd.DataFrame, model: str) -> list[Row]:
-    """Every metric that has an interval, the AUC and its difference first."""
-    metrics = [name for name in table if name != "floor" and set(interval(name)) <= set(table)]
-    metrics.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+    """The metrics of `COMPARED` that there are."""
+    metrics = [name for name in COMPARED if set(interval(name)) <= set(table)]
     return [
         {"classifier": model if row["floor"] == "model" else row["floor"]}
         | {spelled(name): shown(row[list(interval(name))]) for name in metrics}
@@ -185,7 +191,7 @@ def by_fold(tables: Tables) -> list[Row]:
     sizes = tables.predictions.groupby("fold")["subject"].nunique()
     return [
         {"fold": fold, "subjects": str(sizes.get(fold, "-"))}
-        | {spelled(name): shown(score.numbers) for name, score in scores.items()}
+        | {spelled(name): shown(scores[name].numbers) for name in OF_FOLDS if name in scores}
         for fold, scores in tables.folds.items()
     ]
 
@@ -201,23 +207,29 @@ def by_site(table: pd.DataFrame) -> list[Row]:
 
 
 def cohort(run: Described) -> list[Row]:
-    """Subjects by split, site and label: each split in all, then its sites if there are several."""
+    """Subjects by split, site and label; each split of several sites in all first."""
     rows = []
     for split in dict.fromkeys(count.split for count in run.subjects):
         counts = [count for count in run.subjects if count.split == split]
-        total = {name: sum(getattr(count, name) for count in counts) for name in ("autism", "control", "unknown")}
-        rows.append({"split": split, "site": "all"} | {name: str(value) for name, value in total.items()})
+        total = (sum(getattr(count, label) for count in counts) for label in LABELS)
+        listed = [Count(split, f"all {len(counts)} sites", *total), *counts] if len(counts) > 1 else counts
         rows += [
-            {"split": split, "site": count.site or "-"} | {name: str(getattr(count, name)) for name in total}
-            for count in counts
+            {"split, site": f"{split}, {count.site or '-'}"} | {name: str(getattr(count, name)) for name in LABELS}
+            for count in listed
         ]
     return rows
+
+
+def of_folds(run: Described) -> list[Row] | None:
+    """The checkpoints of pooled folds."""
+    if not isinstance(run.checkpoint_sha256, dict):
+        return None
+    return [{"fold": fold, "checkpoint, SHA-256": digest} for fold, digest in run.checkpoint_sha256.items()]
 
 
 def provenance(run: Described) -> Row:
     """What else is needed to do it again."""
     digest = run.checkpoint_sha256
-    of_folds = digest.items() if isinstance(digest, dict) else [("", digest or "-")]
     return {
         "started": run.started,
         "took": f"{run.wall_time_s:,.0f} s",
@@ -225,6 +237,6 @@ def provenance(run: Described) -> Row:
         "cohort": run.cohort,
         "cohort, SHA-256": run.cohort_sha256,
         "checkpoint": run.checkpoint_folder,
-        **{f"checkpoint, SHA-256{f', fold {fold}' * bool(fold)}": text for fold, text in of_folds},
+        "checkpoint, SHA-256": "below, for each fold" if isinstance(digest, dict) else digest or "-",
         "versions": ", ".join(f"{name} {version}" for name, version in run.packages.items()) or "-",
     }

@@ -5,6 +5,7 @@ Equal tables give equal bytes. A figure is no wider than a telephone's screen ne
 
 import io
 import re
+import textwrap
 import warnings
 from typing import Any
 
@@ -19,9 +20,9 @@ from utils.report.tables import CEILING
 from utils.statistics import CHANCE, INTERVAL, THRESHOLD
 from utils.text import printable, shortened
 
-WIDTH = 4.8  # inches
-NAME_WIDTH = 34  # letters of a floor's name
-SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 9}
+WIDTH = 4.2  # inches
+NAME_WIDTH, LINE_WIDTH = 40, 20  # letters of a floor's name, of a line of it
+SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 8.5}
 WITHOUT = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
@@ -47,14 +48,14 @@ def axes(height: float, rows: int = 1, **options):
 def forest(floors: pd.DataFrame, model: str) -> Markup:
     """AUC of model and floors with intervals, the model on top and the interval of its AUC behind all."""
     known = floors[floors["auc"].notna()]
-    figure, (axis,) = axes(0.9 + 0.27 * len(known))
+    figure, (axis,) = axes(0.6 + 0.34 * len(known))
     for place, (_, row) in enumerate(known.iterrows()):
         colour = {"model": "C0", CEILING: "C2"}.get(row["floor"], "0.35")
         axis.plot([row["auc_low"], row["auc_high"]], [place, place], color=colour, linewidth=1.8)
         axis.plot(row["auc"], place, "o", color=colour, markersize=5)
         if row["floor"] == "model":
             axis.axvspan(row["auc_low"], row["auc_high"], color="C0", alpha=0.1, linewidth=0)
-    names = [model if name == "model" else shortened(printable(name), NAME_WIDTH) for name in known["floor"]]
+    names = [model if name == "model" else floor_name(name) for name in known["floor"]]
     axis.axvline(CHANCE, color="0.3", linestyle=":", linewidth=1)
     axis.set_yticks(np.arange(len(known)), names)
     axis.invert_yaxis()
@@ -62,9 +63,14 @@ def forest(floors: pd.DataFrame, model: str) -> Markup:
     return svg(figure, "forest")
 
 
+def floor_name(name: str) -> str:
+    """On two lines if it is long."""
+    return textwrap.fill(shortened(printable(name), NAME_WIDTH), LINE_WIDTH)
+
+
 def roc(table: pd.DataFrame, seed: int) -> Markup:
     """ROC curve of labelled predictions with the band of `curves.roc_band`."""
-    figure, (axis,) = axes(4.2)
+    figure, (axis,) = axes(3.8)
     false, true = rates(table["label"].to_numpy(), table["probability"].to_numpy(), np.ones(len(table)))
     if band := roc_band(table, seed):
         axis.fill_between(FALSE_RATES, *band, color="C0", alpha=0.2, linewidth=0, label=f"{INTERVAL:.0%} band")
@@ -79,13 +85,13 @@ def roc(table: pd.DataFrame, seed: int) -> Markup:
 def calibrated(label: np.ndarray, probability: np.ndarray) -> Markup:
     """Share of autism against predicted probability, above the number of records in each bin."""
     table = calibration(label, probability)
-    figure, (shares, counts) = axes(4.8, 2, sharex=True, height_ratios=(4, 1))
+    figure, (shares, counts) = axes(4.4, 2, sharex=True, height_ratios=(4, 1))
     error = [table["observed"] - table["low"], table["high"] - table["observed"]]
     shares.errorbar(table["predicted"], table["observed"], np.maximum(error, 0), fmt="o-", color="C0", capsize=2)
     shares.plot([0, 1], [0, 1], color="0.3", linestyle=":", linewidth=1)
     shares.set(ylabel="share with autism", ylim=(-0.04, 1.04), xlim=(-0.02, 1.02))
     bars = counts.bar((table["bin"] + 0.5) / BINS, table["count"], width=0.9 / BINS, color="0.75")
-    counts.bar_label(bars, fontsize=8)
+    counts.bar_label(bars)
     counts.margins(y=0.35)
     counts.set(xlabel="predicted probability of autism", ylabel="records")
     return svg(figure, "calibration")

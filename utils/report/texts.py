@@ -102,14 +102,14 @@ def network(run: Described) -> list[str]:
     read = f"read {' and '.join(inputs)}" if inputs else "was a classifier"
     return [
         f"The model {run.model} (preset {run.preset}) {read}.",
-        f"How the data were prepared is recorded with the cohort (SHA-256 {run.cohort_sha256}).",
+        f"How the data had been prepared was recorded with the cohort (SHA-256 {run.cohort_sha256}).",
     ]
 
 
 def training(run: Described) -> list[str]:
     """How the model was trained."""
     config = run.config
-    sentence = f"It was trained for {run.num_iters} batches"
+    sentence = f"The model was trained for {run.num_iters} batches"
     if config.keys() >= set(NAMED):
         sentence += (
             f" of {config['batch_size']} records with {config['optimizer']} "
@@ -141,7 +141,7 @@ def statistics(tables: Tables) -> list[str]:
     strata = ", stratified by fold" * tables.pooled
     sentences = [
         f"A predicted probability of {THRESHOLD:g} or more counted as autism.",
-        f"Intervals are {INTERVAL:.0%} percentile intervals of a bootstrap over subjects "
+        f"Intervals were {INTERVAL:.0%} percentile intervals of a bootstrap over subjects "
         f"({RESAMPLES:,} resamples{strata}).",
     ]
     if "calibration_error" in tables.scores:
