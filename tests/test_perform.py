@@ -174,11 +174,9 @@ def test_a_subject_moved_in_the_table_stops_the_run(tested, in_folds, tmp_path):
     first, second, *rest = table.read_text().splitlines()
     other = second.rpartition(",")[0] + "," + str((int(second[-1]) + 1) % 3)
     table.write_text("\n".join([first, other, *rest]) + "\n")
-    outcome = in_folds(tmp_path / "copy", "nn", "3", "--test", "--overrideChkpt")
-    assert outcome.status == 2
     outcome = in_folds(tmp_path / "copy", "nn", "3", "--test")
     assert outcome.status == 2
-    assert "test subjects of" in outcome.err or "in another fold" in outcome.err
+    assert "was trained on data with" in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ class Identity:
     training_subjects: tuple[str, ...]
     encoder_subjects: tuple[str, ...]
     preparation: Preparation = field(default_factory=Preparation)
+    step: int = 0  # batches seen; 0 of checkpoints that do not say
     validation: float = 0.0  # share of the training subjects
     validation_loss: float | None = None  # of the best checkpoint
     shuffled_labels: bool = False
@@ -178,7 +179,7 @@ class Saver:
         before = self.folder.current
         try:
             self.folder.path.mkdir(parents=True, exist_ok=True)
-            files.write_json(self.folder.path / IDENTITY, dataclasses.asdict(identity))
+            files.write_json(self.folder.path / IDENTITY, dataclasses.asdict(identity) | {"step": step})
             self.manager.save()
         except (tf.errors.OpError, OSError) as error:
             self.folder.remove_incomplete()

@@ -107,7 +107,7 @@ def settle(
         data_dir=args.dataDir,
         checkpoints=checkpoints.to_use if job.needs_checkpoint else checkpoints,
         out_dir=out_dir,
-        num_iters=args.numIters,
+        num_iters=saved.step if job.needs_checkpoint and saved else args.numIters,
         override=args.overrideChkpt,
         seed=seed,
         precision=args.precision or (saved.precision if saved else "float32"),
