@@ -311,7 +311,7 @@ def test_the_methods_say_what_the_tables_hold(pooled, single):
         assert "The other hyper-parameters were filters 16,32." in text
         assert "compared with majority; regions, SVM." in text
         assert "tensorflow 2.21.0, numpy 2.4.6" in text
-    assert "tested on 114 subjects of 3 sites (60 with autism, 54 controls)" in one
+    assert "tested on data of 114 subjects of 3 sites (60 with autism, 54 controls)" in one
     assert "10% were set aside for validation" in one and "permuted" in one and "stratified" not in one
     assert "cross-validated in 3 folds; every" in many and "stratified by fold" in many and "set aside" not in many
 

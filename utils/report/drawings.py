@@ -58,7 +58,7 @@ def forest(floors: pd.DataFrame, model: str) -> Markup:
     names = [model if name == "model" else floor_name(name) for name in known["floor"]]
     axis.axvline(CHANCE, color="0.3", linestyle=":", linewidth=1)
     axis.set_yticks(np.arange(len(known)), names)
-    axis.invert_yaxis()
+    axis.set_ylim(len(known) - 0.5, -0.5)
     axis.set_xlabel(f"AUC with {INTERVAL:.0%} interval; dotted: guessing")
     return svg(figure, "forest")
 

@@ -70,8 +70,8 @@ def counted(rows: Iterable[Count]) -> str:
     autism, control, unknown = (sum(getattr(row, name) for row in rows) for name in ("autism", "control", "unknown"))
     sites = len({row.site for row in rows})
     total = autism + control + unknown
-    parts = [f"{autism} with autism", f"{control} control{'s' * (control != 1)}"]
-    parts += [f"{unknown} of unknown diagnosis"] * (unknown > 0)
+    named = {"with autism": autism, f"control{'s' * (control != 1)}": control, "of unknown diagnosis": unknown}
+    parts = [f"{count} {name}" for name, count in named.items() if count]
     return f"{total} subject{'s' * (total != 1)} of {sites} site{'s' * (sites != 1)} ({', '.join(parts)})"
 
 
@@ -87,8 +87,8 @@ def people(tables: Tables) -> list[str]:
         ]
     tested = [row for row in run.subjects if row.split == "test"]
     trained = [row for row in run.subjects if row.split == "train"]
-    sentences = [f"The model was trained on {counted(trained)} of a {kind}cohort."] if trained else []
-    return [*sentences, f"The model was tested on {counted(tested)}{f' of a {kind}cohort' * (not trained)}."]
+    sentences = [f"The model was trained on {kind}data of {counted(trained)}."] if trained else []
+    return [*sentences, f"The model was tested on {kind}data of {counted(tested)}."]
 
 
 def network(run: Described) -> list[str]:
