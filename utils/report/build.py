@@ -11,8 +11,9 @@ from markupsafe import Markup
 from data import files
 from data.errors import InputError
 from data.records import CLASSES
+from utils.floors import RULE
 from utils.report import drawings, texts
-from utils.report.tables import CEILING, SITE_COUNTS, Count, Described, Score, Tables, interval, read
+from utils.report.tables import SITE_COUNTS, Count, Described, Score, Tables, interval, read
 from utils.statistics import INTERVAL, THRESHOLD
 from utils.text import number, printable
 
@@ -113,8 +114,8 @@ def scored(tables: Tables) -> Iterator[Section]:
             "Floors are plain classifiers on the same subjects. The model beats one where the interval of the "
             "difference lies above 0. More metrics are in floors.csv."
         ]
-        if CEILING in set(tables.floors["floor"]):
-            of_floors.append(f"The {CEILING} is a ceiling, not a floor.")
+        if RULE in set(tables.floors["floor"]):
+            of_floors.append(f"The {RULE} is a ceiling, not a floor.")
         drawn = drawings.forest(tables.floors, run.model) if tables.floors["auc"].notna().any() else None
         yield Section("The model beside its floors", of_floors, drawn, floors(tables.floors, run.model))
     if known["label"].nunique() == len(CLASSES):

@@ -15,8 +15,8 @@ from markupsafe import Markup
 from matplotlib import pyplot as plt
 
 from utils import figures
+from utils.floors import RULE
 from utils.report.curves import BINS, FALSE_RATES, calibration, rates, roc_band
-from utils.report.tables import CEILING
 from utils.statistics import CHANCE, INTERVAL, THRESHOLD
 from utils.text import printable, shortened
 
@@ -50,7 +50,7 @@ def forest(floors: pd.DataFrame, model: str) -> Markup:
     known = floors[floors["auc"].notna()]
     figure, (axis,) = axes(0.6 + 0.34 * len(known))
     for place, (_, row) in enumerate(known.iterrows()):
-        colour = {"model": "C0", CEILING: "C2"}.get(row["floor"], "0.35")
+        colour = {"model": "C0", RULE: "C2"}.get(row["floor"], "0.35")
         axis.plot([row["auc_low"], row["auc_high"]], [place, place], color=colour, linewidth=1.8)
         axis.plot(row["auc"], place, "o", color=colour, markersize=5)
         if row["floor"] == "model":

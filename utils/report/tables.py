@@ -15,7 +15,6 @@ from models import MODELS
 PREDICTIONS = ("file", "subject", "site", "label", "probability")
 SITE_COUNTS = ("subjects", "autism", "control")
 NAMES = ("floor", "site", "fold")  # columns of text in tables of numbers
-CEILING = "rule that made the data"  # a row of floors.csv that is no floor
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from data.grids import GRIDS
 from data.records import PHENOTYPE_SIZE
 from models import MODELS
+from utils.floors import RULE
 from utils.metrics import RESAMPLES
 from utils.report.curves import BINS
-from utils.report.tables import CEILING, Count, Described, Tables
+from utils.report.tables import Count, Described, Tables
 from utils.statistics import CHANCE, INTERVAL, THRESHOLD
 
 FEW = 100  # test subjects
@@ -109,7 +110,7 @@ def network(run: Described) -> list[str]:
 def training(run: Described) -> list[str]:
     """How the model was trained."""
     config = run.config
-    sentence = f"The model was trained for {run.num_iters} batches"
+    sentence = f"The model was trained for {run.num_iters or 'an unrecorded number of'} batches"
     if config.keys() >= set(NAMED):
         sentence += (
             f" of {config['batch_size']} records with {config['optimizer']} "
@@ -150,7 +151,7 @@ def statistics(tables: Tables) -> list[str]:
         if name in tables.scores:
             sentences.append(f"The AUC was computed over all subjects, and within {group} and averaged.")
     if tables.floors is not None:
-        names = [name for name in tables.floors["floor"] if name not in ("model", CEILING)]
+        names = [name for name in tables.floors["floor"] if name not in ("model", RULE)]
         if names:
             sentences.append(f"On the same subjects the model was compared with {'; '.join(names)}.")
     return sentences
