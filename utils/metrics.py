@@ -34,11 +34,14 @@ def mean_auc(label: np.ndarray, probability: np.ndarray, weight: np.ndarray, gro
         return total / records
 
 
-def calibration_error(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Expected calibration error (k,): |mean probability - share of autism| over BINS bins, by their records."""
+def calibration_gaps(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(k, BINS) mean probability minus share of autism in each bin, times the bin's share of the records.
+
+    Their absolute values add up to the expected calibration error.
+    """
     bins = np.minimum((probability * BINS).astype(int), BINS - 1)
     gap = (probability - label)[:, None] * (bins[:, None] == np.arange(BINS))
-    return np.abs(weight @ gap).sum(1) / weight.sum(1)
+    return weight @ gap / weight.sum(1, keepdims=True)
 
 
 def scores(
@@ -72,7 +75,7 @@ def scores(
             "f_score": 2 * true_positive / (2 * true_positive + false_positive + false_negative),
             "auc": auc(label, probability, weight),
             "brier": weight @ np.square(probability - label) / weight.sum(1),
-            "calibration_error": calibration_error(label, probability, weight),
+            "calibration_error": np.abs(calibration_gaps(label, probability, weight)).sum(1),
         } | {name: mean_auc(label, probability, weight, group) for name, group in groups.items() if group is not None}
 
 
@@ -110,8 +113,7 @@ def intervals(
     """Each statistic as `{"value", "low", "high"}`: bootstrap over subjects, within folds if given; None if undefined.
 
     `statistics` takes weights of the records (k, n) and gives (k,) each. There is no interval, `low` and `high` None,
-    if one of the `groups` of records that a statistic rests on is a single subject. Noise adds to the calibration
-    error, and resamples are noisier than the sample: its interval is reflected about the value (basic bootstrap).
+    if one of the `groups` of records that a statistic rests on is a single subject.
     """
     names, first, member = np.unique(subject, return_index=True, return_inverse=True)
     value = statistics(np.ones((1, len(member))))
@@ -121,12 +123,9 @@ def intervals(
     )  # fmt: skip
     result = {}
     for name, *ends in zip(value, low, high, strict=True):
-        (exact,) = value[name]
         if any(len(np.unique(member[group])) < ENOUGH for group in groups[name]):
             ends = [np.nan, np.nan]
-        elif name == "calibration_error":
-            ends = [np.clip(2 * exact - ends[1], 0, exact), max(2 * exact - ends[0], exact)]
-        numbers = zip(("value", "low", "high"), (exact, *ends), strict=True)
+        numbers = zip(("value", "low", "high"), (*value[name], *ends), strict=True)
         result[name] = {key: or_none(number) for key, number in numbers}
     return result
 
@@ -139,12 +138,24 @@ def with_intervals(
     fold: Sequence | None = None,
     site: Sequence[str] | None = None,
 ) -> dict[str, dict]:
-    """Each metric of `scores` as `{"value", "low", "high"}`, see `intervals`; all arguments but `seed` are (n,)."""
+    """Each metric of `scores` as `{"value", "low", "high"}`, see `intervals`; all arguments but `seed` are (n,).
+
+    Noise alone makes a calibration error, and percentiles of resamples, which are noisier than the sample, would never
+    hold 0. Its interval is the value and, on both sides, how far the gaps of resamples are from those of the sample.
+    """
     folds, sites = (None if group is None else np.asarray(group) for group in (fold, site))
-    return intervals(
-        lambda weight: scores(label, probability, weight, folds, sites),
-        rests_on(label, probability, folds, sites), subject, seed, folds,
-    )  # fmt: skip
+    groups = rests_on(label, probability, folds, sites)
+    gaps = calibration_gaps(label, probability, np.ones((1, len(label))))
+
+    def statistics(weight: np.ndarray) -> dict[str, np.ndarray]:
+        noise = np.abs(calibration_gaps(label, probability, weight) - gaps).sum(1)
+        return scores(label, probability, weight, folds, sites) | {"noise": noise}
+
+    found = intervals(statistics, groups | {"noise": groups["calibration_error"]}, subject, seed, folds)
+    value, noise = found["calibration_error"]["value"], found.pop("noise")["high"]
+    if noise is not None:
+        found["calibration_error"] |= {"low": max(value - noise, 0.0), "high": min(value + noise, 1.0)}
+    return found
 
 
 def difference(

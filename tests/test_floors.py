@@ -1,0 +1,488 @@
+"""Floors against scikit-learn computed by hand, nothing leaked into them, and sentences on what they show."""
+
+import csv
+import io
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from data import atlas, demo, grids
+from data.cohort import Cohort, Metadata, Row, open_cohort
+from data.errors import InputError
+from data.swap import swap
+from utils import floors
+from utils.metrics import difference, with_intervals
+
+REGIONS = atlas.load_atlas(None, grids.REDUCED)
+
+
+@dataclass
+class MadeUp:
+    """Stands for a cohort in memory: what floors read of one, and `level` (n,), added to each whole volume."""
+
+    rows: list[Row]
+    phenotype: np.ndarray
+    level: np.ndarray
+    covariates: pd.DataFrame | None = None
+    metadata = Metadata()
+    grid = grids.REDUCED
+    simulated = False
+
+    indices = Cohort.indices
+
+    @property
+    def label(self) -> np.ndarray:
+        return np.array([row.label for row in self.rows])
+
+    def batch(self, indices):
+        random = np.random.default_rng(int(indices[0]))
+        means = np.concatenate(
+            [np.zeros((len(indices), 1)), random.normal(size=(len(indices), len(REGIONS.names)))], axis=1
+        )
+        volume = means[:, REGIONS.labels, None] + self.level[indices][:, None, None, None, None]
+        return {"phenotype": self.phenotype[indices].astype(np.float32), "volume": volume.astype(np.float32)}
+
+
+def made_up(count: int = 240, seed: int = 0, covariates: bool = True) -> MadeUp:
+    """People of four sites, nothing of whom goes with the label; the last site, a quarter, is the test split."""
+    random = np.random.default_rng(seed)
+    site = np.arange(count) * 4 // count
+    rows = [
+        Row(f"{number}.bin", f"s{number}", f"site {site[number]}", float(random.integers(2)),
+            "test" if site[number] == 3 else "train")
+        for number in range(count)
+    ]  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "SITE_ID": [row.site for row in rows],
+            "AGE_AT_SCAN": random.uniform(6, 40, count).round(2).astype(str),
+            "SEX": random.integers(1, 3, count).astype(str),
+            "func_mean_fd": random.lognormal(-2, 0.5, count).astype(str),
+            "scanner": random.choice(["x", "y", ""], count),
+        },
+        index=[row.subject for row in rows],
+    )
+    table.loc[random.random(count) < 0.1, "func_mean_fd"] = "-9999"
+    return MadeUp(rows, random.normal(size=(count, 29)), np.zeros(count), table if covariates else None)
+
+
+def test_volumes(made: MadeUp) -> np.ndarray:
+    return np.concatenate([made.batch(np.arange(start, start + 16))["volume"] for start in range(0, 240, 16)])
+
+
+test_volumes.__test__ = False
+
+
+def aucs(made: MadeUp) -> dict[str, float]:
+    """AUC of each floor on the test records."""
+    found = floors.predict(made)
+    label = made.label[made.indices("test")]
+    return {name: metrics.roc_auc_score(label, found[name]) for name in found if name != floors.MAJORITY}
+
+
+def by_hand(made: MadeUp) -> dict[str, np.ndarray]:
+    """The features of each floor with everything learnt on training records, by plain NumPy: (records, features)."""
+    train = made.indices("train")
+    table = made.covariates
+    fd = table["func_mean_fd"].astype(float).to_numpy()
+    missing = fd < 0
+    motion = np.log(np.where(missing, 1.0, fd))
+    motion[missing] = np.median(motion[train][~missing[train]])
+    numbers = np.column_stack([table["AGE_AT_SCAN"].astype(float), table["SEX"].astype(float), motion, missing])
+    sites = np.array([row.site for row in made.rows])
+    scanner = table["scanner"].to_numpy(object)
+    hot = [sites == name for name in sorted(set(sites[train]))] + [scanner == name for name in ("", "x", "y")]
+    volumes = test_volumes(made)[..., 0]
+    regions = np.column_stack([volumes[:, REGIONS.labels == region].mean(1) for region in REGIONS.regions])
+
+    def scaled(values):
+        return (values - values[train].mean(0)) / values[train].std(0)
+
+    parts = {
+        "covariates": np.column_stack([scaled(numbers), np.column_stack(hot)]),
+        "phenotype": scaled(made.phenotype.astype(np.float32).astype(float)),
+        "regions": scaled(regions.astype(float)),
+    }
+    return parts | {"all": np.column_stack(list(parts.values()))}
+
+
+def test_logistic_regressions_are_those_of_features_made_by_hand():
+    made = made_up()
+    found, train, test = floors.predict(made), made.indices("train"), made.indices("test")
+    assert list(found.index) == [made.rows[index].file for index in test]
+    prior = DummyClassifier(strategy="prior").fit(made.phenotype[train], made.label[train])
+    assert found[floors.MAJORITY].tolist() == pytest.approx(prior.predict_proba(made.phenotype[test])[:, 1].tolist())
+    for kind, values in by_hand(made).items():
+        fitted = LogisticRegression(max_iter=1000).fit(values[train], made.label[train])
+        expected = fitted.predict_proba(values[test])[:, 1]
+        assert found[f"{kind}, logistic regression"].to_numpy() == pytest.approx(expected, abs=2e-3), kind
+    assert list(found) == [
+        floors.MAJORITY,
+        *(f"{kind}, {name}" for kind in by_hand(made) for name in ("logistic regression", "SVM")),
+    ]
+
+
+def test_the_svm_is_scikit_learns():
+    """One record a subject: grouped inner folds are as good as plain ones, so AUC and probabilities nearly agree."""
+    made = made_up()
+    train, test = made.indices("train"), made.indices("test")
+    made.phenotype[:, 0] += 2 * made.label
+    plain = make_pipeline(StandardScaler(), SVC(C=1, gamma="scale"))
+    expected = CalibratedClassifierCV(plain, cv=StratifiedKFold(5), ensemble=False)
+    expected = expected.fit(made.phenotype[train], made.label[train]).predict_proba(made.phenotype[test])[:, 1]
+    found = floors.predict(made)["phenotype, SVM"]
+    assert (np.argsort(found) == np.argsort(expected)).all()
+    assert found.to_numpy() == pytest.approx(expected, abs=0.05)
+
+
+def test_features_know_no_label():
+    made = made_up()
+    before = floors.features(made)
+    made.rows = [replace(row, label=1 - row.label) for row in made.rows]
+    for kind, table in floors.features(made).items():
+        pd.testing.assert_frame_equal(table, before[kind])
+
+
+def test_covariates_are_numbers_logarithms_and_categories():
+    table = pd.DataFrame(
+        {"age": ["9", "NA", "30"], "MeanFD_Jenkinson": ["0.5", "0", ""], "scanner": ["x", "y", "?"]}, index=list("abc")
+    )
+    found = floors.covariates(["c", "a", "unheard of"], ["S", "S", "T"], table)
+    assert found["site"].tolist() == ["S", "S", "T"]
+    assert found["age"].tolist() == pytest.approx([30, 9, np.nan], nan_ok=True)
+    assert found["log MeanFD_Jenkinson"].tolist() == pytest.approx([np.nan, np.log(0.5), np.nan], nan_ok=True)
+    assert found["scanner"].fillna("unknown").tolist() == ["unknown", "x", "unknown"]
+    assert floors.covariates(["a"], ["S"], None).shape == (1, 0)
+    table["age"] = ["9", "old", "30"]
+    with pytest.raises(InputError, match="Column age holds 'old'"):
+        floors.covariates(["a"], ["S"], table)
+
+
+def test_region_means_of_several_maps():
+    volume = np.random.default_rng(0).normal(size=(2, *grids.REDUCED.shape, 3))
+    found = floors.region_means(volume, REGIONS).reshape(2, len(REGIONS.regions), 3)
+    for position in (0, 50, 115):
+        inside = REGIONS.labels == REGIONS.regions[position]
+        assert found[:, position] == pytest.approx(volume[:, inside].mean(1))
+
+
+@pytest.mark.slow
+def test_what_is_planted_in_training_and_test_is_found():
+    made = made_up()
+    made.phenotype[:, 3] = made.label
+    made.covariates["AGE_AT_SCAN"] = (10 + made.label).astype(str)
+    made.level = 3 * made.label
+    assert min(aucs(made).values()) > 0.95
+
+
+@pytest.mark.slow
+def test_a_label_in_the_phenotype_of_test_subjects_only_raises_no_floor():
+    made = made_up()
+    before, test = aucs(made), made.indices("test")
+    made.phenotype[test, 3] = made.label[test]
+    after = aucs(made)
+    assert max(after.values()) < 0.65
+    for name in after:
+        assert after[name] == pytest.approx(before[name], abs=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_label_in_missingness_within_the_left_out_site_raises_no_floor(elsewhere):
+    """Whether or not the training sites miss the covariate too, but at random."""
+    made = made_up()
+    column = made.covariates["func_mean_fd"] = pd.Series(["0.1", "0.2"] * 120, made.covariates.index)
+    for index, row in enumerate(made.rows):
+        if row.label if row.split == "test" else elsewhere and index % 3 == 0:
+            column[row.subject] = ""
+    made.covariates["func_mean_fd"] = column
+    assert max(aucs(made).values()) < 0.65
+
+
+@pytest.mark.slow
+def test_a_label_in_the_mean_of_a_site_raises_no_floor_on_another_site():
+    """Training sites differ in their level and in their share of autism, which the level therefore tells."""
+    random, made = np.random.default_rng(1), made_up(600)
+    share = {"site 0": 0.1, "site 1": 0.5, "site 2": 0.9, "site 3": 0.5}
+    made.rows = [replace(row, label=float(random.random() < share[row.site])) for row in made.rows]
+    offset = np.array([share[row.site] for row in made.rows])
+    made.level = 5 * offset + random.normal(0, 0.1, len(made.rows))
+    made.phenotype += 5 * offset[:, None]
+    made.covariates["AGE_AT_SCAN"] = (20 * offset + random.normal(0, 1, len(made.rows))).astype(str)
+    train = made.indices("train")
+    assert metrics.roc_auc_score(made.label[train], made.level[train]) > 0.75
+    assert max(aucs(made).values()) < 0.65
+
+
+def test_what_cannot_be_fitted_is_left_out_and_said(capsys):
+    made = made_up(covariates=False)
+    made.phenotype[:] = 0
+    made.rows = [
+        replace(row, site="one", label=float(index < 4 or row.split == "test")) for index, row in enumerate(made.rows)
+    ]
+    assert list(floors.predict(made)) == [floors.MAJORITY, "regions, logistic regression", "all, logistic regression"]
+    assert capsys.readouterr().out == (
+        "Floors left out: covariates; phenotype; SVM, which needs 5 training subjects of each class.\n"
+    )
+    made.rows = [replace(row, label=1.0) for row in made.rows]
+    found = floors.predict(made)
+    assert list(found) == [floors.MAJORITY] and set(found[floors.MAJORITY]) == {1.0}
+    assert "one class" in capsys.readouterr().out
+
+
+def test_without_covariates_the_site_alone():
+    assert list(floors.features(made_up(covariates=False))["covariates"]) == ["covariates site"]
+
+
+def test_records_of_one_subject_share_an_inner_fold():
+    subject = np.repeat(np.arange(30), 3)
+    folds = floors.classifiers(np.repeat(np.arange(30) % 2, 3), subject)["SVM"].cv
+    assert sorted(np.concatenate([test for _, test in folds])) == list(range(90))
+    assert not any(set(subject[train]) & set(subject[test]) for train, test in folds)
+
+
+def test_the_demo_cohort_has_its_rule_also_after_a_swap(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr(Cohort, "covariates", None, raising=False)
+    opened = open_cohort(cohort)
+    found = floors.predict(opened)
+    simulation = demo.Simulation(subjects=40, seed=1)
+    test = [opened.rows[index].subject for index in opened.indices("test")]
+    assert found[floors.RULE].tolist() == demo.rule(simulation, test).tolist() and list(found)[-1] == floors.RULE
+    swap(opened, tmp_path / "swapped", num_regions=3, copies=1, seed=0)
+    assert floors.simulation_of(open_cohort(tmp_path / "swapped")) == simulation
+    assert floors.simulation_of(made_up(8)) is None
+
+
+def pooled(seed: int = 0) -> dict:
+    """What is known of 90 records after three folds: the arguments of `compare`."""
+    random = np.random.default_rng(seed)
+    label, fold = np.arange(90) % 2.0, np.arange(90) // 30
+    probability = 1 / (1 + np.exp(-random.normal(label, 1)))
+    table = pd.DataFrame({floors.MAJORITY: 0.5 - 0.01 * fold, "regions, SVM": random.random(90), "unfitted": np.nan})
+    site = random.choice(["A", "B"], 90)
+    return {
+        "label": label,
+        "probability": probability,
+        "floors": table,
+        "subject": [str(number) for number in range(90)],
+        "seed": 0,
+        "fold": fold,
+        "site": site,
+    }
+
+
+def test_rows_hold_the_model_and_every_floor_with_the_paired_difference():
+    known = pooled()
+    model, majority, svm = floors.compare(**known)
+    groups = {"fold": known["fold"], "site": known["site"]}
+    expected = with_intervals(known["label"], known["floors"]["regions, SVM"].to_numpy(), known["subject"], 0, **groups)
+    for name in ("auc", "accuracy", "balanced_accuracy", "brier", "auc_sites"):
+        assert [svm[name], svm[f"{name}_low"], svm[f"{name}_high"]] == list(expected[name].values())
+    minus = difference(known["label"], known["probability"], known["floors"]["regions, SVM"].to_numpy(),
+                       known["subject"], 0, known["fold"])  # fmt: skip
+    assert [svm[f"model_minus_floor_auc{end}"] for end in ("", "_low", "_high")] == list(minus.values())
+    assert model["floor"] == "model" and model["model_minus_floor_auc"] is None
+    assert svm["model_minus_floor_auc"] == pytest.approx(model["auc"] - svm["auc"])
+    assert list(model) == list(majority) == list(svm)
+    del known["site"], known["fold"]
+    assert "auc_sites" not in floors.compare(**known)[0]
+
+
+def test_the_majority_ranks_nobody_though_its_constant_differs_between_folds():
+    majority = floors.compare(**pooled())[1]
+    assert [majority["auc"], majority["auc_low"], majority["auc_high"], majority["auc_sites"]] == [0.5] * 4
+    assert majority["model_minus_floor_auc_low"] > 0
+
+
+def test_rows_are_a_csv_table():
+    rows = floors.compare(**pooled())
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    read = pd.read_csv(io.StringIO(text.getvalue()))
+    assert read["model_minus_floor_auc"].isna().tolist() == [True, False, False]
+
+
+def row(name: str, auc: float | None, low: float | None = None, high: float | None = None, minus_low=None) -> dict:
+    values = {"auc": auc, "auc_low": low, "auc_high": high, "model_minus_floor_auc_low": minus_low}
+    return {"floor": name} | values
+
+
+GOOD, CHANCE = row("model", 0.7, 0.6, 0.8), row("model", 0.55, 0.45, 0.65)
+LR, SVM = row("phenotype, logistic regression", 0.6, 0.5, 0.7, 0.01), row("all, SVM", 0.65, 0.55, 0.75, -0.02)
+ALWAYS = row(floors.MAJORITY, 0.5, 0.5, 0.5, -0.05)
+
+
+@pytest.mark.parametrize(
+    "rows, expected",
+    [
+        ([GOOD, ALWAYS], "The network does better than chance: AUC 0.70, 0.60 to 0.80."),
+        (
+            [GOOD, ALWAYS, LR],
+            "The network does better than chance: AUC 0.70, 0.60 to 0.80; it beats the only floor, phenotype by "
+            "logistic regression (AUC 0.60, 0.50 to 0.70).",
+        ),
+        (
+            [GOOD, LR, {**SVM, "model_minus_floor_auc_low": 0.01}],
+            "The network does better than chance: AUC 0.70, 0.60 to 0.80; it beats all 2 floors, of which the best is "
+            "all by SVM (AUC 0.65, 0.55 to 0.75).",
+        ),
+        (
+            [GOOD, LR, SVM, row(floors.RULE, 0.97, 0.9, 1.0, -0.4)],
+            "The network does better than chance: AUC 0.70, 0.60 to 0.80; it does not beat 1 of 2 floors (all by SVM), "
+            "the best is all by SVM (AUC 0.65, 0.55 to 0.75); the rule that made the data reaches 0.97.",
+        ),
+        (
+            [CHANCE, {**LR, "model_minus_floor_auc_low": -0.1}, SVM],
+            "The network does not do better than chance: AUC 0.55, 0.45 to 0.65; it does not beat any of 2 floors, of "
+            "which the best is all by SVM (AUC 0.65, 0.55 to 0.75).",
+        ),
+        (
+            [CHANCE, SVM],
+            "The network does not do better than chance: AUC 0.55, 0.45 to 0.65; it does not beat the only floor, "
+            "all by SVM (AUC 0.65, 0.55 to 0.75).",
+        ),
+        (
+            [row("model", 1.0), row("all, SVM", 0.5)],
+            "The network's AUC is 1.00, without an interval, since one class has a single test subject: nothing can be "
+            "concluded.",
+        ),
+        (
+            [row("model", None), row("all, SVM", None), row(floors.RULE, None)],
+            "The network's AUC is undefined, since the test subjects are of one class.",
+        ),
+    ],
+)
+def test_one_sentence_says_what_may_be_concluded(rows, expected):
+    assert floors.verdict(rows) == expected
+
+
+@pytest.mark.parametrize("count, autism", [(6, 6), (6, 1)])
+def test_few_subjects_are_compared_and_judged(count, autism):
+    label = (np.arange(count) < autism).astype(float)
+    table = pd.DataFrame({floors.MAJORITY: 0.5, "all, SVM": np.linspace(0, 1, count)})
+    rows = floors.compare(label, np.linspace(1, 0, count), table, list("abcdef"), 0)
+    assert ("undefined" if autism == 6 else "nothing can be concluded") in floors.verdict(rows)
+
+
+def moving(count: int = 400, seed: int = 0) -> dict:
+    """People whose diagnosis goes with head motion alone; the arguments of `motion` without the network's output."""
+    random = np.random.default_rng(seed)
+    fd = random.normal(size=count)
+    label = (random.random(count) < 1 / (1 + np.exp(-1.5 * fd))).astype(float)
+    table = pd.DataFrame(
+        {"age": random.uniform(6, 40, count), "func_mean_fd": np.exp(fd)},
+        index=[f"s{number}" for number in range(count)],
+    ).astype(str)
+    return {"label": label, "table": table, "site": random.choice(["A", "B", "C"], count), "subject": list(table.index)}
+
+
+def output(known: dict, of_label: float, of_motion: float) -> np.ndarray:
+    noise = np.random.default_rng(5).normal(size=len(known["label"]))
+    fd = np.log(known["table"]["func_mean_fd"].astype(float).to_numpy())
+    return 1 / (1 + np.exp(-(of_label * known["label"] + of_motion * fd + noise)))
+
+
+def test_an_output_that_reads_motion_carries_nothing_more():
+    known = moving()
+    probability = output(known, 0, 2)
+    assert metrics.roc_auc_score(known["label"], probability) > 0.7
+    found = floors.motion(probability=probability, **known)
+    assert found["low"] < 0 < found["high"] and found["p"] > 0.05
+    assert "Is it motion? The network's output is not shown to carry more than site, age and log func_mean_fd: " in (
+        floors.motion_line(found)
+    )
+
+
+def test_an_output_that_reads_the_label_carries_more_and_its_coefficient_is_scikit_learns():
+    known = moving()
+    probability = output(known, 1, 0)
+    found = floors.motion(probability=probability, **known)
+    logit = np.log(probability / (1 - probability))
+    values = np.column_stack([
+        (logit - logit.mean()) / logit.std(),
+        known["table"]["age"].astype(float) / 10,
+        np.log(known["table"]["func_mean_fd"].astype(float)),
+        *(known["site"] == name for name in "AB"),
+    ])  # fmt: skip
+    fitted = LogisticRegression(C=np.inf, tol=1e-8, max_iter=5000).fit(values, known["label"])
+    assert found["coefficient"] == pytest.approx(fitted.coef_[0, 0], rel=1e-3)
+    design = np.column_stack([np.ones(400), values])
+    chance = fitted.predict_proba(values)[:, 1]
+    spread = np.sqrt(np.linalg.inv(design.T @ (design * (chance * (1 - chance))[:, None]))[1, 1])
+    assert found["high"] - found["low"] == pytest.approx(2 * 1.959964 * spread, rel=1e-3)
+    assert (found["subjects"], found["left_out"], found["without"]) == (400, 0, [])
+    assert "carries more than site, age and log func_mean_fd" in floors.motion_line(found)
+
+
+def test_several_records_of_a_subject_count_once():
+    known = moving()
+    probability = output(known, 1, 0)
+    twice = {name: np.repeat(known[name], 2) for name in ("label", "site", "subject")} | {"table": known["table"]}
+    spread = np.repeat(np.log(probability / (1 - probability)), 2) + np.tile([-0.3, 0.3], 400)
+    found = floors.motion(probability=1 / (1 + np.exp(-spread)), **twice)
+    once = floors.motion(probability=probability, **known)
+    assert found == {name: value if isinstance(value, list) else pytest.approx(value) for name, value in once.items()}
+
+
+def test_who_is_left_out_is_counted_and_what_is_not_used_is_named():
+    known = moving(60)
+    known["table"]["scanner"] = [""] * 50 + ["x"] * 10  # too rarely known
+    known["table"].iloc[:5, 0] = "-9999"
+    known["site"] = np.array([f"site {number % 12}" for number in range(60)])
+    found = floors.motion(probability=output(known, 1, 0), **known)
+    assert (found["subjects"], found["left_out"]) == (55, 5)
+    assert found["covariates"] == ["age", "log func_mean_fd"] and found["without"] == ["site", "scanner"]
+    assert floors.motion_line(found).endswith("; 55 subjects, 5 left out, without site and scanner).")
+
+
+def test_sites_of_one_class_are_left_out():
+    known = moving()
+    known["site"] = np.where(np.arange(400) < 20, np.where(known["label"] == 1, "all autism", "A"), known["site"])
+    found = floors.motion(probability=output(known, 1, 0), **known)
+    assert found["left_out"] == (known["site"] == "all autism").sum() > 0
+    assert "coefficient" in found
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({"probability": np.where(moving()["label"] == 1, 0.9, 0.1)}, "separate the classes perfectly"),
+        ({"probability": np.full(400, 0.3)}, "the same for everybody"),
+        ({"label": np.ones(400)}, "one class"),
+    ],
+)
+def test_what_cannot_be_computed_is_said(change, reason):
+    known = moving() | {"probability": output(moving(), 1, 0)} | change
+    found = floors.motion(**known)
+    assert "coefficient" not in found
+    assert reason in floors.motion_line(found)
+
+
+def test_too_few_subjects_are_said():
+    known = moving(20)
+    found = floors.motion(probability=output(known, 1, 0), **known)
+    assert floors.motion_line(found) == (
+        "Is it motion? It cannot be computed: 20 subjects are too few for 4 parameters."
+    )
+
+
+def test_unknown_covariates_and_unknown_motion_are_said():
+    known = moving()
+    assert floors.motion(probability=output(known, 1, 0), **known | {"table": None}) is None
+    assert "covariates are unknown" in floors.motion_line(None)
+    probability = output(known, 1, 0)
+    known["table"] = known["table"][["age"]]
+    line = floors.motion_line(floors.motion(probability=probability, **known))
+    assert line.startswith("Is it the covariates? Head motion is not among them. The network's output carries more")
