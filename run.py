@@ -25,7 +25,11 @@ def parser() -> argparse.ArgumentParser:
     add("--overrideChkpt", action="store_true", help="start from zero; the old checkpoint stays until the first save")
     add("--dataDir", type=Path, metavar="DIR", help="cohort, folder of records or JSON list (default: simulated demo)")
     add("--outDir", type=Path, metavar="DIR", help="results (default results/<model>-<job>)")
-    add("--folds", metavar="N|COLUMN", help="test everybody: N folds, or leave out one site, or value of a covariate")
+    add(
+        "--folds",
+        metavar="N|COLUMN",
+        help="test everybody: N folds, or leave out one site, or covariate's value",
+    )
     add("--fold", metavar="K", help="do this one of the folds: its number from 0, or the site")
     add(
         "--validation",
@@ -35,8 +39,14 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--shuffleLabels", action="store_true", help="permute the training labels: all results must come out at chance")
     add("--preset", metavar="NAME", help="named hyper-parameters of the model")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="one hyper-parameter; may be repeated")
-    add("--seed", type=seed, metavar="N", help="of weights and batch order (default 0)")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one hyper-parameter; may be repeated",
+    )
+    add("--seed", type=seed, metavar="N", help="of weights, batch order, folds and resampling (default 0)")
     add("--precision", choices=PRECISIONS, help="of the layers (default float32)")
     add("--subjects", metavar="A,B", help="black out these test subjects only")
     add("--atlas", type=Path, metavar="FILE", help="black out the regions of this label image (default AAL)")
@@ -50,7 +60,7 @@ def execute(top: argparse.ArgumentParser) -> int:
     args = top.parse_args()
     from utils.validate import validate
 
-    run = validate(args, given={name for name, value in vars(args).items() if value != top.get_default(name)})
+    run = validate(args, {name for name, value in vars(args).items() if value != top.get_default(name)})
     from utils.perform import perform
 
     return perform(run, args.shareGPU)

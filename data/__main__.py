@@ -80,6 +80,8 @@ def check(args: argparse.Namespace) -> int:
     from data import files
     from data.cohort import open_cohort
 
+    if args.html:
+        checks.check_page(args.html)
     findings = checks.full(open_cohort(args.cohort))
     print("\n".join(findings.lines()))
     if args.html:
@@ -130,11 +132,17 @@ def parser() -> argparse.ArgumentParser:
     add("--labelColumn", metavar="NAME", help="column of the diagnosis (ABIDE's own table: DX_GROUP)")
     add("--positive", metavar="A,B,...", help="its value, or values, for autism (ABIDE's own table: 1)")
     add(
-        "--negative", metavar="A,B,...", help="its values for control; the others are left out (default: the one other)"
+        "--negative",
+        metavar="A,B,...",
+        help="its values for control; the others are left out (default: the one other)",
     )
     add("--siteColumn", metavar="NAME", help="column of sites (default SITE_ID or site, if there is one)")
     add("--mapColumn", metavar="NAME", help="column of paths to the maps, relative to the folder")
-    add("--only", metavar="GLOB", help="use only the maps whose path in the folder fits, such as '*/zfALFF*'")
+    add(
+        "--only",
+        metavar="GLOB",
+        help="use only the maps whose path in the folder fits, such as '*/zfALFF*'",
+    )
     add("--phenotype", metavar="A,B,...", help="columns to use instead of ABIDE's 29 values; '' for none")
     add("--covariates", metavar="A,B,...", help="columns to keep beside (default: the site; ABIDE's age, sex, motion)")
     add("--allowLeak", action="store_true", help="accept phenotype columns, or maps as wholes, that tell the diagnosis")

@@ -58,10 +58,13 @@ def load_atlas(path: Path | None, grid: grids.Grid) -> Atlas:
 def read_names(path: Path) -> dict[int, str]:
     """Lines of `number name`."""
     try:
-        rows = (line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip())
-        return {int(number): name.strip() for number, name in rows}
+        rows = [line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip()]
+        names = {int(number): name.strip() for number, name in rows}
     except ValueError as error:
         raise InputError(f"{path} is no list of regions ({error}); expected lines of a number and a name.") from error
+    if len(names) < len(rows):
+        raise InputError(f"{path} names a region twice; expected each number once. Correct the list.")
+    return names
 
 
 def aal_at_2mm() -> tuple[np.ndarray, dict[int, str]]:
@@ -100,6 +103,8 @@ def check_extent(labels: np.ndarray, path: Path) -> None:
     if labels.all():
         raise InputError(f"{path} has no voxel outside its regions; expected 0 there. Set the background to 0.")
     brain = labels[aal_at_2mm()[0] > 0]
+    if not brain.any():
+        raise InputError(f"{path} has no region within the brain; expected labels in MNI space. Check its affine.")
     region, voxels = max(zip(*np.unique(brain[brain > 0], return_counts=True), strict=True), key=lambda found: found[1])
     if voxels > MOST_OF_BRAIN * brain.size:
         raise InputError(f"{path}: region {region} covers the whole brain; expected regions of a brain. Take an atlas.")

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -171,8 +172,10 @@ def measured_as_stored(volumes: list[np.ndarray]) -> pd.DataFrame:
     return measured.assign(likeness=[np.corrcoef(volume.ravel(), mean)[0, 1] for volume in volumes])
 
 
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Check of {{ path }}</title>
+BEGINNING = '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Check of '  # of a page, by which it is known
+PAGE = (
+    BEGINNING
+    + """{{ path }}</title>
 <style>body{font:16px/1.5 system-ui;max-width:60em;margin:2em auto;padding:0 1em}.problem{color:#b00020}</style>
 <h1>Check of {{ path }}</h1>
 <h2>{{ "Problems that invalidate results" if findings.problems else "Nothing here invalidates a result" }}</h2>
@@ -181,6 +184,15 @@ PAGE = """<!doctype html>
 <h2>Worth a look</h2><ul>{% for text in findings.notes %}<li>{{ text }}</li>{% endfor %}</ul>
 </html>
 """
+)
+
+
+def check_page(page: Path) -> None:
+    """Raises InputError unless the page of a check can be written there without harm to another file."""
+    if not page.parent.is_dir() or page.is_dir():
+        raise InputError(f"{page} is no place for a page; name a file in a folder that exists, such as check.html.")
+    if page.exists() and not page.read_bytes().startswith(BEGINNING.encode()):
+        raise InputError(f"{page} exists and is no page of a check; name another file.")
 
 
 def html(findings: Findings, path: str) -> str:

@@ -5,14 +5,26 @@ import errno
 import signal
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 
 from data.errors import InputError
 
 MAX_SEED = 2**32 - 1
 
 
+MAY_BE_EMPTY = ("--phenotype", "--covariates")
+
+
 class Parser(argparse.ArgumentParser):
-    """Argument errors are one line, without the usage."""
+    """Argument errors are one line, without the usage; nothing in place of a value is an error."""
+
+    def parse_args(self, args=None, namespace=None):
+        """Refuses an empty argument, which is what is left of a shell variable that is not set."""
+        for before, word in pairwise(["", *(sys.argv[1:] if args is None else args)]):
+            option, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
+            if not value.strip() and (equals or not word) and option not in MAY_BE_EMPTY:
+                self.error(f"{option or 'an argument'} has nothing as its value; give one, or leave it out.")
+        return super().parse_args(args, namespace)
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: error: {message}\n")

@@ -97,8 +97,8 @@ def export(cohort: Cohort, name: str, target: Path) -> None:
     found = [index for index, row in enumerate(cohort.rows) if name in (row.file, Path(row.file).stem)]
     found = found or [index for index, row in enumerate(cohort.rows) if name == row.subject]
     if len(found) != 1:
-        several = "".join(f" {cohort.rows[index].file}" for index in found[:5])
-        raise InputError(f"{cohort.path} has {len(found)} records of {name}:{several}; name one subject or file.")
+        several = f" ({', '.join(cohort.rows[index].file for index in found[:5])})" if found else ""
+        raise InputError(f"{cohort.path} has {len(found)} records of {name}{several}; name one subject or file.")
     if not target.parent.is_dir():
         raise InputError(f"{target.parent} is no folder; make it or name another one.")
     _, _, volume = cohort.read(found[0])

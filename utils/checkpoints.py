@@ -2,8 +2,9 @@
 
 TensorFlow is imported only inside functions, so that a wrong checkpoint is told before its seconds-long import. A run
 that overrides a checkpoint first renames its folder to `<model>.replaced`; that is removed once the new run has saved,
-and used as before if it never does. Two folders inside are no part of a checkpoint's own files: `best`, the checkpoint
-that did best on the validation subjects, and `folds-<how>/<K>`, those of other trainings.
+and used as before if it never does. Whatever else lies in the folder stays where it is: `folds-<how>/<K>`, which are
+checkpoints of other trainings, and what the user put there. `best` is the checkpoint that did best on the validation
+subjects.
 """
 
 import dataclasses
@@ -72,7 +73,7 @@ class CheckpointFolder:
     @property
     def current(self) -> Path | None:
         """The folder whose checkpoint is to be used; None if there is none."""
-        return next((folder for folder in (self.path, self.replaced) if (folder / STATE).is_file()), None)
+        return next((folder for folder in (self.path, self.replaced) if latest_in(folder)), None)
 
     @property
     def trained(self) -> "CheckpointFolder":
@@ -93,11 +94,9 @@ class CheckpointFolder:
         """The prefix of the latest checkpoint's files. Raises InputError if there are none or they are damaged."""
         if self.current is None:
             raise InputError(f"{self.path} holds no checkpoint; make one: {self.training}")
-        state = self.current / STATE
-        match = re.search(rb'^model_checkpoint_path: "(.*)"', state.read_bytes(), re.MULTILINE)
-        prefix = state.with_name(os.path.basename(os.fsdecode(match[1]))) if match else None
+        prefix = latest_in(self.current)
         if prefix is None or not os.path.isfile(f"{prefix}.index"):
-            raise InputError(f"{state} names no checkpoint that exists; copy the whole folder again.")
+            raise InputError(f"{self.current / STATE} names no checkpoint that exists; copy the whole folder again.")
         return prefix
 
     def identity(self) -> Identity:
@@ -116,36 +115,58 @@ class CheckpointFolder:
 
         What a killed run has left of a checkpoint that it could not complete is removed.
         """
-        if (self.replaced / STATE).is_file() and not (self.path / STATE).is_file():
+        if latest_in(self.replaced) and not latest_in(self.path):
             remove_own(self.path, self.replaced)
             self.replaced.rename(self.path)
-        if override and (self.path / STATE).is_file():
+        if override and latest_in(self.path):
             remove_own(self.replaced, self.path)
             self.path.rename(self.replaced)
-            move_folds(self.replaced, self.path)
+            move_others(self.replaced, self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         self.remove_incomplete()
 
     def remove_incomplete(self) -> None:
         """Removes the files of a checkpoint later than the latest, which was never completed."""
-        latest = FILES.fullmatch(f"{self.latest().name}.index") if (self.path / STATE).is_file() else None
+        latest = FILES.fullmatch(f"{self.latest().name}.index") if latest_in(self.path) else None
         for path in self.path.iterdir():
             found = FILES.fullmatch(path.name)
             if found and int(found[1]) > (int(latest[1]) if latest else 0):
                 files.remove(path)
 
 
-def move_folds(source: Path, target: Path) -> None:
-    """Moves the checkpoints of folds, which are not replaced with the others."""
+def latest_in(folder: Path) -> Path | None:
+    """The prefix of the latest checkpoint in a folder, None if there is none.
+
+    That is what TensorFlow's state file names; without that file, the last one whose index, written last, is there.
+    """
+    state = folder / STATE
+    if state.is_file():
+        match = re.search(rb'^model_checkpoint_path: "(.*)"', state.read_bytes(), re.MULTILINE)
+        return folder / (os.path.basename(os.fsdecode(match[1])) if match else "unnamed")
+    found = [FILES.fullmatch(path.name) for path in folder.glob("ckpt-*.index")]
+    return folder / f"ckpt-{max(int(match[1]) for match in found if match)}" if any(found) else None
+
+
+def is_own(path: Path) -> bool:
+    """Whether something in a checkpoint's folder belongs to the checkpoint."""
+    return path.name in (STATE, IDENTITY, BEST) or FILES.fullmatch(path.name) is not None
+
+
+def move_others(source: Path, target: Path) -> None:
+    """Moves what is no part of a checkpoint, and so is not replaced with it."""
     target.mkdir(parents=True, exist_ok=True)
-    for folder in source.glob(f"{OF_FOLDS}*"):
-        folder.rename(target / folder.name)
+    for path in source.iterdir():
+        if not is_own(path):
+            place = target / path.name
+            while os.path.lexists(place):
+                place = place.with_name(place.name + "+")
+            path.rename(place)
 
 
 def remove_own(folder: Path, other: Path) -> None:
-    """Removes a checkpoint's folder, if it is there; checkpoints of folds in it go to `other`."""
+    """Removes a checkpoint with its folder, if it is there; what else is in it goes to `other`."""
     if folder.exists():
-        move_folds(folder, other)
+        move_others(folder, other)
         shutil.rmtree(folder, ignore_errors=True)
 
 

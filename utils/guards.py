@@ -5,6 +5,7 @@
 
 import dataclasses
 import os
+from pathlib import Path
 
 from data import files
 from data.census import census
@@ -98,11 +99,15 @@ def excerpt(value: object, other: object) -> str:
 
 def writable_checkpoints(run: Run, saved: Identity | None) -> None:
     """The checkpoint folder can be made and written."""
-    folder = run.checkpoints.path
-    nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    check_writable(run.checkpoints.path, "--chkPointDir")
+
+
+def check_writable(folder: Path, flag: str) -> None:
+    """Raises InputError unless a folder can be made, and written."""
+    nearest = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         reason = "Permission denied" if nearest.is_dir() else f"{nearest} is a file"
-        raise InputError(f"{folder} cannot be written ({reason}); name a folder of your own with --chkPointDir.")
+        raise InputError(f"{folder} cannot be written ({reason}); name a folder of your own with {flag}.")
 
 
 def two_classes(run: Run, saved: Identity | None) -> None:
@@ -120,15 +125,18 @@ def enough_to_validate(run: Run, saved: Identity | None) -> None:
 
 
 def free_output(run: Run, saved: Identity | None) -> None:
-    """The output folder holds nothing but what a run wrote."""
-    if run.out_dir.resolve() == run.checkpoints.path.resolve():
-        raise InputError(f"{run.out_dir} is the checkpoint's folder; name another --outDir.")
+    """The output folder holds nothing but what a run wrote, and is none of checkpoints."""
+    out_dir, checkpoints = run.out_dir.resolve(), run.checkpoints.trained.path.resolve()
+    if checkpoints in (out_dir, *out_dir.parents):
+        raise InputError(f"{run.out_dir} is in the checkpoint's folder; name another --outDir.")
     own_files(run.out_dir)
+    check_writable(run.out_dir, "--outDir")
 
 
 def new_output(run: Run, saved: Identity | None) -> None:
     """The reduced cohort is made anew."""
     files.check_new(run.out_dir)
+    check_writable(run.out_dir, "--outDir")
 
 
 def distinct_names(run: Run, saved: Identity | None) -> None:
