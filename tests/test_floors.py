@@ -116,6 +116,7 @@ def by_hand(made: MadeUp) -> dict[str, np.ndarray]:
     return parts | {"all": np.column_stack(list(parts.values()))}
 
 
+@pytest.mark.slow
 def test_logistic_regressions_are_those_of_features_made_by_hand():
     made = made_up()
     found, train, test = floors.predict(made), made.indices("train"), made.indices("test")
@@ -132,6 +133,7 @@ def test_logistic_regressions_are_those_of_features_made_by_hand():
     ]
 
 
+@pytest.mark.slow
 def test_the_svm_is_scikit_learns():
     """One record a subject: grouped inner folds are as good as plain ones, so AUC and probabilities nearly agree."""
     made = made_up()
@@ -251,6 +253,7 @@ def test_records_of_one_subject_share_an_inner_fold():
     assert not any(set(subject[train]) & set(subject[test]) for train, test in folds)
 
 
+@pytest.mark.slow
 def test_the_demo_cohort_has_its_rule_also_after_a_swap(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(Cohort, "covariates", None, raising=False)
     opened = open_cohort(cohort)
@@ -281,6 +284,7 @@ def pooled(seed: int = 0) -> dict:
     }
 
 
+@pytest.mark.slow
 def test_rows_hold_the_model_and_every_floor_with_the_paired_difference():
     known = pooled()
     model, majority, svm = floors.compare(**known)

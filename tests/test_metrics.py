@@ -251,9 +251,16 @@ def test_folds_by_name():
 
 
 def test_a_calibration_error_of_nothing_but_noise_does_not_look_certain():
-    """The plain percentiles of a perfectly calibrated classifier lie above its value."""
+    """The percentiles of a perfectly calibrated classifier's resamples do not hold 0."""
     random = np.random.default_rng(0)
     probability = random.uniform(size=400)
     label = (random.uniform(size=400) < probability).astype(float)
     found = with_intervals(label, probability, [str(number) for number in range(400)], 0)["calibration_error"]
-    assert found["low"] < 0.02 < found["value"] <= found["high"] < 0.08
+    assert found["low"] == 0.0 < 0.02 < found["value"] < found["high"] < 0.12
+
+
+def test_a_calibration_error_that_is_there_is_seen():
+    """Probabilities of 0.9 for what happens half the time: an error of 0.4, as sure as a mean of 400 coins."""
+    label = np.arange(400) % 2.0
+    found = with_intervals(label, np.full(400, 0.9), [str(number) for number in range(400)], 0)["calibration_error"]
+    assert list(found.values()) == pytest.approx([0.4, 0.4 - 2.24 * 0.025, 0.4 + 2.24 * 0.025], abs=0.008)

@@ -21,7 +21,17 @@ from utils.test import code_grid
 
 pytestmark = pytest.mark.slow
 
-METRICS = ["accuracy", "balanced_accuracy", "recall", "specificity", "precision", "f_score", "auc"]
+METRICS = [
+    "accuracy",
+    "balanced_accuracy",
+    "recall",
+    "specificity",
+    "precision",
+    "f_score",
+    "auc",
+    "brier",
+    "calibration_error",
+]
 
 
 @pytest.fixture(scope="module", params=["cnn", "mmnn", "nn"])
