@@ -309,7 +309,7 @@ def test_the_page_holds_the_report_and_nothing_from_elsewhere(copy, data_cli, tm
 
 
 def run_of(folder: Path, model: str = "cnn") -> SimpleNamespace:
-    return SimpleNamespace(cohort=open_cohort(folder), model=MODELS[model])
+    return SimpleNamespace(cohort=open_cohort(folder), model=MODELS[model], folds=None)
 
 
 def test_training_prints_the_fast_form_first(copy, capsys):
@@ -345,3 +345,14 @@ def test_the_report_counts_subjects_not_records(copy):
     assert "41 records of 40 subjects" in report.counts[0]
     assert report.counts[1].startswith("train: 36 subjects")
     assert records.CLASSES == ("control", "autism")
+
+
+def test_the_page_replaces_nothing_but_a_page(cohort, data_cli, tmp_path):
+    for _ in range(2):
+        assert data_cli("check", cohort, "--html", tmp_path / "page.html").status == 0
+    (tmp_path / "subjects.csv").write_text("mine")
+    for place, message in (("subjects.csv", "is no page of a check"), ("nodir/x.html", "is no place"), (".", "is no place")):
+        outcome = data_cli("check", cohort, "--html", tmp_path / place)
+        assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+        assert message in outcome.err
+    assert (tmp_path / "subjects.csv").read_text() == "mine"

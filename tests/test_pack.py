@@ -297,7 +297,7 @@ def test_left_is_left(grid, index, millimetres, data_cli, tmp_path):
     "name, target, words",
     [
         ("nobody", "out.nii", "has 0 records of nobody.*name one subject or file"),
-        ("9", "out.nii", r"has 2 records of 9: 9_a\.bin 9_b\.bin; name one subject or file"),
+        ("9", "out.nii", r"has 2 records of 9 \(9_a\.bin, 9_b\.bin\); name one subject or file"),
         ("7", "out.img", r"out\.img is no NIfTI name; expected \.nii or \.nii\.gz"),
         ("7", "missing/out.nii", "missing is no folder; make it or name another one"),
     ],

@@ -63,7 +63,7 @@ def blocks() -> atlas.Atlas:
 @pytest.fixture(scope="module")
 def run() -> SimpleNamespace:
     named = {"model": SimpleNamespace(name="cnn"), "data_dir": Path("lab/$my$ cohort")}
-    return SimpleNamespace(**named, cohort=SimpleNamespace(simulated=False), seed=0)
+    return SimpleNamespace(**named, marks="", seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,8 @@ def findings(run) -> page.Findings:
     rows = [Row(f"{HOSTILE}{at}.bin", f"s{at}", "NYU", float(at % 2), "test") for at in range(SUBJECTS)]
     effect = random.normal([0.1, 1.0, 0.5], 0.1, (SUBJECTS, 3))
     of_blobs = np.concatenate([np.full((SUBJECTS, 1, 10), np.nan), np.zeros((SUBJECTS, 2, 10))], axis=1)
-    table = job.region_table(run, own, {"delta_logit": effect, "delta_probability": effect / 9}, of_blobs, rows)
+    both = {"delta_logit": effect, "delta_probability": effect / 9}
+    table = job.region_table(run, own, job.Measured(both, of_blobs, np.full(SUBJECTS, 0.5), rows))
     summary = effects.summary(table["p"].to_numpy(), {"value": 0.5, "low": 0.2, "high": 0.8})
     return page.Findings(own, table, effect, np.full(SUBJECTS, 0.5), rows, summary)
 
@@ -175,5 +176,5 @@ def test_cuts_show_the_first_regions_and_not_the_same_slice_twice():
 
 
 def test_the_demo_cohort_is_named_as_such(run):
-    demo = SimpleNamespace(model=run.model, cohort=SimpleNamespace(simulated=True), data_dir=None)
+    demo = SimpleNamespace(model=run.model, marks=" (SIMULATED)", data_dir=None)
     assert page.title(demo) == "Blackout of cnn on the demo cohort (SIMULATED)"

@@ -255,3 +255,17 @@ def test_a_training_that_diverged_is_told_before_anything_is_written(cli, traine
         assert outcome.status == 2
         assert "weights that are not finite: its training diverged. Train again with a smaller learning" in outcome.err
         assert len(outcome.err.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+def test_a_training_subject_under_another_name_is_no_test_subject(cli, trained, cohort, tmp_path):
+    renamed = shutil.copytree(cohort, tmp_path / "renamed")
+    table = (renamed / "subjects.csv").read_text().replace(",train", ",TEST").replace(",test", ",train")
+    lines = table.replace(",TEST", ",test").splitlines()
+    changed = [lines[0], *(line.replace(",", ",P", 1) for line in lines[1:])]
+    (renamed / "subjects.csv").write_text("\n".join(changed) + "\n")
+    for name in ("covariates.csv", "phenotype.csv", "maps.csv"):
+        (renamed / name).unlink(missing_ok=True)
+    places = ("--chkPointDir", trained, "--dataDir", renamed, "--outDir", tmp_path / "out")
+    outcome = cli("--test", "--model", "cnn", *places)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "trained this checkpoint, under whatever name" in outcome.err

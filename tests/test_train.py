@@ -422,3 +422,27 @@ def test_a_damaged_checkpoint_is_told_in_one_line(train, cli, cohort, tmp_path):
     assert outcome.err.count("\n") == 1
     assert "cannot be read" in outcome.err
     assert str(tmp_path / "one" / "ckpt" / "nn") in outcome.err
+
+
+def test_overriding_a_checkpoint_leaves_what_the_user_put_beside_it(train, tmp_path):
+    assert train("one", "nn", 2).status == 0
+    folder = tmp_path / "one" / "ckpt" / "nn"
+    (folder / "thesis.txt").write_text("mine")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "a.txt").write_text("mine, too")
+    for _ in range(2):
+        outcome = train("one", "nn", 2, "--overrideChkpt")
+        assert outcome.status == 0, outcome.err
+        assert (folder / "thesis.txt").read_text() == "mine"
+        assert (folder / "notes" / "a.txt").read_text() == "mine, too"
+    assert not folder.with_name("nn.replaced").exists()
+
+
+def test_a_checkpoint_without_its_state_file_is_gone_on_from(train, tmp_path):
+    assert train("one", "nn", 2).status == 0
+    (tmp_path / "one" / "ckpt" / "nn" / "checkpoint").unlink()
+    outcome = train("one", "nn", 4)
+    assert outcome.status == 0, outcome.err
+    assert "at iteration 2" in outcome.out
+    assert train("whole", "nn", 4).status == 0
+    assert_bit_equal(tmp_path / "one" / "ckpt" / "nn", tmp_path / "whole" / "ckpt" / "nn")

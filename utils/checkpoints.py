@@ -48,6 +48,7 @@ class Identity:
     out_dir: str
     training_subjects: tuple[str, ...]
     encoder_subjects: tuple[str, ...]
+    training_volumes: tuple[str, ...] = ()  # see Cohort.volume_sha256; empty if the model reads none
     preparation: Preparation = field(default_factory=Preparation)
     step: int = 0  # batches seen; 0 of checkpoints that do not say
     validation: float = 0.0  # share of the training subjects

@@ -71,6 +71,20 @@ def no_leak(run: Run, saved: Identity | None) -> None:
             )
 
 
+def no_leak_by_another_name(run: Run, saved: Identity | None) -> None:
+    """No test record may hold a volume that the checkpoint was trained on, whatever its subject is called."""
+    if saved is None or not saved.training_volumes:
+        return
+    seen = set(saved.training_volumes)
+    for index in run.cohort.indices("test"):
+        if run.cohort.volume_sha256(index) in seen:
+            row = run.cohort.rows[index]
+            raise InputError(
+                f"The volume of test subject {row.subject} of {run.cohort.path} trained this checkpoint, under whatever "
+                "name; results on it would be too good. Use the cohort with the same split."
+            )
+
+
 def same_preparation(run: Run, saved: Identity | None) -> None:
     """The cohort must have been made as the checkpoint's own was; where that cannot be known, it is said."""
     if saved is None or saved.cohort_sha256 == run.cohort.digest:

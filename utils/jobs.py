@@ -46,7 +46,7 @@ class Job:
         return importlib.import_module(self.module).pool
 
 
-TESTED = ("same_settings", "no_leak", "same_preparation", "free_output")
+TESTED = ("same_settings", "no_leak", "no_leak_by_another_name", "same_preparation", "free_output")
 
 JOBS = {
     job.name: job

@@ -204,10 +204,18 @@ def identity_of(run: Run) -> Identity:
         out_dir=str(run.out_dir),
         training_subjects=tuple(run.cohort.subjects("train")),
         encoder_subjects=metadata.encoder_subjects,
+        training_volumes=volumes_of(run),
         preparation=metadata.preparation,
         validation=run.validation,
         shuffled_labels=run.shuffled_labels,
     )
+
+
+def volumes_of(run: Run) -> tuple[str, ...]:
+    """By what the volumes that the network learns from are known."""
+    if "volume" not in run.model.reads:
+        return ()
+    return tuple(sorted({run.cohort.volume_sha256(index) for index in run.cohort.indices("train")}))
 
 
 def calibrate(run: Run, network: keras.Model, done: int) -> None:
