@@ -82,7 +82,7 @@ class Plan:
     def write_tables(self, target: Path) -> None:
         """Writes the cohort's tables, `subjects.csv` last, which says that the cohort is complete."""
         subjects = [row.subject for row in self.rows]
-        side_tables.write(target / PHENOTYPE, self.phenotype.set_axis(subjects))
+        side_tables.write(target / PHENOTYPE, self.phenotype.astype(float).set_axis(subjects))
         if not self.covariates.columns.empty:
             side_tables.write(target / COVARIATES, self.covariates)
         write_tables(target, self.rows, self.metadata)
