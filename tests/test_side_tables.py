@@ -54,9 +54,9 @@ def test_records_hold_the_raw_values_imputed_and_scaled_on_training_subjects(coh
 
 
 def test_numbers_come_back_exactly_and_text_as_it_was(tmp_path):
-    values = pd.DataFrame(np.random.default_rng(0).normal(size=(200, 3)) * 1e-5, [str(n) for n in range(200)])
+    values = pd.DataFrame(np.random.default_rng(0).normal(size=(200, 29)) * 1e-5, [str(n) for n in range(200)])
     values.iloc[::7, 1] = np.nan
-    values.columns = ["a", "b, with a comma", 'c "quoted"']
+    values.columns = ["b, with a comma", 'c "quoted"', *map(str, range(27))]
     side_tables.write(tmp_path / "p.csv", values)
     assert side_tables.read_phenotype(tmp_path / "p.csv", list(values.index), list(values.columns)).equals(values)
     text = side_tables.covariates_of(
@@ -70,9 +70,9 @@ def test_numbers_come_back_exactly_and_text_as_it_was(tmp_path):
     ]
 
 
-def test_a_covariate_that_would_hide_the_subjects_is_refused():
-    with pytest.raises(InputError, match="The covariate subject has the name"):
-        side_tables.covariates_of(pd.DataFrame({"subject": ["1"]}), ["subject"], ["1"])
+def test_a_column_that_would_hide_the_subjects_is_refused():
+    with pytest.raises(InputError, match="The column subject cannot be kept"):
+        side_tables.check_columns(["age", "subject"])
 
 
 DAMAGE = {
@@ -87,11 +87,14 @@ DAMAGE = {
 }
 OF_NUMBERS = {
     "text": (lambda text: text.replace("0000001,", "0000001,old ", 1), "could not convert string to float: 'old"),
-    "infinite": (lambda text: text.replace("0000001,", "0000001,1e999,", 1).replace(",1.0", "", 1), "infinite"),
-    "another name": (lambda text: text.replace("bmi_missing", "weight", 1), "not the 29 that"),
+    "infinite": (
+        lambda text: text.replace("0000001,", "0000001,1e999,", 1).replace(",1.0", "", 1),
+        r"a value above 1e\+12",
+    ),
+    "another name": (lambda text: text.replace("bmi_missing", "weight", 1), "its 29 columns are not the 29 values"),
     "fewer values": (
         lambda text: "\n".join(line.rpartition(",")[0] for line in text.splitlines()),
-        "has 28 values, which are not the 29 that",
+        "its 28 columns are not the 29 values",
     ),
 }
 
