@@ -82,7 +82,7 @@ class Plan:
     def write_tables(self, target: Path) -> None:
         """Writes the cohort's tables, `subjects.csv` last, which says that the cohort is complete."""
         subjects = [row.subject for row in self.rows]
-        side_tables.write(target / PHENOTYPE, self.phenotype.set_axis(subjects))
+        side_tables.write(target / PHENOTYPE, self.phenotype.astype(float).set_axis(subjects))
         if not self.covariates.columns.empty:
             side_tables.write(target / COVARIATES, self.covariates)
         write_tables(target, self.rows, self.metadata)
@@ -112,6 +112,7 @@ def plan(
     rows = planned_rows(subjects, split)
     training = np.array([row.split == "train" for row in rows])
     values = phenotype.encode(table, columns, training)
+    side_tables.check_columns([*values, *covariates])
     separations = check_values(values[training], subjects["label"].to_numpy()[training], allow_leak)
     scaler = phenotype.fit_scaler(values.to_numpy(float)[training])
     metadata = Metadata(
@@ -141,12 +142,7 @@ def plan_like(like: Cohort, source: Source, provenance: dict) -> Plan:
     )
     return Plan(
         planned_rows(source.subjects, dict.fromkeys(subjects, "test")),
-        replace(
-            metadata,
-            grid=like.grid.shape,
-            phenotype_auc={},
-            provenance=provenance | {"like": like.digest},
-        ),
+        replace(metadata, grid=like.grid.shape, phenotype_auc={}, provenance=provenance | {"like": like.digest}),
         values,
         scaler.transform(values.to_numpy(float)).astype(np.float32),
         side_tables.covariates_of(source.rows, metadata.covariate_columns, subjects),

@@ -187,6 +187,7 @@ class Scaler:
 
 def fit_scaler(values: np.ndarray) -> Scaler:
     """Median imputation, then z-scores, fitted on training subjects (n, 29)."""
+    values = np.ascontiguousarray(values)  # the last bit of a sum depends on the order in memory
     imputer = SimpleImputer(strategy="median", keep_empty_features=True).fit(values)
     filled = imputer.transform(values)
     scaler = StandardScaler().fit(filled)

@@ -1,30 +1,34 @@
 """Tables beside a cohort's records, a row a subject: `covariates.csv` (text), `phenotype.csv` (29 raw values)."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from data import files
 from data.entries import NOT_PLAIN
 from data.errors import InputError
-from data.phenotype import clean
+from data.phenotype import MAX_NUMBER, clean
+from data.records import PHENOTYPE_SIZE
 
 SUBJECT = "subject"
 ABIDE_COVARIATES = ("SITE_ID", "AGE_AT_SCAN", "SEX", "func_mean_fd")  # the last is head motion in mm
 
 
 def covariates_of(table: pd.DataFrame, columns: Sequence[str], subjects: Sequence[str]) -> pd.DataFrame:
-    """Columns of a table as text by subject, empty where a value is missing or the table lacks the column.
-
-    Raises InputError for a column that would hide the subjects.
-    """
-    if SUBJECT in columns:
-        raise InputError(f"The covariate {SUBJECT} has the name of the column of subjects; rename it in the table.")
+    """Columns of a table as text by subject, empty where a value is missing or the table lacks the column."""
     text = table.reindex(columns=list(columns), fill_value="").apply(clean).fillna("")
     return text.apply(lambda column: column.str.split().str.join(" ")).set_axis(list(subjects))
+
+
+def check_columns(columns: Iterable[str]) -> None:
+    """Raises InputError for a column that would hide the subjects."""
+    if SUBJECT in columns:
+        raise InputError(
+            f"The column {SUBJECT} cannot be kept as a covariate or phenotype, whose tables name the subjects so; "
+            "rename it in the table."
+        )
 
 
 def write(path: Path, table: pd.DataFrame) -> None:
@@ -57,14 +61,14 @@ def read(path: Path, subjects: Sequence[str]) -> pd.DataFrame:
 def read_phenotype(path: Path, subjects: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
     """The same as float64, NaN where empty. Raises InputError, too, unless its columns are `names`, all numbers."""
     table = read(path, subjects)
-    if list(table.columns) != list(names):
-        raise damaged(path, f"it has {table.shape[1]} values, which are not the {len(names)} that cohort.json names")
+    if list(table.columns) != list(names) or len(names) != PHENOTYPE_SIZE:
+        raise damaged(path, f"its {table.shape[1]} columns are not the {PHENOTYPE_SIZE} values that cohort.json names")
     try:
         values = table.map(lambda text: float(text or "nan"))
     except ValueError as error:
         raise damaged(path, str(error)) from error
-    if np.isinf(values.to_numpy()).any():
-        raise damaged(path, "it holds an infinite value")
+    if (values.abs() > MAX_NUMBER).any(axis=None):
+        raise damaged(path, f"it holds a value above {MAX_NUMBER:g}")
     return values
 
 

@@ -85,6 +85,16 @@ def read_rows(path: Path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
+def write_rows(path: Path, rows: list[dict], bom: bool = False, line_end: str = "\n") -> None:
+    """Writes a list of dictionaries as CSV, or as TSV by the suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8-sig" if bom else "utf-8") as file:
+        delimiter = "\t" if path.suffix == ".tsv" else ","
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter, lineterminator=line_end)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def brain_map(shape: tuple[int, int, int], seed: int) -> np.ndarray:
     """An ellipsoid of random values between 0.2 and 1 in a background of 0, (x, y, z) float32."""
     axes = np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")

@@ -64,6 +64,12 @@ def test_labels_phenotypes_subjects_and_split_are_carried_over_bit_by_bit(copied
     assert np.array_equal(after.metadata.affine, REDUCED.affine)
 
 
+def test_the_side_tables_are_carried_over_byte_by_byte(copied, encoded):
+    for name in ("covariates.csv", "phenotype.csv"):
+        assert (encoded / name).read_bytes() == (copied / name).read_bytes()
+    assert open_cohort(encoded).raw_phenotype.equals(open_cohort(copied).raw_phenotype)
+
+
 def test_the_cohort_names_its_encoder_and_whom_it_was_trained_on(copied, encoded, encoder):
     metadata = open_cohort(encoded).metadata
     assert metadata.encoder_sha256 == CheckpointFolder(encoder / "cae").digest()

@@ -1,6 +1,5 @@
 """python -m data convert: one set of subjects in every layout, orientation and table form gives the same records."""
 
-import csv
 import json
 import os
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from helpers import LAS_6MM, PCP_COLUMNS, PCP_ROWS, ROOT, read_rows
+from helpers import LAS_6MM, PCP_COLUMNS, PCP_ROWS, ROOT, read_rows, write_rows
 from nibabel import orientations
 from nilearn.image import resample_img
 
@@ -73,15 +72,6 @@ def scene() -> Scene:
         values = dict(zip(PCP_COLUMNS, PCP_ROWS[number % len(PCP_ROWS)], strict=True))
         rows.append(keys | {"DX_GROUP": str(1 + number % 2)} | values)
     return Scene({subject: stored_las(subject) for subject in SUBJECTS}, rows)
-
-
-def write_rows(path: Path, rows: list[dict], bom: bool = False, line_end: str = "\n") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8-sig" if bom else "utf-8") as file:
-        delimiter = "\t" if path.suffix == ".tsv" else ","
-        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter, lineterminator=line_end)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def save_maps(scene: Scene, name) -> None:
@@ -163,7 +153,8 @@ def content(cohort: Path) -> dict[str, bytes]:
 def test_each_layout_gives_the_same_records(layout, scene, reference, convert, tmp_path):
     folder = tmp_path / layout
     assert content(convert(folder, *LAYOUTS[layout](folder, scene))) == content(reference)
-    assert len(content(reference)) == len(SUBJECTS) + len(("subjects.csv", "maps.csv", "SHA256SUMS"))
+    tables = ("subjects.csv", "covariates.csv", "phenotype.csv", "maps.csv", "SHA256SUMS")
+    assert len(content(reference)) == len(SUBJECTS) + len(tables)
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PSR", "ILA"])

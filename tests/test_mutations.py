@@ -33,7 +33,7 @@ import pytest
 from helpers import COARSE, ROOT, brain_map, compressible, pcp_table, write_small
 
 from data import atlas, check, grids, pack
-from data.cohort import Preparation, open_cohort
+from data.cohort import Preparation, open_cohort, write_tables
 from data.convert import covariate_columns, plan
 from data.errors import InputError
 from data.layouts import Columns, read_source
@@ -205,7 +205,9 @@ def use_cohort(path: Path) -> None:
     assert len(opened.digest) == 64
     opened.batch(every, volumes=False)
     opened.batch(every)
-    _ = opened.covariates, opened.raw_phenotype
+    _ = opened.covariates
+    if opened.raw_phenotype is not None:
+        opened.resplit({row.subject: "test" if row.subject == "1" else "train" for row in opened.rows}).batch(every)
 
 
 def use_sums(folder: Path) -> None:
@@ -374,6 +376,15 @@ def make_results(folder: Path) -> None:
     (folder / "regions.csv").write_text("region\n")
 
 
+def make_side_tables(folder: Path) -> None:
+    write_small(folder)
+    small, names = open_cohort(folder), [f"value_{number}" for number in range(29)]
+    write_tables(folder, small.rows, dataclasses.replace(small.metadata, phenotype=tuple(names)))
+    rows = [[str(number), *[f"{number / 7:.3g}"] * 28, ""] for number in (1, 2, 3, 5)]
+    (folder / "phenotype.csv").write_text("\n".join(map(",".join, [["subject", *names], *rows])) + "\n")
+    (folder / "covariates.csv").write_text("subject,SITE_ID\n1,NYU\n2,KKI\n3,NYU\n5,\n")
+
+
 SMALL = write_small
 CHECKPOINT = {"make": make_checkpoint, "use": use_checkpoint}
 OWN = Columns(label="DX", positive="1")
@@ -383,6 +394,8 @@ KINDS = {
     "cohort.h5": Kind(400, "cohort.h5", BINARY, make_packed("hdf5")),
     "subjects.csv": Kind(200, "subjects.csv", TABLE, SMALL),
     "cohort.json": Kind(150, "cohort.json", JSON, SMALL),
+    "covariates.csv": Kind(100, "covariates.csv", TABLE, make_side_tables),
+    "phenotype.csv": Kind(150, "phenotype.csv", TABLE, make_side_tables),
     "SHA256SUMS": Kind(100, "SHA256SUMS", TEXT, SMALL, use_sums),
     "JSON list": Kind(150, "list.json", JSON, make_list, lambda folder: use_cohort(folder / "list.json")),
     "map.nii": Kind(150, "map.nii", BINARY, make_map(".nii"), use_map(".nii")),

@@ -1,0 +1,246 @@
+"""A cohort cut anew: the phenotype is scaled on whoever trains, and nothing of a test subject reaches them."""
+
+import dataclasses
+import shutil
+from statistics import fmean, median, pstdev
+
+import numpy as np
+import pytest
+from helpers import bare_records, read_rows
+
+from data import records
+from data.check import full
+from data.cohort import Cohort, open_cohort
+from data.errors import InputError
+from data.pack import pack
+from data.phenotype import fit_scaler
+
+
+def folds(cohort: Cohort, fold: int, count: int = 4) -> dict[str, str]:
+    """Every fourth subject is tested."""
+    subjects = list(dict.fromkeys(row.subject for row in cohort.rows))
+    return {subject: "test" if at % count == fold else "train" for at, subject in enumerate(subjects)}
+
+
+def everything(cohort: Cohort, split: str) -> list[bytes]:
+    return [cohort.entries[index].read() for index in cohort.indices(split)]
+
+
+@pytest.fixture(scope="module")
+def opened(cohort) -> Cohort:
+    return open_cohort(cohort)
+
+
+@pytest.fixture
+def copy(cohort, tmp_path):
+    return shutil.copytree(cohort, tmp_path / "copy")
+
+
+def rewrite(path, change) -> None:
+    """Applies `change(subject, values)` to each row of phenotype.csv."""
+    header, *lines = path.read_text().splitlines()
+    changed = []
+    for line in lines:
+        subject, *values = line.split(",")
+        changed.append(",".join([subject, *change(subject, values)]))
+    path.write_text("\n".join([header, *changed]) + "\n")
+
+
+def test_with_its_own_split_every_byte_is_as_stored(opened):
+    again = opened.resplit({row.subject: row.split for row in opened.rows})
+    assert again.rows == opened.rows
+    for split in ("train", "test"):
+        assert everything(again, split) == everything(opened, split)
+    assert again.metadata == dataclasses.replace(opened.metadata, phenotype_auc={})
+
+
+@pytest.mark.parametrize("fold", range(4))
+def test_values_are_imputed_and_scaled_on_the_new_training_subjects(fold, opened):
+    """By the statistics module, from phenotype.csv as csv reads it."""
+    split = folds(opened, fold)
+    cut = opened.resplit(split)
+    batch = cut.batch(range(len(cut.rows)), volumes=False)
+    table = read_rows(opened.path / "phenotype.csv")
+    for place, name in enumerate(opened.metadata.phenotype):
+        column = {row["subject"]: float(row[name]) if row[name] else None for row in table}
+        known = [value for subject, value in column.items() if split[subject] == "train" and value is not None]
+        middle = median(known) if known else 0.0
+        filled = {subject: middle if value is None else value for subject, value in column.items()}
+        training = [filled[subject] for subject in filled if split[subject] == "train"]
+        mean, spread = fmean(training), pstdev(training)
+        for index, row in enumerate(cut.rows):
+            expected = (filled[row.subject] - mean) / spread if spread else 0.0
+            assert batch["phenotype"][index, place] == pytest.approx(expected, abs=1e-5)
+        assert cut.metadata.phenotype_median[place] == pytest.approx(middle)
+        assert cut.metadata.phenotype_scale[place] == pytest.approx(spread)
+    assert [row.split for row in cut.rows] == [split[row.subject] for row in cut.rows]
+    assert cut.metadata.phenotype_auc == {}
+    assert cut.digest != opened.digest != opened.resplit(folds(opened, (fold + 1) % 4)).digest
+
+
+def test_read_header_and_batch_agree_and_volumes_and_labels_stay(opened):
+    cut = opened.resplit(folds(opened, 1))
+    batch = cut.batch([5])
+    label, phenotype, volume = cut.read(5)
+    assert cut.header(5) == np.float32(label).tobytes() + phenotype.tobytes()
+    assert (batch["phenotype"][0] == phenotype).all()
+    assert (batch["volume"][0, ..., 0] == volume).all()
+    assert (phenotype != opened.read(5)[1]).any()
+    assert cut.entries[5].read()[records.HEADER_BYTES :] == opened.entries[5].read()[records.HEADER_BYTES :]
+    assert [cut.entries[5].read(size) for size in (4, 60, 120)] == [cut.header(5)[:size] for size in (4, 60, 120)]
+    assert (cut.entries[5].path, cut.entries[5].size) == (opened.entries[5].path, opened.entries[5].size)
+
+
+@pytest.mark.parametrize("planted", ["noise", "label"])
+def test_the_raw_phenotype_of_test_subjects_changes_no_training_byte(planted, copy):
+    before = open_cohort(copy)
+    split, random = folds(before, 2), np.random.default_rng(0)
+    label = {row.subject: row.label for row in before.rows}
+
+    def change(subject: str, values: list[str]) -> list[str]:
+        if split[subject] == "train":
+            return values
+        return [str(label[subject] * 100 if planted == "label" else random.normal() * 1e6) for _ in values]
+
+    whole = before.resplit(split)
+    expected = everything(whole, "train"), whole.metadata
+    rewrite(copy / "phenotype.csv", change)
+    cut = open_cohort(copy).resplit(split)
+    assert (everything(cut, "train"), cut.metadata) == expected
+    assert everything(cut, "test") != everything(whole, "test")
+
+
+@pytest.mark.parametrize("training_value", ["7.5", ""])
+def test_what_training_subjects_all_share_says_nothing_of_a_test_subject(training_value, copy):
+    """A rare category, or a measure that only test subjects have."""
+    split = folds(open_cohort(copy), 0)
+    rewrite(
+        copy / "phenotype.csv",
+        lambda subject, values: [*values[:3], training_value if split[subject] == "train" else "9", *values[4:]],
+    )
+    cut = open_cohort(copy).resplit(split)
+    assert (cut.batch(range(40), volumes=False)["phenotype"][:, 3] == 0).all()
+    assert cut.metadata.phenotype_scale[3] == 0
+
+
+def test_several_records_of_a_subject_count_once(copy):
+    single = open_cohort(copy)
+    split = folds(single, 3)
+    first = single.rows[0]
+    doubled = dataclasses.replace(single, rows=(*single.rows, first), entries=(*single.entries, single.entries[0]))
+    assert doubled.raw_phenotype.equals(single.raw_phenotype)
+    assert doubled.resplit(split).metadata == single.resplit(split).metadata
+    assert doubled.resplit(split).header(40) == single.resplit(split).header(0)
+
+
+def test_without_raw_values_the_stored_ones_stay(copy):
+    (copy / "phenotype.csv").unlink()
+    opened = open_cohort(copy)
+    cut = opened.resplit(folds(opened, 0))
+    assert cut.entries == opened.entries
+    assert cut.metadata == dataclasses.replace(opened.metadata, phenotype_auc={})
+    assert len(cut.indices("test")) == 10
+
+
+@pytest.mark.slow
+def test_a_cohort_that_was_cut_anew_packs_as_it_reads(opened, tmp_path):
+    cut = opened.resplit(folds(opened, 1))
+    pack(cut, tmp_path / "out", "zip")
+    again = open_cohort(tmp_path / "out")
+    assert [again.entries[index].read() for index in range(40)] == [entry.read() for entry in cut.entries]
+    assert again.digest == cut.digest
+    assert not [text for text in full(again).problems if "lacks" not in text]
+
+
+def test_impossible_splits_are_refused(opened):
+    split = folds(opened, 0)
+    with pytest.raises(InputError, match=r"lacks 1 subjects of .*, such as 0000003"):
+        opened.resplit({subject: name for subject, name in split.items() if subject != "0000003"})
+    with pytest.raises(InputError, match="has the split 'validation'; expected train or test"):
+        opened.resplit(split | {"0000003": "validation"})
+    with pytest.raises(InputError, match="has no train subjects"):
+        opened.resplit(dict.fromkeys(split, "test"))
+    rows = tuple(dataclasses.replace(row, label=float("nan"), split="test") for row in opened.rows)
+    with pytest.raises(InputError, match="has the label nan"):
+        dataclasses.replace(opened, rows=rows).resplit(split)
+
+
+def test_shuffled_labels_are_the_same_labels_of_other_training_subjects(opened):
+    twice = dataclasses.replace(opened, rows=opened.rows * 2, entries=opened.entries * 2)
+    shuffled = twice.shuffled(3)
+    assert shuffled.entries == twice.entries
+    assert shuffled.metadata == twice.metadata
+    assert shuffled.rows == twice.shuffled(3).rows != twice.shuffled(4).rows
+    new = {row.subject: row.label for row in shuffled.rows}
+    assert all(row.label == new[row.subject] for row in shuffled.rows)
+    changed = 0
+    for before, after in zip(opened.rows, shuffled.rows[:40], strict=True):
+        assert dataclasses.replace(after, label=before.label) == before
+        assert before.split == "train" or after == before
+        changed += before != after
+    assert changed >= 10
+    assert sorted(row.label for row in opened.rows) == sorted(row.label for row in shuffled.rows[:40])
+
+
+def test_the_order_in_memory_changes_no_bit():
+    values = np.random.default_rng(0).normal(size=(500, 29))
+    for name, expected in vars(fit_scaler(values)).items():
+        assert (getattr(fit_scaler(np.asfortranarray(values)), name) == expected).all()
+
+
+def with_unknown(folder, subjects, split: str = "test") -> None:
+    """A bare folder whose table and records say that these subjects' labels are unknown."""
+    members = bare_records(range(1, 7))
+    folder.mkdir()
+    rows = ["file,subject,site,label,split"]
+    for at, (name, content) in enumerate(members.items()):
+        subject = name.removesuffix(".bin")
+        unknown = subject in subjects
+        (folder / name).write_bytes(np.float32("nan").tobytes() + content[4:] if unknown else content)
+        rows.append(f"{name},{subject},A,{'' if unknown else at % 2},{split if at > 3 else 'train'}")
+    (folder / "subjects.csv").write_text("\n".join(rows) + "\n")
+    (folder / "cohort.json").write_text('{"grid": [31, 37, 31]}')
+
+
+@pytest.mark.slow
+def test_labels_of_test_subjects_may_be_unknown(tmp_path, data_cli):
+    with_unknown(tmp_path / "cohort", {"5"})
+    opened = open_cohort(tmp_path / "cohort")
+    assert [row.known for row in opened.rows] == [True] * 4 + [False, True]
+    assert opened.batch(range(6))["label"].tolist() == opened.batch(range(6), volumes=False)["label"].tolist()
+    assert opened.batch(range(6))["label"].tolist() == [0, 1, 0, 1, -1, 1]
+    assert np.isnan(opened.read(4)[0])
+    assert full(opened).counts[1:4] == [
+        "train: 4 subjects (2 control, 2 autism)",
+        "test: 2 subjects (0 control, 1 autism, 1 unknown)",
+        "autism/control/unknown by site: A 3/2/1",
+    ]
+    for form in ("bin", "zip", "hdf5"):
+        assert data_cli("pack", tmp_path / "cohort", tmp_path / form, f"--{form}").status == 0
+        again = open_cohort(tmp_path / form)
+        assert [str(row) for row in again.rows] == [str(row) for row in opened.rows]
+        assert [entry.read() for entry in again.entries] == [entry.read() for entry in opened.entries]
+        assert again.batch(range(6))["label"][4] == -1
+    assert (tmp_path / "zip" / "subjects.csv").read_text() == (tmp_path / "cohort" / "subjects.csv").read_text()
+    assert data_cli("swap", tmp_path / "cohort", tmp_path / "swapped", "--copies", 1, "--regions", 2).status == 0
+    assert data_cli("export", tmp_path / "cohort", "5", tmp_path / "5.nii.gz").status == 0
+
+
+def test_labels_are_unknown_in_table_and_record_or_in_neither(tmp_path):
+    with_unknown(tmp_path / "train", {"1"})
+    with pytest.raises(InputError, match=r"subjects.csv line 2 has the label nan; expected 1"):
+        open_cohort(tmp_path / "train")
+    with_unknown(tmp_path / "bare", {"5"})
+    (tmp_path / "bare" / "subjects.csv").unlink()
+    (tmp_path / "bare" / "cohort.json").unlink()
+    with pytest.raises(InputError, match=r"5.bin has the label nan; expected 1"):
+        open_cohort(tmp_path / "bare")
+    with_unknown(tmp_path / "table", {"5"})
+    (tmp_path / "table" / "5.bin").write_bytes(bare_records([5])["5.bin"])
+    with pytest.raises(InputError, match=r"5.bin has the label 0, the table says nan"):
+        open_cohort(tmp_path / "table")
+    with_unknown(tmp_path / "record", set())
+    record = tmp_path / "record" / "6.bin"
+    record.write_bytes(np.float32("nan").tobytes() + record.read_bytes()[4:])
+    with pytest.raises(InputError, match=r"6.bin has the label nan, the table says 1"):
+        open_cohort(tmp_path / "record")
