@@ -1,10 +1,11 @@
 """A cohort's table -> who is in it by split, label and site, and what is wrong with that; told before a training."""
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from data import records
-from data.cohort import SPLITS, Cohort
+from data.cohort import SPLITS, Cohort, Row
 
 SHOWN = 10  # names in a line
 
@@ -33,25 +34,21 @@ def listed(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def census(cohort: Cohort) -> Findings:
-    """Counts by split, label and site, and what is wrong with them."""
+def census(cohort: Cohort, fold_of: Mapping[str, str] | None = None) -> Findings:
+    """Counts by split, or by fold where each subject has one, by label and site, and what is wrong with them."""
     findings = Findings()
     subjects = {row.subject: row for row in cohort.rows}
     findings.counts.append(
         f"{cohort.path}: {len(cohort.rows)} records of {len(subjects)} subjects, {cohort.grid}"
         + (", SIMULATED" if cohort.simulated else "")
     )
-    trains = any(row.split == "train" for row in cohort.rows)
-    if not trains:
-        findings.notes.append("no training subjects: a model can be tested on this cohort, not trained")
-    for split in SPLITS:
-        labels = Counter(row.label if row.known else None for row in subjects.values() if row.split == split)
-        named = ", ".join(f"{labels[value]} {name}" for value, name in enumerate(records.CLASSES))
-        named += f", {labels[None]} unknown" if labels[None] else ""
-        findings.counts.append(f"{split}: {labels.total()} subjects ({named})")
-        if min(labels[0.0], labels[1.0]) == 0 and (trains or split == "test"):
-            lacking = f"the {split} split lacks a class ({named})"
-            (findings.problems if trains else findings.notes).append(lacking)
+    if fold_of:
+        sizes = Counter(fold_of.values()).values()
+        findings.counts.append(
+            f"{len(sizes)} folds of {min(sizes)} to {max(sizes)} subjects, each tested by the others"
+        )
+    else:
+        count_splits(findings, cohort, subjects)
     labels_of: dict[str, set[float]] = defaultdict(set)
     for row in cohort.rows:
         labels_of[row.subject] |= {row.label} if row.known else set()
@@ -67,3 +64,18 @@ def census(cohort: Cohort) -> Findings:
     if single := [site for site, count in known.items() if min(count) == 0 and sum(count) > 1]:
         findings.notes.append(f"sites with one class only, where site tells the label: {listed(single)}")
     return findings
+
+
+def count_splits(findings: Findings, cohort: Cohort, subjects: Mapping[str, Row]) -> None:
+    """Counts by split and label; a split without a class, or a cohort that nothing can be trained on."""
+    trains = any(row.split == "train" for row in cohort.rows)
+    if not trains:
+        findings.notes.append("no training subjects: a model can be tested on this cohort, not trained")
+    for split in SPLITS:
+        labels = Counter(row.label if row.known else None for row in subjects.values() if row.split == split)
+        named = ", ".join(f"{labels[value]} {name}" for value, name in enumerate(records.CLASSES))
+        named += f", {labels[None]} unknown" if labels[None] else ""
+        findings.counts.append(f"{split}: {labels.total()} subjects ({named})")
+        if min(labels[0.0], labels[1.0]) == 0 and (trains or split == "test"):
+            lacking = f"the {split} split lacks a class ({named})"
+            (findings.problems if trains else findings.notes).append(lacking)

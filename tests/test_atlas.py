@@ -112,6 +112,7 @@ def test_a_label_image_lies_where_its_affine_says(tmp_path):
     [
         (two_halves(), 500, "has no region on the MNI grid"),
         (np.ones((41, 47, 41)), -30, "has no voxel outside its regions|is no label image"),
+        (np.pad(np.ones((1, 37, 31)), ((0, 30), (0, 0), (0, 0))), 0, "has no region within the brain"),
         (np.pad(np.ones((29, 35, 29)), 1), 0, "region 1 covers the whole brain"),
     ],
 )
@@ -119,3 +120,10 @@ def test_label_images_that_tell_nothing(labels, shift_mm, words, tmp_path):
     path = label_file(tmp_path / "atlas.nii", labels, shift_mm)
     with pytest.raises(InputError, match=words):
         atlas.load_atlas(path, FULL)
+
+
+def test_a_name_given_twice_is_told(tmp_path):
+    label_file(tmp_path / "two.nii.gz", two_halves())
+    (tmp_path / "two.txt").write_text("1 a\n1 b\n")
+    with pytest.raises(InputError, match=r"two\.txt names a region twice"):
+        atlas.load_atlas(tmp_path / "two.nii.gz", FULL)

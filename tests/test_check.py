@@ -351,7 +351,11 @@ def test_the_page_replaces_nothing_but_a_page(cohort, data_cli, tmp_path):
     for _ in range(2):
         assert data_cli("check", cohort, "--html", tmp_path / "page.html").status == 0
     (tmp_path / "subjects.csv").write_text("mine")
-    for place, message in (("subjects.csv", "is no page of a check"), ("nodir/x.html", "is no place"), (".", "is no place")):
+    for place, message in (
+        ("subjects.csv", "is no page of a check"),
+        ("nodir/x.html", "is no place"),
+        (".", "is no place"),
+    ):
         outcome = data_cli("check", cohort, "--html", tmp_path / place)
         assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
         assert message in outcome.err

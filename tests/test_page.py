@@ -63,7 +63,7 @@ def blocks() -> atlas.Atlas:
 @pytest.fixture(scope="module")
 def run() -> SimpleNamespace:
     named = {"model": SimpleNamespace(name="cnn"), "data_dir": Path("lab/$my$ cohort")}
-    return SimpleNamespace(**named, marks="", seed=0)
+    return SimpleNamespace(**named, marks="", cohort=SimpleNamespace(simulated=False), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -176,5 +176,5 @@ def test_cuts_show_the_first_regions_and_not_the_same_slice_twice():
 
 
 def test_the_demo_cohort_is_named_as_such(run):
-    demo = SimpleNamespace(model=run.model, marks=" (SIMULATED)", data_dir=None)
+    demo = SimpleNamespace(model=run.model, marks=" (SIMULATED)", cohort=SimpleNamespace(simulated=True), data_dir=None)
     assert page.title(demo) == "Blackout of cnn on the demo cohort (SIMULATED)"

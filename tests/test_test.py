@@ -268,4 +268,4 @@ def test_a_training_subject_under_another_name_is_no_test_subject(cli, trained, 
     places = ("--chkPointDir", trained, "--dataDir", renamed, "--outDir", tmp_path / "out")
     outcome = cli("--test", "--model", "cnn", *places)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert "trained this checkpoint, under whatever name" in outcome.err
+    assert "trained this checkpoint, whatever its name" in outcome.err

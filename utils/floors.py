@@ -17,6 +17,7 @@ from utils.batches import in_order
 from utils.metrics import difference, flat, with_intervals
 from utils.statistics import CHANCE, INTERVAL
 
+MINUS = "model_minus_floor_auc"
 MODEL, MAJORITY, RULE = "model", "majority", "rule that made the data"
 HEAD_MOTION = re.compile("mean_?fd|framewise", re.IGNORECASE)
 CHUNK = 16  # records read at once
@@ -170,29 +171,37 @@ def compare(
     """Rows of `floors.csv`: the model, then each floor, with intervals, and the model's AUC minus the floor's.
 
     `floors` are those of `predict`, a row a record, in the order of the other arguments (n,); a floor that some fold
-    could not fit is left out.
+    could not fit is left out. With folds, the AUC and its difference are given pooled and within folds (`_folds`).
     """
-    names = ["auc", "accuracy", "balanced_accuracy", "brier"] + ["auc_sites"] * (site is not None)
-    minus = "model_minus_floor_auc"
+    names = ["auc", "accuracy", "balanced_accuracy", "brier"]
+    names += ["auc_sites"] * (site is not None) + ["auc_folds"] * (fold is not None)
+    minus = {MINUS: False} | ({f"{MINUS}_folds": True} if fold is not None else {})
 
-    def scored(name: str, values: np.ndarray, less: dict) -> dict:
+    def scored(name: str, values: np.ndarray, less: dict[str, dict]) -> dict:
         found = with_intervals(label, values, subject, seed, fold, site)
         if name == MAJORITY:  # its constants differ between folds, but they rank nobody
             constant = with_intervals(label, np.zeros(len(label)), subject, seed, fold, site)
             found |= {key: value for key, value in constant.items() if key.startswith("auc")}
-        return {"floor": name} | flat(found, names) | flat({minus: less}, [minus])
+        return {"floor": name} | flat(found, names) | flat(less, list(less))
 
-    rows = [scored(MODEL, probability, dict.fromkeys(("value", "low", "high")))]
+    rows = [scored(MODEL, probability, {key: dict.fromkeys(("value", "low", "high")) for key in minus})]
     for name, column in floors.dropna(axis=1).items():
         values = column.to_numpy()
         ranking = np.zeros(len(label)) if name == MAJORITY else values
-        rows.append(scored(str(name), values, difference(label, probability, ranking, subject, seed, fold)))
+        less = {
+            key: difference(label, probability, ranking, subject, seed, fold, within) for key, within in minus.items()
+        }
+        rows.append(scored(str(name), values, less))
     return rows
 
 
 def verdict(rows: Sequence[dict]) -> str:
-    """One sentence on the rows of `compare`: whether the network beats chance, and which floors it does not beat."""
-    model, *others = rows
+    """One sentence on the rows of `compare`: whether the network beats chance, and which floors it does not beat.
+
+    Of folds it goes by the AUC within them: pooled, probabilities of models that need not agree are ranked together.
+    """
+    within = "auc_folds" in rows[0]
+    model, *others = [within_folds(row) if within else row for row in rows]
     floors = [row for row in others if row["floor"] not in (MAJORITY, RULE)]
     parts = [against_chance(model)]
     if model["auc_low"] is not None and floors:
@@ -200,7 +209,13 @@ def verdict(rows: Sequence[dict]) -> str:
     parts += [
         f"the {RULE} reaches {row['auc']:.2f}" for row in others if row["floor"] == RULE and row["auc"] is not None
     ]
-    return "; ".join(parts) + "."
+    return "; ".join(parts) + "." + " Each AUC is the mean of those within folds." * within
+
+
+def within_folds(row: dict) -> dict:
+    """A row of `compare` with the values within folds in place of the pooled ones."""
+    own = {name.replace("_folds", ""): value for name, value in row.items() if "_folds" in name}
+    return row | own
 
 
 def against_chance(model: dict) -> str:
@@ -216,7 +231,7 @@ def against_chance(model: dict) -> str:
 
 
 def against_floors(floors: Sequence[dict]) -> str:
-    unbeaten = [row for row in floors if row["model_minus_floor_auc_low"] <= 0]
+    unbeaten = [row for row in floors if row[f"{MINUS}_low"] <= 0]
     best = max(floors, key=lambda row: row["auc"])
     if len(floors) == 1:
         return f"it {'does not beat' if unbeaten else 'beats'} the only floor, {called(best)} ({auc_of(best)})"

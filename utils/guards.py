@@ -80,8 +80,8 @@ def no_leak_by_another_name(run: Run, saved: Identity | None) -> None:
         if run.cohort.volume_sha256(index) in seen:
             row = run.cohort.rows[index]
             raise InputError(
-                f"The volume of test subject {row.subject} of {run.cohort.path} trained this checkpoint, under whatever "
-                "name; results on it would be too good. Use the cohort with the same split."
+                f"The volume of test subject {row.subject} of {run.cohort.path} trained this checkpoint, whatever "
+                "its name; results on it would be too good. Use the cohort with the same split."
             )
 
 
@@ -159,8 +159,13 @@ def distinct_names(run: Run, saved: Identity | None) -> None:
 
 
 def known_subjects(run: Run, saved: Identity | None) -> None:
-    """`--subjects` are test subjects."""
-    run.tested()
+    """`--subjects` are test subjects, and labels are known: an effect is that on the true class."""
+    if unknown := [name for name in run.tested() if not run.cohort.rows[name].known]:
+        row = run.cohort.rows[unknown[0]]
+        raise InputError(
+            f"{len(unknown)} test records of {run.cohort.path} have no label, {row.file} among them; a blackout needs "
+            "one of each. Choose others with --subjects."
+        )
 
 
 def usable_atlas(run: Run, saved: Identity | None) -> None:

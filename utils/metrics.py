@@ -165,11 +165,20 @@ def difference(
     subject: Sequence[str],
     seed: int,
     fold: Sequence | None = None,
+    within: bool = False,
 ) -> dict[str, float | None]:
-    """AUC minus the AUC of another classifier's probabilities (n,) of the same records: paired, see `intervals`."""
+    """AUC minus the AUC of another classifier's probabilities (n,) of the same records: paired, see `intervals`.
+
+    `within` folds both are means of the folds' own AUC, since probabilities of different folds need not agree.
+    """
+    folds = None if fold is None else np.asarray(fold)
+
+    def area(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        return auc(label, values, weight) if folds is None or not within else mean_auc(label, values, weight, folds)
+
     return intervals(
-        lambda weight: {"auc": auc(label, probability, weight) - auc(label, other, weight)},
-        {"auc": (label == 1, label == 0)}, subject, seed, None if fold is None else np.asarray(fold),
+        lambda weight: {"auc": area(probability, weight) - area(other, weight)},
+        {"auc": (label == 1, label == 0)}, subject, seed, folds,
     )["auc"]  # fmt: skip
 
 

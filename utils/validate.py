@@ -69,7 +69,7 @@ def validate_folds(args: argparse.Namespace, model: Model, job: Job) -> Run:
         if only in (None, part.fold) and (part.override or not part.is_done()):
             check(part, saved[part.fold])
     if not job.needs_checkpoint:
-        print("\n".join(census(folds.whole).lines()), flush=True)
+        print("\n".join(census(folds.whole, folds.fold_of).lines()), flush=True)
     whole = CheckpointFolder(kept, training_command(args))
     subjects = tuple(args.subjects.split(",")) if args.subjects else None
     return replace(

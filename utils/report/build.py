@@ -26,8 +26,11 @@ SPELLED = {
     "f_score": "F score",
     "brier": "Brier score",
     "model_minus_floor_auc": "AUC, model minus floor",
+    "model_minus_floor_auc_folds": "AUC within folds, model minus floor",
 }
-COMPARED = ("auc", "model_minus_floor_auc", "auc_sites", "accuracy")  # of floors; floors.csv has all
+COMPARED = (  # of floors; floors.csv has all
+    *("auc_folds", "model_minus_floor_auc_folds", "auc", "model_minus_floor_auc", "auc_sites", "accuracy"),
+)
 LABELS = ("autism", "control", "unknown")
 OF_FOLDS = ("auc", "accuracy", "balanced_accuracy", "brier")  # metrics.json has all
 WITHIN = " An averaged AUC compares people of the same site or fold only."

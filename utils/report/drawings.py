@@ -46,20 +46,24 @@ def axes(height: float, rows: int = 1, **options):
 
 
 def forest(floors: pd.DataFrame, model: str) -> Markup:
-    """AUC of model and floors with intervals, the model on top and the interval of its AUC behind all."""
-    known = floors[floors["auc"].notna()]
+    """AUC of model and floors with intervals, the model on top and the interval of its AUC behind all.
+
+    Of folds it is the mean of those within folds.
+    """
+    area, named = ("auc_folds", "AUC within folds") if "auc_folds" in floors else ("auc", "AUC")
+    known = floors[floors[area].notna()]
     figure, (axis,) = axes(0.6 + 0.34 * len(known))
     for place, (_, row) in enumerate(known.iterrows()):
         colour = {"model": "C0", RULE: "C2"}.get(row["floor"], "0.35")
-        axis.plot([row["auc_low"], row["auc_high"]], [place, place], color=colour, linewidth=1.8)
-        axis.plot(row["auc"], place, "o", color=colour, markersize=5)
+        axis.plot([row[f"{area}_low"], row[f"{area}_high"]], [place, place], color=colour, linewidth=1.8)
+        axis.plot(row[area], place, "o", color=colour, markersize=5)
         if row["floor"] == "model":
-            axis.axvspan(row["auc_low"], row["auc_high"], color="C0", alpha=0.1, linewidth=0)
+            axis.axvspan(row[f"{area}_low"], row[f"{area}_high"], color="C0", alpha=0.1, linewidth=0)
     names = [model if name == "model" else floor_name(name) for name in known["floor"]]
     axis.axvline(CHANCE, color="0.3", linestyle=":", linewidth=1)
     axis.set_yticks(np.arange(len(known)), names)
     axis.set_ylim(len(known) - 0.5, -0.5)
-    axis.set_xlabel(f"AUC with {INTERVAL:.0%} interval; dotted: guessing")
+    axis.set_xlabel(f"{named} with {INTERVAL:.0%} interval; dotted: guessing")
     return svg(figure, "forest")
 
 
