@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import h5py
 
 Content = TypeVar("Content")
+LEDGER = "runs.csv"  # of finished runs, in the folder that holds their folders
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # how a file system says that it has none
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

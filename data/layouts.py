@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from data.errors import InputError
+from data.files import LEDGER
 from data.phenotype import clean
 from data.tables import column, key, matching_column, read_table
 
@@ -184,7 +185,7 @@ def find_table(folder: Path, maps: dict[str, Path]) -> Path:
     inside = {parent for path in maps.values() for parent in path.parents if parent.is_relative_to(folder)}
     for places in (sorted(inside | {folder}), list(folder.resolve().parents)[:2]):
         for pattern in TABLES:
-            tables = sorted(path for place in places for path in place.glob(pattern))
+            tables = sorted(path for place in places for path in place.glob(pattern) if path.name != LEDGER)
             if len(tables) == 1:
                 return tables[0]
             if tables:

@@ -139,10 +139,10 @@ def coded_values(
         if name in missing:
             encoded[f"{name}_missing"] = text.isna().astype(float)
     if len(encoded) > PHENOTYPE_SIZE:
-        largest = max(columns, key=lambda name: len(known.get(name, "1")))
+        largest = max(known, key=lambda name: len(known[name]), default=None)
+        one = f"; {largest} is text and gives {len(known[largest])} of them" if largest else ""
         raise InputError(
-            f"--phenotype gives {len(encoded)} values, {len(known.get(largest, '1'))} of them by {largest}; "
-            f"expected at most {PHENOTYPE_SIZE}. Name fewer columns, or correct that one if it should be numbers."
+            f"--phenotype gives {len(encoded)} values; expected at most {PHENOTYPE_SIZE}{one}. Name fewer columns."
         )
     unused = {f"unused_{number}": 0.0 for number in range(len(encoded) + 1, PHENOTYPE_SIZE + 1)}
     return pd.DataFrame(encoded | unused, index=table.index)

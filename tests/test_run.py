@@ -339,7 +339,7 @@ def test_the_commands_of_the_mission_work_as_written(cli, tmp_path):
     tested = cli(*["--test", "--model", "mmnn", "--chkPointDir", "./chkpt"])
     assert tested.status == 0
     assert "SIMULATED" in tested.out
-    assert "(simulated demo cohort)" in tested.out
+    assert "(SIMULATED)" in tested.out
     blackout = cli(*["--blackout", "--model", "cnn", "--chkPointDir", "./chkpt", "--dataDir", "DIR"])
     assert blackout.status == 0, blackout.err
     assert "SIMULATED" not in blackout.out

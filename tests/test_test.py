@@ -78,7 +78,7 @@ def test_metrics_follow_from_the_predictions(tested):
     label = np.array([int(row["label"]) for row in rows])
     probability = np.array([float(row["probability"]) for row in rows])
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert list(metrics) == METRICS
+    assert list(metrics) == [*METRICS, "auc_sites"]
     assert all(metric.keys() == {"value", "low", "high"} for metric in metrics.values())
     assert metrics["accuracy"]["value"] == pytest.approx(accuracy_score(label, probability >= 0.5))
     assert metrics["recall"]["value"] == pytest.approx(recall_score(label, probability >= 0.5))
@@ -206,7 +206,7 @@ def test_pictures_of_a_cae_show_the_same_anatomy_on_one_scale(cli, coarse, full_
         panels = figure.axes[:3]
         assert [axis.get_title().split(" (")[0] for axis in panels] == ["z = 8 mm", "z = 38 mm", "z = 48 mm"]
         assert {axis.images[0].get_clim() for axis in panels} == {(volume.min(), volume.max())}
-        assert f"of subject {opened.rows[index].subject} (simulated)" in figure.get_suptitle(), name
+        assert f"of subject {opened.rows[index].subject} (SIMULATED)" in figure.get_suptitle(), name
     assert (drawn["inputImage.png"].axes[0].images[0].get_array() == volume[:, :, 40].T).all()
     assert drawn["encodedImage.png"].axes[0].images[0].get_array().shape == (13, 11)
     assert "channel 1 of 2" in drawn["encodedImage.png"].get_suptitle()

@@ -9,7 +9,6 @@ from data import files
 from data.errors import InputError
 from utils.text import in_spreadsheet, printable
 
-LEDGER = "runs.csv"
 COLUMNS = ("when", "job", "model", "preset", "cohort", "folds", "metric", "value", "low", "high", "folder")
 
 
@@ -18,7 +17,7 @@ def add(run_folder_parent: Path, row: dict) -> None:
 
     Rows that are there stay byte by byte, and several processes lose none. None and NaN become an empty cell.
     """
-    path = run_folder_parent / LEDGER
+    path = run_folder_parent / files.LEDGER
     line, header = as_line([cell(row[name]) for name in COLUMNS]), as_line(COLUMNS)
     try:
         with files.locked(path, wait=True):

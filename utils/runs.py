@@ -30,7 +30,7 @@ from utils.jobs import Job
 
 MANIFEST = "run.json"
 EARLIER = "earlier"
-KEPT = (EARLIER, "checkpoint_results.csv", "runs.csv")
+KEPT = (EARLIER, "checkpoint_results.csv", files.LEDGER)
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "h5py", "matplotlib")
 
 

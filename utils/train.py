@@ -262,18 +262,19 @@ def loop(
             done += 1
             now = time.perf_counter()
             values["samples_per_s"], last = round(run.config.batch_size / (now - last), 2), now
-            saving = done % INTERVAL == 0 or done == run.num_iters or bool(caught)
-            if saving:
-                calibrate(run, network, done)
-            if validation:
-                values |= validation.measure() if saving else validation.nothing
-            history.add(done, values)
             shown.advance(f"loss {values['loss']:.4f}, {values['samples_per_s']:.0f} samples/s")
-            if saving:
+            stopping = bool(caught)
+            due = done % INTERVAL == 0 or done == run.num_iters
+            if due or stopping:
+                calibrate(run, network, done)
+            if validation:  # not where a signal stops it, so that the best checkpoint is the one of a run in one go
+                values |= validation.measure() if due else validation.nothing
+            history.add(done, values)
+            if due or stopping:
                 history.flush()  # first: rows after the last checkpoint are dropped when it is continued
-                if validation:  # before the checkpoint, for a repeated command begins there
+                if validation and due:  # before the checkpoint, for a repeated command begins there
                     validation.keep_best(done, values["validation_loss"], identity)
                 saver.save(done, identity)
-            if caught:
+            if stopping:
                 break
     return done
