@@ -8,6 +8,7 @@ import sys
 import time
 
 import h5py
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -161,8 +162,13 @@ def weights(folder) -> dict[str, bytes]:
 
 
 def test_one_site_at_a_time_is_left_out(in_folds, cohort, tmp_path):
+    sites = shutil.copytree(cohort, tmp_path / "sites")
+    rows = read_rows(sites / "subjects.csv")
+    for number, row in enumerate(rows):
+        row["site"] = ("NYU", "a/b", "..")[number % 3]
+    pd.DataFrame(rows).to_csv(sites / "subjects.csv", index=False)
     for job in ("--train", "--test"):
-        outcome = in_folds(tmp_path, "nn", "site", job)
+        outcome = in_folds(tmp_path, "nn", "site", job, data=sites)
         assert outcome.status == 0, outcome.err
     for row in read_rows(tmp_path / "test" / "predictions.csv"):
         assert row["fold"] == row["site"]
@@ -209,8 +215,12 @@ def test_overriding_a_plain_checkpoint_leaves_those_of_folds(tested, cli, cohort
 
 
 def test_blackout_pools_the_effects_of_all_folds(in_folds, tmp_path):
-    for job in ("--train", "--blackout"):
-        outcome = in_folds(tmp_path, "cnn", "2", job)
+    labels = np.zeros(grids.REDUCED.shape, np.int16)
+    labels[5:12, 10:25, 8:20], labels[18:25, 10:25, 8:20] = 1, 2
+    nibabel.save(nibabel.Nifti1Image(labels, np.array(grids.REDUCED.affine)), tmp_path / "atlas.nii")
+    atlas = ("--atlas", tmp_path / "atlas.nii")
+    for job, more in (("--train", ()), ("--blackout", atlas)):
+        outcome = in_folds(tmp_path, "cnn", "2", job, *more)
         assert outcome.status == 0, outcome.err
     names = ("delta_logit", "probability", "subject")
     parts = [dict(h5py.File(tmp_path / f"blackout/fold-{name}/blackout.h5")) for name in "01"]
@@ -223,7 +233,8 @@ def test_blackout_pools_the_effects_of_all_folds(in_folds, tmp_path):
     assert [table[region] for region in regions] == pytest.approx(mean, abs=1e-5)
     assert len(list((tmp_path / "blackout/maps").iterdir())) == 40
     subject = parts[1]["subject"][0].decode()
-    outcome = in_folds(tmp_path, "cnn", "2", "--blackout", "--subjects", subject, "--outDir", tmp_path / "one")
+    chosen = ("--subjects", subject, "--outDir", tmp_path / "one")
+    outcome = in_folds(tmp_path, "cnn", "2", "--blackout", *chosen, *atlas)
     assert outcome.status == 0, outcome.err
     with h5py.File(tmp_path / "one" / "blackout.h5") as one:
         assert [name.decode() for name in one["subject"]] == [subject]
