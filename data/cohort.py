@@ -75,9 +75,10 @@ class Preparation:
 
 
 def comparable(value: str | tuple) -> object:
-    """A value that equals another one of the same text: None for an unknown one or NaN."""
+    """A value that equals another one of the same text, whatever the last bit: None for an unknown one or NaN."""
     if isinstance(value, tuple):
-        value = tuple(None if entry != entry else entry for entry in value)
+        known = (None if entry != entry else entry for entry in value)
+        value = tuple(float(f"{entry:.9g}") if isinstance(entry, float) else entry for entry in known)
     return value or None
 
 

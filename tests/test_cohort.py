@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers import bare_records, read_rows, small_record
 
-from data.cohort import assign_splits, open_cohort
+from data.cohort import Preparation, assign_splits, open_cohort
 from data.errors import InputError
 from data.grids import REDUCED
 
@@ -325,3 +325,8 @@ def test_a_cohort_without_test_subjects_says_so_when_they_are_wanted(tmp_path):
     other = {"train": "test", "test": "train"}[opened.rows[0].split]
     with pytest.raises(InputError, match=f"has no {other} subjects among 1 records"):
         opened.indices(other)
+
+
+def test_the_last_bit_of_a_constant_makes_no_other_preparation():
+    one, other, third = (Preparation(phenotype_mean=(value,)) for value in (0.1 + 0.2, 0.3, 0.3001))
+    assert one.of_inputs(["phenotype"]) == other.of_inputs(["phenotype"]) != third.of_inputs(["phenotype"])
