@@ -269,3 +269,30 @@ def test_a_training_subject_under_another_name_is_no_test_subject(cli, trained, 
     outcome = cli("--test", "--model", "cnn", *places)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert "trained this checkpoint, whatever its name" in outcome.err
+
+
+def test_people_without_labels_get_the_same_probabilities(cli, trained, cohort, tmp_path):
+    new = tmp_path / "new"
+    new.mkdir()
+    rows = [row for row in read_rows(cohort / "subjects.csv") if row["split"] == "test"]
+    for row in rows:
+        record = np.frombuffer((cohort / row["file"]).read_bytes(), "<f4").copy()
+        record[0] = np.nan
+        (new / row["file"]).write_bytes(record.tobytes())
+    lines = [",".join((row | {"label": ""}).values()) for row in rows]
+    (new / "subjects.csv").write_text("\n".join([",".join(rows[0]), *lines]) + "\n")
+    shutil.copy(cohort / "cohort.json", new)
+    found = {}
+    for name, data in (("known", cohort), ("unknown", new)):
+        places = ("--chkPointDir", trained, "--dataDir", data, "--outDir", tmp_path / name)
+        outcome = cli("--test", "--model", "cnn", *places)
+        assert outcome.status == 0, outcome.err
+        found[name] = {row["file"]: row["probability"] for row in read_rows(tmp_path / name / "predictions.csv")}
+    assert found["known"] == found["unknown"]
+    assert "No label is known" in outcome.out
+    assert not (tmp_path / "unknown" / "metrics.json").exists()
+    assert (tmp_path / "unknown" / "report.html").is_file()
+    blackout = cli(
+        "--blackout", "--model", "cnn", "--chkPointDir", trained, "--dataDir", new, "--outDir", tmp_path / "b"
+    )
+    assert (blackout.status, "have no label" in blackout.err) == (2, True)
