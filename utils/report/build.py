@@ -26,11 +26,10 @@ SPELLED = {
     "f_score": "F score",
     "brier": "Brier score",
     "model_minus_floor_auc": "AUC, model minus floor",
-    "model_minus_floor_auc_folds": "AUC within folds, model minus floor",
+    "model_minus_floor_auc_folds": "the same, model minus floor",
 }
-COMPARED = (  # of floors; floors.csv has all
-    *("auc_folds", "model_minus_floor_auc_folds", "auc", "model_minus_floor_auc", "auc_sites", "accuracy"),
-)
+COMPARED = ("auc", "model_minus_floor_auc", "auc_sites", "accuracy")  # of floors; floors.csv has all
+COMPARED_IN_FOLDS = ("auc_folds", "model_minus_floor_auc_folds", "auc")
 LABELS = ("autism", "control", "unknown")
 OF_FOLDS = ("auc", "accuracy", "balanced_accuracy", "brier")  # metrics.json has all
 WITHIN = " An averaged AUC compares people of the same site or fold only."
@@ -170,8 +169,9 @@ def ends(score: Score) -> str:
 
 
 def floors(table: pd.DataFrame, model: str) -> list[Row]:
-    """The metrics of `COMPARED` that there are."""
-    metrics = [name for name in COMPARED if set(interval(name)) <= set(table)]
+    """The metrics of `COMPARED`, or of folds, that there are."""
+    compared = COMPARED_IN_FOLDS if "auc_folds" in table else COMPARED
+    metrics = [name for name in compared if set(interval(name)) <= set(table)]
     return [
         {"classifier": model if row["floor"] == "model" else row["floor"]}
         | {spelled(name): shown(row[list(interval(name))]) for name in metrics}

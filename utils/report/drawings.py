@@ -63,7 +63,7 @@ def forest(floors: pd.DataFrame, model: str) -> Markup:
     axis.axvline(CHANCE, color="0.3", linestyle=":", linewidth=1)
     axis.set_yticks(np.arange(len(known)), names)
     axis.set_ylim(len(known) - 0.5, -0.5)
-    axis.set_xlabel(f"{named} with {INTERVAL:.0%} interval; dotted: guessing")
+    axis.set_xlabel(f"{named}, {INTERVAL:.0%} interval")
     return svg(figure, "forest")
 
 
