@@ -48,6 +48,16 @@ class Folds:
         """The folds: numbers from 0, or the values of the column, in order."""
         return sorted(set(self.fold_of.values()), key=lambda name: (self.how.isdecimal() and int(name), name))
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of the phenotype in these folds."""
+        if self.reduced or self.whole.raw_phenotype is not None:
+            return []
+        return [
+            f"{self.whole.path} has no phenotype.csv, so that every fold uses the phenotype as it is stored, imputed and "
+            "scaled on the training subjects of the cohort's own split."
+        ]
+
     def cohort(self, name: str) -> Cohort:
         """The cohort with this fold's subjects as its test subjects, its phenotype learnt again on all others."""
         if self.reduced:

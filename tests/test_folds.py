@@ -21,6 +21,7 @@ def opened(cohort, tmp_path):
 def test_every_subject_is_tested_once_in_proportion_over_labels(opened, cohort):
     folds = opened("4")
     assert folds.names == ["0", "1", "2", "3"]
+    assert folds.notes == []
     rows = open_cohort(cohort).rows
     assert set(folds.fold_of) == {row.subject for row in rows}
     label = {row.subject: row.label for row in rows}
@@ -122,7 +123,9 @@ def test_a_bare_folder_has_folds_by_number_and_site_only(cohort, tmp_path):
     for path in cohort.glob("*.bin"):
         (tmp_path / "bare").mkdir(exist_ok=True)
         (tmp_path / "bare" / path.name).write_bytes(path.read_bytes())
-    assert len(open_folds(tmp_path / "bare", "4", 0, tmp_path / "saved").names) == 4
+    folds = open_folds(tmp_path / "bare", "4", 0, tmp_path / "saved")
+    assert len(folds.names) == 4
+    assert "the phenotype as it is stored" in folds.notes[0]
     with pytest.raises(InputError, match=r"one value in .*, unknown"):
         open_folds(tmp_path / "bare", "site", 0, tmp_path / "saved")
 

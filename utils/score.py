@@ -22,10 +22,6 @@ METRICS = "metrics.json"
 TEXTS = ("file", "subject", "site", "fold")
 POINTS = 200  # of a history
 UNLABELLED = "No label is known, so that nothing can be concluded about how good the predictions are."
-AS_STORED = (
-    "{path} has no phenotype.csv, so that every fold uses the phenotype as it is stored, imputed and scaled on the "
-    "training subjects of the cohort's own split."
-)
 
 
 def write_predictions(run: Run, probability: np.ndarray) -> None:
@@ -158,9 +154,7 @@ def warnings(run: Run, table: pd.DataFrame) -> list[str]:
         found.append(f"{unknown} of {len(table)} test records have no label and are in no metric.")
     if not run.cohort.subjects("train"):
         found.append("The cohort has no training subjects, so no floor could be fitted beside the score.")
-    if run.folds and not run.folds.reduced and run.cohort.raw_phenotype is None:
-        found.append(AS_STORED.format(path=run.cohort.path))
-    return found
+    return found + (run.folds.notes if run.folds else [])
 
 
 def shown(metric: dict) -> str:

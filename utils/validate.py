@@ -45,6 +45,8 @@ def validate_folds(args: argparse.Namespace, model: Model, job: Job) -> Run:
     kept = args.chkPointDir / model.name / f"{OF_FOLDS}{folder_name(args.folds)}"
     folds = open_folds(args.dataDir or demo_path(model), args.folds, args.seed or 0, kept)
     tell_simulated(folds.whole)
+    for note in folds.notes:
+        print(note, flush=True)
     only = None if args.fold is None else folds.named(args.fold)
     if args.subjects and (unknown := set(args.subjects.split(",")) - folds.fold_of.keys()):
         raise InputError(f"--subjects {min(unknown)} is no subject of {folds.whole.path}; see its subjects.csv.")
