@@ -54,8 +54,8 @@ class Folds:
         if self.reduced or self.whole.raw_phenotype is not None:
             return []
         return [
-            f"{self.whole.path} has no phenotype.csv, so that every fold uses the phenotype as it is stored, imputed and "
-            "scaled on the training subjects of the cohort's own split."
+            f"{self.whole.path} has no phenotype.csv, so that every fold uses the phenotype as it is stored, imputed "
+            "and scaled on the training subjects of the cohort's own split."
         ]
 
     def cohort(self, name: str) -> Cohort:
