@@ -210,9 +210,9 @@ def by_column(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
         raise InputError(
             f"--folds {how} has one value in {cohort.path}, {names[0]}; expected two or more. Use --folds 10."
         )
-    if len(names) == len(subjects):
+    if 2 * len(names) > len(subjects):
         raise InputError(
-            f"--folds {how} is different for each subject of {cohort.path}; expected groups, such as sites."
+            f"--folds {how} has {len(names)} values among {len(subjects)} subjects of {cohort.path}; expected groups of them."
         )
     if len({name.casefold() for name in names}) < len(names):
         raise InputError(f"--folds {how} has values in {cohort.path} that differ only in capitals; write them alike.")

@@ -70,6 +70,7 @@ def test_any_covariate_makes_folds(opened, cohort):
         ("1", "expected 2 to"),
         ("0", "expected 2 to"),
         ("400", "whose|its smaller class has"),
+        ("AGE_AT_SCAN", "values among 40 subjects of .*; expected groups"),
         ("planet", "neither a number nor a column of .*; it has site, "),
     ],
 )
@@ -133,7 +134,7 @@ def test_a_bare_folder_has_folds_by_number_and_site_only(cohort, tmp_path):
 def test_a_value_of_its_own_for_each_subject_is_no_group(cohort, tmp_path):
     opened = open_cohort(cohort)
     alone = replace(opened, rows=tuple(replace(row, site=row.subject) for row in opened.rows))
-    with pytest.raises(InputError, match="different for each subject"):
+    with pytest.raises(InputError, match="has 40 values among 40 subjects"):
         by_column(alone, "site", 0)
 
 

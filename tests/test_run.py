@@ -219,6 +219,10 @@ MISTAKES = {
     "atlas missing": (BLACKOUT + " --atlas {missing}", ["{missing}"]),
     "atlas that is none": (BLACKOUT + " --atlas {file}", ["{file}"]),
     "results over a repository": (TESTING + " --outDir {repository}", ["{repository} holds analysis.py", "--outDir"]),
+    "folds over a repository": (
+        "--train --model nn --dataDir {cohort} --folds 2 --outDir {repository}",
+        ["{repository} holds analysis.py", "--outDir"],
+    ),
     "results over another program's": (TESTING + " --outDir {mine}", ["{mine} holds run.json", "--outDir"]),
     "results over a cohort": (
         "--train --model nn --dataDir {cohort} --outDir {cohort}",

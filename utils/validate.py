@@ -70,20 +70,20 @@ def validate_folds(args: argparse.Namespace, model: Model, job: Job) -> Run:
     for part in parts:
         if only in (None, part.fold) and (part.override or not part.is_done()):
             check(part, saved[part.fold])
-    if not job.needs_checkpoint:
-        print("\n".join(census(folds.whole, folds.fold_of).lines()), flush=True)
-    whole = CheckpointFolder(kept, training_command(args))
-    subjects = tuple(args.subjects.split(",")) if args.subjects else None
-    return replace(
+    run = replace(
         parts[0],
-        subjects=subjects,
+        subjects=tuple(args.subjects.split(",")) if args.subjects else None,
         cohort=folds.whole,
-        checkpoints=whole,
+        checkpoints=CheckpointFolder(kept, training_command(args)),
         out_dir=out_dir,
         fold="",
         parts=tuple(parts),
         only=only,
     )
+    guards.free_output(run, None)
+    if not job.needs_checkpoint:
+        print("\n".join(census(folds.whole, folds.fold_of).lines()), flush=True)
+    return run
 
 
 def settle(
