@@ -212,7 +212,7 @@ def by_column(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
         )
     if 2 * len(names) > len(subjects):
         raise InputError(
-            f"--folds {how} has {len(names)} values among {len(subjects)} subjects of {cohort.path}; expected groups of them."
+            f"--folds {how} has {len(names)} values among {len(subjects)} subjects of {cohort.path}; expected groups."
         )
     if len({name.casefold() for name in names}) < len(names):
         raise InputError(f"--folds {how} has values in {cohort.path} that differ only in capitals; write them alike.")
