@@ -27,8 +27,9 @@ lint: setup
 check: lint
 	.venv/bin/python -m pytest -m "not slow"
 
+# Two processes, each with one thread for TensorFlow.
 test: lint
-	.venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 # Makes the figures in images/ from the demo cohort.
 images: demo
