@@ -1,6 +1,8 @@
 # Needs only Python 3.11, make and the package index.
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 DEMO = results/demo
+# Two processes, each with one thread for TensorFlow.
+PYTEST = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: setup demo images lint check test
 
@@ -25,11 +27,10 @@ lint: setup
 
 # What to run before every commit: seconds instead of the minutes of all tests.
 check: lint
-	.venv/bin/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
-# Two processes, each with one thread for TensorFlow.
 test: lint
-	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+	$(PYTEST)
 
 # Makes the figures in images/ from the demo cohort.
 images: demo
