@@ -13,7 +13,7 @@ import math
 import re
 import shutil
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -109,6 +109,14 @@ class Metadata(Preparation):
     def preparation(self) -> Preparation:
         return Preparation(**{part.name: getattr(self, part.name) for part in fields(Preparation)})
 
+    @property
+    def lineage(self) -> Iterator[dict[str, Any]]:
+        """The provenance, and that of each cohort that this one was made from, the latest first."""
+        source: dict[str, Any] | None = self.provenance
+        while source:
+            yield source
+            source = source.get("source")
+
     def json(self) -> dict[str, Any]:
         """Everything that is not as by default, so that a field that comes later changes no older digest."""
         return {name: value for name, value in asdict(self).items() if value}
@@ -129,7 +137,7 @@ class Cohort:
     def simulated(self) -> bool:
         return self.metadata.simulated
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over the table of records and the metadata; tells cohorts apart without reading volumes."""
         rows = [astuple(row) for row in self.rows]

@@ -137,14 +137,11 @@ def check_cuttable(cohort: Cohort) -> None:
         raise InputError(
             f"{cohort.path} has {len(unknown)} records without a label, {unknown[0]} among them; folds need one each."
         )
-    source: dict | None = cohort.metadata.provenance
-    while source:
-        if "swap" in source:
-            raise InputError(
-                f"{cohort.path} was augmented by swapping regions between its training subjects, so that a fold's test "
-                "subjects would be in its training records; use the cohort that it was made from."
-            )
-        source = source.get("source")
+    if any("swap" in source for source in cohort.metadata.lineage):
+        raise InputError(
+            f"{cohort.path} was augmented by swapping regions between its training subjects, so that a fold's test "
+            "subjects would be in its training records; use the cohort that it was made from."
+        )
 
 
 def subject_table(cohort: Cohort) -> tuple[list[str], np.ndarray, np.ndarray]:

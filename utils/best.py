@@ -9,7 +9,7 @@ from models import losses
 from utils.batches import in_order, read_batches
 from utils.checkpoints import BEST, CheckpointFolder, Identity, Saver
 from utils.inference import probability_of_autism
-from utils.metrics import scores
+from utils.metrics import auc
 from utils.runs import Run
 
 
@@ -37,8 +37,8 @@ class Validation:
         if not self.labelled:
             return {"validation_loss": loss}
         label = np.concatenate(labels)
-        auc = scores(label, probability_of_autism(np.concatenate(outputs)), np.ones((1, len(label))))["auc"]
-        return {"validation_loss": loss, "validation_auc": float(auc[0])}
+        (area,) = auc(label, probability_of_autism(np.concatenate(outputs)), np.ones((1, len(label))))
+        return {"validation_loss": loss, "validation_auc": float(area)}
 
     def keep_best(self, step: int, loss: float, identity: Identity) -> None:
         """Saves the network if its validation loss is lower than that of any checkpoint before."""

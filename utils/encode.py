@@ -42,8 +42,8 @@ def encode(run: Run) -> int:
 
 def pool(run: Run, folds: Folds) -> None:
     """Makes the folds' cohorts one set, which `--dataDir` takes with the same `--folds`."""
-    run.finish()
     folds.write(run.out_dir)
+    run.finish()
 
 
 def write_records(run: Run, encoder: keras.Model, folder: Path) -> None:

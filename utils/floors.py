@@ -153,10 +153,8 @@ def predict(cohort: Cohort) -> pd.DataFrame:
 
 def simulation_of(cohort: Cohort) -> demo.Simulation | None:
     """What a cohort's people were drawn from, also after a swap or an encoder; None if they are real."""
-    provenance = cohort.metadata.provenance
-    while "planted" not in provenance and "source" in provenance:
-        provenance = provenance["source"]
-    return demo.Simulation(**provenance["simulation"]) if cohort.simulated and "planted" in provenance else None
+    made = next((source for source in cohort.metadata.lineage if "planted" in source), None)
+    return demo.Simulation(**made["simulation"]) if cohort.simulated and made else None
 
 
 def compare(

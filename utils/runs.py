@@ -134,9 +134,7 @@ class Run:
     def checkpoint_digest(self) -> str | dict[str, str | None] | None:
         """That of the checkpoint, if there is one; of a run on all folds one for each."""
         if self.parts:
-            return {
-                str(part.fold): part.checkpoints.digest() if part.checkpoints.current else None for part in self.parts
-            }
+            return {part.fold: part.checkpoints.digest() if part.checkpoints.current else None for part in self.parts}
         return self.checkpoints.digest() if self.checkpoints.current else None
 
     def describe(self) -> dict[str, Any]:

@@ -90,8 +90,11 @@ def pool(run: Run) -> None:
     conclude(run)
 
 
-def conclude(run: Run) -> None:
-    """The predictions in the output folder -> metrics, floors, figures, the report, and the lines on the terminal."""
+def conclude(run: Run) -> dict[str, dict]:
+    """The predictions in the output folder -> metrics, floors, figures, the report, and the lines on the terminal.
+
+    Returns the metrics, none if no label is known.
+    """
     table = read_table(run, PREDICTIONS)
     known = table[table["label"].notna()]
     told: dict[str, Any] = {
@@ -100,7 +103,8 @@ def conclude(run: Run) -> None:
         "conclusion": UNLABELLED,
         "motion": None,
     }
-    headline = None
+    headline: tuple | None = None
+    score: dict[str, dict] = {}
     if len(known):
         score, told["conclusion"], told["motion"] = measure(run, known)
         headline = ("auc", *score["auc"].values())
@@ -109,6 +113,7 @@ def conclude(run: Run) -> None:
     run.write_manifest(finished=False, **told)
     report.write(run.out_dir)
     run.finish(headline, **told)
+    return score
 
 
 def measure(run: Run, known: pd.DataFrame) -> tuple[dict[str, dict], str, str | None]:

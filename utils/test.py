@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 
 import keras
 import numpy as np
@@ -41,15 +40,12 @@ def evaluate_classifier(run: Run, network: keras.Model) -> None:
     score.write_predictions(run, np.concatenate([probability_of_autism(outputs) for _, _, outputs in batches]))
     score.write_floors(run)
     score.write_history(run)
-    score.conclude(run)
-    append_result(run)
+    if metrics := score.conclude(run):
+        append_result(run, metrics)
 
 
-def append_result(run: Run) -> None:
+def append_result(run: Run, metrics: dict[str, dict]) -> None:
     """Adds this checkpoint's row to `checkpoint_results.csv`, keeping the rows of earlier tests."""
-    if not (run.out_dir / score.METRICS).is_file():
-        return  # no label is known
-    metrics = json.loads((run.out_dir / score.METRICS).read_text(encoding="utf-8"))
     path = run.out_dir / "checkpoint_results.csv"
     before = path.read_bytes() if path.exists() else ",".join(("checkpoint", *ROW)).encode() + b"\n"
     row = io.StringIO()

@@ -48,7 +48,7 @@ def validate_folds(args: argparse.Namespace, model: Model, job: Job) -> Run:
     for note in folds.notes:
         print(note, flush=True)
     only = None if args.fold is None else folds.named(args.fold)
-    if args.subjects and (unknown := set(args.subjects.split(",")) - folds.fold_of.keys()):
+    if unknown := set(chosen_subjects(args) or ()) - folds.fold_of.keys():
         raise InputError(f"--subjects {min(unknown)} is no subject of {folds.whole.path}; see its subjects.csv.")
     checkpoints = {name: CheckpointFolder(kept / folder_name(name), training_command(args)) for name in folds.names}
     saved = {
@@ -72,7 +72,7 @@ def validate_folds(args: argparse.Namespace, model: Model, job: Job) -> Run:
             check(part, saved[part.fold])
     run = replace(
         parts[0],
-        subjects=tuple(args.subjects.split(",")) if args.subjects else None,
+        subjects=chosen_subjects(args),
         cohort=folds.whole,
         checkpoints=CheckpointFolder(kept, training_command(args)),
         out_dir=out_dir,
@@ -113,12 +113,17 @@ def settle(
         override=args.overrideChkpt,
         seed=seed,
         precision=args.precision or (saved.precision if saved else "float32"),
-        subjects=tuple(args.subjects.split(",")) if args.subjects else None,
+        subjects=chosen_subjects(args),
         atlas_path=args.atlas,
         verify=args.verify,
         validation=args.validation if args.validation is not None else saved.validation if saved else 0.0,
         shuffled_labels=shuffled,
     )
+
+
+def chosen_subjects(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """Those to black out; None for all."""
+    return tuple(args.subjects.split(",")) if args.subjects else None
 
 
 def with_own_subjects(part: Run) -> Run:

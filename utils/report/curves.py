@@ -3,11 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from utils.metrics import RESAMPLES
+from utils.metrics import BINS, RESAMPLES
 from utils.statistics import ENOUGH, INTERVAL
 
 FALSE_RATES = np.linspace(0, 1, 101)  # where the band is given
-BINS = 10
 
 
 def rates(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
