@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     add("--precision", choices=PRECISIONS, help="of the layers (default float32)")
     add("--subjects", metavar="A,B", help="black out these test subjects only")
     add("--atlas", type=Path, metavar="FILE", help="black out the regions of this label image (default AAL)")
+    add("--donors", type=positive, default=5, metavar="N", help="people whose regions fill each blackout (default 5)")
     add("--verify", type=positive, default=0, metavar="N", help="recompute N blackouts in full, print the difference")
     add("--shareGPU", action="store_true", help="use a GPU although other processes hold it")
     return top

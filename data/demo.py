@@ -130,13 +130,13 @@ def rule(simulation: Simulation, subjects: Sequence[str]) -> np.ndarray:
     return 1 / (1 + np.exp(-(simulation.effect * distance / simulation.region_spread**2).sum(1)))
 
 
-def simulate(target: Path, grid: grids.Grid, simulation: Simulation) -> list[Row]:
-    """Writes a simulated cohort into the new folder `target`."""
+def simulate(target: Path, grid: grids.Grid, simulation: Simulation, kind: type[Anatomy] = Anatomy) -> list[Row]:
+    """Writes a simulated cohort, with an anatomy of some kind, into the new folder `target`."""
     demographic = demographics(simulation)
     provenance = {"simulation": asdict(simulation), "planted": PLANTED}
     covariates = side_tables.ABIDE_COVARIATES
     planned = plan(demographic, demographic, None, covariates, grid, simulation.seed, provenance)
-    anatomy = Anatomy(grid, simulation)
+    anatomy = kind(grid, simulation)
     target.mkdir(parents=True)
     for index, (row, scaled) in enumerate(zip(planned.rows, planned.scaled, strict=True)):
         packed = records.pack(row.label, scaled, anatomy.volume(index, row.label))

@@ -172,7 +172,7 @@ def test_covariates_are_numbers_logarithms_and_categories():
 
 def test_region_means_of_several_maps():
     volume = np.random.default_rng(0).normal(size=(2, *grids.REDUCED.shape, 3))
-    found = floors.region_means(volume, REGIONS).reshape(2, len(REGIONS.regions), 3)
+    found = REGIONS.means(volume)
     for position in (0, 50, 115):
         inside = REGIONS.labels == REGIONS.regions[position]
         assert found[:, position] == pytest.approx(volume[:, inside].mean(1))

@@ -58,7 +58,7 @@ def features(cohort: Cohort) -> dict[str, pd.DataFrame]:
     for indices in in_order(np.arange(len(cohort.rows)), CHUNK):
         batch = cohort.batch(indices)
         values.append(batch["phenotype"])
-        means.append(region_means(batch["volume"], names))
+        means.append(names.means(batch["volume"]).reshape(len(indices), -1))
     phenotypes, regions = np.concatenate(values), np.concatenate(means)
     subject, site = ([getattr(row, name) for row in cohort.rows] for name in ("subject", "site"))
     tables = {
@@ -68,19 +68,6 @@ def features(cohort: Cohort) -> dict[str, pd.DataFrame]:
     }
     known = {name: table.add_prefix(f"{name} ") for name, table in tables.items() if table.shape[1]}
     return known | {"all": pd.concat(known.values(), axis=1)}
-
-
-def region_means(volume: np.ndarray, regions: atlas.Atlas) -> np.ndarray:
-    """Volumes (n, x, y, z, maps) -> the mean of each map in each region, (n, regions * maps) float64."""
-    from scipy import sparse
-
-    inside = [np.flatnonzero(regions.labels == region) for region in regions.regions]
-    sizes = [len(voxels) for voxels in inside]
-    weight = np.repeat(1 / np.array(sizes), sizes)
-    average = sparse.csr_array(
-        (weight, np.concatenate(inside), np.cumsum([0, *sizes])), (len(sizes), regions.labels.size)
-    )
-    return np.stack([(average @ record.reshape(regions.labels.size, -1)).ravel() for record in volume])
 
 
 def encoded(classifier):

@@ -15,6 +15,7 @@ from data.grids import REDUCED
 from data.records import CLASSES
 from utils.checkpoints import Identity
 from utils.runs import Run, own_files
+from utils.statistics import ENOUGH
 
 OTHER = "another --chkPointDir, or --train --overrideChkpt"
 IN_FOLDS = (
@@ -165,6 +166,16 @@ def known_subjects(run: Run, saved: Identity | None) -> None:
         raise InputError(
             f"{len(unknown)} test records of {run.cohort.path} have no label, {row.file} among them; a blackout needs "
             "one of each. Choose others with --subjects."
+        )
+
+
+def enough_donors(run: Run, saved: Identity | None) -> None:
+    """There are people whose regions can take the place of others', two or more, to predict one from another."""
+    people = run.cohort.subjects("train") or run.cohort.subjects("test")
+    if len(people) < ENOUGH:
+        raise InputError(
+            f"{run.cohort.path} has {len(people)} subject to take regions from; a blackout puts another person's "
+            f"region in the place of each and needs {ENOUGH}. Add subjects."
         )
 
 

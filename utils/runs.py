@@ -65,6 +65,7 @@ class Run:
     precision: str
     subjects: tuple[str, ...] | None = None  # of a blackout; None: all test subjects
     atlas_path: Path | None = None  # of a blackout; None: AAL
+    donors: int = 5  # of a blackout, for each record
     verify: int = 0  # pairs of a blackout to recompute in full
     validation: float = 0.0  # share of the training subjects set aside to choose the checkpoint
     shuffled_labels: bool = False
@@ -125,6 +126,7 @@ class Run:
             "shuffled_labels": self.shuffled_labels,
             "chosen_subjects": self.subjects,
             "atlas": str(self.atlas_path) if self.atlas_path else None,
+            "donors": self.donors if "donors" in self.job.options else None,
             "folds": self.folds.how if self.folds else None,
             "fold": self.fold or None,
             "cohort_sha256": self.cohort.digest if self.fold or not self.folds else self.folds.digest,

@@ -115,6 +115,7 @@ def settle(
         precision=args.precision or (saved.precision if saved else "float32"),
         subjects=chosen_subjects(args),
         atlas_path=args.atlas,
+        donors=args.donors,
         verify=args.verify,
         validation=args.validation if args.validation is not None else saved.validation if saved else 0.0,
         shuffled_labels=shuffled,

@@ -43,7 +43,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    devices.start_tensorflow(devices.choose_device(share=False), "float32", 0)
+    devices.start_tensorflow(devices.choose_device(share=False))
+    devices.begin_anew("float32", 0)
     import tensorflow as tf
 
     from utils.blackout.job import backgrounds

@@ -1,4 +1,4 @@
-"""Statistics of blackout effects over subjects: intervals, permutation p-values, and comparison with random blobs."""
+"""Statistics of blackout effects over subjects: intervals, sign-flip p-values, and comparison with random blobs."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -6,10 +6,11 @@ from functools import partial
 import numpy as np
 from scipy import ndimage, stats
 
-from data.records import CLASSES, class_sign
-from utils.statistics import ALPHA, CHANCE, bootstrap
+from utils.statistics import ALPHA, CHANCE, ENOUGH, bootstrap
 
 RESAMPLES = 5000
+ROUNDING = 1e-12  # of a mean over a root mean square, which lies between -1 and 1
+FEW = 5  # regions to name in a sentence
 
 
 def by_subject(values: np.ndarray, subject: Sequence[str]) -> np.ndarray:
@@ -25,94 +26,91 @@ def weighted_mean(effect: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return weight @ effect / len(effect)
 
 
-def mean_intervals(effect: np.ndarray, label: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Mean effects (subjects, regions) in all, in autism and in control, with percentile bootstrap intervals.
+def mean_of(effect: np.ndarray) -> np.ndarray:
+    """Mean effects (subjects, regions) -> (regions,); NaN without subjects."""
+    return effect.mean(0) if len(effect) else np.full(effect.shape[1], np.nan)
 
-    `""`, `"_low"`, `"_high"` for all and `"_<class>"`, ... for a class, (regions,); NaN for a class without subjects,
-    and for the interval of a single subject.
-    """
+
+def mean_interval(effect: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean effects (subjects, regions) with the low and high ends of their bootstrap intervals, (regions,) each."""
     random = np.random.default_rng(seed)
-    result: dict[str, np.ndarray] = {}
-    groups = {"": np.ones(len(label), bool)} | {f"_{name}": label == value for value, name in enumerate(CLASSES)}
-    for name, member in groups.items():
-        count = int(member.sum())
-        if not count:
-            result |= {f"{name}{end}": np.full(effect.shape[1], np.nan) for end in ("", "_low", "_high")}
-            continue
-        of_group = effect[member]
-        low, high = bootstrap(partial(weighted_mean, of_group), count, random, RESAMPLES)
-        result |= {name: of_group.mean(0), f"{name}_low": low, f"{name}_high": high}
-    return result
+    low, high = bootstrap(partial(weighted_mean, effect), len(effect), random, RESAMPLES)
+    return effect.mean(0), low, high
 
 
-def permutation_test(effect: np.ndarray, label: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """One-sided p-values (regions,) of the mean effect of the true class, by permuting the labels over subjects.
+def sign_flip_test(effect: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """One-sided p-values, family-wise, and false discovery rates q (regions,) of mean effects (subjects, regions).
 
-    The effect on the true class is the effect on autism, signed by the label: that is what a permutation changes.
-    Regions are made comparable by the mean and spread of their own permutations. `p` is family-wise (the maximum over
-    regions, Westfall & Young 1993), `p_uncorrected` of the region alone, `q` its false discovery rate (Benjamini &
-    Hochberg 1995). NaN if all subjects have one label.
+    If a region's content can be exchanged with its donor's, an effect is as likely as its negative. So the signs of
+    whole subjects are flipped, which leaves the dependence of regions as it is; p compares the studentised mean with
+    the largest over regions (Winkler et al. 2014), q is of Benjamini & Hochberg (1995). The studentised mean rises with
+    the mean over the root mean square, which is compared in its place, being finite. NaN for a single subject.
     """
-    if len(np.unique(label)) < len(CLASSES):
-        return dict.fromkeys(("p", "p_uncorrected", "q"), np.full(effect.shape[1], np.nan))
-    random = np.random.default_rng(seed)
-    sign = class_sign(label)
-    permuted = random.permuted(np.tile(sign, (RESAMPLES, 1)), axis=1)
-    on_autism = sign[:, None] * effect
-    null, observed = permuted @ on_autism, sign @ on_autism
-    spread = null.std(0)
-    spread[spread == 0] = np.inf  # a region that never matters has no evidence
-    observed, null = (observed - null.mean(0)) / spread, (null - null.mean(0)) / spread
-    family_wise = (null.max(1)[:, None] >= observed).sum(0)
-    uncorrected = (1 + (null >= observed).sum(0)) / (1 + RESAMPLES)
-    return {
-        "p": (1 + family_wise) / (1 + RESAMPLES),
-        "p_uncorrected": uncorrected,
-        "q": stats.false_discovery_control(uncorrected),
-    }
+    count = len(effect)
+    if count < ENOUGH:
+        return np.full(effect.shape[1], np.nan), np.full(effect.shape[1], np.nan)
+    signs = np.random.default_rng(seed).choice((-1.0, 1.0), (1 + RESAMPLES, count))
+    signs[0] = 1
+    size = np.sqrt(np.square(effect).mean(0))
+    size[size == 0] = np.inf  # a region that never matters has no evidence
+    found = signs @ effect / count / size
+    reached = found[0] - ROUNDING
+    family_wise = (found.max(1)[:, None] >= reached).mean(0)
+    return family_wise, stats.false_discovery_control((found >= reached).mean(0))
 
 
-def size_percentile(effect: np.ndarray, of_blobs: np.ndarray) -> np.ndarray:
-    """The share in per cent of the mean effects of blobs (regions, blobs) below the region's own (regions,).
+def size_percentile(excess: np.ndarray, group: np.ndarray, subject: Sequence[str]) -> np.ndarray:
+    """The share in per cent (regions,) of blobs whose mean effect is below that of the region on the same subjects.
 
-    NaN where a blob is NaN, that is where none of the region's size found a place.
+    `excess` (records, regions, blobs) is the effect of a blob minus that of the region, `group` (records,) tells which
+    records share their blobs. NaN for a region of whose size no blob found a place.
     """
-    share = 100 * (of_blobs < effect[:, None]).mean(1)
-    return np.where(np.isnan(of_blobs).any(1), np.nan, share)
+    names = np.asarray(subject)
+    means = [by_subject(excess[group == one], names[group == one]).mean(0) for one in np.unique(group)]
+    every = np.concatenate(means, axis=1)
+    below = (every < 0).sum(1) / np.maximum((~np.isnan(every)).sum(1), 1)
+    return np.where(np.isnan(every).all(1), np.nan, 100 * below)
 
 
-def summary(p: np.ndarray, auc: dict[str, float | None]) -> str:
-    """What prediction and p-values (regions,) come to, said alike in the terminal, on the page and in the figure; one
-    or two lines.
-
-    `auc` is the network's on these subjects, with its interval, as of `utils.metrics.with_intervals`.
-    """
-    return "\n".join(text for text in (prediction_summary(auc), evidence(p)) if text)
+def beats_chance(auc: dict[str, float | None]) -> bool | None:
+    """Whether an AUC's interval is above chance; None where there is none."""
+    return None if auc["low"] is None else auc["low"] > CHANCE
 
 
-def prediction_summary(auc: dict[str, float | None]) -> str:
+def prediction_summary(auc: dict[str, float | None], name: str) -> str:
     """How well the network predicts the subjects whose regions were occluded; empty where that is undefined."""
     if auc["value"] is None:
         return ""
     if auc["low"] is None:
-        return f"AUC on these subjects {auc['value']:.2f} (no interval: one subject of a class)."
-    known = f"AUC on these subjects {auc['value']:.2f} ({auc['low']:.2f} to {auc['high']:.2f})"
-    if auc["low"] > CHANCE:
+        return f"{name} on these subjects {auc['value']:.2f} (no interval: one subject of a class)."
+    known = f"{name} on these subjects {auc['value']:.2f} ({auc['low']:.2f} to {auc['high']:.2f})"
+    if beats_chance(auc):
         return f"{known}."
-    return f"{known}: not better than chance, so the regions do not explain correct predictions."
+    return f"{known}: the network is not better than chance, so there is nothing for the regions to explain."
 
 
-def evidence(p: np.ndarray) -> str:
-    """How many regions are significant."""
-    if np.isnan(p).all():
-        return "No p-values: the subjects are of one class."
-    count, level = int((p < ALPHA).sum()), f"family-wise p < {ALPHA:g}"
-    if not count:
-        return f"None of {len(p)} regions is significant at {level}: nothing here says where autism is."
-    return f"{count} of {len(p)} regions {'is' if count == 1 else 'are'} significant at {level}."
+def evidence(reliance: dict[str, float], unique: dict[str, float]) -> str:
+    """Which regions are significant; family-wise p by name."""
+    if np.isnan(list(reliance.values())).any():
+        return "No p-values: one subject."
+    level = f"family-wise p < {ALPHA:g}"
+    resting, own = ([name for name, value in p.items() if value < ALPHA] for p in (reliance, unique))
+    if not resting and not own:
+        return f"None of {len(reliance)} regions is significant at {level}: nothing here says where autism is."
+    rests = f"The network's evidence rests on {named(resting)} of {len(reliance)} regions (reliance, {level})"
+    return f"{rests}; {named(own)} {'says' if len(own) == 1 else 'say'} what the rest of the brain does not (unique)."
 
 
-def random_blobs(inside: np.ndarray, sizes: Sequence[int] | np.ndarray, seed: int) -> list[np.ndarray | None]:
+def named(regions: Sequence[str]) -> str:
+    """How many, and which if they are few."""
+    if not regions:
+        return "none"
+    return str(len(regions)) + (f" ({', '.join(regions)})" if len(regions) <= FEW else "")
+
+
+def random_blobs(
+    inside: np.ndarray, sizes: Sequence[int] | np.ndarray, seed: int | Sequence[int]
+) -> list[np.ndarray | None]:
     """For each of `sizes`, a random face-connected blob of so many voxels within `inside` (x, y, z) bool.
 
     A blob grows from a random voxel; each step takes a random voxel of its border. None for a size that is larger than

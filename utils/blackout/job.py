@@ -1,69 +1,41 @@
 """--blackout: occlude one atlas region at a time and see how the prediction of each test subject moves.
 
-A region's voxels take the record's background value, the value of its voxels outside the brain (about -0.4 after
-z-scoring, not 0). The effect is the prediction for the true class with everything shown minus that with the region
-occluded: positive where the region speaks for the true class. Probabilities saturate, so the effect that is ranked and
-tested is that on the logit, log(p / (1 - p)), which for two classes is the difference of the network's two outputs.
+A region's voxels are replaced in three ways (`fills.py`), each answering another question. The effect is the logit of
+the true class with everything shown minus that with the region replaced: positive where the region speaks for the true
+class.
+
+`background`   the mission's blackout: how far does the network move when the region is missing?
+`reliance`     another person's region: does this network's evidence rest on this person's region?
+`unique`       the same at the level that the rest of the brain predicts: does it say what the rest does not?
+`sufficiency`  the reverse: how much of the evidence does this region carry alone, all else being another person's?
 
 Two networks of equal accuracy may use different regions, so this tells what this network uses, not what autism is.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
 
-from data import files, grids, nifti, records
+from data import files, grids, nifti
 from data.atlas import Atlas
-from data.cohort import Row
 from data.errors import InputError
 from data.folds import Folds
-from data.progress import progress
-from utils.batches import in_order, read_batches
+from data.records import CLASSES
 from utils.blackout import effects, page
-from utils.blackout.occlusion import Occlusion
-from utils.inference import check_finite, probability_of_autism, restored_network
+from utils.blackout.fills import Fills
+from utils.blackout.measure import ARRAYS, Measured, measure, verify
 from utils.metrics import with_intervals
 from utils.runs import Run, prepare_folder
 from utils.text import in_spreadsheet, interval, number, printable, shortened
 
-SUBJECTS = 16  # records occluded at a time: bounds the memory
-BLOBS = 10  # random blobs of each region's size
-SIGNAL = 0.5  # share of the records in which a voxel of the brain holds signal
 NAME_WIDTH = 23  # letters of a region's name in the terminal
 STORE = "blackout.h5"
-EFFECTS = ("delta_logit", "delta_probability")
-BLOB_EFFECT = "blob_delta_logit"
+TESTED = ("reliance", "unique")  # the effects that have p-values
 SIDE = 0.7  # share of a region's voxels on one side that make it left or right
-
-
-@dataclass(frozen=True)
-class Occluded:
-    """Logits (records, 2) with nothing occluded, and (records, masks, 2) with each mask occluded."""
-
-    shown: np.ndarray
-    occluded: np.ndarray
-
-    def effects(self, label: np.ndarray) -> dict[str, np.ndarray]:
-        """`delta_logit` and `delta_probability` (records, masks) float64 of the true class: shown minus occluded."""
-        sign = records.class_sign(label)[:, None]
-        shown, occluded = self.shown.astype(float), self.occluded.astype(float)
-        margin = (shown[:, 1] - shown[:, 0])[:, None] - (occluded[..., 1] - occluded[..., 0])
-        probability = probability_of_autism(shown)[:, None] - probability_of_autism(occluded)
-        return {"delta_logit": sign * margin, "delta_probability": sign * probability}
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What occlusion gave: effects (records, regions) by name, those of blobs (records, regions, BLOBS), NaN where a
-    blob found no place, the probability (records,) of autism with nothing occluded, and the records."""
-
-    effects: dict[str, np.ndarray]
-    blobs: np.ndarray
-    probability: np.ndarray
-    rows: list[Row]
 
 
 def blackout(run: Run) -> int:
@@ -71,48 +43,73 @@ def blackout(run: Run) -> int:
     atlas = printable_names(run.atlas)
     if atlas.vanished:
         print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {', '.join(atlas.vanished)}")
-    indices = run.tested()
-    occlusion = Occlusion(restored_network(run))
     prepare_folder(run)
-    if occlusion.recomputed_layers:
-        print(f"Computed in full: {', '.join(occlusion.recomputed_layers)} and what follows.")
+    fills = Fills(run.cohort, atlas, run.tested(), run.donors, run.seed)
+    print(donors_line(run, fills))
     regions = [atlas.labels == region for region in atlas.regions]
-    rows = [run.cohort.rows[index] for index in indices]
-    label = np.array([row.label for row in rows])
-    result, of_blobs = occlude_with_blobs(run, occlusion, indices, regions, label)
-    conclude(run, atlas, Measured(result.effects(label), of_blobs, probability_of_autism(result.shown), rows))
+    measured, logits, recomputed_layers = measure(run, fills, regions)
+    told = conclude(run, atlas, measured)
     if run.verify:
-        verify(run, indices, regions, result)
-    run.finish(subjects=len({row.subject for row in rows}), recomputed_layers=occlusion.recomputed_layers)
+        verify(run, fills, regions, logits)
+    run.finish(**told, recomputed_layers=recomputed_layers)
     return 0
+
+
+def donors_line(run: Run, fills: Fills) -> str:
+    """Who the donors are."""
+    kind = "training" if run.cohort.subjects("train") else "other"
+    subjects = len({row.subject for row in (run.cohort.rows[index] for index in fills.donors)})
+    where = "of the same site"
+    if fills.elsewhere:
+        where = f"of any site for {fills.elsewhere} of {subjects} subjects, whose site has too few, else of the same"
+    return f"Donors: {fills.count} {kind} subjects a record, {where}."
 
 
 def pool(run: Run, folds: Folds) -> None:
     """Makes of all folds what a single blackout leaves: each subject is blacked out by a model that never saw it."""
     parts = [read_store(part) for part in run.parts]
+    groups = np.cumsum([0, *(part.group.max() + 1 for part in parts)])
+    blobs = max(part.blob_excess.shape[2] for part in parts)
+    arrays = {name: [getattr(part, name) for part in parts] for name in ARRAYS}
+    arrays["group"] = [part.group + first for part, first in zip(parts, groups, strict=False)]
+    arrays["blob_excess"] = [
+        np.pad(part.blob_excess, ((0, 0), (0, 0), (0, blobs - part.blob_excess.shape[2])), constant_values=np.nan)
+        for part in parts
+    ]
     measured = Measured(
-        {name: np.concatenate([part.effects[name] for part in parts]) for name in parts[0].effects},
-        np.concatenate([part.blobs for part in parts]),
-        np.concatenate([part.probability for part in parts]),
-        [row for part in parts for row in part.rows],
+        **{name: np.concatenate(found) for name, found in arrays.items()},
+        rows=[row for part in parts for row in part.rows],
     )
-    conclude(run, printable_names(run.atlas), measured)
-    run.finish(subjects=len({row.subject for row in measured.rows}))
+    fold = [run_.fold for run_, part in zip(run.parts, parts, strict=True) for _ in part.rows]
+    run.finish(**conclude(run, printable_names(run.atlas), measured, fold))
 
 
-def conclude(run: Run, atlas: Atlas, measured: Measured) -> None:
-    """Writes everything that follows from the effects, and prints the strongest."""
-    rows, probability = measured.rows, measured.probability
+def conclude(run: Run, atlas: Atlas, measured: Measured, fold: Sequence | None = None) -> dict:
+    """Writes everything that follows from the effects, prints the strongest, and returns what `run.json` says of it.
+
+    `fold` (records,) names the model that blacked out each record, if there are several.
+    """
     table = region_table(run, atlas, measured)
-    label = np.array([row.label for row in rows])
-    auc = with_intervals(label, probability, [row.subject for row in rows], run.seed)["auc"]
-    summary = effects.summary(table["p"].to_numpy(), auc)
+    auc, name = "auc" if fold is None else "auc_folds", "AUC" if fold is None else "AUC within folds"
+    score = with_intervals(measured.label, measured.probability, measured.subject, run.seed, fold)[auc]
+    at_chance = effects.beats_chance(score) is False
+    p = ({row["name"]: row[f"p_{test}"] for row in table.to_dict("records")} for test in TESTED)
+    summary = "\n".join(filter(None, (effects.prediction_summary(score, name), effects.evidence(*p))))
     write_table(run, table)
     write_store(run, atlas, measured)
-    write_maps(run, atlas, measured.effects["delta_logit"], rows)
-    page.write(run, page.Findings(atlas, table, measured.effects["delta_logit"], probability, rows, summary))
+    write_maps(run, atlas, measured)
+    page.write(run, page.Findings(atlas, table, measured, summary, at_chance))
     print_table(table)
+    print(blobs_line(measured))
     print(summary)
+    return {"subjects": len(set(measured.subject)), "at_chance": at_chance}
+
+
+def blobs_line(measured: Measured) -> str:
+    """How many blobs, on how many records each."""
+    _, records = np.unique(measured.group, return_counts=True)
+    blobs = len(records) * measured.blob_excess.shape[2]
+    return f"Size percentile: among {blobs} blobs a region, each on {records.min()} to {records.max()} records."
 
 
 def printable_names(atlas: Atlas) -> Atlas:
@@ -121,67 +118,32 @@ def printable_names(atlas: Atlas) -> Atlas:
     return replace(atlas, names=names, vanished=[printable(name) for name in atlas.vanished])
 
 
-def brain(run: Run, indices: np.ndarray) -> np.ndarray:
-    """Voxels (x, y, z) that hold signal in half of the records or more: where blobs may lie."""
-    count = np.zeros(run.cohort.grid.shape)
-    for index in indices:
-        _, _, volume = run.cohort.read(index)
-        count += volume != records.background(volume)
-    return count >= SIGNAL * len(indices)
-
-
-def occlude_with_blobs(
-    run: Run, occlusion: Occlusion, indices: np.ndarray, regions: list[np.ndarray], label: np.ndarray
-) -> tuple[Occluded, np.ndarray]:
-    """Occludes regions, masks (x, y, z), and random blobs of their sizes in one go.
-
-    The second is `delta_logit` of the blobs, (records, regions, BLOBS), NaN where a blob finds no place.
-    """
-    sizes = [int(region.sum()) for region in regions]
-    blobs = effects.random_blobs(brain(run, indices), np.repeat(sizes, BLOBS), run.seed)
-    placed = [blob is not None for blob in blobs]
-    shown, occluded = occlude(run, occlusion, indices, regions + [blob for blob in blobs if blob is not None])
-    of_blobs = np.full((len(indices), len(blobs)), np.nan)
-    of_blobs[:, placed] = Occluded(shown, occluded[:, len(regions) :]).effects(label)["delta_logit"]
-    return Occluded(shown, occluded[:, : len(regions)]), of_blobs.reshape(len(indices), len(regions), BLOBS)
-
-
-def occlude(
-    run: Run, occlusion: Occlusion, indices: np.ndarray, masks: list[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Logits shown and occluded, as in `Occluded`, of `masks` (x, y, z) bool, a few records at a time."""
-    shown, occluded = [], []
-    selections = in_order(indices, SUBJECTS)
-    with progress("Blacking out", len(selections)) as bar:
-        for batch in read_batches(run.cohort, run.model, selections):
-            inputs = {name: batch[name] for name in run.model.reads}
-            shown.append(occlusion.logits(inputs))
-            occluded.append(np.moveaxis(occlusion.occluded_logits(inputs, backgrounds(batch), masks), 0, 1))
-            check_finite(run, "outputs", (shown[-1], occluded[-1]))
-            bar.advance()
-    return np.concatenate(shown), np.concatenate(occluded)
-
-
-def backgrounds(batch: dict[str, np.ndarray]) -> np.ndarray:
-    """The background value of each volume of a batch, (n,) float32."""
-    return np.array([records.background(volume[..., 0]) for volume in batch["volume"]], np.float32)
-
-
 def region_table(run: Run, atlas: Atlas, measured: Measured) -> pd.DataFrame:
-    """A row a region, the strongest mean effect first."""
-    subject = [row.subject for row in measured.rows]
-    label = effects.by_subject(np.array([row.label for row in measured.rows]), subject)
-    logit = effects.by_subject(measured.effects["delta_logit"], subject)
-    of_blobs = effects.by_subject(measured.blobs, subject).mean(0)
+    """A row a region, the columns of `regions.csv`, the strongest mean effect of the background first."""
+
+    def by_subject(values: np.ndarray) -> np.ndarray:
+        return effects.by_subject(values, measured.subject)
+
     table = pd.DataFrame({"region": atlas.regions, "name": [atlas.names[region] for region in atlas.regions]})
     table = table.join(pd.DataFrame([place(atlas, region) for region in atlas.regions]))
-    for name, values in effects.mean_intervals(logit, label, run.seed).items():
-        table[f"delta_logit{name}"] = values
-    table["delta_probability"] = effects.by_subject(measured.effects["delta_probability"], subject).mean(0)
-    table = table.assign(**effects.permutation_test(logit, label, run.seed))
-    table["size_percentile"] = effects.size_percentile(logit.mean(0), of_blobs)
-    table = table.sort_values("delta_logit", ascending=False, ignore_index=True)
-    table["rank"] = np.arange(1, len(table) + 1)
+    kinds = {
+        "reliance": measured.reliance,
+        "unique": measured.unique,
+        "background": measured.delta_logit,
+        "sufficiency": measured.sufficiency,
+    }
+    label = by_subject(measured.label)
+    for name, values in kinds.items():
+        effect = by_subject(values)
+        table[name], table[f"{name}_low"], table[f"{name}_high"] = effects.mean_interval(effect, run.seed)
+        if name in TESTED:
+            table[f"p_{name}"], table[f"q_{name}"] = effects.sign_flip_test(effect, run.seed)
+        if name == "background":
+            for value, group in enumerate(CLASSES):
+                table[f"{name}_{group}"] = effects.mean_of(effect[label == value])
+    table["size_percentile"] = effects.size_percentile(measured.blob_excess, measured.group, measured.subject)
+    table = table.sort_values("background", ascending=False, ignore_index=True)
+    table.insert(0, "rank", np.arange(1, len(table) + 1))
     return table
 
 
@@ -209,13 +171,13 @@ def place(atlas: Atlas, region: int) -> dict:
 
 
 def write_store(run: Run, atlas: Atlas, measured: Measured) -> None:
-    """`blackout.h5`: effects (records, regions), and what their rows and columns are."""
+    """`blackout.h5`: what was measured, a row a record, and what its rows and columns are."""
     with files.new_hdf5(run.out_dir / STORE) as store:
-        for name, values in (measured.effects | {BLOB_EFFECT: measured.blobs}).items():
-            store[name] = values.astype(np.float32)
-        store["probability"] = measured.probability.astype(np.float32)
-        store["subject"] = [row.subject for row in measured.rows]
-        store["label"] = np.array([row.label for row in measured.rows], np.float32)
+        for name in ARRAYS:
+            values = getattr(measured, name)
+            store[name] = values.astype(np.float32 if values.dtype.kind == "f" else np.int32)
+        store["subject"] = measured.subject
+        store["label"] = measured.label.astype(np.float32)
         store["region"] = np.array(atlas.regions, np.int32)
         store["atlas"] = atlas.labels
 
@@ -228,22 +190,26 @@ def read_store(run: Run) -> Measured:
         with h5py.File(path) as store:
             if [name.decode() for name in store["subject"]] != [row.subject for row in rows]:
                 raise InputError(f"{path} is of other subjects; remove {path.parent} and repeat the command.")
-            values = {name: store[name][:].astype(float) for name in (*EFFECTS, BLOB_EFFECT, "probability")}
+            values = {name: store[name][:] for name in ARRAYS}
     except (OSError, KeyError) as error:
         raise InputError(f"{path} cannot be read ({error}); remove {path.parent} and repeat the command.") from error
-    return Measured({name: values[name] for name in EFFECTS}, values[BLOB_EFFECT], values["probability"], rows)
+    floats = {name: array.astype(float) if array.dtype.kind == "f" else array for name, array in values.items()}
+    return Measured(**floats, rows=rows)
 
 
-def write_maps(run: Run, atlas: Atlas, effect: np.ndarray, rows: list[Row]) -> None:
-    """NIfTI maps of `delta_logit` at 2 mm: `maps/<record>.nii.gz` and `group_{all,autism,control}.nii.gz`."""
+def write_maps(run: Run, atlas: Atlas, measured: Measured) -> None:
+    """NIfTI maps at 2 mm: of `background`, `maps/<record>.nii.gz` and `group_{all,autism,control}.nii.gz`; of the other
+    effects `group_{reliance,unique,sufficiency}.nii.gz`."""
     (run.out_dir / "maps").mkdir()
-    for row, values in zip(rows, effect, strict=True):
+    for row, values in zip(measured.rows, measured.delta_logit, strict=True):
         write_map(run.out_dir / "maps" / f"{Path(row.file).stem}.nii.gz", atlas, values)
-    label = np.array([row.label for row in rows])
-    groups = {"all": np.ones(len(rows), bool), "autism": label == 1, "control": label == 0}
+    label = measured.label
+    groups = {"all": np.ones(len(label), bool), "autism": label == 1, "control": label == 0}
     for name, member in groups.items():
         if member.any():
-            write_map(run.out_dir / f"group_{name}.nii.gz", atlas, effect[member].mean(0))
+            write_map(run.out_dir / f"group_{name}.nii.gz", atlas, measured.delta_logit[member].mean(0))
+    for name in ("reliance", "unique", "sufficiency"):
+        write_map(run.out_dir / f"group_{name}.nii.gz", atlas, getattr(measured, name).mean(0))
 
 
 def write_map(path: Path, atlas: Atlas, values: np.ndarray) -> None:
@@ -251,30 +217,17 @@ def write_map(path: Path, atlas: Atlas, values: np.ndarray) -> None:
 
 
 def print_table(table: pd.DataFrame) -> None:
-    """The ten strongest regions, and which have no percentile."""
-    print(f"{'':4}{'region':24}{'effect on the logit':>34}{'p (family-wise)':>18}{'size percentile':>18}")
-    for row in table.head(10).itertuples():
-        effect = f"{row.delta_logit:.4f} ({interval(row.delta_logit_low, row.delta_logit_high)})"
-        percentile = number(row.size_percentile, ".0f")
-        name = shortened(row.name, NAME_WIDTH)
-        print(f"{row.rank:<4}{name:24}{effect:>34}{number(row.p, '.4f'):>18}{percentile:>18}")
+    """The ten regions of most reliance, and which have no percentile."""
+    headings = ("region", "reliance", "p", "unique", "p", "background", "size percentile")
+    print("{:24}{:>28}{:>9}{:>9}{:>9}{:>12}{:>17}".format(*headings))
+    for row in table.nlargest(10, "reliance").to_dict("records"):
+        reliance = f"{row['reliance']:.4f} ({interval(row['reliance_low'], row['reliance_high'])})"
+        cells = (
+            shortened(row["name"], NAME_WIDTH), reliance, number(row["p_reliance"], ".4f"), f"{row['unique']:.4f}",
+            number(row["p_unique"], ".4f"), f"{row['background']:.4f}", number(row["size_percentile"], ".0f"),
+        )  # fmt: skip
+        print("{:24}{:>28}{:>9}{:>9}{:>9}{:>12}{:>17}".format(*cells))
     unplaced = table[table["size_percentile"].isna()]
     if len(unplaced):
         named = ", ".join(f"{shortened(row.name, NAME_WIDTH)} ({row.voxels} voxels)" for row in unplaced.itertuples())
         print(f"No size percentile, since no connected part of the brain holds a blob of the size of: {named}.")
-
-
-def verify(run: Run, indices: np.ndarray, regions: list[np.ndarray], result: Occluded) -> None:
-    """Recomputes random pairs of record and region in full, and prints the largest difference of a logit."""
-    network = restored_network(run)
-    random = np.random.default_rng(run.seed)
-    spread = result.shown.max() - result.shown.min()
-    largest = 0.0
-    for _ in range(run.verify):
-        at, region = int(random.integers(len(indices))), int(random.integers(len(regions)))
-        batch = run.cohort.batch([indices[at]])
-        inputs = {name: batch[name] for name in run.model.reads}
-        volume = np.where(regions[region][None, ..., None], backgrounds(batch)[0], batch["volume"])
-        logits = np.asarray(network(inputs | {"volume": volume}, training=False))
-        largest = max(largest, float(np.abs(logits[0] - result.occluded[at, region]).max()))
-    print(f"{run.verify} pairs recomputed in full: logits differ by at most {largest / spread:.2g} of their spread.")

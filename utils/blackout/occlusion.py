@@ -1,8 +1,8 @@
 """Exact incremental occlusion of 3-D convolutional classifiers.
 
-Occluding a region means that every voxel of the region takes the record's background value, one scalar per record.
-The plain way is one full forward pass per record and region. Here a batch of records passes through the network once
-and keeps its activations; a region then only updates the part of every activation that its change can reach.
+Occluding a region means that its voxels take those of a fill: the background's value, or another volume. The plain
+way is one full forward pass per record, region and fill. Here a batch of records passes through the network once and
+keeps its activations; a region then only updates the part of every activation that its change can reach.
 
 Reach.      A box per activation, the same for all records: the region's bounding box, widened at every convolution
             and pooling by its kernel, stride, padding and dilation, and clipped to the grid. The layers and their
@@ -13,14 +13,14 @@ Exactness.  Nothing is approximated: outside the reach an activation cannot chan
 Snapshot.   Batch normalisation is folded into the convolution before it, with the weights the model has when
             `Occlusion` is constructed. Construct a new one after training further.
 
-Volumes are (batch, x, y, z, 1), activations (batch, x, y, z, channels), masks (x, y, z). A box is an array (2, 3):
+Volumes are (batch, x, y, z, maps), activations (batch, x, y, z, channels), masks (x, y, z). A box is an array (2, 3):
 the first index and one past the last along x, y and z; as a tensor (2, 5), with unused entries for batch and channels.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -45,6 +45,7 @@ SPATIAL = slice(1, 4)  # of a shape
 NOWHERE = np.zeros((2, 3), int)
 THREADS = 3  # one region's copying runs beside the others' convolutions
 TAIL_MASKS, TAIL_BYTES = 64, 2**26  # the tail takes as many regions at once as stay below both
+PLANS = 2048  # kept, so that a region is planned once for all batches and fills
 
 VOXELWISE_LAYERS = (
     layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Identity, layers.Rescaling,
@@ -52,6 +53,7 @@ VOXELWISE_LAYERS = (
     layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum,
 )  # fmt: skip
 CHANNEL_LAYERS = (layers.BatchNormalization, layers.Concatenate)
+Kept = dict  # an activation of a batch with nothing occluded by its key
 WHOLE_VOLUME_LAYERS = (layers.Flatten, layers.GlobalMaxPooling3D, layers.GlobalAveragePooling3D)
 
 
@@ -170,9 +172,9 @@ class Plan(NamedTuple):
 class Occlusion:
     """The logits of a functional model with regions of the volume occluded.
 
-    The model has the input "volume" (batch, x, y, z, 1), perhaps others, which occlusion leaves alone, and the output
-    logits (batch, classes). `recomputed_layers` names the layers on activations that are not followed locally but
-    recomputed as a whole for each region: those of a kind unknown here, and those after them.
+    The model has the input "volume" (batch, x, y, z, maps), perhaps others, which occlusion leaves alone, and the
+    output logits (batch, classes). `recomputed_layers` names the layers on activations that are not followed locally
+    but recomputed as a whole for each region: those of a kind unknown here, and those after them.
     """
 
     def __init__(self, model: keras.Model):
@@ -205,22 +207,28 @@ class Occlusion:
         self._shown = [key for key in self._kept if key in tensors] + [step.sources[0] for step in self._hidden]
         self._model_part = keras.Function(model.inputs, [tensors[key] for key in self._shown])
         self._form = self._plan(np.array([[0, 0, 0], [1, 1, 1]]))
+        self._planned = lru_cache(PLANS)(self._boxes)
 
-    def logits(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    def keep(self, inputs: dict[str, np.ndarray]) -> Kept:
+        """Run a batch with nothing occluded and return the activations from which any occlusion of it follows.
+
+        They take memory: pass batches of 16 or so at full resolution.
+        """
+        values = [tf.constant(inputs[name]) for name in self._input_names]
+        return dict(zip(self._kept, self._whole(values), strict=True))
+
+    def logits(self, kept: Kept) -> np.ndarray:
         """Return the logits (batch, classes) with nothing occluded."""
-        kept = self._keep(inputs)
         return self._tail([kept[key] for key in self._cuts + self._constants]).numpy()
 
-    def occluded_logits(
-        self, inputs: dict[str, np.ndarray], background: np.ndarray, masks: Iterable[np.ndarray]
-    ) -> np.ndarray:
-        """Return the logits (masks, batch, classes) with each mask's voxels at the record's `background` (batch,).
+    def occluded_logits(self, kept: Kept, fill: np.ndarray, masks: Iterable[np.ndarray]) -> np.ndarray:
+        """Return the logits (masks, batch, classes) with each mask's voxels taken from `fill`.
 
-        The activations of the whole batch are kept meanwhile: pass batches of 16 or so at full resolution. Of the
-        masks, any number will do.
+        `fill` is a volume a record, or what broadcasts to that: (batch, 1, 1, 1, 1) is one value a record. Of the masks
+        (x, y, z) bool, any number will do.
         """
-        kept = self._keep(inputs)
-        occlude = partial(self._occlude, kept, tf.constant(background, tf.float32))
+        volume = kept[self._volume]
+        occlude = partial(self._occlude, kept, tf.broadcast_to(tf.cast(fill, volume.dtype), tf.shape(volume)))
         size = sum(kept[key].dtype.size * kept[key].shape.num_elements() for key in self._cuts)
         size = max(1, min(TAIL_MASKS, TAIL_BYTES // size))
         masks, logits = iter(masks), []
@@ -229,12 +237,7 @@ class Occlusion:
                 changed = [tf.concat(parts, 0) for parts in zip(*threads.map(occlude, group), strict=True)]
                 constant = [tf.concat([kept[key]] * len(group), 0) for key in self._constants]
                 logits.append(self._tail(changed + constant).numpy())
-        return np.concatenate(logits).reshape(-1, len(background), logits[0].shape[-1])
-
-    def _keep(self, inputs: dict[str, np.ndarray]) -> dict:
-        """Run the unoccluded pass and return the activations that are read later, by key."""
-        values = [tf.constant(inputs[name]) for name in self._input_names]
-        return dict(zip(self._kept, self._whole(values), strict=True))
+        return np.concatenate(logits).reshape(-1, volume.shape[0], logits[0].shape[-1])
 
     @tf.function(reduce_retracing=True)
     def _whole(self, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
@@ -244,13 +247,17 @@ class Occlusion:
             values[step.target] = step.whole([values[step.sources[0]]])
         return [values[key] for key in self._kept]
 
-    def _occlude(self, kept: dict, background: tf.Tensor, mask: np.ndarray) -> list[tf.Tensor]:
+    def _occlude(self, kept: Kept, fill: tf.Tensor, mask: np.ndarray) -> list[tf.Tensor]:
         """Return the inputs of the tail that occlusion of `mask` affects."""
         if not mask.any():
             return [kept[key] for key in self._cuts]
         along = [np.flatnonzero(mask.any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-        box = np.array([[indices[0] for indices in along], [indices[-1] + 1 for indices in along]])
-        return self._update(list(kept.values()), background, mask, tf.constant(self._plan(box).packed()))
+        boxes = self._planned(tuple((int(indices[0]), int(indices[-1]) + 1) for indices in along))
+        return self._update(list(kept.values()), fill, mask, boxes)
+
+    def _boxes(self, along: tuple[tuple[int, int], ...]) -> tf.Tensor:
+        """Return the packed plan of a change between these indices along x, y and z."""
+        return tf.constant(self._plan(np.array(along).T).packed())
 
     def _plan(self, box: np.ndarray) -> Plan:
         """Return what `_update` needs to know after a change of the volume in `box`."""
@@ -280,15 +287,15 @@ class Occlusion:
 
     @tf.function(reduce_retracing=True)
     def _update(
-        self, activations: list[tf.Tensor], background: tf.Tensor, mask: tf.Tensor, boxes: tf.Tensor
+        self, activations: list[tf.Tensor], fill: tf.Tensor, mask: tf.Tensor, boxes: tf.Tensor
     ) -> list[tf.Tensor]:
         """Return the inputs of the tail that occlusion of `mask` affects, given its plan."""
         kept = dict(zip(self._kept, activations, strict=True))
         plan = self._form.unpacked(boxes)
         volume = cut(kept[self._volume], plan.volume)
-        background = tf.reshape(tf.cast(background, volume.dtype), (-1, 1, 1, 1, 1))
         before = {self._volume: volume}
-        after = {self._volume: tf.where(cut(mask[None, ..., None], plan.volume), background, volume)}
+        inside = cut(mask[None, ..., None], plan.volume)
+        after = {self._volume: tf.where(inside, cut(fill, plan.volume), volume)}
         for step, where in zip(self._steps, plan.steps, strict=True):
             sources_before, sources_after = (
                 [

@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from data import files, grids, nifti
 from data.atlas import Atlas
-from data.cohort import Row
 from utils import figures
+from utils.blackout.measure import Measured
 from utils.runs import Run
 from utils.statistics import ALPHA, INTERVAL
 from utils.text import interval, number, printable, shortened
@@ -27,36 +28,56 @@ from utils.text import interval, number, printable, shortened
 CUTS = 3
 APART = 5  # voxels of 2 mm
 BARS = 20
+AT_CHANCE = "MODEL AT CHANCE"
 NAME_WIDTH = 26  # letters of a region's name beside its bar
 # nilearn's remarks on its own mask, and on maps that are painted everywhere or nowhere
 EXPECTED = "Warning: 'partition' will ignore the 'mask'|Threshold given was|Given img is empty"
-EFFECT = "effect on the logit of the true class"
+RELIANCE, UNIQUE = "reliance", "unique"
+EFFECT = "logit of the true class"
+# What each column of the page says, in the reader's order; the first two need no words.
+COLUMNS = {
+    "reliance": "How much the logit of the true class falls when the region is another person's: positive where the "
+    "network's evidence rests on this person's region. Mean over subjects, with its 95% interval.",
+    "p": "Family-wise p of the reliance: signs flipped over subjects, one-sided, largest over regions.",
+    "unique": "The same, with the other person's region moved to the level that the rest of this person's brain "
+    "predicts: what the region says and the rest does not.",
+    "unique p": "Family-wise p of that.",
+    "sufficiency": "How much the logit of the true class rises when this region of the person is put into another "
+    "person's brain: what it says alone. Sufficient but not unique is redundant; neither is unimportant.",
+    "background": "How much the logit falls when the region takes the value outside the brain, as in most of the "
+    "literature. The network has never seen that, so no p-value is given. The rank is by this.",
+    "size percentile": "The share of random connected blobs of the region's size whose reliance is less; a dash where "
+    "the brain has no room for one.",
+    "q": "False discovery rate of the reliance.",
+    "unique q": "False discovery rate of the unique effect.",
+    "in autism, in control": "The effect of the background in each class.",
+}
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a blackout has found.
-
-    `table` as in `regions.csv`, `effect` the `delta_logit` (records, regions), `probability` (records,) of autism with
-    nothing occluded, `rows` the records, `summary` of `effects.summary`.
-    """
+    """What a blackout has found: `table` as in `regions.csv`, `summary` in words, and whether the network is no better
+    than chance on these subjects."""
 
     atlas: Atlas
     table: pd.DataFrame
-    effect: np.ndarray
-    probability: np.ndarray
-    rows: list[Row]
+    measured: Measured
     summary: str
+    at_chance: bool
+
+    @property
+    def by_reliance(self) -> pd.DataFrame:
+        return self.table.sort_values(RELIANCE, ascending=False, kind="stable")
 
     @property
     def group(self) -> np.ndarray:
-        """Mean effects over subjects painted on the full grid, (x, y, z) float32."""
-        return self.atlas.paint(self.table.set_index("region").loc[self.atlas.regions, "delta_logit"])
+        """Mean reliance over subjects painted on the full grid, (x, y, z) float32."""
+        return self.atlas.paint(self.table.set_index("region").loc[self.atlas.regions, RELIANCE])
 
     @property
     def cuts_mm(self) -> list[int]:
-        """z of the axial slices that show the first regions of the table, mm."""
-        levels = widest_levels(self.atlas.full, self.table["region"])
+        """z of the axial slices that show the regions of most reliance, mm."""
+        levels = widest_levels(self.atlas.full, self.by_reliance["region"])
         return [round(grids.FULL.origin_mm[2] + grids.FULL.spacing_mm * level) for level in levels]
 
 
@@ -68,15 +89,15 @@ def write(run: Run, findings: Findings) -> None:
         file.write(page)
 
 
-def title(run: Run) -> str:
-    """Model and cohort, the cohort as the user gave it."""
+def title(run: Run, findings: Findings) -> str:
+    """Model and cohort, the cohort as the user gave it, and what must stand beside every result."""
     given = printable(str(run.data_dir)) if run.data_dir else "the demo cohort"
-    return f"Blackout of {run.model.name} on {given}{run.marks}"
+    return f"Blackout of {run.model.name} on {given}{run.marks}" + f" ({AT_CHANCE})" * findings.at_chance
 
 
 def counted(findings: Findings) -> str:
     """How many subjects and records the mean is of."""
-    subjects, count = len({row.subject for row in findings.rows}), len(findings.rows)
+    subjects, count = len(set(findings.measured.subject)), len(findings.measured.rows)
     return f"{subjects} test subject{'s' * (subjects != 1)}" + (f", {count} records" if count != subjects else "")
 
 
@@ -99,37 +120,47 @@ def widest_levels(labels: np.ndarray, ranked: Sequence[int]) -> list[int]:
 
 
 def draw(run: Run, findings: Findings) -> Figure:
-    """Ranked bars with their intervals beside the group map where the first regions are."""
-    figure, (bars, brain) = plt.subplots(1, 2, figsize=(17, 6.5), width_ratios=(2, 5))
-    figure.subplots_adjust(left=0.14, right=0.95, top=0.86, bottom=0.2, wspace=0.1)
-    draw_bars(bars, findings.table.head(BARS).iloc[::-1])
+    """Bars of the regions of most reliance, with what is unique of it, beside the group map where they are."""
+    figure, (bars, own, brain) = plt.subplots(1, 3, figsize=(18, 6.5), width_ratios=(2, 1.3, 5))
+    figure.subplots_adjust(left=0.13, right=0.95, top=0.86, bottom=0.2, wspace=0.08)
+    top = findings.by_reliance.head(BARS).iloc[::-1]
+    draw_bars(bars, top, RELIANCE)
+    draw_bars(own, top, UNIQUE)
+    bars.set_yticks(np.arange(len(top)), [shortened(name, NAME_WIDTH) for name in top["name"]])
+    own.set_yticks([])
+    figure.legend(handles=keys(top), loc="lower left", bbox_to_anchor=(0.05, 0.02), ncols=3, fontsize=9, frameon=False)
     draw_brain(figure, brain, findings)
-    heading = textwrap.fill(f"{title(run)}: mean over {counted(findings)}", 130)
-    figure.suptitle(f"{heading}\n{findings.summary}", fontsize=11)
+    heading = textwrap.fill(f"{title(run, findings)}: mean over {counted(findings)}", 130)
+    figure.suptitle(f"{heading}\n{textwrap.fill(findings.summary, 170, replace_whitespace=False)}", fontsize=11)
     return figure
 
 
-def draw_bars(axis, top: pd.DataFrame) -> None:
-    """Mean effects of regions, from bottom to top."""
+def draw_bars(axis, top: pd.DataFrame, name: str) -> None:
+    """Mean effects of regions with their intervals, from bottom to top, coloured by the p of the same effect."""
     places = np.arange(len(top))
-    effect, significant = top["delta_logit"].to_numpy(), (top["p"] < ALPHA).to_numpy()
+    effect, significant = top[name].to_numpy(), (top[f"p_{name}"] < ALPHA).to_numpy()
     axis.barh(places, effect, color=np.where(significant, "C3", "0.6"))
     axis.axvline(0, color="0.3", linewidth=0.8)
-    axis.set_yticks(places, [shortened(name, NAME_WIDTH) for name in top["name"]])
-    axis.set_xlabel(f"mean {EFFECT}")
-    axis.locator_params(axis="x", nbins=5)
-    handles = [Patch(color="C3", label=f"family-wise p < {ALPHA:g}"), Patch(color="0.6", label="not significant")]
-    if top["p"].isna().all():
-        handles = [Patch(color="0.6", label="no p-values: one class")]
-    known = top["delta_logit_low"].notna().to_numpy()
+    axis.set_title(name, fontsize=11)
+    axis.set_xlabel(f"mean effect on the\n{EFFECT}")
+    axis.locator_params(axis="x", nbins=4)
+    known = top[f"{name}_low"].notna().to_numpy()
     if known.any():
-        sides = [effect - top["delta_logit_low"], top["delta_logit_high"] - effect]
+        sides = [effect - top[f"{name}_low"], top[f"{name}_high"] - effect]
         error = np.maximum(np.array(sides)[:, known], 0)  # a mean may lie outside by rounding
-        label = f"whiskers: {INTERVAL:.0%} interval over subjects"
-        handles.append(axis.errorbar(effect[known], places[known], xerr=error, fmt="none", ecolor="0.2", label=label))
-    else:
-        handles.append(Patch(alpha=0, label="no whiskers: one subject"))
-    axis.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.4, -0.11), ncols=2, fontsize=9, frameon=False)
+        axis.errorbar(effect[known], places[known], xerr=error, fmt="none", ecolor="0.2")
+
+
+def keys(top: pd.DataFrame) -> list:
+    """What colours and whiskers mean."""
+    if top[f"p_{RELIANCE}"].isna().all():
+        return [Patch(color="0.6", label="one subject: neither p-values nor whiskers")]
+    whiskers = Line2D([], [], color="0.2", label=f"{INTERVAL:.0%} interval over subjects")
+    return [
+        Patch(color="C3", label=f"family-wise p < {ALPHA:g}"),
+        Patch(color="0.6", label="not significant"),
+        whiskers,
+    ]
 
 
 def scale(group: np.ndarray) -> tuple[float, float | None]:
@@ -139,7 +170,7 @@ def scale(group: np.ndarray) -> tuple[float, float | None]:
 
 
 def draw_brain(figure: Figure, axis, findings: Findings) -> None:
-    """The group map on axial slices, red where a region speaks for the true class."""
+    """The group map of reliance on axial slices, red where a region speaks for the true class."""
     from nilearn.plotting import plot_stat_map
 
     group = findings.group
@@ -164,7 +195,7 @@ def draw_brain(figure: Figure, axis, findings: Findings) -> None:
         cut.ax.set_title(f"z = {round(z)} mm")
     ticks = np.linspace(-largest, largest, 5)
     display._cbar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
-    display._cbar.set_label(f"mean {EFFECT}")
+    display._cbar.set_label(f"reliance: mean effect on the {EFFECT}")
     display._colorbar_ax.yaxis.set_label_position("right")
     figure.text(0.63, 0.1, f"axial slices, MNI space; {figures.SIDES}", ha="center")
 
@@ -181,21 +212,33 @@ def viewer(group: np.ndarray) -> str:
     return re.sub(r"<link[^>]*icon[^>]*>", "", view.get_standalone())
 
 
-def cells(row) -> dict[str, tuple[str, float | None]]:
+def cells(row: dict) -> dict[str, tuple[str, float | None]]:
     """A row of the page's table: heading -> what is shown, and what a number is sorted by."""
+
+    def effect(name: str) -> dict[str, tuple[str, float]]:
+        ends = row[f"{name}_low"], row[f"{name}_high"]
+        return {name: (number(row[name], ".4f"), row[name]), f"{name}: 95% interval": (interval(*ends), ends[0])}
+
+    def of(heading: str, name: str, form: str) -> dict[str, tuple[str, float]]:
+        return {heading: (number(row[name], form), row[name])}
+
     shown = {
-        "rank": (str(row.rank), row.rank),
-        "region": (row.name, None),
-        "effect": (number(row.delta_logit, ".4f"), row.delta_logit),
-        f"{INTERVAL:.0%} interval": (interval(row.delta_logit_low, row.delta_logit_high), row.delta_logit_low),
-        "p (family-wise)": (number(row.p, ".4f"), row.p),
-        "q": (number(row.q, ".3g"), row.q),
-        "size percentile": (number(row.size_percentile, ".0f"), row.size_percentile),
-        "hemisphere": (row.hemisphere, None),
-        "voxels": (str(row.voxels), row.voxels),
-        "x, y, z (mm)": (f"{row.x_mm:.0f}, {row.y_mm:.0f}, {row.z_mm:.0f}", row.x_mm),
-        "in autism": (number(row.delta_logit_autism, ".4f"), row.delta_logit_autism),
-        "in control": (number(row.delta_logit_control, ".4f"), row.delta_logit_control),
+        "rank": (str(row["rank"]), row["rank"]),
+        "region": (row["name"], None),
+        **effect("reliance"),
+        **of("p", "p_reliance", ".4f"),
+        **of("unique p", "p_unique", ".4f"),
+        **effect("unique"),
+        **effect("sufficiency"),
+        **effect("background"),
+        **of("size percentile", "size_percentile", ".0f"),
+        **of("q", "q_reliance", ".3g"),
+        **of("unique q", "q_unique", ".3g"),
+        "hemisphere": (row["hemisphere"], None),
+        "voxels": (str(row["voxels"]), row["voxels"]),
+        "x, y, z (mm)": (f"{row['x_mm']:.0f}, {row['y_mm']:.0f}, {row['z_mm']:.0f}", row["x_mm"]),
+        **of("in autism", "background_autism", ".4f"),
+        **of("in control", "background_control", ".4f"),
     }
     return {name: (text, None if by is None or math.isnan(by) else float(by)) for name, (text, by) in shown.items()}
 
@@ -204,7 +247,8 @@ def drawing(findings: Findings) -> dict:
     """What the page draws a record's map from: slices of the atlas, front upward, and each record's effects."""
     levels = [round((z - grids.FULL.origin_mm[2]) / grids.FULL.spacing_mm) for z in findings.cuts_mm]
     slices = np.ascontiguousarray(findings.atlas.full[:, ::-1, levels].transpose(2, 1, 0), "<i4")
-    rows = zip(findings.rows, findings.probability, findings.effect.round(5), strict=True)
+    measured = findings.measured
+    rows = zip(measured.rows, measured.probability, measured.reliance.round(5), strict=True)
     return {
         "shape": slices.shape,
         "slices": base64.b64encode(slices.tobytes()).decode(),
@@ -227,11 +271,13 @@ def render(run: Run, findings: Findings) -> str:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.get_template("page.html").render(
-        title=title(run),
+        title=title(run, findings),
         counted=counted(findings),
         simulated=run.cohort.simulated,
+        at_chance=findings.at_chance,
         summary=findings.summary,
         viewer=viewer(findings.group),
-        table=[cells(row) for row in findings.table.itertuples()],
+        columns=COLUMNS,
+        table=[cells(row) for row in findings.by_reliance.to_dict("records")],
         drawing=drawing(findings),
     )

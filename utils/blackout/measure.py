@@ -1,0 +1,207 @@
+"""Test records -> how their predictions move as regions are occluded with each fill, and random blobs of their sizes.
+
+The effect is on the logit of the true class, log(p / (1 - p)), which for two classes is the difference of the network's
+two outputs: probabilities saturate.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from data import records
+from data.cohort import Row
+from data.progress import progress
+from utils.batches import ahead
+from utils.blackout import effects
+from utils.blackout.fills import Filled, Fills
+from utils.blackout.occlusion import Occlusion
+from utils.inference import check_finite, probability_of_autism, restored_network
+from utils.runs import Run
+
+TOGETHER = 16  # records occluded at a time: bounds the memory
+BLOBS = 100  # random blobs of each region's size, at least, over all records
+SIGNAL = 0.5  # share of the records in which a voxel of the brain holds signal
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What occlusion gave of each record. All effects are on the true class, float64, donors averaged.
+
+    `delta_logit`, `delta_probability`: (records, regions), shown minus occluded with the background.
+    `reliance`, `unique`: (records, regions), shown minus occluded with `donor` and `expected`, on the logit.
+    `sufficiency`: (records, regions), the logit of a donor's volume with this region of the record minus without it.
+    `blob_excess`: (records, regions, blobs), the effect of a blob of the region's size minus that of the region, both
+        filled with the same donor; NaN where a blob found no place.
+    `group`: (records,) int, the records that share their blobs.
+    `probability`: (records,) of autism with nothing occluded.
+    """
+
+    delta_logit: np.ndarray
+    delta_probability: np.ndarray
+    reliance: np.ndarray
+    unique: np.ndarray
+    sufficiency: np.ndarray
+    blob_excess: np.ndarray
+    group: np.ndarray
+    probability: np.ndarray
+    rows: list[Row]
+
+    @property
+    def label(self) -> np.ndarray:
+        return np.array([row.label for row in self.rows])
+
+    @property
+    def subject(self) -> list[str]:
+        return [row.subject for row in self.rows]
+
+
+ARRAYS = tuple(name for name in Measured.__dataclass_fields__ if name != "rows")
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Logits of (control, autism) of each record: `base` (records, substitutions, 2) before and `occluded` (records,
+    substitutions, regions, 2) after one of its regions was replaced; `blobs` (records, regions, blobs, 2), NaN where a
+    blob found no place."""
+
+    base: np.ndarray
+    occluded: np.ndarray
+    blobs: np.ndarray
+
+    def measured(self, rows: list[Row], group: np.ndarray) -> Measured:
+        """The effects on the true class."""
+        sign = records.class_sign(np.array([row.label for row in rows]))
+        base, occluded, blobs = map(margin, (self.base, self.occluded, self.blobs))
+        effect = sign[:, None, None] * (base[..., None] - occluded)  # (records, substitutions, regions)
+        donors = (effect.shape[1] - 1) // len(("donor", "expected", "sufficiency"))
+        background, donor, expected, sufficiency = np.split(effect, [1, 1 + donors, 1 + 2 * donors], axis=1)
+        of_donor = occluded[:, 1 + donor_of_blobs(blobs.shape[2], donors)].swapaxes(1, 2)
+        probability = probability_of_autism(self.base[:, 0])
+        change = probability[:, None] - probability_of_autism(self.occluded[:, 0])
+        return Measured(
+            delta_logit=background[:, 0],
+            delta_probability=sign[:, None] * change,
+            reliance=donor.mean(1),
+            unique=expected.mean(1),
+            sufficiency=-sufficiency.mean(1),
+            blob_excess=sign[:, None, None] * (of_donor - blobs),
+            group=group,
+            probability=probability,
+            rows=rows,
+        )
+
+
+def margin(logits: np.ndarray) -> np.ndarray:
+    """(..., 2) -> (...) float64: the logit of autism, in units of its log odds."""
+    return logits[..., 1].astype(float) - logits[..., 0]
+
+
+def substitutions(filled: Filled) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Volumes, and what their regions are replaced by: the background, each donor, each donor at the expected level,
+    and for sufficiency, from each donor, the record itself."""
+    volume = filled.batch["volume"]
+    pairs = [(volume, fill) for fill in (filled.background, *filled.donor, *filled.expected)]
+    return pairs + [(donor, volume) for donor in filled.donor]
+
+
+def donor_of_blobs(blobs: int, donors: int) -> np.ndarray:
+    """Which donor fills each blob of a region, (blobs,) int."""
+    return np.arange(blobs) % donors
+
+
+def measure(run: Run, fills: Fills, regions: list[np.ndarray]) -> tuple[Measured, Logits, tuple[str, ...]]:
+    """Occludes `regions`, masks (x, y, z), and blobs in all records that the run tests.
+
+    Returns also the logits, for verification, and the layers that had to be computed in full.
+    """
+    indices = run.tested()
+    occlusion = Occlusion(restored_network(run))
+    if occlusion.recomputed_layers:
+        print(f"Computed in full: {', '.join(occlusion.recomputed_layers)} and what follows.")
+    selections = np.array_split(indices, math.ceil(len(indices) / TOGETHER))
+    count = blobs_a_batch(run, len(selections))
+    sizes = np.repeat([int(region.sum()) for region in regions], count)
+    inside = brain(run, indices)
+    found = []
+    steps = 1 + 4 * fills.count  # of a batch: the background, and by donor three substitutions and the blobs
+    with progress("Blacking out", len(selections) * steps) as bar:
+        for number, filled in enumerate(ahead(fills.of, selections)):
+            blobs = effects.random_blobs(inside, sizes, [run.seed, number])
+            found.append(occlude(run, occlusion, filled, regions, blobs, bar.advance))
+            check_finite(run, "outputs", (found[-1].base, found[-1].occluded))
+    logits = Logits(
+        *(np.concatenate([getattr(part, name) for part in found]) for name in ("base", "occluded", "blobs"))
+    )
+    group = np.repeat(np.arange(len(selections)), [len(selection) for selection in selections])
+    rows = [run.cohort.rows[index] for index in indices]
+    return logits.measured(rows, group), logits, occlusion.recomputed_layers
+
+
+def blobs_a_batch(run: Run, batches: int) -> int:
+    """Blobs of each region's size for a batch of records, so that all batches, of all folds, have `BLOBS` together."""
+    if run.folds and run.subjects is None:
+        batches = sum(math.ceil(subjects / TOGETHER) for subjects in Counter(run.folds.fold_of.values()).values())
+    return math.ceil(BLOBS / batches)
+
+
+def brain(run: Run, indices: np.ndarray) -> np.ndarray:
+    """Voxels (x, y, z) that hold signal in half of the records or more: where blobs may lie."""
+    count = np.zeros(run.cohort.grid.shape)
+    for index in indices:
+        _, _, volume = run.cohort.read(index)
+        count += volume != records.background(volume)
+    return count >= SIGNAL * len(indices)
+
+
+def occlude(
+    run: Run,
+    occlusion: Occlusion,
+    filled: Filled,
+    regions: list[np.ndarray],
+    blobs: list[np.ndarray | None],
+    advance: Callable[[], None],
+) -> Logits:
+    """The logits of one batch; `blobs` are those of the first region, then of the second, and so on."""
+    inputs = {name: filled.batch[name] for name in run.model.reads}
+    shown = occlusion.keep(inputs)
+    base, occluded = [], []
+    for volume, fill in substitutions(filled):
+        kept = shown if volume is inputs["volume"] else occlusion.keep(inputs | {"volume": volume})
+        base.append(occlusion.logits(kept))
+        occluded.append(occlusion.occluded_logits(kept, fill, regions))
+        advance()
+    per_region = len(blobs) // len(regions)
+    of_blobs = np.full((len(regions), per_region, *base[0].shape), np.nan, np.float32)
+    donor_of = donor_of_blobs(per_region, len(filled.donor))
+    for number, fill in enumerate(filled.donor):
+        own = {
+            divmod(at, per_region): blob
+            for at, blob in enumerate(blobs)
+            if blob is not None and donor_of[at % per_region] == number
+        }
+        if own:
+            of_blobs[tuple(np.transpose(list(own)))] = occlusion.occluded_logits(shown, fill, own.values())
+        advance()
+    return Logits(np.stack(base, axis=1), np.stack(occluded).transpose(2, 0, 1, 3), of_blobs.transpose(2, 0, 1, 3))
+
+
+def verify(run: Run, fills: Fills, regions: list[np.ndarray], logits: Logits) -> None:
+    """Recomputes random pairs of record and region in full, each fill in turn, and prints the largest difference."""
+    network, indices = restored_network(run), run.tested()
+    random = np.random.default_rng(run.seed)
+    largest = 0.0
+    for number in range(run.verify):
+        at, region = int(random.integers(len(indices))), int(random.integers(len(regions)))
+        filled = fills.of(indices[[at]])
+        how = number % logits.occluded.shape[1]
+        volume, fill = substitutions(filled)[how]
+        inputs = {name: filled.batch[name] for name in run.model.reads}
+        occluded = np.where(regions[region][None, ..., None], fill, volume)
+        expected = np.asarray(network(inputs | {"volume": occluded}, training=False))
+        largest = max(largest, float(np.abs(expected[0] - logits.occluded[at, how, region]).max()))
+    spread = logits.base[:, 0].max() - logits.base[:, 0].min()
+    difference = f"logits differ by at most {largest / spread:.2g} of their spread"
+    print(f"{run.verify} pairs recomputed in full, with each fill in turn: {difference}.")
