@@ -10,11 +10,13 @@ import pytest
 from helpers import read_rows
 
 from data import atlas
-from data.cohort import open_cohort
+from data.cohort import Row, open_cohort
 from data.grids import FULL, REDUCED
 from models import cnn
 from models.settings import from_json
-from utils.blackout.job import Occluded, write_map
+from utils.blackout.fills import Fills
+from utils.blackout.job import write_map
+from utils.blackout.measure import Logits
 from utils.checkpoints import CheckpointFolder, restore_weights
 
 pytestmark = pytest.mark.slow
@@ -57,14 +59,50 @@ def probability_of(logits: np.ndarray, label: int) -> float:
     return float(np.exp(logits[label]) / np.exp(logits).sum())
 
 
+REGION_EFFECTS = ("delta_logit", "delta_probability", "reliance", "unique", "sufficiency")
+
+
 def test_the_file_holds_what_the_contract_says(stored, cohort):
     test = [row for row in read_rows(cohort / "subjects.csv") if row["split"] == "test"]
-    assert {"delta_logit", "delta_probability", "probability", "subject", "label", "region", "atlas"} <= stored.keys()
-    assert stored["delta_logit"].shape == stored["delta_probability"].shape == (len(test), NUM_REGIONS)
+    assert {*REGION_EFFECTS, "probability", "subject", "label", "region", "atlas"} <= stored.keys()
+    assert {stored[name].shape for name in REGION_EFFECTS} == {(len(test), NUM_REGIONS)}
     assert [subject.decode() for subject in stored["subject"]] == [row["subject"] for row in test]
     assert stored["label"].tolist() == [float(row["label"]) for row in test]
     assert stored["region"].tolist() == list(range(1, NUM_REGIONS + 1))
     assert (stored["atlas"] == atlas.load_atlas(None, REDUCED).labels).all()
+
+
+@pytest.fixture(scope="module")
+def fills_of(cohort):
+    """Donors and expected levels of the test records, by position."""
+    opened = open_cohort(cohort)
+    return Fills(opened, atlas.load_atlas(None, REDUCED), opened.indices("test"), donors=5, seed=0)
+
+
+@pytest.mark.parametrize("region", [1, 68, 116])
+def test_effects_of_donors_against_a_loop_by_hand(region, stored, cohort, logits_of, fills_of):
+    """Whole passes through the network, a donor at a time, a region put in by its indices."""
+    opened, inside = open_cohort(cohort), atlas.load_atlas(None, REDUCED).labels == region
+
+    def for_true_class(volume, label):
+        control, autism = logits_of(volume)
+        return autism - control if label == 1 else control - autism
+
+    def with_region(volume, other, shift=0.0):
+        return np.where(inside, other + np.float32(shift), volume)
+
+    for row, index in enumerate(opened.indices("test")):
+        label, _, volume = opened.read(index)
+        shown, found = for_true_class(volume, label), {"reliance": [], "unique": [], "sufficiency": []}
+        for position in fills_of.donors[index]:
+            donor = opened.read(position)[2]
+            level = fills_of.expected[index, region - 1, 0] - fills_of.expected[position, region - 1, 0]
+            found["reliance"].append(shown - for_true_class(with_region(volume, donor), label))
+            found["unique"].append(shown - for_true_class(with_region(volume, donor, level), label))
+            alone = for_true_class(with_region(donor, volume), label)
+            found["sufficiency"].append(alone - for_true_class(donor, label))
+        for name, values in found.items():
+            assert stored[name][row, region - 1] == pytest.approx(np.mean(values), abs=1e-5), name
 
 
 @pytest.mark.parametrize("region", [1, 68, 91, 116])
@@ -90,48 +128,60 @@ def test_effects_are_not_all_nothing(stored):
 
 @pytest.mark.parametrize("label, sign", [(1.0, 1), (0.0, -1)])
 def test_a_region_that_speaks_for_the_true_class_counts_as_positive(label, sign):
-    """Autism's logit is 2 with everything shown, and falls to 0.5 without region 0: region 0 speaks for autism."""
-    shown = np.array([[0.0, 2.0]])
-    occluded = np.array([[[0.0, 0.5], [0.0, 2.0]]])
-    effects = Occluded(shown, occluded).effects(np.array([label]))
-    assert effects["delta_logit"] == pytest.approx(np.array([[sign * 1.5, 0.0]]))
+    """Autism's logit is 2 with everything shown, and falls to 0.5 by any fill of region 0. Of a donor, whose logit is
+    -1, it makes 0.5. A blob of its size filled with that donor makes 1.25, which is half as much."""
+    base = np.array([[[0.0, 2.0], [0.0, 2.0], [0.0, 2.0], [0.0, -1.0]]])
+    of_region = np.array([[[[0.0, 0.5], [0.0, 2.0]]] * 3 + [[[0.0, 0.5], [0.0, -1.0]]]])
+    blobs = np.array([[[[0.0, 1.25]], [[0.0, 2.0]]]])
+    found = Logits(base, of_region, blobs).measured([Row("1.bin", "1", "NYU", label, "test")], np.array([0]))
+    for name in ("delta_logit", "reliance", "unique", "sufficiency"):
+        assert getattr(found, name) == pytest.approx(np.array([[sign * 1.5, 0.0]])), name
     change = 1 / (1 + np.exp(-2)) - 1 / (1 + np.exp(-0.5))
-    assert effects["delta_probability"] == pytest.approx(np.array([[sign * change, 0.0]]))
+    assert found.delta_probability == pytest.approx(np.array([[sign * change, 0.0]]))
+    assert found.blob_excess == pytest.approx(np.array([[[sign * -0.75], [0.0]]]))
+    assert found.probability == pytest.approx([1 / (1 + np.exp(-2))])
 
 
 def test_the_table_ranks_the_mean_over_subjects(blacked_out, stored):
     folder, outcome = blacked_out
     rows = read_rows(folder / "regions.csv")
     assert len(rows) == NUM_REGIONS
-    assert {"region", "name", "voxels", "delta_logit", "delta_probability"} <= rows[0].keys()
+    assert ",".join(rows[0]) == COLUMNS
     aal = atlas.load_atlas(None, REDUCED)
+    kinds = {"background": "delta_logit"} | {name: name for name in ("reliance", "unique", "sufficiency")}
     for row in rows:
         region = int(row["region"])
         assert row["name"] == aal.names[region]
         assert int(row["voxels"]) == np.count_nonzero(aal.labels == region)
-        assert float(row["delta_logit"]) == pytest.approx(stored["delta_logit"][:, region - 1].mean(), abs=1e-5)
-    effects = [float(row["delta_logit"]) for row in rows]
-    assert effects == sorted(effects, reverse=True)
-    assert rows[0]["name"] in outcome.out
-    significant = sum(float(row["p"]) < 0.05 for row in rows)
-    assert f"{significant or 'None'} of {NUM_REGIONS} regions" in outcome.out
+        for column, name in kinds.items():
+            assert float(row[column]) == pytest.approx(stored[name][:, region - 1].mean(), abs=1e-5)
+            assert float(row[f"{column}_low"]) <= float(row[column]) <= float(row[f"{column}_high"])
+        for value, group in enumerate(("control", "autism")):
+            mean = stored["delta_logit"][stored["label"] == value, region - 1].mean()
+            assert float(row[f"background_{group}"]) == pytest.approx(mean, abs=1e-5)
+    effects = [float(row["background"]) for row in rows]
+    assert effects == sorted(effects, reverse=True) and [row["rank"] for row in rows] == list(map(str, range(1, 117)))
+    assert max(rows, key=lambda row: float(row["reliance"]))["name"] in outcome.out
+    assert not any(float(row["p_reliance"]) < 0.05 or float(row["p_unique"]) < 0.05 for row in rows)  # of 4 people
+    assert f"None of {NUM_REGIONS} regions is significant" in outcome.out
+    assert "Donors: 5 training subjects a record, of any site for" in outcome.out
+    assert "among 100 blobs a region, each on 4 to 4 records" in outcome.out
 
 
-COLUMNS = {
-    "region", "name", "hemisphere", "voxels", "x_mm", "y_mm", "z_mm", "delta_logit", "delta_logit_low",
-    "delta_logit_high", "delta_logit_autism", "delta_logit_control", "delta_probability", "p", "p_uncorrected", "q",
-    "size_percentile", "rank",
-}  # fmt: skip
+COLUMNS = (
+    "rank,region,name,hemisphere,voxels,x_mm,y_mm,z_mm,"
+    "reliance,reliance_low,reliance_high,p_reliance,q_reliance,unique,unique_low,unique_high,p_unique,q_unique,"
+    "background,background_low,background_high,background_autism,background_control,"
+    "sufficiency,sufficiency_low,sufficiency_high,size_percentile"
+)
 
 
 def test_the_table_says_where_a_region_lies(blacked_out):
     rows = {row["name"]: row for row in read_rows(blacked_out[0] / "regions.csv")}
-    assert rows["Precuneus_R"].keys() >= COLUMNS
     assert [rows[name]["hemisphere"] for name in ("Precuneus_R", "Insula_L", "Vermis_6")] == ["right", "left", "both"]
     assert float(rows["Insula_L"]["x_mm"]) == pytest.approx(-35, abs=3)  # Tzourio-Mazoyer et al. 2002
     for row in rows.values():
-        assert 0 < float(row["p_uncorrected"]) <= float(row["p"]) <= 1
-        assert float(row["delta_logit_low"]) <= float(row["delta_logit"]) <= float(row["delta_logit_high"])
+        assert 0 < float(row["p_reliance"]) <= 1 and 0 < float(row["q_unique"]) <= 1
 
 
 def test_maps_lie_where_their_regions_are(blacked_out, stored):
@@ -147,6 +197,9 @@ def test_maps_lie_where_their_regions_are(blacked_out, stored):
             assert (painted[labels == region] == stored["delta_logit"][row, region - 1]).all()
     group = np.asarray(nibabel.load(folder / "group_all.nii.gz").dataobj)
     assert group[labels == 68] == pytest.approx(stored["delta_logit"][:, 67].mean(), abs=1e-6)
+    for name in ("reliance", "unique", "sufficiency"):
+        group = np.asarray(nibabel.load(folder / f"group_{name}.nii.gz").dataobj)
+        assert group[labels == 68] == pytest.approx(stored[name][:, 67].mean(), abs=1e-6)
 
 
 def test_a_map_covers_its_region_and_no_other_by_affine(tmp_path):
@@ -193,7 +246,7 @@ def test_some_subjects_another_atlas_and_verification(cli, trained, cohort, tmp_
     nibabel.save(nibabel.Nifti1Image(labels, affine), tmp_path / "own.nii.gz")
     (tmp_path / "own.txt").write_text("3 Right block\n7 Left block\n")
     places = ("--chkPointDir", trained, "--dataDir", cohort, "--outDir", tmp_path / "out")
-    options = ("--subjects", subject, "--atlas", tmp_path / "own.nii.gz", "--verify", 4)
+    options = ("--subjects", subject, "--atlas", tmp_path / "own.nii.gz", "--donors", 2, "--verify", 14)
     outcome = cli("--blackout", "--model", "cnn", *places, *options)
     assert outcome.status == 0, outcome.err
     rows = {row["name"]: row["hemisphere"] for row in read_rows(tmp_path / "out" / "regions.csv")}
@@ -226,10 +279,13 @@ def test_hostile_names_one_subject_and_a_region_too_big_for_blobs(cli, trained, 
     assert rows[3]["size_percentile"] == "" and all(rows[number]["size_percentile"] for number in (7, 9, 11))
     assert re.search(r"No size percentile, .* the size of: =cmd\(\)\|'/C calc'!A0 \(\d+ voxels\)\.\n", outcome.out)
     assert all(
-        row["delta_logit"] and not row["delta_logit_low"] and not row["delta_logit_high"] for row in rows.values()
+        row[name] and not row[f"{name}_low"] and not row[f"{name}_high"]
+        for row in rows.values()
+        for name in ("reliance", "unique", "background", "sufficiency")
     )
+    assert not any(row["p_reliance"] or row["q_unique"] for row in rows.values())
     assert outcome.out.count("no interval: one subject") == 4
-    assert "No p-values: the subjects are of one class." in outcome.out
+    assert "No p-values: one subject." in outcome.out
     assert rows[3]["name"] == "'" + HOSTILE[3] and rows[7]["name"] == HOSTILE[7]
     assert rows[9]["name"] == "[31mred txet" and rows[11]["name"] == "region 11"
     assert (

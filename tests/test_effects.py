@@ -1,70 +1,84 @@
 """Statistics of blackout effects: error rates, intervals, blobs, against SciPy and by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import ndimage, stats
 
 from utils.blackout.effects import (
+    beats_chance,
     by_subject,
-    mean_intervals,
-    permutation_test,
+    evidence,
+    mean_interval,
+    mean_of,
+    prediction_summary,
     random_blobs,
+    sign_flip_test,
     size_percentile,
-    summary,
 )  # fmt: skip
 
 
 def drawn(random, subjects=40, regions=30, planted=0.0):
-    """Effects on the true class (subjects, regions) with a common shift of every subject, and labels (subjects,)."""
-    label = random.permutation(np.arange(subjects) % 2).astype(float)
-    sign = np.where(label == 1, 1.0, -1.0)[:, None]
-    on_autism = random.normal(0.7, 1, (subjects, regions)) + random.normal(size=(subjects, 1))
-    on_autism[:, 0] += planted * sign[:, 0]
-    return sign * on_autism, label
+    """Effects on the true class (subjects, regions), heavy-tailed and dependent; `planted` moves the first region's."""
+    common = random.normal(size=(subjects, 1)) * random.choice([0.5, 2.0], (1, regions))
+    effect = common + random.standard_t(4, (subjects, regions))
+    effect[:, 0] += planted
+    return effect
 
 
-def test_family_wise_errors_are_five_percent():
+@pytest.mark.parametrize("planted", [0.0, 2.0])
+def test_family_wise_errors_are_five_percent_whatever_is_planted_elsewhere(planted):
     random = np.random.default_rng(0)
-    hits = sum(permutation_test(*drawn(random), seed=trial)["p"].min() < 0.05 for trial in range(200))
-    assert stats.binomtest(hits, 200, 0.05).pvalue > 0.01
+    found = [sign_flip_test(drawn(random, planted=planted), seed=trial)[0] for trial in range(200)]
+    assert stats.binomtest(sum(p[1:].min() < 0.05 for p in found), 200, 0.05).pvalue > 0.01
+    assert sum(p[0] < 0.05 for p in found) > 180 * (planted > 0)
 
 
-def test_a_planted_effect_is_found_and_p_agrees_with_scipy():
-    effect, label = drawn(np.random.default_rng(1), planted=1.5)
-    result = permutation_test(effect, label, seed=0)
-    assert result["p"][0] < 0.01 and result["p"].argmin() == 0
-    sign = np.where(label == 1, 1.0, -1.0)
-    for region in (0, 5, 9):
-        on_autism = sign * effect[:, region]
-        independent = stats.permutation_test(
-            (on_autism[label == 1], on_autism[label == 0]), lambda a, b: a.mean() - b.mean(),
-            alternative="greater", n_resamples=5000, rng=np.random.default_rng(3),
-        ).pvalue  # fmt: skip
-        assert result["p_uncorrected"][region] == pytest.approx(independent, abs=0.03)
-    assert result["q"] == pytest.approx(stats.false_discovery_control(result["p_uncorrected"]))
+def test_p_is_what_all_flips_give():
+    """Of six subjects there are 64 ways to flip the signs, and as many studentised means."""
+    effect = drawn(np.random.default_rng(1), subjects=6, regions=4, planted=3.0)
+    flips = np.array(list(itertools.product((1, -1), repeat=6)))
+    t = stats.ttest_1samp(flips[:, :, None] * effect, 0, axis=1).statistic
+    observed = stats.ttest_1samp(effect, 0).statistic
+    family_wise = (t.max(1)[:, None] >= observed - 1e-9).mean(0)
+    alone = (t >= observed - 1e-9).mean(0)
+    p, q = sign_flip_test(effect, seed=0)
+    assert p == pytest.approx(family_wise, abs=0.02)
+    assert q == pytest.approx(stats.false_discovery_control(alone), abs=0.03)
 
 
-def test_a_common_shift_of_all_regions_is_no_evidence():
-    """A network that answers autism more after any occlusion says nothing of a region, since both classes move."""
-    label = np.arange(20) % 2.0
-    effect = np.where(label == 1, 1.0, -1.0)[:, None] * np.ones((20, 3))
-    assert permutation_test(effect, label, seed=0)["p"].tolist() == [1.0, 1.0, 1.0]
+def test_p_agrees_with_a_permutation_test_of_scipy():
+    effect = drawn(np.random.default_rng(2), regions=1, planted=0.5)
+    independent = stats.permutation_test(
+        (effect[:, 0],), np.mean, permutation_type="samples", alternative="greater", n_resamples=5000,
+        rng=np.random.default_rng(3),
+    ).pvalue  # fmt: skip
+    assert sign_flip_test(effect, seed=0)[0][0] == pytest.approx(independent, abs=0.02)
 
 
-def test_one_class_has_no_p_value():
-    assert np.isnan(permutation_test(np.ones((4, 2)), np.ones(4), seed=0)["p"]).all()
+def test_a_region_that_never_matters_or_speaks_against_is_no_evidence():
+    effect = np.column_stack([np.zeros(20), np.full(20, -1.0), np.random.default_rng(0).normal(size=20)])
+    p, _ = sign_flip_test(effect, seed=0)
+    assert p[:2].tolist() == [1.0, 1.0]
+
+
+def test_one_subject_has_neither_p_nor_interval_but_a_mean():
+    effect = np.array([[1.0, 2.0]])
+    assert np.isnan(sign_flip_test(effect, seed=0)).all()
+    mean, low, high = mean_interval(effect, seed=0)
+    assert mean.tolist() == [1.0, 2.0] and np.isnan([low, high]).all()
+    assert np.isnan(mean_of(effect[:0])).all()
 
 
 def test_intervals_against_scipy():
-    effect, label = drawn(np.random.default_rng(2))
-    result = mean_intervals(effect, label, seed=0)
-    for name, member in (("", label >= 0), ("_autism", label == 1), ("_control", label == 0)):
-        interval = stats.bootstrap(
-            (effect[member, 4],), np.mean, method="percentile", rng=np.random.default_rng(1)
-        ).confidence_interval
-        assert result[name][4] == pytest.approx(effect[member, 4].mean())
-        assert result[f"{name}_low"][4] == pytest.approx(interval.low, abs=0.06)
-        assert result[f"{name}_high"][4] == pytest.approx(interval.high, abs=0.06)
+    effect = drawn(np.random.default_rng(2))
+    mean, low, high = mean_interval(effect, seed=0)
+    independent = stats.bootstrap(
+        (effect[:, 4],), np.mean, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert mean[4] == pytest.approx(effect[:, 4].mean())
+    assert (low[4], high[4]) == pytest.approx((independent.low, independent.high), abs=0.06)
 
 
 def test_records_of_a_subject_count_once():
@@ -94,38 +108,39 @@ def test_a_size_without_a_connected_place_has_no_blob():
     assert random_blobs(np.zeros((3, 3, 3), bool), [1], seed=0) == [None]
 
 
-def test_percentile_among_blobs_is_undefined_where_there_are_none():
-    of_blobs = np.array([[0.1, 0.2, 0.3, 0.4], [np.nan] * 4])
-    assert size_percentile(np.array([0.35, 1.0]), of_blobs)[0] == 75
-    assert np.isnan(size_percentile(np.array([0.35, 1.0]), of_blobs)[1])
+def test_the_percentile_compares_a_blob_with_the_region_on_the_same_subjects():
+    """Region 0 beats three of its four blobs; of region 1 one blob found no place in the second group; 2 has none."""
+    excess = np.zeros((5, 3, 2))
+    subject, group = ["a", "a", "b", "c", "d"], np.array([0, 0, 0, 1, 1])
+    excess[:, 0] = [[-3, 3], [-3, 3], [1, -1], [-1, -1], [-1, -1]]  # means over a and b: -1, 1; over c and d: -1, -1
+    excess[:, 1] = [[-1, 1]] * 3 + [[-1, np.nan]] * 2
+    excess[:, 2] = np.nan
+    found = size_percentile(excess, group, subject)
+    assert found[:2] == pytest.approx([75, 200 / 3]) and np.isnan(found[2])
 
 
 AUC = {"value": 0.8, "low": 0.7, "high": 0.9}
 
 
-def test_the_summary_says_what_is_significant():
-    assert summary(np.array([0.04, 0.01, 0.05]), AUC) == (
-        "AUC on these subjects 0.80 (0.70 to 0.90).\n2 of 3 regions are significant at family-wise p < 0.05."
+def test_the_summary_says_what_is_significant_and_names_few():
+    p = {"one": 0.04, "two": 0.01, "three": 0.05}
+    assert evidence(p, dict.fromkeys(p, 0.2) | {"two": 0.01}) == (
+        "The network's evidence rests on 2 (one, two) of 3 regions (reliance, family-wise p < 0.05); 1 (two) says what "
+        "the rest of the brain does not (unique)."
     )
-    assert "1 of 2 regions is significant" in summary(np.array([0.04, 0.9]), AUC)
-    assert "None of 2 regions is significant at family-wise p < 0.05" in summary(np.array([0.05, 0.9]), AUC)
+    assert "none of them says what the rest" in evidence(p, dict.fromkeys(p, 0.2))
+    many = dict.fromkeys(map(str, range(6)), 0.01)
+    assert "rests on 6 of 6 regions" in evidence(many, many)
+    assert evidence({"one": 0.05}, {"one": 0.9}).startswith("None of 1 regions is significant at family-wise p < 0.05")
+    assert evidence({"one": np.nan}, {"one": np.nan}) == "No p-values: one subject."
 
 
 def test_the_summary_says_chance_and_what_is_unknown():
-    at_chance = summary(np.array([0.9]), {"value": 0.55, "low": 0.4, "high": 0.7})
-    assert at_chance.startswith("AUC on these subjects 0.55 (0.40 to 0.70): not better than chance")
-    alone = summary(np.array([0.9]), {"value": 1.0, "low": None, "high": None})
-    assert alone.startswith("AUC on these subjects 1.00 (no interval: one subject of a class).\nNone of 1 regions")
-    unknown = summary(np.array([np.nan]), {"value": None, "low": None, "high": None})
-    assert unknown == "No p-values: the subjects are of one class."
-
-
-def test_one_subject_has_a_mean_effect_and_no_interval():
-    """Of five subjects one has autism: its class has no interval, everybody and the controls have one."""
-    effect = np.random.default_rng(0).normal(size=(5, 3))
-    found = mean_intervals(effect, np.array([1.0, 0, 0, 0, 0]), seed=0)
-    assert found["_autism"].tolist() == effect[0].tolist()
-    for name in ("_autism_low", "_autism_high"):
-        assert np.isnan(found[name]).all()
-    for name in ("", "_control"):
-        assert (found[f"{name}_low"] < found[f"{name}_high"]).all()
+    assert prediction_summary(AUC, "AUC") == "AUC on these subjects 0.80 (0.70 to 0.90)." and beats_chance(AUC)
+    poor = {"value": 0.55, "low": 0.4, "high": 0.7}
+    assert "0.55 (0.40 to 0.70): the network is not better than chance" in prediction_summary(poor, "AUC within folds")
+    assert beats_chance(poor) is False
+    alone = {"value": 1.0, "low": None, "high": None}
+    assert prediction_summary(alone, "AUC") == "AUC on these subjects 1.00 (no interval: one subject of a class)."
+    assert beats_chance(alone) is None
+    assert prediction_summary({"value": None, "low": None, "high": None}, "AUC") == ""

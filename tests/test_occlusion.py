@@ -43,34 +43,39 @@ def randomise(model, seed=0):
 
 
 def records(model, number, seed=0):
-    """Return random inputs of a model by name and backgrounds (number,), which differ between records as brains do."""
+    """Return random inputs of a model by name, and fills: one value a record, and a volume a record."""
     generator = np.random.default_rng(seed)
     inputs = {tensor.name: generator.normal(size=(number, *tensor.shape[1:])) for tensor in model.inputs}
     shape = (number, 1, 1, 1, 1)
     inputs["volume"] = inputs["volume"] * generator.uniform(0.5, 2, shape) + generator.normal(0, 2, shape)
-    background = generator.normal(0, 2, number).astype(np.float32)
-    return {name: values.astype(np.float32) for name, values in inputs.items()}, background
+    maps = inputs["volume"].shape[-1]
+    fills = generator.normal(0, 2, (number, 1, 1, 1, maps)), generator.normal(0, 2, inputs["volume"].shape)
+    return {name: values.astype(np.float32) for name, values in inputs.items()}, [fill.astype("f4") for fill in fills]
 
 
 TOLERANCE = 1e-5  # of the spread of a logit over records
 
 
-def recomputed(model, inputs, background, masks):
+def recomputed(model, inputs, fill, masks):
     """Return the logits (masks, batch, classes) of a full pass per mask."""
-    fill = background.reshape(-1, 1, 1, 1, 1)
+    number = len(inputs["volume"])
     volumes = [np.where(mask[None, ..., None], fill, inputs["volume"]) for mask in masks]
     inputs = {name: np.concatenate([values] * len(masks)) for name, values in inputs.items()}
     logits = model(inputs | {"volume": np.concatenate(volumes)}, training=False)
-    return np.asarray(logits, np.float64).reshape(len(masks), len(background), -1)
+    return np.asarray(logits, np.float64).reshape(len(masks), number, -1)
 
 
 def error(model, masks, number=4, seed=0):
-    """Return the largest error of an occluded logit relative to the spread of that logit over records."""
-    inputs, background = records(model, number, seed)
-    expected = recomputed(model, inputs, background, masks)
-    found = Occlusion(model).occluded_logits(inputs, background, masks)
-    assert found.shape == expected.shape
-    return np.max(np.abs(found - expected) / np.ptp(expected, axis=1, keepdims=True))
+    """Return the largest error of an occluded logit, with each kind of fill, relative to its spread over records."""
+    inputs, fills = records(model, number, seed)
+    occlusion = Occlusion(model)
+    kept, errors = occlusion.keep(inputs), []
+    for fill in fills:
+        expected = recomputed(model, inputs, fill, masks)
+        found = occlusion.occluded_logits(kept, fill, masks)
+        assert found.shape == expected.shape
+        errors.append(np.max(np.abs(found - expected) / np.ptp(expected, axis=1, keepdims=True)))
+    return max(errors)
 
 
 def boxes(grid, number, seed=0):
@@ -141,13 +146,14 @@ NETWORKS = st.fixed_dictionaries(
         "local_layers": st.lists(LAYERS, min_size=1, max_size=6),
         "reduction": st.sampled_from(["Flatten", "GlobalAveragePooling3D", "GlobalMaxPooling3D"]),
         "phenotype": st.booleans(),
+        "maps": st.integers(1, 3),
     }
 )
 
 
-def built(grid, local_layers, reduction, phenotype):
+def built(grid, local_layers, reduction, phenotype, maps=1):
     """Return the described network, without the layers whose window does not fit the grid that is left."""
-    inputs = {"volume": keras.Input((*grid, 1), name="volume")}
+    inputs = {"volume": keras.Input((*grid, maps), name="volume")}
     x = inputs["volume"]
     for kind, options in local_layers:
         if kind in ("Add", "Concatenate"):
@@ -230,26 +236,28 @@ def test_mixed_precision_follows_the_layers():
 def test_empty_mask_order_and_repetition():
     model = randomise(network_of("mmnn", "residual"))
     occlusion = Occlusion(model)
-    inputs, background = records(model, 4)
-    masks = boxes(GRID, 70)
-    found = occlusion.occluded_logits(inputs, background, masks)
-    np.testing.assert_array_equal(found[0], occlusion.logits(inputs))
+    inputs, (_, fill) = records(model, 4)
+    kept, masks = occlusion.keep(inputs), boxes(GRID, 70)
+    found = occlusion.occluded_logits(kept, fill, masks)
+    np.testing.assert_array_equal(found[0], occlusion.logits(kept))
     np.testing.assert_allclose(found[0], model(inputs), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(found, occlusion.occluded_logits(inputs, background, iter(masks)))
+    np.testing.assert_array_equal(found, occlusion.occluded_logits(kept, fill, iter(masks)))
+
+
+def test_a_volume_filled_from_itself_is_as_shown():
+    occlusion = Occlusion(network_of("cnn", "residual"))
+    inputs, _ = records(network_of("cnn", "residual"), 4)
+    kept = occlusion.keep(inputs)
+    found = occlusion.occluded_logits(kept, inputs["volume"], boxes(GRID, 5))
+    np.testing.assert_allclose(found, np.broadcast_to(occlusion.logits(kept), found.shape), rtol=1e-6, atol=1e-7)
 
 
 def test_activations_of_a_batch_are_released():
     occlusion = Occlusion(randomise(built((8, 8, 8), [("Conv3D", {"filters": 3, "kernel_size": 3})], "Flatten", False)))
-    keep, references = occlusion._keep, []
-
-    def watched(inputs):
-        kept = keep(inputs)
-        references.extend(weakref.ref(value) for value in kept.values())
-        return kept
-
-    occlusion._keep = watched
-    inputs = {"volume": np.ones((2, 8, 8, 8, 1), np.float32)}
-    occlusion.occluded_logits(inputs, np.zeros(2, np.float32), boxes((8, 8, 8), 4))
+    kept = occlusion.keep({"volume": np.ones((2, 8, 8, 8, 1), np.float32)})
+    references = [weakref.ref(value) for value in kept.values()]
+    occlusion.occluded_logits(kept, np.zeros((2, 1, 1, 1, 1), np.float32), boxes((8, 8, 8), 4))
+    del kept
     gc.collect()
     assert references and not any(reference() is not None for reference in references)
 

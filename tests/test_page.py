@@ -13,7 +13,8 @@ from matplotlib import pyplot as plt
 
 from data import atlas, grids
 from data.cohort import Row
-from utils.blackout import effects, job, page
+from utils.blackout import job, page
+from utils.blackout.measure import Measured
 
 SUBJECTS = 6
 HOSTILE = "</script><script>alert(1)</script>"
@@ -68,14 +69,21 @@ def run() -> SimpleNamespace:
 
 @pytest.fixture(scope="module")
 def findings(run) -> page.Findings:
+    """Region 5 is relied on most, region 9 is significant and unique, region 2 first by the background."""
     random, own = np.random.default_rng(0), blocks()
     rows = [Row(f"{HOSTILE}{at}.bin", f"s{at}", "NYU", float(at % 2), "test") for at in range(SUBJECTS)]
-    effect = random.normal([0.1, 1.0, 0.5], 0.1, (SUBJECTS, 3))
-    of_blobs = np.concatenate([np.full((SUBJECTS, 1, 10), np.nan), np.zeros((SUBJECTS, 2, 10))], axis=1)
-    both = {"delta_logit": effect, "delta_probability": effect / 9}
-    table = job.region_table(run, own, job.Measured(both, of_blobs, np.full(SUBJECTS, 0.5), rows))
-    summary = effects.summary(table["p"].to_numpy(), {"value": 0.5, "low": 0.2, "high": 0.8})
-    return page.Findings(own, table, effect, np.full(SUBJECTS, 0.5), rows, summary)
+
+    def effect(*means):
+        return random.normal(means, 0.1, (SUBJECTS, 3))
+
+    blobs = np.concatenate([np.full((SUBJECTS, 1, 10), np.nan), np.full((SUBJECTS, 2, 10), -0.1)], axis=1)
+    measured = Measured(
+        delta_logit=effect(2, 1, 0.5), delta_probability=effect(0.1, 0.1, 0.1), reliance=effect(0.02, 1.0, 0.5),
+        unique=effect(0, 0, 0.5), sufficiency=effect(0, 1, 1), blob_excess=blobs, group=np.zeros(SUBJECTS, int),
+        probability=np.full(SUBJECTS, 0.5), rows=rows,
+    )  # fmt: skip
+    table = job.region_table(run, own, measured)
+    return page.Findings(own, table, measured, "AUC 0.50: not better than chance.\nThe rest.", at_chance=True)
 
 
 @pytest.fixture(scope="module")
@@ -88,25 +96,35 @@ def test_names_of_a_user_are_text_and_nothing_else(parsed):
     assert not any("alert(1)" in script for script in parsed.scripts)
     drawing = json.loads(parsed.texts["drawing"])
     assert [subject["name"] for subject in drawing["subjects"]] == [f"{HOSTILE}{at}.bin" for at in range(SUBJECTS)]
-    assert parsed.rows[1][1] == blocks().names[5]
+    assert parsed.rows[1][1] == blocks().names[5]  # the first by reliance
 
 
 def test_the_page_draws_effects_on_the_slices_that_the_first_regions_lie_on(parsed, findings):
     drawing = json.loads(parsed.texts["drawing"])
     assert drawing["regions"] == [2, 5, 9]
-    assert np.array([subject["effect"] for subject in drawing["subjects"]]) == pytest.approx(findings.effect, abs=1e-5)
+    assert np.array([subject["effect"] for subject in drawing["subjects"]]) == pytest.approx(
+        findings.measured.reliance, abs=1e-5
+    )
     slices = np.frombuffer(base64.b64decode(drawing["slices"]), "<i4").reshape(drawing["shape"])
     assert [set(np.unique(level)) for level in slices] == [{0, 2}, {0, 5}, {0, 9}]
     assert drawing["cuts"] == [-32, -12, 68]  # -72 + 2 * (20, 30, 70) mm
 
 
-def test_rank_name_effect_interval_and_p_come_first(parsed, findings):
-    assert parsed.rows[0][:5] == ["rank", "region", "effect", "95% interval", "p (family-wise)"]
-    first = findings.table.iloc[0]
-    interval = f"{first['delta_logit_low']:.4f} to {first['delta_logit_high']:.4f}"
-    assert parsed.rows[1][2:5] == [f"{first['delta_logit']:.4f}", interval, f"{first['p']:.4f}"]
-    letters = sum(max(len(row[at]) for row in parsed.rows[:1] + parsed.rows[2:]) for at in range(5))
-    assert letters < 90  # of 13 px type, beside a name cut at 17 em: less than 1,280 px
+def test_rank_name_effect_interval_and_both_p_come_first(parsed, findings):
+    assert parsed.rows[0][:6] == ["rank", "region", "reliance", "reliance: 95% interval", "p", "unique p"]
+    first = findings.table.set_index("region").loc[5]
+    interval = f"{first['reliance_low']:.4f} to {first['reliance_high']:.4f}"
+    shown = [f"{first['reliance']:.4f}", interval, f"{first['p_reliance']:.4f}", f"{first['p_unique']:.4f}"]
+    assert parsed.rows[1][2:6] == shown
+    letters = sum(max(len(row[at]) for row in parsed.rows[:1] + parsed.rows[2:]) for at in range(6))
+    assert letters < 100  # of 13 px type, beside a name cut at 17 em: less than 1,280 px
+    assert [row[0] for row in parsed.rows[1:]] == ["2", "3", "1"]  # the rank is by the background
+
+
+def test_every_column_has_its_sentence(parsed):
+    explained = {name for names in page.COLUMNS for name in names.split(", ")}
+    plain = {"rank", "region", "hemisphere", "voxels", "x, y, z (mm)"}
+    assert {heading.removesuffix(": 95% interval") for heading in parsed.rows[0]} == explained | plain
 
 
 def test_what_is_undefined_is_a_dash(parsed):
@@ -116,31 +134,51 @@ def test_what_is_undefined_is_a_dash(parsed):
 
 def test_page_and_figure_say_what_the_terminal_says(run, parsed, findings):
     assert parsed.texts["summary"] == findings.summary
-    assert "not better than chance" in findings.summary and "None of 3 regions is significant" in findings.summary
+    assert parsed.texts["chance"].startswith("The network is not better than chance")
     figure = page.draw(run, findings)
     heading = figure.get_suptitle()
     assert findings.summary in heading
-    assert "Blackout of cnn on lab/$my$ cohort: mean over 6 test subjects" in heading
+    assert "Blackout of cnn on lab/$my$ cohort (MODEL AT CHANCE): mean over 6 test subjects" in heading
     plt.close(figure)
+
+
+def test_a_network_better_than_chance_is_not_marked(run, findings):
+    good = dataclasses.replace(findings, at_chance=False)
+    assert page.title(run, good) == "Blackout of cnn on lab/$my$ cohort"
+    assert "chance" not in Parsed(page.render(run, good)).texts
 
 
 def test_the_picture_says_what_it_shows(run, findings, tmp_path):
     figure = page.draw(run, findings)
-    bars = figure.axes[0]
+    bars, own = figure.axes[:2]
     assert [text.get_text()[:8] for text in bars.get_yticklabels()] == ["first", "third", '<b>"bold']
     assert max(len(text.get_text()) for text in bars.get_yticklabels()) <= page.NAME_WIDTH
-    legend = [text.get_text() for text in bars.get_legend().get_texts()]
-    assert legend == ["family-wise p < 0.05", "not significant", "whiskers: 95% interval over subjects"]
+    assert [bars.get_title(), own.get_title()] == ["reliance", "unique"]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["family-wise p < 0.05", "not significant", "95% interval over subjects"]
     texts = {text.get_text() for axis in figure.axes for text in [*axis.texts, axis.title]}
     assert {"z = -32 mm", "z = -12 mm", "z = 68 mm", "L", "R"} <= texts
     assert any("logit of the true class" in axis.get_ylabel() for axis in figure.axes)
     page.figures.save(figure, tmp_path / "blackout.png")
 
 
+@pytest.mark.parametrize("panel, name", [(0, "reliance"), (1, "unique")])
+def test_a_bar_has_the_interval_and_the_colour_of_its_own_p(run, findings, panel, name):
+    figure = page.draw(run, findings)
+    axis = figure.axes[panel]
+    top = findings.by_reliance.iloc[::-1]
+    assert [bar.get_width() for bar in axis.patches] == pytest.approx(top[name].tolist())
+    red = [bar.get_facecolor()[0] > bar.get_facecolor()[1] + 0.2 for bar in axis.patches]
+    assert red == (top[f"p_{name}"] < 0.05).tolist() and any(red) and not all(red)
+    whiskers = [segment[:, 0].tolist() for segment in axis.collections[0].get_segments()]
+    assert np.array(whiskers) == pytest.approx(top[[f"{name}_low", f"{name}_high"]].to_numpy())
+    plt.close(figure)
+
+
 def test_no_effect_is_white_even_where_no_region_speaks_against_the_true_class(run, findings):
     """All three effects are positive; the deepest red is the largest one."""
-    assert (findings.table["delta_logit"] > 0).all()
-    figure, largest = page.draw(run, findings), findings.table["delta_logit"].max()
+    assert (findings.table["reliance"] > 0).all()
+    figure, largest = page.draw(run, findings), findings.table["reliance"].max()
     painted = [image for axis in figure.axes for image in axis.images if image.get_cmap().name.startswith("RdBu_r")]
     assert len(painted) == 3
     for image in painted:
@@ -149,20 +187,19 @@ def test_no_effect_is_white_even_where_no_region_speaks_against_the_true_class(r
 
 
 def test_one_subject_has_no_whiskers(run, findings, tmp_path):
-    table = findings.table.assign(delta_logit_low=np.nan, delta_logit_high=np.nan, p=np.nan)
-    one = dataclasses.replace(findings, table=table, rows=findings.rows[:1])
+    undefined = [name for name in findings.table if name.endswith(("_low", "_high")) or name[:2] in ("p_", "q_")]
+    one = dataclasses.replace(findings, table=findings.table.assign(**dict.fromkeys(undefined, np.nan)))
     figure = page.draw(run, one)
-    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert legend == ["no p-values: one class", "no whiskers: one subject"]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["one subject: neither p-values nor whiskers"]
     page.figures.save(figure, tmp_path / "blackout.png")
 
 
 def test_a_network_that_no_region_moves_is_drawn_and_shown(run, findings, tmp_path):
-    names = [name for name in findings.table if name.startswith("delta_logit")]
-    table = findings.table.assign(**dict.fromkeys(names, 0.0), p=1.0)
-    still = dataclasses.replace(findings, table=table, effect=np.zeros_like(findings.effect))
-    page.figures.save(page.draw(run, still), tmp_path / "blackout.png")
-    parsed = Parsed(page.render(run, still))
+    still = dataclasses.replace(findings.measured, reliance=np.zeros((SUBJECTS, 3)), unique=np.zeros((SUBJECTS, 3)))
+    findings = dataclasses.replace(findings, table=job.region_table(run, findings.atlas, still), measured=still)
+    page.figures.save(page.draw(run, findings), tmp_path / "blackout.png")
+    parsed = Parsed(page.render(run, findings))
     assert json.loads(parsed.texts["drawing"])["subjects"][0]["effect"] == [0.0, 0.0, 0.0]
 
 
@@ -175,6 +212,6 @@ def test_cuts_show_the_first_regions_and_not_the_same_slice_twice():
     assert page.widest_levels(labels, [5]) == [17]
 
 
-def test_the_demo_cohort_is_named_as_such(run):
+def test_the_demo_cohort_is_named_as_such(run, findings):
     demo = SimpleNamespace(model=run.model, marks=" (SIMULATED)", cohort=SimpleNamespace(simulated=True), data_dir=None)
-    assert page.title(demo) == "Blackout of cnn on the demo cohort (SIMULATED)"
+    assert page.title(demo, findings) == "Blackout of cnn on the demo cohort (SIMULATED) (MODEL AT CHANCE)"

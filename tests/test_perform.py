@@ -222,15 +222,20 @@ def test_blackout_pools_the_effects_of_all_folds(in_folds, tmp_path):
     for job, more in (("--train", ()), ("--blackout", atlas)):
         outcome = in_folds(tmp_path, "cnn", "2", job, *more)
         assert outcome.status == 0, outcome.err
-    names = ("delta_logit", "probability", "subject")
+    names = ("delta_logit", "reliance", "unique", "sufficiency", "blob_excess", "probability", "subject")
     parts = [dict(h5py.File(tmp_path / f"blackout/fold-{name}/blackout.h5")) for name in "01"]
     with h5py.File(tmp_path / "blackout" / "blackout.h5") as pooled:
         for name in names:
             np.testing.assert_array_equal(pooled[name][()], np.concatenate([part[name][()] for part in parts]))
-        mean = pooled["delta_logit"][()].mean(0)
-        regions = pooled["region"][()]
-    table = {int(row["region"]): float(row["delta_logit"]) for row in read_rows(tmp_path / "blackout/regions.csv")}
-    assert [table[region] for region in regions] == pytest.approx(mean, abs=1e-5)
+        means = {"background": pooled["delta_logit"][()].mean(0), "reliance": pooled["reliance"][()].mean(0)}
+        regions, groups = pooled["region"][()], pooled["group"][()]
+        blobs = pooled["blob_excess"].shape[2]
+    table = {int(row["region"]): row for row in read_rows(tmp_path / "blackout/regions.csv")}
+    for name, mean in means.items():
+        assert [float(table[region][name]) for region in regions] == pytest.approx(mean, abs=1e-5)
+    assert groups.max() == 3 and blobs == 25  # 20 people a fold, 16 at most at a time: 4 groups share 100 blobs
+    assert "AUC within folds on these subjects" in outcome.out
+    assert json.loads((tmp_path / "blackout/run.json").read_text())["at_chance"] in (True, False)
     assert len(list((tmp_path / "blackout/maps").iterdir())) == 40
     subject = parts[1]["subject"][0].decode()
     chosen = ("--subjects", subject, "--outDir", tmp_path / "one")

@@ -209,6 +209,7 @@ MISTAKES = {
     "setting of the wrong type": ("--train --model nn --set batch_size=few", ["batch_size=few", "a whole number"]),
     "subjects of a training": ("--train --subjects A", ["--subjects goes with --blackout, not with --train"]),
     "atlas of a test": ("--test --atlas a.nii", ["--atlas goes with --blackout, not with --test"]),
+    "donors of a test": ("--test --donors 3", ["--donors goes with --blackout, not with --test"]),
     "verify of a full pass": ("--model cae --verify 3", ["--verify goes with --blackout, not with the full pass"]),
     "iterations of a test": ("--test --numIters 9", ["--numIters goes with --train, not with --test"]),
     "override of a blackout": ("--blackout --overrideChkpt", ["--overrideChkpt goes with --train"]),

@@ -126,7 +126,8 @@ def blacked_out(scenario: Scenario, seed: int, iterations: int) -> tuple[pd.Data
                 status = command_line.main()
             if status:
                 sys.exit(status)
-        auc = next(line for line in printed.getvalue().splitlines() if line.startswith("AUC"))
+        lines = reversed(printed.getvalue().splitlines())
+        auc = next((line for line in lines if line.startswith("AUC")), "AUC undefined.")
         return pd.read_csv(folder / "blackout" / "regions.csv").set_index("name"), auc
 
 

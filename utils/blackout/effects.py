@@ -98,6 +98,8 @@ def evidence(reliance: dict[str, float], unique: dict[str, float]) -> str:
     if not resting and not own:
         return f"None of {len(reliance)} regions is significant at {level}: nothing here says where autism is."
     rests = f"The network's evidence rests on {named(resting)} of {len(reliance)} regions (reliance, {level})"
+    if not own:
+        return f"{rests}; none of them says what the rest of the brain does not (unique)."
     return f"{rests}; {named(own)} {'says' if len(own) == 1 else 'say'} what the rest of the brain does not (unique)."
 
 

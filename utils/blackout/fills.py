@@ -39,8 +39,8 @@ class Filled:
 class Fills:
     """Fills for records of a cohort, the same for a record whatever other records are blacked out.
 
-    `donors` are the records (count,) by whose regions those of a record are replaced; `elsewhere` counts the subjects
-    whose site has too few people.
+    `donors` are the records (count,) by whose regions those of a record are replaced, by position in the cohort;
+    `expected` as of `expected_means`; `elsewhere` counts the subjects whose site has too few people.
     """
 
     def __init__(self, cohort: Cohort, atlas: Atlas, indices: np.ndarray, donors: int, seed: int):
@@ -53,7 +53,7 @@ class Fills:
         self.elsewhere = len({cohort.rows[index].subject for index, (_, same_site) in drawn.items() if not same_site})
         self.donors = {index: positions for index, (positions, _) in drawn.items()}
         self.count = min(len(positions) for positions in self.donors.values())
-        self._expected = expected_means(cohort, atlas)
+        self.expected = expected_means(cohort, atlas)
 
     def of(self, indices: np.ndarray) -> Filled:
         """The batch of these records, with what may take the place of their regions."""
@@ -63,7 +63,7 @@ class Fills:
         ]
         positions = np.stack([self.donors[int(index)] for index in indices], axis=1)
         donor = np.stack([self.cohort.batch(row)["volume"] for row in positions])
-        shift = self._expected[indices] - self._expected[positions]  # (donors, n, regions, maps)
+        shift = self.expected[indices] - self.expected[positions]  # (donors, n, regions, maps)
         shift = np.concatenate([shift, np.zeros_like(shift[:, :, :1])], axis=2).astype(np.float32)
         expected = donor + shift[:, :, self._region_at]
         return Filled(batch, np.array(background, np.float32)[:, None, None, None], donor, expected)

@@ -139,8 +139,8 @@ def region_table(run: Run, atlas: Atlas, measured: Measured) -> pd.DataFrame:
         if name in TESTED:
             table[f"p_{name}"], table[f"q_{name}"] = effects.sign_flip_test(effect, run.seed)
         if name == "background":
-            for value, group in enumerate(CLASSES):
-                table[f"{name}_{group}"] = effects.mean_of(effect[label == value])
+            for group in reversed(CLASSES):
+                table[f"{name}_{group}"] = effects.mean_of(effect[label == CLASSES.index(group)])
     table["size_percentile"] = effects.size_percentile(measured.blob_excess, measured.group, measured.subject)
     table = table.sort_values("background", ascending=False, ignore_index=True)
     table.insert(0, "rank", np.arange(1, len(table) + 1))

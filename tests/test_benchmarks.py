@@ -1,0 +1,29 @@
+"""The benchmarks still run: each with sizes as small as it takes."""
+
+import runpy
+import sys
+
+import pytest
+from helpers import ROOT
+
+from utils.blackout import measure
+
+pytestmark = pytest.mark.slow
+
+COMMANDS = {
+    "blackout": ["--preset", "residual", "--subjects", 2, "--repeats", 1],
+    "coverage": ["--sets", 2],
+    "truth": ["--only", "random", "--real", "COHORT", "--cohorts", 1, "--iterations", 1],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_benchmark_runs(name, cohort, monkeypatch, capsys):
+    path = ROOT / "tests" / "benchmarks" / f"{name}.py"
+    monkeypatch.setattr(
+        sys, "argv", [str(path), *(str(cohort if word == "COHORT" else word) for word in COMMANDS[name])]
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(measure, "BLOBS", measure.BLOBS)  # which one of them changes
+    runpy.run_path(str(path), run_name="__main__")
+    assert capsys.readouterr().out

@@ -1,0 +1,128 @@
+"""What takes a region's place: who the donors are, and the level that the rest of the brain predicts."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from data import atlas, grids, records
+from data.cohort import Metadata, Row, open_cohort, write_tables
+from utils.blackout import fills
+
+SITES = {"A": 14, "B": 5}  # training people of each
+
+
+def blocks() -> atlas.Atlas:
+    """Four blocks, numbered with gaps."""
+    labels = np.zeros(grids.REDUCED.shape, np.int32)
+    for at, region in enumerate((2, 3, 7, 9)):
+        labels[4 + 5 * at : 7 + 5 * at, 10:13, 10:13] = region
+    names = {region: f"region {region}" for region in (2, 3, 7, 9)}
+    return atlas.Atlas(labels, names, grids.REDUCED, records.repeat_blocks(labels), [])
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Training people of two sites, one with two records, and a test person of each; region 3 follows region 2."""
+    folder, random, rows = tmp_path_factory.mktemp("people"), np.random.default_rng(0), []
+    people = [(f"{site}{at}", site, "train") for site, count in SITES.items() for at in range(count)]
+    people += [("A1", "A", "train"), ("At", "A", "test"), ("Bt", "B", "test")]
+    for number, (subject, site, split) in enumerate(people):
+        volume, level = random.normal(-0.4, 0.01, grids.REDUCED.shape), random.normal(size=4)
+        level[1] = level[0] + 0.1 * level[1]
+        for region, value in zip((2, 3, 7, 9), level, strict=True):
+            volume[blocks().labels == region] += value
+        rows.append(Row(f"{number}.bin", subject, site, float(number % 2), split))
+        (folder / rows[-1].file).write_bytes(records.pack(rows[-1].label, np.zeros(29), volume))
+    write_tables(folder, rows, Metadata(grid=grids.REDUCED.shape))
+    return open_cohort(folder)
+
+
+def filled(cohort, indices, donors=3, seed=0):
+    return fills.Fills(cohort, blocks(), np.array(indices), donors, seed)
+
+
+def test_donors_are_other_people_of_the_same_site_where_that_has_enough(cohort):
+    of_a, of_b = cohort.indices("test")
+    found = filled(cohort, [of_a, of_b])
+    donors = {index: [cohort.rows[at] for at in positions] for index, positions in found.donors.items()}
+    for rows in donors.values():
+        assert len({row.subject for row in rows}) == 3 and {row.split for row in rows} == {"train"}
+    assert {row.site for row in donors[of_a]} == {"A"} and found.elsewhere == 1
+    drawn = [fills.draw(fills.people_of(cohort), cohort.rows[of_b], 3, [seed])[0] for seed in range(30)]
+    assert {cohort.rows[at].site for at in np.concatenate(drawn)} == {"A", "B"}
+
+
+def test_donors_do_not_depend_on_labels_or_on_who_else_is_blacked_out(cohort):
+    of_a, of_b = cohort.indices("test")
+    alone, together = filled(cohort, [of_b]), filled(cohort, [of_a, of_b])
+    assert alone.donors[of_b].tolist() == together.donors[of_b].tolist()
+    assert filled(cohort, [of_a], seed=1).donors[of_a].tolist() != together.donors[of_a].tolist()
+    flipped = [Row(row.file, row.subject, row.site, 1 - row.label, row.split) for row in cohort.rows]
+    people = fills.people_of(fills.Cohort(cohort.path, cohort.grid, tuple(flipped), cohort.entries, cohort.metadata))
+    assert fills.draw(people, flipped[of_a], 3, [0, of_a])[0].tolist() == together.donors[of_a].tolist()
+    everybody = [fills.draw(people, flipped[of_a], 3, [seed])[0] for seed in range(200)]
+    share = np.mean([cohort.rows[at].label for at in np.concatenate(everybody)])
+    assert share == pytest.approx(np.mean([row.label for row in cohort.rows if row.subject[0] == "A"]), abs=0.1)
+
+
+def test_fills_are_the_background_the_donors_and_the_donors_at_the_expected_level(cohort):
+    """Outside the regions `expected` is the donor; inside, each region is moved as a whole."""
+    indices = cohort.indices("test")
+    found, own = filled(cohort, indices), blocks()
+    result = found.of(indices)
+    assert result.background.shape == (2, 1, 1, 1, 1)
+    assert result.background[0, 0, 0, 0, 0] == np.float32(records.background(cohort.read(indices[0])[2]))
+    expected = fills.expected_means(cohort, own)
+    for number, (index, positions) in enumerate(found.donors.items()):
+        for at, position in enumerate(positions):
+            donor = cohort.read(position)[2]
+            assert (result.donor[at, number, ..., 0] == donor).all()
+            moved = result.expected[at, number, ..., 0] - donor
+            assert (moved[own.labels == 0] == 0).all()
+            for place, region in enumerate(own.regions):
+                shift = expected[index, place, 0] - expected[position, place, 0]
+                assert moved[own.labels == region] == pytest.approx(shift, abs=1e-6)
+
+
+def test_ridge_regressions_of_all_regions_against_scikit_learn():
+    """Three regions of two maps: each is predicted from the four values of the other two."""
+    random = np.random.default_rng(1)
+    training, new = random.normal(size=(40, 3, 2)), random.normal(size=(5, 3, 2))
+    training[:, 1] += training[:, 0]
+    found = fills.predict_regions(training, new)
+    values = training.reshape(40, -1)
+    centre, spread = values.mean(0), values.std(0)
+    scaled, scaled_new = (values - centre) / spread, (new.reshape(5, -1) - centre) / spread
+    for penalty, predicted in zip(fills.PENALTIES, found, strict=True):
+        for region in range(3):
+            own, others = [2 * region, 2 * region + 1], [at for at in range(6) if at // 2 != region]
+            fit = Ridge(alpha=40 * penalty, fit_intercept=False).fit(scaled[:, others], scaled[:, own])
+            independent = fit.predict(scaled_new[:, others]) * spread[own] + centre[own]
+            assert predicted[:, region] == pytest.approx(independent)
+
+
+def test_nobody_is_predicted_from_a_fit_that_has_seen_them(cohort, monkeypatch):
+    """A region that follows another one is predicted well, also in training people; an independent one is not."""
+    means = np.concatenate([blocks().means(cohort.batch([at])["volume"]) for at in range(len(cohort.rows))])
+    fits, predict = [], fills.predict_regions
+
+    def watched(training, new):
+        fits.append([{int(np.abs(means - one).sum((1, 2)).argmin()) for one in rows} for rows in (training, new)])
+        return predict(training, new)
+
+    monkeypatch.setattr(fills, "predict_regions", watched)
+    expected = fills.expected_means(cohort, blocks())
+    subjects = [[{cohort.rows[at].subject for at in part} for part in fit] for fit in fits]
+    assert all(seen.isdisjoint(new) for seen, new in subjects[1:])
+    assert set.union(*(new for _, new in subjects[1:])) == set(cohort.subjects("train"))
+    assert subjects[0][0] == set(cohort.subjects("train"))
+    unexplained = (np.square(means - expected).mean(0) / means.var(0))[:, 0]
+    assert unexplained[1] < 0.1 and unexplained[2] > 0.8
+
+
+def test_a_cohort_without_training_people_exchanges_its_own(cohort):
+    rows = tuple(Row(row.file, row.subject, row.site, row.label, "test") for row in cohort.rows)
+    new = fills.Cohort(cohort.path, cohort.grid, rows, cohort.entries, cohort.metadata)
+    found = filled(new, range(len(rows)))
+    for index, positions in found.donors.items():
+        assert rows[index].subject not in {rows[at].subject for at in positions}
