@@ -96,7 +96,7 @@ def test_names_of_a_user_are_text_and_nothing_else(parsed):
     assert not any("alert(1)" in script for script in parsed.scripts)
     drawing = json.loads(parsed.texts["drawing"])
     assert [subject["name"] for subject in drawing["subjects"]] == [f"{HOSTILE}{at}.bin" for at in range(SUBJECTS)]
-    assert parsed.rows[1][1] == blocks().names[5]  # the first by reliance
+    assert parsed.rows[1][0] == blocks().names[5]  # the first by reliance
 
 
 def test_the_page_draws_effects_on_the_slices_that_the_first_regions_lie_on(parsed, findings):
@@ -110,26 +110,27 @@ def test_the_page_draws_effects_on_the_slices_that_the_first_regions_lie_on(pars
     assert drawing["cuts"] == [-32, -12, 68]  # -72 + 2 * (20, 30, 70) mm
 
 
-def test_rank_name_effect_interval_and_both_p_come_first(parsed, findings):
-    assert parsed.rows[0][:6] == ["rank", "region", "reliance", "reliance: 95% interval", "p", "unique p"]
+def test_name_effect_interval_and_both_p_come_first(parsed, findings):
+    assert parsed.rows[0][:5] == ["region", "reliance", "reliance: 95% interval", "p", "unique p"]
     first = findings.table.set_index("region").loc[5]
     interval = f"{first['reliance_low']:.4f} to {first['reliance_high']:.4f}"
     shown = [f"{first['reliance']:.4f}", interval, f"{first['p_reliance']:.4f}", f"{first['p_unique']:.4f}"]
-    assert parsed.rows[1][2:6] == shown
-    letters = sum(max(len(row[at]) for row in parsed.rows[:1] + parsed.rows[2:]) for at in range(6))
+    assert parsed.rows[1][1:5] == shown
+    letters = sum(max(len(row[at]) for row in parsed.rows[:1] + parsed.rows[2:]) for at in range(5))
     assert letters < 100  # of 13 px type, beside a name cut at 17 em: less than 1,280 px
-    assert [row[0] for row in parsed.rows[1:]] == ["2", "3", "1"]  # the rank is by the background
+    rank = parsed.rows[0].index("background rank")
+    assert [row[rank] for row in parsed.rows[1:]] == ["2", "3", "1"]
 
 
 def test_every_column_has_its_sentence(parsed):
     explained = {name for names in page.COLUMNS for name in names.split(", ")}
-    plain = {"rank", "region", "hemisphere", "voxels", "x, y, z (mm)"}
+    plain = {"region", "hemisphere", "voxels", "x, y, z (mm)"}
     assert {heading.removesuffix(": 95% interval") for heading in parsed.rows[0]} == explained | plain
 
 
 def test_what_is_undefined_is_a_dash(parsed):
     percentile = parsed.rows[0].index("size percentile")
-    assert {row[1]: row[percentile] for row in parsed.rows[1:]}["first"] == "-"
+    assert {row[0]: row[percentile] for row in parsed.rows[1:]}["first"] == "-"
 
 
 def test_page_and_figure_say_what_the_terminal_says(run, parsed, findings):

@@ -34,7 +34,7 @@ NAME_WIDTH = 26  # letters of a region's name beside its bar
 EXPECTED = "Warning: 'partition' will ignore the 'mask'|Threshold given was|Given img is empty"
 RELIANCE, UNIQUE = "reliance", "unique"
 EFFECT = "logit of the true class"
-# What each column of the page says, in the reader's order; the first two need no words.
+# What the columns of the page say, those that need words, in their order
 COLUMNS = {
     "reliance": "How much the logit of the true class falls when the region is another person's: positive where the "
     "network's evidence rests on this person's region. Mean over subjects, with its 95% interval.",
@@ -45,7 +45,8 @@ COLUMNS = {
     "sufficiency": "How much the logit of the true class rises when this region of the person is put into another "
     "person's brain: what it says alone. Sufficient but not unique is redundant; neither is unimportant.",
     "background": "How much the logit falls when the region takes the value outside the brain, as in most of the "
-    "literature. The network has never seen that, so no p-value is given. The rank is by this.",
+    "literature. The network has never seen that, so no p-value is given.",
+    "background rank": "The order by that, as in regions.csv.",
     "size percentile": "The share of random connected blobs of the region's size whose reliance is less; a dash where "
     "the brain has no room for one.",
     "q": "False discovery rate of the reliance.",
@@ -121,8 +122,9 @@ def widest_levels(labels: np.ndarray, ranked: Sequence[int]) -> list[int]:
 
 def draw(run: Run, findings: Findings) -> Figure:
     """Bars of the regions of most reliance, with what is unique of it, beside the group map where they are."""
-    figure, (bars, own, brain) = plt.subplots(1, 3, figsize=(18, 6.5), width_ratios=(2, 1.3, 5))
-    figure.subplots_adjust(left=0.13, right=0.95, top=0.86, bottom=0.2, wspace=0.08)
+    figure, (bars, own, brain) = plt.subplots(1, 3, figsize=(18, 7), width_ratios=(1.6, 1.6, 5))
+    figure.subplots_adjust(left=0.13, right=0.95, top=0.81, bottom=0.19, wspace=0.08)
+    own.sharex(bars)
     top = findings.by_reliance.head(BARS).iloc[::-1]
     draw_bars(bars, top, RELIANCE)
     draw_bars(own, top, UNIQUE)
@@ -223,7 +225,6 @@ def cells(row: dict) -> dict[str, tuple[str, float | None]]:
         return {heading: (number(row[name], form), row[name])}
 
     shown = {
-        "rank": (str(row["rank"]), row["rank"]),
         "region": (row["name"], None),
         **effect("reliance"),
         **of("p", "p_reliance", ".4f"),
@@ -231,6 +232,7 @@ def cells(row: dict) -> dict[str, tuple[str, float | None]]:
         **effect("unique"),
         **effect("sufficiency"),
         **effect("background"),
+        "background rank": (str(row["rank"]), row["rank"]),
         **of("size percentile", "size_percentile", ".0f"),
         **of("q", "q_reliance", ".3g"),
         **of("unique q", "q_unique", ".3g"),
