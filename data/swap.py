@@ -1,5 +1,6 @@
 """Swap augmentation: new training records whose regions come from other training subjects of the same label."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +39,11 @@ def donors_of(cohort: Cohort) -> dict[int, np.ndarray]:
 
 def swapped_name(file: str, copy: int) -> str:
     return f"{Path(file).stem}_swap_{copy}.bin"
+
+
+def is_swapped(file: str) -> bool:
+    """Whether `swapped_name` made a record's name."""
+    return re.search(r"_swap_\d+\.bin$", file) is not None
 
 
 def check_unswapped(cohort: Cohort, copies: int) -> None:

@@ -16,7 +16,7 @@ from models import cnn
 from models.settings import from_json
 from utils.blackout.fills import Fills
 from utils.blackout.job import write_map
-from utils.blackout.measure import Logits
+from utils.blackout.measure import Logits, steadied
 from utils.checkpoints import CheckpointFolder, restore_weights
 
 pytestmark = pytest.mark.slow
@@ -76,12 +76,13 @@ def test_the_file_holds_what_the_contract_says(stored, cohort):
 def fills_of(cohort):
     """Donors and expected levels of the test records, by position."""
     opened = open_cohort(cohort)
-    return Fills(opened, atlas.load_atlas(None, REDUCED), opened.indices("test"), donors=5, seed=0)
+    return Fills(opened, atlas.load_atlas(None, REDUCED), opened.indices("test"), count=5, seed=0)
 
 
 @pytest.mark.parametrize("region", [1, 68, 116])
 def test_effects_of_donors_against_a_loop_by_hand(region, stored, cohort, logits_of, fills_of):
-    """Whole passes through the network, a donor at a time, a region put in by its indices."""
+    """Whole passes through the network, a donor at a time, a region put in by its indices; the slope by which chance is
+    taken out of the donors' mean is of one pass more over all pairs."""
     opened, inside = open_cohort(cohort), atlas.load_atlas(None, REDUCED).labels == region
 
     def for_true_class(volume, label):
@@ -91,55 +92,86 @@ def test_effects_of_donors_against_a_loop_by_hand(region, stored, cohort, logits
     def with_region(volume, other, shift=0.0):
         return np.where(inside, other + np.float32(shift), volume)
 
+    residuals = fills_of.means - fills_of.expected
+    level = {"reliance": fills_of.means[:, region - 1, 0], "unique": residuals[:, region - 1, 0]}
+    training = opened.indices("train")
+    pairs = {name: [] for name in level}
     for row, index in enumerate(opened.indices("test")):
         label, _, volume = opened.read(index)
-        shown, found = for_true_class(volume, label), {"reliance": [], "unique": [], "sufficiency": []}
+        shown, alone = for_true_class(volume, label), []
         for position in fills_of.donors[index]:
             donor = opened.read(position)[2]
-            level = fills_of.expected[index, region - 1, 0] - fills_of.expected[position, region - 1, 0]
-            found["reliance"].append(shown - for_true_class(with_region(volume, donor), label))
-            found["unique"].append(shown - for_true_class(with_region(volume, donor, level), label))
-            alone = for_true_class(with_region(donor, volume), label)
-            found["sufficiency"].append(alone - for_true_class(donor, label))
-        for name, values in found.items():
-            assert stored[name][row, region - 1] == pytest.approx(np.mean(values), abs=1e-5), name
-
-
-@pytest.mark.parametrize("region", [1, 68, 91, 116])
-def test_effects_against_a_loop_by_hand(region, stored, cohort, logits_of):
-    """Shown minus occluded, of the true class; the logit is log(p / (1 - p)) of that class."""
-    opened, labels = open_cohort(cohort), atlas.load_atlas(None, REDUCED).labels
-    for row, index in enumerate(opened.indices("test")):
-        label, _, volume = opened.read(index)
-        occluded = volume.copy()
-        for place in np.argwhere(labels == region):
-            occluded[tuple(place)] = outer_median(volume)
-        shown = probability_of(logits_of(volume), int(label))
-        hidden = probability_of(logits_of(occluded), int(label))
-        assert stored["delta_probability"][row, region - 1] == pytest.approx(shown - hidden, abs=2e-6)
-        logit = np.log(shown / (1 - shown)) - np.log(hidden / (1 - hidden))
-        assert stored["delta_logit"][row, region - 1] == pytest.approx(logit, abs=1e-5)
-        assert stored["probability"][row] == pytest.approx(probability_of(logits_of(volume), 1), abs=1e-6)
+            shift = fills_of.expected[index, region - 1, 0] - fills_of.expected[position, region - 1, 0]
+            fall = {
+                "reliance": shown - for_true_class(with_region(volume, donor), label),
+                "unique": shown - for_true_class(with_region(volume, donor, shift), label),
+            }
+            for name, values in level.items():
+                site = fills_of._group[index][1]
+                drawn_from = [at for at in training if site in (None, opened.rows[at].site)]
+                away = values[position] - values[drawn_from].mean()
+                pairs[name].append((row, label, fall[name], values[index] - values[position], away))
+            alone.append(for_true_class(with_region(donor, volume), label) - for_true_class(donor, label))
+        assert stored["sufficiency"][row, region - 1] == pytest.approx(np.mean(alone), abs=1e-5)
+    for name, values in pairs.items():
+        row, label, fall, apart, away = np.array(values).T
+        sign = np.where(label == 1, 1, -1)
+        slope = (sign * fall * apart).sum() / ((apart**2).sum() + (away**2).mean())
+        for number in np.unique(row).astype(int):
+            own = row == number
+            independent = fall[own].mean() + sign[own][0] * slope * away[own].mean()
+            assert stored[name][number, region - 1] == pytest.approx(independent, abs=1e-5), name
 
 
 def test_effects_are_not_all_nothing(stored):
     assert (np.abs(stored["delta_logit"]).max(1) > 1e-4).all()
 
 
+class NoChance:
+    """Fills whose donors are like all people."""
+
+    means = expected = np.zeros(())
+
+    def deviations(self, level):
+        return np.zeros((1, 2, 2, 1))
+
+
 @pytest.mark.parametrize("label, sign", [(1.0, 1), (0.0, -1)])
 def test_a_region_that_speaks_for_the_true_class_counts_as_positive(label, sign):
     """Autism's logit is 2 with everything shown, and falls to 0.5 by any fill of region 0. Of a donor, whose logit is
     -1, it makes 0.5. A blob of its size filled with that donor makes 1.25, which is half as much."""
+    names = ["background", "reliance", "unique", "sufficiency"]
     base = np.array([[[0.0, 2.0], [0.0, 2.0], [0.0, 2.0], [0.0, -1.0]]])
     of_region = np.array([[[[0.0, 0.5], [0.0, 2.0]]] * 3 + [[[0.0, 0.5], [0.0, -1.0]]]])
     blobs = np.array([[[[0.0, 1.25]], [[0.0, 2.0]]]])
-    found = Logits(base, of_region, blobs).measured([Row("1.bin", "1", "NYU", label, "test")], np.array([0]))
+    rows = [Row("1.bin", "1", "NYU", label, "test")]
+    found = Logits(names, base, of_region, blobs).measured(rows, np.array([0]), NoChance())
     for name in ("delta_logit", "reliance", "unique", "sufficiency"):
         assert getattr(found, name) == pytest.approx(np.array([[sign * 1.5, 0.0]])), name
     change = 1 / (1 + np.exp(-2)) - 1 / (1 + np.exp(-0.5))
     assert found.delta_probability == pytest.approx(np.array([[sign * change, 0.0]]))
     assert found.blob_excess == pytest.approx(np.array([[[sign * -0.75], [0.0]]]))
     assert found.probability == pytest.approx([1 / (1 + np.exp(-2))])
+
+
+def test_the_chance_of_having_drawn_some_donors_is_taken_out():
+    """Of a network that is linear in two maps' means the mean over five donors becomes that over all people; of another
+    one the mean over records stays what it is on average, and is steadier."""
+    random, weight = np.random.default_rng(0), np.array([2.0, -1.0])
+    deviation = random.normal(size=(300, 6, 1, 2))
+    linear = (deviation[:, :1] - deviation[:, 1:]) @ weight
+    everybody = deviation[:, 0] @ weight
+    assert steadied(linear, deviation) == pytest.approx(everybody, abs=0.02)
+    assert np.abs(linear.mean(1) - everybody).max() > 1
+    bent = np.exp(deviation @ weight / 4)
+    bent = bent[:, :1] - bent[:, 1:]
+    assert steadied(bent, deviation).mean() == pytest.approx(bent.mean(), abs=0.05)
+    assert steadied(bent, deviation).std() < 0.95 * bent.mean(1).std()
+
+
+def test_one_pair_does_not_mislead():
+    deviation = np.array([[[[1.0]], [[0.999]]]])
+    assert abs(steadied(np.array([[[5.0]]]), deviation)[0, 0]) < 6
 
 
 def test_the_table_ranks_the_mean_over_subjects(blacked_out, stored):
@@ -163,9 +195,9 @@ def test_the_table_ranks_the_mean_over_subjects(blacked_out, stored):
     assert effects == sorted(effects, reverse=True) and [row["rank"] for row in rows] == list(map(str, range(1, 117)))
     assert max(rows, key=lambda row: float(row["reliance"]))["name"] in outcome.out
     assert not any(float(row["p_reliance"]) < 0.05 or float(row["p_unique"]) < 0.05 for row in rows)  # of 4 people
-    assert f"None of {NUM_REGIONS} regions is significant" in outcome.out
-    assert "Donors: 5 training subjects a record, of any site for" in outcome.out
-    assert "among 100 blobs a region, each on 4 to 4 records" in outcome.out
+    assert "4 subjects are too few for family-wise p < 0.05." in outcome.out
+    assert "Donors: 5 a record, training subjects of any site." in outcome.out
+    assert "among 100 blobs a region, each on 4 records" in outcome.out
 
 
 COLUMNS = (
@@ -251,7 +283,7 @@ def test_some_subjects_another_atlas_and_verification(cli, trained, cohort, tmp_
     assert outcome.status == 0, outcome.err
     rows = {row["name"]: row["hemisphere"] for row in read_rows(tmp_path / "out" / "regions.csv")}
     assert rows == {"Right block": "right", "Left block": "left"}
-    assert float(re.search(r"differ by at most (\S+) of", outcome.out)[1]) < 1e-5
+    assert float(re.search(r"differ by at most (\S+)\.", outcome.out)[1]) < 1e-5
     outcome = cli("--blackout", "--model", "cnn", *places, "--subjects", "nobody")
     assert outcome.status == 2 and "nobody is no test subject" in outcome.err
 
@@ -285,7 +317,7 @@ def test_hostile_names_one_subject_and_a_region_too_big_for_blobs(cli, trained, 
     )
     assert not any(row["p_reliance"] or row["q_unique"] for row in rows.values())
     assert outcome.out.count("no interval: one subject") == 4
-    assert "No p-values: one subject." in outcome.out
+    assert "No p-values: the subjects are of one class." in outcome.out
     assert rows[3]["name"] == "'" + HOSTILE[3] and rows[7]["name"] == HOSTILE[7]
     assert rows[9]["name"] == "[31mred txet" and rows[11]["name"] == "region 11"
     assert (

@@ -19,60 +19,65 @@ from utils.blackout.effects import (
 )  # fmt: skip
 
 
-def drawn(random, subjects=40, regions=30, planted=0.0):
-    """Effects on the true class (subjects, regions), heavy-tailed and dependent; `planted` moves the first region's."""
-    common = random.normal(size=(subjects, 1)) * random.choice([0.5, 2.0], (1, regions))
-    effect = common + random.standard_t(4, (subjects, regions))
+def drawn(random, subjects=40, regions=30, planted=0.0, share=0.5):
+    """Effects on the true class (subjects, regions), and labels. What a region's content does to the logit of autism is
+    skewed, alike in both classes, and dependent over regions; `planted` is added to the effect of the first."""
+    label = (random.permutation(subjects) < share * subjects).astype(float)
+    common = random.gamma(4, size=(subjects, 1)) - 4
+    on_autism = common * random.choice([0.1, 0.5], (1, regions)) + random.gamma(4, size=(subjects, regions)) - 4
+    effect = np.where(label == 1, 1.0, -1.0)[:, None] * on_autism
     effect[:, 0] += planted
-    return effect
+    return effect, label
 
 
-@pytest.mark.parametrize("planted", [0.0, 2.0])
-def test_family_wise_errors_are_five_percent_whatever_is_planted_elsewhere(planted):
+@pytest.mark.parametrize("planted, share", [(0.0, 0.5), (3.0, 0.5), (0.0, 0.42)])
+def test_family_wise_errors_are_five_percent_whatever_is_planted_elsewhere(planted, share):
     random = np.random.default_rng(0)
-    found = [sign_flip_test(drawn(random, planted=planted), seed=trial)[0] for trial in range(200)]
-    assert stats.binomtest(sum(p[1:].min() < 0.05 for p in found), 200, 0.05).pvalue > 0.01
-    assert sum(p[0] < 0.05 for p in found) > 180 * (planted > 0)
+    found = [sign_flip_test(*drawn(random, planted=planted, share=share), seed=at)[0] for at in range(200)]
+    empty = [p[1:] if planted else p for p in found]
+    assert stats.binomtest(sum(p.min() < 0.05 for p in empty), 200, 0.05).pvalue > 0.01
+    if planted:
+        assert sum(p[0] < 0.05 for p in found) > 180
 
 
 def test_p_is_what_all_flips_give():
     """Of six subjects there are 64 ways to flip the signs, and as many studentised means."""
-    effect = drawn(np.random.default_rng(1), subjects=6, regions=4, planted=3.0)
+    effect, label = drawn(np.random.default_rng(1), subjects=6, regions=4, planted=3.0)
     flips = np.array(list(itertools.product((1, -1), repeat=6)))
     t = stats.ttest_1samp(flips[:, :, None] * effect, 0, axis=1).statistic
     observed = stats.ttest_1samp(effect, 0).statistic
     family_wise = (t.max(1)[:, None] >= observed - 1e-9).mean(0)
     alone = (t >= observed - 1e-9).mean(0)
-    p, q = sign_flip_test(effect, seed=0)
+    p, q = sign_flip_test(effect, label, seed=0)
     assert p == pytest.approx(family_wise, abs=0.02)
     assert q == pytest.approx(stats.false_discovery_control(alone), abs=0.03)
 
 
 def test_p_agrees_with_a_permutation_test_of_scipy():
-    effect = drawn(np.random.default_rng(2), regions=1, planted=0.5)
+    effect, label = drawn(np.random.default_rng(2), regions=1, planted=0.5)
     independent = stats.permutation_test(
         (effect[:, 0],), np.mean, permutation_type="samples", alternative="greater", n_resamples=5000,
         rng=np.random.default_rng(3),
     ).pvalue  # fmt: skip
-    assert sign_flip_test(effect, seed=0)[0][0] == pytest.approx(independent, abs=0.02)
+    assert sign_flip_test(effect, label, seed=0)[0][0] == pytest.approx(independent, abs=0.02)
 
 
 def test_a_region_that_never_matters_or_speaks_against_is_no_evidence():
     effect = np.column_stack([np.zeros(20), np.full(20, -1.0), np.random.default_rng(0).normal(size=20)])
-    p, _ = sign_flip_test(effect, seed=0)
+    p, _ = sign_flip_test(effect, np.arange(20) % 2, seed=0)
     assert p[:2].tolist() == [1.0, 1.0]
 
 
-def test_one_subject_has_neither_p_nor_interval_but_a_mean():
+def test_one_class_has_no_p_and_one_subject_no_interval_but_a_mean():
     effect = np.array([[1.0, 2.0]])
-    assert np.isnan(sign_flip_test(effect, seed=0)).all()
+    assert np.isnan(sign_flip_test(np.ones((4, 2)), np.ones(4), seed=0)).all()
     mean, low, high = mean_interval(effect, seed=0)
     assert mean.tolist() == [1.0, 2.0] and np.isnan([low, high]).all()
     assert np.isnan(mean_of(effect[:0])).all()
 
 
 def test_intervals_against_scipy():
-    effect = drawn(np.random.default_rng(2))
+    effect, _ = drawn(np.random.default_rng(2))
     mean, low, high = mean_interval(effect, seed=0)
     independent = stats.bootstrap(
         (effect[:, 4],), np.mean, method="percentile", rng=np.random.default_rng(1)
@@ -124,15 +129,22 @@ AUC = {"value": 0.8, "low": 0.7, "high": 0.9}
 
 def test_the_summary_says_what_is_significant_and_names_few():
     p = {"one": 0.04, "two": 0.01, "three": 0.05}
-    assert evidence(p, dict.fromkeys(p, 0.2) | {"two": 0.01}) == (
+
+    def said(reliance, unique, subjects=20):
+        return evidence([*reliance.items()], [*unique.items()], subjects)
+
+    assert said(p, dict.fromkeys(p, 0.2) | {"two": 0.01}) == (
         "The network's evidence rests on 2 (one, two) of 3 regions (reliance, family-wise p < 0.05); 1 (two) says what "
         "the rest of the brain does not (unique)."
     )
-    assert "none of them says what the rest" in evidence(p, dict.fromkeys(p, 0.2))
+    assert "none is shown to say what the rest" in said(p, dict.fromkeys(p, 0.2))
     many = dict.fromkeys(map(str, range(6)), 0.01)
-    assert "rests on 6 of 6 regions" in evidence(many, many)
-    assert evidence({"one": 0.05}, {"one": 0.9}).startswith("None of 1 regions is significant at family-wise p < 0.05")
-    assert evidence({"one": np.nan}, {"one": np.nan}) == "No p-values: one subject."
+    assert "rests on 6 of 6 regions" in said(many, many)
+    assert said({"one": 0.05}, {"one": 0.9}).startswith("None of 1 regions is significant at family-wise p < 0.05")
+    assert said({"one": np.nan}, {"one": np.nan}) == "No p-values: the subjects are of one class."
+    assert said({"one": 0.125}, {"one": 0.2}, subjects=4) == "4 subjects are too few for family-wise p < 0.05."
+    twice = [("same", 0.01), ("same", 0.9)]
+    assert "rests on 1 (same) of 2 regions" in evidence(twice, twice, 20)
 
 
 def test_the_summary_says_chance_and_what_is_unknown():
@@ -141,6 +153,6 @@ def test_the_summary_says_chance_and_what_is_unknown():
     assert "0.55 (0.40 to 0.70): the network is not better than chance" in prediction_summary(poor, "AUC within folds")
     assert beats_chance(poor) is False
     alone = {"value": 1.0, "low": None, "high": None}
-    assert prediction_summary(alone, "AUC") == "AUC on these subjects 1.00 (no interval: one subject of a class)."
+    assert "1.00, without an interval: whether the network is better" in prediction_summary(alone, "AUC")
     assert beats_chance(alone) is None
-    assert prediction_summary({"value": None, "low": None, "high": None}, "AUC") == ""
+    assert "undefined, since they are of one class" in prediction_summary({"value": None, "low": None}, "AUC")

@@ -1,5 +1,7 @@
 """What takes a region's place: who the donors are, and the level that the rest of the brain predicts."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
@@ -41,15 +43,44 @@ def filled(cohort, indices, donors=3, seed=0):
     return fills.Fills(cohort, blocks(), np.array(indices), donors, seed)
 
 
+def drawn(cohort, index, seed, count=3):
+    people = fills.people_of(cohort)
+    group = fills.group_for(people, cohort.rows[index], count)
+    return [cohort.rows[at] for at in fills.draw(people[group], cohort.rows[index].subject, count, [seed, index])]
+
+
 def test_donors_are_other_people_of_the_same_site_where_that_has_enough(cohort):
     of_a, of_b = cohort.indices("test")
     found = filled(cohort, [of_a, of_b])
     donors = {index: [cohort.rows[at] for at in positions] for index, positions in found.donors.items()}
     for rows in donors.values():
         assert len({row.subject for row in rows}) == 3 and {row.split for row in rows} == {"train"}
-    assert {row.site for row in donors[of_a]} == {"A"} and found.elsewhere == 1
-    drawn = [fills.draw(fills.people_of(cohort), cohort.rows[of_b], 3, [seed])[0] for seed in range(30)]
-    assert {cohort.rows[at].site for at in np.concatenate(drawn)} == {"A", "B"}
+    assert {row.site for row in donors[of_a]} == {"A"}
+    assert found.origins == {("train", "A"): 1, ("train", None): 1} and found.count == 3
+    assert {row.site for seed in range(30) for row in drawn(cohort, of_b, seed)} == {"A", "B"}
+
+
+def test_where_a_site_is_left_out_its_tested_people_are_the_donors(cohort):
+    """Other sites' regions may differ for reasons that have nothing to do with the person."""
+    split = {row.subject: "test" if row.site == "A" else "train" for row in cohort.rows}
+    left_out = cohort.resplit(split)
+    of_a = int(left_out.indices("test")[0])
+    rows = [row for seed in range(10) for row in drawn(left_out, of_a, seed)]
+    assert {row.site for row in rows} == {"A"} and left_out.rows[of_a].subject not in {row.subject for row in rows}
+    assert fills.Fills(left_out, blocks(), np.array([of_a]), 3, 0).origins == {("test", "A"): 1}
+
+
+def test_too_few_people_give_fewer_donors(cohort):
+    found = filled(cohort, cohort.indices("test"), donors=50)
+    assert found.count == 19 and {len(positions) for positions in found.donors.values()} == {19}
+
+
+def test_swapped_records_are_no_donors(cohort):
+    rows = (*cohort.rows, dataclasses.replace(cohort.rows[0], file="0_swap_0.bin"))
+    metadata = dataclasses.replace(cohort.metadata, provenance={"swap": {"regions": 1}})
+    entries = (*cohort.entries, cohort.entries[0])
+    swapped = dataclasses.replace(cohort, rows=rows, entries=entries, metadata=metadata)
+    assert len(rows) - 1 not in fills.sources(swapped) and len(fills.sources(swapped)) == len(rows) - 1
 
 
 def test_donors_do_not_depend_on_labels_or_on_who_else_is_blacked_out(cohort):
@@ -57,12 +88,23 @@ def test_donors_do_not_depend_on_labels_or_on_who_else_is_blacked_out(cohort):
     alone, together = filled(cohort, [of_b]), filled(cohort, [of_a, of_b])
     assert alone.donors[of_b].tolist() == together.donors[of_b].tolist()
     assert filled(cohort, [of_a], seed=1).donors[of_a].tolist() != together.donors[of_a].tolist()
-    flipped = [Row(row.file, row.subject, row.site, 1 - row.label, row.split) for row in cohort.rows]
-    people = fills.people_of(fills.Cohort(cohort.path, cohort.grid, tuple(flipped), cohort.entries, cohort.metadata))
-    assert fills.draw(people, flipped[of_a], 3, [0, of_a])[0].tolist() == together.donors[of_a].tolist()
-    everybody = [fills.draw(people, flipped[of_a], 3, [seed])[0] for seed in range(200)]
-    share = np.mean([cohort.rows[at].label for at in np.concatenate(everybody)])
+    flipped = tuple(dataclasses.replace(row, label=1 - row.label) for row in cohort.rows)
+    other = dataclasses.replace(cohort, rows=flipped)
+    assert [row.file for row in drawn(other, of_a, 0)] == [row.file for row in drawn(cohort, of_a, 0)]
+    share = np.mean([row.label for seed in range(200) for row in drawn(cohort, of_a, seed)])
     assert share == pytest.approx(np.mean([row.label for row in cohort.rows if row.subject[0] == "A"]), abs=0.1)
+
+
+def test_deviations_are_from_all_whom_the_donors_were_drawn_from(cohort):
+    of_a, of_b = cohort.indices("test")
+    found = filled(cohort, [of_a, of_b])
+    deviations = found.deviations(found.means)
+    people = {row.subject: [at for at, other in enumerate(cohort.rows) if other.subject == row.subject]
+              for row in cohort.rows if row.split == "train"}  # fmt: skip
+    for at, (index, site) in enumerate([(of_a, "A"), (of_b, "")]):
+        everybody = np.mean([found.means[own].mean(0) for name, own in people.items() if name.startswith(site)], axis=0)
+        for place, position in enumerate([index, *found.donors[index]]):
+            assert deviations[at, place] == pytest.approx(found.means[position] - everybody)
 
 
 def test_fills_are_the_background_the_donors_and_the_donors_at_the_expected_level(cohort):
@@ -72,7 +114,7 @@ def test_fills_are_the_background_the_donors_and_the_donors_at_the_expected_leve
     result = found.of(indices)
     assert result.background.shape == (2, 1, 1, 1, 1)
     assert result.background[0, 0, 0, 0, 0] == np.float32(records.background(cohort.read(indices[0])[2]))
-    expected = fills.expected_means(cohort, own)
+    expected = found.expected
     for number, (index, positions) in enumerate(found.donors.items()):
         for at, position in enumerate(positions):
             donor = cohort.read(position)[2]
@@ -111,7 +153,7 @@ def test_nobody_is_predicted_from_a_fit_that_has_seen_them(cohort, monkeypatch):
         return predict(training, new)
 
     monkeypatch.setattr(fills, "predict_regions", watched)
-    expected = fills.expected_means(cohort, blocks())
+    expected = fills.expected_means(cohort, means)
     subjects = [[{cohort.rows[at].subject for at in part} for part in fit] for fit in fits]
     assert all(seen.isdisjoint(new) for seen, new in subjects[1:])
     assert set.union(*(new for _, new in subjects[1:])) == set(cohort.subjects("train"))
@@ -121,8 +163,8 @@ def test_nobody_is_predicted_from_a_fit_that_has_seen_them(cohort, monkeypatch):
 
 
 def test_a_cohort_without_training_people_exchanges_its_own(cohort):
-    rows = tuple(Row(row.file, row.subject, row.site, row.label, "test") for row in cohort.rows)
-    new = fills.Cohort(cohort.path, cohort.grid, rows, cohort.entries, cohort.metadata)
+    rows = tuple(dataclasses.replace(row, split="test") for row in cohort.rows)
+    new = dataclasses.replace(cohort, rows=rows)
     found = filled(new, range(len(rows)))
     for index, positions in found.donors.items():
         assert rows[index].subject not in {rows[at].subject for at in positions}

@@ -187,12 +187,18 @@ def test_no_effect_is_white_even_where_no_region_speaks_against_the_true_class(r
     plt.close(figure)
 
 
-def test_one_subject_has_no_whiskers(run, findings, tmp_path):
-    undefined = [name for name in findings.table if name.endswith(("_low", "_high")) or name[:2] in ("p_", "q_")]
+@pytest.mark.parametrize(
+    "without, keys",
+    [
+        (("_low", "_high", "p_"), ["no p-values: one class", "no whiskers: one subject"]),
+        (("p_",), ["no p-values: one class", "95% interval over subjects"]),
+    ],
+)
+def test_one_subject_has_no_whiskers_and_one_class_no_p(run, findings, tmp_path, without, keys):
+    undefined = [name for name in findings.table if any(part in name for part in without)]
     one = dataclasses.replace(findings, table=findings.table.assign(**dict.fromkeys(undefined, np.nan)))
     figure = page.draw(run, one)
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["one subject: neither p-values nor whiskers"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == keys
     page.figures.save(figure, tmp_path / "blackout.png")
 
 

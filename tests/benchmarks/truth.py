@@ -145,8 +145,10 @@ def tell(title: str, scenario: Scenario, iterations: int, first: int, cohorts: i
     false, spoilt = dict.fromkeys(TESTS, 0), dict.fromkeys(TESTS, 0)
     for seed in range(first, first + cohorts):
         table, auc = blacked_out(scenario, seed, iterations)
-        excused = set(map(mirror, scenario.planted)) if scenario.mirrored else set()
+        mirrors = set(map(mirror, scenario.planted)) if scenario.mirrored else set()
         for test in TESTS:
+            # A network may rest on a mirror image; but only one that suppresses says something of its own.
+            excused = mirrors if test == "reliance" or title == "suppressed" else set()
             significant = set(table.index[table[f"p_{test}"] < ALPHA])
             found[test] += len(significant & set(scenario.planted))
             wrong = significant - set(scenario.planted) - excused

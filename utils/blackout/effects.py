@@ -6,7 +6,8 @@ from functools import partial
 import numpy as np
 from scipy import ndimage, stats
 
-from utils.statistics import ALPHA, CHANCE, ENOUGH, bootstrap
+from data.records import CLASSES
+from utils.statistics import ALPHA, CHANCE, bootstrap
 
 RESAMPLES = 5000
 ROUNDING = 1e-12  # of a mean over a root mean square, which lies between -1 and 1
@@ -38,16 +39,18 @@ def mean_interval(effect: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray
     return effect.mean(0), low, high
 
 
-def sign_flip_test(effect: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def sign_flip_test(effect: np.ndarray, label: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """One-sided p-values, family-wise, and false discovery rates q (regions,) of mean effects (subjects, regions).
 
-    If a region's content can be exchanged with its donor's, an effect is as likely as its negative. So the signs of
-    whole subjects are flipped, which leaves the dependence of regions as it is; p compares the studentised mean with
-    the largest over regions (Winkler et al. 2014), q is of Benjamini & Hochberg (1995). The studentised mean rises with
-    the mean over the root mean square, which is compared in its place, being finite. NaN for a single subject.
+    If a region's content can be exchanged with that of others, what it does to the logit of autism has the mean 0, and
+    signed by the true class (label (subjects,)) it is about as likely as its negative, the more so the more alike the
+    classes are in number. So the signs of whole subjects are flipped, which leaves the dependence of regions as it is;
+    p compares the studentised mean with the largest over regions (Winkler et al. 2014), q is of Benjamini & Hochberg
+    (1995). The studentised mean rises with the mean over the root mean square, which is compared in its place, being
+    finite. NaN if all subjects are of one class.
     """
     count = len(effect)
-    if count < ENOUGH:
+    if len(np.unique(label)) < len(CLASSES):
         return np.full(effect.shape[1], np.nan), np.full(effect.shape[1], np.nan)
     signs = np.random.default_rng(seed).choice((-1.0, 1.0), (1 + RESAMPLES, count))
     signs[0] = 1
@@ -78,28 +81,31 @@ def beats_chance(auc: dict[str, float | None]) -> bool | None:
 
 
 def prediction_summary(auc: dict[str, float | None], name: str) -> str:
-    """How well the network predicts the subjects whose regions were occluded; empty where that is undefined."""
+    """How well the network predicts the subjects whose regions were occluded."""
+    unknown = "whether the network is better than chance is not known"
     if auc["value"] is None:
-        return ""
+        return f"{name} on these subjects is undefined, since they are of one class: {unknown}."
     if auc["low"] is None:
-        return f"{name} on these subjects {auc['value']:.2f} (no interval: one subject of a class)."
+        return f"{name} on these subjects {auc['value']:.2f}, without an interval: {unknown}."
     known = f"{name} on these subjects {auc['value']:.2f} ({auc['low']:.2f} to {auc['high']:.2f})"
     if beats_chance(auc):
         return f"{known}."
     return f"{known}: the network is not better than chance, so there is nothing for the regions to explain."
 
 
-def evidence(reliance: dict[str, float], unique: dict[str, float]) -> str:
-    """Which regions are significant; family-wise p by name."""
-    if np.isnan(list(reliance.values())).any():
-        return "No p-values: one subject."
+def evidence(reliance: list[tuple[str, float]], unique: list[tuple[str, float]], subjects: int) -> str:
+    """Which regions are significant, given (name, family-wise p) of each."""
+    if np.isnan([p for _, p in reliance]).any():
+        return "No p-values: the subjects are of one class."
     level = f"family-wise p < {ALPHA:g}"
-    resting, own = ([name for name, value in p.items() if value < ALPHA] for p in (reliance, unique))
+    if 0.5**subjects >= ALPHA:
+        return f"{subjects} subjects are too few for {level}."
+    resting, own = ([name for name, p in values if p < ALPHA] for values in (reliance, unique))
     if not resting and not own:
         return f"None of {len(reliance)} regions is significant at {level}: nothing here says where autism is."
     rests = f"The network's evidence rests on {named(resting)} of {len(reliance)} regions (reliance, {level})"
     if not own:
-        return f"{rests}; none of them says what the rest of the brain does not (unique)."
+        return f"{rests}; none is shown to say what the rest of the brain does not (unique)."
     return f"{rests}; {named(own)} {'says' if len(own) == 1 else 'say'} what the rest of the brain does not (unique)."
 
 

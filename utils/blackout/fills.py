@@ -8,7 +8,7 @@
               (conditional permutation importance: Strobl et al. 2008, Chamma et al. 2023).
 """
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,9 +17,12 @@ import numpy as np
 from data import records
 from data.atlas import Atlas
 from data.cohort import Cohort, Row
+from data.swap import is_swapped
 from utils.batches import ahead, in_order
 
-ENOUGH = 2  # people of a site, times the number of donors, so that its people do not all share the same donors
+ENOUGH_TO_DIFFER = 2  # people to draw from, times the number of donors: else all would share the same donors
+ORDER = (("train", True), ("test", True), ("train", False), ("test", False))  # split, and whether of the same site
+Group = tuple[str, str | None]  # split and site; None: any site
 INNER_FOLDS = 5  # so that no one's region is predicted from a fit that has seen it
 PENALTIES = np.logspace(-3, 1, 9)  # of squared weights, per record
 CHUNK = 16  # records read at once
@@ -39,21 +42,29 @@ class Filled:
 class Fills:
     """Fills for records of a cohort, the same for a record whatever other records are blacked out.
 
-    `donors` are the records (count,) by whose regions those of a record are replaced, by position in the cohort;
-    `expected` as of `expected_means`; `elsewhere` counts the subjects whose site has too few people.
+    `donors` are the records (count,) by whose regions those of a record are replaced, by position in the cohort.
+    `means` and `expected` (records of the cohort, regions, maps) are the regions' means and what of them the other
+    regions predict. `origins` counts subjects by the group (split, site or None for any) that their donors come from.
     """
 
-    def __init__(self, cohort: Cohort, atlas: Atlas, indices: np.ndarray, donors: int, seed: int):
+    def __init__(self, cohort: Cohort, atlas: Atlas, indices: np.ndarray, count: int, seed: int):
         self.cohort = cohort
         regions = np.array(atlas.regions)
         at = np.minimum(np.searchsorted(regions, atlas.labels), len(regions) - 1)
         self._region_at = np.where(regions[at] == atlas.labels, at, len(regions))  # that beyond the last: no region
-        people = people_of(cohort)
-        drawn = {int(index): draw(people, cohort.rows[index], donors, [seed, int(index)]) for index in indices}
-        self.elsewhere = len({cohort.rows[index].subject for index, (_, same_site) in drawn.items() if not same_site})
-        self.donors = {index: positions for index, (positions, _) in drawn.items()}
-        self.count = min(len(positions) for positions in self.donors.values())
-        self.expected = expected_means(cohort, atlas)
+        chunks = in_order(np.arange(len(cohort.rows)), CHUNK)
+        self.means = np.concatenate([atlas.means(batch["volume"]) for batch in ahead(cohort.batch, chunks)])
+        self.expected = expected_means(cohort, self.means)
+        self._people = people_of(cohort)
+        rows = {int(index): cohort.rows[index] for index in indices}
+        self._group = {index: group_for(self._people, row, count) for index, row in rows.items()}
+        others = [self._people[self._group[index]].keys() - {row.subject} for index, row in rows.items()]
+        self.count = min(count, *map(len, others))
+        self.donors = {
+            index: draw(self._people[group], rows[index].subject, self.count, [seed, index])
+            for index, group in self._group.items()
+        }
+        self.origins = Counter({rows[index].subject: group for index, group in self._group.items()}.values())
 
     def of(self, indices: np.ndarray) -> Filled:
         """The batch of these records, with what may take the place of their regions."""
@@ -68,48 +79,64 @@ class Fills:
         expected = donor + shift[:, :, self._region_at]
         return Filled(batch, np.array(background, np.float32)[:, None, None, None], donor, expected)
 
+    def deviations(self, level: np.ndarray) -> np.ndarray:
+        """How far the regions of each record and of its donors are from the mean of all people whom these were drawn
+        from, (records, 1 + donors, regions, maps). `level` is `means`, or `means - expected`."""
+        found = []
+        of_people = {
+            group: {name: level[own].mean(0) for name, own in self._people[group].items()}
+            for group in set(self._group.values())
+        }
+        total = {group: sum(values.values()) for group, values in of_people.items()}
+        for index, positions in self.donors.items():
+            values, subject = of_people[self._group[index]], self.cohort.rows[index].subject
+            others = total[self._group[index]] - values.get(subject, 0.0)
+            found.append(level[[index, *positions]] - others / (len(values) - (subject in values)))
+        return np.stack(found)
 
-def pool(cohort: Cohort) -> np.ndarray:
-    """The records that donors are drawn from: the training records or, of a cohort without any, all."""
-    if cohort.subjects("train"):
-        return cohort.indices("train")
-    return np.arange(len(cohort.rows))
+
+def sources(cohort: Cohort) -> list[int]:
+    """The records that donors are drawn from and regions predicted from: all but those whose regions were swapped."""
+    swapped = any("swap" in source for source in cohort.metadata.lineage)
+    return [at for at, row in enumerate(cohort.rows) if not (swapped and is_swapped(row.file))]
 
 
-def people_of(cohort: Cohort) -> dict[str, dict[str, list[int]]]:
-    """Site -> subject -> records, of those that donors are drawn from."""
-    sites: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for position in pool(cohort):
+def people_of(cohort: Cohort) -> dict[Group, dict[str, list[int]]]:
+    """Group -> subject -> records."""
+    found: dict[Group, dict[str, list[int]]] = {}
+    for position in sources(cohort):
         row = cohort.rows[position]
-        sites[row.site][row.subject].append(int(position))
-    return sites
+        for site in (row.site, None):
+            found.setdefault((row.split, site), {}).setdefault(row.subject, []).append(position)
+    return found
 
 
-def draw(people: dict, row: Row, count: int, seed: Sequence[int]) -> tuple[np.ndarray, bool]:
-    """Up to `count` records (count,) of different people, none the subject of `row`, whatever their labels.
+def group_for(people: dict[Group, dict[str, list[int]]], row: Row, count: int) -> Group:
+    """Where the donors of a record are drawn from: the first of `ORDER` that has enough people other than the subject
+    or, if none has, the one with most."""
+    groups = [(split, row.site if same_site else None) for split, same_site in ORDER]
+    others = {group: len(people.get(group, {}).keys() - {row.subject}) for group in groups}
+    enough = [group for group in groups if others[group] >= ENOUGH_TO_DIFFER * count]
+    return enough[0] if enough else max(groups, key=others.__getitem__)
 
-    They are of the same site, or, the second value being False, of any if that has fewer than `ENOUGH * count` others.
-    """
-    near = {name: found for name, found in people.get(row.site, {}).items() if name != row.subject}
-    same_site = len(near) >= ENOUGH * count
-    if not same_site:
-        near = {name: found for site in people.values() for name, found in site.items() if name != row.subject}
+
+def draw(people: dict[str, list[int]], subject: str, count: int, seed: Sequence[int]) -> np.ndarray:
+    """`count` records (count,) of different people, none the `subject`, whatever their labels."""
     random = np.random.default_rng(seed)
-    names = random.choice(sorted(near), min(count, len(near)), replace=False)
-    return np.array([random.choice(near[name]) for name in names]), same_site
+    names = random.choice(sorted(people.keys() - {subject}), count, replace=False)
+    return np.array([random.choice(people[name]) for name in names])
 
 
-def expected_means(cohort: Cohort, atlas: Atlas) -> np.ndarray:
+def expected_means(cohort: Cohort, means: np.ndarray) -> np.ndarray:
     """What each record's other regions predict of each region's mean, (records of the cohort, regions, maps) float64.
 
-    The prediction is fitted on the records that donors are drawn from; for one of them, on those of other people. Each
-    region has the penalty that predicts it best.
+    The prediction is fitted on the training records, or on all if there are none; for those it is fitted on, on the
+    records of other people. Each region has the penalty that predicts it best.
     """
     from sklearn.model_selection import GroupKFold
 
-    chunks = in_order(np.arange(len(cohort.rows)), CHUNK)
-    means = np.concatenate([atlas.means(batch["volume"]) for batch in ahead(cohort.batch, chunks)])
-    fitting = pool(cohort)
+    usable = sources(cohort)
+    fitting = np.array([at for at in usable if cohort.rows[at].split == "train"] or usable)
     subject = [cohort.rows[position].subject for position in fitting]
     found = predict_regions(means[fitting], means)
     for rest, held_out in GroupKFold(min(INNER_FOLDS, len(set(subject)))).split(fitting, groups=subject):

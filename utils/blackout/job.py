@@ -12,6 +12,7 @@ class.
 Two networks of equal accuracy may use different regions, so this tells what this network uses, not what autism is.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,7 @@ from utils.text import in_spreadsheet, interval, number, printable, shortened
 
 NAME_WIDTH = 23  # letters of a region's name in the terminal
 STORE = "blackout.h5"
-TESTED = ("reliance", "unique")  # the effects that have p-values
+WITH_P = ("reliance", "unique")  # the effects that have p-values
 SIDE = 0.7  # share of a region's voxels on one side that make it left or right
 
 
@@ -45,24 +46,27 @@ def blackout(run: Run) -> int:
         print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {', '.join(atlas.vanished)}")
     prepare_folder(run)
     fills = Fills(run.cohort, atlas, run.tested(), run.donors, run.seed)
-    print(donors_line(run, fills))
+    print(donors_line(fills))
     regions = [atlas.labels == region for region in atlas.regions]
     measured, logits, recomputed_layers = measure(run, fills, regions)
     told = conclude(run, atlas, measured)
     if run.verify:
         verify(run, fills, regions, logits)
-    run.finish(**told, recomputed_layers=recomputed_layers)
+    run.finish(**told, donors_a_record=fills.count, donors_from=donors_line(fills), recomputed_layers=recomputed_layers)
     return 0
 
 
-def donors_line(run: Run, fills: Fills) -> str:
+def donors_line(fills: Fills) -> str:
     """Who the donors are."""
-    kind = "training" if run.cohort.subjects("train") else "other"
-    subjects = len({row.subject for row in (run.cohort.rows[index] for index in fills.donors)})
-    where = "of the same site"
-    if fills.elsewhere:
-        where = f"of any site for {fills.elsewhere} of {subjects} subjects, whose site has too few, else of the same"
-    return f"Donors: {fills.count} {kind} subjects a record, {where}."
+    kinds = {"train": "training", "test": "tested"}
+    subjects = sum(fills.origins.values())
+    texts = []
+    origins: Counter = Counter()
+    for (split, site), count in fills.origins.items():
+        origins[f"{kinds[split]} subjects of {'any' if site is None else 'the same'} site"] += count
+    for who, count in origins.items():
+        texts.append(f"for {count} of {subjects} subjects {who}" if len(origins) > 1 else who)
+    return f"Donors: {fills.count} a record, {'; '.join(texts)}."
 
 
 def pool(run: Run, folds: Folds) -> None:
@@ -90,26 +94,30 @@ def conclude(run: Run, atlas: Atlas, measured: Measured, fold: Sequence | None =
     `fold` (records,) names the model that blacked out each record, if there are several.
     """
     table = region_table(run, atlas, measured)
-    auc, name = "auc" if fold is None else "auc_folds", "AUC" if fold is None else "AUC within folds"
-    score = with_intervals(measured.label, measured.probability, measured.subject, run.seed, fold)[auc]
-    at_chance = effects.beats_chance(score) is False
-    p = ({row["name"]: row[f"p_{test}"] for row in table.to_dict("records")} for test in TESTED)
-    summary = "\n".join(filter(None, (effects.prediction_summary(score, name), effects.evidence(*p))))
+    score = with_intervals(measured.label, measured.probability, measured.subject, run.seed, fold)
+    within = fold is not None and score["auc_folds"]["low"] is not None
+    auc, name = (score["auc_folds"], "AUC within folds") if within else (score["auc"], "AUC")
+    beats = effects.beats_chance(auc)
+    reliance, unique = ([*zip(table["name"], table[f"p_{test}"], strict=True)] for test in WITH_P)
+    subjects = len(set(measured.subject))
+    summary = f"{effects.prediction_summary(auc, name)}\n{effects.evidence(reliance, unique, subjects)}"
     write_table(run, table)
     write_store(run, atlas, measured)
     write_maps(run, atlas, measured)
-    page.write(run, page.Findings(atlas, table, measured, summary, at_chance))
+    page.write(run, page.Findings(atlas, table, measured, summary, at_chance=beats is False))
     print_table(table)
     print(blobs_line(measured))
     print(summary)
-    return {"subjects": len(set(measured.subject)), "at_chance": at_chance}
+    return {"subjects": subjects, "better_than_chance": beats}
 
 
 def blobs_line(measured: Measured) -> str:
     """How many blobs, on how many records each."""
-    _, records = np.unique(measured.group, return_counts=True)
-    blobs = len(records) * measured.blob_excess.shape[2]
-    return f"Size percentile: among {blobs} blobs a region, each on {records.min()} to {records.max()} records."
+    groups, records = np.unique(measured.group, return_counts=True)
+    placed = ~np.isnan(measured.blob_excess).all(1)  # (records, blobs)
+    blobs = sum(int(placed[measured.group == group].any(0).sum()) for group in groups)
+    on = f"{records.min()}" if records.min() == records.max() else f"{records.min()} to {records.max()}"
+    return f"Size percentile: among {blobs} blobs a region, each on {on} records."
 
 
 def printable_names(atlas: Atlas) -> Atlas:
@@ -121,9 +129,6 @@ def printable_names(atlas: Atlas) -> Atlas:
 def region_table(run: Run, atlas: Atlas, measured: Measured) -> pd.DataFrame:
     """A row a region, the columns of `regions.csv`, the strongest mean effect of the background first."""
 
-    def by_subject(values: np.ndarray) -> np.ndarray:
-        return effects.by_subject(values, measured.subject)
-
     table = pd.DataFrame({"region": atlas.regions, "name": [atlas.names[region] for region in atlas.regions]})
     table = table.join(pd.DataFrame([place(atlas, region) for region in atlas.regions]))
     kinds = {
@@ -132,12 +137,12 @@ def region_table(run: Run, atlas: Atlas, measured: Measured) -> pd.DataFrame:
         "background": measured.delta_logit,
         "sufficiency": measured.sufficiency,
     }
-    label = by_subject(measured.label)
+    label = effects.by_subject(measured.label, measured.subject)
     for name, values in kinds.items():
-        effect = by_subject(values)
+        effect = effects.by_subject(values, measured.subject)
         table[name], table[f"{name}_low"], table[f"{name}_high"] = effects.mean_interval(effect, run.seed)
-        if name in TESTED:
-            table[f"p_{name}"], table[f"q_{name}"] = effects.sign_flip_test(effect, run.seed)
+        if name in WITH_P:
+            table[f"p_{name}"], table[f"q_{name}"] = effects.sign_flip_test(effect, label, run.seed)
         if name == "background":
             for group in reversed(CLASSES):
                 table[f"{name}_{group}"] = effects.mean_of(effect[label == CLASSES.index(group)])
@@ -190,6 +195,8 @@ def read_store(run: Run) -> Measured:
         with h5py.File(path) as store:
             if [name.decode() for name in store["subject"]] != [row.subject for row in rows]:
                 raise InputError(f"{path} is of other subjects; remove {path.parent} and repeat the command.")
+            if not np.array_equal(store["atlas"][:], run.atlas.labels):
+                raise InputError(f"{path} is of another atlas; remove {path.parent} and repeat the command.")
             values = {name: store[name][:] for name in ARRAYS}
     except (OSError, KeyError) as error:
         raise InputError(f"{path} cannot be read ({error}); remove {path.parent} and repeat the command.") from error
@@ -203,13 +210,16 @@ def write_maps(run: Run, atlas: Atlas, measured: Measured) -> None:
     (run.out_dir / "maps").mkdir()
     for row, values in zip(measured.rows, measured.delta_logit, strict=True):
         write_map(run.out_dir / "maps" / f"{Path(row.file).stem}.nii.gz", atlas, values)
-    label = measured.label
-    groups = {"all": np.ones(len(label), bool), "autism": label == 1, "control": label == 0}
+    label, background = (
+        effects.by_subject(values, measured.subject) for values in (measured.label, measured.delta_logit)
+    )
+    groups = {"all": label >= 0} | {name: label == value for value, name in enumerate(CLASSES)}
     for name, member in groups.items():
         if member.any():
-            write_map(run.out_dir / f"group_{name}.nii.gz", atlas, measured.delta_logit[member].mean(0))
+            write_map(run.out_dir / f"group_{name}.nii.gz", atlas, background[member].mean(0))
     for name in ("reliance", "unique", "sufficiency"):
-        write_map(run.out_dir / f"group_{name}.nii.gz", atlas, getattr(measured, name).mean(0))
+        mean = effects.by_subject(getattr(measured, name), measured.subject).mean(0)
+        write_map(run.out_dir / f"group_{name}.nii.gz", atlas, mean)
 
 
 def write_map(path: Path, atlas: Atlas, values: np.ndarray) -> None:

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,7 +29,8 @@ SIGNAL = 0.5  # share of the records in which a voxel of the brain holds signal
 
 @dataclass(frozen=True)
 class Measured:
-    """What occlusion gave of each record. All effects are on the true class, float64, donors averaged.
+    """What occlusion gave of each record. All effects are on the true class, float64; those of donors are means over
+    them, `reliance` and `unique` as steady as over all people whom they were drawn from (`steadied`).
 
     `delta_logit`, `delta_probability`: (records, regions), shown minus occluded with the background.
     `reliance`, `unique`: (records, regions), shown minus occluded with `donor` and `expected`, on the logit.
@@ -61,33 +63,58 @@ class Measured:
 ARRAYS = tuple(name for name in Measured.__dataclass_fields__ if name != "rows")
 
 
+class Substitution(NamedTuple):
+    """An effect, and the volumes whose regions take those of `fill`."""
+
+    effect: str
+    volume: np.ndarray
+    fill: np.ndarray
+
+
+BACKGROUND, RELIANCE, UNIQUE, SUFFICIENCY = "background", "reliance", "unique", "sufficiency"
+
+
+def substitutions(filled: Filled) -> list[Substitution]:
+    """All of a batch; those of an effect lie together, in the order of the donors."""
+    volume = filled.batch["volume"]
+    return [
+        Substitution(BACKGROUND, volume, filled.background),
+        *(Substitution(RELIANCE, volume, fill) for fill in filled.donor),
+        *(Substitution(UNIQUE, volume, fill) for fill in filled.expected),
+        *(Substitution(SUFFICIENCY, donor, volume) for donor in filled.donor),
+    ]
+
+
 @dataclass(frozen=True)
 class Logits:
     """Logits of (control, autism) of each record: `base` (records, substitutions, 2) before and `occluded` (records,
     substitutions, regions, 2) after one of its regions was replaced; `blobs` (records, regions, blobs, 2), NaN where a
-    blob found no place."""
+    blob found no place. `names` are the substitutions' effects."""
 
+    names: list[str]
     base: np.ndarray
     occluded: np.ndarray
     blobs: np.ndarray
 
-    def measured(self, rows: list[Row], group: np.ndarray) -> Measured:
+    def change(self, effect: str) -> np.ndarray:
+        """How much the logit of autism falls, (records, substitutions of this effect, regions) float64."""
+        own = [name == effect for name in self.names]
+        return margin(self.base[:, own])[..., None] - margin(self.occluded[:, own])
+
+    def measured(self, rows: list[Row], group: np.ndarray, fills: Fills) -> Measured:
         """The effects on the true class."""
-        sign = records.class_sign(np.array([row.label for row in rows]))
-        base, occluded, blobs = map(margin, (self.base, self.occluded, self.blobs))
-        effect = sign[:, None, None] * (base[..., None] - occluded)  # (records, substitutions, regions)
-        donors = (effect.shape[1] - 1) // len(("donor", "expected", "sufficiency"))
-        background, donor, expected, sufficiency = np.split(effect, [1, 1 + donors, 1 + 2 * donors], axis=1)
-        of_donor = occluded[:, 1 + donor_of_blobs(blobs.shape[2], donors)].swapaxes(1, 2)
+        sign = records.class_sign(np.array([row.label for row in rows]))[:, None]
+        donor = self.change(RELIANCE)
+        of_blobs = margin(self.base[:, :1])[..., None] - margin(self.blobs)  # the first is the record as it is
+        of_regions = donor[:, donor_of_blobs(of_blobs.shape[2], donor.shape[1])].swapaxes(1, 2)
         probability = probability_of_autism(self.base[:, 0])
-        change = probability[:, None] - probability_of_autism(self.occluded[:, 0])
         return Measured(
-            delta_logit=background[:, 0],
-            delta_probability=sign[:, None] * change,
-            reliance=donor.mean(1),
-            unique=expected.mean(1),
-            sufficiency=-sufficiency.mean(1),
-            blob_excess=sign[:, None, None] * (of_donor - blobs),
+            delta_logit=sign * self.change(BACKGROUND)[:, 0],
+            delta_probability=sign * (probability[:, None] - probability_of_autism(self.occluded[:, 0])),
+            reliance=sign * steadied(donor, fills.deviations(fills.means)),
+            unique=sign * steadied(self.change(UNIQUE), fills.deviations(fills.means - fills.expected)),
+            sufficiency=sign * -self.change(SUFFICIENCY).mean(1),
+            blob_excess=sign[..., None] * (of_blobs - of_regions),
             group=group,
             probability=probability,
             rows=rows,
@@ -99,12 +126,20 @@ def margin(logits: np.ndarray) -> np.ndarray:
     return logits[..., 1].astype(float) - logits[..., 0]
 
 
-def substitutions(filled: Filled) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Volumes, and what their regions are replaced by: the background, each donor, each donor at the expected level,
-    and for sufficiency, from each donor, the record itself."""
-    volume = filled.batch["volume"]
-    pairs = [(volume, fill) for fill in (filled.background, *filled.donor, *filled.expected)]
-    return pairs + [(donor, volume) for donor in filled.donor]
+def steadied(change: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """The mean change over donors, (records, donors, regions) -> (records, regions), freed of most of the chance of
+    having drawn these donors (a control variate).
+
+    `deviation` as of `Fills.deviations`. The change is regressed, without labels, on how far the record's region is
+    from the donor's; the slope, times the donors' mean distance from all people they were drawn from, is added. It is
+    shrunk by the weight of one more pair, so that few records do not mislead.
+    """
+    donor = deviation[:, 1:]
+    apart = deviation[:, :1] - donor
+    squares = np.einsum("idrm,idrk->rmk", apart, apart)
+    squares += np.square(donor).mean((0, 1))[..., None] * np.eye(apart.shape[-1])
+    slope = np.linalg.pinv(squares, hermitian=True) @ np.einsum("idrm,idr->rm", apart, change)[..., None]
+    return change.mean(1) + np.einsum("irm,rm->ir", donor.mean(1), slope[..., 0])
 
 
 def donor_of_blobs(blobs: int, donors: int) -> np.ndarray:
@@ -126,18 +161,17 @@ def measure(run: Run, fills: Fills, regions: list[np.ndarray]) -> tuple[Measured
     sizes = np.repeat([int(region.sum()) for region in regions], count)
     inside = brain(run, indices)
     found = []
-    steps = 1 + 4 * fills.count  # of a batch: the background, and by donor three substitutions and the blobs
+    steps = 1 + 4 * fills.count  # of a batch: the background, and for each donor three substitutions and the blobs
     with progress("Blacking out", len(selections) * steps) as bar:
-        for number, filled in enumerate(ahead(fills.of, selections)):
-            blobs = effects.random_blobs(inside, sizes, [run.seed, number])
+        for selection, filled in zip(selections, ahead(fills.of, selections), strict=True):
+            blobs = effects.random_blobs(inside, sizes, [run.seed, int(selection[0])])
             found.append(occlude(run, occlusion, filled, regions, blobs, bar.advance))
             check_finite(run, "outputs", (found[-1].base, found[-1].occluded))
-    logits = Logits(
-        *(np.concatenate([getattr(part, name) for part in found]) for name in ("base", "occluded", "blobs"))
-    )
+    arrays = (np.concatenate([getattr(part, name) for part in found]) for name in ("base", "occluded", "blobs"))
+    logits = Logits(found[0].names, *arrays)
     group = np.repeat(np.arange(len(selections)), [len(selection) for selection in selections])
     rows = [run.cohort.rows[index] for index in indices]
-    return logits.measured(rows, group), logits, occlusion.recomputed_layers
+    return logits.measured(rows, group, fills), logits, occlusion.recomputed_layers
 
 
 def blobs_a_batch(run: Run, batches: int) -> int:
@@ -168,7 +202,8 @@ def occlude(
     inputs = {name: filled.batch[name] for name in run.model.reads}
     shown = occlusion.keep(inputs)
     base, occluded = [], []
-    for volume, fill in substitutions(filled):
+    pairs = substitutions(filled)
+    for _, volume, fill in pairs:
         kept = shown if volume is inputs["volume"] else occlusion.keep(inputs | {"volume": volume})
         base.append(occlusion.logits(kept))
         occluded.append(occlusion.occluded_logits(kept, fill, regions))
@@ -185,23 +220,28 @@ def occlude(
         if own:
             of_blobs[tuple(np.transpose(list(own)))] = occlusion.occluded_logits(shown, fill, own.values())
         advance()
-    return Logits(np.stack(base, axis=1), np.stack(occluded).transpose(2, 0, 1, 3), of_blobs.transpose(2, 0, 1, 3))
+    return Logits(
+        [pair.effect for pair in pairs],
+        np.stack(base, axis=1),
+        np.stack(occluded).transpose(2, 0, 1, 3),
+        of_blobs.transpose(2, 0, 1, 3),
+    )
 
 
 def verify(run: Run, fills: Fills, regions: list[np.ndarray], logits: Logits) -> None:
-    """Recomputes random pairs of record and region in full, each fill in turn, and prints the largest difference."""
+    """Recomputes random pairs of record and region in full, with every fill, and prints the largest difference."""
     network, indices = restored_network(run), run.tested()
     random = np.random.default_rng(run.seed)
     largest = 0.0
-    for number in range(run.verify):
+    for _ in range(run.verify):
         at, region = int(random.integers(len(indices))), int(random.integers(len(regions)))
         filled = fills.of(indices[[at]])
-        how = number % logits.occluded.shape[1]
-        volume, fill = substitutions(filled)[how]
-        inputs = {name: filled.batch[name] for name in run.model.reads}
-        occluded = np.where(regions[region][None, ..., None], fill, volume)
-        expected = np.asarray(network(inputs | {"volume": occluded}, training=False))
-        largest = max(largest, float(np.abs(expected[0] - logits.occluded[at, how, region]).max()))
-    spread = logits.base[:, 0].max() - logits.base[:, 0].min()
-    difference = f"logits differ by at most {largest / spread:.2g} of their spread"
-    print(f"{run.verify} pairs recomputed in full, with each fill in turn: {difference}.")
+        inside = regions[region][None, ..., None]
+        volume = np.concatenate([np.where(inside, fill, volume) for _, volume, fill in substitutions(filled)])
+        inputs = {name: np.repeat(filled.batch[name], len(volume), axis=0) for name in run.model.reads}
+        expected = np.asarray(network(inputs | {"volume": volume}, training=False))
+        largest = max(largest, float(np.abs(expected - logits.occluded[at, :, region]).max()))
+    shown = margin(logits.base[:, 0])
+    spread = shown.max() - shown.min()
+    relative = f", {largest / spread:.2g} of their spread over records" if spread else ""
+    print(f"{run.verify} pairs recomputed in full, with every fill: logits differ by at most {largest:.2g}{relative}.")

@@ -20,7 +20,7 @@ from matplotlib.patches import Patch
 from data import files, grids, nifti
 from data.atlas import Atlas
 from utils import figures
-from utils.blackout.measure import Measured
+from utils.blackout.measure import RELIANCE, UNIQUE, Measured
 from utils.runs import Run
 from utils.statistics import ALPHA, INTERVAL
 from utils.text import interval, number, printable, shortened
@@ -32,7 +32,6 @@ AT_CHANCE = "MODEL AT CHANCE"
 NAME_WIDTH = 26  # letters of a region's name beside its bar
 # nilearn's remarks on its own mask, and on maps that are painted everywhere or nowhere
 EXPECTED = "Warning: 'partition' will ignore the 'mask'|Threshold given was|Given img is empty"
-RELIANCE, UNIQUE = "reliance", "unique"
 EFFECT = "logit of the true class"
 # What the columns of the page say, those that need words, in their order
 COLUMNS = {
@@ -155,14 +154,12 @@ def draw_bars(axis, top: pd.DataFrame, name: str) -> None:
 
 def keys(top: pd.DataFrame) -> list:
     """What colours and whiskers mean."""
+    found: list = [Patch(color="C3", label=f"family-wise p < {ALPHA:g}"), Patch(color="0.6", label="not significant")]
     if top[f"p_{RELIANCE}"].isna().all():
-        return [Patch(color="0.6", label="one subject: neither p-values nor whiskers")]
-    whiskers = Line2D([], [], color="0.2", label=f"{INTERVAL:.0%} interval over subjects")
-    return [
-        Patch(color="C3", label=f"family-wise p < {ALPHA:g}"),
-        Patch(color="0.6", label="not significant"),
-        whiskers,
-    ]
+        found = [Patch(color="0.6", label="no p-values: one class")]
+    if top[f"{RELIANCE}_low"].isna().all():
+        return [*found, Patch(alpha=0, label="no whiskers: one subject")]
+    return [*found, Line2D([], [], color="0.2", label=f"{INTERVAL:.0%} interval over subjects")]
 
 
 def scale(group: np.ndarray) -> tuple[float, float | None]:
