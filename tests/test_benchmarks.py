@@ -3,6 +3,7 @@
 import runpy
 import sys
 
+import numpy as np
 import pytest
 from helpers import ROOT
 
@@ -27,3 +28,12 @@ def test_a_benchmark_runs(name, cohort, monkeypatch, capsys):
     monkeypatch.setattr(measure, "BLOBS", measure.BLOBS)  # which one of them changes
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out
+
+
+def test_our_side_of_the_agreement_runs_without_the_other_package(tmp_path):
+    """Of a linear network, only regions with a coefficient have an effect."""
+    names = runpy.run_path(str(ROOT / "tests" / "benchmarks" / "agreement.py"))
+    atlas, coefficient, _ = names["regions_of_pairs"]()
+    unique, logit = names["ours"](names["simulate"](tmp_path, 40, 10, 0), atlas, coefficient, 0)
+    assert unique.shape == (10, len(coefficient)) and logit.shape == (10,)
+    assert ((np.abs(unique).max(0) > 1e-4) == (coefficient != 0)).all()

@@ -142,9 +142,9 @@ def ours(cohort: Cohort, atlas: Atlas, coefficient: np.ndarray, seed: int) -> tu
         for selection in in_order(tested, TOGETHER)
     ]
     parts = (np.concatenate([getattr(part, name) for part in found]) for name in ("base", "occluded", "blobs"))
-    logits = measure.Logits(*parts)
+    logits = measure.Logits(found[0].names, *parts)
     rows = [cohort.rows[index] for index in tested]
-    return logits.measured(rows, np.zeros(len(rows), int)).unique, measure.margin(logits.base[:, 0])
+    return logits.measured(rows, np.zeros(len(rows), int), fills).unique, measure.margin(logits.base[:, 0])
 
 
 def negated_logit(label: np.ndarray, logit: np.ndarray) -> np.ndarray:
