@@ -131,7 +131,7 @@ def test_the_summary_says_what_is_significant_and_names_few():
     p = {"one": 0.04, "two": 0.01, "three": 0.05}
 
     def said(reliance, unique, subjects=20):
-        return evidence([*reliance.items()], [*unique.items()], subjects)
+        return evidence([*reliance.items()], [*unique.items()], np.arange(subjects) % 2)
 
     assert said(p, dict.fromkeys(p, 0.2) | {"two": 0.01}) == (
         "The network's evidence rests on 2 (one, two) of 3 regions (reliance, family-wise p < 0.05); 1 (two) says what "
@@ -144,7 +144,10 @@ def test_the_summary_says_what_is_significant_and_names_few():
     assert said({"one": np.nan}, {"one": np.nan}) == "No p-values: the subjects are of one class."
     assert said({"one": 0.125}, {"one": 0.2}, subjects=4) == "4 subjects are too few for family-wise p < 0.05."
     twice = [("same", 0.01), ("same", 0.9)]
-    assert "rests on 1 (same) of 2 regions" in evidence(twice, twice, 20)
+    assert "rests on 1 (same) of 2 regions" in evidence(twice, twice, np.arange(20) % 2)
+    assert evidence(twice, twice, np.arange(20) % 4 == 0).endswith(
+        "Only 25% are of one class: where effects are skewed, p is too small."
+    )
 
 
 def test_the_summary_says_chance_and_what_is_unknown():

@@ -99,8 +99,8 @@ def conclude(run: Run, atlas: Atlas, measured: Measured, fold: Sequence | None =
     auc, name = (score["auc_folds"], "AUC within folds") if within else (score["auc"], "AUC")
     beats = effects.beats_chance(auc)
     reliance, unique = ([*zip(table["name"], table[f"p_{test}"], strict=True)] for test in WITH_P)
-    subjects = len(set(measured.subject))
-    summary = f"{effects.prediction_summary(auc, name)}\n{effects.evidence(reliance, unique, subjects)}"
+    label = effects.by_subject(measured.label, measured.subject)
+    summary = f"{effects.prediction_summary(auc, name)}\n{effects.evidence(reliance, unique, label)}"
     write_table(run, table)
     write_store(run, atlas, measured)
     write_maps(run, atlas, measured)
@@ -108,7 +108,7 @@ def conclude(run: Run, atlas: Atlas, measured: Measured, fold: Sequence | None =
     print_table(table)
     print(blobs_line(measured))
     print(summary)
-    return {"subjects": subjects, "better_than_chance": beats}
+    return {"subjects": len(label), "better_than_chance": beats}
 
 
 def blobs_line(measured: Measured) -> str:
