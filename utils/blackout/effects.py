@@ -105,7 +105,8 @@ def evidence(reliance: list[tuple[str, float]], unique: list[tuple[str, float]],
     if not resting and not own:
         return f"None of {len(reliance)} regions is significant at {level}: nothing here says where autism is."
     fewest = min(np.mean(label == value) for value in range(len(CLASSES)))
-    unequal = f" Only {fewest:.0%} are of one class: where effects are skewed, p is too small." * (fewest < UNEQUAL)
+    unequal = f" Only {fewest:.0%} are of one class: where effects are skewed, p is too small."
+    unequal = unequal if fewest < UNEQUAL else ""
     rests = f"The network's evidence rests on {named(resting)} of {len(reliance)} regions (reliance, {level})"
     if not own:
         return f"{rests}; none is shown to say what the rest of the brain does not (unique).{unequal}"
