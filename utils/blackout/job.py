@@ -29,6 +29,8 @@ from data.records import CLASSES
 from utils.blackout import effects, page
 from utils.blackout.fills import Fills
 from utils.blackout.measure import ARRAYS, Measured, measure, verify
+from utils.blackout.occlusion import Occlusion
+from utils.inference import restored_network
 from utils.metrics import with_intervals
 from utils.runs import Run, prepare_folder
 from utils.text import in_spreadsheet, interval, number, printable, shortened
@@ -44,15 +46,23 @@ def blackout(run: Run) -> int:
     atlas = printable_names(run.atlas)
     if atlas.vanished:
         print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {', '.join(atlas.vanished)}")
+    occlusion = Occlusion(restored_network(run))
     prepare_folder(run)
+    if occlusion.recomputed_layers:
+        print(f"Computed in full: {', '.join(occlusion.recomputed_layers)} and what follows.")
     fills = Fills(run.cohort, atlas, run.tested(), run.donors, run.seed)
     print(donors_line(fills))
     regions = [atlas.labels == region for region in atlas.regions]
-    measured, logits, recomputed_layers = measure(run, fills, regions)
+    measured, logits = measure(run, occlusion, fills, regions)
     told = conclude(run, atlas, measured)
     if run.verify:
         verify(run, fills, regions, logits)
-    run.finish(**told, donors_a_record=fills.count, donors_from=donors_line(fills), recomputed_layers=recomputed_layers)
+    run.finish(
+        **told,
+        donors_a_record=fills.count,
+        donors_from=donors_line(fills),
+        recomputed_layers=occlusion.recomputed_layers,
+    )
     return 0
 
 

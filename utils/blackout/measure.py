@@ -147,15 +147,9 @@ def donor_of_blobs(blobs: int, donors: int) -> np.ndarray:
     return np.arange(blobs) % donors
 
 
-def measure(run: Run, fills: Fills, regions: list[np.ndarray]) -> tuple[Measured, Logits, tuple[str, ...]]:
-    """Occludes `regions`, masks (x, y, z), and blobs in all records that the run tests.
-
-    Returns also the logits, for verification, and the layers that had to be computed in full.
-    """
+def measure(run: Run, occlusion: Occlusion, fills: Fills, regions: list[np.ndarray]) -> tuple[Measured, Logits]:
+    """Occludes `regions`, masks (x, y, z), and blobs in all records that the run tests; the logits are for `verify`."""
     indices = run.tested()
-    occlusion = Occlusion(restored_network(run))
-    if occlusion.recomputed_layers:
-        print(f"Computed in full: {', '.join(occlusion.recomputed_layers)} and what follows.")
     selections = np.array_split(indices, math.ceil(len(indices) / TOGETHER))
     count = blobs_a_batch(run, len(selections))
     sizes = np.repeat([int(region.sum()) for region in regions], count)
@@ -171,7 +165,7 @@ def measure(run: Run, fills: Fills, regions: list[np.ndarray]) -> tuple[Measured
     logits = Logits(found[0].names, *arrays)
     group = np.repeat(np.arange(len(selections)), [len(selection) for selection in selections])
     rows = [run.cohort.rows[index] for index in indices]
-    return logits.measured(rows, group, fills), logits, occlusion.recomputed_layers
+    return logits.measured(rows, group, fills), logits
 
 
 def blobs_a_batch(run: Run, batches: int) -> int:
