@@ -39,11 +39,16 @@ class Atlas:
 
         0 outside the regions. Raises ValueError unless there is one value a region.
         """
-        regions, values = np.array(self.regions), np.asarray(values, np.float32)
-        if values.shape != regions.shape:
-            raise ValueError(f"values have the shape {values.shape}; expected one a region, {regions.shape}.")
-        at = np.minimum(np.searchsorted(regions, self.full), len(regions) - 1)
-        return np.where(regions[at] == self.full, values[at], np.float32(0))
+        values, expected = np.asarray(values, np.float32), (len(self.names),)
+        if values.shape != expected:
+            raise ValueError(f"values have the shape {values.shape}; expected one a region, {expected}.")
+        return np.append(values, np.float32(0))[self.places(self.full)]
+
+    def places(self, labels: np.ndarray) -> np.ndarray:
+        """Each label's place in `regions`, one beyond the last outside them; a label image (x, y, z) -> (x, y, z)."""
+        regions = np.array(self.regions)
+        at = np.minimum(np.searchsorted(regions, labels), len(regions) - 1)
+        return np.where(regions[at] == labels, at, len(regions))
 
     def means(self, volume: np.ndarray) -> np.ndarray:
         """Volumes (n, x, y, z, maps) on `grid` -> the mean of each map in each region, (n, regions, maps) float64."""

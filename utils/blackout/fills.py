@@ -49,9 +49,7 @@ class Fills:
 
     def __init__(self, cohort: Cohort, atlas: Atlas, indices: np.ndarray, count: int, seed: int):
         self.cohort = cohort
-        regions = np.array(atlas.regions)
-        at = np.minimum(np.searchsorted(regions, atlas.labels), len(regions) - 1)
-        self._region_at = np.where(regions[at] == atlas.labels, at, len(regions))  # that beyond the last: no region
+        self._region_at = atlas.places(atlas.labels)
         chunks = in_order(np.arange(len(cohort.rows)), CHUNK)
         self.means = np.concatenate([atlas.means(batch["volume"]) for batch in ahead(cohort.batch, chunks)])
         self.expected = expected_means(cohort, self.means)

@@ -138,7 +138,6 @@ def printable_names(atlas: Atlas) -> Atlas:
 
 def region_table(run: Run, atlas: Atlas, measured: Measured) -> pd.DataFrame:
     """A row a region, the columns of `regions.csv`, the strongest mean effect of the background first."""
-
     table = pd.DataFrame({"region": atlas.regions, "name": [atlas.names[region] for region in atlas.regions]})
     table = table.join(pd.DataFrame([place(atlas, region) for region in atlas.regions]))
     kinds = {
