@@ -174,7 +174,7 @@ def test_testing_cae_measures_reconstruction_and_draws_three_figures(cli, encode
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     opened = open_cohort(full_cohort)
     (index,) = opened.indices("test")
-    volume = opened.read(index)[2]
+    volume = opened.read(index)[2][..., 0]
     outputs = network({"volume": volume[None, ..., None]}, training=False)
     guess = outputs["reconstruction"].numpy()[0, ..., 0]
     code = outputs["code"].numpy().astype(float)
