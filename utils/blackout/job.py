@@ -44,7 +44,7 @@ def blackout(run: Run) -> int:
     if atlas.vanished:
         print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {', '.join(atlas.vanished)}")
     prepare_folder(run)
-    fills = Fills(run.cohort, atlas, run.tested(), run.donors, run.seed)
+    fills = Fills(run.cohort, atlas, run.tested(), run.donors, run.seed, run.replaced_maps)
     print(donors_line(run, fills))
     regions = [atlas.labels == region for region in atlas.regions]
     measured, logits, recomputed_layers = measure(run, fills, regions)
@@ -63,6 +63,13 @@ def donors_line(run: Run, fills: Fills) -> str:
     if fills.elsewhere:
         where = f"of any site for {fills.elsewhere} of {subjects} subjects, whose site has too few, else of the same"
     return f"Donors: {fills.count} {kind} subjects a record, {where}."
+
+
+def replaced_line(run: Run) -> str:
+    """Which maps were replaced, if not all."""
+    names = np.array(run.cohort.maps)
+    replaced, kept = (", ".join(map(printable, names[chosen])) for chosen in (run.replaced_maps, ~run.replaced_maps))
+    return f"Only {replaced} of each region was replaced; {kept} stayed." if kept else ""
 
 
 def pool(run: Run, folds: Folds) -> None:
@@ -94,7 +101,8 @@ def conclude(run: Run, atlas: Atlas, measured: Measured, fold: Sequence | None =
     score = with_intervals(measured.label, measured.probability, measured.subject, run.seed, fold)[auc]
     at_chance = effects.beats_chance(score) is False
     p = ({row["name"]: row[f"p_{test}"] for row in table.to_dict("records")} for test in TESTED)
-    summary = "\n".join(filter(None, (effects.prediction_summary(score, name), effects.evidence(*p))))
+    parts = (replaced_line(run), effects.prediction_summary(score, name), effects.evidence(*p))
+    summary = "\n".join(filter(None, parts))
     write_table(run, table)
     write_store(run, atlas, measured)
     write_maps(run, atlas, measured)

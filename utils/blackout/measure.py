@@ -104,7 +104,8 @@ def substitutions(filled: Filled) -> list[tuple[np.ndarray, np.ndarray]]:
     and for sufficiency, from each donor, the record itself."""
     volume = filled.batch["volume"]
     pairs = [(volume, fill) for fill in (filled.background, *filled.donor, *filled.expected)]
-    return pairs + [(donor, volume) for donor in filled.donor]
+    pairs += [(donor, volume) for donor in filled.donor]
+    return [(shown, filled.within(shown, fill)) for shown, fill in pairs]
 
 
 def donor_of_blobs(blobs: int, donors: int) -> np.ndarray:
@@ -148,11 +149,11 @@ def blobs_a_batch(run: Run, batches: int) -> int:
 
 
 def brain(run: Run, indices: np.ndarray) -> np.ndarray:
-    """Voxels (x, y, z) that hold signal in half of the records or more: where blobs may lie."""
+    """Voxels (x, y, z) that hold signal, in any map, in half of the records or more: where blobs may lie."""
     count = np.zeros(run.cohort.grid.shape)
     for index in indices:
         _, _, volume = run.cohort.read(index)
-        count += volume != records.background(volume)
+        count += np.any([of_map != records.background(of_map) for of_map in np.moveaxis(volume, -1, 0)], axis=0)
     return count >= SIGNAL * len(indices)
 
 
@@ -183,7 +184,8 @@ def occlude(
             if blob is not None and donor_of[at % per_region] == number
         }
         if own:
-            of_blobs[tuple(np.transpose(list(own)))] = occlusion.occluded_logits(shown, fill, own.values())
+            within = filled.within(inputs["volume"], fill)
+            of_blobs[tuple(np.transpose(list(own)))] = occlusion.occluded_logits(shown, within, own.values())
         advance()
     return Logits(np.stack(base, axis=1), np.stack(occluded).transpose(2, 0, 1, 3), of_blobs.transpose(2, 0, 1, 3))
 
