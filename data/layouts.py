@@ -20,6 +20,7 @@ import pandas as pd
 from data.errors import InputError
 from data.files import LEDGER
 from data.phenotype import clean
+from data.records import MAX_MAPS
 from data.tables import column, key, matching_column, read_table
 
 DEFAULT_MAPS = ("falff",)
@@ -283,6 +284,8 @@ def check_map_names(names: Sequence[str]) -> None:
             f"The maps are called {', '.join(names)}, {wrong} among them; expected each once, of letters, digits, '.', "
             "'_' and '-'. Name them with --maps."
         )
+    if len(names) > MAX_MAPS:
+        raise InputError(f"A record would have {len(names)} maps; expected at most {MAX_MAPS}. Name fewer with --maps.")
 
 
 def existing(path: Path) -> Path | float:

@@ -16,6 +16,7 @@ DTYPE = np.dtype("<f4")
 PHENOTYPE_SIZE = 29
 HEADER_SIZE = 1 + PHENOTYPE_SIZE
 HEADER_BYTES = DTYPE.itemsize * HEADER_SIZE
+MAX_MAPS = 16  # of a record, which bounds the memory that one takes
 CLASSES = ("control", "autism")  # label 0.0, label 1.0
 
 
@@ -52,9 +53,9 @@ def form_of_size(num_bytes: int, name: str) -> tuple[Grid, int]:
 
 
 def maps_nearest(num_bytes: int, grid: Grid) -> int:
-    """How many maps a record of about this size has, at least one."""
+    """How many maps a record of about this size has, 1 to `MAX_MAPS`."""
     volume_bytes = record_bytes(grid) - HEADER_BYTES
-    return max(1, round((num_bytes - HEADER_BYTES) / volume_bytes))
+    return min(max(1, round((num_bytes - HEADER_BYTES) / volume_bytes)), MAX_MAPS)
 
 
 def check_label(label: float, name: str, unknown: bool = False) -> None:
