@@ -63,7 +63,7 @@ PRESETS = {
 
 
 def features(volume, config: Config):
-    """(batch, x, y, z, 1) -> (batch, features)."""
+    """(batch, x, y, z, maps) -> (batch, features)."""
     from keras import layers as keras_layers
 
     from models import layers
@@ -83,11 +83,11 @@ def features(volume, config: Config):
     return layers.hidden(flat, flat.shape[-1], config)
 
 
-def build(config: Config, grid: Grid):
-    """Input "volume" (batch, x, y, z, 1) float32, z-scored; output (batch, 2) float32 logits."""
+def build(config: Config, grid: Grid, maps: int = 1):
+    """Input "volume" (batch, x, y, z, maps) float32, z-scored; output (batch, 2) float32 logits."""
     import keras
 
     from models import layers
 
-    volume = layers.volume_input(grid)
+    volume = layers.volume_input(grid, maps)
     return keras.Model({"volume": volume}, layers.logits(features(volume, config), config), name="cnn")

@@ -9,9 +9,9 @@ from data.records import PHENOTYPE_SIZE
 from models.settings import Settings
 
 
-def volume_input(grid: Grid):
-    """(batch, x, y, z, 1) float32, z-scored."""
-    return keras.Input((*grid.shape, 1), name="volume")
+def volume_input(grid: Grid, maps: int = 1):
+    """(batch, x, y, z, maps) float32, z-scored."""
+    return keras.Input((*grid.shape, maps), name="volume")
 
 
 def phenotype_input():

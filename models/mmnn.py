@@ -26,13 +26,13 @@ PRESETS = {
 }
 
 
-def build(config: Config, grid: Grid):
-    """Inputs "volume" (batch, x, y, z, 1) and "phenotype" (batch, 29), float32; output (batch, 2) float32 logits."""
+def build(config: Config, grid: Grid, maps: int = 1):
+    """Inputs "volume" (batch, x, y, z, maps) and "phenotype" (batch, 29), float32; output (batch, 2) float32 logits."""
     import keras
 
     from models import layers
 
-    volume, phenotype = layers.volume_input(grid), layers.phenotype_input()
+    volume, phenotype = layers.volume_input(grid, maps), layers.phenotype_input()
     x = keras.layers.Concatenate()([cnn.features(volume, config), nn.features(phenotype, config)])
     for units in config.joined_units:
         x = layers.hidden(x, units, config)

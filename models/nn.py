@@ -30,7 +30,7 @@ def features(phenotype, config):
     return phenotype
 
 
-def build(config: Config, grid: Grid):
+def build(config: Config, grid: Grid, maps: int = 1):
     """Input "phenotype" (batch, 29) float32, scaled; output (batch, 2) float32 logits."""
     import keras
 

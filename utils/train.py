@@ -146,7 +146,7 @@ def pool(run: Run, folds: Folds) -> None:
 def train(run: Run) -> int:
     """Trains until `num_iters` batches have been seen in all; returns the exit status (128 + signal if stopped)."""
     run.checkpoints.prepare(run.override)
-    network = run.model.module.build(run.config, run.cohort.grid)
+    network = run.model.build(run.config, run.cohort.grid, run.cohort.num_maps)
     optimizer = make_optimizer(run.config, run.precision)
     optimizer.build(network.trainable_variables)
     saver = Saver(run.checkpoints, network, optimizer)
@@ -206,6 +206,7 @@ def identity_of(run: Run) -> Identity:
         encoder_subjects=metadata.encoder_subjects,
         training_volumes=volumes_of(run),
         preparation=metadata.preparation,
+        num_maps=run.cohort.num_maps,
         validation=run.validation,
         shuffled_labels=run.shuffled_labels,
     )
