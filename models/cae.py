@@ -51,7 +51,7 @@ def code_shape(config: Config, grid: Grid) -> tuple[int, ...]:
     return (*shape, config.filters[-1])
 
 
-def build(config: Config, grid: Grid):
+def build(config: Config, grid: Grid, maps: int = 1):
     """Input "volume" (batch, x, y, z, 1) float32, z-scored; outputs "code" and "reconstruction", of the same rank."""
     import keras
 
