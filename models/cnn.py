@@ -54,6 +54,8 @@ class Config(Settings):
 
 
 PRESETS = {
+    "regions": Config(regions=True, members=4, l2=0.01, batch_norm=False),
+    "linear": Config(regions=True, region_units=(), l2=0.1, batch_norm=False),
     "residual": Config(),
     "plain": Config(
         filters=(16, 32, 32, 32, 16, 1),
@@ -64,8 +66,6 @@ PRESETS = {
         global_average=False,
         learning_rate=0.0001,
     ),
-    "regions": Config(regions=True, members=4, l2=0.01, batch_norm=False),
-    "linear": Config(regions=True, region_units=(), l2=0.1, batch_norm=False),
 }
 
 

@@ -21,8 +21,8 @@ class Config(Settings):
 
 
 PRESETS = {
-    "default": Config(),
     "sine": Config(phenotype_units=(256,), phenotype_activation="sine", members=4, l2=0.0, batch_norm=False),
+    "default": Config(),
 }
 
 

@@ -136,7 +136,8 @@ def test_presets_are_those_of_the_mission():
     for config in cae.PRESETS.values():
         assert (config.optimizer, config.learning_rate, config.decay) == ("rmsprop", 0.001, 0.99)
         assert (config.sparsity_weight, config.kernel, config.filters) == (0.6, 3, (1, 1))
-    assert [next(iter(MODELS[name].module.PRESETS)) for name in ("cae", "cnn")] == ["stride3-bn", "residual"]
+    default = {name: next(iter(model.module.PRESETS)) for name, model in MODELS.items()}
+    assert default == {"cae": "stride3-bn", "ae": "default", "cnn": "regions", "nn": "sine", "mmnn": "regions"}
     assert sorted(MODELS) == ["ae", "cae", "cnn", "mmnn", "nn"]
 
 

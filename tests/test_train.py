@@ -89,7 +89,7 @@ def test_the_first_loss_is_that_of_the_first_batch_by_hand(train, cohort, tmp_pa
     from models.settings import override
     from utils.batches import batch_positions
 
-    train("one", "nn", 1)
+    train("one", "nn", 1, "--preset", "default")
     row = read_rows(tmp_path / "one" / "out" / "history.csv")[0]
     opened = open_cohort(cohort)
     keras.utils.set_random_seed(0)
