@@ -6,6 +6,7 @@ import re
 import shutil
 import struct
 from dataclasses import replace
+from types import SimpleNamespace
 
 import h5py
 import nibabel
@@ -22,7 +23,9 @@ from models import MODELS, cae, cnn
 from models.settings import from_json
 from utils import floors
 from utils.batches import read_batches
+from utils.blackout.effects import random_blobs
 from utils.blackout.fills import Fills
+from utils.blackout.measure import brain
 from utils.checkpoints import CheckpointFolder, restore_weights
 
 MAPS = ("falff", "alff", "degree_weighted")
@@ -544,8 +547,8 @@ def logits_of(trained_on_three):
 @pytest.mark.slow
 @pytest.mark.parametrize("chosen", [None, "degree_weighted,falff"])
 def test_regions_are_blacked_out_in_these_maps_only(chosen, three, trained_on_three, logits_of, cli, tmp_path):
-    """Against a loop by hand: all four effects, with one donor, whose distance from all people whom it was drawn from
-    is taken out by a regression on the replaced maps alone."""
+    """Against a loop by hand: all four effects and a blob, with one donor, whose distance from all people whom it was
+    drawn from is taken out by a regression on the replaced maps alone."""
     arguments = ("--chkPointDir", trained_on_three, "--dataDir", three, "--outDir", tmp_path / "out", "--donors", 1)
     opened, regions = open_cohort(three), atlas.load_atlas(None, REDUCED)
     tested = opened.indices("test")[:1]
@@ -557,20 +560,26 @@ def test_regions_are_blacked_out_in_these_maps_only(chosen, three, trained_on_th
     fills = Fills(opened, regions, tested, count=1, seed=0)
     with h5py.File(tmp_path / "out" / "blackout.h5") as store:
         stored = {name: values[:] for name, values in store.items()}
+    count = stored["blob_excess"].shape[2]
+    sizes = np.repeat([(regions.labels == region).sum() for region in regions.regions], count)
+    blobs = random_blobs(brain(SimpleNamespace(cohort=opened), tested), sizes, [0, int(tested[0])])
     for row, index in enumerate(tested):
         volume, (position,) = opened.read(index)[2], fills.donors[int(index)]
         donor = opened.read(position)[2]
         for region in (20, 68):
-            hidden, donated, moved, alone = volume.copy(), volume.copy(), volume.copy(), donor.copy()
-            inside = regions.labels == region
+            hidden, donated, moved, elsewhere, alone = *(volume.copy() for _ in range(4)), donor.copy()
+            inside, blob = regions.labels == region, blobs[(region - 1) * count]
             for at in replaced:
                 level = fills.expected[index, region - 1, at] - fills.expected[position, region - 1, at]
                 hidden[inside, at] = np.median(volume[[0, -1], :, :, at])
                 donated[inside, at] = donor[inside, at]
                 moved[inside, at] = donor[inside, at] + np.float32(level)
+                elsewhere[blob, at] = donor[blob, at]
                 alone[inside, at] = volume[inside, at]
-            control, autism = np.transpose([logits_of(each) for each in (volume, hidden, donated, moved, donor, alone)])
-            shown, *others, donors, lent = (autism - control) * (1 if opened.rows[index].label == 1 else -1)
+            shows = (volume, hidden, donated, moved, elsewhere, donor, alone)
+            control, autism = np.transpose([logits_of(each) for each in shows])
+            shown, *others, blobbed, donors, lent = (autism - control) * (1 if opened.rows[index].label == 1 else -1)
+            assert stored["blob_excess"][row, region - 1, 0] == pytest.approx(others[1] - blobbed, abs=1e-5)
             effects = dict(zip(("delta_logit", "reliance", "unique"), np.subtract(shown, others), strict=True))
             for name, level in {"reliance": fills.means, "unique": fills.means - fills.expected}.items():
                 values, (split, site) = level[:, region - 1, replaced], fills._group[int(index)]
