@@ -102,7 +102,8 @@ def test_residual_network_is_exact(name):
     assert error(model, boxes(GRID, 8)) < TOLERANCE
 
 
-@pytest.mark.parametrize("name, preset", [("cnn", "regions"), ("cnn", "linear"), ("mmnn", "regions")])
+@pytest.mark.parametrize("preset", ["regions", "linear"])
+@pytest.mark.parametrize("name", ["cnn", "mmnn"])
 def test_networks_of_region_means_are_exact(name, preset):
     module = MODELS[name].module
     model = randomise(module.build(module.PRESETS[preset], REDUCED, maps=3))
