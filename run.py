@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=seed, metavar="N", help="of weights, batch order, folds and resampling (default 0)")
     add("--precision", choices=PRECISIONS, help="of the layers (default float32)")
     add("--subjects", metavar="A,B", help="black out these test subjects only")
+    add("--maps", metavar="A,B", help="black out regions in these maps only, the others stay (default all)")
     add("--atlas", type=Path, metavar="FILE", help="black out the regions of this label image (default AAL)")
     add("--donors", type=positive, default=5, metavar="N", help="people whose regions fill each blackout (default 5)")
     add("--verify", type=positive, default=0, metavar="N", help="recompute N blackouts in full, print the difference")

@@ -6,9 +6,13 @@ import signal
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.cli import Parser, guarded, positive, seed
 from data.errors import InputError
+
+if TYPE_CHECKING:
+    from data.cohort import Cohort
 
 INTERRUPTED = 130
 SHOWN = 10  # subjects named on the terminal; cohort.json names them all
@@ -35,6 +39,17 @@ def check_like_flags(args: argparse.Namespace) -> None:
         raise InputError(f"--{chosen[0]} is chosen by --like: everything is as in {args.like}. Leave it out.")
 
 
+def chosen_maps(args: argparse.Namespace, like: "Cohort | None") -> tuple[str, ...] | None:
+    """Those of --maps, or of the cohort that --like names; None where nothing says. Raises InputError where they
+    contradict each other."""
+    given = None if args.maps is None else tuple(args.maps.split(","))
+    if like is None or not like.metadata.maps:
+        return given
+    if given not in (None, like.maps):
+        raise InputError(f"--maps {args.maps} is not what {args.like} has, {', '.join(like.maps)}. Leave it out.")
+    return like.maps
+
+
 def convert(args: argparse.Namespace) -> int:
     check_like_flags(args)
     from data import grids, layouts
@@ -53,6 +68,7 @@ def convert(args: argparse.Namespace) -> int:
         args.mapColumn,
         args.negative,
         args.only,
+        chosen_maps(args, like),
     )
     source = layouts.read_source(args.source, columns, optional=like is not None)
     print("\n".join(source.notes))
@@ -112,7 +128,7 @@ def export(args: argparse.Namespace) -> int:
     from data.cohort import open_cohort
     from data.pack import export as run
 
-    run(open_cohort(args.cohort), args.subject, args.out)
+    run(open_cohort(args.cohort), args.subject, args.out, args.map)
     print(f"Written: {args.out}")
     return 0
 
@@ -137,7 +153,12 @@ def parser() -> argparse.ArgumentParser:
         help="its values for control; the others are left out (default: the one other)",
     )
     add("--siteColumn", metavar="NAME", help="column of sites (default SITE_ID or site, if there is one)")
-    add("--mapColumn", metavar="NAME", help="column of paths to the maps, relative to the folder")
+    add(
+        "--maps",
+        metavar="A,B,...",
+        help="maps of a record, such as falff,alff,reho,degree_weighted,degree_binarize (default falff)",
+    )
+    add("--mapColumn", metavar="A,B,...", help="columns of paths, relative to the folder, one for each map")
     add(
         "--only",
         metavar="GLOB",
@@ -172,6 +193,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("cohort", type=Path)
     verb.add_argument("subject", help="a subject, or a record's file name")
     verb.add_argument("out", type=Path, help="a .nii or .nii.gz file")
+    verb.add_argument("--map", metavar="NAME", help="which of several maps")
     return top
 
 

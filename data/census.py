@@ -18,6 +18,12 @@ class Findings:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def add(self, others: "Findings", prefix: str) -> None:
+        """Adds those of a part, each after the part's name."""
+        self.counts += [prefix + text for text in others.counts]
+        self.problems += [prefix + text for text in others.problems]
+        self.notes += [prefix + text for text in others.notes]
+
     def lines(self) -> list[str]:
         return [
             *self.counts,
@@ -40,6 +46,7 @@ def census(cohort: Cohort, fold_of: Mapping[str, str] | None = None) -> Findings
     subjects = {row.subject: row for row in cohort.rows}
     findings.counts.append(
         f"{cohort.path}: {len(cohort.rows)} records of {len(subjects)} subjects, {cohort.grid}"
+        + f", maps {', '.join(cohort.maps)}" * (cohort.num_maps > 1)
         + (", SIMULATED" if cohort.simulated else "")
     )
     if fold_of:

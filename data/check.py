@@ -28,9 +28,12 @@ def full(cohort: Cohort) -> Findings:
     small, digests, coverage = read_volumes(cohort, findings)
     if len(small):
         check_identical(cohort, digests, findings)
-        check_likeness(cohort, small, findings)
-        check_place(cohort, small, findings)
-        check_measures(cohort, small, findings)
+        for at, name in enumerate(cohort.maps):
+            volumes, of_map = {index: volume[..., at] for index, volume in small.items()}, Findings()
+            check_likeness(cohort, volumes, of_map)
+            check_place(cohort, volumes, of_map)
+            check_measures(cohort, name, volumes, of_map)
+            findings.add(of_map, f"{name}: " if cohort.num_maps > 1 else "")
         findings.notes += coverage
     return findings
 
@@ -50,7 +53,8 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
 
 
 def read_volumes(cohort: Cohort, findings: Findings) -> tuple[dict[int, np.ndarray], dict[str, list[int]], list[str]]:
-    """Reduced volumes by record, records by the digest of their volume, and notes on regions without signal."""
+    """Reduced volumes (x, y, z, maps) by record, records by the digest of each map's volume, and notes on regions
+    without signal."""
     regions = atlas.load_atlas(None, cohort.grid)
     inside = regions.labels.ravel()
     sizes = np.bincount(inside, minlength=max(regions.regions) + 1)
@@ -65,23 +69,29 @@ def read_volumes(cohort: Cohort, findings: Findings) -> tuple[dict[int, np.ndarr
             except InputError as error:
                 findings.problems.append(str(error))
                 continue
-            if volume.min() == volume.max():
-                findings.problems.append(f"{row.file} is constant ({volume.flat[0]:g}); its map was empty")
+            volumes = dict(zip(cohort.maps, np.moveaxis(volume, -1, 0), strict=True))
+            if empty := [name for name, of_map in volumes.items() if of_map.min() == of_map.max()]:
+                value, which = volumes[empty[0]].flat[0], f" of {empty[0]}" * (cohort.num_maps > 1)
+                findings.problems.append(f"{row.file} is constant ({value:g}); its map{which} was empty")
                 continue
-            digests[hashlib.sha256(volume.tobytes()).hexdigest()].append(index)
-            small[index] = records.block_mean(volume) if cohort.grid == grids.FULL else volume
-            signal = np.bincount(inside, volume.ravel() != records.background(volume), len(sizes))
-            uncovered.update(region for region in regions.regions if signal[region] < COVERED * sizes[region])
+            for name, of_map in volumes.items():
+                digests[hashlib.sha256(of_map.tobytes()).hexdigest()].append(index)
+                signal = np.bincount(inside, of_map.ravel() != records.background(of_map), len(sizes))
+                low = [region for region in regions.regions if signal[region] < COVERED * sizes[region]]
+                uncovered.update((name, region) for region in low)
+            reduced = map(records.block_mean, volumes.values()) if cohort.grid == grids.FULL else volumes.values()
+            small[index] = np.stack(list(reduced), axis=-1)
     coverage = [
         f"{regions.names[region]} has signal in under {COVERED:.0%} of its voxels in {count} of {len(small)} records"
-        for region, count in uncovered.most_common(SHOWN)
+        + f" of {name}" * (cohort.num_maps > 1)
+        for (name, region), count in uncovered.most_common(SHOWN)
     ]
     return small, digests, coverage
 
 
 def check_identical(cohort: Cohort, digests: dict[str, list[int]], findings: Findings) -> None:
     """One volume under two names is a problem across the split, and worth a note within it."""
-    for same in digests.values():
+    for same in dict.fromkeys(map(tuple, digests.values())):  # once for all maps
         if len({cohort.rows[index].subject for index in same}) == 1:
             if len(same) > 1:
                 names = listed([cohort.rows[index].file for index in same])
@@ -131,7 +141,7 @@ def check_place(cohort: Cohort, small: dict[int, np.ndarray], findings: Findings
         findings.notes.append(f"far from the others, centre at {measures.where(measured.median())}: {names}")
 
 
-def check_measures(cohort: Cohort, small: dict[int, np.ndarray], findings: Findings) -> None:
+def check_measures(cohort: Cohort, map_name: str, small: dict[int, np.ndarray], findings: Findings) -> None:
     """Maps of several kinds, and maps that as wholes tell the training labels, are problems; the site, worth a note.
 
     What was measured when the maps were converted is looked at where it is known, and the volumes as they are stored.
@@ -140,9 +150,10 @@ def check_measures(cohort: Cohort, small: dict[int, np.ndarray], findings: Findi
     rows = [cohort.rows[index] for index in first]
     stored = measured_as_stored([small[index] for index in first])
     views = [(stored, measures.stored_kinds(stored))]
-    raw = measures.read(cohort.tables, [row.subject for row in rows]) if cohort.tables else None
-    if raw is not None:
-        raw.index = stored.index
+    subjects = [row.subject for row in rows]
+    measured = measures.read(cohort.tables, subjects, cohort.maps) if cohort.tables else None
+    if measured is not None:
+        raw = measured[map_name].set_axis(stored.index)
         views.insert(0, (raw, measures.kinds(raw)))
         findings.counts.append(f"maps: {', '.join(sorted(set(views[0][1])))}")
     if mixed := [text for _, kinds in views if (text := measures.mixture(kinds, [row.file for row in rows]))]:

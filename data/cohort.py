@@ -124,7 +124,10 @@ class Metadata(Preparation):
 
 @dataclass(frozen=True)
 class Cohort:
-    """Records on one grid; `entries[i]` holds the bytes of `rows[i]`. `tables` is the folder of the side tables."""
+    """Records on one grid, of one number of maps; `entries[i]` holds the bytes of `rows[i]`.
+
+    `tables` is the folder of the side tables.
+    """
 
     path: Path
     grid: grids.Grid
@@ -132,16 +135,23 @@ class Cohort:
     entries: tuple[entries_of.Entry, ...]
     metadata: Metadata
     tables: Path | None = None
+    num_maps: int = 1
 
     @property
     def simulated(self) -> bool:
         return self.metadata.simulated
 
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """The names of the maps, in the order of records; those of a bare folder are called 1, 2, ..."""
+        return self.metadata.maps or tuple(str(number) for number in range(1, self.num_maps + 1))
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the table of records and the metadata; tells cohorts apart without reading volumes."""
         rows = [astuple(row) for row in self.rows]
-        text = json.dumps([self.grid.name, rows, self.metadata.json()], sort_keys=True)
+        several = [self.num_maps] * (self.num_maps > 1)
+        text = json.dumps([self.grid.name, rows, self.metadata.json(), *several], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -222,9 +232,9 @@ class Cohort:
         return replace(self, rows=tuple(replace(row, label=new.get(row.subject, row.label)) for row in self.rows))
 
     def read(self, index: int) -> tuple[float, np.ndarray, np.ndarray]:
-        """Label, phenotype (29,) and volume (x, y, z) of one record. Raises InputError, naming the file."""
-        entry = self.entries[index]
-        return records.unpack(entry.read(), self.grid, str(entry), unknown=self.rows[index].split == "test")
+        """Label, phenotype (29,) and volume (x, y, z, maps) of one record. Raises InputError, naming the file."""
+        entry, unknown = self.entries[index], self.rows[index].split == "test"
+        return records.unpack(entry.read(), self.grid, str(entry), unknown, self.num_maps)
 
     def header(self, index: int) -> bytes:
         """Label and phenotype of one record as they are on disk, checked."""
@@ -238,27 +248,33 @@ class Cohort:
         return hashlib.sha256(self.entries[index].read()[records.HEADER_BYTES :]).hexdigest()[:16]
 
     def batch(self, indices: Sequence[int] | np.ndarray, volumes: bool = True) -> dict[str, np.ndarray]:
-        """`label` (n,) int32, -1 for unknown; `phenotype` (n, 29) and, unless not wanted, `volume` (n, x, y, z, 1),
-        float32."""
+        """`label` (n,) int32, -1 for unknown; `phenotype` (n, 29) and, unless not wanted, `volume`
+        (n, x, y, z, maps), float32."""
         label = np.nan_to_num([self.rows[index].label for index in indices], nan=UNKNOWN).astype(np.int32)
         phenotype = np.empty((len(indices), records.PHENOTYPE_SIZE), np.float32)
         if not volumes:
             for row, index in enumerate(indices):
                 phenotype[row] = np.frombuffer(self.header(index), records.DTYPE)[1:]
             return {"label": label, "phenotype": phenotype}
-        volume = np.empty((len(indices), *self.grid.shape, 1), np.float32)
+        volume = np.empty((len(indices), *self.grid.shape, self.num_maps), np.float32)
         for row, index in enumerate(indices):
-            _, phenotype[row], volume[row, ..., 0] = self.read(index)
+            _, phenotype[row], volume[row] = self.read(index)
         return {"label": label, "phenotype": phenotype, "volume": volume}
 
 
 def open_cohort(path: Path) -> Cohort:
     """Opens any form of --dataDir. Raises InputError, naming the path, for what cannot be trained or tested on."""
     entries, table, metadata = read_form(path)
-    grid = common_grid(entries)
+    grid, num_maps = common_form(entries)
     if metadata.grid and grid.shape != metadata.grid:
         raise InputError(f"{path} says grid {list(metadata.grid)}, its records are {grid}. Convert again.")
-    return Cohort(path, grid, tuple(table), tuple(entries[row.file] for row in table), metadata, tables_of(path))
+    if metadata.maps and len(metadata.maps) != num_maps:
+        raise InputError(
+            f"{path} names {len(metadata.maps)} maps ({', '.join(metadata.maps)}), its records hold {num_maps}. "
+            "Convert again."
+        )
+    of_row = tuple(entries[row.file] for row in table)
+    return Cohort(path, grid, tuple(table), of_row, metadata, tables_of(path), num_maps)
 
 
 def tables_of(path: Path) -> Path | None:
@@ -369,17 +385,20 @@ def checked_row(where: str, file: str, subject: str, site: str, label: float, sp
     return Row(file, subject, site, label, split)
 
 
-def common_grid(entries: Mapping[str, entries_of.Entry]) -> grids.Grid:
-    """The grid that all records share, told by their size."""
-    found: dict[grids.Grid, entries_of.Entry] = {}
+def common_form(entries: Mapping[str, entries_of.Entry]) -> tuple[grids.Grid, int]:
+    """The grid and the number of maps that all records share, told by their size."""
+    found: dict[tuple[grids.Grid, int], entries_of.Entry] = {}
     for entry in entries.values():
         try:
-            found.setdefault(records.grid_of_size(entry.size, str(entry)), entry)
+            found.setdefault(records.form_of_size(entry.size, str(entry)), entry)
         except OSError as error:
             raise InputError(f"{entry} cannot be read: {error.strerror}.") from error
     if len(found) > 1:
         (first, one), (second, other) = list(found.items())[:2]
-        raise InputError(f"{one} is a {first} record and {other} a {second} one; expected one grid. Separate them.")
+        raise InputError(
+            f"{one} is a {records.kind(*first)}, {other} a {records.kind(*second)}; expected one grid and one number "
+            "of maps. Separate them."
+        )
     return next(iter(found))
 
 

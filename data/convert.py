@@ -20,7 +20,7 @@ from joblib import cpu_count
 from data import files, grids, measures, phenotype, records, side_tables
 from data.cohort import COVARIATES, MAPS, METADATA, PHENOTYPE, Cohort, Metadata, Row, assign_splits, write_tables
 from data.errors import InputError
-from data.layouts import Source, is_abide
+from data.layouts import DEFAULT_MAPS, Source, is_abide
 from data.leaks import check_coding, check_measures, check_names, check_values
 from data.nifti import load_map
 from data.progress import progress
@@ -30,14 +30,16 @@ REDUCTIONS = ("none", "block mean")  # by grid, of volumes that are made of maps
 INTERVAL_S = 0.2  # between looks at whether Ctrl-C was pressed
 
 
-def convert_map(path: Path, header: tuple[float, np.ndarray], target: Path, grid: grids.Grid) -> None:
-    """Writes one record unless it is there; `header` is its label and scaled phenotype (29,)."""
-    if target.exists() and target.stat().st_size == records.record_bytes(grid):
+def convert_maps(paths: Sequence[Path], header: tuple[float, np.ndarray], target: Path, grid: grids.Grid) -> None:
+    """Writes one record unless it is there: `header` is its label and scaled phenotype (29,), each map is z-scored and
+    reduced by itself."""
+    if target.exists() and target.stat().st_size == records.record_bytes(grid, len(paths)):
         return
-    volume = records.normalise(load_map(path))
-    volume = volume if grid == grids.FULL else records.block_mean(volume)
+    volumes = [records.normalise(load_map(path)) for path in paths]
+    if grid != grids.FULL:
+        volumes = [records.block_mean(volume) for volume in volumes]
     with files.replacing(target, "wb") as file:
-        file.write(records.pack(*header, volume))
+        file.write(records.pack(*header, *volumes))
 
 
 def digest_of_files(paths: Iterable[Path]) -> str:
@@ -103,6 +105,7 @@ def plan(
     seed: int,
     provenance: dict,
     allow_leak: bool = False,
+    maps: Sequence[str] = DEFAULT_MAPS,
 ) -> Plan:
     """A new cohort. `subjects` has the columns subject, site and label; `table` has the same rows, as text.
 
@@ -116,7 +119,7 @@ def plan(
     separations = check_values(values[training], subjects["label"].to_numpy()[training], allow_leak)
     scaler = phenotype.fit_scaler(values.to_numpy(float)[training])
     metadata = Metadata(
-        maps=("falff",),
+        maps=tuple(maps),
         normalisation="z-scored over the whole volume",
         reduction="none" if grid == grids.FULL else "block mean",
         phenotype=tuple(values.columns),
@@ -250,7 +253,9 @@ def convert(
     if not allow_leak:
         check_names(columns or (), source.label_column)
         check_names(covariates or (), source.label_column, "--covariates")
-    planned = plan(source.subjects, source.rows, columns, kept, grid, seed, provenance, allow_leak)
+    planned = plan(
+        source.subjects, source.rows, columns, kept, grid, seed, provenance, allow_leak, source.maps.columns.tolist()
+    )
     return planned.rows, planned.metadata, write(source, target, planned, grid, allow_leak)
 
 
@@ -264,7 +269,7 @@ def convert_like(source: Source, target: Path, like: Cohort, command: str) -> tu
     labelled = source.subjects["label"].notna().to_numpy()
     check_coding(source.rows[labelled], source.subjects["label"].to_numpy()[labelled], source.label_column)
     planned = plan_like(like, source, provenance)
-    measured = measures.read(like.tables, [row.subject for row in like.rows]) if like.tables else None
+    measured = measures.read(like.tables, [row.subject for row in like.rows], like.maps) if like.tables else None
     notes = write(source, target, planned, like.grid, like_maps=measured)
     if measured is None:
         notes.append(f"{like.path} has no {MAPS}, so whether its maps were of the same kind could not be checked.")
@@ -277,7 +282,7 @@ def provenance_of(source: Source, command: str) -> dict:
     """Raises InputError if there is nobody to convert."""
     if source.subjects.empty:
         raise InputError(f"{source.table} and the maps have no subject in common; expected IDs that match.")
-    digest = digest_of_files([source.table, *source.subjects["map"]])
+    digest = digest_of_files([source.table, *source.maps.to_numpy().ravel()])
     return {"command": command, "input_sha256": digest, "left_out": source.left_out}
 
 
@@ -340,37 +345,59 @@ def write(
     planned: Plan,
     grid: grids.Grid,
     allow_leak: bool = False,
-    like_maps: pd.DataFrame | None = None,
+    like_maps: Mapping[str, pd.DataFrame] | None = None,
 ) -> list[str]:
     """Writes the cohort that was planned; returns what is to be said of the maps (see `check_maps`)."""
-    subjects, rows = source.subjects, planned.rows
+    subjects, maps, rows = source.subjects, source.maps, planned.rows
     with files.locked(target), workers() as processes:
         check_target(target, planned.metadata)
-        measured = pd.DataFrame(processes.run("Measuring", measures.of_map, [(path,) for path in subjects["map"]]))
-        notes = check_maps(measured, subjects, [row.split == "train" for row in rows], allow_leak, like_maps)
+        found = processes.run("Measuring", measures.of_map, [(path,) for path in maps.to_numpy().T.ravel()])
+        measured = {
+            name: pd.DataFrame(found[at * len(maps) : (at + 1) * len(maps)]) for at, name in enumerate(maps.columns)
+        }
+        training, notes = [row.split == "train" for row in rows], []
+        for name, of_map in measured.items():
+            with naming(name, several=len(measured) > 1) as told:
+                like = like_maps[name] if like_maps else None
+                told += check_maps(of_map, maps[name], subjects, training, allow_leak, like)
+            notes += told
         start(target, planned.metadata)
         jobs = [
-            (path, (row.label, scaled), target / row.file, grid)
-            for row, path, scaled in zip(rows, subjects["map"], planned.scaled, strict=True)
+            (paths, (row.label, scaled), target / row.file, grid)
+            for row, paths, scaled in zip(rows, maps.to_numpy().tolist(), planned.scaled, strict=True)
         ]
-        processes.run("Converting", convert_map, jobs)
+        processes.run("Converting", convert_maps, jobs)
         measures.write(target / MAPS, subjects["subject"], measured)
         planned.write_tables(target)
     return notes
 
 
+@contextmanager
+def naming(name: str, several: bool) -> Iterator[list[str]]:
+    """Puts the map's name, of `several`, before what is said of it: an InputError, and the notes that are added."""
+    notes: list[str] = []
+    prefix = f"{name}: " if several else ""
+    try:
+        yield notes
+    except InputError as error:
+        raise InputError(f"{prefix}{error}") from error
+    notes[:] = [f"{prefix}{note}" for note in notes]
+
+
 def check_maps(
     measured: pd.DataFrame,
+    paths: pd.Series,
     subjects: pd.DataFrame,
     training: Sequence[bool],
     allow_leak: bool,
     like_maps: pd.DataFrame | None,
 ) -> list[str]:
-    """What a researcher should know of the maps. Raises InputError if they are of several kinds, or tell the label.
+    """What a researcher should know of one map of all subjects. Raises InputError if it is of several kinds, or tells
+    the label.
 
     If measures of another cohort's maps are given, the kind must be theirs.
     """
-    names = [path.name for path in subjects["map"]]
+    names = [path.name for path in paths]
     kinds = measures.kinds(pd.concat([like_maps, measured], ignore_index=True))
     found = kinds.iloc[-len(measured) :].set_axis(measured.index)
     if mixed := measures.mixture(found, names):

@@ -180,13 +180,14 @@ class HDF5Entry:
 def volume_bytes(volume, row: int) -> bytes:
     """One row of an HDF5 dataset. A compressed chunk is inflated here, since HDF5 itself inflates without a bound."""
     filters, size = filters_of(volume), volume.dtype.itemsize * math.prod(volume.shape[1:])
-    chunk = volume.id.get_chunk_info_by_coord((row, 0, 0, 0)) if filters else None
+    place = (row, *[0] * (volume.ndim - 1))
+    chunk = volume.id.get_chunk_info_by_coord(place) if filters else None
     if chunk is None or chunk.byte_offset is None:  # not compressed, or never written
         return volume[row].tobytes()
     if chunk.filter_mask or chunk.size > 2 * size:
         raise ValueError(f"the chunk of row {row} is stored otherwise than its dataset")
     inflater = zlib.decompressobj()
-    content = inflater.decompress(volume.id.read_direct_chunk((row, 0, 0, 0))[1], size + 1)
+    content = inflater.decompress(volume.id.read_direct_chunk(place)[1], size + 1)
     if len(content) != size or not inflater.eof:
         raise ValueError(f"the chunk of row {row} does not inflate to {size:,} bytes")
     if SHUFFLE not in filters:
@@ -223,11 +224,12 @@ def hdf5_store(path: Path) -> tuple[dict[str, HDF5Entry], dict[str, list[str]], 
     return entries, texts, metadata
 
 
-NUMBERS = {"volume": 4, "phenotype": 2, "label": 1}  # rank of each dataset of float32
+NUMBERS = {"volume": (4, 5), "phenotype": (2,), "label": (1,)}  # of float32; ranks, the greater one for several maps
 
 
 def check_hdf5(store, path: Path) -> tuple[int, ...]:
-    """The shape (x, y, z) of the volumes. Raises InputError unless every dataset is what `pack` writes."""
+    """The shape (x, y, z) of the volumes, or (maps, x, y, z) of several. Raises InputError unless every dataset is what
+    `pack` writes."""
     for name in (*NUMBERS, *HDF5_TEXTS, *(["metadata"] if "metadata" in store else [])):
         check_dataset(store, name, path)
     rows = store["label"].shape[0]
@@ -238,7 +240,7 @@ def check_hdf5(store, path: Path) -> tuple[int, ...]:
                 f"{MAX_RECORDS:,}. Pack it again."
             )
     shapes = [grid.shape for grid in grids.GRIDS.values()]
-    if store["volume"].shape[1:] not in shapes or store["phenotype"].shape[1] != records.PHENOTYPE_SIZE:
+    if store["volume"].shape[-3:] not in shapes or store["phenotype"].shape[1] != records.PHENOTYPE_SIZE:
         raise InputError(
             f"{path} has volumes of {store['volume'].shape[1:]} and {store['phenotype'].shape[1]} phenotype values; "
             f"expected {' or '.join(map(str, shapes))}, and {records.PHENOTYPE_SIZE}. Pack it again."
@@ -252,16 +254,16 @@ def check_dataset(store, name: str, path: Path) -> None:
 
     if not isinstance(store.get(name, getlink=True), h5py.HardLink) or not isinstance(store[name], h5py.Dataset):
         raise InputError(f"{path} has no dataset {name}; expected {', '.join((*NUMBERS, *HDF5_TEXTS))}. Pack it again.")
-    dataset, rank = store[name], NUMBERS.get(name, 1)
+    dataset, ranks = store[name], NUMBERS.get(name, (1,))
     if name in HDF5_TEXTS:
         wanted, right = "text", h5py.check_string_dtype(dataset.dtype) is not None
     else:
         number = records.DTYPE if name in NUMBERS else np.dtype(np.uint8)
         wanted, right = str(number), dataset.dtype == number
-    if not right or dataset.ndim != rank or dataset.is_virtual or dataset.external:
+    if not right or dataset.ndim not in ranks or dataset.is_virtual or dataset.external:
         raise InputError(
-            f"{path}: {name} is {dataset.dtype} of shape {dataset.shape}; expected {wanted} of rank {rank}, kept in "
-            "the file. Pack it again."
+            f"{path}: {name} is {dataset.dtype} of shape {dataset.shape}; expected {wanted} of rank "
+            f"{' or '.join(map(str, ranks))}, kept in the file. Pack it again."
         )
     if name != "volume" and dataset.nbytes > MAX_DATASET_BYTES:
         raise InputError(f"{path}: {name} holds {dataset.nbytes:,} bytes; expected one short value a record.")

@@ -1,14 +1,15 @@
-"""What is on a researcher's disk -> a table of subjects with a fALFF map each.
+"""What is on a researcher's disk -> a table of subjects with the same maps each, fALFF by default.
 
-Layouts, told by the files' names: BIDS derivatives (`sub-*/..._falff.nii.gz` with `participants.tsv`), the Preprocessed
-Connectomes Project as `nilearn.datasets.fetch_abide_pcp` stores it (`<FILE_ID>_falff.nii.gz` with `Phenotypic_*.csv`),
-DPABI (`fALFFMap_<ID>.nii`), and any files that a column of the table names.
+Layouts, told by the files' names: BIDS derivatives (`sub-*/..._falff.nii.gz`, `..._stat-falff_*.nii.gz`, with
+`participants.tsv`), the Preprocessed Connectomes Project as `nilearn.datasets.fetch_abide_pcp` stores it
+(`<FILE_ID>_falff.nii.gz` with `Phenotypic_*.csv`), DPABI (`fALFFMap_<ID>.nii`), and any files that columns of the table
+name. Maps are called as that project calls them, in all layouts.
 """
 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import escape
@@ -19,15 +20,28 @@ import pandas as pd
 from data.errors import InputError
 from data.files import LEDGER
 from data.phenotype import clean
+from data.records import MAX_MAPS
 from data.tables import column, key, matching_column, read_table
 
-LAYOUTS = {
-    "BIDS": re.compile(r"sub-([A-Za-z0-9]+)_(?:.*_)?falff\.nii(?:\.gz)?", re.IGNORECASE),
-    "PCP": re.compile(r"(.+)_falff\.nii(?:\.gz)?"),
-    "DPABI": re.compile(r"[a-z]*fALFFMap_(.+?)\.nii(?:\.gz)?"),
+DEFAULT_MAPS = ("falff",)
+DPABI = {  # before them m, s and z in any order: divided by the mean, smoothed, z-scored
+    "falff": "[a-z]*fALFFMap",
+    "alff": "[a-eg-z]*ALFFMap",
+    "reho": "[a-z]*ReHoMap",
+    "degree_weighted": "[a-z]*DegreeCentrality_[A-Za-z]*Weighted[A-Za-z]*Map",
+    "degree_binarize": "[a-z]*DegreeCentrality_[A-Za-z]*Binarized[A-Za-z]*Map",
 }
+LAYOUTS: dict[str, Callable[[str], str]] = {  # a map's name -> the pattern of its files, the ID as the first group
+    "BIDS": lambda name: (
+        rf"(?i:sub-([A-Za-z0-9]+)_(?:.*_)?(?:{bids(name)}|stat-{bids(name)}(?:_[^_]+)*)\.nii(?:\.gz)?)"
+    ),
+    "PCP": lambda name: rf"(.+)_{re.escape(name)}\.nii(?:\.gz)?",
+    "DPABI": lambda name: rf"{DPABI.get(name, f'[a-z]*(?i:{re.escape(name)})Map')}_(.+?)\.nii(?:\.gz)?",
+}
+CALLED = {"falff": "fALFF"}  # where a map is written otherwise than by its name
 PIPELINES = re.compile(  # folders that say how a map was made; others may be sites
-    r"c-?pac|dparsfa?|dpabi|niak|ccs|fmriprep|xcp_?d|(no)?filt_(no)?global|S\d_.*|m?z?s?fALFF_.*|(ses|run|task)-.*",
+    r"c-?pac|dparsfa?|dpabi|niak|ccs|fmriprep|xcp_?d|(no)?filt_(no)?global|S\d_.*"
+    r"|m?z?s?(f?ALFF|ReHo|DegreeCentrality)_.*|(ses|run|task)-.*",
     re.IGNORECASE,
 )
 SESSION = re.compile(r"[_-](ses|session|run|visit|wave|tp|timepoint|scan)[_-]?\w{1,4}$", re.IGNORECASE)  # ends an ID
@@ -57,21 +71,23 @@ class Columns:
     map: str | None = None
     negative: str | None = None
     only: str | None = None
+    maps: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Source:
     """Subjects to convert, those that cannot be, and how they were read.
 
-    `subjects` has a row a subject: subject, site, label (1.0 autism, 0.0 control, NaN unknown), map (Path). `rows` is
-    the table's text for the same subjects. `left_out` says for each reason which subjects have no record. A column is
-    None where there is none.
+    `subjects` has a row a subject: subject, site, label (1.0 autism, 0.0 control, NaN unknown); `maps` the Path of each
+    map, a column a map; `rows` the table's text for the same subjects. `left_out` says for each reason which subjects
+    have no record. A column is None where there is none.
     """
 
     table: Path
     label_column: str | None
     site_column: str | None
     subjects: pd.DataFrame
+    maps: pd.DataFrame
     rows: pd.DataFrame
     left_out: dict[str, list[str]]
     notes: list[str]
@@ -91,9 +107,19 @@ class Found:
     kind: str
 
 
-def recognised(path: PurePosixPath) -> Found | None:
-    """What a path in the folder says by itself, None if it is no map's."""
-    for layout, pattern in LAYOUTS.items():
+def bids(name: str) -> str:
+    """A map's name within a BIDS name, where underscores stand between entities only."""
+    return re.escape(name).replace("_", "_?")
+
+
+def patterns(name: str) -> dict[str, re.Pattern]:
+    """Of the files of a map, by layout."""
+    return {layout: re.compile(pattern(name)) for layout, pattern in LAYOUTS.items()}
+
+
+def recognised(path: PurePosixPath, by_layout: dict[str, re.Pattern]) -> Found | None:
+    """What a path in the folder says by itself, None if it is not that of a map."""
+    for layout, pattern in by_layout.items():
         if match := pattern.fullmatch(path.name):
             subject = SESSION.sub("", match[1]) or match[1]
             start, end = match.start(1), match.start(1) + len(subject)
@@ -103,17 +129,20 @@ def recognised(path: PurePosixPath) -> Found | None:
     return None
 
 
-def find_maps(folder: Path, only: str | None = None) -> tuple[dict[str, Path], list[str]]:
-    """The maps by ID (see `key`) and what is said of them; `only` is a glob of paths in the folder, None for all.
+def find_maps(folder: Path, only: str | None = None, name: str = "falff") -> tuple[dict[str, Path], list[str]]:
+    """The maps of one name by ID (see `key`) and what is said of them; `only` is a glob of paths in the folder, None
+    for all.
 
     Raises InputError if there are none, two for one ID, or different kinds for different IDs.
     """
     paths = [path.relative_to(folder) for path in sorted(folder.rglob("*.nii*")) if seen(path)]
-    files = [found for path in paths if (found := recognised(PurePosixPath(path.as_posix())))]
+    by_layout = patterns(name)
+    files = [found for path in paths if (found := recognised(PurePosixPath(path.as_posix()), by_layout))]
     if not files:
+        called = CALLED.get(name, name)
         raise InputError(
-            f"{folder} holds no fALFF maps{others(folder)}; expected BIDS (sub-*_falff.nii.gz), PCP (*_falff.nii.gz), "
-            "DPABI (fALFFMap_*.nii), or --mapColumn with a column of paths."
+            f"{folder} holds no {called} maps{others(folder)}; expected BIDS (sub-*_{name}.nii.gz), PCP "
+            f"(*_{name}.nii.gz), DPABI ({called}Map_*.nii), or --mapColumn with a column of paths."
         )
     chosen = [found for found in files if only is None or fnmatchcase(str(found.path), only)]
     if not chosen:
@@ -180,9 +209,9 @@ def globs(path: PurePosixPath, kind: str) -> Iterator[str]:
     yield from (name, f"*/{name}", f"*{name}", "/".join([*map(escape, folders), name]), escape(str(path)))
 
 
-def find_table(folder: Path, maps: dict[str, Path]) -> Path:
+def find_table(folder: Path, maps: Iterable[Path]) -> Path:
     """The one table beside the maps or above them. Raises InputError if it is not plain which."""
-    inside = {parent for path in maps.values() for parent in path.parents if parent.is_relative_to(folder)}
+    inside = {parent for path in maps for parent in path.parents if parent.is_relative_to(folder)}
     for places in (sorted(inside | {folder}), list(folder.resolve().parents)[:2]):
         for pattern in TABLES:
             tables = sorted(path for place in places for path in place.glob(pattern) if path.name != LEDGER)
@@ -195,12 +224,13 @@ def find_table(folder: Path, maps: dict[str, Path]) -> Path:
 
 @dataclass(frozen=True)
 class Joined:
-    """A table joined with maps: `maps` holds each row's map, NaN if none; `stray` are the maps without a row."""
+    """A table joined with maps: `maps` holds each row's maps (columns, by name), NaN if none; `stray` are the IDs of
+    maps without a row."""
 
     path: Path
     table: pd.DataFrame
     id_column: str
-    maps: pd.Series
+    maps: pd.DataFrame
     stray: list[str]
     notes: list[str]
 
@@ -209,27 +239,53 @@ def join(folder: Path, columns: Columns) -> Joined:
     """Finds the table and the maps, by their names or by the column that names them."""
     if columns.map:
         return join_named(folder, columns, columns.map)
-    maps, notes = find_maps(folder, columns.only)
-    path = columns.table or find_table(folder, maps)
+    names = columns.maps or DEFAULT_MAPS
+    check_map_names(names)
+    found = {name: find_maps(folder, columns.only, name) for name in names}
+    maps = {name: of_map for name, (of_map, _) in found.items()}
+    path = columns.table or find_table(folder, [place for of_map in maps.values() for place in of_map.values()])
     table = read_table(path)
-    subject = columns.subject or matching_column(table, set(maps), path)
+    identifiers = set().union(*maps.values())
+    subject = columns.subject or matching_column(table, identifiers, path)
     keys = column(table, subject, path).map(key)
-    return Joined(path, table, subject, keys.map(maps), sorted(maps.keys() - set(keys)), notes)
+    of_row = pd.DataFrame({name: keys.map(of_map) for name, of_map in maps.items()})
+    notes = [note for _, of_map in found.values() for note in of_map]
+    return Joined(path, table, subject, of_row, sorted(identifiers - set(keys)), notes)
 
 
 def join_named(folder: Path, columns: Columns, map_column: str) -> Joined:
     """The same where a column holds the paths of the maps."""
     if columns.only:
         raise InputError("--only chooses among maps that are found by name; leave it out, --mapColumn names each.")
-    path = columns.table or find_table(folder, {})
+    path = columns.table or find_table(folder, [])
     table = read_table(path)
+    map_columns = [map_column] if map_column in table else map_column.split(",")
+    names = columns.maps or (DEFAULT_MAPS if len(map_columns) == 1 else tuple(map_columns))
+    if len(names) != len(map_columns):
+        raise InputError(
+            f"--mapColumn {map_column} names {len(map_columns)} columns for the maps {', '.join(names)}; "
+            "expected a column a map, in their order."
+        )
+    check_map_names(names)
     subject = columns.subject or next((name for name in (ABIDE_SUBJECT, "participant_id") if name in table), None)
     if subject is None:
         raise InputError(f"Which column of {path} names the subject? Say so with --idColumn.")
-    named = column(table, map_column, path)
+    named = pd.DataFrame({name: column(table, of_map, path) for name, of_map in zip(names, map_columns, strict=True)})
     column(table, subject, path)
     maps = named.map(lambda name: existing(folder / name) if name else NAN)
     return Joined(path, table, subject, maps, [], [f"Layout: maps that the column {map_column} names."])
+
+
+def check_map_names(names: Sequence[str]) -> None:
+    """Raises InputError unless maps can be told apart, and written, by their names."""
+    if len(set(names)) < len(names) or (odd := [name for name in names if not re.fullmatch(r"\w[\w.-]*", name)]):
+        wrong = f"{odd[0]!r}" if len(set(names)) == len(names) else "one twice"
+        raise InputError(
+            f"The maps are called {', '.join(names)}, {wrong} among them; expected each once, of letters, digits, '.', "
+            "'_' and '-'. Name them with --maps."
+        )
+    if len(names) > MAX_MAPS:
+        raise InputError(f"A record would have {len(names)} maps; expected at most {MAX_MAPS}. Name fewer with --maps.")
 
 
 def existing(path: Path) -> Path | float:
@@ -269,20 +325,21 @@ def coding_of(table: pd.DataFrame, columns: Columns, path: Path, optional: bool)
 def read_source(folder: Path, columns: Columns, optional: bool = False) -> Source:
     """Joins the maps under `folder` with the table. Raises InputError where a choice is the user's to make.
 
-    Subjects of unknown diagnosis are left out, unless labels are `optional`.
+    Subjects of unknown diagnosis are left out, unless labels are `optional`, and those that lack a map.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; expected fALFF maps as NIfTI and a table of subjects.")
+        raise InputError(f"{folder} is not a folder; expected fALFF maps, or others, as NIfTI and a table of subjects.")
     joined = join(folder, columns)
     path, table, id_column, maps = joined.path, joined.table, joined.id_column, joined.maps
     coding = coding_of(table, columns, path, optional)
     diagnosis = canonical(column(table, coding.name, path)) if coding else pd.Series(NAN, table.index, dtype=object)
     label = labels(diagnosis, coding, path, optional) if coding else diagnosis.astype(float)
-    unknown = maps.notna() & diagnosis.isna()
+    complete = maps.notna().all(axis=1)
+    unknown = complete & diagnosis.isna()
     site_column = columns.site or next((name for name in SITE_COLUMNS if name in table), None)
     identifier = table[ABIDE_SUBJECT if ABIDE_SUBJECT in table else id_column].map(key)
     named = table[id_column] != NO_FILENAME
-    kept = maps.notna() & (label.notna() | (diagnosis.isna() & optional))
+    kept = complete & (label.notna() | (diagnosis.isna() & optional))
     check_identifiers(identifier[kept], path)
     check_own(maps[kept].map(os.path.realpath), identifier, columns.map or id_column, path)
     subjects = pd.DataFrame(
@@ -290,17 +347,17 @@ def read_source(folder: Path, columns: Columns, optional: bool = False) -> Sourc
             "subject": identifier,
             "site": column(table, site_column, path).str.split().str.join(" ") if site_column else "unknown",
             "label": label,
-            "map": maps,
         }
     )[kept].sort_values(
         "subject", key=lambda name: name.str.zfill(20)
     )  # the order, and so the split, is the layout's no more
     left_out = {
         f"{id_column} is {NO_FILENAME}": identifier[~named].tolist(),
-        "no map": identifier[named & maps.isna()].tolist(),
+        "no map": identifier[named & maps.isna().all(axis=1)].tolist(),
+        **lacking(identifier, maps),
         f"{coding.name if coding else 'diagnosis'} unknown": identifier[unknown & ~kept].tolist(),
         "a map without a row in the table": joined.stray,
-        **other_diagnoses(identifier, diagnosis[maps.notna() & label.isna()].dropna()),
+        **other_diagnoses(identifier, diagnosis[complete & label.isna()].dropna()),
     }
     rows = table.loc[subjects.index]
     notes = [
@@ -314,7 +371,15 @@ def read_source(folder: Path, columns: Columns, optional: bool = False) -> Sourc
         *site_notes(rows, site_column),
     ]
     label_column = coding.name if coding else None
-    return Source(path, label_column, site_column, subjects.reset_index(drop=True), rows, left_out, notes)
+    of_subject = maps.loc[subjects.index].reset_index(drop=True)
+    return Source(path, label_column, site_column, subjects.reset_index(drop=True), of_subject, rows, left_out, notes)
+
+
+def lacking(identifier: pd.Series, maps: pd.DataFrame) -> dict[str, list[str]]:
+    """For each of several maps, who lacks it but has another one."""
+    some = maps.notna().any(axis=1)
+    found = {f"no map {name}": identifier[some & maps[name].isna()].tolist() for name in maps}
+    return {reason: subjects for reason, subjects in found.items() if subjects}
 
 
 def other_diagnoses(identifier: pd.Series, diagnosis: pd.Series) -> dict[str, list[str]]:
@@ -347,10 +412,13 @@ def looks_like_site(name: str) -> bool:
     return any(SITE_WORDS.fullmatch(word) for word in words)
 
 
-def check_own(maps: pd.Series, identifier: pd.Series, name: str, path: Path) -> None:
-    """Raises InputError if two subjects have one map, as where a column of labels or sites is taken for IDs."""
-    if (twice := maps[maps.duplicated(keep=False)]).size:
-        both = " and ".join(identifier[twice.index[twice == twice.iloc[0]][:2]])
+def check_own(maps: pd.DataFrame, identifier: pd.Series, name: str, path: Path) -> None:
+    """Raises InputError if two subjects have one map, as where a column of labels or sites is taken for IDs, or one
+    subject has one file for two maps."""
+    every = maps.melt(ignore_index=False)["value"]
+    if (twice := every[every.duplicated(keep=False)]).size:
+        owners = identifier[twice.index[twice == twice.iloc[0]][:2]]
+        both = " and ".join(owners if owners.nunique() > 1 else [f"{owners.iloc[0]} for two maps"])
         raise InputError(
             f"The column {name} of {path} gives the map {Path(twice.iloc[0]).name} to {both}; expected a map of each "
             "subject's own. Correct it, or name the right column with --idColumn or --mapColumn."

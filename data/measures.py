@@ -5,7 +5,7 @@ masks or positions that differ between the groups, give perfect results that mea
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -140,14 +140,16 @@ def where(measured: pd.Series) -> str:
     return f"{centre} mm, {measured['coverage']:.0%} of the grid"
 
 
-def write(path: Path, subjects: Sequence[str], measured: pd.DataFrame) -> None:
-    """Writes `maps.csv`, a row a subject."""
+def write(path: Path, subjects: Sequence[str], measured: Mapping[str, pd.DataFrame]) -> None:
+    """Writes `maps.csv`, a row a subject of each map, whose name stands in a column `map` if there are several."""
+    tables = [table.assign(subject=list(subjects), map=name) for name, table in measured.items()]
+    columns = ["subject", *["map"] * (len(tables) > 1), *COLUMNS]
     with files.replacing(path, newline="") as file:
-        measured.assign(subject=list(subjects))[["subject", *COLUMNS]].to_csv(file, index=False, lineterminator="\n")
+        pd.concat(tables)[columns].to_csv(file, index=False, lineterminator="\n")
 
 
-def read(folder: Path, subjects: Sequence[str]) -> pd.DataFrame | None:
-    """`maps.csv` for these subjects, in their order; None if there is none, or not of them all.
+def read(folder: Path, subjects: Sequence[str], maps: Sequence[str]) -> dict[str, pd.DataFrame] | None:
+    """`maps.csv` for these subjects, in their order, by map; None if there is none, or not of them all.
 
     Raises InputError, naming the file, if it is damaged.
     """
@@ -155,8 +157,13 @@ def read(folder: Path, subjects: Sequence[str]) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        table = pd.read_csv(path, dtype={"subject": str}).set_index("subject")[list(COLUMNS)].astype(float)
+        table = pd.read_csv(path, dtype={"subject": str, "map": str}).set_index("subject")
+        of_map = table.pop("map") if len(maps) > 1 else pd.Series(maps[0], table.index)
+        table = table[list(COLUMNS)].astype(float)
     except (ValueError, KeyError, OSError) as error:
         raise InputError(f"{path} is damaged ({error}); expected {', '.join(COLUMNS)}. Convert again.") from error
-    known = table.index.is_unique and set(subjects) <= set(table.index) and np.isfinite(table.to_numpy()).all()
-    return table.loc[list(subjects)] if known else None
+    found = {name: table[of_map == name] for name in maps}
+    known = np.isfinite(table.to_numpy()).all() and all(
+        of_one.index.is_unique and set(subjects) <= set(of_one.index) for of_one in found.values()
+    )
+    return {name: of_one.loc[list(subjects)] for name, of_one in found.items()} if known else None

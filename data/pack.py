@@ -43,8 +43,12 @@ def pack_zip(cohort: Cohort, folder: Path, chunk_bytes: int = CHUNK_BYTES) -> No
 
 
 def pack_hdf5(cohort: Cohort, folder: Path) -> None:
-    """`cohort.h5`: volume, phenotype, label, file, subject, site and split, a row a record, compressed by record."""
-    count, shape = len(cohort.rows), cohort.grid.shape
+    """`cohort.h5`: volume, phenotype, label, file, subject, site and split, a row a record, compressed by record.
+
+    A volume is (x, y, z), or (maps, x, y, z) of several maps.
+    """
+    count = len(cohort.rows)
+    shape = (*[cohort.num_maps] * (cohort.num_maps > 1), *cohort.grid.shape)
     with new_hdf5(folder / HDF5_NAME) as store:
         options = {"chunks": (1, *shape), "compression": "gzip", "compression_opts": 1, "shuffle": True}
         volume = store.create_dataset("volume", (count, *shape), records.DTYPE, **options)
@@ -85,15 +89,19 @@ def pack(cohort: Cohort, target: Path, form: str) -> None:
             write_tables(folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape))
 
 
-def export(cohort: Cohort, name: str, target: Path) -> None:
+def export(cohort: Cohort, name: str, target: Path, map_name: str | None = None) -> None:
     """Writes one record's volume as a new NIfTI file, RAS+, with its affine in MNI space.
 
-    `name` is a subject or a record's file.
+    `name` is a subject or a record's file; `map_name` says which of several maps.
     """
     from data import nifti
 
     if not target.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"{target} is no NIfTI name; expected .nii or .nii.gz.")
+    if map_name not in (*cohort.maps, *[None] * (cohort.num_maps == 1)):
+        given = f"no map {map_name}" if map_name else "several maps"
+        raise InputError(f"{cohort.path} has {given}; choose with --map one of {', '.join(cohort.maps)}.")
+    place = cohort.maps.index(map_name) if map_name else 0
     found = [index for index, row in enumerate(cohort.rows) if name in (row.file, Path(row.file).stem)]
     found = found or [index for index, row in enumerate(cohort.rows) if name == row.subject]
     if len(found) != 1:
@@ -104,4 +112,4 @@ def export(cohort: Cohort, name: str, target: Path) -> None:
     _, _, volume = cohort.read(found[0])
     with locked(target):
         check_new(target)
-        nifti.save(nifti.mni_image(volume, cohort.grid), target)
+        nifti.save(nifti.mni_image(volume[..., place], cohort.grid), target)

@@ -1,7 +1,8 @@
 """What a record holds: bytes <-> (label, phenotype, volume).
 
 A record is one little-endian float32 row: label (1 autism, 0 control, NaN unknown), 29 phenotype values, then the
-volume in C order (x, y, z; z runs fastest) on a grid of the MNI152 space, RAS+.
+volume in C order (x, y, z; z runs fastest) on a grid of the MNI152 space, RAS+. If there are several maps of a scan, as
+fALFF and ALFF, their volumes follow one another.
 """
 
 import math
@@ -15,6 +16,7 @@ DTYPE = np.dtype("<f4")
 PHENOTYPE_SIZE = 29
 HEADER_SIZE = 1 + PHENOTYPE_SIZE
 HEADER_BYTES = DTYPE.itemsize * HEADER_SIZE
+MAX_MAPS = 16  # of a record, which bounds the memory that one takes
 CLASSES = ("control", "autism")  # label 0.0, label 1.0
 
 
@@ -23,23 +25,37 @@ def class_sign(label: np.ndarray) -> np.ndarray:
     return np.where(np.asarray(label) == 1, 1.0, -1.0)
 
 
-def record_bytes(grid: Grid) -> int:
+def record_bytes(grid: Grid, num_maps: int = 1) -> int:
     """The size of one record."""
-    return HEADER_BYTES + DTYPE.itemsize * math.prod(grid.shape)
+    return HEADER_BYTES + DTYPE.itemsize * math.prod(grid.shape) * num_maps
 
 
-def grid_of_size(num_bytes: int, name: str) -> Grid:
-    """The grid whose records have `num_bytes`. Raises InputError, naming the file, if there is none."""
-    for grid in GRIDS.values():
-        if num_bytes == record_bytes(grid):
-            return grid
-    nearest = min(GRIDS.values(), key=lambda grid: abs(record_bytes(grid) - num_bytes))
-    difference = num_bytes - record_bytes(nearest)
-    raise InputError(
-        f"{name} holds {num_bytes:,} bytes, {abs(difference):,} {'more' if difference > 0 else 'short'} "
-        f"{'than' if difference > 0 else 'of'} a {nearest} record ({record_bytes(nearest):,}). "
-        "Was the copy cut off? Convert the subject again."
-    )
+def kind(grid: Grid, num_maps: int) -> str:
+    """What a record is, to be read."""
+    return f"{grid} record" + f" of {num_maps} maps" * (num_maps > 1)
+
+
+def form_of_size(num_bytes: int, name: str) -> tuple[Grid, int]:
+    """The grid and the number of maps of a record of `num_bytes`: no volumes of both grids add up to the same size.
+
+    Raises InputError, naming the file, if there are none.
+    """
+    forms = [(grid, maps_nearest(num_bytes, grid)) for grid in reversed(GRIDS.values())]
+    nearest = min(forms, key=lambda form: abs(record_bytes(*form) - num_bytes))
+    difference = num_bytes - record_bytes(*nearest)
+    if difference:
+        raise InputError(
+            f"{name} holds {num_bytes:,} bytes, {abs(difference):,} {'more' if difference > 0 else 'short'} "
+            f"{'than' if difference > 0 else 'of'} a {kind(*nearest)} ({record_bytes(*nearest):,}). "
+            "Was the copy cut off? Convert the subject again."
+        )
+    return nearest
+
+
+def maps_nearest(num_bytes: int, grid: Grid) -> int:
+    """How many maps a record of about this size has, 1 to `MAX_MAPS`."""
+    volume_bytes = record_bytes(grid) - HEADER_BYTES
+    return min(max(1, round((num_bytes - HEADER_BYTES) / volume_bytes)), MAX_MAPS)
 
 
 def check_label(label: float, name: str, unknown: bool = False) -> None:
@@ -51,11 +67,11 @@ def check_label(label: float, name: str, unknown: bool = False) -> None:
         )
 
 
-def pack(label: float, phenotype: np.ndarray, volume: np.ndarray) -> memoryview:
-    """One record's bytes from a label, phenotype (29,) and volume (x, y, z)."""
-    values = np.empty(HEADER_SIZE + volume.size, DTYPE)
+def pack(label: float, phenotype: np.ndarray, *volumes: np.ndarray) -> memoryview:
+    """One record's bytes from a label, phenotype (29,) and the volume (x, y, z) of each map."""
+    values = np.empty(HEADER_SIZE + sum(volume.size for volume in volumes), DTYPE)
     values[0], values[1:HEADER_SIZE] = label, phenotype
-    values[HEADER_SIZE:].reshape(volume.shape)[...] = volume
+    values[HEADER_SIZE:].reshape(-1, *volumes[0].shape)[...] = volumes
     return values.data.cast("B")
 
 
@@ -88,18 +104,25 @@ def unpack_phenotype(header: bytes, name: str, unknown: bool = False) -> np.ndar
     return phenotype
 
 
-def unpack(record: bytes, grid: Grid, name: str, unknown: bool = False) -> tuple[float, np.ndarray, np.ndarray]:
-    """Label, phenotype (29,) float32 and volume (x, y, z) float32 of one record; the arrays are read-only views.
+def unpack(
+    record: bytes, grid: Grid, name: str, unknown: bool = False, num_maps: int = 1
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Label, phenotype (29,) float32 and volume (x, y, z, maps) float32 of one record; the arrays are read-only views.
 
-    Raises InputError, naming the file, if the size is not the grid's, the label not 0 or 1 (or NaN where it may be
-    `unknown`), or a value not finite.
+    Raises InputError, naming the file, if the size is not that of the grid and the maps, the label not 0 or 1 (or NaN
+    where it may be `unknown`), or a value not finite.
     """
-    if len(record) != record_bytes(grid):
-        raise InputError(f"{name} holds {len(record):,} bytes; expected a {grid} record of {record_bytes(grid):,}.")
+    if len(record) != (size := record_bytes(grid, num_maps)):
+        raise InputError(f"{name} holds {len(record):,} bytes; expected {size:,}, a {kind(grid, num_maps)}.")
     phenotype = unpack_phenotype(record, name, unknown)
     volume = np.frombuffer(record, DTYPE, offset=HEADER_BYTES)
     check_finite(volume, name, "volume value")
-    return header_label(record, name, unknown), phenotype, volume.reshape(grid.shape)
+    return header_label(record, name, unknown), phenotype, np.moveaxis(volume.reshape(num_maps, *grid.shape), 0, -1)
+
+
+def stored(volume: np.ndarray) -> bytes:
+    """A volume (x, y, z, maps) float32 as the bytes of a record: one map after another."""
+    return np.moveaxis(volume, -1, 0).tobytes()
 
 
 def normalise(volume: np.ndarray) -> np.ndarray:

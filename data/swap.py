@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data import atlas
+from data import atlas, records
 from data.cohort import Cohort, Row, carry_tables, in_one_folder, write_tables
 from data.errors import InputError
 from data.files import new_folder
@@ -15,8 +15,9 @@ from data.sums import check_sums
 
 
 def donor_volumes(cohort: Cohort, inside: np.ndarray) -> np.ndarray:
-    """The voxels `inside` (x, y, z) bool of every training record, (records, voxels) float32; test rows stay 0."""
-    values = np.zeros((len(cohort.rows), int(inside.sum())), np.float32)
+    """The voxels `inside` (x, y, z) bool of every training record, (records, voxels, maps) float32; test rows stay
+    0."""
+    values = np.zeros((len(cohort.rows), int(inside.sum()), cohort.num_maps), np.float32)
     for index in cohort.indices("train"):
         values[index] = cohort.read(index)[2][inside]
     return values
@@ -56,8 +57,8 @@ def check_unswapped(cohort: Cohort, copies: int) -> None:
 def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int) -> list[Row]:
     """Writes `cohort` and `copies` more records a training record into the new folder `target`; returns its table.
 
-    In each new record, `num_regions` random AAL regions are replaced by the same regions of other training subjects of
-    the same label, a donor drawn for each; phenotype, label, subject and site are the base record's.
+    In each new record, `num_regions` random AAL regions are replaced in all maps by the same regions of other training
+    subjects of the same label, a donor drawn for each; phenotype, label, subject and site are the base record's.
     """
     regions = atlas.load_atlas(None, cohort.grid)
     if num_regions > len(regions.regions):
@@ -106,4 +107,4 @@ def write_records(
 
 
 def write(path: Path, header: bytes, volume: np.ndarray) -> None:
-    path.write_bytes(header + volume.tobytes())
+    path.write_bytes(header + records.stored(volume))

@@ -1,7 +1,8 @@
 """The five models in one table: what each reads, what it predicts, which loss it has.
 
-Each module holds `Config` (a frozen dataclass), `PRESETS` (the first is the default), and a pure `build(config, grid)`.
-Keras is imported only inside functions, so that a mistake on the command line is told before its seconds-long import.
+Each module holds `Config` (a frozen dataclass), `PRESETS` (the first is the default), and a pure
+`build(config, grid, maps)`. Keras is imported only inside functions, so that a mistake on the command line is told
+before its seconds-long import.
 """
 
 import importlib
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from data.grids import FULL, REDUCED, Grid
+from models.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -22,17 +24,22 @@ class Model:
     grid: Grid | None = None
     reduces: bool = False  # its code is the reduced volume
     occludable: bool = False  # a volume goes in and a label comes out
+    map_by_map: bool = False  # each map of a record is a sample of its own
 
     @property
     def module(self) -> ModuleType:
         return importlib.import_module(f"models.{self.name}")
+
+    def build(self, config: Settings, grid: Grid, num_maps: int):
+        """The untrained network for records of so many maps."""
+        return self.module.build(config, grid, 1 if self.map_by_map else num_maps)
 
 
 MODELS = {
     model.name: model
     for model in (
         Model("ae", ("phenotype",), "input", "sparse_reconstruction"),
-        Model("cae", ("volume",), "input", "sparse_reconstruction", FULL, reduces=True),
+        Model("cae", ("volume",), "input", "sparse_reconstruction", FULL, reduces=True, map_by_map=True),
         Model("cnn", ("volume",), "label", "cross_entropy", REDUCED, occludable=True),
         Model("nn", ("phenotype",), "label", "cross_entropy"),
         Model("mmnn", ("volume", "phenotype"), "label", "cross_entropy", REDUCED, occludable=True),

@@ -51,13 +51,13 @@ def code_shape(config: Config, grid: Grid) -> tuple[int, ...]:
     return (*shape, config.filters[-1])
 
 
-def build(config: Config, grid: Grid):
-    """Input "volume" (batch, x, y, z, 1) float32, z-scored; outputs "code" and "reconstruction", of the same rank."""
+def build(config: Config, grid: Grid, maps: int = 1):
+    """Input "volume" (batch, x, y, z, maps) float32, z-scored; outputs "code" and "reconstruction", of its rank."""
     import keras
 
     from models import layers
 
-    volume = x = layers.volume_input(grid)
+    volume = x = layers.volume_input(grid, maps)
     shapes = []
     for depth, (filters, stride) in enumerate(zip(config.filters, config.strides, strict=True)):
         x = layers.activated(x, config) if depth else x

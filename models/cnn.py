@@ -11,6 +11,8 @@ from models.settings import MAX_KERNEL, Settings, require, require_sizes, requir
 class Config(Settings):
     """Convolutions (filters, kernels, strides), each followed by a 3-wide max pool where `pools` gives its stride.
 
+    With `regions`, dense layers (`region_units`) on the means of each map in the regions of AAL take their place.
+
     With `residual`, every convolution after the first is a residual block. The last activations are averaged over the
     volume (`global_average`), or flattened and passed through a dense layer of the same width.
     """
@@ -22,6 +24,8 @@ class Config(Settings):
     residual: bool = True
     global_average: bool = True
     l2: float = 0.0001
+    regions: bool = False
+    region_units: tuple[int, ...] = (64,)
 
     def __post_init__(self):
         super().__post_init__()
@@ -34,6 +38,7 @@ class Config(Settings):
         require_sizes("filters", self.filters)
         require_sizes("kernels", self.kernels, largest=MAX_KERNEL)
         require_sizes("strides", self.strides, largest=MAX_KERNEL)
+        require_sizes("region_units", self.region_units)
         require_sizes("pools", self.pools, smallest=0, largest=MAX_KERNEL)  # 0: none
         sizes = zip(self.kernels, (1, *self.filters), self.filters, strict=False)
         require_weights(
@@ -49,6 +54,8 @@ class Config(Settings):
 
 
 PRESETS = {
+    "regions": Config(regions=True, members=4, l2=0.01, batch_norm=False),
+    "linear": Config(regions=True, region_units=(), l2=0.1, batch_norm=False),
     "residual": Config(),
     "plain": Config(
         filters=(16, 32, 32, 32, 16, 1),
@@ -62,13 +69,16 @@ PRESETS = {
 }
 
 
-def features(volume, config: Config):
-    """(batch, x, y, z, 1) -> (batch, features)."""
+def features(x, config: Config):
+    """(batch, x, y, z, maps), or (batch, values) of regions -> (batch, features)."""
     from keras import layers as keras_layers
 
     from models import layers
 
-    x = volume
+    if config.regions:
+        for units in config.region_units:
+            x = layers.hidden(x, units, config)
+        return x
     for depth, (filters, kernel, stride, pool) in enumerate(
         zip(config.filters, config.kernels, config.strides, config.pools, strict=True)
     ):
@@ -83,11 +93,20 @@ def features(volume, config: Config):
     return layers.hidden(flat, flat.shape[-1], config)
 
 
-def build(config: Config, grid: Grid):
-    """Input "volume" (batch, x, y, z, 1) float32, z-scored; output (batch, 2) float32 logits."""
+def members(volume, config: Config, grid: Grid) -> list:
+    """(batch, x, y, z, maps) -> the (batch, 2) logits of each member."""
+    from models import layers
+
+    x = layers.region_values(volume, grid) if config.regions else volume
+    return [layers.logits(features(x, config), config, even=config.regions) for _ in range(config.members)]
+
+
+def build(config: Config, grid: Grid, maps: int = 1):
+    """Input "volume" (batch, x, y, z, maps) float32, z-scored; output (batch, 2) float32 logits."""
     import keras
 
     from models import layers
 
-    volume = layers.volume_input(grid)
-    return keras.Model({"volume": volume}, layers.logits(features(volume, config), config), name="cnn")
+    volume = layers.volume_input(grid, maps)
+    logits = layers.joined(members(volume, config, grid), config.members)
+    return keras.Model({"volume": volume}, logits, name="cnn")

@@ -4,19 +4,23 @@ import keras
 import numpy as np
 from keras import layers
 
+from data.atlas import load_atlas
 from data.grids import BLOCK, Grid
 from data.records import PHENOTYPE_SIZE
 from models.settings import Settings
 
 
-def volume_input(grid: Grid):
-    """(batch, x, y, z, 1) float32, z-scored."""
-    return keras.Input((*grid.shape, 1), name="volume")
+def volume_input(grid: Grid, maps: int = 1):
+    """(batch, x, y, z, maps) float32, each map z-scored."""
+    return keras.Input((*grid.shape, maps), name="volume")
 
 
 def phenotype_input():
     """(batch, 29) float32, scaled."""
     return keras.Input((PHENOTYPE_SIZE,), name="phenotype")
+
+
+SMALLEST_SPREAD = 1e-6  # of a feature among z-scores; below it is rounding
 
 
 class Averaging(keras.initializers.Initializer):
@@ -38,6 +42,77 @@ class Averaging(keras.initializers.Initializer):
 
     def get_config(self):
         return {"stride": self.stride, "transposed": self.transposed}
+
+
+class RegionMeans(layers.Layer):
+    """(batch, x, y, z, maps) -> (batch, regions, maps): the mean of each map in each region of AAL."""
+
+    def __init__(self, grid: Grid, **options):
+        super().__init__(**options)
+        self.grid = grid
+        atlas = load_atlas(None, grid)
+        position = np.searchsorted(atlas.regions, atlas.labels)
+        self.position = np.where(atlas.labels > 0, position, len(atlas.regions))  # (x, y, z); the last is no region
+        self.sizes = np.bincount(self.position.ravel())[:-1]  # voxels of each region
+        self.inside = np.flatnonzero(atlas.labels)
+
+    def sums(self, values, position):
+        """Values (batch, voxels, maps) at the `position` (voxels,) of their regions -> sums (batch, regions, maps)."""
+        voxels_first = keras.ops.transpose(values, (1, 0, 2))
+        sums = keras.ops.segment_sum(voxels_first, position, len(self.sizes) + 1)
+        return keras.ops.transpose(sums[:-1], (1, 0, 2))
+
+    def call(self, volume):
+        flat = keras.ops.reshape(volume, (-1, self.position.size, volume.shape[-1]))
+        values = keras.ops.take(flat, self.inside, axis=1)
+        return self.sums(values, self.position.ravel()[self.inside]) / self.sizes[:, None].astype(self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], len(self.sizes), input_shape[-1])
+
+
+class Standardise(layers.Layer):
+    """(batch, features) -> z-scores by a mean and spread of training records, which `measure` sets before training."""
+
+    def build(self, input_shape):
+        shape = {"shape": input_shape[1:], "trainable": False, "dtype": "float32"}
+        self.mean = self.add_weight(name="mean", initializer="zeros", **shape)
+        self.spread = self.add_weight(name="spread", initializer="ones", **shape)
+
+    def measure(self, values: np.ndarray) -> None:
+        """Takes the mean and the spread of values (n, features); a feature that does not vary is only centred."""
+        values = np.asarray(values, np.float64)
+        spread = values.std(0)
+        self.mean.assign(values.mean(0))
+        self.spread.assign(np.where(spread > SMALLEST_SPREAD, spread, 1))
+
+    def call(self, values):
+        return (values - keras.ops.cast(self.mean, values.dtype)) / keras.ops.cast(self.spread, values.dtype)
+
+
+class SumOfLogits(layers.Layer):
+    """Logits of several networks -> their sum over `members`; each is trained by a loss of its own (`parts`)."""
+
+    def __init__(self, members: int, **options):
+        super().__init__(**options)
+        self.members = members
+
+    def call(self, logits):
+        return sum(logits) / self.members
+
+    def compute_output_shape(self, input_shapes):
+        return input_shapes[0]
+
+
+def parts(network: keras.Model) -> keras.Model:
+    """The network with a list of the logits that are trained by a loss of their own; itself if it sums none."""
+    last = network.layers[-1]
+    return keras.Model(network.input, last.input) if isinstance(last, SumOfLogits) else network
+
+
+def joined(logits: list, members: int):
+    """Logits of all members' networks -> (batch, 2) logits: the mean over members, the sum over a member's networks."""
+    return logits[0] if len(logits) == 1 else SumOfLogits(members, dtype="float32", name="logits")(logits)
 
 
 def weights(config: Settings, averaging: Averaging | None = None) -> dict:
@@ -83,9 +158,27 @@ def hidden(x, units: int, config: Settings):
     return activated(layers.Dense(units, use_bias=not config.batch_norm, **weights(config))(x), config)
 
 
-def logits(x, config: Settings):
-    """(batch, 2) float32 logits of (control, autism)."""
-    return layers.Dense(2, dtype="float32", name="logits", **weights(config))(x)
+def logits(x, config: Settings, even: bool = False):
+    """(batch, 2) float32 logits of (control, autism), at first 0 if `even`.
+
+    What many features make of a random start would stay for all of a short training.
+    """
+    options = weights(config) | ({"kernel_initializer": "zeros"} if even else {})
+    return layers.Dense(2, dtype="float32", **options)(x)
+
+
+def region_values(volume, grid: Grid):
+    """(batch, x, y, z, maps) -> (batch, regions * maps): the mean of each map in each region, standardised."""
+    return Standardise(dtype="float32")(layers.Flatten()(RegionMeans(grid, dtype="float32")(volume)))
+
+
+def fourier_features(x, units: int):
+    """(batch, features) -> (batch, units): sines, which begin as random Fourier features.
+
+    Of the kernel exp(-|x - y|^2 / features), that of an SVM by default (Rahimi & Recht 2007), and are trained on.
+    """
+    phases = keras.initializers.RandomUniform(0, 2 * np.pi)
+    return layers.Dense(units, keras.ops.sin, kernel_initializer="he_normal", bias_initializer=phases)(x)
 
 
 def transposed_convolution(x, filters: int, kernel: int, stride: int, shape: tuple[int, ...], config: Settings):

@@ -1,6 +1,7 @@
 """Multimodal classifier: reduced volume and phenotype -> logits of (control, autism)."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 from data.grids import Grid
 from models import cnn, nn
@@ -9,9 +10,15 @@ from models.settings import require_sizes
 
 @dataclass(frozen=True, kw_only=True)
 class Config(cnn.Config):
-    """The features of `cnn` and of `nn`, joined, then dense layers."""
+    """`cnn` and `nn`, joined by their features, which dense layers read, or by their logits, which are summed.
+
+    Summed, each half is trained by a loss of its own, as if alone, so that neither leans on the other.
+    """
 
     phenotype_units: tuple[int, ...] = nn.Config.phenotype_units
+    phenotype_activation: Literal["relu", "sine"] = nn.Config.phenotype_activation
+    phenotype_l2: float = nn.Config.l2  # of logits that are summed
+    joined_by: Literal["features", "logits"] = "features"
     joined_units: tuple[int, ...] = (32,)
 
     def __post_init__(self):
@@ -20,20 +27,47 @@ class Config(cnn.Config):
         require_sizes("joined_units", self.joined_units)
 
 
-PRESETS = {
-    name: Config(**{field.name: getattr(preset, field.name) for field in fields(preset)})
-    for name, preset in cnn.PRESETS.items()
-}
+def preset_of(name: str) -> Config:
+    """The preset of `cnn` with this name and what goes with it of `nn`."""
+    brain = cnn.PRESETS[name]
+    config = Config(**{field.name: getattr(brain, field.name) for field in fields(brain)})
+    if not brain.regions:
+        return config
+    sine = nn.PRESETS["sine"]
+    return replace(
+        config, phenotype_units=sine.phenotype_units, phenotype_activation=sine.phenotype_activation,
+        phenotype_l2=sine.l2, members=sine.members, joined_by="logits",
+    )  # fmt: skip
 
 
-def build(config: Config, grid: Grid):
-    """Inputs "volume" (batch, x, y, z, 1) and "phenotype" (batch, 29), float32; output (batch, 2) float32 logits."""
+PRESETS = {name: preset_of(name) for name in cnn.PRESETS}
+
+
+def members(volume, phenotype, config: Config, grid: Grid) -> list:
+    """The (batch, 2) logits of each member, or of each member's two halves."""
     import keras
 
     from models import layers
 
-    volume, phenotype = layers.volume_input(grid), layers.phenotype_input()
-    x = keras.layers.Concatenate()([cnn.features(volume, config), nn.features(phenotype, config)])
-    for units in config.joined_units:
-        x = layers.hidden(x, units, config)
-    return keras.Model({"volume": volume, "phenotype": phenotype}, layers.logits(x, config), name="mmnn")
+    if config.joined_by == "logits":
+        of_phenotype = replace(config, l2=config.phenotype_l2)
+        return cnn.members(volume, config, grid) + nn.members(phenotype, of_phenotype)
+    x = layers.region_values(volume, grid) if config.regions else volume
+    logits = []
+    for _ in range(config.members):
+        both = keras.layers.Concatenate()([cnn.features(x, config), nn.features(phenotype, config)])
+        for units in config.joined_units:
+            both = layers.hidden(both, units, config)
+        logits.append(layers.logits(both, config))
+    return logits
+
+
+def build(config: Config, grid: Grid, maps: int = 1):
+    """Inputs "volume" (batch, x, y, z, maps) and "phenotype" (batch, 29), float32; output (batch, 2) float32 logits."""
+    import keras
+
+    from models import layers
+
+    volume, phenotype = layers.volume_input(grid, maps), layers.phenotype_input()
+    logits = layers.joined(members(volume, phenotype, config, grid), config.members)
+    return keras.Model({"volume": volume, "phenotype": phenotype}, logits, name="mmnn")

@@ -10,6 +10,7 @@ from data import files
 from data.errors import InputError
 
 MAX_BATCH = 4096
+MAX_MEMBERS = 64
 MAX_WIDTH = 4096  # filters or units of a layer
 MAX_KERNEL = 31  # voxels; also of strides
 MAX_WEIGHTS = 100_000_000
@@ -24,6 +25,7 @@ class Settings:
     learning_rate: float = 0.001
     decay: float = 0.9  # of the gradient's running mean (Adam's beta 1) or of its running square (RMSprop)
     batch_norm: bool = True
+    members: int = 1  # networks whose logits are averaged, each with a start and a loss of its own; of classifiers
     initializer: Literal["glorot_uniform", "he_normal"] = "glorot_uniform"  # the first is Xavier's
     l1: float = 0.0
     l2: float = 0.0
@@ -31,6 +33,7 @@ class Settings:
     def __post_init__(self):
         require(0 < self.batch_size <= MAX_BATCH, f"batch_size is {self.batch_size}; expected 1 to {MAX_BATCH}.")
         require(0 < self.learning_rate < math.inf, f"learning_rate is {self.learning_rate}; expected more than 0.")
+        require(0 < self.members <= MAX_MEMBERS, f"members is {self.members}; expected 1 to {MAX_MEMBERS}.")
         for name in ("l1", "l2"):
             require(0 <= getattr(self, name) < math.inf, f"{name} is {getattr(self, name)}; expected 0 or more.")
         require(0 <= self.decay < 1, f"decay is {self.decay}; expected 0 or more and less than 1.")

@@ -25,7 +25,10 @@ LAS_6MM = np.array([[-6.0, 0, 0, 90], [0, 6, 0, -126], [0, 0, 6, -72], [0, 0, 0,
 LAS_3MM = np.array([[-3.0, 0, 0, 90], [0, 3, 0, -126], [0, 0, 3, -72], [0, 0, 0, 1]])
 
 
-TINY_CNN = ("--set", "filters=2,3", "--set", "kernels=3,3", "--set", "strides=3,2", "--set", "pools=0,0")
+TINY_CNN = (
+    *("--preset", "residual"),
+    *("--set", "filters=2,3", "--set", "kernels=3,3", "--set", "strides=3,2", "--set", "pools=0,0"),
+)
 
 
 SMALL_BATCH = ("--set", "batch_size=8")

@@ -42,11 +42,11 @@ def stored(blacked_out) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def logits_of(trained):
-    """Volume (x, y, z) -> logits of (control, autism) of the trained network, one at a time."""
+    """Volume (x, y, z, maps) -> logits of (control, autism) of the trained network, one at a time."""
     folder = CheckpointFolder(trained / "cnn")
     network = cnn.build(from_json(cnn.Config, folder.identity().config), REDUCED)
     restore_weights(folder, network)
-    return lambda volume: network({"volume": volume[None, ..., None]}, training=False).numpy()[0].astype(float)
+    return lambda volume: network({"volume": volume[None]}, training=False).numpy()[0].astype(float)
 
 
 def outer_median(volume: np.ndarray) -> float:
@@ -90,7 +90,7 @@ def test_effects_of_donors_against_a_loop_by_hand(region, stored, cohort, logits
         return autism - control if label == 1 else control - autism
 
     def with_region(volume, other, shift=0.0):
-        return np.where(inside, other + np.float32(shift), volume)
+        return np.where(inside[..., None], other + np.float32(shift), volume)
 
     residuals = fills_of.means - fills_of.expected
     level = {"reliance": fills_of.means[:, region - 1, 0], "unique": residuals[:, region - 1, 0]}

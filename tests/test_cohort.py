@@ -64,7 +64,7 @@ def test_each_bare_form_gives_the_same_records(form, tmp_path):
         label, phenotype, volume = opened.read(index)
         assert label == record.label == content[0]
         assert (phenotype == content[1:30]).all()
-        assert (volume == content[30:].reshape(31, 37, 31)).all()
+        assert (volume[..., 0] == content[30:].reshape(31, 37, 31)).all()
     assert sorted(tmp_path.rglob("*")) == before  # read in place: nothing is unpacked
 
 
@@ -81,7 +81,7 @@ def test_batches_hold_what_single_reads_hold(tmp_path):
         label, phenotype, volume = opened.read(index)
         assert batch["label"][row] == label
         assert (batch["phenotype"][row] == phenotype).all()
-        assert (batch["volume"][row, ..., 0] == volume).all()
+        assert (batch["volume"][row] == volume).all()
     without = opened.batch([5, 2, 5], volumes=False)
     assert without.keys() == {"label", "phenotype"}
     assert (without["phenotype"] == batch["phenotype"]).all()
@@ -101,7 +101,7 @@ def test_the_subject_of_a_bare_record_is_the_first_number_in_its_name(name, subj
 
 
 def test_records_of_one_subject_share_a_split_and_one_subject_in_ten_is_a_test_subject(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.records.grid_of_size", lambda *_: REDUCED)  # four bytes a record will do
+    monkeypatch.setattr("data.records.form_of_size", lambda *_: (REDUCED, 1))  # four bytes a record will do
     one = np.float32(1).tobytes()
     names = [f"{prefix}{subject}.bin" for subject in range(50000, 50600) for prefix in ("", "swap_")]
     opened = open_cohort(write_folder(tmp_path / "bare", dict.fromkeys(names, one)))

@@ -77,7 +77,7 @@ def test_volumes_against_scipy(position, pcp, converted):
     opened = open_cohort(converted[0])
     subject = str(50002 + position)
     index = [record.subject for record in opened.rows].index(subject)
-    volume = opened.read(index)[2]
+    volume = opened.read(index)[2][..., 0]
     np.testing.assert_allclose(volume, independent_volume(map_path(pcp, subject)), atol=2e-4)
     assert volume[0, 0, 0] == volume.min()  # the background
     assert volume[45, 54, 45] != volume.min()

@@ -88,9 +88,9 @@ def test_volumes_are_the_code_as_scipy_computes_it(copied, encoded, network):
         layer for layer in network.layers if layer.name.startswith("conv3d") and "transpose" not in layer.name
     ]
     before, after = open_cohort(copied), open_cohort(encoded)
-    hidden = np.maximum(scipy_convolution(before.read(1)[2].astype(float), first), 0)
+    hidden = np.maximum(scipy_convolution(before.read(1)[2][..., 0].astype(float), first), 0)
     code = scipy_convolution(hidden, second)[::3, ::3, ::3]
-    np.testing.assert_allclose(after.read(1)[2], (code - code.mean()) / code.std(), atol=1e-4)
+    np.testing.assert_allclose(after.read(1)[2][..., 0], (code - code.mean()) / code.std(), atol=1e-4)
 
 
 def test_an_existing_reduced_cohort_is_not_overwritten(cli, encoder, copied, encoded):
@@ -174,7 +174,7 @@ def test_testing_cae_measures_reconstruction_and_draws_three_figures(cli, encode
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     opened = open_cohort(full_cohort)
     (index,) = opened.indices("test")
-    volume = opened.read(index)[2]
+    volume = opened.read(index)[2][..., 0]
     outputs = network({"volume": volume[None, ..., None]}, training=False)
     guess = outputs["reconstruction"].numpy()[0, ..., 0]
     code = outputs["code"].numpy().astype(float)

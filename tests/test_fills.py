@@ -113,11 +113,11 @@ def test_fills_are_the_background_the_donors_and_the_donors_at_the_expected_leve
     found, own = filled(cohort, indices), blocks()
     result = found.of(indices)
     assert result.background.shape == (2, 1, 1, 1, 1)
-    assert result.background[0, 0, 0, 0, 0] == np.float32(records.background(cohort.read(indices[0])[2]))
+    assert result.background[0, 0, 0, 0, 0] == np.float32(records.background(cohort.read(indices[0])[2][..., 0]))
     expected = found.expected
     for number, (index, positions) in enumerate(found.donors.items()):
         for at, position in enumerate(positions):
-            donor = cohort.read(position)[2]
+            donor = cohort.read(position)[2][..., 0]
             assert (result.donor[at, number, ..., 0] == donor).all()
             moved = result.expected[at, number, ..., 0] - donor
             assert (moved[own.labels == 0] == 0).all()

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from data.atlas import load_atlas
 from data.errors import InputError
 from data.grids import FULL, REDUCED
 from data.records import block_mean
@@ -65,10 +66,18 @@ PLAIN = (
     + norm(FLAT)
 )
 PHENOTYPE = dense(29, 32, bias=False) + norm(32) + dense(32, 16, bias=False) + norm(16)
+STANDARDISED = 2 * 116  # mean and spread of each region of AAL
+REGIONS = dense(116, 64) + dense(64, 2)
+SINE = dense(29, 256) + dense(256, 2)
 PARAMETERS = {
     ("cnn", "residual"): RESIDUAL + dense(64, 2),
     ("cnn", "plain"): PLAIN + dense(FLAT, 2),
+    ("cnn", "regions"): STANDARDISED + 4 * REGIONS,
+    ("cnn", "linear"): STANDARDISED + dense(116, 2),
     ("nn", "default"): PHENOTYPE + dense(16, 2),
+    ("nn", "sine"): 4 * SINE,
+    ("mmnn", "regions"): STANDARDISED + 4 * REGIONS + 4 * SINE,
+    ("mmnn", "linear"): STANDARDISED + 4 * dense(116, 2) + 4 * SINE,
     ("mmnn", "residual"): RESIDUAL + PHENOTYPE + dense(64 + 16, 32, bias=False) + norm(32) + dense(32, 2),
     ("mmnn", "plain"): PLAIN + PHENOTYPE + dense(FLAT + 16, 32, bias=False) + norm(32) + dense(32, 2),
     ("cae", "stride1"): 4 * conv(3, 1, 1, bias=True),
@@ -127,7 +136,8 @@ def test_presets_are_those_of_the_mission():
     for config in cae.PRESETS.values():
         assert (config.optimizer, config.learning_rate, config.decay) == ("rmsprop", 0.001, 0.99)
         assert (config.sparsity_weight, config.kernel, config.filters) == (0.6, 3, (1, 1))
-    assert [next(iter(MODELS[name].module.PRESETS)) for name in ("cae", "cnn")] == ["stride3-bn", "residual"]
+    default = {name: next(iter(model.module.PRESETS)) for name, model in MODELS.items()}
+    assert default == {"cae": "stride3-bn", "ae": "default", "cnn": "regions", "nn": "sine", "mmnn": "regions"}
     assert sorted(MODELS) == ["ae", "cae", "cnn", "mmnn", "nn"]
 
 
@@ -265,3 +275,70 @@ def test_the_default_initialisation_of_cae_averages_blocks(build):
     code = np.array(network({"volume": volume[None, ..., None]})["code"])[0, ..., 0]
     inside = (slice(1, -1),) * 3
     assert np.corrcoef(code[inside].ravel(), block_mean(volume)[inside].ravel())[0, 1] > 0.6
+
+
+def with_random_weights(network):
+    generator = np.random.default_rng(0)
+    network.set_weights([generator.uniform(0.1, 1, weight.shape) for weight in network.get_weights()])
+    return network
+
+
+def test_region_means_are_those_of_the_atlas():
+    from models.layers import RegionMeans
+
+    volumes = np.random.default_rng(0).normal(size=(3, *REDUCED.shape, 2)).astype(np.float32)
+    np.testing.assert_allclose(RegionMeans(REDUCED)(volumes), load_atlas(None, REDUCED).means(volumes), atol=1e-6)
+
+
+def test_standardised_values_are_those_of_scikit_learn():
+    from sklearn.preprocessing import StandardScaler
+
+    from models.layers import Standardise
+
+    values = np.random.default_rng(0).normal(3, 2, (50, 4)).astype(np.float32)
+    values[:, 2] = 0.1  # does not vary
+    layer = Standardise()
+    layer(values)
+    layer.measure(values)
+    expected = StandardScaler().fit(values[:, [0, 1, 3]]).transform(values[:, [0, 1, 3]])
+    np.testing.assert_allclose(np.array(layer(values))[:, [0, 1, 3]], expected, atol=1e-5)
+    np.testing.assert_allclose(np.array(layer(values))[:, 2], 0, atol=1e-6)
+    assert layer.trainable_weights == []
+
+
+def test_sines_begin_as_the_kernel_of_an_svm():
+    """The mean product of random Fourier features is the Gaussian kernel with scikit-learn's gamma 1 / features."""
+    import keras
+    from sklearn.metrics.pairwise import rbf_kernel
+
+    from models.layers import fourier_features
+
+    keras.utils.set_random_seed(0)
+    phenotype = keras.Input((29,))
+    network = keras.Model(phenotype, fourier_features(phenotype, 20000))
+    people = np.random.default_rng(0).normal(size=(6, 29)).astype(np.float32)
+    sines = np.array(network(people), float)
+    np.testing.assert_allclose(2 * sines @ sines.T / 20000, rbf_kernel(people, gamma=1 / 29), atol=0.03)
+
+
+@pytest.mark.parametrize("name", ["cnn", "nn", "mmnn"])
+def test_members_are_averaged_and_halves_summed_each_with_a_loss_of_its_own(name):
+    from models.layers import parts
+
+    module = MODELS[name].module
+    preset = "sine" if name == "nn" else "regions"
+    network = with_random_weights(module.build(settings.override(module.PRESETS[preset], ["members=3"]), REDUCED))
+    generator = np.random.default_rng(1)
+    inputs = {key: generator.normal(size=(2, *tensor.shape[1:])) for key, tensor in network.input.items()}
+    trained = parts(network)(inputs)
+    assert len(trained) == 3 * len(MODELS[name].reads)
+    np.testing.assert_allclose(network(inputs), sum(map(np.array, trained)) / 3, rtol=1e-5)
+    assert {id(weight) for weight in parts(network).weights} == {id(weight) for weight in network.weights}
+
+
+def test_region_presets_begin_undecided_and_read_several_maps():
+    module = MODELS["mmnn"].module
+    network = module.build(module.PRESETS["regions"], REDUCED, maps=3)
+    inputs = {"volume": np.ones((2, *REDUCED.shape, 3)), "phenotype": np.ones((2, 29))}
+    assert network.input["volume"].shape == (None, *REDUCED.shape, 3)
+    np.testing.assert_array_equal(network(inputs), 0)

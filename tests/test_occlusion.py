@@ -102,6 +102,15 @@ def test_residual_network_is_exact(name):
     assert error(model, boxes(GRID, 8)) < TOLERANCE
 
 
+@pytest.mark.parametrize("preset", ["regions", "linear"])
+@pytest.mark.parametrize("name", ["cnn", "mmnn"])
+def test_networks_of_region_means_are_exact(name, preset):
+    module = MODELS[name].module
+    model = randomise(module.build(module.PRESETS[preset], REDUCED, maps=3))
+    assert Occlusion(model).recomputed_layers == ()
+    assert error(model, boxes(GRID, 8)[1:]) < TOLERANCE
+
+
 def atlas_regions():
     atlas = load_atlas(None, REDUCED)
     return np.stack([atlas.labels == region for region in atlas.regions])

@@ -102,7 +102,7 @@ def test_an_hdf5_file_made_elsewhere_is_read(cohort, tmp_path):
             store[name] = [getattr(source.rows[row], name) for row in rows]
         store["label"] = np.array([source.rows[row].label for row in rows], "<f4")
         store["phenotype"] = np.stack([source.read(row)[1] for row in rows])
-        store["volume"] = np.stack([source.read(row)[2] for row in rows])
+        store["volume"] = np.stack([source.read(row)[2][..., 0] for row in rows])
     opened = open_cohort(tmp_path / "own.h5")
     assert opened.rows == source.rows[:5]
     assert all((opened.read(row)[2] == source.read(row)[2]).all() for row in rows)

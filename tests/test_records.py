@@ -47,18 +47,18 @@ def test_unpack_returns_what_was_packed(label, phenotype, seed):
     unpacked = records.unpack(records.pack(label, np.array(phenotype), volume), REDUCED, "x.bin")
     assert unpacked[0] == label
     assert unpacked[1].tolist() == phenotype
-    assert (unpacked[2] == volume).all()
+    assert (unpacked[2][..., 0] == volume).all()
 
 
 @pytest.mark.parametrize("change, words", [(-4, "4 short of"), (4, "4 more than"), (-142_348, "142,348 short of")])
 def test_a_wrong_size_is_told_with_the_nearest_grid(change, words):
     with pytest.raises(InputError, match=f"x.bin holds .*{words} a 31x37x31 record"):
-        records.grid_of_size(142_348 + change, "x.bin")
+        records.form_of_size(142_348 + change, "x.bin")
 
 
 def test_a_cut_full_size_record_is_told_as_in_the_style_guide():
     with pytest.raises(InputError, match=r"holds 3,610,632 bytes, 4 short of a 91x109x91 record.*Was the copy cut off"):
-        records.grid_of_size(3_610_632, "51572.bin")
+        records.form_of_size(3_610_632, "51572.bin")
 
 
 @pytest.mark.parametrize("label", [0.5, 2.0, -1.0, float("nan"), float("inf")])
@@ -82,7 +82,7 @@ def test_a_value_that_is_not_finite_is_named(position, value, words):
 
 
 def test_a_record_of_the_other_grid_is_refused():
-    with pytest.raises(InputError, match="expected a 91x109x91 record of 3,610,636"):
+    with pytest.raises(InputError, match="expected 3,610,636, a 91x109x91 record"):
         records.unpack(small_record(), FULL, "x.bin")
 
 

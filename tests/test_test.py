@@ -54,7 +54,7 @@ def independent_probability(model: str, checkpoints: CheckpointFolder, cohort) -
     found = []
     for index in opened.indices("test"):
         _, phenotype, volume = opened.read(index)
-        inputs = {"volume": volume[None, ..., None], "phenotype": phenotype[None]}
+        inputs = {"volume": volume[None], "phenotype": phenotype[None]}
         control, autism = network({name: inputs[name] for name in MODELS[model].reads}, training=False).numpy()[0]
         found.append(np.exp(autism) / (np.exp(control) + np.exp(autism)))
     return found
@@ -200,7 +200,7 @@ def test_pictures_of_a_cae_show_the_same_anatomy_on_one_scale(cli, coarse, full_
     assert outcome.status == 0, outcome.err
     opened = open_cohort(full_cohort)
     index = opened.indices("test")[0]
-    volume = opened.read(index)[2]
+    volume = opened.read(index)[2][..., 0]
     assert list(drawn) == ["inputImage.png", "encodedImage.png", "decodedImage.png"]
     for name, figure in drawn.items():
         panels = figure.axes[:3]

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from helpers import ROOT, SMALL_BATCH, TINY_CNN, read_rows
 
+from data.atlas import load_atlas
 from data.cohort import open_cohort
 from utils.checkpoints import INTERVAL, CheckpointFolder
 
@@ -88,7 +89,7 @@ def test_the_first_loss_is_that_of_the_first_batch_by_hand(train, cohort, tmp_pa
     from models.settings import override
     from utils.batches import batch_positions
 
-    train("one", "nn", 1)
+    train("one", "nn", 1, "--preset", "default")
     row = read_rows(tmp_path / "one" / "out" / "history.csv")[0]
     opened = open_cohort(cohort)
     keras.utils.set_random_seed(0)
@@ -113,7 +114,12 @@ def test_training_learns(train, tmp_path):
 
 @pytest.mark.parametrize(
     "model, more",
-    [("cnn", ()), ("ae", ()), ("mmnn", ("--precision", "mixed_float16", "--set", "residual=false", "--seed", "7"))],
+    [
+        ("cnn", ()),
+        ("ae", ()),
+        ("mmnn", ("--preset", "regions", "--set", "members=2")),
+        ("mmnn", ("--precision", "mixed_float16", "--set", "residual=false", "--seed", "7")),
+    ],
 )
 def test_continuing_is_bit_equal_to_one_go(model, more, train, tmp_path):
     assert train("whole", model, 8, *more).status == 0
@@ -123,6 +129,18 @@ def test_continuing_is_bit_equal_to_one_go(model, more, train, tmp_path):
     assert_bit_equal(tmp_path / "whole" / "ckpt" / model, tmp_path / "parts" / "ckpt" / model)
     whole, parts = (without_speed(tmp_path / name / "out" / "history.csv") for name in ("whole", "parts"))
     assert parts == whole
+
+
+def test_region_means_are_standardised_by_the_training_records(train, cohort, tmp_path):
+    train("one", "mmnn", 2, "--preset", "regions", "--set", "members=2")
+    opened = open_cohort(cohort)
+    batch = opened.batch(opened.indices("train"))
+    means = load_atlas(None, opened.grid).means(batch["volume"])[..., 0]
+    found = variables(tmp_path / "one" / "ckpt" / "mmnn")
+    (mean,) = [value for name, value in found.items() if "/mean/" in name and value.shape == (116,)]
+    (spread,) = [value for name, value in found.items() if "/spread/" in name and value.shape == (116,)]
+    np.testing.assert_allclose(mean, means.mean(0), atol=1e-5)
+    np.testing.assert_allclose(spread, means.std(0), rtol=1e-4)
 
 
 def test_a_finished_command_repeated_changes_nothing(train, tmp_path):

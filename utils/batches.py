@@ -25,9 +25,19 @@ def batch_positions(seed: int, step: int, batch_size: int, count: int) -> np.nda
 
 
 def read_batches(cohort: Cohort, model: Model, selections: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    """The batches (see Cohort.batch) of each selection of records, read in another thread."""
+    """The batches (see Cohort.batch) of each selection of records, read in another thread.
+
+    For a model that reads maps one by one, `volume` is (n * maps, x, y, z, 1), the maps of the first record first.
+    """
     volumes = "volume" in model.reads
-    return ahead(lambda selection: cohort.batch(selection, volumes), selections)
+
+    def read(selection: np.ndarray) -> dict[str, np.ndarray]:
+        batch = cohort.batch(selection, volumes)
+        if volumes and model.map_by_map:
+            batch["volume"] = np.moveaxis(batch["volume"], -1, 1).reshape(-1, *cohort.grid.shape, 1)
+        return batch
+
+    return ahead(read, selections)
 
 
 def ahead(read: Callable, arguments: Iterable) -> Iterator:

@@ -50,6 +50,7 @@ class Identity:
     encoder_subjects: tuple[str, ...]
     training_volumes: tuple[str, ...] = ()  # see Cohort.volume_sha256; empty if the model reads none
     preparation: Preparation = field(default_factory=Preparation)
+    num_maps: int = 1  # in a record; 1 of checkpoints that do not say
     step: int = 0  # batches seen; 0 of checkpoints that do not say
     validation: float = 0.0  # share of the training subjects
     validation_loss: float | None = None  # of the best checkpoint

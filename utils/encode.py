@@ -47,9 +47,10 @@ def pool(run: Run, folds: Folds) -> None:
 
 
 def write_records(run: Run, encoder: keras.Model, folder: Path) -> None:
-    """One reduced record an input record, its 120 bytes of label and phenotype as they were."""
+    """One reduced record an input record, its 120 bytes of label and phenotype as they were, each map encoded."""
     every = np.arange(len(run.cohort.rows))
     for selection, _, codes in outputs_of(run, encoder, every, "Encoding"):
-        for index, code in zip(selection, codes, strict=True):
-            volume = records.normalise(code[..., 0])
-            (folder / run.cohort.rows[index].file).write_bytes(run.cohort.header(index) + volume.tobytes())
+        of_record = codes.reshape(len(selection), run.cohort.num_maps, *grids.REDUCED.shape)
+        for index, of_map in zip(selection, of_record, strict=True):
+            volumes = b"".join(records.normalise(code).tobytes() for code in of_map)
+            (folder / run.cohort.rows[index].file).write_bytes(run.cohort.header(index) + volumes)

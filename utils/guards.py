@@ -98,8 +98,17 @@ def same_preparation(run: Run, saved: Identity | None) -> None:
                 f"{run.checkpoints.path} was trained on data with {name} {excerpt(there[name], here[name])}, "
                 f"{run.cohort.path} has {excerpt(here[name], there[name])}; use a cohort made like {saved.cohort}."
             )
+    if "volume" in run.model.reads and saved.num_maps != run.cohort.num_maps:
+        raise InputError(
+            f"{run.checkpoints.path} was trained on records of {counted(saved.num_maps)}, {run.cohort.path} has "
+            f"{counted(run.cohort.num_maps)} a record; use a cohort made like {saved.cohort}."
+        )
     if unknown:
         print(f"Not known of both the checkpoint's data and {run.cohort.path}, so not compared: {', '.join(unknown)}.")
+
+
+def counted(num_maps: int) -> str:
+    return f"{num_maps} map{'s' * (num_maps > 1)}"
 
 
 def excerpt(value: object, other: object) -> str:
@@ -167,6 +176,11 @@ def known_subjects(run: Run, saved: Identity | None) -> None:
             f"{len(unknown)} test records of {run.cohort.path} have no label, {row.file} among them; a blackout needs "
             "one of each. Choose others with --subjects."
         )
+
+
+def known_maps(run: Run, saved: Identity | None) -> None:
+    """`--maps` are maps of the cohort."""
+    _ = run.replaced_maps
 
 
 def enough_donors(run: Run, saved: Identity | None) -> None:

@@ -17,7 +17,7 @@ from utils.runs import Run
 
 def restored_network(run: Run) -> keras.Model:
     """The trained network. Raises InputError if its training diverged."""
-    network = run.model.module.build(run.config, run.cohort.grid)
+    network = run.model.build(run.config, run.cohort.grid, run.cohort.num_maps)
     restore_weights(run.checkpoints, network)
     check_finite(run, "weights", network.get_weights())
     return network
@@ -35,7 +35,7 @@ def check_finite(run: Run, what: str, values) -> None:
 def outputs_of(
     run: Run, network: keras.Model, indices: np.ndarray, title: str
 ) -> Iterator[tuple[np.ndarray, dict, Any]]:
-    """For each batch of records: their indices, the batch (see Cohort.batch), and the network's outputs in NumPy."""
+    """For each batch of records: their indices, the batch (see `read_batches`), and the network's outputs in NumPy."""
     forward = tf.function(lambda inputs: network(inputs, training=False), reduce_retracing=True)
     selections = in_order(indices, run.config.batch_size)
     with progress(title, len(indices)) as shown:

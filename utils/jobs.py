@@ -69,8 +69,8 @@ JOBS = {
             "blackout", "occlude atlas regions one at a time", "utils.blackout.job",
             needs_checkpoint=True, needs="occludable",
             refusal="{model} cannot be blacked out, since that takes a volume in and a label out; use --model {able}.",
-            guards=(*TESTED, "known_subjects", "enough_donors", "usable_atlas", "distinct_names"),
-            options=("subjects", "atlas", "donors", "verify"),
+            guards=(*TESTED, "known_subjects", "known_maps", "enough_donors", "usable_atlas", "distinct_names"),
+            options=("subjects", "maps", "atlas", "donors", "verify"),
             outputs=("regions.csv", "blackout.h5", "blackout.png", "blackout.html", "maps", "group_*.nii.gz"),
         ),
         Job(

@@ -64,6 +64,7 @@ class Run:
     seed: int
     precision: str
     subjects: tuple[str, ...] | None = None  # of a blackout; None: all test subjects
+    maps: tuple[str, ...] | None = None  # whose regions a blackout replaces; None: all
     atlas_path: Path | None = None  # of a blackout; None: AAL
     donors: int = 5  # of a blackout, for each record
     verify: int = 0  # pairs of a blackout to recompute in full
@@ -84,6 +85,14 @@ class Run:
     def atlas(self) -> Atlas:
         """The regions of a blackout. Raises InputError for what is no label image."""
         return load_atlas(self.atlas_path, self.cohort.grid)
+
+    @property
+    def replaced_maps(self) -> np.ndarray:
+        """Which maps a blackout replaces, (maps,) bool. Raises InputError for one that the cohort does not have."""
+        known = self.cohort.maps
+        if unknown := [name for name in self.maps or () if name not in known]:
+            raise InputError(f"--maps {unknown[0]} is no map of {self.cohort.path}; it has {', '.join(known)}.")
+        return np.array([self.maps is None or name in self.maps for name in known])
 
     @cached_property
     def validation_subjects(self) -> frozenset[str]:
@@ -125,6 +134,7 @@ class Run:
             "validation": self.validation,
             "shuffled_labels": self.shuffled_labels,
             "chosen_subjects": self.subjects,
+            "chosen_maps": self.maps,
             "atlas": str(self.atlas_path) if self.atlas_path else None,
             "donors": self.donors if "donors" in self.job.options else None,
             "folds": self.folds.how if self.folds else None,
@@ -145,6 +155,7 @@ class Run:
             "num_iters": self.num_iters,
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "cohort": str(self.cohort.path),
+            "maps": self.cohort.metadata.maps,
             "simulated": self.cohort.metadata.simulated,
             "checkpoint_folder": str(self.checkpoints.path),
             "git_commit": git_commit(),

@@ -98,14 +98,15 @@ def evaluate_autoencoder(run: Run, network: keras.Model) -> None:
 
 
 def draw_volumes(run: Run, network: keras.Model, volume: np.ndarray, code: np.ndarray, decoded: np.ndarray) -> None:
-    """`inputImage.png`, `encodedImage.png`, `decodedImage.png` of the first test record, (x, y, z, channels) each.
+    """`inputImage.png`, `encodedImage.png`, `decodedImage.png` of the first test record and its first map,
+    (x, y, z, channels) each.
 
     All three have the grey scale of the input; the code is z-scored for it, as the records of a full pass are.
     """
     row, grid = run.cohort.rows[run.cohort.indices("test")[0]], run.cohort.grid
     of = f"of subject {printable(row.subject)}{run.marks}"
     limits, channels = (float(volume.min()), float(volume.max())), code.shape[-1]
-    unit = f"{', '.join(run.cohort.metadata.maps) or 'volume'}, z-score"
+    unit = f"{(*run.cohort.metadata.maps, 'volume')[0]}, z-score"
     channel = f", channel 1 of {channels}" * (channels > 1)
     pictures = (
         ("input", volume, grid, f"Input {of}", unit),

@@ -19,10 +19,10 @@ from data import files
 from data.errors import InputError
 from data.folds import Folds
 from data.progress import progress
-from models import losses
+from models import layers, losses
 from models.settings import Settings
 from utils import figures
-from utils.batches import batch_positions, read_batches
+from utils.batches import batch_positions, in_order, read_batches
 from utils.best import Validation
 from utils.checkpoints import INTERVAL, Identity, Saver
 from utils.runs import Run, prepare_folder, read_manifest
@@ -43,17 +43,20 @@ def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:
 def make_step(run: Run, network: keras.Model, optimizer: keras.Optimizer):
     """A compiled function: batch -> metrics before the update, {"loss"} and for classifiers {"accuracy"}."""
     loss_of = getattr(losses, run.model.loss)
+    trained = layers.parts(network)
 
     @tf.function(reduce_retracing=True)
     def step(batch):
         with tf.GradientTape() as tape:
-            outputs = network({name: batch[name] for name in run.model.reads}, training=True)
-            loss = loss_of(batch, outputs, run.config, run.model.reads) + sum(network.losses)
+            inputs = {name: batch[name] for name in run.model.reads}
+            outputs = trained(inputs, training=True)
+            parts = outputs if isinstance(outputs, list) else [outputs]
+            loss = sum(loss_of(batch, part, run.config, run.model.reads) for part in parts) + sum(trained.losses)
             scaled = optimizer.scale_loss(loss)
         optimizer.apply(tape.gradient(scaled, network.trainable_variables), network.trainable_variables)
         if run.model.predicts != "label":
             return {"loss": loss}
-        correct = tf.argmax(outputs, 1, tf.int32) == batch["label"]
+        correct = tf.argmax(sum(parts), 1, tf.int32) == batch["label"]
         return {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(correct, tf.float32))}
 
     return step
@@ -146,7 +149,7 @@ def pool(run: Run, folds: Folds) -> None:
 def train(run: Run) -> int:
     """Trains until `num_iters` batches have been seen in all; returns the exit status (128 + signal if stopped)."""
     run.checkpoints.prepare(run.override)
-    network = run.model.module.build(run.config, run.cohort.grid)
+    network = run.model.build(run.config, run.cohort.grid, run.cohort.num_maps)
     optimizer = make_optimizer(run.config, run.precision)
     optimizer.build(network.trainable_variables)
     saver = Saver(run.checkpoints, network, optimizer)
@@ -161,6 +164,7 @@ def train(run: Run) -> int:
         run.write_manifest(finished=False)
     else:
         prepare_folder(run)
+        measure(run, network)
     history = History(run.out_dir, done)
     with caught_signals() as caught:
         try:
@@ -206,6 +210,7 @@ def identity_of(run: Run) -> Identity:
         encoder_subjects=metadata.encoder_subjects,
         training_volumes=volumes_of(run),
         preparation=metadata.preparation,
+        num_maps=run.cohort.num_maps,
         validation=run.validation,
         shuffled_labels=run.shuffled_labels,
     )
@@ -216,6 +221,16 @@ def volumes_of(run: Run) -> tuple[str, ...]:
     if "volume" not in run.model.reads:
         return ()
     return tuple(sorted({run.cohort.volume_sha256(index) for index in run.cohort.indices("train")}))
+
+
+def measure(run: Run, network: keras.Model) -> None:
+    """Gives every layer that standardises its values' mean and spread over the training records."""
+    for layer in network.layers:
+        if isinstance(layer, layers.Standardise):
+            before = keras.Model(network.input, layer.input)
+            batches = read_batches(run.cohort, run.model, in_order(run.trained(), run.config.batch_size))
+            values = [before({name: batch[name] for name in run.model.reads}) for batch in batches]
+            layer.measure(np.concatenate(values))
 
 
 def calibrate(run: Run, network: keras.Model, done: int) -> None:

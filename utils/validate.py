@@ -114,6 +114,7 @@ def settle(
         seed=seed,
         precision=args.precision or (saved.precision if saved else "float32"),
         subjects=chosen_subjects(args),
+        maps=tuple(args.maps.split(",")) if args.maps else None,
         atlas_path=args.atlas,
         donors=args.donors,
         verify=args.verify,

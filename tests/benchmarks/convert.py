@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data import grids
-from data.convert import convert_map
+from data.convert import convert_maps
 from data.records import PHENOTYPE_SIZE
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, path in enumerate(paths):
             start = time.process_time()
-            convert_map(path, header, Path(folder) / f"{number}.bin", grids.FULL)
+            convert_maps([path], header, Path(folder) / f"{number}.bin", grids.FULL)
             middle = time.process_time()
             image = resample_img(nibabel.load(path), np.array(grids.FULL.affine), grids.FULL.shape, **options)
             np.asarray(image.dataobj)

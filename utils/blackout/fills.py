@@ -31,25 +31,40 @@ CHUNK = 16  # records read at once
 @dataclass(frozen=True)
 class Filled:
     """A batch of records with their fills: `batch` as of `Cohort.batch`, `background` (n, 1, 1, 1, maps), `donor` and
-    `expected` (donors, n, x, y, z, maps), float32."""
+    `expected` (donors, n, x, y, z, maps), float32. `replaced` (maps,) bool says which maps of a region they replace."""
 
     batch: dict[str, np.ndarray]
     background: np.ndarray
     donor: np.ndarray
     expected: np.ndarray
+    replaced: np.ndarray
+
+    def within(self, volume: np.ndarray, fill: np.ndarray) -> np.ndarray:
+        """A fill that leaves a volume's other maps as they are."""
+        return fill if self.replaced.all() else np.where(self.replaced, fill, volume)
 
 
 class Fills:
-    """Fills for records of a cohort, the same for a record whatever other records are blacked out.
+    """Fills for records of a cohort, the same for a record whatever other records are blacked out; `replaced` (maps,)
+    bool says in which maps, by default all.
 
     `donors` are the records (count,) by whose regions those of a record are replaced, by position in the cohort.
     `means` and `expected` (records of the cohort, regions, maps) are the regions' means and what of them the other
     regions predict. `origins` counts subjects by the group (split, site or None for any) that their donors come from.
     """
 
-    def __init__(self, cohort: Cohort, atlas: Atlas, indices: np.ndarray, count: int, seed: int):
+    def __init__(
+        self,
+        cohort: Cohort,
+        atlas: Atlas,
+        indices: np.ndarray,
+        count: int,
+        seed: int,
+        replaced: np.ndarray | None = None,
+    ):
         self.cohort = cohort
         self._region_at = atlas.places(atlas.labels)
+        self._replaced = np.ones(cohort.num_maps, bool) if replaced is None else replaced
         chunks = in_order(np.arange(len(cohort.rows)), CHUNK)
         self.means = np.concatenate([atlas.means(batch["volume"]) for batch in ahead(cohort.batch, chunks)])
         self.expected = expected_means(cohort, self.means)
@@ -67,7 +82,7 @@ class Fills:
     def of(self, indices: np.ndarray) -> Filled:
         """The batch of these records, with what may take the place of their regions."""
         batch = self.cohort.batch(indices)
-        background = [
+        values_outside = [
             [records.background(values) for values in np.moveaxis(volume, -1, 0)] for volume in batch["volume"]
         ]
         positions = np.stack([self.donors[int(index)] for index in indices], axis=1)
@@ -75,12 +90,13 @@ class Fills:
         shift = self.expected[indices] - self.expected[positions]  # (donors, n, regions, maps)
         shift = np.concatenate([shift, np.zeros_like(shift[:, :, :1])], axis=2).astype(np.float32)
         expected = donor + shift[:, :, self._region_at]
-        return Filled(batch, np.array(background, np.float32)[:, None, None, None], donor, expected)
+        background = np.array(values_outside, np.float32)[:, None, None, None]
+        return Filled(batch, background, donor, expected, self._replaced)
 
     def deviations(self, level: np.ndarray) -> np.ndarray:
         """How far the regions of each record and of its donors are from the mean of all people whom these were drawn
-        from, (records, 1 + donors, regions, maps). `level` is `means`, or `means - expected`."""
-        found = []
+        from, (records, 1 + donors, regions, replaced maps). `level` is `means`, or `means - expected`."""
+        level, found = level[..., self._replaced], []
         of_people = {
             group: {name: level[own].mean(0) for name, own in self._people[group].items()}
             for group in set(self._group.values())

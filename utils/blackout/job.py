@@ -50,7 +50,7 @@ def blackout(run: Run) -> int:
     prepare_folder(run)
     if occlusion.recomputed_layers:
         print(f"Computed in full: {', '.join(occlusion.recomputed_layers)} and what follows.")
-    fills = Fills(run.cohort, atlas, run.tested(), run.donors, run.seed)
+    fills = Fills(run.cohort, atlas, run.tested(), run.donors, run.seed, run.replaced_maps)
     print(donors_line(fills))
     regions = [atlas.labels == region for region in atlas.regions]
     measured, logits = measure(run, occlusion, fills, regions)
@@ -77,6 +77,13 @@ def donors_line(fills: Fills) -> str:
     for who, count in origins.items():
         texts.append(f"for {count} of {subjects} subjects {who}" if len(origins) > 1 else who)
     return f"Donors: {fills.count} a record, {'; '.join(texts)}."
+
+
+def replaced_line(run: Run) -> str:
+    """Which maps were replaced, if not all."""
+    names = np.array(run.cohort.maps)
+    replaced, kept = (", ".join(map(printable, names[chosen])) for chosen in (run.replaced_maps, ~run.replaced_maps))
+    return f"Only {replaced} of each region was replaced; {kept} stayed." if kept else ""
 
 
 def pool(run: Run, folds: Folds) -> None:
@@ -110,7 +117,8 @@ def conclude(run: Run, atlas: Atlas, measured: Measured, fold: Sequence | None =
     beats = effects.beats_chance(auc)
     reliance, unique = ([*zip(table["name"], table[f"p_{test}"], strict=True)] for test in WITH_P)
     label = effects.by_subject(measured.label, measured.subject)
-    summary = f"{effects.prediction_summary(auc, name)}\n{effects.evidence(reliance, unique, label)}"
+    lines = (replaced_line(run), effects.prediction_summary(auc, name), effects.evidence(reliance, unique, label))
+    summary = "\n".join(filter(None, lines))
     write_table(run, table)
     write_store(run, atlas, measured)
     write_maps(run, atlas, measured)

@@ -77,12 +77,13 @@ BACKGROUND, RELIANCE, UNIQUE, SUFFICIENCY = "background", "reliance", "unique", 
 def substitutions(filled: Filled) -> list[Substitution]:
     """All of a batch; those of an effect lie together, in the order of the donors."""
     volume = filled.batch["volume"]
-    return [
+    pairs = [
         Substitution(BACKGROUND, volume, filled.background),
         *(Substitution(RELIANCE, volume, fill) for fill in filled.donor),
         *(Substitution(UNIQUE, volume, fill) for fill in filled.expected),
         *(Substitution(SUFFICIENCY, donor, volume) for donor in filled.donor),
     ]
+    return [pair._replace(fill=filled.within(pair.volume, pair.fill)) for pair in pairs]
 
 
 @dataclass(frozen=True)
@@ -176,11 +177,11 @@ def blobs_a_batch(run: Run, batches: int) -> int:
 
 
 def brain(run: Run, indices: np.ndarray) -> np.ndarray:
-    """Voxels (x, y, z) that hold signal in half of the records or more: where blobs may lie."""
+    """Voxels (x, y, z) that hold signal, in any map, in half of the records or more: where blobs may lie."""
     count = np.zeros(run.cohort.grid.shape)
     for index in indices:
         _, _, volume = run.cohort.read(index)
-        count += volume != records.background(volume)
+        count += np.any([of_map != records.background(of_map) for of_map in np.moveaxis(volume, -1, 0)], axis=0)
     return count >= SIGNAL * len(indices)
 
 
@@ -212,7 +213,8 @@ def occlude(
             if blob is not None and donor_of[at % per_region] == number
         }
         if own:
-            of_blobs[tuple(np.transpose(list(own)))] = occlusion.occluded_logits(shown, fill, own.values())
+            within = filled.within(inputs["volume"], fill)
+            of_blobs[tuple(np.transpose(list(own)))] = occlusion.occluded_logits(shown, within, own.values())
         advance()
     return Logits(
         [pair.effect for pair in pairs],

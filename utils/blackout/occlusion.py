@@ -29,11 +29,13 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from models import layers as model_layers
 from utils.blackout.steps import (
     AveragePooling,
     Convolution,
     GlobalAverage,
     MaximumPooling,
+    RegionMeans,
     Step,
     convolution_kind,
     cut,
@@ -87,6 +89,8 @@ def steps_of(node, is_local) -> list[Step]:
         return [AveragePooling(layer, sources, target, *sizes)]
     if kind is layers.GlobalAveragePooling3D:
         return [GlobalAverage(layer, sources, target, sizes[0])]
+    if kind is model_layers.RegionMeans:
+        return [RegionMeans(layer, sources, target, sizes[0])]
     # TensorFlow 2.21 with oneDNN misreads small boxes of one channel if the strides are unequal.
     misread = kind is layers.Conv3D and layer.kernel.shape[3] == 1 and len({*layer.strides}) > 1
     if kind is not layers.Conv3D or layer.groups > 1 or misread:

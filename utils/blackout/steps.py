@@ -247,6 +247,21 @@ class GlobalAverage(Step):
         return tf.cast(tf.cast(target_before, tf.float32) + total / self.voxels, target_before.dtype)
 
 
+class RegionMeans(GlobalAverage):
+    """Means of regions, updated by the differences that lie in each. Its target has no box."""
+
+    def plan(self, reach, needed):
+        return [reach]
+
+    def update(self, after, before, target_before, plan):
+        difference = tf.cast(after[0], tf.float32) - tf.cast(before[0], tf.float32)
+        shape = tf.shape(difference)
+        position = cut(tf.constant(self.layer.position)[None, ..., None], plan[0])
+        sums = self.layer.sums(tf.reshape(difference, (shape[0], -1, difference.shape[-1])), tf.reshape(position, [-1]))
+        means = sums / self.layer.sizes[:, None].astype(np.float32)
+        return tf.cast(tf.cast(target_before, tf.float32) + means, target_before.dtype)
+
+
 def convolution_kind(layer: layers.Conv3D) -> type[Convolution]:
     """Return the cheapest step that is accurate."""
     if layer.compute_dtype != "float32" or layer.kernel.shape[3] == 1:

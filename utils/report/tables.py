@@ -57,6 +57,7 @@ class Described:
     warnings: list[str]
     motion: str | None
     subjects: list[Count]
+    maps: tuple[str, ...] = ()  # in a record, where they have names
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,8 @@ def network(run: Described) -> list[str]:
     inputs = []
     if run.grid in GRIDS:
         grid = GRIDS[run.grid]
-        inputs.append(f"brain volumes of {grid} voxels of {grid.spacing_mm:g} mm in MNI152 space")
+        maps = f" ({', '.join(run.maps)})" * bool(run.maps)
+        inputs.append(f"brain volumes of {grid} voxels of {grid.spacing_mm:g} mm in MNI152 space{maps}")
     if "phenotype" in MODELS[run.model].reads:
         inputs.append(f"{PHENOTYPE_SIZE} phenotype values a subject")
     read = f"read {' and '.join(inputs)}" if inputs else "was a classifier"
