@@ -13,6 +13,7 @@ import numpy as np
 from data import grids
 from data.errors import InputError
 
+AAL_REGIONS = 116  # on both grids
 MAX_REGIONS = 2000
 MOST_OF_BRAIN = 0.95  # of the voxels that AAL labels
 
@@ -34,6 +35,11 @@ class Atlas:
     def regions(self) -> list[int]:
         return sorted(self.names)
 
+    @property
+    def voxels(self) -> list[np.ndarray]:
+        """The places of each region's voxels in a flattened volume on `grid`."""
+        return [np.flatnonzero(self.labels == region) for region in self.regions]
+
     def paint(self, values: np.ndarray) -> np.ndarray:
         """One value a region (regions,), in their order -> each region filled on the full grid, (x, y, z) float32.
 
@@ -54,7 +60,7 @@ class Atlas:
         """Volumes (n, x, y, z, maps) on `grid` -> the mean of each map in each region, (n, regions, maps) float64."""
         from scipy import sparse
 
-        inside = [np.flatnonzero(self.labels == region) for region in self.regions]
+        inside = self.voxels
         sizes = [len(voxels) for voxels in inside]
         weight = np.repeat(1 / np.array(sizes), sizes)
         average = sparse.csr_array(

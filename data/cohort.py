@@ -13,7 +13,7 @@ import math
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -136,6 +136,7 @@ class Cohort:
     metadata: Metadata
     tables: Path | None = None
     num_maps: int = 1
+    standard: Callable[[np.ndarray, Row], np.ndarray] | None = None  # what `batch` makes of a volume
 
     @property
     def simulated(self) -> bool:
@@ -249,7 +250,7 @@ class Cohort:
 
     def batch(self, indices: Sequence[int] | np.ndarray, volumes: bool = True) -> dict[str, np.ndarray]:
         """`label` (n,) int32, -1 for unknown; `phenotype` (n, 29) and, unless not wanted, `volume`
-        (n, x, y, z, maps), float32."""
+        (n, x, y, z, maps), float32, standardised if the cohort is (`data.standards`)."""
         label = np.nan_to_num([self.rows[index].label for index in indices], nan=UNKNOWN).astype(np.int32)
         phenotype = np.empty((len(indices), records.PHENOTYPE_SIZE), np.float32)
         if not volumes:
@@ -258,7 +259,8 @@ class Cohort:
             return {"label": label, "phenotype": phenotype}
         volume = np.empty((len(indices), *self.grid.shape, self.num_maps), np.float32)
         for row, index in enumerate(indices):
-            _, phenotype[row], volume[row] = self.read(index)
+            _, phenotype[row], values = self.read(index)
+            volume[row] = self.standard(values, self.rows[index]) if self.standard else values
         return {"label": label, "phenotype": phenotype, "volume": volume}
 
 

@@ -47,6 +47,12 @@ def is_swapped(file: str) -> bool:
     return re.search(r"_swap_\d+\.bin$", file) is not None
 
 
+def unswapped(cohort: Cohort) -> list[int]:
+    """The records that are of one person each: all but those whose regions were swapped."""
+    swapped = any("swap" in source for source in cohort.metadata.lineage)
+    return [at for at, row in enumerate(cohort.rows) if not (swapped and is_swapped(row.file))]
+
+
 def check_unswapped(cohort: Cohort, copies: int) -> None:
     """Raises InputError if a new record would take the place of one that is there."""
     new = {swapped_name(row.file, copy) for row in cohort.rows for copy in range(copies)}
@@ -104,6 +110,25 @@ def write_records(
                 write(folder / table[-1].file, header, swapped)
             shown.advance()
     return table
+
+
+def swapped_within(
+    volume: np.ndarray, label: np.ndarray, regions: list[np.ndarray], count: int, random: np.random.Generator
+) -> np.ndarray:
+    """A batch (n, x, y, z, maps) in which `count` regions of each record come from others of the same label (n,).
+
+    `regions` are the places of each region's voxels in a flattened volume; a donor is drawn for each. A record that has
+    no other of its label stays as it is.
+    """
+    values = volume.reshape(len(volume), -1, volume.shape[-1])
+    mixed = values.copy()
+    for index in range(len(volume)):
+        others = np.flatnonzero((label == label[index]) & (np.arange(len(label)) != index))
+        if not others.size:
+            continue
+        for region in random.choice(len(regions), count, replace=False):
+            mixed[index, regions[region]] = values[random.choice(others), regions[region]]
+    return mixed.reshape(volume.shape)
 
 
 def write(path: Path, header: bytes, volume: np.ndarray) -> None:

@@ -1,31 +1,42 @@
 """Volume classifier: reduced volume 31x37x31 -> logits of (control, autism)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from data.atlas import AAL_REGIONS
 from data.grids import REDUCED, Grid
+from data.standards import Standard
 from models.settings import MAX_KERNEL, Settings, require, require_sizes, require_weights
+
+COARSE = 3  # voxels along an edge of the cubes whose means `linear` reads
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Settings):
     """Convolutions (filters, kernels, strides), each followed by a 3-wide max pool where `pools` gives its stride.
 
-    With `regions`, dense layers (`region_units`) on the means of each map in the regions of AAL take their place.
-
     With `residual`, every convolution after the first is a residual block. The last activations are averaged over the
-    volume (`global_average`), or flattened and passed through a dense layer of the same width.
+    volume (`global_average`); or averaged over cubes of `average_pool` voxels, flattened, dropped out by `dropout` and
+    read where they are; or, where that is 0, flattened and passed through a dense layer of the same width.
+
+    With `regions`, dense layers (`region_units`) read the means of each map in the regions of AAL: beside the
+    convolutions, whose logits are added to theirs, or alone, where there are neither filters nor another head.
     """
 
+    standardise: Standard = "stored"  # the volume: see `data.standards`
     filters: tuple[int, ...] = (16, 32, 64)
     kernels: tuple[int, ...] = (3, 3, 3)
     strides: tuple[int, ...] = (2, 2, 2)
     pools: tuple[int, ...] = (0, 0, 0)
     residual: bool = True
     global_average: bool = True
+    average_pool: int = 0
+    dropout: float = 0.0
     l2: float = 0.0001
     regions: bool = False
     region_units: tuple[int, ...] = (64,)
+    region_l2: float = 0.01
+    swap_regions: int = 0  # of each training record, taken from others of its label in the same batch
 
     def __post_init__(self):
         super().__post_init__()
@@ -34,28 +45,50 @@ class Config(Settings):
             len(set(map(len, layers))) == 1,
             "filters, kernels, strides and pools differ in length; give one each a layer.",
         )
-        require(bool(self.filters), "filters is empty; expected at least one layer.")
+        require(self.regions or self.convolutional, "filters is empty; expected at least one layer.")
         require_sizes("filters", self.filters)
         require_sizes("kernels", self.kernels, largest=MAX_KERNEL)
         require_sizes("strides", self.strides, largest=MAX_KERNEL)
         require_sizes("region_units", self.region_units)
         require_sizes("pools", self.pools, smallest=0, largest=MAX_KERNEL)  # 0: none
+        require_sizes("average_pool", (self.average_pool,), smallest=0, largest=MAX_KERNEL)
+        require_sizes("swap_regions", (self.swap_regions,), smallest=0, largest=AAL_REGIONS)
+        require(0 <= self.dropout < 1, f"dropout is {self.dropout}; expected 0 or more and less than 1.")
+        require(0 <= self.region_l2 < math.inf, f"region_l2 is {self.region_l2}; expected 0 or more.")
         sizes = zip(self.kernels, (1, *self.filters), self.filters, strict=False)
         require_weights(
             2 * sum(kernel**3 * inputs * outputs for kernel, inputs, outputs in sizes) + self.head_weights()
         )
+
+    @property
+    def convolutional(self) -> bool:
+        """Whether it reads the volume other than by its regions."""
+        return bool(self.filters) or not self.global_average
+
+    @property
+    def of_regions(self) -> "Config":
+        """The settings of the layers that read regions."""
+        return replace(self, l2=self.region_l2, batch_norm=False)
 
     def head_weights(self) -> int:
         """Of the dense layer on the flattened activations, if there is one."""
         shape: tuple[int, ...] = REDUCED.shape
         for stride in (max(stride, 1) for layer in zip(self.strides, self.pools, strict=True) for stride in layer):
             shape = tuple(math.ceil(size / stride) for size in shape)
-        return 0 if self.global_average else (math.prod(shape) * self.filters[-1]) ** 2
+        dense = not self.global_average and not self.average_pool
+        return (math.prod(shape) * (self.filters or (1,))[-1]) ** 2 if dense else 0
 
 
 PRESETS = {
-    "regions": Config(regions=True, members=4, l2=0.01, batch_norm=False),
-    "linear": Config(regions=True, region_units=(), l2=0.1, batch_norm=False),
+    "regions": Config(standardise="brain", regions=True, filters=(), kernels=(), strides=(), pools=(), members=4),
+    "linear": Config(
+        standardise="voxel", filters=(), kernels=(), strides=(), pools=(),
+        global_average=False, average_pool=COARSE, dropout=0.5, l2=0.1, members=4,
+    ),
+    "convolutional": Config(
+        standardise="voxel", filters=(16,), kernels=(3,), strides=(2,), pools=(0,), batch_norm=False,
+        global_average=False, average_pool=2, dropout=0.5, l2=0.01,
+    ),
     "residual": Config(),
     "plain": Config(
         filters=(16, 32, 32, 32, 16, 1),
@@ -66,19 +99,24 @@ PRESETS = {
         global_average=False,
         learning_rate=0.0001,
     ),
-}
+}  # fmt: skip
 
 
-def features(x, config: Config):
-    """(batch, x, y, z, maps), or (batch, values) of regions -> (batch, features)."""
+def of_regions(values, config: Config):
+    """(batch, values) of regions -> (batch, features)."""
+    from models import layers
+
+    for units in config.region_units:
+        values = layers.hidden(values, units, config.of_regions)
+    return values
+
+
+def of_volume(x, config: Config):
+    """(batch, x, y, z, maps) -> (batch, features)."""
     from keras import layers as keras_layers
 
     from models import layers
 
-    if config.regions:
-        for units in config.region_units:
-            x = layers.hidden(x, units, config)
-        return x
     for depth, (filters, kernel, stride, pool) in enumerate(
         zip(config.filters, config.kernels, config.strides, config.pools, strict=True)
     ):
@@ -89,16 +127,40 @@ def features(x, config: Config):
         x = layers.max_pool(x, pool) if pool else x
     if config.global_average:
         return keras_layers.GlobalAveragePooling3D()(x)
+    if config.average_pool:
+        x = keras_layers.AveragePooling3D(config.average_pool, padding="same")(x)
+        return keras_layers.Dropout(config.dropout)(keras_layers.Flatten()(x))
     flat = keras_layers.Flatten()(x)
     return layers.hidden(flat, flat.shape[-1], config)
 
 
-def members(volume, config: Config, grid: Grid) -> list:
-    """(batch, x, y, z, maps) -> the (batch, 2) logits of each member."""
+def features(volume, config: Config, grid: Grid) -> list:
+    """(batch, x, y, z, maps) -> functions that make (batch, features) anew, each with the settings of its logits.
+
+    One of the regions and one of the volume, as far as the config has them; what they share is made once.
+    """
     from models import layers
 
-    x = layers.region_values(volume, grid) if config.regions else volume
-    return [layers.logits(features(x, config), config, even=config.regions) for _ in range(config.members)]
+    if config.standardise == "voxel":
+        volume = layers.Standardise(dtype="float32")(volume)
+    found: list = []
+    if config.regions:
+        values = layers.region_values(volume, grid)
+        found.append((lambda: of_regions(values, config), config.of_regions))
+    if config.convolutional:
+        found.append((lambda: of_volume(volume, config), config))
+    return found
+
+
+def members(volume, config: Config, grid: Grid) -> list:
+    """(batch, x, y, z, maps) -> the (batch, 2) logits of each member, or of each member's two halves."""
+    from models import layers
+
+    return [
+        layers.logits(make(), settings, even=settings is not config or bool(config.average_pool))
+        for make, settings in features(volume, config, grid)
+        for _ in range(config.members)
+    ]
 
 
 def build(config: Config, grid: Grid, maps: int = 1):

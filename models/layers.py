@@ -1,5 +1,7 @@
 """Layers that the models share: each takes a Keras tensor and a config and gives a Keras tensor."""
 
+from collections.abc import Iterable
+
 import keras
 import numpy as np
 from keras import layers
@@ -7,6 +9,7 @@ from keras import layers
 from data.atlas import load_atlas
 from data.grids import BLOCK, Grid
 from data.records import PHENOTYPE_SIZE
+from data.standards import Moments
 from models.settings import Settings
 
 
@@ -18,9 +21,6 @@ def volume_input(grid: Grid, maps: int = 1):
 def phenotype_input():
     """(batch, 29) float32, scaled."""
     return keras.Input((PHENOTYPE_SIZE,), name="phenotype")
-
-
-SMALLEST_SPREAD = 1e-6  # of a feature among z-scores; below it is rounding
 
 
 class Averaging(keras.initializers.Initializer):
@@ -72,22 +72,30 @@ class RegionMeans(layers.Layer):
 
 
 class Standardise(layers.Layer):
-    """(batch, features) -> z-scores by a mean and spread of training records, which `measure` sets before training."""
+    """Values -> their z-scores by the mean and the spread of training records, which `measure` sets before training.
+
+    Each feature, or each voxel of each map, has its own.
+    """
 
     def build(self, input_shape):
         shape = {"shape": input_shape[1:], "trainable": False, "dtype": "float32"}
         self.mean = self.add_weight(name="mean", initializer="zeros", **shape)
         self.spread = self.add_weight(name="spread", initializer="ones", **shape)
 
-    def measure(self, values: np.ndarray) -> None:
-        """Takes the mean and the spread of values (n, features); a feature that does not vary is only centred."""
-        values = np.asarray(values, np.float64)
-        spread = values.std(0)
-        self.mean.assign(values.mean(0))
-        self.spread.assign(np.where(spread > SMALLEST_SPREAD, spread, 1))
+    def measure(self, batches: Iterable[np.ndarray]) -> None:
+        """Takes the mean and the spread of values, (n, ...) a batch; what does not vary is only centred."""
+        moments = Moments()
+        for values in batches:
+            moments.add(values)
+        self.mean.assign(moments.mean)
+        self.spread.assign(moments.spread)
 
     def call(self, values):
-        return (values - keras.ops.cast(self.mean, values.dtype)) / keras.ops.cast(self.spread, values.dtype)
+        return self.scores(values, self.mean, self.spread)
+
+    def scores(self, values, mean, spread):
+        """z-scores of values by a mean and a spread of their own, both in float32."""
+        return (values - keras.ops.cast(mean, values.dtype)) / keras.ops.cast(spread, values.dtype)
 
 
 class SumOfLogits(layers.Layer):

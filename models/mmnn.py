@@ -12,7 +12,7 @@ from models.settings import require_sizes
 class Config(cnn.Config):
     """`cnn` and `nn`, joined by their features, which dense layers read, or by their logits, which are summed.
 
-    Summed, each half is trained by a loss of its own, as if alone, so that neither leans on the other.
+    Summed, each is trained by a loss of its own, as if alone, so that neither leans on the other.
     """
 
     phenotype_units: tuple[int, ...] = nn.Config.phenotype_units
@@ -27,16 +27,19 @@ class Config(cnn.Config):
         require_sizes("joined_units", self.joined_units)
 
 
+JOINED_BY_FEATURES = ("residual", "plain")
+
+
 def preset_of(name: str) -> Config:
     """The preset of `cnn` with this name and what goes with it of `nn`."""
     brain = cnn.PRESETS[name]
     config = Config(**{field.name: getattr(brain, field.name) for field in fields(brain)})
-    if not brain.regions:
+    if name in JOINED_BY_FEATURES:
         return config
     sine = nn.PRESETS["sine"]
     return replace(
         config, phenotype_units=sine.phenotype_units, phenotype_activation=sine.phenotype_activation,
-        phenotype_l2=sine.l2, members=sine.members, joined_by="logits",
+        phenotype_l2=sine.l2, joined_by="logits",
     )  # fmt: skip
 
 
@@ -44,18 +47,18 @@ PRESETS = {name: preset_of(name) for name in cnn.PRESETS}
 
 
 def members(volume, phenotype, config: Config, grid: Grid) -> list:
-    """The (batch, 2) logits of each member, or of each member's two halves."""
+    """The (batch, 2) logits of each member, or of each member's halves."""
     import keras
 
     from models import layers
 
     if config.joined_by == "logits":
-        of_phenotype = replace(config, l2=config.phenotype_l2)
+        of_phenotype = replace(config, l2=config.phenotype_l2, batch_norm=False)
         return cnn.members(volume, config, grid) + nn.members(phenotype, of_phenotype)
-    x = layers.region_values(volume, grid) if config.regions else volume
+    of_brain = cnn.features(volume, config, grid)
     logits = []
     for _ in range(config.members):
-        both = keras.layers.Concatenate()([cnn.features(x, config), nn.features(phenotype, config)])
+        both = keras.layers.Concatenate()([make() for make, _ in of_brain] + [nn.features(phenotype, config)])
         for units in config.joined_units:
             both = layers.hidden(both, units, config)
         logits.append(layers.logits(both, config))

@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from data import demo, grids
 from utils import devices
+from utils.blackout import effects
 
 settings.register_profile("seeded", derandomize=True, deadline=None, database=None)
 
@@ -48,6 +49,7 @@ def session(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         small = {"full": demo.Simulation(subjects=6), "reduced": demo.Simulation(subjects=20)}
         patch.setattr(demo, "SIMULATIONS", small)
+        patch.setattr(effects, "BLOBS", 4)  # of 100, which take most of a blackout's time
         yield
 
 

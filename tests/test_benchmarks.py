@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import ROOT
 
-from utils.blackout import measure
+from utils.blackout import effects
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def test_a_benchmark_runs(name, cohort, monkeypatch, capsys):
         sys, "argv", [str(path), *(str(cohort if word == "COHORT" else word) for word in COMMANDS[name])]
     )
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(measure, "BLOBS", measure.BLOBS)  # which one of them changes
+    monkeypatch.setattr(effects, "BLOBS", effects.BLOBS)  # which one of them changes
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out
 

@@ -67,17 +67,22 @@ PLAIN = (
 )
 PHENOTYPE = dense(29, 32, bias=False) + norm(32) + dense(32, 16, bias=False) + norm(16)
 STANDARDISED = 2 * 116  # mean and spread of each region of AAL
+VOXELS = 2 * 31 * 37 * 31  # of each voxel
+LINEAR = dense(11 * 13 * 11, 2)
+CONVOLUTIONAL = conv(3, 1, 16, bias=True) + dense(8 * 10 * 8 * 16, 2)
 REGIONS = dense(116, 64) + dense(64, 2)
 SINE = dense(29, 256) + dense(256, 2)
 PARAMETERS = {
     ("cnn", "residual"): RESIDUAL + dense(64, 2),
     ("cnn", "plain"): PLAIN + dense(FLAT, 2),
     ("cnn", "regions"): STANDARDISED + 4 * REGIONS,
-    ("cnn", "linear"): STANDARDISED + dense(116, 2),
+    ("cnn", "linear"): VOXELS + 4 * LINEAR,
+    ("cnn", "convolutional"): VOXELS + CONVOLUTIONAL,
     ("nn", "default"): PHENOTYPE + dense(16, 2),
     ("nn", "sine"): 4 * SINE,
     ("mmnn", "regions"): STANDARDISED + 4 * REGIONS + 4 * SINE,
-    ("mmnn", "linear"): STANDARDISED + 4 * dense(116, 2) + 4 * SINE,
+    ("mmnn", "linear"): VOXELS + 4 * LINEAR + 4 * SINE,
+    ("mmnn", "convolutional"): VOXELS + CONVOLUTIONAL + SINE,
     ("mmnn", "residual"): RESIDUAL + PHENOTYPE + dense(64 + 16, 32, bias=False) + norm(32) + dense(32, 2),
     ("mmnn", "plain"): PLAIN + PHENOTYPE + dense(FLAT + 16, 32, bias=False) + norm(32) + dense(32, 2),
     ("cae", "stride1"): 4 * conv(3, 1, 1, bias=True),
@@ -227,7 +232,7 @@ def test_set_changes_what_it_names_and_leaves_the_preset_alone():
 @pytest.mark.parametrize(
     "name, assignments, words",
     [
-        ("cnn", ["depth=3"], "--set depth is unknown; expected one of batch_norm, batch_size, "),
+        ("cnn", ["depth=3"], "--set depth is unknown; expected one of average_pool, batch_norm, "),
         ("cnn", ["batch_size"], "--set batch_size has no '='; expected KEY=VALUE"),
         (
             "cnn",
@@ -246,6 +251,9 @@ def test_set_changes_what_it_names_and_leaves_the_preset_alone():
         ("cnn", ["filters=8"], "filters, kernels, strides and pools differ in length"),
         ("cnn", ["filters=", "kernels=", "strides=", "pools="], "filters is empty"),
         ("cnn", ["pools=0,0,-1"], "pools is 0,0,-1; expected whole numbers from 0 to 31"),
+        ("cnn", ["swap_regions=117"], "swap_regions is 117; expected whole numbers from 0 to 116"),
+        ("cnn", ["standardise=scanner"], "expected standardise to be one of stored, brain, voxel, site"),
+        ("cnn", ["dropout=1"], "dropout is 1.0; expected 0 or more and less than 1"),
         ("cae", ["sparsity=1"], "sparsity is 1.0; expected more than 0 and less than 1"),
         ("cae", ["strides=3"], "filters and strides differ in length"),
         ("cae", ["filters=", "strides="], "filters"),
@@ -257,7 +265,8 @@ def test_set_changes_what_it_names_and_leaves_the_preset_alone():
 )
 def test_settings_that_cannot_be(name, assignments, words):
     with pytest.raises(InputError) as caught:
-        settings.override(next(iter(MODELS[name].module.PRESETS.values())), assignments)
+        presets = MODELS[name].module.PRESETS
+        settings.override(presets.get("residual", next(iter(presets.values()))), assignments)
     assert words in str(caught.value)
 
 
@@ -299,7 +308,7 @@ def test_standardised_values_are_those_of_scikit_learn():
     values[:, 2] = 0.1  # does not vary
     layer = Standardise()
     layer(values)
-    layer.measure(values)
+    layer.measure([values[:20], values[20:]])
     expected = StandardScaler().fit(values[:, [0, 1, 3]]).transform(values[:, [0, 1, 3]])
     np.testing.assert_allclose(np.array(layer(values))[:, [0, 1, 3]], expected, atol=1e-5)
     np.testing.assert_allclose(np.array(layer(values))[:, 2], 0, atol=1e-6)

@@ -1,5 +1,6 @@
 """Occlusion from kept activations against full recomputation."""
 
+import dataclasses
 import gc
 import weakref
 
@@ -35,6 +36,10 @@ def randomise(model, seed=0):
             weight.assign(generator.normal(0, 0.2, weight.shape))
         elif weight.name == "kernel":
             weight.assign(generator.normal(0, np.prod(weight.shape[:-1]) ** -0.5, weight.shape))
+        elif weight.name == "mean" and len(weight.shape) == 4:  # of voxels
+            weight.assign(generator.normal(0, 1, weight.shape))
+        elif weight.name == "spread" and len(weight.shape) == 4:
+            weight.assign(generator.uniform(0.5, 2, weight.shape))
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = 0.0
@@ -102,11 +107,16 @@ def test_residual_network_is_exact(name):
     assert error(model, boxes(GRID, 8)) < TOLERANCE
 
 
-@pytest.mark.parametrize("preset", ["regions", "linear"])
+BESIDE = {"regions": True}  # region means beside convolutions
+
+
+@pytest.mark.parametrize(
+    "preset, more", [("regions", {}), ("linear", {}), ("convolutional", {}), ("convolutional", BESIDE)]
+)
 @pytest.mark.parametrize("name", ["cnn", "mmnn"])
-def test_networks_of_region_means_are_exact(name, preset):
+def test_networks_that_keep_place_are_exact(name, preset, more):
     module = MODELS[name].module
-    model = randomise(module.build(module.PRESETS[preset], REDUCED, maps=3))
+    model = randomise(module.build(dataclasses.replace(module.PRESETS[preset], **more), REDUCED, maps=3))
     assert Occlusion(model).recomputed_layers == ()
     assert error(model, boxes(GRID, 8)[1:]) < TOLERANCE
 

@@ -233,7 +233,7 @@ def test_blackout_pools_the_effects_of_all_folds(in_folds, tmp_path):
     table = {int(row["region"]): row for row in read_rows(tmp_path / "blackout/regions.csv")}
     for name, mean in means.items():
         assert [float(table[region][name]) for region in regions] == pytest.approx(mean, abs=1e-5)
-    assert groups.max() == 3 and blobs == 25  # 20 people a fold, 16 at most at a time: 4 groups share 100 blobs
+    assert groups.max() == 3 and blobs == 1  # 20 people a fold, 16 at most at a time: 4 groups share 4 blobs
     assert "AUC within folds on these subjects" in outcome.out
     assert json.loads((tmp_path / "blackout/run.json").read_text())["better_than_chance"] in (True, False)
     assert len(list((tmp_path / "blackout/maps").iterdir())) == 40

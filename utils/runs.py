@@ -77,6 +77,11 @@ class Run:
     started: float = field(default_factory=time.time)
 
     @property
+    def transductive(self) -> bool:
+        """Whether the people of a site, tested ones too, were used to standardise its volumes."""
+        return getattr(self.config, "standardise", None) == "site"
+
+    @property
     def grid_name(self) -> str | None:
         """The grid, if the model reads volumes."""
         return self.cohort.grid.name if "volume" in self.model.reads else None
@@ -157,6 +162,7 @@ class Run:
             "cohort": str(self.cohort.path),
             "maps": self.cohort.metadata.maps,
             "simulated": self.cohort.metadata.simulated,
+            "transductive": self.transductive,
             "checkpoint_folder": str(self.checkpoints.path),
             "git_commit": git_commit(),
             "packages": {name: metadata.version(name) for name in PACKAGES},
@@ -209,12 +215,13 @@ class Run:
     @property
     def marks(self) -> str:
         """What must stand beside every result: ` (SIMULATED, SHUFFLED LABELS)`, or nothing."""
-        found = ["SIMULATED"] * self.cohort.simulated + ["SHUFFLED LABELS"] * self.shuffled_labels
-        return f" ({', '.join(found)})" if found else ""
+        held = {"simulated": self.cohort.simulated} | self.caveats()
+        return f" ({', '.join(name.replace('_', ' ').upper() for name in held if held[name])})" * any(held.values())
 
     def caveats(self) -> dict[str, bool]:
-        """The same for JSON: only what holds."""
-        return {"shuffled_labels": True} if self.shuffled_labels else {}
+        """The same for JSON, but for what the cohort says itself: only what holds."""
+        held = {"shuffled_labels": self.shuffled_labels, "transductive": self.transductive}
+        return {name: True for name, holds in held.items() if holds}
 
     def announce(self) -> None:
         print(f"Results: {self.out_dir}{self.marks}", flush=True)

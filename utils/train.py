@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ import numpy as np
 import tensorflow as tf
 
 from data import files
+from data.atlas import load_atlas
 from data.errors import InputError
 from data.folds import Folds
 from data.progress import progress
+from data.swap import swapped_within
 from models import layers, losses
 from models.settings import Settings
 from utils import figures
@@ -229,8 +231,7 @@ def measure(run: Run, network: keras.Model) -> None:
         if isinstance(layer, layers.Standardise):
             before = keras.Model(network.input, layer.input)
             batches = read_batches(run.cohort, run.model, in_order(run.trained(), run.config.batch_size))
-            values = [before({name: batch[name] for name in run.model.reads}) for batch in batches]
-            layer.measure(np.concatenate(values))
+            layer.measure(np.asarray(before({name: batch[name] for name in run.model.reads})) for batch in batches)
 
 
 def calibrate(run: Run, network: keras.Model, done: int) -> None:
@@ -258,6 +259,25 @@ def batch_selections(run: Run, start: int, stop: int) -> Iterator[np.ndarray]:
     return (indices[batch_positions(run.seed, at, size, len(indices))] for at in range(start, stop))
 
 
+def count_from(network: keras.Model, done: int) -> None:
+    """Makes what dropout draws next a function of the seed and of how many batches have been seen."""
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Dropout) and layer.rate:
+            state = layer.seed_generator.state
+            state.assign([state[0], done])
+
+
+def augmented(run: Run, done: int, batches: Iterable[dict]) -> Iterator[dict]:
+    """The batches done, done + 1, ... as the config wants them: a pure function of seed and step, as is their order."""
+    count = getattr(run.config, "swap_regions", 0)
+    regions = load_atlas(None, run.cohort.grid).voxels if count else []
+    for step, batch in enumerate(batches, done):
+        if count:
+            random = np.random.default_rng((run.seed, step))
+            batch["volume"] = swapped_within(batch["volume"], batch["label"], regions, count, random)
+        yield batch
+
+
 def loop(
     run: Run,
     network: keras.Model,
@@ -269,10 +289,11 @@ def loop(
     caught: list[int],
 ) -> int:
     """Runs batches done+1..num_iters, saving on the way; returns how many have been seen."""
-    identity = identity_of(run)
+    identity, selections = identity_of(run), batch_selections(run, done, run.num_iters)
     with progress(f"Training {run.model.name}", run.num_iters, done) as shown:
         last = time.perf_counter()
-        for batch in read_batches(run.cohort, run.model, batch_selections(run, done, run.num_iters)):
+        for batch in augmented(run, done, read_batches(run.cohort, run.model, selections)):
+            count_from(network, done)
             values: dict[str, Any] = {name: float(value) for name, value in step(batch).items()}
             done += 1
             now = time.perf_counter()

@@ -9,6 +9,7 @@ from data.cohort import Cohort, open_cohort
 from data.errors import InputError
 from data.folds import folder_name, open_folds, part_folder
 from data.grids import REDUCED
+from data.standards import standardised
 from models import MODELS, Model
 from models.settings import Settings, override
 from utils import guards
@@ -100,6 +101,7 @@ def settle(
     check_grid(model, cohort, args)
     seed = args.seed if args.seed is not None else saved.seed if saved else 0
     shuffled = args.shuffleLabels or (job.needs_checkpoint and saved is not None and saved.shuffled_labels)
+    cohort = standardised(cohort, getattr(config, "standardise", "stored"))
     return Run(
         job=job,
         model=model,

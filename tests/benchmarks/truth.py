@@ -34,7 +34,7 @@ from data import demo
 from data.cohort import carry_tables, open_cohort, write_tables
 from data.grids import REDUCED
 from data.records import DTYPE
-from utils.blackout import measure
+from utils.blackout import effects
 from utils.statistics import ALPHA
 
 TESTS = ("reliance", "unique")
@@ -175,7 +175,7 @@ def main() -> None:
     parser.add_argument("--real", type=Path, metavar="COHORT", help="for the scenario `random`")
     parser.add_argument("--seed", type=int, default=0, help="of the first cohort (default 0)")
     args = parser.parse_args()
-    measure.BLOBS = 1  # they are not part of the question
+    effects.BLOBS = 1  # they are not part of the question
     lines = [
         tell(name, scenario, args.iterations, args.seed, args.cohorts or scenario.cohorts)
         for name, scenario in scenarios(args.real).items()

@@ -10,6 +10,7 @@ from data.records import CLASSES
 from utils.statistics import ALPHA, CHANCE, bootstrap
 
 RESAMPLES = 5000
+BLOBS = 100  # random blobs of each region's size, at least, over all records
 ROUNDING = 1e-12  # of a mean over a root mean square, which lies between -1 and 1
 FEW = 5  # regions to name in a sentence
 UNEQUAL = 0.4  # share of a class; at 0.3 and with a skewness of 2, three times as many false regions as there should be

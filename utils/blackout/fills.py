@@ -17,7 +17,7 @@ import numpy as np
 from data import records
 from data.atlas import Atlas
 from data.cohort import Cohort, Row
-from data.swap import is_swapped
+from data.swap import unswapped
 from utils.batches import ahead, in_order
 
 ENOUGH_TO_DIFFER = 2  # people to draw from, times the number of donors: else all would share the same donors
@@ -109,16 +109,10 @@ class Fills:
         return np.stack(found)
 
 
-def sources(cohort: Cohort) -> list[int]:
-    """The records that donors are drawn from and regions predicted from: all but those whose regions were swapped."""
-    swapped = any("swap" in source for source in cohort.metadata.lineage)
-    return [at for at, row in enumerate(cohort.rows) if not (swapped and is_swapped(row.file))]
-
-
 def people_of(cohort: Cohort) -> dict[Group, dict[str, list[int]]]:
     """Group -> subject -> records."""
     found: dict[Group, dict[str, list[int]]] = {}
-    for position in sources(cohort):
+    for position in unswapped(cohort):
         row = cohort.rows[position]
         for site in (row.site, None):
             found.setdefault((row.split, site), {}).setdefault(row.subject, []).append(position)
@@ -149,7 +143,7 @@ def expected_means(cohort: Cohort, means: np.ndarray) -> np.ndarray:
     """
     from sklearn.model_selection import GroupKFold
 
-    usable = sources(cohort)
+    usable = unswapped(cohort)
     fitting = np.array([at for at in usable if cohort.rows[at].split == "train"] or usable)
     subject = [cohort.rows[position].subject for position in fitting]
     found = predict_regions(means[fitting], means)

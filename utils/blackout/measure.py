@@ -23,7 +23,6 @@ from utils.inference import check_finite, probability_of_autism, restored_networ
 from utils.runs import Run
 
 TOGETHER = 16  # records occluded at a time: bounds the memory
-BLOBS = 100  # random blobs of each region's size, at least, over all records
 SIGNAL = 0.5  # share of the records in which a voxel of the brain holds signal
 
 
@@ -170,10 +169,10 @@ def measure(run: Run, occlusion: Occlusion, fills: Fills, regions: list[np.ndarr
 
 
 def blobs_a_batch(run: Run, batches: int) -> int:
-    """Blobs of each region's size for a batch of records, so that all batches, of all folds, have `BLOBS` together."""
+    """Blobs of each region's size for a batch of records: all batches, of all folds, have `effects.BLOBS` together."""
     if run.folds and run.subjects is None:
         batches = sum(math.ceil(subjects / TOGETHER) for subjects in Counter(run.folds.fold_of.values()).values())
-    return math.ceil(BLOBS / batches)
+    return math.ceil(effects.BLOBS / batches)
 
 
 def brain(run: Run, indices: np.ndarray) -> np.ndarray:

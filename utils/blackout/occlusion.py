@@ -36,6 +36,7 @@ from utils.blackout.steps import (
     GlobalAverage,
     MaximumPooling,
     RegionMeans,
+    Standardise,
     Step,
     convolution_kind,
     cut,
@@ -89,6 +90,8 @@ def steps_of(node, is_local) -> list[Step]:
         return [AveragePooling(layer, sources, target, *sizes)]
     if kind is layers.GlobalAveragePooling3D:
         return [GlobalAverage(layer, sources, target, sizes[0])]
+    if kind is model_layers.Standardise:
+        return [Standardise(layer, sources, target)]
     if kind is model_layers.RegionMeans:
         return [RegionMeans(layer, sources, target, sizes[0])]
     # TensorFlow 2.21 with oneDNN misreads small boxes of one channel if the strides are unequal.

@@ -112,6 +112,24 @@ class Step:
         return self.whole(after)
 
 
+class Standardise(Step):
+    """z-scores by a mean and a spread of each voxel's own."""
+
+    def before(self, before, kept, needed):
+        return self.within(before[0], needed)
+
+    def plan(self, reach, needed):
+        return [needed]
+
+    def update(self, after, before, target_before, plan):
+        return self.within(after[0], plan[0])
+
+    def within(self, values: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
+        """Return the z-scores of the values in a box."""
+        mean, spread = (cut(weight[None], box) for weight in (self.layer.mean, self.layer.spread))
+        return self.layer.scores(values, mean, spread)
+
+
 class Windowed(Step):
     """A layer that slides over one source."""
 

@@ -58,6 +58,7 @@ class Described:
     motion: str | None
     subjects: list[Count]
     maps: tuple[str, ...] = ()  # in a record, where they have names
+    transductive: bool = False
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,11 @@ def warnings(tables: Tables) -> list[str]:
         found.append("SIMULATED cohort: its people were made by a program, and nothing here is about people.")
     if run.shuffled_labels:
         found.append("SHUFFLED LABELS: the training labels were permuted. A score that differs from chance is a leak.")
+    if run.transductive:
+        found.append(
+            "TRANSDUCTIVE: each site's volumes were standardised by its own people, tested ones too (without labels), "
+            "so the score is that of people who come with others of their site."
+        )
     if tables.scores:
         _, low, high = tables.scores["auc"].numbers
         accuracy, at_least, _ = tables.scores["accuracy"].numbers
@@ -125,6 +130,10 @@ def training(run: Described) -> list[str]:
         sentences.append(
             f"Of the training subjects {run.validation:.0%} were set aside for validation, and the checkpoint that did "
             "best on them was tested."
+        )
+    if run.transductive:
+        sentences.append(
+            "The volumes of each site were standardised by all its people, tested ones too, without labels."
         )
     if run.shuffled_labels:
         sentences.append("As a control, the labels of the training subjects were permuted at random before training.")
