@@ -128,7 +128,7 @@ def check_likeness(cohort: Cohort, small: dict[int, np.ndarray], findings: Findi
 
 def check_place(cohort: Cohort, small: dict[int, np.ndarray], findings: Findings) -> None:
     """A brain that lies for the most part where most of the others are not is a problem; one far off, worth a note."""
-    brains = {index: measures.brain_of(volume) for index, volume in small.items()}
+    brains = {index: records.brain_of(volume) for index, volume in small.items()}
     most = np.mean(list(brains.values()), 0) >= OVERLAP
     away = [index for index, brain in brains.items() if brain[most].sum() < OVERLAP * brain.sum()]
     if away:

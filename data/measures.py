@@ -57,15 +57,9 @@ def of_map(path: Path) -> dict[str, float]:
 
 def of_volume(volume: np.ndarray, grid: grids.Grid) -> dict[str, float]:
     """The same of a stored volume (x, y, z), and `below`: the share of its brain with less than the background."""
-    brain = brain_of(volume)
+    brain = records.brain_of(volume)
     below = (volume[brain] < records.background(volume)).mean()
     return describe(volume, brain, np.array(grid.affine)) | {"below": below}
-
-
-def brain_of(volume: np.ndarray) -> np.ndarray:
-    """The voxels of a stored volume that differ from its background, (x, y, z) bool; all if none do."""
-    brain = np.abs(volume - records.background(volume)) > 1e-4 * np.ptp(volume)
-    return brain if brain.any() else np.ones_like(brain)
 
 
 def kinds(measured: pd.DataFrame) -> pd.Series:

@@ -160,3 +160,9 @@ def background(volume: np.ndarray) -> float:
     """The value of the voxels outside the brain: the median over the six outer faces of a volume (x, y, z)."""
     faces = [volume.take(index, axis).ravel() for axis in range(3) for index in (0, -1)]
     return float(np.median(np.concatenate(faces)))
+
+
+def brain_of(volume: np.ndarray) -> np.ndarray:
+    """The voxels of a stored volume that differ from its background, (x, y, z) bool; all if none do."""
+    brain = np.abs(volume - background(volume)) > 1e-4 * np.ptp(volume)
+    return brain if brain.any() else np.ones_like(brain)

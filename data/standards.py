@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from data.atlas import load_atlas
+from data import records
 from data.cohort import Cohort, Row
 from data.errors import InputError
 from data.swap import unswapped
@@ -43,30 +43,26 @@ class Moments:
         return np.where(spread > SMALLEST_SPREAD, spread, 1)
 
 
-@dataclass(frozen=True)
-class WithinBrain:
-    """z-scores of each map over the voxels `inside` (x, y, z) bool; outside is 0, the mean of the person's brain."""
-
-    inside: np.ndarray
-
-    def __call__(self, volume: np.ndarray, row: Row) -> np.ndarray:
-        values = volume[self.inside].astype(np.float64)  # (voxels, maps)
-        spread = values.std(0)
-        standardised = np.zeros_like(volume)
-        standardised[self.inside] = (values - values.mean(0)) / np.where(spread > SMALLEST_SPREAD, spread, 1)
-        return standardised
+def within_brain(volume: np.ndarray, row: Row) -> np.ndarray:
+    """z-scores of each map (x, y, z, maps) over the voxels that are not its background, which becomes 0, their mean."""
+    standardised = np.zeros_like(volume)
+    for at in range(volume.shape[-1]):
+        brain = records.brain_of(volume[..., at])
+        values = volume[..., at][brain].astype(np.float64)
+        spread = values.std()
+        standardised[brain, at] = (values - values.mean()) / (spread if spread > SMALLEST_SPREAD else 1)
+    return standardised
 
 
 @dataclass(frozen=True)
 class WithinSite:
-    """z-scores of each voxel over the people of a record's site, tested ones too, after those of `first`."""
+    """z-scores of each voxel over the people of a record's site, tested ones too, after those within the brain."""
 
-    first: WithinBrain
     cohort: Cohort  # as it is stored
 
     def __call__(self, volume: np.ndarray, row: Row) -> np.ndarray:
         mean, spread = self._of_site[row.site]
-        return (self.first(volume, row) - mean) / spread
+        return (within_brain(volume, row) - mean) / spread
 
     @cached_property
     def _of_site(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -74,7 +70,7 @@ class WithinSite:
         moments: dict[str, Moments] = defaultdict(Moments)
         for index in unswapped(self.cohort):
             row = self.cohort.rows[index]
-            moments[row.site].add(self.first(self.cohort.read(index)[2], row)[None])
+            moments[row.site].add(within_brain(self.cohort.read(index)[2], row)[None])
         return {site: (of.mean.astype(np.float32), of.spread.astype(np.float32)) for site, of in moments.items()}
 
 
@@ -86,9 +82,8 @@ def standardised(cohort: Cohort, how: Standard) -> Cohort:
     """
     if how == "stored":
         return cohort
-    brain = WithinBrain(load_atlas(None, cohort.grid).labels > 0)
     if how != "site":
-        return replace(cohort, standard=brain)
+        return replace(cohort, standard=within_brain)
     people = defaultdict(set)
     for row in cohort.rows:
         people[row.site].add(row.subject)
@@ -103,4 +98,4 @@ def standardised(cohort: Cohort, how: Standard) -> Cohort:
         "not their labels).",
         flush=True,
     )
-    return replace(cohort, standard=WithinSite(brain, cohort))
+    return replace(cohort, standard=WithinSite(cohort))

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 from data.atlas import AAL_REGIONS
 from data.grids import REDUCED, Grid
@@ -34,6 +35,7 @@ class Config(Settings):
     dropout: float = 0.0
     l2: float = 0.0001
     regions: bool = False
+    regions_by_map: bool = False  # a network for each map, whose logits are added
     region_units: tuple[int, ...] = (64,)
     region_l2: float = 0.01
     swap_regions: int = 0  # of each training record, taken from others of its label in the same batch
@@ -80,14 +82,17 @@ class Config(Settings):
 
 
 PRESETS = {
-    "regions": Config(standardise="brain", regions=True, filters=(), kernels=(), strides=(), pools=(), members=4),
+    "regions": Config(
+        standardise="brain", regions=True, regions_by_map=True, filters=(), kernels=(), strides=(), pools=(),
+        members=4, learning_rate=0.003, half_rate_after=50,
+    ),
     "linear": Config(
         standardise="voxel", filters=(), kernels=(), strides=(), pools=(),
-        global_average=False, average_pool=COARSE, dropout=0.5, l2=0.1, members=4,
+        global_average=False, average_pool=COARSE, l2=0.03, learning_rate=0.001, half_rate_after=50,
     ),
     "convolutional": Config(
         standardise="voxel", filters=(16,), kernels=(3,), strides=(2,), pools=(0,), batch_norm=False,
-        global_average=False, average_pool=2, dropout=0.5, l2=0.01,
+        global_average=False, average_pool=2, dropout=0.5, l2=0.01, members=4, half_rate_after=100,
     ),
     "residual": Config(),
     "plain": Config(
@@ -137,23 +142,27 @@ def of_volume(x, config: Config):
 def features(volume, config: Config, grid: Grid) -> list:
     """(batch, x, y, z, maps) -> functions that make (batch, features) anew, each with the settings of its logits.
 
-    One of the regions and one of the volume, as far as the config has them; what they share is made once.
+    One of the regions, or of those of each map, and one of the volume, as far as the config has them.
     """
+    from keras import layers as keras_layers
+
     from models import layers
 
     if config.standardise == "voxel":
         volume = layers.Standardise(dtype="float32")(volume)
     found: list = []
     if config.regions:
-        values = layers.region_values(volume, grid)
-        found.append((lambda: of_regions(values, config), config.of_regions))
+        means = layers.Standardise(dtype="float32")(layers.RegionMeans(grid, dtype="float32")(volume))
+        each = [means[:, :, at] for at in range(means.shape[-1])]
+        inputs = each if config.regions_by_map else [keras_layers.Flatten()(means)]
+        found += [(partial(of_regions, values, config), config.of_regions) for values in inputs]
     if config.convolutional:
-        found.append((lambda: of_volume(volume, config), config))
+        found.append((partial(of_volume, volume, config), config))
     return found
 
 
 def members(volume, config: Config, grid: Grid) -> list:
-    """(batch, x, y, z, maps) -> the (batch, 2) logits of each member, or of each member's two halves."""
+    """(batch, x, y, z, maps) -> the (batch, 2) logits of each member, or of all parts of each member."""
     from models import layers
 
     return [

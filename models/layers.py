@@ -175,11 +175,6 @@ def logits(x, config: Settings, even: bool = False):
     return layers.Dense(2, dtype="float32", **options)(x)
 
 
-def region_values(volume, grid: Grid):
-    """(batch, x, y, z, maps) -> (batch, regions * maps): the mean of each map in each region, standardised."""
-    return Standardise(dtype="float32")(layers.Flatten()(RegionMeans(grid, dtype="float32")(volume)))
-
-
 def fourier_features(x, units: int):
     """(batch, features) -> (batch, units): sines, which begin as random Fourier features.
 

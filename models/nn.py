@@ -21,9 +21,12 @@ class Config(Settings):
 
 
 PRESETS = {
-    "sine": Config(phenotype_units=(256,), phenotype_activation="sine", members=4, l2=0.0, batch_norm=False),
+    "sine": Config(
+        phenotype_units=(256,), phenotype_activation="sine", members=4, l2=0.0, batch_norm=False,
+        learning_rate=0.003, half_rate_after=50,
+    ),
     "default": Config(),
-}
+}  # fmt: skip
 
 
 def features(phenotype, config):

@@ -23,6 +23,9 @@ class Settings:
     batch_size: int = 32
     optimizer: Literal["adam", "rmsprop"] = "adam"
     learning_rate: float = 0.001
+    half_rate_after: int = (
+        0  # batches; the rate after n of them is learning_rate / (1 + n / half_rate_after); 0: constant
+    )
     decay: float = 0.9  # of the gradient's running mean (Adam's beta 1) or of its running square (RMSprop)
     batch_norm: bool = True
     members: int = 1  # networks whose logits are averaged, each with a start and a loss of its own; of classifiers
@@ -34,6 +37,7 @@ class Settings:
         require(0 < self.batch_size <= MAX_BATCH, f"batch_size is {self.batch_size}; expected 1 to {MAX_BATCH}.")
         require(0 < self.learning_rate < math.inf, f"learning_rate is {self.learning_rate}; expected more than 0.")
         require(0 < self.members <= MAX_MEMBERS, f"members is {self.members}; expected 1 to {MAX_MEMBERS}.")
+        require(self.half_rate_after >= 0, f"half_rate_after is {self.half_rate_after}; expected 0 or more.")
         for name in ("l1", "l2"):
             require(0 <= getattr(self, name) < math.inf, f"{name} is {getattr(self, name)}; expected 0 or more.")
         require(0 <= self.decay < 1, f"decay is {self.decay}; expected 0 or more and less than 1.")

@@ -76,13 +76,13 @@ PARAMETERS = {
     ("cnn", "residual"): RESIDUAL + dense(64, 2),
     ("cnn", "plain"): PLAIN + dense(FLAT, 2),
     ("cnn", "regions"): STANDARDISED + 4 * REGIONS,
-    ("cnn", "linear"): VOXELS + 4 * LINEAR,
-    ("cnn", "convolutional"): VOXELS + CONVOLUTIONAL,
+    ("cnn", "linear"): VOXELS + LINEAR,
+    ("cnn", "convolutional"): VOXELS + 4 * CONVOLUTIONAL,
     ("nn", "default"): PHENOTYPE + dense(16, 2),
     ("nn", "sine"): 4 * SINE,
     ("mmnn", "regions"): STANDARDISED + 4 * REGIONS + 4 * SINE,
-    ("mmnn", "linear"): VOXELS + 4 * LINEAR + 4 * SINE,
-    ("mmnn", "convolutional"): VOXELS + CONVOLUTIONAL + SINE,
+    ("mmnn", "linear"): VOXELS + LINEAR + SINE,
+    ("mmnn", "convolutional"): VOXELS + 4 * CONVOLUTIONAL + 4 * SINE,
     ("mmnn", "residual"): RESIDUAL + PHENOTYPE + dense(64 + 16, 32, bias=False) + norm(32) + dense(32, 2),
     ("mmnn", "plain"): PLAIN + PHENOTYPE + dense(FLAT + 16, 32, bias=False) + norm(32) + dense(32, 2),
     ("cae", "stride1"): 4 * conv(3, 1, 1, bias=True),
@@ -245,6 +245,7 @@ def test_set_changes_what_it_names_and_leaves_the_preset_alone():
         ("cnn", ["optimizer=sgd"], "expected optimizer to be one of adam, rmsprop"),
         ("cnn", ["filters=1,x,3"], "expected filters to be a whole number"),
         ("cnn", ["batch_size=0"], "batch_size is 0; expected 1 to 4096"),
+        ("nn", ["half_rate_after=-1"], "half_rate_after is -1; expected 0 or more"),
         ("cnn", ["learning_rate=nan"], "learning_rate is nan; expected more than 0"),
         ("cnn", ["decay=1"], "decay is 1.0; expected 0 or more and less than 1"),
         ("cnn", ["l2=-1"], "l2 is -1.0; expected 0 or more"),
@@ -340,7 +341,7 @@ def test_members_are_averaged_and_halves_summed_each_with_a_loss_of_its_own(name
     generator = np.random.default_rng(1)
     inputs = {key: generator.normal(size=(2, *tensor.shape[1:])) for key, tensor in network.input.items()}
     trained = parts(network)(inputs)
-    assert len(trained) == 3 * len(MODELS[name].reads)
+    assert len(trained) == 3 * len(MODELS[name].reads)  # one map
     np.testing.assert_allclose(network(inputs), sum(map(np.array, trained)) / 3, rtol=1e-5)
     assert {id(weight) for weight in parts(network).weights} == {id(weight) for weight in network.weights}
 

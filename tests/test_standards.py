@@ -16,8 +16,6 @@ from data.errors import InputError
 from data.grids import FULL, REDUCED
 from utils.blackout.fills import Fills
 
-INSIDE = load_atlas(None, REDUCED).labels > 0
-
 
 @pytest.fixture(scope="module")
 def opened(cohort):
@@ -32,9 +30,9 @@ def volumes(cohort, how) -> np.ndarray:
 
 
 def within_brain(volume: np.ndarray) -> np.ndarray:
-    """One map (x, y, z) by scikit-learn."""
-    scores = np.zeros(volume.shape)
-    scores[INSIDE] = StandardScaler().fit_transform(volume[INSIDE].astype(float)[:, None])[:, 0]
+    """One map (x, y, z) by scikit-learn; its corner is no brain."""
+    scores, brain = np.zeros(volume.shape), np.abs(volume - volume[0, 0, 0]) > 1e-3
+    scores[brain] = StandardScaler().fit_transform(volume[brain].astype(float)[:, None])[:, 0]
     return scores
 
 
@@ -60,14 +58,15 @@ def test_within_the_brain_each_person_is_a_z_score_and_the_background_is_its_mea
     for one, other in zip(found, stored, strict=True):
         np.testing.assert_allclose(one[..., 0], within_brain(other[..., 0]), atol=1e-5)
         assert records.background(one[..., 0]) == 0 != records.background(other[..., 0])
-    changed = standards.WithinBrain(INSIDE)(3 * stored[0] + 7, opened.rows[0])
-    np.testing.assert_allclose(changed, found[0], atol=1e-4)  # neither the scale of a map nor its background counts
+    changed = standards.within_brain(3 * stored[0] + 7, opened.rows[0])
+    np.testing.assert_allclose(changed, found[0], atol=1e-4)  # the scale of a map does not count
 
 
 def test_each_map_is_standardised_by_itself():
     several = np.random.default_rng(0).normal([0, 5, -3], [1, 2, 3], (*REDUCED.shape, 3)).astype(np.float32)
-    several[..., 2] = 4  # does not vary
-    found = standards.WithinBrain(INSIDE)(several, None)
+    several[:4], several[..., :4, :] = -9, -9
+    several[:, :, -4:], several[..., 2] = -9, 4  # the last does not vary
+    found = standards.within_brain(several, None)
     for at in (0, 1):
         np.testing.assert_allclose(found[..., at], within_brain(several[..., at]), atol=1e-5)
     assert (found[..., 2] == 0).all()
@@ -78,9 +77,10 @@ def test_a_site_is_standardised_by_its_own_people_whatever_their_labels_and_spli
     assert "TRANSDUCTIVE: each of 2 sites is standardised by its own people, tested ones too" in capsys.readouterr().out
     site = np.array([row.site for row in opened.rows])
     for name in ("S0", "S1"):
-        own = brains[site == name][:, INSIDE, 0]
-        np.testing.assert_allclose(found[site == name][:, INSIDE, 0], StandardScaler().fit_transform(own), atol=1e-4)
-    assert (found[:, ~INSIDE] == 0).all()
+        own = brains[site == name].reshape(sum(site == name), -1)
+        np.testing.assert_allclose(
+            found[site == name].reshape(own.shape), StandardScaler().fit_transform(own), atol=1e-4
+        )
     flipped = tuple(dataclasses.replace(row, label=1 - row.label) for row in opened.rows)
     assert (volumes(dataclasses.replace(opened, rows=flipped), "site") == found).all()
 
@@ -120,7 +120,7 @@ def test_swapped_regions_come_from_others_of_the_batch_with_the_same_label():
     for seed in range(4):
         found = swap.swapped_within(volume, label, atlas.voxels, 13, np.random.default_rng(seed))
         for index in range(5):
-            assert (found[index][~INSIDE] == index).all()
+            assert (found[index][atlas.labels == 0] == index).all()
             origin = [np.unique(found[index].reshape(-1, 2)[own]) for own in atlas.voxels]
             assert all(len(from_) == 1 and label[int(from_[0])] == label[index] for from_ in origin)
             assert sum(int(from_[0]) != index for from_ in origin) == 13
@@ -146,10 +146,9 @@ def test_voxels_are_standardised_by_the_training_records_in_the_first_layer(open
         kind: reader.get_tensor(next(name for name in shapes if f"/{kind}/" in name and len(shapes[name]) == 4))
         for kind in ("mean", "spread")
     }
-    training = volumes(opened, "brain")[opened.indices("train")][:, INSIDE].astype(float)
-    np.testing.assert_allclose(found["mean"][INSIDE], training.mean(0), atol=1e-5)
-    np.testing.assert_allclose(found["spread"][INSIDE], training.std(0), atol=1e-5)
-    assert (found["mean"][~INSIDE] == 0).all() and (found["spread"][~INSIDE] == 1).all()
+    training = StandardScaler().fit(volumes(opened, "brain")[opened.indices("train")].reshape(36, -1).astype(float))
+    np.testing.assert_allclose(found["mean"].ravel(), training.mean_, atol=1e-5)
+    np.testing.assert_allclose(found["spread"].ravel(), training.scale_, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from helpers import ROOT, SMALL_BATCH, TINY_CNN, read_rows
 
 from data.atlas import load_atlas
 from data.cohort import open_cohort
+from data.standards import within_brain
 from utils.checkpoints import INTERVAL, CheckpointFolder
 
 pytestmark = pytest.mark.slow
@@ -137,14 +138,12 @@ def test_region_means_are_standardised_by_the_training_records(train, cohort, tm
     opened = open_cohort(cohort)
     batch = opened.batch(opened.indices("train"))
     atlas = load_atlas(None, opened.grid)
-    inside = batch["volume"][:, atlas.labels > 0].astype(float)
-    means = (atlas.means(batch["volume"]) - inside.mean(1)[:, None]) / inside.std(1)[:, None]
-    means = means[..., 0]
+    means = atlas.means(np.stack([within_brain(volume, None) for volume in batch["volume"]]))[..., 0]
     found = variables(tmp_path / "one" / "ckpt" / "mmnn")
-    (mean,) = [value for name, value in found.items() if "/mean/" in name and value.shape == (116,)]
-    (spread,) = [value for name, value in found.items() if "/spread/" in name and value.shape == (116,)]
-    np.testing.assert_allclose(mean, means.mean(0), atol=1e-5)
-    np.testing.assert_allclose(spread, means.std(0), rtol=1e-4)
+    (mean,) = [value for name, value in found.items() if "/mean/" in name and value.shape == (116, 1)]
+    (spread,) = [value for name, value in found.items() if "/spread/" in name and value.shape == (116, 1)]
+    np.testing.assert_allclose(mean[:, 0], means.mean(0), atol=1e-5)
+    np.testing.assert_allclose(spread[:, 0], means.std(0), rtol=1e-4)
 
 
 def test_a_finished_command_repeated_changes_nothing(train, tmp_path):

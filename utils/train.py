@@ -35,10 +35,13 @@ STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows lacks the last
 
 
 def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:
+    rate = config.learning_rate
+    if config.half_rate_after:  # whatever --numIters is, so that a training may go on after it
+        rate = keras.optimizers.schedules.InverseTimeDecay(rate, config.half_rate_after, 1)
     if config.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(config.learning_rate, beta_1=config.decay)
+        optimizer = keras.optimizers.Adam(rate, beta_1=config.decay)
     else:
-        optimizer = keras.optimizers.RMSprop(config.learning_rate, rho=config.decay)
+        optimizer = keras.optimizers.RMSprop(rate, rho=config.decay)
     return keras.optimizers.LossScaleOptimizer(optimizer) if precision == "mixed_float16" else optimizer
 
 
