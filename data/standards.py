@@ -45,12 +45,14 @@ class Moments:
 
 def within_brain(volume: np.ndarray, row: Row) -> np.ndarray:
     """z-scores of each map (x, y, z, maps) over the voxels that are not its background, which becomes 0, their mean."""
-    standardised = np.zeros_like(volume)
+    standardised = np.empty_like(volume)
     for at in range(volume.shape[-1]):
         brain = records.brain_of(volume[..., at])
-        values = volume[..., at][brain].astype(np.float64)
-        spread = values.std()
-        standardised[brain, at] = (values - values.mean()) / (spread if spread > SMALLEST_SPREAD else 1)
+        voxels = np.count_nonzero(brain)
+        mean = np.where(brain, volume[..., at], 0).sum(dtype=np.float64) / voxels
+        centred = np.where(brain, volume[..., at] - np.float32(mean), np.float32(0))
+        spread = np.sqrt(np.square(centred).sum(dtype=np.float64) / voxels)
+        standardised[..., at] = centred / np.float32(spread if spread > SMALLEST_SPREAD else 1)
     return standardised
 
 

@@ -99,7 +99,7 @@ class Standardise(layers.Layer):
 
 
 class SumOfLogits(layers.Layer):
-    """Logits of several networks -> their sum over `members`; each is trained by a loss of its own (`parts`)."""
+    """Logits of several networks -> their sum over `members`; each is trained by a loss of its own (`summands`)."""
 
     def __init__(self, members: int, **options):
         super().__init__(**options)
@@ -112,7 +112,7 @@ class SumOfLogits(layers.Layer):
         return input_shapes[0]
 
 
-def parts(network: keras.Model) -> keras.Model:
+def summands(network: keras.Model) -> keras.Model:
     """The network with a list of the logits that are trained by a loss of their own; itself if it sums none."""
     last = network.layers[-1]
     return keras.Model(network.input, last.input) if isinstance(last, SumOfLogits) else network

@@ -333,17 +333,17 @@ def test_sines_begin_as_the_kernel_of_an_svm():
 
 @pytest.mark.parametrize("name", ["cnn", "nn", "mmnn"])
 def test_members_are_averaged_and_halves_summed_each_with_a_loss_of_its_own(name):
-    from models.layers import parts
+    from models.layers import summands
 
     module = MODELS[name].module
     preset = "sine" if name == "nn" else "regions"
     network = with_random_weights(module.build(settings.override(module.PRESETS[preset], ["members=3"]), REDUCED))
     generator = np.random.default_rng(1)
     inputs = {key: generator.normal(size=(2, *tensor.shape[1:])) for key, tensor in network.input.items()}
-    trained = parts(network)(inputs)
+    trained = summands(network)(inputs)
     assert len(trained) == 3 * len(MODELS[name].reads)  # one map
     np.testing.assert_allclose(network(inputs), sum(map(np.array, trained)) / 3, rtol=1e-5)
-    assert {id(weight) for weight in parts(network).weights} == {id(weight) for weight in network.weights}
+    assert {id(weight) for weight in summands(network).weights} == {id(weight) for weight in network.weights}
 
 
 def test_region_presets_begin_undecided_and_read_several_maps():

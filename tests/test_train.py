@@ -146,6 +146,24 @@ def test_region_means_are_standardised_by_the_training_records(train, cohort, tm
     np.testing.assert_allclose(spread[:, 0], means.std(0), rtol=1e-4)
 
 
+def test_a_loss_is_that_of_the_networks_together(train, tmp_path):
+    """Eight networks that begin undecided have the loss of one, and weights have no penalty."""
+    train("one", "nn", 1, "--set", "members=8")
+    (row,) = read_rows(tmp_path / "one" / "out" / "history.csv")
+    assert float(row["loss"]) == pytest.approx(np.log(2), rel=1e-5)
+
+
+@pytest.mark.parametrize("half_rate_after, expected", [(0, 0.25), (2, 0.25 / 2.5)])
+def test_the_rate_falls_with_the_batches_seen(half_rate_after, expected):
+    from models import nn
+    from utils.train import make_optimizer
+
+    config = nn.Config(learning_rate=0.25, half_rate_after=half_rate_after)
+    optimizer = make_optimizer(config, "float32")
+    optimizer.iterations.assign(3)
+    assert float(optimizer.learning_rate) == pytest.approx(expected)
+
+
 def test_a_finished_command_repeated_changes_nothing(train, tmp_path):
     train("one", "nn", 3)
     before = variables(tmp_path / "one" / "ckpt" / "nn")

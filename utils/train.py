@@ -46,22 +46,27 @@ def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:
 
 
 def make_step(run: Run, network: keras.Model, optimizer: keras.Optimizer):
-    """A compiled function: batch -> metrics before the update, {"loss"} and for classifiers {"accuracy"}."""
+    """A compiled function: batch -> metrics before the update, {"loss"} and for classifiers {"accuracy"}.
+
+    Networks whose logits are summed are trained each by a loss of its own; the metrics are those of the sum.
+    """
     loss_of = getattr(losses, run.model.loss)
-    trained = layers.parts(network)
+    trained = layers.summands(network)
 
     @tf.function(reduce_retracing=True)
     def step(batch):
         with tf.GradientTape() as tape:
             inputs = {name: batch[name] for name in run.model.reads}
             outputs = trained(inputs, training=True)
-            parts = outputs if isinstance(outputs, list) else [outputs]
-            loss = sum(loss_of(batch, part, run.config, run.model.reads) for part in parts) + sum(trained.losses)
-            scaled = optimizer.scale_loss(loss)
+            summands, penalties = outputs if isinstance(outputs, list) else [outputs], sum(trained.losses)
+            objective = sum(loss_of(batch, part, run.config, run.model.reads) for part in summands) + penalties
+            scaled = optimizer.scale_loss(objective)
         optimizer.apply(tape.gradient(scaled, network.trainable_variables), network.trainable_variables)
+        whole = network.layers[-1](outputs) if isinstance(outputs, list) else outputs
+        loss = loss_of(batch, whole, run.config, run.model.reads) + penalties
         if run.model.predicts != "label":
             return {"loss": loss}
-        correct = tf.argmax(sum(parts), 1, tf.int32) == batch["label"]
+        correct = tf.argmax(whole, 1, tf.int32) == batch["label"]
         return {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(correct, tf.float32))}
 
     return step
