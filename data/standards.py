@@ -95,9 +95,4 @@ def standardised(cohort: Cohort, how: Standard) -> Cohort:
             f"{cohort.path} has {len(people[site])} people of site {site or 'unknown'}; standardise=site needs "
             f"{FEWEST} of each. Use standardise=voxel."
         )
-    print(
-        f"TRANSDUCTIVE: each of {len(people)} sites is standardised by its own people, tested ones too (their volumes, "
-        "not their labels).",
-        flush=True,
-    )
     return replace(cohort, standard=WithinSite(cohort))

@@ -37,6 +37,7 @@ def validate(args: argparse.Namespace, given: set[str]) -> Run:
     tell_simulated(cohort)
     out_dir = args.outDir or default_folder(args, job, model, saved)
     run = settle(args, job, model, checkpoints, saved, cohort, out_dir)
+    tell_transductive(run)
     check(run, saved)
     return run
 
@@ -81,6 +82,7 @@ def validate_folds(args: argparse.Namespace, model: Model, job: Job) -> Run:
         parts=tuple(parts),
         only=only,
     )
+    tell_transductive(run)
     guards.free_output(run, None)
     if not job.needs_checkpoint:
         print("\n".join(census(folds.whole, folds.fold_of).lines()), flush=True)
@@ -145,6 +147,16 @@ def check(run: Run, saved: Identity | None) -> None:
 def tell_simulated(cohort: Cohort) -> None:
     if cohort.metadata.simulated:
         print("Data: the demo cohort. It is SIMULATED; its results say nothing about people.", flush=True)
+
+
+def tell_transductive(run: Run) -> None:
+    if run.transductive:
+        sites = len({row.site for row in run.cohort.rows})
+        print(
+            f"TRANSDUCTIVE: each of {sites} site{'s' * (sites > 1)} is standardised by its own people, tested ones too "
+            "(their volumes, not their labels).",
+            flush=True,
+        )
 
 
 def training_command(args: argparse.Namespace) -> str:
