@@ -482,6 +482,13 @@ def test_too_few_subjects_are_said():
     )
 
 
+def test_sites_of_one_class_each_are_too_few_subjects_not_one_class():
+    known = moving(6)
+    known |= {"label": np.array([0, 0, 0, 1, 1, 1]), "site": list("AABCDE")}
+    line = floors.motion_line(floors.motion(probability=np.linspace(0.1, 0.9, 6), **known))
+    assert "6 subjects are too few" in line
+
+
 def test_unknown_covariates_and_unknown_motion_are_said():
     known = moving()
     assert floors.motion(probability=output(known, 1, 0), **known | {"table": None}) is None

@@ -270,7 +270,7 @@ def motion(
         if "site" in names:
             people = people[people.groupby("site")["label"].transform("nunique") == 2]
         values = independent(design(known.loc[people.index, names], people["logit"]))
-        if len(people) >= SUBJECTS_A_PARAMETER * values.shape[1]:
+        if len(people) and len(people) >= SUBJECTS_A_PARAMETER * values.shape[1]:
             break
     counts = {"subjects": len(people), "left_out": len(everybody) - len(people)}
     used = {"covariates": names, "without": [name for name in known if name not in names]}
