@@ -84,14 +84,18 @@ def read_volumes(cohort: Cohort, findings: Findings) -> tuple[dict[int, np.ndarr
     coverage = [
         f"{regions.names[region]} has signal in under {COVERED:.0%} of its voxels in {count} of {len(small)} records"
         + f" of {name}" * (cohort.num_maps > 1)
-        for (name, region), count in uncovered.most_common(SHOWN)
+        for of_map in cohort.maps
+        for (name, region), count in [found for found in uncovered.most_common() if found[0][0] == of_map][:SHOWN]
     ]
     return small, digests, coverage
 
 
 def check_identical(cohort: Cohort, digests: dict[str, list[int]], findings: Findings) -> None:
     """One volume under two names is a problem across the split, and worth a note within it."""
-    for same in dict.fromkeys(map(tuple, digests.values())):  # once for all maps
+    for records_of in dict.fromkeys(map(tuple, digests.values())):  # once for all maps
+        same = sorted(set(records_of))
+        if twice := [cohort.rows[index].file for index in same if records_of.count(index) > 1]:
+            findings.notes.append(f"maps of one record that are identical: {listed(twice)}")
         if len({cohort.rows[index].subject for index in same}) == 1:
             if len(same) > 1:
                 names = listed([cohort.rows[index].file for index in same])

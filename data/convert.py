@@ -309,6 +309,11 @@ def check_like(source: Source, like: Cohort) -> None:
             f"{like.path} does not say that it was made of maps (reduction {metadata.reduction!r}); expected a cohort "
             "that python -m data convert made. Convert it again."
         )
+    if len(source.maps.columns) != like.num_maps:
+        raise InputError(
+            f"{like.path} holds {like.num_maps} maps a record, asked for are {', '.join(source.maps.columns)}; "
+            "name as many, in its order, with --maps."
+        )
     constants = (metadata.phenotype_median, metadata.phenotype_mean, metadata.phenotype_scale)
     columns = metadata.phenotype_columns or phenotype.ABIDE_COLUMNS
     nobody = pd.DataFrame(columns=list(columns), dtype=str)

@@ -273,7 +273,8 @@ def join_named(folder: Path, columns: Columns, map_column: str) -> Joined:
     named = pd.DataFrame({name: column(table, of_map, path) for name, of_map in zip(names, map_columns, strict=True)})
     column(table, subject, path)
     maps = named.map(lambda name: existing(folder / name) if name else NAN)
-    return Joined(path, table, subject, maps, [], [f"Layout: maps that the column {map_column} names."])
+    assumed = f", taken for {', '.join(names)}; --maps says otherwise" * (columns.maps is None)
+    return Joined(path, table, subject, maps, [], [f"Layout: maps that the column {map_column} names{assumed}."])
 
 
 def check_map_names(names: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ Whatever reads batches of a cohort then sees the same volumes: networks, floors,
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -16,7 +16,12 @@ from data.errors import InputError
 from data.swap import unswapped
 
 Standard = Literal["stored", "brain", "voxel", "site"]
-STANDARDS = get_args(Standard)
+BACKGROUND = {  # what a region becomes that is blacked out by it
+    "stored": "the value outside the brain",
+    "brain": "0, the mean of the person's brain",
+    "voxel": "0, the mean of the person's brain",
+    "site": "0, the mean of the people of the site",
+}
 SMALLEST_SPREAD = 1e-6  # of z-scores; below it is rounding
 FEWEST = 5  # people of a site that is standardised by itself
 
@@ -77,7 +82,7 @@ class WithinSite:
 
 
 def standardised(cohort: Cohort, how: Standard) -> Cohort:
-    """The cohort whose batches are standardised in one of `STANDARDS`.
+    """The cohort whose batches are standardised.
 
     `voxel` is `brain` here: its z-scores over training subjects are weights of the network. Raises InputError where
     `site` has too few people to go by.
@@ -89,6 +94,8 @@ def standardised(cohort: Cohort, how: Standard) -> Cohort:
     people = defaultdict(set)
     for row in cohort.rows:
         people[row.site].add(row.subject)
+    if not any(people):
+        raise InputError(f"{cohort.path} does not say who is of which site; use standardise=voxel.")
     site = min(people, key=lambda name: len(people[name]))
     if len(people[site]) < FEWEST:
         raise InputError(

@@ -6,11 +6,13 @@ before its seconds-long import.
 """
 
 import importlib
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from types import ModuleType
 
+from data.errors import InputError
 from data.grids import FULL, REDUCED, Grid
-from models.settings import Settings
+from models.settings import Settings, from_json
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,14 @@ class Model:
     @property
     def module(self) -> ModuleType:
         return importlib.import_module(f"models.{self.name}")
+
+    def completed(self, config: dict) -> dict:
+        """The saved hyper-parameters of older code with what has come later as by default; as they are if of other
+        code."""
+        try:
+            return json.loads(json.dumps(asdict(from_json(self.module.Config, config))))
+        except InputError:
+            return config
 
     def build(self, config: Settings, grid: Grid, num_maps: int):
         """The untrained network for records of so many maps."""

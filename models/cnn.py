@@ -7,13 +7,13 @@ from functools import partial
 from data.atlas import AAL_REGIONS
 from data.grids import REDUCED, Grid
 from data.standards import Standard
-from models.settings import MAX_KERNEL, Settings, require, require_sizes, require_weights
+from models.settings import MAX_KERNEL, Classifier, require, require_sizes, require_weights
 
 COARSE = 3  # voxels along an edge of the cubes whose means `linear` reads
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Settings):
+class Config(Classifier):
     """Convolutions (filters, kernels, strides), each followed by a 3-wide max pool where `pools` gives its stride.
 
     With `residual`, every convolution after the first is a residual block. The last activations are averaged over the
@@ -21,7 +21,7 @@ class Config(Settings):
     read where they are; or, where that is 0, flattened and passed through a dense layer of the same width.
 
     With `regions`, dense layers (`region_units`) read the means of each map in the regions of AAL: beside the
-    convolutions, whose logits are added to theirs, or alone, where there are neither filters nor another head.
+    convolutions, with whose logits theirs are averaged, or alone, where there are neither filters nor another head.
     """
 
     standardise: Standard = "stored"  # the volume: see `data.standards`
@@ -35,10 +35,10 @@ class Config(Settings):
     dropout: float = 0.0
     l2: float = 0.0001
     regions: bool = False
-    regions_by_map: bool = False  # a network for each map, whose logits are added
+    regions_by_map: bool = False  # a network for each map, whose logits are averaged
     region_units: tuple[int, ...] = (64,)
     region_l2: float = 0.01
-    swap_regions: int = 0  # of each training record, taken from others of its label in the same batch
+    swap_regions: int = 0  # of each training record, taken from others of its label in the same batch; of AAL
 
     def __post_init__(self):
         super().__post_init__()
@@ -57,10 +57,13 @@ class Config(Settings):
         require_sizes("swap_regions", (self.swap_regions,), smallest=0, largest=AAL_REGIONS)
         require(0 <= self.dropout < 1, f"dropout is {self.dropout}; expected 0 or more and less than 1.")
         require(0 <= self.region_l2 < math.inf, f"region_l2 is {self.region_l2}; expected 0 or more.")
-        sizes = zip(self.kernels, (1, *self.filters), self.filters, strict=False)
-        require_weights(
-            2 * sum(kernel**3 * inputs * outputs for kernel, inputs, outputs in sizes) + self.head_weights()
+        require(
+            self.batch_size > 1 or not self.swap_regions,
+            "swap_regions takes regions from others of the batch; expected batch_size of 2 or more.",
         )
+        sizes = zip(self.kernels, (1, *self.filters), self.filters, strict=False)
+        convolutions = 2 * sum(kernel**3 * inputs * outputs for kernel, inputs, outputs in sizes)
+        require_weights(self.members * (convolutions + self.head_weights()))
 
     @property
     def convolutional(self) -> bool:
@@ -68,23 +71,44 @@ class Config(Settings):
         return bool(self.filters) or not self.global_average
 
     @property
+    def dense_head(self) -> bool:
+        """Whether a dense layer reads all of the flattened activations."""
+        return not self.global_average and not self.average_pool
+
+    @property
+    def keeps_place(self) -> bool:
+        """Whether the logits read the averages of cubes."""
+        return not self.global_average and self.average_pool > 0
+
+    def idle(self) -> dict[str, str]:
+        hidden = bool(self.filters) or self.dense_head or (self.regions and bool(self.region_units))
+        used = {
+            ("regions_by_map", "region_units", "region_l2"): (self.regions, "regions=true"),
+            ("average_pool",): (not self.global_average, "global_average=false"),
+            ("dropout",): (self.keeps_place, "global_average=false and average_pool"),
+            ("residual",): (len(self.filters) > 1, "two filters or more"),
+            ("l2",): (self.convolutional, "layers that read the volume itself; see region_l2"),
+            ("batch_norm", "initializer"): (hidden, "filters, region_units or phenotype_activation=relu"),
+        }
+        return super().idle() | {name: needs for names, (use, needs) in used.items() if not use for name in names}
+
+    @property
     def of_regions(self) -> "Config":
         """The settings of the layers that read regions."""
-        return replace(self, l2=self.region_l2, batch_norm=False)
+        return replace(self, l2=self.region_l2)
 
     def head_weights(self) -> int:
         """Of the dense layer on the flattened activations, if there is one."""
         shape: tuple[int, ...] = REDUCED.shape
         for stride in (max(stride, 1) for layer in zip(self.strides, self.pools, strict=True) for stride in layer):
             shape = tuple(math.ceil(size / stride) for size in shape)
-        dense = not self.global_average and not self.average_pool
-        return (math.prod(shape) * (self.filters or (1,))[-1]) ** 2 if dense else 0
+        return (math.prod(shape) * (self.filters or (1,))[-1]) ** 2 if self.dense_head else 0
 
 
 PRESETS = {
     "regions": Config(
         standardise="brain", regions=True, regions_by_map=True, filters=(), kernels=(), strides=(), pools=(),
-        members=4, learning_rate=0.003, half_rate_after=50,
+        batch_norm=False, members=4, learning_rate=0.003, half_rate_after=50,
     ),
     "linear": Config(
         standardise="voxel", filters=(), kernels=(), strides=(), pools=(),
@@ -133,7 +157,8 @@ def of_volume(x, config: Config):
     if config.global_average:
         return keras_layers.GlobalAveragePooling3D()(x)
     if config.average_pool:
-        x = keras_layers.AveragePooling3D(config.average_pool, padding="same")(x)
+        # TensorFlow 2.21 cannot pool float16 on a CPU.
+        x = keras_layers.AveragePooling3D(config.average_pool, padding="same", dtype="float32")(x)
         return keras_layers.Dropout(config.dropout)(keras_layers.Flatten()(x))
     flat = keras_layers.Flatten()(x)
     return layers.hidden(flat, flat.shape[-1], config)
@@ -166,7 +191,7 @@ def members(volume, config: Config, grid: Grid) -> list:
     from models import layers
 
     return [
-        layers.logits(make(), settings, even=settings is not config or bool(config.average_pool))
+        layers.logits(make(), settings, even=settings is not config or config.keeps_place)
         for make, settings in features(volume, config, grid)
         for _ in range(config.members)
     ]
@@ -179,5 +204,5 @@ def build(config: Config, grid: Grid, maps: int = 1):
     from models import layers
 
     volume = layers.volume_input(grid, maps)
-    logits = layers.joined(members(volume, config, grid), config.members)
+    logits = layers.joined(members(volume, config, grid))
     return keras.Model({"volume": volume}, logits, name="cnn")

@@ -98,29 +98,23 @@ class Standardise(layers.Layer):
         return (values - keras.ops.cast(mean, values.dtype)) / keras.ops.cast(spread, values.dtype)
 
 
-class SumOfLogits(layers.Layer):
-    """Logits of several networks -> their sum over `members`; each is trained by a loss of its own (`summands`)."""
+class MeanOfLogits(layers.Average):
+    """Logits of several networks -> their mean; each is trained by a loss of its own (`summands`).
 
-    def __init__(self, members: int, **options):
-        super().__init__(**options)
-        self.members = members
-
-    def call(self, logits):
-        return sum(logits) / self.members
-
-    def compute_output_shape(self, input_shapes):
-        return input_shapes[0]
+    The mean, since each has learnt how common autism is among those that it was trained on: a sum would count that, and
+    whatever several of them know, once for each.
+    """
 
 
 def summands(network: keras.Model) -> keras.Model:
-    """The network with a list of the logits that are trained by a loss of their own; itself if it sums none."""
+    """The network with a list of the logits that are trained by a loss of their own; itself if it averages none."""
     last = network.layers[-1]
-    return keras.Model(network.input, last.input) if isinstance(last, SumOfLogits) else network
+    return keras.Model(network.input, last.input) if isinstance(last, MeanOfLogits) else network
 
 
-def joined(logits: list, members: int):
-    """Logits of all members' networks -> (batch, 2) logits: the mean over members, the sum over a member's networks."""
-    return logits[0] if len(logits) == 1 else SumOfLogits(members, dtype="float32", name="logits")(logits)
+def joined(logits: list):
+    """Logits of all members, and of all parts of each -> (batch, 2) logits, their mean."""
+    return logits[0] if len(logits) == 1 else MeanOfLogits(dtype="float32", name="logits")(logits)
 
 
 def weights(config: Settings, averaging: Averaging | None = None) -> dict:

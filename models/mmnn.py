@@ -10,14 +10,14 @@ from models.settings import require_sizes
 
 @dataclass(frozen=True, kw_only=True)
 class Config(cnn.Config):
-    """`cnn` and `nn`, joined by their features, which dense layers read, or by their logits, which are summed.
+    """`cnn` and `nn`, joined by their features, which dense layers read, or by their logits, which are averaged.
 
-    Summed, each is trained by a loss of its own, as if alone, so that neither leans on the other.
+    Averaged, each is trained by a loss of its own, as if alone, so that neither leans on the other.
     """
 
     phenotype_units: tuple[int, ...] = nn.Config.phenotype_units
     phenotype_activation: Literal["relu", "sine"] = nn.Config.phenotype_activation
-    phenotype_l2: float = nn.Config.l2  # of logits that are summed
+    phenotype_l2: float = nn.Config.l2  # of logits that are averaged
     joined_by: Literal["features", "logits"] = "features"
     joined_units: tuple[int, ...] = (32,)
 
@@ -25,6 +25,13 @@ class Config(cnn.Config):
         super().__post_init__()
         require_sizes("phenotype_units", self.phenotype_units)
         require_sizes("joined_units", self.joined_units)
+
+    def idle(self) -> dict[str, str]:
+        of_brain, of_phenotype, summed = super().idle(), nn.idle_of(self), self.joined_by == "logits"
+        own = {"joined_units": "joined_by=features"} if summed else {"phenotype_l2": "joined_by=logits"}
+        read_by_both = () if summed else ("batch_norm", "initializer", "l2")  # by the layers that join them
+        used = {*read_by_both, *({"batch_norm", "initializer"} - of_phenotype.keys())}
+        return own | {name: needs for name, needs in of_brain.items() if name not in used}
 
 
 JOINED_BY_FEATURES = ("residual", "plain")
@@ -53,7 +60,7 @@ def members(volume, phenotype, config: Config, grid: Grid) -> list:
     from models import layers
 
     if config.joined_by == "logits":
-        of_phenotype = replace(config, l2=config.phenotype_l2, batch_norm=False)
+        of_phenotype = replace(config, l2=config.phenotype_l2)
         return cnn.members(volume, config, grid) + nn.members(phenotype, of_phenotype)
     of_brain = cnn.features(volume, config, grid)
     logits = []
@@ -72,5 +79,5 @@ def build(config: Config, grid: Grid, maps: int = 1):
     from models import layers
 
     volume, phenotype = layers.volume_input(grid, maps), layers.phenotype_input()
-    logits = layers.joined(members(volume, phenotype, config, grid), config.members)
+    logits = layers.joined(members(volume, phenotype, config, grid))
     return keras.Model({"volume": volume, "phenotype": phenotype}, logits, name="mmnn")

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data.grids import Grid
-from models.settings import Settings, require_sizes
+from models.settings import Classifier, require_sizes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Settings):
+class Config(Classifier):
     """Dense layers on the phenotype; the first may be of sines, `models.layers.fourier_features`."""
 
     phenotype_units: tuple[int, ...] = (32, 16)
@@ -18,6 +18,15 @@ class Config(Settings):
     def __post_init__(self):
         super().__post_init__()
         require_sizes("phenotype_units", self.phenotype_units)
+
+    def idle(self) -> dict[str, str]:
+        return super().idle() | idle_of(self)
+
+
+def idle_of(config) -> dict[str, str]:
+    """What changes nothing for the phenotype; `config` has `phenotype_units` and `phenotype_activation`."""
+    sines = config.phenotype_activation == "sine" and len(config.phenotype_units) == 1
+    return dict.fromkeys(("batch_norm", "initializer"), "phenotype_activation=relu, or a second layer") if sines else {}
 
 
 PRESETS = {
@@ -54,5 +63,5 @@ def build(config: Config, grid: Grid, maps: int = 1):
     from models import layers
 
     phenotype = layers.phenotype_input()
-    logits = layers.joined(members(phenotype, config), config.members)
+    logits = layers.joined(members(phenotype, config))
     return keras.Model({"phenotype": phenotype}, logits, name="nn")

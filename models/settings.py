@@ -28,7 +28,6 @@ class Settings:
     )
     decay: float = 0.9  # of the gradient's running mean (Adam's beta 1) or of its running square (RMSprop)
     batch_norm: bool = True
-    members: int = 1  # networks whose logits are averaged, each with a start and a loss of its own; of classifiers
     initializer: Literal["glorot_uniform", "he_normal"] = "glorot_uniform"  # the first is Xavier's
     l1: float = 0.0
     l2: float = 0.0
@@ -36,11 +35,25 @@ class Settings:
     def __post_init__(self):
         require(0 < self.batch_size <= MAX_BATCH, f"batch_size is {self.batch_size}; expected 1 to {MAX_BATCH}.")
         require(0 < self.learning_rate < math.inf, f"learning_rate is {self.learning_rate}; expected more than 0.")
-        require(0 < self.members <= MAX_MEMBERS, f"members is {self.members}; expected 1 to {MAX_MEMBERS}.")
         require(self.half_rate_after >= 0, f"half_rate_after is {self.half_rate_after}; expected 0 or more.")
         for name in ("l1", "l2"):
             require(0 <= getattr(self, name) < math.inf, f"{name} is {getattr(self, name)}; expected 0 or more.")
         require(0 <= self.decay < 1, f"decay is {self.decay}; expected 0 or more and less than 1.")
+
+    def idle(self) -> dict[str, str]:
+        """The settings that change nothing with the others as they are, and what they need."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier(Settings):
+    """What every classifier has beside."""
+
+    members: int = 1  # networks whose logits are averaged, each with a start and a loss of its own
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(0 < self.members <= MAX_MEMBERS, f"members is {self.members}; expected 1 to {MAX_MEMBERS}.")
 
 
 def require_sizes(name: str, sizes: tuple[int, ...], smallest: int = 1, largest: int = MAX_WIDTH) -> None:
@@ -87,7 +100,10 @@ def parse_value(text: str, kind: type) -> object:
 
 
 def override(config: Settings, assignments: list[str]) -> Settings:
-    """`config` with each `KEY=VALUE` put in. Raises InputError for an unknown key or a value of the wrong type."""
+    """`config` with each `KEY=VALUE` put in.
+
+    Raises InputError for an unknown key, a value of the wrong type, or one that would change nothing.
+    """
     kinds = get_type_hints(type(config))
     values: dict[str, Any] = {}
     for assignment in assignments:
@@ -100,7 +116,11 @@ def override(config: Settings, assignments: list[str]) -> Settings:
             values[key] = parse_value(text, kinds[key])
         except ValueError as error:
             raise InputError(f"--set {assignment} has the wrong type; expected {key} to be {error}.") from None
-    return dataclasses.replace(config, **values)
+    changed = dataclasses.replace(config, **values)
+    for key, needs in changed.idle().items():
+        if key in values and values[key] != getattr(config, key):
+            raise InputError(f"--set {key}={values[key]} changes nothing here: it needs {needs}.")
+    return changed
 
 
 def from_json(kind: type[Settings], values: dict) -> Settings:

@@ -1,6 +1,7 @@
 """python -m data check: each thing that would invalidate a result is found by name, and a sound cohort passes."""
 
 import html.parser
+import json
 import re
 import shutil
 from collections import Counter
@@ -12,7 +13,7 @@ import pytest
 from helpers import read_rows
 from scipy.stats import pearsonr
 
-from data import atlas, grids, records
+from data import atlas, demo, grids, records
 from data.census import census
 from data.cohort import open_cohort
 from data.errors import InputError
@@ -99,6 +100,21 @@ def test_one_subject_in_both_splits_under_two_ids(copy, data_cli):
     assert f"{train} (train)" in found
     assert f"{test} (test)" in found
     assert found.endswith("a subject in train and test")
+
+
+def test_identical_maps_of_a_record_are_a_note_of_their_own(tmp_path, data_cli):
+    cohort = tmp_path / "cohort"
+    demo.simulate(cohort, grids.REDUCED, demo.Simulation(subjects=12, seed=1))
+    opened = open_cohort(cohort)
+    for index, row in enumerate(opened.rows):
+        label, phenotype, volume = opened.read(index)
+        second = volume if index == 3 else np.flip(volume, 2)
+        (cohort / row.file).write_bytes(records.pack(label, phenotype, volume[..., 0], second[..., 0]))
+    written = json.loads((cohort / "cohort.json").read_text()) | {"maps": ["falff", "alff"]}
+    (cohort / "cohort.json").write_text(json.dumps(written))
+    outcome = data_cli("check", cohort)
+    assert f"maps of one record that are identical: {opened.rows[3].file}" in notes(outcome)
+    assert "of one subject" not in outcome.out
 
 
 def test_identical_volumes_within_a_split_are_a_note(copy, data_cli):

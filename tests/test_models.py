@@ -332,18 +332,95 @@ def test_sines_begin_as_the_kernel_of_an_svm():
 
 
 @pytest.mark.parametrize("name", ["cnn", "nn", "mmnn"])
-def test_members_are_averaged_and_halves_summed_each_with_a_loss_of_its_own(name):
+def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
     from models.layers import summands
 
     module = MODELS[name].module
     preset = "sine" if name == "nn" else "regions"
-    network = with_random_weights(module.build(settings.override(module.PRESETS[preset], ["members=3"]), REDUCED))
+    config = settings.override(module.PRESETS[preset], ["members=3"])
+    network = with_random_weights(module.build(config, REDUCED, maps=2))
     generator = np.random.default_rng(1)
     inputs = {key: generator.normal(size=(2, *tensor.shape[1:])) for key, tensor in network.input.items()}
     trained = summands(network)(inputs)
-    assert len(trained) == 3 * len(MODELS[name].reads)  # one map
-    np.testing.assert_allclose(network(inputs), sum(map(np.array, trained)) / 3, rtol=1e-5)
+    assert len(trained) == 3 * {"cnn": 2, "nn": 1, "mmnn": 3}[name]  # of each map, and of the phenotype
+    np.testing.assert_allclose(network(inputs), np.mean(list(map(np.array, trained)), 0), rtol=1e-5)
     assert {id(weight) for weight in summands(network).weights} == {id(weight) for weight in network.weights}
+
+
+def test_regions_of_each_map_are_read_by_a_network_of_their_own():
+    """A change of one map moves the logits of its own networks only."""
+    from models.layers import summands
+
+    module = MODELS["cnn"].module
+    config = settings.override(module.PRESETS["regions"], ["members=2"])
+    network = summands(with_random_weights(module.build(config, REDUCED, maps=3)))
+    volume = np.random.default_rng(2).normal(size=(1, *REDUCED.shape, 3))
+    changed = volume.copy()
+    changed[..., 1] += 1
+    moved = [
+        bool((np.array(a) != np.array(b)).any())
+        for a, b in zip(network({"volume": volume}), network({"volume": changed}), strict=True)
+    ]
+    assert moved == [False, False, True, True, False, False]
+    together = module.build(dataclasses.replace(config, regions_by_map=False, members=1), REDUCED, maps=3)
+    assert together.count_params() == 3 * STANDARDISED + dense(3 * 116, 64) + dense(64, 2)
+
+
+@pytest.mark.parametrize(
+    "name, preset, assignments, needs",
+    [
+        (
+            "cnn",
+            "regions",
+            ["l2=1"],
+            "l2=1.0 changes nothing here: it needs layers that read the volume itself; see reg",
+        ),
+        ("cnn", "regions", ["dropout=0.5"], "it needs global_average=false and average_pool"),
+        ("cnn", "residual", ["dropout=0.5"], "it needs global_average=false and average_pool"),
+        ("cnn", "residual", ["average_pool=4"], "it needs global_average=false"),
+        ("cnn", "residual", ["region_units=8"], "it needs regions=true"),
+        ("cnn", "convolutional", ["residual=false"], "it needs two filters or more"),
+        ("cnn", "linear", ["batch_norm=false"], "it needs filters, region_units or phenotype_activation=relu"),
+        ("nn", "sine", ["initializer=he_normal"], "it needs phenotype_activation=relu, or a second layer"),
+        ("mmnn", "regions", ["joined_units=8"], "it needs joined_by=features"),
+        ("mmnn", "residual", ["phenotype_l2=1"], "it needs joined_by=logits"),
+    ],
+)
+def test_a_setting_that_would_change_nothing_is_refused(name, preset, assignments, needs):
+    with pytest.raises(InputError) as caught:
+        settings.override(MODELS[name].module.PRESETS[preset], assignments)
+    assert needs in str(caught.value)
+
+
+@pytest.mark.parametrize("name, preset", [pair for pair in EVERY_PRESET if pair[0] in ("cnn", "nn", "mmnn")])
+def test_a_setting_that_is_not_refused_changes_the_network(name, preset):
+    """Each one by itself, against what Keras says of the network; those of training and reading are left out."""
+    module = MODELS[name].module
+    base = module.PRESETS[preset]
+    others = {
+        "members": 2, "batch_norm": not base.batch_norm, "initializer": "he_normal", "l1": 0.5, "l2": 0.5,
+        "phenotype_units": (3,), "phenotype_l2": 0.5, "joined_units": (5,), "regions": True, "region_units": (7,),
+        "region_l2": 0.5, "regions_by_map": True, "average_pool": 5, "dropout": 0.25,
+    }  # fmt: skip
+    known = {field.name for field in dataclasses.fields(base)}
+    for key in sorted(known & others.keys()):
+        changed = dataclasses.replace(base, **{key: others[key]})
+        if changed == base or (preset == "plain" and key not in ("dropout", "l2")):  # it is large
+            continue
+        one, other = (described(module.build(config, REDUCED, maps=2)) for config in (base, changed))
+        assert (one == other) == (key in changed.idle()), key
+
+
+def described(network) -> list[tuple]:
+    """What each layer is, computes and is punished for."""
+    found = []
+    for layer in network.layers:
+        regularizer, initializer = (getattr(layer, f"kernel_{kind}", None) for kind in ("regularizer", "initializer"))
+        punished = (float(regularizer.l1), float(regularizer.l2)) if regularizer else None
+        shapes = [tuple(weight.shape) for weight in layer.weights]
+        size = getattr(layer, "pool_size", None), getattr(layer, "rate", None)
+        found.append((type(layer).__name__, shapes, layer.output.shape, size, punished, type(initializer).__name__))
+    return found
 
 
 def test_region_presets_begin_undecided_and_read_several_maps():

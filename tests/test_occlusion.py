@@ -252,6 +252,18 @@ def test_mixed_precision_follows_the_layers():
     assert error(model, boxes((9, 9, 9), 6)) < 0.05
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("name, preset", [("mmnn", "regions"), ("mmnn", "linear"), ("cnn", "convolutional")])
+def test_networks_that_keep_place_in_mixed_precision(name, preset, policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        module = MODELS[name].module
+        model = randomise(module.build(module.PRESETS[preset], REDUCED, maps=2))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert error(model, boxes(GRID, 5)[1:]) < 0.05
+
+
 def test_empty_mask_order_and_repetition():
     model = randomise(network_of("mmnn", "residual"))
     occlusion = Occlusion(model)

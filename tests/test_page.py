@@ -64,7 +64,7 @@ def blocks() -> atlas.Atlas:
 @pytest.fixture(scope="module")
 def run() -> SimpleNamespace:
     named = {"model": SimpleNamespace(name="cnn"), "data_dir": Path("lab/$my$ cohort")}
-    return SimpleNamespace(**named, marks="", cohort=SimpleNamespace(simulated=False), seed=0)
+    return SimpleNamespace(**named, marks="", cohort=SimpleNamespace(simulated=False), seed=0, standard="brain")
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +217,12 @@ def test_cuts_show_the_first_regions_and_not_the_same_slice_twice():
     labels[3, 2, 6] = 4
     assert page.widest_levels(labels, [1, 2, 3, 4, 5]) == [2, 7, 17]
     assert page.widest_levels(labels, [5]) == [17]
+
+
+def test_the_background_is_called_what_it_is(run, findings):
+    assert "becomes 0, the mean of the person" in page.render(run, findings)
+    stored = SimpleNamespace(**vars(run) | {"standard": "stored"})
+    assert "becomes the value outside the brain" in page.render(stored, findings)
 
 
 def test_the_demo_cohort_is_named_as_such(run, findings):

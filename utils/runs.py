@@ -22,6 +22,7 @@ from data.atlas import Atlas, load_atlas
 from data.cohort import Cohort
 from data.errors import InputError
 from data.folds import Folds, validation_subjects
+from data.standards import Standard
 from models import Model
 from models.settings import Settings
 from utils import ledger
@@ -77,9 +78,14 @@ class Run:
     started: float = field(default_factory=time.time)
 
     @property
+    def standard(self) -> Standard:
+        """How the volumes are standardised as they are read."""
+        return getattr(self.config, "standardise", "stored")
+
+    @property
     def transductive(self) -> bool:
         """Whether the people of a site, tested ones too, were used to standardise its volumes."""
-        return getattr(self.config, "standardise", None) == "site"
+        return self.standard == "site"
 
     @property
     def grid_name(self) -> str | None:
@@ -176,6 +182,7 @@ class Run:
         if manifest is None or not manifest.finished:
             return False
         saved, settings = files.read_json(self.out_dir / MANIFEST, dict), json.loads(json.dumps(self.settings()))
+        saved["config"] = self.model.completed(saved["config"])
         enough = manifest.step is None or manifest.step >= self.num_iters
         same = all(saved.get(name) == value for name, value in settings.items())
         return enough and same and all(part.is_done() for part in self.parts)

@@ -48,7 +48,8 @@ def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:
 def make_step(run: Run, network: keras.Model, optimizer: keras.Optimizer):
     """A compiled function: batch -> metrics before the update, {"loss"} and for classifiers {"accuracy"}.
 
-    Networks whose logits are summed are trained each by a loss of its own; the metrics are those of the sum.
+    Networks whose logits are averaged are trained each by a loss of its own; the metrics are those of the average, and
+    have no penalties on weights.
     """
     loss_of = getattr(losses, run.model.loss)
     trained = layers.summands(network)
@@ -63,7 +64,7 @@ def make_step(run: Run, network: keras.Model, optimizer: keras.Optimizer):
             scaled = optimizer.scale_loss(objective)
         optimizer.apply(tape.gradient(scaled, network.trainable_variables), network.trainable_variables)
         whole = network.layers[-1](outputs) if isinstance(outputs, list) else outputs
-        loss = loss_of(batch, whole, run.config, run.model.reads) + penalties
+        loss = loss_of(batch, whole, run.config, run.model.reads)
         if run.model.predicts != "label":
             return {"loss": loss}
         correct = tf.argmax(whole, 1, tf.int32) == batch["label"]
@@ -281,7 +282,7 @@ def augmented(run: Run, done: int, batches: Iterable[dict]) -> Iterator[dict]:
     regions = load_atlas(None, run.cohort.grid).voxels if count else []
     for step, batch in enumerate(batches, done):
         if count:
-            random = np.random.default_rng((run.seed, step))
+            random = np.random.default_rng((run.seed, step, 1))  # not the stream that orders an epoch
             batch["volume"] = swapped_within(batch["volume"], batch["label"], regions, count, random)
         yield batch
 

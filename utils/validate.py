@@ -67,6 +67,8 @@ def validate_folds(args: argparse.Namespace, model: Model, job: Job) -> Run:
         )
         for name in folds.names
     ]
+    standard = parts[0].cohort.standard  # what it takes of the cohort is alike for all
+    parts = [replace(part, cohort=replace(part.cohort, standard=standard)) for part in parts]
     if args.subjects:
         parts = [part for part in map(with_own_subjects, parts) if part.subjects]
     for part in parts:

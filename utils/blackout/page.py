@@ -19,6 +19,7 @@ from matplotlib.patches import Patch
 
 from data import files, grids, nifti
 from data.atlas import Atlas
+from data.standards import BACKGROUND
 from utils import figures
 from utils.blackout.measure import RELIANCE, UNIQUE, Measured
 from utils.runs import Run
@@ -43,8 +44,8 @@ COLUMNS = {
     "unique p": "Family-wise p of that.",
     "sufficiency": "How much the logit of the true class rises when this region of the person is put into another "
     "person's brain: what it says alone. Sufficient but not unique is redundant; neither is unimportant.",
-    "background": "How much the logit falls when the region takes the value outside the brain, as in most of the "
-    "literature. The network has never seen that, so no p-value is given.",
+    "background": "How much the logit falls when the region becomes {background}. The network has never seen that, "
+    "so no p-value is given.",
     "background rank": "The order by that, as in regions.csv.",
     "size percentile": "The share of random connected blobs of the region's size whose reliance is less; a dash where "
     "the brain has no room for one.",
@@ -276,7 +277,7 @@ def render(run: Run, findings: Findings) -> str:
         at_chance=findings.at_chance,
         summary=findings.summary,
         viewer=viewer(findings.group),
-        columns=COLUMNS,
+        columns=COLUMNS | {"background": COLUMNS["background"].format(background=BACKGROUND[run.standard])},
         table=[cells(row) for row in findings.by_reliance.to_dict("records")],
         drawing=drawing(findings),
     )

@@ -154,7 +154,8 @@ class MaximumPooling(Windowed):
     """Maximum pooling."""
 
     def update(self, after, before, target_before, plan):
-        values = pad(after[0], plan[0], after[0].dtype.min)
+        values = tf.cast(after[0], self.layer.compute_dtype)
+        values = pad(values, plan[0], values.dtype.min)
         return tf.nn.max_pool3d(values, self.layer.pool_size, self.layer.strides, "VALID")
 
 
@@ -162,9 +163,10 @@ class AveragePooling(Windowed):
     """Average pooling, where padding does not count in the mean."""
 
     def update(self, after, before, target_before, plan):
+        values = tf.cast(after[0], self.layer.compute_dtype)
         mean, share = (
-            tf.nn.avg_pool3d(pad(values, plan[0]), self.layer.pool_size, self.layer.strides, "VALID")
-            for values in (after[0], tf.ones_like(after[0][:1, ..., :1]))
+            tf.nn.avg_pool3d(pad(x, plan[0]), self.layer.pool_size, self.layer.strides, "VALID")
+            for x in (values, tf.ones_like(values[:1, ..., :1]))
         )
         return mean / share
 
