@@ -264,7 +264,10 @@ MISTAKES = {
         "--train --model nn --set phenotype_units=1000000000",
         ["phenotype_units is 1000000000; expected whole numbers from 1 to 4096"],
     ),
-    "a head beyond any memory": ("--train --model cnn --set global_average=false --set strides=1,1,1", ["weights"]),
+    "a head beyond any memory": (
+        "--train --model cnn --preset residual --set global_average=false --set strides=1,1,1",
+        ["weights"],
+    ),
     "no layers": ("--train --model cae --set filters= --set strides=", ["filters"]),
 }
 
