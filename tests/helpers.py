@@ -31,6 +31,9 @@ TINY_CNN = (
 )
 
 
+TINY_NN = ("--set", "members=1")  # what takes time is building networks
+
+
 SMALL_BATCH = ("--set", "batch_size=8")
 
 

@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, SMALL_BATCH, TINY_CNN, read_rows
+from helpers import ROOT, SMALL_BATCH, TINY_CNN, TINY_NN, read_rows
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from data import demo, grids
@@ -22,7 +22,7 @@ from utils.checkpoints import CheckpointFolder
 
 pytestmark = pytest.mark.slow
 
-SMALL = {"cnn": TINY_CNN + SMALL_BATCH, "nn": SMALL_BATCH}
+SMALL = {"cnn": TINY_CNN + SMALL_BATCH, "nn": TINY_NN + SMALL_BATCH}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_fold_is_a_plain_run_on_a_cohort_with_that_split(tested, cohort, cli, 
         (tmp_path / "cut" / row.file).write_bytes(fold.header(index) + entry.read()[120:])
     write_tables(tmp_path / "cut", fold.rows, fold.metadata)
     places = ("--model", "nn", "--chkPointDir", tmp_path / "ckpt", "--dataDir", tmp_path / "cut")
-    assert cli("--train", "--numIters", 4, *SMALL_BATCH, *places).status == 0
+    assert cli("--train", "--numIters", 4, *SMALL["nn"], *places).status == 0
     assert cli("--test", *places).status == 0
     alone = tmp_path / "results" / "nn-test" / "predictions.csv"
     assert alone.read_bytes() == (tested / "test" / "fold-1" / "predictions.csv").read_bytes()
@@ -137,7 +137,7 @@ def test_more_iterations_continue_each_fold(in_folds, tested, tmp_path):
 
 def test_a_killed_run_is_completed_by_repeating_it(tested, cohort, tmp_path):
     command = [sys.executable, str(ROOT / "run.py"), "--train", "--model", "nn", "--folds", "3", "--numIters", "4"]
-    command += [*SMALL_BATCH, "--chkPointDir", "ckpt", "--dataDir", str(cohort), "--outDir", "train"]
+    command += [*SMALL["nn"], "--chkPointDir", "ckpt", "--dataDir", str(cohort), "--outDir", "train"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     until = time.monotonic() + 60
     while not (tmp_path / "ckpt/nn/folds-3/0/checkpoint").exists() and time.monotonic() < until:
@@ -208,7 +208,7 @@ def test_overriding_a_plain_checkpoint_leaves_those_of_folds(tested, cli, cohort
     before = sorted(path.relative_to(tmp_path) for path in (tmp_path / "ckpt/nn/folds-3").rglob("*"))
     for _ in range(2):
         places = ("--chkPointDir", tmp_path / "ckpt", "--dataDir", cohort, "--model", "nn")
-        assert cli("--train", "--numIters", 2, "--overrideChkpt", *SMALL_BATCH, *places).status == 0
+        assert cli("--train", "--numIters", 2, "--overrideChkpt", *SMALL["nn"], *places).status == 0
         after = sorted(path.relative_to(tmp_path) for path in (tmp_path / "ckpt/nn/folds-3").rglob("*"))
         assert after == before
     assert not (tmp_path / "ckpt/nn.replaced").exists()
@@ -287,7 +287,7 @@ def test_encoders_in_folds_reduce_for_the_same_folds(eight, cli, tmp_path):
 
 def test_validation_subjects_choose_the_checkpoint(cli, cohort, tmp_path):
     places = ("--model", "nn", "--chkPointDir", tmp_path / "ckpt", "--dataDir", cohort)
-    train = ("--train", "--validation", "0.25", "--set", "learning_rate=0.1", *SMALL_BATCH, *places)
+    train = ("--train", "--validation", "0.25", "--set", "learning_rate=0.1", *SMALL["nn"], *places)
     outcome = cli(*train, "--numIters", 310)
     assert outcome.status == 0, outcome.err
     rows = read_rows(tmp_path / "results/nn-train/history.csv")
@@ -320,7 +320,7 @@ def test_a_validated_training_that_is_stopped_comes_out_the_same(cli, cohort, tm
                 "--outDir",
                 tmp_path / f"{name}o",
             )
-            assert cli("--train", "--validation", "0.25", *SMALL_BATCH, *places, "--numIters", count).status == 0
+            assert cli("--train", "--validation", "0.25", *SMALL["nn"], *places, "--numIters", count).status == 0
     assert weights(tmp_path / "whole/nn") == weights(tmp_path / "pieces/nn")
     assert weights(tmp_path / "whole/nn/best") == weights(tmp_path / "pieces/nn/best")
 

@@ -1,6 +1,6 @@
 """Blackout on cohorts whose truth is known: which regions are found, and how many of them carry nothing.
 
-`python tests/benchmarks/truth.py [--only NAME] [--cohorts N] [--real COHORT] [--seed 0]`
+`python tests/benchmarks/truth.py [--only NAME] [--cohorts N] [--real COHORT] [--preset NAME] [--seed 0]`
 
 one-tenth   500 simulated people, four planted regions; 50 test subjects.
 folds       The same people in five folds, everybody blacked out.
@@ -114,13 +114,13 @@ def scenarios(real: Path | None) -> dict[str, Scenario]:
     return found | ({"random": Scenario(partial(permuted, real=real), 20, planted=())} if real else {})
 
 
-def blacked_out(scenario: Scenario, seed: int, iterations: int) -> tuple[pd.DataFrame, str]:
+def blacked_out(scenario: Scenario, seed: int, training: list[str]) -> tuple[pd.DataFrame, str]:
     """`regions.csv` of a cohort, and what was printed of its AUC."""
     with tempfile.TemporaryDirectory() as made:
         folder, printed = Path(made), io.StringIO()
         scenario.make(folder / "cohort", seed)
         places = ["--model", "cnn", "--dataDir", folder / "cohort", "--chkPointDir", folder / "ckpt", *scenario.folds]
-        for job in (["--train", "--numIters", iterations], ["--blackout"]):
+        for job in (["--train", *training], ["--blackout"]):
             sys.argv = ["run.py", *map(str, [*job, *places, "--seed", seed, "--outDir", folder / job[0].strip("-")])]
             with contextlib.redirect_stdout(printed):
                 status = command_line.main()
@@ -138,13 +138,13 @@ def in_errors(row: pd.Series) -> str:
     return f"{effects}, p {row['p_reliance']:.3f} and {row['p_unique']:.3f}"
 
 
-def tell(title: str, scenario: Scenario, iterations: int, first: int, cohorts: int) -> str:
+def tell(title: str, scenario: Scenario, training: list[str], first: int, cohorts: int) -> str:
     """Runs a scenario, prints a line a cohort, and returns its line of the table."""
     start = time.time()
     found = dict.fromkeys(TESTS, 0)
     false, spoilt = dict.fromkeys(TESTS, 0), dict.fromkeys(TESTS, 0)
     for seed in range(first, first + cohorts):
-        table, auc = blacked_out(scenario, seed, iterations)
+        table, auc = blacked_out(scenario, seed, training)
         mirrors = set(map(mirror, scenario.planted)) if scenario.mirrored else set()
         for test in TESTS:
             # A network may rest on a mirror image; but only one that suppresses says something of its own.
@@ -172,12 +172,14 @@ def main() -> None:
     parser.add_argument("--only", help="one scenario")
     parser.add_argument("--cohorts", type=int, help="of each scenario, in place of its own number")
     parser.add_argument("--iterations", type=int, default=60, help="batches to train on (default 60)")
+    parser.add_argument("--preset", help="of cnn (default: its own)")
     parser.add_argument("--real", type=Path, metavar="COHORT", help="for the scenario `random`")
     parser.add_argument("--seed", type=int, default=0, help="of the first cohort (default 0)")
     args = parser.parse_args()
+    training = ["--numIters", str(args.iterations), *(["--preset", args.preset] if args.preset else [])]
     effects.BLOBS = 1  # they are not part of the question
     lines = [
-        tell(name, scenario, args.iterations, args.seed, args.cohorts or scenario.cohorts)
+        tell(name, scenario, training, args.seed, args.cohorts or scenario.cohorts)
         for name, scenario in scenarios(args.real).items()
         if args.only in (None, name)
     ]
