@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.cli import Parser, guarded, positive, seed
+from data.cli import Parser, guarded, hear_no_more, positive, seed
 from data.errors import InputError
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def parser() -> argparse.ArgumentParser:
 
 def interrupt_once(*_) -> None:
     """Ctrl-C that is heard once: the rest is ending well."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    hear_no_more()
     raise KeyboardInterrupt
 
 

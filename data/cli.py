@@ -52,6 +52,16 @@ def share(text: str) -> float:
     return value
 
 
+def hear_no_more() -> None:
+    """Ignores Ctrl-C from here on; one in that very moment is held back, for Python would print a complaint."""
+    held = hasattr(signal, "pthread_sigmask")  # not on Windows
+    if held:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if held:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def guarded(program: str, work: Callable[[], int]) -> int:
     """The exit status of `work`; 2 after one line on stderr for bad input or a failing disk, 130 after Ctrl-C."""
     try:
@@ -65,7 +75,7 @@ def guarded(program: str, work: Callable[[], int]) -> int:
     except MemoryError:
         message = "The memory is full; close other programs or use a machine with more."
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough: the rest is closing files
+        hear_no_more()  # once is enough: the rest is closing files
         print(f"{program}: interrupted; repeat the command.", file=sys.stderr)
         return 130
     print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)

@@ -18,6 +18,7 @@ import pandas as pd
 from joblib import cpu_count
 
 from data import files, grids, measures, phenotype, records, side_tables
+from data.cli import hear_no_more
 from data.cohort import COVARIATES, MAPS, METADATA, PHENOTYPE, Cohort, Metadata, Row, assign_splits, write_tables
 from data.errors import InputError
 from data.layouts import DEFAULT_MAPS, Source, is_abide
@@ -164,7 +165,7 @@ class Interruption:
     def heed(self) -> None:
         """Raises KeyboardInterrupt where it does no harm, if it was asked for; Ctrl-C is heard no more."""
         if self.asked:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            hear_no_more()
             raise KeyboardInterrupt
 
 
@@ -177,7 +178,10 @@ def remembered() -> Iterator[Interruption]:
     try:
         yield interruption
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN if interruption.asked else heard)
+        if interruption.asked:
+            hear_no_more()
+        else:
+            signal.signal(signal.SIGINT, heard)
     interruption.heed()
 
 

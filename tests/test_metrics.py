@@ -192,7 +192,7 @@ def test_intervals_within_folds_are_those_of_a_loop():
     found = with_intervals(label, probability, subject, 0, fold, site)
     found["difference"] = difference(label, probability, other, subject, 0, fold)
     random, spread = np.random.default_rng(9), []
-    for _ in range(500):
+    for _ in range(300):
         rows = strata_by_loop(fold, random)
         auc = sklearn_metrics.roc_auc_score(label[rows], probability[rows])
         spread.append(

@@ -396,7 +396,7 @@ def test_a_setting_that_would_change_nothing_is_refused(name, preset, assignment
 def test_a_setting_that_is_not_refused_changes_the_network(name, preset):
     """Each one by itself, against what Keras says of the network; those of training and reading are left out."""
     module = MODELS[name].module
-    base = module.PRESETS[preset]
+    base = dataclasses.replace(module.PRESETS[preset], members=1)
     others = {
         "members": 2, "batch_norm": not base.batch_norm, "initializer": "he_normal", "l1": 0.5, "l2": 0.5,
         "phenotype_units": (3,), "phenotype_l2": 0.5, "joined_units": (5,), "regions": True, "region_units": (7,),
