@@ -28,11 +28,13 @@ def full(cohort: Cohort) -> Findings:
     small, digests, coverage = read_volumes(cohort, findings)
     if len(small):
         check_identical(cohort, digests, findings)
+        subjects = [cohort.rows[index].subject for index in one_a_subject(cohort, small)]
+        measured = measures.read(cohort.tables, subjects, cohort.maps) if cohort.tables else None
         for at, name in enumerate(cohort.maps):
             volumes, of_map = {index: volume[..., at] for index, volume in small.items()}, Findings()
             check_likeness(cohort, volumes, of_map)
             check_place(cohort, volumes, of_map)
-            check_measures(cohort, name, volumes, of_map)
+            check_measures(cohort, measured and measured[name], volumes, of_map)
             findings.add(of_map, f"{name}: " if cohort.num_maps > 1 else "")
         findings.notes += coverage
     return findings
@@ -60,7 +62,7 @@ def read_volumes(cohort: Cohort, findings: Findings) -> tuple[dict[int, np.ndarr
     sizes = np.bincount(inside, minlength=max(regions.regions) + 1)
     small: dict[int, np.ndarray] = {}
     digests: dict[str, list[int]] = defaultdict(list)
-    uncovered: Counter = Counter()
+    uncovered: dict[str, Counter] = {name: Counter() for name in cohort.maps}
     with progress("Checking", len(cohort.rows)) as shown:
         for index, row in enumerate(cohort.rows):
             shown.advance()
@@ -77,15 +79,14 @@ def read_volumes(cohort: Cohort, findings: Findings) -> tuple[dict[int, np.ndarr
             for name, of_map in volumes.items():
                 digests[hashlib.sha256(of_map.tobytes()).hexdigest()].append(index)
                 signal = np.bincount(inside, of_map.ravel() != records.background(of_map), len(sizes))
-                low = [region for region in regions.regions if signal[region] < COVERED * sizes[region]]
-                uncovered.update((name, region) for region in low)
+                uncovered[name].update(region for region in regions.regions if signal[region] < COVERED * sizes[region])
             reduced = map(records.block_mean, volumes.values()) if cohort.grid == grids.FULL else volumes.values()
             small[index] = np.stack(list(reduced), axis=-1)
     coverage = [
         f"{regions.names[region]} has signal in under {COVERED:.0%} of its voxels in {count} of {len(small)} records"
         + f" of {name}" * (cohort.num_maps > 1)
-        for of_map in cohort.maps
-        for (name, region), count in [found for found in uncovered.most_common() if found[0][0] == of_map][:SHOWN]
+        for name, counts in uncovered.items()
+        for region, count in counts.most_common(SHOWN)
     ]
     return small, digests, coverage
 
@@ -145,19 +146,20 @@ def check_place(cohort: Cohort, small: dict[int, np.ndarray], findings: Findings
         findings.notes.append(f"far from the others, centre at {measures.where(measured.median())}: {names}")
 
 
-def check_measures(cohort: Cohort, map_name: str, small: dict[int, np.ndarray], findings: Findings) -> None:
+def check_measures(
+    cohort: Cohort, measured: pd.DataFrame | None, small: dict[int, np.ndarray], findings: Findings
+) -> None:
     """Maps of several kinds, and maps that as wholes tell the training labels, are problems; the site, worth a note.
 
-    What was measured when the maps were converted is looked at where it is known, and the volumes as they are stored.
+    What was `measured` of each subject when the maps were converted is looked at where it is known, and the volumes as
+    they are stored.
     """
     first = one_a_subject(cohort, small)
     rows = [cohort.rows[index] for index in first]
     stored = measured_as_stored([small[index] for index in first])
     views = [(stored, measures.stored_kinds(stored))]
-    subjects = [row.subject for row in rows]
-    measured = measures.read(cohort.tables, subjects, cohort.maps) if cohort.tables else None
     if measured is not None:
-        raw = measured[map_name].set_axis(stored.index)
+        raw = measured.set_axis(stored.index)
         views.insert(0, (raw, measures.kinds(raw)))
         findings.counts.append(f"maps: {', '.join(sorted(set(views[0][1])))}")
     if mixed := [text for _, kinds in views if (text := measures.mixture(kinds, [row.file for row in rows]))]:

@@ -91,7 +91,7 @@ def write_records(
     """Writes every record and its copies with swapped regions; returns their table."""
     inside = regions.labels > 0
     labels = regions.labels[inside]
-    members = {region: np.flatnonzero(labels == region) for region in regions.regions}
+    members = [np.flatnonzero(labels == region) for region in regions.regions]
     donors, values = donors_of(cohort), donor_volumes(cohort, inside)
     random = np.random.default_rng(seed)
     table = []
@@ -101,15 +101,30 @@ def write_records(
             table.append(row)
             write(folder / row.file, header, volume)
             for copy in range(copies if row.split == "train" else 0):
-                mixed = values[index].copy()
-                for region in random.choice(regions.regions, num_regions, replace=False):
-                    mixed[members[region]] = values[random.choice(donors[index])][members[region]]
                 swapped = volume.copy()
-                swapped[inside] = mixed
+                swapped[inside] = mixed(values, index, donors[index], members, num_regions, random)
                 table.append(replace(row, file=swapped_name(row.file, copy)))
                 write(folder / table[-1].file, header, swapped)
             shown.advance()
     return table
+
+
+def mixed(
+    values: np.ndarray,
+    index: int,
+    donors: np.ndarray,
+    regions: list[np.ndarray],
+    count: int,
+    random: np.random.Generator,
+) -> np.ndarray:
+    """One of some records' voxels (records, voxels, maps) with `count` random regions of others, -> (voxels, maps).
+
+    `regions` are the places of each region's voxels, `donors` the records that they come from, drawn for each.
+    """
+    found = values[index].copy()
+    for region in random.choice(len(regions), count, replace=False):
+        found[regions[region]] = values[random.choice(donors), regions[region]]
+    return found
 
 
 def swapped_within(
@@ -121,14 +136,12 @@ def swapped_within(
     no other of its label stays as it is.
     """
     values = volume.reshape(len(volume), -1, volume.shape[-1])
-    mixed = values.copy()
+    found = values.copy()
     for index in range(len(volume)):
         others = np.flatnonzero((label == label[index]) & (np.arange(len(label)) != index))
-        if not others.size:
-            continue
-        for region in random.choice(len(regions), count, replace=False):
-            mixed[index, regions[region]] = values[random.choice(others), regions[region]]
-    return mixed.reshape(volume.shape)
+        if others.size:
+            found[index] = mixed(values, index, others, regions, count, random)
+    return found.reshape(volume.shape)
 
 
 def write(path: Path, header: bytes, volume: np.ndarray) -> None:

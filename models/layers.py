@@ -51,8 +51,7 @@ class RegionMeans(layers.Layer):
         super().__init__(**options)
         self.grid = grid
         atlas = load_atlas(None, grid)
-        position = np.searchsorted(atlas.regions, atlas.labels)
-        self.position = np.where(atlas.labels > 0, position, len(atlas.regions))  # (x, y, z); the last is no region
+        self.position = atlas.places(atlas.labels)  # (x, y, z); the last is no region
         self.sizes = np.bincount(self.position.ravel())[:-1]  # voxels of each region
         self.inside = np.flatnonzero(atlas.labels)
 

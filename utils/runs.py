@@ -222,8 +222,8 @@ class Run:
     @property
     def marks(self) -> str:
         """What must stand beside every result: ` (SIMULATED, SHUFFLED LABELS)`, or nothing."""
-        held = {"simulated": self.cohort.simulated} | self.caveats()
-        return f" ({', '.join(name.replace('_', ' ').upper() for name in held if held[name])})" * any(held.values())
+        found = ["simulated"] * self.cohort.simulated + [*self.caveats()]
+        return f" ({', '.join(found)})".replace("_", " ").upper() if found else ""
 
     def caveats(self) -> dict[str, bool]:
         """The same for JSON, but for what the cohort says itself: only what holds."""

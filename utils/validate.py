@@ -105,8 +105,7 @@ def settle(
     check_grid(model, cohort, args)
     seed = args.seed if args.seed is not None else saved.seed if saved else 0
     shuffled = args.shuffleLabels or (job.needs_checkpoint and saved is not None and saved.shuffled_labels)
-    cohort = standardised(cohort, getattr(config, "standardise", "stored"))
-    return Run(
+    run = Run(
         job=job,
         model=model,
         preset=preset,
@@ -127,6 +126,7 @@ def settle(
         validation=args.validation if args.validation is not None else saved.validation if saved else 0.0,
         shuffled_labels=shuffled,
     )
+    return replace(run, cohort=standardised(run.cohort, run.standard))
 
 
 def chosen_subjects(args: argparse.Namespace) -> tuple[str, ...] | None:

@@ -263,8 +263,11 @@ class GlobalAverage(Step):
 
     def update(self, after, before, target_before, plan):
         difference = tf.cast(after[0], tf.float32) - tf.cast(before[0], tf.float32)
-        total = tf.reduce_sum(difference, (1, 2, 3), keepdims=self.layer.keepdims)
-        return tf.cast(tf.cast(target_before, tf.float32) + total / self.voxels, target_before.dtype)
+        return tf.cast(tf.cast(target_before, tf.float32) + self.mean(difference, plan), target_before.dtype)
+
+    def mean(self, difference: tf.Tensor, plan: list[tf.Tensor]) -> tf.Tensor:
+        """Return the mean, over what the layer averages, of a difference that is 0 outside its box."""
+        return tf.reduce_sum(difference, (1, 2, 3), keepdims=self.layer.keepdims) / self.voxels
 
 
 class RegionMeans(GlobalAverage):
@@ -273,13 +276,10 @@ class RegionMeans(GlobalAverage):
     def plan(self, reach, needed):
         return [reach]
 
-    def update(self, after, before, target_before, plan):
-        difference = tf.cast(after[0], tf.float32) - tf.cast(before[0], tf.float32)
-        shape = tf.shape(difference)
+    def mean(self, difference, plan):
         position = cut(tf.constant(self.layer.position)[None, ..., None], plan[0])
-        sums = self.layer.sums(tf.reshape(difference, (shape[0], -1, difference.shape[-1])), tf.reshape(position, [-1]))
-        means = sums / self.layer.sizes[:, None].astype(np.float32)
-        return tf.cast(tf.cast(target_before, tf.float32) + means, target_before.dtype)
+        flat = tf.reshape(difference, (tf.shape(difference)[0], -1, difference.shape[-1]))
+        return self.layer.sums(flat, tf.reshape(position, [-1])) / self.layer.sizes[:, None].astype(np.float32)
 
 
 def convolution_kind(layer: layers.Conv3D) -> type[Convolution]:
