@@ -159,7 +159,7 @@ def of_volume(x, config: Config):
     if config.average_pool:
         # TensorFlow 2.21 cannot pool float16 on a CPU.
         x = keras_layers.AveragePooling3D(config.average_pool, padding="same", dtype="float32")(x)
-        return keras_layers.Dropout(config.dropout)(keras_layers.Flatten()(x))
+        return layers.Dropout(config.dropout)(keras_layers.Flatten()(x))
     flat = keras_layers.Flatten()(x)
     return layers.hidden(flat, flat.shape[-1], config)
 

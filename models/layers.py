@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
 
 from data.atlas import load_atlas
@@ -97,6 +98,17 @@ class Standardise(layers.Layer):
         return (values - keras.ops.cast(mean, values.dtype)) / keras.ops.cast(spread, values.dtype)
 
 
+class Dropout(layers.Dropout):
+    """Draws otherwise on each device that a network is trained on, for all have the same seed."""
+
+    def call(self, inputs, training=False):
+        if not training or not self.rate:
+            return inputs
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        seed = tf.add(tf.cast(self.seed_generator.next(), tf.int32), [replica, 0])
+        return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed)
+
+
 class MeanOfLogits(layers.Average):
     """Logits of several networks -> their mean; each is trained by a loss of its own (`summands`).
 
@@ -125,7 +137,9 @@ def weights(config: Settings, averaging: Averaging | None = None) -> dict:
 
 
 def normalised(x, config: Settings):
-    return layers.BatchNormalization()(x) if config.batch_norm else x
+    """Batch norm, if the config wants it, over the whole batch however many devices share that."""
+    several = tf.distribute.get_strategy().num_replicas_in_sync > 1
+    return layers.BatchNormalization(synchronized=several)(x) if config.batch_norm else x
 
 
 def activated(x, config: Settings):

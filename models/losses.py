@@ -1,5 +1,6 @@
 """The two losses: (batch, outputs, config, reads) -> scalar float32 Keras tensor."""
 
+import tensorflow as tf
 from keras import ops
 
 
@@ -9,8 +10,13 @@ def cross_entropy(batch: dict, outputs, config, reads: tuple[str, ...]):
 
 
 def mean_activation(code):
-    """rho_hat, the mean of sigmoid(code) over everything."""
-    return ops.mean(ops.sigmoid(ops.cast(code, "float32")))
+    """rho_hat, the mean of sigmoid(code) over everything, the shares of other devices of a batch too."""
+    activation, context = ops.sigmoid(ops.cast(code, "float32")), tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return ops.mean(activation)
+    count = tf.cast(tf.size(activation), tf.float32)
+    total, size = context.all_reduce(tf.distribute.ReduceOp.SUM, [tf.reduce_sum(activation), count])
+    return total / size
 
 
 def sparse_reconstruction(batch: dict, outputs: dict, config, reads: tuple[str, ...]):

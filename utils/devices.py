@@ -14,11 +14,11 @@ from data.errors import InputError
 NOTE = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl|E\d{4} .* failed call to cuInit")
 
 
-def free_gpu(share: bool) -> tuple[str, str] | None:
-    """UUID and name of a GPU that no other process holds; None where there is no GPU.
+def free_gpus(share: bool) -> list[tuple[str, str]]:
+    """UUID and name of the GPUs that no other process holds, those first in CUDA's order; none where there is no GPU.
 
-    Asks NVML, before TensorFlow could take memory. Honours CUDA_VISIBLE_DEVICES, as Slurm sets it. Raises InputError
-    that names the processes if every GPU is held, unless `share`.
+    Asks NVML, before TensorFlow could take memory. Honours CUDA_VISIBLE_DEVICES, as Slurm sets it. If every GPU is held
+    by other processes, raises InputError that names them or, to `share`, gives the one that fewest hold.
     """
     import pynvml
 
@@ -26,7 +26,7 @@ def free_gpu(share: bool) -> tuple[str, str] | None:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return None
+        return []
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
         gpus = [(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle), handle) for handle in handles]
@@ -36,9 +36,7 @@ def free_gpu(share: bool) -> tuple[str, str] | None:
             if any(
                 name.startswith("MIG-") for name in wanted
             ):  # a slice that its scheduler has already given to this run
-                return visible, "the MIG device of CUDA_VISIBLE_DEVICES"
-        if not gpus:
-            return None
+                return [(visible, "the MIG device of CUDA_VISIBLE_DEVICES")]
         held = {uuid: other_processes(pynvml, handle) for uuid, _, handle in gpus}
     except pynvml.NVMLError as error:
         raise InputError(
@@ -46,11 +44,13 @@ def free_gpu(share: bool) -> tuple[str, str] | None:
         ) from error
     finally:
         pynvml.nvmlShutdown()
-    uuid, name, _ = min(gpus, key=lambda gpu: len(held[gpu[0]]))
-    if held[uuid] and not share:
+    free = [(uuid, name) for uuid, name, _ in gpus if not held[uuid]]
+    if not gpus or free:
+        return free
+    if not share:
         users = "; ".join(f"{name}: {', '.join(held[uuid])}" for uuid, name, _ in gpus)
         raise InputError(f"Every GPU is held by other processes ({users}); wait, or go ahead with --shareGPU.")
-    return uuid, name
+    return [min(gpus, key=lambda gpu: len(held[gpu[0]]))[:2]]
 
 
 def abbreviated(uuid: str, names: list[str]) -> bool:
@@ -72,16 +72,21 @@ def other_processes(pynvml, handle) -> list[str]:
     return found
 
 
-def choose_device(share: bool) -> str:
-    """Sets the environment that TensorFlow reads at its import; returns `gpu` or `cpu`, and says which in one line."""
+def choose_device(share: bool, several: bool = False) -> str:
+    """Sets the environment that TensorFlow reads at its import, so that it sees a free GPU, or `several`.
+
+    Returns `gpu` or `cpu`, and says which in one line.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default without AVX-512, and five times slower then
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    gpu = free_gpu(share)
+    gpus = free_gpus(share)[: None if several else 1]
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-    os.environ["CUDA_VISIBLE_DEVICES"] = gpu[0] if gpu else "-1"
-    print(f"Running on {gpu[1]}." if gpu else "No GPU: running on the CPU.", flush=True)
-    return "gpu" if gpu else "cpu"
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(uuid for uuid, _ in gpus) or "-1"
+    names = ", ".join(name for _, name in gpus)
+    on = f"{len(gpus)} GPUs: {names}." if len(gpus) > 1 else f"{names}."
+    print(f"Running on {on}" if gpus else "No GPU: running on the CPU.", flush=True)
+    return "gpu" if gpus else "cpu"
 
 
 @contextmanager
@@ -133,9 +138,28 @@ def told_when_full() -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def told_when_left() -> Iterator[None]:
+    """Raises InputError where a worker that does the same job is gone, or was never to be reached."""
+    import tensorflow as tf
+
+    gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError)
+    try:
+        yield
+    except (*gone, tf.errors.DeadlineExceededError, tf.errors.UnknownError) as error:
+        what = str(error).strip().splitlines()
+        raise InputError(
+            f"Another worker has ended, or cannot be reached ({(what or ['no reason given'])[-1][:200]}); see what it "
+            "says, then repeat the same command on all workers."
+        ) from error
+
+
 @cache
-def start_tensorflow(device: str) -> None:
-    """Imports and sets up TensorFlow, once. Raises InputError if it cannot use the GPU that was chosen."""
+def start_tensorflow(device: str) -> tuple[str, ...]:
+    """Imports and sets up TensorFlow, once; returns the names of the GPUs in use.
+
+    Raises InputError if it cannot use what was chosen.
+    """
     with interrupted_later(), only_errors():
         import keras  # noqa: F401
         import tensorflow as tf
@@ -151,6 +175,7 @@ def start_tensorflow(device: str) -> None:
         tf.config.experimental.set_memory_growth(gpu, True)
     if device == "cpu":
         tf.config.experimental.enable_op_determinism()  # some 3-D gradients have no deterministic GPU kernel
+    return tuple(gpu.name.removeprefix("/physical_device:") for gpu in gpus)
 
 
 def begin_anew(precision: str, seed: int) -> None:

@@ -1,6 +1,7 @@
 """The full pass of `cae`: a whole cohort -> a cohort on the reduced grid, everything but the volumes carried over."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -9,14 +10,13 @@ import numpy as np
 from data import files, grids, records
 from data.cohort import carry_tables, in_one_folder, write_tables
 from data.folds import Folds
+from utils.batches import in_order
 from utils.inference import outputs_of, restored_network
 from utils.runs import Run
 
 
 def encode(run: Run) -> int:
     """Writes the reduced cohort `run.out_dir`, which must not exist; it appears when it is complete."""
-    network = restored_network(run)
-    encoder = keras.Model(network.input, network.output["code"])
     source = run
     run = dataclasses.replace(run, cohort=in_one_folder(run.cohort))
     with files.unfinished(run.out_dir) as folder:
@@ -31,12 +31,19 @@ def encode(run: Run) -> int:
             encoder_subjects=run.checkpoints.identity().training_subjects,
             provenance=run.describe() | {"source": run.cohort.metadata.provenance},
         )
-        write_records(run, encoder, folder)
+        write_records(run, folder)
         carry_tables(run.cohort, folder)
         write_tables(folder, run.cohort.rows, metadata)
         dataclasses.replace(source, out_dir=folder).write_manifest(finished=True, records=len(run.cohort.rows))
     run.enter(None)
     run.announce()
+    return 0
+
+
+def assist(run: Run) -> int:
+    """Encodes a worker's share of the records, which the chief writes."""
+    for _ in codes(run):
+        pass
     return 0
 
 
@@ -46,11 +53,21 @@ def pool(run: Run, folds: Folds) -> None:
     run.finish()
 
 
-def write_records(run: Run, encoder: keras.Model, folder: Path) -> None:
+def codes(run: Run) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each batch of records, their indices (n,) and their codes (n, maps, x, y, z)."""
+    network = restored_network(run)
+    encoder = keras.Model(network.input, network.output["code"])
+    selections = in_order(np.arange(len(run.cohort.rows)), run.config.batch_size)
+    outputs = outputs_of(run, encoder, selections[run.workers.shares], "Encoding")
+    own = ({"code": of_batch} for _, _, of_batch in outputs)
+    results = run.workers.in_turn(own, len(selections))
+    for selection, result in zip(selections, results, strict=True):
+        yield selection, result["code"].reshape(len(selection), run.cohort.num_maps, *grids.REDUCED.shape)
+
+
+def write_records(run: Run, folder: Path) -> None:
     """One reduced record an input record, its 120 bytes of label and phenotype as they were, each map encoded."""
-    every = np.arange(len(run.cohort.rows))
-    for selection, _, codes in outputs_of(run, encoder, every, "Encoding"):
-        of_record = codes.reshape(len(selection), run.cohort.num_maps, *grids.REDUCED.shape)
-        for index, of_map in zip(selection, of_record, strict=True):
+    for selection, of_records in codes(run):
+        for index, of_map in zip(selection, of_records, strict=True):
             volumes = b"".join(records.normalise(code).tobytes() for code in of_map)
             (folder / run.cohort.rows[index].file).write_bytes(run.cohort.header(index) + volumes)

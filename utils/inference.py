@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from data.errors import InputError
 from data.progress import progress
-from utils.batches import in_order, read_batches
+from utils.batches import read_batches
 from utils.checkpoints import restore_weights
 from utils.runs import Run
 
@@ -33,12 +33,11 @@ def check_finite(run: Run, what: str, values) -> None:
 
 
 def outputs_of(
-    run: Run, network: keras.Model, indices: np.ndarray, title: str
+    run: Run, network: keras.Model, selections: list[np.ndarray], title: str
 ) -> Iterator[tuple[np.ndarray, dict, Any]]:
-    """For each batch of records: their indices, the batch (see `read_batches`), and the network's outputs in NumPy."""
+    """For each selection of records: it, the batch (see `read_batches`), and the network's outputs in NumPy."""
     forward = tf.function(lambda inputs: network(inputs, training=False), reduce_retracing=True)
-    selections = in_order(indices, run.config.batch_size)
-    with progress(title, len(indices)) as shown:
+    with progress(title, sum(map(len, selections))) as shown:
         batches = read_batches(run.cohort, run.model, selections)
         for selection, batch in zip(selections, batches, strict=True):
             outputs = forward({name: batch[name] for name in run.model.reads})

@@ -1,8 +1,9 @@
 """The jobs of run.py in one table: which module does each, what it needs, what it guards against, what it writes.
 
 A job is a function of its own name in its module: a Run in, the exit status out; `pool` beside it makes the results of
-a run on folds from those of its parts. It is named here, like its guards, and imported only once everything is
-validated, so that a mistake on the command line costs no import of TensorFlow.
+a run on folds from those of its parts, `assist` is what workers other than the first do. It is named here, like its
+guards, and imported only once everything is validated, so that a mistake on the command line costs no import of
+TensorFlow.
 """
 
 import importlib
@@ -18,7 +19,8 @@ class Job:
     """`needs` is the property of a model without which the answer is `refusal`; `guards` are of `utils.guards`.
 
     `options` are those that not every job takes; `out_dir` is where results go by default; `outputs` are patterns of
-    what it writes there, which is all that a later run in the same folder may move aside.
+    what it writes there, which is all that a later run in the same folder may move aside. A job that `is_shared` is
+    done by all workers, if there are several, any other by the first; one that `takes_several_gpus` by all that are free.
     """
 
     name: str
@@ -31,6 +33,8 @@ class Job:
     options: tuple[str, ...]
     outputs: tuple[str, ...]
     out_dir: str = IN_RESULTS
+    is_shared: bool = True
+    takes_several_gpus: bool = False
 
     @property
     def flag(self) -> str:
@@ -39,6 +43,11 @@ class Job:
     @property
     def function(self) -> Callable:
         return getattr(importlib.import_module(self.module), self.name)
+
+    @property
+    def assist(self) -> Callable:
+        """What the other workers do of a job that is shared: Run -> exit status."""
+        return importlib.import_module(self.module).assist
 
     @property
     def pool(self) -> Callable:
@@ -57,13 +66,13 @@ JOBS = {
             guards=("same_settings", "same_training", "no_leak", "writable_checkpoints", "two_classes",
                     "enough_to_validate", "free_output"),
             options=("numIters", "overrideChkpt", "validation", "shuffleLabels"),
-            outputs=("history.csv", "history.png", "events.out.tfevents.*"),
+            outputs=("history.csv", "history.png", "events.out.tfevents.*"), takes_several_gpus=True,
         ),
         Job(
             "test", "measure on the test subjects", "utils.test",
             needs_checkpoint=True, needs=None, refusal="", guards=TESTED, options=(),
             outputs=("predictions.csv", "floor_predictions.csv", "training.csv", "metrics.json", "floors.csv",
-                     "sites.csv", "confusion_matrix.png", "roc.png", "report.html", "*Image.png"),
+                     "sites.csv", "confusion_matrix.png", "roc.png", "report.html", "*Image.png"), is_shared=False,
         ),
         Job(
             "blackout", "occlude atlas regions one at a time", "utils.blackout.job",

@@ -1,9 +1,14 @@
 """A run that is validated -> its job done: once, or for each fold, and then the results of all folds pooled."""
 
+import hashlib
+from contextlib import nullcontext, redirect_stdout
+
 from data import files
+from data.errors import InputError
 from data.folds import Folds
 from utils import devices
 from utils.runs import Run, prepare_folder, read_manifest
+from utils.workers import workers
 
 
 def perform(run: Run, share_gpu: bool) -> int:
@@ -12,7 +17,34 @@ def perform(run: Run, share_gpu: bool) -> int:
         print("Everything is done.")
         run.announce()
         return 0
-    device = devices.choose_device(share_gpu)
+    team = workers()
+    if not (run.job.is_shared or team.is_chief):
+        print(f"Worker {team.index} of {team.count}: there is nothing to do, the first one does it all.")
+        return 0
+    device = devices.choose_device(share_gpu, several=run.job.takes_several_gpus)
+    if team.count == 1 or not run.job.is_shared:
+        return performed(run, device)
+    gpus = devices.start_tensorflow(device)
+    with devices.told_when_left():
+        run = run.by(team.started(gpus))
+        check_alike(run)
+        with nullcontext() if team.is_chief else redirect_stdout(None):
+            return performed(run, device)
+
+
+def check_alike(run: Run) -> None:
+    """Raises InputError if a worker does another job than the chief, or has other data or another checkpoint."""
+    digest = hashlib.sha256(files.json_text(run.settings()).encode()).digest()
+    said = run.workers.exchange(digest)
+    if other := [run.workers.addresses[at] for at, its in enumerate(said) if its != said[0]]:
+        raise InputError(
+            f"{other[0]} was started with other settings, data or checkpoints than {run.workers.addresses[0]}; "
+            "run the same command on all workers, with --dataDir and --chkPointDir on a disk that they share."
+        )
+
+
+def performed(run: Run, device: str) -> int:
+    """The job, in folds or not."""
     if run.folds:
         return in_folds(run, run.folds, device)
     with run.locked():
@@ -20,21 +52,24 @@ def perform(run: Run, share_gpu: bool) -> int:
 
 
 def alone(run: Run, device: str) -> int:
-    """One job, as if nothing had been done before it in this process."""
-    devices.start_tensorflow(device)
+    """One job, as if nothing had been done before it in this process; by a worker that is not the chief, its share."""
+    run = run.by(run.workers.started(devices.start_tensorflow(device)))
     devices.begin_anew(run.precision, run.seed)
     with devices.told_when_full():
-        return run.job.function(run)
+        return run.job.function(run) if run.workers.is_chief else run.job.assist(run)
 
 
 def in_folds(run: Run, folds: Folds, device: str) -> int:
     """The job on each fold, or on the one that is asked for; pools the results if none is missing then."""
-    begin(run, folds)
+    if run.workers.is_chief:
+        begin(run, folds)
     for number, part in enumerate(run.parts, 1):
         if run.only in (None, part.fold):
             status = one_fold(part, folds, f"Fold {part.fold} ({number} of {len(run.parts)})", device)
             if status:
                 return status
+    if not run.workers.is_chief:
+        return 0
     if missing := [part.fold for part in run.parts if not part.is_done()]:
         print(f"Still to be done before the results are pooled: fold{'s' * (len(missing) > 1)} {', '.join(missing)}.")
         return 0
@@ -58,9 +93,11 @@ def begin(run: Run, folds: Folds) -> None:
 def one_fold(part: Run, folds: Folds, title: str, device: str) -> int:
     """The job on one fold, unless it is done."""
     with part.locked():
-        if part.is_done() and not part.override:
+        done = part.is_done() and not part.override
+        if part.workers.of_chief(b"done" if done else b""):
             print(f"{title}: done.", flush=True)
             return 0
         print(f"{title}:", flush=True)
-        folds.check(part.checkpoints.trained.path.parent, part.fold, part.cohort)
+        if part.workers.is_chief:
+            folds.check(part.checkpoints.trained.path.parent, part.fold, part.cohort)
         return alone(part, device)

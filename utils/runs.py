@@ -28,6 +28,7 @@ from models.settings import Settings
 from utils import ledger
 from utils.checkpoints import CheckpointFolder
 from utils.jobs import Job
+from utils.workers import Workers
 
 MANIFEST = "run.json"
 EARLIER = "earlier"
@@ -75,6 +76,7 @@ class Run:
     fold: str = ""
     parts: tuple["Run", ...] = ()
     only: str | None = None  # the part to do; None: all
+    workers: Workers = field(default_factory=Workers)
     started: float = field(default_factory=time.time)
 
     @property
@@ -132,6 +134,10 @@ class Run:
             raise InputError(f"--subjects {unknown[0]} is no test subject of {self.cohort.path}; see its subjects.csv.")
         return np.array([index for index in indices if self.cohort.rows[index].subject in self.subjects])
 
+    def by(self, workers: Workers) -> "Run":
+        """The run, and its parts, done by these workers."""
+        return dataclasses.replace(self, workers=workers, parts=tuple(part.by(workers) for part in self.parts))
+
     def settings(self) -> dict[str, Any]:
         """What decides the results, for `run.json`: with the same settings and code they are the same."""
         return {
@@ -170,6 +176,8 @@ class Run:
             "simulated": self.cohort.metadata.simulated,
             "transductive": self.transductive,
             "checkpoint_folder": str(self.checkpoints.path),
+            "workers": self.workers.count,
+            "replicas": self.workers.replicas,
             "git_commit": git_commit(),
             "packages": {name: metadata.version(name) for name in PACKAGES},
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.started)),
@@ -235,9 +243,13 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other runs out of the folders that this one writes. Raises InputError that names another run there."""
+        """Keeps other runs out of the folders that this one writes, if it is the worker that does.
+
+        Raises InputError that names another run there.
+        """
+        folders = (self.out_dir, *([] if self.job.needs_checkpoint else [self.checkpoints.path]))
         with ExitStack() as locks:
-            for folder in (self.out_dir, *([] if self.job.needs_checkpoint else [self.checkpoints.path])):
+            for folder in folders if self.workers.is_chief else ():
                 locks.enter_context(files.locked(folder))
             yield
 

@@ -12,6 +12,7 @@ from data.folds import Folds
 from data.grids import Grid
 from models import losses
 from utils import figures, score
+from utils.batches import in_order
 from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import ExplainedVariance
 from utils.runs import Run, prepare_folder
@@ -36,12 +37,17 @@ def pool(run: Run, folds: Folds) -> None:
 
 def evaluate_classifier(run: Run, network: keras.Model) -> None:
     """`predictions.csv`, those of the floors, everything that `utils.score` makes of them, and a row of results."""
-    batches = outputs_of(run, network, run.cohort.indices("test"), "Testing")
+    batches = outputs_of(run, network, tested(run), "Testing")
     score.write_predictions(run, np.concatenate([probability_of_autism(outputs) for _, _, outputs in batches]))
     score.write_floors(run)
     score.write_history(run)
     if metrics := score.conclude(run):
         append_result(run, metrics)
+
+
+def tested(run: Run) -> list[np.ndarray]:
+    """The test records in batches."""
+    return in_order(run.cohort.indices("test"), run.config.batch_size)
 
 
 def append_result(run: Run, metrics: dict[str, dict]) -> None:
@@ -77,7 +83,7 @@ def evaluate_autoencoder(run: Run, network: keras.Model) -> None:
     approximate = block_means if reads == "volume" else principal_components(run.cohort, network)
     activation: list[float] = []
     first: list[np.ndarray] = []
-    for _, batch, outputs in outputs_of(run, network, run.cohort.indices("test"), "Testing"):
+    for _, batch, outputs in outputs_of(run, network, tested(run), "Testing"):
         trained.add(batch[reads], outputs["reconstruction"])
         baseline.add(batch[reads], approximate(batch[reads]))
         activation += [float(losses.mean_activation(code)) for code in outputs["code"]]

@@ -2,11 +2,12 @@
 
 import csv
 import dataclasses
+import math
 import os
 import re
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import tensorflow as tf
 
 from data import files
 from data.atlas import load_atlas
+from data.census import listed
 from data.errors import InputError
 from data.folds import Folds
 from data.progress import progress
@@ -46,29 +48,38 @@ def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:
 
 
 def make_step(run: Run, network: keras.Model, optimizer: keras.Optimizer):
-    """A compiled function: batch -> metrics before the update, {"loss"} and for classifiers {"accuracy"}.
+    """A compiled function: what each replica has of a batch -> metrics before the update, {"loss"} and for classifiers
+    {"accuracy"}, and {"stopping"}, which is above 0 if a process wants to stop.
 
     Networks whose logits are averaged are trained each by a loss of its own; the metrics are those of the average, and
-    have no penalties on weights.
+    have no penalties on weights. Gradients are summed over replicas, so each counts by its share of the batch.
     """
     loss_of = getattr(losses, run.model.loss)
     trained = layers.summands(network)
+    strategy, replicas = run.workers.strategy, run.workers.replicas
 
-    @tf.function(reduce_retracing=True)
-    def step(batch):
+    def of_replica(batch):
+        share = tf.size(batch["label"]) / run.config.batch_size
         with tf.GradientTape() as tape:
             inputs = {name: batch[name] for name in run.model.reads}
             outputs = trained(inputs, training=True)
             summands, penalties = outputs if isinstance(outputs, list) else [outputs], sum(trained.losses)
-            objective = sum(loss_of(batch, part, run.config, run.model.reads) for part in summands) + penalties
-            scaled = optimizer.scale_loss(objective)
+            objective = sum(loss_of(batch, part, run.config, run.model.reads) for part in summands)
+            scaled = optimizer.scale_loss(objective * tf.cast(share, tf.float32) + penalties / replicas)
         optimizer.apply(tape.gradient(scaled, network.trainable_variables), network.trainable_variables)
         whole = network.layers[-1](outputs) if isinstance(outputs, list) else outputs
-        loss = loss_of(batch, whole, run.config, run.model.reads)
-        if run.model.predicts != "label":
-            return {"loss": loss}
-        correct = tf.argmax(whole, 1, tf.int32) == batch["label"]
-        return {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(correct, tf.float32))}
+        metrics = {"loss": loss_of(batch, whole, run.config, run.model.reads)}
+        if run.model.predicts == "label":
+            correct = tf.argmax(whole, 1, tf.int32) == batch["label"]
+            metrics["accuracy"] = tf.reduce_mean(tf.cast(correct, tf.float32))
+        return {name: value * tf.cast(share, value.dtype) for name, value in metrics.items()} | {
+            "stopping": batch["stopping"]
+        }
+
+    @tf.function(reduce_retracing=True)
+    def step(batch):
+        of_replicas = strategy.run(of_replica, (batch,))
+        return {name: strategy.reduce(tf.distribute.ReduceOp.SUM, value, None) for name, value in of_replicas.items()}
 
     return step
 
@@ -160,34 +171,64 @@ def pool(run: Run, folds: Folds) -> None:
 def train(run: Run) -> int:
     """Trains until `num_iters` batches have been seen in all; returns the exit status (128 + signal if stopped)."""
     run.checkpoints.prepare(run.override)
-    network = run.model.build(run.config, run.cohort.grid, run.cohort.num_maps)
-    optimizer = make_optimizer(run.config, run.precision)
-    optimizer.build(network.trainable_variables)
+    network, optimizer = networks(run)
     saver = Saver(run.checkpoints, network, optimizer)
     validation = Validation(run, network, optimizer) if run.validation else None
     done = 0 if run.override else saver.restore()
-    if done >= run.num_iters and not is_unfinished(run.out_dir):
+    complete = done >= run.num_iters and not is_unfinished(run.out_dir)
+    if complete:
         print(f"{run.checkpoints.path} has seen {done} of {run.num_iters} iterations: nothing to train.")
-        return 0
-    if done:
+    elif done:
         print(f"Continuing {run.checkpoints.path} at iteration {done}.")
         run.out_dir.mkdir(parents=True, exist_ok=True)
         run.write_manifest(finished=False)
     else:
         prepare_folder(run)
         measure(run, network)
+    begin_alike(run, network, optimizer, done)
+    if complete:
+        return 0
     history = History(run.out_dir, done)
     with caught_signals() as caught:
         try:
-            done = loop(run, network, make_step(run, network, optimizer), saver, validation, history, done, caught)
+            done = loop(run, network, optimizer, saver, validation, history, done, caught)
         finally:
             history.close()
     run.finish(headline_of(history.rows), step=done)
-    if caught:
+    if caught or done < run.num_iters:
         without = ", without --overrideChkpt," if run.override else ""
         print(f"Stopped at iteration {done} and saved; the same command{without} continues.")
-        return 128 + caught[0]
+        return 128 + (caught[0] if caught else signal.SIGTERM)
     return 0
+
+
+def assist(run: Run) -> int:
+    """What a worker does that is not the chief: its share of every batch; returns the exit status."""
+    network, optimizer = networks(run)
+    done = begin_alike(run, network, optimizer)
+    with caught_signals() as caught:
+        stopped = any(stopping for _, _, stopping in steps(run, network, optimizer, done, caught))
+    return 128 + (caught[0] if caught else signal.SIGTERM) if stopped else 0
+
+
+def networks(run: Run) -> tuple[keras.Model, keras.Optimizer]:
+    """The network and its optimizer, on all devices that it is trained on. Raises InputError if one would idle."""
+    if run.config.batch_size < run.workers.replicas:
+        raise InputError(
+            f"batch_size {run.config.batch_size} leaves nothing to do for some of {run.workers.replicas} devices; "
+            f"use --set batch_size={run.workers.replicas} or more, or fewer devices."
+        )
+    with run.workers.strategy.scope():
+        network = run.model.build(run.config, run.cohort.grid, run.cohort.num_maps)
+        optimizer = make_optimizer(run.config, run.precision)
+        optimizer.build(network.trainable_variables)
+    return network, optimizer
+
+
+def begin_alike(run: Run, network: keras.Model, optimizer: keras.Optimizer, done: int = 0) -> int:
+    """Gives every worker the state of the chief's network; returns how many batches that has seen."""
+    run.workers.share_state([*network.variables, *optimizer.variables])
+    return int(run.workers.of_chief(str(done).encode()))
 
 
 def headline_of(rows: list[dict]) -> tuple | None:
@@ -276,21 +317,81 @@ def count_from(network: keras.Model, done: int) -> None:
             state.assign([state[0], done])
 
 
-def augmented(run: Run, done: int, batches: Iterable[dict]) -> Iterator[dict]:
-    """The batches done, done + 1, ... as the config wants them: a pure function of seed and step, as is their order."""
+def batches_of(run: Run, done: int) -> Iterator[list[dict]]:
+    """For batches done, done + 1, ..., what each replica of this process has of it: functions of seed and step.
+
+    A batch whose records are mixed with each other is read whole by every worker, others in shares.
+    """
     count = getattr(run.config, "swap_regions", 0)
     regions = load_atlas(None, run.cohort.grid).voxels if count else []
-    for step, batch in enumerate(batches, done):
+    shares = np.array_split(np.arange(run.config.batch_size), run.workers.replicas)
+    own = [shares[replica] for replica in run.workers.own_replicas]
+    wanted = np.arange(run.config.batch_size) if count else np.concatenate(own)
+    selections = (selection[wanted] for selection in batch_selections(run, done, run.num_iters))
+    for step, batch in enumerate(read_batches(run.cohort, run.model, selections), done):
         if count:
             random = np.random.default_rng((run.seed, step, 1))  # not the stream that orders an epoch
             batch["volume"] = swapped_within(batch["volume"], batch["label"], regions, count, random)
-        yield batch
+        yield [rows_of(batch, np.searchsorted(wanted, share)) for share in own]
+
+
+def rows_of(batch: dict, records: np.ndarray) -> dict:
+    """The part of a batch that holds these of its `records`, in order and without gaps."""
+    first, stop = records[0], records[-1] + 1
+    rows = {name: len(values) // len(batch["label"]) for name, values in batch.items()}  # of a record, one a map
+    return {name: values[first * rows[name] : stop * rows[name]] for name, values in batch.items()}
+
+
+def steps(
+    run: Run, network: keras.Model, optimizer: keras.Optimizer, done: int, caught: list[int]
+) -> Iterator[tuple[int, dict[str, Any], bool]]:
+    """Trains on batches done+1..num_iters; gives for each how many have been seen, its metrics, and whether it is the
+    last because a process has caught a signal."""
+    step, last = make_step(run, network, optimizer), time.perf_counter()
+    for of_replicas in batches_of(run, done):
+        count_from(network, done)
+        stopping = {"stopping": np.float32(bool(caught))}
+        batch = run.workers.of_replicas([of_replica | stopping for of_replica in of_replicas])
+        values = {name: float(value) for name, value in step(batch).items()}
+        done += 1
+        stopped = values.pop("stopping") > 0
+        check_loss(run, done, values["loss"])
+        now = time.perf_counter()
+        values["samples_per_s"], last = round(run.config.batch_size / (now - last), 2), now
+        yield done, values, stopped
+        if stopped:
+            return
+
+
+def check_loss(run: Run, done: int, loss: float) -> None:
+    """Raises InputError that names iteration and records if the loss is no number."""
+    if not math.isfinite(loss):
+        (selection,) = batch_selections(run, done - 1, done)
+        names = listed(sorted({run.cohort.rows[index].file for index in selection}))
+        raise InputError(
+            f"The loss is {loss} at iteration {done}, of the records {names}: the training diverges. What was saved "
+            f"before is intact. Use a smaller learning rate: {smaller_rate(run)}"
+        )
+
+
+def check_weights(run: Run, done: int, network: keras.Model) -> None:
+    """Raises InputError if a weight is no number, which must not be saved."""
+    if not all(np.isfinite(weight).all() for weight in network.get_weights()):
+        raise InputError(
+            f"Weights are not finite after iteration {done}: the training diverges. What was saved before is intact. "
+            f"Use a smaller learning rate: {smaller_rate(run)}"
+        )
+
+
+def smaller_rate(run: Run) -> str:
+    """The command for a diverging training."""
+    return f"{run.checkpoints.training} --overrideChkpt --set learning_rate={run.config.learning_rate / 10:g}"
 
 
 def loop(
     run: Run,
     network: keras.Model,
-    step,
+    optimizer: keras.Optimizer,
     saver: Saver,
     validation: Validation | None,
     history: History,
@@ -298,19 +399,15 @@ def loop(
     caught: list[int],
 ) -> int:
     """Runs batches done+1..num_iters, saving on the way; returns how many have been seen."""
-    identity, selections = identity_of(run), batch_selections(run, done, run.num_iters)
+    identity = identity_of(run)
     with progress(f"Training {run.model.name}", run.num_iters, done) as shown:
-        last = time.perf_counter()
-        for batch in augmented(run, done, read_batches(run.cohort, run.model, selections)):
-            count_from(network, done)
-            values: dict[str, Any] = {name: float(value) for name, value in step(batch).items()}
-            done += 1
-            now = time.perf_counter()
-            values["samples_per_s"], last = round(run.config.batch_size / (now - last), 2), now
+        for seen, values, stopping in steps(run, network, optimizer, done, caught):
+            done = seen
             shown.advance(f"loss {values['loss']:.4f}, {values['samples_per_s']:.0f} samples/s")
-            stopping = bool(caught)
+            stopping |= bool(caught) and run.workers.count == 1  # several stop together, at the next batch
             due = done % INTERVAL == 0 or done == run.num_iters
             if due or stopping:
+                check_weights(run, done, network)
                 calibrate(run, network, done)
             if validation:  # not where a signal stops it, so that the best checkpoint is the one of a run in one go
                 values |= validation.measure() if due else validation.nothing

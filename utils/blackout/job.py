@@ -50,9 +50,8 @@ def blackout(run: Run) -> int:
     prepare_folder(run)
     if occlusion.recomputed_layers:
         print(f"Computed in full: {', '.join(occlusion.recomputed_layers)} and what follows.")
-    fills = Fills(run.cohort, atlas, run.tested(), run.donors, run.seed, run.replaced_maps)
+    fills, regions = prepared(run)
     print(donors_line(fills))
-    regions = [atlas.labels == region for region in atlas.regions]
     measured, logits = measure(run, occlusion, fills, regions)
     told = conclude(run, atlas, measured)
     if run.verify:
@@ -64,6 +63,18 @@ def blackout(run: Run) -> int:
         recomputed_layers=occlusion.recomputed_layers,
     )
     return 0
+
+
+def assist(run: Run) -> int:
+    """Blacks out a worker's share of the subjects; the chief makes something of all."""
+    measure(run, Occlusion(restored_network(run)), *prepared(run))
+    return 0
+
+
+def prepared(run: Run) -> tuple[Fills, list[np.ndarray]]:
+    """What may take a region's place, and the regions, masks (x, y, z)."""
+    regions = [run.atlas.labels == region for region in run.atlas.regions]
+    return Fills(run.cohort, run.atlas, run.tested(), run.donors, run.seed, run.replaced_maps), regions
 
 
 def donors_line(fills: Fills) -> str:

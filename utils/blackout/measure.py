@@ -6,7 +6,7 @@ two outputs: probabilities saturate.
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -91,14 +91,14 @@ class Logits:
     substitutions, regions, 2) after one of its regions was replaced; `blobs` (records, regions, blobs, 2), NaN where a
     blob found no place. `names` are the substitutions' effects."""
 
-    names: list[str]
+    names: np.ndarray
     base: np.ndarray
     occluded: np.ndarray
     blobs: np.ndarray
 
     def change(self, effect: str) -> np.ndarray:
         """How much the logit of autism falls, (records, substitutions of this effect, regions) float64."""
-        own = [name == effect for name in self.names]
+        own = self.names == effect
         return margin(self.base[:, own])[..., None] - margin(self.occluded[:, own])
 
     def measured(self, rows: list[Row], group: np.ndarray, fills: Fills) -> Measured:
@@ -151,21 +151,29 @@ def measure(run: Run, occlusion: Occlusion, fills: Fills, regions: list[np.ndarr
     """Occludes `regions`, masks (x, y, z), and blobs in all records that the run tests; the logits are for `verify`."""
     indices = run.tested()
     selections = np.array_split(indices, math.ceil(len(indices) / TOGETHER))
-    count = blobs_a_batch(run, len(selections))
-    sizes = np.repeat([int(region.sum()) for region in regions], count)
-    inside = brain(run, indices)
-    found = []
-    steps = 1 + 4 * fills.count  # of a batch: the background, and for each donor three substitutions and the blobs
-    with progress("Blacking out", len(selections) * steps) as bar:
-        for selection, filled in zip(selections, ahead(fills.of, selections), strict=True):
-            blobs = effects.random_blobs(inside, sizes, [run.seed, int(selection[0])])
-            found.append(occlude(run, occlusion, filled, regions, blobs, bar.advance))
-            check_finite(run, "outputs", (found[-1].base, found[-1].occluded))
+    own = map(vars, occluded(run, occlusion, fills, regions, selections))
+    found = [Logits(**of_batch) for of_batch in run.workers.in_turn(own, len(selections))]
     arrays = (np.concatenate([getattr(part, name) for part in found]) for name in ("base", "occluded", "blobs"))
     logits = Logits(found[0].names, *arrays)
     group = np.repeat(np.arange(len(selections)), [len(selection) for selection in selections])
     rows = [run.cohort.rows[index] for index in indices]
     return logits.measured(rows, group, fills), logits
+
+
+def occluded(
+    run: Run, occlusion: Occlusion, fills: Fills, regions: list[np.ndarray], selections: list[np.ndarray]
+) -> Iterator[Logits]:
+    """The logits of this worker's share of the `selections` of records."""
+    count, inside = blobs_a_batch(run, len(selections)), brain(run, run.tested())
+    sizes = np.repeat([int(region.sum()) for region in regions], count)
+    own = selections[run.workers.shares]
+    steps = 1 + 4 * fills.count  # of a batch: the background, and for each donor three substitutions and the blobs
+    with progress("Blacking out", len(own) * steps) as bar:
+        for selection, filled in zip(own, ahead(fills.of, own), strict=True):
+            blobs = effects.random_blobs(inside, sizes, [run.seed, int(selection[0])])
+            logits = occlude(run, occlusion, filled, regions, blobs, bar.advance)
+            check_finite(run, "outputs", (logits.base, logits.occluded))
+            yield logits
 
 
 def blobs_a_batch(run: Run, batches: int) -> int:
@@ -216,7 +224,7 @@ def occlude(
             of_blobs[tuple(np.transpose(list(own)))] = occlusion.occluded_logits(shown, within, own.values())
         advance()
     return Logits(
-        [pair.effect for pair in pairs],
+        np.array([pair.effect for pair in pairs]),
         np.stack(base, axis=1),
         np.stack(occluded).transpose(2, 0, 1, 3),
         of_blobs.transpose(2, 0, 1, 3),
