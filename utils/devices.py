@@ -147,10 +147,9 @@ def told_when_left() -> Iterator[None]:
     try:
         yield
     except (*gone, tf.errors.DeadlineExceededError, tf.errors.UnknownError) as error:
-        what = str(error).strip().splitlines()
         raise InputError(
-            f"Another worker has ended, or cannot be reached ({(what or ['no reason given'])[-1][:200]}); see what it "
-            "says, then repeat the same command on all workers."
+            "Another worker has ended, or cannot be reached; see what it says, then repeat the same command on all of "
+            "them."
         ) from error
 
 

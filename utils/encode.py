@@ -17,7 +17,7 @@ from utils.runs import Run
 
 def encode(run: Run) -> int:
     """Writes the reduced cohort `run.out_dir`, which must not exist; it appears when it is complete."""
-    source = run
+    encoder, source = encoder_of(run), run
     run = dataclasses.replace(run, cohort=in_one_folder(run.cohort))
     with files.unfinished(run.out_dir) as folder:
         folder.mkdir(parents=True)
@@ -31,7 +31,7 @@ def encode(run: Run) -> int:
             encoder_subjects=run.checkpoints.identity().training_subjects,
             provenance=run.describe() | {"source": run.cohort.metadata.provenance},
         )
-        write_records(run, folder)
+        write_records(run, encoder, folder)
         carry_tables(run.cohort, folder)
         write_tables(folder, run.cohort.rows, metadata)
         dataclasses.replace(source, out_dir=folder).write_manifest(finished=True, records=len(run.cohort.rows))
@@ -42,9 +42,15 @@ def encode(run: Run) -> int:
 
 def assist(run: Run) -> int:
     """Encodes a worker's share of the records, which the chief writes."""
-    for _ in codes(run):
+    for _ in codes(run, encoder_of(run)):
         pass
     return 0
+
+
+def encoder_of(run: Run) -> keras.Model:
+    """The trained network as far as its code."""
+    network = restored_network(run)
+    return keras.Model(network.input, network.output["code"])
 
 
 def pool(run: Run, folds: Folds) -> None:
@@ -53,10 +59,8 @@ def pool(run: Run, folds: Folds) -> None:
     run.finish()
 
 
-def codes(run: Run) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def codes(run: Run, encoder: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """For each batch of records, their indices (n,) and their codes (n, maps, x, y, z)."""
-    network = restored_network(run)
-    encoder = keras.Model(network.input, network.output["code"])
     selections = in_order(np.arange(len(run.cohort.rows)), run.config.batch_size)
     outputs = outputs_of(run, encoder, selections[run.workers.shares], "Encoding")
     own = ({"code": of_batch} for _, _, of_batch in outputs)
@@ -65,9 +69,9 @@ def codes(run: Run) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield selection, result["code"].reshape(len(selection), run.cohort.num_maps, *grids.REDUCED.shape)
 
 
-def write_records(run: Run, folder: Path) -> None:
+def write_records(run: Run, encoder: keras.Model, folder: Path) -> None:
     """One reduced record an input record, its 120 bytes of label and phenotype as they were, each map encoded."""
-    for selection, of_records in codes(run):
+    for selection, of_records in codes(run, encoder):
         for index, of_map in zip(selection, of_records, strict=True):
             volumes = b"".join(records.normalise(code).tobytes() for code in of_map)
             (folder / run.cohort.rows[index].file).write_bytes(run.cohort.header(index) + volumes)

@@ -20,7 +20,7 @@ class Job:
 
     `options` are those that not every job takes; `out_dir` is where results go by default; `outputs` are patterns of
     what it writes there, which is all that a later run in the same folder may move aside. A job that `is_shared` is
-    done by all workers, if there are several, any other by the first; one that `takes_several_gpus` by all that are free.
+    done by all workers, if there are several, any other by the first; one that `takes_several_gpus` by all free ones.
     """
 
     name: str

@@ -1,6 +1,7 @@
 """A run that is validated -> its job done: once, or for each fold, and then the results of all folds pooled."""
 
 import hashlib
+import os
 from contextlib import nullcontext, redirect_stdout
 
 from data import files
@@ -21,6 +22,8 @@ def perform(run: Run, share_gpu: bool) -> int:
     if not (run.job.is_shared or team.is_chief):
         print(f"Worker {team.index} of {team.count}: there is nothing to do, the first one does it all.")
         return 0
+    if team.count > 1:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a worker that is gone is told once, below
     device = devices.choose_device(share_gpu, several=run.job.takes_several_gpus)
     if team.count == 1 or not run.job.is_shared:
         return performed(run, device)
@@ -29,7 +32,9 @@ def perform(run: Run, share_gpu: bool) -> int:
         run = run.by(team.started(gpus))
         check_alike(run)
         with nullcontext() if team.is_chief else redirect_stdout(None):
-            return performed(run, device)
+            status = performed(run, device)
+        run.workers.exchange(b"")  # nobody leaves before all are done
+        return status
 
 
 def check_alike(run: Run) -> None:

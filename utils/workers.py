@@ -6,12 +6,16 @@ by a strategy of TensorFlow's; other jobs are done in shares, whose results the 
 """
 
 import io
+import logging
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -22,6 +26,7 @@ from data.errors import InputError
 JOBS = ("chief", "worker")  # of a cluster that trains in step, in the order of their indices
 FIRST_PORT, PORTS = 20_000, 10_000  # for jobs of Slurm; below those that systems give out
 PORTS_A_JOB = 32
+PATIENCE_S = 300  # for all workers to be there
 WORD = np.dtype(np.int32).itemsize
 EXPECTED = (
     'expected {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}} (and "chief"). '
@@ -77,17 +82,7 @@ class Workers:
 
     def started(self, gpus: Sequence[str]) -> "Workers":
         """With the strategy for the devices in use, `gpus` or the CPU. Waits until every worker is there."""
-        import tensorflow as tf
-
-        if self.count > 1:
-            print(f"Worker {self.index} of {self.count}, waiting for {', '.join(self.addresses)}.", flush=True)
-            cluster = tf.distribute.cluster_resolver.SimpleClusterResolver(
-                tf.train.ClusterSpec({"worker": list(self.addresses)}), task_type="worker", task_id=self.index
-            )
-            return replace(self, strategy=tf.distribute.MultiWorkerMirroredStrategy(cluster))
-        if len(gpus) > 1:
-            return replace(self, strategy=tf.distribute.MirroredStrategy(gpus))
-        return replace(self, strategy=tf.distribute.get_strategy())
+        return replace(self, strategy=strategy(self.addresses, self.index, tuple(gpus)))
 
     def of_replicas(self, values: Sequence) -> Any:
         """A value for each device of this process."""
@@ -152,6 +147,39 @@ class Workers:
             values = {str(at): np.asarray(variable) for at, variable in enumerate(variables) if self.is_chief}
             for at, value in unpacked(self.of_chief(packed(values))).items():
                 variables[int(at)].assign(value)
+
+
+@cache
+def strategy(addresses: tuple[str, ...], index: int, gpus: tuple[str, ...]) -> Any:
+    """TensorFlow's, which a process has only once."""
+    import tensorflow as tf
+
+    if len(addresses) == 1:
+        return tf.distribute.MirroredStrategy(gpus) if len(gpus) > 1 else tf.distribute.get_strategy()
+    print(f"Worker {index} of {len(addresses)}, waiting for {', '.join(addresses)}.", flush=True)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    cluster = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(addresses)}), task_type="worker", task_id=index
+    )
+    with patience(addresses):
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster)
+
+
+@contextmanager
+def patience(addresses: tuple[str, ...]) -> Iterator[None]:
+    """Ends the process if the block, in which TensorFlow waits for an hour and cannot be stopped, takes too long."""
+
+    def give_up() -> None:
+        named = ", ".join(addresses)
+        print(f"run.py: error: not all of {named} were there after {PATIENCE_S} s; start them again.", file=sys.stderr)
+        os._exit(2)
+
+    timer = Timer(PATIENCE_S, give_up)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def packed(arrays: Arrays) -> bytes:
