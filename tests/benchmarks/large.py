@@ -73,13 +73,13 @@ def enlarge(source: Cohort, people: int, folder: Path) -> Cohort:
 def measured(command: list[str]) -> Cost:
     """Runs a command, showing what it says."""
     begun, started = time.monotonic(), None
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        print(f"    {line[:160].rstrip()}", flush=True)
-        if started is None and line.startswith("Training "):
-            started = time.monotonic() - begun
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            print(f"    {line[:160].rstrip()}", flush=True)
+            if started is None and line.startswith("Training "):
+                started = time.monotonic() - begun
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
     return Cost(process.returncode, started, time.monotonic() - begun, usage.ru_maxrss / 2**20)
 
 
