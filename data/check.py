@@ -2,6 +2,8 @@
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +20,76 @@ MIRROR_MARGIN = 0.002  # by how much a volume's correlation with the mirrored gr
 OUTLIER = 6.0  # robust standard deviations below the group's median correlation
 OVERLAP = 0.5  # share of a brain that must lie where most of the others' do
 COVERED = 0.5  # share of a region's voxels that must hold signal
+GROUPS = ("all", "train", "first")  # records of whose volumes means are taken; the first ones are one a subject
+CORRELATIONS = ("straight", "mirrored", "likeness")
+
+
+class Seen:
+    """What is kept of the volumes of one map, reduced ones (x, y, z): sums over them, and a few numbers of each."""
+
+    def __init__(self) -> None:
+        self.sums = {group: np.zeros(grids.REDUCED.shape) for group in GROUPS}
+        self.counts = dict.fromkeys(GROUPS, 0)
+        self.brains = np.zeros(grids.REDUCED.shape, int)  # the records in which a voxel is of the brain
+        self.measured: dict[int, dict[str, float]] = {}  # by record
+
+    def add(self, index: int, volume: np.ndarray, groups: Sequence[str]) -> None:
+        """Takes in a volume that belongs to these of GROUPS."""
+        self.measured[index] = measures.of_volume(volume, grids.REDUCED)
+        self.brains += records.brain_of(volume)
+        for group in groups:
+            self.sums[group] += volume
+            self.counts[group] += 1
+
+    def mean(self, group: str) -> np.ndarray:
+        return self.sums[group] / self.counts[group]
+
+    @cached_property
+    def patterns(self) -> np.ndarray:
+        """The mean of the training volumes straight and mirrored, and that of the first ones, (3, voxels), so that the
+        product with a volume is the correlation but for the volume's own spread."""
+        mean = self.mean("train" if self.counts["train"] else "all")
+        centred = np.stack([values.ravel() - values.mean() for values in (mean, mean[::-1], self.mean("first"))])
+        return centred / np.linalg.norm(centred, axis=1, keepdims=True)
+
+    @cached_property
+    def most(self) -> np.ndarray:
+        """The voxels that are of the brain in most records, (x, y, z) bool."""
+        return self.brains / len(self.measured) >= OVERLAP
+
+    def compare(self, volume: np.ndarray) -> dict[str, float]:
+        """Of a volume that was added, its correlations with the patterns, and whether its brain is where others are."""
+        values, brain = volume.ravel().astype(np.float64), records.brain_of(volume)
+        correlations = self.patterns @ values / np.linalg.norm(values - values.mean())
+        away = brain[self.most].sum() < OVERLAP * brain.sum()
+        return dict(zip(CORRELATIONS, correlations, strict=True)) | {"away": away}
 
 
 def full(cohort: Cohort) -> Findings:
     """The census, and every volume: damaged, constant, identical, mirrored, unlike the others, elsewhere, of another
-    kind, or not covering a region; and whether volumes as wholes tell the label or the site."""
+    kind, or not covering a region; and whether volumes as wholes tell the label or the site.
+
+    Volumes are read twice and not kept, so that a cohort of any size takes little memory.
+    """
     findings = census(cohort)
     check_files(cohort, findings)
-    small, digests, coverage = read_volumes(cohort, findings)
-    if len(small):
+    seen, digests, coverage = read_volumes(cohort, findings)
+    usable = list(seen[0].measured)
+    if usable:
         check_identical(cohort, digests, findings)
-        subjects = [cohort.rows[index].subject for index in one_a_subject(cohort, small)]
+        first = one_a_subject(cohort, usable)
+        subjects = [cohort.rows[index].subject for index in first]
         measured = measures.read(cohort.tables, subjects, cohort.maps) if cohort.tables else None
-        for at, name in enumerate(cohort.maps):
-            volumes, of_map = {index: volume[..., at] for index, volume in small.items()}, Findings()
-            check_likeness(cohort, volumes, of_map)
-            check_place(cohort, volumes, of_map)
-            check_measures(cohort, measured and measured[name], volumes, of_map)
+        for name, stored in zip(cohort.maps, compare_volumes(cohort, seen, usable), strict=True):
+            of_map = Findings()
+            check_likeness(cohort, stored, of_map)
+            check_place(cohort, stored, of_map)
+            check_measures(
+                cohort,
+                measured and measured[name],
+                stored.loc[first].drop(columns=["straight", "mirrored", "away"]),
+                of_map,
+            )
             findings.add(of_map, f"{name}: " if cohort.num_maps > 1 else "")
         findings.notes += coverage
     return findings
@@ -54,14 +109,14 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
         )
 
 
-def read_volumes(cohort: Cohort, findings: Findings) -> tuple[dict[int, np.ndarray], dict[str, list[int]], list[str]]:
-    """Reduced volumes (x, y, z, maps) by record, records by the digest of each map's volume, and notes on regions
-    without signal."""
+def read_volumes(cohort: Cohort, findings: Findings) -> tuple[list[Seen], dict[bytes, list[int]], list[str]]:
+    """What was seen of each map in the records that can be used, records by the digest of each map's volume, and notes
+    on regions without signal."""
     regions = atlas.load_atlas(None, cohort.grid)
     inside = regions.labels.ravel()
     sizes = np.bincount(inside, minlength=max(regions.regions) + 1)
-    small: dict[int, np.ndarray] = {}
-    digests: dict[str, list[int]] = defaultdict(list)
+    seen, subjects = [Seen() for _ in cohort.maps], set()
+    digests: dict[bytes, list[int]] = defaultdict(list)
     uncovered: dict[str, Counter] = {name: Counter() for name in cohort.maps}
     with progress("Checking", len(cohort.rows)) as shown:
         for index, row in enumerate(cohort.rows):
@@ -76,22 +131,40 @@ def read_volumes(cohort: Cohort, findings: Findings) -> tuple[dict[int, np.ndarr
                 value, which = volumes[empty[0]].flat[0], f" of {empty[0]}" * (cohort.num_maps > 1)
                 findings.problems.append(f"{row.file} is constant ({value:g}); its map{which} was empty")
                 continue
-            for name, of_map in volumes.items():
-                digests[hashlib.sha256(of_map.tobytes()).hexdigest()].append(index)
+            groups = ["all", *["train"] * (row.split == "train"), *["first"] * (row.subject not in subjects)]
+            subjects.add(row.subject)
+            for (name, of_map), of_all in zip(volumes.items(), seen, strict=True):
+                digests[hashlib.sha256(of_map.tobytes()).digest()].append(index)
                 signal = np.bincount(inside, of_map.ravel() != records.background(of_map), len(sizes))
                 uncovered[name].update(region for region in regions.regions if signal[region] < COVERED * sizes[region])
-            reduced = map(records.block_mean, volumes.values()) if cohort.grid == grids.FULL else volumes.values()
-            small[index] = np.stack(list(reduced), axis=-1)
+                of_all.add(index, reduced(of_map), groups)
+    usable = len(seen[0].measured)
     coverage = [
-        f"{regions.names[region]} has signal in under {COVERED:.0%} of its voxels in {count} of {len(small)} records"
+        f"{regions.names[region]} has signal in under {COVERED:.0%} of its voxels in {count} of {usable} records"
         + f" of {name}" * (cohort.num_maps > 1)
         for name, counts in uncovered.items()
         for region, count in counts.most_common(SHOWN)
     ]
-    return small, digests, coverage
+    return seen, digests, coverage
 
 
-def check_identical(cohort: Cohort, digests: dict[str, list[int]], findings: Findings) -> None:
+def reduced(volume: np.ndarray) -> np.ndarray:
+    """A volume (x, y, z) of either grid on the reduced one."""
+    return volume if volume.shape == grids.REDUCED.shape else records.block_mean(volume)
+
+
+def compare_volumes(cohort: Cohort, seen: list[Seen], usable: list[int]) -> list[pd.DataFrame]:
+    """Reads the records again: for each map a row a record, its measures and how it compares to all of them."""
+    found: list[list[dict[str, float]]] = [[] for _ in seen]
+    with progress("Comparing", len(usable)) as shown:
+        for index in usable:
+            for at, volume in enumerate(np.moveaxis(cohort.read(index)[2], -1, 0)):
+                found[at].append(seen[at].measured[index] | seen[at].compare(reduced(volume)))
+            shown.advance()
+    return [pd.DataFrame(rows, usable) for rows in found]
+
+
+def check_identical(cohort: Cohort, digests: dict[bytes, list[int]], findings: Findings) -> None:
     """One volume under two names is a problem across the split, and worth a note within it."""
     for records_of in dict.fromkeys(map(tuple, digests.values())):  # once for all maps
         same = sorted(set(records_of))
@@ -109,15 +182,10 @@ def check_identical(cohort: Cohort, digests: dict[str, list[int]], findings: Fin
         )
 
 
-def check_likeness(cohort: Cohort, small: dict[int, np.ndarray], findings: Findings) -> None:
+def check_likeness(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> None:
     """Correlations with the group mean of training volumes: mirrored volumes are a problem, outliers worth a note."""
-    indices = list(small)
-    mean = np.mean(
-        [small[index] for index in indices if cohort.rows[index].split == "train"] or list(small.values()), 0
-    )
-    straight = np.array([np.corrcoef(small[index].ravel(), mean.ravel())[0, 1] for index in indices])
-    mirrored = np.array([np.corrcoef(small[index].ravel(), mean[::-1].ravel())[0, 1] for index in indices])
-    names = np.array([cohort.rows[index].file for index in indices])
+    straight, mirrored = stored["straight"].to_numpy(), stored["mirrored"].to_numpy()
+    names = np.array([cohort.rows[index].file for index in stored.index])
     flipped = mirrored > straight + MIRROR_MARGIN
     if flipped.any():
         findings.problems.append(
@@ -131,32 +199,26 @@ def check_likeness(cohort: Cohort, small: dict[int, np.ndarray], findings: Findi
         findings.notes.append(f"unlike the group mean (median r = {np.median(straight):.2f}): {listed(found)}")
 
 
-def check_place(cohort: Cohort, small: dict[int, np.ndarray], findings: Findings) -> None:
+def check_place(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> None:
     """A brain that lies for the most part where most of the others are not is a problem; one far off, worth a note."""
-    brains = {index: records.brain_of(volume) for index, volume in small.items()}
-    most = np.mean(list(brains.values()), 0) >= OVERLAP
-    away = [index for index, brain in brains.items() if brain[most].sum() < OVERLAP * brain.sum()]
+    away = stored.index[stored["away"]].tolist()
     if away:
         names = listed([cohort.rows[index].file for index in away])
         findings.problems.append(f"most of the brain lies outside the others' in {names}; check their affines")
-    measured = pd.DataFrame([measures.of_volume(volume, grids.REDUCED) for volume in small.values()], list(small))
-    far = [index for index in measured.index[measures.far(measured)] if index not in away]
-    if far:
-        names = listed([f"{cohort.rows[index].file} ({measures.where(measured.loc[index])})" for index in far])
-        findings.notes.append(f"far from the others, centre at {measures.where(measured.median())}: {names}")
+    if far := stored.index[measures.far(stored) & ~stored["away"]].tolist():
+        names = listed([f"{cohort.rows[index].file} ({measures.where(stored.loc[index])})" for index in far])
+        findings.notes.append(
+            f"far from the others, centre at {measures.where(stored.drop(columns='away').median())}: {names}"
+        )
 
 
-def check_measures(
-    cohort: Cohort, measured: pd.DataFrame | None, small: dict[int, np.ndarray], findings: Findings
-) -> None:
+def check_measures(cohort: Cohort, measured: pd.DataFrame | None, stored: pd.DataFrame, findings: Findings) -> None:
     """Maps of several kinds, and maps that as wholes tell the training labels, are problems; the site, worth a note.
 
     What was `measured` of each subject when the maps were converted is looked at where it is known, and the volumes as
-    they are stored.
+    they are `stored`, of the same subjects the first records; swapped copies come later.
     """
-    first = one_a_subject(cohort, small)
-    rows = [cohort.rows[index] for index in first]
-    stored = measured_as_stored([small[index] for index in first])
+    rows = [cohort.rows[index] for index in stored.index]
     views = [(stored, measures.stored_kinds(stored))]
     if measured is not None:
         raw = measured.set_axis(stored.index)
@@ -174,19 +236,12 @@ def check_measures(
         findings.notes.append(f"the maps' {', '.join(by_site)} tell the site; compare subjects within sites")
 
 
-def one_a_subject(cohort: Cohort, small: dict[int, np.ndarray]) -> list[int]:
+def one_a_subject(cohort: Cohort, usable: Sequence[int]) -> list[int]:
     """The first record of each subject, of those that could be read; swapped copies come later."""
     first: dict[str, int] = {}
-    for index in small:
+    for index in usable:
         first.setdefault(cohort.rows[index].subject, index)
     return list(first.values())
-
-
-def measured_as_stored(volumes: list[np.ndarray]) -> pd.DataFrame:
-    """The measures of reduced volumes, and `likeness`: the correlation with their mean."""
-    measured = pd.DataFrame([measures.of_volume(volume, grids.REDUCED) for volume in volumes])
-    mean = np.mean(volumes, 0).ravel()
-    return measured.assign(likeness=[np.corrcoef(volume.ravel(), mean)[0, 1] for volume in volumes])
 
 
 BEGINNING = '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Check of '  # of a page, by which it is known

@@ -246,7 +246,7 @@ class Cohort:
 
     def volume_sha256(self, index: int) -> str:
         """The beginning of the SHA-256 of one record's volume: a scan is known by it whatever its subject is called."""
-        return hashlib.sha256(self.entries[index].read()[records.HEADER_BYTES :]).hexdigest()[:16]
+        return hashlib.sha256(memoryview(self.entries[index].read())[records.HEADER_BYTES :]).hexdigest()[:16]
 
     def batch(self, indices: Sequence[int] | np.ndarray, volumes: bool = True) -> dict[str, np.ndarray]:
         """`label` (n,) int32, -1 for unknown; `phenotype` (n, 29) and, unless not wanted, `volume`

@@ -1,6 +1,10 @@
 """Swap augmentation: new training records whose regions come from other training subjects of the same label."""
 
+import mmap
+import os
 import re
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,28 +18,19 @@ from data.progress import progress
 from data.sums import check_sums
 
 
-def donor_volumes(cohort: Cohort, inside: np.ndarray) -> np.ndarray:
-    """The voxels `inside` (x, y, z) bool of every training record, (records, voxels, maps) float32; test rows stay
-    0."""
-    values = np.zeros((len(cohort.rows), int(inside.sum()), cohort.num_maps), np.float32)
+def donors_of(cohort: Cohort) -> Callable[[int], np.ndarray]:
+    """Gives for a training record the training records of the same label and another subject."""
+    of_label, of_subject, subjects = defaultdict(list), defaultdict(list), defaultdict(set)
     for index in cohort.indices("train"):
-        values[index] = cohort.read(index)[2][inside]
-    return values
-
-
-def donors_of(cohort: Cohort) -> dict[int, np.ndarray]:
-    """For each training record, the training records of the same label and another subject."""
-    training = cohort.indices("train")
-    subject = np.array([row.subject for row in cohort.rows])
-    label = np.array([row.label for row in cohort.rows])
-    donors = {}
-    for index in training:
-        donors[index] = training[(label[training] == label[index]) & (subject[training] != subject[index])]
-        if not donors[index].size:
-            raise InputError(
-                f"{cohort.path} has no other training subject with the label of {subject[index]}; add some."
-            )
-    return donors
+        row = cohort.rows[index]
+        of_label[row.label].append(index)
+        of_subject[row.subject].append(index)
+        subjects[row.label].add(row.subject)
+    if alone := next((row for row in cohort.rows if row.split == "train" and len(subjects[row.label]) == 1), None):
+        raise InputError(f"{cohort.path} has no other training subject with the label of {alone.subject}; add some.")
+    alike = {label: np.array(indices) for label, indices in of_label.items()}
+    rows = cohort.rows
+    return lambda index: np.setdiff1d(alike[rows[index].label], of_subject[rows[index].subject], assume_unique=True)
 
 
 def swapped_name(file: str, copy: int) -> str:
@@ -88,42 +83,54 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
 def write_records(
     folder: Path, cohort: Cohort, regions: atlas.Atlas, num_regions: int, copies: int, seed: int
 ) -> list[Row]:
-    """Writes every record and its copies with swapped regions; returns their table."""
-    inside = regions.labels > 0
-    labels = regions.labels[inside]
-    members = [np.flatnonzero(labels == region) for region in regions.regions]
-    donors, values = donors_of(cohort), donor_volumes(cohort, inside)
-    random = np.random.default_rng(seed)
+    """Writes every record, then its copies with swapped regions, which are read from the written ones; returns their
+    table."""
+    donors, places_of, random = donors_of(cohort), regions.voxels, np.random.default_rng(seed)
+    paths = [os.path.join(folder, row.file) for row in cohort.rows]
+    with progress("Copying", len(cohort.rows)) as shown:
+        for index, path in enumerate(paths):
+            write(Path(path), cohort.header(index), cohort.read(index)[2])
+            shown.advance()
+
+    def region_of(donor: int, places: np.ndarray) -> np.ndarray:
+        return written(paths[donor], cohort.num_maps)[places]
+
     table = []
     with progress("Swapping", len(cohort.rows)) as shown:
         for index, row in enumerate(cohort.rows):
-            header, (_, _, volume) = cohort.header(index), cohort.read(index)
             table.append(row)
-            write(folder / row.file, header, volume)
             for copy in range(copies if row.split == "train" else 0):
-                swapped = volume.copy()
-                swapped[inside] = mixed(values, index, donors[index], members, num_regions, random)
+                volume = written(paths[index], cohort.num_maps)
+                swapped = mixed(volume, region_of, donors(index), places_of, num_regions, random)
                 table.append(replace(row, file=swapped_name(row.file, copy)))
-                write(folder / table[-1].file, header, swapped)
+                write(folder / table[-1].file, cohort.header(index), swapped)
             shown.advance()
     return table
 
 
+def written(path: str, num_maps: int) -> np.ndarray:
+    """The volume of a written record (voxels, maps), of which only those bytes are read that are used."""
+    with open(path, "rb", buffering=0) as file:  # several times as fast as numpy.memmap
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(content, records.DTYPE, offset=records.HEADER_BYTES).reshape(num_maps, -1).T
+
+
 def mixed(
-    values: np.ndarray,
-    index: int,
+    own: np.ndarray,
+    region_of: Callable[[int, np.ndarray], np.ndarray],
     donors: np.ndarray,
     regions: list[np.ndarray],
     count: int,
     random: np.random.Generator,
 ) -> np.ndarray:
-    """One of some records' voxels (records, voxels, maps) with `count` random regions of others, -> (voxels, maps).
+    """A record's voxels (voxels, maps) with `count` random regions of others, float32.
 
-    `regions` are the places of each region's voxels, `donors` the records that they come from, drawn for each.
+    `regions` are the places of each region's voxels, `donors` the records that they come from, drawn for each, and
+    `region_of` reads a donor's values at these places, (places, maps).
     """
-    found = values[index].copy()
+    found = np.array(own)
     for region in random.choice(len(regions), count, replace=False):
-        found[regions[region]] = values[random.choice(donors), regions[region]]
+        found[regions[region]] = region_of(random.choice(donors), regions[region])
     return found
 
 
@@ -140,7 +147,9 @@ def swapped_within(
     for index in range(len(volume)):
         others = np.flatnonzero((label == label[index]) & (np.arange(len(label)) != index))
         if others.size:
-            found[index] = mixed(values, index, others, regions, count, random)
+            found[index] = mixed(
+                values[index], lambda donor, places: values[donor, places], others, regions, count, random
+            )
     return found.reshape(volume.shape)
 
 

@@ -1,6 +1,7 @@
 """Layers that the models share: each takes a Keras tensor and a config and gives a Keras tensor."""
 
 from collections.abc import Iterable
+from functools import cached_property
 
 import keras
 import numpy as np
@@ -66,6 +67,23 @@ class RegionMeans(layers.Layer):
         flat = keras.ops.reshape(volume, (-1, self.position.size, volume.shape[-1]))
         values = keras.ops.take(flat, self.inside, axis=1)
         return self.sums(values, self.position.ravel()[self.inside]) / self.sizes[:, None].astype(self.compute_dtype)
+
+    @cached_property
+    def members(self):
+        """(regions, voxels) float32, 1 where a voxel is of a region."""
+        from scipy import sparse
+
+        by_region = np.argsort(self.position, axis=None, kind="stable")[: len(self.inside)]
+        ends = np.cumsum([0, *self.sizes])
+        return sparse.csr_array(
+            (np.ones(len(by_region), np.float32), by_region, ends), (len(self.sizes), self.position.size)
+        )
+
+    def in_numpy(self, volume: np.ndarray) -> np.ndarray:
+        """What `call` gives in float32 on a CPU, the same sums in the same order, several times as fast as that is
+        outside of a compiled graph."""
+        sums = np.stack([self.members @ record.reshape(self.position.size, -1) for record in volume])
+        return sums / self.sizes[:, None].astype(np.float32)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], len(self.sizes), input_shape[-1])

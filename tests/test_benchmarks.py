@@ -1,12 +1,20 @@
 """The benchmarks still run: each with sizes as small as it takes."""
 
+import functools
 import runpy
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 from helpers import ROOT
 
+from data import atlas
+from data.check import full
+from data.cohort import open_cohort
+from data.grids import REDUCED
+from data.records import record_bytes
+from data.swap import swap
 from utils.blackout import effects
 
 pytestmark = pytest.mark.slow
@@ -14,6 +22,7 @@ pytestmark = pytest.mark.slow
 COMMANDS = {
     "blackout": ["--preset", "residual", "--subjects", 2, "--repeats", 1],
     "coverage": ["--sets", 2],
+    "large": ["--cohort", "COHORT", "--people", 60, "--only", "check,nn"],
     "truth": ["--only", "random", "--real", "COHORT", "--cohorts", 1, "--iterations", 1],
 }
 
@@ -37,3 +46,23 @@ def test_our_side_of_the_agreement_runs_without_the_other_package(tmp_path):
     unique, logit = names["ours"](names["simulate"](tmp_path, 40, 10, 0), atlas, coefficient, 0)
     assert unique.shape == (10, len(coefficient)) and logit.shape == (10,)
     assert ((np.abs(unique).max(0) > 1e-4) == (coefficient != 0)).all()
+
+
+@pytest.mark.parametrize("command", ["check", "swap"])
+def test_more_people_take_no_more_memory(command, cohort, tmp_path, monkeypatch):
+    """Of 160 people more, the volumes of 16 would be seen."""
+    monkeypatch.setattr(atlas, "load_atlas", functools.cache(atlas.load_atlas))
+    atlas.load_atlas(None, REDUCED)  # which takes more than all these volumes
+    enlarge = runpy.run_path(str(ROOT / "tests" / "benchmarks" / "large.py"))["enlarge"]
+    source, peaks = open_cohort(cohort), []
+    for people in (40, 200):
+        (tmp_path / f"{people}").mkdir()
+        large = enlarge(source, people, tmp_path / f"{people}")
+        tracemalloc.start()
+        if command == "swap":
+            swap(large, tmp_path / f"swapped {people}", 13, 1, 0)
+        else:
+            full(large)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 16 * record_bytes(REDUCED)

@@ -46,7 +46,8 @@ def filled(cohort, indices, donors=3, seed=0):
 def drawn(cohort, index, seed, count=3):
     people = fills.people_of(cohort)
     group = fills.group_for(people, cohort.rows[index], count)
-    return [cohort.rows[at] for at in fills.draw(people[group], cohort.rows[index].subject, count, [seed, index])]
+    names, subject = np.array(sorted(people[group])), cohort.rows[index].subject
+    return [cohort.rows[at] for at in fills.draw(people[group], names, subject, count, [seed, index])]
 
 
 def test_donors_are_other_people_of_the_same_site_where_that_has_enough(cohort):

@@ -233,7 +233,7 @@ def test_what_cannot_be_fitted_is_left_out_and_said(capsys):
         replace(row, site="one", label=float(index < 4 or row.split == "test")) for index, row in enumerate(made.rows)
     ]
     assert list(floors.predict(made)) == [floors.MAJORITY, "regions, logistic regression", "all, logistic regression"]
-    assert capsys.readouterr().out == (
+    assert capsys.readouterr().out.endswith(
         "Floors left out: covariates; phenotype; SVM, which needs 5 training subjects of each class.\n"
     )
     made.rows = [replace(row, label=1.0) for row in made.rows]
@@ -246,9 +246,21 @@ def test_without_covariates_the_site_alone():
     assert list(floors.features(made_up(covariates=False))["covariates"]) == ["covariates site"]
 
 
+def test_of_too_many_people_an_svm_is_fitted_on_some_and_that_is_said(monkeypatch, capsys):
+    made = made_up()
+    whole, count = floors.predict(made), len(made.indices("train"))
+    assert "drawn at random" not in capsys.readouterr().out
+    monkeypatch.setattr(floors, "MOST_OF_SVM", count - 5)
+    some = floors.predict(made)
+    assert f"each SVM is fitted on {count - 5} of {count} training records" in capsys.readouterr().out
+    changed = [name for name in whole if (whole[name] != some[name]).any()]
+    assert changed and changed == [name for name in whole if name.endswith("SVM")]
+    pd.testing.assert_frame_equal(some, floors.predict(made))
+
+
 def test_records_of_one_subject_share_an_inner_fold():
     subject = np.repeat(np.arange(30), 3)
-    folds = floors.classifiers(np.repeat(np.arange(30) % 2, 3), subject)["SVM"].cv
+    folds = floors.classifiers(np.repeat(np.arange(30) % 2, 3), subject, np.arange(90))["SVM"].cv
     assert sorted(np.concatenate([test for _, test in folds])) == list(range(90))
     assert not any(set(subject[train]) & set(subject[test]) for train, test in folds)
 

@@ -116,3 +116,11 @@ def test_background_is_the_value_outside_the_brain():
     volume = np.full((9, 9, 9), -0.4)
     volume[2:7, 2:7, 2:] = 3.0  # reaches one face, as a brain cut off at its top does
     assert records.background(volume) == pytest.approx(-0.4)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.49, 0.5, 0.51, 1.0])
+def test_the_background_is_the_median_of_the_outer_faces(share):
+    random = np.random.default_rng(0)
+    volume = np.where(random.random((4, 5, 6)) < share, -0.4, random.normal(size=(4, 5, 6))).astype(np.float32)
+    faces = np.concatenate([volume[[0, -1]].ravel(), volume[:, [0, -1]].ravel(), volume[..., [0, -1]].ravel()])
+    assert records.background(volume) == np.median(faces)

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from data.records import class_sign
+from utils import statistics
 from utils.statistics import INTERVAL, bootstrap, or_none
 
 
@@ -14,6 +15,22 @@ def test_the_bootstrap_is_scipys():
     options = {"method": "percentile", "confidence_level": INTERVAL, "n_resamples": 20_000}
     expected = stats.bootstrap((values,), np.mean, rng=np.random.default_rng(2), **options).confidence_interval
     assert (low, high) == pytest.approx(tuple(expected), abs=0.02)
+
+
+def test_resamples_in_blocks_are_those_in_one_go(monkeypatch):
+    strata = np.array([0, 1, 0, 1, 1, 0])
+
+    def drawn():
+        blocks = []
+        ends = bootstrap(lambda weight: blocks.append(weight) or weight[:, :2], 6, np.random.default_rng(0), 50, strata)
+        return blocks, ends
+
+    (whole,), ends = drawn()
+    monkeypatch.setattr(statistics, "BLOCK", 6 * 8)
+    blocks, same_ends = drawn()
+    assert [len(block) for block in blocks] == [8] * 6 + [2]
+    np.testing.assert_array_equal(whole, np.concatenate(blocks))
+    np.testing.assert_array_equal(ends, same_ends)
 
 
 def test_undefined_resamples_are_left_out_and_nothing_defined_is_no_interval():

@@ -25,7 +25,7 @@ def batch_positions(seed: int, step: int, batch_size: int, count: int) -> np.nda
 
 
 def read_batches(cohort: Cohort, model: Model, selections: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    """The batches (see Cohort.batch) of each selection of records, read in another thread.
+    """The batches (see Cohort.batch) of each selection of records, read in other threads.
 
     For a model that reads maps one by one, `volume` is (n * maps, x, y, z, 1), the maps of the first record first.
     """
@@ -41,9 +41,9 @@ def read_batches(cohort: Cohort, model: Model, selections: Iterable[np.ndarray])
 
 
 def ahead(read: Callable, arguments: Iterable) -> Iterator:
-    """`map(read, arguments)`, a few results ahead in another thread."""
+    """`map(read, arguments)`, a few results ahead, each in another thread."""
     arguments = iter(arguments)
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(READ_AHEAD) as pool:
         waiting = deque(pool.submit(read, argument) for argument in islice(arguments, READ_AHEAD))
         while waiting:
             result = waiting.popleft().result()

@@ -7,21 +7,24 @@ on training records only.
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from data import atlas, demo, phenotype
 from data.cohort import Cohort
+from data.progress import progress
 from utils.batches import in_order
 from utils.metrics import difference, flat, with_intervals
 from utils.statistics import CHANCE, INTERVAL
 
 MINUS = "model_minus_floor_auc"
-MODEL, MAJORITY, RULE = "model", "majority", "rule that made the data"
+MODEL, MAJORITY, RULE, SVM = "model", "majority", "rule that made the data", "SVM"
 HEAD_MOTION = re.compile("mean_?fd|framewise", re.IGNORECASE)
 CHUNK = 16  # records read at once
 INNER_FOLDS = 5  # for the probabilities of an SVM
+MOST_OF_SVM = 10_000  # training records; its time grows with their square
 SUBJECTS_A_PARAMETER = 10  # of a logistic regression
 KNOWN_ENOUGH = 0.5  # share of the subjects whose value of a covariate must be known to keep it
 
@@ -91,22 +94,27 @@ def encoded(classifier):
     )
 
 
-def classifiers(label: np.ndarray, subject: Sequence[str]) -> dict:
+def sample(count: int) -> np.ndarray:
+    """Which of `count` training records an SVM is fitted on: all, or as many as it can take, the same every time."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:MOST_OF_SVM])
+
+
+def classifiers(label: np.ndarray, subject: Sequence[str], some: np.ndarray) -> dict:
     """The unfitted classifiers that training records with these labels and subjects (n,) allow, by name.
 
-    An SVM's probabilities are calibrated over inner folds, each subject in one of them, and need as many subjects of
-    each class as there are folds.
+    An SVM is fitted on `some` of the records. Its probabilities are calibrated over inner folds, each subject in one of
+    them, and need as many subjects of each class as there are folds.
     """
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold
     from sklearn.svm import SVC
 
-    fewest = min(len(set(np.asarray(subject)[label == value])) for value in (0, 1))
-    found = {"logistic regression": encoded(LogisticRegression(max_iter=1000))} if fewest else {}
-    if fewest >= INNER_FOLDS:
-        folds = list(StratifiedGroupKFold(INNER_FOLDS).split(label, label, subject))
-        found["SVM"] = CalibratedClassifierCV(encoded(SVC(C=1, gamma="scale")), cv=folds, ensemble=False)
+    label_of_some, subject_of_some = label[some], np.asarray(subject)[some]
+    found = {"logistic regression": encoded(LogisticRegression(max_iter=1000))} if len(set(label)) == 2 else {}
+    if min(len(set(subject_of_some[label_of_some == value])) for value in (0, 1)) >= INNER_FOLDS:
+        folds = list(StratifiedGroupKFold(INNER_FOLDS).split(some, label_of_some, subject_of_some))
+        found[SVM] = CalibratedClassifierCV(encoded(SVC(C=1, gamma="scale")), cv=folds, ensemble=False)
     return found
 
 
@@ -119,20 +127,25 @@ def predict(cohort: Cohort) -> pd.DataFrame:
 
     train, test = cohort.indices("train"), cohort.indices("test")
     label = np.array([cohort.rows[index].label for index in train])
-    fitting = classifiers(label, [cohort.rows[index].subject for index in train])
+    some = sample(len(train))
+    fitting = classifiers(label, [cohort.rows[index].subject for index in train], some)
     tables = features(cohort) if fitting else {}
     result = {MAJORITY: np.full(len(test), label.mean())}
-    for kind, table in tables.items():
-        for name, classifier in fitting.items():
-            fitted = clone(classifier).fit(table.iloc[train], label)
+    with progress("Fitting floors", len(tables) * len(fitting)) as shown:
+        for (kind, table), (name, classifier) in product(tables.items(), fitting.items()):
+            rows = some if name == SVM else np.arange(len(train))
+            fitted = clone(classifier).fit(table.iloc[train[rows]], label[rows])
             result[f"{kind}, {name}"] = fitted.predict_proba(table.iloc[test])[:, 1]
+            shown.advance()
+    if SVM in fitting and len(some) < len(train):
+        print(f"Floors: each SVM is fitted on {len(some)} of {len(train)} training records, drawn at random.")
     if simulation := simulation_of(cohort):
         result[RULE] = demo.rule(simulation, [cohort.rows[index].subject for index in test])
     if not fitting:
         print("Floors: all training subjects are of one class, so there is only the majority.")
     else:
         left_out = [kind for kind in ("covariates", "phenotype") if kind not in tables]
-        left_out += [f"SVM, which needs {INNER_FOLDS} training subjects of each class"] * ("SVM" not in fitting)
+        left_out += [f"{SVM}, which needs {INNER_FOLDS} training subjects of each class"] * (SVM not in fitting)
         if left_out:
             print(f"Floors left out: {'; '.join(left_out)}.")
     return pd.DataFrame(result, index=pd.Index([cohort.rows[index].file for index in test], name="file"))

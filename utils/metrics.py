@@ -12,13 +12,17 @@ Groups = tuple[np.ndarray, ...]
 
 
 def auc(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve (k,) under each of the weightings (k, n); NaN where a class is absent."""
-    positive = label == 1
-    difference = probability[positive][:, None] - probability[~positive][None]
-    ordered = (difference > 0) + 0.5 * (difference == 0)
-    pairs = weight[:, positive].sum(1) * weight[:, ~positive].sum(1)
+    """Area under the ROC curve (k,) under each of the weightings (k, n); NaN where a class is absent.
+
+    It is the share of the pairs of both classes that are in the right order, those with equal probabilities half: at
+    each probability, its positives times the negatives below. No list of the pairs is made.
+    """
+    order = np.argsort(probability)
+    starts = np.flatnonzero(np.diff(probability[order], prepend=np.nan))  # of records with equal probabilities
+    positive, negative = (np.add.reduceat(weight[:, order] * (label == value)[order], starts, 1) for value in (1, 0))
+    pairs = positive.sum(1) * negative.sum(1)
     with np.errstate(invalid="ignore"):
-        return ((weight[:, positive] @ ordered) * weight[:, ~positive]).sum(1) / pairs
+        return (positive * (negative.cumsum(1) - negative / 2)).sum(1) / pairs
 
 
 def mean_auc(label: np.ndarray, probability: np.ndarray, weight: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ ALPHA = 0.05  # family-wise p below which a region is significant
 THRESHOLD = 0.5  # probability of autism from which on a record is predicted as autism
 INTERVAL = 0.95  # share of the resamples that an interval holds
 CHANCE = 0.5  # AUC of guessing
+BLOCK = 4_000_000  # weights that a statistic gets at once, 32 MB
 ENOUGH = 2  # subjects: resampling a single one gives the same value every time, which is no interval
 
 
@@ -21,18 +22,22 @@ def bootstrap(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Low and high end of the percentile interval of a statistic over `count` subjects (Efron 1979).
 
-    `statistic` takes weights (resamples, count) float64, how often each subject is drawn, and gives
-    (resamples, ...). A matrix product with weights does for all regions at once what SciPy's bootstrap does by copying
+    `statistic` takes weights (k, count) float64, how often each subject is drawn, of some of the resamples, and gives
+    (k, ...). A matrix product with weights does for all regions at once what SciPy's bootstrap does by copying
     the subjects; resamples in which the statistic is undefined (NaN) are left out. With `strata` (count,) each resample
     draws as many subjects of each stratum as it has. Both ends are (...); NaN where no stratum has two subjects or no
     resample is defined.
     """
     stratum = np.zeros(count) if strata is None else np.asarray(strata)
     members = [np.flatnonzero(stratum == value) for value in np.unique(stratum)]
-    weight = np.empty((resamples, count))
+    size = max(1, BLOCK // max(count, 1))
+    blocks = [slice(start, min(start + size, resamples)) for start in range(0, resamples, size)]
+    weight = np.empty((resamples, count), np.min_scalar_type(count))
     for rows in members:
-        weight[:, rows] = random.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), resamples)
-    values = np.asarray(statistic(weight))
+        for block in blocks:
+            drawn = random.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), block.stop - block.start)
+            weight[block, rows] = drawn
+    values = np.concatenate([np.asarray(statistic(weight[block].astype(np.float64))) for block in blocks])
     if max(map(len, members)) < ENOUGH:
         nothing = np.full(values.shape[1:], np.nan)
         return nothing, nothing

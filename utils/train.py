@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,13 @@ from data.swap import swapped_within
 from models import layers, losses
 from models.settings import Settings
 from utils import figures
-from utils.batches import batch_positions, in_order, read_batches
+from utils.batches import ahead, batch_positions, in_order, read_batches
 from utils.best import Validation
 from utils.checkpoints import INTERVAL, Identity, Saver
 from utils.runs import Run, prepare_folder, read_manifest
 
 CALIBRATION = 20  # batches
+HASHED = 64  # records that one thread hashes at a time
 STEP = re.compile(r"\d{1,18}")  # of a history
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows lacks the last
 
@@ -272,16 +273,26 @@ def volumes_of(run: Run) -> tuple[str, ...]:
     """By what the volumes that the network learns from are known."""
     if "volume" not in run.model.reads:
         return ()
-    return tuple(sorted({run.cohort.volume_sha256(index) for index in run.cohort.indices("train")}))
+    chunks = in_order(run.cohort.indices("train"), HASHED)
+    found = ahead(lambda chunk: {run.cohort.volume_sha256(index) for index in chunk}, chunks)
+    return tuple(sorted(set().union(*found)))
 
 
 def measure(run: Run, network: keras.Model) -> None:
     """Gives every layer that standardises its values' mean and spread over the training records."""
     for layer in network.layers:
         if isinstance(layer, layers.Standardise):
-            before = keras.Model(network.input, layer.input)
             batches = read_batches(run.cohort, run.model, in_order(run.trained(), run.config.batch_size))
-            layer.measure(np.asarray(before({name: batch[name] for name in run.model.reads})) for batch in batches)
+            layer.measure(map(values_before(run, network, layer), batches))
+
+
+def values_before(run: Run, network: keras.Model, layer: layers.Standardise) -> Callable[[dict], np.ndarray]:
+    """Batch -> what a layer of the network reads of it."""
+    for regions in network.layers:
+        if isinstance(regions, layers.RegionMeans) and regions.output is layer.input and run.precision == "float32":
+            return lambda batch: regions.in_numpy(batch["volume"])
+    before = keras.Model(network.input, layer.input)
+    return lambda batch: np.asarray(before({name: batch[name] for name in run.model.reads}))
 
 
 def calibrate(run: Run, network: keras.Model, done: int) -> None:

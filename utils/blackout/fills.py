@@ -71,10 +71,10 @@ class Fills:
         self._people = people_of(cohort)
         rows = {int(index): cohort.rows[index] for index in indices}
         self._group = {index: group_for(self._people, row, count) for index, row in rows.items()}
-        others = [self._people[self._group[index]].keys() - {row.subject} for index, row in rows.items()]
-        self.count = min(count, *map(len, others))
+        self.count = min(count, *(others(self._people, self._group[index], row) for index, row in rows.items()))
+        names = {group: np.array(sorted(self._people[group])) for group in set(self._group.values())}
         self.donors = {
-            index: draw(self._people[group], rows[index].subject, self.count, [seed, index])
+            index: draw(self._people[group], names[group], rows[index].subject, self.count, [seed, index])
             for index, group in self._group.items()
         }
         self.origins = Counter({rows[index].subject: group for index, group in self._group.items()}.values())
@@ -123,16 +123,22 @@ def group_for(people: dict[Group, dict[str, list[int]]], row: Row, count: int) -
     """Where the donors of a record are drawn from: the first of `ORDER` that has enough people other than the subject
     or, if none has, the one with most."""
     groups = [(split, row.site if same_site else None) for split, same_site in ORDER]
-    others = {group: len(people.get(group, {}).keys() - {row.subject}) for group in groups}
-    enough = [group for group in groups if others[group] >= ENOUGH_TO_DIFFER * count]
-    return enough[0] if enough else max(groups, key=others.__getitem__)
+    enough = [group for group in groups if others(people, group, row) >= ENOUGH_TO_DIFFER * count]
+    return enough[0] if enough else max(groups, key=lambda group: others(people, group, row))
 
 
-def draw(people: dict[str, list[int]], subject: str, count: int, seed: Sequence[int]) -> np.ndarray:
-    """`count` records (count,) of different people, none the `subject`, whatever their labels."""
+def others(people: dict[Group, dict[str, list[int]]], group: Group, row: Row) -> int:
+    """How many people of a group are other than the subject of a record."""
+    of_group = people.get(group, {})
+    return len(of_group) - (row.subject in of_group)
+
+
+def draw(people: dict[str, list[int]], names: np.ndarray, subject: str, count: int, seed: Sequence[int]) -> np.ndarray:
+    """`count` records (count,) of different people, none the `subject`, whatever their labels; `names` are all people,
+    sorted."""
     random = np.random.default_rng(seed)
-    names = random.choice(sorted(people.keys() - {subject}), count, replace=False)
-    return np.array([random.choice(people[name]) for name in names])
+    chosen = random.choice(names[names != subject], count, replace=False)
+    return np.array([random.choice(people[name]) for name in chosen])
 
 
 def expected_means(cohort: Cohort, means: np.ndarray) -> np.ndarray:

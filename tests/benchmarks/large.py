@@ -1,0 +1,114 @@
+"""What every command takes on a cohort of many people: `python tests/benchmarks/large.py --cohort COHORT`.
+
+`[--people 50000] [--only check,swap,...]`
+
+COHORT, a record a person in a file of its own, is repeated by hard links under new names in a temporary folder (of
+`TMPDIR`, on the same disk), and each command is run on it in a process of its own. Prints a table: seconds until the
+first iteration is done, for trainings, and until the end, and the peak of resident memory.
+
+Since the links share their content, everything is read from memory; a disk that reads 500 MB/s adds 14 s each time that
+50,000 reduced records are read.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from data.cohort import COVARIATES, MAPS, PHENOTYPE, Cohort, open_cohort, write_tables
+
+ROOT = Path(__file__).resolve().parents[2]
+ONE_ITERATION = ["--train", "--numIters", 1]
+COMMANDS = {  # `python ...`, each of which may use what those before it left
+    "check": ["-m", "data", "check", "COHORT"],
+    "swap": ["-m", "data", "swap", "COHORT", "OUT", "--regions", 13, "--copies", 1],
+    "zip": ["-m", "data", "pack", "COHORT", "OUT", "--zip"],
+    "hdf5": ["-m", "data", "pack", "COHORT", "OUT", "--hdf5"],
+    "mmnn": ["run.py", "--model", "mmnn", *ONE_ITERATION],
+    "cnn": ["run.py", "--model", "cnn", *ONE_ITERATION],
+    "nn": ["run.py", "--model", "nn", *ONE_ITERATION],
+    "fold": ["run.py", "--model", "cnn", "--folds", 5, "--fold", 0, *ONE_ITERATION],
+    "test": ["run.py", "--model", "cnn", "--test"],
+    "blackout": ["run.py", "--model", "cnn", "--blackout", "--subjects", "SUBJECTS"],
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a command took; `started` is when a training's first iteration was done."""
+
+    status: int
+    started: float | None
+    seconds: float
+    peak_gb: float
+
+
+def enlarge(source: Cohort, people: int, folder: Path) -> Cohort:
+    """The cohort `folder` of `people`, each a hard link to a record of the source and a copy of its rows; a person and
+    all copies are in the same split."""
+    rows, originals = [], {}
+    for number, (row, entry) in enumerate(islice(cycle(zip(source.rows, source.entries, strict=True)), people)):
+        rows.append(replace(row, file=f"{number}.bin", subject=str(number)))
+        os.link(entry.path, folder / rows[-1].file)
+        originals[rows[-1].subject] = row.subject
+    copies = pd.DataFrame({"subject": originals.values(), "copy": originals.keys()})
+    for name in (COVARIATES, PHENOTYPE, MAPS):
+        if source.tables and (source.tables / name).is_file():
+            table = pd.read_csv(source.tables / name, dtype=str, keep_default_na=False)
+            merged = copies.merge(table, on="subject").assign(subject=lambda found: found["copy"])
+            merged[list(table)].to_csv(folder / name, index=False, lineterminator="\n")
+    write_tables(folder, rows, replace(source.metadata, grid=source.grid.shape))
+    return open_cohort(folder)
+
+
+def measured(command: list[str]) -> Cost:
+    """Runs a command, showing what it says."""
+    begun, started = time.monotonic(), None
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            print(f"    {line[:160].rstrip()}", flush=True)
+            if started is None and line.startswith("Training "):
+                started = time.monotonic() - begun
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    return Cost(process.returncode, started, time.monotonic() - begun, usage.ru_maxrss / 2**20)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cohort", type=Path, required=True)
+    parser.add_argument("--people", type=int, default=50_000)
+    parser.add_argument("--only", default=",".join(COMMANDS))
+    args = parser.parse_args()
+    costs = {}
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "cohort"
+        made.mkdir()
+        cohort = enlarge(open_cohort(args.cohort), args.people, made)
+        words = {"COHORT": made, "SUBJECTS": ",".join(cohort.subjects("test")[:2])}
+        for name in args.only.split(","):
+            out = Path(folder) / name
+            arguments = [str((words | {"OUT": out}).get(word, word)) for word in COMMANDS[name]]
+            if arguments[0] == "run.py":
+                arguments += ["--dataDir", made, "--outDir", out, "--chkPointDir", Path(folder) / "checkpoints"]
+            print(name, flush=True)
+            costs[name] = measured([sys.executable, *map(str, arguments)])
+            shutil.rmtree(out, ignore_errors=True)
+    print(f"\n| {args.people} people | first iteration (s) | in all (s) | peak memory (GB) | exit status |")
+    print("|---|---|---|---|---|")
+    for name, cost in costs.items():
+        started = "" if cost.started is None else f"{cost.started:.1f}"
+        print(f"| {name} | {started} | {cost.seconds:.1f} | {cost.peak_gb:.2f} | {cost.status} |")
+
+
+if __name__ == "__main__":
+    main()
