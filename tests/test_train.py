@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -451,15 +452,70 @@ def test_a_checkpoint_folder_can_be_moved(train, cli, cohort, tmp_path):
     assert outcome.status == 0, outcome.err
 
 
-def test_a_damaged_checkpoint_is_told_in_one_line(train, cli, cohort, tmp_path):
+@pytest.mark.parametrize(
+    "older, words", [(False, "not as it was saved, nor is one before it"), (True, "cannot be read")]
+)
+def test_a_damaged_checkpoint_is_told_in_one_line(older, words, train, cli, cohort, tmp_path):
     train("one", "nn", 2)
-    data = next((tmp_path / "one" / "ckpt" / "nn").glob("*.data-*"))
+    folder = tmp_path / "one" / "ckpt" / "nn"
+    if older:  # by code that kept no digests
+        described = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(described | {"saved": {}}))
+    data = next(folder.glob("*.data-*"))
     os.truncate(data, data.stat().st_size // 2)
-    outcome = cli("--test", "--model", "nn", "--chkPointDir", tmp_path / "one" / "ckpt", "--dataDir", cohort)
-    assert outcome.status == 2
-    assert outcome.err.count("\n") == 1
-    assert "cannot be read" in outcome.err
-    assert str(tmp_path / "one" / "ckpt" / "nn") in outcome.err
+    outcome = cli("--test", "--model", "nn", "--chkPointDir", folder.parent, "--dataDir", cohort)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert words in outcome.err and str(folder) in outcome.err
+    assert train("one", "nn", 2, "--overrideChkpt").status == 0
+    outcome = cli("--test", "--model", "nn", "--chkPointDir", folder.parent, "--dataDir", cohort)
+    assert outcome.status == 0, outcome.err
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, lambda path: os.truncate(path, 100), Path.unlink])
+@pytest.mark.parametrize("file", ["ckpt-3.index", "ckpt-3.data-00000-of-00001"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(file, damage, train, cli, cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.train.INTERVAL", 2)
+    assert train("one", "nn", 6).status == 0
+    folder = tmp_path / "one" / "ckpt" / "nn"
+    undisturbed = CheckpointFolder(folder).digest()
+    damage(folder / file)
+    said = f"ckpt-3 in {folder} is not as it was saved; used instead: ckpt-2, of iteration 4.\n"
+    outcome = cli("--test", "--model", "nn", "--chkPointDir", folder.parent, "--dataDir", cohort)
+    assert (outcome.status, said in outcome.out) == (0, True), outcome.err
+    outcome = train("one", "nn", 6)
+    assert (outcome.status, said in outcome.out) == (0, True), outcome.err
+    assert "Continuing" in outcome.out and CheckpointFolder(folder).digest() == undisturbed
+
+
+def test_a_loss_that_is_no_number_stops_the_training(train, cohort, tmp_path, monkeypatch):
+    from utils import batches
+    from utils import train as module
+
+    monkeypatch.setattr(module, "INTERVAL", 2)
+    assert train("one", "nn", 2).status == 0
+    folder = CheckpointFolder(tmp_path / "one" / "ckpt" / "nn")
+    digest, losses, check = folder.digest(), [1.0, float("nan")], module.check_loss
+    monkeypatch.setattr(module, "check_loss", lambda run, done, _: check(run, done, losses.pop(0)))
+    outcome = train("one", "nn", 9)
+    assert (outcome.status, outcome.err.count("\n"), folder.digest()) == (2, 1, digest)
+    opened = open_cohort(cohort)
+    training = opened.indices("train")
+    fourth = training[batches.batch_positions(0, 3, 8, len(training))]
+    names = ", ".join(sorted(opened.rows[index].file for index in fourth))
+    assert f"The loss is nan at iteration 4, of the records {names}: " in outcome.err
+
+
+def test_a_training_that_diverges_saves_nothing(train, tmp_path):
+    outcome = train("one", "nn", 9, "--set", "learning_rate=1e38")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert re.search(r"The loss is (nan|inf) at iteration [2-9], of the records .*learning_rate=1e\+37$", outcome.err)
+    assert CheckpointFolder(tmp_path / "one" / "ckpt" / "nn").current is None
 
 
 def test_overriding_a_checkpoint_leaves_what_the_user_put_beside_it(train, tmp_path):

@@ -2,7 +2,8 @@
 
 TensorFlow is imported only inside functions, so that a wrong checkpoint is told before its seconds-long import. A run
 that overrides a checkpoint first renames its folder to `<model>.replaced`; that is removed once the new run has saved,
-and used as before if it never does. Whatever else lies in the folder stays where it is: `folds-<how>/<K>`, which are
+and used as before if it never does. A checkpoint whose bytes are not those that were saved gives way to the one before
+it, which is said. Whatever else lies in the folder stays where it is: `folds-<how>/<K>`, which are
 checkpoints of other trainings, and what the user put there. `best` is the checkpoint that did best on the validation
 subjects.
 """
@@ -14,7 +15,8 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,14 @@ OF_FOLDS = "folds-"  # begins the name of a folder of other checkpoints, one a f
 INTERVAL = 150  # batches between checkpoints
 KEPT = 3
 FILES = re.compile(r"ckpt-(\d+)(\.index|\.data-\d{5}-of-\d{5}|_temp)")  # as TensorFlow names them
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What is known of a checkpoint's files: after how many batches they were written, and their digest then."""
+
+    step: int
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +65,7 @@ class Identity:
     validation: float = 0.0  # share of the training subjects
     validation_loss: float | None = None  # of the best checkpoint
     shuffled_labels: bool = False
+    saved: dict[str, Saved] = field(default_factory=dict)  # by the name of the files
 
     def settings(self, model: Model) -> Settings:
         """The hyper-parameters. Raises InputError if they are of other code."""
@@ -93,24 +104,42 @@ class CheckpointFolder:
         return self.best if self.best.current else self
 
     def latest(self) -> Path:
-        """The prefix of the latest checkpoint's files. Raises InputError if there are none or they are damaged."""
+        """The prefix of the latest checkpoint's files that are whole. Raises InputError if there are none."""
+        if whole := self.whole:
+            return whole[0]
         if self.current is None:
             raise InputError(f"{self.path} holds no checkpoint; make one: {self.training}")
-        prefix = latest_in(self.current)
-        if prefix is None or not os.path.isfile(f"{prefix}.index"):
-            raise InputError(f"{self.current / STATE} names no checkpoint that exists; copy the whole folder again.")
-        return prefix
+        raise InputError(
+            f"{latest_in(self.current)} is not there or not as it was saved, nor is one before it; copy the whole "
+            "folder again, or train again with --overrideChkpt."
+        )
+
+    @property
+    def whole(self) -> list[Path]:
+        """The prefixes of the checkpoints that are there and as they were saved, the latest first."""
+        if self.current is None:
+            return []
+        saved = self._identity().saved
+        return [prefix for prefix in prefixes_in(self.current) if is_whole(prefix, saved.get(prefix.name))]
+
+    @property
+    def damaged(self) -> list[str]:
+        """The names of later checkpoints than the latest that is whole."""
+        latest = self.latest()
+        return [prefix.name for prefix in takewhile(lambda prefix: prefix != latest, prefixes_in(latest.parent))]
 
     def identity(self) -> Identity:
         """What `run.json` says of the checkpoint. Raises InputError if there is none or it is damaged."""
-        return files.read_json(self.latest().with_name(IDENTITY), Identity)
+        name, identity = self.latest().name, self._identity()
+        return dataclasses.replace(identity, step=identity.saved[name].step) if name in identity.saved else identity
+
+    def _identity(self) -> Identity:
+        """What `run.json` says of the latest checkpoint, whole or not."""
+        return files.read_json((self.current or self.path) / IDENTITY, Identity)
 
     def digest(self) -> str:
         """SHA-256 of the latest checkpoint's files. Raises InputError if there are none."""
-        prefix, digest = self.latest(), hashlib.sha256()
-        for path in sorted(prefix.parent.glob(prefix.name + ".*")):
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
+        return digest_of(self.latest())
 
     def prepare(self, override: bool) -> None:
         """Puts back a checkpoint whose replacement was never saved; then, to override, sets the present one aside.
@@ -134,6 +163,38 @@ class CheckpointFolder:
             found = FILES.fullmatch(path.name)
             if found and int(found[1]) > (int(latest[1]) if latest else 0):
                 files.remove(path)
+
+
+def prefixes_in(folder: Path) -> list[Path]:
+    """The prefixes of the checkpoints in a folder, the latest first."""
+    latest = latest_in(folder)
+    found = [FILES.fullmatch(path.name) for path in folder.glob("ckpt-*.index")]
+    numbers = sorted((int(match[1]) for match in found if match), reverse=True)
+    named = FILES.fullmatch(f"{latest.name}.index") if latest else None
+    before = [folder / f"ckpt-{number}" for number in numbers if not named or number < int(named[1])]
+    return [*([latest] if latest and named else []), *before]
+
+
+def is_whole(prefix: Path, saved: Saved | None) -> bool:
+    """Whether a checkpoint's files are there, and as they were saved if that is known."""
+    if saved:
+        return digest_of(prefix) == saved.sha256
+    return os.path.isfile(f"{prefix}.index") and any(prefix.parent.glob(f"{prefix.name}.data-*"))
+
+
+def digest_of(prefix: Path) -> str:
+    """SHA-256 of a checkpoint's files."""
+    paths = sorted(prefix.parent.glob(prefix.name + ".*"))
+    return digest_of_files(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
+
+
+@cache
+def digest_of_files(stamped: tuple[tuple[Path, int, int], ...]) -> str:
+    """SHA-256 of files that are told by path, size and time; once, though a run asks several times."""
+    digest = hashlib.sha256()
+    for path, _, _ in stamped:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def latest_in(folder: Path) -> Path | None:
@@ -179,12 +240,14 @@ class Saver:
         import tensorflow as tf
 
         self.folder, self.kept = folder, kept
+        self.saved: dict[str, Saved] = {}
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, step=self.step)
 
     def restore(self) -> int:
         """Restores the latest checkpoint, if any; returns the number of batches it has seen."""
         if self.folder.current is not None:
+            self.saved = self.folder.identity().saved
             read(self.checkpoint, self.folder, lambda status: status.assert_consumed())
         return int(self.step.numpy())
 
@@ -202,8 +265,12 @@ class Saver:
         before = self.folder.current
         try:
             self.folder.path.mkdir(parents=True, exist_ok=True)
-            files.write_json(self.folder.path / IDENTITY, dataclasses.asdict(identity) | {"step": step})
-            self.manager.save()
+            self.describe(identity, step)  # before: a checkpoint without it is none
+            prefix = Path(self.manager.save())
+            there = {os.path.basename(name) for name in self.manager.checkpoints}
+            self.saved = {name: saved for name, saved in self.saved.items() if name in there}
+            self.saved[prefix.name] = Saved(step, digest_of(prefix))
+            self.describe(identity, step)
         except (tf.errors.OpError, OSError) as error:
             self.folder.remove_incomplete()
             kept = "the one before is intact" if before else "there is none before it"
@@ -212,6 +279,11 @@ class Saver:
                 "Make room for it and repeat the command."
             ) from error
         remove_own(self.folder.replaced, self.folder.path)
+
+    def describe(self, identity: Identity, step: int) -> None:
+        """Writes `run.json`."""
+        described = dataclasses.replace(identity, step=step, saved=self.saved)
+        files.write_json(self.folder.path / IDENTITY, dataclasses.asdict(described))
 
 
 def read(checkpoint, folder: CheckpointFolder, check: Callable[[Any], object]) -> None:

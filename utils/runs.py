@@ -160,11 +160,11 @@ class Run:
             "checkpoint_sha256": self.checkpoint_digest(),
         }
 
-    def checkpoint_digest(self) -> str | dict[str, str | None] | None:
-        """That of the checkpoint, if there is one; of a run on all folds one for each."""
+    def checkpoint_digest(self) -> str | dict | None:
+        """That of the checkpoint, if there is one that is whole; of a run on all folds one for each."""
         if self.parts:
-            return {part.fold: part.checkpoints.digest() if part.checkpoints.current else None for part in self.parts}
-        return self.checkpoints.digest() if self.checkpoints.current else None
+            return {part.fold: part.checkpoint_digest() for part in self.parts}
+        return self.checkpoints.digest() if self.checkpoints.whole else None
 
     def describe(self) -> dict[str, Any]:
         """The content of `run.json` beside the manifest."""

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -410,7 +411,7 @@ def loop(
     caught: list[int],
 ) -> int:
     """Runs batches done+1..num_iters, saving on the way; returns how many have been seen."""
-    identity = identity_of(run)
+    identity = cache(lambda: identity_of(run))  # which takes a while of many people: not before the first batch
     with progress(f"Training {run.model.name}", run.num_iters, done) as shown:
         for seen, values, stopping in steps(run, network, optimizer, done, caught):
             done = seen
@@ -426,8 +427,8 @@ def loop(
             if due or stopping:
                 history.flush()  # first: rows after the last checkpoint are dropped when it is continued
                 if validation and due:  # before the checkpoint, for a repeated command begins there
-                    validation.keep_best(done, values["validation_loss"], identity)
-                saver.save(done, identity)
+                    validation.keep_best(done, values["validation_loss"], identity())
+                saver.save(done, identity())
             if stopping:
                 break
     return done

@@ -190,7 +190,14 @@ def saved_identity(job: Job, model: Model, checkpoints: CheckpointFolder, overri
     """
     if not job.needs_checkpoint and (override or checkpoints.current is None):
         return None
-    saved = (checkpoints.to_use if job.needs_checkpoint else checkpoints).identity()
+    used = checkpoints.to_use if job.needs_checkpoint else checkpoints
+    saved = used.identity()
+    if used.damaged:
+        print(
+            f"{', '.join(used.damaged)} in {used.path} is not as it was saved; used instead: {used.latest().name}, of "
+            f"iteration {saved.step}.",
+            flush=True,
+        )
     if saved.model != model.name:
         raise InputError(f"{checkpoints.path} is of model {saved.model}, this run of {model.name}; use {guards.OTHER}.")
     return saved
