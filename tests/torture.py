@@ -61,7 +61,7 @@ cp -a . ../disturbed
 mount -o remount,rw,size=1g "$PWD"
 "$@" >../second.out 2>../second.err
 echo $? >../second.status
-cp -a . ../after
+cp -a . ../after || exit 98
 """
 
 
@@ -232,12 +232,13 @@ def kills(name: str, count: int, cohorts: Cohorts, place: Path, rng: random.Rand
             process = started(work.command, folder)
             if not anywhere:
                 wait_for(work.begins, process)
-            time.sleep(rng.uniform(0, life if anywhere else working))
-            at_work += process.poll() is None and not anywhere
+            time.sleep(rng.uniform(0, 0.9 * (life if anywhere else working)))
+            alive = process.poll() is None
+            at_work += alive and not anywhere
+            tally.times += alive
             with suppress(ProcessLookupError):
                 (os.killpg if rng.random() < 0.5 else os.kill)(process.pid, signal.SIGKILL)
             process.communicate()
-            tally.times += 1
         ended = work.target and (folder / work.target).exists()
         if ended or tally.succeeded(patiently(work.command, folder), f"repeated after a kill in {folder.name}"):
             tally.same(wanted, {name: of for name, of in state(folder).items() if not ended or name in wanted}, name)
@@ -279,8 +280,9 @@ def in_namespace(work: Work, folder: Path, fault: str) -> tuple[subprocess.Compl
     (folder / "disk").mkdir()
     shell = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", MOUNTED, "sh", fault, *work.command)
     outside = run(shell, folder)
-    if outside.returncode == 99 or not (folder / "second.status").exists():
+    if outside.returncode in (1, 99):  # as unshare and the first mount end
         return None
+    assert outside.returncode == 0, outside.stderr
     return tuple(
         subprocess.CompletedProcess(
             work.command,
