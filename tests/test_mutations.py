@@ -495,7 +495,7 @@ def main() -> int:
     folder, seed, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     kinds = {name: KINDS[name] for name in sys.argv[4:] or KINDS}
     import_tensorflow()
-    check.atlas.load_atlas = functools.cache(atlas.load_atlas)
+    check.atlas.load_atlas = functools.lru_cache(4)(atlas.load_atlas)  # AAL on the grids; atlases fill the memory
     warnings.simplefilter("error")
     signal.signal(signal.SIGALRM, too_long)
     limit_memory()
