@@ -112,8 +112,8 @@ class Metadata(Preparation):
     @property
     def lineage(self) -> Iterator[dict[str, Any]]:
         """The provenance, and that of each cohort that this one was made from, the latest first."""
-        source: dict[str, Any] | None = self.provenance
-        while source:
+        source: Any = self.provenance
+        while source and isinstance(source, dict):
             yield source
             source = source.get("source")
 

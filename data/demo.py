@@ -43,6 +43,11 @@ class Simulation:
 SIMULATIONS = {"full": Simulation(subjects=64), "reduced": Simulation(subjects=500)}
 
 
+def names(simulation: Simulation) -> list[str]:
+    """What the subjects are called."""
+    return [f"{number:07d}" for number in range(1, simulation.subjects + 1)]
+
+
 def demographics(simulation: Simulation) -> pd.DataFrame:
     """A table with ABIDE's columns as text, a row a subject, plus `subject`, `site` and `label`.
 
@@ -57,7 +62,7 @@ def demographics(simulation: Simulation) -> pd.DataFrame:
     iq = {name: random.normal(108, 14, count).round().astype(int) for name in ("FIQ", "VIQ", "PIQ")}
     table = pd.DataFrame(
         {
-            "subject": [f"{number:07d}" for number in range(1, count + 1)],
+            "subject": names(simulation),
             "site": site,
             "label": label.astype(float),
             "AGE_AT_SCAN": np.clip(mean_age * random.lognormal(0, 0.2, count), 6, 64).round(2),

@@ -151,9 +151,9 @@ def read(folder: Path, subjects: Sequence[str], maps: Sequence[str]) -> dict[str
     if not path.is_file():
         return None
     try:
-        table = pd.read_csv(path, dtype={"subject": str, "map": str}).set_index("subject")
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("subject")  # a subject may be called NA
         of_map = table.pop("map") if len(maps) > 1 else pd.Series(maps[0], table.index)
-        table = table[list(COLUMNS)].astype(float)
+        table = table[list(COLUMNS)].replace("", "nan").astype(float)
     except (ValueError, KeyError, OSError) as error:
         raise InputError(f"{path} is damaged ({error}); expected {', '.join(COLUMNS)}. Convert again.") from error
     found = {name: table[of_map == name] for name in maps}

@@ -17,6 +17,7 @@ from data.errors import InputError
 MAX_VOXELS = 2**24  # a head at 1 mm
 MAX_INFLATION = 1032  # a byte of a deflated file gives no more
 MAX_ITEM_BYTES = 8  # float64
+MAX_CONDITION = 1e12  # of an affine; millimetres and a shift of thousands have less than 1e8
 MAX_VALUE = 1e7  # far above any ALFF, and labels are exact
 SUFFIXES = (".nii", ".nii.gz", ".img", ".hdr")  # the last two are NIfTI's pairs, and ANALYZE's, which has no affine
 MAX_OUTSIDE = 0.1  # of a brain; the bottom of the brain stem is cut off by some templates
@@ -60,7 +61,8 @@ def read_map(path: Path) -> nibabel.Nifti1Image:
             raise InputError(
                 f"{path} has no affine, only voxel indices; expected a map in MNI space. Write its affine."
             )
-        if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine)) < 1e-6:
+        finite = np.isfinite(image.affine).all()
+        if not finite or abs(np.linalg.det(image.affine)) < 1e-6 or np.linalg.cond(image.affine) > MAX_CONDITION:
             raise InputError(f"{path} has an affine that cannot be inverted; expected a map in MNI space.")
         orientation = nibabel.io_orientation(image.affine)
         affine = image.affine @ nibabel.orientations.inv_ornt_aff(orientation, shape)

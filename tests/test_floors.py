@@ -2,7 +2,8 @@
 
 import csv
 import io
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -276,6 +277,28 @@ def test_the_demo_cohort_has_its_rule_also_after_a_swap(cohort, tmp_path, monkey
     swap(opened, tmp_path / "swapped", num_regions=3, copies=1, seed=0)
     assert floors.simulation_of(open_cohort(tmp_path / "swapped")) == simulation
     assert floors.simulation_of(made_up(8)) is None
+
+
+def with_metadata(rows: list[Row], **changes) -> SimpleNamespace:
+    """As much of a simulated cohort as says where it comes from."""
+    provenance = {"simulation": asdict(demo.Simulation(subjects=40)), "planted": []} | changes
+    return SimpleNamespace(path="cohort", rows=rows, simulated=True, metadata=Metadata(provenance=provenance))
+
+
+def test_a_rule_is_only_that_of_people_who_can_have_been_simulated():
+    """What a cohort says of itself is believed as far as it can be true."""
+    simulated = [Row("1.bin", "0000040", "NYU", 1.0, "test")]
+    assert floors.simulation_of(with_metadata(simulated)) == demo.Simulation(subjects=40)
+    assert floors.simulation_of(with_metadata([replace(simulated[0], subject="=cmd|'/c calc'!A1")])) is None
+    for wrong in ({"subjects": 39}, {"subjects": 10**15}, {"subjects": 40, "seed": -1}):
+        assert floors.simulation_of(with_metadata(simulated, simulation=wrong)) is None
+    assert floors.simulation_of(with_metadata(simulated, planted=None, source=["x"])) is not None
+    assert (
+        floors.simulation_of(SimpleNamespace(simulated=True, metadata=Metadata(provenance={"source": ["x"]}))) is None
+    )
+    for wrong in (None, {"subjects": "many"}, [40]):
+        with pytest.raises(InputError, match=r"cohort is damaged: its simulation .*\. Make it again\."):
+            floors.simulation_of(with_metadata(simulated, simulation=wrong))
 
 
 def pooled(seed: int = 0) -> dict:

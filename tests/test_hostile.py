@@ -518,6 +518,10 @@ def infinite_affine(header) -> None:
     header["srow_x"] = [np.inf, 0, 0, 0]
 
 
+def endless_affine(header) -> None:
+    header["srow_x"] = [1e30, 0, 0, 0]
+
+
 def flat_affine(header) -> None:
     header["srow_x"] = header["srow_y"]
 
@@ -541,6 +545,7 @@ def flat_affine(header) -> None:
         (infinite_affine, "has an affine that cannot be inverted"),
         (set_field("srow_z", [0, 0, np.nan, 0]), "has an affine that cannot be inverted"),
         (flat_affine, "has an affine that cannot be inverted"),
+        (endless_affine, "has an affine that cannot be inverted"),
         (set_field("vox_offset", 2e9), "not a readable NIfTI map|promises"),
         (set_field("vox_offset", np.nan), "not a readable NIfTI map"),
         (set_field("magic", b"xyz"), "not a readable NIfTI map"),

@@ -48,6 +48,22 @@ def write_maps(folder: Path, kinds: list[str], affines: list[np.ndarray] | None 
 TOLD = ("--grid", "reduced", "--labelColumn", "dx", "--positive", "1", "--phenotype", "")
 
 
+@pytest.mark.parametrize("maps", [["falff"], ["falff", "null"]])
+def test_subjects_and_maps_of_any_name_are_found_again(maps, tmp_path):
+    subjects = ["NA", "nan", "007", "1e5", "=1+1", 'a, "b"']
+    values = np.random.default_rng(0).normal(size=(len(maps), len(subjects), len(measures.COLUMNS)))
+    written = {name: pd.DataFrame(of, columns=measures.COLUMNS) for name, of in zip(maps, values, strict=True)}
+    measures.write(tmp_path / "maps.csv", subjects, written)
+    found = measures.read(tmp_path, subjects, maps)
+    assert [*found] == maps
+    for name, of in zip(maps, values, strict=True):
+        assert found[name].index.tolist() == subjects
+        np.testing.assert_array_equal(found[name], of)
+    holed = {name: table.replace(table.iloc[0, 0], np.nan) for name, table in written.items()}
+    measures.write(tmp_path / "maps.csv", subjects, holed)
+    assert measures.read(tmp_path, subjects, maps) is None
+
+
 def test_measures_of_a_map_by_hand(tmp_path):
     values = np.full((61, 73, 61), -2, np.float32)
     values[10:13, 20:22, 30] = [[1, 2], [3, 4], [5, 9]]

@@ -5,6 +5,7 @@ import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import SMALL_BATCH, TINY_CNN, read_rows
 from sklearn.decomposition import PCA
@@ -14,6 +15,7 @@ from data.cohort import open_cohort
 from data.grids import REDUCED
 from models import MODELS, cae
 from models.settings import from_json
+from utils import score
 from utils.checkpoints import CheckpointFolder, restore_weights
 from utils.inference import probability_of_autism
 from utils.metrics import ExplainedVariance
@@ -142,6 +144,15 @@ def test_a_checkpoint_folder_with_a_comma_is_one_cell(cli, trained, cohort, tmp_
     rows = read_rows(tmp_path / "out" / "checkpoint_results.csv")
     assert [row["checkpoint"] for row in rows] == [str(CheckpointFolder(folder / "cnn").latest())] * 2
     assert all(0 <= float(row["accuracy"]) <= 1 for row in rows)
+
+
+@pytest.mark.parametrize("name", ["=cmd|'/c calc'!A1", "@SUM(1)", "-a", "+a"])
+def test_a_name_is_no_formula_in_tables_of_results_and_stays_as_it_is_where_tables_are_joined(name, tmp_path):
+    table = pd.DataFrame({"file": [f"{name}.bin"], "site": [name], "fold": [name], "auc": [-0.5]})
+    for path in (tmp_path / "sites.csv", tmp_path / "predictions.csv"):
+        score.write_table(path, table)
+    assert [*read_rows(tmp_path / "sites.csv")[0].values()] == [f"'{name}.bin", f"'{name}", f"'{name}", "-0.5"]
+    assert [*read_rows(tmp_path / "predictions.csv")[0].values()] == [f"{name}.bin", name, name, "-0.5"]
 
 
 def test_one_test_subject_has_metrics_and_no_interval(cli, trained, cohort, tmp_path):

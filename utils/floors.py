@@ -12,8 +12,10 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from data import atlas, demo, phenotype
+from data import atlas, demo, files, phenotype
 from data.cohort import Cohort
+from data.entries import MAX_RECORDS
+from data.errors import InputError
 from data.progress import progress
 from utils.batches import in_order
 from utils.metrics import difference, flat, with_intervals
@@ -152,9 +154,17 @@ def predict(cohort: Cohort) -> pd.DataFrame:
 
 
 def simulation_of(cohort: Cohort) -> demo.Simulation | None:
-    """What a cohort's people were drawn from, also after a swap or an encoder; None if they are real."""
+    """What a cohort's people were drawn from, also after a swap or an encoder; None if they are real, or are no longer
+    called as they were. Raises InputError for what describes no simulation."""
     made = next((source for source in cohort.metadata.lineage if "planted" in source), None)
-    return demo.Simulation(**made["simulation"]) if cohort.simulated and made else None
+    if not cohort.simulated or not made:
+        return None
+    try:
+        simulation = files.typed(files.json_text(made.get("simulation")), demo.Simulation)
+    except ValueError as error:
+        raise InputError(f"{cohort.path} is damaged: its simulation {error}. Make it again.") from error
+    possible = simulation.seed >= 0 and simulation.subjects <= MAX_RECORDS
+    return simulation if possible and {row.subject for row in cohort.rows} <= set(demo.names(simulation)) else None
 
 
 def compare(

@@ -14,12 +14,14 @@ from data.records import CLASSES
 from utils import figures, floors, metrics
 from utils.report import build as report
 from utils.runs import MANIFEST, Run
+from utils.text import in_spreadsheet
 
 PREDICTIONS = "predictions.csv"
 FLOOR_PREDICTIONS = "floor_predictions.csv"  # the floors' probabilities of autism for the same records
 TRAINING = "training.csv"  # the history of the training, thinned
 METRICS = "metrics.json"
 TEXTS = ("file", "subject", "site", "fold")
+JOINED = (PREDICTIONS, FLOOR_PREDICTIONS)  # by their names with other tables, so that these stay as they are
 POINTS = 200  # of a history
 UNLABELLED = "No label is known, so that nothing can be concluded about how good the predictions are."
 
@@ -60,8 +62,10 @@ def write_history(run: Run) -> None:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
+    texts = [name for name in TEXTS if name in table and path.name not in JOINED]
+    cells = table.assign(**{name: table[name].map(in_spreadsheet) for name in texts})
     with files.replacing(path, newline="") as file:
-        table.to_csv(file, index=False, float_format="%.8g", lineterminator="\n")
+        cells.to_csv(file, index=False, float_format="%.8g", lineterminator="\n")
 
 
 def read_table(run: Run, name: str) -> pd.DataFrame:

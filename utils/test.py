@@ -17,7 +17,7 @@ from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import ExplainedVariance
 from utils.runs import Run, prepare_folder
 from utils.statistics import or_none
-from utils.text import number, printable
+from utils.text import in_spreadsheet, number, printable
 
 ROW = ("accuracy", "recall", "precision", "f_score")  # of checkpoint_results.csv
 
@@ -56,7 +56,7 @@ def append_result(run: Run, metrics: dict[str, dict]) -> None:
     before = path.read_bytes() if path.exists() else ",".join(("checkpoint", *ROW)).encode() + b"\n"
     row = io.StringIO()
     values = ["" if metrics[name]["value"] is None else f"{metrics[name]['value']:.6f}" for name in ROW]
-    csv.writer(row, lineterminator="\n").writerow([run.checkpoints.latest(), *values])
+    csv.writer(row, lineterminator="\n").writerow([in_spreadsheet(str(run.checkpoints.latest())), *values])
     with files.replacing(path, "wb") as file:
         file.write(before + row.getvalue().encode())
 
