@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
         help="test everybody: N folds, or leave out one site, or covariate's value",
     )
     add("--fold", metavar="K", help="do this one of the folds: its number from 0, or the site")
+    add("--jobs", type=positive, default=1, metavar="J", help="so many folds at a time (default 1)")
     add(
         "--validation",
         type=share,

@@ -9,6 +9,7 @@ from data.errors import InputError
 from data.folds import Folds
 from utils import devices
 from utils.runs import Run, prepare_folder, read_manifest
+from utils.side_by_side import side_by_side
 from utils.workers import workers
 
 
@@ -24,6 +25,12 @@ def perform(run: Run, share_gpu: bool) -> int:
         return 0
     if team.count > 1:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a worker that is gone is told once, below
+        if run.jobs > 1:
+            raise InputError(f"--jobs {run.jobs} is for one machine, and here are {team.count} workers; leave it out.")
+    if run.folds and run.jobs > 1:
+        devices.choose_device(share_gpu, several=True)
+        begin(run, run.folds)
+        return side_by_side(run, share_gpu)
     device = devices.choose_device(share_gpu, several=run.job.takes_several_gpus)
     if team.count == 1 or not run.job.is_shared:
         return performed(run, device)

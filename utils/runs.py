@@ -76,6 +76,7 @@ class Run:
     fold: str = ""
     parts: tuple["Run", ...] = ()
     only: str | None = None  # the part to do; None: all
+    jobs: int = 1  # parts that are done at a time
     workers: Workers = field(default_factory=Workers)
     started: float = field(default_factory=time.time)
 

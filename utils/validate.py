@@ -26,6 +26,10 @@ def validate(args: argparse.Namespace, given: set[str]) -> Run:
     model, job = MODELS[args.model], JOBS[args.job]
     check_options(job, given)
     check_model(job, model)
+    if args.jobs > 1 and (args.fold or not args.folds):
+        raise InputError(
+            f"--jobs {args.jobs} counts folds that are done at a time; use it with --folds, without --fold."
+        )
     if args.folds:
         return validate_folds(args, model, job)
     if args.fold:
@@ -83,6 +87,7 @@ def validate_folds(args: argparse.Namespace, model: Model, job: Job) -> Run:
         fold="",
         parts=tuple(parts),
         only=only,
+        jobs=args.jobs,
     )
     tell_transductive(run)
     guards.free_output(run, None)
