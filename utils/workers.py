@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -25,7 +25,7 @@ from data.errors import InputError
 
 JOBS = ("chief", "worker")  # of a cluster that trains in step, in the order of their indices
 FIRST_PORT, PORTS = 20_000, 10_000  # for jobs of Slurm; below those that systems give out
-PORTS_A_JOB = 32
+PORTS_A_JOB, PORTS_A_STEP = 128, 16
 PATIENCE_S = 300  # for all workers to be there
 WORD = np.dtype(np.int32).itemsize
 EXPECTED = (
@@ -101,32 +101,34 @@ class Workers:
         self.strategy.experimental_distribute_values_from_function(number)
         return found
 
-    @cached_property
-    def _sum(self):
-        """A function that sums (workers, words) int32 over all devices."""
-        import tensorflow as tf
-
-        def total(words):
-            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(words))
-
-        run = tf.function(lambda words: self.strategy.run(total, (words,)), reduce_retracing=True)
-        return lambda words: self.strategy.experimental_local_results(run(words))[0].numpy()
+    def exchange(self, content: bytes) -> list[bytes]:
+        """What each worker says; all must ask for it, at the same point."""
+        if self.count == 1:
+            return [content]
+        sizes = self._gathered(np.array([len(content)], np.int32))[:, 0]
+        if not max(sizes):  # TensorFlow crashes on nothing
+            return [b""] * self.count
+        padded = content.ljust(-(-max(sizes) // WORD) * WORD, b"\0")
+        rows = self._gathered(np.frombuffer(padded, np.int32))
+        return [row.tobytes()[:size] for row, size in zip(rows, sizes, strict=True)]
 
     def _gathered(self, words: np.ndarray) -> np.ndarray:
         """Each worker's words (n,) int32, as many of each, -> (workers, n)."""
         own = np.zeros((self.count, words.size), np.int32)
         own[self.index] = words
         silent = [np.zeros_like(own)] * (len(self.own_replicas) - 1)
-        return self._sum(self.of_replicas([own, *silent]))
+        of_devices = self._sum(self.of_replicas([own, *silent]))
+        return self.strategy.experimental_local_results(of_devices)[0].numpy()
 
-    def exchange(self, content: bytes) -> list[bytes]:
-        """What each worker says; all must ask for it, at the same point."""
-        if self.count == 1:
-            return [content]
-        sizes = self._gathered(np.array([len(content)], np.int32))[:, 0]
-        padded = content.ljust(-(-max(sizes) // WORD) * WORD, b"\0")
-        rows = self._gathered(np.frombuffer(padded, np.int32))
-        return [row.tobytes()[:size] for row, size in zip(rows, sizes, strict=True)]
+    @cached_property
+    def _sum(self) -> Callable:
+        """A function that sums (workers, n) int32 over all devices."""
+        import tensorflow as tf
+
+        def total(words):
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(words))
+
+        return tf.function(lambda words: self.strategy.run(total, (words,)), reduce_retracing=True)
 
     def of_chief(self, content: bytes = b"") -> bytes:
         """What the chief says; the others need not say anything."""
@@ -224,7 +226,7 @@ def of_slurm(environment: Mapping[str, str]) -> Workers:
         tasks = tasks_by_node(environment["SLURM_STEP_TASKS_PER_NODE"])
         job, step = (int(environment[name]) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
         index = int(environment["SLURM_PROCID"])
-        first = FIRST_PORT + (job * PORTS_A_JOB + step) % PORTS
+        first = FIRST_PORT + (job * PORTS_A_JOB + step * PORTS_A_STEP) % PORTS
         addresses = [f"{node}:{first + at}" for node, count in zip(nodes, tasks, strict=True) for at in range(count)]
         here, count = environment.get("SLURMD_NODENAME"), int(environment["SLURM_STEP_NUM_TASKS"])
         host = addresses[index].rpartition(":")[0]

@@ -1,0 +1,322 @@
+"""Several workers, or several devices of one, do what one does: the same losses, the same bytes; one that is killed
+ends the others, and the same commands go on as if nothing had been."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import ROOT, TINY_CNN, TINY_NN, Outcome
+
+from data.errors import InputError
+from utils import workers as module
+from utils.blackout import measure
+from utils.workers import Workers, node_names, packed, tasks_by_node, unpacked, workers
+
+slow = pytest.mark.slow
+ODD = ("--set", "batch_size=7")  # so that two share it unevenly
+TRAININGS = {
+    "nn": ("--model", "nn", *TINY_NN, *ODD, "--numIters", "6"),
+    "cnn": ("--model", "cnn", *TINY_NN, *ODD, "--numIters", "6"),
+    "batch norm": ("--model", "cnn", *TINY_CNN, *ODD, "--numIters", "2"),
+    "rho": ("--model", "ae", *ODD, "--numIters", "6"),
+    "mixed": ("--model", "cnn", *TINY_NN, "--set", "swap_regions=5", *ODD, "--numIters", "4"),
+}
+LONG = ("--model", "nn", *TINY_NN, "--set", "batch_size=8", "--numIters", "300")
+INTERVAL = 50
+
+
+def training(folder: Path, cohort: Path, name: str) -> list[str]:
+    """The command line of one of TRAININGS, or of LONG, with everything in `folder`."""
+    places = {"--dataDir": cohort, "--chkPointDir": folder / "ckpt" / name, "--outDir": folder / name}
+    return ["--train", *TRAININGS.get(name, LONG), *(str(word) for pair in places.items() for word in pair)]
+
+
+def start(commands: Path, *options: str, environment: dict[str, str] | None = None) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, ROOT / "tests" / "worker.py", *options, commands],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"} | (environment or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_pair(commands: Path, *options: str) -> list[subprocess.Popen]:
+    """Two workers on this machine."""
+    with socket.socket() as one, socket.socket() as other:
+        for place in (one, other):
+            place.bind(("localhost", 0))
+        cluster = {"worker": [f"localhost:{place.getsockname()[1]}" for place in (one, other)]}
+    described = [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in (0, 1)]
+    return [start(commands, *options, environment={"TF_CONFIG": text}) for text in described]
+
+
+def ended(*processes: subprocess.Popen) -> list[Outcome]:
+    """What they left, in time or not."""
+    deadline = threading.Timer(180, lambda: [process.kill() for process in processes])
+    deadline.start()
+    told = [process.communicate() for process in processes]
+    deadline.cancel()
+    return [Outcome(process.returncode, *texts) for process, texts in zip(processes, told, strict=True)]
+
+
+def commands_of(folder: Path, *commands: list[str]) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / "commands.json"
+    path.write_text(json.dumps([[str(word) for word in command] for command in commands]))
+    return path
+
+
+def reductions(folder: Path, cohort: Path, full_cohort: Path, trained: Path, encoder: Path) -> list[list]:
+    """A blackout and a full pass into `folder`."""
+    return [
+        ["--blackout", "--model", "cnn", "--dataDir", cohort, "--chkPointDir", trained, "--outDir", folder / "black"],
+        ["--model", "cae", "--dataDir", full_cohort, "--chkPointDir", encoder, "--outDir", folder / "reduced"],
+    ]
+
+
+@pytest.fixture(scope="module")
+def encoder(cli, full_cohort, tmp_path_factory) -> Path:
+    """The --chkPointDir of a cae that has seen one batch; its batches of two make three shares of six people."""
+    folder = tmp_path_factory.mktemp("encoder")
+    places = ("--dataDir", full_cohort, "--chkPointDir", folder / "ckpt", "--outDir", folder / "out")
+    outcome = cli("--train", "--model", "cae", "--numIters", 1, "--set", "batch_size=2", *places)
+    assert outcome.status == 0, outcome.err
+    return folder / "ckpt"
+
+
+@pytest.fixture(scope="module")
+def one(cli, cohort, full_cohort, trained, encoder, tmp_path_factory) -> Path:
+    """What one process leaves of everything."""
+    folder = tmp_path_factory.mktemp("one")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "TOGETHER", 2)
+        patch.setattr("utils.train.INTERVAL", INTERVAL)
+        of_all = [training(folder, cohort, name) for name in TRAININGS]
+        for command in (*of_all, *reductions(folder, cohort, full_cohort, trained, encoder)):
+            outcome = cli(*command)
+            assert outcome.status == 0, outcome.err
+    return folder
+
+
+@pytest.fixture(scope="module")
+def several(cohort, full_cohort, trained, encoder, tmp_path_factory) -> dict[str, Path]:
+    """What two workers leave, and of the trainings two devices."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("workers", "devices")}
+    trainings = {
+        "workers": [training(folders["workers"], cohort, name) for name in ("nn", "cnn")],
+        "devices": [training(folders["devices"], cohort, name) for name in TRAININGS],
+    }
+    more = reductions(folders["workers"], cohort, full_cohort, trained, encoder)
+    undisturbed = training(folders["workers"], cohort, "long")
+    pair = start_pair(
+        commands_of(folders["workers"], *trainings["workers"], *more, undisturbed), "--interval", str(INTERVAL)
+    )
+    alone = start(commands_of(folders["devices"], *trainings["devices"]), "--devices", "2")
+    for outcome in ended(*pair, alone):
+        assert (outcome.status, outcome.err) == (0, "")
+    return folders
+
+
+@slow
+@pytest.mark.parametrize(
+    "how, name, tolerance",
+    [
+        ("workers", "nn", 1e-6),
+        ("workers", "cnn", 1e-6),
+        ("devices", "nn", 1e-6),
+        ("devices", "cnn", 1e-6),
+        ("devices", "batch norm", 1e-4),
+        ("devices", "rho", 1e-6),
+        ("devices", "mixed", 1e-6),
+    ],
+)
+def test_several_train_to_the_losses_of_one(how, name, tolerance, one, several):
+    losses, expected = (pd.read_csv(folder / name / "history.csv")["loss"] for folder in (several[how], one))
+    assert len(expected) == int(TRAININGS[name][-1])
+    np.testing.assert_allclose(losses, expected, rtol=tolerance)
+    described = json.loads((several[how] / name / "run.json").read_text())
+    assert (described["workers"], described["replicas"]) == (1 + (how == "workers"), 2)
+
+
+@slow
+@pytest.mark.parametrize("results", ["black", "reduced"])
+def test_two_workers_write_the_bytes_of_one(results, one, several):
+    files = [path for path in (one / results).rglob("*") if path.is_file()]
+    of_a_run = {"run.json", "cohort.json", "SHA256SUMS", "blackout.html"}  # times, commands, random ids
+    compared = [path.relative_to(one) for path in files if path.name not in of_a_run]
+    assert len(compared) >= 7
+    for name in compared:
+        assert (several["workers"] / name).read_bytes() == (one / name).read_bytes(), name
+
+
+@slow
+def test_a_killed_worker_ends_the_others_and_the_same_commands_go_on(several, cohort, tmp_path):
+    from test_train import assert_bit_equal
+
+    commands = commands_of(tmp_path, training(tmp_path, cohort, "long"))
+    options = ("--interval", str(INTERVAL))
+    pair = start_pair(commands, "--slow", *options)
+    folder = tmp_path / "ckpt" / "long" / "nn"
+    while not (folder / "ckpt-1.index").exists():
+        assert pair[0].poll() is None, pair[0].communicate()
+        time.sleep(0.02)
+    pair[1].send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    chief, _ = ended(*pair)
+    assert time.monotonic() - killed < 60
+    assert (chief.status, chief.err.count("\n")) == (2, 1)
+    assert "Another worker has ended, or cannot be reached" in chief.err
+    for outcome in ended(*start_pair(commands, *options)):
+        assert (outcome.status, outcome.err) == (0, "")
+    assert_bit_equal(folder, several["workers"] / "ckpt" / "long" / "nn")
+
+
+def test_dropout_draws_otherwise_on_each_replica(monkeypatch):
+    import tensorflow as tf
+
+    from models import layers
+
+    def dropped(replica: int) -> np.ndarray:
+        layer = layers.Dropout(0.5, seed=3)
+        context = SimpleNamespace(replica_id_in_sync_group=replica)
+        with monkeypatch.context() as patch:
+            patch.setattr(tf.distribute, "get_replica_context", lambda: context)
+            return np.asarray(layer(np.ones((4, 50), np.float32), training=True))
+
+    assert np.array_equal(dropped(0), dropped(0))
+    assert not np.array_equal(dropped(0), dropped(1))
+
+
+SLURM = {
+    "SLURM_STEP_NUM_TASKS": "3",
+    "SLURM_STEP_NODELIST": "gpu[07-08]",
+    "SLURM_STEP_TASKS_PER_NODE": "2,1",
+    "SLURM_JOB_ID": "41",
+    "SLURM_STEP_ID": "0",
+    "SLURM_PROCID": "2",
+    "SLURMD_NODENAME": "gpu08",
+}
+
+
+def test_alone_unless_told():
+    assert workers({}) == workers({"TF_CONFIG": "{}"}) == Workers()
+    assert workers({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}) == Workers()  # a batch script, before any srun
+    assert workers(SLURM | {"SLURM_STEP_NUM_TASKS": "1"}) == Workers()
+
+
+def test_the_tasks_of_a_job_step_are_workers():
+    found = workers(SLURM)
+    assert found == Workers(("gpu07:25248", "gpu07:25249", "gpu08:25248"), 2)
+    assert not set(found.addresses) & {*workers(SLURM | {"SLURM_STEP_ID": "1"}).addresses}
+    assert not set(found.addresses) & {*workers(SLURM | {"SLURM_JOB_ID": "42"}).addresses}
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"SLURM_STEP_TASKS_PER_NODE": "many"}, "Slurm's variables cannot be understood"),
+        ({"SLURM_STEP_NODELIST": "gpu07"}, "Slurm's variables cannot be understood"),
+        ({"SLURMD_NODENAME": "gpu07"}, "runs task 2 of 3 on gpu07, where gpu08 was expected; use srun --distribution"),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, "--distribution=block"),
+    ],
+)
+def test_what_slurm_says_must_fit(change, words):
+    with pytest.raises(InputError, match=words):
+        workers(SLURM | change)
+
+
+@pytest.mark.parametrize("nodes", ["a", "a1,b-2", "n[1-3]", "n[08-11,20],m[3]", "rack[1-2]node[07-08]", "a[1,3]-ib,b"])
+def test_node_lists_are_expanded_as_slurm_does(nodes):
+    from tensorflow.python.distribute.cluster_resolver.slurm_cluster_resolver import expand_hostlist
+
+    expected = (
+        [f"{name}" for name in expand_hostlist(nodes)]
+        if "]node" not in nodes and "]-" not in nodes
+        else {
+            "rack[1-2]node[07-08]": ["rack1node07", "rack1node08", "rack2node07", "rack2node08"],
+            "a[1,3]-ib,b": ["a1-ib", "a3-ib", "b"],
+        }[nodes]
+    )  # TensorFlow's expands one bracket, at the end
+    assert node_names(nodes) == expected
+
+
+@pytest.mark.parametrize("text", ["1", "2(x3)", "3(x2),2,1(x4)"])
+def test_tasks_by_node_are_expanded_as_slurm_does(text):
+    from tensorflow.python.distribute.cluster_resolver.slurm_cluster_resolver import expand_tasks_per_node
+
+    assert tasks_by_node(text) == expand_tasks_per_node(text)
+
+
+def test_a_cluster_with_a_chief():
+    text = '{"cluster": {"worker": ["b:1", "c:1"], "chief": ["a:1"]}, "task": {"type": "worker", "index": "1"}}'
+    assert workers({"TF_CONFIG": text}) == Workers(("a:1", "b:1", "c:1"), 2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}',
+        '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"], "chief": ["b:1"]}, "task": {"type": "evaluator", "index": 0}}',
+    ],
+)
+def test_a_cluster_that_cannot_be_understood(text):
+    with pytest.raises(InputError, match=r"TF_CONFIG .* expected"):
+        workers({"TF_CONFIG": text})
+
+
+def test_what_workers_tell_each_other_holds_arrays_only():
+    arrays = {"a": np.array([-0.0, np.nan, 1e-40], np.float32), "b": np.array(["donor", "é"])}
+    back = unpacked(packed(arrays))
+    assert all(
+        array.dtype == back[name].dtype and array.tobytes() == back[name].tobytes() for name, array in arrays.items()
+    )
+    with pytest.raises(ValueError, match="Object arrays cannot be saved"):
+        packed({"a": np.array([print], object)})
+
+
+@pytest.mark.parametrize("tasks", [0, 1, 2, 3, 5])
+def test_results_come_in_the_order_of_the_tasks(tasks, monkeypatch):
+    """Each of two workers, as if the other did its share at the same time."""
+    done = [{"a": np.array([task])} for task in range(tasks)]
+    for index in (0, 1):
+        worker = Workers(("a:1", "b:1"), index)
+        others = iter(done[1 - index :: 2])
+
+        def exchange(self, content, index=index, others=others):
+            theirs = packed(next(others, {}))
+            return [content, theirs] if index == 0 else [theirs, content]
+
+        monkeypatch.setattr(module.Workers, "exchange", exchange)
+        found = list(worker.in_turn(iter(done[worker.shares]), tasks))
+        assert [int(result["a"][0]) for result in found] == list(range(tasks))
+
+
+@slow
+def test_workers_that_do_not_come_are_not_waited_for_in_vain(tmp_path, cohort):
+    commands = commands_of(tmp_path, training(tmp_path, cohort, "nn"))
+    script = f"import sys; sys.path[:0] = [{str(ROOT / 'tests')!r}, {str(ROOT)!r}]\nfrom utils import workers\n"
+    script += f"workers.PATIENCE_S = 2\nsys.argv = ['worker.py', {str(commands)!r}]\nimport worker\nworker.main()"
+    with socket.socket() as place:
+        place.bind(("localhost", 0))
+        port = place.getsockname()[1]
+    cluster = {"cluster": {"worker": [f"localhost:{port}", "localhost:1"]}, "task": {"type": "worker", "index": 0}}
+    environment = os.environ | {"TF_CONFIG": json.dumps(cluster)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"not all of localhost:{port}, localhost:1 were there after 2 s; start them again" in done.stderr

@@ -1,0 +1,62 @@
+"""A process of a test of several workers: runs command lines of run.py one after another, as small as the tests' own.
+
+`worker.py [--devices N] [--slow] [--interval N] COMMANDS.json`: a list of lists of arguments.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent.parent)]
+
+
+def use_devices(count: int) -> None:
+    """Makes `count` of the CPU, on which a network is trained as on so many GPUs."""
+    from utils import devices
+
+    start = devices.start_tensorflow
+
+    def started(device: str) -> tuple[str, ...]:
+        start(device)
+        import tensorflow as tf
+
+        (cpu,) = tf.config.list_physical_devices("CPU")
+        if not tf.config.get_logical_device_configuration(cpu):
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+        return tuple(f"CPU:{number}" for number in range(count))
+
+    devices.start_tensorflow = started
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("commands", type=Path)
+    parser.add_argument("--devices", type=int)
+    parser.add_argument("--slow", action="store_true")
+    parser.add_argument("--interval", type=int, default=150)
+    args = parser.parse_args()
+    if args.devices:
+        use_devices(args.devices)
+    import run
+    from utils import devices
+
+    devices.choose_device(share=False)
+    devices.start_tensorflow("cpu")
+    from utils import train
+    from utils.blackout import effects, measure
+
+    effects.BLOBS, measure.TOGETHER, train.INTERVAL = 4, 2, args.interval
+    if args.slow:
+        check = train.check_loss
+        train.check_loss = lambda *arguments: time.sleep(0.01) or check(*arguments)
+    for command in json.loads(args.commands.read_text()):
+        sys.argv = ["run.py", *command]
+        if status := run.main():
+            return status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
