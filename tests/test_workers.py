@@ -271,6 +271,7 @@ def test_a_cluster_with_a_chief():
         '{"cluster": {"worker": ["a:1"]}}',
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}',
+        '{"cluster": {"worker": ["a", "b"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a:1"], "chief": ["b:1"]}, "task": {"type": "evaluator", "index": 0}}',
     ],
@@ -307,16 +308,16 @@ def test_results_come_in_the_order_of_the_tasks(tasks, monkeypatch):
         assert [int(result["a"][0]) for result in found] == list(range(tasks))
 
 
-@slow
-def test_workers_that_do_not_come_are_not_waited_for_in_vain(tmp_path, cohort):
-    commands = commands_of(tmp_path, training(tmp_path, cohort, "nn"))
-    script = f"import sys; sys.path[:0] = [{str(ROOT / 'tests')!r}, {str(ROOT)!r}]\nfrom utils import workers\n"
-    script += f"workers.PATIENCE_S = 2\nsys.argv = ['worker.py', {str(commands)!r}]\nimport worker\nworker.main()"
-    with socket.socket() as place:
-        place.bind(("localhost", 0))
-        port = place.getsockname()[1]
-    cluster = {"cluster": {"worker": [f"localhost:{port}", "localhost:1"]}, "task": {"type": "worker", "index": 0}}
-    environment = os.environ | {"TF_CONFIG": json.dumps(cluster)}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert f"not all of localhost:{port}, localhost:1 were there after 2 s; start them again" in done.stderr
+def test_workers_that_do_not_come_are_named(monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE_S", 0.1)
+    with socket.socket() as there, socket.socket() as own:
+        there.bind(("localhost", 0))
+        there.listen()
+        own.bind(("localhost", 0))
+        addresses = [f"localhost:{place.getsockname()[1]}" for place in (own, there)]
+    with socket.create_server(("localhost", int(addresses[1].partition(":")[2]))):
+        with pytest.raises(InputError, match=r"^localhost:1 did not come within 0.1 s; start all workers again.$"):
+            module.wait_for_all((addresses[0], "localhost:1", addresses[1]), 0)
+        module.wait_for_all(tuple(addresses), 0)
+        with pytest.raises(InputError, match=r"Port \d+ of this machine cannot be used \(Address already in use\)"):
+            module.wait_for_all((addresses[1], addresses[0]), 0)

@@ -172,6 +172,7 @@ def start_tensorflow(device: str) -> tuple[str, ...]:
         )
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # float32 is what it says; --precision asks for less
     if device == "cpu":
         tf.config.experimental.enable_op_determinism()  # some 3-D gradients have no deterministic GPU kernel
     return tuple(gpu.name.removeprefix("/physical_device:") for gpu in gpus)

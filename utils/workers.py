@@ -9,13 +9,12 @@ import io
 import logging
 import os
 import re
-import sys
+import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from itertools import islice
-from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -163,25 +162,33 @@ def strategy(addresses: tuple[str, ...], index: int, gpus: tuple[str, ...]) -> A
     cluster = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(addresses)}), task_type="worker", task_id=index
     )
-    with patience(addresses):
-        return tf.distribute.MultiWorkerMirroredStrategy(cluster)
+    wait_for_all(addresses, index)
+    return tf.distribute.MultiWorkerMirroredStrategy(cluster)
 
 
-@contextmanager
-def patience(addresses: tuple[str, ...]) -> Iterator[None]:
-    """Ends the process if the block, in which TensorFlow waits for an hour and cannot be stopped, takes too long."""
-
-    def give_up() -> None:
-        named = ", ".join(addresses)
-        print(f"run.py: error: not all of {named} were there after {PATIENCE_S} s; start them again.", file=sys.stderr)
-        os._exit(2)
-
-    timer = Timer(PATIENCE_S, give_up)
-    timer.start()
+def wait_for_all(addresses: tuple[str, ...], index: int) -> None:
+    """Waits until all others listen at their addresses, as this one does meanwhile: TensorFlow would wait for an hour,
+    and could not be stopped. Raises InputError that names those who do not come."""
+    missing = [address for at, address in enumerate(addresses) if at != index]
+    port = int(addresses[index].rpartition(":")[2])
     try:
-        yield
-    finally:
-        timer.cancel()
+        with socket.create_server(("", port), backlog=len(addresses)):
+            end = time.monotonic() + PATIENCE_S
+            while (missing := [address for address in missing if not listens(address)]) and time.monotonic() < end:
+                time.sleep(0.2)
+    except OSError as error:
+        raise InputError(f"Port {port} of this machine cannot be used ({error.strerror}); name another one.") from error
+    if missing:
+        raise InputError(f"{', '.join(missing)} did not come within {PATIENCE_S} s; start all workers again.")
+
+
+def listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 def packed(arrays: Arrays) -> bytes:
@@ -214,7 +221,8 @@ def of_tf_config(text: str) -> Workers:
         return Workers()
     own = config.cluster.get(task.type, []) if task and task.type in JOBS else []
     index = int(task.index) if task and str(task.index).isdecimal() else -1
-    if set(config.cluster) - set(JOBS) or not 0 <= index < len(own):
+    plain = all(re.fullmatch(r".+:\d{1,5}", address) for address in addresses)
+    if set(config.cluster) - set(JOBS) or not 0 <= index < len(own) or not plain:
         raise InputError(f"TF_CONFIG names {', '.join(config.cluster)} and the task {task}; {EXPECTED}")
     return Workers(tuple(addresses), addresses.index(own[index]))
 
