@@ -4,7 +4,7 @@ DEMO = results/demo
 # Two processes, each with one thread for TensorFlow.
 PYTEST = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: setup demo images lint check test torture
+.PHONY: setup demo images lint check test torture gpu
 
 setup: .venv/installed
 
@@ -35,6 +35,10 @@ test: lint
 # Kills, full disks, damaged files and hostile names: says in a table what was lost, within 15 minutes on 2 cores.
 torture: setup
 	.venv/bin/python tests/torture.py
+
+# What a GPU does: memory, speed, precision, and whether it is left to others, in a table; says so where there is none.
+gpu: setup
+	.venv/bin/python tests/gpu.py
 
 # Makes the figures in images/ from the demo cohort.
 images: demo

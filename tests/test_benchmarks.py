@@ -2,12 +2,14 @@
 
 import functools
 import runpy
+import statistics
 import sys
 import tracemalloc
 
+import gpu
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import ROOT, SMALL_BATCH, TINY_NN, read_rows
 
 from data import atlas
 from data.check import full
@@ -66,3 +68,24 @@ def test_more_people_take_no_more_memory(command, cohort, tmp_path, monkeypatch)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 16 * record_bytes(REDUCED)
+
+
+def test_a_row_of_what_a_gpu_does_is_made_on_the_cpu(cohort, tmp_path, monkeypatch):
+    taken = iter([3 * gpu.MB, 8 * gpu.MB])
+    monkeypatch.setattr(gpu, "used_memory", lambda device: next(taken, 5 * gpu.MB))
+    options = ("--model", "nn", *TINY_NN, *SMALL_BATCH, "--numIters", 12, "--dataDir", cohort)
+    (row,) = gpu.rows(functools.partial(gpu.train, tmp_path, "-1", "train nn", *options))
+    history = read_rows(tmp_path / "train nn" / "train" / "history.csv")
+    mean = sum(float(step["loss"]) for step in history[2:]) / 10
+    rate = statistics.median(float(step["samples_per_s"]) for step in history)
+    assert str(row) == f"| train nn | loss {mean:.4f} after 12 iterations |  | CPU | {rate:.4g} | 0 | 5 |"
+
+
+def test_a_command_that_fails_is_a_row_of_what_a_gpu_does(tmp_path):
+    (row,) = gpu.rows(functools.partial(gpu.full_pass, tmp_path, "-1", "nothing", "--set", "no=1"))
+    assert row.held is False and "exit 2: run.py: error: " in row.finding and str(row).count("|") == 8
+
+
+def test_without_a_gpu_there_is_nothing_to_measure(capsys):
+    assert gpu.main() == 0
+    assert capsys.readouterr().out == "No GPU: nothing to measure.\n"

@@ -117,6 +117,7 @@ def test_the_full_pass_only_encodes(cli, encoder, copied, tmp_path, monkeypatch)
     monkeypatch.setattr(encode, "write_records", watched)
     outcome = cli("--model", "cae", "--chkPointDir", encoder, "--dataDir", copied, "--outDir", tmp_path / "out")
     assert (outcome.status, outcome.err, called) == (0, "", [])
+    assert "\nEncoding 6/6, 0 s left\n" in outcome.out
 
 
 def test_a_reduced_cohort_keeps_its_sources_constants(copied, encoded):

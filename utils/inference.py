@@ -43,8 +43,8 @@ def outputs_of(
             outputs = forward({name: batch[name] for name in run.model.reads})
             outputs = tf.nest.map_structure(lambda tensor: tensor.numpy(), outputs)
             check_finite(run, "outputs", outputs)
-            yield selection, batch, outputs
             shown.advance(steps=len(selection))
+            yield selection, batch, outputs
 
 
 def probability_of_autism(logits: np.ndarray) -> np.ndarray:
