@@ -177,7 +177,8 @@ def wait_for_all(addresses: tuple[str, ...], index: int) -> None:
             while (missing := [address for address in missing if not listens(address)]) and time.monotonic() < end:
                 time.sleep(0.2)
     except OSError as error:
-        raise InputError(f"Port {port} of this machine cannot be used ({os.strerror(error.errno or 0)}); name another one.") from error
+        why = os.strerror(error.errno or 0)
+        raise InputError(f"Port {port} of this machine cannot be used ({why}); name another one.") from error
     if missing:
         raise InputError(f"{', '.join(missing)} did not come within {PATIENCE_S} s; start all workers again.")
 

@@ -1,0 +1,117 @@
+"""--jobs: folds in processes of their own come out as one after another; a signal reaches all that run."""
+
+import os
+import signal
+import sys
+import threading
+from types import SimpleNamespace
+
+import pytest
+from helpers import SMALL_BATCH, TINY_NN, read_rows
+
+from data.errors import InputError
+from utils import side_by_side as module
+from utils.side_by_side import environments, side_by_side
+
+SCRIPT = """
+import pathlib, signal, sys, time
+fold = sys.argv[-1].removeprefix("--fold=")
+print("said before", flush=True)
+print(f"Fold {fold} (of some):", flush=True)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+pathlib.Path(f"begun-{fold}").touch()
+if "--wait" in sys.argv:
+    time.sleep(60)
+if fold == "bad":
+    sys.exit("run.py: error: it went wrong")
+print("Still to be done before the results are pooled: others.")
+"""
+
+
+@pytest.fixture
+def folds(tmp_path, monkeypatch):
+    """`folds(["0", "bad"], 2, "--wait")` runs SCRIPT for each fold; two at a time."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+
+    def run(names, jobs, *more) -> int:
+        monkeypatch.setattr(sys, "argv", [str(tmp_path / "script.py"), *more])
+        parts = [SimpleNamespace(fold=name, override=False, is_done=lambda: False) for name in names]
+        return side_by_side(SimpleNamespace(parts=parts, jobs=jobs), share_gpu=False)
+
+    return run
+
+
+def test_each_fold_is_told_when_it_has_ended(folds, capsys):
+    assert folds(["0", "1", "2"], 2) == 0
+    out, err = capsys.readouterr()
+    assert sorted(line for line in out.splitlines() if "Fold " in line) == [f"Fold {at} (of some):" for at in range(3)]
+    assert "said before" not in out and "Still to be done" not in out and not err
+
+
+def test_after_a_fold_that_fails_no_other_is_begun(folds, capsys, tmp_path):
+    assert folds(["bad", "1", "2"], 1) == 1
+    assert capsys.readouterr().err == "run.py: error: it went wrong\n"
+    assert [path.name for path in tmp_path.glob("begun-*")] == ["begun-bad"]
+
+
+def test_a_signal_stops_all_that_run_and_no_other_is_begun(folds, tmp_path):
+    def stop():
+        while len(list(tmp_path.glob("begun-*"))) < 2:
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    threading.Thread(target=stop).start()
+    assert folds(["0", "1", "2"], 2, "--wait") == 128 + signal.SIGTERM
+    assert len(list(tmp_path.glob("begun-*"))) == 2
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_each_process_has_its_share_of_the_cores(monkeypatch):
+    for name in module.THREADS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    monkeypatch.setattr(module.joblib, "cpu_count", lambda: 7)
+    assert environments(3, False) == [dict.fromkeys(module.THREADS, "2") | {"CUDA_VISIBLE_DEVICES": "-1"}] * 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert "OMP_NUM_THREADS" not in environments(3, False)[0]
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c")
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in environments(2, False)] == ["GPU-a", "GPU-b"]
+    with pytest.raises(InputError, match="--jobs 4 needs as many free GPUs, 3 are; use fewer jobs, or --shareGPU"):
+        environments(4, False)
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in environments(4, True)][3] == "GPU-a"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [[], ["--folds", "2", "--fold", "0"]])
+def test_jobs_are_of_all_folds(words, cli, cohort, tmp_path):
+    outcome = cli("--train", "--jobs", 2, "--dataDir", cohort, "--chkPointDir", tmp_path, *words)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "--jobs 2 counts folds that are done at a time; use it with --folds, without --fold." in outcome.err
+
+
+@pytest.mark.slow
+def test_several_workers_do_not_take_jobs(cli, cohort, tmp_path, monkeypatch):
+    cluster = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}'
+    monkeypatch.setenv("TF_CONFIG", cluster)
+    words = ("--folds", 2, "--jobs", 2, "--dataDir", cohort, "--chkPointDir", tmp_path)
+    outcome = cli("--train", "--model", "nn", *words)
+    assert "--jobs 2 is for one machine, and here are 2 workers; leave it out." in outcome.err
+
+
+@pytest.mark.slow
+def test_folds_side_by_side_are_those_one_after_another(cli, cohort, tmp_path):
+    from test_train import assert_bit_equal
+
+    settings = ("--model", "nn", "--numIters", 3, *TINY_NN, *SMALL_BATCH, "--folds", 2, "--dataDir", cohort)
+    for name, more in (("one", ()), ("other", ("--jobs", 2))):
+        places = ("--chkPointDir", tmp_path / name, "--outDir", tmp_path / f"out-{name}")
+        outcome = cli("--train", *settings, *places, *more)
+        assert outcome.status == 0, outcome.err
+    for fold in ("0", "1"):
+        assert_bit_equal(*(tmp_path / name / "nn" / "folds-2" / fold for name in ("one", "other")))
+    pooled = [row for row in read_rows(tmp_path / "runs.csv") if row["folder"] == str(tmp_path / "out-other")]
+    assert len(pooled) == 1
