@@ -143,10 +143,10 @@ def told_when_left() -> Iterator[None]:
     """Raises InputError where a worker that does the same job is gone, or was never to be reached."""
     import tensorflow as tf
 
-    gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError)
+    gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
     try:
         yield
-    except (*gone, tf.errors.DeadlineExceededError, tf.errors.UnknownError) as error:
+    except (*gone, tf.errors.DeadlineExceededError) as error:
         raise InputError(
             "Another worker has ended, or cannot be reached; see what it says, then repeat the same command on all of "
             "them."
