@@ -493,6 +493,21 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(file, damage, train, c
     assert "Continuing" in outcome.out and CheckpointFolder(folder).digest() == undisturbed
 
 
+@pytest.mark.parametrize(
+    "state", ["", "nonsense", f'model_checkpoint_path: "ckpt-{"9" * 5000}"', "model_checkpoint_path: 3"]
+)
+def test_a_file_that_does_not_say_which_checkpoint_is_the_latest(state, train, cli, cohort, tmp_path):
+    assert train("one", "nn", 2).status == 0
+    assert train("other", "nn", 3).status == 0
+    folder = tmp_path / "one" / "ckpt" / "nn"
+    (folder / "checkpoint").write_text(state)
+    outcome = train("one", "nn", 3)
+    assert outcome.status == 0, outcome.err
+    said = f"checkpoint in {folder} is not as it was saved; used instead: ckpt-1, of iteration 2.\n"
+    assert said in outcome.out and outcome.err == ""
+    assert_bit_equal(folder, tmp_path / "other" / "ckpt" / "nn")
+
+
 def test_a_loss_that_is_no_number_stops_the_training(train, cohort, tmp_path, monkeypatch):
     from utils import batches
     from utils import train as module

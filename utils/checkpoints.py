@@ -32,7 +32,7 @@ BEST = "best"
 OF_FOLDS = "folds-"  # begins the name of a folder of other checkpoints, one a fold
 INTERVAL = 150  # batches between checkpoints
 KEPT = 3
-FILES = re.compile(r"ckpt-(\d+)(\.index|\.data-\d{5}-of-\d{5}|_temp)")  # as TensorFlow names them
+FILES = re.compile(r"ckpt-(\d{1,18})(\.index|\.data-\d{5}-of-\d{5}|_temp)")  # as TensorFlow names them
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,11 @@ class CheckpointFolder:
 
     @property
     def damaged(self) -> list[str]:
-        """The names of later checkpoints than the latest that is whole."""
+        """The names of later checkpoints than the latest that is whole, or of the file that should say which it is."""
         latest = self.latest()
-        return [prefix.name for prefix in takewhile(lambda prefix: prefix != latest, prefixes_in(latest.parent))]
+        prefixes = prefixes_in(latest.parent)
+        names = [prefix.name for prefix in takewhile(lambda prefix: prefix != latest, prefixes)]
+        return names if latest_in(latest.parent) in prefixes else [STATE, *names]
 
     def identity(self) -> Identity:
         """What `run.json` says of the checkpoint. Raises InputError if there is none or it is damaged."""
@@ -247,8 +249,10 @@ class Saver:
     def restore(self) -> int:
         """Restores the latest checkpoint, if any; returns the number of batches it has seen."""
         if self.folder.current is not None:
-            self.saved = self.folder.identity().saved
+            self.saved = dict(self.folder.identity().saved)
             read(self.checkpoint, self.folder, lambda status: status.assert_consumed())
+            latest = self.folder.latest()  # of which a run that ended in this moment has not written down what it is
+            self.saved.setdefault(latest.name, Saved(int(self.step.numpy()), digest_of(latest)))
         return int(self.step.numpy())
 
     @cached_property
