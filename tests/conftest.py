@@ -1,5 +1,6 @@
 """Fixtures: small simulated cohorts, a trained checkpoint, a tiny PCP folder, and both command lines."""
 
+import gc
 import io
 import sys
 from collections.abc import Callable
@@ -51,6 +52,13 @@ def session(tmp_path_factory):
         patch.setattr(demo, "SIMULATIONS", small)
         patch.setattr(effects, "BLOBS", 4)  # of 100, which take most of a blackout's time
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lasting():
+    """What is there when a module begins, TensorFlow above all, is not searched for garbage by every job anew."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
