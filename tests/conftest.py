@@ -75,6 +75,27 @@ def float32():
         sys.modules["keras"].mixed_precision.set_global_policy("float32")
 
 
+@pytest.fixture
+def undrawn():
+    """Figures are empty, for tests that look at none: drawing takes a third of a training, and half of a test.
+
+    What fixtures of a whole module run is drawn, and so are the figures of tests that use `drawn`.
+    """
+
+    def savefig(figure, file, format, **_):
+        file.write("<svg></svg>" if format == "svg" else b"")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", savefig)
+        yield patch
+
+
+@pytest.fixture
+def drawn(undrawn):
+    """Figures are drawn."""
+    undrawn.undo()
+
+
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory) -> Path:
     """40 simulated subjects on the reduced grid, 4 of them test subjects."""
