@@ -29,6 +29,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_benchmark_runs(name, cohort, monkeypatch, capsys):
     path = ROOT / "tests" / "benchmarks" / f"{name}.py"

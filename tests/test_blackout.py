@@ -140,7 +140,7 @@ class NoChance:
 def test_a_region_that_speaks_for_the_true_class_counts_as_positive(label, sign):
     """Autism's logit is 2 with everything shown, and falls to 0.5 by any fill of region 0. Of a donor, whose logit is
     -1, it makes 0.5. A blob of its size filled with that donor makes 1.25, which is half as much."""
-    names = ["background", "reliance", "unique", "sufficiency"]
+    names = np.array(["background", "reliance", "unique", "sufficiency"])
     base = np.array([[[0.0, 2.0], [0.0, 2.0], [0.0, 2.0], [0.0, -1.0]]])
     of_region = np.array([[[[0.0, 0.5], [0.0, 2.0]]] * 3 + [[[0.0, 0.5], [0.0, -1.0]]]])
     blobs = np.array([[[[0.0, 1.25]], [[0.0, 2.0]]]])

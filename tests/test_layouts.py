@@ -62,8 +62,7 @@ class Scene:
     rows: list[dict] = field(default_factory=list)
 
 
-@pytest.fixture
-def scene() -> Scene:
+def simulated() -> Scene:
     """6 subjects at two sites, labels alternating, with the missing values that the conftest rows have."""
     rows = []
     for number, subject in enumerate(SUBJECTS):
@@ -72,6 +71,12 @@ def scene() -> Scene:
         values = dict(zip(PCP_COLUMNS, PCP_ROWS[number % len(PCP_ROWS)], strict=True))
         rows.append(keys | {"DX_GROUP": str(1 + number % 2)} | values)
     return Scene({subject: stored_las(subject) for subject in SUBJECTS}, rows)
+
+
+@pytest.fixture
+def scene() -> Scene:
+    """Of a test, which may change it."""
+    return simulated()
 
 
 def save_maps(scene: Scene, name) -> None:
@@ -138,10 +143,14 @@ def convert(data_cli, tmp_path):
     return run
 
 
-@pytest.fixture
-def reference(scene, convert, tmp_path) -> Path:
-    folder = tmp_path / "reference"
-    return convert(folder, *write_pcp(folder, scene))
+@pytest.fixture(scope="module")
+def reference(data_cli, tmp_path_factory) -> Path:
+    """The reduced cohort of the PCP layout."""
+    folder = tmp_path_factory.mktemp("reference")
+    arguments = write_pcp(folder / "pcp", simulated())
+    outcome = data_cli("convert", folder / "pcp", folder / "cohort", "--grid", "reduced", *arguments)
+    assert outcome.status == 0, outcome.err
+    return folder / "cohort"
 
 
 def content(cohort: Path) -> dict[str, bytes]:

@@ -445,12 +445,22 @@ def test_a_classifier_reads_maps_as_channels():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_region_means_of_every_map_are_standardised(three, cli, tmp_path):
-    """By mean and spread over the training records, map by map; the default network is what reads them."""
+    """By mean and spread over the training records, map by map; the default network is what reads them, here once."""
     from models.layers import Standardise
 
     arguments = ("--model", "cnn", "--numIters", 1, "--set", "batch_size=8", "--dataDir", three)
-    arguments += ("--set", "standardise=stored", "--chkPointDir", tmp_path / "ckpt", "--outDir", tmp_path / "out")
+    arguments += (
+        "--set",
+        "standardise=stored",
+        "--set",
+        "members=1",
+        "--chkPointDir",
+        tmp_path / "ckpt",
+        "--outDir",
+        tmp_path / "out",
+    )
     outcome = cli("--train", *arguments)
     assert outcome.status == 0, outcome.err
     folder = CheckpointFolder(tmp_path / "ckpt" / "cnn")
@@ -525,6 +535,7 @@ def test_a_checkpoint_of_other_maps_is_refused(three, cohort, trained_on_three, 
     assert re.search("trained on data with maps of 3 entries, .* has of 1 entries", outcome.err), outcome.err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_test_of_three_maps_is_described(three, trained_on_three, cli, tmp_path):
     arguments = ("--chkPointDir", trained_on_three, "--dataDir", three, "--outDir", tmp_path / "out")
     outcome = cli("--test", "--model", "cnn", *arguments)
@@ -546,6 +557,7 @@ def logits_of(trained_on_three):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("chosen", [None, "degree_weighted,falff"])
 def test_regions_are_blacked_out_in_these_maps_only(chosen, three, trained_on_three, logits_of, cli, tmp_path):
     """Against a loop by hand: all four effects and a blob, with one donor, whose distance from all people whom it was

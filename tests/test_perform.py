@@ -20,7 +20,7 @@ from data.cohort import open_cohort, write_tables
 from data.folds import open_folds
 from utils.checkpoints import CheckpointFolder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
 SMALL = {"cnn": TINY_CNN + SMALL_BATCH, "nn": TINY_NN + SMALL_BATCH}
 
@@ -135,17 +135,18 @@ def test_more_iterations_continue_each_fold(in_folds, tested, tmp_path):
     assert list((tmp_path / "copy/test/earlier").glob("*/predictions.csv"))
 
 
-def test_a_killed_run_is_completed_by_repeating_it(tested, cohort, tmp_path):
-    command = [sys.executable, str(ROOT / "run.py"), "--train", "--model", "nn", "--folds", "3", "--numIters", "4"]
-    command += [*SMALL["nn"], "--chkPointDir", "ckpt", "--dataDir", str(cohort), "--outDir", "train"]
+def test_a_killed_run_is_completed_by_repeating_it(tested, cli, cohort, tmp_path):
+    arguments = ["--train", "--model", "nn", "--folds", "3", "--numIters", "4"]
+    arguments += [*SMALL["nn"], "--chkPointDir", "ckpt", "--dataDir", str(cohort), "--outDir", "train"]
+    command = [sys.executable, str(ROOT / "run.py"), *arguments]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     until = time.monotonic() + 60
     while not (tmp_path / "ckpt/nn/folds-3/0/checkpoint").exists() and time.monotonic() < until:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = cli(*arguments)
+    assert done.status == 0, done.err
     for name in ("0", "1", "2"):
         one, other = (folder / "ckpt/nn/folds-3" / name for folder in (tmp_path, tested))
         assert (

@@ -169,7 +169,7 @@ MISTAKES = {
     ),
     "checkpoint without its files": (
         "--test --model cnn --chkPointDir {cut} --dataDir {cohort}",
-        ["{cut}/cnn", "names no checkpoint that exists"],
+        ["{cut}/cnn", "is not there or not as it was saved"],
     ),
     "checkpoint with damaged identity": (
         "--test --model cnn --chkPointDir {spoilt} --dataDir {cohort}",

@@ -98,6 +98,7 @@ def test_figures_and_run_are_written(tested):
     assert json.loads((folder / "run.json").read_text())["checkpoint_sha256"] == checkpoints.digest()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_second_test_appends_its_row_and_keeps_the_first_results(cli, trained, cohort, tmp_path):
     command = ("--test", "--model", "cnn", "--chkPointDir", trained, "--dataDir", cohort, "--outDir", tmp_path / "out")
     assert cli(*command).status == 0
@@ -109,6 +110,7 @@ def test_a_second_test_appends_its_row_and_keeps_the_first_results(cli, trained,
     assert earlier.read_bytes() == (tmp_path / "out" / "predictions.csv").read_bytes() == first
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_results_that_an_editor_saved_in_another_encoding_are_kept(cli, trained, cohort, tmp_path):
     command = ("--test", "--model", "cnn", "--chkPointDir", trained, "--dataDir", cohort, "--outDir", tmp_path / "out")
     assert cli(*command).status == 0
@@ -136,6 +138,7 @@ def test_test_subjects_of_one_class_leave_metrics_undefined(cli, trained, cohort
     assert metrics["recall"]["value"] is not None
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_checkpoint_folder_with_a_comma_is_one_cell(cli, trained, cohort, tmp_path):
     folder = shutil.copytree(trained, tmp_path / 'lab, "new"')
     places = ("--chkPointDir", folder, "--dataDir", cohort, "--outDir", tmp_path / "out")

@@ -21,7 +21,7 @@ from data.cohort import open_cohort
 from data.standards import within_brain
 from utils.checkpoints import INTERVAL, CheckpointFolder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
 SMALL = {"cnn": TINY_CNN + SMALL_BATCH, "mmnn": TINY_CNN + SMALL_BATCH, "nn": TINY_NN + SMALL_BATCH, "ae": SMALL_BATCH}
 PNG = b"\x89PNG"
@@ -36,6 +36,26 @@ def train(cli, cohort, tmp_path):
         return cli("--train", "--model", model, "--numIters", iterations, *places, *SMALL[model], *more)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def seen_six(cli, cohort, tmp_path_factory) -> Path:
+    """The folder of a nn that has seen 6 batches, with checkpoints of the 2nd, the 4th and the 6th."""
+    folder = tmp_path_factory.mktemp("six")
+    places = ("--chkPointDir", folder / "ckpt", "--outDir", folder / "out", "--dataDir", cohort)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("utils.train.INTERVAL", 2)
+        assert cli("--train", "--model", "nn", "--numIters", 6, *places, *SMALL["nn"]).status == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seen_two(cli, cohort, tmp_path_factory) -> Path:
+    """The folder of a nn that has seen 2 batches."""
+    folder = tmp_path_factory.mktemp("two")
+    places = ("--chkPointDir", folder / "ckpt", "--outDir", folder / "out", "--dataDir", cohort)
+    assert cli("--train", "--model", "nn", "--numIters", 2, *places, *SMALL["nn"]).status == 0
+    return folder
 
 
 def variables(folder) -> dict[str, np.ndarray]:
@@ -59,6 +79,7 @@ def assert_bit_equal(one, other) -> None:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("model, measures", [("cnn", ["loss", "accuracy"]), ("ae", ["loss"])])
 def test_training_leaves_history_figure_events_and_run(model, measures, train, cohort, tmp_path):
     outcome = train("one", model, 5)
@@ -164,34 +185,32 @@ def test_the_rate_falls_with_the_batches_seen(half_rate_after, expected):
     assert float(optimizer.learning_rate) == pytest.approx(expected)
 
 
-def test_a_finished_command_repeated_changes_nothing(train, tmp_path):
-    train("one", "nn", 3)
+def test_a_finished_command_repeated_changes_nothing(train, seen_two, tmp_path):
+    shutil.copytree(seen_two, tmp_path / "one")
     before = variables(tmp_path / "one" / "ckpt" / "nn")
-    outcome = train("one", "nn", 3)
+    outcome = train("one", "nn", 2)
     assert outcome.status == 0
-    assert "has seen 3 of 3 iterations: nothing to train" in outcome.out
+    assert "has seen 2 of 2 iterations: nothing to train" in outcome.out
     after = variables(tmp_path / "one" / "ckpt" / "nn")
     assert all((before[name] == after[name]).all() for name in before)
 
 
-def test_another_seed_gives_other_weights(train, tmp_path):
-    train("one", "nn", 2)
+def test_another_seed_gives_other_weights(train, seen_two, tmp_path):
     train("other", "nn", 2, "--seed", "1")
-    one, other = (variables(tmp_path / name / "ckpt" / "nn") for name in ("one", "other"))
+    one, other = (variables(folder / "ckpt" / "nn") for folder in (seen_two, tmp_path / "other"))
     assert any((one[name] != other[name]).any() for name in one)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_saves_and_the_same_command_completes_the_job_bit_equal(number, train, cohort, tmp_path):
+def test_a_signal_saves_and_the_same_command_completes_the_job_bit_equal(train, cohort, tmp_path):
     """A real process, stopped when it reports its first iteration."""
     arguments = ["--train", "--model", "mmnn", "--numIters", "1000000", *SMALL["mmnn"], "--dataDir", str(cohort)]
     places = ["--chkPointDir", str(tmp_path / "parts" / "ckpt"), "--outDir", str(tmp_path / "parts" / "out")]
     command = [sys.executable, str(ROOT / "run.py"), *arguments, *places]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert any(line.startswith("Training mmnn 1/") for line in process.stdout)
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + signal.SIGTERM
     assert err == ""
     done = int(re.search(r"Stopped at iteration (\d+) and saved; the same command continues", out)[1])
     assert step_of(tmp_path / "parts" / "ckpt" / "mmnn") == done
@@ -200,7 +219,8 @@ def test_a_signal_saves_and_the_same_command_completes_the_job_bit_equal(number,
     assert_bit_equal(tmp_path / "whole" / "ckpt" / "mmnn", tmp_path / "parts" / "ckpt" / "mmnn")
 
 
-def test_sigint_saves_and_says_how_far_it_came(train, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_saves_and_says_how_far_it_came(number, train, tmp_path, monkeypatch):
     from data.progress import PlainProgress
 
     advance = PlainProgress.advance
@@ -208,14 +228,14 @@ def test_sigint_saves_and_says_how_far_it_came(train, tmp_path, monkeypatch):
     def advance_and_interrupt(self, *arguments):
         advance(self, *arguments)
         if self.done == 4:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
 
     monkeypatch.setattr(PlainProgress, "advance", advance_and_interrupt)
-    handler = signal.getsignal(signal.SIGINT)
+    handler = signal.getsignal(number)
     outcome = train("one", "nn", 9)
-    assert outcome.status == 128 + signal.SIGINT
+    assert (outcome.status, outcome.err) == (128 + number, "")
     assert "Stopped at iteration 4 and saved" in outcome.out
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(number) is handler
     assert step_of(tmp_path / "one" / "ckpt" / "nn") == 4
 
 
@@ -297,8 +317,8 @@ def test_override_takes_another_preset_and_settings(train, tmp_path):
     assert not CheckpointFolder(tmp_path / "one" / "ckpt" / "cnn").identity().config["residual"]
 
 
-def test_override_keeps_the_earlier_results(train, tmp_path):
-    train("one", "nn", 2)
+def test_override_keeps_the_earlier_results(train, seen_two, tmp_path):
+    shutil.copytree(seen_two, tmp_path / "one")
     old = (tmp_path / "one" / "out" / "history.csv").read_text()
     outcome = train("one", "nn", 3, "--overrideChkpt")
     assert "The earlier results in" in outcome.out
@@ -320,6 +340,7 @@ def largest_file(num_bytes: int):
 WIDE = ("--set", "filters=8,24")  # its checkpoint has some 250 kB, more than any other file of the run
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_full_disk_leaves_the_last_checkpoint_which_is_resumed(train, tmp_path):
     """At 150 kB only the checkpoint does not fit, at 100 bytes nothing does."""
     folder = CheckpointFolder(tmp_path / "one" / "ckpt" / "cnn")
@@ -339,6 +360,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_which_is_resumed(train, tmp_path
     assert_bit_equal(tmp_path / "whole" / "ckpt" / "cnn", folder.path)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_outputs_that_met_a_full_disk_are_completed_when_the_command_is_repeated(train, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -395,8 +417,8 @@ def test_a_second_run_on_the_same_folders_is_refused_and_names_the_first(train, 
     assert "Training nn" in train("one", "nn", 5).out
 
 
-def test_what_the_user_put_beside_results_stays(train, tmp_path):
-    train("one", "nn", 2)
+def test_what_the_user_put_beside_results_stays(train, seen_two, tmp_path):
+    shutil.copytree(seen_two, tmp_path / "one")
     note = tmp_path / "one" / "out" / "note.txt"
     note.write_text("mine")
     assert train("one", "nn", 2, "--overrideChkpt").status == 0
@@ -404,16 +426,19 @@ def test_what_the_user_put_beside_results_stays(train, tmp_path):
     assert not list((tmp_path / "one" / "out" / "earlier").rglob("note.txt"))
 
 
-def test_a_history_whose_last_line_was_cut_off_is_continued(train, tmp_path):
-    train("one", "nn", 3)
+@pytest.mark.usefixtures("drawn")
+def test_a_history_whose_last_line_was_cut_off_is_continued(train, seen_two, tmp_path):
+    shutil.copytree(seen_two, tmp_path / "one")
     path = tmp_path / "one" / "out" / "history.csv"
-    path.write_text(path.read_text() + "4,0.69")
-    assert train("one", "nn", 5).status == 0
-    assert [row["step"] for row in read_rows(path)] == ["1", "2", "3", "4", "5"]
+    path.write_text(path.read_text() + "3,0.69")
+    path.with_suffix(".png").unlink()
+    assert train("one", "nn", 4).status == 0
+    assert [row["step"] for row in read_rows(path)] == ["1", "2", "3", "4"]
+    assert path.with_suffix(".png").read_bytes().startswith(PNG)
 
 
-def test_files_of_a_checkpoint_that_was_never_completed_are_removed(train, tmp_path):
-    train("one", "nn", 2)
+def test_files_of_a_checkpoint_that_was_never_completed_are_removed(train, seen_two, tmp_path):
+    shutil.copytree(seen_two, tmp_path / "one")
     folder = tmp_path / "one" / "ckpt" / "nn"
     (folder / "ckpt-7_temp").mkdir()
     (folder / "ckpt-7_temp" / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
@@ -445,9 +470,9 @@ def test_a_phenotype_made_otherwise_is_refused_and_one_of_unknown_making_is_said
     assert re.search("so not compared: .*phenotype_scale", unknown.out)
 
 
-def test_a_checkpoint_folder_can_be_moved(train, cli, cohort, tmp_path):
-    train("one", "nn", 2)
-    shutil.move(tmp_path / "one" / "ckpt", tmp_path / "moved")
+def test_a_checkpoint_folder_can_be_moved(seen_two, cli, cohort, tmp_path):
+    shutil.copytree(seen_two / "ckpt", tmp_path / "before")
+    shutil.move(tmp_path / "before", tmp_path / "moved")
     outcome = cli("--test", "--model", "nn", "--chkPointDir", tmp_path / "moved", "--dataDir", cohort)
     assert outcome.status == 0, outcome.err
 
@@ -455,8 +480,8 @@ def test_a_checkpoint_folder_can_be_moved(train, cli, cohort, tmp_path):
 @pytest.mark.parametrize(
     "older, words", [(False, "not as it was saved, nor is one before it"), (True, "cannot be read")]
 )
-def test_a_damaged_checkpoint_is_told_in_one_line(older, words, train, cli, cohort, tmp_path):
-    train("one", "nn", 2)
+def test_a_damaged_checkpoint_is_told_in_one_line(older, words, train, seen_two, cli, cohort, tmp_path):
+    shutil.copytree(seen_two, tmp_path / "one")
     folder = tmp_path / "one" / "ckpt" / "nn"
     if older:  # by code that kept no digests
         described = json.loads((folder / "run.json").read_text())
@@ -479,9 +504,8 @@ def flip_a_bit(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [flip_a_bit, lambda path: os.truncate(path, 100), Path.unlink])
 @pytest.mark.parametrize("file", ["ckpt-3.index", "ckpt-3.data-00000-of-00001"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(file, damage, train, cli, cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.train.INTERVAL", 2)
-    assert train("one", "nn", 6).status == 0
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(file, damage, train, seen_six, cli, cohort, tmp_path):
+    shutil.copytree(seen_six, tmp_path / "one")
     folder = tmp_path / "one" / "ckpt" / "nn"
     undisturbed = CheckpointFolder(folder).digest()
     damage(folder / file)
@@ -496,8 +520,9 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(file, damage, train, c
 @pytest.mark.parametrize(
     "state", ["", "nonsense", f'model_checkpoint_path: "ckpt-{"9" * 5000}"', "model_checkpoint_path: 3"]
 )
-def test_a_file_that_does_not_say_which_checkpoint_is_the_latest(state, train, cli, cohort, tmp_path):
-    assert train("one", "nn", 2).status == 0
+def test_a_file_that_does_not_say_which_checkpoint_is_the_latest(state, train, seen_two, tmp_path):
+    for name in ("one", "other"):
+        shutil.copytree(seen_two, tmp_path / name)
     assert train("other", "nn", 3).status == 0
     folder = tmp_path / "one" / "ckpt" / "nn"
     (folder / "checkpoint").write_text(state)
@@ -508,12 +533,12 @@ def test_a_file_that_does_not_say_which_checkpoint_is_the_latest(state, train, c
     assert_bit_equal(folder, tmp_path / "other" / "ckpt" / "nn")
 
 
-def test_a_loss_that_is_no_number_stops_the_training(train, cohort, tmp_path, monkeypatch):
+def test_a_loss_that_is_no_number_stops_the_training(train, seen_two, cohort, tmp_path, monkeypatch):
     from utils import batches
     from utils import train as module
 
     monkeypatch.setattr(module, "INTERVAL", 2)
-    assert train("one", "nn", 2).status == 0
+    shutil.copytree(seen_two, tmp_path / "one")
     folder = CheckpointFolder(tmp_path / "one" / "ckpt" / "nn")
     digest, losses, check = folder.digest(), [1.0, float("nan")], module.check_loss
     monkeypatch.setattr(module, "check_loss", lambda run, done, _: check(run, done, losses.pop(0)))
@@ -533,8 +558,8 @@ def test_a_training_that_diverges_saves_nothing(train, tmp_path):
     assert CheckpointFolder(tmp_path / "one" / "ckpt" / "nn").current is None
 
 
-def test_overriding_a_checkpoint_leaves_what_the_user_put_beside_it(train, tmp_path):
-    assert train("one", "nn", 2).status == 0
+def test_overriding_a_checkpoint_leaves_what_the_user_put_beside_it(train, seen_two, tmp_path):
+    shutil.copytree(seen_two, tmp_path / "one")
     folder = tmp_path / "one" / "ckpt" / "nn"
     (folder / "thesis.txt").write_text("mine")
     (folder / "notes").mkdir()
@@ -547,8 +572,8 @@ def test_overriding_a_checkpoint_leaves_what_the_user_put_beside_it(train, tmp_p
     assert not folder.with_name("nn.replaced").exists()
 
 
-def test_a_checkpoint_without_its_state_file_is_gone_on_from(train, tmp_path):
-    assert train("one", "nn", 2).status == 0
+def test_a_checkpoint_without_its_state_file_is_gone_on_from(train, seen_two, tmp_path):
+    shutil.copytree(seen_two, tmp_path / "one")
     (tmp_path / "one" / "ckpt" / "nn" / "checkpoint").unlink()
     outcome = train("one", "nn", 4)
     assert outcome.status == 0, outcome.err

@@ -159,8 +159,11 @@ class CheckpointFolder:
         self.remove_incomplete()
 
     def remove_incomplete(self) -> None:
-        """Removes the files of a checkpoint later than the latest, which was never completed."""
+        """Removes the files of a checkpoint later than the latest, which was never completed, and a state that names
+        none."""
         latest = FILES.fullmatch(f"{self.latest().name}.index") if latest_in(self.path) else None
+        if latest_in(self.path) not in (None, *prefixes_in(self.path)):
+            (self.path / STATE).unlink()
         for path in self.path.iterdir():
             found = FILES.fullmatch(path.name)
             if found and int(found[1]) > (int(latest[1]) if latest else 0):
