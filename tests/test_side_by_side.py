@@ -11,10 +11,11 @@ from helpers import SMALL_BATCH, TINY_NN, read_rows
 
 from data.errors import InputError
 from utils import side_by_side as module
+from utils.checkpoints import CheckpointFolder
 from utils.side_by_side import environments, side_by_side
 
 SCRIPT = """
-import pathlib, signal, sys, time
+import os, pathlib, signal, sys, time
 fold = sys.argv[-1].removeprefix("--fold=")
 print("said before", flush=True)
 print(f"Fold {fold} (of some):", flush=True)
@@ -22,6 +23,8 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 pathlib.Path(f"begun-{fold}").touch()
 if "--wait" in sys.argv:
     time.sleep(60)
+if fold == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
 if fold == "bad":
     sys.exit("run.py: error: it went wrong")
 print("Still to be done before the results are pooled: others.")
@@ -52,6 +55,12 @@ def test_after_a_fold_that_fails_no_other_is_begun(folds, capsys, tmp_path):
     assert folds(["bad", "1", "2"], 1) == 1
     assert capsys.readouterr().err == "run.py: error: it went wrong\n"
     assert [path.name for path in tmp_path.glob("begun-*")] == ["begun-bad"]
+
+
+def test_a_process_that_is_killed_is_named(folds, capsys):
+    assert folds(["0", "killed"], 2) == 128 + signal.SIGKILL
+    words = "run.py: error: Fold killed was killed by SIGKILL; is the memory too small for 2 jobs?\n"
+    assert capsys.readouterr().err == words
 
 
 def test_a_signal_stops_all_that_run_and_no_other_is_begun(folds, tmp_path):
@@ -113,5 +122,9 @@ def test_folds_side_by_side_are_those_one_after_another(cli, cohort, tmp_path):
         assert outcome.status == 0, outcome.err
     for fold in ("0", "1"):
         assert_bit_equal(*(tmp_path / name / "nn" / "folds-2" / fold for name in ("one", "other")))
+    digests = [CheckpointFolder(tmp_path / "other" / "nn" / "folds-2" / fold).digest() for fold in ("0", "1")]
+    outcome = cli("--train", *settings, *places, "--jobs", 2, "--seed", 1, "--overrideChkpt")
+    assert outcome.status == 0, outcome.err
+    assert digests != [CheckpointFolder(tmp_path / "other" / "nn" / "folds-2" / fold).digest() for fold in ("0", "1")]
     pooled = [row for row in read_rows(tmp_path / "runs.csv") if row["folder"] == str(tmp_path / "out-other")]
-    assert len(pooled) == 1
+    assert len(pooled) == 2  # once each time

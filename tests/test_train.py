@@ -533,6 +533,28 @@ def test_a_file_that_does_not_say_which_checkpoint_is_the_latest(state, train, s
     assert_bit_equal(folder, tmp_path / "other" / "ckpt" / "nn")
 
 
+def test_overriding_gets_past_a_description_that_is_damaged(train, seen_two, tmp_path):
+    shutil.copytree(seen_two, tmp_path / "one")
+    described = tmp_path / "one" / "ckpt" / "nn" / "run.json"
+    described.write_bytes(described.read_bytes()[:300])
+    assert "is damaged" in train("one", "nn", 3).err
+    outcome = train("one", "nn", 2, "--overrideChkpt")
+    assert outcome.status == 0, outcome.err
+    assert_bit_equal(tmp_path / "one" / "ckpt" / "nn", seen_two / "ckpt" / "nn")
+
+
+def test_a_damaged_best_checkpoint_is_told_before_the_first_batch(train, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.train.INTERVAL", 2)
+    assert train("one", "nn", 2, "--validation", "0.3").status == 0
+    (best,) = (tmp_path / "one" / "ckpt" / "nn" / "best").glob("*.data-*")
+    flip_a_bit(best)
+    outcome = train("one", "nn", 4, "--validation", "0.3")
+    assert (outcome.status, "nn/best is not as it was saved; copy it again, or" in outcome.err) == (2, True)
+    shutil.rmtree(best.parent)
+    outcome = train("one", "nn", 4, "--validation", "0.3")
+    assert (outcome.status, step_of(tmp_path / "one" / "ckpt" / "nn")) == (0, 4), outcome.err
+
+
 def test_a_loss_that_is_no_number_stops_the_training(train, seen_two, cohort, tmp_path, monkeypatch):
     from utils import batches
     from utils import train as module

@@ -5,6 +5,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 
+from data.errors import InputError
 from models import losses
 from utils.batches import in_order, read_batches
 from utils.checkpoints import BEST, CheckpointFolder, Identity, Saver
@@ -19,6 +20,11 @@ class Validation:
     def __init__(self, run: Run, network: keras.Model, optimizer: keras.Optimizer):
         self.run, self.network = run, network
         self.saver = Saver(CheckpointFolder(run.checkpoints.path / BEST), network, optimizer, kept=1)
+        if self.saver.folder.current and not self.saver.folder.whole:
+            raise InputError(
+                f"{self.saver.folder.path} is not as it was saved; copy it again, or remove it to go on without the "
+                "best checkpoint so far."
+            )
         self.labelled = run.model.predicts == "label"
         self.nothing = dict.fromkeys(["validation_loss", *["validation_auc"] * self.labelled], "")
 

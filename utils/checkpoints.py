@@ -119,7 +119,10 @@ class CheckpointFolder:
         """The prefixes of the checkpoints that are there and as they were saved, the latest first."""
         if self.current is None:
             return []
-        saved = self._identity().saved
+        try:
+            saved = self._identity().saved
+        except InputError:  # told where it is needed
+            saved = {}
         return [prefix for prefix in prefixes_in(self.current) if is_whole(prefix, saved.get(prefix.name))]
 
     @property

@@ -30,7 +30,7 @@ def perform(run: Run, share_gpu: bool) -> int:
     if run.folds and run.jobs > 1:
         devices.choose_device(share_gpu, several=True)
         begin(run, run.folds)
-        return side_by_side(run, share_gpu)
+        return side_by_side(run, share_gpu) or pooled(run, run.folds)
     device = devices.choose_device(share_gpu, several=run.job.takes_several_gpus)
     if team.count == 1 or not run.job.is_shared:
         return performed(run, device)
@@ -46,7 +46,8 @@ def perform(run: Run, share_gpu: bool) -> int:
 
 def check_alike(run: Run) -> None:
     """Raises InputError if a worker does another job than the chief, or has other data or another checkpoint."""
-    digest = hashlib.sha256(files.json_text(run.settings()).encode()).digest()
+    asked = {"num_iters": run.num_iters, "only": run.only, "override": run.override, "out_dir": str(run.out_dir)}
+    digest = hashlib.sha256(files.json_text(run.settings() | asked).encode()).digest()
     said = run.workers.exchange(digest)
     if other := [run.workers.addresses[at] for at, its in enumerate(said) if its != said[0]]:
         raise InputError(
@@ -80,13 +81,20 @@ def in_folds(run: Run, folds: Folds, device: str) -> int:
             status = one_fold(part, folds, f"Fold {part.fold} ({number} of {len(run.parts)})", device)
             if status:
                 return status
-    if not run.workers.is_chief:
+    return pooled(run, folds) if run.workers.is_chief else 0
+
+
+def pooled(run: Run, folds: Folds) -> int:
+    """Pools the results if no fold is missing."""
+    if run.only and run.override:
+        print("Not pooled, since other folds may yet be overridden: repeat the command without --overrideChkpt.")
         return 0
     if missing := [part.fold for part in run.parts if not part.is_done()]:
         print(f"Still to be done before the results are pooled: fold{'s' * (len(missing) > 1)} {', '.join(missing)}.")
         return 0
     with files.locked(run.out_dir, wait=True):
         if run.override or not run.is_done():
+            devices.start_tensorflow("cpu" if os.environ["CUDA_VISIBLE_DEVICES"] == "-1" else "gpu")
             run.job.pool(run, folds)
     return 0
 

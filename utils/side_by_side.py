@@ -14,6 +14,8 @@ from data.errors import InputError
 from data.progress import progress
 from utils.runs import Run
 
+ERROR = "run.py: error:"
+OF_ONE_FOLD = ("Still to be done", "Not pooled")  # begins what a process says of the others
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
 
@@ -40,14 +42,18 @@ def side_by_side(run: Run, share_gpu: bool) -> int:
         said = process.communicate()[0].decode(errors="replace")
         running.remove(process)
         places.put(environment)
-        return name, said, process.returncode
+        if process.returncode >= 0 or any(statuses):  # a signal that was passed on
+            return name, said, abs(process.returncode)
+        killed = f"Fold {name} was killed by {signal.Signals(-process.returncode).name}"
+        return name, f"{said}\n{ERROR} {killed}; is the memory too small for {run.jobs} jobs?", 128 - process.returncode
 
     tasks = [joblib.delayed(one)(name) for name in names]
     with passed_on(running, statuses), progress("Folds", len(names)) as shown:
         for name, text, status in joblib.Parallel(run.jobs, "threading", return_as="generator_unordered")(tasks):
             statuses.append(status)
             tell(name, text)
-            shown.advance()
+            if not status:
+                shown.advance()
     return next(filter(None, statuses), 0)
 
 
@@ -86,6 +92,6 @@ def tell(name: str, text: str) -> None:
     """Prints what the process of a fold said of it."""
     _, title, said = text.partition(f"Fold {name} (")
     for line in (title + said if title else text).splitlines():
-        stream = sys.stderr if line.startswith("run.py: error:") else sys.stdout
-        if not line.startswith("Still to be done"):
+        stream = sys.stderr if line.startswith(ERROR) else sys.stdout
+        if not line.startswith(OF_ONE_FOLD):
             print(line, file=stream, flush=True)

@@ -9,9 +9,11 @@ import io
 import logging
 import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from itertools import islice
@@ -24,6 +26,7 @@ from data.errors import InputError
 
 JOBS = ("chief", "worker")  # of a cluster that trains in step, in the order of their indices
 FIRST_PORT, PORTS = 20_000, 10_000  # for jobs of Slurm; below those that systems give out
+MAX_PORT = 65_535
 PORTS_A_JOB, PORTS_A_STEP = 128, 16
 PATIENCE_S = 300  # for all workers to be there
 WORD = np.dtype(np.int32).itemsize
@@ -163,7 +166,25 @@ def strategy(addresses: tuple[str, ...], index: int, gpus: tuple[str, ...]) -> A
         tf.train.ClusterSpec({"worker": list(addresses)}), task_type="worker", task_id=index
     )
     wait_for_all(addresses, index)
-    return tf.distribute.MultiWorkerMirroredStrategy(cluster)
+    with stoppable():
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Lets Ctrl-C, SIGTERM and a clock end the process while TensorFlow connects, which holds Python back; afterwards
+    signals do again what they did, for TensorFlow takes SIGTERM for itself."""
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGALRM") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), signal.SIG_DFL) for name in names}
+    if "SIGALRM" in names:
+        signal.alarm(PATIENCE_S)
+    try:
+        yield
+    finally:
+        if "SIGALRM" in names:
+            signal.alarm(0)
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
 
 
 def wait_for_all(addresses: tuple[str, ...], index: int) -> None:
@@ -187,7 +208,7 @@ def listens(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=2).close()
-    except OSError:
+    except (OSError, UnicodeError):
         return False
     return True
 
@@ -222,8 +243,9 @@ def of_tf_config(text: str) -> Workers:
         return Workers()
     own = config.cluster.get(task.type, []) if task and task.type in JOBS else []
     index = int(task.index) if task and str(task.index).isdecimal() else -1
-    plain = all(re.fullmatch(r".+:\d{1,5}", address) for address in addresses)
-    if set(config.cluster) - set(JOBS) or not 0 <= index < len(own) or not plain:
+    plain = all(re.fullmatch(r".+:[1-9]\d{,4}", at) and int(at.rpartition(":")[2]) <= MAX_PORT for at in addresses)
+    distinct = len(set(addresses)) == len(addresses)
+    if set(config.cluster) - set(JOBS) or not 0 <= index < len(own) or not plain or not distinct:
         raise InputError(f"TF_CONFIG names {', '.join(config.cluster)} and the task {task}; {EXPECTED}")
     return Workers(tuple(addresses), addresses.index(own[index]))
 
