@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 COMMANDS = {
     "blackout": ["--preset", "residual", "--subjects", 2, "--repeats", 1],
     "coverage": ["--sets", 2],
-    "large": ["--cohort", "COHORT", "--people", 60, "--only", "check,nn"],
+    "large": ["--cohort", "COHORT", "--people", 60, "--only", "check,swap"],
     "truth": ["--only", "random", "--real", "COHORT", "--cohorts", 1, "--iterations", 1],
 }
 

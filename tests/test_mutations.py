@@ -49,7 +49,7 @@ pytestmark = pytest.mark.slow
 
 MAX_BYTES = 2 * 2**30  # what the inputs may make the process hold beside what it is
 SECONDS = 10  # that one input may take
-COUNT = 12  # of each kind; `make torture` has 1,000
+COUNT = 8  # of each kind; `make torture` has 1,000
 
 # Mutations: content -> content
 
