@@ -106,7 +106,7 @@ class CheckpointFolder:
     def latest(self) -> Path:
         """The prefix of the latest checkpoint's files that are whole. Raises InputError if there are none."""
         if whole := self.whole:
-            return whole[0]
+            return whole
         if self.current is None:
             raise InputError(f"{self.path} holds no checkpoint; make one: {self.training}")
         raise InputError(
@@ -115,15 +115,16 @@ class CheckpointFolder:
         )
 
     @property
-    def whole(self) -> list[Path]:
-        """The prefixes of the checkpoints that are there and as they were saved, the latest first."""
+    def whole(self) -> Path | None:
+        """The prefix of the latest checkpoint that is there and as it was saved; None if there is none."""
         if self.current is None:
-            return []
+            return None
         try:
             saved = self._identity().saved
         except InputError:  # told where it is needed
             saved = {}
-        return [prefix for prefix in prefixes_in(self.current) if is_whole(prefix, saved.get(prefix.name))]
+        prefixes = prefixes_in(self.current)
+        return next((prefix for prefix in prefixes if is_whole(prefix, saved.get(prefix.name))), None)
 
     @property
     def damaged(self) -> list[str]:

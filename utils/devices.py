@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 
 from data.errors import InputError
+from utils.signals import handled
 
 NOTE = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl|E\d{4} .* failed call to cuInit")
 
@@ -33,9 +33,8 @@ def free_gpus(share: bool) -> list[tuple[str, str]]:
         if visible is not None:
             wanted = [name.strip() for name in visible.split(",")]
             gpus = [gpu for index, gpu in enumerate(gpus) if str(index) in wanted or abbreviated(gpu[0], wanted)]
-            if any(
-                name.startswith("MIG-") for name in wanted
-            ):  # a slice that its scheduler has already given to this run
+            # A slice of a GPU, which its scheduler has already given to this run.
+            if any(name.startswith("MIG-") for name in wanted):
                 return [(visible, "the MIG device of CUDA_VISIBLE_DEVICES")]
         held = {uuid: other_processes(pynvml, handle) for uuid, _, handle in gpus}
     except pynvml.NVMLError as error:
@@ -115,11 +114,8 @@ def only_errors() -> Iterator[None]:
 def interrupted_later() -> Iterator[None]:
     """Puts off Ctrl-C until the block ends: in the middle of an import it becomes any error, or a crash."""
     caught = []
-    before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
-    try:
+    with handled(lambda number, _: caught.append(number), ("SIGINT",)):
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)
     if caught:
         raise KeyboardInterrupt
 

@@ -23,9 +23,14 @@ def restored_network(run: Run) -> keras.Model:
     return network
 
 
+def all_finite(values) -> bool:
+    """Whether none of some arrays, nested in any way, holds NaN or infinity."""
+    return all(np.isfinite(array).all() for array in tf.nest.flatten(values))
+
+
 def check_finite(run: Run, what: str, values) -> None:
     """Raises InputError if any of some arrays, nested in any way, holds NaN or infinity."""
-    if not all(np.isfinite(array).all() for array in tf.nest.flatten(values)):
+    if not all_finite(values):
         raise InputError(
             f"{run.checkpoints.path} has {what} that are not finite: its training diverged. Train again with a "
             f"smaller learning rate: run.py --train --overrideChkpt --model {run.model.name} --set learning_rate=..."

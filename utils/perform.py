@@ -28,9 +28,9 @@ def perform(run: Run, share_gpu: bool) -> int:
         if run.jobs > 1:
             raise InputError(f"--jobs {run.jobs} is for one machine, and here are {team.count} workers; leave it out.")
     if run.folds and run.jobs > 1:
-        devices.choose_device(share_gpu, several=True)
+        device = devices.choose_device(share_gpu, several=True)
         begin(run, run.folds)
-        return side_by_side(run, share_gpu) or pooled(run, run.folds)
+        return side_by_side(run, share_gpu) or pooled(run, run.folds, device)
     device = devices.choose_device(share_gpu, several=run.job.takes_several_gpus)
     if team.count == 1 or not run.job.is_shared:
         return performed(run, device)
@@ -81,10 +81,10 @@ def in_folds(run: Run, folds: Folds, device: str) -> int:
             status = one_fold(part, folds, f"Fold {part.fold} ({number} of {len(run.parts)})", device)
             if status:
                 return status
-    return pooled(run, folds) if run.workers.is_chief else 0
+    return pooled(run, folds, device) if run.workers.is_chief else 0
 
 
-def pooled(run: Run, folds: Folds) -> int:
+def pooled(run: Run, folds: Folds, device: str) -> int:
     """Pools the results if no fold is missing."""
     if run.only and run.override:
         print("Not pooled, since other folds may yet be overridden: repeat the command without --overrideChkpt.")
@@ -94,7 +94,7 @@ def pooled(run: Run, folds: Folds) -> int:
         return 0
     with files.locked(run.out_dir, wait=True):
         if run.override or not run.is_done():
-            devices.start_tensorflow("cpu" if os.environ["CUDA_VISIBLE_DEVICES"] == "-1" else "gpu")
+            devices.start_tensorflow(device)
             run.job.pool(run, folds)
     return 0
 

@@ -13,6 +13,7 @@ import joblib
 from data.errors import InputError
 from data.progress import progress
 from utils.runs import Run
+from utils.signals import handled
 
 ERROR = "run.py: error:"
 OF_ONE_FOLD = ("Still to be done", "Not pooled")  # begins what a process says of the others
@@ -79,13 +80,8 @@ def passed_on(running: Sequence[subprocess.Popen], statuses: list[int]) -> Itera
         for process in list(running):
             process.send_signal(signal.SIGTERM)
 
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
+    with handled(stop):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def tell(name: str, text: str) -> None:

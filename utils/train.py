@@ -30,12 +30,13 @@ from utils import figures
 from utils.batches import ahead, batch_positions, in_order, read_batches
 from utils.best import Validation
 from utils.checkpoints import INTERVAL, Identity, Saver
+from utils.inference import all_finite
 from utils.runs import Run, prepare_folder, read_manifest
+from utils.signals import handled
 
 CALIBRATION = 20  # batches
 HASHED = 64  # records that one thread hashes at a time
 STEP = re.compile(r"\d{1,18}")  # of a history
-STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows lacks the last
 
 
 def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:
@@ -104,13 +105,8 @@ def caught_signals():
         if number == getattr(signal, "SIGHUP", None):
             hang_up()
 
-    numbers = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
-    before = {number: signal.signal(number, catch) for number in numbers}
-    try:
+    with handled(catch):
         yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def earlier_history(path: Path, step: int) -> list[dict]:
@@ -388,7 +384,7 @@ def check_loss(run: Run, done: int, loss: float) -> None:
 
 def check_weights(run: Run, done: int, network: keras.Model) -> None:
     """Raises InputError if a weight is no number, which must not be saved."""
-    if not all(np.isfinite(weight).all() for weight in network.get_weights()):
+    if not all_finite(network.get_weights()):
         raise InputError(
             f"Weights are not finite after iteration {done}: the training diverges. What was saved before is intact. "
             f"Use a smaller learning rate: {smaller_rate(run)}"

@@ -23,6 +23,7 @@ import numpy as np
 
 from data import files
 from data.errors import InputError
+from utils.signals import handled
 
 JOBS = ("chief", "worker")  # of a cluster that trains in step, in the order of their indices
 FIRST_PORT, PORTS = 20_000, 10_000  # for jobs of Slurm; below those that systems give out
@@ -174,17 +175,13 @@ def strategy(addresses: tuple[str, ...], index: int, gpus: tuple[str, ...]) -> A
 def stoppable() -> Iterator[None]:
     """Lets Ctrl-C, SIGTERM and a clock end the process while TensorFlow connects, which holds Python back; afterwards
     signals do again what they did, for TensorFlow takes SIGTERM for itself."""
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGALRM") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), signal.SIG_DFL) for name in names}
-    if "SIGALRM" in names:
-        signal.alarm(PATIENCE_S)
-    try:
-        yield
-    finally:
-        if "SIGALRM" in names:
-            signal.alarm(0)
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+    end_after = getattr(signal, "alarm", lambda seconds: None)  # not on Windows
+    with handled(signal.SIG_DFL, ("SIGINT", "SIGTERM", "SIGALRM")):
+        end_after(PATIENCE_S)
+        try:
+            yield
+        finally:
+            end_after(0)
 
 
 def wait_for_all(addresses: tuple[str, ...], index: int) -> None:
