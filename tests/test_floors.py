@@ -524,6 +524,14 @@ def test_sites_of_one_class_each_are_too_few_subjects_not_one_class():
     assert "6 subjects are too few" in line
 
 
+def test_the_site_as_the_only_covariate_may_have_too_few_subjects():
+    known = moving(40)
+    known["table"] = known["table"][[]]
+    known["site"] = [f"site {number % 10}" for number in range(40)]
+    line = floors.motion_line(floors.motion(probability=np.linspace(0.1, 0.9, 40), **known))
+    assert line.endswith("It cannot be computed: no covariate can be used.")
+
+
 def test_unknown_covariates_and_unknown_motion_are_said():
     known = moving()
     assert floors.motion(probability=output(known, 1, 0), **known | {"table": None}) is None

@@ -302,7 +302,8 @@ def motion(
 
 def design(known: pd.DataFrame, logit: pd.Series) -> pd.DataFrame:
     """Intercept, covariates (numbers as z-scores, text as dummies) and the network's logit, z-scored."""
-    values = pd.get_dummies(known, drop_first=True, dtype=float).assign(logit=logit)
+    numbers = pd.get_dummies(known, drop_first=True, dtype=float) if len(known.columns) else known  # pandas needs one
+    values = numbers.assign(logit=logit)
     values = (values - values.mean()) / values.std(ddof=0).replace(0, 1)
     values.insert(0, "intercept", 1.0)
     return values
@@ -326,6 +327,8 @@ def regression(label: np.ndarray, values: pd.DataFrame) -> dict:
         return {"reason": "the subjects are of one class"}
     if len(label) < SUBJECTS_A_PARAMETER * values.shape[1]:
         return {"reason": f"{len(label)} subjects are too few for {values.shape[1]} parameters"}
+    if values.columns.isin(["intercept", "logit"]).all():
+        return {"reason": "no covariate can be used"}
     if "logit" not in values:
         return {"reason": "the network's output follows from the covariates, or is the same for everybody"}
     try:
