@@ -234,6 +234,10 @@ MISTAKES = {
     "results into a file": (TESTING + " --outDir {file}", ["{file} is a file"]),
     "results below a file": (TESTING + " --outDir {file}/x", ["{file} is a file", "--outDir"]),
     "results among checkpoints": (TESTING + " --outDir {ckpt}/cnn/out", ["in the checkpoint's folder"]),
+    "checkpoint folder that is a pattern": (
+        "--train --model nn --chkPointDir {empty}/a* --dataDir {cohort}",
+        ["--chkPointDir {empty}/a* holds *, which TensorFlow reads as a pattern of other folders"],
+    ),
     "no checkpoint folder": ("--train --chkPointDir=", ["--chkPointDir has nothing as its value"]),
     "a fold of nothing": ("--train --fold 1", ["--fold 1 is one of several", "--folds"]),
     "validation of a test": ("--test --validation 0.1", ["--validation goes with --train, not with --test"]),

@@ -17,6 +17,7 @@ from utils.checkpoints import OF_FOLDS, CheckpointFolder, Identity
 from utils.jobs import IN_RESULTS, JOBS, Job
 from utils.runs import Run
 
+PATTERN = "*?[\\"  # what TensorFlow's file names may not hold
 
 def validate(args: argparse.Namespace, given: set[str]) -> Run:
     """Raises InputError for the first thing that is wrong; `given` names the options that are not at their default.
@@ -25,6 +26,7 @@ def validate(args: argparse.Namespace, given: set[str]) -> Run:
     """
     model, job = MODELS[args.model], JOBS[args.job]
     check_options(job, given)
+    check_plain(args.chkPointDir)
     check_model(job, model)
     if args.jobs > 1 and (args.fold or not args.folds):
         raise InputError(
@@ -178,6 +180,15 @@ def check_options(job: Job, given: set[str]) -> None:
         if takers := [other.flag for other in JOBS.values() if option in other.options]:
             only = " or ".join(takers)
             raise InputError(f"--{option} goes with {only}, not with {job.flag}; leave it out.")
+
+
+def check_plain(checkpoints: Path) -> None:
+    """Raises InputError for a folder that TensorFlow reads as a pattern: it would delete what the pattern matches."""
+    if odd := sorted(set(str(checkpoints)) & set(PATTERN)):
+        raise InputError(
+            f"--chkPointDir {checkpoints} holds {' '.join(odd)}, which TensorFlow reads as a pattern of other folders; "
+            f"name a folder without {' '.join(PATTERN)}."
+        )
 
 
 def check_model(job: Job, model: Model) -> None:
