@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from data.cli import Parser, guarded, positive, seed, share
+from data.base.cli import Parser, guarded, positive, seed, share
 from models import MODELS
-from utils.jobs import FULL_PASS, JOBS
+from utils.runs.jobs import FULL_PASS, JOBS
 
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
@@ -61,10 +61,10 @@ def parser() -> argparse.ArgumentParser:
 def execute(top: argparse.ArgumentParser) -> int:
     """Checks everything that can be checked without TensorFlow, then imports it and does the job."""
     args = top.parse_args()
-    from utils.validate import validate
+    from utils.runs.validate import validate
 
     run = validate(args, {name for name, value in vars(args).items() if value != top.get_default(name)})
-    from utils.perform import perform
+    from utils.runs.perform import perform
 
     return perform(run, args.shareGPU)
 

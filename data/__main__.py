@@ -8,11 +8,11 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.cli import Parser, guarded, hear_no_more, positive, seed
-from data.errors import InputError
+from data.base.cli import Parser, guarded, hear_no_more, positive, seed
+from data.base.errors import InputError
 
 if TYPE_CHECKING:
-    from data.cohort import Cohort
+    from data.cohorts.cohort import Cohort
 
 INTERRUPTED = 130
 SHOWN = 10  # subjects named on the terminal; cohort.json names them all
@@ -52,11 +52,12 @@ def chosen_maps(args: argparse.Namespace, like: "Cohort | None") -> tuple[str, .
 
 def convert(args: argparse.Namespace) -> int:
     check_like_flags(args)
-    from data import grids, layouts
-    from data.cohort import open_cohort
-    from data.convert import convert as run
-    from data.convert import convert_like
-    from data.records import CLASSES
+    from data import grids
+    from data.cohorts.cohort import open_cohort
+    from data.cohorts.records import CLASSES
+    from data.conversion import layouts
+    from data.conversion.convert import convert as run
+    from data.conversion.convert import convert_like
 
     like = open_cohort(args.like) if args.like else None
     columns = layouts.Columns(
@@ -93,8 +94,8 @@ def convert(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     from data import check as checks
-    from data import files
-    from data.cohort import open_cohort
+    from data.base import files
+    from data.cohorts.cohort import open_cohort
 
     if args.html:
         checks.check_page(args.html)
@@ -107,7 +108,7 @@ def check(args: argparse.Namespace) -> int:
 
 
 def swap(args: argparse.Namespace) -> int:
-    from data.cohort import open_cohort
+    from data.cohorts.cohort import open_cohort
     from data.swap import swap as run
 
     table = run(open_cohort(args.cohort), args.out, args.regions, args.copies, args.seed)
@@ -116,7 +117,7 @@ def swap(args: argparse.Namespace) -> int:
 
 
 def pack(args: argparse.Namespace) -> int:
-    from data.cohort import open_cohort
+    from data.cohorts.cohort import open_cohort
     from data.pack import pack as run
 
     run(open_cohort(args.cohort), args.out, args.form)
@@ -125,7 +126,7 @@ def pack(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
-    from data.cohort import open_cohort
+    from data.cohorts.cohort import open_cohort
     from data.pack import export as run
 
     run(open_cohort(args.cohort), args.subject, args.out, args.map)

@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data import atlas, grids, measures, records, sums
-from data.census import SHOWN, Findings, census, listed
-from data.cohort import Cohort
-from data.errors import InputError
-from data.leaks import telling
-from data.progress import progress
+from data import grids
+from data.base import sums
+from data.base.errors import InputError
+from data.base.progress import progress
+from data.cohorts import atlas, records
+from data.cohorts.census import SHOWN, Findings, census, listed
+from data.cohorts.cohort import Cohort
+from data.conversion import measures
+from data.conversion.leaks import telling
 
 MIRROR_MARGIN = 0.002  # by how much a volume's correlation with the mirrored group mean must win
 OUTLIER = 6.0  # robust standard deviations below the group's median correlation

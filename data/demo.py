@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data import atlas, files, grids, phenotype, records, side_tables
-from data.cohort import Row
-from data.convert import plan
+from data import grids
+from data.base import files
+from data.cohorts import atlas, phenotype, records, side_tables
+from data.cohorts.cohort import Row
+from data.conversion.convert import plan
 
 PLANTED = ("Frontal_Mid_L", "Precuneus_R", "Temporal_Mid_R", "Cerebelum_Crus1_L")
 # ABIDE's sites with their share of subjects and mean age in years, rounded

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data import records
-from data.cohort import Cohort, carry_tables, in_one_folder, write_tables
-from data.entries import HDF5_NAME, HDF5_TEXTS
-from data.errors import InputError
-from data.files import check_new, locked, new_folder, new_hdf5
-from data.progress import progress
-from data.sums import check_sums, write_sums
+from data.base.errors import InputError
+from data.base.files import check_new, locked, new_folder, new_hdf5
+from data.base.progress import progress
+from data.base.sums import check_sums, write_sums
+from data.cohorts import records
+from data.cohorts.cohort import Cohort, carry_tables, in_one_folder, write_tables
+from data.cohorts.entries import HDF5_NAME, HDF5_TEXTS
 
 CHUNK_BYTES = 250_000_000
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every zip entry, so that the same records give the same chunks
@@ -94,7 +94,7 @@ def export(cohort: Cohort, name: str, target: Path, map_name: str | None = None)
 
     `name` is a subject or a record's file; `map_name` says which of several maps.
     """
-    from data import nifti
+    from data.cohorts import nifti
 
     if not target.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"{target} is no NIfTI name; expected .nii or .nii.gz.")

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data import atlas, records
-from data.cohort import Cohort, Row, carry_tables, in_one_folder, write_tables
-from data.errors import InputError
-from data.files import new_folder
-from data.progress import progress
-from data.sums import check_sums
+from data.base.errors import InputError
+from data.base.files import new_folder
+from data.base.progress import progress
+from data.base.sums import check_sums
+from data.cohorts import atlas, records
+from data.cohorts.cohort import Cohort, Row, carry_tables, in_one_folder, write_tables
 
 
 def donors_of(cohort: Cohort) -> Callable[[int], np.ndarray]:

@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from types import ModuleType
 
-from data.errors import InputError
+from data.base.errors import InputError
 from data.grids import FULL, REDUCED, Grid
 from models.settings import Settings, from_json
 

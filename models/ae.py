@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from data.cohorts.records import PHENOTYPE_SIZE
 from data.grids import Grid
-from data.records import PHENOTYPE_SIZE
 from models.settings import Settings, require, require_sizes, require_sparsity
 
 

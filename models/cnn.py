@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass, replace
 from functools import partial
 
-from data.atlas import AAL_REGIONS
+from data.cohorts.atlas import AAL_REGIONS
+from data.cohorts.standards import Standard
 from data.grids import REDUCED, Grid
-from data.standards import Standard
 from models.settings import MAX_KERNEL, Classifier, require, require_sizes, require_weights
 
 COARSE = 3  # voxels along an edge of the cubes whose means `linear` reads
@@ -24,7 +24,7 @@ class Config(Classifier):
     convolutions, with whose logits theirs are averaged, or alone, where there are neither filters nor another head.
     """
 
-    standardise: Standard = "stored"  # the volume: see `data.standards`
+    standardise: Standard = "stored"  # the volume: see `data.cohorts.standards`
     filters: tuple[int, ...] = (16, 32, 64)
     kernels: tuple[int, ...] = (3, 3, 3)
     strides: tuple[int, ...] = (2, 2, 2)

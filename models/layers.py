@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from data.atlas import load_atlas
+from data.cohorts.atlas import load_atlas
+from data.cohorts.records import PHENOTYPE_SIZE
+from data.cohorts.standards import Moments
 from data.grids import BLOCK, Grid
-from data.records import PHENOTYPE_SIZE
-from data.standards import Moments
 from models.settings import Settings
 
 

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from data import files
-from data.errors import InputError
+from data.base import files
+from data.base.errors import InputError
 
 MAX_BATCH = 4096
 MAX_MEMBERS = 64

@@ -12,8 +12,8 @@ from helpers import ROOT, SMALL_BATCH, TINY_CNN, Outcome, run_main, write_pcp
 from hypothesis import settings
 
 from data import demo, grids
-from utils import devices
 from utils.blackout import effects
+from utils.machines import devices
 
 settings.register_profile("seeded", derandomize=True, deadline=None, database=None)
 
@@ -34,7 +34,7 @@ def data_cli() -> Callable[..., Outcome]:
 
     def run(*arguments) -> Outcome:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("data.convert.ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+            patch.setattr("data.conversion.convert.ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
             return run_main("data.__main__", "data", arguments)
 
     return run

@@ -22,11 +22,11 @@ import pandas as pd
 import pynvml
 from helpers import ROOT
 
-from data import files
-from data.cli import guarded
-from data.errors import InputError
+from data.base import files
+from data.base.cli import guarded
+from data.base.errors import InputError
 from run import PRECISIONS
-from utils import devices
+from utils.machines import devices
 
 # run.py, and at its end the most bytes that TensorFlow has held of all GPUs
 RUN = """

@@ -13,8 +13,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from data import grids, records
-from data.cohort import Metadata, open_cohort, write_tables
+from data import grids
+from data.cohorts import records
+from data.cohorts.cohort import Metadata, open_cohort, write_tables
 
 ROOT = Path(__file__).parent.parent
 

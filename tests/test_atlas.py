@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from helpers import LAS_6MM
 
-from data import atlas
-from data.errors import InputError
+from data.base.errors import InputError
+from data.cohorts import atlas
 from data.grids import FULL, REDUCED
 
 

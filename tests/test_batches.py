@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.cohort import open_cohort
+from data.cohorts.cohort import open_cohort
 from models import MODELS
 from utils.batches import ahead, batch_positions, in_order, read_batches
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from helpers import ROOT, SMALL_BATCH, TINY_NN, read_rows
 
-from data import atlas
 from data.check import full
-from data.cohort import open_cohort
+from data.cohorts import atlas
+from data.cohorts.cohort import open_cohort
+from data.cohorts.records import record_bytes
 from data.grids import REDUCED
-from data.records import record_bytes
 from data.swap import swap
 from utils.blackout import effects
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from helpers import read_rows
 
-from data import atlas
-from data.cohort import Row, open_cohort
+from data.cohorts import atlas
+from data.cohorts.cohort import Row, open_cohort
 from data.grids import FULL, REDUCED
 from models import cnn
 from models.settings import from_json
 from utils.blackout.fills import Fills
 from utils.blackout.job import write_map
 from utils.blackout.measure import Logits, steadied
-from utils.checkpoints import CheckpointFolder, restore_weights
+from utils.runs.checkpoints import CheckpointFolder, restore_weights
 
 pytestmark = pytest.mark.slow
 

@@ -13,12 +13,13 @@ import pytest
 from helpers import read_rows
 from scipy.stats import pearsonr
 
-from data import atlas, demo, grids, records
-from data.census import census
-from data.cohort import open_cohort
-from data.errors import InputError
+from data import demo, grids
+from data.base.errors import InputError
+from data.cohorts import atlas, records
+from data.cohorts.census import census
+from data.cohorts.cohort import open_cohort
 from models import MODELS
-from utils import guards
+from utils.runs import guards
 
 SOUND = "Nothing here invalidates a result."
 

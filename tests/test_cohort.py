@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from helpers import bare_records, read_rows, small_record
 
-from data.cohort import Preparation, assign_splits, open_cohort
-from data.errors import InputError
+from data.base.errors import InputError
+from data.cohorts.cohort import Preparation, assign_splits, open_cohort
 from data.grids import REDUCED
 
 SUBJECTS = range(50001, 50013)
@@ -101,7 +101,7 @@ def test_the_subject_of_a_bare_record_is_the_first_number_in_its_name(name, subj
 
 
 def test_records_of_one_subject_share_a_split_and_one_subject_in_ten_is_a_test_subject(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.records.form_of_size", lambda *_: (REDUCED, 1))  # four bytes a record will do
+    monkeypatch.setattr("data.cohorts.records.form_of_size", lambda *_: (REDUCED, 1))  # four bytes a record will do
     one = np.float32(1).tobytes()
     names = [f"{prefix}{subject}.bin" for subject in range(50000, 50600) for prefix in ("", "swap_")]
     opened = open_cohort(write_folder(tmp_path / "bare", dict.fromkeys(names, one)))

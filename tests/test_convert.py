@@ -31,9 +31,9 @@ from helpers import (
 )
 from scipy import ndimage
 
-from data import files
-from data.cohort import open_cohort
-from data.errors import InputError
+from data.base import files
+from data.base.errors import InputError
+from data.cohorts.cohort import open_cohort
 from data.grids import FULL, REDUCED
 
 pytestmark = pytest.mark.slow
@@ -247,7 +247,7 @@ def die(path) -> None:
 
 
 def test_a_worker_that_dies_ends_in_one_line(pcp, monkeypatch, tmp_path):
-    monkeypatch.setattr("data.measures.of_map", die)
+    monkeypatch.setattr("data.conversion.measures.of_map", die)
     outcome = run_main("data.__main__", "data", ("convert", pcp, tmp_path / "out"))
     assert outcome.status == 2
     assert "A process of the conversion was killed" in outcome.err

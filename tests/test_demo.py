@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from data import atlas, demo, grids
-from data.cohort import open_cohort
+from data import demo, grids
+from data.cohorts import atlas
+from data.cohorts.cohort import open_cohort
 
 SMALL = demo.Simulation(subjects=12, seed=5)
 

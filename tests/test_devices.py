@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from data.errors import InputError
-from utils import devices
+from data.base.errors import InputError
+from utils.machines import devices
 
 
 class NVMLError(Exception):

@@ -10,10 +10,10 @@ from helpers import TINY_CNN, read_rows
 from scipy import ndimage
 from sklearn.metrics import mean_squared_error, r2_score
 
-from data.cohort import open_cohort
+from data.cohorts.cohort import open_cohort
+from data.cohorts.records import block_mean, repeat_blocks
 from data.grids import FULL, REDUCED
-from data.records import block_mean, repeat_blocks
-from utils.checkpoints import CheckpointFolder, restore_weights
+from utils.runs.checkpoints import CheckpointFolder, restore_weights
 
 pytestmark = pytest.mark.slow
 

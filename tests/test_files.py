@@ -9,9 +9,9 @@ import sys
 import pytest
 from helpers import ROOT
 
-from data import cli, files
-from data.cohort import open_cohort
-from data.errors import InputError
+from data.base import cli, files
+from data.base.errors import InputError
+from data.cohorts.cohort import open_cohort
 
 pytestmark = pytest.mark.slow
 

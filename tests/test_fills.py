@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from data import atlas, grids, records, swap
-from data.cohort import Metadata, Row, open_cohort, write_tables
+from data import grids, swap
+from data.cohorts import atlas, records
+from data.cohorts.cohort import Metadata, Row, open_cohort, write_tables
 from utils.blackout import fills
 
 SITES = {"A": 14, "B": 5}  # training people of each

@@ -17,11 +17,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from data import atlas, demo, grids
-from data.cohort import Cohort, Metadata, Row, open_cohort
-from data.errors import InputError
+from data import demo, grids
+from data.base.errors import InputError
+from data.cohorts import atlas
+from data.cohorts.cohort import Cohort, Metadata, Row, open_cohort
 from data.swap import swap
-from utils import floors
+from utils.evaluation import floors
 from utils.metrics import difference, with_intervals
 
 REGIONS = atlas.load_atlas(None, grids.REDUCED)

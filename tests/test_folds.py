@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from helpers import read_rows
 
-from data.cohort import open_cohort
-from data.errors import InputError
-from data.folds import Folds, by_column, check_classes, folder_name, open_folds, validation_subjects
+from data.base.errors import InputError
+from data.cohorts.cohort import open_cohort
+from data.cohorts.folds import Folds, by_column, check_classes, folder_name, open_folds, validation_subjects
 
 
 @pytest.fixture

@@ -20,12 +20,13 @@ import pandas as pd
 import pytest
 from helpers import COARSE, bare_records, brain_map, small_record, write_small
 
-from data import grids, pack, phenotype, records
-from data.atlas import label_image
-from data.cohort import Cohort, open_cohort
-from data.errors import InputError
-from data.layouts import read_table
-from data.nifti import load_map
+from data import grids, pack
+from data.base.errors import InputError
+from data.cohorts import phenotype, records
+from data.cohorts.atlas import label_image
+from data.cohorts.cohort import Cohort, open_cohort
+from data.cohorts.nifti import load_map
+from data.conversion.layouts import read_table
 
 pytestmark = pytest.mark.slow
 

@@ -16,11 +16,11 @@ from helpers import LAS_6MM, PCP_COLUMNS, PCP_ROWS, ROOT, read_rows, write_rows
 from nibabel import orientations
 from nilearn.image import resample_img
 
-from data.cohort import open_cohort
-from data.errors import InputError
-from data.layouts import find_maps
-from data.nifti import load_map
-from data.phenotype import custom_values
+from data.base.errors import InputError
+from data.cohorts.cohort import open_cohort
+from data.cohorts.nifti import load_map
+from data.cohorts.phenotype import custom_values
+from data.conversion.layouts import find_maps
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from helpers import COARSE, brain_map
 
-from data import leaks
-from data.cohort import open_cohort
-from data.errors import InputError
+from data.base.errors import InputError
+from data.cohorts.cohort import open_cohort
+from data.conversion import leaks
 
 pytestmark = pytest.mark.slow
 

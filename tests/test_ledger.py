@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from helpers import read_rows
 
-from data import files
-from utils import ledger
+from data.base import files
+from utils.runs import ledger
 
 ROW = {
     "when": "2026-11-25T10:30:24+0000",

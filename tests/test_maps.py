@@ -14,19 +14,19 @@ import numpy as np
 import pytest
 from helpers import COARSE, TINY_CNN, brain_map, pcp_table, read_rows, write_rows
 
-from data import atlas, records
-from data.cohort import open_cohort, write_tables
-from data.errors import InputError
+from data.base.errors import InputError
+from data.cohorts import atlas, records
+from data.cohorts.cohort import open_cohort, write_tables
+from data.conversion.layouts import find_maps
 from data.grids import FULL, REDUCED
-from data.layouts import find_maps
 from models import MODELS, cae, cnn
 from models.settings import from_json
-from utils import floors
 from utils.batches import read_batches
 from utils.blackout.effects import random_blobs
 from utils.blackout.fills import Fills
 from utils.blackout.measure import brain
-from utils.checkpoints import CheckpointFolder, restore_weights
+from utils.evaluation import floors
+from utils.runs.checkpoints import CheckpointFolder, restore_weights
 
 MAPS = ("falff", "alff", "degree_weighted")
 SCALE = {"falff": 1, "alff": 50, "degree_weighted": 300}  # of three kinds of values

@@ -11,8 +11,9 @@ import pytest
 from helpers import COARSE, LAS_3MM, brain_map, read_rows
 from scipy import stats
 
-from data import grids, leaks, measures
-from data.errors import InputError
+from data import grids
+from data.base.errors import InputError
+from data.conversion import leaks, measures
 
 pytestmark = pytest.mark.slow
 

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from data.atlas import load_atlas
-from data.errors import InputError
+from data.base.errors import InputError
+from data.cohorts.atlas import load_atlas
+from data.cohorts.records import block_mean
 from data.grids import FULL, REDUCED
-from data.records import block_mean
 from models import MODELS, cae, settings
 
 EVERY_PRESET = [(name, preset) for name, model in MODELS.items() for preset in model.module.PRESETS]

@@ -33,17 +33,18 @@ import numpy as np
 import pytest
 from helpers import COARSE, ROOT, brain_map, compressible, pcp_table, write_small
 
-from data import atlas, check, grids, pack
-from data.cohort import Preparation, open_cohort, write_tables
-from data.convert import covariate_columns, plan
-from data.errors import InputError
-from data.layouts import Columns, read_source
-from data.leaks import check_coding
-from data.nifti import load_map, read_map
-from data.sums import check_sums
+from data import check, grids, pack
+from data.base.errors import InputError
+from data.base.sums import check_sums
+from data.cohorts import atlas
+from data.cohorts.cohort import Preparation, open_cohort, write_tables
+from data.cohorts.nifti import load_map, read_map
+from data.conversion.convert import covariate_columns, plan
+from data.conversion.layouts import Columns, read_source
+from data.conversion.leaks import check_coding
 from models import MODELS
-from utils.checkpoints import CheckpointFolder, Identity
-from utils.runs import own_files
+from utils.runs.checkpoints import CheckpointFolder, Identity
+from utils.runs.run import own_files
 
 pytestmark = pytest.mark.slow
 
@@ -229,8 +230,8 @@ def use_table(folder: Path, columns: Columns, phenotype: list[str] | None) -> No
 
 def use_checkpoint(folder: Path) -> None:
     """As a test does: its identity, hyper-parameters, digest and weights; then as a training that is continued."""
-    from utils.checkpoints import Saver, restore_weights
-    from utils.train import earlier_history
+    from utils.runs.checkpoints import Saver, restore_weights
+    from utils.training.train import earlier_history
 
     checkpoints = CheckpointFolder(folder)
     identity = checkpoints.identity()
@@ -350,7 +351,7 @@ def make_abide_table(folder: Path) -> None:
 
 
 def make_checkpoint(folder: Path) -> None:
-    from utils.checkpoints import Saver
+    from utils.runs.checkpoints import Saver
 
     folder.mkdir()
     identity = Identity(
@@ -483,11 +484,11 @@ def limit_memory() -> None:
 
 def import_tensorflow() -> None:
     """As run.py does, before memory is limited and warnings are errors."""
-    from utils import devices
+    from utils.machines import devices
 
     with redirect_stdout(io.StringIO()), devices.only_errors():
         devices.choose_device(share=False)
-        importlib.import_module("utils.train")
+        importlib.import_module("utils.training.train")
         network_of(tiny())
 
 
@@ -534,7 +535,7 @@ def test_mutated_inputs_are_read_or_refused_in_one_line(tmp_path, capsys):
 @pytest.mark.parametrize("units", [(), (2, 2), (3,)])
 def test_weights_of_another_network_are_refused(units, tmp_path):
     """As where files of two checkpoints were mixed up, for use and to go on training."""
-    from utils.checkpoints import Saver, restore_weights
+    from utils.runs.checkpoints import Saver, restore_weights
 
     make_checkpoint(tmp_path / "nn")
     network, optimizer = network_of(MODELS["nn"].module.Config(phenotype_units=units))
@@ -546,7 +547,7 @@ def test_weights_of_another_network_are_refused(units, tmp_path):
 
 @pytest.mark.parametrize("row", ["2," + "x" * 200_000, "9" * 5000 + ",0.5"])
 def test_a_history_that_is_no_table_is_refused_or_its_row_left_out(row, tmp_path):
-    from utils.train import earlier_history
+    from utils.training.train import earlier_history
 
     (tmp_path / "history.csv").write_text(f"step,loss\n1,0.7\n{row}\n")
     if "x" in row:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
 
-from data.atlas import load_atlas
+from data.cohorts.atlas import load_atlas
 from data.grids import REDUCED
 from models import MODELS
 from utils.blackout.occlusion import Occlusion

@@ -16,8 +16,8 @@ from helpers import ROOT, bare_records, small_record
 from nilearn import image as nilearn_image
 
 from data import grids, pack
-from data.cohort import open_cohort
-from data.errors import InputError
+from data.base.errors import InputError
+from data.cohorts.cohort import open_cohort
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from data import atlas, grids
-from data.cohort import Row
+from data import grids
+from data.cohorts import atlas
+from data.cohorts.cohort import Row
 from utils.blackout import job, page
 from utils.blackout.measure import Measured
 

@@ -16,9 +16,9 @@ from helpers import ROOT, SMALL_BATCH, TINY_CNN, TINY_NN, read_rows
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from data import demo, grids
-from data.cohort import open_cohort, write_tables
-from data.folds import open_folds
-from utils.checkpoints import CheckpointFolder
+from data.cohorts.cohort import open_cohort, write_tables
+from data.cohorts.folds import open_folds
+from utils.runs.checkpoints import CheckpointFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 

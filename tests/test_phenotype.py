@@ -9,8 +9,8 @@ from helpers import BY_HAND, PCP_COLUMNS, PCP_ROWS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import phenotype
-from data.errors import InputError
+from data.base.errors import InputError
+from data.cohorts import phenotype
 
 NAN = math.nan
 LEAKING = {

@@ -2,7 +2,7 @@
 
 import re
 
-from data import progress
+from data.base import progress
 
 
 def lines_of(total: int, interval: float, monkeypatch, capsys) -> list[str]:

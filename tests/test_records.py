@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from data import records
-from data.errors import InputError
+from data.base.errors import InputError
+from data.cohorts import records
 from data.grids import FULL, REDUCED
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from helpers import bare_records, read_rows
 
-from data import records
+from data.base.errors import InputError
 from data.check import full
-from data.cohort import Cohort, open_cohort
-from data.errors import InputError
+from data.cohorts import records
+from data.cohorts.cohort import Cohort, open_cohort
+from data.cohorts.phenotype import fit_scaler
 from data.pack import pack
-from data.phenotype import fit_scaler
 
 
 def folds(cohort: Cohort, fold: int, count: int = 4) -> dict[str, str]:

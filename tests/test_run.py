@@ -14,7 +14,7 @@ import pytest
 from helpers import ROOT, SMALL_BATCH, TINY_CNN, bare_records, small_record
 
 from models import cae
-from utils.jobs import JOBS, Job
+from utils.runs.jobs import JOBS, Job
 
 WATCH = """
 import io, json, sys
@@ -320,7 +320,7 @@ def test_an_unreadable_folder_is_named(cli, cohort, monkeypatch):
     def refuse(folder):
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr("data.entries.folder_entries", refuse)
+    monkeypatch.setattr("data.cohorts.entries.folder_entries", refuse)
     outcome = cli("--train", "--model", "nn", "--dataDir", cohort)
     assert outcome.status == 2
     assert outcome.err == f"run.py: error: {cohort}: Permission denied.\n"

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 from helpers import SMALL_BATCH, TINY_NN, read_rows
 
-from data.errors import InputError
-from utils import side_by_side as module
-from utils.side_by_side import environments, side_by_side
+from data.base.errors import InputError
+from utils.runs import side_by_side as module
+from utils.runs.side_by_side import environments, side_by_side
 
 SCRIPT = """
 import os, pathlib, signal, sys, time

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from helpers import bare_records
 
-from data import demo, side_tables
-from data.cohort import carry_tables, open_cohort
-from data.errors import InputError
+from data import demo
+from data.base.errors import InputError
+from data.cohorts import side_tables
+from data.cohorts.cohort import carry_tables, open_cohort
 from data.pack import FORMS, pack
 from data.swap import swap
 

@@ -9,10 +9,11 @@ import pytest
 from helpers import SMALL_BATCH, read_rows, write_rows
 from sklearn.preprocessing import StandardScaler
 
-from data import records, standards, swap
-from data.atlas import AAL_REGIONS, load_atlas
-from data.cohort import open_cohort
-from data.errors import InputError
+from data import swap
+from data.base.errors import InputError
+from data.cohorts import records, standards
+from data.cohorts.atlas import AAL_REGIONS, load_atlas
+from data.cohorts.cohort import open_cohort
 from data.grids import FULL, REDUCED
 from utils.blackout.fills import Fills
 
@@ -134,7 +135,7 @@ def test_voxels_are_standardised_by_the_training_records_in_the_first_layer(open
     """Mean and spread are weights, from training subjects only, and no step changes them."""
     import tensorflow as tf
 
-    from utils.checkpoints import CheckpointFolder
+    from utils.runs.checkpoints import CheckpointFolder
 
     arguments = ("--model", "cnn", "--preset", "linear", "--numIters", 3, *SMALL_BATCH, "--dataDir", cohort)
     outcome = cli("--train", *arguments, "--chkPointDir", tmp_path / "ckpt")

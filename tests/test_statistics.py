@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from data.records import class_sign
+from data.cohorts.records import class_sign
 from utils import statistics
 from utils.statistics import INTERVAL, bootstrap, or_none
 

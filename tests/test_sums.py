@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from helpers import bare_records, small_record
 
-from data.cohort import Metadata, open_cohort, write_tables
-from data.errors import InputError
-from data.sums import read_sums, verify_sums, write_sums
+from data.base.errors import InputError
+from data.base.sums import read_sums, verify_sums, write_sums
+from data.cohorts.cohort import Metadata, open_cohort, write_tables
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from helpers import bare_records, read_rows
 
-from data import atlas, grids
-from data.cohort import open_cohort
+from data import grids
+from data.cohorts import atlas
+from data.cohorts.cohort import open_cohort
 
 pytestmark = pytest.mark.slow
 

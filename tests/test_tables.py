@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data.errors import InputError
-from data.tables import matching_column, read_table
+from data.base.errors import InputError
+from data.conversion.tables import matching_column, read_table
 
 PATH = Path("table.csv")
 

@@ -11,15 +11,15 @@ from helpers import SMALL_BATCH, TINY_CNN, read_rows
 from sklearn.decomposition import PCA
 from sklearn.metrics import accuracy_score, r2_score, recall_score, roc_auc_score
 
-from data.cohort import open_cohort
+from data.cohorts.cohort import open_cohort
 from data.grids import REDUCED
 from models import MODELS, cae
 from models.settings import from_json
-from utils import score
-from utils.checkpoints import CheckpointFolder, restore_weights
+from utils.evaluation import score
+from utils.evaluation.test import code_grid
 from utils.inference import probability_of_autism
 from utils.metrics import ExplainedVariance
-from utils.test import code_grid
+from utils.runs.checkpoints import CheckpointFolder, restore_weights
 
 pytestmark = pytest.mark.slow
 

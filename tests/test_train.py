@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from helpers import ROOT, SMALL_BATCH, TINY_CNN, TINY_NN, read_rows
 
-from data.atlas import load_atlas
-from data.cohort import open_cohort
-from data.standards import within_brain
-from utils.checkpoints import INTERVAL, CheckpointFolder
+from data.cohorts.atlas import load_atlas
+from data.cohorts.cohort import open_cohort
+from data.cohorts.standards import within_brain
+from utils.runs.checkpoints import INTERVAL, CheckpointFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
@@ -44,7 +44,7 @@ def seen_six(cli, cohort, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("six")
     places = ("--chkPointDir", folder / "ckpt", "--outDir", folder / "out", "--dataDir", cohort)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.train.INTERVAL", 2)
+        patch.setattr("utils.training.train.INTERVAL", 2)
         assert cli("--train", "--model", "nn", "--numIters", 6, *places, *SMALL["nn"]).status == 0
     return folder
 
@@ -177,7 +177,7 @@ def test_a_loss_is_that_of_the_networks_together(train, tmp_path):
 @pytest.mark.parametrize("half_rate_after, expected", [(0, 0.25), (2, 0.25 / 2.5)])
 def test_the_rate_falls_with_the_batches_seen(half_rate_after, expected):
     from models import nn
-    from utils.train import make_optimizer
+    from utils.training.train import make_optimizer
 
     config = nn.Config(learning_rate=0.25, half_rate_after=half_rate_after)
     optimizer = make_optimizer(config, "float32")
@@ -221,7 +221,7 @@ def test_a_signal_saves_and_the_same_command_completes_the_job_bit_equal(train, 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_says_how_far_it_came(number, train, tmp_path, monkeypatch):
-    from data.progress import PlainProgress
+    from data.base.progress import PlainProgress
 
     advance = PlainProgress.advance
 
@@ -241,10 +241,10 @@ def test_a_signal_saves_and_says_how_far_it_came(number, train, tmp_path, monkey
 
 def test_checkpoints_are_saved_at_intervals_and_at_the_end(train, tmp_path, monkeypatch):
     assert INTERVAL == 150
-    from utils.checkpoints import Saver
+    from utils.runs.checkpoints import Saver
 
     save, saved = Saver.save, []
-    monkeypatch.setattr("utils.train.INTERVAL", 2)
+    monkeypatch.setattr("utils.training.train.INTERVAL", 2)
     monkeypatch.setattr(Saver, "save", lambda self, step, identity: (saved.append(step), save(self, step, identity)))
     assert train("one", "nn", 7).status == 0
     assert saved == [2, 4, 6, 7]
@@ -258,9 +258,9 @@ def killed(*_):
 
 def kill_after(step: int, patch) -> None:
     """Training ends after `step` batches as if killed: nothing is saved then."""
-    from data.progress import PlainProgress
+    from data.base.progress import PlainProgress
 
-    patch.setattr("utils.train.INTERVAL", 2)
+    patch.setattr("utils.training.train.INTERVAL", 2)
     patch.setattr(PlainProgress, "advance", lambda self, *_: killed() if next(steps) == step else None)
     steps = iter(range(1, step + 1))
 
@@ -297,7 +297,7 @@ def test_override_keeps_the_old_checkpoint_until_the_new_run_has_saved(train, cl
     assert train("one", "nn", 3).status == 0
     digest = folder.digest()
     with monkeypatch.context() as patch:
-        patch.setattr("utils.train.loop", killed)
+        patch.setattr("utils.training.train.loop", killed)
         outcome = train("one", "nn", 5, "--overrideChkpt", "--seed", "1")
     assert (outcome.status, outcome.err) == (130, "run.py: interrupted; repeat the command.\n")
     assert folder.digest() == digest
@@ -544,7 +544,7 @@ def test_overriding_gets_past_a_description_that_is_damaged(train, seen_two, tmp
 
 
 def test_a_damaged_best_checkpoint_is_told_before_the_first_batch(train, tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.train.INTERVAL", 2)
+    monkeypatch.setattr("utils.training.train.INTERVAL", 2)
     assert train("one", "nn", 2, "--validation", "0.3").status == 0
     (best,) = (tmp_path / "one" / "ckpt" / "nn" / "best").glob("*.data-*")
     flip_a_bit(best)
@@ -557,7 +557,7 @@ def test_a_damaged_best_checkpoint_is_told_before_the_first_batch(train, tmp_pat
 
 def test_a_loss_that_is_no_number_stops_the_training(train, seen_two, cohort, tmp_path, monkeypatch):
     from utils import batches
-    from utils import train as module
+    from utils.training import train as module
 
     monkeypatch.setattr(module, "INTERVAL", 2)
     shutil.copytree(seen_two, tmp_path / "one")

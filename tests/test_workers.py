@@ -17,10 +17,10 @@ import pandas as pd
 import pytest
 from helpers import ROOT, TINY_CNN, TINY_NN, Outcome
 
-from data.errors import InputError
-from utils import workers as module
+from data.base.errors import InputError
 from utils.blackout import measure
-from utils.workers import Workers, node_names, packed, tasks_by_node, unpacked, workers
+from utils.machines import workers as module
+from utils.machines.workers import Workers, node_names, packed, tasks_by_node, unpacked, workers
 
 slow = pytest.mark.slow
 ODD = ("--set", "batch_size=7")  # so that two share it unevenly
@@ -100,7 +100,7 @@ def one(cli, cohort, full_cohort, trained, encoder, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("one")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "TOGETHER", 2)
-        patch.setattr("utils.train.INTERVAL", INTERVAL)
+        patch.setattr("utils.training.train.INTERVAL", INTERVAL)
         of_all = [training(folder, cohort, name) for name in TRAININGS]
         for command in (*of_all, *reductions(folder, cohort, full_cohort, trained, encoder)):
             outcome = cli(*command)
@@ -202,7 +202,7 @@ def test_dropout_draws_otherwise_on_each_replica(monkeypatch):
 
 @pytest.mark.parametrize("change", [{"num_iters": 2}, {"only": "1"}, {"override": True}, {"seed": 3}, {}])
 def test_workers_that_do_something_else_are_refused(change, monkeypatch):
-    from utils import perform
+    from utils.runs import perform
 
     def settings(run) -> dict:
         return {"seed": run.seed}

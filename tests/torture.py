@@ -34,10 +34,11 @@ import numpy as np
 import pandas as pd
 from helpers import ROOT, TINY_CNN, write_pcp
 
-from data import demo, grids, records
-from data.atlas import load_atlas
-from data.cohort import open_cohort
-from data.nifti import mni_image, save
+from data import demo, grids
+from data.cohorts import records
+from data.cohorts.atlas import load_atlas
+from data.cohorts.cohort import open_cohort
+from data.cohorts.nifti import mni_image, save
 from utils.batches import batch_positions
 
 ENVIRONMENT = os.environ | {

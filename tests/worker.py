@@ -14,7 +14,7 @@ sys.path[:0] = [str(Path(__file__).parent.parent)]
 
 def use_devices(count: int) -> None:
     """Makes `count` of the CPU, on which a network is trained as on so many GPUs."""
-    from utils import devices
+    from utils.machines import devices
 
     start = devices.start_tensorflow
 
@@ -40,12 +40,12 @@ def main() -> int:
     if args.devices:
         use_devices(args.devices)
     import run
-    from utils import devices
+    from utils.machines import devices
 
     devices.choose_device(share=False)
     devices.start_tensorflow("cpu")
-    from utils import train
     from utils.blackout import effects, measure
+    from utils.training import train
 
     effects.BLOBS, measure.TOGETHER, train.INTERVAL = 4, 2, args.interval
     if args.slow:

@@ -7,7 +7,7 @@ from itertools import islice
 
 import numpy as np
 
-from data.cohort import Cohort
+from data.cohorts.cohort import Cohort
 from models import Model
 
 READ_AHEAD = 2

@@ -7,12 +7,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from data import files, grids, records
-from data.cohort import carry_tables, in_one_folder, write_tables
-from data.folds import Folds
+from data import grids
+from data.base import files
+from data.cohorts import records
+from data.cohorts.cohort import carry_tables, in_one_folder, write_tables
+from data.cohorts.folds import Folds
 from utils.batches import in_order
 from utils.inference import outputs_of, restored_network
-from utils.runs import Run
+from utils.runs.run import Run
 
 
 def encode(run: Run) -> int:

@@ -6,9 +6,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from data import files
+from data.base import files
+from data.cohorts.records import CLASSES
 from data.grids import FULL, Grid
-from data.records import CLASSES
 from utils.statistics import THRESHOLD
 
 matplotlib.use("Agg")

@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import expit
 
-from data.errors import InputError
-from data.progress import progress
+from data.base.errors import InputError
+from data.base.progress import progress
 from utils.batches import read_batches
-from utils.checkpoints import restore_weights
-from utils.runs import Run
+from utils.runs.checkpoints import restore_weights
+from utils.runs.run import Run
 
 
 def restored_network(run: Run) -> keras.Model:

@@ -39,15 +39,15 @@ from scipy.special import expit
 from scipy.stats import norm, spearmanr
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data import records
-from data.atlas import Atlas, load_atlas
-from data.cohort import Cohort, Metadata, Row, open_cohort, write_tables
+from data.cohorts import records
+from data.cohorts.atlas import Atlas, load_atlas
+from data.cohorts.cohort import Cohort, Metadata, Row, open_cohort, write_tables
 from data.grids import REDUCED
 from models import MODELS
-from utils import devices
 from utils.batches import in_order
 from utils.blackout import effects
 from utils.blackout.fills import Fills
+from utils.machines import devices
 
 # Coefficients of the left and the right region, and the correlation of the two; spreads are 1.
 PAIRS = {

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data import records
-from data.atlas import load_atlas
-from data.cohort import open_cohort
+from data.cohorts import records
+from data.cohorts.atlas import load_atlas
+from data.cohorts.cohort import open_cohort
 from data.demo import demo_cohort
 from data.grids import REDUCED
 from models import MODELS
-from utils import devices
+from utils.machines import devices
 
 
 def network_of(model: str, preset: str, random: np.random.Generator):

@@ -16,8 +16,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data import grids
-from data.convert import convert_maps
-from data.records import PHENOTYPE_SIZE
+from data.cohorts.records import PHENOTYPE_SIZE
+from data.conversion.convert import convert_maps
 
 
 def main() -> None:

@@ -31,9 +31,9 @@ from scipy.stats import binomtest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
 from data import demo
-from data.cohort import carry_tables, open_cohort, write_tables
+from data.cohorts.cohort import carry_tables, open_cohort, write_tables
+from data.cohorts.records import DTYPE
 from data.grids import REDUCED
-from data.records import DTYPE
 from utils.blackout import effects
 from utils.statistics import ALPHA
 

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 from scipy import ndimage, stats
 
-from data.records import CLASSES
+from data.cohorts.records import CLASSES
 from utils.statistics import ALPHA, CHANCE, bootstrap
 
 RESAMPLES = 5000

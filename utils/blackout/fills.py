@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data import records
-from data.atlas import Atlas
-from data.cohort import Cohort, Row
+from data.cohorts import records
+from data.cohorts.atlas import Atlas
+from data.cohorts.cohort import Cohort, Row
 from data.swap import unswapped
 from utils.batches import ahead, in_order
 

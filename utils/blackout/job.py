@@ -21,19 +21,21 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from data import files, grids, nifti
-from data.atlas import Atlas
-from data.errors import InputError
-from data.folds import Folds
-from data.records import CLASSES
+from data import grids
+from data.base import files
+from data.base.errors import InputError
+from data.base.text import in_spreadsheet, interval, number, printable, shortened
+from data.cohorts import nifti
+from data.cohorts.atlas import Atlas
+from data.cohorts.folds import Folds
+from data.cohorts.records import CLASSES
 from utils.blackout import effects, page
 from utils.blackout.fills import Fills
 from utils.blackout.measure import ARRAYS, Measured, measure, verify
 from utils.blackout.occlusion import Occlusion
 from utils.inference import restored_network
 from utils.metrics import with_intervals
-from utils.runs import Run, prepare_folder
-from utils.text import in_spreadsheet, interval, number, printable, shortened
+from utils.runs.run import Run, prepare_folder
 
 NAME_WIDTH = 23  # letters of a region's name in the terminal
 STORE = "blackout.h5"

@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import records
-from data.cohort import Row
-from data.progress import progress
+from data.base.progress import progress
+from data.cohorts import records
+from data.cohorts.cohort import Row
 from utils.batches import ahead
 from utils.blackout import effects
 from utils.blackout.fills import Filled, Fills
 from utils.blackout.occlusion import Occlusion
 from utils.inference import check_finite, probability_of_autism, restored_network
-from utils.runs import Run
+from utils.runs.run import Run
 
 TOGETHER = 16  # records occluded at a time: bounds the memory
 SIGNAL = 0.5  # share of the records in which a voxel of the brain holds signal

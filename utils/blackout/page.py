@@ -17,14 +17,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from data import files, grids, nifti
-from data.atlas import Atlas
-from data.standards import BACKGROUND
+from data import grids
+from data.base import files
+from data.base.text import interval, number, printable, shortened
+from data.cohorts import nifti
+from data.cohorts.atlas import Atlas
+from data.cohorts.standards import BACKGROUND
 from utils import figures
 from utils.blackout.measure import RELIANCE, UNIQUE, Measured
-from utils.runs import Run
+from utils.runs.run import Run
 from utils.statistics import ALPHA, INTERVAL
-from utils.text import interval, number, printable, shortened
 
 CUTS = 3
 APART = 5  # voxels of 2 mm

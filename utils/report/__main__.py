@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from data.cli import Parser, guarded
+from data.base.cli import Parser, guarded
 
 
 def main() -> int:

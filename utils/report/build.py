@@ -8,14 +8,14 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from data import files
-from data.errors import InputError
-from data.records import CLASSES
-from utils.floors import RULE
+from data.base import files
+from data.base.errors import InputError
+from data.base.text import number, printable
+from data.cohorts.records import CLASSES
+from utils.evaluation.floors import RULE
 from utils.report import drawings, texts
 from utils.report.tables import SITE_COUNTS, Count, Described, Score, Tables, interval, read
 from utils.statistics import INTERVAL, THRESHOLD
-from utils.text import number, printable
 
 PAGE = "report.html"
 Row = dict[str, str]  # heading -> cell

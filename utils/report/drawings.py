@@ -14,11 +14,11 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib import pyplot as plt
 
+from data.base.text import printable, shortened
 from utils import figures
-from utils.floors import RULE
+from utils.evaluation.floors import RULE
 from utils.report.curves import BINS, FALSE_RATES, calibration, rates, roc_band
 from utils.statistics import CHANCE, INTERVAL, THRESHOLD
-from utils.text import printable, shortened
 
 WIDTH = 4.2  # inches
 NAME_WIDTH, LINE_WIDTH = 40, 20  # letters of a floor's name, of a line of it

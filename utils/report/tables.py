@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data import files, tables
-from data.errors import InputError
+from data.base import files
+from data.base.errors import InputError
+from data.conversion import tables
 from models import MODELS
 
 PREDICTIONS = ("file", "subject", "site", "label", "probability")

@@ -3,10 +3,10 @@
 import shlex
 from collections.abc import Iterable
 
+from data.cohorts.records import PHENOTYPE_SIZE
 from data.grids import GRIDS
-from data.records import PHENOTYPE_SIZE
 from models import MODELS
-from utils.floors import RULE
+from utils.evaluation.floors import RULE
 from utils.metrics import RESAMPLES
 from utils.report.curves import BINS
 from utils.report.tables import Count, Described, Tables

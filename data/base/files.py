@@ -1,0 +1,194 @@
+"""Writing without loss: a file or folder appears whole under its name or not at all; one process writes a folder.
+
+What is unfinished lies beside its target under a name of its own, which the next attempt replaces, so that what killed
+processes leave does not pile up.
+"""
+
+import errno
+import io
+import json
+import os
+import shlex
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, TypeVar
+
+from data.base.errors import InputError
+
+if TYPE_CHECKING:
+    import h5py
+
+Content = TypeVar("Content")
+LEDGER = "runs.csv"  # of finished runs, in the folder that holds their folders
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # how a file system says that it has none
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def unfinished(target: Path) -> Iterator[Path]:
+    """A path beside `target` for a file or a folder that takes its place when the block ends well."""
+    path = target.with_name(f".unfinished.{target.name}")  # the suffix stays: NIfTI is told by it
+    remove(path)
+    try:
+        with naming(target):
+            yield path
+            os.replace(path, target)
+    finally:
+        remove(path)
+
+
+@contextmanager
+def naming(target: Path) -> Iterator[None]:
+    """Says of a full disk what could not be written, for a failed write names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            error.filename = str(target)
+        raise
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(target: Path, mode: str = "w", **options) -> Iterator[IO]:
+    """Opens a file that takes the place of `target` when the block ends well; text is UTF-8 whatever the locale."""
+    if "b" not in mode:
+        options.setdefault("encoding", "utf-8")
+    with unfinished(target) as path, open(path, mode, **options) as file:
+        yield file
+
+
+class Storage(io.FileIO):
+    """A file for HDF5, which crashes if it cannot write when it closes: after a failed write all others do nothing."""
+
+    failure: OSError | None = None
+
+    def write(self, content) -> int:
+        rest = memoryview(content).cast("B")
+        while rest and self.failure is None:
+            rest = rest[self.trying(super().write, rest) :]
+        return len(content)
+
+    def truncate(self, size: int | None = None) -> int:
+        return self.trying(super().truncate, size) if self.failure is None else size or 0
+
+    def trying(self, call: Callable[..., int], value: object) -> int:
+        try:
+            return call(value)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+@contextmanager
+def new_hdf5(target: Path) -> Iterator["h5py.File"]:
+    """Opens an HDF5 file that takes the place of `target` when the block ends well. Raises OSError on a full disk."""
+    import h5py  # costs `--help` nothing
+
+    with unfinished(target) as path, Storage(path, "w+b") as storage:
+        try:
+            with h5py.File(storage, "w") as store:
+                yield store
+        finally:
+            if storage.failure:
+                raise storage.failure
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder that becomes `target` when the block ends well. Raises InputError if that exists or is being made."""
+    with locked(target):
+        check_new(target)
+        with unfinished(target) as folder:
+            folder.mkdir()
+            yield folder
+
+
+def check_new(target: Path) -> None:
+    """Raises InputError if there is anything at `target`."""
+    if target.exists() or target.is_symlink():
+        raise InputError(f"{target} exists; remove it or name another folder.")
+
+
+@contextmanager
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Keeps every other process that asks for `folder` out until the block ends; the folder need not exist.
+
+    Raises InputError that names the other process, unless to `wait` for it. The lock of a process that died is free.
+    Where the file system has no locks, as some of clusters, that is said, and nobody is kept out.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(path, fallback_to_soft=False)
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        raise InputError(f"{folder} is being written by {holder(path)}; wait for it to end.") from None
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        path.unlink(missing_ok=True)
+        print(f"{folder} lies on a file system without locks; see to it that no other run writes it.", flush=True)
+        yield
+        return
+    try:
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        with naming(folder):
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()} ({command})", encoding="utf-8")
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: whoever waits for it looks again
+        lock.release()
+
+
+def holder(lock: Path) -> str:
+    """What a lock says of the process that holds it, which may just have taken it or given it back."""
+    try:
+        return lock.read_text(encoding="utf-8", errors="replace") or "another process"
+    except FileNotFoundError:
+        return "another process"
+
+
+def read_json(path: Path, kind: type[Content]) -> Content:
+    """A JSON file as the dataclass `kind`, every type checked. Raises InputError, naming the file."""
+    try:
+        return typed(path.read_bytes(), kind)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}). Copy it again.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}). Copy it again.") from error
+
+
+def typed(text: str | bytes, kind: type[Content]) -> Content:
+    """JSON as the dataclass `kind`; raises ValueError, in one line, for what is no such thing."""
+    from pydantic import TypeAdapter, ValidationError  # costs `--help` nothing
+
+    try:
+        return TypeAdapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{where + ': ' if where else ''}{first['msg']}") from None
+
+
+def write_json(path: Path, content: object) -> None:
+    with replacing(path) as file:
+        file.write(json_text(content))
+
+
+def json_text(content: object) -> str:
+    return json.dumps(content, indent=2) + "\n"

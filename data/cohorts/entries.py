@@ -1,0 +1,343 @@
+"""Where records lie: a folder or list of files -> one entry a record, read in place.
+
+An entry knows its name and size and reads its own bytes; nothing is ever unpacked to disk. Zip chunks are told by their
+first bytes, since chunks such as `compressed_0` have no suffix.
+"""
+
+import errno
+import json
+import math
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from data import grids
+from data.base.errors import InputError
+from data.cohorts import records
+
+OTHER_FILES = {".json", ".csv", ".md", ".txt"}  # by suffix: what may lie beside records, even zipped
+HIDDEN = re.compile(r"(^|/)\.[^/\\]*$")  # what a Mac adds to an archive
+# Controls, line ends, reversals of the writing direction, and what is not Unicode
+NOT_PLAIN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+ZIP_MAGIC = b"PK\x03\x04"
+HDF5_NAME = "cohort.h5"
+HDF5_TEXTS = ("file", "subject", "site", "split")
+MAX_RECORDS = 1_000_000
+MAX_CHUNK_BYTES = 2**28
+MAX_DATASET_BYTES = 2**28  # of all but the volumes, which are read one by one
+ENCRYPTED = 0x1  # bit 0 of a zip entry's flags
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for any amount of memory
+DEFLATE, SHUFFLE = 1, 2  # HDF5's numbers for filters
+FILTERS: tuple[list[int], ...] = ([], [DEFLATE], [SHUFFLE, DEFLATE])  # of a chunk, in the order of writing
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A record in a file of its own."""
+
+    path: Path
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size
+
+    def read(self, num_bytes: int = -1) -> bytes:
+        try:
+            with open(self.path, "rb") as file:
+                return file.read(num_bytes)
+        except OSError as error:
+            raise InputError(f"{self} cannot be read ({error.strerror}); expected a record.") from error
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+class Reopened:
+    """A file that is open only while it is read, so that any number of zip chunks takes one handle at a time."""
+
+    def __init__(self, path: Path):
+        self.name, self.position = str(path), 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: os.path.getsize(self.name)}[whence]
+        if start + offset < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), self.name)
+        self.position = start + offset
+        return self.position
+
+    def read(self, num_bytes: int = -1) -> bytes:
+        with open(self.name, "rb", buffering=0) as file:
+            file.seek(self.position)
+            content = file.read(num_bytes)
+        self.position += len(content)
+        return content
+
+
+@dataclass(frozen=True)
+class ZipEntry:
+    """A record in a zip chunk. The declared size bounds what is inflated, so a bomb costs one record's memory."""
+
+    archive: zipfile.ZipFile
+    info: zipfile.ZipInfo
+
+    @property
+    def path(self) -> Path:
+        return Path(str(self.archive.filename))
+
+    @property
+    def size(self) -> int:
+        return self.info.file_size
+
+    def read(self, num_bytes: int = -1) -> bytes:
+        limit = self.size if num_bytes < 0 else num_bytes
+        try:
+            with self.archive.open(self.info) as file:
+                return file.read(limit)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as error:
+            raise InputError(f"{self} cannot be read: {error}. Was the chunk cut off? Copy it again.") from error
+
+    def __str__(self) -> str:
+        return f"{self.archive.filename}:{self.info.filename}"
+
+
+def check_plain(path: Path, name: str) -> None:
+    """Raises InputError for a record's name that would move a terminal's cursor or end a line."""
+    if NOT_PLAIN.search(name):
+        raise InputError(f"{path} names a record {name!r}; expected plain file names. Rename it.")
+
+
+def check_name(path: Path, name: str) -> None:
+    """Raises InputError unless a record's name within `path` is a plain relative one that ends in .bin."""
+    check_plain(path, name)
+    if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
+        raise InputError(f"{path}:{name} points outside its chunk; expected plain file names. Pack it again.")
+    if not name.endswith(".bin"):
+        raise InputError(f"{path}:{name} is not a record; expected only .bin files in a chunk. Pack it again.")
+
+
+def zip_entries(path: Path) -> dict[str, ZipEntry]:
+    """The `.bin` records of one zip chunk by member name. Raises InputError for anything that is not plain records."""
+    try:
+        archive = zipfile.ZipFile(Reopened(path))
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+        raise InputError(f"{path} is not a readable zip chunk: {error}. Copy it again.") from error
+    entries = {}
+    for info in archive.infolist():
+        name = info.filename
+        if name.endswith("/") or HIDDEN.search(name):
+            continue
+        check_name(path, name)
+        if info.flag_bits & ENCRYPTED:
+            raise InputError(f"{path}:{name} is encrypted; expected plain records. Decrypt the chunk first.")
+        if info.compress_type not in METHODS:
+            raise InputError(
+                f"{path}:{name} is compressed by method {info.compress_type}; expected stored or deflated records. "
+                "Pack it again."
+            )
+        if name in entries:
+            raise InputError(f"{path} holds {name} twice; expected one record a name. Pack it again.")
+        entries[name] = ZipEntry(archive, info)
+    return entries
+
+
+@dataclass(frozen=True)
+class HDF5Entry:
+    """A record that is a row of an HDF5 file's datasets."""
+
+    store: Any  # an open h5py.File
+    row: int
+    size: int
+
+    @property
+    def path(self) -> Path:
+        return Path(self.store.filename)
+
+    def read(self, num_bytes: int = -1) -> bytes:
+        try:
+            header = self.store["label"][self.row].tobytes() + self.store["phenotype"][self.row].tobytes()
+            if 0 <= num_bytes <= len(header):
+                return header[:num_bytes]
+            return (header + volume_bytes(self.store["volume"], self.row))[: num_bytes if num_bytes >= 0 else None]
+        except (OSError, RuntimeError, ValueError, zlib.error) as error:
+            raise InputError(f"{self} cannot be read: {error}. Was the file cut off? Copy it again.") from error
+
+    def __str__(self) -> str:
+        return f"{self.store.filename}:row {self.row}"
+
+
+def volume_bytes(volume, row: int) -> bytes:
+    """One row of an HDF5 dataset. A compressed chunk is inflated here, since HDF5 itself inflates without a bound."""
+    filters, size = filters_of(volume), volume.dtype.itemsize * math.prod(volume.shape[1:])
+    place = (row, *[0] * (volume.ndim - 1))
+    chunk = volume.id.get_chunk_info_by_coord(place) if filters else None
+    if chunk is None or chunk.byte_offset is None:  # not compressed, or never written
+        return volume[row].tobytes()
+    if chunk.filter_mask or chunk.size > 2 * size:
+        raise ValueError(f"the chunk of row {row} is stored otherwise than its dataset")
+    inflater = zlib.decompressobj()
+    content = inflater.decompress(volume.id.read_direct_chunk(place)[1], size + 1)
+    if len(content) != size or not inflater.eof:
+        raise ValueError(f"the chunk of row {row} does not inflate to {size:,} bytes")
+    if SHUFFLE not in filters:
+        return content
+    return np.frombuffer(content, np.uint8).reshape(volume.dtype.itemsize, -1).T.tobytes()
+
+
+def filters_of(dataset) -> list[int]:
+    """HDF5's numbers for the filters of a dataset's chunks, in the order of writing."""
+    plan = dataset.id.get_create_plist()
+    return [plan.get_filter(position)[0] for position in range(plan.get_nfilters())]
+
+
+def hdf5_store(path: Path) -> tuple[dict[str, HDF5Entry], dict[str, list[str]], bytes]:
+    """Entries by file name, the table's columns of text, and the metadata (JSON) of a `cohort.h5`.
+
+    Raises InputError, naming the dataset, for one that is missing, of the wrong type or shape, or kept elsewhere.
+    """
+    import h5py
+
+    try:
+        store = h5py.File(path, "r")
+        shape = check_hdf5(store, path)
+        texts = {name: [text.decode() for text in store[name][:].astype("S")] for name in HDF5_TEXTS}
+        metadata = store["metadata"][:].tobytes() if "metadata" in store else b"{}"
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not a readable cohort in HDF5: {error}. Pack it again.") from error
+    for name in texts["file"]:
+        check_name(path, name)
+    size = records.HEADER_BYTES + records.DTYPE.itemsize * math.prod(shape)
+    entries = {name: HDF5Entry(store, row, size) for row, name in enumerate(texts["file"])}
+    if len(entries) < len(texts["file"]):
+        raise InputError(f"{path} names a file twice; expected one row a record. Pack it again.")
+    return entries, texts, metadata
+
+
+NUMBERS = {"volume": (4, 5), "phenotype": (2,), "label": (1,)}  # of float32; ranks, the greater one for several maps
+
+
+def check_hdf5(store, path: Path) -> tuple[int, ...]:
+    """The shape (x, y, z) of the volumes, or (maps, x, y, z) of several. Raises InputError unless every dataset is what
+    `pack` writes."""
+    for name in (*NUMBERS, *HDF5_TEXTS, *(["metadata"] if "metadata" in store else [])):
+        check_dataset(store, name, path)
+    rows = store["label"].shape[0]
+    for name in (*NUMBERS, *HDF5_TEXTS):
+        if store[name].shape[0] != rows or rows > MAX_RECORDS:
+            raise InputError(
+                f"{path}: {name} has {store[name].shape[0]:,} rows, label {rows:,}; expected one a record, at most "
+                f"{MAX_RECORDS:,}. Pack it again."
+            )
+    shapes = [grid.shape for grid in grids.GRIDS.values()]
+    if store["volume"].shape[-3:] not in shapes or store["phenotype"].shape[1] != records.PHENOTYPE_SIZE:
+        raise InputError(
+            f"{path} has volumes of {store['volume'].shape[1:]} and {store['phenotype'].shape[1]} phenotype values; "
+            f"expected {' or '.join(map(str, shapes))}, and {records.PHENOTYPE_SIZE}. Pack it again."
+        )
+    return store["volume"].shape[1:]
+
+
+def check_dataset(store, name: str, path: Path) -> None:
+    """Raises InputError unless a dataset lies in the file itself, has its type, and asks for no more than its size."""
+    import h5py
+
+    if not isinstance(store.get(name, getlink=True), h5py.HardLink) or not isinstance(store[name], h5py.Dataset):
+        raise InputError(f"{path} has no dataset {name}; expected {', '.join((*NUMBERS, *HDF5_TEXTS))}. Pack it again.")
+    dataset, ranks = store[name], NUMBERS.get(name, (1,))
+    if name in HDF5_TEXTS:
+        wanted, right = "text", h5py.check_string_dtype(dataset.dtype) is not None
+    else:
+        number = records.DTYPE if name in NUMBERS else np.dtype(np.uint8)
+        wanted, right = str(number), dataset.dtype == number
+    if not right or dataset.ndim not in ranks or dataset.is_virtual or dataset.external:
+        raise InputError(
+            f"{path}: {name} is {dataset.dtype} of shape {dataset.shape}; expected {wanted} of rank "
+            f"{' or '.join(map(str, ranks))}, kept in the file. Pack it again."
+        )
+    if name != "volume" and dataset.nbytes > MAX_DATASET_BYTES:
+        raise InputError(f"{path}: {name} holds {dataset.nbytes:,} bytes; expected one short value a record.")
+    filters = filters_of(dataset)
+    if filters not in (FILTERS if name == "volume" else FILTERS[:1]):
+        raise InputError(f"{path}: {name} has the filters {filters}; expected gzip of volume only. Pack it again.")
+    chunk = math.prod(dataset.chunks or (1,)) * dataset.dtype.itemsize
+    if chunk > MAX_CHUNK_BYTES or (filters and dataset.chunks != (1, *dataset.shape[1:])):
+        raise InputError(f"{path}: {name} has chunks of {chunk:,} bytes; expected one record each. Pack it again.")
+
+
+@dataclass(frozen=True)
+class RefittedEntry:
+    """A record with another phenotype than is stored: `phenotype` holds the bytes of its 29 values."""
+
+    stored: "Entry"
+    phenotype: bytes
+
+    @property
+    def path(self) -> Path:
+        return self.stored.path
+
+    @property
+    def size(self) -> int:
+        return self.stored.size
+
+    def read(self, num_bytes: int = -1) -> bytes:
+        content = self.stored.read(num_bytes)
+        label, volume = content[: records.DTYPE.itemsize], content[records.HEADER_BYTES :]
+        return b"".join((label, self.phenotype, volume))[: len(content)]
+
+    def __str__(self) -> str:
+        return str(self.stored)
+
+
+Entry = FileEntry | ZipEntry | HDF5Entry | RefittedEntry
+
+
+def record_files(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """The files of a folder that hold records, sorted, and whether each is a zip chunk; others are left alone."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.suffix in OTHER_FILES or not path.is_file():
+            continue
+        zipped = FileEntry(path).read(len(ZIP_MAGIC)) == ZIP_MAGIC
+        if zipped or path.suffix == ".bin":
+            yield path, zipped
+
+
+def folder_entries(folder: Path) -> dict[str, Entry]:
+    """The records of a folder by file or member name, sorted."""
+    entries: dict[str, Entry] = {}
+    for path, zipped in record_files(folder):
+        check_plain(folder, path.name)
+        found: Mapping[str, Entry] = zip_entries(path) if zipped else {path.name: FileEntry(path)}
+        if twice := entries.keys() & found.keys():
+            raise InputError(f"{path} and {entries[min(twice)]} are the same record; expected each once. Remove one.")
+        entries.update(found)
+    return dict(sorted(entries.items()))
+
+
+def list_entries(path: Path) -> dict[str, FileEntry]:
+    """The records of a JSON list of paths (relative ones start at the list's folder)."""
+    try:
+        names = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}. Expected a list of record paths.") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path} holds no list of strings; expected a JSON list of record paths.")
+    for name in names:
+        check_plain(path, name)
+    if absent := [name for name in names if not os.path.isfile(path.parent / name)]:
+        raise InputError(f"{path} names {absent[0]!r}, which is no file ({len(absent)} such names); correct it.")
+    entries = {name: FileEntry(path.parent / name) for name in names}
+    if len({entry.path.resolve() for entry in entries.values()}) < len(names):
+        raise InputError(f"{path} names a record twice; expected each once.")
+    return entries

@@ -1,0 +1,273 @@
+"""Ways to cut a cohort into training and test subjects: folds, so that each subject is tested once.
+
+N folds hold each label and site in proportion; or one site, or one value of any covariate, is left out at a time. Who
+is in which fold is `folds.csv`; `folds.json` beside it says of which cohort. A set of reduced cohorts, one a fold, each
+by an encoder of its own, is a folder with both and a cohort `fold-<K>` each.
+"""
+
+import csv
+import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from data.base import files
+from data.base.errors import InputError
+from data.cohorts.cohort import FOLDS, Cohort, open_cohort
+
+TABLE = "folds.csv"
+SITE = "site"  # the column of subjects.csv
+UNKNOWN = "unknown"  # the fold of those of whom a covariate is not known
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What `folds.json` says: how the subjects of `folds.csv` were cut, and which cohort they are."""
+
+    folds: str
+    cohort_sha256: str
+
+
+@dataclass(frozen=True)
+class Folds:
+    """`fold_of` gives each subject's fold; `reduced` are the cohorts of a set of reduced ones, by fold."""
+
+    how: str  # as the user says it: a number, or a column
+    whole: Cohort  # of a set of reduced cohorts the first one, under the name of the set
+    digest: str  # of the cohort, or of all cohorts of a set
+    fold_of: Mapping[str, str]
+    reduced: Mapping[str, Cohort] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """The folds: numbers from 0, or the values of the column, in order."""
+        return sorted(set(self.fold_of.values()), key=lambda name: (self.how.isdecimal() and int(name), name))
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of the phenotype in these folds."""
+        if self.reduced or self.whole.raw_phenotype is not None:
+            return []
+        return [
+            f"{self.whole.path} has no phenotype.csv, so that every fold uses the phenotype as it is stored, imputed "
+            "and scaled on the training subjects of the cohort's own split."
+        ]
+
+    def cohort(self, name: str) -> Cohort:
+        """The cohort with this fold's subjects as its test subjects, its phenotype learnt again on all others."""
+        if self.reduced:
+            return self.reduced[name]
+        return self.whole.resplit({subject: split_of(fold, name) for subject, fold in self.fold_of.items()})
+
+    def named(self, name: str) -> str:
+        """The fold that a user names, by its name or by its number from 0. Raises InputError if there is none."""
+        names = self.names
+        if name in names:
+            return name
+        if name.isdecimal() and int(name) < len(names):
+            return names[int(name)]
+        raise InputError(f"--fold {name} is none of the folds {', '.join(names)} (or 0 to {len(names) - 1}).")
+
+    def write(self, folder: Path) -> None:
+        """Writes `folds.csv`, then `folds.json`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.replacing(folder / TABLE, newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["subject", "fold"])
+            writer.writerows(self.fold_of.items())
+        files.write_json(folder / FOLDS, asdict(Cut(self.how, self.digest)))
+
+    def check(self, folder: Path, name: str, cohort: Cohort) -> None:
+        """Raises InputError unless the table in a folder says of a fold's cohort that it tests whom it has not seen."""
+        fold_of = read_table(folder / TABLE)
+        wrong = [row.subject for row in cohort.rows if row.split != split_of(fold_of.get(row.subject), name)]
+        if wrong:
+            raise InputError(
+                f"{folder / TABLE} has {wrong[0]} in another fold than this run; use another --chkPointDir."
+            )
+
+
+def split_of(fold: str | None, tested: str) -> str:
+    return "test" if fold == tested else "train"
+
+
+def folder_name(name: str) -> str:
+    """A fold's name as that of a folder, whatever a site is called."""
+    return quote(name, safe=" ()+,").replace(".", "%2E", name.startswith("."))
+
+
+def part_folder(folder: Path, name: str) -> Path:
+    """Where the results of a fold, or its reduced cohort, lie."""
+    return folder / f"fold-{folder_name(name)}"
+
+
+def open_folds(path: Path, how: str, seed: int, saved: Path) -> Folds:
+    """The folds of the cohort, or of the set of reduced cohorts, at `path`.
+
+    `saved` is where a training wrote or will write them: what is there holds, else they are made. Raises InputError if
+    that is of another cohort, or the cohort cannot be cut so.
+    """
+    folds = open_reduced(path, how) if (path / FOLDS).is_file() else made(open_cohort(path), how, seed, saved)
+    if (saved / FOLDS).is_file():
+        cut = files.read_json(saved / FOLDS, Cut)
+        if cut != Cut(how, folds.digest) or read_table(saved / TABLE) != folds.fold_of:
+            raise InputError(f"{saved / TABLE} is of other data than {path}; use another --chkPointDir.")
+    return folds
+
+
+def made(cohort: Cohort, how: str, seed: int, saved: Path) -> Folds:
+    """The folds of a cohort: those that a training of this cohort has written, else new ones."""
+    check_cuttable(cohort)
+    if (saved / FOLDS).is_file() and files.read_json(saved / FOLDS, Cut) == Cut(how, cohort.digest):
+        return Folds(how, cohort, cohort.digest, read_table(saved / TABLE))
+    by = by_number if how.isdecimal() else by_column
+    fold_of = by(cohort, how, seed)
+    check_classes(cohort, fold_of)
+    return Folds(how, cohort, cohort.digest, fold_of)
+
+
+def check_cuttable(cohort: Cohort) -> None:
+    """Raises InputError if subjects of a cohort must not change sides."""
+    if unknown := [row.subject for row in cohort.rows if not row.known]:
+        raise InputError(
+            f"{cohort.path} has {len(unknown)} records without a label, {unknown[0]} among them; folds need one each."
+        )
+    if any("swap" in source for source in cohort.metadata.lineage):
+        raise InputError(
+            f"{cohort.path} was augmented by swapping regions between its training subjects, so that a fold's test "
+            "subjects would be in its training records; use the cohort that it was made from."
+        )
+
+
+def subject_table(cohort: Cohort) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Subjects in the order of their first record, with their label and site. Raises InputError for one with two."""
+    labels: dict[str, set] = {}
+    sites: dict[str, set] = {}
+    for row in cohort.rows:
+        labels.setdefault(row.subject, set()).add(row.label)
+        sites.setdefault(row.subject, set()).add(row.site)
+    for what, found in (("labels", labels), ("sites", sites)):
+        if twice := [subject for subject, values in found.items() if len(values) > 1]:
+            raise InputError(f"{cohort.path} has two {what} for subject {twice[0]}; folds need one. Correct the table.")
+    return (
+        list(labels),
+        np.array([min(labels[name]) for name in labels]),
+        np.array([min(sites[name]) for name in labels]),
+    )
+
+
+def validation_subjects(cohort: Cohort, share: float, seed: int) -> frozenset[str]:
+    """Training subjects to set aside, in proportion over labels. Raises InputError if there are too few."""
+    if not share:
+        return frozenset()
+    from sklearn.model_selection import train_test_split
+
+    label = {row.subject: row.label for row in cohort.rows if row.split == "train"}
+    try:
+        _, aside = train_test_split(list(label), test_size=share, stratify=list(label.values()), random_state=seed)
+    except ValueError as error:
+        raise InputError(
+            f"--validation {share:g} of the {len(label)} training subjects of {cohort.path}: {error}"
+        ) from error
+    return frozenset(aside)
+
+
+def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
+    """`how` folds, 0, 1, ..., in proportion over labels and sites."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    subjects, label, site = subject_table(cohort)
+    count, fewest = int(how), min(Counter(label.tolist()).values())
+    if not 2 <= count <= fewest:
+        raise InputError(
+            f"--folds {how} cannot cut {cohort.path}: its smaller class has {fewest} subjects; expected 2 to {fewest}."
+        )
+    stratum = [f"{of} {where}" for of, where in zip(label, site, strict=True)]
+    if max(Counter(stratum).values()) < count:  # scikit-learn wants one that can be in every fold
+        stratum = label.tolist()
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # a small site cannot be everywhere
+        return folds_of(subjects, [str(number) for number in range(count)], splitter.split(subjects, stratum, subjects))
+
+
+def by_column(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
+    """A fold for each value of a column of `covariates.csv`, or for each site."""
+    from sklearn.model_selection import LeaveOneGroupOut
+
+    subjects, _, site = subject_table(cohort)
+    group = column_of(cohort, how, site)
+    names = sorted(set(group))
+    if len(names) < 2:
+        raise InputError(
+            f"--folds {how} has one value in {cohort.path}, {names[0]}; expected two or more. Use --folds 10."
+        )
+    if 2 * len(names) > len(subjects):
+        raise InputError(
+            f"--folds {how} has {len(names)} values among {len(subjects)} subjects of {cohort.path}; expected groups."
+        )
+    if len({name.casefold() for name in names}) < len(names):
+        raise InputError(f"--folds {how} has values in {cohort.path} that differ only in capitals; write them alike.")
+    return folds_of(subjects, names, LeaveOneGroupOut().split(subjects, groups=group))
+
+
+def column_of(cohort: Cohort, how: str, site: np.ndarray) -> Sequence[str]:
+    """Each subject's value of a column."""
+    table = cohort.covariates
+    if table is not None and how in table:
+        values = [value or UNKNOWN for value in table[how]]
+        if (unknown := values.count(UNKNOWN)) and UNKNOWN not in set(table[how]):
+            print(f"{how} is not known of {unknown} subjects, who are a fold of their own, {UNKNOWN}.")
+        return values
+    if how == SITE:
+        return site.tolist()
+    known = ", ".join([SITE] if table is None else [SITE, *table.columns])
+    raise InputError(f"--folds {how} is neither a number nor a column of {cohort.path}; it has {known}.")
+
+
+def folds_of(subjects: list[str], names: list[str], splits) -> dict[str, str]:
+    """Subject -> the name of the split that tests it, in the order of `subjects`."""
+    tested = {subjects[at]: name for name, (_, test) in zip(names, splits, strict=True) for at in test}
+    return {subject: tested[subject] for subject in subjects}
+
+
+def check_classes(cohort: Cohort, fold_of: Mapping[str, str]) -> None:
+    """Raises InputError if a fold would be trained on one class."""
+    label = {row.subject: row.label for row in cohort.rows}
+    for name in set(fold_of.values()):
+        if len({label[subject] for subject, fold in fold_of.items() if fold != name}) < 2:
+            raise InputError(
+                f"Without fold {name}, {cohort.path} has one class only; cut it otherwise, as by --folds 5."
+            )
+
+
+def read_table(path: Path) -> dict[str, str]:
+    """`folds.csv`. Raises InputError for what is none."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read ({error}). Copy it again.") from error
+    if header != ["subject", "fold"] or any(len(row) != 2 for row in rows):
+        raise InputError(f"{path} is damaged; expected the columns subject and fold. Copy it again.")
+    return dict(rows)
+
+
+def open_reduced(path: Path, how: str) -> Folds:
+    """A set of reduced cohorts. Raises InputError if it was cut otherwise, or does not test each subject once."""
+    cut, fold_of = files.read_json(path / FOLDS, Cut), read_table(path / TABLE)
+    if cut.folds != how:
+        raise InputError(f"{path} was reduced with --folds {cut.folds}, this run has --folds {how}; use the same.")
+    cohorts = {name: open_cohort(part_folder(path, name)) for name in dict.fromkeys(fold_of.values())}
+    for name, cohort in cohorts.items():
+        split = {row.subject: row.split for row in cohort.rows}
+        if split != {subject: split_of(fold, name) for subject, fold in fold_of.items()}:
+            raise InputError(f"{cohort.path} does not test the fold {name} of {path / TABLE}. Repeat the full pass.")
+    digest = hashlib.sha256("".join(cohort.digest for cohort in cohorts.values()).encode()).hexdigest()
+    first = next(iter(cohorts.values()))
+    return Folds(how, replace(first, path=path), digest, fold_of, cohorts)

@@ -1,0 +1,194 @@
+"""The phenotype table -> 29 leak-free values a subject.
+
+ABIDE's columns are described in its phenotypic data legend. Never used, not even whether they are missing: ADOS, ADI-R,
+SRS, SCQ, AQ, VINELAND, DSM, medication, comorbidity, since they measure or follow from the diagnosis.
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.impute import SimpleImputer
+from sklearn.preprocessing import StandardScaler
+
+from data.base.errors import InputError
+from data.cohorts.records import PHENOTYPE_SIZE
+
+MISSING = re.compile(
+    r"|`|\.|\?|--?|na|n/a|#n/a|<na>|-?nan|null|#null!|#(div/0|value|ref|num)!|#name\?|-9{3,5}([.,]0*)?", re.IGNORECASE
+)
+NUMBER_LIKE = re.compile(  # a number, or meant to be one: >18, 3,5, 40 %
+    r"([<>~≤≥]=?|ca\.?)?\s*[-+]?(\d+([.,]\d+)*|[.,]\d+)(e[-+]?\d+)?\s*[%+?]?", re.IGNORECASE
+)
+HANDEDNESS = {"right": ("R",), "left": ("L",), "ambidextrous": ("Ambi",), "mixed": ("Mixed", "L->R")}
+IQ_TESTS = {"wasi": ("WASI",), "wisc": ("WISC", "HAWIK"), "wais": ("WAIS",)}  # HAWIK is the German WISC
+MAX_NUMBER = 1e12  # float32 can still sum its squares
+WISC_INDICES = ("VCI", "PRI", "WMI", "PSI")
+ABIDE_COLUMNS = [
+    "AGE_AT_SCAN",
+    "SEX",
+    "HANDEDNESS_CATEGORY",
+    "HANDEDNESS_SCORES",
+    "FIQ",
+    "VIQ",
+    "PIQ",
+    "FIQ_TEST_TYPE",
+    "EYE_STATUS_AT_SCAN",
+    "BMI",
+] + [f"WISC_IV_{index}" for index in WISC_INDICES]
+
+
+def clean(column: pd.Series) -> pd.Series:
+    """Text with its missing values (empty, NA, -9999, a stray backtick and the like, see MISSING) as NaN."""
+    text = column.astype(str).str.strip()
+    return text.mask(matching(text, MISSING))
+
+
+def matching(text: pd.Series, pattern: re.Pattern) -> pd.Series:
+    """Which values of a column of text are the pattern as a whole, bool."""
+    return text.map(lambda value: pattern.fullmatch(value) is not None).astype(bool)
+
+
+def mostly_numbers(column: pd.Series) -> bool:
+    """Whether more than half of a column's known values are numbers, or are meant to be: `>18`, `3,5`."""
+    known = clean(column).dropna()
+    return known.empty or bool(matching(known, NUMBER_LIKE).mean() > 0.5)
+
+
+def numbers(table: pd.DataFrame, name: str) -> pd.Series:
+    """A column as float64, NaN where missing. Raises InputError for text that is no number."""
+    text = clean(table[name])
+    values = pd.to_numeric(text, errors="coerce").where(lambda value: value.abs() <= MAX_NUMBER)
+    if (wrong := text[~np.isfinite(values) & text.notna()]).size:
+        raise InputError(
+            f"Column {name} holds {wrong.iloc[0]!r}; expected numbers, or nothing where unknown, but {wrong.size} of "
+            f"{text.notna().sum()} values are none. Correct them in the table; write decimals with a point."
+        )
+    return values
+
+
+def one_hot(text: pd.Series, codes: Mapping[str, tuple], prefix: str) -> dict[str, pd.Series]:
+    """One 0/1 column a code; a missing value is 0 in all. Raises InputError for a value that no code has."""
+    if (odd := text[text.notna() & ~text.isin([value for values in codes.values() for value in values])]).size:
+        expected = ", ".join(str(value) for values in codes.values() for value in values)
+        raise InputError(
+            f"Column {text.name} holds {odd.iloc[0]}; expected {expected}, or nothing where unknown, but {odd.size} "
+            f"of {text.notna().sum()} values are others. Recode them, or name columns of your own with --phenotype."
+        )
+    return {f"{prefix}_{name}": text.isin(values).astype(float) for name, values in codes.items()}
+
+
+def abide_values(table: pd.DataFrame) -> pd.DataFrame:
+    """ABIDE's columns as text -> (subjects, 29) float64, NaN where unknown. Raises InputError for a missing column."""
+    if absent := [name for name in ABIDE_COLUMNS if name not in table]:
+        raise InputError(f"The phenotype table lacks {', '.join(absent)}; name columns of your own with --phenotype.")
+    hand, test = clean(table["HANDEDNESS_CATEGORY"]), clean(table["FIQ_TEST_TYPE"]).str.upper()
+    wisc = {f"wisc_{index.lower()}": numbers(table, f"WISC_IV_{index}") for index in WISC_INDICES}
+    measured = {name.lower(): numbers(table, name) for name in ("FIQ", "VIQ", "PIQ", "BMI")}
+    score = numbers(table, "HANDEDNESS_SCORES")
+    family = pd.Series(np.nan, table.index, dtype=object).mask(test.notna(), "other")
+    for name, prefixes in IQ_TESTS.items():
+        family = family.mask(test.str.startswith(prefixes, na=False), name)
+    columns = {
+        "age": numbers(table, "AGE_AT_SCAN"),
+        **one_hot(numbers(table, "SEX"), {"male": (1,), "female": (2,)}, "sex"),
+        **one_hot(hand, HANDEDNESS, "handedness"),
+        "handedness_score": score,
+        **{name: measured[name] for name in ("fiq", "viq", "piq")},
+        "handedness_unknown": hand.isna().astype(float),
+        "handedness_score_missing": score.isna().astype(float),
+        **{f"{name}_missing": measured[name].isna().astype(float) for name in ("fiq", "viq", "piq")},
+        "wisc_missing": pd.DataFrame(wisc).isna().all(axis=1).astype(float),
+        "bmi_missing": measured["bmi"].isna().astype(float),
+        **one_hot(family, {name: (name,) for name in (*IQ_TESTS, "other")}, "iq_test"),
+        **wisc,
+        **one_hot(numbers(table, "EYE_STATUS_AT_SCAN"), {"open": (1,), "closed": (2,)}, "eyes"),
+        "bmi": measured["bmi"],
+    }
+    return pd.DataFrame(columns)
+
+
+def custom_values(table: pd.DataFrame, columns: Sequence[str], training: np.ndarray) -> pd.DataFrame:
+    """Columns of the user's own -> (subjects, 29) float64, NaN where unknown.
+
+    A column that is mostly numbers stays one value, with another that says where it is missing if it ever is; text
+    becomes a 0/1 value for each category. Which categories and which missing values there are is learnt from the
+    `training` rows (n,) bool. Unused values are 0 and named `unused_k`. Raises InputError for an unknown column, text
+    among numbers, or more than 29 values.
+    """
+    if absent := [name for name in columns if name not in table]:
+        raise InputError(f"--phenotype {absent[0]} is no column of the table; it has {', '.join(table.columns[:20])}.")
+    missing = [name for name in columns if clean(table[name])[training].isna().any()]
+    return coded_values(table, columns, categories(table, columns, training), missing)
+
+
+def coded_values(
+    table: pd.DataFrame, columns: Sequence[str], known: Mapping[str, Sequence[str]], missing: Collection[str]
+) -> pd.DataFrame:
+    """`custom_values` by the categories `known` of columns of text, and the columns that may be `missing`."""
+    encoded: dict[str, pd.Series] = {}
+    for name in columns:
+        text = clean(table[name])
+        if name in known:
+            encoded |= one_hot(text.where(text.isin(known[name])), {value: (value,) for value in known[name]}, name)
+            continue
+        encoded[name] = numbers(table, name)
+        if name in missing:
+            encoded[f"{name}_missing"] = text.isna().astype(float)
+    if len(encoded) > PHENOTYPE_SIZE:
+        largest = max(known, key=lambda name: len(known[name]), default=None)
+        one = f"; {largest} is text and gives {len(known[largest])} of them" if largest else ""
+        raise InputError(
+            f"--phenotype gives {len(encoded)} values; expected at most {PHENOTYPE_SIZE}{one}. Name fewer columns."
+        )
+    unused = {f"unused_{number}": 0.0 for number in range(len(encoded) + 1, PHENOTYPE_SIZE + 1)}
+    return pd.DataFrame(encoded | unused, index=table.index)
+
+
+def categories(table: pd.DataFrame, columns: Sequence[str], training: np.ndarray) -> dict[str, tuple[str, ...]]:
+    """The columns that are text, each with the values that the `training` rows (n,) bool have."""
+    return {
+        name: tuple(sorted(clean(table[name])[training].dropna().unique()))
+        for name in columns
+        if not mostly_numbers(table[name])
+    }
+
+
+def encode(table: pd.DataFrame, columns: Sequence[str] | None, training: np.ndarray) -> pd.DataFrame:
+    """ABIDE's 29 values, or those of the user's `columns`; see `abide_values` and `custom_values`."""
+    return abide_values(table) if columns is None else custom_values(table, columns, training)
+
+
+def abide_names() -> tuple[str, ...]:
+    """The names of ABIDE's 29 values."""
+    return tuple(abide_values(pd.DataFrame(columns=ABIDE_COLUMNS, dtype=str)))
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """What a phenotype was imputed and scaled by, each (29,) float64."""
+
+    median: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray  # 0 for a value that was constant or wholly unknown
+
+    def transform(self, values: np.ndarray) -> np.ndarray:
+        """Raw values (n, 29), NaN where unknown -> z-scores (n, 29) float64; those with a scale of 0 become 0."""
+        filled = np.where(np.isnan(values), self.median, values)
+        return np.where(self.scale > 0, (filled - self.mean) / np.where(self.scale > 0, self.scale, 1), 0)
+
+    def constants(self) -> dict[str, Any]:
+        """The same as fields of `Preparation`."""
+        return {f"phenotype_{name}": tuple(values.tolist()) for name, values in vars(self).items()}
+
+
+def fit_scaler(values: np.ndarray) -> Scaler:
+    """Median imputation, then z-scores, fitted on training subjects (n, 29)."""
+    values = np.ascontiguousarray(values)  # the last bit of a sum depends on the order in memory
+    imputer = SimpleImputer(strategy="median", keep_empty_features=True).fit(values)
+    filled = imputer.transform(values)
+    scaler = StandardScaler().fit(filled)
+    return Scaler(imputer.statistics_, scaler.mean_, np.where(np.ptp(filled, axis=0) > 0, scaler.scale_, 0))

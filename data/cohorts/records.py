@@ -1,0 +1,170 @@
+"""What a record holds: bytes <-> (label, phenotype, volume).
+
+A record is one little-endian float32 row: label (1 autism, 0 control, NaN unknown), 29 phenotype values, then the
+volume in C order (x, y, z; z runs fastest) on a grid of the MNI152 space, RAS+. If there are several maps of a scan, as
+fALFF and ALFF, their volumes follow one another.
+"""
+
+import math
+
+import numpy as np
+
+from data.base.errors import InputError
+from data.grids import BLOCK, FULL, GRIDS, Grid
+
+DTYPE = np.dtype("<f4")
+PHENOTYPE_SIZE = 29
+HEADER_SIZE = 1 + PHENOTYPE_SIZE
+HEADER_BYTES = DTYPE.itemsize * HEADER_SIZE
+MAX_MAPS = 16  # of a record, which bounds the memory that one takes
+CLASSES = ("control", "autism")  # label 0.0, label 1.0
+
+
+def class_sign(label: np.ndarray) -> np.ndarray:
+    """+1.0 for autism, -1.0 for control, in the shape of `label`: turns what speaks for autism into the true class."""
+    return np.where(np.asarray(label) == 1, 1.0, -1.0)
+
+
+def record_bytes(grid: Grid, num_maps: int = 1) -> int:
+    """The size of one record."""
+    return HEADER_BYTES + DTYPE.itemsize * math.prod(grid.shape) * num_maps
+
+
+def kind(grid: Grid, num_maps: int) -> str:
+    """What a record is, to be read."""
+    return f"{grid} record" + f" of {num_maps} maps" * (num_maps > 1)
+
+
+def form_of_size(num_bytes: int, name: str) -> tuple[Grid, int]:
+    """The grid and the number of maps of a record of `num_bytes`: no volumes of both grids add up to the same size.
+
+    Raises InputError, naming the file, if there are none.
+    """
+    forms = [(grid, maps_nearest(num_bytes, grid)) for grid in reversed(GRIDS.values())]
+    nearest = min(forms, key=lambda form: abs(record_bytes(*form) - num_bytes))
+    difference = num_bytes - record_bytes(*nearest)
+    if difference:
+        raise InputError(
+            f"{name} holds {num_bytes:,} bytes, {abs(difference):,} {'more' if difference > 0 else 'short'} "
+            f"{'than' if difference > 0 else 'of'} a {kind(*nearest)} ({record_bytes(*nearest):,}). "
+            "Was the copy cut off? Convert the subject again."
+        )
+    return nearest
+
+
+def maps_nearest(num_bytes: int, grid: Grid) -> int:
+    """How many maps a record of about this size has, 1 to `MAX_MAPS`."""
+    volume_bytes = record_bytes(grid) - HEADER_BYTES
+    return min(max(1, round((num_bytes - HEADER_BYTES) / volume_bytes)), MAX_MAPS)
+
+
+def check_label(label: float, name: str, unknown: bool = False) -> None:
+    """Raises InputError, naming the file, unless the label is 0.0 or 1.0, or NaN where it may be `unknown`."""
+    if label not in (0.0, 1.0) and not (unknown and math.isnan(label)):
+        raise InputError(
+            f"{name} has the label {label:g}; expected 1 (autism) or 0 (control). "
+            "ABIDE's DX_GROUP (1 autism, 2 control) must be converted: python -m data convert."
+        )
+
+
+def pack(label: float, phenotype: np.ndarray, *volumes: np.ndarray) -> memoryview:
+    """One record's bytes from a label, phenotype (29,) and the volume (x, y, z) of each map."""
+    values = np.empty(HEADER_SIZE + sum(volume.size for volume in volumes), DTYPE)
+    values[0], values[1:HEADER_SIZE] = label, phenotype
+    values[HEADER_SIZE:].reshape(-1, *volumes[0].shape)[...] = volumes
+    return values.data.cast("B")
+
+
+def header_label(record: bytes, name: str, unknown: bool = False) -> float:
+    """The label of a record or of its first bytes. Raises InputError as `check_label` does."""
+    if len(record) < DTYPE.itemsize:
+        raise InputError(f"{name} is empty; expected a record. Convert the subject again.")
+    label = float(np.frombuffer(record, DTYPE, 1)[0])
+    check_label(label, name, unknown)
+    return label
+
+
+def check_finite(values: np.ndarray, name: str, what: str) -> None:
+    """Raises InputError, naming the file and the first value that is NaN or infinite."""
+    finite = np.isfinite(values)
+    if not finite.all():
+        at = int(np.argmin(finite))
+        raise InputError(
+            f"{name} holds {values[at]} as {what} {at}; expected finite numbers. Convert the subject again."
+        )
+
+
+def unpack_phenotype(header: bytes, name: str, unknown: bool = False) -> np.ndarray:
+    """The phenotype (29,) of a record or of its first 120 bytes. Raises InputError, naming the file."""
+    if len(header) < HEADER_BYTES:
+        raise InputError(f"{name} holds {len(header)} bytes; expected a record. Was the copy cut off? Copy it again.")
+    header_label(header, name, unknown)
+    phenotype = np.frombuffer(header, DTYPE, PHENOTYPE_SIZE, offset=DTYPE.itemsize)
+    check_finite(phenotype, name, "phenotype value")
+    return phenotype
+
+
+def unpack(
+    record: bytes, grid: Grid, name: str, unknown: bool = False, num_maps: int = 1
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Label, phenotype (29,) float32 and volume (x, y, z, maps) float32 of one record; the arrays are read-only views.
+
+    Raises InputError, naming the file, if the size is not that of the grid and the maps, the label not 0 or 1 (or NaN
+    where it may be `unknown`), or a value not finite.
+    """
+    if len(record) != (size := record_bytes(grid, num_maps)):
+        raise InputError(f"{name} holds {len(record):,} bytes; expected {size:,}, a {kind(grid, num_maps)}.")
+    phenotype = unpack_phenotype(record, name, unknown)
+    volume = np.frombuffer(record, DTYPE, offset=HEADER_BYTES)
+    check_finite(volume, name, "volume value")
+    return header_label(record, name, unknown), phenotype, np.moveaxis(volume.reshape(num_maps, *grid.shape), 0, -1)
+
+
+def stored(volume: np.ndarray) -> bytes:
+    """A volume (x, y, z, maps) float32 as the bytes of a record: one map after another."""
+    return np.moveaxis(volume, -1, 0).tobytes()
+
+
+def normalise(volume: np.ndarray) -> np.ndarray:
+    """z-scores over the whole volume, background included, (x, y, z) float32. A constant volume becomes zero."""
+    volume = np.asarray(volume, np.float32)
+    centred = volume - np.float32(volume.mean(dtype=np.float64))
+    spread = math.sqrt(np.square(centred).mean(dtype=np.float64))
+    centred /= spread if spread > 0 else 1.0
+    return centred
+
+
+def block_mean(volume: np.ndarray) -> np.ndarray:
+    """Full-size volume (91, 109, 91) -> (31, 37, 31) float32: voxel i is the mean of full-size voxels 3i-1..3i+1.
+
+    Blocks at the border average the voxels that exist.
+    """
+    mean = np.asarray(volume, np.float64)
+    for axis, size in enumerate(volume.shape):
+        starts = np.maximum(np.arange(0, size + 1, BLOCK) - 1, 0)
+        starts = starts[starts < size]
+        counts = np.diff(np.append(starts, size))
+        shape = [-1 if k == axis else 1 for k in range(3)]
+        mean = np.add.reduceat(mean, starts, axis) / counts.reshape(shape)
+    return mean.astype(np.float32)
+
+
+def repeat_blocks(volume: np.ndarray) -> np.ndarray:
+    """(31, 37, 31) -> (91, 109, 91): every full-size voxel takes the value of the block that holds it."""
+    for axis, size in enumerate(FULL.shape):
+        volume = np.take(volume, (np.arange(size) + 1) // BLOCK, axis)
+    return volume
+
+
+def background(volume: np.ndarray) -> float:
+    """The value of the voxels outside the brain: the median over the six outer faces of a volume (x, y, z)."""
+    faces = np.concatenate([volume.take(index, axis).ravel() for axis in range(3) for index in (0, -1)])
+    if 2 * np.count_nonzero(faces == faces[0]) > faces.size:  # found without sorting, as of almost every volume
+        return float(faces[0])
+    return float(np.median(faces))
+
+
+def brain_of(volume: np.ndarray) -> np.ndarray:
+    """The voxels of a stored volume that differ from its background, (x, y, z) bool; all if none do."""
+    brain = np.abs(volume - background(volume)) > 1e-4 * np.ptp(volume)
+    return brain if brain.any() else np.ones_like(brain)

@@ -1,0 +1,76 @@
+"""Tables beside a cohort's records, a row a subject: `covariates.csv` (text), `phenotype.csv` (29 raw values)."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from data.base import files
+from data.base.errors import InputError
+from data.cohorts.entries import NOT_PLAIN
+from data.cohorts.phenotype import MAX_NUMBER, clean
+from data.cohorts.records import PHENOTYPE_SIZE
+
+SUBJECT = "subject"
+ABIDE_COVARIATES = ("SITE_ID", "AGE_AT_SCAN", "SEX", "func_mean_fd")  # the last is head motion in mm
+
+
+def covariates_of(table: pd.DataFrame, columns: Sequence[str], subjects: Sequence[str]) -> pd.DataFrame:
+    """Columns of a table as text by subject, empty where a value is missing or the table lacks the column."""
+    text = table.reindex(columns=list(columns), fill_value="").apply(clean).fillna("")
+    return text.apply(lambda column: column.str.split().str.join(" ")).set_axis(list(subjects))
+
+
+def check_columns(columns: Iterable[str]) -> None:
+    """Raises InputError for a column that would hide the subjects."""
+    if SUBJECT in columns:
+        raise InputError(
+            f"The column {SUBJECT} cannot be kept as a covariate or phenotype, whose tables name the subjects so; "
+            "rename it in the table."
+        )
+
+
+def write(path: Path, table: pd.DataFrame) -> None:
+    """Writes a table whose index holds the subjects; numbers are read back as they were, NaN as nothing."""
+    with files.replacing(path, newline="") as file:
+        table.rename_axis(SUBJECT).to_csv(file, lineterminator="\n")
+
+
+def read(path: Path, subjects: Sequence[str]) -> pd.DataFrame:
+    """The rows of these subjects, in their order, as text. Raises InputError, naming the file, if it is damaged."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            names, *lines = list(csv.reader(file, strict=True)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise damaged(path, str(error)) from error
+    if SUBJECT not in names or len(set(names)) < len(names):
+        raise damaged(path, f"its columns are {', '.join(names) or 'none'}, not '{SUBJECT}' and others, each once")
+    if short := [number for number, line in enumerate(lines, 2) if len(line) != len(names)]:
+        raise damaged(path, f"row {short[0]} has not {len(names)} values")
+    if odd := next((text for line in lines for text in line if NOT_PLAIN.search(text)), None):
+        raise damaged(path, f"it holds {odd!r}, which has control characters")
+    table = pd.DataFrame(lines, columns=names, dtype=object).set_index(SUBJECT)
+    if (twice := table.index[table.index.duplicated()]).size:
+        raise damaged(path, f"it names subject {twice[0]} twice")
+    if absent := [subject for subject in subjects if subject not in table.index]:
+        raise damaged(path, f"it lacks subject {absent[0]} ({len(absent)} missing)")
+    return table.loc[list(subjects)]
+
+
+def read_phenotype(path: Path, subjects: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
+    """The same as float64, NaN where empty. Raises InputError, too, unless its columns are `names`, all numbers."""
+    table = read(path, subjects)
+    if list(table.columns) != list(names) or len(names) != PHENOTYPE_SIZE:
+        raise damaged(path, f"its {table.shape[1]} columns are not the {PHENOTYPE_SIZE} values that cohort.json names")
+    try:
+        values = table.map(lambda text: float(text or "nan"))
+    except ValueError as error:
+        raise damaged(path, str(error)) from error
+    if (values.abs() > MAX_NUMBER).any(axis=None):
+        raise damaged(path, f"it holds a value above {MAX_NUMBER:g}")
+    return values
+
+
+def damaged(path: Path, reason: str) -> InputError:
+    return InputError(f"{path} is damaged: {reason}; expected a row a subject. Convert again.")

@@ -1,0 +1,160 @@
+"""A table of subjects on disk -> its columns as text, and the column that holds the IDs of the maps."""
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data.base.errors import InputError
+from data.cohorts.phenotype import matching, mostly_numbers
+
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+DECLARED = re.compile(r"sep=(.)\r?\n")  # the first line that Excel writes to tell itself the delimiter
+DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
+ROW_NUMBER = re.compile(
+    r"unnamed.*|column \d+|level_\d+|\.{3}\d+|index|idx|[inxv]1?|n[or]\.?|#"
+    r"|rows?[ _.]?(names?|numbers?|n[or]|id|index)?"
+)
+SUBJECT_NAME = re.compile(
+    r"(sub|subj|subject|participant|patient|file|person|proband|study|scan)?(id|code)s?|(subject|participant|patient)s?"
+)
+ENOUGH = 0.5  # of the IDs that could match
+RIVAL = 0.9  # of the matches of the best column, from which on another one is as good a guess
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV or TSV as text, separated by what its header says; a byte-order mark and Windows line ends do no harm.
+
+    Nothing is interpreted but the decimal commas of a table separated by semicolons, which become points. Raises
+    InputError if the delimiter is not plain, a column's name stands twice, or a row is longer than the header, which
+    pandas would shift.
+    """
+    options = {"header": None, "dtype": str, "keep_default_na": False}
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        delimiter = delimiter_of(text, path)
+        lines = pd.read_csv(io.StringIO(DECLARED.sub("", text, count=1)), sep=delimiter, **options)
+    except (ValueError, OSError, csv.Error) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path} is not a readable table: {reason}. Expected comma-, semicolon- or tab-separated text in UTF-8."
+        ) from error
+    lines = lines.apply(lambda column: column.str.strip())
+    names = pd.Series([name or f"column {number}" for number, name in enumerate(lines.iloc[0], 1)])
+    if (twice := names[names.duplicated()]).size:
+        raise InputError(f"{path} has the column {twice.iloc[0]} twice; expected each once. Rename one.")
+    table = lines.iloc[1:].reset_index(drop=True).set_axis(names.tolist(), axis=1)
+    return table.apply(with_points) if delimiter == ";" else table
+
+
+def delimiter_of(text: str, path: Path) -> str:
+    """What separates the columns, by the header line. Raises InputError if it can be read in two ways."""
+    if declared := DECLARED.match(text):
+        return declared[1]
+    found = [delimiter for delimiter in DELIMITERS if len(next(fields(text, delimiter), [])) > 1]
+    if path.suffix.lower() == ".tsv" and "\t" in found:
+        return "\t"
+    regular = [delimiter for delimiter in found if len(set(map(len, fields(text, delimiter)))) == 1]
+    if len(found) > 1 and len(regular) != 1:
+        ways = " or by ".join(DELIMITERS[delimiter] for delimiter in found)
+        raise InputError(f"{path} can be read as separated by {ways}; expected one. Quote the names that hold another.")
+    return (regular if len(found) > 1 else found or [","])[0]
+
+
+def fields(text: str, delimiter: str):
+    """The fields of each line that is not blank."""
+    return filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+
+
+def with_points(column: pd.Series) -> pd.Series:
+    """Decimal commas as points, in a column of numbers that has no points."""
+    if not mostly_numbers(column) or column.str.contains(r"\d\.\d").any():
+        return column
+    return column.where(~matching(column, DECIMAL_COMMA), column.str.replace(",", "."))
+
+
+def key(identifier: str) -> str:
+    """An ID as it is matched: without BIDS's `sub-`, without leading zeros."""
+    bare = re.sub(r"^sub[-_]?(?=.)", "", identifier.strip(), flags=re.IGNORECASE)
+    return bare.lstrip("0") or "0" if bare.isdecimal() else bare
+
+
+def column(table: pd.DataFrame, name: str, path: Path) -> pd.Series:
+    """A column. Raises InputError, with the columns there are, if it is missing."""
+    if name not in table:
+        raise InputError(f"{path} has no column {name}; it has {', '.join(table.columns[:20])}.")
+    return table[name]
+
+
+@dataclass(frozen=True)
+class Match:
+    """How a column assigns maps to rows: the row of each ID of a map that it holds, the last if it is repeated."""
+
+    name: str
+    rows: dict[str, int]
+    repeated: bool
+
+    def agrees(self, other: "Match") -> bool:
+        """Whether `other` assigns no map otherwise, or one that this one does not."""
+        return other.rows.items() <= self.rows.items()
+
+
+def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:
+    """The column that holds the IDs of the most maps. Raises InputError where it is not plain which.
+
+    Row numbers never count as IDs by themselves: beside IDs that are numbers they would give each subject the row of
+    its neighbour.
+    """
+    matches = [match for name in table.columns if (match := match_of(table[name], maps)).rows]
+    if not matches:
+        raise InputError(f"No column of {path} holds the IDs of the maps, such as {min(maps)}; correct one of them.")
+    named = [match for match in matches if not numbers_rows(table[match.name])]
+    if not named:
+        raise InputError(
+            f"Only the column {matches[0].name} of {path} holds the IDs of the maps, and it seems to number the rows; "
+            f"expected a column of IDs. If it is one, say so with --idColumn '{matches[0].name}'."
+        )
+    candidates = [match for match in named if not match.repeated] or named
+    best = max(candidates, key=lambda match: len(match.rows))
+    complete = len(best.rows) == len(maps) == len(table)
+    for other in matches:
+        as_good = other in candidates and len(other.rows) >= len(best.rows) * (1 if complete else RIVAL)
+        if not best.agrees(other) and (as_good or len(other.rows) > len(best.rows)):
+            raise InputError(
+                f"The columns {best.name} and {other.name} of {path} both hold IDs of the maps ({len(best.rows)} and "
+                f"{len(other.rows)} of {len(maps)}) and would give them different rows; "
+                "say which names the subjects with --idColumn."
+            )
+    few = len(best.rows) < ENOUGH * min(len(maps), (table[best.name] != "").sum())
+    if few and not names_subjects(best.name):
+        raise InputError(
+            f"The column {best.name} of {path} holds {len(best.rows)} of {len(maps)} IDs of the maps, as if by chance; "
+            f"if it names the subjects, say so with --idColumn '{best.name}'. The maps have IDs such as {min(maps)}."
+        )
+    return best.name
+
+
+def match_of(column: pd.Series, maps: set[str]) -> Match:
+    found = [(identifier, row) for row, identifier in enumerate(column.map(key)) if identifier in maps]
+    rows = dict(found)
+    return Match(str(column.name), rows, len(rows) < len(found))
+
+
+def names_subjects(name: str) -> bool:
+    """Whether a column's name is one of those that columns of IDs have."""
+    return SUBJECT_NAME.fullmatch(re.sub(r"[^a-z]", "", name.lower())) is not None
+
+
+def numbers_rows(column: pd.Series) -> bool:
+    """Whether a column has the name, or the values from 0 or 1, of row numbers, and not the name of IDs."""
+    name = str(column.name).strip().lower()
+    if ROW_NUMBER.fullmatch(name):
+        return True
+    if names_subjects(name):
+        return False
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(float)
+    return any(np.array_equal(numbers, np.arange(len(column)) + first) for first in (0, 1))

@@ -1,0 +1,176 @@
+"""Predictions of test subjects, of one run or of all folds -> metrics, floors, figures and the report."""
+
+import csv
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data.base import files
+from data.base.errors import InputError
+from data.base.text import in_spreadsheet
+from data.cohorts.records import CLASSES
+from utils import figures, metrics
+from utils.evaluation import floors
+from utils.report import build as report
+from utils.runs.run import MANIFEST, Run
+
+PREDICTIONS = "predictions.csv"
+FLOOR_PREDICTIONS = "floor_predictions.csv"  # the floors' probabilities of autism for the same records
+TRAINING = "training.csv"  # the history of the training, thinned
+METRICS = "metrics.json"
+TEXTS = ("file", "subject", "site", "fold")
+JOINED = (PREDICTIONS, FLOOR_PREDICTIONS)  # by their names with other tables, so that these stay as they are
+POINTS = 200  # of a history
+UNLABELLED = "No label is known, so that nothing can be concluded about how good the predictions are."
+
+
+def write_predictions(run: Run, probability: np.ndarray) -> None:
+    """`predictions.csv`; the label is empty where it is unknown."""
+    rows = [run.cohort.rows[index] for index in run.cohort.indices("test")]
+    with files.replacing(run.out_dir / PREDICTIONS, newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["file", "subject", "site", "label", "probability"])
+        for row, value in zip(rows, probability, strict=True):
+            writer.writerow([row.file, row.subject, row.site, int(row.label) if row.known else "", f"{value:.8g}"])
+
+
+def write_floors(run: Run) -> None:
+    """`floor_predictions.csv`, unless the cohort has no subjects to fit a floor on."""
+    if run.cohort.subjects("train"):
+        write_table(run.out_dir / FLOOR_PREDICTIONS, floors.predict(run.cohort).rename_axis("file").reset_index())
+
+
+def write_history(run: Run) -> None:
+    """`training.csv`, if the results of the training are still where it wrote them."""
+    checkpoints = run.checkpoints.trained
+    folder = Path(checkpoints.identity().out_dir)
+    try:
+        described = files.read_json(folder / MANIFEST, dict)
+        history = pd.read_csv(folder / "history.csv")
+    except (InputError, OSError, ValueError):
+        return
+    if described.get("checkpoint_sha256") != checkpoints.digest() or not len(history):
+        return
+    chunk = np.arange(len(history)) * min(POINTS, len(history)) // len(history)
+    kept = [name for name in history if name not in ("step", "samples_per_s")]
+    how = {"step": "last"} | {name: "last" if name.startswith("validation") else "mean" for name in kept}
+    thinned = history.groupby(chunk).agg(how)
+    thinned.insert(0, "fold", run.fold)
+    write_table(run.out_dir / TRAINING, thinned)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    texts = [name for name in TEXTS if name in table and path.name not in JOINED]
+    cells = table.assign(**{name: table[name].map(in_spreadsheet) for name in texts})
+    with files.replacing(path, newline="") as file:
+        cells.to_csv(file, index=False, float_format="%.8g", lineterminator="\n")
+
+
+def read_table(run: Run, name: str) -> pd.DataFrame:
+    """A table that a run on a fold wrote, names as text; no rows if it is not there."""
+    path = run.out_dir / name
+    if not path.is_file():
+        return pd.DataFrame()
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        return table.apply(lambda column: column if column.name in TEXTS else pd.to_numeric(column))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}); remove {path.parent} and repeat the command.") from error
+
+
+def pooled(run: Run, name: str) -> pd.DataFrame:
+    """The same table of all folds, with a column `fold`; a column that not every fold has is dropped."""
+    tables = [read_table(part, name).assign(fold=part.fold) for part in run.parts]
+    return pd.concat([table for table in tables if len(table)] or [pd.DataFrame()], join="inner", ignore_index=True)
+
+
+def pool(run: Run) -> None:
+    """What all folds predicted, as if it were one test in which everybody was tested."""
+    for name in (PREDICTIONS, FLOOR_PREDICTIONS, TRAINING):
+        if len(table := pooled(run, name)):
+            write_table(run.out_dir / name, table)
+    conclude(run)
+
+
+def conclude(run: Run) -> dict[str, dict]:
+    """The predictions in the output folder -> metrics, floors, figures, the report, and the lines on the terminal.
+
+    Returns the metrics, none if no label is known.
+    """
+    table = read_table(run, PREDICTIONS)
+    known = table[table["label"].notna()]
+    told: dict[str, Any] = {
+        "subjects": counts(run),
+        "warnings": warnings(run, table),
+        "conclusion": UNLABELLED,
+        "motion": None,
+    }
+    headline: tuple | None = None
+    score: dict[str, dict] = {}
+    if len(known):
+        score, told["conclusion"], told["motion"] = measure(run, known)
+        headline = ("auc", *score["auc"].values())
+        print(f"{len(known)} test records: " + ", ".join(f"{name} {shown(score[name])}" for name in score))
+    print("\n".join(filter(None, (told["conclusion"], told["motion"], *told["warnings"]))))
+    run.write_manifest(finished=False, **told)
+    report.write(run.out_dir)
+    run.finish(headline, **told)
+    return score
+
+
+def measure(run: Run, known: pd.DataFrame) -> tuple[dict[str, dict], str, str | None]:
+    """Writes everything that needs labels; the metrics, what may be concluded, and whether it is motion."""
+    label, probability = known["label"].to_numpy(float), known["probability"].to_numpy(float)
+    groups = {"fold": known["fold"].to_numpy() if "fold" in known else None, "site": known["site"].to_numpy()}
+    subject = known["subject"].to_numpy()
+    score = metrics.with_intervals(label, probability, subject, run.seed, **groups)
+    of_folds = {"folds": metrics.by_fold(label, probability, subject, groups["fold"], run.seed)} if run.parts else {}
+    files.write_json(run.out_dir / METRICS, score | of_folds | run.caveats())
+    sites = metrics.by_site(label, probability, subject, groups["site"], run.seed)
+    write_table(run.out_dir / "sites.csv", pd.DataFrame(sites))
+    figures.confusion_matrix(label, probability, run.out_dir / "confusion_matrix.png", run.marks)
+    figures.roc(label, probability, run.out_dir / "roc.png", run.marks)
+    floor = read_table(run, FLOOR_PREDICTIONS)
+    floor = floor.set_index("file").loc[known["file"]] if len(floor) else pd.DataFrame(index=known["file"])
+    compared = floors.compare(
+        label, probability, floor.drop(columns="fold", errors="ignore"), subject, run.seed, **groups
+    )
+    write_table(run.out_dir / "floors.csv", pd.DataFrame(compared))
+    of_motion = floors.motion(label, probability, run.cohort.covariates, groups["site"], subject)
+    return score, floors.verdict(compared), floors.motion_line(of_motion)
+
+
+def counts(run: Run) -> list[dict]:
+    """Subjects by split, or by fold, by site and by label."""
+    found: dict[tuple[str, str], Counter] = {}
+    names = (*CLASSES, "unknown")
+    for row in {row.subject: row for row in run.cohort.rows}.values():
+        split = f"fold {run.folds.fold_of[row.subject]}" if run.parts and run.folds else row.split
+        label = CLASSES[int(row.label)] if row.known else "unknown"
+        found.setdefault((split, row.site), Counter())[label] += 1
+    return [
+        {"split": split, "site": site} | {name: count[name] for name in names}
+        for (split, site), count in sorted(found.items())
+    ]
+
+
+def warnings(run: Run, table: pd.DataFrame) -> list[str]:
+    """What a reader must know beside the numbers."""
+    found = []
+    if unknown := int(table["label"].isna().sum()):
+        found.append(f"{unknown} of {len(table)} test records have no label and are in no metric.")
+    if not run.cohort.subjects("train"):
+        found.append("The cohort has no training subjects, so no floor could be fitted beside the score.")
+    return found + (run.folds.notes if run.folds else [])
+
+
+def shown(metric: dict) -> str:
+    """`0.610 (0.500-0.720)`."""
+    if metric["value"] is None:
+        return "undefined"
+    if metric["low"] is None:
+        return f"{metric['value']:.3f} (no interval: one subject)"
+    return f"{metric['value']:.3f} ({metric['low']:.3f}-{metric['high']:.3f})"

@@ -1,0 +1,292 @@
+"""The processes that do one job together: TF_CONFIG, or what Slurm says of a job step -> who they are, and what they
+tell each other.
+
+All of them run the same command. The first one, the chief, alone writes. A network is trained on all of their devices
+by a strategy of TensorFlow's; other jobs are done in shares, whose results the chief gets.
+"""
+
+import io
+import logging
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from data.base import files
+from data.base.errors import InputError
+from data.base.signals import handled
+
+JOBS = ("chief", "worker")  # of a cluster that trains in step, in the order of their indices
+FIRST_PORT, PORTS = 20_000, 10_000  # for jobs of Slurm; below those that systems give out
+MAX_PORT = 65_535
+PORTS_A_JOB, PORTS_A_STEP = 128, 16
+PATIENCE_S = 300  # for all workers to be there
+WORD = np.dtype(np.int32).itemsize
+EXPECTED = (
+    'expected {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}} (and "chief"). '
+    "Correct it, or unset it to run alone."
+)
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Which of a cluster's processes this is."""
+
+    type: str
+    index: int | str
+
+
+@dataclass(frozen=True)
+class Config:
+    """What TF_CONFIG says."""
+
+    cluster: dict[str, list[str]] = field(default_factory=dict)
+    task: Task | None = None
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Processes at `addresses` (host:port), of which this is the one at `index`; by default this one alone.
+
+    `strategy` is TensorFlow's, on all devices that train one network; None before TensorFlow is started.
+    """
+
+    addresses: tuple[str, ...] = ("localhost",)
+    index: int = 0
+    strategy: Any = None
+
+    @property
+    def count(self) -> int:
+        return len(self.addresses)
+
+    @property
+    def is_chief(self) -> bool:
+        return self.index == 0
+
+    @property
+    def replicas(self) -> int:
+        """How many devices a network is trained on."""
+        return self.strategy.num_replicas_in_sync if self.strategy else 1
+
+    @property
+    def shares(self) -> slice:
+        """This worker's tasks in a list of them."""
+        return slice(self.index, None, self.count)
+
+    def started(self, gpus: Sequence[str]) -> "Workers":
+        """With the strategy for the devices in use, `gpus` or the CPU. Waits until every worker is there."""
+        return replace(self, strategy=strategy(self.addresses, self.index, tuple(gpus)))
+
+    def of_replicas(self, values: Sequence) -> Any:
+        """A value for each device of this process."""
+        left = iter(values)
+        return self.strategy.experimental_distribute_values_from_function(lambda context: next(left))
+
+    @cached_property
+    def own_replicas(self) -> list[int]:
+        """The numbers of this process's devices among all."""
+        found: list[int] = []
+
+        def number(context) -> np.ndarray:
+            found.append(context.replica_id_in_sync_group)
+            return np.zeros(1)
+
+        self.strategy.experimental_distribute_values_from_function(number)
+        return found
+
+    def exchange(self, content: bytes) -> list[bytes]:
+        """What each worker says; all must ask for it, at the same point."""
+        if self.count == 1:
+            return [content]
+        sizes = self._gathered(np.array([len(content)], np.int32))[:, 0]
+        if not max(sizes):  # TensorFlow crashes on nothing
+            return [b""] * self.count
+        padded = content.ljust(-(-max(sizes) // WORD) * WORD, b"\0")
+        rows = self._gathered(np.frombuffer(padded, np.int32))
+        return [row.tobytes()[:size] for row, size in zip(rows, sizes, strict=True)]
+
+    def _gathered(self, words: np.ndarray) -> np.ndarray:
+        """Each worker's words (n,) int32, as many of each, -> (workers, n)."""
+        own = np.zeros((self.count, words.size), np.int32)
+        own[self.index] = words
+        silent = [np.zeros_like(own)] * (len(self.own_replicas) - 1)
+        of_devices = self._sum(self.of_replicas([own, *silent]))
+        return self.strategy.experimental_local_results(of_devices)[0].numpy()
+
+    @cached_property
+    def _sum(self) -> Callable:
+        """A function that sums (workers, n) int32 over all devices."""
+        import tensorflow as tf
+
+        def total(words):
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(words))
+
+        return tf.function(lambda words: self.strategy.run(total, (words,)), reduce_retracing=True)
+
+    def of_chief(self, content: bytes = b"") -> bytes:
+        """What the chief says; the others need not say anything."""
+        return self.exchange(content if self.is_chief else b"")[0]
+
+    def in_turn(self, own: Iterator[Arrays], tasks: int) -> Iterator[Arrays]:
+        """The results of all tasks in order, each done by one worker; `own` gives those of `shares`."""
+        for first in range(0, tasks, self.count):
+            if self.count == 1:
+                yield next(own)
+            else:
+                contents = self.exchange(packed(next(own, {})))
+                yield from map(unpacked, islice(contents, tasks - first))
+
+    def share_state(self, variables: Sequence) -> None:
+        """Gives variables the values that they have in the chief."""
+        if self.count > 1:
+            values = {str(at): np.asarray(variable) for at, variable in enumerate(variables) if self.is_chief}
+            for at, value in unpacked(self.of_chief(packed(values))).items():
+                variables[int(at)].assign(value)
+
+
+@cache
+def strategy(addresses: tuple[str, ...], index: int, gpus: tuple[str, ...]) -> Any:
+    """TensorFlow's, which a process has only once."""
+    import tensorflow as tf
+
+    if len(addresses) == 1:
+        return tf.distribute.MirroredStrategy(gpus) if len(gpus) > 1 else tf.distribute.get_strategy()
+    print(f"Worker {index} of {len(addresses)}, waiting for {', '.join(addresses)}.", flush=True)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    cluster = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(addresses)}), task_type="worker", task_id=index
+    )
+    wait_for_all(addresses, index)
+    with stoppable():
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Lets Ctrl-C, SIGTERM and a clock end the process while TensorFlow connects, which holds Python back; afterwards
+    signals do again what they did, for TensorFlow takes SIGTERM for itself."""
+    end_after = getattr(signal, "alarm", lambda seconds: None)  # not on Windows
+    with handled(signal.SIG_DFL, ("SIGINT", "SIGTERM", "SIGALRM")):
+        end_after(PATIENCE_S)
+        try:
+            yield
+        finally:
+            end_after(0)
+
+
+def wait_for_all(addresses: tuple[str, ...], index: int) -> None:
+    """Waits until all others listen at their addresses, as this one does meanwhile: TensorFlow would wait for an hour,
+    and could not be stopped. Raises InputError that names those who do not come."""
+    missing = [address for at, address in enumerate(addresses) if at != index]
+    port = int(addresses[index].rpartition(":")[2])
+    try:
+        with socket.create_server(("", port), backlog=len(addresses)):
+            end = time.monotonic() + PATIENCE_S
+            while (missing := [address for address in missing if not listens(address)]) and time.monotonic() < end:
+                time.sleep(0.2)
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise InputError(f"Port {port} of this machine cannot be used ({why}); name another one.") from error
+    if missing:
+        raise InputError(f"{', '.join(missing)} did not come within {PATIENCE_S} s; start all workers again.")
+
+
+def listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=2).close()
+    except (OSError, UnicodeError):
+        return False
+    return True
+
+
+def packed(arrays: Arrays) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    return content.getvalue()
+
+
+def unpacked(content: bytes) -> Arrays:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def workers(environment: Mapping[str, str] = os.environ) -> Workers:
+    """Who does this job. Raises InputError for what cannot be understood."""
+    if text := environment.get("TF_CONFIG", "").strip():
+        return of_tf_config(text)
+    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")  # of this srun; SLURM_NTASKS is the whole allocation's
+    return Workers() if tasks == "1" else of_slurm(environment)
+
+
+def of_tf_config(text: str) -> Workers:
+    """The workers of TF_CONFIG; one that names no cluster is of a process alone."""
+    try:
+        config = files.typed(text, Config)
+    except ValueError as error:
+        raise InputError(f"TF_CONFIG cannot be understood ({error}); {EXPECTED}") from error
+    task, addresses = config.task, [name for job in JOBS for name in config.cluster.get(job, [])]
+    if not config.cluster:
+        return Workers()
+    own = config.cluster.get(task.type, []) if task and task.type in JOBS else []
+    index = int(task.index) if task and str(task.index).isdecimal() else -1
+    plain = all(re.fullmatch(r".+:[1-9]\d{,4}", at) and int(at.rpartition(":")[2]) <= MAX_PORT for at in addresses)
+    distinct = len(set(addresses)) == len(addresses)
+    if set(config.cluster) - set(JOBS) or not 0 <= index < len(own) or not plain or not distinct:
+        raise InputError(f"TF_CONFIG names {', '.join(config.cluster)} and the task {task}; {EXPECTED}")
+    return Workers(tuple(addresses), addresses.index(own[index]))
+
+
+def of_slurm(environment: Mapping[str, str]) -> Workers:
+    """The tasks of a job step of Slurm, which lie block by block on its nodes; each listens on a port of its own."""
+    try:
+        nodes = node_names(environment["SLURM_STEP_NODELIST"])
+        tasks = tasks_by_node(environment["SLURM_STEP_TASKS_PER_NODE"])
+        job, step = (int(environment[name]) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+        index = int(environment["SLURM_PROCID"])
+        first = FIRST_PORT + (job * PORTS_A_JOB + step * PORTS_A_STEP) % PORTS
+        addresses = [f"{node}:{first + at}" for node, count in zip(nodes, tasks, strict=True) for at in range(count)]
+        here, count = environment.get("SLURMD_NODENAME"), int(environment["SLURM_STEP_NUM_TASKS"])
+        host = addresses[index].rpartition(":")[0]
+    except (KeyError, ValueError, IndexError) as error:
+        raise InputError(
+            f"Slurm's variables cannot be understood ({error!r}); start it with srun, or set TF_CONFIG."
+        ) from error
+    if len(addresses) != count or here not in (None, host):
+        raise InputError(
+            f"Slurm runs task {index} of {count} on {here}, where {host} was expected; use srun --distribution=block."
+        )
+    return Workers(tuple(addresses), index)
+
+
+def node_names(text: str) -> list[str]:
+    """`a[01-03,7],b` -> a01, a02, a03, a7, b. Raises ValueError for what is no list of nodes."""
+    names = []
+    for part in re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", text):
+        before, _, rest = part.partition("[")
+        numbers, _, after = rest.partition("]")
+        for span in numbers.split(",") if rest else [""]:
+            first, _, last = span.partition("-")
+            spans = range(int(first), int(last) + 1) if last else [first]
+            inner = [str(number).zfill(len(first)) for number in spans]
+            names += [before + number + more for number in inner for more in (node_names(after) if after else [""])]
+    return names
+
+
+def tasks_by_node(text: str) -> list[int]:
+    """`2(x3),1` -> 2, 2, 2, 1."""
+    counts = []
+    for part in text.split(","):
+        number, _, times = part.rstrip(")").partition("(x")
+        counts += [int(number)] * int(times or 1)
+    return counts

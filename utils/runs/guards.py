@@ -1,0 +1,208 @@
+"""What a run must not do, checked before anything is written: (run, saved) -> None, or an InputError that says it.
+
+`saved` is what the checkpoint says of itself; None where there is none.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from data.base import files
+from data.base.errors import InputError
+from data.cohorts.census import census
+from data.cohorts.cohort import in_one_folder
+from data.cohorts.records import CLASSES
+from data.grids import REDUCED
+from utils.runs.checkpoints import Identity
+from utils.runs.run import Run, own_files
+from utils.statistics import ENOUGH
+
+OTHER = "another --chkPointDir, or --train --overrideChkpt"
+IN_FOLDS = (
+    "Reduce without learning (python -m data convert --grid reduced), or train cae and do its full pass with the same "
+    "--folds."
+)
+
+
+def same_settings(run: Run, saved: Identity | None) -> None:
+    """The checkpoint must be of this preset, these hyper-parameters and this grid."""
+    if saved is None:
+        return
+    refuse_other(run, "preset", saved.preset, run.preset, "--preset")
+    refuse_other(run, "grid", saved.grid, run.grid_name, "--dataDir")
+    there, here = dataclasses.asdict(saved.settings(run.model)), dataclasses.asdict(run.config)
+    changed = [name for name in here if there[name] != here[name]]
+    if differing := [f"{name}={there[name]} there, {name}={here[name]} asked for" for name in changed]:
+        raise InputError(f"{run.checkpoints.path} differs: {'; '.join(differing)}. Leave --set out or use {OTHER}.")
+
+
+def same_training(run: Run, saved: Identity | None) -> None:
+    """A training is continued with the seed and precision that it was begun with, on the same data."""
+    if saved is None:
+        return
+    refuse_other(run, "seed", saved.seed, run.seed, "--seed")
+    refuse_other(run, "precision", saved.precision, run.precision, "--precision")
+    refuse_other(run, "validation share", saved.validation, run.validation, "--validation")
+    refuse_other(run, "shuffled labels", saved.shuffled_labels, run.shuffled_labels, "--shuffleLabels")
+    if saved.cohort_sha256 != run.cohort.digest:
+        raise InputError(f"{run.checkpoints.path} was trained on other data ({saved.cohort}); use {OTHER}.")
+
+
+def refuse_other(run: Run, what: str, there: object, here: object, flag: str) -> None:
+    if there != here:
+        raise InputError(
+            f"{run.checkpoints.path} is of {what} {there}, this run of {what} {here}; "
+            f"use {flag} accordingly or {OTHER}."
+        )
+
+
+def no_leak(run: Run, saved: Identity | None) -> None:
+    """No test subject of this cohort may have taken part in training the checkpoint or the encoder."""
+    seen = {"the encoder of these volumes": run.cohort.metadata.encoder_subjects}
+    if saved is not None:
+        seen["this checkpoint"] = saved.training_subjects
+        seen["the encoder behind this checkpoint"] = saved.encoder_subjects
+    test = set(run.cohort.subjects("test"))
+    for what, subjects in seen.items():
+        if leaked := sorted(test & set(subjects)):
+            raise InputError(
+                f"{len(leaked)} test subjects of {run.cohort.path} trained {what}, {leaked[0]} among them; "
+                "results on them would be too good. "
+                + (IN_FOLDS if run.folds else "Use the cohort with the same split.")
+            )
+
+
+def no_leak_by_another_name(run: Run, saved: Identity | None) -> None:
+    """No test record may hold a volume that the checkpoint was trained on, whatever its subject is called."""
+    if saved is None or not saved.training_volumes:
+        return
+    seen = set(saved.training_volumes)
+    for index in run.cohort.indices("test"):
+        if run.cohort.volume_sha256(index) in seen:
+            row = run.cohort.rows[index]
+            raise InputError(
+                f"The volume of test subject {row.subject} of {run.cohort.path} trained this checkpoint, whatever "
+                "its name; results on it would be too good. Use the cohort with the same split."
+            )
+
+
+def same_preparation(run: Run, saved: Identity | None) -> None:
+    """The cohort must have been made as the checkpoint's own was; where that cannot be known, it is said."""
+    if saved is None or saved.cohort_sha256 == run.cohort.digest:
+        return
+    there, here = (preparation.of_inputs(run.model.reads) for preparation in (saved.preparation, run.cohort.metadata))
+    unknown = [name for name in here if (there[name] is None) or (here[name] is None)]
+    for name in here:
+        if name not in unknown and there[name] != here[name]:
+            raise InputError(
+                f"{run.checkpoints.path} was trained on data with {name} {excerpt(there[name], here[name])}, "
+                f"{run.cohort.path} has {excerpt(here[name], there[name])}; use a cohort made like {saved.cohort}."
+            )
+    if "volume" in run.model.reads and saved.num_maps != run.cohort.num_maps:
+        raise InputError(
+            f"{run.checkpoints.path} was trained on records of {counted(saved.num_maps)}, {run.cohort.path} has "
+            f"{counted(run.cohort.num_maps)} a record; use a cohort made like {saved.cohort}."
+        )
+    if unknown:
+        print(f"Not known of both the checkpoint's data and {run.cohort.path}, so not compared: {', '.join(unknown)}.")
+
+
+def counted(num_maps: int) -> str:
+    return f"{num_maps} map{'s' * (num_maps > 1)}"
+
+
+def excerpt(value: object, other: object) -> str:
+    """A value to show beside another one; of lists the first entry that differs."""
+    if not isinstance(value, tuple) or not isinstance(other, tuple):
+        return str(value)
+    if len(value) != len(other):
+        return f"of {len(value)} entries"
+    at = next(index for index, (mine, its) in enumerate(zip(value, other, strict=True)) if mine != its)
+    return f"{value[at]} as entry {at + 1}"
+
+
+def writable_checkpoints(run: Run, saved: Identity | None) -> None:
+    """The checkpoint folder can be made and written."""
+    check_writable(run.checkpoints.path, "--chkPointDir")
+
+
+def check_writable(folder: Path, flag: str) -> None:
+    """Raises InputError unless a folder can be made, and written."""
+    nearest = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        reason = "Permission denied" if nearest.is_dir() else f"{nearest} is a file"
+        raise InputError(f"{folder} cannot be written ({reason}); name a folder of your own with {flag}.")
+
+
+def two_classes(run: Run, saved: Identity | None) -> None:
+    """A classifier sees both classes; what the cohort holds is said, of folds once for all."""
+    if not run.folds:
+        print("\n".join(census(run.cohort).lines()), flush=True)
+    labels = {row.label for row in run.cohort.rows if row.split == "train"}
+    if run.model.predicts == "label" and len(labels) < len(CLASSES):
+        raise InputError(f"{run.cohort.path} has one class only among its training subjects; add the other.")
+
+
+def enough_to_validate(run: Run, saved: Identity | None) -> None:
+    """Both classes have a subject to set aside."""
+    _ = run.validation_subjects
+
+
+def free_output(run: Run, saved: Identity | None) -> None:
+    """The output folder holds nothing but what a run wrote, and is none of checkpoints."""
+    out_dir, checkpoints = run.out_dir.resolve(), run.checkpoints.trained.path.resolve()
+    if checkpoints in (out_dir, *out_dir.parents):
+        raise InputError(f"{run.out_dir} is in the checkpoint's folder; name another --outDir.")
+    own_files(run.out_dir)
+    check_writable(run.out_dir, "--outDir")
+
+
+def new_output(run: Run, saved: Identity | None) -> None:
+    """The reduced cohort is made anew."""
+    files.check_new(run.out_dir)
+    check_writable(run.out_dir, "--outDir")
+
+
+def distinct_names(run: Run, saved: Identity | None) -> None:
+    """A file is written for each record, whatever folder it comes from."""
+    in_one_folder(run.cohort)
+
+
+def known_subjects(run: Run, saved: Identity | None) -> None:
+    """`--subjects` are test subjects, and labels are known: an effect is that on the true class."""
+    if unknown := [name for name in run.tested() if not run.cohort.rows[name].known]:
+        row = run.cohort.rows[unknown[0]]
+        raise InputError(
+            f"{len(unknown)} test records of {run.cohort.path} have no label, {row.file} among them; a blackout needs "
+            "one of each. Choose others with --subjects."
+        )
+
+
+def known_maps(run: Run, saved: Identity | None) -> None:
+    """`--maps` are maps of the cohort."""
+    _ = run.replaced_maps
+
+
+def enough_donors(run: Run, saved: Identity | None) -> None:
+    """There are people whose regions can take the place of others', two or more, to predict one from another."""
+    people = run.cohort.subjects("train") or run.cohort.subjects("test")
+    if len(people) < ENOUGH:
+        raise InputError(
+            f"{run.cohort.path} has {len(people)} subject to take regions from; a blackout puts another person's "
+            f"region in the place of each and needs {ENOUGH}. Add subjects."
+        )
+
+
+def usable_atlas(run: Run, saved: Identity | None) -> None:
+    """The atlas can be read."""
+    _ = run.atlas
+
+
+def code_fits(run: Run, saved: Identity | None) -> None:
+    """The code is what the other models read."""
+    code = run.model.module.code_shape(run.config, run.cohort.grid)
+    if code != (*REDUCED.shape, 1):
+        raise InputError(
+            f"This {run.model.name} gives a code of {'x'.join(map(str, code))} (x, y, z, channels); the other models "
+            f"read {REDUCED} in one channel. Train it with strides whose product is 3 and one filter last."
+        )

@@ -1,0 +1,93 @@
+"""Folds, several at a time: each a process of its own that runs the same command with its --fold, as an array does."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from queue import SimpleQueue
+
+import joblib
+
+from data.base.errors import InputError
+from data.base.progress import progress
+from data.base.signals import handled
+from utils.runs.run import Run
+
+ERROR = "run.py: error:"
+OF_ONE_FOLD = ("Still to be done", "Not pooled")  # begins what a process says of the others
+THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+
+
+def side_by_side(run: Run, share_gpu: bool) -> int:
+    """Does the folds that are not done, `run.jobs` at a time; the exit status of the first that ended otherwise than
+    well. After one, or a signal, no other is begun."""
+    names = [part.fold for part in run.parts if part.override or not part.is_done()]
+    names = names or [run.parts[-1].fold]  # the last process pools
+    places: SimpleQueue = SimpleQueue()
+    for environment in environments(run.jobs, share_gpu):
+        places.put(environment)
+    running: list[subprocess.Popen] = []
+    statuses: list[int] = []
+
+    def one(name: str) -> tuple[str, str, int]:
+        if any(statuses):
+            return name, "", 0
+        environment = places.get()
+        command = [sys.executable, *sys.argv, "--jobs=1", f"--fold={name}"]
+        process = subprocess.Popen(
+            command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        running.append(process)
+        said = process.communicate()[0].decode(errors="replace")
+        running.remove(process)
+        places.put(environment)
+        if process.returncode >= 0 or any(statuses):  # a signal that was passed on
+            return name, said, abs(process.returncode)
+        killed = f"Fold {name} was killed by {signal.Signals(-process.returncode).name}"
+        return name, f"{said}\n{ERROR} {killed}; is the memory too small for {run.jobs} jobs?", 128 - process.returncode
+
+    tasks = [joblib.delayed(one)(name) for name in names]
+    with passed_on(running, statuses), progress("Folds", len(names)) as shown:
+        for name, text, status in joblib.Parallel(run.jobs, "threading", return_as="generator_unordered")(tasks):
+            statuses.append(status)
+            tell(name, text)
+            if not status:
+                shown.advance()
+    return next(filter(None, statuses), 0)
+
+
+def environments(count: int, share_gpu: bool) -> list[dict[str, str]]:
+    """What each process finds in its environment: its share of the cores and, of free GPUs, one.
+
+    Raises InputError if there are GPUs, but fewer than processes.
+    """
+    cores = max(1, joblib.cpu_count() // count)
+    threads = {name: str(cores) for name in THREADS if name not in os.environ}
+    gpus = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+    if gpus[0] != "-1" and len(gpus) < count and not share_gpu:
+        raise InputError(f"--jobs {count} needs as many free GPUs, {len(gpus)} are; use fewer jobs, or --shareGPU.")
+    return [threads | {"CUDA_VISIBLE_DEVICES": gpus[at % len(gpus)]} for at in range(count)]
+
+
+@contextmanager
+def passed_on(running: Sequence[subprocess.Popen], statuses: list[int]) -> Iterator[None]:
+    """Passes signals that stop a run on to the processes that are running, each of which saves what it has."""
+
+    def stop(number: int, _) -> None:
+        statuses.append(128 + number)
+        for process in list(running):
+            process.send_signal(signal.SIGTERM)
+
+    with handled(stop):
+        yield
+
+
+def tell(name: str, text: str) -> None:
+    """Prints what the process of a fold said of it."""
+    _, title, said = text.partition(f"Fold {name} (")
+    for line in (title + said if title else text).splitlines():
+        stream = sys.stderr if line.startswith(ERROR) else sys.stdout
+        if not line.startswith(OF_ONE_FOLD):
+            print(line, file=stream, flush=True)

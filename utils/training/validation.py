@@ -1,0 +1,54 @@
+"""Subjects set aside from training, and the checkpoint that does best on them: `<checkpoint folder>/best`."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+
+from data.base.errors import InputError
+from models import losses
+from utils.batches import in_order, read_batches
+from utils.inference import probability_of_autism
+from utils.metrics import auc
+from utils.runs.checkpoints import BEST, CheckpointFolder, Identity, Saver
+from utils.runs.run import Run
+
+
+class Validation:
+    """Measures a network on the validation subjects at every checkpoint."""
+
+    def __init__(self, run: Run, network: keras.Model, optimizer: keras.Optimizer):
+        self.run, self.network = run, network
+        self.saver = Saver(CheckpointFolder(run.checkpoints.path / BEST), network, optimizer, kept=1)
+        if self.saver.folder.current and not self.saver.folder.whole:
+            raise InputError(
+                f"{self.saver.folder.path} is not as it was saved; copy it again, or remove it to go on without the "
+                "best checkpoint so far."
+            )
+        self.labelled = run.model.predicts == "label"
+        self.nothing = dict.fromkeys(["validation_loss", *["validation_auc"] * self.labelled], "")
+
+    def measure(self) -> dict[str, float]:
+        """`validation_loss`, a mean over records without penalties on weights; of classifiers `validation_auc`, too."""
+        run, loss, outputs, labels = self.run, 0.0, [], []
+        loss_of, indices = getattr(losses, run.model.loss), run.validated()
+        selections = in_order(indices, run.config.batch_size)
+        for batch in read_batches(run.cohort, run.model, selections):
+            outputs_of_batch = self.network({name: batch[name] for name in run.model.reads}, training=False)
+            of_batch = loss_of(batch, outputs_of_batch, run.config, run.model.reads)
+            loss += float(of_batch) * len(batch["label"]) / len(indices)
+            if self.labelled:
+                outputs.append(np.asarray(outputs_of_batch))
+                labels.append(batch["label"])
+        if not self.labelled:
+            return {"validation_loss": loss}
+        label = np.concatenate(labels)
+        (area,) = auc(label, probability_of_autism(np.concatenate(outputs)), np.ones((1, len(label))))
+        return {"validation_loss": loss, "validation_auc": float(area)}
+
+    def keep_best(self, step: int, loss: float, identity: Identity) -> None:
+        """Saves the network if its validation loss is lower than that of any checkpoint before."""
+        folder = self.saver.folder
+        best = folder.identity().validation_loss if folder.current else None
+        if best is None or loss < best:
+            self.saver.save(step, replace(identity, validation_loss=loss))
