@@ -8,8 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.base.cli import Parser, guarded, hear_no_more, positive, seed
+from data.base.cli import Parser, guarded, positive, seed
 from data.base.errors import InputError
+from data.base.signals import ignore_interrupts
 
 if TYPE_CHECKING:
     from data.cohorts.cohort import Cohort
@@ -200,7 +201,7 @@ def parser() -> argparse.ArgumentParser:
 
 def interrupt_once(*_) -> None:
     """Ctrl-C that is heard once: the rest is ending well."""
-    hear_no_more()
+    ignore_interrupts()
     raise KeyboardInterrupt
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from data.base.errors import InputError
+from data.base.signals import handled, interrupts_delayed
 from utils.machines import devices
 
 
@@ -129,7 +130,8 @@ def test_only_errors_lets_errors_through_and_notes_not(capfd):
 
 def test_ctrl_c_during_an_import_is_heard_after_it():
     done = []
-    with pytest.raises(KeyboardInterrupt), devices.interrupted_later():
+    usual = signal.default_int_handler
+    with handled(usual, ("SIGINT",)), pytest.raises(KeyboardInterrupt), interrupts_delayed():
         signal.raise_signal(signal.SIGINT)
         done.append("imported")
     assert done == ["imported"]

@@ -1,24 +1,27 @@
-"""What the two front ends, run.py and python -m data, share: argument types, and every mistake as one line."""
+"""What the two front ends, run.py and python -m data, share: options, their types, and every mistake as one line."""
 
 import argparse
+import dataclasses
 import errno
-import signal
+import re
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from itertools import pairwise
+from typing import Any, NoReturn, TypeVar
 
 from data.base.errors import InputError
+from data.base.signals import ignore_interrupts
 
 MAX_SEED = 2**32 - 1
-
-
 MAY_BE_EMPTY = ("--phenotype", "--covariates")
+Options = TypeVar("Options")
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument errors are one line, without the usage; nothing in place of a value is an error."""
+    """Argument errors are one line, without the usage; an empty value is an error."""
 
-    def parse_args(self, args=None, namespace=None):
+    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
         """Refuses an empty argument, which is what is left of a shell variable that is not set."""
         for before, word in pairwise(["", *(sys.argv[1:] if args is None else args)]):
             option, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
@@ -26,8 +29,48 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"{option or 'an argument'} has nothing as its value; give one, or leave it out.")
         return super().parse_args(args, namespace)
 
-    def error(self, message: str):
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+        """Answers an unknown option with the nearest one."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if options := [word.partition("=")[0] for word in unknown if word.startswith("-")]:
+            near = get_close_matches(options[0], self._option_string_actions, 1)
+            advice = f"did you mean {near[0]}?" if near else "see --help."
+            self.error(f"unrecognized arguments: {' '.join(unknown)}; {advice}")
+        return parsed, unknown
+
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def option(default: Any, help: str, **how: Any) -> Any:
+    """A field of a frozen dataclass that is an option of the command line; `how` is as for `add_argument`."""
+    return dataclasses.field(default=default, metadata={"help": help, **how})
+
+
+def flag_of(name: str) -> str:
+    """`num_iters` -> `numIters`."""
+    return re.sub("_(.)", lambda match: match[1].upper(), name)
+
+
+def flags(kind: type) -> list[str]:
+    """The options of a dataclass, without the dashes."""
+    return [flag_of(field.name) for field in dataclasses.fields(kind)]
+
+
+def add_options(parser: argparse._ActionsContainer, kind: type) -> None:
+    """Adds an option for each field of a dataclass, see `option`."""
+    for field in dataclasses.fields(kind):
+        parser.add_argument(f"--{flag_of(field.name)}", default=field.default, **field.metadata)
+
+
+def options_of(args: argparse.Namespace, kind: type[Options]) -> Options:
+    """The dataclass with what the user said."""
+    return kind(**{field.name: getattr(args, flag_of(field.name)) for field in dataclasses.fields(kind)})  # type: ignore
+
+
+def names(text: str) -> tuple[str, ...]:
+    """`A,B` -> A, B."""
+    return tuple(text.split(","))
 
 
 def positive(text: str) -> int:
@@ -52,16 +95,6 @@ def share(text: str) -> float:
     return value
 
 
-def hear_no_more() -> None:
-    """Ignores Ctrl-C from here on; one in that very moment is held back, for Python would print a complaint."""
-    held = hasattr(signal, "pthread_sigmask")  # not on Windows
-    if held:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if held:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
 def guarded(program: str, work: Callable[[], int]) -> int:
     """The exit status of `work`; 2 after one line on stderr for bad input or a failing disk, 130 after Ctrl-C."""
     try:
@@ -75,7 +108,7 @@ def guarded(program: str, work: Callable[[], int]) -> int:
     except MemoryError:
         message = "The memory is full; close other programs or use a machine with more."
     except KeyboardInterrupt:
-        hear_no_more()  # once is enough: the rest is closing files
+        ignore_interrupts()  # the rest is closing files
         print(f"{program}: interrupted; repeat the command.", file=sys.stderr)
         return 130
     print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)

@@ -1,14 +1,17 @@
-"""Signals in a block: what they do there, and afterwards again what they did before."""
+"""Signals: what they do within a block, how Ctrl-C is put off, and how it is ignored."""
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # what asks a run to stop; Windows lacks the last
+Handler = Callable[[int, FrameType | None], Any]
 
 
 @contextmanager
-def handled(handler: Callable | signal.Handlers, names: Sequence[str] = STOPS) -> Iterator[None]:
+def handled(handler: Handler | signal.Handlers, names: Sequence[str] = STOPS) -> Iterator[None]:
     """Signals of these names, those that the system has, go to `handler` until the block ends."""
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     before = {number: signal.signal(number, handler) for number in numbers}
@@ -17,3 +20,47 @@ def handled(handler: Callable | signal.Handlers, names: Sequence[str] = STOPS) -
     finally:
         for number, usual in before.items():
             signal.signal(number, usual)
+
+
+@contextmanager
+def collected(names: Sequence[str] = STOPS, also: Callable[[int], None] = lambda number: None) -> Iterator[list[int]]:
+    """Yields a list that signals append their number to, instead of ending the process; `also` is called with each."""
+    caught: list[int] = []
+
+    def catch(number: int, _: FrameType | None) -> None:
+        caught.append(number)
+        also(number)
+
+    with handled(catch, names):
+        yield caught
+
+
+@contextmanager
+def interrupts_delayed() -> Iterator[list[int]]:
+    """Puts off Ctrl-C until the block ends; what it yields is not empty once Ctrl-C was pressed.
+
+    Raises KeyboardInterrupt after the block, from where Ctrl-C is ignored. A background job, which inherits that Ctrl-C
+    is ignored, keeps it so.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield []
+        return
+    caught: list[int] = []
+    try:
+        with collected(("SIGINT",)) as caught:
+            yield caught
+    finally:
+        if caught:
+            ignore_interrupts()
+    if caught:
+        raise KeyboardInterrupt
+
+
+def ignore_interrupts() -> None:
+    """Ignores Ctrl-C from here on; one that arrives meanwhile is held back, for Python would print a complaint."""
+    held = hasattr(signal, "pthread_sigmask")  # not on Windows
+    if held:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if held:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -19,9 +19,9 @@ from joblib import cpu_count
 
 from data import grids
 from data.base import files
-from data.base.cli import hear_no_more
 from data.base.errors import InputError
 from data.base.progress import progress
+from data.base.signals import ignore_interrupts
 from data.cohorts import phenotype, records, side_tables
 from data.cohorts.cohort import (
     COVARIATES,
@@ -178,7 +178,7 @@ class Interruption:
     def heed(self) -> None:
         """Raises KeyboardInterrupt where it does no harm, if it was asked for; Ctrl-C is heard no more."""
         if self.asked:
-            hear_no_more()
+            ignore_interrupts()
             raise KeyboardInterrupt
 
 
@@ -192,7 +192,7 @@ def remembered() -> Iterator[Interruption]:
         yield interruption
     finally:
         if interruption.asked:
-            hear_no_more()
+            ignore_interrupts()
         else:
             signal.signal(signal.SIGINT, heard)
     interruption.heed()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 
 from data.base.errors import InputError
-from data.base.signals import handled
+from data.base.signals import interrupts_delayed
 
 NOTE = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl|E\d{4} .* failed call to cuInit")
 
@@ -111,16 +111,6 @@ def only_errors() -> Iterator[None]:
 
 
 @contextmanager
-def interrupted_later() -> Iterator[None]:
-    """Puts off Ctrl-C until the block ends: in the middle of an import it becomes any error, or a crash."""
-    caught = []
-    with handled(lambda number, _: caught.append(number), ("SIGINT",)):
-        yield
-    if caught:
-        raise KeyboardInterrupt
-
-
-@contextmanager
 def told_when_full() -> Iterator[None]:
     """Raises InputError where TensorFlow finds no memory."""
     import tensorflow as tf
@@ -155,7 +145,7 @@ def start_tensorflow(device: str) -> tuple[str, ...]:
 
     Raises InputError if it cannot use what was chosen.
     """
-    with interrupted_later(), only_errors():
+    with interrupts_delayed(), only_errors():
         import keras  # noqa: F401
         import tensorflow as tf
 

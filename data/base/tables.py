@@ -1,0 +1,94 @@
+"""CSV files of this program's own: one reader, one writer, one way to add a row. Text is UTF-8, lines end with \\n."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.base import files
+from data.base.errors import InputError
+from data.base.text import in_spreadsheet, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_rows(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
+    """The rows of a table, column -> text. A byte-order mark does no harm.
+
+    Raises InputError, naming the file and the line, if it is not UTF-8, lacks one of `columns`, has a column twice, or
+    a row is shorter or longer than the header.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, [])
+            rows = [(reader.line_num, row) for row in reader if row]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}). Copy it again.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is damaged ({error}); expected a CSV table in UTF-8. Copy it again.") from error
+    if missing := [name for name in columns if name not in header]:
+        raise InputError(f"{path} lacks the columns {', '.join(missing)}; expected {', '.join(columns)}.")
+    if len(set(header)) < len(header):
+        raise InputError(f"{path} is damaged: it has a column twice ({', '.join(header)}). Copy it again.")
+    if wrong := [(line, row) for line, row in rows if len(row) != len(header)]:
+        line, row = wrong[0]
+        raise InputError(f"{path} line {line} has {len(row)} values; expected {len(header)}: {', '.join(header)}.")
+    return [dict(zip(header, row, strict=True)) for _, row in rows]
+
+
+def read_frame(path: Path, columns: Sequence[str] = ()) -> "pd.DataFrame":
+    """`read_rows` as a data frame of text (dtype object)."""
+    import pandas as pd
+
+    rows = read_rows(path, columns)
+    return pd.DataFrame(rows, columns=list(rows[0]) if rows else list(columns), dtype=object)
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """Writes a table whole or not at all; values are written as `str` makes them."""
+    with files.replacing(path, newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def write_frame(path: Path, table: "pd.DataFrame", texts: Sequence[str] = (), digits: int | None = None) -> None:
+    """Writes a data frame without its index, NaN as nothing; `digits` are the significant digits of floats.
+
+    Columns in `texts` hold names that users chose: they are written so that no spreadsheet computes them.
+    """
+    cells = table.assign(**{name: table[name].map(in_spreadsheet) for name in texts if name in table})
+    with files.replacing(path, newline="") as file:
+        cells.to_csv(file, index=False, float_format=digits and f"%.{digits}g", lineterminator="\n")
+
+
+def add_row(path: Path, row: Mapping[str, object]) -> None:
+    """Adds a row to a table, which is made if it is not there; the rows before it stay byte by byte.
+
+    Several processes lose no row. None and NaN become an empty cell. Raises InputError if the table has other columns.
+    """
+    header, line = as_line(row), as_line(map(cell, row.values()))
+    with files.locked(path, wait=True):
+        before = path.read_bytes() if path.exists() else header
+        if before.partition(b"\n")[0].rstrip() != header.rstrip():
+            raise InputError(f"{path} has other columns than {', '.join(row)}; rename it, and repeat the command.")
+        with files.replacing(path, "wb") as file:
+            file.write(before + b"\n" * (not before.endswith(b"\n")) + line)
+
+
+def cell(value: object) -> str:
+    """A value for a table that is read by people: six significant digits, text on one line and not a formula."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else in_spreadsheet(printable(str(value)))
+
+
+def as_line(cells: Iterable[object]) -> bytes:
+    """One row as the bytes of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode()
