@@ -14,8 +14,9 @@ from data.base import sums
 from data.base.errors import InputError
 from data.base.progress import progress
 from data.cohorts import atlas, records
-from data.cohorts.census import SHOWN, Findings, census, listed
 from data.cohorts.cohort import Cohort
+from data.cohorts.rows import LISTED as SHOWN
+from data.cohorts.rows import Findings, census, listed
 from data.conversion import measures
 from data.conversion.leaks import telling
 

@@ -16,7 +16,7 @@ import pandas as pd
 from data import grids
 from data.base import files
 from data.cohorts import atlas, phenotype, records, side_tables
-from data.cohorts.cohort import Row
+from data.cohorts.rows import Row
 from data.conversion.convert import plan
 
 PLANTED = ("Frontal_Mid_L", "Precuneus_R", "Temporal_Mid_R", "Cerebelum_Crus1_L")

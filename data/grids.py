@@ -26,4 +26,4 @@ class Grid:
 
 FULL = Grid("full", (91, 109, 91), 2.0)
 REDUCED = Grid("reduced", (31, 37, 31), 6.0)
-GRIDS = {grid.name: grid for grid in (FULL, REDUCED)}
+GRIDS = {"full": FULL, "reduced": REDUCED}

@@ -2,7 +2,6 @@
 
 import mmap
 import os
-import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +14,8 @@ from data.base.files import new_folder
 from data.base.progress import progress
 from data.base.sums import check_sums
 from data.cohorts import atlas, records
-from data.cohorts.cohort import Cohort, Row, carry_tables, in_one_folder, write_tables
+from data.cohorts.cohort import Cohort, carry_tables, in_one_folder, write_tables
+from data.cohorts.rows import Row, swapped_name
 
 
 def donors_of(cohort: Cohort) -> Callable[[int], np.ndarray]:
@@ -31,21 +31,6 @@ def donors_of(cohort: Cohort) -> Callable[[int], np.ndarray]:
     alike = {label: np.array(indices) for label, indices in of_label.items()}
     rows = cohort.rows
     return lambda index: np.setdiff1d(alike[rows[index].label], of_subject[rows[index].subject], assume_unique=True)
-
-
-def swapped_name(file: str, copy: int) -> str:
-    return f"{Path(file).stem}_swap_{copy}.bin"
-
-
-def is_swapped(file: str) -> bool:
-    """Whether `swapped_name` made a record's name."""
-    return re.search(r"_swap_\d+\.bin$", file) is not None
-
-
-def unswapped(cohort: Cohort) -> list[int]:
-    """The records that are of one person each: all but those whose regions were swapped."""
-    swapped = any("swap" in source for source in cohort.metadata.lineage)
-    return [at for at, row in enumerate(cohort.rows) if not (swapped and is_swapped(row.file))]
 
 
 def check_unswapped(cohort: Cohort, copies: int) -> None:

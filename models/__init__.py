@@ -7,10 +7,15 @@ before its seconds-long import.
 
 import importlib
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from types import ModuleType
+from typing import Any
+
+import numpy as np
 
 from data.base.errors import InputError
+from data.cohorts.cohort import Cohort
 from data.grids import FULL, REDUCED, Grid
 from models.settings import Settings, from_json
 
@@ -39,6 +44,24 @@ class Model:
             return json.loads(json.dumps(asdict(from_json(self.module.Config, config))))
         except InputError:
             return config
+
+    def settings(self, preset: str, config: dict[str, Any]) -> Settings:
+        """The hyper-parameters that a run or a checkpoint has saved. Raises InputError if they are of other code."""
+        return from_json(self.module.Config, config)
+
+    def inputs(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the network reads of a batch."""
+        return {name: batch[name] for name in self.reads}
+
+    def batches(self, cohort: Cohort, selections: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        """The batches (see `Cohort.batch`) of each selection of records, read ahead.
+
+        For a model that reads maps one by one, `volume` is (n * maps, x, y, z, 1), the maps of the first record first.
+        """
+        for batch in cohort.batches(selections, "volume" in self.reads):
+            if self.map_by_map:
+                batch["volume"] = np.moveaxis(batch["volume"], -1, 1).reshape(-1, *cohort.grid.shape, 1)
+            yield batch
 
     def build(self, config: Settings, grid: Grid, num_maps: int):
         """The untrained network for records of so many maps."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from data.cohorts.atlas import AAL_REGIONS
-from data.cohorts.standards import Standard
+from data.cohorts.cohort import Standard
 from data.grids import REDUCED, Grid
 from models.settings import MAX_KERNEL, Classifier, require, require_sizes, require_weights
 

@@ -9,8 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from data.cohorts.atlas import load_atlas
-from data.cohorts.records import PHENOTYPE_SIZE
-from data.cohorts.standards import Moments
+from data.cohorts.records import PHENOTYPE_SIZE, Moments
 from data.grids import BLOCK, Grid
 from models.settings import Settings
 

@@ -15,7 +15,8 @@ import pytest
 
 from data import grids
 from data.cohorts import records
-from data.cohorts.cohort import Metadata, open_cohort, write_tables
+from data.cohorts.cohort import open_cohort, write_tables
+from data.cohorts.rows import Metadata
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.cohorts.cohort import open_cohort
+from data.cohorts.cohort import ahead, in_order, open_cohort
 from models import MODELS
-from utils.batches import ahead, batch_positions, in_order, read_batches
+from utils.training.loop import batch_positions
 
 
 @given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 12), count=st.integers(1, 30), epochs=st.integers(1, 3))
@@ -57,6 +57,6 @@ def test_an_error_while_reading_reaches_the_reader():
 @pytest.mark.parametrize("name, wanted", [("nn", {"label", "phenotype"}), ("cnn", {"label", "phenotype", "volume"})])
 def test_only_what_the_model_reads_is_read(name, wanted, cohort):
     opened = open_cohort(cohort)
-    (batch,) = read_batches(opened, MODELS[name], [np.array([1, 3])])
+    (batch,) = MODELS[name].batches(opened, [np.array([1, 3])])
     assert batch.keys() == wanted
     assert batch["label"].tolist() == [opened.rows[1].label, opened.rows[3].label]

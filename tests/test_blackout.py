@@ -10,14 +10,16 @@ import pytest
 from helpers import read_rows
 
 from data.cohorts import atlas
-from data.cohorts.cohort import Row, open_cohort
+from data.cohorts.cohort import open_cohort
+from data.cohorts.rows import Row
 from data.grids import FULL, REDUCED
 from models import cnn
 from models.settings import from_json
 from utils.blackout.fills import Fills
 from utils.blackout.job import write_map
 from utils.blackout.measure import Logits, steadied
-from utils.runs.checkpoints import CheckpointFolder, restore_weights
+from utils.runs.checkpoints import CheckpointFolder
+from utils.training.saver import restore_weights
 
 pytestmark = pytest.mark.slow
 

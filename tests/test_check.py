@@ -10,14 +10,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import read_rows
+from helpers import TINY_NN, Outcome, read_rows
 from scipy.stats import pearsonr
 
 from data import demo, grids
-from data.base.errors import InputError
 from data.cohorts import atlas, records
-from data.cohorts.census import census
 from data.cohorts.cohort import open_cohort
+from data.cohorts.rows import census
 from models import MODELS
 from utils.runs import guards
 
@@ -325,31 +324,32 @@ def test_the_page_holds_the_report_and_nothing_from_elsewhere(copy, data_cli, tm
         assert line in page.text
 
 
-def run_of(folder: Path, model: str = "cnn") -> SimpleNamespace:
-    return SimpleNamespace(cohort=open_cohort(folder), model=MODELS[model], folds=None)
+def training(folder: Path, cli, model: str = "nn") -> Outcome:
+    """A training of one batch."""
+    places = ("--dataDir", folder, "--chkPointDir", folder.parent / "ckpt", "--outDir", folder.parent / "out")
+    return cli("--train", "--model", model, "--numIters", 1, *TINY_NN, *places)
 
 
-def test_training_prints_the_fast_form_first(copy, capsys):
-    """What the table tells is printed; records are not read, so a damaged one is not told yet."""
+def test_training_prints_the_fast_form_first(copy, cli):
+    """What the table tells is printed; volumes are not read, so that a damaged one is not reported yet."""
     replace_volume(copy / files_of(copy, "train")[0], np.full(grids.REDUCED.shape, np.nan))
-    guards.two_classes(run_of(copy), None)
-    printed = capsys.readouterr().out
-    assert "40 records of 40 subjects" in printed
-    assert "train: 36 subjects" in printed
-    assert SOUND in printed
+    outcome = training(copy, cli)
+    assert outcome.status == 0, outcome.err
+    for words in ("40 records of 40 subjects", "train: 36 subjects", SOUND):
+        assert words in outcome.out
 
 
-def test_training_says_what_is_wrong_and_stops_where_it_cannot_learn(copy, capsys):
+def test_training_says_what_is_wrong_and_stops_where_it_cannot_learn(copy, cli):
     edit_table(copy, ",test$", ",train")
-    guards.two_classes(run_of(copy), None)
-    assert "PROBLEM: the test split lacks a class (0 control, 0 autism)" in capsys.readouterr().out
+    assert "PROBLEM: the test split lacks a class (0 control, 0 autism)" in training(copy, cli).out
     for row in read_rows(copy / "subjects.csv"):
         if row["label"] == "1":
             (copy / row["file"]).unlink()
             edit_table(copy, f"^{row['file']}.*\n", "")
-    with pytest.raises(InputError, match="has one class only among its training subjects"):
-        guards.two_classes(run_of(copy), None)
-    guards.two_classes(run_of(copy, "ae"), None)  # reconstructs; labels are not needed
+    shutil.rmtree(copy.parent / "ckpt")
+    assert "has one class only among its training subjects" in training(copy, cli).err
+    run = SimpleNamespace(cohort=open_cohort(copy), model=MODELS["ae"], folds=None)
+    guards.two_classes(run, None)  # reconstructs; labels are not needed
 
 
 def test_the_report_counts_subjects_not_records(copy):

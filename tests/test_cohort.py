@@ -13,7 +13,8 @@ import pytest
 from helpers import bare_records, read_rows, small_record
 
 from data.base.errors import InputError
-from data.cohorts.cohort import Preparation, assign_splits, open_cohort
+from data.cohorts.cohort import open_cohort
+from data.cohorts.rows import Preparation, assign_splits
 from data.grids import REDUCED
 
 SUBJECTS = range(50001, 50013)

@@ -141,5 +141,5 @@ def test_too_little_memory_is_one_line():
     import tensorflow as tf
 
     message = r"memory is too small for this network \(OOM.*\); lower batch_size"
-    with pytest.raises(InputError, match=message), devices.told_when_full():
+    with pytest.raises(InputError, match=message), devices.memory_errors_explained():
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nmore lines")

@@ -13,7 +13,8 @@ from sklearn.metrics import mean_squared_error, r2_score
 from data.cohorts.cohort import open_cohort
 from data.cohorts.records import block_mean, repeat_blocks
 from data.grids import FULL, REDUCED
-from utils.runs.checkpoints import CheckpointFolder, restore_weights
+from utils.runs.checkpoints import CheckpointFolder
+from utils.training.saver import restore_weights
 
 pytestmark = pytest.mark.slow
 

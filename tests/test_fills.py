@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from data import grids, swap
+from data import grids
 from data.cohorts import atlas, records
-from data.cohorts.cohort import Metadata, Row, open_cohort, write_tables
+from data.cohorts.cohort import open_cohort, write_tables
+from data.cohorts.rows import Metadata, Row
 from utils.blackout import fills
 
 SITES = {"A": 14, "B": 5}  # training people of each
@@ -82,7 +83,7 @@ def test_swapped_records_are_no_donors(cohort):
     metadata = dataclasses.replace(cohort.metadata, provenance={"swap": {"regions": 1}})
     entries = (*cohort.entries, cohort.entries[0])
     swapped = dataclasses.replace(cohort, rows=rows, entries=entries, metadata=metadata)
-    assert swap.unswapped(swapped) == list(range(len(rows) - 1))
+    assert swapped.unswapped() == list(range(len(rows) - 1))
 
 
 def test_donors_do_not_depend_on_labels_or_on_who_else_is_blacked_out(cohort):

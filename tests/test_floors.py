@@ -20,7 +20,8 @@ from sklearn.svm import SVC
 from data import demo, grids
 from data.base.errors import InputError
 from data.cohorts import atlas
-from data.cohorts.cohort import Cohort, Metadata, Row, open_cohort
+from data.cohorts.cohort import Cohort, open_cohort
+from data.cohorts.rows import Metadata, Row
 from data.swap import swap
 from utils.evaluation import floors
 from utils.metrics import difference, with_intervals

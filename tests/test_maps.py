@@ -21,12 +21,12 @@ from data.conversion.layouts import find_maps
 from data.grids import FULL, REDUCED
 from models import MODELS, cae, cnn
 from models.settings import from_json
-from utils.batches import read_batches
 from utils.blackout.effects import random_blobs
 from utils.blackout.fills import Fills
 from utils.blackout.measure import brain
 from utils.evaluation import floors
-from utils.runs.checkpoints import CheckpointFolder, restore_weights
+from utils.runs.checkpoints import CheckpointFolder
+from utils.training.saver import restore_weights
 
 MAPS = ("falff", "alff", "degree_weighted")
 SCALE = {"falff": 1, "alff": 50, "degree_weighted": 300}  # of three kinds of values
@@ -476,7 +476,7 @@ def test_region_means_of_every_map_are_standardised(three, cli, tmp_path):
 
 def test_an_autoencoder_reads_each_map_as_a_sample(three):
     opened = open_cohort(three)
-    (batch,) = read_batches(opened, MODELS["cae"], [np.array([4, 8])])
+    (batch,) = MODELS["cae"].batches(opened, [np.array([4, 8])])
     assert batch["volume"].shape == (6, 31, 37, 31, 1)
     for sample, (index, at) in enumerate([(4, 0), (4, 1), (4, 2), (8, 0), (8, 1), (8, 2)]):
         assert (batch["volume"][sample, ..., 0] == opened.read(index)[2][..., at]).all()

@@ -37,8 +37,9 @@ from data import check, grids, pack
 from data.base.errors import InputError
 from data.base.sums import check_sums
 from data.cohorts import atlas
-from data.cohorts.cohort import Preparation, open_cohort, write_tables
+from data.cohorts.cohort import open_cohort, write_tables
 from data.cohorts.nifti import load_map, read_map
+from data.cohorts.rows import Preparation
 from data.conversion.convert import covariate_columns, plan
 from data.conversion.layouts import Columns, read_source
 from data.conversion.leaks import check_coding
@@ -230,8 +231,7 @@ def use_table(folder: Path, columns: Columns, phenotype: list[str] | None) -> No
 
 def use_checkpoint(folder: Path) -> None:
     """As a test does: its identity, hyper-parameters, digest and weights; then as a training that is continued."""
-    from utils.runs.checkpoints import Saver, restore_weights
-    from utils.training.train import earlier_history
+    from utils.training.saver import Saver, earlier_history, restore_weights
 
     checkpoints = CheckpointFolder(folder)
     identity = checkpoints.identity()
@@ -351,7 +351,7 @@ def make_abide_table(folder: Path) -> None:
 
 
 def make_checkpoint(folder: Path) -> None:
-    from utils.runs.checkpoints import Saver
+    from utils.training.saver import Saver
 
     folder.mkdir()
     identity = Identity(
@@ -535,7 +535,7 @@ def test_mutated_inputs_are_read_or_refused_in_one_line(tmp_path, capsys):
 @pytest.mark.parametrize("units", [(), (2, 2), (3,)])
 def test_weights_of_another_network_are_refused(units, tmp_path):
     """As where files of two checkpoints were mixed up, for use and to go on training."""
-    from utils.runs.checkpoints import Saver, restore_weights
+    from utils.training.saver import Saver, restore_weights
 
     make_checkpoint(tmp_path / "nn")
     network, optimizer = network_of(MODELS["nn"].module.Config(phenotype_units=units))
@@ -547,7 +547,7 @@ def test_weights_of_another_network_are_refused(units, tmp_path):
 
 @pytest.mark.parametrize("row", ["2," + "x" * 200_000, "9" * 5000 + ",0.5"])
 def test_a_history_that_is_no_table_is_refused_or_its_row_left_out(row, tmp_path):
-    from utils.training.train import earlier_history
+    from utils.training.saver import earlier_history
 
     (tmp_path / "history.csv").write_text(f"step,loss\n1,0.7\n{row}\n")
     if "x" in row:

@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 
 from data import grids
 from data.cohorts import atlas
-from data.cohorts.cohort import Row
+from data.cohorts.rows import Row
 from utils.blackout import job, page
 from utils.blackout.measure import Measured
 

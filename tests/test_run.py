@@ -1,6 +1,7 @@
 """run.py: every mistake is told in one line before TensorFlow is imported; the mission's commands work as written."""
 
 import dataclasses
+import importlib
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import pytest
 from helpers import ROOT, SMALL_BATCH, TINY_CNN, bare_records, small_record
 
 from models import cae
-from utils.runs.jobs import JOBS, Job
+from utils.jobs import JOBS
 
 WATCH = """
 import io, json, sys
@@ -34,7 +35,7 @@ for name, arguments in json.load(sys.stdin).items():
             status = exit_.code
         except BaseException as error:
             status = repr(error)
-    heavy = [module for module in ("numpy", "pandas", "scipy", "rich") if module in sys.modules]
+    heavy = [module for module in ("pandas", "scipy", "sklearn", "rich", "pydantic") if module in sys.modules]
     told[name] = {"status": status, "out": out.getvalue(), "err": err.getvalue(), "imported": heavy}
 json.dump(told, sys.stdout)
 """
@@ -320,7 +321,7 @@ def test_an_unreadable_folder_is_named(cli, cohort, monkeypatch):
     def refuse(folder):
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr("data.cohorts.entries.folder_entries", refuse)
+    monkeypatch.setattr("data.cohorts.cohort.folder_entries", refuse)
     outcome = cli("--train", "--model", "nn", "--dataDir", cohort)
     assert outcome.status == 2
     assert outcome.err == f"run.py: error: {cohort}: Permission denied.\n"
@@ -372,21 +373,47 @@ def test_a_value_that_is_not_finite_names_its_record_and_ends_the_run(cli, cohor
     assert f"{copy}/" in outcome.err
 
 
-def test_a_job_is_one_module_and_one_row(cli, cohort, tmp_path, monkeypatch):
-    (tmp_path / "census.py").write_text("def census(run):\n    print(len(run.cohort.rows), 'records')\n    return 0\n")
+CENSUS = """
+from dataclasses import dataclass
+
+from data.base.cli import option
+from utils.runs.run import Options
+
+
+@dataclass(frozen=True)
+class CensusOptions(Options):
+    unit: str = option("records", "what is counted")
+
+
+def census(run):
+    print(len(run.cohort.rows), run.options.unit)
+    return 0
+"""
+
+
+def test_a_job_with_an_option_is_one_module_and_one_row(cli, cohort, tmp_path, monkeypatch):
+    from utils.runs.run import Job
+
+    (tmp_path / "census.py").write_text(CENSUS)
     monkeypatch.syspath_prepend(tmp_path)
     census = Job(
-        "census", "count the records", "census",
-        needs_checkpoint=False, needs="occludable", refusal="{model} counts nothing; use {able}.", guards=(),
-        options=("seed",), outputs=(),
+        name="census", help="count the records", module="census", needs_checkpoint=False, needs="occludable",
+        refusal="{model} counts nothing; use {able}.", guards=(),
+        options=importlib.import_module("census").CensusOptions,
     )  # fmt: skip
     monkeypatch.setitem(JOBS, "census", census)
-    outcome = cli("--census", "--dataDir", cohort, "--chkPointDir", tmp_path / "ckpt")
+    outcome = cli("--census", "--unit", "scans", "--dataDir", cohort, "--chkPointDir", tmp_path / "ckpt")
     assert (outcome.status, outcome.err) == (0, "")
-    assert "40 records" in outcome.out
+    assert "40 scans" in outcome.out
     assert "--census" in cli("--help").out
     assert "ae counts nothing; use cnn or mmnn." in cli("--census", "--model", "ae").err
-    assert "--seed goes with --census, not with --train" in cli("--train", "--seed", "1").err
+    assert "--unit goes with --census, not with --train" in cli("--train", "--unit", "scans").err
+
+
+def test_a_mistyped_flag_is_answered_with_the_nearest_one(cli):
+    assert cli("--train", "--outDri", "x").err.endswith("unrecognized arguments: --outDri x; did you mean --outDir?\n")
+    assert cli("--train", "--qqqqq").err.endswith("unrecognized arguments: --qqqqq; see --help.\n")
+    assert cli("--test", "--blakout").status == 2
 
 
 def test_both_commands_work_from_a_folder_that_has_a_folder_data(tmp_path):

@@ -26,8 +26,12 @@ def opened(cohort):
     return dataclasses.replace(found, rows=tuple(rows))
 
 
+def standardised(cohort, how):
+    return standards.within_sites(cohort) if how == "site" else dataclasses.replace(cohort, standard=how)
+
+
 def volumes(cohort, how) -> np.ndarray:
-    return standards.standardised(cohort, how).batch(np.arange(len(cohort.rows)))["volume"]
+    return standardised(cohort, how).batch(np.arange(len(cohort.rows)))["volume"]
 
 
 def within_brain(volume: np.ndarray) -> np.ndarray:
@@ -40,7 +44,7 @@ def within_brain(volume: np.ndarray) -> np.ndarray:
 def test_moments_of_batches_are_those_of_all():
     values = np.random.default_rng(0).normal(1e4, 1, (50, 3, 2))
     values[:, 1, 1] = 7
-    found = standards.Moments()
+    found = records.Moments()
     for batch in (values[:1], values[1:20], values[20:]):
         found.add(batch)
     np.testing.assert_allclose(found.mean, values.mean(0), rtol=1e-12)
@@ -59,7 +63,7 @@ def test_within_the_brain_each_person_is_a_z_score_and_the_background_is_its_mea
     for one, other in zip(found, stored, strict=True):
         np.testing.assert_allclose(one[..., 0], within_brain(other[..., 0]), atol=1e-5)
         assert records.background(one[..., 0]) == 0 != records.background(other[..., 0])
-    changed = standards.within_brain(3 * stored[0] + 7, opened.rows[0])
+    changed = records.within_brain(3 * stored[0] + 7)
     np.testing.assert_allclose(changed, found[0], atol=1e-4)  # the scale of a map does not count
 
 
@@ -67,7 +71,7 @@ def test_each_map_is_standardised_by_itself():
     several = np.random.default_rng(0).normal([0, 5, -3], [1, 2, 3], (*REDUCED.shape, 3)).astype(np.float32)
     several[:4], several[..., :4, :] = -9, -9
     several[:, :, -4:], several[..., 2] = -9, 4  # the last does not vary
-    found = standards.within_brain(several, None)
+    found = records.within_brain(several)
     for at in (0, 1):
         np.testing.assert_allclose(found[..., at], within_brain(several[..., at]), atol=1e-5)
     assert (found[..., 2] == 0).all()
@@ -95,12 +99,12 @@ def test_swapped_records_say_nothing_of_their_site(opened):
 def test_a_site_of_few_people_cannot_be_standardised_by_itself(opened):
     rows = tuple(dataclasses.replace(row, site="far" if at < 4 else row.site) for at, row in enumerate(opened.rows))
     with pytest.raises(InputError, match="4 people of site far; standardise=site needs 5 of each"):
-        standards.standardised(dataclasses.replace(opened, rows=rows), "site")
+        standardised(dataclasses.replace(opened, rows=rows), "site")
 
 
 @pytest.mark.parametrize("how", ["brain", "voxel", "site"])
 def test_a_blackout_of_the_background_sets_a_region_to_zero(opened, how):
-    cohort = standards.standardised(opened, how)
+    cohort = standardised(opened, how)
     filled = Fills(cohort, load_atlas(None, REDUCED), opened.indices("test")[:2], count=2, seed=0)
     batch = filled.of(opened.indices("test")[:2])
     assert (batch.background == 0).all()

@@ -11,7 +11,8 @@ from helpers import bare_records, small_record
 
 from data.base.errors import InputError
 from data.base.sums import read_sums, verify_sums, write_sums
-from data.cohorts.cohort import Metadata, open_cohort, write_tables
+from data.cohorts.cohort import open_cohort, write_tables
+from data.cohorts.rows import Metadata
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,8 @@ from utils.evaluation import score
 from utils.evaluation.test import code_grid
 from utils.inference import probability_of_autism
 from utils.metrics import ExplainedVariance
-from utils.runs.checkpoints import CheckpointFolder, restore_weights
+from utils.runs.checkpoints import CheckpointFolder
+from utils.training.saver import restore_weights
 
 pytestmark = pytest.mark.slow
 

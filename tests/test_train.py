@@ -18,8 +18,9 @@ from helpers import ROOT, SMALL_BATCH, TINY_CNN, TINY_NN, read_rows
 
 from data.cohorts.atlas import load_atlas
 from data.cohorts.cohort import open_cohort
-from data.cohorts.standards import within_brain
-from utils.runs.checkpoints import INTERVAL, CheckpointFolder
+from data.cohorts.records import within_brain
+from utils.runs.checkpoints import CheckpointFolder
+from utils.training.loop import SAVE_EVERY
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
@@ -44,7 +45,7 @@ def seen_six(cli, cohort, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("six")
     places = ("--chkPointDir", folder / "ckpt", "--outDir", folder / "out", "--dataDir", cohort)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.training.train.INTERVAL", 2)
+        patch.setattr("utils.training.loop.SAVE_EVERY", 2)
         assert cli("--train", "--model", "nn", "--numIters", 6, *places, *SMALL["nn"]).status == 0
     return folder
 
@@ -110,7 +111,7 @@ def test_the_first_loss_is_that_of_the_first_batch_by_hand(train, cohort, tmp_pa
 
     from models import MODELS
     from models.settings import override
-    from utils.batches import batch_positions
+    from utils.training.loop import batch_positions
 
     train("one", "nn", 1, "--preset", "default")
     row = read_rows(tmp_path / "one" / "out" / "history.csv")[0]
@@ -159,7 +160,7 @@ def test_region_means_are_standardised_by_the_training_records(train, cohort, tm
     opened = open_cohort(cohort)
     batch = opened.batch(opened.indices("train"))
     atlas = load_atlas(None, opened.grid)
-    means = atlas.means(np.stack([within_brain(volume, None) for volume in batch["volume"]]))[..., 0]
+    means = atlas.means(np.stack([within_brain(volume) for volume in batch["volume"]]))[..., 0]
     found = variables(tmp_path / "one" / "ckpt" / "mmnn")
     (mean,) = [value for name, value in found.items() if "/mean/" in name and value.shape == (116, 1)]
     (spread,) = [value for name, value in found.items() if "/spread/" in name and value.shape == (116, 1)]
@@ -240,11 +241,11 @@ def test_a_signal_saves_and_says_how_far_it_came(number, train, tmp_path, monkey
 
 
 def test_checkpoints_are_saved_at_intervals_and_at_the_end(train, tmp_path, monkeypatch):
-    assert INTERVAL == 150
+    assert SAVE_EVERY == 150
     from utils.runs.checkpoints import Saver
 
     save, saved = Saver.save, []
-    monkeypatch.setattr("utils.training.train.INTERVAL", 2)
+    monkeypatch.setattr("utils.training.loop.SAVE_EVERY", 2)
     monkeypatch.setattr(Saver, "save", lambda self, step, identity: (saved.append(step), save(self, step, identity)))
     assert train("one", "nn", 7).status == 0
     assert saved == [2, 4, 6, 7]
@@ -260,7 +261,7 @@ def kill_after(step: int, patch) -> None:
     """Training ends after `step` batches as if killed: nothing is saved then."""
     from data.base.progress import PlainProgress
 
-    patch.setattr("utils.training.train.INTERVAL", 2)
+    patch.setattr("utils.training.loop.SAVE_EVERY", 2)
     patch.setattr(PlainProgress, "advance", lambda self, *_: killed() if next(steps) == step else None)
     steps = iter(range(1, step + 1))
 
@@ -297,7 +298,7 @@ def test_override_keeps_the_old_checkpoint_until_the_new_run_has_saved(train, cl
     assert train("one", "nn", 3).status == 0
     digest = folder.digest()
     with monkeypatch.context() as patch:
-        patch.setattr("utils.training.train.loop", killed)
+        patch.setattr("utils.training.loop.Training.loop", killed)
         outcome = train("one", "nn", 5, "--overrideChkpt", "--seed", "1")
     assert (outcome.status, outcome.err) == (130, "run.py: interrupted; repeat the command.\n")
     assert folder.digest() == digest
@@ -544,31 +545,30 @@ def test_overriding_gets_past_a_description_that_is_damaged(train, seen_two, tmp
 
 
 def test_a_damaged_best_checkpoint_is_told_before_the_first_batch(train, tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.training.train.INTERVAL", 2)
+    monkeypatch.setattr("utils.training.loop.SAVE_EVERY", 2)
     assert train("one", "nn", 2, "--validation", "0.3").status == 0
     (best,) = (tmp_path / "one" / "ckpt" / "nn" / "best").glob("*.data-*")
     flip_a_bit(best)
     outcome = train("one", "nn", 4, "--validation", "0.3")
-    assert (outcome.status, "nn/best is not as it was saved; copy it again, or" in outcome.err) == (2, True)
+    assert (outcome.status, "nn/best does not have its digest; copy it again, or" in outcome.err) == (2, True)
     shutil.rmtree(best.parent)
     outcome = train("one", "nn", 4, "--validation", "0.3")
     assert (outcome.status, step_of(tmp_path / "one" / "ckpt" / "nn")) == (0, 4), outcome.err
 
 
 def test_a_loss_that_is_no_number_stops_the_training(train, seen_two, cohort, tmp_path, monkeypatch):
-    from utils import batches
-    from utils.training import train as module
+    from utils.training import loop as module
 
-    monkeypatch.setattr(module, "INTERVAL", 2)
+    monkeypatch.setattr(module, "SAVE_EVERY", 2)
     shutil.copytree(seen_two, tmp_path / "one")
     folder = CheckpointFolder(tmp_path / "one" / "ckpt" / "nn")
-    digest, losses, check = folder.digest(), [1.0, float("nan")], module.check_loss
-    monkeypatch.setattr(module, "check_loss", lambda run, done, _: check(run, done, losses.pop(0)))
+    digest, losses, check = folder.digest(), [1.0, float("nan")], module.Training.check_loss
+    monkeypatch.setattr(module.Training, "check_loss", lambda self, done, _: check(self, done, losses.pop(0)))
     outcome = train("one", "nn", 9)
     assert (outcome.status, outcome.err.count("\n"), folder.digest()) == (2, 1, digest)
     opened = open_cohort(cohort)
     training = opened.indices("train")
-    fourth = training[batches.batch_positions(0, 3, 8, len(training))]
+    fourth = training[module.batch_positions(0, 3, 8, len(training))]
     names = ", ".join(sorted(opened.rows[index].file for index in fourth))
     assert f"The loss is nan at iteration 4, of the records {names}: " in outcome.err
 

@@ -20,7 +20,8 @@ from helpers import ROOT, TINY_CNN, TINY_NN, Outcome
 from data.base.errors import InputError
 from utils.blackout import measure
 from utils.machines import workers as module
-from utils.machines.workers import Workers, node_names, packed, tasks_by_node, unpacked, workers
+from utils.machines.devices import Workers, find_workers
+from utils.machines.workers import node_names, packed, tasks_by_node, team, unpacked
 
 slow = pytest.mark.slow
 ODD = ("--set", "batch_size=7")  # so that two share it unevenly
@@ -100,7 +101,7 @@ def one(cli, cohort, full_cohort, trained, encoder, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("one")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "TOGETHER", 2)
-        patch.setattr("utils.training.train.INTERVAL", INTERVAL)
+        patch.setattr("utils.training.loop.SAVE_EVERY", INTERVAL)
         of_all = [training(folder, cohort, name) for name in TRAININGS]
         for command in (*of_all, *reductions(folder, cohort, full_cohort, trained, encoder)):
             outcome = cli(*command)
@@ -202,14 +203,14 @@ def test_dropout_draws_otherwise_on_each_replica(monkeypatch):
 
 @pytest.mark.parametrize("change", [{"num_iters": 2}, {"only": "1"}, {"override": True}, {"seed": 3}, {}])
 def test_workers_that_do_something_else_are_refused(change, monkeypatch):
-    from utils.runs import perform
+    from utils.runs import team as together
 
     def settings(run) -> dict:
         return {"seed": run.seed}
 
     def run(**own) -> SimpleNamespace:
         asked = {"num_iters": 1, "only": "0", "override": False, "out_dir": Path("out"), "seed": 0} | own
-        found = SimpleNamespace(**asked, workers=Workers(("a:1", "b:1")))
+        found = SimpleNamespace(**asked, workers=team(("a:1", "b:1"), 0))
         found.settings = lambda: settings(found)
         return found
 
@@ -219,13 +220,13 @@ def test_workers_that_do_something_else_are_refused(change, monkeypatch):
         said.append(content)
         return [said[0], content]
 
-    monkeypatch.setattr(module.Workers, "exchange", exchange)
-    perform.check_alike(run())
+    monkeypatch.setattr(module.Team, "exchange", exchange)
+    together.check_alike(run())
     if not change:
-        perform.check_alike(run())
+        together.check_alike(run())
         return
     with pytest.raises(InputError, match=r"^b:1 was started with other settings, data or checkpoints than a:1; run"):
-        perform.check_alike(run(**change))
+        together.check_alike(run(**change))
 
 
 SLURM = {
@@ -240,16 +241,16 @@ SLURM = {
 
 
 def test_alone_unless_told():
-    assert workers({}) == workers({"TF_CONFIG": "{}"}) == Workers()
-    assert workers({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}) == Workers()  # a batch script, before any srun
-    assert workers(SLURM | {"SLURM_STEP_NUM_TASKS": "1"}) == Workers()
+    assert find_workers({}) == find_workers({"TF_CONFIG": "{}"}) == Workers()
+    assert find_workers({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}) == Workers()  # a batch script, before any srun
+    assert find_workers(SLURM | {"SLURM_STEP_NUM_TASKS": "1"}) == Workers()
 
 
 def test_the_tasks_of_a_job_step_are_workers():
-    found = workers(SLURM)
-    assert found == Workers(("gpu07:25248", "gpu07:25249", "gpu08:25248"), 2)
-    assert not set(found.addresses) & {*workers(SLURM | {"SLURM_STEP_ID": "1"}).addresses}
-    assert not set(found.addresses) & {*workers(SLURM | {"SLURM_JOB_ID": "42"}).addresses}
+    found = find_workers(SLURM)
+    assert found == team(("gpu07:25248", "gpu07:25249", "gpu08:25248"), 2)
+    assert not set(found.addresses) & {*find_workers(SLURM | {"SLURM_STEP_ID": "1"}).addresses}
+    assert not set(found.addresses) & {*find_workers(SLURM | {"SLURM_JOB_ID": "42"}).addresses}
 
 
 @pytest.mark.parametrize(
@@ -263,7 +264,7 @@ def test_the_tasks_of_a_job_step_are_workers():
 )
 def test_what_slurm_says_must_fit(change, words):
     with pytest.raises(InputError, match=words):
-        workers(SLURM | change)
+        find_workers(SLURM | change)
 
 
 @pytest.mark.parametrize("nodes", ["a", "a1,b-2", "n[1-3]", "n[08-11,20],m[3]", "rack[1-2]node[07-08]", "a[1,3]-ib,b"])
@@ -290,7 +291,7 @@ def test_tasks_by_node_are_expanded_as_slurm_does(text):
 
 def test_a_cluster_with_a_chief():
     text = '{"cluster": {"worker": ["b:1", "c:1"], "chief": ["a:1"]}, "task": {"type": "worker", "index": "1"}}'
-    assert workers({"TF_CONFIG": text}) == Workers(("a:1", "b:1", "c:1"), 2)
+    assert find_workers({"TF_CONFIG": text}) == team(("a:1", "b:1", "c:1"), 2)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +311,7 @@ def test_a_cluster_with_a_chief():
 )
 def test_a_cluster_that_cannot_be_understood(text):
     with pytest.raises(InputError, match=r"TF_CONFIG .* expected"):
-        workers({"TF_CONFIG": text})
+        find_workers({"TF_CONFIG": text})
 
 
 def test_what_workers_tell_each_other_holds_arrays_only():
@@ -328,14 +329,14 @@ def test_results_come_in_the_order_of_the_tasks(tasks, monkeypatch):
     """Each of two workers, as if the other did its share at the same time."""
     done = [{"a": np.array([task])} for task in range(tasks)]
     for index in (0, 1):
-        worker = Workers(("a:1", "b:1"), index)
+        worker = team(("a:1", "b:1"), index)
         others = iter(done[1 - index :: 2])
 
         def exchange(self, content, index=index, others=others):
             theirs = packed(next(others, {}))
             return [content, theirs] if index == 0 else [theirs, content]
 
-        monkeypatch.setattr(module.Workers, "exchange", exchange)
+        monkeypatch.setattr(module.Team, "exchange", exchange)
         found = list(worker.in_turn(iter(done[worker.shares]), tasks))
         assert [int(result["a"][0]) for result in found] == list(range(tasks))
 

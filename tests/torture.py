@@ -39,7 +39,7 @@ from data.cohorts import records
 from data.cohorts.atlas import load_atlas
 from data.cohorts.cohort import open_cohort
 from data.cohorts.nifti import mni_image, save
-from utils.batches import batch_positions
+from utils.training.loop import batch_positions
 
 ENVIRONMENT = os.environ | {
     **{"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},

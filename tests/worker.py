@@ -45,12 +45,12 @@ def main() -> int:
     devices.choose_device(share=False)
     devices.start_tensorflow("cpu")
     from utils.blackout import effects, measure
-    from utils.training import train
+    from utils.training import loop
 
-    effects.BLOBS, measure.TOGETHER, train.INTERVAL = 4, 2, args.interval
+    effects.BLOBS, measure.TOGETHER, loop.SAVE_EVERY = 4, 2, args.interval
     if args.slow:
-        check = train.check_loss
-        train.check_loss = lambda *arguments: time.sleep(0.01) or check(*arguments)
+        check = loop.Training.check_loss
+        loop.Training.check_loss = lambda *arguments: time.sleep(0.01) or check(*arguments)
     for command in json.loads(args.commands.read_text()):
         sys.argv = ["run.py", *command]
         if status := run.main():

@@ -10,9 +10,7 @@ import numpy as np
 from data import grids
 from data.base import files
 from data.cohorts import records
-from data.cohorts.cohort import carry_tables, in_one_folder, write_tables
-from data.cohorts.folds import Folds
-from utils.batches import in_order
+from data.cohorts.cohort import carry_tables, in_one_folder, in_order, write_tables
 from utils.inference import outputs_of, restored_network
 from utils.runs.run import Run
 
@@ -55,9 +53,10 @@ def encoder_of(run: Run) -> keras.Model:
     return keras.Model(network.input, network.output["code"])
 
 
-def pool(run: Run, folds: Folds) -> None:
+def pool(run: Run) -> None:
     """Makes the folds' cohorts one set, which `--dataDir` takes with the same `--folds`."""
-    folds.write(run.out_dir)
+    if run.folds:
+        run.folds.write(run.out_dir)
     run.finish()
 
 

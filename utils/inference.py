@@ -10,9 +10,8 @@ from scipy.special import expit
 
 from data.base.errors import InputError
 from data.base.progress import progress
-from utils.batches import read_batches
-from utils.runs.checkpoints import restore_weights
 from utils.runs.run import Run
+from utils.training.saver import restore_weights
 
 
 def restored_network(run: Run) -> keras.Model:
@@ -23,14 +22,9 @@ def restored_network(run: Run) -> keras.Model:
     return network
 
 
-def all_finite(values) -> bool:
-    """Whether none of some arrays, nested in any way, holds NaN or infinity."""
-    return all(np.isfinite(array).all() for array in tf.nest.flatten(values))
-
-
-def check_finite(run: Run, what: str, values) -> None:
+def check_finite(run: Run, what: str, values: Any) -> None:
     """Raises InputError if any of some arrays, nested in any way, holds NaN or infinity."""
-    if not all_finite(values):
+    if not all(np.isfinite(array).all() for array in tf.nest.flatten(values)):
         raise InputError(
             f"{run.checkpoints.path} has {what} that are not finite: its training diverged. Train again with a "
             f"smaller learning rate: run.py --train --overrideChkpt --model {run.model.name} --set learning_rate=..."
@@ -43,9 +37,9 @@ def outputs_of(
     """For each selection of records: it, the batch (see `read_batches`), and the network's outputs in NumPy."""
     forward = tf.function(lambda inputs: network(inputs, training=False), reduce_retracing=True)
     with progress(title, sum(map(len, selections))) as shown:
-        batches = read_batches(run.cohort, run.model, selections)
+        batches = run.model.batches(run.cohort, selections)
         for selection, batch in zip(selections, batches, strict=True):
-            outputs = forward({name: batch[name] for name in run.model.reads})
+            outputs = forward(run.model.inputs(batch))
             outputs = tf.nest.map_structure(lambda tensor: tensor.numpy(), outputs)
             check_finite(run, "outputs", outputs)
             shown.advance(steps=len(selection))

@@ -75,7 +75,9 @@ def add_row(path: Path, row: Mapping[str, object]) -> None:
     with files.locked(path, wait=True):
         before = path.read_bytes() if path.exists() else header
         if before.partition(b"\n")[0].rstrip() != header.rstrip():
-            raise InputError(f"{path} has other columns than {', '.join(row)}; rename it, and repeat the command.")
+            raise InputError(
+                f"{path} has other columns than {', '.join(row)}; no row was added. Rename it to have one."
+            )
         with files.replacing(path, "wb") as file:
             file.write(before + b"\n" * (not before.endswith(b"\n")) + line)
 

@@ -1,23 +1,19 @@
 """The one loader: any form of --dataDir -> a Cohort that reads batches.
 
 Forms: a cohort (records with `cohort.json` and `subjects.csv`), a bare folder of `.bin` files or zip chunks, a JSON
-list of record paths, an HDF5 file. Sizes and labels are checked when a cohort is opened, finiteness as records are
+list of record paths, an HDF5 file. Sizes and labels are checked when a cohort is opened, finite values as records are
 read.
 """
 
-import csv
 import hashlib
-import io
 import json
-import math
-import re
 import shutil
-import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,119 +22,43 @@ from data.base import files, sums
 from data.base.errors import InputError
 from data.cohorts import entries as entries_of
 from data.cohorts import records
+from data.cohorts import rows as rows_of
+from data.cohorts.rows import METADATA, TABLE, Metadata, Row
 
 if TYPE_CHECKING:
     import pandas as pd
 
-METADATA = "cohort.json"
-TABLE = "subjects.csv"
 FOLDS = "folds.json"  # of a set of cohorts, one a fold
 COVARIATES, PHENOTYPE, MAPS = "covariates.csv", "phenotype.csv", "maps.csv"  # of each subject, beside the records
-SPLITS = ("train", "test")
-UNKNOWN = -1  # the label in a batch of a subject whose label is unknown
-TEST_SHARE = 10  # one subject in ten is a test subject
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of `subjects.csv`. `label` is 1.0 autism, 0.0 control, NaN unknown; `split` is train or test."""
-
-    file: str
-    subject: str
-    site: str
-    label: float
-    split: str
-
-    @property
-    def known(self) -> bool:
-        return self.label == self.label
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preparation:
-    """How records were made from scans, which all cohorts that one model reads must have in common.
-
-    Empty where it is not known, as of a bare folder. `phenotype` names the 29 values; the other three are what they
-    were imputed and scaled by.
-    """
-
-    maps: tuple[str, ...] = ()
-    normalisation: str = ""
-    reduction: str = ""  # of the volumes: "none", "block mean", or "encoder" and the beginning of its digest
-    phenotype: tuple[str, ...] = ()
-    phenotype_median: tuple[float, ...] = ()
-    phenotype_mean: tuple[float, ...] = ()
-    phenotype_scale: tuple[float, ...] = ()
-
-    def of_inputs(self, reads: Sequence[str]) -> dict[str, object]:
-        """What concerns a model that reads these inputs ("volume", "phenotype"); None where it is not known."""
-        concern = {"volume": VOLUME_PREPARATION, "phenotype": PHENOTYPE_PREPARATION}
-        return {name: comparable(getattr(self, name)) for inputs in reads for name in concern[inputs]}
-
-
-def comparable(value: str | tuple) -> object:
-    """A value that equals another one of the same text, whatever the last bit: None for an unknown one or NaN."""
-    if isinstance(value, tuple):
-        known = (None if entry != entry else entry for entry in value)
-        value = tuple(float(f"{entry:.9g}") if isinstance(entry, float) else entry for entry in known)
-    return value or None
-
-
-VOLUME_PREPARATION = ("maps", "normalisation", "reduction")
-PHENOTYPE_PREPARATION = ("phenotype", "phenotype_median", "phenotype_mean", "phenotype_scale")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metadata(Preparation):
-    """What `cohort.json` says; a bare folder has nothing but the defaults.
-
-    `phenotype_columns` and `covariate_columns` are those of the table that the cohort was converted from;
-    `phenotype_categories` the values of such columns of text that became 0/1 values.
-    """
-
-    grid: tuple[int, ...] = ()
-    affine: tuple[tuple[float, ...], ...] = ()
-    phenotype_auc: dict[str, float] = field(default_factory=dict)  # of each value on the training labels
-    phenotype_columns: tuple[str, ...] = ()
-    phenotype_categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    covariate_columns: tuple[str, ...] = ()
-    simulated: bool = False
-    encoder_sha256: str = ""
-    encoder_subjects: tuple[str, ...] = ()  # whom the encoder of these volumes was trained on
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def preparation(self) -> Preparation:
-        return Preparation(**{part.name: getattr(self, part.name) for part in fields(Preparation)})
-
-    @property
-    def lineage(self) -> Iterator[dict[str, Any]]:
-        """The provenance, and that of each cohort that this one was made from, the latest first."""
-        source: Any = self.provenance
-        while source and isinstance(source, dict):
-            yield source
-            source = source.get("source")
-
-    def json(self) -> dict[str, Any]:
-        """Everything that is not as by default, so that a field that comes later changes no older digest."""
-        return {name: value for name, value in asdict(self).items() if value}
+UNKNOWN_LABEL = -1  # in a batch
+READ_AHEAD = 2  # batches
+Standard = Literal["stored", "brain", "voxel", "site"]  # see `data.cohorts.standards`
+Moments = Mapping[str, tuple[np.ndarray, np.ndarray]]  # mean and spread (x, y, z, maps) by site
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Records on one grid, of one number of maps; `entries[i]` holds the bytes of `rows[i]`.
+    """Records on one grid with one number of maps; `entries[i]` holds the bytes of `rows[i]`.
 
-    `tables` is the folder of the side tables.
+    `tables` is the folder of the side tables. `standard` says how `batch` standardises volumes, with `moments` by site.
     """
 
     path: Path
     grid: grids.Grid
     rows: tuple[Row, ...]
-    entries: tuple[entries_of.Entry, ...]
+    entries: tuple["entries_of.Entry", ...]
     metadata: Metadata
     tables: Path | None = None
     num_maps: int = 1
-    standard: Callable[[np.ndarray, Row], np.ndarray] | None = None  # what `batch` makes of a volume
+    standard: Standard = "stored"
+    moments: Moments | None = None
+
+    def __str__(self) -> str:
+        subjects = len({row.subject for row in self.rows})
+        shape = "x".join(map(str, self.grid.shape))
+        maps = f", maps {', '.join(self.maps)}" if self.num_maps > 1 else ""
+        simulated = ", SIMULATED" if self.simulated else ""
+        return f"{self.path}: {len(self.rows)} records of {subjects} subjects, {shape}{maps}{simulated}"
 
     @property
     def simulated(self) -> bool:
@@ -153,7 +73,7 @@ class Cohort:
     def digest(self) -> str:
         """SHA-256 over the table of records and the metadata; tells cohorts apart without reading volumes."""
         rows = [astuple(row) for row in self.rows]
-        several = [self.num_maps] * (self.num_maps > 1)
+        several = [self.num_maps] if self.num_maps > 1 else []
         text = json.dumps([self.grid.name, rows, self.metadata.json(), *several], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -170,7 +90,13 @@ class Cohort:
         return found
 
     def subjects(self, split: str) -> list[str]:
+        """A split's subjects, sorted."""
         return sorted({row.subject for row in self.rows if row.split == split})
+
+    def unswapped(self) -> list[int]:
+        """Positions of the records that are of one person each: all but those whose regions were swapped."""
+        swapped = any("swap" in source for source in self.metadata.lineage)
+        return [at for at, row in enumerate(self.rows) if not (swapped and rows_of.is_swapped(row.file))]
 
     @cached_property
     def covariates(self) -> "pd.DataFrame | None":
@@ -206,11 +132,8 @@ class Cohort:
         """
         if absent := {row.subject for row in self.rows} - split.keys():
             raise InputError(f"The split lacks {len(absent)} subjects of {self.path}, such as {min(absent)}; add them.")
-        rows = tuple(
-            checked_row(str(self.path), row.file, row.subject, row.site, row.label, split[row.subject])
-            for row in self.rows
-        )
-        cohort = replace(self, rows=rows, metadata=replace(self.metadata, phenotype_auc={}))
+        rows = (rows_of.checked(str(self.path), replace(row, split=split[row.subject])) for row in self.rows)
+        cohort = replace(self, rows=tuple(rows), metadata=replace(self.metadata, phenotype_auc={}))
         cohort.indices("train")
         return cohort if self.raw_phenotype is None else cohort._refitted(self.raw_phenotype)
 
@@ -247,13 +170,13 @@ class Cohort:
         return header
 
     def volume_sha256(self, index: int) -> str:
-        """The beginning of the SHA-256 of one record's volume: a scan is known by it whatever its subject is called."""
+        """The beginning of the SHA-256 of a record's volume: it identifies a scan whatever its subject is called."""
         return hashlib.sha256(memoryview(self.entries[index].read())[records.HEADER_BYTES :]).hexdigest()[:16]
 
     def batch(self, indices: Sequence[int] | np.ndarray, volumes: bool = True) -> dict[str, np.ndarray]:
-        """`label` (n,) int32, -1 for unknown; `phenotype` (n, 29) and, unless not wanted, `volume`
-        (n, x, y, z, maps), float32, standardised if the cohort is (`data.cohorts.standards`)."""
-        label = np.nan_to_num([self.rows[index].label for index in indices], nan=UNKNOWN).astype(np.int32)
+        """`label` (n,) int32, -1 if unknown; `phenotype` (n, 29) and, if `volumes`, `volume` (n, x, y, z, maps), both
+        float32; volumes are standardised as `standard` says."""
+        label = np.nan_to_num([self.rows[index].label for index in indices], nan=UNKNOWN_LABEL).astype(np.int32)
         phenotype = np.empty((len(indices), records.PHENOTYPE_SIZE), np.float32)
         if not volumes:
             for row, index in enumerate(indices):
@@ -262,8 +185,34 @@ class Cohort:
         volume = np.empty((len(indices), *self.grid.shape, self.num_maps), np.float32)
         for row, index in enumerate(indices):
             _, phenotype[row], values = self.read(index)
-            volume[row] = self.standard(values, self.rows[index]) if self.standard else values
+            volume[row] = values if self.standard == "stored" else records.within_brain(values)
+            if self.moments:
+                mean, spread = self.moments[self.rows[index].site]
+                volume[row] = (volume[row] - mean) / spread
         return {"label": label, "phenotype": phenotype, "volume": volume}
+
+    def batches(self, selections: Iterable[np.ndarray], volumes: bool = True) -> Iterator[dict[str, np.ndarray]]:
+        """The batch of each selection of records, read ahead in other threads."""
+        return ahead(lambda selection: self.batch(selection, volumes), selections)
+
+
+def ahead(read: Callable[[Any], Any], arguments: Iterable) -> Iterator[Any]:
+    """`map(read, arguments)`, a few results ahead, each in another thread."""
+    from collections import deque
+    from concurrent.futures import ThreadPoolExecutor
+
+    arguments = iter(arguments)
+    with ThreadPoolExecutor(READ_AHEAD) as pool:
+        waiting = deque(pool.submit(read, argument) for argument in islice(arguments, READ_AHEAD))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(read, argument) for argument in islice(arguments, 1))
+            yield result
+
+
+def in_order(indices: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """`indices` cut into batches; the last may be smaller."""
+    return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
 
 
 def open_cohort(path: Path) -> Cohort:
@@ -282,7 +231,7 @@ def open_cohort(path: Path) -> Cohort:
 
 
 def tables_of(path: Path) -> Path | None:
-    """The folder that holds a cohort's side tables; None for what has none: a bare folder, a list of records."""
+    """The folder that holds a cohort's side tables; None for a bare folder and for a list of records."""
     if path.is_file():
         return path.parent if path.name == entries_of.HDF5_NAME else None
     return path if any((path / name).is_file() for name in (METADATA, entries_of.HDF5_NAME)) else None
@@ -296,26 +245,11 @@ def carry_tables(source: Cohort, target: Path) -> None:
 
 
 def in_one_folder(cohort: Cohort) -> Cohort:
-    """The cohort with its records named as files of one folder, so that none lands elsewhere.
-
-    Raises InputError, naming both, if two records would have names that some file systems take for the same.
-    """
-    first: dict[str, Row] = {}
-    for row in cohort.rows:
-        key = unicodedata.normalize("NFC", flat_name(row).casefold())
-        if (other := first.setdefault(key, row)) is not row:
-            raise InputError(
-                f"{cohort.path} has the records {other.file} and {row.file}, which are one file in one folder; "
-                "expected names that differ, and not only in capitals or in their folders. Rename one."
-            )
-    return replace(cohort, rows=tuple(replace(row, file=flat_name(row)) for row in cohort.rows))
+    """The cohort with its records named as files of one folder. Raises InputError if two names collide there."""
+    return replace(cohort, rows=rows_of.flattened(cohort.rows, cohort.path))
 
 
-def flat_name(row: Row) -> str:
-    return f"{PurePosixPath(row.file).stem}.bin"
-
-
-def read_form(path: Path) -> tuple[Mapping[str, entries_of.Entry], list[Row], Metadata]:
+def read_form(path: Path) -> tuple[Mapping[str, "entries_of.Entry"], list[Row], Metadata]:
     """Entries by file name, the table and the metadata of any form of --dataDir."""
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a cohort, a folder of records or a JSON list of them.")
@@ -326,7 +260,7 @@ def read_form(path: Path) -> tuple[Mapping[str, entries_of.Entry], list[Row], Me
     if path.suffix in (".h5", ".hdf5"):
         return read_hdf5(path)
     if path.is_dir():
-        entries: Mapping[str, entries_of.Entry] = entries_of.folder_entries(path)
+        entries = folder_entries(path)
     elif path.suffix == ".json":
         entries = entries_of.list_entries(path)
     else:
@@ -340,9 +274,9 @@ def read_form(path: Path) -> tuple[Mapping[str, entries_of.Entry], list[Row], Me
     bare = not (path / METADATA).exists() and not (path / TABLE).exists()
     labels = labels_of(entries, unknown=not bare)
     if bare:
-        return entries, [guess_row(name, label) for name, label in labels.items()], Metadata()
-    metadata, table = read_metadata(path), read_table(path / TABLE)
-    match_table(path / TABLE, table, entries)
+        return entries, [rows_of.guess_row(name, label) for name, label in labels.items()], Metadata()
+    metadata, table = rows_of.read_metadata(path), rows_of.read_table(path / TABLE)
+    rows_of.match_table(path / TABLE, table, entries)
     for row in table:
         if row.label != labels[row.file] and (row.known or labels[row.file] == labels[row.file]):
             raise InputError(
@@ -351,26 +285,39 @@ def read_form(path: Path) -> tuple[Mapping[str, entries_of.Entry], list[Row], Me
     return entries, table, metadata
 
 
-def labels_of(entries: Mapping[str, entries_of.Entry], unknown: bool) -> dict[str, float]:
-    """Each record's label. Raises InputError, naming the record, for one that is neither 0.0 nor 1.0 (nor NaN, where
-    it may be `unknown`)."""
+def folder_entries(folder: Path) -> dict[str, "entries_of.Entry"]:
+    """The records of a folder by file or member name, sorted."""
+    entries: dict[str, entries_of.Entry] = {}
+    for path, zipped in records.record_files(folder):
+        records.check_plain(folder, path.name)
+        found: Mapping[str, entries_of.Entry] = {path.name: records.FileEntry(path)}
+        if zipped:
+            found = entries_of.zip_entries(path)
+        if twice := entries.keys() & found.keys():
+            raise InputError(f"{path} and {entries[min(twice)]} are the same record; expected each once. Remove one.")
+        entries.update(found)
+    return dict(sorted(entries.items()))
+
+
+def labels_of(entries: Mapping[str, "entries_of.Entry"], unknown: bool) -> dict[str, float]:
+    """Each record's label. Raises InputError, naming the record, unless it is 0.0, 1.0, or NaN if `unknown`."""
     return {
         name: records.header_label(entry.read(records.DTYPE.itemsize), str(entry), unknown)
         for name, entry in entries.items()
     }
 
 
-def read_hdf5(path: Path) -> tuple[Mapping[str, entries_of.Entry], list[Row], Metadata]:
+def read_hdf5(path: Path) -> tuple[Mapping[str, "entries_of.Entry"], list[Row], Metadata]:
     """`read_form` of an HDF5 file, which holds its table itself."""
     entries, texts, text = entries_of.hdf5_store(path)
     columns = [texts[name] for name in ("subject", "site", "split")]
     table = [
-        checked_row(f"{path} row {number}", name, subject, site, label, split)
+        rows_of.checked(f"{path} row {number}", Row(name, subject, site, label, split))
         for number, ((name, label), subject, site, split) in enumerate(
             zip(labels_of(entries, unknown=True).items(), *columns, strict=True)
         )
     ]
-    match_table(path, table, entries)
+    rows_of.match_table(path, table, entries)
     try:
         metadata = files.typed(text, Metadata)
     except ValueError as error:
@@ -378,19 +325,8 @@ def read_hdf5(path: Path) -> tuple[Mapping[str, entries_of.Entry], list[Row], Me
     return entries, table, metadata
 
 
-def checked_row(where: str, file: str, subject: str, site: str, label: float, split: str) -> Row:
-    """A row of the table. Raises InputError, naming where it stands, for an impossible label, split or text; only a
-    test subject's label may be unknown."""
-    records.check_label(label, where, unknown=split == "test")
-    if odd := next((text for text in (file, subject, site, split) if entries_of.NOT_PLAIN.search(text)), None):
-        raise InputError(f"{where} holds the text {odd!r}; expected one line without control characters.")
-    if split not in SPLITS:
-        raise InputError(f"{where} has the split {split!r}; expected {' or '.join(SPLITS)}.")
-    return Row(file, subject, site, label, split)
-
-
-def common_form(entries: Mapping[str, entries_of.Entry]) -> tuple[grids.Grid, int]:
-    """The grid and the number of maps that all records share, told by their size."""
+def common_form(entries: Mapping[str, "entries_of.Entry"]) -> tuple[grids.Grid, int]:
+    """The grid and the number of maps that all records share, found from their size."""
     found: dict[tuple[grids.Grid, int], entries_of.Entry] = {}
     for entry in entries.values():
         try:
@@ -406,91 +342,8 @@ def common_form(entries: Mapping[str, entries_of.Entry]) -> tuple[grids.Grid, in
     return next(iter(found))
 
 
-def guess_row(name: str, label: float) -> Row:
-    """A record's row without a table: the subject is the first number in its name, the split a hash of the subject."""
-    stem = Path(name).stem
-    number = re.search(r"\d+", stem)
-    subject = str(int(number.group())) if number else stem
-    part = int.from_bytes(hashlib.sha256(subject.encode()).digest()[:8], "big") % TEST_SHARE
-    return Row(name, subject, "unknown", label, "test" if part == 0 else "train")
-
-
-def read_metadata(path: Path) -> Metadata:
-    """`cohort.json` of a finished cohort."""
-    for name in (METADATA, TABLE):
-        if not (path / name).is_file():
-            raise InputError(f"{path} has no {name}: its conversion was interrupted. Repeat the same command.")
-    metadata = files.read_json(path / METADATA, Metadata)
-    if not metadata.grid:
-        raise InputError(f"{path / METADATA} names no grid; expected a cohort's metadata. Convert again.")
-    return metadata
-
-
-def read_table(path: Path) -> list[Row]:
-    """`subjects.csv`. Raises InputError, naming file and line, for a missing column or an impossible value."""
-    wanted = [column.name for column in fields(Row)]
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 ({error}); expected UTF-8 text. Save it again.") from error
-    with io.StringIO(text, newline="") as file:
-        reader = csv.DictReader(file)
-        try:
-            names, rows = reader.fieldnames or [], [(f"{path} line {reader.line_num}", row) for row in reader]
-        except csv.Error as error:
-            raise InputError(f"{path} is damaged ({error}); expected a row a record. Convert again.") from error
-        if missing := [name for name in wanted if name not in names]:
-            raise InputError(f"{path} lacks the columns {', '.join(missing)}; expected {', '.join(wanted)}.")
-        table = []
-        for where, row in rows:
-            try:
-                label = float(row["label"]) if row["label"] != "" else math.nan
-            except (TypeError, ValueError):
-                raise InputError(
-                    f"{where} has the label {row['label']!r}; expected 1 (autism) or 0 (control)."
-                ) from None
-            if None in row.values():
-                raise InputError(f"{where} ends early; expected {', '.join(wanted)}.")
-            table.append(checked_row(where, row["file"], row["subject"], row["site"], label, row["split"]))
-    return table
-
-
-def match_table(path: Path, table: list[Row], entries: Mapping[str, entries_of.Entry]) -> None:
-    """Raises InputError unless the table names each record once and no subject is in both splits."""
-    named = {row.file for row in table}
-    if len(named) < len(table):
-        raise InputError(f"{path} names a file twice; expected one row a record.")
-    if absent := sorted(named - entries.keys()):
-        raise InputError(
-            f"{path.parent} lacks {absent[0]}, which {path.name} names ({len(absent)} missing). Copy it again."
-        )
-    if stray := sorted(entries.keys() - named):
-        raise InputError(f"{path} has no row for {stray[0]} ({len(stray)} such records). Add it or remove the file.")
-    split_of: dict[str, str] = {}
-    for row in table:
-        if split_of.setdefault(row.subject, row.split) != row.split:
-            raise InputError(f"{path} has subject {row.subject} in train and in test; expected one split a subject.")
-
-
 def write_tables(path: Path, table: Sequence[Row], metadata: Metadata) -> None:
-    """Writes `cohort.json`, the sums of the records, then `subjects.csv`, which says that the cohort is complete."""
+    """Writes `cohort.json`, the sums of the records, then `subjects.csv`, which shows that the cohort is complete."""
     files.write_json(path / METADATA, metadata.json())
-    sums.write_sums(path, [file.name for file, _ in entries_of.record_files(path)])
-    with files.replacing(path / TABLE, newline="") as file:
-        writer = csv.DictWriter(file, [column.name for column in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) | {"label": int(row.label) if row.known else ""} for row in table)
-
-
-def assign_splits(subjects: Sequence[str], sites: Sequence[str], labels: Sequence[float], seed: int) -> dict[str, str]:
-    """Subject -> train or test: one in ten is a test subject, in proportion over labels and sites.
-
-    Systematic sampling: subjects are put in order of label, site and a seeded random number, and every tenth is taken,
-    so that strata smaller than ten are represented fairly too. One entry a subject in each argument.
-    """
-    random = np.random.default_rng(seed)
-    order = np.lexsort([random.random(len(subjects)), np.asarray(sites), np.asarray(labels)])
-    offset = random.integers(min(TEST_SHARE, len(subjects)))
-    split = dict.fromkeys(subjects, "train")
-    split.update(dict.fromkeys((subjects[index] for index in order[offset::TEST_SHARE]), "test"))
-    return split
+    sums.write_sums(path, [file.name for file, _ in records.record_files(path)])
+    rows_of.write_table(path / TABLE, table)

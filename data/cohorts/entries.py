@@ -1,7 +1,6 @@
-"""Where records lie: a folder or list of files -> one entry a record, read in place.
+"""Records that are no plain files: in zip chunks, in an HDF5 file, in a JSON list; each is an entry, read in place.
 
-An entry knows its name and size and reads its own bytes; nothing is ever unpacked to disk. Zip chunks are told by their
-first bytes, since chunks such as `compressed_0` have no suffix.
+An entry knows its name and size and reads its own bytes; nothing is ever unpacked to disk.
 """
 
 import errno
@@ -11,7 +10,6 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,12 +19,9 @@ import numpy as np
 from data import grids
 from data.base.errors import InputError
 from data.cohorts import records
+from data.cohorts.records import FileEntry, check_plain
 
-OTHER_FILES = {".json", ".csv", ".md", ".txt"}  # by suffix: what may lie beside records, even zipped
 HIDDEN = re.compile(r"(^|/)\.[^/\\]*$")  # what a Mac adds to an archive
-# Controls, line ends, reversals of the writing direction, and what is not Unicode
-NOT_PLAIN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-ZIP_MAGIC = b"PK\x03\x04"
 HDF5_NAME = "cohort.h5"
 HDF5_TEXTS = ("file", "subject", "site", "split")
 MAX_RECORDS = 1_000_000
@@ -36,27 +31,6 @@ ENCRYPTED = 0x1  # bit 0 of a zip entry's flags
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for any amount of memory
 DEFLATE, SHUFFLE = 1, 2  # HDF5's numbers for filters
 FILTERS: tuple[list[int], ...] = ([], [DEFLATE], [SHUFFLE, DEFLATE])  # of a chunk, in the order of writing
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """A record in a file of its own."""
-
-    path: Path
-
-    @property
-    def size(self) -> int:
-        return self.path.stat().st_size
-
-    def read(self, num_bytes: int = -1) -> bytes:
-        try:
-            with open(self.path, "rb") as file:
-                return file.read(num_bytes)
-        except OSError as error:
-            raise InputError(f"{self} cannot be read ({error.strerror}); expected a record.") from error
-
-    def __str__(self) -> str:
-        return str(self.path)
 
 
 class Reopened:
@@ -111,12 +85,6 @@ class ZipEntry:
 
     def __str__(self) -> str:
         return f"{self.archive.filename}:{self.info.filename}"
-
-
-def check_plain(path: Path, name: str) -> None:
-    """Raises InputError for a record's name that would move a terminal's cursor or end a line."""
-    if NOT_PLAIN.search(name):
-        raise InputError(f"{path} names a record {name!r}; expected plain file names. Rename it.")
 
 
 def check_name(path: Path, name: str) -> None:
@@ -301,28 +269,6 @@ class RefittedEntry:
 
 
 Entry = FileEntry | ZipEntry | HDF5Entry | RefittedEntry
-
-
-def record_files(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """The files of a folder that hold records, sorted, and whether each is a zip chunk; others are left alone."""
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix in OTHER_FILES or not path.is_file():
-            continue
-        zipped = FileEntry(path).read(len(ZIP_MAGIC)) == ZIP_MAGIC
-        if zipped or path.suffix == ".bin":
-            yield path, zipped
-
-
-def folder_entries(folder: Path) -> dict[str, Entry]:
-    """The records of a folder by file or member name, sorted."""
-    entries: dict[str, Entry] = {}
-    for path, zipped in record_files(folder):
-        check_plain(folder, path.name)
-        found: Mapping[str, Entry] = zip_entries(path) if zipped else {path.name: FileEntry(path)}
-        if twice := entries.keys() & found.keys():
-            raise InputError(f"{path} and {entries[min(twice)]} are the same record; expected each once. Remove one.")
-        entries.update(found)
-    return dict(sorted(entries.items()))
 
 
 def list_entries(path: Path) -> dict[str, FileEntry]:

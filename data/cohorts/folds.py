@@ -161,22 +161,6 @@ def subject_table(cohort: Cohort) -> tuple[list[str], np.ndarray, np.ndarray]:
     )
 
 
-def validation_subjects(cohort: Cohort, share: float, seed: int) -> frozenset[str]:
-    """Training subjects to set aside, in proportion over labels. Raises InputError if there are too few."""
-    if not share:
-        return frozenset()
-    from sklearn.model_selection import train_test_split
-
-    label = {row.subject: row.label for row in cohort.rows if row.split == "train"}
-    try:
-        _, aside = train_test_split(list(label), test_size=share, stratify=list(label.values()), random_state=seed)
-    except ValueError as error:
-        raise InputError(
-            f"--validation {share:g} of the {len(label)} training subjects of {cohort.path}: {error}"
-        ) from error
-    return frozenset(aside)
-
-
 def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     """`how` folds, 0, 1, ..., in proportion over labels and sites."""
     from sklearn.model_selection import StratifiedGroupKFold

@@ -1,11 +1,15 @@
-"""What a record holds: bytes <-> (label, phenotype, volume).
+"""What a record holds: bytes <-> (label, phenotype, volume); which files of a folder are records; z-scores of volumes.
 
 A record is one little-endian float32 row: label (1 autism, 0 control, NaN unknown), 29 phenotype values, then the
-volume in C order (x, y, z; z runs fastest) on a grid of the MNI152 space, RAS+. If there are several maps of a scan, as
+volume in C order (x, y, z; z runs fastest) on a grid of the MNI152 space, RAS+. If a scan has several maps, such as
 fALFF and ALFF, their volumes follow one another.
 """
 
 import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +22,48 @@ HEADER_SIZE = 1 + PHENOTYPE_SIZE
 HEADER_BYTES = DTYPE.itemsize * HEADER_SIZE
 MAX_MAPS = 16  # of a record, which bounds the memory that one takes
 CLASSES = ("control", "autism")  # label 0.0, label 1.0
+SMALLEST_SPREAD = 1e-6  # of z-scores; below it is rounding
+OTHER_FILES = {".json", ".csv", ".md", ".txt"}  # by suffix: what may lie beside records, even zipped
+ZIP_MAGIC = b"PK\x03\x04"
+# Controls, line ends, reversals of the writing direction, and what is not Unicode
+NOT_PLAIN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A record in a file of its own."""
+
+    path: Path
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size
+
+    def read(self, num_bytes: int = -1) -> bytes:
+        try:
+            with open(self.path, "rb") as file:
+                return file.read(num_bytes)
+        except OSError as error:
+            raise InputError(f"{self} cannot be read ({error.strerror}); expected a record.") from error
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def check_plain(path: Path, name: str) -> None:
+    """Raises InputError for a record's name that would move a terminal's cursor or end a line."""
+    if NOT_PLAIN.search(name):
+        raise InputError(f"{path} names a record {name!r}; expected plain file names. Rename it.")
+
+
+def record_files(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """The files of a folder that hold records, sorted, and whether each is a zip chunk; others are left alone."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.suffix in OTHER_FILES or not path.is_file():
+            continue
+        zipped = FileEntry(path).read(len(ZIP_MAGIC)) == ZIP_MAGIC
+        if zipped or path.suffix == ".bin":
+            yield path, zipped
 
 
 def class_sign(label: np.ndarray) -> np.ndarray:
@@ -168,3 +214,38 @@ def brain_of(volume: np.ndarray) -> np.ndarray:
     """The voxels of a stored volume that differ from its background, (x, y, z) bool; all if none do."""
     brain = np.abs(volume - background(volume)) > 1e-4 * np.ptp(volume)
     return brain if brain.any() else np.ones_like(brain)
+
+
+class Moments:
+    """Mean and spread of values that come in batches, (n, ...) each."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self._squares = 0, np.zeros(()), np.zeros(())
+
+    def add(self, values: np.ndarray) -> None:
+        """Takes a batch in (Chan et al. 1979, which loses no digits)."""
+        values = np.asarray(values, np.float64)
+        mean, total = values.mean(0), self.count + len(values)
+        difference = mean - self.mean
+        self._squares = self._squares + np.square(values - mean).sum(0)
+        self._squares = self._squares + np.square(difference) * (self.count * len(values) / total)
+        self.mean, self.count = self.mean + difference * (len(values) / total), total
+
+    @property
+    def spread(self) -> np.ndarray:
+        """The standard deviation; 1 where values do not vary, which are then only centred."""
+        spread = np.sqrt(self._squares / self.count)
+        return np.where(spread > SMALLEST_SPREAD, spread, 1)
+
+
+def within_brain(volume: np.ndarray) -> np.ndarray:
+    """z-scores of each map (x, y, z, maps) over the voxels that are not its background, which becomes 0, their mean."""
+    standardised = np.empty_like(volume)
+    for at in range(volume.shape[-1]):
+        brain = brain_of(volume[..., at])
+        voxels = np.count_nonzero(brain)
+        mean = np.where(brain, volume[..., at], 0).sum(dtype=np.float64) / voxels
+        centred = np.where(brain, volume[..., at] - np.float32(mean), np.float32(0))
+        spread = np.sqrt(np.square(centred).sum(dtype=np.float64) / voxels)
+        standardised[..., at] = centred / np.float32(spread if spread > SMALLEST_SPREAD else 1)
+    return standardised

@@ -8,9 +8,8 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.entries import NOT_PLAIN
 from data.cohorts.phenotype import MAX_NUMBER, clean
-from data.cohorts.records import PHENOTYPE_SIZE
+from data.cohorts.records import NOT_PLAIN, PHENOTYPE_SIZE
 
 SUBJECT = "subject"
 ABIDE_COVARIATES = ("SITE_ID", "AGE_AT_SCAN", "SEX", "func_mean_fd")  # the last is head motion in mm

@@ -23,18 +23,9 @@ from data.base.errors import InputError
 from data.base.progress import progress
 from data.base.signals import ignore_interrupts
 from data.cohorts import phenotype, records, side_tables
-from data.cohorts.cohort import (
-    COVARIATES,
-    MAPS,
-    METADATA,
-    PHENOTYPE,
-    Cohort,
-    Metadata,
-    Row,
-    assign_splits,
-    write_tables,
-)
+from data.cohorts.cohort import COVARIATES, MAPS, PHENOTYPE, Cohort, write_tables
 from data.cohorts.nifti import load_map
+from data.cohorts.rows import METADATA, Metadata, Row, assign_splits
 from data.conversion import measures
 from data.conversion.layouts import DEFAULT_MAPS, Source, is_abide
 from data.conversion.leaks import check_coding, check_measures, check_names, check_values

@@ -41,10 +41,10 @@ from scipy.stats import norm, spearmanr
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.cohorts import records
 from data.cohorts.atlas import Atlas, load_atlas
-from data.cohorts.cohort import Cohort, Metadata, Row, open_cohort, write_tables
+from data.cohorts.cohort import Cohort, in_order, open_cohort, write_tables
+from data.cohorts.rows import Metadata, Row
 from data.grids import REDUCED
 from models import MODELS
-from utils.batches import in_order
 from utils.blackout import effects
 from utils.blackout.fills import Fills
 from utils.machines import devices

@@ -16,9 +16,8 @@ import numpy as np
 
 from data.cohorts import records
 from data.cohorts.atlas import Atlas
-from data.cohorts.cohort import Cohort, Row
-from data.swap import unswapped
-from utils.batches import ahead, in_order
+from data.cohorts.cohort import Cohort, ahead, in_order
+from data.cohorts.rows import Row
 
 ENOUGH_TO_DIFFER = 2  # people to draw from, times the number of donors: else all would share the same donors
 ORDER = (("train", True), ("test", True), ("train", False), ("test", False))  # split, and whether of the same site
@@ -112,7 +111,7 @@ class Fills:
 def people_of(cohort: Cohort) -> dict[Group, dict[str, list[int]]]:
     """Group -> subject -> records."""
     found: dict[Group, dict[str, list[int]]] = {}
-    for position in unswapped(cohort):
+    for position in cohort.unswapped():
         row = cohort.rows[position]
         for site in (row.site, None):
             found.setdefault((row.split, site), {}).setdefault(row.subject, []).append(position)
@@ -149,7 +148,7 @@ def expected_means(cohort: Cohort, means: np.ndarray) -> np.ndarray:
     """
     from sklearn.model_selection import GroupKFold
 
-    usable = unswapped(cohort)
+    usable = cohort.unswapped()
     fitting = np.array([at for at in usable if cohort.rows[at].split == "train"] or usable)
     subject = [cohort.rows[position].subject for position in fitting]
     found = predict_regions(means[fitting], means)

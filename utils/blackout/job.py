@@ -27,12 +27,12 @@ from data.base.errors import InputError
 from data.base.text import in_spreadsheet, interval, number, printable, shortened
 from data.cohorts import nifti
 from data.cohorts.atlas import Atlas
-from data.cohorts.folds import Folds
 from data.cohorts.records import CLASSES
 from utils.blackout import effects, page
 from utils.blackout.fills import Fills
 from utils.blackout.measure import ARRAYS, Measured, measure, verify
 from utils.blackout.occlusion import Occlusion
+from utils.blackout.options import of
 from utils.inference import restored_network
 from utils.metrics import with_intervals
 from utils.runs.run import Run, prepare_folder
@@ -45,7 +45,7 @@ SIDE = 0.7  # share of a region's voxels on one side that make it left or right
 
 def blackout(run: Run) -> int:
     """Writes `regions.csv`, `blackout.h5`, NIfTI maps, `blackout.png` and `blackout.html`; returns the exit status."""
-    atlas = printable_names(run.atlas)
+    atlas = printable_names(of(run).regions(run.cohort.grid))
     if atlas.vanished:
         print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {', '.join(atlas.vanished)}")
     occlusion = Occlusion(restored_network(run))
@@ -56,7 +56,7 @@ def blackout(run: Run) -> int:
     print(donors_line(fills))
     measured, logits = measure(run, occlusion, fills, regions)
     told = conclude(run, atlas, measured)
-    if run.verify:
+    if of(run).verify:
         verify(run, fills, regions, logits)
     run.finish(
         **told,
@@ -75,8 +75,15 @@ def assist(run: Run) -> int:
 
 def prepared(run: Run) -> tuple[Fills, list[np.ndarray]]:
     """What may take a region's place, and the regions, masks (x, y, z)."""
-    regions = [run.atlas.labels == region for region in run.atlas.regions]
-    return Fills(run.cohort, run.atlas, run.tested(), run.donors, run.seed, run.replaced_maps), regions
+    regions = [of(run).regions(run.cohort.grid).labels == region for region in of(run).regions(run.cohort.grid).regions]
+    return Fills(
+        run.cohort,
+        of(run).regions(run.cohort.grid),
+        of(run).tested(run.cohort),
+        of(run).donors,
+        run.seed,
+        of(run).replaced_maps(run.cohort),
+    ), regions
 
 
 def donors_line(fills: Fills) -> str:
@@ -95,11 +102,14 @@ def donors_line(fills: Fills) -> str:
 def replaced_line(run: Run) -> str:
     """Which maps were replaced, if not all."""
     names = np.array(run.cohort.maps)
-    replaced, kept = (", ".join(map(printable, names[chosen])) for chosen in (run.replaced_maps, ~run.replaced_maps))
+    replaced, kept = (
+        ", ".join(map(printable, names[chosen]))
+        for chosen in (of(run).replaced_maps(run.cohort), ~of(run).replaced_maps(run.cohort))
+    )
     return f"Only {replaced} of each region was replaced; {kept} stayed." if kept else ""
 
 
-def pool(run: Run, folds: Folds) -> None:
+def pool(run: Run) -> None:
     """Makes of all folds what a single blackout leaves: each subject is blacked out by a model that never saw it."""
     parts = [read_store(part) for part in run.parts]
     groups = np.cumsum([0, *(part.group.max() + 1 for part in parts)])
@@ -115,7 +125,7 @@ def pool(run: Run, folds: Folds) -> None:
         rows=[row for part in parts for row in part.rows],
     )
     fold = [run_.fold for run_, part in zip(run.parts, parts, strict=True) for _ in part.rows]
-    run.finish(**conclude(run, printable_names(run.atlas), measured, fold))
+    run.finish(**conclude(run, printable_names(of(run).regions(run.cohort.grid)), measured, fold))
 
 
 def conclude(run: Run, atlas: Atlas, measured: Measured, fold: Sequence | None = None) -> dict:
@@ -220,12 +230,12 @@ def write_store(run: Run, atlas: Atlas, measured: Measured) -> None:
 def read_store(run: Run) -> Measured:
     """What a run on a fold wrote. Raises InputError for what is no such thing."""
     path = run.out_dir / STORE
-    rows = [run.cohort.rows[index] for index in run.tested()]
+    rows = [run.cohort.rows[index] for index in of(run).tested(run.cohort)]
     try:
         with h5py.File(path) as store:
             if [name.decode() for name in store["subject"]] != [row.subject for row in rows]:
                 raise InputError(f"{path} is of other subjects; remove {path.parent} and repeat the command.")
-            if not np.array_equal(store["atlas"][:], run.atlas.labels):
+            if not np.array_equal(store["atlas"][:], of(run).regions(run.cohort.grid).labels):
                 raise InputError(f"{path} is of another atlas; remove {path.parent} and repeat the command.")
             values = {name: store[name][:] for name in ARRAYS}
     except (OSError, KeyError) as error:

@@ -14,11 +14,12 @@ import numpy as np
 
 from data.base.progress import progress
 from data.cohorts import records
-from data.cohorts.cohort import Row
-from utils.batches import ahead
+from data.cohorts.cohort import ahead
+from data.cohorts.rows import Row
 from utils.blackout import effects
 from utils.blackout.fills import Filled, Fills
 from utils.blackout.occlusion import Occlusion
+from utils.blackout.options import of
 from utils.inference import check_finite, probability_of_autism, restored_network
 from utils.runs.run import Run
 
@@ -149,7 +150,7 @@ def donor_of_blobs(blobs: int, donors: int) -> np.ndarray:
 
 def measure(run: Run, occlusion: Occlusion, fills: Fills, regions: list[np.ndarray]) -> tuple[Measured, Logits]:
     """Occludes `regions`, masks (x, y, z), and blobs in all records that the run tests; the logits are for `verify`."""
-    indices = run.tested()
+    indices = of(run).tested(run.cohort)
     selections = np.array_split(indices, math.ceil(len(indices) / TOGETHER))
     own = map(vars, occluded(run, occlusion, fills, regions, selections))
     found = [Logits(**of_batch) for of_batch in run.workers.in_turn(own, len(selections))]
@@ -164,7 +165,7 @@ def occluded(
     run: Run, occlusion: Occlusion, fills: Fills, regions: list[np.ndarray], selections: list[np.ndarray]
 ) -> Iterator[Logits]:
     """The logits of this worker's share of the `selections` of records."""
-    count, inside = blobs_a_batch(run, len(selections)), brain(run, run.tested())
+    count, inside = blobs_a_batch(run, len(selections)), brain(run, of(run).tested(run.cohort))
     sizes = np.repeat([int(region.sum()) for region in regions], count)
     own = selections[run.workers.shares]
     steps = 1 + 4 * fills.count  # of a batch: the background, and for each donor three substitutions and the blobs
@@ -178,7 +179,7 @@ def occluded(
 
 def blobs_a_batch(run: Run, batches: int) -> int:
     """Blobs of each region's size for a batch of records: all batches, of all folds, have `effects.BLOBS` together."""
-    if run.folds and run.subjects is None:
+    if run.folds and of(run).subjects is None:
         batches = sum(math.ceil(subjects / TOGETHER) for subjects in Counter(run.folds.fold_of.values()).values())
     return math.ceil(effects.BLOBS / batches)
 
@@ -233,10 +234,10 @@ def occlude(
 
 def verify(run: Run, fills: Fills, regions: list[np.ndarray], logits: Logits) -> None:
     """Recomputes random pairs of record and region in full, with every fill, and prints the largest difference."""
-    network, indices = restored_network(run), run.tested()
+    network, indices = restored_network(run), of(run).tested(run.cohort)
     random = np.random.default_rng(run.seed)
     largest = 0.0
-    for _ in range(run.verify):
+    for _ in range(of(run).verify):
         at, region = int(random.integers(len(indices))), int(random.integers(len(regions)))
         filled = fills.of(indices[[at]])
         inside = regions[region][None, ..., None]
@@ -247,4 +248,6 @@ def verify(run: Run, fills: Fills, regions: list[np.ndarray], logits: Logits) ->
     shown = margin(logits.base[:, 0])
     spread = shown.max() - shown.min()
     relative = f", {largest / spread:.2g} of their spread over records" if spread else ""
-    print(f"{run.verify} pairs recomputed in full, with every fill: logits differ by at most {largest:.2g}{relative}.")
+    print(
+        f"{of(run).verify} pairs recomputed in full, with every fill: logits differ by at most {largest:.2g}{relative}."
+    )

@@ -17,9 +17,8 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.progress import progress
 from data.cohorts import atlas, phenotype
-from data.cohorts.cohort import Cohort
+from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.entries import MAX_RECORDS
-from utils.batches import in_order
 from utils.metrics import difference, flat, with_intervals
 from utils.statistics import CHANCE, INTERVAL
 

@@ -9,12 +9,10 @@ import numpy as np
 from data.base import files
 from data.base.text import in_spreadsheet, number, printable
 from data.cohorts import records
-from data.cohorts.cohort import Cohort
-from data.cohorts.folds import Folds
+from data.cohorts.cohort import Cohort, in_order
 from data.grids import Grid
 from models import losses
 from utils import figures
-from utils.batches import in_order
 from utils.evaluation import score
 from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import ExplainedVariance
@@ -32,7 +30,7 @@ def test(run: Run) -> int:
     return 0
 
 
-def pool(run: Run, folds: Folds) -> None:
+def pool(run: Run) -> None:
     """The results of all folds from theirs."""
     {"label": score.pool, "input": pool_autoencoders}[run.model.predicts](run)
 

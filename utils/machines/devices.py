@@ -1,17 +1,110 @@
-"""Which processor a run takes: a free GPU if there is one, otherwise the CPU; never a GPU that somebody else holds."""
+"""The devices of a run: a free GPU if there is one, otherwise the CPU; never a GPU that somebody else holds.
+
+`Workers` is this process and its devices; `utils.machines.workers` has it for several processes.
+"""
 
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from types import ModuleType
+from typing import Any
+
+import numpy as np
 
 from data.base.errors import InputError
 from data.base.signals import interrupts_delayed
 
+Arrays = Mapping[str, np.ndarray]
 NOTE = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl|E\d{4} .* failed call to cuInit")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes that do one job together, of which this is the one at `index`; here this process alone.
+
+    The first one, the chief, alone reads checkpoints, writes and prints. `strategy` is TensorFlow's, on all devices
+    that train one network; None before TensorFlow is started.
+    """
+
+    count: int = 1
+    index: int = 0
+    strategy: Any = None
+
+    @property
+    def is_chief(self) -> bool:
+        return self.index == 0
+
+    @property
+    def replicas(self) -> int:
+        """How many devices train a network."""
+        return self.strategy.num_replicas_in_sync if self.strategy else 1
+
+    @property
+    def shares(self) -> slice:
+        """This worker's tasks in a list of them."""
+        return slice(self.index, None, self.count)
+
+    def started(self, gpus: Sequence[str]) -> "Workers":
+        """With the strategy for the devices in use, `gpus` or the CPU."""
+        return replace(self, strategy=strategy_of(tuple(gpus)))
+
+    def of_replicas(self, values: Sequence) -> Any:
+        """A value for each device of this process."""
+        left = iter(values)
+        return self.strategy.experimental_distribute_values_from_function(lambda context: next(left))
+
+    @cached_property
+    def own_replicas(self) -> list[int]:
+        """The numbers of this process's devices among all."""
+        found: list[int] = []
+
+        def number(context: Any) -> np.ndarray:
+            found.append(context.replica_id_in_sync_group)
+            return np.zeros(1)
+
+        self.strategy.experimental_distribute_values_from_function(number)
+        return found
+
+    def exchange(self, content: bytes) -> list[bytes]:
+        """The content of each worker; all must call this at the same point."""
+        return [content]
+
+    def of_chief(self, content: bytes = b"") -> bytes:
+        """The chief's content; that of the others is not used."""
+        return self.exchange(content if self.is_chief else b"")[0]
+
+    def in_turn(self, own: Iterator[Arrays], tasks: int) -> Iterator[Arrays]:
+        """The results of all tasks in order, each done by one worker; `own` gives those of `shares`."""
+        return own
+
+    def share_state(self, variables: Sequence) -> None:
+        """Gives variables the values that they have in the chief."""
+
+
+@cache
+def strategy_of(gpus: tuple[str, ...]) -> Any:
+    """TensorFlow's strategy for the devices of one process."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(gpus) if len(gpus) > 1 else tf.distribute.get_strategy()
+
+
+def find_workers(environment: Mapping[str, str] = os.environ) -> Workers:
+    """The workers that do this job: this process alone unless TF_CONFIG or Slurm's variables of the job step name more.
+
+    Raises InputError for variables that cannot be understood.
+    """
+    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")  # of this srun; SLURM_NTASKS is the whole allocation's
+    if not environment.get("TF_CONFIG", "").strip() and tasks == "1":
+        return Workers()
+    from utils.machines.workers import several_workers
+
+    return several_workers(environment)
 
 
 def free_gpus(share: bool) -> list[tuple[str, str]]:
@@ -57,7 +150,7 @@ def abbreviated(uuid: str, names: list[str]) -> bool:
     return any(name.startswith("GPU-") and uuid.startswith(name) for name in names)
 
 
-def other_processes(pynvml, handle) -> list[str]:
+def other_processes(pynvml: ModuleType, handle: Any) -> list[str]:
     """The processes that compute on a GPU, as `pid name`, without this one."""
     found = []
     for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
@@ -90,9 +183,9 @@ def choose_device(share: bool, several: bool = False) -> str:
 
 @contextmanager
 def only_errors() -> Iterator[None]:
-    """Holds stderr back and passes on what is an error.
+    """Holds stderr back and passes on the errors.
 
-    TensorFlow 2.21 writes notes at import whatever TF_CPP_MIN_LOG_LEVEL says, and calls a missing GPU driver an error.
+    TensorFlow 2.21 writes notes at import whatever TF_CPP_MIN_LOG_LEVEL is, and calls a missing GPU driver an error.
     """
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
@@ -111,8 +204,8 @@ def only_errors() -> Iterator[None]:
 
 
 @contextmanager
-def told_when_full() -> Iterator[None]:
-    """Raises InputError where TensorFlow finds no memory."""
+def memory_errors_explained() -> Iterator[None]:
+    """Raises InputError where TensorFlow runs out of memory."""
     import tensorflow as tf
 
     try:
@@ -121,21 +214,6 @@ def told_when_full() -> Iterator[None]:
         raise InputError(
             f"The memory is too small for this network ({str(error).splitlines()[0][:120]}); "
             "lower batch_size or the sizes of the layers with --set."
-        ) from error
-
-
-@contextmanager
-def told_when_left() -> Iterator[None]:
-    """Raises InputError where a worker that does the same job is gone, or was never to be reached."""
-    import tensorflow as tf
-
-    gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
-    try:
-        yield
-    except (*gone, tf.errors.DeadlineExceededError) as error:
-        raise InputError(
-            "Another worker has ended, or cannot be reached; see what it says, then repeat the same command on all of "
-            "them."
         ) from error
 
 
@@ -164,8 +242,8 @@ def start_tensorflow(device: str) -> tuple[str, ...]:
     return tuple(gpu.name.removeprefix("/physical_device:") for gpu in gpus)
 
 
-def begin_anew(precision: str, seed: int) -> None:
-    """Forgets the networks that this process has made, so that a job gives the same whatever came before it."""
+def reset_keras(precision: str, seed: int) -> None:
+    """Forgets the networks that this process has built, so that a job's result does not depend on earlier ones."""
     import keras
 
     keras.utils.clear_session()

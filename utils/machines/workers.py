@@ -1,8 +1,7 @@
-"""The processes that do one job together: TF_CONFIG, or what Slurm says of a job step -> who they are, and what they
-tell each other.
+"""Several processes that do one job together: TF_CONFIG, or Slurm's variables of a job step -> a Team of Workers.
 
-All of them run the same command. The first one, the chief, alone writes. A network is trained on all of their devices
-by a strategy of TensorFlow's; other jobs are done in shares, whose results the chief gets.
+All of them run the same command. A network is trained on all of their devices by a strategy of TensorFlow's; other jobs
+are done in shares, whose results the chief receives.
 """
 
 import io
@@ -24,18 +23,18 @@ import numpy as np
 from data.base import files
 from data.base.errors import InputError
 from data.base.signals import handled
+from utils.machines.devices import Arrays, Workers
 
-JOBS = ("chief", "worker")  # of a cluster that trains in step, in the order of their indices
+TASK_TYPES = ("chief", "worker")  # of a cluster that trains in step, in the order of their indices
 FIRST_PORT, PORTS = 20_000, 10_000  # for jobs of Slurm; below those that systems give out
 MAX_PORT = 65_535
 PORTS_A_JOB, PORTS_A_STEP = 128, 16
-PATIENCE_S = 300  # for all workers to be there
+PATIENCE_S = 300  # for all workers to start
 WORD = np.dtype(np.int32).itemsize
 EXPECTED = (
     'expected {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}} (and "chief"). '
     "Correct it, or unset it to run alone."
 )
-Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -47,67 +46,24 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Config:
-    """What TF_CONFIG says."""
+class ClusterConfig:
+    """The content of TF_CONFIG."""
 
     cluster: dict[str, list[str]] = field(default_factory=dict)
     task: Task | None = None
 
 
-@dataclass(frozen=True)
-class Workers:
-    """Processes at `addresses` (host:port), of which this is the one at `index`; by default this one alone.
+@dataclass(frozen=True, kw_only=True)
+class Team(Workers):
+    """Workers at `addresses` (host:port)."""
 
-    `strategy` is TensorFlow's, on all devices that train one network; None before TensorFlow is started.
-    """
+    addresses: tuple[str, ...]
 
-    addresses: tuple[str, ...] = ("localhost",)
-    index: int = 0
-    strategy: Any = None
-
-    @property
-    def count(self) -> int:
-        return len(self.addresses)
-
-    @property
-    def is_chief(self) -> bool:
-        return self.index == 0
-
-    @property
-    def replicas(self) -> int:
-        """How many devices a network is trained on."""
-        return self.strategy.num_replicas_in_sync if self.strategy else 1
-
-    @property
-    def shares(self) -> slice:
-        """This worker's tasks in a list of them."""
-        return slice(self.index, None, self.count)
-
-    def started(self, gpus: Sequence[str]) -> "Workers":
-        """With the strategy for the devices in use, `gpus` or the CPU. Waits until every worker is there."""
-        return replace(self, strategy=strategy(self.addresses, self.index, tuple(gpus)))
-
-    def of_replicas(self, values: Sequence) -> Any:
-        """A value for each device of this process."""
-        left = iter(values)
-        return self.strategy.experimental_distribute_values_from_function(lambda context: next(left))
-
-    @cached_property
-    def own_replicas(self) -> list[int]:
-        """The numbers of this process's devices among all."""
-        found: list[int] = []
-
-        def number(context) -> np.ndarray:
-            found.append(context.replica_id_in_sync_group)
-            return np.zeros(1)
-
-        self.strategy.experimental_distribute_values_from_function(number)
-        return found
+    def started(self, gpus: Sequence[str]) -> "Team":
+        """With the strategy for the devices in use. Waits until every worker has started."""
+        return replace(self, strategy=common_strategy(self.addresses, self.index))
 
     def exchange(self, content: bytes) -> list[bytes]:
-        """What each worker says; all must ask for it, at the same point."""
-        if self.count == 1:
-            return [content]
         sizes = self._gathered(np.array([len(content)], np.int32))[:, 0]
         if not max(sizes):  # TensorFlow crashes on nothing
             return [b""] * self.count
@@ -116,7 +72,7 @@ class Workers:
         return [row.tobytes()[:size] for row, size in zip(rows, sizes, strict=True)]
 
     def _gathered(self, words: np.ndarray) -> np.ndarray:
-        """Each worker's words (n,) int32, as many of each, -> (workers, n)."""
+        """Each worker's words (n,) int32, the same number from each, -> (workers, n)."""
         own = np.zeros((self.count, words.size), np.int32)
         own[self.index] = words
         silent = [np.zeros_like(own)] * (len(self.own_replicas) - 1)
@@ -128,39 +84,27 @@ class Workers:
         """A function that sums (workers, n) int32 over all devices."""
         import tensorflow as tf
 
-        def total(words):
+        def total(words: Any) -> Any:
             return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(words))
 
         return tf.function(lambda words: self.strategy.run(total, (words,)), reduce_retracing=True)
 
-    def of_chief(self, content: bytes = b"") -> bytes:
-        """What the chief says; the others need not say anything."""
-        return self.exchange(content if self.is_chief else b"")[0]
-
     def in_turn(self, own: Iterator[Arrays], tasks: int) -> Iterator[Arrays]:
-        """The results of all tasks in order, each done by one worker; `own` gives those of `shares`."""
         for first in range(0, tasks, self.count):
-            if self.count == 1:
-                yield next(own)
-            else:
-                contents = self.exchange(packed(next(own, {})))
-                yield from map(unpacked, islice(contents, tasks - first))
+            contents = self.exchange(packed(next(own, {})))
+            yield from map(unpacked, islice(contents, tasks - first))
 
     def share_state(self, variables: Sequence) -> None:
-        """Gives variables the values that they have in the chief."""
-        if self.count > 1:
-            values = {str(at): np.asarray(variable) for at, variable in enumerate(variables) if self.is_chief}
-            for at, value in unpacked(self.of_chief(packed(values))).items():
-                variables[int(at)].assign(value)
+        values = {str(at): np.asarray(variable) for at, variable in enumerate(variables) if self.is_chief}
+        for at, value in unpacked(self.of_chief(packed(values))).items():
+            variables[int(at)].assign(value)
 
 
 @cache
-def strategy(addresses: tuple[str, ...], index: int, gpus: tuple[str, ...]) -> Any:
-    """TensorFlow's, which a process has only once."""
+def common_strategy(addresses: tuple[str, ...], index: int) -> Any:
+    """TensorFlow's strategy on the devices of all workers, which a process can create only once."""
     import tensorflow as tf
 
-    if len(addresses) == 1:
-        return tf.distribute.MirroredStrategy(gpus) if len(gpus) > 1 else tf.distribute.get_strategy()
     print(f"Worker {index} of {len(addresses)}, waiting for {', '.join(addresses)}.", flush=True)
     logging.getLogger("absl").setLevel(logging.ERROR)
     cluster = tf.distribute.cluster_resolver.SimpleClusterResolver(
@@ -173,8 +117,8 @@ def strategy(addresses: tuple[str, ...], index: int, gpus: tuple[str, ...]) -> A
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Lets Ctrl-C, SIGTERM and a clock end the process while TensorFlow connects, which holds Python back; afterwards
-    signals do again what they did, for TensorFlow takes SIGTERM for itself."""
+    """Lets Ctrl-C, SIGTERM and a timer end the process while TensorFlow connects and blocks Python; afterwards restores
+    the handlers, since TensorFlow installs its own for SIGTERM."""
     end_after = getattr(signal, "alarm", lambda seconds: None)  # not on Windows
     with handled(signal.SIG_DFL, ("SIGINT", "SIGTERM", "SIGALRM")):
         end_after(PATIENCE_S)
@@ -184,9 +128,24 @@ def stoppable() -> Iterator[None]:
             end_after(0)
 
 
+@contextmanager
+def lost_workers_explained() -> Iterator[None]:
+    """Raises InputError where another worker has ended or cannot be reached."""
+    import tensorflow as tf
+
+    gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+    try:
+        yield
+    except (*gone, tf.errors.DeadlineExceededError) as error:
+        raise InputError(
+            "Another worker has ended, or cannot be reached; see what it says, then repeat the same command on all of "
+            "them."
+        ) from error
+
+
 def wait_for_all(addresses: tuple[str, ...], index: int) -> None:
     """Waits until all others listen at their addresses, as this one does meanwhile: TensorFlow would wait for an hour,
-    and could not be stopped. Raises InputError that names those who do not come."""
+    and could not be stopped. Raises InputError that names the workers that do not start."""
     missing = [address for at, address in enumerate(addresses) if at != index]
     port = int(addresses[index].rpartition(":")[2])
     try:
@@ -202,6 +161,7 @@ def wait_for_all(addresses: tuple[str, ...], index: int) -> None:
 
 
 def listens(address: str) -> bool:
+    """Whether a worker can be reached."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=2).close()
@@ -211,40 +171,40 @@ def listens(address: str) -> bool:
 
 
 def packed(arrays: Arrays) -> bytes:
+    """Arrays by name as bytes, without pickle."""
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     return content.getvalue()
 
 
 def unpacked(content: bytes) -> Arrays:
+    """The arrays of `packed`."""
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return dict(arrays)
 
 
-def workers(environment: Mapping[str, str] = os.environ) -> Workers:
-    """Who does this job. Raises InputError for what cannot be understood."""
-    if text := environment.get("TF_CONFIG", "").strip():
-        return of_tf_config(text)
-    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")  # of this srun; SLURM_NTASKS is the whole allocation's
-    return Workers() if tasks == "1" else of_slurm(environment)
+def several_workers(environment: Mapping[str, str]) -> Workers:
+    """The workers that TF_CONFIG or Slurm names. Raises InputError for what cannot be understood."""
+    text = environment.get("TF_CONFIG", "").strip()
+    return of_tf_config(text) if text else of_slurm(environment)
 
 
 def of_tf_config(text: str) -> Workers:
-    """The workers of TF_CONFIG; one that names no cluster is of a process alone."""
+    """The workers of TF_CONFIG; one without a cluster is of a process alone."""
     try:
-        config = files.typed(text, Config)
+        config = files.typed(text, ClusterConfig)
     except ValueError as error:
         raise InputError(f"TF_CONFIG cannot be understood ({error}); {EXPECTED}") from error
-    task, addresses = config.task, [name for job in JOBS for name in config.cluster.get(job, [])]
+    task, addresses = config.task, [name for kind in TASK_TYPES for name in config.cluster.get(kind, [])]
     if not config.cluster:
         return Workers()
-    own = config.cluster.get(task.type, []) if task and task.type in JOBS else []
+    own = config.cluster.get(task.type, []) if task and task.type in TASK_TYPES else []
     index = int(task.index) if task and str(task.index).isdecimal() else -1
     plain = all(re.fullmatch(r".+:[1-9]\d{,4}", at) and int(at.rpartition(":")[2]) <= MAX_PORT for at in addresses)
     distinct = len(set(addresses)) == len(addresses)
-    if set(config.cluster) - set(JOBS) or not 0 <= index < len(own) or not plain or not distinct:
+    if set(config.cluster) - set(TASK_TYPES) or not 0 <= index < len(own) or not plain or not distinct:
         raise InputError(f"TF_CONFIG names {', '.join(config.cluster)} and the task {task}; {EXPECTED}")
-    return Workers(tuple(addresses), addresses.index(own[index]))
+    return team(addresses, addresses.index(own[index]))
 
 
 def of_slurm(environment: Mapping[str, str]) -> Workers:
@@ -266,11 +226,19 @@ def of_slurm(environment: Mapping[str, str]) -> Workers:
         raise InputError(
             f"Slurm runs task {index} of {count} on {here}, where {host} was expected; use srun --distribution=block."
         )
-    return Workers(tuple(addresses), index)
+    return team(addresses, index)
+
+
+def team(addresses: Sequence[str], index: int) -> Workers:
+    """The workers at these addresses; this process alone if there is only one."""
+    return Team(len(addresses), index, addresses=tuple(addresses)) if len(addresses) > 1 else Workers()
 
 
 def node_names(text: str) -> list[str]:
-    """`a[01-03,7],b` -> a01, a02, a03, a7, b. Raises ValueError for what is no list of nodes."""
+    """`a[01-03,7],b` -> a01, a02, a03, a7, b. Raises ValueError for what is no list of nodes.
+
+    TensorFlow's parser refuses names with a second bracket or with text after one, such as `rack[1-2]node[1-4]`.
+    """
     names = []
     for part in re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", text):
         before, _, rest = part.partition("[")

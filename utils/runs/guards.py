@@ -1,6 +1,6 @@
-"""What a run must not do, checked before anything is written: (run, saved) -> None, or an InputError that says it.
+"""What a run must not do, checked before anything is written: (run, saved) -> None, or an InputError that explains it.
 
-`saved` is what the checkpoint says of itself; None where there is none.
+`saved` is the identity of the checkpoint; None where there is none.
 """
 
 import dataclasses
@@ -9,51 +9,57 @@ from pathlib import Path
 
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.census import census
 from data.cohorts.cohort import in_one_folder
 from data.cohorts.records import CLASSES
 from data.grids import REDUCED
 from utils.runs.checkpoints import Identity
 from utils.runs.run import Run, own_files
-from utils.statistics import ENOUGH
 
 OTHER = "another --chkPointDir, or --train --overrideChkpt"
 IN_FOLDS = (
     "Reduce without learning (python -m data convert --grid reduced), or train cae and do its full pass with the same "
     "--folds."
 )
+FLAGS = {
+    "preset": "--preset",
+    "grid": "--dataDir",
+    "seed": "--seed",
+    "precision": "--precision",
+    "validation": "--validation",
+    "shuffled_labels": "--shuffleLabels",
+}
 
 
 def same_settings(run: Run, saved: Identity | None) -> None:
-    """The checkpoint must be of this preset, these hyper-parameters and this grid."""
+    """The checkpoint must have this preset, these hyper-parameters and this grid."""
     if saved is None:
         return
-    refuse_other(run, "preset", saved.preset, run.preset, "--preset")
-    refuse_other(run, "grid", saved.grid, run.grid_name, "--dataDir")
-    there, here = dataclasses.asdict(saved.settings(run.model)), dataclasses.asdict(run.config)
-    changed = [name for name in here if there[name] != here[name]]
-    if differing := [f"{name}={there[name]} there, {name}={here[name]} asked for" for name in changed]:
+    refuse_others(run, saved, "preset", "grid")
+    there, here = dataclasses.asdict(run.model.settings(saved.preset, saved.config)), dataclasses.asdict(run.config)
+    changed = [name for name in here if there.get(name) != here[name]]
+    if differing := [f"{name}={there.get(name)} there, {name}={here[name]} asked for" for name in changed]:
         raise InputError(f"{run.checkpoints.path} differs: {'; '.join(differing)}. Leave --set out or use {OTHER}.")
 
 
 def same_training(run: Run, saved: Identity | None) -> None:
-    """A training is continued with the seed and precision that it was begun with, on the same data."""
+    """A training is continued with the seed and precision that it was started with, on the same data."""
     if saved is None:
         return
-    refuse_other(run, "seed", saved.seed, run.seed, "--seed")
-    refuse_other(run, "precision", saved.precision, run.precision, "--precision")
-    refuse_other(run, "validation share", saved.validation, run.validation, "--validation")
-    refuse_other(run, "shuffled labels", saved.shuffled_labels, run.shuffled_labels, "--shuffleLabels")
+    refuse_others(run, saved, "seed", "precision", "validation", "shuffled_labels")
     if saved.cohort_sha256 != run.cohort.digest:
         raise InputError(f"{run.checkpoints.path} was trained on other data ({saved.cohort}); use {OTHER}.")
 
 
-def refuse_other(run: Run, what: str, there: object, here: object, flag: str) -> None:
-    if there != here:
-        raise InputError(
-            f"{run.checkpoints.path} is of {what} {there}, this run of {what} {here}; "
-            f"use {flag} accordingly or {OTHER}."
-        )
+def refuse_others(run: Run, saved: Identity, *names: str) -> None:
+    """Raises InputError for the first of these choices that differs from the checkpoint's."""
+    for name in names:
+        there, here = getattr(saved, name), getattr(run.choices, name)
+        if there != here:
+            what = "validation share" if name == "validation" else name.replace("_", " ")
+            raise InputError(
+                f"{run.checkpoints.path} is of {what} {there}, this run of {what} {here}; "
+                f"use {FLAGS[name]} accordingly or {OTHER}."
+            )
 
 
 def no_leak(run: Run, saved: Identity | None) -> None:
@@ -87,11 +93,11 @@ def no_leak_by_another_name(run: Run, saved: Identity | None) -> None:
 
 
 def same_preparation(run: Run, saved: Identity | None) -> None:
-    """The cohort must have been made as the checkpoint's own was; where that cannot be known, it is said."""
+    """The cohort must have been made as the checkpoint's own was, as far as both say."""
     if saved is None or saved.cohort_sha256 == run.cohort.digest:
         return
     there, here = (preparation.of_inputs(run.model.reads) for preparation in (saved.preparation, run.cohort.metadata))
-    unknown = [name for name in here if (there[name] is None) or (here[name] is None)]
+    unknown = unknown_preparation(run, saved)
     for name in here:
         if name not in unknown and there[name] != here[name]:
             raise InputError(
@@ -100,15 +106,21 @@ def same_preparation(run: Run, saved: Identity | None) -> None:
             )
     if "volume" in run.model.reads and saved.num_maps != run.cohort.num_maps:
         raise InputError(
-            f"{run.checkpoints.path} was trained on records of {counted(saved.num_maps)}, {run.cohort.path} has "
-            f"{counted(run.cohort.num_maps)} a record; use a cohort made like {saved.cohort}."
+            f"{run.checkpoints.path} was trained on records of {maps(saved.num_maps)}, {run.cohort.path} has "
+            f"{maps(run.cohort.num_maps)} a record; use a cohort made like {saved.cohort}."
         )
-    if unknown:
-        print(f"Not known of both the checkpoint's data and {run.cohort.path}, so not compared: {', '.join(unknown)}.")
 
 
-def counted(num_maps: int) -> str:
-    return f"{num_maps} map{'s' * (num_maps > 1)}"
+def unknown_preparation(run: Run, saved: Identity | None) -> list[str]:
+    """The parts of the preparation that are not known of both the cohort and the checkpoint's own."""
+    if saved is None or saved.cohort_sha256 == run.cohort.digest:
+        return []
+    there, here = (preparation.of_inputs(run.model.reads) for preparation in (saved.preparation, run.cohort.metadata))
+    return [name for name in here if there[name] is None or here[name] is None]
+
+
+def maps(count: int) -> str:
+    return f"{count} map{'s' if count > 1 else ''}"
 
 
 def excerpt(value: object, other: object) -> str:
@@ -135,21 +147,19 @@ def check_writable(folder: Path, flag: str) -> None:
 
 
 def two_classes(run: Run, saved: Identity | None) -> None:
-    """A classifier sees both classes; what the cohort holds is said, of folds once for all."""
-    if not run.folds:
-        print("\n".join(census(run.cohort).lines()), flush=True)
+    """A classifier is trained on both classes."""
     labels = {row.label for row in run.cohort.rows if row.split == "train"}
     if run.model.predicts == "label" and len(labels) < len(CLASSES):
         raise InputError(f"{run.cohort.path} has one class only among its training subjects; add the other.")
 
 
 def enough_to_validate(run: Run, saved: Identity | None) -> None:
-    """Both classes have a subject to set aside."""
-    _ = run.validation_subjects
+    """Both classes have a subject to set aside for validation."""
+    run.training_records(set_aside=True)
 
 
 def free_output(run: Run, saved: Identity | None) -> None:
-    """The output folder holds nothing but what a run wrote, and is none of checkpoints."""
+    """The output folder holds nothing but what a run wrote, and is not a folder of checkpoints."""
     out_dir, checkpoints = run.out_dir.resolve(), run.checkpoints.trained.path.resolve()
     if checkpoints in (out_dir, *out_dir.parents):
         raise InputError(f"{run.out_dir} is in the checkpoint's folder; name another --outDir.")
@@ -158,48 +168,18 @@ def free_output(run: Run, saved: Identity | None) -> None:
 
 
 def new_output(run: Run, saved: Identity | None) -> None:
-    """The reduced cohort is made anew."""
+    """The reduced cohort does not exist yet."""
     files.check_new(run.out_dir)
     check_writable(run.out_dir, "--outDir")
 
 
 def distinct_names(run: Run, saved: Identity | None) -> None:
-    """A file is written for each record, whatever folder it comes from."""
+    """A file can be written for each record, whatever folder it comes from."""
     in_one_folder(run.cohort)
 
 
-def known_subjects(run: Run, saved: Identity | None) -> None:
-    """`--subjects` are test subjects, and labels are known: an effect is that on the true class."""
-    if unknown := [name for name in run.tested() if not run.cohort.rows[name].known]:
-        row = run.cohort.rows[unknown[0]]
-        raise InputError(
-            f"{len(unknown)} test records of {run.cohort.path} have no label, {row.file} among them; a blackout needs "
-            "one of each. Choose others with --subjects."
-        )
-
-
-def known_maps(run: Run, saved: Identity | None) -> None:
-    """`--maps` are maps of the cohort."""
-    _ = run.replaced_maps
-
-
-def enough_donors(run: Run, saved: Identity | None) -> None:
-    """There are people whose regions can take the place of others', two or more, to predict one from another."""
-    people = run.cohort.subjects("train") or run.cohort.subjects("test")
-    if len(people) < ENOUGH:
-        raise InputError(
-            f"{run.cohort.path} has {len(people)} subject to take regions from; a blackout puts another person's "
-            f"region in the place of each and needs {ENOUGH}. Add subjects."
-        )
-
-
-def usable_atlas(run: Run, saved: Identity | None) -> None:
-    """The atlas can be read."""
-    _ = run.atlas
-
-
 def code_fits(run: Run, saved: Identity | None) -> None:
-    """The code is what the other models read."""
+    """The code of the autoencoder is what the other models read."""
     code = run.model.module.code_shape(run.config, run.cohort.grid)
     if code != (*REDUCED.shape, 1):
         raise InputError(

@@ -1,39 +1,94 @@
-"""A run's settings, and what every run leaves behind: its output folder with `run.json`."""
+"""A run: one job on one cohort with one model, and what every run leaves: its output folder with `run.json`."""
 
 import dataclasses
+import importlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data.base import files
+from data.base import files, tables
 from data.base.errors import InputError
-from data.cohorts.atlas import Atlas, load_atlas
-from data.cohorts.cohort import Cohort
-from data.cohorts.folds import Folds, validation_subjects
-from data.cohorts.standards import Standard
-from models import Model
+from data.cohorts.cohort import Cohort, Standard
+from data.cohorts.rows import validation_subjects
+from models import MODELS, Model
 from models.settings import Settings
-from utils.machines.workers import Workers
-from utils.runs import ledger
-from utils.runs.checkpoints import CheckpointFolder
-from utils.runs.jobs import Job
+from utils.machines import devices
+from utils.machines.devices import Workers
+from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
+
+if TYPE_CHECKING:
+    from data.cohorts.folds import Folds
 
 MANIFEST = "run.json"
 EARLIER = "earlier"
 KEPT = (EARLIER, "checkpoint_results.csv", files.LEDGER)
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "h5py", "matplotlib")
+Headline = tuple[str, float | None, float | None, float | None]  # metric, value, low and high end of its interval
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that only one job takes. A job with options has a subclass, whose fields are made by `cli.option`."""
+
+    def settings(self) -> dict[str, Any]:
+        """Those that decide the results, for `run.json`."""
+        return {}
+
+    def of_fold(self, cohort: Cohort) -> "Options | None":
+        """The options for the fold that this cohort tests; None if the job has nothing to do there."""
+        return self
+
+    def check(self, folds: "Folds") -> None:
+        """Raises InputError if the options do not fit the whole cohort."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job of run.py: which module does it, what it needs, what it refuses, what it writes.
+
+    Its function has the job's name: Run -> exit status. Beside it in the module, `pool` makes the results of a run on
+    folds from those of its parts, and `assist` is what workers other than the chief do. The module is imported once
+    everything is validated, so that a mistake on the command line costs no import of TensorFlow.
+
+    `needs` is the property of a model without which the answer is `refusal`; a guard takes the run and the identity of
+    its checkpoint (None if there is none) and raises InputError; `outputs` are patterns of what the job writes: only
+    that may be moved aside by a later run in the same folder. All workers do a job that `is_shared`, all free GPUs one
+    that `takes_several_gpus`.
+    """
+
+    name: str
+    help: str
+    module: str
+    guards: tuple[Callable[["Run", Identity | None], None], ...]
+    outputs: tuple[str, ...] = ()
+    options: type[Options] = Options
+    needs_checkpoint: bool = True
+    needs: str | None = None
+    refusal: str = ""
+    has_flag: bool = True
+    out_dir: str = "results/{model}-{job}"
+    is_shared: bool = True
+    takes_several_gpus: bool = False
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name}" if self.has_flag else "the full pass"
+
+    def part(self, name: str) -> Callable[["Run"], int]:
+        """A function of the job's module."""
+        return getattr(importlib.import_module(self.module), name)
 
 
 @dataclass(frozen=True)
@@ -47,38 +102,34 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Run:
-    """One job on one cohort with one model, everything settled and checked.
+    """One job on one cohort with one model, everything settled and checked. With `folds` it tests the one named `fold`.
 
-    With `folds` it is either the job on one of them, `fold`, or on all: `parts` are then the runs of the folds, and the
-    cohort is the whole one.
+    `num_iters` are the batches to have seen; for a checkpoint in use, those that it has seen, 0 if it does not say.
     """
 
     job: Job
-    model: Model
-    preset: str
-    config: Settings
+    choices: Choices
+    config: Settings  # `choices.config` as the model takes it
+    options: Options
     cohort: Cohort
     data_dir: Path | None  # as the user named the cohort; None: the demo cohort
     checkpoints: CheckpointFolder
     out_dir: Path
-    num_iters: int  # batches to have seen; of a checkpoint in use those that it has seen, 0 if it does not say
-    override: bool
-    seed: int
-    precision: str
-    subjects: tuple[str, ...] | None = None  # of a blackout; None: all test subjects
-    maps: tuple[str, ...] | None = None  # whose regions a blackout replaces; None: all
-    atlas_path: Path | None = None  # of a blackout; None: AAL
-    donors: int = 5  # of a blackout, for each record
-    verify: int = 0  # pairs of a blackout to recompute in full
-    validation: float = 0.0  # share of the training subjects set aside to choose the checkpoint
-    shuffled_labels: bool = False
-    folds: Folds | None = None
+    num_iters: int
+    override: bool = False
+    folds: "Folds | None" = None
     fold: str = ""
-    parts: tuple["Run", ...] = ()
-    only: str | None = None  # the part to do; None: all
-    jobs: int = 1  # parts that are done at a time
+    parts: tuple["Run", ...] = ()  # of a FoldedRun: the runs on single folds
     workers: Workers = field(default_factory=Workers)
     started: float = field(default_factory=time.time)
+
+    @property
+    def model(self) -> Model:
+        return MODELS[self.choices.model]
+
+    @property
+    def seed(self) -> int:
+        return self.choices.seed
 
     @property
     def standard(self) -> Standard:
@@ -90,82 +141,77 @@ class Run:
         """Whether the people of a site, tested ones too, were used to standardise its volumes."""
         return self.standard == "site"
 
-    @property
-    def grid_name(self) -> str | None:
-        """The grid, if the model reads volumes."""
-        return self.cohort.grid.name if "volume" in self.model.reads else None
-
-    @cached_property
-    def atlas(self) -> Atlas:
-        """The regions of a blackout. Raises InputError for what is no label image."""
-        return load_atlas(self.atlas_path, self.cohort.grid)
-
-    @property
-    def replaced_maps(self) -> np.ndarray:
-        """Which maps a blackout replaces, (maps,) bool. Raises InputError for one that the cohort does not have."""
-        known = self.cohort.maps
-        if unknown := [name for name in self.maps or () if name not in known]:
-            raise InputError(f"--maps {unknown[0]} is no map of {self.cohort.path}; it has {', '.join(known)}.")
-        return np.array([self.maps is None or name in self.maps for name in known])
-
     @cached_property
     def validation_subjects(self) -> frozenset[str]:
         """Training subjects set aside to choose the checkpoint."""
-        return validation_subjects(self.cohort, self.validation, self.seed)
+        return validation_subjects(self.cohort.rows, self.choices.validation, self.seed)
 
-    def trained(self) -> np.ndarray:
-        """The training records but for those of validation subjects."""
-        return self.training(aside=False)
-
-    def validated(self) -> np.ndarray:
-        """The training records of validation subjects."""
-        return self.training(aside=True)
-
-    def training(self, aside: bool) -> np.ndarray:
+    def training_records(self, set_aside: bool = False) -> np.ndarray:
+        """Positions of the training records, without those of validation subjects; or those, if `set_aside`."""
         subjects, indices = self.validation_subjects, self.cohort.indices("train")
-        return indices[[(self.cohort.rows[index].subject in subjects) == aside for index in indices]]
+        return indices[[(self.cohort.rows[index].subject in subjects) == set_aside for index in indices]]
 
-    def tested(self) -> np.ndarray:
-        """The test records, or those of `subjects`. Raises InputError for a subject that is not a test subject."""
-        indices = self.cohort.indices("test")
-        if self.subjects is None:
-            return indices
-        known = {self.cohort.rows[index].subject for index in indices}
-        if unknown := [subject for subject in self.subjects if subject not in known]:
-            raise InputError(f"--subjects {unknown[0]} is no test subject of {self.cohort.path}; see its subjects.csv.")
-        return np.array([index for index in indices if self.cohort.rows[index].subject in self.subjects])
+    def with_workers(self, workers: Workers) -> "Run":
+        """The run, done by these workers."""
+        return dataclasses.replace(self, workers=workers)
 
-    def by(self, workers: Workers) -> "Run":
-        """The run, and its parts, done by these workers."""
-        return dataclasses.replace(self, workers=workers, parts=tuple(part.by(workers) for part in self.parts))
+    def perform(self, share_gpu: bool) -> int:
+        """Does the job on a free GPU or the CPU, with other workers if there are any; returns the exit status."""
+        workers = devices.find_workers()
+        if not (self.job.is_shared or workers.is_chief):
+            print(f"Worker {workers.index} of {workers.count}: nothing to do, the first one does all of this job.")
+            return 0
+        if workers.count > 1 and self.job.is_shared:
+            from utils.runs.team import perform_together
+
+            return perform_together(self, workers, share_gpu)
+        return self.perform_on(devices.choose_device(share_gpu, several=self.job.takes_several_gpus))
+
+    def perform_on(self, device: str) -> int:
+        """Does the job on a device, which is `gpu` or `cpu`."""
+        with self.locked():
+            return self.call(device)
+
+    def call(self, device: str) -> int:
+        """Calls the job's function, independently of earlier jobs of this process; of a worker that is not the chief,
+        the function for its share."""
+        run = self.with_workers(self.workers.started(devices.start_tensorflow(device)))
+        devices.reset_keras(self.choices.precision, self.seed)
+        with devices.memory_errors_explained():
+            return self.job.part(self.job.name if self.workers.is_chief else "assist")(run)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other runs out of the folders that this one writes, if it is the worker that does.
+
+        Raises InputError that names another run there.
+        """
+        folders = [self.out_dir] if self.job.needs_checkpoint else [self.out_dir, self.checkpoints.path]
+        with ExitStack() as locks:
+            for folder in folders if self.workers.is_chief else ():
+                locks.enter_context(files.locked(folder))
+            yield
+
+    @property
+    def cohort_digest(self) -> str:
+        return self.cohort.digest
+
+    @property
+    def checkpoint_digest(self) -> Any:
+        """SHA-256 of the checkpoint, if there is one that is whole."""
+        return self.checkpoints.digest() if self.checkpoints.whole else None
 
     def settings(self) -> dict[str, Any]:
         """What decides the results, for `run.json`: with the same settings and code they are the same."""
         return {
             "job": self.job.name,
-            "model": self.model.name,
-            "preset": self.preset,
-            "config": dataclasses.asdict(self.config),
-            "grid": self.grid_name,
-            "seed": self.seed,
-            "precision": self.precision,
-            "validation": self.validation,
-            "shuffled_labels": self.shuffled_labels,
-            "chosen_subjects": self.subjects,
-            "chosen_maps": self.maps,
-            "atlas": str(self.atlas_path) if self.atlas_path else None,
-            "donors": self.donors if "donors" in self.job.options else None,
+            **dataclasses.asdict(self.choices),
+            **self.options.settings(),
             "folds": self.folds.how if self.folds else None,
             "fold": self.fold or None,
-            "cohort_sha256": self.cohort.digest if self.fold or not self.folds else self.folds.digest,
-            "checkpoint_sha256": self.checkpoint_digest(),
+            "cohort_sha256": self.cohort_digest,
+            "checkpoint_sha256": self.checkpoint_digest,
         }
-
-    def checkpoint_digest(self) -> str | dict | None:
-        """That of the checkpoint, if there is one that is whole; of a run on all folds one for each."""
-        if self.parts:
-            return {part.fold: part.checkpoint_digest() for part in self.parts}
-        return self.checkpoints.digest() if self.checkpoints.whole else None
 
     def describe(self) -> dict[str, Any]:
         """The content of `run.json` beside the manifest."""
@@ -174,7 +220,7 @@ class Run:
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "cohort": str(self.cohort.path),
             "maps": self.cohort.metadata.maps,
-            "simulated": self.cohort.metadata.simulated,
+            "simulated": self.cohort.simulated,
             "transductive": self.transductive,
             "checkpoint_folder": str(self.checkpoints.path),
             "workers": self.workers.count,
@@ -193,66 +239,53 @@ class Run:
         saved, settings = files.read_json(self.out_dir / MANIFEST, dict), json.loads(json.dumps(self.settings()))
         saved["config"] = self.model.completed(saved["config"])
         enough = manifest.step is None or manifest.step >= self.num_iters
-        same = all(saved.get(name) == value for name, value in settings.items())
-        return enough and same and all(part.is_done() for part in self.parts)
+        return enough and all(saved.get(name) == value for name, value in settings.items())
 
-    def write_manifest(self, finished: bool, **more) -> None:
-        """Writes `run.json`, in the folder or, while that is made, in another one."""
+    def write_manifest(self, finished: bool, **more: Any) -> None:
+        """Writes `run.json` into the output folder."""
         manifest = dataclasses.asdict(Manifest((*self.job.outputs, MANIFEST), finished))
         files.write_json(self.out_dir / MANIFEST, self.describe() | manifest | more)
 
-    def finish(self, headline: tuple | None = None, **more) -> None:
-        """Writes `run.json` and a row of `runs.csv`, and says where the results are.
-
-        `headline` is the metric that stands for the run: name, value, low and high end of its interval.
-        """
+    def finish(self, headline: Headline | None = None, **more: Any) -> None:
+        """Writes `run.json` and a row of `runs.csv`, and prints where the results are; `headline` is the metric that
+        stands for the run."""
         self.write_manifest(finished=True, **more)
         self.enter(headline)
         self.announce()
 
-    def enter(self, headline: tuple | None) -> None:
-        """Adds this run to the `runs.csv` beside its output folder."""
-        metric, value, low, high = headline or (None, None, None, None)
+    def enter(self, headline: Headline | None) -> None:
+        """Adds this run to the `runs.csv` beside its output folder; if that fails, a warning is printed."""
+        fold = f", fold {self.fold}" if self.fold else ""
         row = {
             "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "job": self.job.name,
             "model": self.model.name,
-            "preset": self.preset,
+            "preset": self.choices.preset,
             "cohort": f"{self.data_dir or 'demo'}{self.marks}",
-            "folds": f"{self.folds.how}{f', fold {self.fold}' * bool(self.fold)}" if self.folds else None,
-            "metric": metric,
-            "value": value,
-            "low": low,
-            "high": high,
+            "folds": f"{self.folds.how}{fold}" if self.folds else None,
+            **dict(zip(("metric", "value", "low", "high"), headline or [None] * 4, strict=True)),
             "folder": self.out_dir,
         }
-        ledger.add(self.out_dir.absolute().parent, row)
+        path = self.out_dir.absolute().parent / files.LEDGER
+        try:
+            tables.add_row(path, row)
+        except (OSError, InputError) as error:
+            reason = f"{path} could not be written ({error.strerror})." if isinstance(error, OSError) else error
+            print(f"{reason} The run is not in it, its results are complete.")
 
     @property
     def marks(self) -> str:
         """What must stand beside every result: ` (SIMULATED, SHUFFLED LABELS)`, or nothing."""
-        found = ["simulated"] * self.cohort.simulated + [*self.caveats()]
+        found = [*(["simulated"] if self.cohort.simulated else []), *self.caveats()]
         return f" ({', '.join(found)})".replace("_", " ").upper() if found else ""
 
     def caveats(self) -> dict[str, bool]:
-        """The same for JSON, but for what the cohort says itself: only what holds."""
-        held = {"shuffled_labels": self.shuffled_labels, "transductive": self.transductive}
+        """The same for JSON, without what the cohort says itself: only what holds."""
+        held = {"shuffled_labels": self.choices.shuffled_labels, "transductive": self.transductive}
         return {name: True for name, holds in held.items() if holds}
 
     def announce(self) -> None:
         print(f"Results: {self.out_dir}{self.marks}", flush=True)
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps other runs out of the folders that this one writes, if it is the worker that does.
-
-        Raises InputError that names another run there.
-        """
-        folders = (self.out_dir, *([] if self.job.needs_checkpoint else [self.checkpoints.path]))
-        with ExitStack() as locks:
-            for folder in folders if self.workers.is_chief else ():
-                locks.enter_context(files.locked(folder))
-            yield
 
 
 def git_commit() -> str | None:
@@ -266,9 +299,9 @@ def git_commit() -> str | None:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """What the run that wrote a folder says of itself; None if no run did."""
+    """The manifest of the run that wrote a folder; None if no run did."""
     try:
-        return files.read_json(folder / MANIFEST, Manifest)
+        return files.read_json(folder / MANIFEST, Manifest) if (folder / MANIFEST).is_file() else None
     except InputError:
         return None
 
@@ -293,7 +326,7 @@ def own_files(folder: Path) -> list[Path]:
 
 
 def prepare_folder(run: Run) -> None:
-    """Makes the output folder; an earlier run's files are moved to `earlier/<when it ended>`, which is said."""
+    """Makes the output folder; an earlier run's files are moved to `earlier/<when it ended>`, which is printed."""
     folder = run.out_dir
     folder.mkdir(parents=True, exist_ok=True)
     if found := own_files(folder):

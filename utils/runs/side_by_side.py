@@ -13,14 +13,14 @@ import joblib
 from data.base.errors import InputError
 from data.base.progress import progress
 from data.base.signals import handled
-from utils.runs.run import Run
+from utils.runs.folded import FoldedRun
 
 ERROR = "run.py: error:"
 OF_ONE_FOLD = ("Still to be done", "Not pooled")  # begins what a process says of the others
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
 
-def side_by_side(run: Run, share_gpu: bool) -> int:
+def side_by_side(run: FoldedRun, share_gpu: bool) -> int:
     """Does the folds that are not done, `run.jobs` at a time; the exit status of the first that ended otherwise than
     well. After one, or a signal, no other is begun."""
     names = [part.fold for part in run.parts if part.override or not part.is_done()]
@@ -75,7 +75,7 @@ def environments(count: int, share_gpu: bool) -> list[dict[str, str]]:
 def passed_on(running: Sequence[subprocess.Popen], statuses: list[int]) -> Iterator[None]:
     """Passes signals that stop a run on to the processes that are running, each of which saves what it has."""
 
-    def stop(number: int, _) -> None:
+    def stop(number: int, _: object) -> None:
         statuses.append(128 + number)
         for process in list(running):
             process.send_signal(signal.SIGTERM)

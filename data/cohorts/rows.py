@@ -1,0 +1,312 @@
+"""The tables of a cohort: `subjects.csv`, a row a record, its splits and its counts; `cohort.json`."""
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data.base import files, tables
+from data.base.errors import InputError
+from data.cohorts import records
+
+if TYPE_CHECKING:
+    from data.cohorts.cohort import Cohort
+
+METADATA = "cohort.json"
+TABLE = "subjects.csv"
+SPLITS = ("train", "test")
+TEST_SHARE = 10  # one subject in ten is a test subject
+LISTED = 10  # names in a line
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of `subjects.csv`. `label` is 1.0 autism, 0.0 control, NaN unknown; `split` is train or test."""
+
+    file: str
+    subject: str
+    site: str
+    label: float
+    split: str
+
+    @property
+    def known(self) -> bool:
+        """Whether the label is known."""
+        return self.label == self.label
+
+    @property
+    def flat_name(self) -> str:
+        """The record's name as a file of one folder."""
+        return f"{PurePosixPath(self.file).stem}.bin"
+
+
+COLUMNS = tuple(column.name for column in fields(Row))
+
+
+def read_table(path: Path) -> list[Row]:
+    """`subjects.csv`. Raises InputError, naming file and line, for a missing column or an impossible value."""
+    found = []
+    for number, row in enumerate(tables.read_rows(path, COLUMNS), 2):
+        where = f"{path} line {number}"
+        try:
+            label = float(row["label"] or "nan")
+        except ValueError:
+            raise InputError(f"{where} has the label {row['label']!r}; expected 1 (autism) or 0 (control).") from None
+        found.append(checked(where, Row(row["file"], row["subject"], row["site"], label, row["split"])))
+    return found
+
+
+def checked(where: str, row: Row) -> Row:
+    """The row. Raises InputError, naming where it stands, for an impossible label, split or text; only the label of a
+    test subject may be unknown."""
+    records.check_label(row.label, where, unknown=row.split == "test")
+    texts = (row.file, row.subject, row.site, row.split)
+    if odd := next((text for text in texts if records.NOT_PLAIN.search(text)), None):
+        raise InputError(f"{where} holds the text {odd!r}; expected one line without control characters.")
+    if row.split not in SPLITS:
+        raise InputError(f"{where} has the split {row.split!r}; expected {' or '.join(SPLITS)}.")
+    return row
+
+
+def write_table(path: Path, rows: Iterable[Row]) -> None:
+    """Writes `subjects.csv`; an unknown label is empty."""
+    texts = ([row.file, row.subject, row.site, int(row.label) if row.known else "", row.split] for row in rows)
+    tables.write_rows(path, COLUMNS, texts)
+
+
+def match_table(path: Path, table: Sequence[Row], files: Iterable[str]) -> None:
+    """Raises InputError unless the table names each of the records' files once and no subject is in both splits."""
+    files, named = set(files), {row.file for row in table}
+    if len(named) < len(table):
+        raise InputError(f"{path} names a file twice; expected one row a record.")
+    if absent := sorted(named - files):
+        raise InputError(
+            f"{path.parent} lacks {absent[0]}, which {path.name} names ({len(absent)} missing). Copy it again."
+        )
+    if stray := sorted(files - named):
+        raise InputError(f"{path} has no row for {stray[0]} ({len(stray)} such records). Add it or remove the file.")
+    split_of: dict[str, str] = {}
+    for row in table:
+        if split_of.setdefault(row.subject, row.split) != row.split:
+            raise InputError(f"{path} has subject {row.subject} in train and in test; expected one split a subject.")
+
+
+def guess_row(name: str, label: float) -> Row:
+    """The row of a record without a table: the subject is the first number in its name, the split a hash of it."""
+    stem = Path(name).stem
+    number = re.search(r"\d+", stem)
+    subject = str(int(number.group())) if number else stem
+    part = int.from_bytes(hashlib.sha256(subject.encode()).digest()[:8], "big") % TEST_SHARE
+    return Row(name, subject, "unknown", label, "test" if part == 0 else "train")
+
+
+def flattened(rows: Iterable[Row], path: Path) -> tuple[Row, ...]:
+    """The rows with their records named as files of one folder. Raises InputError, naming both, if two records would
+    have names that some file systems take for the same; `path` is the cohort."""
+    first: dict[str, Row] = {}
+    rows = tuple(rows)
+    for row in rows:
+        key = unicodedata.normalize("NFC", row.flat_name.casefold())
+        if (other := first.setdefault(key, row)) is not row:
+            raise InputError(
+                f"{path} has the records {other.file} and {row.file}, which are one file in one folder; "
+                "expected names that differ, and not only in capitals or in their folders. Rename one."
+            )
+    return tuple(replace(row, file=row.flat_name) for row in rows)
+
+
+def swapped_name(file: str, copy: int) -> str:
+    """The name of a copy of a record in which regions were swapped."""
+    return f"{Path(file).stem}_swap_{copy}.bin"
+
+
+def is_swapped(file: str) -> bool:
+    """Whether `swapped_name` made a record's name."""
+    return re.search(r"_swap_\d+\.bin$", file) is not None
+
+
+def assign_splits(subjects: Sequence[str], sites: Sequence[str], labels: Sequence[float], seed: int) -> dict[str, str]:
+    """Subject -> train or test: one in ten is a test subject, in proportion over labels and sites.
+
+    Systematic sampling: subjects are put in order of label, site and a seeded random number, and every tenth is taken,
+    so that strata smaller than ten are represented fairly too. One entry a subject in each argument.
+    """
+    random = np.random.default_rng(seed)
+    order = np.lexsort([random.random(len(subjects)), np.asarray(sites), np.asarray(labels)])
+    offset = random.integers(min(TEST_SHARE, len(subjects)))
+    split = dict.fromkeys(subjects, "train")
+    split.update(dict.fromkeys((subjects[index] for index in order[offset::TEST_SHARE]), "test"))
+    return split
+
+
+def validation_subjects(rows: Iterable[Row], share: float, seed: int) -> frozenset[str]:
+    """Training subjects to set aside, in proportion over labels. Raises InputError if there are too few."""
+    if not share:
+        return frozenset()
+    from sklearn.model_selection import train_test_split
+
+    label = {row.subject: row.label for row in rows if row.split == "train"}
+    try:
+        _, aside = train_test_split(list(label), test_size=share, stratify=list(label.values()), random_state=seed)
+    except ValueError as error:
+        raise InputError(f"--validation {share:g} of {len(label)} training subjects: {error}") from error
+    return frozenset(aside)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """How records were made from scans: all cohorts that one model reads must have it in common.
+
+    Empty where it is unknown, as for a bare folder. `phenotype` names the 29 values; the other three are the constants
+    that they were imputed and scaled by.
+    """
+
+    maps: tuple[str, ...] = ()
+    normalisation: str = ""
+    reduction: str = ""  # of the volumes: "none", "block mean", or "encoder" and the beginning of its digest
+    phenotype: tuple[str, ...] = ()
+    phenotype_median: tuple[float, ...] = ()
+    phenotype_mean: tuple[float, ...] = ()
+    phenotype_scale: tuple[float, ...] = ()
+
+    def of_inputs(self, reads: Sequence[str]) -> dict[str, object]:
+        """The part that matters to a model that reads "volume" or "phenotype"; None where it is unknown."""
+        concern = {"volume": VOLUME_PREPARATION, "phenotype": PHENOTYPE_PREPARATION}
+        return {name: comparable(getattr(self, name)) for inputs in reads for name in concern[inputs]}
+
+
+def comparable(value: str | tuple) -> object:
+    """A value to compare: floats to nine digits, None if unknown or NaN."""
+    if isinstance(value, tuple):
+        known = (None if entry != entry else entry for entry in value)
+        value = tuple(float(f"{entry:.9g}") if isinstance(entry, float) else entry for entry in known)
+    return value or None
+
+
+VOLUME_PREPARATION = ("maps", "normalisation", "reduction")
+PHENOTYPE_PREPARATION = ("phenotype", "phenotype_median", "phenotype_mean", "phenotype_scale")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata(Preparation):
+    """The content of `cohort.json`; a bare folder has the defaults.
+
+    `phenotype_columns` and `covariate_columns` are those of the table that the cohort was converted from;
+    `phenotype_categories` the values of such columns of text that became 0/1 values.
+    """
+
+    grid: tuple[int, ...] = ()
+    affine: tuple[tuple[float, ...], ...] = ()
+    phenotype_auc: dict[str, float] = field(default_factory=dict)  # of each value on the training labels
+    phenotype_columns: tuple[str, ...] = ()
+    phenotype_categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    covariate_columns: tuple[str, ...] = ()
+    simulated: bool = False
+    encoder_sha256: str = ""
+    encoder_subjects: tuple[str, ...] = ()  # whom the encoder of these volumes was trained on
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def preparation(self) -> Preparation:
+        return Preparation(**{part.name: getattr(self, part.name) for part in fields(Preparation)})
+
+    @property
+    def lineage(self) -> Iterator[dict[str, Any]]:
+        """The provenance, and that of each cohort that this one was made from, the latest first."""
+        source: Any = self.provenance
+        while source and isinstance(source, dict):
+            yield source
+            source = source.get("source")
+
+    def json(self) -> dict[str, Any]:
+        """All but the defaults, so that a field that is added later changes no older digest."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+
+def read_metadata(path: Path) -> Metadata:
+    """`cohort.json` of a finished cohort."""
+    for name in (METADATA, TABLE):
+        if not (path / name).is_file():
+            raise InputError(f"{path} has no {name}: its conversion was interrupted. Repeat the same command.")
+    metadata = files.read_json(path / METADATA, Metadata)
+    if not metadata.grid:
+        raise InputError(f"{path / METADATA} names no grid; expected a cohort's metadata. Convert again.")
+    return metadata
+
+
+@dataclass
+class Findings:
+    """What is known of a cohort: `counts` are facts, `problems` invalidate a result, `notes` are for the researcher to
+    judge."""
+
+    counts: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, others: "Findings", prefix: str) -> None:
+        """Adds the findings of a part, each after the part's name."""
+        self.counts += [prefix + text for text in others.counts]
+        self.problems += [prefix + text for text in others.problems]
+        self.notes += [prefix + text for text in others.notes]
+
+    def lines(self) -> list[str]:
+        """The findings as lines of text, the last of which is a conclusion."""
+        number = len(self.problems)
+        problems = [f"PROBLEM: {text}" for text in self.problems]
+        conclusion = f"{number} problems invalidate results." if number else "Nothing here invalidates a result."
+        return [*self.counts, *problems, *(f"note: {text}" for text in self.notes), conclusion]
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
+
+
+def census(cohort: "Cohort", fold_of: Mapping[str, str] | None = None) -> Findings:
+    """Counts of subjects by split, or by fold where each has one, by label and by site, and what is wrong with them."""
+    findings, rows = Findings([str(cohort)]), cohort.rows
+    subjects = {row.subject: row for row in rows}
+    if fold_of:
+        sizes = Counter(fold_of.values()).values()
+        folds = f"{len(sizes)} folds of {min(sizes)} to {max(sizes)} subjects, each tested by the others"
+        findings.counts.append(folds)
+    else:
+        count_splits(findings, subjects.values())
+    labels_of: dict[str, set[float]] = defaultdict(set)
+    for row in rows:
+        labels_of[row.subject] |= {row.label} if row.known else set()
+    if both := sorted(subject for subject, labels in labels_of.items() if len(labels) > 1):
+        findings.problems.append(f"both labels for one subject, of {len(both)} subjects: {listed(both)}")
+    sites: dict[str, Counter] = defaultdict(Counter)
+    for row in subjects.values():
+        sites[row.site][row.label if row.known else None] += 1
+    shown = {1.0: "autism", 0.0: "control"} | ({} if all(row.known for row in rows) else {None: "unknown"})
+    by_site = [f"{site} {'/'.join(str(count[label]) for label in shown)}" for site, count in sorted(sites.items())]
+    findings.counts.append(f"{'/'.join(shown.values())} by site: {', '.join(by_site)}")
+    known = {site: (count[0.0], count[1.0]) for site, count in sorted(sites.items())}
+    if single := [site for site, count in known.items() if min(count) == 0 and sum(count) > 1]:
+        findings.notes.append(f"sites with one class only, where site tells the label: {listed(single)}")
+    return findings
+
+
+def count_splits(findings: Findings, subjects: Iterable[Row]) -> None:
+    """Adds counts by split and label, and reports a split without a class, or that nobody can be trained on."""
+    subjects = list(subjects)
+    trains = any(row.split == "train" for row in subjects)
+    if not trains:
+        findings.notes.append("no training subjects: a model can be tested on this cohort, not trained")
+    for split in SPLITS:
+        labels = Counter(row.label if row.known else None for row in subjects if row.split == split)
+        named = ", ".join(f"{labels[value]} {name}" for value, name in enumerate(records.CLASSES))
+        named += f", {labels[None]} unknown" if labels[None] else ""
+        findings.counts.append(f"{split}: {labels.total()} subjects ({named})")
+        if min(labels[0.0], labels[1.0]) == 0 and (trains or split == "test"):
+            lacking = f"the {split} split lacks a class ({named})"
+            (findings.problems if trains else findings.notes).append(lacking)

@@ -1,0 +1,112 @@
+"""The options of --blackout, what they select, and what must hold before a blackout; without TensorFlow."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.base.cli import names, option, positive
+from data.base.errors import InputError
+from data.cohorts.atlas import Atlas, load_atlas
+from data.cohorts.cohort import Cohort
+from data.cohorts.folds import Folds
+from data.grids import Grid
+from utils.runs.checkpoints import Identity
+from utils.runs.run import Options, Run
+from utils.statistics import ENOUGH
+
+
+@dataclass(frozen=True)
+class BlackoutOptions(Options):
+    """Which test subjects, regions and maps are blacked out, and with whose regions."""
+
+    subjects: tuple[str, ...] | None = option(None, "only these test subjects (default all)", type=names, metavar="A,B")
+    maps: tuple[str, ...] | None = option(
+        None, "regions of these maps only, the others stay (default all)", type=names, metavar="A,B"
+    )
+    atlas: Path | None = option(None, "the regions of this label image (default AAL)", type=Path, metavar="FILE")
+    donors: int = option(5, "people whose regions fill each blackout (default 5)", type=positive, metavar="N")
+    verify: int = option(0, "recompute N blackouts in full, print the difference", type=positive, metavar="N")
+
+    def settings(self) -> dict[str, Any]:
+        atlas = str(self.atlas) if self.atlas else None
+        chosen = {"chosen_subjects": self.subjects, "chosen_maps": self.maps}
+        return chosen | {"atlas": atlas, "donors": self.donors}
+
+    def of_fold(self, cohort: Cohort) -> "BlackoutOptions | None":
+        """With those of the subjects whom the fold tests; None if it tests none of them."""
+        if self.subjects is None:
+            return self
+        tested = cohort.subjects("test")
+        subjects = tuple(subject for subject in self.subjects if subject in tested)
+        return replace(self, subjects=subjects) if subjects else None
+
+    def check(self, folds: Folds) -> None:
+        if unknown := set(self.subjects or ()) - folds.fold_of.keys():
+            raise InputError(f"--subjects {min(unknown)} is no subject of {folds.whole.path}; see its subjects.csv.")
+
+    def tested(self, cohort: Cohort) -> np.ndarray:
+        """The test records, or those of `subjects`. Raises InputError for a subject that is not a test subject."""
+        indices = cohort.indices("test")
+        if self.subjects is None:
+            return indices
+        known = {cohort.rows[index].subject for index in indices}
+        if unknown := [subject for subject in self.subjects if subject not in known]:
+            raise InputError(f"--subjects {unknown[0]} is no test subject of {cohort.path}; see its subjects.csv.")
+        return np.array([index for index in indices if cohort.rows[index].subject in self.subjects])
+
+    def replaced_maps(self, cohort: Cohort) -> np.ndarray:
+        """Which maps are replaced, (maps,) bool. Raises InputError for one that the cohort does not have."""
+        if unknown := [name for name in self.maps or () if name not in cohort.maps]:
+            raise InputError(f"--maps {unknown[0]} is no map of {cohort.path}; it has {', '.join(cohort.maps)}.")
+        return np.array([self.maps is None or name in self.maps for name in cohort.maps])
+
+    def regions(self, grid: Grid) -> Atlas:
+        """The regions to black out. Raises InputError for what is no label image."""
+        stat = self.atlas.stat() if self.atlas and self.atlas.is_file() else None
+        return loaded(self.atlas, grid, stat and (stat.st_size, stat.st_mtime_ns))
+
+
+@lru_cache(4)
+def loaded(path: Path | None, grid: Grid, stamp: object) -> Atlas:
+    """The atlas, read once for each state of its file."""
+    return load_atlas(path, grid)
+
+
+def of(run: Run) -> BlackoutOptions:
+    """A blackout's options."""
+    if not isinstance(run.options, BlackoutOptions):
+        raise TypeError(f"a blackout needs BlackoutOptions, not {run.options}")
+    return run.options
+
+
+def known_subjects(run: Run, saved: Identity | None) -> None:
+    """`--subjects` are test subjects, and labels are known: an effect is that on the true class."""
+    if unknown := [index for index in of(run).tested(run.cohort) if not run.cohort.rows[index].known]:
+        row = run.cohort.rows[unknown[0]]
+        raise InputError(
+            f"{len(unknown)} test records of {run.cohort.path} have no label, {row.file} among them; a blackout needs "
+            "one of each. Choose others with --subjects."
+        )
+
+
+def known_maps(run: Run, saved: Identity | None) -> None:
+    """`--maps` are maps of the cohort."""
+    of(run).replaced_maps(run.cohort)
+
+
+def enough_donors(run: Run, saved: Identity | None) -> None:
+    """There are people whose regions can take the place of others', two or more, to predict one from another."""
+    people = run.cohort.subjects("train") or run.cohort.subjects("test")
+    if len(people) < ENOUGH:
+        raise InputError(
+            f"{run.cohort.path} has {len(people)} subject to take regions from; a blackout puts another person's "
+            f"region in the place of each and needs {ENOUGH}. Add subjects."
+        )
+
+
+def usable_atlas(run: Run, saved: Identity | None) -> None:
+    """The atlas can be read."""
+    of(run).regions(run.cohort.grid)

@@ -1,0 +1,78 @@
+"""The jobs of run.py in one table. A new job is a module with a function of its name, and a row here."""
+
+from utils.blackout import options as blackout
+from utils.runs import guards
+from utils.runs.run import Job
+from utils.runs.validate import TrainOptions
+
+TESTED = (
+    guards.same_settings,
+    guards.no_leak,
+    guards.no_leak_by_another_name,
+    guards.same_preparation,
+    guards.free_output,
+)
+TRAIN = Job(
+    name="train",
+    help="train on the training subjects",
+    module="utils.training.train",
+    guards=(
+        guards.same_settings,
+        guards.same_training,
+        guards.no_leak,
+        guards.writable_checkpoints,
+        guards.two_classes,
+        guards.enough_to_validate,
+        guards.free_output,
+    ),
+    outputs=("history.csv", "history.png", "events.out.tfevents.*"),
+    options=TrainOptions,
+    needs_checkpoint=False,
+    takes_several_gpus=True,
+)
+TEST = Job(
+    name="test",
+    help="measure on the test subjects",
+    module="utils.evaluation.test",
+    guards=TESTED,
+    outputs=(
+        *("predictions.csv", "floor_predictions.csv", "training.csv", "metrics.json", "floors.csv", "sites.csv"),
+        *("confusion_matrix.png", "roc.png", "report.html", "*Image.png"),
+    ),
+    is_shared=False,
+)
+BLACKOUT = Job(
+    name="blackout",
+    help="occlude atlas regions one at a time",
+    module="utils.blackout.job",
+    guards=(
+        *TESTED,
+        blackout.known_subjects,
+        blackout.known_maps,
+        blackout.enough_donors,
+        blackout.usable_atlas,
+        guards.distinct_names,
+    ),
+    outputs=("regions.csv", "blackout.h5", "blackout.png", "blackout.html", "maps", "group_*.nii.gz"),
+    options=blackout.BlackoutOptions,
+    needs="occludable",
+    refusal="{model} cannot be blacked out, since that takes a volume in and a label out; use --model {able}.",
+)
+FULL_PASS = Job(
+    name="encode",
+    help="reduce the whole cohort",
+    module="utils.encode",
+    guards=(
+        guards.same_settings,
+        guards.same_preparation,
+        guards.code_fits,
+        guards.distinct_names,
+        guards.new_output,
+    ),
+    needs="reduces",
+    refusal="A full pass reduces a cohort, and only {able} does that, not {model}; did you mean: "
+    "run.py --train --model {model}?",
+    has_flag=False,
+    out_dir="{data}_reduced",
+)
+JOBS = {"train": TRAIN, "test": TEST, "blackout": BLACKOUT, "encode": FULL_PASS}

@@ -1,0 +1,139 @@
+"""A run on folds: the job on each fold, a run of its own, and then the results of all folds pooled."""
+
+import dataclasses
+from dataclasses import dataclass, replace
+
+from data.base import files
+from data.base.errors import InputError
+from data.cohorts.folds import Folds, folder_name, open_folds, part_folder
+from data.cohorts.rows import census
+from utils.machines import devices
+from utils.machines.devices import Workers
+from utils.runs import guards
+from utils.runs.checkpoints import OF_FOLDS, CheckpointFolder
+from utils.runs.run import Run, prepare_folder, read_manifest
+from utils.runs.validate import Request, check, report_simulated, report_transductive
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldedRun(Run):
+    """The job on folds; `cohort` is the whole one, `out_dir` takes the pooled results. `parts` are the runs on single
+    folds, of which only the one named `only` is to be done, if that is given; `jobs` are done at a time."""
+
+    folds: Folds
+    only: str | None = None
+    jobs: int = 1
+
+    @property
+    def cohort_digest(self) -> str:
+        return self.folds.digest
+
+    @property
+    def checkpoint_digest(self) -> dict[str, str | None]:
+        return {part.fold: part.checkpoint_digest for part in self.parts}
+
+    def is_done(self) -> bool:
+        return super().is_done() and all(part.is_done() for part in self.parts)
+
+    def with_workers(self, workers: Workers) -> "FoldedRun":
+        return replace(self, workers=workers, parts=tuple(part.with_workers(workers) for part in self.parts))
+
+    def perform(self, share_gpu: bool) -> int:
+        """Does what is missing, then pools; returns the exit status, or that of the first fold that fails."""
+        if self.is_done() and not self.override:
+            print("Everything is done.")
+            self.announce()
+            return 0
+        if self.jobs == 1:
+            return super().perform(share_gpu)
+        if (count := devices.find_workers().count) > 1:
+            raise InputError(f"--jobs {self.jobs} is for one machine, and here are {count} workers; leave it out.")
+        from utils.runs.side_by_side import side_by_side
+
+        device = devices.choose_device(share_gpu, several=True)
+        self.begin()
+        return side_by_side(self, share_gpu) or self.pool(device)
+
+    def perform_on(self, device: str) -> int:
+        if self.workers.is_chief:
+            self.begin()
+        for number, part in enumerate(self.parts, 1):
+            if self.only in (None, part.fold):
+                title = f"Fold {part.fold} ({number} of {len(self.parts)})"
+                if status := self.perform_part(part, title, device):
+                    return status
+        return self.pool(device) if self.workers.is_chief else 0
+
+    def begin(self) -> None:
+        """Writes the table of folds, and makes the folder of the pooled results; earlier ones are moved aside."""
+        if not self.job.needs_checkpoint:
+            with files.locked(self.checkpoints.path, wait=True):
+                self.folds.write(self.checkpoints.path)
+        with files.locked(self.out_dir, wait=True):
+            manifest = read_manifest(self.out_dir)
+            if manifest is None or manifest.finished:
+                prepare_folder(self)
+
+    def perform_part(self, part: Run, title: str, device: str) -> int:
+        """The job on one fold, unless it is done."""
+        with part.locked():
+            done = part.is_done() and not part.override
+            if part.workers.of_chief(b"done" if done else b""):
+                print(f"{title}: done.", flush=True)
+                return 0
+            print(f"{title}:", flush=True)
+            if part.workers.is_chief:
+                self.folds.check(part.checkpoints.trained.path.parent, part.fold, part.cohort)
+            return part.call(device)
+
+    def pool(self, device: str) -> int:
+        """Pools the results if no fold is missing."""
+        if self.only and self.override:
+            print("Not pooled, since other folds may yet be overridden: repeat the command without --overrideChkpt.")
+            return 0
+        if missing := [part.fold for part in self.parts if not part.is_done()]:
+            folds = "folds" if len(missing) > 1 else "fold"
+            print(f"Still to be done before the results are pooled: {folds} {', '.join(missing)}.")
+            return 0
+        with files.locked(self.out_dir, wait=True):
+            if self.override or not self.is_done():
+                devices.start_tensorflow(device)
+                self.job.part("pool")(self)
+        return 0
+
+
+def folded_run(asked: Request) -> FoldedRun:
+    """The run on all folds; of its parts, those that are to be done and are not done yet are checked."""
+    args, job = asked.args, asked.job
+    kept = args.chkPointDir / asked.model.name / f"{OF_FOLDS}{folder_name(args.folds)}"
+    folds = open_folds(asked.data_dir, args.folds, args.seed or 0, kept)
+    report_simulated(folds.whole)
+    for note in folds.notes:
+        print(note, flush=True)
+    only = None if args.fold is None else folds.named(args.fold)
+    asked.options.check(folds)
+    checkpoints = {name: CheckpointFolder(kept / folder_name(name), asked.training_command) for name in folds.names}
+    saved = {
+        name: asked.saved(folder) if folder.current or only in (None, name) else None
+        for name, folder in checkpoints.items()
+    }
+    out_dir = args.outDir or asked.default_folder(next(filter(None, saved.values()), None))
+    parts: list[Run] = []
+    for name in folds.names:
+        part = asked.run(checkpoints[name], saved[name], folds.cohort(name), part_folder(out_dir, name))
+        if parts:  # the moments of sites are the same in all folds, and are computed once
+            part = replace(part, cohort=replace(part.cohort, moments=parts[0].cohort.moments))
+        if options := part.options.of_fold(part.cohort):
+            parts.append(replace(part, options=options, folds=folds, fold=name))
+    for part in parts:
+        if only in (None, part.fold) and (part.override or not part.is_done()):
+            check(part, saved[part.fold])
+    first = {field.name: getattr(parts[0], field.name) for field in dataclasses.fields(Run)}
+    own = {"cohort": folds.whole, "options": asked.options, "out_dir": out_dir, "fold": ""}
+    own |= {"checkpoints": CheckpointFolder(kept, asked.training_command), "only": only, "jobs": args.jobs}
+    run = FoldedRun(**first | own | {"parts": tuple(parts)})
+    report_transductive(run)
+    guards.free_output(run, None)
+    if not job.needs_checkpoint:
+        print("\n".join(census(folds.whole, folds.fold_of).lines()), flush=True)
+    return run

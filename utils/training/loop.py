@@ -1,0 +1,244 @@
+"""The training loop: a network and its optimizer see batch after batch, measured, saved, and stopped by a signal.
+
+Which records a batch holds and what is drawn at random are functions of the seed and of the number of batches seen, so
+a training that is stopped and continued ends with the same weights.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from data.base.errors import InputError
+from data.base.progress import progress
+from data.cohorts.rows import listed
+from models import layers, losses
+from models.settings import Settings
+from utils.runs.checkpoints import Identity
+from utils.runs.run import Run
+from utils.training.saver import History, Saver
+from utils.training.validation import Validation
+
+SAVE_EVERY = 150  # batches
+CALIBRATION = 20  # batches
+Batch = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Training:
+    """A network and its optimizer, on all devices that train it; `caught` holds the signals that arrived."""
+
+    run: Run
+    network: keras.Model
+    optimizer: keras.Optimizer
+    caught: list[int] = field(default_factory=list)
+
+    def share_state(self, done: int = 0) -> int:
+        """Gives every worker the state of the chief's network; returns how many batches that has seen."""
+        self.run.workers.share_state([*self.network.variables, *self.optimizer.variables])
+        return int(self.run.workers.of_chief(str(done).encode()))
+
+    def records_of(self, start: int, stop: int) -> Iterator[np.ndarray]:
+        """The records of batches start..stop-1, positions in the cohort."""
+        indices, run = self.run.training_records(), self.run
+        size = run.config.batch_size
+        return (indices[batch_positions(run.seed, step, size, len(indices))] for step in range(start, stop))
+
+    def batches(self, done: int) -> Iterator[list[Batch]]:
+        """For batches done, done + 1, ..., the shares of this process's devices.
+
+        If the records of a batch are mixed with each other, every worker reads all of it, else only its shares.
+        """
+        run, replicas = self.run, self.run.workers.replicas
+        size = run.config.batch_size
+        mix = region_swapper(run)
+        shares = np.array_split(np.arange(size), replicas)
+        own = [shares[replica] for replica in run.workers.own_replicas]
+        wanted = np.arange(size) if mix else np.concatenate(own)
+        selections = (selection[wanted] for selection in self.records_of(done, run.num_iters))
+        for step, batch in enumerate(run.model.batches(run.cohort, selections), done):
+            if mix:
+                batch["volume"] = mix(batch, step)
+            yield [rows_of(batch, np.searchsorted(wanted, share)) for share in own]
+
+    @cached_property
+    def step(self) -> Callable:
+        """A compiled function: what each device has of a batch -> metrics before the update, {"loss"} and for
+        classifiers {"accuracy"}, and {"stopping"}, which is above 0 if a worker wants to stop.
+
+        Networks whose logits are averaged are trained each by a loss of its own; the metrics are those of the average,
+        without penalties on weights. Gradients are summed over devices, so each counts by its share of the batch.
+        """
+        run, network, optimizer = self.run, self.network, self.optimizer
+        loss_of, reads, config = getattr(losses, run.model.loss), run.model.reads, run.config
+        trained = layers.summands(network)
+        strategy, replicas = run.workers.strategy, run.workers.replicas
+
+        def of_replica(batch: dict) -> dict:
+            share = tf.size(batch["label"]) / config.batch_size
+            with tf.GradientTape() as tape:
+                outputs = trained({name: batch[name] for name in reads}, training=True)
+                summands, penalties = outputs if isinstance(outputs, list) else [outputs], sum(trained.losses)
+                objective = sum(loss_of(batch, part, config, reads) for part in summands)
+                scaled = optimizer.scale_loss(objective * tf.cast(share, tf.float32) + penalties / replicas)
+            optimizer.apply(tape.gradient(scaled, network.trainable_variables), network.trainable_variables)
+            whole = network.layers[-1](outputs) if isinstance(outputs, list) else outputs
+            metrics = {"loss": loss_of(batch, whole, config, reads)}
+            if run.model.predicts == "label":
+                correct = tf.argmax(whole, 1, tf.int32) == batch["label"]
+                metrics["accuracy"] = tf.reduce_mean(tf.cast(correct, tf.float32))
+            weighted = {name: value * tf.cast(share, value.dtype) for name, value in metrics.items()}
+            return weighted | {"stopping": batch["stopping"]}
+
+        @tf.function(reduce_retracing=True)
+        def step(batch: Any) -> dict:
+            metrics = strategy.run(of_replica, (batch,))
+            return {name: strategy.reduce(tf.distribute.ReduceOp.SUM, value, None) for name, value in metrics.items()}
+
+        return step
+
+    def steps(self, done: int) -> Iterator[tuple[int, dict[str, Any], bool]]:
+        """Trains on batches done+1..num_iters; yields how many have been seen, the metrics of the last one, and whether
+        training stops there because a worker has caught a signal."""
+        run, last = self.run, time.perf_counter()
+        for shares in self.batches(done):
+            seed_dropout(self.network, done)
+            stopping = {"stopping": np.float32(bool(self.caught))}
+            batch = run.workers.of_replicas([share | stopping for share in shares])
+            values = {name: float(value) for name, value in self.step(batch).items()}
+            done += 1
+            stopped = values.pop("stopping") > 0
+            self.check_loss(done, values["loss"])
+            now = time.perf_counter()
+            values["samples_per_s"], last = round(run.config.batch_size / (now - last), 2), now
+            yield done, values, stopped
+            if stopped:
+                return
+
+    def loop(self, done: int, saver: Saver, history: History, identity: Callable[[], Identity]) -> int:
+        """Runs batches done+1..num_iters, saving on the way; returns how many have been seen."""
+        run = self.run
+        validation = Validation(run, self.network, self.optimizer) if run.choices.validation else None
+        with progress(f"Training {run.model.name}", run.num_iters, done) as shown:
+            for seen, values, stopping in self.steps(done):
+                done = seen
+                shown.advance(f"loss {values['loss']:.4f}, {values['samples_per_s']:.0f} samples/s")
+                stopping |= bool(self.caught) and run.workers.count == 1  # several stop together, at the next batch
+                due = done % SAVE_EVERY == 0 or done == run.num_iters
+                if due or stopping:
+                    self.check_weights(done)
+                    self.calibrate(done)
+                if validation:  # not where a signal stops it, so that the best checkpoint is that of a run in one go
+                    values |= validation.measure() if due else validation.empty
+                history.add(done, values)
+                if due or stopping:
+                    history.flush()  # first: rows after the last checkpoint are dropped when training continues
+                    if validation and due:  # before the checkpoint, from which a repeated command continues
+                        validation.keep_best(done, values["validation_loss"], identity())
+                    saver.save(done, identity())
+                if stopping:
+                    break
+        return done
+
+    def calibrate(self, done: int) -> None:
+        """Replaces batch norm's running statistics by the exact means over the last batches, with the present weights.
+
+        Running statistics lag behind the weights, and since all brains look alike, a small lag moves every prediction
+        of the trained network the same way ("precise" batch norm: Wu & Johnson, Rethinking "Batch" in BatchNorm, 2021).
+        """
+        run = self.run
+        normalisations = [layer for layer in self.network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        if not normalisations:
+            return
+        usual = [layer.momentum for layer in normalisations]
+        selections = self.records_of(max(done - CALIBRATION, 0), done)
+        for seen, batch in enumerate(run.model.batches(run.cohort, selections)):
+            for layer in normalisations:
+                layer.momentum = seen / (seen + 1)
+            self.network(run.model.inputs(batch), training=True)
+        for layer, momentum in zip(normalisations, usual, strict=True):
+            layer.momentum = momentum
+
+    def check_loss(self, done: int, loss: float) -> None:
+        """Raises InputError that names iteration and records if the loss is not finite."""
+        if not math.isfinite(loss):
+            (selection,) = self.records_of(done - 1, done)
+            names = listed(sorted({self.run.cohort.rows[index].file for index in selection}))
+            raise InputError(
+                f"The loss is {loss} at iteration {done}, of the records {names}: the training diverges. What was "
+                f"saved before is intact. Use a smaller learning rate: {smaller_rate(self.run)}"
+            )
+
+    def check_weights(self, done: int) -> None:
+        """Raises InputError if a weight is not finite; such weights are not saved."""
+        if not all(np.isfinite(weight).all() for weight in self.network.get_weights()):
+            raise InputError(
+                f"Weights are not finite after iteration {done}: the training diverges. What was saved before is "
+                f"intact. Use a smaller learning rate: {smaller_rate(self.run)}"
+            )
+
+
+def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:
+    """The optimizer that the settings describe."""
+    rate = config.learning_rate
+    if config.half_rate_after:  # independent of --numIters, so that a training may be continued after it
+        rate = keras.optimizers.schedules.InverseTimeDecay(rate, config.half_rate_after, 1)
+    if config.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(rate, beta_1=config.decay)
+    else:
+        optimizer = keras.optimizers.RMSprop(rate, rho=config.decay)
+    return keras.optimizers.LossScaleOptimizer(optimizer) if precision == "mixed_float16" else optimizer
+
+
+def batch_positions(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
+    """Positions (batch_size,) in 0..count-1 of batch `step` (0, 1, ...): a pure function of its arguments.
+
+    The stream of batches runs through one seeded permutation after another, so every record is seen once an epoch.
+    """
+    places = range(step * batch_size, (step + 1) * batch_size)
+    epochs = {place // count for place in places}
+    orders = {epoch: np.random.default_rng((seed, epoch)).permutation(count) for epoch in epochs}
+    return np.array([orders[place // count][place % count] for place in places])
+
+
+def region_swapper(run: Run) -> Callable[[Batch, int], np.ndarray] | None:
+    """A function (batch, step) -> its volumes with regions swapped between records of the same label; None if the
+    settings ask for none."""
+    if not (count := getattr(run.config, "swap_regions", 0)):
+        return None
+    from data.cohorts.atlas import load_atlas
+    from data.swap import swapped_within
+
+    regions = load_atlas(None, run.cohort.grid).voxels
+
+    def swap(batch: Batch, step: int) -> np.ndarray:
+        random = np.random.default_rng((run.seed, step, 1))  # not the stream that orders an epoch
+        return swapped_within(batch["volume"], batch["label"], regions, count, random)
+
+    return swap
+
+
+def rows_of(batch: Batch, records: np.ndarray) -> Batch:
+    """The part of a batch that holds these of its `records`, in order and without gaps."""
+    first, stop = records[0], records[-1] + 1
+    rows = {name: len(values) // len(batch["label"]) for name, values in batch.items()}  # of a record, one a map
+    return {name: values[first * rows[name] : stop * rows[name]] for name, values in batch.items()}
+
+
+def seed_dropout(network: keras.Model, done: int) -> None:
+    """Makes what dropout draws next a function of the seed and of how many batches have been seen."""
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Dropout) and layer.rate:
+            state = layer.seed_generator.state
+            state.assign([state[0], done])
+
+
+def smaller_rate(run: Run) -> str:
+    """The command for a training that diverges."""
+    return f"{run.checkpoints.training} --overrideChkpt --set learning_rate={run.config.learning_rate / 10:g}"
