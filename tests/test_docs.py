@@ -1,0 +1,163 @@
+"""README.md, docs/ and CHANGELOG.md: commands parse, options and files that they name exist, links lead somewhere."""
+
+import argparse
+import os
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+import run
+import utils
+from data import __main__ as data_main
+from models import MODELS
+from models.settings import override
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKED = [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"]
+COMMAND = re.compile(r"(?:run\.py|python -m data) .*")
+FENCED = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CODE_SPAN = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+FOREIGN = {"--gpus-per-task", "--help"}  # of Slurm, and of every parser
+README_LINES = 150
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def code_spans(page: Path) -> list[str]:
+    return CODE_SPAN.findall(FENCED.sub("", text_of(page)))
+
+
+def commands(page: Path) -> list[str]:
+    """The commands that start `run.py` or `python -m data` with arguments, in blocks of code and within lines."""
+    lines = [line for block in FENCED.findall(text_of(page)) for line in block.splitlines() if not line.startswith("#")]
+    found = [match[0] for text in lines + code_spans(page) if (match := COMMAND.search(text))]
+    return [re.sub(r"\s+#.*", "", command) for command in found if "--help" not in command]
+
+
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+EVERY_COMMAND = [pytest.param(command, id=f"{name(page)}: {command}") for page in PAGES for command in commands(page)]
+
+
+def verbs() -> dict[str, argparse.ArgumentParser]:
+    """The parsers of `python -m data convert` and so on."""
+    actions = data_main.parser()._actions
+    return next(action.choices for action in actions if isinstance(action, argparse._SubParsersAction))
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    return {flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")}
+
+
+def known_options() -> set[str]:
+    return options_of(run.parser()).union(*map(options_of, verbs().values()))
+
+
+def test_pages_hold_the_commands_of_each_job():
+    found = {command for page in PAGES for command in commands(page)}
+    jobs = ("run.py --train", "run.py --test", "run.py --blackout", "run.py --model cae")
+    for start in (*jobs, *(f"python -m data {verb}" for verb in verbs())):
+        assert any(command.startswith(start) for command in found), start
+
+
+@pytest.mark.parametrize("command", EVERY_COMMAND)
+def test_a_command_parses(command):
+    """Presets and settings, too, which the parser takes as text."""
+    words = shlex.split(command)
+    if words[0] != "run.py":
+        verb, *arguments = words[3:]
+        assert verb in verbs()
+        if arguments:  # else the text only names the command
+            data_main.parser().parse_args([verb, *arguments])
+        return
+    args = run.parser().parse_args(words[1:])
+    presets = MODELS[args.model].module.PRESETS
+    if args.preset or args.set:
+        override(presets[args.preset or next(iter(presets))], args.set)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_options_named_in_the_text_exist(page):
+    ours = [span for span in code_spans(page) if not re.match(r"pip|truth\.py|python tests/", span)]
+    named = {flag for span in ours for flag in re.findall(r"(?<!\S)--[A-Za-z][\w-]*", span)}
+    assert named - FOREIGN <= known_options()
+
+
+def test_every_option_is_documented():
+    everything = "\n".join(map(text_of, PAGES))
+    undocumented = {flag for flag in known_options() if not re.search(rf"{flag}\b", everything)}
+    assert undocumented <= FOREIGN
+
+
+def test_every_preset_is_documented():
+    models = text_of(ROOT / "docs" / "models.md")
+    presets = {preset for model in MODELS.values() for preset in model.module.PRESETS}
+    assert {preset for preset in presets if f"`{preset}`" not in models} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_named_in_the_text_exist(page):
+    spans = " ".join(code_spans(page))
+    for path in re.findall(r"(?<![\w/.])(?:tests|data|models|utils)/[\w/]+\.py", spans):
+        assert (ROOT / path).is_file(), path
+    for target in re.findall(r"`make (\w+)", text_of(page)):
+        assert re.search(rf"^{target}:", text_of(ROOT / "Makefile"), re.MULTILINE), target
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them of headings: small letters, hyphens for spaces, no punctuation."""
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", text_of(page)), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=name)
+def test_links_lead_somewhere(page):
+    for link in LINK.findall(FENCED.sub("", text_of(page))):
+        path, _, anchor = link.partition("#")
+        if ":" in path:  # the web
+            continue
+        target = Path(os.path.normpath(page.parent / path)) if path else page
+        assert target.exists(), link
+        assert target.is_relative_to(ROOT), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_readme_links_to_every_page_and_is_short():
+    readme = text_of(ROOT / "README.md")
+    assert len(readme.splitlines()) <= README_LINES
+    for page in LINKED[1:]:
+        assert f"]({name(page)})" in readme
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=name)
+def test_a_page_opens_with_a_command(page):
+    title, block = text_of(page).split("\n\n")[:2]
+    assert title.startswith("# ")
+    assert block.startswith("```\n")
+    assert COMMAND.search(block)
+
+
+def test_the_version_is_the_same_everywhere():
+    project = tomllib.loads(text_of(ROOT / "pyproject.toml"))
+    assert "version" in project["project"]["dynamic"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "utils.__version__"}
+    cited = re.search(r"^version: (\S+)$", text_of(ROOT / "CITATION.cff"), re.MULTILINE)
+    newest = re.search(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d{2}-\d{2}$", text_of(ROOT / "CHANGELOG.md"), re.MULTILINE)
+    assert cited and newest
+    assert cited[1] == newest[1] == utils.__version__
+
+
+def test_the_version_is_read_without_importing_anything():
+    """As setuptools does where it can: a literal in a module that imports nothing."""
+    text = text_of(ROOT / "utils" / "__init__.py")
+    assert re.search(r'^__version__ = "\d+\.\d+\.\d+"', text, re.MULTILINE)
+    assert "import" not in re.sub(r'""".*?"""', "", text, flags=re.DOTALL)
