@@ -23,7 +23,7 @@ def restored_network(run: Run) -> keras.Model:
 
 
 def check_finite(run: Run, what: str, values: Any) -> None:
-    """Raises InputError if any of some arrays, nested in any way, holds NaN or infinity."""
+    """Raises InputError if an array in `values`, nested in any way, holds NaN or infinity."""
     if not all(np.isfinite(array).all() for array in tf.nest.flatten(values)):
         raise InputError(
             f"{run.checkpoints.path} has {what} that are not finite: its training diverged. Train again with a "
@@ -34,7 +34,7 @@ def check_finite(run: Run, what: str, values: Any) -> None:
 def outputs_of(
     run: Run, network: keras.Model, selections: list[np.ndarray], title: str
 ) -> Iterator[tuple[np.ndarray, dict, Any]]:
-    """For each selection of records: it, the batch (see `read_batches`), and the network's outputs in NumPy."""
+    """For each selection of records: it, the batch (see `Model.batches`), and the network's outputs in NumPy."""
     forward = tf.function(lambda inputs: network(inputs, training=False), reduce_retracing=True)
     with progress(title, sum(map(len, selections))) as shown:
         batches = run.model.batches(run.cohort, selections)

@@ -21,7 +21,7 @@ Options = TypeVar("Options")
 class Parser(argparse.ArgumentParser):
     """Argument errors are one line, without the usage; an empty value is an error."""
 
-    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuses an empty argument, which is what is left of a shell variable that is not set."""
         for before, word in pairwise(["", *(sys.argv[1:] if args is None else args)]):
             option, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"{option or 'an argument'} has nothing as its value; give one, or leave it out.")
         return super().parse_args(args, namespace)
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Answers an unknown option with the nearest one."""
         parsed, unknown = super().parse_known_args(args, namespace)
         if options := [word.partition("=")[0] for word in unknown if word.startswith("-")]:

@@ -1,4 +1,4 @@
-"""The one exception that outside input raises; every front end turns it into one line on stderr and exit status 2."""
+"""The exception for bad input; both command lines print it as one line on stderr and exit with status 2."""
 
 
 class InputError(Exception):

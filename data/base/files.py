@@ -1,7 +1,7 @@
 """Writing without loss: a file or folder appears whole under its name or not at all; one process writes a folder.
 
-What is unfinished lies beside its target under a name of its own, which the next attempt replaces, so that what killed
-processes leave does not pile up.
+An unfinished file lies beside its target under a fixed name, which the next attempt replaces, so that the files of
+killed processes do not accumulate.
 """
 
 import errno
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from data.base.errors import InputError
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 Content = TypeVar("Content")
 LEDGER = "runs.csv"  # of finished runs, in the folder that holds their folders
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # how a file system says that it has none
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
 def unfinished(target: Path) -> Iterator[Path]:
-    """A path beside `target` for a file or a folder that takes its place when the block ends well."""
-    path = target.with_name(f".unfinished.{target.name}")  # the suffix stays: NIfTI is told by it
+    """A path beside `target` for a file or a folder that replaces it when the block succeeds."""
+    path = target.with_name(f".unfinished.{target.name}")  # with the suffix, by which NIfTI is recognised
     remove(path)
     try:
         with naming(target):
@@ -43,11 +43,11 @@ def unfinished(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(target: Path) -> Iterator[None]:
-    """Says of a full disk what could not be written, for a failed write names no file."""
+    """Adds the file to the error of a full disk, since a failed write names none."""
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL:
             error.filename = str(target)
         raise
 
@@ -61,8 +61,8 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def replacing(target: Path, mode: str = "w", **options) -> Iterator[IO]:
-    """Opens a file that takes the place of `target` when the block ends well; text is UTF-8 whatever the locale."""
+def replacing(target: Path, mode: str = "w", **options: Any) -> Iterator[IO]:
+    """Opens a file that replaces `target` when the block succeeds; text is UTF-8 whatever the locale."""
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
     with unfinished(target) as path, open(path, mode, **options) as file:
@@ -70,11 +70,11 @@ def replacing(target: Path, mode: str = "w", **options) -> Iterator[IO]:
 
 
 class Storage(io.FileIO):
-    """A file for HDF5, which crashes if it cannot write when it closes: after a failed write all others do nothing."""
+    """A file for HDF5, which crashes if it cannot write when it closes: after a failed write, later ones do nothing."""
 
     failure: OSError | None = None
 
-    def write(self, content) -> int:
+    def write(self, content: Any) -> int:
         rest = memoryview(content).cast("B")
         while rest and self.failure is None:
             rest = rest[self.trying(super().write, rest) :]
@@ -93,7 +93,7 @@ class Storage(io.FileIO):
 
 @contextmanager
 def new_hdf5(target: Path) -> Iterator["h5py.File"]:
-    """Opens an HDF5 file that takes the place of `target` when the block ends well. Raises OSError on a full disk."""
+    """Opens an HDF5 file that replaces `target` when the block succeeds. Raises OSError on a full disk."""
     import h5py  # costs `--help` nothing
 
     with unfinished(target) as path, Storage(path, "w+b") as storage:
@@ -107,7 +107,7 @@ def new_hdf5(target: Path) -> Iterator["h5py.File"]:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A folder that becomes `target` when the block ends well. Raises InputError if that exists or is being made."""
+    """A folder that becomes `target` when the block succeeds. Raises InputError if that exists or is being made."""
     with locked(target):
         check_new(target)
         with unfinished(target) as folder:
@@ -123,10 +123,10 @@ def check_new(target: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Keeps every other process that asks for `folder` out until the block ends; the folder need not exist.
+    """Gives this process exclusive access to `folder` until the block ends; the folder need not exist.
 
-    Raises InputError that names the other process, unless to `wait` for it. The lock of a process that died is free.
-    Where the file system has no locks, as some of clusters, that is said, and nobody is kept out.
+    Raises InputError that names the process that has it, unless to `wait` for it. The lock of a process that died is
+    free. If the file system has no locks, as on some clusters, a warning is printed; access is not exclusive.
     """
     from filelock import FileLock, Timeout
 
@@ -142,7 +142,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
         if error.errno not in WITHOUT_LOCKS:
             raise
         path.unlink(missing_ok=True)
-        print(f"{folder} lies on a file system without locks; see to it that no other run writes it.", flush=True)
+        print(f"{folder} lies on a file system without locks; make sure that no other run writes it.", flush=True)
         yield
         return
     try:
@@ -151,12 +151,12 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
             path.write_text(f"process {os.getpid()} on {socket.gethostname()} ({command})", encoding="utf-8")
         yield
     finally:
-        path.unlink(missing_ok=True)  # while it is held: whoever waits for it looks again
+        path.unlink(missing_ok=True)  # while it is held: a process that waits for it opens it again
         lock.release()
 
 
 def holder(lock: Path) -> str:
-    """What a lock says of the process that holds it, which may just have taken it or given it back."""
+    """The process that holds a lock, as far as the lock names it yet."""
     try:
         return lock.read_text(encoding="utf-8", errors="replace") or "another process"
     except FileNotFoundError:
@@ -174,7 +174,7 @@ def read_json(path: Path, kind: type[Content]) -> Content:
 
 
 def typed(text: str | bytes, kind: type[Content]) -> Content:
-    """JSON as the dataclass `kind`; raises ValueError, in one line, for what is no such thing."""
+    """JSON as the dataclass `kind`. Raises ValueError, in one line, if it does not fit."""
     from pydantic import TypeAdapter, ValidationError  # costs `--help` nothing
 
     try:

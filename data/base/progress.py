@@ -1,8 +1,9 @@
-"""Progress that a person can watch and a log file can keep: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a long job: a bar on a terminal, plain lines elsewhere, as in log files."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 PLAIN_INTERVAL_S = 10.0
 
@@ -29,7 +30,7 @@ class PlainProgress:
 class BarProgress:
     """The same, drawn by rich."""
 
-    def __init__(self, bar, task):
+    def __init__(self, bar: Any, task: Any):
         self.bar, self.task = bar, task
 
     def advance(self, note: str = "", steps: int = 1) -> None:
@@ -39,7 +40,7 @@ class BarProgress:
 @contextmanager
 def progress(title: str, total: int, done: int = 0) -> Iterator[PlainProgress | BarProgress]:
     """Yields an object whose `advance(note, steps)` shows that steps of `total` are done."""
-    from rich import progress as rich_progress  # costs a mistake on the command line nothing
+    from rich import progress as rich_progress  # imported late: not needed to report a mistake
     from rich.console import Console
 
     console = Console()

@@ -23,7 +23,7 @@ def sum_of(path: Path) -> str:
 
 
 def write_sums(folder: Path, names: Iterable[str]) -> None:
-    """Writes the sums of a folder's files. Raises InputError for one that an earlier `SHA256SUMS` knows otherwise."""
+    """Writes the sums of a folder's files. Raises InputError if an earlier `SHA256SUMS` has another one."""
     before, now = read_sums(folder) or {}, {name: sum_of(folder / name) for name in sorted(names)}
     if changed := [name for name in now if before.get(name, now[name]) != now[name]]:
         raise InputError(
@@ -35,7 +35,7 @@ def write_sums(folder: Path, names: Iterable[str]) -> None:
 
 
 def line(name: str, value: str) -> str:
-    """A line of `SHA256SUMS`; one that begins with a backslash has its backslashes doubled."""
+    """A line of `SHA256SUMS`; if the name has backslashes, they are doubled and the line begins with one."""
     escaped = name.replace(BACKSLASH, 2 * BACKSLASH)
     return f"{'' if escaped == name else BACKSLASH}{value}  {escaped}\n"
 
@@ -58,7 +58,7 @@ def read_sums(folder: Path) -> dict[str, str] | None:
 
 
 def verify_sums(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Of files that hold records, those that differ from `SHA256SUMS` beside them, and those that it does not name."""
+    """The files that differ from the `SHA256SUMS` beside them, and those that it does not name."""
     paths = sorted(set(paths))
     known = {folder: read_sums(folder) or {} for folder in {path.parent for path in paths}}
     unknown = [path for path in paths if path.name not in known[path.parent]]
@@ -67,7 +67,7 @@ def verify_sums(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def check_sums(paths: Iterable[Path]) -> None:
-    """Raises InputError, naming the file, for one that differs from its sum."""
+    """Raises InputError, naming the file, if one differs from its sum."""
     different, _ = verify_sums(paths)
     if different:
         raise InputError(f"{different[0]} {DIFFERENT}")

@@ -146,7 +146,7 @@ class HDF5Entry:
         return f"{self.store.filename}:row {self.row}"
 
 
-def volume_bytes(volume, row: int) -> bytes:
+def volume_bytes(volume: Any, row: int) -> bytes:
     """One row of an HDF5 dataset. A compressed chunk is inflated here, since HDF5 itself inflates without a bound."""
     filters, size = filters_of(volume), volume.dtype.itemsize * math.prod(volume.shape[1:])
     place = (row, *[0] * (volume.ndim - 1))
@@ -164,7 +164,7 @@ def volume_bytes(volume, row: int) -> bytes:
     return np.frombuffer(content, np.uint8).reshape(volume.dtype.itemsize, -1).T.tobytes()
 
 
-def filters_of(dataset) -> list[int]:
+def filters_of(dataset: Any) -> list[int]:
     """HDF5's numbers for the filters of a dataset's chunks, in the order of writing."""
     plan = dataset.id.get_create_plist()
     return [plan.get_filter(position)[0] for position in range(plan.get_nfilters())]
@@ -196,7 +196,7 @@ def hdf5_store(path: Path) -> tuple[dict[str, HDF5Entry], dict[str, list[str]], 
 NUMBERS = {"volume": (4, 5), "phenotype": (2,), "label": (1,)}  # of float32; ranks, the greater one for several maps
 
 
-def check_hdf5(store, path: Path) -> tuple[int, ...]:
+def check_hdf5(store: Any, path: Path) -> tuple[int, ...]:
     """The shape (x, y, z) of the volumes, or (maps, x, y, z) of several. Raises InputError unless every dataset is what
     `pack` writes."""
     for name in (*NUMBERS, *HDF5_TEXTS, *(["metadata"] if "metadata" in store else [])):
@@ -217,7 +217,7 @@ def check_hdf5(store, path: Path) -> tuple[int, ...]:
     return store["volume"].shape[1:]
 
 
-def check_dataset(store, name: str, path: Path) -> None:
+def check_dataset(store: Any, name: str, path: Path) -> None:
     """Raises InputError unless a dataset lies in the file itself, has its type, and asks for no more than its size."""
     import h5py
 

@@ -67,7 +67,7 @@ def record_files(folder: Path) -> Iterator[tuple[Path, bool]]:
 
 
 def class_sign(label: np.ndarray) -> np.ndarray:
-    """+1.0 for autism, -1.0 for control, in the shape of `label`: turns what speaks for autism into the true class."""
+    """+1.0 for autism, -1.0 for control, in the shape of `label`: the sign of an effect on the true class."""
     return np.where(np.asarray(label) == 1, 1.0, -1.0)
 
 
@@ -77,14 +77,14 @@ def record_bytes(grid: Grid, num_maps: int = 1) -> int:
 
 
 def kind(grid: Grid, num_maps: int) -> str:
-    """What a record is, to be read."""
+    """A record's grid and number of maps, in words."""
     return f"{grid} record" + f" of {num_maps} maps" * (num_maps > 1)
 
 
 def form_of_size(num_bytes: int, name: str) -> tuple[Grid, int]:
-    """The grid and the number of maps of a record of `num_bytes`: no volumes of both grids add up to the same size.
+    """The grid and the number of maps of a record of `num_bytes`, which determines both.
 
-    Raises InputError, naming the file, if there are none.
+    Raises InputError, naming the file, if no record has this size.
     """
     forms = [(grid, maps_nearest(num_bytes, grid)) for grid in reversed(GRIDS.values())]
     nearest = min(forms, key=lambda form: abs(record_bytes(*form) - num_bytes))
@@ -205,7 +205,7 @@ def repeat_blocks(volume: np.ndarray) -> np.ndarray:
 def background(volume: np.ndarray) -> float:
     """The value of the voxels outside the brain: the median over the six outer faces of a volume (x, y, z)."""
     faces = np.concatenate([volume.take(index, axis).ravel() for axis in range(3) for index in (0, -1)])
-    if 2 * np.count_nonzero(faces == faces[0]) > faces.size:  # found without sorting, as of almost every volume
+    if 2 * np.count_nonzero(faces == faces[0]) > faces.size:  # without sorting, in almost every volume
         return float(faces[0])
     return float(np.median(faces))
 
@@ -223,7 +223,7 @@ class Moments:
         self.count, self.mean, self._squares = 0, np.zeros(()), np.zeros(())
 
     def add(self, values: np.ndarray) -> None:
-        """Takes a batch in (Chan et al. 1979, which loses no digits)."""
+        """Adds a batch by the stable update of Chan et al. (1979)."""
         values = np.asarray(values, np.float64)
         mean, total = values.mean(0), self.count + len(values)
         difference = mean - self.mean
@@ -233,7 +233,7 @@ class Moments:
 
     @property
     def spread(self) -> np.ndarray:
-        """The standard deviation; 1 where values do not vary, which are then only centred."""
+        """The standard deviation; 1 where values do not vary, so that they are only centred."""
         spread = np.sqrt(self._squares / self.count)
         return np.where(spread > SMALLEST_SPREAD, spread, 1)
 
