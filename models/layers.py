@@ -1,7 +1,9 @@
-"""Layers that the models share: each takes a Keras tensor and a config and gives a Keras tensor."""
+"""Layers that the models share: each takes a Keras tensor and `LayerSettings` and gives a Keras tensor."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -12,7 +14,7 @@ from data.cohorts.atlas import load_atlas
 from data.cohorts.records import PHENOTYPE_SIZE
 from data.cohorts.standards import Moments
 from data.grids import BLOCK, Grid
-from models.settings import Settings
+from models.settings import LayerSettings
 
 
 def volume_input(grid: Grid, maps: int = 1):
@@ -127,12 +129,42 @@ class Dropout(layers.Dropout):
         return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed)
 
 
+class OneMap(layers.Layer):
+    """(batch, x, y, z, maps) -> (batch, x, y, z, 1): the map number `at`."""
+
+    def __init__(self, at: int, **options):
+        super().__init__(**options)
+        self.at = at
+
+    def call(self, volume):
+        return volume[..., self.at : self.at + 1]
+
+
 class MeanOfLogits(layers.Average):
-    """Logits of several networks -> their mean; each is trained by a loss of its own (`summands`).
+    """Logits of several networks -> their mean, weighted by `shares` if given; each network has a loss of its own
+    (`summands`).
 
     The mean, since each has learnt how common autism is among those that it was trained on: a sum would count that, and
     whatever several of them know, once for each.
     """
+
+    def __init__(self, shares: Sequence[float] | None = None, **options):
+        super().__init__(**options)
+        self.shares = shares
+
+    def call(self, logits):
+        if self.shares is None:
+            return super().call(logits)
+        return sum(share * one for share, one in zip(self.shares, logits, strict=True))
+
+
+class Part(NamedTuple):
+    """A part of a classifier: `features()` builds layers that give (batch, features), which a layer of logits reads."""
+
+    name: str
+    features: Callable[[], Any]
+    settings: LayerSettings
+    even: bool  # the logits begin at 0
 
 
 def summands(network: keras.Model) -> keras.Model:
@@ -141,41 +173,57 @@ def summands(network: keras.Model) -> keras.Model:
     return keras.Model(network.input, last.input) if isinstance(last, MeanOfLogits) else network
 
 
-def joined(logits: list):
-    """Logits of all members, and of all parts of each -> (batch, 2) logits, their mean."""
-    return logits[0] if len(logits) == 1 else MeanOfLogits(dtype="float32", name="logits")(logits)
+def joined(logits: list, shares: Sequence[float] | None = None):
+    """Logits (batch, 2) of several networks -> their mean (batch, 2)."""
+    return logits[0] if len(logits) == 1 else MeanOfLogits(shares, dtype="float32", name="logits")(logits)
 
 
-def weights(config: Settings, averaging: Averaging | None = None) -> dict:
-    """Keyword arguments for a layer with a kernel; `averaging` is what it starts from where the config wants that."""
-    return {
-        "kernel_initializer": averaging if config.initializer == "averaging" else config.initializer,
-        "kernel_regularizer": keras.regularizers.L1L2(config.l1, config.l2) if config.l1 or config.l2 else None,
-    }
+def averaged(parts: list[Part], members: int, weights: dict[str, float] | None = None):
+    """The mean (batch, 2) of the logits of all parts, each built `members` times.
+
+    Without `weights` all networks count alike; with them, those of a name share its weight.
+    """
+    named = [part for part in parts for _ in range(members)]
+    networks = [logits(part.features(), part.settings, part.even) for part in named]
+    if weights is None:
+        return joined(networks)
+    counts = Counter(part.name for part in named)
+    total = sum(weights[name] for name in counts)
+    return joined(networks, [weights[part.name] / counts[part.name] / total for part in named])
 
 
-def normalised(x, config: Settings):
-    """Batch norm, if the config wants it, over the whole batch however many devices share that."""
+def penalty(settings: LayerSettings) -> keras.Regularizer | None:
+    return keras.regularizers.L1L2(settings.l1, settings.l2) if settings.l1 or settings.l2 else None
+
+
+def weights(settings: LayerSettings, averaging: Averaging | None = None) -> dict:
+    """Keyword arguments for a layer with a kernel, which starts from `averaging` if the settings say so."""
+    initializer = averaging if settings.initializer == "averaging" else settings.initializer
+    return {"kernel_initializer": initializer, "kernel_regularizer": penalty(settings)}
+
+
+def normalised(x, settings: LayerSettings):
+    """Batch norm, if the settings say so, over the whole batch however many devices share that."""
     several = tf.distribute.get_strategy().num_replicas_in_sync > 1
-    return layers.BatchNormalization(synchronized=several)(x) if config.batch_norm else x
+    return layers.BatchNormalization(synchronized=several)(x) if settings.batch_norm else x
 
 
-def activated(x, config: Settings):
-    return layers.ReLU()(normalised(x, config))
+def activated(x, settings: LayerSettings):
+    return layers.ReLU()(normalised(x, settings))
 
 
-def convolution(x, filters: int, kernel: int, stride: int, config: Settings):
+def convolution(x, filters: int, kernel: int, stride: int, settings: LayerSettings):
     """A 3-D convolution alone; batch norm brings the bias where it follows."""
-    options = weights(config, Averaging(stride, transposed=False))
-    return layers.Conv3D(filters, kernel, stride, padding="same", use_bias=not config.batch_norm, **options)(x)
+    options = weights(settings, Averaging(stride, transposed=False))
+    return layers.Conv3D(filters, kernel, stride, padding="same", use_bias=not settings.batch_norm, **options)(x)
 
 
-def residual_block(x, filters: int, kernel: int, stride: int, config: Settings):
+def residual_block(x, filters: int, kernel: int, stride: int, settings: LayerSettings):
     """Two convolutions and a shortcut (He et al. 2016); the shortcut is projected where the shape changes."""
-    inside = activated(convolution(x, filters, kernel, stride, config), config)
-    inside = normalised(convolution(inside, filters, kernel, 1, config), config)
+    inside = activated(convolution(x, filters, kernel, stride, settings), settings)
+    inside = normalised(convolution(inside, filters, kernel, 1, settings), settings)
     if stride != 1 or x.shape[-1] != filters:
-        x = normalised(convolution(x, filters, 1, stride, config), config)
+        x = normalised(convolution(x, filters, 1, stride, settings), settings)
     return layers.ReLU()(layers.Add()([inside, x]))
 
 
@@ -183,20 +231,20 @@ def max_pool(x, stride: int):
     return layers.MaxPooling3D(BLOCK, stride, padding="same")(x)
 
 
-def dense(x, units: int, config: Settings):
-    return layers.Dense(units, **weights(config))(x)
+def dense(x, units: int, settings: LayerSettings):
+    return layers.Dense(units, **weights(settings))(x)
 
 
-def hidden(x, units: int, config: Settings):
-    return activated(layers.Dense(units, use_bias=not config.batch_norm, **weights(config))(x), config)
+def hidden(x, units: int, settings: LayerSettings):
+    return activated(layers.Dense(units, use_bias=not settings.batch_norm, **weights(settings))(x), settings)
 
 
-def logits(x, config: Settings, even: bool = False):
+def logits(x, settings: LayerSettings, even: bool = False):
     """(batch, 2) float32 logits of (control, autism), at first 0 if `even`.
 
     What many features make of a random start would stay for all of a short training.
     """
-    options = weights(config) | ({"kernel_initializer": "zeros"} if even else {})
+    options = weights(settings) | ({"kernel_initializer": "zeros"} if even else {})
     return layers.Dense(2, dtype="float32", **options)(x)
 
 
@@ -209,9 +257,9 @@ def fourier_features(x, units: int):
     return layers.Dense(units, keras.ops.sin, kernel_initializer="he_normal", bias_initializer=phases)(x)
 
 
-def transposed_convolution(x, filters: int, kernel: int, stride: int, shape: tuple[int, ...], config: Settings):
+def transposed_convolution(x, filters: int, kernel: int, stride: int, shape: tuple[int, ...], settings: LayerSettings):
     """The mirror image of `convolution` from `shape` (x, y, z): what the padding added is cropped evenly."""
-    options = weights(config, Averaging(stride, transposed=True))
+    options = weights(settings, Averaging(stride, transposed=True))
     x = layers.Conv3DTranspose(filters, kernel, stride, padding="same", **options)(x)
     excess = [x.shape[1 + axis] - size for axis, size in enumerate(shape)]
     return layers.Cropping3D([(extra // 2, extra - extra // 2) for extra in excess])(x) if any(excess) else x
