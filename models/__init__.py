@@ -9,6 +9,7 @@ import importlib
 import json
 from dataclasses import asdict, dataclass
 from types import ModuleType
+from typing import Any
 
 from data.base.errors import InputError
 from data.grids import FULL, REDUCED, Grid
@@ -40,7 +41,7 @@ class Model:
         except InputError:
             return config
 
-    def build(self, config: Settings, grid: Grid, num_maps: int):
+    def build(self, config: Settings, grid: Grid, num_maps: int) -> Any:
         """The untrained network for records of so many maps."""
         return self.module.build(config, grid, 1 if self.map_by_map else num_maps)
 

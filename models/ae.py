@@ -1,7 +1,7 @@
 """Autoencoder of the phenotype: 29 values -> code -> 29 values."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from data.cohorts.records import PHENOTYPE_SIZE
 from data.grids import Grid
@@ -29,7 +29,7 @@ class Config(HiddenLayers):
 PRESETS = {"default": Config()}
 
 
-def build(config: Config, grid: Grid, maps: int = 1):
+def build(config: Config, grid: Grid, maps: int = 1) -> Any:
     """Input "phenotype" (batch, 29) float32, scaled; outputs "code" (batch, units[-1]) and "reconstruction"."""
     import keras
 

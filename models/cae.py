@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from data.grids import Grid
 from models.settings import MAX_KERNEL, HiddenLayers, require, require_sizes, require_sparsity, require_weights
@@ -52,7 +52,7 @@ def code_shape(config: Config, grid: Grid) -> tuple[int, ...]:
     return (*shape, config.filters[-1])
 
 
-def build(config: Config, grid: Grid, maps: int = 1):
+def build(config: Config, grid: Grid, maps: int = 1) -> Any:
     """Input "volume" (batch, x, y, z, maps) float32, z-scored; outputs "code" and "reconstruction", of its rank."""
     import keras
 
@@ -67,7 +67,6 @@ def build(config: Config, grid: Grid, maps: int = 1):
         x = layers.convolution(x, filters, config.kernel, stride, settings)
     code = x = layers.normalised(x, settings)
     for depth, stride in reversed(list(enumerate(config.strides))):
-        *shape, channels = shapes[depth]
-        x = layers.transposed_convolution(x, channels, config.kernel, stride, shape, settings)
+        x = layers.transposed_convolution(x, shapes[depth], config.kernel, stride, settings)
         x = layers.activated(x, settings) if depth else x
     return keras.Model({"volume": volume}, {"code": code, "reconstruction": x}, name="cae")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from data.grids import REDUCED, Grid
 from models import regions
@@ -13,14 +13,12 @@ from models.settings import (
     MAX_KERNEL,
     HiddenLayers,
     LayerSettings,
+    Part,
     Settings,
     require,
     require_sizes,
     require_weights,
 )
-
-if TYPE_CHECKING:
-    from models.layers import Part
 
 COARSE = 3  # voxels along an edge of the cubes whose means `linear` and `combined` read
 MOST_MAPS = 3  # a brain of more maps does not count more beside the phenotype
@@ -228,7 +226,7 @@ def features(x: Any, config: Convolutions, settings: LayerSettings) -> Any:
     return layers.hidden(flat, flat.shape[-1], settings)
 
 
-def convolutional_parts(volume: Any, config: Convolutions) -> "list[Part]":
+def convolutional_parts(volume: Any, config: Convolutions) -> list[Part]:
     """(batch, x, y, z, maps) -> the part of a classifier that convolves all maps, or one for each map."""
     from models import layers
 
@@ -237,13 +235,10 @@ def convolutional_parts(volume: Any, config: Convolutions) -> "list[Part]":
     maps = range(volume.shape[-1])
     inputs = [layers.OneMap(at, dtype="float32")(volume) for at in maps] if config.convolutions_by_map else [volume]
     settings = config.layer_settings(config.l2)
-    return [
-        layers.Part("convolutions", partial(features, x, config, settings), settings, config.keeps_place)
-        for x in inputs
-    ]
+    return [Part("convolutions", partial(features, x, config, settings), settings, config.keeps_place) for x in inputs]
 
 
-def parts(volume: Any, config: OfVolume, grid: Grid) -> "list[Part]":
+def parts(volume: Any, config: OfVolume, grid: Grid) -> list[Part]:
     """(batch, x, y, z, maps) -> the parts of a classifier that read volumes."""
     from models import layers
 
@@ -253,7 +248,7 @@ def parts(volume: Any, config: OfVolume, grid: Grid) -> "list[Part]":
     if isinstance(config, Linear):
         settings = LayerSettings(config.l1, config.l2)
         found.append(
-            layers.Part("linear", partial(cube_features, volume, config.average_pool, config.dropout), settings, True)
+            Part("linear", partial(cube_features, volume, config.average_pool, config.dropout), settings, True)
         )
     if isinstance(config, Convolutions):
         found += convolutional_parts(volume, config)
@@ -272,7 +267,7 @@ def weights_of(config: Settings, maps: int) -> dict[str, float] | None:
     return {"regions": 2 * brain / 3, "convolutions": brain / 3, "phenotype": 1.0}
 
 
-def build(config: OfVolume, grid: Grid, maps: int = 1):
+def build(config: OfVolume, grid: Grid, maps: int = 1) -> Any:
     """Input "volume" (batch, x, y, z, maps) float32, z-scored; output (batch, 2) float32 logits."""
     import keras
 

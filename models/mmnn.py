@@ -92,7 +92,7 @@ def joined(parts: list, config: Joined) -> list:
     return logits
 
 
-def build(config: Any, grid: Grid, maps: int = 1):
+def build(config: Any, grid: Grid, maps: int = 1) -> Any:
     """Inputs "volume" (batch, x, y, z, maps) and "phenotype" (batch, 29), float32; output (batch, 2) float32 logits."""
     import keras
 

@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from data.grids import Grid
-from models.settings import Classifier, HiddenLayers, LayerSettings, require_sizes
-
-if TYPE_CHECKING:
-    from models.layers import Part
+from models.settings import Classifier, HiddenLayers, LayerSettings, Part, require_sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +52,14 @@ def features(phenotype: Any, config: Phenotype, settings: LayerSettings) -> Any:
     return phenotype
 
 
-def part(phenotype: Any, config: Phenotype, l2: float) -> "Part":
+def part(phenotype: Any, config: Phenotype, l2: float) -> Part:
     """(batch, 29) -> the part of a classifier that reads them."""
-    from models import layers
-
     settings = config.layer_settings(l2)
     even = config.phenotype_activation == "sine"
-    return layers.Part("phenotype", partial(features, phenotype, config, settings), settings, even)
+    return Part("phenotype", partial(features, phenotype, config, settings), settings, even)
 
 
-def build(config: Config, grid: Grid, maps: int = 1):
+def build(config: Config, grid: Grid, maps: int = 1) -> Any:
     """Input "phenotype" (batch, 29) float32, scaled; output (batch, 2) float32 logits."""
     import keras
 

@@ -2,15 +2,12 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data.cohorts.atlas import AAL_REGIONS
 from data.cohorts.standards import Standard
 from data.grids import Grid
-from models.settings import Classifier, HiddenLayers, LayerSettings, require, require_sizes
-
-if TYPE_CHECKING:
-    from models.layers import Part
+from models.settings import Classifier, HiddenLayers, LayerSettings, Part, require, require_sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +53,7 @@ def features(values: Any, units: tuple[int, ...], settings: LayerSettings) -> An
     return values
 
 
-def parts(volume: Any, config: Regions, grid: Grid) -> "list[Part]":
+def parts(volume: Any, config: Regions, grid: Grid) -> list[Part]:
     """(batch, x, y, z, maps) -> the part of a classifier that reads the regions of all maps, or one for each map."""
     import keras
 
@@ -67,6 +64,6 @@ def parts(volume: Any, config: Regions, grid: Grid) -> "list[Part]":
     inputs = each if config.regions_by_map else [keras.layers.Flatten()(means)]
     settings = config.layer_settings(config.region_l2)
     return [
-        layers.Part("regions", partial(features, values, config.region_units, settings), settings, even=True)
+        Part("regions", partial(features, values, config.region_units, settings), settings, even=True)
         for values in inputs
     ]

@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from data.base import files
 from data.base.errors import InputError
@@ -56,6 +57,15 @@ class LayerSettings:
     l2: float
     batch_norm: bool = False
     initializer: str = "glorot_uniform"
+
+
+class Part(NamedTuple):
+    """A part of a classifier: `features()` builds layers that give (batch, features), which a layer of logits reads."""
+
+    name: str
+    features: Callable[[], Any]
+    settings: LayerSettings
+    even: bool  # the logits begin at 0
 
 
 @dataclass(frozen=True, kw_only=True)
