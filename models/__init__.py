@@ -63,7 +63,7 @@ class Model:
                 batch["volume"] = np.moveaxis(batch["volume"], -1, 1).reshape(-1, *cohort.grid.shape, 1)
             yield batch
 
-    def build(self, config: Settings, grid: Grid, num_maps: int):
+    def build(self, config: Settings, grid: Grid, num_maps: int) -> Any:
         """The untrained network for records of so many maps."""
         return self.module.build(config, grid, 1 if self.map_by_map else num_maps)
 

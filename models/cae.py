@@ -2,27 +2,28 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from data.grids import Grid
-from models.settings import MAX_KERNEL, Settings, require, require_sizes, require_sparsity, require_weights
+from models.settings import MAX_KERNEL, HiddenLayers, require, require_sizes, require_sparsity, require_weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Settings):
+class Config(HiddenLayers):
     """Two convolutions of one filter, mirrored by transposed ones."""
 
     batch_size: int = 4
     optimizer: Literal["adam", "rmsprop"] = "rmsprop"
     initializer: Literal["averaging", "glorot_uniform", "he_normal"] = "averaging"  # type: ignore[assignment]
     decay: float = 0.99
+    l2: float = 0.0
     filters: tuple[int, ...] = (1, 1)
     strides: tuple[int, ...] = (1, 3)
     kernel: int = 3
     sparsity: float = 0.7  # rho, the wanted mean of sigmoid(code)
     sparsity_weight: float = 0.6  # lambda
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         require(
             len(self.filters) == len(self.strides), "filters and strides differ in length; expected one each a layer."
@@ -51,21 +52,21 @@ def code_shape(config: Config, grid: Grid) -> tuple[int, ...]:
     return (*shape, config.filters[-1])
 
 
-def build(config: Config, grid: Grid, maps: int = 1):
+def build(config: Config, grid: Grid, maps: int = 1) -> Any:
     """Input "volume" (batch, x, y, z, maps) float32, z-scored; outputs "code" and "reconstruction", of its rank."""
     import keras
 
     from models import layers
 
+    settings = config.layer_settings(config.l2)
     volume = x = layers.volume_input(grid, maps)
     shapes = []
     for depth, (filters, stride) in enumerate(zip(config.filters, config.strides, strict=True)):
-        x = layers.activated(x, config) if depth else x
+        x = layers.activated(x, settings) if depth else x
         shapes.append(x.shape[1:])
-        x = layers.convolution(x, filters, config.kernel, stride, config)
-    code = x = layers.normalised(x, config)
+        x = layers.convolution(x, filters, config.kernel, stride, settings)
+    code = x = layers.normalised(x, settings)
     for depth, stride in reversed(list(enumerate(config.strides))):
-        *shape, channels = shapes[depth]
-        x = layers.transposed_convolution(x, channels, config.kernel, stride, shape, config)
-        x = layers.activated(x, config) if depth else x
+        x = layers.transposed_convolution(x, shapes[depth], config.kernel, stride, settings)
+        x = layers.activated(x, settings) if depth else x
     return keras.Model({"volume": volume}, {"code": code, "reconstruction": x}, name="cae")

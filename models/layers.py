@@ -1,25 +1,27 @@
-"""Layers that the models share: each takes a Keras tensor and a config and gives a Keras tensor."""
+"""Layers that the models share: each takes a Keras tensor and `LayerSettings` and gives a Keras tensor."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers
+from keras import KerasTensor, layers
 
 from data.cohorts.atlas import load_atlas
 from data.cohorts.records import PHENOTYPE_SIZE, Moments
 from data.grids import BLOCK, Grid
-from models.settings import Settings
+from models.settings import LayerSettings, Part
 
 
-def volume_input(grid: Grid, maps: int = 1):
+def volume_input(grid: Grid, maps: int = 1) -> KerasTensor:
     """(batch, x, y, z, maps) float32, each map z-scored."""
     return keras.Input((*grid.shape, maps), name="volume")
 
 
-def phenotype_input():
+def phenotype_input() -> KerasTensor:
     """(batch, 29) float32, scaled."""
     return keras.Input((PHENOTYPE_SIZE,), name="phenotype")
 
@@ -32,23 +34,23 @@ class Averaging(keras.initializers.Initializer):
 
     NOISE = 0.1
 
-    def __init__(self, stride: int, transposed: bool):
+    def __init__(self, stride: int, transposed: bool) -> None:
         self.stride, self.transposed = stride, transposed
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
         kernel = np.zeros(shape, np.float32)
         centre = tuple(slice((size - self.stride) // 2, (size + self.stride) // 2) for size in shape[:3])
         kernel[centre] = 1 / shape[-1] if self.transposed else 1 / (self.stride**3 * shape[-2])
         return keras.ops.cast(kernel, dtype) + self.NOISE * keras.initializers.GlorotUniform()(shape, dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {"stride": self.stride, "transposed": self.transposed}
 
 
 class RegionMeans(layers.Layer):
     """(batch, x, y, z, maps) -> (batch, regions, maps): the mean of each map in each region of AAL."""
 
-    def __init__(self, grid: Grid, **options):
+    def __init__(self, grid: Grid, **options: Any) -> None:
         super().__init__(**options)
         self.grid = grid
         atlas = load_atlas(None, grid)
@@ -56,19 +58,19 @@ class RegionMeans(layers.Layer):
         self.sizes = np.bincount(self.position.ravel())[:-1]  # voxels of each region
         self.inside = np.flatnonzero(atlas.labels)
 
-    def sums(self, values, position):
+    def sums(self, values: Any, position: Any) -> Any:
         """Values (batch, voxels, maps) at the `position` (voxels,) of their regions -> sums (batch, regions, maps)."""
         voxels_first = keras.ops.transpose(values, (1, 0, 2))
         sums = keras.ops.segment_sum(voxels_first, position, len(self.sizes) + 1)
         return keras.ops.transpose(sums[:-1], (1, 0, 2))
 
-    def call(self, volume):
+    def call(self, volume: Any) -> Any:
         flat = keras.ops.reshape(volume, (-1, self.position.size, volume.shape[-1]))
         values = keras.ops.take(flat, self.inside, axis=1)
         return self.sums(values, self.position.ravel()[self.inside]) / self.sizes[:, None].astype(self.compute_dtype)
 
     @cached_property
-    def members(self):
+    def members(self) -> Any:
         """(regions, voxels) float32, 1 where a voxel is of a region."""
         from scipy import sparse
 
@@ -84,7 +86,7 @@ class RegionMeans(layers.Layer):
         sums = np.stack([self.members @ record.reshape(self.position.size, -1) for record in volume])
         return sums / self.sizes[:, None].astype(np.float32)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0], len(self.sizes), input_shape[-1])
 
 
@@ -94,7 +96,7 @@ class Standardise(layers.Layer):
     Each feature, or each voxel of each map, has its own.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         shape = {"shape": input_shape[1:], "trainable": False, "dtype": "float32"}
         self.mean = self.add_weight(name="mean", initializer="zeros", **shape)
         self.spread = self.add_weight(name="spread", initializer="ones", **shape)
@@ -107,10 +109,10 @@ class Standardise(layers.Layer):
         self.mean.assign(moments.mean)
         self.spread.assign(moments.spread)
 
-    def call(self, values):
+    def call(self, values: Any) -> Any:
         return self.scores(values, self.mean, self.spread)
 
-    def scores(self, values, mean, spread):
+    def scores(self, values: Any, mean: Any, spread: Any) -> Any:
         """z-scores of values by a mean and a spread of their own, both in float32."""
         return (values - keras.ops.cast(mean, values.dtype)) / keras.ops.cast(spread, values.dtype)
 
@@ -118,7 +120,7 @@ class Standardise(layers.Layer):
 class Dropout(layers.Dropout):
     """Draws otherwise on each device that a network is trained on, for all have the same seed."""
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Any, training: bool = False) -> Any:
         if not training or not self.rate:
             return inputs
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -126,12 +128,33 @@ class Dropout(layers.Dropout):
         return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed)
 
 
+class OneMap(layers.Layer):
+    """(batch, x, y, z, maps) -> (batch, x, y, z, 1): the map number `at`."""
+
+    def __init__(self, at: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.at = at
+
+    def call(self, volume: Any) -> Any:
+        return volume[..., self.at : self.at + 1]
+
+
 class MeanOfLogits(layers.Average):
-    """Logits of several networks -> their mean; each is trained by a loss of its own (`summands`).
+    """Logits of several networks -> their mean, weighted by `shares` if given; each network has a loss of its own
+    (`summands`).
 
     The mean, since each has learnt how common autism is among those that it was trained on: a sum would count that, and
     whatever several of them know, once for each.
     """
+
+    def __init__(self, shares: Sequence[float] | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.shares = shares
+
+    def call(self, logits: list) -> Any:
+        if self.shares is None:
+            return super().call(logits)
+        return sum(share * one for share, one in zip(self.shares, logits, strict=True))
 
 
 def summands(network: keras.Model) -> keras.Model:
@@ -140,66 +163,82 @@ def summands(network: keras.Model) -> keras.Model:
     return keras.Model(network.input, last.input) if isinstance(last, MeanOfLogits) else network
 
 
-def joined(logits: list):
-    """Logits of all members, and of all parts of each -> (batch, 2) logits, their mean."""
-    return logits[0] if len(logits) == 1 else MeanOfLogits(dtype="float32", name="logits")(logits)
+def joined(logits: list, shares: Sequence[float] | None = None) -> KerasTensor:
+    """Logits (batch, 2) of several networks -> their mean (batch, 2)."""
+    return logits[0] if len(logits) == 1 else MeanOfLogits(shares, dtype="float32", name="logits")(logits)
 
 
-def weights(config: Settings, averaging: Averaging | None = None) -> dict:
-    """Keyword arguments for a layer with a kernel; `averaging` is what it starts from where the config wants that."""
-    return {
-        "kernel_initializer": averaging if config.initializer == "averaging" else config.initializer,
-        "kernel_regularizer": keras.regularizers.L1L2(config.l1, config.l2) if config.l1 or config.l2 else None,
-    }
+def averaged(parts: list[Part], members: int, weights: dict[str, float] | None = None) -> KerasTensor:
+    """The mean (batch, 2) of the logits of all parts, each built `members` times.
+
+    Without `weights` all networks count alike; with them, those of a name share its weight.
+    """
+    named = [part for part in parts for _ in range(members)]
+    networks = [logits(part.features(), part.settings, part.even) for part in named]
+    if weights is None:
+        return joined(networks)
+    counts = Counter(part.name for part in named)
+    total = sum(weights[name] for name in counts)
+    return joined(networks, [weights[part.name] / counts[part.name] / total for part in named])
 
 
-def normalised(x, config: Settings):
-    """Batch norm, if the config wants it, over the whole batch however many devices share that."""
+def penalty(settings: LayerSettings) -> keras.Regularizer | None:
+    return keras.regularizers.L1L2(settings.l1, settings.l2) if settings.l1 or settings.l2 else None
+
+
+def weights(settings: LayerSettings, averaging: Averaging | None = None) -> dict:
+    """Keyword arguments for a layer with a kernel, which starts from `averaging` if the settings say so."""
+    initializer = averaging if settings.initializer == "averaging" else settings.initializer
+    return {"kernel_initializer": initializer, "kernel_regularizer": penalty(settings)}
+
+
+def normalised(x: KerasTensor, settings: LayerSettings) -> KerasTensor:
+    """Batch norm, if the settings say so, over the whole batch however many devices share that."""
     several = tf.distribute.get_strategy().num_replicas_in_sync > 1
-    return layers.BatchNormalization(synchronized=several)(x) if config.batch_norm else x
+    return layers.BatchNormalization(synchronized=several)(x) if settings.batch_norm else x
 
 
-def activated(x, config: Settings):
-    return layers.ReLU()(normalised(x, config))
+def activated(x: KerasTensor, settings: LayerSettings) -> KerasTensor:
+    return layers.ReLU()(normalised(x, settings))
 
 
-def convolution(x, filters: int, kernel: int, stride: int, config: Settings):
+def convolution(x: KerasTensor, filters: int, kernel: int, stride: int, settings: LayerSettings) -> KerasTensor:
     """A 3-D convolution alone; batch norm brings the bias where it follows."""
-    options = weights(config, Averaging(stride, transposed=False))
-    return layers.Conv3D(filters, kernel, stride, padding="same", use_bias=not config.batch_norm, **options)(x)
+    options = weights(settings, Averaging(stride, transposed=False))
+    return layers.Conv3D(filters, kernel, stride, padding="same", use_bias=not settings.batch_norm, **options)(x)
 
 
-def residual_block(x, filters: int, kernel: int, stride: int, config: Settings):
+def residual_block(x: KerasTensor, filters: int, kernel: int, stride: int, settings: LayerSettings) -> KerasTensor:
     """Two convolutions and a shortcut (He et al. 2016); the shortcut is projected where the shape changes."""
-    inside = activated(convolution(x, filters, kernel, stride, config), config)
-    inside = normalised(convolution(inside, filters, kernel, 1, config), config)
+    inside = activated(convolution(x, filters, kernel, stride, settings), settings)
+    inside = normalised(convolution(inside, filters, kernel, 1, settings), settings)
     if stride != 1 or x.shape[-1] != filters:
-        x = normalised(convolution(x, filters, 1, stride, config), config)
+        x = normalised(convolution(x, filters, 1, stride, settings), settings)
     return layers.ReLU()(layers.Add()([inside, x]))
 
 
-def max_pool(x, stride: int):
+def max_pool(x: KerasTensor, stride: int) -> KerasTensor:
     return layers.MaxPooling3D(BLOCK, stride, padding="same")(x)
 
 
-def dense(x, units: int, config: Settings):
-    return layers.Dense(units, **weights(config))(x)
+def dense(x: KerasTensor, units: int, settings: LayerSettings) -> KerasTensor:
+    return layers.Dense(units, **weights(settings))(x)
 
 
-def hidden(x, units: int, config: Settings):
-    return activated(layers.Dense(units, use_bias=not config.batch_norm, **weights(config))(x), config)
+def hidden(x: KerasTensor, units: int, settings: LayerSettings) -> KerasTensor:
+    return activated(layers.Dense(units, use_bias=not settings.batch_norm, **weights(settings))(x), settings)
 
 
-def logits(x, config: Settings, even: bool = False):
+def logits(x: KerasTensor, settings: LayerSettings, even: bool = False) -> KerasTensor:
     """(batch, 2) float32 logits of (control, autism), at first 0 if `even`.
 
     What many features make of a random start would stay for all of a short training.
     """
-    options = weights(config) | ({"kernel_initializer": "zeros"} if even else {})
+    options = weights(settings) | ({"kernel_initializer": "zeros"} if even else {})
     return layers.Dense(2, dtype="float32", **options)(x)
 
 
-def fourier_features(x, units: int):
+def fourier_features(x: KerasTensor, units: int) -> KerasTensor:
     """(batch, features) -> (batch, units): sines, which begin as random Fourier features.
 
     Of the kernel exp(-|x - y|^2 / features), that of an SVM by default (Rahimi & Recht 2007), and are trained on.
@@ -208,9 +247,11 @@ def fourier_features(x, units: int):
     return layers.Dense(units, keras.ops.sin, kernel_initializer="he_normal", bias_initializer=phases)(x)
 
 
-def transposed_convolution(x, filters: int, kernel: int, stride: int, shape: tuple[int, ...], config: Settings):
-    """The mirror image of `convolution` from `shape` (x, y, z): what the padding added is cropped evenly."""
-    options = weights(config, Averaging(stride, transposed=True))
-    x = layers.Conv3DTranspose(filters, kernel, stride, padding="same", **options)(x)
-    excess = [x.shape[1 + axis] - size for axis, size in enumerate(shape)]
+def transposed_convolution(
+    x: KerasTensor, shape: tuple[int, ...], kernel: int, stride: int, settings: LayerSettings
+) -> KerasTensor:
+    """The mirror image of `convolution` from `shape` (x, y, z, channels): padding is cropped evenly."""
+    options = weights(settings, Averaging(stride, transposed=True))
+    x = layers.Conv3DTranspose(shape[3], kernel, stride, padding="same", **options)(x)
+    excess = [x.shape[1 + axis] - size for axis, size in enumerate(shape[:3])]
     return layers.Cropping3D([(extra // 2, extra - extra // 2) for extra in excess])(x) if any(excess) else x

@@ -1,15 +1,17 @@
 """The two losses: (batch, outputs, config, reads) -> scalar float32 Keras tensor."""
 
+from typing import Any
+
 import tensorflow as tf
 from keras import ops
 
 
-def cross_entropy(batch: dict, outputs, config, reads: tuple[str, ...]):
+def cross_entropy(batch: dict, outputs: Any, config: Any, reads: tuple[str, ...]) -> Any:
     """Mean cross-entropy of logits (batch, 2) against labels (batch,), 1 autism, 0 control."""
     return ops.mean(ops.sparse_categorical_crossentropy(batch["label"], outputs, from_logits=True))
 
 
-def mean_activation(code):
+def mean_activation(code: Any) -> Any:
     """rho_hat, the mean of sigmoid(code) over everything, the shares of other devices of a batch too."""
     activation, context = ops.sigmoid(ops.cast(code, "float32")), tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
@@ -19,7 +21,7 @@ def mean_activation(code):
     return total / size
 
 
-def sparse_reconstruction(batch: dict, outputs: dict, config, reads: tuple[str, ...]):
+def sparse_reconstruction(batch: dict, outputs: dict, config: Any, reads: tuple[str, ...]) -> Any:
     """Mean squared error + sparsity_weight * KL(sparsity || rho_hat) (Ng, Sparse autoencoder, 2011)."""
     squared = ops.square(ops.cast(outputs["reconstruction"], "float32") - batch[reads[0]])
     rho, rho_hat = config.sparsity, mean_activation(outputs["code"])

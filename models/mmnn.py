@@ -1,83 +1,108 @@
 """Multimodal classifier: reduced volume and phenotype -> logits of (control, autism)."""
 
-from dataclasses import dataclass, fields, replace
-from typing import Literal
+from dataclasses import dataclass, fields, make_dataclass, replace
+from typing import Any
 
 from data.grids import Grid
 from models import cnn, nn
-from models.settings import require_sizes
+from models.regions import OfVolume
+from models.settings import Settings, require_sizes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(cnn.Config):
-    """`cnn` and `nn`, joined by their features, which dense layers read, or by their logits, which are averaged.
+class Averaged(nn.Phenotype):
+    """Late fusion: the logits of networks on the volume and on the phenotype are averaged.
 
-    Averaged, each is trained by a loss of its own, as if alone, so that neither leans on the other.
+    Each is trained by a loss of its own, as if alone, so that neither leans on the other.
     """
 
-    phenotype_units: tuple[int, ...] = nn.Config.phenotype_units
-    phenotype_activation: Literal["relu", "sine"] = nn.Config.phenotype_activation
-    phenotype_l2: float = nn.Config.l2  # of logits that are averaged
-    joined_by: Literal["features", "logits"] = "features"
-    joined_units: tuple[int, ...] = (32,)
+    phenotype_l2: float = nn.Config.l2
 
-    def __post_init__(self):
+
+@dataclass(frozen=True, kw_only=True)
+class Joined(nn.Phenotype):
+    """Intermediate fusion: dense layers read the features of both, and all are trained by one loss."""
+
+    joined_units: tuple[int, ...] = (32,)
+    l2: float = cnn.Convolutions.l2
+
+    def __post_init__(self) -> None:
         super().__post_init__()
-        require_sizes("phenotype_units", self.phenotype_units)
         require_sizes("joined_units", self.joined_units)
 
-    def idle(self) -> dict[str, str]:
-        of_brain, of_phenotype, summed = super().idle(), nn.idle_of(self), self.joined_by == "logits"
-        own = {"joined_units": "joined_by=features"} if summed else {"phenotype_l2": "joined_by=logits"}
-        read_by_both = () if summed else ("batch_norm", "initializer", "l2")  # by the layers that join them
-        used = {*read_by_both, *({"batch_norm", "initializer"} - of_phenotype.keys())}
-        return own | {name: needs for name, needs in of_brain.items() if name not in used}
+    @property
+    def has_hidden_layers(self) -> bool:
+        return True
+
+
+# The settings of each network of `cnn` beside those of each way to join it with the phenotype.
+NETWORKS = {
+    (brain, fusion): make_dataclass(
+        fusion.__name__ + brain.__name__, (), bases=(brain, fusion), frozen=True, kw_only=True
+    )
+    for brain in cnn.NETWORKS
+    for fusion in (Averaged, Joined)
+}
+FORMER = (*cnn.FORMER, "joined_by")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(OfVolume):
+    """Any of the networks above: `from_json` gives the settings of that which is saved."""
+
+    @classmethod
+    def of_saved(cls, values: dict) -> tuple[type[Settings], dict]:
+        by_default = "logits" if "phenotype_l2" in values else "features"
+        fusion = Averaged if values.get("joined_by", by_default) == "logits" else Joined
+        network = NETWORKS[cnn.network_of(values), fusion]
+        return network, cnn.used(values, network, NETWORKS.values(), FORMER)
 
 
 JOINED_BY_FEATURES = ("residual", "plain")
 
 
-def preset_of(name: str) -> Config:
+def preset_of(name: str) -> Any:
     """The preset of `cnn` with this name and what goes with it of `nn`."""
-    brain = cnn.PRESETS[name]
-    config = Config(**{field.name: getattr(brain, field.name) for field in fields(brain)})
-    if name in JOINED_BY_FEATURES:
+    brain, sine = cnn.PRESETS[name], nn.PRESETS["sine"]
+    fusion = Joined if name in JOINED_BY_FEATURES else Averaged
+    config = NETWORKS[type(brain), fusion](**{field.name: getattr(brain, field.name) for field in fields(brain)})
+    if fusion is Joined:
         return config
-    sine = nn.PRESETS["sine"]
     return replace(
         config, phenotype_units=sine.phenotype_units, phenotype_activation=sine.phenotype_activation,
-        phenotype_l2=sine.l2, joined_by="logits",
+        phenotype_l2=sine.l2,
     )  # fmt: skip
 
 
 PRESETS = {name: preset_of(name) for name in cnn.PRESETS}
 
 
-def members(volume, phenotype, config: Config, grid: Grid) -> list:
-    """The (batch, 2) logits of each member, or of each member's halves."""
+def joined(parts: list, config: Joined) -> list:
+    """The (batch, 2) logits of each member, which reads the features of all parts."""
     import keras
 
     from models import layers
 
-    if config.joined_by == "logits":
-        of_phenotype = replace(config, l2=config.phenotype_l2)
-        return cnn.members(volume, config, grid) + nn.members(phenotype, of_phenotype)
-    of_brain = cnn.features(volume, config, grid)
-    logits = []
+    settings, logits = config.layer_settings(config.l2), []
     for _ in range(config.members):
-        both = keras.layers.Concatenate()([make() for make, _ in of_brain] + [nn.features(phenotype, config)])
+        both = keras.layers.Concatenate()([part.features() for part in parts])
         for units in config.joined_units:
-            both = layers.hidden(both, units, config)
-        logits.append(layers.logits(both, config))
+            both = layers.hidden(both, units, settings)
+        logits.append(layers.logits(both, settings))
     return logits
 
 
-def build(config: Config, grid: Grid, maps: int = 1):
+def build(config: Any, grid: Grid, maps: int = 1) -> Any:
     """Inputs "volume" (batch, x, y, z, maps) and "phenotype" (batch, 29), float32; output (batch, 2) float32 logits."""
     import keras
 
     from models import layers
 
     volume, phenotype = layers.volume_input(grid, maps), layers.phenotype_input()
-    logits = layers.joined(members(volume, phenotype, config, grid))
+    brain = cnn.parts(volume, config, grid)
+    if isinstance(config, Joined):
+        logits = layers.joined(joined([*brain, nn.part(phenotype, config, config.l2)], config))
+    else:
+        parts = [*brain, nn.part(phenotype, config, config.phenotype_l2)]
+        logits = layers.averaged(parts, config.members, cnn.weights_of(config, maps))
     return keras.Model({"volume": volume, "phenotype": phenotype}, logits, name="mmnn")

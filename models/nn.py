@@ -1,32 +1,36 @@
 """Phenotype classifier: 29 values -> logits of (control, autism)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 from data.grids import Grid
-from models.settings import Classifier, require_sizes
+from models.settings import Classifier, HiddenLayers, LayerSettings, Part, require_sizes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Classifier):
-    """Dense layers on the phenotype; the first may be of sines, `models.layers.fourier_features`."""
+class Phenotype(Classifier, HiddenLayers):
+    """Layers on the phenotype, of any network that reads it."""
 
     phenotype_units: tuple[int, ...] = (32, 16)
     phenotype_activation: Literal["relu", "sine"] = "relu"  # of the first layer
-    l2: float = 0.001
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         require_sizes("phenotype_units", self.phenotype_units)
 
-    def idle(self) -> dict[str, str]:
-        return super().idle() | idle_of(self)
+    @property
+    def has_hidden_layers(self) -> bool:
+        relu = self.phenotype_activation == "relu" or len(self.phenotype_units) != 1
+        return relu or super().has_hidden_layers
 
 
-def idle_of(config) -> dict[str, str]:
-    """What changes nothing for the phenotype; `config` has `phenotype_units` and `phenotype_activation`."""
-    sines = config.phenotype_activation == "sine" and len(config.phenotype_units) == 1
-    return dict.fromkeys(("batch_norm", "initializer"), "phenotype_activation=relu, or a second layer") if sines else {}
+@dataclass(frozen=True, kw_only=True)
+class Config(Phenotype):
+    """A multilayer perceptron; its first layer may be of random Fourier features, which are trained
+    (`models.layers.fourier_features`): an approximate kernel machine."""
+
+    l2: float = 0.001
 
 
 PRESETS = {
@@ -38,30 +42,29 @@ PRESETS = {
 }  # fmt: skip
 
 
-def features(phenotype, config):
-    """(batch, 29) -> (batch, phenotype_units[-1]); `config` has `phenotype_units` and `phenotype_activation`."""
+def features(phenotype: Any, config: Phenotype, settings: LayerSettings) -> Any:
+    """(batch, 29) -> (batch, phenotype_units[-1])."""
     from models import layers
 
     for depth, units in enumerate(config.phenotype_units):
         sines = config.phenotype_activation == "sine" and not depth
-        phenotype = layers.fourier_features(phenotype, units) if sines else layers.hidden(phenotype, units, config)
+        phenotype = layers.fourier_features(phenotype, units) if sines else layers.hidden(phenotype, units, settings)
     return phenotype
 
 
-def members(phenotype, config) -> list:
-    """(batch, 29) -> the (batch, 2) logits of each member; `config` as in `features`."""
-    from models import layers
-
+def part(phenotype: Any, config: Phenotype, l2: float) -> Part:
+    """(batch, 29) -> the part of a classifier that reads them."""
+    settings = config.layer_settings(l2)
     even = config.phenotype_activation == "sine"
-    return [layers.logits(features(phenotype, config), config, even) for _ in range(config.members)]
+    return Part("phenotype", partial(features, phenotype, config, settings), settings, even)
 
 
-def build(config: Config, grid: Grid, maps: int = 1):
+def build(config: Config, grid: Grid, maps: int = 1) -> Any:
     """Input "phenotype" (batch, 29) float32, scaled; output (batch, 2) float32 logits."""
     import keras
 
     from models import layers
 
     phenotype = layers.phenotype_input()
-    logits = layers.joined(members(phenotype, config))
+    logits = layers.averaged([part(phenotype, config, config.l2)], config.members)
     return keras.Model({"phenotype": phenotype}, logits, name="nn")

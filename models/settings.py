@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from data.base import files
 from data.base.errors import InputError
@@ -18,7 +19,7 @@ MAX_WEIGHTS = 100_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How any model is initialised, regularised and optimised."""
+    """How any model is optimised."""
 
     batch_size: int = 32
     optimizer: Literal["adam", "rmsprop"] = "adam"
@@ -27,22 +28,56 @@ class Settings:
         0  # batches; the rate after n of them is learning_rate / (1 + n / half_rate_after); 0: constant
     )
     decay: float = 0.9  # of the gradient's running mean (Adam's beta 1) or of its running square (RMSprop)
-    batch_norm: bool = True
-    initializer: Literal["glorot_uniform", "he_normal"] = "glorot_uniform"  # the first is Xavier's
-    l1: float = 0.0
-    l2: float = 0.0
+    l1: float = 0.0  # penalty on the absolute values of all kernels; those on their squares are each layer's own
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(0 < self.batch_size <= MAX_BATCH, f"batch_size is {self.batch_size}; expected 1 to {MAX_BATCH}.")
         require(0 < self.learning_rate < math.inf, f"learning_rate is {self.learning_rate}; expected more than 0.")
         require(self.half_rate_after >= 0, f"half_rate_after is {self.half_rate_after}; expected 0 or more.")
-        for name in ("l1", "l2"):
-            require(0 <= getattr(self, name) < math.inf, f"{name} is {getattr(self, name)}; expected 0 or more.")
+        for name in ("l1", "l2", "region_l2", "phenotype_l2"):
+            penalty = getattr(self, name, 0.0)
+            require(0 <= penalty < math.inf, f"{name} is {penalty}; expected 0 or more.")
         require(0 <= self.decay < 1, f"decay is {self.decay}; expected 0 or more and less than 1.")
 
     def idle(self) -> dict[str, str]:
         """The settings that change nothing with the others as they are, and what they need."""
         return {}
+
+    @classmethod
+    def of_saved(cls, values: dict) -> "tuple[type[Settings], dict]":
+        """The class of the network that saved `values` describe, and those of them that it uses."""
+        return cls, values
+
+
+@dataclass(frozen=True)
+class LayerSettings:
+    """How the kernel of a layer starts and is penalised, and whether batch norm follows."""
+
+    l1: float
+    l2: float
+    batch_norm: bool = False
+    initializer: str = "glorot_uniform"
+
+
+class Part(NamedTuple):
+    """A part of a classifier: `features()` builds layers that give (batch, features), which a layer of logits reads."""
+
+    name: str
+    features: Callable[[], Any]
+    settings: LayerSettings
+    even: bool  # the logits begin at 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiddenLayers(Settings):
+    """What models with hidden layers have beside."""
+
+    batch_norm: bool = True
+    initializer: Literal["glorot_uniform", "he_normal"] = "glorot_uniform"  # the first is Xavier's
+
+    def layer_settings(self, l2: float) -> LayerSettings:
+        """With a penalty `l2` on squared weights."""
+        return LayerSettings(self.l1, l2, self.batch_norm, self.initializer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +86,19 @@ class Classifier(Settings):
 
     members: int = 1  # networks whose logits are averaged, each with a start and a loss of its own
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.members <= MAX_MEMBERS, f"members is {self.members}; expected 1 to {MAX_MEMBERS}.")
+
+    @property
+    def has_hidden_layers(self) -> bool:
+        """Whether any part of it has a layer that batch norm and the initializer apply to."""
+        return False
+
+    def idle(self) -> dict[str, str]:
+        needs = "region_units, phenotype_activation=relu or a second layer on the phenotype"
+        idle = {} if self.has_hidden_layers else dict.fromkeys(("batch_norm", "initializer"), needs)
+        return super().idle() | idle
 
 
 def require_sizes(name: str, sizes: tuple[int, ...], smallest: int = 1, largest: int = MAX_WIDTH) -> None:
@@ -124,10 +169,12 @@ def override(config: Settings, assignments: list[str]) -> Settings:
 
 
 def from_json(kind: type[Settings], values: dict) -> Settings:
-    """The dataclass that `dataclasses.asdict` and JSON made `values` from; what is missing is as by default.
+    """The dataclass that `dataclasses.asdict` and JSON made `values` from; missing values take their defaults.
 
+    Where `kind` stands for several networks, the result is of the class of one of them (`Settings.of_saved`).
     Raises InputError for a hyper-parameter that the model does not have, or a value of the wrong type.
     """
+    kind, values = kind.of_saved(values)
     known = [field.name for field in dataclasses.fields(kind)]
     if unknown := sorted(values.keys() - set(known)):
         raise InputError(f"The checkpoint has {unknown[0]}, which is no hyper-parameter of this version; train again.")

@@ -70,9 +70,12 @@ STANDARDISED = 2 * 116  # mean and spread of each region of AAL
 VOXELS = 2 * 31 * 37 * 31  # of each voxel
 LINEAR = dense(11 * 13 * 11, 2)
 CONVOLUTIONAL = conv(3, 1, 16, bias=True) + dense(8 * 10 * 8 * 16, 2)
+CUBES = 2 * 11 * 13 * 11  # mean and spread of each cube of 3x3x3 voxels
+OF_CUBES = conv(3, 1, 8, bias=True) + dense(6 * 7 * 6 * 8, 2)
 REGIONS = dense(116, 64) + dense(64, 2)
 SINE = dense(29, 256) + dense(256, 2)
 PARAMETERS = {
+    ("cnn", "combined"): STANDARDISED + CUBES + 4 * REGIONS + 4 * OF_CUBES,
     ("cnn", "residual"): RESIDUAL + dense(64, 2),
     ("cnn", "plain"): PLAIN + dense(FLAT, 2),
     ("cnn", "regions"): STANDARDISED + 4 * REGIONS,
@@ -80,6 +83,7 @@ PARAMETERS = {
     ("cnn", "convolutional"): VOXELS + 4 * CONVOLUTIONAL,
     ("nn", "default"): PHENOTYPE + dense(16, 2),
     ("nn", "sine"): 4 * SINE,
+    ("mmnn", "combined"): STANDARDISED + CUBES + 4 * REGIONS + 4 * OF_CUBES + 4 * SINE,
     ("mmnn", "regions"): STANDARDISED + 4 * REGIONS + 4 * SINE,
     ("mmnn", "linear"): VOXELS + LINEAR + SINE,
     ("mmnn", "convolutional"): VOXELS + 4 * CONVOLUTIONAL + 4 * SINE,
@@ -142,7 +146,7 @@ def test_presets_are_those_of_the_mission():
         assert (config.optimizer, config.learning_rate, config.decay) == ("rmsprop", 0.001, 0.99)
         assert (config.sparsity_weight, config.kernel, config.filters) == (0.6, 3, (1, 1))
     default = {name: next(iter(model.module.PRESETS)) for name, model in MODELS.items()}
-    assert default == {"cae": "stride3-bn", "ae": "default", "cnn": "regions", "nn": "sine", "mmnn": "regions"}
+    assert default == {"cae": "stride3-bn", "ae": "default", "cnn": "combined", "nn": "sine", "mmnn": "combined"}
     assert sorted(MODELS) == ["ae", "cae", "cnn", "mmnn", "nn"]
 
 
@@ -278,6 +282,157 @@ def test_settings_survive_json(name, preset):
     assert settings.from_json(module.Config, json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 
+# What `run.json` of a checkpoint held when one dataclass was for all networks of `cnn`, another for those of `mmnn`.
+FLAT_OF_CNN = {
+    "batch_size": 32,
+    "optimizer": "adam",
+    "learning_rate": 0.001,
+    "half_rate_after": 0,
+    "decay": 0.9,
+    "batch_norm": True,
+    "initializer": "glorot_uniform",
+    "l1": 0.0,
+    "l2": 0.0001,
+    "members": 1,
+    "standardise": "stored",
+    "filters": [16, 32, 64],
+    "kernels": [3, 3, 3],
+    "strides": [2, 2, 2],
+    "pools": [0, 0, 0],
+    "residual": True,
+    "global_average": True,
+    "average_pool": 0,
+    "dropout": 0.0,
+    "regions": False,
+    "regions_by_map": False,
+    "region_units": [64],
+    "region_l2": 0.01,
+    "swap_regions": 0,
+}
+FLAT_OF_MMNN = FLAT_OF_CNN | {
+    "phenotype_units": [32, 16],
+    "phenotype_activation": "relu",
+    "phenotype_l2": 0.001,
+    "joined_by": "features",
+    "joined_units": [32],
+}
+NO_FILTERS = {"filters": [], "kernels": [], "strides": [], "pools": []}
+ONE_FILTER = {"filters": [16], "kernels": [3], "strides": [2], "pools": [0]}
+OF_REGIONS = NO_FILTERS | {
+    "learning_rate": 0.003,
+    "half_rate_after": 50,
+    "batch_norm": False,
+    "members": 4,
+    "standardise": "brain",
+    "regions": True,
+    "regions_by_map": True,
+}
+OF_CUBES = NO_FILTERS | {
+    "half_rate_after": 50,
+    "l2": 0.03,
+    "standardise": "voxel",
+    "global_average": False,
+    "average_pool": 3,
+}
+OF_VOXELS = ONE_FILTER | {
+    "half_rate_after": 100,
+    "batch_norm": False,
+    "l2": 0.01,
+    "members": 4,
+    "standardise": "voxel",
+    "global_average": False,
+    "average_pool": 2,
+    "dropout": 0.5,
+}
+SINES = {"phenotype_units": [256], "phenotype_activation": "sine", "phenotype_l2": 0.0, "joined_by": "logits"}
+
+
+@pytest.mark.parametrize(
+    "name, changes, kind, networks, parameters",
+    [
+        ("cnn", OF_REGIONS, "Regions", 8, 61_408),
+        ("cnn", OF_CUBES, "Linear", 1, 148_522),
+        ("cnn", OF_VOXELS, "Convolutions", 4, 227_676),
+        ("cnn", {}, "Convolutions", 1, 212_130),
+        ("mmnn", OF_REGIONS | SINES, "AveragedRegions", 12, 94_184),
+        ("mmnn", OF_CUBES | SINES, "AveragedLinear", 2, 156_716),
+        ("mmnn", OF_VOXELS | SINES, "AveragedConvolutions", 8, 260_452),
+        ("mmnn", {}, "JoinedConvolutions", 1, 216_386),
+        ("cnn", OF_CUBES | {"regions": True}, "RegionsAndLinear", 2, 164_220),
+        ("cnn", OF_VOXELS | {"members": 2, "regions": True, "regions_by_map": True}, "Combined", 6, 215_888),
+        ("cnn", {"regions": True}, "Combined", 2, 227_828),
+        (
+            "cnn",
+            OF_REGIONS | {"filters": [4, 6], "kernels": [3, 3], "strides": [3, 2], "pools": [0, 0]},
+            "Combined",
+            12,
+            68_992,
+        ),
+        (
+            "cnn",
+            OF_REGIONS | {"global_average": False, "average_pool": 4, "dropout": 0.3},
+            "RegionsAndLinear",
+            12,
+            71_656,
+        ),
+        (
+            "cnn",
+            OF_REGIONS | {"filters": [2], "kernels": [3], "strides": [9], "pools": [0], "global_average": False},
+            "Combined",
+            12,
+            166_176,
+        ),
+        ("mmnn", OF_VOXELS | SINES | {"regions": True}, "AveragedCombined", 12, 321_084),
+        ("mmnn", {"regions": True}, "JoinedCombined", 1, 234_002),
+        (
+            "mmnn",
+            OF_REGIONS | SINES | {"members": 2, "joined_by": "features", "joined_units": [4, 5]},
+            "JoinedRegions",
+            2,
+            48_930,
+        ),
+        (
+            "mmnn",
+            OF_CUBES | SINES | {"regions": True, "joined_by": "features"},
+            "JoinedRegionsAndLinear",
+            1,
+            276_582,
+        ),
+        ("mmnn", {"phenotype_l2": 0.5, "joined_by": "logits"}, "AveragedConvolutions", 2, 213_796),
+        (
+            "mmnn",
+            OF_CUBES | SINES | {"joined_by": "features"},
+            "JoinedLinear",
+            1,
+            258_966,
+        ),
+    ],
+)
+def test_settings_of_checkpoints_from_before_networks_had_their_own(name, changes, kind, networks, parameters):
+    """Numbers of networks and parameters, for two maps, are those that the code of then built."""
+    from models.layers import summands
+
+    saved = {"cnn": FLAT_OF_CNN, "mmnn": FLAT_OF_MMNN}[name] | changes
+    model = MODELS[name]
+    config = settings.from_json(model.module.Config, saved)
+    assert type(config).__name__ == kind
+    own = dataclasses.asdict(config)
+    assert {key: value for key, value in saved.items() if key in own} == {
+        key: json.loads(json.dumps(own))[key] for key in saved.keys() & own.keys()
+    }
+    network = model.build(config, REDUCED, 2)
+    assert network.count_params() == parameters
+    trained = summands(network).output
+    assert (len(trained) if isinstance(trained, list) else 1) == networks
+    assert model.completed(saved) == json.loads(json.dumps(own)) == model.completed(json.loads(json.dumps(own)))
+
+
+@pytest.mark.parametrize("name", ["cnn", "mmnn"])
+def test_saved_settings_that_no_network_has_are_refused(name):
+    with pytest.raises(InputError, match="depth, which is no hyper-parameter of this version"):
+        settings.from_json(MODELS[name].module.Config, FLAT_OF_CNN | {"depth": 3})
+
+
 def test_the_default_initialisation_of_cae_averages_blocks(build):
     """Before training its code is already close to the block mean, up to a little noise."""
     network = MODELS["cae"].module.build(cae.PRESETS["stride3"], FULL)
@@ -369,27 +524,39 @@ def test_regions_of_each_map_are_read_by_a_network_of_their_own():
 @pytest.mark.parametrize(
     "name, preset, assignments, needs",
     [
-        (
-            "cnn",
-            "regions",
-            ["l2=1"],
-            "l2=1.0 changes nothing here: it needs layers that read the volume itself; see reg",
-        ),
-        ("cnn", "regions", ["dropout=0.5"], "it needs global_average=false and average_pool"),
+        ("cnn", "regions", ["region_units=", "batch_norm=true"], "it needs region_units, phenotype_activation=relu or"),
         ("cnn", "residual", ["dropout=0.5"], "it needs global_average=false and average_pool"),
         ("cnn", "residual", ["average_pool=4"], "it needs global_average=false"),
-        ("cnn", "residual", ["region_units=8"], "it needs regions=true"),
         ("cnn", "convolutional", ["residual=false"], "it needs two filters or more"),
-        ("cnn", "linear", ["batch_norm=false"], "it needs filters, region_units or phenotype_activation=relu"),
-        ("nn", "sine", ["initializer=he_normal"], "it needs phenotype_activation=relu, or a second layer"),
-        ("mmnn", "regions", ["joined_units=8"], "it needs joined_by=features"),
-        ("mmnn", "residual", ["phenotype_l2=1"], "it needs joined_by=logits"),
+        ("nn", "sine", ["initializer=he_normal"], "phenotype_activation=relu or a second layer"),
+        ("mmnn", "linear", ["batch_norm=false"], "phenotype_activation=relu or a second layer"),
     ],
 )
 def test_a_setting_that_would_change_nothing_is_refused(name, preset, assignments, needs):
     with pytest.raises(InputError) as caught:
         settings.override(MODELS[name].module.PRESETS[preset], assignments)
     assert needs in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name, preset, key",
+    [
+        ("cnn", "regions", "dropout"),
+        ("cnn", "regions", "l2"),
+        ("cnn", "linear", "batch_norm"),
+        ("cnn", "residual", "region_units"),
+        ("cnn", "residual", "phenotype_l2"),
+        ("mmnn", "regions", "joined_units"),
+        ("mmnn", "residual", "phenotype_l2"),
+        ("nn", "sine", "filters"),
+    ],
+)
+def test_a_setting_of_another_network_is_answered_with_those_of_this(name, preset, key):
+    config = MODELS[name].module.PRESETS[preset]
+    own = sorted(field.name for field in dataclasses.fields(config))
+    with pytest.raises(InputError) as caught:
+        settings.override(config, [f"{key}=1"])
+    assert f"--set {key} is unknown; expected one of {', '.join(own)}." in str(caught.value)
 
 
 @pytest.mark.parametrize("name, preset", [pair for pair in EVERY_PRESET if pair[0] in ("cnn", "nn", "mmnn")])
@@ -399,8 +566,10 @@ def test_a_setting_that_is_not_refused_changes_the_network(name, preset):
     base = dataclasses.replace(module.PRESETS[preset], members=1)
     others = {
         "members": 2, "batch_norm": not base.batch_norm, "initializer": "he_normal", "l1": 0.5, "l2": 0.5,
-        "phenotype_units": (3,), "phenotype_l2": 0.5, "joined_units": (5,), "regions": True, "region_units": (7,),
-        "region_l2": 0.5, "regions_by_map": True, "average_pool": 5, "dropout": 0.25,
+        "phenotype_units": (3,), "phenotype_l2": 0.5, "joined_units": (5,), "region_units": (7,),
+        "region_l2": 0.5, "regions_by_map": not getattr(base, "regions_by_map", True), "average_pool": 5,
+        "dropout": 0.25, "cubes": 5, "convolutions_by_map": not getattr(base, "convolutions_by_map", True),
+        "mean_over": "networks",
     }  # fmt: skip
     known = {field.name for field in dataclasses.fields(base)}
     before = described(module.build(base, REDUCED, maps=2))
@@ -419,7 +588,7 @@ def described(network) -> list[tuple]:
         regularizer, initializer = (getattr(layer, f"kernel_{kind}", None) for kind in ("regularizer", "initializer"))
         punished = (float(regularizer.l1), float(regularizer.l2)) if regularizer else None
         shapes = [tuple(weight.shape) for weight in layer.weights]
-        size = getattr(layer, "pool_size", None), getattr(layer, "rate", None)
+        size = [getattr(layer, name, None) for name in ("pool_size", "rate", "shares")]
         found.append((type(layer).__name__, shapes, layer.output.shape, size, punished, type(initializer).__name__))
     return found
 

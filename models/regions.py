@@ -1,0 +1,69 @@
+"""Networks on the means of AAL regions: reduced volume 31x37x31 -> features of each person's region means."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from data.cohorts.atlas import AAL_REGIONS
+from data.cohorts.cohort import Standard
+from data.grids import Grid
+from models.settings import Classifier, HiddenLayers, LayerSettings, Part, require, require_sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfVolume(Classifier):
+    """What every network on volumes has beside: how volumes are z-scored, and augmentation."""
+
+    standardise: Standard = "stored"  # the volume: see `data.cohorts.standards`
+    swap_regions: int = 0  # of each training record, taken from others of its label in the same batch; of AAL
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_sizes("swap_regions", (self.swap_regions,), smallest=0, largest=AAL_REGIONS)
+        require(
+            self.batch_size > 1 or not self.swap_regions,
+            "swap_regions takes regions from others of the batch; expected batch_size of 2 or more.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regions(OfVolume, HiddenLayers):
+    """A multilayer perceptron on regions of interest: the mean of each map in each region of AAL, z-scored over the
+    training records. One perceptron reads all maps, or each map has its own (`regions_by_map`)."""
+
+    regions_by_map: bool = False  # their logits are averaged
+    region_units: tuple[int, ...] = (64,)
+    region_l2: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_sizes("region_units", self.region_units)
+
+    @property
+    def has_hidden_layers(self) -> bool:
+        return bool(self.region_units) or super().has_hidden_layers
+
+
+def features(values: Any, units: tuple[int, ...], settings: LayerSettings) -> Any:
+    """Means of regions (batch, values) -> (batch, units[-1])."""
+    from models import layers
+
+    for width in units:
+        values = layers.hidden(values, width, settings)
+    return values
+
+
+def parts(volume: Any, config: Regions, grid: Grid) -> list[Part]:
+    """(batch, x, y, z, maps) -> the part of a classifier that reads the regions of all maps, or one for each map."""
+    import keras
+
+    from models import layers
+
+    means = layers.Standardise(dtype="float32")(layers.RegionMeans(grid, dtype="float32")(volume))
+    each = [means[:, :, at] for at in range(means.shape[-1])]
+    inputs = each if config.regions_by_map else [keras.layers.Flatten()(means)]
+    settings = config.layer_settings(config.region_l2)
+    return [
+        Part("regions", partial(features, values, config.region_units, settings), settings, even=True)
+        for values in inputs
+    ]
