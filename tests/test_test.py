@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from data.grids import REDUCED
 from models import MODELS, cae
 from models.settings import from_json
 from utils.evaluation import score
-from utils.evaluation.test import code_grid
+from utils.evaluation.autoencoders import code_grid
 from utils.inference import probability_of_autism
 from utils.metrics import ExplainedVariance
 from utils.runs.checkpoints import CheckpointFolder, restore_weights
@@ -152,8 +153,8 @@ def test_a_checkpoint_folder_with_a_comma_is_one_cell(cli, trained, cohort, tmp_
 @pytest.mark.parametrize("name", ["=cmd|'/c calc'!A1", "@SUM(1)", "-a", "+a"])
 def test_a_name_is_no_formula_in_tables_of_results_and_stays_as_it_is_where_tables_are_joined(name, tmp_path):
     table = pd.DataFrame({"file": [f"{name}.bin"], "site": [name], "fold": [name], "auc": [-0.5]})
-    for path in (tmp_path / "sites.csv", tmp_path / "predictions.csv"):
-        score.write_table(path, table)
+    for file in ("sites.csv", "predictions.csv"):
+        score.write_table(SimpleNamespace(out_dir=tmp_path), file, table)
     assert [*read_rows(tmp_path / "sites.csv")[0].values()] == [f"'{name}.bin", f"'{name}", f"'{name}", "-0.5"]
     assert [*read_rows(tmp_path / "predictions.csv")[0].values()] == [f"{name}.bin", name, name, "-0.5"]
 

@@ -15,7 +15,7 @@ from data.cohorts.records import CLASSES
 from data.grids import REDUCED
 from utils.runs.checkpoints import Identity
 from utils.runs.run import Run, own_files
-from utils.statistics import ENOUGH
+from utils.statistics import MIN_SUBJECTS
 
 OTHER = "another --chkPointDir, or --train --overrideChkpt"
 IN_FOLDS = (
@@ -186,10 +186,10 @@ def known_maps(run: Run, saved: Identity | None) -> None:
 def enough_donors(run: Run, saved: Identity | None) -> None:
     """There are people whose regions can take the place of others', two or more, to predict one from another."""
     people = run.cohort.subjects("train") or run.cohort.subjects("test")
-    if len(people) < ENOUGH:
+    if len(people) < MIN_SUBJECTS:
         raise InputError(
             f"{run.cohort.path} has {len(people)} subject to take regions from; a blackout puts another person's "
-            f"region in the place of each and needs {ENOUGH}. Add subjects."
+            f"region in the place of each and needs {MIN_SUBJECTS}. Add subjects."
         )
 
 
