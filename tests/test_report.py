@@ -127,6 +127,12 @@ def parsed(folder: Path) -> Page:
     return Page(build.write(folder).read_text(encoding="utf-8"))
 
 
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """For the band of the ROC curve, which takes a second otherwise."""
+    monkeypatch.setattr(curves, "RESAMPLES", 20)
+
+
 @pytest.fixture(scope="module")
 def pooled(tmp_path_factory) -> Path:
     digests = {"0": 64 * "d", "1": 64 * "e", "2": 64 * "f"}
