@@ -118,17 +118,10 @@ def needed_groups(predictions: Predictions) -> dict[str, Groups]:
     """The groups of records, (n,) bool each, without which each metric of `scores` is undefined."""
     positive, predicted = predictions.label == 1, predictions.probability >= THRESHOLD
     everybody = np.ones_like(positive)
-    result: dict[str, Groups] = {
-        "accuracy": (everybody,),
-        "balanced_accuracy": (positive, ~positive),
-        "recall": (positive,),
-        "specificity": (~positive,),
-        "precision": (predicted,),
-        "f_score": (positive | predicted,),
-        "auc": (positive, ~positive),
-        "brier": (everybody,),
-        "calibration_error": (everybody,),
-    }
+    result: dict[str, Groups] = dict.fromkeys(("accuracy", "brier", "calibration_error"), (everybody,))
+    result |= dict.fromkeys(("auc", "balanced_accuracy"), (positive, ~positive))
+    result |= {"recall": (positive,), "specificity": (~positive,)}
+    result |= {"precision": (predicted,), "f_score": (positive | predicted,)}
     for name, group in predictions.groups.items():
         both = np.isin(group, np.intersect1d(group[positive], group[~positive]))
         result[name] = (positive & both, ~positive & both)

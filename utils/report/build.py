@@ -1,5 +1,6 @@
 """The saved tables of a classifier's test -> `report.html`, one page that opens from disk without a network."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from data.base.text import number
 from data.cohorts.records import CLASSES
 from utils.metrics import Predictions
 from utils.report import drawings, templates, texts
-from utils.report.tables import LABELS, MODEL, RULE, SITE_COUNTS, Count, Described, Score, Tables, interval, read
+from utils.report.tables import LABELS, MODEL, RULE, SITE_COUNTS, Count, Described, Tables, interval, read
 from utils.report.templates import paragraphs
 from utils.statistics import CONFIDENCE, THRESHOLD
 
@@ -87,8 +88,8 @@ def scored(tables: Tables) -> Iterator[Section]:
     known, run = tables.labelled, tables.run
     predictions = Predictions.of(known)
     rows = [
-        {"metric": spelled(name), "value": shown(score.numbers[:1]), f"{CONFIDENCE:.0%} interval": ends(score)}
-        for name, score in tables.scores.items()
+        {"metric": spelled(name), "value": number(value, ".3f"), f"{CONFIDENCE:.0%} interval": ends(low, high)}
+        for name, (value, low, high) in ((name, score.numbers) for name, score in tables.scores.items())
     ]
     averaged = {"auc_sites", "auc_folds"} & tables.scores.keys()
     about = paragraphs("scores", records=len(known), subjects=known["subject"].nunique(), averaged=averaged)
@@ -128,15 +129,15 @@ def spelled(name: str) -> str:
 
 
 def shown(numbers: Iterable[float]) -> str:
-    """`0.610`, or `0.610 (0.500 to 0.720)`; a dash where undefined."""
-    value, *interval = (number(given, ".3f") for given in numbers)
-    return f"{value} ({interval[0]} to {interval[1]})" if interval and "-" not in (value, *interval) else value
+    """`0.610 (0.500 to 0.720)` of a value and its interval; a dash where undefined."""
+    value, low, high = numbers
+    text, its_ends = number(value, ".3f"), ends(low, high)
+    return text if "-" in (text, its_ends) else f"{text} ({its_ends})"
 
 
-def ends(score: Score) -> str:
+def ends(low: float, high: float) -> str:
     """`0.500 to 0.720`; a dash where undefined."""
-    low, high = (number(given, ".3f") for given in score.numbers[1:])
-    return "-" if "-" in (low, high) else f"{low} to {high}"
+    return f"{low:.3f} to {high:.3f}" if math.isfinite(low) and math.isfinite(high) else "-"
 
 
 def floors(table: pd.DataFrame, model: str) -> list[Row]:

@@ -8,7 +8,6 @@ import jinja2
 from markupsafe import Markup
 
 from data.base.text import number, printable
-from data.cohorts.records import PHENOTYPE_SIZE
 from utils.metrics import BINS, RESAMPLES
 from utils.report.tables import RULE
 from utils.statistics import CHANCE, CONFIDENCE, THRESHOLD
@@ -31,19 +30,8 @@ TEMPLATES = jinja2.Environment(
     undefined=jinja2.StrictUndefined,
 )
 TEMPLATES.filters |= {"number": number, "listed": listed}
-TEMPLATES.globals |= {
-    "BINS": BINS,
-    "CHANCE": CHANCE,
-    "CONFIDENCE": CONFIDENCE,
-    "FEW": FEW,
-    "NAMED": NAMED,
-    "PHENOTYPE_SIZE": PHENOTYPE_SIZE,
-    "PUBLISHED": PUBLISHED,
-    "RESAMPLES": RESAMPLES,
-    "RULE": RULE,
-    "SUSPICIOUS": SUSPICIOUS,
-    "THRESHOLD": THRESHOLD,
-}
+TEMPLATES.globals.update(FEW=FEW, NAMED=NAMED, PUBLISHED=PUBLISHED, SUSPICIOUS=SUSPICIOUS, THRESHOLD=THRESHOLD)
+TEMPLATES.globals.update(BINS=BINS, CHANCE=CHANCE, CONFIDENCE=CONFIDENCE, RESAMPLES=RESAMPLES, RULE=RULE)
 
 
 def paragraphs(name: str, **values: object) -> list[str]:

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterable
 
+from data.cohorts.records import PHENOTYPE_SIZE
 from data.grids import GRIDS
 from models import MODELS
 from utils.report.tables import LABELS, MODEL, RULE, Count, Tables
@@ -39,7 +40,7 @@ def methods(tables: Tables) -> str:
         people={name: total(rows) for name, rows in (splits | {"all": run.subjects}).items()},
         folds=tables.predictions["fold"].nunique() if tables.pooled else 0,
         grid=GRIDS.get(run.grid or ""),
-        reads_phenotype="phenotype" in MODELS[run.model].reads,
+        num_phenotype=PHENOTYPE_SIZE if "phenotype" in MODELS[run.model].reads else 0,
         metrics=tables.scores.keys(),
         floors=[] if tables.floors is None else [name for name in tables.floors["floor"] if name not in (MODEL, RULE)],
     )
