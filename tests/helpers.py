@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 
 import nibabel
@@ -58,6 +59,63 @@ def run_main(module: str, argv0: str, arguments: Sequence) -> Outcome:
         except SystemExit as exit_:
             status = exit_.code
     return Outcome(status, out.getvalue(), err.getvalue())
+
+
+class Page(HTMLParser):
+    """An HTML page: `tags` and `attributes` in their order, `text` in all and `named` by the element's id, `scripts`
+    (empty for data), and by the `headings` (h2) above them `paragraphs` and `rows` of tables, each a list of cells.
+    """
+
+    VOID = ("meta", "link", "br", "hr", "img", "input")  # elements that have no end
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags, self.attributes, self.text, self.named, self.scripts = [], [], "", {}, []
+        self.headings, self.paragraphs, self.rows, self.open = [], {"": []}, {"": []}, []
+        self.feed(text)
+
+    @property
+    def table(self) -> list[list[str]]:
+        """The rows of all tables."""
+        return [row for rows in self.rows.values() for row in rows]
+
+    @property
+    def heading(self) -> str:
+        return self.headings[-1] if self.headings else ""
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+        if tag not in self.VOID:
+            self.open.append((tag, dict(attributes)))
+        if tag == "h2":
+            self.headings.append("")
+        elif tag == "p":
+            self.paragraphs.setdefault(self.heading, []).append("")
+        elif tag == "tr":
+            self.rows.setdefault(self.heading, []).append([])
+        elif tag in ("th", "td"):
+            self.rows[self.heading][-1].append("")
+        elif tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data):
+        self.text += data
+        tag, attributes = self.open[-1] if self.open else ("", {})
+        if "id" in attributes:
+            self.named[attributes["id"]] = self.named.get(attributes["id"], "") + data
+        if tag == "h2":
+            self.headings[-1] += data
+        elif tag == "p":
+            self.paragraphs[self.heading][-1] += data
+        elif tag in ("th", "td"):
+            self.rows[self.heading][-1][-1] += data
+        elif tag == "script" and "type" not in attributes:
+            self.scripts[-1] += data
 
 
 def small_record(label: float = 1.0, seed: int = 0) -> bytes:

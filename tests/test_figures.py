@@ -6,6 +6,7 @@ from matplotlib import pyplot as plt
 
 from data.grids import FULL, REDUCED, Grid
 from utils import figures
+from utils.figures import Picture
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ COARSE = Grid("code", (11, 13, 11), 18.0, FULL.origin_mm)
     ids=["full", "code", "9 fold"],
 )
 def test_slices_of_all_grids_are_at_the_same_mm(grid, heights, drawn):
-    figures.slices(z_of(grid), grid, (-72.0, 108.0), "title", "unit", "path")
+    figures.slices(Picture("title", z_of(grid), grid, "unit"), (-72.0, 108.0), "path")
     panels = drawn["path"].axes[:3]
     for asked, height, axis in zip((8, 38, 48), heights, panels, strict=True):
         (image,) = axis.images
@@ -48,7 +49,7 @@ def test_left_is_left_and_the_front_is_up(drawn):
     """One bright voxel at (-60, 30, 38) mm: left of and above the middle, drawn at its own mm."""
     volume = np.zeros(FULL.shape, np.float32)
     volume[15, 78, 55] = 1
-    figures.slices(volume, FULL, (0.0, 0.5), "title", "unit", "path")
+    figures.slices(Picture("title", volume, FULL, "unit"), (0.0, 0.5), "path")
     (image,) = drawn["path"].axes[1].images
     (row,), (column,) = np.nonzero(image.get_array())
     left, right, bottom, top = image.get_extent()
@@ -58,7 +59,8 @@ def test_left_is_left_and_the_front_is_up(drawn):
 
 
 def test_a_constant_volume_is_drawn(tmp_path):
-    figures.slices(np.zeros(FULL.shape, np.float32), FULL, (0.0, 0.0), "title", "unit", tmp_path / "figure.png")
+    picture = Picture("title", np.zeros(FULL.shape, np.float32), FULL, "unit")
+    figures.slices(picture, (0.0, 0.0), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size
 
 

@@ -1,4 +1,4 @@
-"""Floors against scikit-learn computed by hand, nothing leaked into them, and sentences on what they show."""
+"""Floors against scikit-learn computed by hand, nothing leaked into them, and the sentence on what they show."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ from data.cohorts.cohort import Cohort, open_cohort
 from data.cohorts.rows import Metadata, Row
 from data.swap import swap
 from utils.evaluation import floors
-from utils.metrics import difference, with_intervals
+from utils.metrics import Predictions, difference, with_intervals
 
 REGIONS = atlas.load_atlas(None, grids.REDUCED)
 
@@ -253,7 +253,7 @@ def test_of_too_many_people_an_svm_is_fitted_on_some_and_that_is_said(monkeypatc
     made = made_up()
     whole, count = floors.predict(made), len(made.indices("train"))
     assert "drawn at random" not in capsys.readouterr().out
-    monkeypatch.setattr(floors, "MOST_OF_SVM", count - 5)
+    monkeypatch.setattr(floors, "MAX_SVM_RECORDS", count - 5)
     some = floors.predict(made)
     assert f"each SVM is fitted on {count - 5} of {count} training records" in capsys.readouterr().out
     changed = [name for name in whole if (whole[name] != some[name]).any()]
@@ -303,50 +303,39 @@ def test_a_rule_is_only_that_of_people_who_can_have_been_simulated():
             floors.simulation_of(with_metadata(simulated, simulation=wrong))
 
 
-def pooled(seed: int = 0) -> dict:
-    """What is known of 90 records after three folds: the arguments of `compare`."""
+def pooled(seed: int = 0) -> tuple[Predictions, pd.DataFrame]:
+    """Predictions of 90 records after three folds, and floors."""
     random = np.random.default_rng(seed)
     label, fold = np.arange(90) % 2.0, np.arange(90) // 30
     probability = 1 / (1 + np.exp(-random.normal(label, 1)))
     table = pd.DataFrame({floors.MAJORITY: 0.5 - 0.01 * fold, "regions, SVM": random.random(90), "unfitted": np.nan})
     site = random.choice(["A", "B"], 90)
-    return {
-        "label": label,
-        "probability": probability,
-        "floors": table,
-        "subject": [str(number) for number in range(90)],
-        "seed": 0,
-        "fold": fold,
-        "site": site,
-    }
+    return Predictions(label, probability, [str(number) for number in range(90)], fold, site), table
 
 
 @pytest.mark.slow
 def test_rows_hold_the_model_and_every_floor_with_the_paired_difference():
-    known = pooled()
-    model, majority, svm = floors.compare(**known)
-    groups = {"fold": known["fold"], "site": known["site"]}
-    expected = with_intervals(known["label"], known["floors"]["regions, SVM"].to_numpy(), known["subject"], 0, **groups)
+    known, table = pooled()
+    model, majority, svm = floors.compare(known, table, 0)
+    expected = with_intervals(replace(known, probability=table["regions, SVM"]), 0)
     for name in ("auc", "accuracy", "balanced_accuracy", "brier", "auc_sites"):
         assert [svm[name], svm[f"{name}_low"], svm[f"{name}_high"]] == list(expected[name].values())
-    minus = difference(known["label"], known["probability"], known["floors"]["regions, SVM"].to_numpy(),
-                       known["subject"], 0, known["fold"])  # fmt: skip
+    minus = difference(known, table["regions, SVM"].to_numpy(), 0)
     assert [svm[f"model_minus_floor_auc{end}"] for end in ("", "_low", "_high")] == list(minus.values())
     assert model["floor"] == "model" and model["model_minus_floor_auc"] is None
     assert svm["model_minus_floor_auc"] == pytest.approx(model["auc"] - svm["auc"])
     assert list(model) == list(majority) == list(svm)
-    del known["site"], known["fold"]
-    assert "auc_sites" not in floors.compare(**known)[0]
+    assert "auc_sites" not in floors.compare(replace(known, site=None, fold=None), table, 0)[0]
 
 
 def test_the_majority_ranks_nobody_though_its_constant_differs_between_folds():
-    majority = floors.compare(**pooled())[1]
+    majority = floors.compare(*pooled(), 0)[1]
     assert [majority["auc"], majority["auc_low"], majority["auc_high"], majority["auc_sites"]] == [0.5] * 4
     assert majority["model_minus_floor_auc_low"] > 0
 
 
 def test_rows_are_a_csv_table():
-    rows = floors.compare(**pooled())
+    rows = floors.compare(*pooled(), 0)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
@@ -413,132 +402,5 @@ def test_one_sentence_says_what_may_be_concluded(rows, expected):
 def test_few_subjects_are_compared_and_judged(count, autism):
     label = (np.arange(count) < autism).astype(float)
     table = pd.DataFrame({floors.MAJORITY: 0.5, "all, SVM": np.linspace(0, 1, count)})
-    rows = floors.compare(label, np.linspace(1, 0, count), table, list("abcdef"), 0)
+    rows = floors.compare(Predictions(label, np.linspace(1, 0, count), list("abcdef")), table, 0)
     assert ("undefined" if autism == 6 else "nothing can be concluded") in floors.verdict(rows)
-
-
-def moving(count: int = 400, seed: int = 0) -> dict:
-    """People whose diagnosis goes with head motion alone; the arguments of `motion` without the network's output."""
-    random = np.random.default_rng(seed)
-    fd = random.normal(size=count)
-    label = (random.random(count) < 1 / (1 + np.exp(-1.5 * fd))).astype(float)
-    table = pd.DataFrame(
-        {"age": random.uniform(6, 40, count), "func_mean_fd": np.exp(fd)},
-        index=[f"s{number}" for number in range(count)],
-    ).astype(str)
-    return {"label": label, "table": table, "site": random.choice(["A", "B", "C"], count), "subject": list(table.index)}
-
-
-def output(known: dict, of_label: float, of_motion: float) -> np.ndarray:
-    noise = np.random.default_rng(5).normal(size=len(known["label"]))
-    fd = np.log(known["table"]["func_mean_fd"].astype(float).to_numpy())
-    return 1 / (1 + np.exp(-(of_label * known["label"] + of_motion * fd + noise)))
-
-
-def test_an_output_that_reads_motion_carries_nothing_more():
-    known = moving()
-    probability = output(known, 0, 2)
-    assert metrics.roc_auc_score(known["label"], probability) > 0.7
-    found = floors.motion(probability=probability, **known)
-    assert found["low"] < 0 < found["high"] and found["p"] > 0.05
-    assert "Is it motion? The network's output is not shown to carry more than site, age and log func_mean_fd: " in (
-        floors.motion_line(found)
-    )
-
-
-def test_an_output_that_reads_the_label_carries_more_and_its_coefficient_is_scikit_learns():
-    known = moving()
-    probability = output(known, 1, 0)
-    found = floors.motion(probability=probability, **known)
-    logit = np.log(probability / (1 - probability))
-    values = np.column_stack([
-        (logit - logit.mean()) / logit.std(),
-        known["table"]["age"].astype(float) / 10,
-        np.log(known["table"]["func_mean_fd"].astype(float)),
-        *(known["site"] == name for name in "AB"),
-    ])  # fmt: skip
-    fitted = LogisticRegression(C=np.inf, tol=1e-8, max_iter=5000).fit(values, known["label"])
-    assert found["coefficient"] == pytest.approx(fitted.coef_[0, 0], rel=1e-3)
-    design = np.column_stack([np.ones(400), values])
-    chance = fitted.predict_proba(values)[:, 1]
-    spread = np.sqrt(np.linalg.inv(design.T @ (design * (chance * (1 - chance))[:, None]))[1, 1])
-    assert found["high"] - found["low"] == pytest.approx(2 * 1.959964 * spread, rel=1e-3)
-    assert (found["subjects"], found["left_out"], found["without"]) == (400, 0, [])
-    assert "carries more than site, age and log func_mean_fd" in floors.motion_line(found)
-
-
-def test_several_records_of_a_subject_count_once():
-    known = moving()
-    probability = output(known, 1, 0)
-    twice = {name: np.repeat(known[name], 2) for name in ("label", "site", "subject")} | {"table": known["table"]}
-    spread = np.repeat(np.log(probability / (1 - probability)), 2) + np.tile([-0.3, 0.3], 400)
-    found = floors.motion(probability=1 / (1 + np.exp(-spread)), **twice)
-    once = floors.motion(probability=probability, **known)
-    assert found == {name: value if isinstance(value, list) else pytest.approx(value) for name, value in once.items()}
-
-
-def test_who_is_left_out_is_counted_and_what_is_not_used_is_named():
-    known = moving(60)
-    known["table"]["scanner"] = [""] * 50 + ["x"] * 10  # too rarely known
-    known["table"].iloc[:5, 0] = "-9999"
-    known["site"] = np.array([f"site {number % 12}" for number in range(60)])
-    found = floors.motion(probability=output(known, 1, 0), **known)
-    assert (found["subjects"], found["left_out"]) == (55, 5)
-    assert found["covariates"] == ["age", "log func_mean_fd"] and found["without"] == ["site", "scanner"]
-    assert floors.motion_line(found).endswith("; 55 subjects, 5 left out, without site and scanner).")
-
-
-def test_sites_of_one_class_are_left_out():
-    known = moving()
-    known["site"] = np.where(np.arange(400) < 20, np.where(known["label"] == 1, "all autism", "A"), known["site"])
-    found = floors.motion(probability=output(known, 1, 0), **known)
-    assert found["left_out"] == (known["site"] == "all autism").sum() > 0
-    assert "coefficient" in found
-
-
-@pytest.mark.parametrize(
-    "change, reason",
-    [
-        ({"probability": np.where(moving()["label"] == 1, 0.9, 0.1)}, "separate the classes perfectly"),
-        ({"probability": np.full(400, 0.3)}, "the same for everybody"),
-        ({"label": np.ones(400)}, "one class"),
-    ],
-)
-def test_what_cannot_be_computed_is_said(change, reason):
-    known = moving() | {"probability": output(moving(), 1, 0)} | change
-    found = floors.motion(**known)
-    assert "coefficient" not in found
-    assert reason in floors.motion_line(found)
-
-
-def test_too_few_subjects_are_said():
-    known = moving(20)
-    found = floors.motion(probability=output(known, 1, 0), **known)
-    assert floors.motion_line(found) == (
-        "Is it motion? It cannot be computed: 20 subjects are too few for 4 parameters."
-    )
-
-
-def test_sites_of_one_class_each_are_too_few_subjects_not_one_class():
-    known = moving(6)
-    known |= {"label": np.array([0, 0, 0, 1, 1, 1]), "site": list("AABCDE")}
-    line = floors.motion_line(floors.motion(probability=np.linspace(0.1, 0.9, 6), **known))
-    assert "6 subjects are too few" in line
-
-
-def test_the_site_as_the_only_covariate_may_have_too_few_subjects():
-    known = moving(40)
-    known["table"] = known["table"][[]]
-    known["site"] = [f"site {number % 10}" for number in range(40)]
-    line = floors.motion_line(floors.motion(probability=np.linspace(0.1, 0.9, 40), **known))
-    assert line.endswith("It cannot be computed: no covariate can be used.")
-
-
-def test_unknown_covariates_and_unknown_motion_are_said():
-    known = moving()
-    assert floors.motion(probability=output(known, 1, 0), **known | {"table": None}) is None
-    assert "covariates are unknown" in floors.motion_line(None)
-    probability = output(known, 1, 0)
-    known["table"] = known["table"][["age"]]
-    line = floors.motion_line(floors.motion(probability=probability, **known))
-    assert line.startswith("Is it the covariates? Head motion is not among them. The network's output carries more")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from utils.metrics import ExplainedVariance, by_fold, by_site, difference, scores, with_intervals
+from utils.metrics import ExplainedVariance, Predictions, by_fold, by_site, difference, scores, with_intervals
 
 
 def sample(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -49,7 +49,7 @@ def auc_within(label: np.ndarray, probability: np.ndarray, group: np.ndarray) ->
 @pytest.mark.parametrize("count, seed", [(10, 0), (75, 1), (200, 2)])
 def test_values_are_those_of_scikit_learn(count, seed):
     label, probability = sample(count, seed)
-    found = with_intervals(label, probability, [str(number) for number in range(count)], seed=0)
+    found = with_intervals(Predictions(label, probability, range(count)), seed=0)
     assert {name: metric["value"] for name, metric in found.items()} == pytest.approx(expected(label, probability))
 
 
@@ -57,7 +57,10 @@ def test_weights_count_records_as_copies_do():
     label, probability = sample(20, 3)
     weight = np.random.default_rng(0).integers(0, 4, 20)
     copied = expected(np.repeat(label, weight), np.repeat(probability, weight))
-    found = {name: value[0] for name, value in scores(label, probability, weight[None].astype(float)).items()}
+    found = {
+        name: value[0]
+        for name, value in scores(Predictions(label, probability, range(20)), weight[None].astype(float)).items()
+    }
     assert found == pytest.approx(copied)
 
 
@@ -66,7 +69,7 @@ def test_intervals_are_those_of_a_bootstrap_over_subjects_by_loop():
     label, probability = sample(60, 4)
     label = np.repeat(label[:30], 2)
     subject = np.repeat([f"s{number}" for number in range(30)], 2)
-    found = with_intervals(label, probability, subject, seed=0)
+    found = with_intervals(Predictions(label, probability, subject), seed=0)
     random, spread = np.random.default_rng(9), []
     for _ in range(2000):
         rows = np.concatenate([(2 * chosen, 2 * chosen + 1) for chosen in random.integers(0, 30, 30)])
@@ -81,9 +84,9 @@ def test_intervals_hold_the_value_narrow_with_subjects_and_repeat_with_the_seed(
     widths = []
     for count in (40, 400):
         label, probability = sample(count, 5)
-        subject = [str(number) for number in range(count)]
-        found = with_intervals(label, probability, subject, seed=1)
-        assert found == with_intervals(label, probability, subject, seed=1)
+        predictions = Predictions(label, probability, [str(number) for number in range(count)])
+        found = with_intervals(predictions, seed=1)
+        assert found == with_intervals(predictions, seed=1)
         for metric in found.values():
             assert 0 <= metric["low"] <= metric["value"] <= metric["high"] <= 1
         widths.append(found["auc"]["high"] - found["auc"]["low"])
@@ -95,7 +98,7 @@ def test_intervals_hold_the_value_narrow_with_subjects_and_repeat_with_the_seed(
     [(1.0, {"specificity", "balanced_accuracy", "auc"}), (0.0, {"recall", "balanced_accuracy", "auc"})],
 )
 def test_one_class_leaves_undefined_what_is_undefined(label, undefined):
-    found = with_intervals(np.full(6, label), np.array([0.1, 0.2, 0.6, 0.7, 0.8, 0.9]), list("abcdef"), seed=0)
+    found = with_intervals(Predictions(np.full(6, label), [0.1, 0.2, 0.6, 0.7, 0.8, 0.9], list("abcdef")), seed=0)
     assert {name for name, metric in found.items() if metric["value"] is None} == undefined
     for name in undefined:
         assert found[name] == {"value": None, "low": None, "high": None}
@@ -103,7 +106,7 @@ def test_one_class_leaves_undefined_what_is_undefined(label, undefined):
 
 
 def test_nobody_predicted_positive_has_no_precision():
-    found = with_intervals(np.array([1.0, 0.0, 1.0]), np.array([0.1, 0.2, 0.3]), list("abc"), seed=0)
+    found = with_intervals(Predictions([1.0, 0.0, 1.0], [0.1, 0.2, 0.3], list("abc")), seed=0)
     assert found["precision"]["value"] is None
     assert found["recall"]["value"] == 0.0
     assert found["auc"]["value"] == 0.5
@@ -112,8 +115,8 @@ def test_nobody_predicted_positive_has_no_precision():
 def test_perfect_and_reversed_predictions():
     label = np.array([0.0, 0.0, 1.0, 1.0] * 5)
     subject = [str(number) for number in range(20)]
-    assert with_intervals(label, label, subject, 0)["auc"] == {"value": 1.0, "low": 1.0, "high": 1.0}
-    assert with_intervals(label, 1 - label, subject, 0)["auc"]["value"] == 0.0
+    assert with_intervals(Predictions(label, label, subject), 0)["auc"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert with_intervals(Predictions(label, 1 - label, subject), 0)["auc"]["value"] == 0.0
 
 
 def test_explained_variance_over_batches_is_scikit_learns_r2_over_all_values():
@@ -129,7 +132,7 @@ def test_explained_variance_over_batches_is_scikit_learns_r2_over_all_values():
 
 def test_one_subject_has_no_interval():
     """Resampling one subject repeats its value: two records do not make it two subjects."""
-    found = with_intervals(np.array([1.0, 1.0]), np.array([0.7, 0.4]), ["a", "a"], seed=0)
+    found = with_intervals(Predictions([1.0, 1.0], [0.7, 0.4], ["a", "a"]), seed=0)
     assert found["accuracy"] == {"value": 0.5, "low": None, "high": None}
     assert found["recall"] == {"value": 0.5, "low": None, "high": None}
     json.dumps(found, allow_nan=False)
@@ -138,7 +141,7 @@ def test_one_subject_has_no_interval():
 def test_a_metric_that_rests_on_one_subject_of_many_has_no_interval():
     """One person with autism: recall, AUC and balanced accuracy would look certain or almost so."""
     label, probability = np.array([1.0] + [0.0] * 9), np.array([0.9, *np.linspace(0.1, 0.49, 9)])
-    found = with_intervals(label, probability, list("abcdefghij"), seed=0)
+    found = with_intervals(Predictions(label, probability, list("abcdefghij")), seed=0)
     without = {name for name, metric in found.items() if metric["low"] is None}
     assert without == {"recall", "precision", "f_score", "auc", "balanced_accuracy"}
     assert {found[name]["value"] for name in without} == {1.0}
@@ -156,7 +159,7 @@ def grouped(count: int, seed: int) -> tuple[np.ndarray, ...]:
 
 def test_auc_within_sites_and_folds_is_the_mean_of_scikit_learns():
     label, probability, site, fold = grouped(90, 6)
-    found = with_intervals(label, probability, [str(number) for number in range(90)], 0, fold, site)
+    found = with_intervals(Predictions(label, probability, range(90), fold, site), 0)
     assert found["auc_sites"]["value"] == pytest.approx(auc_within(label, probability, site))
     assert found["auc_folds"]["value"] == pytest.approx(auc_within(label, probability, fold))
     assert found["auc"]["value"] == pytest.approx(sklearn_metrics.roc_auc_score(label, probability))
@@ -164,14 +167,14 @@ def test_auc_within_sites_and_folds_is_the_mean_of_scikit_learns():
 
 def test_one_class_a_site_leaves_no_auc_within_sites():
     label, probability = sample(10, 0)
-    found = with_intervals(label, probability, list("abcdefghij"), 0, site=np.where(label == 1, "A", "B"))
+    found = with_intervals(Predictions(label, probability, list("abcdefghij"), site=np.where(label == 1, "A", "B")), 0)
     assert found["auc_sites"] == {"value": None, "low": None, "high": None}
 
 
 def test_an_interval_needs_two_subjects_of_each_class_in_sites_with_both():
     label = np.array([1, 0, 0, 0, 1, 1, 1.0])
     site = np.array(list("AAAABBB"))
-    found = with_intervals(label, np.linspace(0.9, 0.1, 7), list("abcdefg"), 0, site=site)
+    found = with_intervals(Predictions(label, np.linspace(0.9, 0.1, 7), list("abcdefg"), site=site), 0)
     assert found["auc_sites"] == {"value": 1.0, "low": None, "high": None}
     assert found["auc"]["low"] is not None
 
@@ -189,8 +192,9 @@ def test_intervals_within_folds_are_those_of_a_loop():
     probability = np.clip(probability + np.random.default_rng(0).normal(0, 0.1, 120) + 0.2 * (fold - 1), 0, 1)
     other = np.clip(probability + np.random.default_rng(1).normal(0, 0.3, 120), 0, 1)
     subject = np.repeat([f"s{number}" for number in range(60)], 2)
-    found = with_intervals(label, probability, subject, 0, fold, site)
-    found["difference"] = difference(label, probability, other, subject, 0, fold)
+    predictions = Predictions(label, probability, subject, fold, site)
+    found = with_intervals(predictions, 0)
+    found["difference"] = difference(predictions, other, 0)
     random, spread = np.random.default_rng(9), []
     for _ in range(300):
         rows = strata_by_loop(fold, random)
@@ -213,18 +217,18 @@ def test_intervals_within_folds_are_those_of_a_loop():
 def test_the_difference_is_paired_and_of_the_two_aucs():
     label, probability = sample(80, 8)
     other = np.clip(probability + np.random.default_rng(0).normal(0, 0.05, 80), 0, 1)
-    subject = [str(number) for number in range(80)]
-    found = difference(label, probability, other, subject, 0)
+    predictions = Predictions(label, probability, [str(number) for number in range(80)])
+    found = difference(predictions, other, 0)
     aucs = [sklearn_metrics.roc_auc_score(label, values) for values in (probability, other)]
     assert found["value"] == pytest.approx(aucs[0] - aucs[1])
-    alone = with_intervals(label, probability, subject, 0)["auc"]
+    alone = with_intervals(predictions, 0)["auc"]
     assert found["high"] - found["low"] < (alone["high"] - alone["low"]) / 2
-    assert difference(label, probability, probability, subject, 0) == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert difference(predictions, probability, 0) == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
 def test_sites_in_a_table():
     label, probability, site, _ = grouped(90, 6)
-    rows = by_site(label, probability, [str(number) for number in range(90)], site, seed=0)
+    rows = by_site(Predictions(label, probability, range(90), site=site), seed=0)
     sizes = [row["subjects"] for row in rows]
     assert rows[0]["site"] == "A" and sizes == sorted(sizes, reverse=True)
     assert [sum(row[name] for row in rows) for name in ("subjects", "autism", "control")] == [90, 45, 45]
@@ -241,7 +245,7 @@ def test_sites_in_a_table():
 
 def test_folds_by_name():
     label, probability, _, fold = grouped(90, 6)
-    found = by_fold(label, probability, [str(number) for number in range(90)], 9 + fold, seed=0)
+    found = by_fold(Predictions(label, probability, range(90), 9 + fold), seed=0)
     assert set(found) == {"9", "10", "11"}
     at = fold == 1
     assert {name: metric["value"] for name, metric in found["10"].items()} == pytest.approx(
@@ -255,12 +259,12 @@ def test_a_calibration_error_of_nothing_but_noise_does_not_look_certain():
     random = np.random.default_rng(0)
     probability = random.uniform(size=400)
     label = (random.uniform(size=400) < probability).astype(float)
-    found = with_intervals(label, probability, [str(number) for number in range(400)], 0)["calibration_error"]
+    found = with_intervals(Predictions(label, probability, range(400)), 0)["calibration_error"]
     assert found["low"] == 0.0 < 0.02 < found["value"] < found["high"] < 0.12
 
 
 def test_a_calibration_error_that_is_there_is_seen():
     """Probabilities of 0.9 for what happens half the time: an error of 0.4, as sure as a mean of 400 coins."""
     label = np.arange(400) % 2.0
-    found = with_intervals(label, np.full(400, 0.9), [str(number) for number in range(400)], 0)["calibration_error"]
+    found = with_intervals(Predictions(label, np.full(400, 0.9), range(400)), 0)["calibration_error"]
     assert list(found.values()) == pytest.approx([0.4, 0.4 - 2.24 * 0.025, 0.4 + 2.24 * 0.025], abs=0.008)

@@ -3,12 +3,12 @@
 import base64
 import dataclasses
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import Page
 from matplotlib import pyplot as plt
 
 from data import grids
@@ -19,39 +19,6 @@ from utils.blackout.measure import Measured
 
 SUBJECTS = 6
 HOSTILE = "</script><script>alert(1)</script>"
-
-
-class Parsed(HTMLParser):
-    """`texts`: what each element with an id holds; `scripts`: what runs; `tags`: every tag; `rows`: of the table."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.texts, self.scripts, self.tags, self.rows, self.open = {}, [], [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
-        self.tags.append(tag)
-        self.open.append((tag, found.get("id"), found.get("type")))
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("th", "td"):
-            self.rows[-1].append("")
-        if tag == "script":
-            self.scripts.append("")
-
-    def handle_endtag(self, tag):
-        while self.open and self.open.pop()[0] != tag:
-            pass
-
-    def handle_data(self, data):
-        tag, name, kind = self.open[-1] if self.open else (None, None, None)
-        if name:
-            self.texts[name] = self.texts.get(name, "") + data
-        if tag in ("th", "td"):
-            self.rows[-1][-1] += data
-        if tag == "script" and kind is None:
-            self.scripts[-1] += data
 
 
 def blocks() -> atlas.Atlas:
@@ -88,20 +55,20 @@ def findings(run) -> page.Findings:
 
 
 @pytest.fixture(scope="module")
-def parsed(run, findings) -> Parsed:
-    return Parsed(page.render(run, findings))
+def parsed(run, findings) -> Page:
+    return Page(page.render(run, findings))
 
 
 def test_names_of_a_user_are_text_and_nothing_else(parsed):
     assert "b" not in parsed.tags and len(parsed.scripts) == 2  # the data, and the page's own
     assert not any("alert(1)" in script for script in parsed.scripts)
-    drawing = json.loads(parsed.texts["drawing"])
+    drawing = json.loads(parsed.named["drawing"])
     assert [subject["name"] for subject in drawing["subjects"]] == [f"{HOSTILE}{at}.bin" for at in range(SUBJECTS)]
-    assert parsed.rows[1][0] == blocks().names[5]  # the first by reliance
+    assert parsed.table[1][0] == blocks().names[5]  # the first by reliance
 
 
 def test_the_page_draws_effects_on_the_slices_that_the_first_regions_lie_on(parsed, findings):
-    drawing = json.loads(parsed.texts["drawing"])
+    drawing = json.loads(parsed.named["drawing"])
     assert drawing["regions"] == [2, 5, 9]
     assert np.array([subject["effect"] for subject in drawing["subjects"]]) == pytest.approx(
         findings.measured.reliance, abs=1e-5
@@ -112,31 +79,31 @@ def test_the_page_draws_effects_on_the_slices_that_the_first_regions_lie_on(pars
 
 
 def test_name_effect_interval_and_both_p_come_first(parsed, findings):
-    assert parsed.rows[0][:5] == ["region", "reliance", "reliance: 95% interval", "p", "unique p"]
+    assert parsed.table[0][:5] == ["region", "reliance", "reliance: 95% interval", "p", "unique p"]
     first = findings.table.set_index("region").loc[5]
     interval = f"{first['reliance_low']:.4f} to {first['reliance_high']:.4f}"
     shown = [f"{first['reliance']:.4f}", interval, f"{first['p_reliance']:.4f}", f"{first['p_unique']:.4f}"]
-    assert parsed.rows[1][1:5] == shown
-    letters = sum(max(len(row[at]) for row in parsed.rows[:1] + parsed.rows[2:]) for at in range(5))
+    assert parsed.table[1][1:5] == shown
+    letters = sum(max(len(row[at]) for row in parsed.table[:1] + parsed.table[2:]) for at in range(5))
     assert letters < 100  # of 13 px type, beside a name cut at 17 em: less than 1,280 px
-    rank = parsed.rows[0].index("background rank")
-    assert [row[rank] for row in parsed.rows[1:]] == ["2", "3", "1"]
+    rank = parsed.table[0].index("background rank")
+    assert [row[rank] for row in parsed.table[1:]] == ["2", "3", "1"]
 
 
 def test_every_column_has_its_sentence(parsed):
     explained = {name for names in page.COLUMNS for name in names.split(", ")}
     plain = {"region", "hemisphere", "voxels", "x, y, z (mm)"}
-    assert {heading.removesuffix(": 95% interval") for heading in parsed.rows[0]} == explained | plain
+    assert {heading.removesuffix(": 95% interval") for heading in parsed.table[0]} == explained | plain
 
 
 def test_what_is_undefined_is_a_dash(parsed):
-    percentile = parsed.rows[0].index("size percentile")
-    assert {row[0]: row[percentile] for row in parsed.rows[1:]}["first"] == "-"
+    percentile = parsed.table[0].index("size percentile")
+    assert {row[0]: row[percentile] for row in parsed.table[1:]}["first"] == "-"
 
 
 def test_page_and_figure_say_what_the_terminal_says(run, parsed, findings):
-    assert parsed.texts["summary"] == findings.summary
-    assert parsed.texts["chance"].startswith("The network is not better than chance")
+    assert parsed.named["summary"] == findings.summary
+    assert parsed.named["chance"].startswith("The network is not better than chance")
     figure = page.draw(run, findings)
     heading = figure.get_suptitle()
     assert findings.summary in heading
@@ -147,7 +114,7 @@ def test_page_and_figure_say_what_the_terminal_says(run, parsed, findings):
 def test_a_network_better_than_chance_is_not_marked(run, findings):
     good = dataclasses.replace(findings, at_chance=False)
     assert page.title(run, good) == "Blackout of cnn on lab/$my$ cohort"
-    assert "chance" not in Parsed(page.render(run, good)).texts
+    assert "chance" not in Page(page.render(run, good)).named
 
 
 def test_the_picture_says_what_it_shows(run, findings, tmp_path):
@@ -207,8 +174,8 @@ def test_a_network_that_no_region_moves_is_drawn_and_shown(run, findings, tmp_pa
     still = dataclasses.replace(findings.measured, reliance=np.zeros((SUBJECTS, 3)), unique=np.zeros((SUBJECTS, 3)))
     findings = dataclasses.replace(findings, table=job.region_table(run, findings.atlas, still), measured=still)
     page.figures.save(page.draw(run, findings), tmp_path / "blackout.png")
-    parsed = Parsed(page.render(run, findings))
-    assert json.loads(parsed.texts["drawing"])["subjects"][0]["effect"] == [0.0, 0.0, 0.0]
+    parsed = Page(page.render(run, findings))
+    assert json.loads(parsed.named["drawing"])["subjects"][0]["effect"] == [0.0, 0.0, 0.0]
 
 
 def test_cuts_show_the_first_regions_and_not_the_same_slice_twice():

@@ -4,17 +4,16 @@ import json
 import math
 import re
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import run_main
+from helpers import Page, run_main
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import roc_curve
 
+from utils.metrics import Predictions
 from utils.report import build, curves, texts
 from utils.report.tables import read
 
@@ -124,41 +123,14 @@ def write_tables(folder: Path, predictions: pd.DataFrame, **run) -> Path:
     return folder
 
 
-class Parsed(HTMLParser):
-    """`headings`, `texts` (of paragraphs), `rows` (of tables, each a list of cells) by heading, and every `tag`."""
-
-    def __init__(self, page: str):
-        super().__init__()
-        self.headings, self.texts, self.rows, self.tags, self.ids, self.open = [], {}, {}, [], [], ""
-        self.feed(page)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.ids += [value for name, value in attributes if name == "id"]
-        self.open = tag
-        if tag == "h2":
-            self.headings.append("")
-        elif tag == "p" and self.headings:
-            self.texts.setdefault(self.headings[-1], []).append("")
-        elif tag == "tr":
-            self.rows.setdefault(self.headings[-1], []).append([])
-        elif tag in ("td", "th"):
-            self.rows[self.headings[-1]][-1].append("")
-
-    def handle_endtag(self, tag):
-        self.open = ""
-
-    def handle_data(self, data):
-        if self.open == "h2":
-            self.headings[-1] += data
-        elif self.open == "p" and self.headings:
-            self.texts[self.headings[-1]][-1] += data
-        elif self.open in ("td", "th"):
-            self.rows[self.headings[-1]][-1][-1] += data
+def parsed(folder: Path) -> Page:
+    return Page(build.write(folder).read_text(encoding="utf-8"))
 
 
-def parsed(folder: Path) -> Parsed:
-    return Parsed(build.write(folder).read_text(encoding="utf-8"))
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """For the band of the ROC curve, which takes a second otherwise."""
+    monkeypatch.setattr(curves, "RESAMPLES", 20)
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +153,8 @@ def change(folder: Path, **values) -> None:
 def test_the_sections_stand_in_their_order_and_say_what_the_tables_say(pooled):
     page = parsed(pooled)
     assert page.headings == HEADINGS
-    assert page.texts["What may be concluded"] == [RUN["conclusion"], RUN["motion"]]
-    assert page.texts["Warnings"][-1] == "No motion is known."
+    assert page.paragraphs["What may be concluded"] == [RUN["conclusion"], RUN["motion"]]
+    assert page.paragraphs["Warnings"][-1] == "No motion is known."
     assert ["AUC", "0.600", "0.500 to 0.700"] in page.rows["Scores"]
     assert page.rows["The model beside its floors"][3][:3] == [
         "regions, SVM",
@@ -192,7 +164,8 @@ def test_the_sections_stand_in_their_order_and_say_what_the_tables_say(pooled):
     assert page.rows["Folds"][1][:3] == ["0", "38", "0.600 (0.500 to 0.700)"]
     assert page.rows["Sites"][1] == ["NYU", "40", "20", "20", "0.600 (0.500 to 0.700)", "0.500 (0.400 to 0.600)"]
     assert page.rows["How to repeat it"][1] == ["0", 64 * "d"]
-    assert "script" not in page.tags and len(page.ids) == len(set(page.ids))
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert "script" not in page.tags and len(ids) == len(set(ids))
     assert page.tags.count("svg") == 4
 
 
@@ -210,7 +183,7 @@ def test_counts_are_those_of_the_predictions(pooled):
 def test_a_test_of_one_split_has_no_folds_and_is_built_again_byte_by_byte(single):
     page = build.write(single)
     first = page.read_bytes()
-    assert Parsed(first.decode()).headings == [name for name in HEADINGS if name != "Folds"]
+    assert Page(first.decode()).headings == [name for name in HEADINGS if name != "Folds"]
     assert build.write(single).read_bytes() == first
     assert len(first) < 5e6
     outside = set(re.findall(r"https?://[^\"' ]+", first.decode()))
@@ -221,16 +194,16 @@ def test_without_labels_there_is_the_distribution_and_no_score(tmp_path):
     page = parsed(write_tables(tmp_path / "new", people(20).assign(label="")))
     unscored = ("What may be concluded", "Warnings", "Predicted probabilities", *HEADINGS[9:])
     assert page.headings == list(unscored)
-    assert page.texts["Warnings"] == ["No motion is known."]
-    assert "so that no score was computed" in page.texts["Methods, to paste"][0]
+    assert page.paragraphs["Warnings"] == ["No motion is known."]
+    assert "so that no score was computed" in page.paragraphs["Methods, to paste"][0]
     assert page.tags.count("svg") == 2
 
 
 def test_some_labels_are_unknown(tmp_path):
     table = people(60)
     page = parsed(write_tables(tmp_path / "some", table.assign(label=["", *table["label"][1:]])))
-    assert "59 records of 57 test subjects" in page.texts["Scores"][0]
-    assert "The diagnosis of 1 of 60 records is unknown" in page.texts["Predicted probabilities"][0]
+    assert "59 records of 57 test subjects" in page.paragraphs["Scores"][0]
+    assert "The diagnosis of 1 of 60 records is unknown" in page.paragraphs["Predicted probabilities"][0]
 
 
 def test_one_class_has_no_roc_curve(tmp_path):
@@ -248,7 +221,7 @@ def test_absent_floors_are_left_out_and_an_absent_history_is_said(single):
     (single / "training.csv").unlink()
     page = parsed(single)
     assert "The model beside its floors" not in page.headings
-    assert "not there any more" in page.texts["Training"][0]
+    assert "not there any more" in page.paragraphs["Training"][0]
 
 
 def test_what_is_no_number_is_a_dash(single):
@@ -266,7 +239,7 @@ def test_names_of_a_user_are_text_and_nothing_else(tmp_path):
     floors.assign(floor=["model", *(HOSTILE + floors["floor"][1:])]).to_csv(folder / "floors.csv", index=False)
     page = parsed(folder)
     assert not {"script", "b"} & set(page.tags)
-    assert page.texts["What may be concluded"][0] == "</script><script>alert(1)</script>$x_{$ & <b>額"
+    assert page.paragraphs["What may be concluded"][0] == "</script><script>alert(1)</script>$x_{$ & <b>額"
     assert "\u202e" not in (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -323,47 +296,43 @@ def test_the_command_is_typed_back_by_bash(tmp_path):
     assert texts.quoted(command).isprintable()
 
 
-def weighted() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    table = people()
-    return table["label"].astype(int).to_numpy(), table["probability"].to_numpy(), np.arange(len(table)) % 4
-
-
-def test_rates_are_those_of_scikit_learn():
-    label, probability, weight = weighted()
-    false, true, _ = roc_curve(label, probability, sample_weight=weight, drop_intermediate=False)
-    known = set(zip(false.round(9), true.round(9), strict=True))
-    assert set(zip(*(side.round(9) for side in curves.rates(label, probability, weight)), strict=True)) == known
+def rates(label: np.ndarray, probability: np.ndarray) -> tuple[list[float], list[float]]:
+    """False and true positive rate at every threshold, counted one by one."""
+    thresholds = [np.inf, *sorted(set(probability), reverse=True)]
+    false, true = ([(probability[label == value] >= cut).mean() for cut in thresholds] for value in (0, 1))
+    return false, true
 
 
 @pytest.mark.slow
 def test_the_band_is_that_of_a_plain_loop_within_folds(monkeypatch):
     monkeypatch.setattr(curves, "RESAMPLES", 30)
     table = people(60, 2).assign(label=lambda table: table["label"].astype(float))
-    names, random, found = sorted(table["subject"].unique()), np.random.default_rng(5), []
-    for _ in range(30):
-        rows = []
-        for fold in table["fold"].unique():
-            members = [name for name in names if (table["subject"][table["fold"] == fold] == name).any()]
-            drawn = random.multinomial(len(members), [1 / len(members)] * len(members))
+    random, samples = np.random.default_rng(5), [[] for _ in range(30)]
+    for fold in sorted(table["fold"].unique()):
+        members = sorted(table["subject"][table["fold"] == fold].unique())
+        counts = random.multinomial(len(members), [1 / len(members)] * len(members), 30)
+        for rows, drawn in zip(samples, counts, strict=True):
             rows += [
                 table[table["subject"] == name]
                 for name, times in zip(members, drawn, strict=True)
                 for _ in range(times)
             ]
-        sample = pd.concat(rows)
-        false, true, _ = roc_curve(sample["label"], sample["probability"], drop_intermediate=False)
-        found.append(np.interp(curves.FALSE_RATES, false, true))
+    found = [
+        np.interp(curves.FALSE_RATES, *rates(sample["label"].to_numpy(), sample["probability"].to_numpy()))
+        for sample in map(pd.concat, samples)
+    ]
     expected = np.percentile(found, (2.5, 97.5), axis=0)
-    assert np.array(curves.roc_band(table, 5)) == pytest.approx(expected)
+    assert np.array(curves.roc_band(Predictions.of(table), 5)) == pytest.approx(expected)
 
 
 def test_a_class_of_one_subject_has_no_band():
     table = people(20).assign(label=[1.0] + [0.0] * 19)
-    assert curves.roc_band(table, 0) is None
+    assert curves.roc_band(Predictions.of(table), 0) is None
 
 
 def test_calibration_is_that_of_scikit_learn_with_wilson_intervals():
-    label, probability, _ = weighted()
+    table = people()
+    label, probability = table["label"].astype(int).to_numpy(), table["probability"].to_numpy()
     inside = (probability * 100).round() % 10 != 0  # scikit-learn's bins are closed at their other end
     table = curves.calibration(label[inside], probability[inside])
     observed, predicted = calibration_curve(label[inside], probability[inside], n_bins=10, strategy="uniform")
@@ -412,7 +381,7 @@ MISTAKES = {
     "no AUC": (damage("metrics.json", '"auc"', '"area"'), "metrics.json has no auc. Test again."),
     "no sites": (remove("sites.csv"), "holds no sites.csv. Test again."),
     "no rows": (lambda folder: (folder / "sites.csv").write_text(SITE_HEADER), "sites.csv has no rows"),
-    "no column": (damage("floors.csv", "auc_low", "low"), "floors.csv has no column auc_low"),
+    "no column": (damage("floors.csv", "auc_low", "low"), "floors.csv lacks the columns auc_low"),
     "no loss": (
         lambda folder: (folder / "training.csv").write_text("fold,step,loss\n,1,nan\n"),
         "'Training' would be empty",
@@ -424,7 +393,7 @@ MISTAKES = {
     ),
     "not UTF-8": (
         lambda folder: (folder / "predictions.csv").write_bytes(b"\xff\xfe"),
-        "predictions.csv is not a readable table",
+        "predictions.csv is damaged",
     ),
     "folds": (
         lambda folder: people(120, 3).to_csv(folder / "predictions.csv", index=False),

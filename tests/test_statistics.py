@@ -6,13 +6,13 @@ from scipy import stats
 
 from data.cohorts.records import class_sign
 from utils import statistics
-from utils.statistics import INTERVAL, bootstrap, or_none
+from utils.statistics import CONFIDENCE, bootstrap, or_none
 
 
 def test_the_bootstrap_is_scipys():
     values = np.random.default_rng(0).normal(size=25)
     low, high = bootstrap(lambda weight: weight @ values / 25, 25, np.random.default_rng(1), 20_000)
-    options = {"method": "percentile", "confidence_level": INTERVAL, "n_resamples": 20_000}
+    options = {"method": "percentile", "confidence_level": CONFIDENCE, "n_resamples": 20_000}
     expected = stats.bootstrap((values,), np.mean, rng=np.random.default_rng(2), **options).confidence_interval
     assert (low, high) == pytest.approx(tuple(expected), abs=0.02)
 

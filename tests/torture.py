@@ -21,18 +21,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from helpers import ROOT, TINY_CNN, write_pcp
+from helpers import ROOT, TINY_CNN, Page, write_pcp
 
 from data import demo, grids
 from data.cohorts import records
@@ -570,30 +568,6 @@ def write_csv(path: Path, rows: list[dict]) -> None:
         writer.writerows(rows)
 
 
-class Page(HTMLParser):
-    """What of a page runs, or asks for something from elsewhere."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.frames: list[str] = []
-        self.odd: list[str] = []
-        self.text, self.tags = "", Counter()
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags[tag] += 1
-        for name, value in attrs:
-            if name == "srcdoc":
-                self.frames.append(value)
-            elif name.startswith("on") or name == "formaction":
-                self.odd.append(name)
-            elif name.endswith(("href", "src")) and not value.startswith(("#", "data:")):
-                self.odd.append(value)
-
-    def handle_data(self, data):
-        self.text += data
-
-
 RUNNING = ("script", "iframe", "object", "embed", "base", "form")  # tags
 
 
@@ -650,14 +624,22 @@ def hostile_names(cohorts: Cohorts, place: Path, rng: random.Random) -> Tally:
 def check_page(page: Path, tally: Tally) -> None:
     """Nothing runs but what the project wrote, nothing is asked for from elsewhere, and names are shown as they are."""
     parsed, where = Page(page.read_text()), f"{page.parent.name}/{page.name}"
-    found = [parsed.tags[tag] for tag in RUNNING]
+    found = [parsed.tags.count(tag) for tag in RUNNING]
+    frames = [value for name, value in parsed.attributes if name == "srcdoc"]
+    odd = [(name, value) for name, value in parsed.attributes if is_odd(name, value)]
     tally.expect(found == written(page), f"{where} has {found} of {RUNNING}, expected {written(page)}")
-    tally.expect(not parsed.odd, f"{where} has {parsed.odd[:5]}")
-    named = [name for name in HOSTILE[:9] if any(name in frame for frame in parsed.frames)]
+    tally.expect(not odd, f"{where} has {odd[:5]}")
+    named = [name for name in HOSTILE[:9] if any(name in frame for frame in frames)]
     tally.expect(not named, f"{where} has {named[:1]} in a frame")
     if where in ("nn-test-folds-site/report.html", "cnn-blackout/blackout.html"):
         hidden = [name for name in HOSTILE[:5] if name not in parsed.text]
         tally.expect(not hidden, f"{where} does not show {hidden}")
+
+
+def is_odd(name: str, value: str) -> bool:
+    """Whether an attribute runs something, or asks for something from elsewhere."""
+    elsewhere = name.endswith(("href", "src")) and not value.startswith(("#", "data:"))
+    return name.startswith("on") or name == "formaction" or elsewhere
 
 
 def check_csv(path: Path, tally: Tally) -> None:

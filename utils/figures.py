@@ -1,6 +1,7 @@
 """Figures as PNG files: training history, confusion matrix, ROC curve, slices of a volume."""
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -13,8 +14,9 @@ from utils.statistics import THRESHOLD
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
-plt.rcParams["text.parse_math"] = False  # a dollar in a user's name is a dollar
+plt.rcParams["text.parse_math"] = False  # a dollar in a user's name starts no formula
 
 SIDES = "L is the subject's left (neurological)"
 CUTS_MM = (8, 38, 48)  # z of the slices shown, MNI space
@@ -22,7 +24,7 @@ SMOOTHED = 20  # batches
 NO_GLYPH = r"Glyph \d+ .* missing from font"
 
 
-def save(figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG and closes it; a letter that the font lacks is drawn as a box."""
     with files.replacing(path, "wb") as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", NO_GLYPH)
@@ -71,12 +73,22 @@ def roc(label: np.ndarray, probability: np.ndarray, path: Path, marks: str = "")
     save(figure, path)
 
 
-def slices(volume: np.ndarray, grid: Grid, limits: tuple[float, float], title: str, unit: str, path: Path) -> None:
-    """The axial slices at `CUTS_MM` of a volume (x, y, z) on a grid, in the frame of the full grid.
+@dataclass(frozen=True)
+class Picture:
+    """A volume (x, y, z) on a grid, with the unit of its values."""
 
-    `limits` are the values drawn black and white; `unit` says what the values are. Where no slice of the grid is
-    centred at a height, the nearest one is shown, and its own height is said.
+    title: str
+    volume: np.ndarray
+    grid: Grid
+    unit: str
+
+
+def slices(picture: Picture, limits: tuple[float, float], path: Path) -> None:
+    """The axial slices at `CUTS_MM`, in the frame of the full grid; `limits` are the values drawn black and white.
+
+    Where no slice of the grid is centred at a height, the nearest one is shown, with its own height in the title.
     """
+    volume, grid = picture.volume, picture.grid
     figure, axes = plt.subplots(1, len(CUTS_MM), figsize=(10, 4.4), layout="constrained")
     low, high = limits
     beyond = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
@@ -88,17 +100,17 @@ def slices(volume: np.ndarray, grid: Grid, limits: tuple[float, float], title: s
             volume[:, :, level].T, origin="lower", cmap="gray", vmin=low, vmax=high, extent=(*left[0], *front[0])
         )
         axis.set(xlim=left[1], ylim=front[1], xticks=[], yticks=[], facecolor="black")
-        axis.set_title(f"z = {z} mm" + f" (slice at {centre:g} mm)" * (centre != z), fontsize=10)
+        axis.set_title(f"z = {z} mm" if centre == z else f"z = {z} mm (slice at {centre:g} mm)", fontsize=10)
         axis.set_title("L", loc="left")
         axis.set_title("R", loc="right")
-    figure.suptitle(title)
+    figure.suptitle(picture.title)
     figure.supxlabel(f"axial slices, MNI space; {SIDES}", fontsize=9)
     extend = beyond[bool(volume.min() < low), bool(volume.max() > high)]
-    figure.colorbar(image, ax=axes, shrink=0.8, label=unit, extend=extend)
+    figure.colorbar(image, ax=axes, shrink=0.8, label=picture.unit, extend=extend)
     save(figure, path)
 
 
 def edges(grid: Grid, axis: int) -> tuple[float, float]:
-    """Where a grid begins and ends along an axis, mm."""
+    """Both ends of a grid along an axis, mm."""
     begin = grid.origin_mm[axis] - grid.spacing_mm / 2
     return begin, begin + grid.spacing_mm * grid.shape[axis]

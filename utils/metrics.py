@@ -1,21 +1,59 @@
 """Test metrics with 95 % intervals over subjects, and the explained variance of autoencoders."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
-from utils.statistics import ENOUGH, THRESHOLD, bootstrap, or_none
+from utils.statistics import MIN_SUBJECTS, THRESHOLD, bootstrap, or_none
 
 RESAMPLES = 2000
 BINS = 10  # of the predicted probability, in the calibration error
 Groups = tuple[np.ndarray, ...]
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """Records whose label is known, and what a classifier predicts of them; all arrays are (n,).
+
+    `label`: 1 autism, 0 control; `probability` of autism; `fold`: the model that predicted a record, None if there is
+    one model only; `site`: None if it plays no part. Sequences are converted to arrays.
+    """
+
+    label: np.ndarray
+    probability: np.ndarray
+    subject: np.ndarray
+    fold: np.ndarray | None = None
+    site: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for name, values in vars(self).copy().items():
+            object.__setattr__(self, name, None if values is None else np.asarray(values))
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> "Predictions":
+        """From a table with the columns of `predictions.csv`, no label unknown; `fold` and `site` may be absent."""
+        label, probability = table["label"].to_numpy(float), table["probability"].to_numpy(float)
+        fold, site = (table[name].to_numpy() if name in table else None for name in ("fold", "site"))
+        return cls(label, probability, table["subject"].to_numpy(), fold, site)
+
+    @property
+    def groups(self) -> dict[str, np.ndarray]:
+        """The sites and folds, if given, by the name of the AUC within them."""
+        groups = {"auc_sites": self.site, "auc_folds": self.fold}
+        return {name: group for name, group in groups.items() if group is not None}
+
+    def subset(self, rows: np.ndarray) -> "Predictions":
+        """The records in `rows` (n,) bool as a test of its own, without folds and sites."""
+        return Predictions(self.label[rows], self.probability[rows], self.subject[rows])
+
+
 def auc(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Area under the ROC curve (k,) under each of the weightings (k, n); NaN where a class is absent.
 
-    It is the share of the pairs of both classes that are in the right order, those with equal probabilities half: at
-    each probability, its positives times the negatives below. No list of the pairs is made.
+    The AUC is the share of pairs (one record of each class) in the right order; a pair with equal probabilities counts
+    half. Counting the negatives below each probability avoids a list of all pairs.
     """
     order = np.argsort(probability)
     starts = np.flatnonzero(np.diff(probability[order], prepend=np.nan))  # of records with equal probabilities
@@ -48,25 +86,18 @@ def calibration_gaps(label: np.ndarray, probability: np.ndarray, weight: np.ndar
     return weight @ gap / weight.sum(1, keepdims=True)
 
 
-def scores(
-    label: np.ndarray,
-    probability: np.ndarray,
-    weight: np.ndarray,
-    fold: np.ndarray | None = None,
-    site: np.ndarray | None = None,
-) -> dict[str, np.ndarray]:
-    """Weighted metrics of binary predictions; NaN where a metric is undefined.
+def scores(predictions: Predictions, weight: np.ndarray) -> dict[str, np.ndarray]:
+    """Weighted metrics of binary predictions, (k,) each; NaN where a metric is undefined.
 
-    `label` (n,) 1 autism, 0 control; `probability` (n,) of autism, cut at THRESHOLD; `weight` (k, n), a row for each of
-    k weightings; every metric is (k,). `auc` compares all records, `auc_sites` and `auc_folds`, where `site` and `fold`
-    (n,) are given, only those of one site or fold: see `mean_auc`.
+    `weight` (k, n) holds k weightings of the records. Probabilities are cut at THRESHOLD. `auc` compares all records;
+    `auc_sites` and `auc_folds`, where sites and folds are given, only those of one site or fold: see `mean_auc`.
     """
+    label, probability = predictions.label, predictions.probability
     positive, predicted = label == 1, probability >= THRESHOLD
     true_positive = weight @ (positive & predicted)
     false_positive = weight @ (~positive & predicted)
     false_negative = weight @ (positive & ~predicted)
     true_negative = weight @ (~positive & ~predicted)
-    groups = {"auc_sites": site, "auc_folds": fold}
     with np.errstate(divide="ignore", invalid="ignore"):
         recall = true_positive / (true_positive + false_negative)
         specificity = true_negative / (true_negative + false_positive)
@@ -80,139 +111,102 @@ def scores(
             "auc": auc(label, probability, weight),
             "brier": weight @ np.square(probability - label) / weight.sum(1),
             "calibration_error": np.abs(calibration_gaps(label, probability, weight)).sum(1),
-        } | {name: mean_auc(label, probability, weight, group) for name, group in groups.items() if group is not None}
+        } | {name: mean_auc(label, probability, weight, group) for name, group in predictions.groups.items()}
 
 
-def rests_on(
-    label: np.ndarray, probability: np.ndarray, fold: np.ndarray | None = None, site: np.ndarray | None = None
-) -> dict[str, Groups]:
-    """The groups of records, (n,) bool each, that each metric of `scores` rests on."""
-    positive, predicted = label == 1, probability >= THRESHOLD
+def needed_groups(predictions: Predictions) -> dict[str, Groups]:
+    """The groups of records, (n,) bool each, without which each metric of `scores` is undefined."""
+    positive, predicted = predictions.label == 1, predictions.probability >= THRESHOLD
     everybody = np.ones_like(positive)
-    result: dict[str, Groups] = {
-        "accuracy": (everybody,),
-        "balanced_accuracy": (positive, ~positive),
-        "recall": (positive,),
-        "specificity": (~positive,),
-        "precision": (predicted,),
-        "f_score": (positive | predicted,),
-        "auc": (positive, ~positive),
-        "brier": (everybody,),
-        "calibration_error": (everybody,),
-    }
-    for name, group in (("auc_sites", site), ("auc_folds", fold)):
-        if group is not None:
-            both = np.isin(group, np.intersect1d(group[positive], group[~positive]))
-            result[name] = (positive & both, ~positive & both)
+    result: dict[str, Groups] = dict.fromkeys(("accuracy", "brier", "calibration_error"), (everybody,))
+    result |= dict.fromkeys(("auc", "balanced_accuracy"), (positive, ~positive))
+    result |= {"recall": (positive,), "specificity": (~positive,)}
+    result |= {"precision": (predicted,), "f_score": (positive | predicted,)}
+    for name, group in predictions.groups.items():
+        both = np.isin(group, np.intersect1d(group[positive], group[~positive]))
+        result[name] = (positive & both, ~positive & both)
     return result
 
 
 def intervals(
+    predictions: Predictions,
     statistics: Callable[[np.ndarray], dict[str, np.ndarray]],
     groups: dict[str, Groups],
-    subject: Sequence[str],
     seed: int,
-    fold: np.ndarray | None = None,
 ) -> dict[str, dict]:
     """Each statistic as `{"value", "low", "high"}`: bootstrap over subjects, within folds if given; None if undefined.
 
     `statistics` takes weights of the records (k, n) and gives (k,) each. There is no interval, `low` and `high` None,
-    if one of the `groups` of records that a statistic rests on is a single subject.
+    if one of the `groups` of records that a statistic needs is a single subject.
     """
-    names, first, member = np.unique(subject, return_index=True, return_inverse=True)
+    names, first, member = np.unique(predictions.subject, return_index=True, return_inverse=True)
     value = statistics(np.ones((1, len(member))))
+    strata = None if predictions.fold is None else predictions.fold[first]
     low, high = bootstrap(
         lambda weight: np.stack(list(statistics(weight[:, member]).values()), axis=1),
-        len(names), np.random.default_rng(seed), RESAMPLES, None if fold is None else fold[first],
+        len(names), np.random.default_rng(seed), RESAMPLES, strata,
     )  # fmt: skip
     result = {}
     for name, *ends in zip(value, low, high, strict=True):
-        if any(len(np.unique(member[group])) < ENOUGH for group in groups[name]):
+        if any(len(np.unique(member[group])) < MIN_SUBJECTS for group in groups[name]):
             ends = [np.nan, np.nan]
         numbers = zip(("value", "low", "high"), (*value[name], *ends), strict=True)
         result[name] = {key: or_none(number) for key, number in numbers}
     return result
 
 
-def with_intervals(
-    label: np.ndarray,
-    probability: np.ndarray,
-    subject: Sequence[str],
-    seed: int,
-    fold: Sequence | None = None,
-    site: Sequence[str] | None = None,
-) -> dict[str, dict]:
-    """Each metric of `scores` as `{"value", "low", "high"}`, see `intervals`; all arguments but `seed` are (n,).
+def with_intervals(predictions: Predictions, seed: int) -> dict[str, dict]:
+    """Each metric of `scores` as `{"value", "low", "high"}`, see `intervals`.
 
     Noise alone makes a calibration error, and percentiles of resamples, which are noisier than the sample, would never
     hold 0. Its interval is the value and, on both sides, how far the gaps of resamples are from those of the sample.
     """
-    folds, sites = (None if group is None else np.asarray(group) for group in (fold, site))
-    groups = rests_on(label, probability, folds, sites)
+    label, probability = predictions.label, predictions.probability
+    groups = needed_groups(predictions)
     gaps = calibration_gaps(label, probability, np.ones((1, len(label))))
 
     def statistics(weight: np.ndarray) -> dict[str, np.ndarray]:
         noise = np.abs(calibration_gaps(label, probability, weight) - gaps).sum(1)
-        return scores(label, probability, weight, folds, sites) | {"noise": noise}
+        return scores(predictions, weight) | {"noise": noise}
 
-    found = intervals(statistics, groups | {"noise": groups["calibration_error"]}, subject, seed, folds)
+    found = intervals(predictions, statistics, groups | {"noise": groups["calibration_error"]}, seed)
     value, noise = found["calibration_error"]["value"], found.pop("noise")["high"]
     if noise is not None:
         found["calibration_error"] |= {"low": max(value - noise, 0.0), "high": min(value + noise, 1.0)}
     return found
 
 
-def difference(
-    label: np.ndarray,
-    probability: np.ndarray,
-    other: np.ndarray,
-    subject: Sequence[str],
-    seed: int,
-    fold: Sequence | None = None,
-    within: bool = False,
-) -> dict[str, float | None]:
+def difference(predictions: Predictions, other: np.ndarray, seed: int, within: bool = False) -> dict[str, float | None]:
     """AUC minus the AUC of another classifier's probabilities (n,) of the same records: paired, see `intervals`.
 
     `within` folds both are means of the folds' own AUC, since probabilities of different folds need not agree.
     """
-    folds = None if fold is None else np.asarray(fold)
+    label, fold = predictions.label, predictions.fold
 
     def area(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        return auc(label, values, weight) if folds is None or not within else mean_auc(label, values, weight, folds)
+        return mean_auc(label, values, weight, fold) if within and fold is not None else auc(label, values, weight)
 
-    return intervals(
-        lambda weight: {"auc": area(probability, weight) - area(other, weight)},
-        {"auc": (label == 1, label == 0)}, subject, seed, folds,
-    )["auc"]  # fmt: skip
+    def statistics(weight: np.ndarray) -> dict[str, np.ndarray]:
+        return {"auc": area(predictions.probability, weight) - area(other, weight)}
+
+    return intervals(predictions, statistics, {"auc": (label == 1, label == 0)}, seed)["auc"]
 
 
-def by_site(
-    label: np.ndarray, probability: np.ndarray, subject: Sequence[str], site: Sequence[str], seed: int
-) -> list[dict]:
+def by_site(predictions: Predictions, seed: int) -> list[dict]:
     """A row a site, the largest first: counts of subjects, AUC and accuracy with `_low`, `_high`; None if undefined."""
-    subjects, sites = np.asarray(subject), np.asarray(site)
-    rows = []
+    rows, sites = [], np.asarray(predictions.site)
     for name in np.unique(sites):
-        at = sites == name
-        found = with_intervals(label[at], probability[at], subjects[at], seed)
-        count = {"subjects": at, "autism": at & (label == 1), "control": at & (label == 0)}
-        rows.append(
-            {"site": str(name)}
-            | {key: len(np.unique(subjects[group])) for key, group in count.items()}
-            | flat(found, ("auc", "accuracy"))
-        )
+        site = predictions.subset(sites == name)
+        members = {"subjects": site.label >= 0, "autism": site.label == 1, "control": site.label == 0}
+        counts = {key: len(np.unique(site.subject[group])) for key, group in members.items()}
+        rows.append({"site": str(name)} | counts | flat(with_intervals(site, seed), ("auc", "accuracy")))
     return sorted(rows, key=lambda row: -row["subjects"])
 
 
-def by_fold(
-    label: np.ndarray, probability: np.ndarray, subject: Sequence[str], fold: Sequence, seed: int
-) -> dict[str, dict]:
+def by_fold(predictions: Predictions, seed: int) -> dict[str, dict]:
     """The metrics of each fold, in the order in which folds appear, by the fold's name as text."""
-    subjects, folds = np.asarray(subject), np.asarray(fold)
-    return {
-        str(name): with_intervals(label[folds == name], probability[folds == name], subjects[folds == name], seed)
-        for name in dict.fromkeys(folds.tolist())
-    }
+    fold = np.asarray(predictions.fold)
+    return {str(name): with_intervals(predictions.subset(fold == name), seed) for name in dict.fromkeys(fold.tolist())}
 
 
 def flat(found: dict[str, dict], names: Sequence[str]) -> dict[str, float | None]:
@@ -224,7 +218,7 @@ def flat(found: dict[str, dict], names: Sequence[str]) -> dict[str, float | None
 class ExplainedVariance:
     """1 - (sum of squared errors) / (sum of squares about the mean), over all values of all batches added."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.count = self.total = self.squares = self.errors = 0.0
 
     def add(self, original: np.ndarray, approximation: np.ndarray) -> None:

@@ -7,10 +7,10 @@ import numpy as np
 
 ALPHA = 0.05  # family-wise p below which a region is significant
 THRESHOLD = 0.5  # probability of autism from which on a record is predicted as autism
-INTERVAL = 0.95  # share of the resamples that an interval holds
+CONFIDENCE = 0.95  # of an interval: the share of the resamples that it holds
 CHANCE = 0.5  # AUC of guessing
 BLOCK = 4_000_000  # weights that a statistic gets at once, 32 MB
-ENOUGH = 2  # subjects: resampling a single one gives the same value every time, which is no interval
+MIN_SUBJECTS = 2  # of an interval: resampling a single one gives the same value every time
 
 
 def bootstrap(
@@ -38,10 +38,10 @@ def bootstrap(
             drawn = random.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), block.stop - block.start)
             weight[block, rows] = drawn
     values = np.concatenate([np.asarray(statistic(weight[block].astype(np.float64))) for block in blocks])
-    if max(map(len, members)) < ENOUGH:
+    if max(map(len, members)) < MIN_SUBJECTS:
         nothing = np.full(values.shape[1:], np.nan)
         return nothing, nothing
-    tail = 100 * (1 - INTERVAL) / 2
+    tail = 100 * (1 - CONFIDENCE) / 2
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
         low, high = np.nanpercentile(values, (tail, 100 - tail), axis=0)
@@ -49,5 +49,5 @@ def bootstrap(
 
 
 def or_none(value: float) -> float | None:
-    """A number for JSON, which has no NaN and no infinity."""
+    """A number for JSON, which has no NaN and no infinity: None for them."""
     return float(value) if np.isfinite(value) else None

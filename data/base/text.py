@@ -1,22 +1,22 @@
-"""Texts for terminals, pages, figures and tables: names of users made harmless, numbers that may be undefined."""
+"""Texts for terminals, pages, figures and tables: harmless names of users, numbers that may be undefined."""
 
 import math
 
-FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of a formula
+FORMULA = ("=", "+", "-", "@")  # a cell that begins so is a formula to a spreadsheet
 
 
 def printable(text: str) -> str:
-    """On one line, without what steers a terminal: control, bidirectional and invisible characters become spaces."""
+    """On one line; control, bidirectional and invisible characters, which a terminal may obey, become spaces."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def shortened(text: str, width: int) -> str:
-    """At most `width` letters, the last one a dot-dot-dot if any were cut off."""
+    """At most `width` characters, the last one an ellipsis if any were cut off."""
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def in_spreadsheet(text: str) -> str:
-    """As a cell of a CSV file; an apostrophe before what would be computed when it is opened."""
+    """A cell of a CSV file; an apostrophe is put before a formula, so that no spreadsheet computes it."""
     return f"'{text}" if text.startswith(FORMULA) else text
 
 

@@ -290,7 +290,7 @@ def folder_entries(folder: Path) -> dict[str, "entries_of.Entry"]:
     entries: dict[str, entries_of.Entry] = {}
     for path, zipped in records.record_files(folder):
         records.check_plain(folder, path.name)
-        found: dict[str, entries_of.Entry] = {}
+        found = dict[str, entries_of.Entry]()
         found.update(entries_of.zip_entries(path) if zipped else {path.name: records.FileEntry(path)})
         if twice := entries.keys() & found.keys():
             raise InputError(f"{path} and {entries[min(twice)]} are the same record; expected each once. Remove one.")

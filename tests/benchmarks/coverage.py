@@ -8,6 +8,7 @@ metric that hold the truth; 90 to 98 % are expected.
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from scipy.stats import norm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.demo import SITES
-from utils.metrics import difference, with_intervals
+from utils.metrics import Predictions, difference, with_intervals
 
 SIZES = (74, 500)
 AUCS = (0.6, 0.75)
@@ -46,14 +47,14 @@ def one_set(count: int, auc: float, seed: int) -> dict[str, bool]:
     share = np.array([site[0] for site in SITES.values()], float)
     site = random.choice(len(share), count, p=share / share.sum())
     level = random.normal(size=len(share))
-    groups = {"subject": np.arange(count), "seed": seed, "fold": random.permutation(np.arange(count) % FOLDS)}
-    probability = posterior(score, auc)
-    found = with_intervals(label, probability, **groups)
-    shifted = with_intervals(label, 1 / (1 + np.exp(-score - level[site])), **groups, site=site)
-    minus = difference(label, probability, posterior(other, OTHER), **groups)
+    fold = random.permutation(np.arange(count) % FOLDS)
+    predictions = Predictions(label, posterior(score, auc), np.arange(count), fold)
+    shifted = replace(predictions, probability=1 / (1 + np.exp(-score - level[site])), site=site)
+    found, found_within = with_intervals(predictions, seed), with_intervals(shifted, seed)
+    minus = difference(predictions, posterior(other, OTHER), seed)
     return {
         "auc": held(found["auc"], auc),
-        "auc_sites": held(shifted["auc_sites"], auc),
+        "auc_sites": held(found_within["auc_sites"], auc),
         "auc_folds": held(found["auc_folds"], auc),
         "difference": held(minus, auc - OTHER),
         "calibration_error": held(found["calibration_error"], 0.0),

@@ -34,7 +34,7 @@ from utils.blackout.measure import ARRAYS, Measured, measure, verify
 from utils.blackout.occlusion import Occlusion
 from utils.blackout.options import of
 from utils.inference import restored_network
-from utils.metrics import with_intervals
+from utils.metrics import Predictions, with_intervals
 from utils.runs.run import Run, prepare_folder
 
 NAME_WIDTH = 23  # letters of a region's name in the terminal
@@ -134,7 +134,7 @@ def conclude(run: Run, atlas: Atlas, measured: Measured, fold: Sequence | None =
     `fold` (records,) names the model that blacked out each record, if there are several.
     """
     table = region_table(run, atlas, measured)
-    score = with_intervals(measured.label, measured.probability, measured.subject, run.seed, fold)
+    score = with_intervals(Predictions(measured.label, measured.probability, measured.subject, fold), run.seed)
     within = fold is not None and score["auc_folds"]["low"] is not None
     auc, name = (score["auc_folds"], "AUC within folds") if within else (score["auc"], "AUC")
     beats = effects.beats_chance(auc)

@@ -15,7 +15,7 @@ from data.cohorts.folds import Folds
 from data.grids import Grid
 from utils.runs.checkpoints import Identity
 from utils.runs.run import Options, Run
-from utils.statistics import ENOUGH
+from utils.statistics import MIN_SUBJECTS
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,10 @@ def known_maps(run: Run, saved: Identity | None) -> None:
 def enough_donors(run: Run, saved: Identity | None) -> None:
     """There are people whose regions can take the place of others', two or more, to predict one from another."""
     people = run.cohort.subjects("train") or run.cohort.subjects("test")
-    if len(people) < ENOUGH:
+    if len(people) < MIN_SUBJECTS:
         raise InputError(
             f"{run.cohort.path} has {len(people)} subject to take regions from; a blackout puts another person's "
-            f"region in the place of each and needs {ENOUGH}. Add subjects."
+            f"region in the place of each and needs {MIN_SUBJECTS}. Add subjects."
         )
 
 

@@ -26,7 +26,7 @@ from data.cohorts.standards import BACKGROUND
 from utils import figures
 from utils.blackout.measure import RELIANCE, UNIQUE, Measured
 from utils.runs.run import Run
-from utils.statistics import ALPHA, INTERVAL
+from utils.statistics import ALPHA, CONFIDENCE
 
 CUTS = 3
 APART = 5  # voxels of 2 mm
@@ -162,7 +162,7 @@ def keys(top: pd.DataFrame) -> list:
         found = [Patch(color="0.6", label="no p-values: one class")]
     if top[f"{RELIANCE}_low"].isna().all():
         return [*found, Patch(alpha=0, label="no whiskers: one subject")]
-    return [*found, Line2D([], [], color="0.2", label=f"{INTERVAL:.0%} interval over subjects")]
+    return [*found, Line2D([], [], color="0.2", label=f"{CONFIDENCE:.0%} interval over subjects")]
 
 
 def scale(group: np.ndarray) -> tuple[float, float | None]:

@@ -1,6 +1,5 @@
 """Predictions of test subjects, of one run or of all folds -> metrics, floors, figures and the report."""
 
-import csv
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,19 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.text import in_spreadsheet
+from data.base.tables import read_frame, write_frame, write_rows
 from data.cohorts.records import CLASSES
-from utils import figures, metrics
-from utils.evaluation import floors
+from utils import figures
+from utils.evaluation import floors, motion
+from utils.metrics import Predictions, by_fold, by_site, with_intervals
 from utils.report import build as report
+from utils.report.tables import FLOORS, METRICS, PREDICTION_COLUMNS, PREDICTIONS, SITES, TRAINING
 from utils.runs.run import MANIFEST, Run
 
-PREDICTIONS = "predictions.csv"
 FLOOR_PREDICTIONS = "floor_predictions.csv"  # the floors' probabilities of autism for the same records
-TRAINING = "training.csv"  # the history of the training, thinned
-METRICS = "metrics.json"
-TEXTS = ("file", "subject", "site", "fold")
-JOINED = (PREDICTIONS, FLOOR_PREDICTIONS)  # by their names with other tables, so that these stay as they are
+NAMES = ("file", "subject", "site", "fold")  # columns of text
+JOINED = (PREDICTIONS, FLOOR_PREDICTIONS)  # with other tables by their names, which therefore stay as they are
+DIGITS = 8  # significant ones
 POINTS = 200  # of a history
 UNLABELLED = "No label is known, so that nothing can be concluded about how good the predictions are."
 
@@ -30,21 +29,21 @@ UNLABELLED = "No label is known, so that nothing can be concluded about how good
 def write_predictions(run: Run, probability: np.ndarray) -> None:
     """`predictions.csv`; the label is empty where it is unknown."""
     rows = [run.cohort.rows[index] for index in run.cohort.indices("test")]
-    with files.replacing(run.out_dir / PREDICTIONS, newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file", "subject", "site", "label", "probability"])
-        for row, value in zip(rows, probability, strict=True):
-            writer.writerow([row.file, row.subject, row.site, int(row.label) if row.known else "", f"{value:.8g}"])
+    cells = (
+        (row.file, row.subject, row.site, int(row.label) if row.known else "", f"{value:.{DIGITS}g}")
+        for row, value in zip(rows, probability, strict=True)
+    )
+    write_rows(run.out_dir / PREDICTIONS, PREDICTION_COLUMNS, cells)
 
 
 def write_floors(run: Run) -> None:
     """`floor_predictions.csv`, unless the cohort has no subjects to fit a floor on."""
     if run.cohort.subjects("train"):
-        write_table(run.out_dir / FLOOR_PREDICTIONS, floors.predict(run.cohort).rename_axis("file").reset_index())
+        write_table(run, FLOOR_PREDICTIONS, floors.predict(run.cohort).reset_index())
 
 
 def write_history(run: Run) -> None:
-    """`training.csv`, if the results of the training are still where it wrote them."""
+    """`training.csv`, if the results of the training are still in the folder where they were written."""
     checkpoints = run.checkpoints.trained
     folder = Path(checkpoints.identity().out_dir)
     try:
@@ -59,14 +58,12 @@ def write_history(run: Run) -> None:
     how = {"step": "last"} | {name: "last" if name.startswith("validation") else "mean" for name in kept}
     thinned = history.groupby(chunk).agg(how)
     thinned.insert(0, "fold", run.fold)
-    write_table(run.out_dir / TRAINING, thinned)
+    write_table(run, TRAINING, thinned)
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    texts = [name for name in TEXTS if name in table and path.name not in JOINED]
-    cells = table.assign(**{name: table[name].map(in_spreadsheet) for name in texts})
-    with files.replacing(path, newline="") as file:
-        cells.to_csv(file, index=False, float_format="%.8g", lineterminator="\n")
+def write_table(run: Run, name: str, table: pd.DataFrame) -> None:
+    """A table of results; names of users are written so that no spreadsheet computes them, but for `JOINED`."""
+    write_frame(run.out_dir / name, table, () if name in JOINED else NAMES, DIGITS)
 
 
 def read_table(run: Run, name: str) -> pd.DataFrame:
@@ -75,9 +72,8 @@ def read_table(run: Run, name: str) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame()
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        return table.apply(lambda column: column if column.name in TEXTS else pd.to_numeric(column))
-    except (OSError, ValueError) as error:
+        return read_frame(path).apply(lambda column: column if column.name in NAMES else pd.to_numeric(column))
+    except (InputError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}); remove {path.parent} and repeat the command.") from error
 
 
@@ -88,10 +84,10 @@ def pooled(run: Run, name: str) -> pd.DataFrame:
 
 
 def pool(run: Run) -> None:
-    """What all folds predicted, as if it were one test in which everybody was tested."""
+    """Treats the predictions of all folds as one test in which every subject was tested."""
     for name in (PREDICTIONS, FLOOR_PREDICTIONS, TRAINING):
         if len(table := pooled(run, name)):
-            write_table(run.out_dir / name, table)
+            write_table(run, name, table)
     conclude(run)
 
 
@@ -102,7 +98,7 @@ def conclude(run: Run) -> dict[str, dict]:
     """
     table = read_table(run, PREDICTIONS)
     known = table[table["label"].notna()]
-    told: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "subjects": counts(run),
         "warnings": warnings(run, table),
         "conclusion": UNLABELLED,
@@ -111,48 +107,43 @@ def conclude(run: Run) -> dict[str, dict]:
     headline: tuple | None = None
     score: dict[str, dict] = {}
     if len(known):
-        score, told["conclusion"], told["motion"] = measure(run, known)
+        score, summary["conclusion"], summary["motion"] = measure(run, known)
         headline = ("auc", *score["auc"].values())
         print(f"{len(known)} test records: " + ", ".join(f"{name} {shown(score[name])}" for name in score))
-    print("\n".join(filter(None, (told["conclusion"], told["motion"], *told["warnings"]))))
-    run.write_manifest(finished=False, **told)
+    print("\n".join(filter(None, (summary["conclusion"], summary["motion"], *summary["warnings"]))))
+    run.write_manifest(finished=False, **summary)
     report.write(run.out_dir)
-    run.finish(headline, **told)
+    run.finish(headline, **summary)
     return score
 
 
 def measure(run: Run, known: pd.DataFrame) -> tuple[dict[str, dict], str, str | None]:
-    """Writes everything that needs labels; the metrics, what may be concluded, and whether it is motion."""
-    label, probability = known["label"].to_numpy(float), known["probability"].to_numpy(float)
-    groups = {"fold": known["fold"].to_numpy() if "fold" in known else None, "site": known["site"].to_numpy()}
-    subject = known["subject"].to_numpy()
-    score = metrics.with_intervals(label, probability, subject, run.seed, **groups)
-    of_folds = {"folds": metrics.by_fold(label, probability, subject, groups["fold"], run.seed)} if run.parts else {}
-    files.write_json(run.out_dir / METRICS, score | of_folds | run.caveats())
-    sites = metrics.by_site(label, probability, subject, groups["site"], run.seed)
-    write_table(run.out_dir / "sites.csv", pd.DataFrame(sites))
+    """Writes every result that needs labels; returns the metrics, the verdict and the line on motion."""
+    predictions = Predictions.of(known)
+    score = with_intervals(predictions, run.seed)
+    folds = {"folds": by_fold(predictions, run.seed)} if run.parts else {}
+    files.write_json(run.out_dir / METRICS, score | folds | run.caveats())
+    write_table(run, SITES, pd.DataFrame(by_site(predictions, run.seed)))
+    label, probability = predictions.label, predictions.probability
     figures.confusion_matrix(label, probability, run.out_dir / "confusion_matrix.png", run.marks)
     figures.roc(label, probability, run.out_dir / "roc.png", run.marks)
     floor = read_table(run, FLOOR_PREDICTIONS)
     floor = floor.set_index("file").loc[known["file"]] if len(floor) else pd.DataFrame(index=known["file"])
-    compared = floors.compare(
-        label, probability, floor.drop(columns="fold", errors="ignore"), subject, run.seed, **groups
-    )
-    write_table(run.out_dir / "floors.csv", pd.DataFrame(compared))
-    of_motion = floors.motion(label, probability, run.cohort.covariates, groups["site"], subject)
-    return score, floors.verdict(compared), floors.motion_line(of_motion)
+    compared = floors.compare(predictions, floor.drop(columns="fold", errors="ignore"), run.seed)
+    write_table(run, FLOORS, pd.DataFrame(compared))
+    regression = motion.motion(predictions, run.cohort.covariates)
+    return score, floors.verdict(compared), motion.motion_line(regression)
 
 
 def counts(run: Run) -> list[dict]:
     """Subjects by split, or by fold, by site and by label."""
     found: dict[tuple[str, str], Counter] = {}
-    names = (*CLASSES, "unknown")
     for row in {row.subject: row for row in run.cohort.rows}.values():
         split = f"fold {run.folds.fold_of[row.subject]}" if run.parts and run.folds else row.split
         label = CLASSES[int(row.label)] if row.known else "unknown"
         found.setdefault((split, row.site), Counter())[label] += 1
     return [
-        {"split": split, "site": site} | {name: count[name] for name in names}
+        {"split": split, "site": site} | {name: count[name] for name in (*CLASSES, "unknown")}
         for (split, site), count in sorted(found.items())
     ]
 

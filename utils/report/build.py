@@ -1,21 +1,22 @@
 """The saved tables of a classifier's test -> `report.html`, one page that opens from disk without a network."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import pandas as pd
 from markupsafe import Markup
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.text import number, printable
+from data.base.text import number
 from data.cohorts.records import CLASSES
-from utils.evaluation.floors import RULE
-from utils.report import drawings, texts
-from utils.report.tables import SITE_COUNTS, Count, Described, Score, Tables, interval, read
-from utils.statistics import INTERVAL, THRESHOLD
+from utils.metrics import Predictions
+from utils.report import drawings, templates, texts
+from utils.report.tables import LABELS, MODEL, RULE, SITE_COUNTS, Count, Described, Tables, interval, read
+from utils.report.templates import paragraphs
+from utils.statistics import CONFIDENCE, THRESHOLD
 
 PAGE = "report.html"
 Row = dict[str, str]  # heading -> cell
@@ -30,19 +31,12 @@ SPELLED = {
 }
 COMPARED = ("auc", "model_minus_floor_auc", "auc_sites", "accuracy")  # of floors; floors.csv has all
 COMPARED_IN_FOLDS = ("auc_folds", "model_minus_floor_auc_folds", "auc")
-LABELS = ("autism", "control", "unknown")
 OF_FOLDS = ("auc", "accuracy", "balanced_accuracy", "brier")  # metrics.json has all
-WITHIN = " An averaged AUC compares people of the same site or fold only."
-GLOSSARY = (
-    "AUC: how often a person with autism gets a higher probability than a control; 0.5 is guessing. Recall and "
-    "specificity: the shares of autism and of controls that are recognised. Brier score and calibration error: how far "
-    "the probabilities lie from the truth; 0 is best."
-)
 
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the page; what is None does not belong to it. Raises InputError if what does is empty."""
+    """One part of the page; None stands for a part that it does not have. Raises InputError if a part is empty."""
 
     title: str
     texts: list[str] | None = None
@@ -52,14 +46,14 @@ class Section:
     command: str | None = None
     kind: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         parts = [part for part in (self.texts, self.figure, self.table, self.facts, self.command) if part is not None]
         if not parts or not all(parts) or not all(map(str.strip, self.texts or ["-"])):
             raise InputError(f"The report's section '{self.title}' would be empty; test again.")
 
 
 def write(folder: Path) -> Path:
-    """Builds the page from the tables in `folder`. Raises InputError for what is missing, damaged or empty."""
+    """Builds the page from the tables in `folder`. Raises InputError for a table that is missing, damaged or empty."""
     page = render(read(folder))
     with files.replacing(folder / PAGE) as file:
         file.write(page)
@@ -68,18 +62,7 @@ def write(folder: Path) -> Path:
 
 def render(tables: Tables) -> str:
     """The page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=harmless,
-    )
-    return environment.get_template("page.html").render(run=tables.run, sections=list(sections(tables)))
-
-
-def harmless(value: object) -> object:
-    """Texts without what steers a reader's eye; markup as it is."""
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return templates.page(run=tables.run, sections=list(sections(tables)))
 
 
 def sections(tables: Tables) -> Iterator[Section]:
@@ -97,75 +80,64 @@ def sections(tables: Tables) -> Iterator[Section]:
     command, digests = texts.quoted(run.command), of_folds(run)
     yield Section("How to repeat it", table=digests, facts=provenance(run), command=command)
     yield Section("Methods, to paste", [texts.methods(tables)])
-    yield Section("Intended use", [texts.INTENDED])
+    yield Section("Intended use", paragraphs("intended"))
 
 
 def scored(tables: Tables) -> Iterator[Section]:
-    """What needs labels."""
+    """The sections that need labels."""
     known, run = tables.labelled, tables.run
-    label, probability = known["label"].to_numpy(), known["probability"].to_numpy()
-    about = f"{len(known)} records of {known['subject'].nunique()} test subjects whose diagnosis is known."
+    predictions = Predictions.of(known)
     rows = [
-        {"metric": spelled(name), "value": shown(score.numbers[:1]), f"{INTERVAL:.0%} interval": ends(score)}
-        for name, score in tables.scores.items()
+        {"metric": spelled(name), "value": number(value, ".3f"), f"{CONFIDENCE:.0%} interval": ends(low, high)}
+        for name, (value, low, high) in ((name, score.numbers) for name, score in tables.scores.items())
     ]
     averaged = {"auc_sites", "auc_folds"} & tables.scores.keys()
-    yield Section("Scores", [about, GLOSSARY + WITHIN * bool(averaged)], table=rows)
+    about = paragraphs("scores", records=len(known), subjects=known["subject"].nunique(), averaged=averaged)
+    yield Section("Scores", about, table=rows)
     if tables.floors is not None:
-        of_floors = [
-            "Floors are plain classifiers on the same subjects. The model beats one where the interval of the "
-            "difference lies above 0. More metrics are in floors.csv."
-        ]
-        if RULE in set(tables.floors["floor"]):
-            of_floors.append(f"The {RULE} is a ceiling, not a floor.")
         drawn = drawings.forest(tables.floors, run.model) if tables.floors["auc"].notna().any() else None
+        of_floors = paragraphs("floors", has_rule=RULE in set(tables.floors["floor"]))
         yield Section("The model beside its floors", of_floors, drawn, floors(tables.floors, run.model))
     if known["label"].nunique() == len(CLASSES):
-        of_band = [f"The band holds {INTERVAL:.0%} of the curves of resampled subjects, at each false positive rate."]
-        yield Section("ROC curve", of_band, drawings.roc(known, run.seed))
-    of_bins = [
-        f"Whiskers: {INTERVAL:.0%} Wilson intervals. Below: how many records have such a probability. On the dotted "
-        "line a probability is what it says."
-    ]
-    yield Section("Calibration", of_bins, drawings.calibrated(label, probability))
-    cut = [f"A probability of {THRESHOLD:g} or more counts as autism. In brackets: the share of the row."]
-    yield Section("Confusion matrix", cut, table=confusion(known))
+        yield Section("ROC curve", paragraphs("roc"), drawings.roc(predictions, run.seed))
+    drawn = drawings.calibrated(predictions.label, predictions.probability)
+    yield Section("Calibration", paragraphs("calibration"), drawn)
+    yield Section("Confusion matrix", paragraphs("confusion"), table=confusion(known))
     if tables.folds:
-        yield Section("Folds", ["More metrics are in metrics.json."], table=by_fold(tables))
+        yield Section("Folds", paragraphs("folds"), table=by_fold(tables))
     if tables.sites is not None:
         yield Section("Sites", table=by_site(tables.sites))
 
 
 def unlabelled(tables: Tables) -> Section:
     """The predictions where there is nothing to compare them with."""
-    unknown = int(tables.predictions["label"].isna().sum())
-    about = f"The diagnosis of {unknown} of {len(tables.predictions)} records is unknown; the figure shows all of them."
-    figure = drawings.distribution(tables.predictions["probability"].to_numpy())
-    return Section("Predicted probabilities", [about], figure)
+    label, probability = tables.predictions["label"], tables.predictions["probability"].to_numpy()
+    about = paragraphs("unlabelled", unknown=int(label.isna().sum()), records=len(label))
+    return Section("Predicted probabilities", about, drawings.distribution(probability))
 
 
 def losses(training: pd.DataFrame | None) -> Section:
-    """Loss curves, or that there are none any more. Raises InputError for a history without a number."""
+    """Loss curves, or why there are none. Raises InputError for a history without a number."""
     if training is None:
-        return Section("Training", ["The history of the training is not there any more, so no loss can be shown."])
+        return Section("Training", paragraphs("no_history"))
     return Section("Training", figure=drawings.losses(training) or Markup())
 
 
 def spelled(name: str) -> str:
-    """A metric's name for people."""
+    """The name of a metric on the page."""
     return SPELLED.get(name, name.replace("_", " "))
 
 
-def shown(numbers) -> str:
-    """`0.610`, or `0.610 (0.500 to 0.720)`; a dash where undefined."""
-    value, *interval = (number(given, ".3f") for given in numbers)
-    return f"{value} ({interval[0]} to {interval[1]})" if interval and "-" not in (value, *interval) else value
+def shown(numbers: Iterable[float]) -> str:
+    """`0.610 (0.500 to 0.720)` of a value and its interval; a dash where undefined."""
+    value, low, high = numbers
+    text, its_ends = number(value, ".3f"), ends(low, high)
+    return text if "-" in (text, its_ends) else f"{text} ({its_ends})"
 
 
-def ends(score: Score) -> str:
+def ends(low: float, high: float) -> str:
     """`0.500 to 0.720`; a dash where undefined."""
-    low, high = (number(given, ".3f") for given in score.numbers[1:])
-    return "-" if "-" in (low, high) else f"{low} to {high}"
+    return f"{low:.3f} to {high:.3f}" if math.isfinite(low) and math.isfinite(high) else "-"
 
 
 def floors(table: pd.DataFrame, model: str) -> list[Row]:
@@ -173,7 +145,7 @@ def floors(table: pd.DataFrame, model: str) -> list[Row]:
     compared = COMPARED_IN_FOLDS if "auc_folds" in table else COMPARED
     metrics = [name for name in compared if set(interval(name)) <= set(table)]
     return [
-        {"classifier": model if row["floor"] == "model" else row["floor"]}
+        {"classifier": model if row["floor"] == MODEL else row["floor"]}
         | {spelled(name): shown(row[list(interval(name))]) for name in metrics}
         for _, row in table.iterrows()
     ]
@@ -225,14 +197,14 @@ def cohort(run: Described) -> list[Row]:
 
 
 def of_folds(run: Described) -> list[Row] | None:
-    """The checkpoints of pooled folds."""
+    """The checkpoints of pooled folds; None for a single model."""
     if not isinstance(run.checkpoint_sha256, dict):
         return None
     return [{"fold": fold, "checkpoint, SHA-256": digest} for fold, digest in run.checkpoint_sha256.items()]
 
 
 def provenance(run: Described) -> Row:
-    """What else is needed to do it again."""
+    """When, where and with what versions the test was done."""
     digest = run.checkpoint_sha256
     return {
         "started": run.started,

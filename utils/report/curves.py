@@ -1,47 +1,37 @@
-"""Labels and probabilities -> ROC curve with its band, calibration by bins."""
+"""Labels and probabilities -> the band of a ROC curve, calibration by bins."""
 
 import numpy as np
 import pandas as pd
 
-from utils.metrics import BINS, RESAMPLES
-from utils.statistics import ENOUGH, INTERVAL
+from utils.metrics import BINS, RESAMPLES, Predictions
+from utils.statistics import CONFIDENCE, MIN_SUBJECTS, bootstrap
 
 FALSE_RATES = np.linspace(0, 1, 101)  # where the band is given
 
 
-def rates(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False and true positive rate at every threshold, rising from 0 to 1; NaN without both classes. All are (n,)."""
-    order = np.argsort(-probability, kind="stable")
-    ends_tie = np.append(np.diff(probability[order]) != 0, True)
-    both = []
-    for member in (label == 0, label == 1):
-        count = np.append(0, np.cumsum((weight * member)[order])[ends_tie])
-        both.append(count / count[-1] if count[-1] else np.full(len(count), np.nan))
-    return both[0], both[1]
-
-
-def roc_band(table: pd.DataFrame, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
+def roc_band(predictions: Predictions, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Low and high true positive rate at `FALSE_RATES`, each a percentile interval over subjects within their fold.
 
-    `table` as `predictions.csv`, every label known. None if one of the classes has a single subject.
+    None if there is no interval, as where one of the classes has a single subject.
     """
-    if (table.groupby("label")["subject"].nunique() < ENOUGH).any():
+    from sklearn.metrics import roc_curve
+
+    label, probability = predictions.label, predictions.probability
+    names, first, member = np.unique(predictions.subject, return_index=True, return_inverse=True)
+    if any(len(np.unique(member[label == value])) < MIN_SUBJECTS for value in (0, 1)):
         return None
-    label, probability = table["label"].to_numpy(), table["probability"].to_numpy()
-    names, member = np.unique(table["subject"], return_inverse=True)
-    fold = table["fold"] if "fold" in table else pd.Series("", table.index)
-    strata = [np.unique(member[fold == name]) for name in fold.unique()]
-    random, curves = np.random.default_rng(seed), []
-    for _ in range(RESAMPLES):
-        weight = np.zeros(len(names))
-        for stratum in strata:
-            weight[stratum] = random.multinomial(len(stratum), np.full(len(stratum), 1 / len(stratum)))
-        false, true = rates(label, probability, weight[member])
-        if np.isfinite([false[-1], true[-1]]).all():
-            curves.append(np.interp(FALSE_RATES, false, true))
-    tail = 100 * (1 - INTERVAL) / 2
-    low, high = np.percentile(curves, (tail, 100 - tail), axis=0)
-    return low, high
+
+    def curve(weight: np.ndarray) -> np.ndarray:
+        if len(np.unique(label[weight > 0])) < 2:
+            return np.full(len(FALSE_RATES), np.nan)
+        return np.interp(FALSE_RATES, *roc_curve(label, probability, sample_weight=weight)[:2])
+
+    strata = None if predictions.fold is None else predictions.fold[first]
+    low, high = bootstrap(
+        lambda weight: np.stack([curve(row) for row in weight[:, member]]),
+        len(names), np.random.default_rng(seed), RESAMPLES, strata,
+    )  # fmt: skip
+    return None if np.isnan(low).any() else (low, high)
 
 
 def calibration(label: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
@@ -56,7 +46,7 @@ def calibration(label: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
     rows = []
     for number in np.unique(index):
         positive, count = int(label[index == number].sum()), int((index == number).sum())
-        ends = binomtest(positive, count).proportion_ci(INTERVAL, method="wilson")
+        ends = binomtest(positive, count).proportion_ci(CONFIDENCE, method="wilson")
         predicted = probability[index == number].mean()
         rows.append((number, count, predicted, positive / count, ends.low, ends.high))
     return pd.DataFrame(rows, columns=["bin", "count", "predicted", "observed", "low", "high"])

@@ -13,20 +13,23 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from data.base.text import printable, shortened
 from utils import figures
-from utils.evaluation.floors import RULE
-from utils.report.curves import BINS, FALSE_RATES, calibration, rates, roc_band
-from utils.statistics import CHANCE, INTERVAL, THRESHOLD
+from utils.metrics import BINS, Predictions
+from utils.report.curves import FALSE_RATES, calibration, roc_band
+from utils.report.tables import MODEL, RULE
+from utils.statistics import CHANCE, CONFIDENCE, THRESHOLD
 
 WIDTH = 4.2  # inches
-NAME_WIDTH, LINE_WIDTH = 40, 20  # letters of a floor's name, of a line of it
+NAME_WIDTH, LINE_WIDTH = 40, 20  # characters of a floor's name, of a line of it
 SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 8.5}
 WITHOUT = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
-def svg(figure, name: str) -> Markup:
+def svg(figure: Figure, name: str) -> Markup:
     """A figure as an SVG element whose ids begin with `name`, and closes it."""
     file = io.StringIO()
     with plt.rc_context(SETTINGS), warnings.catch_warnings():
@@ -39,8 +42,8 @@ def svg(figure, name: str) -> Markup:
     return Markup(text)  # noqa: S704  matplotlib escapes what it draws
 
 
-def axes(height: float, rows: int = 1, **options):
-    """A figure as wide as all, and its axes from top to bottom."""
+def axes(height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """A figure of the common width, and its axes from top to bottom."""
     with plt.rc_context(SETTINGS):
         figure, found = plt.subplots(rows, figsize=(WIDTH, height), layout="constrained", squeeze=False, **options)
     return figure, found[:, 0]
@@ -55,16 +58,16 @@ def forest(floors: pd.DataFrame, model: str) -> Markup:
     known = floors[floors[area].notna()]
     figure, (axis,) = axes(0.6 + 0.34 * len(known))
     for place, (_, row) in enumerate(known.iterrows()):
-        colour = {"model": "C0", RULE: "C2"}.get(row["floor"], "0.35")
+        colour = {MODEL: "C0", RULE: "C2"}.get(row["floor"], "0.35")
         axis.plot([row[f"{area}_low"], row[f"{area}_high"]], [place, place], color=colour, linewidth=1.8)
         axis.plot(row[area], place, "o", color=colour, markersize=5)
-        if row["floor"] == "model":
+        if row["floor"] == MODEL:
             axis.axvspan(row[f"{area}_low"], row[f"{area}_high"], color="C0", alpha=0.1, linewidth=0)
-    names = [model if name == "model" else floor_name(name) for name in known["floor"]]
+    names = [model if name == MODEL else floor_name(name) for name in known["floor"]]
     axis.axvline(CHANCE, color="0.3", linestyle=":", linewidth=1)
     axis.set_yticks(np.arange(len(known)), names)
     axis.set_ylim(len(known) - 0.5, -0.5)
-    axis.set_xlabel(f"{named}, {INTERVAL:.0%} interval")
+    axis.set_xlabel(f"{named}, {CONFIDENCE:.0%} interval")
     return svg(figure, "forest")
 
 
@@ -73,12 +76,14 @@ def floor_name(name: str) -> str:
     return textwrap.fill(shortened(printable(name), NAME_WIDTH), LINE_WIDTH)
 
 
-def roc(table: pd.DataFrame, seed: int) -> Markup:
-    """ROC curve of labelled predictions with the band of `curves.roc_band`."""
+def roc(predictions: Predictions, seed: int) -> Markup:
+    """ROC curve with the band of `curves.roc_band`; both classes must be there."""
+    from sklearn.metrics import roc_curve
+
     figure, (axis,) = axes(3.8)
-    false, true = rates(table["label"].to_numpy(), table["probability"].to_numpy(), np.ones(len(table)))
-    if band := roc_band(table, seed):
-        axis.fill_between(FALSE_RATES, *band, color="C0", alpha=0.2, linewidth=0, label=f"{INTERVAL:.0%} band")
+    false, true, _ = roc_curve(predictions.label, predictions.probability)
+    if band := roc_band(predictions, seed):
+        axis.fill_between(FALSE_RATES, *band, color="C0", alpha=0.2, linewidth=0, label=f"{CONFIDENCE:.0%} band")
     axis.plot(false, true, color="C0", label="model")
     axis.plot([0, 1], [0, 1], color="0.3", linestyle=":", linewidth=1, label="guessing")
     axis.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
@@ -132,7 +137,7 @@ def losses(training: pd.DataFrame) -> Markup | None:
     return svg(figure, "losses")
 
 
-def draw_curves(axis, training: pd.DataFrame, name: str, colour: str, label: str) -> None:
+def draw_curves(axis: Axes, training: pd.DataFrame, name: str, colour: str, label: str) -> None:
     """One column over `step`; the mean over folds at the steps that all folds have."""
     table = training[training[name].notna() & training["step"].notna()].sort_values("step", kind="stable")
     folds = [rows for _, rows in table.groupby("fold")]

@@ -1,4 +1,4 @@
-"""The folder of a classifier's test -> the saved tables that a report is built from, checked."""
+"""The tables that a classifier's test saves: their names and columns; read and checked for the report."""
 
 import math
 from dataclasses import dataclass
@@ -10,12 +10,19 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import InputError
-from data.conversion import tables
+from data.base.tables import read_frame
 from models import MODELS
 
-PREDICTIONS = ("file", "subject", "site", "label", "probability")
+PREDICTIONS = "predictions.csv"
+FLOORS = "floors.csv"  # the model and its floors, with intervals
+SITES = "sites.csv"
+TRAINING = "training.csv"  # the history of the training, thinned
+METRICS = "metrics.json"
+PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
 SITE_COUNTS = ("subjects", "autism", "control")
+LABELS = ("autism", "control", "unknown")
 NAMES = ("floor", "site", "fold")  # columns of text in tables of numbers
+MODEL, MAJORITY, RULE = "model", "majority", "rule that made the data"  # rows of `floors.csv`
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Described:
-    """What `run.json` says of a test."""
+    """The description of a test in `run.json`."""
 
     job: str
     model: str
@@ -82,7 +89,7 @@ class Tables:
     """All of a test's tables; `scores` is empty where no label is known, `folds` unless folds were pooled.
 
     `predictions`: `label` 1 autism, 0 control, NaN unknown; `probability` of autism. The other tables are None where
-    they do not apply; what is no number in them is NaN.
+    they do not apply; cells that hold no finite number are NaN.
     """
 
     run: Described
@@ -106,20 +113,20 @@ class Tables:
 
 def read(folder: Path) -> Tables:
     """Reads a folder. Raises InputError, naming the file, for what is missing or damaged."""
-    if not (folder / "predictions.csv").is_file():
-        raise InputError(f"{folder} holds no predictions.csv; expected the folder of a classifier's `run.py --test`.")
+    if not (folder / PREDICTIONS).is_file():
+        raise InputError(f"{folder} holds no {PREDICTIONS}; expected the folder of a classifier's `run.py --test`.")
     run = files.read_json(folder / "run.json", Described)
     if run.model not in MODELS or MODELS[run.model].predicts != "label":
         raise InputError(f"{folder / 'run.json'} has the model {run.model}; expected a classifier. Test one.")
-    predictions = read_predictions(folder / "predictions.csv")
-    scores, folds = read_scores(folder / "metrics.json", bool(predictions["label"].notna().any()))
+    predictions = read_predictions(folder / PREDICTIONS)
+    scores, folds = read_scores(folder / METRICS, bool(predictions["label"].notna().any()))
     if ("fold" in predictions) != bool(folds) and scores:
-        raise InputError(f"{folder} has folds in one of predictions.csv and metrics.json only. Test again.")
-    floors = read_numbers(folder / "floors.csv", ("floor", *interval("auc")))
-    sites = read_numbers(folder / "sites.csv", ("site", *SITE_COUNTS, *interval("auc"), *interval("accuracy")))
-    training = read_numbers(folder / "training.csv", ("fold", "step", "loss"))
+        raise InputError(f"{folder} has folds in one of {PREDICTIONS} and {METRICS} only. Test again.")
+    floors = read_numbers(folder / FLOORS, ("floor", *interval("auc")))
+    sites = read_numbers(folder / SITES, ("site", *SITE_COUNTS, *interval("auc"), *interval("accuracy")))
+    training = read_numbers(folder / TRAINING, ("fold", "step", "loss"))
     if scores and sites is None:
-        raise InputError(f"{folder} holds no sites.csv. Test again.")
+        raise InputError(f"{folder} holds no {SITES}. Test again.")
     return Tables(run, predictions, scores, folds, floors, sites, training)
 
 
@@ -130,16 +137,14 @@ def interval(metric: str) -> tuple[str, str, str]:
 
 def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     """A table as text, with at least these columns and a row. Raises InputError."""
-    table = tables.read_table(path).fillna("")
-    for name in columns:
-        tables.column(table, name, path)
+    table = read_frame(path, columns)
     if table.empty:
         raise InputError(f"{path} has no rows; expected one at least. Test again.")
     return table
 
 
 def read_numbers(path: Path, columns: tuple[str, ...]) -> pd.DataFrame | None:
-    """A table of numbers, NaN for what is none, beside `NAMES`; None if it is absent. Raises InputError."""
+    """A table of numbers, NaN for anything else, beside `NAMES`; None if it is absent. Raises InputError."""
     if not path.exists():
         return None
     return read_table(path, columns).apply(lambda column: column if column.name in NAMES else as_numbers(column))
@@ -151,8 +156,8 @@ def as_numbers(column: pd.Series) -> pd.Series:
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """`predictions.csv`. Raises InputError for a label or a probability that cannot be, or a subject in two folds."""
-    table = read_table(path, PREDICTIONS)
+    """`predictions.csv`. Raises InputError for an impossible label or probability, or a subject in two folds."""
+    table = read_table(path, PREDICTION_COLUMNS)
     given = table["label"]
     table["label"], table["probability"] = as_numbers(given), as_numbers(table["probability"])
     wrong_label = (given != "") & ~table["label"].isin([0, 1])

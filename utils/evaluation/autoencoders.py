@@ -1,0 +1,114 @@
+"""--test of an autoencoder: reconstructions of the test records -> metrics beside a baseline, and figures."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from data.base import files
+from data.base.text import number, printable
+from data.cohorts import records
+from data.cohorts.cohort import Cohort, in_order
+from data.grids import Grid
+from models import losses
+from utils.figures import Picture, slices
+from utils.inference import outputs_of
+from utils.metrics import ExplainedVariance
+from utils.report.tables import METRICS
+from utils.runs.run import Run
+from utils.statistics import or_none
+
+
+def pool(run: Run) -> None:
+    """`metrics.json`: means over the folds, weighted by their test records, and the metrics of each fold."""
+    of_fold = {part.fold: files.read_json(part.out_dir / METRICS, dict) for part in run.parts}
+    weight = np.array([len(part.cohort.indices("test")) for part in run.parts], float)
+    first = next(iter(of_fold.values()))
+    values = {name: np.array([of[name] for of in of_fold.values()], float) for name in first if name != "baseline"}
+    means = {name: or_none(float(weight @ value / weight.sum())) for name, value in values.items()}
+    files.write_json(run.out_dir / METRICS, means | {"baseline": first["baseline"], "folds": of_fold})
+    print(in_words({name: value for name, value in means.items() if value is not None}))
+    run.finish(("explained_variance", means["explained_variance"], None, None))
+
+
+def evaluate(run: Run, network: keras.Model) -> None:
+    """`metrics.json`, and for volumes three figures of the first test record."""
+    reads = run.model.reads[0]
+    trained, baseline = ExplainedVariance(), ExplainedVariance()
+    approximate = block_means if reads == "volume" else principal_components(run.cohort, network)
+    activation: list[float] = []
+    first: list[np.ndarray] = []
+    batches = in_order(run.cohort.indices("test"), run.config.batch_size)
+    for _, batch, outputs in outputs_of(run, network, batches, "Testing"):
+        trained.add(batch[reads], outputs["reconstruction"])
+        baseline.add(batch[reads], approximate(batch[reads]))
+        activation += [float(losses.mean_activation(code)) for code in outputs["code"]]
+        first = first or [batch[reads][0], outputs["code"][0], outputs["reconstruction"][0]]
+    numbers = {
+        "mse": trained.mse,
+        "explained_variance": trained.value,
+        "code_mean_activation": float(np.mean(activation)),
+        "explained_variance_baseline": baseline.value,
+    }
+    named = "3x3x3 block means" if reads == "volume" else "principal components, as many as the code's units"
+    metrics = {name: or_none(value) for name, value in numbers.items()} | {"baseline": named}
+    files.write_json(run.out_dir / METRICS, metrics)
+    if reads == "volume":
+        draw_volumes(run, network, *(volume.astype(np.float32) for volume in first))
+    print(f"{in_words(numbers)} ({named})")
+    run.finish(("explained_variance", metrics["explained_variance"], None, None))
+
+
+def in_words(numbers: dict[str, float]) -> str:
+    """`mse 0.1234, explained_variance undefined`."""
+    return ", ".join(f"{name} {number(value, '.4f', 'undefined')}" for name, value in numbers.items())
+
+
+def draw_volumes(run: Run, network: keras.Model, volume: np.ndarray, code: np.ndarray, decoded: np.ndarray) -> None:
+    """`inputImage.png`, `encodedImage.png`, `decodedImage.png` of the first map of the first test record.
+
+    All volumes are (x, y, z, channels), and drawn in the grey scale of the input; the code is z-scored for it, as the
+    records of a full pass are.
+    """
+    row, grid = run.cohort.rows[run.cohort.indices("test")[0]], run.cohort.grid
+    person = f"of subject {printable(row.subject)}{run.marks}"
+    unit = f"{(*run.cohort.metadata.maps, 'volume')[0]}, z-score"
+    channels = code.shape[-1]
+    channel = f", channel 1 of {channels}" if channels > 1 else ""
+    scored = records.normalise(code[..., 0])
+    pictures = {
+        "input": Picture(f"Input {person}", volume[..., 0], grid, unit),
+        "encoded": Picture(f"Code {person}{channel}", scored, code_grid(network, grid), "code, z-score"),
+        "decoded": Picture(f"Decoded volume {person}", decoded[..., 0], grid, unit),
+    }
+    for name, picture in pictures.items():
+        slices(picture, (float(volume.min()), float(volume.max())), run.out_dir / f"{name}Image.png")
+
+
+def code_grid(network: keras.Model, grid: Grid) -> Grid:
+    """Where the code's voxels lie: each at the centre of what its convolutions and poolings see, padding included."""
+    spacing, origin = grid.spacing_mm, np.array(grid.origin_mm)
+    for layer in keras.Model(network.input, network.output["code"]).layers:
+        if not hasattr(layer, "strides"):
+            continue
+        window, stride = np.array(getattr(layer, "kernel_size", None) or layer.pool_size), layer.strides[0]
+        before, after = (np.array(tensor.shape[1:4]) for tensor in (layer.input, layer.output))
+        padding = np.maximum((after - 1) * stride + window - before, 0) // 2 if layer.padding == "same" else 0
+        origin = origin + spacing * ((window - 1) / 2 - padding)
+        spacing *= stride
+    return Grid("code", network.output["code"].shape[1:4], spacing, tuple(origin.tolist()))
+
+
+def block_means(volumes: np.ndarray) -> np.ndarray:
+    """Each 3x3x3 block of (n, 91, 109, 91, 1) averaged and repeated."""
+    return np.stack([records.repeat_blocks(records.block_mean(volume[..., 0]))[..., None] for volume in volumes])
+
+
+def principal_components(cohort: Cohort, network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    """PCA of the training phenotypes with as many components as the code has units: phenotype (n, 29) -> (n, 29)."""
+    from sklearn.decomposition import PCA
+
+    phenotype = cohort.batch(cohort.indices("train"), volumes=False)["phenotype"]
+    components = min(int(np.prod(network.output["code"].shape[1:])), *phenotype.shape)
+    fitted = PCA(components).fit(phenotype)
+    return lambda values: fitted.inverse_transform(fitted.transform(values))
