@@ -17,7 +17,7 @@ from data.cohorts.cohort import open_cohort
 from data.cohorts.records import record_bytes
 from data.grids import REDUCED
 from data.swap import swap
-from utils.blackout import effects
+from utils.blackout import blobs
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +37,7 @@ def test_a_benchmark_runs(name, cohort, monkeypatch, capsys):
         sys, "argv", [str(path), *(str(cohort if word == "COHORT" else word) for word in COMMANDS[name])]
     )
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(effects, "BLOBS", effects.BLOBS)  # which one of them changes
+    monkeypatch.setattr(blobs, "BLOBS", blobs.BLOBS)  # which one of them changes
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out
 

@@ -44,10 +44,10 @@ def main() -> int:
 
     devices.choose_device(share=False)
     devices.start_tensorflow("cpu")
-    from utils.blackout import effects, measure
+    from utils.blackout import blobs, measure
     from utils.training import train
 
-    effects.BLOBS, measure.TOGETHER, train.INTERVAL = 4, 2, args.interval
+    blobs.BLOBS, measure.TOGETHER, train.INTERVAL = 4, 2, args.interval
     if args.slow:
         check = train.check_loss
         train.check_loss = lambda *arguments: time.sleep(0.01) or check(*arguments)

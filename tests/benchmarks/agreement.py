@@ -43,10 +43,9 @@ from data.cohorts import records
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort, Metadata, Row, open_cohort, write_tables
 from data.grids import REDUCED
-from models import MODELS
 from utils.batches import in_order
 from utils.blackout import effects
-from utils.blackout.fills import Fills
+from utils.blackout.fills import FillOptions, Fills
 from utils.machines import devices
 
 # Coefficients of the left and the right region, and the correlation of the two; spreads are 1.
@@ -133,18 +132,14 @@ def ours(cohort: Cohort, atlas: Atlas, coefficient: np.ndarray, seed: int) -> tu
     from utils.blackout.occlusion import Occlusion
 
     tested = cohort.indices("test")
-    fills = Fills(cohort, atlas, tested, DONORS, seed)
+    fills = Fills(cohort, atlas, tested, FillOptions(DONORS, seed))
     occlusion = Occlusion(network_of(atlas, coefficient))
-    run = SimpleNamespace(model=MODELS["cnn"])  # of a run, only the names of the inputs are read
-    masks = [atlas.labels == region for region in atlas.regions]
-    found = [
-        measure.occlude(run, occlusion, fills.of(selection), masks, [], lambda: None)
-        for selection in in_order(tested, TOGETHER)
-    ]
-    parts = (np.concatenate([getattr(part, name) for part in found]) for name in ("base", "occluded", "blobs"))
-    logits = measure.Logits(found[0].names, *parts)
+    masks = measure.Design(tested, atlas, fills).masks
+    batches = in_order(tested, TOGETHER)
+    logits = measure.Logits.joined([measure.occlude(occlusion, fills.of(batch), masks, []) for batch in batches])
     rows = [cohort.rows[index] for index in tested]
-    return logits.measured(rows, np.zeros(len(rows), int), fills).unique, measure.margin(logits.base[:, 0])
+    unique = logits.effects(rows, np.zeros(len(rows), int), fills).unique
+    return unique, measure.logit_of_autism(logits.base[:, 0])
 
 
 def negated_logit(label: np.ndarray, logit: np.ndarray) -> np.ndarray:
