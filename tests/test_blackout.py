@@ -311,6 +311,7 @@ def test_hostile_names_one_subject_and_a_region_too_big_for_blobs(cli, trained, 
         for name in ("reliance", "unique", "background", "sufficiency")
     )
     assert not any(row["p_reliance"] or row["q_unique"] for row in rows.values())
+    assert all(bool(row["background_autism"]) != bool(row["background_control"]) for row in rows.values())
     assert outcome.out.count("no interval: one subject") == 4
     assert "No p-values: the subjects are of one class." in outcome.out
     assert rows[3]["name"] == "'" + HOSTILE[3] and rows[7]["name"] == HOSTILE[7]

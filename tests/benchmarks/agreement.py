@@ -17,12 +17,12 @@ Log loss is half the logit of the true class, negated, plus an even function of 
 joint distribution of the regions keeps the mean of the even part, so twice the CFI of log loss has our effect as its
 limit, too. Residuals are those of training subjects in ours, of other test subjects in hidimstat.
 
-Prints a line a region and what agrees. Intervals are over test subjects: they leave out the error of the predictions
-fitted on training subjects, so those of a difference miss 0 more often than one time in twenty. A region without a
-coefficient has no effect whatever the method, so ranks of all regions hardly disagree; those of the regions that matter
-do. The status is 1 if a region that matters is not above 0 by all three, if a rank correlation of ours over all regions
-is below 0.9, or if that with the CFI of the logit over the regions that matter is; with few people that is chance. It
-is 2 without hidimstat.
+Prints one line per region, then what agrees. Intervals are over test subjects. They leave out the error of the
+predictions fitted on training subjects, so those of a difference miss 0 more often than one time in twenty. A region
+without a coefficient has no effect whatever the method, so ranks of all regions hardly disagree; those of the regions
+that matter do. The status is 1 if a region that matters is not above 0 by all three, if a rank correlation of ours over
+all regions is below 0.9, or if that with the CFI of the logit over the regions that matter is; with few people that is
+chance. It is 2 without hidimstat.
 """
 
 import argparse
@@ -134,7 +134,7 @@ def ours(cohort: Cohort, atlas: Atlas, coefficient: np.ndarray, seed: int) -> tu
     tested = cohort.indices("test")
     fills = Fills(cohort, atlas, tested, FillOptions(DONORS, seed))
     occlusion = Occlusion(network_of(atlas, coefficient))
-    masks = measure.Design(tested, atlas, fills).masks
+    masks = [atlas.labels == region for region in atlas.regions]
     batches = in_order(tested, TOGETHER)
     logits = measure.Logits.joined([measure.occlude(occlusion, fills.of(batch), masks, []) for batch in batches])
     rows = [cohort.rows[index] for index in tested]

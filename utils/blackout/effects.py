@@ -56,14 +56,9 @@ class Effects:
     def subject(self) -> list[str]:
         return [row.subject for row in self.rows]
 
-    @property
-    def subject_label(self) -> np.ndarray:
-        """The label of each subject, (subjects,), in sorted order of the subjects."""
-        return by_subject(self.label, self.subject)
-
-    def of_subjects(self, kind: str) -> np.ndarray:
-        """Effects of one of `KINDS` per subject, (subjects, regions), in sorted order of the subjects."""
-        return by_subject(getattr(self, kind), self.subject)
+    def of_subjects(self, name: str) -> np.ndarray:
+        """The mean effect of one of `KINDS` per subject, (subjects, regions), or their "label" (subjects,)."""
+        return by_subject(getattr(self, name), self.subject)
 
 
 ARRAYS = tuple(field.name for field in fields(Effects) if field.name != "rows")
@@ -89,11 +84,6 @@ def by_subject(values: np.ndarray, subject: Sequence[str]) -> np.ndarray:
     total = np.zeros((member.max() + 1, *values.shape[1:]))
     np.add.at(total, member, values)
     return total / np.bincount(member).reshape(-1, *[1] * (values.ndim - 1))
-
-
-def mean_of(effect: np.ndarray) -> np.ndarray:
-    """Mean effects (subjects, regions) -> (regions,); NaN without subjects."""
-    return effect.mean(0) if len(effect) else np.full(effect.shape[1], np.nan)
 
 
 def mean_interval(effect: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -142,7 +132,7 @@ def size_percentile(excess: np.ndarray, group: np.ndarray, subject: Sequence[str
 def region_table(atlas: Atlas, effects: Effects, seed: int) -> pd.DataFrame:
     """The columns of `regions.csv`, one row per region, the strongest mean effect of the background first."""
     table = pd.DataFrame([region_place(atlas, region) for region in atlas.regions])
-    label = effects.subject_label
+    label = effects.of_subjects("label")
     for kind in KINDS:
         effect = effects.of_subjects(kind)
         table[kind], table[f"{kind}_low"], table[f"{kind}_high"] = mean_interval(effect, seed)
@@ -150,7 +140,7 @@ def region_table(atlas: Atlas, effects: Effects, seed: int) -> pd.DataFrame:
             table[f"p_{kind}"], table[f"q_{kind}"] = sign_flip_test(effect, label, seed)
         if kind == BACKGROUND:
             for value, name in reversed([*enumerate(CLASSES)]):
-                table[f"{kind}_{name}"] = mean_of(effect[label == value])
+                table[f"{kind}_{name}"] = effect[label == value].mean(0) if value in label else np.nan
     table["size_percentile"] = size_percentile(effects.blob_excess, effects.group, effects.subject)
     table = table.sort_values(BACKGROUND, ascending=False, ignore_index=True)
     table.insert(0, "rank", np.arange(1, len(table) + 1))

@@ -69,7 +69,8 @@ def assist(run: Run) -> int:
 def designed(run: Run) -> Design:
     """What the run replaces, and by what."""
     tested, options = run.tested(), FillOptions(run.donors, run.seed, run.replaced_maps)
-    return Design(tested, run.atlas, Fills(run.cohort, run.atlas, tested, options))
+    masks = [run.atlas.labels == region for region in run.atlas.regions]
+    return Design(tested, masks, Fills(run.cohort, run.atlas, tested, options))
 
 
 def pool(run: Run, folds: Folds) -> None:
@@ -84,7 +85,7 @@ def conclude(run: Run, atlas: Atlas, effects: Effects, fold: Sequence | None = N
 
     `fold` (records,) names the model that blacked out each record, if there are several.
     """
-    table, label = region_table(atlas, effects, run.seed), effects.subject_label
+    table, label = region_table(atlas, effects, run.seed), effects.of_subjects("label")
     score = with_intervals(effects.label, effects.probability, effects.subject, run.seed, fold)
     within = fold is not None and score["auc_folds"]["low"] is not None
     auc, name = (score["auc_folds"], "AUC within folds") if within else (score["auc"], "AUC")
@@ -145,7 +146,7 @@ def write_maps(folder: Path, atlas: Atlas, effects: Effects) -> None:
     (folder / "maps").mkdir()
     for row, values in zip(effects.rows, effects.background, strict=True):
         write_map(folder / "maps" / f"{Path(row.file).stem}.nii.gz", atlas, values)
-    label, of_kind = effects.subject_label, {kind: effects.of_subjects(kind) for kind in KINDS}
+    label, of_kind = effects.of_subjects("label"), {kind: effects.of_subjects(kind) for kind in KINDS}
     background = of_kind.pop(BACKGROUND)
     classes = {name: background[label == value] for value, name in enumerate(CLASSES)}
     for name, values in ({"all": background} | classes | of_kind).items():

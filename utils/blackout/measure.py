@@ -14,7 +14,6 @@ import numpy as np
 
 from data.base.progress import progress
 from data.cohorts import records
-from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Row
 from utils.batches import ahead
 from utils.blackout import blobs
@@ -27,19 +26,13 @@ from utils.runs.run import Run
 TOGETHER = 16  # records occluded at a time: bounds the memory
 
 
-@dataclass(frozen=True)
-class Design:
-    """What a blackout replaces: the regions of `atlas` in the `tested` records (records,), positions in the cohort, and
-    by which `fills`."""
+class Design(NamedTuple):
+    """What a blackout replaces, and by what: the `tested` records (records,), by position in the cohort; each region's
+    mask (x, y, z) bool; the fills."""
 
     tested: np.ndarray
-    atlas: Atlas
+    masks: list[np.ndarray]
     fills: Fills
-
-    @property
-    def masks(self) -> list[np.ndarray]:
-        """The voxels of each region, (x, y, z) bool."""
-        return [self.atlas.labels == region for region in self.atlas.regions]
 
 
 class Substitution(NamedTuple):
@@ -141,8 +134,8 @@ def measure(run: Run, occlusion: Occlusion, design: Design) -> tuple[Effects, Lo
 
 def occluded_batches(run: Run, occlusion: Occlusion, design: Design, batches: list[np.ndarray]) -> Iterator[Logits]:
     """The logits of this worker's share of the batches of records."""
-    masks, fills, own = design.masks, design.fills, batches[run.workers.shares]
-    count, inside = blobs_per_batch(run, len(batches)), blobs.brain(run.cohort, design.tested)
+    (tested, masks, fills), own = design, batches[run.workers.shares]
+    count, inside = blobs_per_batch(run, len(batches)), blobs.brain(run.cohort, tested)
     sizes = np.repeat([int(mask.sum()) for mask in masks], count)
     steps = 1 + 4 * fills.count  # per batch: the background, and per donor three substitutions and the blobs
     with progress("Blacking out", len(own) * steps) as bar:
@@ -196,12 +189,11 @@ def occlude(
 
 def verify(run: Run, design: Design, logits: Logits) -> None:
     """Recomputes random pairs of record and region in full, with every fill, and prints the largest difference."""
-    network, masks = restored_network(run), design.masks
-    random = np.random.default_rng(run.seed)
-    largest = 0.0
+    (tested, masks, fills), network = design, restored_network(run)
+    largest, random = 0.0, np.random.default_rng(run.seed)
     for _ in range(run.verify):
-        at, region = int(random.integers(len(design.tested))), int(random.integers(len(masks)))
-        filled = design.fills.of(design.tested[[at]])
+        at, region = int(random.integers(len(tested))), int(random.integers(len(masks)))
+        filled = fills.of(tested[[at]])
         inside = masks[region][None, ..., None]
         volume = np.concatenate([np.where(inside, fill, volume) for _, volume, fill in substitutions(filled)])
         inputs = {name: np.repeat(filled.batch[name], len(volume), axis=0) for name in run.model.reads}

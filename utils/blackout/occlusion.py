@@ -13,8 +13,7 @@ Exactness.  Nothing is approximated: outside the reach an activation cannot chan
 Snapshot.   Batch normalisation is folded into the convolution before it, with the weights the model has when
             `Occlusion` is constructed. Construct a new one after training further.
 
-Volumes are (batch, x, y, z, maps), activations (batch, x, y, z, channels), masks (x, y, z). A box is an array (2, 3):
-the first index and one past the last along x, y and z; as a tensor (2, 5), with unused entries for batch and channels.
+Volumes are (batch, x, y, z, maps), activations (batch, x, y, z, channels), masks (x, y, z); boxes as in `steps`.
 """
 
 from collections import Counter, defaultdict
@@ -30,19 +29,8 @@ import tensorflow as tf
 from keras import layers
 
 from models import layers as model_layers
-from utils.blackout.steps import (
-    AveragePooling,
-    Convolution,
-    GlobalAverage,
-    MaximumPooling,
-    RegionMeans,
-    Standardise,
-    Step,
-    convolution_kind,
-    cut,
-    hull,
-    paste,
-)  # fmt: skip
+from utils.blackout import steps
+from utils.blackout.steps import Convolution, GlobalAverage, Step, cut, hull, paste
 
 Node = Any  # of a Keras graph: one use of a layer; Keras has no public class for it
 Kept = dict[Any, tf.Tensor]  # activations of a batch with nothing occluded
@@ -59,11 +47,11 @@ VOXELWISE_LAYERS = (
 )  # fmt: skip
 CHANNEL_LAYERS = (layers.BatchNormalization, layers.Concatenate)
 STEPS: dict[type[keras.Layer], type[Step]] = {
-    layers.MaxPooling3D: MaximumPooling,
-    layers.AveragePooling3D: AveragePooling,
+    layers.MaxPooling3D: steps.MaximumPooling,
+    layers.AveragePooling3D: steps.AveragePooling,
     layers.GlobalAveragePooling3D: GlobalAverage,
-    model_layers.Standardise: Standardise,
-    model_layers.RegionMeans: RegionMeans,
+    model_layers.Standardise: steps.Standardise,
+    model_layers.RegionMeans: steps.RegionMeans,
 }
 WHOLE_VOLUME_LAYERS = (layers.Flatten, layers.GlobalMaxPooling3D, layers.GlobalAveragePooling3D)
 
@@ -98,7 +86,7 @@ def steps_of(node: Node, is_local: Callable[[keras.KerasTensor], bool]) -> list[
     misread = kind is layers.Conv3D and layer.kernel.shape[3] == 1 and len({*layer.strides}) > 1
     if kind is not layers.Conv3D or layer.groups > 1 or misread:
         return []
-    convolution = convolution_kind(layer)
+    convolution = steps.convolution_kind(layer)
     if activation is keras.activations.linear:
         return [convolution(layer, sources, target, sizes)]
     linear = (target, "linear")
@@ -120,7 +108,7 @@ def follow(nodes: list[Node], volume: int, outputs: list) -> tuple[list[Step], l
     """
     readers = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
     readers.update(id(tensor) for tensor in outputs)
-    steps: dict = {}
+    found: dict = {}
     tail, affected, followed = [], {volume}, {volume}
 
     def is_local(tensor: keras.KerasTensor) -> bool:
@@ -137,12 +125,12 @@ def follow(nodes: list[Node], volume: int, outputs: list) -> tuple[list[Step], l
             continue
         if not isinstance(new[-1], GlobalAverage):
             followed.add(target)
-        convolution = steps.get(source)
+        convolution = found.get(source)
         if readers[source] == 1 and isinstance(convolution, Convolution) and foldable(convolution, node):
             convolution.fold(node.operation, target)
-            new = [steps.pop(source)]
-        steps.update((step.target, step) for step in new)
-    return list(steps.values()), tail, affected
+            new = [found.pop(source)]
+        found.update((step.target, step) for step in new)
+    return list(found.values()), tail, affected
 
 
 class StepPlan(NamedTuple):

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -173,36 +174,24 @@ def legend_handles(top: pd.DataFrame) -> list[Patch | Line2D]:
     return [*colours, Line2D([], [], color="0.2", label=f"{INTERVAL:.0%} interval over subjects")]
 
 
-def colour_range(group_map: np.ndarray) -> tuple[float, float | None]:
-    """The effect of the deepest colour, and that up to which nothing is painted; None for an empty map."""
+def colours(group_map: np.ndarray) -> dict[str, Any]:
+    """nilearn's options: `vmax` is the effect of the deepest colour, up to `threshold` nothing is painted."""
     largest = float(np.abs(group_map).max())
-    return (largest, largest / 1e4) if largest else (1.0, None)
+    threshold = largest / 1e4 if largest else None
+    return {"vmax": largest or 1.0, "threshold": threshold, "cmap": "RdBu_r", "resampling_interpolation": "nearest"}
 
 
 def draw_brain(figure: Figure, axis: Axes, results: BlackoutResults) -> None:
     """The group map of reliance on axial slices, red where a region speaks for the true class."""
     from nilearn.plotting import plot_stat_map
 
-    largest, threshold = colour_range(results.group_map)
-    display = plot_stat_map(
-        nifti.mni_image(results.group_map, grids.FULL),
-        display_mode="z",
-        cut_coords=results.cuts_mm,
-        figure=figure,
-        axes=axis,
-        threshold=threshold,
-        vmin=-largest,
-        vmax=largest,
-        symmetric_cbar=True,
-        cmap="RdBu_r",
-        black_bg=False,
-        annotate=False,
-        resampling_interpolation="nearest",
-    )
+    image, options = nifti.mni_image(results.group_map, grids.FULL), colours(results.group_map)
+    options |= {"vmin": -options["vmax"], "symmetric_cbar": True, "black_bg": False, "annotate": False}
+    display = plot_stat_map(image, display_mode="z", cut_coords=results.cuts_mm, figure=figure, axes=axis, **options)
     display.annotate(left_right=True, positions=False)
     for z, cut in display.axes.items():
         cut.ax.set_title(f"z = {round(z)} mm")
-    ticks = np.linspace(-largest, largest, 5)
+    ticks = np.linspace(options["vmin"], options["vmax"], 5)
     display._cbar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
     display._cbar.set_label(f"reliance: mean effect on the {EFFECT}")
     display._colorbar_ax.yaxis.set_label_position("right")
@@ -213,11 +202,9 @@ def viewer(group_map: np.ndarray) -> str:
     """nilearn's interactive viewer of the group map, a page of its own as text, without its link to an icon."""
     from nilearn.plotting import view_img
 
-    largest, threshold = colour_range(group_map)
-    image = nifti.mni_image(group_map, grids.FULL)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", EXPECTED, UserWarning)
-        view = view_img(image, threshold=threshold, vmax=largest, cmap="RdBu_r", resampling_interpolation="nearest")
+        view = view_img(nifti.mni_image(group_map, grids.FULL), **colours(group_map))
     return re.sub(r"<link[^>]*icon[^>]*>", "", view.get_standalone())
 
 
@@ -242,19 +229,14 @@ def record_maps(results: BlackoutResults) -> dict:
     """What the page draws a record's map from: slices of the atlas, front upward, and each record's effects."""
     slices = np.ascontiguousarray(results.atlas.full[:, ::-1, results.cut_levels].transpose(2, 1, 0), "<i4")
     effects = results.effects
-    rows = zip(effects.rows, effects.probability, effects.reliance.round(5), strict=True)
+    rows = zip(effects.rows, effects.probability.tolist(), effects.reliance.round(5).tolist(), strict=True)
     return {
         "shape": slices.shape,
         "slices": base64.b64encode(slices.tobytes()).decode(),
         "cuts": results.cuts_mm,
         "regions": results.atlas.regions,
         "subjects": [
-            {
-                "name": row.file,
-                "label": int(row.label),
-                "probability": round(float(probability), 4),
-                "effect": effect.tolist(),
-            }
+            {"name": row.file, "label": int(row.label), "probability": round(probability, 4), "effect": effect}
             for row, probability, effect in rows
         ],
     }

@@ -231,12 +231,8 @@ class DifferenceConvolution(Convolution):
         return [used - reach[0], np.abs(sources - used)]
 
     def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
-        return target_before + self.change(after[0] - before[0], *plan)
-
-    def change(self, difference: tf.Tensor, used: tf.Tensor, padding: tf.Tensor) -> tf.Tensor:
-        """Return the change of the target on the box `needed`."""
-        values, dilations = pad(cut(difference, used), padding), self.layer.dilation_rate
-        return tf.nn.convolution(values, self.kernel, self.layer.strides, "VALID", dilations=dilations)
+        values, dilations = pad(cut(after[0] - before[0], plan[0]), plan[1]), self.layer.dilation_rate
+        return target_before + tf.nn.convolution(values, self.kernel, self.layer.strides, "VALID", dilations=dilations)
 
 
 class SpreadConvolution(DifferenceConvolution):
@@ -250,11 +246,12 @@ class SpreadConvolution(DifferenceConvolution):
         used = common(np.stack([start, reach[1] + self.window.before]), needed)
         return [used - start, np.abs(needed - used)]
 
-    def change(self, difference: tf.Tensor, used: tf.Tensor, padding: tf.Tensor) -> tf.Tensor:
+    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
+        difference = after[0] - before[0]
         mirrored = self.kernel[::-1, ::-1, ::-1].swapaxes(3, 4)
         growth = [0, *(self.window.extent - 1), mirrored.shape[3] - mirrored.shape[4]]
         spread = tf.nn.conv3d_transpose(difference, mirrored, tf.shape(difference) + growth, 1, "VALID")
-        return pad(cut(spread, used), padding)
+        return target_before + pad(cut(spread, plan[0]), plan[1])
 
 
 class GlobalAverage(Step):
