@@ -191,8 +191,8 @@ def test_the_table_ranks_the_mean_over_subjects(blacked_out, stored):
     assert max(rows, key=lambda row: float(row["reliance"]))["name"] in outcome.out
     assert not any(float(row["p_reliance"]) < 0.05 or float(row["p_unique"]) < 0.05 for row in rows)  # of 4 people
     assert "4 subjects are too few for family-wise p < 0.05." in outcome.out
-    assert "Donors: 5 a record, training subjects of any site." in outcome.out
-    assert "among 4 blobs a region, each on 4 records" in outcome.out
+    assert "Donors: 5 per record, training subjects of any site." in outcome.out
+    assert "among 4 blobs per region, each on 4 records" in outcome.out
 
 
 COLUMNS = (

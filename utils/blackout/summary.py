@@ -28,7 +28,7 @@ def donors_sentence(fills: Fills) -> str:
         origins[f"{DONORS[split]} of {'any' if site is None else 'the same'} site"] += count
     subjects = origins.total()
     several = "; ".join(f"for {count} of {subjects} subjects {who}" for who, count in origins.items())
-    return f"Donors: {fills.count} a record, {several if len(origins) > 1 else next(iter(origins))}."
+    return f"Donors: {fills.count} per record, {several if len(origins) > 1 else next(iter(origins))}."
 
 
 def maps_sentence(maps: Sequence[str], replaced: np.ndarray) -> str:
@@ -46,7 +46,7 @@ def blobs_sentence(effects: Effects) -> str:
     blobs = sum(int(placed[effects.group == group].any(0).sum()) for group in groups)
     fewest, most = records.min(), records.max()
     size = f"{most}" if fewest == most else f"{fewest} to {most}"
-    return f"Size percentile: among {blobs} blobs a region, each on {size} records."
+    return f"Size percentile: among {blobs} blobs per region, each on {size} records."
 
 
 def beats_chance(auc: dict[str, float | None]) -> bool | None:
