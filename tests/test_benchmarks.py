@@ -1,6 +1,7 @@
-"""The benchmarks still run: each with sizes as small as it takes."""
+"""The benchmarks run, with sizes as small as possible, and print what can be computed in another way."""
 
 import functools
+import re
 import runpy
 import statistics
 import sys
@@ -8,8 +9,11 @@ import tracemalloc
 
 import gpu
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import ROOT, SMALL_BATCH, TINY_NN, read_rows
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import roc_auc_score
 
 from data.check import full
 from data.cohorts import atlas
@@ -17,7 +21,7 @@ from data.cohorts.cohort import open_cohort
 from data.cohorts.records import record_bytes
 from data.grids import REDUCED
 from data.swap import swap
-from utils.blackout import effects
+from utils.blackout import blobs
 
 pytestmark = pytest.mark.slow
 
@@ -29,22 +33,94 @@ COMMANDS = {
 }
 
 
+@pytest.fixture
+def printed_by(cohort, monkeypatch, capsys):
+    """Runs a benchmark with sizes as small as possible, and returns what it printed."""
+
+    def run(name: str) -> str:
+        path = benchmark(name)
+        arguments = [str(cohort if word == "COHORT" else word) for word in COMMANDS[name]]
+        monkeypatch.setattr(sys, "argv", [path, *arguments])
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        monkeypatch.setattr(blobs, "BLOBS", blobs.BLOBS)  # which one of them changes
+        runpy.run_path(path, run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+def benchmark(name: str) -> str:
+    return str(ROOT / "tests" / "benchmarks" / f"{name}.py")
+
+
+def test_the_benchmark_of_blackout_compares_both_ways(printed_by):
+    """Each fill once; the ratio is that of the times beside it, and the two ways differ by rounding."""
+    line = r"residual, 2 subjects, 116 regions, (\w+): full (\S+) s, .* (\S+) s, ratio (\S+), .* (\S+) of the spread"
+    found = re.findall(line, printed_by("blackout"))
+    assert [fill for fill, *_ in found] == ["background", "donor"]
+    for _, *numbers in found:
+        in_full, kept, ratio, difference = map(float, numbers)
+        assert ratio == pytest.approx(in_full / kept, abs=0.02, rel=0.01 / kept)  # of times rounded to 0.01 s
+        assert difference < 1e-3
+
+
+def test_the_benchmark_of_coverage_counts_shares_of_its_sets(printed_by):
+    shares = re.findall(r"([\d.]+)%", printed_by("coverage"))
+    assert len(shares) == 2 * 2 * 5  # sizes, AUCs, metrics
+    assert set(shares) <= {"0.0", "50.0", "100.0"}
+
+
+@pytest.mark.parametrize("auc", [0.6, 0.75])
+def test_the_truth_of_coverage_is_that_of_its_scores(auc):
+    """By the counts of scikit-learn, in a sample so large that it hardly varies."""
+    names, random = runpy.run_path(benchmark("coverage")), np.random.default_rng(0)
+    label = np.arange(200_000) % 2
+    score = names["distance"](auc) * (label - 0.5) + random.normal(size=len(label))
+    probability = names["posterior"](score, auc)
+    assert roc_auc_score(label, probability) == pytest.approx(auc, abs=0.005)
+    share, mean = calibration_curve(label, probability, n_bins=5, strategy="quantile")
+    assert share == pytest.approx(mean, abs=0.02)
+
+
+def test_the_benchmark_of_large_cohorts_has_a_row_for_each_command(printed_by):
+    rows = [line.strip("| ").split(" | ") for line in printed_by("large").splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows] == ["60 people", "check", "swap"]
+    for _, started, seconds, peak_gb, status in rows[1:]:
+        assert (started, status) == ("", "0") and float(seconds) > 0 and 0.01 < float(peak_gb) < 50
+
+
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_benchmark_runs(name, cohort, monkeypatch, capsys):
-    path = ROOT / "tests" / "benchmarks" / f"{name}.py"
-    monkeypatch.setattr(
-        sys, "argv", [str(path), *(str(cohort if word == "COHORT" else word) for word in COMMANDS[name])]
-    )
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(effects, "BLOBS", effects.BLOBS)  # which one of them changes
-    runpy.run_path(str(path), run_name="__main__")
-    assert capsys.readouterr().out
+def test_the_benchmark_of_the_truth_counts_what_the_table_holds(printed_by, monkeypatch):
+    """Of shuffled labels, whatever is significant is false: counted again in `regions.csv`."""
+    found, read = [], pd.read_csv
+
+    def watched(path, *arguments, **options):
+        table = read(path, *arguments, **options)
+        if str(path).endswith("regions.csv"):
+            found.append(table)
+        return table
+
+    monkeypatch.setattr(pd, "read_csv", watched)
+    last = printed_by("truth").splitlines()[-1]
+    (table,) = found
+    for test in ("reliance", "unique"):
+        count = int((table[f"p_{test}"] < 0.05).sum())
+        assert f"{test}: {count} false regions in {min(count, 1)} cohorts (against 5 %" in last
+
+
+def test_labels_are_shuffled_over_subjects_and_nothing_else(cohort, tmp_path):
+    runpy.run_path(benchmark("truth"))["permuted"](tmp_path / "new", 0, cohort)
+    before, after = open_cohort(cohort), open_cohort(tmp_path / "new")
+    labels = [[row.label for row in opened.rows] for opened in (before, after)]
+    assert sorted(labels[0]) == sorted(labels[1]) and labels[0] != labels[1]
+    for index, row in enumerate(after.rows):
+        assert after.read(index)[0] == row.label
+        assert after.entries[index].read()[4:] == before.entries[index].read()[4:]
 
 
 def test_our_side_of_the_agreement_runs_without_the_other_package(tmp_path):
     """Of a linear network, only regions with a coefficient have an effect."""
-    names = runpy.run_path(str(ROOT / "tests" / "benchmarks" / "agreement.py"))
+    names = runpy.run_path(benchmark("agreement"))
     atlas, coefficient, _ = names["regions_of_pairs"]()
     unique, logit = names["ours"](names["simulate"](tmp_path, 40, 10, 0), atlas, coefficient, 0)
     assert unique.shape == (10, len(coefficient)) and logit.shape == (10,)
@@ -56,7 +132,7 @@ def test_more_people_take_no_more_memory(command, cohort, tmp_path, monkeypatch)
     """Of 160 people more, the volumes of 16 would be seen."""
     monkeypatch.setattr(atlas, "load_atlas", functools.cache(atlas.load_atlas))
     atlas.load_atlas(None, REDUCED)  # which takes more than all these volumes
-    enlarge = runpy.run_path(str(ROOT / "tests" / "benchmarks" / "large.py"))["enlarge"]
+    enlarge = runpy.run_path(benchmark("large"))["enlarge"]
     source, peaks = open_cohort(cohort), []
     for people in (40, 200):
         (tmp_path / f"{people}").mkdir()

@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 from helpers import read_rows
+from sklearn.linear_model import Ridge
 
 from data.cohorts import atlas
 from data.cohorts.cohort import open_cohort
@@ -15,9 +16,9 @@ from data.cohorts.rows import Row
 from data.grids import FULL, REDUCED
 from models import cnn
 from models.settings import from_json
-from utils.blackout.fills import Fills
+from utils.blackout.fills import FillOptions, Fills
 from utils.blackout.job import write_map
-from utils.blackout.measure import Logits, steadied
+from utils.blackout.measure import Logits, control_variate_mean
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.saver import restore_weights
 
@@ -78,51 +79,45 @@ def test_the_file_holds_what_the_contract_says(stored, cohort):
 def fills_of(cohort):
     """Donors and expected levels of the test records, by position."""
     opened = open_cohort(cohort)
-    return Fills(opened, atlas.load_atlas(None, REDUCED), opened.indices("test"), count=5, seed=0)
+    return Fills(opened, atlas.load_atlas(None, REDUCED), opened.indices("test"), FillOptions(donors=5, seed=0))
 
 
 @pytest.mark.parametrize("region", [1, 68, 116])
 def test_effects_of_donors_against_a_loop_by_hand(region, stored, cohort, logits_of, fills_of):
-    """Whole passes through the network, a donor at a time, a region put in by its indices; the slope by which chance is
-    taken out of the donors' mean is of one pass more over all pairs."""
+    """Whole passes through the network, a donor at a time, a region put in by its indices. The slope of the control
+    variate is that of scikit-learn's ridge regression over all pairs; donors are drawn from all training people."""
     opened, inside = open_cohort(cohort), atlas.load_atlas(None, REDUCED).labels == region
-
-    def for_true_class(volume, label):
-        control, autism = logits_of(volume)
-        return autism - control if label == 1 else control - autism
+    test, expected = opened.indices("test"), fills_of.expected[:, region - 1, 0]
+    volumes = [opened.read(index)[2] for index in range(len(opened.rows))]
+    mean = np.array([volume[inside].mean(dtype=float) for volume in volumes])
+    sign = {index: 1 if opened.rows[index].label == 1 else -1 for index in test}
 
     def with_region(volume, other, shift=0.0):
         return np.where(inside[..., None], other + np.float32(shift), volume)
 
-    residuals = fills_of.means - fills_of.expected
-    level = {"reliance": fills_of.means[:, region - 1, 0], "unique": residuals[:, region - 1, 0]}
-    training = opened.indices("train")
-    pairs = {name: [] for name in level}
-    for row, index in enumerate(opened.indices("test")):
-        label, _, volume = opened.read(index)
-        shown, alone = for_true_class(volume, label), []
-        for position in fills_of.donors[index]:
-            donor = opened.read(position)[2]
-            shift = fills_of.expected[index, region - 1, 0] - fills_of.expected[position, region - 1, 0]
-            fall = {
-                "reliance": shown - for_true_class(with_region(volume, donor), label),
-                "unique": shown - for_true_class(with_region(volume, donor, shift), label),
-            }
-            for name, values in level.items():
-                site = fills_of._group[index][1]
-                drawn_from = [at for at in training if site in (None, opened.rows[at].site)]
-                away = values[position] - values[drawn_from].mean()
-                pairs[name].append((row, label, fall[name], values[index] - values[position], away))
-            alone.append(for_true_class(with_region(donor, volume), label) - for_true_class(donor, label))
-        assert stored["sufficiency"][row, region - 1] == pytest.approx(np.mean(alone), abs=1e-5)
-    for name, values in pairs.items():
-        row, label, fall, apart, away = np.array(values).T
-        sign = np.where(label == 1, 1, -1)
-        slope = (sign * fall * apart).sum() / ((apart**2).sum() + (away**2).mean())
-        for number in np.unique(row).astype(int):
-            own = row == number
-            independent = fall[own].mean() + sign[own][0] * slope * away[own].mean()
-            assert stored[name][number, region - 1] == pytest.approx(independent, abs=1e-5), name
+    def autism(volume):
+        return float(np.subtract(*logits_of(volume)[::-1]))
+
+    def exchanged(index, donor, shift=0.0):
+        return autism(volumes[index]) - autism(with_region(volumes[index], volumes[donor], shift))
+
+    pairs = [(index, donor) for index in test for donor in fills_of.donors[index]]
+    decrease = {
+        "reliance": [exchanged(*pair) for pair in pairs],
+        "unique": [exchanged(index, donor, expected[index] - expected[donor]) for index, donor in pairs],
+    }
+    for (name, values), level in zip(decrease.items(), (mean, mean - expected), strict=True):
+        index, donor = np.array(pairs).T
+        away = level[donor] - level[opened.indices("train")].mean()
+        ridge = Ridge(alpha=np.square(away).mean(), fit_intercept=False)
+        slope = ridge.fit((level[index] - level[donor])[:, None], values).coef_[0]
+        for row, one in enumerate(test):
+            independent = sign[one] * np.mean((values + slope * away)[index == one])
+            assert stored[name][row, region - 1] == pytest.approx(independent, abs=1e-5), name
+    for row, one in enumerate(test):
+        brains = [volumes[donor] for donor in fills_of.donors[one]]
+        alone = np.mean([autism(with_region(brain, volumes[one])) - autism(brain) for brain in brains])
+        assert stored["sufficiency"][row, region - 1] == pytest.approx(sign[one] * alone, abs=1e-5)
 
 
 def test_effects_are_not_all_nothing(stored):
@@ -147,7 +142,7 @@ def test_a_region_that_speaks_for_the_true_class_counts_as_positive(label, sign)
     of_region = np.array([[[[0.0, 0.5], [0.0, 2.0]]] * 3 + [[[0.0, 0.5], [0.0, -1.0]]]])
     blobs = np.array([[[[0.0, 1.25]], [[0.0, 2.0]]]])
     rows = [Row("1.bin", "1", "NYU", label, "test")]
-    found = Logits(names, base, of_region, blobs).measured(rows, np.array([0]), NoChance())
+    found = Logits(names, base, of_region, blobs).effects(rows, np.array([0]), NoChance())
     for name in ("delta_logit", "reliance", "unique", "sufficiency"):
         assert getattr(found, name) == pytest.approx(np.array([[sign * 1.5, 0.0]])), name
     change = 1 / (1 + np.exp(-2)) - 1 / (1 + np.exp(-0.5))
@@ -163,17 +158,17 @@ def test_the_chance_of_having_drawn_some_donors_is_taken_out():
     deviation = random.normal(size=(300, 6, 1, 2))
     linear = (deviation[:, :1] - deviation[:, 1:]) @ weight
     everybody = deviation[:, 0] @ weight
-    assert steadied(linear, deviation) == pytest.approx(everybody, abs=0.02)
+    assert control_variate_mean(linear, deviation) == pytest.approx(everybody, abs=0.02)
     assert np.abs(linear.mean(1) - everybody).max() > 1
     bent = np.exp(deviation @ weight / 4)
     bent = bent[:, :1] - bent[:, 1:]
-    assert steadied(bent, deviation).mean() == pytest.approx(bent.mean(), abs=0.05)
-    assert steadied(bent, deviation).std() < 0.95 * bent.mean(1).std()
+    assert control_variate_mean(bent, deviation).mean() == pytest.approx(bent.mean(), abs=0.05)
+    assert control_variate_mean(bent, deviation).std() < 0.95 * bent.mean(1).std()
 
 
 def test_one_pair_does_not_mislead():
     deviation = np.array([[[[1.0]], [[0.999]]]])
-    assert abs(steadied(np.array([[[5.0]]]), deviation)[0, 0]) < 6
+    assert abs(control_variate_mean(np.array([[[5.0]]]), deviation)[0, 0]) < 6
 
 
 def test_the_table_ranks_the_mean_over_subjects(blacked_out, stored):
@@ -198,8 +193,8 @@ def test_the_table_ranks_the_mean_over_subjects(blacked_out, stored):
     assert max(rows, key=lambda row: float(row["reliance"]))["name"] in outcome.out
     assert not any(float(row["p_reliance"]) < 0.05 or float(row["p_unique"]) < 0.05 for row in rows)  # of 4 people
     assert "4 subjects are too few for family-wise p < 0.05." in outcome.out
-    assert "Donors: 5 a record, training subjects of any site." in outcome.out
-    assert "among 4 blobs a region, each on 4 records" in outcome.out
+    assert "Donors: 5 per record, training subjects of any site." in outcome.out
+    assert "among 4 blobs per region, each on 4 records" in outcome.out
 
 
 COLUMNS = (
@@ -318,6 +313,7 @@ def test_hostile_names_one_subject_and_a_region_too_big_for_blobs(cli, trained, 
         for name in ("reliance", "unique", "background", "sufficiency")
     )
     assert not any(row["p_reliance"] or row["q_unique"] for row in rows.values())
+    assert all(bool(row["background_autism"]) != bool(row["background_control"]) for row in rows.values())
     assert outcome.out.count("no interval: one subject") == 4
     assert "No p-values: the subjects are of one class." in outcome.out
     assert rows[3]["name"] == "'" + HOSTILE[3] and rows[7]["name"] == HOSTILE[7]

@@ -42,14 +42,13 @@ def cohort(tmp_path_factory):
 
 
 def filled(cohort, indices, donors=3, seed=0):
-    return fills.Fills(cohort, blocks(), np.array(indices), donors, seed)
+    return fills.Fills(cohort, blocks(), np.array(indices), fills.FillOptions(donors, seed))
 
 
 def drawn(cohort, index, seed, count=3):
-    people = fills.people_of(cohort)
-    group = fills.group_for(people, cohort.rows[index], count)
-    names, subject = np.array(sorted(people[group])), cohort.rows[index].subject
-    return [cohort.rows[at] for at in fills.draw(people[group], names, subject, count, [seed, index])]
+    people, row = fills.people_by_origin(cohort), cohort.rows[index]
+    origin = fills.donor_origin(people, row, count)
+    return [cohort.rows[at] for at in people[origin].draw(row.subject, count, [seed, index])]
 
 
 def test_donors_are_other_people_of_the_same_site_where_that_has_enough(cohort):
@@ -59,7 +58,7 @@ def test_donors_are_other_people_of_the_same_site_where_that_has_enough(cohort):
     for rows in donors.values():
         assert len({row.subject for row in rows}) == 3 and {row.split for row in rows} == {"train"}
     assert {row.site for row in donors[of_a]} == {"A"}
-    assert found.origins == {("train", "A"): 1, ("train", None): 1} and found.count == 3
+    assert found.subjects_of_origin == {("train", "A"): 1, ("train", None): 1} and found.count == 3
     assert {row.site for seed in range(30) for row in drawn(cohort, of_b, seed)} == {"A", "B"}
 
 
@@ -70,7 +69,7 @@ def test_where_a_site_is_left_out_its_tested_people_are_the_donors(cohort):
     of_a = int(left_out.indices("test")[0])
     rows = [row for seed in range(10) for row in drawn(left_out, of_a, seed)]
     assert {row.site for row in rows} == {"A"} and left_out.rows[of_a].subject not in {row.subject for row in rows}
-    assert fills.Fills(left_out, blocks(), np.array([of_a]), 3, 0).origins == {("test", "A"): 1}
+    assert filled(left_out, [of_a]).subjects_of_origin == {("test", "A"): 1}
 
 
 def test_too_few_people_give_fewer_donors(cohort):

@@ -6,7 +6,6 @@ import re
 import shutil
 import struct
 from dataclasses import replace
-from types import SimpleNamespace
 
 import h5py
 import nibabel
@@ -21,9 +20,8 @@ from data.conversion.layouts import find_maps
 from data.grids import FULL, REDUCED
 from models import MODELS, cae, cnn
 from models.settings import from_json
-from utils.blackout.effects import random_blobs
-from utils.blackout.fills import Fills
-from utils.blackout.measure import brain
+from utils.blackout.blobs import brain, random_blobs
+from utils.blackout.fills import FillOptions, Fills
 from utils.evaluation import floors
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.saver import restore_weights
@@ -570,12 +568,12 @@ def test_regions_are_blacked_out_in_these_maps_only(chosen, three, trained_on_th
     assert outcome.status == 0, outcome.err
     assert float(re.search(r"differ by at most (\S+)\.", outcome.out)[1]) < 1e-5
     replaced = [MAPS.index(name) for name in (chosen or ",".join(MAPS)).split(",")]
-    fills = Fills(opened, regions, tested, count=1, seed=0)
+    fills = Fills(opened, regions, tested, FillOptions(donors=1, seed=0))
     with h5py.File(tmp_path / "out" / "blackout.h5") as store:
         stored = {name: values[:] for name, values in store.items()}
     count = stored["blob_excess"].shape[2]
     sizes = np.repeat([(regions.labels == region).sum() for region in regions.regions], count)
-    blobs = random_blobs(brain(SimpleNamespace(cohort=opened), tested), sizes, [0, int(tested[0])])
+    blobs = random_blobs(brain(opened, tested), sizes, [0, int(tested[0])])
     for row, index in enumerate(tested):
         volume, (position,) = opened.read(index)[2], fills.donors[int(index)]
         donor = opened.read(position)[2]
@@ -595,7 +593,7 @@ def test_regions_are_blacked_out_in_these_maps_only(chosen, three, trained_on_th
             assert stored["blob_excess"][row, region - 1, 0] == pytest.approx(others[1] - blobbed, abs=1e-5)
             effects = dict(zip(("delta_logit", "reliance", "unique"), np.subtract(shown, others), strict=True))
             for name, level in {"reliance": fills.means, "unique": fills.means - fills.expected}.items():
-                values, (split, site) = level[:, region - 1, replaced], fills._group[int(index)]
+                values, (split, site) = level[:, region - 1, replaced], fills.origin[int(index)]
                 drawn_from = [at for at in opened.indices(split) if site in (None, opened.rows[at].site)]
                 away = values[position] - values[drawn_from].mean(0)
                 pair, shrunk = values[index] - values[position], np.diag(np.sqrt(away**2))

@@ -14,8 +14,8 @@ from matplotlib import pyplot as plt
 from data import grids
 from data.cohorts import atlas
 from data.cohorts.rows import Row
-from utils.blackout import job, page
-from utils.blackout.measure import Measured
+from utils.blackout import page
+from utils.blackout.effects import Effects, region_table
 
 SUBJECTS = 6
 HOSTILE = "</script><script>alert(1)</script>"
@@ -32,11 +32,11 @@ def blocks() -> atlas.Atlas:
 @pytest.fixture(scope="module")
 def run() -> SimpleNamespace:
     named = {"model": SimpleNamespace(name="cnn"), "data_dir": Path("lab/$my$ cohort")}
-    return SimpleNamespace(**named, marks="", cohort=SimpleNamespace(simulated=False), seed=0, standard="brain")
+    return SimpleNamespace(**named, marks="", cohort=SimpleNamespace(simulated=False), standard="brain")
 
 
 @pytest.fixture(scope="module")
-def findings(run) -> page.Findings:
+def results(run) -> page.BlackoutResults:
     """Region 5 is relied on most, region 9 is significant and unique, region 2 first by the background."""
     random, own = np.random.default_rng(0), blocks()
     rows = [Row(f"{HOSTILE}{at}.bin", f"s{at}", "NYU", float(at % 2), "test") for at in range(SUBJECTS)]
@@ -45,18 +45,18 @@ def findings(run) -> page.Findings:
         return random.normal(means, 0.1, (SUBJECTS, 3))
 
     blobs = np.concatenate([np.full((SUBJECTS, 1, 10), np.nan), np.full((SUBJECTS, 2, 10), -0.1)], axis=1)
-    measured = Measured(
+    effects = Effects(
         delta_logit=effect(2, 1, 0.5), delta_probability=effect(0.1, 0.1, 0.1), reliance=effect(0.02, 1.0, 0.5),
         unique=effect(0, 0, 0.5), sufficiency=effect(0, 1, 1), blob_excess=blobs, group=np.zeros(SUBJECTS, int),
         probability=np.full(SUBJECTS, 0.5), rows=rows,
     )  # fmt: skip
-    table = job.region_table(run, own, measured)
-    return page.Findings(own, table, measured, "AUC 0.50: not better than chance.\nThe rest.", at_chance=True)
+    table = region_table(own, effects, seed=0)
+    return page.BlackoutResults(own, table, effects, "AUC 0.50: not better than chance.\nThe rest.", at_chance=True)
 
 
 @pytest.fixture(scope="module")
-def parsed(run, findings) -> Page:
-    return Page(page.render(run, findings))
+def parsed(run, results) -> Page:
+    return Page(page.render(run, results))
 
 
 def test_names_of_a_user_are_text_and_nothing_else(parsed):
@@ -67,20 +67,20 @@ def test_names_of_a_user_are_text_and_nothing_else(parsed):
     assert parsed.table[1][0] == blocks().names[5]  # the first by reliance
 
 
-def test_the_page_draws_effects_on_the_slices_that_the_first_regions_lie_on(parsed, findings):
+def test_the_page_draws_effects_on_the_slices_that_the_first_regions_lie_on(parsed, results):
     drawing = json.loads(parsed.named["drawing"])
     assert drawing["regions"] == [2, 5, 9]
     assert np.array([subject["effect"] for subject in drawing["subjects"]]) == pytest.approx(
-        findings.measured.reliance, abs=1e-5
+        results.effects.reliance, abs=1e-5
     )
     slices = np.frombuffer(base64.b64decode(drawing["slices"]), "<i4").reshape(drawing["shape"])
     assert [set(np.unique(level)) for level in slices] == [{0, 2}, {0, 5}, {0, 9}]
     assert drawing["cuts"] == [-32, -12, 68]  # -72 + 2 * (20, 30, 70) mm
 
 
-def test_name_effect_interval_and_both_p_come_first(parsed, findings):
+def test_name_effect_interval_and_both_p_come_first(parsed, results):
     assert parsed.table[0][:5] == ["region", "reliance", "reliance: 95% interval", "p", "unique p"]
-    first = findings.table.set_index("region").loc[5]
+    first = results.table.set_index("region").loc[5]
     interval = f"{first['reliance_low']:.4f} to {first['reliance_high']:.4f}"
     shown = [f"{first['reliance']:.4f}", interval, f"{first['p_reliance']:.4f}", f"{first['p_unique']:.4f}"]
     assert parsed.table[1][1:5] == shown
@@ -91,7 +91,7 @@ def test_name_effect_interval_and_both_p_come_first(parsed, findings):
 
 
 def test_every_column_has_its_sentence(parsed):
-    explained = {name for names in page.COLUMNS for name in names.split(", ")}
+    explained = {name for names in parsed.terms for name in names.split(", ")}
     plain = {"region", "hemisphere", "voxels", "x, y, z (mm)"}
     assert {heading.removesuffix(": 95% interval") for heading in parsed.table[0]} == explained | plain
 
@@ -101,24 +101,24 @@ def test_what_is_undefined_is_a_dash(parsed):
     assert {row[0]: row[percentile] for row in parsed.table[1:]}["first"] == "-"
 
 
-def test_page_and_figure_say_what_the_terminal_says(run, parsed, findings):
-    assert parsed.named["summary"] == findings.summary
+def test_page_and_figure_say_what_the_terminal_says(run, parsed, results):
+    assert parsed.named["summary"] == results.summary
     assert parsed.named["chance"].startswith("The network is not better than chance")
-    figure = page.draw(run, findings)
+    figure = page.draw(run, results)
     heading = figure.get_suptitle()
-    assert findings.summary in heading
+    assert results.summary in heading
     assert "Blackout of cnn on lab/$my$ cohort (MODEL AT CHANCE): mean over 6 test subjects" in heading
     plt.close(figure)
 
 
-def test_a_network_better_than_chance_is_not_marked(run, findings):
-    good = dataclasses.replace(findings, at_chance=False)
+def test_a_network_better_than_chance_is_not_marked(run, results):
+    good = dataclasses.replace(results, at_chance=False)
     assert page.title(run, good) == "Blackout of cnn on lab/$my$ cohort"
     assert "chance" not in Page(page.render(run, good)).named
 
 
-def test_the_picture_says_what_it_shows(run, findings, tmp_path):
-    figure = page.draw(run, findings)
+def test_the_picture_says_what_it_shows(run, results, tmp_path):
+    figure = page.draw(run, results)
     bars, own = figure.axes[:2]
     assert [text.get_text()[:8] for text in bars.get_yticklabels()] == ["first", "third", '<b>"bold']
     assert max(len(text.get_text()) for text in bars.get_yticklabels()) <= page.NAME_WIDTH
@@ -132,10 +132,10 @@ def test_the_picture_says_what_it_shows(run, findings, tmp_path):
 
 
 @pytest.mark.parametrize("panel, name", [(0, "reliance"), (1, "unique")])
-def test_a_bar_has_the_interval_and_the_colour_of_its_own_p(run, findings, panel, name):
-    figure = page.draw(run, findings)
+def test_a_bar_has_the_interval_and_the_colour_of_its_own_p(run, results, panel, name):
+    figure = page.draw(run, results)
     axis = figure.axes[panel]
-    top = findings.by_reliance.iloc[::-1]
+    top = results.by_reliance.iloc[::-1]
     assert [bar.get_width() for bar in axis.patches] == pytest.approx(top[name].tolist())
     red = [bar.get_facecolor()[0] > bar.get_facecolor()[1] + 0.2 for bar in axis.patches]
     assert red == (top[f"p_{name}"] < 0.05).tolist() and any(red) and not all(red)
@@ -144,10 +144,10 @@ def test_a_bar_has_the_interval_and_the_colour_of_its_own_p(run, findings, panel
     plt.close(figure)
 
 
-def test_no_effect_is_white_even_where_no_region_speaks_against_the_true_class(run, findings):
+def test_no_effect_is_white_even_where_no_region_speaks_against_the_true_class(run, results):
     """All three effects are positive; the deepest red is the largest one."""
-    assert (findings.table["reliance"] > 0).all()
-    figure, largest = page.draw(run, findings), findings.table["reliance"].max()
+    assert (results.table["reliance"] > 0).all()
+    figure, largest = page.draw(run, results), results.table["reliance"].max()
     painted = [image for axis in figure.axes for image in axis.images if image.get_cmap().name.startswith("RdBu_r")]
     assert len(painted) == 3
     for image in painted:
@@ -162,19 +162,19 @@ def test_no_effect_is_white_even_where_no_region_speaks_against_the_true_class(r
         (("p_",), ["no p-values: one class", "95% interval over subjects"]),
     ],
 )
-def test_one_subject_has_no_whiskers_and_one_class_no_p(run, findings, tmp_path, without, keys):
-    undefined = [name for name in findings.table if any(part in name for part in without)]
-    one = dataclasses.replace(findings, table=findings.table.assign(**dict.fromkeys(undefined, np.nan)))
+def test_one_subject_has_no_whiskers_and_one_class_no_p(run, results, tmp_path, without, keys):
+    undefined = [name for name in results.table if any(part in name for part in without)]
+    one = dataclasses.replace(results, table=results.table.assign(**dict.fromkeys(undefined, np.nan)))
     figure = page.draw(run, one)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == keys
     page.figures.save(figure, tmp_path / "blackout.png")
 
 
-def test_a_network_that_no_region_moves_is_drawn_and_shown(run, findings, tmp_path):
-    still = dataclasses.replace(findings.measured, reliance=np.zeros((SUBJECTS, 3)), unique=np.zeros((SUBJECTS, 3)))
-    findings = dataclasses.replace(findings, table=job.region_table(run, findings.atlas, still), measured=still)
-    page.figures.save(page.draw(run, findings), tmp_path / "blackout.png")
-    parsed = Page(page.render(run, findings))
+def test_a_network_that_no_region_moves_is_drawn_and_shown(run, results, tmp_path):
+    still = dataclasses.replace(results.effects, reliance=np.zeros((SUBJECTS, 3)), unique=np.zeros((SUBJECTS, 3)))
+    results = dataclasses.replace(results, table=region_table(results.atlas, still, seed=0), effects=still)
+    page.figures.save(page.draw(run, results), tmp_path / "blackout.png")
+    parsed = Page(page.render(run, results))
     assert json.loads(parsed.named["drawing"])["subjects"][0]["effect"] == [0.0, 0.0, 0.0]
 
 
@@ -187,12 +187,12 @@ def test_cuts_show_the_first_regions_and_not_the_same_slice_twice():
     assert page.widest_levels(labels, [5]) == [17]
 
 
-def test_the_background_is_called_what_it_is(run, findings):
-    assert "becomes 0, the mean of the person" in page.render(run, findings)
+def test_the_background_is_called_what_it_is(run, results):
+    assert "becomes 0, the mean of the person" in page.render(run, results)
     stored = SimpleNamespace(**vars(run) | {"standard": "stored"})
-    assert "becomes the value outside the brain" in page.render(stored, findings)
+    assert "becomes the value outside the brain" in page.render(stored, results)
 
 
-def test_the_demo_cohort_is_named_as_such(run, findings):
+def test_the_demo_cohort_is_named_as_such(run, results):
     demo = SimpleNamespace(model=run.model, marks=" (SIMULATED)", cohort=SimpleNamespace(simulated=True), data_dir=None)
-    assert page.title(demo, findings) == "Blackout of cnn on the demo cohort (SIMULATED) (MODEL AT CHANCE)"
+    assert page.title(demo, results) == "Blackout of cnn on the demo cohort (SIMULATED) (MODEL AT CHANCE)"

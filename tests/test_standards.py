@@ -15,7 +15,7 @@ from data.cohorts import records, standards
 from data.cohorts.atlas import AAL_REGIONS, load_atlas
 from data.cohorts.cohort import open_cohort
 from data.grids import FULL, REDUCED
-from utils.blackout.fills import Fills
+from utils.blackout.fills import FillOptions, Fills
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,8 @@ def test_a_site_of_few_people_cannot_be_standardised_by_itself(opened):
 @pytest.mark.parametrize("how", ["brain", "voxel", "site"])
 def test_a_blackout_of_the_background_sets_a_region_to_zero(opened, how):
     cohort = standardised(opened, how)
-    filled = Fills(cohort, load_atlas(None, REDUCED), opened.indices("test")[:2], count=2, seed=0)
+    options = FillOptions(donors=2, seed=0)
+    filled = Fills(cohort, load_atlas(None, REDUCED), opened.indices("test")[:2], options)
     batch = filled.of(opened.indices("test")[:2])
     assert (batch.background == 0).all()
     assert (batch.batch["volume"] == cohort.batch(opened.indices("test")[:2])["volume"]).all()

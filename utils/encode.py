@@ -1,4 +1,4 @@
-"""The full pass of `cae`: a whole cohort -> a cohort on the reduced grid, everything but the volumes carried over."""
+"""The full pass of `cae`: a cohort on the full grid -> the same cohort on the reduced grid; only the volumes change."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from utils.runs.run import Run
 
 
 def encode(run: Run) -> int:
-    """Writes the reduced cohort `run.out_dir`, which must not exist; it appears when it is complete."""
+    """Writes the reduced cohort `run.out_dir`, which must not exist and appears only when it is complete."""
     encoder, source = encoder_of(run), run
     run = dataclasses.replace(run, cohort=in_one_folder(run.cohort))
     with files.unfinished(run.out_dir) as folder:
@@ -41,7 +41,7 @@ def encode(run: Run) -> int:
 
 
 def assist(run: Run) -> int:
-    """Encodes a worker's share of the records, which the chief writes."""
+    """Encodes a worker's share of the records; the chief writes the codes of all."""
     for _ in codes(run, encoder_of(run)):
         pass
     return 0
@@ -54,7 +54,7 @@ def encoder_of(run: Run) -> keras.Model:
 
 
 def pool(run: Run) -> None:
-    """Makes the folds' cohorts one set, which `--dataDir` takes with the same `--folds`."""
+    """Joins the folds' cohorts into one set, which can be given as `--dataDir` with the same `--folds`."""
     if run.folds:
         run.folds.write(run.out_dir)
     run.finish()
@@ -71,7 +71,7 @@ def codes(run: Run, encoder: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarr
 
 
 def write_records(run: Run, encoder: keras.Model, folder: Path) -> None:
-    """One reduced record an input record, its 120 bytes of label and phenotype as they were, each map encoded."""
+    """Writes one reduced record per record: the 120 bytes of label and phenotype unchanged, each map encoded."""
     for selection, of_records in codes(run, encoder):
         for index, of_map in zip(selection, of_records, strict=True):
             volumes = b"".join(records.normalise(code).tobytes() for code in of_map)

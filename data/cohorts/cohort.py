@@ -260,7 +260,7 @@ def read_form(path: Path) -> tuple[Mapping[str, "entries_of.Entry"], list[Row], 
     if path.suffix in (".h5", ".hdf5"):
         return read_hdf5(path)
     if path.is_dir():
-        entries = folder_entries(path)
+        entries: Mapping[str, entries_of.Entry] = folder_entries(path)
     elif path.suffix == ".json":
         entries = entries_of.list_entries(path)
     else:

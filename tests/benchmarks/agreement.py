@@ -17,12 +17,12 @@ Log loss is half the logit of the true class, negated, plus an even function of 
 joint distribution of the regions keeps the mean of the even part, so twice the CFI of log loss has our effect as its
 limit, too. Residuals are those of training subjects in ours, of other test subjects in hidimstat.
 
-Prints a line a region and what agrees. Intervals are over test subjects: they leave out the error of the predictions
-fitted on training subjects, so those of a difference miss 0 more often than one time in twenty. A region without a
-coefficient has no effect whatever the method, so ranks of all regions hardly disagree; those of the regions that matter
-do. The status is 1 if a region that matters is not above 0 by all three, if a rank correlation of ours over all regions
-is below 0.9, or if that with the CFI of the logit over the regions that matter is; with few people that is chance. It
-is 2 without hidimstat.
+Prints one line per region, then what agrees. Intervals are over test subjects. They leave out the error of the
+predictions fitted on training subjects, so those of a difference miss 0 more often than one time in twenty. A region
+without a coefficient has no effect whatever the method, so ranks of all regions hardly disagree; those of the regions
+that matter do. The status is 1 if a region that matters is not above 0 by all three, if a rank correlation of ours over
+all regions is below 0.9, or if that with the CFI of the logit over the regions that matter is; with few people that is
+chance. It is 2 without hidimstat.
 """
 
 import argparse
@@ -44,9 +44,8 @@ from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort, in_order, open_cohort, write_tables
 from data.cohorts.rows import Metadata, Row
 from data.grids import REDUCED
-from models import MODELS
 from utils.blackout import effects
-from utils.blackout.fills import Fills
+from utils.blackout.fills import FillOptions, Fills
 from utils.machines import devices
 
 # Coefficients of the left and the right region, and the correlation of the two; spreads are 1.
@@ -133,18 +132,14 @@ def ours(cohort: Cohort, atlas: Atlas, coefficient: np.ndarray, seed: int) -> tu
     from utils.blackout.occlusion import Occlusion
 
     tested = cohort.indices("test")
-    fills = Fills(cohort, atlas, tested, DONORS, seed)
+    fills = Fills(cohort, atlas, tested, FillOptions(DONORS, seed))
     occlusion = Occlusion(network_of(atlas, coefficient))
-    run = SimpleNamespace(model=MODELS["cnn"])  # of a run, only the names of the inputs are read
     masks = [atlas.labels == region for region in atlas.regions]
-    found = [
-        measure.occlude(run, occlusion, fills.of(selection), masks, [], lambda: None)
-        for selection in in_order(tested, TOGETHER)
-    ]
-    parts = (np.concatenate([getattr(part, name) for part in found]) for name in ("base", "occluded", "blobs"))
-    logits = measure.Logits(found[0].names, *parts)
+    batches = in_order(tested, TOGETHER)
+    logits = measure.Logits.joined([measure.occlude(occlusion, fills.of(batch), masks, []) for batch in batches])
     rows = [cohort.rows[index] for index in tested]
-    return logits.measured(rows, np.zeros(len(rows), int), fills).unique, measure.margin(logits.base[:, 0])
+    unique = logits.effects(rows, np.zeros(len(rows), int), fills).unique
+    return unique, measure.logit_of_autism(logits.base[:, 0])
 
 
 def negated_logit(label: np.ndarray, logit: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What every command takes on a cohort of many people: `python tests/benchmarks/large.py --cohort COHORT`.
+"""Time and memory of every command on a cohort of many people: `python tests/benchmarks/large.py --cohort COHORT`.
 
 `[--people 50000] [--only check,swap,...]`
 
@@ -28,7 +28,7 @@ from data.cohorts.cohort import COVARIATES, MAPS, PHENOTYPE, Cohort, open_cohort
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_ITERATION = ["--train", "--numIters", 1]
-COMMANDS = {  # `python ...`, each of which may use what those before it left
+COMMANDS = {  # `python ...`, each of which may use the files of those before it
     "check": ["-m", "data", "check", "COHORT"],
     "swap": ["-m", "data", "swap", "COHORT", "OUT", "--regions", 13, "--copies", 1],
     "zip": ["-m", "data", "pack", "COHORT", "OUT", "--zip"],
@@ -71,7 +71,7 @@ def enlarge(source: Cohort, people: int, folder: Path) -> Cohort:
 
 
 def measured(command: list[str]) -> Cost:
-    """Runs a command, showing what it says."""
+    """Runs a command, printing its output."""
     begun, started = time.monotonic(), None
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:

@@ -9,8 +9,9 @@ random      `--real COHORT` (31x37x31) with its labels permuted over subjects; i
 suppressed  As `folds`, each region correlated at 0.8 with its mirror image; the difference is planted in one of them.
 inherited   As `suppressed`, but the mirror image follows the planted region, difference included.
 
-`cnn` is trained and blacked out by the user's own commands. Prints for each cohort the AUC and what the two p-values
-find at 0.05, and for mirror images all effects in standard errors; then a line a scenario with the time it took.
+`cnn` is trained and blacked out by the user's own commands. Prints for each cohort the AUC and the regions that the
+two p-values find at 0.05, and for mirror images all effects in standard errors; then one line per scenario with its
+time.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from data import demo
 from data.cohorts.cohort import carry_tables, open_cohort, write_tables
 from data.cohorts.records import DTYPE
 from data.grids import REDUCED
-from utils.blackout import effects
+from utils.blackout import blobs
 from utils.statistics import ALPHA
 
 TESTS = ("reliance", "unique")
@@ -115,7 +116,7 @@ def scenarios(real: Path | None) -> dict[str, Scenario]:
 
 
 def blacked_out(scenario: Scenario, seed: int, training: list[str]) -> tuple[pd.DataFrame, str]:
-    """`regions.csv` of a cohort, and what was printed of its AUC."""
+    """`regions.csv` of a cohort, and the printed line with its AUC."""
     with tempfile.TemporaryDirectory() as made:
         folder, printed = Path(made), io.StringIO()
         scenario.make(folder / "cohort", seed)
@@ -138,8 +139,8 @@ def in_errors(row: pd.Series) -> str:
     return f"{effects}, p {row['p_reliance']:.3f} and {row['p_unique']:.3f}"
 
 
-def tell(title: str, scenario: Scenario, training: list[str], first: int, cohorts: int) -> str:
-    """Runs a scenario, prints a line a cohort, and returns its line of the table."""
+def run_scenario(title: str, scenario: Scenario, training: list[str], first: int, cohorts: int) -> str:
+    """Runs a scenario, prints one line per cohort, and returns the scenario's line."""
     start = time.time()
     found = dict.fromkeys(TESTS, 0)
     false, spoilt = dict.fromkeys(TESTS, 0), dict.fromkeys(TESTS, 0)
@@ -159,11 +160,12 @@ def tell(title: str, scenario: Scenario, training: list[str], first: int, cohort
             print(f"    {name}: {in_errors(table.loc[name])}", flush=True)
     line = f"{title}: {cohorts} cohorts"
     for test in TESTS:
-        line += f"; {test}: {found[test]} of {cohorts * len(scenario.planted)} planted found, " * bool(scenario.planted)
-        line += f"; {test}: " * (not scenario.planted)
-        line += f"{false[test]} false regions in {spoilt[test]} cohorts"
-        if not scenario.planted:
-            line += f" (against 5 %: p = {binomtest(spoilt[test], cohorts, ALPHA).pvalue:.2f})"
+        wrong = f"{false[test]} false regions in {spoilt[test]} cohorts"
+        if scenario.planted:
+            line += f"; {test}: {found[test]} of {cohorts * len(scenario.planted)} planted found, {wrong}"
+        else:
+            p = binomtest(spoilt[test], cohorts, ALPHA).pvalue
+            line += f"; {test}: {wrong} (against 5 %: p = {p:.2f})"
     return f"{line}; {time.time() - start:.0f} s"
 
 
@@ -177,9 +179,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the first cohort (default 0)")
     args = parser.parse_args()
     training = ["--numIters", str(args.iterations), *(["--preset", args.preset] if args.preset else [])]
-    effects.BLOBS = 1  # they are not part of the question
+    blobs.BLOBS = 1  # they are not part of the question
     lines = [
-        tell(name, scenario, training, args.seed, args.cohorts or scenario.cohorts)
+        run_scenario(name, scenario, training, args.seed, args.cohorts or scenario.cohorts)
         for name, scenario in scenarios(args.real).items()
         if args.only in (None, name)
     ]

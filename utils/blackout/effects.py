@@ -1,19 +1,81 @@
-"""Statistics of blackout effects over subjects: intervals, sign-flip p-values, and comparison with random blobs."""
+"""Effects of occlusion per record, and their statistics over subjects: intervals, p-values, size percentiles."""
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass, fields
 
 import numpy as np
-from scipy import ndimage, stats
+import pandas as pd
+from scipy import stats
 
+from data import grids
+from data.cohorts.atlas import Atlas
+from data.cohorts.cohort import Row
 from data.cohorts.records import CLASSES
-from utils.statistics import ALPHA, CHANCE, bootstrap
+from utils.statistics import bootstrap
 
+RELIANCE, UNIQUE, BACKGROUND, SUFFICIENCY = KINDS = ("reliance", "unique", "background", "sufficiency")
 RESAMPLES = 5000
-BLOBS = 100  # random blobs of each region's size, at least, over all records
+ONE_SIDED = 0.7  # share of a region's voxels in one hemisphere that makes it left or right
 ROUNDING = 1e-12  # of a mean over a root mean square, which lies between -1 and 1
-FEW = 5  # regions to name in a sentence
-UNEQUAL = 0.4  # share of a class; at 0.3 and with a skewness of 2, three times as many false regions as there should be
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Effects of occlusion per record, float64, all on the true class. Those that use donors are means over the donors
+    (`reliance` and `unique` with the control variate of `measure.control_variate_mean`).
+
+    `delta_logit`, `delta_probability`: (records, regions), shown minus occluded with the background.
+    `reliance`, `unique`: (records, regions), shown minus occluded with `donor` and `expected`, on the logit.
+    `sufficiency`: (records, regions), the logit of a donor's volume with this region of the record minus without it.
+    `blob_excess`: (records, regions, blobs), the effect of a blob of the region's size minus that of the region, both
+        filled with the same donor; NaN where there was no room for a blob.
+    `group`: (records,) int, the records that share their blobs.
+    `probability`: (records,) of autism with nothing occluded.
+    """
+
+    delta_logit: np.ndarray
+    delta_probability: np.ndarray
+    reliance: np.ndarray
+    unique: np.ndarray
+    sufficiency: np.ndarray
+    blob_excess: np.ndarray
+    group: np.ndarray
+    probability: np.ndarray
+    rows: list[Row]
+
+    @property
+    def background(self) -> np.ndarray:
+        """`delta_logit`, by the name of its fill."""
+        return self.delta_logit
+
+    @property
+    def label(self) -> np.ndarray:
+        return np.array([row.label for row in self.rows])
+
+    @property
+    def subject(self) -> list[str]:
+        return [row.subject for row in self.rows]
+
+    def of_subjects(self, name: str) -> np.ndarray:
+        """The mean effect of one of `KINDS` per subject, (subjects, regions), or their "label" (subjects,)."""
+        return by_subject(getattr(self, name), self.subject)
+
+
+ARRAYS = tuple(field.name for field in fields(Effects) if field.name != "rows")
+
+
+def joined(parts: Sequence[Effects]) -> Effects:
+    """The effects of all folds, one fold after another. Where a fold has fewer blobs, the others are NaN."""
+    first_group = np.cumsum([0, *(part.group.max() + 1 for part in parts)])
+    blobs = max(part.blob_excess.shape[2] for part in parts)
+    arrays = {name: [getattr(part, name) for part in parts] for name in ARRAYS}
+    arrays["group"] = [part.group + first for part, first in zip(parts, first_group, strict=False)]
+    arrays["blob_excess"] = [
+        np.pad(excess, ((0, 0), (0, 0), (0, blobs - excess.shape[2])), constant_values=np.nan)
+        for excess in arrays["blob_excess"]
+    ]
+    rows = [row for part in parts for row in part.rows]
+    return Effects(**{name: np.concatenate(values) for name, values in arrays.items()}, rows=rows)
 
 
 def by_subject(values: np.ndarray, subject: Sequence[str]) -> np.ndarray:
@@ -24,51 +86,41 @@ def by_subject(values: np.ndarray, subject: Sequence[str]) -> np.ndarray:
     return total / np.bincount(member).reshape(-1, *[1] * (values.ndim - 1))
 
 
-def weighted_mean(effect: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Means of effects (subjects, regions) for each row of weights (resamples, subjects)."""
-    return weight @ effect / len(effect)
-
-
-def mean_of(effect: np.ndarray) -> np.ndarray:
-    """Mean effects (subjects, regions) -> (regions,); NaN without subjects."""
-    return effect.mean(0) if len(effect) else np.full(effect.shape[1], np.nan)
-
-
 def mean_interval(effect: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean effects (subjects, regions) with the low and high ends of their bootstrap intervals, (regions,) each."""
-    random = np.random.default_rng(seed)
-    low, high = bootstrap(partial(weighted_mean, effect), len(effect), random, RESAMPLES)
+    count, random = len(effect), np.random.default_rng(seed)
+    low, high = bootstrap(lambda weight: weight @ effect / count, count, random, RESAMPLES)
     return effect.mean(0), low, high
 
 
 def sign_flip_test(effect: np.ndarray, label: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """One-sided p-values, family-wise, and false discovery rates q (regions,) of mean effects (subjects, regions).
 
-    If a region's content can be exchanged with that of others, what it does to the logit of autism has the mean 0, and
-    signed by the true class (label (subjects,)) it is about as likely as its negative, the more so the more alike the
-    classes are in number. So the signs of whole subjects are flipped, which leaves the dependence of regions as it is;
-    p compares the studentised mean with the largest over regions (Winkler et al. 2014), q is of Benjamini & Hochberg
-    (1995). The studentised mean rises with the mean over the root mean square, which is compared in its place, being
-    finite. NaN if all subjects are of one class.
+    If a region's content can be exchanged with that of other people, its effect on the logit of autism has the mean 0.
+    Signed by the true class (`label` (subjects,)), the effect is then about as likely as its negative; the more equal
+    the classes are in number, the better this holds. So the signs of whole subjects are flipped, which keeps the
+    dependence between regions. p compares the studentised mean with the largest over regions (Winkler et al. 2014), q
+    is that of Benjamini & Hochberg (1995). The mean over the root mean square replaces the studentised mean: each rises
+    with the other, and it is always finite. NaN if all subjects are of one class.
     """
-    count = len(effect)
+    count, regions = effect.shape
     if len(np.unique(label)) < len(CLASSES):
-        return np.full(effect.shape[1], np.nan), np.full(effect.shape[1], np.nan)
+        return np.full(regions, np.nan), np.full(regions, np.nan)
     signs = np.random.default_rng(seed).choice((-1.0, 1.0), (1 + RESAMPLES, count))
     signs[0] = 1
     size = np.sqrt(np.square(effect).mean(0))
-    size[size == 0] = np.inf  # a region that never matters has no evidence
-    found = signs @ effect / count / size
-    reached = found[0] - ROUNDING
-    family_wise = (found.max(1)[:, None] >= reached).mean(0)
-    return family_wise, stats.false_discovery_control((found >= reached).mean(0))
+    size[size == 0] = np.inf  # a region without any effect has no evidence
+    means = signs @ effect / count / size
+    observed = means[0] - ROUNDING
+    family_wise = (means.max(1)[:, None] >= observed).mean(0)
+    return family_wise, stats.false_discovery_control((means >= observed).mean(0))
 
 
 def size_percentile(excess: np.ndarray, group: np.ndarray, subject: Sequence[str]) -> np.ndarray:
     """The share in per cent (regions,) of blobs whose mean effect is below that of the region on the same subjects.
 
-    `excess` (records, regions, blobs) is the effect of a blob minus that of the region, `group` (records,) tells which
-    records share their blobs. NaN for a region of whose size no blob found a place.
+    `excess` (records, regions, blobs) is the effect of a blob minus that of the region; records with the same `group`
+    (records,) share their blobs. NaN for a region whose blobs had no room.
     """
     names = np.asarray(subject)
     means = [by_subject(excess[group == one], names[group == one]).mean(0) for one in np.unique(group)]
@@ -77,87 +129,33 @@ def size_percentile(excess: np.ndarray, group: np.ndarray, subject: Sequence[str
     return np.where(np.isnan(every).all(1), np.nan, 100 * below)
 
 
-def beats_chance(auc: dict[str, float | None]) -> bool | None:
-    """Whether an AUC's interval is above chance; None where there is none."""
-    return None if auc["low"] is None else auc["low"] > CHANCE
+def region_table(atlas: Atlas, effects: Effects, seed: int) -> pd.DataFrame:
+    """The columns of `regions.csv`, one row per region, the strongest mean effect of the background first."""
+    table = pd.DataFrame([region_place(atlas, region) for region in atlas.regions])
+    label = effects.of_subjects("label")
+    for kind in KINDS:
+        effect = effects.of_subjects(kind)
+        table[kind], table[f"{kind}_low"], table[f"{kind}_high"] = mean_interval(effect, seed)
+        if kind in (RELIANCE, UNIQUE):
+            table[f"p_{kind}"], table[f"q_{kind}"] = sign_flip_test(effect, label, seed)
+        if kind == BACKGROUND:
+            for value, name in reversed([*enumerate(CLASSES)]):
+                table[f"{kind}_{name}"] = effect[label == value].mean(0) if value in label else np.nan
+    table["size_percentile"] = size_percentile(effects.blob_excess, effects.group, effects.subject)
+    table = table.sort_values(BACKGROUND, ascending=False, ignore_index=True)
+    table.insert(0, "rank", np.arange(1, len(table) + 1))
+    return table
 
 
-def prediction_summary(auc: dict[str, float | None], name: str) -> str:
-    """How well the network predicts the subjects whose regions were occluded."""
-    unknown = "whether the network is better than chance is not known"
-    if auc["value"] is None:
-        return f"{name} on these subjects is undefined, since they are of one class: {unknown}."
-    if auc["low"] is None:
-        return f"{name} on these subjects {auc['value']:.2f}, without an interval: {unknown}."
-    known = f"{name} on these subjects {auc['value']:.2f} ({auc['low']:.2f} to {auc['high']:.2f})"
-    if beats_chance(auc):
-        return f"{known}."
-    return f"{known}: the network is not better than chance, so there is nothing for the regions to explain."
-
-
-def evidence(reliance: list[tuple[str, float]], unique: list[tuple[str, float]], label: np.ndarray) -> str:
-    """Which regions are significant, given (name, family-wise p) of each, and the labels (subjects,)."""
-    if np.isnan([p for _, p in reliance]).any():
-        return "No p-values: the subjects are of one class."
-    level = f"family-wise p < {ALPHA:g}"
-    if 0.5 ** len(label) >= ALPHA:
-        return f"{len(label)} subjects are too few for {level}."
-    resting, own = ([name for name, p in values if p < ALPHA] for values in (reliance, unique))
-    if not resting and not own:
-        return f"None of {len(reliance)} regions is significant at {level}: nothing here says where autism is."
-    fewest = min(np.mean(label == value) for value in range(len(CLASSES)))
-    unequal = f" Only {fewest:.0%} are of one class: where effects are skewed, p is too small."
-    unequal = unequal if fewest < UNEQUAL else ""
-    rests = f"The network's evidence rests on {named(resting)} of {len(reliance)} regions (reliance, {level})"
-    if not own:
-        return f"{rests}; none is shown to say what the rest of the brain does not (unique).{unequal}"
-    says = "says" if len(own) == 1 else "say"
-    return f"{rests}; {named(own)} {says} what the rest of the brain does not (unique).{unequal}"
-
-
-def named(regions: Sequence[str]) -> str:
-    """How many, and which if they are few."""
-    if not regions:
-        return "none"
-    return str(len(regions)) + (f" ({', '.join(regions)})" if len(regions) <= FEW else "")
-
-
-def random_blobs(
-    inside: np.ndarray, sizes: Sequence[int] | np.ndarray, seed: int | Sequence[int]
-) -> list[np.ndarray | None]:
-    """For each of `sizes`, a random face-connected blob of so many voxels within `inside` (x, y, z) bool.
-
-    A blob grows from a random voxel; each step takes a random voxel of its border. None for a size that is larger than
-    every connected part of `inside`.
-    """
-    random = np.random.default_rng(seed)
-    padded = np.pad(inside, 1)
-    steps = [sign * stride // padded.itemsize for stride in padded.strides for sign in (1, -1)]
-    free, (parts, _) = padded.tobytes(), ndimage.label(padded)
-    room = np.where(padded, np.bincount(parts.ravel())[parts], 0).ravel()
-    blobs: list[np.ndarray | None] = []
-    for size in sizes:
-        starts = np.flatnonzero(room >= size)
-        if not starts.size:
-            blobs.append(None)
-            continue
-        flat = np.zeros(padded.size, bool)
-        flat[grow(free, steps, int(random.choice(starts)), random.random(size))] = True
-        blobs.append(flat.reshape(padded.shape)[1:-1, 1:-1, 1:-1])
-    return blobs
-
-
-def grow(free: bytes, steps: list[int], start: int, draws: np.ndarray) -> list[int]:
-    """Flat indices of a blob of `len(draws)` voxels where `free` is 1, which must have room for it around `start`."""
-    blob, seen, border = [], {start}, [start]
-    for draw in draws.tolist():
-        pick = int(draw * len(border))
-        border[pick], border[-1] = border[-1], border[pick]
-        voxel = border.pop()
-        blob.append(voxel)
-        for step in steps:
-            near = voxel + step
-            if free[near] and near not in seen:
-                seen.add(near)
-                border.append(near)
-    return blob
+def region_place(atlas: Atlas, region: int) -> dict:
+    """Number, name, hemisphere, voxels on the volume's grid, and centre in mm of MNI space."""
+    affine = np.array(grids.FULL.affine)
+    mm = np.argwhere(atlas.full == region) @ affine[:3, :3].T + affine[:3, 3]
+    left, right = (mm[:, 0] < 0).mean(), (mm[:, 0] > 0).mean()
+    return {
+        "region": region,
+        "name": atlas.names[region],
+        "hemisphere": "left" if left > ONE_SIDED else "right" if right > ONE_SIDED else "both",
+        "voxels": int((atlas.labels == region).sum()),
+        **dict(zip(("x_mm", "y_mm", "z_mm"), mm.mean(0).round(1), strict=True)),
+    }

@@ -1,16 +1,17 @@
-"""What takes a region's place in a blackout: the background, another person's region, or that at the expected level.
+"""Records -> what replaces their regions in a blackout: the background, or the region of another person.
 
 `background`  The value of the record's voxels outside the brain.
 `donor`       The region of another person, drawn without regard to the label. If the region's content has nothing to do
               with the label and with the rest of the brain, the person's own and the donor's can be exchanged.
-`expected`    The donor's region moved so that its mean is what the person's other regions predict plus the donor's own
-              residual: what the rest of the brain says of the region stays, what only the region says is exchanged
-              (conditional permutation importance: Strobl et al. 2008, Chamma et al. 2023).
+`expected`    The donor's region shifted so that its mean is what the person's other regions predict plus the donor's
+              own residual: what the rest of the brain says about the region stays, what only the region says is
+              exchanged (conditional permutation importance: Strobl et al. 2008, Chamma et al. 2023).
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -19,18 +20,18 @@ from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort, ahead, in_order
 from data.cohorts.rows import Row
 
-ENOUGH_TO_DIFFER = 2  # people to draw from, times the number of donors: else all would share the same donors
+PEOPLE_PER_DONOR = 2  # to draw from, at least: else all records would share the same donors
 ORDER = (("train", True), ("test", True), ("train", False), ("test", False))  # split, and whether of the same site
-Group = tuple[str, str | None]  # split and site; None: any site
 INNER_FOLDS = 5  # so that no one's region is predicted from a fit that has seen it
 PENALTIES = np.logspace(-3, 1, 9)  # of squared weights, per record
 CHUNK = 16  # records read at once
+Origin = tuple[str, str | None]  # of a donor: split and site; None: any site
 
 
 @dataclass(frozen=True)
-class Filled:
-    """A batch of records with their fills: `batch` as of `Cohort.batch`, `background` (n, 1, 1, 1, maps), `donor` and
-    `expected` (donors, n, x, y, z, maps), float32. `replaced` (maps,) bool says which maps of a region they replace."""
+class FilledBatch:
+    """Records with their fills: `batch` as of `Cohort.batch`, `background` (n, 1, 1, 1, maps), `donor` and `expected`
+    (donors, n, x, y, z, maps), float32. The fills replace the maps for which `replaced` (maps,) bool is True."""
 
     batch: dict[str, np.ndarray]
     background: np.ndarray
@@ -38,48 +39,70 @@ class Filled:
     expected: np.ndarray
     replaced: np.ndarray
 
-    def within(self, volume: np.ndarray, fill: np.ndarray) -> np.ndarray:
-        """A fill that leaves a volume's other maps as they are."""
+    def in_chosen_maps(self, fill: np.ndarray, volume: np.ndarray) -> np.ndarray:
+        """The fill, with the maps of `volume` where they are not replaced."""
         return fill if self.replaced.all() else np.where(self.replaced, fill, volume)
 
 
-class Fills:
-    """Fills for records of a cohort, the same for a record whatever other records are blacked out; `replaced` (maps,)
-    bool says in which maps, by default all.
+@dataclass(frozen=True)
+class People:
+    """Those of one origin: subject -> positions of the subject's records."""
 
-    `donors` are the records (count,) by whose regions those of a record are replaced, by position in the cohort.
-    `means` and `expected` (records of the cohort, regions, maps) are the regions' means and what of them the other
-    regions predict. `origins` counts subjects by the group (split, site or None for any) that their donors come from.
+    records: dict[str, list[int]]
+
+    @cached_property
+    def names(self) -> np.ndarray:
+        return np.array(sorted(self.records))
+
+    def others(self, subject: str) -> int:
+        """How many there are other than a subject."""
+        return len(self.records) - (subject in self.records)
+
+    def draw(self, subject: str, count: int, seed: Sequence[int]) -> np.ndarray:
+        """`count` records (count,) of different people other than `subject`, whatever their labels."""
+        random = np.random.default_rng(seed)
+        chosen = random.choice(self.names[self.names != subject], count, replace=False)
+        return np.array([random.choice(self.records[name]) for name in chosen])
+
+
+@dataclass(frozen=True)
+class FillOptions:
+    """Donors for each record (fewer if there are too few people), the seed, and which maps are replaced, (maps,) bool;
+    None: all."""
+
+    donors: int
+    seed: int
+    replaced_maps: np.ndarray | None = None
+
+
+class Fills:
+    """Fills for the records `indices` of a cohort. Those of a record do not depend on which others are blacked out.
+
+    `donors` maps a record to the records (count,) whose regions replace its own, all by position in the cohort, and
+    `origin` to the split and the site (None: any) that they were drawn from; `subjects_of_origin` counts subjects.
+    `means` and `expected` (records of the cohort, regions, maps) are the regions' means, and what the other regions
+    predict of them.
     """
 
-    def __init__(
-        self,
-        cohort: Cohort,
-        atlas: Atlas,
-        indices: np.ndarray,
-        count: int,
-        seed: int,
-        replaced: np.ndarray | None = None,
-    ):
+    def __init__(self, cohort: Cohort, atlas: Atlas, indices: np.ndarray, options: FillOptions):
         self.cohort = cohort
         self._region_at = atlas.places(atlas.labels)
-        self._replaced = np.ones(cohort.num_maps, bool) if replaced is None else replaced
+        self._replaced = np.ones(cohort.num_maps, bool) if options.replaced_maps is None else options.replaced_maps
         chunks = in_order(np.arange(len(cohort.rows)), CHUNK)
         self.means = np.concatenate([atlas.means(batch["volume"]) for batch in ahead(cohort.batch, chunks)])
         self.expected = expected_means(cohort, self.means)
-        self._people = people_of(cohort)
+        self._people = people_by_origin(cohort)
         rows = {int(index): cohort.rows[index] for index in indices}
-        self._group = {index: group_for(self._people, row, count) for index, row in rows.items()}
-        self.count = min(count, *(others(self._people, self._group[index], row) for index, row in rows.items()))
-        names = {group: np.array(sorted(self._people[group])) for group in set(self._group.values())}
+        self.origin = {index: donor_origin(self._people, row, options.donors) for index, row in rows.items()}
+        people = {index: self._people[origin] for index, origin in self.origin.items()}
+        self.count = min(options.donors, *(people[index].others(row.subject) for index, row in rows.items()))
         self.donors = {
-            index: draw(self._people[group], names[group], rows[index].subject, self.count, [seed, index])
-            for index, group in self._group.items()
+            index: people[index].draw(row.subject, self.count, [options.seed, index]) for index, row in rows.items()
         }
-        self.origins = Counter({rows[index].subject: group for index, group in self._group.items()}.values())
+        self.subjects_of_origin = Counter({rows[index].subject: at for index, at in self.origin.items()}.values())
 
-    def of(self, indices: np.ndarray) -> Filled:
-        """The batch of these records, with what may take the place of their regions."""
+    def of(self, indices: np.ndarray) -> FilledBatch:
+        """The batch of these records, with their fills."""
         batch = self.cohort.batch(indices)
         values_outside = [
             [records.background(values) for values in np.moveaxis(volume, -1, 0)] for volume in batch["volume"]
@@ -90,61 +113,51 @@ class Fills:
         shift = np.concatenate([shift, np.zeros_like(shift[:, :, :1])], axis=2).astype(np.float32)
         expected = donor + shift[:, :, self._region_at]
         background = np.array(values_outside, np.float32)[:, None, None, None]
-        return Filled(batch, background, donor, expected, self._replaced)
+        return FilledBatch(batch, background, donor, expected, self._replaced)
 
     def deviations(self, level: np.ndarray) -> np.ndarray:
-        """How far the regions of each record and of its donors are from the mean of all people whom these were drawn
-        from, (records, 1 + donors, regions, replaced maps). `level` is `means`, or `means - expected`."""
+        """How far the regions of each record and of its donors are from the mean of all people whom the donors were
+        drawn from, the record's own subject left out: (records, 1 + donors, regions, replaced maps).
+
+        `level` is `means`, or `means - expected`.
+        """
         level, found = level[..., self._replaced], []
         of_people = {
-            group: {name: level[own].mean(0) for name, own in self._people[group].items()}
-            for group in set(self._group.values())
+            origin: {name: level[own].mean(0) for name, own in self._people[origin].records.items()}
+            for origin in set(self.origin.values())
         }
-        total = {group: sum(values.values()) for group, values in of_people.items()}
+        total = {origin: sum(values.values()) for origin, values in of_people.items()}
         for index, positions in self.donors.items():
-            values, subject = of_people[self._group[index]], self.cohort.rows[index].subject
-            others = total[self._group[index]] - values.get(subject, 0.0)
-            found.append(level[[index, *positions]] - others / (len(values) - (subject in values)))
+            origin, subject = self.origin[index], self.cohort.rows[index].subject
+            others = total[origin] - of_people[origin].get(subject, 0.0)
+            found.append(level[[index, *positions]] - others / self._people[origin].others(subject))
         return np.stack(found)
 
 
-def people_of(cohort: Cohort) -> dict[Group, dict[str, list[int]]]:
-    """Group -> subject -> records."""
-    found: dict[Group, dict[str, list[int]]] = {}
+def people_by_origin(cohort: Cohort) -> dict[Origin, People]:
+    """Who may be a donor, by split and site."""
+    found: dict[Origin, dict[str, list[int]]] = {}
     for position in cohort.unswapped():
         row = cohort.rows[position]
         for site in (row.site, None):
             found.setdefault((row.split, site), {}).setdefault(row.subject, []).append(position)
-    return found
+    return {origin: People(of_subjects) for origin, of_subjects in found.items()}
 
 
-def group_for(people: dict[Group, dict[str, list[int]]], row: Row, count: int) -> Group:
-    """Where the donors of a record are drawn from: the first of `ORDER` that has enough people other than the subject
+def donor_origin(people: dict[Origin, People], row: Row, count: int) -> Origin:
+    """Where the donors of a record are drawn from: the first in `ORDER` that has enough people other than the subject
     or, if none has, the one with most."""
-    groups = [(split, row.site if same_site else None) for split, same_site in ORDER]
-    enough = [group for group in groups if others(people, group, row) >= ENOUGH_TO_DIFFER * count]
-    return enough[0] if enough else max(groups, key=lambda group: others(people, group, row))
-
-
-def others(people: dict[Group, dict[str, list[int]]], group: Group, row: Row) -> int:
-    """How many people of a group are other than the subject of a record."""
-    of_group = people.get(group, {})
-    return len(of_group) - (row.subject in of_group)
-
-
-def draw(people: dict[str, list[int]], names: np.ndarray, subject: str, count: int, seed: Sequence[int]) -> np.ndarray:
-    """`count` records (count,) of different people, none the `subject`, whatever their labels; `names` are all people,
-    sorted."""
-    random = np.random.default_rng(seed)
-    chosen = random.choice(names[names != subject], count, replace=False)
-    return np.array([random.choice(people[name]) for name in chosen])
+    origins = [(split, row.site if same_site else None) for split, same_site in ORDER]
+    others = {origin: people[origin].others(row.subject) for origin in origins if origin in people}
+    enough = [origin for origin in others if others[origin] >= PEOPLE_PER_DONOR * count]
+    return enough[0] if enough else max(others, key=lambda origin: others[origin])
 
 
 def expected_means(cohort: Cohort, means: np.ndarray) -> np.ndarray:
-    """What each record's other regions predict of each region's mean, (records of the cohort, regions, maps) float64.
+    """Predicts each region's mean from the record's other regions, (records of the cohort, regions, maps) float64.
 
-    The prediction is fitted on the training records, or on all if there are none; for those it is fitted on, on the
-    records of other people. Each region has the penalty that predicts it best.
+    The prediction is fitted on the training records, or on all if there are none; the records that it is fitted on are
+    predicted from other people's. Each region has the penalty that predicts it best.
     """
     from sklearn.model_selection import GroupKFold
 

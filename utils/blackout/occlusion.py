@@ -1,8 +1,8 @@
 """Exact incremental occlusion of 3-D convolutional classifiers.
 
-Occluding a region means that its voxels take those of a fill: the background's value, or another volume. The plain
-way is one full forward pass per record, region and fill. Here a batch of records passes through the network once and
-keeps its activations; a region then only updates the part of every activation that its change can reach.
+Occluding a region means that its voxels are replaced by those of a fill: the background's value, or another volume. The
+plain way is one full forward pass per record, region and fill. Here a batch of records passes through the network once;
+its activations are kept, and a region then only updates the part of every activation that its change can reach.
 
 Reach.      A box per activation, the same for all records: the region's bounding box, widened at every convolution
             and pooling by its kernel, stride, padding and dilation, and clipped to the grid. The layers and their
@@ -13,16 +13,15 @@ Exactness.  Nothing is approximated: outside the reach an activation cannot chan
 Snapshot.   Batch normalisation is folded into the convolution before it, with the weights the model has when
             `Occlusion` is constructed. Construct a new one after training further.
 
-Volumes are (batch, x, y, z, maps), activations (batch, x, y, z, channels), masks (x, y, z). A box is an array (2, 3):
-the first index and one past the last along x, y and z; as a tensor (2, 5), with unused entries for batch and channels.
+Volumes are (batch, x, y, z, maps), activations (batch, x, y, z, channels), masks (x, y, z); boxes as in `steps`.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -30,20 +29,11 @@ import tensorflow as tf
 from keras import layers
 
 from models import layers as model_layers
-from utils.blackout.steps import (
-    AveragePooling,
-    Convolution,
-    GlobalAverage,
-    MaximumPooling,
-    RegionMeans,
-    Standardise,
-    Step,
-    convolution_kind,
-    cut,
-    hull,
-    paste,
-)  # fmt: skip
+from utils.blackout import steps
+from utils.blackout.steps import Convolution, GlobalAverage, Step, cut, hull, paste
 
+Node = Any  # of a Keras graph: one use of a layer; Keras has no public class for it
+Kept = dict[Any, tf.Tensor]  # activations of a batch with nothing occluded
 SPATIAL = slice(1, 4)  # of a shape
 NOWHERE = np.zeros((2, 3), int)
 THREADS = 3  # one region's copying runs beside the others' convolutions
@@ -57,7 +47,13 @@ VOXELWISE_LAYERS = (
     model_layers.OneMap,
 )  # fmt: skip
 CHANNEL_LAYERS = (layers.BatchNormalization, layers.Concatenate)
-Kept = dict  # an activation of a batch with nothing occluded by its key
+STEPS: dict[type[keras.Layer], type[Step]] = {
+    layers.MaxPooling3D: steps.MaximumPooling,
+    layers.AveragePooling3D: steps.AveragePooling,
+    layers.GlobalAveragePooling3D: GlobalAverage,
+    model_layers.Standardise: steps.Standardise,
+    model_layers.RegionMeans: steps.RegionMeans,
+}
 WHOLE_VOLUME_LAYERS = (layers.Flatten, layers.GlobalMaxPooling3D, layers.GlobalAveragePooling3D)
 
 
@@ -66,13 +62,13 @@ def is_map(tensor: keras.KerasTensor) -> bool:
     return len(tensor.shape) == 5
 
 
-def is_voxelwise(function) -> bool:
+def is_voxelwise(function: Callable) -> bool:
     """Whether an activation function is one of Keras' own, all of which stay within a voxel."""
     return getattr(keras.activations, getattr(function, "__name__", ""), None) is function
 
 
-def steps_of(node, is_local) -> list[Step]:
-    """Return the steps that compute a node of the graph locally, none if that is not known to be possible."""
+def steps_of(node: Node, is_local: Callable[[keras.KerasTensor], bool]) -> list[Step]:
+    """Return the steps that compute a node of the graph locally; none if it is not known how."""
     layer, inputs, output = node.operation, node.input_tensors, node.output_tensors[0]
     kind, sources, target = type(layer), [id(tensor) for tensor in inputs], id(output)
     activation = getattr(layer, "activation", keras.activations.linear)
@@ -84,29 +80,21 @@ def steps_of(node, is_local) -> list[Step]:
     sizes = inputs[0].shape[SPATIAL], output.shape[SPATIAL]
     if kind in VOXELWISE_LAYERS or (kind in CHANNEL_LAYERS and layer.axis in (-1, 4)):
         same_grid = all(tensor.shape[SPATIAL] == sizes[1] for tensor in inputs)
-        return [Step(layer, sources, target)] if same_grid else []
-    if kind is layers.MaxPooling3D:
-        return [MaximumPooling(layer, sources, target, *sizes)]
-    if kind is layers.AveragePooling3D:
-        return [AveragePooling(layer, sources, target, *sizes)]
-    if kind is layers.GlobalAveragePooling3D:
-        return [GlobalAverage(layer, sources, target, sizes[0])]
-    if kind is model_layers.Standardise:
-        return [Standardise(layer, sources, target)]
-    if kind is model_layers.RegionMeans:
-        return [RegionMeans(layer, sources, target, sizes[0])]
+        return [Step(layer, sources, target, sizes)] if same_grid else []
+    if kind in STEPS:
+        return [STEPS[kind](layer, sources, target, sizes)]
     # TensorFlow 2.21 with oneDNN misreads small boxes of one channel if the strides are unequal.
     misread = kind is layers.Conv3D and layer.kernel.shape[3] == 1 and len({*layer.strides}) > 1
     if kind is not layers.Conv3D or layer.groups > 1 or misread:
         return []
-    convolution = convolution_kind(layer)
+    convolution = steps.convolution_kind(layer)
     if activation is keras.activations.linear:
-        return [convolution(layer, sources, target, *sizes)]
+        return [convolution(layer, sources, target, sizes)]
     linear = (target, "linear")
-    return [convolution(layer, sources, linear, *sizes), Step(activation, [linear], target)]
+    return [convolution(layer, sources, linear, sizes), Step(activation, [linear], target, (sizes[1], sizes[1]))]
 
 
-def foldable(convolution: Convolution, node) -> bool:
+def foldable(convolution: Convolution, node: Node) -> bool:
     """Whether a node normalises the result of a convolution in a way that its kernel can take over."""
     return (
         type(node.operation) is layers.BatchNormalization
@@ -114,17 +102,17 @@ def foldable(convolution: Convolution, node) -> bool:
     )
 
 
-def follow(nodes: list, volume: int, outputs: list) -> tuple[list[Step], list, set]:
+def follow(nodes: list[Node], volume: int, outputs: list) -> tuple[list[Step], list[Node], set[int]]:
     """Follow the volume through the nodes of a graph, in their order, as far as that is possible locally.
 
     Returns the steps, the other nodes that the volume affects, and the keys of everything that it affects.
     """
     readers = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
     readers.update(id(tensor) for tensor in outputs)
-    steps: dict = {}
+    found: dict = {}
     tail, affected, followed = [], {volume}, {volume}
 
-    def is_local(tensor):
+    def is_local(tensor: keras.KerasTensor) -> bool:
         return is_map(tensor) and (id(tensor) in followed or id(tensor) not in affected)
 
     for node in nodes:
@@ -138,20 +126,20 @@ def follow(nodes: list, volume: int, outputs: list) -> tuple[list[Step], list, s
             continue
         if not isinstance(new[-1], GlobalAverage):
             followed.add(target)
-        convolution = steps.get(source)
+        convolution = found.get(source)
         if readers[source] == 1 and isinstance(convolution, Convolution) and foldable(convolution, node):
             convolution.fold(node.operation, target)
-            new = [steps.pop(source)]
-        steps.update((step.target, step) for step in new)
-    return list(steps.values()), tail, affected
+            new = [found.pop(source)]
+        found.update((step.target, step) for step in new)
+    return list(found.values()), tail, affected
 
 
 class StepPlan(NamedTuple):
     """The boxes of one step: of each source within what is held of it, of the target, and what `Step.plan` adds."""
 
-    sources: list
+    sources: list[np.ndarray]
     target: np.ndarray
-    own: list
+    own: list[np.ndarray]
 
 
 class CutPlan(NamedTuple):
@@ -161,7 +149,7 @@ class CutPlan(NamedTuple):
     part: np.ndarray
 
 
-class Plan(NamedTuple):
+class UpdatePlan(NamedTuple):
     """Where a change of the volume is followed: boxes and widths, alike in structure for every region."""
 
     volume: np.ndarray
@@ -172,7 +160,7 @@ class Plan(NamedTuple):
         """Return all boxes as one array (boxes, 2, 5) int32, which TensorFlow takes faster than many."""
         return np.pad(tf.nest.flatten(self), ((0, 0), (0, 0), (1, 1))).astype(np.int32)
 
-    def unpacked(self, boxes: tf.Tensor) -> "Plan":
+    def unpacked(self, boxes: tf.Tensor) -> "UpdatePlan":
         """Return a plan of the same structure from the boxes of `packed`."""
         return tf.nest.pack_sequence_as(self, [tf.unstack(box) for box in tf.unstack(boxes)])
 
@@ -232,8 +220,8 @@ class Occlusion:
     def occluded_logits(self, kept: Kept, fill: np.ndarray, masks: Iterable[np.ndarray]) -> np.ndarray:
         """Return the logits (masks, batch, classes) with each mask's voxels taken from `fill`.
 
-        `fill` is a volume a record, or what broadcasts to that: (batch, 1, 1, 1, 1) is one value a record. Of the masks
-        (x, y, z) bool, any number will do.
+        `fill` is one volume per record, or broadcasts to that: (batch, 1, 1, 1, 1) is one value per record. Any number
+        of masks (x, y, z) bool is allowed.
         """
         volume = kept[self._volume]
         occlude = partial(self._occlude, kept, tf.broadcast_to(tf.cast(fill, volume.dtype), tf.shape(volume)))
@@ -267,7 +255,7 @@ class Occlusion:
         """Return the packed plan of a change between these indices along x, y and z."""
         return tf.constant(self._plan(np.array(along).T).packed())
 
-    def _plan(self, box: np.ndarray) -> Plan:
+    def _plan(self, box: np.ndarray) -> UpdatePlan:
         """Return what `_update` needs to know after a change of the volume in `box`."""
         reaches = {self._volume: box}
         for step in self._steps:
@@ -291,7 +279,7 @@ class Occlusion:
             for step in self._steps
         ]
         cuts = [CutPlan(reaches[key], reaches[key] - needed[key][0]) for key in self._cuts]
-        return Plan(needed[self._volume], plans, cuts)
+        return UpdatePlan(needed[self._volume], plans, cuts)
 
     @tf.function(reduce_retracing=True)
     def _update(

@@ -82,9 +82,19 @@ def of(run: Run) -> BlackoutOptions:
     return run.options
 
 
+def atlas_of(run: Run) -> Atlas:
+    """The regions that a blackout replaces."""
+    return of(run).regions(run.cohort.grid)
+
+
+def tested_by(run: Run) -> np.ndarray:
+    """The records that a blackout is of, positions in the cohort."""
+    return of(run).tested(run.cohort)
+
+
 def known_subjects(run: Run, saved: Identity | None) -> None:
     """`--subjects` are test subjects, and labels are known: an effect is that on the true class."""
-    if unknown := [index for index in of(run).tested(run.cohort) if not run.cohort.rows[index].known]:
+    if unknown := [index for index in tested_by(run) if not run.cohort.rows[index].known]:
         row = run.cohort.rows[unknown[0]]
         raise InputError(
             f"{len(unknown)} test records of {run.cohort.path} have no label, {row.file} among them; a blackout needs "
@@ -109,4 +119,4 @@ def enough_donors(run: Run, saved: Identity | None) -> None:
 
 def usable_atlas(run: Run, saved: Identity | None) -> None:
     """The atlas can be read."""
-    of(run).regions(run.cohort.grid)
+    atlas_of(run)

@@ -1,14 +1,21 @@
-"""The steps of local recomputation: one layer, what its inputs were and what occlusion makes of them -> its new output.
+"""The steps of local recomputation: one layer, its inputs before and after occlusion -> its new output.
 
 A box is an array (2, 3): the first index and one past the last along x, y and z; as a tensor (2, 5), with unused
 entries for batch and channels. Activations are (batch, x, y, z, channels).
 """
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
 
+Tensors = list[tf.Tensor]
+Size = tuple[int, ...]  # of a grid
 EVERY_RECORD_AND_CHANNEL = 0b10001  # the axes, as bits, along which a box does not cut
 
 
@@ -32,15 +39,15 @@ def hull(boxes: list[np.ndarray]) -> np.ndarray:
 
 
 def common(box: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the intersection of two boxes, without voxels but in place where they do not meet."""
+    """Return the intersection of two boxes; where they do not meet, a box without voxels between them."""
     start = np.minimum(np.maximum(box[0], other[0]), other[1])
     return np.stack([start, np.maximum(start, np.minimum(box[1], other[1]))])
 
 
 class Window:
-    """The way a convolution or pooling slides over its input, with one number per axis."""
+    """How a convolution or pooling slides over its input, with one number per axis."""
 
-    def __init__(self, layer: keras.Layer, size: tuple[int, ...], target_size: tuple[int, ...]):
+    def __init__(self, layer: keras.Layer, size: Size, target_size: Size):
         kernel = layer.kernel_size if isinstance(layer, layers.Conv3D) else layer.pool_size
         self.size, self.target_size = np.array(size), np.array(target_size)
         self.strides = np.array(layer.strides)
@@ -74,18 +81,22 @@ def pad(values: tf.Tensor, widths: tf.Tensor, padding_value: float = 0) -> tf.Te
     return tf.pad(values, tf.stack(tf.unstack(widths), axis=1), constant_values=tf.cast(padding_value, values.dtype))
 
 
+@dataclass
 class Step:
     """One layer of the local part of the network.
 
-    `sources` and `target` are keys of activations. A change within the reach of the sources stays within the reach of
-    the target. Whoever reads the target may need it on a larger box, `needed`; for that the step in turn needs its
-    sources on a box of its own. This class is the layer whose output voxel depends on the same voxel of its sources.
+    `sources` and `target` are keys of activations; `sizes` are the grids of the first source and of the target. A
+    change within the reach of the sources stays within the reach of the target. The next steps may need the target on a
+    larger box, `needed`; for that the step in turn needs its sources on a box of its own. This class is the layer whose
+    output voxel depends on the same voxel of its sources.
     """
 
-    def __init__(self, layer, sources: list, target):
-        self.layer, self.sources, self.target = layer, sources, target
+    layer: Any
+    sources: list
+    target: Any
+    sizes: tuple[Size, Size]
 
-    def whole(self, inputs: list[tf.Tensor]) -> tf.Tensor:
+    def whole(self, inputs: Tensors) -> tf.Tensor:
         """Return the complete target from the complete sources."""
         return self.layer(inputs if len(inputs) > 1 else inputs[0])
 
@@ -101,30 +112,28 @@ class Step:
         """Return the index arrays (2, 3) for `update`, given the `reach` of the first source."""
         return []
 
-    def before(self, before: list[tf.Tensor], kept: dict, needed: tf.Tensor) -> tf.Tensor:
+    def before(self, before: Tensors, kept: dict, needed: tf.Tensor) -> tf.Tensor:
         """Return the target of the unoccluded pass on the box `needed`, from the sources `before` occlusion."""
         return self.whole(before)
 
-    def update(
-        self, after: list[tf.Tensor], before: list[tf.Tensor], target_before: tf.Tensor, plan: list[tf.Tensor]
-    ) -> tf.Tensor:
+    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
         """Return the target on its box, from the sources on theirs `before` and `after` occlusion."""
         return self.whole(after)
 
 
 class Standardise(Step):
-    """z-scores by a mean and a spread of each voxel's own."""
+    """z-scores by the mean and the spread of each voxel."""
 
-    def before(self, before, kept, needed):
-        return self.within(before[0], needed)
+    def before(self, before: Tensors, kept: dict, needed: tf.Tensor) -> tf.Tensor:
+        return self.scores_in(before[0], needed)
 
-    def plan(self, reach, needed):
+    def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
         return [needed]
 
-    def update(self, after, before, target_before, plan):
-        return self.within(after[0], plan[0])
+    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
+        return self.scores_in(after[0], plan[0])
 
-    def within(self, values: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
+    def scores_in(self, values: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
         """Return the z-scores of the values in a box."""
         mean, spread = (cut(weight[None], box) for weight in (self.layer.mean, self.layer.spread))
         return self.layer.scores(values, mean, spread)
@@ -133,27 +142,27 @@ class Standardise(Step):
 class Windowed(Step):
     """A layer that slides over one source."""
 
-    def __init__(self, layer, sources, target, size, target_size):
-        super().__init__(layer, sources, target)
-        self.window = Window(layer, size, target_size)
+    @cached_property
+    def window(self) -> Window:
+        return Window(self.layer, *self.sizes)
 
-    def reach(self, reaches):
+    def reach(self, reaches: list[np.ndarray]) -> np.ndarray:
         return self.window.reach(reaches[0])
 
-    def needs(self, reach, needed):
+    def needs(self, reach: np.ndarray, needed: np.ndarray) -> np.ndarray:
         return self.window.inside(needed)
 
-    def plan(self, reach, needed):
+    def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
         return [self.window.padding(needed)]
 
-    def before(self, before, kept, needed):
+    def before(self, before: Tensors, kept: dict, needed: tf.Tensor) -> tf.Tensor:
         return cut(kept[self.target], needed)
 
 
 class MaximumPooling(Windowed):
     """Maximum pooling."""
 
-    def update(self, after, before, target_before, plan):
+    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
         values = tf.cast(after[0], self.layer.compute_dtype)
         values = pad(values, plan[0], values.dtype.min)
         return tf.nn.max_pool3d(values, self.layer.pool_size, self.layer.strides, "VALID")
@@ -162,7 +171,7 @@ class MaximumPooling(Windowed):
 class AveragePooling(Windowed):
     """Average pooling, where padding does not count in the mean."""
 
-    def update(self, after, before, target_before, plan):
+    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
         values = tf.cast(after[0], self.layer.compute_dtype)
         mean, share = (
             tf.nn.avg_pool3d(pad(x, plan[0]), self.layer.pool_size, self.layer.strides, "VALID")
@@ -177,12 +186,12 @@ class Convolution(Windowed):
     With many channels, the difference that occlusion makes takes fewer operations (`DifferenceConvolution`).
     """
 
-    def __init__(self, layer, sources, target, size, target_size):
-        super().__init__(layer, sources, target, size, target_size)
+    def __init__(self, layer: layers.Conv3D, sources: list, target: Any, sizes: tuple[Size, Size]):
+        super().__init__(layer, sources, target, sizes)
         self.kernel = tf.cast(layer.kernel, layer.compute_dtype).numpy()
         self.bias = tf.cast(layer.bias, layer.compute_dtype).numpy() if layer.use_bias else 0
 
-    def fold(self, normalisation: layers.BatchNormalization, target) -> None:
+    def fold(self, normalisation: layers.BatchNormalization, target: Any) -> None:
         """Take over the batch normalisation that is the only reader of this convolution."""
         scale = 1 / np.sqrt(normalisation.moving_variance.numpy() + normalisation.epsilon)
         if normalisation.scale:
@@ -199,10 +208,10 @@ class Convolution(Windowed):
         sums = tf.nn.convolution(values, kernel, self.layer.strides, padding, dilations=self.layer.dilation_rate)
         return tf.cast(sums, self.kernel.dtype) + self.bias
 
-    def whole(self, inputs):
+    def whole(self, inputs: Tensors) -> tf.Tensor:
         return self.convolve(inputs[0], self.layer.padding.upper())
 
-    def update(self, after, before, target_before, plan):
+    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
         return self.convolve(pad(after[0], plan[0]), "VALID")
 
 
@@ -210,24 +219,20 @@ class DifferenceConvolution(Convolution):
     """A convolution updated by the convolution of the difference.
 
     The difference is zero outside the reach of the source, so unlike the values it needs no neighbourhood: the layers
-    before are not asked for more than they can change. In half precision it would not survive the rounding.
+    before recompute only what they can change. In half precision the difference would be lost in the rounding.
     """
 
-    def needs(self, reach, needed):
+    def needs(self, reach: np.ndarray, needed: np.ndarray) -> np.ndarray:
         return reach
 
-    def plan(self, reach, needed):
+    def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
         sources = self.window.sources(needed)
         used = common(reach, sources)
         return [used - reach[0], np.abs(sources - used)]
 
-    def update(self, after, before, target_before, plan):
-        return target_before + self.change(after[0] - before[0], *plan)
-
-    def change(self, difference: tf.Tensor, used: tf.Tensor, padding: tf.Tensor) -> tf.Tensor:
-        """Return the change of the target on the box `needed`."""
-        values, dilations = pad(cut(difference, used), padding), self.layer.dilation_rate
-        return tf.nn.convolution(values, self.kernel, self.layer.strides, "VALID", dilations=dilations)
+    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
+        values, dilations = pad(cut(after[0] - before[0], plan[0]), plan[1]), self.layer.dilation_rate
+        return target_before + tf.nn.convolution(values, self.kernel, self.layer.strides, "VALID", dilations=dilations)
 
 
 class SpreadConvolution(DifferenceConvolution):
@@ -236,47 +241,44 @@ class SpreadConvolution(DifferenceConvolution):
     That multiplies the inputs in reach only, which are far fewer than the outputs they reach.
     """
 
-    def plan(self, reach, needed):
+    def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
         start = reach[0] + self.window.before - self.window.extent + 1
         used = common(np.stack([start, reach[1] + self.window.before]), needed)
         return [used - start, np.abs(needed - used)]
 
-    def change(self, difference, used, padding):
+    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
+        difference = after[0] - before[0]
         mirrored = self.kernel[::-1, ::-1, ::-1].swapaxes(3, 4)
         growth = [0, *(self.window.extent - 1), mirrored.shape[3] - mirrored.shape[4]]
         spread = tf.nn.conv3d_transpose(difference, mirrored, tf.shape(difference) + growth, 1, "VALID")
-        return pad(cut(spread, used), padding)
+        return target_before + pad(cut(spread, plan[0]), plan[1])
 
 
 class GlobalAverage(Step):
     """Global average pooling, updated by the mean of the difference. Its target has no box."""
 
-    def __init__(self, layer, sources, target, size):
-        super().__init__(layer, sources, target)
-        self.voxels = int(np.prod(size))
-
-    def needs(self, reach, needed):
+    def needs(self, reach: np.ndarray, needed: np.ndarray) -> np.ndarray:
         return reach
 
-    def before(self, before, kept, needed):
+    def before(self, before: Tensors, kept: dict, needed: tf.Tensor) -> tf.Tensor:
         return kept[self.target]
 
-    def update(self, after, before, target_before, plan):
+    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
         difference = tf.cast(after[0], tf.float32) - tf.cast(before[0], tf.float32)
         return tf.cast(tf.cast(target_before, tf.float32) + self.mean(difference, plan), target_before.dtype)
 
-    def mean(self, difference: tf.Tensor, plan: list[tf.Tensor]) -> tf.Tensor:
+    def mean(self, difference: tf.Tensor, plan: Tensors) -> tf.Tensor:
         """Return the mean, over what the layer averages, of a difference that is 0 outside its box."""
-        return tf.reduce_sum(difference, (1, 2, 3), keepdims=self.layer.keepdims) / self.voxels
+        return tf.reduce_sum(difference, (1, 2, 3), keepdims=self.layer.keepdims) / math.prod(self.sizes[0])
 
 
 class RegionMeans(GlobalAverage):
     """Means of regions, updated by the differences that lie in each. Its target has no box."""
 
-    def plan(self, reach, needed):
+    def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
         return [reach]
 
-    def mean(self, difference, plan):
+    def mean(self, difference: tf.Tensor, plan: Tensors) -> tf.Tensor:
         position = cut(tf.constant(self.layer.position)[None, ..., None], plan[0])
         flat = tf.reshape(difference, (tf.shape(difference)[0], -1, difference.shape[-1]))
         return self.layer.sums(flat, tf.reshape(position, [-1])) / self.layer.sizes[:, None].astype(np.float32)

@@ -51,8 +51,8 @@ def evaluate(run: Run, network: keras.Model) -> None:
         "explained_variance_baseline": baseline.value,
     }
     named = "3x3x3 block means" if reads == "volume" else "principal components, as many as the code's units"
-    metrics = {name: or_none(value) for name, value in numbers.items()} | {"baseline": named}
-    files.write_json(run.out_dir / METRICS, metrics)
+    metrics = {name: or_none(value) for name, value in numbers.items()}
+    files.write_json(run.out_dir / METRICS, metrics | {"baseline": named})
     if reads == "volume":
         draw_volumes(run, network, *(volume.astype(np.float32) for volume in first))
     print(f"{in_words(numbers)} ({named})")
