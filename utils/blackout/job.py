@@ -124,7 +124,9 @@ def conclude(run: Run, atlas: Atlas, measured: Measured, fold: Sequence | None =
     `fold` (records,) names the model that blacked out each record, if there are several.
     """
     table = region_table(run, atlas, measured)
-    score = with_intervals(Predictions(measured.label, measured.probability, measured.subject, fold), run.seed)
+    folds = None if fold is None else np.array(fold)
+    predictions = Predictions(measured.label, measured.probability, np.array(measured.subject), folds)
+    score = with_intervals(predictions, run.seed)
     within = fold is not None and score["auc_folds"]["low"] is not None
     auc, name = (score["auc_folds"], "AUC within folds") if within else (score["auc"], "AUC")
     beats = effects.beats_chance(auc)
