@@ -63,14 +63,14 @@ def run_main(module: str, argv0: str, arguments: Sequence) -> Outcome:
 
 class Page(HTMLParser):
     """An HTML page: `tags` and `attributes` in their order, `text` in all and `named` by the element's id, `scripts`
-    (empty for data), and by the `headings` (h2) above them `paragraphs` and `rows` of tables, each a list of cells.
+    (empty for data), `terms` that are explained, and by the `headings` (h2) above them `paragraphs` and `rows` of tables, each a list of cells.
     """
 
     VOID = ("meta", "link", "br", "hr", "img", "input")  # elements that have no end
 
     def __init__(self, text: str):
         super().__init__()
-        self.tags, self.attributes, self.text, self.named, self.scripts = [], [], "", {}, []
+        self.tags, self.attributes, self.text, self.named, self.scripts, self.terms = [], [], "", {}, [], []
         self.headings, self.paragraphs, self.rows, self.open = [], {"": []}, {"": []}, []
         self.feed(text)
 
@@ -98,6 +98,8 @@ class Page(HTMLParser):
             self.rows[self.heading][-1].append("")
         elif tag == "script":
             self.scripts.append("")
+        elif tag == "dt":
+            self.terms.append("")
 
     def handle_endtag(self, tag):
         while self.open and self.open.pop()[0] != tag:
@@ -116,6 +118,8 @@ class Page(HTMLParser):
             self.rows[self.heading][-1][-1] += data
         elif tag == "script" and "type" not in attributes:
             self.scripts[-1] += data
+        elif tag == "dt":
+            self.terms[-1] += data
 
 
 def small_record(label: float = 1.0, seed: int = 0) -> bytes:
