@@ -98,7 +98,7 @@ def test_sums_are_no_part_of_the_digest_nor_needed(cohort, data_cli, tmp_path):
     outcome = data_cli("check", older)
     assert outcome.status == 0
     first = min(path.name for path in older.glob("*.bin"))
-    assert f"note: no sum in SHA256SUMS, so damage cannot be told: {first}, " in outcome.out
+    assert f"note: no sum in SHA256SUMS, so damage cannot be detected: {first}, " in outcome.out
 
 
 def test_a_list_of_records_is_held_to_the_sums_beside_them(tmp_path):
