@@ -3,7 +3,6 @@
 import mmap
 import os
 import re
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,18 +18,21 @@ from data.cohorts.cohort import Cohort, Row, carry_tables, in_one_folder, write_
 
 
 def donors_of(cohort: Cohort) -> Callable[[int], np.ndarray]:
-    """A function: training record -> the training records of the same label and another subject."""
-    of_label, of_subject, subjects = defaultdict(list), defaultdict(list), defaultdict(set)
-    for index in cohort.indices("train"):
-        row = cohort.rows[index]
-        of_label[row.label].append(index)
-        of_subject[row.subject].append(index)
-        subjects[row.label].add(row.subject)
-    if alone := next((row for row in cohort.rows if row.split == "train" and len(subjects[row.label]) == 1), None):
+    """A function: training record -> the training records of the same label and another subject.
+
+    Raises InputError if a label has one training subject only.
+    """
+    training = cohort.indices("train")
+    rows = [cohort.rows[index] for index in training]
+    label, subject = np.array([row.label for row in rows]), np.array([row.subject for row in rows])
+    if alone := next((row for row in rows if not ((label == row.label) & (subject != row.subject)).any()), None):
         raise InputError(f"{cohort.path} has no other training subject with the label of {alone.subject}; add some.")
-    alike = {label: np.array(indices) for label, indices in of_label.items()}
-    rows = cohort.rows
-    return lambda index: np.setdiff1d(alike[rows[index].label], of_subject[rows[index].subject], assume_unique=True)
+
+    def donors(index: int) -> np.ndarray:
+        row = cohort.rows[index]
+        return training[(label == row.label) & (subject != row.subject)]
+
+    return donors
 
 
 def swapped_name(file: str, copy: int) -> str:

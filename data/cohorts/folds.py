@@ -17,7 +17,7 @@ import numpy as np
 
 from data.base import files, tables
 from data.base.errors import InputError
-from data.cohorts.cohort import FOLDS, Cohort, open_cohort
+from data.cohorts.cohort import FOLDS, Cohort, Row, open_cohort
 
 FOLD_TABLE = "folds.csv"
 FOLD_COLUMNS = ("subject", "fold")
@@ -143,19 +143,16 @@ def check_cuttable(cohort: Cohort) -> None:
 
 def subject_table(cohort: Cohort) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Subjects in the order of their first record, with their label and site. Raises InputError for one with two."""
-    labels: dict[str, set] = {}
-    sites: dict[str, set] = {}
+    first: dict[str, Row] = {}
     for row in cohort.rows:
-        labels.setdefault(row.subject, set()).add(row.label)
-        sites.setdefault(row.subject, set()).add(row.site)
-    for what, found in (("labels", labels), ("sites", sites)):
-        if twice := [subject for subject, values in found.items() if len(values) > 1]:
-            raise InputError(f"{cohort.path} has two {what} for subject {twice[0]}; folds need one. Correct the table.")
-    return (
-        list(labels),
-        np.array([min(labels[name]) for name in labels]),
-        np.array([min(sites[name]) for name in labels]),
-    )
+        other = first.setdefault(row.subject, row)
+        for name in ("label", "site"):
+            if getattr(row, name) != getattr(other, name):
+                raise InputError(
+                    f"{cohort.path} has two {name}s for subject {row.subject}; folds need one. Correct the table."
+                )
+    rows = first.values()
+    return list(first), np.array([row.label for row in rows]), np.array([row.site for row in rows])
 
 
 def validation_subjects(cohort: Cohort, share: float, seed: int) -> frozenset[str]:

@@ -61,11 +61,6 @@ def bids(name: str) -> str:
     return re.escape(name).replace("_", "_?")
 
 
-def patterns(name: str) -> dict[str, re.Pattern]:
-    """The pattern of the file names of a map, by layout."""
-    return {layout: re.compile(pattern(name)) for layout, pattern in LAYOUTS.items()}
-
-
 def recognised(path: PurePosixPath, by_layout: dict[str, re.Pattern]) -> MapFile | None:
     """The map at a path in the folder, None if its name is not that of a map."""
     for layout, pattern in by_layout.items():
@@ -84,7 +79,7 @@ def find_maps(folder: Path, only: str | None = None, name: str = "falff") -> tup
     Raises InputError if there are none, two for one subject, or several kinds of them.
     """
     paths = [path.relative_to(folder) for path in sorted(folder.rglob("*.nii*")) if is_visible(path)]
-    by_layout = patterns(name)
+    by_layout = {layout: re.compile(pattern(name)) for layout, pattern in LAYOUTS.items()}
     files = [found for path in paths if (found := recognised(PurePosixPath(path.as_posix()), by_layout))]
     if not files:
         called = WRITTEN.get(name, name)

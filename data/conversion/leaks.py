@@ -18,17 +18,8 @@ MIN_IN_CLASS = 10  # subjects; an AUC of fewer says nothing
 MIN_KNOWN_SHARE = 0.1  # of subjects; ABIDE's WISC_IV_PSI, known for 6 %, has an AUC of 0.86 among these few
 INSTRUMENTS = ("ADOS", "ADI", "ADIR", "SRS", "SCQ", "AQ", "VINELAND", "VABS", "DSM")  # they measure autism
 CONSEQUENCES = (
-    "MED",
-    "MEDS",
-    "MEDICATION",
-    "MEDICATIONS",
-    "COMORBIDITY",
-    "COMORBIDITIES",
-    "COMORBID",
-    "STIMULANTS",
-    "PSYDX",
-    "DX",
-    "DIAGNOSIS",
+    *("MED", "MEDS", "MEDICATION", "MEDICATIONS", "STIMULANTS"),
+    *("COMORBIDITY", "COMORBIDITIES", "COMORBID", "PSYDX", "DX", "DIAGNOSIS"),
 )
 
 

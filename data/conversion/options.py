@@ -8,7 +8,7 @@ from data.base.errors import InputError
 from data.grids import FULL, GRIDS, Grid
 
 
-def column_names(text: str) -> tuple[str, ...]:
+def columns(text: str) -> tuple[str, ...]:
     """`A,B` -> A, B; an empty text names no column."""
     return tuple(name for name in text.split(",") if name)
 
@@ -18,7 +18,7 @@ class SourceOptions:
     """Where the maps and the table are, and what the table's columns mean."""
 
     table: Path | None = option(
-        None, type=Path, help="CSV or TSV with a row for each subject (default: the one beside the maps)"
+        None, type=Path, help="CSV or TSV with a row a subject (default: the one beside the maps)"
     )
     id_column: str | None = option(
         None, metavar="NAME", help="column of subject IDs (default: the one that matches the maps)"
@@ -26,13 +26,9 @@ class SourceOptions:
     label_column: str | None = option(
         None, metavar="NAME", help="column of the diagnosis (ABIDE's own table: DX_GROUP)"
     )
-    positive: str | None = option(
-        None, metavar="A,B,...", help="its value, or values, for autism (ABIDE's own table: 1)"
-    )
+    positive: str | None = option(None, metavar="A,B,...", help="its values for autism (ABIDE's own table: 1)")
     negative: str | None = option(
-        None,
-        metavar="A,B,...",
-        help="its values for control; subjects with others are left out (default: the only other value)",
+        None, metavar="A,B,...", help="its values for control; others are left out (default: the only other value)"
     )
     site_column: str | None = option(
         None, metavar="NAME", help="column of sites (default SITE_ID or site, if there is one)"
@@ -43,12 +39,8 @@ class SourceOptions:
         metavar="A,B,...",
         help="maps of a record, such as falff,alff,reho,degree_weighted,degree_binarize (default falff)",
     )
-    map_column: str | None = option(
-        None, metavar="A,B,...", help="columns of paths, relative to the folder, one for each map"
-    )
-    only: str | None = option(
-        None, metavar="GLOB", help="use only the maps whose path in the folder matches, such as '*/zfALFF*'"
-    )
+    map_column: str | None = option(None, metavar="A,B,...", help="columns of paths in the folder, one for each map")
+    only: str | None = option(None, metavar="GLOB", help="use only maps whose path matches, such as '*/zfALFF*'")
 
 
 @dataclass(frozen=True)
@@ -57,16 +49,10 @@ class ConversionOptions:
 
     grid: str | None = option(None, choices=tuple(GRIDS), help="91x109x91 (default), or 3x3x3 block means of it")
     phenotype: tuple[str, ...] | None = option(
-        None,
-        type=column_names,
-        metavar="A,B,...",
-        help="columns to use instead of ABIDE's 29 values; '' for none",
+        None, type=columns, metavar="A,B,...", help="columns to use instead of ABIDE's 29 values; '' for none"
     )
     covariates: tuple[str, ...] | None = option(
-        None,
-        type=column_names,
-        metavar="A,B,...",
-        help="columns to keep beside the records (default: the site; ABIDE's age, sex, motion)",
+        None, type=columns, metavar="A,B,...", help="columns to keep (default: the site; ABIDE's age, sex, motion)"
     )
     seed: int | None = option(None, type=seed, metavar="N", help="seed of the split (default 0)")
     allow_leak: bool = option(

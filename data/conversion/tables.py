@@ -99,10 +99,6 @@ class Match:
     rows: dict[str, int]
     repeated: bool
 
-    def agrees(self, other: "Match") -> bool:
-        """Whether `other` assigns each of its maps to the same row as this one."""
-        return other.rows.items() <= self.rows.items()
-
 
 def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:
     """The column that holds the IDs of most maps. Raises InputError if it is ambiguous.
@@ -123,7 +119,7 @@ def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:
     complete = len(best.rows) == len(maps) == len(table)
     for other in matches:
         as_good = other in candidates and len(other.rows) >= len(best.rows) * (1 if complete else RIVAL_SHARE)
-        if not best.agrees(other) and (as_good or len(other.rows) > len(best.rows)):
+        if not other.rows.items() <= best.rows.items() and (as_good or len(other.rows) > len(best.rows)):
             raise InputError(
                 f"The columns {best.name} and {other.name} of {path} both hold IDs of the maps ({len(best.rows)} and "
                 f"{len(other.rows)} of {len(maps)}) and would give them different rows; "
