@@ -37,6 +37,7 @@ class MapSummary:
         self.counts = dict.fromkeys(GROUPS, 0)
         self.brains = np.zeros(grids.REDUCED.shape, int)  # the records in which a voxel is of the brain
         self.measured: dict[int, dict[str, float]] = {}  # by record
+        self.uncovered: Counter[int] = Counter()  # for each region, the records with little signal in it
 
     def add(self, index: int, volume: np.ndarray, groups: Sequence[str]) -> None:
         """Adds the volume of the record `index`, which belongs to some of GROUPS."""
@@ -81,7 +82,8 @@ def full(cohort: Cohort) -> Findings:
     """
     findings = census(cohort)
     check_files(cohort, findings)
-    summaries, digests, coverage = read_volumes(cohort, findings)
+    regions = atlas.load_atlas(None, cohort.grid)
+    summaries, digests = read_volumes(cohort, regions, findings)
     usable = list(summaries[0].measured)
     if usable:
         check_identical(cohort, digests, findings)
@@ -95,7 +97,7 @@ def full(cohort: Cohort) -> Findings:
             of_first = stored.loc[first].drop(columns=["straight", "mirrored", "away"])
             check_measures(cohort, measured[name] if measured else None, of_first, of_map)
             findings.add(of_map, f"{name}: " if cohort.num_maps > 1 else "")
-        findings.notes += coverage
+        findings.notes += coverage(cohort, regions, summaries)
     return findings
 
 
@@ -112,17 +114,17 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
         findings.notes.append(f"no sum in {sums.SUMS}, so damage cannot be detected: {names}")
 
 
-def read_volumes(cohort: Cohort, findings: Findings) -> tuple[list[MapSummary], dict[bytes, list[int]], list[str]]:
-    """A summary of each map, records by the digest of each map's volume, and notes on regions without signal.
+def read_volumes(
+    cohort: Cohort, regions: atlas.Atlas, findings: Findings
+) -> tuple[list[MapSummary], dict[bytes, list[int]]]:
+    """A summary of each map, and records by the digest of each map's volume.
 
     Records that cannot be read, or with a constant map, are problems and are left out.
     """
-    regions = atlas.load_atlas(None, cohort.grid)
     inside = regions.labels.ravel()
     sizes = np.bincount(inside, minlength=max(regions.regions) + 1)
     summaries, subjects = [MapSummary() for _ in cohort.maps], set()
     digests: dict[bytes, list[int]] = defaultdict(list)
-    uncovered: dict[str, Counter] = {name: Counter() for name in cohort.maps}
     with progress("Checking", len(cohort.rows)) as shown:
         for index, row in enumerate(cohort.rows):
             shown.advance()
@@ -139,21 +141,22 @@ def read_volumes(cohort: Cohort, findings: Findings) -> tuple[list[MapSummary], 
             belongs = {"all": True, "train": row.split == "train", "first": row.subject not in subjects}
             groups = [group for group in GROUPS if belongs[group]]
             subjects.add(row.subject)
-            for (name, of_map), summary in zip(volumes.items(), summaries, strict=True):
+            for of_map, summary in zip(volumes.values(), summaries, strict=True):
                 digests[hashlib.sha256(of_map.tobytes()).digest()].append(index)
                 signal = np.bincount(inside, of_map.ravel() != records.background(of_map), len(sizes))
-                uncovered[name].update(
-                    region for region in regions.regions if signal[region] < MIN_COVERED * sizes[region]
-                )
+                summary.uncovered.update(at for at in regions.regions if signal[at] < MIN_COVERED * sizes[at])
                 summary.add(index, reduced(of_map), groups)
-    usable = len(summaries[0].measured)
-    coverage = [
-        f"{regions.names[region]} has signal in under {MIN_COVERED:.0%} of its voxels in {count} of {usable} records"
-        + of_several(cohort, name)
-        for name, counts in uncovered.items()
-        for region, count in counts.most_common(REGIONS_SHOWN)
+    return summaries, digests
+
+
+def coverage(cohort: Cohort, regions: atlas.Atlas, summaries: list[MapSummary]) -> list[str]:
+    """Notes on regions without signal."""
+    return [
+        f"{regions.names[region]} has signal in under {MIN_COVERED:.0%} of its voxels in {count} of "
+        f"{len(summary.measured)} records{of_several(cohort, name)}"
+        for name, summary in zip(cohort.maps, summaries, strict=True)
+        for region, count in summary.uncovered.most_common(REGIONS_SHOWN)
     ]
-    return summaries, digests, coverage
 
 
 def of_several(cohort: Cohort, name: str) -> str:

@@ -141,7 +141,7 @@ def test_a_conversion_into_a_folder_whose_metadata_is_damaged_is_refused(pcp, da
     (tmp_path / "out" / "cohort.json").write_bytes(b"\xff\xfe")
     outcome = data_cli(*arguments)
     assert outcome.status == 2
-    assert "out holds a cohort made otherwise; choose another folder or remove it" in outcome.err
+    assert "out holds a cohort converted differently; choose another folder or remove it" in outcome.err
 
 
 def test_the_table_that_marks_a_complete_cohort_comes_last(tmp_path):

@@ -127,7 +127,7 @@ def check_target(target: Path, metadata: Metadata) -> None:
     """Raises InputError if the folder holds anything but what an interrupted run of the same conversion left."""
     if (target / METADATA).exists():
         if (target / METADATA).read_bytes() != files.json_text(metadata.json()).encode():
-            raise InputError(f"{target} holds a cohort made otherwise; choose another folder or remove it.")
+            raise InputError(f"{target} holds a cohort converted differently; choose another folder or remove it.")
     elif target.exists() and any(path for path in target.iterdir() if not path.name.startswith(".")):
         raise InputError(f"{target} is not empty and holds no cohort; choose another folder.")
 

@@ -14,7 +14,7 @@ from data.base.errors import InputError
 from data.cohorts.phenotype import matching, mostly_numbers
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-DECLARED = re.compile(r"sep=(.)\r?\n")  # the first line that Excel writes to tell itself the delimiter
+DECLARED = re.compile(r"sep=(.)\r?\n")  # a first line of Excel, which names the delimiter
 DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 ROW_NUMBER = re.compile(
     r"unnamed.*|column \d+|level_\d+|\.{3}\d+|index|idx|[inxv]1?|n[or]\.?|#"
