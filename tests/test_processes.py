@@ -42,7 +42,7 @@ def test_a_process_that_dies_is_an_error_with_advice():
 def test_ctrl_c_ends_the_block_between_two_results(monkeypatch):
     """It is pressed in the pool's first call; a pool of threads runs in this process."""
     monkeypatch.setattr("data.base.processes.ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
     try:
         with pytest.raises(KeyboardInterrupt), processes() as started:
             started.run("Interrupting", signal.raise_signal, [(signal.SIGINT,)] * 3)
