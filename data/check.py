@@ -1,4 +1,4 @@
-"""python -m data check: every record of a cohort -> what is in it, and what would invalidate a result on it."""
+"""python -m data check: a cohort -> counts, and whatever in its table and volumes would invalidate a result."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -15,30 +15,32 @@ from data.base.errors import InputError
 from data.base.progress import progress
 from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import LISTED as SHOWN
 from data.cohorts.rows import Findings, census, listed
 from data.conversion import measures
-from data.conversion.leaks import telling
+from data.conversion.leaks import separating
 
 MIRROR_MARGIN = 0.002  # by how much a volume's correlation with the mirrored group mean must win
-OUTLIER = 6.0  # robust standard deviations below the group's median correlation
-OVERLAP = 0.5  # share of a brain that must lie where most of the others' do
-COVERED = 0.5  # share of a region's voxels that must hold signal
-GROUPS = ("all", "train", "first")  # records of whose volumes means are taken; the first ones are one a subject
+UNLIKE_SDS = 6.0  # robust standard deviations below the group's median correlation
+MIN_OVERLAP = 0.5  # share of a brain that must lie where most of the others' do
+MIN_COVERED = 0.5  # share of a region's voxels that must hold signal
+REGIONS_SHOWN = 10  # with little signal, of each map
+GROUPS = ("all", "train", "first")  # means are taken over these records; "first" is one for each subject
 CORRELATIONS = ("straight", "mirrored", "likeness")
+TEMPLATE = Path(__file__).with_name("check.html")
 
 
-class Seen:
-    """What is kept of the volumes of one map, reduced ones (x, y, z): sums over them, and a few numbers of each."""
+class MapSummary:
+    """What is kept of the volumes of one map on the reduced grid, (x, y, z): sums, and a few measures of each."""
 
     def __init__(self) -> None:
         self.sums = {group: np.zeros(grids.REDUCED.shape) for group in GROUPS}
         self.counts = dict.fromkeys(GROUPS, 0)
         self.brains = np.zeros(grids.REDUCED.shape, int)  # the records in which a voxel is of the brain
         self.measured: dict[int, dict[str, float]] = {}  # by record
+        self.uncovered: Counter[int] = Counter()  # for each region, the records with little signal in it
 
     def add(self, index: int, volume: np.ndarray, groups: Sequence[str]) -> None:
-        """Takes in a volume that belongs to these of GROUPS."""
+        """Adds the volume of the record `index`, which belongs to some of GROUPS."""
         self.measured[index] = measures.of_volume(volume, grids.REDUCED)
         self.brains += records.brain_of(volume)
         for group in groups:
@@ -50,57 +52,57 @@ class Seen:
 
     @cached_property
     def patterns(self) -> np.ndarray:
-        """The mean of the training volumes straight and mirrored, and that of the first ones, (3, voxels), so that the
-        product with a volume is the correlation but for the volume's own spread."""
+        """The mean of the training volumes, the same mirrored, and the mean of the first ones, (3, voxels).
+
+        Each is centred and of length 1: its product with a volume, divided by that one's spread, is their correlation.
+        """
         mean = self.mean("train" if self.counts["train"] else "all")
         centred = np.stack([values.ravel() - values.mean() for values in (mean, mean[::-1], self.mean("first"))])
         return centred / np.linalg.norm(centred, axis=1, keepdims=True)
 
     @cached_property
     def most(self) -> np.ndarray:
-        """The voxels that are of the brain in most records, (x, y, z) bool."""
-        return self.brains / len(self.measured) >= OVERLAP
+        """The voxels that lie in the brain in most records, (x, y, z) bool."""
+        return self.brains / len(self.measured) >= MIN_OVERLAP
 
     def compare(self, volume: np.ndarray) -> dict[str, float]:
-        """Of a volume that was added, its correlations with the patterns, and whether its brain is where others are."""
+        """The correlations of an added volume with the patterns, and whether its brain lies away from the others."""
         values, brain = volume.ravel().astype(np.float64), records.brain_of(volume)
         correlations = self.patterns @ values / np.linalg.norm(values - values.mean())
-        away = brain[self.most].sum() < OVERLAP * brain.sum()
+        away = brain[self.most].sum() < MIN_OVERLAP * brain.sum()
         return dict(zip(CORRELATIONS, correlations, strict=True)) | {"away": away}
 
 
 def full(cohort: Cohort) -> Findings:
-    """The census, and every volume: damaged, constant, identical, mirrored, unlike the others, elsewhere, of another
-    kind, or not covering a region; and whether volumes as wholes tell the label or the site.
+    """The census, and findings on every volume.
 
-    Volumes are read twice and not kept, so that a cohort of any size takes little memory.
+    A volume may be damaged, constant, identical to another one, mirrored, unlike the others, elsewhere, of another
+    kind, or without signal in a region; whole volumes may separate the labels or differ by site. Volumes are read twice
+    and not kept, so that a cohort of any size takes little memory.
     """
     findings = census(cohort)
     check_files(cohort, findings)
-    seen, digests, coverage = read_volumes(cohort, findings)
-    usable = list(seen[0].measured)
+    regions = atlas.load_atlas(None, cohort.grid)
+    summaries, digests = read_volumes(cohort, regions, findings)
+    usable = list(summaries[0].measured)
     if usable:
         check_identical(cohort, digests, findings)
         first = one_a_subject(cohort, usable)
         subjects = [cohort.rows[index].subject for index in first]
         measured = measures.read(cohort.tables, subjects, cohort.maps) if cohort.tables else None
-        for name, stored in zip(cohort.maps, compare_volumes(cohort, seen, usable), strict=True):
+        for name, stored in zip(cohort.maps, compare_volumes(cohort, summaries, usable), strict=True):
             of_map = Findings()
             check_likeness(cohort, stored, of_map)
             check_place(cohort, stored, of_map)
-            check_measures(
-                cohort,
-                measured and measured[name],
-                stored.loc[first].drop(columns=["straight", "mirrored", "away"]),
-                of_map,
-            )
+            of_first = stored.loc[first].drop(columns=["straight", "mirrored", "away"])
+            check_measures(cohort, measured[name] if measured else None, of_first, of_map)
             findings.add(of_map, f"{name}: " if cohort.num_maps > 1 else "")
-        findings.notes += coverage
+        findings.notes += coverage(cohort, regions, summaries)
     return findings
 
 
 def check_files(cohort: Cohort, findings: Findings) -> None:
-    """A file that is not what was written is a problem; one without a sum is worth a note."""
+    """A file that differs from its sum is a problem; one without a sum is worth a note."""
     try:
         different, unknown = sums.verify_sums(cohort.paths)
     except InputError as error:
@@ -108,20 +110,21 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
         return
     findings.problems += [f"{path} {sums.DIFFERENT}" for path in different]
     if unknown:
-        findings.notes.append(
-            f"no sum in {sums.SUMS}, so damage cannot be told: {listed([path.name for path in unknown])}"
-        )
+        names = listed([path.name for path in unknown])
+        findings.notes.append(f"no sum in {sums.SUMS}, so damage cannot be detected: {names}")
 
 
-def read_volumes(cohort: Cohort, findings: Findings) -> tuple[list[Seen], dict[bytes, list[int]], list[str]]:
-    """What was seen of each map in the records that can be used, records by the digest of each map's volume, and notes
-    on regions without signal."""
-    regions = atlas.load_atlas(None, cohort.grid)
+def read_volumes(
+    cohort: Cohort, regions: atlas.Atlas, findings: Findings
+) -> tuple[list[MapSummary], dict[bytes, list[int]]]:
+    """A summary of each map, and records by the digest of each map's volume.
+
+    Records that cannot be read, or with a constant map, are problems and are left out.
+    """
     inside = regions.labels.ravel()
     sizes = np.bincount(inside, minlength=max(regions.regions) + 1)
-    seen, subjects = [Seen() for _ in cohort.maps], set()
+    summaries, subjects = [MapSummary() for _ in cohort.maps], set()
     digests: dict[bytes, list[int]] = defaultdict(list)
-    uncovered: dict[str, Counter] = {name: Counter() for name in cohort.maps}
     with progress("Checking", len(cohort.rows)) as shown:
         for index, row in enumerate(cohort.rows):
             shown.advance()
@@ -132,24 +135,33 @@ def read_volumes(cohort: Cohort, findings: Findings) -> tuple[list[Seen], dict[b
                 continue
             volumes = dict(zip(cohort.maps, np.moveaxis(volume, -1, 0), strict=True))
             if empty := [name for name, of_map in volumes.items() if of_map.min() == of_map.max()]:
-                value, which = volumes[empty[0]].flat[0], f" of {empty[0]}" * (cohort.num_maps > 1)
+                value, which = volumes[empty[0]].flat[0], of_several(cohort, empty[0])
                 findings.problems.append(f"{row.file} is constant ({value:g}); its map{which} was empty")
                 continue
-            groups = ["all", *["train"] * (row.split == "train"), *["first"] * (row.subject not in subjects)]
+            belongs = {"all": True, "train": row.split == "train", "first": row.subject not in subjects}
+            groups = [group for group in GROUPS if belongs[group]]
             subjects.add(row.subject)
-            for (name, of_map), of_all in zip(volumes.items(), seen, strict=True):
+            for of_map, summary in zip(volumes.values(), summaries, strict=True):
                 digests[hashlib.sha256(of_map.tobytes()).digest()].append(index)
                 signal = np.bincount(inside, of_map.ravel() != records.background(of_map), len(sizes))
-                uncovered[name].update(region for region in regions.regions if signal[region] < COVERED * sizes[region])
-                of_all.add(index, reduced(of_map), groups)
-    usable = len(seen[0].measured)
-    coverage = [
-        f"{regions.names[region]} has signal in under {COVERED:.0%} of its voxels in {count} of {usable} records"
-        + f" of {name}" * (cohort.num_maps > 1)
-        for name, counts in uncovered.items()
-        for region, count in counts.most_common(SHOWN)
+                summary.uncovered.update(at for at in regions.regions if signal[at] < MIN_COVERED * sizes[at])
+                summary.add(index, reduced(of_map), groups)
+    return summaries, digests
+
+
+def coverage(cohort: Cohort, regions: atlas.Atlas, summaries: list[MapSummary]) -> list[str]:
+    """Notes on regions without signal."""
+    return [
+        f"{regions.names[region]} has signal in under {MIN_COVERED:.0%} of its voxels in {count} of "
+        f"{len(summary.measured)} records{of_several(cohort, name)}"
+        for name, summary in zip(cohort.maps, summaries, strict=True)
+        for region, count in summary.uncovered.most_common(REGIONS_SHOWN)
     ]
-    return seen, digests, coverage
+
+
+def of_several(cohort: Cohort, name: str) -> str:
+    """` of falff`, if there are several maps."""
+    return f" of {name}" if cohort.num_maps > 1 else ""
 
 
 def reduced(volume: np.ndarray) -> np.ndarray:
@@ -157,19 +169,19 @@ def reduced(volume: np.ndarray) -> np.ndarray:
     return volume if volume.shape == grids.REDUCED.shape else records.block_mean(volume)
 
 
-def compare_volumes(cohort: Cohort, seen: list[Seen], usable: list[int]) -> list[pd.DataFrame]:
-    """Reads the records again: for each map a row a record, its measures and how it compares to all of them."""
-    found: list[list[dict[str, float]]] = [[] for _ in seen]
+def compare_volumes(cohort: Cohort, summaries: list[MapSummary], usable: list[int]) -> list[pd.DataFrame]:
+    """Reads the records again: for each map a table of records, with measures and `MapSummary.compare` of each."""
+    found: list[list[dict[str, float]]] = [[] for _ in summaries]
     with progress("Comparing", len(usable)) as shown:
         for index in usable:
             for at, volume in enumerate(np.moveaxis(cohort.read(index)[2], -1, 0)):
-                found[at].append(seen[at].measured[index] | seen[at].compare(reduced(volume)))
+                found[at].append(summaries[at].measured[index] | summaries[at].compare(reduced(volume)))
             shown.advance()
     return [pd.DataFrame(rows, usable) for rows in found]
 
 
 def check_identical(cohort: Cohort, digests: dict[bytes, list[int]], findings: Findings) -> None:
-    """One volume under two names is a problem across the split, and worth a note within it."""
+    """Two records with one volume are a problem if one is a training and one a test record, else worth a note."""
     for records_of in dict.fromkeys(map(tuple, digests.values())):  # once for all maps
         same = sorted(set(records_of))
         if twice := [cohort.rows[index].file for index in same if records_of.count(index) > 1]:
@@ -180,10 +192,10 @@ def check_identical(cohort: Cohort, digests: dict[bytes, list[int]], findings: F
                 findings.notes.append(f"identical volumes of one subject: {names}")
             continue
         text = "identical volumes: " + listed([f"{cohort.rows[i].file} ({cohort.rows[i].split})" for i in same])
-        across = len({cohort.rows[index].split for index in same}) > 1
-        (findings.problems if across else findings.notes).append(
-            text + (", a subject in train and test" if across else "")
-        )
+        if len({cohort.rows[index].split for index in same}) > 1:
+            findings.problems.append(f"{text}, a subject in train and test")
+        else:
+            findings.notes.append(text)
 
 
 def check_likeness(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> None:
@@ -192,19 +204,17 @@ def check_likeness(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> 
     names = np.array([cohort.rows[index].file for index in stored.index])
     flipped = mirrored > straight + MIRROR_MARGIN
     if flipped.any():
-        findings.problems.append(
-            f"left and right look exchanged in {listed(list(names[flipped]))}; check their affines"
-        )
+        findings.problems.append(f"left and right look exchanged in {listed([*names[flipped]])}; check their affines")
     deviation = straight - np.median(straight)
     spread = 1.4826 * np.median(np.abs(deviation))  # of a normal distribution with this median absolute deviation
-    unlike = np.flatnonzero(deviation < -OUTLIER * max(spread, 1e-3))
+    unlike = np.flatnonzero(deviation < -UNLIKE_SDS * max(spread, 1e-3))
     if unlike.size:
         found = [f"{names[at]} (r = {straight[at]:.2f})" for at in unlike[np.argsort(straight[unlike])]]
         findings.notes.append(f"unlike the group mean (median r = {np.median(straight):.2f}): {listed(found)}")
 
 
 def check_place(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> None:
-    """A brain that lies for the most part where most of the others are not is a problem; one far off, worth a note."""
+    """A brain most of which lies outside most of the others is a problem; one far from them, worth a note."""
     away = stored.index[stored["away"]].tolist()
     if away:
         names = listed([cohort.rows[index].file for index in away])
@@ -217,10 +227,10 @@ def check_place(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> Non
 
 
 def check_measures(cohort: Cohort, measured: pd.DataFrame | None, stored: pd.DataFrame, findings: Findings) -> None:
-    """Maps of several kinds, and maps that as wholes tell the training labels, are problems; the site, worth a note.
+    """Maps of several kinds, or that separate the training labels, are problems; differences by site are notes.
 
-    What was `measured` of each subject when the maps were converted is looked at where it is known, and the volumes as
-    they are `stored`, of the same subjects the first records; swapped copies come later.
+    Both the maps as they were `measured` when they were converted, if known, and the volumes as they are `stored` are
+    checked, one record for each subject.
     """
     rows = [cohort.rows[index] for index in stored.index]
     views = [(stored, measures.stored_kinds(stored))]
@@ -232,42 +242,26 @@ def check_measures(cohort: Cohort, measured: pd.DataFrame | None, stored: pd.Dat
         findings.problems.append(f"maps of several kinds: {mixed[0]}; convert maps of one kind")
     training = np.array([row.split == "train" for row in rows])
     label = np.array([row.label for row in rows])[training]
-    told = {name: auc for measured, _ in views for name, auc in telling(measured[training], label).items()}
-    if told:
-        named = ", ".join(f"{name} (AUC {auc:.2f})" for name, auc in told.items())
-        findings.problems.append(f"the volumes as wholes tell the training labels by {named}; were all made alike?")
+    leaks = {name: auc for measures_of, _ in views for name, auc in separating(measures_of[training], label).items()}
+    if leaks:
+        named = ", ".join(f"{name} (AUC {auc:.2f})" for name, auc in leaks.items())
+        findings.problems.append(f"whole volumes separate the training labels by {named}; were all made alike?")
     if by_site := measures.by_site(views[0][0], [row.site for row in rows]):
-        findings.notes.append(f"the maps' {', '.join(by_site)} tell the site; compare subjects within sites")
+        findings.notes.append(f"the maps' {', '.join(by_site)} differ by site; compare subjects within sites")
 
 
 def one_a_subject(cohort: Cohort, usable: Sequence[int]) -> list[int]:
-    """The first record of each subject, of those that could be read; swapped copies come later."""
-    first: dict[str, int] = {}
-    for index in usable:
-        first.setdefault(cohort.rows[index].subject, index)
-    return list(first.values())
-
-
-BEGINNING = '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Check of '  # of a page, by which it is known
-PAGE = (
-    BEGINNING
-    + """{{ path }}</title>
-<style>body{font:16px/1.5 system-ui;max-width:60em;margin:2em auto;padding:0 1em}.problem{color:#b00020}</style>
-<h1>Check of {{ path }}</h1>
-<h2>{{ "Problems that invalidate results" if findings.problems else "Nothing here invalidates a result" }}</h2>
-<ul>{% for text in findings.problems %}<li class="problem">{{ text }}</li>{% endfor %}</ul>
-<h2>What it holds</h2><ul>{% for text in findings.counts %}<li>{{ text }}</li>{% endfor %}</ul>
-<h2>Worth a look</h2><ul>{% for text in findings.notes %}<li>{{ text }}</li>{% endfor %}</ul>
-</html>
-"""
-)
+    """The first of each subject's usable records, which is never a swapped copy: those follow their originals."""
+    first = {cohort.rows[index].subject: index for index in reversed(usable)}
+    return sorted(first.values())
 
 
 def check_page(page: Path) -> None:
-    """Raises InputError unless the page of a check can be written there without harm to another file."""
+    """Raises InputError unless `page` can be written without replacing anything but an earlier page of a check."""
+    beginning = TEMPLATE.read_bytes().partition(b"{{")[0]
     if not page.parent.is_dir() or page.is_dir():
         raise InputError(f"{page} is no place for a page; name a file in a folder that exists, such as check.html.")
-    if page.exists() and not page.read_bytes().startswith(BEGINNING.encode()):
+    if page.exists() and not page.read_bytes().startswith(beginning):
         raise InputError(f"{page} exists and is no page of a check; name another file.")
 
 
@@ -275,4 +269,8 @@ def html(findings: Findings, path: str) -> str:
     """The findings as one self-contained page."""
     import jinja2
 
-    return jinja2.Environment(autoescape=True).from_string(PAGE).render(findings=findings, path=path)
+    return (
+        jinja2.Environment(autoescape=True)
+        .from_string(TEMPLATE.read_text(encoding="utf-8"))
+        .render(findings=findings, path=path)
+    )

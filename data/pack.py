@@ -1,4 +1,4 @@
-"""A cohort in another form, bit by bit the same: records in files, in zip chunks, or in one HDF5 file; one as NIfTI."""
+"""A cohort -> the same records in files, in zip chunks or in one HDF5 file, bit by bit; or one record as NIfTI."""
 
 import json
 import zipfile
@@ -15,14 +15,15 @@ from data.base.progress import progress
 from data.base.sums import check_sums, write_sums
 from data.cohorts import records
 from data.cohorts.cohort import Cohort, carry_tables, in_one_folder, write_tables
-from data.cohorts.entries import HDF5_NAME, HDF5_TEXTS
+from data.cohorts.entries import HDF5_NAME, HDF5_TEXTS, Entry
+from data.cohorts.rows import Row
 
 CHUNK_BYTES = 250_000_000
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every zip entry, so that the same records give the same chunks
 
 
 def pack_bin(cohort: Cohort, folder: Path) -> None:
-    """One file a record."""
+    """One file for each record."""
     for row, entry in each(cohort):
         (folder / row.file).write_bytes(entry.read())
 
@@ -43,12 +44,12 @@ def pack_zip(cohort: Cohort, folder: Path, chunk_bytes: int = CHUNK_BYTES) -> No
 
 
 def pack_hdf5(cohort: Cohort, folder: Path) -> None:
-    """`cohort.h5`: volume, phenotype, label, file, subject, site and split, a row a record, compressed by record.
+    """`cohort.h5`: volume, phenotype, label, file, subject, site and split, with a row for each record.
 
-    A volume is (x, y, z), or (maps, x, y, z) of several maps.
+    Each volume is compressed separately; it is (x, y, z), or (maps, x, y, z) if there are several maps.
     """
     count = len(cohort.rows)
-    shape = (*[cohort.num_maps] * (cohort.num_maps > 1), *cohort.grid.shape)
+    shape = (cohort.num_maps, *cohort.grid.shape) if cohort.num_maps > 1 else cohort.grid.shape
     with new_hdf5(folder / HDF5_NAME) as store:
         options = {"chunks": (1, *shape), "compression": "gzip", "compression_opts": 1, "shuffle": True}
         volume = store.create_dataset("volume", (count, *shape), records.DTYPE, **options)
@@ -66,8 +67,8 @@ def pack_hdf5(cohort: Cohort, folder: Path) -> None:
 FORMS = {"bin": pack_bin, "zip": pack_zip, "hdf5": pack_hdf5}
 
 
-def each(cohort: Cohort) -> Iterator:
-    """Every record of the table with its entry, behind a progress bar."""
+def each(cohort: Cohort) -> Iterator[tuple[Row, Entry]]:
+    """Every row with its entry, behind a progress bar."""
     with progress("Packing", len(cohort.rows)) as shown:
         for row, entry in zip(cohort.rows, cohort.entries, strict=True):
             yield row, entry
@@ -75,11 +76,14 @@ def each(cohort: Cohort) -> Iterator:
 
 
 def pack(cohort: Cohort, target: Path, form: str) -> None:
-    """Writes `cohort` into the new folder `target` in one of FORMS, with its tables and sums beside."""
+    """Writes `cohort` into the new folder `target` in one of FORMS, with its tables and sums.
+
+    Raises InputError for a damaged record, before anything is written.
+    """
     cohort = in_one_folder(cohort)
     with new_folder(target) as folder:
         check_sums(cohort.paths)
-        for index in range(len(cohort.rows)):  # a damaged record is told before anything is written
+        for index in range(len(cohort.rows)):
             cohort.read(index)
         FORMS[form](cohort, folder)
         carry_tables(cohort, folder)
@@ -90,15 +94,16 @@ def pack(cohort: Cohort, target: Path, form: str) -> None:
 
 
 def export(cohort: Cohort, name: str, target: Path, map_name: str | None = None) -> None:
-    """Writes one record's volume as a new NIfTI file, RAS+, with its affine in MNI space.
+    """Writes one record's volume as a new NIfTI file, RAS+, with its affine in MNI space, mm.
 
-    `name` is a subject or a record's file; `map_name` says which of several maps.
+    `name` is a subject or a record's file; `map_name` is one of the cohort's maps. Raises InputError if either is
+    ambiguous or unknown, or `target` exists.
     """
     from data.cohorts import nifti
 
     if not target.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"{target} is no NIfTI name; expected .nii or .nii.gz.")
-    if map_name not in (*cohort.maps, *[None] * (cohort.num_maps == 1)):
+    if map_name not in cohort.maps and (map_name or cohort.num_maps > 1):
         given = f"no map {map_name}" if map_name else "several maps"
         raise InputError(f"{cohort.path} has {given}; choose with --map one of {', '.join(cohort.maps)}.")
     place = cohort.maps.index(map_name) if map_name else 0

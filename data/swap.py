@@ -2,9 +2,8 @@
 
 import mmap
 import os
-from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,32 +18,36 @@ from data.cohorts.rows import Row, swapped_name
 
 
 def donors_of(cohort: Cohort) -> Callable[[int], np.ndarray]:
-    """Gives for a training record the training records of the same label and another subject."""
-    of_label, of_subject, subjects = defaultdict(list), defaultdict(list), defaultdict(set)
-    for index in cohort.indices("train"):
-        row = cohort.rows[index]
-        of_label[row.label].append(index)
-        of_subject[row.subject].append(index)
-        subjects[row.label].add(row.subject)
-    if alone := next((row for row in cohort.rows if row.split == "train" and len(subjects[row.label]) == 1), None):
+    """A function: training record -> the training records of the same label and another subject.
+
+    Raises InputError if a label has one training subject only.
+    """
+    training = cohort.indices("train")
+    rows = [cohort.rows[index] for index in training]
+    label, subject = np.array([row.label for row in rows]), np.array([row.subject for row in rows])
+    if alone := next((row for row in rows if not ((label == row.label) & (subject != row.subject)).any()), None):
         raise InputError(f"{cohort.path} has no other training subject with the label of {alone.subject}; add some.")
-    alike = {label: np.array(indices) for label, indices in of_label.items()}
-    rows = cohort.rows
-    return lambda index: np.setdiff1d(alike[rows[index].label], of_subject[rows[index].subject], assume_unique=True)
+
+    def donors(index: int) -> np.ndarray:
+        row = cohort.rows[index]
+        return training[(label == row.label) & (subject != row.subject)]
+
+    return donors
 
 
 def check_unswapped(cohort: Cohort, copies: int) -> None:
-    """Raises InputError if a new record would take the place of one that is there."""
+    """Raises InputError if a new record would replace an existing one."""
     new = {swapped_name(row.file, copy) for row in cohort.rows for copy in range(copies)}
     if taken := sorted(new & {row.file for row in cohort.rows}):
         raise InputError(f"{cohort.path} already holds {taken[0]}; swap the cohort that it was made from.")
 
 
 def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int) -> list[Row]:
-    """Writes `cohort` and `copies` more records a training record into the new folder `target`; returns its table.
+    """Writes `cohort`, and `copies` new records for each training record, into the new folder `target`.
 
     In each new record, `num_regions` random AAL regions are replaced in all maps by the same regions of other training
-    subjects of the same label, a donor drawn for each; phenotype, label, subject and site are the base record's.
+    subjects of the same label, with a donor drawn for each region; phenotype, label, subject and site stay those of the
+    base record. Returns the rows. Raises InputError if a subject has no donor, or the cohort was swapped before.
     """
     regions = atlas.load_atlas(None, cohort.grid)
     if num_regions > len(regions.regions):
@@ -59,18 +62,38 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
     }
     with new_folder(target) as folder:
         check_sums(cohort.paths)
-        table = write_records(folder, cohort, regions, num_regions, copies, seed)
+        swaps = RegionSwaps(regions.voxels, num_regions, np.random.default_rng(seed))
+        table = write_records(folder, cohort, swaps, copies)
         carry_tables(cohort, folder)
         write_tables(folder, table, replace(cohort.metadata, grid=cohort.grid.shape, provenance=provenance))
     return table
 
 
-def write_records(
-    folder: Path, cohort: Cohort, regions: atlas.Atlas, num_regions: int, copies: int, seed: int
-) -> list[Row]:
+@dataclass(frozen=True)
+class RegionSwaps:
+    """Swaps `count` random regions; `regions` holds the places of each region's voxels in a flattened volume."""
+
+    regions: list[np.ndarray]
+    count: int
+    random: np.random.Generator
+
+    def swapped(
+        self, own: np.ndarray, donors: np.ndarray, region_of: Callable[[int, np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        """A record's voxels (voxels, maps) with regions of others, a donor drawn for each region, float32.
+
+        `donors` are record indices (n,); `region_of` reads a donor's values at some places, (places, maps).
+        """
+        values = np.array(own)
+        for region in self.random.choice(len(self.regions), self.count, replace=False):
+            values[self.regions[region]] = region_of(self.random.choice(donors), self.regions[region])
+        return values
+
+
+def write_records(folder: Path, cohort: Cohort, swaps: RegionSwaps, copies: int) -> list[Row]:
     """Writes every record, then its copies with swapped regions, which are read from the written ones; returns their
-    table."""
-    donors, places_of, random = donors_of(cohort), regions.voxels, np.random.default_rng(seed)
+    rows."""
+    donors = donors_of(cohort)
     paths = [os.path.join(folder, row.file) for row in cohort.rows]
     with progress("Copying", len(cohort.rows)) as shown:
         for index, path in enumerate(paths):
@@ -85,38 +108,22 @@ def write_records(
         for index, row in enumerate(cohort.rows):
             table.append(row)
             for copy in range(copies if row.split == "train" else 0):
-                volume = written(paths[index], cohort.num_maps)
-                swapped = mixed(volume, region_of, donors(index), places_of, num_regions, random)
+                volume = swaps.swapped(written(paths[index], cohort.num_maps), donors(index), region_of)
                 table.append(replace(row, file=swapped_name(row.file, copy)))
-                write(folder / table[-1].file, cohort.header(index), swapped)
+                write(folder / table[-1].file, cohort.header(index), volume)
             shown.advance()
     return table
 
 
 def written(path: str, num_maps: int) -> np.ndarray:
-    """The volume of a written record (voxels, maps), of which only those bytes are read that are used."""
+    """The volume of a written record, (voxels, maps); only the bytes that are used are read."""
     with open(path, "rb", buffering=0) as file:  # several times as fast as numpy.memmap
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return np.frombuffer(content, records.DTYPE, offset=records.HEADER_BYTES).reshape(num_maps, -1).T
 
 
-def mixed(
-    own: np.ndarray,
-    region_of: Callable[[int, np.ndarray], np.ndarray],
-    donors: np.ndarray,
-    regions: list[np.ndarray],
-    count: int,
-    random: np.random.Generator,
-) -> np.ndarray:
-    """A record's voxels (voxels, maps) with `count` random regions of others, float32.
-
-    `regions` are the places of each region's voxels, `donors` the records that they come from, drawn for each, and
-    `region_of` reads a donor's values at these places, (places, maps).
-    """
-    found = np.array(own)
-    for region in random.choice(len(regions), count, replace=False):
-        found[regions[region]] = region_of(random.choice(donors), regions[region])
-    return found
+def write(path: Path, header: bytes, volume: np.ndarray) -> None:
+    path.write_bytes(header + records.stored(volume))
 
 
 def swapped_within(
@@ -124,19 +131,13 @@ def swapped_within(
 ) -> np.ndarray:
     """A batch (n, x, y, z, maps) in which `count` regions of each record come from others of the same label (n,).
 
-    `regions` are the places of each region's voxels in a flattened volume; a donor is drawn for each. A record that has
-    no other of its label stays as it is.
+    `regions` are the places of each region's voxels in a flattened volume; a donor is drawn for each. A record without
+    another one of its label stays as it is.
     """
     values = volume.reshape(len(volume), -1, volume.shape[-1])
-    found = values.copy()
+    found, swaps = values.copy(), RegionSwaps(regions, count, random)
     for index in range(len(volume)):
         others = np.flatnonzero((label == label[index]) & (np.arange(len(label)) != index))
         if others.size:
-            found[index] = mixed(
-                values[index], lambda donor, places: values[donor, places], others, regions, count, random
-            )
+            found[index] = swaps.swapped(values[index], others, lambda donor, places: values[donor, places])
     return found.reshape(volume.shape)
-
-
-def write(path: Path, header: bytes, volume: np.ndarray) -> None:
-    path.write_bytes(header + records.stored(volume))

@@ -34,7 +34,7 @@ def data_cli() -> Callable[..., Outcome]:
 
     def run(*arguments) -> Outcome:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("data.conversion.convert.ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+            patch.setattr("data.base.processes.ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
             return run_main("data.__main__", "data", arguments)
 
     return run

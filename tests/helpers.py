@@ -63,7 +63,8 @@ def run_main(module: str, argv0: str, arguments: Sequence) -> Outcome:
 
 class Page(HTMLParser):
     """An HTML page: `tags` and `attributes` in their order, `text` in all and `named` by the element's id, `scripts`
-    (empty for data), `terms` that are explained, and by the `headings` (h2) above them `paragraphs` and `rows` of tables, each a list of cells.
+    (empty for data), `terms` that are explained, and by the `headings` (h2) above them `paragraphs` and `rows` of
+    tables, each a list of cells.
     """
 
     VOID = ("meta", "link", "br", "hr", "img", "input")  # elements that have no end

@@ -239,7 +239,7 @@ def test_maps_of_two_kinds_are_found_in_stored_volumes(by_label, form, copy, dat
     found = " ".join(problems(data_cli("check", in_form(copy, form, data_cli))))
     words = r"maps of several kinds: \d+ (z-scored within the brain|positive in the brain) \(\d+\.bin, .*\) and \d+ "
     assert re.search(words, found)
-    assert ("tell the training labels by" in found) == by_label
+    assert ("separate the training labels by" in found) == by_label
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_volumes_that_as_wholes_tell_the_label(change, named, copy, data_cli):
         if row["label"] == "1":
             replace_volume(copy / row["file"], change(volume_of(copy / row["file"])))
     found = problems(data_cli("check", copy))
-    assert any(re.search(rf"tell the training labels by .*{named} \(AUC 1\.00\)", text) for text in found)
+    assert any(re.search(rf"separate the training labels by .*{named} \(AUC 1\.00\)", text) for text in found)
 
 
 def test_a_brain_elsewhere_is_a_problem_and_a_shifted_one_a_note(copy, data_cli):
@@ -274,7 +274,7 @@ def test_sites_that_maps_tell_are_a_note(copy, data_cli):
         replace_volume(copy / row["file"], np.where(brain_of(volume), volume + number // 20, volume))
     outcome = data_cli("check", copy)
     assert problems(outcome) == []
-    assert any(re.match("the maps' .*mean.* tell the site", note) for note in notes(outcome))
+    assert any(re.match("the maps' .*mean.* differ by site", note) for note in notes(outcome))
 
 
 def test_sites_with_one_class_are_a_note(copy, data_cli):

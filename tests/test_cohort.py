@@ -235,20 +235,6 @@ def test_a_chunk_with_anything_but_records(name, words, tmp_path):
     assert re.search(rf"compressed_0:.*{words}", refusal(path.parent))
 
 
-def test_an_encrypted_chunk(tmp_path):
-    path = zip_of(tmp_path / "zipped", "50001.bin")
-    content = bytearray(path.read_bytes())
-    content[content.index(b"PK\x01\x02") + 8] |= 1  # the flag in the central directory
-    path.write_bytes(content)
-    assert "compressed_0:50001.bin is encrypted" in refusal(path.parent)
-
-
-def test_a_chunk_that_was_cut_off(tmp_path):
-    path = zip_of(tmp_path / "zipped", "50001.bin")
-    path.write_bytes(path.read_bytes()[:5000])
-    assert "compressed_0 is not a readable zip chunk" in refusal(path.parent)
-
-
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_chunk_whose_content_is_damaged_is_named_when_it_is_read(compression, tmp_path):
     folder = write_chunks(tmp_path / "zipped", {"50001.bin": small_record()}, compression)

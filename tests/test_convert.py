@@ -254,12 +254,6 @@ def test_a_worker_that_dies_ends_in_one_line(pcp, monkeypatch, tmp_path):
     assert outcome.err.count("\n") == 1
 
 
-def test_systems_that_do_not_tell_a_process_its_cores(pcp, data_cli, monkeypatch, tmp_path):
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
-    assert data_cli("convert", pcp, tmp_path / "out", "--grid", "reduced").status == 0
-
-
 def test_repeating_makes_only_what_is_missing(pcp, data_cli, tmp_path):
     command = ("convert", pcp, tmp_path / "out", "--grid", "reduced")
     assert data_cli(*command).status == 0

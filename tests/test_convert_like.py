@@ -301,7 +301,7 @@ def test_an_older_cohort_of_abides_values_is_followed(whole, set_aside, like, da
 def test_an_interrupted_conversion_is_completed_by_repeating_it(whole, set_aside, like, tmp_path, monkeypatch):
     folder = write_people(tmp_path / "new", set_aside)
     with monkeypatch.context() as patch:
-        patch.setattr("data.conversion.convert.write_tables", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("data.conversion.plan.write_tables", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         outcome, target = like(folder, whole.path)
     assert outcome.status == 130
     assert (target / "phenotype.csv").exists()

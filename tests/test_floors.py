@@ -17,11 +17,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from data import demo, grids
+from data import grids
 from data.base.errors import InputError
 from data.cohorts import atlas
 from data.cohorts.cohort import Cohort, open_cohort
 from data.cohorts.rows import Metadata, Row
+from data.simulation import Simulation, rule
 from data.swap import swap
 from utils.evaluation import floors
 from utils.metrics import Predictions, difference, with_intervals
@@ -273,9 +274,9 @@ def test_the_demo_cohort_has_its_rule_also_after_a_swap(cohort, tmp_path, monkey
     monkeypatch.setattr(Cohort, "covariates", None, raising=False)
     opened = open_cohort(cohort)
     found = floors.predict(opened)
-    simulation = demo.Simulation(subjects=40, seed=1)
+    simulation = Simulation(subjects=40, seed=1)
     test = [opened.rows[index].subject for index in opened.indices("test")]
-    assert found[floors.RULE].tolist() == demo.rule(simulation, test).tolist() and list(found)[-1] == floors.RULE
+    assert found[floors.RULE].tolist() == rule(simulation, test).tolist() and list(found)[-1] == floors.RULE
     swap(opened, tmp_path / "swapped", num_regions=3, copies=1, seed=0)
     assert floors.simulation_of(open_cohort(tmp_path / "swapped")) == simulation
     assert floors.simulation_of(made_up(8)) is None
@@ -283,14 +284,14 @@ def test_the_demo_cohort_has_its_rule_also_after_a_swap(cohort, tmp_path, monkey
 
 def with_metadata(rows: list[Row], **changes) -> SimpleNamespace:
     """As much of a simulated cohort as says where it comes from."""
-    provenance = {"simulation": asdict(demo.Simulation(subjects=40)), "planted": []} | changes
+    provenance = {"simulation": asdict(Simulation(subjects=40)), "planted": []} | changes
     return SimpleNamespace(path="cohort", rows=rows, simulated=True, metadata=Metadata(provenance=provenance))
 
 
 def test_a_rule_is_only_that_of_people_who_can_have_been_simulated():
     """What a cohort says of itself is believed as far as it can be true."""
     simulated = [Row("1.bin", "0000040", "NYU", 1.0, "test")]
-    assert floors.simulation_of(with_metadata(simulated)) == demo.Simulation(subjects=40)
+    assert floors.simulation_of(with_metadata(simulated)) == Simulation(subjects=40)
     assert floors.simulation_of(with_metadata([replace(simulated[0], subject="=cmd|'/c calc'!A1")])) is None
     for wrong in ({"subjects": 39}, {"subjects": 10**15}, {"subjects": 40, "seed": -1}):
         assert floors.simulation_of(with_metadata(simulated, simulation=wrong)) is None

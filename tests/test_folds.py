@@ -100,7 +100,7 @@ def test_folds_of_another_cohort_are_never_used(opened, cohort, tmp_path):
 def test_a_damaged_table_is_told(content, opened, tmp_path):
     opened("4").write(tmp_path / "saved")
     (tmp_path / "saved" / "folds.csv").write_bytes(content)
-    with pytest.raises(InputError, match=r"folds\.csv (cannot be read|is damaged)"):
+    with pytest.raises(InputError, match=r"folds\.csv (is damaged|line 2 has 1 values)"):
         opened("4")
 
 

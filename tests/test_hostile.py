@@ -26,7 +26,7 @@ from data.cohorts import phenotype, records
 from data.cohorts.atlas import label_image
 from data.cohorts.cohort import Cohort, open_cohort
 from data.cohorts.nifti import load_map
-from data.conversion.layouts import read_table
+from data.conversion.tables import read_table
 
 pytestmark = pytest.mark.slow
 

@@ -446,7 +446,7 @@ def test_hidden_files_are_no_maps_and_broken_links_are(tmp_path):
 
 
 def test_a_glob_that_fits_nothing(tmp_path):
-    with pytest.raises(InputError, match=r"--only '\*ses-9\*' fits none of the 8 maps in .*, such as sub-01/ses-1"):
+    with pytest.raises(InputError, match=r"--only '\*ses-9\*' matches none of the 8 maps in .*, such as sub-01/ses-1"):
         find_maps(named_files(tmp_path, SEVERAL["BIDS sessions"]), "*ses-9*")
 
 

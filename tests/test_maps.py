@@ -282,7 +282,7 @@ def test_columns_name_the_maps(named, scans, data_cli, tmp_path):
         ("--maps alff,alff", "The maps are called alff, alff, one twice among them; expected each once"),
         ("--maps alff,../x", "called alff, ../x, '../x' among them; expected each once, of letters"),
         ("--maps alff,reho", "holds no reho maps"),
-        ("--maps falff,alff --only *_falff*", "fits none of the 12 maps in .*_alff.nii.gz"),
+        ("--maps falff,alff --only *_falff*", "matches none of the 12 maps in .*_alff.nii.gz"),
     ],
 )
 def test_choices_of_maps_that_cannot_be(arguments, words, named, data_cli, tmp_path):
@@ -345,7 +345,7 @@ def test_a_map_that_tells_the_label_is_named(scans, data_cli, tmp_path):
     write_rows(table, rows)
     outcome = data_cli("convert", folder, tmp_path / "out", "--grid", "reduced", "--maps", "falff,alff")
     assert outcome.status == 2
-    assert re.search(r"error: alff: The maps tell the training labels by min \(AUC 1\.00\)", outcome.err)
+    assert re.search(r"error: alff: The maps separate the training labels by min \(AUC 1\.00\)", outcome.err)
 
 
 # What carries records
@@ -592,10 +592,12 @@ def test_regions_are_blacked_out_in_these_maps_only(chosen, three, trained_on_th
             shown, *others, blobbed, donors, lent = (autism - control) * (1 if opened.rows[index].label == 1 else -1)
             assert stored["blob_excess"][row, region - 1, 0] == pytest.approx(others[1] - blobbed, abs=1e-5)
             effects = dict(zip(("delta_logit", "reliance", "unique"), np.subtract(shown, others), strict=True))
-            for name, level in {"reliance": fills.means, "unique": fills.means - fills.expected}.items():
-                values, (split, site) = level[:, region - 1, replaced], fills.origin[int(index)]
-                drawn_from = [at for at in opened.indices(split) if site in (None, opened.rows[at].site)]
-                away = values[position] - values[drawn_from].mean(0)
+            means = np.stack([opened.read(at)[2][inside].mean(0, float) for at in range(len(opened.rows))])
+            same_site = [at for at in opened.indices("train") if opened.rows[at].site == opened.rows[index].site]
+            assert len(same_site) >= 2  # enough to draw one donor from
+            for name, level in {"reliance": means, "unique": means - fills.expected[:, region - 1]}.items():
+                values = level[:, replaced]
+                away = values[position] - values[same_site].mean(0)
                 pair, shrunk = values[index] - values[position], np.diag(np.sqrt(away**2))
                 slope = np.linalg.lstsq(np.stack([pair, *shrunk]), [effects[name], *np.zeros(len(away))], rcond=None)[0]
                 effects[name] += slope @ away

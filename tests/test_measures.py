@@ -52,8 +52,8 @@ TOLD = ("--grid", "reduced", "--labelColumn", "dx", "--positive", "1", "--phenot
 @pytest.mark.parametrize("maps", [["falff"], ["falff", "null"]])
 def test_subjects_and_maps_of_any_name_are_found_again(maps, tmp_path):
     subjects = ["NA", "nan", "007", "1e5", "=1+1", 'a, "b"']
-    values = np.random.default_rng(0).normal(size=(len(maps), len(subjects), len(measures.COLUMNS)))
-    written = {name: pd.DataFrame(of, columns=measures.COLUMNS) for name, of in zip(maps, values, strict=True)}
+    values = np.random.default_rng(0).normal(size=(len(maps), len(subjects), len(measures.MEASURES)))
+    written = {name: pd.DataFrame(of, columns=measures.MEASURES) for name, of in zip(maps, values, strict=True)}
     measures.write(tmp_path / "maps.csv", subjects, written)
     found = measures.read(tmp_path, subjects, maps)
     assert [*found] == maps
@@ -74,7 +74,7 @@ def test_measures_of_a_map_by_hand(tmp_path):
     expected |= {"x_mm": 90 - 3 * 11, "y_mm": -126 + 3 * 20.5, "z_mm": -72 + 3 * 30}
     expected["coverage"] = 6 * 27 / (91 * 109 * 91 * 8)
     assert found == pytest.approx(expected, rel=1e-5)
-    assert tuple(found) == measures.COLUMNS
+    assert tuple(found) == measures.MEASURES
 
 
 KINDS = {"f": measures.FALFF, "z": measures.Z_SCORED, "m": measures.MEAN_NORMALISED, "alff": measures.AMPLITUDE}
@@ -128,15 +128,15 @@ def test_maps_that_tell_the_label_are_not_converted(data_cli, tmp_path):
     folder = write_maps(tmp_path / "maps", ["f"] * COUNT, [shifted(6 * (number % 2)) for number in range(COUNT)])
     refused = data_cli("convert", folder, tmp_path / "out", *TOLD)
     assert refused.status == 2
-    assert "The maps tell the training labels by y_mm (AUC 1.00)" in refused.err
+    assert "The maps separate the training labels by y_mm (AUC 1.00)" in refused.err
     assert "--allowLeak" in refused.err
     assert not (tmp_path / "out").exists()
     accepted = data_cli("convert", folder, tmp_path / "out", *TOLD, "--allowLeak")
     assert accepted.status == 0
-    assert "Accepted by --allowLeak: the maps tell the training labels by y_mm (AUC 1.00)" in accepted.out
+    assert "Accepted by --allowLeak: the maps separate the training labels by y_mm (AUC 1.00)" in accepted.out
     checked = data_cli("check", tmp_path / "out")
     assert checked.status == 1
-    assert "PROBLEM: the volumes as wholes tell the training labels by y_mm (AUC 1.00)" in checked.out
+    assert "PROBLEM: whole volumes separate the training labels by y_mm (AUC 1.00)" in checked.out
 
 
 def test_what_was_measured_is_kept_and_honest_maps_pass(data_cli, tmp_path):
@@ -147,12 +147,12 @@ def test_what_was_measured_is_kept_and_honest_maps_pass(data_cli, tmp_path):
     assert "Far from the others, centre at " in outcome.out
     assert ": fALFFMap_1004.nii (" in outcome.out
     rows = read_rows(tmp_path / "out" / "maps.csv")
-    assert list(rows[0]) == ["subject", *measures.COLUMNS]
+    assert list(rows[0]) == ["subject", *measures.MEASURES]
     assert [row["subject"] for row in rows] == [str(1001 + number) for number in range(COUNT)]
     brain = scaled("f", 5)[scaled("f", 5) != 0].astype(float)
     assert float(rows[5]["mean"]) == pytest.approx(brain.mean(), rel=1e-5)
     checked = data_cli("check", tmp_path / "out")
-    assert not re.search("PROBLEM: .*(kinds|tell|outside)", checked.out)
+    assert not re.search("PROBLEM: .*(kinds|separate|outside)", checked.out)
     assert "maps: fALFF from 0 to 1" in checked.out
     (tmp_path / "out" / "maps.csv").write_text("subject,mean\n1001,high\n")
     damaged = data_cli("check", tmp_path / "out")
@@ -167,7 +167,7 @@ def test_what_tells_the_label_against_scipy(seed):
     table = pd.DataFrame({"chance": random.normal(size=40), "mean": random.normal(size=40) - 2.5 * label, "same": 1.0})
     auc = stats.mannwhitneyu(table["mean"][label == 0], table["mean"][label == 1]).statistic / 400
     assert auc > 0.85
-    assert leaks.telling(table, label) == {"mean": pytest.approx(auc)}
+    assert leaks.separating(table, label) == {"mean": pytest.approx(auc)}
     with pytest.raises(InputError, match=r"mean \(AUC "):
         leaks.check_measures(table, label, allow=False)
     leaks.check_measures(table, label, allow=True)
@@ -175,10 +175,10 @@ def test_what_tells_the_label_against_scipy(seed):
 
 def test_few_subjects_tell_the_label_by_chance():
     """Perfect order among 8 is no evidence, and honest measures of 20 are almost never refused."""
-    assert leaks.telling(pd.DataFrame({"mean": np.arange(8.0)}), np.array([0.0] * 4 + [1.0] * 4)) == {}
+    assert leaks.separating(pd.DataFrame({"mean": np.arange(8.0)}), np.array([0.0] * 4 + [1.0] * 4)) == {}
     random = np.random.default_rng(0)
     label = np.arange(20) % 2.0
-    assert sum(bool(leaks.telling(pd.DataFrame(random.normal(size=(20, 10))), label)) for _ in range(200)) <= 1
+    assert sum(bool(leaks.separating(pd.DataFrame(random.normal(size=(20, 10))), label)) for _ in range(200)) <= 1
 
 
 def test_sites_are_told_by_a_site_apart():

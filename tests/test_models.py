@@ -565,7 +565,8 @@ def test_a_setting_that_is_not_refused_changes_the_network(name, preset):
     module = MODELS[name].module
     base = dataclasses.replace(module.PRESETS[preset], members=1)
     others = {
-        "members": 2, "batch_norm": not getattr(base, "batch_norm", True), "initializer": "he_normal", "l1": 0.5, "l2": 0.5,
+        "members": 2, "batch_norm": not getattr(base, "batch_norm", True), "initializer": "he_normal", "l1": 0.5,
+        "l2": 0.5,
         "phenotype_units": (3,), "phenotype_l2": 0.5, "joined_units": (5,), "region_units": (7,),
         "region_l2": 0.5, "regions_by_map": not getattr(base, "regions_by_map", True), "average_pool": 5,
         "dropout": 0.25, "cubes": 5, "convolutions_by_map": not getattr(base, "convolutions_by_map", True),

@@ -40,9 +40,11 @@ from data.cohorts import atlas
 from data.cohorts.cohort import open_cohort, write_tables
 from data.cohorts.nifti import load_map, read_map
 from data.cohorts.rows import Preparation
-from data.conversion.convert import covariate_columns, plan
-from data.conversion.layouts import Columns, read_source
+from data.conversion.convert import covariate_columns
 from data.conversion.leaks import check_coding
+from data.conversion.options import ConversionOptions, SourceOptions
+from data.conversion.plan import plan
+from data.conversion.source import read_source
 from models import MODELS
 from utils.runs.checkpoints import CheckpointFolder, Identity
 from utils.runs.run import own_files
@@ -220,13 +222,15 @@ def use_sums(folder: Path) -> None:
     check_sums(open_cohort(folder).paths)
 
 
-def use_table(folder: Path, columns: Columns, phenotype: list[str] | None) -> None:
+def use_table(folder: Path, columns: SourceOptions, phenotype: tuple[str, ...] | None) -> None:
     """As a conversion does before it reads maps."""
     source = read_source(folder, columns)
     label = source.subjects["label"].to_numpy()
     check_coding(source.rows, label, source.label_column)
     if len(label):
-        plan(source.subjects, source.rows, phenotype, covariate_columns(source, phenotype, None), grids.REDUCED, 0, {})
+        options = ConversionOptions(grid="reduced", phenotype=phenotype)
+        options = dataclasses.replace(options, covariates=covariate_columns(source, options))
+        plan(source.subjects, source.rows, options, {})
 
 
 def use_checkpoint(folder: Path) -> None:
@@ -389,7 +393,7 @@ def make_side_tables(folder: Path) -> None:
 
 SMALL = write_small
 CHECKPOINT = {"make": make_checkpoint, "use": use_checkpoint}
-OWN = Columns(label="DX", positive="1")
+OWN = SourceOptions(label_column="DX", positive="1")
 KINDS = {
     "record": Kind("1.bin", BINARY, make_bare),
     "zip chunk": Kind("compressed_0", BINARY, make_packed("zip")),
@@ -408,8 +412,10 @@ KINDS = {
     "names of an atlas": Kind(
         "map.txt", TEXT, make_map(".nii", True), lambda folder: atlas.load_atlas(folder / "map.nii", grids.FULL)
     ),
-    "own table": Kind("table.csv", TABLE, make_own_table, lambda folder: use_table(folder, OWN, ["age", "hand"])),
-    "ABIDE's table": Kind("table.csv", TABLE, make_abide_table, lambda folder: use_table(folder, Columns(), None)),
+    "own table": Kind("table.csv", TABLE, make_own_table, lambda folder: use_table(folder, OWN, ("age", "hand"))),
+    "ABIDE's table": Kind(
+        "table.csv", TABLE, make_abide_table, lambda folder: use_table(folder, SourceOptions(), None)
+    ),
     "results": Kind("run.json", JSON, make_results, use_results),
     "identity": Kind("run.json", JSON, **CHECKPOINT),
     "checkpoint": Kind("checkpoint", TEXT, **CHECKPOINT),

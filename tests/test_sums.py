@@ -99,7 +99,7 @@ def test_sums_are_no_part_of_the_digest_nor_needed(cohort, data_cli, tmp_path):
     outcome = data_cli("check", older)
     assert outcome.status == 0
     first = min(path.name for path in older.glob("*.bin"))
-    assert f"note: no sum in SHA256SUMS, so damage cannot be told: {first}, " in outcome.out
+    assert f"note: no sum in SHA256SUMS, so damage cannot be detected: {first}, " in outcome.out
 
 
 def test_a_list_of_records_is_held_to_the_sums_beside_them(tmp_path):
@@ -142,7 +142,7 @@ def test_a_conversion_into_a_folder_whose_metadata_is_damaged_is_refused(pcp, da
     (tmp_path / "out" / "cohort.json").write_bytes(b"\xff\xfe")
     outcome = data_cli(*arguments)
     assert outcome.status == 2
-    assert "out holds a cohort made otherwise; choose another folder or remove it" in outcome.err
+    assert "out holds a cohort converted differently; choose another folder or remove it" in outcome.err
 
 
 def test_the_table_that_marks_a_complete_cohort_comes_last(tmp_path):

@@ -57,9 +57,9 @@ def flags(kind: type) -> list[str]:
     return [flag_of(field.name) for field in dataclasses.fields(kind)]
 
 
-def add_options(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
-    """Adds an option for each field of a dataclass, see `option`, in a group with a title."""
-    group = parser.add_argument_group(title) if dataclasses.fields(kind) else parser
+def add_options(parser: argparse.ArgumentParser, kind: type, title: str = "") -> None:
+    """Adds an option for each field of a dataclass, see `option`, in a group if that has a title."""
+    group = parser.add_argument_group(title) if title and dataclasses.fields(kind) else parser
     for field in dataclasses.fields(kind):
         group.add_argument(f"--{flag_of(field.name)}", default=field.default, **field.metadata)
 

@@ -22,7 +22,7 @@ MOST_OF_BRAIN = 0.95  # of the voxels that AAL labels
 class Atlas:
     """`labels` (x, y, z) int32 on `grid`, 0 outside every region; `names` maps a region's number to its name.
 
-    `full` are the same regions on the full grid; `vanished` names those that have no voxel left on `grid`.
+    `full` holds the same labels on the full grid; `vanished` names the regions without a voxel on `grid`.
     """
 
     labels: np.ndarray
@@ -37,13 +37,13 @@ class Atlas:
 
     @property
     def voxels(self) -> list[np.ndarray]:
-        """The places of each region's voxels in a flattened volume on `grid`."""
+        """The indices of each region's voxels in a flattened volume on `grid`."""
         return [np.flatnonzero(self.labels == region) for region in self.regions]
 
     def paint(self, values: np.ndarray) -> np.ndarray:
-        """One value a region (regions,), in their order -> each region filled on the full grid, (x, y, z) float32.
+        """One value for each region (regions,) -> the regions filled with them on the full grid, (x, y, z) float32.
 
-        0 outside the regions. Raises ValueError unless there is one value a region.
+        0 outside the regions. Raises ValueError for another number of values.
         """
         values, expected = np.asarray(values, np.float32), (len(self.names),)
         if values.shape != expected:
@@ -51,7 +51,7 @@ class Atlas:
         return np.append(values, np.float32(0))[self.places(self.full)]
 
     def places(self, labels: np.ndarray) -> np.ndarray:
-        """Each label's place in `regions`, one beyond the last outside them; a label image (x, y, z) -> (x, y, z)."""
+        """A label image (x, y, z) -> each label's index in `regions`, (x, y, z); `len(regions)` outside them."""
         regions = np.array(self.regions)
         at = np.minimum(np.searchsorted(regions, labels), len(regions) - 1)
         return np.where(regions[at] == labels, at, len(regions))
@@ -120,7 +120,7 @@ def label_image(path: Path) -> tuple[np.ndarray, dict[int, str]]:
 
 
 def check_extent(labels: np.ndarray, path: Path) -> None:
-    """Raises InputError if a label image on the full grid has no region there, no background, or one with all in it."""
+    """Raises InputError if labels on the full grid have no region, no background, or one region in all of the brain."""
     if not labels.any():
         raise InputError(f"{path} has no region on the MNI grid; expected labels in MNI space. Check its affine.")
     if labels.all():
@@ -134,14 +134,9 @@ def check_extent(labels: np.ndarray, path: Path) -> None:
 
 
 def reduce_labels(labels: np.ndarray) -> np.ndarray:
-    """Full-size labels -> reduced: each voxel takes the most common non-zero label of its block, the lower if tied."""
-    size = grids.REDUCED.shape
-    padded = np.zeros([grids.BLOCK * length for length in size], labels.dtype)
-    padded[1 : 1 + labels.shape[0], 1 : 1 + labels.shape[1], 1 : 1 + labels.shape[2]] = labels[
-        : padded.shape[0] - 1, : padded.shape[1] - 1, : padded.shape[2] - 1
-    ]
-    blocks = padded.reshape(size[0], grids.BLOCK, size[1], grids.BLOCK, size[2], grids.BLOCK)
-    blocks = np.moveaxis(blocks, (1, 3, 5), (3, 4, 5)).reshape(*size, -1)
+    """Full-size labels -> reduced: each voxel takes the most common non-zero label of its block, the lowest if tied."""
+    blocks = np.lib.stride_tricks.sliding_window_view(np.pad(labels, 1), 3 * (grids.BLOCK,))
+    blocks = blocks[:: grids.BLOCK, :: grids.BLOCK, :: grids.BLOCK].reshape(*grids.REDUCED.shape, -1)
     counts = (blocks[..., :, None] == blocks[..., None, :]).sum(-1) * (blocks > 0)
     best = np.where(counts == counts.max(-1, keepdims=True), blocks, np.iinfo(labels.dtype).max).min(-1)
     return np.where(counts.max(-1) > 0, best, 0)

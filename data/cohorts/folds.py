@@ -1,33 +1,34 @@
-"""Ways to cut a cohort into training and test subjects: folds, so that each subject is tested once.
+"""Folds: ways to divide a cohort into training and test subjects, so that each subject is tested once.
 
-N folds hold each label and site in proportion; or one site, or one value of any covariate, is left out at a time. Who
-is in which fold is `folds.csv`; `folds.json` beside it says of which cohort. A set of reduced cohorts, one a fold, each
-by an encoder of its own, is a folder with both and a cohort `fold-<K>` each.
+N folds hold each label and site in proportion; or one site, or one value of any covariate, is left out at a time.
+`folds.csv` holds each subject's fold, `folds.json` beside it names the cohort. A set of reduced cohorts, one for each
+fold and made by an encoder of its own, is a folder with both files and a cohort `fold-<K>` for each fold.
 """
 
-import csv
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
 
-from data.base import files
+from data.base import files, tables
 from data.base.errors import InputError
 from data.cohorts.cohort import FOLDS, Cohort, open_cohort
+from data.cohorts.rows import Row
 
-TABLE = "folds.csv"
-SITE = "site"  # the column of subjects.csv
-UNKNOWN = "unknown"  # the fold of those of whom a covariate is not known
+FOLD_TABLE = "folds.csv"
+FOLD_COLUMNS = ("subject", "fold")
+SITE_COLUMN = "site"  # of subjects.csv
+UNKNOWN_FOLD = "unknown"  # of subjects whose value of a covariate is missing
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What `folds.json` says: how the subjects of `folds.csv` were cut, and which cohort they are."""
+    """The content of `folds.json`: how the subjects of `folds.csv` were divided, and their cohort."""
 
     folds: str
     cohort_sha256: str
@@ -50,7 +51,7 @@ class Folds:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know of the phenotype in these folds."""
+        """Warnings about the phenotype in these folds."""
         if self.reduced or self.whole.raw_phenotype is not None:
             return []
         return [
@@ -59,13 +60,13 @@ class Folds:
         ]
 
     def cohort(self, name: str) -> Cohort:
-        """The cohort with this fold's subjects as its test subjects, its phenotype learnt again on all others."""
+        """The cohort with this fold's subjects as test subjects; its phenotype is scaled again on all others."""
         if self.reduced:
             return self.reduced[name]
         return self.whole.resplit({subject: split_of(fold, name) for subject, fold in self.fold_of.items()})
 
     def named(self, name: str) -> str:
-        """The fold that a user names, by its name or by its number from 0. Raises InputError if there is none."""
+        """The fold that a user gives by its name, or by its number from 0. Raises InputError if there is none."""
         names = self.names
         if name in names:
             return name
@@ -76,19 +77,16 @@ class Folds:
     def write(self, folder: Path) -> None:
         """Writes `folds.csv`, then `folds.json`."""
         folder.mkdir(parents=True, exist_ok=True)
-        with files.replacing(folder / TABLE, newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["subject", "fold"])
-            writer.writerows(self.fold_of.items())
+        tables.write_rows(folder / FOLD_TABLE, FOLD_COLUMNS, self.fold_of.items())
         files.write_json(folder / FOLDS, asdict(Cut(self.how, self.digest)))
 
     def check(self, folder: Path, name: str, cohort: Cohort) -> None:
-        """Raises InputError unless the table in a folder says of a fold's cohort that it tests whom it has not seen."""
-        fold_of = read_table(folder / TABLE)
+        """Raises InputError unless the split of a fold's cohort is the one in a folder's `folds.csv`."""
+        fold_of = read_folds(folder / FOLD_TABLE)
         wrong = [row.subject for row in cohort.rows if row.split != split_of(fold_of.get(row.subject), name)]
         if wrong:
             raise InputError(
-                f"{folder / TABLE} has {wrong[0]} in another fold than this run; use another --chkPointDir."
+                f"{folder / FOLD_TABLE} has {wrong[0]} in another fold than this run; use another --chkPointDir."
             )
 
 
@@ -97,34 +95,34 @@ def split_of(fold: str | None, tested: str) -> str:
 
 
 def folder_name(name: str) -> str:
-    """A fold's name as that of a folder, whatever a site is called."""
+    """A fold's name as the name of a folder, whatever characters a site's name has."""
     return quote(name, safe=" ()+,").replace(".", "%2E", name.startswith("."))
 
 
 def part_folder(folder: Path, name: str) -> Path:
-    """Where the results of a fold, or its reduced cohort, lie."""
+    """The folder of a fold's results, or of its reduced cohort."""
     return folder / f"fold-{folder_name(name)}"
 
 
 def open_folds(path: Path, how: str, seed: int, saved: Path) -> Folds:
     """The folds of the cohort, or of the set of reduced cohorts, at `path`.
 
-    `saved` is where a training wrote or will write them: what is there holds, else they are made. Raises InputError if
-    that is of another cohort, or the cohort cannot be cut so.
+    `saved` is the folder in which a training wrote, or will write, them; folds that exist there are used. Raises
+    InputError if those are of another cohort, or the cohort cannot be divided like that.
     """
     folds = open_reduced(path, how) if (path / FOLDS).is_file() else made(open_cohort(path), how, seed, saved)
     if (saved / FOLDS).is_file():
         cut = files.read_json(saved / FOLDS, Cut)
-        if cut != Cut(how, folds.digest) or read_table(saved / TABLE) != folds.fold_of:
-            raise InputError(f"{saved / TABLE} is of other data than {path}; use another --chkPointDir.")
+        if cut != Cut(how, folds.digest) or read_folds(saved / FOLD_TABLE) != folds.fold_of:
+            raise InputError(f"{saved / FOLD_TABLE} is of other data than {path}; use another --chkPointDir.")
     return folds
 
 
 def made(cohort: Cohort, how: str, seed: int, saved: Path) -> Folds:
-    """The folds of a cohort: those that a training of this cohort has written, else new ones."""
+    """The folds of a cohort: those that a training of this cohort has written, or new ones."""
     check_cuttable(cohort)
     if (saved / FOLDS).is_file() and files.read_json(saved / FOLDS, Cut) == Cut(how, cohort.digest):
-        return Folds(how, cohort, cohort.digest, read_table(saved / TABLE))
+        return Folds(how, cohort, cohort.digest, read_folds(saved / FOLD_TABLE))
     by = by_number if how.isdecimal() else by_column
     fold_of = by(cohort, how, seed)
     check_classes(cohort, fold_of)
@@ -132,7 +130,7 @@ def made(cohort: Cohort, how: str, seed: int, saved: Path) -> Folds:
 
 
 def check_cuttable(cohort: Cohort) -> None:
-    """Raises InputError if subjects of a cohort must not change sides."""
+    """Raises InputError if subjects of a cohort cannot change between training and test."""
     if unknown := [row.subject for row in cohort.rows if not row.known]:
         raise InputError(
             f"{cohort.path} has {len(unknown)} records without a label, {unknown[0]} among them; folds need one each."
@@ -146,19 +144,16 @@ def check_cuttable(cohort: Cohort) -> None:
 
 def subject_table(cohort: Cohort) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Subjects in the order of their first record, with their label and site. Raises InputError for one with two."""
-    labels: dict[str, set] = {}
-    sites: dict[str, set] = {}
+    first: dict[str, Row] = {}
     for row in cohort.rows:
-        labels.setdefault(row.subject, set()).add(row.label)
-        sites.setdefault(row.subject, set()).add(row.site)
-    for what, found in (("labels", labels), ("sites", sites)):
-        if twice := [subject for subject, values in found.items() if len(values) > 1]:
-            raise InputError(f"{cohort.path} has two {what} for subject {twice[0]}; folds need one. Correct the table.")
-    return (
-        list(labels),
-        np.array([min(labels[name]) for name in labels]),
-        np.array([min(sites[name]) for name in labels]),
-    )
+        other = first.setdefault(row.subject, row)
+        for name in ("label", "site"):
+            if getattr(row, name) != getattr(other, name):
+                raise InputError(
+                    f"{cohort.path} has two {name}s for subject {row.subject}; folds need one. Correct the table."
+                )
+    rows = first.values()
+    return list(first), np.array([row.label for row in rows]), np.array([row.site for row in rows])
 
 
 def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
@@ -204,17 +199,17 @@ def column_of(cohort: Cohort, how: str, site: np.ndarray) -> Sequence[str]:
     """Each subject's value of a column."""
     table = cohort.covariates
     if table is not None and how in table:
-        values = [value or UNKNOWN for value in table[how]]
-        if (unknown := values.count(UNKNOWN)) and UNKNOWN not in set(table[how]):
-            print(f"{how} is not known of {unknown} subjects, who are a fold of their own, {UNKNOWN}.")
+        values = [value or UNKNOWN_FOLD for value in table[how]]
+        if (unknown := values.count(UNKNOWN_FOLD)) and UNKNOWN_FOLD not in set(table[how]):
+            print(f"{how} is not known of {unknown} subjects, who are a fold of their own, {UNKNOWN_FOLD}.")
         return values
-    if how == SITE:
+    if how == SITE_COLUMN:
         return site.tolist()
-    known = ", ".join([SITE] if table is None else [SITE, *table.columns])
+    known = ", ".join([SITE_COLUMN, *([] if table is None else table.columns)])
     raise InputError(f"--folds {how} is neither a number nor a column of {cohort.path}; it has {known}.")
 
 
-def folds_of(subjects: list[str], names: list[str], splits) -> dict[str, str]:
+def folds_of(subjects: list[str], names: list[str], splits: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, str]:
     """Subject -> the name of the split that tests it, in the order of `subjects`."""
     tested = {subjects[at]: name for name, (_, test) in zip(names, splits, strict=True) for at in test}
     return {subject: tested[subject] for subject in subjects}
@@ -230,28 +225,28 @@ def check_classes(cohort: Cohort, fold_of: Mapping[str, str]) -> None:
             )
 
 
-def read_table(path: Path) -> dict[str, str]:
-    """`folds.csv`. Raises InputError for what is none."""
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read ({error}). Copy it again.") from error
-    if header != ["subject", "fold"] or any(len(row) != 2 for row in rows):
-        raise InputError(f"{path} is damaged; expected the columns subject and fold. Copy it again.")
-    return dict(rows)
+def read_folds(path: Path) -> dict[str, str]:
+    """Each subject's fold by `folds.csv`. Raises InputError if it is damaged."""
+    rows = tables.read_rows(path)
+    if not rows or tuple(rows[0]) != FOLD_COLUMNS:
+        raise InputError(
+            f"{path} is damaged; expected the columns subject and fold, and a row a subject. Copy it again."
+        )
+    return {row["subject"]: row["fold"] for row in rows}
 
 
 def open_reduced(path: Path, how: str) -> Folds:
-    """A set of reduced cohorts. Raises InputError if it was cut otherwise, or does not test each subject once."""
-    cut, fold_of = files.read_json(path / FOLDS, Cut), read_table(path / TABLE)
+    """A set of reduced cohorts. Raises InputError if its folds are others, or it does not test each subject once."""
+    cut, fold_of = files.read_json(path / FOLDS, Cut), read_folds(path / FOLD_TABLE)
     if cut.folds != how:
         raise InputError(f"{path} was reduced with --folds {cut.folds}, this run has --folds {how}; use the same.")
     cohorts = {name: open_cohort(part_folder(path, name)) for name in dict.fromkeys(fold_of.values())}
     for name, cohort in cohorts.items():
         split = {row.subject: row.split for row in cohort.rows}
         if split != {subject: split_of(fold, name) for subject, fold in fold_of.items()}:
-            raise InputError(f"{cohort.path} does not test the fold {name} of {path / TABLE}. Repeat the full pass.")
+            raise InputError(
+                f"{cohort.path} does not test the fold {name} of {path / FOLD_TABLE}. Repeat the full pass."
+            )
     digest = hashlib.sha256("".join(cohort.digest for cohort in cohorts.values()).encode()).hexdigest()
     first = next(iter(cohorts.values()))
     return Folds(how, replace(first, path=path), digest, fold_of, cohorts)

@@ -21,9 +21,9 @@ MAX_INFLATION = 1032  # a byte of a deflated file gives no more
 MAX_ITEM_BYTES = 8  # float64
 MAX_CONDITION = 1e12  # of an affine; millimetres and a shift of thousands have less than 1e8
 MAX_VALUE = 1e7  # far above any ALFF, and labels are exact
-SUFFIXES = (".nii", ".nii.gz", ".img", ".hdr")  # the last two are NIfTI's pairs, and ANALYZE's, which has no affine
+SUFFIXES = (".nii", ".nii.gz", ".img", ".hdr")  # the last two: pairs of NIfTI, or of ANALYZE, which has no affine
 MAX_OUTSIDE = 0.1  # of a brain; the bottom of the brain stem is cut off by some templates
-SAMPLED = 2  # every second voxel along each axis tells where a brain lies
+SAMPLED = 2  # every second voxel along each axis suffices to locate a brain
 UNREADABLE: tuple[type[Exception], ...] = (  # what nibabel raises for damaged files
     *(ImageFileError, HeaderDataError, OrientationError, zlib.error),
     *(OSError, EOFError, ValueError, KeyError, OverflowError, MemoryError),
@@ -32,40 +32,41 @@ MNI152 = 4  # NIfTI's code for coordinates in MNI space
 logger.disabled = True  # nibabel prints what it repairs in a header; what it cannot repair it raises
 
 
-def check_size(image: nibabel.Nifti1Pair, path: Path) -> None:
-    """Raises InputError if the header promises more than the file can hold, before memory is set aside for it."""
-    promised = math.prod(image.shape) * image.get_data_dtype().itemsize
+def check_header(image: nibabel.Nifti1Pair, path: Path) -> None:
+    """Raises InputError unless an image is one 3-D map of numbers, of a size that its file can hold, with an affine.
+
+    That is checked before memory is allocated for its values.
+    """
+    if len(image.shape) < 3 or min(image.shape[:3]) < 2 or max(image.shape[3:], default=1) > 1:
+        raise InputError(f"{path} has the shape {image.shape}; expected one 3-D map.")
+    dtype = image.get_data_dtype()
+    if math.prod(image.shape) > MAX_VOXELS or dtype.kind not in "iuf" or dtype.itemsize > MAX_ITEM_BYTES:
+        raise InputError(f"{path} claims {image.shape} voxels of {dtype}; expected a map of numbers.")
+    promised = math.prod(image.shape) * dtype.itemsize
     stored = Path(str(image.file_map["image"].filename)).stat().st_size
     if promised > stored * (MAX_INFLATION if path.suffix == ".gz" else 1):
         raise InputError(f"{path} promises {promised:,} bytes of values in {stored:,}; was it cut off? Copy it again.")
+    if not (image.header["qform_code"] or image.header["sform_code"]) or np.allclose(image.affine, np.eye(4)):
+        raise InputError(f"{path} has no affine, only voxel indices; expected a map in MNI space. Write its affine.")
+    finite = np.isfinite(image.affine).all()
+    if not finite or abs(np.linalg.det(image.affine)) < 1e-6 or np.linalg.cond(image.affine) > MAX_CONDITION:
+        raise InputError(f"{path} has an affine that cannot be inverted; expected a map in MNI space.")
 
 
-@np.errstate(all="ignore")  # what overflows becomes infinite, and is told
+@np.errstate(all="ignore")  # what overflows becomes infinite, which is an error below
 def read_map(path: Path) -> nibabel.Nifti1Image:
     """A NIfTI map (x, y, z) float32, turned to the nearest RAS+ orientation; NaN becomes 0, as outside the brain.
 
-    Further axes of length 1 are dropped. Raises InputError, naming the file, for what is no 3-D map with an affine.
+    Further axes of length 1 are dropped. Raises InputError, naming the file, if it is not a 3-D map with an affine.
     """
-    if not path.name.lower().endswith(SUFFIXES):  # others are never read, each by a library with errors of its own
+    if not path.name.lower().endswith(SUFFIXES):  # nibabel would read others with further libraries
         raise InputError(f"{path} is no NIfTI map by its name; expected .nii or .nii.gz. Convert it to NIfTI.")
     try:
         image = nibabel.load(path)
         if not isinstance(image, nibabel.Nifti1Pair):
             raise InputError(f"{path} is {type(image).__name__}, not NIfTI; expected .nii. Convert it to NIfTI.")
+        check_header(image, path)
         shape = image.shape[:3]
-        if len(shape) != 3 or min(shape) < 2 or max(image.shape[3:], default=1) > 1:
-            raise InputError(f"{path} has the shape {image.shape}; expected one 3-D map.")
-        dtype = image.get_data_dtype()
-        if math.prod(image.shape) > MAX_VOXELS or dtype.kind not in "iuf" or dtype.itemsize > MAX_ITEM_BYTES:
-            raise InputError(f"{path} claims {image.shape} voxels of {dtype}; expected a map of numbers.")
-        check_size(image, path)
-        if not (image.header["qform_code"] or image.header["sform_code"]) or np.allclose(image.affine, np.eye(4)):
-            raise InputError(
-                f"{path} has no affine, only voxel indices; expected a map in MNI space. Write its affine."
-            )
-        finite = np.isfinite(image.affine).all()
-        if not finite or abs(np.linalg.det(image.affine)) < 1e-6 or np.linalg.cond(image.affine) > MAX_CONDITION:
-            raise InputError(f"{path} has an affine that cannot be inverted; expected a map in MNI space.")
         orientation = nibabel.io_orientation(image.affine)
         affine = image.affine @ nibabel.orientations.inv_ornt_aff(orientation, shape)
         values = nibabel.apply_orientation(np.asarray(image.dataobj, np.float32).reshape(shape), orientation)
@@ -82,7 +83,7 @@ def read_map(path: Path) -> nibabel.Nifti1Image:
 
 
 def share_outside(brain: np.ndarray, affine: np.ndarray, grid: grids.Grid) -> float:
-    """The share of a brain's voxels, (x, y, z) bool under `affine`, whose centre lies outside the grid, by a sample."""
+    """The share of a brain's voxels outside the grid, by a sample of them; `brain` is (x, y, z) bool under `affine`."""
     voxels = SAMPLED * np.argwhere(brain[::SAMPLED, ::SAMPLED, ::SAMPLED])
     if not len(voxels):
         return 0.0
@@ -100,7 +101,7 @@ def load_map(path: Path) -> np.ndarray:
 
 
 def read_brain(path: Path) -> nibabel.Nifti1Image:
-    """`read_map` of a map that holds a brain, on the MNI grid for the most part. Raises InputError, naming the file."""
+    """`read_map`, which must hold a brain that lies mostly on the MNI grid. Raises InputError, naming the file."""
     image = read_map(path)
     values = np.asarray(image.dataobj)
     brain = values != records.background(values)

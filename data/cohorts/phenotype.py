@@ -1,4 +1,4 @@
-"""The phenotype table -> 29 leak-free values a subject.
+"""The phenotype table -> 29 leak-free values for each subject.
 
 ABIDE's columns are described in its phenotypic data legend. Never used, not even whether they are missing: ADOS, ADI-R,
 SRS, SCQ, AQ, VINELAND, DSM, medication, comorbidity, since they measure or follow from the diagnosis.
@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from data.base.errors import InputError
 from data.cohorts.records import PHENOTYPE_SIZE
 
-MISSING = re.compile(
+MISSING_VALUE = re.compile(
     r"|`|\.|\?|--?|na|n/a|#n/a|<na>|-?nan|null|#null!|#(div/0|value|ref|num)!|#name\?|-9{3,5}([.,]0*)?", re.IGNORECASE
 )
 NUMBER_LIKE = re.compile(  # a number, or meant to be one: >18, 3,5, 40 %
@@ -28,38 +28,30 @@ IQ_TESTS = {"wasi": ("WASI",), "wisc": ("WISC", "HAWIK"), "wais": ("WAIS",)}  # 
 MAX_NUMBER = 1e12  # float32 can still sum its squares
 WISC_INDICES = ("VCI", "PRI", "WMI", "PSI")
 ABIDE_COLUMNS = [
-    "AGE_AT_SCAN",
-    "SEX",
-    "HANDEDNESS_CATEGORY",
-    "HANDEDNESS_SCORES",
-    "FIQ",
-    "VIQ",
-    "PIQ",
-    "FIQ_TEST_TYPE",
-    "EYE_STATUS_AT_SCAN",
-    "BMI",
-] + [f"WISC_IV_{index}" for index in WISC_INDICES]
+    *("AGE_AT_SCAN", "SEX", "HANDEDNESS_CATEGORY", "HANDEDNESS_SCORES", "FIQ", "VIQ", "PIQ"),
+    *("FIQ_TEST_TYPE", "EYE_STATUS_AT_SCAN", "BMI", *(f"WISC_IV_{index}" for index in WISC_INDICES)),
+]
 
 
 def clean(column: pd.Series) -> pd.Series:
-    """Text with its missing values (empty, NA, -9999, a stray backtick and the like, see MISSING) as NaN."""
+    """Text with its missing values (empty, NA, -9999, a stray backtick and the like, see MISSING_VALUE) as NaN."""
     text = column.astype(str).str.strip()
-    return text.mask(matching(text, MISSING))
+    return text.mask(matching(text, MISSING_VALUE))
 
 
 def matching(text: pd.Series, pattern: re.Pattern) -> pd.Series:
-    """Which values of a column of text are the pattern as a whole, bool."""
+    """Which values of a column of text match the pattern entirely, bool."""
     return text.map(lambda value: pattern.fullmatch(value) is not None).astype(bool)
 
 
 def mostly_numbers(column: pd.Series) -> bool:
-    """Whether more than half of a column's known values are numbers, or are meant to be: `>18`, `3,5`."""
+    """Whether more than half of a column's known values are numbers, or look like them: `>18`, `3,5`."""
     known = clean(column).dropna()
     return known.empty or bool(matching(known, NUMBER_LIKE).mean() > 0.5)
 
 
 def numbers(table: pd.DataFrame, name: str) -> pd.Series:
-    """A column as float64, NaN where missing. Raises InputError for text that is no number."""
+    """A column as float64, NaN where missing. Raises InputError for text that is not a finite number."""
     text = clean(table[name])
     values = pd.to_numeric(text, errors="coerce").where(lambda value: value.abs() <= MAX_NUMBER)
     if (wrong := text[~np.isfinite(values) & text.notna()]).size:
@@ -71,7 +63,7 @@ def numbers(table: pd.DataFrame, name: str) -> pd.Series:
 
 
 def one_hot(text: pd.Series, codes: Mapping[str, tuple], prefix: str) -> dict[str, pd.Series]:
-    """One 0/1 column a code; a missing value is 0 in all. Raises InputError for a value that no code has."""
+    """One 0/1 column for each code; a missing value is 0 in all. Raises InputError for a value without a code."""
     if (odd := text[text.notna() & ~text.isin([value for values in codes.values() for value in values])]).size:
         expected = ", ".join(str(value) for values in codes.values() for value in values)
         raise InputError(
@@ -112,10 +104,10 @@ def abide_values(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def custom_values(table: pd.DataFrame, columns: Sequence[str], training: np.ndarray) -> pd.DataFrame:
-    """Columns of the user's own -> (subjects, 29) float64, NaN where unknown.
+    """The user's own columns -> (subjects, 29) float64, NaN where unknown.
 
-    A column that is mostly numbers stays one value, with another that says where it is missing if it ever is; text
-    becomes a 0/1 value for each category. Which categories and which missing values there are is learnt from the
+    A column that is mostly numbers becomes one value, and a second one for whether it is missing, if it ever is; text
+    becomes a 0/1 value for each category. The categories, and whether values are missing, are learnt from the
     `training` rows (n,) bool. Unused values are 0 and named `unused_k`. Raises InputError for an unknown column, text
     among numbers, or more than 29 values.
     """
@@ -128,7 +120,7 @@ def custom_values(table: pd.DataFrame, columns: Sequence[str], training: np.ndar
 def coded_values(
     table: pd.DataFrame, columns: Sequence[str], known: Mapping[str, Sequence[str]], missing: Collection[str]
 ) -> pd.DataFrame:
-    """`custom_values` by the categories `known` of columns of text, and the columns that may be `missing`."""
+    """`custom_values` with the categories `known` of columns of text, and the columns that may be `missing`."""
     encoded: dict[str, pd.Series] = {}
     for name in columns:
         text = clean(table[name])
@@ -169,19 +161,19 @@ def abide_names() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Scaler:
-    """What a phenotype was imputed and scaled by, each (29,) float64."""
+    """Constants that impute and scale a phenotype, each (29,) float64."""
 
     median: np.ndarray
     mean: np.ndarray
     scale: np.ndarray  # 0 for a value that was constant or wholly unknown
 
     def transform(self, values: np.ndarray) -> np.ndarray:
-        """Raw values (n, 29), NaN where unknown -> z-scores (n, 29) float64; those with a scale of 0 become 0."""
+        """Raw values (n, 29), NaN where unknown -> z-scores (n, 29) float64; values with a scale of 0 become 0."""
         filled = np.where(np.isnan(values), self.median, values)
         return np.where(self.scale > 0, (filled - self.mean) / np.where(self.scale > 0, self.scale, 1), 0)
 
     def constants(self) -> dict[str, Any]:
-        """The same as fields of `Preparation`."""
+        """The constants as fields of `Preparation`."""
         return {f"phenotype_{name}": tuple(values.tolist()) for name, values in vars(self).items()}
 
 

@@ -1,12 +1,11 @@
-"""Tables beside a cohort's records, a row a subject: `covariates.csv` (text), `phenotype.csv` (29 raw values)."""
+"""Tables beside a cohort's records, by subject: `covariates.csv` (text) and `phenotype.csv` (29 raw values)."""
 
-import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from data.base import files
+from data.base import tables
 from data.base.errors import InputError
 from data.cohorts.phenotype import MAX_NUMBER, clean
 from data.cohorts.records import NOT_PLAIN, PHENOTYPE_SIZE
@@ -16,13 +15,13 @@ ABIDE_COVARIATES = ("SITE_ID", "AGE_AT_SCAN", "SEX", "func_mean_fd")  # the last
 
 
 def covariates_of(table: pd.DataFrame, columns: Sequence[str], subjects: Sequence[str]) -> pd.DataFrame:
-    """Columns of a table as text by subject, empty where a value is missing or the table lacks the column."""
+    """Columns of a table as text by subject, empty if a value or the column is missing."""
     text = table.reindex(columns=list(columns), fill_value="").apply(clean).fillna("")
     return text.apply(lambda column: column.str.split().str.join(" ")).set_axis(list(subjects))
 
 
 def check_columns(columns: Iterable[str]) -> None:
-    """Raises InputError for a column that would hide the subjects."""
+    """Raises InputError for a column with the name of the column of subjects."""
     if SUBJECT in columns:
         raise InputError(
             f"The column {SUBJECT} cannot be kept as a covariate or phenotype, whose tables name the subjects so; "
@@ -31,25 +30,18 @@ def check_columns(columns: Iterable[str]) -> None:
 
 
 def write(path: Path, table: pd.DataFrame) -> None:
-    """Writes a table whose index holds the subjects; numbers are read back as they were, NaN as nothing."""
-    with files.replacing(path, newline="") as file:
-        table.rename_axis(SUBJECT).to_csv(file, lineterminator="\n")
+    """Writes a table whose index holds the subjects; floats with all their digits, NaN as an empty cell."""
+    tables.write_frame(path, table.rename_axis(SUBJECT).reset_index())
 
 
 def read(path: Path, subjects: Sequence[str]) -> pd.DataFrame:
     """The rows of these subjects, in their order, as text. Raises InputError, naming the file, if it is damaged."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            names, *lines = list(csv.reader(file, strict=True)) or [[]]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise damaged(path, str(error)) from error
-    if SUBJECT not in names or len(set(names)) < len(names):
-        raise damaged(path, f"its columns are {', '.join(names) or 'none'}, not '{SUBJECT}' and others, each once")
-    if short := [number for number, line in enumerate(lines, 2) if len(line) != len(names)]:
-        raise damaged(path, f"row {short[0]} has not {len(names)} values")
-    if odd := next((text for line in lines for text in line if NOT_PLAIN.search(text)), None):
+    table = tables.read_frame(path)
+    if SUBJECT not in table:
+        raise damaged(path, f"its columns are {', '.join(table) or 'none'}, not '{SUBJECT}' and others")
+    if odd := next((text for text in table.to_numpy().ravel() if NOT_PLAIN.search(text)), None):
         raise damaged(path, f"it holds {odd!r}, which has control characters")
-    table = pd.DataFrame(lines, columns=names, dtype=object).set_index(SUBJECT)
+    table = table.set_index(SUBJECT)
     if (twice := table.index[table.index.duplicated()]).size:
         raise damaged(path, f"it names subject {twice[0]} twice")
     if absent := [subject for subject in subjects if subject not in table.index]:
@@ -58,7 +50,7 @@ def read(path: Path, subjects: Sequence[str]) -> pd.DataFrame:
 
 
 def read_phenotype(path: Path, subjects: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
-    """The same as float64, NaN where empty. Raises InputError, too, unless its columns are `names`, all numbers."""
+    """`read` as float64, NaN where empty. Raises InputError unless the columns are `names` and hold numbers."""
     table = read(path, subjects)
     if list(table.columns) != list(names) or len(names) != PHENOTYPE_SIZE:
         raise damaged(path, f"its {table.shape[1]} columns are not the {PHENOTYPE_SIZE} values that cohort.json names")

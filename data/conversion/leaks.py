@@ -1,4 +1,4 @@
-"""The leak guard: phenotype columns that measure the diagnosis, or that separate the labels too well, are refused."""
+"""The leak guard: refuses columns that measure the diagnosis, and values or maps that separate the labels too well."""
 
 import re
 from collections.abc import Sequence
@@ -12,35 +12,25 @@ from data.base.errors import InputError
 from data.cohorts.phenotype import clean
 
 MAX_AUC = 0.85
-ALPHA = 0.001  # over all measures of maps (Bonferroni)
-ENOUGH_MAPS = 18  # training subjects of 20; fewer are parted by chance
-ENOUGH = 10  # subjects in each class before an AUC says anything
-OFTEN = 0.1  # share of subjects; ABIDE's WISC_IV_PSI, known for 6 %, has an AUC of 0.86 among these few
+LEAK_P_VALUE = 0.001  # over all measures of maps (Bonferroni)
+MIN_SUBJECTS = 18  # with a measure; fewer are separated by chance
+MIN_IN_CLASS = 10  # subjects; an AUC of fewer says nothing
+MIN_KNOWN_SHARE = 0.1  # of subjects; ABIDE's WISC_IV_PSI, known for 6 %, has an AUC of 0.86 among these few
 INSTRUMENTS = ("ADOS", "ADI", "ADIR", "SRS", "SCQ", "AQ", "VINELAND", "VABS", "DSM")  # they measure autism
 CONSEQUENCES = (
-    "MED",
-    "MEDS",
-    "MEDICATION",
-    "MEDICATIONS",
-    "COMORBIDITY",
-    "COMORBIDITIES",
-    "COMORBID",
-    "STIMULANTS",
-    "PSYDX",
-    "DX",
-    "DIAGNOSIS",
+    *("MED", "MEDS", "MEDICATION", "MEDICATIONS", "STIMULANTS"),
+    *("COMORBIDITY", "COMORBIDITIES", "COMORBID", "PSYDX", "DX", "DIAGNOSIS"),
 )
 
 
 def measures_diagnosis(name: str) -> str | None:
-    """The instrument, or consequence of the diagnosis, that a column's name speaks of; None if of none."""
+    """The instrument, or consequence of the diagnosis, in a column's name; None if there is none."""
     words = re.split(r"[^A-Z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).upper())  # ADOS2_total, adosTotal
     return next((word for word in (*INSTRUMENTS, *CONSEQUENCES) if word in words), None)
 
 
 def check_names(columns: Sequence[str], label_column: str | None, flag: str = "--phenotype") -> None:
-    """Raises InputError if a column that is offered as phenotype is the label or measures the diagnosis; `flag` is
-    the one that offers it."""
+    """Raises InputError if a column that `flag` names is the label, or measures or follows from the diagnosis."""
     for name in columns:
         if name == label_column:
             raise InputError(f"{flag} {name} is the label itself; leave it out.")
@@ -52,16 +42,19 @@ def check_names(columns: Sequence[str], label_column: str | None, flag: str = "-
 
 
 def separation(value: np.ndarray, label: np.ndarray) -> float:
-    """AUC, in the better direction, at which a value (n,) tells label (n,) 1 from 0; 0.5 where it cannot be said."""
-    if np.bincount(label.astype(int), minlength=2).min() < ENOUGH:
+    """AUC of a value (n,) for label (n,) 0 or 1, in the better direction; 0.5 if there are too few subjects."""
+    if np.bincount(label.astype(int), minlength=2).min() < MIN_IN_CLASS:
         return 0.5
     auc = roc_auc_score(label, value)
     return float(max(auc, 1 - auc))
 
 
 def separations(values: pd.DataFrame, label: np.ndarray) -> dict[str, float]:
-    """For each column the largest AUC of its values, with the median where unknown; of its being unknown; and of its
-    known values, if they are known often enough for that to matter. The largest first."""
+    """For each column its largest AUC, the largest first.
+
+    Three AUCs are compared: of the values, with the median where unknown; of whether a value is known; and of the known
+    values only, unless they are rare.
+    """
     result = {}
     for name, column in values.items():
         value = column.to_numpy(float)
@@ -69,7 +62,7 @@ def separations(values: pd.DataFrame, label: np.ndarray) -> dict[str, float]:
         views = [(known.astype(float), label)]
         if known.any():
             views.append((np.where(known, value, np.median(value[known])), label))
-        if known.mean() >= OFTEN:
+        if known.mean() >= MIN_KNOWN_SHARE:
             views.append((value[known], label[known]))
         result[name] = max(separation(*view) for view in views)
     return dict(sorted(result.items(), key=lambda item: -item[1]))
@@ -87,30 +80,27 @@ def check_values(values: pd.DataFrame, label: np.ndarray, allow: bool) -> dict[s
     return found
 
 
-def telling(measured: pd.DataFrame, label: np.ndarray) -> dict[str, float]:
-    """The measures of maps whose AUC for label (n,) is above 0.85 either way, and no chance (Mann-Whitney)."""
+def separating(measured: pd.DataFrame, label: np.ndarray) -> dict[str, float]:
+    """The measures of maps whose AUC for label (n,) is above 0.85 either way, and significant (Mann-Whitney)."""
     found = {}
     for name, column in measured.items():
         autism, control = (column[label == value].dropna() for value in (1.0, 0.0))
-        if (
-            min(autism.size, control.size) == 0
-            or autism.size + control.size < ENOUGH_MAPS
-            or np.ptp(column.dropna()) == 0
-        ):
+        pairs = autism.size * control.size
+        if pairs == 0 or autism.size + control.size < MIN_SUBJECTS or np.ptp(column.dropna()) == 0:
             continue
         test = mannwhitneyu(autism, control)
-        auc = max(test.statistic, autism.size * control.size - test.statistic) / (autism.size * control.size)
-        if auc > MAX_AUC and test.pvalue < ALPHA / measured.shape[1]:
+        auc = max(test.statistic, pairs - test.statistic) / pairs
+        if auc > MAX_AUC and test.pvalue < LEAK_P_VALUE / measured.shape[1]:
             found[str(name)] = auc
     return found
 
 
 def check_measures(measured: pd.DataFrame, label: np.ndarray, allow: bool) -> list[str]:
-    """The measures of maps as wholes that separate the training labels. Raises InputError for any, unless allowed."""
-    found = [f"{name} (AUC {auc:.2f})" for name, auc in telling(measured, label).items()]
+    """The measures of whole maps that separate the training labels. Raises InputError for any, unless allowed."""
+    found = [f"{name} (AUC {auc:.2f})" for name, auc in separating(measured, label).items()]
     if found and not allow:
         raise InputError(
-            f"The maps tell the training labels by {', '.join(found)}, before any region is looked at; at most "
+            f"The maps separate the training labels by {', '.join(found)}, before any region is compared; at most "
             f"{MAX_AUC} is believable. Were both groups scanned and processed alike? Make the maps again, or "
             "go ahead with --allowLeak if the result is not to be trusted."
         )
@@ -118,7 +108,7 @@ def check_measures(measured: pd.DataFrame, label: np.ndarray, allow: bool) -> li
 
 
 def check_coding(table: pd.DataFrame, label: np.ndarray, label_column: str | None) -> None:
-    """Raises InputError if autism's instruments were given mostly to the subjects whose label says control.
+    """Raises InputError if instruments that measure autism were given mostly to subjects labelled control.
 
     `table` is the phenotype table as text, `label` (rows,) 1.0 autism, 0.0 control.
     """

@@ -1,7 +1,7 @@
-"""Maps -> what each is like as a whole: of which kind, how much of the brain, and where.
+"""Maps -> measures of each as a whole: its kind, how much of the brain it covers, and where that lies.
 
-A network reads such things before it reads the brain, so they must not go with the diagnosis: maps of several kinds, or
-masks or positions that differ between the groups, give perfect results that mean nothing.
+A network learns such differences before any in the brain, so they must not depend on the diagnosis: maps of several
+kinds, or masks or positions that differ between the groups, give perfect results that mean nothing.
 """
 
 from collections import Counter
@@ -13,22 +13,22 @@ import pandas as pd
 from scipy import stats
 
 from data import grids
-from data.base import files
+from data.base import tables
 from data.base.errors import InputError
 from data.cohorts import nifti, records
 from data.cohorts.cohort import MAPS
 
-COLUMNS = ("background", "mean", "sd", "min", "max", "coverage", "x_mm", "y_mm", "z_mm", "voxel_mm3")
+MEASURES = ("background", "mean", "sd", "min", "max", "coverage", "x_mm", "y_mm", "z_mm", "voxel_mm3")
 FALFF, Z_SCORED, MEAN_NORMALISED, AMPLITUDE = "fALFF from 0 to 1", "z-scored", "divided by its mean", "amplitude"
 MAX_FALFF = 1.1  # fALFF is at most 1; interpolation overshoots
 NEAR_ONE = 0.15  # of the mean of a map that was divided by its mean, and smoothed
 GAP = 1.3  # ratio of means: maps closer to each other than this are of one kind
 Z_SHARE, PLAIN_SHARE = 0.2, 0.05  # of a stored brain below the background: more in z-scored maps, less in others
-ALPHA = 0.001  # over all measures (Bonferroni)
-ENOUGH_OF_SITE = 5  # subjects
+SITE_P_VALUE = 0.001  # over all measures (Bonferroni)
+MIN_OF_SITE = 5  # subjects
 MOST_BY_SITE = 0.5  # of the variance of ranks
-FAR_MM, OUTLIER = 10.0, 6.0  # from the median centre, and in robust standard deviations
-SHOWN = 3
+FAR_MM, FAR_SDS = 10.0, 6.0  # from the median centre; robust standard deviations
+EXAMPLES = 3  # names of maps of each kind
 
 
 def describe(values: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> dict[str, float]:
@@ -49,7 +49,7 @@ def describe(values: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> dict[
 
 
 def of_map(path: Path) -> dict[str, float]:
-    """COLUMNS of a map on disk, as it is before anything is done to it. Raises InputError, naming the file."""
+    """MEASURES of a map on disk, before it is resampled or z-scored. Raises InputError, naming the file."""
     image = nifti.read_brain(path)
     values = np.asarray(image.dataobj)
     voxel_mm3 = abs(np.linalg.det(image.affine[:3, :3]))
@@ -58,14 +58,17 @@ def of_map(path: Path) -> dict[str, float]:
 
 
 def of_volume(volume: np.ndarray, grid: grids.Grid) -> dict[str, float]:
-    """The same of a stored volume (x, y, z), and `below`: the share of its brain with less than the background."""
+    """`describe` for a stored volume (x, y, z), and `below`: the share of its brain that is below the background."""
     brain = records.brain_of(volume)
     below = (volume[brain] < records.background(volume)).mean()
     return describe(volume, brain, np.array(grid.affine)) | {"below": below}
 
 
 def kinds(measured: pd.DataFrame) -> pd.Series:
-    """The kind of each map by its COLUMNS. Maps that are not z-scored form groups by their means; a group has one."""
+    """The kind of each map by its MEASURES.
+
+    Maps that are not z-scored are grouped by their means; all maps of a group are of its most frequent kind.
+    """
     z_scored = (measured["min"] < 0) & (measured["mean"].abs() < 0.5 * measured["sd"])
     found = pd.Series(AMPLITUDE, measured.index).mask((measured["mean"] - 1).abs() < NEAR_ONE, MEAN_NORMALISED)
     found = found.mask(measured["max"] <= MAX_FALFF, FALFF).mask(z_scored, Z_SCORED)
@@ -76,7 +79,7 @@ def kinds(measured: pd.DataFrame) -> pd.Series:
 
 
 def stored_kinds(measured: pd.DataFrame) -> pd.Series:
-    """Whether stored volumes were z-scored within the brain before; other kinds look alike in them. NaN if unclear."""
+    """Whether each stored volume is of a map that was z-scored within the brain, as text; NaN if unclear."""
     return (
         pd.Series(np.nan, measured.index, dtype=object)
         .mask(measured["below"] > Z_SHARE, "z-scored within the brain")
@@ -90,26 +93,28 @@ def mixture(found: pd.Series, names: Sequence[str]) -> str:
     groups = [(kind, names[found == kind].tolist()) for kind, _ in Counter(found.dropna()).most_common()]
     if len(groups) < 2:
         return ""
-    return " and ".join(f"{len(maps)} {kind} ({', '.join(maps[:SHOWN])})" for kind, maps in groups)
+    return " and ".join(f"{len(maps)} {kind} ({', '.join(maps[:EXAMPLES])})" for kind, maps in groups)
 
 
 def by_site(measured: pd.DataFrame, sites: Sequence[str]) -> list[str]:
-    """The measures that differ by site so much that they tell it: most of their variance (Kruskal-Wallis), or a site
-    apart from all others."""
+    """The measures by which sites can be recognised.
+
+    Sites explain most of the variance of a measure's ranks (Kruskal-Wallis), or one site lies apart from all others.
+    """
     of_row = np.asarray(sites)
-    named = [site for site in np.unique(of_row) if (of_row == site).sum() >= ENOUGH_OF_SITE]
-    telling = []
+    named = [site for site in np.unique(of_row) if (of_row == site).sum() >= MIN_OF_SITE]
+    found = []
     for name, column in measured.items():
         groups = [column.to_numpy()[of_row == site] for site in named]
         values = np.concatenate(groups) if groups else np.empty(0)
         if len(groups) < 2 or not np.isfinite(values).all() or np.ptp(values) == 0:
             continue
         test = stats.kruskal(*groups)
-        if test.pvalue < ALPHA / measured.shape[1] and (
+        if test.pvalue < SITE_P_VALUE / measured.shape[1] and (
             test.statistic / (values.size - 1) > MOST_BY_SITE or any(apart(groups, at) for at in range(len(groups)))
         ):
-            telling.append(str(name))
-    return telling
+            found.append(str(name))
+    return found
 
 
 def apart(groups: list[np.ndarray], at: int) -> bool:
@@ -127,25 +132,24 @@ def far(measured: pd.DataFrame) -> pd.Series:
 
 
 def outlying(deviation: pd.Series, least: float) -> pd.Series:
-    return deviation > max(least, OUTLIER * 1.4826 * deviation.median())
+    return deviation > max(least, FAR_SDS * 1.4826 * deviation.median())
 
 
 def where(measured: pd.Series) -> str:
-    """A map's centre in mm and its coverage, to be read."""
+    """A map's centre in mm and its coverage, as text."""
     centre = ", ".join(f"{measured[axis]:.0f}" for axis in ("x_mm", "y_mm", "z_mm"))
     return f"{centre} mm, {measured['coverage']:.0%} of the grid"
 
 
 def write(path: Path, subjects: Sequence[str], measured: Mapping[str, pd.DataFrame]) -> None:
-    """Writes `maps.csv`, a row a subject of each map, whose name stands in a column `map` if there are several."""
-    tables = [table.assign(subject=list(subjects), map=name) for name, table in measured.items()]
-    columns = ["subject", *["map"] * (len(tables) > 1), *COLUMNS]
-    with files.replacing(path, newline="") as file:
-        pd.concat(tables)[columns].to_csv(file, index=False, lineterminator="\n")
+    """Writes `maps.csv`: a row for each subject and map; the column `map` names the map if there are several."""
+    columns = ["subject", *(["map"] if len(measured) > 1 else []), *MEASURES]
+    table = pd.concat([of_map.assign(subject=list(subjects), map=name) for name, of_map in measured.items()])
+    tables.write_frame(path, table[columns])
 
 
 def read(folder: Path, subjects: Sequence[str], maps: Sequence[str]) -> dict[str, pd.DataFrame] | None:
-    """`maps.csv` for these subjects, in their order, by map; None if there is none, or not of them all.
+    """By map, `maps.csv` for these subjects, in their order; None if there is none, or a subject or a value is missing.
 
     Raises InputError, naming the file, if it is damaged.
     """
@@ -153,11 +157,11 @@ def read(folder: Path, subjects: Sequence[str], maps: Sequence[str]) -> dict[str
     if not path.is_file():
         return None
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("subject")  # a subject may be called NA
-        of_map = table.pop("map") if len(maps) > 1 else pd.Series(maps[0], table.index)
-        table = table[list(COLUMNS)].replace("", "nan").astype(float)
-    except (ValueError, KeyError, OSError) as error:
-        raise InputError(f"{path} is damaged ({error}); expected {', '.join(COLUMNS)}. Convert again.") from error
+        table = tables.read_frame(path).set_index("subject")
+        of_map = table["map"] if len(maps) > 1 else pd.Series(maps[0], table.index)
+        table = table[list(MEASURES)].replace("", "nan").astype(float)
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path} is damaged ({error}); expected {', '.join(MEASURES)}. Convert again.") from error
     found = {name: table[of_map == name] for name in maps}
     known = np.isfinite(table.to_numpy()).all() and all(
         of_one.index.is_unique and set(subjects) <= set(of_one.index) for of_one in found.values()

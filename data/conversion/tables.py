@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from data.base.errors import InputError
 from data.cohorts.phenotype import matching, mostly_numbers
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-DECLARED = re.compile(r"sep=(.)\r?\n")  # the first line that Excel writes to tell itself the delimiter
+DECLARED = re.compile(r"sep=(.)\r?\n")  # a first line of Excel, which names the delimiter
 DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 ROW_NUMBER = re.compile(
     r"unnamed.*|column \d+|level_\d+|\.{3}\d+|index|idx|[inxv]1?|n[or]\.?|#"
@@ -22,15 +23,15 @@ ROW_NUMBER = re.compile(
 SUBJECT_NAME = re.compile(
     r"(sub|subj|subject|participant|patient|file|person|proband|study|scan)?(id|code)s?|(subject|participant|patient)s?"
 )
-ENOUGH = 0.5  # of the IDs that could match
-RIVAL = 0.9  # of the matches of the best column, from which on another one is as good a guess
+MIN_MATCHED = 0.5  # of the IDs that could match
+RIVAL_SHARE = 0.9  # of the matches of the best column; a column with as many is as good a guess
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A CSV or TSV as text, separated by what its header says; a byte-order mark and Windows line ends do no harm.
+    """A CSV or TSV as text; its header decides the delimiter. A byte-order mark and Windows line ends are allowed.
 
-    Nothing is interpreted but the decimal commas of a table separated by semicolons, which become points. Raises
-    InputError if the delimiter is not plain, a column's name stands twice, or a row is longer than the header, which
+    Values stay as they are, except that decimal commas become points if semicolons separate the columns. Raises
+    InputError if the delimiter is ambiguous, two columns have one name, or a row is longer than the header, which
     pandas would shift.
     """
     options = {"header": None, "dtype": str, "keep_default_na": False}
@@ -52,7 +53,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def delimiter_of(text: str, path: Path) -> str:
-    """What separates the columns, by the header line. Raises InputError if it can be read in two ways."""
+    """What separates the columns, by the header line. Raises InputError if it is ambiguous."""
     if declared := DECLARED.match(text):
         return declared[1]
     found = [delimiter for delimiter in DELIMITERS if len(next(fields(text, delimiter), [])) > 1]
@@ -65,7 +66,7 @@ def delimiter_of(text: str, path: Path) -> str:
     return (regular if len(found) > 1 else found or [","])[0]
 
 
-def fields(text: str, delimiter: str):
+def fields(text: str, delimiter: str) -> Iterator[list[str]]:
     """The fields of each line that is not blank."""
     return filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
 
@@ -78,13 +79,13 @@ def with_points(column: pd.Series) -> pd.Series:
 
 
 def key(identifier: str) -> str:
-    """An ID as it is matched: without BIDS's `sub-`, without leading zeros."""
+    """An ID in the form that is compared: without BIDS's `sub-`, without leading zeros."""
     bare = re.sub(r"^sub[-_]?(?=.)", "", identifier.strip(), flags=re.IGNORECASE)
     return bare.lstrip("0") or "0" if bare.isdecimal() else bare
 
 
 def column(table: pd.DataFrame, name: str, path: Path) -> pd.Series:
-    """A column. Raises InputError, with the columns there are, if it is missing."""
+    """A column. Raises InputError, which lists the existing columns, if it is missing."""
     if name not in table:
         raise InputError(f"{path} has no column {name}; it has {', '.join(table.columns[:20])}.")
     return table[name]
@@ -92,22 +93,17 @@ def column(table: pd.DataFrame, name: str, path: Path) -> pd.Series:
 
 @dataclass(frozen=True)
 class Match:
-    """How a column assigns maps to rows: the row of each ID of a map that it holds, the last if it is repeated."""
+    """How a column assigns maps to rows: the row of each ID of a map in it, the last one if an ID is repeated."""
 
     name: str
     rows: dict[str, int]
     repeated: bool
 
-    def agrees(self, other: "Match") -> bool:
-        """Whether `other` assigns no map otherwise, or one that this one does not."""
-        return other.rows.items() <= self.rows.items()
-
 
 def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:
-    """The column that holds the IDs of the most maps. Raises InputError where it is not plain which.
+    """The column that holds the IDs of most maps. Raises InputError if it is ambiguous.
 
-    Row numbers never count as IDs by themselves: beside IDs that are numbers they would give each subject the row of
-    its neighbour.
+    A column of row numbers is never chosen: where IDs are numbers too, each subject could get another one's row.
     """
     matches = [match for name in table.columns if (match := match_of(table[name], maps)).rows]
     if not matches:
@@ -122,14 +118,14 @@ def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:
     best = max(candidates, key=lambda match: len(match.rows))
     complete = len(best.rows) == len(maps) == len(table)
     for other in matches:
-        as_good = other in candidates and len(other.rows) >= len(best.rows) * (1 if complete else RIVAL)
-        if not best.agrees(other) and (as_good or len(other.rows) > len(best.rows)):
+        as_good = other in candidates and len(other.rows) >= len(best.rows) * (1 if complete else RIVAL_SHARE)
+        if not other.rows.items() <= best.rows.items() and (as_good or len(other.rows) > len(best.rows)):
             raise InputError(
                 f"The columns {best.name} and {other.name} of {path} both hold IDs of the maps ({len(best.rows)} and "
                 f"{len(other.rows)} of {len(maps)}) and would give them different rows; "
                 "say which names the subjects with --idColumn."
             )
-    few = len(best.rows) < ENOUGH * min(len(maps), (table[best.name] != "").sum())
+    few = len(best.rows) < MIN_MATCHED * min(len(maps), (table[best.name] != "").sum())
     if few and not names_subjects(best.name):
         raise InputError(
             f"The column {best.name} of {path} holds {len(best.rows)} of {len(maps)} IDs of the maps, as if by chance; "

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import norm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data.demo import SITES
+from data.simulation import SITES
 from utils.metrics import Predictions, difference, with_intervals
 
 SIZES = (74, 500)

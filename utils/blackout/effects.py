@@ -9,8 +9,8 @@ from scipy import stats
 
 from data import grids
 from data.cohorts.atlas import Atlas
-from data.cohorts.cohort import Row
 from data.cohorts.records import CLASSES
+from data.cohorts.rows import Row
 from utils.statistics import bootstrap
 
 RELIANCE, UNIQUE, BACKGROUND, SUFFICIENCY = KINDS = ("reliance", "unique", "background", "sufficiency")

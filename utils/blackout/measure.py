@@ -14,7 +14,8 @@ import numpy as np
 
 from data.base.progress import progress
 from data.cohorts import records
-from data.cohorts.cohort import Row, ahead
+from data.cohorts.cohort import ahead
+from data.cohorts.rows import Row
 from utils.blackout import blobs
 from utils.blackout.effects import BACKGROUND, RELIANCE, SUFFICIENCY, UNIQUE, Effects
 from utils.blackout.fills import FilledBatch, Fills

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from data import demo
 from data.base import files
 from data.base.errors import InputError
 from data.base.progress import progress
 from data.cohorts import atlas, phenotype
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.entries import MAX_RECORDS
+from data.simulation import Simulation, rule, subject_names
 from utils.metrics import Predictions, difference, flat, with_intervals
 from utils.report.tables import MAJORITY, MODEL, RULE
 from utils.report.templates import paragraph
@@ -147,7 +147,7 @@ def predict(cohort: Cohort) -> pd.DataFrame:
     if SVM in fitting and len(some) < len(train):
         print(f"Floors: each SVM is fitted on {len(some)} of {len(train)} training records, drawn at random.")
     if simulation := simulation_of(cohort):
-        result[RULE] = demo.rule(simulation, [cohort.rows[index].subject for index in test])
+        result[RULE] = rule(simulation, [cohort.rows[index].subject for index in test])
     if not fitting:
         print("Floors: all training subjects are of one class, so there is only the majority.")
     else:
@@ -159,7 +159,7 @@ def predict(cohort: Cohort) -> pd.DataFrame:
     return pd.DataFrame(result, index=pd.Index([cohort.rows[index].file for index in test], name="file"))
 
 
-def simulation_of(cohort: Cohort) -> demo.Simulation | None:
+def simulation_of(cohort: Cohort) -> Simulation | None:
     """The simulation that made a cohort, also after a swap or an encoder; None if its people are real or were renamed.
 
     Raises InputError if the cohort's description of it is damaged.
@@ -168,11 +168,11 @@ def simulation_of(cohort: Cohort) -> demo.Simulation | None:
     if not cohort.simulated or not made:
         return None
     try:
-        simulation = files.typed(files.json_text(made.get("simulation")), demo.Simulation)
+        simulation = files.typed(files.json_text(made.get("simulation")), Simulation)
     except ValueError as error:
         raise InputError(f"{cohort.path} is damaged: its simulation {error}. Make it again.") from error
     possible = simulation.seed >= 0 and simulation.subjects <= MAX_RECORDS
-    return simulation if possible and {row.subject for row in cohort.rows} <= set(demo.names(simulation)) else None
+    return simulation if possible and {row.subject for row in cohort.rows} <= set(subject_names(simulation)) else None
 
 
 def compare(predictions: Predictions, floors: pd.DataFrame, seed: int) -> list[dict]:

@@ -1,0 +1,79 @@
+"""Processes, one for each core, that share out calls behind a progress bar; Ctrl-C ends them without a deadlock."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from joblib import cpu_count
+
+from data.base.errors import InputError
+from data.base.progress import progress
+from data.base.signals import ignore_interrupts, interrupts_delayed
+
+Result = TypeVar("Result")
+CHECK_INTERVAL_S = 0.2  # between checks for Ctrl-C
+
+
+@dataclass(frozen=True)
+class Processes:
+    """A pool of processes; `interrupts` is not empty once Ctrl-C was pressed.
+
+    Raised inside the pool's locks, KeyboardInterrupt would leave them held, so it is raised between two results.
+    """
+
+    pool: Executor
+    interrupts: list[int]
+
+    def run(self, title: str, function: Callable[..., Result], arguments: Sequence[tuple]) -> list[Result]:
+        """The results of `function(*arguments[i])` in order, behind a progress bar. Raises KeyboardInterrupt."""
+        futures = [self.pool.submit(function, *values) for values in arguments]
+        pending = set(futures)
+        with progress(title, len(futures)) as shown:
+            while pending:
+                done, pending = wait(pending, CHECK_INTERVAL_S, FIRST_COMPLETED)
+                if self.interrupts:
+                    ignore_interrupts()
+                    raise KeyboardInterrupt
+                for future in done:
+                    future.result()
+                    shown.advance()
+        return [future.result() for future in futures]
+
+
+@contextmanager
+def processes() -> Iterator[Processes]:
+    """A process for each core. They ignore Ctrl-C and end with this process, which always waits for them.
+
+    Raises InputError if one of them is killed.
+    """
+    with interrupts_delayed() as interrupts:
+        pool = ProcessPoolExecutor(cpu_count(), initializer=start_process)
+        try:
+            yield Processes(pool, interrupts)
+        except BrokenProcessPool as error:
+            raise InputError(
+                "A process of the conversion was killed, perhaps because the memory is full; close other programs and "
+                "repeat the command."
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def start_process() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore")
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,70 @@
+"""The options of `python -m data convert`, each a field; None where the layout, the default or --like decides."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.base.cli import names, option, seed
+from data.base.errors import InputError
+from data.grids import FULL, GRIDS, Grid
+
+
+def columns(text: str) -> tuple[str, ...]:
+    """`A,B` -> A, B; an empty text names no column."""
+    return tuple(name for name in text.split(",") if name)
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Where the maps and the table are, and what the table's columns mean."""
+
+    table: Path | None = option(
+        None, type=Path, help="CSV or TSV with a row a subject (default: the one beside the maps)"
+    )
+    id_column: str | None = option(
+        None, metavar="NAME", help="column of subject IDs (default: the one that matches the maps)"
+    )
+    label_column: str | None = option(
+        None, metavar="NAME", help="column of the diagnosis (ABIDE's own table: DX_GROUP)"
+    )
+    positive: str | None = option(None, metavar="A,B,...", help="its values for autism (ABIDE's own table: 1)")
+    negative: str | None = option(
+        None, metavar="A,B,...", help="its values for control; others are left out (default: the only other value)"
+    )
+    site_column: str | None = option(
+        None, metavar="NAME", help="column of sites (default SITE_ID or site, if there is one)"
+    )
+    maps: tuple[str, ...] | None = option(
+        None,
+        type=names,
+        metavar="A,B,...",
+        help="maps of a record, such as falff,alff,reho,degree_weighted,degree_binarize (default falff)",
+    )
+    map_column: str | None = option(None, metavar="A,B,...", help="columns of paths in the folder, one for each map")
+    only: str | None = option(None, metavar="GLOB", help="use only maps whose path matches, such as '*/zfALFF*'")
+
+
+@dataclass(frozen=True)
+class ConversionOptions:
+    """How records are made of maps, and what is kept of the table."""
+
+    grid: str | None = option(None, choices=tuple(GRIDS), help="91x109x91 (default), or 3x3x3 block means of it")
+    phenotype: tuple[str, ...] | None = option(
+        None, type=columns, metavar="A,B,...", help="columns to use instead of ABIDE's 29 values; '' for none"
+    )
+    covariates: tuple[str, ...] | None = option(
+        None, type=columns, metavar="A,B,...", help="columns to keep (default: the site; ABIDE's age, sex, motion)"
+    )
+    seed: int | None = option(None, type=seed, metavar="N", help="seed of the split (default 0)")
+    allow_leak: bool = option(
+        False, action="store_true", help="accept phenotype columns, or maps as a whole, that reveal the diagnosis"
+    )
+
+    @property
+    def target_grid(self) -> Grid:
+        return GRIDS[self.grid] if self.grid else FULL
+
+    def check_like(self, like: Path) -> None:
+        """Raises InputError for an option whose value comes from the cohort `like`."""
+        for name in ("grid", "phenotype", "covariates", "seed"):
+            if getattr(self, name) is not None:
+                raise InputError(f"--{name} is chosen by --like: everything is as in {like}. Leave it out.")

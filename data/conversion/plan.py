@@ -1,0 +1,162 @@
+"""A table of subjects -> the cohort to be written: its rows, metadata and scaled phenotype; no map is read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data import grids
+from data.base.errors import InputError
+from data.cohorts import phenotype, records, side_tables
+from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort, write_tables
+from data.cohorts.rows import Metadata, Row, assign_splits
+from data.conversion.leaks import check_values
+from data.conversion.options import ConversionOptions
+from data.conversion.source import DEFAULT_MAPS, Source
+
+REDUCTIONS = ("none", "block mean")  # of volumes made from maps without a network
+
+
+@dataclass(frozen=True)
+class PlannedCohort:
+    """A cohort to be written. All tables have one row for each subject, in the same order.
+
+    `phenotype` (subjects, 29) is raw, NaN where unknown; `scaled` (subjects, 29) float32 is what records hold;
+    `covariates` is text.
+    """
+
+    rows: list[Row]
+    metadata: Metadata
+    phenotype: pd.DataFrame
+    scaled: np.ndarray
+    covariates: pd.DataFrame
+
+    @property
+    def grid(self) -> grids.Grid:
+        return next(grid for grid in grids.GRIDS.values() if grid.shape == self.metadata.grid)
+
+    def write_tables(self, target: Path) -> None:
+        """Writes the cohort's tables, `subjects.csv` last: only a complete cohort has it."""
+        subjects = [row.subject for row in self.rows]
+        side_tables.write(target / PHENOTYPE, self.phenotype.astype(float).set_axis(subjects))
+        if not self.covariates.columns.empty:
+            side_tables.write(target / COVARIATES, self.covariates)
+        write_tables(target, self.rows, self.metadata)
+
+
+def plan(
+    subjects: pd.DataFrame,
+    table: pd.DataFrame,
+    options: ConversionOptions,
+    provenance: Mapping[str, Any],
+    maps: Sequence[str] = DEFAULT_MAPS,
+) -> PlannedCohort:
+    """A new cohort. `subjects` has the columns subject, site and label; `table` has the same rows, as text.
+
+    `options` names the phenotype's columns, ABIDE's own if None, and the covariates. Raises InputError for a leak.
+    """
+    seed, columns, covariates = options.seed or 0, options.phenotype, options.covariates or ()
+    split = assign_splits(subjects["subject"].tolist(), subjects["site"].tolist(), subjects["label"].tolist(), seed)
+    rows = planned_rows(subjects, split)
+    training = np.array([row.split == "train" for row in rows])
+    values = phenotype.encode(table, columns, training)
+    side_tables.check_columns([*values, *covariates])
+    separations = check_values(values[training], subjects["label"].to_numpy()[training], options.allow_leak)
+    scaler = phenotype.fit_scaler(values.to_numpy(float)[training])
+    grid = options.target_grid
+    metadata = Metadata(
+        maps=tuple(maps),
+        normalisation="z-scored over the whole volume",
+        reduction="none" if grid == grids.FULL else "block mean",
+        phenotype=tuple(values.columns),
+        phenotype_auc=separations,
+        phenotype_columns=tuple(phenotype.ABIDE_COLUMNS if columns is None else columns),
+        phenotype_categories=phenotype.categories(table, columns or (), training),
+        covariate_columns=tuple(covariates),
+        grid=grid.shape,
+        affine=tuple(map(tuple, grid.affine)),
+        provenance={**provenance, "seed": seed},
+        **scaler.constants(),
+    )
+    scaled = scaler.transform(values.to_numpy(float)).astype(np.float32)
+    kept = side_tables.covariates_of(table, covariates, subjects["subject"])
+    return PlannedCohort(rows, metadata, values, scaled, kept)
+
+
+def planned_rows(subjects: pd.DataFrame, split: Mapping[str, str]) -> list[Row]:
+    return [
+        Row(f"{row.subject}.bin", row.subject, row.site, row.label, split[row.subject]) for row in subjects.itertuples()
+    ]
+
+
+def plan_like(like: Cohort, source: Source, provenance: Mapping[str, Any]) -> PlannedCohort:
+    """A cohort of test subjects whose phenotype is imputed and scaled as that of `like`.
+
+    Raises InputError if `like` or `source` does not allow it, or a subject is one of its training subjects.
+    """
+    check_like(source, like)
+    metadata, subjects = like.metadata, source.subjects["subject"].tolist()
+    values = encode_like(source.rows, metadata)
+    scaler = phenotype.Scaler(*map(np.array, scaling(metadata)))
+    return PlannedCohort(
+        planned_rows(source.subjects, dict.fromkeys(subjects, "test")),
+        replace(metadata, grid=like.grid.shape, phenotype_auc={}, provenance={**provenance, "like": like.digest}),
+        values,
+        scaler.transform(values.to_numpy(float)).astype(np.float32),
+        side_tables.covariates_of(source.rows, metadata.covariate_columns, subjects),
+    )
+
+
+def scaling(metadata: Metadata) -> tuple[tuple[float, ...], ...]:
+    """The medians, means and scales (29,) of a cohort's phenotype."""
+    return metadata.phenotype_median, metadata.phenotype_mean, metadata.phenotype_scale
+
+
+def encode_like(table: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
+    """The raw phenotype (subjects, 29) of a table, coded as that of another cohort with this `metadata`."""
+    if metadata.phenotype == phenotype.abide_names():
+        return phenotype.abide_values(table)
+    columns, names = metadata.phenotype_columns, metadata.phenotype
+    missing = [name for name in columns if f"{name}_missing" in names]
+    return phenotype.coded_values(table, columns, metadata.phenotype_categories, missing)
+
+
+def check_like(source: Source, like: Cohort) -> None:
+    """Raises InputError unless new maps and a table can be prepared as `like`, without its training subjects."""
+    metadata = like.metadata
+    if metadata.reduction.startswith("encoder"):
+        raise InputError(
+            f"{like.path} holds volumes of an encoder; convert --like the full-size cohort that it was made from, then "
+            "reduce the result: run.py --model cae --dataDir OUT with the encoder's --chkPointDir."
+        )
+    if metadata.reduction not in REDUCTIONS:
+        raise InputError(
+            f"{like.path} does not say that it was made of maps (reduction {metadata.reduction!r}); expected a cohort "
+            "that python -m data convert made. Convert it again."
+        )
+    if len(source.maps.columns) != like.num_maps:
+        raise InputError(
+            f"{like.path} holds {like.num_maps} maps a record, asked for are {', '.join(source.maps.columns)}; "
+            "name as many, in its order, with --maps."
+        )
+    columns = metadata.phenotype_columns or phenotype.ABIDE_COLUMNS
+    nobody = pd.DataFrame(columns=list(columns), dtype=str)
+    named = tuple(encode_like(nobody, metadata)) == metadata.phenotype
+    if not named or any(len(values) != records.PHENOTYPE_SIZE for values in scaling(metadata)):
+        raise InputError(
+            f"{like.path} does not say of which columns its phenotype was made, or how it was scaled, as is the case "
+            "for older cohorts; convert it again."
+        )
+    if missing := [name for name in columns if name not in source.rows]:
+        raise InputError(
+            f"{source.table} lacks {', '.join(missing)}, which the phenotype of {like.path} is made of; add them, "
+            "empty where unknown."
+        )
+    if shared := sorted(set(like.subjects("train")) & set(source.subjects["subject"])):
+        raise InputError(
+            f"{len(shared)} subjects of {source.table} are training subjects of {like.path}, {shared[0]} among them; "
+            "expected new people. Leave them out."
+        )

@@ -1,0 +1,308 @@
+"""A folder of maps and a table -> subjects with their maps, site and label, and who is left out and why."""
+
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from data.base.errors import InputError
+from data.cohorts.phenotype import clean
+from data.cohorts.records import MAX_MAPS
+from data.conversion.layouts import find_maps, find_table
+from data.conversion.options import SourceOptions
+from data.conversion.tables import column, key, matching_column, read_table
+
+DEFAULT_MAPS = ("falff",)
+NO_FILENAME = "no_filename"  # the release's FILE_ID of a subject whose scan failed quality control
+ABIDE_LABEL, ABIDE_AUTISM, ABIDE_CONTROL = "DX_GROUP", "1", "2"
+ABIDE_SUBJECT = "SUB_ID"
+SITE_COLUMNS = ("SITE_ID", "site")
+SITE_WORDS = re.compile(
+    r"site|scann?er|cent(er|re)|instit(ute|ution)|manufacturer|vendor|hospital|clinic|university|magnet|location|lab(oratory)?"
+    r"|station",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Subjects to convert, those that cannot be, and how they were read.
+
+    `subjects` has a row for each subject: subject, site, label (1.0 autism, 0.0 control, NaN unknown); `maps` the Path
+    of each map, a column for each; `rows` the table's text for the same subjects. `left_out` says for each reason which
+    subjects have no record. `label_column` and `site_column` are None if the table has none.
+    """
+
+    table: Path
+    label_column: str | None
+    site_column: str | None
+    subjects: pd.DataFrame
+    maps: pd.DataFrame
+    rows: pd.DataFrame
+    left_out: dict[str, list[str]]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class JoinedTable:
+    """A table joined with maps.
+
+    `maps` holds the maps of each row (a column for each, by name), NaN if none; `stray` are the IDs of maps without a
+    row.
+    """
+
+    path: Path
+    table: pd.DataFrame
+    id_column: str
+    maps: pd.DataFrame
+    stray: list[str]
+    notes: list[str]
+
+    @property
+    def identifier(self) -> pd.Series:
+        """The subject of each row."""
+        return self.table[ABIDE_SUBJECT if ABIDE_SUBJECT in self.table else self.id_column].map(key)
+
+
+def read_source(folder: Path, options: SourceOptions, optional: bool = False) -> Source:
+    """Joins the maps under `folder` with the table. Raises InputError if a choice must be made by the user.
+
+    Leaves out subjects of unknown diagnosis, unless labels are `optional`, and those that lack a map.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; expected fALFF maps, or others, as NIfTI and a table of subjects.")
+    joined = join(folder, options)
+    path, table, identifier = joined.path, joined.table, joined.identifier
+    coding = coding_of(table, options, path, optional)
+    diagnosis = canonical(column(table, coding.name, path)) if coding else pd.Series(math.nan, table.index, object)
+    label = labels(diagnosis, coding, path, optional) if coding else diagnosis.astype(float)
+    site_column = options.site_column or next((name for name in SITE_COLUMNS if name in table), None)
+    kept = joined.maps.notna().all(axis=1) & (label.notna() | (diagnosis.isna() & optional))
+    check_identifiers(identifier[kept], path)
+    check_own_maps(joined, kept, options.map_column or joined.id_column)
+    site = column(table, site_column, path).str.split().str.join(" ") if site_column else "unknown"
+    subjects = pd.DataFrame({"subject": identifier, "site": site, "label": label})[kept]
+    # In an order that does not depend on the layout, and so neither does the split
+    subjects = subjects.sort_values("subject", key=lambda name: name.str.zfill(20))
+    rows = table.loc[subjects.index]
+    notes = [*joined.notes, f"Table {path}, joined by {joined.id_column}."]
+    if coding:
+        autism, control = (counted(diagnosis[kept & (label == value)]) for value in (1, 0))
+        notes.append(f"Label: {coding.name}, {autism} autism, {control} control.")
+    else:
+        notes.append("Label: no column is used.")
+    if unknown := (kept & diagnosis.isna()).sum():
+        notes.append(f"{unknown} subjects of unknown diagnosis are kept.")
+    return Source(
+        table=path,
+        label_column=coding.name if coding else None,
+        site_column=site_column,
+        subjects=subjects.reset_index(drop=True),
+        maps=joined.maps.loc[subjects.index].reset_index(drop=True),
+        rows=rows,
+        left_out=left_out(joined, diagnosis, kept),
+        notes=[*notes, site_note(rows, site_column)],
+    )
+
+
+def left_out(joined: JoinedTable, diagnosis: pd.Series, kept: pd.Series) -> dict[str, list[str]]:
+    """For each reason, the subjects that are left out."""
+    identifier, maps = joined.identifier, joined.maps
+    named = joined.table[joined.id_column] != NO_FILENAME
+    some, complete = maps.notna().any(axis=1), maps.notna().all(axis=1)
+    lacking = {f"no map {name}": identifier[some & maps[name].isna()].tolist() for name in maps}
+    others = diagnosis[complete & ~kept].dropna()
+    return {
+        f"{joined.id_column} is {NO_FILENAME}": identifier[~named].tolist(),
+        "no map": identifier[named & ~some].tolist(),
+        **{reason: subjects for reason, subjects in lacking.items() if subjects},
+        f"{diagnosis.name or 'diagnosis'} unknown": identifier[complete & ~kept & diagnosis.isna()].tolist(),
+        "a map without a row in the table": joined.stray,
+        **{
+            f"{diagnosis.name} is {value}": identifier[others.index[others == value]].tolist()
+            for value in sorted(others.unique())
+        },
+    }
+
+
+def join(folder: Path, options: SourceOptions) -> JoinedTable:
+    """Finds the table and the maps, by their names or by the column that names them."""
+    if options.map_column:
+        return join_named(folder, options, options.map_column)
+    names = options.maps or DEFAULT_MAPS
+    check_map_names(names)
+    found = {name: find_maps(folder, options.only, name) for name in names}
+    maps = {name: of_map for name, (of_map, _) in found.items()}
+    path = options.table or find_table(folder, [place for of_map in maps.values() for place in of_map.values()])
+    table = read_table(path)
+    identifiers = set().union(*maps.values())
+    subject = options.id_column or matching_column(table, identifiers, path)
+    keys = column(table, subject, path).map(key)
+    of_row = pd.DataFrame({name: keys.map(of_map) for name, of_map in maps.items()})
+    notes = [note for _, of_map in found.values() for note in of_map]
+    return JoinedTable(path, table, subject, of_row, sorted(identifiers - set(keys)), notes)
+
+
+def join_named(folder: Path, options: SourceOptions, map_column: str) -> JoinedTable:
+    """The same if a column holds the paths of the maps."""
+    if options.only:
+        raise InputError("--only chooses among maps that are found by name; leave it out, --mapColumn names each.")
+    path = options.table or find_table(folder, [])
+    table = read_table(path)
+    map_columns = [map_column] if map_column in table else map_column.split(",")
+    names = options.maps or (DEFAULT_MAPS if len(map_columns) == 1 else tuple(map_columns))
+    if len(names) != len(map_columns):
+        raise InputError(
+            f"--mapColumn {map_column} names {len(map_columns)} columns for the maps {', '.join(names)}; "
+            "expected a column a map, in their order."
+        )
+    check_map_names(names)
+    subject = options.id_column or next((name for name in (ABIDE_SUBJECT, "participant_id") if name in table), None)
+    if subject is None:
+        raise InputError(f"Which column of {path} names the subject? Say so with --idColumn.")
+    named = pd.DataFrame({name: column(table, of_map, path) for name, of_map in zip(names, map_columns, strict=True)})
+    column(table, subject, path)
+    maps = named.map(lambda name: existing(folder / name) if name else math.nan)
+    assumed = "" if options.maps else f", assumed to be {', '.join(names)}; if they are others, name them with --maps"
+    return JoinedTable(path, table, subject, maps, [], [f"Layout: maps that the column {map_column} names{assumed}."])
+
+
+def check_map_names(names: Sequence[str]) -> None:
+    """Raises InputError unless the names of maps differ, and can be parts of file names."""
+    if len(set(names)) < len(names) or (odd := [name for name in names if not re.fullmatch(r"\w[\w.-]*", name)]):
+        wrong = f"{odd[0]!r}" if len(set(names)) == len(names) else "one twice"
+        raise InputError(
+            f"The maps are called {', '.join(names)}, {wrong} among them; expected each once, of letters, digits, '.', "
+            "'_' and '-'. Name them with --maps."
+        )
+    if len(names) > MAX_MAPS:
+        raise InputError(f"A record would have {len(names)} maps; expected at most {MAX_MAPS}. Name fewer with --maps.")
+
+
+def existing(path: Path) -> Path | float:
+    return path if os.path.isfile(path) else math.nan  # Path.is_file raises for a name that is too long
+
+
+@dataclass(frozen=True)
+class LabelCoding:
+    """Which values of a column are autism and which control; `negative` is None for the only other value."""
+
+    name: str
+    positive: str
+    negative: str | None
+
+
+def is_abide(table: pd.DataFrame) -> bool:
+    """Whether a table is ABIDE's own."""
+    return {ABIDE_LABEL, ABIDE_SUBJECT} <= set(table.columns)
+
+
+def coding_of(table: pd.DataFrame, options: SourceOptions, path: Path, optional: bool) -> LabelCoding | None:
+    """The coding that the options give, or ABIDE's own; None if there is neither and labels are `optional`."""
+    name, positive = options.label_column, options.positive
+    if name is None and positive is None:
+        if is_abide(table):  # new people may all be of one class, so that the other value does not occur
+            return LabelCoding(ABIDE_LABEL, ABIDE_AUTISM, options.negative or (ABIDE_CONTROL if optional else None))
+        if optional:
+            return None
+    if name is None or positive is None:
+        raise InputError(
+            f"Which column of {path} is the diagnosis, and which of its values is autism? "
+            "Say so with --labelColumn NAME --positive VALUE."
+        )
+    return LabelCoding(name, positive, options.negative)
+
+
+def counted(values: pd.Series) -> str:
+    """Each value with its count: `1 (20 subjects)`."""
+    return ", ".join(f"{value} ({count} subjects)" for value, count in sorted(Counter(values).items())) or "nobody"
+
+
+def site_note(rows: pd.DataFrame, site_column: str | None) -> str:
+    """Which column is the site, and which others look like one."""
+    used = f"Site: {site_column}, {rows[site_column].nunique()} sites." if site_column else "Site: no column is used."
+    alike = [
+        name
+        for name in rows.columns
+        if name != site_column and looks_like_site(name) and 1 < clean(rows[name]).nunique() < max(len(rows), 3)
+    ]
+    return f"{used} {', '.join(alike)} looks like a site; if it is one, name it with --siteColumn." if alike else used
+
+
+def looks_like_site(name: str) -> bool:
+    words = re.split(r"[^A-Za-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))  # scannerModel, SCAN_CENTRE
+    return any(SITE_WORDS.fullmatch(word) for word in words)
+
+
+def check_own_maps(joined: JoinedTable, kept: pd.Series, name: str) -> None:
+    """Raises InputError if the column `name` gives two of the `kept` subjects one map, or one subject one file twice.
+
+    That happens if a column of labels or sites is used as the column of IDs.
+    """
+    every = joined.maps[kept].map(os.path.realpath).melt(ignore_index=False)["value"]
+    if (twice := every[every.duplicated(keep=False)]).size:
+        owners = joined.identifier[twice.index[twice == twice.iloc[0]][:2]]
+        both = " and ".join(owners if owners.nunique() > 1 else [f"{owners.iloc[0]} for two maps"])
+        raise InputError(
+            f"The column {name} of {joined.path} gives the map {Path(twice.iloc[0]).name} to {both}; expected a map of "
+            "each subject's own. Correct it, or name the right column with --idColumn or --mapColumn."
+        )
+
+
+def check_identifiers(identifier: pd.Series, path: Path) -> None:
+    """Raises InputError unless the IDs are unique, capitals aside, and can be file names."""
+    if (twice := identifier[identifier.str.casefold().duplicated()]).size:
+        raise InputError(f"{path} names subject {twice.iloc[0]} twice; expected one row a subject.")
+    if (odd := identifier[~identifier.str.fullmatch(r"\w[\w.-]*")]).size:
+        raise InputError(f"{path} has the subject {odd.iloc[0]!r}; expected letters, digits, '.', '_' and '-'.")
+
+
+def canonical(column: pd.Series) -> pd.Series:
+    """A column's values with one text for each number (`1` for `1.0`), NaN where missing."""
+    return clean(column).map(canonical_value, na_action="ignore")
+
+
+def canonical_value(text: str) -> str:
+    text = text.strip()
+    number = pd.to_numeric(text, errors="coerce")
+    return str(int(number)) if number == number and abs(number) < 1e15 and number == int(number) else text
+
+
+def named_values(text: str, known: set[str]) -> list[str]:
+    """The values that `1,2` or `1` names; a known value may itself hold a comma."""
+    parts = [text] if canonical_value(text) in known else text.split(",")
+    return [canonical_value(part) for part in parts]
+
+
+def labels(values: pd.Series, coding: LabelCoding, table: Path, optional: bool = False) -> pd.Series:
+    """1.0 where a column (see `canonical`) says autism, 0.0 where it says control, NaN elsewhere.
+
+    Raises InputError unless every named value occurs, and exactly one value is left for control if none is named. If
+    labels are `optional`, named values may be absent if both sides are named, no value need be left for control, and
+    no label need be known.
+    """
+    known = set(values.dropna())
+    if optional and not known:
+        return values.astype(float)
+    absent_allowed = optional and coding.negative is not None
+    positive = named_values(coding.positive, known)
+    rest = sorted(known - set(positive))
+    negative = rest if coding.negative is None else named_values(coding.negative, known)
+    shown = ", ".join(sorted(known)[:6]) or "nothing"
+    too_many = coding.negative is None and len(rest) not in ((0, 1) if optional else (1,))
+    if not (absent_allowed or set(positive) <= known) or too_many:
+        raise InputError(
+            f"{table}: {values.name} holds {shown}; expected two values, {coding.positive} (--positive, autism) and "
+            "another (control). Where there are more, name the controls with --negative; the others are left out."
+        )
+    if set(positive) & set(negative) or not (absent_allowed or set(negative) <= known):
+        raise InputError(
+            f"{table}: {values.name} holds {shown}; expected --negative {coding.negative} (control) to name some of "
+            f"them, and none of --positive {coding.positive} (autism)."
+        )
+    return values.map(dict.fromkeys(positive, 1.0) | dict.fromkeys(negative, 0.0)).astype(float)

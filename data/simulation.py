@@ -1,0 +1,131 @@
+"""What a simulated cohort is drawn from: the table of its subjects, the anatomy they share, and their volumes.
+
+fALFF is simulated on the real AAL anatomy, with a group difference planted in four regions. Every value is drawn from a
+seeded generator; nothing is taken from a real person. Sites, ages, sex and IQ are drawn to look like ABIDE's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from data import grids
+from data.cohorts import atlas, phenotype, records
+
+PLANTED = ("Frontal_Mid_L", "Precuneus_R", "Temporal_Mid_R", "Cerebelum_Crus1_L")
+# ABIDE's sites with their share of subjects and mean age in years, rounded
+SITES = {
+    "NYU": (18, 15), "UM_1": (11, 13), "USM": (10, 22), "UCLA_1": (8, 13), "PITT": (6, 19), "YALE": (6, 13),
+    "MAX_MUN": (6, 26), "KKI": (6, 10), "TRINITY": (5, 17), "STANFORD": (5, 10), "CALTECH": (4, 28), "OLIN": (4, 17),
+    "SDSU": (4, 14), "LEUVEN_1": (3, 22), "SBL": (3, 34), "OHSU": (3, 11),
+}  # fmt: skip
+MALE_SHARE = 0.85
+MOTION = 1  # the stream of random numbers for head motion
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What is drawn. Spreads and effects are in units of fALFF, which lies between 0 and 1."""
+
+    subjects: int
+    seed: int = 0
+    effect: float = 0.05  # autism minus control in each planted region
+    region_spread: float = 0.04  # between subjects, of a region's mean
+    subject_spread: float = 0.02  # between subjects, of the whole brain
+    voxel_spread: float = 0.04  # within a subject, smooth at about 12 mm
+
+
+SIMULATIONS = {"full": Simulation(subjects=64), "reduced": Simulation(subjects=500)}
+
+
+def subject_names(simulation: Simulation) -> list[str]:
+    """The subjects: `0000001`, ..."""
+    return [f"{number:07d}" for number in range(1, simulation.subjects + 1)]
+
+
+def demographics(simulation: Simulation) -> pd.DataFrame:
+    """A table with ABIDE's columns as text, a row a subject, plus `subject`, `site` and `label`.
+
+    Head motion is unrelated to all else.
+    """
+    random = np.random.default_rng(simulation.seed)
+    count = simulation.subjects
+    share = np.array([site[0] for site in SITES.values()], float)
+    site = random.choice(list(SITES), count, p=share / share.sum())
+    label = random.permutation(np.arange(count) % 2)
+    mean_age = np.array([SITES[name][1] for name in site])
+    iq = {name: random.normal(108, 14, count).round().astype(int) for name in ("FIQ", "VIQ", "PIQ")}
+    table = pd.DataFrame(
+        {
+            "subject": subject_names(simulation),
+            "site": site,
+            "label": label.astype(float),
+            "AGE_AT_SCAN": np.clip(mean_age * random.lognormal(0, 0.2, count), 6, 64).round(2),
+            "SEX": np.where(random.random(count) < MALE_SHARE, 1, 2),
+            "HANDEDNESS_CATEGORY": random.choice(
+                ["R", "L", "Ambi", "Mixed", ""], count, p=[0.75, 0.08, 0.02, 0.01, 0.14]
+            ),
+            "HANDEDNESS_SCORES": np.where(random.random(count) < 0.2, random.integers(-100, 101, count), -9999),
+            **{name: np.where(random.random(count) < 0.1, -9999, values) for name, values in iq.items()},
+            "FIQ_TEST_TYPE": random.choice(
+                ["WASI", "WISC_IV_FULL", "WAIS_III", "DAS_II_SA"], count, p=[0.5, 0.3, 0.1, 0.1]
+            ),
+            **{f"WISC_IV_{index}": random.normal(104, 14, count).round() for index in phenotype.WISC_INDICES},
+            "EYE_STATUS_AT_SCAN": np.where(random.random(count) < 0.66, 1, 2),
+            "BMI": random.normal(25, 4, count).round(1),
+        }
+    ).astype(dict.fromkeys(phenotype.ABIDE_COLUMNS, str))
+    table.loc[random.random(count) > 0.06, [f"WISC_IV_{index}" for index in phenotype.WISC_INDICES]] = ""
+    table.loc[random.random(count) > 0.03, "BMI"] = "-9999"
+    motion_mm = np.random.default_rng([simulation.seed, MOTION]).lognormal(np.log(0.1), 0.5, count)
+    return table.assign(SITE_ID=site, func_mean_fd=motion_mm.round(4).astype(str))
+
+
+class Anatomy:
+    """What all simulated subjects of a grid share: the brain, the regions and their mean fALFF."""
+
+    def __init__(self, grid: grids.Grid, simulation: Simulation):
+        from scipy import ndimage
+
+        self.grid, self.simulation, self.ndimage = grid, simulation, ndimage
+        self.atlas = atlas.load_atlas(None, grid)
+        self.brain = ndimage.binary_closing(np.pad(self.atlas.labels > 0, 4), iterations=3)[4:-4, 4:-4, 4:-4]
+        number = {name: region for region, name in self.atlas.names.items()}
+        self.planted = [number[name] for name in PLANTED]
+        random = np.random.default_rng([simulation.seed, records.PHENOTYPE_SIZE])
+        self.region_mean = random.normal(0.45, 0.05, len(self.atlas.names) + 1)
+        self.region_mean[0] = 0.30  # white matter has less slow signal than grey
+
+    def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
+        """One subject's mean fALFF in each region (regions + 1,), and the generator that draws the rest."""
+        simulation = self.simulation
+        random = np.random.default_rng([simulation.seed, subject + 1000])
+        region = self.region_mean + random.normal(0, simulation.region_spread, self.region_mean.shape)
+        region[self.planted] += simulation.effect * (label - 0.5)
+        return region, random
+
+    def volume(self, subject: int, label: float) -> np.ndarray:
+        """One subject's normalised volume (x, y, z) float32; the same subject on either grid."""
+        simulation = self.simulation
+        region, random = self.region_values(subject, label)
+        noise = self.ndimage.gaussian_filter(random.normal(size=grids.REDUCED.shape), 0.85)
+        noise *= simulation.voxel_spread / noise.std()
+        if self.grid == grids.FULL:
+            noise = self.ndimage.zoom(noise, grids.BLOCK, order=1, grid_mode=True, mode="nearest")
+            noise = noise[tuple(slice(1, 1 + length) for length in self.grid.shape)]
+        activity = region[self.atlas.labels] + random.normal(0, simulation.subject_spread) + noise
+        return records.normalise(np.where(self.brain, np.clip(activity, 0, 1), 0))
+
+
+def rule(simulation: Simulation, subjects: Sequence[str]) -> np.ndarray:
+    """The true probability of autism (n,) of simulated subjects, given what was drawn for their planted regions.
+
+    No classifier of the volumes can be better: noise and the spread of whole brains are added to these values.
+    """
+    anatomy = Anatomy(grids.REDUCED, simulation)
+    label = demographics(simulation)["label"]
+    numbers = [int(subject) - 1 for subject in subjects]
+    drawn = np.stack([anatomy.region_values(number, label[number])[0] for number in numbers])[:, anatomy.planted]
+    distance = drawn - anatomy.region_mean[anatomy.planted]
+    return 1 / (1 + np.exp(-(simulation.effect * distance / simulation.region_spread**2).sum(1)))
