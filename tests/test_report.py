@@ -130,7 +130,7 @@ def parsed(folder: Path) -> Page:
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
     """For the band of the ROC curve, which takes a second otherwise."""
-    monkeypatch.setattr(curves, "RESAMPLES", 20)
+    monkeypatch.setattr(curves, "BAND_RESAMPLES", 20)
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +305,7 @@ def rates(label: np.ndarray, probability: np.ndarray) -> tuple[list[float], list
 
 @pytest.mark.slow
 def test_the_band_is_that_of_a_plain_loop_within_folds(monkeypatch):
-    monkeypatch.setattr(curves, "RESAMPLES", 30)
+    monkeypatch.setattr(curves, "BAND_RESAMPLES", 30)
     table = people(60, 2).assign(label=lambda table: table["label"].astype(float))
     random, samples = np.random.default_rng(5), [[] for _ in range(30)]
     for fold in sorted(table["fold"].unique()):
