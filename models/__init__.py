@@ -1,7 +1,7 @@
 """The five models in one table: what each reads, what it predicts, which loss it has.
 
 Each module holds `Config` (a frozen dataclass), `PRESETS` (the first is the default), and a pure
-`build(config, grid, maps)`. Keras is imported only inside functions, so that a mistake on the command line is told
+`build(config, grid, maps)`. Keras is imported only inside functions, so that a mistake on the command line is reported
 before its seconds-long import.
 """
 
@@ -38,8 +38,7 @@ class Model:
         return importlib.import_module(f"models.{self.name}")
 
     def completed(self, config: dict) -> dict:
-        """The saved hyper-parameters of older code with what has come later as by default; as they are if of other
-        code."""
+        """Hyper-parameters that older code saved, as this code would save them; unchanged if it cannot read them."""
         try:
             return json.loads(json.dumps(asdict(from_json(self.module.Config, config))))
         except InputError:

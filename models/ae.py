@@ -10,7 +10,7 @@ from models.settings import HiddenLayers, require, require_sizes, require_sparsi
 
 @dataclass(frozen=True, kw_only=True)
 class Config(HiddenLayers):
-    """Dense layers, mirrored; the last of `units` is the code."""
+    """A sparse autoencoder: a multilayer perceptron and its mirror image; the last of `units` is the code."""
 
     optimizer: Literal["adam", "rmsprop"] = "rmsprop"
     decay: float = 0.99

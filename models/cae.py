@@ -10,7 +10,7 @@ from models.settings import MAX_KERNEL, HiddenLayers, require, require_sizes, re
 
 @dataclass(frozen=True, kw_only=True)
 class Config(HiddenLayers):
-    """Two convolutions of one filter, mirrored by transposed ones."""
+    """A sparse 3-D convolutional autoencoder: convolutions, mirrored by transposed ones."""
 
     batch_size: int = 4
     optimizer: Literal["adam", "rmsprop"] = "rmsprop"

@@ -81,8 +81,8 @@ class RegionMeans(layers.Layer):
         )
 
     def in_numpy(self, volume: np.ndarray) -> np.ndarray:
-        """What `call` gives in float32 on a CPU, the same sums in the same order, several times as fast as that is
-        outside of a compiled graph."""
+        """The result of `call` in float32 on a CPU, bit for bit: the same sums in the same order, but several times
+        faster than outside of a compiled graph."""
         sums = np.stack([self.members @ record.reshape(self.position.size, -1) for record in volume])
         return sums / self.sizes[:, None].astype(np.float32)
 
@@ -102,7 +102,7 @@ class Standardise(layers.Layer):
         self.spread = self.add_weight(name="spread", initializer="ones", **shape)
 
     def measure(self, batches: Iterable[np.ndarray]) -> None:
-        """Takes the mean and the spread of values, (n, ...) a batch; what does not vary is only centred."""
+        """Sets the mean and the spread to those of all batches (n, ...); a constant value is only centred."""
         moments = Moments()
         for values in batches:
             moments.add(values)
@@ -118,7 +118,7 @@ class Standardise(layers.Layer):
 
 
 class Dropout(layers.Dropout):
-    """Draws otherwise on each device that a network is trained on, for all have the same seed."""
+    """Dropout with a mask of its own on each device; Keras would use the same mask on all, as they share the seed."""
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         if not training or not self.rate:
@@ -143,8 +143,8 @@ class MeanOfLogits(layers.Average):
     """Logits of several networks -> their mean, weighted by `shares` if given; each network has a loss of its own
     (`summands`).
 
-    The mean, since each has learnt how common autism is among those that it was trained on: a sum would count that, and
-    whatever several of them know, once for each.
+    A mean, not a sum: each network has learnt how common autism is in the training records, and a sum would count that,
+    and whatever several networks know, several times.
     """
 
     def __init__(self, shares: Sequence[float] | None = None, **options: Any) -> None:
@@ -232,7 +232,7 @@ def hidden(x: KerasTensor, units: int, settings: LayerSettings) -> KerasTensor:
 def logits(x: KerasTensor, settings: LayerSettings, even: bool = False) -> KerasTensor:
     """(batch, 2) float32 logits of (control, autism), at first 0 if `even`.
 
-    What many features make of a random start would stay for all of a short training.
+    With many features, the effect of a random start would last through a short training.
     """
     options = weights(settings) | ({"kernel_initializer": "zeros"} if even else {})
     return layers.Dense(2, dtype="float32", **options)(x)
@@ -241,7 +241,7 @@ def logits(x: KerasTensor, settings: LayerSettings, even: bool = False) -> Keras
 def fourier_features(x: KerasTensor, units: int) -> KerasTensor:
     """(batch, features) -> (batch, units): sines, which begin as random Fourier features.
 
-    Of the kernel exp(-|x - y|^2 / features), that of an SVM by default (Rahimi & Recht 2007), and are trained on.
+    The kernel is exp(-|x - y|^2 / features), the default of an SVM (Rahimi & Recht 2007); training adapts the sines.
     """
     phases = keras.initializers.RandomUniform(0, 2 * np.pi)
     return layers.Dense(units, keras.ops.sin, kernel_initializer="he_normal", bias_initializer=phases)(x)

@@ -12,7 +12,7 @@ def cross_entropy(batch: dict, outputs: Any, config: Any, reads: tuple[str, ...]
 
 
 def mean_activation(code: Any) -> Any:
-    """rho_hat, the mean of sigmoid(code) over everything, the shares of other devices of a batch too."""
+    """rho_hat, the mean of sigmoid(code) over all records of a batch, also those on other devices."""
     activation, context = ops.sigmoid(ops.cast(code, "float32")), tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return ops.mean(activation)

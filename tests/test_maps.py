@@ -444,8 +444,8 @@ def test_a_classifier_reads_maps_as_channels():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
-def test_region_means_of_every_map_are_standardised(three, cli, tmp_path):
-    """By mean and spread over the training records, map by map; the default network is what reads them, here once."""
+def test_means_of_regions_and_of_cubes_are_standardised(three, cli, tmp_path):
+    """By mean and spread over the training records, map by map; the default network reads both, here once."""
     from models.layers import Standardise
 
     arguments = ("--model", "cnn", "--numIters", 1, "--set", "batch_size=8", "--dataDir", three)
@@ -464,12 +464,15 @@ def test_region_means_of_every_map_are_standardised(three, cli, tmp_path):
     folder = CheckpointFolder(tmp_path / "ckpt" / "cnn")
     network = MODELS["cnn"].build(from_json(cnn.Config, folder.identity().config), REDUCED, 3)
     restore_weights(folder, network)
-    (layer,) = [layer for layer in network.layers if isinstance(layer, Standardise)]
+    found = {len(layer.mean.shape): layer for layer in network.layers if isinstance(layer, Standardise)}
     opened, regions = open_cohort(three), atlas.load_atlas(None, REDUCED)
     volumes = np.stack([opened.read(index)[2] for index in opened.indices("train")]).astype(float)
     means = np.stack([volumes[:, regions.labels == region].mean(1) for region in regions.regions], axis=1)
-    np.testing.assert_allclose(layer.mean, means.mean(0), atol=1e-5)
-    np.testing.assert_allclose(layer.spread, means.std(0), rtol=1e-3)
+    np.testing.assert_allclose(found[2].mean, means.mean(0), atol=1e-5)
+    np.testing.assert_allclose(found[2].spread, means.std(0), rtol=1e-3)
+    cube = volumes[:, 14:17, 17:20, 14:17].mean((1, 2, 3))  # the grid is padded by a voxel on each side
+    np.testing.assert_allclose(found[4].mean[5, 6, 5], cube.mean(0), atol=1e-5)
+    np.testing.assert_allclose(found[4].spread[5, 6, 5], cube.std(0), rtol=1e-3)
 
 
 def test_an_autoencoder_reads_each_map_as_a_sample(three):

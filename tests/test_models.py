@@ -502,6 +502,24 @@ def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
     assert {id(weight) for weight in summands(network).weights} == {id(weight) for weight in network.weights}
 
 
+@pytest.mark.parametrize("name, maps, brain", [("cnn", 3, 1), ("mmnn", 1, 1), ("mmnn", 3, 3), ("mmnn", 5, 3)])
+def test_parts_of_combined_have_their_weights_however_many_networks_they_have(name, maps, brain):
+    from models.layers import summands
+
+    module, members = MODELS[name].module, 2
+    config = settings.override(module.PRESETS["combined"], [f"members={members}"])
+    network = with_random_weights(module.build(config, REDUCED, maps=maps))
+    generator = np.random.default_rng(1)
+    inputs = {key: generator.normal(size=(2, *tensor.shape[1:])) for key, tensor in network.input.items()}
+    logits = np.array([np.array(one) for one in summands(network)(inputs)])
+    regions, convolutions, phenotype = np.split(logits, [members * maps, 2 * members * maps])
+    expected = (2 * regions.mean(0) + convolutions.mean(0)) / 3
+    if name == "mmnn":
+        assert len(phenotype) == members
+        expected = (brain * expected + phenotype.mean(0)) / (brain + 1)
+    np.testing.assert_allclose(network(inputs), expected, rtol=1e-4)
+
+
 def test_regions_of_each_map_are_read_by_a_network_of_their_own():
     """A change of one map moves the logits of its own networks only."""
     from models.layers import summands
@@ -565,14 +583,13 @@ def test_a_setting_that_is_not_refused_changes_the_network(name, preset):
     module = MODELS[name].module
     base = dataclasses.replace(module.PRESETS[preset], members=1)
     others = {
-        "members": 2, "batch_norm": not getattr(base, "batch_norm", True), "initializer": "he_normal", "l1": 0.5,
-        "l2": 0.5,
-        "phenotype_units": (3,), "phenotype_l2": 0.5, "joined_units": (5,), "region_units": (7,),
-        "region_l2": 0.5, "regions_by_map": not getattr(base, "regions_by_map", True), "average_pool": 5,
-        "dropout": 0.25, "cubes": 5, "convolutions_by_map": not getattr(base, "convolutions_by_map", True),
+        "members": 2, "initializer": "he_normal", "l1": 0.5, "l2": 0.5, "phenotype_units": (3,), "phenotype_l2": 0.5,
+        "joined_units": (5,), "region_units": (7,), "region_l2": 0.5, "average_pool": 5, "dropout": 0.25, "cubes": 5,
         "mean_over": "networks",
     }  # fmt: skip
     known = {field.name for field in dataclasses.fields(base)}
+    switches = known & {"batch_norm", "regions_by_map", "convolutions_by_map"}
+    others |= {key: not getattr(base, key) for key in switches}
     before = described(module.build(base, REDUCED, maps=2))
     for key in sorted(known & others.keys()):
         changed = dataclasses.replace(base, **{key: others[key]})

@@ -107,11 +107,12 @@ def test_residual_network_is_exact(name):
     assert error(model, boxes(GRID, 8)) < TOLERANCE
 
 
-BESIDE = {"regions": True}  # region means beside convolutions
+OF_VOXELS = {"standardise": "voxel", "cubes": 1, "convolutions_by_map": False, "mean_over": "networks"}
 
 
 @pytest.mark.parametrize(
-    "preset, more", [("regions", {}), ("linear", {}), ("convolutional", {}), ("convolutional", BESIDE)]
+    "preset, more",
+    [("combined", {}), ("combined", OF_VOXELS), ("regions", {}), ("linear", {}), ("convolutional", {})],
 )
 @pytest.mark.parametrize("name", ["cnn", "mmnn"])
 def test_networks_that_keep_place_are_exact(name, preset, more):
@@ -253,7 +254,10 @@ def test_mixed_precision_follows_the_layers():
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("name, preset", [("mmnn", "regions"), ("mmnn", "linear"), ("cnn", "convolutional")])
+@pytest.mark.parametrize(
+    "name, preset",
+    [("mmnn", "combined"), ("mmnn", "regions"), ("mmnn", "linear"), ("cnn", "convolutional")],
+)
 def test_networks_that_keep_place_in_mixed_precision(name, preset, policy):
     keras.config.set_dtype_policy(policy)
     try:

@@ -25,9 +25,10 @@ from utils.machines.workers import node_names, packed, tasks_by_node, team, unpa
 
 slow = pytest.mark.slow
 ODD = ("--set", "batch_size=7")  # so that two share it unevenly
+SWAPPED = ("--preset", "regions", "--set", "swap_regions=5")  # within the whole batch
 TRAININGS = {
     "nn": ("--model", "nn", *TINY_NN, *ODD, "--numIters", "6"),
-    "cnn": ("--model", "cnn", *TINY_NN, "--set", "swap_regions=5", *ODD, "--numIters", "6"),  # within the whole batch
+    "cnn": ("--model", "cnn", *SWAPPED, *TINY_NN, *ODD, "--numIters", "6"),
     "batch norm": ("--model", "cnn", *TINY_CNN, *ODD, "--numIters", "2"),
     "rho": ("--model", "ae", *ODD, "--numIters", "6"),
 }

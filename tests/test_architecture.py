@@ -1,0 +1,67 @@
+"""The house rules that a reader relies on: imports point one way, files and parameter lists stay short."""
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+MAX_LINES, MAX_PARAMETERS = 350, 5
+FLOORS = ["run", "utils", "models", "data"]  # each imports from those after it only
+DATA_FLOORS = ["data.", "data.conversion", "data.cohorts", "data.base"]
+SOURCES = sorted([ROOT / "run.py", *(path for top in FLOORS[1:] for path in (ROOT / top).rglob("*.py"))])
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): ast.parse(path.read_text()) for path in SOURCES}
+
+
+def imports_of(tree: ast.AST) -> set[str]:
+    """Modules of this project that a module imports, at its top, in functions, and for types."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in names}
+    return found & MODULES.keys()
+
+
+IMPORTS = {name: imports_of(tree) - {name} for name, tree in MODULES.items()}
+
+
+def floor_of(name: str) -> tuple[int, int]:
+    top = FLOORS.index(name.split(".")[0])
+    wing = max((at for at, prefix in enumerate(DATA_FLOORS) if f"{name}.".startswith(prefix)), default=0)
+    return top, 0 if name == "data.grids" else wing
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_point_one_way(name):
+    upward = [other for other in IMPORTS[name] if other != "data.grids" and floor_of(other) < floor_of(name)]
+    assert not upward
+
+
+def test_no_circle_of_imports():
+    left = defaultdict(set, {name: set(others) for name, others in IMPORTS.items()})
+    while leaves := [name for name, others in left.items() if not others]:
+        for leaf in leaves:
+            del left[leaf]
+        for others in left.values():
+            others.difference_update(leaves)
+    assert not dict(left)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_files_and_parameter_lists_are_short(path):
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+    for node in ast.walk(MODULES[module_of(path)]):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            arguments = node.args
+            names = [argument.arg for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]]
+            assert len([name for name in names if name not in ("self", "cls")]) <= MAX_PARAMETERS, node.name
