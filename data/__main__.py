@@ -8,56 +8,39 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data.base.cli import Parser, add_options, guarded, options_of, positive, seed
 from data.base.errors import InputError
 from data.base.signals import ignore_interrupts
 from data.conversion.options import ConversionOptions, SourceOptions
 
-if TYPE_CHECKING:
-    from data.cohorts.cohort import Cohort
-
 INTERRUPTED = 130
 NAMES_SHOWN = 10  # on the terminal; cohort.json holds them all
 
 
-def shown(names: list[str]) -> str:
-    more = f" and {len(names) - NAMES_SHOWN} more, named in cohort.json" if len(names) > NAMES_SHOWN else ""
-    return ", ".join(names[:NAMES_SHOWN]) + more
-
-
-def maps_of(chosen: tuple[str, ...] | None, like: "Cohort") -> tuple[str, ...] | None:
-    """The maps of the cohort `like`; those that are `chosen` if it does not name its own.
-
-    Raises InputError if they contradict each other.
-    """
-    if not like.metadata.maps:
-        return chosen
-    if chosen not in (None, like.maps):
-        raise InputError(
-            f"--maps {','.join(chosen)} is not what {like.path} has, {', '.join(like.maps)}. Leave it out."
-        )
-    return like.maps
-
-
-def convert(args: argparse.Namespace) -> int:
+def convert(args: argparse.Namespace) -> None:
     options, source_options = options_of(args, ConversionOptions), options_of(args, SourceOptions)
-    if args.like:
-        options.check_like(args.like)
+    for name in ("grid", "phenotype", "covariates", "seed"):
+        if args.like and getattr(options, name) is not None:
+            raise InputError(f"--{name} is chosen by --like: everything is as in {args.like}. Leave it out.")
     from data.cohorts.cohort import open_cohort
     from data.cohorts.records import CLASSES
     from data.conversion import convert as conversion
     from data.conversion.source import read_source
 
     like = open_cohort(args.like) if args.like else None
-    if like:
-        source_options = replace(source_options, maps=maps_of(source_options.maps, like))
+    if like and like.metadata.maps:
+        if args.maps not in (None, like.maps):
+            chosen, own = ",".join(args.maps), ", ".join(like.maps)
+            raise InputError(f"--maps {chosen} is not what {like.path} has, {own}. Leave it out.")
+        source_options = replace(source_options, maps=like.maps)
     source = read_source(args.source, source_options, optional=like is not None)
     print("\n".join(source.notes))
     for reason, subjects in source.left_out.items():
         if subjects:
-            print(f"{len(subjects)} left out, {reason}: {shown(subjects)}")
+            more = f" and {len(subjects) - NAMES_SHOWN} more, named in cohort.json" if subjects[NAMES_SHOWN:] else ""
+            print(f"{len(subjects)} left out, {reason}: {', '.join(subjects[:NAMES_SHOWN])}{more}")
     command = shlex.join(["python", "-m", "data", *sys.argv[1:]])
     if like:
         planned, notes = conversion.convert_like(source, args.cohort, like, command)
@@ -71,7 +54,6 @@ def convert(args: argparse.Namespace) -> int:
     counts = Counter(f"{row.split} {CLASSES[int(row.label)] if row.known else 'unknown'}" for row in planned.rows)
     counted = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
     print(f"{len(planned.rows)} records in {args.cohort}: {counted}")
-    return 0
 
 
 def check(args: argparse.Namespace) -> int:
@@ -89,38 +71,35 @@ def check(args: argparse.Namespace) -> int:
     return 1 if findings.problems else 0
 
 
-def swap(args: argparse.Namespace) -> int:
+def swap(args: argparse.Namespace) -> None:
     from data.cohorts.cohort import open_cohort
     from data.swap import swap as run
 
     table = run(open_cohort(args.cohort), args.out, args.regions, args.copies, args.seed)
     print(f"{len(table)} records in {args.out}")
-    return 0
 
 
-def pack(args: argparse.Namespace) -> int:
+def pack(args: argparse.Namespace) -> None:
     from data.cohorts.cohort import open_cohort
     from data.pack import pack as run
 
     run(open_cohort(args.cohort), args.out, args.form)
     print(f"Packed as {args.form}: {args.out}")
-    return 0
 
 
-def export(args: argparse.Namespace) -> int:
+def export(args: argparse.Namespace) -> None:
     from data.cohorts.cohort import open_cohort
     from data.pack import export as run
 
     run(open_cohort(args.cohort), args.subject, args.out, args.map)
     print(f"Written: {args.out}")
-    return 0
 
 
 def parser() -> argparse.ArgumentParser:
     top = Parser(prog="python -m data", description=__doc__)
     verbs = top.add_subparsers(required=True, metavar="VERB")
 
-    def verb(run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+    def verb(run: Callable[[argparse.Namespace], int | None], help: str) -> argparse.ArgumentParser:
         added = verbs.add_parser(run.__name__, help=help)
         added.set_defaults(run=run)
         return added
@@ -166,7 +145,7 @@ def main() -> int:
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:  # a background job inherits that Ctrl-C is ignored, and keeps it so
         signal.signal(signal.SIGINT, interrupt_once)
-    status = guarded("python -m data", lambda: args.run(args))
+    status = guarded("python -m data", lambda: args.run(args) or 0)
     if status != INTERRUPTED:
         signal.signal(signal.SIGINT, before)
     return status

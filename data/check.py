@@ -47,39 +47,26 @@ class MapSummary:
             self.sums[group] += volume
             self.counts[group] += 1
 
-    def mean(self, group: str) -> np.ndarray:
-        return self.sums[group] / self.counts[group]
-
     @cached_property
     def patterns(self) -> np.ndarray:
-        """The mean of the training volumes, the same mirrored, and the mean of the first ones, (3, voxels).
-
-        Each is centred and of length 1: its product with a volume, divided by that one's spread, is their correlation.
-        """
-        mean = self.mean("train" if self.counts["train"] else "all")
-        centred = np.stack([values.ravel() - values.mean() for values in (mean, mean[::-1], self.mean("first"))])
+        """The mean of the training volumes, the same mirrored, and that of the first ones, (3, voxels), centred and of
+        length 1: the product of each with a volume, divided by that one's spread, is their correlation."""
+        compared = ("train" if self.counts["train"] else "all", "first")
+        mean, first = (self.sums[group] / self.counts[group] for group in compared)
+        centred = np.stack([values.ravel() - values.mean() for values in (mean, mean[::-1], first)])
         return centred / np.linalg.norm(centred, axis=1, keepdims=True)
-
-    @cached_property
-    def most(self) -> np.ndarray:
-        """The voxels that lie in the brain in most records, (x, y, z) bool."""
-        return self.brains / len(self.measured) >= MIN_OVERLAP
 
     def compare(self, volume: np.ndarray) -> dict[str, float]:
         """The correlations of an added volume with the patterns, and whether its brain lies away from the others."""
         values, brain = volume.ravel().astype(np.float64), records.brain_of(volume)
         correlations = self.patterns @ values / np.linalg.norm(values - values.mean())
-        away = brain[self.most].sum() < MIN_OVERLAP * brain.sum()
+        of_most = self.brains / len(self.measured) >= MIN_OVERLAP
+        away = brain[of_most].sum() < MIN_OVERLAP * brain.sum()
         return dict(zip(CORRELATIONS, correlations, strict=True)) | {"away": away}
 
 
 def full(cohort: Cohort) -> Findings:
-    """The census, and findings on every volume.
-
-    A volume may be damaged, constant, identical to another one, mirrored, unlike the others, elsewhere, of another
-    kind, or without signal in a region; whole volumes may separate the labels or differ by site. Volumes are read twice
-    and not kept, so that a cohort of any size takes little memory.
-    """
+    """The census, and findings on every volume; volumes are read twice and not kept, to take little memory."""
     findings = census(cohort)
     check_files(cohort, findings)
     regions = atlas.load_atlas(None, cohort.grid)
@@ -87,7 +74,8 @@ def full(cohort: Cohort) -> Findings:
     usable = list(summaries[0].measured)
     if usable:
         check_identical(cohort, digests, findings)
-        first = one_a_subject(cohort, usable)
+        # The first of each subject's records is never a swapped copy: those follow their originals
+        first = sorted({cohort.rows[index].subject: index for index in reversed(usable)}.values())
         subjects = [cohort.rows[index].subject for index in first]
         measured = measures.read(cohort.tables, subjects, cohort.maps) if cohort.tables else None
         for name, stored in zip(cohort.maps, compare_volumes(cohort, summaries, usable), strict=True):
@@ -97,7 +85,12 @@ def full(cohort: Cohort) -> Findings:
             of_first = stored.loc[first].drop(columns=["straight", "mirrored", "away"])
             check_measures(cohort, measured[name] if measured else None, of_first, of_map)
             findings.add(of_map, f"{name}: " if cohort.num_maps > 1 else "")
-        findings.notes += coverage(cohort, regions, summaries)
+        findings.notes += [
+            f"{regions.names[region]} has signal in under {MIN_COVERED:.0%} of its voxels in {count} of "
+            f"{len(summary.measured)} records" + (f" of {name}" if cohort.num_maps > 1 else "")
+            for name, summary in zip(cohort.maps, summaries, strict=True)
+            for region, count in summary.uncovered.most_common(REGIONS_SHOWN)
+        ]
     return findings
 
 
@@ -117,10 +110,7 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
 def read_volumes(
     cohort: Cohort, regions: atlas.Atlas, findings: Findings
 ) -> tuple[list[MapSummary], dict[bytes, list[int]]]:
-    """A summary of each map, and records by the digest of each map's volume.
-
-    Records that cannot be read, or with a constant map, are problems and are left out.
-    """
+    """A summary of each map, and records by their volumes' digests; unreadable and constant records are problems."""
     inside = regions.labels.ravel()
     sizes = np.bincount(inside, minlength=max(regions.regions) + 1)
     summaries, subjects = [MapSummary() for _ in cohort.maps], set()
@@ -135,7 +125,7 @@ def read_volumes(
                 continue
             volumes = dict(zip(cohort.maps, np.moveaxis(volume, -1, 0), strict=True))
             if empty := [name for name, of_map in volumes.items() if of_map.min() == of_map.max()]:
-                value, which = volumes[empty[0]].flat[0], of_several(cohort, empty[0])
+                value, which = volumes[empty[0]].flat[0], f" of {empty[0]}" if cohort.num_maps > 1 else ""
                 findings.problems.append(f"{row.file} is constant ({value:g}); its map{which} was empty")
                 continue
             belongs = {"all": True, "train": row.split == "train", "first": row.subject not in subjects}
@@ -147,21 +137,6 @@ def read_volumes(
                 summary.uncovered.update(at for at in regions.regions if signal[at] < MIN_COVERED * sizes[at])
                 summary.add(index, reduced(of_map), groups)
     return summaries, digests
-
-
-def coverage(cohort: Cohort, regions: atlas.Atlas, summaries: list[MapSummary]) -> list[str]:
-    """Notes on regions without signal."""
-    return [
-        f"{regions.names[region]} has signal in under {MIN_COVERED:.0%} of its voxels in {count} of "
-        f"{len(summary.measured)} records{of_several(cohort, name)}"
-        for name, summary in zip(cohort.maps, summaries, strict=True)
-        for region, count in summary.uncovered.most_common(REGIONS_SHOWN)
-    ]
-
-
-def of_several(cohort: Cohort, name: str) -> str:
-    """` of falff`, if there are several maps."""
-    return f" of {name}" if cohort.num_maps > 1 else ""
 
 
 def reduced(volume: np.ndarray) -> np.ndarray:
@@ -184,15 +159,15 @@ def check_identical(cohort: Cohort, digests: dict[bytes, list[int]], findings: F
     """Two records with one volume are a problem if one is a training and one a test record, else worth a note."""
     for records_of in dict.fromkeys(map(tuple, digests.values())):  # once for all maps
         same = sorted(set(records_of))
+        rows = [cohort.rows[index] for index in same]
         if twice := [cohort.rows[index].file for index in same if records_of.count(index) > 1]:
             findings.notes.append(f"maps of one record that are identical: {listed(twice)}")
-        if len({cohort.rows[index].subject for index in same}) == 1:
-            if len(same) > 1:
-                names = listed([cohort.rows[index].file for index in same])
-                findings.notes.append(f"identical volumes of one subject: {names}")
+        if len({row.subject for row in rows}) == 1:
+            if len(rows) > 1:
+                findings.notes.append(f"identical volumes of one subject: {listed([row.file for row in rows])}")
             continue
-        text = "identical volumes: " + listed([f"{cohort.rows[i].file} ({cohort.rows[i].split})" for i in same])
-        if len({cohort.rows[index].split for index in same}) > 1:
+        text = "identical volumes: " + listed([f"{row.file} ({row.split})" for row in rows])
+        if len({row.split for row in rows}) > 1:
             findings.problems.append(f"{text}, a subject in train and test")
         else:
             findings.notes.append(text)
@@ -202,36 +177,29 @@ def check_likeness(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> 
     """Correlations with the group mean of training volumes: mirrored volumes are a problem, outliers worth a note."""
     straight, mirrored = stored["straight"].to_numpy(), stored["mirrored"].to_numpy()
     names = np.array([cohort.rows[index].file for index in stored.index])
-    flipped = mirrored > straight + MIRROR_MARGIN
-    if flipped.any():
+    if (flipped := mirrored > straight + MIRROR_MARGIN).any():
         findings.problems.append(f"left and right look exchanged in {listed([*names[flipped]])}; check their affines")
     deviation = straight - np.median(straight)
     spread = 1.4826 * np.median(np.abs(deviation))  # of a normal distribution with this median absolute deviation
-    unlike = np.flatnonzero(deviation < -UNLIKE_SDS * max(spread, 1e-3))
-    if unlike.size:
+    if (unlike := np.flatnonzero(deviation < -UNLIKE_SDS * max(spread, 1e-3))).size:
         found = [f"{names[at]} (r = {straight[at]:.2f})" for at in unlike[np.argsort(straight[unlike])]]
         findings.notes.append(f"unlike the group mean (median r = {np.median(straight):.2f}): {listed(found)}")
 
 
 def check_place(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> None:
     """A brain most of which lies outside most of the others is a problem; one far from them, worth a note."""
-    away = stored.index[stored["away"]].tolist()
-    if away:
+    if away := stored.index[stored["away"]].tolist():
         names = listed([cohort.rows[index].file for index in away])
         findings.problems.append(f"most of the brain lies outside the others' in {names}; check their affines")
     if far := stored.index[measures.far(stored) & ~stored["away"]].tolist():
         names = listed([f"{cohort.rows[index].file} ({measures.where(stored.loc[index])})" for index in far])
-        findings.notes.append(
-            f"far from the others, centre at {measures.where(stored.drop(columns='away').median())}: {names}"
-        )
+        centre = measures.where(stored.drop(columns="away").median())
+        findings.notes.append(f"far from the others, centre at {centre}: {names}")
 
 
 def check_measures(cohort: Cohort, measured: pd.DataFrame | None, stored: pd.DataFrame, findings: Findings) -> None:
-    """Maps of several kinds, or that separate the training labels, are problems; differences by site are notes.
-
-    Both the maps as they were `measured` when they were converted, if known, and the volumes as they are `stored` are
-    checked, one record for each subject.
-    """
+    """Maps of several kinds, or that separate the training labels, are problems; differences by site are notes. Maps of
+    one record a subject are checked: as `measured` in the conversion, if known, and as `stored`."""
     rows = [cohort.rows[index] for index in stored.index]
     views = [(stored, measures.stored_kinds(stored))]
     if measured is not None:
@@ -242,18 +210,11 @@ def check_measures(cohort: Cohort, measured: pd.DataFrame | None, stored: pd.Dat
         findings.problems.append(f"maps of several kinds: {mixed[0]}; convert maps of one kind")
     training = np.array([row.split == "train" for row in rows])
     label = np.array([row.label for row in rows])[training]
-    leaks = {name: auc for measures_of, _ in views for name, auc in separating(measures_of[training], label).items()}
-    if leaks:
+    if leaks := {name: auc for view, _ in views for name, auc in separating(view[training], label).items()}:
         named = ", ".join(f"{name} (AUC {auc:.2f})" for name, auc in leaks.items())
         findings.problems.append(f"whole volumes separate the training labels by {named}; were all made alike?")
     if by_site := measures.by_site(views[0][0], [row.site for row in rows]):
         findings.notes.append(f"the maps' {', '.join(by_site)} differ by site; compare subjects within sites")
-
-
-def one_a_subject(cohort: Cohort, usable: Sequence[int]) -> list[int]:
-    """The first of each subject's usable records, which is never a swapped copy: those follow their originals."""
-    first = {cohort.rows[index].subject: index for index in reversed(usable)}
-    return sorted(first.values())
 
 
 def check_page(page: Path) -> None:
@@ -269,8 +230,5 @@ def html(findings: Findings, path: str) -> str:
     """The findings as one self-contained page."""
     import jinja2
 
-    return (
-        jinja2.Environment(autoescape=True)
-        .from_string(TEMPLATE.read_text(encoding="utf-8"))
-        .render(findings=findings, path=path)
-    )
+    template = jinja2.Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(findings=findings, path=path)

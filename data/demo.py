@@ -22,8 +22,7 @@ def simulate(target: Path, grid: grids.Grid, drawn: Simulation, kind: type[Anato
     anatomy = kind(grid, drawn)
     target.mkdir(parents=True)
     for index, (row, scaled) in enumerate(zip(planned.rows, planned.scaled, strict=True)):
-        packed = records.pack(row.label, scaled, anatomy.volume(index, row.label))
-        (target / row.file).write_bytes(packed)
+        (target / row.file).write_bytes(records.pack(row.label, scaled, anatomy.volume(index, row.label)))
     metadata = replace(planned.metadata, simulated=True, reduction="simulated")
     replace(planned, metadata=metadata).write_tables(target)
     return planned.rows

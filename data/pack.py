@@ -44,10 +44,7 @@ def pack_zip(cohort: Cohort, folder: Path, chunk_bytes: int = CHUNK_BYTES) -> No
 
 
 def pack_hdf5(cohort: Cohort, folder: Path) -> None:
-    """`cohort.h5`: volume, phenotype, label, file, subject, site and split, with a row for each record.
-
-    Each volume is compressed separately; it is (x, y, z), or (maps, x, y, z) if there are several maps.
-    """
+    """`cohort.h5`: a row a record in each dataset; volumes ([maps,] x, y, z) are compressed one by one."""
     count = len(cohort.rows)
     shape = (cohort.num_maps, *cohort.grid.shape) if cohort.num_maps > 1 else cohort.grid.shape
     with new_hdf5(folder / HDF5_NAME) as store:
@@ -76,10 +73,8 @@ def each(cohort: Cohort) -> Iterator[tuple[Row, Entry]]:
 
 
 def pack(cohort: Cohort, target: Path, form: str) -> None:
-    """Writes `cohort` into the new folder `target` in one of FORMS, with its tables and sums.
-
-    Raises InputError for a damaged record, before anything is written.
-    """
+    """Writes `cohort` into the new folder `target` in one of FORMS, with its tables and sums. Raises InputError for a
+    damaged record, before anything is written."""
     cohort = in_one_folder(cohort)
     with new_folder(target) as folder:
         check_sums(cohort.paths)
@@ -94,11 +89,8 @@ def pack(cohort: Cohort, target: Path, form: str) -> None:
 
 
 def export(cohort: Cohort, name: str, target: Path, map_name: str | None = None) -> None:
-    """Writes one record's volume as a new NIfTI file, RAS+, with its affine in MNI space, mm.
-
-    `name` is a subject or a record's file; `map_name` is one of the cohort's maps. Raises InputError if either is
-    ambiguous or unknown, or `target` exists.
-    """
+    """Writes one volume of the subject or record `name` as a new NIfTI file, RAS+, with its affine in MNI space, mm.
+    Raises InputError if `name` or `map_name` is ambiguous or unknown, or `target` exists."""
     from data.cohorts import nifti
 
     if not target.name.endswith((".nii", ".nii.gz")):

@@ -21,6 +21,8 @@ SITES = {
     "SDSU": (4, 14), "LEUVEN_1": (3, 22), "SBL": (3, 34), "OHSU": (3, 11),
 }  # fmt: skip
 MALE_SHARE = 0.85
+HANDEDNESS = {"R": 0.75, "L": 0.08, "Ambi": 0.02, "Mixed": 0.01, "": 0.14}  # shares
+IQ_TESTS = {"WASI": 0.5, "WISC_IV_FULL": 0.3, "WAIS_III": 0.1, "DAS_II_SA": 0.1}
 MOTION = 1  # the stream of random numbers for head motion
 
 
@@ -45,10 +47,7 @@ def subject_names(simulation: Simulation) -> list[str]:
 
 
 def demographics(simulation: Simulation) -> pd.DataFrame:
-    """A table with ABIDE's columns as text, a row a subject, plus `subject`, `site` and `label`.
-
-    Head motion is unrelated to all else.
-    """
+    """ABIDE's columns as text, and subject, site, label; a row a subject. Head motion is unrelated to all else."""
     random = np.random.default_rng(simulation.seed)
     count = simulation.subjects
     share = np.array([site[0] for site in SITES.values()], float)
@@ -63,14 +62,10 @@ def demographics(simulation: Simulation) -> pd.DataFrame:
             "label": label.astype(float),
             "AGE_AT_SCAN": np.clip(mean_age * random.lognormal(0, 0.2, count), 6, 64).round(2),
             "SEX": np.where(random.random(count) < MALE_SHARE, 1, 2),
-            "HANDEDNESS_CATEGORY": random.choice(
-                ["R", "L", "Ambi", "Mixed", ""], count, p=[0.75, 0.08, 0.02, 0.01, 0.14]
-            ),
+            "HANDEDNESS_CATEGORY": random.choice(list(HANDEDNESS), count, p=list(HANDEDNESS.values())),
             "HANDEDNESS_SCORES": np.where(random.random(count) < 0.2, random.integers(-100, 101, count), -9999),
             **{name: np.where(random.random(count) < 0.1, -9999, values) for name, values in iq.items()},
-            "FIQ_TEST_TYPE": random.choice(
-                ["WASI", "WISC_IV_FULL", "WAIS_III", "DAS_II_SA"], count, p=[0.5, 0.3, 0.1, 0.1]
-            ),
+            "FIQ_TEST_TYPE": random.choice(list(IQ_TESTS), count, p=list(IQ_TESTS.values())),
             **{f"WISC_IV_{index}": random.normal(104, 14, count).round() for index in phenotype.WISC_INDICES},
             "EYE_STATUS_AT_SCAN": np.where(random.random(count) < 0.66, 1, 2),
             "BMI": random.normal(25, 4, count).round(1),

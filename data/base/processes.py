@@ -24,10 +24,8 @@ CHECK_INTERVAL_S = 0.2  # between checks for Ctrl-C
 
 @dataclass(frozen=True)
 class Processes:
-    """A pool of processes; `interrupts` is not empty once Ctrl-C was pressed.
-
-    Raised inside the pool's locks, KeyboardInterrupt would leave them held, so it is raised between two results.
-    """
+    """A pool of processes; `interrupts` is not empty once Ctrl-C was pressed. KeyboardInterrupt is raised between two
+    results: within the pool's locks, it would leave them held."""
 
     pool: Executor
     interrupts: list[int]
@@ -50,10 +48,8 @@ class Processes:
 
 @contextmanager
 def processes() -> Iterator[Processes]:
-    """A process for each core. They ignore Ctrl-C and end with this process, which always waits for them.
-
-    Raises InputError if one of them is killed.
-    """
+    """A process for each core. They ignore Ctrl-C and end with this process, which always waits for them. Raises
+    InputError if one of them is killed."""
     with interrupts_delayed() as interrupts:
         pool = ProcessPoolExecutor(cpu_count(), initializer=start_process)
         try:
@@ -68,6 +64,7 @@ def processes() -> Iterator[Processes]:
 
 
 def start_process() -> None:
+    """Ignores Ctrl-C and warnings, and ends this process with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     threading.Thread(target=end_with_parent, daemon=True).start()

@@ -31,13 +31,9 @@ def write_sums(folder: Path, names: Iterable[str]) -> None:
             f"Remove it and {SUMS} and repeat the command."
         )
     with files.replacing(folder / SUMS) as file:
-        file.writelines(line(name, value) for name, value in now.items())
-
-
-def line(name: str, value: str) -> str:
-    """A line of `SHA256SUMS`; if the name has backslashes, they are doubled and the line begins with one."""
-    escaped = name.replace(BACKSLASH, 2 * BACKSLASH)
-    return f"{'' if escaped == name else BACKSLASH}{value}  {escaped}\n"
+        for name, value in now.items():  # a name's backslashes are doubled, and its line begins with one
+            escaped = name.replace(BACKSLASH, 2 * BACKSLASH)
+            file.write(f"{'' if escaped == name else BACKSLASH}{value}  {escaped}\n")
 
 
 def read_sums(folder: Path) -> dict[str, str] | None:
@@ -61,13 +57,12 @@ def verify_sums(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """The files that differ from the `SHA256SUMS` beside them, and those that it does not name."""
     paths = sorted(set(paths))
     known = {folder: read_sums(folder) or {} for folder in {path.parent for path in paths}}
-    unknown = [path for path in paths if path.name not in known[path.parent]]
-    named = [path for path in paths if path.name in known[path.parent]]
-    return [path for path in named if sum_of(path) != known[path.parent][path.name]], unknown
+    sums = {path: known[path.parent].get(path.name) for path in paths}
+    different = [path for path, value in sums.items() if value and sum_of(path) != value]
+    return different, [path for path, value in sums.items() if not value]
 
 
 def check_sums(paths: Iterable[Path]) -> None:
     """Raises InputError, naming the file, if one differs from its sum."""
-    different, _ = verify_sums(paths)
-    if different:
+    if different := verify_sums(paths)[0]:
         raise InputError(f"{different[0]} {DIFFERENT}")

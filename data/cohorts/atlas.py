@@ -20,16 +20,13 @@ MOST_OF_BRAIN = 0.95  # of the voxels that AAL labels
 
 @dataclass(frozen=True)
 class Atlas:
-    """`labels` (x, y, z) int32 on `grid`, 0 outside every region; `names` maps a region's number to its name.
+    """Regions of a brain on a grid."""
 
-    `full` holds the same labels on the full grid; `vanished` names the regions without a voxel on `grid`.
-    """
-
-    labels: np.ndarray
-    names: dict[int, str]
+    labels: np.ndarray  # (x, y, z) int32 on `grid`, 0 outside every region
+    names: dict[int, str]  # by a region's number
     grid: grids.Grid
-    full: np.ndarray
-    vanished: list[str]
+    full: np.ndarray  # the same labels on the full grid
+    vanished: list[str]  # the names of regions without a voxel on `grid`
 
     @property
     def regions(self) -> list[int]:
@@ -41,13 +38,10 @@ class Atlas:
         return [np.flatnonzero(self.labels == region) for region in self.regions]
 
     def paint(self, values: np.ndarray) -> np.ndarray:
-        """One value for each region (regions,) -> the regions filled with them on the full grid, (x, y, z) float32.
-
-        0 outside the regions. Raises ValueError for another number of values.
-        """
-        values, expected = np.asarray(values, np.float32), (len(self.names),)
-        if values.shape != expected:
-            raise ValueError(f"values have the shape {values.shape}; expected one a region, {expected}.")
+        """One value a region (regions,) -> the regions filled with them on the full grid, (x, y, z) float32, else 0."""
+        values = np.asarray(values, np.float32)
+        if values.shape != (len(self.names),):
+            raise ValueError(f"values have the shape {values.shape}; expected one a region, {(len(self.names),)}.")
         return np.append(values, np.float32(0))[self.places(self.full)]
 
     def places(self, labels: np.ndarray) -> np.ndarray:
@@ -62,10 +56,8 @@ class Atlas:
 
         inside = self.voxels
         sizes = [len(voxels) for voxels in inside]
-        weight = np.repeat(1 / np.array(sizes), sizes)
-        average = sparse.csr_array(
-            (weight, np.concatenate(inside), np.cumsum([0, *sizes])), (len(sizes), self.labels.size)
-        )
+        entries = np.repeat(1 / np.array(sizes), sizes), np.concatenate(inside), np.cumsum([0, *sizes])
+        average = sparse.csr_array(entries, (len(sizes), self.labels.size))
         return np.stack([average @ record.reshape(self.labels.size, -1) for record in volume])
 
 
@@ -100,10 +92,7 @@ def aal_at_2mm() -> tuple[np.ndarray, dict[int, str]]:
 
 
 def label_image(path: Path) -> tuple[np.ndarray, dict[int, str]]:
-    """A label image sampled by its affine, nearest neighbour, on the full grid, and its regions' names.
-
-    Names are read from the text file of the same name (`atlas.nii.gz`, `atlas.txt`), if there is one.
-    """
+    """A label image on the full grid, by nearest neighbour, with the names in a `.txt` of the same name, if any."""
     from data.cohorts.nifti import on_full_grid, read_map
 
     image = read_map(path)
@@ -112,11 +101,9 @@ def label_image(path: Path) -> tuple[np.ndarray, dict[int, str]]:
         raise InputError(f"{path} is no label image; expected whole numbers, 0 outside 1 to {MAX_REGIONS} regions.")
     labels = np.rint(on_full_grid(image, "nearest")).astype(np.int32)
     check_extent(labels, path)
-    names = {int(region): f"region {int(region)}" for region in np.unique(values) if region}
     listing = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".txt")
-    if listing.is_file():
-        names |= {region: name for region, name in read_names(listing).items() if region in names}
-    return labels, names
+    names = read_names(listing) if listing.is_file() else {}
+    return labels, {int(region): names.get(region, f"region {region:.0f}") for region in np.unique(values) if region}
 
 
 def check_extent(labels: np.ndarray, path: Path) -> None:

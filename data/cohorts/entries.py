@@ -64,27 +64,20 @@ class Reopened:
 class ZipEntry:
     """A record in a zip chunk. The declared size bounds what is inflated, so a bomb costs one record's memory."""
 
+    path: Path
     archive: zipfile.ZipFile
     info: zipfile.ZipInfo
-
-    @property
-    def path(self) -> Path:
-        return Path(str(self.archive.filename))
-
-    @property
-    def size(self) -> int:
-        return self.info.file_size
+    size: int
 
     def read(self, num_bytes: int = -1) -> bytes:
-        limit = self.size if num_bytes < 0 else num_bytes
         try:
             with self.archive.open(self.info) as file:
-                return file.read(limit)
+                return file.read(self.size if num_bytes < 0 else num_bytes)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as error:
             raise InputError(f"{self} cannot be read: {error}. Was the chunk cut off? Copy it again.") from error
 
     def __str__(self) -> str:
-        return f"{self.archive.filename}:{self.info.filename}"
+        return f"{self.path}:{self.info.filename}"
 
 
 def check_name(path: Path, name: str) -> None:
@@ -117,7 +110,7 @@ def zip_entries(path: Path) -> dict[str, ZipEntry]:
             )
         if name in entries:
             raise InputError(f"{path} holds {name} twice; expected one record a name. Pack it again.")
-        entries[name] = ZipEntry(archive, info)
+        entries[name] = ZipEntry(path, archive, info, info.file_size)
     return entries
 
 
@@ -125,13 +118,10 @@ def zip_entries(path: Path) -> dict[str, ZipEntry]:
 class HDF5Entry:
     """A record that is a row of an HDF5 file's datasets."""
 
+    path: Path
     store: Any  # an open h5py.File
     row: int
     size: int
-
-    @property
-    def path(self) -> Path:
-        return Path(self.store.filename)
 
     def read(self, num_bytes: int = -1) -> bytes:
         try:
@@ -143,15 +133,14 @@ class HDF5Entry:
             raise InputError(f"{self} cannot be read: {error}. Was the file cut off? Copy it again.") from error
 
     def __str__(self) -> str:
-        return f"{self.store.filename}:row {self.row}"
+        return f"{self.path}:row {self.row}"
 
 
 def volume_bytes(volume: Any, row: int) -> bytes:
     """One row of an HDF5 dataset. A compressed chunk is inflated here, since HDF5 itself inflates without a bound."""
     filters, size = filters_of(volume), volume.dtype.itemsize * math.prod(volume.shape[1:])
     place = (row, *[0] * (volume.ndim - 1))
-    chunk = volume.id.get_chunk_info_by_coord(place) if filters else None
-    if chunk is None or chunk.byte_offset is None:  # not compressed, or never written
+    if not filters or (chunk := volume.id.get_chunk_info_by_coord(place)).byte_offset is None:  # None: never written
         return volume[row].tobytes()
     if chunk.filter_mask or chunk.size > 2 * size:
         raise ValueError(f"the chunk of row {row} is stored otherwise than its dataset")
@@ -171,10 +160,8 @@ def filters_of(dataset: Any) -> list[int]:
 
 
 def hdf5_store(path: Path) -> tuple[dict[str, HDF5Entry], dict[str, list[str]], bytes]:
-    """Entries by file name, the table's columns of text, and the metadata (JSON) of a `cohort.h5`.
-
-    Raises InputError, naming the dataset, for one that is missing, of the wrong type or shape, or kept elsewhere.
-    """
+    """Entries by file name, the table's columns of text, and the metadata (JSON) of a `cohort.h5`. Raises InputError,
+    naming the dataset, for one that is missing, of the wrong type or shape, or kept elsewhere."""
     import h5py
 
     try:
@@ -187,7 +174,7 @@ def hdf5_store(path: Path) -> tuple[dict[str, HDF5Entry], dict[str, list[str]], 
     for name in texts["file"]:
         check_name(path, name)
     size = records.HEADER_BYTES + records.DTYPE.itemsize * math.prod(shape)
-    entries = {name: HDF5Entry(store, row, size) for row, name in enumerate(texts["file"])}
+    entries = {name: HDF5Entry(path, store, row, size) for row, name in enumerate(texts["file"])}
     if len(entries) < len(texts["file"]):
         raise InputError(f"{path} names a file twice; expected one row a record. Pack it again.")
     return entries, texts, metadata
@@ -197,8 +184,7 @@ NUMBERS = {"volume": (4, 5), "phenotype": (2,), "label": (1,)}  # of float32; ra
 
 
 def check_hdf5(store: Any, path: Path) -> tuple[int, ...]:
-    """The shape (x, y, z) of the volumes, or (maps, x, y, z) of several. Raises InputError unless every dataset is what
-    `pack` writes."""
+    """The shape ([maps,] x, y, z) of the volumes. Raises InputError unless every dataset is what `pack` writes."""
     for name in (*NUMBERS, *HDF5_TEXTS, *(["metadata"] if "metadata" in store else [])):
         check_dataset(store, name, path)
     rows = store["label"].shape[0]
@@ -208,13 +194,13 @@ def check_hdf5(store: Any, path: Path) -> tuple[int, ...]:
                 f"{path}: {name} has {store[name].shape[0]:,} rows, label {rows:,}; expected one a record, at most "
                 f"{MAX_RECORDS:,}. Pack it again."
             )
-    shapes = [grid.shape for grid in grids.GRIDS.values()]
-    if store["volume"].shape[-3:] not in shapes or store["phenotype"].shape[1] != records.PHENOTYPE_SIZE:
+    shapes, shape, values = [grid.shape for grid in grids.GRIDS.values()], store["volume"].shape[1:], store["phenotype"]
+    if shape[-3:] not in shapes or values.shape[1] != records.PHENOTYPE_SIZE:
         raise InputError(
-            f"{path} has volumes of {store['volume'].shape[1:]} and {store['phenotype'].shape[1]} phenotype values; "
+            f"{path} has volumes of {shape} and {values.shape[1]} phenotype values; "
             f"expected {' or '.join(map(str, shapes))}, and {records.PHENOTYPE_SIZE}. Pack it again."
         )
-    return store["volume"].shape[1:]
+    return shape
 
 
 def check_dataset(store: Any, name: str, path: Path) -> None:

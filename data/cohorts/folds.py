@@ -8,7 +8,7 @@ fold and made by an encoder of its own, is a folder with both files and a cohort
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -83,8 +83,7 @@ class Folds:
     def check(self, folder: Path, name: str, cohort: Cohort) -> None:
         """Raises InputError unless the split of a fold's cohort is the one in a folder's `folds.csv`."""
         fold_of = read_folds(folder / FOLD_TABLE)
-        wrong = [row.subject for row in cohort.rows if row.split != split_of(fold_of.get(row.subject), name)]
-        if wrong:
+        if wrong := [row.subject for row in cohort.rows if row.split != split_of(fold_of.get(row.subject), name)]:
             raise InputError(
                 f"{folder / FOLD_TABLE} has {wrong[0]} in another fold than this run; use another --chkPointDir."
             )
@@ -105,11 +104,8 @@ def part_folder(folder: Path, name: str) -> Path:
 
 
 def open_folds(path: Path, how: str, seed: int, saved: Path) -> Folds:
-    """The folds of the cohort, or of the set of reduced cohorts, at `path`.
-
-    `saved` is the folder in which a training wrote, or will write, them; folds that exist there are used. Raises
-    InputError if those are of another cohort, or the cohort cannot be divided like that.
-    """
+    """The folds of the cohort, or of the set of reduced cohorts, at `path`; those that a training wrote into the folder
+    `saved` are used. Raises InputError if those are of another cohort, or the cohort cannot be divided like that."""
     folds = open_reduced(path, how) if (path / FOLDS).is_file() else made(open_cohort(path), how, seed, saved)
     if (saved / FOLDS).is_file():
         cut = files.read_json(saved / FOLDS, Cut)
@@ -123,8 +119,7 @@ def made(cohort: Cohort, how: str, seed: int, saved: Path) -> Folds:
     check_cuttable(cohort)
     if (saved / FOLDS).is_file() and files.read_json(saved / FOLDS, Cut) == Cut(how, cohort.digest):
         return Folds(how, cohort, cohort.digest, read_folds(saved / FOLD_TABLE))
-    by = by_number if how.isdecimal() else by_column
-    fold_of = by(cohort, how, seed)
+    fold_of = (by_number if how.isdecimal() else by_column)(cohort, how, seed)
     check_classes(cohort, fold_of)
     return Folds(how, cohort, cohort.digest, fold_of)
 
@@ -147,11 +142,11 @@ def subject_table(cohort: Cohort) -> tuple[list[str], np.ndarray, np.ndarray]:
     first: dict[str, Row] = {}
     for row in cohort.rows:
         other = first.setdefault(row.subject, row)
-        for name in ("label", "site"):
-            if getattr(row, name) != getattr(other, name):
-                raise InputError(
-                    f"{cohort.path} has two {name}s for subject {row.subject}; folds need one. Correct the table."
-                )
+        if row.label != other.label or row.site != other.site:
+            twice = "label" if row.label != other.label else "site"
+            raise InputError(
+                f"{cohort.path} has two {twice}s for subject {row.subject}; folds need one. Correct the table."
+            )
     rows = first.values()
     return list(first), np.array([row.label for row in rows]), np.array([row.site for row in rows])
 
@@ -180,7 +175,14 @@ def by_column(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     from sklearn.model_selection import LeaveOneGroupOut
 
     subjects, _, site = subject_table(cohort)
-    group = column_of(cohort, how, site)
+    table, group = cohort.covariates, site.tolist()
+    if table is not None and how in table:
+        group = [value or UNKNOWN_FOLD for value in table[how]]
+        if (unknown := group.count(UNKNOWN_FOLD)) and UNKNOWN_FOLD not in set(table[how]):
+            print(f"{how} is not known of {unknown} subjects, who are a fold of their own, {UNKNOWN_FOLD}.")
+    elif how != SITE_COLUMN:
+        known = ", ".join([SITE_COLUMN, *([] if table is None else table.columns)])
+        raise InputError(f"--folds {how} is neither a number nor a column of {cohort.path}; it has {known}.")
     names = sorted(set(group))
     if len(names) < 2:
         raise InputError(
@@ -193,20 +195,6 @@ def by_column(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     if len({name.casefold() for name in names}) < len(names):
         raise InputError(f"--folds {how} has values in {cohort.path} that differ only in capitals; write them alike.")
     return folds_of(subjects, names, LeaveOneGroupOut().split(subjects, groups=group))
-
-
-def column_of(cohort: Cohort, how: str, site: np.ndarray) -> Sequence[str]:
-    """Each subject's value of a column."""
-    table = cohort.covariates
-    if table is not None and how in table:
-        values = [value or UNKNOWN_FOLD for value in table[how]]
-        if (unknown := values.count(UNKNOWN_FOLD)) and UNKNOWN_FOLD not in set(table[how]):
-            print(f"{how} is not known of {unknown} subjects, who are a fold of their own, {UNKNOWN_FOLD}.")
-        return values
-    if how == SITE_COLUMN:
-        return site.tolist()
-    known = ", ".join([SITE_COLUMN, *([] if table is None else table.columns)])
-    raise InputError(f"--folds {how} is neither a number nor a column of {cohort.path}; it has {known}.")
 
 
 def folds_of(subjects: list[str], names: list[str], splits: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, str]:
@@ -248,5 +236,4 @@ def open_reduced(path: Path, how: str) -> Folds:
                 f"{cohort.path} does not test the fold {name} of {path / FOLD_TABLE}. Repeat the full pass."
             )
     digest = hashlib.sha256("".join(cohort.digest for cohort in cohorts.values()).encode()).hexdigest()
-    first = next(iter(cohorts.values()))
-    return Folds(how, replace(first, path=path), digest, fold_of, cohorts)
+    return Folds(how, replace(next(iter(cohorts.values())), path=path), digest, fold_of, cohorts)

@@ -33,16 +33,14 @@ logger.disabled = True  # nibabel prints what it repairs in a header; what it ca
 
 
 def check_header(image: nibabel.Nifti1Pair, path: Path) -> None:
-    """Raises InputError unless an image is one 3-D map of numbers, of a size that its file can hold, with an affine.
-
-    That is checked before memory is allocated for its values.
-    """
+    """Raises InputError, before memory is allocated, unless an image is one 3-D map of numbers with an affine, and of a
+    size that its file can hold."""
     if len(image.shape) < 3 or min(image.shape[:3]) < 2 or max(image.shape[3:], default=1) > 1:
         raise InputError(f"{path} has the shape {image.shape}; expected one 3-D map.")
-    dtype = image.get_data_dtype()
-    if math.prod(image.shape) > MAX_VOXELS or dtype.kind not in "iuf" or dtype.itemsize > MAX_ITEM_BYTES:
+    dtype, count = image.get_data_dtype(), math.prod(image.shape)
+    if count > MAX_VOXELS or dtype.kind not in "iuf" or dtype.itemsize > MAX_ITEM_BYTES:
         raise InputError(f"{path} claims {image.shape} voxels of {dtype}; expected a map of numbers.")
-    promised = math.prod(image.shape) * dtype.itemsize
+    promised = count * dtype.itemsize
     stored = Path(str(image.file_map["image"].filename)).stat().st_size
     if promised > stored * (MAX_INFLATION if path.suffix == ".gz" else 1):
         raise InputError(f"{path} promises {promised:,} bytes of values in {stored:,}; was it cut off? Copy it again.")
@@ -55,10 +53,8 @@ def check_header(image: nibabel.Nifti1Pair, path: Path) -> None:
 
 @np.errstate(all="ignore")  # what overflows becomes infinite, which is an error below
 def read_map(path: Path) -> nibabel.Nifti1Image:
-    """A NIfTI map (x, y, z) float32, turned to the nearest RAS+ orientation; NaN becomes 0, as outside the brain.
-
-    Further axes of length 1 are dropped. Raises InputError, naming the file, if it is not a 3-D map with an affine.
-    """
+    """A 3-D NIfTI map (x, y, z) float32 in the nearest RAS+ orientation; NaN becomes 0, further axes of length 1 are
+    dropped. Raises InputError, naming the file."""
     if not path.name.lower().endswith(SUFFIXES):  # nibabel would read others with further libraries
         raise InputError(f"{path} is no NIfTI map by its name; expected .nii or .nii.gz. Convert it to NIfTI.")
     try:
@@ -93,10 +89,7 @@ def share_outside(brain: np.ndarray, affine: np.ndarray, grid: grids.Grid) -> fl
 
 
 def load_map(path: Path) -> np.ndarray:
-    """A NIfTI map of any orientation and spacing, resampled by its affine onto the full grid, (91, 109, 91) float32.
-
-    Linear interpolation, 0 outside the map. Raises InputError, naming the file.
-    """
+    """`read_brain` on the full grid by linear interpolation, (91, 109, 91) float32. Raises InputError."""
     return on_full_grid(read_brain(path), "linear")
 
 
@@ -113,10 +106,7 @@ def read_brain(path: Path) -> nibabel.Nifti1Image:
 
 
 def on_full_grid(image: nibabel.Nifti1Image, interpolation: str) -> np.ndarray:
-    """An image sampled by its affine at the voxels of the full grid, (91, 109, 91) float32, 0 outside the image.
-
-    `interpolation` is "linear", or "nearest" for labels.
-    """
+    """An image sampled by its affine on the full grid, (91, 109, 91) float32, 0 outside; "linear", or "nearest"."""
     from nilearn.image import resample_img
 
     options = {"interpolation": interpolation, "copy_header": True, "force_resample": True}

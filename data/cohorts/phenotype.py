@@ -104,13 +104,10 @@ def abide_values(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def custom_values(table: pd.DataFrame, columns: Sequence[str], training: np.ndarray) -> pd.DataFrame:
-    """The user's own columns -> (subjects, 29) float64, NaN where unknown.
-
-    A column that is mostly numbers becomes one value, and a second one for whether it is missing, if it ever is; text
-    becomes a 0/1 value for each category. The categories, and whether values are missing, are learnt from the
-    `training` rows (n,) bool. Unused values are 0 and named `unused_k`. Raises InputError for an unknown column, text
-    among numbers, or more than 29 values.
-    """
+    """The user's own columns -> (subjects, 29) float64, NaN where unknown; the unused ones are 0, named `unused_k`. A
+    column of numbers becomes one value, and a second one for whether it is missing, if it ever is; text becomes a 0/1
+    value for each category. Both are learnt from the `training` rows (n,) bool. Raises InputError for an unknown
+    column, text among numbers, or more than 29 values."""
     if absent := [name for name in columns if name not in table]:
         raise InputError(f"--phenotype {absent[0]} is no column of the table; it has {', '.join(table.columns[:20])}.")
     missing = [name for name in columns if clean(table[name])[training].isna().any()]
@@ -142,21 +139,8 @@ def coded_values(
 
 def categories(table: pd.DataFrame, columns: Sequence[str], training: np.ndarray) -> dict[str, tuple[str, ...]]:
     """The columns that are text, each with the values that the `training` rows (n,) bool have."""
-    return {
-        name: tuple(sorted(clean(table[name])[training].dropna().unique()))
-        for name in columns
-        if not mostly_numbers(table[name])
-    }
-
-
-def encode(table: pd.DataFrame, columns: Sequence[str] | None, training: np.ndarray) -> pd.DataFrame:
-    """ABIDE's 29 values, or those of the user's `columns`; see `abide_values` and `custom_values`."""
-    return abide_values(table) if columns is None else custom_values(table, columns, training)
-
-
-def abide_names() -> tuple[str, ...]:
-    """The names of ABIDE's 29 values."""
-    return tuple(abide_values(pd.DataFrame(columns=ABIDE_COLUMNS, dtype=str)))
+    texts = {name: clean(table[name])[training] for name in columns if not mostly_numbers(table[name])}
+    return {name: tuple(sorted(text.dropna().unique())) for name, text in texts.items()}
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,8 @@ def covariates_of(table: pd.DataFrame, columns: Sequence[str], subjects: Sequenc
 def check_columns(columns: Iterable[str]) -> None:
     """Raises InputError for a column with the name of the column of subjects."""
     if SUBJECT in columns:
-        raise InputError(
-            f"The column {SUBJECT} cannot be kept as a covariate or phenotype, whose tables name the subjects so; "
-            "rename it in the table."
-        )
+        reason = "cannot be kept as a covariate or phenotype, whose tables name the subjects so"
+        raise InputError(f"The column {SUBJECT} {reason}; rename it in the table.")
 
 
 def write(path: Path, table: pd.DataFrame) -> None:

@@ -1,10 +1,9 @@
 """Maps and a table -> a cohort: z-scored records, split by subject, phenotype scaled on training subjects."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import compress
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,10 @@ MAPS_NAMED = 10  # in a note
 
 
 def convert(source: Source, target: Path, options: ConversionOptions, command: str) -> tuple[PlannedCohort, list[str]]:
-    """Writes the cohort `target`, using every core; repeating an interrupted command completes it.
-
-    The column of sites is always kept as a covariate. Returns what was written, and notes on the maps. Raises
-    InputError for a leak, or if another process writes `target`.
-    """
+    """Writes the cohort `target`, using every core, and returns it with notes on the maps; repeating an interrupted
+    command completes it. Raises InputError for a leak, or if another process writes `target`."""
     provenance = provenance_of(source, command)
-    label = source.subjects["label"].to_numpy()
-    check_coding(source.rows, label, source.label_column)
+    check_coding(source.rows, source.subjects["label"].to_numpy(), source.label_column)
     covariates = covariate_columns(source, options)
     if not options.allow_leak:
         check_names(options.phenotype or (), source.label_column)
@@ -48,10 +43,8 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
 
 
 def convert_like(source: Source, target: Path, like: Cohort, command: str) -> tuple[PlannedCohort, list[str]]:
-    """Writes the cohort `target` of test subjects, prepared as `like` was: nothing is learnt from `source`.
-
-    Raises InputError as `convert` does, if the maps or the table do not allow it, or for training subjects of `like`.
-    """
+    """`convert` for test subjects, prepared as `like` was: nothing is learnt from `source`. Raises InputError if the
+    maps or the table do not allow it, or for training subjects of `like`."""
     planned = plan_like(like, source, provenance_of(source, command))
     labelled = source.subjects["label"].notna().to_numpy()
     check_coding(source.rows[labelled], source.subjects["label"].to_numpy()[labelled], source.label_column)
@@ -65,20 +58,13 @@ def convert_like(source: Source, target: Path, like: Cohort, command: str) -> tu
 
 
 def provenance_of(source: Source, command: str) -> dict[str, Any]:
-    """Raises InputError if there is nobody to convert."""
+    """Where a cohort comes from, with SHA-256 over the names and contents of files. Raises InputError for nobody."""
     if source.subjects.empty:
         raise InputError(f"{source.table} and the maps have no subject in common; expected IDs that match.")
-    digest = digest_of_files([source.table, *source.maps.to_numpy().ravel()])
-    return {"command": command, "input_sha256": digest, "left_out": source.left_out}
-
-
-def digest_of_files(paths: Iterable[Path]) -> str:
-    """SHA-256 over names and contents."""
     digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.name.encode() + b"\0")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    for path in [source.table, *source.maps.to_numpy().ravel()]:
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return {"command": command, "input_sha256": digest.hexdigest(), "left_out": source.left_out}
 
 
 def covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, ...]:
@@ -89,7 +75,7 @@ def covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, 
         named = tuple(name for name in known if name in source.rows)
     for name in named:
         column(source.rows, name, source.table)
-    return tuple(dict.fromkeys([*([source.site_column] if source.site_column else []), *named]))
+    return tuple(dict.fromkeys(filter(None, [source.site_column, *named])))
 
 
 def write(
@@ -103,19 +89,22 @@ def write(
     maps, notes = source.maps, []
     with files.locked(target), processes() as pool:
         check_target(target, planned.metadata)
-        found = pool.run("Measuring", measures.of_map, [(path,) for path in maps.to_numpy().T.ravel()])
-        measured = {
-            name: pd.DataFrame(found[at * len(maps) : (at + 1) * len(maps)]) for at, name in enumerate(maps.columns)
-        }
+        every = iter(pool.run("Measuring", measures.of_map, [(path,) for path in maps.to_numpy().T.ravel()]))
+        measured = {name: pd.DataFrame(list(islice(every, len(maps)))) for name in maps.columns}
         for name, of_map in measured.items():
-            with prefixed(f"{name}: " if len(measured) > 1 else "") as of_name:
-                file_names = [path.name for path in maps[name]]
-                like = like_maps[name] if like_maps else None
-                of_name += check_maps(of_map, file_names, planned.rows, allow_leak, like)
-            notes += of_name
-        start(target, planned.metadata)
+            prefix, like = f"{name}: " if len(measured) > 1 else "", like_maps[name] if like_maps else None
+            try:
+                found = check_maps(of_map, [path.name for path in maps[name]], planned.rows, allow_leak, like)
+            except InputError as error:
+                raise InputError(f"{prefix}{error}") from error
+            notes += [f"{prefix}{note}" for note in found]
+        target.mkdir(parents=True, exist_ok=True)
+        for leftover in target.glob(".unfinished.*"):  # of killed processes
+            files.remove(leftover)
+        files.write_json(target / METADATA, planned.metadata.json())
+        grid = next(grid for grid in grids.GRIDS.values() if grid.shape == planned.metadata.grid)
         arguments = [
-            (paths, (row.label, scaled), target / row.file, planned.grid)
+            (paths, (row.label, scaled), target / row.file, grid)
             for row, paths, scaled in zip(planned.rows, maps.to_numpy().tolist(), planned.scaled, strict=True)
         ]
         pool.run("Converting", convert_maps, arguments)
@@ -133,19 +122,8 @@ def check_target(target: Path, metadata: Metadata) -> None:
         raise InputError(f"{target} is not empty and holds no cohort; choose another folder.")
 
 
-def start(target: Path, metadata: Metadata) -> None:
-    """Makes the cohort's folder, or clears it of what killed processes left."""
-    target.mkdir(parents=True, exist_ok=True)
-    for leftover in target.glob(".unfinished.*"):
-        files.remove(leftover)
-    files.write_json(target / METADATA, metadata.json())
-
-
 def convert_maps(paths: Sequence[Path], header: tuple[float, np.ndarray], target: Path, grid: grids.Grid) -> None:
-    """Writes one record unless it is there; each map is z-scored and reduced separately.
-
-    `header` is the record's label and scaled phenotype (29,).
-    """
+    """Writes one record of a label and scaled phenotype (29,), unless it is there; each map is z-scored by itself."""
     if target.exists() and target.stat().st_size == records.record_bytes(grid, len(paths)):
         return
     volumes = [records.normalise(load_map(path)) for path in paths]
@@ -155,35 +133,19 @@ def convert_maps(paths: Sequence[Path], header: tuple[float, np.ndarray], target
         file.write(records.pack(*header, *volumes))
 
 
-@contextmanager
-def prefixed(prefix: str) -> Iterator[list[str]]:
-    """Puts a prefix before the message of an InputError, and before the notes that the block adds to the list."""
-    notes: list[str] = []
-    try:
-        yield notes
-    except InputError as error:
-        raise InputError(f"{prefix}{error}") from error
-    notes[:] = [f"{prefix}{note}" for note in notes]
-
-
 def check_maps(
     measured: pd.DataFrame, names: Sequence[str], rows: Sequence[Row], allow_leak: bool, like: pd.DataFrame | None
 ) -> list[str]:
-    """Notes on one map of all subjects, for a researcher.
-
-    `measured` holds the measures of each file in `names`; the kind of the maps must be that of the maps measured in
-    `like`, if given. Raises InputError if the maps are of several kinds, or separate the training labels.
-    """
+    """Notes on one map of all subjects, with the measures of each file in `names`. Raises InputError if the maps are of
+    several kinds, or not of that of `like`, or separate the training labels."""
     notes = [f"Maps: {check_kind(measured, names, like)}."]
     training = np.array([row.split == "train" for row in rows])
     label = np.array([row.label for row in rows])
     if leaks := check_measures(measured[training], label[training], allow_leak):
         notes.append(f"Accepted by --allowLeak: the maps separate the training labels by {', '.join(leaks)}.")
     if alike := list(compress(names, measured.duplicated(keep=False))):
-        notes.append(
-            f"{len(alike)} maps equal another one in all measures; are they of other people? "
-            f"{', '.join(alike[:MAPS_NAMED])}"
-        )
+        shown = ", ".join(alike[:MAPS_NAMED])
+        notes.append(f"{len(alike)} maps equal another one in all measures; are they of other people? {shown}")
     if by_site := measures.by_site(measured, [row.site for row in rows]):
         notes.append(f"The maps' {', '.join(by_site)} differ by site; compare subjects within sites.")
     if (far := measures.far(measured)).any():

@@ -25,13 +25,12 @@ DPABI = {  # prefixes m, s and z in any order: divided by the mean, smoothed, z-
     "degree_binarize": "[a-z]*DegreeCentrality_[A-Za-z]*Binarized[A-Za-z]*Map",
 }
 LAYOUTS: dict[str, Callable[[str], str]] = {  # a map's name -> the pattern of its files, the ID as the first group
-    "BIDS": lambda name: (
-        rf"(?i:sub-([A-Za-z0-9]+)_(?:.*_)?(?:{bids(name)}|stat-{bids(name)}(?:_[^_]+)*)\.nii(?:\.gz)?)"
+    "BIDS": lambda name: r"(?i:sub-([A-Za-z0-9]+)_(?:.*_)?(?:{0}|stat-{0}(?:_[^_]+)*)\.nii(?:\.gz)?)".format(
+        re.escape(name).replace("_", "_?")  # in a BIDS name, underscores only separate entities
     ),
     "PCP": lambda name: rf"(.+)_{re.escape(name)}\.nii(?:\.gz)?",
     "DPABI": lambda name: rf"{DPABI.get(name, f'[a-z]*(?i:{re.escape(name)})Map')}_(.+?)\.nii(?:\.gz)?",
 }
-WRITTEN = {"falff": "fALFF"}  # how a map is written in messages, if not by its name
 PIPELINES = re.compile(  # folders that say how a map was made; others may be sites
     r"c-?pac|dparsfa?|dpabi|niak|ccs|fmriprep|xcp_?d|(no)?filt_(no)?global|S\d_.*"
     r"|m?z?s?(f?ALFF|ReHo|DegreeCentrality)_.*|(ses|run|task)-.*",
@@ -44,21 +43,13 @@ TABLES = ("participants.tsv", "Phenotypic_*.csv", "*.csv", "*.tsv")
 
 @dataclass(frozen=True)
 class MapFile:
-    """A map, recognised by its name; `path` is relative to the folder.
+    """A map, recognised by its name."""
 
-    `subject` is the `identifier` without a session or run; `kind` is the name without the subject.
-    """
-
-    path: PurePosixPath
+    path: PurePosixPath  # relative to the folder
     layout: str
     identifier: str
-    subject: str
-    kind: str
-
-
-def bids(name: str) -> str:
-    """A map's name within a BIDS name, in which underscores only separate entities."""
-    return re.escape(name).replace("_", "_?")
+    subject: str  # the identifier without a session or run
+    kind: str  # the name without the subject
 
 
 def recognised(path: PurePosixPath, by_layout: dict[str, re.Pattern]) -> MapFile | None:
@@ -74,17 +65,19 @@ def recognised(path: PurePosixPath, by_layout: dict[str, re.Pattern]) -> MapFile
 
 
 def find_maps(folder: Path, only: str | None = None, name: str = "falff") -> tuple[dict[str, Path], list[str]]:
-    """The maps of one name by ID (see `key`), and notes on them; `only` is a glob of paths in the folder.
-
-    Raises InputError if there are none, two for one subject, or several kinds of them.
-    """
-    paths = [path.relative_to(folder) for path in sorted(folder.rglob("*.nii*")) if is_visible(path)]
+    """The maps of one name by ID (see `key`), and notes on them; `only` is a glob of paths in the folder. Raises
+    InputError if there are none, two for one subject, or several kinds of them."""
+    # Broken links too, which are reported as such; macOS leaves hidden files beside others
+    paths = [path for path in sorted(folder.rglob("*.nii*")) if not (path.name.startswith(".") or path.is_dir())]
+    relative = [PurePosixPath(path.relative_to(folder).as_posix()) for path in paths]
     by_layout = {layout: re.compile(pattern(name)) for layout, pattern in LAYOUTS.items()}
-    files = [found for path in paths if (found := recognised(PurePosixPath(path.as_posix()), by_layout))]
+    files = [found for path in relative if (found := recognised(path, by_layout))]
     if not files:
-        called = WRITTEN.get(name, name)
+        called = "fALFF" if name == "falff" else name
+        other = next((path for path in sorted(folder.rglob("*")) if path.name.lower().endswith(OTHER_FORMATS)), None)
+        but = f" as NIfTI (.nii, .nii.gz) but {other.name}, which must be converted to NIfTI first" if other else ""
         raise InputError(
-            f"{folder} holds no {called} maps{others(folder)}; expected BIDS (sub-*_{name}.nii.gz), PCP "
+            f"{folder} holds no {called} maps{but}; expected BIDS (sub-*_{name}.nii.gz), PCP "
             f"(*_{name}.nii.gz), DPABI ({called}Map_*.nii), or --mapColumn with a column of paths."
         )
     chosen = [found for found in files if only is None or fnmatchcase(str(found.path), only)]
@@ -97,17 +90,6 @@ def find_maps(folder: Path, only: str | None = None, name: str = "falff") -> tup
     if rest := [found for found in chosen if found.layout != layout]:
         notes.append(f"Left alone: {len(rest)} files named otherwise, such as {rest[0].path}; choose with --only.")
     return {found.identifier: folder / found.path for found in maps}, notes
-
-
-def is_visible(path: Path) -> bool:
-    """Whether a path is a file, or a broken link to one, and not hidden; macOS leaves hidden files beside others."""
-    return not path.name.startswith(".") and not path.is_dir()
-
-
-def others(folder: Path) -> str:
-    """The part of a message that names maps in another format, if there are any."""
-    other = next((path for path in sorted(folder.rglob("*")) if path.name.lower().endswith(OTHER_FORMATS)), None)
-    return f" as NIfTI (.nii, .nii.gz) but {other.name}, which must be converted to NIfTI first" if other else ""
 
 
 def check_kinds(folder: Path, maps: list[MapFile]) -> None:

@@ -50,11 +50,8 @@ def separation(value: np.ndarray, label: np.ndarray) -> float:
 
 
 def separations(values: pd.DataFrame, label: np.ndarray) -> dict[str, float]:
-    """For each column its largest AUC, the largest first.
-
-    Three AUCs are compared: of the values, with the median where unknown; of whether a value is known; and of the known
-    values only, unless they are rare.
-    """
+    """For each column its largest AUC, the largest first: of the values, with the median where unknown; of whether a
+    value is known; or of the known values only, unless they are rare."""
     result = {}
     for name, column in values.items():
         value = column.to_numpy(float)
@@ -108,17 +105,13 @@ def check_measures(measured: pd.DataFrame, label: np.ndarray, allow: bool) -> li
 
 
 def check_coding(table: pd.DataFrame, label: np.ndarray, label_column: str | None) -> None:
-    """Raises InputError if instruments that measure autism were given mostly to subjects labelled control.
-
-    `table` is the phenotype table as text, `label` (rows,) 1.0 autism, 0.0 control.
-    """
+    """Raises InputError if, by a table of text, instruments that measure autism were given mostly to subjects labelled
+    control; `label` (rows,) is 1.0 autism, 0.0 control."""
     for name in table.columns:
         if measures_diagnosis(name) not in ("ADOS", "ADI", "ADIR"):
             continue
         given = clean(table[name]).notna().to_numpy(float)
-        if separation(given, label) <= MAX_AUC:
-            continue
-        if given[label == 0].mean() > given[label == 1].mean():
+        if separation(given, label) > MAX_AUC and given[label == 0].mean() > given[label == 1].mean():
             raise InputError(
                 f"The labels look flipped: {name} is known for {given[label == 0].mean():.0%} of the controls and for "
                 f"{given[label == 1].mean():.0%} of the others. Is --positive the value of {label_column} for autism?"

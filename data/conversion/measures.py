@@ -65,10 +65,7 @@ def of_volume(volume: np.ndarray, grid: grids.Grid) -> dict[str, float]:
 
 
 def kinds(measured: pd.DataFrame) -> pd.Series:
-    """The kind of each map by its MEASURES.
-
-    Maps that are not z-scored are grouped by their means; all maps of a group are of its most frequent kind.
-    """
+    """The kind of each map by its MEASURES; maps of like means, if not z-scored, get their commonest kind."""
     z_scored = (measured["min"] < 0) & (measured["mean"].abs() < 0.5 * measured["sd"])
     found = pd.Series(AMPLITUDE, measured.index).mask((measured["mean"] - 1).abs() < NEAR_ONE, MEAN_NORMALISED)
     found = found.mask(measured["max"] <= MAX_FALFF, FALFF).mask(z_scored, Z_SCORED)
@@ -80,11 +77,9 @@ def kinds(measured: pd.DataFrame) -> pd.Series:
 
 def stored_kinds(measured: pd.DataFrame) -> pd.Series:
     """Whether each stored volume is of a map that was z-scored within the brain, as text; NaN if unclear."""
-    return (
-        pd.Series(np.nan, measured.index, dtype=object)
-        .mask(measured["below"] > Z_SHARE, "z-scored within the brain")
-        .mask(measured["below"] < PLAIN_SHARE, "positive in the brain")
-    )
+    found = pd.Series(np.nan, measured.index, dtype=object)
+    found = found.mask(measured["below"] > Z_SHARE, "z-scored within the brain")
+    return found.mask(measured["below"] < PLAIN_SHARE, "positive in the brain")
 
 
 def mixture(found: pd.Series, names: Sequence[str]) -> str:
@@ -97,10 +92,8 @@ def mixture(found: pd.Series, names: Sequence[str]) -> str:
 
 
 def by_site(measured: pd.DataFrame, sites: Sequence[str]) -> list[str]:
-    """The measures by which sites can be recognised.
-
-    Sites explain most of the variance of a measure's ranks (Kruskal-Wallis), or one site lies apart from all others.
-    """
+    """The measures by which sites can be recognised: sites explain most of the variance of a measure's ranks
+    (Kruskal-Wallis), or one site lies apart from all others."""
     of_row = np.asarray(sites)
     named = [site for site in np.unique(of_row) if (of_row == site).sum() >= MIN_OF_SITE]
     found = []
@@ -110,17 +103,12 @@ def by_site(measured: pd.DataFrame, sites: Sequence[str]) -> list[str]:
         if len(groups) < 2 or not np.isfinite(values).all() or np.ptp(values) == 0:
             continue
         test = stats.kruskal(*groups)
-        if test.pvalue < SITE_P_VALUE / measured.shape[1] and (
-            test.statistic / (values.size - 1) > MOST_BY_SITE or any(apart(groups, at) for at in range(len(groups)))
-        ):
+        lows, highs = np.sort([group.min() for group in groups]), np.sort([group.max() for group in groups])
+        apart = lows[-1] > highs[-2] or highs[0] < lows[1]
+        most = test.statistic / (values.size - 1) > MOST_BY_SITE
+        if test.pvalue < SITE_P_VALUE / measured.shape[1] and (most or apart):
             found.append(str(name))
     return found
-
-
-def apart(groups: list[np.ndarray], at: int) -> bool:
-    """Whether one group lies above or below all others."""
-    rest = np.concatenate(groups[:at] + groups[at + 1 :])
-    return groups[at].min() > rest.max() or groups[at].max() < rest.min()
 
 
 def far(measured: pd.DataFrame) -> pd.Series:
@@ -128,11 +116,8 @@ def far(measured: pd.DataFrame) -> pd.Series:
     centres = measured[["x_mm", "y_mm", "z_mm"]]
     distance = np.sqrt(((centres - centres.median()) ** 2).sum(axis=1))
     coverage = np.log(measured["coverage"]).pipe(lambda column: column - column.median()).abs()
-    return outlying(distance, FAR_MM) | outlying(coverage, np.log(GAP))
-
-
-def outlying(deviation: pd.Series, least: float) -> pd.Series:
-    return deviation > max(least, FAR_SDS * 1.4826 * deviation.median())
+    far_mm, far_ratio = (FAR_SDS * 1.4826 * deviation.median() for deviation in (distance, coverage))
+    return (distance > max(FAR_MM, far_mm)) | (coverage > max(np.log(GAP), far_ratio))
 
 
 def where(measured: pd.Series) -> str:
@@ -149,10 +134,7 @@ def write(path: Path, subjects: Sequence[str], measured: Mapping[str, pd.DataFra
 
 
 def read(folder: Path, subjects: Sequence[str], maps: Sequence[str]) -> dict[str, pd.DataFrame] | None:
-    """By map, `maps.csv` for these subjects, in their order; None if there is none, or a subject or a value is missing.
-
-    Raises InputError, naming the file, if it is damaged.
-    """
+    """By map, `maps.csv` for these subjects; None if it, a subject or a value is missing. Raises InputError."""
     path = folder / MAPS
     if not path.is_file():
         return None
@@ -163,7 +145,6 @@ def read(folder: Path, subjects: Sequence[str], maps: Sequence[str]) -> dict[str
     except (ValueError, KeyError) as error:
         raise InputError(f"{path} is damaged ({error}); expected {', '.join(MEASURES)}. Convert again.") from error
     found = {name: table[of_map == name] for name in maps}
-    known = np.isfinite(table.to_numpy()).all() and all(
-        of_one.index.is_unique and set(subjects) <= set(of_one.index) for of_one in found.values()
-    )
-    return {name: of_one.loc[list(subjects)] for name, of_one in found.items()} if known else None
+    known = all(of_one.index.is_unique and set(subjects) <= set(of_one.index) for of_one in found.values())
+    usable = known and np.isfinite(table.to_numpy()).all()
+    return {name: of_one.loc[list(subjects)] for name, of_one in found.items()} if usable else None

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.base.cli import names, option, seed
-from data.base.errors import InputError
-from data.grids import FULL, GRIDS, Grid
+from data.grids import GRIDS
 
 
 def columns(text: str) -> tuple[str, ...]:
@@ -58,13 +57,3 @@ class ConversionOptions:
     allow_leak: bool = option(
         False, action="store_true", help="accept phenotype columns, or maps as a whole, that reveal the diagnosis"
     )
-
-    @property
-    def target_grid(self) -> Grid:
-        return GRIDS[self.grid] if self.grid else FULL
-
-    def check_like(self, like: Path) -> None:
-        """Raises InputError for an option whose value comes from the cohort `like`."""
-        for name in ("grid", "phenotype", "covariates", "seed"):
-            if getattr(self, name) is not None:
-                raise InputError(f"--{name} is chosen by --like: everything is as in {like}. Leave it out.")

@@ -22,21 +22,13 @@ REDUCTIONS = ("none", "block mean")  # of volumes made from maps without a netwo
 
 @dataclass(frozen=True)
 class PlannedCohort:
-    """A cohort to be written. All tables have one row for each subject, in the same order.
-
-    `phenotype` (subjects, 29) is raw, NaN where unknown; `scaled` (subjects, 29) float32 is what records hold;
-    `covariates` is text.
-    """
+    """A cohort to be written. All tables have one row for each subject, in the same order."""
 
     rows: list[Row]
     metadata: Metadata
-    phenotype: pd.DataFrame
-    scaled: np.ndarray
-    covariates: pd.DataFrame
-
-    @property
-    def grid(self) -> grids.Grid:
-        return next(grid for grid in grids.GRIDS.values() if grid.shape == self.metadata.grid)
+    phenotype: pd.DataFrame  # (subjects, 29), raw, NaN where unknown
+    scaled: np.ndarray  # (subjects, 29) float32, as in records
+    covariates: pd.DataFrame  # text
 
     def write_tables(self, target: Path) -> None:
         """Writes the cohort's tables, `subjects.csv` last: only a complete cohort has it."""
@@ -54,19 +46,16 @@ def plan(
     provenance: Mapping[str, Any],
     maps: Sequence[str] = DEFAULT_MAPS,
 ) -> PlannedCohort:
-    """A new cohort. `subjects` has the columns subject, site and label; `table` has the same rows, as text.
-
-    `options` names the phenotype's columns, ABIDE's own if None, and the covariates. Raises InputError for a leak.
-    """
+    """A new cohort of `subjects` (subject, site, label), with the same rows of a `table` of text. Raises InputError."""
     seed, columns, covariates = options.seed or 0, options.phenotype, options.covariates or ()
     split = assign_splits(subjects["subject"].tolist(), subjects["site"].tolist(), subjects["label"].tolist(), seed)
     rows = planned_rows(subjects, split)
     training = np.array([row.split == "train" for row in rows])
-    values = phenotype.encode(table, columns, training)
+    values = phenotype.abide_values(table) if columns is None else phenotype.custom_values(table, columns, training)
     side_tables.check_columns([*values, *covariates])
     separations = check_values(values[training], subjects["label"].to_numpy()[training], options.allow_leak)
     scaler = phenotype.fit_scaler(values.to_numpy(float)[training])
-    grid = options.target_grid
+    grid = grids.GRIDS[options.grid or grids.FULL.name]
     metadata = Metadata(
         maps=tuple(maps),
         normalisation="z-scored over the whole volume",
@@ -93,14 +82,13 @@ def planned_rows(subjects: pd.DataFrame, split: Mapping[str, str]) -> list[Row]:
 
 
 def plan_like(like: Cohort, source: Source, provenance: Mapping[str, Any]) -> PlannedCohort:
-    """A cohort of test subjects whose phenotype is imputed and scaled as that of `like`.
-
-    Raises InputError if `like` or `source` does not allow it, or a subject is one of its training subjects.
-    """
+    """A cohort of test subjects whose phenotype is imputed and scaled as that of `like`. Raises InputError if `like` or
+    `source` does not allow it, or a subject is one of its training subjects."""
     check_like(source, like)
     metadata, subjects = like.metadata, source.subjects["subject"].tolist()
     values = encode_like(source.rows, metadata)
-    scaler = phenotype.Scaler(*map(np.array, scaling(metadata)))
+    constants = metadata.phenotype_median, metadata.phenotype_mean, metadata.phenotype_scale
+    scaler = phenotype.Scaler(*map(np.array, constants))
     return PlannedCohort(
         planned_rows(source.subjects, dict.fromkeys(subjects, "test")),
         replace(metadata, grid=like.grid.shape, phenotype_auc={}, provenance={**provenance, "like": like.digest}),
@@ -110,14 +98,9 @@ def plan_like(like: Cohort, source: Source, provenance: Mapping[str, Any]) -> Pl
     )
 
 
-def scaling(metadata: Metadata) -> tuple[tuple[float, ...], ...]:
-    """The medians, means and scales (29,) of a cohort's phenotype."""
-    return metadata.phenotype_median, metadata.phenotype_mean, metadata.phenotype_scale
-
-
 def encode_like(table: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
     """The raw phenotype (subjects, 29) of a table, coded as that of another cohort with this `metadata`."""
-    if metadata.phenotype == phenotype.abide_names():
+    if metadata.phenotype == tuple(phenotype.abide_values(pd.DataFrame(columns=phenotype.ABIDE_COLUMNS, dtype=str))):
         return phenotype.abide_values(table)
     columns, names = metadata.phenotype_columns, metadata.phenotype
     missing = [name for name in columns if f"{name}_missing" in names]
@@ -145,7 +128,8 @@ def check_like(source: Source, like: Cohort) -> None:
     columns = metadata.phenotype_columns or phenotype.ABIDE_COLUMNS
     nobody = pd.DataFrame(columns=list(columns), dtype=str)
     named = tuple(encode_like(nobody, metadata)) == metadata.phenotype
-    if not named or any(len(values) != records.PHENOTYPE_SIZE for values in scaling(metadata)):
+    constants = metadata.phenotype_median, metadata.phenotype_mean, metadata.phenotype_scale
+    if not named or {len(values) for values in constants} != {records.PHENOTYPE_SIZE}:
         raise InputError(
             f"{like.path} does not say of which columns its phenotype was made, or how it was scaled, as is the case "
             "for older cohorts; convert it again."

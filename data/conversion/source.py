@@ -31,36 +31,27 @@ SITE_WORDS = re.compile(
 
 @dataclass(frozen=True)
 class Source:
-    """Subjects to convert, those that cannot be, and how they were read.
-
-    `subjects` has a row for each subject: subject, site, label (1.0 autism, 0.0 control, NaN unknown); `maps` the Path
-    of each map, a column for each; `rows` the table's text for the same subjects. `left_out` says for each reason which
-    subjects have no record. `label_column` and `site_column` are None if the table has none.
-    """
+    """Subjects to convert, those that cannot be, and how they were read; each data frame has a row for each subject."""
 
     table: Path
-    label_column: str | None
+    label_column: str | None  # None if the table has none, as below
     site_column: str | None
-    subjects: pd.DataFrame
-    maps: pd.DataFrame
-    rows: pd.DataFrame
-    left_out: dict[str, list[str]]
+    subjects: pd.DataFrame  # subject, site, label (1.0 autism, 0.0 control, NaN unknown)
+    maps: pd.DataFrame  # the Path of each map, a column for each
+    rows: pd.DataFrame  # the table's text
+    left_out: dict[str, list[str]]  # for each reason, the subjects without a record
     notes: list[str]
 
 
 @dataclass(frozen=True)
 class JoinedTable:
-    """A table joined with maps.
-
-    `maps` holds the maps of each row (a column for each, by name), NaN if none; `stray` are the IDs of maps without a
-    row.
-    """
+    """A table joined with maps."""
 
     path: Path
     table: pd.DataFrame
     id_column: str
-    maps: pd.DataFrame
-    stray: list[str]
+    maps: pd.DataFrame  # the maps of each row (a column for each, by name), NaN if none
+    stray: list[str]  # IDs of maps without a row
     notes: list[str]
 
     @property
@@ -70,17 +61,17 @@ class JoinedTable:
 
 
 def read_source(folder: Path, options: SourceOptions, optional: bool = False) -> Source:
-    """Joins the maps under `folder` with the table. Raises InputError if a choice must be made by the user.
-
-    Leaves out subjects of unknown diagnosis, unless labels are `optional`, and those that lack a map.
-    """
+    """Joins the maps under `folder` with the table, without subjects that lack a map, or a diagnosis, unless labels are
+    `optional`. Raises InputError if a choice must be made by the user."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected fALFF maps, or others, as NIfTI and a table of subjects.")
     joined = join(folder, options)
     path, table, identifier = joined.path, joined.table, joined.identifier
     coding = coding_of(table, options, path, optional)
-    diagnosis = canonical(column(table, coding.name, path)) if coding else pd.Series(math.nan, table.index, object)
-    label = labels(diagnosis, coding, path, optional) if coding else diagnosis.astype(float)
+    diagnosis, label = pd.Series(math.nan, table.index, object), pd.Series(math.nan, table.index)
+    if coding:
+        diagnosis = clean(column(table, coding.name, path)).map(canonical_value, na_action="ignore")
+        label = labels(diagnosis, coding, path, optional)
     site_column = options.site_column or next((name for name in SITE_COLUMNS if name in table), None)
     kept = joined.maps.notna().all(axis=1) & (label.notna() | (diagnosis.isna() & optional))
     check_identifiers(identifier[kept], path)
@@ -117,16 +108,15 @@ def left_out(joined: JoinedTable, diagnosis: pd.Series, kept: pd.Series) -> dict
     some, complete = maps.notna().any(axis=1), maps.notna().all(axis=1)
     lacking = {f"no map {name}": identifier[some & maps[name].isna()].tolist() for name in maps}
     others = diagnosis[complete & ~kept].dropna()
+    groups = identifier[others.index].groupby(others)
+    unused = {f"{diagnosis.name} is {value}": subjects.tolist() for value, subjects in groups}
     return {
         f"{joined.id_column} is {NO_FILENAME}": identifier[~named].tolist(),
         "no map": identifier[named & ~some].tolist(),
         **{reason: subjects for reason, subjects in lacking.items() if subjects},
         f"{diagnosis.name or 'diagnosis'} unknown": identifier[complete & ~kept & diagnosis.isna()].tolist(),
         "a map without a row in the table": joined.stray,
-        **{
-            f"{diagnosis.name} is {value}": identifier[others.index[others == value]].tolist()
-            for value in sorted(others.unique())
-        },
+        **unused,
     }
 
 
@@ -167,7 +157,8 @@ def join_named(folder: Path, options: SourceOptions, map_column: str) -> JoinedT
         raise InputError(f"Which column of {path} names the subject? Say so with --idColumn.")
     named = pd.DataFrame({name: column(table, of_map, path) for name, of_map in zip(names, map_columns, strict=True)})
     column(table, subject, path)
-    maps = named.map(lambda name: existing(folder / name) if name else math.nan)
+    # Path.is_file raises for a name that is too long
+    maps = named.map(lambda name: folder / name if name and os.path.isfile(folder / name) else math.nan)
     assumed = "" if options.maps else f", assumed to be {', '.join(names)}; if they are others, name them with --maps"
     return JoinedTable(path, table, subject, maps, [], [f"Layout: maps that the column {map_column} names{assumed}."])
 
@@ -182,10 +173,6 @@ def check_map_names(names: Sequence[str]) -> None:
         )
     if len(names) > MAX_MAPS:
         raise InputError(f"A record would have {len(names)} maps; expected at most {MAX_MAPS}. Name fewer with --maps.")
-
-
-def existing(path: Path) -> Path | float:
-    return path if os.path.isfile(path) else math.nan  # Path.is_file raises for a name that is too long
 
 
 @dataclass(frozen=True)
@@ -226,24 +213,17 @@ def counted(values: pd.Series) -> str:
 def site_note(rows: pd.DataFrame, site_column: str | None) -> str:
     """Which column is the site, and which others look like one."""
     used = f"Site: {site_column}, {rows[site_column].nunique()} sites." if site_column else "Site: no column is used."
-    alike = [
-        name
-        for name in rows.columns
-        if name != site_column and looks_like_site(name) and 1 < clean(rows[name]).nunique() < max(len(rows), 3)
-    ]
+    alike = []
+    for name in rows.columns.drop(site_column, errors="ignore"):
+        words = re.split(r"[^A-Za-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))  # scannerModel, SCAN_CENTRE
+        if any(map(SITE_WORDS.fullmatch, words)) and 1 < clean(rows[name]).nunique() < max(len(rows), 3):
+            alike.append(name)
     return f"{used} {', '.join(alike)} looks like a site; if it is one, name it with --siteColumn." if alike else used
 
 
-def looks_like_site(name: str) -> bool:
-    words = re.split(r"[^A-Za-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))  # scannerModel, SCAN_CENTRE
-    return any(SITE_WORDS.fullmatch(word) for word in words)
-
-
 def check_own_maps(joined: JoinedTable, kept: pd.Series, name: str) -> None:
-    """Raises InputError if the column `name` gives two of the `kept` subjects one map, or one subject one file twice.
-
-    That happens if a column of labels or sites is used as the column of IDs.
-    """
+    """Raises InputError if the column `name`, perhaps one of labels or sites in place of IDs, gives two of the `kept`
+    subjects one map, or one subject one file twice."""
     every = joined.maps[kept].map(os.path.realpath).melt(ignore_index=False)["value"]
     if (twice := every[every.duplicated(keep=False)]).size:
         owners = joined.identifier[twice.index[twice == twice.iloc[0]][:2]]
@@ -262,12 +242,8 @@ def check_identifiers(identifier: pd.Series, path: Path) -> None:
         raise InputError(f"{path} has the subject {odd.iloc[0]!r}; expected letters, digits, '.', '_' and '-'.")
 
 
-def canonical(column: pd.Series) -> pd.Series:
-    """A column's values with one text for each number (`1` for `1.0`), NaN where missing."""
-    return clean(column).map(canonical_value, na_action="ignore")
-
-
 def canonical_value(text: str) -> str:
+    """One text for each number: `1` for `1.0`."""
     text = text.strip()
     number = pd.to_numeric(text, errors="coerce")
     return str(int(number)) if number == number and abs(number) < 1e15 and number == int(number) else text
@@ -280,12 +256,10 @@ def named_values(text: str, known: set[str]) -> list[str]:
 
 
 def labels(values: pd.Series, coding: LabelCoding, table: Path, optional: bool = False) -> pd.Series:
-    """1.0 where a column (see `canonical`) says autism, 0.0 where it says control, NaN elsewhere.
-
-    Raises InputError unless every named value occurs, and exactly one value is left for control if none is named. If
-    labels are `optional`, named values may be absent if both sides are named, no value need be left for control, and
-    no label need be known.
-    """
+    """1.0 where a column of canonical values says autism, 0.0 where it says control, NaN elsewhere. Raises InputError
+    unless every named value occurs, and exactly one value is left for control if none is named. If labels are
+    `optional`, named values may be absent if both sides are named, no value need be left for control, and no label
+    need be known."""
     known = set(values.dropna())
     if optional and not known:
         return values.astype(float)

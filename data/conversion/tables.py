@@ -4,7 +4,6 @@ import csv
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +27,9 @@ RIVAL_SHARE = 0.9  # of the matches of the best column; a column with as many is
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A CSV or TSV as text; its header decides the delimiter. A byte-order mark and Windows line ends are allowed.
-
-    Values stay as they are, except that decimal commas become points if semicolons separate the columns. Raises
-    InputError if the delimiter is ambiguous, two columns have one name, or a row is longer than the header, which
-    pandas would shift.
-    """
+    """A CSV or TSV as text, with decimal commas as points if semicolons separate the columns; a byte-order mark and
+    Windows line ends are allowed. Raises InputError if the delimiter is ambiguous, two columns have one name, or a row
+    is longer than the header, which pandas would shift."""
     options = {"header": None, "dtype": str, "keep_default_na": False}
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -91,53 +87,43 @@ def column(table: pd.DataFrame, name: str, path: Path) -> pd.Series:
     return table[name]
 
 
-@dataclass(frozen=True)
-class Match:
-    """How a column assigns maps to rows: the row of each ID of a map in it, the last one if an ID is repeated."""
-
-    name: str
-    rows: dict[str, int]
-    repeated: bool
-
-
 def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:
-    """The column that holds the IDs of most maps. Raises InputError if it is ambiguous.
-
-    A column of row numbers is never chosen: where IDs are numbers too, each subject could get another one's row.
-    """
-    matches = [match for name in table.columns if (match := match_of(table[name], maps)).rows]
+    """The column that holds the IDs of most maps; never one of row numbers, since where IDs are numbers too, each
+    subject could get another one's row. Raises InputError if it is ambiguous."""
+    matches: dict[str, dict[str, int]] = {}  # of each column, the row of each ID of a map, the last one if repeated
+    repeating = set()
+    for name in table.columns:
+        found = [(identifier, row) for row, identifier in enumerate(table[name].map(key)) if identifier in maps]
+        if found:
+            matches[name] = dict(found)
+        if len(dict(found)) < len(found):
+            repeating.add(name)
     if not matches:
         raise InputError(f"No column of {path} holds the IDs of the maps, such as {min(maps)}; correct one of them.")
-    named = [match for match in matches if not numbers_rows(table[match.name])]
+    named = [name for name in matches if not numbers_rows(table[name])]
     if not named:
+        first = next(iter(matches))
         raise InputError(
-            f"Only the column {matches[0].name} of {path} holds the IDs of the maps, and it seems to number the rows; "
-            f"expected a column of IDs. If it is one, say so with --idColumn '{matches[0].name}'."
+            f"Only the column {first} of {path} holds the IDs of the maps, and it seems to number the rows; "
+            f"expected a column of IDs. If it is one, say so with --idColumn '{first}'."
         )
-    candidates = [match for match in named if not match.repeated] or named
-    best = max(candidates, key=lambda match: len(match.rows))
-    complete = len(best.rows) == len(maps) == len(table)
-    for other in matches:
-        as_good = other in candidates and len(other.rows) >= len(best.rows) * (1 if complete else RIVAL_SHARE)
-        if not other.rows.items() <= best.rows.items() and (as_good or len(other.rows) > len(best.rows)):
+    candidates = [name for name in named if name not in repeating] or named
+    best = max(candidates, key=lambda name: len(matches[name]))
+    rows = matches[best]
+    complete = len(rows) == len(maps) == len(table)
+    for other, of_other in matches.items():
+        as_good = other in candidates and len(of_other) >= len(rows) * (1 if complete else RIVAL_SHARE)
+        if not of_other.items() <= rows.items() and (as_good or len(of_other) > len(rows)):
             raise InputError(
-                f"The columns {best.name} and {other.name} of {path} both hold IDs of the maps ({len(best.rows)} and "
-                f"{len(other.rows)} of {len(maps)}) and would give them different rows; "
-                "say which names the subjects with --idColumn."
+                f"The columns {best} and {other} of {path} both hold IDs of the maps ({len(rows)} and {len(of_other)} "
+                f"of {len(maps)}) and would give them different rows; say which names the subjects with --idColumn."
             )
-    few = len(best.rows) < MIN_MATCHED * min(len(maps), (table[best.name] != "").sum())
-    if few and not names_subjects(best.name):
+    if len(rows) < MIN_MATCHED * min(len(maps), (table[best] != "").sum()) and not names_subjects(best):
         raise InputError(
-            f"The column {best.name} of {path} holds {len(best.rows)} of {len(maps)} IDs of the maps, as if by chance; "
-            f"if it names the subjects, say so with --idColumn '{best.name}'. The maps have IDs such as {min(maps)}."
+            f"The column {best} of {path} holds {len(rows)} of {len(maps)} IDs of the maps, as if by chance; if it "
+            f"names the subjects, say so with --idColumn '{best}'. The maps have IDs such as {min(maps)}."
         )
-    return best.name
-
-
-def match_of(column: pd.Series, maps: set[str]) -> Match:
-    found = [(identifier, row) for row, identifier in enumerate(column.map(key)) if identifier in maps]
-    rows = dict(found)
-    return Match(str(column.name), rows, len(rows) < len(found))
+    return best
 
 
 def names_subjects(name: str) -> bool:
