@@ -41,11 +41,11 @@ class Model:
         """The saved hyper-parameters of older code with what has come later as by default; as they are if of other
         code."""
         try:
-            return json.loads(json.dumps(asdict(from_json(self.module.Config, config))))
+            return json.loads(json.dumps(asdict(self.settings(config))))
         except InputError:
             return config
 
-    def settings(self, preset: str, config: dict[str, Any]) -> Settings:
+    def settings(self, config: dict[str, Any]) -> Settings:
         """The hyper-parameters that a run or a checkpoint has saved. Raises InputError if they are of other code."""
         return from_json(self.module.Config, config)
 

@@ -13,7 +13,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -137,7 +137,10 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     try:
         lock.acquire(blocking=wait)
     except Timeout:
-        raise InputError(f"{folder} is being written by {holder(path)}; wait for it to end.") from None
+        holder = ""
+        with suppress(FileNotFoundError):  # it has ended meanwhile
+            holder = path.read_text(encoding="utf-8", errors="replace")
+        raise InputError(f"{folder} is being written by {holder or 'another process'}; wait for it to end.") from None
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise
@@ -153,14 +156,6 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)  # while it is held: a process that waits for it opens it again
         lock.release()
-
-
-def holder(lock: Path) -> str:
-    """The process that holds a lock, as far as the lock names it yet."""
-    try:
-        return lock.read_text(encoding="utf-8", errors="replace") or "another process"
-    except FileNotFoundError:
-        return "another process"
 
 
 def read_json(path: Path, kind: type[Content]) -> Content:

@@ -31,12 +31,16 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is damaged ({error}); expected a CSV table in UTF-8. Copy it again.") from error
     if missing := [name for name in columns if name not in header]:
-        raise InputError(f"{path} lacks the columns {', '.join(missing)}; expected {', '.join(columns)}.")
+        raise InputError(
+            f"{path} lacks the columns {', '.join(missing)}; expected {', '.join(columns)}. Copy it again."
+        )
     if len(set(header)) < len(header):
         raise InputError(f"{path} is damaged: it has a column twice ({', '.join(header)}). Copy it again.")
     if wrong := [(line, row) for line, row in rows if len(row) != len(header)]:
         line, row = wrong[0]
-        raise InputError(f"{path} line {line} has {len(row)} values; expected {len(header)}: {', '.join(header)}.")
+        raise InputError(
+            f"{path} line {line} has {len(row)} values; expected {len(header)}: {', '.join(header)}. Copy it again."
+        )
     return [dict(zip(header, row, strict=True)) for _, row in rows]
 
 
@@ -71,7 +75,9 @@ def add_row(path: Path, row: Mapping[str, object]) -> None:
 
     Several processes lose no row. None and NaN become an empty cell. Raises InputError if the table has other columns.
     """
-    header, line = as_line(row), as_line(map(cell, row.values()))
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([list(row), map(cell, row.values())])
+    header, _, line = text.getvalue().encode().partition(b"\n")
     with files.locked(path, wait=True):
         before = path.read_bytes() if path.exists() else header
         if before.partition(b"\n")[0].rstrip() != header.rstrip():
@@ -87,10 +93,3 @@ def cell(value: object) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     return f"{value:.6g}" if isinstance(value, float) else in_spreadsheet(printable(str(value)))
-
-
-def as_line(cells: Iterable[object]) -> bytes:
-    """One row as the bytes of a CSV file."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode()

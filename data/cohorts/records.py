@@ -86,7 +86,10 @@ def form_of_size(num_bytes: int, name: str) -> tuple[Grid, int]:
 
     Raises InputError, naming the file, if no record has this size.
     """
-    forms = [(grid, maps_nearest(num_bytes, grid)) for grid in reversed(GRIDS.values())]
+    forms = []
+    for grid in reversed(GRIDS.values()):
+        count = round((num_bytes - HEADER_BYTES) / (record_bytes(grid) - HEADER_BYTES))
+        forms.append((grid, min(max(1, count), MAX_MAPS)))
     nearest = min(forms, key=lambda form: abs(record_bytes(*form) - num_bytes))
     difference = num_bytes - record_bytes(*nearest)
     if difference:
@@ -96,12 +99,6 @@ def form_of_size(num_bytes: int, name: str) -> tuple[Grid, int]:
             "Was the copy cut off? Convert the subject again."
         )
     return nearest
-
-
-def maps_nearest(num_bytes: int, grid: Grid) -> int:
-    """How many maps a record of about this size has, 1 to `MAX_MAPS`."""
-    volume_bytes = record_bytes(grid) - HEADER_BYTES
-    return min(max(1, round((num_bytes - HEADER_BYTES) / volume_bytes)), MAX_MAPS)
 
 
 def check_label(label: float, name: str, unknown: bool = False) -> None:

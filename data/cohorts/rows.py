@@ -40,11 +40,6 @@ class Row:
         """Whether the label is known."""
         return self.label == self.label
 
-    @property
-    def flat_name(self) -> str:
-        """The record's name as a file of one folder."""
-        return f"{PurePosixPath(self.file).stem}.bin"
-
 
 COLUMNS = tuple(column.name for column in fields(Row))
 
@@ -110,15 +105,16 @@ def flattened(rows: Iterable[Row], path: Path) -> tuple[Row, ...]:
     """The rows with their records named as files of one folder. Raises InputError, naming both, if two records would
     have names that some file systems take for the same; `path` is the cohort."""
     first: dict[str, Row] = {}
-    rows = tuple(rows)
+    flat = []
     for row in rows:
-        key = unicodedata.normalize("NFC", row.flat_name.casefold())
-        if (other := first.setdefault(key, row)) is not row:
+        name = f"{PurePosixPath(row.file).stem}.bin"
+        if (other := first.setdefault(unicodedata.normalize("NFC", name.casefold()), row)) is not row:
             raise InputError(
                 f"{path} has the records {other.file} and {row.file}, which are one file in one folder; "
                 "expected names that differ, and not only in capitals or in their folders. Rename one."
             )
-    return tuple(replace(row, file=row.flat_name) for row in rows)
+        flat.append(replace(row, file=name))
+    return tuple(flat)
 
 
 def swapped_name(file: str, copy: int) -> str:
@@ -176,21 +172,21 @@ class Preparation:
     phenotype_scale: tuple[float, ...] = ()
 
     def of_inputs(self, reads: Sequence[str]) -> dict[str, object]:
-        """The part that matters to a model that reads "volume" or "phenotype"; None where it is unknown."""
-        concern = {"volume": VOLUME_PREPARATION, "phenotype": PHENOTYPE_PREPARATION}
-        return {name: comparable(getattr(self, name)) for inputs in reads for name in concern[inputs]}
+        """What matters to a model that reads "volume" or "phenotype": floats to nine digits, None if unknown or NaN."""
+        part: dict[str, object] = {}
+        for name in [name for inputs in reads for name in PREPARED_BY[inputs]]:
+            value = getattr(self, name)
+            if isinstance(value, tuple):
+                known = (None if entry != entry else entry for entry in value)
+                value = tuple(float(f"{entry:.9g}") if isinstance(entry, float) else entry for entry in known)
+            part[name] = value or None
+        return part
 
 
-def comparable(value: str | tuple) -> object:
-    """A value to compare: floats to nine digits, None if unknown or NaN."""
-    if isinstance(value, tuple):
-        known = (None if entry != entry else entry for entry in value)
-        value = tuple(float(f"{entry:.9g}") if isinstance(entry, float) else entry for entry in known)
-    return value or None
-
-
-VOLUME_PREPARATION = ("maps", "normalisation", "reduction")
-PHENOTYPE_PREPARATION = ("phenotype", "phenotype_median", "phenotype_mean", "phenotype_scale")
+PREPARED_BY = {
+    "volume": ("maps", "normalisation", "reduction"),
+    "phenotype": ("phenotype", "phenotype_median", "phenotype_mean", "phenotype_scale"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,12 +294,13 @@ def census(cohort: "Cohort", fold_of: Mapping[str, str] | None = None) -> Findin
 
 def count_splits(findings: Findings, subjects: Iterable[Row]) -> None:
     """Adds counts by split and label, and reports a split without a class, or that nobody can be trained on."""
-    subjects = list(subjects)
-    trains = any(row.split == "train" for row in subjects)
+    labels_in: dict[str, Counter] = {split: Counter() for split in SPLITS}
+    for row in subjects:
+        labels_in[row.split][row.label if row.known else None] += 1
+    trains = bool(labels_in["train"])
     if not trains:
         findings.notes.append("no training subjects: a model can be tested on this cohort, not trained")
-    for split in SPLITS:
-        labels = Counter(row.label if row.known else None for row in subjects if row.split == split)
+    for split, labels in labels_in.items():
         named = ", ".join(f"{labels[value]} {name}" for value, name in enumerate(records.CLASSES))
         named += f", {labels[None]} unknown" if labels[None] else ""
         findings.counts.append(f"{split}: {labels.total()} subjects ({named})")

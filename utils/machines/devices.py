@@ -100,11 +100,12 @@ def find_workers(environment: Mapping[str, str] = os.environ) -> Workers:
     Raises InputError for variables that cannot be understood.
     """
     tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")  # of this srun; SLURM_NTASKS is the whole allocation's
-    if not environment.get("TF_CONFIG", "").strip() and tasks == "1":
+    config = environment.get("TF_CONFIG", "").strip()
+    if not config and tasks == "1":
         return Workers()
-    from utils.machines.workers import several_workers
+    from utils.machines import workers
 
-    return several_workers(environment)
+    return workers.of_tf_config(config) if config else workers.of_slurm(environment)
 
 
 def free_gpus(share: bool) -> list[tuple[str, str]]:
@@ -125,7 +126,8 @@ def free_gpus(share: bool) -> list[tuple[str, str]]:
         gpus = [(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle), handle) for handle in handles]
         if visible is not None:
             wanted = [name.strip() for name in visible.split(",")]
-            gpus = [gpu for index, gpu in enumerate(gpus) if str(index) in wanted or abbreviated(gpu[0], wanted)]
+            ids = tuple(name for name in wanted if name.startswith("GPU-"))  # or, as CUDA allows, their beginnings
+            gpus = [gpu for index, gpu in enumerate(gpus) if str(index) in wanted or gpu[0].startswith(ids)]
             # A slice of a GPU, which its scheduler has already given to this run.
             if any(name.startswith("MIG-") for name in wanted):
                 return [(visible, "the MIG device of CUDA_VISIBLE_DEVICES")]
@@ -143,11 +145,6 @@ def free_gpus(share: bool) -> list[tuple[str, str]]:
         users = "; ".join(f"{name}: {', '.join(held[uuid])}" for uuid, name, _ in gpus)
         raise InputError(f"Every GPU is held by other processes ({users}); wait, or go ahead with --shareGPU.")
     return [min(gpus, key=lambda gpu: len(held[gpu[0]]))[:2]]
-
-
-def abbreviated(uuid: str, names: list[str]) -> bool:
-    """Whether one of `names` is a GPU's UUID or, as CUDA allows, the beginning of it."""
-    return any(name.startswith("GPU-") and uuid.startswith(name) for name in names)
 
 
 def other_processes(pynvml: ModuleType, handle: Any) -> list[str]:
@@ -240,12 +237,3 @@ def start_tensorflow(device: str) -> tuple[str, ...]:
     if device == "cpu":
         tf.config.experimental.enable_op_determinism()  # some 3-D gradients have no deterministic GPU kernel
     return tuple(gpu.name.removeprefix("/physical_device:") for gpu in gpus)
-
-
-def reset_keras(precision: str, seed: int) -> None:
-    """Forgets the networks that this process has built, so that a job's result does not depend on earlier ones."""
-    import keras
-
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)
-    keras.mixed_precision.set_global_policy(precision)

@@ -111,19 +111,13 @@ def common_strategy(addresses: tuple[str, ...], index: int) -> Any:
         tf.train.ClusterSpec({"worker": list(addresses)}), task_type="worker", task_id=index
     )
     wait_for_all(addresses, index)
-    with stoppable():
-        return tf.distribute.MultiWorkerMirroredStrategy(cluster)
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Lets Ctrl-C, SIGTERM and a timer end the process while TensorFlow connects and blocks Python; afterwards restores
-    the handlers, since TensorFlow installs its own for SIGTERM."""
     end_after = getattr(signal, "alarm", lambda seconds: None)  # not on Windows
+    # Signals end the process while TensorFlow connects and blocks Python; then come the handlers of before, since
+    # TensorFlow installs its own for SIGTERM.
     with handled(signal.SIG_DFL, ("SIGINT", "SIGTERM", "SIGALRM")):
         end_after(PATIENCE_S)
         try:
-            yield
+            return tf.distribute.MultiWorkerMirroredStrategy(cluster)
         finally:
             end_after(0)
 
@@ -181,12 +175,6 @@ def unpacked(content: bytes) -> Arrays:
     """The arrays of `packed`."""
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return dict(arrays)
-
-
-def several_workers(environment: Mapping[str, str]) -> Workers:
-    """The workers that TF_CONFIG or Slurm names. Raises InputError for what cannot be understood."""
-    text = environment.get("TF_CONFIG", "").strip()
-    return of_tf_config(text) if text else of_slurm(environment)
 
 
 def of_tf_config(text: str) -> Workers:

@@ -173,10 +173,14 @@ class Run:
             return self.call(device)
 
     def call(self, device: str) -> int:
-        """Calls the job's function, independently of earlier jobs of this process; of a worker that is not the chief,
-        the function for its share."""
+        """Calls the job's function, independently of networks that this process has built; of a worker that is not the
+        chief, the function for its share."""
         run = self.with_workers(self.workers.started(devices.start_tensorflow(device)))
-        devices.reset_keras(self.choices.precision, self.seed)
+        import keras
+
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(self.seed)
+        keras.mixed_precision.set_global_policy(self.choices.precision)
         with devices.memory_errors_explained():
             return self.job.part(self.job.name if self.workers.is_chief else "assist")(run)
 
@@ -192,15 +196,6 @@ class Run:
                 locks.enter_context(files.locked(folder))
             yield
 
-    @property
-    def cohort_digest(self) -> str:
-        return self.cohort.digest
-
-    @property
-    def checkpoint_digest(self) -> Any:
-        """SHA-256 of the checkpoint, if there is one that is whole."""
-        return self.checkpoints.digest() if self.checkpoints.whole else None
-
     def settings(self) -> dict[str, Any]:
         """What decides the results, for `run.json`: with the same settings and code they are the same."""
         return {
@@ -209,8 +204,8 @@ class Run:
             **self.options.settings(),
             "folds": self.folds.how if self.folds else None,
             "fold": self.fold or None,
-            "cohort_sha256": self.cohort_digest,
-            "checkpoint_sha256": self.checkpoint_digest,
+            "cohort_sha256": self.cohort.digest,
+            "checkpoint_sha256": self.checkpoints.digest() if self.checkpoints.whole else None,
         }
 
     def describe(self) -> dict[str, Any]:
