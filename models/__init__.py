@@ -1,8 +1,7 @@
 """The five models in one table: what each reads, what it predicts, which loss it has.
 
-Each module holds `Config` (a frozen dataclass), `PRESETS` (the first is the default), and a pure
-`build(config, grid, maps)`. Keras is imported only inside functions, so that a mistake on the command line is told
-before its seconds-long import.
+Each module holds `Config` (a frozen dataclass), `PRESETS` (the first is the default), and a pure `build(config, grid,
+maps)`. Keras is imported inside functions, so that a mistake on the command line is reported before that takes seconds.
 """
 
 import importlib
@@ -38,8 +37,7 @@ class Model:
         return importlib.import_module(f"models.{self.name}")
 
     def completed(self, config: dict) -> dict:
-        """The saved hyper-parameters of older code with what has come later as by default; as they are if of other
-        code."""
+        """Saved hyper-parameters with the defaults of those that came later; as they are if they are of other code."""
         try:
             return json.loads(json.dumps(asdict(self.settings(config))))
         except InputError:
@@ -54,10 +52,8 @@ class Model:
         return {name: batch[name] for name in self.reads}
 
     def batches(self, cohort: Cohort, selections: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        """The batches (see `Cohort.batch`) of each selection of records, read ahead.
-
-        For a model that reads maps one by one, `volume` is (n * maps, x, y, z, 1), the maps of the first record first.
-        """
+        """The batches (see `Cohort.batch`) of each selection of records, read ahead. For a model that reads maps one by
+        one, `volume` is (n * maps, x, y, z, 1), the maps of the first record first."""
         for batch in cohort.batches(selections, "volume" in self.reads):
             if self.map_by_map:
                 batch["volume"] = np.moveaxis(batch["volume"], -1, 1).reshape(-1, *cohort.grid.shape, 1)

@@ -1,7 +1,6 @@
 """Writing without loss: a file or folder appears whole under its name or not at all; one process writes a folder.
 
-An unfinished file lies beside its target under a fixed name, which the next attempt replaces, so that the files of
-killed processes do not accumulate.
+An unfinished file lies beside its target under a fixed name: the next attempt replaces that of a killed process.
 """
 
 import errno
@@ -123,11 +122,9 @@ def check_new(target: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Gives this process exclusive access to `folder` until the block ends; the folder need not exist.
-
-    Raises InputError that names the process that has it, unless to `wait` for it. The lock of a process that died is
-    free. If the file system has no locks, as on some clusters, a warning is printed; access is not exclusive.
-    """
+    """Gives this process exclusive access to `folder`, which need not exist, until the block ends. Raises InputError
+    naming the process that has it, unless to `wait` for it; the lock of a process that died is free. If the file system
+    has no locks, as on some clusters, a warning is printed, and access is not exclusive."""
     from filelock import FileLock, Timeout
 
     folder = folder.resolve()

@@ -16,11 +16,8 @@ if TYPE_CHECKING:
 
 
 def read_rows(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
-    """The rows of a table, column -> text. A byte-order mark does no harm.
-
-    Raises InputError, naming the file and the line, if it is not UTF-8, lacks one of `columns`, has a column twice, or
-    a row is shorter or longer than the header.
-    """
+    """The rows of a table, column -> text. Raises InputError, naming the file and the line, if it is not UTF-8 (a
+    byte-order mark is), lacks one of `columns`, has a column twice, or a row is not as long as the header."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -61,20 +58,16 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Iterable[objec
 
 
 def write_frame(path: Path, table: "pd.DataFrame", texts: Sequence[str] = (), digits: int | None = None) -> None:
-    """Writes a data frame without its index, NaN as nothing; `digits` are the significant digits of floats.
-
-    Columns in `texts` hold names that users chose: they are written so that no spreadsheet computes them.
-    """
+    """Writes a data frame without its index, NaN as nothing, floats with so many significant `digits`; columns in
+    `texts` hold names that users chose, which no spreadsheet is to compute."""
     cells = table.assign(**{name: table[name].map(in_spreadsheet) for name in texts if name in table})
     with files.replacing(path, newline="") as file:
         cells.to_csv(file, index=False, float_format=digits and f"%.{digits}g", lineterminator="\n")
 
 
 def add_row(path: Path, row: Mapping[str, object]) -> None:
-    """Adds a row to a table, which is made if it is not there; the rows before it stay byte by byte.
-
-    Several processes lose no row. None and NaN become an empty cell. Raises InputError if the table has other columns.
-    """
+    """Adds a row to a table, which need not exist; those before it stay byte by byte, several processes lose none. None
+    and NaN become an empty cell. Raises InputError if the table has other columns."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([list(row), map(cell, row.values())])
     header, _, line = text.getvalue().encode().partition(b"\n")

@@ -1,8 +1,7 @@
 """The one loader: any form of --dataDir -> a Cohort that reads batches.
 
 Forms: a cohort (records with `cohort.json` and `subjects.csv`), a bare folder of `.bin` files or zip chunks, a JSON
-list of record paths, an HDF5 file. Sizes and labels are checked when a cohort is opened, finite values as records are
-read.
+list of record paths, an HDF5 file. Sizes and labels are checked when it is opened, values as records are read.
 """
 
 import hashlib
@@ -36,21 +35,17 @@ Standard = Literal["stored", "brain", "voxel", "site"]  # see `data.cohorts.stan
 
 @dataclass(frozen=True)
 class Cohort:
-    """Records on one grid with one number of maps; `entries[i]` holds the bytes of `rows[i]`.
-
-    `tables` is the folder of the side tables. `standard` says how `batch` standardises volumes: by site with `moments`,
-    the mean and spread (x, y, z, maps) of each site.
-    """
+    """Records on one grid with one number of maps; `entries[i]` holds the bytes of `rows[i]`."""
 
     path: Path
     grid: grids.Grid
     rows: tuple[Row, ...]
     entries: tuple["entries_of.Entry", ...]
     metadata: Metadata
-    tables: Path | None = None
+    tables: Path | None = None  # the folder of the side tables
     num_maps: int = 1
-    standard: Standard = "stored"
-    moments: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None
+    standard: Standard = "stored"  # of the volumes in `batch`
+    moments: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None  # by site: mean and spread (x, y, z, maps)
 
     def __str__(self) -> str:
         subjects = len({row.subject for row in self.rows})
@@ -117,30 +112,26 @@ class Cohort:
         return read_phenotype(path, subjects, self.metadata.phenotype) if name == PHENOTYPE else read(path, subjects)
 
     def resplit(self, split: Mapping[str, str]) -> "Cohort":
-        """The cohort with another split, subject -> train or test, and the phenotype scaled on its training subjects.
-
-        Without `phenotype.csv` the phenotype stays as it is stored. Raises InputError for a subject without a split,
-        for a training subject of unknown label, and where nobody is left to train on.
-        """
+        """The cohort with another split, subject -> train or test; the phenotype is scaled on its training subjects, or
+        stays if there is no `phenotype.csv`. Raises InputError for a subject without a split, a training subject of
+        unknown label, and if nobody is left to train on."""
         if absent := {row.subject for row in self.rows} - split.keys():
             raise InputError(f"The split lacks {len(absent)} subjects of {self.path}, such as {min(absent)}; add them.")
         rows = (rows_of.checked(str(self.path), replace(row, split=split[row.subject])) for row in self.rows)
         cohort = replace(self, rows=tuple(rows), metadata=replace(self.metadata, phenotype_auc={}))
         cohort.indices("train")
-        return cohort if self.raw_phenotype is None else cohort._refitted(self.raw_phenotype)
-
-    def _refitted(self, raw: "pd.DataFrame") -> "Cohort":
-        """The cohort with its phenotype imputed and scaled again from `raw` (subjects, 29)."""
+        if (raw := self.raw_phenotype) is None:
+            return cohort
         from data.cohorts.phenotype import fit_scaler
 
-        training = set(self.subjects("train"))
+        training = set(cohort.subjects("train"))
         scaler = fit_scaler(raw[[subject in training for subject in raw.index]].to_numpy())
         scaled = dict(zip(raw.index, scaler.transform(raw.to_numpy()).astype(records.DTYPE), strict=True))
         entries = tuple(
             entries_of.RefittedEntry(entry, scaled[row.subject].tobytes())
-            for row, entry in zip(self.rows, self.entries, strict=True)
+            for row, entry in zip(cohort.rows, cohort.entries, strict=True)
         )
-        return replace(self, entries=entries, metadata=replace(self.metadata, **scaler.constants()))
+        return replace(cohort, entries=entries, metadata=replace(cohort.metadata, **scaler.constants()))
 
     def shuffled(self, seed: int) -> "Cohort":
         """The cohort with the training labels permuted over subjects; all records of a subject take its new label."""
@@ -289,8 +280,8 @@ def folder_entries(folder: Path) -> dict[str, "entries_of.Entry"]:
     entries: dict[str, entries_of.Entry] = {}
     for path, zipped in records.record_files(folder):
         records.check_plain(folder, path.name)
-        found = dict[str, entries_of.Entry]()
-        found.update(entries_of.zip_entries(path) if zipped else {path.name: records.FileEntry(path)})
+        one: Mapping[str, entries_of.Entry] = {path.name: records.FileEntry(path)}
+        found = entries_of.zip_entries(path) if zipped else one
         if twice := entries.keys() & found.keys():
             raise InputError(f"{path} and {entries[min(twice)]} are the same record; expected each once. Remove one.")
         entries.update(found)

@@ -128,10 +128,9 @@ def is_swapped(file: str) -> bool:
 
 
 def assign_splits(subjects: Sequence[str], sites: Sequence[str], labels: Sequence[float], seed: int) -> dict[str, str]:
-    """Subject -> train or test: one in ten is a test subject, in proportion over labels and sites.
+    """Subject -> train or test: one in ten is a test subject, in proportion over labels and sites, even small ones.
 
-    Systematic sampling: subjects are put in order of label, site and a seeded random number, and every tenth is taken,
-    so that strata smaller than ten are represented fairly too. One entry a subject in each argument.
+    Systematic sampling: every tenth subject in order of label, site and a seeded random number.
     """
     random = np.random.default_rng(seed)
     order = np.lexsort([random.random(len(subjects)), np.asarray(sites), np.asarray(labels)])
@@ -157,11 +156,8 @@ def validation_subjects(rows: Iterable[Row], share: float, seed: int) -> frozens
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """How records were made from scans: all cohorts that one model reads must have it in common.
-
-    Empty where it is unknown, as for a bare folder. `phenotype` names the 29 values; the other three are the constants
-    that they were imputed and scaled by.
-    """
+    """How records were made from scans: all cohorts that one model reads must have it in common. Empty if unknown, as
+    for a bare folder. `phenotype` names the 29 values, imputed and scaled by the other three."""
 
     maps: tuple[str, ...] = ()
     normalisation: str = ""
@@ -191,11 +187,8 @@ PREPARED_BY = {
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata(Preparation):
-    """The content of `cohort.json`; a bare folder has the defaults.
-
-    `phenotype_columns` and `covariate_columns` are those of the table that the cohort was converted from;
-    `phenotype_categories` the values of such columns of text that became 0/1 values.
-    """
+    """The content of `cohort.json`; a bare folder has the defaults. `..._columns` are those of the table that it was
+    converted from, `phenotype_categories` the values of columns of text that became 0/1 values."""
 
     grid: tuple[int, ...] = ()
     affine: tuple[tuple[float, ...], ...] = ()
@@ -271,10 +264,21 @@ def census(cohort: "Cohort", fold_of: Mapping[str, str] | None = None) -> Findin
     subjects = {row.subject: row for row in rows}
     if fold_of:
         sizes = Counter(fold_of.values()).values()
-        folds = f"{len(sizes)} folds of {min(sizes)} to {max(sizes)} subjects, each tested by the others"
-        findings.counts.append(folds)
+        several = f"{len(sizes)} folds of {min(sizes)} to {max(sizes)} subjects"
+        findings.counts.append(f"{several}, each tested by the others")
     else:
-        count_splits(findings, subjects.values())
+        labels_in: dict[str, Counter] = {split: Counter() for split in SPLITS}
+        for row in subjects.values():
+            labels_in[row.split][row.label if row.known else None] += 1
+        if not (trains := bool(labels_in["train"])):
+            findings.notes.append("no training subjects: a model can be tested on this cohort, not trained")
+        for split, counts in labels_in.items():
+            named = ", ".join(f"{counts[value]} {name}" for value, name in enumerate(records.CLASSES))
+            named += f", {counts[None]} unknown" if counts[None] else ""
+            findings.counts.append(f"{split}: {counts.total()} subjects ({named})")
+            if min(counts[0.0], counts[1.0]) == 0 and (trains or split == "test"):
+                lacking = findings.problems if trains else findings.notes
+                lacking.append(f"the {split} split lacks a class ({named})")
     labels_of: dict[str, set[float]] = defaultdict(set)
     for row in rows:
         labels_of[row.subject] |= {row.label} if row.known else set()
@@ -290,20 +294,3 @@ def census(cohort: "Cohort", fold_of: Mapping[str, str] | None = None) -> Findin
     if single := [site for site, count in known.items() if min(count) == 0 and sum(count) > 1]:
         findings.notes.append(f"sites with one class only, where site tells the label: {listed(single)}")
     return findings
-
-
-def count_splits(findings: Findings, subjects: Iterable[Row]) -> None:
-    """Adds counts by split and label, and reports a split without a class, or that nobody can be trained on."""
-    labels_in: dict[str, Counter] = {split: Counter() for split in SPLITS}
-    for row in subjects:
-        labels_in[row.split][row.label if row.known else None] += 1
-    trains = bool(labels_in["train"])
-    if not trains:
-        findings.notes.append("no training subjects: a model can be tested on this cohort, not trained")
-    for split, labels in labels_in.items():
-        named = ", ".join(f"{labels[value]} {name}" for value, name in enumerate(records.CLASSES))
-        named += f", {labels[None]} unknown" if labels[None] else ""
-        findings.counts.append(f"{split}: {labels.total()} subjects ({named})")
-        if min(labels[0.0], labels[1.0]) == 0 and (trains or split == "test"):
-            lacking = f"the {split} split lacks a class ({named})"
-            (findings.problems if trains else findings.notes).append(lacking)

@@ -1,7 +1,6 @@
 """Several processes that do one job together: TF_CONFIG, or Slurm's variables of a job step -> a Team of Workers.
 
-All of them run the same command. A network is trained on all of their devices by a strategy of TensorFlow's; other jobs
-are done in shares, whose results the chief receives.
+All run the same command. A network is trained on all of their devices; of other jobs the chief receives their shares.
 """
 
 import io
@@ -223,10 +222,8 @@ def team(addresses: Sequence[str], index: int) -> Workers:
 
 
 def node_names(text: str) -> list[str]:
-    """`a[01-03,7],b` -> a01, a02, a03, a7, b. Raises ValueError for what is no list of nodes.
-
-    TensorFlow's parser refuses names with a second bracket or with text after one, such as `rack[1-2]node[1-4]`.
-    """
+    """`a[01-03,7],b` -> a01, a02, a03, a7, b. Raises ValueError for what is no list of nodes. TensorFlow's parser
+    refuses names with a second bracket or with text after one, such as `rack[1-2]node[1-4]`."""
     names = []
     for part in re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", text):
         before, _, rest = part.partition("[")

@@ -1,9 +1,8 @@
 """Checkpoints on disk: `<chkPointDir>/<model>` with TensorFlow's files and the `run.json` of the run that trains them.
 
-A run that overrides a checkpoint first renames its folder to `<model>.replaced`; that folder is removed once the new
-run has saved, and used as before if it never does. If the digest of a checkpoint does not match, the previous
-checkpoint is used and a warning is printed. Whatever else lies in the folder stays where it is: `folds-<how>/<K>`, the
-checkpoints of other trainings, and the user's files. `best` is the checkpoint that did best on the validation subjects.
+A run that overrides a checkpoint first renames its folder to `<model>.replaced`, which is removed once the new run has
+saved, and used as before if it never does. If the digest of a checkpoint does not match, the previous one is used and a
+warning is printed. Other files stay where they are: `folds-<how>/<K>`, checkpoints of other trainings, and the user's.
 """
 
 import dataclasses
@@ -143,10 +142,8 @@ class CheckpointFolder:
         return digest_of(self.latest())
 
     def prepare(self, override: bool) -> None:
-        """Restores a checkpoint whose replacement was never saved; then, to override, renames the present one.
-
-        Removes the files of a checkpoint that a killed run could not complete.
-        """
+        """Restores a checkpoint whose replacement was never saved; then, to override, renames the present one. Removes
+        the files of a checkpoint that a killed run could not complete."""
         if latest_in(self.replaced) and not latest_in(self.path):
             remove_own(self.path, self.replaced)
             self.replaced.rename(self.path)
@@ -158,8 +155,7 @@ class CheckpointFolder:
         self.remove_incomplete()
 
     def remove_incomplete(self) -> None:
-        """Removes the files of a checkpoint later than the latest, which was never completed, and a state file that
-        names none."""
+        """Removes files later than the latest checkpoint, and a state file that names none."""
         latest = FILES.fullmatch(f"{self.latest().name}.index") if latest_in(self.path) else None
         if latest_in(self.path) not in (None, *prefixes_in(self.path)):
             (self.path / STATE).unlink()

@@ -8,7 +8,6 @@ from data.base import files
 from data.base.errors import InputError
 from data.cohorts.folds import Folds, folder_name, open_folds, part_folder
 from utils.machines import devices
-from utils.machines.devices import Workers
 from utils.runs import guards
 from utils.runs.checkpoints import OF_FOLDS, CheckpointFolder
 from utils.runs.run import Run, prepare_folder, read_manifest
@@ -30,9 +29,6 @@ class FoldedRun(Run):
 
     def is_done(self) -> bool:
         return super().is_done() and all(part.is_done() for part in self.parts)
-
-    def with_workers(self, workers: Workers) -> "FoldedRun":
-        return replace(self, workers=workers, parts=tuple(part.with_workers(workers) for part in self.parts))
 
     def perform(self, share_gpu: bool) -> int:
         """Does what is missing, then pools; returns the exit status, or that of the first fold that fails."""
@@ -70,7 +66,8 @@ class FoldedRun(Run):
                 prepare_folder(self)
 
     def perform_part(self, part: Run, title: str, device: str) -> int:
-        """The job on one fold, unless it is done."""
+        """The job on one fold by these workers, unless it is done."""
+        part = replace(part, workers=self.workers)
         with part.locked():
             done = part.is_done() and not part.override
             if part.workers.of_chief(b"done" if done else b""):

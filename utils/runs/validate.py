@@ -113,10 +113,8 @@ class Request:
         return self.options if isinstance(self.options, TrainOptions) else None
 
     def saved(self, checkpoints: CheckpointFolder) -> Identity | None:
-        """The identity of the checkpoint to continue or to use; None to start from zero.
-
-        Raises InputError if one that is needed is missing, or one that is there is of another model.
-        """
+        """The identity of the checkpoint to continue or to use; None to start from zero. Raises InputError if one that
+        is needed is missing, or one that is there is of another model."""
         anew = self.training is None or self.training.override_chkpt or checkpoints.current is None
         if not self.job.needs_checkpoint and anew:
             return None

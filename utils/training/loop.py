@@ -1,9 +1,10 @@
 """The training loop: a network and its optimizer see batch after batch, measured, saved, and stopped by a signal.
 
-Which records a batch holds and what is drawn at random are functions of the seed and of the number of batches seen, so
-a training that is stopped and continued ends with the same weights.
+Batches and what is drawn at random are functions of the seed and of the number of batches seen, so a training that is
+stopped and continued ends with the same weights.
 """
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +18,15 @@ import tensorflow as tf
 
 from data.base.errors import InputError
 from data.base.progress import progress
+from data.cohorts.cohort import in_order
 from data.cohorts.rows import listed
 from models import layers, losses
 from models.settings import Settings
-from utils.runs.checkpoints import Identity
+from utils.inference import probability_of_autism
+from utils.metrics import auc
+from utils.runs.checkpoints import BEST, CheckpointFolder, Identity
 from utils.runs.run import Run
 from utils.training.saver import History, Saver
-from utils.training.validation import Validation
 
 SAVE_EVERY = 150  # batches
 CALIBRATION = 20  # batches
@@ -174,6 +177,47 @@ class Training:
         )
 
 
+class Validation:
+    """Subjects set aside from training, on which a network is measured at every checkpoint (`empty` stands for other
+    batches), and the checkpoint that does best on them: `<checkpoint folder>/best`."""
+
+    def __init__(self, run: Run, network: keras.Model, optimizer: keras.Optimizer):
+        self.run, self.network = run, network
+        self.saver = Saver(CheckpointFolder(run.checkpoints.path / BEST), network, optimizer, kept=1)
+        if self.saver.folder.current and not self.saver.folder.whole:
+            raise InputError(
+                f"{self.saver.folder.path} does not have its digest; copy it again, or remove it to continue without "
+                "the best checkpoint so far."
+            )
+        self.labelled = run.model.predicts == "label"
+        names = ["validation_loss", "validation_auc"] if self.labelled else ["validation_loss"]
+        self.empty = dict.fromkeys(names, "")
+
+    def measure(self) -> dict[str, float]:
+        """`validation_loss`, a mean over records without penalties on weights; of classifiers also `validation_auc`."""
+        run, loss, outputs, labels = self.run, 0.0, [], []
+        loss_of, indices = getattr(losses, run.model.loss), run.training_records(set_aside=True)
+        for batch in run.model.batches(run.cohort, in_order(indices, run.config.batch_size)):
+            outputs_of_batch = self.network(run.model.inputs(batch), training=False)
+            loss_of_batch = loss_of(batch, outputs_of_batch, run.config, run.model.reads)
+            loss += float(loss_of_batch) * len(batch["label"]) / len(indices)
+            if self.labelled:
+                outputs.append(np.asarray(outputs_of_batch))
+                labels.append(batch["label"])
+        if not self.labelled:
+            return {"validation_loss": loss}
+        label = np.concatenate(labels)
+        (area,) = auc(label, probability_of_autism(np.concatenate(outputs)), np.ones((1, len(label))))
+        return {"validation_loss": loss, "validation_auc": float(area)}
+
+    def keep_best(self, step: int, loss: float, identity: Identity) -> None:
+        """Saves the network if its validation loss is lower than that of any checkpoint before."""
+        folder = self.saver.folder
+        best = folder.identity().validation_loss if folder.current else None
+        if best is None or loss < best:
+            self.saver.save(step, dataclasses.replace(identity, validation_loss=loss))
+
+
 def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:
     """The optimizer that the settings describe."""
     rate = config.learning_rate
@@ -187,14 +231,13 @@ def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:
 
 
 def batch_positions(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
-    """Positions (batch_size,) in 0..count-1 of batch `step` (0, 1, ...): a pure function of its arguments.
-
-    The stream of batches runs through one seeded permutation after another, so every record is seen once an epoch.
-    """
-    places = range(step * batch_size, (step + 1) * batch_size)
-    epochs = {place // count for place in places}
-    orders = {epoch: np.random.default_rng((seed, epoch)).permutation(count) for epoch in epochs}
-    return np.array([orders[place // count][place % count] for place in places])
+    """Positions (batch_size,) in 0..count-1 of batch `step` (0, 1, ...): batches run through one seeded permutation
+    after another, so every record is seen once an epoch."""
+    epochs, positions = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), count)
+    for epoch in np.unique(epochs):
+        now = epochs == epoch
+        positions[now] = np.random.default_rng((seed, epoch)).permutation(count)[positions[now]]
+    return positions
 
 
 def region_swapper(run: Run) -> Callable[[Batch, int], np.ndarray] | None:

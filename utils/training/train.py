@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import signal
-from collections.abc import Callable
 from functools import cache, partial
 
 import keras
@@ -45,9 +44,7 @@ def train(run: Run) -> int:
     with collected(also=hang_up) as caught:
         try:
             training = dataclasses.replace(training, caught=caught)
-            done = training.loop(
-                done, saver, history, cache(partial(identity_of, run))
-            )  # slow: when needed
+            done = training.loop(done, saver, history, cache(partial(identity_of, run)))  # slow: when needed
         finally:
             history.close()
     run.finish(history.headline, step=done)
@@ -117,17 +114,13 @@ def identity_of(run: Run) -> Identity:
 
 def measure(run: Run, network: keras.Model) -> None:
     """Sets the mean and spread of every layer that standardises to those of the training records."""
+    regions = [layer for layer in network.layers if isinstance(layer, layers.RegionMeans)]
     for layer in network.layers:
         if isinstance(layer, layers.Standardise):
             batches = run.model.batches(run.cohort, in_order(run.training_records(), run.config.batch_size))
-            layer.measure(map(values_before(run, network, layer), batches))
-
-
-def values_before(run: Run, network: keras.Model, layer: layers.Standardise) -> Callable[[dict], np.ndarray]:
-    """Batch -> what a layer of the network reads of it."""
-    for regions in network.layers:
-        exact = run.choices.precision == "float32"
-        if isinstance(regions, layers.RegionMeans) and regions.output is layer.input and exact:
-            return lambda batch: regions.in_numpy(batch["volume"])
-    before = keras.Model(network.input, layer.input)
-    return lambda batch: np.asarray(before(run.model.inputs(batch)))
+            means = [source for source in regions if source.output is layer.input]
+            if means and run.choices.precision == "float32":
+                layer.measure(means[0].in_numpy(batch["volume"]) for batch in batches)
+            else:
+                before = keras.Model(network.input, layer.input)
+                layer.measure(np.asarray(before(run.model.inputs(batch))) for batch in batches)
