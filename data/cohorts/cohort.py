@@ -299,13 +299,9 @@ def labels_of(entries: Mapping[str, "entries_of.Entry"], unknown: bool) -> dict[
 def read_hdf5(path: Path) -> tuple[Mapping[str, "entries_of.Entry"], list[Row], Metadata]:
     """`read_form` of an HDF5 file, which holds its table itself."""
     entries, texts, text = entries_of.hdf5_store(path)
-    columns = [texts[name] for name in ("subject", "site", "split")]
-    table = [
-        rows_of.checked(f"{path} row {number}", Row(name, subject, site, label, split))
-        for number, ((name, label), subject, site, split) in enumerate(
-            zip(labels_of(entries, unknown=True).items(), *columns, strict=True)
-        )
-    ]
+    labels = labels_of(entries, unknown=True)
+    cells = zip(labels, texts["subject"], texts["site"], labels.values(), texts["split"], strict=True)
+    table = [rows_of.checked(f"{path} row {number}", Row(*row)) for number, row in enumerate(cells)]
     rows_of.match_table(path, table, entries)
     try:
         metadata = files.typed(text, Metadata)

@@ -130,7 +130,8 @@ def is_swapped(file: str) -> bool:
 def assign_splits(subjects: Sequence[str], sites: Sequence[str], labels: Sequence[float], seed: int) -> dict[str, str]:
     """Subject -> train or test: one in ten is a test subject, in proportion over labels and sites, even small ones.
 
-    Systematic sampling: every tenth subject in order of label, site and a seeded random number.
+    Systematic sampling: every tenth subject in order of label, site and a seeded random number. Each argument has
+    one entry a subject.
     """
     random = np.random.default_rng(seed)
     order = np.lexsort([random.random(len(subjects)), np.asarray(sites), np.asarray(labels)])
@@ -247,9 +248,9 @@ class Findings:
     def lines(self) -> list[str]:
         """The findings as lines of text, the last of which is a conclusion."""
         number = len(self.problems)
-        problems = [f"PROBLEM: {text}" for text in self.problems]
         conclusion = f"{number} problems invalidate results." if number else "Nothing here invalidates a result."
-        return [*self.counts, *problems, *(f"note: {text}" for text in self.notes), conclusion]
+        marked = [*map("PROBLEM: {}".format, self.problems), *map("note: {}".format, self.notes)]
+        return [*self.counts, *marked, conclusion]
 
 
 def listed(names: Sequence[str]) -> str:

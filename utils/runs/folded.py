@@ -126,5 +126,5 @@ def folded_run(asked: Request) -> FoldedRun:
     own |= {"checkpoints": CheckpointFolder(kept, asked.training_command), "only": only, "jobs": args.jobs}
     run = FoldedRun(**first | own | {"parts": tuple(parts)})
     guards.free_output(run, None)
-    report(run)
+    report(run, folds.whole)
     return run

@@ -52,7 +52,7 @@ def validate(args: argparse.Namespace, given: set[str], jobs: Iterable[Job]) -> 
     cohort = open_cohort(asked.data_dir)
     report_simulated(cohort)
     run = asked.run(checkpoints, saved, cohort, args.outDir or asked.default_folder(saved))
-    report(run)
+    report(run, cohort)
     for guard in job.guards:
         guard(run, saved)
     return run
@@ -147,8 +147,7 @@ class Request:
         args, training = self.args, self.training
         preset, config = self.config(saved)
         self.check_grid(cohort)
-        defaults = Choices(model="", preset="", config={}, grid=None, seed=0, precision="float32")
-        before = saved or defaults
+        before = saved or Choices(model="", preset="", config={}, grid=None, seed=0, precision="float32")
         seed = before.seed if args.seed is None else args.seed
         aside = training.validation if training else None
         shuffled = training.shuffle_labels if training else before.shuffled_labels
@@ -210,8 +209,8 @@ def report_simulated(cohort: Cohort) -> None:
         print("Data: the demo cohort. It is SIMULATED; its results say nothing about people.", flush=True)
 
 
-def report(run: Run) -> None:
-    """Prints how the whole cohort is standardised if that needs a warning and, before a training, what is in it."""
+def report(run: Run, cohort: Cohort) -> None:
+    """Prints a warning if people who are tested standardise sites and, before a training, what the cohort holds."""
     if run.transductive:
         sites = len({row.site for row in run.cohort.rows})
         print(
@@ -220,7 +219,7 @@ def report(run: Run) -> None:
             flush=True,
         )
     if not run.job.needs_checkpoint:
-        print("\n".join(census(run.cohort, run.folds.fold_of if run.folds else None).lines()), flush=True)
+        print("\n".join(census(cohort, run.folds.fold_of if run.folds else None).lines()), flush=True)
 
 
 def check_options(job: Job, given: set[str], jobs: Iterable[Job]) -> None:
