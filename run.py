@@ -50,15 +50,16 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def execute(top: argparse.ArgumentParser) -> int:
+def execute() -> int:
     """Checks everything that can be checked without TensorFlow, then imports it and does the job."""
+    top = parser()
     args = top.parse_args()
     given = {name for name, value in vars(args).items() if value != top.get_default(name)}
     return validate(args, given, JOBS.values()).perform(args.shareGPU)
 
 
 def main() -> int:
-    return guarded("run.py", lambda: execute(parser()))
+    return guarded("run.py", execute)
 
 
 if __name__ == "__main__":

@@ -40,11 +40,11 @@ class Model:
     def completed(self, config: dict) -> dict:
         """Hyper-parameters that older code saved, as this code would save them; unchanged if it cannot read them."""
         try:
-            return json.loads(json.dumps(asdict(from_json(self.module.Config, config))))
+            return json.loads(json.dumps(asdict(self.settings(config))))
         except InputError:
             return config
 
-    def settings(self, preset: str, config: dict[str, Any]) -> Settings:
+    def settings(self, config: dict[str, Any]) -> Settings:
         """The hyper-parameters that a run or a checkpoint has saved. Raises InputError if they are of other code."""
         return from_json(self.module.Config, config)
 
@@ -53,10 +53,8 @@ class Model:
         return {name: batch[name] for name in self.reads}
 
     def batches(self, cohort: Cohort, selections: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        """The batches (see `Cohort.batch`) of each selection of records, read ahead.
-
-        For a model that reads maps one by one, `volume` is (n * maps, x, y, z, 1), the maps of the first record first.
-        """
+        """The batches (see `Cohort.batch`) of each selection of records, read ahead. For a model that reads maps one by
+        one, `volume` is (n * maps, x, y, z, 1), the maps of the first record first."""
         for batch in cohort.batches(selections, "volume" in self.reads):
             if self.map_by_map:
                 batch["volume"] = np.moveaxis(batch["volume"], -1, 1).reshape(-1, *cohort.grid.shape, 1)

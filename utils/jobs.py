@@ -62,13 +62,7 @@ FULL_PASS = Job(
     name="encode",
     help="reduce the whole cohort",
     module="utils.encode",
-    guards=(
-        guards.same_settings,
-        guards.same_preparation,
-        guards.code_fits,
-        guards.distinct_names,
-        guards.new_output,
-    ),
+    guards=(guards.same_settings, guards.same_preparation, guards.code_fits, guards.distinct_names, guards.new_output),
     needs="reduces",
     refusal="A full pass reduces a cohort, and only {able} does that, not {model}; did you mean: "
     "run.py --train --model {model}?",

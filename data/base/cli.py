@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import errno
-import re
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -49,7 +48,8 @@ def option(default: Any, help: str, **how: Any) -> Any:
 
 def flag_of(name: str) -> str:
     """`num_iters` -> `numIters`."""
-    return re.sub("_(.)", lambda match: match[1].upper(), name)
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
 
 
 def flags(kind: type) -> list[str]:

@@ -1,7 +1,6 @@
 """Writing without loss: a file or folder appears whole under its name or not at all; one process writes a folder.
 
-An unfinished file lies beside its target under a fixed name, which the next attempt replaces, so that the files of
-killed processes do not accumulate.
+An unfinished file lies beside its target under a fixed name: the next attempt replaces that of a killed process.
 """
 
 import errno
@@ -13,7 +12,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -123,11 +122,9 @@ def check_new(target: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Gives this process exclusive access to `folder` until the block ends; the folder need not exist.
-
-    Raises InputError that names the process that has it, unless to `wait` for it. The lock of a process that died is
-    free. If the file system has no locks, as on some clusters, a warning is printed; access is not exclusive.
-    """
+    """Gives this process exclusive access to `folder`, which need not exist, until the block ends. Raises InputError
+    naming the process that has it, unless to `wait` for it; the lock of a process that died is free. If the file system
+    has no locks, as on some clusters, a warning is printed, and access is not exclusive."""
     from filelock import FileLock, Timeout
 
     folder = folder.resolve()
@@ -137,7 +134,10 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     try:
         lock.acquire(blocking=wait)
     except Timeout:
-        raise InputError(f"{folder} is being written by {holder(path)}; wait for it to end.") from None
+        holder = ""
+        with suppress(FileNotFoundError):  # it has ended meanwhile
+            holder = path.read_text(encoding="utf-8", errors="replace")
+        raise InputError(f"{folder} is being written by {holder or 'another process'}; wait for it to end.") from None
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise
@@ -153,14 +153,6 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)  # while it is held: a process that waits for it opens it again
         lock.release()
-
-
-def holder(lock: Path) -> str:
-    """The process that holds a lock, as far as the lock names it yet."""
-    try:
-        return lock.read_text(encoding="utf-8", errors="replace") or "another process"
-    except FileNotFoundError:
-        return "another process"
 
 
 def read_json(path: Path, kind: type[Content]) -> Content:

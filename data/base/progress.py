@@ -40,19 +40,13 @@ class BarProgress:
 @contextmanager
 def progress(title: str, total: int, done: int = 0) -> Iterator[PlainProgress | BarProgress]:
     """Yields an object whose `advance(note, steps)` shows that steps of `total` are done."""
-    from rich import progress as rich_progress  # imported late: not needed to report a mistake
-    from rich.console import Console
+    from rich.console import Console  # imported late: not needed to report a mistake
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     console = Console()
     if not console.is_terminal:
         yield PlainProgress(title, total, done)
         return
-    columns = (
-        rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(),
-        rich_progress.MofNCompleteColumn(),
-        rich_progress.TextColumn("{task.fields[note]}"),
-        rich_progress.TimeRemainingColumn(),
-    )
-    with rich_progress.Progress(*columns, console=console) as bar:
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[note]}", TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
         yield BarProgress(bar, bar.add_task(title, total=total, completed=done, note=""))

@@ -37,11 +37,8 @@ def collected(names: Sequence[str] = STOPS, also: Callable[[int], None] = lambda
 
 @contextmanager
 def interrupts_delayed() -> Iterator[list[int]]:
-    """Puts off Ctrl-C until the block ends; what it yields is not empty once Ctrl-C was pressed.
-
-    Raises KeyboardInterrupt after the block, from where Ctrl-C is ignored. A background job, which inherits that Ctrl-C
-    is ignored, keeps it so.
-    """
+    """Puts off Ctrl-C until the block ends, then raises KeyboardInterrupt and ignores it; what it yields is not empty
+    once Ctrl-C was pressed. A background job, which inherits that Ctrl-C is ignored, keeps it so."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield []
         return

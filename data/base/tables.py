@@ -16,11 +16,8 @@ if TYPE_CHECKING:
 
 
 def read_rows(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
-    """The rows of a table, column -> text. A byte-order mark does no harm.
-
-    Raises InputError, naming the file and the line, if it is not UTF-8, lacks one of `columns`, has a column twice, or
-    a row is shorter or longer than the header.
-    """
+    """The rows of a table, column -> text. Raises InputError, naming the file and the line, if it is not UTF-8 (a
+    byte-order mark is), lacks one of `columns`, has a column twice, or a row is not as long as the header."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -31,12 +28,16 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is damaged ({error}); expected a CSV table in UTF-8. Copy it again.") from error
     if missing := [name for name in columns if name not in header]:
-        raise InputError(f"{path} lacks the columns {', '.join(missing)}; expected {', '.join(columns)}.")
+        raise InputError(
+            f"{path} lacks the columns {', '.join(missing)}; expected {', '.join(columns)}. Copy it again."
+        )
     if len(set(header)) < len(header):
         raise InputError(f"{path} is damaged: it has a column twice ({', '.join(header)}). Copy it again.")
     if wrong := [(line, row) for line, row in rows if len(row) != len(header)]:
         line, row = wrong[0]
-        raise InputError(f"{path} line {line} has {len(row)} values; expected {len(header)}: {', '.join(header)}.")
+        raise InputError(
+            f"{path} line {line} has {len(row)} values; expected {len(header)}: {', '.join(header)}. Copy it again."
+        )
     return [dict(zip(header, row, strict=True)) for _, row in rows]
 
 
@@ -57,21 +58,19 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Iterable[objec
 
 
 def write_frame(path: Path, table: "pd.DataFrame", texts: Sequence[str] = (), digits: int | None = None) -> None:
-    """Writes a data frame without its index, NaN as nothing; `digits` are the significant digits of floats.
-
-    Columns in `texts` hold names that users chose: they are written so that no spreadsheet computes them.
-    """
+    """Writes a data frame without its index, NaN as nothing, floats with so many significant `digits`; columns in
+    `texts` hold names that users chose, which no spreadsheet is to compute."""
     cells = table.assign(**{name: table[name].map(in_spreadsheet) for name in texts if name in table})
     with files.replacing(path, newline="") as file:
         cells.to_csv(file, index=False, float_format=digits and f"%.{digits}g", lineterminator="\n")
 
 
 def add_row(path: Path, row: Mapping[str, object]) -> None:
-    """Adds a row to a table, which is made if it is not there; the rows before it stay byte by byte.
-
-    Several processes lose no row. None and NaN become an empty cell. Raises InputError if the table has other columns.
-    """
-    header, line = as_line(row), as_line(map(cell, row.values()))
+    """Adds a row to a table, which need not exist; those before it stay byte by byte, several processes lose none. None
+    and NaN become an empty cell. Raises InputError if the table has other columns."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([list(row), map(cell, row.values())])
+    header, _, line = text.getvalue().encode().partition(b"\n")
     with files.locked(path, wait=True):
         before = path.read_bytes() if path.exists() else header
         if before.partition(b"\n")[0].rstrip() != header.rstrip():
@@ -87,10 +86,3 @@ def cell(value: object) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     return f"{value:.6g}" if isinstance(value, float) else in_spreadsheet(printable(str(value)))
-
-
-def as_line(cells: Iterable[object]) -> bytes:
-    """One row as the bytes of a CSV file."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode()

@@ -1,8 +1,7 @@
 """The one loader: any form of --dataDir -> a Cohort that reads batches.
 
 Forms: a cohort (records with `cohort.json` and `subjects.csv`), a bare folder of `.bin` files or zip chunks, a JSON
-list of record paths, an HDF5 file. Sizes and labels are checked when a cohort is opened, finite values as records are
-read.
+list of record paths, an HDF5 file. Sizes and labels are checked when it is opened, values as records are read.
 """
 
 import hashlib
@@ -10,8 +9,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
-from functools import cached_property
-from itertools import islice
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,25 +31,21 @@ COVARIATES, PHENOTYPE, MAPS = "covariates.csv", "phenotype.csv", "maps.csv"  # o
 UNKNOWN_LABEL = -1  # in a batch
 READ_AHEAD = 2  # batches
 Standard = Literal["stored", "brain", "voxel", "site"]  # see `data.cohorts.standards`
-Moments = Mapping[str, tuple[np.ndarray, np.ndarray]]  # mean and spread (x, y, z, maps) by site
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Records on one grid with one number of maps; `entries[i]` holds the bytes of `rows[i]`.
-
-    `tables` is the folder of the side tables. `standard` says how `batch` standardises volumes, with `moments` by site.
-    """
+    """Records on one grid with one number of maps; `entries[i]` holds the bytes of `rows[i]`."""
 
     path: Path
     grid: grids.Grid
     rows: tuple[Row, ...]
     entries: tuple["entries_of.Entry", ...]
     metadata: Metadata
-    tables: Path | None = None
+    tables: Path | None = None  # the folder of the side tables
     num_maps: int = 1
-    standard: Standard = "stored"
-    moments: Moments | None = None
+    standard: Standard = "stored"  # of the volumes in `batch`
+    moments: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None  # by site: mean and spread (x, y, z, maps)
 
     def __str__(self) -> str:
         subjects = len({row.subject for row in self.rows})
@@ -72,9 +66,9 @@ class Cohort:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the table of records and the metadata; tells cohorts apart without reading volumes."""
-        rows = [astuple(row) for row in self.rows]
         several = [self.num_maps] if self.num_maps > 1 else []
-        text = json.dumps([self.grid.name, rows, self.metadata.json(), *several], sort_keys=True)
+        content = [self.grid.name, list(map(astuple, self.rows)), self.metadata.json(), *several]
+        text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -101,54 +95,43 @@ class Cohort:
     @cached_property
     def covariates(self) -> "pd.DataFrame | None":
         """`covariates.csv`: text by subject, in the order of `rows`; None if there is none. Raises InputError."""
-        if (path := self._side_table(COVARIATES)) is None:
-            return None
-        from data.cohorts.side_tables import read
-
-        return read(path, self._subjects)
+        return self._side_table(COVARIATES)
 
     @cached_property
     def raw_phenotype(self) -> "pd.DataFrame | None":
         """`phenotype.csv`: the 29 values (subjects, 29) before imputation and scaling, NaN where unknown, as above."""
-        if (path := self._side_table(PHENOTYPE)) is None:
+        return self._side_table(PHENOTYPE)
+
+    def _side_table(self, name: str) -> "pd.DataFrame | None":
+        """A table by subject, in the order of their first records."""
+        if self.tables is None or not (self.tables / name).is_file():
             return None
-        from data.cohorts.side_tables import read_phenotype
+        from data.cohorts.side_tables import read, read_phenotype
 
-        return read_phenotype(path, self._subjects, self.metadata.phenotype)
-
-    @property
-    def _subjects(self) -> list[str]:
-        """In the order of their first records."""
-        return list(dict.fromkeys(row.subject for row in self.rows))
-
-    def _side_table(self, name: str) -> Path | None:
-        return self.tables / name if self.tables and (self.tables / name).is_file() else None
+        path, subjects = self.tables / name, list(dict.fromkeys(row.subject for row in self.rows))
+        return read_phenotype(path, subjects, self.metadata.phenotype) if name == PHENOTYPE else read(path, subjects)
 
     def resplit(self, split: Mapping[str, str]) -> "Cohort":
-        """The cohort with another split, subject -> train or test, and the phenotype scaled on its training subjects.
-
-        Without `phenotype.csv` the phenotype stays as it is stored. Raises InputError for a subject without a split,
-        for a training subject of unknown label, and where nobody is left to train on.
-        """
+        """The cohort with another split, subject -> train or test; the phenotype is scaled on its training subjects, or
+        stays if there is no `phenotype.csv`. Raises InputError for a subject without a split, a training subject of
+        unknown label, and if nobody is left to train on."""
         if absent := {row.subject for row in self.rows} - split.keys():
             raise InputError(f"The split lacks {len(absent)} subjects of {self.path}, such as {min(absent)}; add them.")
         rows = (rows_of.checked(str(self.path), replace(row, split=split[row.subject])) for row in self.rows)
         cohort = replace(self, rows=tuple(rows), metadata=replace(self.metadata, phenotype_auc={}))
         cohort.indices("train")
-        return cohort if self.raw_phenotype is None else cohort._refitted(self.raw_phenotype)
-
-    def _refitted(self, raw: "pd.DataFrame") -> "Cohort":
-        """The cohort with its phenotype imputed and scaled again from `raw` (subjects, 29)."""
+        if (raw := self.raw_phenotype) is None:
+            return cohort
         from data.cohorts.phenotype import fit_scaler
 
-        training = set(self.subjects("train"))
+        training = set(cohort.subjects("train"))
         scaler = fit_scaler(raw[[subject in training for subject in raw.index]].to_numpy())
         scaled = dict(zip(raw.index, scaler.transform(raw.to_numpy()).astype(records.DTYPE), strict=True))
         entries = tuple(
             entries_of.RefittedEntry(entry, scaled[row.subject].tobytes())
-            for row, entry in zip(self.rows, self.entries, strict=True)
+            for row, entry in zip(cohort.rows, cohort.entries, strict=True)
         )
-        return replace(self, entries=entries, metadata=replace(self.metadata, **scaler.constants()))
+        return replace(cohort, entries=entries, metadata=replace(cohort.metadata, **scaler.constants()))
 
     def shuffled(self, seed: int) -> "Cohort":
         """The cohort with the training labels permuted over subjects; all records of a subject take its new label."""
@@ -193,21 +176,22 @@ class Cohort:
 
     def batches(self, selections: Iterable[np.ndarray], volumes: bool = True) -> Iterator[dict[str, np.ndarray]]:
         """The batch of each selection of records, read ahead in other threads."""
-        return ahead(lambda selection: self.batch(selection, volumes), selections)
+        return ahead(partial(self.batch, volumes=volumes), selections)
 
 
 def ahead(read: Callable[[Any], Any], arguments: Iterable) -> Iterator[Any]:
     """`map(read, arguments)`, a few results ahead, each in another thread."""
     from collections import deque
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
-    arguments = iter(arguments)
+    waiting: deque[Future] = deque()
     with ThreadPoolExecutor(READ_AHEAD) as pool:
-        waiting = deque(pool.submit(read, argument) for argument in islice(arguments, READ_AHEAD))
+        for argument in arguments:
+            waiting.append(pool.submit(read, argument))
+            if len(waiting) > READ_AHEAD:
+                yield waiting.popleft().result()
         while waiting:
-            result = waiting.popleft().result()
-            waiting.extend(pool.submit(read, argument) for argument in islice(arguments, 1))
-            yield result
+            yield waiting.popleft().result()
 
 
 def in_order(indices: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -218,7 +202,18 @@ def in_order(indices: np.ndarray, batch_size: int) -> list[np.ndarray]:
 def open_cohort(path: Path) -> Cohort:
     """Opens any form of --dataDir. Raises InputError, naming the path, for what cannot be trained or tested on."""
     entries, table, metadata = read_form(path)
-    grid, num_maps = common_form(entries)
+    found: dict[tuple[grids.Grid, int], entries_of.Entry] = {}
+    for entry in entries.values():
+        try:
+            found.setdefault(records.form_of_size(entry.size, str(entry)), entry)
+        except OSError as error:
+            raise InputError(f"{entry} cannot be read: {error.strerror}.") from error
+    (grid, num_maps), *others = found
+    if others:
+        raise InputError(
+            f"{found[grid, num_maps]} is a {records.kind(grid, num_maps)}, {found[others[0]]} a "
+            f"{records.kind(*others[0])}; expected one grid and one number of maps. Separate them."
+        )
     if metadata.grid and grid.shape != metadata.grid:
         raise InputError(f"{path} says grid {list(metadata.grid)}, its records are {grid}. Convert again.")
     if metadata.maps and len(metadata.maps) != num_maps:
@@ -227,14 +222,9 @@ def open_cohort(path: Path) -> Cohort:
             "Convert again."
         )
     of_row = tuple(entries[row.file] for row in table)
-    return Cohort(path, grid, tuple(table), of_row, metadata, tables_of(path), num_maps)
-
-
-def tables_of(path: Path) -> Path | None:
-    """The folder that holds a cohort's side tables; None for a bare folder and for a list of records."""
-    if path.is_file():
-        return path.parent if path.name == entries_of.HDF5_NAME else None
-    return path if any((path / name).is_file() for name in (METADATA, entries_of.HDF5_NAME)) else None
+    folder = path.parent if path.name == entries_of.HDF5_NAME and path.is_file() else path
+    has_tables = (folder / METADATA).is_file() or (folder / entries_of.HDF5_NAME).is_file()
+    return Cohort(path, grid, tuple(table), of_row, metadata, folder if has_tables else None, num_maps)
 
 
 def carry_tables(source: Cohort, target: Path) -> None:
@@ -290,8 +280,8 @@ def folder_entries(folder: Path) -> dict[str, "entries_of.Entry"]:
     entries: dict[str, entries_of.Entry] = {}
     for path, zipped in records.record_files(folder):
         records.check_plain(folder, path.name)
-        found = dict[str, entries_of.Entry]()
-        found.update(entries_of.zip_entries(path) if zipped else {path.name: records.FileEntry(path)})
+        one: Mapping[str, entries_of.Entry] = {path.name: records.FileEntry(path)}
+        found = entries_of.zip_entries(path) if zipped else one
         if twice := entries.keys() & found.keys():
             raise InputError(f"{path} and {entries[min(twice)]} are the same record; expected each once. Remove one.")
         entries.update(found)
@@ -309,36 +299,15 @@ def labels_of(entries: Mapping[str, "entries_of.Entry"], unknown: bool) -> dict[
 def read_hdf5(path: Path) -> tuple[Mapping[str, "entries_of.Entry"], list[Row], Metadata]:
     """`read_form` of an HDF5 file, which holds its table itself."""
     entries, texts, text = entries_of.hdf5_store(path)
-    columns = [texts[name] for name in ("subject", "site", "split")]
-    table = [
-        rows_of.checked(f"{path} row {number}", Row(name, subject, site, label, split))
-        for number, ((name, label), subject, site, split) in enumerate(
-            zip(labels_of(entries, unknown=True).items(), *columns, strict=True)
-        )
-    ]
+    labels = labels_of(entries, unknown=True)
+    cells = zip(labels, texts["subject"], texts["site"], labels.values(), texts["split"], strict=True)
+    table = [rows_of.checked(f"{path} row {number}", Row(*row)) for number, row in enumerate(cells)]
     rows_of.match_table(path, table, entries)
     try:
         metadata = files.typed(text, Metadata)
     except ValueError as error:
         raise InputError(f"{path} has damaged metadata ({error}); expected a cohort's. Pack it again.") from error
     return entries, table, metadata
-
-
-def common_form(entries: Mapping[str, "entries_of.Entry"]) -> tuple[grids.Grid, int]:
-    """The grid and the number of maps that all records share, found from their size."""
-    found: dict[tuple[grids.Grid, int], entries_of.Entry] = {}
-    for entry in entries.values():
-        try:
-            found.setdefault(records.form_of_size(entry.size, str(entry)), entry)
-        except OSError as error:
-            raise InputError(f"{entry} cannot be read: {error.strerror}.") from error
-    if len(found) > 1:
-        (first, one), (second, other) = list(found.items())[:2]
-        raise InputError(
-            f"{one} is a {records.kind(*first)}, {other} a {records.kind(*second)}; expected one grid and one number "
-            "of maps. Separate them."
-        )
-    return next(iter(found))
 
 
 def write_tables(path: Path, table: Sequence[Row], metadata: Metadata) -> None:

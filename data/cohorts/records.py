@@ -82,11 +82,11 @@ def kind(grid: Grid, num_maps: int) -> str:
 
 
 def form_of_size(num_bytes: int, name: str) -> tuple[Grid, int]:
-    """The grid and the number of maps of a record of `num_bytes`, which determines both.
-
-    Raises InputError, naming the file, if no record has this size.
-    """
-    forms = [(grid, maps_nearest(num_bytes, grid)) for grid in reversed(GRIDS.values())]
+    """The grid and the number of maps of a record, from its size. Raises InputError if no record has this size."""
+    forms = []
+    for grid in reversed(GRIDS.values()):
+        count = round((num_bytes - HEADER_BYTES) / (record_bytes(grid) - HEADER_BYTES))
+        forms.append((grid, min(max(1, count), MAX_MAPS)))
     nearest = min(forms, key=lambda form: abs(record_bytes(*form) - num_bytes))
     difference = num_bytes - record_bytes(*nearest)
     if difference:
@@ -96,12 +96,6 @@ def form_of_size(num_bytes: int, name: str) -> tuple[Grid, int]:
             "Was the copy cut off? Convert the subject again."
         )
     return nearest
-
-
-def maps_nearest(num_bytes: int, grid: Grid) -> int:
-    """How many maps a record of about this size has, 1 to `MAX_MAPS`."""
-    volume_bytes = record_bytes(grid) - HEADER_BYTES
-    return min(max(1, round((num_bytes - HEADER_BYTES) / volume_bytes)), MAX_MAPS)
 
 
 def check_label(label: float, name: str, unknown: bool = False) -> None:
@@ -154,10 +148,7 @@ def unpack(
     record: bytes, grid: Grid, name: str, unknown: bool = False, num_maps: int = 1
 ) -> tuple[float, np.ndarray, np.ndarray]:
     """Label, phenotype (29,) float32 and volume (x, y, z, maps) float32 of one record; the arrays are read-only views.
-
-    Raises InputError, naming the file, if the size is not that of the grid and the maps, the label not 0 or 1 (or NaN
-    where it may be `unknown`), or a value not finite.
-    """
+    Raises InputError, naming the file, for another size, a value that is not finite, or as `check_label` does."""
     if len(record) != (size := record_bytes(grid, num_maps)):
         raise InputError(f"{name} holds {len(record):,} bytes; expected {size:,}, a {kind(grid, num_maps)}.")
     phenotype = unpack_phenotype(record, name, unknown)
@@ -181,10 +172,8 @@ def normalise(volume: np.ndarray) -> np.ndarray:
 
 
 def block_mean(volume: np.ndarray) -> np.ndarray:
-    """Full-size volume (91, 109, 91) -> (31, 37, 31) float32: voxel i is the mean of full-size voxels 3i-1..3i+1.
-
-    Blocks at the border average the voxels that exist.
-    """
+    """Full-size volume (91, 109, 91) -> (31, 37, 31) float32: voxel i is the mean of full-size voxels 3i-1..3i+1, at
+    the border of those that exist."""
     mean = np.asarray(volume, np.float64)
     for axis, size in enumerate(volume.shape):
         starts = np.maximum(np.arange(0, size + 1, BLOCK) - 1, 0)

@@ -40,11 +40,6 @@ class Row:
         """Whether the label is known."""
         return self.label == self.label
 
-    @property
-    def flat_name(self) -> str:
-        """The record's name as a file of one folder."""
-        return f"{PurePosixPath(self.file).stem}.bin"
-
 
 COLUMNS = tuple(column.name for column in fields(Row))
 
@@ -110,15 +105,16 @@ def flattened(rows: Iterable[Row], path: Path) -> tuple[Row, ...]:
     """The rows with their records named as files of one folder. Raises InputError, naming both, if two records would
     have names that some file systems take for the same; `path` is the cohort."""
     first: dict[str, Row] = {}
-    rows = tuple(rows)
+    flat = []
     for row in rows:
-        key = unicodedata.normalize("NFC", row.flat_name.casefold())
-        if (other := first.setdefault(key, row)) is not row:
+        name = f"{PurePosixPath(row.file).stem}.bin"
+        if (other := first.setdefault(unicodedata.normalize("NFC", name.casefold()), row)) is not row:
             raise InputError(
                 f"{path} has the records {other.file} and {row.file}, which are one file in one folder; "
                 "expected names that differ, and not only in capitals or in their folders. Rename one."
             )
-    return tuple(replace(row, file=row.flat_name) for row in rows)
+        flat.append(replace(row, file=name))
+    return tuple(flat)
 
 
 def swapped_name(file: str, copy: int) -> str:
@@ -132,10 +128,10 @@ def is_swapped(file: str) -> bool:
 
 
 def assign_splits(subjects: Sequence[str], sites: Sequence[str], labels: Sequence[float], seed: int) -> dict[str, str]:
-    """Subject -> train or test: one in ten is a test subject, in proportion over labels and sites.
+    """Subject -> train or test: one in ten is a test subject, in proportion over labels and sites, even small ones.
 
-    Systematic sampling: subjects are put in order of label, site and a seeded random number, and every tenth is taken,
-    so that strata smaller than ten are represented fairly too. One entry a subject in each argument.
+    Systematic sampling: every tenth subject in order of label, site and a seeded random number. Each argument has
+    one entry a subject.
     """
     random = np.random.default_rng(seed)
     order = np.lexsort([random.random(len(subjects)), np.asarray(sites), np.asarray(labels)])
@@ -161,11 +157,8 @@ def validation_subjects(rows: Iterable[Row], share: float, seed: int) -> frozens
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """How records were made from scans: all cohorts that one model reads must have it in common.
-
-    Empty where it is unknown, as for a bare folder. `phenotype` names the 29 values; the other three are the constants
-    that they were imputed and scaled by.
-    """
+    """How records were made from scans: all cohorts that one model reads must have it in common. Empty if unknown, as
+    for a bare folder. `phenotype` names the 29 values, imputed and scaled by the other three."""
 
     maps: tuple[str, ...] = ()
     normalisation: str = ""
@@ -176,30 +169,27 @@ class Preparation:
     phenotype_scale: tuple[float, ...] = ()
 
     def of_inputs(self, reads: Sequence[str]) -> dict[str, object]:
-        """The part that matters to a model that reads "volume" or "phenotype"; None where it is unknown."""
-        concern = {"volume": VOLUME_PREPARATION, "phenotype": PHENOTYPE_PREPARATION}
-        return {name: comparable(getattr(self, name)) for inputs in reads for name in concern[inputs]}
+        """What matters to a model that reads "volume" or "phenotype": floats to nine digits, None if unknown or NaN."""
+        part: dict[str, object] = {}
+        for name in [name for inputs in reads for name in PREPARED_BY[inputs]]:
+            value = getattr(self, name)
+            if isinstance(value, tuple):
+                known = (None if entry != entry else entry for entry in value)
+                value = tuple(float(f"{entry:.9g}") if isinstance(entry, float) else entry for entry in known)
+            part[name] = value or None
+        return part
 
 
-def comparable(value: str | tuple) -> object:
-    """A value to compare: floats to nine digits, None if unknown or NaN."""
-    if isinstance(value, tuple):
-        known = (None if entry != entry else entry for entry in value)
-        value = tuple(float(f"{entry:.9g}") if isinstance(entry, float) else entry for entry in known)
-    return value or None
-
-
-VOLUME_PREPARATION = ("maps", "normalisation", "reduction")
-PHENOTYPE_PREPARATION = ("phenotype", "phenotype_median", "phenotype_mean", "phenotype_scale")
+PREPARED_BY = {
+    "volume": ("maps", "normalisation", "reduction"),
+    "phenotype": ("phenotype", "phenotype_median", "phenotype_mean", "phenotype_scale"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata(Preparation):
-    """The content of `cohort.json`; a bare folder has the defaults.
-
-    `phenotype_columns` and `covariate_columns` are those of the table that the cohort was converted from;
-    `phenotype_categories` the values of such columns of text that became 0/1 values.
-    """
+    """The content of `cohort.json`; a bare folder has the defaults. `..._columns` are those of the table that it was
+    converted from, `phenotype_categories` the values of columns of text that became 0/1 values."""
 
     grid: tuple[int, ...] = ()
     affine: tuple[tuple[float, ...], ...] = ()
@@ -258,9 +248,9 @@ class Findings:
     def lines(self) -> list[str]:
         """The findings as lines of text, the last of which is a conclusion."""
         number = len(self.problems)
-        problems = [f"PROBLEM: {text}" for text in self.problems]
         conclusion = f"{number} problems invalidate results." if number else "Nothing here invalidates a result."
-        return [*self.counts, *problems, *(f"note: {text}" for text in self.notes), conclusion]
+        marked = [*map("PROBLEM: {}".format, self.problems), *map("note: {}".format, self.notes)]
+        return [*self.counts, *marked, conclusion]
 
 
 def listed(names: Sequence[str]) -> str:
@@ -275,10 +265,21 @@ def census(cohort: "Cohort", fold_of: Mapping[str, str] | None = None) -> Findin
     subjects = {row.subject: row for row in rows}
     if fold_of:
         sizes = Counter(fold_of.values()).values()
-        folds = f"{len(sizes)} folds of {min(sizes)} to {max(sizes)} subjects, each tested by the others"
-        findings.counts.append(folds)
+        several = f"{len(sizes)} folds of {min(sizes)} to {max(sizes)} subjects"
+        findings.counts.append(f"{several}, each tested by the others")
     else:
-        count_splits(findings, subjects.values())
+        labels_in: dict[str, Counter] = {split: Counter() for split in SPLITS}
+        for row in subjects.values():
+            labels_in[row.split][row.label if row.known else None] += 1
+        if not (trains := bool(labels_in["train"])):
+            findings.notes.append("no training subjects: a model can be tested on this cohort, not trained")
+        for split, counts in labels_in.items():
+            named = ", ".join(f"{counts[value]} {name}" for value, name in enumerate(records.CLASSES))
+            named += f", {counts[None]} unknown" if counts[None] else ""
+            findings.counts.append(f"{split}: {counts.total()} subjects ({named})")
+            if min(counts[0.0], counts[1.0]) == 0 and (trains or split == "test"):
+                lacking = findings.problems if trains else findings.notes
+                lacking.append(f"the {split} split lacks a class ({named})")
     labels_of: dict[str, set[float]] = defaultdict(set)
     for row in rows:
         labels_of[row.subject] |= {row.label} if row.known else set()
@@ -294,19 +295,3 @@ def census(cohort: "Cohort", fold_of: Mapping[str, str] | None = None) -> Findin
     if single := [site for site, count in known.items() if min(count) == 0 and sum(count) > 1]:
         findings.notes.append(f"sites with one class only, where site tells the label: {listed(single)}")
     return findings
-
-
-def count_splits(findings: Findings, subjects: Iterable[Row]) -> None:
-    """Adds counts by split and label, and reports a split without a class, or that nobody can be trained on."""
-    subjects = list(subjects)
-    trains = any(row.split == "train" for row in subjects)
-    if not trains:
-        findings.notes.append("no training subjects: a model can be tested on this cohort, not trained")
-    for split in SPLITS:
-        labels = Counter(row.label if row.known else None for row in subjects if row.split == split)
-        named = ", ".join(f"{labels[value]} {name}" for value, name in enumerate(records.CLASSES))
-        named += f", {labels[None]} unknown" if labels[None] else ""
-        findings.counts.append(f"{split}: {labels.total()} subjects ({named})")
-        if min(labels[0.0], labels[1.0]) == 0 and (trains or split == "test"):
-            lacking = f"the {split} split lacks a class ({named})"
-            (findings.problems if trains else findings.notes).append(lacking)

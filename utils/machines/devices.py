@@ -25,15 +25,12 @@ NOTE = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl|E\d{4} .* f
 
 @dataclass(frozen=True)
 class Workers:
-    """The processes that do one job together, of which this is the one at `index`; here this process alone.
-
-    The first one, the chief, alone reads checkpoints, writes and prints. `strategy` is TensorFlow's, on all devices
-    that train one network; None before TensorFlow is started.
-    """
+    """The processes that do one job together, of which this is the one at `index`; here this process alone. The first
+    one, the chief, alone reads checkpoints, writes and prints."""
 
     count: int = 1
     index: int = 0
-    strategy: Any = None
+    strategy: Any = None  # TensorFlow's, on all devices that train one network; None before TensorFlow is started
 
     @property
     def is_chief(self) -> bool:
@@ -96,23 +93,20 @@ def strategy_of(gpus: tuple[str, ...]) -> Any:
 
 def find_workers(environment: Mapping[str, str] = os.environ) -> Workers:
     """The workers that do this job: this process alone unless TF_CONFIG or Slurm's variables of the job step name more.
-
-    Raises InputError for variables that cannot be understood.
-    """
+    Raises InputError for variables that cannot be understood."""
     tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")  # of this srun; SLURM_NTASKS is the whole allocation's
-    if not environment.get("TF_CONFIG", "").strip() and tasks == "1":
+    config = environment.get("TF_CONFIG", "").strip()
+    if not config and tasks == "1":
         return Workers()
-    from utils.machines.workers import several_workers
+    from utils.machines import workers
 
-    return several_workers(environment)
+    return workers.of_tf_config(config) if config else workers.of_slurm(environment)
 
 
 def free_gpus(share: bool) -> list[tuple[str, str]]:
-    """UUID and name of the GPUs that no other process holds, those first in CUDA's order; none where there is no GPU.
-
-    Asks NVML, before TensorFlow could take memory. Honours CUDA_VISIBLE_DEVICES, as Slurm sets it. If every GPU is held
-    by other processes, raises InputError that names them or, to `share`, gives the one that fewest hold.
-    """
+    """UUID and name of the GPUs that no other process holds, first in CUDA's order; none where there is no GPU. Asks
+    NVML, before TensorFlow could take memory; honours CUDA_VISIBLE_DEVICES, as Slurm sets it. If every GPU is held by
+    other processes, raises InputError that names them or, to `share`, gives the one that fewest hold."""
     import pynvml
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -125,7 +119,8 @@ def free_gpus(share: bool) -> list[tuple[str, str]]:
         gpus = [(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle), handle) for handle in handles]
         if visible is not None:
             wanted = [name.strip() for name in visible.split(",")]
-            gpus = [gpu for index, gpu in enumerate(gpus) if str(index) in wanted or abbreviated(gpu[0], wanted)]
+            ids = tuple(name for name in wanted if name.startswith("GPU-"))  # or, as CUDA allows, their beginnings
+            gpus = [gpu for index, gpu in enumerate(gpus) if str(index) in wanted or gpu[0].startswith(ids)]
             # A slice of a GPU, which its scheduler has already given to this run.
             if any(name.startswith("MIG-") for name in wanted):
                 return [(visible, "the MIG device of CUDA_VISIBLE_DEVICES")]
@@ -145,11 +140,6 @@ def free_gpus(share: bool) -> list[tuple[str, str]]:
     return [min(gpus, key=lambda gpu: len(held[gpu[0]]))[:2]]
 
 
-def abbreviated(uuid: str, names: list[str]) -> bool:
-    """Whether one of `names` is a GPU's UUID or, as CUDA allows, the beginning of it."""
-    return any(name.startswith("GPU-") and uuid.startswith(name) for name in names)
-
-
 def other_processes(pynvml: ModuleType, handle: Any) -> list[str]:
     """The processes that compute on a GPU, as `pid name`, without this one."""
     found = []
@@ -165,10 +155,8 @@ def other_processes(pynvml: ModuleType, handle: Any) -> list[str]:
 
 
 def choose_device(share: bool, several: bool = False) -> str:
-    """Sets the environment that TensorFlow reads at its import, so that it sees a free GPU, or `several`.
-
-    Returns `gpu` or `cpu`, and says which in one line.
-    """
+    """Sets the environment that TensorFlow reads at its import, so that it sees a free GPU, or `several`; returns `gpu`
+    or `cpu`, and prints which."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default without AVX-512, and five times slower then
     os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -176,17 +164,15 @@ def choose_device(share: bool, several: bool = False) -> str:
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(uuid for uuid, _ in gpus) or "-1"
     names = ", ".join(name for _, name in gpus)
-    on = f"{len(gpus)} GPUs: {names}." if len(gpus) > 1 else f"{names}."
-    print(f"Running on {on}" if gpus else "No GPU: running on the CPU.", flush=True)
+    several_gpus = f"{len(gpus)} GPUs: " if len(gpus) > 1 else ""
+    print(f"Running on {several_gpus}{names}." if gpus else "No GPU: running on the CPU.", flush=True)
     return "gpu" if gpus else "cpu"
 
 
 @contextmanager
 def only_errors() -> Iterator[None]:
-    """Holds stderr back and passes on the errors.
-
-    TensorFlow 2.21 writes notes at import whatever TF_CPP_MIN_LOG_LEVEL is, and calls a missing GPU driver an error.
-    """
+    """Holds stderr back and passes on the errors: TensorFlow 2.21 writes notes at import whatever TF_CPP_MIN_LOG_LEVEL
+    is, and calls a missing GPU driver an error."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
         stderr = os.dup(2)
@@ -219,10 +205,8 @@ def memory_errors_explained() -> Iterator[None]:
 
 @cache
 def start_tensorflow(device: str) -> tuple[str, ...]:
-    """Imports and sets up TensorFlow, once; returns the names of the GPUs in use.
-
-    Raises InputError if it cannot use what was chosen.
-    """
+    """Imports and sets up TensorFlow, once; returns the names of the GPUs in use. Raises InputError if it cannot
+    use what was chosen."""
     with interrupts_delayed(), only_errors():
         import keras  # noqa: F401
         import tensorflow as tf
@@ -240,12 +224,3 @@ def start_tensorflow(device: str) -> tuple[str, ...]:
     if device == "cpu":
         tf.config.experimental.enable_op_determinism()  # some 3-D gradients have no deterministic GPU kernel
     return tuple(gpu.name.removeprefix("/physical_device:") for gpu in gpus)
-
-
-def reset_keras(precision: str, seed: int) -> None:
-    """Forgets the networks that this process has built, so that a job's result does not depend on earlier ones."""
-    import keras
-
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)
-    keras.mixed_precision.set_global_policy(precision)

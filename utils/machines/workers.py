@@ -1,7 +1,6 @@
 """Several processes that do one job together: TF_CONFIG, or Slurm's variables of a job step -> a Team of Workers.
 
-All of them run the same command. A network is trained on all of their devices by a strategy of TensorFlow's; other jobs
-are done in shares, whose results the chief receives.
+All run the same command. A network is trained on all of their devices; of other jobs the chief receives their shares.
 """
 
 import io
@@ -111,19 +110,13 @@ def common_strategy(addresses: tuple[str, ...], index: int) -> Any:
         tf.train.ClusterSpec({"worker": list(addresses)}), task_type="worker", task_id=index
     )
     wait_for_all(addresses, index)
-    with stoppable():
-        return tf.distribute.MultiWorkerMirroredStrategy(cluster)
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Lets Ctrl-C, SIGTERM and a timer end the process while TensorFlow connects and blocks Python; afterwards restores
-    the handlers, since TensorFlow installs its own for SIGTERM."""
     end_after = getattr(signal, "alarm", lambda seconds: None)  # not on Windows
+    # Signals end the process while TensorFlow connects and blocks Python; then come the handlers of before, since
+    # TensorFlow installs its own for SIGTERM.
     with handled(signal.SIG_DFL, ("SIGINT", "SIGTERM", "SIGALRM")):
         end_after(PATIENCE_S)
         try:
-            yield
+            return tf.distribute.MultiWorkerMirroredStrategy(cluster)
         finally:
             end_after(0)
 
@@ -183,12 +176,6 @@ def unpacked(content: bytes) -> Arrays:
         return dict(arrays)
 
 
-def several_workers(environment: Mapping[str, str]) -> Workers:
-    """The workers that TF_CONFIG or Slurm names. Raises InputError for what cannot be understood."""
-    text = environment.get("TF_CONFIG", "").strip()
-    return of_tf_config(text) if text else of_slurm(environment)
-
-
 def of_tf_config(text: str) -> Workers:
     """The workers of TF_CONFIG; one without a cluster is of a process alone."""
     try:
@@ -235,10 +222,8 @@ def team(addresses: Sequence[str], index: int) -> Workers:
 
 
 def node_names(text: str) -> list[str]:
-    """`a[01-03,7],b` -> a01, a02, a03, a7, b. Raises ValueError for what is no list of nodes.
-
-    TensorFlow's parser refuses names with a second bracket or with text after one, such as `rack[1-2]node[1-4]`.
-    """
+    """`a[01-03,7],b` -> a01, a02, a03, a7, b. Raises ValueError for what is no list of nodes. TensorFlow's parser
+    refuses names with a second bracket or with text after one, such as `rack[1-2]node[1-4]`."""
     names = []
     for part in re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", text):
         before, _, rest = part.partition("[")

@@ -1,9 +1,8 @@
 """Checkpoints on disk: `<chkPointDir>/<model>` with TensorFlow's files and the `run.json` of the run that trains them.
 
-A run that overrides a checkpoint first renames its folder to `<model>.replaced`; that folder is removed once the new
-run has saved, and used as before if it never does. If the digest of a checkpoint does not match, the previous
-checkpoint is used and a warning is printed. Whatever else lies in the folder stays where it is: `folds-<how>/<K>`, the
-checkpoints of other trainings, and the user's files. `best` is the checkpoint that did best on the validation subjects.
+A run that overrides a checkpoint first renames its folder to `<model>.replaced`, which is removed once the new run has
+saved, and used as before if it never does. If the digest of a checkpoint does not match, the previous one is used and a
+warning is printed. Other files stay where they are: `folds-<how>/<K>`, checkpoints of other trainings, and the user's.
 """
 
 import dataclasses
@@ -11,6 +10,7 @@ import hashlib
 import os
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import takewhile
@@ -111,15 +111,17 @@ class CheckpointFolder:
 
     @property
     def whole(self) -> Path | None:
-        """The prefix of the latest checkpoint whose digest matches; None if there is none."""
-        if self.current is None:
+        """The prefix of the latest checkpoint whose digest matches, if it is known; None if there is none."""
+        if (folder := self.current) is None:
             return None
-        try:
-            saved = self._identity().saved
-        except InputError:  # reported where it is needed
-            saved = {}
-        prefixes = prefixes_in(self.current)
-        return next((prefix for prefix in prefixes if is_whole(prefix, saved.get(prefix.name))), None)
+        saved: dict[str, Saved] = {}
+        with suppress(InputError):  # reported where it is needed
+            saved = files.read_json(folder / IDENTITY, Identity).saved
+        for prefix in prefixes_in(folder):
+            there = os.path.isfile(f"{prefix}.index") and any(folder.glob(f"{prefix.name}.data-*"))
+            if digest_of(prefix) == saved[prefix.name].sha256 if prefix.name in saved else there:
+                return prefix
+        return None
 
     @property
     def damaged(self) -> list[str]:
@@ -131,22 +133,17 @@ class CheckpointFolder:
 
     def identity(self) -> Identity:
         """The identity of the latest whole checkpoint. Raises InputError if there is none or it is damaged."""
-        name, identity = self.latest().name, self._identity()
-        return dataclasses.replace(identity, step=identity.saved[name].step) if name in identity.saved else identity
-
-    def _identity(self) -> Identity:
-        """The identity in `run.json`, whether or not its checkpoint is whole."""
-        return files.read_json((self.current or self.path) / IDENTITY, Identity)
+        latest = self.latest()
+        identity = files.read_json(latest.parent / IDENTITY, Identity)
+        return dataclasses.replace(identity, step=identity.saved.get(latest.name, identity).step)
 
     def digest(self) -> str:
         """SHA-256 of the latest checkpoint's files. Raises InputError if there are none."""
         return digest_of(self.latest())
 
     def prepare(self, override: bool) -> None:
-        """Restores a checkpoint whose replacement was never saved; then, to override, renames the present one.
-
-        Removes the files of a checkpoint that a killed run could not complete.
-        """
+        """Restores a checkpoint whose replacement was never saved; then, to override, renames the present one. Removes
+        the files of a checkpoint that a killed run could not complete."""
         if latest_in(self.replaced) and not latest_in(self.path):
             remove_own(self.path, self.replaced)
             self.replaced.rename(self.path)
@@ -158,8 +155,7 @@ class CheckpointFolder:
         self.remove_incomplete()
 
     def remove_incomplete(self) -> None:
-        """Removes the files of a checkpoint later than the latest, which was never completed, and a state file that
-        names none."""
+        """Removes files later than the latest checkpoint, and a state file that names none."""
         latest = FILES.fullmatch(f"{self.latest().name}.index") if latest_in(self.path) else None
         if latest_in(self.path) not in (None, *prefixes_in(self.path)):
             (self.path / STATE).unlink()
@@ -179,13 +175,6 @@ def prefixes_in(folder: Path) -> list[Path]:
     return [*([latest] if latest and named else []), *before]
 
 
-def is_whole(prefix: Path, saved: Saved | None) -> bool:
-    """Whether a checkpoint's files are there, and have their digest if that is known."""
-    if saved:
-        return digest_of(prefix) == saved.sha256
-    return os.path.isfile(f"{prefix}.index") and any(prefix.parent.glob(f"{prefix.name}.data-*"))
-
-
 def digest_of(prefix: Path) -> str:
     """SHA-256 of a checkpoint's files."""
     paths = sorted(prefix.parent.glob(prefix.name + ".*"))
@@ -202,11 +191,8 @@ def digest_of_files(stamped: tuple[tuple[Path, int, int], ...]) -> str:
 
 
 def latest_in(folder: Path) -> Path | None:
-    """The prefix of the latest checkpoint in a folder, None if there is none.
-
-    It is the one that TensorFlow's state file names; without that file, the last one that has an index, which is
-    written last.
-    """
+    """The prefix that TensorFlow's state file names; without that file, the latest that has an index, which is written
+    last; None if there is none."""
     state = folder / STATE
     if state.is_file():
         match = re.search(rb'^model_checkpoint_path: "(.*)"', state.read_bytes(), re.MULTILINE)
@@ -215,16 +201,11 @@ def latest_in(folder: Path) -> Path | None:
     return folder / f"ckpt-{max(int(match[1]) for match in found if match)}" if any(found) else None
 
 
-def is_own(path: Path) -> bool:
-    """Whether something in a checkpoint's folder belongs to the checkpoint."""
-    return path.name in (STATE, IDENTITY, BEST) or FILES.fullmatch(path.name) is not None
-
-
 def move_others(source: Path, target: Path) -> None:
     """Moves the files that are no part of a checkpoint, and so are not replaced with it."""
     target.mkdir(parents=True, exist_ok=True)
     for path in source.iterdir():
-        if not is_own(path):
+        if path.name not in (STATE, IDENTITY, BEST) and not FILES.fullmatch(path.name):
             place = target / path.name
             while os.path.lexists(place):
                 place = place.with_name(place.name + "+")

@@ -2,17 +2,16 @@
 
 import dataclasses
 from dataclasses import dataclass, replace
+from typing import Any
 
 from data.base import files
 from data.base.errors import InputError
 from data.cohorts.folds import Folds, folder_name, open_folds, part_folder
-from data.cohorts.rows import census
 from utils.machines import devices
-from utils.machines.devices import Workers
 from utils.runs import guards
 from utils.runs.checkpoints import OF_FOLDS, CheckpointFolder
 from utils.runs.run import Run, prepare_folder, read_manifest
-from utils.runs.validate import Request, check, report_simulated, report_transductive
+from utils.runs.validate import Request, report, report_simulated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,19 +23,12 @@ class FoldedRun(Run):
     only: str | None = None
     jobs: int = 1
 
-    @property
-    def cohort_digest(self) -> str:
-        return self.folds.digest
-
-    @property
-    def checkpoint_digest(self) -> dict[str, str | None]:
-        return {part.fold: part.checkpoint_digest for part in self.parts}
+    def settings(self) -> dict[str, Any]:
+        digests = {part.fold: part.settings()["checkpoint_sha256"] for part in self.parts}
+        return super().settings() | {"cohort_sha256": self.folds.digest, "checkpoint_sha256": digests}
 
     def is_done(self) -> bool:
         return super().is_done() and all(part.is_done() for part in self.parts)
-
-    def with_workers(self, workers: Workers) -> "FoldedRun":
-        return replace(self, workers=workers, parts=tuple(part.with_workers(workers) for part in self.parts))
 
     def perform(self, share_gpu: bool) -> int:
         """Does what is missing, then pools; returns the exit status, or that of the first fold that fails."""
@@ -58,10 +50,9 @@ class FoldedRun(Run):
         if self.workers.is_chief:
             self.begin()
         for number, part in enumerate(self.parts, 1):
-            if self.only in (None, part.fold):
-                title = f"Fold {part.fold} ({number} of {len(self.parts)})"
-                if status := self.perform_part(part, title, device):
-                    return status
+            title = f"Fold {part.fold} ({number} of {len(self.parts)})"
+            if self.only in (None, part.fold) and (status := self.perform_part(part, title, device)):
+                return status
         return self.pool(device) if self.workers.is_chief else 0
 
     def begin(self) -> None:
@@ -75,7 +66,8 @@ class FoldedRun(Run):
                 prepare_folder(self)
 
     def perform_part(self, part: Run, title: str, device: str) -> int:
-        """The job on one fold, unless it is done."""
+        """The job on one fold by these workers, unless it is done."""
+        part = replace(part, workers=self.workers)
         with part.locked():
             done = part.is_done() and not part.override
             if part.workers.of_chief(b"done" if done else b""):
@@ -127,13 +119,12 @@ def folded_run(asked: Request) -> FoldedRun:
             parts.append(replace(part, options=options, folds=folds, fold=name))
     for part in parts:
         if only in (None, part.fold) and (part.override or not part.is_done()):
-            check(part, saved[part.fold])
+            for guard in job.guards:
+                guard(part, saved[part.fold])
     first = {field.name: getattr(parts[0], field.name) for field in dataclasses.fields(Run)}
     own = {"cohort": folds.whole, "options": asked.options, "out_dir": out_dir, "fold": ""}
     own |= {"checkpoints": CheckpointFolder(kept, asked.training_command), "only": only, "jobs": args.jobs}
     run = FoldedRun(**first | own | {"parts": tuple(parts)})
-    report_transductive(run)
     guards.free_output(run, None)
-    if not job.needs_checkpoint:
-        print("\n".join(census(folds.whole, folds.fold_of).lines()), flush=True)
+    report(run, folds.whole)
     return run

@@ -20,14 +20,7 @@ IN_FOLDS = (
     "Reduce without learning (python -m data convert --grid reduced), or train cae and do its full pass with the same "
     "--folds."
 )
-FLAGS = {
-    "preset": "--preset",
-    "grid": "--dataDir",
-    "seed": "--seed",
-    "precision": "--precision",
-    "validation": "--validation",
-    "shuffled_labels": "--shuffleLabels",
-}
+FLAGS = {"grid": "--dataDir", "shuffled_labels": "--shuffleLabels"}  # of choices that are called otherwise
 
 
 def same_settings(run: Run, saved: Identity | None) -> None:
@@ -35,7 +28,7 @@ def same_settings(run: Run, saved: Identity | None) -> None:
     if saved is None:
         return
     refuse_others(run, saved, "preset", "grid")
-    there, here = dataclasses.asdict(run.model.settings(saved.preset, saved.config)), dataclasses.asdict(run.config)
+    there, here = dataclasses.asdict(run.model.settings(saved.config)), dataclasses.asdict(run.config)
     changed = [name for name in here if there.get(name) != here[name]]
     if differing := [f"{name}={there.get(name)} there, {name}={here[name]} asked for" for name in changed]:
         raise InputError(f"{run.checkpoints.path} differs: {'; '.join(differing)}. Leave --set out or use {OTHER}.")
@@ -58,7 +51,7 @@ def refuse_others(run: Run, saved: Identity, *names: str) -> None:
             what = "validation share" if name == "validation" else name.replace("_", " ")
             raise InputError(
                 f"{run.checkpoints.path} is of {what} {there}, this run of {what} {here}; "
-                f"use {FLAGS[name]} accordingly or {OTHER}."
+                f"use {FLAGS.get(name, f'--{name}')} accordingly or {OTHER}."
             )
 
 
@@ -97,7 +90,7 @@ def same_preparation(run: Run, saved: Identity | None) -> None:
     if saved is None or saved.cohort_sha256 == run.cohort.digest:
         return
     there, here = (preparation.of_inputs(run.model.reads) for preparation in (saved.preparation, run.cohort.metadata))
-    unknown = unknown_preparation(run, saved)
+    unknown = [name for name in here if there[name] is None or here[name] is None]
     for name in here:
         if name not in unknown and there[name] != here[name]:
             raise InputError(
@@ -105,22 +98,13 @@ def same_preparation(run: Run, saved: Identity | None) -> None:
                 f"{run.cohort.path} has {excerpt(here[name], there[name])}; use a cohort made like {saved.cohort}."
             )
     if "volume" in run.model.reads and saved.num_maps != run.cohort.num_maps:
+        its, own = (f"{count} map{'s' if count > 1 else ''}" for count in (saved.num_maps, run.cohort.num_maps))
         raise InputError(
-            f"{run.checkpoints.path} was trained on records of {maps(saved.num_maps)}, {run.cohort.path} has "
-            f"{maps(run.cohort.num_maps)} a record; use a cohort made like {saved.cohort}."
+            f"{run.checkpoints.path} was trained on records of {its}, {run.cohort.path} has {own} a record; "
+            f"use a cohort made like {saved.cohort}."
         )
-
-
-def unknown_preparation(run: Run, saved: Identity | None) -> list[str]:
-    """The parts of the preparation that are not known of both the cohort and the checkpoint's own."""
-    if saved is None or saved.cohort_sha256 == run.cohort.digest:
-        return []
-    there, here = (preparation.of_inputs(run.model.reads) for preparation in (saved.preparation, run.cohort.metadata))
-    return [name for name in here if there[name] is None or here[name] is None]
-
-
-def maps(count: int) -> str:
-    return f"{count} map{'s' if count > 1 else ''}"
+    if unknown:
+        print(f"Not known of both the checkpoint's data and {run.cohort.path}, so not compared: {', '.join(unknown)}.")
 
 
 def excerpt(value: object, other: object) -> str:

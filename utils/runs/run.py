@@ -58,28 +58,22 @@ class Options:
 class Job:
     """A job of run.py: which module does it, what it needs, what it refuses, what it writes.
 
-    Its function has the job's name: Run -> exit status. Beside it in the module, `pool` makes the results of a run on
-    folds from those of its parts, and `assist` is what workers other than the chief do. The module is imported once
-    everything is validated, so that a mistake on the command line costs no import of TensorFlow.
-
-    `needs` is the property of a model without which the answer is `refusal`; a guard takes the run and the identity of
-    its checkpoint (None if there is none) and raises InputError; `outputs` are patterns of what the job writes: only
-    that may be moved aside by a later run in the same folder. All workers do a job that `is_shared`, all free GPUs one
-    that `takes_several_gpus`.
+    The module, imported once everything is validated, has a function of the job's name, Run -> exit status; `pool`,
+    which makes the results of a run on folds from those of its parts; and `assist`, for workers that are not the chief.
     """
 
     name: str
     help: str
     module: str
-    guards: tuple[Callable[["Run", Identity | None], None], ...]
-    outputs: tuple[str, ...] = ()
+    guards: tuple[Callable[["Run", Identity | None], None], ...]  # the identity is the checkpoint's, if there is one
+    outputs: tuple[str, ...] = ()  # patterns of what it writes; only that may be moved aside by a later run
     options: type[Options] = Options
     needs_checkpoint: bool = True
-    needs: str | None = None
+    needs: str | None = None  # the property of a model without which the answer is `refusal`
     refusal: str = ""
     has_flag: bool = True
     out_dir: str = "results/{model}-{job}"
-    is_shared: bool = True
+    is_shared: bool = True  # by all workers
     takes_several_gpus: bool = False
 
     @property
@@ -102,10 +96,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Run:
-    """One job on one cohort with one model, everything settled and checked. With `folds` it tests the one named `fold`.
-
-    `num_iters` are the batches to have seen; for a checkpoint in use, those that it has seen, 0 if it does not say.
-    """
+    """One job on one cohort with one model, everything settled and checked; with `folds`, on the one named `fold`."""
 
     job: Job
     choices: Choices
@@ -115,7 +106,7 @@ class Run:
     data_dir: Path | None  # as the user named the cohort; None: the demo cohort
     checkpoints: CheckpointFolder
     out_dir: Path
-    num_iters: int
+    num_iters: int  # batches to have seen; of a checkpoint in use, those that it has seen, 0 if it does not say
     override: bool = False
     folds: "Folds | None" = None
     fold: str = ""
@@ -151,10 +142,6 @@ class Run:
         subjects, indices = self.validation_subjects, self.cohort.indices("train")
         return indices[[(self.cohort.rows[index].subject in subjects) == set_aside for index in indices]]
 
-    def with_workers(self, workers: Workers) -> "Run":
-        """The run, done by these workers."""
-        return dataclasses.replace(self, workers=workers)
-
     def perform(self, share_gpu: bool) -> int:
         """Does the job on a free GPU or the CPU, with other workers if there are any; returns the exit status."""
         workers = devices.find_workers()
@@ -173,33 +160,25 @@ class Run:
             return self.call(device)
 
     def call(self, device: str) -> int:
-        """Calls the job's function, independently of earlier jobs of this process; of a worker that is not the chief,
-        the function for its share."""
-        run = self.with_workers(self.workers.started(devices.start_tensorflow(device)))
-        devices.reset_keras(self.choices.precision, self.seed)
+        """Calls the job's function, independently of networks that this process has built; of a worker that is not the
+        chief, the function for its share."""
+        run = dataclasses.replace(self, workers=self.workers.started(devices.start_tensorflow(device)))
+        import keras
+
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(self.seed)
+        keras.mixed_precision.set_global_policy(self.choices.precision)
         with devices.memory_errors_explained():
             return self.job.part(self.job.name if self.workers.is_chief else "assist")(run)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other runs out of the folders that this one writes, if it is the worker that does.
-
-        Raises InputError that names another run there.
-        """
+        """Keeps other runs out of the folders that the chief writes. Raises InputError that names another run there."""
         folders = [self.out_dir] if self.job.needs_checkpoint else [self.out_dir, self.checkpoints.path]
         with ExitStack() as locks:
             for folder in folders if self.workers.is_chief else ():
                 locks.enter_context(files.locked(folder))
             yield
-
-    @property
-    def cohort_digest(self) -> str:
-        return self.cohort.digest
-
-    @property
-    def checkpoint_digest(self) -> Any:
-        """SHA-256 of the checkpoint, if there is one that is whole."""
-        return self.checkpoints.digest() if self.checkpoints.whole else None
 
     def settings(self) -> dict[str, Any]:
         """What decides the results, for `run.json`: with the same settings and code they are the same."""
@@ -209,8 +188,8 @@ class Run:
             **self.options.settings(),
             "folds": self.folds.how if self.folds else None,
             "fold": self.fold or None,
-            "cohort_sha256": self.cohort_digest,
-            "checkpoint_sha256": self.checkpoint_digest,
+            "cohort_sha256": self.cohort.digest,
+            "checkpoint_sha256": self.checkpoints.digest() if self.checkpoints.whole else None,
         }
 
     def describe(self) -> dict[str, Any]:
@@ -307,10 +286,8 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def own_files(folder: Path) -> list[Path]:
-    """What an earlier run wrote in a folder, which need not exist. Raises InputError if it holds anything else only.
-
-    Only these files may be moved; what the user has put beside them stays.
-    """
+    """What an earlier run wrote in a folder, which need not exist: only that may be moved, not what the user has put
+    beside it. Raises InputError if the folder holds anything else only."""
     if not os.path.isdir(folder):
         if os.path.lexists(folder):
             raise InputError(f"{folder} is a file; name a folder with --outDir.")

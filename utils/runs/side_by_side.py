@@ -4,8 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from queue import SimpleQueue
 
 import joblib
@@ -48,8 +46,14 @@ def side_by_side(run: FoldedRun, share_gpu: bool) -> int:
         killed = f"Fold {name} was killed by {signal.Signals(-process.returncode).name}"
         return name, f"{said}\n{ERROR} {killed}; is the memory too small for {run.jobs} jobs?", 128 - process.returncode
 
+    def stop(number: int, _: object) -> None:
+        """Passes a signal that stops a run on to the processes, each of which saves what it has."""
+        statuses.append(128 + number)
+        for process in list(running):
+            process.send_signal(signal.SIGTERM)
+
     tasks = [joblib.delayed(one)(name) for name in names]
-    with passed_on(running, statuses), progress("Folds", len(names)) as shown:
+    with handled(stop), progress("Folds", len(names)) as shown:
         for name, text, status in joblib.Parallel(run.jobs, "threading", return_as="generator_unordered")(tasks):
             statuses.append(status)
             tell(name, text)
@@ -59,29 +63,14 @@ def side_by_side(run: FoldedRun, share_gpu: bool) -> int:
 
 
 def environments(count: int, share_gpu: bool) -> list[dict[str, str]]:
-    """What each process finds in its environment: its share of the cores and, of free GPUs, one.
-
-    Raises InputError if there are GPUs, but fewer than processes.
-    """
+    """What each process finds in its environment: its share of the cores and, of free GPUs, one. Raises InputError if
+    there are GPUs, but fewer than processes."""
     cores = max(1, joblib.cpu_count() // count)
     threads = {name: str(cores) for name in THREADS if name not in os.environ}
     gpus = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
     if gpus[0] != "-1" and len(gpus) < count and not share_gpu:
         raise InputError(f"--jobs {count} needs as many free GPUs, {len(gpus)} are; use fewer jobs, or --shareGPU.")
     return [threads | {"CUDA_VISIBLE_DEVICES": gpus[at % len(gpus)]} for at in range(count)]
-
-
-@contextmanager
-def passed_on(running: Sequence[subprocess.Popen], statuses: list[int]) -> Iterator[None]:
-    """Passes signals that stop a run on to the processes that are running, each of which saves what it has."""
-
-    def stop(number: int, _: object) -> None:
-        statuses.append(128 + number)
-        for process in list(running):
-            process.send_signal(signal.SIGTERM)
-
-    with handled(stop):
-        yield
 
 
 def tell(name: str, text: str) -> None:

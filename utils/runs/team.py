@@ -3,6 +3,7 @@
 import hashlib
 import os
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import replace
 
 from data.base import files
 from data.base.errors import InputError
@@ -18,7 +19,7 @@ def perform_together(run: Run, workers: Workers, share_gpu: bool) -> int:
     device = devices.choose_device(share_gpu, several=run.job.takes_several_gpus)
     gpus = devices.start_tensorflow(device)
     with lost_workers_explained():
-        run = run.with_workers(workers.started(gpus))
+        run = replace(run, workers=workers.started(gpus))
         check_alike(run)
         with nullcontext() if workers.is_chief else redirect_stdout(None):
             status = run.perform_on(device)

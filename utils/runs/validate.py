@@ -18,7 +18,7 @@ from utils.runs import guards
 from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
 from utils.runs.run import Job, Options, Run
 
-PATTERN = "*?[\\"  # what TensorFlow's file names may not hold
+PATTERN = "*?[\\"  # what a folder may not hold in its name: TensorFlow would delete what the pattern matches
 RESULTS = Job.out_dir
 
 
@@ -26,9 +26,16 @@ def validate(args: argparse.Namespace, given: set[str], jobs: Iterable[Job]) -> 
     """The run that the user asks for; `given` names the options that are not at their default. Raises InputError for
     the first thing that is wrong. The demo cohort, if it is used, is made."""
     asked = Request(args)
-    check_options(asked.job, given, jobs)
-    check_folder(args.chkPointDir)
-    check_model(asked.job, asked.model)
+    job, model = asked.job, asked.model
+    check_options(job, given, jobs)
+    if odd := sorted(set(str(args.chkPointDir)) & set(PATTERN)):
+        raise InputError(
+            f"--chkPointDir {args.chkPointDir} holds {' '.join(odd)}, which TensorFlow reads as a pattern of other "
+            f"folders; name a folder without {' '.join(PATTERN)}."
+        )
+    if job.needs and not getattr(model, job.needs):
+        able = " or ".join(name for name, other in MODELS.items() if getattr(other, job.needs))
+        raise InputError(job.refusal.format(able=able, model=model.name))
     if args.jobs > 1 and (args.fold or not args.folds):
         raise InputError(
             f"--jobs {args.jobs} counts folds that are done at a time; use it with --folds, without --fold."
@@ -39,16 +46,15 @@ def validate(args: argparse.Namespace, given: set[str], jobs: Iterable[Job]) -> 
         return folded_run(asked)
     if args.fold:
         raise InputError(f"--fold {args.fold} is one of several; say with --folds how they are cut.")
-    checkpoints = CheckpointFolder(args.chkPointDir / asked.model.name, asked.training_command)
+    checkpoints = CheckpointFolder(args.chkPointDir / model.name, asked.training_command)
     saved = asked.saved(checkpoints)
     asked.config(saved)  # a mistake there is reported before the cohort is read
     cohort = open_cohort(asked.data_dir)
     report_simulated(cohort)
     run = asked.run(checkpoints, saved, cohort, args.outDir or asked.default_folder(saved))
-    report_transductive(run)
-    if not asked.job.needs_checkpoint:
-        print("\n".join(census(cohort).lines()), flush=True)
-    check(run, saved)
+    report(run, cohort)
+    for guard in job.guards:
+        guard(run, saved)
     return run
 
 
@@ -107,10 +113,8 @@ class Request:
         return self.options if isinstance(self.options, TrainOptions) else None
 
     def saved(self, checkpoints: CheckpointFolder) -> Identity | None:
-        """The identity of the checkpoint to continue or to use; None to start from zero.
-
-        Raises InputError if one that is needed is missing, or one that is there is of another model.
-        """
+        """The identity of the checkpoint to continue or to use; None to start from zero. Raises InputError if one that
+        is needed is missing, or one that is there is of another model."""
         anew = self.training is None or self.training.override_chkpt or checkpoints.current is None
         if not self.job.needs_checkpoint and anew:
             return None
@@ -135,25 +139,26 @@ class Request:
         if name not in presets:
             raise InputError(f"--preset {name} is unknown to {self.model.name}; expected one of {', '.join(presets)}.")
         of_checkpoint = saved is not None and name == saved.preset
-        base = self.model.settings(name, saved.config) if saved and of_checkpoint else presets[name]
+        base = self.model.settings(saved.config) if saved and of_checkpoint else presets[name]
         return name, override(base, self.args.set)
 
     def run(self, checkpoints: CheckpointFolder, saved: Identity | None, cohort: Cohort, out_dir: Path) -> Run:
         """The run with every choice made. Raises InputError."""
         args, training = self.args, self.training
         preset, config = self.config(saved)
-        check_grid(self.model, cohort, args)
-        seed = args.seed if args.seed is not None else saved.seed if saved else 0
+        self.check_grid(cohort)
+        before = saved or Choices(model="", preset="", config={}, grid=None, seed=0, precision="float32")
+        seed = before.seed if args.seed is None else args.seed
         aside = training.validation if training else None
-        shuffled = training.shuffle_labels if training else saved is not None and saved.shuffled_labels
+        shuffled = training.shuffle_labels if training else before.shuffled_labels
         choices = Choices(
             model=self.model.name,
             preset=preset,
             config=dataclasses.asdict(config),
             grid=cohort.grid.name if "volume" in self.model.reads else None,
             seed=seed,
-            precision=args.precision or (saved.precision if saved else "float32"),
-            validation=aside if aside is not None else saved.validation if saved else 0.0,
+            precision=args.precision or before.precision,
+            validation=before.validation if aside is None else aside,
             shuffled_labels=shuffled,
         )
         run = Run(
@@ -168,7 +173,22 @@ class Request:
             num_iters=training.num_iters if training else saved.step if saved else 0,
             override=training is not None and training.override_chkpt,
         )
-        return replace(run, cohort=standardised(run))
+        if run.transductive:
+            from data.cohorts.standards import within_sites
+
+            return replace(run, cohort=within_sites(run.cohort))
+        return replace(run, cohort=replace(run.cohort, standard=run.standard))
+
+    def check_grid(self, cohort: Cohort) -> None:
+        """Raises InputError if the cohort's volumes do not fit the model."""
+        model = self.model
+        if model.grid is None or cohort.grid == model.grid:
+            return
+        advice = "convert with --grid full"
+        if model.grid == REDUCED:
+            full_pass = f"run.py --model cae --dataDir {self.args.dataDir} --chkPointDir {self.args.chkPointDir}"
+            advice = f"reduce it: {full_pass} (or python -m data convert --grid reduced)"
+        raise InputError(f"{cohort.path} is {cohort.grid}, {model.name} reads {model.grid}; {advice}.")
 
     def default_folder(self, saved: Identity | None) -> Path:
         """Where results go unless --outDir says: a training is continued where it was."""
@@ -184,29 +204,13 @@ class Request:
         return Path(template.format(model=self.model.name, job=self.job.name, data=beside.parent / beside.stem))
 
 
-def standardised(run: Run) -> Cohort:
-    """The run's cohort, standardised as its network reads it."""
-    if run.transductive:
-        from data.cohorts.standards import within_sites
-
-        return within_sites(run.cohort)
-    return replace(run.cohort, standard=run.standard)
-
-
-def check(run: Run, saved: Identity | None) -> None:
-    """Raises InputError for the first guard of the job that refuses the run."""
-    for guard in run.job.guards:
-        guard(run, saved)
-    if guards.same_preparation in run.job.guards and (unknown := guards.unknown_preparation(run, saved)):
-        print(f"Not known of both the checkpoint's data and {run.cohort.path}, so not compared: {', '.join(unknown)}.")
-
-
 def report_simulated(cohort: Cohort) -> None:
     if cohort.simulated:
         print("Data: the demo cohort. It is SIMULATED; its results say nothing about people.", flush=True)
 
 
-def report_transductive(run: Run) -> None:
+def report(run: Run, cohort: Cohort) -> None:
+    """Prints a warning if people who are tested standardise sites and, before a training, what the cohort holds."""
     if run.transductive:
         sites = len({row.site for row in run.cohort.rows})
         print(
@@ -214,6 +218,8 @@ def report_transductive(run: Run) -> None:
             "ones too (their volumes, not their labels).",
             flush=True,
         )
+    if not run.job.needs_checkpoint:
+        print("\n".join(census(cohort, run.folds.fold_of if run.folds else None).lines()), flush=True)
 
 
 def check_options(job: Job, given: set[str], jobs: Iterable[Job]) -> None:
@@ -222,31 +228,3 @@ def check_options(job: Job, given: set[str], jobs: Iterable[Job]) -> None:
         if takers := [other.flag for other in jobs if name in flags(other.options)]:
             only = " or ".join(takers)
             raise InputError(f"--{name} goes with {only}, not with {job.flag}; leave it out.")
-
-
-def check_folder(checkpoints: Path) -> None:
-    """Raises InputError for a folder that TensorFlow reads as a pattern: it would delete what the pattern matches."""
-    if odd := sorted(set(str(checkpoints)) & set(PATTERN)):
-        raise InputError(
-            f"--chkPointDir {checkpoints} holds {' '.join(odd)}, which TensorFlow reads as a pattern of other folders; "
-            f"name a folder without {' '.join(PATTERN)}."
-        )
-
-
-def check_model(job: Job, model: Model) -> None:
-    """Raises InputError if the job cannot be done with the model."""
-    if job.needs is None or getattr(model, job.needs):
-        return
-    able = " or ".join(name for name, other in MODELS.items() if getattr(other, job.needs))
-    raise InputError(job.refusal.format(able=able, model=model.name))
-
-
-def check_grid(model: Model, cohort: Cohort, args: argparse.Namespace) -> None:
-    """Raises InputError if the cohort's volumes do not fit the model."""
-    if model.grid is None or cohort.grid == model.grid:
-        return
-    advice = "convert with --grid full"
-    if model.grid == REDUCED:
-        full_pass = f"run.py --model cae --dataDir {args.dataDir} --chkPointDir {args.chkPointDir}"
-        advice = f"reduce it: {full_pass} (or python -m data convert --grid reduced)"
-    raise InputError(f"{cohort.path} is {cohort.grid}, {model.name} reads {model.grid}; {advice}.")

@@ -1,9 +1,10 @@
 """The training loop: a network and its optimizer see batch after batch, measured, saved, and stopped by a signal.
 
-Which records a batch holds and what is drawn at random are functions of the seed and of the number of batches seen, so
-a training that is stopped and continued ends with the same weights.
+Batches and what is drawn at random are functions of the seed and of the number of batches seen, so a training that is
+stopped and continued ends with the same weights.
 """
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +18,15 @@ import tensorflow as tf
 
 from data.base.errors import InputError
 from data.base.progress import progress
+from data.cohorts.cohort import in_order
 from data.cohorts.rows import listed
 from models import layers, losses
 from models.settings import Settings
-from utils.runs.checkpoints import Identity
+from utils.inference import probability_of_autism
+from utils.metrics import auc
+from utils.runs.checkpoints import BEST, CheckpointFolder, Identity
 from utils.runs.run import Run
 from utils.training.saver import History, Saver
-from utils.training.validation import Validation
 
 SAVE_EVERY = 150  # batches
 CALIBRATION = 20  # batches
@@ -32,7 +35,7 @@ Batch = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Training:
-    """A network and its optimizer, on all devices that train it; `caught` holds the signals that arrived."""
+    """A network and its optimizer on the devices that train it; `caught` holds the signals that arrived."""
 
     run: Run
     network: keras.Model
@@ -46,21 +49,15 @@ class Training:
 
     def records_of(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """The records of batches start..stop-1, positions in the cohort."""
-        indices, run = self.run.training_records(), self.run
-        size = run.config.batch_size
-        return (indices[batch_positions(run.seed, step, size, len(indices))] for step in range(start, stop))
+        indices, seed, size = self.run.training_records(), self.run.seed, self.run.config.batch_size
+        return (indices[batch_positions(seed, step, size, len(indices))] for step in range(start, stop))
 
     def batches(self, done: int) -> Iterator[list[Batch]]:
-        """For batches done, done + 1, ..., the shares of this process's devices.
-
-        If the records of a batch are mixed with each other, every worker reads all of it, else only its shares.
-        """
-        run, replicas = self.run, self.run.workers.replicas
-        size = run.config.batch_size
-        mix = region_swapper(run)
-        shares = np.array_split(np.arange(size), replicas)
+        """For batches done, done + 1, ..., the shares of this process's devices."""
+        run, size, mix = self.run, self.run.config.batch_size, region_swapper(self.run)
+        shares = np.array_split(np.arange(size), run.workers.replicas)
         own = [shares[replica] for replica in run.workers.own_replicas]
-        wanted = np.arange(size) if mix else np.concatenate(own)
+        wanted = np.arange(size) if mix else np.concatenate(own)  # all, if records are mixed with each other
         selections = (selection[wanted] for selection in self.records_of(done, run.num_iters))
         for step, batch in enumerate(run.model.batches(run.cohort, selections), done):
             if mix:
@@ -69,11 +66,10 @@ class Training:
 
     @cached_property
     def step(self) -> Callable:
-        """A compiled function: what each device has of a batch -> metrics before the update, {"loss"} and for
-        classifiers {"accuracy"}, and {"stopping"}, which is above 0 if a worker wants to stop.
+        """A compiled function: each device's share of a batch -> "loss" and, for classifiers, "accuracy" before the
+        update, without penalties on weights, and "stopping", which is above 0 if a worker wants to stop.
 
-        Networks whose logits are averaged are trained each by a loss of its own; the metrics are those of the average,
-        without penalties on weights. Gradients are summed over devices, so each counts by its share of the batch.
+        Networks whose logits are averaged are trained each by a loss of its own. Devices count by their share.
         """
         run, network, optimizer = self.run, self.network, self.optimizer
         loss_of, reads, config = getattr(losses, run.model.loss), run.model.reads, run.config
@@ -107,8 +103,10 @@ class Training:
         """Trains on batches done+1..num_iters; yields how many have been seen, the metrics of the last one, and whether
         training stops there because a worker has caught a signal."""
         run, last = self.run, time.perf_counter()
+        dropouts = [layer for layer in self.network.layers if isinstance(layer, keras.layers.Dropout) and layer.rate]
         for shares in self.batches(done):
-            seed_dropout(self.network, done)
+            for layer in dropouts:  # what it draws next is a function of the seed and of the batches seen
+                layer.seed_generator.state.assign([layer.seed_generator.state[0], done])
             stopping = {"stopping": np.float32(bool(self.caught))}
             batch = run.workers.of_replicas([share | stopping for share in shares])
             values = {name: float(value) for name, value in self.step(batch).items()}
@@ -132,7 +130,8 @@ class Training:
                 stopping |= bool(self.caught) and run.workers.count == 1  # several stop together, at the next batch
                 due = done % SAVE_EVERY == 0 or done == run.num_iters
                 if due or stopping:
-                    self.check_weights(done)
+                    if not all(np.isfinite(weight).all() for weight in self.network.get_weights()):
+                        raise self.diverged(f"Weights are not finite after iteration {done}")
                     self.calibrate(done)
                 if validation:  # not where a signal stops it, so that the best checkpoint is that of a run in one go
                     values |= validation.measure() if due else validation.empty
@@ -147,11 +146,9 @@ class Training:
         return done
 
     def calibrate(self, done: int) -> None:
-        """Replaces batch norm's running statistics by the exact means over the last batches, with the present weights.
-
-        Running statistics lag behind the weights, and since all brains look alike, a small lag moves every prediction
-        of the trained network the same way ("precise" batch norm: Wu & Johnson, Rethinking "Batch" in BatchNorm, 2021).
-        """
+        """Replaces batch norm's running statistics, which lag behind the weights, by the exact means over the last
+        batches: all brains look alike, so a small lag moves every prediction the same way ("precise" batch norm: Wu &
+        Johnson, Rethinking "Batch" in BatchNorm, 2021)."""
         run = self.run
         normalisations = [layer for layer in self.network.layers if isinstance(layer, keras.layers.BatchNormalization)]
         if not normalisations:
@@ -170,18 +167,55 @@ class Training:
         if not math.isfinite(loss):
             (selection,) = self.records_of(done - 1, done)
             names = listed(sorted({self.run.cohort.rows[index].file for index in selection}))
-            raise InputError(
-                f"The loss is {loss} at iteration {done}, of the records {names}: the training diverges. What was "
-                f"saved before is intact. Use a smaller learning rate: {smaller_rate(self.run)}"
-            )
+            raise self.diverged(f"The loss is {loss} at iteration {done}, of the records {names}")
 
-    def check_weights(self, done: int) -> None:
-        """Raises InputError if a weight is not finite; such weights are not saved."""
-        if not all(np.isfinite(weight).all() for weight in self.network.get_weights()):
+    def diverged(self, what: str) -> InputError:
+        rate = f"{self.run.config.learning_rate / 10:g}"
+        return InputError(
+            f"{what}: the training diverges. What was saved before is intact. Use a smaller learning rate: "
+            f"{self.run.checkpoints.training} --overrideChkpt --set learning_rate={rate}"
+        )
+
+
+class Validation:
+    """Subjects set aside from training, on which a network is measured at every checkpoint (`empty` stands for other
+    batches), and the checkpoint that does best on them: `<checkpoint folder>/best`."""
+
+    def __init__(self, run: Run, network: keras.Model, optimizer: keras.Optimizer):
+        self.run, self.network = run, network
+        self.saver = Saver(CheckpointFolder(run.checkpoints.path / BEST), network, optimizer, kept=1)
+        if self.saver.folder.current and not self.saver.folder.whole:
             raise InputError(
-                f"Weights are not finite after iteration {done}: the training diverges. What was saved before is "
-                f"intact. Use a smaller learning rate: {smaller_rate(self.run)}"
+                f"{self.saver.folder.path} does not have its digest; copy it again, or remove it to continue without "
+                "the best checkpoint so far."
             )
+        self.labelled = run.model.predicts == "label"
+        names = ["validation_loss", "validation_auc"] if self.labelled else ["validation_loss"]
+        self.empty = dict.fromkeys(names, "")
+
+    def measure(self) -> dict[str, float]:
+        """`validation_loss`, a mean over records without penalties on weights; of classifiers also `validation_auc`."""
+        run, loss, outputs, labels = self.run, 0.0, [], []
+        loss_of, indices = getattr(losses, run.model.loss), run.training_records(set_aside=True)
+        for batch in run.model.batches(run.cohort, in_order(indices, run.config.batch_size)):
+            outputs_of_batch = self.network(run.model.inputs(batch), training=False)
+            loss_of_batch = loss_of(batch, outputs_of_batch, run.config, run.model.reads)
+            loss += float(loss_of_batch) * len(batch["label"]) / len(indices)
+            if self.labelled:
+                outputs.append(np.asarray(outputs_of_batch))
+                labels.append(batch["label"])
+        if not self.labelled:
+            return {"validation_loss": loss}
+        label = np.concatenate(labels)
+        (area,) = auc(label, probability_of_autism(np.concatenate(outputs)), np.ones((1, len(label))))
+        return {"validation_loss": loss, "validation_auc": float(area)}
+
+    def keep_best(self, step: int, loss: float, identity: Identity) -> None:
+        """Saves the network if its validation loss is lower than that of any checkpoint before."""
+        folder = self.saver.folder
+        best = folder.identity().validation_loss if folder.current else None
+        if best is None or loss < best:
+            self.saver.save(step, dataclasses.replace(identity, validation_loss=loss))
 
 
 def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:
@@ -197,19 +231,17 @@ def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:
 
 
 def batch_positions(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
-    """Positions (batch_size,) in 0..count-1 of batch `step` (0, 1, ...): a pure function of its arguments.
-
-    The stream of batches runs through one seeded permutation after another, so every record is seen once an epoch.
-    """
-    places = range(step * batch_size, (step + 1) * batch_size)
-    epochs = {place // count for place in places}
-    orders = {epoch: np.random.default_rng((seed, epoch)).permutation(count) for epoch in epochs}
-    return np.array([orders[place // count][place % count] for place in places])
+    """Positions (batch_size,) in 0..count-1 of batch `step` (0, 1, ...): batches run through one seeded permutation
+    after another, so every record is seen once an epoch."""
+    epochs, positions = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), count)
+    for epoch in np.unique(epochs):
+        now = epochs == epoch
+        positions[now] = np.random.default_rng((seed, epoch)).permutation(count)[positions[now]]
+    return positions
 
 
 def region_swapper(run: Run) -> Callable[[Batch, int], np.ndarray] | None:
-    """A function (batch, step) -> its volumes with regions swapped between records of the same label; None if the
-    settings ask for none."""
+    """A function (batch, step) -> volumes with regions swapped between records of a label; None if not asked for."""
     if not (count := getattr(run.config, "swap_regions", 0)):
         return None
     from data.cohorts.atlas import load_atlas
@@ -229,16 +261,3 @@ def rows_of(batch: Batch, records: np.ndarray) -> Batch:
     first, stop = records[0], records[-1] + 1
     rows = {name: len(values) // len(batch["label"]) for name, values in batch.items()}  # of a record, one a map
     return {name: values[first * rows[name] : stop * rows[name]] for name, values in batch.items()}
-
-
-def seed_dropout(network: keras.Model, done: int) -> None:
-    """Makes what dropout draws next a function of the seed and of how many batches have been seen."""
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.Dropout) and layer.rate:
-            state = layer.seed_generator.state
-            state.assign([state[0], done])
-
-
-def smaller_rate(run: Run) -> str:
-    """The command for a training that diverges."""
-    return f"{run.checkpoints.training} --overrideChkpt --set learning_rate={run.config.learning_rate / 10:g}"

@@ -3,9 +3,7 @@
 import dataclasses
 import os
 import signal
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 
 import keras
 import numpy as np
@@ -28,7 +26,8 @@ def train(run: Run) -> int:
     training = begin(run)
     saver = Saver(run.checkpoints, training.network, training.optimizer)
     done = 0 if run.override else saver.restore()
-    complete = done >= run.num_iters and not is_unfinished(run.out_dir)
+    manifest = read_manifest(run.out_dir)  # not finished if a run could not complete the folder, as on a full disk
+    complete = done >= run.num_iters and (manifest is None or manifest.finished)
     if complete:
         print(f"{run.checkpoints.path} has seen {done} of {run.num_iters} iterations: nothing to train.")
     elif done:
@@ -45,7 +44,7 @@ def train(run: Run) -> int:
     with collected(also=hang_up) as caught:
         try:
             training = dataclasses.replace(training, caught=caught)
-            done = training.loop(done, saver, history, cache(lambda: identity_of(run)))  # which takes time: when needed
+            done = training.loop(done, saver, history, cache(partial(identity_of, run)))  # slow: when needed
         finally:
             history.close()
     run.finish(history.headline, step=done)
@@ -94,50 +93,34 @@ def hang_up(number: int) -> None:
                     os.dup2(nowhere.fileno(), stream)
 
 
-def is_unfinished(folder: Path) -> bool:
-    """Whether a run has begun to write a folder and could not complete it, as on a full disk."""
-    manifest = read_manifest(folder)
-    return manifest is not None and not manifest.finished
-
-
 def identity_of(run: Run) -> Identity:
-    """The identity of this run's checkpoints."""
-    metadata = run.cohort.metadata
+    """The identity of this run's checkpoints, with the digests of the volumes that the network learns from."""
+    cohort, volumes = run.cohort, set[str]()
+    if "volume" in run.model.reads:
+        chunks = in_order(cohort.indices("train"), HASHED)
+        volumes = volumes.union(*ahead(lambda chunk: list(map(cohort.volume_sha256, chunk)), chunks))
     return Identity(
         **vars(run.choices),
-        cohort=str(run.cohort.path),
-        cohort_sha256=run.cohort.digest,
+        cohort=str(cohort.path),
+        cohort_sha256=cohort.digest,
         out_dir=str(run.out_dir),
-        training_subjects=tuple(run.cohort.subjects("train")),
-        encoder_subjects=metadata.encoder_subjects,
-        training_volumes=volumes_of(run),
-        preparation=metadata.preparation,
-        num_maps=run.cohort.num_maps,
+        training_subjects=tuple(cohort.subjects("train")),
+        encoder_subjects=cohort.metadata.encoder_subjects,
+        training_volumes=tuple(sorted(volumes)),
+        preparation=cohort.metadata.preparation,
+        num_maps=cohort.num_maps,
     )
-
-
-def volumes_of(run: Run) -> tuple[str, ...]:
-    """The digests of the volumes that the network learns from."""
-    if "volume" not in run.model.reads:
-        return ()
-    chunks = in_order(run.cohort.indices("train"), HASHED)
-    found = ahead(lambda chunk: {run.cohort.volume_sha256(index) for index in chunk}, chunks)
-    return tuple(sorted(set().union(*found)))
 
 
 def measure(run: Run, network: keras.Model) -> None:
     """Sets the mean and spread of every layer that standardises to those of the training records."""
+    regions = [layer for layer in network.layers if isinstance(layer, layers.RegionMeans)]
     for layer in network.layers:
         if isinstance(layer, layers.Standardise):
             batches = run.model.batches(run.cohort, in_order(run.training_records(), run.config.batch_size))
-            layer.measure(map(values_before(run, network, layer), batches))
-
-
-def values_before(run: Run, network: keras.Model, layer: layers.Standardise) -> Callable[[dict], np.ndarray]:
-    """Batch -> what a layer of the network reads of it."""
-    for regions in network.layers:
-        exact = run.choices.precision == "float32"
-        if isinstance(regions, layers.RegionMeans) and regions.output is layer.input and exact:
-            return lambda batch: regions.in_numpy(batch["volume"])
-    before = keras.Model(network.input, layer.input)
-    return lambda batch: np.asarray(before(run.model.inputs(batch)))
+            means = [source for source in regions if source.output is layer.input]
+            if means and run.choices.precision == "float32":
+                layer.measure(means[0].in_numpy(batch["volume"]) for batch in batches)
+            else:
+                before = keras.Model(network.input, layer.input)
+                layer.measure(np.asarray(before(run.model.inputs(batch))) for batch in batches)
