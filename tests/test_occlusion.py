@@ -1,6 +1,5 @@
 """Occlusion from kept activations against full recomputation."""
 
-import dataclasses
 import gc
 import weakref
 
@@ -107,16 +106,11 @@ def test_residual_network_is_exact(name):
     assert error(model, boxes(GRID, 8)) < TOLERANCE
 
 
-BESIDE = {"regions": True}  # region means beside convolutions
-
-
-@pytest.mark.parametrize(
-    "preset, more", [("regions", {}), ("linear", {}), ("convolutional", {}), ("convolutional", BESIDE)]
-)
+@pytest.mark.parametrize("preset", ["regions", "linear", "convolutional", "combined"])
 @pytest.mark.parametrize("name", ["cnn", "mmnn"])
-def test_networks_that_keep_place_are_exact(name, preset, more):
+def test_networks_that_keep_place_are_exact(name, preset):
     module = MODELS[name].module
-    model = randomise(module.build(dataclasses.replace(module.PRESETS[preset], **more), REDUCED, maps=3))
+    model = randomise(module.build(module.PRESETS[preset], REDUCED, maps=3))
     assert Occlusion(model).recomputed_layers == ()
     assert error(model, boxes(GRID, 8)[1:]) < TOLERANCE
 
