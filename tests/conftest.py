@@ -12,7 +12,7 @@ from helpers import ROOT, SMALL_BATCH, TINY_CNN, Outcome, run_main, write_pcp
 from hypothesis import settings
 
 from data import demo, grids
-from utils.blackout import blobs
+from utils.blackout import effects
 from utils.machines import devices
 
 settings.register_profile("seeded", derandomize=True, deadline=None, database=None)
@@ -50,7 +50,7 @@ def session(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         small = {"full": demo.Simulation(subjects=6), "reduced": demo.Simulation(subjects=20)}
         patch.setattr(demo, "SIMULATIONS", small)
-        patch.setattr(blobs, "BLOBS", 4)  # of 100, which take most of a blackout's time
+        patch.setattr(effects, "BLOBS", 4)  # of 100, which take most of a blackout's time
         yield
 
 

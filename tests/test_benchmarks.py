@@ -21,7 +21,7 @@ from data.cohorts.cohort import open_cohort
 from data.cohorts.records import record_bytes
 from data.grids import REDUCED
 from data.swap import swap
-from utils.blackout import blobs
+from utils.blackout import effects
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def printed_by(cohort, monkeypatch, capsys):
         arguments = [str(cohort if word == "COHORT" else word) for word in COMMANDS[name]]
         monkeypatch.setattr(sys, "argv", [path, *arguments])
         monkeypatch.setattr(sys, "path", [*sys.path])
-        monkeypatch.setattr(blobs, "BLOBS", blobs.BLOBS)  # which one of them changes
+        monkeypatch.setattr(effects, "BLOBS", effects.BLOBS)  # which one of them changes
         runpy.run_path(path, run_name="__main__")
         return capsys.readouterr().out
 

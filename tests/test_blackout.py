@@ -16,9 +16,10 @@ from data.cohorts.rows import Row
 from data.grids import FULL, REDUCED
 from models import cnn
 from models.settings import from_json
-from utils.blackout.fills import FillOptions, Fills
+from utils.blackout.fills import Fills
 from utils.blackout.job import write_map
 from utils.blackout.measure import Logits, control_variate_mean
+from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.saver import restore_weights
 
@@ -79,7 +80,7 @@ def test_the_file_holds_what_the_contract_says(stored, cohort):
 def fills_of(cohort):
     """Donors and expected levels of the test records, by position."""
     opened = open_cohort(cohort)
-    return Fills(opened, atlas.load_atlas(None, REDUCED), opened.indices("test"), FillOptions(donors=5, seed=0))
+    return Fills(opened, atlas.load_atlas(None, REDUCED), opened.indices("test"), BlackoutOptions(donors=5), seed=0)
 
 
 @pytest.mark.parametrize("region", [1, 68, 116])
@@ -137,12 +138,11 @@ class NoChance:
 def test_a_region_that_speaks_for_the_true_class_counts_as_positive(label, sign):
     """Autism's logit is 2 with everything shown, and falls to 0.5 by any fill of region 0. Of a donor, whose logit is
     -1, it makes 0.5. A blob of its size filled with that donor makes 1.25, which is half as much."""
-    names = np.array(["background", "reliance", "unique", "sufficiency"])
     base = np.array([[[0.0, 2.0], [0.0, 2.0], [0.0, 2.0], [0.0, -1.0]]])
     of_region = np.array([[[[0.0, 0.5], [0.0, 2.0]]] * 3 + [[[0.0, 0.5], [0.0, -1.0]]]])
     blobs = np.array([[[[0.0, 1.25]], [[0.0, 2.0]]]])
     rows = [Row("1.bin", "1", "NYU", label, "test")]
-    found = Logits(names, base, of_region, blobs).effects(rows, np.array([0]), NoChance())
+    found = Logits(base, of_region, blobs).effects(rows, np.array([0]), NoChance())
     for name in ("delta_logit", "reliance", "unique", "sufficiency"):
         assert getattr(found, name) == pytest.approx(np.array([[sign * 1.5, 0.0]])), name
     change = 1 / (1 + np.exp(-2)) - 1 / (1 + np.exp(-0.5))

@@ -1,12 +1,12 @@
-"""Statistics of blackout effects: error rates, intervals and percentiles, against SciPy and by hand."""
+"""Statistics of blackout effects: error rates, intervals, percentiles and blobs, against SciPy and by hand."""
 
 import itertools
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import ndimage, stats
 
-from utils.blackout.effects import by_subject, mean_interval, sign_flip_test, size_percentile
+from utils.blackout.effects import by_subject, mean_interval, random_blobs, sign_flip_test, size_percentile
 
 
 def drawn(random, subjects=40, regions=30, planted=0.0, share=0.5):
@@ -89,3 +89,25 @@ def test_the_percentile_compares_a_blob_with_the_region_on_the_same_subjects():
     excess[:, 2] = np.nan
     found = size_percentile(excess, group, subject)
     assert found[:2] == pytest.approx([75, 200 / 3]) and np.isnan(found[2])
+
+
+def test_blobs_are_connected_inside_and_of_the_size_asked_for():
+    inside = ndimage.binary_dilation(np.pad(np.ones((4, 5, 6), bool), 3), iterations=1)
+    inside[5, 5, 5] = False
+    sizes = [1, 7, 40, 90]
+    blobs = random_blobs(inside, sizes, seed=0)
+    for blob, size in zip(blobs, sizes, strict=True):
+        assert blob.sum() == size and not (blob & ~inside).any()
+        assert ndimage.label(blob)[1] == 1
+    again = random_blobs(inside, sizes, seed=0)
+    assert all((blob == other).all() for blob, other in zip(blobs, again, strict=True))
+
+
+def test_a_size_without_a_connected_place_has_no_blob():
+    """Two parts of 8 and 27 voxels: 27 always finds the larger part, 28 nothing, though 35 voxels are free."""
+    inside = np.zeros((9, 9, 9), bool)
+    inside[:2, :2, :2], inside[4:7, 4:7, 4:7] = True, True
+    *placed, nothing = random_blobs(inside, [27] * 20 + [28], seed=0)
+    assert nothing is None
+    assert all((blob[4:7, 4:7, 4:7]).all() and blob.sum() == 27 for blob in placed)
+    assert random_blobs(np.zeros((3, 3, 3), bool), [1], seed=0) == [None]

@@ -11,6 +11,7 @@ from data.cohorts import atlas, records
 from data.cohorts.cohort import open_cohort, write_tables
 from data.cohorts.rows import Metadata, Row
 from utils.blackout import fills
+from utils.blackout.options import BlackoutOptions
 
 SITES = {"A": 14, "B": 5}  # training people of each
 
@@ -42,13 +43,13 @@ def cohort(tmp_path_factory):
 
 
 def filled(cohort, indices, donors=3, seed=0):
-    return fills.Fills(cohort, blocks(), np.array(indices), fills.FillOptions(donors, seed))
+    return fills.Fills(cohort, blocks(), np.array(indices), BlackoutOptions(donors=donors), seed)
 
 
 def drawn(cohort, index, seed, count=3):
     people, row = fills.people_by_origin(cohort), cohort.rows[index]
     origin = fills.donor_origin(people, row, count)
-    return [cohort.rows[at] for at in people[origin].draw(row.subject, count, [seed, index])]
+    return [cohort.rows[at] for at in fills.draw(people[origin], row.subject, count, [seed, index])]
 
 
 def test_donors_are_other_people_of_the_same_site_where_that_has_enough(cohort):
@@ -113,15 +114,20 @@ def test_fills_are_the_background_the_donors_and_the_donors_at_the_expected_leve
     """Outside the regions `expected` is the donor; inside, each region is moved as a whole."""
     indices = cohort.indices("test")
     found, own = filled(cohort, indices), blocks()
-    result = found.of(indices)
-    assert result.background.shape == (2, 1, 1, 1, 1)
-    assert result.background[0, 0, 0, 0, 0] == np.float32(records.background(cohort.read(indices[0])[2][..., 0]))
+    batch, pairs = found.of(indices)
+    (_, background), given, shifted, lent = pairs[0], pairs[1:4], pairs[4:7], pairs[7:]
+    assert all(volume is batch["volume"] for volume, _ in pairs[:7]) and len(lent) == 3
+    assert all(
+        fill is batch["volume"] and volume is donor for (volume, fill), (_, donor) in zip(lent, given, strict=True)
+    )
+    assert background.shape == (2, 1, 1, 1, 1)
+    assert background[0, 0, 0, 0, 0] == np.float32(records.background(cohort.read(indices[0])[2][..., 0]))
     expected = found.expected
     for number, (index, positions) in enumerate(found.donors.items()):
         for at, position in enumerate(positions):
             donor = cohort.read(position)[2][..., 0]
-            assert (result.donor[at, number, ..., 0] == donor).all()
-            moved = result.expected[at, number, ..., 0] - donor
+            assert (given[at][1][number, ..., 0] == donor).all()
+            moved = shifted[at][1][number, ..., 0] - donor
             assert (moved[own.labels == 0] == 0).all()
             for place, region in enumerate(own.regions):
                 shift = expected[index, place, 0] - expected[position, place, 0]

@@ -20,8 +20,9 @@ from data.conversion.layouts import find_maps
 from data.grids import FULL, REDUCED
 from models import MODELS, cae, cnn
 from models.settings import from_json
-from utils.blackout.blobs import brain, random_blobs
-from utils.blackout.fills import FillOptions, Fills
+from utils.blackout.effects import brain, random_blobs
+from utils.blackout.fills import Fills
+from utils.blackout.options import BlackoutOptions
 from utils.evaluation import floors
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.saver import restore_weights
@@ -571,7 +572,7 @@ def test_regions_are_blacked_out_in_these_maps_only(chosen, three, trained_on_th
     assert outcome.status == 0, outcome.err
     assert float(re.search(r"differ by at most (\S+)\.", outcome.out)[1]) < 1e-5
     replaced = [MAPS.index(name) for name in (chosen or ",".join(MAPS)).split(",")]
-    fills = Fills(opened, regions, tested, FillOptions(donors=1, seed=0))
+    fills = Fills(opened, regions, tested, BlackoutOptions(donors=1), seed=0)
     with h5py.File(tmp_path / "out" / "blackout.h5") as store:
         stored = {name: values[:] for name, values in store.items()}
     count = stored["blob_excess"].shape[2]

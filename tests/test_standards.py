@@ -15,7 +15,8 @@ from data.cohorts import records, standards
 from data.cohorts.atlas import AAL_REGIONS, load_atlas
 from data.cohorts.cohort import open_cohort
 from data.grids import FULL, REDUCED
-from utils.blackout.fills import FillOptions, Fills
+from utils.blackout.fills import Fills
+from utils.blackout.options import BlackoutOptions
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +106,11 @@ def test_a_site_of_few_people_cannot_be_standardised_by_itself(opened):
 @pytest.mark.parametrize("how", ["brain", "voxel", "site"])
 def test_a_blackout_of_the_background_sets_a_region_to_zero(opened, how):
     cohort = standardised(opened, how)
-    options = FillOptions(donors=2, seed=0)
-    filled = Fills(cohort, load_atlas(None, REDUCED), opened.indices("test")[:2], options)
-    batch = filled.of(opened.indices("test")[:2])
-    assert (batch.background == 0).all()
-    assert (batch.batch["volume"] == cohort.batch(opened.indices("test")[:2])["volume"]).all()
+    options = BlackoutOptions(donors=2)
+    filled = Fills(cohort, load_atlas(None, REDUCED), opened.indices("test")[:2], options, seed=0)
+    batch, [(shown, background), *_] = filled.of(opened.indices("test")[:2])
+    assert (background == 0).all() and shown is batch["volume"]
+    assert (shown == cohort.batch(opened.indices("test")[:2])["volume"]).all()
     np.testing.assert_allclose(filled.means, load_atlas(None, REDUCED).means(volumes(opened, how)), atol=1e-6)
 
 

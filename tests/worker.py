@@ -44,10 +44,10 @@ def main() -> int:
 
     devices.choose_device(share=False)
     devices.start_tensorflow("cpu")
-    from utils.blackout import blobs, measure
+    from utils.blackout import effects, measure
     from utils.training import loop
 
-    blobs.BLOBS, measure.TOGETHER, loop.SAVE_EVERY = 4, 2, args.interval
+    effects.BLOBS, measure.TOGETHER, loop.SAVE_EVERY = 4, 2, args.interval
     if args.slow:
         check = loop.Training.check_loss
         loop.Training.check_loss = lambda *arguments: time.sleep(0.01) or check(*arguments)

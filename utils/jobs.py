@@ -47,10 +47,7 @@ BLACKOUT = Job(
     module="utils.blackout.job",
     guards=(
         *TESTED,
-        blackout.known_subjects,
-        blackout.known_maps,
-        blackout.enough_donors,
-        blackout.usable_atlas,
+        blackout.possible_blackout,
         guards.distinct_names,
     ),
     outputs=("regions.csv", "blackout.h5", "blackout.png", "blackout.html", "maps", "group_*.nii.gz"),

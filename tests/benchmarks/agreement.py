@@ -45,7 +45,8 @@ from data.cohorts.cohort import Cohort, in_order, open_cohort, write_tables
 from data.cohorts.rows import Metadata, Row
 from data.grids import REDUCED
 from utils.blackout import effects
-from utils.blackout.fills import FillOptions, Fills
+from utils.blackout.fills import Fills
+from utils.blackout.options import BlackoutOptions
 from utils.machines import devices
 
 # Coefficients of the left and the right region, and the correlation of the two; spreads are 1.
@@ -132,11 +133,11 @@ def ours(cohort: Cohort, atlas: Atlas, coefficient: np.ndarray, seed: int) -> tu
     from utils.blackout.occlusion import Occlusion
 
     tested = cohort.indices("test")
-    fills = Fills(cohort, atlas, tested, FillOptions(DONORS, seed))
+    fills = Fills(cohort, atlas, tested, BlackoutOptions(donors=DONORS), seed)
     occlusion = Occlusion(network_of(atlas, coefficient))
-    masks = [atlas.labels == region for region in atlas.regions]
     batches = in_order(tested, TOGETHER)
-    logits = measure.Logits.joined([measure.occlude(occlusion, fills.of(batch), masks, []) for batch in batches])
+    parts = [measure.occlude(occlusion, fills.of(batch), fills.masks, []) for batch in batches]
+    logits = measure.Logits(*map(np.concatenate, zip(*parts, strict=True)))
     rows = [cohort.rows[index] for index in tested]
     unique = logits.effects(rows, np.zeros(len(rows), int), fills).unique
     return unique, measure.logit_of_autism(logits.base[:, 0])

@@ -35,7 +35,7 @@ from data import demo
 from data.cohorts.cohort import carry_tables, open_cohort, write_tables
 from data.cohorts.records import DTYPE
 from data.grids import REDUCED
-from utils.blackout import blobs
+from utils.blackout import effects
 from utils.statistics import ALPHA
 
 TESTS = ("reliance", "unique")
@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the first cohort (default 0)")
     args = parser.parse_args()
     training = ["--numIters", str(args.iterations), *(["--preset", args.preset] if args.preset else [])]
-    blobs.BLOBS = 1  # they are not part of the question
+    effects.BLOBS = 1  # they are not part of the question
     lines = [
         run_scenario(name, scenario, training, args.seed, args.cohorts or scenario.cohorts)
         for name, scenario in scenarios(args.real).items()

@@ -1,20 +1,23 @@
-"""Effects of occlusion per record, and their statistics over subjects: intervals, p-values, size percentiles."""
+"""Effects of occlusion per record; their intervals and p-values over subjects; random blobs for size percentiles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import ndimage, stats
 
 from data import grids
 from data.cohorts.atlas import Atlas
-from data.cohorts.records import CLASSES
+from data.cohorts.cohort import Cohort
+from data.cohorts.records import CLASSES, background
 from data.cohorts.rows import Row
 from utils.statistics import bootstrap
 
 RELIANCE, UNIQUE, BACKGROUND, SUFFICIENCY = KINDS = ("reliance", "unique", "background", "sufficiency")
 RESAMPLES = 5000
+BLOBS = 100  # of each region's size, at least, over all records
+MIN_SHARE = 0.5  # of the records in which a voxel of the brain holds signal
 ONE_SIDED = 0.7  # share of a region's voxels in one hemisphere that makes it left or right
 ROUNDING = 1e-12  # of a mean over a root mean square, which lies between -1 and 1
 
@@ -44,11 +47,6 @@ class Effects:
     rows: list[Row]
 
     @property
-    def background(self) -> np.ndarray:
-        """`delta_logit`, by the name of its fill."""
-        return self.delta_logit
-
-    @property
     def label(self) -> np.ndarray:
         return np.array([row.label for row in self.rows])
 
@@ -58,7 +56,7 @@ class Effects:
 
     def of_subjects(self, name: str) -> np.ndarray:
         """The mean effect of one of `KINDS` per subject, (subjects, regions), or their "label" (subjects,)."""
-        return by_subject(getattr(self, name), self.subject)
+        return by_subject(getattr(self, "delta_logit" if name == BACKGROUND else name), self.subject)
 
 
 ARRAYS = tuple(field.name for field in fields(Effects) if field.name != "rows")
@@ -66,14 +64,13 @@ ARRAYS = tuple(field.name for field in fields(Effects) if field.name != "rows")
 
 def joined(parts: Sequence[Effects]) -> Effects:
     """The effects of all folds, one fold after another. Where a fold has fewer blobs, the others are NaN."""
-    first_group = np.cumsum([0, *(part.group.max() + 1 for part in parts)])
-    blobs = max(part.blob_excess.shape[2] for part in parts)
     arrays = {name: [getattr(part, name) for part in parts] for name in ARRAYS}
-    arrays["group"] = [part.group + first for part, first in zip(parts, first_group, strict=False)]
-    arrays["blob_excess"] = [
-        np.pad(excess, ((0, 0), (0, 0), (0, blobs - excess.shape[2])), constant_values=np.nan)
-        for excess in arrays["blob_excess"]
-    ]
+    first_group = np.cumsum([0, *(group.max() + 1 for group in arrays["group"])])
+    arrays["group"] = [group + first for group, first in zip(arrays["group"], first_group, strict=False)]
+    blobs = max(excess.shape[2] for excess in arrays["blob_excess"])
+    for at, excess in enumerate(arrays["blob_excess"]):
+        missing = ((0, 0), (0, 0), (0, blobs - excess.shape[2]))
+        arrays["blob_excess"][at] = np.pad(excess, missing, constant_values=np.nan)
     rows = [row for part in parts for row in part.rows]
     return Effects(**{name: np.concatenate(values) for name, values in arrays.items()}, rows=rows)
 
@@ -159,3 +156,53 @@ def region_place(atlas: Atlas, region: int) -> dict:
         "voxels": int((atlas.labels == region).sum()),
         **dict(zip(("x_mm", "y_mm", "z_mm"), mm.mean(0).round(1), strict=True)),
     }
+
+
+def brain(cohort: Cohort, indices: np.ndarray) -> np.ndarray:
+    """Voxels (x, y, z) bool that hold signal, in any map, in half of the records or more: where blobs may lie."""
+    count = np.zeros(cohort.grid.shape)
+    for index in indices:
+        _, _, volume = cohort.read(index)
+        count += np.any([values != background(values) for values in np.moveaxis(volume, -1, 0)], axis=0)
+    return count >= MIN_SHARE * len(indices)
+
+
+def random_blobs(
+    inside: np.ndarray, sizes: Sequence[int] | np.ndarray, seed: int | Sequence[int]
+) -> list[np.ndarray | None]:
+    """For each of `sizes`, a random face-connected blob (x, y, z) bool of so many voxels within `inside`, alike.
+
+    A blob grows from a random voxel; each step takes a random voxel of its border. None for a size that is larger than
+    every connected part of `inside`.
+    """
+    random = np.random.default_rng(seed)
+    padded = np.pad(inside, 1)
+    steps = [sign * stride // padded.itemsize for stride in padded.strides for sign in (1, -1)]
+    free, (parts, _) = padded.tobytes(), ndimage.label(padded)
+    room = np.where(padded, np.bincount(parts.ravel())[parts], 0).ravel()
+    blobs: list[np.ndarray | None] = []
+    for size in sizes:
+        starts = np.flatnonzero(room >= size)
+        if not starts.size:
+            blobs.append(None)
+            continue
+        flat = np.zeros(padded.size, bool)
+        flat[grow(free, steps, int(random.choice(starts)), random.random(size))] = True
+        blobs.append(flat.reshape(padded.shape)[1:-1, 1:-1, 1:-1])
+    return blobs
+
+
+def grow(free: bytes, steps: list[int], start: int, draws: np.ndarray) -> list[int]:
+    """Flat indices of a blob of `len(draws)` voxels where `free` is 1, which must have room for it around `start`."""
+    blob, seen, border = [], {start}, [start]
+    for draw in draws.tolist():
+        pick = int(draw * len(border))
+        border[pick], border[-1] = border[-1], border[pick]
+        voxel = border.pop()
+        blob.append(voxel)
+        for step in steps:
+            neighbour = voxel + step
+            if free[neighbour] and neighbour not in seen:
+                seen.add(neighbour)
+                border.append(neighbour)
+    return blob

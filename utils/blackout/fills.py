@@ -10,8 +10,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -19,6 +17,7 @@ from data.cohorts import records
 from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort, ahead, in_order
 from data.cohorts.rows import Row
+from utils.blackout.options import BlackoutOptions
 
 PEOPLE_PER_DONOR = 2  # to draw from, at least: else all records would share the same donors
 ORDER = (("train", True), ("test", True), ("train", False), ("test", False))  # split, and whether of the same site
@@ -26,94 +25,55 @@ INNER_FOLDS = 5  # so that no one's region is predicted from a fit that has seen
 PENALTIES = np.logspace(-3, 1, 9)  # of squared weights, per record
 CHUNK = 16  # records read at once
 Origin = tuple[str, str | None]  # of a donor: split and site; None: any site
-
-
-@dataclass(frozen=True)
-class FilledBatch:
-    """Records with their fills: `batch` as of `Cohort.batch`, `background` (n, 1, 1, 1, maps), `donor` and `expected`
-    (donors, n, x, y, z, maps), float32. The fills replace the maps for which `replaced` (maps,) bool is True."""
-
-    batch: dict[str, np.ndarray]
-    background: np.ndarray
-    donor: np.ndarray
-    expected: np.ndarray
-    replaced: np.ndarray
-
-    def in_chosen_maps(self, fill: np.ndarray, volume: np.ndarray) -> np.ndarray:
-        """The fill, with the maps of `volume` where they are not replaced."""
-        return fill if self.replaced.all() else np.where(self.replaced, fill, volume)
-
-
-@dataclass(frozen=True)
-class People:
-    """Those of one origin: subject -> positions of the subject's records."""
-
-    records: dict[str, list[int]]
-
-    @cached_property
-    def names(self) -> np.ndarray:
-        return np.array(sorted(self.records))
-
-    def others(self, subject: str) -> int:
-        """How many there are other than a subject."""
-        return len(self.records) - (subject in self.records)
-
-    def draw(self, subject: str, count: int, seed: Sequence[int]) -> np.ndarray:
-        """`count` records (count,) of different people other than `subject`, whatever their labels."""
-        random = np.random.default_rng(seed)
-        chosen = random.choice(self.names[self.names != subject], count, replace=False)
-        return np.array([random.choice(self.records[name]) for name in chosen])
-
-
-@dataclass(frozen=True)
-class FillOptions:
-    """Donors for each record (fewer if there are too few people), the seed, and which maps are replaced, (maps,) bool;
-    None: all."""
-
-    donors: int
-    seed: int
-    replaced_maps: np.ndarray | None = None
+People = dict[str, list[int]]  # subject -> positions of the subject's records
+Substitution = tuple[np.ndarray, np.ndarray]  # volumes (n, x, y, z, maps), and what replaces their regions: alike, or
+# one value for each map (n, 1, 1, 1, maps); float32
 
 
 class Fills:
-    """Fills for the records `indices` of a cohort. Those of a record do not depend on which others are blacked out.
+    """Fills for the records `tested` of a cohort. Those of a record do not depend on which others are blacked out.
 
+    `masks` (x, y, z) bool are of the atlas's regions; `replaced` (maps,) bool says which maps are replaced.
     `donors` maps a record to the records (count,) whose regions replace its own, all by position in the cohort, and
     `origin` to the split and the site (None: any) that they were drawn from; `subjects_of_origin` counts subjects.
     `means` and `expected` (records of the cohort, regions, maps) are the regions' means, and what the other regions
     predict of them.
     """
 
-    def __init__(self, cohort: Cohort, atlas: Atlas, indices: np.ndarray, options: FillOptions):
-        self.cohort = cohort
+    def __init__(self, cohort: Cohort, atlas: Atlas, tested: np.ndarray, options: BlackoutOptions, seed: int):
+        self.cohort, self.tested, self.replaced = cohort, tested, options.replaced_maps(cohort)
+        self.masks = [atlas.labels == region for region in atlas.regions]
         self._region_at = atlas.places(atlas.labels)
-        self._replaced = np.ones(cohort.num_maps, bool) if options.replaced_maps is None else options.replaced_maps
         chunks = in_order(np.arange(len(cohort.rows)), CHUNK)
         self.means = np.concatenate([atlas.means(batch["volume"]) for batch in ahead(cohort.batch, chunks)])
         self.expected = expected_means(cohort, self.means)
         self._people = people_by_origin(cohort)
-        rows = {int(index): cohort.rows[index] for index in indices}
-        self.origin = {index: donor_origin(self._people, row, options.donors) for index, row in rows.items()}
+        subject = {int(index): cohort.rows[index].subject for index in tested}
+        self.origin = {index: donor_origin(self._people, cohort.rows[index], options.donors) for index in subject}
         people = {index: self._people[origin] for index, origin in self.origin.items()}
-        self.count = min(options.donors, *(people[index].others(row.subject) for index, row in rows.items()))
-        self.donors = {
-            index: people[index].draw(row.subject, self.count, [options.seed, index]) for index, row in rows.items()
-        }
-        self.subjects_of_origin = Counter({rows[index].subject: at for index, at in self.origin.items()}.values())
+        self.count = min(options.donors, *(len(people[index].keys() - {name}) for index, name in subject.items()))
+        self.donors = {index: draw(people[index], name, self.count, [seed, index]) for index, name in subject.items()}
+        self.subjects_of_origin = Counter({subject[index]: origin for index, origin in self.origin.items()}.values())
 
-    def of(self, indices: np.ndarray) -> FilledBatch:
-        """The batch of these records, with their fills."""
+    def of(self, indices: np.ndarray) -> tuple[dict[str, np.ndarray], list[Substitution]]:
+        """The batch of n records, as of `Cohort.batch`, and all substitutions: that of `background`, then those of
+        `reliance`, of `unique`, and of `sufficiency`, each donor by donor."""
         batch = self.cohort.batch(indices)
-        values_outside = [
-            [records.background(values) for values in np.moveaxis(volume, -1, 0)] for volume in batch["volume"]
-        ]
+        volume = batch["volume"]
+        outside = [[records.background(values) for values in np.moveaxis(record, -1, 0)] for record in volume]
         positions = np.stack([self.donors[int(index)] for index in indices], axis=1)
-        donor = np.stack([self.cohort.batch(row)["volume"] for row in positions])
+        donors = [self.cohort.batch(row)["volume"] for row in positions]
         shift = self.expected[indices] - self.expected[positions]  # (donors, n, regions, maps)
-        shift = np.concatenate([shift, np.zeros_like(shift[:, :, :1])], axis=2).astype(np.float32)
-        expected = donor + shift[:, :, self._region_at]
-        background = np.array(values_outside, np.float32)[:, None, None, None]
-        return FilledBatch(batch, background, donor, expected, self._replaced)
+        shift = np.pad(shift, ((0, 0), (0, 0), (0, 1), (0, 0))).astype(np.float32)  # outside the regions 0
+        found = [
+            (volume, np.array(outside, np.float32)[:, None, None, None]),
+            *((volume, donor) for donor in donors),
+            *((volume, donor + shift[at][:, self._region_at]) for at, donor in enumerate(donors)),
+            *((donor, volume) for donor in donors),
+        ]
+        if self.replaced.all():
+            return batch, found
+        return batch, [(volume, np.where(self.replaced, fill, volume)) for volume, fill in found]
 
     def deviations(self, level: np.ndarray) -> np.ndarray:
         """How far the regions of each record and of its donors are from the mean of all people whom the donors were
@@ -121,36 +81,43 @@ class Fills:
 
         `level` is `means`, or `means - expected`.
         """
-        level, found = level[..., self._replaced], []
+        level, found = level[..., self.replaced], []
         of_people = {
-            origin: {name: level[own].mean(0) for name, own in self._people[origin].records.items()}
+            origin: {name: level[own].mean(0) for name, own in self._people[origin].items()}
             for origin in set(self.origin.values())
         }
         total = {origin: sum(values.values()) for origin, values in of_people.items()}
         for index, positions in self.donors.items():
             origin, subject = self.origin[index], self.cohort.rows[index].subject
-            others = total[origin] - of_people[origin].get(subject, 0.0)
-            found.append(level[[index, *positions]] - others / self._people[origin].others(subject))
+            rest = total[origin] - of_people[origin].get(subject, 0.0)
+            found.append(level[[index, *positions]] - rest / len(of_people[origin].keys() - {subject}))
         return np.stack(found)
 
 
 def people_by_origin(cohort: Cohort) -> dict[Origin, People]:
     """Who may be a donor, by split and site."""
-    found: dict[Origin, dict[str, list[int]]] = {}
+    found: dict[Origin, People] = {}
     for position in cohort.unswapped():
         row = cohort.rows[position]
         for site in (row.site, None):
             found.setdefault((row.split, site), {}).setdefault(row.subject, []).append(position)
-    return {origin: People(of_subjects) for origin, of_subjects in found.items()}
+    return found
+
+
+def draw(people: People, subject: str, count: int, seed: Sequence[int]) -> np.ndarray:
+    """`count` records (count,) of different people other than `subject`, whatever their labels."""
+    random, names = np.random.default_rng(seed), np.array(sorted(people))
+    chosen = random.choice(names[names != subject], count, replace=False)
+    return np.array([random.choice(people[name]) for name in chosen])
 
 
 def donor_origin(people: dict[Origin, People], row: Row, count: int) -> Origin:
     """Where the donors of a record are drawn from: the first in `ORDER` that has enough people other than the subject
     or, if none has, the one with most."""
     origins = [(split, row.site if same_site else None) for split, same_site in ORDER]
-    others = {origin: people[origin].others(row.subject) for origin in origins if origin in people}
-    enough = [origin for origin in others if others[origin] >= PEOPLE_PER_DONOR * count]
-    return enough[0] if enough else max(others, key=lambda origin: others[origin])
+    sizes = {origin: len(people[origin].keys() - {row.subject}) for origin in origins if origin in people}
+    enough = [origin for origin, size in sizes.items() if size >= PEOPLE_PER_DONOR * count]
+    return enough[0] if enough else max(sizes, key=lambda origin: sizes[origin])
 
 
 def expected_means(cohort: Cohort, means: np.ndarray) -> np.ndarray:

@@ -13,7 +13,6 @@ Two networks of equal accuracy may use different regions, so this shows what thi
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -22,16 +21,15 @@ import numpy as np
 from data import grids
 from data.base import files, tables
 from data.base.errors import InputError
-from data.base.text import printable
 from data.cohorts import nifti
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
-from utils.blackout import page, summary
+from utils import figures
+from utils.blackout import options, page, summary
 from utils.blackout.effects import ARRAYS, BACKGROUND, KINDS, Effects, joined, region_table
-from utils.blackout.fills import FillOptions, Fills
-from utils.blackout.measure import Design, measure, verify
+from utils.blackout.fills import Fills
+from utils.blackout.measure import measure, verify
 from utils.blackout.occlusion import Occlusion
-from utils.blackout.options import atlas_of, of, tested_by
 from utils.inference import restored_network
 from utils.metrics import Predictions, with_intervals
 from utils.runs.run import Run, prepare_folder
@@ -41,75 +39,71 @@ STORE = "blackout.h5"
 
 def blackout(run: Run) -> int:
     """Writes `regions.csv`, `blackout.h5`, NIfTI maps, `blackout.png` and `blackout.html`; returns the exit status."""
-    atlas = printable_names(atlas_of(run))
+    atlas = options.of(run).regions(run.cohort.grid)
     if atlas.vanished:
         print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {', '.join(atlas.vanished)}")
     occlusion = Occlusion(restored_network(run))
     prepare_folder(run)
-    if occlusion.recomputed_layers:
-        print(f"Computed in full for each region: {', '.join(occlusion.recomputed_layers)} and the layers after them.")
-    design = designed(run)
-    donors = summary.donors_sentence(design.fills)
+    if recomputed := occlusion.recomputed_layers:
+        print(f"Computed in full for each region: {', '.join(recomputed)} and the layers after them.")
+    fills = fills_of(run)
+    donors = summary.donors_sentence(fills)
     print(donors)
-    effects, logits = measure(run, occlusion, design)
-    conclusion = conclude(run, atlas, effects)
-    if of(run).verify:
-        verify(run, design, logits)
-    recomputed = occlusion.recomputed_layers
-    run.finish(**conclusion, donors_a_record=design.fills.count, donors_from=donors, recomputed_layers=recomputed)
+    effects, logits = measure(run, occlusion, fills)
+    conclusion = conclude(run, effects)
+    if options.of(run).verify:
+        verify(run, fills, logits)
+    run.finish(**conclusion, donors_a_record=fills.count, donors_from=donors, recomputed_layers=recomputed)
     return 0
 
 
 def assist(run: Run) -> int:
     """Blacks out a worker's share of the subjects; the chief writes the results of all."""
-    measure(run, Occlusion(restored_network(run)), designed(run))
+    measure(run, Occlusion(restored_network(run)), fills_of(run))
     return 0
 
 
-def designed(run: Run) -> Design:
+def fills_of(run: Run) -> Fills:
     """What the run replaces, and by what."""
-    tested, atlas, options = tested_by(run), atlas_of(run), of(run)
-    masks = [atlas.labels == region for region in atlas.regions]
-    how = FillOptions(options.donors, run.seed, options.replaced_maps(run.cohort))
-    return Design(tested, masks, Fills(run.cohort, atlas, tested, how))
+    chosen = options.of(run)
+    return Fills(run.cohort, chosen.regions(run.cohort.grid), chosen.tested(run.cohort), chosen, run.seed)
 
 
 def pool(run: Run) -> None:
     """The same results from the effects of all folds: each subject is blacked out by a model that never saw it."""
     parts = [read_store(part) for part in run.parts]
     fold = [run_.fold for run_, part in zip(run.parts, parts, strict=True) for _ in part.rows]
-    run.finish(**conclude(run, printable_names(atlas_of(run)), joined(parts), fold))
+    run.finish(**conclude(run, joined(parts), fold))
 
 
-def conclude(run: Run, atlas: Atlas, effects: Effects, fold: Sequence | None = None) -> dict:
+def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
     """Writes all results, prints the strongest regions, and returns what `run.json` says about them.
 
     `fold` (records,) names the model that blacked out each record, if there are several.
     """
+    chosen = options.of(run)
+    atlas = chosen.regions(run.cohort.grid)
     table, label = region_table(atlas, effects, run.seed), effects.of_subjects("label")
     folds = None if fold is None else np.array(fold)
-    predictions = Predictions(effects.label, effects.probability, np.array(effects.subject), folds)
-    score = with_intervals(predictions, run.seed)
+    score = with_intervals(Predictions(effects.label, effects.probability, np.array(effects.subject), folds), run.seed)
     within = fold is not None and score["auc_folds"]["low"] is not None
     auc, name = (score["auc_folds"], "AUC within folds") if within else (score["auc"], "AUC")
     beats_chance = summary.beats_chance(auc)
-    maps = summary.maps_sentence(run.cohort.maps, of(run).replaced_maps(run.cohort))
+    maps = summary.maps_sentence(run.cohort.maps, chosen.replaced_maps(run.cohort))
     sentences = (maps, summary.accuracy_sentence(auc, name), summary.evidence_sentence(table, label))
     text = "\n".join(filter(None, sentences))
     tables.write_frame(run.out_dir / "regions.csv", table, texts=["name"], digits=6)
     write_store(run.out_dir / STORE, atlas, effects)
     write_maps(run.out_dir, atlas, effects)
-    page.write(run, page.BlackoutResults(atlas, table, effects, text, at_chance=beats_chance is False))
+    results = page.BlackoutResults(atlas, table, effects, text, at_chance=beats_chance is False)
+    figures.save(page.draw(run, results), run.out_dir / "blackout.png")
+    html = page.render(run, results)
+    with files.replacing(run.out_dir / "blackout.html") as file:
+        file.write(html)
     summary.print_table(table)
     print(summary.blobs_sentence(effects))
     print(text)
     return {"subjects": len(label), "better_than_chance": beats_chance}
-
-
-def printable_names(atlas: Atlas) -> Atlas:
-    """The atlas with names that are safe to show; a name of which nothing is left becomes the region's number."""
-    names = {region: printable(name) or f"region {region}" for region, name in atlas.names.items()}
-    return replace(atlas, names=names, vanished=[printable(name) for name in atlas.vanished])
 
 
 def write_store(path: Path, atlas: Atlas, effects: Effects) -> None:
@@ -125,16 +119,16 @@ def write_store(path: Path, atlas: Atlas, effects: Effects) -> None:
 
 
 def read_store(run: Run) -> Effects:
-    """The effects that the run on a fold wrote. Raises InputError if it is damaged or of other
-    subjects or another atlas."""
-    path = run.out_dir / STORE
+    """The effects that the run on a fold wrote. Raises InputError if it is damaged or of other subjects or another
+    atlas."""
+    path, chosen = run.out_dir / STORE, options.of(run)
     advice = f"remove {path.parent} and repeat the command."
-    rows = [run.cohort.rows[index] for index in tested_by(run)]
+    rows = [run.cohort.rows[index] for index in chosen.tested(run.cohort)]
     try:
         with h5py.File(path) as store:
             if [name.decode() for name in store["subject"]] != [row.subject for row in rows]:
                 raise InputError(f"{path} is of other subjects; {advice}")
-            if not np.array_equal(store["atlas"][:], atlas_of(run).labels):
+            if not np.array_equal(store["atlas"][:], chosen.regions(run.cohort.grid).labels):
                 raise InputError(f"{path} is of another atlas; {advice}")
             arrays = {name: store[name][:] for name in ARRAYS}
     except (OSError, KeyError) as error:
@@ -147,7 +141,7 @@ def write_maps(folder: Path, atlas: Atlas, effects: Effects) -> None:
     """NIfTI maps at 2 mm: of `background`, `maps/<record>.nii.gz` and `group_{all,autism,control}.nii.gz`; of the other
     effects `group_{reliance,unique,sufficiency}.nii.gz`."""
     (folder / "maps").mkdir()
-    for row, values in zip(effects.rows, effects.background, strict=True):
+    for row, values in zip(effects.rows, effects.delta_logit, strict=True):
         write_map(folder / "maps" / f"{Path(row.file).stem}.nii.gz", atlas, values)
     label, of_kind = effects.of_subjects("label"), {kind: effects.of_subjects(kind) for kind in KINDS}
     background = of_kind.pop(BACKGROUND)

@@ -6,8 +6,7 @@ two outputs: probabilities saturate.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +15,9 @@ from data.base.progress import progress
 from data.cohorts import records
 from data.cohorts.cohort import ahead
 from data.cohorts.rows import Row
-from utils.blackout import blobs
+from utils.blackout import effects
 from utils.blackout.effects import BACKGROUND, RELIANCE, SUFFICIENCY, UNIQUE, Effects
-from utils.blackout.fills import FilledBatch, Fills
+from utils.blackout.fills import Fills, Substitution
 from utils.blackout.occlusion import Occlusion
 from utils.blackout.options import of
 from utils.inference import check_finite, probability_of_autism, restored_network
@@ -27,70 +26,30 @@ from utils.runs.run import Run
 TOGETHER = 16  # records occluded at a time: bounds the memory
 
 
-class Design(NamedTuple):
-    """What a blackout replaces, and by what: the `tested` records (records,), by position in the cohort; each region's
-    mask (x, y, z) bool; the fills."""
-
-    tested: np.ndarray
-    masks: list[np.ndarray]
-    fills: Fills
-
-
-class Substitution(NamedTuple):
-    """The kind of an effect, and the volumes (n, x, y, z, maps) whose regions are replaced by those of `fill`."""
-
-    kind: str
-    volume: np.ndarray
-    fill: np.ndarray
-
-
-def substitutions(filled: FilledBatch) -> list[Substitution]:
-    """All substitutions of a batch: kind by kind, in each kind donor by donor."""
-    volume = filled.batch["volume"]
-    pairs = [
-        Substitution(BACKGROUND, volume, filled.background),
-        *(Substitution(RELIANCE, volume, fill) for fill in filled.donor),
-        *(Substitution(UNIQUE, volume, fill) for fill in filled.expected),
-        *(Substitution(SUFFICIENCY, donor, volume) for donor in filled.donor),
-    ]
-    return [pair._replace(fill=filled.in_chosen_maps(pair.fill, pair.volume)) for pair in pairs]
-
-
-@dataclass(frozen=True)
-class Logits:
+class Logits(NamedTuple):
     """Logits of (control, autism) per record: `base` (records, substitutions, 2) before and `occluded` (records,
-    substitutions, regions, 2) after a region was replaced; `blobs` (records, regions, blobs, 2), NaN where there was
-    no room for a blob. `kinds` (substitutions,) are the kinds of effect."""
+    substitutions, regions, 2) after a region was replaced, substitutions in the order of `Fills.of`; `blobs` (records,
+    regions, blobs, 2), NaN where there was no room for a blob."""
 
-    kinds: np.ndarray
     base: np.ndarray
     occluded: np.ndarray
     blobs: np.ndarray
 
-    @classmethod
-    def joined(cls, parts: Sequence["Logits"]) -> "Logits":
-        """The logits of several batches."""
-        arrays = (np.concatenate([getattr(part, name) for part in parts]) for name in ("base", "occluded", "blobs"))
-        return cls(parts[0].kinds, *arrays)
-
-    def decrease(self, kind: str) -> np.ndarray:
-        """How much the logit of autism falls, (records, substitutions of this kind, regions) float64."""
-        chosen = self.kinds == kind
-        return logit_of_autism(self.base[:, chosen])[..., None] - logit_of_autism(self.occluded[:, chosen])
-
     def effects(self, rows: list[Row], group: np.ndarray, fills: Fills) -> Effects:
         """The effects on the true class, given the row and the group (see `Effects`) of each record."""
         sign = records.class_sign(np.array([row.label for row in rows]))[:, None]
-        by_donor = self.decrease(RELIANCE)
+        kinds = np.repeat((BACKGROUND, RELIANCE, UNIQUE, SUFFICIENCY), (1, *[self.base.shape[1] // 3] * 3))
+        decrease = logit_of_autism(self.base)[..., None] - logit_of_autism(self.occluded)
+        reliance, unique = decrease[:, kinds == RELIANCE], decrease[:, kinds == UNIQUE]
         of_blobs = logit_of_autism(self.base[:, :1])[..., None] - logit_of_autism(self.blobs)  # first: nothing replaced
-        of_regions = by_donor[:, donor_of_blobs(of_blobs.shape[2], by_donor.shape[1])].swapaxes(1, 2)
+        of_regions = reliance[:, np.arange(of_blobs.shape[2]) % reliance.shape[1]].swapaxes(1, 2)  # the blobs' donors
         probability = probability_of_autism(self.base[:, 0])
         return Effects(
-            delta_logit=sign * self.decrease(BACKGROUND)[:, 0],
+            delta_logit=sign * decrease[:, 0],
             delta_probability=sign * (probability[:, None] - probability_of_autism(self.occluded[:, 0])),
-            reliance=sign * control_variate_mean(by_donor, fills.deviations(fills.means)),
-            unique=sign * control_variate_mean(self.decrease(UNIQUE), fills.deviations(fills.means - fills.expected)),
-            sufficiency=sign * -self.decrease(SUFFICIENCY).mean(1),
+            reliance=sign * control_variate_mean(reliance, fills.deviations(fills.means)),
+            unique=sign * control_variate_mean(unique, fills.deviations(fills.means - fills.expected)),
+            sufficiency=sign * -decrease[:, kinds == SUFFICIENCY].mean(1),
             blob_excess=sign[..., None] * (of_blobs - of_regions),
             group=group,
             probability=probability,
@@ -119,89 +78,74 @@ def control_variate_mean(change: np.ndarray, deviation: np.ndarray) -> np.ndarra
     return change.mean(1) + np.einsum("irm,rm->ir", donor.mean(1), slope[..., 0])
 
 
-def donor_of_blobs(count: int, donors: int) -> np.ndarray:
-    """Which donor fills each of a region's blobs, (count,) int."""
-    return np.arange(count) % donors
-
-
-def measure(run: Run, occlusion: Occlusion, design: Design) -> tuple[Effects, Logits]:
+def measure(run: Run, occlusion: Occlusion, fills: Fills) -> tuple[Effects, Logits]:
     """Occludes all regions, and blobs of their sizes, in all tested records; the logits are for `verify`."""
-    batches = np.array_split(design.tested, math.ceil(len(design.tested) / TOGETHER))
-    own = map(vars, occluded_batches(run, occlusion, design, batches))
-    logits = Logits.joined([Logits(**arrays) for arrays in run.workers.in_turn(own, len(batches))])
+    batches = np.array_split(fills.tested, math.ceil(len(fills.tested) / TOGETHER))
+    own = (logits._asdict() for logits in occluded_batches(run, occlusion, fills, batches))
+    parts = [Logits(**arrays) for arrays in run.workers.in_turn(own, len(batches))]
+    logits = Logits(*map(np.concatenate, zip(*parts, strict=True)))
     group = np.repeat(np.arange(len(batches)), [len(batch) for batch in batches])
-    return logits.effects([run.cohort.rows[index] for index in design.tested], group, design.fills), logits
+    return logits.effects([run.cohort.rows[index] for index in fills.tested], group, fills), logits
 
 
-def occluded_batches(run: Run, occlusion: Occlusion, design: Design, batches: list[np.ndarray]) -> Iterator[Logits]:
+def occluded_batches(run: Run, occlusion: Occlusion, fills: Fills, batches: list[np.ndarray]) -> Iterator[Logits]:
     """The logits of this worker's share of the batches of records."""
-    (tested, masks, fills), own = design, batches[run.workers.shares]
-    count, inside = blobs_per_batch(run, len(batches)), blobs.brain(run.cohort, tested)
-    sizes = np.repeat([int(mask.sum()) for mask in masks], count)
+    own, count = batches[run.workers.shares], len(batches)
+    if run.folds and of(run).subjects is None:  # all batches of all folds together have `effects.BLOBS` of each size
+        count = sum(math.ceil(subjects / TOGETHER) for subjects in Counter(run.folds.fold_of.values()).values())
+    sizes = np.repeat([int(mask.sum()) for mask in fills.masks], math.ceil(effects.BLOBS / count))
+    inside = effects.brain(run.cohort, fills.tested)
     steps = 1 + 4 * fills.count  # per batch: the background, and per donor three substitutions and the blobs
     with progress("Blacking out", len(own) * steps) as bar:
         for batch, filled in zip(own, ahead(fills.of, own), strict=True):
-            placed = blobs.random_blobs(inside, sizes, [run.seed, int(batch[0])])
-            logits = occlude(occlusion, filled, masks, placed, bar.advance)
+            placed = effects.random_blobs(inside, sizes, [run.seed, int(batch[0])])
+            logits = occlude(occlusion, filled, fills.masks, placed, bar.advance)
             check_finite(run, "outputs", (logits.base, logits.occluded))
             yield logits
 
 
-def blobs_per_batch(run: Run, batches: int) -> int:
-    """Blobs of each region's size for a batch of records: all batches of all folds together have `blobs.BLOBS`."""
-    if run.folds and of(run).subjects is None:
-        batches = sum(math.ceil(subjects / TOGETHER) for subjects in Counter(run.folds.fold_of.values()).values())
-    return math.ceil(blobs.BLOBS / batches)
-
-
 def occlude(
     occlusion: Occlusion,
-    filled: FilledBatch,
+    filled: tuple[dict[str, np.ndarray], list[Substitution]],
     masks: list[np.ndarray],
     placed: list[np.ndarray | None],
     advance: Callable[[], None] = lambda: None,
 ) -> Logits:
-    """The logits of one batch. `placed` are the blobs, those of the first region, then of the second, and so on;
-    `advance` is called after each step."""
-    shown = occlusion.keep(filled.batch)
-    volume, pairs = filled.batch["volume"], substitutions(filled)
-    base, occluded = [], []
-    for pair in pairs:
-        kept = shown if pair.volume is volume else occlusion.keep(filled.batch | {"volume": pair.volume})
+    """The logits of one batch with its substitutions. `placed` are the blobs, those of the first region, then of the
+    second, and so on; the donors fill them in turn. `advance` is called after each step."""
+    batch, pairs = filled
+    shown, base, occluded = occlusion.keep(batch), [], []
+    for volume, fill in pairs:
+        kept = shown if volume is batch["volume"] else occlusion.keep(batch | {"volume": volume})
         base.append(occlusion.logits(kept))
-        occluded.append(occlusion.occluded_logits(kept, pair.fill, masks))
+        occluded.append(occlusion.occluded_logits(kept, fill, masks))
         advance()
     of_blobs = np.full((len(placed), *base[0].shape), np.nan, np.float32)
-    per_region = len(placed) // len(masks)
-    donor_of = np.tile(donor_of_blobs(per_region, len(filled.donor)), len(masks))
-    for donor, fill in enumerate(filled.donor):
-        own = {at: blob for at, blob in enumerate(placed) if blob is not None and donor_of[at] == donor}
+    per_region, donors = len(placed) // len(masks), len(pairs) // 3
+    for donor, (_, fill) in enumerate(pairs[1 : 1 + donors]):
+        own = {at: blob for at, blob in enumerate(placed) if blob is not None and at % per_region % donors == donor}
         if own:
-            fill = filled.in_chosen_maps(fill, volume)
             of_blobs[[*own]] = occlusion.occluded_logits(shown, fill, own.values())
         advance()
     return Logits(
-        np.array([pair.kind for pair in pairs]),
         np.stack(base, axis=1),
         np.stack(occluded).transpose(2, 0, 1, 3),
         of_blobs.reshape(len(masks), per_region, *base[0].shape).transpose(2, 0, 1, 3),
     )
 
 
-def verify(run: Run, design: Design, logits: Logits) -> None:
+def verify(run: Run, fills: Fills, logits: Logits) -> None:
     """Recomputes random pairs of record and region in full, with every fill, and prints the largest difference."""
-    (tested, masks, fills), network = design, restored_network(run)
-    largest, random = 0.0, np.random.default_rng(run.seed)
+    largest, random, network = 0.0, np.random.default_rng(run.seed), restored_network(run)
     for _ in range(of(run).verify):
-        at, region = int(random.integers(len(tested))), int(random.integers(len(masks)))
-        filled = fills.of(tested[[at]])
-        inside = masks[region][None, ..., None]
-        volume = np.concatenate([np.where(inside, fill, volume) for _, volume, fill in substitutions(filled)])
-        inputs = {name: np.repeat(filled.batch[name], len(volume), axis=0) for name in run.model.reads}
+        at, region = int(random.integers(len(fills.tested))), int(random.integers(len(fills.masks)))
+        batch, pairs = fills.of(fills.tested[[at]])
+        inside = fills.masks[region][None, ..., None]
+        volume = np.concatenate([np.where(inside, fill, volume) for volume, fill in pairs])
+        inputs = {name: np.repeat(batch[name], len(volume), axis=0) for name in run.model.reads}
         expected = np.asarray(network(inputs | {"volume": volume}, training=False))
         largest = max(largest, float(np.abs(expected - logits.occluded[at, :, region]).max()))
     spread = float(np.ptp(logit_of_autism(logits.base[:, 0])))
     relative = f", {largest / spread:.2g} of their spread over records" if spread else ""
-    print(
-        f"{of(run).verify} pairs recomputed in full, with every fill: logits differ by at most {largest:.2g}{relative}."
-    )
+    pairs_recomputed = f"{of(run).verify} pairs recomputed in full, with every fill"
+    print(f"{pairs_recomputed}: logits differ by at most {largest:.2g}{relative}.")

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -35,6 +35,7 @@ from utils.blackout.steps import Convolution, GlobalAverage, Step, cut, hull, pa
 Node = Any  # of a Keras graph: one use of a layer; Keras has no public class for it
 Kept = dict[Any, tf.Tensor]  # activations of a batch with nothing occluded
 SPATIAL = slice(1, 4)  # of a shape
+RANK = 5  # of a tensor with the axes of a volume
 NOWHERE = np.zeros((2, 3), int)
 THREADS = 3  # one region's copying runs beside the others' convolutions
 TAIL_MASKS, TAIL_BYTES = 64, 2**26  # the tail takes as many regions at once as stay below both
@@ -57,16 +58,6 @@ STEPS: dict[type[keras.Layer], type[Step]] = {
 WHOLE_VOLUME_LAYERS = (layers.Flatten, layers.GlobalMaxPooling3D, layers.GlobalAveragePooling3D)
 
 
-def is_map(tensor: keras.KerasTensor) -> bool:
-    """Whether a tensor of the graph has the axes of a volume."""
-    return len(tensor.shape) == 5
-
-
-def is_voxelwise(function: Callable) -> bool:
-    """Whether an activation function is one of Keras' own, all of which stay within a voxel."""
-    return getattr(keras.activations, getattr(function, "__name__", ""), None) is function
-
-
 def steps_of(node: Node, is_local: Callable[[keras.KerasTensor], bool]) -> list[Step]:
     """Return the steps that compute a node of the graph locally; none if it is not known how."""
     layer, inputs, output = node.operation, node.input_tensors, node.output_tensors[0]
@@ -75,7 +66,9 @@ def steps_of(node: Node, is_local: Callable[[keras.KerasTensor], bool]) -> list[
     channels_last = getattr(layer, "data_format", "channels_last") == "channels_last"
     # An argument like training=True may make any layer depend on the whole batch.
     plain_call = all(value is None or value is False for value in node.arguments.kwargs.values())
-    if not (channels_last and plain_call and is_voxelwise(activation) and all(map(is_local, inputs))):
+    # Keras' own activation functions all stay within a voxel.
+    voxelwise = getattr(keras.activations, getattr(activation, "__name__", ""), None) is activation
+    if not (channels_last and plain_call and voxelwise and all(map(is_local, inputs))):
         return []
     sizes = inputs[0].shape[SPATIAL], output.shape[SPATIAL]
     if kind in VOXELWISE_LAYERS or (kind in CHANNEL_LAYERS and layer.axis in (-1, 4)):
@@ -84,22 +77,16 @@ def steps_of(node: Node, is_local: Callable[[keras.KerasTensor], bool]) -> list[
     if kind in STEPS:
         return [STEPS[kind](layer, sources, target, sizes)]
     # TensorFlow 2.21 with oneDNN misreads small boxes of one channel if the strides are unequal.
-    misread = kind is layers.Conv3D and layer.kernel.shape[3] == 1 and len({*layer.strides}) > 1
-    if kind is not layers.Conv3D or layer.groups > 1 or misread:
+    if kind is not layers.Conv3D or layer.groups > 1 or (layer.kernel.shape[3] == 1 and len({*layer.strides}) > 1):
         return []
-    convolution = steps.convolution_kind(layer)
+    convolution: type[Convolution] = Convolution  # the cheapest kind that is accurate
+    if layer.compute_dtype == "float32" and layer.kernel.shape[3] > 1:
+        dense = {*layer.strides, *layer.dilation_rate} == {1}
+        convolution = steps.SpreadConvolution if dense else steps.DifferenceConvolution
     if activation is keras.activations.linear:
         return [convolution(layer, sources, target, sizes)]
     linear = (target, "linear")
     return [convolution(layer, sources, linear, sizes), Step(activation, [linear], target, (sizes[1], sizes[1]))]
-
-
-def foldable(convolution: Convolution, node: Node) -> bool:
-    """Whether a node normalises the result of a convolution in a way that its kernel can take over."""
-    return (
-        type(node.operation) is layers.BatchNormalization
-        and convolution.layer.compute_dtype == node.operation.compute_dtype == "float32"
-    )
 
 
 def follow(nodes: list[Node], volume: int, outputs: list) -> tuple[list[Step], list[Node], set[int]]:
@@ -113,7 +100,7 @@ def follow(nodes: list[Node], volume: int, outputs: list) -> tuple[list[Step], l
     tail, affected, followed = [], {volume}, {volume}
 
     def is_local(tensor: keras.KerasTensor) -> bool:
-        return is_map(tensor) and (id(tensor) in followed or id(tensor) not in affected)
+        return len(tensor.shape) == RANK and (id(tensor) in followed or id(tensor) not in affected)
 
     for node in nodes:
         source, target = id(node.input_tensors[0]), id(node.output_tensors[0])
@@ -126,43 +113,13 @@ def follow(nodes: list[Node], volume: int, outputs: list) -> tuple[list[Step], l
             continue
         if not isinstance(new[-1], GlobalAverage):
             followed.add(target)
-        convolution = found.get(source)
-        if readers[source] == 1 and isinstance(convolution, Convolution) and foldable(convolution, node):
-            convolution.fold(node.operation, target)
+        layer, before = node.operation, found.get(source)
+        folds = type(layer) is layers.BatchNormalization and layer.compute_dtype == "float32" and readers[source] == 1
+        if folds and isinstance(before, Convolution) and before.layer.compute_dtype == "float32":
+            before.fold(layer, target)
             new = [found.pop(source)]
         found.update((step.target, step) for step in new)
     return list(found.values()), tail, affected
-
-
-class StepPlan(NamedTuple):
-    """The boxes of one step: of each source within what is held of it, of the target, and what `Step.plan` adds."""
-
-    sources: list[np.ndarray]
-    target: np.ndarray
-    own: list[np.ndarray]
-
-
-class CutPlan(NamedTuple):
-    """An input of the tail: the box that changes, and where that lies within what was computed."""
-
-    reach: np.ndarray
-    part: np.ndarray
-
-
-class UpdatePlan(NamedTuple):
-    """Where a change of the volume is followed: boxes and widths, alike in structure for every region."""
-
-    volume: np.ndarray
-    steps: list[StepPlan]
-    cuts: list[CutPlan]
-
-    def packed(self) -> np.ndarray:
-        """Return all boxes as one array (boxes, 2, 5) int32, which TensorFlow takes faster than many."""
-        return np.pad(tf.nest.flatten(self), ((0, 0), (0, 0), (1, 1))).astype(np.int32)
-
-    def unpacked(self, boxes: tf.Tensor) -> "UpdatePlan":
-        """Return a plan of the same structure from the boxes of `packed`."""
-        return tf.nest.pack_sequence_as(self, [tf.unstack(box) for box in tf.unstack(boxes)])
 
 
 class Occlusion:
@@ -184,7 +141,7 @@ class Occlusion:
             node.operation.name
             for node in tail
             if not isinstance(node.operation, WHOLE_VOLUME_LAYERS)
-            and any(is_map(tensor) and id(tensor) in affected for tensor in node.input_tensors)
+            and any(len(tensor.shape) == RANK and id(tensor) in affected for tensor in node.input_tensors)
         )
 
         read = [tensor for node in tail for tensor in node.input_tensors] + model.outputs
@@ -252,11 +209,15 @@ class Occlusion:
         return self._update(list(kept.values()), fill, mask, boxes)
 
     def _boxes(self, along: tuple[tuple[int, int], ...]) -> tf.Tensor:
-        """Return the packed plan of a change between these indices along x, y and z."""
-        return tf.constant(self._plan(np.array(along).T).packed())
+        """Return the plan of a change between these indices along x, y and z, as one tensor (boxes, 2, 5) int32, which
+        TensorFlow takes faster than many."""
+        boxes = tf.nest.flatten(self._plan(np.array(along).T))
+        return tf.constant(np.pad(boxes, ((0, 0), (0, 0), (1, 1))).astype(np.int32))
 
-    def _plan(self, box: np.ndarray) -> UpdatePlan:
-        """Return what `_update` needs to know after a change of the volume in `box`."""
+    def _plan(self, box: np.ndarray) -> tuple[np.ndarray, list, list]:
+        """Return boxes and widths, alike in structure for every region, for a change of the volume in `box`: the box of
+        the volume; of each step that of each source within what is held of it, that of the target, and what `Step.plan`
+        adds; of each input of the tail the box that changes, and where that lies within what was computed."""
         reaches = {self._volume: box}
         for step in self._steps:
             reaches[step.target] = step.reach([reaches[source] for source in step.sources if source in reaches])
@@ -271,15 +232,15 @@ class Occlusion:
         needed[self._volume] = hull(readers[self._volume])
 
         plans = [
-            StepPlan(
+            (
                 [needs[step.target] - needed.get(source, NOWHERE)[0] for source in step.sources],
                 needed[step.target],
                 step.plan(reaches.get(step.sources[0], NOWHERE), needed[step.target]),
             )
             for step in self._steps
         ]
-        cuts = [CutPlan(reaches[key], reaches[key] - needed[key][0]) for key in self._cuts]
-        return UpdatePlan(needed[self._volume], plans, cuts)
+        cuts = [(reaches[key], reaches[key] - needed[key][0]) for key in self._cuts]
+        return needed[self._volume], plans, cuts
 
     @tf.function(reduce_retracing=True)
     def _update(
@@ -287,23 +248,22 @@ class Occlusion:
     ) -> list[tf.Tensor]:
         """Return the inputs of the tail that occlusion of `mask` affects, given its plan."""
         kept = dict(zip(self._kept, activations, strict=True))
-        plan = self._form.unpacked(boxes)
-        volume = cut(kept[self._volume], plan.volume)
-        before = {self._volume: volume}
-        inside = cut(mask[None, ..., None], plan.volume)
-        after = {self._volume: tf.where(inside, cut(fill, plan.volume), volume)}
-        for step, where in zip(self._steps, plan.steps, strict=True):
-            sources_before, sources_after = (
-                [
-                    cut(values.get(source, kept.get(source)), box)
-                    for source, box in zip(step.sources, where.sources, strict=True)
-                ]
-                for values in (before, after)
-            )
-            before[step.target] = step.before(sources_before, kept, where.target)
-            after[step.target] = step.update(sources_after, sources_before, before[step.target], where.own)
+        box, plans, cuts = tf.nest.pack_sequence_as(self._form, [tf.unstack(each) for each in tf.unstack(boxes)])
+        shown, filled, inside = (cut(whole, box) for whole in (kept[self._volume], fill, mask[None, ..., None]))
+        before, after = {self._volume: shown}, {self._volume: tf.where(inside, filled, shown)}
         pooled = {step.target for step in self._steps if isinstance(step, GlobalAverage)}
+        for step, (source_boxes, target_box, own) in zip(self._steps, plans, strict=True):
+            places = [*zip(step.sources, source_boxes, strict=True)]
+            sources_before, sources_after = (
+                [cut(values.get(source, kept.get(source)), box) for source, box in places] for values in (before, after)
+            )
+            if type(step) is Step:
+                target_before = step.whole(sources_before)
+            else:
+                target_before = kept[step.target] if step.target in pooled else cut(kept[step.target], target_box)
+            before[step.target] = target_before
+            after[step.target] = step.update(sources_after, sources_before, target_before, own)
         return [
-            after[key] if key in pooled else paste(kept[key], where.reach, cut(after[key], where.part))
-            for key, where in zip(self._cuts, plan.cuts, strict=True)
+            after[key] if key in pooled else paste(kept[key], reach, cut(after[key], part))
+            for key, (reach, part) in zip(self._cuts, cuts, strict=True)
         ]

@@ -9,6 +9,7 @@ import numpy as np
 
 from data.base.cli import names, option, positive
 from data.base.errors import InputError
+from data.base.text import printable
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import Folds
@@ -64,59 +65,39 @@ class BlackoutOptions(Options):
         return np.array([self.maps is None or name in self.maps for name in cohort.maps])
 
     def regions(self, grid: Grid) -> Atlas:
-        """The regions to black out. Raises InputError for what is no label image."""
+        """The regions to black out, with names that are safe to show. Raises InputError for what is no label image."""
         stat = self.atlas.stat() if self.atlas and self.atlas.is_file() else None
         return loaded(self.atlas, grid, stat and (stat.st_size, stat.st_mtime_ns))
 
 
 @lru_cache(4)
 def loaded(path: Path | None, grid: Grid, stamp: object) -> Atlas:
-    """The atlas, read once for each state of its file."""
-    return load_atlas(path, grid)
+    """The atlas, read once for each state of its file; a name of which nothing can be shown becomes a number."""
+    atlas = load_atlas(path, grid)
+    names = {region: printable(name) or f"region {region}" for region, name in atlas.names.items()}
+    return replace(atlas, names=names, vanished=[printable(name) for name in atlas.vanished])
 
 
 def of(run: Run) -> BlackoutOptions:
-    """A blackout's options."""
     if not isinstance(run.options, BlackoutOptions):
         raise TypeError(f"a blackout needs BlackoutOptions, not {run.options}")
     return run.options
 
 
-def atlas_of(run: Run) -> Atlas:
-    """The regions that a blackout replaces."""
-    return of(run).regions(run.cohort.grid)
-
-
-def tested_by(run: Run) -> np.ndarray:
-    """The records that a blackout is of, positions in the cohort."""
-    return of(run).tested(run.cohort)
-
-
-def known_subjects(run: Run, saved: Identity | None) -> None:
-    """`--subjects` are test subjects, and labels are known: an effect is that on the true class."""
-    if unknown := [index for index in tested_by(run) if not run.cohort.rows[index].known]:
-        row = run.cohort.rows[unknown[0]]
+def possible_blackout(run: Run, saved: Identity | None) -> None:
+    """`--subjects` are test subjects whose labels are known, since an effect is that on the true class; `--maps` are
+    maps of the cohort; there are two people or more, to predict one's region from another's; the atlas can be read."""
+    cohort, options = run.cohort, of(run)
+    if unknown := [cohort.rows[index] for index in options.tested(cohort) if not cohort.rows[index].known]:
         raise InputError(
-            f"{len(unknown)} test records of {run.cohort.path} have no label, {row.file} among them; a blackout needs "
-            "one of each. Choose others with --subjects."
+            f"{len(unknown)} test records of {cohort.path} have no label, {unknown[0].file} among them; a blackout "
+            "needs one of each. Choose others with --subjects."
         )
-
-
-def known_maps(run: Run, saved: Identity | None) -> None:
-    """`--maps` are maps of the cohort."""
-    of(run).replaced_maps(run.cohort)
-
-
-def enough_donors(run: Run, saved: Identity | None) -> None:
-    """There are people whose regions can take the place of others', two or more, to predict one from another."""
-    people = run.cohort.subjects("train") or run.cohort.subjects("test")
+    options.replaced_maps(cohort)
+    people = cohort.subjects("train") or cohort.subjects("test")
     if len(people) < MIN_SUBJECTS:
         raise InputError(
-            f"{run.cohort.path} has {len(people)} subject to take regions from; a blackout puts another person's "
+            f"{cohort.path} has {len(people)} subject to take regions from; a blackout puts another person's "
             f"region in the place of each and needs {MIN_SUBJECTS}. Add subjects."
         )
-
-
-def usable_atlas(run: Run, saved: Identity | None) -> None:
-    """The atlas can be read."""
-    atlas_of(run)
+    options.regions(cohort.grid)

@@ -1,7 +1,6 @@
 """Results of a blackout -> `blackout.png`, and `blackout.html`, one page that opens from disk without a network."""
 
 import base64
-import math
 import re
 import textwrap
 import warnings
@@ -18,9 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from nibabel import Nifti1Image
 
 from data import grids
-from data.base import files
 from data.base.text import interval, number, printable, shortened
 from data.cohorts import nifti
 from data.cohorts.atlas import Atlas
@@ -28,7 +27,7 @@ from data.cohorts.standards import BACKGROUND
 from utils import figures
 from utils.blackout.effects import RELIANCE, UNIQUE, Effects
 from utils.runs.run import Run
-from utils.statistics import ALPHA, CONFIDENCE
+from utils.statistics import ALPHA, CONFIDENCE, or_none
 
 CUTS = 3
 APART = 5  # voxels of 2 mm
@@ -73,19 +72,10 @@ class BlackoutResults:
         return self.table.sort_values(RELIANCE, ascending=False, kind="stable")
 
     @property
-    def group_map(self) -> np.ndarray:
-        """Mean reliance over subjects painted on the full grid, (x, y, z) float32."""
-        return self.atlas.paint(self.table.set_index("region").loc[self.atlas.regions, RELIANCE])
-
-    @property
-    def cut_levels(self) -> list[int]:
-        """z indices of the axial slices of the full grid that show the regions of most reliance."""
-        return widest_levels(self.atlas.full, self.by_reliance["region"])
-
-    @property
-    def cuts_mm(self) -> list[int]:
-        """z of these slices, mm in MNI space."""
-        return [round(grids.FULL.origin_mm[2] + grids.FULL.spacing_mm * level) for level in self.cut_levels]
+    def cuts(self) -> dict[int, int]:
+        """The axial slices of the full grid that show the regions of most reliance: z index -> z, mm in MNI space."""
+        levels = widest_levels(self.atlas.full, self.by_reliance["region"])
+        return {level: round(grids.FULL.origin_mm[2] + grids.FULL.spacing_mm * level) for level in levels}
 
     @property
     def sample(self) -> str:
@@ -93,14 +83,6 @@ class BlackoutResults:
         subjects, count = len(set(self.effects.subject)), len(self.effects.rows)
         counted = "1 test subject" if subjects == 1 else f"{subjects} test subjects"
         return counted if count == subjects else f"{counted}, {count} records"
-
-
-def write(run: Run, results: BlackoutResults) -> None:
-    """Writes the figure and the page."""
-    figures.save(draw(run, results), run.out_dir / "blackout.png")
-    page = render(run, results)
-    with files.replacing(run.out_dir / "blackout.html") as file:
-        file.write(page)
 
 
 def title(run: Run, results: BlackoutResults) -> str:
@@ -174,20 +156,24 @@ def legend_handles(top: pd.DataFrame) -> list[Patch | Line2D]:
     return [*colours, Line2D([], [], color="0.2", label=f"{CONFIDENCE:.0%} interval over subjects")]
 
 
-def colours(group_map: np.ndarray) -> dict[str, Any]:
-    """nilearn's options: `vmax` is the effect of the deepest colour, up to `threshold` nothing is painted."""
-    largest = float(np.abs(group_map).max())
-    threshold = largest / 1e4 if largest else None
-    return {"vmax": largest or 1.0, "threshold": threshold, "cmap": "RdBu_r", "resampling_interpolation": "nearest"}
+def painted(results: BlackoutResults) -> tuple[Nifti1Image, dict[str, Any]]:
+    """Mean reliance over subjects on the full grid, and nilearn's options: `vmax` is the effect of the deepest colour,
+    up to `threshold` nothing is painted."""
+    atlas = results.atlas
+    values = atlas.paint(results.table.set_index("region").loc[atlas.regions, RELIANCE])
+    largest = float(np.abs(values).max())
+    options = {"vmax": largest or 1.0, "threshold": largest / 1e4 if largest else None, "cmap": "RdBu_r"}
+    return nifti.mni_image(values, grids.FULL), options | {"resampling_interpolation": "nearest"}
 
 
 def draw_brain(figure: Figure, axis: Axes, results: BlackoutResults) -> None:
     """The group map of reliance on axial slices, red where a region speaks for the true class."""
     from nilearn.plotting import plot_stat_map
 
-    image, options = nifti.mni_image(results.group_map, grids.FULL), colours(results.group_map)
+    image, options = painted(results)
     options |= {"vmin": -options["vmax"], "symmetric_cbar": True, "black_bg": False, "annotate": False}
-    display = plot_stat_map(image, display_mode="z", cut_coords=results.cuts_mm, figure=figure, axes=axis, **options)
+    cuts = [*results.cuts.values()]
+    display = plot_stat_map(image, display_mode="z", cut_coords=cuts, figure=figure, axes=axis, **options)
     display.annotate(left_right=True, positions=False)
     for z, cut in display.axes.items():
         cut.ax.set_title(f"z = {round(z)} mm")
@@ -198,42 +184,28 @@ def draw_brain(figure: Figure, axis: Axes, results: BlackoutResults) -> None:
     figure.text(0.63, 0.1, f"axial slices, MNI space; {figures.SIDES}", ha="center")
 
 
-def viewer(group_map: np.ndarray) -> str:
-    """nilearn's interactive viewer of the group map, a page of its own as text, without its link to an icon."""
-    from nilearn.plotting import view_img
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", EXPECTED, UserWarning)
-        view = view_img(nifti.mni_image(group_map, grids.FULL), **colours(group_map))
-    return re.sub(r"<link[^>]*icon[^>]*>", "", view.get_standalone())
-
-
 def table_cells(row: dict) -> dict[str, tuple[str, float | None]]:
     """A row of the page's table: heading -> the text, and the number to sort by (None: undefined, or sort by text)."""
     cells: dict[str, tuple[str, float | None]] = {}
     for heading, (column, form) in COLUMNS.items():
         value = row[column]
-        cells[heading] = (number(value, form), defined(value)) if form else (value, None)
+        cells[heading] = (number(value, form), or_none(value)) if form else (value, None)
         if f"{column}_low" in row:
             low, high = row[f"{column}_low"], row[f"{column}_high"]
-            cells[f"{heading}: {CONFIDENCE:.0%} interval"] = interval(low, high), defined(low)
+            cells[f"{heading}: {CONFIDENCE:.0%} interval"] = interval(low, high), or_none(low)
     centre = (f"{row[axis]:.0f}" for axis in ("x_mm", "y_mm", "z_mm"))
-    return cells | {"x, y, z (mm)": (", ".join(centre), defined(row["x_mm"]))}
-
-
-def defined(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+    return cells | {"x, y, z (mm)": (", ".join(centre), or_none(row["x_mm"]))}
 
 
 def record_maps(results: BlackoutResults) -> dict:
     """What the page draws a record's map from: slices of the atlas, front upward, and each record's effects."""
-    slices = np.ascontiguousarray(results.atlas.full[:, ::-1, results.cut_levels].transpose(2, 1, 0), "<i4")
+    slices = np.ascontiguousarray(results.atlas.full[:, ::-1, [*results.cuts]].transpose(2, 1, 0), "<i4")
     effects = results.effects
     rows = zip(effects.rows, effects.probability.tolist(), effects.reliance.round(5).tolist(), strict=True)
     return {
         "shape": slices.shape,
         "slices": base64.b64encode(slices.tobytes()).decode(),
-        "cuts": results.cuts_mm,
+        "cuts": [*results.cuts.values()],
         "regions": results.atlas.regions,
         "subjects": [
             {"name": row.file, "label": int(row.label), "probability": round(probability, 4), "effect": effect}
@@ -243,7 +215,14 @@ def record_maps(results: BlackoutResults) -> dict:
 
 
 def render(run: Run, results: BlackoutResults) -> str:
-    """The page: viewer, sortable table, and a map of each record drawn from the atlas's slices."""
+    """The page: nilearn's interactive viewer of the group map (a page of its own as text, without its link to an icon),
+    a sortable table, and a map of each record drawn from the atlas's slices."""
+    from nilearn.plotting import view_img
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", EXPECTED, UserWarning)
+        image, options = painted(results)
+        viewer = view_img(image, **options).get_standalone()
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.get_template("page.html").render(
@@ -251,7 +230,7 @@ def render(run: Run, results: BlackoutResults) -> str:
         results=results,
         simulated=run.cohort.simulated,
         background=BACKGROUND[run.standard],
-        viewer=viewer(results.group_map),
+        viewer=re.sub(r"<link[^>]*icon[^>]*>", "", viewer),
         table=[table_cells(row) for row in results.by_reliance.to_dict("records")],
         drawing=record_maps(results),
     )

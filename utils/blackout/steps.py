@@ -6,10 +6,8 @@ entries for batch and channels. Activations are (batch, x, y, z, channels).
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
@@ -42,38 +40,6 @@ def common(box: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return the intersection of two boxes; where they do not meet, a box without voxels between them."""
     start = np.minimum(np.maximum(box[0], other[0]), other[1])
     return np.stack([start, np.maximum(start, np.minimum(box[1], other[1]))])
-
-
-class Window:
-    """How a convolution or pooling slides over its input, with one number per axis."""
-
-    def __init__(self, layer: keras.Layer, size: Size, target_size: Size):
-        kernel = layer.kernel_size if isinstance(layer, layers.Conv3D) else layer.pool_size
-        self.size, self.target_size = np.array(size), np.array(target_size)
-        self.strides = np.array(layer.strides)
-        self.extent = (np.array(kernel) - 1) * getattr(layer, "dilation_rate", (1, 1, 1)) + 1
-        padding = np.maximum((self.target_size - 1) * self.strides + self.extent - self.size, 0)
-        self.before = padding // 2 if layer.padding == "same" else np.zeros_like(padding)
-
-    def reach(self, box: np.ndarray) -> np.ndarray:
-        """Return the box of outputs that see the input `box`; at least one voxel, as kernels refuse empty tensors."""
-        start = -((self.extent - 1 - self.before - box[0]) // self.strides)
-        start = np.clip(start, 0, self.target_size - 1)
-        stop = (box[1] - 1 + self.before) // self.strides + 1
-        return np.stack([start, np.clip(stop, start + 1, self.target_size)])
-
-    def sources(self, box: np.ndarray) -> np.ndarray:
-        """Return the box of inputs that the outputs in `box` see, which may extend into the padding."""
-        start = box[0] * self.strides - self.before
-        return np.stack([start, (box[1] - 1) * self.strides - self.before + self.extent])
-
-    def inside(self, box: np.ndarray) -> np.ndarray:
-        """Return the part of `sources` on the grid."""
-        return common(self.sources(box), np.stack([np.zeros_like(self.size), self.size]))
-
-    def padding(self, box: np.ndarray) -> np.ndarray:
-        """Return the widths (2, 3) of the part of `sources` beyond the grid, before and after it."""
-        return np.abs(self.sources(box) - self.inside(box))
 
 
 def pad(values: tf.Tensor, widths: tf.Tensor, padding_value: float = 0) -> tf.Tensor:
@@ -112,10 +78,6 @@ class Step:
         """Return the index arrays (2, 3) for `update`, given the `reach` of the first source."""
         return []
 
-    def before(self, before: Tensors, kept: dict, needed: tf.Tensor) -> tf.Tensor:
-        """Return the target of the unoccluded pass on the box `needed`, from the sources `before` occlusion."""
-        return self.whole(before)
-
     def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
         """Return the target on its box, from the sources on theirs `before` and `after` occlusion."""
         return self.whole(after)
@@ -124,39 +86,45 @@ class Step:
 class Standardise(Step):
     """z-scores by the mean and the spread of each voxel."""
 
-    def before(self, before: Tensors, kept: dict, needed: tf.Tensor) -> tf.Tensor:
-        return self.scores_in(before[0], needed)
-
     def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
         return [needed]
 
     def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
-        return self.scores_in(after[0], plan[0])
-
-    def scores_in(self, values: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
-        """Return the z-scores of the values in a box."""
-        mean, spread = (cut(weight[None], box) for weight in (self.layer.mean, self.layer.spread))
-        return self.layer.scores(values, mean, spread)
+        mean, spread = (cut(weight[None], plan[0]) for weight in (self.layer.mean, self.layer.spread))
+        return self.layer.scores(after[0], mean, spread)
 
 
+@dataclass
 class Windowed(Step):
-    """A layer that slides over one source."""
+    """A layer that slides a window over one source, with one number per axis for its extent, strides and padding."""
 
-    @cached_property
-    def window(self) -> Window:
-        return Window(self.layer, *self.sizes)
+    def __post_init__(self) -> None:
+        kernel = self.layer.kernel_size if isinstance(self.layer, layers.Conv3D) else self.layer.pool_size
+        self.size, self.target_size = map(np.array, self.sizes)
+        self.strides = np.array(self.layer.strides)
+        self.extent = (np.array(kernel) - 1) * getattr(self.layer, "dilation_rate", (1, 1, 1)) + 1
+        padding = np.maximum((self.target_size - 1) * self.strides + self.extent - self.size, 0)
+        self.padding_before = padding // 2 if self.layer.padding == "same" else np.zeros_like(padding)
 
     def reach(self, reaches: list[np.ndarray]) -> np.ndarray:
-        return self.window.reach(reaches[0])
+        """Return the box of outputs that see the change; at least one voxel, as kernels refuse empty tensors."""
+        first, last = reaches[0][0], reaches[0][1] - 1
+        start = -((self.extent - 1 - self.padding_before - first) // self.strides)
+        start = np.clip(start, 0, self.target_size - 1)
+        stop = (last + self.padding_before) // self.strides + 1
+        return np.stack([start, np.clip(stop, start + 1, self.target_size)])
+
+    def seen(self, box: np.ndarray) -> np.ndarray:
+        """Return the box of inputs that the outputs in `box` see, which may extend into the padding."""
+        start = box * self.strides - self.padding_before
+        return np.stack([start[0], start[1] - self.strides + self.extent])
 
     def needs(self, reach: np.ndarray, needed: np.ndarray) -> np.ndarray:
-        return self.window.inside(needed)
+        return common(self.seen(needed), np.stack([np.zeros_like(self.size), self.size]))
 
     def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
-        return [self.window.padding(needed)]
-
-    def before(self, before: Tensors, kept: dict, needed: tf.Tensor) -> tf.Tensor:
-        return cut(kept[self.target], needed)
+        """Return the widths of the padding before and after the grid."""
+        return [np.abs(self.seen(needed) - self.needs(reach, needed))]
 
 
 class MaximumPooling(Windowed):
@@ -186,10 +154,11 @@ class Convolution(Windowed):
     With many channels, the difference that occlusion makes takes fewer operations (`DifferenceConvolution`).
     """
 
-    def __init__(self, layer: layers.Conv3D, sources: list, target: Any, sizes: tuple[Size, Size]):
-        super().__init__(layer, sources, target, sizes)
-        self.kernel = tf.cast(layer.kernel, layer.compute_dtype).numpy()
-        self.bias = tf.cast(layer.bias, layer.compute_dtype).numpy() if layer.use_bias else 0
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        dtype = self.layer.compute_dtype
+        self.kernel = tf.cast(self.layer.kernel, dtype).numpy()
+        self.bias = tf.cast(self.layer.bias, dtype).numpy() if self.layer.use_bias else 0
 
     def fold(self, normalisation: layers.BatchNormalization, target: Any) -> None:
         """Take over the batch normalisation that is the only reader of this convolution."""
@@ -226,9 +195,9 @@ class DifferenceConvolution(Convolution):
         return reach
 
     def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
-        sources = self.window.sources(needed)
-        used = common(reach, sources)
-        return [used - reach[0], np.abs(sources - used)]
+        seen = self.seen(needed)
+        used = common(reach, seen)
+        return [used - reach[0], np.abs(seen - used)]
 
     def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
         values, dilations = pad(cut(after[0] - before[0], plan[0]), plan[1]), self.layer.dilation_rate
@@ -242,14 +211,14 @@ class SpreadConvolution(DifferenceConvolution):
     """
 
     def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
-        start = reach[0] + self.window.before - self.window.extent + 1
-        used = common(np.stack([start, reach[1] + self.window.before]), needed)
+        start = reach[0] + self.padding_before - self.extent + 1
+        used = common(np.stack([start, reach[1] + self.padding_before]), needed)
         return [used - start, np.abs(needed - used)]
 
     def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
         difference = after[0] - before[0]
         mirrored = self.kernel[::-1, ::-1, ::-1].swapaxes(3, 4)
-        growth = [0, *(self.window.extent - 1), mirrored.shape[3] - mirrored.shape[4]]
+        growth = [0, *(self.extent - 1), mirrored.shape[3] - mirrored.shape[4]]
         spread = tf.nn.conv3d_transpose(difference, mirrored, tf.shape(difference) + growth, 1, "VALID")
         return target_before + pad(cut(spread, plan[0]), plan[1])
 
@@ -259,9 +228,6 @@ class GlobalAverage(Step):
 
     def needs(self, reach: np.ndarray, needed: np.ndarray) -> np.ndarray:
         return reach
-
-    def before(self, before: Tensors, kept: dict, needed: tf.Tensor) -> tf.Tensor:
-        return kept[self.target]
 
     def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
         difference = tf.cast(after[0], tf.float32) - tf.cast(before[0], tf.float32)
@@ -282,10 +248,3 @@ class RegionMeans(GlobalAverage):
         position = cut(tf.constant(self.layer.position)[None, ..., None], plan[0])
         flat = tf.reshape(difference, (tf.shape(difference)[0], -1, difference.shape[-1]))
         return self.layer.sums(flat, tf.reshape(position, [-1])) / self.layer.sizes[:, None].astype(np.float32)
-
-
-def convolution_kind(layer: layers.Conv3D) -> type[Convolution]:
-    """Return the cheapest step that is accurate."""
-    if layer.compute_dtype != "float32" or layer.kernel.shape[3] == 1:
-        return Convolution
-    return SpreadConvolution if {*layer.strides, *layer.dilation_rate} == {1} else DifferenceConvolution

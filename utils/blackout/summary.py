@@ -44,8 +44,7 @@ def blobs_sentence(effects: Effects) -> str:
     groups, records = np.unique(effects.group, return_counts=True)
     placed = ~np.isnan(effects.blob_excess).all(1)  # (records, blobs)
     blobs = sum(int(placed[effects.group == group].any(0).sum()) for group in groups)
-    fewest, most = records.min(), records.max()
-    size = f"{most}" if fewest == most else f"{fewest} to {most}"
+    size = " to ".join(map(str, sorted({records.min(), records.max()})))
     return f"Size percentile: among {blobs} blobs per region, each on {size} records."
 
 
