@@ -7,7 +7,10 @@ from pathlib import Path
 from data.base.cli import Parser, add_options, guarded, positive, seed
 from models import MODELS
 from utils.jobs import FULL_PASS, JOBS
-from utils.runs.validate import validate
+from utils.machines.devices import choose_device, several_processes
+from utils.runs.folded import FoldedRun, folded_run
+from utils.runs.run import Run
+from utils.runs.validate import request, single_run
 
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 EXAMPLES = """examples:
@@ -55,7 +58,29 @@ def execute() -> int:
     top = parser()
     args = top.parse_args()
     given = {name for name, value in vars(args).items() if value != top.get_default(name)}
-    return validate(args, given, JOBS.values()).perform(args.shareGPU)
+    asked = request(args, given, JOBS.values())
+    return perform(folded_run(asked) if args.folds else single_run(asked), args.shareGPU)
+
+
+def perform(run: Run, share_gpu: bool) -> int:
+    """Does the job on a free GPU or the CPU, with other workers if there are any; returns the exit status."""
+    if isinstance(run, FoldedRun) and run.is_done() and not run.override:
+        print("Everything is done.")
+        run.announce()
+        return 0
+    if several_processes():
+        from utils.machines.workers import find_workers
+        from utils.runs.team import perform_together
+
+        workers = find_workers()
+        if not (run.job.is_shared or workers.is_chief):
+            print(f"Worker {workers.index} of {workers.count}: nothing to do, the first one does all of this job.")
+            return 0
+        if workers.count > 1 and run.job.is_shared:
+            return perform_together(run, workers, share_gpu)
+    if isinstance(run, FoldedRun) and run.jobs > 1:
+        return run.perform_side_by_side(share_gpu)
+    return run.perform_on(choose_device(share_gpu, several=run.job.takes_several_gpus))
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ from data.base.errors import InputError
 from data.base.progress import progress
 from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import Findings, census, listed
+from data.cohorts.rows import Findings, listed
 from data.conversion import measures
 from data.conversion.leaks import separating
 
@@ -67,7 +67,7 @@ class MapSummary:
 
 def full(cohort: Cohort) -> Findings:
     """The census, and findings on every volume; volumes are read twice and not kept, to take little memory."""
-    findings = census(cohort)
+    findings = cohort.census()
     check_files(cohort, findings)
     regions = atlas.load_atlas(None, cohort.grid)
     summaries, digests = read_volumes(cohort, regions, findings)

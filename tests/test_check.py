@@ -15,7 +15,6 @@ from scipy.stats import pearsonr
 from data import demo, grids
 from data.cohorts import atlas, records
 from data.cohorts.cohort import open_cohort
-from data.cohorts.rows import census
 from models import MODELS
 from utils.runs import guards
 
@@ -342,7 +341,7 @@ def test_the_report_counts_subjects_not_records(copy):
     shutil.copy(copy / row["file"], copy / "swap.bin")
     with open(copy / "subjects.csv", "a") as file:
         file.write(f"swap.bin,{row['subject']},{row['site']},{row['label']},train\n")
-    report = census(open_cohort(copy))
+    report = open_cohort(copy).census()
     assert "41 records of 40 subjects" in report.counts[0]
     assert report.counts[1].startswith("train: 36 subjects")
     assert records.CLASSES == ("control", "autism")

@@ -1,5 +1,6 @@
 """Occlusion from kept activations against full recomputation."""
 
+import dataclasses
 import gc
 import weakref
 
@@ -114,9 +115,9 @@ OF_VOXELS = {"standardise": "voxel", "cubes": 1, "convolutions_by_map": False, "
     [("combined", {}), ("combined", OF_VOXELS), ("regions", {}), ("linear", {}), ("convolutional", {})],
 )
 @pytest.mark.parametrize("name", ["cnn", "mmnn"])
-def test_networks_that_keep_place_are_exact(name, preset):
+def test_networks_that_keep_place_are_exact(name, preset, more):
     module = MODELS[name].module
-    model = randomise(module.build(module.PRESETS[preset], REDUCED, maps=3))
+    model = randomise(module.build(dataclasses.replace(module.PRESETS[preset], **more), REDUCED, maps=3))
     assert Occlusion(model).recomputed_layers == ()
     assert error(model, boxes(GRID, 8)[1:]) < TOLERANCE
 

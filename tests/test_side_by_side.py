@@ -38,7 +38,7 @@ def folds(tmp_path, monkeypatch):
     def run(names, jobs, *more) -> int:
         monkeypatch.setattr(sys, "argv", [str(tmp_path / "script.py"), *more])
         parts = [SimpleNamespace(fold=name, override=False, is_done=lambda: False) for name in names]
-        return side_by_side(SimpleNamespace(parts=parts, jobs=jobs), share_gpu=False)
+        return side_by_side(parts, jobs, share_gpu=False)
 
     return run
 

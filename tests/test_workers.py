@@ -20,8 +20,8 @@ from helpers import ROOT, TINY_CNN, TINY_NN, Outcome
 from data.base.errors import InputError
 from utils.blackout import measure
 from utils.machines import workers as module
-from utils.machines.devices import Workers, find_workers
-from utils.machines.workers import node_names, packed, tasks_by_node, team, unpacked
+from utils.machines.devices import Workers
+from utils.machines.workers import find_workers, node_names, packed, tasks_by_node, team, unpacked
 
 slow = pytest.mark.slow
 ODD = ("--set", "batch_size=7")  # so that two share it unevenly

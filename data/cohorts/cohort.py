@@ -54,6 +54,12 @@ class Cohort:
         simulated = ", SIMULATED" if self.simulated else ""
         return f"{self.path}: {len(self.rows)} records of {subjects} subjects, {shape}{maps}{simulated}"
 
+    def census(self, fold_of: Mapping[str, str] | None = None) -> rows_of.Findings:
+        """What the cohort is, and its subjects counted; see `rows.census`."""
+        found = rows_of.census(self.rows, fold_of)
+        found.counts.insert(0, str(self))
+        return found
+
     @property
     def simulated(self) -> bool:
         return self.metadata.simulated

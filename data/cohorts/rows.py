@@ -7,16 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from data.base import files, tables
 from data.base.errors import InputError
 from data.cohorts import records
-
-if TYPE_CHECKING:
-    from data.cohorts.cohort import Cohort
 
 METADATA = "cohort.json"
 TABLE = "subjects.csv"
@@ -259,9 +256,9 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + more
 
 
-def census(cohort: "Cohort", fold_of: Mapping[str, str] | None = None) -> Findings:
+def census(rows: Sequence[Row], fold_of: Mapping[str, str] | None = None) -> Findings:
     """Counts of subjects by split, or by fold where each has one, by label and by site, and what is wrong with them."""
-    findings, rows = Findings([str(cohort)]), cohort.rows
+    findings = Findings()
     subjects = {row.subject: row for row in rows}
     if fold_of:
         sizes = Counter(fold_of.values()).values()

@@ -91,16 +91,10 @@ def strategy_of(gpus: tuple[str, ...]) -> Any:
     return tf.distribute.MirroredStrategy(gpus) if len(gpus) > 1 else tf.distribute.get_strategy()
 
 
-def find_workers(environment: Mapping[str, str] = os.environ) -> Workers:
-    """The workers that do this job: this process alone unless TF_CONFIG or Slurm's variables of the job step name more.
-    Raises InputError for variables that cannot be understood."""
+def several_processes(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether TF_CONFIG or Slurm's variables of the job step name more processes than this one."""
     tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")  # of this srun; SLURM_NTASKS is the whole allocation's
-    config = environment.get("TF_CONFIG", "").strip()
-    if not config and tasks == "1":
-        return Workers()
-    from utils.machines import workers
-
-    return workers.of_tf_config(config) if config else workers.of_slurm(environment)
+    return bool(environment.get("TF_CONFIG", "").strip()) or tasks != "1"
 
 
 def free_gpus(share: bool) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ import numpy as np
 from data.base import files
 from data.base.errors import InputError
 from data.base.signals import handled
-from utils.machines.devices import Arrays, Workers
+from utils.machines.devices import Arrays, Workers, several_processes
 
 TASK_TYPES = ("chief", "worker")  # of a cluster that trains in step, in the order of their indices
 FIRST_PORT, PORTS = 20_000, 10_000  # for jobs of Slurm; below those that systems give out
@@ -174,6 +174,15 @@ def unpacked(content: bytes) -> Arrays:
     """The arrays of `packed`."""
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+def find_workers(environment: Mapping[str, str] = os.environ) -> Workers:
+    """The workers that do this job, this process alone if nothing names more. Raises InputError for variables that
+    cannot be understood."""
+    if not several_processes(environment):
+        return Workers()
+    config = environment.get("TF_CONFIG", "").strip()
+    return of_tf_config(config) if config else of_slurm(environment)
 
 
 def of_tf_config(text: str) -> Workers:

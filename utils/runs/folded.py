@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from data.base import files
-from data.base.errors import InputError
 from data.cohorts.folds import Folds, folder_name, open_folds, part_folder
 from utils.machines import devices
 from utils.runs import guards
 from utils.runs.checkpoints import OF_FOLDS, CheckpointFolder
 from utils.runs.run import Run, prepare_folder, read_manifest
+from utils.runs.side_by_side import side_by_side
 from utils.runs.validate import Request, report, report_simulated
 
 
@@ -30,21 +30,11 @@ class FoldedRun(Run):
     def is_done(self) -> bool:
         return super().is_done() and all(part.is_done() for part in self.parts)
 
-    def perform(self, share_gpu: bool) -> int:
-        """Does what is missing, then pools; returns the exit status, or that of the first fold that fails."""
-        if self.is_done() and not self.override:
-            print("Everything is done.")
-            self.announce()
-            return 0
-        if self.jobs == 1:
-            return super().perform(share_gpu)
-        if (count := devices.find_workers().count) > 1:
-            raise InputError(f"--jobs {self.jobs} is for one machine, and here are {count} workers; leave it out.")
-        from utils.runs.side_by_side import side_by_side
-
+    def perform_side_by_side(self, share_gpu: bool) -> int:
+        """Does the folds in processes of their own, `jobs` at a time, then pools; returns the exit status."""
         device = devices.choose_device(share_gpu, several=True)
         self.begin()
-        return side_by_side(self, share_gpu) or self.pool(device)
+        return side_by_side(self.parts, self.jobs, share_gpu) or self.pool(device)
 
     def perform_on(self, device: str) -> int:
         if self.workers.is_chief:

@@ -142,18 +142,6 @@ class Run:
         subjects, indices = self.validation_subjects, self.cohort.indices("train")
         return indices[[(self.cohort.rows[index].subject in subjects) == set_aside for index in indices]]
 
-    def perform(self, share_gpu: bool) -> int:
-        """Does the job on a free GPU or the CPU, with other workers if there are any; returns the exit status."""
-        workers = devices.find_workers()
-        if not (self.job.is_shared or workers.is_chief):
-            print(f"Worker {workers.index} of {workers.count}: nothing to do, the first one does all of this job.")
-            return 0
-        if workers.count > 1 and self.job.is_shared:
-            from utils.runs.team import perform_together
-
-            return perform_together(self, workers, share_gpu)
-        return self.perform_on(devices.choose_device(share_gpu, several=self.job.takes_several_gpus))
-
     def perform_on(self, device: str) -> int:
         """Does the job on a device, which is `gpu` or `cpu`."""
         with self.locked():

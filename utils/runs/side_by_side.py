@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from queue import SimpleQueue
 
 import joblib
@@ -11,20 +12,20 @@ import joblib
 from data.base.errors import InputError
 from data.base.progress import progress
 from data.base.signals import handled
-from utils.runs.folded import FoldedRun
+from utils.runs.run import Run
 
 ERROR = "run.py: error:"
 OF_ONE_FOLD = ("Still to be done", "Not pooled")  # begins what a process says of the others
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
 
-def side_by_side(run: FoldedRun, share_gpu: bool) -> int:
-    """Does the folds that are not done, `run.jobs` at a time; the exit status of the first that ended otherwise than
-    well. After one, or a signal, no other is begun."""
-    names = [part.fold for part in run.parts if part.override or not part.is_done()]
-    names = names or [run.parts[-1].fold]  # the last process pools
+def side_by_side(parts: Sequence[Run], jobs: int, share_gpu: bool) -> int:
+    """Does the folds that are not done, `jobs` at a time; returns the exit status of the first that fails. After a
+    failure, or a signal, no other fold is started."""
+    names = [part.fold for part in parts if part.override or not part.is_done()]
+    names = names or [parts[-1].fold]  # the last process pools
     places: SimpleQueue = SimpleQueue()
-    for environment in environments(run.jobs, share_gpu):
+    for environment in environments(jobs, share_gpu):
         places.put(environment)
     running: list[subprocess.Popen] = []
     statuses: list[int] = []
@@ -44,7 +45,7 @@ def side_by_side(run: FoldedRun, share_gpu: bool) -> int:
         if process.returncode >= 0 or any(statuses):  # a signal that was passed on
             return name, said, abs(process.returncode)
         killed = f"Fold {name} was killed by {signal.Signals(-process.returncode).name}"
-        return name, f"{said}\n{ERROR} {killed}; is the memory too small for {run.jobs} jobs?", 128 - process.returncode
+        return name, f"{said}\n{ERROR} {killed}; is the memory too small for {jobs} jobs?", 128 - process.returncode
 
     def stop(number: int, _: object) -> None:
         """Passes a signal that stops a run on to the processes, each of which saves what it has."""
@@ -54,7 +55,7 @@ def side_by_side(run: FoldedRun, share_gpu: bool) -> int:
 
     tasks = [joblib.delayed(one)(name) for name in names]
     with handled(stop), progress("Folds", len(names)) as shown:
-        for name, text, status in joblib.Parallel(run.jobs, "threading", return_as="generator_unordered")(tasks):
+        for name, text, status in joblib.Parallel(jobs, "threading", return_as="generator_unordered")(tasks):
             statuses.append(status)
             tell(name, text)
             if not status:

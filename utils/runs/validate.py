@@ -10,7 +10,6 @@ from pathlib import Path
 from data.base.cli import flags, option, options_of, positive, share
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort, open_cohort
-from data.cohorts.rows import census
 from data.grids import REDUCED
 from models import MODELS, Model
 from models.settings import Settings, override
@@ -22,9 +21,9 @@ PATTERN = "*?[\\"  # what a folder may not hold in its name: TensorFlow would de
 RESULTS = Job.out_dir
 
 
-def validate(args: argparse.Namespace, given: set[str], jobs: Iterable[Job]) -> Run:
-    """The run that the user asks for; `given` names the options that are not at their default. Raises InputError for
-    the first thing that is wrong. The demo cohort, if it is used, is made."""
+def request(args: argparse.Namespace, given: set[str], jobs: Iterable[Job]) -> "Request":
+    """What the user asks for; `given` names the options that are not at their default. Raises InputError for the first
+    thing that is wrong with the options themselves."""
     asked = Request(args)
     job, model = asked.job, asked.model
     check_options(job, given, jobs)
@@ -40,12 +39,15 @@ def validate(args: argparse.Namespace, given: set[str], jobs: Iterable[Job]) -> 
         raise InputError(
             f"--jobs {args.jobs} counts folds that are done at a time; use it with --folds, without --fold."
         )
-    if args.folds:
-        from utils.runs.folded import folded_run
-
-        return folded_run(asked)
-    if args.fold:
+    if args.fold and not args.folds:
         raise InputError(f"--fold {args.fold} is one of several; say with --folds how they are cut.")
+    return asked
+
+
+def single_run(asked: "Request") -> Run:
+    """The run without folds. Raises InputError for the first thing that is wrong. The demo cohort, if it is used, is
+    made."""
+    args, job, model = asked.args, asked.job, asked.model
     checkpoints = CheckpointFolder(args.chkPointDir / model.name, asked.training_command)
     saved = asked.saved(checkpoints)
     asked.config(saved)  # a mistake there is reported before the cohort is read
@@ -219,7 +221,7 @@ def report(run: Run, cohort: Cohort) -> None:
             flush=True,
         )
     if not run.job.needs_checkpoint:
-        print("\n".join(census(cohort, run.folds.fold_of if run.folds else None).lines()), flush=True)
+        print("\n".join(cohort.census(run.folds.fold_of if run.folds else None).lines()), flush=True)
 
 
 def check_options(job: Job, given: set[str], jobs: Iterable[Job]) -> None:
