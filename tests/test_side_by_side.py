@@ -7,7 +7,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from helpers import SMALL_BATCH, TINY_NN, read_rows
+from helpers import SMALL_BATCH, TINY_NN, assert_bit_equal, read_rows
 
 from data.base.errors import InputError
 from utils.runs import side_by_side as module
@@ -113,8 +113,6 @@ def test_several_workers_do_not_take_jobs(cli, cohort, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_folds_side_by_side_are_those_one_after_another(cli, cohort, tmp_path):
     """Also where they override others; the results are pooled once, when all are done."""
-    from test_train import assert_bit_equal
-
     settings = ("--model", "nn", "--numIters", 3, *TINY_NN, *SMALL_BATCH, "--folds", 2, "--dataDir", cohort)
 
     def train(name, *more) -> None:
