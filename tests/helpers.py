@@ -19,8 +19,8 @@ import pytest
 
 from data import grids
 from data.cohorts import records
-from data.cohorts.cohort import open_cohort, write_tables
-from data.cohorts.rows import Metadata
+from data.cohorts.cohort import Cohort, open_cohort, write_tables
+from data.cohorts.rows import Metadata, Row
 from utils.runs.checkpoints import CheckpointFolder, Identity, Saved
 
 ROOT = Path(__file__).parent.parent
@@ -141,6 +141,16 @@ def brain_map(shape: tuple[int, int, int], seed: int) -> np.ndarray:
     axes = np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")
     values = np.random.default_rng(seed).uniform(0.2, 1, shape).round(2)
     return np.where(sum(np.square(axes)) < 0.8, values, 0).astype(np.float32)
+
+
+def row(subject: str = "1", label: float = 1.0, split: str = "train", **more: str) -> Row:
+    """A row of `subjects.csv`."""
+    return Row(**{"file": f"{subject}.bin", "subject": subject, "site": "NYU", "label": label, "split": split} | more)
+
+
+def cohort_of(*rows: Row, grid: grids.Grid = grids.REDUCED, **metadata) -> Cohort:
+    """A cohort of rows without records."""
+    return Cohort(Path("cohort"), grid, rows, (), Metadata(**metadata))
 
 
 def an_identity(**changes) -> Identity:

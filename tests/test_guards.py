@@ -8,13 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers import an_identity, write_checkpoints
+from helpers import an_identity, cohort_of, row, write_checkpoints
 
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import HEADER_BYTES
-from data.cohorts.rows import Metadata, Preparation, Row
-from data.grids import FULL, REDUCED
+from data.cohorts.rows import Preparation
+from data.grids import FULL
 from models import MODELS
 from utils.jobs import TRAIN
 from utils.runs import guards
@@ -35,12 +35,11 @@ class Held:
         return (bytes(HEADER_BYTES) + self.volume)[:num_bytes]
 
 
-def cohort_of(**metadata) -> Cohort:
+def four(**metadata) -> Cohort:
     """Two training and two test subjects, one of each class; the volume of subject 3 is b"scan 3"."""
-    people = [("1", 1.0, "train"), ("2", 0.0, "train"), ("3", 1.0, "test"), ("4", 0.0, "test")]
-    rows = tuple(Row(f"{subject}.bin", subject, "NYU", label, split) for subject, label, split in people)
-    entries = tuple(Held(f"scan {row.subject}".encode()) for row in rows)
-    return Cohort(Path("here"), REDUCED, rows, entries, Metadata(**VOLUMES | CONSTANTS | metadata))
+    people = row("1"), row("2", 0.0), row("3", 1.0, "test"), row("4", 0.0, "test")
+    entries = tuple(Held(f"scan {person.subject}".encode()) for person in people)
+    return replace(cohort_of(*people, **VOLUMES | CONSTANTS | metadata), path=Path("here"), entries=entries)
 
 
 def run_of(model: str = "nn", cohort: Cohort | None = None, folder: Path = Path("made/up"), **choices) -> Run:
@@ -52,7 +51,7 @@ def run_of(model: str = "nn", cohort: Cohort | None = None, folder: Path = Path(
         choices=Choices(model=model, **chosen | choices),
         config=config,
         options=Options(),
-        cohort=cohort or cohort_of(),
+        cohort=cohort or four(),
         data_dir=None,
         checkpoints=CheckpointFolder(folder / "ckpt" / model),
         out_dir=folder / "out",
@@ -137,14 +136,14 @@ def test_a_training_of_another_kind_is_not_continued(choice, there, words):
 def test_a_test_subject_that_was_learnt_from(where, what):
     """4 and 3 are test subjects, 2 is not."""
     leaked = ("4", "2", "3")
-    run = run_of(cohort=cohort_of(encoder_subjects=leaked) if where == "cohort" else None)
+    run = run_of(cohort=four(encoder_subjects=leaked) if where == "cohort" else None)
     saved = saved_by(run, **{where: leaked} if where != "cohort" else {})
     words = f"^2 test subjects of here trained {what}, 3 among them; .* Use the cohort with the same split"
     with pytest.raises(InputError, match=words):
         guards.no_leak(run, saved)
     with pytest.raises(InputError, match=r"python -m data convert --grid reduced\), or train cae"):
         guards.no_leak(replace(run, folds=SimpleNamespace(how="3")), saved)
-    guards.no_leak(run_of(cohort=cohort_of(encoder_subjects=("1", "2"))), saved_by(run, training_subjects=("1", "2")))
+    guards.no_leak(run_of(cohort=four(encoder_subjects=("1", "2"))), saved_by(run, training_subjects=("1", "2")))
 
 
 def test_a_test_subject_that_was_learnt_from_under_another_name():
@@ -201,7 +200,7 @@ def test_what_is_not_known_is_not_compared_but_named():
 
 
 def test_records_of_another_number_of_maps():
-    run = run_of("cnn", replace(cohort_of(maps=()), num_maps=2))
+    run = run_of("cnn", replace(four(maps=()), num_maps=2))
     words = "was trained on records of 1 map, here has 2 maps a record; use a cohort made like there"
     with pytest.raises(InputError, match=words):
         guards.same_preparation(run, elsewhere(run))
@@ -223,8 +222,8 @@ def test_folders_that_can_be_written(tmp_path, monkeypatch):
 
 def test_one_class():
     labels = {"train": 1.0, "test": 0.0}
-    rows = tuple(replace(row, label=labels[row.split]) for row in cohort_of().rows)
-    alike = replace(cohort_of(), rows=rows)
+    rows = tuple(replace(person, label=labels[person.split]) for person in four().rows)
+    alike = replace(four(), rows=rows)
     guards.two_classes(run_of("nn"), None)
     guards.two_classes(run_of("ae", alike), None)
     with pytest.raises(InputError, match=r"^here has one class only among its training subjects"):
@@ -233,8 +232,8 @@ def test_one_class():
 
 def test_subjects_to_validate_on():
     guards.enough_to_validate(run_of(), None)
-    rows = tuple(replace(row, subject=str(at), split="train") for at, row in enumerate(cohort_of().rows))
-    guards.enough_to_validate(run_of(cohort=replace(cohort_of(), rows=rows), validation=0.5), None)
+    rows = tuple(replace(person, subject=str(at), split="train") for at, person in enumerate(four().rows))
+    guards.enough_to_validate(run_of(cohort=replace(four(), rows=rows), validation=0.5), None)
     with pytest.raises(InputError, match=r"--validation 0\.1 of 2 training subjects"):
         guards.enough_to_validate(run_of(validation=0.1), None)
 
@@ -272,9 +271,9 @@ def test_a_reduced_cohort_that_exists(tmp_path):
 
 def test_records_that_would_be_one_file():
     guards.distinct_names(run_of(), None)
-    rows = tuple(replace(row, file=f"{row.subject}/scan.bin") for row in cohort_of().rows)
+    rows = tuple(replace(person, file=f"{person.subject}/scan.bin") for person in four().rows)
     with pytest.raises(InputError, match=r"here has the records 1/scan\.bin and 2/scan\.bin, which are one file"):
-        guards.distinct_names(run_of(cohort=replace(cohort_of(), rows=rows)), None)
+        guards.distinct_names(run_of(cohort=replace(four(), rows=rows)), None)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +281,7 @@ def test_records_that_would_be_one_file():
     [({"filters": (4, 4), "strides": (3, 1)}, "31x37x31x4"), ({"filters": (4, 1), "strides": (1, 1)}, "91x109x91x1")],
 )
 def test_a_code_that_the_other_models_do_not_read(changes, code):
-    run = run_of("cae", replace(cohort_of(), grid=FULL))
+    run = run_of("cae", replace(four(), grid=FULL))
     guards.code_fits(run, None)
     other = replace(run, config=dataclasses.replace(run.config, **changes))
     with pytest.raises(InputError, match=rf"gives a code of {code} \(x, y, z, channels\)"):

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import cohort_of, row
 
 from data.base.errors import InputError
-from data.cohorts.cohort import Cohort, open_cohort
+from data.cohorts.cohort import open_cohort
 from data.cohorts.rows import (
     Findings,
     Metadata,
     Preparation,
-    Row,
     assign_splits,
     census,
     checked,
@@ -26,18 +26,8 @@ from data.cohorts.rows import (
     validation_subjects,
     write_table,
 )
-from data.grids import REDUCED
 
 NAN = float("nan")
-
-
-def row(subject: str = "1", label: float = 1.0, split: str = "train", **more) -> Row:
-    return Row(**{"file": f"{subject}.bin", "subject": subject, "site": "NYU", "label": label, "split": split} | more)
-
-
-def cohort_of(*rows: Row, **metadata) -> Cohort:
-    """A cohort without records."""
-    return Cohort(Path("cohort"), REDUCED, rows, (), Metadata(**metadata))
 
 
 # Rows
