@@ -21,7 +21,10 @@ from data import grids
 from data.cohorts import records
 from data.cohorts.cohort import Cohort, open_cohort, write_tables
 from data.cohorts.rows import Metadata, Row
-from utils.runs.checkpoints import CheckpointFolder, Identity, Saved
+from models import MODELS
+from utils.jobs import TRAIN
+from utils.runs.checkpoints import CheckpointFolder, Choices, Identity, Saved
+from utils.runs.run import Options, Run
 
 ROOT = Path(__file__).parent.parent
 
@@ -159,6 +162,23 @@ def an_identity(**changes) -> Identity:
     of_data = {"cohort": "cohort", "cohort_sha256": "c" * 64, "out_dir": "out"}
     subjects = {"training_subjects": ("1", "2"), "encoder_subjects": ()}
     return Identity(**of_nn | of_data | subjects | changes)
+
+
+def run_of(model: str = "nn", cohort: Cohort | None = None, folder: Path = Path("made/up"), **choices) -> Run:
+    """A training of the default preset."""
+    preset, config = next(iter(MODELS[model].module.PRESETS.items()))
+    chosen = {"preset": preset, "config": asdict(config), "grid": None, "seed": 0, "precision": "float32"}
+    return Run(
+        job=TRAIN,
+        choices=Choices(model=model, **chosen | choices),
+        config=config,
+        options=Options(),
+        cohort=cohort or cohort_of(),
+        data_dir=None,
+        checkpoints=CheckpointFolder(folder / "ckpt" / model),
+        out_dir=folder / "out",
+        num_iters=1,
+    )
 
 
 def write_checkpoints(folder: Path, steps: Sequence[int], **changes) -> CheckpointFolder:

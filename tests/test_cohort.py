@@ -141,8 +141,6 @@ def test_paths_that_hold_no_records(tmp_path):
         ('{"a": 1}', "holds no list of strings"),
         ("[1]", "holds no list of strings"),
         ("[]", "holds no records"),
-        ('["a.bin", "a.bin"]', "names a record twice"),
-        ('["a.bin", "gone.bin"]', "gone.bin"),
     ],
 )
 def test_a_damaged_json_list(content, words, tmp_path):
@@ -214,14 +212,8 @@ def edit_rows(folder: Path, change) -> None:
     "change, words",
     [
         (lambda rows: rows[0].update(label="2"), "subjects.csv line 2 has the label 2; expected 1"),
-        (lambda rows: rows[0].update(label="x"), "subjects.csv line 2 has the label 'x'; expected 1"),
-        (lambda rows: rows[2].update(split="dev"), "subjects.csv line 4 has the split 'dev'; expected train or test"),
-        (lambda rows: rows.append(rows[0]), "subjects.csv names a file twice"),
         (lambda rows: rows.pop(), "subjects.csv has no row for"),
-        (lambda rows: rows[0].update(file="9.bin"), "lacks 9.bin, which subjects.csv names"),
         (lambda rows: rows[0].update(label=1 - int(rows[0]["label"])), r"has the label \d, .* says \d"),
-        (lambda rows: [row.pop("site") for row in rows], "subjects.csv lacks the columns site"),
-        (lambda rows: [row.update(subject="1") for row in rows], "has subject 1 in train and in test"),
     ],
 )
 def test_a_table_that_does_not_fit_its_records(change, words, cohort, tmp_path):
@@ -238,8 +230,6 @@ def test_a_table_that_does_not_fit_its_records(change, words, cohort, tmp_path):
         ("cohort.json", b'{"grid": [91, 109, 91]}', "says grid [91, 109, 91]"),
         ("cohort.json", b"\xff\xfe", "cohort.json is damaged"),
         ("subjects.csv", b"", "subjects.csv lacks the columns"),
-        ("subjects.csv", b"file,subject,site,label,split\n1.bin,1,M\xfcnchen,1,train\n", "subjects.csv"),
-        ("subjects.csv", b"file,subject,site,label,split\n1.bin", "subjects.csv line 2"),
     ],
 )
 def test_damaged_tables(name, content, words, cohort, tmp_path):

@@ -9,17 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 from helpers import an_identity, cohort_of, row, write_checkpoints
+from helpers import run_of as any_run
 
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import HEADER_BYTES
 from data.cohorts.rows import Preparation
 from data.grids import FULL
-from models import MODELS
-from utils.jobs import TRAIN
 from utils.runs import guards
-from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
-from utils.runs.run import Options, Run
+from utils.runs.checkpoints import Identity
+from utils.runs.run import Run
 
 CONSTANTS = {"phenotype": ("age", "FIQ"), "phenotype_mean": (12.0, 105.5)}
 VOLUMES = {"maps": ("falff",), "normalisation": "brain"}
@@ -42,21 +41,9 @@ def four(**metadata) -> Cohort:
     return replace(cohort_of(*people, **VOLUMES | CONSTANTS | metadata), path=Path("here"), entries=entries)
 
 
-def run_of(model: str = "nn", cohort: Cohort | None = None, folder: Path = Path("made/up"), **choices) -> Run:
-    """A training of the default preset."""
-    preset, config = next(iter(MODELS[model].module.PRESETS.items()))
-    chosen = {"preset": preset, "config": dataclasses.asdict(config), "grid": None, "seed": 0, "precision": "float32"}
-    return Run(
-        job=TRAIN,
-        choices=Choices(model=model, **chosen | choices),
-        config=config,
-        options=Options(),
-        cohort=cohort or four(),
-        data_dir=None,
-        checkpoints=CheckpointFolder(folder / "ckpt" / model),
-        out_dir=folder / "out",
-        num_iters=1,
-    )
+def run_of(model: str = "nn", cohort: Cohort | None = None, **more) -> Run:
+    """A training of the default preset, on the four people if on nothing else."""
+    return any_run(model, cohort or four(), **more)
 
 
 def saved_by(run: Run, **changes) -> Identity:

@@ -70,6 +70,32 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "text, words",
+    [
+        (b"", r"subjects\.csv lacks the columns file, subject, site, label, split"),
+        (b"file,subject,label,split\n1.bin,1,1,train\n", r"subjects\.csv lacks the columns site"),
+        (b"file,subject,site,label,split\n1.bin,1,M\xfcnchen,1,train\n", r"subjects\.csv is damaged .* in UTF-8"),
+        (
+            b"file,subject,site,label,split\n1.bin,1,NYU,1,train\n2.bin",
+            "line 3 has 1 values; expected 5",
+        ),
+        (
+            b"file,subject,site,label,split\n1.bin,1,NYU,x,train\n",
+            "line 2 has the label 'x'; expected 1",
+        ),
+        (
+            b"split,label,site,subject,file\ntrain,1,a,1,1.bin\ndev,1,a,1,1.bin\n",
+            "line 3 has the split 'dev'",
+        ),
+    ],
+)
+def test_a_damaged_table(text, words, tmp_path):
+    (tmp_path / "subjects.csv").write_bytes(text)
+    with pytest.raises(InputError, match=words):
+        read_table(tmp_path / "subjects.csv")
+
+
+@pytest.mark.parametrize(
     "rows, files, words",
     [
         ([row("1"), row("1")], ["1.bin"], "names a file twice"),

@@ -180,34 +180,6 @@ def test_dropout_draws_otherwise_on_each_replica(monkeypatch):
     assert not np.array_equal(dropped(0), dropped(1))
 
 
-@pytest.mark.parametrize("change", [{"num_iters": 2}, {"only": "1"}, {"override": True}, {"seed": 3}, {}])
-def test_workers_that_do_something_else_are_refused(change, monkeypatch):
-    from utils.runs import team as together
-
-    def settings(run) -> dict:
-        return {"seed": run.seed}
-
-    def run(**own) -> SimpleNamespace:
-        asked = {"num_iters": 1, "only": "0", "override": False, "out_dir": Path("out"), "seed": 0} | own
-        found = SimpleNamespace(**asked, workers=team(("a:1", "b:1"), 0))
-        found.settings = lambda: settings(found)
-        return found
-
-    said: list[bytes] = []
-
-    def exchange(self, content):
-        said.append(content)
-        return [said[0], content]
-
-    monkeypatch.setattr(module.Team, "exchange", exchange)
-    together.check_alike(run())
-    if not change:
-        together.check_alike(run())
-        return
-    with pytest.raises(InputError, match=r"^b:1 was started with other settings, data or checkpoints than a:1; run"):
-        together.check_alike(run(**change))
-
-
 SLURM = {
     "SLURM_STEP_NUM_TASKS": "3",
     "SLURM_STEP_NODELIST": "gpu[07-08]",
