@@ -203,8 +203,9 @@ def test_folders_that_can_be_written(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"file/ckpt/nn cannot be written \(.*/file is a file\); .* --chkPointDir"):
         guards.writable_checkpoints(run_of(folder=tmp_path / "file"), None)
     monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may write everywhere
-    with pytest.raises(InputError, match=r"out cannot be written \(Permission denied\); .* --outDir"):
-        guards.check_writable(tmp_path / "out", "--outDir")
+    for guard in (guards.free_output, guards.new_output):
+        with pytest.raises(InputError, match=r"out cannot be written \(Permission denied\); .* --outDir"):
+            guard(run_of(folder=tmp_path), None)
 
 
 def test_one_class():

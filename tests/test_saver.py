@@ -51,14 +51,20 @@ def test_a_checkpoint_whose_digest_was_not_recorded_any_more_is_continued(tmp_pa
     assert again.saved["ckpt-2"] == saver.saved["ckpt-2"]
 
 
-def test_what_is_replaced_is_removed_by_the_first_save(tmp_path):
+def test_what_is_replaced_is_removed_by_the_first_save_but_not_what_the_user_put_there(tmp_path):
     new_saver(tmp_path / "nn").save(2, an_identity())
-    saver = new_saver(tmp_path / "nn")
-    saver.folder.prepare(override=True)
-    assert saver.folder.current == tmp_path / "nn.replaced"
-    saver.save(1, an_identity(seed=1))
-    assert [path.name for path in tmp_path.iterdir()] == ["nn"]
-    assert (saver.folder.identity().seed, saver.folder.identity().step) == (1, 1)
+    (tmp_path / "nn" / "thesis.txt").write_text("mine")
+    (tmp_path / "nn" / "notes").mkdir()
+    (tmp_path / "nn" / "notes" / "a.txt").write_text("mine, too")
+    for seed in (1, 2):
+        saver = new_saver(tmp_path / "nn")
+        saver.folder.prepare(override=True)
+        assert saver.folder.current == tmp_path / "nn.replaced"
+        saver.save(1, an_identity(seed=seed))
+        assert [path.name for path in tmp_path.iterdir()] == ["nn"]
+        assert (saver.folder.identity().seed, saver.folder.identity().step) == (seed, 1)
+        assert (tmp_path / "nn" / "thesis.txt").read_text() == "mine"
+        assert (tmp_path / "nn" / "notes" / "a.txt").read_text() == "mine, too"
 
 
 @pytest.mark.usefixtures("drawn")

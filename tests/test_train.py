@@ -1,6 +1,5 @@
 """--train: what it leaves, exact resuming, signals, kills, and what overriding keeps."""
 
-import errno
 import json
 import re
 import shutil
@@ -201,48 +200,13 @@ def test_override_keeps_the_old_checkpoint_until_the_new_run_has_saved(train, ki
     assert_bit_equal(folder.path, tmp_path / "fresh" / "ckpt" / "nn")
 
 
-def test_override_takes_another_preset_and_settings(train, tmp_path):
-    train("one", "cnn", 1)
-    assert train("one", "cnn", 1, "--overrideChkpt", "--set", "residual=false").status == 0
-    assert not CheckpointFolder(tmp_path / "one" / "ckpt" / "cnn").identity().config["residual"]
-
-
-WIDE = ("--set", "filters=8,24")  # its checkpoint has some 250 kB, more than any other file of the run
-
-
-@pytest.mark.usefixtures("drawn")
-def test_outputs_that_met_a_full_disk_are_completed_when_the_command_is_repeated(train, tmp_path, monkeypatch):
-    def full(*_):  # made up: on a disk that is full the history would fail first
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("utils.figures.history", full)
-        outcome = train("one", "nn", 3)
-        assert outcome.status == 2
-        assert "No space left on device" in outcome.err
-    out = tmp_path / "one" / "out"
-    assert not (out / "history.png").exists()
-    assert train("one", "nn", 3).status == 0
-    assert (out / "history.png").read_bytes().startswith(PNG)
-    assert json.loads((out / "run.json").read_text())["finished"]
-    assert len(read_rows(out / "history.csv")) == 3
-    assert "nothing to train" in train("one", "nn", 3).out
-
-
-def test_a_second_run_on_the_same_folders_is_refused_and_names_the_first(train, cohort, tmp_path):
-    """The lock of a process that was killed does not block."""
-    command = [sys.executable, str(ROOT / "run.py"), *training(tmp_path / "one", cohort, "nn", 1_000_000)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert any(line.startswith("Training nn 1/") for line in process.stdout)
-        for more in (("--outDir", tmp_path / "other"), ("--chkPointDir", tmp_path / "other")):
-            outcome = train("one", "nn", 5, *more)
-            assert outcome.status == 2
-            assert f"is being written by process {process.pid} on " in outcome.err
-            assert "run.py --train --model nn --numIters 1000000" in outcome.err
-        assert not (tmp_path / "other").exists()
-        process.kill()
-        process.communicate()
-    assert "Training nn" in train("one", "nn", 5).out
+def test_override_takes_another_preset_and_settings(train, seen_two, tmp_path):
+    shutil.copytree(seen_two, tmp_path / "one")
+    other = ("--preset", "default", "--set", "phenotype_units=4")
+    assert "is of preset sine, this run of preset default" in train("one", "nn", 3, *other).err
+    assert train("one", "nn", 1, *other, "--overrideChkpt").status == 0
+    identity = CheckpointFolder(tmp_path / "one" / "ckpt" / "nn").identity()
+    assert (identity.preset, identity.step, identity.config["phenotype_units"]) == ("default", 1, [4])
 
 
 def test_override_keeps_the_earlier_results_and_what_the_user_put_beside_them(train, seen_two, tmp_path):
@@ -266,20 +230,6 @@ def test_overriding_gets_past_a_description_that_is_damaged(train, seen_two, tmp
     outcome = train("one", "nn", 2, "--overrideChkpt")
     assert outcome.status == 0, outcome.err
     assert_bit_equal(tmp_path / "one" / "ckpt" / "nn", seen_two / "ckpt" / "nn")
-
-
-def test_overriding_a_checkpoint_leaves_what_the_user_put_beside_it(train, seen_two, tmp_path):
-    shutil.copytree(seen_two, tmp_path / "one")
-    folder = tmp_path / "one" / "ckpt" / "nn"
-    (folder / "thesis.txt").write_text("mine")
-    (folder / "notes").mkdir()
-    (folder / "notes" / "a.txt").write_text("mine, too")
-    for _ in range(2):
-        outcome = train("one", "nn", 2, "--overrideChkpt")
-        assert outcome.status == 0, outcome.err
-        assert (folder / "thesis.txt").read_text() == "mine"
-        assert (folder / "notes" / "a.txt").read_text() == "mine, too"
-    assert not folder.with_name("nn.replaced").exists()
 
 
 def test_shuffled_labels_are_marked_everywhere(cli, cohort, tmp_path):

@@ -1,5 +1,6 @@
 """Arguments -> a run: the user's choice beats the checkpoint's, which beats the default; misfits are refused."""
 
+import shutil
 from argparse import Namespace
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from helpers import an_identity, cohort_of, flip_a_bit, row, write_checkpoints
 from data.base.cli import Parser, add_options
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
+from data.cohorts.rows import read_table, write_table
 from data.grids import FULL, REDUCED
 from models import MODELS, nn
 from run import parser
@@ -115,6 +117,8 @@ def test_shuffled_labels_are_those_of_the_checkpoint():
 def test_the_grid_is_of_models_that_read_volumes():
     assert run_of("--train --model cnn", None).choices.grid == "reduced"
     assert run_of("--train --model nn", None).choices.grid is None
+    with pytest.raises(InputError, match="cohort is 91x109x91, cnn reads 31x37x31"):
+        run_of("--train --model cnn", None, cohort_of(grid=FULL))
 
 
 def test_an_unknown_preset():
@@ -258,20 +262,49 @@ def test_a_cohort_on_another_grid(model, grid, words):
         check_grid(MODELS[model], cohort_of(grid=grid), args)
 
 
+def validated(words: str) -> Run:
+    """The run of a command line, as run.py makes it."""
+    top = parser()
+    args = top.parse_args(words.split())
+    given = {name for name, value in vars(args).items() if value != top.get_default(name)}
+    return validate(args, given, JOBS.values())
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
         ("--jobs 2", "--jobs 2 counts folds that are done at a time; use it with --folds, without --fold"),
         ("--jobs 2 --folds 2 --fold 0", "--jobs 2 counts folds that are done at a time"),
         ("--fold 0", "--fold 0 is one of several; say with --folds how they are cut"),
-        ("--set members=0", "members is 0; expected 1 to 64"),  # before the cohort, which is not there, is read
-        ("--dataDir missing", "missing does not exist"),
+        ("--set members=0", "members is 0; expected 1 to 64"),
+        ("--donors 3", "--donors goes with --blackout, not with --train"),
+        ("--chkPointDir a*", "which TensorFlow reads as a pattern"),
+        ("", "missing does not exist"),
     ],
 )
 def test_mistakes_are_found_before_data_are_read(words, message, tmp_path):
-    args = asked(f"--train --model nn --dataDir missing --chkPointDir {tmp_path} {words}").args
     with pytest.raises(InputError, match=message):
-        validate(args, set(), JOBS.values())
+        validated(f"--train --model nn --dataDir missing --chkPointDir {tmp_path} {words}")
+    with pytest.raises(InputError, match="nn cannot be blacked out"):
+        validated("--blackout --model nn --dataDir missing")
+
+
+def test_a_run_is_made_and_nothing_is_written(cohort, tmp_path, capsys):
+    two_sites = shutil.copytree(cohort, tmp_path / "cohort")
+    rows = [replace(person, site="AB"[at % 2]) for at, person in enumerate(read_table(cohort / "subjects.csv"))]
+    write_table(two_sites / "subjects.csv", rows)
+    words = f"--train --model cnn --preset regions --set standardise=site --dataDir {two_sites} --chkPointDir ckpt"
+    run = validated(words)
+    assert (run.out_dir.name, run.checkpoints.path, run.cohort.rows) == ("cnn-train", Path("ckpt/cnn"), tuple(rows))
+    assert list(tmp_path.iterdir()) == [two_sites]
+    simulated, transductive, *counts, conclusion = capsys.readouterr().out.splitlines()
+    assert simulated == "Data: the demo cohort. It is SIMULATED; its results say nothing about people."
+    assert transductive.startswith("TRANSDUCTIVE: each of 2 sites is standardised by its own people")
+    assert counts[1].startswith("train: 36 subjects") and conclusion == "Nothing here invalidates a result."
+    run.out_dir.mkdir(parents=True)
+    (run.out_dir / "mine.txt").write_text("")
+    with pytest.raises(InputError, match=r"holds mine\.txt, which no run of this program wrote"):
+        validated(words)
 
 
 def test_the_guards_of_a_job_are_called_in_order_with_the_identity():
