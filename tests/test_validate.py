@@ -111,7 +111,8 @@ def test_shuffled_labels_are_those_of_the_checkpoint():
     assert [row.label for row in run_of("--test --model nn --seed 1", saved_by()).cohort.rows] == labels
     shuffled = run_of("--train --model nn --shuffleLabels --seed 7", None)
     assert [row.label for row in shuffled.cohort.rows] == labels
-    assert run_of("--train --model nn", None).cohort.rows == TRAINED.rows
+    for words, saved in (("--train", None), ("--train", saved_by()), ("--test", saved_by(shuffled_labels=False))):
+        assert run_of(f"{words} --model nn", saved).cohort.rows == TRAINED.rows
 
 
 def test_the_grid_is_of_models_that_read_volumes():
@@ -143,6 +144,9 @@ def test_the_best_is_tested_and_the_latest_is_continued(tmp_path):
     write_checkpoints(folder.path / "best", (4,), validation_loss=0.5)
     assert asked("--test --model nn").saved(folder).step == 4
     assert asked("--train --model nn").saved(folder).step == 6
+    for words, used in (("--test --model nn", "best"), ("--train --model nn", "nn")):
+        run = asked(words).run(folder, saved_by(), TRAINED, Path("out"))
+        assert run.checkpoints.path.name == used
 
 
 def test_without_a_checkpoint(tmp_path):
@@ -301,6 +305,7 @@ def test_a_run_is_made_and_nothing_is_written(cohort, tmp_path, capsys):
     assert simulated == "Data: the demo cohort. It is SIMULATED; its results say nothing about people."
     assert transductive.startswith("TRANSDUCTIVE: each of 2 sites is standardised by its own people")
     assert counts[1].startswith("train: 36 subjects") and conclusion == "Nothing here invalidates a result."
+    assert validated(f"{words} --outDir elsewhere").out_dir == Path("elsewhere")
     run.out_dir.mkdir(parents=True)
     (run.out_dir / "mine.txt").write_text("")
     with pytest.raises(InputError, match=r"holds mine\.txt, which no run of this program wrote"):
