@@ -45,6 +45,8 @@ def test_a_folder_without_checkpoints(tmp_path):
     assert (folder.current, folder.whole, latest_in(folder.path)) == (None, None, None)
     with pytest.raises(InputError, match=r"nn holds no checkpoint; make one: run\.py --train --model nn$"):
         folder.latest()
+    folder.prepare(override=True)
+    assert (folder.path.is_dir(), folder.current, folder.replaced.exists()) == (True, None, False)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
