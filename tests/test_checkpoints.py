@@ -124,6 +124,20 @@ def test_a_replaced_checkpoint_is_used_until_the_new_one_is_there(three, tmp_pat
     assert (three.current, three.digest(), names_in(tmp_path)) == (three.path, digest, {"nn"})
 
 
+def test_a_run_killed_after_its_first_save_is_continued(three):
+    """Before it removed what it replaces."""
+    three.prepare(override=True)
+    new = write_checkpoints(three.path / "made", (1,)).path
+    for path in new.iterdir():
+        path.rename(three.path / path.name)
+    new.rmdir()
+    digest = three.digest()
+    three.prepare(override=False)
+    assert (three.current, three.digest(), three.identity().step) == (three.path, digest, 1)
+    three.prepare(override=True)
+    assert (three.current, three.digest()) == (three.replaced, digest)
+
+
 def test_overriding_twice_restores_and_replaces_the_same(three, tmp_path):
     digest = three.digest()
     for _ in range(2):

@@ -74,6 +74,7 @@ def test_help_has_a_group_for_the_options_of_a_job_and_none_for_no_options(parse
     "words, message",
     [
         (["--numIter", "3", "--qqqqq"], "unrecognized arguments: --qqqqq; see --help."),  # beginnings are enough
+        (["x"], "unrecognized arguments: x"),
         (["--atlsa", "x"], "unrecognized arguments: --atlsa x; did you mean --atlas?"),
         (["--subject=", "7"], "--subject has nothing as its value; give one, or leave it out."),
         (["--atlas", ""], "--atlas has nothing as its value; give one, or leave it out."),
@@ -134,6 +135,7 @@ def test_after_ctrl_c_the_status_is_130(capsys):
     before = signal.getsignal(signal.SIGINT)
     try:
         assert guarded("run.py", lambda: signal.default_int_handler(signal.SIGINT, None)) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # a second one does not disturb the closing of files
     finally:
         signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "run.py: interrupted; repeat the command.\n"

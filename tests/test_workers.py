@@ -51,7 +51,7 @@ def start_pair(commands: Path, *options: str) -> list[subprocess.Popen]:
 
 def ended(*processes: subprocess.Popen) -> list[Outcome]:
     """What they left, in time or not."""
-    deadline = threading.Timer(180, lambda: [process.kill() for process in processes])
+    deadline = threading.Timer(400, lambda: [process.kill() for process in processes])
     deadline.start()
     told = [process.communicate() for process in processes]
     deadline.cancel()
