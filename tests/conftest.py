@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, SMALL_BATCH, TINY_CNN, Outcome, run_main, write_pcp
+from helpers import ROOT, SMALL_BATCH, TINY_CNN, Outcome, run_main, training, write_pcp
 from hypothesis import settings
 
 from data import demo, grids
@@ -121,6 +121,34 @@ def trained(cohort, cli, tmp_path_factory) -> Path:
     outcome = cli("--train", "--model", "cnn", "--numIters", 4, *TINY_CNN, *SMALL_BATCH, *arguments)
     assert outcome.status == 0, outcome.err
     return folder / "ckpt"
+
+
+@pytest.fixture
+def train(cli, cohort, tmp_path) -> Callable[..., Outcome]:
+    """`train("one", "cnn", 5)` trains a tiny cnn until iteration 5 with everything in the folder `one`."""
+
+    def run(name, model, iterations, *more) -> Outcome:
+        return cli(*training(tmp_path / name, cohort, model, iterations), *more)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def seen_six(cli, cohort, tmp_path_factory) -> Path:
+    """The folder of a nn that has seen 6 batches, with checkpoints of the 2nd, the 4th and the 6th. Copy it."""
+    folder = tmp_path_factory.mktemp("six")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("utils.training.loop.SAVE_EVERY", 2)
+        assert cli(*training(folder, cohort, "nn", 6)).status == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def seen_two(cli, cohort, tmp_path_factory) -> Path:
+    """The folder of a nn that has seen 2 batches. Copy it."""
+    folder = tmp_path_factory.mktemp("two")
+    assert cli(*training(folder, cohort, "nn", 2)).status == 0
+    return folder
 
 
 @pytest.fixture(scope="session")

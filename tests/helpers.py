@@ -1,12 +1,16 @@
 """What tests share: records and folders made up, command lines run in-process, files read back."""
 
 import csv
+import hashlib
 import importlib
 import io
+import json
+import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,8 +20,12 @@ import pytest
 
 from data import grids
 from data.cohorts import records
-from data.cohorts.cohort import open_cohort, write_tables
-from data.cohorts.rows import Metadata
+from data.cohorts.cohort import Cohort, open_cohort, write_tables
+from data.cohorts.rows import Metadata, Row
+from models import MODELS
+from utils.jobs import TRAIN
+from utils.runs.checkpoints import CheckpointFolder, Choices, Identity, Saved
+from utils.runs.run import Options, Run
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,6 +46,9 @@ TINY_NN = ("--set", "members=1")  # what takes time is building networks
 
 
 SMALL_BATCH = ("--set", "batch_size=8")
+
+
+SMALL = {"cnn": TINY_CNN + SMALL_BATCH, "mmnn": TINY_CNN + SMALL_BATCH, "nn": TINY_NN + SMALL_BATCH, "ae": SMALL_BATCH}
 
 
 @dataclass(frozen=True)
@@ -123,6 +134,31 @@ class Page(HTMLParser):
             self.terms[-1] += data
 
 
+def training(folder: Path, cohort: Path, model: str, iterations: int) -> list[str]:
+    """The arguments of run.py that train a tiny network with everything in `folder`."""
+    places = ("--chkPointDir", folder / "ckpt", "--outDir", folder / "out", "--dataDir", cohort)
+    return [str(word) for word in ("--train", "--model", model, "--numIters", iterations, *places, *SMALL[model])]
+
+
+def commands_of(folder: Path, *commands: Sequence) -> Path:
+    """A file of command lines of run.py for `start_worker`."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "commands.json"
+    path.write_text(json.dumps([[str(word) for word in command] for command in commands]))
+    return path
+
+
+def start_worker(commands: Path, *options: str, environment: dict[str, str] | None = None) -> subprocess.Popen:
+    """A process that runs the command lines one after another, see `worker.py`."""
+    return subprocess.Popen(
+        [sys.executable, ROOT / "tests" / "worker.py", *options, commands],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"} | (environment or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def small_record(label: float = 1.0, seed: int = 0) -> bytes:
     """A record on the reduced grid with random content."""
     random = np.random.default_rng(seed)
@@ -171,6 +207,91 @@ def brain_map(shape: tuple[int, int, int], seed: int) -> np.ndarray:
     axes = np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")
     values = np.random.default_rng(seed).uniform(0.2, 1, shape).round(2)
     return np.where(sum(np.square(axes)) < 0.8, values, 0).astype(np.float32)
+
+
+def row(subject: str = "1", label: float = 1.0, split: str = "train", **more: str) -> Row:
+    """A row of `subjects.csv`."""
+    return Row(**{"file": f"{subject}.bin", "subject": subject, "site": "NYU", "label": label, "split": split} | more)
+
+
+def cohort_of(*rows: Row, grid: grids.Grid = grids.REDUCED, **metadata) -> Cohort:
+    """A cohort of rows without records."""
+    return Cohort(Path("cohort"), grid, rows, (), Metadata(**metadata))
+
+
+def an_identity(**changes) -> Identity:
+    """The identity of a nn that has seen no batch."""
+    of_nn = {"model": "nn", "preset": "default", "config": {}, "grid": None, "seed": 0, "precision": "float32"}
+    of_data = {"cohort": "cohort", "cohort_sha256": "c" * 64, "out_dir": "out"}
+    subjects = {"training_subjects": ("1", "2"), "encoder_subjects": ()}
+    return Identity(**of_nn | of_data | subjects | changes)
+
+
+def run_of(model: str = "nn", cohort: Cohort | None = None, folder: Path = Path("made/up"), **choices) -> Run:
+    """A training of the default preset."""
+    preset, config = next(iter(MODELS[model].module.PRESETS.items()))
+    chosen = {"preset": preset, "config": asdict(config), "grid": None, "seed": 0, "precision": "float32"}
+    return Run(
+        job=TRAIN,
+        choices=Choices(model=model, **chosen | choices),
+        config=config,
+        options=Options(),
+        cohort=cohort or cohort_of(),
+        data_dir=None,
+        checkpoints=CheckpointFolder(folder / "ckpt" / model),
+        out_dir=folder / "out",
+        num_iters=1,
+    )
+
+
+def write_checkpoints(folder: Path, steps: Sequence[int], **changes) -> CheckpointFolder:
+    """Files as TensorFlow names them, `ckpt-1` after the first of `steps` batches and so on, and their `run.json`."""
+    folder.mkdir(parents=True)
+    saved = {}
+    for number, step in enumerate(steps, 1):
+        data, index = f"weights after {step}".encode() * 20, f"index after {step}".encode() * 20
+        (folder / f"ckpt-{number}.data-00000-of-00001").write_bytes(data)
+        (folder / f"ckpt-{number}.index").write_bytes(index)
+        saved[f"ckpt-{number}"] = Saved(step, hashlib.sha256(data + index).hexdigest())
+    (folder / "checkpoint").write_text(f'model_checkpoint_path: "ckpt-{len(steps)}"\n')
+    identity = an_identity(step=steps[-1], saved=saved, **changes)
+    (folder / "run.json").write_text(json.dumps(asdict(identity)))
+    return CheckpointFolder(folder)
+
+
+def flip_a_bit(path: Path) -> None:
+    """Damages a file in its middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def variables(folder: Path) -> dict[str, np.ndarray]:
+    """Everything in the latest checkpoint, weights, optimizer and step, but for the number of saves."""
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(str(CheckpointFolder(folder).latest()))
+    names = [name for name in reader.get_variable_to_shape_map() if "save_counter" not in name]
+    return {name: reader.get_tensor(name) for name in names if "OBJECT_GRAPH" not in name}
+
+
+def step_of(folder: Path) -> int:
+    """How many batches the latest checkpoint has seen."""
+    return int(variables(folder)["step/.ATTRIBUTES/VARIABLE_VALUE"])
+
+
+def assert_bit_equal(one: Path, other: Path) -> None:
+    """Fails unless the latest checkpoints of two folders hold the same."""
+    first, second = variables(one), variables(other)
+    assert first.keys() == second.keys()
+    assert len(first) > 10
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+def without_speed(path: Path) -> list[dict]:
+    """A `history.csv` but for what no two trainings share."""
+    return [{name: value for name, value in row.items() if name != "samples_per_s"} for row in read_rows(path)]
 
 
 PCP_ROWS = [

@@ -4,8 +4,8 @@ import csv
 import json
 import re
 import shutil
+import threading
 import zipfile
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,9 @@ import pytest
 from helpers import bare_records, read_rows, small_record
 
 from data.base.errors import InputError
-from data.cohorts.cohort import open_cohort
-from data.cohorts.rows import Preparation, assign_splits
+from data.cohorts.cohort import ahead, in_order, open_cohort
 from data.grids import REDUCED
+from models import MODELS
 
 SUBJECTS = range(50001, 50013)
 
@@ -88,32 +88,6 @@ def test_batches_hold_what_single_reads_hold(tmp_path):
     assert (without["phenotype"] == batch["phenotype"]).all()
 
 
-@pytest.mark.parametrize(
-    "name, subject",
-    [
-        ("51572.bin", "51572"),
-        ("0051572.bin", "51572"),
-        ("swap_51572_2.bin", "51572"),
-        ("NYU_0051572_falff.bin", "51572"),
-    ],
-)
-def test_the_subject_of_a_bare_record_is_the_first_number_in_its_name(name, subject, tmp_path):
-    assert open_cohort(write_folder(tmp_path / "bare", {name: small_record()})).rows[0].subject == subject
-
-
-def test_records_of_one_subject_share_a_split_and_one_subject_in_ten_is_a_test_subject(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.cohorts.records.form_of_size", lambda *_: (REDUCED, 1))  # four bytes a record will do
-    one = np.float32(1).tobytes()
-    names = [f"{prefix}{subject}.bin" for subject in range(50000, 50600) for prefix in ("", "swap_")]
-    opened = open_cohort(write_folder(tmp_path / "bare", dict.fromkeys(names, one)))
-    splits = {}
-    for record in opened.rows:
-        splits.setdefault(record.subject, set()).add(record.split)
-    assert all(len(found) == 1 for found in splits.values())
-    assert 0.06 < sum(found == {"test"} for found in splits.values()) / len(splits) < 0.14
-    assert set(opened.subjects("test")).isdisjoint(opened.subjects("train"))
-
-
 def test_a_cohort_keeps_the_split_and_order_of_its_table(cohort):
     opened = open_cohort(cohort)
     rows = read_rows(cohort / "subjects.csv")
@@ -144,23 +118,6 @@ def test_the_digest_tells_cohorts_apart(cohort, tmp_path):
     assert open_cohort(copy).digest != open_cohort(cohort).digest
 
 
-@pytest.mark.parametrize("count", [10, 97, 300])
-def test_splits_are_one_in_ten_in_proportion_over_labels_and_sites(count):
-    random = np.random.default_rng(count)
-    subjects = [str(number) for number in range(count)]
-    sites = random.choice(["NYU", "USM", "PITT"], count, p=[0.6, 0.3, 0.1]).tolist()
-    labels = random.integers(0, 2, count).astype(float).tolist()
-    split = assign_splits(subjects, sites, labels, seed=3)
-    test = [index for index, subject in enumerate(subjects) if split[subject] == "test"]
-    assert abs(len(test) - count / 10) < 1
-    for of in (labels, sites, list(zip(labels, sites, strict=True))):
-        chosen = Counter(of[index] for index in test)
-        for stratum, size in Counter(of).items():
-            assert abs(chosen[stratum] - size / 10) <= (1 if of is not sites else 2)
-    assert split == assign_splits(subjects, sites, labels, seed=3)
-    assert split != assign_splits(subjects, sites, labels, seed=4)
-
-
 def refusal(path: Path) -> str:
     """The message that opening `path` is refused with: one line."""
     with pytest.raises(InputError) as caught:
@@ -184,8 +141,6 @@ def test_paths_that_hold_no_records(tmp_path):
         ('{"a": 1}', "holds no list of strings"),
         ("[1]", "holds no list of strings"),
         ("[]", "holds no records"),
-        ('["a.bin", "a.bin"]', "names a record twice"),
-        ('["a.bin", "gone.bin"]', "gone.bin"),
     ],
 )
 def test_a_damaged_json_list(content, words, tmp_path):
@@ -226,15 +181,6 @@ def zip_of(folder: Path, *names: str) -> Path:
     return folder / "compressed_0"
 
 
-@pytest.mark.parametrize(
-    "name, words",
-    [("notes.doc", "is not a record"), ("../1.bin", "points outside"), ("/1.bin", "points outside")],
-)
-def test_a_chunk_with_anything_but_records(name, words, tmp_path):
-    path = zip_of(tmp_path / "zipped", "50001.bin", name)
-    assert re.search(rf"compressed_0:.*{words}", refusal(path.parent))
-
-
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_chunk_whose_content_is_damaged_is_named_when_it_is_read(compression, tmp_path):
     folder = write_chunks(tmp_path / "zipped", {"50001.bin": small_record()}, compression)
@@ -266,14 +212,8 @@ def edit_rows(folder: Path, change) -> None:
     "change, words",
     [
         (lambda rows: rows[0].update(label="2"), "subjects.csv line 2 has the label 2; expected 1"),
-        (lambda rows: rows[0].update(label="x"), "subjects.csv line 2 has the label 'x'; expected 1"),
-        (lambda rows: rows[2].update(split="dev"), "subjects.csv line 4 has the split 'dev'; expected train or test"),
-        (lambda rows: rows.append(rows[0]), "subjects.csv names a file twice"),
         (lambda rows: rows.pop(), "subjects.csv has no row for"),
-        (lambda rows: rows[0].update(file="9.bin"), "lacks 9.bin, which subjects.csv names"),
         (lambda rows: rows[0].update(label=1 - int(rows[0]["label"])), r"has the label \d, .* says \d"),
-        (lambda rows: [row.pop("site") for row in rows], "subjects.csv lacks the columns site"),
-        (lambda rows: [row.update(subject="1") for row in rows], "has subject 1 in train and in test"),
     ],
 )
 def test_a_table_that_does_not_fit_its_records(change, words, cohort, tmp_path):
@@ -290,8 +230,6 @@ def test_a_table_that_does_not_fit_its_records(change, words, cohort, tmp_path):
         ("cohort.json", b'{"grid": [91, 109, 91]}', "says grid [91, 109, 91]"),
         ("cohort.json", b"\xff\xfe", "cohort.json is damaged"),
         ("subjects.csv", b"", "subjects.csv lacks the columns"),
-        ("subjects.csv", b"file,subject,site,label,split\n1.bin,1,M\xfcnchen,1,train\n", "subjects.csv"),
-        ("subjects.csv", b"file,subject,site,label,split\n1.bin", "subjects.csv line 2"),
     ],
 )
 def test_damaged_tables(name, content, words, cohort, tmp_path):
@@ -314,6 +252,34 @@ def test_a_cohort_without_test_subjects_says_so_when_they_are_wanted(tmp_path):
         opened.indices(other)
 
 
-def test_the_last_bit_of_a_constant_makes_no_other_preparation():
-    one, other, third = (Preparation(phenotype_mean=(value,)) for value in (0.1 + 0.2, 0.3, 0.3001))
-    assert one.of_inputs(["phenotype"]) == other.of_inputs(["phenotype"]) != third.of_inputs(["phenotype"])
+def test_in_order_cuts_without_loss():
+    cut = in_order(np.arange(10, 17), 3)
+    assert [batch.tolist() for batch in cut] == [[10, 11, 12], [13, 14, 15], [16]]
+
+
+def test_reading_ahead_keeps_order_reads_in_another_thread_and_does_not_run_away():
+    threads, read = set(), []
+
+    def slow(number):
+        threads.add(threading.get_ident())
+        read.append(number)
+        return number * number
+
+    results = ahead(slow, iter(range(100)))
+    assert [next(results) for _ in range(5)] == [0, 1, 4, 9, 16]
+    assert threading.get_ident() not in threads
+    results.close()
+    assert len(read) < 15
+
+
+def test_an_error_while_reading_reaches_the_reader():
+    with pytest.raises(ZeroDivisionError):
+        list(ahead(lambda number: 1 // number, [1, 0, 1]))
+
+
+@pytest.mark.parametrize("name, wanted", [("nn", {"label", "phenotype"}), ("cnn", {"label", "phenotype", "volume"})])
+def test_only_what_the_model_reads_is_read(name, wanted, cohort):
+    opened = open_cohort(cohort)
+    (batch,) = MODELS[name].batches(opened, [np.array([1, 3])])
+    assert batch.keys() == wanted
+    assert batch["label"].tolist() == [opened.rows[1].label, opened.rows[3].label]

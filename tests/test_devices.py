@@ -1,14 +1,12 @@
 """GPU manners, against a fake NVML: never a GPU that somebody else holds, unless told to share."""
 
 import os
-import signal
 import sys
 from types import SimpleNamespace
 
 import pytest
 
 from data.base.errors import InputError
-from data.base.signals import handled, interrupts_delayed
 from utils.machines import devices
 
 
@@ -126,15 +124,6 @@ def test_only_errors_lets_errors_through_and_notes_not(capfd):
         os.write(2, b"E0000 00:00:1 cuda.cc:1] failed call to cuInit: no device\n")
         os.write(2, b"E0000 00:00:1 something.cc:1] the disk is on fire\n")
     assert capfd.readouterr().err == "E0000 00:00:1 something.cc:1] the disk is on fire\n"
-
-
-def test_ctrl_c_during_an_import_is_heard_after_it():
-    done = []
-    usual = signal.default_int_handler
-    with handled(usual, ("SIGINT",)), pytest.raises(KeyboardInterrupt), interrupts_delayed():
-        signal.raise_signal(signal.SIGINT)
-        done.append("imported")
-    assert done == ["imported"]
 
 
 def test_too_little_memory_is_one_line():

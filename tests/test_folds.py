@@ -10,7 +10,6 @@ from helpers import read_rows
 from data.base.errors import InputError
 from data.cohorts.cohort import open_cohort
 from data.cohorts.folds import Folds, by_column, check_classes, folder_name, open_folds
-from data.cohorts.rows import validation_subjects
 
 
 @pytest.fixture
@@ -151,16 +150,3 @@ def test_a_fold_of_one_class_among_all_others_is_refused(cohort, tmp_path):
 )
 def test_a_site_of_any_name_has_a_folder(name, folder):
     assert folder_name(name) == folder
-
-
-def test_validation_subjects_are_training_subjects_in_proportion(cohort):
-    opened = open_cohort(cohort)
-    aside = validation_subjects(opened.rows, 0.25, 0)
-    assert aside == validation_subjects(opened.rows, 0.25, 0) != validation_subjects(opened.rows, 0.25, 1)
-    assert aside < set(opened.subjects("train"))
-    label = {row.subject: row.label for row in opened.rows}
-    assert len(aside) == 9
-    assert sorted(Counter(label[subject] for subject in aside).values()) == [4, 5]
-    assert validation_subjects(opened.rows, 0, 0) == frozenset()
-    with pytest.raises(InputError, match=r"--validation 0\.01 of 36 training subjects"):
-        validation_subjects(opened.rows, 0.01, 0)

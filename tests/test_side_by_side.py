@@ -7,7 +7,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from helpers import SMALL_BATCH, TINY_NN, read_rows
+from helpers import SMALL_BATCH, TINY_NN, assert_bit_equal, read_rows
 
 from data.base.errors import InputError
 from utils.runs import side_by_side as module
@@ -94,27 +94,8 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [[], ["--folds", "2", "--fold", "0"]])
-def test_jobs_are_of_all_folds(words, cli, cohort, tmp_path):
-    outcome = cli("--train", "--jobs", 2, "--dataDir", cohort, "--chkPointDir", tmp_path, *words)
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert "--jobs 2 counts folds that are done at a time; use it with --folds, without --fold." in outcome.err
-
-
-@pytest.mark.slow
-def test_several_workers_do_not_take_jobs(cli, cohort, tmp_path, monkeypatch):
-    cluster = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}'
-    monkeypatch.setenv("TF_CONFIG", cluster)
-    words = ("--folds", 2, "--jobs", 2, "--dataDir", cohort, "--chkPointDir", tmp_path)
-    outcome = cli("--train", "--model", "nn", *words)
-    assert "--jobs 2 is for one machine, and here are 2 workers; leave it out." in outcome.err
-
-
-@pytest.mark.slow
 def test_folds_side_by_side_are_those_one_after_another(cli, cohort, tmp_path):
     """Also where they override others; the results are pooled once, when all are done."""
-    from test_train import assert_bit_equal
-
     settings = ("--model", "nn", "--numIters", 3, *TINY_NN, *SMALL_BATCH, "--folds", 2, "--dataDir", cohort)
 
     def train(name, *more) -> None:

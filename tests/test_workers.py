@@ -2,11 +2,9 @@
 ends the others, and the same commands go on as if nothing had been."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, TINY_CNN, TINY_NN, Outcome
+from helpers import TINY_CNN, TINY_NN, Outcome, assert_bit_equal, commands_of, start_worker
 
 from data.base.errors import InputError
 from utils.blackout import measure
@@ -42,16 +40,6 @@ def training(folder: Path, cohort: Path, name: str) -> list[str]:
     return ["--train", *TRAININGS.get(name, LONG), *(str(word) for pair in places.items() for word in pair)]
 
 
-def start(commands: Path, *options: str, environment: dict[str, str] | None = None) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, ROOT / "tests" / "worker.py", *options, commands],
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"} | (environment or {}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def start_pair(commands: Path, *options: str) -> list[subprocess.Popen]:
     """Two workers on this machine."""
     with socket.socket() as one, socket.socket() as other:
@@ -59,23 +47,16 @@ def start_pair(commands: Path, *options: str) -> list[subprocess.Popen]:
             place.bind(("localhost", 0))
         cluster = {"worker": [f"localhost:{place.getsockname()[1]}" for place in (one, other)]}
     described = [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in (0, 1)]
-    return [start(commands, *options, environment={"TF_CONFIG": text}) for text in described]
+    return [start_worker(commands, *options, environment={"TF_CONFIG": text}) for text in described]
 
 
 def ended(*processes: subprocess.Popen) -> list[Outcome]:
     """What they left, in time or not."""
-    deadline = threading.Timer(180, lambda: [process.kill() for process in processes])
+    deadline = threading.Timer(400, lambda: [process.kill() for process in processes])
     deadline.start()
     told = [process.communicate() for process in processes]
     deadline.cancel()
     return [Outcome(process.returncode, *texts) for process, texts in zip(processes, told, strict=True)]
-
-
-def commands_of(folder: Path, *commands: list[str]) -> Path:
-    folder.mkdir(exist_ok=True)
-    path = folder / "commands.json"
-    path.write_text(json.dumps([[str(word) for word in command] for command in commands]))
-    return path
 
 
 def reductions(folder: Path, cohort: Path, full_cohort: Path, trained: Path, encoder: Path) -> list[list]:
@@ -136,7 +117,7 @@ def several(cohort, full_cohort, trained, encoder, killed, tmp_path_factory) -> 
     long = [training(folder, cohort, "long") for folder in (folders["workers"], killed[0])]
     commands = commands_of(folders["workers"], *trainings["workers"], *more, *long)
     pair = start_pair(commands, "--interval", str(INTERVAL))
-    alone = start(commands_of(folders["devices"], *trainings["devices"]), "--devices", "2")
+    alone = start_worker(commands_of(folders["devices"], *trainings["devices"]), "--devices", "2")
     for outcome in ended(*pair, alone):
         assert (outcome.status, outcome.err) == (0, "")
     return folders
@@ -175,8 +156,6 @@ def test_two_workers_write_the_bytes_of_one(results, one, several):
 
 @slow
 def test_a_killed_worker_ends_the_others_and_the_same_commands_go_on(killed, several):
-    from test_train import assert_bit_equal
-
     folder, chief, seconds = killed
     assert seconds < 60
     assert (chief.status, chief.err.count("\n")) == (2, 1)
@@ -200,34 +179,6 @@ def test_dropout_draws_otherwise_on_each_replica(monkeypatch):
 
     assert np.array_equal(dropped(0), dropped(0))
     assert not np.array_equal(dropped(0), dropped(1))
-
-
-@pytest.mark.parametrize("change", [{"num_iters": 2}, {"only": "1"}, {"override": True}, {"seed": 3}, {}])
-def test_workers_that_do_something_else_are_refused(change, monkeypatch):
-    from utils.runs import team as together
-
-    def settings(run) -> dict:
-        return {"seed": run.seed}
-
-    def run(**own) -> SimpleNamespace:
-        asked = {"num_iters": 1, "only": "0", "override": False, "out_dir": Path("out"), "seed": 0} | own
-        found = SimpleNamespace(**asked, workers=team(("a:1", "b:1"), 0))
-        found.settings = lambda: settings(found)
-        return found
-
-    said: list[bytes] = []
-
-    def exchange(self, content):
-        said.append(content)
-        return [said[0], content]
-
-    monkeypatch.setattr(module.Team, "exchange", exchange)
-    together.check_alike(run())
-    if not change:
-        together.check_alike(run())
-        return
-    with pytest.raises(InputError, match=r"^b:1 was started with other settings, data or checkpoints than a:1; run"):
-        together.check_alike(run(**change))
 
 
 SLURM = {

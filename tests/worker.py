@@ -1,10 +1,12 @@
 """A process of a test of several workers: runs command lines of run.py one after another, as small as the tests' own.
 
-`worker.py [--devices N] [--slow] [--interval N] COMMANDS.json`: a list of lists of arguments.
+`worker.py [--devices N] [--slow] [--interval N] [--kill N] COMMANDS.json`: a list of lists of arguments.
 """
 
 import argparse
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -35,7 +37,8 @@ def main() -> int:
     parser.add_argument("commands", type=Path)
     parser.add_argument("--devices", type=int)
     parser.add_argument("--slow", action="store_true")
-    parser.add_argument("--interval", type=int, default=150)
+    parser.add_argument("--interval", type=int, default=150, help="batches from checkpoint to checkpoint")
+    parser.add_argument("--kill", type=int, default=0, help="SIGKILL between the history and the checkpoint of batch N")
     args = parser.parse_args()
     if args.devices:
         use_devices(args.devices)
@@ -45,12 +48,17 @@ def main() -> int:
     devices.choose_device(share=False)
     devices.start_tensorflow("cpu")
     from utils.blackout import effects, measure
-    from utils.training import loop
+    from utils.training import loop, saver
 
     effects.BLOBS, measure.TOGETHER, loop.SAVE_EVERY = 4, 2, args.interval
     if args.slow:
         check = loop.Training.check_loss
         loop.Training.check_loss = lambda *arguments: time.sleep(0.01) or check(*arguments)
+    if args.kill:
+        save = saver.Saver.save
+        saver.Saver.save = lambda own, step, identity: (
+            os.kill(os.getpid(), signal.SIGKILL) if step == args.kill else save(own, step, identity)
+        )
     for command in json.loads(args.commands.read_text()):
         sys.argv = ["run.py", *command]
         if status := run.main():

@@ -1,28 +1,33 @@
 """Runs on folds: each is a plain run with another split; killed and repeated, or in pieces, they come out the same."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import h5py
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, SMALL_BATCH, TINY_CNN, TINY_NN, read_rows
+from helpers import ROOT, SMALL, TINY_CNN, assert_bit_equal, read_rows, run_of
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from data import demo, grids
+from data.base.errors import InputError
 from data.cohorts.cohort import open_cohort, write_tables
 from data.cohorts.folds import open_folds
 from utils.runs.checkpoints import CheckpointFolder
+from utils.runs.folded import FoldedRun
+from utils.runs.run import Run
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
-
-SMALL = {"cnn": TINY_CNN + SMALL_BATCH, "nn": TINY_NN + SMALL_BATCH}
+slow = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +53,7 @@ def tested(in_folds, tmp_path_factory):
     return folder
 
 
+@slow
 def test_everybody_is_tested_once_by_a_model_that_never_saw_them(tested, cohort):
     rows = read_rows(tested / "test" / "predictions.csv")
     assert list(rows[0]) == ["file", "subject", "site", "label", "probability", "fold"]
@@ -59,6 +65,7 @@ def test_everybody_is_tested_once_by_a_model_that_never_saw_them(tested, cohort)
         assert set(seen) == {subject for subject, fold in fold_of.items() if fold != name}
 
 
+@slow
 def test_pooled_metrics_are_of_all_predictions(tested):
     table = pd.read_csv(tested / "test" / "predictions.csv")
     metrics = json.loads((tested / "test" / "metrics.json").read_text())
@@ -70,6 +77,7 @@ def test_pooled_metrics_are_of_all_predictions(tested):
     assert metrics["auc_folds"]["value"] == pytest.approx(np.average(list(of_fold.values()), weights=size))
 
 
+@slow
 def test_a_test_leaves_what_the_contract_says(tested):
     assert {path.name for path in (tested / "test").iterdir()} == {
         *("run.json", "runs.csv", "predictions.csv", "floor_predictions.csv", "training.csv", "metrics.json"),
@@ -84,6 +92,7 @@ def test_a_test_leaves_what_the_contract_says(tested):
     assert [row["job"] for row in read_rows(tested / "runs.csv")] == ["train", "test"]
 
 
+@slow
 def test_a_fold_is_a_plain_run_on_a_cohort_with_that_split(tested, cohort, cli, tmp_path):
     fold = open_folds(cohort, "3", 0, tested / "ckpt" / "nn" / "folds-3").cohort("1")
     (tmp_path / "cut").mkdir()
@@ -97,6 +106,7 @@ def test_a_fold_is_a_plain_run_on_a_cohort_with_that_split(tested, cohort, cli, 
     assert alone.read_bytes() == (tested / "test" / "fold-1" / "predictions.csv").read_bytes()
 
 
+@slow
 def test_folds_in_pieces_give_the_same(tested, in_folds, tmp_path):
     for job in ("--train", "--test"):
         for name in ("2", "0", "1"):
@@ -107,6 +117,7 @@ def test_folds_in_pieces_give_the_same(tested, in_folds, tmp_path):
         assert (tmp_path / "test" / name).read_bytes() == (tested / "test" / name).read_bytes(), name
 
 
+@slow
 def test_what_is_done_is_not_done_again(tested, in_folds, tmp_path):
     shutil.copytree(tested, tmp_path / "copy")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "copy").rglob("*")}
@@ -123,6 +134,7 @@ def test_what_is_done_is_not_done_again(tested, in_folds, tmp_path):
     assert (tmp_path / "copy/test/predictions.csv").read_bytes() == (tested / "test/predictions.csv").read_bytes()
 
 
+@slow
 def test_more_iterations_continue_each_fold(in_folds, tested, tmp_path):
     shutil.copytree(tested, tmp_path / "copy")
     outcome = in_folds(tmp_path / "copy", "nn", "3", "--train", "--numIters", 6)
@@ -135,6 +147,7 @@ def test_more_iterations_continue_each_fold(in_folds, tested, tmp_path):
     assert list((tmp_path / "copy/test/earlier").glob("*/predictions.csv"))
 
 
+@slow
 def test_a_killed_run_is_completed_by_repeating_it(tested, cli, cohort, tmp_path):
     arguments = ["--train", "--model", "nn", "--folds", "3", "--numIters", "4"]
     arguments += [*SMALL["nn"], "--chkPointDir", "ckpt", "--dataDir", str(cohort), "--outDir", "train"]
@@ -149,19 +162,12 @@ def test_a_killed_run_is_completed_by_repeating_it(tested, cli, cohort, tmp_path
     assert done.status == 0, done.err
     for name in ("0", "1", "2"):
         one, other = (folder / "ckpt/nn/folds-3" / name for folder in (tmp_path, tested))
-        assert (
-            CheckpointFolder(one).identity().training_subjects == CheckpointFolder(other).identity().training_subjects
-        )
-        assert weights(one) == weights(other)
+        seen = [CheckpointFolder(folder).identity().training_subjects for folder in (one, other)]
+        assert seen[0] == seen[1]
+        assert_bit_equal(one, other)
 
 
-def weights(folder) -> dict[str, bytes]:
-    import tensorflow as tf
-
-    reader = tf.train.load_checkpoint(str(CheckpointFolder(folder).latest()))
-    return {name: reader.get_tensor(name).tobytes() for name in reader.get_variable_to_shape_map() if "model" in name}
-
-
+@slow
 def test_one_site_at_a_time_is_left_out(in_folds, cohort, tmp_path):
     sites = shutil.copytree(cohort, tmp_path / "sites")
     rows = read_rows(sites / "subjects.csv")
@@ -175,6 +181,7 @@ def test_one_site_at_a_time_is_left_out(in_folds, cohort, tmp_path):
         assert row["fold"] == row["site"]
 
 
+@slow
 def test_a_subject_moved_in_the_table_stops_the_run(tested, in_folds, tmp_path):
     shutil.copytree(tested, tmp_path / "copy")
     table = tmp_path / "copy/ckpt/nn/folds-3/folds.csv"
@@ -186,24 +193,22 @@ def test_a_subject_moved_in_the_table_stops_the_run(tested, in_folds, tmp_path):
     assert "was trained on data with" in outcome.err
 
 
+@slow
 @pytest.mark.parametrize(
     "words, message",
     [
-        ("--fold 1", "--fold 1 is one of several; say with --folds"),
         ("--folds 3 --fold 7", "--fold 7 is none of the folds 0, 1, 2"),
         ("--folds 3", "holds no checkpoint; make one: run.py --train --model nn --chkPointDir .* --folds 3"),
-        ("--folds nothing", "--folds nothing is neither a number nor a column"),
     ],
 )
 def test_mistakes(words, message, cli, cohort, tmp_path):
-    import re
-
     outcome = cli("--test", "--model", "nn", "--chkPointDir", tmp_path / "c", "--dataDir", cohort, *words.split())
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert re.search(message, outcome.err)
     assert not list(tmp_path.iterdir())
 
 
+@slow
 def test_overriding_a_plain_checkpoint_leaves_those_of_folds(tested, cli, cohort, tmp_path):
     shutil.copytree(tested / "ckpt", tmp_path / "ckpt")
     before = sorted(path.relative_to(tmp_path) for path in (tmp_path / "ckpt/nn/folds-3").rglob("*"))
@@ -215,6 +220,7 @@ def test_overriding_a_plain_checkpoint_leaves_those_of_folds(tested, cli, cohort
     assert not (tmp_path / "ckpt/nn.replaced").exists()
 
 
+@slow
 def test_blackout_pools_the_effects_of_all_folds(in_folds, tmp_path):
     labels = np.zeros(grids.REDUCED.shape, np.int16)
     labels[5:12, 10:25, 8:20], labels[18:25, 10:25, 8:20] = 1, 2
@@ -254,6 +260,7 @@ def eight(tmp_path_factory):
     return target
 
 
+@slow
 def test_encoders_in_folds_reduce_for_the_same_folds(eight, cli, tmp_path):
     common = ("--dataDir", eight, "--chkPointDir", tmp_path / "ckpt", "--model", "cae", "--folds", "2")
     outcome = cli("--train", "--preset", "stride3", "--numIters", 1, "--set", "batch_size=1", *common)
@@ -286,59 +293,54 @@ def test_encoders_in_folds_reduce_for_the_same_folds(eight, cli, tmp_path):
     assert "python -m data convert --grid reduced" in outcome.err
 
 
-def test_validation_subjects_choose_the_checkpoint(cli, cohort, tmp_path):
-    places = ("--model", "nn", "--chkPointDir", tmp_path / "ckpt", "--dataDir", cohort)
-    train = ("--train", "--validation", "0.25", "--set", "learning_rate=0.1", *SMALL["nn"], *places)
-    outcome = cli(*train, "--numIters", 310)
-    assert outcome.status == 0, outcome.err
-    rows = read_rows(tmp_path / "results/nn-train/history.csv")
-    measured = [row for row in rows if row["validation_loss"]]
-    assert [int(row["step"]) for row in measured] == [150, 300, 310]
-    best = min(measured, key=lambda row: float(row["validation_loss"]))
-    checkpoints = CheckpointFolder(tmp_path / "ckpt" / "nn")
-    assert checkpoints.best.identity().validation_loss == pytest.approx(float(best["validation_loss"]))
-    assert int(best["step"]) < 310
-    assert checkpoints.to_use.path == tmp_path / "ckpt" / "nn" / "best"
-    assert cli("--test", *places).status == 0
-    run = json.loads((tmp_path / "results/nn-test/run.json").read_text())
-    assert run["checkpoint_sha256"] == checkpoints.best.digest() != checkpoints.digest()
-    assert (
-        "validation share 0.25, this run of validation share 0.1"
-        in cli("--train", "--validation", "0.1", *places, *SMALL_BATCH, "--numIters", 320).err
+# Without TensorFlow, on runs made up
+
+
+@pytest.fixture
+def made_up(tmp_path):
+    """`made_up("01", jobs=2)` is a run on the folds 0, 1 and 2, of which 0 and 1 are done."""
+
+    def run(done: str, **more) -> FoldedRun:
+        folds = SimpleNamespace(how="3", digest="d" * 64)
+        parts = tuple(replace(run_of(folder=tmp_path / f"fold-{name}"), folds=folds, fold=name) for name in "012")
+        for part in parts:
+            part.out_dir.mkdir(parents=True, exist_ok=True)
+            part.write_manifest(finished=part.fold in done)
+        whole = run_of(folder=tmp_path)
+        own = {field.name: getattr(whole, field.name) for field in fields(Run)}
+        return FoldedRun(**own | {"folds": folds, "parts": parts} | more)
+
+    return run
+
+
+@pytest.mark.parametrize("done, words", [("", "folds 0, 1, 2"), ("1", "folds 0, 2"), ("02", "fold 1")])
+def test_folds_that_are_missing_are_named(done, words, made_up, capsys):
+    assert made_up(done).pool("cpu") == 0
+    assert capsys.readouterr().out == f"Still to be done before the results are pooled: {words}.\n"
+
+
+def test_one_fold_that_is_overridden_is_not_pooled(made_up, capsys):
+    assert made_up("012", only="1", override=True).pool("cpu") == 0
+    assert capsys.readouterr().out.startswith("Not pooled, since other folds may yet be overridden: repeat the command")
+
+
+def test_what_is_done_is_not_begun(made_up, capsys):
+    run = made_up("012")
+    assert not run.is_done()  # the pooled results are not there
+    run.out_dir.mkdir()
+    run.write_manifest(finished=True)
+    assert run.is_done()
+    assert (run.perform(share_gpu=False), capsys.readouterr().out) == (
+        0,
+        f"Everything is done.\nResults: {run.out_dir}\n",
     )
+    assert not made_up("02").is_done()
+    of_other_seed = tuple(replace(part, choices=replace(part.choices, seed=1)) for part in run.parts)
+    assert not replace(run, parts=of_other_seed).is_done()
 
 
-def test_a_validated_training_that_is_stopped_comes_out_the_same(cli, cohort, tmp_path):
-    for name, iterations in (("whole", (160,)), ("pieces", (150, 160))):
-        for count in iterations:
-            places = (
-                "--model",
-                "nn",
-                "--chkPointDir",
-                tmp_path / name,
-                "--dataDir",
-                cohort,
-                "--outDir",
-                tmp_path / f"{name}o",
-            )
-            assert cli("--train", "--validation", "0.25", *SMALL["nn"], *places, "--numIters", count).status == 0
-    assert weights(tmp_path / "whole/nn") == weights(tmp_path / "pieces/nn")
-    assert weights(tmp_path / "whole/nn/best") == weights(tmp_path / "pieces/nn/best")
-
-
-def test_shuffled_labels_are_marked_everywhere(cli, cohort, tmp_path):
-    places = ("--model", "nn", "--chkPointDir", tmp_path / "ckpt", "--dataDir", cohort)
-    outcome = cli("--train", "--shuffleLabels", "--numIters", 4, *SMALL_BATCH, *places)
-    assert outcome.status == 0, outcome.err
-    assert "SHUFFLED LABELS" in outcome.out
-    assert "shuffled labels True, this run of shuffled labels False" in cli("--train", *SMALL_BATCH, *places).err
-    outcome = cli("--test", *places)
-    assert outcome.status == 0, outcome.err
-    assert "SHUFFLED LABELS" in outcome.out
-    test = tmp_path / "results/nn-test"
-    assert json.loads((test / "run.json").read_text())["shuffled_labels"]
-    assert json.loads((test / "metrics.json").read_text())["shuffled_labels"]
-    assert "shuffled" in (test / "report.html").read_text().lower()
-    assert all("SHUFFLED LABELS" in row["cohort"] for row in read_rows(tmp_path / "results/runs.csv"))
-    truth = {row["subject"]: row["label"] for row in read_rows(cohort / "subjects.csv")}
-    assert all(row["label"] == truth[row["subject"]] for row in read_rows(test / "predictions.csv"))
+def test_several_workers_do_not_take_jobs(made_up, monkeypatch):
+    cluster = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}'
+    monkeypatch.setenv("TF_CONFIG", cluster)
+    with pytest.raises(InputError, match="--jobs 2 is for one machine, and here are 2 workers; leave it out"):
+        made_up("", jobs=2).perform(share_gpu=False)

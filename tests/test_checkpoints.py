@@ -1,0 +1,233 @@
+"""Checkpoints on disk: which one is used, damaged ones are not, and nothing of the user's is lost by a replacement."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers import an_identity, assert_bit_equal, flip_a_bit, write_checkpoints
+
+from data.base.errors import InputError
+from utils.runs.checkpoints import CheckpointFolder, is_own, latest_in, prefixes_in
+
+slow = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("undrawn")
+DAMAGE = [flip_a_bit, lambda path: os.truncate(path, 10), Path.unlink]
+
+
+@pytest.fixture
+def three(tmp_path) -> CheckpointFolder:
+    """Made up: ckpt-1, ckpt-2 and ckpt-3, of the 2nd, the 4th and the 6th batch."""
+    return write_checkpoints(tmp_path / "nn", (2, 4, 6))
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_the_latest_is_used(three):
+    assert [prefix.name for prefix in prefixes_in(three.path)] == ["ckpt-3", "ckpt-2", "ckpt-1"]
+    assert (three.latest(), three.current, three.damaged) == (three.path / "ckpt-3", three.path, [])
+    assert three.identity().step == 6
+    assert three.digest() == three.identity().saved["ckpt-3"].sha256
+
+
+def test_numbers_are_ordered_as_numbers(tmp_path):
+    folder = write_checkpoints(tmp_path / "nn", range(2, 24, 2))
+    assert [prefix.name for prefix in prefixes_in(folder.path)] == [f"ckpt-{number}" for number in range(11, 0, -1)]
+    (folder.path / "checkpoint").unlink()
+    assert latest_in(folder.path) == folder.path / "ckpt-11"
+
+
+def test_a_folder_without_checkpoints(tmp_path):
+    folder = CheckpointFolder(tmp_path / "nn", "run.py --train --model nn")
+    assert (folder.current, folder.whole, latest_in(folder.path)) == (None, None, None)
+    with pytest.raises(InputError, match=r"nn holds no checkpoint; make one: run\.py --train --model nn$"):
+        folder.latest()
+    folder.prepare(override=True)
+    assert (folder.path.is_dir(), folder.current, folder.replaced.exists()) == (True, None, False)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("file", ["ckpt-3.index", "ckpt-3.data-00000-of-00001"])
+def test_the_one_before_a_damaged_one_is_used(file, damage, three):
+    damage(three.path / file)
+    assert (three.latest().name, three.damaged, three.identity().step) == ("ckpt-2", ["ckpt-3"], 4)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_all_of_them_damaged(damage, three):
+    for path in list(three.path.glob("*.data-*")):
+        damage(path)
+    assert three.whole is None
+    with pytest.raises(InputError, match=r"ckpt-3 is not there or not as it was saved, nor is one before it; copy"):
+        three.identity()
+
+
+@pytest.mark.parametrize(
+    "state", ["", "nonsense", f'model_checkpoint_path: "ckpt-{"9" * 5000}"', "model_checkpoint_path: 3"]
+)
+def test_a_state_file_that_names_none_is_damaged(state, three):
+    (three.path / "checkpoint").write_text(state)
+    assert (three.latest().name, three.damaged) == ("ckpt-3", ["checkpoint"])
+
+
+@pytest.mark.parametrize("state", [None, 'model_checkpoint_path: "/where/it/was/trained/nn/ckpt-3"\n'])
+def test_a_folder_that_was_moved_or_lost_its_state_file(state, three):
+    (three.path / "checkpoint").unlink()
+    if state:
+        (three.path / "checkpoint").write_text(state)
+    assert (three.latest().name, three.damaged) == ("ckpt-3", [])
+
+
+def test_a_checkpoint_later_than_the_state_file_was_never_completed(three):
+    (three.path / "checkpoint").write_text('model_checkpoint_path: "ckpt-2"\n')
+    (three.path / "ckpt-4_temp").mkdir()
+    (three.path / "ckpt-4_temp" / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
+    assert three.latest().name == "ckpt-2"
+    three.prepare(override=False)
+    assert not [name for name in names_in(three.path) if name.startswith(("ckpt-3", "ckpt-4"))]
+    assert three.latest().name == "ckpt-2"
+
+
+def test_without_digests_files_that_are_there_are_used(three):
+    """As older code left them."""
+    described = json.loads((three.path / "run.json").read_text())
+    (three.path / "run.json").write_text(json.dumps(described | {"saved": {}}))
+    flip_a_bit(three.path / "ckpt-3.index")
+    assert three.latest().name == "ckpt-3"
+    (three.path / "ckpt-3.index").unlink()
+    assert three.latest().name == "ckpt-2"
+
+
+def test_what_an_older_identity_lacks_is_as_by_default(three):
+    described = json.loads((three.path / "run.json").read_text())
+    for name in ("preparation", "num_maps", "validation", "shuffled_labels", "training_volumes", "validation_loss"):
+        del described[name]
+    (three.path / "run.json").write_text(json.dumps(described))
+    assert three.identity() == an_identity(step=6, saved=three.identity().saved)
+
+
+def test_an_identity_that_is_damaged_is_refused_by_name(three):
+    (three.path / "run.json").write_text("{")
+    assert three.latest().name == "ckpt-3"
+    with pytest.raises(InputError, match=r"nn/run\.json is damaged"):
+        three.identity()
+
+
+def test_a_replaced_checkpoint_is_used_until_the_new_one_is_there(three, tmp_path):
+    digest = three.digest()
+    three.prepare(override=True)
+    assert (names_in(three.path), three.current, three.digest()) == (set(), tmp_path / "nn.replaced", digest)
+    three.prepare(override=False)  # the new run was killed before it saved
+    assert (three.current, three.digest(), names_in(tmp_path)) == (three.path, digest, {"nn"})
+
+
+def test_a_run_killed_after_its_first_save_is_continued(three):
+    """Before it removed what it replaces."""
+    three.prepare(override=True)
+    new = write_checkpoints(three.path / "made", (1,)).path
+    for path in new.iterdir():
+        path.rename(three.path / path.name)
+    new.rmdir()
+    digest = three.digest()
+    three.prepare(override=False)
+    assert (three.current, three.digest(), three.identity().step) == (three.path, digest, 1)
+    three.prepare(override=True)
+    assert (three.current, three.digest()) == (three.replaced, digest)
+
+
+def test_overriding_twice_restores_and_replaces_the_same(three, tmp_path):
+    digest = three.digest()
+    for _ in range(2):
+        three.prepare(override=True)
+        (three.path / "ckpt-1_temp").mkdir()  # killed before it saved
+    assert (three.digest(), names_in(tmp_path)) == (digest, {"nn", "nn.replaced"})
+
+
+def test_what_is_not_the_checkpoints_own_stays_where_it_is(three, tmp_path):
+    (three.path / "best").mkdir()
+    (three.path / "thesis.txt").write_text("mine")
+    shutil.copytree(three.path, three.path / "folds-3" / "0")
+    own = {"checkpoint", "run.json", "best", "ckpt-1.index", "ckpt-1.data-00000-of-00001", "ckpt-12_temp"}
+    assert all(is_own(Path(name)) for name in own)
+    three.prepare(override=True)
+    assert names_in(three.path) == {"thesis.txt", "folds-3"}
+    (three.path / "notes.txt").write_text("written meanwhile")
+    (three.replaced / "notes.txt").write_text("written there")
+    three.prepare(override=False)
+    assert {"thesis.txt", "folds-3", "best", "ckpt-3.index"} < names_in(three.path)
+    assert {three.path.joinpath(name).read_text() for name in ("notes.txt", "notes.txt+")} == {
+        "written meanwhile",
+        "written there",
+    }
+
+
+def test_the_best_checkpoint_is_used_if_there_is_one(three):
+    assert three.to_use == three
+    write_checkpoints(three.path / "best", (4,), validation_loss=0.5)
+    assert (three.to_use.path, three.to_use.trained.path) == (three.path / "best", three.path)
+    assert three.to_use.identity().validation_loss == 0.5
+
+
+@slow
+def test_an_older_checkpoint_is_continued_after_a_setting_is_added(train, seen_two, tmp_path):
+    """What an older version does not say of itself is as by default."""
+    for name in ("one", "other"):
+        shutil.copytree(seen_two, tmp_path / name)
+    path = tmp_path / "one" / "ckpt" / "nn" / "run.json"
+    identity = json.loads(path.read_text())
+    del identity["config"]["l1"], identity["config"]["optimizer"], identity["preparation"]
+    path.write_text(json.dumps(identity))
+    for name in ("one", "other"):
+        assert "at iteration 2" in train(name, "nn", 4).out
+    assert_bit_equal(tmp_path / "one" / "ckpt" / "nn", tmp_path / "other" / "ckpt" / "nn")
+
+
+@slow
+def test_a_damaged_checkpoint_without_a_digest_is_told_in_one_line(train, seen_two, cli, cohort, tmp_path):
+    """By code that kept no digests; TensorFlow finds the damage."""
+    shutil.copytree(seen_two, tmp_path / "one")
+    folder = tmp_path / "one" / "ckpt" / "nn"
+    described = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(described | {"saved": {}}))
+    data = next(folder.glob("*.data-*"))
+    os.truncate(data, data.stat().st_size // 2)
+    test = ("--test", "--model", "nn", "--chkPointDir", folder.parent, "--dataDir", cohort)
+    outcome = cli(*test)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "cannot be read" in outcome.err and str(folder) in outcome.err
+    assert train("one", "nn", 2, "--overrideChkpt").status == 0
+    outcome = cli(*test)
+    assert outcome.status == 0, outcome.err
+
+
+@slow
+@pytest.mark.parametrize("damage, file", [(flip_a_bit, "ckpt-3.data-00000-of-00001"), (Path.unlink, "ckpt-3.index")])
+def test_trained_and_tested_from_the_one_before_a_damaged_one(damage, file, train, seen_six, cli, cohort, tmp_path):
+    shutil.copytree(seen_six, tmp_path / "one")
+    folder = tmp_path / "one" / "ckpt" / "nn"
+    undisturbed = CheckpointFolder(folder).digest()
+    damage(folder / file)
+    warning = f"ckpt-3 in {folder} does not have its digest; used instead: ckpt-2, of iteration 4.\n"
+    outcome = cli("--test", "--model", "nn", "--chkPointDir", folder.parent, "--dataDir", cohort)
+    assert (outcome.status, warning in outcome.out) == (0, True), outcome.err
+    outcome = train("one", "nn", 6)
+    assert (outcome.status, warning in outcome.out) == (0, True), outcome.err
+    assert "Continuing" in outcome.out and CheckpointFolder(folder).digest() == undisturbed
+
+
+@slow
+@pytest.mark.parametrize("state", ["nonsense", None])
+def test_a_training_goes_on_without_its_state_file(state, train, seen_six, tmp_path):
+    shutil.copytree(seen_six, tmp_path / "one")
+    folder = tmp_path / "one" / "ckpt" / "nn"
+    (folder / "checkpoint").write_text(state) if state else (folder / "checkpoint").unlink()
+    outcome = train("one", "nn", 7)
+    assert (outcome.status, outcome.err, "at iteration 6" in outcome.out) == (0, "", True)
+    warning = f"checkpoint in {folder} does not have its digest; used instead: ckpt-3, of iteration 6.\n"
+    assert (warning in outcome.out) == (state is not None)
+    shutil.copytree(seen_six, tmp_path / "other")
+    assert train("other", "nn", 7).status == 0
+    assert_bit_equal(folder, tmp_path / "other" / "ckpt" / "nn")

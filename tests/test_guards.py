@@ -1,0 +1,282 @@
+"""Each guard refuses what it must and lets pass what it must; runs, checkpoints and records are made up by hand."""
+
+import dataclasses
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from helpers import an_identity, cohort_of, row, write_checkpoints
+from helpers import run_of as any_run
+
+from data.base.errors import InputError
+from data.cohorts.cohort import Cohort
+from data.cohorts.records import HEADER_BYTES
+from data.cohorts.rows import Preparation
+from data.grids import FULL
+from utils.runs import guards
+from utils.runs.checkpoints import Identity
+from utils.runs.run import Run
+
+CONSTANTS = {"phenotype": ("age", "FIQ"), "phenotype_mean": (12.0, 105.5)}
+VOLUMES = {"maps": ("falff",), "normalisation": "brain"}
+
+
+@dataclass(frozen=True)
+class Held:
+    """A record in memory, whose volume is a text."""
+
+    volume: bytes
+
+    def read(self, num_bytes: int | None = None) -> bytes:
+        return (bytes(HEADER_BYTES) + self.volume)[:num_bytes]
+
+
+def four(**metadata) -> Cohort:
+    """Two training and two test subjects, one of each class; the volume of subject 3 is b"scan 3"."""
+    people = row("1"), row("2", 0.0), row("3", 1.0, "test"), row("4", 0.0, "test")
+    entries = tuple(Held(f"scan {person.subject}".encode()) for person in people)
+    return replace(cohort_of(*people, **VOLUMES | CONSTANTS | metadata), path=Path("here"), entries=entries)
+
+
+def run_of(model: str = "nn", cohort: Cohort | None = None, **more) -> Run:
+    """A training of the default preset, on the four people if on nothing else."""
+    return any_run(model, cohort or four(), **more)
+
+
+def saved_by(run: Run, **changes) -> Identity:
+    """The identity of the checkpoint that the run would have written."""
+    own = vars(run.choices) | {"cohort": "there", "cohort_sha256": run.cohort.digest, "training_subjects": ("1", "2")}
+    return an_identity(**own | {"preparation": run.cohort.metadata.preparation} | changes)
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [
+        guards.same_settings,
+        guards.same_training,
+        guards.no_leak,
+        guards.no_leak_by_another_name,
+        guards.same_preparation,
+    ],
+)
+@pytest.mark.parametrize("has_checkpoint", [True, False])
+def test_a_run_and_its_own_checkpoint_are_let_pass(guard, has_checkpoint):
+    run = run_of()
+    guard(run, saved_by(run) if has_checkpoint else None)
+
+
+@pytest.mark.parametrize(
+    "choice, there, words",
+    [
+        ("preset", "default", "is of preset default, this run of preset sine; use --preset accordingly or another"),
+        ("grid", "full", "is of grid full, this run of grid None; use --dataDir accordingly"),
+    ],
+)
+def test_another_preset_or_grid(choice, there, words):
+    run = run_of()
+    with pytest.raises(InputError, match=f"^made/up/ckpt/nn {words}"):
+        guards.same_settings(run, saved_by(run, **{choice: there}))
+
+
+def test_other_hyper_parameters():
+    run = run_of()
+    saved = saved_by(run, config=run.choices.config | {"learning_rate": 0.5, "members": 2})
+    words = r"differs: learning_rate=0\.5 there, learning_rate=0\.003 asked for; members=2 there, members=4 asked for"
+    with pytest.raises(InputError, match=words):
+        guards.same_settings(run, saved)
+    older = {name: value for name, value in run.choices.config.items() if name != "decay"}
+    guards.same_settings(run, saved_by(run, config=older))  # what it lacks is as by default
+
+
+@pytest.mark.parametrize(
+    "choice, there, words",
+    [
+        ("seed", 5, "of seed 5, this run of seed 0; use --seed"),
+        ("precision", "mixed_float16", "of precision mixed_float16, this run of precision float32; use --precision"),
+        ("validation", 0.1, r"of validation share 0\.1, this run of validation share 0\.0; use --validation"),
+        ("shuffled_labels", True, "of shuffled labels True, this run of shuffled labels False; use --shuffleLabels"),
+        (
+            "cohort_sha256",
+            "0" * 64,
+            r"was trained on other data \(there\); use another --chkPointDir, or",
+        ),
+    ],
+)
+def test_a_training_of_another_kind_is_not_continued(choice, there, words):
+    run = run_of()
+    guards.same_settings(run, saved_by(run, **{choice: there}))  # for --test that is no other
+    with pytest.raises(InputError, match=words):
+        guards.same_training(run, saved_by(run, **{choice: there}))
+
+
+@pytest.mark.parametrize(
+    "where, what",
+    [
+        ("training_subjects", "this checkpoint"),
+        ("encoder_subjects", "the encoder behind this checkpoint"),
+        ("cohort", "the encoder of these volumes"),
+    ],
+)
+def test_a_test_subject_that_was_learnt_from(where, what):
+    """4 and 3 are test subjects, 2 is not."""
+    leaked = ("4", "2", "3")
+    run = run_of(cohort=four(encoder_subjects=leaked) if where == "cohort" else None)
+    saved = saved_by(run, **{where: leaked} if where != "cohort" else {})
+    words = f"^2 test subjects of here trained {what}, 3 among them; .* Use the cohort with the same split"
+    with pytest.raises(InputError, match=words):
+        guards.no_leak(run, saved)
+    with pytest.raises(InputError, match=r"python -m data convert --grid reduced\), or train cae"):
+        guards.no_leak(replace(run, folds=SimpleNamespace(how="3")), saved)
+    guards.no_leak(run_of(cohort=four(encoder_subjects=("1", "2"))), saved_by(run, training_subjects=("1", "2")))
+
+
+def test_a_test_subject_that_was_learnt_from_under_another_name():
+    digests = {subject: hashlib.sha256(f"scan {subject}".encode()).hexdigest()[:16] for subject in "1234"}
+    run = run_of()
+    guards.no_leak_by_another_name(run, saved_by(run, training_volumes=(digests["1"], digests["2"])))
+    with pytest.raises(InputError, match=r"^The volume of test subject 3 of here trained this checkpoint"):
+        guards.no_leak_by_another_name(run, saved_by(run, training_volumes=(digests["3"], digests["1"])))
+
+
+def elsewhere(run: Run, **changes) -> Identity:
+    """The identity of a checkpoint of another cohort, prepared as this one but for `changes`."""
+    prepared = replace(run.cohort.metadata.preparation, **changes)
+    return saved_by(run, cohort_sha256="0" * 64, preparation=prepared)
+
+
+@pytest.mark.parametrize(
+    "model, changes, words",
+    [
+        (
+            "nn",
+            {"phenotype": ("age", "IQ")},
+            "with phenotype IQ as entry 2, here has FIQ as entry 2; use",
+        ),
+        ("nn", {"phenotype_mean": (12.0, 105.6)}, r"phenotype_mean 105\.6 as entry 2, here has 105\.5 as entry 2"),
+        ("nn", {"phenotype": ("age",)}, "with phenotype of 1 entries, here has of 2 entries"),
+        ("cnn", {"normalisation": "none"}, "with normalisation none, here has brain; use a cohort made like there"),
+        ("cnn", {"maps": ("reho",)}, "with maps reho as entry 1, here has falff as entry 1"),
+        ("mmnn", {"phenotype": ("age", "IQ")}, "phenotype IQ"),
+    ],
+)
+def test_a_cohort_made_otherwise(model, changes, words):
+    run = run_of(model)
+    guards.same_preparation(run, elsewhere(run))
+    with pytest.raises(InputError, match=words):
+        guards.same_preparation(run, elsewhere(run, **changes))
+    guards.same_preparation(run, saved_by(run, preparation=elsewhere(run, **changes).preparation))  # its own cohort
+
+
+@pytest.mark.parametrize("model, name", [("nn", "normalisation"), ("cnn", "phenotype")])
+def test_what_a_model_does_not_read_may_be_made_otherwise(model, name):
+    run = run_of(model)
+    guards.same_preparation(run, elsewhere(run, **{name: ("other",) if name == "phenotype" else "other"}))
+
+
+def test_what_is_not_known_is_not_compared_but_named():
+    run = run_of("mmnn")
+    unknown = elsewhere(run, phenotype_mean=(), normalisation="")
+    guards.same_preparation(run, unknown)
+    of_neither = ["reduction", "phenotype_median", "phenotype_scale"]
+    assert sorted(guards.unknown_preparation(run, unknown)) == sorted(["phenotype_mean", "normalisation", *of_neither])
+    assert guards.unknown_preparation(run, saved_by(run, preparation=Preparation())) == []
+    assert guards.unknown_preparation(run, None) == []
+
+
+def test_records_of_another_number_of_maps():
+    run = run_of("cnn", replace(four(maps=()), num_maps=2))
+    words = "was trained on records of 1 map, here has 2 maps a record; use a cohort made like there"
+    with pytest.raises(InputError, match=words):
+        guards.same_preparation(run, elsewhere(run))
+    guards.same_preparation(run, replace(elsewhere(run), num_maps=2))
+    without_volumes = run_of("nn", run.cohort)
+    guards.same_preparation(without_volumes, elsewhere(without_volumes))
+
+
+def test_folders_that_can_be_written(tmp_path, monkeypatch):
+    guards.writable_checkpoints(run_of(folder=tmp_path / "not" / "there"), None)
+    assert not (tmp_path / "not").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file/ckpt/nn cannot be written \(.*/file is a file\); .* --chkPointDir"):
+        guards.writable_checkpoints(run_of(folder=tmp_path / "file"), None)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may write everywhere
+    for guard in (guards.free_output, guards.new_output):
+        with pytest.raises(InputError, match=r"out cannot be written \(Permission denied\); .* --outDir"):
+            guard(run_of(folder=tmp_path), None)
+
+
+def test_one_class():
+    labels = {"train": 1.0, "test": 0.0}
+    rows = tuple(replace(person, label=labels[person.split]) for person in four().rows)
+    alike = replace(four(), rows=rows)
+    guards.two_classes(run_of("nn"), None)
+    guards.two_classes(run_of("ae", alike), None)
+    with pytest.raises(InputError, match=r"^here has one class only among its training subjects"):
+        guards.two_classes(run_of("nn", alike), None)
+
+
+def test_subjects_to_validate_on():
+    guards.enough_to_validate(run_of(), None)
+    rows = tuple(replace(person, subject=str(at), split="train") for at, person in enumerate(four().rows))
+    guards.enough_to_validate(run_of(cohort=replace(four(), rows=rows), validation=0.5), None)
+    with pytest.raises(InputError, match=r"--validation 0\.1 of 2 training subjects"):
+        guards.enough_to_validate(run_of(validation=0.1), None)
+
+
+def test_an_output_folder_of_others(tmp_path):
+    run = run_of(folder=tmp_path)
+    guards.free_output(run, None)
+    run.out_dir.mkdir()
+    run.write_manifest(finished=True)
+    (run.out_dir / "mine.txt").write_text("")
+    guards.free_output(run, None)  # a run wrote there
+    (run.out_dir / "run.json").unlink()
+    with pytest.raises(InputError, match=r"out holds mine\.txt, which no run of this program wrote; name another"):
+        guards.free_output(run, None)
+
+
+@pytest.mark.parametrize("place", ["ckpt/nn", "ckpt/nn/out", "ckpt/nn/best"])
+def test_results_among_checkpoints(place, tmp_path):
+    run = replace(run_of(folder=tmp_path), out_dir=tmp_path / place)
+    with pytest.raises(InputError, match="is in the checkpoint's folder; name another --outDir"):
+        guards.free_output(run, None)
+    write_checkpoints(tmp_path / "ckpt" / "nn" / "best", (2,))
+    best = replace(run, checkpoints=run.checkpoints.best)
+    with pytest.raises(InputError, match="is in the checkpoint's folder"):
+        guards.free_output(best, None)
+
+
+def test_a_reduced_cohort_that_exists(tmp_path):
+    run = run_of("cae", folder=tmp_path)
+    guards.new_output(run, None)
+    run.out_dir.mkdir()
+    with pytest.raises(InputError, match="out exists; remove it or name another folder"):
+        guards.new_output(run, None)
+
+
+def test_records_that_would_be_one_file():
+    guards.distinct_names(run_of(), None)
+    rows = tuple(replace(person, file=f"{person.subject}/scan.bin") for person in four().rows)
+    with pytest.raises(InputError, match=r"here has the records 1/scan\.bin and 2/scan\.bin, which are one file"):
+        guards.distinct_names(run_of(cohort=replace(four(), rows=rows)), None)
+
+
+@pytest.mark.parametrize(
+    "changes, code",
+    [({"filters": (4, 4), "strides": (3, 1)}, "31x37x31x4"), ({"filters": (4, 1), "strides": (1, 1)}, "91x109x91x1")],
+)
+def test_a_code_that_the_other_models_do_not_read(changes, code):
+    run = run_of("cae", replace(four(), grid=FULL))
+    guards.code_fits(run, None)
+    other = replace(run, config=dataclasses.replace(run.config, **changes))
+    with pytest.raises(InputError, match=rf"gives a code of {code} \(x, y, z, channels\)"):
+        guards.code_fits(other, None)
+
+
+def test_an_excerpt_shows_what_differs():
+    assert guards.excerpt((1, 2, 3), (1, 5, 3)) == "2 as entry 2"
+    assert guards.excerpt("brain", "none") == "brain"
+    assert guards.excerpt(None, (1,)) == "None"

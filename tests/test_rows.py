@@ -1,0 +1,279 @@
+"""Tables of a cohort: rows and their checks, names in one folder, splits in proportion, counts and problems."""
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import cohort_of, row
+
+from data.base.errors import InputError
+from data.cohorts.cohort import open_cohort
+from data.cohorts.rows import (
+    Findings,
+    Metadata,
+    Preparation,
+    assign_splits,
+    census,
+    checked,
+    flattened,
+    guess_row,
+    is_swapped,
+    listed,
+    match_table,
+    read_table,
+    swapped_name,
+    validation_subjects,
+    write_table,
+)
+
+NAN = float("nan")
+
+
+# Rows
+
+
+@pytest.mark.parametrize("label, split", [(0.0, "train"), (1.0, "test"), (NAN, "test")])
+def test_a_row_that_can_be(label, split):
+    made = row("1", label, split)
+    assert checked("x", made) is made
+    assert made.known == (label == label)
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"label": 2.0}, "x has the label 2; expected 1"),
+        ({"label": NAN}, "x has the label nan; expected 1"),  # nobody can learn from it
+        ({"split": "dev"}, "x has the split 'dev'; expected train or test"),
+        ({"site": "a\nb"}, r"x holds the text 'a\\nb'; expected one line"),
+        ({"subject": "1\u202e"}, "x holds the text"),
+    ],
+)
+def test_a_row_that_cannot_be(wrong, words):
+    with pytest.raises(InputError, match=words):
+        checked("x", row(**wrong))
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path):
+    rows = [row("1", site='a, "b"'), row("2", 0.0, "test"), row("3", NAN, "test", file="s/3.bin")]
+    write_table(tmp_path / "subjects.csv", rows)
+    assert (tmp_path / "subjects.csv").read_text().splitlines() == [
+        "file,subject,site,label,split",
+        '1.bin,1,"a, ""b""",1,train',
+        "2.bin,2,NYU,0,test",
+        "s/3.bin,3,NYU,,test",
+    ]
+    read = read_table(tmp_path / "subjects.csv")
+    assert read[:2] == rows[:2]
+    assert (read[2].file, read[2].known) == ("s/3.bin", False)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (b"", r"subjects\.csv lacks the columns file, subject, site, label, split"),
+        (b"file,subject,label,split\n1.bin,1,1,train\n", r"subjects\.csv lacks the columns site"),
+        (b"file,subject,site,label,split\n1.bin,1,M\xfcnchen,1,train\n", r"subjects\.csv is damaged .* in UTF-8"),
+        (
+            b"file,subject,site,label,split\n1.bin,1,NYU,1,train\n2.bin",
+            "line 3 has 1 values; expected 5",
+        ),
+        (
+            b"file,subject,site,label,split\n1.bin,1,NYU,x,train\n",
+            "line 2 has the label 'x'; expected 1",
+        ),
+        (
+            b"split,label,site,subject,file\ntrain,1,a,1,1.bin\ndev,1,a,1,1.bin\n",
+            "line 3 has the split 'dev'",
+        ),
+    ],
+)
+def test_a_damaged_table(text, words, tmp_path):
+    (tmp_path / "subjects.csv").write_bytes(text)
+    with pytest.raises(InputError, match=words):
+        read_table(tmp_path / "subjects.csv")
+
+
+@pytest.mark.parametrize(
+    "rows, files, words",
+    [
+        ([row("1"), row("1")], ["1.bin"], "names a file twice"),
+        ([row("1"), row("2")], ["1.bin"], r"lacks 2\.bin, which subjects\.csv names \(1 missing\)"),
+        ([row("1")], ["1.bin", "3.bin"], r"has no row for 3\.bin \(1 such records\)"),
+        ([row("1"), row("1", file="b.bin", split="test")], ["1.bin", "b.bin"], "has subject 1 in train and in test"),
+    ],
+)
+def test_a_table_names_each_record_once(rows, files, words):
+    match_table(Path("c/subjects.csv"), rows[:1], ["1.bin"])
+    with pytest.raises(InputError, match=words):
+        match_table(Path("c/subjects.csv"), rows, files)
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name, subject",
+    [
+        ("51572.bin", "51572"),
+        ("0051572.bin", "51572"),
+        ("swap_51572_2.bin", "51572"),
+        ("NYU_0051572_falff.bin", "51572"),
+        ("a/7/control.bin", "control"),
+    ],
+)
+def test_the_subject_of_a_bare_record_is_the_first_number_in_its_name(name, subject):
+    assert (guess_row(name, 1.0).subject, guess_row(name, 1.0).file) == (subject, name)
+
+
+def test_records_of_one_subject_share_a_split_and_one_subject_in_ten_is_a_test_subject():
+    splits = defaultdict(set)
+    for subject in range(50000, 50600):
+        for prefix in ("", "swap_", "s/00"):
+            splits[subject].add(guess_row(f"{prefix}{subject}.bin", 1.0).split)
+    assert all(len(found) == 1 for found in splits.values())
+    assert 0.06 < sum(found == {"test"} for found in splits.values()) / len(splits) < 0.14
+
+
+def test_records_of_many_folders_are_named_in_one():
+    rows = [row("1", file="a/1.bin"), row("2", file="b/2.bin")]
+    assert [found.file for found in flattened(rows, Path("cohort"))] == ["1.bin", "2.bin"]
+
+
+@pytest.mark.parametrize("one, other", [("a/1.bin", "b/1.bin"), ("Ab.bin", "aB.bin"), ("é.bin", "e\u0301.bin")])
+def test_names_that_are_one_file_on_some_file_systems_are_refused(one, other):
+    rows = [row("1", file=one), row("2", file=other)]
+    with pytest.raises(InputError, match=f"^cohort has the records {one} and {other}, which are one file"):
+        flattened(rows, Path("cohort"))
+
+
+def test_a_swapped_record_is_known_by_its_name():
+    assert swapped_name("a/7.bin", 3) == "7_swap_3.bin"
+    names = ["7_swap_3.bin", "7_swap.bin", "swap_7_2.bin", "7.bin"]
+    assert [is_swapped(name) for name in names] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("count, expected", [(0, ""), (3, "0, 1, 2"), (12, "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more")])
+def test_ten_names_are_listed(count, expected):
+    assert listed([str(number) for number in range(count)]) == expected
+
+
+# Splits
+
+
+@pytest.mark.parametrize("count", [10, 97, 300])
+def test_splits_are_one_in_ten_in_proportion_over_labels_and_sites(count):
+    random = np.random.default_rng(count)
+    subjects = [str(number) for number in range(count)]
+    sites = random.choice(["NYU", "USM", "PITT"], count, p=[0.6, 0.3, 0.1]).tolist()
+    labels = random.integers(0, 2, count).astype(float).tolist()
+    split = assign_splits(subjects, sites, labels, seed=3)
+    test = [index for index, subject in enumerate(subjects) if split[subject] == "test"]
+    assert abs(len(test) - count / 10) < 1
+    for of in (labels, sites, list(zip(labels, sites, strict=True))):
+        chosen = Counter(of[index] for index in test)
+        for stratum, size in Counter(of).items():
+            assert abs(chosen[stratum] - size / 10) <= (1 if of is not sites else 2)
+    assert split == assign_splits(subjects, sites, labels, seed=3)
+    assert split != assign_splits(subjects, sites, labels, seed=4)
+
+
+def test_validation_subjects_are_training_subjects_in_proportion(cohort):
+    opened = open_cohort(cohort)
+    aside = validation_subjects(opened.rows, 0.25, 0)
+    assert aside == validation_subjects(opened.rows, 0.25, 0) != validation_subjects(opened.rows, 0.25, 1)
+    assert aside < set(opened.subjects("train"))
+    label = {row.subject: row.label for row in opened.rows}
+    assert len(aside) == 9
+    assert sorted(Counter(label[subject] for subject in aside).values()) == [4, 5]
+    assert validation_subjects(opened.rows, 0, 0) == frozenset()
+    with pytest.raises(InputError, match=r"--validation 0\.01 of 36 training subjects"):
+        validation_subjects(opened.rows, 0.01, 0)
+
+
+# Metadata
+
+
+def test_the_last_bit_of_a_constant_makes_no_other_preparation():
+    one, other, third = (Preparation(phenotype_mean=(value,)) for value in (0.1 + 0.2, 0.3, 0.3001))
+    assert one.of_inputs(["phenotype"]) == other.of_inputs(["phenotype"]) != third.of_inputs(["phenotype"])
+
+
+def test_what_is_unknown_of_a_preparation_is_none():
+    unknown = Preparation(maps=("falff",), phenotype_mean=(NAN, 1.0))
+    of_volumes = {"maps": ("falff",), "normalisation": None, "reduction": None}
+    assert unknown.of_inputs(["volume"]) == of_volumes
+    assert unknown.of_inputs(["phenotype"])["phenotype_mean"] == (None, 1.0)
+
+
+def test_defaults_of_metadata_are_not_written():
+    """So that a field that comes later changes no digest of today."""
+    assert Metadata().json() == {}
+    described = Metadata(grid=(31, 37, 31), phenotype=("age",), phenotype_median=(1.0,), simulated=True)
+    assert described.json() == {
+        "grid": (31, 37, 31),
+        "phenotype": ("age",),
+        "phenotype_median": (1.0,),
+        "simulated": True,
+    }
+    assert described.preparation == Preparation(phenotype=("age",), phenotype_median=(1.0,))
+
+
+def test_the_lineage_of_a_cohort_is_the_latest_first():
+    made = Metadata(provenance={"swap": {}, "source": {"encode": 1, "source": {"convert": 2}}})
+    assert [next(iter(source)) for source in made.lineage] == ["swap", "encode", "convert"]
+    assert list(Metadata().lineage) == list(Metadata(provenance={"source": "a path"}).lineage)[1:] == []
+
+
+# Counts
+
+
+def test_a_sound_cohort_is_counted():
+    """The same subject's second record counts once."""
+    people = [row("1"), row("2", 0.0), row("2", 0.0, file="b.bin"), row("3", split="test"), row("4", 0.0, "test")]
+    found = census(cohort_of(*people))
+    assert found.counts == [
+        "cohort: 5 records of 4 subjects, 31x37x31",
+        "train: 2 subjects (1 control, 1 autism)",
+        "test: 2 subjects (1 control, 1 autism)",
+        "autism/control by site: NYU 2/2",
+    ]
+    assert (found.problems, found.notes) == ([], [])
+    assert found.lines() == [*found.counts, "Nothing here invalidates a result."]
+
+
+def test_what_is_wrong_with_a_split_is_told():
+    people = [row("1"), row("2"), row("2", 0.0, file="b.bin"), row("3", NAN, "test", site="USM")]
+    found = census(cohort_of(*people))
+    assert found.problems == [
+        "the test split lacks a class (0 control, 0 autism, 1 unknown)",
+        "both labels for one subject, of 1 subjects: 2",
+    ]
+    assert found.counts[-1] == "autism/control/unknown by site: NYU 1/1/0, USM 0/0/1"
+    assert found.lines()[-1] == "2 problems invalidate results."
+
+
+def test_a_cohort_to_be_tested_on_lacks_nothing():
+    found = census(cohort_of(row("1", split="test"), row("2", split="test"), row("3", 0.0, "test", site="USM")))
+    assert found.problems == []
+    assert found.notes == [
+        "no training subjects: a model can be tested on this cohort, not trained",
+        "sites with one class only, where site tells the label: NYU",
+    ]
+
+
+def test_folds_are_counted_in_place_of_a_split():
+    people = [row(str(number), number % 2) for number in range(5)]
+    found = census(cohort_of(*people), {str(number): "ab"[number // 3] for number in range(5)})
+    assert found.counts[1:] == [
+        "2 folds of 2 to 3 subjects, each tested by the others",
+        "autism/control by site: NYU 2/3",
+    ]
+
+
+def test_findings_of_parts_are_named():
+    whole = Findings(["sum"])
+    whole.add(Findings(["a"], ["b"], ["c"]), "fold 1: ")
+    assert whole == Findings(["sum", "fold 1: a"], ["fold 1: b"], ["fold 1: c"])
+    assert whole.lines()[1:4] == ["fold 1: a", "PROBLEM: fold 1: b", "note: fold 1: c"]

@@ -1,0 +1,56 @@
+"""A run that several workers do: one that was started for something else is refused, and named."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from helpers import run_of
+
+from data.base.errors import InputError
+from utils.machines.workers import Team, team
+from utils.runs.folded import FoldedRun
+from utils.runs.run import Run
+from utils.runs.team import check_alike
+
+PLAIN = run_of()
+OF_CHIEF = FoldedRun(
+    **{field.name: getattr(PLAIN, field.name) for field in fields(Run)}
+    | {"folds": SimpleNamespace(how="3", digest="d" * 64), "workers": team(("a:1", "b:1"), 0), "only": "0"}
+)
+CHANGES = [
+    {"num_iters": 2},
+    {"only": "1"},
+    {"override": True},
+    {"out_dir": Path("elsewhere")},
+    {"choices": replace(PLAIN.choices, seed=3)},
+    {"folds": SimpleNamespace(how="3", digest="e" * 64)},
+]
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """`compared(one, other)` is what the other worker does after the chief has said what it was asked for."""
+
+    def compare(chief: Run, other: Run) -> None:
+        contents: list[bytes] = []
+
+        def exchange(self, content):
+            contents.append(content)
+            return [contents[0], content]
+
+        monkeypatch.setattr(Team, "exchange", exchange)
+        check_alike(chief)
+        check_alike(other)
+
+    return compare
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
+def test_a_worker_that_does_something_else_is_refused(change, compared):
+    with pytest.raises(InputError, match=r"^b:1 was started with other settings, data or checkpoints than a:1; run"):
+        compared(OF_CHIEF, replace(OF_CHIEF, **change))
+
+
+def test_workers_that_do_the_same_go_on(compared):
+    compared(OF_CHIEF, replace(OF_CHIEF, started=0.0, data_dir=Path("as/another/machine/calls/it")))

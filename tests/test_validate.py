@@ -1,0 +1,359 @@
+"""Arguments -> a run: the user's choice beats the checkpoint's, which beats the default; misfits are refused."""
+
+import shutil
+from argparse import Namespace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import pytest
+from helpers import an_identity, cohort_of, flip_a_bit, row, write_checkpoints
+
+from data.base.cli import Parser, add_options
+from data.base.errors import InputError
+from data.cohorts.cohort import Cohort
+from data.cohorts.rows import read_table, write_table
+from data.grids import FULL, REDUCED
+from models import MODELS, nn
+from run import parser
+from utils.jobs import BLACKOUT, FULL_PASS, JOBS, TEST, TRAIN
+from utils.runs.checkpoints import CheckpointFolder, Identity
+from utils.runs.run import Job, Run
+from utils.runs.validate import (
+    Request,
+    TrainOptions,
+    check,
+    check_folder,
+    check_grid,
+    check_model,
+    check_options,
+    report_transductive,
+    standardised,
+    validate,
+)
+
+
+def asked(words: str) -> Request:
+    """What a command line of run.py asks for."""
+    return Request(parser().parse_args(words.split()))
+
+
+TRAINED = cohort_of(*(row(str(at), float(at % 2)) for at in range(8)), row("8", 0.0, "test"), row("9", 1.0, "test"))
+
+
+def run_of(words: str, saved: Identity | None, cohort: Cohort = TRAINED) -> Run:
+    request = asked(words)
+    return request.run(CheckpointFolder(Path("ckpt")), saved, cohort, Path("out"))
+
+
+def saved_by(**changes) -> Identity:
+    """The identity of a nn of another preset, seed and so on than by default."""
+    config = asdict(replace(nn.PRESETS["default"], learning_rate=0.5, members=3))
+    chosen = {"preset": "default", "config": config, "seed": 7, "precision": "mixed_float16", "validation": 0.25}
+    return an_identity(**chosen | {"shuffled_labels": True, "step": 40, "out_dir": "there/out"} | changes)
+
+
+# The user's choice, the checkpoint's, the default
+
+
+def test_without_checkpoint_and_choice_all_is_as_by_default():
+    run = run_of("--train --model nn", None)
+    assert (run.config, run.num_iters, run.override) == (next(iter(nn.PRESETS.values())), 200, False)
+    chosen = vars(run.choices)
+    assert chosen | {"config": 0} == {
+        **{"model": "nn", "preset": "sine", "config": 0, "grid": None, "seed": 0, "precision": "float32"},
+        **{"validation": 0.0, "shuffled_labels": False},
+    }
+    assert chosen["config"] == asdict(run.config)
+
+
+def test_what_the_user_leaves_open_is_the_checkpoints():
+    run = run_of("--train --model nn --shuffleLabels", saved_by())
+    assert vars(run.choices) == {name: getattr(saved_by(), name) for name in vars(run.choices)}
+    assert (run.config.learning_rate, run.config.members) == (0.5, 3)
+
+
+@pytest.mark.parametrize(
+    "words, name, value",
+    [
+        ("--seed 0", "seed", 0),
+        ("--seed 1", "seed", 1),
+        ("--precision float32", "precision", "float32"),
+        ("--validation 0", "validation", 0.0),
+        ("--validation 0.5", "validation", 0.5),
+        ("--preset sine", "preset", "sine"),
+        ("", "shuffled_labels", False),  # a flag that is not given is a choice
+    ],
+)
+def test_the_users_choice_beats_the_checkpoints(words, name, value):
+    run = run_of(f"--train --model nn {words}", saved_by())
+    assert getattr(run.choices, name) == value
+    others = [other for other in vars(run.choices) if other not in (name, "config", "shuffled_labels")]
+    assert all(getattr(run.choices, other) == getattr(saved_by(), other) for other in others)
+
+
+def test_one_setting_of_the_user_leaves_the_checkpoints_others():
+    of_both = run_of("--train --model nn --set members=2", saved_by()).config
+    assert (of_both.members, of_both.learning_rate) == (2, 0.5)
+    another_preset = run_of("--train --model nn --preset sine --set members=2", saved_by()).config
+    assert another_preset == replace(nn.PRESETS["sine"], members=2)
+
+
+def test_a_test_is_of_what_the_checkpoint_has_seen():
+    run = run_of("--test --model nn", saved_by())
+    assert (run.num_iters, run.override, run.choices.validation, run.choices.shuffled_labels) == (40, False, 0.25, True)
+    assert run_of("--train --model nn --numIters 9 --overrideChkpt", None).override
+
+
+def test_shuffled_labels_are_those_of_the_checkpoint():
+    """A test shuffles by the seed of the training, whatever its own."""
+    labels = [row.label for row in TRAINED.shuffled(7).rows]
+    assert labels != [row.label for row in TRAINED.rows] and labels != [row.label for row in TRAINED.shuffled(1).rows]
+    assert [row.label for row in run_of("--test --model nn --seed 1", saved_by()).cohort.rows] == labels
+    shuffled = run_of("--train --model nn --shuffleLabels --seed 7", None)
+    assert [row.label for row in shuffled.cohort.rows] == labels
+    for words, saved in (("--train", None), ("--train", saved_by()), ("--test", saved_by(shuffled_labels=False))):
+        assert run_of(f"{words} --model nn", saved).cohort.rows == TRAINED.rows
+
+
+def test_the_grid_is_of_models_that_read_volumes():
+    assert run_of("--train --model cnn", None).choices.grid == "reduced"
+    assert run_of("--train --model nn", None).choices.grid is None
+    with pytest.raises(InputError, match="cohort is 91x109x91, cnn reads 31x37x31"):
+        run_of("--train --model cnn", None, cohort_of(grid=FULL))
+
+
+def test_an_unknown_preset():
+    with pytest.raises(InputError, match="--preset deep is unknown to nn; expected one of sine, default"):
+        asked("--train --model nn --preset deep").config(None)
+
+
+# The checkpoint
+
+
+@pytest.mark.parametrize(
+    "words, step", [("--train", 6), ("--test", 6), ("--train --overrideChkpt", None), ("--blackout", 6)]
+)
+def test_which_checkpoint_is_used(words, step, tmp_path):
+    folder = write_checkpoints(tmp_path / "nn", (2, 4, 6))
+    saved = asked(f"{words} --model nn").saved(folder)
+    assert (saved and saved.step) == step
+
+
+def test_the_best_is_tested_and_the_latest_is_continued(tmp_path):
+    folder = write_checkpoints(tmp_path / "nn", (2, 4, 6))
+    write_checkpoints(folder.path / "best", (4,), validation_loss=0.5)
+    assert asked("--test --model nn").saved(folder).step == 4
+    assert asked("--train --model nn").saved(folder).step == 6
+    for words, used in (("--test --model nn", "best"), ("--train --model nn", "nn")):
+        run = asked(words).run(folder, saved_by(), TRAINED, Path("out"))
+        assert run.checkpoints.path.name == used
+
+
+def test_without_a_checkpoint(tmp_path):
+    assert asked("--train --model nn").saved(CheckpointFolder(tmp_path / "nn")) is None
+    with pytest.raises(InputError, match=r"nn holds no checkpoint; make one: run\.py --train --model nn"):
+        asked("--test --model nn").saved(CheckpointFolder(tmp_path / "nn", asked("--model nn").training_command))
+
+
+def test_a_checkpoint_of_another_model(tmp_path):
+    folder = write_checkpoints(tmp_path / "ae", (2,))
+    with pytest.raises(InputError, match="ae is of model nn, this run of ae; use another --chkPointDir, or --train"):
+        asked("--test --model ae").saved(folder)
+
+
+def test_a_damaged_checkpoint_is_reported(tmp_path, capsys):
+    folder = write_checkpoints(tmp_path / "nn", (2, 4))
+    flip_a_bit(folder.path / "ckpt-2.index")
+    assert asked("--test --model nn").saved(folder).step == 2
+    words = f"ckpt-2 in {folder.path} does not have its digest; used instead: ckpt-1, of iteration 2.\n"
+    assert capsys.readouterr().out == words
+
+
+# Folders
+
+
+@pytest.mark.parametrize(
+    "words, saved, expected",
+    [
+        ("--train --model nn", None, "results/nn-train"),
+        ("--train --model nn", saved_by(), "there/out"),
+        ("--train --model nn --folds 3", saved_by(), "there"),
+        ("--test --model nn", saved_by(), "results/nn-test"),
+        ("--test --model nn --folds site", None, "results/nn-test-folds-site"),
+        ("--test --folds ../x", None, "results/mmnn-test-folds-%2E.%2Fx"),
+        ("--model cae --dataDir /a/full.h5", None, "/a/full_reduced"),
+        ("--model cae --dataDir /a/full --folds 3", None, "/a/full_reduced"),
+        ("--model cae", None, "results/cae-encode"),  # beside the demo cohort nobody would look
+    ],
+)
+def test_where_results_go(words, saved, expected):
+    assert asked(words).default_folder(saved) == Path(expected)
+
+
+def test_the_command_that_trains():
+    assert asked("--test --chkPointDir x --folds 3").training_command == (
+        "run.py --train --model mmnn --chkPointDir x --folds 3"
+    )
+
+
+# What does not fit
+
+
+@dataclass(frozen=True)
+class Census(TrainOptions):
+    """Options of a job that takes those of a training too."""
+
+
+@pytest.mark.parametrize(
+    "job, given, words",
+    [
+        (TEST, {"numIters"}, "--numIters goes with --train, not with --test; leave it out"),
+        (TRAIN, {"donors", "seed"}, "--donors goes with --blackout, not with --train"),
+        (FULL_PASS, {"verify"}, "--verify goes with --blackout, not with the full pass"),
+        (BLACKOUT, {"subjects", "validation"}, "--validation goes with --train, not with --blackout"),
+    ],
+)
+def test_options_of_another_job(job, given, words):
+    with pytest.raises(InputError, match=words):
+        check_options(job, given, JOBS.values())
+    check_options(job, {"seed", "dataDir", "job"}, JOBS.values())
+
+
+def test_options_that_several_jobs_take_are_of_all_of_them():
+    census = Job(name="census", help="", module="census", guards=(), options=Census)
+    check_options(census, {"numIters"}, [TRAIN, TEST, census])
+    with pytest.raises(InputError, match="--numIters goes with --train or --census, not with --test"):
+        check_options(TEST, {"numIters"}, [TRAIN, TEST, census])
+
+
+@pytest.mark.parametrize("name", ["a*", "a?", "[a]", "a\\b"])
+def test_a_folder_that_is_a_pattern(name):
+    check_folder(Path("a b/c-d_e.f"))
+    with pytest.raises(InputError, match="which TensorFlow reads as a pattern of other folders; name a folder"):
+        check_folder(Path(name) / "ckpt")
+
+
+@pytest.mark.parametrize(
+    "job, able",
+    [(TRAIN, " ".join(MODELS)), (TEST, " ".join(MODELS)), (BLACKOUT, "cnn mmnn"), (FULL_PASS, "cae")],
+)
+def test_models_that_a_job_can_be_done_with(job, able):
+    for name, model in MODELS.items():
+        if name in able.split():
+            check_model(job, model)
+        else:
+            with pytest.raises(InputError, match=" or ".join(able.split())) as caught:
+                check_model(job, model)
+            assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "model, grid, words",
+    [
+        (
+            "cnn",
+            FULL,
+            r"^cohort is 91x109x91, cnn reads 31x37x31; reduce it: run\.py --model cae --dataDir d --chk",
+        ),
+        ("cae", REDUCED, "^cohort is 31x37x31, cae reads 91x109x91; convert with --grid full"),
+    ],
+)
+def test_a_cohort_on_another_grid(model, grid, words):
+    args = Namespace(dataDir=Path("d"), chkPointDir=Path("c"))
+    check_grid(MODELS["nn"], cohort_of(grid=grid), args)
+    check_grid(MODELS[model], cohort_of(grid={FULL: REDUCED, REDUCED: FULL}[grid]), args)
+    with pytest.raises(InputError, match=words):
+        check_grid(MODELS[model], cohort_of(grid=grid), args)
+
+
+def validated(words: str) -> Run:
+    """The run of a command line, as run.py makes it."""
+    top = parser()
+    args = top.parse_args(words.split())
+    given = {name for name, value in vars(args).items() if value != top.get_default(name)}
+    return validate(args, given, JOBS.values())
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("--jobs 2", "--jobs 2 counts folds that are done at a time; use it with --folds, without --fold"),
+        ("--jobs 2 --folds 2 --fold 0", "--jobs 2 counts folds that are done at a time"),
+        ("--fold 0", "--fold 0 is one of several; say with --folds how they are cut"),
+        ("--set members=0", "members is 0; expected 1 to 64"),
+        ("--donors 3", "--donors goes with --blackout, not with --train"),
+        ("--chkPointDir a*", "which TensorFlow reads as a pattern"),
+        ("", "missing does not exist"),
+    ],
+)
+def test_mistakes_are_found_before_data_are_read(words, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        validated(f"--train --model nn --dataDir missing --chkPointDir {tmp_path} {words}")
+    with pytest.raises(InputError, match="nn cannot be blacked out"):
+        validated("--blackout --model nn --dataDir missing")
+
+
+def test_a_run_is_made_and_nothing_is_written(cohort, tmp_path, capsys):
+    two_sites = shutil.copytree(cohort, tmp_path / "cohort")
+    rows = [replace(person, site="AB"[at % 2]) for at, person in enumerate(read_table(cohort / "subjects.csv"))]
+    write_table(two_sites / "subjects.csv", rows)
+    words = f"--train --model cnn --preset regions --set standardise=site --dataDir {two_sites} --chkPointDir ckpt"
+    run = validated(words)
+    assert (run.out_dir.name, run.checkpoints.path, run.cohort.rows) == ("cnn-train", Path("ckpt/cnn"), tuple(rows))
+    assert list(tmp_path.iterdir()) == [two_sites]
+    simulated, transductive, *counts, conclusion = capsys.readouterr().out.splitlines()
+    assert simulated == "Data: the demo cohort. It is SIMULATED; its results say nothing about people."
+    assert transductive.startswith("TRANSDUCTIVE: each of 2 sites is standardised by its own people")
+    assert counts[1].startswith("train: 36 subjects") and conclusion == "Nothing here invalidates a result."
+    assert validated(f"{words} --outDir elsewhere").out_dir == Path("elsewhere")
+    run.out_dir.mkdir(parents=True)
+    (run.out_dir / "mine.txt").write_text("")
+    with pytest.raises(InputError, match=r"holds mine\.txt, which no run of this program wrote"):
+        validated(words)
+
+
+def test_the_guards_of_a_job_are_called_in_order_with_the_identity():
+    called = []
+
+    def refuse(run: Run, saved: Identity | None) -> None:
+        called.append((run, saved))
+        raise InputError("refused")
+
+    def note(run: Run, saved: Identity | None) -> None:
+        called.append((run, saved))
+
+    job = Job(name="census", help="", module="census", guards=(note, refuse, note))
+    run, saved = replace(run_of("--train --model nn", None), job=job), saved_by()
+    with pytest.raises(InputError, match="refused"):
+        check(run, saved)
+    assert called == [(run, saved)] * 2
+
+
+def test_what_guards_could_not_compare_is_printed(capsys, tmp_path):
+    run = replace(run_of("--test --model nn", saved_by()), out_dir=tmp_path / "out")
+    check(replace(run, choices=replace(run.choices)), saved_by())
+    out = capsys.readouterr().out
+    assert out.startswith("Not known of both the checkpoint's data and cohort, so not compared: phenotype, ")
+
+
+# Standardised volumes
+
+
+def test_people_of_a_site_standardise_each_other_and_that_is_printed(capsys):
+    config = replace(MODELS["cnn"].module.PRESETS["regions"], standardise="site")
+    plain = run_of("--train --model cnn --preset regions", None)
+    assert (plain.transductive, standardised(plain).moments) == (False, None)
+    report_transductive(plain)
+    assert capsys.readouterr().out == ""
+    run = replace(plain, config=config)
+    report_transductive(run)
+    assert capsys.readouterr().out.startswith("TRANSDUCTIVE: each of 1 site is standardised by its own people, tested")
+    assert (standardised(run).standard, standardised(run).moments is None) == ("site", False)
+
+
+def test_options_are_read_from_the_arguments_of_their_job():
+    top = Parser(prog="run.py")
+    add_options(top, TrainOptions, "--train only")
+    args = top.parse_args(["--numIters", "3", "--validation", "0.1"])
+    assert Request(Namespace(**vars(args), job=TRAIN)).training == TrainOptions(num_iters=3, validation=0.1)
+    assert Request(Namespace(**vars(args), job=TEST)).training is None
