@@ -1,5 +1,6 @@
-"""Figures as PNG files: training history, confusion matrix, ROC curve, slices of a volume."""
+"""Figures as PNG files: training history, confusion matrix, ROC curve, slices of a volume; and texts in figures."""
 
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,3 +115,18 @@ def edges(grid: Grid, axis: int) -> tuple[float, float]:
     """Both ends of a grid along an axis, mm."""
     begin = grid.origin_mm[axis] - grid.spacing_mm / 2
     return begin, begin + grid.spacing_mm * grid.shape[axis]
+
+
+def shortened(text: str, width: int) -> str:
+    """At most `width` characters, the last one an ellipsis if any were cut off."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def number(value: float, form: str, undefined: str = "-") -> str:
+    """A number in a format; `undefined` for NaN and infinity."""
+    return format(value, form) if math.isfinite(value) else undefined
+
+
+def interval(low: float, high: float) -> str:
+    """`-0.0612 to 0.4412`, or why there is none."""
+    return "no interval: one subject" if math.isnan(low) else f"{low:.4f} to {high:.4f}"

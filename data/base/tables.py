@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.text import in_spreadsheet, printable
 
 if TYPE_CHECKING:
     import pandas as pd
+
+FORMULA = ("=", "+", "-", "@")  # a cell that begins so is a formula to a spreadsheet
 
 
 def read_rows(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
@@ -87,6 +88,16 @@ def cell(value: object) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     return f"{value:.6g}" if isinstance(value, float) else in_spreadsheet(printable(str(value)))
+
+
+def printable(text: str) -> str:
+    """On one line; control, bidirectional and invisible characters, which a terminal may obey, become spaces."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def in_spreadsheet(text: str) -> str:
+    """A cell of a CSV file; an apostrophe is put before a formula, so that no spreadsheet computes it."""
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def as_line(cells: Iterable[object]) -> bytes:

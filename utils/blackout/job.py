@@ -22,7 +22,6 @@ import numpy as np
 from data import grids
 from data.base import files, tables
 from data.base.errors import InputError
-from data.base.text import printable
 from data.cohorts import nifti
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
@@ -108,8 +107,8 @@ def conclude(run: Run, atlas: Atlas, effects: Effects, fold: Sequence | None = N
 
 def printable_names(atlas: Atlas) -> Atlas:
     """The atlas with names that are safe to show; a name of which nothing is left becomes the region's number."""
-    names = {region: printable(name) or f"region {region}" for region, name in atlas.names.items()}
-    return replace(atlas, names=names, vanished=[printable(name) for name in atlas.vanished])
+    names = {region: tables.printable(name) or f"region {region}" for region, name in atlas.names.items()}
+    return replace(atlas, names=names, vanished=[tables.printable(name) for name in atlas.vanished])
 
 
 def write_store(path: Path, atlas: Atlas, effects: Effects) -> None:

@@ -4,14 +4,15 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+from sklearn.decomposition import PCA
 
 from data.base import files
-from data.base.text import number, printable
+from data.base.tables import printable
 from data.cohorts import records
 from data.cohorts.cohort import Cohort, in_order
 from data.grids import Grid
 from models import losses
-from utils.figures import Picture, slices
+from utils.figures import Picture, number, slices
 from utils.inference import outputs_of
 from utils.metrics import ExplainedVariance
 from utils.report.tables import METRICS
@@ -106,8 +107,6 @@ def block_means(volumes: np.ndarray) -> np.ndarray:
 
 def principal_components(cohort: Cohort, network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """PCA of the training phenotypes with as many components as the code has units: phenotype (n, 29) -> (n, 29)."""
-    from sklearn.decomposition import PCA
-
     phenotype = cohort.batch(cohort.indices("train"), volumes=False)["phenotype"]
     components = min(int(np.prod(network.output["code"].shape[1:])), *phenotype.shape)
     fitted = PCA(components).fit(phenotype)

@@ -8,10 +8,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from sklearn.base import ClassifierMixin, clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import SVC
 
 from data.base import files
 from data.base.errors import InputError
@@ -22,11 +30,7 @@ from data.cohorts.entries import MAX_RECORDS
 from data.simulation import Simulation, rule, subject_names
 from utils.metrics import Predictions, difference, flat, with_intervals
 from utils.report.tables import MAJORITY, MODEL, RULE
-from utils.report.templates import paragraph
-
-if TYPE_CHECKING:
-    from sklearn.base import ClassifierMixin
-    from sklearn.pipeline import Pipeline
+from utils.report.texts import paragraph
 
 MINUS = "model_minus_floor_auc"
 SVM = "SVM"
@@ -80,30 +84,17 @@ def features(cohort: Cohort) -> dict[str, pd.DataFrame]:
     return known | {"all": pd.concat(known.values(), axis=1)}
 
 
-def encoded(classifier: "ClassifierMixin") -> "Pipeline":
+def encoded(classifier: ClassifierMixin) -> Pipeline:
     """The classifier behind an encoder of `features`: medians and indicators for missing numbers, z-scores, dummies."""
-    from sklearn.compose import make_column_selector, make_column_transformer
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder, StandardScaler
-
     median = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
     unknown = SimpleImputer(strategy="constant", fill_value="unknown")
-    return make_pipeline(
-        make_column_transformer(
-            (make_pipeline(median, StandardScaler()), make_column_selector(dtype_include="number")),
-            (
-                make_pipeline(unknown, OneHotEncoder(handle_unknown="ignore", sparse_output=False)),
-                make_column_selector(dtype_exclude="number"),
-            ),
-        ),
-        classifier,
+    numbers = make_pipeline(median, StandardScaler())
+    categories = make_pipeline(unknown, OneHotEncoder(handle_unknown="ignore", sparse_output=False))
+    encoder = make_column_transformer(
+        (numbers, make_column_selector(dtype_include="number")),
+        (categories, make_column_selector(dtype_exclude="number")),
     )
-
-
-def sample(count: int) -> np.ndarray:
-    """Positions of the training records, of `count`, that an SVM is fitted on: all, or a fixed random draw."""
-    return np.sort(np.random.default_rng(0).permutation(count)[:MAX_SVM_RECORDS])
+    return make_pipeline(encoder, classifier)
 
 
 def classifiers(label: np.ndarray, subject: Sequence[str], some: np.ndarray) -> dict:
@@ -112,11 +103,6 @@ def classifiers(label: np.ndarray, subject: Sequence[str], some: np.ndarray) -> 
     An SVM is fitted on `some` of the records. Its probabilities are calibrated over inner folds, each subject in one of
     them, and need as many subjects of each class as there are folds.
     """
-    from sklearn.calibration import CalibratedClassifierCV
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold
-    from sklearn.svm import SVC
-
     label_of_some, subject_of_some = label[some], np.asarray(subject)[some]
     found = {"logistic regression": encoded(LogisticRegression(max_iter=1000))} if len(set(label)) == 2 else {}
     if min(len(set(subject_of_some[label_of_some == value])) for value in (0, 1)) >= INNER_FOLDS:
@@ -130,11 +116,9 @@ def predict(cohort: Cohort) -> pd.DataFrame:
 
     `majority`, then `<features>, <classifier>`, and for the demo cohort RULE. Prints what had to be left out.
     """
-    from sklearn.base import clone
-
     train, test = cohort.indices("train"), cohort.indices("test")
     label = np.array([cohort.rows[index].label for index in train])
-    some = sample(len(train))
+    some = np.sort(np.random.default_rng(0).permutation(len(train))[:MAX_SVM_RECORDS])  # that an SVM is fitted on
     fitting = classifiers(label, [cohort.rows[index].subject for index in train], some)
     tables = features(cohort) if fitting else {}
     result = {MAJORITY: np.full(len(test), label.mean())}
@@ -205,10 +189,10 @@ def verdict(rows: Sequence[dict]) -> str:
     With folds it rests on the AUC within them: pooled probabilities come from models that need not agree.
     """
     within_folds = "auc_folds" in rows[0]
-    model, *others = [with_folds_first(row) if within_folds else row for row in rows]
-    floors = [
-        row | {"name": row["floor"].replace(", ", " by ")} for row in others if row["floor"] not in (MAJORITY, RULE)
-    ]
+    if within_folds:
+        rows = [row | {name.replace("_folds", ""): row[name] for name in row if "_folds" in name} for row in rows]
+    model, *others = rows
+    floors = [row for row in others if row["floor"] not in (MAJORITY, RULE)]
     return paragraph(
         "verdict",
         model=model,
@@ -217,8 +201,3 @@ def verdict(rows: Sequence[dict]) -> str:
         rule=next((row for row in others if row["floor"] == RULE and row["auc"] is not None), None),
         within_folds=within_folds,
     )
-
-
-def with_folds_first(row: dict) -> dict:
-    """A row of `compare` with the values within folds in place of the pooled ones."""
-    return row | {name.replace("_folds", ""): value for name, value in row.items() if "_folds" in name}

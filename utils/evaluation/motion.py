@@ -4,10 +4,11 @@ import warnings
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit
 
 from utils.evaluation.floors import HEAD_MOTION, covariates
 from utils.metrics import Predictions
-from utils.report.templates import paragraph
+from utils.report.texts import paragraph
 from utils.statistics import CONFIDENCE
 
 MIN_SUBJECTS_A_PARAMETER = 10  # of a logistic regression
@@ -25,8 +26,6 @@ def motion(predictions: Predictions, table: pd.DataFrame | None) -> dict | None:
     """
     if table is None:
         return None
-    from scipy.special import logit
-
     logits = logit(np.clip(predictions.probability, 1e-7, 1 - 1e-7))
     records = pd.DataFrame({"label": predictions.label, "site": predictions.site, "logit": logits})
     everybody = records.groupby(predictions.subject).agg({"label": "first", "site": "first", "logit": "mean"})
@@ -36,7 +35,7 @@ def motion(predictions: Predictions, table: pd.DataFrame | None) -> dict | None:
         people = everybody[known[names].notna().all(axis=1)]
         if "site" in names:
             people = people[people.groupby("site")["label"].transform("nunique") == 2]
-        values = independent(design(known.loc[people.index, names], people["logit"]))
+        values = design(known.loc[people.index, names], people["logit"])
         if len(people) and len(people) >= MIN_SUBJECTS_A_PARAMETER * values.shape[1]:
             break
     counts = {"subjects": len(people), "left_out": len(everybody) - len(people)}
@@ -45,16 +44,14 @@ def motion(predictions: Predictions, table: pd.DataFrame | None) -> dict | None:
 
 
 def design(known: pd.DataFrame, logit: pd.Series) -> pd.DataFrame:
-    """Intercept, covariates (numbers as z-scores, text as dummies) and the network's logit, z-scored."""
+    """Intercept, covariates (numbers as z-scores, text as dummies) and the network's logit, z-scored.
+
+    Without the columns that depend linearly on those before them.
+    """
     numbers = pd.get_dummies(known, drop_first=True, dtype=float) if len(known.columns) else known  # pandas needs one
     values = numbers.assign(logit=logit)
     values = (values - values.mean()) / values.std(ddof=0).replace(0, 1)
     values.insert(0, "intercept", 1.0)
-    return values
-
-
-def independent(values: pd.DataFrame) -> pd.DataFrame:
-    """The columns without those that depend linearly on the ones before."""
     kept: list[str] = []
     for name in values:
         if np.linalg.matrix_rank(values[[*kept, name]]) > len(kept):
