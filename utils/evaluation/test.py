@@ -14,7 +14,7 @@ from data.base.tables import add_row, read_frame, write_frame
 from data.cohorts.cohort import in_order
 from data.cohorts.records import CLASSES
 from utils import figures
-from utils.evaluation import autoencoders, floors, motion
+from utils.evaluation import autoencoders, floors
 from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import Predictions, by_fold, by_site, with_intervals
 from utils.report import build as report
@@ -106,10 +106,7 @@ def read_table(run: Run, name: str) -> pd.DataFrame:
 
 
 def conclude(run: Run) -> dict[str, dict]:
-    """The predictions in the output folder -> metrics, floors, figures, the report, and the lines on the terminal.
-
-    Returns the metrics, none if no label is known.
-    """
+    """The predictions in the output folder -> all other results; returns the metrics, none if no label is known."""
     table = read_table(run, PREDICTIONS)
     known = table[table["label"].notna()]
     notes = run.folds.notes if run.folds else []
@@ -138,15 +135,13 @@ def measure(run: Run, known: pd.DataFrame) -> tuple[dict[str, dict], str, str | 
     folds = {"folds": by_fold(predictions, run.seed)} if run.parts else {}
     files.write_json(run.out_dir / METRICS, score | folds | run.caveats())
     write_table(run, SITES, pd.DataFrame(by_site(predictions, run.seed)))
-    label, probability = predictions.label, predictions.probability
-    figures.confusion_matrix(label, probability, run.out_dir / "confusion_matrix.png", run.marks)
-    figures.roc(label, probability, run.out_dir / "roc.png", run.marks)
+    figures.classification(predictions.label, predictions.probability, run.out_dir, run.marks)
     floor = read_table(run, FLOOR_PREDICTIONS)
     floor = floor.set_index("file").loc[known["file"]] if len(floor) else pd.DataFrame(index=known["file"])
     compared = floors.compare(predictions, floor.drop(columns="fold", errors="ignore"), run.seed)
     write_table(run, FLOORS, pd.DataFrame(compared))
-    regression = motion.motion(predictions, run.cohort.covariates)
-    return score, floors.verdict(compared), motion.motion_line(regression)
+    regression = floors.motion(predictions, run.cohort.covariates)
+    return score, floors.verdict(compared), floors.motion_line(regression)
 
 
 def counts(run: Run) -> list[dict[str, Any]]:

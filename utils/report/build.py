@@ -59,16 +59,12 @@ class Section:
 def write(folder: Path) -> Path:
     """Builds the page from the tables in `folder`. Raises InputError for a table that is missing, damaged or empty."""
     tables = read(folder)
-    template = texts.TEMPLATES.overlay(finalize=harmless).get_template("page.html")
-    page = template.render(run=tables.run, sections=list(sections(tables)))
+    # text loses control, bidirectional and invisible characters; `Markup` stays as it is
+    harmless = texts.TEMPLATES.overlay(finalize=lambda value: printable(value) if type(value) is str else value)
+    page = harmless.get_template("page.html").render(run=tables.run, sections=list(sections(tables)))
     with files.replacing(folder / PAGE) as file:
         file.write(page)
     return folder / PAGE
-
-
-def harmless(value: object) -> object:
-    """Text without control, bidirectional and invisible characters; anything else, `Markup` too, as it is."""
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def sections(tables: Tables) -> Iterator[Section]:
@@ -148,7 +144,7 @@ def shown(numbers: Iterable[float]) -> str:
 
 def ends(low: float, high: float) -> str:
     """`0.500 to 0.720`; a dash where undefined."""
-    return f"{low:.3f} to {high:.3f}" if math.isfinite(low) and math.isfinite(high) else "-"
+    return f"{low:.3f} to {high:.3f}" if math.isfinite(low + high) else "-"
 
 
 def beside_floors(table: pd.DataFrame, model: str) -> Section:
@@ -175,8 +171,7 @@ def confusion(known: pd.DataFrame) -> list[Row]:
     rows = []
     for label, name in enumerate(CLASSES):
         predicted = known["probability"][known["label"] == label] >= THRESHOLD
-        counts = (int((~predicted).sum()), int(predicted.sum()))
-        cells = [f"{count} ({number(count / max(sum(counts), 1), '.0%')})" for count in counts]
+        cells = [f"{(predicted == to).sum()} ({(predicted == to).sum() / max(len(predicted), 1):.0%})" for to in (0, 1)]
         rows.append({"diagnosis": name} | {f"predicted {to}": cell for to, cell in zip(CLASSES, cells, strict=True)})
     return rows
 

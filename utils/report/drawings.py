@@ -29,7 +29,6 @@ FALSE_RATES = np.linspace(0, 1, 101)  # where the band is given
 WIDTH = 4.2  # inches
 NAME_WIDTH, LINE_WIDTH = 40, 20  # characters of a floor's name, of a line of it
 SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 8.5}
-WITHOUT = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 def svg(figure: Figure, name: str) -> Markup:
@@ -37,10 +36,9 @@ def svg(figure: Figure, name: str) -> Markup:
     file = io.StringIO()
     with plt.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", figures.NO_GLYPH)
-        figure.savefig(file, format="svg", metadata=WITHOUT)
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     plt.close(figure)
-    text = file.getvalue()
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text[text.index("<svg") :])
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", "<svg" + file.getvalue().partition("<svg")[2])
     text = text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
     return Markup(text)  # noqa: S704  matplotlib escapes what it draws
 
@@ -53,10 +51,7 @@ def axes(height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
 
 
 def forest(floors: pd.DataFrame, model: str) -> Markup:
-    """AUC of model and floors with intervals, the model on top and the interval of its AUC behind all.
-
-    Of folds it is the mean of those within folds.
-    """
+    """AUC (of folds: within them) of model and floors, the model on top and the interval of its AUC behind all."""
     area, named = ("auc_folds", "AUC within folds") if "auc_folds" in floors else ("auc", "AUC")
     known = floors[floors[area].notna()]
     figure, (axis,) = axes(0.6 + 0.34 * len(known))
@@ -78,10 +73,9 @@ def forest(floors: pd.DataFrame, model: str) -> Markup:
 def roc(predictions: Predictions, seed: int) -> Markup:
     """ROC curve with the band of `roc_band`; both classes must be there."""
     figure, (axis,) = axes(3.8)
-    false, true, _ = roc_curve(predictions.label, predictions.probability)
     if band := roc_band(predictions, seed):
         axis.fill_between(FALSE_RATES, *band, color="C0", alpha=0.2, linewidth=0, label=f"{CONFIDENCE:.0%} band")
-    axis.plot(false, true, color="C0", label="model")
+    axis.plot(*roc_curve(predictions.label, predictions.probability)[:2], color="C0", label="model")
     axis.plot([0, 1], [0, 1], color="0.3", linestyle=":", linewidth=1, label="guessing")
     axis.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axis.set_aspect("equal")
@@ -149,16 +143,13 @@ def distribution(probability: np.ndarray) -> Markup:
 
 def losses(training: pd.DataFrame) -> Markup:
     """Losses, and accuracy or AUC, over batches: a thin line a fold, a thick one for their mean; empty without any."""
-    panels = [("loss", ("loss", "validation_loss")), ("accuracy, AUC", ("accuracy", "validation_auc"))]
-    shown = [
-        (title, names)
-        for title, columns in panels
-        if (names := [name for name in columns if name in training and training[name].notna().any()])
-    ]
+    known = set(training.columns[training.notna().any()])
+    panels = {"loss": ("loss", "validation_loss"), "accuracy, AUC": ("accuracy", "validation_auc")}
+    shown = {title: [name for name in names if name in known] for title, names in panels.items() if known & {*names}}
     if not shown:
         return Markup()
     figure, its_axes = axes(0.3 + 2.5 * len(shown), len(shown), sharex=True)
-    for axis, (title, names) in zip(its_axes, shown, strict=True):
+    for axis, (title, names) in zip(its_axes, shown.items(), strict=True):
         for name in names:
             label = name.replace("_", " ").replace("auc", "AUC")
             draw_curves(axis, training, name, "C1" if name.startswith("validation") else "C0", label)

@@ -14,20 +14,18 @@ from utils import metrics, statistics
 from utils.figures import number
 from utils.report.tables import MODEL, RULE, Tables
 
-CONSTANTS = {
-    "FEW": 100,  # test subjects
-    "PUBLISHED": 0.70,  # accuracy of the best honest results on ABIDE
-    "SUSPICIOUS": 0.80,  # accuracy that is far above it, however wide its interval
-    "NAMED": ("batch_size", "optimizer", "learning_rate", "decay"),  # hyper-parameters with a place in a sentence
-    "RULE": RULE,
-}
+FEW = 100  # test subjects
+PUBLISHED = 0.70  # accuracy of the best honest results on ABIDE
+SUSPICIOUS = 0.80  # accuracy that is far above it, however wide its interval
+NAMED = ("batch_size", "optimizer", "learning_rate", "decay")  # hyper-parameters that have a place in a sentence
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     autoescape=jinja2.select_autoescape(["html"], default_for_string=False),
     undefined=jinja2.StrictUndefined,
 )
 TEMPLATES.filters["number"] = number
-TEMPLATES.globals |= CONSTANTS | {"metrics": metrics, "statistics": statistics}
+TEMPLATES.globals.update(FEW=FEW, NAMED=NAMED, PUBLISHED=PUBLISHED, RULE=RULE, SUSPICIOUS=SUSPICIOUS)
+TEMPLATES.globals.update(metrics=metrics, statistics=statistics)
 
 
 def paragraphs(name: str, **values: object) -> list[str]:
