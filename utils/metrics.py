@@ -12,7 +12,7 @@ from utils.statistics import MIN_SUBJECTS, THRESHOLD, Statistic, bootstrap, or_n
 RESAMPLES = 2000
 BINS = 10  # of the predicted probability, in the calibration error
 Groups = tuple[np.ndarray, ...]
-Scores = Callable[[np.ndarray], dict[str, np.ndarray]]  # weights of the records (k, n) -> (k,) each
+Metrics = Callable[[np.ndarray], dict[str, np.ndarray]]  # weights of the records (k, n) -> (k,) each
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def needed_groups(predictions: Predictions) -> dict[str, Groups]:
     return result
 
 
-def intervals(predictions: Predictions, statistics: Scores, groups: dict[str, Groups], seed: int) -> dict[str, dict]:
+def intervals(predictions: Predictions, statistics: Metrics, groups: dict[str, Groups], seed: int) -> dict[str, dict]:
     """Each statistic as `{"value", "low", "high"}`: bootstrap over subjects, within folds if given; None if undefined.
 
     There is no interval, `low` and `high` None, if one of the `groups` of records that a statistic needs is a single
