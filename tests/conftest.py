@@ -87,7 +87,7 @@ def undrawn():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("matplotlib.figure.Figure.savefig", savefig)
-        patch.setattr("utils.report.curves.BAND_RESAMPLES", 2)  # of the band of the ROC curve
+        patch.setattr("utils.report.drawings.BAND_RESAMPLES", 2)  # of the band of the ROC curve
         yield patch
 
 

@@ -6,7 +6,7 @@ import pytest
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 
-from utils.evaluation.motion import motion, motion_line
+from utils.evaluation.floors import motion, motion_line
 from utils.metrics import Predictions
 
 

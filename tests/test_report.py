@@ -14,7 +14,7 @@ from helpers import Page, run_main
 from sklearn.calibration import calibration_curve
 
 from utils.metrics import Predictions
-from utils.report import build, curves, texts
+from utils.report import build, drawings, texts
 from utils.report.tables import read
 
 HOSTILE = "</script><script>alert(1)</script>$x_{$ & \u202e<b>額"
@@ -130,7 +130,7 @@ def parsed(folder: Path) -> Page:
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
     """For the band of the ROC curve, which takes a second otherwise."""
-    monkeypatch.setattr(curves, "BAND_RESAMPLES", 20)
+    monkeypatch.setattr(drawings, "BAND_RESAMPLES", 20)
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +305,7 @@ def rates(label: np.ndarray, probability: np.ndarray) -> tuple[list[float], list
 
 @pytest.mark.slow
 def test_the_band_is_that_of_a_plain_loop_within_folds(monkeypatch):
-    monkeypatch.setattr(curves, "BAND_RESAMPLES", 30)
+    monkeypatch.setattr(drawings, "BAND_RESAMPLES", 30)
     table = people(60, 2).assign(label=lambda table: table["label"].astype(float))
     random, samples = np.random.default_rng(5), [[] for _ in range(30)]
     for fold in sorted(table["fold"].unique()):
@@ -318,23 +318,23 @@ def test_the_band_is_that_of_a_plain_loop_within_folds(monkeypatch):
                 for _ in range(times)
             ]
     found = [
-        np.interp(curves.FALSE_RATES, *rates(sample["label"].to_numpy(), sample["probability"].to_numpy()))
+        np.interp(drawings.FALSE_RATES, *rates(sample["label"].to_numpy(), sample["probability"].to_numpy()))
         for sample in map(pd.concat, samples)
     ]
     expected = np.percentile(found, (2.5, 97.5), axis=0)
-    assert np.array(curves.roc_band(Predictions.of(table), 5)) == pytest.approx(expected)
+    assert np.array(drawings.roc_band(Predictions.of(table), 5)) == pytest.approx(expected)
 
 
 def test_a_class_of_one_subject_has_no_band():
     table = people(20).assign(label=[1.0] + [0.0] * 19)
-    assert curves.roc_band(Predictions.of(table), 0) is None
+    assert drawings.roc_band(Predictions.of(table), 0) is None
 
 
 def test_calibration_is_that_of_scikit_learn_with_wilson_intervals():
     table = people()
     label, probability = table["label"].astype(int).to_numpy(), table["probability"].to_numpy()
     inside = (probability * 100).round() % 10 != 0  # scikit-learn's bins are closed at their other end
-    table = curves.calibration(label[inside], probability[inside])
+    table = drawings.calibration(label[inside], probability[inside])
     observed, predicted = calibration_curve(label[inside], probability[inside], n_bins=10, strategy="uniform")
     assert table["observed"].to_numpy() == pytest.approx(observed)
     assert table["predicted"].to_numpy() == pytest.approx(predicted)

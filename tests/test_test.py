@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 from data.cohorts.cohort import open_cohort
 from models import MODELS
 from models.settings import from_json
-from utils.evaluation import score
+from utils.evaluation.test import write_table
 from utils.inference import probability_of_autism
 from utils.metrics import ExplainedVariance
 from utils.runs.checkpoints import CheckpointFolder
@@ -152,7 +152,7 @@ def test_a_checkpoint_folder_with_a_comma_is_one_cell(cli, trained, cohort, tmp_
 def test_a_name_is_no_formula_in_tables_of_results_and_stays_as_it_is_where_tables_are_joined(name, tmp_path):
     table = pd.DataFrame({"file": [f"{name}.bin"], "site": [name], "fold": [name], "auc": [-0.5]})
     for file in ("sites.csv", "predictions.csv"):
-        score.write_table(SimpleNamespace(out_dir=tmp_path), file, table)
+        write_table(SimpleNamespace(out_dir=tmp_path), file, table)
     assert [*read_rows(tmp_path / "sites.csv")[0].values()] == [f"'{name}.bin", f"'{name}", f"'{name}", "-0.5"]
     assert [*read_rows(tmp_path / "predictions.csv")[0].values()] == [f"{name}.bin", name, name, "-0.5"]
 

@@ -1,5 +1,6 @@
-"""Figures as PNG files: training history, confusion matrix, ROC curve, slices of a volume."""
+"""Figures as PNG files: training history, confusion matrix, ROC curve, slices of a volume; and texts in figures."""
 
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,29 +49,23 @@ def history(rows: list[dict], path: Path) -> None:
     save(figure, path)
 
 
-def confusion_matrix(label: np.ndarray, probability: np.ndarray, path: Path, marks: str = "") -> None:
-    """Counts of true against predicted classes at the threshold."""
-    from sklearn.metrics import ConfusionMatrixDisplay
+def classification(label: np.ndarray, probability: np.ndarray, folder: Path, marks: str) -> None:
+    """Counts of true against predicted classes at the threshold; true against false positive rate of autism."""
+    from sklearn.metrics import ConfusionMatrixDisplay, RocCurveDisplay
 
     figure, axis = plt.subplots(figsize=(4.5, 4), layout="constrained")
     predicted = (probability >= THRESHOLD).astype(int)
     options = {"labels": [0, 1], "display_labels": CLASSES, "cmap": "Blues", "colorbar": False}
     ConfusionMatrixDisplay.from_predictions(label.astype(int), predicted, ax=axis, **options)
     axis.set_title(marks.strip(), fontsize=9)
-    save(figure, path)
-
-
-def roc(label: np.ndarray, probability: np.ndarray, path: Path, marks: str = "") -> None:
-    """True against false positive rate of autism."""
-    from sklearn.metrics import RocCurveDisplay
-
+    save(figure, folder / "confusion_matrix.png")
     figure, axis = plt.subplots(figsize=(4.5, 4), layout="constrained")
     if len(np.unique(label)) == len(CLASSES):
         RocCurveDisplay.from_predictions(label, probability, ax=axis, name="autism", plot_chance_level=True)
     else:
         axis.set_title("undefined: one class only")
     figure.suptitle(marks.strip(), fontsize=9)
-    save(figure, path)
+    save(figure, folder / "roc.png")
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,6 @@ def slices(picture: Picture, limits: tuple[float, float], path: Path) -> None:
     volume, grid = picture.volume, picture.grid
     figure, axes = plt.subplots(1, len(CUTS_MM), figsize=(10, 4.4), layout="constrained")
     low, high = limits
-    beyond = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
     left, front, _ = ((edges(grid, axis), edges(FULL, axis)) for axis in range(3))
     for z, axis in zip(CUTS_MM, axes, strict=True):
         level = int(np.clip(round((z - grid.origin_mm[2]) / grid.spacing_mm), 0, grid.shape[2] - 1))
@@ -105,7 +99,7 @@ def slices(picture: Picture, limits: tuple[float, float], path: Path) -> None:
         axis.set_title("R", loc="right")
     figure.suptitle(picture.title)
     figure.supxlabel(f"axial slices, MNI space; {SIDES}", fontsize=9)
-    extend = beyond[bool(volume.min() < low), bool(volume.max() > high)]
+    extend = ("neither", "min", "max", "both")[(volume.min() < low) + 2 * (volume.max() > high)]
     figure.colorbar(image, ax=axes, shrink=0.8, label=picture.unit, extend=extend)
     save(figure, path)
 
@@ -114,3 +108,18 @@ def edges(grid: Grid, axis: int) -> tuple[float, float]:
     """Both ends of a grid along an axis, mm."""
     begin = grid.origin_mm[axis] - grid.spacing_mm / 2
     return begin, begin + grid.spacing_mm * grid.shape[axis]
+
+
+def shortened(text: str, width: int) -> str:
+    """At most `width` characters, the last one an ellipsis if any were cut off."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def number(value: float, form: str, undefined: str = "-") -> str:
+    """A number in a format; `undefined` for NaN and infinity."""
+    return format(value, form) if math.isfinite(value) else undefined
+
+
+def interval(low: float, high: float) -> str:
+    """`-0.0612 to 0.4412`, or why there is none."""
+    return "no interval: one subject" if math.isnan(low) else f"{low:.4f} to {high:.4f}"

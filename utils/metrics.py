@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from utils.statistics import MIN_SUBJECTS, THRESHOLD, bootstrap, or_none
+from utils.statistics import MIN_SUBJECTS, THRESHOLD, Statistic, bootstrap, or_none
 
 RESAMPLES = 2000
 BINS = 10  # of the predicted probability, in the calibration error
 Groups = tuple[np.ndarray, ...]
+Metrics = Callable[[np.ndarray], dict[str, np.ndarray]]  # weights of the records (k, n) -> (k,) each
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,16 @@ class Predictions:
     def subset(self, rows: np.ndarray) -> "Predictions":
         """The records in `rows` (n,) bool as a test of its own, without folds and sites."""
         return Predictions(self.label[rows], self.probability[rows], self.subject[rows])
+
+    def suffices(self, rows: np.ndarray) -> bool:
+        """Whether the records in `rows` (n,) bool are of enough subjects for an interval."""
+        return len(np.unique(self.subject[rows])) >= MIN_SUBJECTS
+
+    def bootstrap(self, statistic: Statistic, seed: int, resamples: int) -> tuple[np.ndarray, np.ndarray]:
+        """Both ends of a statistic's interval over subjects, within their fold; `statistic` takes records' weights."""
+        names, first, member = np.unique(self.subject, return_index=True, return_inverse=True)
+        strata, random = None if self.fold is None else self.fold[first], np.random.default_rng(seed)
+        return bootstrap(lambda weight: statistic(weight[:, member]), len(names), random, resamples, strata)
 
 
 def auc(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -128,30 +140,19 @@ def needed_groups(predictions: Predictions) -> dict[str, Groups]:
     return result
 
 
-def intervals(
-    predictions: Predictions,
-    statistics: Callable[[np.ndarray], dict[str, np.ndarray]],
-    groups: dict[str, Groups],
-    seed: int,
-) -> dict[str, dict]:
+def intervals(predictions: Predictions, statistics: Metrics, groups: dict[str, Groups], seed: int) -> dict[str, dict]:
     """Each statistic as `{"value", "low", "high"}`: bootstrap over subjects, within folds if given; None if undefined.
 
-    `statistics` takes weights of the records (k, n) and gives (k,) each. There is no interval, `low` and `high` None,
-    if one of the `groups` of records that a statistic needs is a single subject.
+    There is no interval, `low` and `high` None, if one of the `groups` of records that a statistic needs is a single
+    subject.
     """
-    names, first, member = np.unique(predictions.subject, return_index=True, return_inverse=True)
-    value = statistics(np.ones((1, len(member))))
-    strata = None if predictions.fold is None else predictions.fold[first]
-    low, high = bootstrap(
-        lambda weight: np.stack(list(statistics(weight[:, member]).values()), axis=1),
-        len(names), np.random.default_rng(seed), RESAMPLES, strata,
-    )  # fmt: skip
+    value = statistics(np.ones((1, len(predictions.label))))
+    low, high = predictions.bootstrap(lambda weight: np.stack([*statistics(weight).values()], axis=1), seed, RESAMPLES)
     result = {}
     for name, *ends in zip(value, low, high, strict=True):
-        if any(len(np.unique(member[group])) < MIN_SUBJECTS for group in groups[name]):
+        if not all(map(predictions.suffices, groups[name])):
             ends = [np.nan, np.nan]
-        numbers = zip(("value", "low", "high"), (*value[name], *ends), strict=True)
-        result[name] = {key: or_none(number) for key, number in numbers}
+        result[name] = dict(zip(("value", "low", "high"), map(or_none, (*value[name], *ends)), strict=True))
     return result
 
 
@@ -182,12 +183,10 @@ def difference(predictions: Predictions, other: np.ndarray, seed: int, within: b
     `within` folds both are means of the folds' own AUC, since probabilities of different folds need not agree.
     """
     label, fold = predictions.label, predictions.fold
-
-    def area(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        return mean_auc(label, values, weight, fold) if within and fold is not None else auc(label, values, weight)
+    area = partial(mean_auc, group=fold) if within and fold is not None else auc
 
     def statistics(weight: np.ndarray) -> dict[str, np.ndarray]:
-        return {"auc": area(predictions.probability, weight) - area(other, weight)}
+        return {"auc": area(label, predictions.probability, weight) - area(label, other, weight)}
 
     return intervals(predictions, statistics, {"auc": (label == 1, label == 0)}, seed)["auc"]
 

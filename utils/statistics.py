@@ -11,14 +11,11 @@ CONFIDENCE = 0.95  # of an interval: the share of the resamples that it holds
 CHANCE = 0.5  # AUC of guessing
 BLOCK = 4_000_000  # weights that a statistic gets at once, 32 MB
 MIN_SUBJECTS = 2  # of an interval: resampling a single one gives the same value every time
+Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 def bootstrap(
-    statistic: Callable[[np.ndarray], np.ndarray],
-    count: int,
-    random: np.random.Generator,
-    resamples: int,
-    strata: np.ndarray | None = None,
+    statistic: Statistic, count: int, random: np.random.Generator, resamples: int, strata: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Low and high end of the percentile interval of a statistic over `count` subjects (Efron 1979).
 

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.text import in_spreadsheet, printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
+FORMULA = ("=", "+", "-", "@")  # a cell that begins so is a formula to a spreadsheet
 
-def read_rows(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
-    """The rows of a table, column -> text. Raises InputError, naming the file and the line, if it is not UTF-8 (a
-    byte-order mark is), lacks one of `columns`, has a column twice, or a row is not as long as the header."""
+
+def read_rows(path: Path, columns: Sequence[str] = ()) -> dict[int, dict[str, str]]:
+    """The rows of a table by the line on which each ends, column -> text. Raises InputError, naming the file and the
+    line, if it is not UTF-8, lacks one of `columns`, has a column twice, or a row is not as long as the header."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -38,14 +39,14 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
         raise InputError(
             f"{path} line {line} has {len(row)} values; expected {len(header)}: {', '.join(header)}. Copy it again."
         )
-    return [dict(zip(header, row, strict=True)) for _, row in rows]
+    return {line: dict(zip(header, row, strict=True)) for line, row in rows}
 
 
 def read_frame(path: Path, columns: Sequence[str] = ()) -> "pd.DataFrame":
     """`read_rows` as a data frame of text (dtype object)."""
     import pandas as pd
 
-    rows = read_rows(path, columns)
+    rows = list(read_rows(path, columns).values())
     return pd.DataFrame(rows, columns=list(rows[0]) if rows else list(columns), dtype=object)
 
 
@@ -86,3 +87,20 @@ def cell(value: object) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     return f"{value:.6g}" if isinstance(value, float) else in_spreadsheet(printable(str(value)))
+
+
+def printable(text: str) -> str:
+    """On one line; control, bidirectional and invisible characters, which a terminal may obey, become spaces."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def in_spreadsheet(text: str) -> str:
+    """A cell of a CSV file; an apostrophe is put before a formula, so that no spreadsheet computes it."""
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def as_line(cells: Iterable[object]) -> bytes:
+    """One row as the bytes of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode()

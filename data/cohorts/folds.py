@@ -215,7 +215,7 @@ def check_classes(cohort: Cohort, fold_of: Mapping[str, str]) -> None:
 
 def read_folds(path: Path) -> dict[str, str]:
     """Each subject's fold by `folds.csv`. Raises InputError if it is damaged."""
-    rows = tables.read_rows(path)
+    rows = list(tables.read_rows(path).values())
     if not rows or tuple(rows[0]) != FOLD_COLUMNS:
         raise InputError(
             f"{path} is damaged; expected the columns subject and fold, and a row a subject. Copy it again."

@@ -44,8 +44,8 @@ COLUMNS = tuple(column.name for column in fields(Row))
 def read_table(path: Path) -> list[Row]:
     """`subjects.csv`. Raises InputError, naming file and line, for a missing column or an impossible value."""
     found = []
-    for number, row in enumerate(tables.read_rows(path, COLUMNS), 2):
-        where = f"{path} line {number}"
+    for line, row in tables.read_rows(path, COLUMNS).items():
+        where = f"{path} line {line}"
         try:
             label = float(row["label"] or "nan")
         except ValueError:

@@ -9,7 +9,7 @@ import numpy as np
 
 from data.base.cli import names, option, positive
 from data.base.errors import InputError
-from data.base.text import printable
+from data.base.tables import printable
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import Folds

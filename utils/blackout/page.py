@@ -20,12 +20,13 @@ from matplotlib.patches import Patch
 from nibabel import Nifti1Image
 
 from data import grids
-from data.base.text import interval, number, printable, shortened
+from data.base.tables import printable
 from data.cohorts import nifti
 from data.cohorts.atlas import Atlas
 from data.cohorts.standards import BACKGROUND
 from utils import figures
 from utils.blackout.effects import RELIANCE, UNIQUE, Effects
+from utils.figures import interval, number, shortened
 from utils.runs.run import Run
 from utils.statistics import ALPHA, CONFIDENCE, or_none
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from data.base.text import interval, number, printable, shortened
+from data.base.tables import printable
 from data.cohorts.records import CLASSES
 from utils.blackout.effects import RELIANCE, UNIQUE, Effects
 from utils.blackout.fills import Fills
+from utils.figures import interval, number, shortened
 from utils.statistics import ALPHA, CHANCE
 
 FEW = 5  # regions to name in a sentence

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+from sklearn.decomposition import PCA
 
 from data.base import files
-from data.base.text import number, printable
+from data.base.tables import printable
 from data.cohorts import records
 from data.cohorts.cohort import Cohort, in_order
 from data.grids import Grid
@@ -44,45 +45,38 @@ def evaluate(run: Run, network: keras.Model) -> None:
         baseline.add(batch[reads], approximate(batch[reads]))
         activation += [float(losses.mean_activation(code)) for code in outputs["code"]]
         first = first or [batch[reads][0], outputs["code"][0], outputs["reconstruction"][0]]
-    numbers = {
-        "mse": trained.mse,
-        "explained_variance": trained.value,
-        "code_mean_activation": float(np.mean(activation)),
-        "explained_variance_baseline": baseline.value,
-    }
     named = "3x3x3 block means" if reads == "volume" else "principal components, as many as the code's units"
-    metrics = {name: or_none(value) for name, value in numbers.items()}
+    metrics = {
+        "mse": or_none(trained.mse),
+        "explained_variance": or_none(trained.value),
+        "code_mean_activation": or_none(float(np.mean(activation))),
+        "explained_variance_baseline": or_none(baseline.value),
+    }
     files.write_json(run.out_dir / METRICS, metrics | {"baseline": named})
     if reads == "volume":
         draw_volumes(run, network, *(volume.astype(np.float32) for volume in first))
-    print(f"{in_words(numbers)} ({named})")
+    print(f"{in_words(metrics)} ({named})")
     run.finish(("explained_variance", metrics["explained_variance"], None, None))
 
 
-def in_words(numbers: dict[str, float]) -> str:
+def in_words(metrics: dict[str, float | None]) -> str:
     """`mse 0.1234, explained_variance undefined`."""
-    return ", ".join(f"{name} {number(value, '.4f', 'undefined')}" for name, value in numbers.items())
+    return ", ".join(f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in metrics.items())
 
 
 def draw_volumes(run: Run, network: keras.Model, volume: np.ndarray, code: np.ndarray, decoded: np.ndarray) -> None:
-    """`inputImage.png`, `encodedImage.png`, `decodedImage.png` of the first map of the first test record.
-
-    All volumes are (x, y, z, channels), and drawn in the grey scale of the input; the code is z-scored for it, as the
-    records of a full pass are.
-    """
+    """Figures of the first map of the first test record: volumes (x, y, z, channels) in the grey scale of the input."""
     row, grid = run.cohort.rows[run.cohort.indices("test")[0]], run.cohort.grid
     person = f"of subject {printable(row.subject)}{run.marks}"
     unit = f"{(*run.cohort.metadata.maps, 'volume')[0]}, z-score"
     channels = code.shape[-1]
     channel = f", channel 1 of {channels}" if channels > 1 else ""
-    scored = records.normalise(code[..., 0])
-    pictures = {
-        "input": Picture(f"Input {person}", volume[..., 0], grid, unit),
-        "encoded": Picture(f"Code {person}{channel}", scored, code_grid(network, grid), "code, z-score"),
-        "decoded": Picture(f"Decoded volume {person}", decoded[..., 0], grid, unit),
-    }
-    for name, picture in pictures.items():
-        slices(picture, (float(volume.min()), float(volume.max())), run.out_dir / f"{name}Image.png")
+    limits = (float(volume.min()), float(volume.max()))
+    slices(Picture(f"Input {person}", volume[..., 0], grid, unit), limits, run.out_dir / "inputImage.png")
+    scored = records.normalise(code[..., 0])  # as the records of a full pass are
+    picture = Picture(f"Code {person}{channel}", scored, code_grid(network, grid), "code, z-score")
+    slices(picture, limits, run.out_dir / "encodedImage.png")
+    slices(Picture(f"Decoded volume {person}", decoded[..., 0], grid, unit), limits, run.out_dir / "decodedImage.png")
 
 
 def code_grid(network: keras.Model, grid: Grid) -> Grid:
@@ -106,8 +100,6 @@ def block_means(volumes: np.ndarray) -> np.ndarray:
 
 def principal_components(cohort: Cohort, network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """PCA of the training phenotypes with as many components as the code has units: phenotype (n, 29) -> (n, 29)."""
-    from sklearn.decomposition import PCA
-
     phenotype = cohort.batch(cohort.indices("train"), volumes=False)["phenotype"]
     components = min(int(np.prod(network.output["code"].shape[1:])), *phenotype.shape)
     fitted = PCA(components).fit(phenotype)

@@ -1,17 +1,27 @@
-"""Floors: plain classifiers of the same subjects, and whether a network's output says more than they do.
+"""Floors: plain classifiers of the same subjects; whether a network's output says more than they do, or than motion.
 
 scikit-learn with fixed settings, no search. Everything that is learnt, imputation, categories and scaling included, is
 learnt on training records only.
 """
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit
+from sklearn.base import ClassifierMixin, clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import SVC
 
 from data.base import files
 from data.base.errors import InputError
@@ -22,17 +32,16 @@ from data.cohorts.entries import MAX_RECORDS
 from data.simulation import Simulation, rule, subject_names
 from utils.metrics import Predictions, difference, flat, with_intervals
 from utils.report.tables import MAJORITY, MODEL, RULE
-from utils.report.templates import paragraph
-
-if TYPE_CHECKING:
-    from sklearn.base import ClassifierMixin
-    from sklearn.pipeline import Pipeline
+from utils.report.texts import paragraph
+from utils.statistics import CONFIDENCE
 
 MINUS = "model_minus_floor_auc"
 SVM = "SVM"
 HEAD_MOTION = re.compile("mean_?fd|framewise", re.IGNORECASE)
 CHUNK = 16  # records read at once
 INNER_FOLDS = 5  # for the probabilities of an SVM
+MIN_SUBJECTS_A_PARAMETER = 10  # of a logistic regression
+MIN_KNOWN = 0.5  # share of the subjects whose value of a covariate must be known to keep it
 MAX_SVM_RECORDS = 10_000  # for training; the time of an SVM grows with their square
 
 
@@ -80,30 +89,17 @@ def features(cohort: Cohort) -> dict[str, pd.DataFrame]:
     return known | {"all": pd.concat(known.values(), axis=1)}
 
 
-def encoded(classifier: "ClassifierMixin") -> "Pipeline":
+def encoded(classifier: ClassifierMixin) -> Pipeline:
     """The classifier behind an encoder of `features`: medians and indicators for missing numbers, z-scores, dummies."""
-    from sklearn.compose import make_column_selector, make_column_transformer
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder, StandardScaler
-
     median = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
     unknown = SimpleImputer(strategy="constant", fill_value="unknown")
-    return make_pipeline(
-        make_column_transformer(
-            (make_pipeline(median, StandardScaler()), make_column_selector(dtype_include="number")),
-            (
-                make_pipeline(unknown, OneHotEncoder(handle_unknown="ignore", sparse_output=False)),
-                make_column_selector(dtype_exclude="number"),
-            ),
-        ),
-        classifier,
+    numbers = make_pipeline(median, StandardScaler())
+    categories = make_pipeline(unknown, OneHotEncoder(handle_unknown="ignore", sparse_output=False))
+    encoder = make_column_transformer(
+        (numbers, make_column_selector(dtype_include="number")),
+        (categories, make_column_selector(dtype_exclude="number")),
     )
-
-
-def sample(count: int) -> np.ndarray:
-    """Positions of the training records, of `count`, that an SVM is fitted on: all, or a fixed random draw."""
-    return np.sort(np.random.default_rng(0).permutation(count)[:MAX_SVM_RECORDS])
+    return make_pipeline(encoder, classifier)
 
 
 def classifiers(label: np.ndarray, subject: Sequence[str], some: np.ndarray) -> dict:
@@ -112,11 +108,6 @@ def classifiers(label: np.ndarray, subject: Sequence[str], some: np.ndarray) -> 
     An SVM is fitted on `some` of the records. Its probabilities are calibrated over inner folds, each subject in one of
     them, and need as many subjects of each class as there are folds.
     """
-    from sklearn.calibration import CalibratedClassifierCV
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold
-    from sklearn.svm import SVC
-
     label_of_some, subject_of_some = label[some], np.asarray(subject)[some]
     found = {"logistic regression": encoded(LogisticRegression(max_iter=1000))} if len(set(label)) == 2 else {}
     if min(len(set(subject_of_some[label_of_some == value])) for value in (0, 1)) >= INNER_FOLDS:
@@ -130,11 +121,9 @@ def predict(cohort: Cohort) -> pd.DataFrame:
 
     `majority`, then `<features>, <classifier>`, and for the demo cohort RULE. Prints what had to be left out.
     """
-    from sklearn.base import clone
-
     train, test = cohort.indices("train"), cohort.indices("test")
     label = np.array([cohort.rows[index].label for index in train])
-    some = sample(len(train))
+    some = np.sort(np.random.default_rng(0).permutation(len(train))[:MAX_SVM_RECORDS])  # that an SVM is fitted on
     fitting = classifiers(label, [cohort.rows[index].subject for index in train], some)
     tables = features(cohort) if fitting else {}
     result = {MAJORITY: np.full(len(test), label.mean())}
@@ -148,14 +137,13 @@ def predict(cohort: Cohort) -> pd.DataFrame:
         print(f"Floors: each SVM is fitted on {len(some)} of {len(train)} training records, drawn at random.")
     if simulation := simulation_of(cohort):
         result[RULE] = rule(simulation, [cohort.rows[index].subject for index in test])
+    left_out = [kind for kind in ("covariates", "phenotype") if kind not in tables]
+    if SVM not in fitting:
+        left_out.append(f"{SVM}, which needs {INNER_FOLDS} training subjects of each class")
     if not fitting:
         print("Floors: all training subjects are of one class, so there is only the majority.")
-    else:
-        left_out = [kind for kind in ("covariates", "phenotype") if kind not in tables]
-        if SVM not in fitting:
-            left_out.append(f"{SVM}, which needs {INNER_FOLDS} training subjects of each class")
-        if left_out:
-            print(f"Floors left out: {'; '.join(left_out)}.")
+    elif left_out:
+        print(f"Floors left out: {'; '.join(left_out)}.")
     return pd.DataFrame(result, index=pd.Index([cohort.rows[index].file for index in test], name="file"))
 
 
@@ -200,15 +188,11 @@ def compare(predictions: Predictions, floors: pd.DataFrame, seed: int) -> list[d
 
 
 def verdict(rows: Sequence[dict]) -> str:
-    """One sentence on the rows of `compare`: whether the network beats chance, and which floors it does not beat.
-
-    With folds it rests on the AUC within them: pooled probabilities come from models that need not agree.
-    """
-    within_folds = "auc_folds" in rows[0]
-    model, *others = [with_folds_first(row) if within_folds else row for row in rows]
-    floors = [
-        row | {"name": row["floor"].replace(", ", " by ")} for row in others if row["floor"] not in (MAJORITY, RULE)
-    ]
+    """One sentence on the rows of `compare`: whether the network beats chance, and which floors it does not beat."""
+    if within_folds := "auc_folds" in rows[0]:  # pooled probabilities come from models that need not agree
+        rows = [row | {name.replace("_folds", ""): row[name] for name in row if "_folds" in name} for row in rows]
+    model, *others = rows
+    floors = [row for row in others if row["floor"] not in (MAJORITY, RULE)]
     return paragraph(
         "verdict",
         model=model,
@@ -219,6 +203,73 @@ def verdict(rows: Sequence[dict]) -> str:
     )
 
 
-def with_folds_first(row: dict) -> dict:
-    """A row of `compare` with the values within folds in place of the pooled ones."""
-    return row | {name.replace("_folds", ""): value for name, value in row.items() if "_folds" in name}
+def motion(predictions: Predictions, table: pd.DataFrame | None) -> dict | None:
+    """Whether the network's output says more of the diagnosis than the covariates do: a logistic regression.
+
+    It regresses the label on the logit of the out-of-sample probability, in standard deviations, the covariates
+    (`table` is `Cohort.covariates`) and, where subjects suffice, the site. Each subject counts once, with the mean
+    logit of its records. The result holds `coefficient` with `low`, `high`, `p`; `subjects`, `left_out` (a covariate is
+    unknown, or all of their site are of one class), `covariates`, `without` (covariates not used) - or `reason`, why it
+    cannot be computed. None if there are no covariates.
+    """
+    if table is None:
+        return None
+    logits = logit(np.clip(predictions.probability, 1e-7, 1 - 1e-7))
+    records = pd.DataFrame({"label": predictions.label, "site": predictions.site, "logit": logits})
+    everybody = records.groupby(predictions.subject).agg({"label": "first", "site": "first", "logit": "mean"})
+    known = covariates(everybody.index.tolist(), everybody["site"].tolist(), table)
+    chosen = [name for name in known if known[name].notna().mean() >= MIN_KNOWN]
+    for names in (chosen, [name for name in chosen if name != "site"]):
+        people = everybody[known[names].notna().all(axis=1)]
+        if "site" in names:
+            people = people[people.groupby("site")["label"].transform("nunique") == 2]
+        values = design(known.loc[people.index, names], people["logit"])
+        if len(people) and len(people) >= MIN_SUBJECTS_A_PARAMETER * values.shape[1]:
+            break
+    counts = {"subjects": len(people), "left_out": len(everybody) - len(people)}
+    used = {"covariates": names, "without": [name for name in known if name not in names]}
+    return regression(people["label"].to_numpy(), values) | counts | used
+
+
+def design(known: pd.DataFrame, logit: pd.Series) -> pd.DataFrame:
+    """Intercept, covariates (text as dummies) and logit, z-scored; no column that depends linearly on those before."""
+    numbers = pd.get_dummies(known, drop_first=True, dtype=float) if len(known.columns) else known  # pandas needs one
+    values = numbers.assign(logit=logit)
+    values = (values - values.mean()) / values.std(ddof=0).replace(0, 1)
+    values.insert(0, "intercept", 1.0)
+    kept: list[str] = []
+    for name in values:
+        if np.linalg.matrix_rank(values[[*kept, name]]) > len(kept):
+            kept.append(name)
+    return values[kept]
+
+
+def regression(label: np.ndarray, values: pd.DataFrame) -> dict:
+    """The logit's coefficient in a logistic regression, or the reason why there is none."""
+    from statsmodels.discrete.discrete_model import Logit
+    from statsmodels.tools.sm_exceptions import ModelWarning, PerfectSeparationError
+
+    if len(set(label)) < 2:
+        return {"reason": "the subjects are of one class"}
+    if len(label) < MIN_SUBJECTS_A_PARAMETER * values.shape[1]:
+        return {"reason": f"{len(label)} subjects are too few for {values.shape[1]} parameters"}
+    if values.columns.isin(["intercept", "logit"]).all():
+        return {"reason": "no covariate can be used"}
+    if "logit" not in values:
+        return {"reason": "the network's output follows from the covariates, or is the same for everybody"}
+    try:
+        with warnings.catch_warnings():
+            for category in (ModelWarning, RuntimeWarning):
+                warnings.simplefilter("error", category)
+            fit = Logit(label, values).fit(disp=0, maxiter=100)
+    except (ModelWarning, RuntimeWarning, PerfectSeparationError, np.linalg.LinAlgError):
+        return {"reason": "the covariates and the network's output separate the classes perfectly"}
+    low, high = fit.conf_int(1 - CONFIDENCE).loc["logit"]
+    numbers = {"coefficient": fit.params["logit"], "low": low, "high": high, "p": fit.pvalues["logit"]}
+    return {name: float(value) for name, value in numbers.items()}
+
+
+def motion_line(result: dict | None) -> str:
+    """The result of `motion` in one line."""
+    of_motion = result is not None and any(HEAD_MOTION.search(name) for name in result["covariates"])
+    return paragraph("motion", result=result, of_motion=of_motion)

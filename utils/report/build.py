@@ -10,12 +10,12 @@ from markupsafe import Markup
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.text import number
+from data.base.tables import printable
 from data.cohorts.records import CLASSES
+from utils.figures import number
 from utils.metrics import Predictions
-from utils.report import drawings, templates, texts
+from utils.report import drawings, texts
 from utils.report.tables import LABELS, MODEL, RULE, SITE_COUNTS, Count, Described, Tables, interval, read
-from utils.report.templates import paragraphs
 from utils.statistics import CONFIDENCE, THRESHOLD
 
 PAGE = "report.html"
@@ -31,6 +31,10 @@ SPELLED = {
 }
 COMPARED = ("auc", "model_minus_floor_auc", "auc_sites", "accuracy")  # of floors; floors.csv has all
 COMPARED_IN_FOLDS = ("auc_folds", "model_minus_floor_auc_folds", "auc")
+INTENDED_USE = (
+    "For research on groups of people. Not a diagnosis: no probability here says anything reliable about one person, "
+    "and nothing here has been tested for clinical use."
+)
 OF_FOLDS = ("auc", "accuracy", "balanced_accuracy", "brier")  # metrics.json has all
 
 
@@ -54,73 +58,76 @@ class Section:
 
 def write(folder: Path) -> Path:
     """Builds the page from the tables in `folder`. Raises InputError for a table that is missing, damaged or empty."""
-    page = render(read(folder))
+    tables = read(folder)
+    # text loses control, bidirectional and invisible characters; `Markup` stays as it is
+    harmless = texts.TEMPLATES.overlay(finalize=lambda value: printable(value) if type(value) is str else value)
+    page = harmless.get_template("page.html").render(run=tables.run, sections=list(sections(tables)))
     with files.replacing(folder / PAGE) as file:
         file.write(page)
     return folder / PAGE
 
 
-def render(tables: Tables) -> str:
-    """The page."""
-    return templates.page(run=tables.run, sections=list(sections(tables)))
-
-
 def sections(tables: Tables) -> Iterator[Section]:
     """The sections that apply, in the order of the page."""
-    run = tables.run
+    run, label = tables.run, tables.predictions["label"]
     yield Section("What may be concluded", [run.conclusion, *([run.motion] if run.motion else [])], kind="conclusion")
     if found := texts.warnings(tables):
         yield Section("Warnings", found, kind="warning")
     if tables.scores:
         yield from scored(tables)
-    if tables.predictions["label"].isna().any():
-        yield unlabelled(tables)
-    yield losses(tables.training)
+    if unknown := int(label.isna().sum()):
+        about = [f"The diagnosis of {unknown} of {len(label)} records is unknown; the figure shows all of them."]
+        drawn = drawings.distribution(tables.predictions["probability"].to_numpy())
+        yield Section("Predicted probabilities", about, drawn)
+    if tables.training is None:
+        yield Section("Training", ["The history of the training is not there any more, so no loss can be shown."])
+    else:
+        yield Section("Training", figure=drawings.losses(tables.training))
     yield Section("The cohort", table=cohort(run))
-    command, digests = texts.quoted(run.command), of_folds(run)
-    yield Section("How to repeat it", table=digests, facts=provenance(run), command=command)
+    yield how_to_repeat(run)
     yield Section("Methods, to paste", [texts.methods(tables)])
-    yield Section("Intended use", paragraphs("intended"))
+    yield Section("Intended use", [INTENDED_USE])
 
 
 def scored(tables: Tables) -> Iterator[Section]:
     """The sections that need labels."""
     known, run = tables.labelled, tables.run
-    predictions = Predictions.of(known)
+    predictions, confidence = Predictions.of(known), f"{CONFIDENCE:.0%}"
     rows = [
-        {"metric": spelled(name), "value": number(value, ".3f"), f"{CONFIDENCE:.0%} interval": ends(low, high)}
+        {"metric": spelled(name), "value": number(value, ".3f"), f"{confidence} interval": ends(low, high)}
         for name, (value, low, high) in ((name, score.numbers) for name, score in tables.scores.items())
     ]
     averaged = {"auc_sites", "auc_folds"} & tables.scores.keys()
-    about = paragraphs("scores", records=len(known), subjects=known["subject"].nunique(), averaged=averaged)
+    about = texts.paragraphs("scores", records=len(known), subjects=known["subject"].nunique(), averaged=averaged)
     yield Section("Scores", about, table=rows)
     if tables.floors is not None:
-        drawn = drawings.forest(tables.floors, run.model) if tables.floors["auc"].notna().any() else None
-        of_floors = paragraphs("floors", has_rule=RULE in set(tables.floors["floor"]))
-        yield Section("The model beside its floors", of_floors, drawn, floors(tables.floors, run.model))
+        yield beside_floors(tables.floors, run.model)
     if known["label"].nunique() == len(CLASSES):
-        yield Section("ROC curve", paragraphs("roc"), drawings.roc(predictions, run.seed))
-    drawn = drawings.calibrated(predictions.label, predictions.probability)
-    yield Section("Calibration", paragraphs("calibration"), drawn)
-    yield Section("Confusion matrix", paragraphs("confusion"), table=confusion(known))
+        about = [f"The band holds {confidence} of the curves of resampled subjects, at each false positive rate."]
+        yield Section("ROC curve", about, drawings.roc(predictions, run.seed))
+    about = [
+        f"Whiskers: {confidence} Wilson intervals. Below: how many records have such a probability. On the dotted "
+        "line a probability is what it says."
+    ]
+    yield Section("Calibration", about, drawings.calibrated(predictions.label, predictions.probability))
+    about = [f"A probability of {THRESHOLD:g} or more counts as autism. In brackets: the share of the row."]
+    yield Section("Confusion matrix", about, table=confusion(known))
     if tables.folds:
-        yield Section("Folds", paragraphs("folds"), table=by_fold(tables))
+        sizes = tables.predictions.groupby("fold")["subject"].nunique()
+        rows = [
+            {"fold": fold, "subjects": str(sizes.get(fold, "-"))}
+            | {spelled(name): shown(scores[name].numbers) for name in OF_FOLDS if name in scores}
+            for fold, scores in tables.folds.items()
+        ]
+        yield Section("Folds", ["More metrics are in metrics.json."], table=rows)
     if tables.sites is not None:
-        yield Section("Sites", table=by_site(tables.sites))
-
-
-def unlabelled(tables: Tables) -> Section:
-    """The predictions where there is nothing to compare them with."""
-    label, probability = tables.predictions["label"], tables.predictions["probability"].to_numpy()
-    about = paragraphs("unlabelled", unknown=int(label.isna().sum()), records=len(label))
-    return Section("Predicted probabilities", about, drawings.distribution(probability))
-
-
-def losses(training: pd.DataFrame | None) -> Section:
-    """Loss curves, or why there are none. Raises InputError for a history without a number."""
-    if training is None:
-        return Section("Training", paragraphs("no_history"))
-    return Section("Training", figure=drawings.losses(training) or Markup())
+        rows = [
+            {"site": row["site"] or "-"}
+            | {name: number(row[name], ".0f") for name in SITE_COUNTS}
+            | {spelled(name): shown(row[interval(name)]) for name in ("auc", "accuracy")}
+            for _, row in tables.sites.iterrows()
+        ]
+        yield Section("Sites", table=rows)
 
 
 def spelled(name: str) -> str:
@@ -137,18 +144,26 @@ def shown(numbers: Iterable[float]) -> str:
 
 def ends(low: float, high: float) -> str:
     """`0.500 to 0.720`; a dash where undefined."""
-    return f"{low:.3f} to {high:.3f}" if math.isfinite(low) and math.isfinite(high) else "-"
+    return f"{low:.3f} to {high:.3f}" if math.isfinite(low + high) else "-"
 
 
-def floors(table: pd.DataFrame, model: str) -> list[Row]:
+def beside_floors(table: pd.DataFrame, model: str) -> Section:
     """The metrics of `COMPARED`, or of folds, that there are."""
+    about = [
+        "Floors are plain classifiers on the same subjects. The model beats one where the interval of the difference "
+        "lies above 0. More metrics are in floors.csv."
+    ]
+    if RULE in set(table["floor"]):
+        about.append(f"The {RULE} is a ceiling, not a floor.")
     compared = COMPARED_IN_FOLDS if "auc_folds" in table else COMPARED
     metrics = [name for name in compared if set(interval(name)) <= set(table)]
-    return [
+    rows = [
         {"classifier": model if row["floor"] == MODEL else row["floor"]}
-        | {spelled(name): shown(row[list(interval(name))]) for name in metrics}
+        | {spelled(name): shown(row[interval(name)]) for name in metrics}
         for _, row in table.iterrows()
     ]
+    drawn = drawings.forest(table, model) if table["auc"].notna().any() else None
+    return Section("The model beside its floors", about, drawn, rows)
 
 
 def confusion(known: pd.DataFrame) -> list[Row]:
@@ -156,30 +171,9 @@ def confusion(known: pd.DataFrame) -> list[Row]:
     rows = []
     for label, name in enumerate(CLASSES):
         predicted = known["probability"][known["label"] == label] >= THRESHOLD
-        counts = (int((~predicted).sum()), int(predicted.sum()))
-        cells = [f"{count} ({number(count / max(sum(counts), 1), '.0%')})" for count in counts]
+        cells = [f"{(predicted == to).sum()} ({(predicted == to).sum() / max(len(predicted), 1):.0%})" for to in (0, 1)]
         rows.append({"diagnosis": name} | {f"predicted {to}": cell for to, cell in zip(CLASSES, cells, strict=True)})
     return rows
-
-
-def by_fold(tables: Tables) -> list[Row]:
-    """The scores of each fold."""
-    sizes = tables.predictions.groupby("fold")["subject"].nunique()
-    return [
-        {"fold": fold, "subjects": str(sizes.get(fold, "-"))}
-        | {spelled(name): shown(scores[name].numbers) for name in OF_FOLDS if name in scores}
-        for fold, scores in tables.folds.items()
-    ]
-
-
-def by_site(table: pd.DataFrame) -> list[Row]:
-    """The scores of each site."""
-    return [
-        {"site": row["site"] or "-"}
-        | {name: number(row[name], ".0f") for name in SITE_COUNTS}
-        | {spelled(name): shown(row[list(interval(name))]) for name in ("auc", "accuracy")}
-        for _, row in table.iterrows()
-    ]
 
 
 def cohort(run: Described) -> list[Row]:
@@ -196,23 +190,18 @@ def cohort(run: Described) -> list[Row]:
     return rows
 
 
-def of_folds(run: Described) -> list[Row] | None:
-    """The checkpoints of pooled folds; None for a single model."""
-    if not isinstance(run.checkpoint_sha256, dict):
-        return None
-    return [{"fold": fold, "checkpoint, SHA-256": digest} for fold, digest in run.checkpoint_sha256.items()]
-
-
-def provenance(run: Described) -> Row:
-    """When, where and with what versions the test was done."""
-    digest = run.checkpoint_sha256
-    return {
+def how_to_repeat(run: Described) -> Section:
+    """The command, and when, where and with what versions the test was done; the checkpoints of pooled folds."""
+    digest, key = run.checkpoint_sha256, "checkpoint, SHA-256"
+    of_folds = [{"fold": fold, key: sha256} for fold, sha256 in digest.items()] if isinstance(digest, dict) else None
+    facts = {
         "started": run.started,
         "took": f"{run.wall_time_s:,.0f} s",
         "commit": run.git_commit or "-",
         "cohort": run.cohort,
         "cohort, SHA-256": run.cohort_sha256,
         "checkpoint": run.checkpoint_folder,
-        "checkpoint, SHA-256": "below, for each fold" if isinstance(digest, dict) else digest or "-",
+        key: "below, for each fold" if isinstance(digest, dict) else digest or "-",
         "versions": ", ".join(f"{name} {version}" for name, version in run.packages.items()) or "-",
     }
+    return Section("How to repeat it", table=of_folds, facts=facts, command=texts.quoted(run.command))

@@ -15,18 +15,20 @@ from markupsafe import Markup
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.stats import binomtest
+from sklearn.metrics import roc_curve
 
-from data.base.text import printable, shortened
+from data.base.tables import printable
 from utils import figures
 from utils.metrics import BINS, Predictions
-from utils.report.curves import FALSE_RATES, calibration, roc_band
 from utils.report.tables import MODEL, RULE
 from utils.statistics import CHANCE, CONFIDENCE, THRESHOLD
 
+BAND_RESAMPLES = 500  # a quarter of the metrics': each draws a whole curve
+FALSE_RATES = np.linspace(0, 1, 101)  # where the band is given
 WIDTH = 4.2  # inches
 NAME_WIDTH, LINE_WIDTH = 40, 20  # characters of a floor's name, of a line of it
 SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 8.5}
-WITHOUT = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 def svg(figure: Figure, name: str) -> Markup:
@@ -34,10 +36,9 @@ def svg(figure: Figure, name: str) -> Markup:
     file = io.StringIO()
     with plt.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", figures.NO_GLYPH)
-        figure.savefig(file, format="svg", metadata=WITHOUT)
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     plt.close(figure)
-    text = file.getvalue()
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text[text.index("<svg") :])
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", "<svg" + file.getvalue().partition("<svg")[2])
     text = text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
     return Markup(text)  # noqa: S704  matplotlib escapes what it draws
 
@@ -50,10 +51,7 @@ def axes(height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
 
 
 def forest(floors: pd.DataFrame, model: str) -> Markup:
-    """AUC of model and floors with intervals, the model on top and the interval of its AUC behind all.
-
-    Of folds it is the mean of those within folds.
-    """
+    """AUC (of folds: within them) of model and floors, the model on top and the interval of its AUC behind all."""
     area, named = ("auc_folds", "AUC within folds") if "auc_folds" in floors else ("auc", "AUC")
     known = floors[floors[area].notna()]
     figure, (axis,) = axes(0.6 + 0.34 * len(known))
@@ -63,7 +61,8 @@ def forest(floors: pd.DataFrame, model: str) -> Markup:
         axis.plot(row[area], place, "o", color=colour, markersize=5)
         if row["floor"] == MODEL:
             axis.axvspan(row[f"{area}_low"], row[f"{area}_high"], color="C0", alpha=0.1, linewidth=0)
-    names = [model if name == MODEL else floor_name(name) for name in known["floor"]]
+    short = [figures.shortened(printable(name), NAME_WIDTH) for name in known["floor"]]
+    names = [model if name == MODEL else textwrap.fill(name, LINE_WIDTH) for name in short]
     axis.axvline(CHANCE, color="0.3", linestyle=":", linewidth=1)
     axis.set_yticks(np.arange(len(known)), names)
     axis.set_ylim(len(known) - 0.5, -0.5)
@@ -71,25 +70,35 @@ def forest(floors: pd.DataFrame, model: str) -> Markup:
     return svg(figure, "forest")
 
 
-def floor_name(name: str) -> str:
-    """On two lines if it is long."""
-    return textwrap.fill(shortened(printable(name), NAME_WIDTH), LINE_WIDTH)
-
-
 def roc(predictions: Predictions, seed: int) -> Markup:
-    """ROC curve with the band of `curves.roc_band`; both classes must be there."""
-    from sklearn.metrics import roc_curve
-
+    """ROC curve with the band of `roc_band`; both classes must be there."""
     figure, (axis,) = axes(3.8)
-    false, true, _ = roc_curve(predictions.label, predictions.probability)
     if band := roc_band(predictions, seed):
         axis.fill_between(FALSE_RATES, *band, color="C0", alpha=0.2, linewidth=0, label=f"{CONFIDENCE:.0%} band")
-    axis.plot(false, true, color="C0", label="model")
+    axis.plot(*roc_curve(predictions.label, predictions.probability)[:2], color="C0", label="model")
     axis.plot([0, 1], [0, 1], color="0.3", linestyle=":", linewidth=1, label="guessing")
     axis.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axis.set_aspect("equal")
     axis.legend(loc="lower right")
     return svg(figure, "roc")
+
+
+def roc_band(predictions: Predictions, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Low and high true positive rate at `FALSE_RATES`, each a percentile interval over subjects within their fold.
+
+    None if there is no interval, as where one of the classes has a single subject.
+    """
+    label, probability = predictions.label, predictions.probability
+    if not all(predictions.suffices(label == value) for value in (0, 1)):
+        return None
+
+    def curve(weight: np.ndarray) -> np.ndarray:
+        if len(np.unique(label[weight > 0])) < 2:
+            return np.full(len(FALSE_RATES), np.nan)
+        return np.interp(FALSE_RATES, *roc_curve(label, probability, sample_weight=weight)[:2])
+
+    low, high = predictions.bootstrap(lambda weight: np.stack([curve(row) for row in weight]), seed, BAND_RESAMPLES)
+    return None if np.isnan(low).any() else (low, high)
 
 
 def calibrated(label: np.ndarray, probability: np.ndarray) -> Markup:
@@ -107,6 +116,22 @@ def calibrated(label: np.ndarray, probability: np.ndarray) -> Markup:
     return svg(figure, "calibration")
 
 
+def calibration(label: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
+    """A row for each of `BINS` bins of equal width that holds a record.
+
+    `bin`, `count`, `predicted` (mean probability), and `observed` (share of autism) with its Wilson interval `low`,
+    `high`.
+    """
+    index = np.minimum((probability * BINS).astype(int), BINS - 1)
+    rows = []
+    for number in np.unique(index):
+        positive, count = int(label[index == number].sum()), int((index == number).sum())
+        ends = binomtest(positive, count).proportion_ci(CONFIDENCE, method="wilson")
+        predicted = probability[index == number].mean()
+        rows.append((number, count, predicted, positive / count, ends.low, ends.high))
+    return pd.DataFrame(rows, columns=["bin", "count", "predicted", "observed", "low", "high"])
+
+
 def distribution(probability: np.ndarray) -> Markup:
     """How many records have which predicted probability."""
     figure, (axis,) = axes(2.8)
@@ -116,18 +141,15 @@ def distribution(probability: np.ndarray) -> Markup:
     return svg(figure, "distribution")
 
 
-def losses(training: pd.DataFrame) -> Markup | None:
-    """Losses, and accuracy or AUC, over batches: a thin line a fold, a thick one for their mean; None without any."""
-    panels = [("loss", ("loss", "validation_loss")), ("accuracy, AUC", ("accuracy", "validation_auc"))]
-    shown = [
-        (title, names)
-        for title, columns in panels
-        if (names := [name for name in columns if name in training and training[name].notna().any()])
-    ]
+def losses(training: pd.DataFrame) -> Markup:
+    """Losses, and accuracy or AUC, over batches: a thin line a fold, a thick one for their mean; empty without any."""
+    known = set(training.columns[training.notna().any()])
+    panels = {"loss": ("loss", "validation_loss"), "accuracy, AUC": ("accuracy", "validation_auc")}
+    shown = {title: [name for name in names if name in known] for title, names in panels.items() if known & {*names}}
     if not shown:
-        return None
+        return Markup()
     figure, its_axes = axes(0.3 + 2.5 * len(shown), len(shown), sharex=True)
-    for axis, (title, names) in zip(its_axes, shown, strict=True):
+    for axis, (title, names) in zip(its_axes, shown.items(), strict=True):
         for name in names:
             label = name.replace("_", " ").replace("auc", "AUC")
             draw_curves(axis, training, name, "C1" if name.startswith("validation") else "C0", label)
@@ -139,13 +161,12 @@ def losses(training: pd.DataFrame) -> Markup | None:
 
 def draw_curves(axis: Axes, training: pd.DataFrame, name: str, colour: str, label: str) -> None:
     """One column over `step`; the mean over folds at the steps that all folds have."""
-    table = training[training[name].notna() & training["step"].notna()].sort_values("step", kind="stable")
-    folds = [rows for _, rows in table.groupby("fold")]
-    for rows in folds:
+    table = training.dropna(subset=[name, "step"]).sort_values("step", kind="stable")
+    folds = table.groupby("fold")
+    for _, rows in folds:
         thin = {"alpha": 0.3, "linewidth": 0.7} if len(folds) > 1 else {"linewidth": 1.2, "label": label}
         axis.plot(rows["step"], rows[name], color=colour, **thin)
-    by_step = table.groupby("step")[name].agg(["mean", "count"])
-    common = by_step[by_step["count"] == len(folds)]
     if len(folds) > 1:
-        label = f"{label}, mean of {len(folds)} folds"
-        axis.plot(common.index, common["mean"], color=colour, linewidth=1.8, label=label)
+        by_step = table.groupby("step")[name].agg(["mean", "count"])
+        mean = by_step["mean"][by_step["count"] == len(folds)]
+        axis.plot(mean.index, mean, color=colour, linewidth=1.8, label=f"{label}, mean of {len(folds)} folds")

@@ -1,9 +1,9 @@
 """The tables that a classifier's test saves: their names and columns; read and checked for the report."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.tables import read_frame
 from models import MODELS
+from utils.runs.checkpoints import Choices
 
 PREDICTIONS = "predictions.csv"
 FLOORS = "floors.csv"  # the model and its floors, with intervals
@@ -36,17 +37,10 @@ class Count:
     unknown: int
 
 
-@dataclass(frozen=True)
-class Described:
+@dataclass(frozen=True, kw_only=True)
+class Described(Choices):
     """The description of a test in `run.json`."""
 
-    job: str
-    model: str
-    preset: str
-    config: dict[str, Any]
-    grid: str | None
-    seed: int
-    precision: str
     command: list[str]
     cohort: str
     cohort_sha256: str
@@ -59,8 +53,6 @@ class Described:
     wall_time_s: float
     num_iters: int
     folds: str | None  # how many, or the covariate whose values are left out one at a time
-    shuffled_labels: bool
-    validation: float
     conclusion: str
     warnings: list[str]
     motion: str | None
@@ -78,10 +70,9 @@ class Score:
     high: float | None
 
     @property
-    def numbers(self) -> tuple[float, float, float]:
+    def numbers(self) -> tuple[float, ...]:
         """Value, low, high; NaN where undefined."""
-        value, low, high = (math.nan if number is None else number for number in (self.value, self.low, self.high))
-        return value, low, high
+        return tuple(math.nan if number is None else number for number in (self.value, self.low, self.high))
 
 
 @dataclass(frozen=True)
@@ -105,11 +96,6 @@ class Tables:
         """The predictions whose label is known."""
         return self.predictions[self.predictions["label"].notna()]
 
-    @property
-    def pooled(self) -> bool:
-        """Whether predictions of several folds stand together."""
-        return "fold" in self.predictions
-
 
 def read(folder: Path) -> Tables:
     """Reads a folder. Raises InputError, naming the file, for what is missing or damaged."""
@@ -119,23 +105,23 @@ def read(folder: Path) -> Tables:
     if run.model not in MODELS or MODELS[run.model].predicts != "label":
         raise InputError(f"{folder / 'run.json'} has the model {run.model}; expected a classifier. Test one.")
     predictions = read_predictions(folder / PREDICTIONS)
-    scores, folds = read_scores(folder / METRICS, bool(predictions["label"].notna().any()))
+    scores, folds = read_scores(folder / METRICS) if predictions["label"].notna().any() else ({}, {})
     if ("fold" in predictions) != bool(folds) and scores:
         raise InputError(f"{folder} has folds in one of {PREDICTIONS} and {METRICS} only. Test again.")
-    floors = read_numbers(folder / FLOORS, ("floor", *interval("auc")))
-    sites = read_numbers(folder / SITES, ("site", *SITE_COUNTS, *interval("auc"), *interval("accuracy")))
-    training = read_numbers(folder / TRAINING, ("fold", "step", "loss"))
+    floors = read_numbers(folder / FLOORS, "floor", *interval("auc"))
+    sites = read_numbers(folder / SITES, "site", *SITE_COUNTS, *interval("auc"), *interval("accuracy"))
+    training = read_numbers(folder / TRAINING, "fold", "step", "loss")
     if scores and sites is None:
         raise InputError(f"{folder} holds no {SITES}. Test again.")
     return Tables(run, predictions, scores, folds, floors, sites, training)
 
 
-def interval(metric: str) -> tuple[str, str, str]:
+def interval(metric: str) -> list[str]:
     """The three columns of a metric."""
-    return metric, f"{metric}_low", f"{metric}_high"
+    return [metric, f"{metric}_low", f"{metric}_high"]
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """A table as text, with at least these columns and a row. Raises InputError."""
     table = read_frame(path, columns)
     if table.empty:
@@ -143,7 +129,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     return table
 
 
-def read_numbers(path: Path, columns: tuple[str, ...]) -> pd.DataFrame | None:
+def read_numbers(path: Path, *columns: str) -> pd.DataFrame | None:
     """A table of numbers, NaN for anything else, beside `NAMES`; None if it is absent. Raises InputError."""
     if not path.exists():
         return None
@@ -160,10 +146,9 @@ def read_predictions(path: Path) -> pd.DataFrame:
     table = read_table(path, PREDICTION_COLUMNS)
     given = table["label"]
     table["label"], table["probability"] = as_numbers(given), as_numbers(table["probability"])
-    wrong_label = (given != "") & ~table["label"].isin([0, 1])
-    for wrong, name, expected in (
-        (wrong_label, "label", "1, 0 or nothing"),
-        (~table["probability"].between(0, 1), "probability", "a number from 0 to 1"),
+    for name, expected, wrong in (
+        ("label", "1, 0 or nothing", (given != "") & ~table["label"].isin([0, 1])),
+        ("probability", "a number from 0 to 1", ~table["probability"].between(0, 1)),
     ):
         if wrong.any():
             record = table["file"][wrong].iloc[0]
@@ -173,10 +158,8 @@ def read_predictions(path: Path) -> pd.DataFrame:
     return table
 
 
-def read_scores(path: Path, labelled: bool) -> tuple[dict[str, Score], dict[str, dict[str, Score]]]:
-    """The metrics and those of each fold; both are empty without a known label. Raises InputError."""
-    if not labelled:
-        return {}, {}
+def read_scores(path: Path) -> tuple[dict[str, Score], dict[str, dict[str, Score]]]:
+    """The metrics, and those of each fold. Raises InputError."""
     content = files.read_json(path, dict[str, Score | dict[str, dict[str, Score]] | bool])
     scores = {name: value for name, value in content.items() if isinstance(value, Score)}
     if missing := {"auc", "accuracy"} - scores.keys():

@@ -1,13 +1,42 @@
-"""The texts of a report that need more than a template: warnings, the methods paragraph, the command to type."""
+"""The texts of reports, terminals and `run.json`: sentences from the Jinja2 templates of this folder, and commands."""
 
+import re
 import shlex
-from collections.abc import Iterable
+from pathlib import Path
 
+import jinja2
+
+from data.base.tables import printable
 from data.cohorts.records import PHENOTYPE_SIZE
 from data.grids import GRIDS
 from models import MODELS
-from utils.report.tables import LABELS, MODEL, RULE, Count, Tables
-from utils.report.templates import paragraph, paragraphs
+from utils import metrics, statistics
+from utils.figures import number
+from utils.report.tables import MODEL, RULE, Tables
+
+FEW = 100  # test subjects
+PUBLISHED = 0.70  # accuracy of the best honest results on ABIDE
+SUSPICIOUS = 0.80  # accuracy that is far above it, however wide its interval
+NAMED = ("batch_size", "optimizer", "learning_rate", "decay")  # hyper-parameters that have a place in a sentence
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=jinja2.select_autoescape(["html"], default_for_string=False),
+    undefined=jinja2.StrictUndefined,
+)
+TEMPLATES.filters["number"] = number
+TEMPLATES.globals.update(FEW=FEW, NAMED=NAMED, PUBLISHED=PUBLISHED, RULE=RULE, SUSPICIOUS=SUSPICIOUS)
+TEMPLATES.globals.update(metrics=metrics, statistics=statistics)
+
+
+def paragraphs(name: str, **values: object) -> list[str]:
+    """The paragraphs of a macro of `sentences.jinja`, each on one line; not escaped for HTML."""
+    text = getattr(TEMPLATES.get_template("sentences.jinja").module, name)(**values)
+    return [printable(part) for part in re.split(r"\n\s*\n", text) if part.strip()]
+
+
+def paragraph(name: str, **values: object) -> str:
+    """The same as one paragraph."""
+    return " ".join(paragraphs(name, **values))
 
 
 def warnings(tables: Tables) -> list[str]:
@@ -18,36 +47,25 @@ def warnings(tables: Tables) -> list[str]:
     return list(dict.fromkeys(found + tables.run.warnings))
 
 
-def quoted(command: list[str]) -> str:
-    """A command as it can be typed into bash, on one line, whatever its arguments hold."""
-    return " ".join(shlex.quote(text) if text.isprintable() else escaped(text) for text in command)
-
-
-def escaped(text: str) -> str:
-    r"""bash's `$'...'`, in which `\x0a` stands for a byte."""
-    plain = (letter.isprintable() and letter not in "\\'" for letter in text)
-    codes = ("".join(f"\\x{byte:02x}" for byte in letter.encode()) for letter in text)
-    return "$'" + "".join(letter if keep else code for letter, keep, code in zip(text, plain, codes, strict=True)) + "'"
-
-
 def methods(tables: Tables) -> str:
     """A paragraph for a paper."""
-    run = tables.run
-    splits = {split: [row for row in run.subjects if row.split == split] for split in ("train", "test")}
     return paragraph(
         "methods",
-        run=run,
-        people={name: total(rows) for name, rows in (splits | {"all": run.subjects}).items()},
-        folds=tables.predictions["fold"].nunique() if tables.pooled else 0,
-        grid=GRIDS.get(run.grid or ""),
-        num_phenotype=PHENOTYPE_SIZE if "phenotype" in MODELS[run.model].reads else 0,
-        metrics=tables.scores.keys(),
+        run=tables.run,
+        folds=tables.predictions["fold"].nunique() if "fold" in tables.predictions else 0,
+        grid=GRIDS.get(tables.run.grid or ""),
+        num_phenotype=PHENOTYPE_SIZE if "phenotype" in MODELS[tables.run.model].reads else 0,
+        scores=tables.scores,
         floors=[] if tables.floors is None else [name for name in tables.floors["floor"] if name not in (MODEL, RULE)],
     )
 
 
-def total(rows: Iterable[Count]) -> dict[str, int]:
-    """Subjects by label and in all, and the number of sites."""
-    rows = list(rows)
-    labels = {name: sum(getattr(row, name) for row in rows) for name in LABELS}
-    return labels | {"total": sum(labels.values()), "sites": len({row.site for row in rows})}
+def quoted(command: list[str]) -> str:
+    r"""A command as it can be typed into bash, on one line: in bash's `$'...'`, `\x0a` stands for a byte."""
+    return " ".join(shlex.quote(text) if text.isprintable() else f"$'{escaped(text)}'" for text in command)
+
+
+def escaped(text: str) -> str:
+    codes = ("".join(f"\\x{byte:02x}" for byte in letter.encode()) for letter in text)
+    plain = (letter.isprintable() and letter not in "\\'" for letter in text)
+    return "".join(letter if keep else code for letter, keep, code in zip(text, plain, codes, strict=True))
