@@ -22,6 +22,7 @@ from data import demo, grids
 from data.base.errors import InputError
 from data.cohorts.cohort import open_cohort, write_tables
 from data.cohorts.folds import open_folds
+from run import perform
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.folded import FoldedRun
 from utils.runs.run import Run
@@ -330,7 +331,7 @@ def test_what_is_done_is_not_begun(made_up, capsys):
     run.out_dir.mkdir()
     run.write_manifest(finished=True)
     assert run.is_done()
-    assert (run.perform(share_gpu=False), capsys.readouterr().out) == (
+    assert (perform(run, share_gpu=False), capsys.readouterr().out) == (
         0,
         f"Everything is done.\nResults: {run.out_dir}\n",
     )
@@ -343,4 +344,4 @@ def test_several_workers_do_not_take_jobs(made_up, monkeypatch):
     cluster = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}'
     monkeypatch.setenv("TF_CONFIG", cluster)
     with pytest.raises(InputError, match="--jobs 2 is for one machine, and here are 2 workers; leave it out"):
-        made_up("", jobs=2).perform(share_gpu=False)
+        perform(made_up("", jobs=2), share_gpu=False)

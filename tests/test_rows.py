@@ -14,7 +14,6 @@ from data.cohorts.rows import (
     Metadata,
     Preparation,
     assign_splits,
-    census,
     checked,
     flattened,
     guess_row,
@@ -232,7 +231,7 @@ def test_the_lineage_of_a_cohort_is_the_latest_first():
 def test_a_sound_cohort_is_counted():
     """The same subject's second record counts once."""
     people = [row("1"), row("2", 0.0), row("2", 0.0, file="b.bin"), row("3", split="test"), row("4", 0.0, "test")]
-    found = census(cohort_of(*people))
+    found = cohort_of(*people).census()
     assert found.counts == [
         "cohort: 5 records of 4 subjects, 31x37x31",
         "train: 2 subjects (1 control, 1 autism)",
@@ -245,7 +244,7 @@ def test_a_sound_cohort_is_counted():
 
 def test_what_is_wrong_with_a_split_is_told():
     people = [row("1"), row("2"), row("2", 0.0, file="b.bin"), row("3", NAN, "test", site="USM")]
-    found = census(cohort_of(*people))
+    found = cohort_of(*people).census()
     assert found.problems == [
         "the test split lacks a class (0 control, 0 autism, 1 unknown)",
         "both labels for one subject, of 1 subjects: 2",
@@ -255,7 +254,7 @@ def test_what_is_wrong_with_a_split_is_told():
 
 
 def test_a_cohort_to_be_tested_on_lacks_nothing():
-    found = census(cohort_of(row("1", split="test"), row("2", split="test"), row("3", 0.0, "test", site="USM")))
+    found = cohort_of(row("1", split="test"), row("2", split="test"), row("3", 0.0, "test", site="USM")).census()
     assert found.problems == []
     assert found.notes == [
         "no training subjects: a model can be tested on this cohort, not trained",
@@ -265,7 +264,7 @@ def test_a_cohort_to_be_tested_on_lacks_nothing():
 
 def test_folds_are_counted_in_place_of_a_split():
     people = [row(str(number), number % 2) for number in range(5)]
-    found = census(cohort_of(*people), {str(number): "ab"[number // 3] for number in range(5)})
+    found = cohort_of(*people).census({str(number): "ab"[number // 3] for number in range(5)})
     assert found.counts[1:] == [
         "2 folds of 2 to 3 subjects, each tested by the others",
         "autism/control by site: NYU 2/3",

@@ -1,14 +1,12 @@
 """Arguments -> a run: the user's choice beats the checkpoint's, which beats the default; misfits are refused."""
 
 import shutil
-from argparse import Namespace
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
 from helpers import an_identity, cohort_of, flip_a_bit, row, write_checkpoints
 
-from data.base.cli import Parser, add_options
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import read_table, write_table
@@ -17,19 +15,9 @@ from models import MODELS, nn
 from run import parser
 from utils.jobs import BLACKOUT, FULL_PASS, JOBS, TEST, TRAIN
 from utils.runs.checkpoints import CheckpointFolder, Identity
+from utils.runs.folded import folded_run
 from utils.runs.run import Job, Run
-from utils.runs.validate import (
-    Request,
-    TrainOptions,
-    check,
-    check_folder,
-    check_grid,
-    check_model,
-    check_options,
-    report_transductive,
-    standardised,
-    validate,
-)
+from utils.runs.validate import Request, TrainOptions, check, check_options, request, single_run
 
 
 def asked(words: str) -> Request:
@@ -226,24 +214,31 @@ def test_options_that_several_jobs_take_are_of_all_of_them():
         check_options(TEST, {"numIters"}, [TRAIN, TEST, census])
 
 
+def requested(words: str) -> Request:
+    """What a command line asks for, with its options checked."""
+    top = parser()
+    args = top.parse_args(words.split())
+    given = {name for name, value in vars(args).items() if value != top.get_default(name)}
+    return request(args, given, JOBS.values())
+
+
 @pytest.mark.parametrize("name", ["a*", "a?", "[a]", "a\\b"])
 def test_a_folder_that_is_a_pattern(name):
-    check_folder(Path("a b/c-d_e.f"))
+    requested("--train --chkPointDir a-b/c-d_e.f")
     with pytest.raises(InputError, match="which TensorFlow reads as a pattern of other folders; name a folder"):
-        check_folder(Path(name) / "ckpt")
+        requested(f"--train --chkPointDir {name}/ckpt")
 
 
 @pytest.mark.parametrize(
-    "job, able",
-    [(TRAIN, " ".join(MODELS)), (TEST, " ".join(MODELS)), (BLACKOUT, "cnn mmnn"), (FULL_PASS, "cae")],
+    "job, able", [("--train", " ".join(MODELS)), ("--test", " ".join(MODELS)), ("--blackout", "cnn mmnn"), ("", "cae")]
 )
 def test_models_that_a_job_can_be_done_with(job, able):
-    for name, model in MODELS.items():
+    for name in MODELS:
         if name in able.split():
-            check_model(job, model)
+            assert requested(f"{job} --model {name}").model.name == name
         else:
             with pytest.raises(InputError, match=" or ".join(able.split())) as caught:
-                check_model(job, model)
+                requested(f"{job} --model {name}")
             assert name in str(caught.value)
 
 
@@ -259,19 +254,17 @@ def test_models_that_a_job_can_be_done_with(job, able):
     ],
 )
 def test_a_cohort_on_another_grid(model, grid, words):
-    args = Namespace(dataDir=Path("d"), chkPointDir=Path("c"))
-    check_grid(MODELS["nn"], cohort_of(grid=grid), args)
-    check_grid(MODELS[model], cohort_of(grid={FULL: REDUCED, REDUCED: FULL}[grid]), args)
+    places = "--train --dataDir d --chkPointDir c --model"
+    asked(f"{places} nn").check_grid(cohort_of(grid=grid))
+    asked(f"{places} {model}").check_grid(cohort_of(grid={FULL: REDUCED, REDUCED: FULL}[grid]))
     with pytest.raises(InputError, match=words):
-        check_grid(MODELS[model], cohort_of(grid=grid), args)
+        asked(f"{places} {model}").check_grid(cohort_of(grid=grid))
 
 
 def validated(words: str) -> Run:
     """The run of a command line, as run.py makes it."""
-    top = parser()
-    args = top.parse_args(words.split())
-    given = {name for name, value in vars(args).items() if value != top.get_default(name)}
-    return validate(args, given, JOBS.values())
+    found = requested(words)
+    return folded_run(found) if found.args.folds else single_run(found)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +305,7 @@ def test_a_run_is_made_and_nothing_is_written(cohort, tmp_path, capsys):
         validated(words)
 
 
-def test_the_guards_of_a_job_are_called_in_order_with_the_identity():
+def test_the_guards_of_a_job_are_called_in_order_with_the_identity(cohort, monkeypatch):
     called = []
 
     def refuse(run: Run, saved: Identity | None) -> None:
@@ -322,38 +315,22 @@ def test_the_guards_of_a_job_are_called_in_order_with_the_identity():
     def note(run: Run, saved: Identity | None) -> None:
         called.append((run, saved))
 
-    job = Job(name="census", help="", module="census", guards=(note, refuse, note))
-    run, saved = replace(run_of("--train --model nn", None), job=job), saved_by()
+    found = requested(f"--train --model nn --dataDir {cohort} --chkPointDir ckpt")
+    found.args.job = replace(TRAIN, guards=(note, refuse, note))
     with pytest.raises(InputError, match="refused"):
-        check(run, saved)
-    assert called == [(run, saved)] * 2
+        single_run(found)
+    assert len(called) == 2 and called[0] == called[1] and called[0][1] is None
 
 
 def test_what_guards_could_not_compare_is_printed(capsys, tmp_path):
     run = replace(run_of("--test --model nn", saved_by()), out_dir=tmp_path / "out")
-    check(replace(run, choices=replace(run.choices)), saved_by())
+    check(run, saved_by())
     out = capsys.readouterr().out
     assert out.startswith("Not known of both the checkpoint's data and cohort, so not compared: phenotype, ")
 
 
-# Standardised volumes
-
-
-def test_people_of_a_site_standardise_each_other_and_that_is_printed(capsys):
-    config = replace(MODELS["cnn"].module.PRESETS["regions"], standardise="site")
+def test_people_of_a_site_standardise_each_other():
     plain = run_of("--train --model cnn --preset regions", None)
-    assert (plain.transductive, standardised(plain).moments) == (False, None)
-    report_transductive(plain)
-    assert capsys.readouterr().out == ""
-    run = replace(plain, config=config)
-    report_transductive(run)
-    assert capsys.readouterr().out.startswith("TRANSDUCTIVE: each of 1 site is standardised by its own people, tested")
-    assert (standardised(run).standard, standardised(run).moments is None) == ("site", False)
-
-
-def test_options_are_read_from_the_arguments_of_their_job():
-    top = Parser(prog="run.py")
-    add_options(top, TrainOptions, "--train only")
-    args = top.parse_args(["--numIters", "3", "--validation", "0.1"])
-    assert Request(Namespace(**vars(args), job=TRAIN)).training == TrainOptions(num_iters=3, validation=0.1)
-    assert Request(Namespace(**vars(args), job=TEST)).training is None
+    assert (plain.transductive, plain.cohort.standard, plain.cohort.moments) == (False, "brain", None)
+    run = run_of("--train --model cnn --preset regions --set standardise=site", None)
+    assert (run.transductive, run.cohort.standard, run.cohort.moments is None) == (True, "site", False)

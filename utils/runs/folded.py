@@ -11,7 +11,7 @@ from utils.runs import guards
 from utils.runs.checkpoints import OF_FOLDS, CheckpointFolder
 from utils.runs.run import Run, prepare_folder, read_manifest
 from utils.runs.side_by_side import side_by_side
-from utils.runs.validate import Request, report, report_simulated
+from utils.runs.validate import Request, check, report, report_simulated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class FoldedRun(Run):
 
 def folded_run(asked: Request) -> FoldedRun:
     """The run on all folds; of its parts, those that are to be done and are not done yet are checked."""
-    args, job = asked.args, asked.job
+    args = asked.args
     kept = args.chkPointDir / asked.model.name / f"{OF_FOLDS}{folder_name(args.folds)}"
     folds = open_folds(asked.data_dir, args.folds, args.seed or 0, kept)
     report_simulated(folds.whole)
@@ -109,8 +109,7 @@ def folded_run(asked: Request) -> FoldedRun:
             parts.append(replace(part, options=options, folds=folds, fold=name))
     for part in parts:
         if only in (None, part.fold) and (part.override or not part.is_done()):
-            for guard in job.guards:
-                guard(part, saved[part.fold])
+            check(part, saved[part.fold])
     first = {field.name: getattr(parts[0], field.name) for field in dataclasses.fields(Run)}
     own = {"cohort": folds.whole, "options": asked.options, "out_dir": out_dir, "fold": ""}
     own |= {"checkpoints": CheckpointFolder(kept, asked.training_command), "only": only, "jobs": args.jobs}

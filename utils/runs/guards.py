@@ -89,13 +89,11 @@ def same_preparation(run: Run, saved: Identity | None) -> None:
     """The cohort must have been made as the checkpoint's own was, as far as both say."""
     if saved is None or saved.cohort_sha256 == run.cohort.digest:
         return
-    there, here = (preparation.of_inputs(run.model.reads) for preparation in (saved.preparation, run.cohort.metadata))
-    unknown = [name for name in here if there[name] is None or here[name] is None]
-    for name in here:
-        if name not in unknown and there[name] != here[name]:
+    for name, (there, here) in preparations(run, saved).items():
+        if None not in (there, here) and there != here:
             raise InputError(
-                f"{run.checkpoints.path} was trained on data with {name} {excerpt(there[name], here[name])}, "
-                f"{run.cohort.path} has {excerpt(here[name], there[name])}; use a cohort made like {saved.cohort}."
+                f"{run.checkpoints.path} was trained on data with {name} {excerpt(there, here)}, "
+                f"{run.cohort.path} has {excerpt(here, there)}; use a cohort made like {saved.cohort}."
             )
     if "volume" in run.model.reads and saved.num_maps != run.cohort.num_maps:
         its, own = (f"{count} map{'s' if count > 1 else ''}" for count in (saved.num_maps, run.cohort.num_maps))
@@ -103,8 +101,12 @@ def same_preparation(run: Run, saved: Identity | None) -> None:
             f"{run.checkpoints.path} was trained on records of {its}, {run.cohort.path} has {own} a record; "
             f"use a cohort made like {saved.cohort}."
         )
-    if unknown:
-        print(f"Not known of both the checkpoint's data and {run.cohort.path}, so not compared: {', '.join(unknown)}.")
+
+
+def preparations(run: Run, saved: Identity) -> dict[str, tuple[object, object]]:
+    """How the checkpoint's data and the run's were made, as far as the model reads them; None where unknown."""
+    there, here = (preparation.of_inputs(run.model.reads) for preparation in (saved.preparation, run.cohort.metadata))
+    return {name: (there[name], here[name]) for name in here}
 
 
 def excerpt(value: object, other: object) -> str:

@@ -47,7 +47,7 @@ def request(args: argparse.Namespace, given: set[str], jobs: Iterable[Job]) -> "
 def single_run(asked: "Request") -> Run:
     """The run without folds. Raises InputError for the first thing that is wrong. The demo cohort, if it is used, is
     made."""
-    args, job, model = asked.args, asked.job, asked.model
+    args, model = asked.args, asked.model
     checkpoints = CheckpointFolder(args.chkPointDir / model.name, asked.training_command)
     saved = asked.saved(checkpoints)
     asked.config(saved)  # a mistake there is reported before the cohort is read
@@ -55,8 +55,7 @@ def single_run(asked: "Request") -> Run:
     report_simulated(cohort)
     run = asked.run(checkpoints, saved, cohort, args.outDir or asked.default_folder(saved))
     report(run, cohort)
-    for guard in job.guards:
-        guard(run, saved)
+    check(run, saved)
     return run
 
 
@@ -204,6 +203,18 @@ class Request:
 
             template += f"-folds-{folder_name(args.folds)}"
         return Path(template.format(model=self.model.name, job=self.job.name, data=beside.parent / beside.stem))
+
+
+def check(run: Run, saved: Identity | None) -> None:
+    """Raises InputError for the first guard that refuses the run; prints what could not be compared."""
+    for guard in run.job.guards:
+        guard(run, saved)
+    if saved and guards.same_preparation in run.job.guards and saved.cohort_sha256 != run.cohort.digest:
+        unknown = [name for name, both in guards.preparations(run, saved).items() if None in both]
+        if unknown:
+            print(
+                f"Not known of both the checkpoint's data and {run.cohort.path}, so not compared: {', '.join(unknown)}."
+            )
 
 
 def report_simulated(cohort: Cohort) -> None:
