@@ -47,7 +47,7 @@ def main() -> None:
     args = parser.parse_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     devices.start_tensorflow(devices.choose_device(share=False))
-    devices.begin_anew("float32", 0)
+    devices.reset_keras("float32", 0)
     import tensorflow as tf
 
     from utils.blackout.occlusion import Occlusion
