@@ -166,7 +166,7 @@ def test_one_test_subject_has_metrics_and_no_interval(cli, trained, cohort, tmp_
     (copy / "subjects.csv").write_text("".join(lines))
     outcome = cli("--test", "--model", "cnn", "--chkPointDir", trained, "--dataDir", copy, "--outDir", tmp_path / "out")
     assert outcome.status == 0, outcome.err
-    assert re.search(r"accuracy [01]\.000 \(no interval: one subject\), balanced_accuracy undefined", outcome.out)
+    assert re.search(r"accuracy [01]\.000 \(no interval: too few subjects\), balanced_accuracy undefined", outcome.out)
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["accuracy"]["value"] in (0.0, 1.0)
     assert all(metric["low"] is None and metric["high"] is None for metric in metrics.values())

@@ -12,7 +12,7 @@ from utils.statistics import MIN_SUBJECTS, THRESHOLD, Statistic, bootstrap, or_n
 RESAMPLES = 2000
 BINS = 10  # of the predicted probability, in the calibration error
 Groups = tuple[np.ndarray, ...]
-Metrics = Callable[[np.ndarray], dict[str, np.ndarray]]  # weights of the records (k, n) -> (k,) each
+Statistics = Callable[[np.ndarray], dict[str, np.ndarray]]  # weights of the records (k, n) -> (k,) each
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ def calibration_gaps(label: np.ndarray, probability: np.ndarray, weight: np.ndar
 
 
 def scores(predictions: Predictions, weight: np.ndarray) -> dict[str, np.ndarray]:
-    """Weighted metrics of binary predictions, (k,) each; NaN where a metric is undefined.
+    """Weighted metrics of binary predictions, (k,) each; NaN where a denominator is 0. Each needs its groups in
+    `needed_groups`.
 
     `weight` (k, n) holds k weightings of the records. Probabilities are cut at THRESHOLD. `auc` compares all records;
     `auc_sites` and `auc_folds`, where sites and folds are given, only those of one site or fold: see `mean_auc`.
@@ -140,7 +141,9 @@ def needed_groups(predictions: Predictions) -> dict[str, Groups]:
     return result
 
 
-def intervals(predictions: Predictions, statistics: Metrics, groups: dict[str, Groups], seed: int) -> dict[str, dict]:
+def intervals(
+    predictions: Predictions, statistics: Statistics, groups: dict[str, Groups], seed: int
+) -> dict[str, dict]:
     """Each statistic as `{"value", "low", "high"}`: bootstrap over subjects, within folds if given; None if undefined.
 
     There is no interval, `low` and `high` None, if one of the `groups` of records that a statistic needs is a single

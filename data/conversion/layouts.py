@@ -17,21 +17,31 @@ from data.base.errors import InputError
 from data.base.files import LEDGER
 from data.conversion.tables import key
 
-DPABI = {  # prefixes m, s and z in any order: divided by the mean, smoothed, z-scored
-    "falff": "[a-z]*fALFFMap",
-    "alff": "[a-eg-z]*ALFFMap",
-    "reho": "[a-z]*ReHoMap",
-    "degree_weighted": "[a-z]*DegreeCentrality_[A-Za-z]*Weighted[A-Za-z]*Map",
-    "degree_binarize": "[a-z]*DegreeCentrality_[A-Za-z]*Binarized[A-Za-z]*Map",
-}
-LAYOUTS: dict[str, Callable[[str], str]] = {  # a map's name -> the pattern of its files, the ID as the first group
-    "BIDS": lambda name: r"(?i:sub-([A-Za-z0-9]+)_(?:.*_)?(?:{0}|stat-{0}(?:_[^_]+)*)\.nii(?:\.gz)?)".format(
-        re.escape(name).replace("_", "_?")  # in a BIDS name, underscores only separate entities
+DPABI_MAPS = {  # pattern and example; prefixes m, s and z in any order: divided by the mean, smoothed, z-scored
+    "falff": ("[a-z]*fALFFMap", "fALFFMap"),
+    "alff": ("[a-eg-z]*ALFFMap", "ALFFMap"),
+    "reho": ("[a-z]*ReHoMap", "ReHoMap"),
+    "degree_weighted": (
+        "[a-z]*DegreeCentrality_[A-Za-z]*Weighted[A-Za-z]*Map", "DegreeCentrality_PositiveWeightedSumBrainMap"
     ),
-    "PCP": lambda name: rf"(.+)_{re.escape(name)}\.nii(?:\.gz)?",
-    "DPABI": lambda name: rf"{DPABI.get(name, f'[a-z]*(?i:{re.escape(name)})Map')}_(.+?)\.nii(?:\.gz)?",
+    "degree_binarize": (
+        "[a-z]*DegreeCentrality_[A-Za-z]*Binarized[A-Za-z]*Map", "DegreeCentrality_PositiveBinarizedSumBrainMap"
+    ),
+}  # fmt: skip
+Layout = Callable[
+    [str], tuple[str, str]
+]  # a map's name -> the pattern of its files, the ID as the first group; example
+LAYOUTS: dict[str, Layout] = {  # of a folder with files of several, the first one is taken
+    "BIDS": lambda name: (
+        r"(?i:sub-([A-Za-z0-9]+)_(?:.*_)?(?:{0}|stat-{0}(?:_[^_]+)*)\.nii(?:\.gz)?)".format(
+            re.escape(name).replace("_", "_?")  # in a BIDS name, underscores only separate entities
+        ),
+        f"sub-*_{name}.nii.gz",
+    ),
+    "PCP": lambda name: (rf"(.+)_{re.escape(name)}\.nii(?:\.gz)?", f"*_{name}.nii.gz"),
+    "DPABI": lambda name: (rf"{dpabi(name)[0]}_(.+?)\.nii(?:\.gz)?", f"{dpabi(name)[1]}_*.nii"),
 }
-PIPELINES = re.compile(  # folders that say how a map was made; others may be sites
+PIPELINES = re.compile(  # folders of the PCP and of DPABI that say how a map was made; others may be sites
     r"c-?pac|dparsfa?|dpabi|niak|ccs|fmriprep|xcp_?d|(no)?filt_(no)?global|S\d_.*"
     r"|m?z?s?(f?ALFF|ReHo|DegreeCentrality)_.*|(ses|run|task)-.*",
     re.IGNORECASE,
@@ -39,6 +49,11 @@ PIPELINES = re.compile(  # folders that say how a map was made; others may be si
 SESSION = re.compile(r"[_-](ses|session|run|visit|wave|tp|timepoint|scan)[_-]?\w{1,4}$", re.IGNORECASE)  # ends an ID
 OTHER_FORMATS = (".img", ".hdr", ".gii", ".mnc", ".mgh", ".mgz", ".head", ".brik", ".brik.gz", ".par", ".rec")
 TABLES = ("participants.tsv", "Phenotypic_*.csv", "*.csv", "*.tsv")
+
+
+def dpabi(name: str) -> tuple[str, str]:
+    """The pattern and an example of how DPABI begins the files of a map."""
+    return DPABI_MAPS.get(name, (f"[a-z]*(?i:{re.escape(name)})Map", f"{name}Map"))
 
 
 @dataclass(frozen=True)
@@ -70,20 +85,20 @@ def find_maps(folder: Path, only: str | None = None, name: str = "falff") -> tup
     # Broken links too, which are reported as such; macOS leaves hidden files beside others
     paths = [path for path in sorted(folder.rglob("*.nii*")) if not (path.name.startswith(".") or path.is_dir())]
     relative = [PurePosixPath(path.relative_to(folder).as_posix()) for path in paths]
-    by_layout = {layout: re.compile(pattern(name)) for layout, pattern in LAYOUTS.items()}
+    by_layout = {layout: re.compile(of_map(name)[0]) for layout, of_map in LAYOUTS.items()}
     files = [found for path in relative if (found := recognised(path, by_layout))]
     if not files:
         called = "fALFF" if name == "falff" else name
         other = next((path for path in sorted(folder.rglob("*")) if path.name.lower().endswith(OTHER_FORMATS)), None)
         but = f" as NIfTI (.nii, .nii.gz) but {other.name}, which must be converted to NIfTI first" if other else ""
+        expected = ", ".join(f"{layout} ({of_map(name)[1]})" for layout, of_map in LAYOUTS.items())
         raise InputError(
-            f"{folder} holds no {called} maps{but}; expected BIDS (sub-*_{name}.nii.gz), PCP "
-            f"(*_{name}.nii.gz), DPABI ({called}Map_*.nii), or --mapColumn with a column of paths."
+            f"{folder} holds no {called} maps{but}; expected {expected}, or --mapColumn with a column of paths."
         )
     chosen = [found for found in files if only is None or fnmatchcase(str(found.path), only)]
     if not chosen:
         raise InputError(f"--only {only!r} matches none of the {len(files)} maps in {folder}, such as {files[0].path}.")
-    layout = next(name for name in LAYOUTS if any(found.layout == name for found in chosen))
+    layout = next(layout for layout in LAYOUTS if any(found.layout == layout for found in chosen))
     maps = [found for found in chosen if found.layout == layout]
     check_kinds(folder, maps)
     notes = [f"Layout: {layout}, {len(maps)} maps {maps[0].kind}."]

@@ -161,5 +161,5 @@ def shown(metric: dict) -> str:
     if metric["value"] is None:
         return "undefined"
     if metric["low"] is None:
-        return f"{metric['value']:.3f} (no interval: one subject)"
+        return f"{metric['value']:.3f} (no interval: too few subjects)"
     return f"{metric['value']:.3f} ({metric['low']:.3f}-{metric['high']:.3f})"
