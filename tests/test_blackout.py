@@ -129,6 +129,7 @@ class NoChance:
     """Fills whose donors are like all people."""
 
     means = expected = np.zeros(())
+    kinds = np.array(["background", "reliance", "unique", "sufficiency"])
 
     def deviations(self, level):
         return np.zeros((1, 2, 2, 1))

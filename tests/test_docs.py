@@ -15,6 +15,7 @@ import utils
 from data import __main__ as data_main
 from models import MODELS
 from models.settings import override
+from utils.blackout.effects import KINDS
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINKED = [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"]
@@ -102,6 +103,11 @@ def test_every_preset_is_documented():
     models = text_of(ROOT / "docs" / "models.md")
     presets = {preset for model in MODELS.values() for preset in model.module.PRESETS}
     assert {preset for preset in presets if f"`{preset}`" not in models} == set()
+
+
+def test_every_effect_of_a_blackout_is_documented():
+    rows = re.findall(r"^\| `(\w+)` \|", text_of(ROOT / "docs" / "blackout.md"), re.MULTILINE)
+    assert set(KINDS) <= set(rows)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

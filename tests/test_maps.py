@@ -562,7 +562,7 @@ def logits_of(trained_on_three):
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("chosen", [None, "degree_weighted,falff"])
 def test_regions_are_blacked_out_in_these_maps_only(chosen, three, trained_on_three, logits_of, cli, tmp_path):
-    """Against a loop by hand: all four effects and a blob, with one donor, whose distance from all people whom it was
+    """Against a loop by hand: all effects and a blob, with one donor, whose distance from all people whom it was
     drawn from is taken out by a regression on the replaced maps alone."""
     arguments = ("--chkPointDir", trained_on_three, "--dataDir", three, "--outDir", tmp_path / "out", "--donors", 1)
     opened, regions = open_cohort(three), atlas.load_atlas(None, REDUCED)

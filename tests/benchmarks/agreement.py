@@ -136,7 +136,7 @@ def ours(cohort: Cohort, atlas: Atlas, coefficient: np.ndarray, seed: int) -> tu
     fills = Fills(cohort, atlas, tested, BlackoutOptions(donors=DONORS), seed)
     occlusion = Occlusion(network_of(atlas, coefficient))
     batches = in_order(tested, TOGETHER)
-    parts = [measure.occlude(occlusion, fills.of(batch), fills.masks, []) for batch in batches]
+    parts = [measure.occlude(occlusion, fills, fills.of(batch), []) for batch in batches]
     logits = measure.Logits(*map(np.concatenate, zip(*parts, strict=True)))
     rows = [cohort.rows[index] for index in tested]
     unique = logits.effects(rows, np.zeros(len(rows), int), fills).unique

@@ -1,5 +1,7 @@
 """Records -> what replaces their regions in a blackout: the background, or the region of another person.
 
+A `donor` gives the effect `reliance` and, in the other direction, `sufficiency`; `expected` gives `unique`.
+
 `background`  The value of the record's voxels outside the brain.
 `donor`       The region of another person, drawn without regard to the label. If the region's content has nothing to do
               with the label and with the rest of the brain, the person's own and the donor's can be exchanged.
@@ -17,6 +19,7 @@ from data.cohorts import records
 from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort, ahead, in_order
 from data.cohorts.rows import Row
+from utils.blackout.effects import BACKGROUND, RELIANCE, SUFFICIENCY, UNIQUE
 from utils.blackout.options import BlackoutOptions
 
 PEOPLE_PER_DONOR = 2  # to draw from, at least: else all records would share the same donors
@@ -26,8 +29,8 @@ PENALTIES = np.logspace(-3, 1, 9)  # of squared weights, per record
 CHUNK = 16  # records read at once
 Origin = tuple[str, str | None]  # of a donor: split and site; None: any site
 People = dict[str, list[int]]  # subject -> positions of the subject's records
-Substitution = tuple[np.ndarray, np.ndarray]  # volumes (n, x, y, z, maps), and what replaces their regions: alike, or
-# one value for each map (n, 1, 1, 1, maps); float32
+Substitution = tuple[np.ndarray, np.ndarray]  # volumes (n, x, y, z, maps), and what replaces their regions, which may
+# broadcast, such as one value for each map (n, 1, 1, 1, maps); float32
 
 
 class Fills:
@@ -55,9 +58,13 @@ class Fills:
         self.donors = {index: draw(people[index], name, self.count, [seed, index]) for index, name in subject.items()}
         self.subjects_of_origin = Counter({subject[index]: origin for index, origin in self.origin.items()}.values())
 
+    @property
+    def kinds(self) -> np.ndarray:
+        """The effect, of `effects.KINDS`, that each substitution serves (substitutions,), in the order of `of`."""
+        return np.repeat((BACKGROUND, RELIANCE, UNIQUE, SUFFICIENCY), (1, self.count, self.count, self.count))
+
     def of(self, indices: np.ndarray) -> tuple[dict[str, np.ndarray], list[Substitution]]:
-        """The batch of n records, as of `Cohort.batch`, and all substitutions: that of `background`, then those of
-        `reliance`, of `unique`, and of `sufficiency`, each donor by donor."""
+        """The batch of n records, as of `Cohort.batch`, and the substitutions of `kinds`, each donor by donor."""
         batch = self.cohort.batch(indices)
         volume = batch["volume"]
         outside = [[records.background(values) for values in np.moveaxis(record, -1, 0)] for record in volume]

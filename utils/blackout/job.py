@@ -1,10 +1,10 @@
 """--blackout: replaces one atlas region at a time and measures how the prediction of each test subject changes.
 
-A region's voxels are replaced in three ways (`fills.py`), each of which answers another question. The effect is the
+A region's voxels are replaced by one of several fills (`fills.py`); each effect answers another question. It is the
 logit of the true class with everything shown minus that with the region replaced: positive where the region speaks for
 the true class.
 
-`background`   the mission's blackout: how far does the prediction move when the region is missing?
+`background`   the blackout of most of the literature: how far does the prediction move when the region is missing?
 `reliance`     another person's region: does this network's evidence rest on this person's region?
 `unique`       the same at the level that the rest of the brain predicts: does it say what the rest does not?
 `sufficiency`  the reverse: how much of the evidence does this region carry alone, in another person's brain?
@@ -138,8 +138,8 @@ def read_store(run: Run) -> Effects:
 
 
 def write_maps(folder: Path, atlas: Atlas, effects: Effects) -> None:
-    """NIfTI maps at 2 mm: of `background`, `maps/<record>.nii.gz` and `group_{all,autism,control}.nii.gz`; of the other
-    effects `group_{reliance,unique,sufficiency}.nii.gz`."""
+    """NIfTI maps at 2 mm: of `background`, `maps/<record>.nii.gz` and `group_{all,autism,control}.nii.gz`; of each
+    other effect `group_<effect>.nii.gz`."""
     (folder / "maps").mkdir()
     for row, values in zip(effects.rows, effects.delta_logit, strict=True):
         write_map(folder / "maps" / f"{Path(row.file).stem}.nii.gz", atlas, values)

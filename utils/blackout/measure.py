@@ -16,7 +16,7 @@ from data.cohorts import records
 from data.cohorts.cohort import ahead
 from data.cohorts.rows import Row
 from utils.blackout import effects
-from utils.blackout.effects import BACKGROUND, RELIANCE, SUFFICIENCY, UNIQUE, Effects
+from utils.blackout.effects import RELIANCE, SUFFICIENCY, UNIQUE, Effects
 from utils.blackout.fills import Fills, Substitution
 from utils.blackout.occlusion import Occlusion
 from utils.blackout.options import of
@@ -28,8 +28,8 @@ TOGETHER = 16  # records occluded at a time: bounds the memory
 
 class Logits(NamedTuple):
     """Logits of (control, autism) per record: `base` (records, substitutions, 2) before and `occluded` (records,
-    substitutions, regions, 2) after a region was replaced, substitutions in the order of `Fills.of`; `blobs` (records,
-    regions, blobs, 2), NaN where there was no room for a blob."""
+    substitutions, regions, 2) after a region was replaced, substitutions in the order of `Fills.kinds`; `blobs`
+    (records, regions, blobs, 2), NaN where there was no room for a blob."""
 
     base: np.ndarray
     occluded: np.ndarray
@@ -38,9 +38,8 @@ class Logits(NamedTuple):
     def effects(self, rows: list[Row], group: np.ndarray, fills: Fills) -> Effects:
         """The effects on the true class, given the row and the group (see `Effects`) of each record."""
         sign = records.class_sign(np.array([row.label for row in rows]))[:, None]
-        kinds = np.repeat((BACKGROUND, RELIANCE, UNIQUE, SUFFICIENCY), (1, *[self.base.shape[1] // 3] * 3))
         decrease = logit_of_autism(self.base)[..., None] - logit_of_autism(self.occluded)
-        reliance, unique = decrease[:, kinds == RELIANCE], decrease[:, kinds == UNIQUE]
+        reliance, unique = decrease[:, fills.kinds == RELIANCE], decrease[:, fills.kinds == UNIQUE]
         of_blobs = logit_of_autism(self.base[:, :1])[..., None] - logit_of_autism(self.blobs)  # first: nothing replaced
         of_regions = reliance[:, np.arange(of_blobs.shape[2]) % reliance.shape[1]].swapaxes(1, 2)  # the blobs' donors
         probability = probability_of_autism(self.base[:, 0])
@@ -49,7 +48,7 @@ class Logits(NamedTuple):
             delta_probability=sign * (probability[:, None] - probability_of_autism(self.occluded[:, 0])),
             reliance=sign * control_variate_mean(reliance, fills.deviations(fills.means)),
             unique=sign * control_variate_mean(unique, fills.deviations(fills.means - fills.expected)),
-            sufficiency=sign * -decrease[:, kinds == SUFFICIENCY].mean(1),
+            sufficiency=sign * -decrease[:, fills.kinds == SUFFICIENCY].mean(1),
             blob_excess=sign[..., None] * (of_blobs - of_regions),
             group=group,
             probability=probability,
@@ -95,42 +94,43 @@ def occluded_batches(run: Run, occlusion: Occlusion, fills: Fills, batches: list
         count = sum(math.ceil(subjects / TOGETHER) for subjects in Counter(run.folds.fold_of.values()).values())
     sizes = np.repeat([int(mask.sum()) for mask in fills.masks], math.ceil(effects.BLOBS / count))
     inside = effects.brain(run.cohort, fills.tested)
-    steps = 1 + 4 * fills.count  # per batch: the background, and per donor three substitutions and the blobs
+    steps = len(fills.kinds) + fills.count  # per batch: the substitutions, and the blobs of each donor
     with progress("Blacking out", len(own) * steps) as bar:
         for batch, filled in zip(own, ahead(fills.of, own), strict=True):
             placed = effects.random_blobs(inside, sizes, [run.seed, int(batch[0])])
-            logits = occlude(occlusion, filled, fills.masks, placed, bar.advance)
+            logits = occlude(occlusion, fills, filled, placed, bar.advance)
             check_finite(run, "outputs", (logits.base, logits.occluded))
             yield logits
 
 
 def occlude(
     occlusion: Occlusion,
+    fills: Fills,
     filled: tuple[dict[str, np.ndarray], list[Substitution]],
-    masks: list[np.ndarray],
     placed: list[np.ndarray | None],
     advance: Callable[[], None] = lambda: None,
 ) -> Logits:
-    """The logits of one batch with its substitutions. `placed` are the blobs, those of the first region, then of the
+    """The logits of one batch, `filled` by `fills`. `placed` are the blobs, those of the first region, then of the
     second, and so on; the donors fill them in turn. `advance` is called after each step."""
     batch, pairs = filled
     shown, base, occluded = occlusion.keep(batch), [], []
     for volume, fill in pairs:
         kept = shown if volume is batch["volume"] else occlusion.keep(batch | {"volume": volume})
         base.append(occlusion.logits(kept))
-        occluded.append(occlusion.occluded_logits(kept, fill, masks))
+        occluded.append(occlusion.occluded_logits(kept, fill, fills.masks))
         advance()
     of_blobs = np.full((len(placed), *base[0].shape), np.nan, np.float32)
-    per_region, donors = len(placed) // len(masks), len(pairs) // 3
-    for donor, (_, fill) in enumerate(pairs[1 : 1 + donors]):
-        own = {at: blob for at, blob in enumerate(placed) if blob is not None and at % per_region % donors == donor}
+    per_region = len(placed) // len(fills.masks)
+    for donor, at_fill in enumerate(np.flatnonzero(fills.kinds == RELIANCE)):
+        turn = {at: blob for at, blob in enumerate(placed) if at % per_region % fills.count == donor}
+        own = {at: blob for at, blob in turn.items() if blob is not None}
         if own:
-            of_blobs[[*own]] = occlusion.occluded_logits(shown, fill, own.values())
+            of_blobs[[*own]] = occlusion.occluded_logits(shown, pairs[at_fill][1], own.values())
         advance()
     return Logits(
         np.stack(base, axis=1),
         np.stack(occluded).transpose(2, 0, 1, 3),
-        of_blobs.reshape(len(masks), per_region, *base[0].shape).transpose(2, 0, 1, 3),
+        of_blobs.reshape(len(fills.masks), per_region, *base[0].shape).transpose(2, 0, 1, 3),
     )
 
 
