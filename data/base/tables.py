@@ -97,10 +97,3 @@ def printable(text: str) -> str:
 def in_spreadsheet(text: str) -> str:
     """A cell of a CSV file; an apostrophe is put before a formula, so that no spreadsheet computes it."""
     return f"'{text}" if text.startswith(FORMULA) else text
-
-
-def as_line(cells: Iterable[object]) -> bytes:
-    """One row as the bytes of a CSV file."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode()
