@@ -128,7 +128,7 @@ def train(cli, cohort, tmp_path) -> Callable[..., Outcome]:
     """`train("one", "cnn", 5)` trains a tiny cnn until iteration 5 with everything in the folder `one`."""
 
     def run(name, model, iterations, *more) -> Outcome:
-        return cli(*training(tmp_path / name, cohort, model, iterations), *more)
+        return cli(*training(tmp_path / name, cohort, model, iterations, *more))
 
     return run
 

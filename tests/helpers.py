@@ -134,10 +134,11 @@ class Page(HTMLParser):
             self.terms[-1] += data
 
 
-def training(folder: Path, cohort: Path, model: str, iterations: int) -> list[str]:
-    """The arguments of run.py that train a tiny network with everything in `folder`."""
+def training(folder: Path, cohort: Path, model: str, iterations: int, *more: object) -> list[str]:
+    """The arguments of run.py that train a tiny network, or one of the preset in `more`, with all in `folder`."""
+    small = SMALL_BATCH if "--preset" in more else SMALL[model]
     places = ("--chkPointDir", folder / "ckpt", "--outDir", folder / "out", "--dataDir", cohort)
-    return [str(word) for word in ("--train", "--model", model, "--numIters", iterations, *places, *SMALL[model])]
+    return [str(word) for word in ("--train", "--model", model, "--numIters", iterations, *places, *small, *more)]
 
 
 def commands_of(folder: Path, *commands: Sequence) -> Path:

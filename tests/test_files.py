@@ -36,7 +36,7 @@ def test_a_finished_write_replaces_the_old_content(tmp_path):
 
 def test_text_is_utf8_in_any_locale(tmp_path):
     """A batch job may run in the locale C, where Python would write ASCII."""
-    program = "import sys, pathlib; from data import files\n"
+    program = "import sys, pathlib; from data.base import files\n"
     program += "with files.replacing(pathlib.Path(sys.argv[1])) as file: file.write('Z\\xfcrich')"
     ascii_only = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     subprocess.run([sys.executable, "-c", program, tmp_path / "x.csv"], cwd=ROOT, env=ascii_only, check=True)

@@ -242,7 +242,7 @@ def use_checkpoint(folder: Path) -> None:
     if identity is None:
         raise InputError("There is no checkpoint.")
     model = MODELS["nn"]
-    config = identity.settings(model)
+    config = model.settings(identity.config)
     assert len(checkpoints.digest()) == 64
     earlier_history(folder / "history.csv", 1)
     if sum(config.phenotype_units) < 100:  # a damaged identity may describe another network than the weights are of

@@ -208,7 +208,6 @@ def main() -> int:
         return 2
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     devices.start_tensorflow(devices.choose_device(share=False))
-    devices.reset_keras("float32", args.seed)
 
     atlas, coefficient, covariance = regions_of_pairs()
     with tempfile.TemporaryDirectory() as folder:

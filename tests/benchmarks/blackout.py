@@ -47,11 +47,12 @@ def main() -> None:
     args = parser.parse_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     devices.start_tensorflow(devices.choose_device(share=False))
-    devices.reset_keras("float32", 0)
+    import keras
     import tensorflow as tf
 
     from utils.blackout.occlusion import Occlusion
 
+    keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
     network = network_of(args.model, args.preset, random)
     atlas = load_atlas(None, REDUCED)
