@@ -25,9 +25,7 @@ class Config(HiddenLayers):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            len(self.filters) == len(self.strides), "filters and strides differ in length; expected one each a layer."
-        )
+        require(len(self.filters) == len(self.strides), "filters and strides differ in length; expected one each.")
         require(bool(self.filters), "filters is empty; expected at least one layer.")
         require_sizes("filters", self.filters)
         require_sizes("strides", self.strides, largest=MAX_KERNEL)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Literal
 
-from data.grids import REDUCED, Grid
+from data.grids import BLOCK, REDUCED, Grid
 from models import regions
 from models.regions import OfVolume, Regions
 from models.settings import (
@@ -210,14 +210,13 @@ def features(x: Any, config: Convolutions, settings: LayerSettings) -> Any:
 
     from models import layers
 
-    for depth, (filters, kernel, stride, pool) in enumerate(
-        zip(config.filters, config.kernels, config.strides, config.pools, strict=True)
-    ):
+    blocks = zip(config.filters, config.kernels, config.strides, config.pools, strict=True)
+    for depth, (filters, kernel, stride, pool) in enumerate(blocks):
         if config.residual and depth:
             x = layers.residual_block(x, filters, kernel, stride, settings)
         else:
             x = layers.activated(layers.convolution(x, filters, kernel, stride, settings), settings)
-        x = layers.max_pool(x, pool) if pool else x
+        x = keras_layers.MaxPooling3D(BLOCK, pool, padding="same")(x) if pool else x
     if config.global_average:
         return keras_layers.GlobalAveragePooling3D()(x)
     if config.average_pool:

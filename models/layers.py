@@ -12,7 +12,7 @@ from keras import KerasTensor, layers
 
 from data.cohorts.atlas import load_atlas
 from data.cohorts.records import PHENOTYPE_SIZE, Moments
-from data.grids import BLOCK, Grid
+from data.grids import Grid
 from models.settings import LayerSettings, Part
 
 
@@ -215,10 +215,6 @@ def residual_block(x: KerasTensor, filters: int, kernel: int, stride: int, setti
     if stride != 1 or x.shape[-1] != filters:
         x = normalised(convolution(x, filters, 1, stride, settings), settings)
     return layers.ReLU()(layers.Add()([inside, x]))
-
-
-def max_pool(x: KerasTensor, stride: int) -> KerasTensor:
-    return layers.MaxPooling3D(BLOCK, stride, padding="same")(x)
 
 
 def dense(x: KerasTensor, units: int, settings: LayerSettings) -> KerasTensor:

@@ -221,6 +221,31 @@ def test_trained_and_tested_from_the_one_before_a_damaged_one(damage, file, trai
 
 
 @slow
+def test_a_save_that_a_kill_cut_short_is_completed(train, seen_six, tmp_path, monkeypatch):
+    """TensorFlow deletes the oldest checkpoint after it has listed the new one, whose digest is recorded last."""
+    monkeypatch.setattr("utils.training.loop.SAVE_EVERY", 2)
+    ckpt = shutil.copytree(seen_six, tmp_path / "one") / "ckpt" / "nn"
+    oldest = (ckpt / "ckpt-1.data-00000-of-00001").read_bytes()
+    train("one", "nn", 8)
+    listed, described = (ckpt / "checkpoint").read_text(), json.loads((ckpt / "run.json").read_text())
+    paths = sorted(path.name for path in ckpt.iterdir())
+    first = listed.index("all_model_checkpoint_paths")
+    stamp = listed.index("all_model_checkpoint_timestamps")
+    stamped = f'{listed[:first]}all_model_checkpoint_paths: "ckpt-1"\n{listed[first:stamp]}'
+    (ckpt / "checkpoint").write_text(f"{stamped}all_model_checkpoint_timestamps: 1.5\n{listed[stamp:]}")
+    (ckpt / "ckpt-1.data-00000-of-00001").write_bytes(oldest)
+    cut = described | {"saved": {"ckpt-1": described["saved"]["ckpt-2"]} | described["saved"]}
+    del cut["saved"]["ckpt-4"]
+    (ckpt / "run.json").write_text(json.dumps(cut))
+    assert "nothing to train" in train("one", "nn", 8).out
+    assert sorted(path.name for path in ckpt.iterdir()) == paths
+    assert [line for line in (ckpt / "checkpoint").read_text().splitlines() if "stamp" not in line] == [
+        line for line in listed.splitlines() if "stamp" not in line
+    ]
+    assert json.loads((ckpt / "run.json").read_text()) == described
+
+
+@slow
 @pytest.mark.parametrize("state", ["nonsense", None])
 def test_a_training_goes_on_without_its_state_file(state, train, seen_six, tmp_path):
     shutil.copytree(seen_six, tmp_path / "one")

@@ -27,8 +27,7 @@ class Effects:
     """Effects of occlusion per record, float64, all on the true class. Those that use donors are means over the donors
     (`reliance` and `unique` with the control variate of `measure.control_variate_mean`).
 
-    `delta_logit`, `delta_probability`: (records, regions), shown minus occluded with the background; the first is the
-        effect `background`, under the name that it has in blackout.h5.
+    `delta_logit` (`background`), `delta_probability`: (records, regions), shown minus occluded with the background.
     `reliance`, `unique`: (records, regions), shown minus occluded with `donor` and `expected`, on the logit.
     `sufficiency`: (records, regions), the logit of a donor's volume with this region of the record minus without it.
     `blob_excess`: (records, regions, blobs), the effect of a blob of the region's size minus that of the region, both

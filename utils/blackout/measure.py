@@ -120,10 +120,9 @@ def occlude(
         occluded.append(occlusion.occluded_logits(kept, fill, fills.masks))
         advance()
     of_blobs = np.full((len(placed), *base[0].shape), np.nan, np.float32)
-    per_region = len(placed) // len(fills.masks)
+    per_region, count = len(placed) // len(fills.masks), fills.count
     for donor, at_fill in enumerate(np.flatnonzero(fills.kinds == RELIANCE)):
-        turn = {at: blob for at, blob in enumerate(placed) if at % per_region % fills.count == donor}
-        own = {at: blob for at, blob in turn.items() if blob is not None}
+        own = {at: blob for at, blob in enumerate(placed) if blob is not None and at % per_region % count == donor}
         if own:
             of_blobs[[*own]] = occlusion.occluded_logits(shown, pairs[at_fill][1], own.values())
         advance()

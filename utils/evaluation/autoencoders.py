@@ -69,8 +69,7 @@ def draw_volumes(run: Run, network: keras.Model, volume: np.ndarray, code: np.nd
     row, grid = run.cohort.rows[run.cohort.indices("test")[0]], run.cohort.grid
     person = f"of subject {printable(row.subject)}{run.marks}"
     unit = f"{(*run.cohort.metadata.maps, 'volume')[0]}, z-score"
-    channels = code.shape[-1]
-    channel = f", channel 1 of {channels}" if channels > 1 else ""
+    channel = f", channel 1 of {code.shape[-1]}" if code.shape[-1] > 1 else ""
     limits = (float(volume.min()), float(volume.max()))
     slices(Picture(f"Input {person}", volume[..., 0], grid, unit), limits, run.out_dir / "inputImage.png")
     scored = records.normalise(code[..., 0])  # as the records of a full pass are
@@ -101,6 +100,5 @@ def block_means(volumes: np.ndarray) -> np.ndarray:
 def principal_components(cohort: Cohort, network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """PCA of the training phenotypes with as many components as the code has units: phenotype (n, 29) -> (n, 29)."""
     phenotype = cohort.batch(cohort.indices("train"), volumes=False)["phenotype"]
-    components = min(int(np.prod(network.output["code"].shape[1:])), *phenotype.shape)
-    fitted = PCA(components).fit(phenotype)
+    fitted = PCA(min(int(np.prod(network.output["code"].shape[1:])), *phenotype.shape)).fit(phenotype)
     return lambda values: fitted.inverse_transform(fitted.transform(values))

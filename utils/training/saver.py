@@ -15,7 +15,7 @@ import tensorflow as tf
 from data.base import files
 from data.base.errors import InputError
 from utils import figures
-from utils.runs.checkpoints import IDENTITY, CheckpointFolder, Identity, Saved, digest_of, remove_own
+from utils.runs.checkpoints import IDENTITY, STATE, CheckpointFolder, Identity, Saved, digest_of, remove_own
 from utils.runs.run import Headline
 
 KEPT = 3
@@ -34,11 +34,31 @@ class Saver:
     def restore(self) -> int:
         """Restores the latest checkpoint, if any; returns the number of batches it has seen."""
         if self.folder.current is not None:
-            self.saved = dict(self.folder.identity().saved)
+            identity, latest = self.folder.identity(), self.folder.latest()
+            self.saved = dict(identity.saved)
             read(self.checkpoint, self.folder, lambda status: status.assert_consumed())
-            latest = self.folder.latest()  # a run that was killed after saving it has not yet recorded its digest
-            self.saved.setdefault(latest.name, Saved(int(self.step.numpy()), digest_of(latest)))
+            if latest.name not in self.saved:  # a run was killed amid this save, which ends here
+                self.record(latest, self.tidied(), identity)
         return int(self.step.numpy())
+
+    def tidied(self) -> list[str]:
+        """Removes all but the newest checkpoints of TensorFlow's state file; returns the names of these."""
+        if (state := tf.train.get_checkpoint_state(str(self.folder.path))) is None:
+            return list(self.saved)
+        names = [os.path.basename(name) for name in state.all_model_checkpoint_paths]
+        for path in [path for name in names[: -self.kept] for path in self.folder.path.glob(f"{name}.*")]:
+            files.remove(path)
+        state.model_checkpoint_path, state.all_model_checkpoint_paths[:] = names[-1], names[-self.kept :]
+        del state.all_model_checkpoint_timestamps[: -self.kept]
+        with files.replacing(self.folder.path / STATE) as file:
+            file.write(str(state))
+        return names[-self.kept :]
+
+    def record(self, prefix: Path, kept: list[str], identity: Identity) -> None:
+        """Records the digest of a checkpoint that was saved at `self.step`, and forgets those that were not kept."""
+        self.saved = {name: saved for name, saved in self.saved.items() if name in kept}
+        self.saved[prefix.name] = Saved(int(self.step.numpy()), digest_of(prefix))
+        self.describe(identity)
 
     @cached_property
     def manager(self) -> tf.train.CheckpointManager:
@@ -50,12 +70,9 @@ class Saver:
         before = self.folder.current
         try:
             self.folder.path.mkdir(parents=True, exist_ok=True)
-            self.describe(identity, step)  # first: a checkpoint without its identity cannot be used
+            self.describe(identity)  # first: a checkpoint without its identity cannot be used
             prefix = Path(self.manager.save())
-            there = {os.path.basename(name) for name in self.manager.checkpoints}
-            self.saved = {name: saved for name, saved in self.saved.items() if name in there}
-            self.saved[prefix.name] = Saved(step, digest_of(prefix))
-            self.describe(identity, step)
+            self.record(prefix, [os.path.basename(name) for name in self.manager.checkpoints], identity)
         except (tf.errors.OpError, OSError) as error:
             self.folder.remove_incomplete()
             kept = "the one before is intact" if before else "there is none before it"
@@ -65,9 +82,9 @@ class Saver:
             ) from error
         remove_own(self.folder.replaced, self.folder.path)
 
-    def describe(self, identity: Identity, step: int) -> None:
+    def describe(self, identity: Identity) -> None:
         """Writes `run.json`."""
-        described = dataclasses.replace(identity, step=step, saved=self.saved)
+        described = dataclasses.replace(identity, step=int(self.step.numpy()), saved=self.saved)
         files.write_json(self.folder.path / IDENTITY, dataclasses.asdict(described))
 
 
