@@ -52,6 +52,7 @@ def refuse(*_, **__):
     raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["locked", "replacing"])
 def test_where_nothing_can_be_written_the_run_ends_well(name, cli, trained, cohort, tmp_path, monkeypatch):
     real, refused = getattr(files, name), refuse

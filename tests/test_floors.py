@@ -250,6 +250,7 @@ def test_without_covariates_the_site_alone():
     assert list(floors.features(made_up(covariates=False))["covariates"]) == ["covariates site"]
 
 
+@pytest.mark.slow
 def test_of_too_many_people_an_svm_is_fitted_on_some_and_that_is_said(monkeypatch, capsys):
     made = made_up()
     whole, count = floors.predict(made), len(made.indices("train"))

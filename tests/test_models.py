@@ -577,6 +577,7 @@ def test_a_setting_of_another_network_is_answered_with_those_of_this(name, prese
     assert f"--set {key} is unknown; expected one of {', '.join(own)}." in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, preset", [pair for pair in EVERY_PRESET if pair[0] in ("cnn", "nn", "mmnn")])
 def test_a_setting_that_is_not_refused_changes_the_network(name, preset):
     """Each one by itself, against what Keras says of the network; those of training and reading are left out."""
