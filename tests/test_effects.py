@@ -20,6 +20,7 @@ def drawn(random, subjects=40, regions=30, planted=0.0, share=0.5):
     return effect, label
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planted, share", [(0.0, 0.5), (3.0, 0.5), (0.0, 0.42)])
 def test_family_wise_errors_are_five_percent_whatever_is_planted_elsewhere(planted, share):
     random = np.random.default_rng(0)

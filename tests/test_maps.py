@@ -263,6 +263,7 @@ def named(scans, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_columns_name_the_maps(named, scans, data_cli, tmp_path):
     arguments = ("convert", named, tmp_path / "a", "--grid", "reduced", "--mapColumn", "alff_map,falff_map")
     assert data_cli(*arguments).status == 0
@@ -292,6 +293,7 @@ def test_choices_of_maps_that_cannot_be(arguments, words, named, data_cli, tmp_p
     assert re.search(words, outcome.err), outcome.err
 
 
+@pytest.mark.slow
 def test_only_chooses_in_all_maps(scans, data_cli, tmp_path):
     folder = tmp_path / "several"
     shutil.copytree(scans, folder / "filt_global")
@@ -523,6 +525,7 @@ def test_the_full_pass_encodes_each_map(full_cohort, cli, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_maps_is_refused(three, cohort, trained_on_three, cli, tmp_path):
     bare = tmp_path / "bare"
     bare.mkdir()
@@ -537,6 +540,7 @@ def test_a_checkpoint_of_other_maps_is_refused(three, cohort, trained_on_three, 
     assert re.search("trained on data with maps of 3 entries, .* has of 1 entries", outcome.err), outcome.err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_test_of_three_maps_is_described(three, trained_on_three, cli, tmp_path):
     arguments = ("--chkPointDir", trained_on_three, "--dataDir", three, "--outDir", tmp_path / "out")

@@ -502,6 +502,7 @@ def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
     assert {id(weight) for weight in summands(network).weights} == {id(weight) for weight in network.weights}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, maps, brain", [("cnn", 3, 1), ("mmnn", 1, 1), ("mmnn", 3, 3), ("mmnn", 5, 3)])
 def test_parts_of_combined_have_their_weights_however_many_networks_they_have(name, maps, brain):
     from models.layers import summands
