@@ -134,6 +134,20 @@ def train(cli, cohort, tmp_path) -> Callable[..., Outcome]:
 
 
 @pytest.fixture(scope="session")
+def train_cae(cli, full_cohort, tmp_path_factory) -> Callable[[str], Path]:
+    """`train_cae("--numIters 1")` trains a cae and gives its --chkPointDir."""
+
+    def run(words: str) -> Path:
+        folder = tmp_path_factory.mktemp("cae")
+        places = ("--chkPointDir", folder / "ckpt", "--outDir", folder / "out", "--dataDir", full_cohort)
+        outcome = cli(*f"--train --model cae {words}".split(), *places)
+        assert outcome.status == 0, outcome.err
+        return folder / "ckpt"
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def seen_six(cli, cohort, tmp_path_factory) -> Path:
     """The folder of a nn that has seen 6 batches, with checkpoints of the 2nd, the 4th and the 6th. Copy it."""
     folder = tmp_path_factory.mktemp("six")

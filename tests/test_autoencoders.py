@@ -33,14 +33,9 @@ def test_testing_ae_measures_reconstruction_against_principal_components(cli, co
 
 
 @pytest.fixture(scope="module")
-def coarse(cli, full_cohort, tmp_path_factory):
+def coarse(train_cae):
     """The --chkPointDir of a cae whose code is 11x13x11 in two channels."""
-    folder = tmp_path_factory.mktemp("coarse")
-    words = "--train --model cae --numIters 1 --set strides=3,3 --set filters=1,2 --set batch_size=1"
-    places = ("--chkPointDir", folder / "ckpt", "--outDir", folder / "out", "--dataDir", full_cohort)
-    outcome = cli(*words.split(), *places)
-    assert outcome.status == 0, outcome.err
-    return folder / "ckpt"
+    return train_cae("--numIters 1 --set strides=3,3 --set filters=1,2 --set batch_size=1")
 
 
 def test_pictures_of_a_cae_show_the_same_anatomy_on_one_scale(cli, coarse, full_cohort, tmp_path, monkeypatch):

@@ -20,14 +20,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def encoder(cli, full_cohort, tmp_path_factory):
+def encoder(train_cae):
     """The --chkPointDir of a cae (without batch norm) that has seen two batches of one subject."""
-    folder = tmp_path_factory.mktemp("encoder")
-    words = "--train --model cae --preset stride3 --numIters 2 --set batch_size=1"
-    places = ("--chkPointDir", folder / "ckpt", "--outDir", folder / "out", "--dataDir", full_cohort)
-    outcome = cli(*words.split(), *places)
-    assert outcome.status == 0, outcome.err
-    return folder / "ckpt"
+    return train_cae("--preset stride3 --numIters 2 --set batch_size=1")
 
 
 @pytest.fixture(scope="module")
