@@ -162,7 +162,7 @@ def test_models_train_on_the_reduced_cohort_but_never_test_on_the_encoders_subje
     )
     outcome = cli(*train, "--chkPointDir", tmp_path / "other", "--dataDir", swapped)
     assert outcome.status == 2
-    assert f"5 test subjects of {swapped} trained the encoder of these volumes" in outcome.err
+    assert f"5 of 5 test subjects of {swapped} trained the encoder of these volumes" in outcome.err
 
 
 def test_testing_cae_measures_reconstruction_and_draws_three_figures(cli, encoder, full_cohort, network, tmp_path):

@@ -187,7 +187,7 @@ MISTAKES = {
     ),
     "test subjects that trained it": (
         "--test --model cnn --chkPointDir {ckpt} --dataDir {swapped}",
-        ["36 test subjects of {swapped} trained this checkpoint"],
+        ["36 of 36 test subjects of {swapped} trained this checkpoint"],
     ),
     "checkpoint folder that cannot be made": (
         "--train --model nn --chkPointDir {file}/ckpt --dataDir {cohort}",

@@ -20,6 +20,7 @@ import numpy as np
 
 from data.base import files, tables
 from data.base.errors import InputError
+from data.cohorts import digests
 from data.cohorts.cohort import Cohort, Standard
 from data.cohorts.rows import validation_subjects
 from models import MODELS, Model
@@ -177,6 +178,7 @@ class Run:
             "folds": self.folds.how if self.folds else None,
             "fold": self.fold or None,
             "cohort_sha256": self.cohort.digest,
+            "records_sha256": self.cohort.records_sha256,
             "checkpoint_sha256": self.checkpoints.digest() if self.checkpoints.whole else None,
         }
 
@@ -205,12 +207,13 @@ class Run:
             return False
         saved, settings = files.read_json(self.out_dir / MANIFEST, dict), json.loads(json.dumps(self.settings()))
         saved["config"] = self.model.completed(saved["config"])
+        saved.setdefault("records_sha256", settings["records_sha256"])  # not known of older results
         enough = manifest.step is None or manifest.step >= self.num_iters
         return enough and all(saved.get(name) == value for name, value in settings.items())
 
     def write_manifest(self, finished: bool, **more: Any) -> None:
         """Writes `run.json` into the output folder."""
-        manifest = dataclasses.asdict(Manifest((*self.job.outputs, MANIFEST), finished))
+        manifest = dataclasses.asdict(Manifest((*self.job.outputs, digests.DIGESTS, MANIFEST), finished))
         files.write_json(self.out_dir / MANIFEST, self.describe() | manifest | more)
 
     def finish(self, headline: Headline | None = None, **more: Any) -> None:
@@ -304,3 +307,5 @@ def prepare_folder(run: Run) -> None:
             path.rename(aside / path.name)
         print(f"The earlier results in {folder} are now in {aside}.")
     run.write_manifest(finished=False)
+    if run.cohort.computed:
+        digests.write(folder, run.cohort.digests_by_file)
