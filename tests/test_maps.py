@@ -56,7 +56,8 @@ def three(cohort, tmp_path_factory):
         brain, random = volume[..., 0] != records.background(volume[..., 0]), np.random.default_rng(index)
         more = [np.where(brain, random.uniform(1, 2, brain.shape), outside) for outside in (0.0, 0.5)]
         (folder / row.file).write_bytes(records.pack(label, phenotype, volume[..., 0], *more))
-    (folder / "SHA256SUMS").unlink()
+    for name in ("SHA256SUMS", "digests.csv"):
+        (folder / name).unlink()
     write_tables(folder, opened.rows, replace(opened.metadata, maps=MAPS))
     return folder
 
@@ -407,7 +408,8 @@ def test_check_looks_at_each_map(three, data_cli, tmp_path):
     content = np.fromfile(folder / third, "<f4")
     content[30 + 2 * VOXELS :] = 0.5
     content.tofile(folder / third)
-    (folder / "SHA256SUMS").unlink()
+    for name in ("SHA256SUMS", "digests.csv"):
+        (folder / name).unlink()
     outcome = data_cli("check", folder)
     assert outcome.status == 1
     assert "31x37x31, maps falff, alff, degree_weighted" in outcome.out
@@ -497,7 +499,8 @@ def test_the_full_pass_encodes_each_map(full_cohort, cli, tmp_path):
         label, phenotype, volume = opened.read(index)
         second = opened.read((index + 1) % len(opened.rows))[2][..., 0] ** 2
         (source / row.file).write_bytes(records.pack(label, phenotype, volume[..., 0], second))
-    (source / "SHA256SUMS").unlink()
+    for name in ("SHA256SUMS", "digests.csv"):
+        (source / name).unlink()
     write_tables(source, opened.rows, replace(opened.metadata, maps=("falff", "alff")))
     places = ("--model", "cae", "--chkPointDir", tmp_path / "ckpt", "--dataDir", source)
     outcome = cli("--train", *places, "--numIters", 1, "--set", "batch_size=2", "--outDir", tmp_path / "train")
