@@ -136,6 +136,27 @@ def test_what_is_done_is_not_done_again(tested, in_folds, tmp_path):
 
 
 @slow
+def test_what_was_deleted_or_changed_is_made_again(tested, in_folds, tmp_path):
+    shutil.copytree(tested, tmp_path / "copy")
+    report, first = tmp_path / "copy/test/report.html", tmp_path / "copy/test/fold-0/predictions.csv"
+    written = first.stat().st_mtime_ns
+    report.unlink()
+    with open(tmp_path / "copy/test/fold-1/predictions.csv", "a") as file:
+        file.write("x")
+    outcome = in_folds(tmp_path / "copy", "nn", "3", "--test")
+    assert outcome.status == 0, outcome.err
+    assert ["done." in line for line in outcome.out.splitlines() if line.startswith("Fold ")] == [True, False, True]
+    assert report.is_file() and first.stat().st_mtime_ns == written
+    for name in ("predictions.csv", "fold-1/predictions.csv"):
+        assert (tmp_path / "copy/test" / name).read_bytes() == (tested / "test" / name).read_bytes()
+    shutil.rmtree(tmp_path / "copy/train/fold-1")
+    outcome = in_folds(tmp_path / "copy", "nn", "3", "--train")
+    assert (outcome.status, "Still to be done" in outcome.out) == (0, False), outcome.err
+    assert_bit_equal(tmp_path / "copy/ckpt/nn/folds-3/1", tested / "ckpt/nn/folds-3/1")
+    assert "Everything is done." in in_folds(tmp_path / "copy", "nn", "3", "--train").out
+
+
+@slow
 def test_more_iterations_continue_each_fold(in_folds, tested, tmp_path):
     shutil.copytree(tested, tmp_path / "copy")
     outcome = in_folds(tmp_path / "copy", "nn", "3", "--train", "--numIters", 6)
