@@ -202,6 +202,9 @@ def test_a_signal_saves_and_says_how_far_it_came(number, train, tmp_path, monkey
     assert "Stopped at iteration 4 and saved" in outcome.out
     assert signal.getsignal(number) is handler
     assert step_of(tmp_path / "one" / "ckpt" / "nn") == 4
+    manifest = json.loads((tmp_path / "one" / "out" / "run.json").read_text())
+    assert (manifest["finished"], manifest["step"]) == (False, 4)
+    assert not (tmp_path / "one" / "runs.csv").exists()  # of runs that are finished
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ ENVIRONMENT = os.environ | {
 }
 SIDE_BY_SIDE = 2  # faults
 # What says when something happened, how fast it was, and of which commit, for work on the code may go on meanwhile
-TIMES = ("started", "wall_time_s", "samples_per_s", "when", "git_commit")
+TIMES = ("started", "wall_time_s", "samples_per_s", "when", "git_commit", "outputs_sha256")
 RUN = (sys.executable, str(ROOT / "run.py"))
 DATA = (sys.executable, "-m", "data")
 NN = ("--model", "nn", "--set", "members=1", "--set", "batch_size=8")

@@ -25,7 +25,7 @@ class Manifest:
     model: str = ""
     step: int | None = None  # batches seen, of a training
     override: bool = False  # of a training from zero, beside a checkpoint that was there
-    sha256: dict[str, str] | None = None  # of every output, once the run is finished
+    outputs_sha256: dict[str, str] | None = None  # of every output, once the run is finished
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -84,15 +84,15 @@ def digests(folder: Path, outputs: tuple[str, ...]) -> dict[str, str]:
 
 def changed(folder: Path, manifest: Manifest) -> list[str]:
     """The outputs of a finished run that are gone, or not as it wrote them; none if older code wrote no digests."""
-    known = manifest.sha256 or {}
+    known = manifest.outputs_sha256 or {}
     return [name for name, digest in known.items() if sha256(folder / name) != digest]
 
 
 def record(folder: Path, name: str) -> None:
     """Records the digest of an output of a finished run that was made again."""
     described = files.read_json(folder / MANIFEST, dict)
-    if described.get("sha256") is not None:
-        described["sha256"][name] = sha256(folder / name)
+    if described.get("outputs_sha256") is not None:
+        described["outputs_sha256"][name] = sha256(folder / name)
         files.write_json(folder / MANIFEST, described)
 
 
