@@ -123,10 +123,9 @@ def test_a_file_of_another_program_marks_nothing(name, tmp_path):
     places(tmp_path / "out", tmp_path / "ckpt").check()
 
 
-@pytest.mark.parametrize("letter", "*?[\\")
-def test_checkpoints_in_a_folder_that_is_a_pattern(letter, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="which TensorFlow reads as a pattern of other folders"):
-        check_pattern(Path(f"b/x{letter}y/ckpt"))
-    (tmp_path / f"x{letter}y").mkdir()
-    monkeypatch.chdir(tmp_path / f"x{letter}y")
-    check_pattern(Path("ckpt"))  # TensorFlow takes it as it is given
+def test_only_the_path_that_tensorflow_gets_must_not_be_a_pattern(tmp_path, monkeypatch):
+    (tmp_path / "a[1]*").mkdir()
+    monkeypatch.chdir(tmp_path / "a[1]*")
+    check_pattern(Path("ckpt"))
+    with pytest.raises(InputError, match=r"holds \* \[, which TensorFlow reads as a pattern of other folders"):
+        check_pattern(Path("ckpt").absolute())
