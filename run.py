@@ -10,7 +10,8 @@ from utils.jobs import FULL_PASS, JOBS
 from utils.machines.devices import choose_device, several_processes
 from utils.runs.folded import FoldedRun, folded_run
 from utils.runs.run import Run
-from utils.runs.validate import request, single_run
+from utils.runs.side_by_side import end_with_parent
+from utils.runs.validate import CHECKPOINTS, request, single_run
 
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 EXAMPLES = """examples:
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=seed, metavar="N", help="of weights, batch order, folds and resampling (default 0)")
     add = top.add_argument_group("data").add_argument
     add("--dataDir", type=Path, metavar="DIR", help="cohort, folder of records or JSON list (default: simulated demo)")
-    add("--chkPointDir", type=Path, default=Path("/data/ckpt"), metavar="DIR", help="checkpoints (default /data/ckpt)")
+    add("--chkPointDir", type=Path, default=CHECKPOINTS, metavar="DIR", help="checkpoints (default /data/ckpt)")
     add("--outDir", type=Path, metavar="DIR", help="results (default results/<model>-<job>)")
     add = top.add_argument_group("folds").add_argument
     add("--folds", metavar="N|COLUMN", help="test everybody: N folds, or leave out one site, or covariate's value")
@@ -55,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
 
 def execute() -> int:
     """Checks everything that can be checked without TensorFlow, then imports it and does the job."""
+    end_with_parent()
     top = parser()
     args = top.parse_args()
     given = {name for name, value in vars(args).items() if value != top.get_default(name)}

@@ -119,20 +119,25 @@ def test_folds_in_pieces_give_the_same(tested, in_folds, tmp_path):
 
 
 @slow
-def test_what_is_done_is_not_done_again(tested, in_folds, tmp_path):
-    shutil.copytree(tested, tmp_path / "copy")
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "copy").rglob("*")}
-    outcome = in_folds(tmp_path / "copy", "nn", "3", "--train")
-    assert (outcome.status, "Everything is done." in outcome.out) == (0, True)
-    shutil.rmtree(tmp_path / "copy" / "test" / "fold-1")
-    (tmp_path / "copy" / "test" / "run.json").unlink()
-    shutil.copy(tested / "train" / "run.json", tmp_path / "copy" / "test")
-    outcome = in_folds(tmp_path / "copy", "nn", "3", "--test")
+def test_what_is_done_is_not_done_again_and_what_was_lost_or_changed_is(tested, in_folds, tmp_path):
+    copy = shutil.copytree(tested, tmp_path / "copy")
+    first = copy / "test/fold-0/predictions.csv"
+    written = first.stat().st_mtime_ns
+    assert "Everything is done." in in_folds(copy, "nn", "3", "--test").out
+    (copy / "test/report.html").unlink()
+    with open(copy / "test/fold-1/predictions.csv", "a") as file:
+        file.write("x")
+    outcome = in_folds(copy, "nn", "3", "--test")
     assert outcome.status == 0, outcome.err
-    assert "Fold 0 (1 of 3): done." in outcome.out
-    name = "test/fold-0/predictions.csv"
-    assert (tmp_path / "copy" / name).stat().st_mtime_ns == before[tmp_path / "copy" / name]
-    assert (tmp_path / "copy/test/predictions.csv").read_bytes() == (tested / "test/predictions.csv").read_bytes()
+    assert ["done." in line for line in outcome.out.splitlines() if line.startswith("Fold ")] == [True, False, True]
+    assert (copy / "test/report.html").is_file() and first.stat().st_mtime_ns == written
+    for name in ("predictions.csv", "fold-1/predictions.csv"):
+        assert (copy / "test" / name).read_bytes() == (tested / "test" / name).read_bytes()
+    shutil.rmtree(copy / "train/fold-1")
+    outcome = in_folds(copy, "nn", "3", "--train")
+    assert (outcome.status, "Still to be done" in outcome.out) == (0, False), outcome.err
+    assert_bit_equal(copy / "ckpt/nn/folds-3/1", tested / "ckpt/nn/folds-3/1")
+    assert "Everything is done." in in_folds(copy, "nn", "3", "--train").out
 
 
 @slow

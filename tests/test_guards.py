@@ -1,18 +1,20 @@
 """Each guard refuses what it must and lets pass what it must; runs, checkpoints and records are made up by hand."""
 
 import dataclasses
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers import an_identity, cohort_of, row, sha256, write_checkpoints
+from helpers import an_identity, cohort_of, row, sha256
 from helpers import run_of as any_run
 
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.grids import FULL
+from utils.jobs import TEST
 from utils.runs import guards
 from utils.runs.checkpoints import Identity
 from utils.runs.run import Run
@@ -251,15 +253,16 @@ def test_an_output_folder_of_others(tmp_path):
         guards.free_output(run, None)
 
 
-@pytest.mark.parametrize("place", ["ckpt/nn", "ckpt/nn/out", "ckpt/nn/best"])
-def test_results_among_checkpoints(place, tmp_path):
-    run = replace(run_of(folder=tmp_path), out_dir=tmp_path / place)
-    with pytest.raises(InputError, match="is in the checkpoint's folder; name another --outDir"):
+@pytest.mark.parametrize("other, whose", [(run_of("ae"), "train of ae"), (replace(run_of(), job=TEST), "test of nn")])
+def test_a_folder_of_results_belongs_to_the_job_and_model_that_wrote_it(other, whose, tmp_path):
+    run = run_of(folder=tmp_path)
+    run.out_dir.mkdir()
+    replace(other, out_dir=run.out_dir).write_manifest(finished=False)
+    with pytest.raises(InputError, match=rf"out holds the results of another run \({whose}\), this one is train of nn"):
         guards.free_output(run, None)
-    write_checkpoints(tmp_path / "ckpt" / "nn" / "best", (2,))
-    best = replace(run, checkpoints=run.checkpoints.best)
-    with pytest.raises(InputError, match="is in the checkpoint's folder"):
-        guards.free_output(best, None)
+    manifest = json.loads((run.out_dir / "run.json").read_text())
+    (run.out_dir / "run.json").write_text(json.dumps(manifest | {"job": "", "model": ""}))
+    guards.free_output(run, None)  # of whom is not known
 
 
 def test_a_reduced_cohort_that_exists(tmp_path):

@@ -47,7 +47,7 @@ from data.conversion.plan import plan
 from data.conversion.source import read_source
 from models import MODELS
 from utils.runs.checkpoints import CheckpointFolder, Identity
-from utils.runs.run import own_files
+from utils.runs.results import own_files
 
 pytestmark = pytest.mark.slow
 
@@ -268,7 +268,7 @@ def tiny():
 
 def use_results(folder: Path) -> None:
     """As a test does where an earlier one left results."""
-    own_files(folder)
+    own_files(folder, "train", "nn")
 
 
 # Inputs: (folder to make, name of the file in it to mutate) and what is done with it

@@ -421,3 +421,5 @@ def test_the_command_builds_it_again(single):
     outcome = run_main("utils.report.__main__", "report", [single])
     assert (outcome.status, outcome.out) == (0, f"Report: {single}/report.html\n")
     assert (single / "report.html").is_file()
+    assert "no folder" in run_main("utils.report.__main__", "report", [single / "not" / "there"]).err
+    assert not (single / "not").exists()

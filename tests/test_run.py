@@ -229,13 +229,43 @@ MISTAKES = {
     "results over another program's": (TESTING + " --outDir {mine}", ["{mine} holds run.json", "--outDir"]),
     "results over a cohort": (
         "--train --model nn --dataDir {cohort} --outDir {cohort}",
-        ["{cohort} holds", "no run of this program wrote"],
+        ["--outDir {cohort} is a cohort; keep results, checkpoints and cohorts in folders of their own"],
     ),
-    "results over the checkpoints": (TESTING + " --outDir {ckpt}", ["{ckpt} holds cnn"]),
-    "results over the model's checkpoint": (TESTING + " --outDir {ckpt}/cnn", ["in the checkpoint's folder"]),
+    "results within a cohort": (
+        TESTING + " --outDir {cohort}/out",
+        ["--outDir {cohort}/out lies in {cohort}, a cohort"],
+    ),
+    "results within another cohort": (TESTING + " --outDir {full}/out", ["lies in {full}, a cohort"]),
+    "results over the checkpoints": (
+        TESTING + " --outDir {ckpt}",
+        ["--outDir and --chkPointDir are the same folder, {ckpt}; name two."],
+    ),
+    "results and checkpoints in one new folder": (
+        "--train --chkPointDir {missing} --outDir {missing} --dataDir {cohort}",
+        ["--outDir and --chkPointDir are the same folder, {missing}; name two."],
+    ),
+    "results over the model's checkpoint": (
+        TESTING + " --outDir {ckpt}/cnn",
+        ["--outDir {ckpt}/cnn is a folder of checkpoints"],
+    ),
+    "results of another job": (
+        TESTING + " --outDir {ckpt}/../out",
+        ["results of another run (train of cnn), this one"],
+    ),
+    "checkpoints within a cohort": (
+        "--train --model nn --dataDir {cohort} --chkPointDir {cohort}/ckpt",
+        ["--chkPointDir {cohort}/ckpt lies in {cohort}, a cohort"],
+    ),
     "results into a file": (TESTING + " --outDir {file}", ["{file} is a file"]),
     "results below a file": (TESTING + " --outDir {file}/x", ["{file} is a file", "--outDir"]),
-    "results among checkpoints": (TESTING + " --outDir {ckpt}/cnn/out", ["in the checkpoint's folder"]),
+    "results among checkpoints": (
+        TESTING + " --outDir {ckpt}/cnn/out",
+        ["--outDir {ckpt}/cnn/out lies in {ckpt}/cnn, a folder of checkpoints"],
+    ),
+    "results among another model's checkpoints": (
+        "--train --model nn --dataDir {cohort} --chkPointDir {empty} --outDir {ckpt}/cnn/out",
+        ["lies in {ckpt}/cnn, a folder of checkpoints"],
+    ),
     "checkpoint folder that is a pattern": (
         "--train --model nn --chkPointDir {empty}/a* --dataDir {cohort}",
         ["--chkPointDir {empty}/a* holds *, which TensorFlow reads as a pattern of other folders"],

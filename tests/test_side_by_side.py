@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers import SMALL_BATCH, TINY_NN, assert_bit_equal, read_rows
+from helpers import ROOT, SMALL_BATCH, TINY_NN, assert_bit_equal, read_rows
 
 from data.base.errors import InputError
 from utils.runs import side_by_side as module
@@ -73,6 +76,46 @@ def test_a_signal_stops_all_that_run_and_no_other_is_begun(folds, tmp_path):
     assert folds(["0", "1", "2"], 2, "--wait") == 128 + signal.SIGTERM
     assert len(list(tmp_path.glob("begun-*"))) == 2
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+PARENT = """
+import sys
+from types import SimpleNamespace
+from utils.runs.side_by_side import side_by_side
+
+parts = [SimpleNamespace(fold=name, override=False, is_done=lambda: False) for name in "012"]
+sys.argv = ["child.py"]
+side_by_side(parts, 2, share_gpu=False)
+"""
+CHILD = """
+import pathlib, signal, sys, time
+from utils.runs.side_by_side import end_with_parent
+
+fold = sys.argv[-1].removeprefix("--fold=")
+signal.signal(signal.SIGTERM, lambda *_: (print("saving"), pathlib.Path(f"saved-{fold}").touch(), sys.exit(143)))
+end_with_parent()
+pathlib.Path(f"begun-{fold}").touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_one_that_started_them_even_if_it_is_killed(tmp_path):
+    (tmp_path / "child.py").write_text(CHILD)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=tmp_path, env=environment)
+    wait_for(tmp_path, "begun-*", 2)
+    parent.kill()
+    parent.wait()
+    wait_for(tmp_path, "saved-*", 2)
+    assert len(list(tmp_path.glob("begun-*"))) == 2
+
+
+def wait_for(folder: Path, pattern: str, count: int) -> None:
+    until = time.monotonic() + 60
+    while len(list(folder.glob(pattern))) < count:
+        assert time.monotonic() < until, f"{count} {pattern} expected"
+        time.sleep(0.05)
 
 
 def test_each_process_has_its_share_of_the_cores(monkeypatch):

@@ -108,6 +108,59 @@ def test_a_finished_command_repeated_changes_nothing(train, seen_two, tmp_path):
     assert all((before[name] == after[name]).all() for name in before)
 
 
+def test_results_of_a_test_are_not_overwritten_by_a_training_that_goes_on(train, cli, cohort, seen_two, tmp_path):
+    shutil.copytree(seen_two, tmp_path / "one")
+    places = ("--chkPointDir", tmp_path / "one" / "ckpt", "--dataDir", cohort, "--outDir", tmp_path / "one" / "tested")
+    assert cli("--test", "--model", "nn", *places).status == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "one").rglob("*") if path.is_file()}
+    outcome = train("one", "nn", 4, "--outDir", tmp_path / "one" / "tested")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "tested holds the results of another run (test of nn), this one is train of nn" in outcome.err
+    assert {path: path.read_bytes() for path in (tmp_path / "one").rglob("*") if path.is_file()} == before
+
+
+def test_results_of_another_training_are_moved_aside_by_one_that_goes_on(train, seen_two, tmp_path):
+    """Of the same model, with other settings."""
+    shutil.copytree(seen_two, tmp_path / "one")
+    assert train("other", "nn", 3, "--seed", "1").status == 0
+    history = (tmp_path / "other" / "out" / "history.csv").read_bytes()
+    outcome = train("one", "nn", 4, "--outDir", tmp_path / "other" / "out")
+    assert outcome.status == 0, outcome.err
+    assert "history.csv has no row of the 2 batches before; it begins with the next one." in outcome.out
+    (moved,) = (tmp_path / "other" / "out" / "earlier").glob("*/history.csv")
+    assert moved.read_bytes() == history
+    assert [row["step"] for row in read_rows(tmp_path / "other" / "out" / "history.csv")] == ["3", "4"]
+
+
+def test_rows_of_a_training_from_zero_that_never_saved_are_not_continued(train, seen_two, tmp_path, monkeypatch):
+    shutil.copytree(seen_two, tmp_path / "one")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.training.saver.Saver.save", killed)
+        assert train("one", "nn", 3, "--overrideChkpt").status == 130
+    out = tmp_path / "one" / "out"
+    assert [row["step"] for row in read_rows(out / "history.csv")] == ["1", "2", "3"]
+    outcome = train("one", "nn", 4)
+    assert "at iteration 2." in outcome.out, outcome.err
+    assert [row["step"] for row in read_rows(out / "history.csv")] == ["3", "4"]
+    assert len(list((out / "earlier").glob("*/history.csv"))) == 2
+
+
+def test_a_figure_that_was_deleted_is_drawn_again_without_training(train, seen_two, tmp_path):
+    shutil.copytree(seen_two, tmp_path / "one")
+    out = tmp_path / "one" / "out"
+    history = (out / "history.csv").read_bytes()
+    (out / "history.png").unlink()
+    outcome = train("one", "nn", 2)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert (out / "history.png").exists()
+    assert (out / "history.csv").read_bytes() == history
+    assert "nothing to train" in train("one", "nn", 2).out
+
+
 def test_another_seed_gives_other_weights(train, seen_two, tmp_path):
     train("other", "nn", 2, "--seed", "1")
     one, other = (variables(folder / "ckpt" / "nn") for folder in (seen_two, tmp_path / "other"))
@@ -149,6 +202,9 @@ def test_a_signal_saves_and_says_how_far_it_came(number, train, tmp_path, monkey
     assert "Stopped at iteration 4 and saved" in outcome.out
     assert signal.getsignal(number) is handler
     assert step_of(tmp_path / "one" / "ckpt" / "nn") == 4
+    manifest = json.loads((tmp_path / "one" / "out" / "run.json").read_text())
+    assert (manifest["finished"], manifest["step"]) == (False, 4)
+    assert not (tmp_path / "one" / "runs.csv").exists()  # of runs that are finished
 
 
 @pytest.fixture(scope="module")

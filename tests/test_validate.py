@@ -305,6 +305,18 @@ def test_a_run_is_made_and_nothing_is_written(cohort, tmp_path, capsys):
         validated(words)
 
 
+def test_a_default_folder_of_checkpoints_that_is_not_there_is_told(cohort, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("utils.runs.validate.CHECKPOINTS", tmp_path / "data" / "ckpt")
+    words = f"Checkpoints go to {tmp_path}/data/ckpt, which does not exist yet; --chkPointDir names another folder.\n"
+    of = f"--train --model nn --dataDir {cohort} --chkPointDir"
+    validated(f"{of} {tmp_path}/data/ckpt")
+    assert words in capsys.readouterr().out
+    validated(f"{of} {tmp_path}/data/other")
+    (tmp_path / "data" / "ckpt").mkdir(parents=True)
+    validated(f"{of} {tmp_path}/data/ckpt")
+    assert "--chkPointDir" not in capsys.readouterr().out
+
+
 def test_the_guards_of_a_job_are_called_in_order_with_the_identity(cohort, monkeypatch):
     called = []
 

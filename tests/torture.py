@@ -45,7 +45,7 @@ ENVIRONMENT = os.environ | {
 }
 SIDE_BY_SIDE = 2  # faults
 # What says when something happened, how fast it was, and of which commit, for work on the code may go on meanwhile
-TIMES = ("started", "wall_time_s", "samples_per_s", "when", "git_commit")
+TIMES = ("started", "wall_time_s", "samples_per_s", "when", "git_commit", "outputs_sha256")
 RUN = (sys.executable, str(ROOT / "run.py"))
 DATA = (sys.executable, "-m", "data")
 NN = ("--model", "nn", "--set", "members=1", "--set", "batch_size=8")
@@ -244,6 +244,50 @@ def kills(name: str, count: int, cohorts: Cohorts, place: Path, rng: random.Rand
         shutil.rmtree(folder)
     tally.note = f"{at_work} amid its work of {working:.1f} s"
     return tally
+
+
+def killed_parent(count: int, cohorts: Cohorts, place: Path, rng: random.Random) -> Tally:
+    """SIGKILL, `count` times, of the process that has two of three folds done at a time: those end soon, having saved,
+    and the same command does the rest."""
+    work, tally = cohorts.work("training in folds"), Tally()
+    work = Work((*work.command, "--jobs", "2"), work.begins)
+    working, wanted = undisturbed(work, place)[0], without_order(state(place / "undisturbed"))
+    saved = 0
+    for number in range(count):
+        folder = work.folder(place / str(number))
+        process = started(work.command, folder)
+        begun = time.monotonic()
+        while not (folder / "out" / "fold-0" / "history.csv").exists() and time.monotonic() < begun + 120:
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 0.3 * working))
+        tally.times += process.poll() is None
+        process.kill()
+        process.communicate()
+        until = time.monotonic() + 30
+        while living(process.pid) and time.monotonic() < until:
+            time.sleep(0.1)
+        tally.expect(not living(process.pid), f"processes {living(process.pid)} went on in {folder.name}")
+        saved += len(list(folder.glob("ckpt/nn/folds-3/*/checkpoint")))
+        tally.succeeded(run(work.command, folder), f"repeated in {folder.name}")
+        tally.same(wanted, without_order(state(folder)), f"after a kill in {folder.name}")
+    tally.note = f"{saved} folds had saved"
+    return tally
+
+
+def without_order(found: dict[str, str]) -> dict[str, str]:
+    """A state without the table whose rows stand in the order in which folds ended."""
+    return {name: of for name, of in found.items() if name != "out/runs.csv"}
+
+
+def living(group: int) -> list[int]:
+    """The processes of a group that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            status, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and status not in "ZX":
+                found.append(int(path.parent.name))
+    return found
 
 
 def undisturbed(work: Work, place: Path) -> tuple[float, float, dict[str, str]]:
@@ -659,6 +703,34 @@ def is_number(cell: str) -> bool:
     return False
 
 
+ODD = ["a[1]", "a*", "a?", "a\\b", "with space", "-x", "$HOME é", "a;b'c\"d", "%d{x}#"]
+
+
+def odd_paths(cohorts: Cohorts, place: Path, rng: random.Random) -> Tally:
+    """Folders named like patterns, options and formulas: checkpoints and results come out as in a plain one, and those
+    in folders that a pattern matches stay. An absolute path that TensorFlow reads as a pattern is refused."""
+    some, tally = ("--dataDir", str(cohorts.home / "some")), Tally()
+    train = (*RUN, "--train", *NN, *some, "--numIters", "750", *PLACES)
+    test = (*RUN, "--test", "--model", "nn", *some, "--chkPointDir", "ckpt")
+    wanted = undisturbed(Work(train, "Training"), place)[2]
+    for beside in ("a1", "ab", "a*b"):
+        shutil.copytree(cohorts.home / "trained-nn", place / "odd" / beside)
+    before = state(place / "odd")
+    for name in ODD:
+        folder = place / "odd" / name
+        folder.mkdir()
+        tally.times += 1
+        tally.succeeded(run(train, folder), f"training in {name}")
+        tally.same(wanted, state(folder), f"training in {name}")
+        tally.succeeded(run((*test, f"--outDir={name}"), folder), f"test into {name}")
+        tally.expect((folder / name / "report.html").is_file(), f"{name} has no report")
+        if set(name) & set("*?[\\"):
+            tally.refused(run((*train, "--chkPointDir", str(folder / "ckpt")), place), name, "reads as a pattern")
+        shutil.rmtree(folder)
+    tally.same(before, state(place / "odd"), "what lies beside them")
+    return tally
+
+
 # The table
 
 DISTURBED = {"training": 12, "training in folds": 8, "full pass": 8, "conversion": 12, "packing, zip": 6}
@@ -668,6 +740,7 @@ FILLED |= {"packing, hdf5": 5, "swap": 4}
 FAULTS: dict[str, Callable[[Cohorts, Path, random.Random], Tally]] = {
     "1,000 mutated inputs of every format": partial(mutated, 1000),
     **{f"SIGKILL: {name}": partial(kills, name, count) for name, count in DISTURBED.items()},
+    "SIGKILL: the process of --jobs": partial(killed_parent, 5),
     **{f"full disk: {name}": partial(full_disk, name, count) for name, count in FILLED.items()},
     **{f"read-only folder: {name}": partial(read_only, name) for name in FILLED},
     "damaged checkpoint": damaged_checkpoint,
@@ -677,6 +750,7 @@ FAULTS: dict[str, Callable[[Cohorts, Path, random.Random], Tally]] = {
     "12 trainings at once": partial(at_once, 12),
     "5,000 iterations with checkpoints": partial(many_iterations, 5000),
     "hostile names of subjects, sites and regions": hostile_names,
+    "folders named like patterns and options": odd_paths,
 }
 
 

@@ -59,6 +59,19 @@ FULL_PASS = Job(
     help="reduce the whole cohort",
     module="utils.encode",
     guards=(guards.same_settings, guards.same_preparation, guards.code_fits, guards.distinct_names, guards.new_output),
+    outputs=(
+        *(
+            "*.bin",
+            "cohort.json",
+            "subjects.csv",
+            "SHA256SUMS",
+            "digests.csv",
+            "covariates.csv",
+            "phenotype.csv",
+            "maps.csv",
+        ),
+        *("folds.csv", "folds.json"),
+    ),
     needs="reduces",
     refusal="A full pass reduces a cohort, and only {able} does that, not {model}; did you mean: "
     "run.py --train --model {model}?",

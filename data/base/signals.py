@@ -1,12 +1,16 @@
-"""Signals: what they do within a block, how Ctrl-C is put off, and how it is ignored."""
+"""Signals: what they do within a block, how Ctrl-C is put off or ignored, and one that the end of the parent sends."""
 
+import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # what asks a run to stop; Windows lacks the last
+CHECK_INTERVAL_S = 0.5  # between looks at the parent
 Handler = Callable[[int, FrameType | None], Any]
 
 
@@ -51,6 +55,17 @@ def interrupts_delayed() -> Iterator[list[int]]:
             ignore_interrupts()
     if caught:
         raise KeyboardInterrupt
+
+
+def terminate_with(parent: int) -> None:
+    """Sends SIGTERM to this process once its parent, which may be killed, has ended."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(CHECK_INTERVAL_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def ignore_interrupts() -> None:

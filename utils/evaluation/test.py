@@ -19,7 +19,8 @@ from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import Predictions, by_fold, by_site, with_intervals
 from utils.report import build as report
 from utils.report.tables import FLOORS, METRICS, PREDICTION_COLUMNS, PREDICTIONS, SITES, TRAINING
-from utils.runs.run import MANIFEST, Headline, Run, prepare_folder
+from utils.runs.results import MANIFEST
+from utils.runs.run import Headline, Run, prepare_folder
 
 RESULTS = "checkpoint_results.csv"
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # its columns beside the checkpoint

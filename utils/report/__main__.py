@@ -3,7 +3,10 @@
 import sys
 from pathlib import Path
 
+from data.base import files
 from data.base.cli import Parser, guarded
+from data.base.errors import InputError
+from utils.runs.results import record
 
 
 def main() -> int:
@@ -14,9 +17,13 @@ def main() -> int:
 
 
 def build(folder: Path) -> int:
-    from utils.report.build import write  # costs `--help` nothing
+    from utils.report.build import PAGE, write  # costs `--help` nothing
 
-    print(f"Report: {write(folder)}")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; expected that of a classifier's run.py --test.")
+    with files.locked(folder):
+        print(f"Report: {write(folder)}")
+        record(folder, PAGE)
     return 0
 
 

@@ -143,10 +143,10 @@ class CheckpointFolder:
         """SHA-256 of the latest checkpoint's files. Raises InputError if there are none."""
         return digest_of(self.latest())
 
-    def prepare(self, override: bool) -> None:
-        """Restores a checkpoint whose replacement was never saved; then, to override, renames the present one. Removes
-        the files of a checkpoint that a killed run could not complete."""
-        if latest_in(self.replaced) and not latest_in(self.path):
+    def prepare(self, override: bool) -> bool:
+        """Restores a checkpoint whose replacement was never saved, and returns whether there was one; then, to
+        override, renames the present one. Removes the files of a checkpoint that a killed run could not complete."""
+        if restored := latest_in(self.replaced) is not None and latest_in(self.path) is None:
             remove_own(self.path, self.replaced)
             self.replaced.rename(self.path)
         if override and latest_in(self.path):
@@ -155,6 +155,7 @@ class CheckpointFolder:
             move_others(self.replaced, self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         self.remove_incomplete()
+        return restored
 
     def remove_incomplete(self) -> None:
         """Removes files later than the latest checkpoint, and a state file that names none."""
@@ -188,7 +189,8 @@ def digest_of_files(stamped: tuple[tuple[Path, int, int], ...]) -> str:
     """SHA-256 of files given by path, size and time; computed once, though a run asks several times."""
     digest = hashlib.sha256()
     for path, _, _ in stamped:
-        digest.update(path.read_bytes())
+        with open(path, "rb") as file:
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
 
 

@@ -9,7 +9,8 @@ from data.cohorts.folds import Folds, folder_name, open_folds, part_folder
 from utils.machines import devices
 from utils.runs import guards
 from utils.runs.checkpoints import OF_FOLDS, CheckpointFolder
-from utils.runs.run import Run, prepare_folder, read_manifest
+from utils.runs.results import read_manifest
+from utils.runs.run import Run, prepare_folder
 from utils.runs.side_by_side import side_by_side
 from utils.runs.validate import Request, check, report, report_simulated
 
@@ -53,7 +54,7 @@ class FoldedRun(Run):
                 self.folds.write(self.checkpoints.path)
         with files.locked(self.out_dir, wait=True):
             manifest = read_manifest(self.out_dir)
-            if manifest is None or manifest.finished:
+            if manifest is None or manifest.finished or not self.continues():
                 prepare_folder(self)
 
     def perform_part(self, part: Run, title: str, device: str) -> int:
@@ -100,7 +101,7 @@ def folded_run(asked: Request) -> FoldedRun:
         name: asked.saved(folder) if folder.current or only in (None, name) else None
         for name, folder in checkpoints.items()
     }
-    out_dir = args.outDir or asked.default_folder(next(filter(None, saved.values()), None))
+    out_dir = asked.out_dir(next(filter(None, saved.values()), None))
     parts: list[Run] = []
     for name in folds.names:
         part = asked.run(checkpoints[name], saved[name], folds.cohort(name), part_folder(out_dir, name))

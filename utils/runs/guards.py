@@ -15,7 +15,8 @@ from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from data.grids import REDUCED
 from utils.runs.checkpoints import Identity
-from utils.runs.run import Run, own_files
+from utils.runs.results import own_files
+from utils.runs.run import Run
 
 OTHER = "another --chkPointDir, or --train --overrideChkpt"
 WITHOUT_THEM = (
@@ -158,11 +159,8 @@ def enough_to_validate(run: Run, saved: Identity | None) -> None:
 
 
 def free_output(run: Run, saved: Identity | None) -> None:
-    """The output folder holds nothing but what a run wrote, and is not a folder of checkpoints."""
-    out_dir, checkpoints = run.out_dir.resolve(), run.checkpoints.trained.path.resolve()
-    if checkpoints in (out_dir, *out_dir.parents):
-        raise InputError(f"{run.out_dir} is in the checkpoint's folder; name another --outDir.")
-    own_files(run.out_dir)
+    """The output folder holds nothing but what a run of this job and model wrote."""
+    own_files(run.out_dir, run.job.name, run.model.name)
     check_writable(run.out_dir, "--outDir")
 
 

@@ -3,14 +3,12 @@
 import dataclasses
 import importlib
 import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -20,21 +18,20 @@ import numpy as np
 
 from data.base import files, tables
 from data.base.errors import InputError
-from data.cohorts import digests
 from data.cohorts.cohort import Cohort, Standard
+from data.cohorts.digests import DIGESTS
+from data.cohorts.digests import write as write_digests
 from data.cohorts.rows import validation_subjects
 from models import MODELS, Model
 from models.settings import Settings
 from utils.machines import devices
 from utils.machines.devices import Workers
 from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
+from utils.runs.results import MANIFEST, Manifest, changed, digests, move_aside, own_files, read_manifest
 
 if TYPE_CHECKING:
     from data.cohorts.folds import Folds
 
-MANIFEST = "run.json"
-EARLIER = "earlier"
-KEPT = (EARLIER, "checkpoint_results.csv", files.LEDGER)
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "h5py", "matplotlib")
 Headline = tuple[str, float | None, float | None, float | None]  # metric, value, low and high end of its interval
 
@@ -84,15 +81,6 @@ class Job:
     def part(self, name: str) -> Callable[["Run"], int]:
         """A function of the job's module."""
         return getattr(importlib.import_module(self.module), name)
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a later run must know of the run that wrote a folder: its outputs (patterns), and whether it completed."""
-
-    outputs: tuple[str, ...]
-    finished: bool
-    step: int | None = None  # batches seen, of a training
 
 
 @dataclass(frozen=True)
@@ -201,19 +189,36 @@ class Run:
         }
 
     def is_done(self) -> bool:
-        """Whether the output folder holds the whole results of this run, by the same settings."""
+        """Whether the output folder holds the whole results of this run, by the same settings, as they were written."""
         manifest = read_manifest(self.out_dir)
-        if manifest is None or not manifest.finished:
+        if manifest is None or not manifest.finished or self.settings_there() != self.settings_as_json():
             return False
-        saved, settings = files.read_json(self.out_dir / MANIFEST, dict), json.loads(json.dumps(self.settings()))
-        saved["config"] = self.model.completed(saved["config"])
-        saved.setdefault("records_sha256", settings["records_sha256"])  # not known of older results
-        enough = manifest.step is None or manifest.step >= self.num_iters
-        return enough and all(saved.get(name) == value for name, value in settings.items())
+        return (manifest.step is None or manifest.step >= self.num_iters) and not changed(self.out_dir, manifest)
+
+    def continues(self) -> bool:
+        """Whether the output folder holds what this run began: by the same settings, as far as the code that began it
+        wrote them, whatever the checkpoint is now."""
+        there, settings = self.settings_there(), self.settings_as_json()
+        return bool(there) and all(settings[name] == there[name] for name in there if name != "checkpoint_sha256")
+
+    def settings_as_json(self) -> dict[str, Any]:
+        return json.loads(json.dumps(self.settings()))
+
+    def settings_there(self) -> dict[str, Any]:
+        """The settings of the run that wrote the output folder; none if no run did."""
+        if read_manifest(self.out_dir) is None:
+            return {}
+        settings, saved = self.settings(), files.read_json(self.out_dir / MANIFEST, dict)
+        saved.setdefault("records_sha256", settings["records_sha256"])  # older results do not say
+        saved["config"] = self.model.completed(saved.get("config", {}))
+        return {name: saved[name] for name in settings if name in saved}
 
     def write_manifest(self, finished: bool, **more: Any) -> None:
-        """Writes `run.json` into the output folder."""
-        manifest = dataclasses.asdict(Manifest((*self.job.outputs, digests.DIGESTS, MANIFEST), finished))
+        """Writes `run.json` into the output folder, with the digests of all outputs if it is `finished`."""
+        outputs = (*self.job.outputs, DIGESTS)
+        sha256 = digests(self.out_dir, outputs) if finished else None
+        own = (self.job.name, self.model.name, None, self.override, sha256)
+        manifest = dataclasses.asdict(Manifest((*outputs, MANIFEST), finished, *own))
         files.write_json(self.out_dir / MANIFEST, self.describe() | manifest | more)
 
     def finish(self, headline: Headline | None = None, **more: Any) -> None:
@@ -268,44 +273,12 @@ def git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of the run that wrote a folder; None if no run did."""
-    try:
-        return files.read_json(folder / MANIFEST, Manifest) if (folder / MANIFEST).is_file() else None
-    except InputError:
-        return None
-
-
-def own_files(folder: Path) -> list[Path]:
-    """What an earlier run wrote in a folder, which need not exist: only that may be moved, not what the user has put
-    beside it. Raises InputError if the folder holds anything else only."""
-    if not os.path.isdir(folder):
-        if os.path.lexists(folder):
-            raise InputError(f"{folder} is a file; name a folder with --outDir.")
-        return []
-    found = sorted(path for path in folder.iterdir() if path.name not in KEPT)
-    if not found:
-        return []
-    manifest = read_manifest(folder)
-    if manifest is None:
-        names = ", ".join(path.name for path in found[:3]) + (", ..." if len(found) > 3 else "")
-        raise InputError(f"{folder} holds {names}, which no run of this program wrote; name another --outDir.")
-    return [path for path in found if any(fnmatchcase(path.name, pattern) for pattern in manifest.outputs)]
-
-
 def prepare_folder(run: Run) -> None:
-    """Makes the output folder; an earlier run's files are moved to `earlier/<when it ended>`, which is printed."""
-    folder = run.out_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    if found := own_files(folder):
-        ended = time.strftime("%Y%m%dT%H%M%S", time.localtime(max(path.stat().st_mtime for path in found)))
-        aside = folder / EARLIER / ended
-        while aside.exists():
-            aside = aside.with_name(aside.name + "+")
-        aside.mkdir(parents=True)
-        for path in found:
-            path.rename(aside / path.name)
-        print(f"The earlier results in {folder} are now in {aside}.")
+    """Makes the output folder; files of an earlier run are moved to `earlier/`, which is printed. Raises InputError if
+    the folder is not this job's and model's."""
+    run.out_dir.mkdir(parents=True, exist_ok=True)
+    if found := own_files(run.out_dir, run.job.name, run.model.name):
+        move_aside(found)
     run.write_manifest(finished=False)
     if run.cohort.computed:
-        digests.write(folder, run.cohort.digests_by_file)
+        write_digests(run.out_dir, run.cohort.digests_by_file)

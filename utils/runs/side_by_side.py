@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from queue import SimpleQueue
 
@@ -11,11 +12,12 @@ import joblib
 
 from data.base.errors import InputError
 from data.base.progress import progress
-from data.base.signals import handled
+from data.base.signals import handled, terminate_with
 from utils.runs.run import Run
 
 ERROR = "run.py: error:"
 OF_ONE_FOLD = ("Still to be done", "Not pooled")  # begins what a process says of the others
+PARENT = "FALFF_PARENT"  # in a process's environment, the one that it ends with
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
 
@@ -35,12 +37,14 @@ def side_by_side(parts: Sequence[Run], jobs: int, share_gpu: bool) -> int:
             return name, "", 0
         environment = places.get()
         command = [sys.executable, *sys.argv, "--jobs=1", f"--fold={name}"]
-        process = subprocess.Popen(
-            command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        running.append(process)
-        said = process.communicate()[0].decode(errors="replace")
-        running.remove(process)
+        environment = environment | {PARENT: str(os.getpid())}
+        with tempfile.TemporaryFile() as output:  # no pipe, which would break if this process were killed
+            process = subprocess.Popen(command, env=os.environ | environment, stdout=output, stderr=subprocess.STDOUT)
+            running.append(process)
+            process.wait()
+            running.remove(process)
+            output.seek(0)
+            said = output.read().decode(errors="replace")
         places.put(environment)
         if process.returncode >= 0 or any(statuses):  # a signal that was passed on
             return name, said, abs(process.returncode)
@@ -61,6 +65,12 @@ def side_by_side(parts: Sequence[Run], jobs: int, share_gpu: bool) -> int:
             if not status:
                 shown.advance()
     return next(filter(None, statuses), 0)
+
+
+def end_with_parent() -> None:
+    """Makes this process, if it does one fold of several, end with the one that started it, even if that is killed."""
+    if parent := os.environ.pop(PARENT, None):
+        terminate_with(int(parent))
 
 
 def environments(count: int, share_gpu: bool) -> list[dict[str, str]]:

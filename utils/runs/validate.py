@@ -15,9 +15,10 @@ from models import MODELS, Model
 from models.settings import Settings, override
 from utils.runs import guards
 from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
+from utils.runs.places import Places, check_pattern
 from utils.runs.run import Job, Options, Run
 
-PATTERN = "*?[\\"  # what a folder may not hold in its name: TensorFlow would delete what the pattern matches
+CHECKPOINTS = Path("/data/ckpt")  # unless --chkPointDir says
 RESULTS = Job.out_dir
 
 
@@ -27,11 +28,7 @@ def request(args: argparse.Namespace, given: set[str], jobs: Iterable[Job]) -> "
     asked = Request(args)
     job, model = asked.job, asked.model
     check_options(job, given, jobs)
-    if odd := sorted(set(str(args.chkPointDir)) & set(PATTERN)):
-        raise InputError(
-            f"--chkPointDir {args.chkPointDir} holds {' '.join(odd)}, which TensorFlow reads as a pattern of other "
-            f"folders; name a folder without {' '.join(PATTERN)}."
-        )
+    check_pattern(args.chkPointDir)
     if job.needs and not getattr(model, job.needs):
         able = " or ".join(name for name, other in MODELS.items() if getattr(other, job.needs))
         raise InputError(job.refusal.format(able=able, model=model.name))
@@ -41,6 +38,7 @@ def request(args: argparse.Namespace, given: set[str], jobs: Iterable[Job]) -> "
         )
     if args.fold and not args.folds:
         raise InputError(f"--fold {args.fold} is one of several; say with --folds how they are cut.")
+    asked.out_dir(None)  # looks at the folders
     return asked
 
 
@@ -51,9 +49,10 @@ def single_run(asked: "Request") -> Run:
     checkpoints = CheckpointFolder(args.chkPointDir / model.name, asked.training_command)
     saved = asked.saved(checkpoints)
     asked.config(saved)  # a mistake there is reported before the cohort is read
+    out_dir = asked.out_dir(saved)
     cohort = identified(open_cohort(asked.data_dir))
     report_simulated(cohort)
-    run = asked.run(checkpoints, saved, cohort, args.outDir or asked.default_folder(saved))
+    run = asked.run(checkpoints, saved, cohort, out_dir)
     report(run, cohort)
     check(run, saved)
     return run
@@ -191,6 +190,13 @@ class Request:
             advice = f"reduce it: {full_pass} (or python -m data convert --grid reduced)"
         raise InputError(f"{cohort.path} is {cohort.grid}, {model.name} reads {model.grid}; {advice}.")
 
+    def out_dir(self, saved: Identity | None) -> Path:
+        """The folder of the results. Raises InputError if this, the checkpoints and the cohort are not kept apart."""
+        args, out_dir = self.args, self.args.outDir or self.default_folder(saved)
+        written = args.chkPointDir / self.model.name if self.training else None
+        Places(out_dir, args.chkPointDir, args.dataDir, written).check()
+        return out_dir
+
     def default_folder(self, saved: Identity | None) -> Path:
         """Where results go unless --outDir says: a training is continued where it was."""
         args = self.args
@@ -231,6 +237,8 @@ def report(run: Run, cohort: Cohort) -> None:
             "ones too (their volumes, not their labels).",
             flush=True,
         )
+    if run.checkpoints.path.is_relative_to(CHECKPOINTS) and not (run.job.needs_checkpoint or CHECKPOINTS.exists()):
+        print(f"Checkpoints go to {CHECKPOINTS}, which does not exist yet; --chkPointDir names another folder.")
     if not run.job.needs_checkpoint:
         print("\n".join(cohort.census(run.folds.fold_of if run.folds else None).lines()), flush=True)
 

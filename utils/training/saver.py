@@ -116,6 +116,8 @@ class History:
     def __init__(self, folder: Path, step: int):
         self.path = folder / "history.csv"
         self.rows = earlier_history(self.path, step)
+        if step and not self.rows:
+            print(f"{self.path} has no row of the {step} batches before; it begins with the next one.")
         with files.replacing(self.path, newline="") as file:
             if self.rows:
                 self.write(file, self.rows, header=True)

@@ -13,25 +13,24 @@ from data.base.signals import collected
 from data.cohorts.cohort import in_order
 from models import layers
 from utils.runs.checkpoints import Identity
-from utils.runs.run import Run, prepare_folder, read_manifest
+from utils.runs.results import changed, read_manifest
+from utils.runs.run import Run, prepare_folder
 from utils.training.loop import Training, make_optimizer
 from utils.training.saver import History, Saver
 
 
 def train(run: Run) -> int:
     """Trains until `num_iters` batches have been seen in all; returns the exit status (128 + signal if stopped)."""
-    run.checkpoints.prepare(run.override)
+    restored = run.checkpoints.prepare(run.override)
     training = begin(run)
     saver = Saver(run.checkpoints, training.network, training.optimizer)
     done = 0 if run.override else saver.restore()
-    manifest = read_manifest(run.out_dir)  # not finished if a run could not complete the folder, as on a full disk
-    complete = done >= run.num_iters and (manifest is None or manifest.finished)
+    complete = done >= run.num_iters and has_its_results(run)
     if complete:
         print(f"{run.checkpoints.path} has seen {done} of {run.num_iters} iterations: nothing to train.")
     elif done:
         print(f"Continuing {run.checkpoints.path} at iteration {done}.")
-        run.out_dir.mkdir(parents=True, exist_ok=True)
-        run.write_manifest(finished=False)
+        claim(run, restored)
     else:
         prepare_folder(run)
         measure(run, training.network)
@@ -45,12 +44,33 @@ def train(run: Run) -> int:
             done = training.loop(done, saver, history, cache(partial(identity_of, run)))  # slow: when needed
         finally:
             history.close()
-    run.finish(history.headline, step=done)
-    if caught or done < run.num_iters:
+    if done < run.num_iters:
+        run.write_manifest(finished=False, step=done)
         without = ", without --overrideChkpt," if run.override else ""
         print(f"Stopped at iteration {done} and saved; the same command{without} continues.")
-        return 128 + (caught[0] if caught else signal.SIGTERM)
-    return 0
+    else:
+        run.finish(history.headline, step=done)
+    stopped = caught or done < run.num_iters
+    return 128 + (caught[0] if caught else signal.SIGTERM) if stopped else 0
+
+
+def has_its_results(run: Run) -> bool:
+    """Whether the output folder of a training that has seen all batches lacks nothing. A single one's may be gone."""
+    if run.folds:
+        return run.is_done()
+    manifest = read_manifest(run.out_dir)
+    return manifest is None or (manifest.finished and not changed(run.out_dir, manifest))
+
+
+def claim(run: Run, restored: bool) -> None:
+    """Makes the output folder of a training that goes on. Results there that are not of this training are moved aside,
+    and so are those of one from zero that never saved, if the checkpoint which it was to replace is `restored`."""
+    manifest = read_manifest(run.out_dir)
+    void = restored and manifest is not None and manifest.override and not manifest.finished
+    if void or not run.continues():
+        prepare_folder(run)
+    else:
+        run.write_manifest(finished=False)
 
 
 def assist(run: Run) -> int:
