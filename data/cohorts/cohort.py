@@ -18,6 +18,7 @@ import numpy as np
 from data import grids
 from data.base import files, sums
 from data.base.errors import InputError
+from data.base.text import check_plain
 from data.cohorts import entries as entries_of
 from data.cohorts import records
 from data.cohorts import rows as rows_of
@@ -285,7 +286,7 @@ def folder_entries(folder: Path) -> dict[str, "entries_of.Entry"]:
     """The records of a folder by file or member name, sorted."""
     entries: dict[str, entries_of.Entry] = {}
     for path, zipped in records.record_files(folder):
-        records.check_plain(folder, path.name)
+        check_plain(path.name, f"{folder} names a record")
         one: Mapping[str, entries_of.Entry] = {path.name: records.FileEntry(path)}
         found = entries_of.zip_entries(path) if zipped else one
         if twice := entries.keys() & found.keys():

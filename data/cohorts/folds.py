@@ -17,6 +17,7 @@ import numpy as np
 
 from data.base import files, tables
 from data.base.errors import InputError
+from data.base.text import whole_number
 from data.cohorts.cohort import FOLDS, Cohort, open_cohort
 from data.cohorts.rows import Row
 
@@ -47,7 +48,8 @@ class Folds:
     @property
     def names(self) -> list[str]:
         """The folds: numbers from 0, or the values of the column, in order."""
-        return sorted(set(self.fold_of.values()), key=lambda name: (self.how.isdecimal() and int(name), name))
+        numbered = whole_number(self.how) is not None
+        return sorted(set(self.fold_of.values()), key=lambda name: ((numbered and whole_number(name)) or 0, name))
 
     @property
     def notes(self) -> list[str]:
@@ -70,8 +72,8 @@ class Folds:
         names = self.names
         if name in names:
             return name
-        if name.isdecimal() and int(name) < len(names):
-            return names[int(name)]
+        if (number := whole_number(name)) is not None and number < len(names):
+            return names[number]
         raise InputError(f"--fold {name} is none of the folds {', '.join(names)} (or 0 to {len(names) - 1}).")
 
     def write(self, folder: Path) -> None:
@@ -119,7 +121,7 @@ def made(cohort: Cohort, how: str, seed: int, saved: Path) -> Folds:
     check_cuttable(cohort)
     if (saved / FOLDS).is_file() and files.read_json(saved / FOLDS, Cut) == Cut(how, cohort.digest):
         return Folds(how, cohort, cohort.digest, read_folds(saved / FOLD_TABLE))
-    fold_of = (by_number if how.isdecimal() else by_column)(cohort, how, seed)
+    fold_of = (by_column if whole_number(how) is None else by_number)(cohort, how, seed)
     check_classes(cohort, fold_of)
     return Folds(how, cohort, cohort.digest, fold_of)
 

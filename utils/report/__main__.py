@@ -1,19 +1,21 @@
 """python -m utils.report FOLDER: builds the page of a test again, from its saved tables."""
 
-import sys
 from pathlib import Path
 
 from data.base.cli import Parser, guarded
+from data.base.terminal import start
+
+PROGRAM = "python -m utils.report"
 
 
 def main() -> int:
-    parser = Parser(prog="python -m utils.report", description="Builds report.html from the tables of a test.")
+    return guarded(PROGRAM, build)
+
+
+def build() -> int:
+    parser = Parser(prog=PROGRAM, description="Builds report.html from the tables of a test.")
     parser.add_argument("folder", type=Path, help="the --outDir of a classifier's run.py --test")
     folder = parser.parse_args().folder
-    return guarded(parser.prog, lambda: build(folder))
-
-
-def build(folder: Path) -> int:
     from utils.report.build import write  # costs `--help` nothing
 
     print(f"Report: {write(folder)}")
@@ -21,4 +23,4 @@ def build(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main, PROGRAM)
