@@ -14,7 +14,7 @@ from data.base.files import check_new, locked, new_folder, new_hdf5
 from data.base.progress import progress
 from data.base.sums import check_sums, write_sums
 from data.cohorts import records
-from data.cohorts.cohort import Cohort, carry_tables, in_one_folder, write_tables
+from data.cohorts.cohort import Cohort, carry_tables, in_one_folder, open_cohort, write_tables
 from data.cohorts.entries import HDF5_NAME, HDF5_TEXTS, Entry
 from data.cohorts.rows import Row
 
@@ -86,6 +86,7 @@ def pack(cohort: Cohort, target: Path, form: str) -> None:
             write_sums(folder, [HDF5_NAME])
         else:
             write_tables(folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape))
+        open_cohort(folder)  # nothing is called done that cannot be read
 
 
 def export(cohort: Cohort, name: str, target: Path, map_name: str | None = None) -> None:
