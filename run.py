@@ -1,10 +1,10 @@
 """Finds autism in brain activity and says where in the brain the evidence lies: trains, tests, reduces, blacks out."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from data.base.cli import Parser, add_options, guarded, positive, seed
+from data.base.cli import MAX_JOBS, Parser, add_options, guarded, seed, whole
+from data.base.terminal import start
 from models import MODELS
 from utils.jobs import FULL_PASS, JOBS
 from utils.machines.devices import choose_device, several_processes
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add = top.add_argument_group("folds").add_argument
     add("--folds", metavar="N|COLUMN", help="test everybody: N folds, or leave out one site, or covariate's value")
     add("--fold", metavar="K", help="do this one of the folds: its number from 0, or the site")
-    add("--jobs", type=positive, default=1, metavar="J", help="so many folds at a time (default 1)")
+    add("--jobs", type=whole(1, MAX_JOBS), default=1, metavar="J", help="so many folds at a time (default 1)")
     add = top.add_argument_group("machine").add_argument
     add("--precision", choices=PRECISIONS, help="of the layers (default float32)")
     add("--shareGPU", action="store_true", help="use a GPU although other processes hold it")
@@ -90,4 +90,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main, "run.py")

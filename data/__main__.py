@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.base.cli import Parser, add_options, guarded, options_of, positive, seed
+from data.base.cli import MAX_COPIES, Parser, add_options, guarded, options_of, positive, seed, whole
 from data.base.errors import InputError
 from data.base.signals import ignore_interrupts
+from data.base.terminal import start
 from data.conversion.options import ConversionOptions, SourceOptions
 
 INTERRUPTED = 130
@@ -118,7 +119,13 @@ def parser() -> argparse.ArgumentParser:
     add("cohort", type=Path)
     add("out", type=Path, help="cohort to write")
     add("--regions", type=positive, default=13, metavar="N", help="AAL regions swapped (default 13)")
-    add("--copies", type=positive, default=10, metavar="N", help="new records for each training record (default 10)")
+    add(
+        "--copies",
+        type=whole(1, MAX_COPIES),
+        default=10,
+        metavar="N",
+        help="new records for each training record (default 10)",
+    )
     add("--seed", type=seed, default=0, metavar="N", help="(default 0)")
     packed = verb(pack, "write a cohort in another form, bit by bit the same")
     packed.add_argument("cohort", type=Path)
@@ -140,16 +147,20 @@ def interrupt_once(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def main() -> int:
+def execute() -> int:
     args = parser().parse_args()
+    return args.run(args) or 0
+
+
+def main() -> int:
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:  # a background job inherits that Ctrl-C is ignored, and keeps it so
         signal.signal(signal.SIGINT, interrupt_once)
-    status = guarded("python -m data", lambda: args.run(args) or 0)
+    status = guarded("python -m data", execute)
     if status != INTERRUPTED:
         signal.signal(signal.SIGINT, before)
     return status
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main, "python -m data")

@@ -14,7 +14,7 @@ from data.base.files import check_new, locked, new_folder, new_hdf5
 from data.base.progress import progress
 from data.base.sums import check_sums, write_sums
 from data.cohorts import records
-from data.cohorts.cohort import Cohort, carry_tables, in_one_folder, write_tables
+from data.cohorts.cohort import Cohort, carry_tables, in_one_folder, open_cohort, write_tables
 from data.cohorts.digests import computed
 from data.cohorts.digests import write as write_digests
 from data.cohorts.entries import HDF5_NAME, HDF5_TEXTS, Entry, hdf5_store
@@ -89,6 +89,7 @@ def pack(cohort: Cohort, target: Path, form: str) -> None:
             write_digests(folder, computed(hdf5_store(folder / HDF5_NAME)[0], cohort.sources))
         else:
             write_tables(folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape), cohort.sources)
+        open_cohort(folder)  # nothing is called done that cannot be read
 
 
 def export(cohort: Cohort, name: str, target: Path, map_name: str | None = None) -> None:

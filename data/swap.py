@@ -12,7 +12,8 @@ from data.base.files import new_folder
 from data.base.progress import progress
 from data.base.sums import check_sums
 from data.cohorts import atlas, records
-from data.cohorts.cohort import Cohort, carry_tables, in_one_folder, write_tables
+from data.cohorts.cohort import Cohort, carry_tables, in_one_folder, open_cohort, write_tables
+from data.cohorts.entries import MAX_RECORDS
 from data.cohorts.rows import Row, swapped_name
 
 
@@ -41,6 +42,8 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
     regions = atlas.load_atlas(None, cohort.grid)
     if num_regions > (most := len(regions.regions)):
         raise InputError(f"--regions {num_regions} is more than the atlas has; expected at most {most}.")
+    if (total := len(cohort.rows) + copies * len(cohort.indices("train"))) > MAX_RECORDS:
+        raise InputError(f"--copies {copies} makes {total:,} records; expected at most {MAX_RECORDS:,}.")
     swapping = {"regions": num_regions, "copies": copies, "seed": seed, "source_sha256": cohort.digest}
     provenance, cohort = {"swap": swapping, "source": cohort.metadata.provenance}, in_one_folder(cohort)
     new = {swapped_name(row.file, copy) for row in cohort.rows for copy in range(copies)}
@@ -53,6 +56,7 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
         carry_tables(cohort, folder)
         metadata = replace(cohort.metadata, grid=cohort.grid.shape, provenance=provenance)
         write_tables(folder, table, metadata, cohort.sources)
+        open_cohort(folder)  # nothing is called done that cannot be read
     return table
 
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from data.cohorts.records import PHENOTYPE_SIZE
 from data.grids import Grid
-from models.settings import HiddenLayers, require, require_sizes, require_sparsity
+from models.settings import BelowOne, HiddenLayers, Penalty, Sparsity, Widths, dense_weights, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,17 +13,17 @@ class Config(HiddenLayers):
     """A sparse autoencoder: a multilayer perceptron and its mirror image; the last of `units` is the code."""
 
     optimizer: Literal["adam", "rmsprop"] = "rmsprop"
-    decay: float = 0.99
-    l2: float = 0.0
-    units: tuple[int, ...] = (24, 16)
-    sparsity: float = 0.5  # rho, the wanted mean of sigmoid(code)
-    sparsity_weight: float = 0.6  # lambda
+    decay: BelowOne = 0.99
+    l2: Penalty = 0.0
+    units: Widths = (24, 16)
+    sparsity: Sparsity = 0.5  # rho, the wanted mean of sigmoid(code)
+    sparsity_weight: Penalty = 0.6  # lambda
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check(self) -> None:
         require(bool(self.units), "units is empty; expected at least one layer.")
-        require_sizes("units", self.units)
-        require_sparsity(self.sparsity, self.sparsity_weight)
+
+    def weights(self) -> int:
+        return 2 * dense_weights(PHENOTYPE_SIZE, *self.units)
 
 
 PRESETS = {"default": Config()}

@@ -5,34 +5,41 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from data.grids import Grid
-from models.settings import MAX_KERNEL, HiddenLayers, require, require_sizes, require_sparsity, require_weights
+from models.settings import (
+    BatchSize,
+    BelowOne,
+    Edge,
+    Edges,
+    HiddenLayers,
+    Penalty,
+    Sparsity,
+    Widths,
+    dense_weights,
+    require,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(HiddenLayers):
     """A sparse 3-D convolutional autoencoder: convolutions, mirrored by transposed ones."""
 
-    batch_size: int = 4
+    batch_size: BatchSize = 4
     optimizer: Literal["adam", "rmsprop"] = "rmsprop"
     initializer: Literal["averaging", "glorot_uniform", "he_normal"] = "averaging"  # type: ignore[assignment]
-    decay: float = 0.99
-    l2: float = 0.0
-    filters: tuple[int, ...] = (1, 1)
-    strides: tuple[int, ...] = (1, 3)
-    kernel: int = 3
-    sparsity: float = 0.7  # rho, the wanted mean of sigmoid(code)
-    sparsity_weight: float = 0.6  # lambda
+    decay: BelowOne = 0.99
+    l2: Penalty = 0.0
+    filters: Widths = (1, 1)
+    strides: Edges = (1, 3)
+    kernel: Edge = 3
+    sparsity: Sparsity = 0.7  # rho, the wanted mean of sigmoid(code)
+    sparsity_weight: Penalty = 0.6  # lambda
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check(self) -> None:
         require(len(self.filters) == len(self.strides), "filters and strides differ in length; expected one each.")
         require(bool(self.filters), "filters is empty; expected at least one layer.")
-        require_sizes("filters", self.filters)
-        require_sizes("strides", self.strides, largest=MAX_KERNEL)
-        require_sizes("kernel", (self.kernel,), largest=MAX_KERNEL)
-        pairs = zip((1, *self.filters), self.filters, strict=False)
-        require_weights(2 * sum(self.kernel**3 * inputs * outputs for inputs, outputs in pairs))
-        require_sparsity(self.sparsity, self.sparsity_weight)
+
+    def weights(self) -> int:
+        return 2 * self.kernel**3 * dense_weights(1, *self.filters)
 
 
 PRESETS = {

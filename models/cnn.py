@@ -4,42 +4,48 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from data.grids import BLOCK, REDUCED, Grid
 from models import regions
 from models.regions import OfVolume, Regions
 from models.settings import (
     MAX_KERNEL,
+    BelowOne,
+    Between,
+    Edge,
+    Edges,
     HiddenLayers,
     LayerSettings,
     Part,
+    Penalty,
     Settings,
+    Widths,
     require,
-    require_sizes,
-    require_weights,
 )
 
 COARSE = 3  # voxels along an edge of the cubes whose means `linear` and `combined` read
 MOST_MAPS = 3  # a brain of more maps does not count more beside the phenotype
 
 
-def require_dropout(dropout: float) -> None:
-    require(0 <= dropout < 1, f"dropout is {dropout}; expected 0 or more and less than 1.")
+def reduced_by(*strides: int) -> int:
+    """The voxels that are left of a reduced volume after layers of these strides."""
+    shape: tuple[int, ...] = REDUCED.shape
+    for stride in strides:
+        shape = tuple(math.ceil(size / stride) for size in shape)
+    return math.prod(shape)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Linear(OfVolume):
     """A linear classifier (logistic regression) of the means of cubes of `average_pool` voxels, with dropout."""
 
-    average_pool: int = COARSE
-    dropout: float = 0.0
-    l2: float = 0.0001
+    average_pool: Edge = COARSE
+    dropout: BelowOne = 0.0
+    l2: Penalty = 0.0001
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_sizes("average_pool", (self.average_pool,), largest=MAX_KERNEL)
-        require_dropout(self.dropout)
+    def num_features(self) -> int:
+        return super().num_features() + reduced_by(self.average_pool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,36 +59,41 @@ class Convolutions(OfVolume, HiddenLayers):
     through a dense layer of the same width.
     """
 
-    cubes: int = 1
+    cubes: Edge = 1
     convolutions_by_map: bool = False  # a network for each map, whose logits are averaged
-    filters: tuple[int, ...] = (16, 32, 64)
-    kernels: tuple[int, ...] = (3, 3, 3)
-    strides: tuple[int, ...] = (2, 2, 2)
-    pools: tuple[int, ...] = (0, 0, 0)
+    filters: Widths = (16, 32, 64)
+    kernels: Edges = (3, 3, 3)
+    strides: Edges = (2, 2, 2)
+    pools: Annotated[tuple[int, ...], Between(0, MAX_KERNEL)] = (0, 0, 0)  # 0: none
     residual: bool = True
     global_average: bool = True
-    average_pool: int = 0
-    dropout: float = 0.0
-    l2: float = 0.0001
+    average_pool: Annotated[int, Between(0, MAX_KERNEL)] = 0
+    dropout: BelowOne = 0.0
+    l2: Penalty = 0.0001
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check(self) -> None:
+        super().check()
         layers = (self.filters, self.kernels, self.strides, self.pools)
         require(
             len(set(map(len, layers))) == 1,
             "filters, kernels, strides and pools differ in length; give one each a layer.",
         )
         require(bool(self.filters), "filters is empty; expected at least one layer.")
-        require_sizes("filters", self.filters)
-        require_sizes("kernels", self.kernels, largest=MAX_KERNEL)
-        require_sizes("strides", self.strides, largest=MAX_KERNEL)
-        require_sizes("pools", self.pools, smallest=0, largest=MAX_KERNEL)  # 0: none
-        require_sizes("cubes", (self.cubes,), largest=MAX_KERNEL)
-        require_sizes("average_pool", (self.average_pool,), smallest=0, largest=MAX_KERNEL)
-        require_dropout(self.dropout)
+
+    def weights_of_member(self) -> int:
         sizes = zip(self.kernels, (1, *self.filters), self.filters, strict=False)
         convolutions = 2 * sum(kernel**3 * inputs * outputs for kernel, inputs, outputs in sizes)
-        require_weights(self.members * (convolutions + self.head_weights()))
+        flattened = not self.global_average and not self.average_pool  # and passed through a layer of their number
+        return super().weights_of_member() + convolutions + flattened * self.num_activations() ** 2
+
+    def num_features(self) -> int:
+        return super().num_features() + self.num_activations()
+
+    def num_activations(self) -> int:
+        """The features that the convolutions give."""
+        strides = (max(stride, 1) for layer in zip(self.strides, self.pools, strict=True) for stride in layer)
+        voxels = 1 if self.global_average else reduced_by(self.cubes, *strides, max(self.average_pool, 1))
+        return voxels * self.filters[-1]
 
     @property
     def has_hidden_layers(self) -> bool:
@@ -100,16 +111,6 @@ class Convolutions(OfVolume, HiddenLayers):
             "residual": (len(self.filters) > 1, "two filters or more"),
         }
         return super().idle() | {name: needs for name, (use, needs) in used.items() if not use}
-
-    def head_weights(self) -> int:
-        """Of the dense layer on the flattened activations, if there is one."""
-        if self.global_average or self.average_pool:
-            return 0
-        shape: tuple[int, ...] = REDUCED.shape
-        strides = (max(stride, 1) for layer in zip(self.strides, self.pools, strict=True) for stride in layer)
-        for stride in (self.cubes, *strides):
-            shape = tuple(math.ceil(size / stride) for size in shape)
-        return (math.prod(shape) * self.filters[-1]) ** 2
 
 
 @dataclass(frozen=True, kw_only=True)

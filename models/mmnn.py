@@ -6,7 +6,7 @@ from typing import Any
 from data.grids import Grid
 from models import cnn, nn
 from models.regions import OfVolume
-from models.settings import Settings, require_sizes
+from models.settings import Penalty, Settings, Widths, dense_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,19 +16,18 @@ class Averaged(nn.Phenotype):
     Each is trained by a loss of its own, as if alone, so that neither leans on the other.
     """
 
-    phenotype_l2: float = nn.Config.l2
+    phenotype_l2: Penalty = nn.Config.l2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Joined(nn.Phenotype):
     """Intermediate fusion: dense layers read the features of both, and all are trained by one loss."""
 
-    joined_units: tuple[int, ...] = (32,)
-    l2: float = cnn.Convolutions.l2
+    joined_units: Widths = (32,)
+    l2: Penalty = cnn.Convolutions.l2
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_sizes("joined_units", self.joined_units)
+    def weights_of_member(self) -> int:
+        return super().weights_of_member() + dense_weights(self.num_features(), *self.joined_units)
 
     @property
     def has_hidden_layers(self) -> bool:

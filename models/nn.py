@@ -4,20 +4,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from data.cohorts.records import PHENOTYPE_SIZE
 from data.grids import Grid
-from models.settings import Classifier, HiddenLayers, LayerSettings, Part, require_sizes
+from models.settings import Classifier, HiddenLayers, LayerSettings, Part, Penalty, Widths, dense_weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phenotype(Classifier, HiddenLayers):
     """Layers on the phenotype, of any network that reads it."""
 
-    phenotype_units: tuple[int, ...] = (32, 16)
+    phenotype_units: Widths = (32, 16)
     phenotype_activation: Literal["relu", "sine"] = "relu"  # of the first layer
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_sizes("phenotype_units", self.phenotype_units)
+    def weights_of_member(self) -> int:
+        return super().weights_of_member() + dense_weights(PHENOTYPE_SIZE, *self.phenotype_units)
+
+    def num_features(self) -> int:
+        return super().num_features() + (PHENOTYPE_SIZE, *self.phenotype_units)[-1]
 
     @property
     def has_hidden_layers(self) -> bool:
@@ -30,7 +33,7 @@ class Config(Phenotype):
     """A multilayer perceptron; its first layer may be of random Fourier features, which are trained
     (`models.layers.fourier_features`): an approximate kernel machine."""
 
-    l2: float = 0.001
+    l2: Penalty = 0.001
 
 
 PRESETS = {

@@ -2,12 +2,22 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from data.cohorts.atlas import AAL_REGIONS
 from data.cohorts.cohort import Standard
 from data.grids import Grid
-from models.settings import Classifier, HiddenLayers, LayerSettings, Part, require, require_sizes
+from models.settings import (
+    Between,
+    Classifier,
+    HiddenLayers,
+    LayerSettings,
+    Part,
+    Penalty,
+    Widths,
+    dense_weights,
+    require,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,11 +25,11 @@ class OfVolume(Classifier):
     """What every network on volumes has beside: how volumes are z-scored, and augmentation."""
 
     standardise: Standard = "stored"  # the volume: see `data.cohorts.standards`
-    swap_regions: int = 0  # of each training record, taken from others of its label in the same batch; of AAL
+    # Regions of AAL of each training record, taken from others of its label in the same batch
+    swap_regions: Annotated[int, Between(0, AAL_REGIONS)] = 0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_sizes("swap_regions", (self.swap_regions,), smallest=0, largest=AAL_REGIONS)
+    def check(self) -> None:
+        super().check()
         require(
             self.batch_size > 1 or not self.swap_regions,
             "swap_regions takes regions from others of the batch; expected batch_size of 2 or more.",
@@ -32,12 +42,14 @@ class Regions(OfVolume, HiddenLayers):
     training records. One perceptron reads all maps, or each map has its own (`regions_by_map`)."""
 
     regions_by_map: bool = False  # their logits are averaged
-    region_units: tuple[int, ...] = (64,)
-    region_l2: float = 0.01
+    region_units: Widths = (64,)
+    region_l2: Penalty = 0.01
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_sizes("region_units", self.region_units)
+    def weights_of_member(self) -> int:
+        return super().weights_of_member() + dense_weights(AAL_REGIONS, *self.region_units)
+
+    def num_features(self) -> int:
+        return super().num_features() + (AAL_REGIONS, *self.region_units)[-1]
 
     @property
     def has_hidden_layers(self) -> bool:

@@ -2,42 +2,79 @@
 
 import dataclasses
 import json
-import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from functools import cache
+from itertools import pairwise
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from data.base import files
 from data.base.errors import InputError
+from data.base.text import SHOWN
 
 MAX_BATCH = 4096
 MAX_MEMBERS = 64
 MAX_WIDTH = 4096  # filters or units of a layer
 MAX_KERNEL = 31  # voxels; also of strides
+MAX_LAYERS = 64
 MAX_WEIGHTS = 100_000_000
+NUMBER = re.compile(r"[-+]?(?=[.0-9])[0-9]*\.?[0-9]*([eE][-+]?[0-9]{1,5})?|[-+]?inf|nan", re.ASCII)
+
+
+class Between(NamedTuple):
+    """The bounds of a number, or of each number of a tuple, all of which float32 can hold; and of a tuple's length."""
+
+    smallest: float
+    largest: float
+    most: int = MAX_LAYERS
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises InputError for a value of the setting `name` that is out of bounds."""
+        values = value if isinstance(value, tuple) else (value,)
+        require(len(values) <= self.most, f"{name} has {len(values)} values; expected at most {self.most}.")
+        require(
+            all(self.smallest <= number <= self.largest for number in values),
+            f"{name} is {','.join(map(str, values))[:SHOWN]}; expected {self.smallest:.9g} to {self.largest:.9g}.",
+        )
+
+
+BatchSize = Annotated[int, Between(1, MAX_BATCH)]
+Rate = Annotated[float, Between(1e-12, 1e6)]
+Penalty = Annotated[float, Between(0, 1e6)]
+BelowOne = Annotated[float, Between(0, 0.999999)]
+Sparsity = Annotated[float, Between(1e-6, 0.999999)]
+Widths = Annotated[tuple[int, ...], Between(1, MAX_WIDTH)]
+Edge = Annotated[int, Between(1, MAX_KERNEL)]
+Edges = Annotated[tuple[int, ...], Between(1, MAX_KERNEL)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How any model is optimised."""
+    """How any model is optimised. Every setting that is a number has bounds in its type."""
 
-    batch_size: int = 32
+    batch_size: BatchSize = 32
     optimizer: Literal["adam", "rmsprop"] = "adam"
-    learning_rate: float = 0.001
-    half_rate_after: int = (
-        0  # batches; the rate after n of them is learning_rate / (1 + n / half_rate_after); 0: constant
-    )
-    decay: float = 0.9  # of the gradient's running mean (Adam's beta 1) or of its running square (RMSprop)
-    l1: float = 0.0  # penalty on the absolute values of all kernels; those on their squares are each layer's own
+    learning_rate: Rate = 0.001
+    # Batches; the rate after n of them is learning_rate / (1 + n / half_rate_after); 0: constant
+    half_rate_after: Annotated[int, Between(0, 10**9)] = 0
+    decay: BelowOne = 0.9  # of the gradient's running mean (Adam's beta 1) or of its running square (RMSprop)
+    l1: Penalty = 0.0  # penalty on the absolute values of all kernels; those on their squares are each layer's own
 
     def __post_init__(self) -> None:
-        require(0 < self.batch_size <= MAX_BATCH, f"batch_size is {self.batch_size}; expected 1 to {MAX_BATCH}.")
-        require(0 < self.learning_rate < math.inf, f"learning_rate is {self.learning_rate}; expected more than 0.")
-        require(self.half_rate_after >= 0, f"half_rate_after is {self.half_rate_after}; expected 0 or more.")
-        for name in ("l1", "l2", "region_l2", "phenotype_l2"):
-            penalty = getattr(self, name, 0.0)
-            require(0 <= penalty < math.inf, f"{name} is {penalty}; expected 0 or more.")
-        require(0 <= self.decay < 1, f"decay is {self.decay}; expected 0 or more and less than 1.")
+        kind: Any = type(self)
+        for name, bounds in bounds_of(kind).items():
+            bounds.check(name, getattr(self, name))
+        self.check()
+        weights = self.weights()
+        require(weights <= MAX_WEIGHTS, f"These layers have {weights:,} weights; expected at most {MAX_WEIGHTS:,}.")
+
+    def check(self) -> None:
+        """Raises InputError for settings that do not go together."""
+
+    def weights(self) -> int:
+        """Of the network's layers, about."""
+        return 0
 
     def idle(self) -> dict[str, str]:
         """The settings that change nothing with the others as they are, and what they need."""
@@ -84,11 +121,18 @@ class HiddenLayers(Settings):
 class Classifier(Settings):
     """What every classifier has beside."""
 
-    members: int = 1  # networks whose logits are averaged, each with a start and a loss of its own
+    # Networks whose logits are averaged, each with a start and a loss of its own
+    members: Annotated[int, Between(1, MAX_MEMBERS)] = 1
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 < self.members <= MAX_MEMBERS, f"members is {self.members}; expected 1 to {MAX_MEMBERS}.")
+    def weights(self) -> int:
+        return self.members * self.weights_of_member()
+
+    def weights_of_member(self) -> int:
+        return 0
+
+    def num_features(self) -> int:
+        """What the layer of logits reads of one map."""
+        return 0
 
     @property
     def has_hidden_layers(self) -> bool:
@@ -101,23 +145,16 @@ class Classifier(Settings):
         return super().idle() | idle
 
 
-def require_sizes(name: str, sizes: tuple[int, ...], smallest: int = 1, largest: int = MAX_WIDTH) -> None:
-    """Raises InputError unless every size of a layer is within bounds."""
-    require(
-        all(smallest <= size <= largest for size in sizes),
-        f"{name} is {','.join(map(str, sizes))}; expected whole numbers from {smallest} to {largest}.",
-    )
+@cache
+def bounds_of(kind: type) -> dict[str, Between]:
+    """The bounds of each setting that has some, by name."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
 
 
-def require_weights(count: int) -> None:
-    """Raises InputError for a network that fits no memory."""
-    require(count <= MAX_WEIGHTS, f"These layers have {count:,} weights; expected at most {MAX_WEIGHTS:,}.")
-
-
-def require_sparsity(sparsity: float, weight: float) -> None:
-    """Raises InputError for a sparsity of a code that cannot be, or a weight of it that is not finite."""
-    require(0 < sparsity < 1, f"sparsity is {sparsity}; expected more than 0 and less than 1.")
-    require(0 <= weight < math.inf, f"sparsity_weight is {weight}; expected 0 or more.")
+def dense_weights(*units: int) -> int:
+    """Of dense layers from each width to the next."""
+    return sum(inputs * outputs for inputs, outputs in pairwise(units))
 
 
 def require(condition: bool, message: str) -> None:
@@ -139,6 +176,8 @@ def parse_value(text: str, kind: type) -> object:
             raise ValueError("true or false")
         return text.lower() == "true"
     try:
+        if not NUMBER.fullmatch(text):  # of other scripts, or with underscores
+            raise ValueError
         return kind(text)
     except ValueError:
         raise ValueError({"int": "a whole number", "float": "a number"}[kind.__name__]) from None
@@ -154,13 +193,13 @@ def override(config: Settings, assignments: list[str]) -> Settings:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
-            raise InputError(f"--set {assignment} has no '='; expected KEY=VALUE.")
+            raise InputError(f"--set {assignment[:SHOWN]} has no '='; expected KEY=VALUE.")
         if key not in kinds:
-            raise InputError(f"--set {key} is unknown; expected one of {', '.join(sorted(kinds))}.")
+            raise InputError(f"--set {key[:SHOWN]} is unknown; expected one of {', '.join(sorted(kinds))}.")
         try:
             values[key] = parse_value(text, kinds[key])
         except ValueError as error:
-            raise InputError(f"--set {assignment} has the wrong type; expected {key} to be {error}.") from None
+            raise InputError(f"--set {assignment[:SHOWN]} has the wrong type; expected {key} to be {error}.") from None
     changed = dataclasses.replace(config, **values)
     for key, needs in changed.idle().items():
         if key in values and values[key] != getattr(config, key):

@@ -79,7 +79,10 @@ def test_help_has_a_group_for_the_options_of_a_job_and_none_for_no_options(parse
         (["--subject=", "7"], "--subject has nothing as its value; give one, or leave it out."),
         (["--atlas", ""], "--atlas has nothing as its value; give one, or leave it out."),
         (["--atlas", "x", ""], "x has nothing as its value; give one, or leave it out."),
-        (["--numIters", "0"], "argument --numIters: '0' is not allowed; expected a whole number above 0"),
+        (
+            ["--numIters", "0"],
+            f"argument --numIters: '0' is not allowed; expected a whole number from 1 to {cli.MAX_COUNT}",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(words, message, parser, capsys):

@@ -555,7 +555,7 @@ def test_tables_as_spreadsheets_save_them(scene, reference, convert, tmp_path):
         ),
         (
             lambda folder: (folder / "Phenotypic_V1.csv").write_text("FILE_ID,DX_GROUP\nNYU_0051452,1,\nx,2,\n"),
-            "not a readable table",
+            "line 2 has 3 values, the header names 2 columns",
         ),
         (
             lambda folder: (folder / "Phenotypic_V1.csv").write_text('FILE_ID,DX_GROUP\n"NYU_0051452,1\n'),

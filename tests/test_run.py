@@ -134,9 +134,9 @@ AGAIN = "--train --model cnn --numIters 9 --chkPointDir {ckpt} --dataDir {cohort
 MISTAKES = {
     "two modes": ("--train --test", ["--test", "--train", "not allowed"]),
     "unknown model": ("--train --model gpt", ["'gpt'", "ae", "cae", "cnn", "mmnn", "nn"]),
-    "no iterations": ("--train --numIters 0", ["'0'", "whole number above 0"]),
-    "negative iterations": ("--train --numIters -5", ["'-5'", "whole number above 0"]),
-    "iterations in words": ("--train --numIters ten", ["'ten'", "whole number above 0"]),
+    "no iterations": ("--train --numIters 0", ["'0'", "whole number from 1 to"]),
+    "negative iterations": ("--train --numIters -5", ["'-5'", "whole number from 1 to"]),
+    "iterations in words": ("--train --numIters ten", ["'ten'", "whole number from 1 to"]),
     "unknown precision": ("--train --precision float8", ["'float8'", "mixed_bfloat16"]),
     "unknown flag": ("--train --epochs 3", ["--epochs 3; see --help."]),
     "mistyped flag": ("--train --outDri x", ["--outDri x; did you mean --outDir?"]),

@@ -124,8 +124,8 @@ def test_every_region_may_be_swapped(cohort, data_cli, tmp_path):
     "arguments, words",
     [
         (["--regions", 117], "--regions 117 is more than the atlas has; expected at most 116"),
-        (["--regions", 0], "'0' is not allowed; expected a whole number above 0"),
-        (["--copies", "many"], "'many' is not allowed; expected a whole number above 0"),
+        (["--regions", 0], "'0' is not allowed; expected a whole number from 1 to"),
+        (["--copies", "many"], "'many' is not allowed; expected a whole number from 1 to"),
     ],
 )
 def test_impossible_numbers(arguments, words, cohort, data_cli, tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 from data import grids
 from data.base import files
 from data.cohorts import records
-from data.cohorts.cohort import carry_tables, in_one_folder, in_order, write_tables
+from data.cohorts.cohort import carry_tables, in_one_folder, in_order, open_cohort, write_tables
 from utils.inference import outputs_of, restored_network
 from utils.runs.run import Run
 
@@ -36,6 +36,7 @@ def encode(run: Run) -> int:
         carry_tables(run.cohort, folder)
         sources = {name: of.source or of.volume for name, of in run.cohort.digests_by_file.items()}
         write_tables(folder, run.cohort.rows, metadata, sources)
+        open_cohort(folder)  # nothing is called done that cannot be read
         dataclasses.replace(source, out_dir=folder).write_manifest(finished=True, records=len(run.cohort.rows))
     run.enter(None)
     run.announce()

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import errno
+import os
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -11,8 +12,14 @@ from typing import Any, NoReturn, TypeVar
 
 from data.base.errors import InputError
 from data.base.signals import ignore_interrupts
+from data.base.terminal import UNREAD, Unread, plain_streams
+from data.base.text import PLAIN, is_plain, shown, whole_number
 
 MAX_SEED = 2**32 - 1
+MAX_COUNT = 10**12  # of batches and the like; far below what int64 holds
+MAX_JOBS = 1024
+MAX_COPIES = 10_000
+MAX_MESSAGE = 2000  # characters of an error
 MAY_BE_EMPTY = ("--phenotype", "--covariates")
 Options = TypeVar("Options")
 
@@ -21,8 +28,11 @@ class Parser(argparse.ArgumentParser):
     """Argument errors are one line, without the usage; an empty value is an error."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuses an empty argument, which is what is left of a shell variable that is not set."""
+        """Refuses an empty argument, which is what is left of a shell variable that is not set, and one that is not
+        plain text, which no table could hold."""
         for before, word in pairwise(["", *(sys.argv[1:] if args is None else args)]):
+            if not is_plain(word):
+                self.error(f"the argument {shown(word)} is not allowed; {PLAIN}, in UTF-8.")
             option, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
             if not value.strip() and (equals or not word) and option not in MAY_BE_EMPTY:
                 self.error(f"{option or 'an argument'} has nothing as its value; give one, or leave it out.")
@@ -38,7 +48,7 @@ class Parser(argparse.ArgumentParser):
         return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, error_line(self.prog, message) + "\n")
 
 
 def option(default: Any, help: str, **how: Any) -> Any:
@@ -74,16 +84,20 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
 
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a whole number above 0")
-    return int(text)
+def whole(smallest: int, largest: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number within bounds."""
+
+    def parse(text: str) -> int:
+        number = whole_number(text)
+        if number is None or not smallest <= number <= largest:
+            wanted = f"expected a whole number from {smallest} to {largest}"
+            raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed; {wanted}")
+        return number
+
+    return parse
 
 
-def seed(text: str) -> int:
-    if not text.isdecimal() or int(text) > MAX_SEED:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a whole number from 0 to {MAX_SEED}")
-    return int(text)
+positive, seed = whole(1, MAX_COUNT), whole(0, MAX_SEED)
 
 
 def share(text: str) -> float:
@@ -92,14 +106,27 @@ def share(text: str) -> float:
     except ValueError:
         value = float("nan")
     if not 0 <= value <= 0.5:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a share from 0 to 0.5, such as 0.1")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed; expected a share from 0 to 0.5, such as 0.1")
     return value
 
 
 def guarded(program: str, work: Callable[[], int]) -> int:
-    """The exit status of `work`; 2 after one line on stderr for bad input or a failing disk, 130 after Ctrl-C."""
+    """The exit status of `work`; 2 after one line on stderr for bad input or a failing disk, 130 after Ctrl-C, 141 if
+    nobody reads what it prints."""
     try:
-        return work()
+        with plain_streams():
+            return answered(program, work)
+    except Unread:
+        return UNREAD
+
+
+def answered(program: str, work: Callable[[], int]) -> int:
+    """`guarded`, with the streams as they are."""
+    try:
+        check_folder()
+        status = work()
+        sys.stdout.flush()
+        return status
     except InputError as error:
         message = str(error)
     except OSError as error:
@@ -112,5 +139,23 @@ def guarded(program: str, work: Callable[[], int]) -> int:
         ignore_interrupts()  # the rest is closing files
         print(f"{program}: interrupted; repeat the command.", file=sys.stderr)
         return 130
-    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+    print(error_line(program, message), file=sys.stderr)
     return 2
+
+
+def error_line(program: str, message: str) -> str:
+    """An error on one line, which keeps its advice at the end where it is very long."""
+    line = " ".join(message.split())
+    if len(line) > MAX_MESSAGE:
+        line = f"{line[: MAX_MESSAGE // 2]} ... {line[-MAX_MESSAGE // 2 :]}"
+    return f"{program}: error: {line}"
+
+
+def check_folder() -> None:
+    """Raises InputError if the current folder is gone, or has a name that no file could hold."""
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError:
+        raise InputError("The current folder does not exist any more; change to another one.") from None
+    if not is_plain(folder):
+        raise InputError(f"The current folder is {shown(folder)}; {PLAIN}, in UTF-8. Change to another one.")

@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import socket
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from data.base.errors import InputError
+from data.base.text import shown
 
 if TYPE_CHECKING:
     import h5py
@@ -27,9 +29,21 @@ WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # how a file sys
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def regular(path: Path) -> Path:
+    """The path, for all who open a file to read it. Raises InputError for a pipe or a device, which may never end, and
+    for a folder; whether it is there, opening tells."""
+    with suppress(OSError, ValueError):  # a name that is too long, or holds a NUL
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            kind = "folder" if stat.S_ISDIR(mode) else "pipe, device or socket"
+            raise InputError(f"{path} is a {kind}; expected a file.")
+    return path
+
+
 @contextmanager
 def unfinished(target: Path) -> Iterator[Path]:
     """A path beside `target` for a file or a folder that replaces it when the block succeeds."""
+    check_named(target)
     path = target.with_name(f".unfinished.{target.name}")  # with the suffix, by which NIfTI is recognised
     remove(path)
     try:
@@ -120,6 +134,12 @@ def check_new(target: Path) -> None:
         raise InputError(f"{target} exists; remove it or name another folder.")
 
 
+def check_named(target: Path) -> None:
+    """Raises InputError for the root of the file system, beside which nothing can be written."""
+    if not target.name:
+        raise InputError(f"{target} cannot be written; name a folder or a file in it.")
+
+
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """Gives this process exclusive access to `folder`, which need not exist, until the block ends. Raises InputError
@@ -127,7 +147,8 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     has no locks, as on some clusters, a warning is printed, and access is not exclusive."""
     from filelock import FileLock, Timeout
 
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))  # Path.resolve raises an error for a loop of links
+    check_named(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_name(f".{folder.name}.lock")
     lock = FileLock(path, fallback_to_soft=False)
@@ -158,7 +179,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
 def read_json(path: Path, kind: type[Content]) -> Content:
     """A JSON file as the dataclass `kind`, every type checked. Raises InputError, naming the file."""
     try:
-        return typed(path.read_bytes(), kind)
+        return typed(regular(path).read_bytes(), kind)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}). Copy it again.") from error
     except ValueError as error:
@@ -178,6 +199,12 @@ def typed(text: str | bytes, kind: type[Content]) -> Content:
 
 
 def write_json(path: Path, content: object) -> None:
+    """Raises InputError for text that is not Unicode, which `read_json` would refuse."""
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        odd = shown(error.object[max(0, error.start - 30) : error.end + 30])
+        raise InputError(f"{path} cannot hold {odd}, which is not Unicode text. Rename what is called so.") from None
     with replacing(path) as file:
         file.write(json_text(content))
 

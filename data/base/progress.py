@@ -1,5 +1,6 @@
 """Progress of a long job: a bar on a terminal, plain lines elsewhere, as in log files."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +44,7 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[PlainProgress | 
     from rich.console import Console  # imported late: not needed to report a mistake
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    console = Console()
+    console = Console(file=getattr(sys.stdout, "stream", None))  # a bar steers the terminal, see `terminal.Plain`
     if not console.is_terminal:
         yield PlainProgress(title, total, done)
         return

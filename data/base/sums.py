@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data.base import files
 from data.base.errors import InputError
+from data.base.text import check_plain
 
 SUMS = "SHA256SUMS"
 DIFFERENT = f"is not what was written, its sum in {SUMS} says. Was it damaged? Copy it again."
@@ -16,15 +17,19 @@ LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *]([^/]+)")
 
 def sum_of(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
+        with open(files.regular(path), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}). Copy it again.") from error
 
 
 def write_sums(folder: Path, names: Iterable[str]) -> None:
-    """Writes the sums of a folder's files. Raises InputError if an earlier `SHA256SUMS` has another one."""
-    before, now = read_sums(folder) or {}, {name: sum_of(folder / name) for name in sorted(names)}
+    """Writes the sums of a folder's files. Raises InputError if an earlier `SHA256SUMS` has another one, or for a name
+    that is not plain text."""
+    names = sorted(names)
+    for name in names:
+        check_plain(name, f"{folder} has the file")
+    before, now = read_sums(folder) or {}, {name: sum_of(folder / name) for name in names}
     if changed := [name for name in now if before.get(name, now[name]) != now[name]]:
         raise InputError(
             f"{folder / changed[0]} is not what {SUMS} says that was written; was it damaged? "

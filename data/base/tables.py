@@ -1,4 +1,5 @@
-"""CSV files of this program's own: one reader, one writer, one way to add a row. Text is UTF-8, lines end with \\n."""
+"""CSV files of this program's own: one reader, one writer, one way to add a row. Text is UTF-8, lines end with \\n; no
+value that is written is one that is refused when it is read."""
 
 import csv
 import io
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from data.base import files
 from data.base.errors import InputError
+from data.base.text import PLAIN, is_plain, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,9 +20,10 @@ FORMULA = ("=", "+", "-", "@")  # a cell that begins so is a formula to a spread
 
 def read_rows(path: Path, columns: Sequence[str] = ()) -> dict[int, dict[str, str]]:
     """The rows of a table by the line on which each ends, column -> text. Raises InputError, naming the file and the
-    line, if it is not UTF-8, lacks one of `columns`, has a column twice, or a row is not as long as the header."""
+    line, if it is not UTF-8, lacks one of `columns`, has a column twice, a row is not as long as the header, or a value
+    is not plain text."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open(files.regular(path), encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = next(reader, [])
             rows = [(reader.line_num, row) for row in reader if row]
@@ -39,6 +42,9 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> dict[int, dict[str, st
         raise InputError(
             f"{path} line {line} has {len(row)} values; expected {len(header)}: {', '.join(header)}. Copy it again."
         )
+    for line, row in [(1, header), *rows]:
+        if odd := next((text for text in row if not is_plain(text)), None):
+            raise InputError(f"{path} line {line} holds the text {shown(odd)}; {PLAIN}. Copy it again.")
     return {line: dict(zip(header, row, strict=True)) for line, row in rows}
 
 
@@ -51,7 +57,9 @@ def read_frame(path: Path, columns: Sequence[str] = ()) -> "pd.DataFrame":
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
-    """Writes a table whole or not at all; values are written as `str` makes them."""
+    """Writes a table whole or not at all; values are written as `str` makes them. Raises as `check_cells` does."""
+    rows = [tuple(row) for row in rows]
+    check_cells(path, columns, rows)
     with files.replacing(path, newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
@@ -60,10 +68,21 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Iterable[objec
 
 def write_frame(path: Path, table: "pd.DataFrame", texts: Sequence[str] = (), digits: int | None = None) -> None:
     """Writes a data frame without its index, NaN as nothing, floats with so many significant `digits`; columns in
-    `texts` hold names that users chose, which no spreadsheet is to compute."""
+    `texts` hold names that users chose, which no spreadsheet is to compute. Raises as `check_cells` does."""
+    check_cells(path, list(table), table.select_dtypes(exclude="number").itertuples(index=False))
     cells = table.assign(**{name: table[name].map(in_spreadsheet) for name in texts if name in table})
     with files.replacing(path, newline="") as file:
         cells.to_csv(file, index=False, float_format=digits and f"%.{digits}g", lineterminator="\n")
+
+
+def check_cells(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """Raises InputError for a column's name or a text that could not be read again."""
+    for number, row in enumerate([columns, *rows]):
+        if odd := next((text for text in row if isinstance(text, str) and not is_plain(text)), None):
+            where = f"in row {number}" if number else "as the name of a column"
+            raise InputError(f"{path} cannot hold {shown(odd)} {where}; {PLAIN}. Rename it where it comes from.")
+    if len(set(columns)) < len(columns):
+        raise InputError(f"{path} would have a column twice ({', '.join(columns)}); rename one.")
 
 
 def add_row(path: Path, row: Mapping[str, object]) -> None:
@@ -73,7 +92,7 @@ def add_row(path: Path, row: Mapping[str, object]) -> None:
     csv.writer(text, lineterminator="\n").writerows([list(row), map(cell, row.values())])
     header, _, line = text.getvalue().encode().partition(b"\n")
     with files.locked(path, wait=True):
-        before = path.read_bytes() if path.exists() else header
+        before = files.regular(path).read_bytes() if path.exists() else header
         if before.partition(b"\n")[0].rstrip() != header.rstrip():
             raise InputError(
                 f"{path} has other columns than {', '.join(row)}; no row was added. Rename it to have one."

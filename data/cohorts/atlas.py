@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data import grids
+from data.base import files
 from data.base.errors import InputError
 
 AAL_REGIONS = 116  # on both grids
@@ -73,7 +74,8 @@ def load_atlas(path: Path | None, grid: grids.Grid) -> Atlas:
 def read_names(path: Path) -> dict[int, str]:
     """Lines of `number name`."""
     try:
-        rows = [line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip()]
+        text = files.regular(path).read_text(encoding="utf-8")
+        rows = [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
         names = {int(number): name.strip() for number, name in rows}
     except ValueError as error:
         raise InputError(f"{path} is no list of regions ({error}); expected lines of a number and a name.") from error

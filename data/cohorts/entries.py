@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from data import grids
+from data.base import files
 from data.base.errors import InputError
+from data.base.text import check_plain
 from data.cohorts import records
 from data.cohorts.digests import VerifiedEntry
-from data.cohorts.records import FileEntry, check_plain
+from data.cohorts.records import FileEntry
 
 HIDDEN = re.compile(r"(^|/)\.[^/\\]*$")  # what a Mac adds to an archive
 HDF5_NAME = "cohort.h5"
@@ -83,7 +85,7 @@ class ZipEntry:
 
 def check_name(path: Path, name: str) -> None:
     """Raises InputError unless a record's name within `path` is a plain relative one that ends in .bin."""
-    check_plain(path, name)
+    check_plain(name, f"{path} names a record")
     if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
         raise InputError(f"{path}:{name} points outside its chunk; expected plain file names. Pack it again.")
     if not name.endswith(".bin"):
@@ -166,7 +168,7 @@ def hdf5_store(path: Path) -> tuple[dict[str, HDF5Entry], dict[str, list[str]], 
     import h5py
 
     try:
-        store = h5py.File(path, "r")
+        store = h5py.File(files.regular(path), "r")
         shape = check_hdf5(store, path)
         texts = {name: [text.decode() for text in store[name][:].astype("S")] for name in HDF5_TEXTS}
         metadata = store["metadata"][:].tobytes() if "metadata" in store else b"{}"
@@ -261,16 +263,16 @@ Entry = FileEntry | ZipEntry | HDF5Entry | RefittedEntry | VerifiedEntry
 def list_entries(path: Path) -> dict[str, FileEntry]:
     """The records of a JSON list of paths (relative ones start at the list's folder)."""
     try:
-        names = json.loads(path.read_text(encoding="utf-8-sig"))
+        names = json.loads(files.regular(path).read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}. Expected a list of record paths.") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path} holds no list of strings; expected a JSON list of record paths.")
     for name in names:
-        check_plain(path, name)
+        check_plain(name, f"{path} names a record")
     if absent := [name for name in names if not os.path.isfile(path.parent / name)]:
         raise InputError(f"{path} names {absent[0]!r}, which is no file ({len(absent)} such names); correct it.")
     entries = {name: FileEntry(path.parent / name) for name in names}
-    if len({entry.path.resolve() for entry in entries.values()}) < len(names):
+    if len({os.path.realpath(entry.path) for entry in entries.values()}) < len(names):
         raise InputError(f"{path} names a record twice; expected each once.")
     return entries

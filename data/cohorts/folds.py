@@ -17,6 +17,7 @@ import numpy as np
 
 from data.base import files, tables
 from data.base.errors import InputError
+from data.base.text import whole_number
 from data.cohorts import digests
 from data.cohorts.cohort import Cohort, identified, open_cohort
 from data.cohorts.forms import FOLDS
@@ -60,7 +61,8 @@ class Folds:
     @property
     def names(self) -> list[str]:
         """The folds: numbers from 0, or the values of the column, in order."""
-        return sorted(set(self.fold_of.values()), key=lambda name: (self.how.isdecimal() and int(name), name))
+        numbered = whole_number(self.how) is not None
+        return sorted(set(self.fold_of.values()), key=lambda name: ((numbered and whole_number(name)) or 0, name))
 
     @property
     def notes(self) -> list[str]:
@@ -83,8 +85,8 @@ class Folds:
         names = self.names
         if name in names:
             return name
-        if name.isdecimal() and int(name) < len(names):
-            return names[int(name)]
+        if (number := whole_number(name)) is not None and number < len(names):
+            return names[number]
         raise InputError(f"--fold {name} is none of the folds {', '.join(names)} (or 0 to {len(names) - 1}).")
 
     def write(self, folder: Path) -> None:
@@ -139,7 +141,7 @@ def made(cohort: Cohort, how: str, seed: int, saved: Path) -> Folds:
         before = Folds(how, cohort, cohort.digest, read_folds(saved / FOLD_TABLE))
         if files.read_json(saved / FOLDS, Cut).fits(before):
             return before
-    fold_of = (by_number if how.isdecimal() else by_column)(cohort, how, seed)
+    fold_of = (by_column if whole_number(how) is None else by_number)(cohort, how, seed)
     check_classes(cohort, fold_of)
     return Folds(how, cohort, cohort.digest, fold_of)
 

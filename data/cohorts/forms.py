@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data.base import files
 from data.base.errors import InputError
+from data.base.text import check_plain
 from data.cohorts import digests, records
 from data.cohorts import rows as rows_of
 from data.cohorts.entries import HDF5_NAME, Entry, hdf5_store, list_entries, zip_entries
@@ -56,7 +57,7 @@ def folder_entries(folder: Path) -> dict[str, Entry]:
     """The records of a folder by file or member name, sorted."""
     entries: dict[str, Entry] = {}
     for path, zipped in records.record_files(folder):
-        records.check_plain(folder, path.name)
+        check_plain(path.name, f"{folder} names a record")
         one: Mapping[str, Entry] = {path.name: records.FileEntry(path)}
         found = zip_entries(path) if zipped else one
         if twice := entries.keys() & found.keys():

@@ -41,7 +41,7 @@ def check_header(image: nibabel.Nifti1Pair, path: Path) -> None:
     if count > MAX_VOXELS or dtype.kind not in "iuf" or dtype.itemsize > MAX_ITEM_BYTES:
         raise InputError(f"{path} claims {image.shape} voxels of {dtype}; expected a map of numbers.")
     promised = count * dtype.itemsize
-    stored = Path(str(image.file_map["image"].filename)).stat().st_size
+    stored = files.regular(Path(str(image.file_map["image"].filename))).stat().st_size
     if promised > stored * (MAX_INFLATION if path.suffix == ".gz" else 1):
         raise InputError(f"{path} promises {promised:,} bytes of values in {stored:,}; was it cut off? Copy it again.")
     if not (image.header["qform_code"] or image.header["sform_code"]) or np.allclose(image.affine, np.eye(4)):
@@ -58,7 +58,7 @@ def read_map(path: Path) -> nibabel.Nifti1Image:
     if not path.name.lower().endswith(SUFFIXES):  # nibabel would read others with further libraries
         raise InputError(f"{path} is no NIfTI map by its name; expected .nii or .nii.gz. Convert it to NIfTI.")
     try:
-        image = nibabel.load(path)
+        image = nibabel.load(files.regular(path))
         if not isinstance(image, nibabel.Nifti1Pair):
             raise InputError(f"{path} is {type(image).__name__}, not NIfTI; expected .nii. Convert it to NIfTI.")
         check_header(image, path)

@@ -6,13 +6,13 @@ fALFF and ALFF, their volumes follow one another.
 """
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from data.base import files
 from data.base.errors import InputError
 from data.grids import BLOCK, FULL, GRIDS, Grid
 
@@ -26,8 +26,6 @@ SMALLEST_SPREAD = 1e-6  # of z-scores; below it is rounding
 LARGEST = 1e9  # of a value; the squares of greater ones, summed over a brain, may leave float32
 OTHER_FILES = {".json", ".csv", ".md", ".txt"}  # by suffix: what may lie beside records, even zipped
 ZIP_MAGIC = b"PK\x03\x04"
-# Controls, line ends, reversals of the writing direction, and what is not Unicode
-NOT_PLAIN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -42,19 +40,13 @@ class FileEntry:
 
     def read(self, num_bytes: int = -1) -> bytes:
         try:
-            with open(self.path, "rb") as file:
+            with open(files.regular(self.path), "rb") as file:
                 return file.read(num_bytes)
         except OSError as error:
             raise InputError(f"{self} cannot be read ({error.strerror}); expected a record.") from error
 
     def __str__(self) -> str:
         return str(self.path)
-
-
-def check_plain(path: Path, name: str) -> None:
-    """Raises InputError for a record's name that would move a terminal's cursor or end a line."""
-    if NOT_PLAIN.search(name):
-        raise InputError(f"{path} names a record {name!r}; expected plain file names. Rename it.")
 
 
 def record_files(folder: Path) -> Iterator[tuple[Path, bool]]:

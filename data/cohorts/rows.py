@@ -13,6 +13,7 @@ import numpy as np
 
 from data.base import files, tables
 from data.base.errors import InputError
+from data.base.text import PLAIN, is_plain, shown
 from data.cohorts import records
 
 METADATA = "cohort.json"
@@ -59,8 +60,8 @@ def checked(where: str, row: Row) -> Row:
     test subject may be unknown."""
     records.check_label(row.label, where, unknown=row.split == "test")
     texts = (row.file, row.subject, row.site, row.split)
-    if odd := next((text for text in texts if records.NOT_PLAIN.search(text)), None):
-        raise InputError(f"{where} holds the text {odd!r}; expected one line without control characters.")
+    if odd := next((text for text in texts if not is_plain(text)), None):
+        raise InputError(f"{where} holds the text {shown(odd)}; {PLAIN}.")
     if row.split not in SPLITS:
         raise InputError(f"{where} has the split {row.split!r}; expected {' or '.join(SPLITS)}.")
     return row
@@ -93,7 +94,7 @@ def guess_row(name: str, label: float) -> Row:
     """The row of a record without a table: the subject is the first number in its name, the split a hash of it."""
     stem = Path(name).stem
     number = re.search(r"\d+", stem)
-    subject = str(int(number.group())) if number else stem
+    subject = number.group().lstrip("0") or "0" if number else stem  # of any length, which int() is not
     part = int.from_bytes(hashlib.sha256(subject.encode()).digest()[:8], "big") % TEST_SHARE
     return Row(name, subject, "unknown", label, "test" if part == 0 else "train")
 

@@ -8,7 +8,7 @@ import pandas as pd
 from data.base import tables
 from data.base.errors import InputError
 from data.cohorts.phenotype import MAX_NUMBER, clean
-from data.cohorts.records import NOT_PLAIN, PHENOTYPE_SIZE
+from data.cohorts.records import PHENOTYPE_SIZE
 
 SUBJECT = "subject"
 ABIDE_COVARIATES = ("SITE_ID", "AGE_AT_SCAN", "SEX", "func_mean_fd")  # the last is head motion in mm
@@ -37,8 +37,6 @@ def read(path: Path, subjects: Sequence[str]) -> pd.DataFrame:
     table = tables.read_frame(path)
     if SUBJECT not in table:
         raise damaged(path, f"its columns are {', '.join(table) or 'none'}, not '{SUBJECT}' and others")
-    if odd := next((text for text in table.to_numpy().ravel() if NOT_PLAIN.search(text)), None):
-        raise damaged(path, f"it holds {odd!r}, which has control characters")
     table = table.set_index(SUBJECT)
     if (twice := table.index[table.index.duplicated()]).size:
         raise damaged(path, f"it names subject {twice[0]} twice")

@@ -15,7 +15,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.processes import processes
 from data.cohorts import records, side_tables
-from data.cohorts.cohort import MAPS, Cohort
+from data.cohorts.cohort import MAPS, Cohort, open_cohort
 from data.cohorts.nifti import load_map
 from data.cohorts.rows import METADATA, Metadata, Row
 from data.conversion import measures
@@ -110,6 +110,7 @@ def write(
         pool.run("Converting", convert_maps, arguments)
         measures.write(target / MAPS, source.subjects["subject"], measured)
         planned.write_tables(target)
+        open_cohort(target)  # nothing is called done that cannot be read
     return notes
 
 

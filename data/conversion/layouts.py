@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from data.base.errors import InputError
 from data.base.files import LEDGER
+from data.base.text import check_plain
 from data.conversion.tables import key
 
 DPABI_MAPS = {  # pattern and example; prefixes m, s and z in any order: divided by the mean, smoothed, z-scored
@@ -85,6 +86,8 @@ def find_maps(folder: Path, only: str | None = None, name: str = "falff") -> tup
     # Broken links too, which are reported as such; macOS leaves hidden files beside others
     paths = [path for path in sorted(folder.rglob("*.nii*")) if not (path.name.startswith(".") or path.is_dir())]
     relative = [PurePosixPath(path.relative_to(folder).as_posix()) for path in paths]
+    for path in relative:
+        check_plain(str(path), f"{folder} has the file")
     by_layout = {layout: re.compile(of_map(name)[0]) for layout, of_map in LAYOUTS.items()}
     files = [found for path in relative if (found := recognised(path, by_layout))]
     if not files:

@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data.base import files
 from data.base.errors import InputError
+from data.base.text import PLAIN, is_plain, shown
 from data.cohorts.phenotype import matching, mostly_numbers
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 DECLARED = re.compile(r"sep=(.)\r?\n")  # a first line of Excel, which names the delimiter
+WHITESPACE = re.compile(r"[\t\n\r\x0b\x0c\x1c-\x1f\x85\u2028\u2029]+")  # but plain spaces
 DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 ROW_NUMBER = re.compile(
     r"unnamed.*|column \d+|level_\d+|\.{3}\d+|index|idx|[inxv]1?|n[or]\.?|#"
@@ -28,24 +31,45 @@ RIVAL_SHARE = 0.9  # of the matches of the best column; a column with as many is
 
 def read_table(path: Path) -> pd.DataFrame:
     """A CSV or TSV as text, with decimal commas as points if semicolons separate the columns; a byte-order mark and
-    Windows line ends are allowed. Raises InputError if the delimiter is ambiguous, two columns have one name, or a row
-    is longer than the header, which pandas would shift."""
-    options = {"header": None, "dtype": str, "keep_default_na": False}
+    Windows line ends are allowed, and a line end within a cell becomes a space. Raises InputError if the delimiter is
+    ambiguous, two columns have one name, a row is longer than the header, or a cell is not plain text."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = files.regular(path).read_text(encoding="utf-8-sig")
         delimiter = delimiter_of(text, path)
-        lines = pd.read_csv(io.StringIO(DECLARED.sub("", text, count=1)), sep=delimiter, **options)
+        reader = csv.reader(io.StringIO(DECLARED.sub("", text, count=1), newline=""), delimiter=delimiter, strict=True)
+        skipped = 1 if DECLARED.match(text) else 0
+        rows = [(reader.line_num + skipped, list(map(on_one_line, row))) for row in reader if any(map(str.strip, row))]
+        if not rows:
+            raise ValueError("it is empty")
     except (ValueError, OSError, csv.Error) as error:
         reason = " ".join(str(error).split())
         raise InputError(
             f"{path} is not a readable table: {reason}. Expected comma-, semicolon- or tab-separated text in UTF-8."
         ) from error
-    lines = lines.apply(lambda column: column.str.strip())
-    names = pd.Series([name or f"column {number}" for number, name in enumerate(lines.iloc[0], 1)])
+    (_, header), *body = rows
+    names = pd.Series([name or f"column {number}" for number, name in enumerate(header, 1)])
     if (twice := names[names.duplicated()]).size:
         raise InputError(f"{path} has the column {twice.iloc[0]} twice; expected each once. Rename one.")
-    table = lines.iloc[1:].reset_index(drop=True).set_axis(names.tolist(), axis=1)
+    for line, row in rows:
+        check_row(row, names.tolist(), f"{path} line {line}")
+    table = pd.DataFrame([row + [""] * (len(names) - len(row)) for _, row in body], columns=names, dtype=object)
     return table.apply(with_points) if delimiter == ";" else table
+
+
+def on_one_line(cell: str) -> str:
+    return WHITESPACE.sub(" ", cell).strip()
+
+
+def check_row(row: list[str], columns: list[str], where: str) -> None:
+    """Raises InputError for a row that is longer than the header, or a cell that no cohort could hold."""
+    if len(row) > len(columns):
+        raise InputError(
+            f"{where} has {len(row)} values, the header names {len(columns)} columns; expected as many. Correct the "
+            "line, or quote the values that hold a delimiter."
+        )
+    for name, cell in zip(columns, row, strict=False):
+        if not is_plain(cell):
+            raise InputError(f"{where} holds {shown(cell)} in the column {shown(name)}; {PLAIN}. Correct it.")
 
 
 def delimiter_of(text: str, path: Path) -> str:

@@ -1,22 +1,24 @@
 """python -m utils.report FOLDER: builds the page of a test again, from its saved tables."""
 
-import sys
 from pathlib import Path
 
 from data.base import files
 from data.base.cli import Parser, guarded
 from data.base.errors import InputError
+from data.base.terminal import start
 from utils.runs.results import record
+
+PROGRAM = "python -m utils.report"
 
 
 def main() -> int:
-    parser = Parser(prog="python -m utils.report", description="Builds report.html from the tables of a test.")
+    return guarded(PROGRAM, build)
+
+
+def build() -> int:
+    parser = Parser(prog=PROGRAM, description="Builds report.html from the tables of a test.")
     parser.add_argument("folder", type=Path, help="the --outDir of a classifier's run.py --test")
     folder = parser.parse_args().folder
-    return guarded(parser.prog, lambda: build(folder))
-
-
-def build(folder: Path) -> int:
     from utils.report.build import PAGE, write  # costs `--help` nothing
 
     if not folder.is_dir():
@@ -28,4 +30,4 @@ def build(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main, PROGRAM)

@@ -1,0 +1,115 @@
+"""How a command line meets the terminal: plain text on streams that may be closed, and a log of what nobody foresaw."""
+
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+
+from data.base.text import escaped
+
+UNREAD = 141  # the exit status of a tool whose reader, such as `head`, has gone
+
+
+class Unread(BaseException):
+    """Nobody reads what is printed any more. Like Ctrl-C it is no error, so that no handler of errors stops it."""
+
+
+class Plain:
+    """A stream that shows by escapes what it cannot encode and what a terminal would obey. Raises Unread."""
+
+    def __init__(self, stream: Any):
+        self.stream = stream
+        with suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        self.tried(self.stream.write, escaped(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self.tried(self.stream.flush)
+
+    def tried(self, call: Callable, *values: Any) -> None:
+        """After a failure, what is left goes to the null device, or Python would complain when it ends."""
+        try:
+            call(*values)
+        except OSError as error:
+            with suppress(OSError), open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self.stream.fileno())
+            if isinstance(error, BrokenPipeError):
+                raise Unread from None
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def plain_streams() -> Iterator[None]:
+    """Standard output and error are plain, see above, until the block ends; if they are closed, nothing is printed."""
+    open_closed()
+    with redirect_stdout(Plain(sys.stdout)), redirect_stderr(Plain(sys.stderr)):
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+
+def open_closed() -> None:
+    """Opens the null device in place of closed standard streams, or the next file would take their number and text."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def start(main: Callable[[], int], program: str) -> NoReturn:
+    """Runs `main` as this process: a warning is one line, and so is an error that escapes, with a log file."""
+
+    def escape(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+        with suppress(OSError):
+            print(escaped(last_words(program, kind, error, trace)), file=sys.stderr)
+
+    sys.excepthook = escape
+    threading.excepthook = lambda args: escape(args.exc_type, args.exc_value, args.exc_traceback)
+    warnings.formatwarning = lambda message, *_: f"{program}: warning: {' '.join(str(message).split())}\n"
+    sys.exit(main())
+
+
+def last_words(
+    program: str, kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> str:
+    """The line on an error that escaped, whose traceback is written to a log file."""
+    if issubclass(kind, KeyboardInterrupt):
+        return f"{program}: interrupted; repeat the command."
+    words = traceback.format_exception_only(kind, error)[-1].split()
+    told = f"{program}: error: this is a mistake of the program, not yours: {' '.join(words)[:300]}."
+    log = "\n".join([described(), "", *traceback.format_exception(kind, error, trace)])
+    name = f"{program.split()[-1]}-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    for folder in (Path(), Path(tempfile.gettempdir())):
+        with suppress(OSError):
+            (folder / name).write_text(log, encoding="utf-8", errors="backslashreplace")
+            return f"{told} The details are in {folder / name}; please report it with that file."
+    return f"{told} Its log could not be written."
+
+
+def described() -> str:
+    """The command, the machine and the packages."""
+    packages = sorted({f"{package.name} {package.version}" for package in metadata.distributions()})
+    lines = (time.strftime("%Y-%m-%d %H:%M:%S %z"), shlex.join(sys.argv), platform.platform())
+    return "\n".join([*lines, f"Python {platform.python_version()}", ", ".join(packages)])
