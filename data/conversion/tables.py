@@ -89,6 +89,13 @@ def key(identifier: str) -> str:
     return bare.lstrip("0") or "0" if bare.isdecimal() else bare
 
 
+def canonical_value(text: str) -> str:
+    """One text for each number: `1` for `1.0`."""
+    text = text.strip()
+    number = pd.to_numeric(text, errors="coerce")
+    return str(int(number)) if number == number and abs(number) < 1e15 and number == int(number) else text
+
+
 def column(table: pd.DataFrame, name: str, path: Path) -> pd.Series:
     """A column. Raises InputError, which lists the existing columns, if it is missing."""
     if name not in table:
@@ -168,8 +175,10 @@ def check_shift(column: pd.Series, maps: set[str], path: Path) -> None:
     low, high, low_map, high_map = (
         end(number for _, number, _ in parts) for parts in (of_column, of_maps) for end in (min, max)
     )
+    apart = from_0 or (low - low_map) * (high - high_map) > 0  # both ends, the same way
     for shift in sorted({*SHIFTS, low_map - low, high_map - high} - {0}, key=abs):
-        if len({(head, number + shift, tail) for head, number, tail in of_column} & of_maps) >= len(together):
+        shifted = {(head, number + shift, tail) for head, number, tail in of_column}
+        if len(shifted & of_maps) >= len(together) + (not apart):
             raise InputError(
                 f"The numbers in the column {column.name} of {path}, {low} to {high}, match {len(together)} of "
                 f"{len(of_maps)} maps, {low_map} to {high_map}, and would match as many if they were {abs(shift)} "
