@@ -28,7 +28,8 @@ def convert(args: argparse.Namespace) -> None:
     from data.cohorts.cohort import open_cohort
     from data.cohorts.records import CLASSES
     from data.conversion import convert as conversion
-    from data.conversion.source import read_source
+    from data.conversion.plan import site_column_of
+    from data.conversion.source import SITE_COLUMNS, read_source
 
     like = open_cohort(args.like) if args.like else None
     if like and like.metadata.maps:
@@ -36,7 +37,8 @@ def convert(args: argparse.Namespace) -> None:
             chosen, own = ",".join(args.maps), ", ".join(like.maps)
             raise InputError(f"--maps {chosen} is not what {like.path} has, {own}. Leave it out.")
         source_options = replace(source_options, maps=like.maps)
-    source = read_source(args.source, source_options, optional=like is not None)
+    site_columns = (*filter(None, [site_column_of(like) if like else None]), *SITE_COLUMNS)
+    source = read_source(args.source, source_options, like is not None, site_columns)
     print("\n".join(source.notes))
     for reason, subjects in source.left_out.items():
         if subjects:

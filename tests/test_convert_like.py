@@ -331,3 +331,69 @@ def test_covariates_of_other_tables(everybody, data_cli, tmp_path):
     assert (outcome.status, "--covariates ADOS_TOTAL measures or follows from" in outcome.err) == (2, True)
     assert data_cli("convert", *leaking, "--allowLeak").status == 0
     assert "ADOS_TOTAL" in open_cohort(tmp_path / "c").covariates
+
+
+def test_people_are_left_out_by_name_and_by_a_condition(everybody, data_cli, tmp_path):
+    """Counted apart where the condition depends on a missing value; whom --exclude does not find is told."""
+    condition = "AGE_AT_SCAN < 30 and iq > 90"
+    chosen = ("--grid", "reduced", "--exclude", "50002,X_0050003,99999", "--where", condition)
+    outcome = data_cli("convert", everybody, tmp_path / "out", *chosen)
+    assert outcome.status == 0, outcome.err
+    assert "--exclude names 1 of whom there is neither a row nor a map: 99999." in outcome.out
+    named = {"50002", "50003"}
+    others = [row for row in ROWS if row["SUB_ID"] not in named]
+    false = {row["SUB_ID"] for row in others if float(row["AGE_AT_SCAN"]) >= 30 or (row["iq"] and int(row["iq"]) <= 90)}
+    unknown = {row["SUB_ID"] for row in others if not row["iq"]} - false
+    assert false and unknown
+    cohort = open_cohort(tmp_path / "out")
+    left_out = {reason: set(names) for reason, names in cohort.metadata.provenance["left_out"].items() if names}
+    assert left_out == {
+        "named by --exclude": named,
+        f"--where {condition} is false": false,
+        f"--where {condition} depends on a missing value": unknown,
+    }
+    assert {row.subject for row in cohort.rows} == {row["SUB_ID"] for row in others} - false - unknown
+    assert f"2 left out, named by --exclude: {', '.join(sorted(named))}" in outcome.out
+
+
+def test_training_people_are_left_out_as_the_refusal_says(whole, everybody, like, tmp_path):
+    refused, _ = like(everybody, whole.path)
+    assert (refused.status, "36 subjects of" in refused.err, "and 26 more" in refused.err) == (2, True, True)
+    assert "Leave them out with --exclude, which takes IDs or a file of them" in refused.err
+    (tmp_path / "training.txt").write_text("\n".join(sorted(whole.subjects("train"))))
+    outcome, target = like(everybody, whole.path, "--exclude", tmp_path / "training.txt")
+    assert outcome.status == 0, outcome.err
+    assert open_cohort(target).subjects("test") == whole.subjects("test")
+
+
+def test_the_column_of_sites_is_that_of_the_cohort(everybody, like, data_cli, tmp_path):
+    sites = ("--grid", "reduced", "--phenotype", "AGE_AT_SCAN", "--siteColumn", "hand")
+    assert data_cli("convert", everybody, tmp_path / "by hand", *sites).status == 0
+    training = ",".join(open_cohort(tmp_path / "by hand").subjects("train"))
+    outcome, target = like(everybody, tmp_path / "by hand", "--exclude", training)
+    assert outcome.status == 0, outcome.err
+    assert "Site: hand, " in outcome.out
+    of_subject = {row["SUB_ID"]: row["hand"] for row in ROWS}
+    assert all(row.site == of_subject[row.subject] for row in open_cohort(target).rows)
+
+
+def test_who_is_left_out_never_has_a_record(data_cli, tmp_path):
+    """Two rows, of which one is of another diagnosis, and a second map under the bare ID."""
+    rows = [row | {"DX_GROUP": "3", "FILE_ID": row["SUB_ID"]} for row in ROWS[:1]]
+    folder = write_people(tmp_path / "twice", [*ROWS, *rows])
+    outcome = data_cli(
+        "convert",
+        folder,
+        tmp_path / "out",
+        "--grid",
+        "reduced",
+        "--negative",
+        "2",
+        "--positive",
+        "1",
+        "--labelColumn",
+        "DX_GROUP",
+    )
+    assert outcome.status == 0, outcome.err
+    assert "left out" not in outcome.out
+    assert "Another row or map of 50002, who have a record, is not used: DX_GROUP is 3." in outcome.out

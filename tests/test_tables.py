@@ -1,14 +1,18 @@
 """Tables of subjects: read whatever separates their columns, and joined by the one column that holds the IDs."""
 
+import contextlib
 import csv
 import io
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data.base.errors import InputError
-from data.conversion.tables import matching_column, read_table
+from data.conversion.tables import key, matching_column, read_table
 
 PATH = Path("table.csv")
 
@@ -98,6 +102,76 @@ def test_a_few_scores_that_equal_ids_are_no_column_of_ids():
 def test_no_column_and_no_maps():
     with pytest.raises(InputError, match=r"No column of .* holds the IDs of the maps, such as 900"):
         matching_column(columns(ID=identity), {"900"}, PATH)
+
+
+@pytest.mark.parametrize("text", ["51456.0", "0051456", "sub-0051456", "51456.", " 51456 ", "5.1456e4", "5.1456E+04"])
+def test_ids_are_compared_as_numbers(text):
+    assert key(text) == "51456"
+    assert matching_column(columns(ID=lambda row: f"{row + 50001}.0"), maps(50001, 50040), PATH) == "ID"
+
+
+@pytest.mark.parametrize("text", ["1e5", "12.5", "1.25e1", "5E2", "1e+999999999", "P17.0", "-3.0", "1.2.0"])
+def test_what_may_be_a_name_is_compared_as_text(text):
+    assert key(text) == text
+
+
+@pytest.mark.parametrize(
+    "ids, found", [((0, 59), (1, 60)), ((1, 60), (0, 59)), ((1, 60), (31, 90)), ((0, 70), (1, 60))]
+)
+@pytest.mark.parametrize("head", ["", "S"])
+def test_a_match_of_all_but_the_ends_is_refused(head, ids, found):
+    table = pd.DataFrame({"ID": [f"{head}{number}" for number in range(ids[0], ids[1] + 1)], "age": "12"})
+    with pytest.raises(InputError, match=r"IDs match all but the ends, as shifted numbers do.*--idColumn 'ID'"):
+        matching_column(table.sample(frac=1, random_state=0), {f"{head}{name}" for name in maps(*found)}, PATH)
+
+
+def test_people_without_a_map_and_maps_without_a_row_are_no_shift():
+    assert matching_column(columns(60, ID=identity), maps(3, 50), PATH) == "ID"
+    assert matching_column(columns(60, ID=identity), maps(1, 60) - {"7", "30"} | {"90"}, PATH) == "ID"
+    assert matching_column(columns(30, ID=lambda row: row + 11), maps(1, 60), PATH) == "ID"
+
+
+@pytest.mark.parametrize("code", ["P{:03}", "7{:04}", "AB-{}", "{}A"])
+def test_row_numbers_beside_codes_are_a_tie(code):
+    """The maps are 1 to 60, whether as the codes say or as the rows lie."""
+    table = columns(60, ID=identity, code=lambda row: code.format(row * 7 % 60 + 1), age=lambda row: 9 + row // 3)
+    with pytest.raises(
+        InputError, match=r"The columns ID and code of .* could both name the subjects.*--idColumn 'ID'"
+    ):
+        matching_column(table, maps(1, 60), PATH)
+    same = columns(60, ID=identity, code=lambda row: f"P{row + 1:03}", day=lambda row: f"2010-01-{row}")
+    assert matching_column(same, maps(1, 60), PATH) == "ID"
+    assert matching_column(
+        columns(60, ID=lambda row: f"{row + 1:02}", code=lambda row: f"x9{row:02}"), maps(1, 60), PATH
+    )
+
+
+FORMS = ["{}", "{:06}", "sub-{:03}", "{}.0", "P{:03}", "{}_x"]  # of IDs, beside numbers that are no IDs
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    *map(st.sampled_from, (FORMS, ["rows", "shifted", "permuted"], [0, 1, 7, 50001])),
+    st.integers(-3, 3),
+    st.integers(0),
+)
+def test_shifted_and_permuted_numbers_never_give_a_wrong_row_in_silence(form, kind, first, shift, seed):
+    random = np.random.default_rng(seed)
+    count = random.integers(20, 40)
+    people = random.permutation(count) + first if random.random() < 0.7 else np.arange(count) + first
+    numbers = {
+        "rows": np.arange(count) + first + shift,
+        "shifted": people + shift,
+        "permuted": random.permutation(people),
+    }
+    table = pd.DataFrame({"code": list(map(form.format, people)), "ID": numbers[kind].astype(str)})
+    table = table.drop(index=random.choice(count, random.integers(3), replace=False)).sample(
+        frac=1, axis=1, random_state=random
+    )
+    found = set(map(str, people)) - set(map(str, random.choice(people, random.integers(3), replace=False)))
+    with contextlib.suppress(InputError):
+        chosen = table[matching_column(table, found, PATH)].map(key)
+        assert all(str(people[row]) == name for row, name in chosen.items() if name in found)
 
 
 ROWS_OF_TEXT = [["ID", "dx", "age"], ["1", "ASD", "12.5"], ["2", "TD; mild, say", "9"], ["3", "TD", ""]]

@@ -12,7 +12,7 @@ from data import grids
 from data.base.errors import InputError
 from data.cohorts import phenotype, records, side_tables
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort, write_tables
-from data.cohorts.rows import Metadata, Row, assign_splits
+from data.cohorts.rows import Metadata, Row, assign_splits, listed
 from data.conversion.leaks import check_values
 from data.conversion.options import ConversionOptions
 from data.conversion.source import DEFAULT_MAPS, Source
@@ -98,6 +98,16 @@ def plan_like(like: Cohort, source: Source, provenance: Mapping[str, Any]) -> Pl
     )
 
 
+def site_column_of(like: Cohort) -> str | None:
+    """The covariate that holds the sites of a cohort; None if it has none, or no covariates."""
+    if like.covariates is None:
+        return None
+    site_of = {row.subject: row.site for row in reversed(like.rows)}
+    sites = pd.Series(site_of).reindex(like.covariates.index)
+    held = (like.covariates.eq(sites, axis=0) | like.covariates.eq("")).all() & like.covariates.ne("").any()
+    return next((str(name) for name in held.index[held]), None)
+
+
 def encode_like(table: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
     """The raw phenotype (subjects, 29) of a table, coded as that of another cohort with this `metadata`."""
     if metadata.phenotype == tuple(phenotype.abide_values(pd.DataFrame(columns=phenotype.ABIDE_COLUMNS, dtype=str))):
@@ -141,6 +151,6 @@ def check_like(source: Source, like: Cohort) -> None:
         )
     if shared := sorted(set(like.subjects("train")) & set(source.subjects["subject"])):
         raise InputError(
-            f"{len(shared)} subjects of {source.table} are training subjects of {like.path}, {shared[0]} among them; "
-            "expected new people. Leave them out."
+            f"{len(shared)} subjects of {source.table} are training subjects of {like.path}, {listed(shared)}; "
+            "expected new people. Leave them out with --exclude, which takes IDs or a file of them."
         )

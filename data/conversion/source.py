@@ -13,9 +13,11 @@ import pandas as pd
 from data.base.errors import InputError
 from data.cohorts.phenotype import clean
 from data.cohorts.records import MAX_MAPS
+from data.cohorts.rows import listed
 from data.conversion.layouts import find_maps, find_table
 from data.conversion.options import SourceOptions
-from data.conversion.tables import column, key, matching_column, read_table
+from data.conversion.selection import NO, UNKNOWN, Condition, excluded
+from data.conversion.tables import canonical_value, column, key, matching_column, read_table
 
 DEFAULT_MAPS = ("falff",)
 NO_FILENAME = "no_filename"  # the release's FILE_ID of a subject whose scan failed quality control
@@ -60,9 +62,12 @@ class JoinedTable:
         return self.table[ABIDE_SUBJECT if ABIDE_SUBJECT in self.table else self.id_column].map(key)
 
 
-def read_source(folder: Path, options: SourceOptions, optional: bool = False) -> Source:
+def read_source(
+    folder: Path, options: SourceOptions, optional: bool = False, site_columns: Sequence[str] = SITE_COLUMNS
+) -> Source:
     """Joins the maps under `folder` with the table, without subjects that lack a map, or a diagnosis, unless labels are
-    `optional`. Raises InputError if a choice must be made by the user."""
+    `optional`, or that the options leave out. The first of `site_columns` in the table names the site if the options do
+    not. Raises InputError if a choice must be made by the user."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected fALFF maps, or others, as NIfTI and a table of subjects.")
     joined = join(folder, options)
@@ -72,8 +77,10 @@ def read_source(folder: Path, options: SourceOptions, optional: bool = False) ->
     if coding:
         diagnosis = clean(column(table, coding.name, path)).map(canonical_value, na_action="ignore")
         label = labels(diagnosis, coding, path, optional)
-    site_column = options.site_column or next((name for name in SITE_COLUMNS if name in table), None)
-    kept = joined.maps.notna().all(axis=1) & (label.notna() | (diagnosis.isna() & optional))
+    site_column = options.site_column or next((name for name in site_columns if name in table), None)
+    usable = joined.maps.notna().all(axis=1) & (label.notna() | (diagnosis.isna() & optional))
+    unwanted, unwanted_notes = unwanted_rows(joined, options)
+    kept = usable & (unwanted == "")
     check_identifiers(identifier[kept], path)
     check_own_maps(joined, kept, options.map_column or joined.id_column)
     site = column(table, site_column, path).str.split().str.join(" ") if site_column else "unknown"
@@ -81,7 +88,7 @@ def read_source(folder: Path, options: SourceOptions, optional: bool = False) ->
     # In an order that does not depend on the layout, and so neither does the split
     subjects = subjects.sort_values("subject", key=lambda name: name.str.zfill(20))
     rows = table.loc[subjects.index]
-    notes = [*joined.notes, f"Table {path}, joined by {joined.id_column}."]
+    notes = [*joined.notes, f"Table {path}, joined by {joined.id_column}.", *unwanted_notes]
     if coding:
         autism, control = (counted(diagnosis[kept & (label == value)]) for value in (1, 0))
         notes.append(f"Label: {coding.name}, {autism} autism, {control} control.")
@@ -89,6 +96,11 @@ def read_source(folder: Path, options: SourceOptions, optional: bool = False) ->
         notes.append("Label: no column is used.")
     if unknown := (kept & diagnosis.isna()).sum():
         notes.append(f"{unknown} subjects of unknown diagnosis are kept.")
+    reasons = left_out(joined, diagnosis, usable, unwanted)
+    here = set(subjects["subject"])
+    for reason, names in reasons.items():
+        if twice := [name for name in names if name in here]:
+            notes.append(f"Another row or map of {listed(twice)}, who have a record, is not used: {reason}.")
     return Source(
         table=path,
         label_column=coding.name if coding else None,
@@ -96,27 +108,48 @@ def read_source(folder: Path, options: SourceOptions, optional: bool = False) ->
         subjects=subjects.reset_index(drop=True),
         maps=joined.maps.loc[subjects.index].reset_index(drop=True),
         rows=rows,
-        left_out=left_out(joined, diagnosis, kept),
+        left_out={reason: [name for name in names if name not in here] for reason, names in reasons.items()},
         notes=[*notes, site_note(rows, site_column)],
     )
 
 
-def left_out(joined: JoinedTable, diagnosis: pd.Series, kept: pd.Series) -> dict[str, list[str]]:
-    """For each reason, the subjects that are left out."""
+def unwanted_rows(joined: JoinedTable, options: SourceOptions) -> tuple[pd.Series, list[str]]:
+    """Why --exclude or --where leaves out each row, empty where they do not; notes on either. Raises InputError."""
+    reason, notes = pd.Series("", joined.table.index), list[str]()
+    if options.where:
+        condition = Condition(options.where, joined.table, joined.path)
+        truth = condition.truth()
+        reason = reason.mask(truth == NO, f"--where {options.where} is false")
+        reason = reason.mask(truth == UNKNOWN, f"--where {options.where} depends on a missing value")
+        notes += dict.fromkeys(condition.notes)
+    if options.exclude:
+        named = excluded(options.exclude)
+        ids = [joined.identifier, joined.table[joined.id_column].map(key)]
+        reason = reason.mask(ids[0].isin(named) | ids[1].isin(named), "named by --exclude")
+        known = {*ids[0], *ids[1], *joined.stray}
+        if nobody := [text for identifier, text in named.items() if identifier not in known]:
+            notes.append(f"--exclude names {len(nobody)} of whom there is neither a row nor a map: {listed(nobody)}.")
+    return reason, notes
+
+
+def left_out(joined: JoinedTable, diagnosis: pd.Series, usable: pd.Series, unwanted: pd.Series) -> dict[str, list[str]]:
+    """For each reason, the subjects that are left out, or a row or map of whom is; each row for its first reason."""
     identifier, maps = joined.identifier, joined.maps
     named = joined.table[joined.id_column] != NO_FILENAME
     some, complete = maps.notna().any(axis=1), maps.notna().all(axis=1)
     lacking = {f"no map {name}": identifier[some & maps[name].isna()].tolist() for name in maps}
-    others = diagnosis[complete & ~kept].dropna()
+    others = diagnosis[complete & ~usable].dropna()
     groups = identifier[others.index].groupby(others)
     unused = {f"{diagnosis.name} is {value}": subjects.tolist() for value, subjects in groups}
+    chosen = identifier[usable & (unwanted != "")].groupby(unwanted)
     return {
         f"{joined.id_column} is {NO_FILENAME}": identifier[~named].tolist(),
         "no map": identifier[named & ~some].tolist(),
         **{reason: subjects for reason, subjects in lacking.items() if subjects},
-        f"{diagnosis.name or 'diagnosis'} unknown": identifier[complete & ~kept & diagnosis.isna()].tolist(),
+        f"{diagnosis.name or 'diagnosis'} unknown": identifier[complete & ~usable & diagnosis.isna()].tolist(),
         "a map without a row in the table": joined.stray,
         **unused,
+        **{reason: subjects.tolist() for reason, subjects in chosen},
     }
 
 
@@ -240,13 +273,6 @@ def check_identifiers(identifier: pd.Series, path: Path) -> None:
         raise InputError(f"{path} names subject {twice.iloc[0]} twice; expected one row a subject.")
     if (odd := identifier[~identifier.str.fullmatch(r"\w[\w.-]*")]).size:
         raise InputError(f"{path} has the subject {odd.iloc[0]!r}; expected letters, digits, '.', '_' and '-'.")
-
-
-def canonical_value(text: str) -> str:
-    """One text for each number: `1` for `1.0`."""
-    text = text.strip()
-    number = pd.to_numeric(text, errors="coerce")
-    return str(int(number)) if number == number and abs(number) < 1e15 and number == int(number) else text
 
 
 def named_values(text: str, known: set[str]) -> list[str]:

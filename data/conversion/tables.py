@@ -3,10 +3,10 @@
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from data.base import files
@@ -25,8 +25,15 @@ ROW_NUMBER = re.compile(
 SUBJECT_NAME = re.compile(
     r"(sub|subj|subject|participant|patient|file|person|proband|study|scan)?(id|code)s?|(subject|participant|patient)s?"
 )
+FLOATED = re.compile(r"\d+\.0*|\d+\.\d+e\+?\d{1,2}|\d+e\+\d{1,2}", re.ASCII | re.IGNORECASE)  # an integer, as a float
+NUMBERED = re.compile(r"(\D*)(\d{1,18})(\D*)", re.ASCII)
+CODE = re.compile(  # letters and digits, but no age, no score of two digits, no date
+    r"(?=.*\d)(?!\d{1,2}$)(?!\d+([-_]\d+){2}$)[A-Za-z0-9]+([-_][A-Za-z0-9]+)*", re.ASCII
+)
+SHIFTS = {-2, -1, 1, 2}  # between two numberings of the same people, beside those that align their ends
+MIN_OVERLAP = 0.25  # of the people of two numberings; ones that share fewer are of two studies
 MIN_MATCHED = 0.5  # of the IDs that could match
-RIVAL_SHARE = 0.9  # of the matches of the best column; a column with as many is as good a guess
+RIVAL_SHARE = 0.8  # of the matches of the best column; a column with as many is as good a guess
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -99,9 +106,18 @@ def with_points(column: pd.Series) -> pd.Series:
 
 
 def key(identifier: str) -> str:
-    """An ID in the form that is compared: without BIDS's `sub-`, without leading zeros."""
+    """An ID in the form that is compared: without BIDS's `sub-`, without leading zeros, `51456` for `51456.0`."""
     bare = re.sub(r"^sub[-_]?(?=.)", "", identifier.strip(), flags=re.IGNORECASE)
+    if FLOATED.fullmatch(bare) and (number := Decimal(bare)) == int(number):
+        bare = str(int(number))
     return bare.lstrip("0") or "0" if bare.isdecimal() else bare
+
+
+def canonical_value(text: str) -> str:
+    """One text for each number: `1` for `1.0`."""
+    text = text.strip()
+    number = pd.to_numeric(text, errors="coerce")
+    return str(int(number)) if number == number and abs(number) < 1e15 and number == int(number) else text
 
 
 def column(table: pd.DataFrame, name: str, path: Path) -> pd.Series:
@@ -134,20 +150,71 @@ def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:
     candidates = [name for name in named if name not in repeating] or named
     best = max(candidates, key=lambda name: len(matches[name]))
     rows = matches[best]
-    complete = len(rows) == len(maps) == len(table)
     for other, of_other in matches.items():
-        as_good = other in candidates and len(of_other) >= len(rows) * (1 if complete else RIVAL_SHARE)
+        as_good = other in candidates and len(of_other) >= len(rows) * RIVAL_SHARE
         if not of_other.items() <= rows.items() and (as_good or len(of_other) > len(rows)):
             raise InputError(
                 f"The columns {best} and {other} of {path} both hold IDs of the maps ({len(rows)} and {len(of_other)} "
                 f"of {len(maps)}) and would give them different rows; say which names the subjects with --idColumn."
             )
+    check_codes(table, best, rows, path)
     if len(rows) < MIN_MATCHED * min(len(maps), (table[best] != "").sum()) and not names_subjects(best):
         raise InputError(
             f"The column {best} of {path} holds {len(rows)} of {len(maps)} IDs of the maps, as if by chance; if it "
             f"names the subjects, say so with --idColumn '{best}'. The maps have IDs such as {min(maps)}."
         )
+    check_shift(table[best], maps, path)
     return best
+
+
+def check_codes(table: pd.DataFrame, best: str, rows: Mapping[str, int], path: Path) -> None:
+    """Raises InputError if maps that are numbers, found in the column `best` in `rows`, could be meant by another
+    column: by codes with these numbers, as P017 for 17, in other rows, or by any codes if `best` numbers the rows."""
+    if not all(map(str.isdecimal, rows)):
+        return
+    for name in table.columns.drop(best):
+        values = table[name].map(key)
+        if not (values.is_unique and matching(values, CODE).all()) or numbers_rows(table[name]):
+            continue
+        found = {str(parts[1]): row for row, value in enumerate(values) if (parts := numbered(value))}
+        shared = found.keys() & rows.keys()
+        as_good = len(shared) >= RIVAL_SHARE * len(rows)
+        if any(found[number] != rows[number] for number in shared) if as_good else counts_rows(table[best]):
+            raise InputError(
+                f"The columns {best} and {name} of {path} could both name the subjects: {best} holds the numbers of "
+                f"the maps, {name} codes such as {values.iloc[0]}. If the maps are numbered as in {best}, say so with "
+                f"--idColumn '{best}'; otherwise name the map of each subject in a column of paths with --mapColumn."
+            )
+
+
+def check_shift(column: pd.Series, maps: set[str], path: Path) -> None:
+    """Raises InputError if a column's IDs and the maps do not match to their ends, and would match as well if the IDs
+    were some numbers higher or lower, so that each subject could have the map of a neighbour."""
+    of_column, of_maps = ({parts for name in names if (parts := numbered(name))} for names in (column.map(key), maps))
+    together = of_column & of_maps
+    from_0 = any(number == 0 for _, number, _ in of_column - of_maps)  # as programs number rows
+    whole = together in (of_column, of_maps) and not from_0
+    if whole or len(together) < MIN_OVERLAP * min(len(of_column), len(of_maps)):
+        return
+    low, high, low_map, high_map = (
+        end(number for _, number, _ in parts) for parts in (of_column, of_maps) for end in (min, max)
+    )
+    apart = from_0 or (low - low_map) * (high - high_map) > 0  # both ends, the same way
+    for shift in sorted({*SHIFTS, low_map - low, high_map - high} - {0}, key=abs):
+        shifted = {(head, number + shift, tail) for head, number, tail in of_column}
+        if len(shifted & of_maps) >= len(together) + (not apart):
+            raise InputError(
+                f"The numbers in the column {column.name} of {path}, {low} to {high}, match {len(together)} of "
+                f"{len(of_maps)} maps, {low_map} to {high_map}, and would match as many if they were {abs(shift)} "
+                f"{'higher' if shift > 0 else 'lower'}: IDs match all but the ends, as shifted numbers do. Correct the "
+                f"table; if it is right, say so with --idColumn '{column.name}'."
+            )
+
+
+def numbered(identifier: str) -> tuple[str, int, str] | None:
+    """An ID with one number in it as the text before it, the number, and the text after it."""
+    parts = NUMBERED.fullmatch(identifier)
+    return (parts[1], int(parts[2]), parts[3]) if parts else None
 
 
 def names_subjects(name: str) -> bool:
@@ -162,5 +229,10 @@ def numbers_rows(column: pd.Series) -> bool:
         return True
     if names_subjects(name):
         return False
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(float)
-    return any(np.array_equal(numbers, np.arange(len(column)) + first) for first in (0, 1))
+    return counts_rows(column)
+
+
+def counts_rows(column: pd.Series) -> bool:
+    """Whether a column holds 0, 1, 2, ... or 1, 2, 3, ..., not padded with zeros."""
+    values = column.str.strip().str.removesuffix(".0").tolist()
+    return any(values == list(map(str, range(first, len(values) + first))) for first in (0, 1))

@@ -1,0 +1,146 @@
+"""`--exclude` and `--where` -> which rows of a table to convert; an expression is parsed, never run."""
+
+import ast
+import operator
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data.base.errors import InputError
+from data.cohorts.phenotype import clean, mostly_numbers, numbers
+from data.cohorts.rows import listed
+from data.conversion.tables import canonical_value, column, key
+
+NO, UNKNOWN, YES = 0.0, 0.5, 1.0  # `and` is the minimum, `or` the maximum, `not` the distance from 1
+ORDER: dict[type[ast.cmpop], Callable] = {
+    ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge
+}  # fmt: skip
+EQUAL: dict[type[ast.cmpop], Callable] = {ast.Eq: operator.eq, ast.NotEq: operator.ne}
+MAX_LENGTH = 2000  # characters of an expression
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`([^`]+)`")  # a text; or a column's name, in backticks, as group 1
+EXAMPLE = "\"AGE_AT_SCAN < 18 and SITE_ID in ('NYU', 'USM')\""
+
+
+def excluded(option: str) -> dict[str, str]:
+    """The IDs of `A,B`, or of a file with one a line, by the form that is compared (see `key`). Raises InputError for a
+    file that cannot be read or holds more than IDs."""
+    path = Path(option)
+    try:
+        is_file = path.is_file()
+        lines = path.read_text(encoding="utf-8-sig").splitlines() if is_file else option.split(",")
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"--exclude {option[:60]} cannot be read ({error}); expected text with one ID a line."
+        ) from error
+    if is_file and (odd := next((line for line in lines if re.search(r"[,;\t]", line)), None)):
+        raise InputError(f"--exclude {path} has the line {odd[:60]!r}; expected one ID a line and nothing else.")
+    if not is_file and (len(path.parts) > 1 or path.suffix.lower() in (".txt", ".csv", ".tsv")):
+        raise InputError(f"--exclude {option} is no file; expected a file with one ID a line, or IDs as in A,B.")
+    return {key(text): text.strip() for text in lines if text.strip()}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """An expression about the columns of a table of text, as on the command line."""
+
+    text: str
+    table: pd.DataFrame
+    path: Path  # of the table
+    notes: list[str] = field(default_factory=list)  # on values that no row has
+    names: dict[str, str] = field(default_factory=dict)  # of columns that were written in backticks
+
+    def truth(self) -> np.ndarray:
+        """YES or NO for each row (rows,), UNKNOWN if a missing value decides. Raises InputError for what does not
+        compare columns with values."""
+        try:
+            if len(self.text) > MAX_LENGTH:
+                raise ValueError(f"it has {len(self.text)} characters, of at most {MAX_LENGTH}")
+            with warnings.catch_warnings(action="ignore"):
+                tree = ast.parse(QUOTED.sub(self.placeholder, self.text.strip()), mode="eval")
+            return self.of_node(tree.body)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise self.wrong(getattr(error, "msg", None) or str(error)) from error
+
+    def placeholder(self, quoted: re.Match) -> str:
+        if quoted[1] is None:
+            return quoted[0]
+        name = f"column_{len(self.names)}_in_backticks"
+        self.names[name] = quoted[1]
+        return name
+
+    def wrong(self, reason: str) -> InputError:
+        return InputError(
+            f"--where {self.text[:100]!r}: {reason}. Expected columns of {self.path} compared with values, joined by "
+            f"and, or, not, such as {EXAMPLE}; other names of columns in backticks."
+        )
+
+    def of_node(self, node: ast.expr) -> np.ndarray:
+        match node:
+            case ast.BoolOp():
+                join = np.minimum if isinstance(node.op, ast.And) else np.maximum
+                return reduce(join, map(self.of_node, node.values))
+            case ast.UnaryOp(op=ast.Not()):
+                return 1 - self.of_node(node.operand)
+            case ast.Compare():
+                sides = [node.left, *node.comparators]
+                return reduce(np.minimum, map(self.of_pair, sides, node.ops, sides[1:]))
+        raise self.wrong(f"{ast.unparse(node)[:60]} is no comparison")
+
+    def of_pair(self, left: ast.expr, how: ast.cmpop, right: ast.expr) -> np.ndarray:
+        if isinstance(how, ast.In | ast.NotIn):
+            if not isinstance(right, ast.Tuple | ast.List | ast.Set) or not right.elts:
+                raise self.wrong("after in, expected values in brackets")
+            found = reduce(np.maximum, (self.of_pair(left, ast.Eq(), value) for value in right.elts))
+            return found if isinstance(how, ast.In) else 1 - found
+        compare, sides = (ORDER | EQUAL).get(type(how)), (self.side(left), self.side(right))
+        columns = [side for side in sides if isinstance(side, pd.Series)]
+        values = [side for side in sides if not isinstance(side, pd.Series)]
+        if compare is None or not columns:
+            raise self.wrong("expected a column in each comparison, and <, <=, >, >=, ==, !=, in or not in")
+        of_numbers = [mostly_numbers(column) for column in columns]
+        as_text = any(isinstance(value, str) for value in values) or not all(of_numbers)
+        if as_text and any(isinstance(value, float) for value in values):
+            raise self.wrong(f"{columns[0].name} holds text; compare it with text in quotes")
+        if as_text and any(of_numbers) and type(how) in ORDER:
+            raise self.wrong(
+                f"{columns[of_numbers.index(True)].name} holds numbers; compare it with one, without quotes"
+            )
+        (one, unknown), (other, also) = (self.cells(side, as_text) for side in sides)
+        if values and type(how) in EQUAL and not np.any(one == other):
+            self.notes.append(f"--where: nobody's {columns[0].name} is {values[0]}; it is {examples(columns[0])}.")
+        return np.where(unknown | also, UNKNOWN, compare(one, other))
+
+    def cells(self, side: pd.Series | str | float, as_text: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The values of a side of a comparison as text or float64, and which of them are missing; (rows,)
+        each, or one for all."""
+        if not isinstance(side, pd.Series):
+            return np.full(len(self.table), canonical_value(side) if isinstance(side, str) else side), np.array(False)
+        values = (
+            clean(side).map(canonical_value, na_action="ignore") if as_text else numbers(side.to_frame(), side.name)
+        )
+        missing = values.isna().to_numpy()
+        return (values.fillna("").to_numpy(str) if as_text else values.to_numpy(float)), missing
+
+    def side(self, node: ast.expr) -> pd.Series | str | float:
+        """One side of a comparison: a column as text, or a value."""
+        match node:
+            case ast.Name(id=name):
+                return column(self.table, self.names.get(name, name), self.path)
+            case ast.Constant(value=str() as text):
+                return text
+            case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+                return float(number)
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+                return -float(number)
+        raise self.wrong(f"{ast.unparse(node)[:60]} is neither a column nor a value")
+
+
+def examples(column: pd.Series) -> str:
+    """What a column holds, as text."""
+    return listed(sorted(clean(column).dropna().unique())) or "always missing"
