@@ -17,8 +17,9 @@ import numpy as np
 
 from data import grids
 from data.base import files, sums
-from data.base.errors import InputError
+from data.base.errors import InputError, listed
 from data.cohorts import entries as entries_of
+from data.cohorts import findings as findings_of
 from data.cohorts import records
 from data.cohorts import rows as rows_of
 from data.cohorts.rows import METADATA, TABLE, Metadata, Row
@@ -46,6 +47,7 @@ class Cohort:
     num_maps: int = 1
     standard: Standard = "stored"  # of the volumes in `batch`
     moments: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None  # by site: mean and spread (x, y, z, maps)
+    verdict: findings_of.Verdict | None = None  # of `python -m data check`
 
     def __str__(self) -> str:
         subjects = len({row.subject for row in self.rows})
@@ -54,11 +56,18 @@ class Cohort:
         simulated = ", SIMULATED" if self.simulated else ""
         return f"{self.path}: {len(self.rows)} records of {subjects} subjects, {shape}{maps}{simulated}"
 
-    def census(self, fold_of: Mapping[str, str] | None = None) -> rows_of.Findings:
-        """What the cohort is, and its subjects counted; see `rows.census`."""
-        found = rows_of.census(self.rows, fold_of)
-        found.counts.insert(0, str(self))
+    def census(self, fold_of: Mapping[str, str] | None = None) -> findings_of.CohortFindings:
+        """What the cohort is, and its subjects counted; see `findings.census`."""
+        found = findings_of.census(str(self), self.rows, fold_of)
+        if leaks := self.metadata.accepted_leaks:
+            found.people.problems.append(f"accepted by --allowLeak, though they tell the diagnosis: {listed(leaks)}")
         return found
+
+    def problems(self, fold_of: Mapping[str, str] | None = None) -> list[str]:
+        """What invalidates results, by the census and the stored verdict; a split that folds replace has no part."""
+        own, stored = self.census().every("problems"), self.verdict.problems if self.verdict else ()
+        now = self.census(fold_of).every("problems")
+        return list(dict.fromkeys([*now, *(text for text in stored if text not in own)]))
 
     @property
     def simulated(self) -> bool:
@@ -230,7 +239,8 @@ def open_cohort(path: Path) -> Cohort:
     of_row = tuple(entries[row.file] for row in table)
     folder = path.parent if path.name == entries_of.HDF5_NAME and path.is_file() else path
     has_tables = (folder / METADATA).is_file() or (folder / entries_of.HDF5_NAME).is_file()
-    return Cohort(path, grid, tuple(table), of_row, metadata, folder if has_tables else None, num_maps)
+    cohort = Cohort(path, grid, tuple(table), of_row, metadata, folder if has_tables else None, num_maps)
+    return replace(cohort, verdict=findings_of.verdict_of(cohort))
 
 
 def carry_tables(source: Cohort, target: Path) -> None:

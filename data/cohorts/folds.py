@@ -50,6 +50,11 @@ class Folds:
         return sorted(set(self.fold_of.values()), key=lambda name: (self.how.isdecimal() and int(name), name))
 
     @property
+    def unchecked(self) -> Cohort:
+        """The cohort of which no verdict is known; the whole one if there is none."""
+        return next((cohort for cohort in self.reduced.values() if cohort.verdict is None), self.whole)
+
+    @property
     def notes(self) -> list[str]:
         """Warnings about the phenotype in these folds."""
         if self.reduced or self.whole.raw_phenotype is not None:
@@ -236,4 +241,9 @@ def open_reduced(path: Path, how: str) -> Folds:
                 f"{cohort.path} does not test the fold {name} of {path / FOLD_TABLE}. Repeat the full pass."
             )
     digest = hashlib.sha256("".join(cohort.digest for cohort in cohorts.values()).encode()).hexdigest()
-    return Folds(how, replace(next(iter(cohorts.values())), path=path), digest, fold_of, cohorts)
+    first = next(iter(cohorts.values()))
+    verdict = first.verdict
+    if verdict and all(cohort.verdict for cohort in cohorts.values()):
+        problems = dict.fromkeys(text for cohort in cohorts.values() for text in cohort.problems(fold_of))
+        verdict = replace(verdict, problems=tuple(problems))
+    return Folds(how, replace(first, path=path, verdict=verdict), digest, fold_of, cohorts)

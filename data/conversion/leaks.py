@@ -1,7 +1,7 @@
 """The leak guard: refuses columns that measure the diagnosis, and values or maps that separate the labels too well."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,12 @@ def check_names(columns: Sequence[str], label_column: str | None, flag: str = "-
                 f"{flag} {name} measures or follows from the diagnosis ({word}); leave it out, or go ahead with "
                 "--allowLeak if the result is not to be trusted."
             )
+
+
+def accepted(columns: Sequence[str], label_column: str | None, auc: Mapping[str, float]) -> tuple[str, ...]:
+    """What --allowLeak let pass: columns that are the label or measure the diagnosis, values whose AUC is too large."""
+    named = [name for name in columns if name == label_column or measures_diagnosis(name)]
+    return (*named, *(f"{name} (AUC {value:.2f})" for name, value in auc.items() if value > MAX_AUC))
 
 
 def separation(value: np.ndarray, label: np.ndarray) -> float:

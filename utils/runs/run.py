@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.base import files, tables
-from data.base.errors import InputError
+from data.base.errors import InputError, listed
 from data.cohorts.cohort import Cohort, Standard
 from data.cohorts.rows import validation_subjects
 from models import MODELS, Model
 from models.settings import Settings
 from utils.machines import devices
 from utils.machines.devices import Workers
+from utils.runs.caveats import Caveats
 from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
 
 if TYPE_CHECKING:
@@ -187,8 +188,7 @@ class Run:
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "cohort": str(self.cohort.path),
             "maps": self.cohort.metadata.maps,
-            "simulated": self.cohort.simulated,
-            "transductive": self.transductive,
+            **dataclasses.asdict(self.caveats),
             "checkpoint_folder": str(self.checkpoints.path),
             "workers": self.workers.count,
             "replicas": self.workers.replicas,
@@ -240,16 +240,21 @@ class Run:
             reason = f"{path} could not be written ({error.strerror})." if isinstance(error, OSError) else error
             print(f"{reason} The run is not in it, its results are complete.")
 
+    @cached_property
+    def caveats(self) -> Caveats:
+        """What must stand beside every result."""
+        whole, fold_of = (self.folds.whole, self.folds.fold_of) if self.folds else (self.cohort, None)
+        return Caveats(
+            simulated=self.cohort.simulated,
+            problems=tuple(whole.problems(fold_of)),
+            accepted_leaks=self.cohort.metadata.accepted_leaks,
+            shuffled_labels=self.choices.shuffled_labels,
+            transductive=self.transductive,
+        )
+
     @property
     def marks(self) -> str:
-        """What must stand beside every result: ` (SIMULATED, SHUFFLED LABELS)`, or nothing."""
-        found = [*(["simulated"] if self.cohort.simulated else []), *self.caveats()]
-        return f" ({', '.join(found)})".replace("_", " ").upper() if found else ""
-
-    def caveats(self) -> dict[str, bool]:
-        """The same for JSON, without what the cohort says itself: only what holds."""
-        held = {"shuffled_labels": self.choices.shuffled_labels, "transductive": self.transductive}
-        return {name: True for name, holds in held.items() if holds}
+        return self.caveats.marks
 
     def announce(self) -> None:
         print(f"Results: {self.out_dir}{self.marks}", flush=True)
@@ -285,7 +290,7 @@ def own_files(folder: Path) -> list[Path]:
         return []
     manifest = read_manifest(folder)
     if manifest is None:
-        names = ", ".join(path.name for path in found[:3]) + (", ..." if len(found) > 3 else "")
+        names = listed([path.name for path in found], 3)
         raise InputError(f"{folder} holds {names}, which no run of this program wrote; name another --outDir.")
     return [path for path in found if any(fnmatchcase(path.name, pattern) for pattern in manifest.outputs)]
 
