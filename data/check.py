@@ -15,7 +15,7 @@ from data.base.errors import InputError, listed
 from data.base.progress import progress
 from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort
-from data.cohorts.findings import CohortFindings, Findings, store
+from data.cohorts.findings import CohortFindings, Findings, write_verdict
 from data.cohorts.missingness import missing_in
 from data.conversion import measures
 from data.conversion.leaks import separating
@@ -68,7 +68,10 @@ class MapSummary:
 def full_and_stored(cohort: Cohort) -> CohortFindings:
     """`full`, with its verdict stored beside the records, or a line that says why not."""
     findings = full(cohort)
-    if reason := store(cohort, findings):
+    reason: str | None = "records without tables have no place for it"
+    if cohort.tables:
+        reason = write_verdict(cohort.tables, cohort.digest, findings)
+    if reason:
         print(f"The verdict is not stored, so that no later job can tell it: {reason}.", flush=True)
     return findings
 

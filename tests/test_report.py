@@ -248,6 +248,9 @@ def test_names_of_a_user_are_text_and_nothing_else(tmp_path):
     [
         ({"simulated": True}, {}, "SIMULATED"),
         ({"shuffled_labels": True}, {}, "SHUFFLED LABELS"),
+        ({"problems": ["a", "b"]}, {}, "PROBLEMS: 2 invalidate these results: a; b."),
+        ({"problems": ["a"]}, {}, "PROBLEMS: 1 invalidates these results: a."),
+        ({"accepted_leaks": ["SRS"]}, {}, "LEAK ACCEPTED: the cohort was converted with --allowLeak, though SRS tells"),
         ({}, {"auc": score(0.55)}, "0.450 to 0.650, holds 0.5"),
         ({}, {"accuracy": score(0.81)}, "accuracy of 0.81 is far above"),
         ({}, {"accuracy": score(0.74, 0.03)}, "accuracy of 0.74 is far above"),

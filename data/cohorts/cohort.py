@@ -47,7 +47,7 @@ class Cohort:
     num_maps: int = 1
     standard: Standard = "stored"  # of the volumes in `batch`
     moments: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None  # by site: mean and spread (x, y, z, maps)
-    verdict: findings_of.Verdict | None = None  # of `python -m data check`
+    verdict: findings_of.Verdict | None = None  # that is stored of it as it is
 
     def __str__(self) -> str:
         subjects = len({row.subject for row in self.rows})
@@ -240,7 +240,8 @@ def open_cohort(path: Path) -> Cohort:
     folder = path.parent if path.name == entries_of.HDF5_NAME and path.is_file() else path
     has_tables = (folder / METADATA).is_file() or (folder / entries_of.HDF5_NAME).is_file()
     cohort = Cohort(path, grid, tuple(table), of_row, metadata, folder if has_tables else None, num_maps)
-    return replace(cohort, verdict=findings_of.verdict_of(cohort))
+    verdict = findings_of.read_verdict(folder) if has_tables else None
+    return replace(cohort, verdict=verdict if verdict and verdict.cohort_sha256 == cohort.digest else None)
 
 
 def carry_tables(source: Cohort, target: Path) -> None:

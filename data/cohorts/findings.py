@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from data import __version__
 from data.base import files
@@ -14,9 +13,6 @@ from data.base.errors import InputError, listed
 from data.base.tables import printable
 from data.cohorts import records
 from data.cohorts.rows import SPLITS, Row
-
-if TYPE_CHECKING:
-    from data.cohorts.cohort import Cohort
 
 VERDICT = "check.json"  # beside a cohort's records
 SHOWN = 3  # problems in a line
@@ -90,23 +86,18 @@ class Verdict:
     notes: int
 
 
-def verdict_of(cohort: "Cohort") -> Verdict | None:
-    """The verdict that is stored in a cohort's folder; None if there is none of the cohort as it is now."""
-    if cohort.tables is None or not (cohort.tables / VERDICT).is_file():
-        return None
+def read_verdict(folder: Path) -> Verdict | None:
+    """The verdict in a cohort's folder; None if there is none, or it is damaged: the cohort can be checked again."""
     try:
-        verdict = files.read_json(cohort.tables / VERDICT, Verdict)
-    except InputError:  # the cohort can be checked again
+        return files.read_json(folder / VERDICT, Verdict) if (folder / VERDICT).is_file() else None
+    except InputError:
         return None
-    return verdict if verdict.cohort_sha256 == cohort.digest else None
 
 
-def store(cohort: "Cohort", findings: CohortFindings) -> str | None:
-    """Stores the verdict of a full check in the cohort's folder; returns the reason if it cannot be stored."""
-    if (folder := cohort.tables) is None:
-        return "records without tables have no place for it"
+def write_verdict(folder: Path, cohort_sha256: str, findings: CohortFindings) -> str | None:
+    """Writes the verdict of a full check into the cohort's folder; returns the reason if it cannot be written."""
     problems, when = tuple(findings.every("problems")), time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    verdict = Verdict(cohort.digest, when, __version__, problems, len(findings.every("notes")))
+    verdict = Verdict(cohort_sha256, when, __version__, problems, len(findings.every("notes")))
     try:
         with files.locked(folder / VERDICT, wait=True):
             files.write_json(folder / VERDICT, asdict(verdict))
