@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data.base.cli import Parser, add_options, guarded, options_of, positive, seed
-from data.base.errors import InputError, listed
+from data.base.errors import InputError
 from data.base.signals import ignore_interrupts
 from data.conversion.options import ConversionOptions, SourceOptions
 
@@ -26,6 +26,7 @@ def convert(args: argparse.Namespace) -> None:
     from data import check as checks
     from data.cohorts.cohort import open_cohort
     from data.cohorts.records import CLASSES
+    from data.cohorts.rows import listed
     from data.conversion import convert as conversion
     from data.conversion.source import read_source
 

@@ -11,12 +11,13 @@ import pandas as pd
 
 from data import grids
 from data.base import sums
-from data.base.errors import InputError, listed
+from data.base.errors import InputError
 from data.base.progress import progress
 from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort
 from data.cohorts.findings import CohortFindings, Findings, write_verdict
 from data.cohorts.missingness import missing_in
+from data.cohorts.rows import listed
 from data.conversion import measures
 from data.conversion.leaks import separating
 

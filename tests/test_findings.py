@@ -6,11 +6,8 @@ from pathlib import Path
 
 import pytest
 from helpers import NAN, cohort_of, row, small_record
-from hypothesis import given
-from hypothesis import strategies as st
 
 from data import __version__
-from data.base.errors import listed
 from data.cohorts.cohort import open_cohort, write_tables
 from data.cohorts.findings import CohortFindings, Findings, Verdict, in_one_line, write_verdict
 from data.cohorts.rows import Metadata
@@ -93,13 +90,6 @@ def test_findings_on_maps_are_named_and_said_once():
 def test_problems_come_first_and_the_rest_by_heading():
     assert [*TWO_PROBLEMS.lines()] == ["cohort", "PROBLEM: one", "PROBLEM: two", "maps", "  a", "  note: n"]
     assert [*TWO_PROBLEMS.lines(counts=False)] == ["PROBLEM: one", "PROBLEM: two", "maps", "  note: n"]
-
-
-@given(st.lists(st.text(min_size=1), max_size=20), st.integers(1, 12))
-def test_a_list_names_some_and_counts_the_others(names, most):
-    text = listed(names, most, "\n")
-    assert text.startswith("\n".join(names[:most]))
-    assert text.endswith(f" and {len(names) - most} more") == (len(names) > most)
 
 
 def test_a_verdict_is_of_the_cohort_as_it_was_checked(folder):

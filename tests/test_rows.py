@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import row
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data.base.errors import InputError
 from data.cohorts.cohort import open_cohort
@@ -17,6 +19,7 @@ from data.cohorts.rows import (
     flattened,
     guess_row,
     is_swapped,
+    listed,
     match_table,
     read_table,
     swapped_name,
@@ -216,3 +219,10 @@ def test_the_lineage_of_a_cohort_is_the_latest_first():
     made = Metadata(provenance={"swap": {}, "source": {"encode": 1, "source": {"convert": 2}}})
     assert [next(iter(source)) for source in made.lineage] == ["swap", "encode", "convert"]
     assert list(Metadata().lineage) == list(Metadata(provenance={"source": "a path"}).lineage)[1:] == []
+
+
+@given(st.lists(st.text(min_size=1), max_size=20), st.integers(1, 12))
+def test_a_list_names_some_and_counts_the_others(names, most):
+    text = listed(names, most, "\n")
+    assert text.startswith("\n".join(names[:most]))
+    assert text.endswith(f" and {len(names) - most} more") == (len(names) > most)

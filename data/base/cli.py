@@ -22,6 +22,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuses an empty argument, which is what is left of a shell variable that is not set."""
+        if sys.platform == "win32":
+            print(f"{self.prog}: Windows is not supported, and nothing was tried on it; use WSL.", file=sys.stderr)
         for before, word in pairwise(["", *(sys.argv[1:] if args is None else args)]):
             option, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
             if not value.strip() and (equals or not word) and option not in MAY_BE_EMPTY:

@@ -17,12 +17,12 @@ import numpy as np
 
 from data import grids
 from data.base import files, sums
-from data.base.errors import InputError, listed
+from data.base.errors import InputError
 from data.cohorts import entries as entries_of
 from data.cohorts import findings as findings_of
 from data.cohorts import records
 from data.cohorts import rows as rows_of
-from data.cohorts.rows import METADATA, TABLE, Metadata, Row
+from data.cohorts.rows import METADATA, TABLE, Metadata, Row, listed
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from data import __version__
 from data.base import files
-from data.base.errors import InputError, listed
+from data.base.errors import InputError
 from data.base.tables import printable
 from data.cohorts import records
-from data.cohorts.rows import SPLITS, Row
+from data.cohorts.rows import SPLITS, Row, listed
 
 VERDICT = "check.json"  # beside a cohort's records
 SHOWN = 3  # problems in a line

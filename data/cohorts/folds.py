@@ -18,7 +18,7 @@ import numpy as np
 from data.base import files, tables
 from data.base.errors import InputError
 from data.cohorts.cohort import FOLDS, Cohort, open_cohort
-from data.cohorts.rows import Row
+from data.cohorts.rows import Row, listed
 
 FOLD_TABLE = "folds.csv"
 FOLD_COLUMNS = ("subject", "fold")
@@ -77,7 +77,7 @@ class Folds:
             return name
         if name.isdecimal() and int(name) < len(names):
             return names[int(name)]
-        raise InputError(f"--fold {name} is none of the folds {', '.join(names)} (or 0 to {len(names) - 1}).")
+        raise InputError(f"--fold {name} is none of the folds {listed(names)} (or 0 to {len(names) - 1}).")
 
     def write(self, folder: Path) -> None:
         """Writes `folds.csv`, then `folds.json`."""
@@ -186,7 +186,7 @@ def by_column(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
         if (unknown := group.count(UNKNOWN_FOLD)) and UNKNOWN_FOLD not in set(table[how]):
             print(f"{how} is not known of {unknown} subjects, who are a fold of their own, {UNKNOWN_FOLD}.")
     elif how != SITE_COLUMN:
-        known = ", ".join([SITE_COLUMN, *([] if table is None else table.columns)])
+        known = listed([SITE_COLUMN, *([] if table is None else table.columns)])
         raise InputError(f"--folds {how} is neither a number nor a column of {cohort.path}; it has {known}.")
     names = sorted(set(group))
     if len(names) < 2:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import fisher_exact
 
-from data.base.errors import listed
+from data.cohorts.rows import listed
 
 if TYPE_CHECKING:
     from data.cohorts.cohort import Cohort

@@ -18,6 +18,7 @@ METADATA = "cohort.json"
 TABLE = "subjects.csv"
 SPLITS = ("train", "test")
 TEST_SHARE = 10  # one subject in ten is a test subject
+LISTED = 10  # names in a line
 
 
 @dataclass(frozen=True)
@@ -231,3 +232,9 @@ def read_metadata(path: Path) -> Metadata:
     if not metadata.grid:
         raise InputError(f"{path / METADATA} names no grid; expected a cohort's metadata. Convert again.")
     return metadata
+
+
+def listed(names: Sequence[str], most: int = LISTED, between: str = ", ") -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return between.join(names[:most]) + more

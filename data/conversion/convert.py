@@ -12,12 +12,12 @@ import pandas as pd
 
 from data import grids
 from data.base import files
-from data.base.errors import InputError, listed
+from data.base.errors import InputError
 from data.base.processes import processes
 from data.cohorts import records, side_tables
 from data.cohorts.cohort import MAPS, Cohort
 from data.cohorts.nifti import load_map
-from data.cohorts.rows import METADATA, Metadata, Row
+from data.cohorts.rows import METADATA, Metadata, Row, listed
 from data.conversion import measures
 from data.conversion.leaks import accepted, check_coding, check_measures, check_names, separating
 from data.conversion.options import ConversionOptions

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
 from data.cohorts.phenotype import clean
+from data.cohorts.rows import listed
 
 MAX_AUC = 0.85
 LEAK_P_VALUE = 0.001  # over all measures of maps (Bonferroni)
@@ -77,7 +78,7 @@ def check_values(values: pd.DataFrame, label: np.ndarray, allow: bool) -> dict[s
     leaks = [f"{name} (AUC {auc:.2f})" for name, auc in found.items() if auc > MAX_AUC]
     if leaks and not allow:
         raise InputError(
-            f"The phenotype separates the training labels: {', '.join(leaks)}; at most {MAX_AUC} is believable. "
+            f"The phenotype separates the training labels: {listed(leaks)}; at most {MAX_AUC} is believable. "
             "Leave these columns out, or go ahead with --allowLeak if the result is not to be trusted."
         )
     return found

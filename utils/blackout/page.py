@@ -20,10 +20,10 @@ from matplotlib.patches import Patch
 from nibabel import Nifti1Image
 
 from data import grids
-from data.base.errors import listed
 from data.base.tables import printable
 from data.cohorts import nifti
 from data.cohorts.atlas import Atlas
+from data.cohorts.rows import listed
 from data.cohorts.standards import BACKGROUND
 from utils import figures
 from utils.blackout.effects import RELIANCE, UNIQUE, Effects

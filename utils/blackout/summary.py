@@ -8,6 +8,7 @@ import pandas as pd
 
 from data.base.tables import printable
 from data.cohorts.records import CLASSES
+from data.cohorts.rows import listed
 from utils.blackout.effects import RELIANCE, UNIQUE, Effects
 from utils.blackout.fills import Fills
 from utils.figures import interval, number, shortened
@@ -106,7 +107,7 @@ def print_table(table: pd.DataFrame) -> None:
         )  # fmt: skip
         print(LINE.format(*cells))
     unplaced = table[table["size_percentile"].isna()].itertuples()
-    if regions := ", ".join(f"{shortened(row.name, NAME_WIDTH)} ({row.voxels} voxels)" for row in unplaced):
+    if regions := listed([f"{shortened(row.name, NAME_WIDTH)} ({row.voxels} voxels)" for row in unplaced]):
         print(
             f"No size percentile, since no connected part of the brain has room for a blob of the size of: {regions}."
         )

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import jinja2
 
-from data.base.errors import listed
 from data.base.tables import printable
 from data.cohorts.records import PHENOTYPE_SIZE
+from data.cohorts.rows import listed
 from data.grids import GRIDS
 from models import MODELS
 from utils import metrics, statistics

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.base import files, tables
-from data.base.errors import InputError, listed
+from data.base.errors import InputError
 from data.cohorts.cohort import Cohort, Standard
-from data.cohorts.rows import validation_subjects
+from data.cohorts.rows import listed, validation_subjects
 from models import MODELS, Model
 from models.settings import Settings
 from utils.machines import devices

@@ -16,9 +16,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from data.base.errors import InputError, listed
+from data.base.errors import InputError
 from data.base.progress import progress
 from data.cohorts.cohort import in_order
+from data.cohorts.rows import listed
 from models import layers, losses
 from models.settings import Settings
 from utils.inference import probability_of_autism
