@@ -1,5 +1,5 @@
-# Needs only Python 3.11, make and the package index.
-PYTHON ?= $(shell command -v python3.11 || echo python3)
+# Needs only Python 3.11 to 3.13, make and the package index.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.13 || echo python3)
 DEMO = results/demo
 # Two processes, each with one thread for TensorFlow.
 PYTEST = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile

@@ -17,7 +17,6 @@ from data.base.terminal import start
 from data.conversion.options import ConversionOptions, SourceOptions
 
 INTERRUPTED = 130
-NAMES_SHOWN = 10  # on the terminal; cohort.json holds them all
 
 
 def convert(args: argparse.Namespace) -> None:
@@ -25,8 +24,10 @@ def convert(args: argparse.Namespace) -> None:
     for name in ("grid", "phenotype", "covariates", "seed"):
         if args.like and getattr(options, name) is not None:
             raise InputError(f"--{name} is chosen by --like: everything is as in {args.like}. Leave it out.")
+    from data import check as checks
     from data.cohorts.cohort import open_cohort
     from data.cohorts.records import CLASSES
+    from data.cohorts.rows import listed
     from data.conversion import convert as conversion
     from data.conversion.plan import site_column_of
     from data.conversion.source import SITE_COLUMNS, read_source
@@ -42,8 +43,7 @@ def convert(args: argparse.Namespace) -> None:
     print("\n".join(source.notes))
     for reason, subjects in source.left_out.items():
         if subjects:
-            more = f" and {len(subjects) - NAMES_SHOWN} more, named in cohort.json" if subjects[NAMES_SHOWN:] else ""
-            print(f"{len(subjects)} left out, {reason}: {', '.join(subjects[:NAMES_SHOWN])}{more}")
+            print(f"{len(subjects)} left out, {reason}: {listed(subjects)}")
     command = shlex.join(["python", "-m", "data", *sys.argv[1:]])
     if like:
         planned, notes = conversion.convert_like(source, args.cohort, like, command)
@@ -51,12 +51,14 @@ def convert(args: argparse.Namespace) -> None:
         planned, notes = conversion.convert(source, args.cohort, options, command)
     print("\n".join(notes))
     for name, values in planned.metadata.phenotype_categories.items():
-        print(f"{name} is text and became {len(values)} categories: {', '.join(values[:NAMES_SHOWN])}")
+        print(f"{name} is text and became {len(values)} categories: {listed(values)}")
     for name, auc in list(planned.metadata.phenotype_auc.items())[:1]:
         print(f"Phenotype: no value separates the training labels better than {name}, AUC {auc:.2f}.")
     counts = Counter(f"{row.split} {CLASSES[int(row.label)] if row.known else 'unknown'}" for row in planned.rows)
     counted = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
-    print(f"{len(planned.rows)} records in {args.cohort}: {counted}")
+    print(f"{len(planned.rows)} records in {args.cohort}: {counted}", flush=True)
+    findings = checks.full_and_stored(open_cohort(args.cohort))
+    print("\n".join([*findings.lines(counts=False), findings.conclusion]))
 
 
 def check(args: argparse.Namespace) -> int:
@@ -66,12 +68,12 @@ def check(args: argparse.Namespace) -> int:
 
     if args.html:
         checks.check_page(args.html)
-    findings = checks.full(open_cohort(args.cohort))
-    print("\n".join(findings.lines()))
+    findings = checks.full_and_stored(open_cohort(args.cohort))
+    print("\n".join([*findings.lines(), findings.conclusion]))
     if args.html:
         with files.replacing(args.html) as file:
             file.write(checks.html(findings, str(args.cohort)))
-    return 1 if findings.problems else 0
+    return 1 if findings.every("problems") else 0
 
 
 def swap(args: argparse.Namespace) -> None:

@@ -15,7 +15,9 @@ from data.base.errors import InputError
 from data.base.progress import progress
 from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import Findings, listed
+from data.cohorts.findings import CohortFindings, Findings, write_verdict
+from data.cohorts.missingness import missing_in
+from data.cohorts.rows import listed
 from data.conversion import measures
 from data.conversion.leaks import separating
 
@@ -23,7 +25,6 @@ MIRROR_MARGIN = 0.002  # by how much a volume's correlation with the mirrored gr
 UNLIKE_SDS = 6.0  # robust standard deviations below the group's median correlation
 MIN_OVERLAP = 0.5  # share of a brain that must lie where most of the others' do
 MIN_COVERED = 0.5  # share of a region's voxels that must hold signal
-REGIONS_SHOWN = 10  # with little signal, of each map
 GROUPS = ("all", "train", "first")  # means are taken over these records; "first" is one for each subject
 CORRELATIONS = ("straight", "mirrored", "likeness")
 TEMPLATE = Path(__file__).with_name("check.html")
@@ -65,32 +66,40 @@ class MapSummary:
         return dict(zip(CORRELATIONS, correlations, strict=True)) | {"away": away}
 
 
-def full(cohort: Cohort) -> Findings:
+def full_and_stored(cohort: Cohort) -> CohortFindings:
+    """`full`, with its verdict stored beside the records, or a line that says why not."""
+    findings = full(cohort)
+    reason: str | None = "records without tables have no place for it"
+    if cohort.tables:
+        reason = write_verdict(cohort.tables, cohort.identity, findings)
+    if reason:
+        print(f"The verdict is not stored, so that no later job can tell it: {reason}.", flush=True)
+    return findings
+
+
+def full(cohort: Cohort) -> CohortFindings:
     """The census, and findings on every volume; volumes are read twice and not kept, to take little memory."""
     findings = cohort.census()
-    check_files(cohort, findings)
+    check_files(cohort, findings.files)
+    check_phenotype(cohort, findings.phenotype)
     regions = atlas.load_atlas(None, cohort.grid)
-    summaries, digests = read_volumes(cohort, regions, findings)
+    summaries, digests = read_volumes(cohort, regions, findings.files)
     usable = list(summaries[0].measured)
     if usable:
-        check_identical(cohort, digests, findings)
+        check_identical(cohort, digests, findings.people)
         # The first of each subject's records is never a swapped copy: those follow their originals
         first = sorted({cohort.rows[index].subject: index for index in reversed(usable)}.values())
         subjects = [cohort.rows[index].subject for index in first]
         measured = measures.read(cohort.tables, subjects, cohort.maps) if cohort.tables else None
-        for name, stored in zip(cohort.maps, compare_volumes(cohort, summaries, usable), strict=True):
-            of_map = Findings()
+        of_maps = {name: Findings() for name in cohort.maps}
+        compared = compare_volumes(cohort, summaries, usable)
+        for (name, of_map), summary, stored in zip(of_maps.items(), summaries, compared, strict=True):
             check_likeness(cohort, stored, of_map)
             check_place(cohort, stored, of_map)
             of_first = stored.loc[first].drop(columns=["straight", "mirrored", "away"])
             check_measures(cohort, measured[name] if measured else None, of_first, of_map)
-            findings.add(of_map, f"{name}: " if cohort.num_maps > 1 else "")
-        findings.notes += [
-            f"{regions.names[region]} has signal in under {MIN_COVERED:.0%} of its voxels in {count} of "
-            f"{len(summary.measured)} records" + (f" of {name}" if cohort.num_maps > 1 else "")
-            for name, summary in zip(cohort.maps, summaries, strict=True)
-            for region, count in summary.uncovered.most_common(REGIONS_SHOWN)
-        ]
+            check_coverage(summary, regions, of_map)
+        findings.maps.add_parts(of_maps)
     return findings
 
 
@@ -217,6 +226,22 @@ def check_measures(cohort: Cohort, measured: pd.DataFrame | None, stored: pd.Dat
         findings.notes.append(f"the maps' {', '.join(by_site)} differ by site; compare subjects within sites")
 
 
+def check_coverage(summary: MapSummary, regions: atlas.Atlas, findings: Findings) -> None:
+    """Regions that many records do not cover are worth a note."""
+    total = len(summary.measured)
+    if few := [f"{regions.names[region]} in {count}" for region, count in summary.uncovered.most_common()]:
+        found = f"regions with signal in under {MIN_COVERED:.0%} of their voxels, by how many of {total} records"
+        findings.notes.append(f"{found}: {listed(few)}")
+
+
+def check_phenotype(cohort: Cohort, findings: Findings) -> None:
+    """Values that are missing in one class rather than in the other, within a site, are worth a note."""
+    try:
+        findings.notes += missing_in(cohort)
+    except InputError as error:
+        findings.problems.append(str(error))
+
+
 def check_page(page: Path) -> None:
     """Raises InputError unless `page` can be written without replacing anything but an earlier page of a check."""
     beginning = TEMPLATE.read_bytes().partition(b"{{")[0]
@@ -226,7 +251,7 @@ def check_page(page: Path) -> None:
         raise InputError(f"{page} exists and is no page of a check; name another file.")
 
 
-def html(findings: Findings, path: str) -> str:
+def html(findings: CohortFindings, path: str) -> str:
     """The findings as one self-contained page."""
     import jinja2
 

@@ -18,7 +18,7 @@ from data.cohorts.cohort import Cohort, carry_tables, in_one_folder, open_cohort
 from data.cohorts.digests import computed
 from data.cohorts.digests import write as write_digests
 from data.cohorts.entries import HDF5_NAME, HDF5_TEXTS, Entry, hdf5_store
-from data.cohorts.rows import Row
+from data.cohorts.rows import Row, listed
 
 CHUNK_BYTES = 250_000_000
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every zip entry, so that the same records give the same chunks
@@ -106,7 +106,7 @@ def export(cohort: Cohort, name: str, target: Path, map_name: str | None = None)
     found = [index for index, row in enumerate(cohort.rows) if name in (row.file, Path(row.file).stem)]
     found = found or [index for index, row in enumerate(cohort.rows) if name == row.subject]
     if len(found) != 1:
-        several = f" ({', '.join(cohort.rows[index].file for index in found[:5])})" if found else ""
+        several = f" ({listed([cohort.rows[index].file for index in found], 5)})" if found else ""
         raise InputError(f"{cohort.path} has {len(found)} records of {name}{several}; name one subject or file.")
     if not target.parent.is_dir():
         raise InputError(f"{target.parent} is no folder; make it or name another one.")

@@ -189,7 +189,7 @@ def test_the_table_ranks_the_mean_over_subjects(blacked_out, stored):
         for value, group in enumerate(("control", "autism")):
             mean = stored["delta_logit"][stored["label"] == value, region - 1].mean()
             assert float(row[f"background_{group}"]) == pytest.approx(mean, abs=1e-5)
-    effects = [float(row["background"]) for row in rows]
+    effects = [float(row["reliance"]) for row in rows]
     assert effects == sorted(effects, reverse=True) and [row["rank"] for row in rows] == list(map(str, range(1, 117)))
     assert max(rows, key=lambda row: float(row["reliance"]))["name"] in outcome.out
     assert not any(float(row["p_reliance"]) < 0.05 or float(row["p_unique"]) < 0.05 for row in rows)  # of 4 people

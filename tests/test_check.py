@@ -13,7 +13,7 @@ from helpers import TINY_NN, Outcome, Page, read_rows
 from scipy.stats import pearsonr
 
 from data import demo, grids
-from data.cohorts import atlas, records
+from data.cohorts import atlas, records, side_tables
 from data.cohorts.cohort import open_cohort
 from models import MODELS
 from utils.runs import guards
@@ -24,7 +24,8 @@ SOUND = "Nothing here invalidates a result."
 @pytest.fixture
 def copy(cohort, tmp_path) -> Path:
     """A copy of the cohort of 40 subjects, to spoil; without sums, which would tell every change."""
-    return shutil.copytree(cohort, tmp_path / "copy", ignore=shutil.ignore_patterns("SHA256SUMS", "digests.csv"))
+    unsummed = shutil.ignore_patterns("SHA256SUMS", "digests.csv", "check.json")
+    return shutil.copytree(cohort, tmp_path / "copy", ignore=unsummed)
 
 
 def volume_of(path: Path) -> np.ndarray:
@@ -55,13 +56,14 @@ def problems(outcome) -> list[str]:
 
 
 def notes(outcome) -> list[str]:
-    return [line.removeprefix("note: ") for line in outcome.out.splitlines() if line.startswith("note: ")]
+    lines = outcome.out.splitlines()
+    return [line.removeprefix("  note: ") for line in lines if line.startswith("  note: ")]
 
 
-def test_a_sound_cohort_passes_and_is_counted(cohort, data_cli):
-    outcome = data_cli("check", cohort)
+def test_a_sound_cohort_passes_and_is_counted(copy, data_cli):
+    outcome = data_cli("check", copy)
     assert problems(outcome) == []
-    rows = read_rows(cohort / "subjects.csv")
+    rows = read_rows(copy / "subjects.csv")
     for split in ("train", "test"):
         count = Counter(row["label"] for row in rows if row["split"] == split)
         assert f"{split}: {count.total()} subjects ({count['0']} control, {count['1']} autism)" in outcome.out
@@ -192,7 +194,8 @@ def test_regions_without_signal_are_a_note(copy, data_cli):
             volume[tuple(right[: len(right) // 3].T)] = volume[0, 0, 0]
         replace_volume(copy / name, volume)
     found = notes(data_cli("check", copy))
-    assert any(re.search("Frontal_Mid_L has signal in .* 50% of its voxels in 3 of 40 records", note) for note in found)
+    words = r"signal in under 50% of their voxels, by how many of 40 records: .*Frontal_Mid_L in 3(,|$)"
+    assert any(re.search(words, note) for note in found)
     assert not any("Frontal_Mid_R" in note for note in found)
 
 
@@ -319,8 +322,47 @@ def test_training_prints_the_fast_form_first(copy, cli):
     replace_volume(copy / files_of(copy, "train")[0], np.full(grids.REDUCED.shape, np.nan))
     outcome = training(copy, cli)
     assert outcome.status == 0, outcome.err
-    for words in ("40 records of 40 subjects", "train: 36 subjects", SOUND):
+    for words in ("40 records of 40 subjects", "train: 36 subjects", f"\nNot checked: python -m data check {copy}\n"):
         assert words in outcome.out
+    assert SOUND not in outcome.out
+
+
+@pytest.mark.slow
+def test_problems_of_the_check_mark_every_result(copy, cli, data_cli, tmp_path):
+    """The terminal, `run.json`, `runs.csv`; and once the cohort is another one, the verdict holds no more."""
+    name = files_of(copy, "train")[2]
+    replace_volume(copy / name, volume_of(copy / name)[::-1])
+    found = problems(data_cli("check", copy))
+    outcome = training(copy, cli)
+    assert f": 1 problem invalidates results: {found[0]}.\n" in outcome.out and SOUND not in outcome.out
+    assert "(SIMULATED, PROBLEMS: 1)" in outcome.out
+    assert json.loads((copy.parent / "out/run.json").read_text())["problems"] == found
+    assert [row["cohort"] for row in read_rows(copy.parent / "runs.csv")] == [f"{copy} (SIMULATED, PROBLEMS: 1)"]
+    edit_table(copy, ",NYU,", ",USM,")
+    assert open_cohort(copy).verdict is None
+
+
+def test_a_verdict_that_cannot_be_stored_is_told(copy, data_cli):
+    (copy / "check.json").mkdir()
+    outcome = data_cli("check", copy)
+    assert problems(outcome) == []
+    assert f"The verdict is not stored, so that no later job can tell it: {copy / 'check.json'}: Is a" in outcome.out
+    bare = in_form(copy, "bare", data_cli)
+    outcome = data_cli("check", bare)
+    assert "The verdict is not stored, so that no later job can tell it: records without tables" in outcome.out
+    assert not [*(bare / "check.json").iterdir()]
+
+
+def test_values_missing_in_one_class_at_a_site_are_a_note(copy, data_cli):
+    """VIQ is known of nobody with autism at one site, and of every control."""
+    values = open_cohort(copy).raw_phenotype
+    edit_table(copy, r"^([^,]*bin,[^,]*),[^,]*,", r"\1,HERE,")
+    people = open_cohort(copy).rows
+    values["viq"] = [np.nan if row.label else 100.0 for row in people]
+    side_tables.write(copy / "phenotype.csv", values)
+    (found,) = [note for note in notes(data_cli("check", copy)) if "missing" in note]
+    autism = sum(row.label for row in people)
+    assert found.startswith("viq missing in 0 of ") and f"{autism:.0f} of {autism:.0f} people with autism at" in found
 
 
 def test_training_says_what_is_wrong_and_stops_where_it_cannot_learn(copy, cli):
@@ -343,21 +385,21 @@ def test_the_report_counts_subjects_not_records(copy):
     with open(copy / "subjects.csv", "a") as file:
         file.write(f"swap.bin,{row['subject']},{row['site']},{row['label']},train\n")
     report = open_cohort(copy).census()
-    assert "41 records of 40 subjects" in report.counts[0]
-    assert report.counts[1].startswith("train: 36 subjects")
+    assert "41 records of 40 subjects" in report.title
+    assert report.people.counts[0].startswith("train: 36 subjects")
     assert records.CLASSES == ("control", "autism")
 
 
-def test_the_page_replaces_nothing_but_a_page(cohort, data_cli, tmp_path):
+def test_the_page_replaces_nothing_but_a_page(copy, data_cli, tmp_path):
     for _ in range(2):
-        assert data_cli("check", cohort, "--html", tmp_path / "page.html").status == 0
+        assert data_cli("check", copy, "--html", tmp_path / "page.html").status == 0
     (tmp_path / "subjects.csv").write_text("mine")
     for place, message in (
         ("subjects.csv", "is no page of a check"),
         ("nodir/x.html", "is no place"),
         (".", "is no place"),
     ):
-        outcome = data_cli("check", cohort, "--html", tmp_path / place)
+        outcome = data_cli("check", copy, "--html", tmp_path / place)
         assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
         assert message in outcome.err
     assert (tmp_path / "subjects.csv").read_text() == "mine"

@@ -331,6 +331,7 @@ def test_covariates_of_other_tables(everybody, data_cli, tmp_path):
     assert (outcome.status, "--covariates ADOS_TOTAL measures or follows from" in outcome.err) == (2, True)
     assert data_cli("convert", *leaking, "--allowLeak").status == 0
     assert "ADOS_TOTAL" in open_cohort(tmp_path / "c").covariates
+    assert open_cohort(tmp_path / "c").metadata.accepted_leaks[0] == "ADOS_TOTAL"
 
 
 def test_people_are_left_out_by_name_and_by_a_condition(everybody, data_cli, tmp_path):

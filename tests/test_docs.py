@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
+import data
 import run
-import utils
 from data import __main__ as data_main
 from models import MODELS
 from models.settings import override
@@ -155,15 +155,15 @@ def test_a_page_opens_with_a_command(page):
 def test_the_version_is_the_same_everywhere():
     project = tomllib.loads(text_of(ROOT / "pyproject.toml"))
     assert "version" in project["project"]["dynamic"]
-    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "utils.__version__"}
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "data.__version__"}
     cited = re.search(r"^version: (\S+)$", text_of(ROOT / "CITATION.cff"), re.MULTILINE)
     newest = re.search(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d{2}-\d{2}$", text_of(ROOT / "CHANGELOG.md"), re.MULTILINE)
     assert cited and newest
-    assert cited[1] == newest[1] == utils.__version__
+    assert cited[1] == newest[1] == data.__version__
 
 
 def test_the_version_is_read_without_importing_anything():
     """As setuptools does where it can: a literal in a module that imports nothing."""
-    text = text_of(ROOT / "utils" / "__init__.py")
+    text = text_of(ROOT / "data" / "__init__.py")
     assert re.search(r'^__version__ = "\d+\.\d+\.\d+"', text, re.MULTILINE)
     assert "import" not in re.sub(r'""".*?"""', "", text, flags=re.DOTALL)

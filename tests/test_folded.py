@@ -90,7 +90,10 @@ def test_a_test_leaves_what_the_contract_says(tested):
     run = json.loads((tested / "test" / "run.json").read_text())
     assert (run["folds"], run["fold"], run["finished"]) == ("3", None, True)
     assert set(run["checkpoint_sha256"]) == {"0", "1", "2"}
-    assert [row["job"] for row in read_rows(tested / "runs.csv")] == ["train", "test"]
+    trained, entered = read_rows(tested / "runs.csv")
+    assert (trained["job"], entered["job"], entered["metric"]) == ("train", "test", "auc_folds")
+    headline = json.loads((tested / "test" / "metrics.json").read_text())["auc_folds"]
+    assert [float(entered[end]) for end in headline] == pytest.approx([*headline.values()], rel=1e-5)
 
 
 @slow

@@ -146,12 +146,18 @@ def test_allow_leak_goes_ahead_and_reports_the_auc(convert, tmp_path):
     assert cohort.metadata.phenotype_auc["GROUP2"] == pytest.approx(expected)
     assert f"better than GROUP2, AUC {expected:.2f}" in outcome.out
     assert f"GROUP2 (AUC {expected:.2f})" in refused.err
+    assert cohort.metadata.accepted_leaks == (f"GROUP2 (AUC {expected:.2f})",)
 
 
 def test_allow_leak_accepts_an_instrument_too(convert, tmp_path):
     outcome = convert(rows(SRS=lambda n: str(n * 7 % 11)), "--phenotype", "SRS", "--allowLeak")
     assert outcome.status == 0, outcome.err
-    assert open_cohort(tmp_path / "out").metadata.phenotype[0] == "SRS"
+    cohort = open_cohort(tmp_path / "out")
+    assert cohort.metadata.phenotype[0] == "SRS"
+    assert cohort.metadata.accepted_leaks == ("SRS",)
+    problem, *_ = cohort.verdict.problems
+    assert problem == "accepted by --allowLeak, though they tell the diagnosis: SRS"
+    assert f"PROBLEM: {problem}\n" in outcome.out
 
 
 def test_the_auc_of_honest_columns_is_reported(convert):

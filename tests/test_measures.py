@@ -13,6 +13,7 @@ from scipy import stats
 
 from data import grids
 from data.base.errors import InputError
+from data.cohorts.cohort import open_cohort
 from data.conversion import leaks, measures
 
 pytestmark = pytest.mark.slow
@@ -134,6 +135,11 @@ def test_maps_that_tell_the_label_are_not_converted(data_cli, tmp_path):
     accepted = data_cli("convert", folder, tmp_path / "out", *TOLD, "--allowLeak")
     assert accepted.status == 0
     assert "Accepted by --allowLeak: the maps separate the training labels by y_mm (AUC 1.00)" in accepted.out
+    assert open_cohort(tmp_path / "out").metadata.accepted_leaks == ("the maps' y_mm (AUC 1.00)",)
+    described = (tmp_path / "out" / "cohort.json").read_bytes()
+    (tmp_path / "out" / "subjects.csv").unlink()  # as if it had been interrupted
+    assert data_cli("convert", folder, tmp_path / "out", *TOLD, "--allowLeak").status == 0
+    assert (tmp_path / "out" / "cohort.json").read_bytes() == described
     checked = data_cli("check", tmp_path / "out")
     assert checked.status == 1
     assert "PROBLEM: whole volumes separate the training labels by y_mm (AUC 1.00)" in checked.out

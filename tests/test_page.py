@@ -16,6 +16,7 @@ from data.cohorts import atlas
 from data.cohorts.rows import Row
 from utils.blackout import page
 from utils.blackout.effects import Effects, region_table
+from utils.runs.caveats import Caveats
 
 SUBJECTS = 6
 HOSTILE = "</script><script>alert(1)</script>"
@@ -32,7 +33,7 @@ def blocks() -> atlas.Atlas:
 @pytest.fixture(scope="module")
 def run() -> SimpleNamespace:
     named = {"model": SimpleNamespace(name="cnn"), "data_dir": Path("lab/$my$ cohort")}
-    return SimpleNamespace(**named, marks="", cohort=SimpleNamespace(simulated=False), standard="brain")
+    return SimpleNamespace(**named, marks="", caveats=Caveats(), standard="brain")
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +87,8 @@ def test_name_effect_interval_and_both_p_come_first(parsed, results):
     assert parsed.table[1][1:5] == shown
     letters = sum(max(len(row[at]) for row in parsed.table[:1] + parsed.table[2:]) for at in range(5))
     assert letters < 100  # of 13 px type, beside a name cut at 17 em: less than 1,280 px
-    rank = parsed.table[0].index("background rank")
-    assert [row[rank] for row in parsed.table[1:]] == ["2", "3", "1"]
+    rank = parsed.table[0].index("rank")
+    assert [row[rank] for row in parsed.table[1:]] == ["1", "2", "3"]
 
 
 def test_every_column_has_its_sentence(parsed):
@@ -135,7 +136,7 @@ def test_the_picture_says_what_it_shows(run, results, tmp_path):
 def test_a_bar_has_the_interval_and_the_colour_of_its_own_p(run, results, panel, name):
     figure = page.draw(run, results)
     axis = figure.axes[panel]
-    top = results.by_reliance.iloc[::-1]
+    top = results.table.iloc[::-1]
     assert [bar.get_width() for bar in axis.patches] == pytest.approx(top[name].tolist())
     red = [bar.get_facecolor()[0] > bar.get_facecolor()[1] + 0.2 for bar in axis.patches]
     assert red == (top[f"p_{name}"] < 0.05).tolist() and any(red) and not all(red)

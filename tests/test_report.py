@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import Page, run_main
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
 from utils.metrics import Predictions
@@ -248,6 +250,9 @@ def test_names_of_a_user_are_text_and_nothing_else(tmp_path):
     [
         ({"simulated": True}, {}, "SIMULATED"),
         ({"shuffled_labels": True}, {}, "SHUFFLED LABELS"),
+        ({"problems": ["a", "b"]}, {}, "PROBLEMS: 2 invalidate these results: a; b."),
+        ({"problems": ["a"]}, {}, "PROBLEMS: 1 invalidates these results: a."),
+        ({"accepted_leaks": ["SRS"]}, {}, "LEAK ACCEPTED: the cohort was converted with --allowLeak, though SRS tells"),
         ({}, {"auc": score(0.55)}, "0.450 to 0.650, holds 0.5"),
         ({}, {"accuracy": score(0.81)}, "accuracy of 0.81 is far above"),
         ({}, {"accuracy": score(0.74, 0.03)}, "accuracy of 0.74 is far above"),
@@ -258,6 +263,35 @@ def test_warnings_of_the_page_itself(values, scores, told, single):
     content = json.loads((single / "metrics.json").read_text()) | {"auc": score(0.7)} | scores
     (single / "metrics.json").write_text(json.dumps(content))
     assert [told in text for text in texts.warnings(read(single))] == [True, False]
+
+
+def test_the_title_says_what_must_stand_beside_a_result(single):
+    change(single, simulated=True, shuffled_labels=True, problems=["a", "b"], accepted_leaks=["SRS"])
+    page = build.write(single).read_text(encoding="utf-8")
+    marks = "(SIMULATED, PROBLEMS: 2, LEAK ACCEPTED, SHUFFLED LABELS)"
+    assert all(f"<{tag}>Test of mmnn {marks}</{tag}>" in page for tag in ("title", "h1"))
+
+
+@given(st.dictionaries(st.sampled_from(["no map", "sex is x\n\n<b>", HOSTILE, "--exclude"]), st.integers(1, 10**6)))
+def test_the_flow_of_people_adds_up(left_out):
+    """Everybody who was found is in the cohort, or left out for one of the reasons."""
+    text = texts.paragraph("flow", kept=737, left_out=left_out)
+    everybody, left, *counts = map(int, re.findall(r"\b\d+\b", text.replace("alert(1)", "")))
+    assert (everybody, left, counts) == (
+        737 + sum(left_out.values()),
+        sum(left_out.values()),
+        [*left_out.values(), 737],
+    )
+
+
+def test_the_flow_of_people_is_on_the_page(single):
+    assert "The cohort" not in parsed(single).paragraphs
+    change(single, left_out={"no map": 12, "left out by --exclude": 1})
+    kept = len({*people()["subject"]})
+    assert parsed(single).paragraphs["The cohort"] == [
+        f"Of {kept + 13} people, 13 were left out when the cohort was converted (12: no map; 1: left out by "
+        f"--exclude), and {kept} are in it."
+    ]
 
 
 def test_no_warning_without_reason(single):

@@ -1,16 +1,17 @@
-"""Tables of a cohort: rows and their checks, names in one folder, splits in proportion, counts and problems."""
+"""Tables of a cohort: rows and their checks, names in one folder, splits in proportion."""
 
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import cohort_of, row
+from helpers import row
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data.base.errors import InputError
 from data.cohorts.cohort import open_cohort
 from data.cohorts.rows import (
-    Findings,
     Metadata,
     Preparation,
     assign_splits,
@@ -153,11 +154,6 @@ def test_a_swapped_record_is_known_by_its_name():
     assert [is_swapped(name) for name in names] == [True, False, False, False]
 
 
-@pytest.mark.parametrize("count, expected", [(0, ""), (3, "0, 1, 2"), (12, "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more")])
-def test_ten_names_are_listed(count, expected):
-    assert listed([str(number) for number in range(count)]) == expected
-
-
 # Splits
 
 
@@ -225,54 +221,8 @@ def test_the_lineage_of_a_cohort_is_the_latest_first():
     assert list(Metadata().lineage) == list(Metadata(provenance={"source": "a path"}).lineage)[1:] == []
 
 
-# Counts
-
-
-def test_a_sound_cohort_is_counted():
-    """The same subject's second record counts once."""
-    people = [row("1"), row("2", 0.0), row("2", 0.0, file="b.bin"), row("3", split="test"), row("4", 0.0, "test")]
-    found = cohort_of(*people).census()
-    assert found.counts == [
-        "cohort: 5 records of 4 subjects, 31x37x31",
-        "train: 2 subjects (1 control, 1 autism)",
-        "test: 2 subjects (1 control, 1 autism)",
-        "autism/control by site: NYU 2/2",
-    ]
-    assert (found.problems, found.notes) == ([], [])
-    assert found.lines() == [*found.counts, "Nothing here invalidates a result."]
-
-
-def test_what_is_wrong_with_a_split_is_told():
-    people = [row("1"), row("2"), row("2", 0.0, file="b.bin"), row("3", NAN, "test", site="USM")]
-    found = cohort_of(*people).census()
-    assert found.problems == [
-        "the test split lacks a class (0 control, 0 autism, 1 unknown)",
-        "both labels for one subject, of 1 subjects: 2",
-    ]
-    assert found.counts[-1] == "autism/control/unknown by site: NYU 1/1/0, USM 0/0/1"
-    assert found.lines()[-1] == "2 problems invalidate results."
-
-
-def test_a_cohort_to_be_tested_on_lacks_nothing():
-    found = cohort_of(row("1", split="test"), row("2", split="test"), row("3", 0.0, "test", site="USM")).census()
-    assert found.problems == []
-    assert found.notes == [
-        "no training subjects: a model can be tested on this cohort, not trained",
-        "sites with one class only, where site tells the label: NYU",
-    ]
-
-
-def test_folds_are_counted_in_place_of_a_split():
-    people = [row(str(number), number % 2) for number in range(5)]
-    found = cohort_of(*people).census({str(number): "ab"[number // 3] for number in range(5)})
-    assert found.counts[1:] == [
-        "2 folds of 2 to 3 subjects, each tested by the others",
-        "autism/control by site: NYU 2/3",
-    ]
-
-
-def test_findings_of_parts_are_named():
-    whole = Findings(["sum"])
-    whole.add(Findings(["a"], ["b"], ["c"]), "fold 1: ")
-    assert whole == Findings(["sum", "fold 1: a"], ["fold 1: b"], ["fold 1: c"])
-    assert whole.lines()[1:4] == ["fold 1: a", "PROBLEM: fold 1: b", "note: fold 1: c"]
+@given(st.lists(st.text(min_size=1), max_size=20), st.integers(1, 12))
+def test_a_list_names_some_and_counts_the_others(names, most):
+    text = listed(names, most, "\n")
+    assert text.startswith("\n".join(names[:most]))
+    assert text.endswith(f" and {len(names) - most} more") == (len(names) > most)

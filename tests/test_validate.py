@@ -294,10 +294,10 @@ def test_a_run_is_made_and_nothing_is_written(cohort, tmp_path, capsys):
     run = validated(words)
     assert (run.out_dir.name, run.checkpoints.path, run.cohort.rows) == ("cnn-train", Path("ckpt/cnn"), tuple(rows))
     assert list(tmp_path.iterdir()) == [two_sites]
-    simulated, transductive, *counts, conclusion = capsys.readouterr().out.splitlines()
+    simulated, transductive, *counts, verdict = capsys.readouterr().out.splitlines()
     assert simulated == "Data: the demo cohort. It is SIMULATED; its results say nothing about people."
     assert transductive.startswith("TRANSDUCTIVE: each of 2 sites is standardised by its own people")
-    assert counts[1].startswith("train: 36 subjects") and conclusion == "Nothing here invalidates a result."
+    assert counts[2].startswith("  train: 36 subjects") and verdict == f"Not checked: python -m data check {two_sites}"
     assert validated(f"{words} --outDir elsewhere").out_dir == Path("elsewhere")
     run.out_dir.mkdir(parents=True)
     (run.out_dir / "mine.txt").write_text("")

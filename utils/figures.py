@@ -22,6 +22,7 @@ plt.rcParams["text.parse_math"] = False  # a dollar in a user's name starts no f
 SIDES = "L is the subject's left (neurological)"
 CUTS_MM = (8, 38, 48)  # z of the slices shown, MNI space
 SMOOTHED = 20  # batches
+VALIDATION = {"loss": ("validation_loss", "loss"), "accuracy": ("validation_auc", "AUC")}  # by what is trained on
 NO_GLYPH = r"Glyph \d+ .* missing from font"
 
 
@@ -34,8 +35,11 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def history(rows: list[dict], path: Path) -> None:
-    """Loss, and accuracy where there is a label, over batches: each of them, and their running mean."""
-    names = [name for name in ("loss", "accuracy") if name in rows[0]]
+    """Loss, and accuracy where there is a label, over batches: each of them, and their running mean; loss and AUC of
+    the validation subjects, if there are any, and which checkpoint did best on them."""
+    names = [name for name in VALIDATION if name in rows[0]]
+    measured = [row for row in rows if row.get("validation_loss", "") != ""]
+    best = min(measured, key=lambda row: float(row["validation_loss"]), default=None)
     figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3.5), layout="constrained", squeeze=False)
     steps = np.array([row["step"] for row in rows], float)
     width = min(SMOOTHED, len(rows))
@@ -44,7 +48,14 @@ def history(rows: list[dict], path: Path) -> None:
         mean = np.convolve(values, np.full(width, 1 / width), "valid")
         axis.plot(steps, values, color="0.75", linewidth=0.8, label="each batch")
         axis.plot(steps[width - 1 :], mean, color="C0", label=f"mean of the last {width} batches")
-        axis.set(xlabel="batches seen", ylabel=f"training {name}")
+        column, label = VALIDATION[name]
+        if best:
+            at, found = ([float(row[key]) for row in measured] for key in ("step", column))
+            axis.plot(at, found, "o-", color="C1", markersize=3, label=f"validation {label}")
+            axis.axvline(
+                float(best["step"]), color="C1", linestyle=":", label=f"best checkpoint, {best['step']} batches"
+            )
+        axis.set(xlabel="batches seen", ylabel=", ".join(dict.fromkeys((name, label))) if best else f"training {name}")
         axis.legend(fontsize=8)
     save(figure, path)
 

@@ -30,6 +30,8 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuses an empty argument, which is what is left of a shell variable that is not set, and one that is not
         plain text, which no table could hold."""
+        if sys.platform == "win32":
+            print(f"{self.prog}: Windows is not supported, and nothing was tried on it; use WSL.", file=sys.stderr)
         for before, word in pairwise(["", *(sys.argv[1:] if args is None else args)]):
             if not is_plain(word):
                 self.error(f"the argument {shown(word)} is not allowed; {PLAIN}, in UTF-8.")

@@ -5,6 +5,7 @@ AAL (Tzourio-Mazoyer et al. 2002, 116 regions) comes with the package mni-to-atl
 """
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -64,7 +65,20 @@ class Atlas:
 
 def load_atlas(path: Path | None, grid: grids.Grid) -> Atlas:
     """AAL, or any label image, on the full or the reduced grid. Raises InputError, naming the file."""
-    full, names = aal_at_2mm() if path is None else label_image(path)
+    return aal(grid) if path is None else on_grid(*label_image(path), grid)
+
+
+@cache
+def aal(grid: grids.Grid) -> Atlas:
+    """AAL on a grid; read-only, since it is shared."""
+    atlas = on_grid(*aal_at_2mm(), grid)
+    for labels in (atlas.labels, atlas.full):
+        labels.setflags(write=False)
+    return atlas
+
+
+def on_grid(full: np.ndarray, names: dict[int, str], grid: grids.Grid) -> Atlas:
+    """The atlas of these labels (91, 109, 91) on a grid."""
     labels = full if grid == grids.FULL else reduce_labels(full)
     left = set(np.unique(labels).tolist())
     vanished = [name for region, name in names.items() if region not in left]

@@ -19,11 +19,12 @@ from data.base import files, sums
 from data.base.errors import InputError
 from data.cohorts import digests as digests_of
 from data.cohorts import entries as entries_of
+from data.cohorts import findings as findings_of
 from data.cohorts import records
 from data.cohorts import rows as rows_of
 from data.cohorts.digests import Digests, VerifiedEntry
 from data.cohorts.forms import folder_entries, folder_of, read_form
-from data.cohorts.rows import METADATA, TABLE, Metadata, Row
+from data.cohorts.rows import METADATA, TABLE, Metadata, Row, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +51,7 @@ class Cohort:
     computed: bool = False  # whether the digests were, since the cohort has no table of them
     standard: Standard = "stored"  # of the volumes in `batch`
     moments: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None  # by site: mean and spread (x, y, z, maps)
+    verdict: findings_of.Verdict | None = None  # that is stored of it as it is
 
     def __str__(self) -> str:
         subjects = len({row.subject for row in self.rows})
@@ -58,11 +60,18 @@ class Cohort:
         simulated = ", SIMULATED" if self.simulated else ""
         return f"{self.path}: {len(self.rows)} records of {subjects} subjects, {shape}{maps}{simulated}"
 
-    def census(self, fold_of: Mapping[str, str] | None = None) -> rows_of.Findings:
-        """What the cohort is, and its subjects counted; see `rows.census`."""
-        found = rows_of.census(self.rows, fold_of)
-        found.counts.insert(0, str(self))
+    def census(self, fold_of: Mapping[str, str] | None = None) -> findings_of.CohortFindings:
+        """What the cohort is, and its subjects counted; see `findings.census`."""
+        found = findings_of.census(str(self), self.rows, fold_of)
+        if leaks := self.metadata.accepted_leaks:
+            found.people.problems.append(f"accepted by --allowLeak, though they tell the diagnosis: {listed(leaks)}")
         return found
+
+    def problems(self, fold_of: Mapping[str, str] | None = None) -> list[str]:
+        """What invalidates results, by the census and the stored verdict; a split that folds replace has no part."""
+        own, stored = self.census().every("problems"), self.verdict.problems if self.verdict else ()
+        now = self.census(fold_of).every("problems")
+        return list(dict.fromkeys([*now, *(text for text in stored if text not in own)]))
 
     @property
     def simulated(self) -> bool:
@@ -85,6 +94,11 @@ class Cohort:
     def records_sha256(self) -> str:
         """SHA-256 over what the records hold, as they are stored; tells cohorts apart that have the same tables."""
         return digests_of.of_all(self.digests)
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 over tables and records, as far as their digests are known: what a verdict is of."""
+        return hashlib.sha256(f"{self.digest}{self.records_sha256}".encode()).hexdigest()
 
     @property
     def paths(self) -> set[Path]:
@@ -250,7 +264,9 @@ def open_cohort(path: Path) -> Cohort:
     folder = folder_of(path)
     has_tables = (folder / METADATA).is_file() or (folder / entries_of.HDF5_NAME).is_file()
     known = tuple(entry.digests for entry in of_row if isinstance(entry, VerifiedEntry))
-    return Cohort(path, grid, tuple(table), of_row, metadata, folder if has_tables else None, num_maps, known)
+    cohort = Cohort(path, grid, tuple(table), of_row, metadata, folder if has_tables else None, num_maps, known)
+    verdict = findings_of.read_verdict(folder) if has_tables else None
+    return replace(cohort, verdict=verdict if verdict and verdict.cohort_sha256 == cohort.identity else None)
 
 
 def identified(cohort: Cohort) -> Cohort:

@@ -65,6 +65,11 @@ class Folds:
         return sorted(set(self.fold_of.values()), key=lambda name: ((numbered and whole_number(name)) or 0, name))
 
     @property
+    def unchecked(self) -> Cohort:
+        """The cohort of which no verdict is known; the whole one if there is none."""
+        return next((cohort for cohort in self.reduced.values() if cohort.verdict is None), self.whole)
+
+    @property
     def notes(self) -> list[str]:
         """Warnings about the phenotype in these folds."""
         if self.reduced or self.whole.raw_phenotype is not None:
@@ -87,7 +92,7 @@ class Folds:
             return name
         if (number := whole_number(name)) is not None and number < len(names):
             return names[number]
-        raise InputError(f"--fold {name} is none of the folds {', '.join(names)} (or 0 to {len(names) - 1}).")
+        raise InputError(f"--fold {name} is none of the folds {listed(names)} (or 0 to {len(names) - 1}).")
 
     def write(self, folder: Path) -> None:
         """Writes `folds.csv`, the digests of records that have no table of them, then `folds.json`."""
@@ -203,7 +208,7 @@ def by_column(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
         if (unknown := group.count(UNKNOWN_FOLD)) and UNKNOWN_FOLD not in set(table[how]):
             print(f"{how} is not known of {unknown} subjects, who are a fold of their own, {UNKNOWN_FOLD}.")
     elif how != SITE_COLUMN:
-        known = ", ".join([SITE_COLUMN, *([] if table is None else table.columns)])
+        known = listed([SITE_COLUMN, *([] if table is None else table.columns)])
         raise InputError(f"--folds {how} is neither a number nor a column of {cohort.path}; it has {known}.")
     names = sorted(set(group))
     if len(names) < 2:
@@ -258,7 +263,12 @@ def open_reduced(path: Path, how: str) -> Folds:
                 f"{cohort.path} does not test the fold {name} of {path / FOLD_TABLE}. Repeat the full pass."
             )
     digest = digest_over([cohort.digest for cohort in cohorts.values()])
-    return Folds(how, replace(next(iter(cohorts.values())), path=path), digest, fold_of, cohorts)
+    first = next(iter(cohorts.values()))
+    verdict = first.verdict
+    if verdict and all(cohort.verdict for cohort in cohorts.values()):
+        problems = dict.fromkeys(text for cohort in cohorts.values() for text in cohort.problems(fold_of))
+        verdict = replace(verdict, problems=tuple(problems))
+    return Folds(how, replace(first, path=path, verdict=verdict), digest, fold_of, cohorts)
 
 
 def digest_over(digests: Sequence[str]) -> str:

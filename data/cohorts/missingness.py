@@ -2,12 +2,16 @@
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy.stats import fisher_exact
 
 from data.cohorts.rows import listed
+
+if TYPE_CHECKING:
+    from data.cohorts.cohort import Cohort
 
 MISSING_P_VALUE = 0.01  # over all columns and sites (Bonferroni)
 INDICATOR = re.compile("_(missing|unknown)$")  # ends the name of a value that is 1 where another one is missing
@@ -38,3 +42,12 @@ def missing_by_label(phenotype: pd.DataFrame, label: np.ndarray, site: Sequence[
         for same, (p_value, text) in sorted(found.items(), key=lambda item: item[1])
         if p_value < threshold
     ]
+
+
+def missing_in(cohort: "Cohort") -> list[str]:
+    """`missing_by_label` of a cohort's people; nothing if it has no `phenotype.csv`. Raises InputError."""
+    if (values := cohort.raw_phenotype) is None:
+        return []
+    person = {row.subject: row for row in cohort.rows}
+    label, site = ([getattr(person[name], field) for name in values.index] for field in ("label", "site"))
+    return missing_by_label(values, np.array(label), site)

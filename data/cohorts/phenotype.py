@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from data.base.errors import InputError
 from data.cohorts.records import PHENOTYPE_SIZE
+from data.cohorts.rows import listed
 
 MISSING_VALUE = re.compile(
     r"|`|\.|\?|--?|na|n/a|#n/a|<na>|-?nan|null|#null!|#(div/0|value|ref|num)!|#name\?|-9{3,5}([.,]0*)?", re.IGNORECASE
@@ -25,6 +26,7 @@ NUMBER_LIKE = re.compile(  # a number, or meant to be one: >18, 3,5, 40 %
 )
 HANDEDNESS = {"right": ("R",), "left": ("L",), "ambidextrous": ("Ambi",), "mixed": ("Mixed", "L->R")}
 IQ_TESTS = {"wasi": ("WASI",), "wisc": ("WISC", "HAWIK"), "wais": ("WAIS",)}  # HAWIK is the German WISC
+COLUMNS_SHOWN = 20  # in a message
 MAX_NUMBER = 1e12  # float32 can still sum its squares
 WISC_INDICES = ("VCI", "PRI", "WMI", "PSI")
 ABIDE_COLUMNS = [
@@ -76,7 +78,7 @@ def one_hot(text: pd.Series, codes: Mapping[str, tuple], prefix: str) -> dict[st
 def abide_values(table: pd.DataFrame) -> pd.DataFrame:
     """ABIDE's columns as text -> (subjects, 29) float64, NaN where unknown. Raises InputError for a missing column."""
     if absent := [name for name in ABIDE_COLUMNS if name not in table]:
-        raise InputError(f"The phenotype table lacks {', '.join(absent)}; name columns of your own with --phenotype.")
+        raise InputError(f"The phenotype table lacks {listed(absent)}; name columns of your own with --phenotype.")
     hand, test = clean(table["HANDEDNESS_CATEGORY"]), clean(table["FIQ_TEST_TYPE"]).str.upper()
     wisc = {f"wisc_{index.lower()}": numbers(table, f"WISC_IV_{index}") for index in WISC_INDICES}
     measured = {name.lower(): numbers(table, name) for name in ("FIQ", "VIQ", "PIQ", "BMI")}
@@ -109,7 +111,8 @@ def custom_values(table: pd.DataFrame, columns: Sequence[str], training: np.ndar
     value for each category. Both are learnt from the `training` rows (n,) bool. Raises InputError for an unknown
     column, text among numbers, or more than 29 values."""
     if absent := [name for name in columns if name not in table]:
-        raise InputError(f"--phenotype {absent[0]} is no column of the table; it has {', '.join(table.columns[:20])}.")
+        known = listed(table.columns.tolist(), COLUMNS_SHOWN)
+        raise InputError(f"--phenotype {absent[0]} is no column of the table; it has {known}.")
     missing = [name for name in columns if clean(table[name])[training].isna().any()]
     return coded_values(table, columns, categories(table, columns, training), missing)
 

@@ -1,10 +1,9 @@
-"""The tables of a cohort: `subjects.csv`, a row a record, its splits and its counts; `cohort.json`."""
+"""The tables of a cohort: `subjects.csv`, a row a record, its splits; `cohort.json`."""
 
 import hashlib
 import re
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -195,6 +194,7 @@ class Metadata(Preparation):
     phenotype_columns: tuple[str, ...] = ()
     phenotype_categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     covariate_columns: tuple[str, ...] = ()
+    accepted_leaks: tuple[str, ...] = ()  # what tells the diagnosis and was accepted by --allowLeak
     simulated: bool = False
     encoder_sha256: str = ""
     encoder_subjects: tuple[str, ...] = ()  # whom the encoder of these volumes was trained on
@@ -213,6 +213,13 @@ class Metadata(Preparation):
             yield source
             source = source.get("source")
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many people the conversion left out, for each reason that its provenance gives."""
+        given = next((source["left_out"] for source in self.lineage if "left_out" in source), None)
+        reasons = given.items() if isinstance(given, dict) else ()
+        return {reason: len(names) for reason, names in reasons if names and isinstance(names, list)}
+
     def json(self) -> dict[str, Any]:
         """All but the defaults, so that a field that is added later changes no older digest."""
         return {name: value for name, value in asdict(self).items() if value}
@@ -229,68 +236,7 @@ def read_metadata(path: Path) -> Metadata:
     return metadata
 
 
-@dataclass
-class Findings:
-    """What is known of a cohort: `counts` are facts, `problems` invalidate a result, `notes` are for the researcher to
-    judge."""
-
-    counts: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, others: "Findings", prefix: str) -> None:
-        """Adds the findings of a part, each after the part's name."""
-        self.counts += [prefix + text for text in others.counts]
-        self.problems += [prefix + text for text in others.problems]
-        self.notes += [prefix + text for text in others.notes]
-
-    def lines(self) -> list[str]:
-        """The findings as lines of text, the last of which is a conclusion."""
-        number = len(self.problems)
-        conclusion = f"{number} problems invalidate results." if number else "Nothing here invalidates a result."
-        marked = [*map("PROBLEM: {}".format, self.problems), *map("note: {}".format, self.notes)]
-        return [*self.counts, *marked, conclusion]
-
-
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], most: int = LISTED, between: str = ", ") -> str:
     """The first names, and how many more there are."""
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
-
-
-def census(rows: Sequence[Row], fold_of: Mapping[str, str] | None = None) -> Findings:
-    """Counts of subjects by split, or by fold where each has one, by label and by site, and what is wrong with them."""
-    findings = Findings()
-    subjects = {row.subject: row for row in rows}
-    if fold_of:
-        sizes = Counter(fold_of.values()).values()
-        several = f"{len(sizes)} folds of {min(sizes)} to {max(sizes)} subjects"
-        findings.counts.append(f"{several}, each tested by the others")
-    else:
-        labels_in: dict[str, Counter] = {split: Counter() for split in SPLITS}
-        for row in subjects.values():
-            labels_in[row.split][row.label if row.known else None] += 1
-        if not (trains := bool(labels_in["train"])):
-            findings.notes.append("no training subjects: a model can be tested on this cohort, not trained")
-        for split, counts in labels_in.items():
-            named = ", ".join(f"{counts[value]} {name}" for value, name in enumerate(records.CLASSES))
-            named += f", {counts[None]} unknown" if counts[None] else ""
-            findings.counts.append(f"{split}: {counts.total()} subjects ({named})")
-            if min(counts[0.0], counts[1.0]) == 0 and (trains or split == "test"):
-                lacking = findings.problems if trains else findings.notes
-                lacking.append(f"the {split} split lacks a class ({named})")
-    labels_of: dict[str, set[float]] = defaultdict(set)
-    for row in rows:
-        labels_of[row.subject] |= {row.label} if row.known else set()
-    if both := sorted(subject for subject, labels in labels_of.items() if len(labels) > 1):
-        findings.problems.append(f"both labels for one subject, of {len(both)} subjects: {listed(both)}")
-    sites: dict[str, Counter] = defaultdict(Counter)
-    for row in subjects.values():
-        sites[row.site][row.label if row.known else None] += 1
-    shown = {1.0: "autism", 0.0: "control"} | ({} if all(row.known for row in rows) else {None: "unknown"})
-    by_site = [f"{site} {'/'.join(str(count[label]) for label in shown)}" for site, count in sorted(sites.items())]
-    findings.counts.append(f"{'/'.join(shown.values())} by site: {', '.join(by_site)}")
-    known = {site: (count[0.0], count[1.0]) for site, count in sorted(sites.items())}
-    if single := [site for site, count in known.items() if min(count) == 0 and sum(count) > 1]:
-        findings.notes.append(f"sites with one class only, where site tells the label: {listed(single)}")
-    return findings
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return between.join(names[:most]) + more

@@ -9,6 +9,7 @@ from data.base import tables
 from data.base.errors import InputError
 from data.cohorts.phenotype import MAX_NUMBER, clean
 from data.cohorts.records import PHENOTYPE_SIZE
+from data.cohorts.rows import listed
 
 SUBJECT = "subject"
 ABIDE_COVARIATES = ("SITE_ID", "AGE_AT_SCAN", "SEX", "func_mean_fd")  # the last is head motion in mm
@@ -36,7 +37,7 @@ def read(path: Path, subjects: Sequence[str]) -> pd.DataFrame:
     """The rows of these subjects, in their order, as text. Raises InputError, naming the file, if it is damaged."""
     table = tables.read_frame(path)
     if SUBJECT not in table:
-        raise damaged(path, f"its columns are {', '.join(table) or 'none'}, not '{SUBJECT}' and others")
+        raise damaged(path, f"its columns are {listed(list(table)) or 'none'}, not '{SUBJECT}' and others")
     table = table.set_index(SUBJECT)
     if (twice := table.index[table.index.duplicated()]).size:
         raise damaged(path, f"it names subject {twice[0]} twice")

@@ -17,15 +17,13 @@ from data.base.processes import processes
 from data.cohorts import records, side_tables
 from data.cohorts.cohort import MAPS, Cohort, open_cohort
 from data.cohorts.nifti import load_map
-from data.cohorts.rows import METADATA, Metadata, Row
+from data.cohorts.rows import METADATA, Metadata, Row, listed
 from data.conversion import measures
-from data.conversion.leaks import check_coding, check_measures, check_names
+from data.conversion.leaks import accepted, check_coding, check_measures, check_names, separating
 from data.conversion.options import ConversionOptions
 from data.conversion.plan import PlannedCohort, plan, plan_like
 from data.conversion.source import Source, is_abide
 from data.conversion.tables import column
-
-MAPS_NAMED = 10  # in a note
 
 
 def convert(source: Source, target: Path, options: ConversionOptions, command: str) -> tuple[PlannedCohort, list[str]]:
@@ -39,6 +37,10 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
         check_names(options.covariates or (), source.label_column, "--covariates")
     options = replace(options, covariates=covariates)
     planned = plan(source.subjects, source.rows, options, provenance, source.maps.columns.tolist())
+    if options.allow_leak:
+        chosen, auc = [*(options.phenotype or ()), *covariates], planned.metadata.phenotype_auc
+        leaks = accepted(list(dict.fromkeys(chosen)), source.label_column, auc)
+        planned = replace(planned, metadata=replace(planned.metadata, accepted_leaks=leaks))
     return planned, write(source, target, planned, options.allow_leak)
 
 
@@ -98,6 +100,8 @@ def write(
             except InputError as error:
                 raise InputError(f"{prefix}{error}") from error
             notes += [f"{prefix}{note}" for note in found]
+        if allow_leak:
+            planned = with_leaks_of_maps(planned, measured)
         target.mkdir(parents=True, exist_ok=True)
         for leftover in target.glob(".unfinished.*"):  # of killed processes
             files.remove(leftover)
@@ -114,10 +118,27 @@ def write(
     return notes
 
 
+def with_leaks_of_maps(planned: PlannedCohort, measured: Mapping[str, pd.DataFrame]) -> PlannedCohort:
+    """The planned cohort, whose metadata name the measures of maps that separate the training labels, too."""
+    training = np.array([row.split == "train" for row in planned.rows])
+    label = np.array([row.label for row in planned.rows])[training]
+    leaks = {
+        f"the maps' {measure}" if len(measured) == 1 else f"{name}'s {measure}": auc
+        for name, of_map in measured.items()
+        for measure, auc in separating(of_map[training], label).items()
+    }
+    known = planned.metadata.accepted_leaks
+    metadata = replace(planned.metadata, accepted_leaks=(*known, *accepted((), None, leaks)))
+    return replace(planned, metadata=metadata)
+
+
 def check_target(target: Path, metadata: Metadata) -> None:
     """Raises InputError if the folder holds anything but what an interrupted run of the same conversion left."""
     if (target / METADATA).exists():
-        if (target / METADATA).read_bytes() != files.json_text(metadata.json()).encode():
+        there, here = files.read_json(target / METADATA, dict), metadata.json()
+        for content in (there, here):
+            content.pop("accepted_leaks", None)  # those of maps are known after these are read
+        if files.json_text(there) != files.json_text(here):
             raise InputError(f"{target} holds a cohort converted differently; choose another folder or remove it.")
     elif target.exists() and any(path for path in target.iterdir() if not path.name.startswith(".")):
         raise InputError(f"{target} is not empty and holds no cohort; choose another folder.")
@@ -145,14 +166,13 @@ def check_maps(
     if leaks := check_measures(measured[training], label[training], allow_leak):
         notes.append(f"Accepted by --allowLeak: the maps separate the training labels by {', '.join(leaks)}.")
     if alike := list(compress(names, measured.duplicated(keep=False))):
-        shown = ", ".join(alike[:MAPS_NAMED])
-        notes.append(f"{len(alike)} maps equal another one in all measures; are they of other people? {shown}")
+        notes.append(f"{len(alike)} maps equal another one in all measures; are they of other people? {listed(alike)}")
     if by_site := measures.by_site(measured, [row.site for row in rows]):
         notes.append(f"The maps' {', '.join(by_site)} differ by site; compare subjects within sites.")
     if (far := measures.far(measured)).any():
         shifted = [f"{names[at]} ({measures.where(measured.iloc[at])})" for at in np.flatnonzero(far).tolist()]
         centre = measures.where(measured.median())
-        notes.append(f"Far from the others, centre at {centre}: {', '.join(shifted[:MAPS_NAMED])}.")
+        notes.append(f"Far from the others, centre at {centre}: {listed(shifted)}.")
     return notes
 
 

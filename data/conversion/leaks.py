@@ -1,7 +1,7 @@
 """The leak guard: refuses columns that measure the diagnosis, and values or maps that separate the labels too well."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
 from data.cohorts.phenotype import clean
+from data.cohorts.rows import listed
 
 MAX_AUC = 0.85
 LEAK_P_VALUE = 0.001  # over all measures of maps (Bonferroni)
@@ -39,6 +40,12 @@ def check_names(columns: Sequence[str], label_column: str | None, flag: str = "-
                 f"{flag} {name} measures or follows from the diagnosis ({word}); leave it out, or go ahead with "
                 "--allowLeak if the result is not to be trusted."
             )
+
+
+def accepted(columns: Sequence[str], label_column: str | None, auc: Mapping[str, float]) -> tuple[str, ...]:
+    """What --allowLeak let pass: columns that are the label or measure the diagnosis, values whose AUC is too large."""
+    named = [name for name in columns if name == label_column or measures_diagnosis(name)]
+    return (*named, *(f"{name} (AUC {value:.2f})" for name, value in auc.items() if value > MAX_AUC))
 
 
 def separation(value: np.ndarray, label: np.ndarray) -> float:
@@ -71,7 +78,7 @@ def check_values(values: pd.DataFrame, label: np.ndarray, allow: bool) -> dict[s
     leaks = [f"{name} (AUC {auc:.2f})" for name, auc in found.items() if auc > MAX_AUC]
     if leaks and not allow:
         raise InputError(
-            f"The phenotype separates the training labels: {', '.join(leaks)}; at most {MAX_AUC} is believable. "
+            f"The phenotype separates the training labels: {listed(leaks)}; at most {MAX_AUC} is believable. "
             "Leave these columns out, or go ahead with --allowLeak if the result is not to be trusted."
         )
     return found

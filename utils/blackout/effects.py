@@ -127,7 +127,7 @@ def size_percentile(excess: np.ndarray, group: np.ndarray, subject: Sequence[str
 
 
 def region_table(atlas: Atlas, effects: Effects, seed: int) -> pd.DataFrame:
-    """The columns of `regions.csv`, one row per region, the strongest mean effect of the background first."""
+    """The columns of `regions.csv`, a row a region: by reliance, equal ones in the order of the atlas."""
     table = pd.DataFrame([region_place(atlas, region) for region in atlas.regions])
     label = effects.of_subjects("label")
     for kind in KINDS:
@@ -139,7 +139,7 @@ def region_table(atlas: Atlas, effects: Effects, seed: int) -> pd.DataFrame:
             for value, name in reversed([*enumerate(CLASSES)]):
                 table[f"{kind}_{name}"] = effect[label == value].mean(0) if value in label else np.nan
     table["size_percentile"] = size_percentile(effects.blob_excess, effects.group, effects.subject)
-    table = table.sort_values(BACKGROUND, ascending=False, ignore_index=True)
+    table = table.sort_values(RELIANCE, ascending=False, kind="stable", ignore_index=True)
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     return table
 

@@ -24,6 +24,7 @@ from data.base.errors import InputError
 from data.cohorts import nifti
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
+from data.cohorts.rows import listed
 from utils import figures
 from utils.blackout import options, page, summary
 from utils.blackout.effects import ARRAYS, BACKGROUND, KINDS, Effects, joined, region_table
@@ -41,11 +42,11 @@ def blackout(run: Run) -> int:
     """Writes `regions.csv`, `blackout.h5`, NIfTI maps, `blackout.png` and `blackout.html`; returns the exit status."""
     atlas = options.of(run).regions(run.cohort.grid)
     if atlas.vanished:
-        print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {', '.join(atlas.vanished)}")
+        print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {listed(atlas.vanished)}")
     occlusion = Occlusion(restored_network(run))
     prepare_folder(run)
     if recomputed := occlusion.recomputed_layers:
-        print(f"Computed in full for each region: {', '.join(recomputed)} and the layers after them.")
+        print(f"Computed in full for each region: {listed(recomputed)} and the layers after them.")
     fills = fills_of(run)
     donors = summary.donors_sentence(fills)
     print(donors)

@@ -23,6 +23,7 @@ from data import grids
 from data.base.tables import printable
 from data.cohorts import nifti
 from data.cohorts.atlas import Atlas
+from data.cohorts.rows import listed
 from data.cohorts.standards import BACKGROUND
 from utils import figures
 from utils.blackout.effects import RELIANCE, UNIQUE, Effects
@@ -33,6 +34,7 @@ from utils.statistics import ALPHA, CONFIDENCE, or_none
 CUTS = 3
 APART = 5  # voxels of 2 mm
 BARS = 20
+SHOWN = 5  # problems
 NAME_WIDTH = 26  # letters of a region's name beside its bar
 # nilearn's remarks on its own mask, and on maps that are painted everywhere or nowhere
 EXPECTED = "Warning: 'partition' will ignore the 'mask'|Threshold given was|Given img is empty"
@@ -45,7 +47,7 @@ COLUMNS = {  # heading of the page's table -> column of `regions.csv` and its fo
     "unique": ("unique", ".4f"),
     "sufficiency": ("sufficiency", ".4f"),
     "background": ("background", ".4f"),
-    "background rank": ("rank", "d"),
+    "rank": ("rank", "d"),
     "size percentile": ("size_percentile", ".0f"),
     "q": ("q_reliance", ".3g"),
     "unique q": ("q_unique", ".3g"),
@@ -69,13 +71,9 @@ class BlackoutResults:
     at_chance: bool
 
     @property
-    def by_reliance(self) -> pd.DataFrame:
-        return self.table.sort_values(RELIANCE, ascending=False, kind="stable")
-
-    @property
     def cuts(self) -> dict[int, int]:
         """The axial slices of the full grid that show the regions of most reliance: z index -> z, mm in MNI space."""
-        levels = widest_levels(self.atlas.full, self.by_reliance["region"])
+        levels = widest_levels(self.atlas.full, self.table["region"])
         return {level: round(grids.FULL.origin_mm[2] + grids.FULL.spacing_mm * level) for level in levels}
 
     @property
@@ -117,7 +115,7 @@ def draw(run: Run, results: BlackoutResults) -> Figure:
     figure, (bars, unique_bars, brain) = plt.subplots(1, 3, figsize=(18, 7), width_ratios=(1.6, 1.6, 5))
     figure.subplots_adjust(left=0.13, right=0.95, top=0.81, bottom=0.19, wspace=0.08)
     unique_bars.sharex(bars)
-    top = results.by_reliance.head(BARS).iloc[::-1]
+    top = results.table.head(BARS).iloc[::-1]
     draw_bars(bars, top, RELIANCE)
     draw_bars(unique_bars, top, UNIQUE)
     bars.set_yticks(np.arange(len(top)), [shortened(name, NAME_WIDTH) for name in top["name"]])
@@ -229,9 +227,10 @@ def render(run: Run, results: BlackoutResults) -> str:
     return environment.get_template("page.html").render(
         title=title(run, results),
         results=results,
-        simulated=run.cohort.simulated,
+        caveats=run.caveats,
+        problems=listed(run.caveats.problems, SHOWN, "; "),
         background=BACKGROUND[run.standard],
         viewer=re.sub(r"<link[^>]*icon[^>]*>", "", viewer),
-        table=[table_cells(row) for row in results.by_reliance.to_dict("records")],
+        table=[table_cells(row) for row in results.table.to_dict("records")],
         drawing=record_maps(results),
     )

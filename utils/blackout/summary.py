@@ -8,6 +8,7 @@ import pandas as pd
 
 from data.base.tables import printable
 from data.cohorts.records import CLASSES
+from data.cohorts.rows import listed
 from utils.blackout.effects import RELIANCE, UNIQUE, Effects
 from utils.blackout.fills import Fills
 from utils.figures import interval, number, shortened
@@ -79,8 +80,8 @@ def evidence_sentence(table: pd.DataFrame, label: np.ndarray) -> str:
         return f"None of {len(table)} regions is significant at {level}: nothing here says where autism is."
     verb = {0: "is shown to say", 1: "says"}.get(len(unique), "say")
     sentence = (
-        f"The network's evidence rests on {listed(reliance)} of {len(table)} regions (reliance, {level}); "
-        f"{listed(unique)} {verb} what the rest of the brain does not (unique)."
+        f"The network's evidence rests on {counted(reliance)} of {len(table)} regions (reliance, {level}); "
+        f"{counted(unique)} {verb} what the rest of the brain does not (unique)."
     )
     rarer = min(np.mean(label == value) for value in range(len(CLASSES)))
     if rarer < UNEQUAL:
@@ -88,7 +89,7 @@ def evidence_sentence(table: pd.DataFrame, label: np.ndarray) -> str:
     return sentence
 
 
-def listed(regions: Sequence[str]) -> str:
+def counted(regions: Sequence[str]) -> str:
     """How many regions, and which if they are few."""
     if len(regions) in range(1, FEW + 1):
         return f"{len(regions)} ({', '.join(regions)})"
@@ -98,7 +99,7 @@ def listed(regions: Sequence[str]) -> str:
 def print_table(table: pd.DataFrame) -> None:
     """The ten regions of most reliance, and which regions have no size percentile."""
     print(LINE.format(*HEADINGS))
-    for row in table.nlargest(TOP, RELIANCE).to_dict("records"):
+    for row in table.head(TOP).to_dict("records"):
         reliance = f"{row['reliance']:.4f} ({interval(row['reliance_low'], row['reliance_high'])})"
         cells = (
             shortened(row["name"], NAME_WIDTH), reliance, number(row["p_reliance"], ".4f"), f"{row['unique']:.4f}",
@@ -106,7 +107,7 @@ def print_table(table: pd.DataFrame) -> None:
         )  # fmt: skip
         print(LINE.format(*cells))
     unplaced = table[table["size_percentile"].isna()].itertuples()
-    if regions := ", ".join(f"{shortened(row.name, NAME_WIDTH)} ({row.voxels} voxels)" for row in unplaced):
+    if regions := listed([f"{shortened(row.name, NAME_WIDTH)} ({row.voxels} voxels)" for row in unplaced]):
         print(
             f"No size percentile, since no connected part of the brain has room for a blob of the size of: {regions}."
         )

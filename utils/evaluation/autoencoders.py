@@ -25,9 +25,12 @@ def pool(run: Run) -> None:
     of_fold = {part.fold: files.read_json(part.out_dir / METRICS, dict) for part in run.parts}
     weight = np.array([len(part.cohort.indices("test")) for part in run.parts], float)
     first = next(iter(of_fold.values()))
-    values = {name: np.array([of[name] for of in of_fold.values()], float) for name in first if name != "baseline"}
+    names = [name for name in first if name not in ("baseline", *run.caveats.held)]
+    values = {name: np.array([of[name] for of in of_fold.values()], float) for name in names}
     means = {name: or_none(float(weight @ value / weight.sum())) for name, value in values.items()}
-    files.write_json(run.out_dir / METRICS, means | {"baseline": first["baseline"], "folds": of_fold})
+    files.write_json(
+        run.out_dir / METRICS, means | {"baseline": first["baseline"], "folds": of_fold} | run.caveats.held
+    )
     print(in_words({name: value for name, value in means.items() if value is not None}))
     run.finish(("explained_variance", means["explained_variance"], None, None))
 
@@ -52,7 +55,7 @@ def evaluate(run: Run, network: keras.Model) -> None:
         "code_mean_activation": or_none(float(np.mean(activation))),
         "explained_variance_baseline": or_none(baseline.value),
     }
-    files.write_json(run.out_dir / METRICS, metrics | {"baseline": named})
+    files.write_json(run.out_dir / METRICS, metrics | {"baseline": named} | run.caveats.held)
     if reads == "volume":
         draw_volumes(run, network, *(volume.astype(np.float32) for volume in first))
     print(f"{in_words(metrics)} ({named})")

@@ -12,6 +12,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.tables import add_row, read_frame, write_frame
 from data.cohorts.cohort import in_order
+from data.cohorts.missingness import missing_in
 from data.cohorts.records import CLASSES
 from utils import figures
 from utils.evaluation import autoencoders, floors
@@ -115,12 +116,15 @@ def conclude(run: Run) -> dict[str, dict]:
         notes = ["The cohort has no training subjects, so no floor could be fitted beside the score.", *notes]
     if len(known) < len(table):
         notes = [f"{len(table) - len(known)} of {len(table)} test records have no label and are in no metric.", *notes]
-    summary: dict[str, Any] = {"subjects": counts(run), "warnings": notes, "conclusion": UNLABELLED, "motion": None}
+    notes = [*(f"Missing values tell the label: {text}." for text in missing_in(run.cohort)), *notes]
+    summary: dict[str, Any] = {"subjects": counts(run), "left_out": run.cohort.metadata.left_out, "warnings": notes}
+    summary |= {"conclusion": UNLABELLED, "motion": None}
     headline: Headline | None = None
     score: dict[str, dict] = {}
     if len(known):
         score, summary["conclusion"], summary["motion"] = measure(run, known)
-        headline = ("auc", *score["auc"].values())
+        name = "auc_folds" if "auc_folds" in score else "auc"  # the verdict's
+        headline = (name, *score[name].values())
         print(f"{len(known)} test records: " + ", ".join(f"{name} {shown(score[name])}" for name in score))
     print("\n".join(filter(None, (summary["conclusion"], summary["motion"], *notes))))
     run.write_manifest(finished=False, **summary)
@@ -134,7 +138,7 @@ def measure(run: Run, known: pd.DataFrame) -> tuple[dict[str, dict], str, str | 
     predictions = Predictions.of(known)
     score = with_intervals(predictions, run.seed)
     folds = {"folds": by_fold(predictions, run.seed)} if run.parts else {}
-    files.write_json(run.out_dir / METRICS, score | folds | run.caveats())
+    files.write_json(run.out_dir / METRICS, score | folds | run.caveats.held)
     write_table(run, SITES, pd.DataFrame(by_site(predictions, run.seed)))
     figures.classification(predictions.label, predictions.probability, run.out_dir, run.marks)
     floor = read_table(run, FLOOR_PREDICTIONS)

@@ -22,6 +22,7 @@ import numpy as np
 from data.base import files
 from data.base.errors import InputError
 from data.base.signals import handled
+from data.cohorts.rows import listed
 from utils.machines.devices import Arrays, Workers, several_processes
 
 TASK_TYPES = ("chief", "worker")  # of a cluster that trains in step, in the order of their indices
@@ -104,7 +105,7 @@ def common_strategy(addresses: tuple[str, ...], index: int) -> Any:
     """TensorFlow's strategy on the devices of all workers, which a process can create only once."""
     import tensorflow as tf
 
-    print(f"Worker {index} of {len(addresses)}, waiting for {', '.join(addresses)}.", flush=True)
+    print(f"Worker {index} of {len(addresses)}, waiting for {listed(addresses)}.", flush=True)
     logging.getLogger("absl").setLevel(logging.ERROR)
     cluster = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(addresses)}), task_type="worker", task_id=index
@@ -150,7 +151,7 @@ def wait_for_all(addresses: tuple[str, ...], index: int) -> None:
         why = os.strerror(error.errno or 0)
         raise InputError(f"Port {port} of this machine cannot be used ({why}); name another one.") from error
     if missing:
-        raise InputError(f"{', '.join(missing)} did not come within {PATIENCE_S} s; start all workers again.")
+        raise InputError(f"{listed(missing)} did not come within {PATIENCE_S} s; start all workers again.")
 
 
 def listens(address: str) -> bool:
@@ -199,7 +200,7 @@ def of_tf_config(text: str) -> Workers:
     plain = all(re.fullmatch(r".+:[1-9]\d{,4}", at) and int(at.rpartition(":")[2]) <= MAX_PORT for at in addresses)
     distinct = len(set(addresses)) == len(addresses)
     if set(config.cluster) - set(TASK_TYPES) or not 0 <= index < len(own) or not plain or not distinct:
-        raise InputError(f"TF_CONFIG names {', '.join(config.cluster)} and the task {task}; {EXPECTED}")
+        raise InputError(f"TF_CONFIG names {listed(list(config.cluster))} and the task {task}; {EXPECTED}")
     return team(addresses, addresses.index(own[index]))
 
 

@@ -83,7 +83,9 @@ def sections(tables: Tables) -> Iterator[Section]:
         yield Section("Training", ["The history of the training is not there any more, so no loss can be shown."])
     else:
         yield Section("Training", figure=drawings.losses(tables.training))
-    yield Section("The cohort", table=cohort(run))
+    kept = sum(getattr(count, label) for count in run.subjects for label in LABELS)
+    flow = texts.paragraphs("flow", kept=kept, left_out=run.left_out) if run.left_out else None
+    yield Section("The cohort", flow, table=cohort(run))
     yield how_to_repeat(run)
     yield Section("Methods, to paste", [texts.methods(tables)])
     yield Section("Intended use", [INTENDED_USE])

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.tables import read_frame
 from models import MODELS
+from utils.runs.caveats import Caveats
 from utils.runs.checkpoints import Choices
 
 PREDICTIONS = "predictions.csv"
@@ -38,8 +39,8 @@ class Count:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Described(Choices):
-    """The description of a test in `run.json`."""
+class Described(Choices, Caveats):
+    """The description of a test in `run.json`; `left_out` holds the number of people by the reason of a conversion."""
 
     command: list[str]
     cohort: str
@@ -58,7 +59,7 @@ class Described(Choices):
     motion: str | None
     subjects: list[Count]
     maps: tuple[str, ...] = ()  # in a record, where they have names
-    transductive: bool = False
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 def read_scores(path: Path) -> tuple[dict[str, Score], dict[str, dict[str, Score]]]:
     """The metrics, and those of each fold. Raises InputError."""
-    content = files.read_json(path, dict[str, Score | dict[str, dict[str, Score]] | bool])
+    content = files.read_json(path, dict[str, Score | dict[str, dict[str, Score]] | list[str] | bool])
     scores = {name: value for name, value in content.items() if isinstance(value, Score)}
     if missing := {"auc", "accuracy"} - scores.keys():
         raise InputError(f"{path} has no {min(missing)}. Test again.")

@@ -8,6 +8,7 @@ import jinja2
 
 from data.base.tables import printable
 from data.cohorts.records import PHENOTYPE_SIZE
+from data.cohorts.rows import listed
 from data.grids import GRIDS
 from models import MODELS
 from utils import metrics, statistics
@@ -15,6 +16,7 @@ from utils.figures import number
 from utils.report.tables import MODEL, RULE, Tables
 
 FEW = 100  # test subjects
+SHOWN = 5  # names in a sentence
 PUBLISHED = 0.70  # accuracy of the best honest results on ABIDE
 SUSPICIOUS = 0.80  # accuracy that is far above it, however wide its interval
 NAMED = ("batch_size", "optimizer", "learning_rate", "decay")  # hyper-parameters that have a place in a sentence
@@ -24,6 +26,7 @@ TEMPLATES = jinja2.Environment(
     undefined=jinja2.StrictUndefined,
 )
 TEMPLATES.filters["number"] = number
+TEMPLATES.filters["some"] = lambda names, between=", ": listed(names, SHOWN, between)
 TEMPLATES.globals.update(FEW=FEW, NAMED=NAMED, PUBLISHED=PUBLISHED, RULE=RULE, SUSPICIOUS=SUSPICIOUS)
 TEMPLATES.globals.update(metrics=metrics, statistics=statistics)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from data.base import files
 from data.cohorts.folds import Folds, folder_name, open_folds, part_folder
+from data.cohorts.rows import listed
 from utils.machines import devices
 from utils.runs import guards
 from utils.runs.checkpoints import OF_FOLDS, CheckpointFolder
@@ -77,7 +78,7 @@ class FoldedRun(Run):
             return 0
         if missing := [part.fold for part in self.parts if not part.is_done()]:
             folds = "folds" if len(missing) > 1 else "fold"
-            print(f"Still to be done before the results are pooled: {folds} {', '.join(missing)}.")
+            print(f"Still to be done before the results are pooled: {folds} {listed(missing)}.")
             return 0
         with files.locked(self.out_dir, wait=True):
             if self.override or not self.is_done():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data.base import files
 from data.base.errors import InputError
+from data.cohorts.rows import listed
 from utils.runs.checkpoints import digest_of_files
 
 MANIFEST = "run.json"
@@ -48,7 +49,7 @@ def own_files(folder: Path, job: str, model: str) -> list[Path]:
         return []
     manifest = read_manifest(folder)
     if manifest is None:
-        names = ", ".join(path.name for path in found[:3]) + (", ..." if len(found) > 3 else "")
+        names = listed([path.name for path in found], 3)
         raise InputError(f"{folder} holds {names}, which no run of this program wrote; name another --outDir.")
     owner = (manifest.job or job, manifest.model or model)
     if owner != (job, model):

@@ -26,6 +26,7 @@ from models import MODELS, Model
 from models.settings import Settings
 from utils.machines import devices
 from utils.machines.devices import Workers
+from utils.runs.caveats import Caveats
 from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
 from utils.runs.results import MANIFEST, Manifest, changed, digests, move_aside, own_files, read_manifest
 
@@ -177,8 +178,7 @@ class Run:
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "cohort": str(self.cohort.path),
             "maps": self.cohort.metadata.maps,
-            "simulated": self.cohort.simulated,
-            "transductive": self.transductive,
+            **dataclasses.asdict(self.caveats),
             "checkpoint_folder": str(self.checkpoints.path),
             "workers": self.workers.count,
             "replicas": self.workers.replicas,
@@ -248,16 +248,21 @@ class Run:
             reason = f"{path} could not be written ({error.strerror})." if isinstance(error, OSError) else error
             print(f"{reason} The run is not in it, its results are complete.")
 
+    @cached_property
+    def caveats(self) -> Caveats:
+        """What must stand beside every result."""
+        whole, fold_of = (self.folds.whole, self.folds.fold_of) if self.folds else (self.cohort, None)
+        return Caveats(
+            simulated=self.cohort.simulated,
+            problems=tuple(whole.problems(fold_of)),
+            accepted_leaks=self.cohort.metadata.accepted_leaks,
+            shuffled_labels=self.choices.shuffled_labels,
+            transductive=self.transductive,
+        )
+
     @property
     def marks(self) -> str:
-        """What must stand beside every result: ` (SIMULATED, SHUFFLED LABELS)`, or nothing."""
-        found = [*(["simulated"] if self.cohort.simulated else []), *self.caveats()]
-        return f" ({', '.join(found)})".replace("_", " ").upper() if found else ""
-
-    def caveats(self) -> dict[str, bool]:
-        """The same for JSON, without what the cohort says itself: only what holds."""
-        held = {"shuffled_labels": self.choices.shuffled_labels, "transductive": self.transductive}
-        return {name: True for name, holds in held.items() if holds}
+        return self.caveats.marks
 
     def announce(self) -> None:
         print(f"Results: {self.out_dir}{self.marks}", flush=True)

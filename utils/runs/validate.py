@@ -10,6 +10,7 @@ from pathlib import Path
 from data.base.cli import flags, option, options_of, positive, share
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort, identified, open_cohort
+from data.cohorts.findings import in_one_line
 from data.grids import REDUCED
 from models import MODELS, Model
 from models.settings import Settings, override
@@ -229,7 +230,8 @@ def report_simulated(cohort: Cohort) -> None:
 
 
 def report(run: Run, cohort: Cohort) -> None:
-    """Prints a warning if people who are tested standardise sites and, before a training, what the cohort holds."""
+    """Prints a warning if people who are tested standardise sites, before a training what the cohort holds, and what
+    its check has found."""
     if run.transductive:
         sites = len({row.site for row in run.cohort.rows})
         print(
@@ -241,6 +243,9 @@ def report(run: Run, cohort: Cohort) -> None:
         print(f"Checkpoints go to {CHECKPOINTS}, which does not exist yet; --chkPointDir names another folder.")
     if not run.job.needs_checkpoint:
         print("\n".join(cohort.census(run.folds.fold_of if run.folds else None).lines()), flush=True)
+    if run.data_dir:
+        checked = run.folds.unchecked if run.folds else cohort
+        print(in_one_line(checked.verdict, run.caveats.problems, checked.tables or checked.path), flush=True)
 
 
 def check_options(job: Job, given: set[str], jobs: Iterable[Job]) -> None:
