@@ -15,7 +15,9 @@ from data.base.progress import progress
 from data.base.sums import check_sums, write_sums
 from data.cohorts import records
 from data.cohorts.cohort import Cohort, carry_tables, in_one_folder, write_tables
-from data.cohorts.entries import HDF5_NAME, HDF5_TEXTS, Entry
+from data.cohorts.digests import computed
+from data.cohorts.digests import write as write_digests
+from data.cohorts.entries import HDF5_NAME, HDF5_TEXTS, Entry, hdf5_store
 from data.cohorts.rows import Row
 
 CHUNK_BYTES = 250_000_000
@@ -84,8 +86,9 @@ def pack(cohort: Cohort, target: Path, form: str) -> None:
         carry_tables(cohort, folder)
         if form == "hdf5":
             write_sums(folder, [HDF5_NAME])
+            write_digests(folder, computed(hdf5_store(folder / HDF5_NAME)[0], cohort.sources))
         else:
-            write_tables(folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape))
+            write_tables(folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape), cohort.sources)
 
 
 def export(cohort: Cohort, name: str, target: Path, map_name: str | None = None) -> None:

@@ -51,7 +51,8 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
         swaps = RegionSwaps(regions.voxels, num_regions, np.random.default_rng(seed))
         table = write_records(folder, cohort, swaps, copies)
         carry_tables(cohort, folder)
-        write_tables(folder, table, replace(cohort.metadata, grid=cohort.grid.shape, provenance=provenance))
+        metadata = replace(cohort.metadata, grid=cohort.grid.shape, provenance=provenance)
+        write_tables(folder, table, metadata, cohort.sources)
     return table
 
 

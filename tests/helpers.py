@@ -21,6 +21,7 @@ import pytest
 from data import grids
 from data.cohorts import records
 from data.cohorts.cohort import Cohort, open_cohort, write_tables
+from data.cohorts.digests import Digests
 from data.cohorts.rows import Metadata, Row
 from models import MODELS
 from utils.jobs import TRAIN
@@ -216,8 +217,13 @@ def row(subject: str = "1", label: float = 1.0, split: str = "train", **more: st
 
 
 def cohort_of(*rows: Row, grid: grids.Grid = grids.REDUCED, **metadata) -> Cohort:
-    """A cohort of rows without records."""
-    return Cohort(Path("cohort"), grid, rows, (), Metadata(**metadata))
+    """A cohort of rows without records, whose volumes are made up of the subjects' names."""
+    digests = tuple(Digests(sha256(f"header {of.file}"), sha256(f"scan {of.subject}")) for of in rows)
+    return Cohort(Path("cohort"), grid, rows, (), Metadata(**metadata), digests=digests)
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def an_identity(**changes) -> Identity:

@@ -24,7 +24,7 @@ SOUND = "Nothing here invalidates a result."
 @pytest.fixture
 def copy(cohort, tmp_path) -> Path:
     """A copy of the cohort of 40 subjects, to spoil; without sums, which would tell every change."""
-    return shutil.copytree(cohort, tmp_path / "copy", ignore=shutil.ignore_patterns("SHA256SUMS"))
+    return shutil.copytree(cohort, tmp_path / "copy", ignore=shutil.ignore_patterns("SHA256SUMS", "digests.csv"))
 
 
 def volume_of(path: Path) -> np.ndarray:
@@ -82,7 +82,7 @@ def test_a_mirrored_volume_is_found(split, copy, data_cli):
 
 
 def test_a_mirrored_volume_is_found_at_full_size(full_cohort, data_cli, tmp_path):
-    folder = shutil.copytree(full_cohort, tmp_path / "full")
+    folder = shutil.copytree(full_cohort, tmp_path / "full", ignore=shutil.ignore_patterns("digests.csv"))
     path = folder / files_of(folder, "train")[0]
     content = np.fromfile(path, "<f4")
     content[30:] = content[30:].reshape(grids.FULL.shape)[::-1].ravel()
@@ -110,6 +110,7 @@ def test_identical_maps_of_a_record_are_a_note_of_their_own(tmp_path, data_cli):
         (cohort / row.file).write_bytes(records.pack(label, phenotype, volume[..., 0], second[..., 0]))
     written = json.loads((cohort / "cohort.json").read_text()) | {"maps": ["falff", "alff"]}
     (cohort / "cohort.json").write_text(json.dumps(written))
+    (cohort / "digests.csv").unlink()
     outcome = data_cli("check", cohort)
     assert f"maps of one record that are identical: {opened.rows[3].file}" in notes(outcome)
     assert "of one subject" not in outcome.out

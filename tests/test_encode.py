@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import TINY_CNN, read_rows
+from helpers import TINY_CNN, read_rows, write_rows
 from scipy import ndimage
 from sklearn.metrics import mean_squared_error, r2_score
 
@@ -71,6 +71,10 @@ def test_the_cohort_names_its_encoder_and_whom_it_was_trained_on(copied, encoded
     assert metadata.encoder_sha256 == CheckpointFolder(encoder / "cae").digest()
     assert metadata.encoder_subjects == tuple(open_cohort(copied).subjects("train"))
     assert json.loads((encoded / "run.json").read_text())["job"] == "encode"
+    before, after = open_cohort(copied), open_cohort(encoded)
+    assert [of.source for of in after.digests] == [of.volume for of in before.digests]
+    training = [of.volume[:16] for row, of in zip(before.rows, before.digests, strict=True) if row.split == "train"]
+    assert metadata.encoder_volumes == tuple(sorted(training))
 
 
 def scipy_convolution(volume: np.ndarray, layer) -> np.ndarray:
@@ -162,7 +166,15 @@ def test_models_train_on_the_reduced_cohort_but_never_test_on_the_encoders_subje
     )
     outcome = cli(*train, "--chkPointDir", tmp_path / "other", "--dataDir", swapped)
     assert outcome.status == 2
-    assert f"5 test subjects of {swapped} trained the encoder of these volumes" in outcome.err
+    assert f"5 of 5 test subjects of {swapped} trained the encoder of these volumes" in outcome.err
+    rows = read_rows(swapped / "subjects.csv")
+    write_rows(swapped / "subjects.csv", [row | {"subject": f"new{at}"} for at, row in enumerate(rows)])
+    for name in ("covariates.csv", "phenotype.csv"):
+        (swapped / name).unlink()
+    outcome = cli(*train, "--chkPointDir", tmp_path / "other", "--dataDir", swapped)
+    assert outcome.status == 2
+    assert "trained the encoder of these volumes: new" in outcome.err
+    assert "Known by their scans, whatever their names: new" in outcome.err
 
 
 def test_testing_cae_measures_reconstruction_and_draws_three_figures(cli, encoder, full_cohort, network, tmp_path):

@@ -307,7 +307,7 @@ def made_up(tmp_path):
     """`made_up("01", jobs=2)` is a run on the folds 0, 1 and 2, of which 0 and 1 are done."""
 
     def run(done: str, **more) -> FoldedRun:
-        folds = SimpleNamespace(how="3", digest="d" * 64)
+        folds = SimpleNamespace(how="3", digest="d" * 64, records_sha256="e" * 64)
         parts = tuple(replace(run_of(folder=tmp_path / f"fold-{name}"), folds=folds, fold=name) for name in "012")
         for part in parts:
             part.out_dir.mkdir(parents=True, exist_ok=True)

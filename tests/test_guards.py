@@ -1,20 +1,18 @@
 """Each guard refuses what it must and lets pass what it must; runs, checkpoints and records are made up by hand."""
 
 import dataclasses
-import hashlib
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers import an_identity, cohort_of, row
+from helpers import an_identity, cohort_of, row, sha256
 from helpers import run_of as any_run
 
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
-from data.cohorts.records import HEADER_BYTES
 from data.grids import FULL
 from utils.jobs import TEST
 from utils.runs import guards
@@ -25,21 +23,15 @@ CONSTANTS = {"phenotype": ("age", "FIQ"), "phenotype_mean": (12.0, 105.5)}
 VOLUMES = {"maps": ("falff",), "normalisation": "brain"}
 
 
-@dataclass(frozen=True)
-class Held:
-    """A record in memory, whose volume is a text."""
-
-    volume: bytes
-
-    def read(self, num_bytes: int | None = None) -> bytes:
-        return (bytes(HEADER_BYTES) + self.volume)[:num_bytes]
-
-
 def four(**metadata) -> Cohort:
-    """Two training and two test subjects, one of each class; the volume of subject 3 is b"scan 3"."""
+    """Two training and two test subjects, one of each class."""
     people = row("1"), row("2", 0.0), row("3", 1.0, "test"), row("4", 0.0, "test")
-    entries = tuple(Held(f"scan {person.subject}".encode()) for person in people)
-    return replace(cohort_of(*people, **VOLUMES | CONSTANTS | metadata), path=Path("here"), entries=entries)
+    return replace(cohort_of(*people, **VOLUMES | CONSTANTS | metadata), path=Path("here"))
+
+
+def scans(*subjects: str) -> tuple[str, ...]:
+    """The scans of `four`, as checkpoints know them."""
+    return tuple(sha256(f"scan {subject}")[:16] for subject in subjects)
 
 
 def run_of(model: str = "nn", cohort: Cohort | None = None, **more) -> Run:
@@ -59,7 +51,6 @@ def saved_by(run: Run, **changes) -> Identity:
         guards.same_settings,
         guards.same_training,
         guards.no_leak,
-        guards.no_leak_by_another_name,
         guards.same_preparation,
     ],
 )
@@ -99,11 +90,8 @@ def test_other_hyper_parameters():
         ("precision", "mixed_float16", "of precision mixed_float16, this run of precision float32; use --precision"),
         ("validation", 0.1, r"of validation share 0\.1, this run of validation share 0\.0; use --validation"),
         ("shuffled_labels", True, "of shuffled labels True, this run of shuffled labels False; use --shuffleLabels"),
-        (
-            "cohort_sha256",
-            "0" * 64,
-            r"was trained on other data \(there\); use another --chkPointDir, or",
-        ),
+        ("cohort_sha256", "0" * 64, r"was trained on other data \(there\); use another --chkPointDir, or"),
+        ("records_sha256", "0" * 64, "was trained on other records of the same names in there; use another"),
     ],
 )
 def test_a_training_of_another_kind_is_not_continued(choice, there, words):
@@ -126,7 +114,9 @@ def test_a_test_subject_that_was_learnt_from(where, what):
     leaked = ("4", "2", "3")
     run = run_of(cohort=four(encoder_subjects=leaked) if where == "cohort" else None)
     saved = saved_by(run, **{where: leaked} if where != "cohort" else {})
-    words = f"^2 test subjects of here trained {what}, 3 among them; .* Use the cohort with the same split"
+    words = (
+        f"^2 of 2 test subjects of here trained {what}: 3, 4. Results .* Use the cohort with the same split, or leave"
+    )
     with pytest.raises(InputError, match=words):
         guards.no_leak(run, saved)
     with pytest.raises(InputError, match=r"python -m data convert --grid reduced\), or train cae"):
@@ -134,12 +124,38 @@ def test_a_test_subject_that_was_learnt_from(where, what):
     guards.no_leak(run_of(cohort=four(encoder_subjects=("1", "2"))), saved_by(run, training_subjects=("1", "2")))
 
 
-def test_a_test_subject_that_was_learnt_from_under_another_name():
-    digests = {subject: hashlib.sha256(f"scan {subject}".encode()).hexdigest()[:16] for subject in "1234"}
-    run = run_of()
-    guards.no_leak_by_another_name(run, saved_by(run, training_volumes=(digests["1"], digests["2"])))
-    with pytest.raises(InputError, match=r"^The volume of test subject 3 of here trained this checkpoint"):
-        guards.no_leak_by_another_name(run, saved_by(run, training_volumes=(digests["3"], digests["1"])))
+@pytest.mark.parametrize(
+    "where, what",
+    [
+        ("training_volumes", "this checkpoint"),
+        ("encoder_volumes", "the encoder behind this checkpoint"),
+        ("cohort", "the encoder of these volumes"),
+    ],
+)
+@pytest.mark.parametrize("model", ["nn", "cnn"])
+def test_a_test_subject_that_was_learnt_from_under_another_name(model, where, what):
+    run = run_of(model, four(encoder_volumes=scans("3", "1")) if where == "cohort" else None)
+    saved = saved_by(run, **{where: scans("3", "1")} if where != "cohort" else {})
+    words = f"^1 of 2 test subjects of here trained {what}: 3. Known by their scans, whatever their names: 3"
+    with pytest.raises(InputError, match=words):
+        guards.no_leak(run, saved)
+    guards.no_leak(run_of(model, four(encoder_volumes=scans("2", "1"))), saved_by(run, training_volumes=scans("1")))
+
+
+def test_a_volume_that_was_reduced_is_known_by_what_it_was_reduced_from():
+    cohort = four()
+    reduced = tuple(replace(of, volume=sha256(of.volume), source=of.volume) for of in cohort.digests)
+    run = run_of(cohort=replace(cohort, digests=reduced))
+    with pytest.raises(InputError, match=r"^1 of 2 test subjects of here trained this checkpoint: 4"):
+        guards.no_leak(run, saved_by(run, training_volumes=scans("4")))
+
+
+@pytest.mark.parametrize("there, here", [("0000003", "3"), ("3", "0003")])
+def test_leading_zeros_make_no_other_person(there, here):
+    people = tuple(replace(person, subject=person.subject.replace("3", here)) for person in four().rows)
+    run = run_of(cohort=replace(four(), rows=people))
+    with pytest.raises(InputError, match=f"^1 of 2 test subjects of here trained this checkpoint: {here}. Results"):
+        guards.no_leak(run, saved_by(run, training_subjects=(there,)))
 
 
 def elsewhere(run: Run, **changes) -> Identity:

@@ -190,6 +190,7 @@ def store(small, tmp_path):
         pack.pack(open_cohort(small), tmp_path / "h5", "hdf5")
         with h5py.File(tmp_path / "h5" / "cohort.h5", "r+") as file:
             change(file)
+        (tmp_path / "h5" / "digests.csv").unlink()
         return tmp_path / "h5"
 
     return write

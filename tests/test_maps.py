@@ -56,7 +56,8 @@ def three(cohort, tmp_path_factory):
         brain, random = volume[..., 0] != records.background(volume[..., 0]), np.random.default_rng(index)
         more = [np.where(brain, random.uniform(1, 2, brain.shape), outside) for outside in (0.0, 0.5)]
         (folder / row.file).write_bytes(records.pack(label, phenotype, volume[..., 0], *more))
-    (folder / "SHA256SUMS").unlink()
+    for name in ("SHA256SUMS", "digests.csv"):
+        (folder / name).unlink()
     write_tables(folder, opened.rows, replace(opened.metadata, maps=MAPS))
     return folder
 
@@ -361,7 +362,7 @@ def test_other_forms_hold_the_same_maps(form, three, data_cli, tmp_path):
     packed, whole = open_cohort(tmp_path / "packed"), open_cohort(three)
     assert packed.maps == MAPS and packed.digest == whole.digest
     assert (packed.batch([3, 9])["volume"] == whole.batch([3, 9])["volume"]).all()
-    assert packed.volume_sha256(5) == whole.volume_sha256(5)
+    assert packed.digests[5] == whole.digests[5]
     assert data_cli("pack", tmp_path / "packed", tmp_path / "again", "--bin").status == 0
     assert bytes_of(tmp_path / "again") == bytes_of(three)
 
@@ -407,7 +408,8 @@ def test_check_looks_at_each_map(three, data_cli, tmp_path):
     content = np.fromfile(folder / third, "<f4")
     content[30 + 2 * VOXELS :] = 0.5
     content.tofile(folder / third)
-    (folder / "SHA256SUMS").unlink()
+    for name in ("SHA256SUMS", "digests.csv"):
+        (folder / name).unlink()
     outcome = data_cli("check", folder)
     assert outcome.status == 1
     assert "31x37x31, maps falff, alff, degree_weighted" in outcome.out
@@ -422,7 +424,7 @@ def test_folds_keep_the_maps(three):
     cut = opened.resplit({row.subject: "test" if int(row.subject) % 5 == 0 else "train" for row in opened.rows})
     assert cut.maps == MAPS
     assert (cut.batch([4])["volume"] == opened.batch([4])["volume"]).all()
-    assert cut.volume_sha256(4) == opened.volume_sha256(4)
+    assert cut.digests[4] == opened.digests[4]
 
 
 def test_floors_read_the_regions_of_every_map(three):
@@ -497,7 +499,8 @@ def test_the_full_pass_encodes_each_map(full_cohort, cli, tmp_path):
         label, phenotype, volume = opened.read(index)
         second = opened.read((index + 1) % len(opened.rows))[2][..., 0] ** 2
         (source / row.file).write_bytes(records.pack(label, phenotype, volume[..., 0], second))
-    (source / "SHA256SUMS").unlink()
+    for name in ("SHA256SUMS", "digests.csv"):
+        (source / name).unlink()
     write_tables(source, opened.rows, replace(opened.metadata, maps=("falff", "alff")))
     places = ("--model", "cae", "--chkPointDir", tmp_path / "ckpt", "--dataDir", source)
     outcome = cli("--train", *places, "--numIters", 1, "--set", "batch_size=2", "--outDir", tmp_path / "train")

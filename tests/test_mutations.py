@@ -402,6 +402,7 @@ KINDS = {
     "cohort.json": Kind("cohort.json", JSON, SMALL),
     "covariates.csv": Kind("covariates.csv", TABLE, make_side_tables),
     "phenotype.csv": Kind("phenotype.csv", TABLE, make_side_tables),
+    "digests.csv": Kind("digests.csv", TABLE, SMALL),
     "SHA256SUMS": Kind("SHA256SUMS", TEXT, SMALL, use_sums),
     "JSON list": Kind("list.json", JSON, make_list, lambda folder: use_cohort(folder / "list.json")),
     "map.nii": Kind("map.nii", BINARY, make_map(".nii"), use_map(".nii")),

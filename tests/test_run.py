@@ -187,7 +187,7 @@ MISTAKES = {
     ),
     "test subjects that trained it": (
         "--test --model cnn --chkPointDir {ckpt} --dataDir {swapped}",
-        ["36 test subjects of {swapped} trained this checkpoint"],
+        ["36 of 36 test subjects of {swapped} trained this checkpoint"],
     ),
     "checkpoint folder that cannot be made": (
         "--train --model nn --chkPointDir {file}/ckpt --dataDir {cohort}",
@@ -352,7 +352,7 @@ def test_an_unreadable_folder_is_named(cli, cohort, monkeypatch):
     def refuse(folder):
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr("data.cohorts.cohort.folder_entries", refuse)
+    monkeypatch.setattr("data.cohorts.forms.folder_entries", refuse)
     outcome = cli("--train", "--model", "nn", "--dataDir", cohort)
     assert outcome.status == 2
     assert outcome.err == f"run.py: error: {cohort}: Permission denied.\n"
@@ -397,6 +397,7 @@ def test_a_value_that_is_not_finite_names_its_record_and_ends_the_run(cli, cohor
         values = np.frombuffer(path.read_bytes(), "<f4").copy()
         values[5] = np.nan
         path.write_bytes(values.tobytes())
+    (copy / "digests.csv").unlink()
     outcome = cli("--train", "--model", "nn", "--dataDir", copy, "--chkPointDir", tmp_path / "ckpt")
     assert outcome.status == 2
     assert outcome.err.count("\n") == 1

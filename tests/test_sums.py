@@ -94,7 +94,8 @@ def test_names_that_sha256sum_must_escape(tmp_path):
 def test_sums_are_no_part_of_the_digest_nor_needed(cohort, data_cli, tmp_path):
     """A cohort of an earlier version has none, which is worth a note."""
     older = shutil.copytree(cohort, tmp_path / "older")
-    (older / "SHA256SUMS").unlink()
+    for name in ("SHA256SUMS", "digests.csv"):
+        (older / name).unlink()
     assert open_cohort(older).digest == open_cohort(cohort).digest
     outcome = data_cli("check", older)
     assert outcome.status == 0

@@ -21,19 +21,21 @@ def encode(run: Run) -> int:
     run = dataclasses.replace(run, cohort=in_one_folder(run.cohort))
     with files.unfinished(run.out_dir) as folder:
         folder.mkdir(parents=True)
-        digest = run.checkpoints.digest()
+        digest, identity = run.checkpoints.digest(), run.checkpoints.identity()
         metadata = dataclasses.replace(
             run.cohort.metadata,
             grid=grids.REDUCED.shape,
             affine=tuple(map(tuple, grids.REDUCED.affine)),
             reduction=f"encoder {digest}",
             encoder_sha256=digest,
-            encoder_subjects=run.checkpoints.identity().training_subjects,
+            encoder_subjects=identity.training_subjects,
+            encoder_volumes=identity.training_volumes,
             provenance=run.describe() | {"source": run.cohort.metadata.provenance},
         )
         write_records(run, encoder, folder)
         carry_tables(run.cohort, folder)
-        write_tables(folder, run.cohort.rows, metadata)
+        sources = {name: of.source or of.volume for name, of in run.cohort.digests_by_file.items()}
+        write_tables(folder, run.cohort.rows, metadata, sources)
         dataclasses.replace(source, out_dir=folder).write_manifest(finished=True, records=len(run.cohort.rows))
     run.enter(None)
     run.announce()

@@ -8,7 +8,6 @@ from utils.runs.validate import TrainOptions
 TESTED = (
     guards.same_settings,
     guards.no_leak,
-    guards.no_leak_by_another_name,
     guards.same_preparation,
     guards.free_output,
 )

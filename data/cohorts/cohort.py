@@ -1,7 +1,6 @@
 """The one loader: any form of --dataDir -> a Cohort that reads batches.
 
-Forms: a cohort (records with `cohort.json` and `subjects.csv`), a bare folder of `.bin` files or zip chunks, a JSON
-list of record paths, an HDF5 file. Sizes and labels are checked when it is opened, values as records are read.
+Sizes and headers are checked when a cohort is opened, volumes as records are read.
 """
 
 import hashlib
@@ -18,15 +17,17 @@ import numpy as np
 from data import grids
 from data.base import files, sums
 from data.base.errors import InputError
+from data.cohorts import digests as digests_of
 from data.cohorts import entries as entries_of
 from data.cohorts import records
 from data.cohorts import rows as rows_of
+from data.cohorts.digests import Digests, VerifiedEntry
+from data.cohorts.forms import folder_entries, folder_of, read_form
 from data.cohorts.rows import METADATA, TABLE, Metadata, Row
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FOLDS = "folds.json"  # of a set of cohorts, one a fold
 COVARIATES, PHENOTYPE, MAPS = "covariates.csv", "phenotype.csv", "maps.csv"  # of each subject, beside the records
 UNKNOWN_LABEL = -1  # in a batch
 READ_AHEAD = 2  # batches
@@ -35,7 +36,8 @@ Standard = Literal["stored", "brain", "voxel", "site"]  # see `data.cohorts.stan
 
 @dataclass(frozen=True)
 class Cohort:
-    """Records on one grid with one number of maps; `entries[i]` holds the bytes of `rows[i]`."""
+    """Records on one grid with one number of maps; `entries[i]` holds the bytes of `rows[i]`, `digests[i]` tells its
+    content. Nothing is in `digests` as long as they are not known, see `identified`."""
 
     path: Path
     grid: grids.Grid
@@ -44,6 +46,8 @@ class Cohort:
     metadata: Metadata
     tables: Path | None = None  # the folder of the side tables
     num_maps: int = 1
+    digests: tuple[Digests, ...] = ()
+    computed: bool = False  # whether the digests were, since the cohort has no table of them
     standard: Standard = "stored"  # of the volumes in `batch`
     moments: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None  # by site: mean and spread (x, y, z, maps)
 
@@ -76,6 +80,11 @@ class Cohort:
         content = [self.grid.name, list(map(astuple, self.rows)), self.metadata.json(), *several]
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def records_sha256(self) -> str:
+        """SHA-256 over what the records hold, as they are stored; tells cohorts apart that have the same tables."""
+        return digests_of.of_all(self.digests)
 
     @property
     def paths(self) -> set[Path]:
@@ -158,9 +167,19 @@ class Cohort:
         records.unpack_phenotype(header, str(entry), unknown=self.rows[index].split == "test")
         return header
 
-    def volume_sha256(self, index: int) -> str:
-        """The beginning of the SHA-256 of a record's volume: it identifies a scan whatever its subject is called."""
-        return hashlib.sha256(memoryview(self.entries[index].read())[records.HEADER_BYTES :]).hexdigest()[:16]
+    @property
+    def digests_by_file(self) -> dict[str, Digests]:
+        return dict(zip((row.file for row in self.rows), self.digests, strict=True))
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The digests, by file, of the volumes that an encoder reduced to these."""
+        return {name: of.source for name, of in self.digests_by_file.items()} if self.digests else {}
+
+    def scans(self, split: str) -> dict[str, str]:
+        """The subjects of a split by their scans, see `Digests.scans`, which tell people whatever their names."""
+        of_split = [pair for pair in zip(self.rows, self.digests, strict=True) if pair[0].split == split]
+        return {scan: row.subject for row, digests in of_split for scan in digests.scans}
 
     def batch(self, indices: Sequence[int] | np.ndarray, volumes: bool = True) -> dict[str, np.ndarray]:
         """`label` (n,) int32, -1 if unknown; `phenotype` (n, 29) and, if `volumes`, `volume` (n, x, y, z, maps), both
@@ -228,9 +247,22 @@ def open_cohort(path: Path) -> Cohort:
             "Convert again."
         )
     of_row = tuple(entries[row.file] for row in table)
-    folder = path.parent if path.name == entries_of.HDF5_NAME and path.is_file() else path
+    folder = folder_of(path)
     has_tables = (folder / METADATA).is_file() or (folder / entries_of.HDF5_NAME).is_file()
-    return Cohort(path, grid, tuple(table), of_row, metadata, folder if has_tables else None, num_maps)
+    known = tuple(entry.digests for entry in of_row if isinstance(entry, VerifiedEntry))
+    return Cohort(path, grid, tuple(table), of_row, metadata, folder if has_tables else None, num_maps, known)
+
+
+def identified(cohort: Cohort) -> Cohort:
+    """The cohort with the digests of its records; if it has no table of them they are computed, which is printed, and
+    records are verified as they are read from then on. Raises InputError for a record that cannot be read."""
+    if cohort.digests:
+        return cohort
+    names = [row.file for row in cohort.rows]
+    print(f"{cohort.path} has no {digests_of.DIGESTS}: computed for {len(names)} records, kept with the results.")
+    found = tuple(digests_of.computed(dict(zip(names, cohort.entries, strict=True))).values())
+    entries = tuple(map(VerifiedEntry, cohort.entries, found))
+    return replace(cohort, digests=found, entries=entries, computed=True)
 
 
 def carry_tables(source: Cohort, target: Path) -> None:
@@ -245,79 +277,12 @@ def in_one_folder(cohort: Cohort) -> Cohort:
     return replace(cohort, rows=rows_of.flattened(cohort.rows, cohort.path))
 
 
-def read_form(path: Path) -> tuple[Mapping[str, "entries_of.Entry"], list[Row], Metadata]:
-    """Entries by file name, the table and the metadata of any form of --dataDir."""
-    if not path.exists():
-        raise InputError(f"{path} does not exist; expected a cohort, a folder of records or a JSON list of them.")
-    if (path / FOLDS).is_file():
-        raise InputError(f"{path} is a set of cohorts, one for each fold; use it with the --folds that made it.")
-    if (path / entries_of.HDF5_NAME).is_file():
-        path = path / entries_of.HDF5_NAME
-    if path.suffix in (".h5", ".hdf5"):
-        return read_hdf5(path)
-    if path.is_dir():
-        entries: Mapping[str, entries_of.Entry] = folder_entries(path)
-    elif path.suffix == ".json":
-        entries = entries_of.list_entries(path)
-    else:
-        raise InputError(
-            f"{path} is a file; expected a folder of records, a JSON list of them or {entries_of.HDF5_NAME}."
-        )
-    if not entries:
-        raise InputError(
-            f"{path} holds no records; expected .bin files or zip chunks. Make them: python -m data convert."
-        )
-    bare = not (path / METADATA).exists() and not (path / TABLE).exists()
-    labels = labels_of(entries, unknown=not bare)
-    if bare:
-        return entries, [rows_of.guess_row(name, label) for name, label in labels.items()], Metadata()
-    metadata, table = rows_of.read_metadata(path), rows_of.read_table(path / TABLE)
-    rows_of.match_table(path / TABLE, table, entries)
-    for row in table:
-        if row.label != labels[row.file] and (row.known or labels[row.file] == labels[row.file]):
-            raise InputError(
-                f"{entries[row.file]} has the label {labels[row.file]:g}, the table says {row.label:g}. Convert again."
-            )
-    return entries, table, metadata
-
-
-def folder_entries(folder: Path) -> dict[str, "entries_of.Entry"]:
-    """The records of a folder by file or member name, sorted."""
-    entries: dict[str, entries_of.Entry] = {}
-    for path, zipped in records.record_files(folder):
-        records.check_plain(folder, path.name)
-        one: Mapping[str, entries_of.Entry] = {path.name: records.FileEntry(path)}
-        found = entries_of.zip_entries(path) if zipped else one
-        if twice := entries.keys() & found.keys():
-            raise InputError(f"{path} and {entries[min(twice)]} are the same record; expected each once. Remove one.")
-        entries.update(found)
-    return dict(sorted(entries.items()))
-
-
-def labels_of(entries: Mapping[str, "entries_of.Entry"], unknown: bool) -> dict[str, float]:
-    """Each record's label. Raises InputError, naming the record, unless it is 0.0, 1.0, or NaN if `unknown`."""
-    return {
-        name: records.header_label(entry.read(records.DTYPE.itemsize), str(entry), unknown)
-        for name, entry in entries.items()
-    }
-
-
-def read_hdf5(path: Path) -> tuple[Mapping[str, "entries_of.Entry"], list[Row], Metadata]:
-    """`read_form` of an HDF5 file, which holds its table itself."""
-    entries, texts, text = entries_of.hdf5_store(path)
-    labels = labels_of(entries, unknown=True)
-    cells = zip(labels, texts["subject"], texts["site"], labels.values(), texts["split"], strict=True)
-    table = [rows_of.checked(f"{path} row {number}", Row(*row)) for number, row in enumerate(cells)]
-    rows_of.match_table(path, table, entries)
-    try:
-        metadata = files.typed(text, Metadata)
-    except ValueError as error:
-        raise InputError(f"{path} has damaged metadata ({error}); expected a cohort's. Pack it again.") from error
-    return entries, table, metadata
-
-
-def write_tables(path: Path, table: Sequence[Row], metadata: Metadata) -> None:
-    """Writes `cohort.json`, the sums of the records, then `subjects.csv`, which shows that the cohort is complete."""
+def write_tables(
+    path: Path, table: Sequence[Row], metadata: Metadata, sources: Mapping[str, str] | None = None
+) -> None:
+    """Writes `cohort.json`, sums and digests of the records, then `subjects.csv`, which shows that the cohort is
+    complete; `sources` are the digests of the volumes, by file, that an encoder reduced to these."""
     files.write_json(path / METADATA, metadata.json())
     sums.write_sums(path, [file.name for file, _ in records.record_files(path)])
+    digests_of.write(path, digests_of.computed(folder_entries(path), sources))
     rows_of.write_table(path / TABLE, table)

@@ -19,6 +19,7 @@ import numpy as np
 from data import grids
 from data.base.errors import InputError
 from data.cohorts import records
+from data.cohorts.digests import VerifiedEntry
 from data.cohorts.records import FileEntry, check_plain
 
 HIDDEN = re.compile(r"(^|/)\.[^/\\]*$")  # what a Mac adds to an archive
@@ -254,7 +255,7 @@ class RefittedEntry:
         return str(self.stored)
 
 
-Entry = FileEntry | ZipEntry | HDF5Entry | RefittedEntry
+Entry = FileEntry | ZipEntry | HDF5Entry | RefittedEntry | VerifiedEntry
 
 
 def list_entries(path: Path) -> dict[str, FileEntry]:

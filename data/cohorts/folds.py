@@ -8,7 +8,7 @@ fold and made by an encoder of its own, is a folder with both files and a cohort
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -17,8 +17,10 @@ import numpy as np
 
 from data.base import files, tables
 from data.base.errors import InputError
-from data.cohorts.cohort import FOLDS, Cohort, open_cohort
-from data.cohorts.rows import Row
+from data.cohorts import digests
+from data.cohorts.cohort import Cohort, identified, open_cohort
+from data.cohorts.forms import FOLDS
+from data.cohorts.rows import Row, listed
 
 FOLD_TABLE = "folds.csv"
 FOLD_COLUMNS = ("subject", "fold")
@@ -32,6 +34,12 @@ class Cut:
 
     folds: str
     cohort_sha256: str
+    records_sha256: str = ""  # not known of older folds
+
+    def fits(self, folds: "Folds") -> bool:
+        """Whether it is of these folds, and of the same records."""
+        same = (self.folds, self.cohort_sha256) == (folds.how, folds.digest)
+        return same and self.records_sha256 in ("", folds.records_sha256)
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,11 @@ class Folds:
     digest: str  # of the cohort, or of all cohorts of a set
     fold_of: Mapping[str, str]
     reduced: Mapping[str, Cohort] = field(default_factory=dict)
+
+    @property
+    def records_sha256(self) -> str:
+        """SHA-256 over what all records hold."""
+        return digest_over([cohort.records_sha256 for cohort in self.reduced.values()] or [self.whole.records_sha256])
 
     @property
     def names(self) -> list[str]:
@@ -75,10 +88,12 @@ class Folds:
         raise InputError(f"--fold {name} is none of the folds {', '.join(names)} (or 0 to {len(names) - 1}).")
 
     def write(self, folder: Path) -> None:
-        """Writes `folds.csv`, then `folds.json`."""
+        """Writes `folds.csv`, the digests of records that have no table of them, then `folds.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         tables.write_rows(folder / FOLD_TABLE, FOLD_COLUMNS, self.fold_of.items())
-        files.write_json(folder / FOLDS, asdict(Cut(self.how, self.digest)))
+        if self.whole.computed:
+            digests.write(folder, self.whole.digests_by_file)
+        files.write_json(folder / FOLDS, asdict(Cut(self.how, self.digest, self.records_sha256)))
 
     def check(self, folder: Path, name: str, cohort: Cohort) -> None:
         """Raises InputError unless the split of a fold's cohort is the one in a folder's `folds.csv`."""
@@ -106,19 +121,24 @@ def part_folder(folder: Path, name: str) -> Path:
 def open_folds(path: Path, how: str, seed: int, saved: Path) -> Folds:
     """The folds of the cohort, or of the set of reduced cohorts, at `path`; those that a training wrote into the folder
     `saved` are used. Raises InputError if those are of another cohort, or the cohort cannot be divided like that."""
-    folds = open_reduced(path, how) if (path / FOLDS).is_file() else made(open_cohort(path), how, seed, saved)
+    reduced = (path / FOLDS).is_file()
+    folds = open_reduced(path, how) if reduced else made(identified(open_cohort(path)), how, seed, saved)
     if (saved / FOLDS).is_file():
         cut = files.read_json(saved / FOLDS, Cut)
-        if cut != Cut(how, folds.digest) or read_folds(saved / FOLD_TABLE) != folds.fold_of:
-            raise InputError(f"{saved / FOLD_TABLE} is of other data than {path}; use another --chkPointDir.")
+        if not cut.fits(folds) or read_folds(saved / FOLD_TABLE) != folds.fold_of:
+            found = [] if reduced else digests.changed(saved, folds.whole.digests_by_file)
+            named = f" ({listed(found)} changed)" if found else ""
+            raise InputError(f"{saved / FOLD_TABLE} is of other data than {path}{named}; use another --chkPointDir.")
     return folds
 
 
 def made(cohort: Cohort, how: str, seed: int, saved: Path) -> Folds:
     """The folds of a cohort: those that a training of this cohort has written, or new ones."""
     check_cuttable(cohort)
-    if (saved / FOLDS).is_file() and files.read_json(saved / FOLDS, Cut) == Cut(how, cohort.digest):
-        return Folds(how, cohort, cohort.digest, read_folds(saved / FOLD_TABLE))
+    if (saved / FOLDS).is_file():
+        before = Folds(how, cohort, cohort.digest, read_folds(saved / FOLD_TABLE))
+        if files.read_json(saved / FOLDS, Cut).fits(before):
+            return before
     fold_of = (by_number if how.isdecimal() else by_column)(cohort, how, seed)
     check_classes(cohort, fold_of)
     return Folds(how, cohort, cohort.digest, fold_of)
@@ -228,12 +248,16 @@ def open_reduced(path: Path, how: str) -> Folds:
     cut, fold_of = files.read_json(path / FOLDS, Cut), read_folds(path / FOLD_TABLE)
     if cut.folds != how:
         raise InputError(f"{path} was reduced with --folds {cut.folds}, this run has --folds {how}; use the same.")
-    cohorts = {name: open_cohort(part_folder(path, name)) for name in dict.fromkeys(fold_of.values())}
+    cohorts = {name: identified(open_cohort(part_folder(path, name))) for name in dict.fromkeys(fold_of.values())}
     for name, cohort in cohorts.items():
         split = {row.subject: row.split for row in cohort.rows}
         if split != {subject: split_of(fold, name) for subject, fold in fold_of.items()}:
             raise InputError(
                 f"{cohort.path} does not test the fold {name} of {path / FOLD_TABLE}. Repeat the full pass."
             )
-    digest = hashlib.sha256("".join(cohort.digest for cohort in cohorts.values()).encode()).hexdigest()
+    digest = digest_over([cohort.digest for cohort in cohorts.values()])
     return Folds(how, replace(next(iter(cohorts.values())), path=path), digest, fold_of, cohorts)
+
+
+def digest_over(digests: Sequence[str]) -> str:
+    return hashlib.sha256("".join(digests).encode()).hexdigest()

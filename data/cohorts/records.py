@@ -23,6 +23,7 @@ HEADER_BYTES = DTYPE.itemsize * HEADER_SIZE
 MAX_MAPS = 16  # of a record, which bounds the memory that one takes
 CLASSES = ("control", "autism")  # label 0.0, label 1.0
 SMALLEST_SPREAD = 1e-6  # of z-scores; below it is rounding
+LARGEST = 1e9  # of a value; the squares of greater ones, summed over a brain, may leave float32
 OTHER_FILES = {".json", ".csv", ".md", ".txt"}  # by suffix: what may lie beside records, even zipped
 ZIP_MAGIC = b"PK\x03\x04"
 # Controls, line ends, reversals of the writing direction, and what is not Unicode
@@ -125,12 +126,12 @@ def header_label(record: bytes, name: str, unknown: bool = False) -> float:
 
 
 def check_finite(values: np.ndarray, name: str, what: str) -> None:
-    """Raises InputError, naming the file and the first value that is NaN or infinite."""
-    finite = np.isfinite(values)
-    if not finite.all():
-        at = int(np.argmin(finite))
+    """Raises InputError, naming the file and the first value that is NaN, infinite, or no measurement."""
+    if not (values.min() >= -LARGEST and values.max() <= LARGEST):
+        at = int(np.argmin(np.abs(values) <= LARGEST))
         raise InputError(
-            f"{name} holds {values[at]} as {what} {at}; expected finite numbers. Convert the subject again."
+            f"{name} holds {values[at]} as {what} {at}; expected finite numbers up to {LARGEST:g}. "
+            "Convert the subject again."
         )
 
 

@@ -197,6 +197,7 @@ class Metadata(Preparation):
     simulated: bool = False
     encoder_sha256: str = ""
     encoder_subjects: tuple[str, ...] = ()  # whom the encoder of these volumes was trained on
+    encoder_volumes: tuple[str, ...] = ()  # the digests of their volumes, see `Digests.scans`
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property

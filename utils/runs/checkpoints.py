@@ -59,7 +59,9 @@ class Identity(Choices):
     out_dir: str
     training_subjects: tuple[str, ...]
     encoder_subjects: tuple[str, ...]
-    training_volumes: tuple[str, ...] = ()  # see Cohort.volume_sha256; empty if the model reads none
+    training_volumes: tuple[str, ...] = ()  # the scans of these subjects, see `Cohort.scans`
+    encoder_volumes: tuple[str, ...] = ()
+    records_sha256: str = ""  # see `Cohort.records_sha256`
     preparation: Preparation = field(default_factory=Preparation)
     num_maps: int = 1  # in a record
     step: int = 0  # batches seen

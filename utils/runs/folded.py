@@ -26,7 +26,8 @@ class FoldedRun(Run):
 
     def settings(self) -> dict[str, Any]:
         digests = {part.fold: part.settings()["checkpoint_sha256"] for part in self.parts}
-        return super().settings() | {"cohort_sha256": self.folds.digest, "checkpoint_sha256": digests}
+        of_data = {"cohort_sha256": self.folds.digest, "records_sha256": self.folds.records_sha256}
+        return super().settings() | of_data | {"checkpoint_sha256": digests}
 
     def is_done(self) -> bool:
         return super().is_done() and all(part.is_done() for part in self.parts)

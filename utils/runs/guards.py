@@ -9,14 +9,20 @@ from pathlib import Path
 
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.cohort import in_one_folder
+from data.cohorts import digests
+from data.cohorts.cohort import Cohort, in_one_folder
 from data.cohorts.records import CLASSES
+from data.cohorts.rows import listed
 from data.grids import REDUCED
 from utils.runs.checkpoints import Identity
 from utils.runs.results import own_files
 from utils.runs.run import Run
 
 OTHER = "another --chkPointDir, or --train --overrideChkpt"
+WITHOUT_THEM = (
+    "Use the cohort with the same split, or leave them out: python -m data convert --exclude, or a JSON list of the "
+    "other records."
+)
 IN_FOLDS = (
     "Reduce without learning (python -m data convert --grid reduced), or train cae and do its full pass with the same "
     "--folds."
@@ -42,6 +48,17 @@ def same_training(run: Run, saved: Identity | None) -> None:
     refuse_others(run, saved, "seed", "precision", "validation", "shuffled_labels")
     if saved.cohort_sha256 != run.cohort.digest:
         raise InputError(f"{run.checkpoints.path} was trained on other data ({saved.cohort}); use {OTHER}.")
+    if saved.records_sha256 not in ("", run.cohort.records_sha256):
+        raise InputError(
+            f"{run.checkpoints.path} was trained on other records of the same names in {saved.cohort}"
+            f"{named_changes(run.cohort, Path(saved.out_dir))}; use {OTHER}."
+        )
+
+
+def named_changes(cohort: Cohort, folder: Path) -> str:
+    """The records that differ from those that an earlier run kept the digests of in its results, in brackets."""
+    found = digests.changed(folder, cohort.digests_by_file)
+    return f" ({listed(found)})" if found else ""
 
 
 def refuse_others(run: Run, saved: Identity, *names: str) -> None:
@@ -57,33 +74,29 @@ def refuse_others(run: Run, saved: Identity, *names: str) -> None:
 
 
 def no_leak(run: Run, saved: Identity | None) -> None:
-    """No test subject of this cohort may have taken part in training the checkpoint or the encoder."""
-    seen = {"the encoder of these volumes": run.cohort.metadata.encoder_subjects}
+    """No test subject of this cohort may have taken part in training the checkpoint or an encoder: by the name, or by
+    the scan under another name."""
+    cohort, metadata = run.cohort, run.cohort.metadata
+    seen = [("the encoder of these volumes", metadata.encoder_subjects, metadata.encoder_volumes)]
     if saved is not None:
-        seen["this checkpoint"] = saved.training_subjects
-        seen["the encoder behind this checkpoint"] = saved.encoder_subjects
-    test = set(run.cohort.subjects("test"))
-    for what, subjects in seen.items():
-        if leaked := sorted(test & set(subjects)):
+        seen.append(("this checkpoint", saved.training_subjects, saved.training_volumes))
+        seen.append(("the encoder behind this checkpoint", saved.encoder_subjects, saved.encoder_volumes))
+    tested, scans = cohort.subjects("test"), cohort.scans("test")
+    for what, subjects, volumes in seen:
+        known = set(map(bare_name, subjects))
+        by_scan = {scans[scan] for scan in scans.keys() & set(volumes)}
+        if leaked := [name for name in tested if bare_name(name) in known or name in by_scan]:
+            renamed = [name for name in leaked if bare_name(name) not in known]
+            names = f" Known by their scans, whatever their names: {listed(renamed)}." if renamed else ""
             raise InputError(
-                f"{len(leaked)} test subjects of {run.cohort.path} trained {what}, {leaked[0]} among them; "
-                "results on them would be too good. "
-                + (IN_FOLDS if run.folds else "Use the cohort with the same split.")
+                f"{len(leaked)} of {len(tested)} test subjects of {cohort.path} trained {what}: {listed(leaked)}."
+                f"{names} Results on them would be too good. {IN_FOLDS if run.folds else WITHOUT_THEM}"
             )
 
 
-def no_leak_by_another_name(run: Run, saved: Identity | None) -> None:
-    """No test record may hold a volume that the checkpoint was trained on, whatever its subject is called."""
-    if saved is None or not saved.training_volumes:
-        return
-    seen = set(saved.training_volumes)
-    for index in run.cohort.indices("test"):
-        if run.cohort.volume_sha256(index) in seen:
-            row = run.cohort.rows[index]
-            raise InputError(
-                f"The volume of test subject {row.subject} of {run.cohort.path} trained this checkpoint, whatever "
-                "its name; results on it would be too good. Use the cohort with the same split."
-            )
+def bare_name(subject: str) -> str:
+    """A subject's ID without leading zeros, which spreadsheets drop."""
+    return subject.lstrip("0") or subject
 
 
 def same_preparation(run: Run, saved: Identity | None) -> None:

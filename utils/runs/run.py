@@ -18,6 +18,7 @@ import numpy as np
 
 from data.base import files, tables
 from data.base.errors import InputError
+from data.cohorts import digests
 from data.cohorts.cohort import Cohort, Standard
 from data.cohorts.rows import validation_subjects
 from models import MODELS, Model
@@ -25,7 +26,7 @@ from models.settings import Settings
 from utils.machines import devices
 from utils.machines.devices import Workers
 from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
-from utils.runs.results import MANIFEST, Manifest, changed, digests, move_aside, own_files, read_manifest
+from utils.runs.results import MANIFEST, Manifest, changed, move_aside, own_files, read_manifest, sha256_of_outputs
 
 if TYPE_CHECKING:
     from data.cohorts.folds import Folds
@@ -164,6 +165,7 @@ class Run:
             "folds": self.folds.how if self.folds else None,
             "fold": self.fold or None,
             "cohort_sha256": self.cohort.digest,
+            "records_sha256": self.cohort.records_sha256,
             "checkpoint_sha256": self.checkpoints.digest() if self.checkpoints.whole else None,
         }
 
@@ -205,15 +207,17 @@ class Run:
         """The settings of the run that wrote the output folder; none if no run did."""
         if read_manifest(self.out_dir) is None:
             return {}
-        saved = files.read_json(self.out_dir / MANIFEST, dict)
+        saved, settings = files.read_json(self.out_dir / MANIFEST, dict), self.settings()
         saved["config"] = self.model.completed(saved.get("config", {}))
-        return {name: saved[name] for name in self.settings() if name in saved}
+        saved.setdefault("records_sha256", settings["records_sha256"])  # not known of older results
+        return {name: saved[name] for name in settings if name in saved}
 
     def write_manifest(self, finished: bool, **more: Any) -> None:
         """Writes `run.json` into the output folder, with the digests of all outputs if it is `finished`."""
-        sha256 = digests(self.out_dir, self.job.outputs) if finished else None
+        outputs = (*self.job.outputs, digests.DIGESTS)
+        sha256 = sha256_of_outputs(self.out_dir, outputs) if finished else None
         own = (self.job.name, self.model.name, None, self.override, sha256)
-        manifest = dataclasses.asdict(Manifest((*self.job.outputs, MANIFEST), finished, *own))
+        manifest = dataclasses.asdict(Manifest((*outputs, MANIFEST), finished, *own))
         files.write_json(self.out_dir / MANIFEST, self.describe() | manifest | more)
 
     def finish(self, headline: Headline | None = None, **more: Any) -> None:
@@ -275,3 +279,5 @@ def prepare_folder(run: Run) -> None:
     if found := own_files(run.out_dir, run.job.name, run.model.name):
         move_aside(found)
     run.write_manifest(finished=False)
+    if run.cohort.computed:
+        digests.write(run.out_dir, run.cohort.digests_by_file)

@@ -10,15 +10,13 @@ import numpy as np
 
 from data.base.errors import InputError
 from data.base.signals import collected
-from data.cohorts.cohort import ahead, in_order
+from data.cohorts.cohort import in_order
 from models import layers
 from utils.runs.checkpoints import Identity
 from utils.runs.results import changed, read_manifest
 from utils.runs.run import Run, prepare_folder
 from utils.training.loop import Training, make_optimizer
 from utils.training.saver import History, Saver
-
-HASHED = 64  # records that one thread hashes at a time
 
 
 def train(run: Run) -> int:
@@ -114,19 +112,18 @@ def hang_up(number: int) -> None:
 
 
 def identity_of(run: Run) -> Identity:
-    """The identity of this run's checkpoints, with the digests of the volumes that the network learns from."""
-    cohort, volumes = run.cohort, set[str]()
-    if "volume" in run.model.reads:
-        chunks = in_order(cohort.indices("train"), HASHED)
-        volumes = volumes.union(*ahead(lambda chunk: list(map(cohort.volume_sha256, chunk)), chunks))
+    """The identity of this run's checkpoints."""
+    cohort = run.cohort
     return Identity(
         **vars(run.choices),
         cohort=str(cohort.path),
         cohort_sha256=cohort.digest,
+        records_sha256=cohort.records_sha256,
         out_dir=str(run.out_dir),
         training_subjects=tuple(cohort.subjects("train")),
         encoder_subjects=cohort.metadata.encoder_subjects,
-        training_volumes=tuple(sorted(volumes)),
+        training_volumes=tuple(sorted(cohort.scans("train"))),
+        encoder_volumes=cohort.metadata.encoder_volumes,
         preparation=cohort.metadata.preparation,
         num_maps=cohort.num_maps,
     )

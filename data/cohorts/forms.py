@@ -1,0 +1,106 @@
+"""Any form of --dataDir -> its records by file name, its table and its metadata.
+
+Forms: a cohort (records with `cohort.json` and `subjects.csv`), a bare folder of `.bin` files or zip chunks, a JSON
+list of record paths, an HDF5 file.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from data.base import files
+from data.base.errors import InputError
+from data.cohorts import digests, records
+from data.cohorts import rows as rows_of
+from data.cohorts.entries import HDF5_NAME, Entry, hdf5_store, list_entries, zip_entries
+from data.cohorts.rows import METADATA, TABLE, Metadata, Row
+
+FOLDS = "folds.json"  # of a set of cohorts, one a fold
+
+
+def read_form(path: Path) -> tuple[Mapping[str, Entry], list[Row], Metadata]:
+    """Entries by file name, the table and the metadata of any form of --dataDir."""
+    if not path.exists():
+        raise InputError(f"{path} does not exist; expected a cohort, a folder of records or a JSON list of them.")
+    if (path / FOLDS).is_file():
+        raise InputError(f"{path} is a set of cohorts, one for each fold; use it with the --folds that made it.")
+    if (path / HDF5_NAME).is_file():
+        path = path / HDF5_NAME
+    if path.suffix in (".h5", ".hdf5"):
+        return read_hdf5(path)
+    if path.is_dir():
+        entries: Mapping[str, Entry] = folder_entries(path)
+    elif path.suffix == ".json":
+        entries = list_entries(path)
+    else:
+        raise InputError(f"{path} is a file; expected a folder of records, a JSON list of them or {HDF5_NAME}.")
+    if not entries:
+        raise InputError(
+            f"{path} holds no records; expected .bin files or zip chunks. Make them: python -m data convert."
+        )
+    bare = not (path / METADATA).exists() and not (path / TABLE).exists()
+    entries = entries if bare else verified(entries, path)
+    labels = labels_of(entries, unknown=not bare)
+    if bare:
+        return entries, [rows_of.guess_row(name, label) for name, label in labels.items()], Metadata()
+    metadata, table = rows_of.read_metadata(path), rows_of.read_table(path / TABLE)
+    rows_of.match_table(path / TABLE, table, entries)
+    for row in table:
+        if row.label != labels[row.file] and (row.known or labels[row.file] == labels[row.file]):
+            raise InputError(
+                f"{entries[row.file]} has the label {labels[row.file]:g}, the table says {row.label:g}. Convert again."
+            )
+    return entries, table, metadata
+
+
+def folder_entries(folder: Path) -> dict[str, Entry]:
+    """The records of a folder by file or member name, sorted."""
+    entries: dict[str, Entry] = {}
+    for path, zipped in records.record_files(folder):
+        records.check_plain(folder, path.name)
+        one: Mapping[str, Entry] = {path.name: records.FileEntry(path)}
+        found = zip_entries(path) if zipped else one
+        if twice := entries.keys() & found.keys():
+            raise InputError(f"{path} and {entries[min(twice)]} are the same record; expected each once. Remove one.")
+        entries.update(found)
+    return dict(sorted(entries.items()))
+
+
+def labels_of(entries: Mapping[str, Entry], unknown: bool) -> dict[str, float]:
+    """Each record's label. Raises InputError, naming the record, unless it is 0.0, 1.0, or NaN if `unknown`."""
+    return {
+        name: records.header_label(entry.read(records.HEADER_BYTES), str(entry), unknown)
+        for name, entry in entries.items()
+    }
+
+
+def read_hdf5(path: Path) -> tuple[Mapping[str, Entry], list[Row], Metadata]:
+    """`read_form` of an HDF5 file, which holds its table itself."""
+    stored, texts, text = hdf5_store(path)
+    entries = verified(stored, folder_of(path))
+    labels = labels_of(entries, unknown=True)
+    cells = zip(labels, texts["subject"], texts["site"], labels.values(), texts["split"], strict=True)
+    table = [rows_of.checked(f"{path} row {number}", Row(*row)) for number, row in enumerate(cells)]
+    rows_of.match_table(path, table, entries)
+    try:
+        metadata = files.typed(text, Metadata)
+    except ValueError as error:
+        raise InputError(f"{path} has damaged metadata ({error}); expected a cohort's. Pack it again.") from error
+    return entries, table, metadata
+
+
+def folder_of(path: Path) -> Path:
+    """The folder of a cohort's tables; `path` may be its HDF5 file."""
+    return path.parent if path.name == HDF5_NAME and path.is_file() else path
+
+
+def verified(entries: Mapping[str, Entry], folder: Path) -> Mapping[str, Entry]:
+    """The entries, which are verified as they are read if the folder has `digests.csv`. Raises InputError if that lacks
+    one of them."""
+    if (known := digests.read(folder)) is None:
+        return entries
+    if lacking := [name for name in entries if name not in known]:
+        raise InputError(
+            f"{folder / digests.DIGESTS} has no digests of {rows_of.listed(lacking)}; was that added by hand? Convert "
+            "again, or remove the table: every run computes the digests then."
+        )
+    return {name: digests.VerifiedEntry(entry, known[name]) for name, entry in entries.items()}
