@@ -60,7 +60,7 @@ def test_folders_of_their_own_are_let_pass(out, ckpt, data, home, monkeypatch):
     [
         ("new", "new", None, "--outDir and --chkPointDir are the same folder, .*new; name two"),
         ("ckpt/x/..", "ckpt", None, "are the same folder"),
-        ("cohort", "ckpt", None, "--outDir .*cohort is a cohort; keep results, checkpoints and cohorts in folders"),
+        ("cohort", "ckpt", "cohort", "--outDir .*cohort is a cohort; keep results, checkpoints and cohorts in folders"),
         ("link/out", "ckpt", None, "--outDir .*link/out lies in .*cohort, a cohort"),
         ("packed/out", "ckpt", None, "lies in .*packed, a cohort"),
         ("bare/out", "ckpt", "bare", "lies in .*bare, a cohort"),
@@ -70,8 +70,8 @@ def test_folders_of_their_own_are_let_pass(out, ckpt, data, home, monkeypatch):
         ("new", "results/done/train/ckpt", None, "--chkPointDir .* lies in .*done/train, a folder of results"),
         ("new", "new/ckpt", None, "--chkPointDir .* lies in .*new, a folder of results"),
         ("new", "link/ckpt", None, "--chkPointDir .* lies in .*cohort, a cohort"),
-        ("new", "bare", "bare", "--chkPointDir .* is a cohort"),
-        ("new", "ckpt/cnn", None, "--chkPointDir .* is a folder of checkpoints"),
+        ("new", "bare", "bare", "--chkPointDir .*bare/nn lies in .*bare, a cohort"),
+        ("new", "ckpt/cnn", None, "--chkPointDir .*cnn/nn lies in .*cnn, a folder of checkpoints"),
         (".", "ckpt", "bare", "lies in .*, a folder of results"),
     ],
 )

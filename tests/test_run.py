@@ -254,7 +254,7 @@ MISTAKES = {
     ),
     "checkpoints within a cohort": (
         "--train --model nn --dataDir {cohort} --chkPointDir {cohort}/ckpt",
-        ["--chkPointDir {cohort}/ckpt lies in {cohort}, a cohort"],
+        ["--chkPointDir {cohort}/ckpt/nn lies in {cohort}, a cohort"],
     ),
     "results into a file": (TESTING + " --outDir {file}", ["{file} is a file"]),
     "results below a file": (TESTING + " --outDir {file}/x", ["{file} is a file", "--outDir"]),

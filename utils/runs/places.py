@@ -45,19 +45,19 @@ class Places:
         of_models = (self.checkpoints / f"{name}{ending}" for name in MODELS for ending in ("", ".replaced"))
         refuse("--outDir", self.out_dir, RESULTS, data | dict.fromkeys(of_models, CHECKPOINTS))
         if self.written:
-            refuse("--chkPointDir", self.checkpoints, CHECKPOINTS, data | {self.out_dir: RESULTS})
+            refuse("--chkPointDir", self.written, CHECKPOINTS, data | {self.out_dir: RESULTS})
         for folder in data:
             written = {self.out_dir: RESULTS} | ({self.written: CHECKPOINTS} if self.written else {})
             refuse("--dataDir", folder, COHORT, written, on_disk=False)
 
 
 def refuse(flag: str, folder: Path, kind: str, named: dict[Path, str], on_disk: bool = True) -> None:
-    """Raises InputError if a folder of this kind is, or lies in, one where it is not allowed: one of `named`, or
-    another one that is there."""
+    """Raises InputError if a folder of this kind is, or lies in, one of `named` where it is not allowed, or lies in
+    another one that is there; what it holds itself is looked at where it is claimed."""
     place = Path(os.path.realpath(folder))
     for outer in (place, *place.parents):
         found = next((what for path, what in named.items() if is_same(path, outer)), None)
-        found = found or (kind_of(outer) if on_disk else None)
+        found = found or (kind_of(outer) if on_disk and outer != place else None)
         if found and (kind, found) not in ALLOWED:
             where = f"is {found}" if outer == place else f"lies in {outer}, {found}"
             raise InputError(f"{flag} {folder} {where}; keep results, checkpoints and cohorts in folders of their own.")

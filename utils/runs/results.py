@@ -76,7 +76,7 @@ def move_aside(found: list[Path]) -> None:
     print(f"The earlier results in {folder} are now in {aside}.")
 
 
-def digests(folder: Path, outputs: tuple[str, ...]) -> dict[str, str]:
+def sha256_of_outputs(folder: Path, outputs: tuple[str, ...]) -> dict[str, str]:
     """SHA-256 of the outputs in a folder, those in folders too, by their path below it."""
     found = matching(folder, outputs)
     inside = [path for top in found if top.is_dir() for path in sorted(top.rglob("*"))]

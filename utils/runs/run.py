@@ -18,9 +18,8 @@ import numpy as np
 
 from data.base import files, tables
 from data.base.errors import InputError
+from data.cohorts import digests
 from data.cohorts.cohort import Cohort, Standard
-from data.cohorts.digests import DIGESTS
-from data.cohorts.digests import write as write_digests
 from data.cohorts.rows import validation_subjects
 from models import MODELS, Model
 from models.settings import Settings
@@ -28,7 +27,7 @@ from utils.machines import devices
 from utils.machines.devices import Workers
 from utils.runs.caveats import Caveats
 from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
-from utils.runs.results import MANIFEST, Manifest, changed, digests, move_aside, own_files, read_manifest
+from utils.runs.results import MANIFEST, Manifest, changed, move_aside, own_files, read_manifest, sha256_of_outputs
 
 if TYPE_CHECKING:
     from data.cohorts.folds import Folds
@@ -215,8 +214,8 @@ class Run:
 
     def write_manifest(self, finished: bool, **more: Any) -> None:
         """Writes `run.json` into the output folder, with the digests of all outputs if it is `finished`."""
-        outputs = (*self.job.outputs, DIGESTS)
-        sha256 = digests(self.out_dir, outputs) if finished else None
+        outputs = (*self.job.outputs, digests.DIGESTS)
+        sha256 = sha256_of_outputs(self.out_dir, outputs) if finished else None
         own = (self.job.name, self.model.name, None, self.override, sha256)
         manifest = dataclasses.asdict(Manifest((*outputs, MANIFEST), finished, *own))
         files.write_json(self.out_dir / MANIFEST, self.describe() | manifest | more)
@@ -286,4 +285,4 @@ def prepare_folder(run: Run) -> None:
         move_aside(found)
     run.write_manifest(finished=False)
     if run.cohort.computed:
-        write_digests(run.out_dir, run.cohort.digests_by_file)
+        digests.write(run.out_dir, run.cohort.digests_by_file)
