@@ -298,7 +298,7 @@ MISTAKES = {
     "cohort without encoder subjects": ("--train --dataDir {nobody}", ["{nobody}/cohort.json", "encoder_subjects"]),
     "a layer beyond any memory": (
         "--train --model nn --set phenotype_units=1000000000",
-        ["phenotype_units is 1000000000; expected whole numbers from 1 to 4096"],
+        ["phenotype_units is 1000000000; expected 1 to 4096"],
     ),
     "a head beyond any memory": (
         "--train --model cnn --preset residual --set global_average=false --set strides=1,1,1",

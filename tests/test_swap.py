@@ -125,6 +125,7 @@ def test_every_region_may_be_swapped(cohort, data_cli, tmp_path):
     [
         (["--regions", 117], "--regions 117 is more than the atlas has; expected at most 116"),
         (["--regions", 0], "'0' is not allowed; expected a whole number from 1 to"),
+        (["--copies", 10**8], "'100000000' is not allowed; expected a whole number from 1 to 10000"),
         (["--copies", "many"], "'many' is not allowed; expected a whole number from 1 to"),
     ],
 )

@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
             print(f"{self.prog}: Windows is not supported, and nothing was tried on it; use WSL.", file=sys.stderr)
         for before, word in pairwise(["", *(sys.argv[1:] if args is None else args)]):
             if not is_plain(word):
-                self.error(f"the argument {shown(word)} is not allowed; {PLAIN}, in UTF-8.")
+                self.error(f"the argument {shown(word)} is not allowed; {PLAIN}.")
             option, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
             if not value.strip() and (equals or not word) and option not in MAY_BE_EMPTY:
                 self.error(f"{option or 'an argument'} has nothing as its value; give one, or leave it out.")
@@ -160,4 +160,4 @@ def check_folder() -> None:
     except FileNotFoundError:
         raise InputError("The current folder does not exist any more; change to another one.") from None
     if not is_plain(folder):
-        raise InputError(f"The current folder is {shown(folder)}; {PLAIN}, in UTF-8. Change to another one.")
+        raise InputError(f"The current folder is {shown(folder)}; {PLAIN}. Change to another one.")

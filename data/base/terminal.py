@@ -99,11 +99,11 @@ def last_words(
         return f"{program}: interrupted; repeat the command."
     words = traceback.format_exception_only(kind, error)[-1].split()
     told = f"{program}: error: this is a mistake of the program, not yours: {' '.join(words)[:300]}."
-    log = "\n".join([described(), "", *traceback.format_exception(kind, error, trace)])
+    log = f"{described()}\n\n{''.join(traceback.format_exception(kind, error, trace))}\n"
     name = f"{program.split()[-1]}-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     for folder in (Path(), Path(tempfile.gettempdir())):
-        with suppress(OSError):
-            (folder / name).write_text(log, encoding="utf-8", errors="backslashreplace")
+        with suppress(OSError), open(folder / name, "a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(log)
             return f"{told} The details are in {folder / name}; please report it with that file."
     return f"{told} Its log could not be written."
 

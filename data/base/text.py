@@ -7,7 +7,7 @@ from data.base.errors import InputError
 # Controls, line ends, reversals of the writing direction, and what is not Unicode, as in a file name that is not UTF-8
 NOT_PLAIN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 MAX_TEXT = 100_000  # characters of one value; the csv module reads no more than 131,072
-PLAIN = f"expected one line of at most {MAX_TEXT:,} characters without control characters"
+PLAIN = f"expected one line of UTF-8 text without control characters, of at most {MAX_TEXT:,} characters"
 SHOWN = 200  # characters of a refused text
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.text import PLAIN, is_plain, shown
+from data.base.text import PLAIN, check_plain, is_plain, shown
 from data.cohorts.phenotype import matching, mostly_numbers
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -40,6 +40,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """A CSV or TSV as text, with decimal commas as points if semicolons separate the columns; a byte-order mark and
     Windows line ends are allowed, and a line end within a cell becomes a space. Raises InputError if the delimiter is
     ambiguous, two columns have one name, a row is longer than the header, or a cell is not plain text."""
+    check_plain(str(path), "The table is")
     try:
         text = files.regular(path).read_text(encoding="utf-8-sig")
         delimiter = delimiter_of(text, path)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data.base.cli import names, option, positive
+from data.base.cli import names, option, positive, whole
 from data.base.errors import InputError
 from data.base.tables import printable
 from data.cohorts.atlas import Atlas, load_atlas
@@ -17,6 +17,8 @@ from data.grids import Grid
 from utils.runs.checkpoints import Identity
 from utils.runs.run import Options, Run
 from utils.statistics import MIN_SUBJECTS
+
+MAX_VERIFIED = 10_000  # blackouts, each of which takes seconds
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class BlackoutOptions(Options):
     )
     atlas: Path | None = option(None, "the regions of this label image (default AAL)", type=Path, metavar="FILE")
     donors: int = option(5, "people whose regions fill each blackout (default 5)", type=positive, metavar="N")
-    verify: int = option(0, "recompute N blackouts in full, print the difference", type=positive, metavar="N")
+    verify: int = option(
+        0, "recompute N blackouts in full, print the difference", type=whole(1, MAX_VERIFIED), metavar="N"
+    )
 
     def settings(self) -> dict[str, Any]:
         atlas = str(self.atlas) if self.atlas else None

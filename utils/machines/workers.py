@@ -22,6 +22,7 @@ import numpy as np
 from data.base import files
 from data.base.errors import InputError
 from data.base.signals import handled
+from data.base.text import whole_number
 from data.cohorts.rows import listed
 from utils.machines.devices import Arrays, Workers, several_processes
 
@@ -196,7 +197,8 @@ def of_tf_config(text: str) -> Workers:
     if not config.cluster:
         return Workers()
     own = config.cluster.get(task.type, []) if task and task.type in TASK_TYPES else []
-    index = int(task.index) if task and str(task.index).isdecimal() else -1
+    number = whole_number(str(task.index)) if task else None
+    index = -1 if number is None else number
     plain = all(re.fullmatch(r".+:[1-9]\d{,4}", at) and int(at.rpartition(":")[2]) <= MAX_PORT for at in addresses)
     distinct = len(set(addresses)) == len(addresses)
     if set(config.cluster) - set(TASK_TYPES) or not 0 <= index < len(own) or not plain or not distinct:

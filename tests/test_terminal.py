@@ -1,0 +1,163 @@
+"""What a command line prints on streams of all kinds, and what is left of an error that nobody foresaw."""
+
+import io
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+from data.base import terminal
+from data.base.cli import guarded
+from data.base.errors import InputError
+from data.base.terminal import Plain
+
+HOSTILE = """
+import sys, threading, warnings
+from data.base.terminal import start
+from data.base.cli import guarded
+
+def work():
+    warnings.warn("odd\\nvalues")
+    thread = threading.Thread(target=lambda: {}["in a thread"])
+    thread.start()
+    thread.join()
+    print("\\x1b[31mred")
+    return 1 // 0
+
+start(lambda: guarded("run.py", work), "run.py")
+"""
+
+
+def python(folder: Path, code: str, redirections: str = "") -> subprocess.CompletedProcess:
+    """Runs Python as a shell would, with its redirections."""
+    return subprocess.run(
+        ["bash", "-c", f'"$0" -c "$1" {redirections}', sys.executable, code],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_control_characters_are_shown_by_their_escapes():
+    stream = io.StringIO()
+    print("a\x1b[31m\u202eb\tc\rd\udcff", file=Plain(stream))
+    assert stream.getvalue() == "a\\x1b[31m\\u202eb\tc\\rd\\udcff\n"
+
+
+def test_what_a_stream_cannot_encode_is_shown_by_its_escape():
+    written = io.BytesIO()
+    stream = Plain(io.TextIOWrapper(written, encoding="ascii"))
+    print("Zürich", file=stream, flush=True)
+    assert written.getvalue() == b"Z\\xfcrich\n"
+
+
+def test_a_reader_that_goes_is_no_error(capsys):
+    """As after `| head`: the status of other tools, and nothing on stderr."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe, redirect_stdout(pipe):
+        assert guarded("run.py", lambda: print("Results: out") or 0) == terminal.UNREAD
+    assert capsys.readouterr().err == ""
+
+
+def test_a_full_disk_under_the_output_is_one_line(capsys):
+    with open("/dev/full", "w") as full, redirect_stdout(full):
+        assert guarded("run.py", lambda: print("Results: out") or 0) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_error_is_shown_without_what_steers_a_terminal_and_not_at_any_length(capsys):
+    def work() -> int:
+        raise InputError(f"a column \x1b[31m and {'x' * 10_000}; rename it.")
+
+    assert guarded("run.py", work) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("run.py: error: a column \\x1b[31m and xxx") and line.endswith("x; rename it.\n")
+    assert len(line) < 2100
+
+
+def test_the_log_of_an_error_lies_in_the_current_folder_or_in_the_temporary_one(tmp_path, monkeypatch):
+    try:
+        raise ValueError("odd\nvalue \ud800")
+    except ValueError as error:
+        caught = error
+    line = terminal.last_words("python -m data", ValueError, caught, caught.__traceback__)
+    (log,) = tmp_path.glob("data-error-*.log")
+    assert "a mistake of the program, not yours" in line and log.name in line and "\n" not in line
+    told = log.read_text()
+    assert "Traceback" in told and "autism-blackout" in told and "tensorflow" in told and "Python 3." in told
+    other, gone = tmp_path / "other", tmp_path / "gone"
+    other.mkdir()
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(other))
+    assert str(other) in terminal.last_words("run.py", ValueError, caught, caught.__traceback__)
+    assert list(other.glob("run.py-error-*.log"))
+    assert "interrupted" in terminal.last_words("run.py", KeyboardInterrupt, None, None)
+
+
+@pytest.mark.slow
+def test_a_process_never_ends_with_a_traceback(tmp_path):
+    done = python(tmp_path, HOSTILE)
+    assert (done.returncode, done.stdout) == (1, "\\x1b[31mred\n")
+    warning, in_thread, escaped = done.stderr.splitlines()
+    assert warning == "run.py: warning: odd values"
+    assert "KeyError: 'in a thread'" in in_thread and "ZeroDivisionError" in escaped
+    told = "".join(log.read_text() for log in tmp_path.glob("run.py-error-*.log"))
+    assert "in work\nZeroDivisionError" in told and "in a thread" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("redirections", ["2>&-", "<&- >&- 2>&-", "2>&1 | true", ">&- 2>/dev/full"])
+def test_streams_that_are_closed_take_no_file_with_them(redirections, tmp_path):
+    """The next file that is opened would have the number of standard error, and whatever is printed in it."""
+    code = (
+        "import os, sys; from data.base.cli import guarded\n"
+        "def work():\n"
+        "    file = open('kept', 'wb', buffering=0)\n"
+        "    print('out'); print('err', file=sys.stderr, flush=True); os.write(2, b'raw')\n"
+        "    assert file.fileno() > 2 and file.write(b'kept')\n"
+        "    return 0\n"
+        "sys.exit(guarded('run.py', work))"
+    )
+    done = python(tmp_path, code, redirections)
+    assert "Traceback" not in done.stderr and "ignored" not in done.stderr
+    ended_before = "|" in redirections or "full" in redirections
+    assert (tmp_path / "kept").read_bytes() == b"kept" or ended_before
+
+
+@pytest.mark.parametrize("word", ["a\udcff", "a\x1b[31m", "a\u202eb", "a\nb"])
+def test_an_argument_that_no_file_could_hold_is_refused(word, cli, data_cli):
+    for outcome in (
+        cli("--train", "--dataDir", word),
+        cli(f"--outDir={word}"),
+        data_cli("check", word),
+        data_cli("swap", "cohort", word),
+    ):
+        assert outcome.status == 2
+        assert "is not allowed; expected one line" in outcome.err and outcome.err.count("\n") == 1
+        assert outcome.err.strip().isprintable()
+
+
+def test_the_current_folder_has_a_name_that_can_be_written(cli, tmp_path, monkeypatch):
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    assert r"The current folder is" in (outcome := cli("--train")).err and outcome.status == 2
+    odd.rmdir()
+    assert "The current folder does not exist any more" in cli("--train").err
+
+
+def test_the_root_is_no_target(cohort, data_cli):
+    outcome = data_cli("swap", cohort, "/", "--copies", 1)
+    assert (outcome.status, outcome.err) == (
+        2,
+        "python -m data: error: / cannot be written; name a folder or a file in it.\n",
+    )

@@ -1,0 +1,203 @@
+"""Text and numbers from outside: what is written can be read, what is read is plain, and what is refused says so."""
+
+import csv
+import io
+import json
+import math
+import os
+
+import pandas as pd
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from data.base import files, sums, tables, text
+from data.base.errors import InputError
+from data.cohorts import side_tables
+from data.cohorts.rows import Row, guess_row, read_table, write_table
+from data.conversion import tables as conversion
+
+ODD = "\x00\x07\x1b\x7f\x85\u2028\u202e\u2066\ud800\udcff\r\n\t"  # what no table may hold
+LETTERS = st.text(st.characters(exclude_categories=()) | st.sampled_from(ODD + "\",;'\\ =\ufeff"), max_size=12)
+few = settings(max_examples=40)
+
+
+@pytest.mark.parametrize("letter", ODD)
+def test_what_steers_a_terminal_or_is_not_unicode_is_not_plain(letter):
+    assert not text.is_plain(f"a{letter}b")
+    with pytest.raises(InputError, match=r"The site is 'a.*b'; expected one line .* without control") as caught:
+        text.check_plain(f"a{letter}b", "The site is")
+    assert str(caught.value).isprintable()
+    assert text.escaped(letter).isprintable() or letter in "\n\t"
+
+
+def test_names_of_all_languages_are_plain_and_long_ones_are_not():
+    assert text.is_plain("Universität, 東京 'Å\u0301' \U0001f9e0 \u200d")
+    assert text.is_plain("x" * text.MAX_TEXT) and not text.is_plain("x" * (text.MAX_TEXT + 1))
+    assert len(text.shown("x" * 10**6)) < 300
+
+
+@few
+@given(LETTERS)
+def test_escapes_leave_plain_text_alone(word):
+    assert text.escaped(word) == word or text.NOT_PLAIN.search(word)
+    assert not set(text.NOT_PLAIN.findall(text.escaped(word))) - set("\n\t")
+
+
+@few
+@given(LETTERS, LETTERS, LETTERS)
+@example("x" * 200_000, "a", "b")
+@example("a.bin", "\x1b[31m", "NYU")
+def test_a_table_of_records_is_read_as_it_was_written_or_not_written(tmp_path_factory, file, subject, site):
+    path, row = tmp_path_factory.getbasetemp() / "subjects.csv", Row(file, subject, site, 1.0, "train")
+    path.unlink(missing_ok=True)
+    try:
+        write_table(path, [row])
+    except InputError:
+        assert not path.exists() and not all(map(text.is_plain, (file, subject, site)))
+    else:
+        assert read_table(path) == [row]
+
+
+@few
+@given(LETTERS, LETTERS)
+@example("a", "a\ud800")
+@example("subject", "a")
+def test_a_side_table_is_read_as_it_was_written_or_not_written(tmp_path_factory, name, value):
+    path = tmp_path_factory.getbasetemp() / "covariates.csv"
+    path.unlink(missing_ok=True)
+    table = pd.DataFrame({name: [value]}, index=["7"], dtype=object)
+    try:
+        side_tables.check_columns(table)
+        side_tables.write(path, table)
+    except InputError:
+        assert not path.exists() and not (text.is_plain(name) and text.is_plain(value) and name != "subject")
+    else:
+        read = side_tables.read(path, ["7"])
+        assert (read.columns.tolist(), read.iloc[0, 0]) == ([name], value)
+
+
+@few
+@given(LETTERS)
+@example("a\\n.bin")
+@example(" *a")
+def test_the_name_of_a_sum_is_read_as_it_was_written_or_not_written(tmp_path_factory, name):
+    assume("/" not in name and name)
+    folder = tmp_path_factory.getbasetemp()
+    (folder / sums.SUMS).unlink(missing_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sums, "sum_of", lambda path: "0" * 64)
+        try:
+            sums.write_sums(folder, [name])
+        except InputError:
+            assert not text.is_plain(name)
+        else:
+            assert sums.read_sums(folder) == {name: "0" * 64}
+
+
+@few
+@given(st.recursive(LETTERS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(LETTERS, inner, max_size=3)))
+def test_json_is_read_as_it_was_written_or_not_written(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "content.json"
+    path.unlink(missing_ok=True)
+    try:
+        files.write_json(path, {"content": content})
+    except InputError as error:
+        assert "is not Unicode" in str(error) and not path.exists()
+    else:
+        assert files.read_json(path, dict) == {"content": content}
+
+
+@few
+@given(st.lists(st.lists(LETTERS, min_size=1, max_size=3), min_size=1, max_size=4), st.sampled_from(",;\t"))
+def test_a_table_of_a_user_is_plain_or_refused_by_its_line(tmp_path_factory, rows, delimiter):
+    path, written = tmp_path_factory.getbasetemp() / "table.csv", io.StringIO(newline="")
+    csv.writer(written, delimiter=delimiter).writerows(rows)
+    path.write_bytes(written.getvalue().encode("utf-8", "surrogatepass"))
+    try:
+        table = conversion.read_table(path)
+    except InputError as error:
+        assert str(path) in str(error)
+    else:
+        assert all(map(text.is_plain, [*table.columns, *table.to_numpy().ravel()]))
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("id,site\n1,A\n2,B,C\n", r"line 3 has 3 values, the header names 2 columns"),
+        ('id,site\n1,"A\nB"\n\n2,\x1b[31m\n', r"line 5 holds '\\x1b\[31m' in the column 'site'; expected one line"),
+        ("sep=;\nid;site\n1;a\u202eb\n", r"line 3 holds 'a\\u202eb' in the column 'site'"),
+        ("id,a\x1bb\n1,2\n", r"line 1 holds 'a\\x1bb' in the column 'a\\x1bb'"),
+        ("id,site\n1,\x00\n", r"line 2 holds '\\x00'"),
+        ("id,site\n1," + "x" * 200_000, "not a readable table: field larger than field limit"),
+        ("", "not a readable table: it is empty"),
+    ],
+)
+def test_a_table_of_a_user_that_no_cohort_could_hold(content, words, tmp_path):
+    (tmp_path / "table.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=words):
+        conversion.read_table(tmp_path / "table.csv")
+
+
+def test_line_ends_within_a_cell_become_spaces(tmp_path):
+    """As Excel writes them in headers; two plain spaces stay, for they may be part of a file's name."""
+    (tmp_path / "table.csv").write_text('ID,"Age\n(years)"\r\n1,"a  b"\r\n2\r\n')
+    assert conversion.read_table(tmp_path / "table.csv").to_dict("list") == {
+        "ID": ["1", "2"],
+        "Age (years)": ["a  b", ""],
+    }
+
+
+@few
+@given(
+    st.text(max_size=5)
+    | st.integers().map(str)
+    | st.sampled_from(["²", "٣", "1_0", "9" * 5000, "1e3", "-0", "+1", " 1"])
+)
+def test_a_whole_number_has_our_digits_and_a_bound(word):
+    number = text.whole_number(word)
+    assert number is None or (str(number) == (word.lstrip("0") or "0") and 0 <= number < 10**19)
+    assert number is not None or not (word.isascii() and word.isdecimal() and len(word) < 20)
+
+
+def test_a_name_of_thousands_of_digits_names_a_subject():
+    assert guess_row("0" * 9 + "7" * 5000 + ".bin", 1.0).subject == "7" * 5000
+    assert (guess_row("00.bin", 1.0).subject, guess_row("x_0051.bin", 0.0).subject) == ("0", "51")
+
+
+READERS = {
+    "rows": lambda path: tables.read_rows(path),
+    "json": lambda path: files.read_json(path, dict),
+    "sum": sums.sum_of,
+    "table": conversion.read_table,
+    "row": lambda path: tables.add_row(path, {"a": math.pi}),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_only_regular_files_are_opened(reader, kind, tmp_path):
+    """Anything else may never end."""
+    path = {"pipe": tmp_path / "pipe", "device": tmp_path / "zero", "folder": tmp_path}[kind]
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    with pytest.raises(InputError, match=rf"{path} is a .*{kind}.*; expected a file"):
+        READERS[reader](path)
+
+
+def test_a_list_of_records_is_not_read_from_a_pipe(cli, tmp_path):
+    for name in ("list.json", "cohort.h5", "atlas.nii"):
+        os.mkfifo(tmp_path / name)
+    for name in ("list.json", "cohort.h5"):
+        outcome = cli("--train", "--dataDir", name, "--chkPointDir", "ckpt")
+        assert (outcome.status, outcome.err) == (
+            2,
+            f"run.py: error: {name} is a pipe, device or socket; expected a file.\n",
+        )
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    assert "deep.json is not JSON" in cli("--train", "--dataDir", "deep.json", "--chkPointDir", "ckpt").err
+    (tmp_path / "nul.json").write_text(json.dumps(["a\0b.bin"]))
+    assert r"names a record 'a\x00b.bin'" in cli("--train", "--dataDir", "nul.json", "--chkPointDir", "ckpt").err
