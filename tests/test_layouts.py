@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import nibabel
 import numpy as np
 import pytest
 from helpers import LAS_6MM, PCP_COLUMNS, PCP_ROWS, ROOT, read_rows, write_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from nibabel import orientations
 from nilearn.image import resample_img
 
@@ -411,6 +415,58 @@ def test_several_maps_of_a_subject_are_refused_with_an_option_that_works(name, t
     assert "Layout: " in notes[0]
     assert {path.relative_to(folder).as_posix() for path in maps.values()} <= set(SEVERAL[name])
     assert len({re.sub(r"[1-4]", "", re.sub(r"(ses|run)-|session_", "", str(path))) for path in maps.values()}) == 1
+
+
+XCP = "sub-0{n}/func/sub-0{n}_task-rest_space-MNI152NLin2009cAsym_stat-{map}_{rest}boldmap.nii.gz"
+
+
+@pytest.mark.parametrize("smoothed", [("alff",), ("alff", "reho"), ("reho",)])
+def test_the_maps_of_xcp_d_are_chosen_as_the_refusal_says(smoothed, tmp_path):
+    names = [XCP.format(n=n, map=of, rest="") for n in ALL for of in ("alff", "reho")]
+    names += [XCP.format(n=n, map=of, rest="desc-smooth_") for n in ALL for of in smoothed]
+    folder, maps = named_files(tmp_path, names), ("alff", "reho")
+    with pytest.raises(InputError, match=r"has two maps for 1: .*; expected one a subject") as refusal:
+        [find_maps(folder, None, name, maps) for name in maps]
+    only = advised(str(refusal.value))
+    assert [len(find_maps(folder, only, name, maps)[0]) for name in maps] == [4, 4]
+
+
+def test_a_folder_of_other_maps_is_answered_with_their_names(tmp_path):
+    folder = named_files(tmp_path, [XCP.format(n=n, map=of, rest="") for n in ALL for of in ("alff", "reho")])
+    with pytest.raises(InputError, match=r"holds no fALFF maps; expected .* It holds alff, reho: choose with --maps"):
+        find_maps(folder)
+
+
+ENTITIES = [
+    f"_{entity}-{value}" for entity, value in (("ses", 1), ("ses", 2), ("run", 1), ("run", 2), ("desc", "smooth"))
+]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.data())
+def test_a_glob_that_a_refusal_gives_always_works(data):
+    """For all maps together, of people who have several each: sessions, runs, smoothed or compressed, in folders."""
+    kinds = st.tuples(
+        st.lists(st.sampled_from(ENTITIES), unique=True, max_size=2), st.sampled_from([".nii", ".nii.gz"])
+    )
+    maps = data.draw(st.sampled_from([("alff",), ("alff", "reho"), ("falff", "alff", "reho")]))
+    of_map = {name: data.draw(st.lists(kinds, min_size=1, max_size=3, unique_by=str)) for name in maps}
+    place = data.draw(st.sampled_from(["sub-{n}/func/", "", "old's [1]/"]))
+    names = [
+        f"{place}sub-{{n}}{''.join(entities)}_{name}{end}".format(n=n)
+        for name, several in of_map.items() for entities, end in several for n in ("01", "02", "11")
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        named_files(Path(folder), names)
+        try:
+            [find_maps(Path(folder), None, name, maps) for name in maps]
+        except InputError as refusal:
+            (given,) = re.findall(r"such as --only (.*) \(3 maps\); or", str(refusal)) or [None]
+            if given:
+                (only,) = shlex.split(given)
+                assert [len(find_maps(Path(folder), only, name, maps)[0]) for name in maps] == [3] * len(maps)
+            else:
+                assert "Remove one, or name the map of each subject in a column" in str(refusal)
 
 
 @pytest.mark.parametrize(

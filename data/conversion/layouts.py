@@ -6,8 +6,9 @@ Preprocessed Connectomes Project as `nilearn.datasets.fetch_abide_pcp` stores it
 """
 
 import re
+import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import escape
@@ -16,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from data.base.errors import InputError
 from data.base.files import LEDGER
 from data.base.text import check_plain
+from data.cohorts.rows import listed
 from data.conversion.tables import key
 
 DPABI_MAPS = {  # pattern and example; prefixes m, s and z in any order: divided by the mean, smoothed, z-scored
@@ -66,6 +68,12 @@ class MapFile:
     identifier: str
     subject: str  # the identifier without a session or run
     kind: str  # the name without the subject
+    whole: str  # a glob of the path without the subject
+
+    @property
+    def name(self) -> str:
+        """A glob of the name without the subject."""
+        return self.kind.split("/")[-1]
 
 
 def recognised(path: PurePosixPath, by_layout: dict[str, re.Pattern]) -> MapFile | None:
@@ -76,80 +84,120 @@ def recognised(path: PurePosixPath, by_layout: dict[str, re.Pattern]) -> MapFile
             start, end = match.start(1), match.start(1) + len(subject)
             name = f"{escape(path.name[:start])}*{escape(path.name[end:]).removesuffix('.gz')}*"
             pipeline = [part for part in path.parts[:-1] if PIPELINES.fullmatch(part)]
-            return MapFile(path, layout, key(match[1]), key(subject), "/".join([*pipeline, name]))
+            whole = escape(str(path)).replace(escape(subject), "*").removesuffix(".gz") + "*"
+            return MapFile(path, layout, key(match[1]), key(subject), "/".join([*pipeline, name]), whole)
     return None
 
 
-def find_maps(folder: Path, only: str | None = None, name: str = "falff") -> tuple[dict[str, Path], list[str]]:
-    """The maps of one name by ID (see `key`), and notes on them; `only` is a glob of paths in the folder. Raises
-    InputError if there are none, two for one subject, or several kinds of them."""
+def maps_called(folder: Path, name: str) -> list[MapFile]:
+    """All maps of one name under a folder, in all layouts."""
     # Broken links too, which are reported as such; macOS leaves hidden files beside others
     paths = [path for path in sorted(folder.rglob("*.nii*")) if not (path.name.startswith(".") or path.is_dir())]
+    by_layout = {layout: re.compile(of_map(name)[0]) for layout, of_map in LAYOUTS.items()}
     relative = [PurePosixPath(path.relative_to(folder).as_posix()) for path in paths]
     for path in relative:
         check_plain(str(path), f"{folder} has the file")
-    by_layout = {layout: re.compile(of_map(name)[0]) for layout, of_map in LAYOUTS.items()}
-    files = [found for path in relative if (found := recognised(path, by_layout))]
+    return [found for path in relative if (found := recognised(path, by_layout))]
+
+
+def chosen_of(files: list[MapFile], only: str | None) -> tuple[list[MapFile], list[MapFile]]:
+    """The maps that match one of the globs `A,B`, of the first layout that any of them has, and those of others."""
+    globs = {only, *only.split(",")} if only else {"*"}
+    matching = [found for found in files if any(fnmatchcase(str(found.path), glob) for glob in globs)]
+    first = next((layout for layout in LAYOUTS if any(found.layout == layout for found in matching)), None)
+    return [found for found in matching if found.layout == first], [
+        found for found in matching if found.layout != first
+    ]
+
+
+def find_maps(
+    folder: Path, only: str | None = None, name: str = "falff", names: Sequence[str] = ()
+) -> tuple[dict[str, Path], list[str]]:
+    """The maps of one name by ID (see `key`), and notes on them; `only` is a glob of paths in the folder, or several as
+    `A,B`, and chooses among the maps of all `names`. Raises InputError if there are none, two for one subject, or
+    several kinds of them."""
+    files = maps_called(folder, name)
     if not files:
-        called = "fALFF" if name == "falff" else name
-        other = next((path for path in sorted(folder.rglob("*")) if path.name.lower().endswith(OTHER_FORMATS)), None)
-        but = f" as NIfTI (.nii, .nii.gz) but {other.name}, which must be converted to NIfTI first" if other else ""
-        expected = ", ".join(f"{layout} ({of_map(name)[1]})" for layout, of_map in LAYOUTS.items())
-        raise InputError(
-            f"{folder} holds no {called} maps{but}; expected {expected}, or --mapColumn with a column of paths."
-        )
-    chosen = [found for found in files if only is None or fnmatchcase(str(found.path), only)]
-    if not chosen:
+        raise InputError(f"{folder} holds no {'fALFF' if name == 'falff' else name} maps{instead(folder, name)}")
+    maps, rest = chosen_of(files, only)
+    if not maps:
         raise InputError(f"--only {only!r} matches none of the {len(files)} maps in {folder}, such as {files[0].path}.")
-    layout = next(layout for layout in LAYOUTS if any(found.layout == layout for found in chosen))
-    maps = [found for found in chosen if found.layout == layout]
-    check_kinds(folder, maps)
-    notes = [f"Layout: {layout}, {len(maps)} maps {maps[0].kind}."]
-    if rest := [found for found in chosen if found.layout != layout]:
+    check_kinds(
+        folder, maps, lambda: [files, *filter(None, (maps_called(folder, other) for other in names if other != name))]
+    )
+    notes = [f"Layout: {maps[0].layout}, {len(maps)} maps {maps[0].kind}."]
+    if rest:
         notes.append(f"Left alone: {len(rest)} files named otherwise, such as {rest[0].path}; choose with --only.")
     return {found.identifier: folder / found.path for found in maps}, notes
 
 
-def check_kinds(folder: Path, maps: list[MapFile]) -> None:
-    """Raises InputError, with a glob that chooses, if a subject has two maps or the maps are of several kinds."""
+def instead(folder: Path, name: str) -> str:
+    """What a folder without maps of this name holds instead, and what is expected."""
+    other = next((path for path in sorted(folder.rglob("*")) if path.name.lower().endswith(OTHER_FORMATS)), None)
+    but = f" as NIfTI (.nii, .nii.gz) but {other.name}, which must be converted to NIfTI first" if other else ""
+    expected = ", ".join(f"{layout} ({of_map(name)[1]})" for layout, of_map in LAYOUTS.items())
+    there = [known for known in DPABI_MAPS if known != name and maps_called(folder, known)]
+    named = f" It holds {', '.join(there)}: choose with --maps {','.join(there)}." if there else ""
+    return f"{but}; expected {expected}, or --mapColumn with a column of paths.{named}"
+
+
+def check_kinds(folder: Path, maps: list[MapFile], groups: Callable[[], list[list[MapFile]]]) -> None:
+    """Raises InputError, with globs that choose among the maps of all `groups`, each of one name, if a subject has two
+    of these maps or they are of several kinds."""
     of_subject: dict[str, MapFile] = {}
     for found in maps:
         if (first := of_subject.setdefault(found.subject, found)) is not found:
             raise InputError(
                 f"{folder} has two maps for {found.subject}: {first.path} and {found.path}; expected one a subject. "
-                f"{choice([first, found], maps)}"
+                f"{choice([first, found], groups())}"
             )
     kinds = Counter(found.kind for found in maps)
     if len(kinds) > 1:
-        named = ", ".join(f"{kind} ({count} subjects)" for kind, count in kinds.most_common(4))
+        named = listed([f"{kind} ({count} subjects)" for kind, count in kinds.most_common()])
         examples = [next(found for found in maps if found.kind == kind) for kind in kinds]
         raise InputError(
             f"{folder} has maps of {len(kinds)} kinds, each for other subjects: {named}; expected one kind. "
-            f"{choice(examples, maps)}"
+            f"{choice(examples, groups())}"
         )
 
 
-def choice(rivals: list[MapFile], maps: list[MapFile]) -> str:
-    """Advice, with the glob that leaves one map each for most subjects."""
-    best, most = "", 0
-    for pattern in dict.fromkeys(pattern for rival in rivals for pattern in globs(rival.path, rival.kind)):
-        chosen = [found for found in maps if fnmatchcase(str(found.path), pattern)]
-        subjects = {found.subject for found in chosen}
-        if most < len(subjects) == len(chosen) and len({found.kind for found in chosen}) == 1:
-            best, most = pattern, len(subjects)
-    example = f"Choose with --only, such as --only '{best}' ({most} maps); or" if best else "Remove one, or"
+def choice(rivals: list[MapFile], groups: list[list[MapFile]]) -> str:
+    """Advice, with the glob that leaves one map each, in all groups, for most subjects; or one for each group."""
+    best = most_useful((glob for rival in rivals for glob in globs(rival)), groups)
+    if not useful(best, groups):
+        best = ",".join(most_useful((f"*{found.name}" for found in group), [group]) for group in groups)
+    number = useful(best, groups)
+    example = (
+        f"Choose with --only, such as --only {shlex.quote(best)} ({number} maps); or" if number else "Remove one, or"
+    )
     return f"{example} name the map of each subject in a column of paths with --mapColumn."
 
 
-def globs(path: PurePosixPath, kind: str) -> Iterator[str]:
-    """Globs that match a map and others like it: by a folder, by a part of its name, by all of its name."""
-    folders, name = path.parts[:-1], kind.split("/")[-1]
+def most_useful(every: Iterable[str], groups: list[list[MapFile]]) -> str:
+    """The first of the globs that are useful for most subjects."""
+    return max(dict.fromkeys(every), key=lambda glob: useful(glob, groups))
+
+
+def useful(only: str, groups: list[list[MapFile]]) -> int:
+    """For how many subjects globs leave one map each, of one kind, in all groups; 0 if they do not in one of them."""
+    counts = []
+    for group in groups:
+        chosen, _ = chosen_of(group, only)
+        alone = len({found.subject for found in chosen}) == len(chosen) and len({found.kind for found in chosen}) == 1
+        counts.append(len(chosen) if alone else 0)
+    return min(counts)
+
+
+def globs(found: MapFile) -> Iterator[str]:
+    """Globs that match a map and others like it: by a folder, by a part of its name, by all of its name or path."""
+    path, name = found.path, found.name
+    folders = path.parts[:-1]
     for number, folder in enumerate(folders):
         yield f"*/{escape(folder)}/*" if number else f"{escape(folder)}/*"
         yield f"*/{escape(folder)}/*"
     yield from (f"*_{escape(part)}[_.]*" for part in path.name.split(".")[0].split("_")[1:])
     yield "*.nii.gz" if path.suffix == ".gz" else "*.nii"
-    yield from (name, f"*/{name}", f"*{name}", "/".join([*map(escape, folders), name]), escape(str(path)))
+    yield from (name, f"*/{name}", f"*{name}", found.whole, "/".join([*map(escape, folders), name]), escape(str(path)))
 
 
 def find_table(folder: Path, maps: Iterable[Path]) -> Path:
@@ -161,5 +209,7 @@ def find_table(folder: Path, maps: Iterable[Path]) -> Path:
             if len(tables) == 1:
                 return tables[0]
             if tables:
-                raise InputError(f"{folder} has several tables ({', '.join(map(str, tables))}); name one with --table.")
+                raise InputError(
+                    f"{folder} has several tables ({listed(list(map(str, tables)))}); name one with --table."
+                )
     raise InputError(f"{folder} has no table of subjects; expected a CSV or TSV. Name it with --table.")

@@ -39,7 +39,7 @@ class SourceOptions:
         help="maps of a record, such as falff,alff,reho,degree_weighted,degree_binarize (default falff)",
     )
     map_column: str | None = option(None, metavar="A,B,...", help="columns of paths in the folder, one for each map")
-    only: str | None = option(None, metavar="GLOB", help="use only maps whose path matches, such as '*/zfALFF*'")
+    only: str | None = option(None, metavar="GLOB,...", help="use only maps whose path matches, such as '*/zfALFF*'")
     exclude: str | None = option(None, metavar="FILE|ID,ID", help="leave these people out; a file holds one ID a line")
     where: str | None = option(
         None, metavar="CONDITION", help="use only rows of which this is true, such as 'AGE_AT_SCAN < 18 and SEX == 1'"

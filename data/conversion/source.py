@@ -161,7 +161,7 @@ def join(folder: Path, options: SourceOptions) -> JoinedTable:
         return join_named(folder, options, options.map_column)
     names = options.maps or DEFAULT_MAPS
     check_map_names(names)
-    found = {name: find_maps(folder, options.only, name) for name in names}
+    found = {name: find_maps(folder, options.only, name, names) for name in names}
     maps = {name: of_map for name, (of_map, _) in found.items()}
     path = options.table or find_table(folder, [place for of_map in maps.values() for place in of_map.values()])
     table = read_table(path)

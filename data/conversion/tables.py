@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -146,7 +147,7 @@ def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:
         first = next(iter(matches))
         raise InputError(
             f"Only the column {first} of {path} holds the IDs of the maps, and it seems to number the rows; "
-            f"expected a column of IDs. If it is one, say so with --idColumn '{first}'."
+            f"expected a column of IDs. If it is one, say so with --idColumn {quoted(first)}."
         )
     candidates = [name for name in named if name not in repeating] or named
     best = max(candidates, key=lambda name: len(matches[name]))
@@ -162,7 +163,7 @@ def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:
     if len(rows) < MIN_MATCHED * min(len(maps), (table[best] != "").sum()) and not names_subjects(best):
         raise InputError(
             f"The column {best} of {path} holds {len(rows)} of {len(maps)} IDs of the maps, as if by chance; if it "
-            f"names the subjects, say so with --idColumn '{best}'. The maps have IDs such as {min(maps)}."
+            f"names the subjects, say so with --idColumn {quoted(best)}. The maps have IDs such as {min(maps)}."
         )
     check_shift(table[best], maps, path)
     return best
@@ -184,7 +185,7 @@ def check_codes(table: pd.DataFrame, best: str, rows: Mapping[str, int], path: P
             raise InputError(
                 f"The columns {best} and {name} of {path} could both name the subjects: {best} holds the numbers of "
                 f"the maps, {name} codes such as {values.iloc[0]}. If the maps are numbered as in {best}, say so with "
-                f"--idColumn '{best}'; otherwise name the map of each subject in a column of paths with --mapColumn."
+                f"--idColumn {quoted(best)}; otherwise name the map of each subject in a column of paths with --mapColumn."
             )
 
 
@@ -208,7 +209,7 @@ def check_shift(column: pd.Series, maps: set[str], path: Path) -> None:
                 f"The numbers in the column {column.name} of {path}, {low} to {high}, match {len(together)} of "
                 f"{len(of_maps)} maps, {low_map} to {high_map}, and would match as many if they were {abs(shift)} "
                 f"{'higher' if shift > 0 else 'lower'}: IDs match all but the ends, as shifted numbers do. Correct the "
-                f"table; if it is right, say so with --idColumn '{column.name}'."
+                f"table; if it is right, say so with --idColumn {quoted(column.name)}."
             )
 
 
@@ -216,6 +217,11 @@ def numbered(identifier: str) -> tuple[str, int, str] | None:
     """An ID with one number in it as the text before it, the number, and the text after it."""
     parts = NUMBERED.fullmatch(identifier)
     return (parts[1], int(parts[2]), parts[3]) if parts else None
+
+
+def quoted(name: object) -> str:
+    """A column's name as it is given on the command line."""
+    return shlex.quote(str(name)) if "'" in str(name) else f"'{name}'"
 
 
 def names_subjects(name: str) -> bool:
