@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 
@@ -139,3 +141,43 @@ def test_unknown_covariates_and_unknown_motion_are_said():
     known["table"] = known["table"][["age"]]
     line = motion_line(of(known, probability))
     assert line.startswith("Is it the covariates? Head motion is not among them. The network's output carries more")
+
+
+@pytest.mark.parametrize("sites", [["A", "B"], ["A", "A"]])
+def test_two_people_with_the_site_as_the_only_covariate(sites):
+    known = moving(2) | {"label": np.array([0.0, 1.0]), "site": np.array(sites)}
+    known["table"] = pd.DataFrame({"site": sites}, index=known["subject"])
+    assert motion_line(of(known, np.array([0.4, 0.6]))).endswith("It cannot be computed: no covariate can be used.")
+
+
+COLUMNS = {  # what a covariate may hold
+    "unknown": st.just(""),
+    "constant": st.just("1"),
+    "number": st.integers(-2, 9).map(str),
+    "text": st.sampled_from(["M", "F", "", "n/a"]),
+}
+
+
+@st.composite
+def few_people(draw) -> dict:
+    count = draw(st.integers(1, 24))
+    several = {"min_size": count, "max_size": count}
+    site = draw(st.lists(st.sampled_from(draw(st.sampled_from(["A", "AB", "ABC"]))), **several))
+    names = draw(st.lists(st.sampled_from(["site", "age", "mean_fd", "sex"]), unique=True))
+    columns = {
+        name: site if name == "site" else draw(st.lists(COLUMNS[draw(st.sampled_from(sorted(COLUMNS)))], **several))
+        for name in names
+    }
+    subject = [f"s{number}" for number in range(count)]
+    label = draw(st.lists(st.sampled_from([0.0, 1.0]), **several))
+    probability = draw(st.lists(st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0]), **several))
+    known = {"label": np.array(label), "subject": subject, "site": np.array(site)}
+    return known | {"table": pd.DataFrame(columns, index=subject), "probability": np.array(probability)}
+
+
+@settings(max_examples=60)
+@given(few_people())
+def test_of_few_people_and_any_covariates_there_is_a_result_or_a_reason(known):
+    found = of(known, known["probability"])
+    assert ("coefficient" in found) != ("reason" in found)
+    assert motion_line(found).startswith("Is it ")

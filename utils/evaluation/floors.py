@@ -251,10 +251,10 @@ def regression(label: np.ndarray, values: pd.DataFrame) -> dict:
 
     if len(set(label)) < 2:
         return {"reason": "the subjects are of one class"}
-    if len(label) < MIN_SUBJECTS_A_PARAMETER * values.shape[1]:
-        return {"reason": f"{len(label)} subjects are too few for {values.shape[1]} parameters"}
     if values.columns.isin(["intercept", "logit"]).all():
         return {"reason": "no covariate can be used"}
+    if len(label) < MIN_SUBJECTS_A_PARAMETER * values.shape[1]:
+        return {"reason": f"{len(label)} subjects are too few for {values.shape[1]} parameters"}
     if "logit" not in values:
         return {"reason": "the network's output follows from the covariates, or is the same for everybody"}
     try:
