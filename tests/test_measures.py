@@ -150,8 +150,8 @@ def test_what_was_measured_is_kept_and_honest_maps_pass(data_cli, tmp_path):
     outcome = data_cli("convert", folder, tmp_path / "out", *TOLD)
     assert outcome.status == 0, outcome.err
     assert "Maps: fALFF from 0 to 1.\n" in outcome.out
-    assert "Far from the others, centre at " in outcome.out
-    assert ": fALFFMap_1004.nii (" in outcome.out
+    assert "note: far from the others, centre at " in outcome.out
+    assert ": 1004.bin (" in outcome.out
     rows = read_rows(tmp_path / "out" / "maps.csv")
     assert list(rows[0]) == ["subject", *measures.MEASURES]
     assert [row["subject"] for row in rows] == [str(1001 + number) for number in range(COUNT)]

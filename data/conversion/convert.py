@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import compress, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from data.base.processes import processes
 from data.cohorts import records, side_tables
 from data.cohorts.cohort import MAPS, Cohort, open_cohort
 from data.cohorts.nifti import load_map
-from data.cohorts.rows import METADATA, Metadata, Row, listed
+from data.cohorts.rows import METADATA, Metadata, Row
 from data.conversion import measures
 from data.conversion.leaks import accepted, check_coding, check_measures, check_names, separating
 from data.conversion.options import ConversionOptions
@@ -165,14 +165,6 @@ def check_maps(
     label = np.array([row.label for row in rows])
     if leaks := check_measures(measured[training], label[training], allow_leak):
         notes.append(f"Accepted by --allowLeak: the maps separate the training labels by {', '.join(leaks)}.")
-    if alike := list(compress(names, measured.duplicated(keep=False))):
-        notes.append(f"{len(alike)} maps equal another one in all measures; are they of other people? {listed(alike)}")
-    if by_site := measures.by_site(measured, [row.site for row in rows]):
-        notes.append(f"The maps' {', '.join(by_site)} differ by site; compare subjects within sites.")
-    if (far := measures.far(measured)).any():
-        shifted = [f"{names[at]} ({measures.where(measured.iloc[at])})" for at in np.flatnonzero(far).tolist()]
-        centre = measures.where(measured.median())
-        notes.append(f"Far from the others, centre at {centre}: {listed(shifted)}.")
     return notes
 
 
