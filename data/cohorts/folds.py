@@ -18,7 +18,8 @@ import numpy as np
 from data.base import files, tables
 from data.base.errors import InputError
 from data.cohorts.cohort import FOLDS, Cohort, open_cohort
-from data.cohorts.rows import Row
+from data.cohorts.rows import Groups, Row, leaders, listed
+from data.cohorts.twins import find_twins
 
 FOLD_TABLE = "folds.csv"
 FOLD_COLUMNS = ("subject", "fold")
@@ -28,10 +29,11 @@ UNKNOWN_FOLD = "unknown"  # of subjects whose value of a covariate is missing
 
 @dataclass(frozen=True)
 class Cut:
-    """The content of `folds.json`: how the subjects of `folds.csv` were divided, and their cohort."""
+    """The content of `folds.json`: how the subjects of `folds.csv` were divided, their cohort, who shares a scan."""
 
     folds: str
     cohort_sha256: str
+    same_scan: Groups = ()
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Folds:
     digest: str  # of the cohort, or of all cohorts of a set
     fold_of: Mapping[str, str]
     reduced: Mapping[str, Cohort] = field(default_factory=dict)
+    same_scan: Groups = ()  # each group is in one fold
+
+    @property
+    def cut(self) -> Cut:
+        return Cut(self.how, self.digest, self.same_scan)
 
     @property
     def names(self) -> list[str]:
@@ -51,12 +58,15 @@ class Folds:
 
     @property
     def notes(self) -> list[str]:
-        """Warnings about the phenotype in these folds."""
+        """What a user must know of these folds: who is kept together, and how the phenotype is scaled."""
+        together = listed([" and ".join(group) for group in self.same_scan])
+        notes = [f"Subjects who share a scan are in one fold: {together}."] if together else []
         if self.reduced or self.whole.raw_phenotype is not None:
-            return []
+            return notes
         return [
+            *notes,
             f"{self.whole.path} has no phenotype.csv, so that every fold uses the phenotype as it is stored, imputed "
-            "and scaled on the training subjects of the cohort's own split."
+            "and scaled on the training subjects of the cohort's own split.",
         ]
 
     def cohort(self, name: str) -> Cohort:
@@ -78,7 +88,7 @@ class Folds:
         """Writes `folds.csv`, then `folds.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         tables.write_rows(folder / FOLD_TABLE, FOLD_COLUMNS, self.fold_of.items())
-        files.write_json(folder / FOLDS, asdict(Cut(self.how, self.digest)))
+        files.write_json(folder / FOLDS, asdict(self.cut))
 
     def check(self, folder: Path, name: str, cohort: Cohort) -> None:
         """Raises InputError unless the split of a fold's cohort is the one in a folder's `folds.csv`."""
@@ -109,7 +119,7 @@ def open_folds(path: Path, how: str, seed: int, saved: Path) -> Folds:
     folds = open_reduced(path, how) if (path / FOLDS).is_file() else made(open_cohort(path), how, seed, saved)
     if (saved / FOLDS).is_file():
         cut = files.read_json(saved / FOLDS, Cut)
-        if cut != Cut(how, folds.digest) or read_folds(saved / FOLD_TABLE) != folds.fold_of:
+        if cut != folds.cut or read_folds(saved / FOLD_TABLE) != folds.fold_of:
             raise InputError(f"{saved / FOLD_TABLE} is of other data than {path}; use another --chkPointDir.")
     return folds
 
@@ -117,11 +127,15 @@ def open_folds(path: Path, how: str, seed: int, saved: Path) -> Folds:
 def made(cohort: Cohort, how: str, seed: int, saved: Path) -> Folds:
     """The folds of a cohort: those that a training of this cohort has written, or new ones."""
     check_cuttable(cohort)
-    if (saved / FOLDS).is_file() and files.read_json(saved / FOLDS, Cut) == Cut(how, cohort.digest):
-        return Folds(how, cohort, cohort.digest, read_folds(saved / FOLD_TABLE))
-    fold_of = (by_number if how.isdecimal() else by_column)(cohort, how, seed)
+    if (saved / FOLDS).is_file():
+        cut = files.read_json(saved / FOLDS, Cut)
+        if (cut.folds, cut.cohort_sha256) == (how, cohort.digest):
+            return Folds(how, cohort, cohort.digest, read_folds(saved / FOLD_TABLE), same_scan=cut.same_scan)
+    searched = cohort.simulated or cohort.metadata.copies
+    groups = cohort.metadata.same_scan if searched else find_twins(cohort).same_scan
+    fold_of = (by_number if how.isdecimal() else by_column)(cohort, how, seed, groups)
     check_classes(cohort, fold_of)
-    return Folds(how, cohort, cohort.digest, fold_of)
+    return Folds(how, cohort, cohort.digest, fold_of, same_scan=groups)
 
 
 def check_cuttable(cohort: Cohort) -> None:
@@ -151,12 +165,14 @@ def subject_table(cohort: Cohort) -> tuple[list[str], np.ndarray, np.ndarray]:
     return list(first), np.array([row.label for row in rows]), np.array([row.site for row in rows])
 
 
-def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
-    """`how` folds, 0, 1, ..., in proportion over labels and sites."""
+def by_number(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[str, str]:
+    """`how` folds, 0, 1, ..., in proportion over labels and sites; a group is in one."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     subjects, label, site = subject_table(cohort)
-    count, fewest = int(how), min(Counter(label.tolist()).values())
+    leader = leaders(subjects, groups)
+    people = [at for at, subject in enumerate(subjects) if leader[subject] == subject]
+    count, fewest = int(how), min(Counter(label[people].tolist()).values())
     if not 2 <= count <= fewest:
         raise InputError(
             f"--folds {how} cannot cut {cohort.path}: its smaller class has {fewest} subjects; expected 2 to {fewest}."
@@ -167,11 +183,14 @@ def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # a small site cannot be everywhere
-        return folds_of(subjects, [str(number) for number in range(count)], splitter.split(subjects, stratum, subjects))
+        return folds_of(
+            subjects, [str(number) for number in range(count)], splitter.split(subjects, stratum, [*leader.values()])
+        )
 
 
-def by_column(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
-    """A fold for each value of a column of `covariates.csv`, or for each site."""
+def by_column(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[str, str]:
+    """A fold for each value of a column of `covariates.csv`, or for each site; a group is in that of its first subject,
+    which is printed."""
     from sklearn.model_selection import LeaveOneGroupOut
 
     subjects, _, site = subject_table(cohort)
@@ -183,6 +202,12 @@ def by_column(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     elif how != SITE_COLUMN:
         known = ", ".join([SITE_COLUMN, *([] if table is None else table.columns)])
         raise InputError(f"--folds {how} is neither a number nor a column of {cohort.path}; it has {known}.")
+    own, leader = dict(zip(subjects, group, strict=True)), leaders(subjects, groups)
+    if moved := [
+        f"{one} ({own[one]}) with {first} ({own[first]})" for one, first in leader.items() if own[one] != own[first]
+    ]:
+        print(f"Subjects who share a scan with one of another {how}, and are tested there: {listed(moved)}.")
+        group = [own[first] for first in leader.values()]
     names = sorted(set(group))
     if len(names) < 2:
         raise InputError(
@@ -236,4 +261,4 @@ def open_reduced(path: Path, how: str) -> Folds:
                 f"{cohort.path} does not test the fold {name} of {path / FOLD_TABLE}. Repeat the full pass."
             )
     digest = hashlib.sha256("".join(cohort.digest for cohort in cohorts.values()).encode()).hexdigest()
-    return Folds(how, replace(next(iter(cohorts.values())), path=path), digest, fold_of, cohorts)
+    return Folds(how, replace(next(iter(cohorts.values())), path=path), digest, fold_of, cohorts, cut.same_scan)
