@@ -24,6 +24,8 @@ def convert(args: argparse.Namespace) -> None:
     for name in ("grid", "phenotype", "covariates", "seed"):
         if args.like and getattr(options, name) is not None:
             raise InputError(f"--{name} is chosen by --like: everything is as in {args.like}. Leave it out.")
+    if args.like and options.keep_copies:
+        raise InputError("--keepCopies is about splits, but --like makes test subjects only. Leave it out.")
     from data import check as checks
     from data.cohorts.cohort import open_cohort
     from data.cohorts.records import CLASSES

@@ -13,7 +13,7 @@ from data import grids
 from data.base import sums
 from data.base.errors import InputError
 from data.base.progress import progress
-from data.cohorts import atlas, records
+from data.cohorts import atlas, records, twins
 from data.cohorts.cohort import Cohort
 from data.cohorts.findings import CohortFindings, Findings, write_verdict
 from data.cohorts.missingness import missing_in
@@ -83,10 +83,10 @@ def full(cohort: Cohort) -> CohortFindings:
     check_files(cohort, findings.files)
     check_phenotype(cohort, findings.phenotype)
     regions = atlas.load_atlas(None, cohort.grid)
-    summaries, digests = read_volumes(cohort, regions, findings.files)
+    summaries, digests, means = read_volumes(cohort, regions, findings.files)
     usable = list(summaries[0].measured)
     if usable:
-        check_identical(cohort, digests, findings.people)
+        check_twins(cohort, means, check_identical(cohort, digests, findings.people), findings.people)
         # The first of each subject's records is never a swapped copy: those follow their originals
         first = sorted({cohort.rows[index].subject: index for index in reversed(usable)}.values())
         subjects = [cohort.rows[index].subject for index in first]
@@ -118,12 +118,14 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
 
 def read_volumes(
     cohort: Cohort, regions: atlas.Atlas, findings: Findings
-) -> tuple[list[MapSummary], dict[bytes, list[int]]]:
-    """A summary of each map, and records by their volumes' digests; unreadable and constant records are problems."""
+) -> tuple[list[MapSummary], dict[bytes, list[int]], dict[str, np.ndarray]]:
+    """A summary of each map, records by their volumes' digests, and region means (regions, maps) by subject, of its
+    first record; unreadable and constant records are problems."""
     inside = regions.labels.ravel()
     sizes = np.bincount(inside, minlength=max(regions.regions) + 1)
-    summaries, subjects = [MapSummary() for _ in cohort.maps], set()
+    summaries = [MapSummary() for _ in cohort.maps]
     digests: dict[bytes, list[int]] = defaultdict(list)
+    means: dict[str, np.ndarray] = {}
     with progress("Checking", len(cohort.rows)) as shown:
         for index, row in enumerate(cohort.rows):
             shown.advance()
@@ -137,15 +139,16 @@ def read_volumes(
                 value, which = volumes[empty[0]].flat[0], f" of {empty[0]}" if cohort.num_maps > 1 else ""
                 findings.problems.append(f"{row.file} is constant ({value:g}); its map{which} was empty")
                 continue
-            belongs = {"all": True, "train": row.split == "train", "first": row.subject not in subjects}
+            belongs = {"all": True, "train": row.split == "train", "first": row.subject not in means}
             groups = [group for group in GROUPS if belongs[group]]
-            subjects.add(row.subject)
+            if row.subject not in means:
+                means[row.subject] = twins.of_volume(volume)
             for of_map, summary in zip(volumes.values(), summaries, strict=True):
                 digests[hashlib.sha256(of_map.tobytes()).digest()].append(index)
                 signal = np.bincount(inside, of_map.ravel() != records.background(of_map), len(sizes))
                 summary.uncovered.update(at for at in regions.regions if signal[at] < MIN_COVERED * sizes[at])
                 summary.add(index, reduced(of_map), groups)
-    return summaries, digests
+    return summaries, digests, means
 
 
 def reduced(volume: np.ndarray) -> np.ndarray:
@@ -164,8 +167,10 @@ def compare_volumes(cohort: Cohort, summaries: list[MapSummary], usable: list[in
     return [pd.DataFrame(rows, usable) for rows in found]
 
 
-def check_identical(cohort: Cohort, digests: dict[bytes, list[int]], findings: Findings) -> None:
-    """Two records with one volume are a problem if one is a training and one a test record, else worth a note."""
+def check_identical(cohort: Cohort, digests: dict[bytes, list[int]], findings: Findings) -> list[set[str]]:
+    """Two records with one volume are a problem if one is a training and one a test record, else worth a note. Returns
+    the subjects of each such group."""
+    groups = []
     for records_of in dict.fromkeys(map(tuple, digests.values())):  # once for all maps
         same = sorted(set(records_of))
         rows = [cohort.rows[index] for index in same]
@@ -175,11 +180,30 @@ def check_identical(cohort: Cohort, digests: dict[bytes, list[int]], findings: F
             if len(rows) > 1:
                 findings.notes.append(f"identical volumes of one subject: {listed([row.file for row in rows])}")
             continue
+        groups.append({row.subject for row in rows})
         text = "identical volumes: " + listed([f"{row.file} ({row.split})" for row in rows])
         if len({row.split for row in rows}) > 1:
             findings.problems.append(f"{text}, a subject in train and test")
         else:
             findings.notes.append(text)
+    return groups
+
+
+def check_twins(cohort: Cohort, means: dict[str, np.ndarray], told: list[set[str]], findings: Findings) -> None:
+    """Subjects who share a scan, alike in its region means, are a problem if they are in train and test, or differ in
+    their label; else, and if two may be sessions of one person, worth a note. Identical volumes were `told` before."""
+    rows = {row.subject: row for row in reversed(cohort.rows)}
+    found = twins.alike(list(means), np.stack([*means.values()]))
+    for group in found.same_scan:
+        text = "one scan under several IDs: " + listed([f"{one} ({rows[one].split})" for one in group])
+        parted = len({rows[one].split for one in group}) > 1
+        if len({rows[one].label for one in group if rows[one].known}) > 1:
+            findings.problems.append(f"{text}, with both labels; leave them out")
+        if parted and set(group) not in told:
+            findings.problems.append(f"{text}, a subject in train and test")
+        elif set(group) not in told:
+            findings.notes.append(text)
+    findings.notes += found.notes()
 
 
 def check_likeness(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> None:

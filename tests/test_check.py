@@ -119,14 +119,36 @@ def test_identical_maps_of_a_record_are_a_note_of_their_own(tmp_path, data_cli):
 
 
 def test_identical_volumes_within_a_split_are_a_note(copy, data_cli):
-    one, other = files_of(copy, "train")[:2]
+    rows = [row for row in read_rows(copy / "subjects.csv") if row["split"] == "train" and row["label"] == "0"]
+    one, other = (row["file"] for row in rows[:2])
     replace_volume(copy / other, volume_of(copy / one))
     outcome = data_cli("check", copy)
     assert problems(outcome) == []
     assert f"identical volumes: {one} (train), {other} (train)" in notes(outcome)
+    assert "one scan" not in outcome.out
     subject = one.removesuffix(".bin")
     edit_table(copy, f"^{other},{other.removesuffix('.bin')},", f"{other},{subject},")
     assert f"identical volumes of one subject: {one}, {other}" in notes(data_cli("check", copy))
+
+
+def test_copies_with_noise_are_told_by_split_and_label(copy, data_cli):
+    """Of a training subject with one of its label, one of the other label, and a test subject."""
+    rows = read_rows(copy / "subjects.csv")
+    control, same, *_ = [row for row in rows if row["split"] == "train" and row["label"] == "0"]
+    other = next(row for row in rows if row["split"] == "train" and row["label"] == "1")
+    test = next(row for row in rows if row["split"] == "test")
+    noise = np.random.default_rng(0).normal(size=grids.REDUCED.shape)
+    original = volume_of(copy / control["file"])
+    replace_volume(copy / same["file"], original + 1e-6 * noise)
+    named = f"one scan under several IDs: {control['subject']} (train), {same['subject']} (train)"
+    outcome = data_cli("check", copy)
+    assert (problems(outcome), named in notes(outcome)) == ([], True)
+    replace_volume(copy / other["file"], original + 1e-3 * noise)
+    replace_volume(copy / test["file"], original - 1e-3 * noise)
+    labels, splits = (text for text in problems(data_cli("check", copy)) if text.startswith("one scan"))
+    assert labels.endswith(", with both labels; leave them out")
+    assert splits.endswith(", a subject in train and test")
+    assert all(f"{row['subject']} ({row['split']})" in splits for row in (control, same, other, test))
 
 
 @pytest.mark.parametrize("value", [0.0, -0.4])

@@ -1,16 +1,18 @@
 """Tables of a cohort: rows and their checks, names in one folder, splits in proportion."""
 
 from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import row
-from hypothesis import given
+from helpers import cohort_of, row
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.base.errors import InputError
 from data.cohorts.cohort import open_cohort
+from data.cohorts.folds import by_number
 from data.cohorts.rows import (
     Metadata,
     Preparation,
@@ -172,6 +174,34 @@ def test_splits_are_one_in_ten_in_proportion_over_labels_and_sites(count):
             assert abs(chosen[stratum] - size / 10) <= (1 if of is not sites else 2)
     assert split == assign_splits(subjects, sites, labels, seed=3)
     assert split != assign_splits(subjects, sites, labels, seed=4)
+
+
+PEOPLE = [str(number) for number in range(40)]
+
+
+@st.composite
+def grouped(draw) -> tuple[tuple[str, ...], ...]:
+    """Some of PEOPLE in groups of two or more."""
+    order, sizes = draw(st.permutations(PEOPLE)), draw(st.lists(st.integers(2, 6), max_size=6))
+    ends = np.cumsum([0, *sizes])
+    return tuple(tuple(order[start:end]) for start, end in pairwise(ends.tolist()))
+
+
+@given(grouped(), st.integers(0, 5))
+@settings(max_examples=40)
+def test_no_split_parts_a_group(groups, seed):
+    labels = [float(number % 2) for number in range(len(PEOPLE))]
+    split = assign_splits(PEOPLE, ["NYU"] * len(PEOPLE), labels, seed, groups)
+    assert all(len({split[one] for one in group}) == 1 for group in groups)
+    assert set(split) == set(PEOPLE)
+    assert set(split.values()) == {"train", "test"}
+    rows = [row(one, label) for one, label in zip(PEOPLE, labels, strict=True)]
+    aside = validation_subjects(rows, 0.3, seed, groups)
+    assert all(aside.isdisjoint(group) or aside.issuperset(group) for group in groups)
+    cohort = cohort_of(*rows)
+    fold_of = by_number(cohort, "3", seed, groups)
+    assert all(len({fold_of[one] for one in group}) == 1 for group in groups)
+    assert set(fold_of.values()) == {"0", "1", "2"}
 
 
 def test_validation_subjects_are_training_subjects_in_proportion(cohort):

@@ -143,9 +143,15 @@ class Cohort:
     def resplit(self, split: Mapping[str, str]) -> "Cohort":
         """The cohort with another split, subject -> train or test; the phenotype is scaled on its training subjects, or
         stays if there is no `phenotype.csv`. Raises InputError for a subject without a split, a training subject of
-        unknown label, and if nobody is left to train on."""
+        unknown label, subjects of one scan in both splits, and if nobody is left to train on."""
         if absent := {row.subject for row in self.rows} - split.keys():
             raise InputError(f"The split lacks {len(absent)} subjects of {self.path}, such as {min(absent)}; add them.")
+        if parted := [
+            group for group in self.metadata.same_scan if len({split.get(one) for one in group} - {None}) > 1
+        ]:
+            raise InputError(
+                f"The split parts {' and '.join(parted[0])} of {self.path}, who share a scan; keep them together."
+            )
         rows = (rows_of.checked(str(self.path), replace(row, split=split[row.subject])) for row in self.rows)
         cohort = replace(self, rows=tuple(rows), metadata=replace(self.metadata, phenotype_auc={}))
         cohort.indices("train")

@@ -21,7 +21,8 @@ from data.base.text import whole_number
 from data.cohorts import digests
 from data.cohorts.cohort import Cohort, identified, open_cohort
 from data.cohorts.forms import FOLDS
-from data.cohorts.rows import Row, listed
+from data.cohorts.rows import Groups, Row, leaders, listed
+from data.cohorts.twins import find_twins
 
 FOLD_TABLE = "folds.csv"
 FOLD_COLUMNS = ("subject", "fold")
@@ -31,15 +32,16 @@ UNKNOWN_FOLD = "unknown"  # of subjects whose value of a covariate is missing
 
 @dataclass(frozen=True)
 class Cut:
-    """The content of `folds.json`: how the subjects of `folds.csv` were divided, and their cohort."""
+    """The content of `folds.json`: how the subjects of `folds.csv` were divided, their cohort, who shares a scan."""
 
     folds: str
     cohort_sha256: str
     records_sha256: str = ""  # not known of older folds
+    same_scan: Groups = ()
 
     def fits(self, folds: "Folds") -> bool:
         """Whether it is of these folds, and of the same records."""
-        same = (self.folds, self.cohort_sha256) == (folds.how, folds.digest)
+        same = (self.folds, self.cohort_sha256, self.same_scan) == (folds.how, folds.digest, folds.same_scan)
         return same and self.records_sha256 in ("", folds.records_sha256)
 
 
@@ -52,6 +54,11 @@ class Folds:
     digest: str  # of the cohort, or of all cohorts of a set
     fold_of: Mapping[str, str]
     reduced: Mapping[str, Cohort] = field(default_factory=dict)
+    same_scan: Groups = ()  # each group is in one fold
+
+    @property
+    def cut(self) -> Cut:
+        return Cut(self.how, self.digest, self.records_sha256, self.same_scan)
 
     @property
     def records_sha256(self) -> str:
@@ -71,12 +78,15 @@ class Folds:
 
     @property
     def notes(self) -> list[str]:
-        """Warnings about the phenotype in these folds."""
+        """What a user must know of these folds: who is kept together, and how the phenotype is scaled."""
+        together = listed([" and ".join(group) for group in self.same_scan])
+        notes = [f"Subjects who share a scan are in one fold: {together}."] if together else []
         if self.reduced or self.whole.raw_phenotype is not None:
-            return []
+            return notes
         return [
+            *notes,
             f"{self.whole.path} has no phenotype.csv, so that every fold uses the phenotype as it is stored, imputed "
-            "and scaled on the training subjects of the cohort's own split."
+            "and scaled on the training subjects of the cohort's own split.",
         ]
 
     def cohort(self, name: str) -> Cohort:
@@ -100,7 +110,7 @@ class Folds:
         tables.write_rows(folder / FOLD_TABLE, FOLD_COLUMNS, self.fold_of.items())
         if self.whole.computed:
             digests.write(folder, self.whole.digests_by_file)
-        files.write_json(folder / FOLDS, asdict(Cut(self.how, self.digest, self.records_sha256)))
+        files.write_json(folder / FOLDS, asdict(self.cut))
 
     def check(self, folder: Path, name: str, cohort: Cohort) -> None:
         """Raises InputError unless the split of a fold's cohort is the one in a folder's `folds.csv`."""
@@ -143,12 +153,15 @@ def made(cohort: Cohort, how: str, seed: int, saved: Path) -> Folds:
     """The folds of a cohort: those that a training of this cohort has written, or new ones."""
     check_cuttable(cohort)
     if (saved / FOLDS).is_file():
-        before = Folds(how, cohort, cohort.digest, read_folds(saved / FOLD_TABLE))
-        if files.read_json(saved / FOLDS, Cut).fits(before):
+        cut, fold_of = files.read_json(saved / FOLDS, Cut), read_folds(saved / FOLD_TABLE)
+        before = Folds(how, cohort, cohort.digest, fold_of, same_scan=cut.same_scan)
+        if cut.fits(before):
             return before
-    fold_of = (by_column if whole_number(how) is None else by_number)(cohort, how, seed)
+    searched = cohort.simulated or cohort.metadata.copies
+    groups = cohort.metadata.same_scan if searched else find_twins(cohort).same_scan
+    fold_of = (by_column if whole_number(how) is None else by_number)(cohort, how, seed, groups)
     check_classes(cohort, fold_of)
-    return Folds(how, cohort, cohort.digest, fold_of)
+    return Folds(how, cohort, cohort.digest, fold_of, same_scan=groups)
 
 
 def check_cuttable(cohort: Cohort) -> None:
@@ -178,12 +191,14 @@ def subject_table(cohort: Cohort) -> tuple[list[str], np.ndarray, np.ndarray]:
     return list(first), np.array([row.label for row in rows]), np.array([row.site for row in rows])
 
 
-def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
-    """`how` folds, 0, 1, ..., in proportion over labels and sites."""
+def by_number(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[str, str]:
+    """`how` folds, 0, 1, ..., in proportion over labels and sites; a group is in one."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     subjects, label, site = subject_table(cohort)
-    count, fewest = int(how), min(Counter(label.tolist()).values())
+    leader = leaders(subjects, groups)
+    people = [at for at, subject in enumerate(subjects) if leader[subject] == subject]
+    count, fewest = int(how), min(Counter(label[people].tolist()).values())
     if not 2 <= count <= fewest:
         raise InputError(
             f"--folds {how} cannot cut {cohort.path}: its smaller class has {fewest} subjects; expected 2 to {fewest}."
@@ -194,11 +209,14 @@ def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # a small site cannot be everywhere
-        return folds_of(subjects, [str(number) for number in range(count)], splitter.split(subjects, stratum, subjects))
+        return folds_of(
+            subjects, [str(number) for number in range(count)], splitter.split(subjects, stratum, [*leader.values()])
+        )
 
 
-def by_column(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
-    """A fold for each value of a column of `covariates.csv`, or for each site."""
+def by_column(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[str, str]:
+    """A fold for each value of a column of `covariates.csv`, or for each site; a group is in that of its first subject,
+    which is printed."""
     from sklearn.model_selection import LeaveOneGroupOut
 
     subjects, _, site = subject_table(cohort)
@@ -210,6 +228,12 @@ def by_column(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     elif how != SITE_COLUMN:
         known = listed([SITE_COLUMN, *([] if table is None else table.columns)])
         raise InputError(f"--folds {how} is neither a number nor a column of {cohort.path}; it has {known}.")
+    own, leader = dict(zip(subjects, group, strict=True)), leaders(subjects, groups)
+    if moved := [
+        f"{one} ({own[one]}) with {first} ({own[first]})" for one, first in leader.items() if own[one] != own[first]
+    ]:
+        print(f"Subjects who share a scan with one of another {how}, and are tested there: {listed(moved)}.")
+        group = [own[first] for first in leader.values()]
     names = sorted(set(group))
     if len(names) < 2:
         raise InputError(
@@ -268,7 +292,7 @@ def open_reduced(path: Path, how: str) -> Folds:
     if verdict and all(cohort.verdict for cohort in cohorts.values()):
         problems = dict.fromkeys(text for cohort in cohorts.values() for text in cohort.problems(fold_of))
         verdict = replace(verdict, problems=tuple(problems))
-    return Folds(how, replace(first, path=path, verdict=verdict), digest, fold_of, cohorts)
+    return Folds(how, replace(first, path=path, verdict=verdict), digest, fold_of, cohorts, cut.same_scan)
 
 
 def digest_over(digests: Sequence[str]) -> str:

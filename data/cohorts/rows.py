@@ -20,6 +20,8 @@ TABLE = "subjects.csv"
 SPLITS = ("train", "test")
 TEST_SHARE = 10  # one subject in ten is a test subject
 LISTED = 10  # names in a line
+TOGETHER, APART = "together", "apart"  # subjects who share a scan
+Groups = tuple[tuple[str, ...], ...]  # subjects who share a scan, and so take one split
 
 
 @dataclass(frozen=True)
@@ -124,32 +126,49 @@ def is_swapped(file: str) -> bool:
     return re.search(r"_swap_\d+\.bin$", file) is not None
 
 
-def assign_splits(subjects: Sequence[str], sites: Sequence[str], labels: Sequence[float], seed: int) -> dict[str, str]:
+def leaders(subjects: Iterable[str], groups: Groups) -> dict[str, str]:
+    """Each subject -> the first of its group that is among them, or itself if it is in none."""
+    leader = {subject: subject for subject in subjects}
+    for group in groups:
+        present = [subject for subject in group if subject in leader]
+        leader |= dict.fromkeys(present, present[0] if present else "")
+    return leader
+
+
+def assign_splits(
+    subjects: Sequence[str], sites: Sequence[str], labels: Sequence[float], seed: int, groups: Groups = ()
+) -> dict[str, str]:
     """Subject -> train or test: one in ten is a test subject, in proportion over labels and sites, even small ones.
 
-    Systematic sampling: every tenth subject in order of label, site and a seeded random number. Each argument has
-    one entry a subject.
+    Systematic sampling: every tenth subject in order of label, site and a seeded random number; a group counts as its
+    first subject. The first three arguments have one entry a subject.
     """
+    leader = leaders(subjects, groups)
+    chosen = [at for at, subject in enumerate(subjects) if leader[subject] == subject]
     random = np.random.default_rng(seed)
-    order = np.lexsort([random.random(len(subjects)), np.asarray(sites), np.asarray(labels)])
-    offset = random.integers(min(TEST_SHARE, len(subjects)))
-    split = dict.fromkeys(subjects, "train")
-    split.update(dict.fromkeys((subjects[index] for index in order[offset::TEST_SHARE]), "test"))
-    return split
+    order = np.lexsort([random.random(len(chosen)), np.asarray(sites)[chosen], np.asarray(labels)[chosen]])
+    offset = random.integers(min(TEST_SHARE, len(chosen)))
+    test = {subjects[chosen[index]] for index in order[offset::TEST_SHARE]}
+    return {subject: "test" if leader[subject] in test else "train" for subject in subjects}
 
 
-def validation_subjects(rows: Iterable[Row], share: float, seed: int) -> frozenset[str]:
-    """Training subjects to set aside, in proportion over labels. Raises InputError if there are too few."""
+def validation_subjects(rows: Iterable[Row], share: float, seed: int, groups: Groups = ()) -> frozenset[str]:
+    """Training subjects to set aside, in proportion over labels; a group stays together. Raises InputError if there are
+    too few."""
     if not share:
         return frozenset()
     from sklearn.model_selection import train_test_split
 
     label = {row.subject: row.label for row in rows if row.split == "train"}
+    leader = leaders(label, groups)
+    chosen = [subject for subject in label if leader[subject] == subject]
     try:
-        _, aside = train_test_split(list(label), test_size=share, stratify=list(label.values()), random_state=seed)
+        _, aside = train_test_split(
+            chosen, test_size=share, stratify=[label[subject] for subject in chosen], random_state=seed
+        )
     except ValueError as error:
         raise InputError(f"--validation {share:g} of {len(label)} training subjects: {error}") from error
-    return frozenset(aside)
+    return frozenset(subject for subject in label if leader[subject] in set(aside))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +205,8 @@ PREPARED_BY = {
 @dataclass(frozen=True, kw_only=True)
 class Metadata(Preparation):
     """The content of `cohort.json`; a bare folder has the defaults. `..._columns` are those of the table that it was
-    converted from, `phenotype_categories` the values of columns of text that became 0/1 values."""
+    converted from, `phenotype_categories` the values of columns of text that became 0/1 values. Subjects who share a
+    scan are in `same_scan`; `copies` is TOGETHER, APART if the user wants it so, empty if nobody looked for them."""
 
     grid: tuple[int, ...] = ()
     affine: tuple[tuple[float, ...], ...] = ()
@@ -194,6 +214,8 @@ class Metadata(Preparation):
     phenotype_columns: tuple[str, ...] = ()
     phenotype_categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     covariate_columns: tuple[str, ...] = ()
+    same_scan: Groups = ()
+    copies: str = ""
     accepted_leaks: tuple[str, ...] = ()  # what tells the diagnosis and was accepted by --allowLeak
     simulated: bool = False
     encoder_sha256: str = ""

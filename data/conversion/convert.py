@@ -1,8 +1,9 @@
 """Maps and a table -> a cohort: z-scored records, split by subject, phenotype scaled on training subjects."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,14 @@ from data import grids
 from data.base import files
 from data.base.errors import InputError
 from data.base.processes import processes
-from data.cohorts import records, side_tables
+from data.cohorts import records, side_tables, twins
 from data.cohorts.cohort import MAPS, Cohort, open_cohort
 from data.cohorts.nifti import load_map
-from data.cohorts.rows import METADATA, Metadata, Row
+from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed
 from data.conversion import measures
 from data.conversion.leaks import accepted, check_coding, check_measures, check_names, separating
 from data.conversion.options import ConversionOptions
-from data.conversion.plan import PlannedCohort, plan, plan_like
+from data.conversion.plan import PlannedCohort, check_like, plan, plan_like
 from data.conversion.source import Source, is_abide
 from data.conversion.tables import column
 
@@ -36,22 +37,28 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
         check_names(options.phenotype or (), source.label_column)
         check_names(options.covariates or (), source.label_column, "--covariates")
     options = replace(options, covariates=covariates)
-    planned = plan(source.subjects, source.rows, options, provenance, source.maps.columns.tolist())
-    if options.allow_leak:
+
+    def planning(subjects: pd.DataFrame) -> PlannedCohort:
+        planned = plan(subjects, source.rows, options, provenance, source.maps.columns.tolist())
+        if not options.allow_leak:
+            return planned
         chosen, auc = [*(options.phenotype or ()), *covariates], planned.metadata.phenotype_auc
         leaks = accepted(list(dict.fromkeys(chosen)), source.label_column, auc)
-        planned = replace(planned, metadata=replace(planned.metadata, accepted_leaks=leaks))
-    return planned, write(source, target, planned, options.allow_leak)
+        return replace(planned, metadata=replace(planned.metadata, accepted_leaks=leaks))
+
+    return write(source, target, planning, options.allow_leak)
 
 
 def convert_like(source: Source, target: Path, like: Cohort, command: str) -> tuple[PlannedCohort, list[str]]:
     """`convert` for test subjects, prepared as `like` was: nothing is learnt from `source`. Raises InputError if the
     maps or the table do not allow it, or for training subjects of `like`."""
-    planned = plan_like(like, source, provenance_of(source, command))
+    check_like(source, like)
     labelled = source.subjects["label"].notna().to_numpy()
     check_coding(source.rows[labelled], source.subjects["label"].to_numpy()[labelled], source.label_column)
     measured = measures.read(like.tables, [row.subject for row in like.rows], like.maps) if like.tables else None
-    notes = write(source, target, planned, like_maps=measured)
+    planning = partial(plan_like, like=like, source=source, provenance=provenance_of(source, command))
+    check_new_scans(source, like)
+    planned, notes = write(source, target, planning, like_maps=measured)
     if measured is None:
         notes.append(f"{like.path} has no {MAPS}, so whether its maps were of the same kind could not be checked.")
     if absent := [name for name in like.metadata.covariate_columns if name not in source.rows]:
@@ -80,19 +87,55 @@ def covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, 
     return tuple(dict.fromkeys(filter(None, [source.site_column, *named])))
 
 
+def check_new_scans(source: Source, like: Cohort) -> None:
+    """Raises InputError if new people have a scan of training subjects of `like`, under whatever ID."""
+    training = sorted(set(like.indices("train")) & set(like.unswapped())) if like.subjects("train") else []
+    known, means = twins.of_cohort(like, training)
+    with processes() as pool:
+        paths = [(path,) for path in source.maps.to_numpy().ravel()]
+        new = np.array(pool.run("Comparing", stored_means, paths)).reshape(len(source.maps), like.num_maps, -1)
+    named = [*known, *(f"new {subject}" for subject in source.subjects["subject"])]
+    found = twins.alike(named, np.concatenate([means, np.moveaxis(new, 1, 2)]))
+    shared = {
+        one.removeprefix("new "): set(group) & set(known)
+        for group in found.same_scan
+        for one in group
+        if one.startswith("new ")
+    }
+    if leaked := {one: min(others) for one, others in shared.items() if others}:
+        pairs = listed([f"{one} has that of {other}" for one, other in leaked.items()])
+        raise InputError(
+            f"{len(leaked)} of {source.table} have a scan of training subjects of {like.path}: {pairs}; expected new "
+            f"people. Leave them out: --exclude {','.join(leaked)}"
+        )
+
+
+def stored_means(path: Path) -> np.ndarray:
+    """Region means (regions,) of a map on disk, resampled as in records."""
+    return twins.of_volume(load_map(path)[..., None])[:, 0]
+
+
 def write(
     source: Source,
     target: Path,
-    planned: PlannedCohort,
+    planning: Callable[[pd.DataFrame], PlannedCohort],
     allow_leak: bool = False,
     like_maps: Mapping[str, pd.DataFrame] | None = None,
-) -> list[str]:
-    """Writes the planned cohort; returns notes on its maps (see `check_maps`)."""
-    maps, notes = source.maps, []
+) -> tuple[PlannedCohort, list[str]]:
+    """Writes the cohort planned for the table of subjects, once it is known who shares a scan; returns it with notes on
+    its maps (see `check_maps`)."""
+    maps, subjects, notes = source.maps, source.subjects["subject"].tolist(), []
+    planning(source.subjects)  # what is wrong with the table is told before maps are read
     with files.locked(target), processes() as pool:
+        check_empty(target)
+        every = pool.run("Measuring", measures.of_map, [(path,) for path in maps.to_numpy().T.ravel()])
+        rest = iter(of_map for of_map, _ in every)
+        measured = {name: pd.DataFrame(list(islice(rest, len(maps)))) for name in maps.columns}
+        means = np.array([of_regions for _, of_regions in every]).reshape(len(maps.columns), len(maps), -1)
+        alike = twins.alike(subjects, np.moveaxis(means, 0, -1))
+        planned = planning(source.subjects.assign(scan=[*leaders(subjects, alike.same_scan).values()]))
         check_target(target, planned.metadata)
-        every = iter(pool.run("Measuring", measures.of_map, [(path,) for path in maps.to_numpy().T.ravel()]))
-        measured = {name: pd.DataFrame(list(islice(every, len(maps)))) for name in maps.columns}
+        notes += copy_notes(alike, planned)
         for name, of_map in measured.items():
             prefix, like = f"{name}: " if len(measured) > 1 else "", like_maps[name] if like_maps else None
             try:
@@ -115,7 +158,32 @@ def write(
         measures.write(target / MAPS, source.subjects["subject"], measured)
         planned.write_tables(target)
         open_cohort(target)  # nothing is called done that cannot be read
-    return notes
+    return planned, notes
+
+
+def copy_notes(found: twins.Twins, planned: PlannedCohort) -> list[str]:
+    """Who shares a scan, what follows, and which of them differ in their label; then possible second sessions."""
+    notes = []
+    if found.same_scan:
+        kept = "kept apart by --keepCopies" if planned.metadata.copies == APART else "in one split, and in one fold"
+        notes.append(
+            f"Subjects who share a scan, {kept}: {listed([' and '.join(group) for group in found.same_scan])}."
+        )
+    label = {row.subject: row.label for row in planned.rows if row.known}
+    if both := [group for group in found.same_scan if len({label[one] for one in group if one in label}) > 1]:
+        named = listed([" and ".join(group) for group in both])
+        notes.append(
+            f"Of these, {named} differ in their label, which is wrong for some; leave them out with --exclude."
+        )
+    return [*notes, *(f"{note[0].upper()}{note[1:]}." for note in found.notes())]
+
+
+def check_empty(target: Path) -> None:
+    """Raises InputError if the folder holds anything but a conversion that was begun."""
+    if (target / METADATA).exists():
+        return
+    if target.exists() and any(path for path in target.iterdir() if not path.name.startswith(".")):
+        raise InputError(f"{target} is not empty and holds no cohort; choose another folder.")
 
 
 def with_leaks_of_maps(planned: PlannedCohort, measured: Mapping[str, pd.DataFrame]) -> PlannedCohort:
@@ -133,15 +201,14 @@ def with_leaks_of_maps(planned: PlannedCohort, measured: Mapping[str, pd.DataFra
 
 
 def check_target(target: Path, metadata: Metadata) -> None:
-    """Raises InputError if the folder holds anything but what an interrupted run of the same conversion left."""
-    if (target / METADATA).exists():
-        there, here = files.read_json(target / METADATA, dict), metadata.json()
-        for content in (there, here):
-            content.pop("accepted_leaks", None)  # those of maps are known after these are read
-        if files.json_text(there) != files.json_text(here):
-            raise InputError(f"{target} holds a cohort converted differently; choose another folder or remove it.")
-    elif target.exists() and any(path for path in target.iterdir() if not path.name.startswith(".")):
-        raise InputError(f"{target} is not empty and holds no cohort; choose another folder.")
+    """Raises InputError if the folder holds another cohort than an interrupted run of the same conversion left."""
+    if not (target / METADATA).exists():
+        return
+    there, here = files.read_json(target / METADATA, dict), metadata.json()
+    for content in (there, here):
+        content.pop("accepted_leaks", None)  # those of maps are known after these are read
+    if files.json_text(there) != files.json_text(here):
+        raise InputError(f"{target} holds a cohort converted differently; choose another folder or remove it.")
 
 
 def convert_maps(paths: Sequence[Path], header: tuple[float, np.ndarray], target: Path, grid: grids.Grid) -> None:

@@ -15,7 +15,7 @@ from scipy import stats
 from data import grids
 from data.base import tables
 from data.base.errors import InputError
-from data.cohorts import nifti, records
+from data.cohorts import nifti, records, twins
 from data.cohorts.cohort import MAPS
 
 MEASURES = ("background", "mean", "sd", "min", "max", "coverage", "x_mm", "y_mm", "z_mm", "voxel_mm3")
@@ -48,13 +48,14 @@ def describe(values: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> dict[
     }
 
 
-def of_map(path: Path) -> dict[str, float]:
-    """MEASURES of a map on disk, before it is resampled or z-scored. Raises InputError, naming the file."""
+def of_map(path: Path) -> tuple[dict[str, float], np.ndarray]:
+    """MEASURES and region means (regions,) of a map on disk, before it is resampled or z-scored. Raises InputError,
+    naming the file."""
     image = nifti.read_brain(path)
     values = np.asarray(image.dataobj)
     voxel_mm3 = abs(np.linalg.det(image.affine[:3, :3]))
     measured = describe(values, values != records.background(values), image.affine) | {"voxel_mm3": voxel_mm3}
-    return {name: float(f"{value:.6g}") for name, value in measured.items()}
+    return {name: float(f"{value:.6g}") for name, value in measured.items()}, twins.of_image(image)
 
 
 def of_volume(volume: np.ndarray, grid: grids.Grid) -> dict[str, float]:

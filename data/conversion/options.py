@@ -61,3 +61,6 @@ class ConversionOptions:
     allow_leak: bool = option(
         False, action="store_true", help="accept phenotype columns, or maps as a whole, that reveal the diagnosis"
     )
+    keep_copies: bool = option(
+        False, action="store_true", help="let splits part subjects who share a scan (default: they are in one split)"
+    )

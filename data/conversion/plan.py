@@ -12,7 +12,7 @@ from data import grids
 from data.base.errors import InputError
 from data.cohorts import phenotype, records, side_tables
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort, write_tables
-from data.cohorts.rows import Metadata, Row, assign_splits, listed
+from data.cohorts.rows import APART, TOGETHER, Groups, Metadata, Row, assign_splits, listed
 from data.conversion.leaks import check_values
 from data.conversion.options import ConversionOptions
 from data.conversion.source import DEFAULT_MAPS, Source
@@ -46,9 +46,12 @@ def plan(
     provenance: Mapping[str, Any],
     maps: Sequence[str] = DEFAULT_MAPS,
 ) -> PlannedCohort:
-    """A new cohort of `subjects` (subject, site, label), with the same rows of a `table` of text. Raises InputError."""
+    """A new cohort of `subjects` (subject, site, label, and scan: the first subject of the same scan, once this is
+    known), with the same rows of a `table` of text. Raises InputError."""
     seed, columns, covariates = options.seed or 0, options.phenotype, options.covariates or ()
-    split = assign_splits(subjects["subject"].tolist(), subjects["site"].tolist(), subjects["label"].tolist(), seed)
+    same_scan = () if options.keep_copies else groups_of(subjects)
+    names, sites, labels = (subjects[name].tolist() for name in ("subject", "site", "label"))
+    split = assign_splits(names, sites, labels, seed, same_scan)
     rows = planned_rows(subjects, split)
     training = np.array([row.split == "train" for row in rows])
     values = phenotype.abide_values(table) if columns is None else phenotype.custom_values(table, columns, training)
@@ -67,6 +70,8 @@ def plan(
         covariate_columns=tuple(covariates),
         grid=grid.shape,
         affine=tuple(map(tuple, grid.affine)),
+        same_scan=same_scan,
+        copies=APART if options.keep_copies else TOGETHER if "scan" in subjects else "",
         provenance={**provenance, "seed": seed},
         **scaler.constants(),
     )
@@ -75,26 +80,37 @@ def plan(
     return PlannedCohort(rows, metadata, values, scaled, kept)
 
 
+def groups_of(subjects: pd.DataFrame) -> Groups:
+    """The subjects who share a scan by the column `scan`; nobody without it."""
+    scan = subjects.get("scan", subjects["subject"])
+    return tuple(tuple(group) for _, group in subjects["subject"].groupby(scan, sort=False) if len(group) > 1)
+
+
 def planned_rows(subjects: pd.DataFrame, split: Mapping[str, str]) -> list[Row]:
     return [
         Row(f"{row.subject}.bin", row.subject, row.site, row.label, split[row.subject]) for row in subjects.itertuples()
     ]
 
 
-def plan_like(like: Cohort, source: Source, provenance: Mapping[str, Any]) -> PlannedCohort:
-    """A cohort of test subjects whose phenotype is imputed and scaled as that of `like`. Raises InputError if `like` or
-    `source` does not allow it, or a subject is one of its training subjects."""
-    check_like(source, like)
-    metadata, subjects = like.metadata, source.subjects["subject"].tolist()
+def plan_like(subjects: pd.DataFrame, like: Cohort, source: Source, provenance: Mapping[str, Any]) -> PlannedCohort:
+    """A cohort of test subjects, as for `plan`, whose phenotype is imputed and scaled as that of `like`."""
+    metadata, names = like.metadata, subjects["subject"].tolist()
     values = encode_like(source.rows, metadata)
     constants = metadata.phenotype_median, metadata.phenotype_mean, metadata.phenotype_scale
     scaler = phenotype.Scaler(*map(np.array, constants))
     return PlannedCohort(
-        planned_rows(source.subjects, dict.fromkeys(subjects, "test")),
-        replace(metadata, grid=like.grid.shape, phenotype_auc={}, provenance={**provenance, "like": like.digest}),
+        planned_rows(subjects, dict.fromkeys(names, "test")),
+        replace(
+            metadata,
+            grid=like.grid.shape,
+            phenotype_auc={},
+            same_scan=groups_of(subjects),
+            copies=TOGETHER,
+            provenance={**provenance, "like": like.digest},
+        ),
         values,
         scaler.transform(values.to_numpy(float)).astype(np.float32),
-        side_tables.covariates_of(source.rows, metadata.covariate_columns, subjects),
+        side_tables.covariates_of(source.rows, metadata.covariate_columns, names),
     )
 
 

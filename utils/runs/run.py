@@ -124,7 +124,8 @@ class Run:
     @cached_property
     def validation_subjects(self) -> frozenset[str]:
         """Training subjects set aside to choose the checkpoint."""
-        return validation_subjects(self.cohort.rows, self.choices.validation, self.seed)
+        groups = self.folds.same_scan if self.folds else self.cohort.metadata.same_scan
+        return validation_subjects(self.cohort.rows, self.choices.validation, self.seed, groups)
 
     def training_records(self, set_aside: bool = False) -> np.ndarray:
         """Positions of the training records, without those of validation subjects; or those, if `set_aside`."""

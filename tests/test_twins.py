@@ -1,0 +1,205 @@
+"""People who share a scan: found whatever was done to the copy, never among others, and kept together."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from helpers import LAS_3MM, LAS_6MM, brain_map, write_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data import grids
+from data.base.errors import InputError
+from data.cohorts import records, twins
+from data.cohorts.cohort import open_cohort
+from data.cohorts.folds import by_column, open_folds
+
+
+def names(count: int) -> list[str]:
+    return [f"p{number}" for number in range(count)]
+
+
+@given(st.integers(3, 60), st.integers(1, 3), st.sampled_from([0, 1e-6, 1e-3, 1e-2]), st.integers(0, 99))
+@settings(max_examples=30)
+def test_copies_are_found_and_nobody_else(people, maps, noise, seed):
+    """Region means of random people, of whom the last third, and once the first two, are copied with noise."""
+    random = np.random.default_rng(seed)
+    means = random.normal(size=(116, maps)) + 0.2 * random.normal(size=(people, 116, maps))
+    copied = means[-(people // 3) :] * 3 + 1  # in other units
+    copied += noise * random.normal(size=copied.shape)
+    found = twins.alike(names(people + people // 3), np.concatenate([means, copied]))
+    expected = {(f"p{at}", f"p{at + people // 3}") for at in range(people - people // 3, people)}
+    assert set(found.same_scan) == expected
+
+
+@pytest.mark.parametrize("count, groups", [(0, 0), (1, 0), (2, 1), (9, 1)])
+def test_a_cohort_of_nothing_but_copies_is_one_person(count, groups):
+    random = np.random.default_rng(0)
+    means = random.normal(size=(1, 116, 1)) + 1e-6 * random.normal(size=(count, 116, 1))
+    assert len(twins.alike(names(count), means).same_scan) == groups
+
+
+def test_people_are_compared_across_blocks(monkeypatch):
+    """A chain of copies of copies is one group, whichever blocks its members are in; a likeness is listed only."""
+    monkeypatch.setattr(twins, "BLOCK", 4)
+    random = np.random.default_rng(1)
+    means = random.normal(size=(30, 116, 1))
+    means[[9, 21]] = means[2]
+    means[28] = means[13] + 0.7 * random.normal(size=(116, 1))
+    found = twins.alike(names(30), means)
+    assert found.same_scan == (("p2", "p9", "p21"),)
+    assert found.same_person == (("p13", "p28"),)
+    assert found.notes() == ["possibly two sessions of one person, by region means: p13 and p28"]
+
+
+def test_region_means_of_a_volume_and_of_an_image():
+    volume = np.stack([brain_map(grids.FULL.shape, seed) for seed in (0, 1)], -1)
+    labels = twins.aal(grids.FULL).labels
+    image = nibabel.Nifti1Image(volume[..., 0], np.array(grids.FULL.affine))
+    by_hand = [volume[..., 0][labels == region].mean() for region in range(1, 117)]
+    np.testing.assert_allclose(twins.of_image(image), by_hand, rtol=1e-5)
+    reduced = np.stack([records.block_mean(volume[..., at]) for at in (0, 1)], -1)
+    np.testing.assert_allclose(twins.of_volume(volume), twins.of_volume(reduced))
+    inside = twins.aal(grids.REDUCED).labels == 5
+    np.testing.assert_allclose(twins.of_volume(reduced)[4], reduced[inside].mean(0), rtol=1e-5)
+
+
+def test_an_image_of_any_orientation_has_the_same_region_means():
+    values = brain_map((61, 73, 61), 3)
+    image = nibabel.Nifti1Image(values, LAS_3MM)
+    np.testing.assert_allclose(twins.of_image(nibabel.as_closest_canonical(image)), twins.of_image(image), rtol=1e-6)
+
+
+def test_simulated_people_and_swapped_copies_are_no_twins(cohort, data_cli, tmp_path):
+    assert twins.find_twins(open_cohort(cohort)) == twins.Twins()
+    assert data_cli("swap", cohort, tmp_path / "swapped", "--copies", 1, "--regions", 3).status == 0
+    assert twins.find_twins(open_cohort(tmp_path / "swapped")) == twins.Twins()
+
+
+@pytest.fixture
+def bare(cohort, tmp_path) -> Path:
+    """The first 20 people of the cohort, and each again, with noise, as 100 more, as a folder of records."""
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    for path in sorted(cohort.glob("*.bin"))[:20]:
+        shutil.copy(path, folder)
+        values = np.fromfile(path, "<f4")
+        values[30:] += 1e-6 * np.random.default_rng(0).normal(size=values.size - 30)
+        values.tofile(folder / f"{int(path.stem) + 100}.bin")
+    return folder
+
+
+def test_copies_in_a_bare_folder_stay_in_one_fold(bare, tmp_path):
+    folds = open_folds(bare, "4", 0, tmp_path / "saved")
+    assert all(folds.fold_of[str(number)] == folds.fold_of[str(number + 100)] for number in range(1, 21))
+    assert "share a scan are in one fold: 1 and 101, 2 and 102" in folds.notes[0]
+    folds.write(tmp_path / "saved")
+    again = open_folds(bare, "4", 0, tmp_path / "saved")
+    assert (again.fold_of, again.same_scan) == (folds.fold_of, folds.same_scan)
+
+
+def test_what_copies_tell_of_labels_is_gone(bare, tmp_path):
+    """Who is most alike among the people of other folds has the label of a tested one by chance, not by a copy."""
+    folds = open_folds(bare, "4", 0, tmp_path / "saved")
+    subjects, means = twins.of_cohort(folds.whole, range(40))
+    points, label = twins.embedded(means), {row.subject: row.label for row in folds.whole.rows}
+    fold = np.array([folds.fold_of[subject] for subject in subjects])
+    cosines = np.where(fold == fold[:, None], -1, points @ points.T)
+    assert cosines.max() < twins.SAME_PERSON
+    right = np.mean(
+        [label[subjects[at]] == label[subject] for subject, at in zip(subjects, cosines.argmax(1), strict=True)]
+    )
+    assert right < 0.8
+
+
+def test_a_group_of_two_sites_is_tested_at_the_first(cohort, capsys):
+    opened = open_cohort(cohort)
+    site = {row.subject: row.site for row in opened.rows}
+    one = opened.rows[0]
+    other = next(row for row in opened.rows if row.site != one.site)
+    fold_of = by_column(opened, "site", 0, ((one.subject, other.subject),))
+    assert fold_of == site | {other.subject: one.site}
+    assert f"tested there: {other.subject} ({other.site}) with {one.subject} ({one.site})." in capsys.readouterr().out
+
+
+def test_a_split_of_one_scan_is_refused(cohort):
+    opened = open_cohort(cohort)
+    pair = ("0000001", "0000002")
+    grouped = replace(opened, metadata=replace(opened.metadata, same_scan=(pair,)))
+    with pytest.raises(InputError, match=r"parts 0000001 and 0000002 of .*, who share a scan; keep them together"):
+        grouped.resplit({row.subject: "test" if row.subject == "0000002" else "train" for row in opened.rows})
+
+
+PEOPLE = 12
+
+
+def write_lab(folder: Path, people: dict[str, tuple[np.ndarray, str]]) -> Path:
+    """Maps of 6 mm, named `<ID>_falff.nii`, and a table with a diagnosis, by ID."""
+    folder.mkdir()
+    for name, (values, _) in people.items():
+        nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), LAS_6MM), folder / f"{name}_falff.nii")
+    rows = [{"id": name, "file": f"{name}_falff.nii", "dx": dx} for name, (_, dx) in people.items()]
+    write_rows(folder / "people.csv", rows)
+    return folder
+
+
+READ = ("--table", "people.csv", "--idColumn", "id", "--mapColumn", "file", "--labelColumn", "dx", "--positive", "ASD")
+NEW = (*READ, "--grid", "reduced", "--phenotype", "")
+
+
+@pytest.fixture(scope="module")
+def lab() -> dict[str, tuple[np.ndarray, str]]:
+    """12 people, the first three again with noise as c0, c1, c2, c2 with the other diagnosis."""
+    people = {f"p{at:02}": (brain_map((31, 37, 31), at), ("ASD", "TD")[at % 2]) for at in range(PEOPLE)}
+    random = np.random.default_rng(5)
+    for at in range(3):
+        values, dx = people[f"p{at:02}"]
+        noisy = values * (1 + 1e-4 * random.normal(size=values.shape))
+        people[f"c{at}"] = (noisy, dx if at < 2 else "TD")
+    return people
+
+
+@pytest.mark.slow
+def test_convert_keeps_copies_together_unless_told_otherwise(lab, data_cli, tmp_path, monkeypatch):
+    source = write_lab(tmp_path / "lab", lab)
+    monkeypatch.chdir(source)
+    outcome = data_cli("convert", source, tmp_path / "cohort", *NEW)
+    assert outcome.status == 0, outcome.err
+    pairs = (("c0", "p00"), ("c1", "p01"), ("c2", "p02"))
+    assert (
+        "Subjects who share a scan, in one split, and in one fold: c0 and p00, c1 and p01, c2 and p02." in outcome.out
+    )
+    assert "Of these, c2 and p02 differ in their label, which is wrong for some" in outcome.out
+    opened = open_cohort(tmp_path / "cohort")
+    assert opened.metadata.same_scan == pairs
+    split = {row.subject: row.split for row in opened.rows}
+    folds = open_folds(opened.path, "4", 0, tmp_path / "saved")
+    assert all(split[one] == split[other] and folds.fold_of[one] == folds.fold_of[other] for one, other in pairs)
+    assert twins.find_twins(opened).same_scan == pairs  # stored volumes tell the same as the maps
+    outcome = data_cli("convert", source, tmp_path / "apart", *NEW, "--keepCopies")
+    assert "Subjects who share a scan, kept apart by --keepCopies: c0 and p00" in outcome.out
+    assert json.loads((tmp_path / "apart" / "cohort.json").read_text())["copies"] == "apart"
+    assert open_folds(tmp_path / "apart", "4", 0, tmp_path / "other").same_scan == ()
+
+
+@pytest.mark.slow
+def test_a_new_person_with_a_scan_of_the_training_is_refused_by_name(lab, data_cli, tmp_path, monkeypatch):
+    own = {name: found for name, found in lab.items() if name.startswith("p")}
+    source = write_lab(tmp_path / "lab", own)
+    monkeypatch.chdir(source)
+    assert data_cli("convert", source, tmp_path / "cohort", *NEW).status == 0
+    trained = open_cohort(tmp_path / "cohort").subjects("train")[4]
+    people = {"n1": (own[trained][0] * 1000, "TD"), "n2": (brain_map((31, 37, 31), 99), "ASD")}
+    new = write_lab(tmp_path / "new", people)
+    monkeypatch.chdir(new)
+    outcome = data_cli("convert", new, tmp_path / "out", "--like", tmp_path / "cohort", *READ)
+    assert outcome.status == 2
+    assert f"cohort: n1 has that of {trained}; expected new people." in outcome.err
+    assert "Leave them out: --exclude n1" in outcome.err
+    assert not (tmp_path / "out").exists()
+    outcome = data_cli("convert", new, tmp_path / "out", "--like", tmp_path / "cohort", *READ, "--keepCopies")
+    assert (outcome.status, "--keepCopies is about splits" in outcome.err) == (2, True)
