@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import NAN, cohort_of, row, small_record
+from helpers import NAN, cohort_of, row, run_of, small_record
 
 from data import __version__
 from data.cohorts.cohort import open_cohort, write_tables
@@ -119,6 +119,7 @@ def test_folds_take_the_place_of_a_split_that_lacks_a_class():
     cohort = replace(cohort, verdict=Verdict("", "2026-11-26", __version__, (lacking, "copies"), 0))
     assert cohort.problems() == [lacking, "copies"]
     assert cohort.problems({"1": "0", "2": "0", "3": "1", "4": "1"}) == ["copies"]
+    assert [run_of(model, cohort).caveats.problems for model in ("nn", "ae")] == [(lacking, "copies"), ("copies",)]
 
 
 @pytest.mark.parametrize(

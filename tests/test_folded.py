@@ -8,20 +8,19 @@ import subprocess
 import sys
 import time
 from dataclasses import fields, replace
-from types import SimpleNamespace
 
 import h5py
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, SMALL, TINY_CNN, assert_bit_equal, read_rows, run_of
+from helpers import ROOT, SMALL, TINY_CNN, assert_bit_equal, cohort_of, read_rows, run_of
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from data import demo, grids
 from data.base.errors import InputError
 from data.cohorts.cohort import open_cohort, write_tables
-from data.cohorts.folds import open_folds
+from data.cohorts.folds import Folds, open_folds
 from run import perform
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.folded import FoldedRun
@@ -310,7 +309,7 @@ def made_up(tmp_path):
     """`made_up("01", jobs=2)` is a run on the folds 0, 1 and 2, of which 0 and 1 are done."""
 
     def run(done: str, **more) -> FoldedRun:
-        folds = SimpleNamespace(how="3", digest="d" * 64, records_sha256="e" * 64)
+        folds = Folds("3", cohort_of(), "d" * 64, {})
         parts = tuple(replace(run_of(folder=tmp_path / f"fold-{name}"), folds=folds, fold=name) for name in "012")
         for part in parts:
             part.out_dir.mkdir(parents=True, exist_ok=True)

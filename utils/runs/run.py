@@ -252,9 +252,10 @@ class Run:
     def caveats(self) -> Caveats:
         """What must stand beside every result."""
         whole, fold_of = (self.folds.whole, self.folds.fold_of) if self.folds else (self.cohort, None)
+        of_labels = () if self.model.predicts == "label" else whole.census().every("problems")
         return Caveats(
             simulated=self.cohort.simulated,
-            problems=tuple(whole.problems(fold_of)),
+            problems=tuple(text for text in whole.problems(fold_of) if text not in of_labels),
             accepted_leaks=self.cohort.metadata.accepted_leaks,
             shuffled_labels=self.choices.shuffled_labels,
             transductive=self.transductive,
