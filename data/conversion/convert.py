@@ -18,18 +18,23 @@ from data.base.processes import processes
 from data.cohorts import records, side_tables, twins
 from data.cohorts.cohort import MAPS, Cohort, open_cohort
 from data.cohorts.nifti import load_map
+from data.cohorts.phenotype import ABIDE_COLUMNS
 from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed
 from data.conversion import measures
+from data.conversion.codings import mixed_codings, units_by_site
 from data.conversion.leaks import accepted, check_coding, check_measures, check_names, separating
 from data.conversion.options import ConversionOptions
 from data.conversion.plan import PlannedCohort, check_like, plan, plan_like
 from data.conversion.source import Source, is_abide
 from data.conversion.tables import column
 
+FIRST_MAPS, FIRST_OF = 16, 4  # how many are measured first, where there are as many times more
+
 
 def convert(source: Source, target: Path, options: ConversionOptions, command: str) -> tuple[PlannedCohort, list[str]]:
     """Writes the cohort `target`, using every core, and returns it with notes on the maps; repeating an interrupted
     command completes it. Raises InputError for a leak, or if another process writes `target`."""
+    check_first_maps(source)
     provenance = provenance_of(source, command)
     check_coding(source.rows, source.subjects["label"].to_numpy(), source.label_column)
     covariates = covariate_columns(source, options)
@@ -37,6 +42,8 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
         check_names(options.phenotype or (), source.label_column)
         check_names(options.covariates or (), source.label_column, "--covariates")
     options = replace(options, covariates=covariates)
+    used = list(dict.fromkeys([*(options.phenotype or ABIDE_COLUMNS), *covariates]))
+    told = [*units_by_site(source.rows, used, source.subjects["site"]), *mixed_codings(source.rows, used)]
 
     def planning(subjects: pd.DataFrame) -> PlannedCohort:
         planned = plan(subjects, source.rows, options, provenance, source.maps.columns.tolist())
@@ -46,13 +53,15 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
         leaks = accepted(list(dict.fromkeys(chosen)), source.label_column, auc)
         return replace(planned, metadata=replace(planned.metadata, accepted_leaks=leaks))
 
-    return write(source, target, planning, options.allow_leak)
+    planned, notes = write(source, target, planning, options.allow_leak)
+    return planned, [*told, *notes]
 
 
 def convert_like(source: Source, target: Path, like: Cohort, command: str) -> tuple[PlannedCohort, list[str]]:
     """`convert` for test subjects, prepared as `like` was: nothing is learnt from `source`. Raises InputError if the
     maps or the table do not allow it, or for training subjects of `like`."""
     check_like(source, like)
+    check_first_maps(source)
     labelled = source.subjects["label"].notna().to_numpy()
     check_coding(source.rows[labelled], source.subjects["label"].to_numpy()[labelled], source.label_column)
     measured = measures.read(like.tables, [row.subject for row in like.rows], like.maps) if like.tables else None
@@ -64,6 +73,18 @@ def convert_like(source: Source, target: Path, like: Cohort, command: str) -> tu
     if absent := [name for name in like.metadata.covariate_columns if name not in source.rows]:
         notes.append(f"Covariates that {source.table} lacks are empty: {', '.join(absent)}.")
     return planned, notes
+
+
+def check_first_maps(source: Source) -> None:
+    """Raises InputError if a few maps, spread over many subjects, are of several kinds, before all are read."""
+    if len(source.maps) < FIRST_OF * FIRST_MAPS:
+        return
+    some = source.maps.iloc[np.linspace(0, len(source.maps) - 1, FIRST_MAPS).astype(int)]
+    for name, paths in some.items():
+        try:
+            check_kind(pd.DataFrame([measures.of_map(path)[0] for path in paths]), [path.name for path in paths], None)
+        except InputError as error:
+            raise InputError(f"{name}, {FIRST_MAPS} of {len(source.maps)} maps: {error}") from error
 
 
 def provenance_of(source: Source, command: str) -> dict[str, Any]:

@@ -19,10 +19,15 @@ from data.cohorts import nifti, records, twins
 from data.cohorts.cohort import MAPS
 
 MEASURES = ("background", "mean", "sd", "min", "max", "coverage", "x_mm", "y_mm", "z_mm", "voxel_mm3")
+SIGNED = "of either sign"  # such as networks of a dual regression
 FALFF, Z_SCORED, MEAN_NORMALISED, AMPLITUDE = "fALFF from 0 to 1", "z-scored", "divided by its mean", "amplitude"
 MAX_FALFF = 1.1  # fALFF is at most 1; interpolation overshoots
 NEAR_ONE = 0.15  # of the mean of a map that was divided by its mean, and smoothed
 GAP = 1.3  # ratio of means: maps closer to each other than this are of one kind
+CENTRED = 0.5  # standard deviations from 0 to the mean of a z-scored map at most, even if it was smoothed
+EXACT, AROUND = 0.001, 0.01  # the same of a map as z-scored; by chance, nine maps lie around for each that is exact
+MIN_EXACT = 3  # maps
+MOST_UNCLEAR = 0.05  # of stored maps; more if they are of one kind, of either sign
 Z_SHARE, PLAIN_SHARE = 0.2, 0.05  # of a stored brain below the background: more in z-scored maps, less in others
 SITE_P_VALUE = 0.001  # over all measures (Bonferroni)
 MIN_OF_SITE = 5  # subjects
@@ -66,10 +71,19 @@ def of_volume(volume: np.ndarray, grid: grids.Grid) -> dict[str, float]:
 
 
 def kinds(measured: pd.DataFrame) -> pd.Series:
-    """The kind of each map by its MEASURES; maps of like means, if not z-scored, get their commonest kind."""
-    z_scored = (measured["min"] < 0) & (measured["mean"].abs() < 0.5 * measured["sd"])
+    """The kind of each map by its MEASURES. Maps that differ by degrees are of one kind: those of either sign, whatever
+    their means, unless the means of some are exactly 0; and those of like means, which get their commonest kind."""
+    distance = (measured["mean"] / measured["sd"]).abs()
+    centred = (measured["min"] < 0) & (distance < CENTRED)
+    either_sign = bool((measured["min"] < 0)[~centred].mean() > 0.5)  # also maps that were not z-scored
+    exact, around = distance < EXACT, distance.between(EXACT, AROUND)
+    told_apart = exact if exact.sum() >= max(MIN_EXACT, around.sum()) else exact & False
+    far_apart = centred.all() or distance[centred].max() < distance[~centred].min() / 2
+    z_scored = centred if far_apart and not either_sign else told_apart
     found = pd.Series(AMPLITUDE, measured.index).mask((measured["mean"] - 1).abs() < NEAR_ONE, MEAN_NORMALISED)
     found = found.mask(measured["max"] <= MAX_FALFF, FALFF).mask(z_scored, Z_SCORED)
+    if either_sign:
+        return found.where(z_scored, SIGNED)
     means = measured["mean"][~z_scored].clip(lower=1e-12).sort_values()
     group = (means / means.shift() > GAP).cumsum()
     found.update(found[means.index].groupby(group).transform(lambda names: Counter(names).most_common(1)[0][0]))
@@ -77,10 +91,13 @@ def kinds(measured: pd.DataFrame) -> pd.Series:
 
 
 def stored_kinds(measured: pd.DataFrame) -> pd.Series:
-    """Whether each stored volume is of a map that was z-scored within the brain, as text; NaN if unclear."""
-    found = pd.Series(np.nan, measured.index, dtype=object)
-    found = found.mask(measured["below"] > Z_SHARE, "z-scored within the brain")
-    return found.mask(measured["below"] < PLAIN_SHARE, "positive in the brain")
+    """Whether each stored volume is of a map that was z-scored within the brain, as text; NaN if unclear, as of maps
+    of either sign."""
+    found, below = pd.Series(np.nan, measured.index, dtype=object), measured["below"]
+    if (~below.between(Z_SHARE, 1 - Z_SHARE) & (below > PLAIN_SHARE)).mean() > MOST_UNCLEAR:
+        return found
+    found = found.mask(below > Z_SHARE, "z-scored within the brain")
+    return found.mask(below < PLAIN_SHARE, "positive in the brain")
 
 
 def mixture(found: pd.Series, names: Sequence[str]) -> str:

@@ -185,7 +185,7 @@ def check_codes(table: pd.DataFrame, best: str, rows: Mapping[str, int], path: P
             raise InputError(
                 f"The columns {best} and {name} of {path} could both name the subjects: {best} holds the numbers of "
                 f"the maps, {name} codes such as {values.iloc[0]}. If the maps are numbered as in {best}, say so with "
-                f"--idColumn {quoted(best)}; otherwise name each subject's map in a column of paths with --mapColumn."
+                f"--idColumn {quoted(best)}; otherwise name the map of each subject in a column of paths, --mapColumn."
             )
 
 
