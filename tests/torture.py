@@ -615,9 +615,7 @@ def hostile_names(cohorts: Cohorts, place: Path, rng: random.Random) -> Tally:
         shutil.rmtree(place / "cohort")
         renamed(cohorts.home / "some", place / "cohort", [name], [name])
         tally.times += 1
-        tally.refused(
-            run((*DATA, "check", "cohort"), place), repr(name), "without control characters"
-        )
+        tally.refused(run((*DATA, "check", "cohort"), place), repr(name), "without control characters")
     return tally
 
 

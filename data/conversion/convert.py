@@ -14,6 +14,7 @@ from data import grids
 from data.base import files
 from data.base.errors import InputError
 from data.base.processes import processes
+from data.base.sums import sum_of
 from data.cohorts import records, side_tables
 from data.cohorts.cohort import MAPS, Cohort, open_cohort
 from data.cohorts.nifti import load_map
@@ -63,7 +64,7 @@ def provenance_of(source: Source, command: str) -> dict[str, Any]:
         raise InputError(f"{source.table} and the maps have no subject in common; expected IDs that match.")
     digest = hashlib.sha256()
     for path in [source.table, *source.maps.to_numpy().ravel()]:
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(path.name.encode() + b"\0" + bytes.fromhex(sum_of(path)))
     return {"command": command, "input_sha256": digest.hexdigest(), "left_out": source.left_out}
 
 
@@ -117,7 +118,7 @@ def write(
 def check_target(target: Path, metadata: Metadata) -> None:
     """Raises InputError if the folder holds anything but what an interrupted run of the same conversion left."""
     if (target / METADATA).exists():
-        if (target / METADATA).read_bytes() != files.json_text(metadata.json()).encode():
+        if files.regular(target / METADATA).read_bytes() != files.json_text(metadata.json()).encode():
             raise InputError(f"{target} holds a cohort converted differently; choose another folder or remove it.")
     elif target.exists() and any(path for path in target.iterdir() if not path.name.startswith(".")):
         raise InputError(f"{target} is not empty and holds no cohort; choose another folder.")

@@ -186,7 +186,7 @@ def digest_of_files(stamped: tuple[tuple[Path, int, int], ...]) -> str:
     """SHA-256 of files given by path, size and time; computed once, though a run asks several times."""
     digest = hashlib.sha256()
     for path, _, _ in stamped:
-        digest.update(path.read_bytes())
+        digest.update(files.regular(path).read_bytes())
     return digest.hexdigest()
 
 
