@@ -18,6 +18,7 @@ from data.base.sums import sum_of
 from data.cohorts import records, side_tables
 from data.cohorts.cohort import MAPS, Cohort, open_cohort
 from data.cohorts.nifti import load_map
+from data.cohorts.phenotype import mostly_numbers, numbers
 from data.cohorts.rows import METADATA, Metadata, Row
 from data.conversion import measures
 from data.conversion.leaks import check_coding, check_measures, check_names
@@ -69,13 +70,16 @@ def provenance_of(source: Source, command: str) -> dict[str, Any]:
 
 
 def covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, ...]:
-    """The column of sites and --covariates; by default ABIDE's, if the table or its phenotype is ABIDE's."""
+    """The column of sites and --covariates; by default ABIDE's, if the table or its phenotype is ABIDE's. Raises
+    InputError for a column of numbers that holds anything else, on which no floor could be fitted."""
     named = options.covariates
     if named is None:
         known = side_tables.ABIDE_COVARIATES if options.phenotype is None or is_abide(source.rows) else ()
         named = tuple(name for name in known if name in source.rows)
     for name in named:
-        column(source.rows, name, source.table)
+        values = column(source.rows, name, source.table)
+        if name != source.site_column and mostly_numbers(values):
+            numbers(source.rows, name)
     return tuple(dict.fromkeys(filter(None, [source.site_column, *named])))
 
 
