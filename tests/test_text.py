@@ -206,8 +206,8 @@ def test_a_list_of_records_is_not_read_from_a_pipe(cli, tmp_path):
 
 @pytest.mark.parametrize("odd", ["pipe", "name", "site", "folder", "number", "identifier"])
 def test_what_no_cohort_could_hold_is_found_before_anything_is_converted(odd, pcp, data_cli, tmp_path):
-    """A file that never ends; a name that is not UTF-8, of a map or of a folder; a site that steers a terminal; a number
-    that is infinite; an ID that is too long for the name of a file."""
+    """A file that never ends; a name that is not UTF-8, of a map or of a folder; a site that steers a terminal; an
+    infinite number; an ID that is too long for the name of a file."""
     source = shutil.copytree(pcp, tmp_path / "source")
     first, table = min(source.rglob("*falff.nii*")), next(source.rglob("*.csv"))
     if odd == "pipe":
@@ -219,7 +219,7 @@ def test_what_no_cohort_could_hold_is_found_before_anything_is_converted(odd, pc
         header, row, *rows = table.read_text().splitlines()
         cells = dict(zip(header.split(","), row.split(","), strict=True))
         cells |= {"SUB_ID": "7" * 5000} if odd == "identifier" else {}
-        lines = [[*cells, "motion"], [*cells.values(), "1e999"], *(row.split(",") + ["0.1"] for row in rows)]
+        lines = [[*cells, "motion"], [*cells.values(), "1e999"], *([*row.split(","), "0.1"] for row in rows)]
         table.write_text("".join(",".join(line) + "\n" for line in lines))
     else:
         target = os.fsencode(first.parent) + {"name": b"/\xff_falff.nii.gz", "folder": b"/\xff/x_falff.nii.gz"}[odd]
