@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from data import grids
-from data.base import sums
+from data.base import files, sums
 from data.base.errors import InputError
 from data.base.progress import progress
 from data.cohorts import atlas, records, twins
@@ -271,7 +271,7 @@ def check_page(page: Path) -> None:
     beginning = TEMPLATE.read_bytes().partition(b"{{")[0]
     if not page.parent.is_dir() or page.is_dir():
         raise InputError(f"{page} is no place for a page; name a file in a folder that exists, such as check.html.")
-    if page.exists() and not page.read_bytes().startswith(beginning):
+    if page.exists() and not files.regular(page).read_bytes().startswith(beginning):
         raise InputError(f"{page} exists and is no page of a check; name another file.")
 
 

@@ -138,6 +138,14 @@ def test_a_value_of_its_own_for_each_subject_is_no_group(cohort, tmp_path):
         by_column(alone, "site", 0)
 
 
+def test_a_value_that_cannot_name_a_folder_is_refused(cohort):
+    opened = open_cohort(cohort)
+    long = replace(opened, rows=tuple(replace(row, site=("東" * 40, "B")[row.label == 1]) for row in opened.rows))
+    with pytest.raises(InputError, match="too long for the name of a folder"):
+        by_column(replace(long, tables=None), "site", 0)
+    assert Folds("3", long, "", {"a": "10", "b": "9", "c": "x"}).names == ["x", "9", "10"]
+
+
 def test_a_fold_of_one_class_among_all_others_is_refused(cohort, tmp_path):
     opened = open_cohort(cohort)
     fold_of = {row.subject: str(int(row.label)) for row in opened.rows}

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import shutil
 
 import pandas as pd
 import pytest
@@ -201,3 +202,44 @@ def test_a_list_of_records_is_not_read_from_a_pipe(cli, tmp_path):
     assert "deep.json is not JSON" in cli("--train", "--dataDir", "deep.json", "--chkPointDir", "ckpt").err
     (tmp_path / "nul.json").write_text(json.dumps(["a\0b.bin"]))
     assert r"names a record 'a\x00b.bin'" in cli("--train", "--dataDir", "nul.json", "--chkPointDir", "ckpt").err
+
+
+@pytest.mark.parametrize("odd", ["pipe", "name", "site", "folder", "number", "identifier"])
+def test_what_no_cohort_could_hold_is_found_before_anything_is_converted(odd, pcp, data_cli, tmp_path):
+    """A file that never ends; a name that is not UTF-8, of a map or of a folder; a site that steers a terminal; an
+    infinite number; an ID that is too long for the name of a file."""
+    source = shutil.copytree(pcp, tmp_path / "source")
+    first, table = min(source.rglob("*falff.nii*")), next(source.rglob("*.csv"))
+    if odd == "pipe":
+        first.unlink()
+        os.mkfifo(first)
+    elif odd == "site":
+        table.write_text(table.read_text().replace("NYU", "N\x1b[31mYU"))
+    elif odd in ("number", "identifier"):
+        header, row, *rows = table.read_text().splitlines()
+        cells = dict(zip(header.split(","), row.split(","), strict=True))
+        cells |= {"SUB_ID": "7" * 5000} if odd == "identifier" else {}
+        lines = [[*cells, "motion"], [*cells.values(), "1e999"], *([*row.split(","), "0.1"] for row in rows)]
+        table.write_text("".join(",".join(line) + "\n" for line in lines))
+    else:
+        target = os.fsencode(first.parent) + {"name": b"/\xff_falff.nii.gz", "folder": b"/\xff/x_falff.nii.gz"}[odd]
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.rename(first, target)
+    covariates = ["--covariates", "motion"] if odd == "number" else []
+    outcome = data_cli("convert", source, tmp_path / "out", "--grid", "reduced", *covariates)
+    words = {"pipe": "is a pipe", "site": r"'N\x1b[31mYU", "name": r"\udcff_falff", "folder": r"\udcff/x_falff"}
+    words |= {"number": "Column motion holds '1e999'; expected numbers", "identifier": "expected at most 200 bytes"}
+    assert outcome.status == 2 and words[odd] in outcome.err and outcome.err.strip().isprintable()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["convert", "pack --bin", "swap --copies 1"])
+def test_a_cohort_that_cannot_be_read_is_never_called_done(verb, pcp, cohort, data_cli, tmp_path, monkeypatch):
+    written = write_table
+    monkeypatch.setattr("data.cohorts.rows.write_table", lambda path, rows: written(path, list(rows)[1:]))
+    word, *options = verb.split()
+    source, more = (pcp, ["--grid", "reduced"]) if word == "convert" else (cohort, options)
+    outcome = data_cli(word, source, tmp_path / "out", *more)
+    assert outcome.status == 2 and "has no row for" in outcome.err
+    assert word == "convert" or not (tmp_path / "out").exists()

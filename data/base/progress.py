@@ -3,8 +3,10 @@
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
+
+from data.base.terminal import Plain
 
 PLAIN_INTERVAL_S = 10.0
 
@@ -49,5 +51,5 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[PlainProgress | 
         yield PlainProgress(title, total, done)
         return
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[note]}", TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=console) as bar, redirect_stdout(Plain(sys.stdout)):  # rich passes colours on
         yield BarProgress(bar, bar.add_task(title, total=total, completed=done, note=""))

@@ -17,7 +17,7 @@ import numpy as np
 
 from data.base import files, tables
 from data.base.errors import InputError
-from data.base.text import whole_number
+from data.base.text import shown, whole_number
 from data.cohorts import digests
 from data.cohorts.cohort import Cohort, identified, open_cohort
 from data.cohorts.forms import FOLDS
@@ -27,6 +27,7 @@ from data.cohorts.twins import find_twins
 FOLD_TABLE = "folds.csv"
 FOLD_COLUMNS = ("subject", "fold")
 SITE_COLUMN = "site"  # of subjects.csv
+MAX_FOLDER_NAME = 200  # of 255 characters, some of which are of the names of locks and unfinished folders
 UNKNOWN_FOLD = "unknown"  # of subjects whose value of a covariate is missing
 
 
@@ -242,6 +243,10 @@ def by_column(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[
     if 2 * len(names) > len(subjects):
         raise InputError(
             f"--folds {how} has {len(names)} values among {len(subjects)} subjects of {cohort.path}; expected groups."
+        )
+    if long := [name for name in names if len(folder_name(name)) > MAX_FOLDER_NAME]:
+        raise InputError(
+            f"--folds {how} has the value {shown(long[0])}, too long for the name of a folder; shorten it."
         )
     if len({name.casefold() for name in names}) < len(names):
         raise InputError(f"--folds {how} has values in {cohort.path} that differ only in capitals; write them alike.")

@@ -15,10 +15,11 @@ from data import grids
 from data.base import files
 from data.base.errors import InputError
 from data.base.processes import processes
+from data.base.sums import sum_of
 from data.cohorts import records, side_tables, twins
 from data.cohorts.cohort import MAPS, Cohort, open_cohort
 from data.cohorts.nifti import load_map
-from data.cohorts.phenotype import ABIDE_COLUMNS
+from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed
 from data.conversion import measures
 from data.conversion.codings import mixed_codings, units_by_site
@@ -93,18 +94,21 @@ def provenance_of(source: Source, command: str) -> dict[str, Any]:
         raise InputError(f"{source.table} and the maps have no subject in common; expected IDs that match.")
     digest = hashlib.sha256()
     for path in [source.table, *source.maps.to_numpy().ravel()]:
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(path.name.encode() + b"\0" + bytes.fromhex(sum_of(path)))
     return {"command": command, "input_sha256": digest.hexdigest(), "left_out": source.left_out}
 
 
 def covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, ...]:
-    """The column of sites and --covariates; by default ABIDE's, if the table or its phenotype is ABIDE's."""
+    """The column of sites and --covariates; by default ABIDE's, if the table or its phenotype is ABIDE's. Raises
+    InputError for a column of numbers that holds anything else, on which no floor could be fitted."""
     named = options.covariates
     if named is None:
         known = side_tables.ABIDE_COVARIATES if options.phenotype is None or is_abide(source.rows) else ()
         named = tuple(name for name in known if name in source.rows)
     for name in named:
-        column(source.rows, name, source.table)
+        values = column(source.rows, name, source.table)
+        if name != source.site_column and mostly_numbers(values):
+            numbers(source.rows, name)
     return tuple(dict.fromkeys(filter(None, [source.site_column, *named])))
 
 

@@ -21,7 +21,7 @@ from data.conversion.selection import NO, UNKNOWN, Condition, excluded
 from data.conversion.tables import canonical_value, column, key, matching_column, read_table
 
 DEFAULT_MAPS = ("falff",)
-MAX_ID = 50  # characters, of up to four bytes each: file names have at most 255
+MAX_ID_BYTES = 200  # the names of files have at most 255, and more than an ID
 NO_FILENAME = "no_filename"  # the release's FILE_ID of a subject whose scan failed quality control
 ABIDE_LABEL, ABIDE_AUTISM, ABIDE_CONTROL = "DX_GROUP", "1", "2"
 ABIDE_SUBJECT = "SUB_ID"
@@ -271,8 +271,10 @@ def check_own_maps(joined: JoinedTable, kept: pd.Series, name: str) -> None:
 
 def check_identifiers(identifier: pd.Series, path: Path) -> None:
     """Raises InputError unless the IDs are unique, capitals aside, and can be file names."""
-    if (long := identifier[identifier.str.len() > MAX_ID]).size:
-        raise InputError(f"{path} has the subject {shown(long.iloc[0])}; expected at most {MAX_ID} characters.")
+    if (long := identifier[identifier.str.encode("utf-8").str.len() > MAX_ID_BYTES]).size:
+        raise InputError(
+            f"{path} has the subject {shown(long.iloc[0])}; expected at most {MAX_ID_BYTES} bytes of UTF-8."
+        )
     if (twice := identifier[identifier.str.casefold().duplicated()]).size:
         raise InputError(f"{path} names subject {twice.iloc[0]} twice; expected one row a subject.")
     if (odd := identifier[~identifier.str.fullmatch(r"\w[\w.-]*")]).size:
