@@ -250,7 +250,7 @@ def test_models_that_a_job_can_be_done_with(job, able):
             FULL,
             r"^cohort is 91x109x91, cnn reads 31x37x31; reduce it: run\.py --model cae --dataDir d --chk",
         ),
-        ("cae", REDUCED, "^cohort is 31x37x31, cae reads 91x109x91; convert with --grid full"),
+        ("cae", REDUCED, "^cohort is 31x37x31, cae reads 91x109x91; python -m data convert --grid full makes"),
     ],
 )
 def test_a_cohort_on_another_grid(model, grid, words):

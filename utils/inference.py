@@ -26,8 +26,9 @@ def check_finite(run: Run, what: str, values: Any) -> None:
     """Raises InputError if an array in `values`, nested in any way, holds NaN or infinity."""
     if not all(np.isfinite(array).all() for array in tf.nest.flatten(values)):
         raise InputError(
-            f"{run.checkpoints.path} has {what} that are not finite: its training diverged. Train again with a "
-            f"smaller learning rate: run.py --train --overrideChkpt --model {run.model.name} --set learning_rate=..."
+            f"{run.checkpoints.path} has {what} that are not finite: its training diverged. Train again with a smaller "
+            f"learning rate: {run.checkpoints.training} --overrideChkpt "
+            f"--set learning_rate={run.config.learning_rate / 10:g}"
         )
 
 

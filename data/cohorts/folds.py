@@ -28,6 +28,7 @@ FOLD_TABLE = "folds.csv"
 FOLD_COLUMNS = ("subject", "fold")
 SITE_COLUMN = "site"  # of subjects.csv
 MAX_FOLDER_NAME = 200  # of 255 characters, some of which are of the names of locks and unfinished folders
+USUAL_FOLDS = 10  # where the classes are large enough
 UNKNOWN_FOLD = "unknown"  # of subjects whose value of a covariate is missing
 
 
@@ -192,6 +193,17 @@ def subject_table(cohort: Cohort) -> tuple[list[str], np.ndarray, np.ndarray]:
     return list(first), np.array([row.label for row in rows]), np.array([row.site for row in rows])
 
 
+def smaller_class(cohort: Cohort) -> int:
+    """How many subjects it has."""
+    return min(Counter(subject_table(cohort)[1].tolist()).values())
+
+
+def by_number_advice(cohort: Cohort) -> str:
+    """Which number of folds is possible."""
+    count = min(USUAL_FOLDS, smaller_class(cohort))
+    return f"Use --folds {count}." if count > 1 else "No folds are possible: one class has a single subject."
+
+
 def by_number(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[str, str]:
     """`how` folds, 0, 1, ..., in proportion over labels and sites; a group is in one."""
     from sklearn.model_selection import StratifiedGroupKFold
@@ -238,11 +250,13 @@ def by_column(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[
     names = sorted(set(group))
     if len(names) < 2:
         raise InputError(
-            f"--folds {how} has one value in {cohort.path}, {names[0]}; expected two or more. Use --folds 10."
+            f"--folds {how} has one value in {cohort.path}, {names[0]}; expected two or more. "
+            f"{by_number_advice(cohort)}"
         )
     if 2 * len(names) > len(subjects):
         raise InputError(
-            f"--folds {how} has {len(names)} values among {len(subjects)} subjects of {cohort.path}; expected groups."
+            f"--folds {how} has {len(names)} values among {len(subjects)} subjects of {cohort.path}; expected groups. "
+            f"{by_number_advice(cohort)}"
         )
     if long := [name for name in names if len(folder_name(name)) > MAX_FOLDER_NAME]:
         raise InputError(
@@ -265,7 +279,7 @@ def check_classes(cohort: Cohort, fold_of: Mapping[str, str]) -> None:
     for name in set(fold_of.values()):
         if len({label[subject] for subject, fold in fold_of.items() if fold != name}) < 2:
             raise InputError(
-                f"Without fold {name}, {cohort.path} has one class only; cut it otherwise, as by --folds 5."
+                f"Without fold {name}, {cohort.path} has one class only; cut it otherwise. {by_number_advice(cohort)}"
             )
 
 

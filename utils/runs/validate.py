@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -105,8 +106,15 @@ class Request:
     @property
     def training_command(self) -> str:
         """The command that makes the checkpoint."""
-        folds = f" --folds {self.args.folds}" if self.args.folds else ""
-        return f"run.py --train --model {self.model.name} --chkPointDir {self.args.chkPointDir}{folds}"
+        args = self.args
+        given = [
+            ("--preset", args.preset),
+            *(("--set", text) for text in args.set),
+            ("--chkPointDir", args.chkPointDir),
+        ]
+        given += [("--dataDir", args.dataDir), ("--folds", args.folds)]
+        words = [str(word) for pair in given if pair[1] for word in pair]
+        return shlex.join(["run.py", "--train", "--model", self.model.name, *words])
 
     @property
     def training(self) -> TrainOptions | None:
@@ -185,10 +193,18 @@ class Request:
         model = self.model
         if model.grid is None or cohort.grid == model.grid:
             return
-        advice = "convert with --grid full"
+        advice = "python -m data convert --grid full makes such volumes of the maps"
         if model.grid == REDUCED:
-            full_pass = f"run.py --model cae --dataDir {self.args.dataDir} --chkPointDir {self.args.chkPointDir}"
-            advice = f"reduce it: {full_pass} (or python -m data convert --grid reduced)"
+            full_pass = [
+                "run.py",
+                "--model",
+                "cae",
+                "--dataDir",
+                self.args.dataDir,
+                "--chkPointDir",
+                self.args.chkPointDir,
+            ]
+            advice = f"reduce it: {shlex.join(map(str, full_pass))} (or python -m data convert --grid reduced)"
         raise InputError(f"{cohort.path} is {cohort.grid}, {model.name} reads {model.grid}; {advice}.")
 
     def out_dir(self, saved: Identity | None) -> Path:

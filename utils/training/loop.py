@@ -172,8 +172,8 @@ class Training:
     def diverged(self, what: str) -> InputError:
         rate = f"{self.run.config.learning_rate / 10:g}"
         return InputError(
-            f"{what}: the training diverges. What was saved before is intact. Use a smaller learning rate: "
-            f"{self.run.checkpoints.training} --overrideChkpt --set learning_rate={rate}"
+            f"{what}: the training diverges. What was saved before is intact. Repeat the command with a smaller "
+            f"learning rate: --overrideChkpt --set learning_rate={rate}"
         )
 
 
