@@ -142,13 +142,13 @@ def write_lab(folder: Path, people: dict[str, tuple[np.ndarray, str]]) -> Path:
     folder.mkdir()
     for name, (values, _) in people.items():
         nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), LAS_6MM), folder / f"{name}_falff.nii")
-    rows = [{"id": name, "file": f"{name}_falff.nii", "dx": dx} for name, (_, dx) in people.items()]
+    rows = [{"id": name, "file": f"{name}_falff.nii", "dx": dx, "age": 10} for name, (_, dx) in people.items()]
     write_rows(folder / "people.csv", rows)
     return folder
 
 
 READ = ("--table", "people.csv", "--idColumn", "id", "--mapColumn", "file", "--labelColumn", "dx", "--positive", "ASD")
-NEW = (*READ, "--grid", "reduced", "--phenotype", "")
+NEW = (*READ, "--grid", "reduced", "--phenotype", "age")
 
 
 @pytest.fixture(scope="module")
