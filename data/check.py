@@ -194,15 +194,18 @@ def check_twins(cohort: Cohort, means: dict[str, np.ndarray], told: list[set[str
     their label; else, and if two may be sessions of one person, worth a note. Identical volumes were `told` before."""
     rows = {row.subject: row for row in reversed(cohort.rows)}
     found = twins.alike(list(means), np.stack([*means.values()]))
-    for group in found.same_scan:
-        text = "one scan under several IDs: " + listed([f"{one} ({rows[one].split})" for one in group])
-        parted = len({rows[one].split for one in group}) > 1
-        if len({rows[one].label for one in group if rows[one].known}) > 1:
-            findings.problems.append(f"{text}, with both labels; leave them out")
-        if parted and set(group) not in told:
-            findings.problems.append(f"{text}, a subject in train and test")
-        elif set(group) not in told:
-            findings.notes.append(text)
+    new = [group for group in found.same_scan if set(group) not in told]
+    parted = [group for group in new if len({rows[one].split for one in group}) > 1]
+    labels = [group for group in found.same_scan if len({rows[one].label for one in group if rows[one].known}) > 1]
+    others = [group for group in new if group not in parted + labels]
+    for groups, words, where in (
+        (parted, ", in train and test", findings.problems),
+        (labels, ", with both labels", findings.problems),
+        (others, "", findings.notes),
+    ):
+        if groups:
+            text = twins.named(groups, lambda one: f"{one} ({rows[one].split})")
+            where.append(f"one scan under several IDs{words}: {text}")
     findings.notes += found.notes()
 
 

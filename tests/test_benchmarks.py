@@ -30,6 +30,7 @@ COMMANDS = {
     "coverage": ["--sets", 2],
     "large": ["--cohort", "COHORT", "--people", 60, "--only", "check,swap"],
     "truth": ["--only", "random", "--real", "COHORT", "--cohorts", 1, "--iterations", 1],
+    "twins": ["--people", 200, "--maps", 1],
 }
 
 
@@ -68,6 +69,10 @@ def test_the_benchmark_of_coverage_counts_shares_of_its_sets(printed_by):
     shares = re.findall(r"([\d.]+)%", printed_by("coverage"))
     assert len(shares) == 2 * 2 * 5  # sizes, AUCs, metrics
     assert set(shares) <= {"0.0", "50.0", "100.0"}
+
+
+def test_the_benchmark_of_twins_finds_its_copies(printed_by):
+    assert re.fullmatch(r"200 people, 1 maps: [\d.]+ s, [\d.]+ GB, 60 of 60 copies\n", printed_by("twins"))
 
 
 @pytest.mark.parametrize("auc", [0.6, 0.75])

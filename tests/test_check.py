@@ -140,14 +140,14 @@ def test_copies_with_noise_are_told_by_split_and_label(copy, data_cli):
     noise = np.random.default_rng(0).normal(size=grids.REDUCED.shape)
     original = volume_of(copy / control["file"])
     replace_volume(copy / same["file"], original + 1e-6 * noise)
-    named = f"one scan under several IDs: {control['subject']} (train), {same['subject']} (train)"
+    named = f"one scan under several IDs: {control['subject']} (train) and {same['subject']} (train)"
     outcome = data_cli("check", copy)
     assert (problems(outcome), named in notes(outcome)) == ([], True)
     replace_volume(copy / other["file"], original + 1e-3 * noise)
     replace_volume(copy / test["file"], original - 1e-3 * noise)
-    labels, splits = (text for text in problems(data_cli("check", copy)) if text.startswith("one scan"))
-    assert labels.endswith(", with both labels; leave them out")
-    assert splits.endswith(", a subject in train and test")
+    splits, labels = (text for text in problems(data_cli("check", copy)) if text.startswith("one scan"))
+    assert splits.startswith("one scan under several IDs, in train and test: ")
+    assert labels.startswith("one scan under several IDs, with both labels: ")
     assert all(f"{row['subject']} ({row['split']})" in splits for row in (control, same, other, test))
 
 

@@ -56,6 +56,10 @@ def test_people_are_compared_across_blocks(monkeypatch):
     assert found.notes() == ["possibly two sessions of one person, by region means: p13 and p28"]
 
 
+def test_long_groups_are_cut():
+    assert twins.named([["1", "2"], list("abcdef")]) == "1 and 2, a and b and c and d and 2 more"
+
+
 def test_region_means_of_a_volume_and_of_an_image():
     volume = np.stack([brain_map(grids.FULL.shape, seed) for seed in (0, 1)], -1)
     labels = twins.aal(grids.FULL).labels
@@ -142,13 +146,13 @@ def write_lab(folder: Path, people: dict[str, tuple[np.ndarray, str]]) -> Path:
     folder.mkdir()
     for name, (values, _) in people.items():
         nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), LAS_6MM), folder / f"{name}_falff.nii")
-    rows = [{"id": name, "file": f"{name}_falff.nii", "dx": dx} for name, (_, dx) in people.items()]
+    rows = [{"id": name, "file": f"{name}_falff.nii", "dx": dx, "age": 10} for name, (_, dx) in people.items()]
     write_rows(folder / "people.csv", rows)
     return folder
 
 
 READ = ("--table", "people.csv", "--idColumn", "id", "--mapColumn", "file", "--labelColumn", "dx", "--positive", "ASD")
-NEW = (*READ, "--grid", "reduced", "--phenotype", "")
+NEW = (*READ, "--grid", "reduced", "--phenotype", "age")
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +177,7 @@ def test_convert_keeps_copies_together_unless_told_otherwise(lab, data_cli, tmp_
     assert (
         "Subjects who share a scan, in one split, and in one fold: c0 and p00, c1 and p01, c2 and p02." in outcome.out
     )
-    assert "Of these, c2 and p02 differ in their label, which is wrong for some" in outcome.out
+    assert "Of these, c2 and p02 differ in their label; leave them out" in outcome.out
     opened = open_cohort(tmp_path / "cohort")
     assert opened.metadata.same_scan == pairs
     split = {row.subject: row.split for row in opened.rows}

@@ -22,7 +22,7 @@ from data.cohorts import digests
 from data.cohorts.cohort import Cohort, identified, open_cohort
 from data.cohorts.forms import FOLDS
 from data.cohorts.rows import Groups, Row, leaders, listed
-from data.cohorts.twins import find_twins
+from data.cohorts.twins import find_twins, named
 
 FOLD_TABLE = "folds.csv"
 FOLD_COLUMNS = ("subject", "fold")
@@ -81,8 +81,8 @@ class Folds:
     @property
     def notes(self) -> list[str]:
         """What a user must know of these folds: who is kept together, and how the phenotype is scaled."""
-        together = listed([" and ".join(group) for group in self.same_scan])
-        notes = [f"Subjects who share a scan are in one fold: {together}."] if together else []
+        together = f"Subjects who share a scan are in one fold: {named(self.same_scan)}."
+        notes = [together] if self.same_scan else []
         if self.reduced or self.whole.raw_phenotype is not None:
             return notes
         return [

@@ -12,7 +12,7 @@ Two people of ABIDE, 50578 and 50602, share a scan, which their time series conf
 still be one. Tails of more people than 737 are not known.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -30,6 +30,7 @@ LEAST_RIDGE = 0.03  # of the mean variance; a cohort of few people, whose direct
 NO_VARIANCE = 1e-6  # of a region mean, in units of a map's length; between people it is 100 times as much
 BLOCK = 2048  # people compared with as many at a time
 MOST_LISTED = 1000  # pairs
+NAMED = 4  # members of a group
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,14 @@ class Twins:
         """Possible second sessions, for the researcher to judge."""
         if not self.same_person:
             return []
-        pairs = listed([f"{one} and {other}" for one, other in self.same_person])
-        return [f"possibly two sessions of one person, by region means: {pairs}"]
+        return [f"possibly two sessions of one person, by region means: {named(self.same_person)}"]
+
+
+def named(groups: Sequence[Sequence[str]], told: Callable[[str], str] = str) -> str:
+    """The first groups, and the first members of each as they are `told`."""
+    texts = [" and ".join(map(told, group[:NAMED])) for group in groups]
+    more = [f" and {len(group) - NAMED} more" if len(group) > NAMED else "" for group in groups]
+    return listed([text + rest for text, rest in zip(texts, more, strict=True)])
 
 
 @cache

@@ -196,10 +196,7 @@ def copy_notes(found: twins.Twins, planned: PlannedCohort) -> list[str]:
         )
     label = {row.subject: row.label for row in planned.rows if row.known}
     if both := [group for group in found.same_scan if len({label[one] for one in group if one in label}) > 1]:
-        named = listed([" and ".join(group) for group in both])
-        notes.append(
-            f"Of these, {named} differ in their label, which is wrong for some; leave them out with --exclude."
-        )
+        notes.append(f"Of these, {twins.named(both)} differ in their label; leave them out with --exclude.")
     return [*notes, *(f"{note[0].upper()}{note[1:]}." for note in found.notes())]
 
 
