@@ -23,9 +23,10 @@ from data.base.cli import guarded
 
 def work():
     warnings.warn("odd\\nvalues")
-    thread = threading.Thread(target=lambda: {}["in a thread"])
-    thread.start()
-    thread.join()
+    for target in (sys.exit, lambda: {}["in a thread"]):
+        thread = threading.Thread(target=target)
+        thread.start()
+        thread.join()
     print("\\x1b[31mred")
     return 1 // 0
 

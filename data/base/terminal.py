@@ -82,6 +82,8 @@ def start(main: Callable[[], int], program: str) -> NoReturn:
     """Runs `main` as this process: a warning is one line, and so is an error that escapes, with a log file."""
 
     def escape(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+        if issubclass(kind, SystemExit):  # of a thread
+            return
         with suppress(OSError):
             print(escaped(last_words(program, kind, error, trace)), file=sys.stderr)
 

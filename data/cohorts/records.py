@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data.base import files
 from data.base.errors import InputError
 from data.grids import BLOCK, FULL, GRIDS, Grid
 
@@ -40,7 +39,7 @@ class FileEntry:
 
     def read(self, num_bytes: int = -1) -> bytes:
         try:
-            with open(files.regular(self.path), "rb") as file:
+            with open(self.path, "rb") as file:
                 return file.read(num_bytes)
         except OSError as error:
             raise InputError(f"{self} cannot be read ({error.strerror}); expected a record.") from error
