@@ -95,9 +95,9 @@ def test_problems_come_first_and_the_rest_by_heading():
 def test_a_verdict_is_of_the_cohort_as_it_was_checked(folder):
     cohort = open_cohort(folder)
     assert cohort.verdict is None
-    assert write_verdict(folder, cohort.digest, TWO_PROBLEMS) is None
+    assert write_verdict(folder, cohort.identity, TWO_PROBLEMS) is None
     saved = json.loads((folder / "check.json").read_text())
-    assert saved["cohort_sha256"] == cohort.digest and saved["version"] == __version__
+    assert saved["cohort_sha256"] == cohort.identity and saved["version"] == __version__
     assert (saved["problems"], saved["notes"]) == (["one", "two"], 1)
     assert open_cohort(folder).verdict == Verdict(**saved | {"problems": ("one", "two")})
     write_tables(folder, cohort.rows, replace(cohort.metadata, simulated=True))

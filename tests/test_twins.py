@@ -106,6 +106,14 @@ def test_copies_in_a_bare_folder_stay_in_one_fold(bare, tmp_path):
     assert (again.fold_of, again.same_scan) == (folds.fold_of, folds.same_scan)
 
 
+def test_copies_in_a_bare_folder_take_one_split(bare, capsys):
+    parted = {row.subject: row.split for row in open_cohort(bare).rows}
+    assert any(parted[str(number)] != parted[str(number + 100)] for number in range(1, 21))
+    split = {row.subject: row.split for row in twins.kept_together(open_cohort(bare)).rows}
+    assert all(split[str(number)] == split[str(number + 100)] == parted[str(number)] for number in range(1, 21))
+    assert "share a scan, and were in train and test; they are in train now." in capsys.readouterr().out
+
+
 def test_what_copies_tell_of_labels_is_gone(bare, tmp_path):
     """Who is most alike among the people of other folds has the label of a tested one by chance, not by a copy."""
     folds = open_folds(bare, "4", 0, tmp_path / "saved")

@@ -22,7 +22,7 @@ from data.cohorts import digests
 from data.cohorts.cohort import Cohort, identified, open_cohort
 from data.cohorts.forms import FOLDS
 from data.cohorts.rows import Groups, Row, leaders, listed
-from data.cohorts.twins import find_twins, named
+from data.cohorts.twins import find_twins, is_searched, named
 
 FOLD_TABLE = "folds.csv"
 FOLD_COLUMNS = ("subject", "fold")
@@ -159,8 +159,7 @@ def made(cohort: Cohort, how: str, seed: int, saved: Path) -> Folds:
         before = Folds(how, cohort, cohort.digest, fold_of, same_scan=cut.same_scan)
         if cut.fits(before):
             return before
-    searched = cohort.simulated or cohort.metadata.copies
-    groups = cohort.metadata.same_scan if searched else find_twins(cohort).same_scan
+    groups = cohort.metadata.same_scan if is_searched(cohort) else find_twins(cohort).same_scan
     fold_of = (by_column if whole_number(how) is None else by_number)(cohort, how, seed, groups)
     check_classes(cohort, fold_of)
     return Folds(how, cohort, cohort.digest, fold_of, same_scan=groups)

@@ -13,10 +13,10 @@ still be one. Tails of more people than 737 are not known.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from typing import TYPE_CHECKING
 
-import nibabel
 import numpy as np
 
 from data import grids
@@ -24,6 +24,9 @@ from data.base.progress import progress
 from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import Groups, listed
+
+if TYPE_CHECKING:
+    import nibabel
 
 SAME_SCAN, SAME_PERSON = 0.75, 0.6  # cosines
 LEAST_RIDGE = 0.03  # of the mean variance; a cohort of few people, whose directions are uncertain, takes more
@@ -67,7 +70,7 @@ def of_volume(volume: np.ndarray) -> np.ndarray:
     return np.column_stack([of_values(of_map, labels) for of_map in reduced])
 
 
-def of_image(image: nibabel.Nifti1Image) -> np.ndarray:
+def of_image(image: "nibabel.Nifti1Image") -> np.ndarray:
     """Region means of a map as it is on disk, not resampled, (regions,): those of its voxels whose centre is there."""
     return of_values(np.asarray(image.dataobj), labels_on(image.shape, image.affine.tobytes()))
 
@@ -101,6 +104,24 @@ def of_cohort(cohort: Cohort, indices: Iterable[int]) -> tuple[list[str], np.nda
 def find_twins(cohort: Cohort) -> Twins:
     """The twins among the subjects of a cohort, whose records are read once. Raises InputError, naming the file."""
     return alike(*of_cohort(cohort, cohort.unswapped()))
+
+
+def is_searched(cohort: Cohort) -> bool:
+    """Whether twins were looked for when the cohort was made, or none can be in it."""
+    return cohort.simulated or bool(cohort.metadata.copies)
+
+
+def kept_together(cohort: Cohort) -> Cohort:
+    """The cohort, in which subjects who share a scan take the split of the first of them, which is printed; its
+    conversion has seen to that unless it was by an earlier version, or there was none."""
+    if is_searched(cohort):
+        return cohort
+    split = {row.subject: row.split for row in reversed(cohort.rows)}
+    for group in find_twins(cohort).same_scan:
+        if len({split[one] for one in group}) > 1:
+            print(f"{named((group,))} share a scan, and were in train and test; they are in {split[group[0]]} now.")
+            split |= dict.fromkeys(group, split[group[0]])
+    return replace(cohort, rows=tuple(replace(row, split=split[row.subject]) for row in cohort.rows))
 
 
 def alike(subjects: Sequence[str], means: np.ndarray) -> Twins:

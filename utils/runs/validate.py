@@ -12,6 +12,7 @@ from data.base.cli import flags, option, options_of, positive, share
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort, identified, open_cohort
 from data.cohorts.findings import in_one_line
+from data.cohorts.twins import kept_together
 from data.grids import REDUCED
 from models import MODELS, Model
 from models.settings import Settings, override
@@ -52,7 +53,7 @@ def single_run(asked: "Request") -> Run:
     saved = asked.saved(checkpoints)
     asked.config(saved)  # a mistake there is reported before the cohort is read
     out_dir = asked.out_dir(saved)
-    cohort = identified(open_cohort(asked.data_dir))
+    cohort = kept_together(identified(open_cohort(asked.data_dir)))
     report_simulated(cohort)
     run = asked.run(checkpoints, saved, cohort, out_dir)
     report(run, cohort)
