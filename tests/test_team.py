@@ -2,12 +2,12 @@
 
 from dataclasses import fields, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from helpers import run_of
+from helpers import cohort_of, run_of
 
 from data.base.errors import InputError
+from data.cohorts.folds import Folds
 from utils.machines.workers import Team, team
 from utils.runs.folded import FoldedRun
 from utils.runs.run import Run
@@ -16,7 +16,7 @@ from utils.runs.team import check_alike
 PLAIN = run_of()
 OF_CHIEF = FoldedRun(
     **{field.name: getattr(PLAIN, field.name) for field in fields(Run)}
-    | {"folds": SimpleNamespace(how="3", digest="d" * 64), "workers": team(("a:1", "b:1"), 0), "only": "0"}
+    | {"folds": Folds("3", cohort_of(), "d" * 64, {}), "workers": team(("a:1", "b:1"), 0), "only": "0"}
 )
 CHANGES = [
     {"num_iters": 2},
@@ -24,7 +24,7 @@ CHANGES = [
     {"override": True},
     {"out_dir": Path("elsewhere")},
     {"choices": replace(PLAIN.choices, seed=3)},
-    {"folds": SimpleNamespace(how="3", digest="e" * 64)},
+    {"folds": Folds("3", cohort_of(), "e" * 64, {})},
 ]
 
 
