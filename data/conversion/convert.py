@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -134,7 +135,9 @@ def with_leaks_of_maps(planned: PlannedCohort, measured: Mapping[str, pd.DataFra
 def check_target(target: Path, metadata: Metadata) -> None:
     """Raises InputError if the folder holds anything but what an interrupted run of the same conversion left."""
     if (target / METADATA).exists():
-        there, here = files.read_json(target / METADATA, dict), metadata.json()
+        there, here = dict[str, Any](), metadata.json()
+        with suppress(InputError):  # what is damaged is none of this conversion
+            there = files.read_json(target / METADATA, dict)
         for content in (there, here):
             content.pop("accepted_leaks", None)  # those of maps are known after these are read
         if files.json_text(there) != files.json_text(here):
