@@ -148,3 +148,9 @@ def test_other_errors_are_not_hidden():
     with pytest.raises(ZeroDivisionError):
         guarded("run.py", lambda: 1 // 0)
     assert guarded("run.py", lambda: 7) == 7
+
+
+def test_windows_is_said_not_to_be_supported(parser, monkeypatch, capsys):
+    monkeypatch.setattr("sys.platform", "win32")
+    parser.parse_args([])
+    assert capsys.readouterr().err == "run.py: Windows is not supported, and nothing was tried on it; use WSL.\n"

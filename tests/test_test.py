@@ -168,6 +168,8 @@ def test_one_test_subject_has_metrics_and_no_interval(cli, trained, cohort, tmp_
     assert outcome.status == 0, outcome.err
     assert re.search(r"accuracy [01]\.000 \(no interval: too few subjects\), balanced_accuracy undefined", outcome.out)
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    (problem,) = metrics.pop("problems")
+    assert problem.startswith("the test split lacks a class (")
     assert metrics["accuracy"]["value"] in (0.0, 1.0)
     assert all(metric["low"] is None and metric["high"] is None for metric in metrics.values())
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -226,7 +227,9 @@ def check_target(target: Path, metadata: Metadata) -> None:
     """Raises InputError if the folder holds another cohort than an interrupted run of the same conversion left."""
     if not (target / METADATA).exists():
         return
-    there, here = files.read_json(target / METADATA, dict), metadata.json()
+    there, here = dict[str, Any](), metadata.json()
+    with suppress(InputError):  # what is damaged is none of this conversion
+        there = files.read_json(target / METADATA, dict)
     for content in (there, here):
         content.pop("accepted_leaks", None)  # those of maps are known after these are read
     if files.json_text(there) != files.json_text(here):
