@@ -42,7 +42,8 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
         check_names(options.phenotype or (), source.label_column)
         check_names(options.covariates or (), source.label_column, "--covariates")
     options = replace(options, covariates=covariates)
-    used = list(dict.fromkeys([*(options.phenotype or ABIDE_COLUMNS), *covariates]))
+    named = ABIDE_COLUMNS if options.phenotype is None else options.phenotype
+    used = [name for name in dict.fromkeys([*named, *covariates]) if name in source.rows]
     told = [*units_by_site(source.rows, used, source.subjects["site"]), *mixed_codings(source.rows, used)]
     planned = plan(source.subjects, source.rows, options, provenance, source.maps.columns.tolist())
     return planned, [*told, *write(source, target, planned, options.allow_leak)]
@@ -165,6 +166,8 @@ def check_maps(
     if alike := list(compress(names, measured.duplicated(keep=False))):
         shown = ", ".join(alike[:MAPS_NAMED])
         notes.append(f"{len(alike)} maps equal another one in all measures; are they of other people? {shown}")
+    if sizes := measures.voxel_sizes(measured, names):
+        notes.append(f"{sizes[0].upper()}{sizes[1:]}.")
     if by_site := measures.by_site(measured, [row.site for row in rows]):
         notes.append(f"The maps' {', '.join(by_site)} differ by site; compare subjects within sites.")
     if (far := measures.far(measured)).any():
