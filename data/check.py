@@ -22,6 +22,7 @@ from data.conversion import measures
 from data.conversion.leaks import separating
 
 MIRROR_MARGIN = 0.002  # by how much a volume's correlation with the mirrored group mean must win
+SIDED = 0.3  # correlation with the left-right asymmetry of the others: of real maps 0.5 to 1, or as much below 0
 UNLIKE_SDS = 6.0  # robust standard deviations below the group's median correlation
 MIN_OVERLAP = 0.5  # share of a brain that must lie where most of the others' do
 MIN_COVERED = 0.5  # share of a region's voxels that must hold signal
@@ -38,12 +39,19 @@ class MapSummary:
         self.counts = dict.fromkeys(GROUPS, 0)
         self.brains = np.zeros(grids.REDUCED.shape, int)  # the records in which a voxel is of the brain
         self.measured: dict[int, dict[str, float]] = {}  # by record
+        self.asymmetry = np.zeros(
+            grids.REDUCED.shape
+        )  # the sum over records, each turned to the side of those before it
+        self.side: dict[int, float] = {}  # 1 or -1, how a record was turned
         self.uncovered: Counter[int] = Counter()  # for each region, the records with little signal in it
 
     def add(self, index: int, volume: np.ndarray, groups: Sequence[str]) -> None:
         """Adds the volume of the record `index`, which belongs to some of GROUPS."""
         self.measured[index] = measures.of_volume(volume, grids.REDUCED)
         self.brains += records.brain_of(volume)
+        own = asymmetry(volume)
+        self.side[index] = 1.0 if (own * self.asymmetry).sum() >= 0 else -1.0
+        self.asymmetry += self.side[index] * own
         for group in groups:
             self.sums[group] += volume
             self.counts[group] += 1
@@ -57,13 +65,23 @@ class MapSummary:
         centred = np.stack([values.ravel() - values.mean() for values in (mean, mean[::-1], first)])
         return centred / np.linalg.norm(centred, axis=1, keepdims=True)
 
-    def compare(self, volume: np.ndarray) -> dict[str, float]:
-        """The correlations of an added volume with the patterns, and whether its brain lies away from the others."""
+    def compare(self, index: int, volume: np.ndarray) -> dict[str, float]:
+        """The correlations of an added volume with the patterns, and of its asymmetry with that of the others (`side`);
+        whether its brain lies away from the others."""
+        own = asymmetry(volume)
+        others = self.asymmetry - self.side[index] * own
+        side = (own * others).sum() / max(np.linalg.norm(others), np.finfo(float).tiny)
         values, brain = volume.ravel().astype(np.float64), records.brain_of(volume)
         correlations = self.patterns @ values / np.linalg.norm(values - values.mean())
         of_most = self.brains / len(self.measured) >= MIN_OVERLAP
         away = brain[of_most].sum() < MIN_OVERLAP * brain.sum()
-        return dict(zip(CORRELATIONS, correlations, strict=True)) | {"away": away}
+        return dict(zip(CORRELATIONS, correlations, strict=True)) | {"side": side, "away": away}
+
+
+def asymmetry(volume: np.ndarray) -> np.ndarray:
+    """What differs between left and right (x, y, z), of length 1, or 0 if nothing does."""
+    values = volume - volume[::-1].astype(np.float64)
+    return values / max(np.linalg.norm(values), np.finfo(float).tiny)
 
 
 def full_and_stored(cohort: Cohort) -> CohortFindings:
@@ -96,7 +114,7 @@ def full(cohort: Cohort) -> CohortFindings:
         for (name, of_map), summary, stored in zip(of_maps.items(), summaries, compared, strict=True):
             check_likeness(cohort, stored, of_map)
             check_place(cohort, stored, of_map)
-            of_first = stored.loc[first].drop(columns=["straight", "mirrored", "away"])
+            of_first = stored.loc[first].drop(columns=["straight", "mirrored", "side", "away"])
             check_measures(cohort, measured[name] if measured else None, of_first, of_map)
             check_coverage(summary, regions, of_map)
         findings.maps.add_parts(of_maps)
@@ -162,7 +180,7 @@ def compare_volumes(cohort: Cohort, summaries: list[MapSummary], usable: list[in
     with progress("Comparing", len(usable)) as shown:
         for index in usable:
             for at, volume in enumerate(np.moveaxis(cohort.read(index)[2], -1, 0)):
-                found[at].append(summaries[at].measured[index] | summaries[at].compare(reduced(volume)))
+                found[at].append(summaries[at].measured[index] | summaries[at].compare(index, reduced(volume)))
             shown.advance()
     return [pd.DataFrame(rows, usable) for rows in found]
 
@@ -213,8 +231,13 @@ def check_likeness(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> 
     """Correlations with the group mean of training volumes: mirrored volumes are a problem, outliers worth a note."""
     straight, mirrored = stored["straight"].to_numpy(), stored["mirrored"].to_numpy()
     names = np.array([cohort.rows[index].file for index in stored.index])
-    if (flipped := mirrored > straight + MIRROR_MARGIN).any():
-        findings.problems.append(f"left and right look exchanged in {listed([*names[flipped]])}; check their affines")
+    side = stored["side"].to_numpy()
+    turned = side * np.sign(np.median(side) or 1.0) < -SIDED  # the mean of many mirrored volumes is of no side
+    flipped = turned if min(turned.sum(), (side > SIDED).sum()) > 1 else mirrored > straight + MIRROR_MARGIN
+    if flipped.any():
+        others = " (or in all others)" if flipped.mean() > 1 / 3 else ""
+        named = ", ".join(names[flipped])
+        findings.problems.append(f"left and right look exchanged in {named}{others}; check their affines")
     deviation = straight - np.median(straight)
     spread = 1.4826 * np.median(np.abs(deviation))  # of a normal distribution with this median absolute deviation
     if (unlike := np.flatnonzero(deviation < -UNLIKE_SDS * max(spread, 1e-3))).size:
@@ -249,6 +272,8 @@ def check_measures(cohort: Cohort, measured: pd.DataFrame | None, stored: pd.Dat
     if leaks := {name: auc for view, _ in views for name, auc in separating(view[training], label).items()}:
         named = ", ".join(f"{name} (AUC {auc:.2f})" for name, auc in leaks.items())
         findings.problems.append(f"whole volumes separate the training labels by {named}; were all made alike?")
+    if measured is not None and (sizes := measures.voxel_sizes(measured, [row.file for row in rows])):
+        findings.notes.append(sizes)
     if by_site := measures.by_site(views[0][0], [row.site for row in rows]):
         findings.notes.append(f"the maps' {', '.join(by_site)} differ by site; compare subjects within sites")
 

@@ -83,6 +83,17 @@ def test_a_mirrored_volume_is_found(split, copy, data_cli):
     assert pearsonr(volume.ravel(), mean)[0] > pearsonr(volume[::-1].ravel(), mean)[0]  # what the check rests on
 
 
+def test_half_of_the_people_mirrored_are_named_in_full(copy, data_cli):
+    """The mean of all is of neither side then; of two halves, the smaller one is named."""
+    names = [*files_of(copy, "train"), *files_of(copy, "test")]
+    turned = set(names[: len(names) // 2 - 1])
+    for name in turned:
+        replace_volume(copy / name, volume_of(copy / name)[::-1])
+    (told,) = [text for text in problems(data_cli("check", copy)) if text.startswith("left and right")]
+    assert set(re.findall(r"[^ ,]+\.bin", told)) == turned
+    assert told.endswith("(or in all others); check their affines")
+
+
 def test_a_mirrored_volume_is_found_at_full_size(full_cohort, data_cli, tmp_path):
     folder = shutil.copytree(full_cohort, tmp_path / "full", ignore=shutil.ignore_patterns("digests.csv"))
     path = folder / files_of(folder, "train")[0]

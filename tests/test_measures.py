@@ -94,6 +94,56 @@ def test_kinds(kinds):
     assert measures.kinds(measured(kinds)).tolist() == [KINDS[kind] for kind in kinds]
 
 
+def networks(count: int, seed: int) -> pd.DataFrame:
+    """Measures of maps between -3 and 3 whose means lie on either side of 0, as those of networks do."""
+    random = np.random.default_rng(seed)
+    values = random.normal(
+        random.normal(0, 0.2, count)[:, None], random.uniform(0.1, 0.5, count)[:, None], (count, 500)
+    )
+    return pd.DataFrame([{"mean": of.mean(), "sd": of.std(), "min": of.min(), "max": of.max()} for of in values])
+
+
+@pytest.mark.parametrize("count", [16, 40, 737])
+@pytest.mark.parametrize("seed", range(5))
+def test_maps_of_networks_are_one_kind_and_half_z_scored_are_two(seed, count):
+    maps = networks(count, seed)
+    assert measures.kinds(maps).unique().tolist() == [measures.SIGNED]
+    half = maps.index[::2]
+    maps.loc[half, "min"], maps.loc[half, "max"] = -3.0, 3.0
+    maps.loc[half, "mean"], maps.loc[half, "sd"] = 1e-8, 1.0
+    assert (measures.kinds(maps)[half] == measures.Z_SCORED).all() and measures.kinds(maps).nunique() == 2
+
+
+def test_one_positive_map_with_a_low_mean_among_others_is_no_z_score():
+    """Homotopic connectivity has a mean of 0.5 to 2 standard deviations and a few negative values."""
+    maps = pd.DataFrame(
+        {"mean": np.linspace(0.49, 1.9, 60), "sd": 1.0, "min": np.where(np.arange(60) % 3, 0.01, -0.2), "max": 3.5}
+    )
+    assert measures.kinds(maps).nunique() == 1
+
+
+def test_stored_maps_of_either_sign_are_no_mixture():
+    below = pd.DataFrame({"below": np.linspace(0.02, 0.95, 40)})
+    assert measures.stored_kinds(below).isna().all()
+    assert measures.stored_kinds(pd.DataFrame({"below": [0.0] * 20 + [0.5] * 20})).nunique() == 2
+
+
+def test_voxels_of_several_sizes_are_told_with_names():
+    table = pd.DataFrame({"voxel_mm3": [27.0] * 12 + [8.0] * 3})
+    told = measures.voxel_sizes(table, [f"m{number}" for number in range(15)])
+    assert told.endswith("12 of 3 mm (m0, m1, m2, m3, m4, m5, m6, m7, m8, m9 and 2 more); 3 of 2 mm (m12, m13, m14)")
+    assert measures.voxel_sizes(table.iloc[:12], ["m"] * 12) == ""
+
+
+def test_a_mixture_is_found_from_the_first_maps(data_cli, tmp_path, monkeypatch):
+    """Before any file is read to its end for a digest, and before all are measured."""
+    monkeypatch.setattr("data.conversion.convert.provenance_of", lambda *_: pytest.fail("all maps were read"))
+    folder = write_maps(tmp_path / "maps", ["f", "z"] * 40)
+    outcome = data_cli("convert", folder, tmp_path / "out", *TOLD)
+    assert outcome.status == 2
+    assert "falff, 16 of 80 maps: The maps are of several kinds: " in outcome.err
+
+
 def test_amplitudes_about_1_are_one_kind():
     """ALFF in per cent: some maps lie below 1, the mean of some is 1."""
     maps = measured(["f"] * 20)

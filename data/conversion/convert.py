@@ -44,7 +44,8 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
         check_names(options.phenotype or (), source.label_column)
         check_names(options.covariates or (), source.label_column, "--covariates")
     options = replace(options, covariates=covariates)
-    used = list(dict.fromkeys([*(options.phenotype or ABIDE_COLUMNS), *covariates]))
+    named = ABIDE_COLUMNS if options.phenotype is None else options.phenotype
+    used = [name for name in dict.fromkeys([*named, *covariates]) if name in source.rows]
     told = [*units_by_site(source.rows, used, source.subjects["site"]), *mixed_codings(source.rows, used)]
 
     def planning(subjects: pd.DataFrame) -> PlannedCohort:

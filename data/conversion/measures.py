@@ -17,6 +17,7 @@ from data.base import tables
 from data.base.errors import InputError
 from data.cohorts import nifti, records, twins
 from data.cohorts.cohort import MAPS
+from data.cohorts.rows import listed
 
 MEASURES = ("background", "mean", "sd", "min", "max", "coverage", "x_mm", "y_mm", "z_mm", "voxel_mm3")
 SIGNED = "of either sign"  # such as networks of a dual regression
@@ -107,6 +108,17 @@ def mixture(found: pd.Series, names: Sequence[str]) -> str:
     if len(groups) < 2:
         return ""
     return " and ".join(f"{len(maps)} {kind} ({', '.join(maps[:EXAMPLES])})" for kind, maps in groups)
+
+
+def voxel_sizes(measured: pd.DataFrame, names: Sequence[str]) -> str:
+    """The sizes of voxels with counts and names, if maps have several; empty otherwise. Coarse maps are smoother."""
+    size_mm = measured["voxel_mm3"].to_numpy(float) ** (1 / 3)
+    groups = Counter(size_mm.round(1).tolist()).most_common()
+    if len(groups) < 2:
+        return ""
+    sized = pd.Series(list(names)).groupby(size_mm.round(1))
+    named = [f"{count} of {size:g} mm ({listed(sized.get_group(size).tolist())})" for size, count in groups]
+    return f"maps with voxels of several sizes, which are as different as smoothed and plain ones: {'; '.join(named)}"
 
 
 def by_site(measured: pd.DataFrame, sites: Sequence[str]) -> list[str]:
