@@ -4,7 +4,7 @@ DEMO = results/demo
 # Two processes, each with one thread for TensorFlow.
 PYTEST = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: setup demo images lint check test torture gpu
+.PHONY: setup demo images lint check test torture gpu slurm
 
 setup: .venv/installed
 
@@ -39,6 +39,10 @@ torture: setup
 # What a GPU does: memory, speed, precision, and whether it is left to others, in a table; says so where there is none.
 gpu: setup
 	.venv/bin/python tests/gpu.py
+
+# A real Slurm of two nodes on this machine, on which docs/scale.md is walked, in a table; asks first, or takes YES=1.
+slurm: setup
+	.venv/bin/python tests/slurm.py
 
 # Makes the figures in images/ from the demo cohort.
 images: demo

@@ -3,8 +3,8 @@
 import gc
 import io
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -75,12 +75,9 @@ def float32():
         sys.modules["keras"].mixed_precision.set_global_policy("float32")
 
 
-@pytest.fixture
-def undrawn():
-    """Figures are empty, for tests that look at none: drawing takes a third of a training, and half of a test.
-
-    What fixtures of a whole module run is drawn, and so are the figures of tests that use `drawn`.
-    """
+@contextmanager
+def without_drawing() -> Iterator[pytest.MonkeyPatch]:
+    """Figures are empty: drawing takes a third of a training, and half of a test."""
 
     def savefig(figure, file, format, **_):
         file.write("<svg></svg>" if format == "svg" else b"")
@@ -88,6 +85,14 @@ def undrawn():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("matplotlib.figure.Figure.savefig", savefig)
         patch.setattr("utils.report.drawings.BAND_RESAMPLES", 2)  # of the band of the ROC curve
+        yield patch
+
+
+@pytest.fixture
+def undrawn():
+    """For tests that look at no figure. What fixtures of a whole module run is drawn, and so are the figures of tests
+    that use `drawn`."""
+    with without_drawing() as patch:
         yield patch
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT
+from pages import COMMAND, FENCED, PAGES, text_of
 
 import data
 import run
@@ -17,18 +18,11 @@ from models import MODELS
 from models.settings import override
 from utils.blackout.effects import KINDS
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINKED = [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"]
-COMMAND = re.compile(r"(?:run\.py|python -m data) .*")
-FENCED = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FOREIGN = {"--gpus-per-task", "--help"}  # of Slurm, and of every parser
 README_LINES = 150
-
-
-def text_of(page: Path) -> str:
-    return page.read_text(encoding="utf-8")
 
 
 def code_spans(page: Path) -> list[str]:

@@ -185,12 +185,11 @@ def test_records_that_contradict_the_names_are_refused(three, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("grid", ["reduced", "full"])
-def test_each_map_is_what_it_is_alone(grid, scans, data_cli, tmp_path):
-    together = data_cli("convert", scans, tmp_path / "all", "--grid", grid, "--maps", ",".join(MAPS))
+def test_each_map_is_what_it_is_alone(scans, data_cli, tmp_path):
+    together = data_cli("convert", scans, tmp_path / "all", "--grid", "reduced", "--maps", ",".join(MAPS))
     assert together.status == 0, together.err
     for name in MAPS:
-        assert data_cli("convert", scans, tmp_path / name, "--grid", grid, "--maps", name).status == 0
+        assert data_cli("convert", scans, tmp_path / name, "--grid", "reduced", "--maps", name).status == 0
     parts = [bytes_of(tmp_path / name) for name in MAPS]
     assert bytes_of(tmp_path / "all") == {
         file: parts[0][file] + parts[1][file][120:] + parts[2][file][120:] for file in parts[0]
@@ -567,18 +566,17 @@ def logits_of(trained_on_three):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("chosen", [None, "degree_weighted,falff"])
-def test_regions_are_blacked_out_in_these_maps_only(chosen, three, trained_on_three, logits_of, cli, tmp_path):
+def test_regions_are_blacked_out_in_these_maps_only(three, trained_on_three, logits_of, cli, tmp_path):
     """Against a loop by hand: all effects and a blob, with one donor, whose distance from all people whom it was
     drawn from is taken out by a regression on the replaced maps alone."""
     arguments = ("--chkPointDir", trained_on_three, "--dataDir", three, "--outDir", tmp_path / "out", "--donors", 1)
     opened, regions = open_cohort(three), atlas.load_atlas(None, REDUCED)
     tested = opened.indices("test")[:1]
-    arguments += ("--subjects", opened.rows[tested[0]].subject, *(("--maps", chosen) if chosen else ()))
+    arguments += ("--subjects", opened.rows[tested[0]].subject, "--maps", "degree_weighted,falff")
     outcome = cli("--blackout", "--model", "cnn", *arguments, "--verify", 6)
     assert outcome.status == 0, outcome.err
     assert float(re.search(r"differ by at most (\S+)\.", outcome.out)[1]) < 1e-5
-    replaced = [MAPS.index(name) for name in (chosen or ",".join(MAPS)).split(",")]
+    replaced = [MAPS.index("degree_weighted"), MAPS.index("falff")]
     fills = Fills(opened, regions, tested, BlackoutOptions(donors=1), seed=0)
     with h5py.File(tmp_path / "out" / "blackout.h5") as store:
         stored = {name: values[:] for name, values in store.items()}
@@ -614,11 +612,9 @@ def test_regions_are_blacked_out_in_these_maps_only(chosen, three, trained_on_th
                 effects[name] += slope @ away
             for name, value in (effects | {"sufficiency": lent - donors}).items():
                 assert stored[name][row, region - 1] == pytest.approx(value, abs=1e-5), name
-    stayed = [name for at, name in enumerate(MAPS) if at not in replaced]
-    line = f"of each region was replaced; {', '.join(stayed)} stayed."
-    assert (line in outcome.out) == bool(stayed)
+    assert "of each region was replaced; alff stayed." in outcome.out
     said = json.loads((tmp_path / "out" / "run.json").read_text())["chosen_maps"]
-    assert said == (chosen.split(",") if chosen else None)
+    assert said == ["degree_weighted", "falff"]
 
 
 def test_maps_that_cannot_be_blacked_out(three, trained_on_three, cli, tmp_path):

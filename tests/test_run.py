@@ -7,12 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, SMALL_BATCH, TINY_CNN, bare_records, small_record
+from helpers import ROOT, bare_records, small_record
 
 from models import cae
 from utils.jobs import JOBS
@@ -356,39 +355,6 @@ def test_an_unreadable_folder_is_named(cli, cohort, monkeypatch):
     outcome = cli("--train", "--model", "nn", "--dataDir", cohort)
     assert outcome.status == 2
     assert outcome.err == f"run.py: error: {cohort}: Permission denied.\n"
-
-
-def zip_chunks(folder) -> None:
-    """Two chunks as the mission describes them."""
-    folder.mkdir()
-    members = list(bare_records(range(50000, 50030)).items())
-    for chunk in range(2):
-        with zipfile.ZipFile(folder / f"compressed_{chunk}", "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, content in members[chunk::2]:
-                archive.writestr(name, content)
-
-
-@pytest.mark.slow
-def test_the_commands_of_the_mission_work_as_written(cli, tmp_path):
-    """With fewer iterations and a smaller network; in a folder of their own, where ./chkpt need not exist."""
-    zip_chunks(tmp_path / "DIR")
-    small = (*TINY_CNN, *SMALL_BATCH)
-    demo = cli(*["--train", "--model", "mmnn", "--numIters", "3", "--chkPointDir", "./chkpt"], *small)
-    assert demo.status == 0, demo.err
-    assert "SIMULATED" in demo.out
-    assert demo.err == ""
-    assert (tmp_path / "results/mmnn-train/history.csv").is_file()
-    words = "--train --overrideChkpt --model cnn --numIters 3 --chkPointDir ./chkpt --dataDir DIR"
-    assert cli(*words.split(), *small).status == 0
-    tested = cli(*["--test", "--model", "mmnn", "--chkPointDir", "./chkpt"])
-    assert tested.status == 0
-    assert "SIMULATED" in tested.out
-    assert "(SIMULATED)" in tested.out
-    blackout = cli(*["--blackout", "--model", "cnn", "--chkPointDir", "./chkpt", "--dataDir", "DIR"])
-    assert blackout.status == 0, blackout.err
-    assert "SIMULATED" not in blackout.out
-    assert (tmp_path / "results/cnn-blackout/blackout.h5").is_file()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["DIR", "chkpt", "results"]
 
 
 def test_a_value_that_is_not_finite_names_its_record_and_ends_the_run(cli, cohort, tmp_path):

@@ -1,0 +1,423 @@
+"""Every road of README.md and docs/ to its end: the commands of the pages as they stand there, on people made up.
+
+A command is made tiny: two iterations, two folds, small networks. Each layout, form of a cohort, model and job meets
+an end. The Slurm pages are walked by `slurm.py`.
+"""
+
+import glob
+import json
+import os
+import re
+import shlex
+import shutil
+from contextlib import chdir
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import without_drawing
+from helpers import COARSE, ROOT, Outcome, brain_map, pcp_table, read_rows, run_main, write_rows
+from pages import PAGES, README, block_with, blocks, table, text_of, tiny
+
+from data.cohorts.cohort import open_cohort
+from data.cohorts.folds import open_folds
+from models import MODELS
+
+pytestmark = pytest.mark.slow
+
+DATA, MODELS_PAGE = ROOT / "docs" / "data.md", ROOT / "docs" / "models.md"
+MAPS = ("falff", "alff", "degree_weighted")
+PEOPLE = 16
+TESTED, TRAINED = (7, 9), range(11, 33)  # numbers that a bare folder takes for test subjects, and for others
+PROMISED = re.compile(r"(?:results|cohort_reduced)[\w/.-]*")  # a path in the comment behind a command
+A_JOB_LEAVES = {  # where the rows of the README's table are looked up
+    "`--train`": "cae/results/cae-train",
+    "`--test`, classifiers": "cae/results/mmnn-test",
+    "`--test`, autoencoders": "cae/results/cae-test",
+    "no mode flag, `cae`": "cae/cohort_reduced",
+    "`--blackout`": "walked/results/mmnn-blackout-folds-2",
+}
+NO_FILES = {"--outDir", "<dataDir>_reduced", "cae"}  # what stands in that table as code
+
+
+# Those who walk
+
+
+def expanded(word: str) -> list[str]:
+    """What a shell makes of `~` and `*`."""
+    return sorted(glob.glob(os.path.expanduser(word))) or [word]
+
+
+def walk(folder: Path, commands: list[str], data_cli) -> list[Outcome]:
+    """Runs commands in a folder; each ends well and leaves what the comment behind it promises."""
+    outcomes = []
+    with chdir(folder):
+        for command in commands:
+            words = tiny(command)
+            if words[0] == "run.py":
+                outcome = run_main("run", str(ROOT / "run.py"), words[1:])
+            else:
+                found = [path for word in words for path in expanded(word)]
+                outcome = data_cli(*found[3:])
+            assert outcome.status == 0, f"{command}\n{outcome.out[-500:]}\n{outcome.err}"
+            for path in PROMISED.findall(command.partition("#")[2]):
+                assert Path(re.sub(r"folds-\d+", "folds-2", path)).exists(), command
+            outcomes.append(outcome)
+    return outcomes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undrawn_roads():
+    with without_drawing() as patch:
+        patch.setattr("utils.blackout.page.draw_brain", lambda *_: None)
+        yield
+
+
+def people(count: int) -> list[dict]:
+    """Rows of a table: two sites, both classes at each, and what the commands of the pages name."""
+    rows = []
+    for number, row in enumerate((pcp_table() * 3)[:count]):
+        subject, site = str(50002 + number), ("NYU", "PITT")[number // 2 % 2]
+        group = str(1 + (number + number // 6) % 2)  # the phenotype's six patterns of missing values do not go with it
+        rows.append(row | {"SUB_ID": subject, "SITE_ID": site, "FILE_ID": f"{site}_00{subject}", "DX_GROUP": group})
+    return rows
+
+
+def save(path: Path, row: dict, at: int = 0) -> None:
+    """A coarse map of a person; `at` is which one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scale = (1, 50, 300)[at]  # three kinds of values
+    left_differs = np.linspace(0.5, 1, 8)[:, None, None]
+    values = scale * left_differs * brain_map((8, 10, 8), 100 * at + int(row["SUB_ID"]) % 100)
+    nibabel.save(nibabel.Nifti1Image(values, COARSE), path)
+
+
+def own_table(rows: list[dict], **columns) -> list[dict]:
+    """The table of a lab: `columns` gives names and what stands in them."""
+    return [{name: of(number, row) for name, of in columns.items()} for number, row in enumerate(rows)]
+
+
+AGE = {"age": lambda number, row: f"{8 + number * 7 % 23}"}
+SEX = {"sex": lambda number, row: "MF"[number // 4 % 2]}
+SITE = {"site": lambda number, row: row["SITE_ID"]}
+GROUP = {"group": lambda number, row: {"1": "ASD", "2": "TD"}[row["DX_GROUP"]]}
+BIDS_ID = {"participant_id": lambda number, row: f"sub-{row['SUB_ID']}"}
+MOTION = {"mean_fd": lambda number, row: f"0.{10 + number * 5 % 17}"}
+
+
+def write_bids(folder: Path, names=("falff",), suffix="task-rest_{0}", count: int = PEOPLE, motion=()) -> None:
+    rows = people(count)
+    for at, name in enumerate(names):
+        for row in rows:
+            file = f"sub-{row['SUB_ID']}_{suffix.format(name)}.nii.gz"
+            save(folder / f"derivatives/sub-{row['SUB_ID']}/func/{file}", row, at)
+    write_rows(folder / "participants.tsv", own_table(rows, **BIDS_ID, **GROUP, **AGE, **SEX, **SITE, **dict(motion)))
+
+
+def write_dpabi(folder: Path) -> None:
+    rows = people(PEOPLE)
+    for row in rows:
+        save(folder / f"Results/fALFF/fALFFMap_{row['SUB_ID']}.nii", row)
+    of = {"ID": lambda number, row: row["SUB_ID"], "DX": lambda number, row: row["DX_GROUP"]}
+    iq = {"fiq": lambda number, row: f"{90 + number * 11 % 37}"}
+    write_rows(folder / "subjects.csv", own_table(rows, **of, **AGE, **SEX, **iq, **SITE))
+
+
+def write_abide(folder: Path, count: int = PEOPLE) -> None:
+    rows = people(count)
+    for at, name in enumerate(MAPS):
+        for row in rows:
+            save(folder / f"abide/ABIDE_pcp/cpac/nofilt_noglobal/{row['FILE_ID']}_{name}.nii.gz", row, at)
+    write_rows(folder / "abide/ABIDE_pcp/Phenotypic_V1_0b_preprocessed1.csv", rows)
+
+
+def write_named(folder: Path) -> None:
+    rows = people(PEOPLE)
+    for number, row in enumerate(rows):
+        save(folder / f"maps/scan{7 * number}.nii.gz", row)
+    of = {"id": lambda number, row: row["SUB_ID"], "dx": lambda number, row: row["DX_GROUP"]}
+    path = {"path": lambda number, row: f"maps/scan{7 * number}.nii.gz"}
+    write_rows(folder / "subjects.csv", own_table(rows, **of, **path, **AGE))
+
+
+WRITERS = {"BIDS": write_bids, "DPABI": write_dpabi, "ABIDE": write_abide, "any files": write_named}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """Where all roads begin; each has a folder of its own in it."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def walked(home, data_cli) -> Path:
+    """The folder of a reader who has followed the README from maps to a blackout, in two folds."""
+    folder = home / "walked"
+    write_bids(folder, motion=MOTION.items())
+    commands = block_with(README, "convert derivatives")
+    walk(folder, commands, data_cli)
+    return folder
+
+
+# The roads
+
+
+def further_blocks() -> list:
+    """The blocks of the other pages that begin with the cohort of the README's, but for what another road has in it."""
+    found = [(page, block) for page in PAGES[1:] for block in blocks(page)]
+    own = [block for _, block in found if any(word in "".join(block) for word in ("convert", "data swap", "cae"))]
+    walked = [tiny(command) for block in own for command in block]
+    return [
+        pytest.param(block, id=f"{page.name}: {block[0][:50]}")
+        for page, block in found
+        if any(tiny(command) not in walked for command in block)
+    ]
+
+
+@pytest.mark.parametrize("commands", further_blocks())
+def test_the_blocks_of_the_pages_go_on_from_the_readmes(commands, walked, tmp_path, data_cli):
+    folder = shutil.copytree(walked, tmp_path / "walked")
+    walk(folder, commands, data_cli)
+
+
+def test_the_road_of_abide_ends_with_a_blackout_leaving_sites_out(tmp_path, data_cli):
+    commands = block_with(DATA, "convert abide")
+    write_abide(tmp_path, 8)
+    walk(tmp_path, commands, data_cli)
+    regions = pd.read_csv(tmp_path / "results/mmnn-blackout-folds-site/regions.csv")
+    assert len(regions) == 116
+    assert (tmp_path / "results/mmnn-test-folds-site/report.html").is_file()
+
+
+@pytest.fixture(scope="module")
+def reduced(home, data_cli) -> Path:
+    """The folder of a reader who has reduced three maps with `cae`, and tested it, too."""
+    folder = home / "cae"
+    write_abide(folder, 8)
+    commands = block_with(MODELS_PAGE, "convert abide")
+    walk(folder, [*commands, "run.py --test --model cae --dataDir cohort --chkPointDir ckpt"], data_cli)
+    return folder
+
+
+@pytest.mark.parametrize("does, leaves", [(row[0], row[2]) for row in table(README, "What each job leaves")])
+def test_each_job_leaves_what_the_readme_says(does, leaves, home, walked, reduced):
+    folder = home / A_JOB_LEAVES[does]
+    for name in set(re.findall(r"`([^`]+)`", leaves)) - NO_FILES:
+        assert list(folder.glob(name.rstrip("/"))), name
+    if "TensorBoard" in leaves:
+        assert list(folder.rglob("events.out.tfevents*"))
+    if does.startswith("no mode flag"):
+        assert open_cohort(folder).maps == MAPS
+    else:
+        assert json.loads((folder / "run.json").read_text())["finished"]
+        assert folder.name.split("-")[1] in {row["job"] for row in read_rows(folder.parent / "runs.csv")}
+
+
+def test_an_encoder_for_each_fold(full_cohort, tmp_path, data_cli):
+    shutil.copytree(full_cohort, tmp_path / "cohort")
+    commands = block_with(MODELS_PAGE, "--model cae --folds")
+    commands = [re.sub("(-> cohort_reduced/fold-0), .*", r"\1", command) for command in commands]
+    walk(tmp_path, commands, data_cli)
+    rows = read_rows(tmp_path / "results/cnn-test-folds-2/predictions.csv")
+    assert sorted(row["subject"] for row in rows) == sorted(row.subject for row in open_cohort(full_cohort).rows)
+
+
+def test_the_demo_is_augmented_packed_and_trained_on(tmp_path, data_cli, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
+    commands = [
+        re.sub("^run.py --train  ", "run.py --train --chkPointDir ckpt  ", at) for at in block_with(DATA, "data swap")
+    ]
+    outcomes = walk(tmp_path, [*commands, "run.py --test --chkPointDir ckpt"], data_cli)
+    assert all("SIMULATED" in outcomes[at].out for at in (0, -2, -1))
+
+
+LAYOUTS = [(row[0], row[1].strip("`")) for row in table(DATA, "Layouts")]
+CHECKED = "python -m data check cohort --html check.html"
+
+
+def with_model(model: str, data: str) -> list[str]:
+    """Training and test of a model."""
+    return [f"run.py {job} --model {model} --dataDir {data} --chkPointDir ckpt" for job in ("--train", "--test")]
+
+
+@pytest.mark.parametrize("layout, command", LAYOUTS, ids=[layout.split(",")[0] for layout, _ in LAYOUTS])
+def test_each_layout_is_converted_checked_and_tested(layout, command, tmp_path, data_cli):
+    """The site, or nothing, is the only covariate, and the test set is small: no floor or line of the report fails."""
+    next(write for name, write in WRITERS.items() if layout.startswith(name))(tmp_path)
+    outcomes = walk(tmp_path, [f"{command} --grid reduced", CHECKED, *with_model("nn", "cohort")], data_cli)
+    assert re.search("Is it (motion|the covariates)[?]", outcomes[-1].out)
+    assert (tmp_path / "results/nn-test/report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    "maps, suffix",
+    [
+        ("alff,reho", "task-rest_space-MNI152NLin6Asym_res-2_stat-{0}_boldmap"),  # XCP-D
+        ("falff,alff", "ses-1_task-rest_run-1_space-template_desc-zstd_{0}"),  # C-PAC
+    ],
+)
+def test_pipelines_that_write_bids_derivatives(maps, suffix, tmp_path, data_cli):
+    write_bids(tmp_path, maps.split(","), suffix)
+    command = next(command for layout, command in LAYOUTS if layout.startswith("BIDS"))
+    walk(tmp_path, [f"{command} --grid reduced --maps {maps}"], data_cli)
+    assert open_cohort(tmp_path / "cohort").maps == tuple(maps.split(","))
+
+
+def test_new_people_are_predicted(walked, tmp_path, data_cli):
+    folder = shutil.copytree(walked, tmp_path / "walked")
+    write_bids(folder / "NEW", motion=MOTION.items())
+    aside = open_cohort(folder / "cohort").subjects("test")
+    for path in (folder / "NEW/derivatives").iterdir():
+        if path.name.removeprefix("sub-") not in aside:
+            shutil.rmtree(path)
+    commands = block_with(DATA, "--like")
+    train = "run.py --train --model mmnn --dataDir cohort --chkPointDir ckpt --preset regions"
+    walk(folder, [train, *commands], data_cli)
+    predicted = read_rows(folder / "results/mmnn-test/predictions.csv")
+    assert {row["subject"] for row in predicted} == set(aside)
+
+
+def test_further_commands_on_a_cohort_do_what_their_table_says(walked, tmp_path, data_cli):
+    folder = shutil.copytree(walked / "cohort", tmp_path / "cohort").parent
+    rows = [row for row in table_of_commands() if row.startswith("python -m data")]
+    subject = open_cohort(folder / "cohort").rows[0].subject
+    walk(folder, [row.replace("SUBJECT", subject) for row in rows], data_cli)
+    assert {path.name for path in folder.iterdir()} == {"cohort", "augmented", "packed", "out.nii.gz"}
+    assert len(open_cohort(folder / "augmented").rows) > len(open_cohort(folder / "packed").rows)
+
+
+def table_of_commands() -> list[str]:
+    """The commands in the table `more commands`."""
+    text = text_of(DATA).split("| more commands |")[1].split("\n\n")[0]
+    return re.findall(r"^\| `([^`]+)`", text, re.MULTILINE)
+
+
+def bare(cohort: Path, target: Path) -> Path:
+    """Records without tables, their names such that one of each label is a test subject."""
+    target.mkdir()
+    rows = sorted(open_cohort(cohort).rows, key=lambda row: row.label)
+    for number, row in zip([TESTED[0], *TRAINED[: len(rows) - 2], TESTED[1]], rows, strict=True):
+        shutil.copy(cohort / row.file, target / f"{number}.bin")
+    return target
+
+
+def listed(cohort: Path, target: Path) -> Path:
+    """A JSON list of the records of a bare folder."""
+    folder = bare(cohort, target.with_name("records"))
+    target.write_text(json.dumps([str(path) for path in sorted(folder.iterdir())]))
+    return target
+
+
+def packed(form: str):
+    def pack(cohort: Path, target: Path, data_cli) -> Path:
+        walk(target.parent, [f"python -m data pack {cohort} {target} --{form}"], data_cli)
+        return target
+
+    return pack
+
+
+def chunks(cohort: Path, target: Path, data_cli) -> None:
+    """Zip chunks without tables."""
+    packed("zip")(bare(cohort, target.with_name("records")), target, data_cli)
+    for path in target.iterdir():
+        if not path.name.startswith("compressed_"):
+            path.unlink()
+
+
+FORMS = {  # how it is made, and which model reads it
+    "zip": (packed("zip"), "nn"),
+    "hdf5": (packed("hdf5"), "ae"),
+    "bin": (packed("bin"), "nn"),
+    "chunks": (chunks, "cnn"),
+    "bare": (lambda cohort, target, data_cli: bare(cohort, target), "nn"),
+    "list.json": (lambda cohort, target, data_cli: listed(cohort, target), "nn"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_of_a_cohort_is_trained_on_and_tested(form, walked, tmp_path, data_cli):
+    make, model = FORMS[form]
+    make(walked / "cohort", tmp_path / form, data_cli)
+    commands = [CHECKED.replace("cohort", form), *with_model(model, form)]
+    if model == "cnn":
+        commands.append(f"run.py --blackout --model cnn --dataDir {form} --chkPointDir ckpt")
+    walk(tmp_path, commands, data_cli)
+    assert json.loads((tmp_path / f"results/{model}-test/run.json").read_text())["finished"]
+
+
+def test_every_model_of_the_readme_meets_an_end():
+    """In the roads above: whoever adds a model adds its road."""
+    assert set(MODELS) == {"mmnn", "cae"} | {model for _, model in FORMS.values()}
+
+
+# Advice
+
+
+def advised(outcome: Outcome, pattern: str) -> str:
+    """What a refusal advises, by the group of the pattern."""
+    assert outcome.status == 2
+    return re.search(pattern, outcome.err)[1]
+
+
+def run(command: str, *more: str) -> Outcome:
+    return run_main("run", "run.py", [*tiny(command)[1:], *more])
+
+
+@pytest.fixture
+def in_walked(walked, tmp_path, monkeypatch) -> Path:
+    """A copy of the README's folder, which the test works in."""
+    monkeypatch.chdir(shutil.copytree(walked, tmp_path / "walked"))
+    return tmp_path / "walked"
+
+
+def test_a_missing_checkpoint_is_made_by_the_command_that_is_advised(in_walked):
+    shutil.move("cohort", "my cohort")
+    asked = "run.py --test --model nn --dataDir 'my cohort' --chkPointDir 'my ckpt'"
+    advice = advised(run(asked), "holds no checkpoint; make one: (run.py .*)")
+    assert run(advice).status == 0
+    outcome = run(asked)
+    assert outcome.status == 0
+    assert "SIMULATED" not in outcome.out
+
+
+def test_what_cannot_continue_is_overridden_as_advised(in_walked):
+    asked = "run.py --train --model nn --dataDir cohort --chkPointDir ckpt"
+    diverging = run(asked, "--set", "learning_rate=1e30")
+    more = shlex.split(advised(diverging, "with a smaller learning rate: (.*)"))
+    assert more[0] == "--overrideChkpt"
+    assert run(asked).status == 0
+    other = run(asked, "--seed", "3")
+    assert run(asked, "--seed", "3", advised(other, "--train (--overrideChkpt)")).status == 0
+    assert run(asked, "--sed", "3").err.endswith("did you mean --seed?\n")
+
+
+@pytest.mark.parametrize("how", ["site", "sex"])
+def test_folds_that_cannot_be_cut_are_cut_as_advised(how, in_walked):
+    cohort = open_cohort(in_walked / "cohort")
+    label = {row.subject: f"label {row.label:.0f}" for row in cohort.rows}
+    table = cohort.covariates.assign(sex="M", site=cohort.covariates.index.map(label))  # one value; one class each
+    table.rename_axis("subject").to_csv("cohort/covariates.csv")
+    (in_walked / "cohort/SHA256SUMS").unlink()
+    asked = run(f"run.py --train --model nn --folds {how} --dataDir cohort --chkPointDir other")
+    count = advised(asked, r"Use --folds (\d+)\.")
+    assert len(open_folds(in_walked / "cohort", count, 0, in_walked / "other").names) == int(count)
+
+
+def test_volumes_that_are_not_reduced_are_reduced_by_the_command_of_the_page(reduced, monkeypatch):
+    monkeypatch.chdir(reduced)
+    advice = advised(run("run.py --train --model cnn --dataDir cohort --chkPointDir ckpt"), r"reduce it: (.*) \(or ")
+    assert tiny(advice) in [tiny(command) for command in block_with(MODELS_PAGE, "convert abide")]
+
+
+def test_a_conversion_goes_on_as_it_is_told_to(tmp_path, data_cli, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_bids(tmp_path)
+    asked = ["convert", "derivatives", "cohort", "--grid", "reduced", "--phenotype", "age"]
+    label = advised(data_cli(*asked), "Say so with (--labelColumn NAME --positive VALUE)")
+    asked += label.replace("NAME", "group").replace("VALUE", "ASD").split()
+    shutil.copy("participants.tsv", "derivatives/one.tsv")
+    shutil.copy("participants.tsv", "derivatives/other.tsv")
+    assert data_cli(*asked, advised(data_cli(*asked), "name one with (--table)"), "participants.tsv").status == 0
