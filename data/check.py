@@ -274,6 +274,8 @@ def check_measures(cohort: Cohort, measured: pd.DataFrame | None, stored: pd.Dat
         findings.problems.append(f"whole volumes separate the training labels by {named}; were all made alike?")
     if measured is not None and (sizes := measures.voxel_sizes(measured, [row.file for row in rows])):
         findings.notes.append(sizes)
+    if smoother := measures.smoothed(stored, [row.file for row in rows]):
+        findings.notes.append(smoother)
     if by_site := measures.by_site(views[0][0], [row.site for row in rows]):
         findings.notes.append(f"the maps' {', '.join(by_site)} differ by site; compare subjects within sites")
 

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import COARSE, LAS_3MM, brain_map, read_rows
-from scipy import stats
+from scipy import ndimage, stats
 
 from data import grids
 from data.base.errors import InputError
+from data.cohorts import records
 from data.cohorts.cohort import open_cohort
 from data.conversion import leaks, measures
 
@@ -251,3 +252,30 @@ def test_the_background_of_a_stored_volume_parts_z_scores():
     below = [measures.of_volume(values, grids.REDUCED)["below"] for values in (brain, np.where(brain, brain - 0.6, 0))]
     assert below[0] == 0
     assert 0.4 < below[1] < 0.6
+
+
+def test_half_of_the_people_smoothed_are_named_and_no_plain_one(cohort):
+    opened = open_cohort(cohort)
+    plain = [np.array(opened.read(index)[2][..., 0]) for index in range(len(opened.rows))]
+    names = [row.file for row in opened.rows]
+
+    def told(volumes):
+        return measures.smoothed(pd.DataFrame([measures.of_volume(volume, grids.REDUCED) for volume in volumes]), names)
+
+    assert told(plain) == ""
+    half = [
+        np.where(records.brain_of(volume), ndimage.gaussian_filter(volume, 8 / 2.355 / 6), volume) if at % 2 else volume
+        for at, volume in enumerate(plain)
+    ]
+    found = told(half)
+    assert found.startswith("20 of 40 maps are smoother than all others, as if only these had been smoothed: ")
+    assert all(name in names[1::2] for name in found.partition("smoothed: ")[2].partition(" and ")[0].split(", "))
+
+
+def test_roughness_of_noise_is_one_and_of_a_slope_is_small():
+    everywhere = np.ones((20, 20, 20), bool)
+    noise = np.random.default_rng(0).normal(size=everywhere.shape)
+    assert measures.roughness(noise, everywhere) == pytest.approx(1, abs=0.05)
+    slope = np.broadcast_to(np.arange(20.0), everywhere.shape)
+    by_hand = np.concatenate([np.zeros(2 * 20 * 20 * 19), np.ones(20 * 20 * 19)]).mean() / (2 * np.arange(20).var())
+    assert measures.roughness(slope, everywhere) == pytest.approx(by_hand)

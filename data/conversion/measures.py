@@ -33,6 +33,8 @@ Z_SHARE, PLAIN_SHARE = 0.2, 0.05  # of a stored brain below the background: more
 SITE_P_VALUE = 0.001  # over all measures (Bonferroni)
 MIN_OF_SITE = 5  # subjects
 MOST_BY_SITE = 0.5  # of the variance of ranks
+APART = 3.5  # standard deviations between smoothed and plain maps
+SMALLEST = 1e-9  # of a spread
 FAR_MM, FAR_SDS = 10.0, 6.0  # from the median centre; robust standard deviations
 EXAMPLES = 3  # names of maps of each kind
 
@@ -65,10 +67,24 @@ def of_map(path: Path) -> tuple[dict[str, float], np.ndarray]:
 
 
 def of_volume(volume: np.ndarray, grid: grids.Grid) -> dict[str, float]:
-    """`describe` for a stored volume (x, y, z), and `below`: the share of its brain that is below the background."""
+    """`describe` for a stored volume (x, y, z), `below`: the share of its brain that is below the background, and its
+    `roughness`."""
     brain = records.brain_of(volume)
     below = (volume[brain] < records.background(volume)).mean()
-    return describe(volume, brain, np.array(grid.affine)) | {"below": below}
+    more = {"below": below, "roughness": roughness(volume, brain)}
+    return describe(volume, brain, np.array(grid.affine)) | more
+
+
+def roughness(volume: np.ndarray, brain: np.ndarray) -> float:
+    """The mean square of the differences between neighbours in the brain (x, y, z) bool, in units of twice the
+    variance: 1 for noise without any smoothness, nearly 0 for a smooth volume."""
+    squares = []
+    for axis in range(3):
+        neighbours = np.moveaxis(brain, axis, 0)
+        both = neighbours[1:] & neighbours[:-1]
+        squares.append(np.square(np.diff(np.moveaxis(volume, axis, 0), axis=0)[both], dtype=np.float64))
+    together = np.concatenate(squares)
+    return float(together.mean() / max(2 * volume[brain].var(dtype=np.float64), SMALLEST)) if together.size else 1.0
 
 
 def kinds(measured: pd.DataFrame) -> pd.Series:
@@ -119,6 +135,27 @@ def voxel_sizes(measured: pd.DataFrame, names: Sequence[str]) -> str:
     sized = pd.Series(list(names)).groupby(size_mm.round(1))
     named = [f"{count} of {size:g} mm ({listed(sized.get_group(size).tolist())})" for size, count in groups]
     return f"maps with voxels of several sizes, which are as different as smoothed and plain ones: {'; '.join(named)}"
+
+
+def smoothed(measured: pd.DataFrame, names: Sequence[str]) -> str:
+    """The maps that are smoother than all others, if their logarithms of roughness fall into two groups that lie more
+    than APART standard deviations apart; empty otherwise.
+
+    People of ABIDE lie up to 2.8 apart; half of them smoothed with 8 mm lie 13 apart by fALFF, 3.8 by ALFF, 4.6 by
+    degree centrality; with 6 mm 5.7, 2.7 and 3.1, so that ALFF alone does not tell (150 people, reduced grid).
+    """
+    order = np.argsort(measured["roughness"].to_numpy())
+    values = np.log(measured["roughness"].to_numpy()[order])
+    if len(values) < 2 * MIN_OF_SITE:
+        return ""
+    cuts = range(MIN_OF_SITE, len(values) - MIN_OF_SITE + 1)
+    within = [values[:cut].var() * cut + values[cut:].var() * (len(values) - cut) for cut in cuts]
+    cut = cuts[int(np.argmin(within))]
+    spread = max(np.sqrt(min(within) / len(values)), SMALLEST)
+    if values[cut:].mean() - values[:cut].mean() < APART * spread:
+        return ""
+    named = listed(sorted(names[at] for at in order[:cut]))
+    return f"{cut} of {len(values)} maps are smoother than all others, as if only these had been smoothed: {named}"
 
 
 def by_site(measured: pd.DataFrame, sites: Sequence[str]) -> list[str]:
