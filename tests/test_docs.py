@@ -21,7 +21,7 @@ from utils.blackout.effects import KINDS
 LINKED = [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"]
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-FOREIGN = {"--gpus-per-task", "--help"}  # of Slurm, and of every parser
+FOREIGN = {"--gpus-per-task", "--overcommit", "--requeue", "--signal", "--help"}  # of Slurm, and of every parser
 README_LINES = 150
 
 

@@ -14,10 +14,10 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, SMALL, TINY_CNN, assert_bit_equal, cohort_of, read_rows, run_of
+from helpers import ROOT, SMALL, assert_bit_equal, cohort_of, read_rows, run_of
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from data import demo, grids
+from data import grids
 from data.base.errors import InputError
 from data.cohorts.cohort import open_cohort, write_tables
 from data.cohorts.folds import Folds, open_folds
@@ -258,41 +258,6 @@ def test_blackout_pools_the_effects_of_all_folds(in_folds, tmp_path):
     assert outcome.status == 0, outcome.err
     with h5py.File(tmp_path / "one" / "blackout.h5") as one:
         assert [name.decode() for name in one["subject"]] == [subject]
-
-
-@pytest.fixture(scope="module")
-def eight(tmp_path_factory):
-    """8 simulated subjects at full size."""
-    target = tmp_path_factory.mktemp("eight") / "full"
-    demo.simulate(target, grids.FULL, demo.Simulation(subjects=8, seed=3))
-    return target
-
-
-@slow
-def test_encoders_in_folds_reduce_for_the_same_folds(eight, cli, tmp_path):
-    common = ("--dataDir", eight, "--chkPointDir", tmp_path / "ckpt", "--model", "cae", "--folds", "2")
-    outcome = cli("--train", "--preset", "stride3", "--numIters", 1, "--set", "batch_size=1", *common)
-    assert outcome.status == 0, outcome.err
-    assert cli("--test", *common).status == 0
-    of_folds = json.loads((tmp_path / "results/cae-test-folds-2/metrics.json").read_text())
-    assert of_folds["mse"] == pytest.approx(np.mean([fold["mse"] for fold in of_folds["folds"].values()]))
-    outcome = cli(*common, "--fold", "1", "--outDir", tmp_path / "reduced")
-    assert outcome.status == 0, outcome.err
-    assert not (tmp_path / "reduced/folds.json").exists()
-    outcome = cli(*common, "--outDir", tmp_path / "reduced")
-    assert outcome.status == 0, outcome.err
-    assert "Fold 1 (2 of 2): done." in outcome.out
-    for name in "01":
-        reduced = open_cohort(tmp_path / "reduced" / f"fold-{name}")
-        assert set(reduced.metadata.encoder_subjects) == set(reduced.subjects("train"))
-    later = ("--model", "cnn", "--chkPointDir", tmp_path / "ckpt", *TINY_CNN, "--set", "batch_size=2")
-    on = ("--dataDir", tmp_path / "reduced")
-    assert "a set of cohorts, one for each fold" in cli("--train", *later, *on).err
-    assert "was reduced with --folds 2, this run has --folds 4" in cli("--train", *later, *on, "--folds", "4").err
-    one = ("--dataDir", tmp_path / "reduced" / "fold-0")
-    outcome = cli("--train", "--numIters", 2, *later, *one, "--folds", "2", "--chkPointDir", tmp_path / "other")
-    assert outcome.status == 2
-    assert "python -m data convert --grid reduced" in outcome.err
 
 
 # Without TensorFlow, on runs made up

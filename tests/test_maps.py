@@ -490,44 +490,6 @@ def test_an_autoencoder_reads_each_map_as_a_sample(three):
 
 
 @pytest.mark.slow
-def test_the_full_pass_encodes_each_map(full_cohort, cli, tmp_path):
-    source = tmp_path / "full"
-    shutil.copytree(full_cohort, source)
-    opened = open_cohort(full_cohort)
-    for index, row in enumerate(opened.rows):
-        label, phenotype, volume = opened.read(index)
-        second = opened.read((index + 1) % len(opened.rows))[2][..., 0] ** 2
-        (source / row.file).write_bytes(records.pack(label, phenotype, volume[..., 0], second))
-    for name in ("SHA256SUMS", "digests.csv"):
-        (source / name).unlink()
-    write_tables(source, opened.rows, replace(opened.metadata, maps=("falff", "alff")))
-    places = ("--model", "cae", "--chkPointDir", tmp_path / "ckpt", "--dataDir", source)
-    outcome = cli("--train", *places, "--numIters", 1, "--set", "batch_size=2", "--outDir", tmp_path / "train")
-    assert outcome.status == 0, outcome.err
-    assert cli(*places, "--outDir", tmp_path / "reduced").status == 0
-    folder = CheckpointFolder(tmp_path / "ckpt" / "cae")
-    network = cae.build(from_json(cae.Config, folder.identity().config), FULL)
-    restore_weights(folder, network)
-    before, after = open_cohort(source), open_cohort(tmp_path / "reduced")
-    assert after.maps == ("falff", "alff") and after.grid == REDUCED
-    for at in range(2):
-        volume = before.read(3)[2][None, ..., at, None]
-        code = network({"volume": volume}, training=False)["code"].numpy()[0, ..., 0].astype(float)
-        np.testing.assert_allclose(after.read(3)[2][..., at], (code - code.mean()) / code.std(), atol=1e-4)
-    outcome = cli("--test", *places, "--outDir", tmp_path / "test")
-    assert outcome.status == 0, outcome.err
-    tested = before.read(int(before.indices("test")[0]))[2]
-    outputs = [network({"volume": tested[None, ..., at, None]}, training=False) for at in range(2)]
-    errors = [
-        np.mean((output["reconstruction"].numpy()[0, ..., 0] - tested[..., at]) ** 2)
-        for at, output in enumerate(outputs)
-    ]
-    assert json.loads((tmp_path / "test" / "metrics.json").read_text())["mse"] == pytest.approx(
-        np.mean(errors), rel=1e-3
-    )
-
-
-@pytest.mark.slow
 def test_a_checkpoint_of_other_maps_is_refused(three, cohort, trained_on_three, cli, tmp_path):
     bare = tmp_path / "bare"
     bare.mkdir()

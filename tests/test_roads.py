@@ -23,7 +23,11 @@ from pages import PAGES, README, block_with, blocks, table, text_of, tiny
 
 from data.cohorts.cohort import open_cohort
 from data.cohorts.folds import open_folds
-from models import MODELS
+from data.grids import FULL
+from models import MODELS, cae
+from models.settings import from_json
+from utils.runs.checkpoints import CheckpointFolder
+from utils.training.saver import restore_weights
 
 pytestmark = pytest.mark.slow
 
@@ -161,6 +165,10 @@ def walked(home, data_cli) -> Path:
     return folder
 
 
+def run(command: str, *more: str) -> Outcome:
+    return run_main("run", "run.py", [*tiny(command)[1:], *more])
+
+
 # The roads
 
 
@@ -215,13 +223,43 @@ def test_each_job_leaves_what_the_readme_says(does, leaves, home, walked, reduce
         assert folder.name.split("-")[1] in {row["job"] for row in read_rows(folder.parent / "runs.csv")}
 
 
-def test_an_encoder_for_each_fold(full_cohort, tmp_path, data_cli):
+def test_an_encoder_for_each_fold(full_cohort, tmp_path, data_cli, monkeypatch):
+    """The block of the page, a test of the encoders, and a full pass in two pieces; then what must be refused."""
     shutil.copytree(full_cohort, tmp_path / "cohort")
-    commands = block_with(MODELS_PAGE, "--model cae --folds")
-    commands = [re.sub("(-> cohort_reduced/fold-0), .*", r"\1", command) for command in commands]
-    walk(tmp_path, commands, data_cli)
+    train, full_pass, *others = block_with(MODELS_PAGE, "--model cae --folds")
+    full_pass = full_pass.partition(" #")[0]
+    test = "run.py --test --model cae --folds 2 --dataDir cohort --chkPointDir ckpt"
+    outcomes = walk(tmp_path, [train, test, f"{full_pass} --fold 1", full_pass, *others], data_cli)
+    assert "Fold 1 (2 of 2): done." in outcomes[3].out
+    monkeypatch.chdir(tmp_path)
+    of_folds = json.loads(Path("results/cae-test-folds-2/metrics.json").read_text())
+    assert of_folds["mse"] == pytest.approx(np.mean([fold["mse"] for fold in of_folds["folds"].values()]))
+    for name in "01":
+        cohort = open_cohort(tmp_path / "cohort_reduced" / f"fold-{name}")
+        assert set(cohort.metadata.encoder_subjects) == set(cohort.subjects("train"))
     rows = read_rows(tmp_path / "results/cnn-test-folds-2/predictions.csv")
     assert sorted(row["subject"] for row in rows) == sorted(row.subject for row in open_cohort(full_cohort).rows)
+    later = "run.py --train --model cnn --chkPointDir other --dataDir cohort_reduced"
+    assert "a set of cohorts, one for each fold" in run(later).err
+    four = run_main("run", "run.py", [*shlex.split(later)[1:], "--folds", "4"])
+    assert "was reduced with --folds 2, this run has --folds 4" in four.err
+    assert "python -m data convert --grid reduced" in run(f"{later}/fold-0 --folds 2").err
+
+
+def test_the_full_pass_encodes_each_map_alone(reduced):
+    folder = CheckpointFolder(reduced / "ckpt" / "cae")
+    network = cae.build(from_json(cae.Config, folder.identity().config), FULL)
+    restore_weights(folder, network)
+    before, after = open_cohort(reduced / "cohort"), open_cohort(reduced / "cohort_reduced")
+    for at in range(len(MAPS)):
+        volume = before.read(3)[2][None, ..., at, None]
+        code = network({"volume": volume}, training=False)["code"].numpy()[0, ..., 0].astype(float)
+        np.testing.assert_allclose(after.read(3)[2][..., at], (code - code.mean()) / code.std(), atol=1e-4)
+    (tested,) = before.indices("test")
+    volumes = np.moveaxis(before.read(int(tested))[2], -1, 0)[..., None]
+    again = [network({"volume": volume[None]}, training=False)["reconstruction"].numpy()[0] for volume in volumes]
+    said = json.loads((reduced / "results/cae-test/metrics.json").read_text())["mse"]
+    assert said == pytest.approx(np.mean((np.stack(again) - volumes) ** 2), rel=1e-3)
 
 
 def test_the_demo_is_augmented_packed_and_trained_on(tmp_path, data_cli, monkeypatch):
@@ -327,10 +365,9 @@ def chunks(cohort: Path, target: Path, data_cli) -> None:
             path.unlink()
 
 
-FORMS = {  # how it is made, and which model reads it
+FORMS = {  # how it is made, and which model reads it; files with tables are what all other roads are on
     "zip": (packed("zip"), "nn"),
     "hdf5": (packed("hdf5"), "ae"),
-    "bin": (packed("bin"), "nn"),
     "chunks": (chunks, "cnn"),
     "bare": (lambda cohort, target, data_cli: bare(cohort, target), "nn"),
     "list.json": (lambda cohort, target, data_cli: listed(cohort, target), "nn"),
@@ -360,10 +397,6 @@ def advised(outcome: Outcome, pattern: str) -> str:
     """What a refusal advises, by the group of the pattern."""
     assert outcome.status == 2
     return re.search(pattern, outcome.err)[1]
-
-
-def run(command: str, *more: str) -> Outcome:
-    return run_main("run", "run.py", [*tiny(command)[1:], *more])
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import threading
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ MAX_DATASET_BYTES = 2**28  # of all but the volumes, which are read one by one
 ENCRYPTED = 0x1  # bit 0 of a zip entry's flags
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for any amount of memory
 DEFLATE, SHUFFLE = 1, 2  # HDF5's numbers for filters
+HDF5_LOCK = threading.Lock()  # h5py reads a chunk without a lock of its own, and HDF5 does not bear two threads
 FILTERS: tuple[list[int], ...] = ([], [DEFLATE], [SHUFFLE, DEFLATE])  # of a chunk, in the order of writing
 
 
@@ -128,7 +130,8 @@ class HDF5Entry:
 
     def read(self, num_bytes: int = -1) -> bytes:
         try:
-            header = self.store["label"][self.row].tobytes() + self.store["phenotype"][self.row].tobytes()
+            with HDF5_LOCK:
+                header = self.store["label"][self.row].tobytes() + self.store["phenotype"][self.row].tobytes()
             if 0 <= num_bytes <= len(header):
                 return header[:num_bytes]
             return (header + volume_bytes(self.store["volume"], self.row))[: num_bytes if num_bytes >= 0 else None]
@@ -141,14 +144,16 @@ class HDF5Entry:
 
 def volume_bytes(volume: Any, row: int) -> bytes:
     """One row of an HDF5 dataset. A compressed chunk is inflated here, since HDF5 itself inflates without a bound."""
-    filters, size = filters_of(volume), volume.dtype.itemsize * math.prod(volume.shape[1:])
-    place = (row, *[0] * (volume.ndim - 1))
-    if not filters or (chunk := volume.id.get_chunk_info_by_coord(place)).byte_offset is None:  # None: never written
-        return volume[row].tobytes()
-    if chunk.filter_mask or chunk.size > 2 * size:
-        raise ValueError(f"the chunk of row {row} is stored otherwise than its dataset")
+    with HDF5_LOCK:
+        filters, size = filters_of(volume), volume.dtype.itemsize * math.prod(volume.shape[1:])
+        place = (row, *[0] * (volume.ndim - 1))
+        if not filters or (chunk := volume.id.get_chunk_info_by_coord(place)).byte_offset is None:  # never written
+            return volume[row].tobytes()
+        if chunk.filter_mask or chunk.size > 2 * size:
+            raise ValueError(f"the chunk of row {row} is stored otherwise than its dataset")
+        deflated = volume.id.read_direct_chunk(place)[1]
     inflater = zlib.decompressobj()
-    content = inflater.decompress(volume.id.read_direct_chunk(place)[1], size + 1)
+    content = inflater.decompress(deflated, size + 1)
     if len(content) != size or not inflater.eof:
         raise ValueError(f"the chunk of row {row} does not inflate to {size:,} bytes")
     if SHUFFLE not in filters:

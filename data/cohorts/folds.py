@@ -249,7 +249,7 @@ def by_column(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[
     names = sorted(set(group))
     if len(names) < 2:
         raise InputError(
-            f"--folds {how} has one value in {cohort.path}, {names[0]}; expected two or more. "
+            f"--folds {how} has one value in {cohort.path}, {names[0] or 'an empty one'}; expected two or more. "
             f"{by_number_advice(cohort)}"
         )
     if 2 * len(names) > len(subjects):

@@ -93,9 +93,10 @@ def possible_blackout(run: Run, saved: Identity | None) -> None:
     maps of the cohort; there are two people or more, to predict one's region from another's; the atlas can be read."""
     cohort, options = run.cohort, of(run)
     if unknown := [cohort.rows[index] for index in options.tested(cohort) if not cohort.rows[index].known]:
+        known = any(cohort.rows[index].known for index in cohort.indices("test"))
         raise InputError(
             f"{len(unknown)} test records of {cohort.path} have no label, {unknown[0].file} among them; a blackout "
-            "needs one of each. Choose others with --subjects."
+            f"needs one of each. {'Choose others with --subjects.' if known else 'No test record has one.'}"
         )
     options.replaced_maps(cohort)
     people = cohort.subjects("train") or cohort.subjects("test")
