@@ -130,11 +130,11 @@ class HDF5Entry:
 
     def read(self, num_bytes: int = -1) -> bytes:
         try:
-            with HDF5_LOCK:
-                header = self.store["label"][self.row].tobytes() + self.store["phenotype"][self.row].tobytes()
-            if 0 <= num_bytes <= len(header):
-                return header[:num_bytes]
-            return (header + volume_bytes(self.store["volume"], self.row))[: num_bytes if num_bytes >= 0 else None]
+            with HDF5_LOCK:  # also while the objects of h5py are made and thrown away
+                header = header_bytes(self.store, self.row)
+                stored = None if 0 <= num_bytes <= len(header) else chunk_of(self.store["volume"], self.row)
+            content = header + (inflated(*stored, self.row) if stored else b"")
+            return content[: num_bytes if num_bytes >= 0 else None]
         except (OSError, RuntimeError, ValueError, zlib.error) as error:
             raise InputError(f"{self} cannot be read: {error}. Was the file cut off? Copy it again.") from error
 
@@ -142,23 +142,33 @@ class HDF5Entry:
         return f"{self.path}:row {self.row}"
 
 
-def volume_bytes(volume: Any, row: int) -> bytes:
-    """One row of an HDF5 dataset. A compressed chunk is inflated here, since HDF5 itself inflates without a bound."""
-    with HDF5_LOCK:
-        filters, size = filters_of(volume), volume.dtype.itemsize * math.prod(volume.shape[1:])
-        place = (row, *[0] * (volume.ndim - 1))
-        if not filters or (chunk := volume.id.get_chunk_info_by_coord(place)).byte_offset is None:  # never written
-            return volume[row].tobytes()
-        if chunk.filter_mask or chunk.size > 2 * size:
-            raise ValueError(f"the chunk of row {row} is stored otherwise than its dataset")
-        deflated = volume.id.read_direct_chunk(place)[1]
+def header_bytes(store: Any, row: int) -> bytes:
+    """Label and phenotype of one record."""
+    return store["label"][row].tobytes() + store["phenotype"][row].tobytes()
+
+
+def chunk_of(volume: Any, row: int) -> tuple[bytes, list[int], int]:
+    """One row of an HDF5 dataset as it is stored, its filters, and its size in bytes without them."""
+    filters, itemsize = filters_of(volume), volume.dtype.itemsize
+    size, place = itemsize * math.prod(volume.shape[1:]), (row, *[0] * (volume.ndim - 1))
+    if not filters or (chunk := volume.id.get_chunk_info_by_coord(place)).byte_offset is None:  # None: never written
+        return volume[row].tobytes(), [], size
+    if chunk.filter_mask or chunk.size > 2 * size:
+        raise ValueError(f"the chunk of row {row} is stored otherwise than its dataset")
+    return volume.id.read_direct_chunk(place)[1], filters, size
+
+
+def inflated(stored: bytes, filters: list[int], size: int, row: int) -> bytes:
+    """The content of a chunk of float32. It is inflated here, since HDF5 itself inflates without a bound."""
+    if not filters:
+        return stored
     inflater = zlib.decompressobj()
-    content = inflater.decompress(deflated, size + 1)
+    content = inflater.decompress(stored, size + 1)
     if len(content) != size or not inflater.eof:
         raise ValueError(f"the chunk of row {row} does not inflate to {size:,} bytes")
     if SHUFFLE not in filters:
         return content
-    return np.frombuffer(content, np.uint8).reshape(volume.dtype.itemsize, -1).T.tobytes()
+    return np.frombuffer(content, np.uint8).reshape(records.DTYPE.itemsize, -1).T.tobytes()
 
 
 def filters_of(dataset: Any) -> list[int]:
