@@ -40,7 +40,7 @@ class Between(NamedTuple):
 
 
 BatchSize = Annotated[int, Between(1, MAX_BATCH)]
-Rate = Annotated[float, Between(1e-12, 1e6)]
+Rate = Annotated[float, Between(1e-12, 1e38)]  # float32 holds no more
 Penalty = Annotated[float, Between(0, 1e6)]
 BelowOne = Annotated[float, Between(0, 0.999999)]
 Sparsity = Annotated[float, Between(1e-6, 0.999999)]

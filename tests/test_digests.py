@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -204,3 +205,14 @@ def test_a_value_that_is_no_measurement(tmp_path):
     (tmp_path / "1.bin").write_bytes(values.tobytes())
     with pytest.raises(InputError, match=r"1\.bin holds .*e\+.* as volume value 0; expected finite"):
         open_cohort(tmp_path).read(0)
+
+
+@slow
+def test_threads_read_an_hdf5_file_without_disturbing_each_other(cohort, data_cli, tmp_path):
+    """h5py reads chunks without a lock: one read in a few hundred failed."""
+    assert data_cli("pack", cohort, tmp_path / "packed", "--hdf5").status == 0
+    entries = [entry.stored for entry in open_cohort(tmp_path / "packed").entries] * 25
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda entry: entry.read(), entries))
+    assert len(found) == 1000
+    assert all(content == found[at % 40] for at, content in enumerate(found))

@@ -86,7 +86,7 @@ def edit_directory(folder: Path, offset: int, layout: str, value: int) -> None:
         ("..\\50002.bin", "points outside its chunk"),
         ("/etc/50002.bin", "points outside its chunk"),
         ("\\\\server\\50002.bin", "points outside its chunk"),
-        ("50002\n.bin", r"names a record '50002\\n\.bin'; expected plain file names"),
+        ("50002\n.bin", r"names a record '50002\\n\.bin'; expected one line of UTF-8 text"),
         ("50002.exe", "is not a record"),
     ],
 )
@@ -386,9 +386,9 @@ def test_names_that_would_write_to_the_terminal_or_the_table(name, tmp_path):
     folder.mkdir()
     (folder / "1.bin").write_bytes(small_record())
     (folder / name).write_bytes(small_record())
-    refused(lambda: open_cohort(folder), "bare names a record .*; expected plain file names")
+    refused(lambda: open_cohort(folder), "bare names a record .*; expected one line of UTF-8 text")
     (tmp_path / "list.json").write_text(json.dumps([f"bare/{name}"]))
-    refused(lambda: open_cohort(tmp_path / "list.json"), "list.json names a record .*; expected plain file names")
+    refused(lambda: open_cohort(tmp_path / "list.json"), "list.json names a record .*; expected one line of UTF-8 text")
 
 
 HIDDEN = [".1.bin", "._1.bin", ".unfinished.1.bin", ".out.lock", ".unfinished.compressed_0", ".DS_Store"]
@@ -432,8 +432,8 @@ def test_what_a_mac_adds_to_a_chunk_is_no_record(tmp_path):
         ('["gone.bin"]', r"names 'gone\.bin', which is no file \(1 such names\)"),
         ('["."]', r"names '\.', which is no file"),
         ('["pipe"]', "names 'pipe', which is no file"),
-        (r'["a\u0000.bin"]', r"names a record 'a\\x00\.bin'; expected plain file names"),
-        (r'["a\nb.bin"]', r"names a record 'a\\nb\.bin'; expected plain file names"),
+        (r'["a\u0000.bin"]', r"names a record 'a\\x00\.bin'; expected one line of UTF-8 text"),
+        (r'["a\nb.bin"]', r"names a record 'a\\nb\.bin'; expected one line of UTF-8 text"),
         (json.dumps(["x" * 5000]), "which is no file"),
         ("[" * 100_000, "is not JSON"),
         ("[" + "1" * 5000 + "]", "is not JSON"),
@@ -675,9 +675,9 @@ def table_text() -> str:
 @pytest.mark.parametrize(
     "content, words",
     [
-        (b"", "not a readable table: No columns"),
-        (b"\n\n", "not a readable table: No columns"),
-        (b"ID,DX\n1,1,2,3\n", "not a readable table: .*Expected 2 fields in line 2, saw 4. Expected comma"),
+        (b"", "not a readable table: it is empty"),
+        (b"\n\n", "not a readable table: it is empty"),
+        (b"ID,DX\n1,1,2,3\n", r"table\.csv line 2 has 4 values, the header names 2 columns"),
         (b'ID,DX\n"1,1\n', "not a readable table"),
         (b"ID,DX\nM\xfcnchen,1\n", "not a readable table: 'utf-8' codec"),
         (table_text().encode("utf-16"), "not a readable table"),
@@ -692,7 +692,7 @@ def test_an_unreadable_table(content, words, tmp_path):
 
 
 def test_a_table_that_is_a_folder_or_absent(tmp_path):
-    refused(lambda: read_table(tmp_path), "not a readable table")
+    refused(lambda: read_table(tmp_path), "is a folder; expected a file")
     refused(lambda: read_table(tmp_path / "none.csv"), r"none\.csv is not a readable table")
 
 

@@ -167,7 +167,7 @@ def content(cohort: Path) -> dict[str, bytes]:
 def test_each_layout_gives_the_same_records(layout, scene, reference, convert, tmp_path):
     folder = tmp_path / layout
     assert content(convert(folder, *LAYOUTS[layout](folder, scene))) == content(reference)
-    tables = ("subjects.csv", "covariates.csv", "phenotype.csv", "maps.csv", "SHA256SUMS")
+    tables = ("subjects.csv", "covariates.csv", "phenotype.csv", "maps.csv", "SHA256SUMS", "digests.csv")
     assert len(content(reference)) == len(SUBJECTS) + len(tables)
 
 

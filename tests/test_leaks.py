@@ -2,7 +2,6 @@
 
 import csv
 import re
-import shutil
 
 import nibabel
 import numpy as np
@@ -31,12 +30,11 @@ def rows(**columns) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def maps(tmp_path_factory):
-    """One coarse map under the name of every subject."""
+    """A coarse map of every subject."""
     folder = tmp_path_factory.mktemp("maps")
-    nibabel.save(nibabel.Nifti1Image(brain_map((8, 9, 7), 0), COARSE), folder / "one.nii")
     for number in range(COUNT):
-        shutil.copy(folder / "one.nii", folder / f"fALFFMap_{1000 + number}.nii")
-    (folder / "one.nii").unlink()
+        image = nibabel.Nifti1Image(brain_map((8, 9, 7), number), COARSE)
+        nibabel.save(image, folder / f"fALFFMap_{1000 + number}.nii")
     return folder
 
 

@@ -268,7 +268,7 @@ def tiny():
 
 def use_results(folder: Path) -> None:
     """As a test does where an earlier one left results."""
-    own_files(folder, "train", "nn")
+    own_files(folder, "test", "nn")
 
 
 # Inputs: (folder to make, name of the file in it to mutate) and what is done with it

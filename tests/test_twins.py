@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from helpers import LAS_3MM, LAS_6MM, brain_map, write_rows
+from helpers import COARSE, LAS_3MM, LAS_6MM, brain_map, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -215,3 +215,20 @@ def test_a_new_person_with_a_scan_of_the_training_is_refused_by_name(lab, data_c
     assert not (tmp_path / "out").exists()
     outcome = data_cli("convert", new, tmp_path / "out", "--like", tmp_path / "cohort", *READ, "--keepCopies")
     assert (outcome.status, "--keepCopies is about splits" in outcome.err) == (2, True)
+
+
+@pytest.mark.slow
+def test_one_file_under_many_names_is_refused_unless_kept_apart(data_cli, tmp_path):
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    nibabel.save(nibabel.Nifti1Image(brain_map((8, 9, 7), 0), COARSE), maps / "fALFFMap_1.nii")
+    for number in range(2, 9):
+        shutil.copy(maps / "fALFFMap_1.nii", maps / f"fALFFMap_{number}.nii")
+    lines = [f"{number},{number % 2},{20 + number}" for number in range(1, 9)]
+    (maps / "table.csv").write_text("\n".join(["ID,DX,age", *lines]))
+    asked = ("convert", maps, tmp_path / "out", "--grid", "reduced", "--labelColumn", "DX", "--positive", "1")
+    refused = data_cli(*asked, "--phenotype", "age")
+    assert refused.status == 2
+    assert "The maps of all 8 subjects are one scan; expected one each." in refused.err
+    assert not (tmp_path / "out").exists()
+    assert data_cli(*asked, "--phenotype", "age", "--keepCopies").status == 0

@@ -50,6 +50,11 @@ def plan(
     known), with the same rows of a `table` of text. Raises InputError."""
     seed, columns, covariates = options.seed or 0, options.phenotype, options.covariates or ()
     same_scan = () if options.keep_copies else groups_of(subjects)
+    if same_scan and len(same_scan[0]) == len(subjects):
+        raise InputError(
+            f"The maps of all {len(subjects)} subjects are one scan; expected one each. Was a file copied under many "
+            "names? To keep them apart all the same, add --keepCopies."
+        )
     names, sites, labels = (subjects[name].tolist() for name in ("subject", "site", "label"))
     split = assign_splits(names, sites, labels, seed, same_scan)
     rows = planned_rows(subjects, split)
