@@ -250,7 +250,7 @@ def test_set_changes_what_it_names_and_leaves_the_preset_alone():
         ("cnn", ["filters=1,x,3"], "expected filters to be a whole number"),
         ("cnn", ["batch_size=0"], "batch_size is 0; expected 1 to 4096"),
         ("nn", ["half_rate_after=-1"], "half_rate_after is -1; expected 0 to 1e+09"),
-        ("cnn", ["learning_rate=nan"], "learning_rate is nan; expected 1e-12 to 1000000"),
+        ("cnn", ["learning_rate=nan"], "learning_rate is nan; expected 1e-12 to 1e+38"),
         ("cnn", ["decay=1"], "decay is 1.0; expected 0 to 0.999999"),
         ("cnn", ["l2=-1"], "l2 is -1.0; expected 0 to 1000000"),
         ("cnn", ["filters=8"], "filters, kernels, strides and pools differ in length"),
