@@ -33,11 +33,9 @@ import pandas as pd
 from helpers import ROOT, TINY_CNN, Page, assert_bit_equal, write_pcp
 
 from data import demo, grids
-from data.cohorts import records
 from data.cohorts.atlas import load_atlas
 from data.cohorts.cohort import open_cohort
 from data.cohorts.nifti import mni_image, save
-from utils.training.loop import batch_positions
 
 ENVIRONMENT = os.environ | {
     **{"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
@@ -474,23 +472,58 @@ def endless_rate(cohorts: Cohorts, place: Path, rng: random.Random) -> Tally:
     return tally
 
 
-def poisoned_record(cohorts: Cohorts, place: Path, rng: random.Random) -> Tally:
-    """A record whose phenotype overflows is met first after a good checkpoint, which remains and can be used."""
-    tally = Tally(times=1)
-    cohort = shutil.copytree(cohorts.home / "more", place / "cohort")
-    opened = open_cohort(cohort)
-    training, first = opened.indices("train"), 155
-    poisoned = opened.rows[training[batch_positions(0, first, 1, len(training))[0]]].file
-    content = np.frombuffer((cohort / poisoned).read_bytes(), records.DTYPE).copy()
-    content[1 : records.HEADER_SIZE] = 3e38
-    (cohort / poisoned).write_bytes(content.tobytes())
-    places = ("--dataDir", "cohort", "--chkPointDir", "ckpt")
-    single = (*NN[:-1], "batch_size=1")
-    done = run((*RUN, "--train", *single, "--numIters", "300", *places, "--outDir", "out"), place)
-    tally.refused(done, "a record that overflows", rf"iteration {first + 1}\b.*{re.escape(poisoned)}")
-    tally.expect(state_step(place / "ckpt" / "nn") == 150, "the checkpoint of iteration 150 is not the latest")
-    shutil.copy(cohorts.home / "more" / poisoned, cohort / poisoned)
-    tally.succeeded(run((*RUN, "--test", "--model", "nn", *places, "--outDir", "result"), place), "a test after it")
+def changed_bytes(count: int, cohorts: Cohorts, place: Path, rng: random.Random) -> Tally:
+    """A bit flipped anywhere in a file of records, of every form: a test refuses the record, or gives what it gave."""
+    tally = Tally()
+    place.mkdir()
+    for model in ("nn", "cnn"):
+        shutil.copytree(cohorts.home / f"trained-{model}" / "ckpt", place / "ckpt", dirs_exist_ok=True)
+    tests = [(*RUN, "--test", "--model", model, "--chkPointDir", "ckpt") for model in ("nn", "cnn")]
+    for form in ("bin", "zip", "hdf5"):
+        tally.succeeded(run((*DATA, "pack", str(cohorts.home / "some"), form, f"--{form}"), place), f"packing, {form}")
+        wanted = []
+        for at, test in enumerate(tests):
+            tally.succeeded(run((*test, "--dataDir", form, "--outDir", f"{form}-{at}"), place), f"test, {form}")
+            wanted.append((place / f"{form}-{at}" / "predictions.csv").read_bytes())
+        files = [path for path in sorted((place / form).iterdir()) if path.suffix in ("", ".bin", ".h5")]
+        for number in range(count):
+            victim = rng.choice([path for path in files if path.name != "SHA256SUMS"])
+            whole, at = victim.read_bytes(), rng.randrange(victim.stat().st_size)
+            victim.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :])
+            for test, right in zip(tests, wanted, strict=True):
+                out = f"{form}-{number}-{test[4]}"
+                done, what = run((*test, "--dataDir", form, "--outDir", out), place), f"{form}, {test[4]}, byte {at}"
+                tally.times += 1
+                if done.returncode:
+                    tally.refused(done, what, victim.stem)
+                else:
+                    tally.expect((place / out / "predictions.csv").read_bytes() == right, f"{what}: other predictions")
+            victim.write_bytes(whole)
+    return tally
+
+
+def changed_while_training(cohorts: Cohorts, place: Path, rng: random.Random) -> Tally:
+    """A record that is overwritten by another one amid a training: it is named, the last checkpoint remains, and once
+    the record is back the same command goes on."""
+    tally = Tally()
+    for name, options in {"nn": NN, "cnn": CNN}.items():
+        folder = Work((), "", cohorts.home / f"trained-{name}").folder(place / name)
+        cohort = shutil.copytree(cohorts.home / "some", folder / "cohort")
+        rows = [row.file for row in open_cohort(cohort).rows if row.split == "train"]
+        victim, other = (cohort / file for file in rng.sample(rows, 2))
+        command = (*RUN, "--train", *options, "--dataDir", "cohort", *PLACES)
+        process = started((*command, "--numIters", "1000000"), folder)
+        wait_for("Training", process)
+        step, whole = state_step(folder / "ckpt" / name), victim.read_bytes()
+        victim.write_bytes(other.read_bytes())
+        out, err = process.communicate(timeout=120)
+        tally.times += 1
+        done = subprocess.CompletedProcess(command, process.returncode, out, err)
+        tally.refused(done, name, f"{re.escape(victim.name)} is not what was written")
+        tally.expect(state_step(folder / "ckpt" / name) >= step, f"{name}: the checkpoint of iteration {step} is gone")
+        victim.write_bytes(whole)
+        step = state_step(folder / "ckpt" / name)
+        tally.succeeded(run((*command, "--numIters", str(step + 2)), folder), f"{name}, with the record back")
     return tally
 
 
@@ -744,7 +777,8 @@ FAULTS: dict[str, Callable[[Cohorts, Path, random.Random], Tally]] = {
     "damaged checkpoint": damaged_checkpoint,
     "two trainings on one checkpoint folder": two_at_once,
     "loss that is no number: learning rate": endless_rate,
-    "loss that is no number: one record": poisoned_record,
+    "a bit of a cohort flipped": partial(changed_bytes, 3),
+    "a record overwritten amid a training": changed_while_training,
     "12 trainings at once": partial(at_once, 12),
     "5,000 iterations with checkpoints": partial(many_iterations, 5000),
     "hostile names of subjects, sites and regions": hostile_names,
