@@ -174,7 +174,7 @@ def test_models_train_on_the_reduced_cohort_but_never_test_on_the_encoders_subje
     outcome = cli(*train, "--chkPointDir", tmp_path / "other", "--dataDir", swapped)
     assert outcome.status == 2
     assert "trained the encoder of these volumes: new" in outcome.err
-    assert "Known by their scans, whatever their names: new" in outcome.err
+    assert "By their scans, whatever their names: all of them" in outcome.err
 
 
 def test_testing_cae_measures_reconstruction_and_draws_three_figures(cli, encoder, full_cohort, network, tmp_path):

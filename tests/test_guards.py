@@ -136,7 +136,7 @@ def test_a_test_subject_that_was_learnt_from(where, what):
 def test_a_test_subject_that_was_learnt_from_under_another_name(model, where, what):
     run = run_of(model, four(encoder_volumes=scans("3", "1")) if where == "cohort" else None)
     saved = saved_by(run, **{where: scans("3", "1")} if where != "cohort" else {})
-    words = f"^1 of 2 test subjects of here trained {what}: 3. Known by their scans, whatever their names: 3"
+    words = f"^1 of 2 test subjects of here trained {what}: 3. By their scans, whatever their names: all of them"
     with pytest.raises(InputError, match=words):
         guards.no_leak(run, saved)
     guards.no_leak(run_of(model, four(encoder_volumes=scans("2", "1"))), saved_by(run, training_volumes=scans("1")))

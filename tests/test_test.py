@@ -214,7 +214,7 @@ def test_a_training_subject_under_another_name_is_no_test_subject(cli, trained, 
     outcome = cli("--test", "--model", "cnn", *places)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert "trained this checkpoint: P" in outcome.err
-    assert "Known by their scans, whatever their names: P" in outcome.err
+    assert "By their scans, whatever their names: all of them" in outcome.err
 
 
 def test_people_without_labels_get_the_same_probabilities(cli, trained, cohort, tmp_path):
