@@ -87,8 +87,8 @@ def no_leak(run: Run, saved: Identity | None) -> None:
         by_scan = {scans[scan] for scan in scans.keys() & set(volumes)}
         if leaked := [name for name in tested if bare_name(name) in known or name in by_scan]:
             renamed = [name for name in leaked if bare_name(name) not in known]
-            by_name = "" if renamed == leaked else f" {listed(renamed)}"
-            names = f" By their scans, whatever their names:{by_name or ' all of them'}." if renamed else ""
+            which = "all of them" if renamed == leaked else listed(renamed)
+            names = f" By their scans, whatever their names: {which}." if renamed else ""
             raise InputError(
                 f"{len(leaked)} of {len(tested)} test subjects of {cohort.path} trained {what}: {listed(leaked)}."
                 f"{names} Results on them would be too good. {IN_FOLDS if run.folds else WITHOUT_THEM}"
