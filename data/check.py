@@ -99,9 +99,9 @@ def full(cohort: Cohort) -> CohortFindings:
     """The census, and findings on every volume; volumes are read twice and not kept, to take little memory."""
     findings = cohort.census()
     check_files(cohort, findings.files)
-    check_phenotype(cohort, findings.phenotype)
     regions = atlas.load_atlas(None, cohort.grid)
     summaries, digests, means = read_volumes(cohort, regions, findings.files)
+    check_phenotype(cohort, findings)
     usable = list(summaries[0].measured)
     if usable:
         check_twins(cohort, means, check_identical(cohort, digests, findings.people), findings.people)
@@ -288,12 +288,13 @@ def check_coverage(summary: MapSummary, regions: atlas.Atlas, findings: Findings
         findings.notes.append(f"{found}: {listed(few)}")
 
 
-def check_phenotype(cohort: Cohort, findings: Findings) -> None:
-    """Values that are missing in one class rather than in the other, within a site, are worth a note."""
+def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
+    """Values that are missing in one class rather than in the other, within a site, are worth a note; records that
+    cannot be read are told already."""
     try:
-        findings.notes += missing_in(cohort)
+        findings.phenotype.notes += missing_in(cohort)
     except InputError as error:
-        findings.problems.append(str(error))
+        findings.phenotype.problems += {str(error)} - set(findings.files.problems)
 
 
 def check_page(page: Path) -> None:

@@ -249,7 +249,9 @@ def test_an_output_folder_of_others(tmp_path):
     (run.out_dir / "mine.txt").write_text("")
     guards.free_output(run, None)  # a run wrote there
     (run.out_dir / "run.json").unlink()
-    with pytest.raises(InputError, match=r"out holds mine\.txt, which no run of this program wrote; name another"):
+    with pytest.raises(
+        InputError, match=r"out holds mine\.txt, and no run\.json that says which run wrote that; name another"
+    ):
         guards.free_output(run, None)
 
 

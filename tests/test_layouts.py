@@ -24,7 +24,7 @@ from data.base.errors import InputError
 from data.cohorts.cohort import open_cohort
 from data.cohorts.nifti import load_map
 from data.cohorts.phenotype import custom_values
-from data.conversion.layouts import find_maps
+from data.conversion.layouts import files_below, find_maps
 
 pytestmark = pytest.mark.slow
 
@@ -722,3 +722,15 @@ def test_tensorflow_is_never_imported(scene, tmp_path):
         finished = subprocess.run([*command, *verb], env=environment, cwd=tmp_path, capture_output=True, text=True)
         assert "TensorFlow was imported" not in finished.stderr
         assert finished.returncode in (0, 1), finished.stderr
+
+
+def test_links_to_folders_are_followed_but_not_in_a_circle(tmp_path):
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "bids"
+    for place in (elsewhere, folder / "sub-2" / "func"):
+        place.mkdir(parents=True)
+    (elsewhere / "sub-1_falff.nii.gz").write_bytes(b"")
+    (folder / "sub-2" / "func" / "sub-2_falff.nii.gz").write_bytes(b"")
+    (folder / "sub-1").symlink_to(elsewhere)
+    (folder / "sub-2" / "back").symlink_to(folder)
+    found = {path.relative_to(folder).as_posix() for path in files_below(folder)}
+    assert found == {"sub-1/sub-1_falff.nii.gz", "sub-2/func/sub-2_falff.nii.gz"}

@@ -10,7 +10,7 @@ from helpers import bare_records, read_rows
 
 from data.base.errors import InputError
 from data.check import full
-from data.cohorts import records
+from data.cohorts import records, side_tables
 from data.cohorts.cohort import Cohort, open_cohort
 from data.cohorts.phenotype import fit_scaler
 from data.pack import pack
@@ -91,8 +91,24 @@ def test_read_header_and_batch_agree_and_volumes_and_labels_stay(opened):
     assert (cut.entries[5].path, cut.entries[5].size) == (opened.entries[5].path, opened.entries[5].size)
 
 
+@pytest.fixture
+def edited(monkeypatch):
+    """A `phenotype.csv` may be edited, although the records hold other values."""
+    monkeypatch.setattr(side_tables, "ROUNDING", np.inf)
+
+
+def test_a_phenotype_that_is_not_that_of_the_records_is_refused(copy):
+    """Its AUC would be perfect, and nothing else would tell."""
+    opened = open_cohort(copy)
+    label = {row.subject: row.label for row in opened.rows}
+    rewrite(copy / "phenotype.csv", lambda subject, values: [str(10 + 20 * label[subject]), *values[1:]])
+    words = r"phenotype\.csv is not what the records hold: age of \w+, and values of 40 subjects in all"
+    with pytest.raises(InputError, match=words):
+        open_cohort(copy).resplit(folds(opened, 2))
+
+
 @pytest.mark.parametrize("planted", ["noise", "label"])
-def test_the_raw_phenotype_of_test_subjects_changes_no_training_byte(planted, copy):
+def test_the_raw_phenotype_of_test_subjects_changes_no_training_byte(planted, copy, edited):
     before = open_cohort(copy)
     split, random = folds(before, 2), np.random.default_rng(0)
     label = {row.subject: row.label for row in before.rows}
@@ -111,7 +127,7 @@ def test_the_raw_phenotype_of_test_subjects_changes_no_training_byte(planted, co
 
 
 @pytest.mark.parametrize("training_value", ["7.5", ""])
-def test_what_training_subjects_all_share_says_nothing_of_a_test_subject(training_value, copy):
+def test_what_training_subjects_all_share_says_nothing_of_a_test_subject(training_value, copy, edited):
     """A rare category, or a measure that only test subjects have."""
     split = folds(open_cohort(copy), 0)
     rewrite(

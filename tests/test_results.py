@@ -105,6 +105,6 @@ def test_no_run_takes_the_folder_of_another_job_or_model(tmp_path_factory, befor
 def test_a_folder_whose_run_json_is_of_others_is_nobodys(text, tmp_path):
     (tmp_path / "run.json").write_text(text)
     assert read_manifest(tmp_path) is None
-    with pytest.raises(InputError, match=r"holds run\.json, which no run of this program wrote"):
+    with pytest.raises(InputError, match=r"holds run\.json, and no run\.json that says which run wrote that"):
         own_files(tmp_path, "train", "nn")
     assert own_files(Path(tmp_path / "new"), "train", "nn") == []

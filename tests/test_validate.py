@@ -301,7 +301,7 @@ def test_a_run_is_made_and_nothing_is_written(cohort, tmp_path, capsys):
     assert validated(f"{words} --outDir elsewhere").out_dir == Path("elsewhere")
     run.out_dir.mkdir(parents=True)
     (run.out_dir / "mine.txt").write_text("")
-    with pytest.raises(InputError, match=r"holds mine\.txt, which no run of this program wrote"):
+    with pytest.raises(InputError, match=r"holds mine\.txt, and no run\.json that says which run wrote that"):
         validated(words)
 
 

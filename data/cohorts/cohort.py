@@ -98,7 +98,9 @@ class Cohort:
     @cached_property
     def identity(self) -> str:
         """SHA-256 over tables and records, as far as their digests are known: what a verdict is of."""
-        return hashlib.sha256(f"{self.digest}{self.records_sha256}".encode()).hexdigest()
+        paths = [self.tables / name for name in (COVARIATES, PHENOTYPE, MAPS)] if self.tables else []
+        parts = [self.digest, self.records_sha256, *(sums.sum_of(path) for path in paths if path.is_file())]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     @property
     def paths(self) -> set[Path]:
@@ -128,8 +130,15 @@ class Cohort:
 
     @cached_property
     def raw_phenotype(self) -> "pd.DataFrame | None":
-        """`phenotype.csv`: the 29 values (subjects, 29) before imputation and scaling, NaN where unknown, as above."""
-        return self._side_table(PHENOTYPE)
+        """`phenotype.csv`: the 29 values (subjects, 29) before imputation and scaling, NaN where unknown, as above.
+        Raises InputError if they are not those that the records hold."""
+        if (values := self._side_table(PHENOTYPE)) is not None:
+            from data.cohorts.side_tables import check_values
+
+            first = {row.subject: index for index, row in reversed(list(enumerate(self.rows)))}
+            headers = [np.frombuffer(self.header(first[subject]), records.DTYPE)[1:] for subject in values.index]
+            check_values(self.path / PHENOTYPE, values, np.stack(headers), self.metadata)
+        return values
 
     def _side_table(self, name: str) -> "pd.DataFrame | None":
         """A table by subject, in the order of their first records."""
@@ -261,6 +270,8 @@ def open_cohort(path: Path) -> Cohort:
         )
     if metadata.grid and grid.shape != metadata.grid:
         raise InputError(f"{path} says grid {list(metadata.grid)}, its records are {grid}. Convert again.")
+    if metadata.affine and not np.allclose(metadata.affine, grid.affine):
+        raise InputError(f"{path / METADATA} has an affine that is not that of {grid}; was it edited? Convert again.")
     if metadata.maps and len(metadata.maps) != num_maps:
         raise InputError(
             f"{path} names {len(metadata.maps)} maps ({', '.join(metadata.maps)}), its records hold {num_maps}. "

@@ -3,15 +3,17 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from data.base import tables
 from data.base.errors import InputError
-from data.cohorts.phenotype import MAX_NUMBER, clean
+from data.cohorts.phenotype import MAX_NUMBER, Scaler, clean
 from data.cohorts.records import PHENOTYPE_SIZE
-from data.cohorts.rows import listed
+from data.cohorts.rows import Metadata, listed
 
 SUBJECT = "subject"
+ROUNDING = 1e-3  # of a scaled value in a record, which is float32
 ABIDE_COVARIATES = ("SITE_ID", "AGE_AT_SCAN", "SEX", "func_mean_fd")  # the last is head motion in mm
 
 
@@ -62,3 +64,19 @@ def read_phenotype(path: Path, subjects: Sequence[str], names: Sequence[str]) ->
 
 def damaged(path: Path, reason: str) -> InputError:
     return InputError(f"{path} is damaged: {reason}; expected a row a subject. Convert again.")
+
+
+def check_values(path: Path, values: pd.DataFrame, stored: np.ndarray, metadata: Metadata) -> None:
+    """Raises InputError, naming a subject, if the raw values of `phenotype.csv` (subjects, 29), imputed and scaled, are
+    not the `stored` ones of the same subjects' records, which digests verify."""
+    constants = metadata.phenotype_median, metadata.phenotype_mean, metadata.phenotype_scale
+    if not all(constants):
+        return
+    expected = Scaler(*map(np.array, constants)).transform(values.to_numpy(float))
+    other = np.abs(expected - stored) > ROUNDING * np.maximum(1, np.abs(stored))
+    if other.any():
+        at, which = np.argwhere(other)[0]
+        raise InputError(
+            f"{path} is not what the records hold: {values.columns[which]} of {values.index[at]}, and values of "
+            f"{other.any(axis=1).sum()} subjects in all. Was it edited? Convert again."
+        )

@@ -132,8 +132,8 @@ def check_new_scans(source: Source, like: Cohort) -> None:
     if leaked := {one: min(others) for one, others in shared.items() if others}:
         pairs = listed([f"{one} has that of {other}" for one, other in leaked.items()])
         raise InputError(
-            f"{len(leaked)} of {source.table} have a scan of training subjects of {like.path}: {pairs}; expected new "
-            f"people. Leave them out: --exclude {','.join(leaked)}"
+            f"At least {len(leaked)} of {source.table} have a scan of training subjects of {like.path}: {pairs}; expected "
+            f"new people. Leave them out: --exclude {','.join(leaked)}"
         )
 
 

@@ -5,6 +5,7 @@ Preprocessed Connectomes Project as `nilearn.datasets.fetch_abide_pcp` stores it
 `Phenotypic_*.csv`), and DPABI (`fALFFMap_<ID>.nii`). In all layouts, maps have the names that the PCP gives them.
 """
 
+import os
 import re
 import shlex
 from collections import Counter
@@ -89,10 +90,20 @@ def recognised(path: PurePosixPath, by_layout: dict[str, re.Pattern]) -> MapFile
     return None
 
 
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder, sorted, through links to folders too, but for those that lead back up."""
+    found = []
+    for place, inner, files in os.walk(folder, followlinks=True):
+        here = Path(place).resolve()
+        inner[:] = [name for name in inner if not here.is_relative_to((here / name).resolve())]
+        found += [Path(place) / name for name in files]
+    return sorted(found)
+
+
 def maps_called(folder: Path, name: str) -> list[MapFile]:
     """All maps of one name under a folder, in all layouts."""
     # Broken links too, which are reported as such; macOS leaves hidden files beside others
-    paths = [path for path in sorted(folder.rglob("*.nii*")) if not (path.name.startswith(".") or path.is_dir())]
+    paths = [path for path in files_below(folder) if ".nii" in path.name and not path.name.startswith(".")]
     by_layout = {layout: re.compile(of_map(name)[0]) for layout, of_map in LAYOUTS.items()}
     relative = [PurePosixPath(path.relative_to(folder).as_posix()) for path in paths]
     for path in relative:
@@ -133,7 +144,7 @@ def find_maps(
 
 def instead(folder: Path, name: str) -> str:
     """What a folder without maps of this name holds instead, and what is expected."""
-    other = next((path for path in sorted(folder.rglob("*")) if path.name.lower().endswith(OTHER_FORMATS)), None)
+    other = next((path for path in files_below(folder) if path.name.lower().endswith(OTHER_FORMATS)), None)
     but = f" as NIfTI (.nii, .nii.gz) but {other.name}, which must be converted to NIfTI first" if other else ""
     expected = ", ".join(f"{layout} ({of_map(name)[1]})" for layout, of_map in LAYOUTS.items())
     there = [known for known in DPABI_MAPS if known != name and maps_called(folder, known)]

@@ -55,6 +55,10 @@ def plan(
             f"The maps of all {len(subjects)} subjects are one scan; expected one each. Was a file copied under many "
             "names? To keep them apart all the same, add --keepCopies."
         )
+    if len(subjects) < 2:
+        raise InputError(
+            f"Only {subjects['subject'].iloc[0]} is left to convert; expected people to train and to test on."
+        )
     names, sites, labels = (subjects[name].tolist() for name in ("subject", "site", "label"))
     split = assign_splits(names, sites, labels, seed, same_scan)
     rows = planned_rows(subjects, split)

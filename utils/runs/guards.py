@@ -77,6 +77,11 @@ def no_leak(run: Run, saved: Identity | None) -> None:
     """No test subject of this cohort may have taken part in training the checkpoint or an encoder: by the name, or by
     the scan under another name."""
     cohort, metadata = run.cohort, run.cohort.metadata
+    if saved and saved.records_sha256 and saved.training_subjects and not saved.training_volumes:
+        raise InputError(
+            f"{run.checkpoints.path} does not say which scans its {len(saved.training_subjects)} training subjects "
+            f"have; was its run.json edited? Copy it again, or use {OTHER}."
+        )
     seen = [("the encoder of these volumes", metadata.encoder_subjects, metadata.encoder_volumes)]
     if saved is not None:
         seen.append(("this checkpoint", saved.training_subjects, saved.training_volumes))

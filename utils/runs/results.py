@@ -50,7 +50,9 @@ def own_files(folder: Path, job: str, model: str) -> list[Path]:
     manifest = read_manifest(folder)
     if manifest is None:
         names = listed([path.name for path in found], 3)
-        raise InputError(f"{folder} holds {names}, which no run of this program wrote; name another --outDir.")
+        raise InputError(
+            f"{folder} holds {names}, and no run.json that says which run wrote that; name another --outDir."
+        )
     owner = (manifest.job or job, manifest.model or model)
     if owner != (job, model):
         raise InputError(

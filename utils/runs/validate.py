@@ -17,7 +17,7 @@ from data.grids import REDUCED
 from models import MODELS, Model
 from models.settings import Settings, override
 from utils.runs import guards
-from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
+from utils.runs.checkpoints import BEST, CheckpointFolder, Choices, Identity
 from utils.runs.places import Places, check_pattern
 from utils.runs.run import Job, Options, Run
 
@@ -135,6 +135,11 @@ class Request:
                 f"{', '.join(used.damaged)} in {used.path} does not have its digest; used instead: "
                 f"{used.latest().name}, of iteration {saved.step}.",
                 flush=True,
+            )
+        if saved.validation and used.trained.best.current is None:
+            raise InputError(
+                f"{used.trained.path} has no checkpoint in {BEST}, though subjects were set aside to choose it; copy "
+                f"that folder back, or use {guards.OTHER}."
             )
         if saved.model != self.model.name:
             raise InputError(

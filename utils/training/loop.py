@@ -186,8 +186,7 @@ class Validation:
         self.saver = Saver(CheckpointFolder(run.checkpoints.path / BEST), network, optimizer, kept=1)
         if self.saver.folder.current and not self.saver.folder.whole:
             raise InputError(
-                f"{self.saver.folder.path} does not have its digest; copy it again, or remove it to continue without "
-                "the best checkpoint so far."
+                f"{self.saver.folder.path} does not have its digest; copy it again, or train anew with --overrideChkpt."
             )
         self.labelled = run.model.predicts == "label"
         names = ["validation_loss", "validation_auc"] if self.labelled else ["validation_loss"]

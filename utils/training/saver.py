@@ -16,6 +16,7 @@ from data.base import files
 from data.base.errors import InputError
 from utils import figures
 from utils.runs.checkpoints import IDENTITY, STATE, CheckpointFolder, Identity, Saved, digest_of, remove_own
+from utils.runs.results import move_aside
 from utils.runs.run import Headline
 
 KEPT = 3
@@ -117,6 +118,8 @@ class History:
         self.path = folder / "history.csv"
         self.rows = earlier_history(self.path, step)
         if step and not self.rows:
+            if self.path.exists() and self.path.stat().st_size:  # of another program, such as a spreadsheet
+                move_aside([self.path])
             print(f"{self.path} has no row of the {step} batches before; it begins with the next one.")
         with files.replacing(self.path, newline="") as file:
             if self.rows:

@@ -28,6 +28,8 @@ def train(run: Run) -> int:
     complete = done >= run.num_iters and has_its_results(run)
     if complete:
         print(f"{run.checkpoints.path} has seen {done} of {run.num_iters} iterations: nothing to train.")
+        if read_manifest(run.out_dir) is None:
+            print(f"{run.out_dir} has no results of it, which only --overrideChkpt makes again.")
     elif done:
         print(f"Continuing {run.checkpoints.path} at iteration {done}.")
         claim(run, restored)
