@@ -1,6 +1,7 @@
 """People who share a scan: found whatever was done to the copy, never among others, and kept together."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from helpers import COARSE, LAS_3MM, LAS_6MM, brain_map, write_rows
+from helpers import COARSE, LAS_3MM, LAS_6MM, an_identity, brain_map, cohort_of, row, run_of, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from data.base.errors import InputError
 from data.cohorts import records, twins
 from data.cohorts.cohort import open_cohort
 from data.cohorts.folds import by_column, open_folds
+from utils.runs import guards
 
 
 def names(count: int) -> list[str]:
@@ -232,3 +234,28 @@ def test_one_file_under_many_names_is_refused_unless_kept_apart(data_cli, tmp_pa
     assert "The maps of all 8 subjects are one scan; expected one each." in refused.err
     assert not (tmp_path / "out").exists()
     assert data_cli(*asked, "--phenotype", "age", "--keepCopies").status == 0
+
+
+@pytest.mark.slow
+def test_a_noised_copy_of_a_training_subject_is_not_tested_under_another_name(cli, cohort, seen_two, tmp_path):
+    """A network of the phenotype, too; the copy is in a cohort of its own, so that no split parts it."""
+    training = [row for row in open_cohort(cohort).rows if row.split == "train"]
+    (tmp_path / "new").mkdir()
+    for number, row in enumerate(training, 5000):
+        values = np.fromfile(cohort / row.file, "<f4")
+        values[30:] += 0.01 * np.random.default_rng(number).normal(size=values.size - 30)
+        values.tofile(tmp_path / "new" / f"{number}.bin")
+    asked = ("--test", "--model", "nn", "--chkPointDir", seen_two / "ckpt", "--dataDir", tmp_path / "new")
+    outcome = cli(*asked)
+    assert outcome.status == 2
+    assert re.search(r"At least \d test subjects of .*new have the scan of a training subject of this", outcome.err)
+    assert re.search(r"with noise or exported again: 50\d\d has that of \d+", outcome.err)
+
+
+def test_a_training_cohort_that_is_gone_is_told(capsys):
+    saved = an_identity(records_sha256="0" * 64, cohort="gone")
+    guards.no_near_copy(run_of(cohort=cohort_of(row("3", 1.0, "test"))), saved)
+    assert (
+        "Not compared, whether test subjects have nearly a training scan: gone is not as it was."
+        in capsys.readouterr().out
+    )

@@ -9,6 +9,7 @@ TESTED = (
     guards.same_settings,
     guards.no_leak,
     guards.same_preparation,
+    guards.no_near_copy,
     guards.free_output,
 )
 TRAIN = Job(

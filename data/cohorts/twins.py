@@ -102,6 +102,18 @@ def of_cohort(cohort: Cohort, indices: Iterable[int]) -> tuple[list[str], np.nda
     return [cohort.rows[index].subject for index in first], means
 
 
+def shared(known: tuple[list[str], np.ndarray], new: tuple[list[str], np.ndarray]) -> dict[str, str]:
+    """New subjects -> the known one whose scan each has; of both the region means (subjects, regions, maps) are given,
+    see `of_cohort`."""
+    people = [*((name, False) for name in known[0]), *((name, True) for name in new[0])]
+    found = alike([str(at) for at in range(len(people))], np.concatenate([known[1], new[1]]))
+    groups = [[people[int(at)] for at in group] for group in found.same_scan]
+    of_known = [next((name for name, is_new in group if not is_new), None) for group in groups]
+    return {
+        name: other for group, other in zip(groups, of_known, strict=True) if other for name, is_new in group if is_new
+    }
+
+
 def find_twins(cohort: Cohort) -> Twins:
     """The twins among the subjects of a cohort, whose records are read once. Raises InputError, naming the file."""
     return alike(*of_cohort(cohort, cohort.unswapped()))

@@ -121,19 +121,12 @@ def check_new_scans(source: Source, like: Cohort) -> None:
     with processes() as pool:
         paths = [(path,) for path in source.maps.to_numpy().ravel()]
         new = np.array(pool.run("Comparing", stored_means, paths)).reshape(len(source.maps), like.num_maps, -1)
-    named = [*known, *(f"new {subject}" for subject in source.subjects["subject"])]
-    found = twins.alike(named, np.concatenate([means, np.moveaxis(new, 1, 2)]))
-    shared = {
-        one.removeprefix("new "): set(group) & set(known)
-        for group in found.same_scan
-        for one in group
-        if one.startswith("new ")
-    }
-    if leaked := {one: min(others) for one, others in shared.items() if others}:
+    people = source.subjects["subject"].tolist()
+    if leaked := twins.shared((known, means), (people, np.moveaxis(new, 1, 2))):
         pairs = listed([f"{one} has that of {other}" for one, other in leaked.items()])
         raise InputError(
-            f"At least {len(leaked)} of {source.table} have a scan of training subjects of {like.path}: {pairs}; expected "
-            f"new people. Leave them out: --exclude {','.join(leaked)}"
+            f"At least {len(leaked)} of {source.table} have a scan of training subjects of {like.path}: {pairs}; "
+            f"expected new people. Leave them out: --exclude {','.join(leaked)}"
         )
 
 

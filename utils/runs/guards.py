@@ -9,8 +9,8 @@ from pathlib import Path
 
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts import digests
-from data.cohorts.cohort import Cohort, in_one_folder
+from data.cohorts import digests, twins
+from data.cohorts.cohort import Cohort, identified, in_one_folder, open_cohort
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from data.grids import REDUCED
@@ -98,6 +98,32 @@ def no_leak(run: Run, saved: Identity | None) -> None:
                 f"{len(leaked)} of {len(tested)} test subjects of {cohort.path} trained {what}: {listed(leaked)}."
                 f"{names} Results on them would be too good. {IN_FOLDS if run.folds else WITHOUT_THEM}"
             )
+
+
+def no_near_copy(run: Run, saved: Identity | None) -> None:
+    """No test subject of another cohort may have nearly the scan of a training subject, such as one with noise. A
+    warning is printed where the training cohort cannot be compared."""
+    cohort = run.cohort
+    if saved is None or saved.records_sha256 in ("", cohort.records_sha256) or cohort.simulated:
+        return  # its own cohort, in which twins are in one split
+    if saved.cohort_sha256 == cohort.metadata.provenance.get("like"):
+        return  # compared when it was converted
+    try:
+        training = identified(open_cohort(Path(saved.cohort)))
+        same = (training.records_sha256, training.num_maps) == (saved.records_sha256, cohort.num_maps)
+    except InputError:
+        same = False
+    if not same:
+        print(f"Not compared, whether test subjects have nearly a training scan: {saved.cohort} is not as it was.")
+        return
+    known, tested = set(saved.training_subjects), cohort.indices("test")
+    own = [at for at in training.unswapped() if training.rows[at].subject in known]
+    if leaked := twins.shared(twins.of_cohort(training, own), twins.of_cohort(cohort, tested)):
+        pairs = listed([f"{one} has that of {other}" for one, other in leaked.items()])
+        raise InputError(
+            f"At least {len(leaked)} test subjects of {cohort.path} have the scan of a training subject of this "
+            f"checkpoint, with noise or exported again: {pairs}. {WITHOUT_THEM}"
+        )
 
 
 def bare_name(subject: str) -> str:
