@@ -239,10 +239,10 @@ def test_one_file_under_many_names_is_refused_unless_kept_apart(data_cli, tmp_pa
 @pytest.mark.slow
 def test_a_noised_copy_of_a_training_subject_is_not_tested_under_another_name(cli, cohort, seen_two, tmp_path):
     """A network of the phenotype, too; the copy is in a cohort of its own, so that no split parts it."""
-    training = [row for row in open_cohort(cohort).rows if row.split == "train"]
+    training = [of.file for of in open_cohort(cohort).rows if of.split == "train"]
     (tmp_path / "new").mkdir()
-    for number, row in enumerate(training, 5000):
-        values = np.fromfile(cohort / row.file, "<f4")
+    for number, file in enumerate(training, 5000):
+        values = np.fromfile(cohort / file, "<f4")
         values[30:] += 0.01 * np.random.default_rng(number).normal(size=values.size - 30)
         values.tofile(tmp_path / "new" / f"{number}.bin")
     asked = ("--test", "--model", "nn", "--chkPointDir", seen_two / "ckpt", "--dataDir", tmp_path / "new")
