@@ -23,6 +23,12 @@ LETTERS = st.text(st.characters(exclude_categories=()) | st.sampled_from(ODD + "
 few = settings(max_examples=40)
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder for all examples of a property, where no other test looks."""
+    return tmp_path_factory.mktemp("text")
+
+
 @pytest.mark.parametrize("letter", ODD)
 def test_what_steers_a_terminal_or_is_not_unicode_is_not_plain(letter):
     assert not text.is_plain(f"a{letter}b")
@@ -49,8 +55,8 @@ def test_escapes_leave_plain_text_alone(word):
 @given(LETTERS, LETTERS, LETTERS)
 @example("x" * 200_000, "a", "b")
 @example("a.bin", "\x1b[31m", "NYU")
-def test_a_table_of_records_is_read_as_it_was_written_or_not_written(tmp_path_factory, file, subject, site):
-    path, row = tmp_path_factory.getbasetemp() / "subjects.csv", Row(file, subject, site, 1.0, "train")
+def test_a_table_of_records_is_read_as_it_was_written_or_not_written(place, file, subject, site):
+    path, row = place / "subjects.csv", Row(file, subject, site, 1.0, "train")
     path.unlink(missing_ok=True)
     try:
         write_table(path, [row])
@@ -64,8 +70,8 @@ def test_a_table_of_records_is_read_as_it_was_written_or_not_written(tmp_path_fa
 @given(LETTERS, LETTERS)
 @example("a", "a\ud800")
 @example("subject", "a")
-def test_a_side_table_is_read_as_it_was_written_or_not_written(tmp_path_factory, name, value):
-    path = tmp_path_factory.getbasetemp() / "covariates.csv"
+def test_a_side_table_is_read_as_it_was_written_or_not_written(place, name, value):
+    path = place / "covariates.csv"
     path.unlink(missing_ok=True)
     table = pd.DataFrame({name: [value]}, index=["7"], dtype=object)
     try:
@@ -82,9 +88,9 @@ def test_a_side_table_is_read_as_it_was_written_or_not_written(tmp_path_factory,
 @given(LETTERS)
 @example("a\\n.bin")
 @example(" *a")
-def test_the_name_of_a_sum_is_read_as_it_was_written_or_not_written(tmp_path_factory, name):
+def test_the_name_of_a_sum_is_read_as_it_was_written_or_not_written(place, name):
     assume("/" not in name and name)
-    folder = tmp_path_factory.getbasetemp()
+    folder = place
     (folder / sums.SUMS).unlink(missing_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sums, "sum_of", lambda path: "0" * 64)
@@ -98,8 +104,8 @@ def test_the_name_of_a_sum_is_read_as_it_was_written_or_not_written(tmp_path_fac
 
 @few
 @given(st.recursive(LETTERS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(LETTERS, inner, max_size=3)))
-def test_json_is_read_as_it_was_written_or_not_written(tmp_path_factory, content):
-    path = tmp_path_factory.getbasetemp() / "content.json"
+def test_json_is_read_as_it_was_written_or_not_written(place, content):
+    path = place / "content.json"
     path.unlink(missing_ok=True)
     try:
         files.write_json(path, {"content": content})
@@ -111,8 +117,8 @@ def test_json_is_read_as_it_was_written_or_not_written(tmp_path_factory, content
 
 @few
 @given(st.lists(st.lists(LETTERS, min_size=1, max_size=3), min_size=1, max_size=4), st.sampled_from(",;\t"))
-def test_a_table_of_a_user_is_plain_or_refused_by_its_line(tmp_path_factory, rows, delimiter):
-    path, written = tmp_path_factory.getbasetemp() / "table.csv", io.StringIO(newline="")
+def test_a_table_of_a_user_is_plain_or_refused_by_its_line(place, rows, delimiter):
+    path, written = place / "table.csv", io.StringIO(newline="")
     csv.writer(written, delimiter=delimiter).writerows(rows)
     path.write_bytes(written.getvalue().encode("utf-8", "surrogatepass"))
     try:
