@@ -112,7 +112,7 @@ def test_a_process_never_ends_with_a_traceback(tmp_path):
     assert warning == "run.py: warning: odd values"
     assert "KeyError: 'in a thread'" in in_thread and "ZeroDivisionError" in escaped
     told = "".join(log.read_text() for log in tmp_path.glob("run.py-error-*.log"))
-    assert "in work\nZeroDivisionError" in told and "in a thread" in told
+    assert "in work\n" in told and "ZeroDivisionError: " in told and "in a thread" in told
 
 
 @pytest.mark.slow
