@@ -25,6 +25,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.cohorts.cohort import COVARIATES, MAPS, PHENOTYPE, Cohort, open_cohort, write_tables
+from data.cohorts.rows import APART
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_ITERATION = ["--train", "--numIters", 1]
@@ -66,7 +67,7 @@ def enlarge(source: Cohort, people: int, folder: Path) -> Cohort:
             table = pd.read_csv(source.tables / name, dtype=str, keep_default_na=False)
             merged = copies.merge(table, on="subject").assign(subject=lambda found: found["copy"])
             merged[list(table)].to_csv(folder / name, index=False, lineterminator="\n")
-    write_tables(folder, rows, replace(source.metadata, grid=source.grid.shape))
+    write_tables(folder, rows, replace(source.metadata, grid=source.grid.shape, copies=APART))
     return open_cohort(folder)
 
 
