@@ -32,7 +32,7 @@ check: lint
 test: lint
 	$(PYTEST)
 
-# Kills, full disks, damaged files and hostile names: says in a table what was lost, within 15 minutes on 2 cores.
+# Kills, full disks, damaged files and hostile names: says in a table what was lost, within half an hour on 2 cores.
 torture: setup
 	.venv/bin/python tests/torture.py
 
