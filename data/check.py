@@ -106,8 +106,8 @@ def full(cohort: Cohort) -> CohortFindings:
     if usable:
         check_twins(cohort, means, check_identical(cohort, digests, findings.people), findings.people)
         # The first of each subject's records is never a swapped copy: those follow their originals
-        first = sorted({cohort.rows[index].subject: index for index in reversed(usable)}.values())
-        subjects = [cohort.rows[index].subject for index in first]
+        of_subject = cohort.first_records(usable)
+        subjects, first = list(of_subject), list(of_subject.values())
         measured = measures.read(cohort.tables, subjects, cohort.maps) if cohort.tables else None
         of_maps = {name: Findings() for name in cohort.maps}
         compared = compare_volumes(cohort, summaries, usable)

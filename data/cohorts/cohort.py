@@ -70,7 +70,7 @@ class Cohort:
     def problems(self, fold_of: Mapping[str, str] | None = None) -> list[str]:
         """What invalidates results, by the census and the stored verdict; a split that folds replace has no part."""
         own, stored = self.census().every("problems"), self.verdict.problems if self.verdict else ()
-        now = self.census(fold_of).every("problems")
+        now = self.census(fold_of).every("problems") if fold_of else own
         return list(dict.fromkeys([*now, *(text for text in stored if text not in own)]))
 
     @property
@@ -132,22 +132,28 @@ class Cohort:
     def raw_phenotype(self) -> "pd.DataFrame | None":
         """`phenotype.csv`: the 29 values (subjects, 29) before imputation and scaling, NaN where unknown, as above.
         Raises InputError if they are not those that the records hold."""
-        if (values := self._side_table(PHENOTYPE)) is not None:
-            from data.cohorts.side_tables import check_values
-
-            first = {row.subject: index for index, row in reversed(list(enumerate(self.rows)))}
-            headers = [np.frombuffer(self.header(first[subject]), records.DTYPE)[1:] for subject in values.index]
-            check_values(self.path / PHENOTYPE, values, np.stack(headers), self.metadata)
-        return values
+        return self._side_table(PHENOTYPE)
 
     def _side_table(self, name: str) -> "pd.DataFrame | None":
         """A table by subject, in the order of their first records."""
         if self.tables is None or not (self.tables / name).is_file():
             return None
-        from data.cohorts.side_tables import read, read_phenotype
+        from data.cohorts.side_tables import check_values, read, read_phenotype
 
-        path, subjects = self.tables / name, list(dict.fromkeys(row.subject for row in self.rows))
-        return read_phenotype(path, subjects, self.metadata.phenotype) if name == PHENOTYPE else read(path, subjects)
+        path, first = self.tables / name, self.first_records(range(len(self.rows)))
+        if name != PHENOTYPE:
+            return read(path, list(first))
+        values = read_phenotype(path, list(first), self.metadata.phenotype)
+        headers = [np.frombuffer(self.header(index), records.DTYPE)[1:] for index in first.values()]
+        check_values(path, values, np.stack(headers), self.metadata)
+        return values
+
+    def first_records(self, indices: Iterable[int]) -> dict[str, int]:
+        """Subjects in the order of their first records among these positions, with its position."""
+        first: dict[str, int] = {}
+        for index in indices:
+            first.setdefault(self.rows[index].subject, index)
+        return first
 
     def resplit(self, split: Mapping[str, str]) -> "Cohort":
         """The cohort with another split, subject -> train or test; the phenotype is scaled on its training subjects, or

@@ -53,12 +53,10 @@ class Digests:
 
 
 @dataclass(frozen=True)
-class VerifiedEntry:
-    """A record whose header is verified each time it is read, and whose volume is whenever its file has changed."""
+class Wrapped:
+    """A record that lies where another entry says, and is read otherwise."""
 
     stored: Stored
-    digests: Digests
-    seen: list[tuple[int, ...]] = field(default_factory=lambda: [()])  # the state of the file that was verified last
 
     @property
     def path(self) -> Path:
@@ -67,6 +65,17 @@ class VerifiedEntry:
     @property
     def size(self) -> int:
         return self.stored.size
+
+    def __str__(self) -> str:
+        return str(self.stored)
+
+
+@dataclass(frozen=True)
+class VerifiedEntry(Wrapped):
+    """A record whose header is verified each time it is read, and whose volume is whenever its file has changed."""
+
+    digests: Digests
+    seen: list[tuple[int, ...]] = field(default_factory=lambda: [()])  # the state of the file that was verified last
 
     def read(self, num_bytes: int = -1) -> bytes:
         """The record, or its first bytes. Raises InputError if what is read is not what was written."""
@@ -85,9 +94,6 @@ class VerifiedEntry:
                 f"{self} is not what was written: its {what} differs from the digest. Was it damaged or replaced? "
                 "Copy it again, or convert again."
             )
-
-    def __str__(self) -> str:
-        return str(self.stored)
 
 
 def state_of(path: Path) -> tuple[int, ...]:

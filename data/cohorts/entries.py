@@ -22,7 +22,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.text import check_plain
 from data.cohorts import records
-from data.cohorts.digests import VerifiedEntry
+from data.cohorts.digests import VerifiedEntry, Wrapped
 from data.cohorts.records import FileEntry
 
 HIDDEN = re.compile(r"(^|/)\.[^/\\]*$")  # what a Mac adds to an archive
@@ -249,27 +249,15 @@ def check_dataset(store: Any, name: str, path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class RefittedEntry:
+class RefittedEntry(Wrapped):
     """A record with another phenotype than is stored: `phenotype` holds the bytes of its 29 values."""
 
-    stored: "Entry"
     phenotype: bytes
-
-    @property
-    def path(self) -> Path:
-        return self.stored.path
-
-    @property
-    def size(self) -> int:
-        return self.stored.size
 
     def read(self, num_bytes: int = -1) -> bytes:
         content = self.stored.read(num_bytes)
         label, volume = content[: records.DTYPE.itemsize], content[records.HEADER_BYTES :]
         return b"".join((label, self.phenotype, volume))[: len(content)]
-
-    def __str__(self) -> str:
-        return str(self.stored)
 
 
 Entry = FileEntry | ZipEntry | HDF5Entry | RefittedEntry | VerifiedEntry
