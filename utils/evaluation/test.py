@@ -15,7 +15,7 @@ from data.cohorts.cohort import in_order
 from data.cohorts.missingness import missing_in
 from data.cohorts.records import CLASSES
 from utils import figures
-from utils.evaluation import autoencoders, floors
+from utils.evaluation import autoencoders, confounds, floors, verdict
 from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import Predictions, by_fold, by_site, with_intervals
 from utils.report import build as report
@@ -143,10 +143,10 @@ def measure(run: Run, known: pd.DataFrame) -> tuple[dict[str, dict], str, str | 
     figures.classification(predictions.label, predictions.probability, run.out_dir, run.marks)
     floor = read_table(run, FLOOR_PREDICTIONS)
     floor = floor.set_index("file").loc[known["file"]] if len(floor) else pd.DataFrame(index=known["file"])
-    compared = floors.compare(predictions, floor.drop(columns="fold", errors="ignore"), run.seed)
+    compared = verdict.compare(predictions, floor.drop(columns="fold", errors="ignore"), run.seed)
     write_table(run, FLOORS, pd.DataFrame(compared))
-    regression = floors.motion(predictions, run.cohort.covariates)
-    return score, floors.verdict(compared), floors.motion_line(regression)
+    regression = confounds.motion(predictions, run.cohort.covariates)
+    return score, verdict.verdict(compared), confounds.motion_line(regression)
 
 
 def counts(run: Run) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 
-from utils.evaluation.floors import motion, motion_line
+from utils.evaluation.confounds import motion, motion_line
 from utils.metrics import Predictions
 
 

@@ -1,0 +1,50 @@
+"""Covariates of subjects, and the encoder of tables whose columns are numbers, text or unknown."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.base import ClassifierMixin
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from data.cohorts import phenotype
+
+HEAD_MOTION = re.compile("mean_?fd|framewise", re.IGNORECASE)
+
+
+def covariates(subject: Sequence[str], site: Sequence[str], table: pd.DataFrame | None) -> pd.DataFrame:
+    """The covariates of each of the subjects (n,), in their order, and their site, if there are several.
+
+    Numbers are float64, head motion its logarithm, text is object; NaN where unknown. `table` is
+    `Cohort.covariates`; a column of it that repeats the site is left out. Raises InputError for text among numbers.
+    """
+    columns: dict[str, np.ndarray] = {"site": np.array(site, object)} if len(set(site)) > 1 else {}
+    table = pd.DataFrame(index=sorted(set(subject))) if table is None else table
+    for name in table:
+        if (table[name].reindex(subject).to_numpy(object) == np.array(site, object)).all():
+            continue
+        if not phenotype.mostly_numbers(table[name]):
+            columns[name] = phenotype.clean(table[name]).reindex(subject).to_numpy(object)
+            continue
+        values = phenotype.numbers(table, name).reindex(subject)
+        if HEAD_MOTION.search(name):
+            name, values = f"log {name}", np.log(values.where(values > 0))
+        columns[name] = values.to_numpy(float)
+    return pd.DataFrame(columns, index=pd.Index(subject))
+
+
+def encoded(classifier: ClassifierMixin) -> Pipeline:
+    """The classifier behind an encoder of `features`: medians and indicators for missing numbers, z-scores, dummies."""
+    median = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+    unknown = SimpleImputer(strategy="constant", fill_value="unknown")
+    numbers = make_pipeline(median, StandardScaler())
+    categories = make_pipeline(unknown, OneHotEncoder(handle_unknown="ignore", sparse_output=False))
+    encoder = make_column_transformer(
+        (numbers, make_column_selector(dtype_include="number")),
+        (categories, make_column_selector(dtype_exclude="number")),
+    )
+    return make_pipeline(encoder, classifier)
