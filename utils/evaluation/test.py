@@ -123,7 +123,7 @@ def conclude(run: Run) -> dict[str, dict]:
     score: dict[str, dict] = {}
     if len(known):
         score, summary["conclusion"], summary["motion"] = measure(run, known)
-        name = "auc_folds" if "auc_folds" in score else "auc"  # the verdict's
+        name = verdict.headline(score)
         headline = (name, *score[name].values())
         print(f"{len(known)} test records: " + ", ".join(f"{name} {shown(score[name])}" for name in score))
     print("\n".join(filter(None, (summary["conclusion"], summary["motion"], *notes))))
@@ -143,10 +143,10 @@ def measure(run: Run, known: pd.DataFrame) -> tuple[dict[str, dict], str, str | 
     figures.classification(predictions.label, predictions.probability, run.out_dir, run.marks)
     floor = read_table(run, FLOOR_PREDICTIONS)
     floor = floor.set_index("file").loc[known["file"]] if len(floor) else pd.DataFrame(index=known["file"])
-    compared = verdict.compare(predictions, floor.drop(columns="fold", errors="ignore"), run.seed)
+    compared = verdict.compare(predictions, [floor.drop(columns="fold", errors="ignore")], run.seed)
     write_table(run, FLOORS, pd.DataFrame(compared))
     regression = confounds.motion(predictions, run.cohort.covariates)
-    return score, verdict.verdict(compared), confounds.motion_line(regression)
+    return score, verdict.verdict(compared, predictions), confounds.motion_line(regression)
 
 
 def counts(run: Run) -> list[dict[str, Any]]:

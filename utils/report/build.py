@@ -13,7 +13,7 @@ from data.base.errors import InputError
 from data.base.tables import printable
 from data.cohorts.records import CLASSES
 from utils.figures import number
-from utils.metrics import Predictions
+from utils.metrics import Predictions, headline
 from utils.report import drawings, texts
 from utils.report.tables import LABELS, MODEL, RULE, SITE_COUNTS, Count, Described, Tables, interval, read
 from utils.statistics import CONFIDENCE, THRESHOLD
@@ -27,10 +27,9 @@ SPELLED = {
     "f_score": "F score",
     "brier": "Brier score",
     "model_minus_floor_auc": "AUC, model minus floor",
-    "model_minus_floor_auc_folds": "the same, model minus floor",
+    "model_minus_floor_auc_sites": "within sites, model minus floor",
+    "model_minus_floor_auc_folds": "within folds, model minus floor",
 }
-COMPARED = ("auc", "model_minus_floor_auc", "auc_sites", "accuracy")  # of floors; floors.csv has all
-COMPARED_IN_FOLDS = ("auc_folds", "model_minus_floor_auc_folds", "auc")
 INTENDED_USE = (
     "For research on groups of people. Not a diagnosis: no probability here says anything reliable about one person, "
     "and nothing here has been tested for clinical use."
@@ -150,14 +149,15 @@ def ends(low: float, high: float) -> str:
 
 
 def beside_floors(table: pd.DataFrame, model: str) -> Section:
-    """The metrics of `COMPARED`, or of folds, that there are."""
+    """The AUC of the verdict and its difference, then the pooled AUC and the accuracy."""
     about = [
         "Floors are plain classifiers on the same subjects. The model beats one where the interval of the difference "
-        "lies above 0. More metrics are in floors.csv."
+        "lies above 0, is worse where it lies below 0, and is level with it otherwise. More metrics are in floors.csv."
     ]
     if RULE in set(table["floor"]):
         about.append(f"The {RULE} is a ceiling, not a floor.")
-    compared = COMPARED_IN_FOLDS if "auc_folds" in table else COMPARED
+    area = headline(table)
+    compared = dict.fromkeys((area, f"model_minus_floor_{area}", "auc", "accuracy"))
     metrics = [name for name in compared if set(interval(name)) <= set(table)]
     rows = [
         {"classifier": model if row["floor"] == MODEL else row["floor"]}
