@@ -8,9 +8,9 @@ rival, which reads as many features of its own, are trained and tested on folds 
 mean AUC on fresh people of one site of models trained on as many; for a linear model on normal features it is known.
 With `--real`, the features are the region means of a cohort's people, and labels are permuted within sites: the truth
 is 0.5. With `--network` as well, `cnn --preset regions` is trained and tested on so many of these by the user's
-commands. Prints for each setting, and over all, how many of the intervals of the AUC within sites, and of its difference
-from that of the rival, hold the truth (`!`: outside the binomial 99 % of 95 %), and how many lie above it: 2.5 % are
-expected, which at a truth of 0.5 are called 'better than chance', and of the difference 'beats'.
+commands. Prints for each setting, and over all, how many of the intervals of the AUC within sites, and of its
+difference from that of the rival, hold the truth (`!`: outside the binomial 99 % of 95 %), and how many lie above it:
+2.5 % are expected, which at a truth of 0.5 are called 'better than chance', and of the difference 'beats'.
 """
 
 import argparse
