@@ -7,10 +7,8 @@ import numpy as np
 import pandas as pd
 
 from utils.metrics import Predictions, difference, flat, with_intervals
-from utils.report.tables import MAJORITY, MODEL, RULE
+from utils.report.tables import MAJORITY, MINUS, MODEL, RULE
 from utils.report.texts import paragraph
-
-MINUS = "model_minus_floor_auc"
 
 
 def compare(predictions: Predictions, floors: pd.DataFrame, seed: int) -> list[dict]:
@@ -37,7 +35,7 @@ def compare(predictions: Predictions, floors: pd.DataFrame, seed: int) -> list[d
     return rows
 
 
-def verdict(rows: Sequence[dict]) -> str:
+def verdict(rows: Sequence[dict], repeats: int = 1) -> str:
     """One sentence on the rows of `compare`: whether the network beats chance, and which floors it does not beat."""
     if within_folds := "auc_folds" in rows[0]:  # pooled probabilities come from models that need not agree
         rows = [row | {name.replace("_folds", ""): row[name] for name in row if "_folds" in name} for row in rows]
@@ -50,4 +48,5 @@ def verdict(rows: Sequence[dict]) -> str:
         unbeaten=[row for row in floors if model["auc_low"] is not None and row[f"{MINUS}_low"] <= 0],
         rule=next((row for row in others if row["floor"] == RULE and row["auc"] is not None), None),
         within_folds=within_folds,
+        repeats=repeats,
     )

@@ -15,7 +15,19 @@ from data.cohorts.records import CLASSES
 from utils.figures import number
 from utils.metrics import Predictions
 from utils.report import drawings, texts
-from utils.report.tables import LABELS, MODEL, RULE, SITE_COUNTS, Count, Described, Tables, interval, read
+from utils.report.tables import (
+    LABELS,
+    MINUS,
+    MODEL,
+    RULE,
+    SITE_COUNTS,
+    Count,
+    Described,
+    Tables,
+    interval,
+    main_auc,
+    read,
+)
 from utils.statistics import CONFIDENCE, THRESHOLD
 
 PAGE = "report.html"
@@ -102,6 +114,8 @@ def scored(tables: Tables) -> Iterator[Section]:
     averaged = {"auc_sites", "auc_folds"} & tables.scores.keys()
     about = texts.paragraphs("scores", records=len(known), subjects=known["subject"].nunique(), averaged=averaged)
     yield Section("Scores", about, table=rows)
+    if tables.repeats is not None:
+        yield repeats(tables.repeats, "fold" in tables.predictions)
     if tables.floors is not None:
         yield beside_floors(tables.floors, run.model)
     if known["label"].nunique() == len(CLASSES):
@@ -147,6 +161,22 @@ def shown(numbers: Iterable[float]) -> str:
 def ends(low: float, high: float) -> str:
     """`0.500 to 0.720`; a dash where undefined."""
     return f"{low:.3f} to {high:.3f}" if math.isfinite(low + high) else "-"
+
+
+def repeats(table: pd.DataFrame, same_folds: bool) -> Section:
+    """The scores of each repeat, and how far apart they lie."""
+    names = [name for name in ("auc_sites", "auc_folds", "auc", *OF_FOLDS[1:]) if name in table]
+    less = [name for name in COMPARED_IN_FOLDS + COMPARED if name.startswith(MINUS) and name in table]
+    main = [main_auc(table), *less[:1]]
+    spread = {f"{spelled(name)}": table[name] for name in main if table[name].notna().all()}
+    about = texts.paragraphs("repeats", count=len(table), same_folds=same_folds, spread=spread)
+    rows = [
+        {name: number(row[name], ".0f") for name in ("repeat", "seed")}
+        | {spelled(name): shown(row[interval(name)]) for name in names + less}
+        | ({"best floor": row["best_floor"]} if less else {})
+        for _, row in table.iterrows()
+    ]
+    return Section("Repeats", about, table=rows)
 
 
 def beside_floors(table: pd.DataFrame, model: str) -> Section:
