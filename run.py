@@ -3,12 +3,14 @@
 import argparse
 from pathlib import Path
 
-from data.base.cli import MAX_JOBS, Parser, add_options, guarded, seed, whole
+from data.base.cli import MAX_JOBS, MAX_REPEATS, Parser, add_options, guarded, seed, whole
 from data.base.terminal import start
 from models import MODELS
 from utils.jobs import FULL_PASS, JOBS
 from utils.machines.devices import choose_device, several_processes
-from utils.runs.folded import FoldedRun, folded_run
+from utils.runs.folded import folded_run
+from utils.runs.pooled import PooledRun
+from utils.runs.repeated import repeated_run
 from utils.runs.run import Run
 from utils.runs.side_by_side import end_with_parent
 from utils.runs.validate import CHECKPOINTS, request, single_run
@@ -45,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
     add = top.add_argument_group("folds").add_argument
     add("--folds", metavar="N|COLUMN", help="test everybody: N folds, or leave out one site, or covariate's value")
     add("--fold", metavar="K", help="do this one of the folds: its number from 0, or the site")
+    repeats = "so often, each time by the next seed, and the mean of all (default 1)"
+    add("--repeats", type=whole(1, MAX_REPEATS), default=1, metavar="R", help=repeats)
     add("--jobs", type=whole(1, MAX_JOBS), default=1, metavar="J", help="so many folds at a time (default 1)")
     add = top.add_argument_group("machine").add_argument
     add("--precision", choices=PRECISIONS, help="of the layers (default float32)")
@@ -61,12 +65,13 @@ def execute() -> int:
     args = top.parse_args()
     given = {name for name, value in vars(args).items() if value != top.get_default(name)}
     asked = request(args, given, JOBS.values())
-    return perform(folded_run(asked) if args.folds else single_run(asked), args.shareGPU)
+    settled = repeated_run if asked.is_repeated else folded_run if args.folds else single_run
+    return perform(settled(asked), args.shareGPU)
 
 
 def perform(run: Run, share_gpu: bool) -> int:
     """Does the job on a free GPU or the CPU, with other workers if there are any; returns the exit status."""
-    if isinstance(run, FoldedRun) and run.is_done() and not run.override:
+    if isinstance(run, PooledRun) and run.is_done() and not run.override:
         print("Everything is done.")
         run.announce()
         return 0
@@ -80,7 +85,7 @@ def perform(run: Run, share_gpu: bool) -> int:
             return 0
         if workers.count > 1 and run.job.is_shared:
             return perform_together(run, workers, share_gpu)
-    if isinstance(run, FoldedRun) and run.jobs > 1:
+    if isinstance(run, PooledRun) and run.jobs > 1:
         return run.perform_side_by_side(share_gpu)
     return run.perform_on(choose_device(share_gpu, several=run.job.takes_several_gpus))
 

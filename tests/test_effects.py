@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from utils.blackout.effects import by_subject, mean_interval, random_blobs, sign_flip_test, size_percentile
+from data.cohorts.rows import Row
+from utils.blackout.effects import (
+    ARRAYS,
+    OF_BLOBS,
+    Effects,
+    averaged,
+    by_subject,
+    mean_interval,
+    random_blobs,
+    sign_flip_test,
+    size_percentile,
+)
 
 
 def drawn(random, subjects=40, regions=30, planted=0.0, share=0.5):
@@ -112,3 +123,24 @@ def test_a_size_without_a_connected_place_has_no_blob():
     assert nothing is None
     assert all((blob[4:7, 4:7, 4:7]).all() and blob.sum() == 27 for blob in placed)
     assert random_blobs(np.zeros((3, 3, 3), bool), [1], seed=0) == [None]
+
+
+def test_repeats_are_averaged_by_record_and_their_blobs_are_all_kept():
+    random = np.random.default_rng(0)
+    rows = [Row(f"{name}.bin", name, "", 0.0, "test") for name in "abc"]
+
+    def made(order, blobs):
+        arrays = {name: random.normal(size=(3, 2)) for name in ARRAYS if name not in OF_BLOBS}
+        excess = random.normal(size=(3, 2, blobs))
+        return Effects(**arrays, blob_excess=excess, group=np.array([0, 0, 1]), rows=[rows[at] for at in order])
+
+    one, other = made((0, 1, 2), 4), made((2, 0, 1), 1)
+    mean = averaged([one, other])
+    assert mean.subject == ["a", "b", "c"]
+    for at, its in enumerate((1, 2, 0)):  # where the other repeat has the record
+        assert mean.reliance[at] == pytest.approx((one.reliance[at] + other.reliance[its]) / 2)
+        assert mean.blob_excess[3 + at, :, 0] == pytest.approx(other.blob_excess[its, :, 0])
+    assert mean.group.tolist() == [0, 0, 1, 2, 3, 2] and mean.blob_subject == ["a", "b", "c"] * 2
+    found = size_percentile(mean.blob_excess, mean.group, mean.blob_subject)
+    below = [one.blob_excess[:2].mean(0), one.blob_excess[2], other.blob_excess[[0, 1]].mean(0), other.blob_excess[2]]
+    assert found == pytest.approx(100 * (np.concatenate(below, axis=1) < 0).mean(1))

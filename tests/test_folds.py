@@ -9,7 +9,7 @@ from helpers import read_rows
 
 from data.base.errors import InputError
 from data.cohorts.cohort import open_cohort
-from data.cohorts.folds import Folds, by_column, check_classes, folder_name, open_folds
+from data.cohorts.folds import Folds, by_column, check_classes, folder_name, open_folds, repeated
 
 
 @pytest.fixture
@@ -87,6 +87,14 @@ def test_folds_are_saved_and_used_again(opened, cohort, tmp_path):
     ]
     assert json.loads((tmp_path / "saved" / "folds.json").read_text())["cohort_sha256"] == open_cohort(cohort).digest
     assert opened("4", seed=5).fold_of == folds.fold_of
+
+
+def test_a_repeat_cuts_numbered_folds_anew_unless_encoders_are_bound_to_them(opened, tmp_path):
+    folds = opened("4")
+    other = repeated(folds, 1, tmp_path / "other")
+    assert other.fold_of == opened("4", 1).fold_of != folds.fold_of and other.whole is folds.whole
+    reduced = replace(folds, reduced={"0": folds.whole})
+    assert repeated(reduced, 1, tmp_path / "other") is reduced
 
 
 def test_folds_of_another_cohort_are_never_used(opened, cohort, tmp_path):

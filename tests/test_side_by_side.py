@@ -53,6 +53,14 @@ def test_each_fold_is_told_when_it_has_ended(folds, capsys):
     assert "said before" not in out and "Still to be done" not in out and not err
 
 
+def test_a_fold_of_several_repeats_is_one_process(folds, capsys):
+    assert folds(["0", "1", "0", "1"], 2) == 0
+    assert sorted(line for line in capsys.readouterr().out.splitlines() if "Fold " in line) == [
+        "Fold 0 (of some):",
+        "Fold 1 (of some):",
+    ]
+
+
 def test_after_a_fold_that_fails_no_other_is_begun(folds, capsys, tmp_path):
     assert folds(["bad", "1", "2"], 1) == 1
     assert capsys.readouterr().err == "run.py: error: it went wrong\n"

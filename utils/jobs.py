@@ -37,6 +37,7 @@ TEST = Job(
     guards=TESTED,
     outputs=(
         *("predictions.csv", "floor_predictions.csv", "training.csv", "metrics.json", "floors.csv", "sites.csv"),
+        "repeats.csv",
         *("confusion_matrix.png", "roc.png", "report.html", "*Image.png"),
     ),
     is_shared=False,
@@ -77,6 +78,7 @@ FULL_PASS = Job(
     refusal="A full pass reduces a cohort, and only {able} does that, not {model}; did you mean: "
     "run.py --train --model {model}?",
     has_flag=False,
+    is_repeated=False,
     out_dir="{data}_reduced",
 )
 JOBS = {"train": TRAIN, "test": TEST, "blackout": BLACKOUT, "encode": FULL_PASS}

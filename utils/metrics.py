@@ -184,6 +184,7 @@ def scores(predictions: Predictions, weight: np.ndarray) -> dict[str, np.ndarray
     false_positive = weight @ (~positive & predicted)
     false_negative = weight @ (positive & ~predicted)
     true_negative = weight @ (~positive & ~predicted)
+    area = aucs(predictions, weight)
     with np.errstate(divide="ignore", invalid="ignore"):
         recall = true_positive / (true_positive + false_negative)
         specificity = true_negative / (true_negative + false_positive)
@@ -194,9 +195,10 @@ def scores(predictions: Predictions, weight: np.ndarray) -> dict[str, np.ndarray
             "specificity": specificity,
             "precision": true_positive / (true_positive + false_positive),
             "f_score": 2 * true_positive / (2 * true_positive + false_positive + false_negative),
+            "auc": area.pop("auc"),
             "brier": weight @ np.square(probability - label) / weight.sum(1),
             "calibration_error": np.abs(calibration_gaps(label, probability, weight)).sum(1),
-        } | aucs(predictions, weight)
+        } | area
 
 
 def needed_groups(predictions: Predictions) -> dict[str, Groups]:

@@ -18,6 +18,7 @@ from data.base.text import PLAIN, is_plain, shown, whole_number
 MAX_SEED = 2**32 - 1
 MAX_COUNT = 10**12  # of batches and the like; far below what int64 holds
 MAX_JOBS = 1024
+MAX_REPEATS = 1000
 MAX_COPIES = 10_000
 MAX_MESSAGE = 2000  # characters of an error
 MAY_BE_EMPTY = ("--phenotype", "--covariates")

@@ -70,8 +70,13 @@ class Folds:
     @property
     def names(self) -> list[str]:
         """The folds: numbers from 0, or the values of the column, in order."""
-        numbered = whole_number(self.how) is not None
+        numbered = self.are_numbered
         return sorted(set(self.fold_of.values()), key=lambda name: ((numbered and whole_number(name)) or 0, name))
+
+    @property
+    def are_numbered(self) -> bool:
+        """Whether the seed says who is in which fold, not a column."""
+        return whole_number(self.how) is not None
 
     @property
     def unchecked(self) -> Cohort:
@@ -114,6 +119,17 @@ class Folds:
             digests.write(folder, self.whole.digests_by_file)
         files.write_json(folder / FOLDS, asdict(self.cut))
 
+    def check_written(self, folder: Path) -> None:
+        """Raises InputError if the folds that a training wrote into a folder are other ones."""
+        if not (folder / FOLDS).is_file():
+            return
+        if not files.read_json(folder / FOLDS, Cut).fits(self) or read_folds(folder / FOLD_TABLE) != self.fold_of:
+            found = [] if self.reduced else digests.changed(folder, self.whole.digests_by_file)
+            named = f" ({listed(found)} changed)" if found else ""
+            raise InputError(
+                f"{folder / FOLD_TABLE} is of other data than {self.whole.path}{named}; use another --chkPointDir."
+            )
+
     def check(self, folder: Path, name: str, cohort: Cohort) -> None:
         """Raises InputError unless the split of a fold's cohort is the one in a folder's `folds.csv`."""
         fold_of = read_folds(folder / FOLD_TABLE)
@@ -142,24 +158,30 @@ def open_folds(path: Path, how: str, seed: int, saved: Path) -> Folds:
     `saved` are used. Raises InputError if those are of another cohort, or the cohort cannot be divided like that."""
     reduced = (path / FOLDS).is_file()
     folds = open_reduced(path, how) if reduced else made(identified(open_cohort(path)), how, seed, saved)
-    if (saved / FOLDS).is_file():
-        cut = files.read_json(saved / FOLDS, Cut)
-        if not cut.fits(folds) or read_folds(saved / FOLD_TABLE) != folds.fold_of:
-            found = [] if reduced else digests.changed(saved, folds.whole.digests_by_file)
-            named = f" ({listed(found)} changed)" if found else ""
-            raise InputError(f"{saved / FOLD_TABLE} is of other data than {path}{named}; use another --chkPointDir.")
+    folds.check_written(saved)
     return folds
 
 
-def made(cohort: Cohort, how: str, seed: int, saved: Path) -> Folds:
-    """The folds of a cohort: those that a training of this cohort has written, or new ones."""
+def repeated(folds: Folds, seed: int, saved: Path) -> Folds:
+    """The folds of another repeat, as `open_folds`: numbered ones are cut by another seed, those of a column, and of a
+    set of reduced cohorts, whose encoders are bound to them, are the same."""
+    if folds.are_numbered and not folds.reduced:
+        folds = made(folds.whole, folds.how, seed, saved, folds.same_scan)
+    folds.check_written(saved)
+    return folds
+
+
+def made(cohort: Cohort, how: str, seed: int, saved: Path, groups: Groups | None = None) -> Folds:
+    """The folds of a cohort: those that a training of this cohort has written, or new ones; `groups` are known to share
+    a scan, or are looked for."""
     check_cuttable(cohort)
     if (saved / FOLDS).is_file():
         cut, fold_of = files.read_json(saved / FOLDS, Cut), read_folds(saved / FOLD_TABLE)
         before = Folds(how, cohort, cohort.digest, fold_of, same_scan=cut.same_scan)
         if cut.fits(before):
             return before
-    groups = cohort.metadata.same_scan if is_searched(cohort) else find_twins(cohort).same_scan
+    if groups is None:
+        groups = cohort.metadata.same_scan if is_searched(cohort) else find_twins(cohort).same_scan
     fold_of = (by_column if whole_number(how) is None else by_number)(cohort, how, seed, groups)
     check_classes(cohort, fold_of)
     return Folds(how, cohort, cohort.digest, fold_of, same_scan=groups)

@@ -31,8 +31,8 @@ class Effects:
     `reliance`, `unique`: (records, regions), shown minus occluded with `donor` and `expected`, on the logit.
     `sufficiency`: (records, regions), the logit of a donor's volume with this region of the record minus without it.
     `blob_excess`: (records, regions, blobs), the effect of a blob of the region's size minus that of the region, both
-        filled with the same donor; NaN where there was no room for a blob.
-    `group`: (records,) int, the records that share their blobs.
+        filled with the same donor; NaN where there was no room for a blob. Of repeats, (repeats x records, ...).
+    `group`: (records,) int, the records that share their blobs; of repeats, (repeats x records,).
     `probability`: (records,) of autism with nothing occluded.
     """
 
@@ -54,11 +54,17 @@ class Effects:
     def subject(self) -> list[str]:
         return [row.subject for row in self.rows]
 
+    @property
+    def blob_subject(self) -> list[str]:
+        """The subject of each row of `blob_excess`."""
+        return self.subject * (len(self.group) // len(self.rows))
+
     def of_subjects(self, name: str) -> np.ndarray:
         """The mean effect of one of `KINDS` per subject, (subjects, regions), or their "label" (subjects,)."""
         return by_subject(getattr(self, "delta_logit" if name == BACKGROUND else name), self.subject)
 
 
+OF_BLOBS = ("blob_excess", "group")
 ARRAYS = tuple(field.name for field in fields(Effects) if field.name != "rows")
 
 
@@ -73,6 +79,21 @@ def joined(parts: Sequence[Effects]) -> Effects:
         arrays["blob_excess"][at] = np.pad(excess, missing, constant_values=np.nan)
     rows = [row for part in parts for row in part.rows]
     return Effects(**{name: np.concatenate(values) for name, values in arrays.items()}, rows=rows)
+
+
+def averaged(repeats: Sequence[Effects]) -> Effects:
+    """The mean effects of each record over repeats, which may have the records in another order; the blobs of all
+    repeats, one repeat after another."""
+    rows = repeats[0].rows
+    places = [{row.file: at for at, row in enumerate(of.rows)} for of in repeats]
+    orders = [[at[row.file] for row in rows] for at in places]
+    aligned = [
+        Effects(**{name: getattr(of, name)[order] for name in ARRAYS}, rows=rows)
+        for of, order in zip(repeats, orders, strict=True)
+    ]
+    means = {name: np.mean([getattr(of, name) for of in aligned], axis=0) for name in ARRAYS if name not in OF_BLOBS}
+    every = joined(aligned)
+    return Effects(**means, **{name: getattr(every, name) for name in OF_BLOBS}, rows=rows)
 
 
 def by_subject(values: np.ndarray, subject: Sequence[str]) -> np.ndarray:
@@ -138,7 +159,7 @@ def region_table(atlas: Atlas, effects: Effects, seed: int) -> pd.DataFrame:
         if kind == BACKGROUND:
             for value, name in reversed([*enumerate(CLASSES)]):
                 table[f"{kind}_{name}"] = effect[label == value].mean(0) if value in label else np.nan
-    table["size_percentile"] = size_percentile(effects.blob_excess, effects.group, effects.subject)
+    table["size_percentile"] = size_percentile(effects.blob_excess, effects.group, effects.blob_subject)
     table = table.sort_values(RELIANCE, ascending=False, kind="stable", ignore_index=True)
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     return table

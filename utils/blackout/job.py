@@ -27,7 +27,7 @@ from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from utils import figures
 from utils.blackout import options, page, summary
-from utils.blackout.effects import ARRAYS, BACKGROUND, KINDS, Effects, joined, region_table
+from utils.blackout.effects import ARRAYS, BACKGROUND, KINDS, Effects, averaged, joined, region_table
 from utils.blackout.fills import Fills
 from utils.blackout.measure import measure, verify
 from utils.blackout.occlusion import Occlusion
@@ -75,6 +75,14 @@ def pool(run: Run) -> None:
     parts = [read_store(part) for part in run.parts]
     fold = [run_.fold for run_, part in zip(run.parts, parts, strict=True) for _ in part.rows]
     run.finish(**conclude(run, joined(parts), fold))
+
+
+def average(run: Run) -> None:
+    """The same results from the means of each record's effects over all repeats."""
+    effects = averaged([joined([read_store(fold) for fold in repeat.parts]) for repeat in run.parts])
+    fold_of = [repeat.folds.fold_of for repeat in run.parts if repeat.folds]
+    same = all(other == fold_of[0] for other in fold_of)
+    run.finish(**conclude(run, effects, [fold_of[0][subject] for subject in effects.subject] if same else None))
 
 
 def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:

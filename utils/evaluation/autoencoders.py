@@ -1,6 +1,6 @@
 """--test of an autoencoder: reconstructions of the test records -> metrics beside a baseline, and figures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -23,14 +23,22 @@ from utils.statistics import or_none
 def pool(run: Run) -> None:
     """`metrics.json`: means over the folds, weighted by their test records, and the metrics of each fold."""
     of_fold = {part.fold: files.read_json(part.out_dir / METRICS, dict) for part in run.parts}
-    weight = np.array([len(part.cohort.indices("test")) for part in run.parts], float)
-    first = next(iter(of_fold.values()))
-    names = [name for name in first if name not in ("baseline", *run.caveats.held)]
-    values = {name: np.array([of[name] for of in of_fold.values()], float) for name in names}
+    finish(run, {"folds": of_fold}, [len(part.cohort.indices("test")) for part in run.parts])
+
+
+def average(run: Run) -> None:
+    """`metrics.json`: means over the repeats, and the metrics of each."""
+    of_repeat = {str(at): files.read_json(part.out_dir / METRICS, dict) for at, part in enumerate(run.parts)}
+    finish(run, {"repeats": of_repeat}, [1] * len(run.parts))
+
+
+def finish(run: Run, of_parts: dict[str, dict[str, dict]], weights: Sequence[int]) -> None:
+    """Writes the mean of the metrics of all parts, and those of each part under the name of what they are."""
+    found, weight = [*next(iter(of_parts.values())).values()], np.array(weights, float)
+    names = [name for name in found[0] if name not in ("baseline", "folds", *run.caveats.held)]
+    values = {name: np.array([of[name] for of in found], float) for name in names}
     means = {name: or_none(float(weight @ value / weight.sum())) for name, value in values.items()}
-    files.write_json(
-        run.out_dir / METRICS, means | {"baseline": first["baseline"], "folds": of_fold} | run.caveats.held
-    )
+    files.write_json(run.out_dir / METRICS, means | {"baseline": found[0]["baseline"]} | of_parts | run.caveats.held)
     print(in_words({name: value for name, value in means.items() if value is not None}))
     run.finish(("explained_variance", means["explained_variance"], None, None))
 

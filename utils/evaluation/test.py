@@ -1,6 +1,8 @@
 """--test: test subjects and a checkpoint -> predictions, and for one run or all folds: metrics, figures, the report."""
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,11 @@ from data.cohorts.cohort import in_order
 from data.cohorts.missingness import missing_in
 from data.cohorts.records import CLASSES
 from utils import figures
-from utils.evaluation import autoencoders, confounds, floors, verdict
+from utils.evaluation import autoencoders, confounds, floors, repeats, verdict
 from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import Predictions, by_fold, by_site, with_intervals
 from utils.report import build as report
-from utils.report.tables import FLOORS, METRICS, PREDICTION_COLUMNS, PREDICTIONS, SITES, TRAINING
+from utils.report.tables import FLOORS, METRICS, PREDICTION_COLUMNS, PREDICTIONS, REPEATS, SITES, TRAINING
 from utils.runs.results import MANIFEST
 from utils.runs.run import Headline, Run, prepare_folder
 
@@ -50,7 +52,46 @@ def pool(run: Run) -> None:
         tables = [read_table(part, name).assign(fold=part.fold) for part in run.parts]
         if tables := [table for table in tables if len(table)]:  # a column that not every fold has is dropped
             write_table(run, name, pd.concat(tables, join="inner", ignore_index=True))
-    conclude(run)
+    conclude(run, [tested(run)])
+
+
+def average(run: Run) -> None:
+    """The mean of each record's probabilities over the repeats, and `repeats.csv`; averages autoencoders' metrics."""
+    if run.model.predicts == "input":
+        autoencoders.average(run)
+        return
+    each = [tested(part) for part in run.parts]
+    write_table(run, PREDICTIONS, repeats.mean_of([of.predictions for of in each]))
+    if all(len(of.floors) for of in each):
+        write_table(run, FLOOR_PREDICTIONS, repeats.mean_of([of.floors for of in each]))
+    histories = [read_table(part, TRAINING) for part in run.parts]
+    if all(map(len, histories)):
+        named = [of.assign(fold=of["fold"] + f", repeat {number}") for number, of in enumerate(histories)]
+        write_table(run, TRAINING, pd.concat(named, join="inner", ignore_index=True))
+    if all(of.predictions["label"].notna().any() for of in each):
+        write_table(run, REPEATS, repeats.scores(run))
+    conclude(run, each)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What one repeat of a test predicts, a row a record: `predictions.csv` and `floor_predictions.csv`, which has no
+    rows where no floor could be fitted."""
+
+    predictions: pd.DataFrame
+    floors: pd.DataFrame
+
+    def of_records(self, file: pd.Series) -> "Tested":
+        """The rows of some records, in their order; of floors the probabilities only."""
+        predictions = self.predictions.set_index("file").loc[file].reset_index()
+        if not len(self.floors):
+            return Tested(predictions, pd.DataFrame(index=file))
+        return Tested(predictions, self.floors.drop(columns="fold", errors="ignore").set_index("file").loc[file])
+
+
+def tested(run: Run) -> Tested:
+    """The tables in the output folder of a run."""
+    return Tested(read_table(run, PREDICTIONS), read_table(run, FLOOR_PREDICTIONS))
 
 
 def evaluate(run: Run, network: keras.Model) -> None:
@@ -66,7 +107,7 @@ def evaluate(run: Run, network: keras.Model) -> None:
     if run.cohort.subjects("train"):
         write_table(run, FLOOR_PREDICTIONS, floors.predict(run.cohort).reset_index())
     write_history(run)
-    if score := conclude(run):
+    if score := conclude(run, [tested(run)]):
         values = {name: score[name]["value"] for name in RESULT_METRICS}
         results = {name: "" if value is None else f"{value:.6f}" for name, value in values.items()}
         add_row(run.out_dir / RESULTS, {"checkpoint": str(run.checkpoints.latest())} | results)
@@ -107,8 +148,9 @@ def read_table(run: Run, name: str) -> pd.DataFrame:
         raise InputError(f"{path} is damaged ({error}); remove {path.parent} and repeat the command.") from error
 
 
-def conclude(run: Run) -> dict[str, dict]:
-    """The predictions in the output folder -> all other results; returns the metrics, none if no label is known."""
+def conclude(run: Run, each: Sequence[Tested]) -> dict[str, dict]:
+    """The predictions of each repeat, whose means are in the output folder -> all other results; returns the metrics,
+    none if no label is known."""
     table = read_table(run, PREDICTIONS)
     known = table[table["label"].notna()]
     notes = run.folds.notes if run.folds else []
@@ -117,12 +159,16 @@ def conclude(run: Run) -> dict[str, dict]:
     if len(known) < len(table):
         notes = [f"{len(table) - len(known)} of {len(table)} test records have no label and are in no metric.", *notes]
     notes = [*(f"Missing values tell the label: {text}." for text in missing_in(run.cohort)), *notes]
-    summary: dict[str, Any] = {"subjects": counts(run), "left_out": run.cohort.metadata.left_out, "warnings": notes}
+    summary: dict[str, Any] = {
+        "subjects": counts(run, "fold" in table),
+        "left_out": run.cohort.metadata.left_out,
+        "warnings": notes,
+    }
     summary |= {"conclusion": UNLABELLED, "motion": None}
     headline: Headline | None = None
     score: dict[str, dict] = {}
     if len(known):
-        score, summary["conclusion"], summary["motion"] = measure(run, known)
+        score, summary["conclusion"], summary["motion"] = measure(run, known, each)
         name = verdict.headline(score)
         headline = (name, *score[name].values())
         print(f"{len(known)} test records: " + ", ".join(f"{name} {shown(score[name])}" for name in score))
@@ -133,27 +179,29 @@ def conclude(run: Run) -> dict[str, dict]:
     return score
 
 
-def measure(run: Run, known: pd.DataFrame) -> tuple[dict[str, dict], str, str | None]:
+def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict[str, dict], str, str | None]:
     """Writes every result that needs labels; returns the metrics, the verdict and the line on motion."""
-    predictions = Predictions.of(known)
+    every = [of.of_records(known["file"]) for of in each]
+    first, *others = [Predictions.of(of.predictions) for of in every]
+    predictions, mean = replace(first, repeats=tuple(others)), Predictions.of(known)
     score = with_intervals(predictions, run.seed)
-    folds = {"folds": by_fold(predictions, run.seed)} if run.parts else {}
+    folds = {} if mean.fold is None else {"folds": by_fold(predictions, run.seed)}
     files.write_json(run.out_dir / METRICS, score | folds | run.caveats.held)
     write_table(run, SITES, pd.DataFrame(by_site(predictions, run.seed)))
-    figures.classification(predictions.label, predictions.probability, run.out_dir, run.marks)
-    floor = read_table(run, FLOOR_PREDICTIONS)
-    floor = floor.set_index("file").loc[known["file"]] if len(floor) else pd.DataFrame(index=known["file"])
-    compared = verdict.compare(predictions, [floor.drop(columns="fold", errors="ignore")], run.seed)
+    figures.classification(mean.label, mean.probability, run.out_dir, run.marks)
+    compared = verdict.compare(predictions, [of.floors for of in every], run.seed)
     write_table(run, FLOORS, pd.DataFrame(compared))
-    regression = confounds.motion(predictions, run.cohort.covariates)
+    regression = confounds.motion(mean, run.cohort.covariates)
     return score, verdict.verdict(compared, predictions), confounds.motion_line(regression)
 
 
-def counts(run: Run) -> list[dict[str, Any]]:
-    """Subjects by split, or by fold, by site and by label."""
+def counts(run: Run, by_fold: bool) -> list[dict[str, Any]]:
+    """Subjects by split, of a run on folds `by_fold` or all together, by site and by label."""
     found: Counter = Counter()
     for row in {row.subject: row for row in run.cohort.rows}.values():
-        split = f"fold {run.folds.fold_of[row.subject]}" if run.parts and run.folds else row.split
+        split = row.split
+        if run.parts and run.folds:
+            split = f"fold {run.folds.fold_of[row.subject]}" if by_fold else "tested"
         found[split, row.site, CLASSES[int(row.label)] if row.known else "unknown"] += 1
     return [
         {"split": split, "site": site} | {name: found[split, site, name] for name in (*CLASSES, "unknown")}

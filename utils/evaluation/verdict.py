@@ -7,10 +7,8 @@ import numpy as np
 import pandas as pd
 
 from utils.metrics import HEADLINES, Predictions, differences, flat, headline, with_intervals
-from utils.report.tables import MAJORITY, MODEL, RULE
+from utils.report.tables import MAJORITY, MINUS, MODEL, RULE
 from utils.report.texts import paragraph
-
-MINUS = "model_minus_floor_"
 
 
 def compare(predictions: Predictions, floors: Sequence[pd.DataFrame], seed: int) -> list[dict]:

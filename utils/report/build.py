@@ -15,7 +15,7 @@ from data.cohorts.records import CLASSES
 from utils.figures import number
 from utils.metrics import Predictions, headline
 from utils.report import drawings, texts
-from utils.report.tables import LABELS, MODEL, RULE, SITE_COUNTS, Count, Described, Tables, interval, read
+from utils.report.tables import LABELS, MINUS, MODEL, RULE, SITE_COUNTS, Count, Described, Tables, interval, read
 from utils.statistics import CONFIDENCE, THRESHOLD
 
 PAGE = "report.html"
@@ -101,6 +101,8 @@ def scored(tables: Tables) -> Iterator[Section]:
     averaged = {"auc_sites", "auc_folds"} & tables.scores.keys()
     about = texts.paragraphs("scores", records=len(known), subjects=known["subject"].nunique(), averaged=averaged)
     yield Section("Scores", about, table=rows)
+    if tables.repeats is not None:
+        yield repeats(tables.repeats, "fold" in tables.predictions)
     if tables.floors is not None:
         yield beside_floors(tables.floors, run.model)
     if known["label"].nunique() == len(CLASSES):
@@ -148,6 +150,22 @@ def ends(low: float, high: float) -> str:
     return f"{low:.3f} to {high:.3f}" if math.isfinite(low + high) else "-"
 
 
+def repeats(table: pd.DataFrame, same_folds: bool) -> Section:
+    """The scores of each repeat, and how far apart they lie."""
+    names = [name for name in ("auc_sites", "auc_folds", "auc", *OF_FOLDS[1:]) if name in table]
+    main = [name for name in (headline(table), f"{MINUS}{headline(table)}") if name in table]
+    less = main[1:]
+    spread = {f"{spelled(name)}": table[name] for name in main if table[name].notna().all()}
+    about = texts.paragraphs("repeats", count=len(table), same_folds=same_folds, spread=spread)
+    rows = [
+        {name: number(row[name], ".0f") for name in ("repeat", "seed")}
+        | {spelled(name): shown(row[interval(name)]) for name in names + less}
+        | ({"best floor": row["best_floor"]} if less else {})
+        for _, row in table.iterrows()
+    ]
+    return Section("Repeats", about, table=rows)
+
+
 def beside_floors(table: pd.DataFrame, model: str) -> Section:
     """The AUC of the verdict and its difference, then the pooled AUC and the accuracy."""
     about = [
@@ -157,7 +175,7 @@ def beside_floors(table: pd.DataFrame, model: str) -> Section:
     if RULE in set(table["floor"]):
         about.append(f"The {RULE} is a ceiling, not a floor.")
     area = headline(table)
-    compared = dict.fromkeys((area, f"model_minus_floor_{area}", "auc", "accuracy"))
+    compared = dict.fromkeys((area, f"{MINUS}{area}", "auc", "accuracy"))
     metrics = [name for name in compared if set(interval(name)) <= set(table)]
     rows = [
         {"classifier": model if row["floor"] == MODEL else row["floor"]}

@@ -18,12 +18,14 @@ from utils.runs.checkpoints import Choices
 PREDICTIONS = "predictions.csv"
 FLOORS = "floors.csv"  # the model and its floors, with intervals
 SITES = "sites.csv"
+REPEATS = "repeats.csv"  # the scores of each repeat
 TRAINING = "training.csv"  # the history of the training, thinned
 METRICS = "metrics.json"
 PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
 SITE_COUNTS = ("subjects", "autism", "control")
 LABELS = ("autism", "control", "unknown")
-NAMES = ("floor", "site", "fold")  # columns of text in tables of numbers
+NAMES = ("floor", "site", "fold", "best_floor")  # columns of text in tables of numbers
+MINUS = "model_minus_floor_"  # before the name of an AUC, a column of `floors.csv`
 MODEL, MAJORITY, RULE = "model", "majority", "rule that made the data"  # rows of `floors.csv`
 
 
@@ -60,6 +62,7 @@ class Described(Choices, Caveats):
     subjects: list[Count]
     maps: tuple[str, ...] = ()  # in a record, where they have names
     left_out: dict[str, int] = field(default_factory=dict)
+    repeats: int = 1
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class Tables:
     floors: pd.DataFrame | None
     sites: pd.DataFrame | None
     training: pd.DataFrame | None
+    repeats: pd.DataFrame | None = None
 
     @property
     def labelled(self) -> pd.DataFrame:
@@ -114,7 +118,8 @@ def read(folder: Path) -> Tables:
     training = read_numbers(folder / TRAINING, "fold", "step", "loss")
     if scores and sites is None:
         raise InputError(f"{folder} holds no {SITES}. Test again.")
-    return Tables(run, predictions, scores, folds, floors, sites, training)
+    repeats = read_numbers(folder / REPEATS, "repeat", "seed", *interval("auc"))
+    return Tables(run, predictions, scores, folds, floors, sites, training, repeats)
 
 
 def interval(metric: str) -> list[str]:

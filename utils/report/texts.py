@@ -52,10 +52,13 @@ def warnings(tables: Tables) -> list[str]:
 
 def methods(tables: Tables) -> str:
     """A paragraph for a paper."""
+    run, same_folds = tables.run, "fold" in tables.predictions
+    numbered = int(run.folds or 0) if run.repeats > 1 and not same_folds else 0
     return paragraph(
         "methods",
-        run=tables.run,
-        folds=tables.predictions["fold"].nunique() if "fold" in tables.predictions else 0,
+        run=run,
+        folds=tables.predictions["fold"].nunique() if same_folds else numbered,
+        same_folds=same_folds,
         grid=GRIDS.get(tables.run.grid or ""),
         num_phenotype=PHENOTYPE_SIZE if "phenotype" in MODELS[tables.run.model].reads else 0,
         scores=tables.scores,

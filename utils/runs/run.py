@@ -57,7 +57,8 @@ class Job:
     """A job of run.py: which module does it, what it needs, what it refuses, what it writes.
 
     The module, imported once everything is validated, has a function of the job's name, Run -> exit status; `pool`,
-    which makes the results of a run on folds from those of its parts; and `assist`, for workers that are not the chief.
+    which makes the results of a run on folds from those of its parts; `average`, which does so for repeats; and
+    `assist`, for workers that are not the chief.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Job:
     has_flag: bool = True
     out_dir: str = "results/{model}-{job}"
     is_shared: bool = True  # by all workers
+    is_repeated: bool = True  # by --repeats
     takes_several_gpus: bool = False
 
     @property
@@ -228,16 +230,21 @@ class Run:
         self.enter(headline)
         self.announce()
 
+    @property
+    def cut(self) -> str:
+        """How the people were divided, for `runs.csv`; nothing without folds."""
+        fold = f", fold {self.fold}" if self.fold else ""
+        return f"{self.folds.how}{fold}" if self.folds else ""
+
     def enter(self, headline: Headline | None) -> None:
         """Adds this run to the `runs.csv` beside its output folder; if that fails, a warning is printed."""
-        fold = f", fold {self.fold}" if self.fold else ""
         row = {
             "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "job": self.job.name,
             "model": self.model.name,
             "preset": self.choices.preset,
             "cohort": f"{self.data_dir or 'demo'}{self.marks}",
-            "folds": f"{self.folds.how}{fold}" if self.folds else None,
+            "folds": self.cut or None,
             **dict(zip(("metric", "value", "low", "high"), headline or [None] * 4, strict=True)),
             "folder": self.out_dir,
         }

@@ -23,8 +23,8 @@ THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
 def side_by_side(parts: Sequence[Run], jobs: int, share_gpu: bool) -> int:
     """Does the folds that are not done, `jobs` at a time; returns the exit status of the first that fails. After a
-    failure, or a signal, no other fold is started."""
-    names = [part.fold for part in parts if part.override or not part.is_done()]
+    failure, or a signal, no other fold is started. A process does a fold of all repeats."""
+    names = list(dict.fromkeys(part.fold for part in parts if part.override or not part.is_done()))
     names = names or [parts[-1].fold]  # the last process pools
     places: SimpleQueue = SimpleQueue()
     for environment in environments(jobs, share_gpu):

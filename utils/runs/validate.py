@@ -41,6 +41,10 @@ def request(args: argparse.Namespace, given: set[str], jobs: Iterable[Job]) -> "
         )
     if args.fold and not args.folds:
         raise InputError(f"--fold {args.fold} is one of several; say with --folds how they are cut.")
+    if asked.is_repeated and not job.is_repeated:
+        raise InputError(f"--repeats {args.repeats} is not for {job.flag}, which is done once; leave it out.")
+    if asked.is_repeated and not args.folds:
+        raise InputError(f"--repeats {args.repeats} repeats a run on folds; say with --folds how they are cut.")
     asked.out_dir(None)  # looks at the folders
     return asked
 
@@ -114,8 +118,13 @@ class Request:
             ("--chkPointDir", args.chkPointDir),
         ]
         given += [("--dataDir", args.dataDir), ("--folds", args.folds)]
+        given += [("--repeats", args.repeats if self.is_repeated else None)]
         words = [str(word) for pair in given if pair[1] for word in pair]
         return shlex.join(["run.py", "--train", "--model", self.model.name, *words])
+
+    @property
+    def is_repeated(self) -> bool:
+        return self.args.repeats > 1
 
     @property
     def training(self) -> TrainOptions | None:
@@ -224,13 +233,14 @@ class Request:
         """Where results go unless --outDir says: a training is continued where it was."""
         args = self.args
         if saved is not None and self.training:
-            return Path(saved.out_dir).parent if args.folds else Path(saved.out_dir)
+            folder = Path(saved.out_dir)
+            return [folder, *folder.parents][bool(args.folds) + self.is_repeated]
         beside = args.dataDir.resolve() if args.dataDir else Path()
         template = self.job.out_dir if args.dataDir else RESULTS
         if args.folds and template == RESULTS:
             from data.cohorts.folds import folder_name
 
-            template += f"-folds-{folder_name(args.folds)}"
+            template += f"-folds-{folder_name(args.folds)}{'-repeats' if self.is_repeated else ''}"
         return Path(template.format(model=self.model.name, job=self.job.name, data=beside.parent / beside.stem))
 
 

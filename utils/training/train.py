@@ -90,6 +90,11 @@ def pool(run: Run) -> None:
     run.finish()
 
 
+def average(run: Run) -> None:
+    """Records that the trainings of all repeats are done."""
+    run.finish()
+
+
 def begin(run: Run) -> Training:
     """The network and its optimizer on all devices. Raises InputError if one of these would have nothing to do."""
     if run.config.batch_size < run.workers.replicas:

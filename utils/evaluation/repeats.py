@@ -1,0 +1,52 @@
+"""Repeats of a test on folds -> the mean of their predictions, and `repeats.csv`: the scores of each."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from data.base import files
+from data.base.tables import read_frame
+from utils.metrics import HEADLINES, flat, headline
+from utils.report.tables import FLOORS, MAJORITY, METRICS, MINUS, MODEL, RULE, as_numbers, interval
+from utils.runs.run import Run
+
+BEST_FLOOR = "best_floor"  # of a repeat, by the AUC that the verdict names
+
+
+def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables with a row a record (`file`), in any order, as one in the order of the first: the mean of numbers that
+    all have, and of other columns, such as the fold, those that are the same in all."""
+    first, *others = (table.set_index("file") for table in tables)
+    others = [other.loc[first.index] for other in others]
+    mean = first.copy()
+    for name in first:
+        columns = [other[name] for other in others if name in other]
+        if len(columns) == len(others) and all(column.equals(first[name]) for column in columns):
+            continue
+        if len(columns) < len(others) or not pd.api.types.is_numeric_dtype(first[name]):
+            del mean[name]
+        else:
+            mean[name] = sum(columns, first[name]) / len(tables)
+    return mean.reset_index()
+
+
+def scores(run: Run) -> pd.DataFrame:
+    """A row a repeat, from the results of each: number, seed, every metric of `metrics.json` with its interval, the
+    floor of the largest AUC, and the network's AUC minus its."""
+    rows = []
+    for number, part in enumerate(run.parts):
+        found = files.read_json(part.out_dir / METRICS, dict)
+        names = [name for name, value in found.items() if isinstance(value, dict) and "value" in value]
+        rows.append({"repeat": number, "seed": part.seed} | flat(found, names) | beside_best(part, names))
+    return pd.DataFrame(rows)
+
+
+def beside_best(part: Run, metrics: Sequence[str]) -> dict[str, object]:
+    """The best floor of one repeat and the differences of AUC from it; nothing without floors."""
+    table = read_frame(part.out_dir / FLOORS)
+    floors = table[~table["floor"].isin([MODEL, MAJORITY, RULE])]
+    if floors.empty:
+        return {}
+    best = floors.loc[as_numbers(floors[headline(metrics)]).idxmax()]
+    differences = [name for area in HEADLINES for name in interval(f"{MINUS}{area}") if name in table]
+    return {BEST_FLOOR: best["floor"]} | {name: as_numbers(best[[name]]).item() for name in differences}
