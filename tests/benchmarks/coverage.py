@@ -20,6 +20,7 @@ import json
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -73,8 +74,10 @@ def cut(label: np.ndarray, site: np.ndarray, folds: str, seed: int) -> np.ndarra
         return site
     stratum, found = [f"{a} {b}" for a, b in zip(label, site, strict=True)], np.zeros(len(label), int)
     splitter = StratifiedKFold(int(folds), shuffle=True, random_state=seed)
-    for number, (_, test) in enumerate(splitter.split(found, stratum)):
-        found[test] = number
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # a small site cannot be everywhere
+        for number, (_, test) in enumerate(splitter.split(found, stratum)):
+            found[test] = number
     return found
 
 
