@@ -32,6 +32,10 @@ NAMES = ("file", "subject", "site", "fold")  # columns of text
 JOINED = (PREDICTIONS, FLOOR_PREDICTIONS)  # with other tables by their names, which therefore stay as they are
 DIGITS = 8  # significant ones
 POINTS = 200  # of a history
+NO_FLOORS = (
+    "No floor could be fitted beside the score: the cohort has no training subjects, and {cohort}, which trained the "
+    "checkpoint, is gone, was changed or was prepared otherwise."
+)
 UNLABELLED = "No label is known, so that nothing can be concluded about how good the predictions are."
 
 
@@ -52,7 +56,7 @@ def pool(run: Run) -> None:
         tables = [read_table(part, name).assign(fold=part.fold) for part in run.parts]
         if tables := [table for table in tables if len(table)]:  # a column that not every fold has is dropped
             write_table(run, name, pd.concat(tables, join="inner", ignore_index=True))
-    conclude(run, [tested(run)])
+    conclude(run, [tested(run)], notes_of_floors(run.parts))
 
 
 def average(run: Run) -> None:
@@ -70,7 +74,12 @@ def average(run: Run) -> None:
         write_table(run, TRAINING, pd.concat(named, join="inner", ignore_index=True))
     if all(of.predictions["label"].notna().any() for of in each):
         write_table(run, REPEATS, repeats.scores(run))
-    conclude(run, each)
+    conclude(run, each, notes_of_floors([fold for part in run.parts for fold in part.parts]))
+
+
+def notes_of_floors(folds: Sequence[Run]) -> list[str]:
+    """What must stand beside the floors of runs on folds."""
+    return floors.limits(max(len(part.cohort.indices("train")) for part in folds))
 
 
 @dataclass(frozen=True)
@@ -104,13 +113,30 @@ def evaluate(run: Run, network: keras.Model) -> None:
         for row, probability in zip([run.cohort.rows[i] for i in indices], probability_of_autism(logits), strict=True)
     ]
     write_table(run, PREDICTIONS, pd.DataFrame(cells, columns=PREDICTION_COLUMNS))
-    if run.cohort.subjects("train"):
-        write_table(run, FLOOR_PREDICTIONS, floors.predict(run.cohort).reset_index())
+    notes = write_floors(run)
     write_history(run)
-    if score := conclude(run, [tested(run)]):
+    if score := conclude(run, [tested(run)], notes):
         values = {name: score[name]["value"] for name in RESULT_METRICS}
         results = {name: "" if value is None else f"{value:.6f}" for name, value in values.items()}
         add_row(run.out_dir / RESULTS, {"checkpoint": str(run.checkpoints.latest())} | results)
+
+
+def write_floors(run: Run) -> list[str]:
+    """`floor_predictions.csv`, by floors of the cohort's own training people or, if it has none, of the checkpoint's;
+    returns what must stand beside them, or why there are none."""
+    training = None
+    if not run.cohort.subjects("train"):
+        saved = run.checkpoints.identity()
+        if (training := floors.training_people(run.cohort, saved)) is None:
+            return [NO_FLOORS.format(cohort=saved.cohort)]
+    try:
+        table = floors.predict(run.cohort, training)
+    except InputError as error:
+        if training is None:
+            raise
+        return [f"No floor could be fitted beside the score: {error}"]
+    write_table(run, FLOOR_PREDICTIONS, table.reset_index())
+    return floors.limits(len((training or run.cohort).indices("train")))
 
 
 def write_history(run: Run) -> None:
@@ -148,14 +174,12 @@ def read_table(run: Run, name: str) -> pd.DataFrame:
         raise InputError(f"{path} is damaged ({error}); remove {path.parent} and repeat the command.") from error
 
 
-def conclude(run: Run, each: Sequence[Tested]) -> dict[str, dict]:
+def conclude(run: Run, each: Sequence[Tested], of_floors: list[str]) -> dict[str, dict]:
     """The predictions of each repeat, whose means are in the output folder -> all other results; returns the metrics,
-    none if no label is known."""
+    none if no label is known. `of_floors` must stand beside the floors."""
     table = read_table(run, PREDICTIONS)
     known = table[table["label"].notna()]
-    notes = run.folds.notes if run.folds else []
-    if not run.cohort.subjects("train"):
-        notes = ["The cohort has no training subjects, so no floor could be fitted beside the score.", *notes]
+    notes = [*of_floors, *(run.folds.notes if run.folds else [])]
     if len(known) < len(table):
         notes = [f"{len(table) - len(known)} of {len(table)} test records have no label and are in no metric.", *notes]
     notes = [*(f"Missing values tell the label: {text}." for text in missing_in(run.cohort)), *notes]
