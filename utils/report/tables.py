@@ -18,12 +18,14 @@ from utils.runs.checkpoints import Choices
 PREDICTIONS = "predictions.csv"
 FLOORS = "floors.csv"  # the model and its floors, with intervals
 SITES = "sites.csv"
+GROUPS = "groups.csv"  # scores by head motion, sex and age
+CONFOUNDS = "confounds.csv"  # whether the output says more than the covariates
 TRAINING = "training.csv"  # the history of the training, thinned
 METRICS = "metrics.json"
 PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
 SITE_COUNTS = ("subjects", "autism", "control")
 LABELS = ("autism", "control", "unknown")
-NAMES = ("floor", "site", "fold")  # columns of text in tables of numbers
+NAMES = ("floor", "site", "fold", "kind", "group", "measure")  # columns of text in tables of numbers
 MODEL, MAJORITY, RULE = "model", "majority", "rule that made the data"  # rows of `floors.csv`
 
 
@@ -91,6 +93,8 @@ class Tables:
     floors: pd.DataFrame | None
     sites: pd.DataFrame | None
     training: pd.DataFrame | None
+    groups: pd.DataFrame | None = None
+    confounds: pd.DataFrame | None = None
 
     @property
     def labelled(self) -> pd.DataFrame:
@@ -112,9 +116,11 @@ def read(folder: Path) -> Tables:
     floors = read_numbers(folder / FLOORS, "floor", *interval("auc"))
     sites = read_numbers(folder / SITES, "site", *SITE_COUNTS, *interval("auc"), *interval("accuracy"))
     training = read_numbers(folder / TRAINING, "fold", "step", "loss")
+    groups = read_numbers(folder / GROUPS, "kind", "group", *SITE_COUNTS, *interval("auc"))
+    confounds = read_numbers(folder / CONFOUNDS, "measure", "value", "low", "high", "p")
     if scores and sites is None:
         raise InputError(f"{folder} holds no {SITES}. Test again.")
-    return Tables(run, predictions, scores, folds, floors, sites, training)
+    return Tables(run, predictions, scores, folds, floors, sites, training, groups, confounds)
 
 
 def interval(metric: str) -> list[str]:
