@@ -13,6 +13,20 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from data.cohorts import phenotype
 
 HEAD_MOTION = re.compile("mean_?fd|framewise", re.IGNORECASE)
+AGE = re.compile("(?<![a-z])age(?![a-z])", re.IGNORECASE)
+SEX = re.compile("(?<![a-z])(sex|gender)(?![a-z])", re.IGNORECASE)
+IQ = re.compile("(?<![a-z])(f|fs|full_?scale_?)?iq(?![a-z])(?!_missing)", re.IGNORECASE)
+SITE = re.compile("site")
+
+
+def with_iq(table: pd.DataFrame | None, phenotype: pd.DataFrame | None) -> pd.DataFrame | None:
+    """`Cohort.covariates` with the full-scale IQ of `Cohort.raw_phenotype`, unless they hold one or it is unknown."""
+    if table is None or phenotype is None or any(map(IQ.search, table)):
+        return table
+    found = [name for name in phenotype if IQ.search(name) and phenotype[name].notna().any()]
+    return table.assign(
+        **{name: phenotype[name].map("{:g}".format, na_action="ignore").fillna("") for name in found[:1]}
+    )
 
 
 def covariates(subject: Sequence[str], site: Sequence[str], table: pd.DataFrame | None) -> pd.DataFrame:

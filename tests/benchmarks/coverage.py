@@ -38,7 +38,7 @@ from data.cohorts.cohort import carry_tables, open_cohort, write_tables
 from data.cohorts.records import DTYPE
 from data.simulation import SITES
 from utils import metrics
-from utils.covariates import encoded
+from utils.covariates import encoder
 from utils.evaluation import floors
 from utils.metrics import Predictions, aucs, averaged, differences, headline, intervals
 
@@ -194,7 +194,7 @@ def main() -> None:
         cohort = open_cohort(args.real)
         label, site = (np.array([getattr(row, name) for row in cohort.rows]) for name in ("label", "site"))
         values = floors.features(cohort)["regions"]
-        real = (pd.DataFrame(encoded(Ridge())[:-1].fit_transform(values)), label, site)
+        real = (pd.DataFrame(encoder().fit_transform(values)), label, site)
         for how in (str(NUMBER_OF_FOLDS), "site"):
             asked.append((Setting(len(label), how, 0.0, f"real, {len(label)} people, permuted, {how}"), real))
     for setting, of_real in asked:

@@ -17,18 +17,29 @@ from data.cohorts.cohort import in_order
 from data.cohorts.missingness import missing_in
 from data.cohorts.records import CLASSES
 from utils import figures
-from utils.evaluation import autoencoders, confounds, floors, repeats, verdict
+from utils.covariates import with_iq
+from utils.evaluation import autoencoders, confounds, floors, groups, repeats, verdict
 from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import Predictions, by_fold, by_site, with_intervals
 from utils.report import build as report
-from utils.report.tables import FLOORS, METRICS, PREDICTION_COLUMNS, PREDICTIONS, REPEATS, SITES, TRAINING
+from utils.report.tables import (
+    CONFOUNDS,
+    FLOORS,
+    GROUPS,
+    METRICS,
+    PREDICTION_COLUMNS,
+    PREDICTIONS,
+    REPEATS,
+    SITES,
+    TRAINING,
+)
 from utils.runs.results import MANIFEST
 from utils.runs.run import Headline, Run, prepare_folder
 
 RESULTS = "checkpoint_results.csv"
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # its columns beside the checkpoint
 FLOOR_PREDICTIONS = "floor_predictions.csv"  # the floors' probabilities of autism for the same records
-NAMES = ("file", "subject", "site", "fold")  # columns of text
+NAMES = ("file", "subject", "site", "fold", "group")  # columns of text
 JOINED = (PREDICTIONS, FLOOR_PREDICTIONS)  # with other tables by their names, which therefore stay as they are
 DIGITS = 8  # significant ones
 POINTS = 200  # of a history
@@ -215,8 +226,12 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
     figures.classification(mean.label, mean.probability, run.out_dir, run.marks)
     compared = verdict.compare(predictions, [of.floors for of in every], run.seed)
     write_table(run, FLOORS, pd.DataFrame(compared))
-    regression = confounds.motion(mean, run.cohort.covariates)
-    return score, verdict.verdict(compared, predictions), confounds.motion_line(regression)
+    table = with_iq(run.cohort.covariates, run.cohort.raw_phenotype)
+    motion, grouped = confounds.motion(predictions, table, run.seed), groups.groups(predictions, table, run.seed)
+    for name, rows in ((GROUPS, grouped), (CONFOUNDS, confounds.rows(motion, grouped))):
+        if rows:
+            write_table(run, name, pd.DataFrame(rows))
+    return score, verdict.verdict(compared, predictions), confounds.motion_line(motion)
 
 
 def counts(run: Run, by_fold: bool) -> list[dict[str, Any]]:
