@@ -14,6 +14,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from data.cohorts import phenotype
 
 HEAD_MOTION = re.compile("mean_?fd|framewise", re.IGNORECASE)
+IQ = re.compile("(f|fs)?_?iq|full.?scale.?iq", re.IGNORECASE)  # the whole name
 
 
 def covariates(subject: Sequence[str], site: Sequence[str], table: pd.DataFrame | None) -> pd.DataFrame:
@@ -35,6 +36,13 @@ def covariates(subject: Sequence[str], site: Sequence[str], table: pd.DataFrame 
             name, values = f"log {name}", np.log(values.where(values > 0))
         columns[name] = values.to_numpy(float)
     return pd.DataFrame(columns, index=pd.Index(subject))
+
+
+def with_iq(known: pd.DataFrame, values: pd.DataFrame | None) -> pd.DataFrame:
+    """The covariates and the IQ of the phenotype, unless it is among them; `values` is `Cohort.raw_phenotype`."""
+    if values is None or any(map(IQ.fullmatch, known)):
+        return known
+    return known.join(values[[name for name in values if IQ.fullmatch(name)][:1]])
 
 
 def encoded(classifier: ClassifierMixin) -> Pipeline:
