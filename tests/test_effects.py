@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from utils.blackout.effects import by_subject, mean_interval, random_blobs, sign_flip_test, size_percentile
+from data import grids
+from data.cohorts.atlas import Atlas, reduce_labels
+from data.cohorts.rows import Row
+from utils.blackout.effects import (
+    Effects,
+    by_subject,
+    mean_interval,
+    random_blobs,
+    region_table,
+    sign_flip_test,
+    size_percentile,
+)  # fmt: skip
 
 
 def drawn(random, subjects=40, regions=30, planted=0.0, share=0.5):
@@ -112,3 +123,35 @@ def test_a_size_without_a_connected_place_has_no_blob():
     assert nothing is None
     assert all((blob[4:7, 4:7, 4:7]).all() and blob.sum() == 27 for blob in placed)
     assert random_blobs(np.zeros((3, 3, 3), bool), [1], seed=0) == [None]
+
+
+def test_p_is_of_adjusted_effects_and_the_plain_one_stands_beside_it():
+    """The adjustment leaves nothing of the first region; the second is unique without reliance."""
+    random, rows = np.random.default_rng(0), [Row(f"{at}.bin", f"s{at}", "NYU", at % 2, "test") for at in range(30)]
+    strong, none = random.normal([1.0, 0.0], 0.5, (2, 30, 2))
+    values = dict.fromkeys(("delta_logit", "delta_probability", "sufficiency"), none)
+    values |= {"reliance": strong, "unique": strong[:, ::-1], "blob_excess": np.full((30, 2, 1), -1.0)}
+    effects = Effects(**values, group=np.zeros(30, int), probability=np.full(30, 0.5), rows=rows)
+    labels = np.zeros(grids.FULL.shape, np.int32)
+    labels[20:30, 40:50, 20:24], labels[60:70, 40:50, 30:34] = 1, 2
+    own = Atlas(reduce_labels(labels), {1: "first", 2: "second"}, grids.REDUCED, labels, [])
+    alone = region_table(own, effects, seed=0).set_index("name")
+    assert (alone["p_reliance"] == alone["p_reliance_plain"]).all()
+    assert (alone["reliance_adjusted"] == alone["reliance"]).all()
+    label = effects.of_subjects("label")
+
+    def halved(effect):
+        return effect - effect.mean(0) * [1, 0]
+
+    table = region_table(own, effects, 0, halved).set_index("name")
+    for kind in ("reliance", "unique"):
+        effect = effects.of_subjects(kind)
+        p, q = sign_flip_test(halved(effect), label, 0)
+        assert (table[f"p_{kind}"] == p).all() and (table[f"q_{kind}"] == q).all()
+        assert (table[f"p_{kind}_plain"] == alone[f"p_{kind}"]).all()
+        assert table[[f"{kind}", f"{kind}_low"]].equals(alone[[f"{kind}", f"{kind}_low"]])
+        assert np.array(mean_interval(halved(effect), 0)) == pytest.approx(
+            table[[f"{kind}_adjusted", f"{kind}_adjusted_low", f"{kind}_adjusted_high"]].T.to_numpy()
+        )
+    assert table["p_reliance"]["first"] > 0.3 and table["p_reliance_plain"]["first"] < 0.05
+    assert table["remark"].to_dict() == {"first": "", "second": "possibly a suppressor"}
