@@ -1,5 +1,6 @@
 """--blackout: effects against a loop by hand, their sign, and what is written."""
 
+import json
 import re
 
 import h5py
@@ -193,7 +194,9 @@ def test_the_table_ranks_the_mean_over_subjects(blacked_out, stored):
     assert effects == sorted(effects, reverse=True) and [row["rank"] for row in rows] == list(map(str, range(1, 117)))
     assert max(rows, key=lambda row: float(row["reliance"]))["name"] in outcome.out
     assert not any(float(row["p_reliance"]) < 0.05 or float(row["p_unique"]) < 0.05 for row in rows)  # of 4 people
-    assert "4 subjects are too few for family-wise p < 0.05." in outcome.out
+    assert "Nothing is concluded about regions: 2 subjects of one class, which takes 10 of each." in outcome.out
+    manifest = json.loads((folder / "run.json").read_text())
+    assert manifest["adjusted_for"] == [] and manifest["conclusion"] in outcome.out
     assert "Donors: 5 per record, training subjects of any site." in outcome.out
     assert "among 4 blobs per region, each on 4 records" in outcome.out
 
@@ -202,7 +205,9 @@ COLUMNS = (
     "rank,region,name,hemisphere,voxels,x_mm,y_mm,z_mm,"
     "reliance,reliance_low,reliance_high,p_reliance,q_reliance,unique,unique_low,unique_high,p_unique,q_unique,"
     "background,background_low,background_high,background_autism,background_control,"
-    "sufficiency,sufficiency_low,sufficiency_high,size_percentile"
+    "sufficiency,sufficiency_low,sufficiency_high,size_percentile,"
+    "reliance_adjusted,reliance_adjusted_low,reliance_adjusted_high,p_reliance_plain,"
+    "unique_adjusted,unique_adjusted_low,unique_adjusted_high,p_unique_plain,remark"
 )
 
 

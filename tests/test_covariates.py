@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from data.base.errors import InputError
-from utils.covariates import covariates
+from utils.covariates import covariates, with_iq
 
 
 def test_covariates_are_numbers_logarithms_and_categories():
@@ -21,3 +21,15 @@ def test_covariates_are_numbers_logarithms_and_categories():
     table["age"] = ["9", "old", "30"]
     with pytest.raises(InputError, match="Column age holds 'old'"):
         covariates(["a"], ["S"], table)
+
+
+@pytest.mark.parametrize("name, joined", [("fiq", True), ("IQ", True), ("full_scale_IQ", True), ("fiq_missing", False)])
+def test_iq_comes_from_the_phenotype_unless_it_is_a_covariate(name, joined):
+    known = pd.DataFrame({"age": [9.0, 30.0]}, index=["b", "a"])
+    values = pd.DataFrame({name: [100.0, 120.0, 90.0], "age": 0.0}, index=["a", "b", "c"])
+    found = with_iq(known, values)
+    assert (list(found), found.index.tolist()) == (["age", name] if joined else ["age"], ["b", "a"])
+    if joined:
+        assert found[name].tolist() == [120, 100]
+        assert list(with_iq(found, values)) == ["age", name]
+    assert with_iq(known, None) is known

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
+from data import grids
+from data.cohorts.atlas import Atlas, reduce_labels
 from data.cohorts.rows import Row
 from utils.blackout.effects import (
     ARRAYS,
@@ -15,6 +17,7 @@ from utils.blackout.effects import (
     by_subject,
     mean_interval,
     random_blobs,
+    region_table,
     sign_flip_test,
     size_percentile,
 )
@@ -144,3 +147,35 @@ def test_repeats_are_averaged_by_record_and_their_blobs_are_all_kept():
     found = size_percentile(mean.blob_excess, mean.group, mean.blob_subject)
     below = [one.blob_excess[:2].mean(0), one.blob_excess[2], other.blob_excess[[0, 1]].mean(0), other.blob_excess[2]]
     assert found == pytest.approx(100 * (np.concatenate(below, axis=1) < 0).mean(1))
+
+
+def test_p_is_of_adjusted_effects_and_the_plain_one_stands_beside_it():
+    """The adjustment leaves nothing of the first region; the second is unique without reliance."""
+    random, rows = np.random.default_rng(0), [Row(f"{at}.bin", f"s{at}", "NYU", at % 2, "test") for at in range(30)]
+    strong, none = random.normal([1.0, 0.0], 0.5, (2, 30, 2))
+    values = dict.fromkeys(("delta_logit", "delta_probability", "sufficiency"), none)
+    values |= {"reliance": strong, "unique": strong[:, ::-1], "blob_excess": np.full((30, 2, 1), -1.0)}
+    effects = Effects(**values, group=np.zeros(30, int), probability=np.full(30, 0.5), rows=rows)
+    labels = np.zeros(grids.FULL.shape, np.int32)
+    labels[20:30, 40:50, 20:24], labels[60:70, 40:50, 30:34] = 1, 2
+    own = Atlas(reduce_labels(labels), {1: "first", 2: "second"}, grids.REDUCED, labels, [])
+    alone = region_table(own, effects, seed=0).set_index("name")
+    assert (alone["p_reliance"] == alone["p_reliance_plain"]).all()
+    assert (alone["reliance_adjusted"] == alone["reliance"]).all()
+    label = effects.of_subjects("label")
+
+    def halved(effect):
+        return effect - effect.mean(0) * [1, 0]
+
+    table = region_table(own, effects, 0, halved).set_index("name")
+    for kind in ("reliance", "unique"):
+        effect = effects.of_subjects(kind)
+        p, q = sign_flip_test(halved(effect), label, 0)
+        assert (table[f"p_{kind}"] == p).all() and (table[f"q_{kind}"] == q).all()
+        assert (table[f"p_{kind}_plain"] == alone[f"p_{kind}"]).all()
+        assert table[[f"{kind}", f"{kind}_low"]].equals(alone[[f"{kind}", f"{kind}_low"]])
+        assert np.array(mean_interval(halved(effect), 0)) == pytest.approx(
+            table[[f"{kind}_adjusted", f"{kind}_adjusted_low", f"{kind}_adjusted_high"]].T.to_numpy()
+        )
+    assert table["p_reliance"]["first"] > 0.3 and table["p_reliance_plain"]["first"] < 0.05
+    assert table["remark"].to_dict() == {"first": "", "second": "possibly a suppressor"}

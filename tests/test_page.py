@@ -104,7 +104,7 @@ def test_what_is_undefined_is_a_dash(parsed):
 
 def test_page_and_figure_say_what_the_terminal_says(run, parsed, results):
     assert parsed.named["summary"] == results.summary
-    assert parsed.named["chance"].startswith("The network is not better than chance")
+    assert parsed.named["chance"].startswith("The network is not shown to be better")
     figure = page.draw(run, results)
     heading = figure.get_suptitle()
     assert results.summary in heading

@@ -23,7 +23,7 @@ BINS = 10  # of the predicted probability, in the calibration error
 Groups = tuple[np.ndarray, ...]
 Statistics = Callable[[np.ndarray], dict[str, np.ndarray]]  # weights of the records (k, n) -> (k,) each
 Scored = Callable[["Predictions", np.ndarray], dict[str, np.ndarray]]
-HEADLINES = ("auc_sites", "auc_folds", "auc")  # what is concluded rests on the first of these that there is
+HEADLINES = {"auc_sites": "AUC within sites", "auc_folds": "AUC within folds", "auc": "AUC"}  # see `headline`
 
 
 @dataclass(frozen=True)

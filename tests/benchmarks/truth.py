@@ -6,28 +6,37 @@ one-tenth   500 simulated people, four planted regions; 50 test subjects.
 folds       The same people in five folds, everybody blacked out.
 nothing     240 simulated people with nothing planted; 24 test subjects.
 random      `--real COHORT` (31x37x31) with its labels permuted over subjects; its test subjects.
-suppressed  As `folds`, each region correlated at 0.8 with its mirror image; the difference is planted in one of them.
+age         240 people in three folds, four planted regions; one more carries age alone, which goes with the diagnosis.
+motion      The same with head motion in place of age.
+site        The same with the site: sites differ in the share of autism.
+25/75       240 people in three folds, four planted regions; a quarter has autism.
+suppressed  As `25/75` with equal classes; each region correlates at 0.8 with its mirror image, and the difference is
+            planted in one of them.
 inherited   As `suppressed`, but the mirror image follows the planted region, difference included.
 
 `cnn` is trained and blacked out by the user's own commands. Prints for each cohort the AUC and the regions that the
-two p-values find at 0.05, and for mirror images all effects in standard errors; then one line per scenario with its
-time.
+two p-values find at 0.05, adjusted for covariates and before, and for mirror images all effects in standard errors;
+then one line per scenario with its time.
 """
 
 import argparse
 import contextlib
 import io
+import itertools
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from matplotlib import pyplot as plt
+from scipy.stats import binomtest, zscore
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
@@ -35,12 +44,16 @@ from data import demo
 from data.cohorts.cohort import carry_tables, open_cohort, write_tables
 from data.cohorts.records import DTYPE
 from data.grids import REDUCED
-from utils.blackout import effects
+from data.simulation import demographics
+from utils.blackout import effects, job, page
 from utils.statistics import ALPHA
 
 TESTS = ("reliance", "unique")
 EFFECTS = (*TESTS, "background", "sufficiency")
 CORRELATION = 0.8
+CARRIER = "Postcentral_L"  # of a covariate
+STREAM = 2  # of random numbers
+WHEN = {"": "adjusted", "_plain": "before"}  # end of a column of `regions.csv`
 INTERVAL_WIDTH = 2 * 1.96  # of a 95 % interval, in standard errors
 
 
@@ -74,8 +87,77 @@ class Inherited(Suppressed):
     inherits = True
 
 
+class Confounded(demo.Anatomy):
+    """One more region carries a covariate alone, which goes with the diagnosis; `share` has autism."""
+
+    share = 0.5
+
+    @classmethod
+    def covariate(cls, table: pd.DataFrame, random: np.random.Generator) -> np.ndarray:
+        """What the region carries and the diagnosis goes with, (subjects,)."""
+        raise NotImplementedError
+
+    @classmethod
+    def people(cls, simulation: demo.Simulation) -> tuple[pd.DataFrame, np.ndarray]:
+        """The table, with labels that go with the covariate, and the covariate as z-scores (subjects,)."""
+        table, random = demographics(simulation), np.random.default_rng([simulation.seed, STREAM])
+        values = zscore(cls.covariate(table, random))
+        risk = values + random.logistic(size=len(values))
+        return table.assign(label=(risk > np.quantile(risk, 1 - cls.share)).astype(float)), values
+
+    def __init__(self, grid, simulation: demo.Simulation):
+        super().__init__(grid, simulation)
+        self.carried = self.people(simulation)[1]
+        self.carrier = next(number for number, name in self.atlas.names.items() if name == CARRIER)
+
+    def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
+        region, random = super().region_values(subject, label)
+        own = region[self.carrier] - self.region_mean[self.carrier]
+        carried = CORRELATION * self.carried[subject] * self.simulation.region_spread
+        region[self.carrier] += carried + (np.sqrt(1 - CORRELATION**2) - 1) * own
+        return region, random
+
+
+class Age(Confounded):
+    @classmethod
+    def covariate(cls, table, random):
+        return table["AGE_AT_SCAN"].to_numpy(float)
+
+
+class Motion(Confounded):
+    @classmethod
+    def covariate(cls, table, random):
+        return np.log(table["func_mean_fd"].to_numpy(float))
+
+
+class Site(Confounded):
+    @classmethod
+    def covariate(cls, table, random):
+        codes, _ = pd.factorize(table["site"])
+        return random.normal(size=codes.max() + 1)[codes]
+
+
+class Quarter(Confounded):
+    """Nothing is carried, and nothing goes with the diagnosis."""
+
+    share = 0.25
+
+    @classmethod
+    def covariate(cls, table, random):
+        return random.normal(size=len(table))
+
+    def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
+        return demo.Anatomy.region_values(self, subject, label)
+
+
 def simulated(folder: Path, seed: int, subjects: int, kind: type[demo.Anatomy] = demo.Anatomy, **changes) -> None:
-    demo.simulate(folder, REDUCED, demo.Simulation(subjects=subjects, seed=seed, **changes), kind)
+    made = people_of(kind) if issubclass(kind, Confounded) else demographics
+    with mock.patch.object(demo, "demographics", made):
+        demo.simulate(folder, REDUCED, demo.Simulation(subjects=subjects, seed=seed, **changes), kind)
+
+
+def people_of(kind: type[Confounded]) -> Callable[[demo.Simulation], pd.DataFrame]:
+    return lambda simulation: kind.people(simulation)[0]
 
 
 def permuted(folder: Path, seed: int, real: Path) -> None:
@@ -91,6 +173,9 @@ def permuted(folder: Path, seed: int, real: Path) -> None:
     write_tables(folder, rows, cohort.metadata)
 
 
+KINDS = {"age": Age, "motion": Motion, "site": Site, "25/75": Quarter}
+
+
 @dataclass(frozen=True)
 class Scenario:
     """How a cohort is made in a new folder from a seed, how many, how it is cut, and what is planted."""
@@ -103,26 +188,30 @@ class Scenario:
 
 
 def scenarios(real: Path | None) -> dict[str, Scenario]:
-    five = ("--folds", "5")
-    people = partial(simulated, subjects=500)
+    three, five = ("--folds", "3"), ("--folds", "5")
+    people, few = partial(simulated, subjects=500), partial(simulated, subjects=240)
     found = {
         "one-tenth": Scenario(people, 10),
         "folds": Scenario(people, 5, five),
         "nothing": Scenario(partial(simulated, subjects=240, effect=0.0), 40, planted=()),
-        "suppressed": Scenario(partial(people, kind=Suppressed), 2, five, mirrored=True),
-        "inherited": Scenario(partial(people, kind=Inherited), 2, five, mirrored=True),
+        **{name: Scenario(partial(few, kind=kind), 10, three) for name, kind in KINDS.items()},
+        "suppressed": Scenario(partial(few, kind=Suppressed), 10, three, mirrored=True),
+        "inherited": Scenario(partial(few, kind=Inherited), 10, three, mirrored=True),
     }
     return found | ({"random": Scenario(partial(permuted, real=real), 20, planted=())} if real else {})
 
 
-def blacked_out(scenario: Scenario, seed: int, training: list[str]) -> tuple[pd.DataFrame, str]:
+def blacked_out(scenario: Scenario, seed: int, jobs: tuple) -> tuple[pd.DataFrame, str]:
     """`regions.csv` of a cohort, and the printed line with its AUC."""
     with tempfile.TemporaryDirectory() as made:
         folder, printed = Path(made), io.StringIO()
         scenario.make(folder / "cohort", seed)
         places = ["--model", "cnn", "--dataDir", folder / "cohort", "--chkPointDir", folder / "ckpt", *scenario.folds]
-        for job in (["--train", *training], ["--blackout"]):
-            sys.argv = ["run.py", *map(str, [*job, *places, "--seed", seed, "--outDir", folder / job[0].strip("-")])]
+        for words in jobs:
+            sys.argv = [
+                "run.py",
+                *map(str, [*words, *places, "--seed", seed, "--outDir", folder / words[0].strip("-")]),
+            ]
             with contextlib.redirect_stdout(printed):
                 status = command_line.main()
             if status:
@@ -139,33 +228,33 @@ def in_errors(row: pd.Series) -> str:
     return f"{effects}, p {row['p_reliance']:.3f} and {row['p_unique']:.3f}"
 
 
-def run_scenario(title: str, scenario: Scenario, training: list[str], first: int, cohorts: int) -> str:
+def run_scenario(title: str, scenario: Scenario, jobs: tuple, first: int, cohorts: int) -> str:
     """Runs a scenario, prints one line per cohort, and returns the scenario's line."""
     start = time.time()
-    found = dict.fromkeys(TESTS, 0)
-    false, spoilt = dict.fromkeys(TESTS, 0), dict.fromkeys(TESTS, 0)
+    found, false, spoilt = Counter(), Counter(), Counter()
+    planted, mirrors = set(scenario.planted), set(map(mirror, scenario.planted)) if scenario.mirrored else set()
     for seed in range(first, first + cohorts):
-        table, auc = blacked_out(scenario, seed, training)
-        mirrors = set(map(mirror, scenario.planted)) if scenario.mirrored else set()
-        for test in TESTS:
+        table, line = blacked_out(scenario, seed, jobs)
+        for test, when in itertools.product(TESTS, WHEN):
             # A network may rest on a mirror image; but only one that suppresses says something of its own.
             excused = mirrors if test == "reliance" or title == "suppressed" else set()
-            significant = set(table.index[table[f"p_{test}"] < ALPHA])
-            found[test] += len(significant & set(scenario.planted))
-            wrong = significant - set(scenario.planted) - excused
-            false[test], spoilt[test] = false[test] + len(wrong), spoilt[test] + bool(wrong)
-            auc += f" {test}: {len(significant & set(scenario.planted))} planted, {sorted(wrong) or 'none'} false."
-        print(f"{title} {seed}: {auc}", flush=True)
-        for name in (*scenario.planted, *map(mirror, scenario.planted)) if scenario.mirrored else ():
+            significant = set(table.index[table[f"p_{test}{when}"] < ALPHA])
+            wrong = significant - planted - excused
+            found[test + when] += len(significant & planted)
+            false[test + when] += len(wrong)
+            spoilt[test + when] += bool(wrong)
+            line += f" {test}, {WHEN[when]}: {len(significant & planted)} planted, {sorted(wrong) or 'none'} false."
+        print(f"{title} {seed}: {line}", flush=True)
+        for name in (*scenario.planted, *mirrors) if mirrors else ():
             print(f"    {name}: {in_errors(table.loc[name])}", flush=True)
     line = f"{title}: {cohorts} cohorts"
-    for test in TESTS:
-        wrong = f"{false[test]} false regions in {spoilt[test]} cohorts"
-        if scenario.planted:
-            line += f"; {test}: {found[test]} of {cohorts * len(scenario.planted)} planted found, {wrong}"
+    for test, when in itertools.product(TESTS, WHEN):
+        key = test + when
+        line += f"; {test}, {WHEN[when]}: {false[key]} false regions in {spoilt[key]} cohorts"
+        if planted:
+            line += f", {found[key]} of {cohorts * len(planted)} planted found"
         else:
-            p = binomtest(spoilt[test], cohorts, ALPHA).pvalue
-            line += f"; {test}: {wrong} (against 5 %: p = {p:.2f})"
+            line += f" (against 5 %: p = {binomtest(spoilt[key], cohorts, ALPHA).pvalue:.2f})"
     return f"{line}; {time.time() - start:.0f} s"
 
 
@@ -175,13 +264,16 @@ def main() -> None:
     parser.add_argument("--cohorts", type=int, help="of each scenario, in place of its own number")
     parser.add_argument("--iterations", type=int, default=60, help="batches to train on (default 60)")
     parser.add_argument("--preset", help="of cnn (default: its own)")
+    parser.add_argument("--donors", type=int, default=5, help="of a blackout (default 5)")
     parser.add_argument("--real", type=Path, metavar="COHORT", help="for the scenario `random`")
     parser.add_argument("--seed", type=int, default=0, help="of the first cohort (default 0)")
     args = parser.parse_args()
-    training = ["--numIters", str(args.iterations), *(["--preset", args.preset] if args.preset else [])]
-    effects.BLOBS = 1  # they are not part of the question
+    blackout = ["--blackout", "--donors", str(args.donors)]
+    training = ["--train", "--numIters", str(args.iterations), *(["--preset", args.preset] if args.preset else [])]
+    effects.BLOBS = 1  # they are not part of the question, nor are pictures
+    page.draw, page.render, job.write_maps = (lambda *_: plt.figure()), (lambda *_: ""), (lambda *_: None)
     lines = [
-        run_scenario(name, scenario, training, args.seed, args.cohorts or scenario.cohorts)
+        run_scenario(name, scenario, (training, blackout), args.seed, args.cohorts or scenario.cohorts)
         for name, scenario in scenarios(args.real).items()
         if args.only in (None, name)
     ]

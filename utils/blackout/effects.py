@@ -12,9 +12,11 @@ from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import CLASSES, background
 from data.cohorts.rows import Row
-from utils.statistics import bootstrap
+from utils.blackout.adjustment import Adjustment
+from utils.statistics import ALPHA, bootstrap
 
 RELIANCE, UNIQUE, BACKGROUND, SUFFICIENCY = KINDS = ("reliance", "unique", "background", "sufficiency")
+SUPPRESSOR = "possibly a suppressor"  # unique without reliance
 RESAMPLES = 5000
 BLOBS = 100  # of each region's size, at least, over all records
 MIN_SHARE = 0.5  # of the records in which a voxel of the brain holds signal
@@ -147,19 +149,26 @@ def size_percentile(excess: np.ndarray, group: np.ndarray, subject: Sequence[str
     return np.where(np.isnan(every).all(1), np.nan, 100 * below)
 
 
-def region_table(atlas: Atlas, effects: Effects, seed: int) -> pd.DataFrame:
-    """The columns of `regions.csv`, a row a region: by reliance, equal ones in the order of the atlas."""
+def region_table(atlas: Atlas, effects: Effects, seed: int, adjusted: Adjustment | None = None) -> pd.DataFrame:
+    """The columns of `regions.csv`, a row a region: by reliance, equal ones in the order of the atlas. p and q are of
+    the effects that are `adjusted` for covariates; `p_..._plain` of the effects as they are."""
     table = pd.DataFrame([region_place(atlas, region) for region in atlas.regions])
-    label = effects.of_subjects("label")
+    label, beside = effects.of_subjects("label"), pd.DataFrame()
     for kind in KINDS:
         effect = effects.of_subjects(kind)
         table[kind], table[f"{kind}_low"], table[f"{kind}_high"] = mean_interval(effect, seed)
         if kind in (RELIANCE, UNIQUE):
-            table[f"p_{kind}"], table[f"q_{kind}"] = sign_flip_test(effect, label, seed)
+            net = adjusted(effect) if adjusted else effect
+            table[f"p_{kind}"], table[f"q_{kind}"] = sign_flip_test(net, label, seed)
+            name = f"{kind}_adjusted"
+            beside[name], beside[f"{name}_low"], beside[f"{name}_high"] = mean_interval(net, seed)
+            beside[f"p_{kind}_plain"], _ = sign_flip_test(effect, label, seed)
         if kind == BACKGROUND:
             for value, name in reversed([*enumerate(CLASSES)]):
                 table[f"{kind}_{name}"] = effect[label == value].mean(0) if value in label else np.nan
     table["size_percentile"] = size_percentile(effects.blob_excess, effects.group, effects.blob_subject)
+    alone = (table[f"p_{UNIQUE}"] < ALPHA) & ~(table[f"p_{RELIANCE}"] < ALPHA)
+    table = pd.concat([table, beside], axis=1).assign(remark=np.where(alone, SUPPRESSOR, ""))
     table = table.sort_values(RELIANCE, ascending=False, kind="stable", ignore_index=True)
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     return table

@@ -27,12 +27,13 @@ from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from utils import figures
 from utils.blackout import options, page, summary
+from utils.blackout.adjustment import adjustment, covariates_of
 from utils.blackout.effects import ARRAYS, BACKGROUND, KINDS, Effects, averaged, joined, region_table
 from utils.blackout.fills import Fills
 from utils.blackout.measure import measure, verify
 from utils.blackout.occlusion import Occlusion
 from utils.inference import restored_network
-from utils.metrics import Predictions, with_intervals
+from utils.metrics import HEADLINES, Predictions, headline, with_intervals
 from utils.runs.run import Run, prepare_folder
 
 STORE = "blackout.h5"
@@ -80,39 +81,45 @@ def pool(run: Run) -> None:
 def average(run: Run) -> None:
     """The same results from the means of each record's effects over all repeats."""
     effects = averaged([joined([read_store(fold) for fold in repeat.parts]) for repeat in run.parts])
-    fold_of = [repeat.folds.fold_of for repeat in run.parts if repeat.folds]
-    same = all(other == fold_of[0] for other in fold_of)
-    run.finish(**conclude(run, effects, [fold_of[0][subject] for subject in effects.subject] if same else None))
+    first = next(repeat.folds.fold_of for repeat in run.parts if repeat.folds)
+    run.finish(**conclude(run, effects, [first[subject] for subject in effects.subject]))
 
 
 def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
     """Writes all results, prints the strongest regions, and returns what `run.json` says about them.
 
-    `fold` (records,) names the model that blacked out each record, if there are several.
+    `fold` (records,) names the model that blacked out each record, if there are several; of repeats, in the first.
     """
     chosen = options.of(run)
     atlas = chosen.regions(run.cohort.grid)
-    table, label = region_table(atlas, effects, run.seed), effects.of_subjects("label")
-    folds = None if fold is None else np.array(fold)
-    score = with_intervals(Predictions(effects.label, effects.probability, np.array(effects.subject), folds), run.seed)
-    within = fold is not None and score["auc_folds"]["low"] is not None
-    auc, name = (score["auc_folds"], "AUC within folds") if within else (score["auc"], "AUC")
-    beats_chance = summary.beats_chance(auc)
+    adjusted = adjustment(covariates_of(run.cohort, effects.rows), effects.of_subjects("label"))
+    table = region_table(atlas, effects, run.seed, adjusted)
+    folds, sites = None if fold is None else np.array(fold), np.array([row.site for row in effects.rows])
+    predictions = Predictions(effects.label, effects.probability, np.array(effects.subject), folds, sites)
+    scores = with_intervals(predictions, run.seed)
+    auc, name = scores[headline(scores)], HEADLINES[headline(scores)]
+    at_chance = summary.beats_chance(auc) is False
     maps = summary.maps_sentence(run.cohort.maps, chosen.replaced_maps(run.cohort))
-    sentences = (maps, summary.accuracy_sentence(auc, name), summary.evidence_sentence(table, label))
-    text = "\n".join(filter(None, sentences))
+    evidence = "" if at_chance else summary.evidence_sentence(table, adjusted)
+    text = "\n".join(filter(None, (maps, summary.accuracy_sentence(auc, name), evidence)))
     tables.write_frame(run.out_dir / "regions.csv", table, texts=["name"], digits=6)
     write_store(run.out_dir / STORE, atlas, effects)
     write_maps(run.out_dir, atlas, effects)
-    results = page.BlackoutResults(atlas, table, effects, text, at_chance=beats_chance is False)
+    results = page.BlackoutResults(atlas, table, effects, text, at_chance)
     figures.save(page.draw(run, results), run.out_dir / "blackout.png")
     html = page.render(run, results)
     with files.replacing(run.out_dir / "blackout.html") as file:
         file.write(html)
-    summary.print_table(table)
-    print(summary.blobs_sentence(effects))
+    if not at_chance:
+        summary.print_table(table)
+        print(summary.blobs_sentence(effects))
     print(text)
-    return {"subjects": len(label), "better_than_chance": beats_chance}
+    return {
+        "subjects": len(adjusted.label),
+        "better_than_chance": summary.beats_chance(auc),
+        "adjusted_for": adjusted.covariates,
+        "conclusion": text,
+    }
 
 
 def write_store(path: Path, atlas: Atlas, effects: Effects) -> None:

@@ -14,6 +14,7 @@ from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import Folds
 from data.grids import Grid
+from utils.blackout.adjustment import covariates_of
 from utils.runs.checkpoints import Identity
 from utils.runs.run import Options, Run
 from utils.statistics import MIN_SUBJECTS
@@ -90,7 +91,8 @@ def of(run: Run) -> BlackoutOptions:
 
 def possible_blackout(run: Run, saved: Identity | None) -> None:
     """`--subjects` are test subjects whose labels are known, since an effect is that on the true class; `--maps` are
-    maps of the cohort; there are two people or more, to predict one's region from another's; the atlas can be read."""
+    maps of the cohort; there are two people or more, to predict one's region from another's; covariates and atlas can
+    be read."""
     cohort, options = run.cohort, of(run)
     if unknown := [cohort.rows[index] for index in options.tested(cohort) if not cohort.rows[index].known]:
         known = any(cohort.rows[index].known for index in cohort.indices("test"))
@@ -105,4 +107,5 @@ def possible_blackout(run: Run, saved: Identity | None) -> None:
             f"{cohort.path} has {len(people)} subject to take regions from; a blackout puts another person's "
             f"region in the place of each and needs {MIN_SUBJECTS}. Add subjects."
         )
+    covariates_of(cohort, [cohort.rows[index] for index in options.tested(cohort)])
     options.regions(cohort.grid)

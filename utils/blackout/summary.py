@@ -2,24 +2,32 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
+import jinja2
 import numpy as np
 import pandas as pd
 
 from data.base.tables import printable
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
-from utils.blackout.effects import RELIANCE, UNIQUE, Effects
+from utils import statistics
+from utils.blackout.adjustment import Adjustment
+from utils.blackout.effects import RELIANCE, SUPPRESSOR, UNIQUE, Effects
 from utils.blackout.fills import Fills
 from utils.figures import interval, number, shortened
 from utils.statistics import ALPHA, CHANCE
 
-FEW = 5  # regions to name in a sentence
-UNEQUAL = 0.4  # share of a class; at 0.3 and with a skewness of 2, three times as many false regions as there should be
 NAME_WIDTH = 23  # letters of a region's name in the terminal
 TOP = 10  # regions in the terminal
 LINE = "{:24}{:>28}{:>9}{:>9}{:>9}{:>12}{:>17}"  # of its table
 HEADINGS = ("region", "reliance", "p", "unique", "p", "background", "size percentile")
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=jinja2.select_autoescape(["html"], default_for_string=False),
+    undefined=jinja2.StrictUndefined,
+)
+TEMPLATES.globals.update(statistics=statistics)
 DONORS = {"train": "training subjects", "test": "tested subjects"}  # by split
 
 
@@ -57,43 +65,22 @@ def beats_chance(auc: dict[str, float | None]) -> bool | None:
 
 def accuracy_sentence(auc: dict[str, float | None], name: str) -> str:
     """How well the network predicts the subjects whose regions were occluded."""
-    unknown = "whether the network is better than chance is not known"
-    if auc["value"] is None:
-        return f"{name} on these subjects is undefined, since they are of one class: {unknown}."
-    if auc["low"] is None:
-        return f"{name} on these subjects {auc['value']:.2f}, without an interval: {unknown}."
-    known = f"{name} on these subjects {auc['value']:.2f} ({auc['low']:.2f} to {auc['high']:.2f})"
-    if beats_chance(auc):
-        return f"{known}."
-    return f"{known}: the network is not better than chance, so there is nothing for the regions to explain."
+    return said("accuracy", auc=auc, score=name)
 
 
-def evidence_sentence(table: pd.DataFrame, label: np.ndarray) -> str:
-    """Which regions are significant, given the table of regions and the labels (subjects,)."""
-    level = f"family-wise p < {ALPHA:g}"
-    if table[f"p_{RELIANCE}"].isna().any():
-        return "No p-values: the subjects are of one class."
-    if 0.5 ** len(label) >= ALPHA:
-        return f"{len(label)} subjects are too few for {level}."
-    reliance, unique = (table["name"][table[f"p_{kind}"] < ALPHA].tolist() for kind in (RELIANCE, UNIQUE))
-    if not reliance and not unique:
-        return f"None of {len(table)} regions is significant at {level}: nothing here says where autism is."
-    verb = {0: "is shown to say", 1: "says"}.get(len(unique), "say")
-    sentence = (
-        f"The network's evidence rests on {counted(reliance)} of {len(table)} regions (reliance, {level}); "
-        f"{counted(unique)} {verb} what the rest of the brain does not (unique)."
-    )
-    rarer = min(np.mean(label == value) for value in range(len(CLASSES)))
-    if rarer < UNEQUAL:
-        sentence += f" Only {rarer:.0%} are of one class: where effects are skewed, p is too small."
-    return sentence
+def evidence_sentence(table: pd.DataFrame, adjusted: Adjustment) -> str:
+    """Which regions are significant, given the table of regions, and beside which covariates."""
+    chosen = {kind: table["name"][table[f"p_{kind}"] < ALPHA].tolist() for kind in (RELIANCE, UNIQUE)}
+    before = {kind: int((table[f"p_{kind}_plain"] < ALPHA).sum()) for kind in (RELIANCE, UNIQUE)}
+    alone = table["name"][table["remark"] == SUPPRESSOR].tolist()
+    rarer = np.bincount(adjusted.label.astype(int), minlength=len(CLASSES)).min()
+    counts = {"total": len(table), "rarer": int(rarer), "share": rarer / len(adjusted.label)}
+    return said("evidence", chosen=chosen, before=before, alone=alone, adjusted=adjusted, **counts)
 
 
-def counted(regions: Sequence[str]) -> str:
-    """How many regions, and which if they are few."""
-    if len(regions) in range(1, FEW + 1):
-        return f"{len(regions)} ({', '.join(regions)})"
-    return str(len(regions) or "none")
+def said(macro: str, **values: object) -> str:
+    """The text of a macro of `sentences.jinja` on one line; not escaped for HTML."""
+    return " ".join(getattr(TEMPLATES.get_template("sentences.jinja").module, macro)(**values).split())
 
 
 def print_table(table: pd.DataFrame) -> None:

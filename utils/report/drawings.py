@@ -20,7 +20,7 @@ from sklearn.metrics import roc_curve
 
 from data.base.tables import printable
 from utils import figures
-from utils.metrics import BINS, Predictions, headline
+from utils.metrics import BINS, HEADLINES, Predictions, headline
 from utils.report.tables import MODEL, RULE
 from utils.statistics import CHANCE, CONFIDENCE, MIN_PER_CLASS, THRESHOLD
 
@@ -53,7 +53,7 @@ def axes(height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
 def forest(floors: pd.DataFrame, model: str) -> Markup:
     """AUC of model and floors, that of the verdict: the model on top and the interval of its AUC behind all."""
     area = headline(floors)
-    named = {"auc_sites": "AUC within sites", "auc_folds": "AUC within folds"}.get(area, "AUC")
+    named = HEADLINES[area]
     known = floors[floors[area].notna()]
     figure, (axis,) = axes(0.6 + 0.34 * len(known))
     for place, (_, row) in enumerate(known.iterrows()):
