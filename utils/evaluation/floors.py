@@ -29,6 +29,11 @@ SVM = "SVM"
 CHUNK = 16  # records read at once
 INNER_FOLDS = 5  # for the probabilities of an SVM
 MAX_SVM_RECORDS = 10_000  # for training; the time of an SVM grows with their square
+SETTINGS = {  # of each classifier by its name in those of floors, for the methods of a paper
+    "logistic regression": "L2 penalty, C = 1",
+    SVM: f"radial basis functions, C = 1, gamma scaled by the features' variance, probabilities calibrated over "
+    f"{INNER_FOLDS} inner folds, at most {MAX_SVM_RECORDS:,} training records",
+}
 
 
 def features(cohort: Cohort) -> dict[str, pd.DataFrame]:

@@ -1,6 +1,7 @@
 """--test: test subjects and a checkpoint -> predictions, and for one run or all folds: metrics, figures, the report."""
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,21 @@ from data.base.tables import add_row, read_frame, write_frame
 from data.cohorts.cohort import in_order
 from data.cohorts.missingness import missing_in
 from data.cohorts.records import CLASSES
+from data.cohorts.rows import TOGETHER
 from utils import figures
 from utils.evaluation import autoencoders, confounds, floors, verdict
+from utils.evaluation.table1 import table1
 from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import Predictions, by_fold, by_site, with_intervals
 from utils.report import build as report
-from utils.report.tables import FLOORS, METRICS, PREDICTION_COLUMNS, PREDICTIONS, SITES, TRAINING
+from utils.report.tables import FLOORS, METRICS, PREDICTION_COLUMNS, PREDICTIONS, SITES, TABLE1, TRAINING, Prepared
 from utils.runs.results import MANIFEST
 from utils.runs.run import Headline, Run, prepare_folder
 
 RESULTS = "checkpoint_results.csv"
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # its columns beside the checkpoint
 FLOOR_PREDICTIONS = "floor_predictions.csv"  # the floors' probabilities of autism for the same records
-NAMES = ("file", "subject", "site", "fold")  # columns of text
+NAMES = ("file", "subject", "site", "fold", "variable", "category")  # columns of text
 JOINED = (PREDICTIONS, FLOOR_PREDICTIONS)  # with other tables by their names, which therefore stay as they are
 DIGITS = 8  # significant ones
 POINTS = 200  # of a history
@@ -118,7 +121,10 @@ def conclude(run: Run) -> dict[str, dict]:
         notes = [f"{len(table) - len(known)} of {len(table)} test records have no label and are in no metric.", *notes]
     notes = [*(f"Missing values tell the label: {text}." for text in missing_in(run.cohort)), *notes]
     summary: dict[str, Any] = {"subjects": counts(run), "left_out": run.cohort.metadata.left_out, "warnings": notes}
+    summary |= {"prepared": asdict(prepared(run)), "floor_settings": floors.SETTINGS}
     summary |= {"conclusion": UNLABELLED, "motion": None}
+    if not run.fold and len(people := table1(run.cohort)):
+        write_table(run, TABLE1, people)
     headline: Headline | None = None
     score: dict[str, dict] = {}
     if len(known):
@@ -147,6 +153,22 @@ def measure(run: Run, known: pd.DataFrame) -> tuple[dict[str, dict], str, str | 
     write_table(run, FLOORS, pd.DataFrame(compared))
     regression = confounds.motion(predictions, run.cohort.covariates)
     return score, verdict.verdict(compared), confounds.motion_line(regression)
+
+
+def prepared(run: Run) -> Prepared:
+    """How the data had been prepared, for the methods of a paper."""
+    metadata, folds = run.cohort.metadata, run.folds
+    by_fold = folds and (folds.reduced or folds.whole.raw_phenotype is not None)
+    return Prepared(
+        normalisation=metadata.normalisation,
+        reduction=metadata.reduction,
+        standard=run.standard if "volume" in run.model.reads else "",
+        phenotype_columns=metadata.phenotype_columns,
+        scaled_by=("fold" if by_fold else "split") if metadata.phenotype_median else "",
+        same_scan=len(folds.same_scan if folds else metadata.same_scan),
+        together=folds is not None or metadata.copies == TOGETHER,
+        conversion=next((source["command"] for source in metadata.lineage if "left_out" in source), ""),
+    )
 
 
 def counts(run: Run) -> list[dict[str, Any]]:

@@ -20,10 +20,13 @@ FLOORS = "floors.csv"  # the model and its floors, with intervals
 SITES = "sites.csv"
 TRAINING = "training.csv"  # the history of the training, thinned
 METRICS = "metrics.json"
+TABLE1 = "table1.csv"  # the cohort's people by diagnosis
+TRIPOD = "tripod_ai.csv"
+PEOPLE, SITE = "people", "site"  # rows of it that are not covariates
 PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
 SITE_COUNTS = ("subjects", "autism", "control")
 LABELS = ("autism", "control", "unknown")
-NAMES = ("floor", "site", "fold")  # columns of text in tables of numbers
+NAMES = ("floor", "site", "fold", "variable", "category", "test")  # columns of text in tables of numbers
 MODEL, MAJORITY, RULE = "model", "majority", "rule that made the data"  # rows of `floors.csv`
 
 
@@ -36,6 +39,20 @@ class Count:
     autism: int
     control: int
     unknown: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """How the data that a test read had been prepared; older results do not say."""
+
+    normalisation: str = ""  # of the volumes, at conversion
+    reduction: str = ""  # see `Preparation`
+    standard: str = ""  # of the volumes, as they are read
+    phenotype_columns: tuple[str, ...] = ()
+    scaled_by: str = ""  # whose medians, means and spreads the phenotype takes: `fold` or `split`; empty if unknown
+    same_scan: int = 0  # groups of people who share a scan
+    together: bool = False  # whether these are in one split or fold
+    conversion: str = ""  # the command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +71,15 @@ class Described(Choices, Caveats):
     wall_time_s: float
     num_iters: int
     folds: str | None  # how many, or the covariate whose values are left out one at a time
+    fold: str | None = None  # the one that was tested, if only one was
     conclusion: str
     warnings: list[str]
     motion: str | None
     subjects: list[Count]
     maps: tuple[str, ...] = ()  # in a record, where they have names
     left_out: dict[str, int] = field(default_factory=dict)
+    prepared: Prepared = field(default_factory=Prepared)
+    floor_settings: dict[str, str] = field(default_factory=dict)  # of each classifier that is a floor
 
 
 @dataclass(frozen=True)
@@ -91,6 +111,7 @@ class Tables:
     floors: pd.DataFrame | None
     sites: pd.DataFrame | None
     training: pd.DataFrame | None
+    table1: pd.DataFrame | None = None
 
     @property
     def labelled(self) -> pd.DataFrame:
@@ -114,7 +135,8 @@ def read(folder: Path) -> Tables:
     training = read_numbers(folder / TRAINING, "fold", "step", "loss")
     if scores and sites is None:
         raise InputError(f"{folder} holds no {SITES}. Test again.")
-    return Tables(run, predictions, scores, folds, floors, sites, training)
+    table1 = read_numbers(folder / TABLE1, "variable", SITE, "category", "p")
+    return Tables(run, predictions, scores, folds, floors, sites, training, table1)
 
 
 def interval(metric: str) -> list[str]:
