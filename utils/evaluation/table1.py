@@ -23,8 +23,8 @@ AGE = re.compile(r"(^|_)age(_|$)", re.IGNORECASE)
 IQ = re.compile(r"(^|_)(f|fs|full_?scale_?|v|p)?iq(?!_test)(_|$)", re.IGNORECASE)
 BINARY = 2  # values of a number that is a code, such as 1 and 2 for the sexes
 MAX_CATEGORIES = 10
-MIN_EXPECTED = 5  # people in each cell of a chi-squared test; below, Fisher's exact test takes its place
-RESAMPLES = 9999  # of Fisher's exact test of more than two categories, whose p is a Monte Carlo estimate
+MIN_EXPECTED = 5  # people in each cell of a chi-squared test by its distribution
+RESAMPLES = 9999  # of the chi-squared test where fewer are expected
 
 
 def table1(cohort: Cohort) -> pd.DataFrame:
@@ -49,28 +49,29 @@ def table1(cohort: Cohort) -> pd.DataFrame:
     everybody = pd.Series(0.0, known.index)
     rows = [{"variable": PEOPLE, **counted(everybody, label)}]
     if several:
-        rows.append({"variable": SITE, **counted(known["site"], label), **compared(known["site"], label)})
+        of_site = as_category(known["site"])
+        rows.append({"variable": SITE, **counted(of_site, label), **compared(of_site, label)})
     for name, values in found.items():
         head, *categories = described(str(name), values, label)
         rows += [head | compared(values, label), *categories]
     for site in several:
         here = (known["site"] == site).to_numpy()
-        of_site = [{"variable": PEOPLE, **counted(everybody[here], label[here])}]
+        there = [{"variable": PEOPLE, **counted(everybody[here], label[here])}]
         for name, values in found.items():
-            of_site += described(str(name), values.astype(categorical(values))[here], label[here])
-        rows += [row | {"site": site} for row in of_site]
+            there += described(str(name), values[here], label[here])
+        rows += [row | {"site": site} for row in there]
     columns = ["variable", "site", "category", *(f"{name}_{value}" for name in reversed(CLASSES) for value in VALUES)]
     table = pd.DataFrame(rows).reindex(columns=[*columns, "test", "statistic", "p", "p_ranks"])
     counts = [name for name in columns if name.endswith(("_known", "_missing"))]
-    texts = dict.fromkeys((SITE, "category", "test"), "")
-    return table.astype(dict.fromkeys(counts, "Int64")).fillna(texts)
+    texts = {name: table[name].astype(object).fillna("") for name in (SITE, "category", "test")}
+    return table.astype(dict.fromkeys(counts, "Int64")).assign(**texts)
 
 
 VALUES = ("known", "missing", "mean", "sd", "median", "share")  # of a class
 
 
 def variables(cohort: Cohort) -> pd.DataFrame:
-    """What is known of each subject (rows): numbers float64, categories text (object), NaN where unknown.
+    """What is known of each subject (rows): numbers, or categories, NaN where unknown.
 
     The covariates, but for the site; of the phenotype IQ, and age and sex. A number with two values is a code, and so a
     category; the phenotype's names of the sexes replace codes.
@@ -94,8 +95,8 @@ def variables(cohort: Cohort) -> pd.DataFrame:
     if sexes and all(not is_text(found[name]) for name in coded):
         found = {name: column for name, column in found.items() if name not in coded}
         found[coded[0] if coded else "sex"] = sex_of(values[sexes])
-    table = pd.DataFrame(found, index=values.index if given.empty else given.index)
-    return table.apply(lambda column: column.map("{:g}".format, na_action="ignore") if is_code(column) else column)
+    index = values.index if given.empty else given.index
+    return pd.DataFrame({name: as_category(column) for name, column in found.items()}, index=index)
 
 
 def sex_of(values: pd.DataFrame) -> pd.Series:
@@ -110,13 +111,13 @@ def is_text(values: pd.Series) -> bool:
     return not pd.api.types.is_numeric_dtype(values)
 
 
-def is_code(values: pd.Series) -> bool:
-    return not is_text(values) and values.nunique() <= BINARY
-
-
-def categorical(values: pd.Series) -> Any:
-    """The type of text that remembers all its categories; of numbers their own."""
-    return pd.CategoricalDtype(sorted(values.dropna().unique())) if is_text(values) else values.dtype
+def as_category(values: pd.Series) -> pd.Series:
+    """Text, or numbers that are codes, as categories in their order; other numbers as they are."""
+    if not is_text(values):
+        if not 0 < values.nunique() <= BINARY:
+            return values
+        values = values.map("{:g}".format, na_action="ignore")
+    return values.astype(pd.CategoricalDtype(sorted(values.dropna().unique())))
 
 
 def counted(values: pd.Series, label: np.ndarray) -> dict[str, int]:
@@ -132,13 +133,10 @@ def described(name: str, values: pd.Series, label: np.ndarray) -> list[dict[str,
     of_class = {kind: values[label == number].dropna() for number, kind in enumerate(CLASSES)}
     head: dict[str, Any] = {"variable": name, **counted(values, label)}
     if is_text(values):
-        named = values.astype(categorical(values)) if values.dtype == object else values
-        shares = {f"{kind}_share": named[found.index].value_counts(normalize=True) for kind, found in of_class.items()}
-        categories = named.cat.categories
-        return [
-            head,
-            *({"variable": name, "category": one} | {k: v.get(one) for k, v in shares.items()} for one in categories),
-        ]
+        shares = {f"{kind}_share": found.value_counts(normalize=True) for kind, found in of_class.items()}
+        of_category = [{name: share.get(one) for name, share in shares.items()} for one in values.cat.categories]
+        named = zip(values.cat.categories, of_category, strict=True)
+        return [head, *({"variable": name, "category": one} | share for one, share in named)]
     for kind, found in of_class.items():
         head |= {f"{kind}_mean": found.mean(), f"{kind}_sd": found.std(), f"{kind}_median": found.median()}
     return [head]
@@ -146,8 +144,8 @@ def described(name: str, values: pd.Series, label: np.ndarray) -> list[dict[str,
 
 def compared(values: pd.Series, label: np.ndarray) -> dict[str, Any]:
     """Whether the classes differ in a variable: Welch's t-test and the Mann-Whitney test of numbers; Pearson's
-    chi-squared test of categories, or Fisher's exact test where few people are expected in a cell. Empty if there are
-    too few people or no differences to test."""
+    chi-squared test of categories or, where few people are expected in a cell, Fisher's exact test of two of them and
+    a Monte Carlo p of more. Empty if there are too few people or no differences to test."""
     control, autism = (values[label == number].dropna() for number in range(len(CLASSES)))
     if is_text(values):
         return compared_counts(pd.crosstab(values.dropna(), label[values.notna()]).to_numpy())
@@ -165,8 +163,10 @@ def compared_counts(counts: np.ndarray) -> dict[str, Any]:
     """The test of people by category (rows) and class (columns)."""
     if min(counts.shape) < 2:
         return {}
-    squared = stats.chi2_contingency(counts, correction=False)
-    if squared.expected_freq.min() >= MIN_EXPECTED:
-        return {"test": "chi-squared", "statistic": float(squared.statistic), "p": float(squared.pvalue)}
-    drawn = stats.MonteCarloMethod(n_resamples=RESAMPLES, rng=np.random.default_rng(0)) if len(counts) > 2 else None
-    return {"test": "Fisher's exact", "p": float(stats.fisher_exact(counts, method=drawn).pvalue)}
+    few = stats.contingency.expected_freq(counts).min() < MIN_EXPECTED
+    if few and len(counts) == 2:
+        return {"test": "Fisher's exact", "p": float(stats.fisher_exact(counts).pvalue)}
+    drawn = stats.MonteCarloMethod(RESAMPLES, rng=np.random.default_rng(0)) if few else None
+    squared = stats.chi2_contingency(counts, correction=False, method=drawn)
+    name = "chi-squared, Monte Carlo" if few else "chi-squared"
+    return {"test": name, "statistic": float(squared.statistic), "p": float(squared.pvalue)}
