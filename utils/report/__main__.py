@@ -24,9 +24,9 @@ def build() -> int:
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; expected that of a classifier's run.py --test.")
     with files.locked(folder):
-        page, *beside = write(folder)
-        print(f"Report: {page}")
-        record(folder, page, *beside)
+        written = write(folder)
+        print(f"Report: {written[0]}")
+        record(folder, *(path.name for path in written))
     return 0
 
 
