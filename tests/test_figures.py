@@ -1,11 +1,13 @@
 """Figures, as drawn: what is named, and that slices of all grids show the same anatomy in the same frame."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
 from data.grids import FULL, REDUCED, Grid
-from utils import figures
+from utils import figures, jobs
 from utils.figures import Picture
 
 
@@ -93,6 +95,30 @@ def test_history_shows_the_validation_and_which_checkpoint_won(drawn):
         assert (validation.get_label(), best.get_label()) == (f"validation {other}", "best checkpoint, 20 batches")
         assert ([*validation.get_xdata()], [*validation.get_ydata()]) == ([10, 20, 30], values)
         assert {*best.get_xdata()} == {20}
+
+
+def test_a_figure_is_a_picture_and_two_vector_files_with_the_same_bytes_again(tmp_path):
+    before = {}
+    for name in ("one", "two"):
+        figure, axis = plt.subplots(figsize=(1, 1))
+        axis.plot([0, 1], label="model")
+        axis.legend()
+        (tmp_path / name).mkdir()
+        written = figures.save(figure, tmp_path / name / "roc.png")
+        assert [path.name for path in written] == ["roc.png", "roc.svg", "roc.pdf"]
+        before[name] = [path.read_bytes() for path in written]
+    assert before["one"] == before["two"]
+    png, svg, pdf = before["one"]
+    assert png.startswith(b"\x89PNG") and pdf.startswith(b"%PDF") and ElementTree.fromstring(svg) is not None
+    assert b">model<" in svg  # a text that can be edited
+    assert b"Date" not in pdf
+
+
+def test_a_run_owns_every_form_of_its_figures():
+    assert {name.partition(".")[2] for name in jobs.figures("roc")} == set(figures.UNDATED)
+    for job in jobs.JOBS.values():
+        pictures = [name.removesuffix("png") for name in job.outputs if name.endswith("png")]
+        assert {f"{name}{form}" for name in pictures for form in figures.UNDATED} <= set(job.outputs)
 
 
 def test_texts_of_users_are_drawn_as_they_are(tmp_path):

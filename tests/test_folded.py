@@ -22,6 +22,7 @@ from data.base.errors import InputError
 from data.cohorts.cohort import open_cohort, write_tables
 from data.cohorts.folds import Folds, open_folds
 from run import perform
+from utils import jobs
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.folded import FoldedRun
 from utils.runs.run import Run
@@ -81,13 +82,17 @@ def test_pooled_metrics_are_of_all_predictions(tested):
 def test_a_test_leaves_what_the_contract_says(tested):
     assert {path.name for path in (tested / "test").iterdir()} == {
         *("run.json", "runs.csv", "predictions.csv", "floor_predictions.csv", "training.csv", "metrics.json"),
-        *("sites.csv", "floors.csv", "report.html", "confusion_matrix.png", "roc.png", "fold-0", "fold-1", "fold-2"),
+        *("sites.csv", "floors.csv", "table1.csv", "tripod_ai.csv", "report.html", "fold-0", "fold-1", "fold-2"),
+        *jobs.figures("confusion_matrix", "roc", "forest", "calibration", "losses"),
     }
+    one = {path.name for path in (tested / "test" / "fold-0").iterdir()}
+    assert not one & {"table1.csv", "tripod_ai.csv", "forest.svg"} and "roc.svg" in one
     floors = read_rows(tested / "test" / "floors.csv")
     assert floors[0]["floor"] == "model"
     assert {"majority", "covariates, logistic regression"} <= {row["floor"] for row in floors}
     run = json.loads((tested / "test" / "run.json").read_text())
     assert (run["folds"], run["fold"], run["finished"]) == ("3", None, True)
+    assert (run["prepared"]["scaled_by"], run["prepared"]["together"]) == ("fold", True)
     assert set(run["checkpoint_sha256"]) == {"0", "1", "2"}
     trained, entered = read_rows(tested / "runs.csv")
     assert (trained["job"], entered["job"], entered["metric"]) == ("train", "test", "auc_folds")

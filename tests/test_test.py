@@ -11,9 +11,11 @@ import pytest
 from helpers import SMALL_BATCH, TINY_CNN, read_rows
 from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
+from data.cohorts import phenotype
 from data.cohorts.cohort import open_cohort
 from models import MODELS
 from models.settings import from_json
+from utils.evaluation import floors
 from utils.evaluation.test import write_table
 from utils.inference import probability_of_autism
 from utils.metrics import ExplainedVariance
@@ -54,8 +56,8 @@ def independent_probability(model: str, checkpoints: CheckpointFolder, cohort) -
     restore_weights(checkpoints, network)
     found = []
     for index in opened.indices("test"):
-        _, phenotype, volume = opened.read(index)
-        inputs = {"volume": volume[None], "phenotype": phenotype[None]}
+        _, values, volume = opened.read(index)
+        inputs = {"volume": volume[None], "phenotype": values[None]}
         control, autism = network({name: inputs[name] for name in MODELS[model].reads}, training=False).numpy()[0]
         found.append(np.exp(autism) / (np.exp(control) + np.exp(autism)))
     return found
@@ -92,9 +94,29 @@ def test_metrics_follow_from_the_predictions(tested):
 
 def test_figures_and_run_are_written(tested):
     _, checkpoints, folder = tested
-    for name in ("confusion_matrix.png", "roc.png"):
-        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    for name in ("confusion_matrix", "roc", "forest"):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     assert json.loads((folder / "run.json").read_text())["checkpoint_sha256"] == checkpoints.digest()
+
+
+def test_the_run_says_how_the_data_were_prepared_and_who_the_people_are(tested):
+    model, _, folder = tested
+    run = json.loads((folder / "run.json").read_text())
+    assert run["prepared"] == {
+        "normalisation": "z-scored over the whole volume",
+        "reduction": "simulated",
+        "standard": "" if model == "nn" else "stored",
+        "phenotype_columns": phenotype.ABIDE_COLUMNS,
+        "scaled_by": "split",
+        "same_scan": 0,
+        "together": False,
+        "conversion": "",
+    }
+    assert run["floor_settings"] == floors.SETTINGS
+    people, *others = read_rows(folder / "table1.csv")
+    assert (people["variable"], int(people["autism_known"]) + int(people["control_known"])) == ("people", 40)
+    assert {"AGE_AT_SCAN", "SEX", "func_mean_fd", "fiq"} <= {row["variable"] for row in others}
 
 
 @pytest.mark.usefixtures("undrawn")

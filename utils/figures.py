@@ -1,9 +1,10 @@
-"""Figures as PNG files: training history, confusion matrix, ROC curve, slices of a volume; and texts in figures."""
+"""Figures as PNG, SVG and PDF files: training history, confusion matrix, ROC curve, slices of a volume; their texts."""
 
 import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import matplotlib
 import numpy as np
@@ -24,14 +25,30 @@ CUTS_MM = (8, 38, 48)  # z of the slices shown, MNI space
 SMOOTHED = 20  # batches
 VALIDATION = {"loss": ("validation_loss", "loss"), "accuracy": ("validation_auc", "AUC")}  # by what is trained on
 NO_GLYPH = r"Glyph \d+ .* missing from font"
+UNDATED: dict[str, dict[str, None]] = {  # the forms of a figure, each with the metadata that it does without
+    "png": {},
+    "svg": dict.fromkeys(("Creator", "Date", "Format", "Type")),
+    "pdf": dict.fromkeys(("CreationDate", "Creator", "Producer")),
+}
+# Equal figures give equal bytes; texts stay texts, which a journal may set in its own font
+SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "figure", "pdf.fonttype": 42}
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG and closes it; a letter that the font lacks is drawn as a box."""
-    with files.replacing(path, "wb") as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", NO_GLYPH)
-        figure.savefig(file, format="png", dpi=120)
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Writes a figure as PNG to `path`, as SVG and PDF beside it, and closes it; equal figures give equal bytes."""
+    written = [path.with_suffix(f".{form}") for form in UNDATED]
+    for target, form in zip(written, UNDATED, strict=True):
+        with files.replacing(target, "w" if form == "svg" else "wb") as file:
+            write(figure, file, form)
     plt.close(figure)
+    return written
+
+
+def write(figure: Figure, file: IO, form: str) -> None:
+    """Writes a figure in one of the forms; a letter that the font lacks is drawn as a box."""
+    with plt.rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", NO_GLYPH)
+        figure.savefig(file, format=form, dpi=120, metadata=UNDATED[form])
 
 
 def history(rows: list[dict], path: Path) -> None:

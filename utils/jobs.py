@@ -5,6 +5,12 @@ from utils.runs import guards
 from utils.runs.run import Job
 from utils.runs.validate import TrainOptions
 
+
+def figures(*names: str) -> tuple[str, ...]:
+    """The files of figures, each in every form that `utils.figures.save` writes."""
+    return tuple(f"{name}.{form}" for name in names for form in ("png", "svg", "pdf"))
+
+
 TESTED = (
     guards.same_settings,
     guards.no_leak,
@@ -25,7 +31,7 @@ TRAIN = Job(
         guards.enough_to_validate,
         guards.free_output,
     ),
-    outputs=("history.csv", "history.png", "events.out.tfevents.*"),
+    outputs=("history.csv", *figures("history"), "events.out.tfevents.*"),
     options=TrainOptions,
     needs_checkpoint=False,
     takes_several_gpus=True,
@@ -37,7 +43,8 @@ TEST = Job(
     guards=TESTED,
     outputs=(
         *("predictions.csv", "floor_predictions.csv", "training.csv", "metrics.json", "floors.csv", "sites.csv"),
-        *("groups.csv", "confounds.csv", "repeats.csv", "confusion_matrix.png", "roc.png", "report.html", "*Image.png"),
+        *("groups.csv", "confounds.csv", "repeats.csv", "table1.csv", "tripod_ai.csv", "report.html"),
+        *figures("confusion_matrix", "roc", "forest", "calibration", "losses", "distribution", "*Image"),
     ),
     is_shared=False,
 )
@@ -50,7 +57,7 @@ BLACKOUT = Job(
         blackout.possible_blackout,
         guards.distinct_names,
     ),
-    outputs=("regions.csv", "blackout.h5", "blackout.png", "blackout.html", "maps", "group_*.nii.gz"),
+    outputs=("regions.csv", "blackout.h5", *figures("blackout"), "blackout.html", "maps", "group_*.nii.gz"),
     options=blackout.BlackoutOptions,
     needs="occludable",
     refusal="{model} cannot be blacked out, since that takes a volume in and a label out; use --model {able}.",

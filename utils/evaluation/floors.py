@@ -45,6 +45,14 @@ STRENGTHS = np.logspace(-5, 0, 6)  # of a logistic regression, the inverse of it
 PENALTIES = np.logspace(0, 5, 6)  # of ridge
 MAX_SVM_RECORDS = 10_000  # for training; the time of an SVM grows with their square
 CLOSEST = 1e-7  # of a probability to 0 and 1, before log odds are averaged
+INNER = f"{INNER_FOLDS} inner folds"
+SETTINGS = {  # of each classifier by its name in those of floors, for the methods of a paper
+    LOGISTIC: f"L2 penalty, of {len(STRENGTHS)} strengths the one with the best mean AUC in {INNER}",
+    RIDGE: f"of {len(PENALTIES)} penalties the one with the best mean AUC in {INNER}, probabilities calibrated there",
+    SVM: "radial basis functions, C = 1, gamma scaled by the features' variance, probabilities calibrated over "
+    f"{INNER}, at most {MAX_SVM_RECORDS:,} training records",
+    MEAN: "the mean log odds of such SVMs, one a map, and one of the phenotype if it is named",
+}
 InnerFolds = list[tuple[np.ndarray, np.ndarray]]  # positions of those who fit, and of those who are predicted
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +16,23 @@ from data.base.tables import add_row, read_frame, write_frame
 from data.cohorts.cohort import in_order
 from data.cohorts.missingness import missing_in
 from data.cohorts.records import CLASSES
+from data.cohorts.rows import TOGETHER
 from utils import figures
 from utils.covariates import with_iq
 from utils.evaluation import autoencoders, confounds, floors, groups, repeats, verdict
+from utils.evaluation.table1 import table1
 from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import Predictions, by_fold, by_site, with_intervals
 from utils.report import build as report
-from utils.report.tables import (
-    CONFOUNDS,
-    FLOORS,
-    GROUPS,
-    METRICS,
-    PREDICTION_COLUMNS,
-    PREDICTIONS,
-    REPEATS,
-    SITES,
-    TRAINING,
-)
+from utils.report import tables as saved
+from utils.report.tables import FLOORS, METRICS, PREDICTION_COLUMNS, PREDICTIONS, SITES, TRAINING, Prepared
 from utils.runs.results import MANIFEST
 from utils.runs.run import Headline, Run, prepare_folder
 
 RESULTS = "checkpoint_results.csv"
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # its columns beside the checkpoint
 FLOOR_PREDICTIONS = "floor_predictions.csv"  # the floors' probabilities of autism for the same records
-NAMES = ("file", "subject", "site", "fold", "group")  # columns of text
+NAMES = ("file", "subject", "site", "fold", "group", "variable", "category")  # columns of text
 JOINED = (PREDICTIONS, FLOOR_PREDICTIONS)  # with other tables by their names, which therefore stay as they are
 DIGITS = 8  # significant ones
 POINTS = 200  # of a history
@@ -84,7 +77,7 @@ def average(run: Run) -> None:
         named = [of.assign(fold=of["fold"] + f", repeat {number}") for number, of in enumerate(histories)]
         write_table(run, TRAINING, pd.concat(named, join="inner", ignore_index=True))
     if all(of.predictions["label"].notna().any() for of in each):
-        write_table(run, REPEATS, repeats.scores(run))
+        write_table(run, saved.REPEATS, repeats.scores(run))
     conclude(run, each, notes_of_floors([fold for part in run.parts for fold in part.parts]))
 
 
@@ -198,8 +191,12 @@ def conclude(run: Run, each: Sequence[Tested], of_floors: list[str]) -> dict[str
         "subjects": counts(run, "fold" in table),
         "left_out": run.cohort.metadata.left_out,
         "warnings": notes,
+        "prepared": asdict(prepared(run)),
+        "floor_settings": floors.SETTINGS,
     }
     summary |= {"conclusion": UNLABELLED, "motion": None}
+    if not run.fold and len(people := table1(run.cohort)):
+        write_table(run, saved.TABLE1, people)
     headline: Headline | None = None
     score: dict[str, dict] = {}
     if len(known):
@@ -228,10 +225,26 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
     write_table(run, FLOORS, pd.DataFrame(compared))
     table = with_iq(run.cohort.covariates, run.cohort.raw_phenotype)
     motion, grouped = confounds.motion(predictions, table, run.seed), groups.groups(predictions, table, run.seed)
-    for name, rows in ((GROUPS, grouped), (CONFOUNDS, confounds.rows(motion, grouped))):
+    for name, rows in ((saved.GROUPS, grouped), (saved.CONFOUNDS, confounds.rows(motion, grouped))):
         if rows:
             write_table(run, name, pd.DataFrame(rows))
     return score, verdict.verdict(compared, predictions), confounds.motion_line(motion)
+
+
+def prepared(run: Run) -> Prepared:
+    """How the data had been prepared, for the methods of a paper."""
+    metadata, folds = run.cohort.metadata, run.folds
+    by_fold = folds and (folds.reduced or folds.whole.raw_phenotype is not None)
+    return Prepared(
+        normalisation=metadata.normalisation,
+        reduction=metadata.reduction,
+        standard=run.standard if "volume" in run.model.reads else "",
+        phenotype_columns=metadata.phenotype_columns,
+        scaled_by=("fold" if by_fold else "split") if metadata.phenotype_median else "",
+        same_scan=len(folds.same_scan if folds else metadata.same_scan),
+        together=folds is not None or metadata.copies == TOGETHER,
+        conversion=next((source["command"] for source in metadata.lineage if "left_out" in source), ""),
+    )
 
 
 def counts(run: Run, by_fold: bool) -> list[dict[str, Any]]:

@@ -19,13 +19,14 @@ def build() -> int:
     parser = Parser(prog=PROGRAM, description="Builds report.html from the tables of a test.")
     parser.add_argument("folder", type=Path, help="the --outDir of a classifier's run.py --test")
     folder = parser.parse_args().folder
-    from utils.report.build import PAGE, write  # costs `--help` nothing
+    from utils.report.build import write  # costs `--help` nothing
 
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; expected that of a classifier's run.py --test.")
     with files.locked(folder):
-        print(f"Report: {write(folder)}")
-        record(folder, PAGE)
+        written = write(folder)
+        print(f"Report: {written[0]}")
+        record(folder, *(path.name for path in written))
     return 0
 
 

@@ -6,19 +6,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.tables import printable
+from data.base.tables import printable, write_frame
 from data.cohorts.records import CLASSES
+from utils import figures
 from utils.figures import number
 from utils.metrics import Predictions, headline
-from utils.report import drawings, texts
-from utils.report.tables import LABELS, MINUS, MODEL, RULE, SITE_COUNTS, Count, Described, Tables, interval, read
+from utils.report import drawings, people, texts, tripod
+from utils.report.tables import (
+    LABELS,
+    MINUS,
+    MODEL,
+    RULE,
+    SITE_COUNTS,
+    TRIPOD,
+    Count,
+    Described,
+    Tables,
+    interval,
+    read,
+)
 from utils.statistics import CONFIDENCE, THRESHOLD
 
 PAGE = "report.html"
+ROC = "roc"  # the figure that the test itself writes
 Row = dict[str, str]  # heading -> cell
 SPELLED = {
     "auc": "AUC",
@@ -43,7 +57,7 @@ class Section:
 
     title: str
     texts: list[str] | None = None
-    figure: Markup | None = None
+    figure: Figure | None = None
     table: list[Row] | None = None
     facts: Row | None = None
     command: str | None = None
@@ -55,19 +69,34 @@ class Section:
             raise InputError(f"The report's section '{self.title}' would be empty; test again.")
 
 
-def write(folder: Path) -> Path:
-    """Builds the page from the tables in `folder`. Raises InputError for a table that is missing, damaged or empty."""
+def write(folder: Path) -> list[Path]:
+    """Builds the page from the tables in `folder`, and beside it, unless it is of one fold, its figures and the table
+    of TRIPOD+AI; the page is the first of the files. Raises InputError for a table that is missing, damaged or empty.
+    """
     tables = read(folder)
+    items = tripod.items(tables)
+    shown = list(sections(tables, items))
+    drawn = [section.figure for section in shown if section.figure]
+    for figure in drawn:
+        figure.suptitle(tables.run.marks.strip())
     # text loses control, bidirectional and invisible characters; `Markup` stays as it is
     harmless = texts.TEMPLATES.overlay(finalize=lambda value: printable(value) if type(value) is str else value)
-    page = harmless.get_template("page.html").render(run=tables.run, sections=list(sections(tables)))
+    page = harmless.get_template("page.html").render(run=tables.run, sections=shown, svg=drawings.svg)
     with files.replacing(folder / PAGE) as file:
         file.write(page)
-    return folder / PAGE
+    written = [folder / PAGE]
+    if tables.run.fold:
+        return written
+    write_frame(folder / TRIPOD, items, ["text"])
+    written.append(folder / TRIPOD)
+    for figure in drawn:
+        if figure.get_label() != ROC:
+            written += figures.save(figure, folder / f"{figure.get_label()}.png")
+    return written
 
 
-def sections(tables: Tables) -> Iterator[Section]:
-    """The sections that apply, in the order of the page."""
+def sections(tables: Tables, items: pd.DataFrame) -> Iterator[Section]:
+    """The sections that apply, in the order of the page; `items` are those of TRIPOD+AI."""
     run, label = tables.run, tables.predictions["label"]
     yield Section("What may be concluded", [run.conclusion, *([run.motion] if run.motion else [])], kind="conclusion")
     if found := texts.warnings(tables):
@@ -82,11 +111,20 @@ def sections(tables: Tables) -> Iterator[Section]:
         yield Section("Training", ["The history of the training is not there any more, so no loss can be shown."])
     else:
         yield Section("Training", figure=drawings.losses(tables.training))
-    kept = sum(getattr(count, label) for count in run.subjects for label in LABELS)
-    flow = texts.paragraphs("flow", kept=kept, left_out=run.left_out) if run.left_out else None
-    yield Section("The cohort", flow, table=cohort(run))
+    unknown = sum(count.unknown for count in run.subjects)
+    about = texts.paragraphs("flow", run=run, unknown=unknown)
+    yield Section("Flow of people", about or None, table=people.flow(tables))
+    if tables.table1 is not None:
+        about = texts.paragraphs("table1", tests=int(tables.table1[["p", "p_ranks"]].notna().sum().sum()))
+        yield Section("Table 1: people by diagnosis", about, table=people.by_diagnosis(tables.table1))
+        if rows := people.by_site(tables.table1):
+            yield Section("Table 1, by site", ["Autism / control: mean of numbers, share of categories."], table=rows)
+    yield Section("The cohort", table=cohort(run))
     yield how_to_repeat(run)
-    yield Section("Methods, to paste", [texts.methods(tables)])
+    yield Section("Methods, to paste", texts.methods(tables))
+    if not run.fold:
+        counts = items["filled_by"].value_counts().reindex(tripod.FILLED_BY, fill_value=0).tolist()
+        yield Section("TRIPOD+AI", [texts.paragraph("tripod", counts=counts)])
     yield Section("Intended use", [INTENDED_USE])
 
 

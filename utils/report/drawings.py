@@ -1,4 +1,4 @@
-"""The report's figures as SVG texts that can stand in one page: forest plot, ROC, calibration, losses, probabilities.
+"""The report's figures, each labelled with its name: forest plot, ROC, calibration, losses, probabilities.
 
 Equal tables give equal bytes. A figure is no wider than a telephone's screen needs.
 """
@@ -6,7 +6,6 @@ Equal tables give equal bytes. A figure is no wider than a telephone's screen ne
 import io
 import re
 import textwrap
-import warnings
 from typing import Any
 
 import numpy as np
@@ -28,34 +27,33 @@ BAND_RESAMPLES = 500  # a quarter of the metrics': each draws a whole curve
 FALSE_RATES = np.linspace(0, 1, 101)  # where the band is given
 WIDTH = 4.2  # inches
 NAME_WIDTH, LINE_WIDTH = 40, 20  # characters of a floor's name, of a line of it
-SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 8.5}
+SETTINGS: dict[Any, Any] = {"font.size": 8.5}
 
 
-def svg(figure: Figure, name: str) -> Markup:
-    """A figure as an SVG element whose ids begin with `name`, and closes it."""
-    file = io.StringIO()
-    with plt.rc_context(SETTINGS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", figures.NO_GLYPH)
-        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    plt.close(figure)
+def svg(figure: Figure) -> Markup:
+    """A figure as an SVG element that can stand in a page with others: its ids begin with the figure's label."""
+    file, name = io.StringIO(), figure.get_label()
+    with plt.rc_context(SETTINGS):
+        figures.write(figure, file, "svg")
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", "<svg" + file.getvalue().partition("<svg")[2])
     text = text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
     return Markup(text)  # noqa: S704  matplotlib escapes what it draws
 
 
-def axes(height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
-    """A figure of the common width, and its axes from top to bottom."""
+def axes(name: str, height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """A figure of the common width with the label `name`, and its axes from top to bottom."""
     with plt.rc_context(SETTINGS):
-        figure, found = plt.subplots(rows, figsize=(WIDTH, height), layout="constrained", squeeze=False, **options)
-    return figure, found[:, 0]
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")  # unknown to pyplot: nobody has to close it
+        figure.set_label(name)
+        return figure, figure.subplots(rows, squeeze=False, **options)[:, 0]
 
 
-def forest(floors: pd.DataFrame, model: str) -> Markup:
+def forest(floors: pd.DataFrame, model: str) -> Figure:
     """AUC of model and floors, that of the verdict: the model on top and the interval of its AUC behind all."""
     area = headline(floors)
     named = HEADLINES[area]
     known = floors[floors[area].notna()]
-    figure, (axis,) = axes(0.6 + 0.34 * len(known))
+    figure, (axis,) = axes("forest", 0.6 + 0.34 * len(known))
     for place, (_, row) in enumerate(known.iterrows()):
         colour = {MODEL: "C0", RULE: "C2"}.get(row["floor"], "0.35")
         axis.plot([row[f"{area}_low"], row[f"{area}_high"]], [place, place], color=colour, linewidth=1.8)
@@ -68,12 +66,12 @@ def forest(floors: pd.DataFrame, model: str) -> Markup:
     axis.set_yticks(np.arange(len(known)), names)
     axis.set_ylim(len(known) - 0.5, -0.5)
     axis.set_xlabel(f"{named}, {CONFIDENCE:.0%} interval")
-    return svg(figure, "forest")
+    return figure
 
 
-def roc(predictions: Predictions, seed: int) -> Markup:
+def roc(predictions: Predictions, seed: int) -> Figure:
     """ROC curve with the band of `roc_band`; both classes must be there."""
-    figure, (axis,) = axes(3.8)
+    figure, (axis,) = axes("roc", 3.8)
     if band := roc_band(predictions, seed):
         axis.fill_between(FALSE_RATES, *band, color="C0", alpha=0.2, linewidth=0, label=f"{CONFIDENCE:.0%} band")
     axis.plot(*roc_curve(predictions.label, predictions.probability)[:2], color="C0", label="model")
@@ -81,7 +79,7 @@ def roc(predictions: Predictions, seed: int) -> Markup:
     axis.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axis.set_aspect("equal")
     axis.legend(loc="lower right")
-    return svg(figure, "roc")
+    return figure
 
 
 def roc_band(predictions: Predictions, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -104,10 +102,10 @@ def roc_band(predictions: Predictions, seed: int) -> tuple[np.ndarray, np.ndarra
     return None if np.isnan(low).any() else (low, high)
 
 
-def calibrated(label: np.ndarray, probability: np.ndarray) -> Markup:
+def calibrated(label: np.ndarray, probability: np.ndarray) -> Figure:
     """Share of autism against predicted probability, above the number of records in each bin."""
     table = calibration(label, probability)
-    figure, (shares, counts) = axes(4.4, 2, sharex=True, height_ratios=(4, 1))
+    figure, (shares, counts) = axes("calibration", 4.4, 2, sharex=True, height_ratios=(4, 1))
     error = [table["observed"] - table["low"], table["high"] - table["observed"]]
     shares.errorbar(table["predicted"], table["observed"], np.maximum(error, 0), fmt="o-", color="C0", capsize=2)
     shares.plot([0, 1], [0, 1], color="0.3", linestyle=":", linewidth=1)
@@ -116,7 +114,7 @@ def calibrated(label: np.ndarray, probability: np.ndarray) -> Markup:
     counts.bar_label(bars)
     counts.margins(y=0.35)
     counts.set(xlabel="predicted probability of autism", ylabel="records")
-    return svg(figure, "calibration")
+    return figure
 
 
 def calibration(label: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
@@ -135,23 +133,23 @@ def calibration(label: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["bin", "count", "predicted", "observed", "low", "high"])
 
 
-def distribution(probability: np.ndarray) -> Markup:
+def distribution(probability: np.ndarray) -> Figure:
     """How many records have which predicted probability."""
-    figure, (axis,) = axes(2.8)
+    figure, (axis,) = axes("distribution", 2.8)
     axis.hist(probability, bins=np.linspace(0, 1, 2 * BINS + 1), color="C0")
     axis.axvline(THRESHOLD, color="0.3", linestyle=":", linewidth=1)
     axis.set(xlabel="predicted probability of autism", ylabel="records", xlim=(0, 1))
-    return svg(figure, "distribution")
+    return figure
 
 
-def losses(training: pd.DataFrame) -> Markup:
-    """Losses, and accuracy or AUC, over batches: a thin line a fold, a thick one for their mean; empty without any."""
+def losses(training: pd.DataFrame) -> Figure | None:
+    """Losses, and accuracy or AUC, over batches: a thin line a fold, a thick one for their mean; None without any."""
     known = set(training.columns[training.notna().any()])
     panels = {"loss": ("loss", "validation_loss"), "accuracy, AUC": ("accuracy", "validation_auc")}
     shown = {title: [name for name in names if name in known] for title, names in panels.items() if known & {*names}}
     if not shown:
-        return Markup()
-    figure, its_axes = axes(0.3 + 2.5 * len(shown), len(shown), sharex=True)
+        return None
+    figure, its_axes = axes("losses", 0.3 + 2.5 * len(shown), len(shown), sharex=True)
     for axis, (title, names) in zip(its_axes, shown.items(), strict=True):
         for name in names:
             label = name.replace("_", " ").replace("auc", "AUC")
@@ -159,7 +157,7 @@ def losses(training: pd.DataFrame) -> Markup:
         axis.set_ylabel(title)
         axis.legend()
     its_axes[-1].set_xlabel("batches seen")
-    return svg(figure, "losses")
+    return figure
 
 
 def draw_curves(axis: Axes, training: pd.DataFrame, name: str, colour: str, label: str) -> None:

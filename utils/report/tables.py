@@ -23,10 +23,16 @@ GROUPS = "groups.csv"  # scores by head motion, sex and age
 CONFOUNDS = "confounds.csv"  # whether the output says more than the covariates
 TRAINING = "training.csv"  # the history of the training, thinned
 METRICS = "metrics.json"
+TABLE1 = "table1.csv"  # the cohort's people by diagnosis
+TRIPOD = "tripod_ai.csv"
+PEOPLE, SITE = "people", "site"  # rows of it that are not covariates
 PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
 SITE_COUNTS = ("subjects", "autism", "control")
 LABELS = ("autism", "control", "unknown")
-NAMES = ("floor", "site", "fold", "best_floor", "kind", "group", "measure")  # columns of text in tables of numbers
+NAMES = (  # columns of text in tables of numbers
+    *("floor", "site", "fold", "best_floor", "kind", "group", "measure"),
+    *("variable", "category", "test"),
+)
 MINUS = "model_minus_floor_"  # before the name of an AUC, a column of `floors.csv`
 MODEL, MAJORITY, RULE = "model", "majority", "rule that made the data"  # rows of `floors.csv`
 
@@ -40,6 +46,20 @@ class Count:
     autism: int
     control: int
     unknown: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """How the data that a test read had been prepared; older results do not say."""
+
+    normalisation: str = ""  # of the volumes, at conversion
+    reduction: str = ""  # see `Preparation`
+    standard: str = ""  # of the volumes, as they are read
+    phenotype_columns: tuple[str, ...] = ()
+    scaled_by: str = ""  # whose medians, means and spreads the phenotype takes: `fold` or `split`; empty if unknown
+    same_scan: int = 0  # groups of people who share a scan
+    together: bool = False  # whether these are in one split or fold
+    conversion: str = ""  # the command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +78,7 @@ class Described(Choices, Caveats):
     wall_time_s: float
     num_iters: int
     folds: str | None  # how many, or the covariate whose values are left out one at a time
+    fold: str | None = None  # the one that was tested, if only one was
     conclusion: str
     warnings: list[str]
     motion: str | None
@@ -65,6 +86,8 @@ class Described(Choices, Caveats):
     maps: tuple[str, ...] = ()  # in a record, where they have names
     left_out: dict[str, int] = field(default_factory=dict)
     repeats: int = 1
+    prepared: Prepared = field(default_factory=Prepared)
+    floor_settings: dict[str, str] = field(default_factory=dict)  # of each classifier that is a floor
 
 
 @dataclass(frozen=True)
@@ -99,6 +122,7 @@ class Tables:
     repeats: pd.DataFrame | None = None
     groups: pd.DataFrame | None = None
     confounds: pd.DataFrame | None = None
+    table1: pd.DataFrame | None = None
 
     @property
     def labelled(self) -> pd.DataFrame:
@@ -125,7 +149,8 @@ def read(folder: Path) -> Tables:
     if scores and sites is None:
         raise InputError(f"{folder} holds no {SITES}. Test again.")
     repeats = read_numbers(folder / REPEATS, "repeat", "seed", *interval("auc"))
-    return Tables(run, predictions, scores, folds, floors, sites, training, repeats, groups, confounds)
+    table1 = read_numbers(folder / TABLE1, "variable", SITE, "category", "p")
+    return Tables(run, predictions, scores, folds, floors, sites, training, repeats, groups, confounds, table1)
 
 
 def interval(metric: str) -> list[str]:

@@ -1,45 +1,54 @@
 """The texts of reports, terminals and `run.json`: sentences from the Jinja2 templates of this folder, and commands."""
 
+import json
 import re
 import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
 from data.base.tables import printable
 from data.cohorts.records import PHENOTYPE_SIZE
 from data.cohorts.rows import listed
-from data.grids import GRIDS
+from data.grids import GRIDS, Grid
 from models import MODELS
 from utils import metrics, statistics
 from utils.figures import number
-from utils.report.tables import MODEL, RULE, Tables
+from utils.report.tables import MODEL, RULE, TABLE1, TRIPOD, Described, Score, Tables
 
 FEW = 100  # test subjects
 SHOWN = 5  # names in a sentence
 PUBLISHED = 0.70  # accuracy of the best honest results on ABIDE
 SUSPICIOUS = 0.80  # accuracy that is far above it, however wide its interval
 NAMED = ("batch_size", "optimizer", "learning_rate", "decay")  # hyper-parameters that have a place in a sentence
+CHOSEN_ON_ABIDE = ("combined", "regions")  # presets, see docs/evaluation.md
+SENTENCES = "sentences.jinja"
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     autoescape=jinja2.select_autoescape(["html"], default_for_string=False),
     undefined=jinja2.StrictUndefined,
 )
 TEMPLATES.filters["number"] = number
+TEMPLATES.filters["line"] = printable
 TEMPLATES.filters["some"] = lambda names, between=", ": listed(names, SHOWN, between)
+TEMPLATES.tests["in_text"] = lambda text, part: part in text
+TEMPLATES.globals.update(TABLE1=TABLE1, TRIPOD=TRIPOD)
 TEMPLATES.globals.update(FEW=FEW, NAMED=NAMED, PUBLISHED=PUBLISHED, RULE=RULE, SUSPICIOUS=SUSPICIOUS)
 TEMPLATES.globals.update(metrics=metrics, statistics=statistics)
 
 
-def paragraphs(name: str, **values: object) -> list[str]:
-    """The paragraphs of a macro of `sentences.jinja`, each on one line; not escaped for HTML."""
-    text = getattr(TEMPLATES.get_template("sentences.jinja").module, name)(**values)
+def paragraphs(name: str, template: str = SENTENCES, **values: Any) -> list[str]:
+    """The paragraphs of a macro of a template, each on one line; not escaped for HTML."""
+    text = getattr(TEMPLATES.get_template(template).module, name)(**values)
     return [printable(part) for part in re.split(r"\n\s*\n", text) if part.strip()]
 
 
-def paragraph(name: str, **values: object) -> str:
+def paragraph(name: str, template: str = SENTENCES, **values: Any) -> str:
     """The same as one paragraph."""
-    return " ".join(paragraphs(name, **values))
+    return " ".join(paragraphs(name, template, **values))
 
 
 def warnings(tables: Tables) -> list[str]:
@@ -50,20 +59,45 @@ def warnings(tables: Tables) -> list[str]:
     return list(dict.fromkeys(found + tables.run.warnings))
 
 
-def methods(tables: Tables) -> str:
-    """A paragraph for a paper."""
-    run, same_folds = tables.run, "fold" in tables.predictions
+@dataclass(frozen=True)
+class Facts:
+    """What the methods of a paper need of a test's tables."""
+
+    run: Described
+    scores: Mapping[str, Score]
+    folds: int  # 0: one split
+    same_folds: bool  # in all repeats, if there are some
+    grid: Grid | None  # of the volumes that the model reads
+    num_phenotype: int  # values that it reads
+    changed: dict[str, Any]  # settings that differ from the preset
+    seen_by_authors: bool  # whether the preset was chosen by results on people of ABIDE I
+    one_class: list[str]  # sites whose tested people of known diagnosis are of one class
+    floors: list[str]
+
+
+def facts(tables: Tables) -> Facts:
+    run, model, same_folds = tables.run, MODELS[tables.run.model], "fold" in tables.predictions
     numbered = int(run.folds or 0) if run.repeats > 1 and not same_folds else 0
-    return paragraph(
-        "methods",
+    preset = model.module.PRESETS.get(run.preset)
+    saved = json.loads(json.dumps(asdict(preset))) if preset else run.config
+    classes = tables.labelled.groupby("site")["label"].nunique()
+    return Facts(
         run=run,
+        scores=tables.scores,
         folds=tables.predictions["fold"].nunique() if same_folds else numbered,
         same_folds=same_folds,
-        grid=GRIDS.get(tables.run.grid or ""),
-        num_phenotype=PHENOTYPE_SIZE if "phenotype" in MODELS[tables.run.model].reads else 0,
-        scores=tables.scores,
+        grid=GRIDS.get(run.grid or ""),
+        num_phenotype=PHENOTYPE_SIZE if "phenotype" in model.reads else 0,
+        changed={name: value for name, value in run.config.items() if name in saved and saved[name] != value},
+        seen_by_authors="volume" in model.reads and run.preset in CHOSEN_ON_ABIDE,
+        one_class=classes.index[classes == 1].tolist(),
         floors=[] if tables.floors is None else [name for name in tables.floors["floor"] if name not in (MODEL, RULE)],
     )
+
+
+def methods(tables: Tables) -> list[str]:
+    """Paragraphs for a paper."""
+    return paragraphs("methods", of=facts(tables))
 
 
 def quoted(command: list[str]) -> str:

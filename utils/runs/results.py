@@ -91,11 +91,11 @@ def changed(folder: Path, manifest: Manifest) -> list[str]:
     return [name for name, digest in known.items() if sha256(folder / name) != digest]
 
 
-def record(folder: Path, name: str) -> None:
-    """Records the digest of an output of a finished run that was made again."""
+def record(folder: Path, *outputs: str) -> None:
+    """Records the digests of outputs of a finished run that were made again."""
     described = files.read_json(folder / MANIFEST, dict)
     if described.get("outputs_sha256") is not None:
-        described["outputs_sha256"][name] = sha256(folder / name)
+        described["outputs_sha256"] |= {name: sha256(folder / name) for name in outputs}
         files.write_json(folder / MANIFEST, described)
 
 

@@ -1,0 +1,109 @@
+"""Saved tables of a test -> the rows of the report on people: who was left out, trained and tested, and Table 1."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+import pandas as pd
+
+from data.cohorts.records import CLASSES
+from utils.figures import number
+from utils.report.tables import LABELS, PEOPLE, SITE, Count, Tables
+
+Row = dict[str, str]  # heading -> cell
+AUTISM, CONTROL = reversed(CLASSES)
+
+
+def flow(tables: Tables) -> list[Row]:
+    """From the people who were found to those who have a score: a row a step, with their diagnoses where known."""
+    run = tables.run
+    left, everybody = sum(run.left_out.values()), total(run.subjects)
+    rows = [step("found", left + sum(everybody.values())) if left else {}]
+    rows += [step(f"left out: {reason}", count) for reason, count in run.left_out.items()]
+    rows.append(step("in the cohort", **everybody))
+    sizes = Counter[str]()
+    for count in run.subjects:
+        sizes[count.split] += sum(total([count]).values())
+    if "fold" in tables.predictions:
+        size = " to ".join(map(str, dict.fromkeys((min(sizes.values()), max(sizes.values())))))
+        rows.append(step(f"tested in {len(sizes)} folds of {size}, each by a model trained on the others", **everybody))
+    else:
+        names = {"train": "trained on", "test": "tested"}
+        of_split = {split: [count for count in run.subjects if count.split == split] for split in sizes}
+        rows += [step(names.get(split, split), **total(counts)) for split, counts in of_split.items()]
+    tested = tables.labelled.drop_duplicates("subject")["label"]
+    scored = {AUTISM: int((tested == 1).sum()), CONTROL: int((tested == 0).sum())}
+    return [row for row in [*rows, step("tested, with a known diagnosis", **scored)] if row]
+
+
+def step(name: str, people: int | None = None, **of_label: int) -> Row:
+    counts = {"people": sum(of_label.values()) if people is None else people, **of_label}
+    return {"step": name} | {key: str(counts.get(key, "")) for key in ("people", *LABELS)}
+
+
+def total(counts: Iterable[Count]) -> dict[str, int]:
+    listed = list(counts)
+    return {label: sum(getattr(count, label) for count in listed) for label in LABELS}
+
+
+def by_diagnosis(table: pd.DataFrame) -> list[Row]:
+    """Table 1: a row for each variable and for each category of one."""
+    rows = []
+    for _, row in table[table[SITE] == ""].iterrows():
+        name = row["variable"]
+        cells = {label: described(row, label) for label in (AUTISM, CONTROL)}
+        missing = (
+            ""
+            if row["category"] or name in (PEOPLE, SITE)
+            else "{}, {}".format(*(number(row[f"{label}_missing"], ".0f") for label in (AUTISM, CONTROL)))
+        )
+        rows.append(
+            {"characteristic": f"{name}: {row['category']}" if row["category"] else name}
+            | cells
+            | {f"missing: {AUTISM}, {CONTROL}": missing, "test": row["test"]}
+            | {"p": p_value(row["p"]), "p of ranks": p_value(row["p_ranks"])}
+        )
+    return rows
+
+
+def described(row: pd.Series, label: str) -> str:
+    """`17.5 (9.0) [14.5]` of numbers, a share of a category, the number of people."""
+    if row["variable"] == PEOPLE:
+        return number(row[f"{label}_known"], ".0f")
+    if row["category"]:
+        return number(row[f"{label}_share"], ".0%")
+    mean, spread, median = (row[f"{label}_{name}"] for name in ("mean", "sd", "median"))
+    return f"{significant(mean)} ({significant(spread)}) [{significant(median)}]" if math.isfinite(mean) else ""
+
+
+def by_site(table: pd.DataFrame) -> list[Row]:
+    """A row a site, with the means of numbers and the share of the last of two categories, by diagnosis; no rows for
+    one site."""
+    categories = table[table["category"] != ""].groupby("variable")["category"].unique()
+    shown = {name: values[-1] for name, values in categories.items() if len(values) == 2}
+    rows: dict[str, Row] = {}
+    for _, row in table[table[SITE] != ""].iterrows():
+        name, category = row["variable"], row["category"]
+        if category != shown.get(name, "") and name != PEOPLE:
+            continue
+        pair = [
+            number(row[f"{label}_known"], ".0f")
+            if name == PEOPLE
+            else number(row[f"{label}_share"], ".0%")
+            if category
+            else significant(row[f"{label}_mean"])
+            for label in (AUTISM, CONTROL)
+        ]
+        rows.setdefault(row[SITE], {"site": row[SITE]})[f"{name}: {category}" if category else name] = " / ".join(pair)
+    return list(rows.values())
+
+
+def significant(value: float) -> str:
+    """Three significant digits, all of those before the point; a dash if undefined."""
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if math.isfinite(value) and value else 0
+    return number(value, f".{min(digits, 6)}f")
+
+
+def p_value(value: float) -> str:
+    """Two digits; nothing where no test was done."""
+    return "" if math.isnan(value) else "< 0.0001" if value < 1e-4 else f"{value:.2g}"
