@@ -21,6 +21,7 @@ import numpy as np
 from data import grids
 from data.base import files, tables
 from data.base.errors import InputError
+from data.base.progress import tell
 from data.cohorts import nifti
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
@@ -102,8 +103,8 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
     with files.replacing(run.out_dir / "blackout.html") as file:
         file.write(html)
     summary.print_table(table)
-    print(summary.blobs_sentence(effects))
-    print(text)
+    tell(summary.blobs_sentence(effects))
+    tell(text)
     return {"subjects": len(label), "better_than_chance": beats_chance}
 
 

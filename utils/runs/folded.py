@@ -10,6 +10,7 @@ from data.cohorts.rows import listed
 from utils.machines import devices
 from utils.runs import guards
 from utils.runs.checkpoints import OF_FOLDS, CheckpointFolder
+from utils.runs.fold_rows import Rows
 from utils.runs.results import read_manifest
 from utils.runs.run import Run, prepare_folder
 from utils.runs.side_by_side import side_by_side
@@ -42,9 +43,9 @@ class FoldedRun(Run):
     def perform_on(self, device: str) -> int:
         if self.workers.is_chief:
             self.begin()
-        for number, part in enumerate(self.parts, 1):
-            title = f"Fold {part.fold} ({number} of {len(self.parts)})"
-            if self.only in (None, part.fold) and (status := self.perform_part(part, title, device)):
+        rows = Rows(self.parts, alone=self.only is not None)
+        for part in self.parts:
+            if self.only in (None, part.fold) and (status := self.perform_part(part, rows, device)):
                 return status
         return self.pool(device) if self.workers.is_chief else 0
 
@@ -58,18 +59,17 @@ class FoldedRun(Run):
             if manifest is None or manifest.finished or not self.continues():
                 prepare_folder(self)
 
-    def perform_part(self, part: Run, title: str, device: str) -> int:
+    def perform_part(self, part: Run, rows: Rows, device: str) -> int:
         """The job on one fold by these workers, unless it is done."""
         part = replace(part, workers=self.workers)
         with part.locked():
             done = part.is_done() and not part.override
             if part.workers.of_chief(b"done" if done else b""):
-                print(f"{title}: done.", flush=True)
+                rows.skip(part)
                 return 0
-            print(f"{title}:", flush=True)
             if part.workers.is_chief:
                 self.folds.check(part.checkpoints.trained.path.parent, part.fold, part.cohort)
-            return part.call(device)
+            return rows.of(part, lambda: part.call(device))
 
     def pool(self, device: str) -> int:
         """Pools the results if no fold is missing."""
