@@ -105,7 +105,8 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
     summary.print_table(table)
     tell(summary.blobs_sentence(effects))
     tell(text)
-    return {"subjects": len(label), "better_than_chance": beats_chance}
+    headline = ("auc_folds" if within else "auc", *auc.values())
+    return {"headline": headline, "subjects": len(label), "better_than_chance": beats_chance}
 
 
 def write_store(path: Path, atlas: Atlas, effects: Effects) -> None:

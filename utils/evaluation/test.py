@@ -10,16 +10,17 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import InputError
+from data.base.progress import tell
 from data.base.tables import add_row, read_frame, write_frame
 from data.cohorts.cohort import in_order
 from data.cohorts.missingness import missing_in
 from data.cohorts.records import CLASSES
-from utils import figures
 from utils.evaluation import autoencoders, confounds, floors, verdict
 from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import Predictions, by_fold, by_site, with_intervals
 from utils.report import build as report
-from utils.report.tables import FLOORS, METRICS, PREDICTION_COLUMNS, PREDICTIONS, SITES, TRAINING
+from utils.report import drawings
+from utils.report.tables import FLOORS, METRICS, PREDICTION_COLUMNS, PREDICTIONS, SITES, TRAINING, Score
 from utils.runs.results import MANIFEST
 from utils.runs.run import Headline, Run, prepare_folder
 
@@ -125,8 +126,9 @@ def conclude(run: Run) -> dict[str, dict]:
         score, summary["conclusion"], summary["motion"] = measure(run, known)
         name = "auc_folds" if "auc_folds" in score else "auc"  # the verdict's
         headline = (name, *score[name].values())
-        print(f"{len(known)} test records: " + ", ".join(f"{name} {shown(score[name])}" for name in score))
-    print("\n".join(filter(None, (summary["conclusion"], summary["motion"], *notes))))
+        tell(f"{len(known)} test records: " + ", ".join(f"{name} {shown(score[name])}" for name in score))
+    tell("\n".join(filter(None, (summary["conclusion"], summary["motion"]))))
+    print(*notes, sep="\n", end="\n" * bool(notes))
     run.write_manifest(finished=False, **summary)
     report.write(run.out_dir)
     run.finish(headline, **summary)
@@ -140,7 +142,8 @@ def measure(run: Run, known: pd.DataFrame) -> tuple[dict[str, dict], str, str | 
     folds = {"folds": by_fold(predictions, run.seed)} if run.parts else {}
     files.write_json(run.out_dir / METRICS, score | folds | run.caveats.held)
     write_table(run, SITES, pd.DataFrame(by_site(predictions, run.seed)))
-    figures.classification(predictions.label, predictions.probability, run.out_dir, run.marks)
+    scores = {name: Score(**values) for name, values in score.items()}
+    drawings.classification(predictions, scores, run.seed, run.out_dir, run.marks)
     floor = read_table(run, FLOOR_PREDICTIONS)
     floor = floor.set_index("file").loc[known["file"]] if len(floor) else pd.DataFrame(index=known["file"])
     compared = verdict.compare(predictions, floor.drop(columns="fold", errors="ignore"), run.seed)

@@ -82,7 +82,8 @@ def sections(tables: Tables) -> Iterator[Section]:
     if tables.training is None:
         yield Section("Training", ["The history of the training is not there any more, so no loss can be shown."])
     else:
-        yield Section("Training", figure=drawings.losses(tables.training))
+        about = texts.paragraphs("training", validated="validation_loss" in tables.training)
+        yield Section("Training", about, drawings.losses(tables.training))
     kept = sum(getattr(count, label) for count in run.subjects for label in LABELS)
     flow = texts.paragraphs("flow", kept=kept, left_out=run.left_out) if run.left_out else None
     yield Section("The cohort", flow, table=cohort(run))
@@ -106,14 +107,21 @@ def scored(tables: Tables) -> Iterator[Section]:
         yield beside_floors(tables.floors, run.model)
     if known["label"].nunique() == len(CLASSES):
         about = [f"The band holds {confidence} of the curves of resampled subjects, at each false positive rate."]
-        yield Section("ROC curve", about, drawings.roc(predictions, run.seed))
+        yield Section("ROC curve", about, drawings.svg(drawings.roc(predictions, run.seed), "roc"))
     about = [
         f"Whiskers: {confidence} Wilson intervals. Below: how many records have such a probability. On the dotted "
         "line a probability is what it says."
     ]
     yield Section("Calibration", about, drawings.calibrated(predictions.label, predictions.probability))
-    about = [f"A probability of {THRESHOLD:g} or more counts as autism. In brackets: the share of the row."]
-    yield Section("Confusion matrix", about, table=confusion(known))
+    about = [
+        f"A probability of {THRESHOLD:g} or more counts as autism. In brackets: the share of the row, with its "
+        f"{confidence} interval over subjects."
+    ]
+    rows = [
+        {"diagnosis": name} | {f"predicted {to}": cell for to, cell in zip(CLASSES, cells, strict=True)}
+        for name, cells in zip(CLASSES, drawings.confusion_rows(predictions, tables.scores), strict=True)
+    ]
+    yield Section("Confusion matrix", about, table=rows)
     if tables.folds:
         sizes = tables.predictions.groupby("fold")["subject"].nunique()
         rows = [
@@ -166,16 +174,6 @@ def beside_floors(table: pd.DataFrame, model: str) -> Section:
     ]
     drawn = drawings.forest(table, model) if table["auc"].notna().any() else None
     return Section("The model beside its floors", about, drawn, rows)
-
-
-def confusion(known: pd.DataFrame) -> list[Row]:
-    """True classes by predicted ones."""
-    rows = []
-    for label, name in enumerate(CLASSES):
-        predicted = known["probability"][known["label"] == label] >= THRESHOLD
-        cells = [f"{(predicted == to).sum()} ({(predicted == to).sum() / max(len(predicted), 1):.0%})" for to in (0, 1)]
-        rows.append({"diagnosis": name} | {f"predicted {to}": cell for to, cell in zip(CLASSES, cells, strict=True)})
-    return rows
 
 
 def cohort(run: Described) -> list[Row]:

@@ -12,7 +12,7 @@ from data.cohorts.rows import listed
 from data.grids import GRIDS
 from models import MODELS
 from utils import metrics, statistics
-from utils.figures import number
+from utils.figures import TABLES_CSS, number
 from utils.report.tables import MODEL, RULE, Tables
 
 FEW = 100  # test subjects
@@ -21,7 +21,7 @@ PUBLISHED = 0.70  # accuracy of the best honest results on ABIDE
 SUSPICIOUS = 0.80  # accuracy that is far above it, however wide its interval
 NAMED = ("batch_size", "optimizer", "learning_rate", "decay")  # hyper-parameters that have a place in a sentence
 TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    loader=jinja2.FileSystemLoader([Path(__file__).parent, TABLES_CSS.parent]),
     autoescape=jinja2.select_autoescape(["html"], default_for_string=False),
     undefined=jinja2.StrictUndefined,
 )
