@@ -127,7 +127,7 @@ class Page(HTMLParser):
             self.headings[-1] += data
         elif tag == "p":
             self.paragraphs[self.heading][-1] += data
-        elif tag in ("th", "td"):
+        elif tag in ("th", "td", "small"):
             self.rows[self.heading][-1][-1] += data
         elif tag == "script" and "type" not in attributes:
             self.scripts[-1] += data

@@ -75,6 +75,7 @@ def test_history_names_its_axes_and_curves(drawn):
             "each batch",
             "mean of the last 20 batches",
         ]
+    assert drawn["path"].get_supxlabel().startswith("No validation: these are the records that the network was trained")
     mean = drawn["path"].axes[0].lines[1].get_ydata()
     assert mean[0] == pytest.approx(np.mean([1 / step for step in range(1, 21)]))
 
@@ -95,6 +96,8 @@ def test_history_shows_the_validation_and_which_checkpoint_won(drawn):
         assert (validation.get_label(), best.get_label()) == (f"validation {other}", "best checkpoint, 20 batches")
         assert ([*validation.get_xdata()], [*validation.get_ydata()]) == ([10, 20, 30], values)
         assert {*best.get_xdata()} == {20}
+        assert [text.get_text() for text in axis.texts] == [f"{values[-1]:.2f}"]
+    assert drawn["path"].get_supxlabel() == ""
 
 
 def test_a_figure_is_a_picture_and_two_vector_files_with_the_same_bytes_again(tmp_path):

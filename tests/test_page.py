@@ -2,7 +2,9 @@
 
 import base64
 import dataclasses
+import html
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from helpers import Page
 from matplotlib import pyplot as plt
+from nilearn.datasets import load_mni152_template
 
 from data import grids
 from data.cohorts import atlas
@@ -52,12 +55,31 @@ def results(run) -> page.BlackoutResults:
         probability=np.full(SUBJECTS, 0.5), rows=rows,
     )  # fmt: skip
     table = region_table(own, effects, seed=0)
-    return page.BlackoutResults(own, table, effects, "AUC 0.50: not better than chance.\nThe rest.", at_chance=True)
+    return page.BlackoutResults(own, table, effects, "AUC 0.80 (0.70 to 0.90).\nThe rest.", at_chance=False)
+
+
+@pytest.fixture
+def at_chance(results) -> page.BlackoutResults:
+    return dataclasses.replace(results, at_chance=True)
+
+
+def painted_values(results) -> dict[int, float]:
+    """The one value of each region in the image of the group map."""
+    values, labels = page.painted(results)[0].get_fdata(), results.atlas.full
+    assert not values[labels == 0].any()
+    found = {region: set(values[labels == region]) for region in (2, 5, 9)}
+    assert {len(each) for each in found.values()} == {1}
+    return {region: each.pop() for region, each in found.items()}
 
 
 @pytest.fixture(scope="module")
-def parsed(run, results) -> Page:
-    return Page(page.render(run, results))
+def rendered(run, results) -> str:
+    return page.render(run, results)
+
+
+@pytest.fixture(scope="module")
+def parsed(rendered) -> Page:
+    return Page(rendered)
 
 
 def test_names_of_a_user_are_text_and_nothing_else(parsed):
@@ -79,14 +101,31 @@ def test_the_page_draws_effects_on_the_slices_that_the_first_regions_lie_on(pars
     assert drawing["cuts"] == [-32, -12, 68]  # -72 + 2 * (20, 30, 70) mm
 
 
+def test_below_one_subject_lies_the_template_at_the_same_mm(parsed):
+    """nilearn's template has its origin at (-98, -134, -72) mm, ours at (-90, -126, -72)."""
+    drawing = json.loads(parsed.named["drawing"])
+    slices = np.frombuffer(base64.b64decode(drawing["anatomy"]), "u1").reshape(drawing["shape"])
+    template = load_mni152_template(2).get_fdata()
+    for level, drawn in zip((20, 30, 70), slices, strict=True):
+        expected = template[4:95, 4:113, level].T[::-1]
+        assert np.abs(drawn / 255 - expected / template.max()).max() < 1 / 255
+
+
+def test_one_subject_has_colours_from_blue_by_white_to_red(parsed):
+    colours = json.loads(parsed.named["drawing"])["colours"]
+    first, middle, last = (
+        [int(colours[at][start : start + 2], 16) for start in (1, 3, 5)] for at in (0, len(colours) // 2, -1)
+    )
+    assert first[2] > 2 * first[0] and last[0] > 2 * last[2] and min(middle) > 240
+    assert ("id", "ticks") in parsed.attributes  # their numbers are each record's own
+
+
 def test_name_effect_interval_and_both_p_come_first(parsed, results):
-    assert parsed.table[0][:5] == ["region", "reliance", "reliance: 95% interval", "p", "unique p"]
+    assert parsed.table[0][:5] == ["region", "reliance", "p", "unique p", "unique"]
     first = results.table.set_index("region").loc[5]
     interval = f"{first['reliance_low']:.4f} to {first['reliance_high']:.4f}"
-    shown = [f"{first['reliance']:.4f}", interval, f"{first['p_reliance']:.4f}", f"{first['p_unique']:.4f}"]
-    assert parsed.table[1][1:5] == shown
-    letters = sum(max(len(row[at]) for row in parsed.table[:1] + parsed.table[2:]) for at in range(5))
-    assert letters < 100  # of 13 px type, beside a name cut at 17 em: less than 1,280 px
+    shown = [f"{first['reliance']:.4f} {interval}", f"{first['p_reliance']:.4f}", f"{first['p_unique']:.4f}"]
+    assert parsed.table[1][1:4] == shown
     rank = parsed.table[0].index("rank")
     assert [row[rank] for row in parsed.table[1:]] == ["1", "2", "3"]
 
@@ -94,7 +133,7 @@ def test_name_effect_interval_and_both_p_come_first(parsed, results):
 def test_every_column_has_its_sentence(parsed):
     explained = {name for names in parsed.terms for name in names.split(", ")}
     plain = {"region", "hemisphere", "voxels", "x, y, z (mm)"}
-    assert {heading.removesuffix(": 95% interval") for heading in parsed.table[0]} == explained | plain
+    assert set(parsed.table[0]) == explained | plain
 
 
 def test_what_is_undefined_is_a_dash(parsed):
@@ -103,19 +142,70 @@ def test_what_is_undefined_is_a_dash(parsed):
 
 
 def test_page_and_figure_say_what_the_terminal_says(run, parsed, results):
-    assert parsed.named["summary"] == results.summary
-    assert parsed.named["chance"].startswith("The network is not shown to be better")
+    assert parsed.named["summary"] == results.summary and "chance" not in parsed.named
     figure = page.draw(run, results)
     heading = figure.get_suptitle()
     assert results.summary in heading
-    assert "Blackout of cnn on lab/$my$ cohort (MODEL AT CHANCE): mean over 6 test subjects" in heading
+    assert "Blackout of cnn on lab/$my$ cohort: mean over 6 test subjects" in heading
     plt.close(figure)
 
 
-def test_a_network_better_than_chance_is_not_marked(run, results):
-    good = dataclasses.replace(results, at_chance=False)
-    assert page.title(run, good) == "Blackout of cnn on lab/$my$ cohort"
-    assert "chance" not in Page(page.render(run, good)).named
+def test_of_a_network_at_chance_nothing_is_marked_and_that_is_said(run, at_chance):
+    assert page.title(run, at_chance) == "Blackout of cnn on lab/$my$ cohort (MODEL AT CHANCE)"
+    parsed = Page(page.render(run, at_chance))
+    assert parsed.named["chance"].startswith("The network is not better than chance")
+    assert parsed.named["shading"].startswith("All regions are pale: the network is not better than chance")
+    colours = [value for name, value in parsed.attributes if name == "class" and value.startswith("bar")]
+    assert colours == ["bar pale", "bar"]  # the second one is of one subject's map
+    assert all(value < 0 for value in painted_values(at_chance).values())
+    assert at_chance.ranked == [5, 9, 2]
+    figure = page.draw(run, at_chance)
+    assert {bar.get_facecolor()[:3] for axis in figure.axes[:2] for bar in axis.patches} == {(0.6, 0.6, 0.6)}
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend[0] == "not marked: the network is at chance"
+    assert any(at_chance.shading in text.get_text() for text in figure.texts)
+    plt.close(figure)
+
+
+def test_a_region_is_pale_unless_it_is_significant_however_large_its_effect(results):
+    """Region 2 has the largest effect, and is not significant; the two others are."""
+    table = results.table.assign(reliance=results.table["reliance"].where(results.table["region"] != 2, 2.0))
+    large = dataclasses.replace(results, table=table)
+    assert (table["p_reliance"] < 0.05).tolist() == (table["region"] != 2).tolist()
+    effect = table.set_index("region")["reliance"] / 2
+    found = painted_values(large)
+    assert found == pytest.approx({2: -2 + effect[2], 5: 2 + effect[5], 9: 2 + effect[9]}, abs=0.01)
+    _, options = page.painted(large)
+    colour = {region: options["cmap"]((value + 3) / 6) for region, value in found.items()}
+    assert colour[2][3] == pytest.approx(page.PALE) and colour[5][3] == colour[9][3] == 1
+    assert options["cmap"](0.5)[3] == 0  # what is no region
+    assert large.ranked == [5, 9, 2]
+    assert large.shading == "Full colour: significant (family-wise p < 0.05). Pale: not significant."
+
+
+def test_where_no_region_is_significant_all_are_pale_and_it_is_said(results):
+    none = dataclasses.replace(results, table=results.table.assign(p_reliance=0.5))
+    assert all(value < 0 for value in painted_values(none).values())
+    assert none.shading == "All regions are pale: none is significant (family-wise p < 0.05)."
+    one_class = dataclasses.replace(results, table=results.table.assign(p_reliance=np.nan))
+    assert one_class.shading.startswith("All regions are pale: there are no p-values, since the subjects are of one")
+
+
+def test_the_cross_hair_begins_in_the_first_significant_region(results, rendered, parsed):
+    x, y, z = json.loads(re.search(r'"numSlice": (\{[^}]*\})', html.unescape(rendered))[1]).values()
+    assert results.atlas.full[int(x), int(y), int(z)] == results.ranked[0] == 5
+    assert parsed.named["shading"].startswith("Full colour")
+    second = dataclasses.replace(results, table=results.table.assign(p_reliance=[0.5, 0.01, 0.5]))
+    assert second.ranked == [9, 5, 2] and list(second.cuts) == [20, 30, 70]
+
+
+def test_the_heart_of_a_bent_region_lies_in_it():
+    """A U whose mean lies between its arms."""
+    labels = np.zeros(grids.FULL.shape, int)
+    labels[10:21, 10:12, 5], labels[10:12, 10:30, 5], labels[19:21, 10:30, 5] = 7, 7, 7
+    at = np.rint((np.array(page.heart(labels, 7)) - grids.FULL.origin_mm) / 2).astype(int)
+    mean = np.argwhere(labels == 7).mean(0)
+    assert labels[tuple(np.rint(mean).astype(int))] == 0 and labels[tuple(at)] == 7
 
 
 def test_the_picture_says_what_it_shows(run, results, tmp_path):
@@ -128,7 +218,13 @@ def test_the_picture_says_what_it_shows(run, results, tmp_path):
     assert legend == ["family-wise p < 0.05", "not significant", "95% interval over subjects"]
     texts = {text.get_text() for axis in figure.axes for text in [*axis.texts, axis.title]}
     assert {"z = -32 mm", "z = -12 mm", "z = 68 mm", "L", "R"} <= texts
-    assert any("logit of the true class" in axis.get_ylabel() for axis in figure.axes)
+    (colours,) = [axis for axis in figure.axes if "logit of the true class" in axis.get_ylabel()]
+    assert [text.get_text() for text in colours.get_xticklabels()] == ["significant", "not significant"]
+    largest = results.table["reliance"].max()
+    assert [float(text.get_text()) for text in colours.get_yticklabels()][::4] == pytest.approx(
+        [-largest, largest], rel=0.05
+    )
+    assert any(results.shading in text.get_text() for text in figure.texts)
     page.figures.save(figure, tmp_path / "blackout.png")
 
 
@@ -142,17 +238,6 @@ def test_a_bar_has_the_interval_and_the_colour_of_its_own_p(run, results, panel,
     assert red == (top[f"p_{name}"] < 0.05).tolist() and any(red) and not all(red)
     whiskers = [segment[:, 0].tolist() for segment in axis.collections[0].get_segments()]
     assert np.array(whiskers) == pytest.approx(top[[f"{name}_low", f"{name}_high"]].to_numpy())
-    plt.close(figure)
-
-
-def test_no_effect_is_white_even_where_no_region_speaks_against_the_true_class(run, results):
-    """All three effects are positive; the deepest red is the largest one."""
-    assert (results.table["reliance"] > 0).all()
-    figure, largest = page.draw(run, results), results.table["reliance"].max()
-    painted = [image for axis in figure.axes for image in axis.images if image.get_cmap().name.startswith("RdBu_r")]
-    assert len(painted) == 3
-    for image in painted:
-        assert image.get_clim() == pytest.approx((-largest, largest))
     plt.close(figure)
 
 
@@ -196,4 +281,4 @@ def test_the_background_is_called_what_it_is(run, results):
 
 def test_the_demo_cohort_is_named_as_such(run, results):
     demo = SimpleNamespace(model=run.model, marks=" (SIMULATED)", cohort=SimpleNamespace(simulated=True), data_dir=None)
-    assert page.title(demo, results) == "Blackout of cnn on the demo cohort (SIMULATED) (MODEL AT CHANCE)"
+    assert page.title(demo, results) == "Blackout of cnn on the demo cohort (SIMULATED)"

@@ -40,6 +40,21 @@ def test_a_continued_run_counts_on_from_what_is_done(capsys):
     assert re.findall(r"(\d+)/10", capsys.readouterr().out) == ["9", "10"]
 
 
+def test_quietly_a_log_file_gets_nothing(capsys):
+    with progress.quietly(), progress.progress("Training nn", 1) as shown:
+        shown.advance()
+        progress.tell("a result")
+        print("a note")
+    progress.tell("after it")
+    assert capsys.readouterr().out == "a note\nafter it\n"
+
+
+def test_a_duration_has_a_fitting_unit():
+    assert [progress.duration(seconds) for seconds in (0.4, 99.4, 100, 5990, 12240)] == [
+        *("0 s", "99 s", "2 min", "100 min", "3.4 h")
+    ]
+
+
 def test_a_terminal_gets_a_bar(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich's way to say that this is a terminal
     monkeypatch.setenv("TERM", "xterm")

@@ -13,13 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import Page, run_main
+from matplotlib import pyplot as plt
 from sklearn.calibration import calibration_curve
+from sklearn.metrics import confusion_matrix
 
 from models import MODELS
 from utils import figures
 from utils.metrics import Predictions
 from utils.report import build, drawings, texts
-from utils.report.tables import read
+from utils.report.tables import Score, read
 
 HOSTILE = "</script><script>alert(1)</script>$x_{$ & \u202e<b>額"
 NAME = HOSTILE.replace("\u202e", "")  # what a table may hold
@@ -416,6 +418,53 @@ def test_the_band_is_that_of_a_plain_loop_within_folds(monkeypatch):
 def test_a_class_of_one_subject_has_no_band():
     table = people(20).assign(label=[1.0] + [0.0] * 19)
     assert drawings.roc_band(Predictions.of(table), 0) is None
+
+
+def test_the_confusion_matrix_is_that_of_scikit_learn_with_the_intervals_of_recall_and_specificity():
+    table = people(60)
+    label, probability = table["label"].astype(float).to_numpy(), table["probability"].to_numpy()
+    predictions = Predictions(label, probability, table["subject"].to_numpy())
+    scores = {"recall": Score(0.8, 0.7, 0.9), "specificity": Score(0.5, 0.25, 1.0)}
+    counts = confusion_matrix(label, probability >= 0.5)
+    share = counts / counts.sum(1, keepdims=True)
+    ends = [["25% to 100%", "0% to 75%"], ["10% to 30%", "70% to 90%"]]
+    rows = drawings.confusion_rows(predictions, scores)
+    for cell in np.ndindex(2, 2):
+        assert rows[cell[0]][cell[1]] == f"{counts[cell]} ({share[cell]:.0%}, {ends[cell[0]][cell[1]]})"
+    without = {name: Score(0.8, None, None) for name in scores}
+    assert drawings.confusion_rows(predictions, without)[0][0] == f"{counts[0, 0]} ({share[0, 0]:.0%})"
+    (axis,) = drawings.confusion(predictions, scores).axes
+    assert [text.get_text().split("\n")[0] for text in axis.texts] == [str(count) for count in counts.ravel()]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["control", "autism"]
+    plt.close("all")
+
+
+@pytest.mark.parametrize("of_one_class", [False, True])
+def test_roc_png_is_the_figure_of_the_report(of_one_class, tmp_path, monkeypatch):
+    saved = {}
+    monkeypatch.setattr(drawings.figures, "save", lambda figure, path: saved.setdefault(path.name, figure))
+    monkeypatch.setattr(drawings, "BAND_RESAMPLES", 20)
+    table = people(60).assign(label=lambda table: 1.0 if of_one_class else table["label"].astype(float))
+    drawings.classification(Predictions.of(table), {}, 0, tmp_path, " (SIMULATED)")
+    assert list(saved) == ["roc.png", "confusion_matrix.png"]
+    assert {figure.get_suptitle() for figure in saved.values()} == {"(SIMULATED)"}
+    (axis,) = saved["roc.png"].axes
+    if of_one_class:
+        assert axis.get_title() == "No ROC curve: all records are of one class." and not axis.lines
+    else:
+        legend = [text.get_text() for text in axis.get_legend().get_texts()]
+        assert legend == ["95% band", "model", "guessing"]
+        assert (axis.get_xlabel(), axis.get_ylabel()) == (
+            "false positive rate (control taken for autism)",
+            "true positive rate (autism found)",
+        )
+    plt.close("all")
+
+
+def test_the_training_says_whether_there_was_validation(single, pooled):
+    one, many = (parsed(folder).paragraphs["Training"] for folder in (single, pooled))
+    assert one == [texts.paragraph("training", validated=False)] and "There was no validation" in one[0]
+    assert many == [texts.paragraph("training", validated=True)] and "lowest loss on them" in many[0]
 
 
 def test_calibration_is_that_of_scikit_learn_with_wilson_intervals():

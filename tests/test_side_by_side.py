@@ -6,11 +6,11 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from helpers import ROOT, SMALL_BATCH, TINY_NN, assert_bit_equal, read_rows
+from helpers import ROOT, SMALL_BATCH, TINY_NN, assert_bit_equal, read_rows, run_of
 
 from data.base.errors import InputError
 from utils.runs import side_by_side as module
@@ -20,7 +20,9 @@ SCRIPT = """
 import os, pathlib, signal, sys, time
 fold = sys.argv[-1].removeprefix("--fold=")
 print("said before", flush=True)
-print(f"Fold {fold} (of some):", flush=True)
+number = {"0": 1, "1": 2, "2": 3, "bad": 1, "killed": 2}[fold]
+print(f"Fold {fold} ({number} of {sys.argv[1]}):", flush=True)
+print("Donors: 5 per record.")
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 pathlib.Path(f"begun-{fold}").touch()
 if "--wait" in sys.argv:
@@ -39,18 +41,23 @@ def folds(tmp_path, monkeypatch):
     (tmp_path / "script.py").write_text(SCRIPT)
 
     def run(names, jobs, *more) -> int:
-        monkeypatch.setattr(sys, "argv", [str(tmp_path / "script.py"), *more])
-        parts = [SimpleNamespace(fold=name, override=False, is_done=lambda: False) for name in names]
+        monkeypatch.setattr(sys, "argv", [str(tmp_path / "script.py"), str(len(names)), *more])
+        parts = [replace(run_of(folder=tmp_path / name), fold=name) for name in names]
         return side_by_side(parts, jobs, share_gpu=False)
 
     return run
 
 
-def test_each_fold_is_told_when_it_has_ended(folds, capsys):
+def test_each_fold_prints_a_row_when_it_has_ended(folds, capsys):
     assert folds(["0", "1", "2"], 2) == 0
     out, err = capsys.readouterr()
-    assert sorted(line for line in out.splitlines() if "Fold " in line) == [f"Fold {at} (of some):" for at in range(3)]
-    assert "said before" not in out and "Still to be done" not in out and not err
+    first, *rows = [line for line in out.splitlines() if line != "Donors: 5 per record."]
+    assert first == "To do: 3 of 3 folds, 2 at a time; each prints a row when it ends."
+    assert sorted(row.partition(",")[0] for row in rows) == [
+        f"Fold {at} ({at + 1} of 3): 0 subjects trained on" for at in range(3)
+    ]
+    assert ["left for all" in row for row in rows] == [True, True, False]
+    assert out.count("Donors") == 1 and "said before" not in out and not err
 
 
 def test_a_fold_of_several_repeats_is_one_process(folds, capsys):
@@ -63,7 +70,8 @@ def test_a_fold_of_several_repeats_is_one_process(folds, capsys):
 
 def test_after_a_fold_that_fails_no_other_is_begun(folds, capsys, tmp_path):
     assert folds(["bad", "1", "2"], 1) == 1
-    assert capsys.readouterr().err == "run.py: error: it went wrong\n"
+    out, err = capsys.readouterr()
+    assert err == "run.py: error: it went wrong\n" and "Fold bad (1 of 3): not done, after " in out
     assert [path.name for path in tmp_path.glob("begun-*")] == ["begun-bad"]
 
 

@@ -1,4 +1,4 @@
-"""Figures as PNG, SVG and PDF files: training history, confusion matrix, ROC curve, slices of a volume; their texts."""
+"""Figures as PNG, SVG and PDF files: training history, slices of a volume; and texts in figures."""
 
 import math
 import warnings
@@ -10,9 +10,7 @@ import matplotlib
 import numpy as np
 
 from data.base import files
-from data.cohorts.records import CLASSES
 from data.grids import FULL, Grid
-from utils.statistics import THRESHOLD
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -24,6 +22,8 @@ SIDES = "L is the subject's left (neurological)"
 CUTS_MM = (8, 38, 48)  # z of the slices shown, MNI space
 SMOOTHED = 20  # batches
 VALIDATION = {"loss": ("validation_loss", "loss"), "accuracy": ("validation_auc", "AUC")}  # by what is trained on
+TABLES_CSS = Path(__file__).parent / "tables.css"  # how the tables of all pages look
+NO_VALIDATION = "No validation: these are the records that the network was trained on (--validation sets some aside)."
 NO_GLYPH = r"Glyph \d+ .* missing from font"
 UNDATED: dict[str, dict[str, None]] = {  # the forms of a figure, each with the metadata that it does without
     "png": {},
@@ -53,7 +53,7 @@ def write(figure: Figure, file: IO, form: str) -> None:
 
 def history(rows: list[dict], path: Path) -> None:
     """Loss, and accuracy where there is a label, over batches: each of them, and their running mean; loss and AUC of
-    the validation subjects, if there are any, and which checkpoint did best on them."""
+    the validation subjects and which checkpoint did best on them, or that there were none."""
     names = [name for name in VALIDATION if name in rows[0]]
     measured = [row for row in rows if row.get("validation_loss", "") != ""]
     best = min(measured, key=lambda row: float(row["validation_loss"]), default=None)
@@ -68,32 +68,16 @@ def history(rows: list[dict], path: Path) -> None:
         column, label = VALIDATION[name]
         if best:
             at, found = ([float(row[key]) for row in measured] for key in ("step", column))
-            axis.plot(at, found, "o-", color="C1", markersize=3, label=f"validation {label}")
+            axis.plot(at, found, "o-", color="C1", linewidth=2, label=f"validation {label}")
+            axis.annotate(f"{found[-1]:.2f}", (at[-1], found[-1]), (4, 4), textcoords="offset points", color="C1")
             axis.axvline(
                 float(best["step"]), color="C1", linestyle=":", label=f"best checkpoint, {best['step']} batches"
             )
         axis.set(xlabel="batches seen", ylabel=", ".join(dict.fromkeys((name, label))) if best else f"training {name}")
         axis.legend(fontsize=8)
+    if not best:
+        figure.supxlabel(NO_VALIDATION, fontsize=9)
     save(figure, path)
-
-
-def classification(label: np.ndarray, probability: np.ndarray, folder: Path, marks: str) -> None:
-    """Counts of true against predicted classes at the threshold; true against false positive rate of autism."""
-    from sklearn.metrics import ConfusionMatrixDisplay, RocCurveDisplay
-
-    figure, axis = plt.subplots(figsize=(4.5, 4), layout="constrained")
-    predicted = (probability >= THRESHOLD).astype(int)
-    options = {"labels": [0, 1], "display_labels": CLASSES, "cmap": "Blues", "colorbar": False}
-    ConfusionMatrixDisplay.from_predictions(label.astype(int), predicted, ax=axis, **options)
-    axis.set_title(marks.strip(), fontsize=9)
-    save(figure, folder / "confusion_matrix.png")
-    figure, axis = plt.subplots(figsize=(4.5, 4), layout="constrained")
-    if len(np.unique(label)) == len(CLASSES):
-        RocCurveDisplay.from_predictions(label, probability, ax=axis, name="autism", plot_chance_level=True)
-    else:
-        axis.set_title("undefined: one class only")
-    figure.suptitle(marks.strip(), fontsize=9)
-    save(figure, folder / "roc.png")
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ class Predictions:
 
     `label`: 1 autism, 0 control; `probability` of autism; `fold`: the model that predicted a record, None if there is
     one model only; `site`: None if it plays no part. `tested`: the fold of each subject whom these folds test, if the
-    records are of some of them. `repeats`: the same records, predicted by the models of other folds; every score is the
+    records are of some of them. `several`: whether models of several folds predicted, also where no `fold` says which,
+    as of means over repeats. `repeats`: the same records, predicted by the models of other folds; every score is the
     mean over these and this. Sequences are converted to arrays.
     """
 
@@ -42,6 +43,7 @@ class Predictions:
     fold: np.ndarray | None = None
     site: np.ndarray | None = None
     tested: tuple = ()
+    several: bool = False
     repeats: tuple["Predictions", ...] = ()
 
     def __post_init__(self) -> None:
@@ -50,11 +52,11 @@ class Predictions:
             object.__setattr__(self, name, None if values is None else np.asarray(values))
 
     @classmethod
-    def of(cls, table: pd.DataFrame) -> "Predictions":
+    def of(cls, table: pd.DataFrame, several: bool = False) -> "Predictions":
         """From a table with the columns of `predictions.csv`, no label unknown; `fold` and `site` may be absent."""
         label, probability = table["label"].to_numpy(float), table["probability"].to_numpy(float)
         fold, site = (table[name].to_numpy() if name in table else None for name in ("fold", "site"))
-        return cls(label, probability, table["subject"].to_numpy(), fold, site)
+        return cls(label, probability, table["subject"].to_numpy(), fold, site, several=several)
 
     @property
     def all(self) -> tuple["Predictions", ...]:
@@ -90,8 +92,9 @@ class Predictions:
         """The records in `rows` (n,) bool as a test of their own."""
         fold, site = (None if group is None else group[rows] for group in (self.fold, self.site))
         tested = () if self.fold is None else self.tested or tuple(self.fold[self.people[0]])
+        of_records = {name: getattr(self, name)[rows] for name in ("label", "probability", "subject")}
         repeats = tuple(one.subset(rows) for one in self.repeats)
-        return Predictions(self.label[rows], self.probability[rows], self.subject[rows], fold, site, tested, repeats)
+        return replace(self, **of_records, fold=fold, site=site, tested=tested, repeats=repeats)
 
     def count(self, rows: np.ndarray) -> int:
         """How many subjects the records in `rows` (n,) bool are of."""
@@ -110,7 +113,7 @@ class Predictions:
         another model, 1 if all are. An AUC within groups loses two degrees of freedom a group, one a class.
         """
         if self.fold is None:
-            return 1.0
+            return float(np.sqrt(1 + self.several))
         fold = self.fold[self.people[0]]
         own, every = Counter(fold.tolist()), Counter(self.tested or fold.tolist())
         shares = [count * (len(fold) - count) / max(every.total() - every[of], 1) for of, count in own.items()]

@@ -4,11 +4,36 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from typing import Any
 
 from data.base.terminal import Plain
 
 PLAIN_INTERVAL_S = 10.0
+QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
+
+
+@contextmanager
+def quietly(quiet: bool = True) -> Iterator[None]:
+    """Until the block ends, `tell` prints nothing, and progress is a bar that goes when it is full, on a terminal."""
+    before = QUIET.set(quiet or QUIET.get())
+    try:
+        yield
+    finally:
+        QUIET.reset(before)
+
+
+def tell(text: str) -> None:
+    """Prints what also stands in a file, unless `quietly`."""
+    if not QUIET.get():
+        print(text, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `12 min`, `3.4 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 class PlainProgress:
@@ -27,7 +52,7 @@ class PlainProgress:
             return
         self.printed = now
         left = (now - self.started) / max(self.done - self.started_at, 1) * (self.total - self.done)
-        print(f"{self.title} {self.done}/{self.total}{', ' + note if note else ''}, {left:.0f} s left", flush=True)
+        tell(f"{self.title} {self.done}/{self.total}{', ' + note if note else ''}, {left:.0f} s left")
 
 
 class BarProgress:
@@ -51,5 +76,6 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[PlainProgress | 
         yield PlainProgress(title, total, done)
         return
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[note]}", TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar, redirect_stdout(Plain(sys.stdout)):  # rich passes colours on
+    shown = Progress(*columns, console=console, transient=QUIET.get())
+    with shown as bar, redirect_stdout(Plain(sys.stdout)):  # rich passes colours on
         yield BarProgress(bar, bar.add_task(title, total=total, completed=done, note=""))

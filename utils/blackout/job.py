@@ -21,6 +21,7 @@ import numpy as np
 from data import grids
 from data.base import files, tables
 from data.base.errors import InputError
+from data.base.progress import tell
 from data.cohorts import nifti
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
@@ -112,9 +113,10 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
         file.write(html)
     if not at_chance:
         summary.print_table(table)
-        print(summary.blobs_sentence(effects))
-    print(text)
+        tell(summary.blobs_sentence(effects))
+    tell(text)
     return {
+        "headline": (headline(scores), *auc.values()),
         "subjects": len(adjusted.label),
         "better_than_chance": summary.beats_chance(auc),
         "adjusted_for": adjusted.covariates,

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -36,8 +37,10 @@ APART = 5  # voxels of 2 mm
 BARS = 20
 SHOWN = 5  # problems
 NAME_WIDTH = 26  # letters of a region's name beside its bar
-# nilearn's remarks on its own mask, and on maps that are painted everywhere or nowhere
-EXPECTED = "Warning: 'partition' will ignore the 'mask'|Threshold given was|Given img is empty"
+EXPECTED = "Warning: 'partition' will ignore the 'mask'"  # nilearn on its own mask
+SHADES = 256  # colours from the largest effect against the true class (blue) to the largest for it (red)
+PALE = 0.3  # opacity of a region that is not significant
+SHADE = {False: -2, True: 2}  # what is added to a region's share of the largest effect, by whether it is significant
 EFFECT = "logit of the true class"
 COLUMNS = {  # heading of the page's table -> column of `regions.csv` and its format
     "region": ("name", ""),
@@ -75,10 +78,30 @@ class BlackoutResults:
     summary: str
     at_chance: bool
 
+    def significant(self, kind: str) -> np.ndarray:
+        """Which rows of the table are marked, (regions,) bool: none if the network is at chance, or p is unknown."""
+        return (self.table[f"p_{kind}"] < ALPHA).to_numpy() & (not self.at_chance)
+
+    @property
+    def ranked(self) -> list[int]:
+        """The regions as the table has them, but those of significant reliance first."""
+        return self.table["region"].iloc[np.argsort(~self.significant(RELIANCE), kind="stable")].tolist()
+
+    @property
+    def shading(self) -> str:
+        """What pale and full colours of the group map mean, in a sentence."""
+        if self.at_chance:
+            return "All regions are pale: the network is not better than chance on these subjects."
+        if self.table[f"p_{RELIANCE}"].isna().all():
+            return "All regions are pale: there are no p-values, since the subjects are of one class."
+        if not self.significant(RELIANCE).any():
+            return f"All regions are pale: none is significant (family-wise p < {ALPHA:g})."
+        return f"Full colour: significant (family-wise p < {ALPHA:g}). Pale: not significant."
+
     @property
     def cuts(self) -> dict[int, int]:
-        """The axial slices of the full grid that show the regions of most reliance: z index -> z, mm in MNI space."""
-        levels = widest_levels(self.atlas.full, self.table["region"])
+        """The axial slices of the full grid that show the first regions of `ranked`: z index -> z, mm in MNI space."""
+        levels = widest_levels(self.atlas.full, self.ranked)
         return {level: round(grids.FULL.origin_mm[2] + grids.FULL.spacing_mm * level) for level in levels}
 
     @property
@@ -118,14 +141,14 @@ def widest_levels(labels: np.ndarray, ranked: Sequence[int]) -> list[int]:
 def draw(run: Run, results: BlackoutResults) -> Figure:
     """Bars of the regions of most reliance and of their unique effect, beside the group map of reliance."""
     figure, (bars, unique_bars, brain) = plt.subplots(1, 3, figsize=(18, 7), width_ratios=(1.6, 1.6, 5))
-    figure.subplots_adjust(left=0.13, right=0.95, top=0.81, bottom=0.19, wspace=0.08)
+    figure.subplots_adjust(left=0.13, right=0.905, top=0.81, bottom=0.19, wspace=0.08)
     unique_bars.sharex(bars)
     top = results.table.head(BARS).iloc[::-1]
-    draw_bars(bars, top, RELIANCE)
-    draw_bars(unique_bars, top, UNIQUE)
+    for axis, kind in ((bars, RELIANCE), (unique_bars, UNIQUE)):
+        draw_bars(axis, top, kind, results.significant(kind)[: len(top)][::-1])
     bars.set_yticks(np.arange(len(top)), [shortened(name, NAME_WIDTH) for name in top["name"]])
     unique_bars.set_yticks([])
-    handles = legend_handles(top)
+    handles = legend_handles(top, results.at_chance)
     figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.05, 0.02), ncols=3, fontsize=9, frameon=False)
     draw_brain(figure, brain, results)
     heading = textwrap.fill(f"{title(run, results)}: mean over {results.sample}", 130)
@@ -133,10 +156,9 @@ def draw(run: Run, results: BlackoutResults) -> Figure:
     return figure
 
 
-def draw_bars(axis: Axes, top: pd.DataFrame, kind: str) -> None:
+def draw_bars(axis: Axes, top: pd.DataFrame, kind: str, significant: np.ndarray) -> None:
     """Mean effects of regions with their intervals, from bottom to top, coloured by the p of the same effect."""
-    places = np.arange(len(top))
-    effect, significant = top[kind].to_numpy(), (top[f"p_{kind}"] < ALPHA).to_numpy()
+    places, effect = np.arange(len(top)), top[kind].to_numpy()
     axis.barh(places, effect, color=np.where(significant, "C3", "0.6"))
     axis.axvline(0, color="0.3", linewidth=0.8)
     axis.set_title(kind, fontsize=11)
@@ -149,9 +171,11 @@ def draw_bars(axis: Axes, top: pd.DataFrame, kind: str) -> None:
         axis.errorbar(effect[known], places[known], xerr=error, fmt="none", ecolor="0.2")
 
 
-def legend_handles(top: pd.DataFrame) -> list[Patch | Line2D]:
+def legend_handles(top: pd.DataFrame, at_chance: bool) -> list[Patch | Line2D]:
     """What colours and whiskers mean."""
-    if top[f"p_{RELIANCE}"].isna().all():
+    if at_chance:
+        colours = [Patch(color="0.6", label="not marked: the network is at chance")]
+    elif top[f"p_{RELIANCE}"].isna().all():
         colours = [Patch(color="0.6", label="no p-values: one class")]
     else:
         colours = [Patch(color="C3", label=f"family-wise p < {ALPHA:g}"), Patch(color="0.6", label="not significant")]
@@ -160,55 +184,94 @@ def legend_handles(top: pd.DataFrame) -> list[Patch | Line2D]:
     return [*colours, Line2D([], [], color="0.2", label=f"{CONFIDENCE:.0%} interval over subjects")]
 
 
+def shades(opacity: float) -> np.ndarray:
+    """Colours (SHADES, 4), red, green, blue and opacity in 0..1, from the largest effect against the true class on."""
+    return plt.get_cmap("RdBu_r")(np.linspace(0, 1, SHADES)) * (1, 1, 1, opacity)
+
+
+def largest_effect(results: BlackoutResults) -> float:
+    """The effect of the deepest colour."""
+    return float(np.abs(results.table[RELIANCE]).max()) or 1.0
+
+
+def effect_ticks(results: BlackoutResults) -> np.ndarray:
+    """Five effects that are named beside the colours."""
+    return largest_effect(results) * np.linspace(-1, 1, 5)
+
+
 def painted(results: BlackoutResults) -> tuple[Nifti1Image, dict[str, Any]]:
-    """Mean reliance over subjects on the full grid, and nilearn's options: `vmax` is the effect of the deepest colour,
-    up to `threshold` nothing is painted."""
-    atlas = results.atlas
-    values = atlas.paint(results.table.set_index("region").loc[atlas.regions, RELIANCE])
-    largest = float(np.abs(values).max())
-    options = {"vmax": largest or 1.0, "threshold": largest / 1e4 if largest else None, "cmap": "RdBu_r"}
-    return nifti.mni_image(values, grids.FULL), options | {"resampling_interpolation": "nearest"}
+    """Mean reliance over subjects on the full grid, and nilearn's options, which make it pale where it is not
+    significant.
+
+    nilearn colours by value alone, so a voxel holds the effect as a share of the largest one, a hair less so that it
+    falls on no other colours, plus the `SHADE`: -3 to -1 is pale, 1 to 3 full, and what is no region, 0, transparent.
+    """
+    atlas, significant = results.atlas, results.significant(RELIANCE)
+    share = results.table[RELIANCE] / largest_effect(results) * (1 - 1 / SHADES)
+    values = share + np.where(significant, SHADE[True], SHADE[False])
+    colours = ListedColormap(np.concatenate([shades(PALE), shades(0), shades(1)]))
+    image = nifti.mni_image(atlas.paint(values.set_axis(results.table["region"]).loc[atlas.regions]), grids.FULL)
+    ends = {"vmin": SHADE[False] - 1, "vmax": SHADE[True] + 1, "threshold": None, "colorbar": False}
+    return image, ends | {"cmap": colours, "resampling_interpolation": "nearest"}
 
 
 def draw_brain(figure: Figure, axis: Axes, results: BlackoutResults) -> None:
-    """The group map of reliance on axial slices, red where a region speaks for the true class."""
+    """The group map of reliance on axial slices, red where a region speaks for the true class; significant regions are
+    outlined."""
     from nilearn.plotting import plot_stat_map
 
     image, options = painted(results)
-    options |= {"vmin": -options["vmax"], "symmetric_cbar": True, "black_bg": False, "annotate": False}
+    options |= {"black_bg": False, "annotate": False}
     cuts = [*results.cuts.values()]
     display = plot_stat_map(image, display_mode="z", cut_coords=cuts, figure=figure, axes=axis, **options)
+    if results.significant(RELIANCE).any():
+        display.add_contours(image, levels=[0.5], colors="black", linewidths=1)
     display.annotate(left_right=True, positions=False)
     for z, cut in display.axes.items():
         cut.ax.set_title(f"z = {round(z)} mm")
-    ticks = np.linspace(options["vmin"], options["vmax"], 5)
-    display._cbar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
-    display._cbar.set_label(f"reliance: mean effect on the {EFFECT}")
-    display._colorbar_ax.yaxis.set_label_position("right")
-    figure.text(0.63, 0.1, f"axial slices, MNI space; {figures.SIDES}", ha="center")
+    draw_colours(figure.add_axes((0.925, 0.32, 0.012, 0.42)), results)
+    figure.text(0.63, 0.1, f"{results.shading}\naxial slices, MNI space; {figures.SIDES}", ha="center", va="center")
 
 
-def table_cells(row: dict) -> dict[str, tuple[str, float | None]]:
-    """A row of the page's table: heading -> the text, and the number to sort by (None: undefined, or sort by text)."""
-    cells: dict[str, tuple[str, float | None]] = {}
+def draw_colours(axis: Axes, results: BlackoutResults) -> None:
+    """The colours of effects, pale beside full ones if there are both."""
+    opacities = {"significant": 1.0, "not significant": PALE} if results.significant(RELIANCE).any() else {"": PALE}
+    largest = largest_effect(results)
+    columns = np.stack([shades(opacity) for opacity in opacities.values()], axis=1)
+    axis.imshow(
+        columns, origin="lower", aspect="auto", interpolation="nearest", extent=(0, len(opacities), -largest, largest)
+    )
+    axis.set_xticks(np.arange(len(opacities)) + 0.5, opacities, rotation=90, fontsize=8)
+    axis.tick_params(axis="x", length=0)
+    ticks = effect_ticks(results)
+    axis.set_yticks(ticks, [f"{tick:.2g}" for tick in ticks])
+    axis.yaxis.tick_right()
+    axis.yaxis.set_label_position("right")
+    axis.set_ylabel(f"reliance: mean effect on the {EFFECT}")
+
+
+def table_cells(row: dict) -> dict[str, tuple[str, str, float | None]]:
+    """A row of the page's table: heading -> the text, the interval below it if there is one, and the number to sort by
+    (None: undefined, or sort by text)."""
+    cells: dict[str, tuple[str, str, float | None]] = {}
     for heading, (column, form) in COLUMNS.items():
         value = row[column]
-        cells[heading] = (number(value, form), or_none(value)) if form else (value, None)
-        if f"{column}_low" in row:
-            low, high = row[f"{column}_low"], row[f"{column}_high"]
-            cells[f"{heading}: {CONFIDENCE:.0%} interval"] = interval(low, high), or_none(low)
+        ends = interval(row[f"{column}_low"], row[f"{column}_high"]) if f"{column}_low" in row else ""
+        cells[heading] = (number(value, form), ends, or_none(value)) if form else (value, ends, None)
     centre = (f"{row[axis]:.0f}" for axis in ("x_mm", "y_mm", "z_mm"))
-    return cells | {"x, y, z (mm)": (", ".join(centre), or_none(row["x_mm"]))}
+    return cells | {"x, y, z (mm)": (", ".join(centre), "", or_none(row["x_mm"]))}
 
 
 def record_maps(results: BlackoutResults) -> dict:
-    """What the page draws a record's map from: slices of the atlas, front upward, and each record's effects."""
-    slices = np.ascontiguousarray(results.atlas.full[:, ::-1, [*results.cuts]].transpose(2, 1, 0), "<i4")
+    """What the page draws a record's map from: slices of the atlas and of the MNI152 template, front upward, each
+    record's effects, and the colours."""
     effects = results.effects
     rows = zip(effects.rows, effects.probability.tolist(), effects.reliance.round(5).tolist(), strict=True)
     return {
-        "shape": slices.shape,
-        "slices": base64.b64encode(slices.tobytes()).decode(),
+        "shape": [len(results.cuts), *results.atlas.full.shape[1::-1]],
+        "slices": encoded_slices(results.atlas.full, results, "<i4"),
+        "anatomy": encoded_slices(anatomy(), results, "u1"),
+        "colours": [to_hex(colour) for colour in shades(1)],
         "cuts": [*results.cuts.values()],
         "regions": results.atlas.regions,
         "subjects": [
@@ -218,16 +281,40 @@ def record_maps(results: BlackoutResults) -> dict:
     }
 
 
+def encoded_slices(volume: np.ndarray, results: BlackoutResults, kind: str) -> str:
+    """The slices at `cuts` of a volume on the full grid, (slice, row, column) with the front upward, as base64."""
+    slices = np.ascontiguousarray(volume[:, ::-1, [*results.cuts]].transpose(2, 1, 0), kind)
+    return base64.b64encode(slices.tobytes()).decode()
+
+
+def anatomy() -> np.ndarray:
+    """The MNI152 template that nilearn carries, on the full grid, 0 to 255 (Fonov et al. 2011)."""
+    from nilearn.datasets import load_mni152_template
+    from nilearn.image import resample_img
+
+    affine, shape = np.array(grids.FULL.affine), grids.FULL.shape
+    template = resample_img(load_mni152_template(2), affine, shape, interpolation="nearest").get_fdata()
+    return np.clip(255 * template / template.max(), 0, 255)
+
+
+def heart(labels: np.ndarray, region: int) -> tuple[float, ...]:
+    """The voxel of a region on the full grid that is nearest to its centre, which may lie outside: mm in MNI space."""
+    voxels = np.argwhere(labels == region)
+    nearest = voxels[np.square(voxels - voxels.mean(0)).sum(1).argmin()]
+    return tuple(float(at) for at in grids.FULL.origin_mm + grids.FULL.spacing_mm * nearest)
+
+
 def render(run: Run, results: BlackoutResults) -> str:
     """The page: nilearn's interactive viewer of the group map (a page of its own as text, without its link to an icon),
     a sortable table, and a map of each record drawn from the atlas's slices."""
     from nilearn.plotting import view_img
 
+    image, options = painted(results)
+    crossed = heart(results.atlas.full, results.ranked[0])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", EXPECTED, UserWarning)
-        image, options = painted(results)
-        viewer = view_img(image, **options).get_standalone()
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+        viewer = view_img(image, cut_coords=crossed, **options).get_standalone()
+    loader = jinja2.FileSystemLoader([Path(__file__).parent, figures.TABLES_CSS.parent])
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.get_template("page.html").render(
         title=title(run, results),
@@ -238,4 +325,8 @@ def render(run: Run, results: BlackoutResults) -> str:
         viewer=re.sub(r"<link[^>]*icon[^>]*>", "", viewer),
         table=[table_cells(row) for row in results.table.to_dict("records")],
         drawing=record_maps(results),
+        ticks=[f"{tick:.3g}" for tick in effect_ticks(results)],
+        start=results.table.set_index("region")["name"][results.ranked[0]],
+        pale=PALE,
+        marked=results.significant(RELIANCE).any(),
     )

@@ -8,6 +8,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
+from data.base.progress import tell
 from data.base.tables import printable
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
@@ -85,16 +86,14 @@ def said(macro: str, **values: object) -> str:
 
 def print_table(table: pd.DataFrame) -> None:
     """The ten regions of most reliance, and which regions have no size percentile."""
-    print(LINE.format(*HEADINGS))
+    tell(LINE.format(*HEADINGS))
     for row in table.head(TOP).to_dict("records"):
         reliance = f"{row['reliance']:.4f} ({interval(row['reliance_low'], row['reliance_high'])})"
         cells = (
             shortened(row["name"], NAME_WIDTH), reliance, number(row["p_reliance"], ".4f"), f"{row['unique']:.4f}",
             number(row["p_unique"], ".4f"), f"{row['background']:.4f}", number(row["size_percentile"], ".0f"),
         )  # fmt: skip
-        print(LINE.format(*cells))
+        tell(LINE.format(*cells))
     unplaced = table[table["size_percentile"].isna()].itertuples()
     if regions := listed([f"{shortened(row.name, NAME_WIDTH)} ({row.voxels} voxels)" for row in unplaced]):
-        print(
-            f"No size percentile, since no connected part of the brain has room for a blob of the size of: {regions}."
-        )
+        tell(f"No size percentile, since no connected part of the brain has room for a blob of the size of: {regions}.")

@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from data.base import files
+from data.base.progress import tell
 from data.base.tables import printable
 from data.cohorts import records
 from data.cohorts.cohort import Cohort, in_order
@@ -39,7 +40,7 @@ def finish(run: Run, of_parts: dict[str, dict[str, dict]], weights: Sequence[int
     values = {name: np.array([of[name] for of in found], float) for name in names}
     means = {name: or_none(float(weight @ value / weight.sum())) for name, value in values.items()}
     files.write_json(run.out_dir / METRICS, means | {"baseline": found[0]["baseline"]} | of_parts | run.caveats.held)
-    print(in_words({name: value for name, value in means.items() if value is not None}))
+    tell(in_words({name: value for name, value in means.items() if value is not None}))
     run.finish(("explained_variance", means["explained_variance"], None, None))
 
 
@@ -66,7 +67,7 @@ def evaluate(run: Run, network: keras.Model) -> None:
     files.write_json(run.out_dir / METRICS, metrics | {"baseline": named} | run.caveats.held)
     if reads == "volume":
         draw_volumes(run, network, *(volume.astype(np.float32) for volume in first))
-    print(f"{in_words(metrics)} ({named})")
+    tell(f"{in_words(metrics)} ({named})")
     run.finish(("explained_variance", metrics["explained_variance"], None, None))
 
 

@@ -12,18 +12,19 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import InputError
+from data.base.progress import tell
 from data.base.tables import add_row, read_frame, write_frame
 from data.cohorts.cohort import in_order
 from data.cohorts.missingness import missing_in
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import TOGETHER
-from utils import figures
 from utils.covariates import with_iq
 from utils.evaluation import autoencoders, confounds, floors, groups, repeats, verdict
 from utils.evaluation.table1 import table1
 from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import Predictions, by_fold, by_site, with_intervals
 from utils.report import build as report
+from utils.report import drawings
 from utils.report import tables as saved
 from utils.report.tables import FLOORS, METRICS, PREDICTION_COLUMNS, PREDICTIONS, SITES, TRAINING, Prepared
 from utils.runs.results import MANIFEST
@@ -203,8 +204,9 @@ def conclude(run: Run, each: Sequence[Tested], of_floors: list[str]) -> dict[str
         score, summary["conclusion"], summary["motion"] = measure(run, known, each)
         name = verdict.headline(score)
         headline = (name, *score[name].values())
-        print(f"{len(known)} test records: " + ", ".join(f"{name} {shown(score[name])}" for name in score))
-    print("\n".join(filter(None, (summary["conclusion"], summary["motion"], *notes))))
+        tell(f"{len(known)} test records: " + ", ".join(f"{name} {shown(score[name])}" for name in score))
+    tell("\n".join(filter(None, (summary["conclusion"], summary["motion"]))))
+    print(*notes, sep="\n", end="\n" * bool(notes))
     run.write_manifest(finished=False, **summary)
     report.write(run.out_dir)
     run.finish(headline, **summary)
@@ -215,12 +217,13 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
     """Writes every result that needs labels; returns the metrics, the verdict and the line on motion."""
     every = [of.of_records(known["file"]) for of in each]
     first, *others = [Predictions.of(of.predictions) for of in every]
-    predictions, mean = replace(first, repeats=tuple(others)), Predictions.of(known)
+    predictions, mean = replace(first, repeats=tuple(others)), Predictions.of(known, several=bool(run.parts))
     score = with_intervals(predictions, run.seed)
     folds = {} if mean.fold is None else {"folds": by_fold(predictions, run.seed)}
     files.write_json(run.out_dir / METRICS, score | folds | run.caveats.held)
     write_table(run, SITES, pd.DataFrame(by_site(predictions, run.seed)))
-    figures.classification(mean.label, mean.probability, run.out_dir, run.marks)
+    shown = {name: saved.Score(**values) for name, values in score.items()}
+    drawings.classification(mean, shown, run.seed, run.out_dir, run.marks)
     compared = verdict.compare(predictions, [of.floors for of in every], run.seed)
     write_table(run, FLOORS, pd.DataFrame(compared))
     table = with_iq(run.cohort.covariates, run.cohort.raw_phenotype)

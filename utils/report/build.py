@@ -110,7 +110,8 @@ def sections(tables: Tables, items: pd.DataFrame) -> Iterator[Section]:
     if tables.training is None:
         yield Section("Training", ["The history of the training is not there any more, so no loss can be shown."])
     else:
-        yield Section("Training", figure=drawings.losses(tables.training))
+        about = texts.paragraphs("training", validated="validation_loss" in tables.training)
+        yield Section("Training", about, drawings.losses(tables.training))
     unknown = sum(count.unknown for count in run.subjects)
     about = texts.paragraphs("flow", run=run, unknown=unknown)
     yield Section("Flow of people", about or None, table=people.flow(tables))
@@ -131,7 +132,7 @@ def sections(tables: Tables, items: pd.DataFrame) -> Iterator[Section]:
 def scored(tables: Tables) -> Iterator[Section]:
     """The sections that need labels."""
     known, run = tables.labelled, tables.run
-    predictions, confidence = Predictions.of(known), f"{CONFIDENCE:.0%}"
+    predictions, confidence = Predictions.of(known, several=run.folds is not None and not run.fold), f"{CONFIDENCE:.0%}"
     rows = [
         {"metric": spelled(name), "value": number(value, ".3f"), f"{confidence} interval": ends(low, high)}
         for name, (value, low, high) in ((name, score.numbers) for name, score in tables.scores.items())
@@ -151,8 +152,15 @@ def scored(tables: Tables) -> Iterator[Section]:
         "line a probability is what it says."
     ]
     yield Section("Calibration", about, drawings.calibrated(predictions.label, predictions.probability))
-    about = [f"A probability of {THRESHOLD:g} or more counts as autism. In brackets: the share of the row."]
-    yield Section("Confusion matrix", about, table=confusion(known))
+    about = [
+        f"A probability of {THRESHOLD:g} or more counts as autism. In brackets: the share of the row, with its "
+        f"{confidence} interval over subjects."
+    ]
+    rows = [
+        {"diagnosis": name} | {f"predicted {to}": cell for to, cell in zip(CLASSES, cells, strict=True)}
+        for name, cells in zip(CLASSES, drawings.confusion_rows(predictions, tables.scores), strict=True)
+    ]
+    yield Section("Confusion matrix", about, table=rows)
     if tables.folds:
         sizes = tables.predictions.groupby("fold")["subject"].nunique()
         rows = [
@@ -222,16 +230,6 @@ def beside_floors(table: pd.DataFrame, model: str) -> Section:
     ]
     drawn = drawings.forest(table, model) if table["auc"].notna().any() else None
     return Section("The model beside its floors", about, drawn, rows)
-
-
-def confusion(known: pd.DataFrame) -> list[Row]:
-    """True classes by predicted ones."""
-    rows = []
-    for label, name in enumerate(CLASSES):
-        predicted = known["probability"][known["label"] == label] >= THRESHOLD
-        cells = [f"{(predicted == to).sum()} ({(predicted == to).sum() / max(len(predicted), 1):.0%})" for to in (0, 1)]
-        rows.append({"diagnosis": name} | {f"predicted {to}": cell for to, cell in zip(CLASSES, cells, strict=True)})
-    return rows
 
 
 def cohort(run: Described) -> list[Row]:

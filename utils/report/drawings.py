@@ -6,6 +6,8 @@ Equal tables give equal bytes. A figure is no wider than a telephone's screen ne
 import io
 import re
 import textwrap
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,13 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
 
 from data.base.tables import printable
+from data.cohorts.records import CLASSES
 from utils import figures
 from utils.metrics import BINS, HEADLINES, Predictions, headline
-from utils.report.tables import MODEL, RULE
+from utils.report.tables import MODEL, RULE, Score
 from utils.statistics import CHANCE, CONFIDENCE, MIN_PER_CLASS, THRESHOLD
 
+DARK = 0.6  # share of a class from which on its cell takes white letters
 BAND_RESAMPLES = 500  # a quarter of the metrics': each draws a whole curve
 FALSE_RATES = np.linspace(0, 1, 101)  # where the band is given
 WIDTH = 4.2  # inches
@@ -69,15 +73,27 @@ def forest(floors: pd.DataFrame, model: str) -> Figure:
     return figure
 
 
+def classification(predictions: Predictions, scores: Mapping[str, Score], seed: int, folder: Path, marks: str) -> None:
+    """`roc.png` and `confusion_matrix.png` in a folder, as the report draws and counts them."""
+    for name, figure in (("roc", roc(predictions, seed)), ("confusion_matrix", confusion(predictions, scores))):
+        figure.suptitle(marks.strip(), fontsize=8.5)
+        figures.save(figure, folder / f"{name}.png")
+
+
 def roc(predictions: Predictions, seed: int) -> Figure:
-    """ROC curve with the band of `roc_band`; both classes must be there."""
+    """ROC curve with the band of `roc_band`; without a curve where a class is missing."""
     figure, (axis,) = axes("roc", 3.8)
+    if len(np.unique(predictions.label)) < len(CLASSES):
+        axis.set(title="No ROC curve: all records are of one class.", xticks=[], yticks=[])
+        return figure
     if band := roc_band(predictions, seed):
         axis.fill_between(FALSE_RATES, *band, color="C0", alpha=0.2, linewidth=0, label=f"{CONFIDENCE:.0%} band")
     axis.plot(*roc_curve(predictions.label, predictions.probability)[:2], color="C0", label="model")
     axis.plot([0, 1], [0, 1], color="0.3", linestyle=":", linewidth=1, label="guessing")
-    axis.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    axis.set_aspect("equal")
+    control, autism = CLASSES
+    axis.set_xlabel(f"false positive rate ({control} taken for {autism})")
+    axis.set_ylabel(f"true positive rate ({autism} found)")
+    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axis.legend(loc="lower right")
     return figure
 
@@ -91,15 +107,54 @@ def roc_band(predictions: Predictions, seed: int) -> tuple[np.ndarray, np.ndarra
     if any(predictions.count(label == value) < MIN_PER_CLASS for value in (0, 1)):
         return None
 
-    def curve(weight: np.ndarray) -> np.ndarray:
-        if len(np.unique(label[weight > 0])) < 2:
-            return np.full(len(FALSE_RATES), np.nan)
-        return np.interp(FALSE_RATES, *roc_curve(label, probability, sample_weight=weight)[:2])
+    order = np.argsort(-probability)
+    ends = np.append(np.flatnonzero(np.diff(probability[order])), len(order) - 1)  # of records with equal probabilities
 
-    ends = predictions.bootstrap(lambda weight: np.stack([curve(row) for row in weight]), seed, BAND_RESAMPLES)
-    centre, wider = curve(np.ones(len(label))), predictions.widening("auc")
-    low, high = (np.clip(centre + wider * (end - centre), 0, 1) for end in ends)
+    def curves(weight: np.ndarray) -> np.ndarray:
+        """True positive rates (k, rates) under weightings (k, n); NaN where a class is absent."""
+        passed = [np.cumsum(weight[:, order] * (label == value)[order], 1)[:, ends] for value in (0, 1)]
+        with np.errstate(invalid="ignore"):
+            false, true = (np.insert(count / count[:, -1:], 0, 0, axis=1) for count in passed)
+        return np.stack([np.interp(FALSE_RATES, *rates) for rates in zip(false, true, strict=True)])
+
+    centre, wider = curves(np.ones((1, len(label))))[0], predictions.widening("auc")
+    band = predictions.bootstrap(curves, seed, BAND_RESAMPLES)
+    low, high = (np.clip(centre + wider * (end - centre), 0, 1) for end in band)
     return None if np.isnan(low).any() else (low, high)
+
+
+def confusion_rows(predictions: Predictions, scores: Mapping[str, Score]) -> list[list[str]]:
+    """True classes (control, autism) by predicted ones: `22 (88%, 70% to 96%)`, how many records, and which share of
+    the row, with its interval if recall or specificity has one."""
+    rows = []
+    for label, name in enumerate(("specificity", "recall")):
+        taken = predictions.probability[predictions.label == label] >= THRESHOLD
+        found = scores.get(name, Score(None, None, None))
+        cells = []
+        for to in (False, True):
+            share = f"{(taken == to).sum() / max(len(taken), 1):.0%}"
+            if found.low is not None and found.high is not None:
+                ends = (found.low, found.high) if to == bool(label) else (1 - found.high, 1 - found.low)
+                share += f", {ends[0]:.0%} to {ends[1]:.0%}"
+            cells.append(f"{(taken == to).sum()} ({share})")
+        rows.append(cells)
+    return rows
+
+
+def confusion(predictions: Predictions, scores: Mapping[str, Score]) -> Figure:
+    """The counts of `confusion_rows`, coloured by their share of the true class."""
+    figure, (axis,) = axes("confusion", 3.4)
+    taken = predictions.probability >= THRESHOLD
+    counts = np.array([[((predictions.label == of) & (taken == to)).sum() for to in (0, 1)] for of in (0, 1)])
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (of, to), share in np.ndenumerate(shares):
+        text = confusion_rows(predictions, scores)[of][to].replace(" (", "\n").replace(", ", "\n").rstrip(")")
+        axis.text(to, of, text, ha="center", va="center", color="white" if share > DARK else "black")
+    names = [str(name) for name in CLASSES]
+    axis.set(xticks=(0, 1), yticks=(0, 1), xticklabels=names, yticklabels=names)
+    axis.set(xlabel=f"predicted diagnosis; intervals: {CONFIDENCE:.0%}, over subjects", ylabel="true diagnosis")
+    return figure
 
 
 def calibrated(label: np.ndarray, probability: np.ndarray) -> Figure:
@@ -166,7 +221,8 @@ def draw_curves(axis: Axes, training: pd.DataFrame, name: str, colour: str, labe
     folds = table.groupby("fold")
     for _, rows in folds:
         thin = {"alpha": 0.3, "linewidth": 0.7} if len(folds) > 1 else {"linewidth": 1.2, "label": label}
-        axis.plot(rows["step"], rows[name], color=colour, **thin)
+        marker = "o" if name.startswith("validation") else None
+        axis.plot(rows["step"], rows[name], color=colour, marker=marker, markersize=3, **thin)
     if len(folds) > 1:
         by_step = table.groupby("step")[name].agg(["mean", "count"])
         mean = by_step["mean"][by_step["count"] == len(folds)]

@@ -16,7 +16,7 @@ from data.cohorts.rows import listed
 from data.grids import GRIDS, Grid
 from models import MODELS
 from utils import metrics, statistics
-from utils.figures import number
+from utils.figures import TABLES_CSS, number
 from utils.report.tables import MODEL, RULE, TABLE1, TRIPOD, Described, Score, Tables
 
 FEW = 100  # test subjects
@@ -27,7 +27,7 @@ NAMED = ("batch_size", "optimizer", "learning_rate", "decay")  # hyper-parameter
 CHOSEN_ON_ABIDE = ("combined", "regions")  # presets, see docs/evaluation.md
 SENTENCES = "sentences.jinja"
 TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    loader=jinja2.FileSystemLoader([Path(__file__).parent, TABLES_CSS.parent]),
     autoescape=jinja2.select_autoescape(["html"], default_for_string=False),
     undefined=jinja2.StrictUndefined,
 )

@@ -11,6 +11,7 @@ from data.cohorts.folds import Folds, folder_name, open_folds, part_folder
 from data.cohorts.rows import listed
 from utils.runs import guards
 from utils.runs.checkpoints import OF_FOLDS, CheckpointFolder
+from utils.runs.fold_rows import Rows
 from utils.runs.pooled import PooledRun
 from utils.runs.run import Run
 from utils.runs.validate import Request, check, report, report_simulated
@@ -43,26 +44,23 @@ class FoldedRun(PooledRun):
                 self.folds.write(self.checkpoints.path)
         super().begin()
 
-    def perform_parts(self, device: str) -> int:
-        for number, part in enumerate(self.parts, 1):
-            which = "" if self.repeat is None else f", repeat {self.repeat}"
-            title = f"Fold {part.fold} ({number} of {len(self.parts)}){which}"
-            if self.only in (None, part.fold) and (status := self.perform_part(part, title, device)):
+    def perform_parts(self, rows: Rows, device: str) -> int:
+        for part in self.parts:
+            if self.only in (None, part.fold) and (status := self.perform_part(part, rows, device)):
                 return status
         return 0
 
-    def perform_part(self, part: Run, title: str, device: str) -> int:
+    def perform_part(self, part: Run, rows: Rows, device: str) -> int:
         """The job on one fold by these workers, unless it is done."""
         part = replace(part, workers=self.workers)
         with part.locked():
             done = part.is_done() and not part.override
             if part.workers.of_chief(b"done" if done else b""):
-                print(f"{title}: done.", flush=True)
+                rows.skip(part)
                 return 0
-            print(f"{title}:", flush=True)
             if part.workers.is_chief:
                 self.folds.check(part.checkpoints.trained.path.parent, part.fold, part.cohort)
-            return part.call(device)
+            return rows.of(part, lambda: part.call(device))
 
     def missing(self) -> str:
         names = [part.fold for part in self.parts if not part.is_done()]

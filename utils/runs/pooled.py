@@ -7,6 +7,7 @@ from typing import ClassVar
 from data.base import files
 from data.cohorts.folds import Folds
 from utils.machines import devices
+from utils.runs.fold_rows import Rows
 from utils.runs.results import read_manifest
 from utils.runs.run import Run, prepare_folder
 from utils.runs.side_by_side import side_by_side
@@ -27,7 +28,7 @@ class PooledRun(Run):
         """The runs on single folds."""
         raise NotImplementedError
 
-    def perform_parts(self, device: str) -> int:
+    def perform_parts(self, rows: Rows, device: str) -> int:
         """Does the folds that are not done; returns the exit status of the first that fails."""
         raise NotImplementedError
 
@@ -47,7 +48,8 @@ class PooledRun(Run):
     def perform_on(self, device: str) -> int:
         if self.workers.is_chief:
             self.begin()
-        return self.perform_parts(device) or (self.pool(device) if self.workers.is_chief else 0)
+        rows = Rows(self.single_folds, alone=self.only is not None)
+        return self.perform_parts(rows, device) or (self.pool(device) if self.workers.is_chief else 0)
 
     def begin(self) -> None:
         """Makes the folder of the pooled results; earlier ones are moved aside."""

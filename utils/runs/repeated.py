@@ -18,6 +18,7 @@ from data.cohorts.folds import open_folds, repeated
 from data.cohorts.rows import listed
 from utils.runs import guards
 from utils.runs.checkpoints import CheckpointFolder, Identity
+from utils.runs.fold_rows import Rows
 from utils.runs.folded import FoldedRun, announce, fields_of, folder_of_folds, on_folds
 from utils.runs.pooled import PooledRun
 from utils.runs.run import Run
@@ -58,8 +59,8 @@ class RepeatedRun(PooledRun):
         for repeat in self.repeats:
             repeat.begin()
 
-    def perform_parts(self, device: str) -> int:
-        statuses = (repeat.perform_parts(device) for repeat in self.repeats)
+    def perform_parts(self, rows: Rows, device: str) -> int:
+        statuses = (repeat.perform_parts(rows, device) for repeat in self.repeats)
         return next(filter(None, statuses), 0)
 
     def missing(self) -> str:

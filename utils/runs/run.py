@@ -18,6 +18,7 @@ import numpy as np
 
 from data.base import files, tables
 from data.base.errors import InputError
+from data.base.progress import tell
 from data.cohorts import digests
 from data.cohorts.cohort import Cohort, Standard
 from data.cohorts.rows import validation_subjects
@@ -226,7 +227,7 @@ class Run:
     def finish(self, headline: Headline | None = None, **more: Any) -> None:
         """Writes `run.json` and a row of `runs.csv`, and prints where the results are; `headline` is the metric that
         stands for the run."""
-        self.write_manifest(finished=True, **more)
+        self.write_manifest(finished=True, headline=headline, **more)
         self.enter(headline)
         self.announce()
 
@@ -273,7 +274,7 @@ class Run:
         return self.caveats.marks
 
     def announce(self) -> None:
-        print(f"Results: {self.out_dir}{self.marks}", flush=True)
+        tell(f"Results: {self.out_dir}{self.marks}")
 
 
 def git_commit() -> str | None:

@@ -5,18 +5,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from queue import SimpleQueue
 
 import joblib
 
 from data.base.errors import InputError
-from data.base.progress import progress
 from data.base.signals import handled, terminate_with
+from utils.runs.fold_rows import ERROR, OF_SEVERAL, Rows
 from utils.runs.run import Run
 
-ERROR = "run.py: error:"
-OF_ONE_FOLD = ("Still to be done", "Not pooled")  # begins what a process says of the others
 PARENT = "FALFF_PARENT"  # in a process's environment, the one that it ends with
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
@@ -24,7 +23,8 @@ THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 def side_by_side(parts: Sequence[Run], jobs: int, share_gpu: bool) -> int:
     """Does the folds that are not done, `jobs` at a time; returns the exit status of the first that fails. After a
     failure, or a signal, no other fold is started. A process does a fold of all repeats."""
-    names = list(dict.fromkeys(part.fold for part in parts if part.override or not part.is_done()))
+    rows = Rows(parts, jobs)
+    names = list(dict.fromkeys(part.fold for part in parts if part.out_dir in rows.left))
     names = names or [parts[-1].fold]  # the last process pools
     places: SimpleQueue = SimpleQueue()
     for environment in environments(jobs, share_gpu):
@@ -32,12 +32,12 @@ def side_by_side(parts: Sequence[Run], jobs: int, share_gpu: bool) -> int:
     running: list[subprocess.Popen] = []
     statuses: list[int] = []
 
-    def one(name: str) -> tuple[str, str, int]:
+    def one(fold: str) -> tuple[str, str, float, int]:
         if any(statuses):
-            return name, "", 0
-        environment = places.get()
-        command = [sys.executable, *sys.argv, "--jobs=1", f"--fold={name}"]
-        environment = environment | {PARENT: str(os.getpid())}
+            return fold, "", 0, 0
+        environment, started = places.get(), time.monotonic()
+        command = [sys.executable, *sys.argv, "--jobs=1", f"--fold={fold}"]
+        environment = environment | {PARENT: str(os.getpid()), OF_SEVERAL: "1"}
         with tempfile.TemporaryFile() as output:  # no pipe, which would break if this process were killed
             process = subprocess.Popen(command, env=os.environ | environment, stdout=output, stderr=subprocess.STDOUT)
             running.append(process)
@@ -46,10 +46,12 @@ def side_by_side(parts: Sequence[Run], jobs: int, share_gpu: bool) -> int:
             output.seek(0)
             said = output.read().decode(errors="replace")
         places.put(environment)
+        seconds = time.monotonic() - started
         if process.returncode >= 0 or any(statuses):  # a signal that was passed on
-            return name, said, abs(process.returncode)
-        killed = f"Fold {name} was killed by {signal.Signals(-process.returncode).name}"
-        return name, f"{said}\n{ERROR} {killed}; is the memory too small for {jobs} jobs?", 128 - process.returncode
+            return fold, said, seconds, abs(process.returncode)
+        killed = f"Fold {fold} was killed by {signal.Signals(-process.returncode).name}"
+        told = f"{said}\n{ERROR} {killed}; is the memory too small for {jobs} jobs?"
+        return fold, told, seconds, 128 - process.returncode
 
     def stop(number: int, _: object) -> None:
         """Passes a signal that stops a run on to the processes, each of which saves what it has."""
@@ -58,12 +60,14 @@ def side_by_side(parts: Sequence[Run], jobs: int, share_gpu: bool) -> int:
             process.send_signal(signal.SIGTERM)
 
     tasks = [joblib.delayed(one)(name) for name in names]
-    with handled(stop), progress("Folds", len(names)) as shown:
-        for name, text, status in joblib.Parallel(jobs, "threading", return_as="generator_unordered")(tasks):
+    with handled(stop):
+        for fold, text, seconds, status in joblib.Parallel(jobs, "threading", return_as="generator_unordered")(tasks):
             statuses.append(status)
-            tell(name, text)
-            if not status:
-                shown.advance()
+            if seconds:  # it was begun
+                done = [part for part in parts if part.fold == fold and part.out_dir in rows.left]
+                for part in done:
+                    rows.ended(part, seconds / len(done), status)
+                rows.tell(text)
     return next(filter(None, statuses), 0)
 
 
@@ -82,12 +86,3 @@ def environments(count: int, share_gpu: bool) -> list[dict[str, str]]:
     if gpus[0] != "-1" and len(gpus) < count and not share_gpu:
         raise InputError(f"--jobs {count} needs as many free GPUs, {len(gpus)} are; use fewer jobs, or --shareGPU.")
     return [threads | {"CUDA_VISIBLE_DEVICES": gpus[at % len(gpus)]} for at in range(count)]
-
-
-def tell(name: str, text: str) -> None:
-    """Prints what the process of a fold said of it."""
-    _, title, said = text.partition(f"Fold {name} (")
-    for line in (title + said if title else text).splitlines():
-        stream = sys.stderr if line.startswith(ERROR) else sys.stdout
-        if not line.startswith(OF_ONE_FOLD):
-            print(line, file=stream, flush=True)

@@ -1,0 +1,95 @@
+"""A job on folds in the terminal: a row a fold, what all say once, and nothing of what stands in their files."""
+
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from helpers import cohort_of, row, run_of
+
+from data.base.progress import progress, tell
+from utils.jobs import JOBS
+from utils.runs import fold_rows
+from utils.runs.fold_rows import OF_SEVERAL, Rows
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch):
+    """Three folds of a test, of two subjects each; a fold that is done took 30 s by a clock of our own."""
+    clock = iter(range(0, 3000, 30))
+    monkeypatch.setattr(fold_rows, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    rows = [row("a.bin", split="test"), row("b.bin", split="test"), row("c.bin", split="train")]
+    runs = [run_of(cohort=cohort_of(*rows), folder=tmp_path / name) for name in "012"]
+    return [replace(run, job=JOBS["test"], fold=name) for run, name in zip(runs, "012", strict=True)]
+
+
+def done(part, *headline):
+    """Does a fold as a test does: progress, results and where they are, a note, a file."""
+
+    def call() -> int:
+        with progress("Testing", 1) as shown:
+            shown.advance()
+        tell("2 test records: accuracy 0.5\nThe network does better than chance.")
+        print("Floors left out: covariates.")
+        part.out_dir.mkdir(parents=True)
+        part.finish(headline or None)
+        return 0
+
+    return call
+
+
+def test_a_fold_is_one_row_and_what_all_say_is_said_once(parts, capsys):
+    rows = Rows(parts)
+    assert rows.of(parts[0], done(parts[0], "auc", 0.714, 0.5, 0.91)) == 0
+    assert rows.of(parts[1], done(parts[1], "loss after 4 batches", 0.3, None, None)) == 0
+    assert rows.of(parts[2], done(parts[2], "auc", None, None, None)) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "To do: 3 of 3 folds; each prints a row when it ends.",
+        "Floors left out: covariates.",
+        "Fold 0 (1 of 3): 2 subjects tested, AUC 0.71 (0.50 to 0.91), 30 s; 60 s left for all",
+        "Fold 1 (2 of 3): 2 subjects tested, loss after 4 batches 0.30, 30 s; 30 s left for all",
+        "Fold 2 (3 of 3): 2 subjects tested, AUC undefined, 30 s",
+    ]
+
+
+def test_two_at_a_time_take_half_the_time(parts, capsys):
+    rows = Rows(parts, jobs=2)
+    rows.ended(parts[0], 200, 0)
+    assert capsys.readouterr().out.splitlines()[1] == "Fold 0 (1 of 3): 2 subjects tested, 3 min; 3 min left for all"
+
+
+def test_a_fold_that_was_done_or_fails_is_named(parts, capsys):
+    rows = Rows(parts)
+    rows.skip(parts[0])
+    with pytest.raises(ZeroDivisionError):
+        rows.of(parts[1], lambda: 1 // 0)
+    assert rows.of(parts[2], lambda: 143) == 143
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "Fold 0 (1 of 3): done.",
+        "Fold 1 (2 of 3): not done, after 30 s.",
+        "Fold 2 (3 of 3): not done, after 30 s.",
+    ]
+
+
+def test_one_fold_that_was_asked_for_prints_all(parts, capsys, monkeypatch):
+    """But not if another process prints its row."""
+    Rows(parts, alone=True).of(parts[0], done(parts[0]))
+    out = capsys.readouterr().out
+    assert out.startswith("Fold 0 (1 of 3):\nTesting 1/1") and "better than chance" in out and "Results: " in out
+    monkeypatch.setenv(OF_SEVERAL, "1")
+    Rows(parts, alone=True).of(parts[1], done(parts[1]))
+    assert capsys.readouterr().out == "Fold 1 (2 of 3):\nFloors left out: covariates.\n"
+
+
+def test_errors_of_a_process_go_to_stderr_and_its_beginning_nowhere(parts, capsys):
+    rows = Rows(parts)
+    rows.tell(parts[1], "people\nFold 1 (2 of 3):\nnote\nrun.py: error: bad\nStill to be done before: others.")
+    rows.tell(parts[2], "Data: damaged.\nrun.py: error: no such cohort")
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1:] == ["note", "Data: damaged."]
+    assert err.splitlines() == ["run.py: error: bad", "run.py: error: no such cohort"]
+
+
+def test_a_worker_that_prints_nothing_does_its_folds(parts, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert Rows(parts).of(parts[0], lambda: 0) == 0
