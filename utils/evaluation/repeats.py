@@ -6,11 +6,22 @@ import pandas as pd
 
 from data.base import files
 from data.base.tables import read_frame
+from data.cohorts.cohort import Cohort
+from utils.evaluation import floors
 from utils.metrics import flat
 from utils.report.tables import FLOORS, MAJORITY, METRICS, MINUS, MODEL, RULE, as_numbers, interval, main_auc
 from utils.runs.run import Run
 
 BEST_FLOOR = "best_floor"  # of a repeat, by the AUC that the verdict names
+fitted: dict[tuple[str, str], pd.DataFrame] = {}  # what floors predict, by cohort and split
+
+
+def predicted_by_floors(cohort: Cohort) -> pd.DataFrame:
+    """`floors.predict`, once in a process: no seed decides it, and repeats with the same folds have the same floors."""
+    key = (cohort.identity, cohort.standard)
+    if key not in fitted:
+        fitted[key] = floors.predict(cohort)
+    return fitted[key]
 
 
 def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -44,9 +55,9 @@ def scores(run: Run) -> pd.DataFrame:
 def beside_best(part: Run, metrics: Sequence[str]) -> dict[str, object]:
     """The best floor of one repeat and the differences of AUC from it; nothing without floors."""
     table = read_frame(part.out_dir / FLOORS)
-    floors = table[~table["floor"].isin([MODEL, MAJORITY, RULE])]
-    if floors.empty:
+    others = table[~table["floor"].isin([MODEL, MAJORITY, RULE])]
+    if others.empty:
         return {}
-    best = floors.loc[as_numbers(floors[main_auc(metrics)]).idxmax()]
+    best = others.loc[as_numbers(others[main_auc(metrics)]).idxmax()]
     differences = [name for minus in (MINUS, f"{MINUS}_folds") for name in interval(minus) if name in table]
     return {BEST_FLOOR: best["floor"]} | {name: as_numbers(best[[name]]).item() for name in differences}

@@ -17,7 +17,7 @@ from data.cohorts.cohort import in_order
 from data.cohorts.missingness import missing_in
 from data.cohorts.records import CLASSES
 from utils import figures
-from utils.evaluation import autoencoders, confounds, floors, repeats, verdict
+from utils.evaluation import autoencoders, confounds, repeats, verdict
 from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import Predictions, by_fold, by_site, with_intervals
 from utils.report import build as report
@@ -98,7 +98,7 @@ def evaluate(run: Run, network: keras.Model) -> None:
     ]
     write_table(run, PREDICTIONS, pd.DataFrame(cells, columns=PREDICTION_COLUMNS))
     if run.cohort.subjects("train"):
-        write_table(run, FLOOR_PREDICTIONS, floors.predict(run.cohort).reset_index())
+        write_table(run, FLOOR_PREDICTIONS, repeats.predicted_by_floors(run.cohort).reset_index())
     write_history(run)
     if score := conclude(run, [tested(run)]):
         values = {name: score[name]["value"] for name in RESULT_METRICS}
