@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import ROOT, SMALL_BATCH, TINY_NN, read_rows
-from sklearn.calibration import calibration_curve
+from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
 
 from data.check import full
 from data.cohorts import atlas
@@ -21,13 +22,14 @@ from data.cohorts.cohort import open_cohort
 from data.cohorts.records import record_bytes
 from data.grids import REDUCED
 from data.swap import swap
+from utils import metrics
 from utils.blackout import effects
 
 pytestmark = pytest.mark.slow
 
 COMMANDS = {
     "blackout": ["--preset", "residual", "--subjects", 2, "--repeats", 1],
-    "coverage": ["--sets", 2],
+    "coverage": ["--sets", 2, "--only", "80 people, AUC about 0.5"],
     "large": ["--cohort", "COHORT", "--people", 60, "--only", "check,swap"],
     "truth": ["--only", "random", "--real", "COHORT", "--cohorts", 1, "--iterations", 1],
     "twins": ["--people", 200, "--maps", 1],
@@ -43,7 +45,8 @@ def printed_by(cohort, monkeypatch, capsys):
         arguments = [str(cohort if word == "COHORT" else word) for word in COMMANDS[name]]
         monkeypatch.setattr(sys, "argv", [path, *arguments])
         monkeypatch.setattr(sys, "path", [*sys.path])
-        monkeypatch.setattr(effects, "BLOBS", effects.BLOBS)  # which one of them changes
+        for module, constant in ((effects, "BLOBS"), (metrics, "RESAMPLES")):  # which some of them change
+            monkeypatch.setattr(module, constant, getattr(module, constant))
         runpy.run_path(path, run_name="__main__")
         return capsys.readouterr().out
 
@@ -66,25 +69,35 @@ def test_the_benchmark_of_blackout_compares_both_ways(printed_by):
 
 
 def test_the_benchmark_of_coverage_counts_shares_of_its_sets(printed_by):
-    shares = re.findall(r"([\d.]+)%", printed_by("coverage"))
-    assert len(shares) == 2 * 2 * 5  # sizes, AUCs, metrics
-    assert set(shares) <= {"0.0", "50.0", "100.0"}
+    *lines, null, every = printed_by("coverage").splitlines()
+    shares = [re.findall(r"([\d.]+)%", line) for line in (*lines, null, every)]
+    assert len(lines) == 2 and set(map(len, shares)) == {2 * 2}  # cuts; intervals of two kinds
+    assert {share for line in shares[:-2] for share in line} <= {"0.0", "50.0", "100.0"}
+    assert "all without a difference: 4 sets" in null and "all: 4 sets" in every
+    held = [float(share[0]) for share in shares]
+    assert held[-1] == pytest.approx(np.mean(held[:-2]), abs=0.06)
 
 
 def test_the_benchmark_of_twins_finds_its_copies(printed_by):
     assert re.fullmatch(r"200 people, 1 maps: [\d.]+ s, [\d.]+ GB, 60 of 60 copies\n", printed_by("twins"))
 
 
-@pytest.mark.parametrize("auc", [0.6, 0.75])
-def test_the_truth_of_coverage_is_that_of_its_scores(auc):
-    """By the counts of scikit-learn, in a sample so large that it hardly varies."""
+def test_the_truth_of_coverage_is_the_auc_on_fresh_people():
+    """By scikit-learn, on so many fresh people of a site that it hardly varies."""
     names, random = runpy.run_path(benchmark("coverage")), np.random.default_rng(0)
-    label = np.arange(200_000) % 2
-    score = names["distance"](auc) * (label - 0.5) + random.normal(size=len(label))
-    probability = names["posterior"](score, auc)
-    assert roc_auc_score(label, probability) == pytest.approx(auc, abs=0.005)
-    share, mean = calibration_curve(label, probability, n_bins=5, strategy="quantile")
-    assert share == pytest.approx(mean, abs=0.02)
+    label, separation = np.arange(200) % 2.0, 2.0
+    shift = separation / np.sqrt(10)
+    values = random.normal(size=(200, 10)) + shift * (label[:, None] - 0.5)
+    scores, truth = names["tested"](label, np.arange(200) // 100, values, separation)
+    assert roc_auc_score(label, scores) == pytest.approx(truth, abs=0.08)
+    fresh_label = np.arange(100_000) % 2
+    fresh = random.normal(size=(100_000, 10)) + shift * (fresh_label[:, None] - 0.5)
+    areas = []
+    for rest in (np.arange(200) >= 100, np.arange(200) < 100):
+        encoder = StandardScaler().fit(values[rest])
+        model = Ridge(alpha=names["PENALTY"]).fit(encoder.transform(values[rest]), label[rest])
+        areas.append(roc_auc_score(fresh_label, model.predict(encoder.transform(fresh))))
+    assert truth == pytest.approx(np.mean(areas), abs=0.003)
 
 
 def test_the_benchmark_of_large_cohorts_has_a_row_for_each_command(printed_by):

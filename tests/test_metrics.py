@@ -1,12 +1,23 @@
 """Metrics against scikit-learn, intervals against a bootstrap by loop, explained variance by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
 
-from utils.metrics import ExplainedVariance, Predictions, by_fold, by_site, difference, scores, with_intervals
+from utils.metrics import (
+    ExplainedVariance,
+    Predictions,
+    by_fold,
+    by_site,
+    differences,
+    headline,
+    scores,
+    with_intervals,
+)
 
 
 def sample(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -115,8 +126,10 @@ def test_nobody_predicted_positive_has_no_precision():
 def test_perfect_and_reversed_predictions():
     label = np.array([0.0, 0.0, 1.0, 1.0] * 5)
     subject = [str(number) for number in range(20)]
-    assert with_intervals(Predictions(label, label, subject), 0)["auc"] == {"value": 1.0, "low": 1.0, "high": 1.0}
-    assert with_intervals(Predictions(label, 1 - label, subject), 0)["auc"]["value"] == 0.0
+    passed = binomtest(10, 10).proportion_ci(method="exact")
+    for probability, value, low, high in ((label, 1.0, passed.low, 1.0), (1 - label, 0.0, 0.0, 1 - passed.low)):
+        found = with_intervals(Predictions(label, probability, subject), 0)["auc"]
+        assert (found["value"], found["low"], found["high"]) == pytest.approx((value, low, high))
 
 
 def test_explained_variance_over_batches_is_scikit_learns_r2_over_all_values():
@@ -138,10 +151,12 @@ def test_one_subject_has_no_interval():
     json.dumps(found, allow_nan=False)
 
 
-def test_a_metric_that_rests_on_one_subject_of_many_has_no_interval():
-    """One person with autism: recall, AUC and balanced accuracy would look certain or almost so."""
-    label, probability = np.array([1.0] + [0.0] * 9), np.array([0.9, *np.linspace(0.1, 0.49, 9)])
-    found = with_intervals(Predictions(label, probability, list("abcdefghij")), seed=0)
+@pytest.mark.parametrize("autism", [1, 9])
+def test_a_metric_that_rests_on_few_subjects_of_many_has_no_interval(autism):
+    """Nine people with autism: recall, AUC and balanced accuracy would look certain or almost so."""
+    label = np.array([1.0] * autism + [0.0] * 10)
+    probability = np.array([0.9] * autism + [*np.linspace(0.1, 0.49, 10)])
+    found = with_intervals(Predictions(label, probability, range(len(label))), seed=0)
     without = {name for name, metric in found.items() if metric["low"] is None}
     assert without == {"recall", "precision", "f_score", "auc", "balanced_accuracy"}
     assert {found[name]["value"] for name in without} == {1.0}
@@ -171,12 +186,20 @@ def test_one_class_a_site_leaves_no_auc_within_sites():
     assert found["auc_sites"] == {"value": None, "low": None, "high": None}
 
 
-def test_an_interval_needs_two_subjects_of_each_class_in_sites_with_both():
-    label = np.array([1, 0, 0, 0, 1, 1, 1.0])
-    site = np.array(list("AAAABBB"))
-    found = with_intervals(Predictions(label, np.linspace(0.9, 0.1, 7), list("abcdefg"), site=site), 0)
+def test_an_interval_needs_ten_subjects_of_each_class_in_sites_with_both():
+    label = np.array([1] * 5 + [0] * 15 + [1] * 15)
+    predictions = Predictions(label, np.linspace(0.9, 0.1, 35), range(35), site=np.array(["A"] * 20 + ["B"] * 15))
+    found = with_intervals(predictions, 0)
     assert found["auc_sites"] == {"value": 1.0, "low": None, "high": None}
     assert found["auc"]["low"] is not None
+    assert predictions.in_one_class_sites == 15
+
+
+def test_what_is_concluded_rests_on_the_auc_within_sites_where_there_are_several():
+    label, probability, site, fold = grouped(90, 6)
+    one_site = np.full(90, "A")
+    for its_fold, its_site, name in ((fold, site, "auc_sites"), (fold, one_site, "auc_folds"), (None, one_site, "auc")):
+        assert headline(with_intervals(Predictions(label, probability, range(90), its_fold, its_site), 0)) == name
 
 
 def strata_by_loop(fold: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -194,7 +217,15 @@ def test_intervals_within_folds_are_those_of_a_loop():
     subject = np.repeat([f"s{number}" for number in range(60)], 2)
     predictions = Predictions(label, probability, subject, fold, site)
     found = with_intervals(predictions, 0)
-    found["difference"] = difference(predictions, other, 0)
+    found["difference"] = differences(predictions, replace(predictions, probability=other), 0)["auc"]
+    assert found["difference"]["value"] == pytest.approx(
+        found["auc"]["value"] - sklearn_metrics.roc_auc_score(label, other)
+    )
+    widening = dict.fromkeys(found, np.sqrt(2))  # each pair of people of two folds meets twice
+    both = np.isin(site, ["A", "B", "C"])
+    for name in ("auc_sites", "auc_folds"):
+        people = both.sum() / 2 if name == "auc_sites" else 60
+        widening[name] *= np.sqrt(people / (people - 2 * 3))
     random, spread = np.random.default_rng(9), []
     for _ in range(300):
         rows = strata_by_loop(fold, random)
@@ -210,20 +241,51 @@ def test_intervals_within_folds_are_those_of_a_loop():
             }
         )
     for name in spread[0]:
-        low, high = np.nanpercentile([values[name] for values in spread], [2.5, 97.5])
-        assert (found[name]["low"], found[name]["high"]) == pytest.approx((low, high), abs=0.02), name
+        ends = np.nanpercentile([values[name] for values in spread], [2.5, 97.5])
+        at = found[name]["value"]
+        low, high = at + widening[name] * (ends - at)
+        assert (found[name]["low"], found[name]["high"]) == pytest.approx((low, min(high, 1)), abs=0.03), name
 
 
 def test_the_difference_is_paired_and_of_the_two_aucs():
     label, probability = sample(80, 8)
     other = np.clip(probability + np.random.default_rng(0).normal(0, 0.05, 80), 0, 1)
     predictions = Predictions(label, probability, [str(number) for number in range(80)])
-    found = difference(predictions, other, 0)
+    found = differences(predictions, replace(predictions, probability=other), 0)["auc"]
     aucs = [sklearn_metrics.roc_auc_score(label, values) for values in (probability, other)]
     assert found["value"] == pytest.approx(aucs[0] - aucs[1])
     alone = with_intervals(predictions, 0)["auc"]
     assert found["high"] - found["low"] < (alone["high"] - alone["low"]) / 2
-    assert difference(predictions, probability, 0) == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert differences(predictions, predictions, 0)["auc"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_people_whom_other_models_test_widen_an_interval_by_their_share_of_its_training():
+    """60 people in three folds of 20: each trains with 40. Of the 30 of a subset, 20 are in another fold than one."""
+    label, probability, _, fold = grouped(60, 7)
+    whole, half = Predictions(label, probability, range(60), fold), np.arange(60) % 2 == 0
+    others = [((fold == name) & half).sum() for name in range(3)]
+    shares = [count * (half.sum() - count) / 40 for count in others]
+    assert whole.widening("accuracy") == pytest.approx(np.sqrt(2))
+    assert whole.subset(half).widening("accuracy") == pytest.approx(np.sqrt(1 + sum(shares) / half.sum()))
+    assert whole.subset(half).subset(fold[half] == 0).widening("accuracy") == 1
+    assert whole.subset(fold == 0).widening("auc") == replace(whole, fold=None).widening("auc") == 1
+
+
+def test_scores_of_repeats_are_means_and_their_people_are_drawn_together():
+    label, probability, site, fold = grouped(60, 7)
+    other = np.random.default_rng(1).permutation(60)
+    again = Predictions(label, probability[other], range(60), (fold + label) % 3, site)
+    once = Predictions(label, probability, range(60), fold, site)
+    found = with_intervals(replace(once, repeats=(again,)), 0)
+    alone = [with_intervals(one, 0) for one in (once, again)]
+    for name in found:
+        assert found[name]["value"] == pytest.approx(np.mean([one[name]["value"] for one in alone]))
+    half = np.arange(60) % 2 == 0
+    of_half = with_intervals(replace(once, repeats=(again,)).subset(half), 0)
+    values = [expected(label[half], one.probability[half])["auc"] for one in (once, again)]
+    assert of_half["auc"]["value"] == pytest.approx(np.mean(values))
+    same = with_intervals(replace(once, repeats=(once,)), 0)
+    assert same["auc"] == pytest.approx(alone[0]["auc"])
 
 
 def test_sites_in_a_table():

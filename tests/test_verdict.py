@@ -9,39 +9,49 @@ import pandas as pd
 import pytest
 
 from utils.evaluation import verdict
-from utils.metrics import Predictions, difference, with_intervals
+from utils.metrics import Predictions, differences, with_intervals
 from utils.report.tables import MAJORITY, RULE
 
 
-def pooled(seed: int = 0) -> tuple[Predictions, pd.DataFrame]:
+def pooled(seed: int = 0) -> tuple[Predictions, list[pd.DataFrame]]:
     """Predictions of 90 records after three folds, and floors."""
     random = np.random.default_rng(seed)
     label, fold = np.arange(90) % 2.0, np.arange(90) // 30
     probability = 1 / (1 + np.exp(-random.normal(label, 1)))
     table = pd.DataFrame({MAJORITY: 0.5 - 0.01 * fold, "regions, SVM": random.random(90), "unfitted": np.nan})
     site = random.choice(["A", "B"], 90)
-    return Predictions(label, probability, [str(number) for number in range(90)], fold, site), table
+    return Predictions(label, probability, [str(number) for number in range(90)], fold, site), [table]
 
 
 @pytest.mark.slow
 def test_rows_hold_the_model_and_every_floor_with_the_paired_difference():
-    known, table = pooled()
-    model, majority, svm = verdict.compare(known, table, 0)
-    expected = with_intervals(replace(known, probability=table["regions, SVM"]), 0)
+    known, (table,) = pooled()
+    model, majority, svm = verdict.compare(known, [table], 0)
+    floor = replace(known, probability=table["regions, SVM"])
+    expected, less = with_intervals(floor, 0), differences(known, floor, 0)
     for name in ("auc", "accuracy", "balanced_accuracy", "brier", "auc_sites"):
         assert [svm[name], svm[f"{name}_low"], svm[f"{name}_high"]] == list(expected[name].values())
-    minus = difference(known, table["regions, SVM"].to_numpy(), 0)
-    assert [svm[f"model_minus_floor_auc{end}"] for end in ("", "_low", "_high")] == list(minus.values())
+    for name in ("auc", "auc_sites", "auc_folds"):
+        minus = [svm[f"model_minus_floor_{name}{end}"] for end in ("", "_low", "_high")]
+        assert minus == list(less[name].values())
+        assert minus[0] == pytest.approx(model[name] - svm[name])
     assert model["floor"] == "model" and model["model_minus_floor_auc"] is None
-    assert svm["model_minus_floor_auc"] == pytest.approx(model["auc"] - svm["auc"])
     assert list(model) == list(majority) == list(svm)
-    assert "auc_sites" not in verdict.compare(replace(known, site=None, fold=None), table, 0)[0]
+    assert "auc_sites" not in verdict.compare(replace(known, site=None, fold=None), [table], 0)[0]
 
 
 def test_the_majority_ranks_nobody_though_its_constant_differs_between_folds():
     majority = verdict.compare(*pooled(), 0)[1]
     assert [majority["auc"], majority["auc_low"], majority["auc_high"], majority["auc_sites"]] == [0.5] * 4
     assert majority["model_minus_floor_auc_low"] > 0
+
+
+def test_floors_of_repeats_are_averaged_like_the_model():
+    known, (table,) = pooled()
+    _, (other,) = pooled(1)
+    both = verdict.compare(replace(known, repeats=(known,)), [table, other], 0)
+    alone = [verdict.compare(known, [one], 0)[2]["auc"] for one in (table, other)]
+    assert both[2]["auc"] == pytest.approx(np.mean(alone))
 
 
 def test_rows_are_a_csv_table():
@@ -54,63 +64,139 @@ def test_rows_are_a_csv_table():
     assert read["model_minus_floor_auc"].isna().tolist() == [True, False, False]
 
 
-def row(name: str, auc: float | None, low: float | None = None, high: float | None = None, minus_low=None) -> dict:
-    values = {"auc": auc, "auc_low": low, "auc_high": high, "model_minus_floor_auc_low": minus_low}
-    return {"floor": name} | values
+Ends = tuple[float | None, ...]
+UNKNOWN: Ends = (None, None, None)
 
 
-GOOD, CHANCE = row("model", 0.7, 0.6, 0.8), row("model", 0.55, 0.45, 0.65)
-LR, SVM = row("phenotype, logistic regression", 0.6, 0.5, 0.7, 0.01), row("all, SVM", 0.65, 0.55, 0.75, -0.02)
-ALWAYS = row(MAJORITY, 0.5, 0.5, 0.5, -0.05)
+def row(name: str, auc: Ends, less: Ends = UNKNOWN, area: str = "auc") -> dict:
+    """A row of `floors.csv`, with the AUC that counts and the model's minus it."""
+    ends = ("", "_low", "_high")
+    cells = {f"{area}{end}": value for end, value in zip(ends, auc, strict=True)}
+    return {"floor": name} | cells | {f"model_minus_floor_{area}{end}": of for end, of in zip(ends, less, strict=True)}
+
+
+def people(autism: int = 20, control: int = 20, site: list[str] | None = None) -> Predictions:
+    count = autism + control
+    return Predictions(np.arange(count) < autism, np.full(count, 0.5), range(count), site=site)
+
+
+MODEL, LIKE_CHANCE = row("model", (0.7, 0.6, 0.8)), row("model", (0.55, 0.45, 0.65))
+LR = row("phenotype, logistic regression", (0.6, 0.5, 0.7), (0.1, 0.01, 0.2))
+SVM = row("all, SVM", (0.65, 0.55, 0.75), (0.05, -0.02, 0.1))
+ABOVE = row("all, SVM", (0.8, 0.7, 0.9), (-0.1, -0.15, -0.02))
+ALWAYS = row(MAJORITY, (0.5, 0.5, 0.5), (0.2, 0.1, 0.3))
+BETTER = "The network does better than chance: AUC 0.70, 0.60 to 0.80."
+BEST = "The best floor is all by SVM (AUC 0.65, 0.55 to 0.75); the network minus this floor: 0.05, -0.02 to 0.10."
+INTERVAL = "by the 95% interval of each difference."
 
 
 @pytest.mark.parametrize(
     "rows, expected",
     [
-        ([GOOD, ALWAYS], "The network does better than chance: AUC 0.70, 0.60 to 0.80."),
+        ([MODEL, ALWAYS], BETTER),
         (
-            [GOOD, ALWAYS, LR],
-            "The network does better than chance: AUC 0.70, 0.60 to 0.80; it beats the only floor, phenotype by "
-            "logistic regression (AUC 0.60, 0.50 to 0.70).",
+            [MODEL, ALWAYS, LR],
+            f"{BETTER} It beats the only floor, {INTERVAL} The best floor is phenotype by logistic regression "
+            "(AUC 0.60, 0.50 to 0.70); the network minus this floor: 0.10, 0.01 to 0.20.",
         ),
         (
-            [GOOD, LR, {**SVM, "model_minus_floor_auc_low": 0.01}],
-            "The network does better than chance: AUC 0.70, 0.60 to 0.80; it beats all 2 floors, of which the best is "
-            "all by SVM (AUC 0.65, 0.55 to 0.75).",
+            [MODEL, LR, SVM, row(RULE, (0.97, 0.9, 1.0))],
+            f"{BETTER} It beats 1 (phenotype by logistic regression) and is level with 1 (all by SVM) of 2 floors, "
+            f"{INTERVAL} {BEST} The rule that made the data reaches 0.97.",
         ),
         (
-            [GOOD, LR, SVM, row(RULE, 0.97, 0.9, 1.0, -0.4)],
-            "The network does better than chance: AUC 0.70, 0.60 to 0.80; it does not beat 1 of 2 floors (all by SVM), "
-            "the best is all by SVM (AUC 0.65, 0.55 to 0.75); the rule that made the data reaches 0.97.",
+            [LIKE_CHANCE, SVM],
+            "The network is not shown to do better than chance: AUC 0.55, 0.45 to 0.65. It is level with the only "
+            f"floor, {INTERVAL} {BEST}",
         ),
         (
-            [CHANCE, {**LR, "model_minus_floor_auc_low": -0.1}, SVM],
-            "The network does not do better than chance: AUC 0.55, 0.45 to 0.65; it does not beat any of 2 floors, of "
-            "which the best is all by SVM (AUC 0.65, 0.55 to 0.75).",
+            [MODEL, ABOVE, {**ABOVE, "floor": "regions, SVM"}],
+            f"{BETTER} It is worse than all 2 floors, {INTERVAL} The best floor is all by SVM (AUC 0.80, 0.70 to "
+            "0.90); the network minus this floor: -0.10, -0.15 to -0.02.",
         ),
         (
-            [CHANCE, SVM],
-            "The network does not do better than chance: AUC 0.55, 0.45 to 0.65; it does not beat the only floor, "
-            "all by SVM (AUC 0.65, 0.55 to 0.75).",
-        ),
-        (
-            [row("model", 1.0), row("all, SVM", 0.5)],
-            "The network's AUC is 1.00, without an interval, since one class has a single test subject: nothing can be "
-            "concluded.",
-        ),
-        (
-            [row("model", None), row("all, SVM", None), row(RULE, None)],
-            "The network's AUC is undefined, since the test subjects are of one class.",
+            [row("model", (0.3, 0.2, 0.4))],
+            "The network does worse than chance: AUC 0.30, 0.20 to 0.40. Look for exchanged labels, or for what tells "
+            "the diagnosis at one site and its opposite at others, such as missing values.",
         ),
     ],
 )
-def test_one_sentence_says_what_may_be_concluded(rows, expected):
-    assert verdict.verdict(rows) == expected
+def test_a_few_sentences_say_what_may_be_concluded(rows, expected):
+    assert verdict.verdict(rows, people()) == expected
 
 
-@pytest.mark.parametrize("count, autism", [(6, 6), (6, 1)])
-def test_few_subjects_are_compared_and_judged(count, autism):
-    label = (np.arange(count) < autism).astype(float)
-    table = pd.DataFrame({MAJORITY: 0.5, "all, SVM": np.linspace(0, 1, count)})
-    rows = verdict.compare(Predictions(label, np.linspace(1, 0, count), list("abcdef")), table, 0)
-    assert ("undefined" if autism == 6 else "nothing can be concluded") in verdict.verdict(rows)
+WITHIN = "Each AUC compares subjects of the same site, and is averaged over sites"
+
+
+@pytest.mark.parametrize(
+    "model, of, expected",
+    [
+        (
+            (1.0, None, None),
+            people(2, 2),
+            "The network's AUC is 1.00, without an interval, which takes 10 subjects of each class: nothing can be "
+            "concluded.",
+        ),
+        (UNKNOWN, people(20, 0), "The network's AUC is undefined, since the test subjects are of one class."),
+    ],
+)
+def test_where_nothing_can_be_concluded_that_is_said(model, of, expected):
+    assert verdict.verdict([row("model", model), ABOVE], of) == expected
+
+
+@pytest.mark.parametrize(
+    "model, sites, expected",
+    [
+        (
+            UNKNOWN,
+            ["A"] * 20 + ["B"] * 20,
+            "Nothing can be concluded: at each site all test subjects have the same diagnosis, so a network that tells "
+            "sites apart would seem to tell diagnoses.",
+        ),
+        ((0.7, 0.6, 0.8), ["A", "B"] * 20, f"{BETTER} {WITHIN}."),
+        (
+            (0.7, 0.6, 0.8),
+            ["A"] * 5 + ["B", "C"] * 15 + ["D"] * 5,
+            f"{BETTER} {WITHIN}; 10 of 40 subjects are at sites of one class, which are not in it.",
+        ),
+        (
+            (0.9, None, None),
+            ["A"] * 18 + ["B"] * 22,
+            "The network's AUC is 0.90, without an interval, which takes 10 subjects of each class at sites that have "
+            f"both: nothing can be concluded. {WITHIN}; 18 of 40 subjects are at sites of one class, which are not in "
+            "it.",
+        ),
+    ],
+)
+def test_several_sites_are_judged_within_them(model, sites, expected):
+    assert verdict.verdict([row("model", model, area="auc_sites")], people(site=sites)) == expected
+
+
+def test_folds_and_repeats_are_named():
+    once = people()
+    found = verdict.verdict([row("model", (0.7, 0.6, 0.8), area="auc_folds")], replace(once, repeats=(once, once)))
+    assert found == f"{BETTER} Each AUC compares subjects of the same fold, and is averaged over folds. " + (
+        "Each AUC is the mean over 3 repeats."
+    )
+    assert "repeats" not in verdict.verdict([MODEL], once)
+
+
+@pytest.mark.parametrize("autism, expected", [(6, "undefined"), (1, "nothing can be concluded")])
+def test_few_subjects_are_compared_and_judged(autism, expected):
+    label = (np.arange(6) < autism).astype(float)
+    table = pd.DataFrame({MAJORITY: 0.5, "all, SVM": np.linspace(0, 1, 6)})
+    predictions = Predictions(label, np.linspace(1, 0, 6), list("abcdef"))
+    assert expected in verdict.verdict(verdict.compare(predictions, [table], 0), predictions)
+
+
+@pytest.mark.slow
+def test_a_network_that_reads_the_site_alone_is_not_shown_to_do_better_than_chance():
+    """Sites differ in diagnosis, 80 to 20 %: the pooled AUC is well above 0.5, and nothing is concluded from it."""
+    random = np.random.default_rng(3)
+    site = np.repeat(list("ABCD"), 60)
+    label = (random.random(240) < np.repeat([0.8, 0.6, 0.4, 0.2], 60)).astype(float)
+    probability = np.repeat([0.8, 0.6, 0.4, 0.2], 60) + random.normal(0, 0.05, 240)
+    predictions = Predictions(label, probability, range(240), np.arange(240) % 5, site)
+    rows = verdict.compare(predictions, [pd.DataFrame(index=range(240))], 0)
+    assert rows[0]["auc_low"] > 0.55
+    assert verdict.verdict(rows, predictions).startswith("The network is not shown to do better than chance")

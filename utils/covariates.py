@@ -5,15 +5,28 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.base import ClassifierMixin
-from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.compose import ColumnTransformer, make_column_selector, make_column_transformer
 from sklearn.impute import SimpleImputer
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from data.cohorts import phenotype
 
 HEAD_MOTION = re.compile("mean_?fd|framewise", re.IGNORECASE)
+AGE = re.compile("(?<![a-z])age(?![a-z])", re.IGNORECASE)
+SEX = re.compile("(?<![a-z])(sex|gender)(?![a-z])", re.IGNORECASE)
+IQ = re.compile("(?<![a-z])(f|fs|full_?scale_?)?iq(?![a-z])(?!_missing)", re.IGNORECASE)
+SITE = re.compile("site")
+
+
+def with_iq(table: pd.DataFrame | None, phenotype: pd.DataFrame | None) -> pd.DataFrame | None:
+    """`Cohort.covariates` with the full-scale IQ of `Cohort.raw_phenotype`, unless they hold one or it is unknown."""
+    if table is None or phenotype is None or any(map(IQ.search, table)):
+        return table
+    found = [name for name in phenotype if IQ.search(name) and phenotype[name].notna().any()]
+    return table.assign(
+        **{name: phenotype[name].map("{:g}".format, na_action="ignore").fillna("") for name in found[:1]}
+    )
 
 
 def covariates(subject: Sequence[str], site: Sequence[str], table: pd.DataFrame | None) -> pd.DataFrame:
@@ -37,14 +50,13 @@ def covariates(subject: Sequence[str], site: Sequence[str], table: pd.DataFrame 
     return pd.DataFrame(columns, index=pd.Index(subject))
 
 
-def encoded(classifier: ClassifierMixin) -> Pipeline:
-    """The classifier behind an encoder of `features`: medians and indicators for missing numbers, z-scores, dummies."""
+def encoder() -> ColumnTransformer:
+    """The encoder of tables of `covariates`: medians and indicators for missing numbers, z-scores, dummies."""
     median = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
     unknown = SimpleImputer(strategy="constant", fill_value="unknown")
     numbers = make_pipeline(median, StandardScaler())
     categories = make_pipeline(unknown, OneHotEncoder(handle_unknown="ignore", sparse_output=False))
-    encoder = make_column_transformer(
+    return make_column_transformer(
         (numbers, make_column_selector(dtype_include="number")),
         (categories, make_column_selector(dtype_exclude="number")),
     )
-    return make_pipeline(encoder, classifier)

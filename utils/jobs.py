@@ -37,8 +37,7 @@ TEST = Job(
     guards=TESTED,
     outputs=(
         *("predictions.csv", "floor_predictions.csv", "training.csv", "metrics.json", "floors.csv", "sites.csv"),
-        "repeats.csv",
-        *("confusion_matrix.png", "roc.png", "report.html", "*Image.png"),
+        *("groups.csv", "confounds.csv", "repeats.csv", "confusion_matrix.png", "roc.png", "report.html", "*Image.png"),
     ),
     is_shared=False,
 )

@@ -1,18 +1,29 @@
-"""Test metrics with 95 % intervals over subjects, and the explained variance of autoencoders."""
+"""Test metrics with 95 % intervals over subjects, and the explained variance of autoencoders.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+An interval is a bootstrap over subjects (`statistics.bootstrap`). Where the models of several folds are tested, they
+share training subjects, and each pair of subjects meets twice: each of them helps to train the model that tests the
+other. What they have in common then moves the score twice, and resampling, which leaves the models as they are, sees it
+once. If models read noise, the variance is therefore twice that of the bootstrap; Nadeau & Bengio (2003, Machine
+Learning 52:239) correct that of k folds by nearly the same, 1 + k / (k - 1). `Predictions.widening` says how much wider
+an interval is made; `tests/benchmarks/coverage.py` trains models to see how often it then holds the truth, which is the
+mean score on fresh people of models trained on as many.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from utils.statistics import MIN_SUBJECTS, THRESHOLD, Statistic, bootstrap, or_none
+from utils.statistics import CONFIDENCE, MIN_PER_CLASS, THRESHOLD, Statistic, bootstrap, or_none
 
 RESAMPLES = 2000
 BINS = 10  # of the predicted probability, in the calibration error
 Groups = tuple[np.ndarray, ...]
 Statistics = Callable[[np.ndarray], dict[str, np.ndarray]]  # weights of the records (k, n) -> (k,) each
+Scored = Callable[["Predictions", np.ndarray], dict[str, np.ndarray]]
+HEADLINES = ("auc_sites", "auc_folds", "auc")  # what is concluded rests on the first of these that there is
 
 
 @dataclass(frozen=True)
@@ -20,7 +31,9 @@ class Predictions:
     """Records whose label is known, and what a classifier predicts of them; all arrays are (n,).
 
     `label`: 1 autism, 0 control; `probability` of autism; `fold`: the model that predicted a record, None if there is
-    one model only; `site`: None if it plays no part. Sequences are converted to arrays.
+    one model only; `site`: None if it plays no part. `tested`: the fold of each subject whom these folds test, if the
+    records are of some of them. `repeats`: the same records, predicted by the models of other folds; every score is the
+    mean over these and this. Sequences are converted to arrays.
     """
 
     label: np.ndarray
@@ -28,9 +41,12 @@ class Predictions:
     subject: np.ndarray
     fold: np.ndarray | None = None
     site: np.ndarray | None = None
+    tested: tuple = ()
+    repeats: tuple["Predictions", ...] = ()
 
     def __post_init__(self) -> None:
-        for name, values in vars(self).copy().items():
+        for name in ("label", "probability", "subject", "fold", "site"):
+            values = getattr(self, name)
             object.__setattr__(self, name, None if values is None else np.asarray(values))
 
     @classmethod
@@ -41,24 +57,74 @@ class Predictions:
         return cls(label, probability, table["subject"].to_numpy(), fold, site)
 
     @property
+    def all(self) -> tuple["Predictions", ...]:
+        """This and its repeats."""
+        return self, *self.repeats
+
+    @property
     def groups(self) -> dict[str, np.ndarray]:
-        """The sites and folds, if given, by the name of the AUC within them."""
+        """The sites and folds, where there are several, by the name of the AUC within them."""
         groups = {"auc_sites": self.site, "auc_folds": self.fold}
-        return {name: group for name, group in groups.items() if group is not None}
+        return {name: group for name, group in groups.items() if group is not None and len(np.unique(group)) > 1}
+
+    @property
+    def people(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first record of each subject (subjects,), and the place of each record's subject there (n,)."""
+        _, first, member = np.unique(self.subject, return_index=True, return_inverse=True)
+        return first, member
+
+    @property
+    def in_one_class_sites(self) -> int:
+        """Subjects of sites whose subjects are all of one class."""
+        if self.site is None:
+            return 0
+        both = np.intersect1d(self.site[self.label == 1], self.site[self.label == 0])
+        return len(np.unique(self.subject[~np.isin(self.site, both)]))
+
+    def with_probabilities(self, probabilities: Sequence[np.ndarray]) -> "Predictions":
+        """Those of another classifier (n,), for this and each of the repeats."""
+        every = [replace(one, probability=own) for one, own in zip(self.all, probabilities, strict=True)]
+        return replace(every[0], repeats=tuple(every[1:]))
 
     def subset(self, rows: np.ndarray) -> "Predictions":
-        """The records in `rows` (n,) bool as a test of its own, without folds and sites."""
-        return Predictions(self.label[rows], self.probability[rows], self.subject[rows])
+        """The records in `rows` (n,) bool as a test of their own."""
+        fold, site = (None if group is None else group[rows] for group in (self.fold, self.site))
+        tested = () if self.fold is None else self.tested or tuple(self.fold[self.people[0]])
+        repeats = tuple(one.subset(rows) for one in self.repeats)
+        return Predictions(self.label[rows], self.probability[rows], self.subject[rows], fold, site, tested, repeats)
 
-    def suffices(self, rows: np.ndarray) -> bool:
-        """Whether the records in `rows` (n,) bool are of enough subjects for an interval."""
-        return len(np.unique(self.subject[rows])) >= MIN_SUBJECTS
+    def count(self, rows: np.ndarray) -> int:
+        """How many subjects the records in `rows` (n,) bool are of."""
+        return len(np.unique(self.subject[rows]))
 
     def bootstrap(self, statistic: Statistic, seed: int, resamples: int) -> tuple[np.ndarray, np.ndarray]:
         """Both ends of a statistic's interval over subjects, within their fold; `statistic` takes records' weights."""
-        names, first, member = np.unique(self.subject, return_index=True, return_inverse=True)
+        first, member = self.people
         strata, random = None if self.fold is None else self.fold[first], np.random.default_rng(seed)
-        return bootstrap(lambda weight: statistic(weight[:, member]), len(names), random, resamples, strata)
+        return bootstrap(lambda weight: statistic(weight[:, member]), len(first), random, resamples, strata)
+
+    def widening(self, name: str) -> float:
+        """How much wider than that of the bootstrap the interval of a score of several folds is; 1 of a single model.
+
+        The variance grows by the share of a subject's training subjects who are themselves in the score and tested by
+        another model, 1 if all are. An AUC within groups loses two degrees of freedom a group, one a class.
+        """
+        if self.fold is None:
+            return 1.0
+        fold = self.fold[self.people[0]]
+        own, every = Counter(fold.tolist()), Counter(self.tested or fold.tolist())
+        shares = [count * (len(fold) - count) / max(every.total() - every[of], 1) for of, count in own.items()]
+        variance = 1 + sum(shares) / len(fold)
+        if name in self.groups:
+            used = np.any(needed_groups(self)[name], axis=0)
+            lost = 2 * len(np.unique(self.groups[name][used]))
+            variance *= self.count(used) / max(self.count(used) - lost, 1)
+        return float(np.sqrt(variance))
+
+
+def headline(scores: Container[str]) -> str:
+    """The name of the AUC that a verdict rests on: within sites where there are several, else within folds."""
+    return next(name for name in HEADLINES if name in scores)
 
 
 def auc(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -88,6 +154,13 @@ def mean_auc(label: np.ndarray, probability: np.ndarray, weight: np.ndarray, gro
         return total / records
 
 
+def aucs(predictions: Predictions, weight: np.ndarray) -> dict[str, np.ndarray]:
+    """The AUC of all records, and within each of `Predictions.groups`, (k,) each; see `mean_auc`."""
+    label, probability = predictions.label, predictions.probability
+    within = {name: mean_auc(label, probability, weight, group) for name, group in predictions.groups.items()}
+    return {"auc": auc(label, probability, weight)} | within
+
+
 def calibration_gaps(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """(k, BINS) mean probability minus share of autism in each bin, times the bin's share of the records.
 
@@ -111,6 +184,7 @@ def scores(predictions: Predictions, weight: np.ndarray) -> dict[str, np.ndarray
     false_positive = weight @ (~positive & predicted)
     false_negative = weight @ (positive & ~predicted)
     true_negative = weight @ (~positive & ~predicted)
+    area = aucs(predictions, weight)
     with np.errstate(divide="ignore", invalid="ignore"):
         recall = true_positive / (true_positive + false_negative)
         specificity = true_negative / (true_negative + false_positive)
@@ -121,17 +195,17 @@ def scores(predictions: Predictions, weight: np.ndarray) -> dict[str, np.ndarray
             "specificity": specificity,
             "precision": true_positive / (true_positive + false_positive),
             "f_score": 2 * true_positive / (2 * true_positive + false_positive + false_negative),
-            "auc": auc(label, probability, weight),
+            "auc": area.pop("auc"),
             "brier": weight @ np.square(probability - label) / weight.sum(1),
             "calibration_error": np.abs(calibration_gaps(label, probability, weight)).sum(1),
-        } | {name: mean_auc(label, probability, weight, group) for name, group in predictions.groups.items()}
+        } | area
 
 
 def needed_groups(predictions: Predictions) -> dict[str, Groups]:
     """The groups of records, (n,) bool each, without which each metric of `scores` is undefined."""
     positive, predicted = predictions.label == 1, predictions.probability >= THRESHOLD
     everybody = np.ones_like(positive)
-    result: dict[str, Groups] = dict.fromkeys(("accuracy", "brier", "calibration_error"), (everybody,))
+    result: dict[str, Groups] = dict.fromkeys(("accuracy", "brier", "calibration_error", "noise"), (everybody,))
     result |= dict.fromkeys(("auc", "balanced_accuracy"), (positive, ~positive))
     result |= {"recall": (positive,), "specificity": (~positive,)}
     result |= {"precision": (predicted,), "f_score": (positive | predicted,)}
@@ -141,21 +215,32 @@ def needed_groups(predictions: Predictions) -> dict[str, Groups]:
     return result
 
 
-def intervals(
-    predictions: Predictions, statistics: Statistics, groups: dict[str, Groups], seed: int
-) -> dict[str, dict]:
-    """Each statistic as `{"value", "low", "high"}`: bootstrap over subjects, within folds if given; None if undefined.
+def averaged(predictions: Predictions, scored: Scored, weight: np.ndarray) -> dict[str, np.ndarray]:
+    """Each score (k,) as its mean over the repeats."""
+    every = [scored(one, weight) for one in predictions.all]
+    return {name: np.mean([one[name] for one in every], axis=0) for name in every[0]}
 
-    There is no interval, `low` and `high` None, if one of the `groups` of records that a statistic needs is a single
-    subject.
+
+def intervals(predictions: Predictions, statistics: Statistics, seed: int, bounded: bool = True) -> dict[str, dict]:
+    """Each statistic as `{"value", "low", "high"}`; None if undefined.
+
+    The interval is that of a bootstrap over subjects, within folds if given, made wider by `Predictions.widening`.
+    There is none, `low` and `high` None, if one of the `needed_groups` of a statistic has fewer subjects than
+    MIN_PER_CLASS. Scores are `bounded` by 0 and 1, differences are not. All resamples of a perfect score are perfect:
+    the other end is the score that so many subjects would reach with probability 0.025 (Clopper & Pearson 1934).
     """
+    groups, result = needed_groups(predictions), {}
     value = statistics(np.ones((1, len(predictions.label))))
-    low, high = predictions.bootstrap(lambda weight: np.stack([*statistics(weight).values()], axis=1), seed, RESAMPLES)
-    result = {}
-    for name, *ends in zip(value, low, high, strict=True):
-        if not all(map(predictions.suffices, groups[name])):
-            ends = [np.nan, np.nan]
-        result[name] = dict(zip(("value", "low", "high"), map(or_none, (*value[name], *ends)), strict=True))
+    ends = predictions.bootstrap(lambda weight: np.stack([*statistics(weight).values()], axis=1), seed, RESAMPLES)
+    for name, at, *sides in zip(value, np.concatenate([*value.values()]), *ends, strict=True):
+        fewest = min(map(predictions.count, groups[name]))
+        low, high = at + predictions.widening(name) * (np.array(sides) - at)
+        if bounded:
+            perfect = ((1 - CONFIDENCE) / 2) ** (1 / max(fewest, 1))
+            low = perfect if low == at == 1 else max(low, 0.0)
+            high = 1 - perfect if high == at == 0 else min(high, 1.0)
+        found = (at, low, high) if fewest >= MIN_PER_CLASS else (at, np.nan, np.nan)
+        result[name] = dict(zip(("value", "low", "high"), map(or_none, found), strict=True))
     return result
 
 
@@ -165,33 +250,27 @@ def with_intervals(predictions: Predictions, seed: int) -> dict[str, dict]:
     Noise alone makes a calibration error, and percentiles of resamples, which are noisier than the sample, would never
     hold 0. Its interval is the value and, on both sides, how far the gaps of resamples are from those of the sample.
     """
-    label, probability = predictions.label, predictions.probability
-    groups = needed_groups(predictions)
-    gaps = calibration_gaps(label, probability, np.ones((1, len(label))))
+    everybody = np.ones((1, len(predictions.label)))
 
-    def statistics(weight: np.ndarray) -> dict[str, np.ndarray]:
-        noise = np.abs(calibration_gaps(label, probability, weight) - gaps).sum(1)
-        return scores(predictions, weight) | {"noise": noise}
+    def scored(one: Predictions, weight: np.ndarray) -> dict[str, np.ndarray]:
+        gaps = [calibration_gaps(one.label, one.probability, of) for of in (weight, everybody)]
+        return scores(one, weight) | {"noise": np.abs(gaps[0] - gaps[1]).sum(1)}
 
-    found = intervals(predictions, statistics, groups | {"noise": groups["calibration_error"]}, seed)
+    found = intervals(predictions, lambda weight: averaged(predictions, scored, weight), seed)
     value, noise = found["calibration_error"]["value"], found.pop("noise")["high"]
     if noise is not None:
         found["calibration_error"] |= {"low": max(value - noise, 0.0), "high": min(value + noise, 1.0)}
     return found
 
 
-def difference(predictions: Predictions, other: np.ndarray, seed: int, within: bool = False) -> dict[str, float | None]:
-    """AUC minus the AUC of another classifier's probabilities (n,) of the same records: paired, see `intervals`.
-
-    `within` folds both are means of the folds' own AUC, since probabilities of different folds need not agree.
-    """
-    label, fold = predictions.label, predictions.fold
-    area = partial(mean_auc, group=fold) if within and fold is not None else auc
+def differences(predictions: Predictions, other: Predictions, seed: int) -> dict[str, dict[str, float | None]]:
+    """Each AUC minus that of another classifier of the same records: paired, see `intervals`."""
 
     def statistics(weight: np.ndarray) -> dict[str, np.ndarray]:
-        return {"auc": area(label, predictions.probability, weight) - area(label, other, weight)}
+        mine, its = (averaged(one, aucs, weight) for one in (predictions, other))
+        return {name: mine[name] - its[name] for name in mine}
 
-    return intervals(predictions, statistics, {"auc": (label == 1, label == 0)}, seed)["auc"]
+    return intervals(predictions, statistics, seed, bounded=False)
 
 
 def by_site(predictions: Predictions, seed: int) -> list[dict]:

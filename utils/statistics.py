@@ -10,7 +10,8 @@ THRESHOLD = 0.5  # probability of autism from which on a record is predicted as 
 CONFIDENCE = 0.95  # of an interval: the share of the resamples that it holds
 CHANCE = 0.5  # AUC of guessing
 BLOCK = 4_000_000  # weights that a statistic gets at once, 32 MB
-MIN_SUBJECTS = 2  # of an interval: resampling a single one gives the same value every time
+MIN_SUBJECTS = 2  # of a bootstrap: resampling a single one gives the same value every time
+MIN_PER_CLASS = 10  # subjects, of an interval: percentiles of fewer are too narrow
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 

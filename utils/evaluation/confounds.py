@@ -1,84 +1,253 @@
-"""Whether a network's output says more of the diagnosis than head motion and the other covariates do."""
+"""Whether a network's output says more of the diagnosis than head motion and the other covariates do.
 
-import warnings
+The test asks whether label and output are still correlated once both are predicted from the covariates (the generalised
+covariance measure; Shah & Peters 2020, Annals of Statistics 48:1514). It holds if the predictions follow the shape of
+what the network reads. They are least squares on the covariates, on products of site and covariate and on splines, as
+far as the subjects suffice, and on what a random forest predicts of both out of sample: the forest follows thresholds,
+the products follow an age that matters otherwise at each site. `tests/benchmarks/confounds.py` counts how often a
+network that reads covariates only is taken for more.
+
+Covariates that are not in the tables are not in the test, and one that is measured with error is not all in it.
+"""
+
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 from scipy.special import logit
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.preprocessing import SplineTransformer
 
-from utils.covariates import HEAD_MOTION, covariates
-from utils.metrics import Predictions
+from utils.covariates import AGE, HEAD_MOTION, IQ, SEX, SITE, covariates
+from utils.evaluation.groups import MOVED_LESS
+from utils.metrics import RESAMPLES, Predictions
 from utils.report.texts import paragraph
-from utils.statistics import CONFIDENCE
+from utils.statistics import CONFIDENCE, MIN_PER_CLASS, Statistic, bootstrap, or_none
 
-MIN_SUBJECTS_A_PARAMETER = 10  # of a logistic regression
+SUBJECTS_A_PARAMETER = 5  # of least squares, for which 2 suffice (Austin & Steyerberg 2015, J Clin Epidemiol 68:627)
 MIN_KNOWN = 0.5  # share of the subjects whose value of a covariate must be known to keep it
+PARTS = 5  # of the subjects; the forest predicts each from the others
+FOREST = RandomForestRegressor(50, min_samples_leaf=5, max_features=0.5, random_state=0)
+SPLINE = SplineTransformer(n_knots=3, degree=3, include_bias=False)
+FEW_VALUES = 6  # of a number: more of them take a spline
+TOLD = 1e-6  # share of the spread that covariates must leave
+EXPECTED = {"site": SITE, "age": AGE, "sex": SEX, "IQ": IQ, "head motion": HEAD_MOTION}
 
 
-def motion(predictions: Predictions, table: pd.DataFrame | None) -> dict | None:
-    """Whether the network's output says more of the diagnosis than the covariates do: a logistic regression.
+def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> dict | None:
+    """Whether the network's output says more of the diagnosis than the covariates do; None if there are none.
 
-    It regresses the label on the logit of the out-of-sample probability, in standard deviations, the covariates
-    (`table` is `Cohort.covariates`) and, where subjects suffice, the site. Each subject counts once, with the mean
-    logit of its records. The result holds `coefficient` with `low`, `high`, `p`; `subjects`, `left_out` (a covariate is
-    unknown, or all of their site are of one class), `covariates`, `without` (covariates not used) - or `reason`, why it
-    cannot be computed. None if there are no covariates.
+    `table` is `Cohort.covariates`, with IQ if known. Each subject counts once, with the mean logit of its records and
+    repeats. The result holds `partial`: the correlation of label and output beside the covariates, its `value`, `low`,
+    `high` and `p` - or `reason`, why it cannot be computed; `subjects`, `left_out` (a covariate is unknown, or all of
+    their site are of one class), `covariates`, `without` (covariates not used, or age by site) and `unknown` (of
+    EXPECTED). Where head motion is known: `correlation` as in `within_sites`, `reliability` as in `needed_reliability`.
     """
     if table is None:
         return None
-    logits = logit(np.clip(predictions.probability, 1e-7, 1 - 1e-7))
-    records = pd.DataFrame({"label": predictions.label, "site": predictions.site, "logit": logits})
-    everybody = records.groupby(predictions.subject).agg({"label": "first", "site": "first", "logit": "mean"})
+    everybody = subjects_of(predictions)
     known = covariates(everybody.index.tolist(), everybody["site"].tolist(), table)
-    chosen = [name for name in known if known[name].notna().mean() >= MIN_KNOWN]
-    for names in (chosen, [name for name in chosen if name != "site"]):
+    people, blocks = chosen(everybody, known)
+    names = [name for name in known if name in blocks]
+    plain = side_by_side(people, [blocks[name] for name in names])
+    needed = [*known, *filter(AGE.search, products(known))]
+    result = {
+        "subjects": len(people),
+        "left_out": len(everybody) - len(people),
+        "covariates": names,
+        "without": [name for name in needed if name not in blocks],
+        "unknown": [name for name, pattern in EXPECTED.items() if not any(map(pattern.search, names))],
+    }
+    wider = predictions.widening("auc")
+    result |= more(people, plain, side_by_side(people, blocks.values()), wider)
+    measures = [name for name in names if HEAD_MOTION.search(name)]
+    if measures:
+        result["correlation"] = within_sites(everybody, known[measures[0]], seed)
+    if measures and "partial" in result:
+        others = [block for name, block in blocks.items() if not HEAD_MOTION.search(name)]
+        beside = side_by_side(people, others)
+        result["reliability"] = needed_reliability(people, known.loc[people.index, measures[0]], beside, (seed, wider))
+    return result
+
+
+def subjects_of(predictions: Predictions) -> pd.DataFrame:
+    """`label`, `site` and `logit`, the mean of all records and repeats, by subject."""
+    logits = np.mean([logit(np.clip(one.probability, 1e-7, 1 - 1e-7)) for one in predictions.all], axis=0)
+    records = pd.DataFrame({"label": predictions.label, "site": predictions.site, "logit": logits})
+    return records.groupby(predictions.subject).agg({"label": "first", "site": "first", "logit": "mean"})
+
+
+def chosen(everybody: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """Whose covariates are known, and the columns of each term that so many subjects bear: the site if it fits, the
+    other covariates, then `flexible` ones."""
+    kept = [name for name in known if known[name].notna().mean() >= MIN_KNOWN]
+    for names in (kept, [name for name in kept if name != "site"]):
         people = everybody[known[names].notna().all(axis=1)]
         if "site" in names:
             people = people[people.groupby("site")["label"].transform("nunique") == 2]
-        values = design(known.loc[people.index, names], people["logit"])
-        if len(people) and len(people) >= MIN_SUBJECTS_A_PARAMETER * values.shape[1]:
+        values = known.loc[people.index, names]
+        blocks = {name: linear(values[[name]]) for name in names}
+        if len(people) and len(people) >= SUBJECTS_A_PARAMETER * parameters(blocks):
             break
-    counts = {"subjects": len(people), "left_out": len(everybody) - len(people)}
-    used = {"covariates": names, "without": [name for name in known if name not in names]}
-    return regression(people["label"].to_numpy(), values) | counts | used
+    for name, block in flexible(values):
+        if len(people) >= SUBJECTS_A_PARAMETER * parameters(blocks | {name: block}):
+            blocks[name] = block
+    return people, blocks
 
 
-def design(known: pd.DataFrame, logit: pd.Series) -> pd.DataFrame:
-    """Intercept, covariates (text as dummies) and logit, z-scored; no column that depends linearly on those before."""
-    numbers = pd.get_dummies(known, drop_first=True, dtype=float) if len(known.columns) else known  # pandas needs one
-    values = numbers.assign(logit=logit)
-    values = (values - values.mean()) / values.std(ddof=0).replace(0, 1)
-    values.insert(0, "intercept", 1.0)
-    kept: list[str] = []
-    for name in values:
-        if np.linalg.matrix_rank(values[[*kept, name]]) > len(kept):
-            kept.append(name)
-    return values[kept]
+def side_by_side(people: pd.DataFrame, blocks: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """The columns of all terms of these people."""
+    return pd.concat([pd.DataFrame(index=people.index), *blocks], axis=1)
 
 
-def regression(label: np.ndarray, values: pd.DataFrame) -> dict:
-    """The logit's coefficient in a logistic regression, or the reason why there is none."""
-    from statsmodels.discrete.discrete_model import Logit
-    from statsmodels.tools.sm_exceptions import ModelWarning, PerfectSeparationError
+def parameters(blocks: dict[str, pd.DataFrame]) -> int:
+    """Of least squares: those of the terms, the intercept, the network's logit and both columns of the forest."""
+    return sum(block.shape[1] for block in blocks.values()) + 4
 
-    if len(set(label)) < 2:
+
+def linear(column: pd.DataFrame) -> pd.DataFrame:
+    """A number, z-scored, or text as dummies."""
+    values = pd.get_dummies(column, drop_first=True, dtype=float)
+    return (values - values.mean()) / values.std(ddof=0).replace(0, 1)
+
+
+def products(known: pd.DataFrame) -> dict[str, str]:
+    """The names of the products of site and number, age and head motion first, with the number's name."""
+    numbers = list(known.select_dtypes("number")) if "site" in known else []
+    numbers.sort(key=lambda name: (not AGE.search(name), not HEAD_MOTION.search(name)))
+    return {f"{name} by site": name for name in numbers}
+
+
+def flexible(known: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Terms beyond the linear ones, the most needed first: age by site, splines, other numbers by site."""
+    by_site = [
+        (name, linear(known[["site"]]).mul(linear(known[[of]])[of], axis=0)) for name, of in products(known).items()
+    ]
+    age = [(name, block) for name, block in by_site if AGE.search(name)]
+    yield from age
+    for name in products(known.assign(site="")).values():
+        if known[name].nunique() > FEW_VALUES:
+            yield f"spline of {name}", pd.DataFrame(SPLINE.fit_transform(known[[name]]), known.index)
+    yield from (term for term in by_site if term not in age)
+
+
+def more(people: pd.DataFrame, plain: pd.DataFrame, values: pd.DataFrame, wider: float) -> dict:
+    """The `partial` correlation of label and logit beside the `values` and what a forest makes of the `plain` ones, or
+    the `reason` why there is none.
+
+    Standard errors are robust (HC3; MacKinnon & White 1985) and, of several folds, `wider`: their models share training
+    subjects, as `utils.metrics` says.
+    """
+    if people["label"].nunique() < 2:
         return {"reason": "the subjects are of one class"}
-    if values.columns.isin(["intercept", "logit"]).all():
+    if plain.empty:
         return {"reason": "no covariate can be used"}
-    if len(label) < MIN_SUBJECTS_A_PARAMETER * values.shape[1]:
-        return {"reason": f"{len(label)} subjects are too few for {values.shape[1]} parameters"}
-    if "logit" not in values:
-        return {"reason": "the network's output follows from the covariates, or is the same for everybody"}
-    try:
-        with warnings.catch_warnings():
-            for category in (ModelWarning, RuntimeWarning):
-                warnings.simplefilter("error", category)
-            fit = Logit(label, values).fit(disp=0, maxiter=100)
-    except (ModelWarning, RuntimeWarning, PerfectSeparationError, np.linalg.LinAlgError):
-        return {"reason": "the covariates and the network's output separate the classes perfectly"}
-    low, high = fit.conf_int(1 - CONFIDENCE).loc["logit"]
-    numbers = {"coefficient": fit.params["logit"], "low": low, "high": high, "p": fit.pvalues["logit"]}
-    return {name: float(value) for name, value in numbers.items()}
+    if len(people) < SUBJECTS_A_PARAMETER * (values.shape[1] + 4):
+        return {"reason": f"{len(people)} subjects are too few for {values.shape[1] + 4} parameters"}
+    both = people[["label", "logit"]].to_numpy(float)
+    if both[:, 1].std() < TOLD:
+        return {"reason": "the network's output is the same for everybody"}
+    both = (both - both.mean(axis=0)) / both.std(axis=0)
+    parts = KFold(PARTS, shuffle=True, random_state=0)
+    forest = [cross_val_predict(FOREST, plain.to_numpy(), column, cv=parts) for column in both.T]
+    span = spanned(np.column_stack([values, *forest]))
+    label, output = (both - span @ (span.T @ both)).T
+    if output.std() < TOLD:
+        return {"reason": "the network's output follows from the covariates"}
+    if label.std() < TOLD:
+        return {"reason": "the diagnosis follows from the covariates"}
+    return {"partial": correlated(label, output, span, wider)}
+
+
+def spanned(values: np.ndarray) -> np.ndarray:
+    """An orthonormal basis (n, k) of the columns of `values` (n, any) and an intercept."""
+    left, spread, _ = np.linalg.svd(np.column_stack([np.ones(len(values)), values]), full_matrices=False)
+    return left[:, spread > spread.max() * len(values) * np.finfo(float).eps]
+
+
+def correlated(label: np.ndarray, output: np.ndarray, span: np.ndarray, wider: float) -> dict[str, float]:
+    """The correlation of two columns of residuals (n,) of a regression on `span` (n, k), with interval and p."""
+    slope = output @ label / (output @ output)
+    left = 1 - (span**2).sum(axis=1) - output**2 / (output @ output)  # 0 of whom the regression fits in any case
+    parts = np.where(left > TOLD, output * (label - slope * output) / np.maximum(left, TOLD), 0)
+    scale = output.std() / label.std()
+    value, spread = scale * slope, scale * wider * np.sqrt(parts @ parts) / (output @ output)
+    freedom = len(label) - span.shape[1] - 1
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * spread
+    chance = 2 * stats.t.sf(abs(value) / max(spread, 1e-12), freedom)
+    ends = {"low": max(value - reach, -1), "high": min(value + reach, 1)}
+    return {name: float(number) for name, number in ({"value": value} | ends | {"p": chance}).items()}
+
+
+def within_sites(everybody: pd.DataFrame, measure: pd.Series, seed: int) -> dict[str, float | None]:
+    """The correlation of the logit and a `measure`, both minus the mean of their site; bootstrap over subjects.
+
+    The interval is that of these networks; it does not say what others, trained anew, would have.
+    """
+    people = everybody.assign(measure=measure).dropna(subset="measure")
+    columns = people[["logit", "measure"]]
+    logits, values = (columns - columns.groupby(people["site"]).transform("mean")).to_numpy().T
+
+    def correlation(weight: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return weight @ (logits * values) / np.sqrt((weight @ logits**2) * (weight @ values**2))
+
+    return resampled(correlation, len(people), (seed, 1.0), (-1, 1))
+
+
+def needed_reliability(
+    people: pd.DataFrame, measure: pd.Series, others: pd.DataFrame, seed_wider: tuple[int, float]
+) -> dict[str, float | None]:
+    """How reliable the measure of head motion may at most be for motion to explain all that the output says.
+
+    The model is classical measurement error, measure = motion + noise, with noise independent of all else, and label
+    and output linear in motion. Beside the other covariates the covariances of the measure with label and output are
+    those of motion, and its variance is that of motion divided by the reliability r (Fuller 1987, Measurement Error
+    Models, section 1.1; Kahneman 1965, Psychological Bulletin 64:326). The partial covariance of label and output
+    beside motion, s_lo - s_lm s_mo / (r s_mm), is 0 at r = s_lm s_mo / (s_lo s_mm). So r is the reliability among
+    people who are alike in the other covariates. Its high end is the least reliability at which the output is still
+    shown to carry more. The shape of motion's effect plays no part: it is a statement about the linear part.
+    """
+    span = spanned(others.to_numpy())
+    columns = np.column_stack([people[["label", "logit"]], measure])
+    label, output, moved = (columns - span @ (span.T @ columns)).T
+
+    def reliability(weight: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shared = (weight @ (label * moved)) * (weight @ (output * moved))
+            return shared / ((weight @ (label * output)) * (weight @ moved**2))
+
+    return resampled(reliability, len(people), seed_wider, (0, 1))
+
+
+def resampled(
+    statistic: Statistic, count: int, seed_wider: tuple[int, float], bounds: tuple[float, float]
+) -> dict[str, float | None]:
+    """A statistic (k,) of weights (k, count) with its interval; no interval of fewer than MIN_PER_CLASS subjects."""
+    seed, wider = seed_wider
+    value = statistic(np.ones((1, count)))[0]
+    low = high = np.nan
+    if count >= MIN_PER_CLASS:
+        ends = bootstrap(statistic, count, np.random.default_rng(seed), RESAMPLES)
+        low, high = (value + wider * (float(end) - value) for end in ends)
+    return {name: or_none(np.clip(at, *bounds)) for name, at in {"value": value, "low": low, "high": high}.items()}
+
+
+def rows(result: dict | None, groups: list[dict]) -> list[dict]:
+    """Rows of `confounds.csv`: the test, the correlation with motion, the reliability, the half that moved least."""
+    found = result or {}
+    still = next((row for row in groups if row["group"] == MOVED_LESS), {})
+    area = "auc_sites" if still.get("auc_sites") is not None else "auc"
+    half = {"value": still.get(area), "low": still.get(f"{area}_low"), "high": still.get(f"{area}_high")}
+    measures = {name: found.get(name) for name in ("partial", "correlation", "reliability")} | {area: half}
+    nothing = {"value": None, "low": None, "high": None, "p": None}
+    return [
+        {"measure": name} | nothing | numbers
+        for name, numbers in measures.items()
+        if numbers and numbers["value"] is not None
+    ]
 
 
 def motion_line(result: dict | None) -> str:

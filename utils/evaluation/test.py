@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,36 @@ from data.cohorts.cohort import in_order
 from data.cohorts.missingness import missing_in
 from data.cohorts.records import CLASSES
 from utils import figures
-from utils.evaluation import autoencoders, confounds, repeats, verdict
+from utils.covariates import with_iq
+from utils.evaluation import autoencoders, confounds, floors, groups, repeats, verdict
 from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import Predictions, by_fold, by_site, with_intervals
 from utils.report import build as report
-from utils.report.tables import FLOORS, METRICS, PREDICTION_COLUMNS, PREDICTIONS, REPEATS, SITES, TRAINING, main_auc
+from utils.report.tables import (
+    CONFOUNDS,
+    FLOORS,
+    GROUPS,
+    METRICS,
+    PREDICTION_COLUMNS,
+    PREDICTIONS,
+    REPEATS,
+    SITES,
+    TRAINING,
+)
 from utils.runs.results import MANIFEST
 from utils.runs.run import Headline, Run, prepare_folder
 
 RESULTS = "checkpoint_results.csv"
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # its columns beside the checkpoint
 FLOOR_PREDICTIONS = "floor_predictions.csv"  # the floors' probabilities of autism for the same records
-NAMES = ("file", "subject", "site", "fold")  # columns of text
+NAMES = ("file", "subject", "site", "fold", "group")  # columns of text
 JOINED = (PREDICTIONS, FLOOR_PREDICTIONS)  # with other tables by their names, which therefore stay as they are
 DIGITS = 8  # significant ones
 POINTS = 200  # of a history
+NO_FLOORS = (
+    "No floor could be fitted beside the score: the cohort has no training subjects, and {cohort}, which trained the "
+    "checkpoint, is gone, was changed or was prepared otherwise."
+)
 UNLABELLED = "No label is known, so that nothing can be concluded about how good the predictions are."
 
 
@@ -52,7 +67,7 @@ def pool(run: Run) -> None:
         tables = [read_table(part, name).assign(fold=part.fold) for part in run.parts]
         if tables := [table for table in tables if len(table)]:  # a column that not every fold has is dropped
             write_table(run, name, pd.concat(tables, join="inner", ignore_index=True))
-    conclude(run, [tested(run)])
+    conclude(run, [tested(run)], notes_of_floors(run.parts))
 
 
 def average(run: Run) -> None:
@@ -70,7 +85,12 @@ def average(run: Run) -> None:
         write_table(run, TRAINING, pd.concat(named, join="inner", ignore_index=True))
     if all(of.predictions["label"].notna().any() for of in each):
         write_table(run, REPEATS, repeats.scores(run))
-    conclude(run, each)
+    conclude(run, each, notes_of_floors([fold for part in run.parts for fold in part.parts]))
+
+
+def notes_of_floors(folds: Sequence[Run]) -> list[str]:
+    """What must stand beside the floors of runs on folds."""
+    return floors.limits(max(len(part.cohort.indices("train")) for part in folds))
 
 
 @dataclass(frozen=True)
@@ -80,6 +100,13 @@ class Tested:
 
     predictions: pd.DataFrame
     floors: pd.DataFrame
+
+    def of_records(self, file: pd.Series) -> "Tested":
+        """The rows of some records, in their order; of floors the probabilities only."""
+        predictions = self.predictions.set_index("file").loc[file].reset_index()
+        if not len(self.floors):
+            return Tested(predictions, pd.DataFrame(index=file))
+        return Tested(predictions, self.floors.drop(columns="fold", errors="ignore").set_index("file").loc[file])
 
 
 def tested(run: Run) -> Tested:
@@ -97,13 +124,30 @@ def evaluate(run: Run, network: keras.Model) -> None:
         for row, probability in zip([run.cohort.rows[i] for i in indices], probability_of_autism(logits), strict=True)
     ]
     write_table(run, PREDICTIONS, pd.DataFrame(cells, columns=PREDICTION_COLUMNS))
-    if run.cohort.subjects("train"):
-        write_table(run, FLOOR_PREDICTIONS, repeats.predicted_by_floors(run.cohort).reset_index())
+    notes = write_floors(run)
     write_history(run)
-    if score := conclude(run, [tested(run)]):
+    if score := conclude(run, [tested(run)], notes):
         values = {name: score[name]["value"] for name in RESULT_METRICS}
         results = {name: "" if value is None else f"{value:.6f}" for name, value in values.items()}
         add_row(run.out_dir / RESULTS, {"checkpoint": str(run.checkpoints.latest())} | results)
+
+
+def write_floors(run: Run) -> list[str]:
+    """`floor_predictions.csv`, by floors of the cohort's own training people or, if it has none, of the checkpoint's;
+    returns what must stand beside them, or why there are none."""
+    training = None
+    if not run.cohort.subjects("train"):
+        saved = run.checkpoints.identity()
+        if (training := floors.training_people(run.cohort, saved)) is None:
+            return [NO_FLOORS.format(cohort=saved.cohort)]
+    try:
+        table = repeats.predicted_by_floors(run.cohort, training)
+    except InputError as error:
+        if training is None:
+            raise
+        return [f"No floor could be fitted beside the score: {error}"]
+    write_table(run, FLOOR_PREDICTIONS, table.reset_index())
+    return floors.limits(len((training or run.cohort).indices("train")))
 
 
 def write_history(run: Run) -> None:
@@ -141,14 +185,12 @@ def read_table(run: Run, name: str) -> pd.DataFrame:
         raise InputError(f"{path} is damaged ({error}); remove {path.parent} and repeat the command.") from error
 
 
-def conclude(run: Run, each: Sequence[Tested]) -> dict[str, dict]:
+def conclude(run: Run, each: Sequence[Tested], of_floors: list[str]) -> dict[str, dict]:
     """The predictions of each repeat, whose means are in the output folder -> all other results; returns the metrics,
-    none if no label is known."""
+    none if no label is known. `of_floors` must stand beside the floors."""
     table = read_table(run, PREDICTIONS)
     known = table[table["label"].notna()]
-    notes = run.folds.notes if run.folds else []
-    if not run.cohort.subjects("train"):
-        notes = ["The cohort has no training subjects, so no floor could be fitted beside the score.", *notes]
+    notes = [*of_floors, *(run.folds.notes if run.folds else [])]
     if len(known) < len(table):
         notes = [f"{len(table) - len(known)} of {len(table)} test records have no label and are in no metric.", *notes]
     notes = [*(f"Missing values tell the label: {text}." for text in missing_in(run.cohort)), *notes]
@@ -162,7 +204,7 @@ def conclude(run: Run, each: Sequence[Tested]) -> dict[str, dict]:
     score: dict[str, dict] = {}
     if len(known):
         score, summary["conclusion"], summary["motion"] = measure(run, known, each)
-        name = main_auc(score)
+        name = verdict.headline(score)
         headline = (name, *score[name].values())
         print(f"{len(known)} test records: " + ", ".join(f"{name} {shown(score[name])}" for name in score))
     print("\n".join(filter(None, (summary["conclusion"], summary["motion"], *notes))))
@@ -174,18 +216,22 @@ def conclude(run: Run, each: Sequence[Tested]) -> dict[str, dict]:
 
 def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict[str, dict], str, str | None]:
     """Writes every result that needs labels; returns the metrics, the verdict and the line on motion."""
-    predictions = Predictions.of(known)
+    every = [of.of_records(known["file"]) for of in each]
+    first, *others = [Predictions.of(of.predictions) for of in every]
+    predictions, mean = replace(first, repeats=tuple(others)), Predictions.of(known)
     score = with_intervals(predictions, run.seed)
-    folds = {} if predictions.fold is None else {"folds": by_fold(predictions, run.seed)}
+    folds = {} if mean.fold is None else {"folds": by_fold(predictions, run.seed)}
     files.write_json(run.out_dir / METRICS, score | folds | run.caveats.held)
     write_table(run, SITES, pd.DataFrame(by_site(predictions, run.seed)))
-    figures.classification(predictions.label, predictions.probability, run.out_dir, run.marks)
-    floor = read_table(run, FLOOR_PREDICTIONS)
-    floor = floor.set_index("file").loc[known["file"]] if len(floor) else pd.DataFrame(index=known["file"])
-    compared = verdict.compare(predictions, floor.drop(columns="fold", errors="ignore"), run.seed)
+    figures.classification(mean.label, mean.probability, run.out_dir, run.marks)
+    compared = verdict.compare(predictions, [of.floors for of in every], run.seed)
     write_table(run, FLOORS, pd.DataFrame(compared))
-    regression = confounds.motion(predictions, run.cohort.covariates)
-    return score, verdict.verdict(compared, len(each)), confounds.motion_line(regression)
+    table = with_iq(run.cohort.covariates, run.cohort.raw_phenotype)
+    motion, grouped = confounds.motion(predictions, table, run.seed), groups.groups(predictions, table, run.seed)
+    for name, rows in ((GROUPS, grouped), (CONFOUNDS, confounds.rows(motion, grouped))):
+        if rows:
+            write_table(run, name, pd.DataFrame(rows))
+    return score, verdict.verdict(compared, predictions), confounds.motion_line(motion)
 
 
 def counts(run: Run, by_fold: bool) -> list[dict[str, Any]]:

@@ -1,52 +1,85 @@
 """The network beside its floors: the rows of `floors.csv`, and the sentence that says what may be concluded."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from utils.metrics import Predictions, difference, flat, with_intervals
+from utils.metrics import HEADLINES, Predictions, differences, flat, headline, with_intervals
 from utils.report.tables import MAJORITY, MINUS, MODEL, RULE
 from utils.report.texts import paragraph
 
 
-def compare(predictions: Predictions, floors: pd.DataFrame, seed: int) -> list[dict]:
-    """Rows of `floors.csv`: the model, then each floor, with intervals, and the model's AUC minus the floor's.
+def compare(predictions: Predictions, floors: Sequence[pd.DataFrame], seed: int) -> list[dict]:
+    """Rows of `floors.csv`: the model, then each floor, with intervals, and the model's AUCs minus the floor's.
 
-    `floors` are those of `predict`, a row for each of the predictions, in their order; a floor that could not be fitted
-    in every fold is left out. With folds, the AUC and its difference are given pooled and within folds (`_folds`).
+    `floors` are those of `floors.predict` for each repeat, a row for each of the predictions, in their order; a floor
+    that could not be fitted in every fold is left out.
     """
     names = ["auc", "accuracy", "balanced_accuracy", "brier", *predictions.groups]
-    minus = {MINUS: False} if predictions.fold is None else {MINUS: False, f"{MINUS}_folds": True}
-    nothing = dict.fromkeys(("value", "low", "high"))
+    known = [name for name in floors[0] if not any(table[name].isna().any() for table in floors)]
+    candidates = {MODEL: predictions}
+    candidates |= {name: predictions.with_probabilities([table[name] for table in floors]) for name in known}
     rows = []
-    for name, values in [(MODEL, predictions.probability), *floors.dropna(axis=1).items()]:
-        floor = replace(predictions, probability=values)
+    for name, floor in candidates.items():
         found = with_intervals(floor, seed)
         if name == MAJORITY:  # its constants differ between folds, but they rank nobody
-            floor = replace(predictions, probability=np.zeros(len(values)))
-            found |= {key: value for key, value in with_intervals(floor, seed).items() if key.startswith("auc")}
-        less = {
-            key: nothing if name == MODEL else difference(predictions, floor.probability, seed, within)
-            for key, within in minus.items()
-        }
-        rows.append({"floor": str(name), **flat(found, names), **flat(less, list(less))})
+            floor = floor.with_probabilities([np.zeros(len(one.label)) for one in floor.all])
+            found |= {key: value for key, value in with_intervals(floor, seed).items() if key in HEADLINES}
+        less = differences(predictions, floor, seed)
+        if name == MODEL:
+            less = dict.fromkeys(less, dict.fromkeys(("value", "low", "high")))
+        minus = flat({f"{MINUS}{key}": value for key, value in less.items()}, [f"{MINUS}{key}" for key in less])
+        rows.append({"floor": str(name), **flat(found, names), **minus})
     return rows
 
 
-def verdict(rows: Sequence[dict], repeats: int = 1) -> str:
-    """One sentence on the rows of `compare`: whether the network beats chance, and which floors it does not beat."""
-    if within_folds := "auc_folds" in rows[0]:  # pooled probabilities come from models that need not agree
-        rows = [row | {name.replace("_folds", ""): row[name] for name in row if "_folds" in name} for row in rows]
-    model, *others = rows
-    floors = [row for row in others if row["floor"] not in (MAJORITY, RULE)]
+@dataclass(frozen=True)
+class Beside:
+    """The AUC of the headline, of the model or a floor, and the model's minus that of a floor: value, low, high."""
+
+    name: str
+    auc: tuple[float | None, ...]
+    less: tuple[float | None, ...]
+
+    @property
+    def standing(self) -> str:
+        """What the interval of the difference says of the model."""
+        _, low, high = self.less
+        if low is None or high is None:
+            return "unknown"
+        return "beats" if low > 0 else "worse" if high < 0 else "level"
+
+
+def beside(rows: Sequence[dict]) -> list[Beside]:
+    """The rows of `compare` by the AUC that the verdict rests on."""
+    name = headline(rows[0])
+    ends = ("", "_low", "_high")
+    return [
+        Beside(
+            row["floor"],
+            tuple(row[f"{name}{end}"] for end in ends),
+            tuple(row[f"{MINUS}{name}{end}"] for end in ends),
+        )
+        for row in rows
+    ]
+
+
+def verdict(rows: Sequence[dict], predictions: Predictions) -> str:
+    """What the rows of `compare` allow to conclude: whether the network beats chance, and how it stands beside the
+    floors, by the AUC within sites where there are several."""
+    model, *others = [one for one in beside(rows) if one.name == MODEL or one.auc[0] is not None]
     return paragraph(
         "verdict",
         model=model,
-        floors=floors,
-        unbeaten=[row for row in floors if model["auc_low"] is not None and row[f"{MINUS}_low"] <= 0],
-        rule=next((row for row in others if row["floor"] == RULE and row["auc"] is not None), None),
-        within_folds=within_folds,
-        repeats=repeats,
+        auc=headline(rows[0]),
+        floors=[floor for floor in others if floor.name not in (MAJORITY, RULE)],
+        rule=next((floor for floor in others if floor.name == RULE), None),
+        people={
+            "subjects": predictions.count(predictions.label >= 0),
+            "in_one_class_sites": predictions.in_one_class_sites,
+            "fewest": min(predictions.count(predictions.label == value) for value in (0, 1)),
+        },
+        repeats=len(predictions.all),
     )

@@ -13,21 +13,9 @@ from data.base.errors import InputError
 from data.base.tables import printable
 from data.cohorts.records import CLASSES
 from utils.figures import number
-from utils.metrics import Predictions
+from utils.metrics import Predictions, headline
 from utils.report import drawings, texts
-from utils.report.tables import (
-    LABELS,
-    MINUS,
-    MODEL,
-    RULE,
-    SITE_COUNTS,
-    Count,
-    Described,
-    Tables,
-    interval,
-    main_auc,
-    read,
-)
+from utils.report.tables import LABELS, MINUS, MODEL, RULE, SITE_COUNTS, Count, Described, Tables, interval, read
 from utils.statistics import CONFIDENCE, THRESHOLD
 
 PAGE = "report.html"
@@ -39,10 +27,9 @@ SPELLED = {
     "f_score": "F score",
     "brier": "Brier score",
     "model_minus_floor_auc": "AUC, model minus floor",
-    "model_minus_floor_auc_folds": "the same, model minus floor",
+    "model_minus_floor_auc_sites": "within sites, model minus floor",
+    "model_minus_floor_auc_folds": "within folds, model minus floor",
 }
-COMPARED = ("auc", "model_minus_floor_auc", "auc_sites", "accuracy")  # of floors; floors.csv has all
-COMPARED_IN_FOLDS = ("auc_folds", "model_minus_floor_auc_folds", "auc")
 INTENDED_USE = (
     "For research on groups of people. Not a diagnosis: no probability here says anything reliable about one person, "
     "and nothing here has been tested for clinical use."
@@ -166,9 +153,12 @@ def ends(low: float, high: float) -> str:
 def repeats(table: pd.DataFrame, same_folds: bool) -> Section:
     """The scores of each repeat, and how far apart they lie."""
     names = [name for name in ("auc_sites", "auc_folds", "auc", *OF_FOLDS[1:]) if name in table]
-    less = [name for name in COMPARED_IN_FOLDS + COMPARED if name.startswith(MINUS) and name in table]
-    main = [main_auc(table), *less[:1]]
-    spread = {f"{spelled(name)}": table[name] for name in main if table[name].notna().all()}
+    area = headline(table)
+    less = [name for name in (f"{MINUS}{area}",) if name in table]
+    spread = {spelled(area): table[area]} | {
+        f"{spelled(area)}, minus that of its best floor": table[name] for name in less
+    }
+    spread = {name: values for name, values in spread.items() if values.notna().all()}
     about = texts.paragraphs("repeats", count=len(table), same_folds=same_folds, spread=spread)
     rows = [
         {name: number(row[name], ".0f") for name in ("repeat", "seed")}
@@ -180,14 +170,15 @@ def repeats(table: pd.DataFrame, same_folds: bool) -> Section:
 
 
 def beside_floors(table: pd.DataFrame, model: str) -> Section:
-    """The metrics of `COMPARED`, or of folds, that there are."""
+    """The AUC of the verdict and its difference, then the pooled AUC and the accuracy."""
     about = [
         "Floors are plain classifiers on the same subjects. The model beats one where the interval of the difference "
-        "lies above 0. More metrics are in floors.csv."
+        "lies above 0, is worse where it lies below 0, and is level with it otherwise. More metrics are in floors.csv."
     ]
     if RULE in set(table["floor"]):
         about.append(f"The {RULE} is a ceiling, not a floor.")
-    compared = COMPARED_IN_FOLDS if "auc_folds" in table else COMPARED
+    area = headline(table)
+    compared = dict.fromkeys((area, f"{MINUS}{area}", "auc", "accuracy"))
     metrics = [name for name in compared if set(interval(name)) <= set(table)]
     rows = [
         {"classifier": model if row["floor"] == MODEL else row["floor"]}

@@ -20,9 +20,9 @@ from sklearn.metrics import roc_curve
 
 from data.base.tables import printable
 from utils import figures
-from utils.metrics import BINS, Predictions
+from utils.metrics import BINS, Predictions, headline
 from utils.report.tables import MODEL, RULE
-from utils.statistics import CHANCE, CONFIDENCE, THRESHOLD
+from utils.statistics import CHANCE, CONFIDENCE, MIN_PER_CLASS, THRESHOLD
 
 BAND_RESAMPLES = 500  # a quarter of the metrics': each draws a whole curve
 FALSE_RATES = np.linspace(0, 1, 101)  # where the band is given
@@ -51,8 +51,9 @@ def axes(height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
 
 
 def forest(floors: pd.DataFrame, model: str) -> Markup:
-    """AUC (of folds: within them) of model and floors, the model on top and the interval of its AUC behind all."""
-    area, named = ("auc_folds", "AUC within folds") if "auc_folds" in floors else ("auc", "AUC")
+    """AUC of model and floors, that of the verdict: the model on top and the interval of its AUC behind all."""
+    area = headline(floors)
+    named = {"auc_sites": "AUC within sites", "auc_folds": "AUC within folds"}.get(area, "AUC")
     known = floors[floors[area].notna()]
     figure, (axis,) = axes(0.6 + 0.34 * len(known))
     for place, (_, row) in enumerate(known.iterrows()):
@@ -84,12 +85,12 @@ def roc(predictions: Predictions, seed: int) -> Markup:
 
 
 def roc_band(predictions: Predictions, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Low and high true positive rate at `FALSE_RATES`, each a percentile interval over subjects within their fold.
+    """Low and high true positive rate at `FALSE_RATES`, each an interval over subjects as those of the metrics.
 
-    None if there is no interval, as where one of the classes has a single subject.
+    None if one of the classes has fewer subjects than MIN_PER_CLASS.
     """
     label, probability = predictions.label, predictions.probability
-    if not all(predictions.suffices(label == value) for value in (0, 1)):
+    if any(predictions.count(label == value) < MIN_PER_CLASS for value in (0, 1)):
         return None
 
     def curve(weight: np.ndarray) -> np.ndarray:
@@ -97,7 +98,9 @@ def roc_band(predictions: Predictions, seed: int) -> tuple[np.ndarray, np.ndarra
             return np.full(len(FALSE_RATES), np.nan)
         return np.interp(FALSE_RATES, *roc_curve(label, probability, sample_weight=weight)[:2])
 
-    low, high = predictions.bootstrap(lambda weight: np.stack([curve(row) for row in weight]), seed, BAND_RESAMPLES)
+    ends = predictions.bootstrap(lambda weight: np.stack([curve(row) for row in weight]), seed, BAND_RESAMPLES)
+    centre, wider = curve(np.ones(len(label))), predictions.widening("auc")
+    low, high = (np.clip(centre + wider * (end - centre), 0, 1) for end in ends)
     return None if np.isnan(low).any() else (low, high)
 
 

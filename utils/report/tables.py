@@ -1,7 +1,7 @@
 """The tables that a classifier's test saves: their names and columns; read and checked for the report."""
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,13 +19,15 @@ PREDICTIONS = "predictions.csv"
 FLOORS = "floors.csv"  # the model and its floors, with intervals
 SITES = "sites.csv"
 REPEATS = "repeats.csv"  # the scores of each repeat
+GROUPS = "groups.csv"  # scores by head motion, sex and age
+CONFOUNDS = "confounds.csv"  # whether the output says more than the covariates
 TRAINING = "training.csv"  # the history of the training, thinned
 METRICS = "metrics.json"
 PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
 SITE_COUNTS = ("subjects", "autism", "control")
 LABELS = ("autism", "control", "unknown")
-NAMES = ("floor", "site", "fold", "best_floor")  # columns of text in tables of numbers
-MINUS = "model_minus_floor_auc"  # a column of `floors.csv`; of means within folds with `_folds`
+NAMES = ("floor", "site", "fold", "best_floor", "kind", "group", "measure")  # columns of text in tables of numbers
+MINUS = "model_minus_floor_"  # before the name of an AUC, a column of `floors.csv`
 MODEL, MAJORITY, RULE = "model", "majority", "rule that made the data"  # rows of `floors.csv`
 
 
@@ -95,6 +97,8 @@ class Tables:
     sites: pd.DataFrame | None
     training: pd.DataFrame | None
     repeats: pd.DataFrame | None = None
+    groups: pd.DataFrame | None = None
+    confounds: pd.DataFrame | None = None
 
     @property
     def labelled(self) -> pd.DataFrame:
@@ -116,15 +120,12 @@ def read(folder: Path) -> Tables:
     floors = read_numbers(folder / FLOORS, "floor", *interval("auc"))
     sites = read_numbers(folder / SITES, "site", *SITE_COUNTS, *interval("auc"), *interval("accuracy"))
     training = read_numbers(folder / TRAINING, "fold", "step", "loss")
+    groups = read_numbers(folder / GROUPS, "kind", "group", *SITE_COUNTS, *interval("auc"))
+    confounds = read_numbers(folder / CONFOUNDS, "measure", "value", "low", "high", "p")
     if scores and sites is None:
         raise InputError(f"{folder} holds no {SITES}. Test again.")
     repeats = read_numbers(folder / REPEATS, "repeat", "seed", *interval("auc"))
-    return Tables(run, predictions, scores, folds, floors, sites, training, repeats)
-
-
-def main_auc(names: Container[str]) -> str:
-    """The AUC of the verdict, of those that there are."""
-    return "auc_folds" if "auc_folds" in names else "auc"
+    return Tables(run, predictions, scores, folds, floors, sites, training, repeats, groups, confounds)
 
 
 def interval(metric: str) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from data.base import files
 from data.base.errors import InputError
+from data.cohorts.cohort import Cohort, identified, open_cohort
 from data.cohorts.rows import Preparation
 
 STATE = "checkpoint"  # TensorFlow's own file, replaced only after a checkpoint is whole
@@ -67,6 +68,15 @@ class Identity(Choices):
     step: int = 0  # batches seen
     validation_loss: float | None = None  # of the best checkpoint
     saved: dict[str, Saved] = field(default_factory=dict)  # by the name of the files
+
+
+def training_cohort(saved: Identity) -> Cohort | None:
+    """The cohort that a checkpoint was trained on; None if it is gone or its records are others."""
+    try:
+        cohort = identified(open_cohort(Path(saved.cohort)))
+    except InputError:
+        return None
+    return cohort if cohort.records_sha256 == saved.records_sha256 else None
 
 
 @dataclass(frozen=True)

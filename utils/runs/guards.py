@@ -10,11 +10,11 @@ from pathlib import Path
 from data.base import files
 from data.base.errors import InputError
 from data.cohorts import digests, twins
-from data.cohorts.cohort import Cohort, identified, in_one_folder, open_cohort
+from data.cohorts.cohort import Cohort, in_one_folder
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from data.grids import REDUCED
-from utils.runs.checkpoints import Identity
+from utils.runs.checkpoints import Identity, training_cohort
 from utils.runs.results import own_files
 from utils.runs.run import Run
 
@@ -108,12 +108,8 @@ def no_near_copy(run: Run, saved: Identity | None) -> None:
         return  # its own cohort, in which twins are in one split
     if saved.cohort_sha256 == cohort.metadata.provenance.get("like"):
         return  # compared when it was converted
-    try:
-        training = identified(open_cohort(Path(saved.cohort)))
-        same = (training.records_sha256, training.num_maps) == (saved.records_sha256, cohort.num_maps)
-    except InputError:
-        same = False
-    if not same:
+    training = training_cohort(saved)
+    if training is None or training.num_maps != cohort.num_maps:
         print(f"Not compared, whether test subjects have nearly a training scan: {saved.cohort} is not as it was.")
         return
     known, tested = set(saved.training_subjects), cohort.indices("test")
