@@ -6,11 +6,22 @@ import pandas as pd
 
 from data.base import files
 from data.base.tables import read_frame
+from data.cohorts.cohort import Cohort
+from utils.evaluation import floors
 from utils.metrics import HEADLINES, flat, headline
 from utils.report.tables import FLOORS, MAJORITY, METRICS, MINUS, MODEL, RULE, as_numbers, interval
 from utils.runs.run import Run
 
 BEST_FLOOR = "best_floor"  # of a repeat, by the AUC that the verdict names
+fitted: dict[tuple[str, ...], pd.DataFrame] = {}  # what floors predict, by the data, split and standard
+
+
+def predicted_by_floors(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
+    """`floors.predict`, once in a process: no seed decides it, and repeats with the same folds have the same floors."""
+    key = tuple(part for of in filter(None, (cohort, training)) for part in (of.identity, of.standard))
+    if key not in fitted:
+        fitted[key] = floors.predict(cohort, training)
+    return fitted[key]
 
 
 def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -44,9 +55,9 @@ def scores(run: Run) -> pd.DataFrame:
 def beside_best(part: Run, metrics: Sequence[str]) -> dict[str, object]:
     """The best floor of one repeat and the differences of AUC from it; nothing without floors."""
     table = read_frame(part.out_dir / FLOORS)
-    floors = table[~table["floor"].isin([MODEL, MAJORITY, RULE])]
-    if floors.empty:
+    others = table[~table["floor"].isin([MODEL, MAJORITY, RULE])]
+    if others.empty:
         return {}
-    best = floors.loc[as_numbers(floors[headline(metrics)]).idxmax()]
+    best = others.loc[as_numbers(others[headline(metrics)]).idxmax()]
     differences = [name for area in HEADLINES for name in interval(f"{MINUS}{area}") if name in table]
     return {BEST_FLOOR: best["floor"]} | {name: as_numbers(best[[name]]).item() for name in differences}

@@ -135,7 +135,7 @@ def write_floors(run: Run) -> list[str]:
         if (training := floors.training_people(run.cohort, saved)) is None:
             return [NO_FLOORS.format(cohort=saved.cohort)]
     try:
-        table = floors.predict(run.cohort, training)
+        table = repeats.predicted_by_floors(run.cohort, training)
     except InputError as error:
         if training is None:
             raise

@@ -199,9 +199,12 @@ def ends(low: float, high: float) -> str:
 def repeats(table: pd.DataFrame, same_folds: bool) -> Section:
     """The scores of each repeat, and how far apart they lie."""
     names = [name for name in ("auc_sites", "auc_folds", "auc", *OF_FOLDS[1:]) if name in table]
-    main = [name for name in (headline(table), f"{MINUS}{headline(table)}") if name in table]
-    less = main[1:]
-    spread = {f"{spelled(name)}": table[name] for name in main if table[name].notna().all()}
+    area = headline(table)
+    less = [name for name in (f"{MINUS}{area}",) if name in table]
+    spread = {spelled(area): table[area]} | {
+        f"{spelled(area)}, minus that of its best floor": table[name] for name in less
+    }
+    spread = {name: values for name, values in spread.items() if values.notna().all()}
     about = texts.paragraphs("repeats", count=len(table), same_folds=same_folds, spread=spread)
     rows = [
         {name: number(row[name], ".0f") for name in ("repeat", "seed")}
