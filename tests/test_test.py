@@ -223,10 +223,10 @@ def test_people_without_labels_get_the_same_probabilities(cli, trained, cohort, 
     new = tmp_path / "new"
     new.mkdir()
     rows = [row for row in read_rows(cohort / "subjects.csv") if row["split"] == "test"]
-    for row in rows:
-        record = np.frombuffer((cohort / row["file"]).read_bytes(), "<f4").copy()
+    for of in rows:
+        record = np.frombuffer((cohort / of["file"]).read_bytes(), "<f4").copy()
         record[0] = np.nan
-        (new / row["file"]).write_bytes(record.tobytes())
+        (new / of["file"]).write_bytes(record.tobytes())
     lines = [",".join((row | {"label": ""}).values()) for row in rows]
     (new / "subjects.csv").write_text("\n".join([",".join(rows[0]), *lines]) + "\n")
     for name in ("cohort.json", "covariates.csv"):
