@@ -8,15 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import SMALL_BATCH, TINY_CNN, read_rows
+from helpers import SMALL_BATCH, TINY_CNN, an_identity, cohort_of, read_rows, row
 from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
+from data.base.errors import InputError
 from data.cohorts import phenotype
 from data.cohorts.cohort import open_cohort
 from models import MODELS
 from models.settings import from_json
 from utils.evaluation import floors
-from utils.evaluation.test import write_table
+from utils.evaluation.test import write_floors, write_table
 from utils.inference import probability_of_autism
 from utils.metrics import ExplainedVariance
 from utils.runs.checkpoints import CheckpointFolder
@@ -243,21 +244,25 @@ def test_people_without_labels_get_the_same_probabilities(cli, trained, cohort, 
     new = tmp_path / "new"
     new.mkdir()
     rows = [row for row in read_rows(cohort / "subjects.csv") if row["split"] == "test"]
-    for row in rows:
-        record = np.frombuffer((cohort / row["file"]).read_bytes(), "<f4").copy()
+    for of in rows:
+        record = np.frombuffer((cohort / of["file"]).read_bytes(), "<f4").copy()
         record[0] = np.nan
-        (new / row["file"]).write_bytes(record.tobytes())
+        (new / of["file"]).write_bytes(record.tobytes())
     lines = [",".join((row | {"label": ""}).values()) for row in rows]
     (new / "subjects.csv").write_text("\n".join([",".join(rows[0]), *lines]) + "\n")
-    shutil.copy(cohort / "cohort.json", new)
-    found = {}
+    for name in ("cohort.json", "covariates.csv"):
+        shutil.copy(cohort / name, new)
+    found, floor = {}, {}
     for name, data in (("known", cohort), ("unknown", new)):
         places = ("--chkPointDir", trained, "--dataDir", data, "--outDir", tmp_path / name)
         outcome = cli("--test", "--model", "cnn", *places)
         assert outcome.status == 0, outcome.err
         found[name] = {row["file"]: row["probability"] for row in read_rows(tmp_path / name / "predictions.csv")}
+        floor[name] = pd.read_csv(tmp_path / name / "floor_predictions.csv").set_index("file")
     assert found["known"] == found["unknown"]
+    pd.testing.assert_frame_equal(floor["known"], floor["unknown"])  # by the people who trained the checkpoint
     assert "No label is known" in outcome.out
+    assert "No floor could be fitted" not in outcome.out
     assert not (tmp_path / "unknown" / "metrics.json").exists()
     assert (tmp_path / "unknown" / "report.html").is_file()
     blackout = cli(
@@ -265,3 +270,27 @@ def test_people_without_labels_get_the_same_probabilities(cli, trained, cohort, 
     )
     assert blackout.status == 2
     assert re.search("have no label, .* among them; .* No test record has one", blackout.err)
+
+
+def test_why_new_people_have_no_floors_and_how_many_fit_an_svm_is_told(tmp_path, monkeypatch):
+    of_new = cohort_of(row("3", 1.0, "test"))
+    checkpoints = SimpleNamespace(identity=lambda: an_identity(cohort="gone"))
+    run = SimpleNamespace(cohort=of_new, checkpoints=checkpoints, out_dir=tmp_path)
+    assert write_floors(run) == [
+        "No floor could be fitted beside the score: the cohort has no training subjects, and gone, which trained the "
+        "checkpoint, is gone, was changed or was prepared otherwise."
+    ]
+    assert not (tmp_path / "floor_predictions.csv").exists()
+    training = cohort_of(row("1", 1.0, "train"), row("2", 0.0, "train"))
+    monkeypatch.setattr(floors, "training_people", lambda *_: training)
+    monkeypatch.setattr(floors, "predict", lambda *_: pd.DataFrame({"majority": [0.5]}, pd.Index(["3"], name="file")))
+    assert write_floors(run) == []
+    assert read_rows(tmp_path / "floor_predictions.csv") == [{"file": "3", "majority": "0.5"}]
+    monkeypatch.setattr(floors, "MAX_SVM_RECORDS", 1)
+    assert write_floors(run) == floors.limits(2) != []
+
+    def unreadable(*_):
+        raise InputError("age holds text.")
+
+    monkeypatch.setattr(floors, "predict", unreadable)
+    assert write_floors(run) == ["No floor could be fitted beside the score: age holds text."]
