@@ -10,6 +10,7 @@ network that reads covariates only is taken for more.
 Covariates that are not in the tables are not in the test, and one that is measured with error is not all in it.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -20,7 +21,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.preprocessing import SplineTransformer
 
-from utils.covariates import AGE, HEAD_MOTION, IQ, SEX, SITE, covariates
+from utils.covariates import AGE, HEAD_MOTION, IQ, SEX, covariates
 from utils.evaluation.groups import MOVED_LESS
 from utils.metrics import RESAMPLES, Predictions
 from utils.report.texts import paragraph
@@ -29,11 +30,11 @@ from utils.statistics import CONFIDENCE, MIN_PER_CLASS, Statistic, bootstrap, or
 SUBJECTS_A_PARAMETER = 5  # of least squares, for which 2 suffice (Austin & Steyerberg 2015, J Clin Epidemiol 68:627)
 MIN_KNOWN = 0.5  # share of the subjects whose value of a covariate must be known to keep it
 PARTS = 5  # of the subjects; the forest predicts each from the others
-FOREST = RandomForestRegressor(50, min_samples_leaf=5, max_features=0.5, random_state=0)
+FOREST = RandomForestRegressor(30, min_samples_leaf=5, max_features=0.5, random_state=0)
 SPLINE = SplineTransformer(n_knots=3, degree=3, include_bias=False)
 FEW_VALUES = 6  # of a number: more of them take a spline
 TOLD = 1e-6  # share of the spread that covariates must leave
-EXPECTED = {"site": SITE, "age": AGE, "sex": SEX, "IQ": IQ, "head motion": HEAD_MOTION}
+EXPECTED = {"site": re.compile("site"), "age": AGE, "sex": SEX, "IQ": IQ, "head motion": HEAD_MOTION}
 
 
 def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> dict | None:
@@ -53,16 +54,19 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
     names = [name for name in known if name in blocks]
     plain = side_by_side(people, [blocks[name] for name in names])
     needed = [*known, *filter(AGE.search, products(known))]
+    expected = {
+        name: pattern for name, pattern in EXPECTED.items() if name != "site" or everybody["site"].nunique() > 1
+    }
     result = {
         "subjects": len(people),
         "left_out": len(everybody) - len(people),
         "covariates": names,
         "without": [name for name in needed if name not in blocks],
-        "unknown": [name for name, pattern in EXPECTED.items() if not any(map(pattern.search, names))],
+        "unknown": [name for name, pattern in expected.items() if not any(map(pattern.search, names))],
     }
     wider = predictions.widening("auc")
     result |= more(people, plain, side_by_side(people, blocks.values()), wider)
-    measures = [name for name in names if HEAD_MOTION.search(name)]
+    measures = [name for name in known.select_dtypes("number") if name in names and HEAD_MOTION.search(name)]
     if measures:
         result["correlation"] = within_sites(everybody, known[measures[0]], seed)
     if measures and "partial" in result:
@@ -151,8 +155,8 @@ def more(people: pd.DataFrame, plain: pd.DataFrame, values: pd.DataFrame, wider:
         return {"reason": "the network's output is the same for everybody"}
     both = (both - both.mean(axis=0)) / both.std(axis=0)
     parts = KFold(PARTS, shuffle=True, random_state=0)
-    forest = [cross_val_predict(FOREST, plain.to_numpy(), column, cv=parts) for column in both.T]
-    span = spanned(np.column_stack([values, *forest]))
+    forest = cross_val_predict(FOREST, plain.to_numpy(), both, cv=parts)
+    span = spanned(np.column_stack([values, forest]))
     label, output = (both - span @ (span.T @ both)).T
     if output.std() < TOLD:
         return {"reason": "the network's output follows from the covariates"}
