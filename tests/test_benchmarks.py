@@ -29,6 +29,7 @@ pytestmark = pytest.mark.slow
 
 COMMANDS = {
     "blackout": ["--preset", "residual", "--subjects", 2, "--repeats", 1],
+    "confounds": ["--sets", 1, "--people", 120],
     "coverage": ["--sets", 2, "--only", "80 people, AUC about 0.5"],
     "large": ["--cohort", "COHORT", "--people", 60, "--only", "check,swap"],
     "truth": ["--only", "random", "--real", "COHORT", "--cohorts", 1, "--iterations", 1],
@@ -55,6 +56,13 @@ def printed_by(cohort, monkeypatch, capsys):
 
 def benchmark(name: str) -> str:
     return str(ROOT / "tests" / "benchmarks" / f"{name}.py")
+
+
+def test_the_benchmark_of_confounds_prints_a_share_a_case(printed_by):
+    lines = printed_by("confounds").splitlines()[1:]
+    assert len(lines) == 8 and all(
+        re.match(r"120 people, [\w -]+: (0|100)\.0%, with the diagnosis", line) for line in lines
+    )
 
 
 def test_the_benchmark_of_blackout_compares_both_ways(printed_by):

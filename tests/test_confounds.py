@@ -1,18 +1,28 @@
-"""The regression on head motion against scikit-learn's, and the line on its result."""
+"""The test of an output beside covariates against statsmodels' and simulated truths, and the line on its result."""
 
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
-from sklearn.linear_model import LogisticRegression
 
-from utils.evaluation.confounds import motion, motion_line
+from utils.evaluation import confounds
+from utils.evaluation.confounds import correlated, motion, motion_line, needed_reliability, rows, spanned, within_sites
 from utils.metrics import Predictions
 
 
-def moving(count: int = 400, seed: int = 0) -> dict:
+@pytest.fixture(autouse=True, scope="module")
+def quick():
+    """Few trees and resamples, where no test says otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(confounds, "RESAMPLES", 200)
+        patch.setattr(confounds.FOREST, "n_estimators", 3)
+        yield
+
+
+def moving(count: int = 200, seed: int = 0) -> dict:
     """People whose diagnosis goes with head motion alone; what `of` needs beside the network's output."""
     random = np.random.default_rng(seed)
     fd = random.normal(size=count)
@@ -24,10 +34,9 @@ def moving(count: int = 400, seed: int = 0) -> dict:
     return {"label": label, "table": table, "site": random.choice(["A", "B", "C"], count), "subject": list(table.index)}
 
 
-def of(known: dict, probability: np.ndarray) -> dict | None:
+def of(known: dict, probability: np.ndarray, fold: np.ndarray | None = None) -> dict | None:
     """The result of `motion`."""
-    predictions = Predictions(known["label"], probability, known["subject"], site=known["site"])
-    return motion(predictions, known["table"])
+    return motion(Predictions(known["label"], probability, known["subject"], fold, known["site"]), known["table"], 0)
 
 
 def output(known: dict, of_label: float, of_motion: float) -> np.ndarray:
@@ -41,41 +50,122 @@ def test_an_output_that_reads_motion_carries_nothing_more():
     probability = output(known, 0, 2)
     assert metrics.roc_auc_score(known["label"], probability) > 0.7
     found = of(known, probability)
-    assert found["low"] < 0 < found["high"] and found["p"] > 0.05
-    assert "Is it motion? The network's output is not shown to carry more than site, age and log func_mean_fd: " in (
-        motion_line(found)
-    )
+    assert found["partial"]["low"] < 0 < found["partial"]["high"] and found["partial"]["p"] > 0.05
+    assert "reliability" not in found and found["correlation"]["low"] > 0.5
+    line = motion_line(found)
+    assert "Is it motion? The network's output is not shown to carry more than site, age and log func_mean_fd: " in line
+    assert "reliability" not in line and "may explain" not in line and "as measured" not in line
 
 
-def test_an_output_that_reads_the_label_carries_more_and_its_coefficient_is_scikit_learns():
+def test_an_output_that_reads_the_label_carries_more_and_what_is_unknown_is_named():
+    known = moving()
+    found = of(known, output(known, 2, 0))
+    assert (found["subjects"], found["left_out"], found["without"]) == (200, 0, [])
+    line = motion_line(found)
+    assert "carries more than site, age and log func_mean_fd as measured: its partial correlation" in line
+    assert f"if its measure had a reliability below {found['reliability']['high']:.2f}. Not in this test, " in line
+    assert "so that it may explain this: sex and IQ. Within sites the output correlates with head motion at" in line
+    known["table"] = known["table"].assign(sex=["M", "F"] * 100, FIQ=np.arange(200).astype(str))
+    assert "may explain this" not in motion_line(of(known, output(known, 2, 0)))
+    known["site"] = ["A"] * 200
+    assert "may explain this" not in motion_line(of(known, output(known, 2, 0)))
+
+
+@pytest.mark.parametrize("shape", ["threshold", "U-shape", "age by site", "IQ"])
+def test_an_output_that_reads_a_covariate_in_its_own_way_carries_nothing_more(shape, monkeypatch):
+    """The linear regression of version 1.2.0 took each of these for more."""
+    monkeypatch.setattr(confounds.FOREST, "n_estimators", 10)
+    known, random = moving(300, 2), np.random.default_rng(3)
+    numbers = known["table"].astype(float).assign(fiq=random.normal(100, 15, 300))
+    fd, age = np.log(numbers["func_mean_fd"]), (numbers["age"] - 23) / 10
+    slope = pd.Series({"A": 2.0, "B": -2.0, "C": 1.0})[known["site"]].to_numpy()
+    read = {
+        "threshold": 3.0 * (fd > 0.5),
+        "U-shape": fd**2,
+        "age by site": slope * age,
+        "IQ": 0.1 * (numbers["fiq"] - 100),
+    }
+    odds = (read[shape] - read[shape].mean()).to_numpy()
+    known |= {"label": (random.random(300) < 1 / (1 + np.exp(-odds))).astype(float), "table": numbers.astype(str)}
+    probability = 1 / (1 + np.exp(-odds - random.normal(0, 0.3, 300)))
+    found = of(known, probability)
+    assert found["partial"]["low"] < 0 and "is not shown to carry more" in motion_line(found)
+    assert "fiq" in found["covariates"]
+    beside = 1 / (1 + np.exp(-odds - random.normal(0, 0.3, 300) - known["label"]))
+    assert of(known, beside)["partial"]["low"] > 0
+
+
+def test_the_partial_correlation_and_its_interval_are_those_of_statsmodels():
+    random = np.random.default_rng(0)
+    values = random.normal(size=(80, 3))
+    label, logits = values @ [1, 0, 1] + random.normal(size=(2, 80)) * [[1], [2]]
+    span = spanned(values)
+    left = [column - sm.OLS(column, sm.add_constant(values)).fit().fittedvalues for column in (label, logits)]
+    found = correlated(*left, span, 1.0)
+    assert found["value"] == pytest.approx(np.corrcoef(*left)[0, 1])
+    expected = sm.OLS(label, sm.add_constant(np.column_stack([values, logits]))).fit(cov_type="HC3", use_t=True)
+    assert found["p"] == pytest.approx(expected.pvalues[-1])
+    scale = left[1].std() / left[0].std()
+    assert [found["low"], found["high"]] == pytest.approx(expected.conf_int()[-1] * scale)
+    wide = correlated(*left, span, 1.5)
+    assert wide["high"] - wide["low"] == pytest.approx(1.5 * (found["high"] - found["low"]))
+
+
+def test_intervals_of_folds_are_wider():
     known = moving()
     probability = output(known, 1, 0)
-    found = of(known, probability)
-    logit = np.log(probability / (1 - probability))
-    values = np.column_stack([
-        (logit - logit.mean()) / logit.std(),
-        known["table"]["age"].astype(float) / 10,
-        np.log(known["table"]["func_mean_fd"].astype(float)),
-        *(known["site"] == name for name in "AB"),
-    ])  # fmt: skip
-    fitted = LogisticRegression(C=np.inf, tol=1e-8, max_iter=5000).fit(values, known["label"])
-    assert found["coefficient"] == pytest.approx(fitted.coef_[0, 0], rel=1e-3)
-    design = np.column_stack([np.ones(400), values])
-    chance = fitted.predict_proba(values)[:, 1]
-    spread = np.sqrt(np.linalg.inv(design.T @ (design * (chance * (1 - chance))[:, None]))[1, 1])
-    assert found["high"] - found["low"] == pytest.approx(2 * 1.959964 * spread, rel=1e-3)
-    assert (found["subjects"], found["left_out"], found["without"]) == (400, 0, [])
-    assert "carries more than site, age and log func_mean_fd" in motion_line(found)
+    one, several = of(known, probability), of(known, probability, np.arange(200) % 5)
+    assert several["partial"]["value"] == pytest.approx(one["partial"]["value"])
+    widths = [found["partial"]["high"] - found["partial"]["low"] for found in (one, several)]
+    assert 1.2 < widths[1] / widths[0] < 1.5
+
+
+def test_the_correlation_with_motion_is_of_people_of_the_same_site():
+    random = np.random.default_rng(0)
+    site = np.repeat(["A", "B", "C"], 50)
+    level = np.repeat([0.0, 5.0, 10.0], 50)
+    moved = random.normal(size=150)
+    logits = 0.5 * moved + random.normal(size=150) + level
+    people = pd.DataFrame({"site": site, "logit": logits})
+    found = within_sites(people, pd.Series(moved - level).mask(np.arange(150) == 149), 0)
+    kept = people[:149].assign(moved=(moved - level)[:149])
+    centred = np.array(
+        [group - group.mean() for _, of in kept.groupby("site") for group in of[["logit", "moved"]].T.to_numpy()],
+        object,
+    )
+    expected = np.corrcoef(np.concatenate(centred[::2]).astype(float), np.concatenate(centred[1::2]).astype(float))[
+        0, 1
+    ]
+    assert found["value"] == pytest.approx(expected)
+    assert found["low"] < found["value"] < found["high"] and found["high"] - found["low"] < 0.35
+    few = within_sites(people[:5], pd.Series(moved), 0)
+    assert few["value"] is not None and few["low"] is few["high"] is None
+
+
+@pytest.mark.parametrize("reliability", [0.3, 0.7])
+def test_the_needed_reliability_is_that_with_which_motion_was_measured(reliability):
+    """Label and output follow true motion, which is measured with noise beside another covariate."""
+    random, count = np.random.default_rng(1), 4000
+    age = random.normal(size=count)
+    true = random.normal(size=count) + age
+    measure = true + random.normal(0, np.sqrt(1 / reliability - 1), count)
+    people = pd.DataFrame({"label": true + random.normal(size=count), "logit": true + age + random.normal(size=count)})
+    found = needed_reliability(people, pd.Series(measure), pd.DataFrame({"age": age}), (0, 1.0))
+    assert found["value"] == pytest.approx(reliability, abs=0.06)
+    assert found["low"] < reliability < found["high"] < found["low"] + 0.25
+    people["logit"] = people["label"] + random.normal(size=count)
+    assert needed_reliability(people, pd.Series(measure), pd.DataFrame({"age": age}), (0, 1.0))["value"] < reliability
 
 
 def test_several_records_of_a_subject_count_once():
     known = moving()
     probability = output(known, 1, 0)
     twice = {name: np.repeat(known[name], 2) for name in ("label", "site", "subject")} | {"table": known["table"]}
-    spread = np.repeat(np.log(probability / (1 - probability)), 2) + np.tile([-0.3, 0.3], 400)
+    spread = np.repeat(np.log(probability / (1 - probability)), 2) + np.tile([-0.3, 0.3], 200)
     found = of(twice, 1 / (1 + np.exp(-spread)))
     once = of(known, probability)
-    assert found == {name: value if isinstance(value, list) else pytest.approx(value) for name, value in once.items()}
+    assert found.keys() == once.keys() and "reliability" in found
+    assert all(found[name] == pytest.approx(once[name]) for name in ("partial", "correlation", "reliability"))
 
 
 def test_who_is_left_out_is_counted_and_what_is_not_used_is_named():
@@ -85,37 +175,48 @@ def test_who_is_left_out_is_counted_and_what_is_not_used_is_named():
     known["site"] = np.array([f"site {number % 12}" for number in range(60)])
     found = of(known, output(known, 1, 0))
     assert (found["subjects"], found["left_out"]) == (55, 5)
-    assert found["covariates"] == ["age", "log func_mean_fd"] and found["without"] == ["site", "scanner"]
-    assert motion_line(found).endswith("; 55 subjects, 5 left out, without site and scanner).")
+    assert found["covariates"] == ["age", "log func_mean_fd"]
+    assert found["without"] == ["site", "scanner", "age by site"]
+    assert "; 55 subjects, 5 left out, without site, scanner and age by site)." in motion_line(found)
 
 
 def test_sites_of_one_class_are_left_out():
     known = moving()
-    known["site"] = np.where(np.arange(400) < 20, np.where(known["label"] == 1, "all autism", "A"), known["site"])
+    known["site"] = np.where(np.arange(200) < 20, np.where(known["label"] == 1, "all autism", "A"), known["site"])
     found = of(known, output(known, 1, 0))
     assert found["left_out"] == (known["site"] == "all autism").sum() > 0
-    assert "coefficient" in found
+    assert "partial" in found
 
 
 @pytest.mark.parametrize(
     "change, reason",
     [
-        ({"probability": np.where(moving()["label"] == 1, 0.9, 0.1)}, "separate the classes perfectly"),
-        ({"probability": np.full(400, 0.3)}, "the same for everybody"),
-        ({"label": np.ones(400)}, "one class"),
+        ({"probability": np.full(200, 0.3)}, "the same for everybody"),
+        ({"probability": 1 / (1 + np.exp(-moving()["table"]["age"].astype(float) / 40))}, "output follows from"),
+        ({"label": (np.arange(200) % 2).astype(float), "sex": True}, "the diagnosis follows from the covariates"),
+        ({"label": np.ones(200)}, "one class"),
     ],
 )
 def test_what_cannot_be_computed_is_said(change, reason):
     known = moving() | {"probability": output(moving(), 1, 0)} | change
-    found = of(known, known["probability"])
-    assert "coefficient" not in found
+    if "sex" in known:
+        known["table"]["sex"] = np.where(known["label"] == 1, "M", "F")
+    found = of(known, np.asarray(known["probability"]))
+    assert "partial" not in found
     assert reason in motion_line(found)
+
+
+def test_an_output_that_is_the_label_has_a_partial_correlation_of_one():
+    known = moving()
+    found = of(known, np.where(known["label"] == 1, 0.9, 0.1))
+    assert found["partial"] == {"value": pytest.approx(1), "low": pytest.approx(1), "high": pytest.approx(1), "p": 0}
+    assert "is 1.00, 1.00 to 1.00 (p < 0.0001;" in motion_line(found)
 
 
 def test_too_few_subjects_are_said():
     known = moving(20)
-    found = of(known, output(known, 1, 0))
-    assert motion_line(found) == ("Is it motion? It cannot be computed: 20 subjects are too few for 4 parameters.")
+    line = motion_line(of(known, output(known, 1, 0)))
+    assert line.startswith("Is it motion? It cannot be computed: 20 subjects are too few for 8 parameters.")
 
 
 def test_sites_of_one_class_each_are_too_few_subjects_not_one_class():
@@ -141,6 +242,7 @@ def test_unknown_covariates_and_unknown_motion_are_said():
     known["table"] = known["table"][["age"]]
     line = motion_line(of(known, probability))
     assert line.startswith("Is it the covariates? Head motion is not among them. The network's output carries more")
+    assert "may explain this: sex, IQ and head motion." in line and "reliability" not in line
 
 
 @pytest.mark.parametrize("sites", [["A", "B"], ["A", "A"]])
@@ -148,6 +250,18 @@ def test_two_people_with_the_site_as_the_only_covariate(sites):
     known = moving(2) | {"label": np.array([0.0, 1.0]), "site": np.array(sites)}
     known["table"] = pd.DataFrame({"site": sites}, index=known["subject"])
     assert motion_line(of(known, np.array([0.4, 0.6]))).endswith("It cannot be computed: no covariate can be used.")
+
+
+def test_rows_are_of_what_is_known():
+    known = moving()
+    result = of(known, output(known, 1, 0))
+    still = {"kind": "head motion", "group": "moved less", "auc": 0.7, "auc_low": 0.6, "auc_high": 0.8}
+    found = rows(result, [still, still | {"group": "moved more", "auc": 0.5}])
+    assert [row["measure"] for row in found] == ["partial", "correlation", "reliability", "auc"]
+    assert found[0] == {"measure": "partial"} | result["partial"] and found[3]["value"] == 0.7
+    within = {"auc_sites": 0.65, "auc_sites_low": None, "auc_sites_high": None}
+    assert [row["measure"] for row in rows(None, [still | within])] == ["auc_sites"]
+    assert rows(None, []) == []
 
 
 COLUMNS = {  # what a covariate may hold
@@ -160,7 +274,7 @@ COLUMNS = {  # what a covariate may hold
 
 @st.composite
 def few_people(draw) -> dict:
-    count = draw(st.integers(1, 24))
+    count = draw(st.integers(1, 60))
     several = {"min_size": count, "max_size": count}
     site = draw(st.lists(st.sampled_from(draw(st.sampled_from(["A", "AB", "ABC"]))), **several))
     names = draw(st.lists(st.sampled_from(["site", "age", "mean_fd", "sex"]), unique=True))
@@ -175,9 +289,9 @@ def few_people(draw) -> dict:
     return known | {"table": pd.DataFrame(columns, index=subject), "probability": np.array(probability)}
 
 
-@settings(max_examples=60)
+@settings(max_examples=25, deadline=None)
 @given(few_people())
 def test_of_few_people_and_any_covariates_there_is_a_result_or_a_reason(known):
     found = of(known, known["probability"])
-    assert ("coefficient" in found) != ("reason" in found)
+    assert ("partial" in found) != ("reason" in found)
     assert motion_line(found).startswith("Is it ")

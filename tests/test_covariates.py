@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from data.base.errors import InputError
-from utils.covariates import covariates, with_iq
+from utils.covariates import AGE, IQ, SEX, covariates, with_iq
 
 
 def test_covariates_are_numbers_logarithms_and_categories():
@@ -23,13 +23,30 @@ def test_covariates_are_numbers_logarithms_and_categories():
         covariates(["a"], ["S"], table)
 
 
-@pytest.mark.parametrize("name, joined", [("fiq", True), ("IQ", True), ("full_scale_IQ", True), ("fiq_missing", False)])
-def test_iq_comes_from_the_phenotype_unless_it_is_a_covariate(name, joined):
-    known = pd.DataFrame({"age": [9.0, 30.0]}, index=["b", "a"])
-    values = pd.DataFrame({name: [100.0, 120.0, 90.0], "age": 0.0}, index=["a", "b", "c"])
-    found = with_iq(known, values)
-    assert (list(found), found.index.tolist()) == (["age", name] if joined else ["age"], ["b", "a"])
-    if joined:
-        assert found[name].tolist() == [120, 100]
-        assert list(with_iq(found, values)) == ["age", name]
-    assert with_iq(known, None) is known
+def test_the_iq_of_the_phenotype_joins_the_covariates():
+    table = pd.DataFrame({"age": ["9", "30"]}, index=["a", "b"])
+    raw = pd.DataFrame({"fiq_missing": [0.0, 1.0], "fiq": [101.5, np.nan], "viq": [90.0, 91.0]}, index=["a", "b"])
+    joined = with_iq(table, raw)
+    assert list(joined) == ["age", "fiq"]
+    assert covariates(["b", "a"], ["S", "S"], joined)["fiq"].tolist() == pytest.approx([np.nan, 101.5], nan_ok=True)
+    own = table.assign(FSIQ=["1", "2"])
+    assert with_iq(own, raw) is own and with_iq(None, raw) is None and with_iq(table, None) is table
+    assert list(with_iq(table, raw.assign(fiq=np.nan))) == ["age"]
+
+
+def test_age_sex_and_iq_are_known_by_their_names():
+    names = [
+        "AGE_AT_SCAN",
+        "age",
+        "Age (years)",
+        "SEX",
+        "gender",
+        "FIQ",
+        "full_scale_iq",
+        "IQ",
+        "image",
+        "VIQ",
+        "average",
+    ]
+    found = [[name for name in names if pattern.search(name)] for pattern in (AGE, SEX, IQ)]
+    assert found == [names[:3], names[3:5], names[5:8]]

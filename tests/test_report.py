@@ -177,6 +177,27 @@ def test_the_sections_stand_in_their_order_and_say_what_the_tables_say(pooled):
     assert page.tags.count("svg") == 4
 
 
+def test_the_tables_on_motion_are_shown_where_they_are(pooled):
+    columns = ("measure", "value", "low", "high", "p")
+    measures = [("partial", 0.3, 0.2, 0.4, 1e-5), ("correlation", 0.4, 0.3, 0.5, None), ("auc", 0.6, 0.5, 0.7, None)]
+    pd.DataFrame(measures, columns=columns).to_csv(pooled / "confounds.csv", index=False)
+    group = {"kind": "sex", "group": "SEX 1", "subjects": 40, "autism": 20, "control": 20}
+    pd.DataFrame([group | named_interval("auc", 0.6)]).to_csv(pooled / "groups.csv", index=False)
+    page = parsed(pooled)
+    assert page.headings == [*HEADINGS[:4], "Is it motion?", *HEADINGS[4:9], "Head motion, sex and age", *HEADINGS[9:]]
+    assert page.rows["Is it motion?"][1:] == [
+        ["partial correlation of output and diagnosis", "0.300 (0.200 to 0.400)", "1e-05"],
+        ["correlation of output and head motion within sites", "0.400 (0.300 to 0.500)", "-"],
+        ["AUC, of those who moved less", "0.600 (0.500 to 0.700)", "-"],
+    ]
+    assert page.rows["Head motion, sex and age"][1] == ["sex: SEX 1", "40", "20", "20", "0.600 (0.500 to 0.700)"]
+    assert not any("reliability" in text for text in page.paragraphs["Is it motion?"])
+    measures = [("reliability", 0.2, 0.1, 0.3, None)]
+    pd.DataFrame(measures, columns=columns).to_csv(pooled / "confounds.csv", index=False)
+    texts = parsed(pooled).paragraphs["Is it the covariates?"]
+    assert "It cannot be computed" in texts[0] and "classical measurement error" in texts[1]
+
+
 def test_counts_are_those_of_the_predictions(pooled):
     page, table = parsed(pooled), people(folds=3)
     true, predicted = table["label"] == "1", table["probability"] >= 0.5

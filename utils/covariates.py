@@ -16,7 +16,6 @@ HEAD_MOTION = re.compile("mean_?fd|framewise", re.IGNORECASE)
 AGE = re.compile("(?<![a-z])age(?![a-z])", re.IGNORECASE)
 SEX = re.compile("(?<![a-z])(sex|gender)(?![a-z])", re.IGNORECASE)
 IQ = re.compile("(?<![a-z])(f|fs|full_?scale_?)?iq(?![a-z])(?!_missing)", re.IGNORECASE)
-SITE = re.compile("site")
 
 
 def with_iq(table: pd.DataFrame | None, phenotype: pd.DataFrame | None) -> pd.DataFrame | None:

@@ -3,14 +3,16 @@
 The test asks whether label and output are still correlated once both are predicted from the covariates (the generalised
 covariance measure; Shah & Peters 2020, Annals of Statistics 48:1514). It holds if the predictions follow the shape of
 what the network reads. They are least squares on the covariates, on products of site and covariate and on splines, as
-far as the subjects suffice, and on what a random forest predicts of both out of sample: the forest follows thresholds,
-the products follow an age that matters otherwise at each site. `tests/benchmarks/confounds.py` counts how often a
-network that reads covariates only is taken for more.
+far as the subjects suffice, and on what random forests predict out of sample: of both, and of what the other terms
+leave of both. Forests follow thresholds, the products follow an age that matters otherwise at each site.
+`tests/benchmarks/confounds.py` counts how often a network that reads covariates only is taken for more.
 
 Covariates that are not in the tables are not in the test, and one that is measured with error is not all in it.
 """
 
+import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,20 +22,21 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.preprocessing import SplineTransformer
 
-from utils.covariates import AGE, HEAD_MOTION, IQ, SEX, SITE, covariates
+from utils.covariates import AGE, HEAD_MOTION, IQ, SEX, covariates
 from utils.evaluation.groups import MOVED_LESS
 from utils.metrics import RESAMPLES, Predictions
 from utils.report.texts import paragraph
 from utils.statistics import CONFIDENCE, MIN_PER_CLASS, Statistic, bootstrap, or_none
 
 SUBJECTS_A_PARAMETER = 5  # of least squares, for which 2 suffice (Austin & Steyerberg 2015, J Clin Epidemiol 68:627)
+OTHERS = 6  # parameters: the intercept, the network's logit and four columns of forests
 MIN_KNOWN = 0.5  # share of the subjects whose value of a covariate must be known to keep it
 PARTS = 5  # of the subjects; the forest predicts each from the others
-FOREST = RandomForestRegressor(50, min_samples_leaf=5, max_features=0.5, random_state=0)
+FOREST = RandomForestRegressor(30, min_samples_leaf=5, random_state=0)
 SPLINE = SplineTransformer(n_knots=3, degree=3, include_bias=False)
 FEW_VALUES = 6  # of a number: more of them take a spline
 TOLD = 1e-6  # share of the spread that covariates must leave
-EXPECTED = {"site": SITE, "age": AGE, "sex": SEX, "IQ": IQ, "head motion": HEAD_MOTION}
+EXPECTED = {"site": re.compile("site"), "age": AGE, "sex": SEX, "IQ": IQ, "head motion": HEAD_MOTION}
 
 
 def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> dict | None:
@@ -43,7 +46,8 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
     repeats. The result holds `partial`: the correlation of label and output beside the covariates, its `value`, `low`,
     `high` and `p` - or `reason`, why it cannot be computed; `subjects`, `left_out` (a covariate is unknown, or all of
     their site are of one class), `covariates`, `without` (covariates not used, or age by site) and `unknown` (of
-    EXPECTED). Where head motion is known: `correlation` as in `within_sites`, `reliability` as in `needed_reliability`.
+    EXPECTED). Where head motion is known: `correlation` as in `within_sites`, and if the output
+    carries more, `reliability` as in `needed_reliability`.
     """
     if table is None:
         return None
@@ -53,19 +57,22 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
     names = [name for name in known if name in blocks]
     plain = side_by_side(people, [blocks[name] for name in names])
     needed = [*known, *filter(AGE.search, products(known))]
-    result = {
+    expected = {
+        name: pattern for name, pattern in EXPECTED.items() if name != "site" or everybody["site"].nunique() > 1
+    }
+    result: dict[str, Any] = {
         "subjects": len(people),
         "left_out": len(everybody) - len(people),
         "covariates": names,
         "without": [name for name in needed if name not in blocks],
-        "unknown": [name for name, pattern in EXPECTED.items() if not any(map(pattern.search, names))],
+        "unknown": [name for name, pattern in expected.items() if not any(map(pattern.search, names))],
     }
     wider = predictions.widening("auc")
     result |= more(people, plain, side_by_side(people, blocks.values()), wider)
-    measures = [name for name in names if HEAD_MOTION.search(name)]
+    measures = [name for name in known.select_dtypes("number") if name in names and HEAD_MOTION.search(name)]
     if measures:
         result["correlation"] = within_sites(everybody, known[measures[0]], seed)
-    if measures and "partial" in result:
+    if measures and "partial" in result and result["partial"]["low"] > 0:
         others = [block for name, block in blocks.items() if not HEAD_MOTION.search(name)]
         beside = side_by_side(people, others)
         result["reliability"] = needed_reliability(people, known.loc[people.index, measures[0]], beside, (seed, wider))
@@ -103,8 +110,8 @@ def side_by_side(people: pd.DataFrame, blocks: Iterable[pd.DataFrame]) -> pd.Dat
 
 
 def parameters(blocks: dict[str, pd.DataFrame]) -> int:
-    """Of least squares: those of the terms, the intercept, the network's logit and both columns of the forest."""
-    return sum(block.shape[1] for block in blocks.values()) + 4
+    """Of least squares: those of the terms, the intercept, the network's logit and the columns of the forests."""
+    return sum(block.shape[1] for block in blocks.values()) + OTHERS
 
 
 def linear(column: pd.DataFrame) -> pd.DataFrame:
@@ -144,16 +151,18 @@ def more(people: pd.DataFrame, plain: pd.DataFrame, values: pd.DataFrame, wider:
         return {"reason": "the subjects are of one class"}
     if plain.empty:
         return {"reason": "no covariate can be used"}
-    if len(people) < SUBJECTS_A_PARAMETER * (values.shape[1] + 4):
-        return {"reason": f"{len(people)} subjects are too few for {values.shape[1] + 4} parameters"}
+    if len(people) < SUBJECTS_A_PARAMETER * (values.shape[1] + OTHERS):
+        return {"reason": f"{len(people)} subjects are too few for {values.shape[1] + OTHERS} parameters"}
     both = people[["label", "logit"]].to_numpy(float)
     if both[:, 1].std() < TOLD:
         return {"reason": "the network's output is the same for everybody"}
     both = (both - both.mean(axis=0)) / both.std(axis=0)
+    rest = residuals(both, spanned(values.to_numpy()))
+    targets = both, rest / np.maximum(rest.std(axis=0), TOLD)
     parts = KFold(PARTS, shuffle=True, random_state=0)
-    forest = [cross_val_predict(FOREST, plain.to_numpy(), column, cv=parts) for column in both.T]
-    span = spanned(np.column_stack([values, *forest]))
-    label, output = (both - span @ (span.T @ both)).T
+    forests = [cross_val_predict(FOREST, plain.to_numpy(), target, cv=parts) for target in targets]
+    span = spanned(np.column_stack([values, *forests]))
+    label, output = residuals(both, span).T
     if output.std() < TOLD:
         return {"reason": "the network's output follows from the covariates"}
     if label.std() < TOLD:
@@ -165,6 +174,11 @@ def spanned(values: np.ndarray) -> np.ndarray:
     """An orthonormal basis (n, k) of the columns of `values` (n, any) and an intercept."""
     left, spread, _ = np.linalg.svd(np.column_stack([np.ones(len(values)), values]), full_matrices=False)
     return left[:, spread > spread.max() * len(values) * np.finfo(float).eps]
+
+
+def residuals(columns: np.ndarray, span: np.ndarray) -> np.ndarray:
+    """What a regression of the columns (n, any) on `span` (n, k) leaves."""
+    return columns - span @ (span.T @ columns)
 
 
 def correlated(label: np.ndarray, output: np.ndarray, span: np.ndarray, wider: float) -> dict[str, float]:
@@ -212,7 +226,7 @@ def needed_reliability(
     """
     span = spanned(others.to_numpy())
     columns = np.column_stack([people[["label", "logit"]], measure])
-    label, output, moved = (columns - span @ (span.T @ columns)).T
+    label, output, moved = residuals(columns, span).T
 
     def reliability(weight: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -39,11 +39,11 @@ def grouped(known: pd.DataFrame, site: list[str]) -> Iterator[tuple[str, pd.Seri
     """Each grouping by its kind: the name of the group of each subject, the groups in order; NaN where unknown."""
     for name in known:
         values = known[name]
-        if HEAD_MOTION.search(name):
+        if HEAD_MOTION.search(name) and values.dtype == float:
             below = values < values.groupby(np.array(site)).transform("median")
             halves = pd.Series(np.where(below, MOVED_LESS, MOVED_MORE), known.index)
             yield "head motion", halves.where(values.notna()).sort_values()
-        elif AGE.search(name) and values.nunique() > MAX_SEXES:
+        elif AGE.search(name) and values.dtype == float and values.nunique() > MAX_SEXES:
             thirds = pd.qcut(values.rank(method="first"), len(THIRDS), labels=THIRDS).astype(object)
             ends = values.groupby(thirds).agg(["min", "max"])
             told = {

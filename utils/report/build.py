@@ -144,6 +144,8 @@ def scored(tables: Tables) -> Iterator[Section]:
         yield repeats(tables.repeats, "fold" in tables.predictions)
     if tables.floors is not None:
         yield beside_floors(tables.floors, run.model)
+    if tables.confounds is not None:
+        yield beside_motion(tables.confounds)
     if known["label"].nunique() == len(CLASSES):
         about = [f"The band holds {confidence} of the curves of resampled subjects, at each false positive rate."]
         yield Section("ROC curve", about, drawings.roc(predictions, run.seed))
@@ -177,6 +179,8 @@ def scored(tables: Tables) -> Iterator[Section]:
             for _, row in tables.sites.iterrows()
         ]
         yield Section("Sites", table=rows)
+    if tables.groups is not None:
+        yield by_group(tables.groups)
 
 
 def spelled(name: str) -> str:
@@ -233,6 +237,36 @@ def beside_floors(table: pd.DataFrame, model: str) -> Section:
     ]
     drawn = drawings.forest(table, model) if table["auc"].notna().any() else None
     return Section("The model beside its floors", about, drawn, rows)
+
+
+def beside_motion(table: pd.DataFrame) -> Section:
+    """The rows of `confounds.csv` that there are, and what each means."""
+    names = {
+        "partial": "partial correlation of output and diagnosis",
+        "correlation": "correlation of output and head motion within sites",
+        "reliability": "reliability of head motion that would explain it",
+        "auc_sites": "AUC within sites, of those who moved less",
+        "auc": "AUC, of those who moved less",
+    }
+    rows = [
+        {"measure": names.get(row["measure"], row["measure"]), "value": shown(row[["value", "low", "high"]])}
+        | {"p": number(row["p"], ".2g")}
+        for _, row in table.iterrows()
+    ]
+    title = "Is it motion?" if "correlation" in set(table["measure"]) else "Is it the covariates?"
+    return Section(title, texts.paragraphs("of_motion", names=set(table["measure"])), table=rows)
+
+
+def by_group(table: pd.DataFrame) -> Section:
+    """The score in each row of `groups.csv`."""
+    areas = [name for name in ("auc_sites", "auc") if set(interval(name)) <= set(table)]
+    rows = [
+        {"group": f"{row['kind']}: {row['group']}"}
+        | {name: number(row[name], ".0f") for name in SITE_COUNTS}
+        | {spelled(name): shown(row[interval(name)]) for name in areas}
+        for _, row in table.iterrows()
+    ]
+    return Section("Head motion, sex and age", texts.paragraphs("groups"), table=rows)
 
 
 def cohort(run: Described) -> list[Row]:
