@@ -1,6 +1,7 @@
 """The benchmarks run, with sizes as small as possible, and print what can be computed in another way."""
 
 import functools
+import itertools
 import re
 import runpy
 import statistics
@@ -20,8 +21,9 @@ from data.cohorts import atlas
 from data.cohorts.cohort import open_cohort
 from data.cohorts.records import record_bytes
 from data.grids import REDUCED
+from data.simulation import Anatomy, Simulation
 from data.swap import swap
-from utils.blackout import effects
+from utils.blackout import effects, job, page
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +45,8 @@ def printed_by(cohort, monkeypatch, capsys):
         arguments = [str(cohort if word == "COHORT" else word) for word in COMMANDS[name]]
         monkeypatch.setattr(sys, "argv", [path, *arguments])
         monkeypatch.setattr(sys, "path", [*sys.path])
-        monkeypatch.setattr(effects, "BLOBS", effects.BLOBS)  # which one of them changes
+        for module, name_ in ((effects, "BLOBS"), (page, "draw"), (page, "render"), (job, "write_maps")):
+            monkeypatch.setattr(module, name_, getattr(module, name_))  # which one of them changes
         runpy.run_path(path, run_name="__main__")
         return capsys.readouterr().out
 
@@ -108,9 +111,10 @@ def test_the_benchmark_of_the_truth_counts_what_the_table_holds(printed_by, monk
     monkeypatch.setattr(pd, "read_csv", watched)
     last = printed_by("truth").splitlines()[-1]
     (table,) = found
-    for test in ("reliance", "unique"):
-        count = int((table[f"p_{test}"] < 0.05).sum())
-        assert f"{test}: {count} false regions in {min(count, 1)} cohorts (against 5 %" in last
+    for test, when in itertools.product(("reliance", "unique"), ("", "_plain")):
+        count = int((table[f"p_{test}{when}"] < 0.05).sum())
+        words = f"{test}, {'before' if when else 'adjusted'}: {count} false regions in {min(count, 1)} cohorts"
+        assert f"{words} (against 5 %" in last
 
 
 def test_labels_are_shuffled_over_subjects_and_nothing_else(cohort, tmp_path):
@@ -171,3 +175,23 @@ def test_a_command_that_fails_is_a_row_of_what_a_gpu_does(tmp_path):
 def test_without_a_gpu_there_is_nothing_to_measure(capsys):
     assert gpu.main() == 0
     assert capsys.readouterr().out == "No GPU: nothing to measure.\n"
+
+
+@pytest.mark.parametrize("kind, column", [("Age", "AGE_AT_SCAN"), ("Motion", "func_mean_fd"), ("Site", "site")])
+def test_a_covariate_goes_with_the_diagnosis_and_with_the_region_that_carries_it(kind, column):
+    """And the other regions do not know of it: they are those of the people without it."""
+    names = runpy.run_path(benchmark("truth"))
+    drawn = Simulation(subjects=60, effect=0.0)
+    anatomy, bare = names[kind](REDUCED, drawn), Anatomy(REDUCED, drawn)
+    table, values = anatomy.people(drawn)
+    assert table["label"].sum() == 30 and roc_auc_score(table["label"], values) > 0.65
+    assert (pd.Series(values).groupby(table[column]).nunique() == 1).all()
+    difference = np.stack([anatomy.region_values(at, 0)[0] - bare.region_values(at, 0)[0] for at in range(60)])
+    carrier = next(number for number, name in anatomy.atlas.names.items() if name == names["CARRIER"])
+    assert np.corrcoef(difference[:, carrier], values)[0, 1] == pytest.approx(1)
+    assert not np.delete(difference, carrier, 1).any()
+
+
+def test_a_quarter_has_autism():
+    quarter = runpy.run_path(benchmark("truth"))["Quarter"]
+    assert quarter.people(Simulation(subjects=80))[0]["label"].sum() == 20
