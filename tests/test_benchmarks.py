@@ -28,6 +28,7 @@ from utils.blackout import effects, job, page
 pytestmark = pytest.mark.slow
 
 COMMANDS = {
+    "adjustment": ["--sets", 1, "--people", 200],
     "blackout": ["--preset", "residual", "--subjects", 2, "--repeats", 1],
     "coverage": ["--sets", 2],
     "large": ["--cohort", "COHORT", "--people", 60, "--only", "check,swap"],
@@ -72,6 +73,13 @@ def test_the_benchmark_of_coverage_counts_shares_of_its_sets(printed_by):
     shares = re.findall(r"([\d.]+)%", printed_by("coverage"))
     assert len(shares) == 2 * 2 * 5  # sizes, AUCs, metrics
     assert set(shares) <= {"0.0", "50.0", "100.0"}
+
+
+def test_the_benchmark_of_adjustment_counts_its_sets(printed_by):
+    """Both are significant before; what is the diagnosis's own stays so."""
+    lines = printed_by("adjustment").splitlines()
+    assert [line.split(",")[0] for line in lines] == ["age", "age squared", "motion", "the diagnosis"]
+    assert all("before: 1, " in line for line in lines) and "adjusted: 1, " in lines[-1]
 
 
 def test_the_benchmark_of_twins_finds_its_copies(printed_by):
