@@ -1,6 +1,7 @@
 """The benchmarks run, with sizes as small as possible, and print what can be computed in another way."""
 
 import functools
+import itertools
 import re
 import runpy
 import statistics
@@ -21,13 +22,15 @@ from data.cohorts import atlas
 from data.cohorts.cohort import open_cohort
 from data.cohorts.records import record_bytes
 from data.grids import REDUCED
+from data.simulation import Anatomy, Simulation
 from data.swap import swap
 from utils import metrics
-from utils.blackout import effects
+from utils.blackout import effects, job, page
 
 pytestmark = pytest.mark.slow
 
 COMMANDS = {
+    "adjustment": ["--sets", 1, "--people", 200],
     "blackout": ["--preset", "residual", "--subjects", 2, "--repeats", 1],
     "confounds": ["--sets", 1, "--people", 120],
     "coverage": ["--sets", 2, "--only", "80 people, AUC about 0.5"],
@@ -48,6 +51,8 @@ def printed_by(cohort, monkeypatch, capsys):
         monkeypatch.setattr(sys, "path", [*sys.path])
         for module, constant in ((effects, "BLOBS"), (metrics, "RESAMPLES")):  # which some of them change
             monkeypatch.setattr(module, constant, getattr(module, constant))
+        for module, name_ in ((effects, "BLOBS"), (page, "draw"), (page, "render"), (job, "write_maps")):
+            monkeypatch.setattr(module, name_, getattr(module, name_))  # which one of them changes
         runpy.run_path(path, run_name="__main__")
         return capsys.readouterr().out
 
@@ -84,6 +89,13 @@ def test_the_benchmark_of_coverage_counts_shares_of_its_sets(printed_by):
     assert "all without a difference: 4 sets" in null and "all: 4 sets" in every
     held = [float(share[0]) for share in shares]
     assert held[-1] == pytest.approx(np.mean(held[:-2]), abs=0.06)
+
+
+def test_the_benchmark_of_adjustment_counts_its_sets(printed_by):
+    """Both are significant before; what is the diagnosis's own stays so."""
+    lines = printed_by("adjustment").splitlines()
+    assert [line.split(",")[0] for line in lines] == ["age", "age squared", "motion", "the diagnosis"]
+    assert all("before: 1, " in line for line in lines) and "adjusted: 1, " in lines[-1]
 
 
 def test_the_benchmark_of_twins_finds_its_copies(printed_by):
@@ -129,9 +141,10 @@ def test_the_benchmark_of_the_truth_counts_what_the_table_holds(printed_by, monk
     monkeypatch.setattr(pd, "read_csv", watched)
     last = printed_by("truth").splitlines()[-1]
     (table,) = found
-    for test in ("reliance", "unique"):
-        count = int((table[f"p_{test}"] < 0.05).sum())
-        assert f"{test}: {count} false regions in {min(count, 1)} cohorts (against 5 %" in last
+    for test, when in itertools.product(("reliance", "unique"), ("", "_plain")):
+        count = int((table[f"p_{test}{when}"] < 0.05).sum())
+        words = f"{test}, {'before' if when else 'adjusted'}: {count} false regions in {min(count, 1)} cohorts"
+        assert f"{words} (against 5 %" in last
 
 
 def test_labels_are_shuffled_over_subjects_and_nothing_else(cohort, tmp_path):
@@ -192,3 +205,23 @@ def test_a_command_that_fails_is_a_row_of_what_a_gpu_does(tmp_path):
 def test_without_a_gpu_there_is_nothing_to_measure(capsys):
     assert gpu.main() == 0
     assert capsys.readouterr().out == "No GPU: nothing to measure.\n"
+
+
+@pytest.mark.parametrize("kind, column", [("Age", "AGE_AT_SCAN"), ("Motion", "func_mean_fd"), ("Site", "site")])
+def test_a_covariate_goes_with_the_diagnosis_and_with_the_region_that_carries_it(kind, column):
+    """And the other regions do not know of it: they are those of the people without it."""
+    names = runpy.run_path(benchmark("truth"))
+    drawn = Simulation(subjects=60, effect=0.0)
+    anatomy, bare = names[kind](REDUCED, drawn), Anatomy(REDUCED, drawn)
+    table, values = anatomy.people(drawn)
+    assert table["label"].sum() == 30 and roc_auc_score(table["label"], values) > 0.65
+    assert (pd.Series(values).groupby(table[column]).nunique() == 1).all()
+    difference = np.stack([anatomy.region_values(at, 0)[0] - bare.region_values(at, 0)[0] for at in range(60)])
+    carrier = next(number for number, name in anatomy.atlas.names.items() if name == names["CARRIER"])
+    assert np.corrcoef(difference[:, carrier], values)[0, 1] == pytest.approx(1)
+    assert not np.delete(difference, carrier, 1).any()
+
+
+def test_a_quarter_has_autism():
+    quarter = runpy.run_path(benchmark("truth"))["Quarter"]
+    assert quarter.people(Simulation(subjects=80))[0]["label"].sum() == 20

@@ -192,13 +192,11 @@ def test_the_table_ranks_the_mean_over_subjects(blacked_out, stored):
             assert float(row[f"background_{group}"]) == pytest.approx(mean, abs=1e-5)
     effects = [float(row["reliance"]) for row in rows]
     assert effects == sorted(effects, reverse=True) and [row["rank"] for row in rows] == list(map(str, range(1, 117)))
-    assert max(rows, key=lambda row: float(row["reliance"]))["name"] in outcome.out
     assert not any(float(row["p_reliance"]) < 0.05 or float(row["p_unique"]) < 0.05 for row in rows)  # of 4 people
-    assert "Nothing is concluded about regions: 2 subjects of one class, which takes 10 of each." in outcome.out
     manifest = json.loads((folder / "run.json").read_text())
     assert manifest["adjusted_for"] == [] and manifest["conclusion"] in outcome.out
+    assert not any(row["name"] in manifest["conclusion"] for row in rows)
     assert "Donors: 5 per record, training subjects of any site." in outcome.out
-    assert "among 4 blobs per region, each on 4 records" in outcome.out
 
 
 COLUMNS = (

@@ -364,7 +364,7 @@ SENTENCES = {  # what of `run.json` calls for a sentence of the methods, and tha
     "authors": ({"preset": "regions"}, "a score on people of ABIDE I may be a little too good."),
     "floors": ({"floor_settings": {"SVM": "C = 1", "forest": "9"}}, "the same training subjects: SVM (C = 1). "),
     "motion": (
-        {"motion": "Is it motion? More: 1.00 log odds of autism"},
+        {"motion": "Is it motion? More: its partial correlation with the diagnosis is 0.3"},
         "a Wald interval of the logit's coefficient.",
     ),
 }

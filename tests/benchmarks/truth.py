@@ -53,6 +53,7 @@ EFFECTS = (*TESTS, "background", "sufficiency")
 CORRELATION = 0.8
 CARRIER = "Postcentral_L"  # of a covariate
 STREAM = 2  # of random numbers
+STRENGTH = 1.5  # log odds of autism, and spreads of the region, a standard deviation of the covariate
 WHEN = {"": "adjusted", "_plain": "before"}  # end of a column of `regions.csv`
 INTERVAL_WIDTH = 2 * 1.96  # of a 95 % interval, in standard errors
 
@@ -94,7 +95,7 @@ class Confounded(demo.Anatomy):
 
     @classmethod
     def covariate(cls, table: pd.DataFrame, random: np.random.Generator) -> np.ndarray:
-        """What the region carries and the diagnosis goes with, (subjects,)."""
+        """What the region carries and the diagnosis goes with, (subjects,), as it stands in the table."""
         raise NotImplementedError
 
     @classmethod
@@ -102,7 +103,7 @@ class Confounded(demo.Anatomy):
         """The table, with labels that go with the covariate, and the covariate as z-scores (subjects,)."""
         table, random = demographics(simulation), np.random.default_rng([simulation.seed, STREAM])
         values = zscore(cls.covariate(table, random))
-        risk = values + random.logistic(size=len(values))
+        risk = STRENGTH * values + random.logistic(size=len(values))
         return table.assign(label=(risk > np.quantile(risk, 1 - cls.share)).astype(float)), values
 
     def __init__(self, grid, simulation: demo.Simulation):
@@ -112,16 +113,16 @@ class Confounded(demo.Anatomy):
 
     def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
         region, random = super().region_values(subject, label)
-        own = region[self.carrier] - self.region_mean[self.carrier]
-        carried = CORRELATION * self.carried[subject] * self.simulation.region_spread
-        region[self.carrier] += carried + (np.sqrt(1 - CORRELATION**2) - 1) * own
+        region[self.carrier] += STRENGTH * self.simulation.region_spread * self.carried[subject]
         return region, random
 
 
 class Age(Confounded):
     @classmethod
     def covariate(cls, table, random):
-        return table["AGE_AT_SCAN"].to_numpy(float)
+        years = random.lognormal(np.log(15), 0.35, len(table)).round(2)  # of all sites, so that donors differ in age
+        table["AGE_AT_SCAN"] = years.astype(str)
+        return years
 
 
 class Motion(Confounded):

@@ -52,14 +52,20 @@ class Adjustment:
         """Effects on the true class (subjects, regions) beside the covariates, in the same unit."""
         if self.reason:
             return effect
-        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-        cut = {"X": self.known, "cv": [*folds.split(self.label, self.label)]}
-        logistic = make_pipeline(self.encoder, LogisticRegression(max_iter=1000))
         ridge = make_pipeline(self.encoder, RidgeCV(PENALTIES, alpha_per_target=True))
-        autism = cross_val_predict(logistic, y=self.label, method="predict_proba", **cut)[:, 1]
         on_autism = np.where(self.label == 1, 1, -1)[:, None] * effect
-        expected = cross_val_predict(ridge, y=on_autism, **cut).reshape(effect.shape)
-        return 2 * (self.label - autism)[:, None] * (on_autism - expected)
+        expected = cross_val_predict(ridge, self.known, on_autism, cv=self.folds).reshape(effect.shape)
+        return 2 * (self.label - self.probability())[:, None] * (on_autism - expected)
+
+    def probability(self) -> np.ndarray:
+        """That of autism given the covariates, out of fold (subjects,)."""
+        logistic = make_pipeline(self.encoder, LogisticRegression(max_iter=1000))
+        return cross_val_predict(logistic, self.known, self.label, cv=self.folds, method="predict_proba")[:, 1]
+
+    @property
+    def folds(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+        return [*folds.split(self.label, self.label)]
 
     @property
     def encoder(self) -> ColumnTransformer:

@@ -1,0 +1,84 @@
+"""What a blackout concludes from effects made up: regions are named where the network has something to explain."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from data.cohorts.cohort import open_cohort
+from utils.blackout import job
+from utils.blackout.effects import Effects
+from utils.blackout.options import BlackoutOptions
+
+REGION = "Precentral_L"  # the first of the atlas
+
+
+@pytest.fixture
+def concluded(cohort, tmp_path, monkeypatch, capsys):
+    """`concluded(probability)`: of 40 people, given that of autism by label, the first region being relied on, and
+    given which people; run.json's part, what was printed, `regions.csv`, and the text of page and figure."""
+    monkeypatch.setattr(job, "write_maps", lambda *_: None)
+    shown = []
+    monkeypatch.setattr(job.page, "draw", lambda run, results: shown.append(results) or plt.figure())
+    monkeypatch.setattr(job.page, "render", lambda *_: "")
+    monkeypatch.setattr(job.figures, "save", lambda figure, path: plt.close(figure))
+    opened, random = open_cohort(cohort), np.random.default_rng(0)
+    run = SimpleNamespace(options=BlackoutOptions(), cohort=opened, seed=0, out_dir=tmp_path)
+
+    def conclude(probability, rows=slice(None)):
+        people = list(opened.rows)[rows]
+        label, noise = np.array([row.label for row in people]), random.normal(size=(len(people), 116))
+        relied = noise + 2 * (np.arange(116) == 0)
+        effects = Effects(
+            delta_logit=noise, delta_probability=noise, reliance=relied, unique=noise, sufficiency=noise,
+            blob_excess=np.full((len(people), 116, 1), -1.0), group=np.zeros(len(people), int),
+            probability=np.clip(probability(label, random), 0, 1), rows=people,
+        )  # fmt: skip
+        found = job.conclude(run, effects)
+        return found, capsys.readouterr().out, pd.read_csv(tmp_path / "regions.csv"), shown[-1]
+
+    return conclude
+
+
+def good(label, random):
+    return label * 0.6 + 0.4 * random.random(len(label))
+
+
+def test_a_network_better_than_chance_has_its_regions_named(concluded):
+    found, out, table, results = concluded(good)
+    assert found["better_than_chance"] and not results.at_chance
+    assert f"rests on 1 ({REGION}) of 116 regions" in found["conclusion"] and found["conclusion"] == results.summary
+    assert found["conclusion"] in out and f"\n{REGION}" in out
+    assert "Size percentile: among 1 blobs per region, each on 40 records." in out
+    assert found["adjusted_for"] == ["AGE_AT_SCAN", "SEX", "log func_mean_fd", "fiq"]  # 16 sites are too many for 40
+    assert "without site" in found["conclusion"]
+    first = table.iloc[0]
+    assert first["name"] == REGION and 0 < first["p_reliance"] < 0.05 and 0 < first["p_reliance_plain"] < 0.05
+    assert first["p_reliance_plain"] != first["p_reliance"] or first["reliance"] != first["reliance_adjusted"]
+
+
+@pytest.mark.parametrize(
+    "probability, words",
+    [
+        (
+            lambda label, random: random.random(len(label)),
+            "not shown to be better than chance, so there is nothing for",
+        ),
+        (lambda label, random: 1 - good(label, random), "ranks them the wrong way round, so there is nothing for the"),
+    ],
+)
+def test_a_network_at_chance_or_below_ends_with_that_and_names_no_region(concluded, probability, words):
+    """Though the same region is significant, as the table of numbers says."""
+    found, out, table, results = concluded(probability)
+    assert found["better_than_chance"] is False and results.at_chance
+    assert words in found["conclusion"] and out == found["conclusion"] + "\n" and results.summary in out
+    assert not any(name in found["conclusion"] for name in table["name"])
+    assert table["p_reliance_plain"].iloc[0] < 0.05
+
+
+def test_few_people_of_a_class_give_no_verdict_on_regions(concluded):
+    found, *_ = concluded(good, slice(0, 12))
+    assert "Nothing is concluded about regions" in found["conclusion"] and REGION not in found["conclusion"]
+    assert found["adjusted_for"] == []
