@@ -83,8 +83,8 @@ def test_one_fold_that_was_asked_for_prints_all(parts, capsys, monkeypatch):
 
 def test_errors_of_a_process_go_to_stderr_and_its_beginning_nowhere(parts, capsys):
     rows = Rows(parts)
-    rows.tell(parts[1], "people\nFold 1 (2 of 3):\nnote\nrun.py: error: bad\nStill to be done before: others.")
-    rows.tell(parts[2], "Data: damaged.\nrun.py: error: no such cohort")
+    rows.tell("people\nFold 1 (2 of 3):\nnote\nrun.py: error: bad\nStill to be done before: others.")
+    rows.tell("Data: damaged.\nrun.py: error: no such cohort")
     out, err = capsys.readouterr()
     assert out.splitlines()[1:] == ["note", "Data: damaged."]
     assert err.splitlines() == ["run.py: error: bad", "run.py: error: no such cohort"]

@@ -153,8 +153,8 @@ def test_page_and_figure_say_what_the_terminal_says(run, parsed, results):
 def test_of_a_network_at_chance_nothing_is_marked_and_that_is_said(run, at_chance):
     assert page.title(run, at_chance) == "Blackout of cnn on lab/$my$ cohort (MODEL AT CHANCE)"
     parsed = Page(page.render(run, at_chance))
-    assert parsed.named["chance"].startswith("The network is not better than chance")
-    assert parsed.named["shading"].startswith("All regions are pale: the network is not better than chance")
+    assert parsed.named["chance"].startswith("The network is not shown to be better than chance")
+    assert parsed.named["shading"].startswith("All regions are pale: the network is not shown to be better than chance")
     colours = [value for name, value in parsed.attributes if name == "class" and value.startswith("bar")]
     assert colours == ["bar pale", "bar"]  # the second one is of one subject's map
     assert all(value < 0 for value in painted_values(at_chance).values())

@@ -365,7 +365,7 @@ SENTENCES = {  # what of `run.json` calls for a sentence of the methods, and tha
     "floors": ({"floor_settings": {"SVM": "C = 1", "forest": "9"}}, "the same training subjects: SVM (C = 1). "),
     "motion": (
         {"motion": "Is it motion? More: its partial correlation with the diagnosis is 0.3"},
-        "a Wald interval of the logit's coefficient.",
+        "(generalised covariance measure, Shah and Peters 2020), with robust standard errors.",
     ),
 }
 
@@ -540,10 +540,6 @@ MISTAKES = {
     "no sites": (remove("sites.csv"), "holds no sites.csv. Test again."),
     "no rows": (lambda folder: (folder / "sites.csv").write_text(SITE_HEADER), "sites.csv has no rows"),
     "no column": (damage("floors.csv", "auc_low", "low"), "floors.csv lacks the columns auc_low"),
-    "no loss": (
-        lambda folder: (folder / "training.csv").write_text("fold,step,loss\n,1,nan\n"),
-        "'Training' would be empty",
-    ),
     "label": (damage("predictions.csv", "0.bin,0,NYU,0,", "0.bin,0,NYU,2,"), "wrong label in record 0.bin; expected 1"),
     "probability": (
         damage("predictions.csv", "0.bin,0,NYU,0,0.", "0.bin,0,NYU,0,7."),
@@ -581,3 +577,10 @@ def test_the_command_builds_it_again(single):
     assert (single / "report.html").is_file()
     assert "no folder" in run_main("utils.report.__main__", "report", [single / "not" / "there"]).err
     assert not (single / "not").exists()
+
+
+def test_a_history_without_a_finite_loss_is_said(single):
+    (single / "training.csv").write_text("fold,step,loss\n,1,nan\n")
+    assert run_main("utils.report.__main__", "report", [single]).status == 0
+    page = Page((single / "report.html").read_text())
+    assert page.paragraphs["Training"] == ["The history of the training holds no finite loss."]

@@ -21,7 +21,9 @@ import os, pathlib, signal, sys, time
 fold = sys.argv[-1].removeprefix("--fold=")
 print("said before", flush=True)
 number = {"0": 1, "1": 2, "2": 3, "bad": 1, "killed": 2}[fold]
-print(f"Fold {fold} ({number} of {sys.argv[1]}):", flush=True)
+repeat = ", repeat 0" if sys.argv[1] == "4" else ""
+folds = 2 if repeat else sys.argv[1]
+print(f"Fold {fold} ({number} of {folds}){repeat}:", flush=True)
 print("Donors: 5 per record.")
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 pathlib.Path(f"begun-{fold}").touch()
@@ -42,7 +44,8 @@ def folds(tmp_path, monkeypatch):
 
     def run(names, jobs, *more) -> int:
         monkeypatch.setattr(sys, "argv", [str(tmp_path / "script.py"), str(len(names)), *more])
-        parts = [replace(run_of(folder=tmp_path / name), fold=name) for name in names]
+        places = [tmp_path / f"{at}" for at in range(len(names))]
+        parts = [replace(run_of(folder=place), fold=name) for place, name in zip(places, names, strict=True)]
         return side_by_side(parts, jobs, share_gpu=False)
 
     return run
@@ -62,10 +65,10 @@ def test_each_fold_prints_a_row_when_it_has_ended(folds, capsys):
 
 def test_a_fold_of_several_repeats_is_one_process(folds, capsys):
     assert folds(["0", "1", "0", "1"], 2) == 0
-    assert sorted(line for line in capsys.readouterr().out.splitlines() if "Fold " in line) == [
-        "Fold 0 (of some):",
-        "Fold 1 (of some):",
-    ]
+    told = capsys.readouterr().out
+    assert told.startswith("To do: 4 of 4 folds of all repeats, 2 at a time;")
+    titles = [line.partition(":")[0] for line in told.splitlines() if "Fold " in line]
+    assert sorted(titles) == [f"Fold {fold} ({fold + 1} of 2), repeat {repeat}" for fold in (0, 1) for repeat in (0, 1)]
 
 
 def test_after_a_fold_that_fails_no_other_is_begun(folds, capsys, tmp_path):

@@ -53,7 +53,6 @@ EFFECTS = (*TESTS, "background", "sufficiency")
 CORRELATION = 0.8
 CARRIER = "Postcentral_L"  # of a covariate
 STREAM = 2  # of random numbers
-STRENGTH = 1.5  # log odds of autism, and spreads of the region, a standard deviation of the covariate
 WHEN = {"": "adjusted", "_plain": "before"}  # end of a column of `regions.csv`
 INTERVAL_WIDTH = 2 * 1.96  # of a 95 % interval, in standard errors
 
@@ -89,9 +88,12 @@ class Inherited(Suppressed):
 
 
 class Confounded(demo.Anatomy):
-    """One more region carries a covariate alone, which goes with the diagnosis; `share` has autism."""
+    """One more region carries a covariate alone, which goes with the diagnosis; `share` has autism.
 
-    share = 0.5
+    `strength`: log odds of autism, and spreads of the region, a standard deviation of the covariate.
+    """
+
+    share, strength = 0.5, 1.5
 
     @classmethod
     def covariate(cls, table: pd.DataFrame, random: np.random.Generator) -> np.ndarray:
@@ -103,7 +105,7 @@ class Confounded(demo.Anatomy):
         """The table, with labels that go with the covariate, and the covariate as z-scores (subjects,)."""
         table, random = demographics(simulation), np.random.default_rng([simulation.seed, STREAM])
         values = zscore(cls.covariate(table, random))
-        risk = STRENGTH * values + random.logistic(size=len(values))
+        risk = cls.strength * values + random.logistic(size=len(values))
         return table.assign(label=(risk > np.quantile(risk, 1 - cls.share)).astype(float)), values
 
     def __init__(self, grid, simulation: demo.Simulation):
@@ -113,11 +115,13 @@ class Confounded(demo.Anatomy):
 
     def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
         region, random = super().region_values(subject, label)
-        region[self.carrier] += STRENGTH * self.simulation.region_spread * self.carried[subject]
+        region[self.carrier] += self.strength * self.simulation.region_spread * self.carried[subject]
         return region, random
 
 
 class Age(Confounded):
+    strength = 1.2  # more of it would be refused as a leak
+
     @classmethod
     def covariate(cls, table, random):
         years = random.lognormal(np.log(15), 0.35, len(table)).round(2)  # of all sites, so that donors differ in age

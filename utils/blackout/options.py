@@ -14,7 +14,6 @@ from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import Folds
 from data.grids import Grid
-from utils.blackout.adjustment import covariates_of
 from utils.runs.checkpoints import Identity
 from utils.runs.run import Options, Run
 from utils.statistics import MIN_SUBJECTS
@@ -107,5 +106,7 @@ def possible_blackout(run: Run, saved: Identity | None) -> None:
             f"{cohort.path} has {len(people)} subject to take regions from; a blackout puts another person's "
             f"region in the place of each and needs {MIN_SUBJECTS}. Add subjects."
         )
+    from utils.blackout.adjustment import covariates_of  # imports scikit-learn, which `--help` can do without
+
     covariates_of(cohort, [cohort.rows[index] for index in options.tested(cohort)])
     options.regions(cohort.grid)

@@ -91,7 +91,7 @@ class BlackoutResults:
     def shading(self) -> str:
         """What pale and full colours of the group map mean, in a sentence."""
         if self.at_chance:
-            return "All regions are pale: the network is not better than chance on these subjects."
+            return "All regions are pale: the network is not shown to be better than chance on these subjects."
         if self.table[f"p_{RELIANCE}"].isna().all():
             return "All regions are pale: there are no p-values, since the subjects are of one class."
         if not self.significant(RELIANCE).any():

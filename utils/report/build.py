@@ -111,7 +111,8 @@ def sections(tables: Tables, items: pd.DataFrame) -> Iterator[Section]:
         yield Section("Training", ["The history of the training is not there any more, so no loss can be shown."])
     else:
         about = texts.paragraphs("training", validated="validation_loss" in tables.training)
-        yield Section("Training", about, drawings.losses(tables.training))
+        curves = drawings.losses(tables.training)
+        yield Section("Training", about if curves else ["The history of the training holds no finite loss."], curves)
     unknown = sum(count.unknown for count in run.subjects)
     about = texts.paragraphs("flow", run=run, unknown=unknown)
     yield Section("Flow of people", about or None, table=people.flow(tables))
