@@ -101,7 +101,7 @@ INTERVAL = "by the 95% interval of each difference."
         ),
         (
             [MODEL, LR, SVM, row(RULE, (0.97, 0.9, 1.0))],
-            f"{BETTER} It beats 1 (phenotype by logistic regression) and is level with 1 (all by SVM) of 2 floors, "
+            f"{BETTER} It beats 1 and is level with 1 (all by SVM) of 2 floors, "
             f"{INTERVAL} {BEST} The rule that made the data reaches 0.97.",
         ),
         (

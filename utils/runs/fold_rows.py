@@ -113,7 +113,7 @@ def result(part: Run) -> str:
     if not headline:
         return ""
     name, value, low, high = headline
-    name = name.replace("_", " ").replace("auc", "AUC")
+    name = name.replace("auc_", "AUC within ").replace("_", " ").replace("auc", "AUC")
     if value is None:
         return f"{name} undefined"
     return f"{name} {value:.2f}" + ("" if low is None else f" ({low:.2f} to {high:.2f})")
