@@ -77,13 +77,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", type=int, default=40)
     parser.add_argument("--people", type=int, nargs="*", default=COUNTS)
+    parser.add_argument("--seed", type=int, default=0, help="of the first set of each case (default 0)")
     args = parser.parse_args()
     confounds.RESAMPLES = 400
-    print(f"share of {args.sets} sets in which the output 'carries more'; seeds from 0")
+    print(f"share of {args.sets} sets in which the output 'carries more'; seeds from {args.seed}")
     for count in args.people:
         for case in cases(np.random.default_rng(0), np.arange(2), pd.DataFrame(np.eye(2, 3))):
             every = ((0, args.sets), (SIGNAL, max(args.sets // 8, 1)))
-            sets = [[one_set(case, count, signal, seed) for seed in range(sets)] for signal, sets in every]
+            sets = [
+                [one_set(case, count, signal, args.seed + number) for number in range(sets)] for signal, sets in every
+            ]
             shares = [np.mean([result["partial"]["low"] > 0 for result in results]) for results in sets]
             line = f"{count} people, {case}: {shares[0]:.1%}, with the diagnosis {shares[1]:.1%}"
             if case in ("error", "unseen"):
