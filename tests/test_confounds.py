@@ -63,7 +63,8 @@ def test_an_output_that_reads_the_label_carries_more_and_what_is_unknown_is_name
     assert (found["subjects"], found["left_out"], found["without"]) == (200, 0, [])
     line = motion_line(found)
     assert "carries more than site, age and log func_mean_fd as measured: its partial correlation" in line
-    assert f"if its measure had a reliability below {found['reliability']['high']:.2f}. Not in this test, " in line
+    value, low, high = (f"{number:.2f}" for number in found["reliability"].values())
+    assert f"had a reliability of {value}, {low} to {high}; how reliable it is here is not known. Not in this " in line
     assert "so that it may explain this: sex and IQ. Within sites the output correlates with head motion at" in line
     known["table"] = known["table"].assign(sex=["M", "F"] * 100, FIQ=np.arange(200).astype(str))
     assert "may explain this" not in motion_line(of(known, output(known, 2, 0)))
@@ -177,7 +178,11 @@ def test_who_is_left_out_is_counted_and_what_is_not_used_is_named():
     assert (found["subjects"], found["left_out"]) == (55, 5)
     assert found["covariates"] == ["age", "log func_mean_fd"]
     assert found["without"] == ["site", "scanner", "age by site"]
-    assert "; 55 subjects, 5 left out, without site, scanner and age by site)." in motion_line(found)
+    line = motion_line(found)
+    assert (
+        "; 55 subjects, 5 left out of this test, of whom a covariate is unknown or whose site has one class, " in line
+    )
+    assert ", without site, scanner and age by site)." in line
 
 
 def test_sites_of_one_class_are_left_out():

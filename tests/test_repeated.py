@@ -98,7 +98,9 @@ def test_the_scores_of_each_repeat_are_those_of_its_predictions(tested):
     assert "The test was done 2 times, each time on other folds and with other starts" in said
     assert f"was {min(within):.3f} to {max(within):.3f} (SD {np.std(within, ddof=1):.3f})" in said
     assert len(page.rows["Repeats"]) == 3
-    assert "cross-validated in 2 folds" in page.text and "This was repeated 2 times, each time with other" in page.text
+    assert (
+        "cross-validated in 2 folds" in page.text and "This was done 2 times in all, each time with other" in page.text
+    )
 
 
 @slow

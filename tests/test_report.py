@@ -54,9 +54,10 @@ RUN = {
 }
 SITES = ("NYU", "PITT", "UCLA")
 HEADINGS = [
-    *("What may be concluded", "Warnings", "Scores", "The model beside its floors", "ROC curve", "Calibration"),
+    *("What may be concluded", "Intended use", "Warnings", "Scores", "The model beside its floors", "ROC curve"),
+    "Calibration",
     *("Confusion matrix", "Folds", "Sites", "Training", "Flow of people", "The cohort", "How to repeat it"),
-    *("Methods, to paste", "TRIPOD+AI", "Intended use"),
+    *("Methods, to paste", "TRIPOD+AI"),
 ]
 
 
@@ -184,7 +185,13 @@ def test_the_tables_on_motion_are_shown_where_they_are(pooled):
     group = {"kind": "sex", "group": "SEX 1", "subjects": 40, "autism": 20, "control": 20}
     pd.DataFrame([group | named_interval("auc", 0.6)]).to_csv(pooled / "groups.csv", index=False)
     page = parsed(pooled)
-    assert page.headings == [*HEADINGS[:4], "Is it motion?", *HEADINGS[4:9], "Head motion, sex and age", *HEADINGS[9:]]
+    assert page.headings == [
+        *HEADINGS[:5],
+        "Is it motion?",
+        *HEADINGS[5:10],
+        "Head motion, sex and age",
+        *HEADINGS[10:],
+    ]
     assert page.rows["Is it motion?"][1:] == [
         ["partial correlation of output and diagnosis", "0.300 (0.200 to 0.400)", "1e-05"],
         ["correlation of output and head motion within sites", "0.400 (0.300 to 0.500)", "-"],
@@ -227,7 +234,7 @@ def test_a_test_of_one_split_has_no_folds_and_all_is_built_again_byte_by_byte(si
 
 def test_without_labels_there_is_the_distribution_and_no_score(tmp_path):
     page = parsed(write_tables(tmp_path / "new", people(20).assign(label="")))
-    unscored = ("What may be concluded", "Warnings", "Predicted probabilities", *HEADINGS[9:])
+    unscored = (*HEADINGS[:3], "Predicted probabilities", *HEADINGS[10:])
     assert page.headings == list(unscored)
     assert page.paragraphs["Warnings"] == ["No motion is known."]
     assert any("so that no score was computed" in text for text in page.paragraphs["Methods, to paste"])
@@ -248,7 +255,7 @@ def test_one_class_has_no_roc_curve(tmp_path):
     (folder / "metrics.json").write_text(json.dumps(scores))
     page = parsed(folder)
     assert "ROC curve" not in page.headings and "Calibration" in page.headings
-    assert ["AUC", "-", "-"] in page.rows["Scores"]
+    assert ["AUC, all people together", "-", "-"] in page.rows["Scores"]
 
 
 def test_absent_floors_are_left_out_and_an_absent_history_is_said(single):

@@ -85,9 +85,14 @@ LR = row("phenotype, logistic regression", (0.6, 0.5, 0.7), (0.1, 0.01, 0.2))
 SVM = row("all, SVM", (0.65, 0.55, 0.75), (0.05, -0.02, 0.1))
 ABOVE = row("all, SVM", (0.8, 0.7, 0.9), (-0.1, -0.15, -0.02))
 ALWAYS = row(MAJORITY, (0.5, 0.5, 0.5), (0.2, 0.1, 0.3))
-BETTER = "The network does better than chance: AUC 0.70, 0.60 to 0.80."
+GUESSING = "(95% interval; 0.5 is guessing)."
+BETTER = f"The network does better than chance: AUC 0.70, 0.60 to 0.80 {GUESSING}"
+BESIDE, LEVEL = (
+    "Beside plain classifiers (floors) on the same people, it",
+    "; level means that neither is shown to be better.",
+)
 BEST = "The best floor is all by SVM (AUC 0.65, 0.55 to 0.75); the network minus this floor: 0.05, -0.02 to 0.10."
-INTERVAL = "by the 95% interval of each difference."
+INTERVAL = "by the 95% interval of each difference"
 
 
 @pytest.mark.parametrize(
@@ -96,23 +101,23 @@ INTERVAL = "by the 95% interval of each difference."
         ([MODEL, ALWAYS], BETTER),
         (
             [MODEL, ALWAYS, LR],
-            f"{BETTER} It beats the only floor, {INTERVAL} The best floor is phenotype by logistic regression "
+            f"{BETTER} {BESIDE} beats the only floor, {INTERVAL}. The best floor is phenotype by logistic regression "
             "(AUC 0.60, 0.50 to 0.70); the network minus this floor: 0.10, 0.01 to 0.20.",
         ),
         (
             [MODEL, LR, SVM, row(RULE, (0.97, 0.9, 1.0))],
-            f"{BETTER} It beats 1 and is level with 1 (all by SVM) of 2 floors, "
-            f"{INTERVAL} {BEST} The rule that made the data reaches 0.97.",
+            f"{BETTER} {BESIDE} beats 1 and is level with 1 (all by SVM) of 2 floors, "
+            f"{INTERVAL}{LEVEL} {BEST} The rule that made the data reaches 0.97.",
         ),
         (
             [LIKE_CHANCE, SVM],
-            "The network is not shown to do better than chance: AUC 0.55, 0.45 to 0.65. It is level with the only "
-            f"floor, {INTERVAL} {BEST}",
+            f"The network is not shown to do better than chance: AUC 0.55, 0.45 to 0.65 {GUESSING} {BESIDE} is level "
+            f"with the only floor, {INTERVAL}{LEVEL} {BEST}",
         ),
         (
             [MODEL, ABOVE, {**ABOVE, "floor": "regions, SVM"}],
-            f"{BETTER} It is worse than all 2 floors, {INTERVAL} The best floor is all by SVM (AUC 0.80, 0.70 to "
-            "0.90); the network minus this floor: -0.10, -0.15 to -0.02.",
+            f"{BETTER} {BESIDE} is worse than all 2 floors, {INTERVAL}. The best floor is all by SVM (AUC 0.80, 0.70 "
+            "to 0.90); the network minus this floor: -0.10, -0.15 to -0.02.",
         ),
         (
             [row("model", (0.3, 0.2, 0.4))],
@@ -125,7 +130,8 @@ def test_a_few_sentences_say_what_may_be_concluded(rows, expected):
     assert verdict.verdict(rows, people()) == expected
 
 
-WITHIN = "Each AUC compares subjects of the same site, and is averaged over sites"
+WITHIN = "An AUC within sites compares people with autism and controls of the same site, and is averaged over sites"
+OF_SITES = BETTER.replace("AUC", "AUC within sites")
 
 
 @pytest.mark.parametrize(
@@ -153,11 +159,11 @@ def test_where_nothing_can_be_concluded_that_is_said(model, of, expected):
             "Nothing can be concluded: at each site all test subjects have the same diagnosis, so a network that tells "
             "sites apart would seem to tell diagnoses.",
         ),
-        ((0.7, 0.6, 0.8), ["A", "B"] * 20, f"{BETTER} {WITHIN}."),
+        ((0.7, 0.6, 0.8), ["A", "B"] * 20, f"{OF_SITES} {WITHIN}."),
         (
             (0.7, 0.6, 0.8),
             ["A"] * 5 + ["B", "C"] * 15 + ["D"] * 5,
-            f"{BETTER} {WITHIN}; 10 of 40 subjects are at sites of one class, which are not in it.",
+            f"{OF_SITES} {WITHIN}; 10 of 40 subjects are at sites of one class, which are not in it.",
         ),
         (
             (0.9, None, None),
@@ -175,8 +181,8 @@ def test_several_sites_are_judged_within_them(model, sites, expected):
 def test_folds_and_repeats_are_named():
     once = people()
     found = verdict.verdict([row("model", (0.7, 0.6, 0.8), area="auc_folds")], replace(once, repeats=(once, once)))
-    assert found == f"{BETTER} Each AUC compares subjects of the same fold, and is averaged over folds. " + (
-        "Each AUC is the mean over 3 repeats."
+    assert found.startswith(BETTER.replace("AUC", "AUC within folds")) and found.endswith(
+        "of the same fold, and is averaged over folds. Each AUC is the mean over 3 repeats."
     )
     assert "repeats" not in verdict.verdict([MODEL], once)
 
@@ -200,3 +206,11 @@ def test_a_network_that_reads_the_site_alone_is_not_shown_to_do_better_than_chan
     rows = verdict.compare(predictions, [pd.DataFrame(index=range(240))], 0)
     assert rows[0]["auc_low"] > 0.55
     assert verdict.verdict(rows, predictions).startswith("The network is not shown to do better than chance")
+
+
+def test_whether_a_site_is_new_to_the_models_is_said():
+    sites = ["A", "B"] * 20
+    left_out, cut = (replace(people(site=sites), fold=fold) for fold in (sites, np.arange(40) // 8))
+    told = [verdict.verdict([row("model", (0.7, 0.6, 0.8), area="auc_sites")], of) for of in (left_out, cut)]
+    assert told[0].endswith("Each site was tested by a model that had not seen it.")
+    assert told[1].endswith("so this does not say how the network does at a new site.")

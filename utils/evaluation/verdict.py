@@ -79,7 +79,15 @@ def verdict(rows: Sequence[dict], predictions: Predictions) -> str:
         people={
             "subjects": predictions.count(predictions.label >= 0),
             "in_one_class_sites": predictions.in_one_class_sites,
+            "new_sites": new_sites(predictions),
             "fewest": min(predictions.count(predictions.label == value) for value in (0, 1)),
         },
         repeats=len(predictions.all),
     )
+
+
+def new_sites(predictions: Predictions) -> bool | None:
+    """Whether every site is in one fold, so that its model has not seen it; None if there are no folds."""
+    if predictions.fold is None or predictions.site is None:
+        return None
+    return all(len(np.unique(predictions.fold[predictions.site == name])) == 1 for name in np.unique(predictions.site))

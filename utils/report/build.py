@@ -35,14 +35,14 @@ PAGE = "report.html"
 ROC = "roc"  # the figure that the test itself writes
 Row = dict[str, str]  # heading -> cell
 SPELLED = {
-    "auc": "AUC",
-    "auc_sites": "AUC within sites, averaged",
-    "auc_folds": "AUC within folds, averaged",
+    "auc": "AUC, all people together",
+    "auc_sites": "AUC within sites",
+    "auc_folds": "AUC within folds",
     "f_score": "F score",
     "brier": "Brier score",
     "model_minus_floor_auc": "AUC, model minus floor",
-    "model_minus_floor_auc_sites": "within sites, model minus floor",
-    "model_minus_floor_auc_folds": "within folds, model minus floor",
+    "model_minus_floor_auc_sites": "AUC within sites, model minus floor",
+    "model_minus_floor_auc_folds": "AUC within folds, model minus floor",
 }
 INTENDED_USE = (
     "For research on groups of people. Not a diagnosis: no probability here says anything reliable about one person, "
@@ -99,6 +99,7 @@ def sections(tables: Tables, items: pd.DataFrame) -> Iterator[Section]:
     """The sections that apply, in the order of the page; `items` are those of TRIPOD+AI."""
     run, label = tables.run, tables.predictions["label"]
     yield Section("What may be concluded", [run.conclusion, *([run.motion] if run.motion else [])], kind="conclusion")
+    yield Section("Intended use", [INTENDED_USE])
     if found := texts.warnings(tables):
         yield Section("Warnings", found, kind="warning")
     if tables.scores:
@@ -127,7 +128,6 @@ def sections(tables: Tables, items: pd.DataFrame) -> Iterator[Section]:
     if not run.fold:
         counts = items["filled_by"].value_counts().reindex(tripod.FILLED_BY, fill_value=0).tolist()
         yield Section("TRIPOD+AI", [texts.paragraph("tripod", counts=counts)])
-    yield Section("Intended use", [INTENDED_USE])
 
 
 def scored(tables: Tables) -> Iterator[Section]:
@@ -148,7 +148,10 @@ def scored(tables: Tables) -> Iterator[Section]:
     if tables.confounds is not None:
         yield beside_motion(tables.confounds)
     if known["label"].nunique() == len(CLASSES):
-        about = [f"The band holds {confidence} of the curves of resampled subjects, at each false positive rate."]
+        about = [
+            f"The band is the {confidence} interval of the true positive rate at each false positive rate, made like "
+            "those of the scores."
+        ]
         yield Section("ROC curve", about, drawings.roc(predictions, run.seed))
     about = [
         f"Whiskers: {confidence} Wilson intervals. Below: how many records have such a probability. On the dotted "
@@ -161,7 +164,9 @@ def scored(tables: Tables) -> Iterator[Section]:
     ]
     rows = [
         {"diagnosis": name} | {f"predicted {to}": cell for to, cell in zip(CLASSES, cells, strict=True)}
-        for name, cells in zip(CLASSES, drawings.confusion_rows(predictions, tables.scores), strict=True)
+        for name, cells in zip(
+            CLASSES, drawings.confusion_rows(predictions, {} if run.repeats > 1 else tables.scores), strict=True
+        )
     ]
     yield Section("Confusion matrix", about, table=rows)
     if tables.folds:
@@ -176,10 +181,11 @@ def scored(tables: Tables) -> Iterator[Section]:
         rows = [
             {"site": row["site"] or "-"}
             | {name: number(row[name], ".0f") for name in SITE_COUNTS}
-            | {spelled(name): shown(row[interval(name)]) for name in ("auc", "accuracy")}
+            | {label: shown(row[interval(name)]) for name, label in (("auc", "AUC"), ("accuracy", "accuracy"))}
             for _, row in tables.sites.iterrows()
         ]
-        yield Section("Sites", table=rows)
+        about = ["A dash: fewer than ten people of a class, or none. Of so many sites, some have a low AUC by chance."]
+        yield Section("Sites", about, table=rows)
     if tables.groups is not None:
         yield by_group(tables.groups)
 
@@ -224,7 +230,9 @@ def beside_floors(table: pd.DataFrame, model: str) -> Section:
     """The AUC of the verdict and its difference, then the pooled AUC and the accuracy."""
     about = [
         "Floors are plain classifiers on the same subjects. The model beats one where the interval of the difference "
-        "lies above 0, is worse where it lies below 0, and is level with it otherwise. More metrics are in floors.csv."
+        "lies above 0, is worse where it lies below 0, and is level with it otherwise. They read the covariates; the "
+        "phenotype; the mean of each map in each AAL region (regions); or all of these. The majority, which reads "
+        "nothing, is not counted. More metrics are in floors.csv."
     ]
     if RULE in set(table["floor"]):
         about.append(f"The {RULE} is a ceiling, not a floor.")

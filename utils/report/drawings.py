@@ -30,7 +30,7 @@ DARK = 0.6  # share of a class from which on its cell takes white letters
 BAND_RESAMPLES = 500  # a quarter of the metrics': each draws a whole curve
 FALSE_RATES = np.linspace(0, 1, 101)  # where the band is given
 WIDTH = 4.2  # inches
-NAME_WIDTH, LINE_WIDTH = 40, 20  # characters of a floor's name, of a line of it
+NAME_WIDTH, LINE_WIDTH = 40, 26  # characters of a floor's name, of a line of it
 SETTINGS: dict[Any, Any] = {"font.size": 8.5}
 
 
