@@ -164,7 +164,7 @@ def test_the_sections_stand_in_their_order_and_say_what_the_tables_say(pooled):
     assert page.headings == HEADINGS
     assert page.paragraphs["What may be concluded"] == [RUN["conclusion"], RUN["motion"]]
     assert page.paragraphs["Warnings"][-1] == "No motion is known."
-    assert ["AUC", "0.600", "0.500 to 0.700"] in page.rows["Scores"]
+    assert ["AUC, all people together", "0.600", "0.500 to 0.700"] in page.rows["Scores"]
     assert page.rows["The model beside its floors"][3][:3] == [
         "regions, SVM",
         "0.650 (0.550 to 0.750)",
