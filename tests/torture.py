@@ -140,7 +140,7 @@ class Cohorts:
         of_cnn = ("--model", "cnn", "--dataDir", some, "--chkPointDir", "ckpt", "--outDir", "result")
         return {
             "training": Work((*train, "--numIters", "1500"), "Training"),
-            "training in folds": Work((*train, "--folds", "3", "--numIters", "450"), "Fold 0"),
+            "training in folds": Work((*train, "--folds", "3", "--numIters", "450"), "To do"),
             "training that goes on": Work((*train, "--numIters", "750"), "Training", nn),
             "test": Work((*RUN, "--test", *of_cnn), "Testing", cnn),
             "blackout": Work((*RUN, "--blackout", *of_cnn, "--donors", "2", "--atlas", four), "Black", cnn),
