@@ -82,6 +82,7 @@ def test_pooled_metrics_are_of_all_predictions(tested):
 def test_a_test_leaves_what_the_contract_says(tested):
     assert {path.name for path in (tested / "test").iterdir()} == {
         *("run.json", "runs.csv", "predictions.csv", "floor_predictions.csv", "training.csv", "metrics.json"),
+        *("groups.csv", "confounds.csv"),
         *("sites.csv", "floors.csv", "table1.csv", "tripod_ai.csv", "report.html", "fold-0", "fold-1", "fold-2"),
         *jobs.figures("confusion_matrix", "roc", "forest", "calibration", "losses"),
     }
@@ -95,8 +96,8 @@ def test_a_test_leaves_what_the_contract_says(tested):
     assert (run["prepared"]["scaled_by"], run["prepared"]["together"]) == ("fold", True)
     assert set(run["checkpoint_sha256"]) == {"0", "1", "2"}
     trained, entered = read_rows(tested / "runs.csv")
-    assert (trained["job"], entered["job"], entered["metric"]) == ("train", "test", "auc_folds")
-    headline = json.loads((tested / "test" / "metrics.json").read_text())["auc_folds"]
+    assert (trained["job"], entered["job"], entered["metric"]) == ("train", "test", "auc_sites")
+    headline = json.loads((tested / "test" / "metrics.json").read_text())["auc_sites"]
     assert [float(entered[end]) for end in headline] == pytest.approx([*headline.values()], rel=1e-5)
 
 
@@ -254,7 +255,7 @@ def test_blackout_pools_the_effects_of_all_folds(in_folds, tmp_path):
     for name, mean in means.items():
         assert [float(table[region][name]) for region in regions] == pytest.approx(mean, abs=1e-5)
     assert groups.max() == 3 and blobs == 1  # 20 people a fold, 16 at most at a time: 4 groups share 4 blobs
-    assert "AUC within folds on these subjects" in outcome.out
+    assert "AUC within sites on these subjects" in outcome.out
     assert json.loads((tmp_path / "blackout/run.json").read_text())["better_than_chance"] in (True, False)
     assert len(list((tmp_path / "blackout/maps").iterdir())) == 40
     subject = parts[1]["subject"][0].decode()

@@ -102,7 +102,7 @@ import sys
 from types import SimpleNamespace
 from utils.runs.side_by_side import side_by_side
 
-parts = [SimpleNamespace(fold=name, override=False, is_done=lambda: False) for name in "012"]
+parts = [SimpleNamespace(fold=name, out_dir=name, override=False, is_done=lambda: False) for name in "012"]
 sys.argv = ["child.py"]
 side_by_side(parts, 2, share_gpu=False)
 """

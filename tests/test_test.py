@@ -16,7 +16,7 @@ from data.cohorts import phenotype
 from data.cohorts.cohort import open_cohort
 from models import MODELS
 from models.settings import from_json
-from utils.evaluation import floors
+from utils.evaluation import floors, repeats
 from utils.evaluation.test import write_floors, write_table
 from utils.inference import probability_of_autism
 from utils.metrics import ExplainedVariance
@@ -293,4 +293,5 @@ def test_why_new_people_have_no_floors_and_how_many_fit_an_svm_is_told(tmp_path,
         raise InputError("age holds text.")
 
     monkeypatch.setattr(floors, "predict", unreadable)
+    repeats.fitted.clear()
     assert write_floors(run) == ["No floor could be fitted beside the score: age holds text."]

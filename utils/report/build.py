@@ -244,7 +244,7 @@ def beside_floors(table: pd.DataFrame, model: str) -> Section:
         | {spelled(name): shown(row[interval(name)]) for name in metrics}
         for _, row in table.iterrows()
     ]
-    drawn = drawings.forest(table, model) if table["auc"].notna().any() else None
+    drawn = drawings.forest(table, model) if table[area].notna().any() else None
     return Section("The model beside its floors", about, drawn, rows)
 
 
