@@ -21,6 +21,18 @@ settings.register_profile("seeded", derandomize=True, deadline=None, database=No
 settings.load_profile("seeded")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_floors() -> Iterator[None]:
+    """Floors choose between two penalties in place of six, in three inner folds: most tests are not about them."""
+    from utils.evaluation import floors
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, few in (("STRENGTHS", floors.STRENGTHS[1::3]), ("PENALTIES", floors.PENALTIES[1::3])):
+            patch.setattr(floors, name, few)
+        patch.setattr(floors, "INNER_FOLDS", 3)
+        yield
+
+
 @pytest.fixture(scope="session")
 def cli() -> Callable[..., Outcome]:
     """`cli("--train", ...)` runs run.py."""

@@ -307,7 +307,7 @@ def test_records_of_one_subject_share_an_inner_fold():
     subject, label = np.repeat(np.arange(30), 3), np.repeat(np.arange(30) % 2, 3)
     for name, learner in floors.learners(label, subject).items():
         assert sorted(np.concatenate([test for _, test in learner.folds])) == list(range(90)), name
-        assert len(learner.folds) == 5
+        assert len(learner.folds) == floors.INNER_FOLDS
         assert not any(set(subject[train]) & set(subject[test]) for train, test in learner.folds)
 
 
