@@ -229,8 +229,9 @@ def intervals(predictions: Predictions, statistics: Statistics, seed: int, bound
 
     The interval is that of a bootstrap over subjects, within folds if given, made wider by `Predictions.widening`.
     There is none, `low` and `high` None, if one of the `needed_groups` of a statistic has fewer subjects than
-    MIN_PER_CLASS. Scores are `bounded` by 0 and 1, differences are not. All resamples of a perfect score are perfect:
-    the other end is the score that so many subjects would reach with probability 0.025 (Clopper & Pearson 1934).
+    MIN_PER_CLASS. Scores are `bounded` by 0 and 1, differences are not. All resamples of a perfect score are perfect,
+    and those of one just below nearly so: no score is surer than that so many subjects pass all alike, which happens
+    with probability 0.025 at its low end (Clopper & Pearson 1934).
     """
     groups, result = needed_groups(predictions), {}
     value = statistics(np.ones((1, len(predictions.label))))
@@ -240,8 +241,7 @@ def intervals(predictions: Predictions, statistics: Statistics, seed: int, bound
         low, high = at + predictions.widening(name) * (np.array(sides) - at)
         if bounded:
             perfect = ((1 - CONFIDENCE) / 2) ** (1 / max(fewest, 1))
-            low = perfect if low == at == 1 else max(low, 0.0)
-            high = 1 - perfect if high == at == 0 else min(high, 1.0)
+            low, high = max(min(low, perfect), 0.0), min(max(high, 1 - perfect), 1.0)
         found = (at, low, high) if fewest >= MIN_PER_CLASS else (at, np.nan, np.nan)
         result[name] = dict(zip(("value", "low", "high"), map(or_none, found), strict=True))
     return result

@@ -54,7 +54,8 @@ def paragraph(name: str, template: str = SENTENCES, **values: Any) -> str:
 def warnings(tables: Tables) -> list[str]:
     """What a reader must know before any figure: what the tables show, and the run's own warnings."""
     subjects = tables.labelled["subject"].nunique()
-    auc, accuracy = (tables.scores[name].numbers if tables.scores else None for name in ("auc", "accuracy"))
+    names = (metrics.headline(tables.scores), "accuracy") if tables.scores else ()
+    auc, accuracy = [tables.scores[name].numbers for name in names] or (None, None)
     found = paragraphs("warnings", run=tables.run, subjects=subjects, auc=auc, accuracy=accuracy)
     return list(dict.fromkeys(found + tables.run.warnings))
 
