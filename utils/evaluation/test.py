@@ -131,9 +131,9 @@ def write_floors(run: Run) -> list[str]:
     returns what must stand beside them, or why there are none."""
     training = None
     if not run.cohort.subjects("train"):
-        saved = run.checkpoints.identity()
-        if (training := floors.training_people(run.cohort, saved)) is None:
-            return [NO_FLOORS.format(cohort=saved.cohort)]
+        identity = run.checkpoints.identity()
+        if (training := floors.training_people(run.cohort, identity)) is None:
+            return [NO_FLOORS.format(cohort=identity.cohort)]
     try:
         table = repeats.predicted_by_floors(run.cohort, training)
     except InputError as error:

@@ -27,9 +27,8 @@ def compare(predictions: Predictions, floors: Sequence[pd.DataFrame], seed: int)
         if name == MAJORITY:  # its constants differ between folds, but they rank nobody
             floor = floor.with_probabilities([np.zeros(len(one.label)) for one in floor.all])
             found |= {key: value for key, value in with_intervals(floor, seed).items() if key in HEADLINES}
-        less = differences(predictions, floor, seed)
-        if name == MODEL:
-            less = dict.fromkeys(less, dict.fromkeys(("value", "low", "high")))
+        nothing = dict.fromkeys(("auc", *predictions.groups), dict.fromkeys(("value", "low", "high")))
+        less = nothing if name == MODEL else differences(predictions, floor, seed)
         minus = flat({f"{MINUS}{key}": value for key, value in less.items()}, [f"{MINUS}{key}" for key in less])
         rows.append({"floor": str(name), **flat(found, names), **minus})
     return rows

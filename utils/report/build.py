@@ -158,34 +158,11 @@ def scored(tables: Tables) -> Iterator[Section]:
         "line a probability is what it says."
     ]
     yield Section("Calibration", about, drawings.calibrated(predictions.label, predictions.probability))
-    about = [
-        f"A probability of {THRESHOLD:g} or more counts as autism. In brackets: the share of the row, with its "
-        f"{confidence} interval over subjects."
-    ]
-    rows = [
-        {"diagnosis": name} | {f"predicted {to}": cell for to, cell in zip(CLASSES, cells, strict=True)}
-        for name, cells in zip(
-            CLASSES, drawings.confusion_rows(predictions, {} if run.repeats > 1 else tables.scores), strict=True
-        )
-    ]
-    yield Section("Confusion matrix", about, table=rows)
+    yield confusion(predictions, tables)
     if tables.folds:
-        sizes = tables.predictions.groupby("fold")["subject"].nunique()
-        rows = [
-            {"fold": fold, "subjects": str(sizes.get(fold, "-"))}
-            | {spelled(name): shown(scores[name].numbers) for name in OF_FOLDS if name in scores}
-            for fold, scores in tables.folds.items()
-        ]
-        yield Section("Folds", ["More metrics are in metrics.json."], table=rows)
+        yield by_fold(tables)
     if tables.sites is not None:
-        rows = [
-            {"site": row["site"] or "-"}
-            | {name: number(row[name], ".0f") for name in SITE_COUNTS}
-            | {label: shown(row[interval(name)]) for name, label in (("auc", "AUC"), ("accuracy", "accuracy"))}
-            for _, row in tables.sites.iterrows()
-        ]
-        about = ["A dash: fewer than ten people of a class, or none. Of so many sites, some have a low AUC by chance."]
-        yield Section("Sites", about, table=rows)
+        yield by_site(tables.sites)
     if tables.groups is not None:
         yield by_group(tables.groups)
 
@@ -264,6 +241,43 @@ def beside_motion(table: pd.DataFrame) -> Section:
     ]
     title = "Is it motion?" if "correlation" in set(table["measure"]) else "Is it the covariates?"
     return Section(title, texts.paragraphs("of_motion", names=set(table["measure"])), table=rows)
+
+
+def confusion(predictions: Predictions, tables: Tables) -> Section:
+    """True classes by predicted ones. Of repeats the counts are of mean probabilities, which have no interval."""
+    about = [
+        f"A probability of {THRESHOLD:g} or more counts as autism. In brackets: the share of the row, with its "
+        f"{CONFIDENCE:.0%} interval over subjects."
+    ]
+    counted = drawings.confusion_rows(predictions, {} if tables.run.repeats > 1 else tables.scores)
+    rows = [
+        {"diagnosis": name} | {f"predicted {to}": cell for to, cell in zip(CLASSES, cells, strict=True)}
+        for name, cells in zip(CLASSES, counted, strict=True)
+    ]
+    return Section("Confusion matrix", about, table=rows)
+
+
+def by_fold(tables: Tables) -> Section:
+    """The scores in each fold."""
+    sizes = tables.predictions.groupby("fold")["subject"].nunique()
+    rows = [
+        {"fold": fold, "subjects": str(sizes.get(fold, "-"))}
+        | {spelled(name): shown(scores[name].numbers) for name in OF_FOLDS if name in scores}
+        for fold, scores in tables.folds.items()
+    ]
+    return Section("Folds", ["More metrics are in metrics.json."], table=rows)
+
+
+def by_site(table: pd.DataFrame) -> Section:
+    """The score in each row of `sites.csv`."""
+    rows = [
+        {"site": row["site"] or "-"}
+        | {name: number(row[name], ".0f") for name in SITE_COUNTS}
+        | {label: shown(row[interval(name)]) for name, label in (("auc", "AUC"), ("accuracy", "accuracy"))}
+        for _, row in table.iterrows()
+    ]
+    about = ["A dash: fewer than ten people of a class, or none. Of so many sites, some have a low AUC by chance."]
+    return Section("Sites", about, table=rows)
 
 
 def by_group(table: pd.DataFrame) -> Section:
