@@ -1,8 +1,8 @@
 """Volume classifier: reduced volume 31x37x31 -> logits of (control, autism), by convolutions, regions or both."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -60,7 +60,7 @@ class Convolutions(OfVolume, HiddenLayers):
     """
 
     cubes: Edge = 1
-    convolutions_by_map: bool = False  # a network for each map, whose logits are averaged
+    convolutions_by_map: bool = False  # each map by itself, by the same filters; their logits are averaged
     filters: Widths = (16, 32, 64)
     kernels: Edges = (3, 3, 3)
     strides: Edges = (2, 2, 2)
@@ -124,13 +124,7 @@ class Combined(Regions, Convolutions):
     mean_over: Literal["networks", "parts"] = "networks"
 
 
-@dataclass(frozen=True, kw_only=True)
-class RegionsAndLinear(Regions, Linear):
-    """Regions beside a linear classifier: only of checkpoints of older versions."""
-
-
-NETWORKS: tuple[type[OfVolume], ...] = (Regions, Linear, Convolutions, Combined, RegionsAndLinear)
-FORMER = ("regions",)  # settings of older versions, which had one dataclass for all networks
+NETWORKS: tuple[type[OfVolume], ...] = (Regions, Linear, Convolutions, Combined)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,37 +132,27 @@ class Config(OfVolume):
     """Any of the networks above: `from_json` gives the settings of that which is saved."""
 
     @classmethod
-    def of_saved(cls, values: dict) -> tuple[type[Settings], dict]:
-        network = network_of(values)
-        return network, used(values, network, NETWORKS, FORMER)
+    def of_saved(cls, values: dict) -> type[Settings]:
+        return network_of(values)
 
 
 def network_of(values: dict) -> type[OfVolume]:
-    """The class of saved settings, also of those of older versions, which hold settings of all networks."""
-    of_regions = values.get("regions", "region_units" in values)
-    if values.get("filters"):
-        return Combined if of_regions else Convolutions
-    if values.get("average_pool") and not values.get("global_average"):
-        return RegionsAndLinear if of_regions else Linear
-    return Regions if of_regions else Convolutions
-
-
-def used(values: dict, network: type, networks: Iterable[type], former: tuple[str, ...]) -> dict:
-    """Saved settings without those that are of other networks only."""
-    own = {field.name for field in fields(network)}
-    others = {field.name for other in networks for field in fields(other)} | set(former)
-    return {name: value for name, value in values.items() if name in own or name not in others}
+    """The class of saved settings."""
+    if "filters" in values:
+        return Combined if "region_units" in values else Convolutions
+    return Regions if "region_units" in values else Linear
 
 
 PRESETS: dict[str, OfVolume] = {
     "combined": Combined(
-        standardise="brain", regions_by_map=True, cubes=COARSE, convolutions_by_map=True,
+        standardise="brain", region_networks="both", cubes=COARSE, convolutions_by_map=True,
         filters=(8,), kernels=(3,), strides=(2,), pools=(0,), batch_norm=False,
         global_average=False, average_pool=1, dropout=0.5, l2=0.01, mean_over="parts",
         members=4, learning_rate=0.003, half_rate_after=50,
     ),
     "regions": Regions(
-        standardise="brain", regions_by_map=True, batch_norm=False, members=4, learning_rate=0.003, half_rate_after=50
+        standardise="brain", region_networks="both", batch_norm=False,
+        members=4, learning_rate=0.003, half_rate_after=50,
     ),
     "linear": Linear(standardise="voxel", l2=0.03, half_rate_after=50),
     "convolutional": Convolutions(
@@ -205,6 +189,16 @@ def cube_features(x: Any, size: int, dropout: float) -> Any:
     return layers.Dropout(dropout)(keras_layers.Flatten()(cube_means(x, size)))
 
 
+def of_all_maps(build: Callable[[], Any], members: int) -> Any:
+    """The features (batch, features) that `build` gives to each member, (batch, 1, members, features)."""
+    import keras
+
+    from models import layers
+
+    each = layers.of_members(build, members)
+    return keras.layers.Reshape((1, *each.shape[1:]))(each)
+
+
 def features(x: Any, config: Convolutions, settings: LayerSettings) -> Any:
     """(batch, x, y, z, channels) -> (batch, features)."""
     from keras import layers as keras_layers
@@ -226,16 +220,22 @@ def features(x: Any, config: Convolutions, settings: LayerSettings) -> Any:
     return layers.hidden(flat, flat.shape[-1], settings)
 
 
-def convolutional_parts(volume: Any, config: Convolutions) -> list[Part]:
-    """(batch, x, y, z, maps) -> the part of a classifier that convolves all maps, or one for each map."""
+def convolutional_part(volume: Any, config: Convolutions) -> Part:
+    """(batch, x, y, z, maps) -> the part of a classifier that convolves all maps, or each map by the same filters."""
     from models import layers
 
     if config.cubes > 1:
         volume = layers.Standardise(dtype="float32")(cube_means(volume, config.cubes))
-    maps = range(volume.shape[-1])
-    inputs = [layers.OneMap(at, dtype="float32")(volume) for at in maps] if config.convolutions_by_map else [volume]
     settings = config.layer_settings(config.l2)
-    return [Part("convolutions", partial(features, x, config, settings), settings, config.keeps_place) for x in inputs]
+
+    def of_each_map(members: int) -> Any:
+        each = layers.MapsApart(dtype="float32")(volume)
+        together = layers.MapsTogether(volume.shape[-1])
+        return together(layers.of_members(lambda: features(each, config, settings), members))
+
+    of_all = partial(of_all_maps, lambda: features(volume, config, settings))
+    of_maps = of_each_map if config.convolutions_by_map else of_all
+    return Part("convolutions", of_maps, settings, config.keeps_place)
 
 
 def parts(volume: Any, config: OfVolume, grid: Grid) -> list[Part]:
@@ -247,11 +247,10 @@ def parts(volume: Any, config: OfVolume, grid: Grid) -> list[Part]:
     found = regions.parts(volume, config, grid) if isinstance(config, Regions) else []
     if isinstance(config, Linear):
         settings = LayerSettings(config.l1, config.l2)
-        found.append(
-            Part("linear", partial(cube_features, volume, config.average_pool, config.dropout), settings, True)
-        )
+        of_member = partial(cube_features, volume, config.average_pool, config.dropout)
+        found.append(Part("linear", partial(of_all_maps, of_member), settings, True))
     if isinstance(config, Convolutions):
-        found += convolutional_parts(volume, config)
+        found.append(convolutional_part(volume, config))
     return found
 
 

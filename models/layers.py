@@ -1,7 +1,8 @@
 """Layers that the models share: each takes a Keras tensor and `LayerSettings` and gives a Keras tensor."""
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +15,8 @@ from data.cohorts.atlas import load_atlas
 from data.cohorts.records import PHENOTYPE_SIZE, Moments
 from data.grids import Grid
 from models.settings import LayerSettings, Part
+
+NETWORKS_RANK = 4  # of features of several networks: (batch, inputs, members, features)
 
 
 def volume_input(grid: Grid, maps: int = 1) -> KerasTensor:
@@ -128,58 +131,90 @@ class Dropout(layers.Dropout):
         return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed)
 
 
-class OneMap(layers.Layer):
-    """(batch, x, y, z, maps) -> (batch, x, y, z, 1): the map number `at`."""
-
-    def __init__(self, at: int, **options: Any) -> None:
-        super().__init__(**options)
-        self.at = at
+class MapsApart(layers.Layer):
+    """(batch, x, y, z, maps) -> (batch * maps, x, y, z, 1): each map is a sample of its own."""
 
     def call(self, volume: Any) -> Any:
-        return volume[..., self.at : self.at + 1]
+        maps_first = keras.ops.transpose(volume, (0, 4, 1, 2, 3))
+        return keras.ops.reshape(maps_first, (-1, *keras.ops.shape(maps_first)[2:], 1))
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return (None, *input_shape[1:4], 1)
 
 
-class MeanOfLogits(layers.Average):
-    """Logits of several networks -> their mean, weighted by `shares` if given; each network has a loss of its own
-    (`summands`).
+class MapsTogether(layers.Layer):
+    """(batch * maps, members, features) -> (batch, maps, members, features), for the samples of `MapsApart`."""
+
+    def __init__(self, maps: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.maps = maps
+
+    def call(self, features: Any) -> Any:
+        return keras.ops.reshape(features, (-1, self.maps, *features.shape[1:]))
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return (None, self.maps, *input_shape[1:])
+
+
+class OfEachNetwork(keras.initializers.Initializer):
+    """A kernel (inputs, members, features, units) of several networks, each of which starts as if it were alone."""
+
+    def __init__(self, alone: str) -> None:
+        self.alone = alone
+
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
+        kernels = [keras.initializers.get(self.alone)(shape[2:], dtype) for _ in range(math.prod(shape[:2]))]
+        return keras.ops.reshape(keras.ops.stack(kernels), shape)
+
+    def get_config(self) -> dict:
+        return {"alone": self.alone}
+
+
+class MeanOfLogits(layers.Layer):
+    """The logits (batch, networks, 2) of each part of a classifier -> the mean (batch, 2) over all networks, of which
+    those of a part have together the weight that `shares` gives it. `inputs` tells how many inputs, such as maps, the
+    networks of each part read one each, all networks of the first input before those of the second.
 
     A mean, not a sum: each network has learnt how common autism is in the training records, and a sum would count that,
-    and whatever several networks know, several times.
+    and whatever several networks know, several times. Each has a loss of its own (`summands`).
     """
 
-    def __init__(self, shares: Sequence[float] | None = None, **options: Any) -> None:
+    def __init__(self, shares: Sequence[float], inputs: Sequence[int], **options: Any) -> None:
         super().__init__(**options)
-        self.shares = shares
+        self.shares, self.inputs = shares, inputs
 
     def call(self, logits: list) -> Any:
-        if self.shares is None:
-            return super().call(logits)
-        return sum(share * one for share, one in zip(self.shares, logits, strict=True))
+        return sum(share * keras.ops.mean(one, axis=1) for share, one in zip(self.shares, logits, strict=True))
+
+    def compute_output_shape(self, input_shape: list[tuple]) -> tuple:
+        return (input_shape[0][0], 2)
 
 
 def summands(network: keras.Model) -> keras.Model:
-    """The network with a list of the logits that are trained by a loss of their own; itself if it averages none."""
+    """The network with the logits (batch, networks, 2) that are trained by a loss of their own, in a list if there are
+    several parts; itself if it is no classifier."""
     last = network.layers[-1]
     return keras.Model(network.input, last.input) if isinstance(last, MeanOfLogits) else network
 
 
-def joined(logits: list, shares: Sequence[float] | None = None) -> KerasTensor:
-    """Logits (batch, 2) of several networks -> their mean (batch, 2)."""
-    return logits[0] if len(logits) == 1 else MeanOfLogits(shares, dtype="float32", name="logits")(logits)
-
-
 def averaged(parts: list[Part], members: int, weights: dict[str, float] | None = None) -> KerasTensor:
-    """The mean (batch, 2) of the logits of all parts, each built `members` times.
+    """The mean (batch, 2) of the logits of all parts, each of `members` networks an input.
 
     Without `weights` all networks count alike; with them, those of a name share its weight.
     """
-    named = [part for part in parts for _ in range(members)]
-    networks = [logits(part.features(), part.settings, part.even) for part in named]
-    if weights is None:
-        return joined(networks)
-    counts = Counter(part.name for part in named)
-    total = sum(weights[name] for name in counts)
-    return joined(networks, [weights[part.name] / counts[part.name] / total for part in named])
+    found = [logits(part.features(members), members, part.settings, part.even) for part in parts]
+    counts = [one.shape[1] for one in found]
+    shares = counts
+    if weights is not None:
+        of_name = Counter(part.name for part in parts)
+        shares = [weights[part.name] / of_name[part.name] for part in parts]
+    inputs = [count // members for count in counts]
+    return MeanOfLogits([share / sum(shares) for share in shares], inputs, dtype="float32", name="logits")(found)
+
+
+def of_members(build: Callable[[], KerasTensor], members: int) -> KerasTensor:
+    """The features (batch, features) that `build` gives to each member, (batch, members, features)."""
+    return keras.ops.stack([build() for _ in range(members)], axis=1)
 
 
 def penalty(settings: LayerSettings) -> keras.Regularizer | None:
@@ -193,9 +228,14 @@ def weights(settings: LayerSettings, averaging: Averaging | None = None) -> dict
 
 
 def normalised(x: KerasTensor, settings: LayerSettings) -> KerasTensor:
-    """Batch norm, if the settings say so, over the whole batch however many devices share that."""
+    """Batch norm, if the settings say so, over the whole batch however many devices share that. Of several networks,
+    (batch, inputs, members, features), each feature of each is normalised by itself."""
+    if not settings.batch_norm:
+        return x
     several = tf.distribute.get_strategy().num_replicas_in_sync > 1
-    return layers.BatchNormalization(synchronized=several)(x) if settings.batch_norm else x
+    batch_norm = layers.BatchNormalization(synchronized=several)
+    of_networks = len(x.shape) == NETWORKS_RANK
+    return layers.Reshape(x.shape[1:])(batch_norm(layers.Flatten()(x))) if of_networks else batch_norm(x)
 
 
 def activated(x: KerasTensor, settings: LayerSettings) -> KerasTensor:
@@ -225,22 +265,40 @@ def hidden(x: KerasTensor, units: int, settings: LayerSettings) -> KerasTensor:
     return activated(layers.Dense(units, use_bias=not settings.batch_norm, **weights(settings))(x), settings)
 
 
-def logits(x: KerasTensor, settings: LayerSettings, even: bool = False) -> KerasTensor:
-    """(batch, 2) float32 logits of (control, autism), at first 0 if `even`.
+def hidden_of_each(x: KerasTensor, units: int, members: int, settings: LayerSettings) -> KerasTensor:
+    """`hidden`, in each of several networks (see `dense_of_each`)."""
+    return activated(dense_of_each(x, units, members, settings, use_bias=not settings.batch_norm), settings)
+
+
+def dense_of_each(
+    x: KerasTensor, units: int, members: int, settings: LayerSettings, use_bias: bool = True, **options: Any
+) -> KerasTensor:
+    """A dense layer for each of several networks: (batch, inputs, features), which `members` networks read an input, or
+    (batch, inputs, members, features), of each network its own -> (batch, inputs, members, units)."""
+    equation = "bimf,imfu->bimu" if len(x.shape) == NETWORKS_RANK else "bif,imfu->bimu"
+    own = {"kernel_initializer": OfEachNetwork(settings.initializer), "kernel_regularizer": penalty(settings)}
+    bias = "imu" if use_bias else None
+    return layers.EinsumDense(equation, (x.shape[1], members, units), bias_axes=bias, **(own | options))(x)
+
+
+def logits(x: KerasTensor, members: int, settings: LayerSettings, even: bool = False) -> KerasTensor:
+    """(batch, networks, 2) float32 logits of (control, autism) of each network that `dense_of_each` reads in `x`, at
+    first 0 if `even`.
 
     With many features, the effect of a random start would last through a short training.
     """
-    options = weights(settings) | ({"kernel_initializer": "zeros"} if even else {})
-    return layers.Dense(2, dtype="float32", **options)(x)
+    start: dict[str, Any] = {"kernel_initializer": "zeros"} if even else {}
+    return layers.Reshape((-1, 2), dtype="float32")(dense_of_each(x, 2, members, settings, dtype="float32", **start))
 
 
-def fourier_features(x: KerasTensor, units: int) -> KerasTensor:
-    """(batch, features) -> (batch, units): sines, which begin as random Fourier features.
+def fourier_features(x: KerasTensor, units: int, members: int) -> KerasTensor:
+    """(batch, inputs, features) -> (batch, inputs, members, units): sines, which begin as random Fourier features.
 
     The kernel is exp(-|x - y|^2 / features), the default of an SVM (Rahimi & Recht 2007); training adapts the sines.
     """
     phases = keras.initializers.RandomUniform(0, 2 * np.pi)
-    return layers.Dense(units, keras.ops.sin, kernel_initializer="he_normal", bias_initializer=phases)(x)
+    start = {"kernel_initializer": OfEachNetwork("he_normal"), "bias_initializer": phases}
+    return dense_of_each(x, units, members, LayerSettings(0, 0), activation=keras.ops.sin, **start)
 
 
 def transposed_convolution(

@@ -7,8 +7,12 @@ from keras import ops
 
 
 def cross_entropy(batch: dict, outputs: Any, config: Any, reads: tuple[str, ...]) -> Any:
-    """Mean cross-entropy of logits (batch, 2) against labels (batch,), 1 autism, 0 control."""
-    return ops.mean(ops.sparse_categorical_crossentropy(batch["label"], outputs, from_logits=True))
+    """Mean cross-entropy of logits (batch, 2) against labels (batch,), 1 autism, 0 control; of those of several
+    networks, (batch, networks, 2), the sum of the means."""
+    target = ops.one_hot(batch["label"], 2)
+    if len(outputs.shape) > 2:
+        target = ops.broadcast_to(target[:, None], ops.shape(outputs))
+    return ops.sum(ops.mean(ops.categorical_crossentropy(target, outputs, from_logits=True), axis=0))
 
 
 def mean_activation(code: Any) -> Any:

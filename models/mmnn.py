@@ -1,12 +1,13 @@
 """Multimodal classifier: reduced volume and phenotype -> logits of (control, autism)."""
 
 from dataclasses import dataclass, fields, make_dataclass, replace
+from functools import partial
 from typing import Any
 
 from data.grids import Grid
 from models import cnn, nn
 from models.regions import OfVolume
-from models.settings import Penalty, Settings, Widths, dense_weights
+from models.settings import LayerSettings, Part, Penalty, Settings, Widths, dense_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,6 @@ NETWORKS = {
     for brain in cnn.NETWORKS
     for fusion in (Averaged, Joined)
 }
-FORMER = (*cnn.FORMER, "joined_by")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +50,8 @@ class Config(OfVolume):
     """Any of the networks above: `from_json` gives the settings of that which is saved."""
 
     @classmethod
-    def of_saved(cls, values: dict) -> tuple[type[Settings], dict]:
-        by_default = "logits" if "phenotype_l2" in values else "features"
-        fusion = Averaged if values.get("joined_by", by_default) == "logits" else Joined
-        network = NETWORKS[cnn.network_of(values), fusion]
-        return network, cnn.used(values, network, NETWORKS.values(), FORMER)
+    def of_saved(cls, values: dict) -> type[Settings]:
+        return NETWORKS[cnn.network_of(values), Joined if "joined_units" in values else Averaged]
 
 
 JOINED_BY_FEATURES = ("residual", "plain")
@@ -76,19 +73,18 @@ def preset_of(name: str) -> Any:
 PRESETS = {name: preset_of(name) for name in cnn.PRESETS}
 
 
-def joined(parts: list, config: Joined) -> list:
-    """The (batch, 2) logits of each member, which reads the features of all parts."""
+def features_of_both(parts: list[Part], config: Joined, settings: LayerSettings, members: int) -> Any:
+    """What dense layers make of the features of all parts, in each member: (batch, 1, members, joined_units[-1])."""
     import keras
 
     from models import layers
 
-    settings, logits = config.layer_settings(config.l2), []
-    for _ in range(config.members):
-        both = keras.layers.Concatenate()([part.features() for part in parts])
-        for units in config.joined_units:
-            both = layers.hidden(both, units, settings)
-        logits.append(layers.logits(both, settings))
-    return logits
+    x = cnn.of_all_maps(
+        lambda: keras.layers.Concatenate()([keras.layers.Flatten()(part.features(1)) for part in parts]), members
+    )
+    for units in config.joined_units:
+        x = layers.hidden_of_each(x, units, members, settings)
+    return x
 
 
 def build(config: Any, grid: Grid, maps: int = 1) -> Any:
@@ -100,7 +96,9 @@ def build(config: Any, grid: Grid, maps: int = 1) -> Any:
     volume, phenotype = layers.volume_input(grid, maps), layers.phenotype_input()
     brain = cnn.parts(volume, config, grid)
     if isinstance(config, Joined):
-        logits = layers.joined(joined([*brain, nn.part(phenotype, config, config.l2)], config))
+        settings, both = config.layer_settings(config.l2), [*brain, nn.part(phenotype, config, config.l2)]
+        joined = Part("joined", partial(features_of_both, both, config, settings), settings, even=False)
+        logits = layers.averaged([joined], config.members)
     else:
         parts = [*brain, nn.part(phenotype, config, config.phenotype_l2)]
         logits = layers.averaged(parts, config.members, cnn.weights_of(config, maps))

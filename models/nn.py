@@ -45,14 +45,17 @@ PRESETS = {
 }  # fmt: skip
 
 
-def features(phenotype: Any, config: Phenotype, settings: LayerSettings) -> Any:
-    """(batch, 29) -> (batch, phenotype_units[-1])."""
+def features(phenotype: Any, config: Phenotype, settings: LayerSettings, members: int) -> Any:
+    """(batch, 29) -> (batch, 1, members, phenotype_units[-1])."""
+    import keras
+
     from models import layers
 
+    x = keras.layers.Reshape((1, -1))(phenotype)
     for depth, units in enumerate(config.phenotype_units):
         sines = config.phenotype_activation == "sine" and not depth
-        phenotype = layers.fourier_features(phenotype, units) if sines else layers.hidden(phenotype, units, settings)
-    return phenotype
+        x = layers.fourier_features(x, units, members) if sines else layers.hidden_of_each(x, units, members, settings)
+    return x
 
 
 def part(phenotype: Any, config: Phenotype, l2: float) -> Part:

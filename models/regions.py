@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from data.cohorts.atlas import AAL_REGIONS
 from data.cohorts.cohort import Standard
@@ -38,10 +38,11 @@ class OfVolume(Classifier):
 
 @dataclass(frozen=True, kw_only=True)
 class Regions(OfVolume, HiddenLayers):
-    """A multilayer perceptron on regions of interest: the mean of each map in each region of AAL, z-scored over the
-    training records. One perceptron reads all maps, or each map has its own (`regions_by_map`)."""
+    """Multilayer perceptrons on regions of interest: the mean of each map in each region of AAL, z-scored over the
+    training records. Each map has a perceptron of its own, or one reads all maps (`region_networks`); "both" has the
+    first beside the second if there are several maps. Their logits are averaged."""
 
-    regions_by_map: bool = False  # their logits are averaged
+    region_networks: Literal["each", "all", "both"] = "all"
     region_units: Widths = (64,)
     region_l2: Penalty = 0.01
 
@@ -56,26 +57,25 @@ class Regions(OfVolume, HiddenLayers):
         return bool(self.region_units) or super().has_hidden_layers
 
 
-def features(values: Any, units: tuple[int, ...], settings: LayerSettings) -> Any:
-    """Means of regions (batch, values) -> (batch, units[-1])."""
+def features(values: Any, units: tuple[int, ...], settings: LayerSettings, members: int) -> Any:
+    """Means of regions (batch, inputs, values) -> (batch, inputs, members, units[-1])."""
     from models import layers
 
     for width in units:
-        values = layers.hidden(values, width, settings)
+        values = layers.hidden_of_each(values, width, members, settings)
     return values
 
 
 def parts(volume: Any, config: Regions, grid: Grid) -> list[Part]:
-    """(batch, x, y, z, maps) -> the part of a classifier that reads the regions of all maps, or one for each map."""
+    """(batch, x, y, z, maps) -> the parts of a classifier that read the regions of each map, or of all maps."""
     import keras
 
     from models import layers
 
     means = layers.Standardise(dtype="float32")(layers.RegionMeans(grid, dtype="float32")(volume))
-    each = [means[:, :, at] for at in range(means.shape[-1])]
-    inputs = each if config.regions_by_map else [keras.layers.Flatten()(means)]
-    settings = config.layer_settings(config.region_l2)
-    return [
-        Part("regions", partial(features, values, config.region_units, settings), settings, even=True)
-        for values in inputs
-    ]
+    inputs, settings = [], config.layer_settings(config.region_l2)
+    if config.region_networks != "all":
+        inputs.append(keras.layers.Permute((2, 1))(means))
+    if config.region_networks == "all" or (config.region_networks == "both" and means.shape[-1] > 1):
+        inputs.append(keras.layers.Reshape((1, -1))(means))
+    return [Part("regions", partial(features, x, config.region_units, settings), settings, even=True) for x in inputs]

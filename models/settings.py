@@ -81,9 +81,9 @@ class Settings:
         return {}
 
     @classmethod
-    def of_saved(cls, values: dict) -> "tuple[type[Settings], dict]":
-        """The class of the network that saved `values` describe, and those of them that it uses."""
-        return cls, values
+    def of_saved(cls, values: dict) -> "type[Settings]":
+        """The class of the network that saved `values` describe."""
+        return cls
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,11 @@ class LayerSettings:
 
 
 class Part(NamedTuple):
-    """A part of a classifier: `features()` builds layers that give (batch, features), which a layer of logits reads."""
+    """A part of a classifier: `features(members)` builds layers whose output the logits of so many networks an input
+    read, (batch, inputs, features) if they share it, or (batch, inputs, members, features)."""
 
     name: str
-    features: Callable[[], Any]
+    features: Callable[[int], Any]
     settings: LayerSettings
     even: bool  # the logits begin at 0
 
@@ -213,7 +214,7 @@ def from_json(kind: type[Settings], values: dict) -> Settings:
     Where `kind` stands for several networks, the result is of the class of one of them (`Settings.of_saved`).
     Raises InputError for a hyper-parameter that the model does not have, or a value of the wrong type.
     """
-    kind, values = kind.of_saved(values)
+    kind = kind.of_saved(values)
     known = [field.name for field in dataclasses.fields(kind)]
     if unknown := sorted(values.keys() - set(known)):
         raise InputError(f"The checkpoint has {unknown[0]}, which is no hyper-parameter of this version; train again.")

@@ -283,154 +283,10 @@ def test_settings_survive_json(name, preset):
 
 
 # What `run.json` of a checkpoint held when one dataclass was for all networks of `cnn`, another for those of `mmnn`.
-FLAT_OF_CNN = {
-    "batch_size": 32,
-    "optimizer": "adam",
-    "learning_rate": 0.001,
-    "half_rate_after": 0,
-    "decay": 0.9,
-    "batch_norm": True,
-    "initializer": "glorot_uniform",
-    "l1": 0.0,
-    "l2": 0.0001,
-    "members": 1,
-    "standardise": "stored",
-    "filters": [16, 32, 64],
-    "kernels": [3, 3, 3],
-    "strides": [2, 2, 2],
-    "pools": [0, 0, 0],
-    "residual": True,
-    "global_average": True,
-    "average_pool": 0,
-    "dropout": 0.0,
-    "regions": False,
-    "regions_by_map": False,
-    "region_units": [64],
-    "region_l2": 0.01,
-    "swap_regions": 0,
-}
-FLAT_OF_MMNN = FLAT_OF_CNN | {
-    "phenotype_units": [32, 16],
-    "phenotype_activation": "relu",
-    "phenotype_l2": 0.001,
-    "joined_by": "features",
-    "joined_units": [32],
-}
-NO_FILTERS = {"filters": [], "kernels": [], "strides": [], "pools": []}
-ONE_FILTER = {"filters": [16], "kernels": [3], "strides": [2], "pools": [0]}
-OF_REGIONS = NO_FILTERS | {
-    "learning_rate": 0.003,
-    "half_rate_after": 50,
-    "batch_norm": False,
-    "members": 4,
-    "standardise": "brain",
-    "regions": True,
-    "regions_by_map": True,
-}
-OF_CUBES = NO_FILTERS | {
-    "half_rate_after": 50,
-    "l2": 0.03,
-    "standardise": "voxel",
-    "global_average": False,
-    "average_pool": 3,
-}
-OF_VOXELS = ONE_FILTER | {
-    "half_rate_after": 100,
-    "batch_norm": False,
-    "l2": 0.01,
-    "members": 4,
-    "standardise": "voxel",
-    "global_average": False,
-    "average_pool": 2,
-    "dropout": 0.5,
-}
-SINES = {"phenotype_units": [256], "phenotype_activation": "sine", "phenotype_l2": 0.0, "joined_by": "logits"}
-
-
-@pytest.mark.parametrize(
-    "name, changes, kind, networks, parameters",
-    [
-        ("cnn", OF_REGIONS, "Regions", 8, 61_408),
-        ("cnn", OF_CUBES, "Linear", 1, 148_522),
-        ("cnn", OF_VOXELS, "Convolutions", 4, 227_676),
-        ("cnn", {}, "Convolutions", 1, 212_130),
-        ("mmnn", OF_REGIONS | SINES, "AveragedRegions", 12, 94_184),
-        ("mmnn", OF_CUBES | SINES, "AveragedLinear", 2, 156_716),
-        ("mmnn", OF_VOXELS | SINES, "AveragedConvolutions", 8, 260_452),
-        ("mmnn", {}, "JoinedConvolutions", 1, 216_386),
-        ("cnn", OF_CUBES | {"regions": True}, "RegionsAndLinear", 2, 164_220),
-        ("cnn", OF_VOXELS | {"members": 2, "regions": True, "regions_by_map": True}, "Combined", 6, 215_888),
-        ("cnn", {"regions": True}, "Combined", 2, 227_828),
-        (
-            "cnn",
-            OF_REGIONS | {"filters": [4, 6], "kernels": [3, 3], "strides": [3, 2], "pools": [0, 0]},
-            "Combined",
-            12,
-            68_992,
-        ),
-        (
-            "cnn",
-            OF_REGIONS | {"global_average": False, "average_pool": 4, "dropout": 0.3},
-            "RegionsAndLinear",
-            12,
-            71_656,
-        ),
-        (
-            "cnn",
-            OF_REGIONS | {"filters": [2], "kernels": [3], "strides": [9], "pools": [0], "global_average": False},
-            "Combined",
-            12,
-            166_176,
-        ),
-        ("mmnn", OF_VOXELS | SINES | {"regions": True}, "AveragedCombined", 12, 321_084),
-        ("mmnn", {"regions": True}, "JoinedCombined", 1, 234_002),
-        (
-            "mmnn",
-            OF_REGIONS | SINES | {"members": 2, "joined_by": "features", "joined_units": [4, 5]},
-            "JoinedRegions",
-            2,
-            48_930,
-        ),
-        (
-            "mmnn",
-            OF_CUBES | SINES | {"regions": True, "joined_by": "features"},
-            "JoinedRegionsAndLinear",
-            1,
-            276_582,
-        ),
-        ("mmnn", {"phenotype_l2": 0.5, "joined_by": "logits"}, "AveragedConvolutions", 2, 213_796),
-        (
-            "mmnn",
-            OF_CUBES | SINES | {"joined_by": "features"},
-            "JoinedLinear",
-            1,
-            258_966,
-        ),
-    ],
-)
-def test_settings_of_checkpoints_from_before_networks_had_their_own(name, changes, kind, networks, parameters):
-    """Numbers of networks and parameters, for two maps, are those that the code of then built."""
-    from models.layers import summands
-
-    saved = {"cnn": FLAT_OF_CNN, "mmnn": FLAT_OF_MMNN}[name] | changes
-    model = MODELS[name]
-    config = settings.from_json(model.module.Config, saved)
-    assert type(config).__name__ == kind
-    own = dataclasses.asdict(config)
-    assert {key: value for key, value in saved.items() if key in own} == {
-        key: json.loads(json.dumps(own))[key] for key in saved.keys() & own.keys()
-    }
-    network = model.build(config, REDUCED, 2)
-    assert network.count_params() == parameters
-    trained = summands(network).output
-    assert (len(trained) if isinstance(trained, list) else 1) == networks
-    assert model.completed(saved) == json.loads(json.dumps(own)) == model.completed(json.loads(json.dumps(own)))
-
-
 @pytest.mark.parametrize("name", ["cnn", "mmnn"])
 def test_saved_settings_that_no_network_has_are_refused(name):
     with pytest.raises(InputError, match="depth, which is no hyper-parameter of this version"):
-        settings.from_json(MODELS[name].module.Config, FLAT_OF_CNN | {"depth": 3})
+        settings.from_json(MODELS[name].module.Config, {"filters": [4], "depth": 3})
 
 
 def test_the_default_initialisation_of_cae_averages_blocks(build):
@@ -480,14 +336,16 @@ def test_sines_begin_as_the_kernel_of_an_svm():
 
     keras.utils.set_random_seed(0)
     phenotype = keras.Input((29,))
-    network = keras.Model(phenotype, fourier_features(phenotype, 20000))
+    network = keras.Model(phenotype, fourier_features(keras.layers.Reshape((1, 29))(phenotype), 20000, 1))
     people = np.random.default_rng(0).normal(size=(6, 29)).astype(np.float32)
-    sines = np.array(network(people), float)
+    sines = np.array(network(people), float)[:, 0, 0]
     np.testing.assert_allclose(2 * sines @ sines.T / 20000, rbf_kernel(people, gamma=1 / 29), atol=0.03)
 
 
 @pytest.mark.parametrize("name", ["cnn", "nn", "mmnn"])
 def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
+    import keras
+
     from models.layers import summands
 
     module = MODELS[name].module
@@ -496,9 +354,9 @@ def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
     network = with_random_weights(module.build(config, REDUCED, maps=2))
     generator = np.random.default_rng(1)
     inputs = {key: generator.normal(size=(2, *tensor.shape[1:])) for key, tensor in network.input.items()}
-    trained = summands(network)(inputs)
-    assert len(trained) == 3 * {"cnn": 2, "nn": 1, "mmnn": 3}[name]  # of each map, and of the phenotype
-    np.testing.assert_allclose(network(inputs), np.mean(list(map(np.array, trained)), 0), rtol=1e-5)
+    trained = np.concatenate(keras.tree.flatten(summands(network)(inputs)), axis=1)
+    assert trained.shape == (2, 3 * {"cnn": 3, "nn": 1, "mmnn": 4}[name], 2)  # of each map, all, and of the phenotype
+    np.testing.assert_allclose(network(inputs), trained.mean(1), rtol=1e-5)
     assert {id(weight) for weight in summands(network).weights} == {id(weight) for weight in network.weights}
 
 
@@ -512,12 +370,16 @@ def test_parts_of_combined_have_their_weights_however_many_networks_they_have(na
     network = with_random_weights(module.build(config, REDUCED, maps=maps))
     generator = np.random.default_rng(1)
     inputs = {key: generator.normal(size=(2, *tensor.shape[1:])) for key, tensor in network.input.items()}
-    logits = np.array([np.array(one) for one in summands(network)(inputs)])
-    regions, convolutions, phenotype = np.split(logits, [members * maps, 2 * members * maps])
-    expected = (2 * regions.mean(0) + convolutions.mean(0)) / 3
+    logits = list(map(np.array, summands(network)(inputs)))
+    means = [one.mean(1) for one in logits]
+    counts = [one.shape[1] for one in logits]
+    phenotype = means.pop() if name == "mmnn" else 0
+    regions = (means[0] + means[1]) / 2 if maps > 1 else means[0]  # by map, and of all maps together
+    expected = (2 * regions + means[-1]) / 3
+    of_parts = [maps, *([1] if maps > 1 else []), maps, *([1] if name == "mmnn" else [])]
+    assert counts == [members * inputs for inputs in of_parts]
     if name == "mmnn":
-        assert len(phenotype) == members
-        expected = (brain * expected + phenotype.mean(0)) / (brain + 1)
+        expected = (brain * expected + phenotype) / (brain + 1)
     np.testing.assert_allclose(network(inputs), expected, rtol=1e-4)
 
 
@@ -530,13 +392,11 @@ def test_regions_of_each_map_are_read_by_a_network_of_their_own():
     network = summands(with_random_weights(module.build(config, REDUCED, maps=3)))
     volume = np.random.default_rng(2).normal(size=(1, *REDUCED.shape, 3))
     changed = volume.copy()
-    changed[..., 1] += 1
-    moved = [
-        bool((np.array(a) != np.array(b)).any())
-        for a, b in zip(network({"volume": volume}), network({"volume": changed}), strict=True)
-    ]
-    assert moved == [False, False, True, True, False, False]
-    together = module.build(dataclasses.replace(config, regions_by_map=False, members=1), REDUCED, maps=3)
+    changed[..., 1] += 100
+    before, after = (np.concatenate(network({"volume": of_all}), axis=1)[0] for of_all in (volume, changed))
+    moved = (before != after).any(1)
+    assert moved.tolist() == [False, False, True, True, False, False, True, True]  # the last read all maps
+    together = module.build(dataclasses.replace(config, region_networks="all", members=1), REDUCED, maps=3)
     assert together.count_params() == 3 * STANDARDISED + dense(3 * 116, 64) + dense(64, 2)
 
 
@@ -587,10 +447,10 @@ def test_a_setting_that_is_not_refused_changes_the_network(name, preset):
     others = {
         "members": 2, "initializer": "he_normal", "l1": 0.5, "l2": 0.5, "phenotype_units": (3,), "phenotype_l2": 0.5,
         "joined_units": (5,), "region_units": (7,), "region_l2": 0.5, "average_pool": 5, "dropout": 0.25, "cubes": 5,
-        "mean_over": "networks",
+        "mean_over": "networks", "region_networks": "each",
     }  # fmt: skip
     known = {field.name for field in dataclasses.fields(base)}
-    switches = known & {"batch_norm", "regions_by_map", "convolutions_by_map"}
+    switches = known & {"batch_norm", "convolutions_by_map"}
     others |= {key: not getattr(base, key) for key in switches}
     before = described(module.build(base, REDUCED, maps=2))
     for key in sorted(known & others.keys()):
@@ -609,7 +469,8 @@ def described(network) -> list[tuple]:
         punished = (float(regularizer.l1), float(regularizer.l2)) if regularizer else None
         shapes = [tuple(weight.shape) for weight in layer.weights]
         size = [getattr(layer, name, None) for name in ("pool_size", "rate", "shares")]
-        found.append((type(layer).__name__, shapes, layer.output.shape, size, punished, type(initializer).__name__))
+        starts = type(initializer).__name__, getattr(initializer, "alone", None)
+        found.append((type(layer).__name__, shapes, layer.output.shape, size, punished, starts))
     return found
 
 

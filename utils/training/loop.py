@@ -80,11 +80,11 @@ class Training:
             share = tf.size(batch["label"]) / config.batch_size
             with tf.GradientTape() as tape:
                 outputs = trained({name: batch[name] for name in reads}, training=True)
-                summands, penalties = outputs if isinstance(outputs, list) else [outputs], sum(trained.losses)
-                objective = sum(loss_of(batch, part, config, reads) for part in summands)
+                parts, penalties = outputs if isinstance(outputs, list) else [outputs], sum(trained.losses)
+                objective = sum(loss_of(batch, part, config, reads) for part in parts)
                 scaled = optimizer.scale_loss(objective * tf.cast(share, tf.float32) + penalties / replicas)
             optimizer.apply(tape.gradient(scaled, network.trainable_variables), network.trainable_variables)
-            whole = network.layers[-1](outputs) if isinstance(outputs, list) else outputs
+            whole = outputs if trained is network else network.layers[-1](parts)
             metrics = {"loss": loss_of(batch, whole, config, reads)}
             if run.model.predicts == "label":
                 correct = tf.argmax(whole, 1, tf.int32) == batch["label"]
