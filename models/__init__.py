@@ -7,7 +7,7 @@ before its seconds-long import.
 
 import importlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any
@@ -52,10 +52,13 @@ class Model:
         """What the network reads of a batch."""
         return {name: batch[name] for name in self.reads}
 
-    def batches(self, cohort: Cohort, selections: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        """The batches (see `Cohort.batch`) of each selection of records, read ahead. For a model that reads maps one by
-        one, `volume` is (n * maps, x, y, z, 1), the maps of the first record first."""
-        for batch in cohort.batches(selections, "volume" in self.reads):
+    def batches(
+        self, cohort: Cohort, selections: Iterable[np.ndarray], means: Mapping[str, np.ndarray] | None = None
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """The batches (see `Cohort.batch`) of each selection of records, read ahead; with `means` in place of volumes
+        if there are any. For a model that reads maps one by one, `volume` is (n * maps, x, y, z, 1), the maps of the
+        first record first."""
+        for batch in cohort.batches(selections, "volume" in self.reads and not means, means or {}):
             if self.map_by_map:
                 batch["volume"] = np.moveaxis(batch["volume"], -1, 1).reshape(-1, *cohort.grid.shape, 1)
             yield batch

@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
 from typing import Any
 
 import keras
@@ -12,8 +11,9 @@ import tensorflow as tf
 from keras import KerasTensor, layers
 
 from data.cohorts.atlas import load_atlas
+from data.cohorts.means import Parcels, cubes, regions
 from data.cohorts.records import PHENOTYPE_SIZE, Moments
-from data.grids import Grid
+from data.grids import GRIDS, Grid
 from models.settings import LayerSettings, Part
 
 NETWORKS_RANK = 4  # of features of several networks: (batch, inputs, members, features)
@@ -55,11 +55,10 @@ class RegionMeans(layers.Layer):
 
     def __init__(self, grid: Grid, **options: Any) -> None:
         super().__init__(**options)
-        self.grid = grid
-        atlas = load_atlas(None, grid)
-        self.position = atlas.places(atlas.labels)  # (x, y, z); the last is no region
-        self.sizes = np.bincount(self.position.ravel())[:-1]  # voxels of each region
-        self.inside = np.flatnonzero(atlas.labels)
+        self.grid, self.parcels = grid, regions(load_atlas(None, grid))
+        self.position = self.parcels.position  # (x, y, z); the last is no region
+        self.sizes = self.parcels.sizes  # voxels of each region
+        self.inside = np.flatnonzero(self.position < self.parcels.count)
 
     def sums(self, values: Any, position: Any) -> Any:
         """Values (batch, voxels, maps) at the `position` (voxels,) of their regions -> sums (batch, regions, maps)."""
@@ -70,24 +69,9 @@ class RegionMeans(layers.Layer):
     def call(self, volume: Any) -> Any:
         flat = keras.ops.reshape(volume, (-1, self.position.size, volume.shape[-1]))
         values = keras.ops.take(flat, self.inside, axis=1)
-        return self.sums(values, self.position.ravel()[self.inside]) / self.sizes[:, None].astype(self.compute_dtype)
-
-    @cached_property
-    def members(self) -> Any:
-        """(regions, voxels) float32, 1 where a voxel is of a region."""
-        from scipy import sparse
-
-        by_region = np.argsort(self.position, axis=None, kind="stable")[: len(self.inside)]
-        ends = np.cumsum([0, *self.sizes])
-        return sparse.csr_array(
-            (np.ones(len(by_region), np.float32), by_region, ends), (len(self.sizes), self.position.size)
-        )
-
-    def in_numpy(self, volume: np.ndarray) -> np.ndarray:
-        """The result of `call` in float32 on a CPU, bit for bit: the same sums in the same order, but several times
-        faster than outside of a compiled graph."""
-        sums = np.stack([self.members @ record.reshape(self.position.size, -1) for record in volume])
-        return sums / self.sizes[:, None].astype(np.float32)
+        sums, sizes = self.sums(values, self.position.ravel()[self.inside]), self.sizes[:, None]
+        # A graph would multiply by the reciprocal of a constant in place of a plain division
+        return tf.math.divide_no_nan(sums, sizes.astype(self.compute_dtype))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0], len(self.sizes), input_shape[-1])
@@ -195,6 +179,32 @@ def summands(network: keras.Model) -> keras.Model:
     several parts; itself if it is no classifier."""
     last = network.layers[-1]
     return keras.Model(network.input, last.input) if isinstance(last, MeanOfLogits) else network
+
+
+def on_means(network: keras.Model) -> tuple[keras.Model, list[Parcels]]:
+    """The network after its first layers, if these are fixed and are all that reads the volume: it takes their results
+    by the names of the parcels, which are given too. Else the network itself, and no parcels."""
+    volume = network.input.get("volume") if isinstance(network.input, dict) else None
+    operations = [layer for layer in network.layers if not isinstance(layer, layers.InputLayer)]
+    reading = [layer for layer in operations if volume is not None and layer.input is volume]
+    found = {parcels.name: parcels for layer in reading if (parcels := parcels_of(layer))}
+    if not reading or len(found) < len(reading):
+        return network, []
+    for name, layer in zip(found, reading, strict=True):
+        layer.output.name = name
+    results = {name: layer.output for name, layer in zip(found, reading, strict=True)}
+    rest = {name: tensor for name, tensor in network.input.items() if name != "volume"}
+    return keras.Model(rest | results, network.output), list(found.values())
+
+
+def parcels_of(layer: keras.Layer) -> Parcels | None:
+    """What a layer averages a volume over; None if it does something else."""
+    if isinstance(layer, RegionMeans):
+        return layer.parcels
+    grid = next((grid for grid in GRIDS.values() if grid.shape == tuple(layer.input.shape[1:4])), None)
+    if isinstance(layer, layers.AveragePooling3D) and grid and layer.padding == "same":
+        return cubes(grid, layer.pool_size[0])
+    return None
 
 
 def averaged(parts: list[Part], members: int, weights: dict[str, float] | None = None) -> KerasTensor:

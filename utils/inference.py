@@ -1,6 +1,7 @@
 """A trained network: restored from its checkpoint, and run over records."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ from scipy.special import expit
 
 from data.base.errors import InputError
 from data.base.progress import progress
+from models import layers
 from utils.runs.run import Run
 from utils.training.saver import restore_weights
 
@@ -32,15 +34,40 @@ def check_finite(run: Run, what: str, values: Any) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What of a network is computed in a run, and of what: the layers after those that give means of volumes over
+    parcels, which the cohort keeps (`tables`); or all of them, of volumes."""
+
+    run: Run
+    network: keras.Model
+    tables: dict[str, np.ndarray]
+
+    def batches(self, selections: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        """The batches of each selection of records, see `Model.batches`."""
+        return self.run.model.batches(self.run.cohort, selections, self.tables)
+
+    def inputs(self, batch: dict) -> dict:
+        """What the network reads of a batch."""
+        return {name: batch[name] for name in self.network.input}
+
+
+def reading(run: Run, network: keras.Model) -> Reading:
+    """How a run reads records for a network: means of volumes where it begins with these."""
+    rest, parcels = layers.on_means(network)
+    tables = run.cohort.means(parcels) if parcels else []
+    return Reading(run, rest, dict(zip((one.name for one in parcels), tables, strict=True)))
+
+
 def outputs_of(
     run: Run, network: keras.Model, selections: list[np.ndarray], title: str
 ) -> Iterator[tuple[np.ndarray, dict, Any]]:
     """For each selection of records: it, the batch (see `Model.batches`), and the network's outputs in NumPy."""
-    forward = tf.function(lambda inputs: network(inputs, training=False), reduce_retracing=True)
+    reader = reading(run, network)
+    forward = tf.function(lambda inputs: reader.network(inputs, training=False), reduce_retracing=True)
     with progress(title, sum(map(len, selections))) as shown:
-        batches = run.model.batches(run.cohort, selections)
-        for selection, batch in zip(selections, batches, strict=True):
-            outputs = forward(run.model.inputs(batch))
+        for selection, batch in zip(selections, reader.batches(selections), strict=True):
+            outputs = forward(reader.inputs(batch))
             outputs = tf.nest.map_structure(lambda tensor: tensor.numpy(), outputs)
             check_finite(run, "outputs", outputs)
             shown.advance(steps=len(selection))

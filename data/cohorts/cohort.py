@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -28,6 +29,8 @@ from data.cohorts.rows import METADATA, TABLE, Metadata, Row, listed
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from data.cohorts.means import Parcels
 
 COVARIATES, PHENOTYPE, MAPS = "covariates.csv", "phenotype.csv", "maps.csv"  # of each subject, beside the records
 UNKNOWN_LABEL = -1  # in a batch
@@ -52,6 +55,7 @@ class Cohort:
     standard: Standard = "stored"  # of the volumes in `batch`
     moments: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None  # by site: mean and spread (x, y, z, maps)
     verdict: findings_of.Verdict | None = None  # that is stored of it as it is
+    kept_in: Path | None = None  # the folder that keeps means of the volumes
 
     def __str__(self) -> str:
         subjects = len({row.subject for row in self.rows})
@@ -216,15 +220,30 @@ class Cohort:
         of_split = [pair for pair in zip(self.rows, self.digests, strict=True) if pair[0].split == split]
         return {scan: row.subject for row, digests in of_split for scan in digests.scans}
 
-    def batch(self, indices: Sequence[int] | np.ndarray, volumes: bool = True) -> dict[str, np.ndarray]:
+    def means(self, parcels: "Sequence[Parcels]") -> list[np.ndarray]:
+        """The means of the volumes over each kind of parcels, see `data.cohorts.means`."""
+        from data.cohorts.means import means_of
+
+        return means_of(self, parcels)
+
+    def batch(
+        self,
+        indices: Sequence[int] | np.ndarray,
+        volumes: bool = True,
+        means: Mapping[str, np.ndarray] = MappingProxyType({}),
+    ) -> dict[str, np.ndarray]:
         """`label` (n,) int32, -1 if unknown; `phenotype` (n, 29) and, if `volumes`, `volume` (n, x, y, z, maps), both
-        float32; volumes are standardised as `standard` says."""
+        float32; volumes are standardised as `standard` says. Of `means`, tables of all records, those of these, whose
+        files are verified if they have changed."""
         label = np.nan_to_num([self.rows[index].label for index in indices], nan=UNKNOWN_LABEL).astype(np.int32)
         phenotype = np.empty((len(indices), records.PHENOTYPE_SIZE), np.float32)
         if not volumes:
             for row, index in enumerate(indices):
                 phenotype[row] = np.frombuffer(self.header(index), records.DTYPE)[1:]
-            return {"label": label, "phenotype": phenotype}
+                if means:
+                    digests_of.verified(self.entries[index]).confirm()
+            of_means = {name: np.ascontiguousarray(table[indices]) for name, table in means.items()}
+            return {"label": label, "phenotype": phenotype} | of_means
         volume = np.empty((len(indices), *self.grid.shape, self.num_maps), np.float32)
         for row, index in enumerate(indices):
             _, phenotype[row], values = self.read(index)
@@ -234,9 +253,14 @@ class Cohort:
                 volume[row] = (volume[row] - mean) / spread
         return {"label": label, "phenotype": phenotype, "volume": volume}
 
-    def batches(self, selections: Iterable[np.ndarray], volumes: bool = True) -> Iterator[dict[str, np.ndarray]]:
+    def batches(
+        self,
+        selections: Iterable[np.ndarray],
+        volumes: bool = True,
+        means: Mapping[str, np.ndarray] = MappingProxyType({}),
+    ) -> Iterator[dict[str, np.ndarray]]:
         """The batch of each selection of records, read ahead in other threads."""
-        return ahead(partial(self.batch, volumes=volumes), selections)
+        return ahead(partial(self.batch, volumes=volumes, means=means), selections)
 
 
 def ahead(read: Callable[[Any], Any], arguments: Iterable) -> Iterator[Any]:

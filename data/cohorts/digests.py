@@ -88,12 +88,26 @@ class VerifiedEntry(Wrapped):
             self.seen[0] = before if time.time_ns() - before[-1] > SETTLED_NS else ()
         return content
 
+    def confirm(self) -> None:
+        """Verifies the volume, without giving it, if its file has changed. Raises InputError as `read` does."""
+        if state_of(self.path) != self.seen[0]:
+            self.read()
+
     def check(self, content: bytes | memoryview, expected: str, what: str) -> None:
         if hashlib.sha256(content).hexdigest() != expected:
             raise InputError(
                 f"{self} is not what was written: its {what} differs from the digest. Was it damaged or replaced? "
                 "Copy it again, or convert again."
             )
+
+
+def verified(entry: Stored) -> VerifiedEntry:
+    """The entry that verifies what `entry` reads; raises TypeError if none does."""
+    while isinstance(entry, Wrapped) and not isinstance(entry, VerifiedEntry):
+        entry = entry.stored
+    if not isinstance(entry, VerifiedEntry):
+        raise TypeError(f"{entry} is not verified; the cohort must be `identified`.")
+    return entry
 
 
 def state_of(path: Path) -> tuple[int, ...]:

@@ -17,7 +17,8 @@ import numpy as np
 
 from data.cohorts import records
 from data.cohorts.atlas import Atlas
-from data.cohorts.cohort import Cohort, ahead, in_order
+from data.cohorts.cohort import Cohort
+from data.cohorts.means import regions
 from data.cohorts.rows import Row
 from utils.blackout.effects import BACKGROUND, RELIANCE, SUFFICIENCY, UNIQUE
 from utils.blackout.options import BlackoutOptions
@@ -26,7 +27,6 @@ PEOPLE_PER_DONOR = 2  # to draw from, at least: else all records would share the
 ORDER = (("train", True), ("test", True), ("train", False), ("test", False))  # split, and whether of the same site
 INNER_FOLDS = 5  # so that no one's region is predicted from a fit that has seen it
 PENALTIES = np.logspace(-3, 1, 9)  # of squared weights, per record
-CHUNK = 16  # records read at once
 Origin = tuple[str, str | None]  # of a donor: split and site; None: any site
 People = dict[str, list[int]]  # subject -> positions of the subject's records
 Substitution = tuple[np.ndarray, np.ndarray]  # volumes (n, x, y, z, maps), and what replaces their regions, which may
@@ -47,8 +47,7 @@ class Fills:
         self.cohort, self.tested, self.replaced = cohort, tested, options.replaced_maps(cohort)
         self.masks = [atlas.labels == region for region in atlas.regions]
         self._region_at = atlas.places(atlas.labels)
-        chunks = in_order(np.arange(len(cohort.rows)), CHUNK)
-        self.means = np.concatenate([atlas.means(batch["volume"]) for batch in ahead(cohort.batch, chunks)])
+        self.means = cohort.means([regions(atlas)])[0].astype(float)
         self.expected = expected_means(cohort, self.means)
         self._people = people_by_origin(cohort)
         subject = {int(index): cohort.rows[index].subject for index in tested}

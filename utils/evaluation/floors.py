@@ -27,8 +27,8 @@ from sklearn.svm import SVC
 from data.base import files
 from data.base.errors import InputError
 from data.base.progress import progress
-from data.cohorts import atlas
-from data.cohorts.cohort import Cohort, in_order
+from data.cohorts import atlas, means
+from data.cohorts.cohort import Cohort
 from data.cohorts.entries import MAX_RECORDS
 from data.cohorts.rows import PREPARED_BY, leaders
 from data.cohorts.standards import within_sites
@@ -39,7 +39,6 @@ from utils.runs.checkpoints import Identity, training_cohort
 
 LOGISTIC, RIDGE, SVM, MEAN = "logistic regression", "ridge", "SVM", "mean of SVMs"
 WIDE = ("regions", "all")  # which ridge reads
-CHUNK = 16  # records read at once
 INNER_FOLDS = 5  # by which penalties are chosen and probabilities calibrated; of fewer subjects a class, as many
 STRENGTHS = np.logspace(-4, 0, 5)  # of a logistic regression, the inverse of its penalty
 PENALTIES = np.logspace(1, 4, 4)  # of ridge
@@ -128,14 +127,10 @@ def features(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
     of a region lie side by side) and `all` of them. Unknown ones, such as a phenotype that is zero in all records, are
     left out.
     """
-    values, means = [], []
-    for cohort in cohorts:
-        names = atlas.load_atlas(None, cohort.grid)
-        for indices in in_order(np.arange(len(cohort.rows)), CHUNK):
-            batch = cohort.batch(indices)
-            values.append(batch["phenotype"])
-            means.append(names.means(batch["volume"]).reshape(len(indices), -1))
-    phenotypes, regions = np.concatenate(values), np.concatenate(means)
+    headers = [cohort.batch(range(len(cohort.rows)), volumes=False) for cohort in cohorts]
+    phenotypes = np.concatenate([of_all["phenotype"] for of_all in headers])
+    of_cohorts = [cohort.means([means.regions(atlas.load_atlas(None, cohort.grid))])[0] for cohort in cohorts]
+    regions = np.concatenate(of_cohorts).reshape(len(phenotypes), -1)
     rows = [row for cohort in cohorts for row in cohort.rows]
     subject, site = [row.subject for row in rows], [row.site for row in rows]
     known_of = [cohort.covariates for cohort in cohorts if cohort.covariates is not None]

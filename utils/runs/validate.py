@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data.base.cli import flags, option, options_of, positive, share
 from data.base.errors import InputError
+from data.cohorts import means
 from data.cohorts.cohort import Cohort, identified, open_cohort
 from data.cohorts.findings import in_one_line
 from data.cohorts.twins import kept_together
@@ -197,11 +198,12 @@ class Request:
             num_iters=training.num_iters if training else saved.step if saved else 0,
             override=training is not None and training.override_chkpt,
         )
+        kept_in = args.chkPointDir / means.FOLDER
         if run.transductive:
             from data.cohorts.standards import within_sites
 
-            return replace(run, cohort=within_sites(run.cohort))
-        return replace(run, cohort=replace(run.cohort, standard=run.standard))
+            return replace(run, cohort=replace(within_sites(run.cohort), kept_in=kept_in))
+        return replace(run, cohort=replace(run.cohort, standard=run.standard, kept_in=kept_in))
 
     def check_grid(self, cohort: Cohort) -> None:
         """Raises InputError if the cohort's volumes do not fit the model."""

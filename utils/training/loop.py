@@ -22,7 +22,7 @@ from data.cohorts.cohort import in_order
 from data.cohorts.rows import listed
 from models import layers, losses
 from models.settings import Settings
-from utils.inference import probability_of_autism
+from utils.inference import Reading, probability_of_autism, reading
 from utils.metrics import auc
 from utils.runs.checkpoints import BEST, CheckpointFolder, Identity
 from utils.runs.run import Run
@@ -59,10 +59,16 @@ class Training:
         own = [shares[replica] for replica in run.workers.own_replicas]
         wanted = np.arange(size) if mix else np.concatenate(own)  # all, if records are mixed with each other
         selections = (selection[wanted] for selection in self.records_of(done, run.num_iters))
-        for step, batch in enumerate(run.model.batches(run.cohort, selections), done):
+        for step, batch in enumerate(self.reading.batches(selections), done):
             if mix:
                 batch["volume"] = mix(batch, step)
             yield [rows_of(batch, np.searchsorted(wanted, share)) for share in own]
+
+    @cached_property
+    def reading(self) -> Reading:
+        whole = layers.summands(self.network)
+        mixes = getattr(self.run.config, "swap_regions", 0)  # volumes with each other
+        return Reading(self.run, whole, {}) if mixes else reading(self.run, whole)
 
     @cached_property
     def step(self) -> Callable:
@@ -73,18 +79,19 @@ class Training:
         """
         run, network, optimizer = self.run, self.network, self.optimizer
         loss_of, reads, config = getattr(losses, run.model.loss), run.model.reads, run.config
-        trained = layers.summands(network)
+        trained, inputs = self.reading.network, self.reading.inputs
+        averages = isinstance(network.layers[-1], layers.MeanOfLogits)
         strategy, replicas = run.workers.strategy, run.workers.replicas
 
         def of_replica(batch: dict) -> dict:
             share = tf.size(batch["label"]) / config.batch_size
             with tf.GradientTape() as tape:
-                outputs = trained({name: batch[name] for name in reads}, training=True)
+                outputs = trained(inputs(batch), training=True)
                 parts, penalties = outputs if isinstance(outputs, list) else [outputs], sum(trained.losses)
                 objective = sum(loss_of(batch, part, config, reads) for part in parts)
                 scaled = optimizer.scale_loss(objective * tf.cast(share, tf.float32) + penalties / replicas)
             optimizer.apply(tape.gradient(scaled, network.trainable_variables), network.trainable_variables)
-            whole = outputs if trained is network else network.layers[-1](parts)
+            whole = network.layers[-1](parts) if averages else outputs
             metrics = {"loss": loss_of(batch, whole, config, reads)}
             if run.model.predicts == "label":
                 correct = tf.argmax(whole, 1, tf.int32) == batch["label"]
@@ -149,16 +156,15 @@ class Training:
         """Replaces batch norm's running statistics, which lag behind the weights, by the exact means over the last
         batches: all brains look alike, so a small lag moves every prediction the same way ("precise" batch norm: Wu &
         Johnson, Rethinking "Batch" in BatchNorm, 2021)."""
-        run = self.run
         normalisations = [layer for layer in self.network.layers if isinstance(layer, keras.layers.BatchNormalization)]
         if not normalisations:
             return
         usual = [layer.momentum for layer in normalisations]
         selections = self.records_of(max(done - CALIBRATION, 0), done)
-        for seen, batch in enumerate(run.model.batches(run.cohort, selections)):
+        for seen, batch in enumerate(self.reading.batches(selections)):
             for layer in normalisations:
                 layer.momentum = seen / (seen + 1)
-            self.network(run.model.inputs(batch), training=True)
+            self.reading.network(self.reading.inputs(batch), training=True)
         for layer, momentum in zip(normalisations, usual, strict=True):
             layer.momentum = momentum
 
@@ -182,7 +188,7 @@ class Validation:
     batches), and the checkpoint that does best on them: `<checkpoint folder>/best`."""
 
     def __init__(self, run: Run, network: keras.Model, optimizer: keras.Optimizer):
-        self.run, self.network = run, network
+        self.run, self.reading = run, reading(run, network)
         self.saver = Saver(CheckpointFolder(run.checkpoints.path / BEST), network, optimizer, kept=1)
         if self.saver.folder.current and not self.saver.folder.whole:
             raise InputError(
@@ -196,8 +202,8 @@ class Validation:
         """`validation_loss`, a mean over records without penalties on weights; of classifiers also `validation_auc`."""
         run, loss, outputs, labels = self.run, 0.0, [], []
         loss_of, indices = getattr(losses, run.model.loss), run.training_records(set_aside=True)
-        for batch in run.model.batches(run.cohort, in_order(indices, run.config.batch_size)):
-            outputs_of_batch = self.network(run.model.inputs(batch), training=False)
+        for batch in self.reading.batches(in_order(indices, run.config.batch_size)):
+            outputs_of_batch = self.reading.network(self.reading.inputs(batch), training=False)
             loss_of_batch = loss_of(batch, outputs_of_batch, run.config, run.model.reads)
             loss += float(loss_of_batch) * len(batch["label"]) / len(indices)
             if self.labelled:

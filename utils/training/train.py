@@ -5,13 +5,11 @@ import os
 import signal
 from functools import cache, partial
 
-import keras
-import numpy as np
-
 from data.base.errors import InputError
 from data.base.signals import collected
 from data.cohorts.cohort import in_order
 from models import layers
+from utils.inference import reading
 from utils.runs.checkpoints import Identity
 from utils.runs.results import changed, read_manifest
 from utils.runs.run import Run, prepare_folder
@@ -35,7 +33,7 @@ def train(run: Run) -> int:
         claim(run, restored)
     else:
         prepare_folder(run)
-        measure(run, training.network)
+        measure(training)
     training.share_state(done)
     if complete:
         return 0
@@ -136,15 +134,10 @@ def identity_of(run: Run) -> Identity:
     )
 
 
-def measure(run: Run, network: keras.Model) -> None:
+def measure(training: Training) -> None:
     """Sets the mean and spread of every layer that standardises to those of the training records."""
-    regions = [layer for layer in network.layers if isinstance(layer, layers.RegionMeans)]
-    for layer in network.layers:
+    run, reads = training.run, reading(training.run, training.network)
+    for layer in training.network.layers:
         if isinstance(layer, layers.Standardise):
-            batches = run.model.batches(run.cohort, in_order(run.training_records(), run.config.batch_size))
-            means = [source for source in regions if source.output is layer.input]
-            if means and run.choices.precision == "float32":
-                layer.measure(means[0].in_numpy(batch["volume"]) for batch in batches)
-            else:
-                before = keras.Model(network.input, layer.input)
-                layer.measure(np.asarray(before(run.model.inputs(batch))) for batch in batches)
+            batches = reads.batches(in_order(run.training_records(), run.config.batch_size))
+            layer.measure(batch[layer.input.name] for batch in batches)
