@@ -6,6 +6,7 @@ predicted from. A row depends on its own record alone; of volumes that are z-sco
 Kept in `<chkPointDir>/means/`: `<parcels>-<key>.npy`, and a `.json` that says what it is and its SHA-256. The key is of
 the volumes' digests, of how they are standardised and of the parcels: if any of these changes, another table is made.
 A damaged one is made anew. The folder may be removed at any time.
+"""
 
 import hashlib
 import json

@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
-from sklearn.base import ClassifierMixin
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.linear_model import LogisticRegressionCV, RidgeClassifier
-from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.metrics import roc_auc_score
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.svm import SVC
 
 from data.base import files
@@ -57,35 +57,75 @@ InnerFolds = list[tuple[np.ndarray, np.ndarray]]  # positions of those who fit, 
 
 @dataclass(frozen=True)
 class Learner:
-    """A way to fit a classifier, and the training records that it takes: their positions, labels and inner folds."""
+    """A way to fit a classifier, and the training records that it takes: their positions, labels and inner folds.
 
-    fit: Callable[[np.ndarray, np.ndarray, InnerFolds], ClassifierMixin]
+    `predict(known, new, label, folds)`: standardised features (n, features) of the training records and of new ones ->
+    the probability of autism of the new ones.
+    """
+
+    method: Callable[[np.ndarray, np.ndarray, np.ndarray, InnerFolds], np.ndarray]
     rows: np.ndarray
     label: np.ndarray
     folds: InnerFolds
 
     def predict(self, known: np.ndarray, new: np.ndarray) -> np.ndarray:
         """Probability of autism of `new` records (n, features), after a fit on all training records, `known`."""
-        return self.fit(known[self.rows], self.label, self.folds).predict_proba(new)[:, 1]
+        return self.method(known[self.rows], new, self.label, self.folds)
 
 
-def fit_logistic(values: np.ndarray, label: np.ndarray, folds: InnerFolds) -> ClassifierMixin:
-    """Logistic regression with the strength that has the best mean AUC in the folds."""
-    return LogisticRegressionCV(
+def by_logistic(known: np.ndarray, new: np.ndarray, label: np.ndarray, folds: InnerFolds) -> np.ndarray:
+    """Logistic regression with the strength that has the best mean AUC in the folds. An L2 penalty does not change with
+    the axes, so that of features which are more than the records, as many are fitted as there are records."""
+    if known.shape[1] > len(known):
+        axes = np.linalg.svd(known, full_matrices=False)[2].T
+        known, new = known @ axes, new @ axes
+    search = LogisticRegressionCV(
         Cs=STRENGTHS, l1_ratios=(0,), cv=folds, scoring="roc_auc", max_iter=1000, use_legacy_attributes=False
-    ).fit(values, label)
+    )
+    return search.fit(known, label).predict_proba(new)[:, 1]
 
 
-def fit_ridge(values: np.ndarray, label: np.ndarray, folds: InnerFolds) -> ClassifierMixin:
-    """Ridge with the penalty that has the best mean AUC in the folds, calibrated over them."""
-    search = GridSearchCV(RidgeClassifier(), {"alpha": PENALTIES}, scoring="roc_auc", cv=folds, refit=False)
-    best = RidgeClassifier(**search.fit(values, label).best_params_)
-    return CalibratedClassifierCV(best, cv=folds, ensemble=False).fit(values, label)
+def by_ridge(known: np.ndarray, new: np.ndarray, label: np.ndarray, folds: InnerFolds) -> np.ndarray:
+    """Ridge with the penalty that has the best mean AUC in the folds, calibrated over them.
+
+    One decomposition of the training records serves all penalties and all folds: records that a fold leaves out have
+    the residual (I - H)^-1 e, where e is theirs in the fit on all, and H is their part of the hat matrix.
+    """
+    centre, target = known.mean(0), 2 * label - 1
+    values = known - centre
+    power, axes = np.linalg.eigh(values @ values.T)
+    power, count = np.maximum(power, 0), len(label)
+    found = []
+    for penalty in PENALTIES:
+        hat = (axes * (power / (power + penalty))) @ axes.T + 1 / count  # of an intercept without a penalty
+        residual, decision = target - hat @ target, np.empty(count)
+        for _, out in folds:
+            decision[out] = target[out] - np.linalg.solve(np.eye(len(out)) - hat[np.ix_(out, out)], residual[out])
+        found.append((np.mean([roc_auc_score(label[out], decision[out]) for _, out in folds]), penalty, decision))
+    _, penalty, decision = max(found, key=lambda one: one[0])
+    weights = (axes / (power + penalty)) @ (axes.T @ (target - target.mean()))
+    return calibrated(decision, label, (new - centre) @ (values.T @ weights) + target.mean())
 
 
-def fit_svm(values: np.ndarray, label: np.ndarray, folds: InnerFolds) -> ClassifierMixin:
-    """An SVM with fixed settings, calibrated over the folds."""
-    return CalibratedClassifierCV(SVC(C=1, gamma="scale"), cv=folds, ensemble=False).fit(values, label)
+def by_svm(known: np.ndarray, new: np.ndarray, label: np.ndarray, folds: InnerFolds) -> np.ndarray:
+    """An SVM with fixed settings, calibrated over the folds, for all of which its kernel is computed once."""
+    gamma = 1 / (known.shape[1] * (known.var() or 1))  # scikit-learn's "scale"
+    kernel, decision = rbf_kernel(known, gamma=gamma), np.empty(len(label))
+    for fitting, out in folds:
+        fitted = SVC(C=1, kernel="precomputed").fit(kernel[np.ix_(fitting, fitting)], label[fitting])
+        decision[out] = fitted.decision_function(kernel[np.ix_(out, fitting)])
+    whole = SVC(C=1, kernel="precomputed").fit(kernel, label)
+    return calibrated(decision, label, whole.decision_function(rbf_kernel(new, known, gamma)))
+
+
+def calibrated(decision: np.ndarray, label: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Probabilities of autism from the decision values `new`, by a logistic regression of the labels, a little less
+    than certain (Platt 1999), on the values that the training records had in the inner folds."""
+    spread, count = decision.std() or 1, np.bincount(label.astype(int))
+    certain = np.where(label == 1, count[1] + 1, count[0] + 1) / np.where(label == 1, count[1] + 2, count[0] + 2)
+    both, weight = np.tile(decision[:, None] / spread, (2, 1)), np.concatenate([certain, 1 - certain])
+    platt = LogisticRegression(C=np.inf, max_iter=1000).fit(both, np.concatenate([label, 1 - label]), weight)
+    return platt.predict_proba(new[:, None] / spread)[:, 1]
 
 
 def inner_folds(label: np.ndarray, group: np.ndarray) -> InnerFolds:
@@ -100,15 +140,15 @@ def inner_folds(label: np.ndarray, group: np.ndarray) -> InnerFolds:
 
 def learners(label: np.ndarray, group: Sequence[str]) -> dict[str, Learner]:
     """What training records with these labels and groups of subjects (n,) allow, by name."""
+    group = np.asarray(group)
     everybody = np.arange(len(label))
     some = np.sort(np.random.default_rng(0).permutation(everybody)[:MAX_SVM_RECORDS])
+    of_all = inner_folds(label, group)
+    of_some = of_all if len(some) == len(label) else inner_folds(label[some], group[some])
     found = {
-        name: Learner(fit, rows, label[rows], inner_folds(label[rows], np.asarray(group)[rows]))
-        for name, fit, rows in (
-            (LOGISTIC, fit_logistic, everybody),
-            (RIDGE, fit_ridge, everybody),
-            (SVM, fit_svm, some),
-        )
+        LOGISTIC: Learner(by_logistic, everybody, label, of_all),
+        RIDGE: Learner(by_ridge, everybody, label, of_all),
+        SVM: Learner(by_svm, some, label[some], of_some),
     }
     return found if all(learner.folds for learner in found.values()) else {}
 
