@@ -23,6 +23,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.svm import SVC
+from threadpoolctl import threadpool_limits
 
 from data.base import files
 from data.base.errors import InputError
@@ -140,11 +141,10 @@ def inner_folds(label: np.ndarray, group: np.ndarray) -> InnerFolds:
 
 def learners(label: np.ndarray, group: Sequence[str]) -> dict[str, Learner]:
     """What training records with these labels and groups of subjects (n,) allow, by name."""
-    group = np.asarray(group)
-    everybody = np.arange(len(label))
+    everybody, people = np.arange(len(label)), np.asarray(group)
     some = np.sort(np.random.default_rng(0).permutation(everybody)[:MAX_SVM_RECORDS])
-    of_all = inner_folds(label, group)
-    of_some = of_all if len(some) == len(label) else inner_folds(label[some], group[some])
+    of_all = inner_folds(label, people)
+    of_some = of_all if len(some) == len(label) else inner_folds(label[some], people[some])
     found = {
         LOGISTIC: Learner(by_logistic, everybody, label, of_all),
         RIDGE: Learner(by_ridge, everybody, label, of_all),
@@ -216,7 +216,8 @@ def fitted(
 ) -> dict[str, np.ndarray]:
     """Probabilities of the records at `test` by each floor that is fitted on those at `train`."""
     result, of_maps = {}, []
-    with progress("Fitting floors", len(tables)) as shown:
+    # Threads of linear algebra cost more than they gain at this size, much more where other programs run
+    with progress("Fitting floors", len(tables)) as shown, threadpool_limits(1, "blas"):
         for kind, table in tables.items():
             encoding = encoder().fit(table.iloc[train])
             known, new = (encoding.transform(table.iloc[rows]) for rows in (train, test))
