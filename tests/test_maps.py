@@ -123,14 +123,14 @@ def test_every_size_tells_the_grid_and_the_number_of_maps():
     sizes = {
         4 * (30 + maps * size): (grid, maps)
         for grid, size in ((REDUCED, VOXELS), (FULL, 91 * 109 * 91))
-        for maps in range(1, 17)
+        for maps in range(1, 65)
     }
-    assert len(sizes) == 32
+    assert len(sizes) == 128
     assert all(records.form_of_size(size, "x.bin") == form for size, form in sizes.items())
     with pytest.raises(InputError, match=r"x\.bin holds 426,800 bytes, 4 short of a 31x37x31 record of 3 maps"):
         records.form_of_size(4 * (30 + 3 * VOXELS) - 4, "x.bin")
-    with pytest.raises(InputError, match="more than a 31x37x31 record of 16 maps"):
-        records.form_of_size(4 * (30 + 17 * VOXELS), "x.bin")
+    with pytest.raises(InputError, match="more than a 31x37x31 record of 64 maps"):
+        records.form_of_size(4 * (30 + 65 * VOXELS), "x.bin")
 
 
 def test_maps_follow_one_another_and_are_read_as_the_last_axis(three):

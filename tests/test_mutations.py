@@ -31,14 +31,14 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from helpers import COARSE, ROOT, brain_map, compressible, pcp_table, write_small
+from helpers import COARSE, ROOT, brain_map, compressible, load_map, pcp_table, write_small
 
 from data import check, grids, pack
 from data.base.errors import InputError
 from data.base.sums import check_sums
 from data.cohorts import atlas
 from data.cohorts.cohort import open_cohort, write_tables
-from data.cohorts.nifti import load_map, read_map
+from data.cohorts.nifti import MapOnDisk, read_maps
 from data.cohorts.rows import Preparation
 from data.conversion.convert import covariate_columns
 from data.conversion.leaks import check_coding
@@ -322,10 +322,14 @@ def make_map(suffix: str, labels: bool = False) -> Callable[[Path], None]:
     return make
 
 
+def read_one(path: Path) -> nibabel.Nifti1Image:
+    return next(read_maps([MapOnDisk(path)]))
+
+
 def use_map(suffix: str) -> Callable[[Path], None]:
     """Resampling takes most of the time, so every fourth only is resampled."""
     numbers = iter(range(10**6))
-    return lambda folder: (read_map if next(numbers) % 4 else load_map)(folder / f"map{suffix}")
+    return lambda folder: (read_one if next(numbers) % 4 else load_map)(folder / f"map{suffix}")
 
 
 def write_table(path: Path, rows: list[dict]) -> None:

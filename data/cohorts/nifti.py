@@ -2,6 +2,10 @@
 
 import math
 import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import nibabel
@@ -32,14 +36,42 @@ MNI152 = 4  # NIfTI's code for coordinates in MNI space
 logger.disabled = True  # nibabel prints what it repairs in a header; what it cannot repair it raises
 
 
+@dataclass(frozen=True)
+class MapOnDisk:
+    """Where a map lies: a NIfTI file, and which volume of it, from 0, if it is 4-D; None if it is 3-D."""
+
+    path: Path
+    number: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the file, and the number of the volume."""
+        return self.path.name + (f", volume {self.number}" if self.number is not None else "")
+
+    def __str__(self) -> str:
+        return str(self.path.with_name(self.name))
+
+
+def num_volumes(image: nibabel.Nifti1Pair) -> int | None:
+    """How many volumes an image (x, y, z, volumes) has; None if it is 3-D but for axes of length 1."""
+    count = math.prod(image.shape[3:])
+    return count if count > 1 else None
+
+
 def check_header(image: nibabel.Nifti1Pair, path: Path) -> None:
-    """Raises InputError, before memory is allocated, unless an image is one 3-D map of numbers with an affine, and of a
-    size that its file can hold."""
-    if len(image.shape) < 3 or min(image.shape[:3]) < 2 or max(image.shape[3:], default=1) > 1:
-        raise InputError(f"{path} has the shape {image.shape}; expected one 3-D map.")
-    dtype, count = image.get_data_dtype(), math.prod(image.shape)
-    if count > MAX_VOXELS or dtype.kind not in "iuf" or dtype.itemsize > MAX_ITEM_BYTES:
-        raise InputError(f"{path} claims {image.shape} voxels of {dtype}; expected a map of numbers.")
+    """Raises InputError, before memory is allocated, unless an image is 3-D, or 4-D of at most MAX_MAPS volumes, of
+    numbers with an affine, and of a size that its file can hold."""
+    shape, volumes = image.shape, math.prod(image.shape[3:])
+    if len(shape) < 3 or min(shape[:3]) < 2 or max(shape[3:], default=1) != volumes or volumes < 1:
+        raise InputError(f"{path} has the shape {shape}; expected one 3-D map, or several in a 4-D file.")
+    dtype, count = image.get_data_dtype(), math.prod(shape)
+    if volumes > records.MAX_MAPS:
+        raise InputError(
+            f"{path} holds {volumes} volumes, as a scan does; expected one map, or at most {records.MAX_MAPS}. Make "
+            "maps of it first: C-PAC, DPABI and XCP-D do."
+        )
+    if count > MAX_VOXELS * volumes or dtype.kind not in "iuf" or dtype.itemsize > MAX_ITEM_BYTES:
+        raise InputError(f"{path} claims {shape} voxels of {dtype}; expected a map of numbers.")
     promised = count * dtype.itemsize
     stored = files.regular(Path(str(image.file_map["image"].filename))).stat().st_size
     if promised > stored * (MAX_INFLATION if path.suffix == ".gz" else 1):
@@ -51,29 +83,56 @@ def check_header(image: nibabel.Nifti1Pair, path: Path) -> None:
         raise InputError(f"{path} has an affine that cannot be inverted; expected a map in MNI space.")
 
 
-@np.errstate(all="ignore")  # what overflows becomes infinite, which is an error below
-def read_map(path: Path) -> nibabel.Nifti1Image:
-    """A 3-D NIfTI map (x, y, z) float32 in the nearest RAS+ orientation; NaN becomes 0, further axes of length 1 are
-    dropped. Raises InputError, naming the file."""
+def open_image(path: Path) -> nibabel.Nifti1Pair:
+    """An image whose header is in order; no voxel is read. Raises InputError, naming the file."""
     if not path.name.lower().endswith(SUFFIXES):  # nibabel would read others with further libraries
         raise InputError(f"{path} is no NIfTI map by its name; expected .nii or .nii.gz. Convert it to NIfTI.")
-    try:
-        image = nibabel.load(files.regular(path))
+    with readable(path):
+        image = nibabel.load(files.regular(path), keep_file_open=True)  # so that volumes are read one after another
         if not isinstance(image, nibabel.Nifti1Pair):
             raise InputError(f"{path} is {type(image).__name__}, not NIfTI; expected .nii. Convert it to NIfTI.")
         check_header(image, path)
-        shape = image.shape[:3]
-        orientation = nibabel.io_orientation(image.affine)
-        affine = image.affine @ nibabel.orientations.inv_ornt_aff(orientation, shape)
-        values = nibabel.apply_orientation(np.asarray(image.dataobj, np.float32).reshape(shape), orientation)
+    return image
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raises InputError for what nibabel raises."""
+    try:
+        yield
     except UNREADABLE as error:
         raise InputError(
             f"{path} is not a readable NIfTI map: {' '.join(str(error).split())}. Copy it again."
         ) from error
+
+
+def read_maps(maps: Iterable[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
+    """Each map (x, y, z) float32 in the nearest RAS+ orientation; NaN becomes 0. A file of several maps in a row is
+    read once, a volume at a time. Raises InputError, naming the file."""
+    for path, of_file in groupby(maps, key=lambda of_map: of_map.path):
+        image = open_image(path)
+        for of_map in of_file:
+            yield read_volume(image, of_map)
+
+
+@np.errstate(all="ignore")  # what overflows becomes infinite, which is an error below
+def read_volume(image: nibabel.Nifti1Pair, of_map: MapOnDisk) -> nibabel.Nifti1Image:
+    """One map of an opened file, see `read_maps`."""
+    shape, volumes = image.shape[:3], num_volumes(image)
+    if (of_map.number is None) != (volumes is None):
+        raise InputError(
+            f"{of_map} has the shape {image.shape}; expected {'one 3-D map' if volumes else 'a 4-D file'}."
+        )
+    with readable(of_map.path):
+        at = () if of_map.number is None else (..., *np.unravel_index(of_map.number, image.shape[3:]))
+        stored = image.dataobj[at] if at else image.dataobj
+        orientation = nibabel.io_orientation(image.affine)
+        affine = image.affine @ nibabel.orientations.inv_ornt_aff(orientation, shape)
+        values = nibabel.apply_orientation(np.asarray(stored, np.float32).reshape(shape), orientation)
     values[np.isnan(values)] = 0
     if max(values.max(), -values.min()) > MAX_VALUE:
         raise InputError(
-            f"{path} holds infinite values, or some above {MAX_VALUE:g}; expected fALFF or labels. Compute it again."
+            f"{of_map} holds infinite values, or some above {MAX_VALUE:g}; expected fALFF or labels. Compute it again."
         )
     return nibabel.Nifti1Image(values, affine)
 
@@ -88,21 +147,22 @@ def share_outside(brain: np.ndarray, affine: np.ndarray, grid: grids.Grid) -> fl
     return float(1 - ((at > -0.5) & (at < np.array(grid.shape) - 0.5)).all(1).mean())
 
 
-def load_map(path: Path) -> np.ndarray:
-    """`read_brain` on the full grid by linear interpolation, (91, 109, 91) float32. Raises InputError."""
-    return on_full_grid(read_brain(path), "linear")
+def load_maps(maps: Sequence[MapOnDisk]) -> Iterator[np.ndarray]:
+    """`read_brains` on the full grid by linear interpolation, (91, 109, 91) float32 each. Raises InputError."""
+    for image in read_brains(maps):
+        yield on_full_grid(image, "linear")
 
 
-def read_brain(path: Path) -> nibabel.Nifti1Image:
-    """`read_map`, which must hold a brain that lies mostly on the MNI grid. Raises InputError, naming the file."""
-    image = read_map(path)
-    values = np.asarray(image.dataobj)
-    brain = values != records.background(values)
-    if not brain.any() or np.ptp(values[brain]) == 0:
-        raise InputError(f"{path} is empty or constant; expected the fALFF of a brain. Compute the map again.")
-    if (outside := share_outside(brain, image.affine, grids.FULL)) > MAX_OUTSIDE:
-        raise InputError(f"{path}: {outside:.0%} of its brain lies outside the MNI grid; check its affine.")
-    return image
+def read_brains(maps: Sequence[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
+    """`read_maps`, each of which must hold a brain that lies mostly on the MNI grid. Raises InputError."""
+    for of_map, image in zip(maps, read_maps(maps), strict=True):
+        values = np.asarray(image.dataobj)
+        brain = values != records.background(values)
+        if not brain.any() or np.ptp(values[brain]) == 0:
+            raise InputError(f"{of_map} is empty or constant; expected the fALFF of a brain. Compute the map again.")
+        if (outside := share_outside(brain, image.affine, grids.FULL)) > MAX_OUTSIDE:
+            raise InputError(f"{of_map}: {outside:.0%} of its brain lies outside the MNI grid; check its affine.")
+        yield image
 
 
 def on_full_grid(image: nibabel.Nifti1Image, interpolation: str) -> np.ndarray:

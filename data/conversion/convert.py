@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from data.base.processes import processes
 from data.base.sums import sum_of
 from data.cohorts import records, side_tables, twins
 from data.cohorts.cohort import MAPS, Cohort, open_cohort
-from data.cohorts.nifti import load_map
+from data.cohorts.nifti import MapOnDisk, load_maps
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed
 from data.conversion import measures
@@ -83,11 +82,19 @@ def check_first_maps(source: Source) -> None:
     if len(source.maps) < FIRST_OF * FIRST_MAPS:
         return
     some = source.maps.iloc[np.linspace(0, len(source.maps) - 1, FIRST_MAPS).astype(int)]
-    for name, paths in some.items():
+    for name, measured in by_map(some, [measures.of_maps(maps) for maps in some.to_numpy().tolist()]).items():
         try:
-            check_kind(pd.DataFrame([measures.of_map(path)[0] for path in paths]), [path.name for path in paths], None)
+            check_kind(measured, [of_map.name for of_map in some[name]], None)
         except InputError as error:
             raise InputError(f"{name}, {FIRST_MAPS} of {len(source.maps)} maps: {error}") from error
+
+
+def by_map(maps: pd.DataFrame, found: Sequence[list[tuple[dict[str, float], np.ndarray]]]) -> dict[str, pd.DataFrame]:
+    """`measures.of_maps` of each subject -> for each map (a column of `maps`) a table with a row a subject."""
+    return {
+        name: pd.DataFrame([measured for measured, _ in of_map])
+        for name, of_map in zip(maps.columns, zip(*found, strict=True), strict=True)
+    }
 
 
 def provenance_of(source: Source, command: str) -> dict[str, Any]:
@@ -95,7 +102,7 @@ def provenance_of(source: Source, command: str) -> dict[str, Any]:
     if source.subjects.empty:
         raise InputError(f"{source.table} and the maps have no subject in common; expected IDs that match.")
     digest = hashlib.sha256()
-    for path in [source.table, *source.maps.to_numpy().ravel()]:
+    for path in [source.table, *dict.fromkeys(of_map.path for of_map in source.maps.to_numpy().ravel())]:
         digest.update(path.name.encode() + b"\0" + bytes.fromhex(sum_of(path)))
     return {"command": command, "input_sha256": digest.hexdigest(), "left_out": source.left_out}
 
@@ -119,10 +126,10 @@ def check_new_scans(source: Source, like: Cohort) -> None:
     training = sorted(set(like.indices("train")) & set(like.unswapped())) if like.subjects("train") else []
     known, means = twins.of_cohort(like, training)
     with processes() as pool:
-        paths = [(path,) for path in source.maps.to_numpy().ravel()]
-        new = np.array(pool.run("Comparing", stored_means, paths)).reshape(len(source.maps), like.num_maps, -1)
+        maps = [(of_one,) for of_one in source.maps.to_numpy().tolist()]
+        new = np.array(pool.run("Comparing", stored_means, maps))
     people = source.subjects["subject"].tolist()
-    if leaked := twins.shared((known, means), (people, np.moveaxis(new, 1, 2))):
+    if leaked := twins.shared((known, means), (people, new)):
         pairs = listed([f"{one} has that of {other}" for one, other in leaked.items()])
         raise InputError(
             f"At least {len(leaked)} of {source.table} have a scan of training subjects of {like.path}: {pairs}; "
@@ -130,9 +137,9 @@ def check_new_scans(source: Source, like: Cohort) -> None:
         )
 
 
-def stored_means(path: Path) -> np.ndarray:
-    """Region means (regions,) of a map on disk, resampled as in records."""
-    return twins.of_volume(load_map(path)[..., None])[:, 0]
+def stored_means(maps: Sequence[MapOnDisk]) -> np.ndarray:
+    """Region means (regions, maps) of maps on disk, resampled as in records."""
+    return np.column_stack([twins.of_volume(volume[..., None]) for volume in load_maps(maps)])
 
 
 def write(
@@ -148,21 +155,20 @@ def write(
     planning(source.subjects)  # what is wrong with the table is told before maps are read
     with files.locked(target), processes() as pool:
         check_empty(target)
-        every = pool.run("Measuring", measures.of_map, [(path,) for path in maps.to_numpy().T.ravel()])
-        rest = iter(of_map for of_map, _ in every)
-        measured = {name: pd.DataFrame(list(islice(rest, len(maps)))) for name in maps.columns}
-        means = np.array([of_regions for _, of_regions in every]).reshape(len(maps.columns), len(maps), -1)
-        alike = twins.alike(subjects, np.moveaxis(means, 0, -1))
+        found = pool.run("Measuring", measures.of_maps, [(of_one,) for of_one in maps.to_numpy().tolist()])
+        measured = by_map(maps, found)
+        means = np.array([[of_regions for _, of_regions in of_one] for of_one in found])
+        alike = twins.alike(subjects, np.moveaxis(means, 1, -1))
         planned = planning(source.subjects.assign(scan=[*leaders(subjects, alike.same_scan).values()]))
         check_target(target, planned.metadata)
         notes += copy_notes(alike, planned)
         for name, of_map in measured.items():
             prefix, like = f"{name}: " if len(measured) > 1 else "", like_maps[name] if like_maps else None
             try:
-                found = check_maps(of_map, [path.name for path in maps[name]], planned.rows, allow_leak, like)
+                told = check_maps(of_map, [one.name for one in maps[name]], planned.rows, allow_leak, like)
             except InputError as error:
                 raise InputError(f"{prefix}{error}") from error
-            notes += [f"{prefix}{note}" for note in found]
+            notes += [f"{prefix}{note}" for note in told]
         if allow_leak:
             planned = with_leaks_of_maps(planned, measured)
         target.mkdir(parents=True, exist_ok=True)
@@ -171,8 +177,8 @@ def write(
         files.write_json(target / METADATA, planned.metadata.json())
         grid = next(grid for grid in grids.GRIDS.values() if grid.shape == planned.metadata.grid)
         arguments = [
-            (paths, (row.label, scaled), target / row.file, grid)
-            for row, paths, scaled in zip(planned.rows, maps.to_numpy().tolist(), planned.scaled, strict=True)
+            (of_one, (row.label, scaled), target / row.file, grid)
+            for row, of_one, scaled in zip(planned.rows, maps.to_numpy().tolist(), planned.scaled, strict=True)
         ]
         pool.run("Converting", convert_maps, arguments)
         measures.write(target / MAPS, source.subjects["subject"], measured)
@@ -230,13 +236,13 @@ def check_target(target: Path, metadata: Metadata) -> None:
         raise InputError(f"{target} holds a cohort converted differently; choose another folder or remove it.")
 
 
-def convert_maps(paths: Sequence[Path], header: tuple[float, np.ndarray], target: Path, grid: grids.Grid) -> None:
+def convert_maps(maps: Sequence[MapOnDisk], header: tuple[float, np.ndarray], target: Path, grid: grids.Grid) -> None:
     """Writes one record of a label and scaled phenotype (29,), unless it is there; each map is z-scored by itself."""
-    if target.exists() and target.stat().st_size == records.record_bytes(grid, len(paths)):
+    if target.exists() and target.stat().st_size == records.record_bytes(grid, len(maps)):
         return
-    volumes = [records.normalise(load_map(path)) for path in paths]
+    volumes = map(records.normalise, load_maps(maps))
     if grid != grids.FULL:
-        volumes = [records.block_mean(volume) for volume in volumes]
+        volumes = map(records.block_mean, volumes)
     with files.replacing(target, "wb") as file:
         file.write(records.pack(*header, *volumes))
 

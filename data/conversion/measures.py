@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -56,10 +57,14 @@ def describe(values: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> dict[
     }
 
 
-def of_map(path: Path) -> tuple[dict[str, float], np.ndarray]:
-    """MEASURES and region means (regions,) of a map on disk, before it is resampled or z-scored. Raises InputError,
+def of_maps(maps: Sequence[nifti.MapOnDisk]) -> list[tuple[dict[str, float], np.ndarray]]:
+    """MEASURES and region means (regions,) of each map on disk, before it is resampled or z-scored. Raises InputError,
     naming the file."""
-    image = nifti.read_brain(path)
+    return [of_image(image) for image in nifti.read_brains(maps)]
+
+
+def of_image(image: nibabel.Nifti1Image) -> tuple[dict[str, float], np.ndarray]:
+    """The same of one map."""
     values = np.asarray(image.dataobj)
     voxel_mm3 = abs(np.linalg.det(image.affine[:3, :3]))
     measured = describe(values, values != records.background(values), image.affine) | {"voxel_mm3": voxel_mm3}

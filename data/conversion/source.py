@@ -12,6 +12,7 @@ import pandas as pd
 
 from data.base.errors import InputError
 from data.base.text import shown
+from data.cohorts.nifti import MapOnDisk
 from data.cohorts.phenotype import clean
 from data.cohorts.records import MAX_MAPS
 from data.cohorts.rows import listed
@@ -41,7 +42,7 @@ class Source:
     label_column: str | None  # None if the table has none, as below
     site_column: str | None
     subjects: pd.DataFrame  # subject, site, label (1.0 autism, 0.0 control, NaN unknown)
-    maps: pd.DataFrame  # the Path of each map, a column for each
+    maps: pd.DataFrame  # MapOnDisk, a column for each map, by name
     rows: pd.DataFrame  # the table's text
     left_out: dict[str, list[str]]  # for each reason, the subjects without a record
     notes: list[str]
@@ -108,7 +109,7 @@ def read_source(
         label_column=coding.name if coding else None,
         site_column=site_column,
         subjects=subjects.reset_index(drop=True),
-        maps=joined.maps.loc[subjects.index].reset_index(drop=True),
+        maps=joined.maps.loc[subjects.index].reset_index(drop=True).map(MapOnDisk),
         rows=rows,
         left_out={reason: [name for name in names if name not in here] for reason, names in reasons.items()},
         notes=[*notes, site_note(rows, site_column)],

@@ -16,6 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data import grids
+from data.cohorts.nifti import MapOnDisk
 from data.cohorts.records import PHENOTYPE_SIZE
 from data.conversion.convert import convert_maps
 
@@ -35,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, path in enumerate(paths):
             start = time.process_time()
-            convert_maps([path], header, Path(folder) / f"{number}.bin", grids.FULL)
+            convert_maps([MapOnDisk(path)], header, Path(folder) / f"{number}.bin", grids.FULL)
             middle = time.process_time()
             image = resample_img(nibabel.load(path), np.array(grids.FULL.affine), grids.FULL.shape, **options)
             np.asarray(image.dataobj)
