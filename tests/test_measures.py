@@ -15,7 +15,7 @@ from data import grids
 from data.base.errors import InputError
 from data.cohorts import records
 from data.cohorts.cohort import open_cohort
-from data.cohorts.nifti import MapOnDisk
+from data.cohorts.nifti import MapOnDisk, read_brains
 from data.conversion import leaks, measures
 
 pytestmark = pytest.mark.slow
@@ -72,7 +72,7 @@ def test_measures_of_a_map_by_hand(tmp_path):
     values = np.full((61, 73, 61), -2, np.float32)
     values[10:13, 20:22, 30] = [[1, 2], [3, 4], [5, 9]]
     nibabel.save(nibabel.Nifti1Image(values, LAS_3MM), tmp_path / "map.nii")
-    ((found, _),) = measures.of_maps([MapOnDisk(tmp_path / "map.nii")])
+    found = measures.of_image(next(read_brains([MapOnDisk(tmp_path / "map.nii")])))
     expected = {"background": -2, "mean": 4, "sd": np.std([1, 2, 3, 4, 5, 9]), "min": 1, "max": 9, "voxel_mm3": 27}
     expected |= {"x_mm": 90 - 3 * 11, "y_mm": -126 + 3 * 20.5, "z_mm": -72 + 3 * 30}
     expected["coverage"] = 6 * 27 / (91 * 109 * 91 * 8)

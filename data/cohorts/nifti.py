@@ -18,7 +18,7 @@ from nibabel.spatialimages import HeaderDataError
 from data import grids
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts import records
+from data.cohorts import records, resampling
 
 MAX_VOXELS = 2**24  # a head at 1 mm
 MAX_INFLATION = 1032  # a byte of a deflated file gives no more
@@ -107,8 +107,8 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def read_maps(maps: Iterable[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
-    """Each map (x, y, z) float32 in the nearest RAS+ orientation; NaN becomes 0. A file of several maps in a row is
-    read once, a volume at a time. Raises InputError, naming the file."""
+    """Each map (x, y, z) float32, in Fortran order, in the nearest RAS+ orientation; NaN becomes 0. A file of several
+    maps in a row is read once, a volume at a time. Raises InputError, naming the file."""
     for path, of_file in groupby(maps, key=lambda of_map: of_map.path):
         image = open_image(path)
         for of_map in of_file:
@@ -129,7 +129,9 @@ def read_volume(image: nibabel.Nifti1Pair, of_map: MapOnDisk) -> nibabel.Nifti1I
         orientation = nibabel.io_orientation(image.affine)
         affine = image.affine @ nibabel.orientations.inv_ornt_aff(orientation, shape)
         values = nibabel.apply_orientation(np.asarray(stored, np.float32).reshape(shape), orientation)
-    values[np.isnan(values)] = 0
+    values = np.asfortranarray(values)  # as files have it, which is fastest to read through
+    if np.isnan(values.max()):
+        values[np.isnan(values)] = 0
     if max(values.max(), -values.min()) > MAX_VALUE:
         raise InputError(
             f"{of_map} holds infinite values, or some above {MAX_VALUE:g}; expected fALFF or labels. Compute it again."
@@ -139,7 +141,7 @@ def read_volume(image: nibabel.Nifti1Pair, of_map: MapOnDisk) -> nibabel.Nifti1I
 
 def share_outside(brain: np.ndarray, affine: np.ndarray, grid: grids.Grid) -> float:
     """The share of a brain's voxels outside the grid, by a sample of them; `brain` is (x, y, z) bool under `affine`."""
-    voxels = SAMPLED * np.argwhere(brain[::SAMPLED, ::SAMPLED, ::SAMPLED])
+    voxels = SAMPLED * np.argwhere(brain.T[::SAMPLED, ::SAMPLED, ::SAMPLED])[:, ::-1]
     if not len(voxels):
         return 0.0
     to_grid = np.linalg.inv(np.array(grid.affine)) @ affine
@@ -147,18 +149,12 @@ def share_outside(brain: np.ndarray, affine: np.ndarray, grid: grids.Grid) -> fl
     return float(1 - ((at > -0.5) & (at < np.array(grid.shape) - 0.5)).all(1).mean())
 
 
-def load_maps(maps: Sequence[MapOnDisk]) -> Iterator[np.ndarray]:
-    """`read_brains` on the full grid by linear interpolation, (91, 109, 91) float32 each. Raises InputError."""
-    for image in read_brains(maps):
-        yield on_full_grid(image, "linear")
-
-
 def read_brains(maps: Sequence[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
     """`read_maps`, each of which must hold a brain that lies mostly on the MNI grid. Raises InputError."""
     for of_map, image in zip(maps, read_maps(maps), strict=True):
         values = np.asarray(image.dataobj)
         brain = values != records.background(values)
-        if not brain.any() or np.ptp(values[brain]) == 0:
+        if not brain.any() or np.ptp(values.T[brain.T]) == 0:
             raise InputError(f"{of_map} is empty or constant; expected the fALFF of a brain. Compute the map again.")
         if (outside := share_outside(brain, image.affine, grids.FULL)) > MAX_OUTSIDE:
             raise InputError(f"{of_map}: {outside:.0%} of its brain lies outside the MNI grid; check its affine.")
@@ -167,6 +163,8 @@ def read_brains(maps: Sequence[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
 
 def on_full_grid(image: nibabel.Nifti1Image, interpolation: str) -> np.ndarray:
     """An image sampled by its affine on the full grid, (91, 109, 91) float32, 0 outside; "linear", or "nearest"."""
+    if interpolation == "linear" and (matrices := resampling.interpolation(image.shape, image.affine.tobytes())):
+        return resampling.product(np.asarray(image.dataobj), matrices)
     from nilearn.image import resample_img
 
     options = {"interpolation": interpolation, "copy_header": True, "force_resample": True}

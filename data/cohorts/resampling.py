@@ -19,8 +19,8 @@ MOST_ASIDE = 1e-6  # voxels that a map's axes may leave the grid's over their le
 
 
 def product(values: np.ndarray, matrices: Sequence["csr_array"]) -> np.ndarray:
-    """Values (x, y, z) in Fortran order, each axis multiplied by its matrix (new, old), in C order."""
-    result = values.T
+    """Values (x, y, z), each axis multiplied by its matrix (new, old), in C order; fastest from Fortran order."""
+    result = values.T  # so that the slowest axis comes first, and is not copied
     for axis, matrix in enumerate(reversed(matrices)):
         moved = np.moveaxis(result, axis, 0)
         result = (matrix @ moved.reshape(len(moved), -1)).reshape(-1, *moved.shape[1:])

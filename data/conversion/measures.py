@@ -16,7 +16,7 @@ from scipy import stats
 from data import grids
 from data.base import tables
 from data.base.errors import InputError
-from data.cohorts import nifti, records, twins
+from data.cohorts import records
 from data.cohorts.cohort import MAPS
 from data.cohorts.rows import listed
 
@@ -42,8 +42,10 @@ EXAMPLES = 3  # names of maps of each kind
 
 def describe(values: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> dict[str, float]:
     """Measures of a map (x, y, z) within its brain (x, y, z) bool; `affine` gives mm."""
-    inside = values[brain].astype(np.float64)
-    centre = affine[:3, :3] @ np.argwhere(brain).mean(0) + affine[:3, 3]
+    inside = values.T[brain.T].astype(np.float64)
+    planes = [brain.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    voxel = [np.average(np.arange(len(counts)), weights=counts) for counts in planes]
+    centre = affine[:3, :3] @ voxel + affine[:3, 3]
     volume_mm3 = abs(np.linalg.det(affine[:3, :3]))
     full_mm3 = grids.FULL.spacing_mm**3 * np.prod(grids.FULL.shape)
     return {
@@ -57,18 +59,12 @@ def describe(values: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> dict[
     }
 
 
-def of_maps(maps: Sequence[nifti.MapOnDisk]) -> list[tuple[dict[str, float], np.ndarray]]:
-    """MEASURES and region means (regions,) of each map on disk, before it is resampled or z-scored. Raises InputError,
-    naming the file."""
-    return [of_image(image) for image in nifti.read_brains(maps)]
-
-
-def of_image(image: nibabel.Nifti1Image) -> tuple[dict[str, float], np.ndarray]:
-    """The same of one map."""
+def of_image(image: nibabel.Nifti1Image) -> dict[str, float]:
+    """MEASURES of a map as it is on disk, before it is resampled or z-scored."""
     values = np.asarray(image.dataobj)
     voxel_mm3 = abs(np.linalg.det(image.affine[:3, :3]))
     measured = describe(values, values != records.background(values), image.affine) | {"voxel_mm3": voxel_mm3}
-    return {name: float(f"{value:.6g}") for name, value in measured.items()}, twins.of_image(image)
+    return {name: float(f"{value:.6g}") for name, value in measured.items()}
 
 
 def of_volume(volume: np.ndarray, grid: grids.Grid) -> dict[str, float]:
