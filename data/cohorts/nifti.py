@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 
 import nibabel
@@ -141,12 +141,18 @@ def read_volume(image: nibabel.Nifti1Pair, of_map: MapOnDisk) -> nibabel.Nifti1I
 
 def share_outside(brain: np.ndarray, affine: np.ndarray, grid: grids.Grid) -> float:
     """The share of a brain's voxels outside the grid, by a sample of them; `brain` is (x, y, z) bool under `affine`."""
-    voxels = SAMPLED * np.argwhere(brain.T[::SAMPLED, ::SAMPLED, ::SAMPLED])[:, ::-1]
-    if not len(voxels):
-        return 0.0
     to_grid = np.linalg.inv(np.array(grid.affine)) @ affine
+    corners = np.array(list(product(*((0, size - 1) for size in brain.shape))))
+    if within(corners, to_grid, grid).all():
+        return 0.0
+    voxels = SAMPLED * np.argwhere(brain.T[::SAMPLED, ::SAMPLED, ::SAMPLED])[:, ::-1]
+    return float(1 - within(voxels, to_grid, grid).mean()) if len(voxels) else 0.0
+
+
+def within(voxels: np.ndarray, to_grid: np.ndarray, grid: grids.Grid) -> np.ndarray:
+    """Whether voxels (n, 3) of an image lie on the grid, (n,) bool; `to_grid` takes their indices to the grid's."""
     at = voxels @ to_grid[:3, :3].T + to_grid[:3, 3]
-    return float(1 - ((at > -0.5) & (at < np.array(grid.shape) - 0.5)).all(1).mean())
+    return ((at > -0.5) & (at < np.array(grid.shape) - 0.5)).all(1)
 
 
 def read_brains(maps: Sequence[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
@@ -161,10 +167,19 @@ def read_brains(maps: Sequence[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
         yield image
 
 
+def stored_volume(image: nibabel.Nifti1Image, grid: grids.Grid) -> np.ndarray:
+    """What a record holds of a map: (x, y, z) float32 on a grid, z-scored over the full one."""
+    straight = resampling.straight(image.shape, image.affine.tobytes())
+    if straight and grid == grids.REDUCED:
+        return straight.z_scored_blocks(np.asarray(image.dataobj))
+    volume = records.normalise(on_full_grid(image, "linear"))
+    return volume if grid == grids.FULL else records.block_mean(volume)
+
+
 def on_full_grid(image: nibabel.Nifti1Image, interpolation: str) -> np.ndarray:
     """An image sampled by its affine on the full grid, (91, 109, 91) float32, 0 outside; "linear", or "nearest"."""
-    if interpolation == "linear" and (matrices := resampling.interpolation(image.shape, image.affine.tobytes())):
-        return resampling.product(np.asarray(image.dataobj), matrices)
+    if interpolation == "linear" and (straight := resampling.straight(image.shape, image.affine.tobytes())):
+        return straight.full(np.asarray(image.dataobj))
     from nilearn.image import resample_img
 
     options = {"interpolation": interpolation, "copy_header": True, "force_resample": True}

@@ -31,9 +31,7 @@ def read(maps: Sequence[nifti.MapOnDisk], grid: grids.Grid, record: Path) -> Per
     with files.replacing(record, "wb") as file:
         file.write(bytes(records.HEADER_BYTES))
         for image in nifti.read_brains(maps):
-            volume = records.normalise(nifti.on_full_grid(image, "linear"))
-            if grid != grids.FULL:
-                volume = records.block_mean(volume)
+            volume = nifti.stored_volume(image, grid)
             file.write(volume.astype(records.DTYPE).tobytes())
             measured.append(measures.of_image(image))
             means.append(twins.of_volume(volume[..., None])[:, 0])
