@@ -14,7 +14,7 @@ import numpy as np
 
 from data.base.errors import InputError
 from data.cohorts import resampling
-from data.grids import BLOCK, FULL, GRIDS, Grid
+from data.grids import BLOCK, FULL, GRIDS, REDUCED, Grid
 
 DTYPE = np.dtype("<f4")
 PHENOTYPE_SIZE = 29
@@ -174,6 +174,11 @@ def block_mean(volume: np.ndarray) -> np.ndarray:
     the border of those that exist."""
     matrices = [resampling.averages(size) for size in volume.shape]
     return resampling.product(np.asarray(volume, np.float32).T, matrices[::-1]).T
+
+
+def reduced(volume: np.ndarray) -> np.ndarray:
+    """A volume (x, y, z) of either grid on the reduced one."""
+    return volume if volume.shape == REDUCED.shape else block_mean(volume)
 
 
 def repeat_blocks(volume: np.ndarray) -> np.ndarray:

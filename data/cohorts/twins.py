@@ -59,18 +59,25 @@ def aal(grid: grids.Grid) -> atlas.Atlas:
     return atlas.load_atlas(None, grid)
 
 
+@cache
+def labelled() -> tuple[np.ndarray, np.ndarray]:
+    """Where AAL has regions in a flattened volume on the reduced grid, and the number of the region there."""
+    labels = aal(grids.REDUCED).labels.ravel()
+    places = np.flatnonzero(labels)
+    return places, labels[places].astype(np.intp)
+
+
 def of_volume(volume: np.ndarray) -> np.ndarray:
     """Region means of a volume (x, y, z, maps) on either grid, (regions, maps)."""
     maps = np.moveaxis(volume, -1, 0)
-    reduced = maps if volume.shape[:3] == grids.REDUCED.shape else map(records.block_mean, maps)
-    labels = aal(grids.REDUCED).labels.ravel()
-    return np.column_stack([of_values(of_map, labels) for of_map in reduced])
+    return np.column_stack([of_reduced(records.reduced(of_map)) for of_map in maps])
 
 
-def of_values(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The mean of values (x, y, z) in each region of flattened labels, (regions,); 0 in one without a voxel."""
+def of_reduced(volume: np.ndarray) -> np.ndarray:
+    """Region means of a map (31, 37, 31), (regions,); 0 in a region without a voxel."""
+    places, labels = labelled()
     counts = np.bincount(labels, minlength=atlas.AAL_REGIONS + 1)
-    return (np.bincount(labels, values.ravel(), len(counts)) / np.maximum(counts, 1))[1:]
+    return (np.bincount(labels, volume.ravel()[places], len(counts)) / np.maximum(counts, 1))[1:]
 
 
 def of_cohort(cohort: Cohort, indices: Iterable[int]) -> tuple[list[str], np.ndarray]:

@@ -67,10 +67,9 @@ def of_image(image: nibabel.Nifti1Image) -> dict[str, float]:
     return {name: float(f"{value:.6g}") for name, value in measured.items()}
 
 
-def of_volume(volume: np.ndarray, grid: grids.Grid) -> dict[str, float]:
-    """`describe` for a stored volume (x, y, z), `below`: the share of its brain that is below the background, and its
-    `roughness`."""
-    brain = records.brain_of(volume)
+def of_volume(volume: np.ndarray, brain: np.ndarray, grid: grids.Grid) -> dict[str, float]:
+    """`describe` for a stored volume (x, y, z), `below`: the share of its brain (x, y, z) bool that is below the
+    background, and its `roughness`."""
     below = (volume[brain] < records.background(volume)).mean()
     more = {"below": below, "roughness": roughness(volume, brain)}
     return describe(volume, brain, np.array(grid.affine)) | more
@@ -79,13 +78,13 @@ def of_volume(volume: np.ndarray, grid: grids.Grid) -> dict[str, float]:
 def roughness(volume: np.ndarray, brain: np.ndarray) -> float:
     """The mean square of the differences between neighbours in the brain (x, y, z) bool, in units of twice the
     variance: 1 for noise without any smoothness, nearly 0 for a smooth volume."""
-    squares = []
+    squares, pairs = 0.0, 0
     for axis in range(3):
-        neighbours = np.moveaxis(brain, axis, 0)
-        both = neighbours[1:] & neighbours[:-1]
-        squares.append(np.square(np.diff(np.moveaxis(volume, axis, 0), axis=0)[both], dtype=np.float64))
-    together = np.concatenate(squares)
-    return float(together.mean() / max(2 * volume[brain].var(dtype=np.float64), SMALLEST)) if together.size else 1.0
+        inside, values = np.moveaxis(brain, axis, 0), np.moveaxis(volume, axis, 0)
+        both = inside[1:] & inside[:-1]
+        squares += np.square((values[1:] - values[:-1]) * both, dtype=np.float64).sum()
+        pairs += int(np.count_nonzero(both))
+    return float(squares / pairs / max(2 * volume[brain].var(dtype=np.float64), SMALLEST)) if pairs else 1.0
 
 
 def kinds(measured: pd.DataFrame) -> pd.Series:

@@ -34,7 +34,7 @@ def read(maps: Sequence[nifti.MapOnDisk], grid: grids.Grid, record: Path) -> Per
             volume = nifti.stored_volume(image, grid)
             file.write(volume.astype(records.DTYPE).tobytes())
             measured.append(measures.of_image(image))
-            means.append(twins.of_volume(volume[..., None])[:, 0])
+            means.append(twins.of_reduced(records.reduced(volume)))
     return PersonMaps(sums, measured, np.column_stack(means))
 
 
