@@ -247,7 +247,7 @@ def die(path) -> None:
 
 
 def test_a_worker_that_dies_ends_in_one_line(pcp, monkeypatch, tmp_path):
-    monkeypatch.setattr("data.conversion.measures.of_map", die)
+    monkeypatch.setattr("data.conversion.measures.of_maps", die)
     outcome = run_main("data.__main__", "data", ("convert", pcp, tmp_path / "out"))
     assert outcome.status == 2
     assert "A process of the conversion was killed" in outcome.err
