@@ -248,9 +248,13 @@ def test_sites_are_told_by_a_site_apart():
     assert measures.by_site(table, ["A"] * 52) == []
 
 
+def of_volume(volume: np.ndarray) -> dict[str, float]:
+    return measures.of_volume(volume, records.brain_of(volume), grids.REDUCED)
+
+
 def test_the_background_of_a_stored_volume_parts_z_scores():
     brain = brain_map(grids.REDUCED.shape, 0)
-    below = [measures.of_volume(values, records.brain_of(values), grids.REDUCED)["below"] for values in (brain, np.where(brain, brain - 0.6, 0))]
+    below = [of_volume(values)["below"] for values in (brain, np.where(brain, brain - 0.6, 0))]
     assert below[0] == 0
     assert 0.4 < below[1] < 0.6
 
@@ -261,7 +265,7 @@ def test_half_of_the_people_smoothed_are_named_and_no_plain_one(cohort):
     names = [row.file for row in opened.rows]
 
     def told(volumes):
-        return measures.smoothed(pd.DataFrame([measures.of_volume(volume, records.brain_of(volume), grids.REDUCED) for volume in volumes]), names)
+        return measures.smoothed(pd.DataFrame(map(of_volume, volumes)), names)
 
     assert told(plain) == ""
     half = [

@@ -129,9 +129,9 @@ def read_volume(image: nibabel.Nifti1Pair, of_map: MapOnDisk) -> nibabel.Nifti1I
         orientation = nibabel.io_orientation(image.affine)
         affine = image.affine @ nibabel.orientations.inv_ornt_aff(orientation, shape)
         values = nibabel.apply_orientation(np.asarray(stored, np.float32).reshape(shape), orientation)
-    values = np.asfortranarray(values)  # as files have it, which is fastest to read through
     if np.isnan(values.max()):
-        values[np.isnan(values)] = 0
+        values = np.where(np.isnan(values), np.float32(0), values)
+    values = np.asfortranarray(values)  # as files have it, which is fastest to read through
     if max(values.max(), -values.min()) > MAX_VALUE:
         raise InputError(
             f"{of_map} holds infinite values, or some above {MAX_VALUE:g}; expected fALFF or labels. Compute it again."
