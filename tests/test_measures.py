@@ -138,8 +138,8 @@ def test_voxels_of_several_sizes_are_told_with_names():
 
 
 def test_a_mixture_is_found_from_the_first_maps(data_cli, tmp_path, monkeypatch):
-    """Before any file is read to its end for a digest, and before all are measured."""
-    monkeypatch.setattr("data.conversion.convert.provenance_of", lambda *_: pytest.fail("all maps were read"))
+    """Before all are read."""
+    monkeypatch.setattr("data.cohorts.twins.alike", lambda *_: pytest.fail("all maps were read"))
     folder = write_maps(tmp_path / "maps", ["f", "z"] * 40)
     outcome = data_cli("convert", folder, tmp_path / "out", *TOLD)
     assert outcome.status == 2

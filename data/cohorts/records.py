@@ -14,7 +14,7 @@ import numpy as np
 
 from data.base.errors import InputError
 from data.cohorts import resampling
-from data.grids import BLOCK, FULL, GRIDS, REDUCED, Grid
+from data.grids import FULL, GRIDS, REDUCED, Grid
 
 DTYPE = np.dtype("<f4")
 PHENOTYPE_SIZE = 29
@@ -184,7 +184,7 @@ def reduced(volume: np.ndarray) -> np.ndarray:
 def repeat_blocks(volume: np.ndarray) -> np.ndarray:
     """(31, 37, 31) -> (91, 109, 91): every full-size voxel takes the value of the block that holds it."""
     for axis, size in enumerate(FULL.shape):
-        volume = np.take(volume, (np.arange(size) + 1) // BLOCK, axis)
+        volume = np.take(volume, resampling.blocks(size), axis)
     return volume
 
 
