@@ -184,7 +184,7 @@ def reduced(volume: np.ndarray) -> np.ndarray:
 def repeat_blocks(volume: np.ndarray) -> np.ndarray:
     """(31, 37, 31) -> (91, 109, 91): every full-size voxel takes the value of the block that holds it."""
     for axis, size in enumerate(FULL.shape):
-        volume = np.take(volume, resampling.blocks(size), axis)
+        volume = np.take(volume, resampling.block_of(size), axis)
     return volume
 
 

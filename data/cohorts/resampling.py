@@ -70,10 +70,7 @@ class Straight:
     @cached_property
     def _outside(self) -> np.ndarray:
         """The share of each block that lies outside the map, (31, 37, 31) float32; exactly 0 where none does."""
-        inside = [
-            np.bincount(blocks(size), np.diff(matrix.indptr) > 0)
-            for size, matrix in zip(FULL.shape, self.matrices, strict=True)
-        ]
+        inside = [np.bincount(block_of(matrix.shape[0]), np.diff(matrix.indptr) > 0) for matrix in self.matrices]
         return 1 - (outer(inside) / block_sizes()).astype(np.float32)
 
 
@@ -100,8 +97,8 @@ def between(at: np.ndarray, count: int) -> "csr_array":
     return csr_array((entries, (np.tile(rows, 2), np.concatenate([below, below + 1]))), (len(at), count))
 
 
-def blocks(size: int) -> np.ndarray:
-    """The block of each voxel along an axis, (size,): BLOCK voxels around every third, at the border those that exist."""
+def block_of(size: int) -> np.ndarray:
+    """The block of each voxel along an axis, (size,): of BLOCK around every third, at the border of those that exist."""
     return (np.arange(size) + 1) // BLOCK
 
 
@@ -110,11 +107,11 @@ def averages(size: int) -> "csr_array":
     """Block means along an axis, (blocks, size) float32."""
     from scipy.sparse import csr_array
 
-    entries = (1 / np.bincount(blocks(size))[blocks(size)]).astype(np.float32)
-    return csr_array((entries, (blocks(size), np.arange(size))))
+    entries = (1 / np.bincount(block_of(size))[block_of(size)]).astype(np.float32)
+    return csr_array((entries, (block_of(size), np.arange(size))))
 
 
 @cache
 def block_sizes() -> np.ndarray:
     """How many voxels of the full grid each block has, (31, 37, 31) float32."""
-    return outer([np.bincount(blocks(size)).astype(np.float32) for size in FULL.shape])
+    return outer([np.bincount(block_of(size)).astype(np.float32) for size in FULL.shape])
