@@ -98,7 +98,7 @@ def between(at: np.ndarray, count: int) -> "csr_array":
 
 
 def block_of(size: int) -> np.ndarray:
-    """The block of each voxel along an axis, (size,): of BLOCK around every third, at the border of those that exist."""
+    """The block of each voxel along an axis, (size,): of BLOCK around every third, fewer at the border."""
     return (np.arange(size) + 1) // BLOCK
 
 
