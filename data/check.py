@@ -143,7 +143,7 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
 def read_volumes(
     cohort: Cohort, regions: atlas.Atlas, findings: Findings
 ) -> tuple[list[MapSummary], dict[bytes, list[int]], dict[str, np.ndarray]]:
-    """A summary of each map, records by their volumes' digests, and region means (regions, maps) by subject, of its
+    """A summary of each map, records by digests of their block means, and region means (regions, maps) by subject, of its
     first record; unreadable and constant records are problems."""
     inside = np.flatnonzero(regions.labels)
     labels = regions.labels.ravel()[inside]
@@ -170,7 +170,7 @@ def read_volumes(
             if row.subject not in means:
                 means[row.subject] = np.column_stack([twins.of_reduced(of_map) for of_map in reduced])
             for of_map, small, summary in zip(volumes.values(), reduced, summaries, strict=True):
-                digests[hashlib.sha256(of_map).digest()].append(index)
+                digests[hashlib.sha256(small.tobytes()).digest()].append(index)
                 signal = np.bincount(labels[of_map.ravel()[inside] != records.background(of_map)], minlength=len(sizes))
                 few = np.flatnonzero(signal < MIN_COVERED * sizes)
                 summary.uncovered.update(few.tolist())

@@ -32,7 +32,7 @@ def read(maps: Sequence[nifti.MapOnDisk], grid: grids.Grid, record: Path) -> Per
         file.write(bytes(records.HEADER_BYTES))
         for image in nifti.read_brains(maps):
             volume = nifti.stored_volume(image, grid)
-            file.write(volume.astype(records.DTYPE).tobytes())
+            file.write(np.ascontiguousarray(volume, records.DTYPE))
             measured.append(measures.of_image(image))
             means.append(twins.of_reduced(records.reduced(volume)))
     return PersonMaps(sums, measured, np.column_stack(means))
