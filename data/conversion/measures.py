@@ -24,9 +24,10 @@ MEASURES = ("background", "mean", "sd", "min", "max", "coverage", "x_mm", "y_mm"
 SIGNED = "of either sign"  # such as networks of a dual regression
 FALFF, Z_SCORED, MEAN_NORMALISED, AMPLITUDE = "fALFF from 0 to 1", "z-scored", "divided by its mean", "amplitude"
 MAX_FALFF = 1.1  # fALFF is at most 1; interpolation overshoots
-NEAR_ONE = 0.15  # of the mean of a map that was divided by its mean, and smoothed
+NEAR_ONE = 0.15  # of the mean of a map that was divided by its mean, and smoothed; its values are above -NEAR_ONE
 GAP = 1.3  # ratio of means: maps closer to each other than this are of one kind
 CENTRED = 0.5  # standard deviations from 0 to the mean of a z-scored map at most, even if it was smoothed
+Z_SD = 0.4, 1.5  # of a z-scored map; smoothed with 8 mm it is 0.65 to 0.75, that of networks 0.1 to 0.5
 EXACT, AROUND = 0.001, 0.01  # the same of a map as z-scored; by chance, nine maps lie around for each that is exact
 MIN_EXACT = 3  # maps
 MOST_UNCLEAR = 0.05  # of stored maps; more if they are of one kind, of either sign
@@ -96,13 +97,15 @@ def kinds(measured: pd.DataFrame) -> pd.Series:
     """The kind of each map by its MEASURES. Maps that differ by degrees are of one kind: those of either sign, whatever
     their means, unless the means of some are exactly 0; and those of like means, which get their commonest kind."""
     distance = (measured["mean"] / measured["sd"]).abs()
-    centred = (measured["min"] < 0) & (distance < CENTRED)
+    near = distance.where((measured["min"] < 0) & measured["sd"].between(*Z_SD), np.inf)
+    centred = near < CENTRED
     either_sign = bool((measured["min"] < 0)[~centred].mean() > 0.5)  # also maps that were not z-scored
-    exact, around = distance < EXACT, distance.between(EXACT, AROUND)
+    exact, around = near < EXACT, distance.between(EXACT, AROUND)
     told_apart = exact if exact.sum() >= max(MIN_EXACT, around.sum()) else exact & False
     far_apart = centred.all() or distance[centred].max() < distance[~centred].min() / 2
     z_scored = centred if far_apart and not either_sign else told_apart
-    found = pd.Series(AMPLITUDE, measured.index).mask((measured["mean"] - 1).abs() < NEAR_ONE, MEAN_NORMALISED)
+    divided = ((measured["mean"] - 1).abs() < NEAR_ONE) & (measured["min"] > -NEAR_ONE)
+    found = pd.Series(AMPLITUDE, measured.index).mask(divided, MEAN_NORMALISED)
     found = found.mask(measured["max"] <= MAX_FALFF, FALFF).mask(z_scored, Z_SCORED)
     if either_sign:
         return found.where(z_scored, SIGNED)
