@@ -267,7 +267,10 @@ def check_measures(cohort: Cohort, measured: pd.DataFrame | None, stored: pd.Dat
     views = [(stored, measures.stored_kinds(stored))]
     if measured is not None:
         raw = measured.set_axis(stored.index)
-        views.insert(0, (raw, measures.kinds(raw)))
+        of_raw = measures.kinds(raw)
+        if (of_raw == measures.SIGNED).all():  # of which a stored volume tells nothing
+            views = [(stored, of_raw)]
+        views.insert(0, (raw, of_raw))
         findings.counts.append(f"maps: {', '.join(sorted(set(views[0][1])))}")
     if mixed := [text for _, kinds in views if (text := measures.mixture(kinds, [row.file for row in rows]))]:
         findings.problems.append(f"maps of several kinds: {mixed[0]}; convert maps of one kind")

@@ -36,7 +36,7 @@ MNI152 = 4  # NIfTI's code for coordinates in MNI space
 logger.disabled = True  # nibabel prints what it repairs in a header; what it cannot repair it raises
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MapOnDisk:
     """Where a map lies: a NIfTI file, and which volume of it, from 0, if it is 4-D; None if it is 3-D."""
 
