@@ -143,8 +143,8 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
 def read_volumes(
     cohort: Cohort, regions: atlas.Atlas, findings: Findings
 ) -> tuple[list[MapSummary], dict[bytes, list[int]], dict[str, np.ndarray]]:
-    """A summary of each map, records by digests of their block means, and region means (regions, maps) by subject, of its
-    first record; unreadable and constant records are problems."""
+    """A summary of each map, records by digests of a map's block means, and region means (regions, maps) by subject, of
+    its first record; unreadable and constant records are problems."""
     inside = np.flatnonzero(regions.labels)
     labels = regions.labels.ravel()[inside]
     sizes = np.bincount(labels, minlength=max(regions.regions) + 1)

@@ -278,7 +278,10 @@ def test_columns_name_the_maps(named, scans, data_cli, tmp_path):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ("--mapColumn alff_map,falff_map --maps alff", "names 2 columns for the maps alff; expected a name a column, or a name for each of the 2"),
+        (
+            "--mapColumn alff_map,falff_map --maps alff",
+            "names 2 columns for the maps alff; expected a name a column, or a name for each of the 2",
+        ),
         ("--mapColumn alff_map,alff_map --maps a,b", r"alff\.nii\.gz to 50\d+ for two maps; expected a map of each"),
         ("--mapColumn alff_map,no_map", "has no column no_map"),
         ("--maps alff,alff", "The maps are called alff, alff, one twice among them; expected each once"),
