@@ -22,7 +22,7 @@ from data.conversion.convert import convert_maps
 from data.conversion.options import SourceOptions
 from data.conversion.plan import check_like
 from data.conversion.source import read_source
-from data.conversion.volumes import Wanted, expanded
+from data.conversion.volumes import Wanted, maps_in
 
 NETS = ("net_0", "net_1", "net_2")
 
@@ -144,6 +144,17 @@ def test_names_that_do_not_fit_the_columns(maps, words, scans):
         read_source(scans, SourceOptions(map_column="falff,net", maps=tuple(maps.split(","))))
 
 
+def test_a_volume_that_is_named_twice(scans):
+    with pytest.raises(InputError, match="The maps are called net_0, net_1, net_2, net_1, one twice among them"):
+        read_source(scans, SourceOptions(maps=("net", "net_1")))
+
+
+def test_nobody_has_a_row_for_a_volume(scans, data_cli, tmp_path):
+    outcome = data_cli("convert", scans, tmp_path / "out", "--maps", "net_1", "--where", "AGE_AT_SCAN > 200")
+    assert outcome.status == 2
+    assert "have no subject in common" in outcome.err
+
+
 def test_all_takes_what_everybody_has_and_says_so(scans, tmp_path):
     folder = shutil.copytree(scans, tmp_path / "scans")
     for path in folder.glob("*_net.nii.gz"):
@@ -184,16 +195,16 @@ def beside(folder: Path, people: str, labels: object) -> None:
 
 def test_volumes_have_the_names_of_a_listing_or_of_the_json_beside_each_file(files, tmp_path):
     every = [Wanted("net")]
-    assert [*expanded(files, every, tmp_path)[0]] == ["net_0", "net_1", "net_2"]
+    assert [*maps_in(files, every, tmp_path)[0]] == ["net_0", "net_1", "net_2"]
     beside(tmp_path, "abcd", ["visual", "motor", "default"])
-    maps, notes = expanded(files, every, tmp_path)
+    maps, notes = maps_in(files, every, tmp_path)
     assert [*maps] == ["net_visual", "net_motor", "net_default"]
     assert maps["net_motor"].tolist() == [MapOnDisk(tmp_path / f"{name}_net.nii", 1) for name in "abcd"]
     named = f"named by {tmp_path / 'a_net.json'}: net_visual, net_motor, net_default."
     assert notes == [f"net: 3 volumes a person, {named}"]
-    assert [*expanded(files, [Wanted("net", "default")], tmp_path)[0]] == ["net_default"]
+    assert [*maps_in(files, [Wanted("net", "default")], tmp_path)[0]] == ["net_default"]
     (tmp_path / "net.txt").write_bytes(b"\xef\xbb\xbfV1\r\nM1\r\n\r\nDMN\r\n")
-    assert [*expanded(files, every, tmp_path)[0]] == ["net_V1", "net_M1", "net_DMN"]
+    assert [*maps_in(files, every, tmp_path)[0]] == ["net_V1", "net_M1", "net_DMN"]
 
 
 @pytest.mark.parametrize(
@@ -226,16 +237,16 @@ def test_volumes_have_the_names_of_a_listing_or_of_the_json_beside_each_file(fil
 def test_people_whose_volumes_differ_are_named(spoil, words, files, tmp_path):
     spoil(tmp_path)
     with pytest.raises(InputError, match=words):
-        expanded(files, [Wanted("net")], tmp_path)
+        maps_in(files, [Wanted("net")], tmp_path)
 
 
 def test_a_volume_that_is_not_there(files, tmp_path):
     with pytest.raises(InputError, match=r"holds no net_7 maps, and .*a_net\.nii holds 0, 1, 2; name one of these"):
-        expanded(files, [Wanted("net", "7")], tmp_path)
+        maps_in(files, [Wanted("net", "7")], tmp_path)
     save(tmp_path / "a_net.nii", network(0, 0))
     with pytest.raises(InputError, match=r"holds no net_7 maps, and .*a_net\.nii is 3-D; name its maps with --maps"):
-        expanded(files, [Wanted("net", "7")], tmp_path)
-    maps, notes = expanded(files, [Wanted("net")], tmp_path)
+        maps_in(files, [Wanted("net", "7")], tmp_path)
+    maps, notes = maps_in(files, [Wanted("net")], tmp_path)
     assert notes == []
     with pytest.raises(InputError, match=r"b_net\.nii has the shape \(8, 10, 8, 3\); expected one 3-D map"):
         measures.of_maps(maps.iloc[1].tolist())
