@@ -236,6 +236,35 @@ def test_who_lacks_a_map_is_left_out_and_named(scans, data_cli, tmp_path):
             ["DegreeCentrality_PositiveWeightedSumBrainMap_{n}.nii"],
         ),
         ("vmhc", ["zVMHCMap_{n}.nii"], ["zReHoMap_{n}.nii"]),
+        ("dual_regression", ["PITT_{n}_dual_regression.nii.gz"], ["PITT_{n}_falff.nii.gz"]),
+        ("dual_regression", ["sub-{n}/sub-{n}_stat-dualregression_boldmap.nii.gz"], ["sub-{n}/sub-{n}_bold.nii.gz"]),
+        (
+            "dual_regression",
+            ["sub-{n}_space-template_desc-DualReg_correlations.nii.gz"],
+            ["sub-{n}_desc-MultReg_x.nii"],
+        ),
+        ("dual_regression", ["zDualRegressionMap_{n}.nii"], ["zReHoMap_{n}.nii"]),
+        (
+            "degree_weighted",
+            ["sub-{n}_stat-degreeweighted_boldmap.nii.gz"],
+            ["sub-{n}_stat-degreebinarize_boldmap.nii.gz"],
+        ),
+        (
+            "degree_weighted",
+            ["sub-{n}_desc-weighted_degree-centrality.nii"],
+            ["sub-{n}_desc-binarized_degree-centrality.nii"],
+        ),
+        (
+            "eigenvector_weighted",
+            ["sub-{n}_desc-weighted_eigen-centrality.nii"],
+            ["sub-{n}_desc-weighted_degree-centrality.nii"],
+        ),
+        (
+            "eigenvector_binarize",
+            ["sub-{n}_desc-binarized_eigen-centrality.nii"],
+            ["sub-{n}_desc-weighted_eigen-centrality.nii"],
+        ),
+        ("alff", ["sub-{n}/sub-{n}_desc-alff_boldmap.nii"], ["sub-{n}/sub-{n}_desc-falff_boldmap.nii"]),
     ],
 )
 def test_a_map_is_found_by_its_name_in_each_layout(name, files, others, tmp_path):
@@ -280,7 +309,7 @@ def test_columns_name_the_maps(named, scans, data_cli, tmp_path):
     [
         (
             "--mapColumn alff_map,falff_map --maps alff",
-            "names 2 columns for the maps alff; expected a name a column, or a name for each of the 2",
+            "names 2 columns for the maps alff; expected a name a column, or",
         ),
         ("--mapColumn alff_map,alff_map --maps a,b", r"alff\.nii\.gz to 50\d+ for two maps; expected a map of each"),
         ("--mapColumn alff_map,no_map", "has no column no_map"),

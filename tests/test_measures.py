@@ -124,6 +124,29 @@ def test_one_positive_map_with_a_low_mean_among_others_is_no_z_score():
     assert measures.kinds(maps).nunique() == 1
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_networks_of_few_people_are_one_kind(seed):
+    """One map has positive values only, seven have means near 0, but not the standard deviation of z-scores."""
+    maps = networks(7, seed)
+    maps.loc[7] = {"mean": 0.4, "sd": 0.13, "min": 0.05, "max": 0.75}
+    assert measures.kinds(maps).unique().tolist() == [measures.SIGNED]
+    z_scored = pd.DataFrame({"mean": 1e-8, "sd": 1.0, "min": -3.0, "max": 3.0}, index=range(8, 16))
+    assert set(measures.kinds(pd.concat([maps, z_scored]))) == {measures.Z_SCORED, measures.SIGNED}
+
+
+def test_a_map_with_negative_values_was_not_divided_by_its_mean():
+    """Of few people, homotopic connectivity has a mean near 1 and a gap to the next."""
+    maps = pd.DataFrame({"mean": [0.9, 1.3, 1.4, 1.5], "sd": 1.1, "min": [-0.3, 0.1, 0.2, 0.3], "max": 3.8})
+    assert measures.kinds(maps).unique().tolist() == [measures.AMPLITUDE]
+
+
+@pytest.mark.parametrize("count", [10, 20, 40])
+def test_few_people_are_rarely_called_smoothed(count):
+    random = np.random.default_rng(count)
+    tables = (pd.DataFrame({"roughness": np.exp(random.normal(size=count))}) for _ in range(100))
+    assert sum(measures.smoothed(table, ["x"] * count) != "" for table in tables) <= 1
+
+
 def test_stored_maps_of_either_sign_are_no_mixture():
     below = pd.DataFrame({"below": np.linspace(0.02, 0.95, 40)})
     assert measures.stored_kinds(below).isna().all()

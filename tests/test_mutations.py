@@ -339,12 +339,17 @@ def write_table(path: Path, rows: list[dict]) -> None:
         writer.writerows(rows)
 
 
+@functools.cache
+def map_content() -> bytes:
+    return nibabel.Nifti1Image(brain_map((8, 9, 8), 0), COARSE).to_bytes()
+
+
 def make_own_table(folder: Path) -> None:
     folder.mkdir()
     random_ = random.Random(0)
     rows = []
     for subject in range(1, 25):
-        (folder / f"fALFFMap_{subject}.nii").write_bytes(b"")
+        (folder / f"fALFFMap_{subject}.nii").write_bytes(map_content())
         age, hand = random_.choice(["12.5", "30", "-9999", ""]), random_.choice(["R", "L", "`"])
         rows.append({"ID": subject, "DX": 1 + subject % 2, "SITE_ID": "a b", "age": age, "hand": hand})
     write_table(folder / "table.csv", rows)
@@ -354,7 +359,7 @@ def make_abide_table(folder: Path) -> None:
     folder.mkdir()
     rows = pcp_table()
     for row in rows:
-        (folder / f"{row['FILE_ID']}_falff.nii.gz").write_bytes(b"")
+        (folder / f"{row['FILE_ID']}_falff.nii").write_bytes(map_content())
     write_table(folder / "table.csv", rows)
 
 

@@ -1,9 +1,9 @@
 """A folder -> its maps of one name by subject, and the table beside them, recognised by the files' names.
 
 Layouts: BIDS derivatives (`sub-*/..._falff.nii.gz`, `..._stat-falff_*.nii.gz`, `..._desc-falff_*.nii.gz`, with
-`participants.tsv`), the
-Preprocessed Connectomes Project as `nilearn.datasets.fetch_abide_pcp` stores it (`<FILE_ID>_falff.nii.gz` with
-`Phenotypic_*.csv`), and DPABI (`fALFFMap_<ID>.nii`). In all layouts, maps have the names that the PCP gives them.
+`participants.tsv`), the Preprocessed Connectomes Project as `nilearn.datasets.fetch_abide_pcp` stores it
+(`<FILE_ID>_falff.nii.gz` with `Phenotypic_*.csv`), and DPABI (`fALFFMap_<ID>.nii`). In all layouts, maps have the names
+that the PCP gives them.
 """
 
 import os

@@ -156,7 +156,7 @@ def check_like(source: Source, like: Cohort) -> None:
             "that python -m data convert made. Convert it again."
         )
     names = tuple(source.maps.columns)
-    if len(names) != like.num_maps or names != (metadata.maps or names):
+    if len(source.maps) and (len(names) != like.num_maps or names != (metadata.maps or names)):
         raise InputError(
             f"{like.path} holds {like.num_maps} maps a record, {', '.join(like.maps)}, found are {', '.join(names)}; "
             "expected the same. Name as many, in its order, with --maps."

@@ -13,13 +13,12 @@ import pandas as pd
 from data.base.errors import InputError
 from data.base.text import shown
 from data.cohorts.phenotype import clean
-from data.cohorts.records import MAX_MAPS
 from data.cohorts.rows import listed
 from data.conversion.layouts import KNOWN_MAPS, find_maps, find_table, maps_called
 from data.conversion.options import SourceOptions
 from data.conversion.selection import NO, UNKNOWN, Condition, excluded
 from data.conversion.tables import canonical_value, column, key, matching_column, read_table
-from data.conversion.volumes import Wanted, expanded, wanted
+from data.conversion.volumes import Wanted, check_map_names, maps_in, wanted
 
 DEFAULT_MAPS = ("falff",)
 EVERY_MAP = ("all",)  # that everybody has
@@ -97,7 +96,8 @@ def read_source(
     # In an order that does not depend on the layout, and so neither does the split
     subjects = subjects.sort_values("subject", key=lambda name: name.str.zfill(20))
     rows = table.loc[subjects.index]
-    maps, volume_notes = maps_of(joined, subjects.index, folder, options)
+    files = joined.maps.loc[subjects.index].reset_index(drop=True)
+    maps, volume_notes = maps_in(files, joined.wanted, folder, joined.names)
     notes = [*joined.notes, *volume_notes, f"Table {path}, joined by {joined.id_column}.", *unwanted_notes]
     if coding:
         autism, control = (counted(diagnosis[kept & (label == value)]) for value in (1, 0))
@@ -226,35 +226,6 @@ def of_everybody(joined: JoinedTable, chosen: pd.Series) -> JoinedTable:
     notes.append(f"Maps that all {people.sum()} people have: {', '.join(kept)}. Name others with --maps.")
     every = [one for one in joined.wanted if one.files in kept]
     return replace(joined, maps=joined.maps[kept], wanted=every, notes=[*joined.notes, *notes])
-
-
-def maps_of(
-    joined: JoinedTable, rows: pd.Index, folder: Path, options: SourceOptions
-) -> tuple[pd.DataFrame, list[str]]:
-    """Each map of the `rows` (see `Source`), and notes on files that hold several. Raises InputError."""
-    maps, notes = expanded(joined.maps.loc[rows].reset_index(drop=True), joined.wanted, folder)
-    if joined.names:
-        if len(joined.names) != len(maps.columns):
-            raise InputError(
-                f"--mapColumn {options.map_column} names {len(joined.wanted)} columns for the maps "
-                f"{', '.join(joined.names)}; expected a name a column, or a name for each of the {len(maps.columns)} "
-                "maps in them, in their order."
-            )
-        maps.columns = pd.Index(joined.names)
-    check_map_names(maps.columns)
-    return maps, notes
-
-
-def check_map_names(names: Sequence[str]) -> None:
-    """Raises InputError unless the names of maps differ, and can be parts of file names."""
-    if len(set(names)) < len(names) or (odd := [name for name in names if not re.fullmatch(r"\w[\w.-]*", name)]):
-        wrong = f"{odd[0]!r}" if len(set(names)) == len(names) else "one twice"
-        raise InputError(
-            f"The maps are called {', '.join(names)}, {wrong} among them; expected each once, of letters, digits, '.', "
-            "'_' and '-'. Name them with --maps."
-        )
-    if len(names) > MAX_MAPS:
-        raise InputError(f"A record would have {len(names)} maps; expected at most {MAX_MAPS}. Name fewer with --maps.")
 
 
 @dataclass(frozen=True)

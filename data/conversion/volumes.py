@@ -12,6 +12,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.text import shown
 from data.cohorts.nifti import SUFFIXES, MapOnDisk, num_volumes, open_image
+from data.cohorts.records import MAX_MAPS
 from data.conversion.layouts import maps_called
 
 LABELS = "LabelMap"  # BIDS' key for the names of a 4-D file's volumes
@@ -35,31 +36,54 @@ def wanted(folder: Path, name: str) -> Wanted:
     return Wanted(name)  # which is reported as missing
 
 
-def expanded(paths: pd.DataFrame, every: Sequence[Wanted], folder: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The `paths` of files, a column a name, as a MapOnDisk in a column for each map, in the order of `every`; notes on
-    4-D files. Raises InputError if people differ in the number or the names of volumes, or a volume is missing."""
-    maps, notes, volumes = dict[str, pd.Series](), list[str](), dict[str, list[str]]()
+def maps_in(
+    paths: pd.DataFrame, every: Sequence[Wanted], folder: Path, names: Sequence[str] = ()
+) -> tuple[pd.DataFrame, list[str]]:
+    """The `paths` of files, a column a name, as a MapOnDisk in a column for each map, in the order of `every`, called
+    by `names` if there are any; notes on 4-D files. Raises InputError if people differ in the number or the names of
+    volumes, a volume is missing, or the names do not fit."""
+    if paths.empty:  # which is reported later
+        return paths, []
+    maps, notes, volumes = list[pd.Series](), list[str](), dict[str, list[str]]()
     for name, of_files in paths.items():
         volumes[name], told = volume_names(of_files.tolist(), name, folder)
         notes += told
     for one in every:
-        names = volumes[one.files]
-        if one.volume is not None and one.volume not in names:
-            has = f"holds {', '.join(names)}; name one of these" if names else "is 3-D; name its maps with --maps"
-            file = paths[one.files].iloc[0]
-            raise InputError(f"{folder} holds no {one.files}_{one.volume} maps, and {file} {has}.")
-        for number, volume in enumerate(names):
-            if one.volume in (None, volume):
-                maps[f"{one.files}_{volume}"] = paths[one.files].map(lambda path, at=number: MapOnDisk(path, at))
-        if not names:
-            maps[one.files] = paths[one.files].map(MapOnDisk)
-    return pd.DataFrame(maps), notes
+        of_files, labels = paths[one.files], volumes[one.files]
+        if one.volume is not None and one.volume not in labels:
+            has = f"holds {', '.join(labels)}; name one of these" if labels else "is 3-D; name its maps with --maps"
+            raise InputError(f"{folder} holds no {one.files}_{one.volume} maps, and {of_files.iloc[0]} {has}.")
+        for number, label in enumerate(labels):
+            if one.volume in (None, label):
+                maps.append(of_files.map(lambda path, at=number: MapOnDisk(path, at)).rename(f"{one.files}_{label}"))
+        if not labels:
+            maps.append(of_files.map(MapOnDisk))
+    if names and len(names) != len(maps):
+        raise InputError(
+            f"--mapColumn names {len(every)} columns for the maps {', '.join(names)}; expected a name a column, or a "
+            f"name for each of the {len(maps)} maps in them, in their order."
+        )
+    names = names or [str(of_map.name) for of_map in maps]
+    check_map_names(names)
+    return pd.DataFrame(dict(zip(names, maps, strict=True))), notes
+
+
+def check_map_names(names: Sequence[str]) -> None:
+    """Raises InputError unless the names of maps differ, and can be parts of file names."""
+    if len(set(names)) < len(names) or (odd := [name for name in names if not re.fullmatch(r"\w[\w.-]*", name)]):
+        wrong = f"{odd[0]!r}" if len(set(names)) == len(names) else "one twice"
+        raise InputError(
+            f"The maps are called {', '.join(names)}, {wrong} among them; expected each once, of letters, digits, '.', "
+            "'_' and '-'. Name them with --maps."
+        )
+    if len(names) > MAX_MAPS:
+        raise InputError(f"A record would have {len(names)} maps; expected at most {MAX_MAPS}. Name fewer with --maps.")
 
 
 def volume_names(paths: Sequence[Path], name: str, folder: Path) -> tuple[list[str], list[str]]:
     """What the volumes of 4-D files are called, `0`, `1`, ... if nobody says, and a note; nothing if the first file is
     3-D, as all others must then be. Raises InputError, naming the file that differs from the others."""
-    if not paths or num_volumes(open_image(paths[0])) is None:
+    if num_volumes(open_image(paths[0])) is None:
         return [], []
     counts = {path: num_volumes(open_image(path)) or 1 for path in paths}
     usual, people = Counter(counts.values()).most_common(1)[0]
