@@ -47,8 +47,9 @@ class MapSummary:
 
     def add(self, index: int, volume: np.ndarray, groups: Sequence[str]) -> None:
         """Adds the volume of the record `index`, which belongs to some of GROUPS."""
-        self.measured[index] = measures.of_volume(volume, grids.REDUCED)
-        self.brains += records.brain_of(volume)
+        brain = records.brain_of(volume)
+        self.measured[index] = measures.of_volume(volume, brain, grids.REDUCED)
+        self.brains += brain
         own = asymmetry(volume)
         self.side[index] = 1.0 if (own * self.asymmetry).sum() >= 0 else -1.0
         self.asymmetry += self.side[index] * own
@@ -70,9 +71,9 @@ class MapSummary:
         whether its brain lies away from the others."""
         own = asymmetry(volume)
         others = self.asymmetry - self.side[index] * own
-        side = (own * others).sum() / max(np.linalg.norm(others), np.finfo(float).tiny)
+        side = (own * others).sum() / max(length(others), np.finfo(float).tiny)
         values, brain = volume.ravel().astype(np.float64), records.brain_of(volume)
-        correlations = self.patterns @ values / np.linalg.norm(values - values.mean())
+        correlations = (self.patterns * values).sum(1) / length(values - values.mean())
         of_most = self.brains / len(self.measured) >= MIN_OVERLAP
         away = brain[of_most].sum() < MIN_OVERLAP * brain.sum()
         return dict(zip(CORRELATIONS, correlations, strict=True)) | {"side": side, "away": away}
@@ -81,7 +82,12 @@ class MapSummary:
 def asymmetry(volume: np.ndarray) -> np.ndarray:
     """What differs between left and right (x, y, z), of length 1, or 0 if nothing does."""
     values = volume - volume[::-1].astype(np.float64)
-    return values / max(np.linalg.norm(values), np.finfo(float).tiny)
+    return values / max(length(values), np.finfo(float).tiny)
+
+
+def length(values: np.ndarray) -> float:
+    """The root of the sum of squares; without the threads of a BLAS, which cost more than they save here."""
+    return float(np.sqrt(np.square(values).sum()))
 
 
 def full_and_stored(cohort: Cohort) -> CohortFindings:
@@ -137,10 +143,11 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
 def read_volumes(
     cohort: Cohort, regions: atlas.Atlas, findings: Findings
 ) -> tuple[list[MapSummary], dict[bytes, list[int]], dict[str, np.ndarray]]:
-    """A summary of each map, records by their volumes' digests, and region means (regions, maps) by subject, of its
-    first record; unreadable and constant records are problems."""
-    inside = regions.labels.ravel()
-    sizes = np.bincount(inside, minlength=max(regions.regions) + 1)
+    """A summary of each map, records by digests of a map's block means, and region means (regions, maps) by subject, of
+    its first record; unreadable and constant records are problems."""
+    inside = np.flatnonzero(regions.labels)
+    labels = regions.labels.ravel()[inside]
+    sizes = np.bincount(labels, minlength=max(regions.regions) + 1)
     summaries = [MapSummary() for _ in cohort.maps]
     digests: dict[bytes, list[int]] = defaultdict(list)
     means: dict[str, np.ndarray] = {}
@@ -159,19 +166,16 @@ def read_volumes(
                 continue
             belongs = {"all": True, "train": row.split == "train", "first": row.subject not in means}
             groups = [group for group in GROUPS if belongs[group]]
+            reduced = [records.reduced(of_map) for of_map in volumes.values()]
             if row.subject not in means:
-                means[row.subject] = twins.of_volume(volume)
-            for of_map, summary in zip(volumes.values(), summaries, strict=True):
-                digests[hashlib.sha256(of_map.tobytes()).digest()].append(index)
-                signal = np.bincount(inside, of_map.ravel() != records.background(of_map), len(sizes))
-                summary.uncovered.update(at for at in regions.regions if signal[at] < MIN_COVERED * sizes[at])
-                summary.add(index, reduced(of_map), groups)
+                means[row.subject] = np.column_stack([twins.of_reduced(of_map) for of_map in reduced])
+            for of_map, small, summary in zip(volumes.values(), reduced, summaries, strict=True):
+                digests[hashlib.sha256(small.tobytes()).digest()].append(index)
+                signal = np.bincount(labels[of_map.ravel()[inside] != records.background(of_map)], minlength=len(sizes))
+                few = np.flatnonzero(signal < MIN_COVERED * sizes)
+                summary.uncovered.update(few.tolist())
+                summary.add(index, small, groups)
     return summaries, digests, means
-
-
-def reduced(volume: np.ndarray) -> np.ndarray:
-    """A volume (x, y, z) of either grid on the reduced one."""
-    return volume if volume.shape == grids.REDUCED.shape else records.block_mean(volume)
 
 
 def compare_volumes(cohort: Cohort, summaries: list[MapSummary], usable: list[int]) -> list[pd.DataFrame]:
@@ -180,7 +184,7 @@ def compare_volumes(cohort: Cohort, summaries: list[MapSummary], usable: list[in
     with progress("Comparing", len(usable)) as shown:
         for index in usable:
             for at, volume in enumerate(np.moveaxis(cohort.read(index)[2], -1, 0)):
-                found[at].append(summaries[at].measured[index] | summaries[at].compare(index, reduced(volume)))
+                found[at].append(summaries[at].measured[index] | summaries[at].compare(index, records.reduced(volume)))
             shown.advance()
     return [pd.DataFrame(rows, usable) for rows in found]
 
@@ -263,7 +267,10 @@ def check_measures(cohort: Cohort, measured: pd.DataFrame | None, stored: pd.Dat
     views = [(stored, measures.stored_kinds(stored))]
     if measured is not None:
         raw = measured.set_axis(stored.index)
-        views.insert(0, (raw, measures.kinds(raw)))
+        of_raw = measures.kinds(raw)
+        if (of_raw == measures.SIGNED).all():  # of which a stored volume tells nothing
+            views = [(stored, of_raw)]
+        views.insert(0, (raw, of_raw))
         findings.counts.append(f"maps: {', '.join(sorted(set(views[0][1])))}")
     if mixed := [text for _, kinds in views if (text := measures.mixture(kinds, [row.file for row in rows]))]:
         findings.problems.append(f"maps of several kinds: {mixed[0]}; convert maps of one kind")

@@ -22,6 +22,7 @@ from data import grids
 from data.cohorts import records
 from data.cohorts.cohort import Cohort, open_cohort, write_tables
 from data.cohorts.digests import Digests
+from data.cohorts.nifti import MapOnDisk, on_full_grid, read_brains
 from data.cohorts.rows import Metadata, Row
 from models import MODELS
 from utils.jobs import TRAIN
@@ -50,6 +51,11 @@ SMALL_BATCH = ("--set", "batch_size=8")
 
 
 SMALL = {"cnn": TINY_CNN + SMALL_BATCH, "mmnn": TINY_CNN + SMALL_BATCH, "nn": TINY_NN + SMALL_BATCH, "ae": SMALL_BATCH}
+
+
+def load_map(path: Path) -> np.ndarray:
+    """A 3-D map on the full grid."""
+    return on_full_grid(next(read_brains([MapOnDisk(path)])), "linear")
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ class Conversion:
         heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job inherits it ignored
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "preexec_fn": heard}
         self.process = subprocess.Popen(self.command, start_new_session=True, **pipes, **self.options)
-        wait_until(lambda: (self.target / "cohort.json").exists() or self.process.poll() is not None)
+        wait_until(lambda: any(self.target.glob(".unfinished.records/*")) or self.process.poll() is not None)
 
     def workers(self) -> list[int]:
         process = self.process.pid
@@ -180,7 +180,7 @@ class Conversion:
 
     def repeat(self, reduced) -> None:
         """The same command again completes the cohort."""
-        with pytest.raises(InputError, match=r"conversion was interrupted\. Repeat the same command|holds no records"):
+        with pytest.raises(InputError, match=r"conversion was interrupted|holds no records|does not exist"):
             open_cohort(self.target)
         subprocess.run(self.command, check=True, capture_output=True, timeout=120, **self.options)
         names = sorted(path.name for path in reduced.iterdir())
@@ -247,7 +247,7 @@ def die(path) -> None:
 
 
 def test_a_worker_that_dies_ends_in_one_line(pcp, monkeypatch, tmp_path):
-    monkeypatch.setattr("data.conversion.measures.of_map", die)
+    monkeypatch.setattr("data.conversion.measures.of_image", die)
     outcome = run_main("data.__main__", "data", ("convert", pcp, tmp_path / "out"))
     assert outcome.status == 2
     assert "A process of the conversion was killed" in outcome.err

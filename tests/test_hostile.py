@@ -18,14 +18,13 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import COARSE, bare_records, brain_map, small_record, write_small
+from helpers import COARSE, bare_records, brain_map, load_map, small_record, write_small
 
 from data import grids, pack
 from data.base.errors import InputError
 from data.cohorts import phenotype, records
 from data.cohorts.atlas import label_image
 from data.cohorts.cohort import Cohort, open_cohort
-from data.cohorts.nifti import load_map
 from data.conversion.tables import read_table
 
 pytestmark = pytest.mark.slow

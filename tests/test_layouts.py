@@ -14,7 +14,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from helpers import LAS_6MM, PCP_COLUMNS, PCP_ROWS, ROOT, read_rows, write_rows
+from helpers import LAS_6MM, PCP_COLUMNS, PCP_ROWS, ROOT, load_map, read_rows, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel import orientations
@@ -22,7 +22,6 @@ from nilearn.image import resample_img
 
 from data.base.errors import InputError
 from data.cohorts.cohort import open_cohort
-from data.cohorts.nifti import load_map
 from data.cohorts.phenotype import custom_values
 from data.conversion.layouts import files_below, find_maps
 

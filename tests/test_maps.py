@@ -123,14 +123,14 @@ def test_every_size_tells_the_grid_and_the_number_of_maps():
     sizes = {
         4 * (30 + maps * size): (grid, maps)
         for grid, size in ((REDUCED, VOXELS), (FULL, 91 * 109 * 91))
-        for maps in range(1, 17)
+        for maps in range(1, 65)
     }
-    assert len(sizes) == 32
+    assert len(sizes) == 128
     assert all(records.form_of_size(size, "x.bin") == form for size, form in sizes.items())
     with pytest.raises(InputError, match=r"x\.bin holds 426,800 bytes, 4 short of a 31x37x31 record of 3 maps"):
         records.form_of_size(4 * (30 + 3 * VOXELS) - 4, "x.bin")
-    with pytest.raises(InputError, match="more than a 31x37x31 record of 16 maps"):
-        records.form_of_size(4 * (30 + 17 * VOXELS), "x.bin")
+    with pytest.raises(InputError, match="more than a 31x37x31 record of 64 maps"):
+        records.form_of_size(4 * (30 + 65 * VOXELS), "x.bin")
 
 
 def test_maps_follow_one_another_and_are_read_as_the_last_axis(three):
@@ -236,6 +236,35 @@ def test_who_lacks_a_map_is_left_out_and_named(scans, data_cli, tmp_path):
             ["DegreeCentrality_PositiveWeightedSumBrainMap_{n}.nii"],
         ),
         ("vmhc", ["zVMHCMap_{n}.nii"], ["zReHoMap_{n}.nii"]),
+        ("dual_regression", ["PITT_{n}_dual_regression.nii.gz"], ["PITT_{n}_falff.nii.gz"]),
+        ("dual_regression", ["sub-{n}/sub-{n}_stat-dualregression_boldmap.nii.gz"], ["sub-{n}/sub-{n}_bold.nii.gz"]),
+        (
+            "dual_regression",
+            ["sub-{n}_space-template_desc-DualReg_correlations.nii.gz"],
+            ["sub-{n}_desc-MultReg_x.nii"],
+        ),
+        ("dual_regression", ["zDualRegressionMap_{n}.nii"], ["zReHoMap_{n}.nii"]),
+        (
+            "degree_weighted",
+            ["sub-{n}_stat-degreeweighted_boldmap.nii.gz"],
+            ["sub-{n}_stat-degreebinarize_boldmap.nii.gz"],
+        ),
+        (
+            "degree_weighted",
+            ["sub-{n}_desc-weighted_degree-centrality.nii"],
+            ["sub-{n}_desc-binarized_degree-centrality.nii"],
+        ),
+        (
+            "eigenvector_weighted",
+            ["sub-{n}_desc-weighted_eigen-centrality.nii"],
+            ["sub-{n}_desc-weighted_degree-centrality.nii"],
+        ),
+        (
+            "eigenvector_binarize",
+            ["sub-{n}_desc-binarized_eigen-centrality.nii"],
+            ["sub-{n}_desc-weighted_eigen-centrality.nii"],
+        ),
+        ("alff", ["sub-{n}/sub-{n}_desc-alff_boldmap.nii"], ["sub-{n}/sub-{n}_desc-falff_boldmap.nii"]),
     ],
 )
 def test_a_map_is_found_by_its_name_in_each_layout(name, files, others, tmp_path):
@@ -278,7 +307,10 @@ def test_columns_name_the_maps(named, scans, data_cli, tmp_path):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ("--mapColumn alff_map,falff_map --maps alff", "names 2 columns for the maps alff; expected a column a map"),
+        (
+            "--mapColumn alff_map,falff_map --maps alff",
+            "names 2 columns for the maps alff; expected a name a column, or",
+        ),
         ("--mapColumn alff_map,alff_map --maps a,b", r"alff\.nii\.gz to 50\d+ for two maps; expected a map of each"),
         ("--mapColumn alff_map,no_map", "has no column no_map"),
         ("--maps alff,alff", "The maps are called alff, alff, one twice among them; expected each once"),

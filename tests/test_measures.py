@@ -15,6 +15,7 @@ from data import grids
 from data.base.errors import InputError
 from data.cohorts import records
 from data.cohorts.cohort import open_cohort
+from data.cohorts.nifti import MapOnDisk, read_brains
 from data.conversion import leaks, measures
 
 pytestmark = pytest.mark.slow
@@ -71,7 +72,7 @@ def test_measures_of_a_map_by_hand(tmp_path):
     values = np.full((61, 73, 61), -2, np.float32)
     values[10:13, 20:22, 30] = [[1, 2], [3, 4], [5, 9]]
     nibabel.save(nibabel.Nifti1Image(values, LAS_3MM), tmp_path / "map.nii")
-    found, _ = measures.of_map(tmp_path / "map.nii")
+    found = measures.of_image(next(read_brains([MapOnDisk(tmp_path / "map.nii")])))
     expected = {"background": -2, "mean": 4, "sd": np.std([1, 2, 3, 4, 5, 9]), "min": 1, "max": 9, "voxel_mm3": 27}
     expected |= {"x_mm": 90 - 3 * 11, "y_mm": -126 + 3 * 20.5, "z_mm": -72 + 3 * 30}
     expected["coverage"] = 6 * 27 / (91 * 109 * 91 * 8)
@@ -123,6 +124,29 @@ def test_one_positive_map_with_a_low_mean_among_others_is_no_z_score():
     assert measures.kinds(maps).nunique() == 1
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_networks_of_few_people_are_one_kind(seed):
+    """One map has positive values only, seven have means near 0, but not the standard deviation of z-scores."""
+    maps = networks(7, seed)
+    maps.loc[7] = {"mean": 0.4, "sd": 0.13, "min": 0.05, "max": 0.75}
+    assert measures.kinds(maps).unique().tolist() == [measures.SIGNED]
+    z_scored = pd.DataFrame({"mean": 1e-8, "sd": 1.0, "min": -3.0, "max": 3.0}, index=range(8, 16))
+    assert set(measures.kinds(pd.concat([maps, z_scored]))) == {measures.Z_SCORED, measures.SIGNED}
+
+
+def test_a_map_with_negative_values_was_not_divided_by_its_mean():
+    """Of few people, homotopic connectivity has a mean near 1 and a gap to the next."""
+    maps = pd.DataFrame({"mean": [0.9, 1.3, 1.4, 1.5], "sd": 1.1, "min": [-0.3, 0.1, 0.2, 0.3], "max": 3.8})
+    assert measures.kinds(maps).unique().tolist() == [measures.AMPLITUDE]
+
+
+@pytest.mark.parametrize("count", [10, 20, 40])
+def test_few_people_are_rarely_called_smoothed(count):
+    random = np.random.default_rng(count)
+    tables = (pd.DataFrame({"roughness": np.exp(random.normal(size=count))}) for _ in range(100))
+    assert sum(measures.smoothed(table, ["x"] * count) != "" for table in tables) <= 1
+
+
 def test_stored_maps_of_either_sign_are_no_mixture():
     below = pd.DataFrame({"below": np.linspace(0.02, 0.95, 40)})
     assert measures.stored_kinds(below).isna().all()
@@ -137,8 +161,8 @@ def test_voxels_of_several_sizes_are_told_with_names():
 
 
 def test_a_mixture_is_found_from_the_first_maps(data_cli, tmp_path, monkeypatch):
-    """Before any file is read to its end for a digest, and before all are measured."""
-    monkeypatch.setattr("data.conversion.convert.provenance_of", lambda *_: pytest.fail("all maps were read"))
+    """Before all are read."""
+    monkeypatch.setattr("data.cohorts.twins.alike", lambda *_: pytest.fail("all maps were read"))
     folder = write_maps(tmp_path / "maps", ["f", "z"] * 40)
     outcome = data_cli("convert", folder, tmp_path / "out", *TOLD)
     assert outcome.status == 2
@@ -247,9 +271,13 @@ def test_sites_are_told_by_a_site_apart():
     assert measures.by_site(table, ["A"] * 52) == []
 
 
+def of_volume(volume: np.ndarray) -> dict[str, float]:
+    return measures.of_volume(volume, records.brain_of(volume), grids.REDUCED)
+
+
 def test_the_background_of_a_stored_volume_parts_z_scores():
     brain = brain_map(grids.REDUCED.shape, 0)
-    below = [measures.of_volume(values, grids.REDUCED)["below"] for values in (brain, np.where(brain, brain - 0.6, 0))]
+    below = [of_volume(values)["below"] for values in (brain, np.where(brain, brain - 0.6, 0))]
     assert below[0] == 0
     assert 0.4 < below[1] < 0.6
 
@@ -260,7 +288,7 @@ def test_half_of_the_people_smoothed_are_named_and_no_plain_one(cohort):
     names = [row.file for row in opened.rows]
 
     def told(volumes):
-        return measures.smoothed(pd.DataFrame([measures.of_volume(volume, grids.REDUCED) for volume in volumes]), names)
+        return measures.smoothed(pd.DataFrame(map(of_volume, volumes)), names)
 
     assert told(plain) == ""
     half = [

@@ -31,14 +31,14 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from helpers import COARSE, ROOT, brain_map, compressible, pcp_table, write_small
+from helpers import COARSE, ROOT, brain_map, compressible, load_map, pcp_table, write_small
 
 from data import check, grids, pack
 from data.base.errors import InputError
 from data.base.sums import check_sums
 from data.cohorts import atlas
 from data.cohorts.cohort import open_cohort, write_tables
-from data.cohorts.nifti import load_map, read_map
+from data.cohorts.nifti import MapOnDisk, read_maps
 from data.cohorts.rows import Preparation
 from data.conversion.convert import covariate_columns
 from data.conversion.leaks import check_coding
@@ -322,10 +322,14 @@ def make_map(suffix: str, labels: bool = False) -> Callable[[Path], None]:
     return make
 
 
+def read_one(path: Path) -> nibabel.Nifti1Image:
+    return next(read_maps([MapOnDisk(path)]))
+
+
 def use_map(suffix: str) -> Callable[[Path], None]:
     """Resampling takes most of the time, so every fourth only is resampled."""
     numbers = iter(range(10**6))
-    return lambda folder: (read_map if next(numbers) % 4 else load_map)(folder / f"map{suffix}")
+    return lambda folder: (read_one if next(numbers) % 4 else load_map)(folder / f"map{suffix}")
 
 
 def write_table(path: Path, rows: list[dict]) -> None:
@@ -335,12 +339,17 @@ def write_table(path: Path, rows: list[dict]) -> None:
         writer.writerows(rows)
 
 
+@functools.cache
+def map_content() -> bytes:
+    return nibabel.Nifti1Image(brain_map((8, 9, 8), 0), COARSE).to_bytes()
+
+
 def make_own_table(folder: Path) -> None:
     folder.mkdir()
     random_ = random.Random(0)
     rows = []
     for subject in range(1, 25):
-        (folder / f"fALFFMap_{subject}.nii").write_bytes(b"")
+        (folder / f"fALFFMap_{subject}.nii").write_bytes(map_content())
         age, hand = random_.choice(["12.5", "30", "-9999", ""]), random_.choice(["R", "L", "`"])
         rows.append({"ID": subject, "DX": 1 + subject % 2, "SITE_ID": "a b", "age": age, "hand": hand})
     write_table(folder / "table.csv", rows)
@@ -350,7 +359,7 @@ def make_abide_table(folder: Path) -> None:
     folder.mkdir()
     rows = pcp_table()
     for row in rows:
-        (folder / f"{row['FILE_ID']}_falff.nii.gz").write_bytes(b"")
+        (folder / f"{row['FILE_ID']}_falff.nii").write_bytes(map_content())
     write_table(folder / "table.csv", rows)
 
 

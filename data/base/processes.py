@@ -6,10 +6,11 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from joblib import cpu_count
@@ -33,16 +34,19 @@ class Processes:
     def run(self, title: str, function: Callable[..., Result], arguments: Sequence[tuple]) -> list[Result]:
         """The results of `function(*arguments[i])` in order, behind a progress bar. Raises KeyboardInterrupt."""
         futures = [self.pool.submit(function, *values) for values in arguments]
-        pending = set(futures)
+        done = SimpleQueue[Future]()
+        for future in futures:
+            future.add_done_callback(done.put)
         with progress(title, len(futures)) as shown:
-            while pending:
-                done, pending = wait(pending, CHECK_INTERVAL_S, FIRST_COMPLETED)
+            left = len(futures)
+            while left:
+                with suppress(Empty):
+                    done.get(timeout=CHECK_INTERVAL_S).result()
+                    shown.advance()
+                    left -= 1
                 if self.interrupts:
                     ignore_interrupts()
                     raise KeyboardInterrupt
-                for future in done:
-                    future.result()
-                    shown.advance()
         return [future.result() for future in futures]
 
 

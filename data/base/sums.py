@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from data.base import files
@@ -11,6 +12,7 @@ from data.base.text import check_plain
 
 SUMS = "SHA256SUMS"
 DIFFERENT = f"is not what was written, its sum in {SUMS} says. Was it damaged? Copy it again."
+THREADS = 2
 BACKSLASH = "\\"
 LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *]([^/]+)")
 
@@ -23,13 +25,19 @@ def sum_of(path: Path) -> str:
         raise InputError(f"{path} cannot be read ({error.strerror}). Copy it again.") from error
 
 
+def sums_of(paths: Iterable[Path]) -> list[str]:
+    """`sum_of` each file, several at a time."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(sum_of, paths))
+
+
 def write_sums(folder: Path, names: Iterable[str]) -> None:
     """Writes the sums of a folder's files. Raises InputError if an earlier `SHA256SUMS` has another one, or for a name
     that is not plain text."""
     names = sorted(names)
     for name in names:
         check_plain(name, f"{folder} has the file")
-    before, now = read_sums(folder) or {}, {name: sum_of(folder / name) for name in names}
+    before, now = read_sums(folder) or {}, dict(zip(names, sums_of(map(folder.joinpath, names)), strict=True))
     if changed := [name for name in now if before.get(name, now[name]) != now[name]]:
         raise InputError(
             f"{folder / changed[0]} is not what {SUMS} says that was written; was it damaged? "
@@ -62,9 +70,9 @@ def verify_sums(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """The files that differ from the `SHA256SUMS` beside them, and those that it does not name."""
     paths = sorted(set(paths))
     known = {folder: read_sums(folder) or {} for folder in {path.parent for path in paths}}
-    sums = {path: known[path.parent].get(path.name) for path in paths}
-    different = [path for path, value in sums.items() if value and sum_of(path) != value]
-    return different, [path for path, value in sums.items() if not value]
+    sums = {path: value for path in paths if (value := known[path.parent].get(path.name))}
+    different = [path for path, now in zip(sums, sums_of(sums), strict=True) if now != sums[path]]
+    return different, [path for path in paths if path not in sums]
 
 
 def check_sums(paths: Iterable[Path]) -> None:

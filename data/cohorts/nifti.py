@@ -2,6 +2,10 @@
 
 import math
 import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby, product
 from pathlib import Path
 
 import nibabel
@@ -14,7 +18,7 @@ from nibabel.spatialimages import HeaderDataError
 from data import grids
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts import records
+from data.cohorts import records, resampling
 
 MAX_VOXELS = 2**24  # a head at 1 mm
 MAX_INFLATION = 1032  # a byte of a deflated file gives no more
@@ -32,14 +36,42 @@ MNI152 = 4  # NIfTI's code for coordinates in MNI space
 logger.disabled = True  # nibabel prints what it repairs in a header; what it cannot repair it raises
 
 
+@dataclass(frozen=True, slots=True)
+class MapOnDisk:
+    """Where a map lies: a NIfTI file, and which volume of it, from 0, if it is 4-D; None if it is 3-D."""
+
+    path: Path
+    number: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the file, and the number of the volume."""
+        return self.path.name + (f", volume {self.number}" if self.number is not None else "")
+
+    def __str__(self) -> str:
+        return str(self.path.with_name(self.name))
+
+
+def num_volumes(image: nibabel.Nifti1Pair) -> int | None:
+    """How many volumes an image (x, y, z, volumes) has; None if it is 3-D but for axes of length 1."""
+    count = math.prod(image.shape[3:])
+    return count if count > 1 else None
+
+
 def check_header(image: nibabel.Nifti1Pair, path: Path) -> None:
-    """Raises InputError, before memory is allocated, unless an image is one 3-D map of numbers with an affine, and of a
-    size that its file can hold."""
-    if len(image.shape) < 3 or min(image.shape[:3]) < 2 or max(image.shape[3:], default=1) > 1:
-        raise InputError(f"{path} has the shape {image.shape}; expected one 3-D map.")
-    dtype, count = image.get_data_dtype(), math.prod(image.shape)
-    if count > MAX_VOXELS or dtype.kind not in "iuf" or dtype.itemsize > MAX_ITEM_BYTES:
-        raise InputError(f"{path} claims {image.shape} voxels of {dtype}; expected a map of numbers.")
+    """Raises InputError, before memory is allocated, unless an image is 3-D, or 4-D of at most MAX_MAPS volumes, of
+    numbers with an affine, and of a size that its file can hold."""
+    shape, volumes = image.shape, math.prod(image.shape[3:])
+    if len(shape) < 3 or min(shape[:3]) < 2 or max(shape[3:], default=1) != volumes or volumes < 1:
+        raise InputError(f"{path} has the shape {shape}; expected one 3-D map, or several in a 4-D file.")
+    dtype, count = image.get_data_dtype(), math.prod(shape)
+    if volumes > records.MAX_MAPS:
+        raise InputError(
+            f"{path} holds {volumes} volumes, as a scan does; expected one map, or at most {records.MAX_MAPS}. Make "
+            "maps of it first: C-PAC, DPABI and XCP-D do."
+        )
+    if count > MAX_VOXELS * volumes or dtype.kind not in "iuf" or dtype.itemsize > MAX_ITEM_BYTES:
+        raise InputError(f"{path} claims {shape} voxels of {dtype}; expected a map of numbers.")
     promised = count * dtype.itemsize
     stored = files.regular(Path(str(image.file_map["image"].filename))).stat().st_size
     if promised > stored * (MAX_INFLATION if path.suffix == ".gz" else 1):
@@ -51,62 +83,103 @@ def check_header(image: nibabel.Nifti1Pair, path: Path) -> None:
         raise InputError(f"{path} has an affine that cannot be inverted; expected a map in MNI space.")
 
 
-@np.errstate(all="ignore")  # what overflows becomes infinite, which is an error below
-def read_map(path: Path) -> nibabel.Nifti1Image:
-    """A 3-D NIfTI map (x, y, z) float32 in the nearest RAS+ orientation; NaN becomes 0, further axes of length 1 are
-    dropped. Raises InputError, naming the file."""
+def open_image(path: Path) -> nibabel.Nifti1Pair:
+    """An image whose header is in order; no voxel is read. Raises InputError, naming the file."""
     if not path.name.lower().endswith(SUFFIXES):  # nibabel would read others with further libraries
         raise InputError(f"{path} is no NIfTI map by its name; expected .nii or .nii.gz. Convert it to NIfTI.")
-    try:
-        image = nibabel.load(files.regular(path))
+    with readable(path):
+        image = nibabel.load(files.regular(path), keep_file_open=True)  # so that volumes are read one after another
         if not isinstance(image, nibabel.Nifti1Pair):
             raise InputError(f"{path} is {type(image).__name__}, not NIfTI; expected .nii. Convert it to NIfTI.")
         check_header(image, path)
-        shape = image.shape[:3]
-        orientation = nibabel.io_orientation(image.affine)
-        affine = image.affine @ nibabel.orientations.inv_ornt_aff(orientation, shape)
-        values = nibabel.apply_orientation(np.asarray(image.dataobj, np.float32).reshape(shape), orientation)
+    return image
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raises InputError for what nibabel raises."""
+    try:
+        yield
     except UNREADABLE as error:
         raise InputError(
             f"{path} is not a readable NIfTI map: {' '.join(str(error).split())}. Copy it again."
         ) from error
-    values[np.isnan(values)] = 0
+
+
+def read_maps(maps: Iterable[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
+    """Each map (x, y, z) float32, in Fortran order, in the nearest RAS+ orientation; NaN becomes 0. A file of several
+    maps in a row is read once, a volume at a time. Raises InputError, naming the file."""
+    for path, of_file in groupby(maps, key=lambda of_map: of_map.path):
+        image = open_image(path)
+        for of_map in of_file:
+            yield read_volume(image, of_map)
+
+
+@np.errstate(all="ignore")  # what overflows becomes infinite, which is an error below
+def read_volume(image: nibabel.Nifti1Pair, of_map: MapOnDisk) -> nibabel.Nifti1Image:
+    """One map of an opened file, see `read_maps`."""
+    shape, volumes = image.shape[:3], num_volumes(image)
+    if (of_map.number is None) != (volumes is None):
+        raise InputError(
+            f"{of_map} has the shape {image.shape}; expected {'one 3-D map' if volumes else 'a 4-D file'}."
+        )
+    with readable(of_map.path):
+        at = () if of_map.number is None else (..., *np.unravel_index(of_map.number, image.shape[3:]))
+        stored = image.dataobj[at] if at else image.dataobj
+        orientation = nibabel.io_orientation(image.affine)
+        affine = image.affine @ nibabel.orientations.inv_ornt_aff(orientation, shape)
+        values = nibabel.apply_orientation(np.asarray(stored, np.float32).reshape(shape), orientation)
+    if np.isnan(values.max()):
+        values = np.where(np.isnan(values), np.float32(0), values)
+    values = np.asfortranarray(values)  # as files have it, which is fastest to read through
     if max(values.max(), -values.min()) > MAX_VALUE:
         raise InputError(
-            f"{path} holds infinite values, or some above {MAX_VALUE:g}; expected fALFF or labels. Compute it again."
+            f"{of_map} holds infinite values, or some above {MAX_VALUE:g}; expected fALFF or labels. Compute it again."
         )
     return nibabel.Nifti1Image(values, affine)
 
 
 def share_outside(brain: np.ndarray, affine: np.ndarray, grid: grids.Grid) -> float:
     """The share of a brain's voxels outside the grid, by a sample of them; `brain` is (x, y, z) bool under `affine`."""
-    voxels = SAMPLED * np.argwhere(brain[::SAMPLED, ::SAMPLED, ::SAMPLED])
-    if not len(voxels):
-        return 0.0
     to_grid = np.linalg.inv(np.array(grid.affine)) @ affine
+    corners = np.array(list(product(*((0, size - 1) for size in brain.shape))))
+    if within(corners, to_grid, grid).all():
+        return 0.0
+    voxels = SAMPLED * np.argwhere(brain.T[::SAMPLED, ::SAMPLED, ::SAMPLED])[:, ::-1]
+    return float(1 - within(voxels, to_grid, grid).mean()) if len(voxels) else 0.0
+
+
+def within(voxels: np.ndarray, to_grid: np.ndarray, grid: grids.Grid) -> np.ndarray:
+    """Whether voxels (n, 3) of an image lie on the grid, (n,) bool; `to_grid` takes their indices to the grid's."""
     at = voxels @ to_grid[:3, :3].T + to_grid[:3, 3]
-    return float(1 - ((at > -0.5) & (at < np.array(grid.shape) - 0.5)).all(1).mean())
+    return ((at > -0.5) & (at < np.array(grid.shape) - 0.5)).all(1)
 
 
-def load_map(path: Path) -> np.ndarray:
-    """`read_brain` on the full grid by linear interpolation, (91, 109, 91) float32. Raises InputError."""
-    return on_full_grid(read_brain(path), "linear")
+def read_brains(maps: Sequence[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
+    """`read_maps`, each of which must hold a brain that lies mostly on the MNI grid. Raises InputError."""
+    for of_map, image in zip(maps, read_maps(maps), strict=True):
+        values = np.asarray(image.dataobj)
+        brain = values != records.background(values)
+        if not brain.any() or np.ptp(values.T[brain.T]) == 0:
+            raise InputError(f"{of_map} is empty or constant; expected the fALFF of a brain. Compute the map again.")
+        if (outside := share_outside(brain, image.affine, grids.FULL)) > MAX_OUTSIDE:
+            raise InputError(f"{of_map}: {outside:.0%} of its brain lies outside the MNI grid; check its affine.")
+        yield image
 
 
-def read_brain(path: Path) -> nibabel.Nifti1Image:
-    """`read_map`, which must hold a brain that lies mostly on the MNI grid. Raises InputError, naming the file."""
-    image = read_map(path)
-    values = np.asarray(image.dataobj)
-    brain = values != records.background(values)
-    if not brain.any() or np.ptp(values[brain]) == 0:
-        raise InputError(f"{path} is empty or constant; expected the fALFF of a brain. Compute the map again.")
-    if (outside := share_outside(brain, image.affine, grids.FULL)) > MAX_OUTSIDE:
-        raise InputError(f"{path}: {outside:.0%} of its brain lies outside the MNI grid; check its affine.")
-    return image
+def stored_volume(image: nibabel.Nifti1Image, grid: grids.Grid) -> np.ndarray:
+    """What a record holds of a map: (x, y, z) float32 on a grid, z-scored over the full one."""
+    straight = resampling.straight(image.shape, image.affine.tobytes())
+    if straight and grid == grids.REDUCED:
+        return straight.z_scored_blocks(np.asarray(image.dataobj))
+    volume = records.normalise(on_full_grid(image, "linear"))
+    return volume if grid == grids.FULL else records.block_mean(volume)
 
 
 def on_full_grid(image: nibabel.Nifti1Image, interpolation: str) -> np.ndarray:
     """An image sampled by its affine on the full grid, (91, 109, 91) float32, 0 outside; "linear", or "nearest"."""
+    if interpolation == "linear" and (straight := resampling.straight(image.shape, image.affine.tobytes())):
+        return straight.full(np.asarray(image.dataobj))
     from nilearn.image import resample_img
 
     options = {"interpolation": interpolation, "copy_header": True, "force_resample": True}

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from data.base.errors import InputError
-from data.grids import BLOCK, FULL, GRIDS, Grid
+from data.cohorts import resampling
+from data.grids import FULL, GRIDS, REDUCED, Grid
 
 DTYPE = np.dtype("<f4")
 PHENOTYPE_SIZE = 29
 HEADER_SIZE = 1 + PHENOTYPE_SIZE
 HEADER_BYTES = DTYPE.itemsize * HEADER_SIZE
-MAX_MAPS = 16  # of a record, which bounds the memory that one takes
+MAX_MAPS = 64  # of a record, which bounds the memory that one takes
 CLASSES = ("control", "autism")  # label 0.0, label 1.0
 SMALLEST_SPREAD = 1e-6  # of z-scores; below it is rounding
 LARGEST = 1e9  # of a value; the squares of greater ones, summed over a brain, may leave float32
@@ -99,6 +100,11 @@ def check_label(label: float, name: str, unknown: bool = False) -> None:
         )
 
 
+def pack_header(label: float, phenotype: np.ndarray) -> bytes:
+    """The first bytes of a record: its label and phenotype (29,)."""
+    return np.array([label, *phenotype], DTYPE).tobytes()
+
+
 def pack(label: float, phenotype: np.ndarray, *volumes: np.ndarray) -> memoryview:
     """One record's bytes from a label, phenotype (29,) and the volume (x, y, z) of each map."""
     values = np.empty(HEADER_SIZE + sum(volume.size for volume in volumes), DTYPE)
@@ -158,7 +164,7 @@ def normalise(volume: np.ndarray) -> np.ndarray:
     """z-scores over the whole volume, background included, (x, y, z) float32. A constant volume becomes zero."""
     volume = np.asarray(volume, np.float32)
     centred = volume - np.float32(volume.mean(dtype=np.float64))
-    spread = math.sqrt(np.square(centred).mean(dtype=np.float64))
+    spread = math.sqrt(np.vecdot(centred, centred).sum(dtype=np.float64) / volume.size)
     centred /= spread if spread > 0 else 1.0
     return centred
 
@@ -166,26 +172,25 @@ def normalise(volume: np.ndarray) -> np.ndarray:
 def block_mean(volume: np.ndarray) -> np.ndarray:
     """Full-size volume (91, 109, 91) -> (31, 37, 31) float32: voxel i is the mean of full-size voxels 3i-1..3i+1, at
     the border of those that exist."""
-    mean = np.asarray(volume, np.float64)
-    for axis, size in enumerate(volume.shape):
-        starts = np.maximum(np.arange(0, size + 1, BLOCK) - 1, 0)
-        starts = starts[starts < size]
-        counts = np.diff(np.append(starts, size))
-        shape = [-1 if k == axis else 1 for k in range(3)]
-        mean = np.add.reduceat(mean, starts, axis) / counts.reshape(shape)
-    return mean.astype(np.float32)
+    matrices = [resampling.averages(size) for size in volume.shape]
+    return resampling.product(np.asarray(volume, np.float32).T, matrices[::-1]).T
+
+
+def reduced(volume: np.ndarray) -> np.ndarray:
+    """A volume (x, y, z) of either grid on the reduced one."""
+    return volume if volume.shape == REDUCED.shape else block_mean(volume)
 
 
 def repeat_blocks(volume: np.ndarray) -> np.ndarray:
     """(31, 37, 31) -> (91, 109, 91): every full-size voxel takes the value of the block that holds it."""
     for axis, size in enumerate(FULL.shape):
-        volume = np.take(volume, (np.arange(size) + 1) // BLOCK, axis)
+        volume = np.take(volume, resampling.block_of(size), axis)
     return volume
 
 
 def background(volume: np.ndarray) -> float:
     """The value of the voxels outside the brain: the median over the six outer faces of a volume (x, y, z)."""
-    faces = np.concatenate([volume.take(index, axis).ravel() for axis in range(3) for index in (0, -1)])
+    faces = np.concatenate([volume.swapaxes(0, axis)[index].ravel() for axis in range(3) for index in (0, -1)])
     if 2 * np.count_nonzero(faces == faces[0]) > faces.size:  # without sorting, in almost every volume
         return float(faces[0])
     return float(np.median(faces))

@@ -15,8 +15,7 @@ still be one. Tails of more people than 737 are not known.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
-from typing import TYPE_CHECKING
+from functools import cache
 
 import numpy as np
 
@@ -25,9 +24,6 @@ from data.base.progress import progress
 from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import Groups, listed
-
-if TYPE_CHECKING:
-    import nibabel
 
 SAME_SCAN, SAME_PERSON = 0.75, 0.6  # cosines
 LEAST_RIDGE = 0.03  # of the mean variance; a cohort of few people, whose directions are uncertain, takes more
@@ -63,32 +59,25 @@ def aal(grid: grids.Grid) -> atlas.Atlas:
     return atlas.load_atlas(None, grid)
 
 
+@cache
+def labelled() -> tuple[np.ndarray, np.ndarray]:
+    """Where AAL has regions in a flattened volume on the reduced grid, and the number of the region there."""
+    labels = aal(grids.REDUCED).labels.ravel()
+    places = np.flatnonzero(labels)
+    return places, labels[places].astype(np.intp)
+
+
 def of_volume(volume: np.ndarray) -> np.ndarray:
     """Region means of a volume (x, y, z, maps) on either grid, (regions, maps)."""
     maps = np.moveaxis(volume, -1, 0)
-    reduced = maps if volume.shape[:3] == grids.REDUCED.shape else map(records.block_mean, maps)
-    labels = aal(grids.REDUCED).labels.ravel()
-    return np.column_stack([of_values(of_map, labels) for of_map in reduced])
+    return np.column_stack([of_reduced(records.reduced(of_map)) for of_map in maps])
 
 
-def of_image(image: "nibabel.Nifti1Image") -> np.ndarray:
-    """Region means of a map as it is on disk, not resampled, (regions,): those of its voxels whose centre is there."""
-    return of_values(np.asarray(image.dataobj), labels_on(image.shape, image.affine.tobytes()))
-
-
-def of_values(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The mean of values (x, y, z) in each region of flattened labels, (regions,); 0 in one without a voxel."""
+def of_reduced(volume: np.ndarray) -> np.ndarray:
+    """Region means of a map (31, 37, 31), (regions,); 0 in a region without a voxel."""
+    places, labels = labelled()
     counts = np.bincount(labels, minlength=atlas.AAL_REGIONS + 1)
-    return (np.bincount(labels, values.ravel(), len(counts)) / np.maximum(counts, 1))[1:]
-
-
-@lru_cache(maxsize=8)
-def labels_on(shape: tuple[int, ...], affine: bytes) -> np.ndarray:
-    """AAL at the voxels of an image with this affine (4x4 float64), flattened."""
-    from scipy import ndimage
-
-    to_grid = np.linalg.inv(np.array(grids.FULL.affine)) @ np.frombuffer(affine).reshape(4, 4)
-    return ndimage.affine_transform(aal(grids.FULL).labels, to_grid[:3, :3], to_grid[:3, 3], shape, order=0).ravel()
+    return (np.bincount(labels, volume.ravel()[places], len(counts)) / np.maximum(counts, 1))[1:]
 
 
 def of_cohort(cohort: Cohort, indices: Iterable[int]) -> tuple[list[str], np.ndarray]:

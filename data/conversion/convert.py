@@ -1,11 +1,10 @@
 """Maps and a table -> a cohort: z-scored records, split by subject, phenotype scaled on training subjects."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,10 @@ import pandas as pd
 from data import grids
 from data.base import files
 from data.base.errors import InputError
-from data.base.processes import processes
+from data.base.processes import Processes, processes
 from data.base.sums import sum_of
-from data.cohorts import records, side_tables, twins
+from data.cohorts import side_tables, twins
 from data.cohorts.cohort import MAPS, Cohort, open_cohort
-from data.cohorts.nifti import load_map
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed
 from data.conversion import measures
@@ -27,17 +25,17 @@ from data.conversion.codings import mixed_codings, units_by_site
 from data.conversion.leaks import accepted, check_coding, check_measures, check_names, separating
 from data.conversion.options import ConversionOptions
 from data.conversion.plan import PlannedCohort, check_like, plan, plan_like
+from data.conversion.reading import PersonMaps, finish, read
 from data.conversion.source import Source, is_abide
 from data.conversion.tables import column
 
-FIRST_MAPS, FIRST_OF = 16, 4  # how many are measured first, where there are as many times more
+FIRST_MAPS, FIRST_OF = 16, 4  # how many are read first, where there are as many times more
+Planning = Callable[[pd.DataFrame, Sequence[PersonMaps]], PlannedCohort]  # of subjects and, once read, their maps
 
 
 def convert(source: Source, target: Path, options: ConversionOptions, command: str) -> tuple[PlannedCohort, list[str]]:
     """Writes the cohort `target`, using every core, and returns it with notes on the maps; repeating an interrupted
     command completes it. Raises InputError for a leak, or if another process writes `target`."""
-    check_first_maps(source)
-    provenance = provenance_of(source, command)
     check_coding(source.rows, source.subjects["label"].to_numpy(), source.label_column)
     covariates = covariate_columns(source, options)
     if not options.allow_leak:
@@ -48,7 +46,8 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
     used = [name for name in dict.fromkeys([*named, *covariates]) if name in source.rows]
     told = [*units_by_site(source.rows, used, source.subjects["site"]), *mixed_codings(source.rows, used)]
 
-    def planning(subjects: pd.DataFrame) -> PlannedCohort:
+    def planning(subjects: pd.DataFrame, found: Sequence[PersonMaps]) -> PlannedCohort:
+        provenance = provenance_of(source, found, command)
         planned = plan(subjects, source.rows, options, provenance, source.maps.columns.tolist())
         if not options.allow_leak:
             return planned
@@ -64,39 +63,28 @@ def convert_like(source: Source, target: Path, like: Cohort, command: str) -> tu
     """`convert` for test subjects, prepared as `like` was: nothing is learnt from `source`. Raises InputError if the
     maps or the table do not allow it, or for training subjects of `like`."""
     check_like(source, like)
-    check_first_maps(source)
     labelled = source.subjects["label"].notna().to_numpy()
     check_coding(source.rows[labelled], source.subjects["label"].to_numpy()[labelled], source.label_column)
-    measured = measures.read(like.tables, [row.subject for row in like.rows], like.maps) if like.tables else None
-    planning = partial(plan_like, like=like, source=source, provenance=provenance_of(source, command))
-    check_new_scans(source, like)
-    planned, notes = write(source, target, planning, like_maps=measured)
-    if measured is None:
-        notes.append(f"{like.path} has no {MAPS}, so whether its maps were of the same kind could not be checked.")
+
+    def planning(subjects: pd.DataFrame, found: Sequence[PersonMaps]) -> PlannedCohort:
+        return plan_like(subjects, like, source, provenance_of(source, found, command))
+
+    planned, notes = write(source, target, planning, like=like)
     if absent := [name for name in like.metadata.covariate_columns if name not in source.rows]:
         notes.append(f"Covariates that {source.table} lacks are empty: {', '.join(absent)}.")
     return planned, notes
 
 
-def check_first_maps(source: Source) -> None:
-    """Raises InputError if a few maps, spread over many subjects, are of several kinds, before all are read."""
-    if len(source.maps) < FIRST_OF * FIRST_MAPS:
-        return
-    some = source.maps.iloc[np.linspace(0, len(source.maps) - 1, FIRST_MAPS).astype(int)]
-    for name, paths in some.items():
-        try:
-            check_kind(pd.DataFrame([measures.of_map(path)[0] for path in paths]), [path.name for path in paths], None)
-        except InputError as error:
-            raise InputError(f"{name}, {FIRST_MAPS} of {len(source.maps)} maps: {error}") from error
+def by_map(maps: pd.DataFrame, found: Sequence[PersonMaps]) -> dict[str, pd.DataFrame]:
+    """For each map (a column of `maps`) a table of its measures with a row a subject."""
+    return {name: pd.DataFrame([person.measured[at] for person in found]) for at, name in enumerate(maps.columns)}
 
 
-def provenance_of(source: Source, command: str) -> dict[str, Any]:
-    """Where a cohort comes from, with SHA-256 over the names and contents of files. Raises InputError for nobody."""
-    if source.subjects.empty:
-        raise InputError(f"{source.table} and the maps have no subject in common; expected IDs that match.")
+def provenance_of(source: Source, found: Sequence[PersonMaps], command: str) -> dict[str, Any]:
+    """Where a cohort comes from, with SHA-256 over the names and contents of files."""
     digest = hashlib.sha256()
-    for path in [source.table, *source.maps.to_numpy().ravel()]:
-        digest.update(path.name.encode() + b"\0" + bytes.fromhex(sum_of(path)))
+    for name, value in [(source.table.name, sum_of(source.table)), *chain.from_iterable(of.sums for of in found)]:
+        digest.update(name.encode() + b"\0" + bytes.fromhex(value))
     return {"command": command, "input_sha256": digest.hexdigest(), "left_out": source.left_out}
 
 
@@ -114,15 +102,12 @@ def covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, 
     return tuple(dict.fromkeys(filter(None, [source.site_column, *named])))
 
 
-def check_new_scans(source: Source, like: Cohort) -> None:
-    """Raises InputError if new people have a scan of training subjects of `like`, under whatever ID."""
+def check_new_scans(source: Source, like: Cohort, new: np.ndarray) -> None:
+    """Raises InputError if new people, of region means (people, regions, maps), have a scan of training subjects of
+    `like`, under whatever ID."""
     training = sorted(set(like.indices("train")) & set(like.unswapped())) if like.subjects("train") else []
-    known, means = twins.of_cohort(like, training)
-    with processes() as pool:
-        paths = [(path,) for path in source.maps.to_numpy().ravel()]
-        new = np.array(pool.run("Comparing", stored_means, paths)).reshape(len(source.maps), like.num_maps, -1)
-    people = source.subjects["subject"].tolist()
-    if leaked := twins.shared((known, means), (people, np.moveaxis(new, 1, 2))):
+    known = twins.of_cohort(like, training)
+    if leaked := twins.shared(known, (source.subjects["subject"].tolist(), new)):
         pairs = listed([f"{one} has that of {other}" for one, other in leaked.items()])
         raise InputError(
             f"At least {len(leaked)} of {source.table} have a scan of training subjects of {like.path}: {pairs}; "
@@ -130,55 +115,74 @@ def check_new_scans(source: Source, like: Cohort) -> None:
         )
 
 
-def stored_means(path: Path) -> np.ndarray:
-    """Region means (regions,) of a map on disk, resampled as in records."""
-    return twins.of_volume(load_map(path)[..., None])[:, 0]
-
-
 def write(
-    source: Source,
-    target: Path,
-    planning: Callable[[pd.DataFrame], PlannedCohort],
-    allow_leak: bool = False,
-    like_maps: Mapping[str, pd.DataFrame] | None = None,
+    source: Source, target: Path, planning: Planning, allow_leak: bool = False, like: Cohort | None = None
 ) -> tuple[PlannedCohort, list[str]]:
     """Writes the cohort planned for the table of subjects, once it is known who shares a scan; returns it with notes on
-    its maps (see `check_maps`)."""
-    maps, subjects, notes = source.maps, source.subjects["subject"].tolist(), []
-    planning(source.subjects)  # what is wrong with the table is told before maps are read
-    with files.locked(target), processes() as pool:
+    its maps (see `check_maps`). Nothing stays in `target` of a cohort that is refused."""
+    maps, subjects = source.maps, source.subjects["subject"].tolist()
+    if source.subjects.empty:
+        raise InputError(f"{source.table} and the maps have no subject in common; expected IDs that match.")
+    shape = planning(source.subjects, []).metadata.grid  # what is wrong with the table is told before maps are read
+    grid = next(grid for grid in grids.GRIDS.values() if grid.shape == shape)
+    with files.locked(target):
         check_empty(target)
-        every = pool.run("Measuring", measures.of_map, [(path,) for path in maps.to_numpy().T.ravel()])
-        rest = iter(of_map for of_map, _ in every)
-        measured = {name: pd.DataFrame(list(islice(rest, len(maps)))) for name in maps.columns}
-        means = np.array([of_regions for _, of_regions in every]).reshape(len(maps.columns), len(maps), -1)
-        alike = twins.alike(subjects, np.moveaxis(means, 0, -1))
-        planned = planning(source.subjects.assign(scan=[*leaders(subjects, alike.same_scan).values()]))
-        check_target(target, planned.metadata)
-        notes += copy_notes(alike, planned)
-        for name, of_map in measured.items():
-            prefix, like = f"{name}: " if len(measured) > 1 else "", like_maps[name] if like_maps else None
-            try:
-                found = check_maps(of_map, [path.name for path in maps[name]], planned.rows, allow_leak, like)
-            except InputError as error:
-                raise InputError(f"{prefix}{error}") from error
-            notes += [f"{prefix}{note}" for note in found]
-        if allow_leak:
-            planned = with_leaks_of_maps(planned, measured)
-        target.mkdir(parents=True, exist_ok=True)
-        for leftover in target.glob(".unfinished.*"):  # of killed processes
-            files.remove(leftover)
-        files.write_json(target / METADATA, planned.metadata.json())
-        grid = next(grid for grid in grids.GRIDS.values() if grid.shape == planned.metadata.grid)
-        arguments = [
-            (paths, (row.label, scaled), target / row.file, grid)
-            for row, paths, scaled in zip(planned.rows, maps.to_numpy().tolist(), planned.scaled, strict=True)
-        ]
-        pool.run("Converting", convert_maps, arguments)
+        with unfinished_records(target) as folder, processes() as pool:
+            found = read_maps(pool, source, [folder / f"{number}.bin" for number in range(len(maps))], grid)
+            means = np.array([person.means for person in found])
+            if like:
+                check_new_scans(source, like, means)
+            alike = twins.alike(subjects, means)
+            planned = planning(source.subjects.assign(scan=[*leaders(subjects, alike.same_scan).values()]), found)
+            check_target(target, planned.metadata)
+            measured = by_map(maps, found)
+            notes = [*copy_notes(alike, planned), *check_all_maps(maps, measured, planned, allow_leak, like)]
+            if allow_leak:
+                planned = with_leaks_of_maps(planned, measured)
+            files.write_json(target / METADATA, planned.metadata.json())
+            headers = zip(planned.rows, planned.scaled, strict=True)
+            arguments = [
+                (folder / f"{number}.bin", row.label, scaled, target / row.file)
+                for number, (row, scaled) in enumerate(headers)
+            ]
+            pool.run("Finishing", finish, arguments)
         measures.write(target / MAPS, source.subjects["subject"], measured)
         planned.write_tables(target)
         open_cohort(target)  # nothing is called done that cannot be read
     return planned, notes
+
+
+@contextmanager
+def unfinished_records(target: Path) -> Iterator[Path]:
+    """A folder in `target` for records until they are finished; `target` goes, too, if nothing else is in it."""
+    for leftover in target.glob(".unfinished.*"):  # of killed processes
+        files.remove(leftover)
+    folder = target / ".unfinished.records"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        files.remove(folder)
+        with suppress(OSError):  # it is not empty
+            target.rmdir()
+
+
+def read_maps(pool: Processes, source: Source, records: Sequence[Path], grid: grids.Grid) -> list[PersonMaps]:
+    """Reads the maps of each subject and writes their unfinished `records`. Of many subjects a few, spread over all,
+    come first. Raises InputError if their maps are of several kinds."""
+    tasks = [(maps, grid, record) for maps, record in zip(source.maps.to_numpy().tolist(), records, strict=True)]
+    found = dict[int, PersonMaps]()
+    if len(tasks) >= FIRST_OF * FIRST_MAPS:
+        first = np.linspace(0, len(tasks) - 1, FIRST_MAPS).astype(int).tolist()
+        found |= zip(first, pool.run("Converting the first", read, [tasks[at] for at in first]), strict=True)
+        for name, measured in by_map(source.maps, list(found.values())).items():
+            try:
+                check_kind(measured, [of_map.name for of_map in source.maps[name].iloc[first]], None)
+            except InputError as error:
+                raise InputError(f"{name}, {FIRST_MAPS} of {len(tasks)} maps: {error}") from error
+    rest = [at for at in range(len(tasks)) if at not in found]
+    found |= zip(rest, pool.run("Converting", read, [tasks[at] for at in rest]), strict=True)
+    return [found[at] for at in range(len(tasks))]
 
 
 def copy_notes(found: twins.Twins, planned: PlannedCohort) -> list[str]:
@@ -230,15 +234,26 @@ def check_target(target: Path, metadata: Metadata) -> None:
         raise InputError(f"{target} holds a cohort converted differently; choose another folder or remove it.")
 
 
-def convert_maps(paths: Sequence[Path], header: tuple[float, np.ndarray], target: Path, grid: grids.Grid) -> None:
-    """Writes one record of a label and scaled phenotype (29,), unless it is there; each map is z-scored by itself."""
-    if target.exists() and target.stat().st_size == records.record_bytes(grid, len(paths)):
-        return
-    volumes = [records.normalise(load_map(path)) for path in paths]
-    if grid != grids.FULL:
-        volumes = [records.block_mean(volume) for volume in volumes]
-    with files.replacing(target, "wb") as file:
-        file.write(records.pack(*header, *volumes))
+def check_all_maps(
+    maps: pd.DataFrame,
+    measured: Mapping[str, pd.DataFrame],
+    planned: PlannedCohort,
+    allow_leak: bool,
+    like: Cohort | None,
+) -> list[str]:
+    """Notes on each map; see `check_maps`, whose errors name the map if there are several."""
+    known = measures.read(like.tables, [row.subject for row in like.rows], like.maps) if like and like.tables else None
+    notes = []
+    for name, of_map in measured.items():
+        prefix, of_like = f"{name}: " if len(measured) > 1 else "", known[name] if known else None
+        try:
+            told = check_maps(of_map, [one.name for one in maps[name]], planned.rows, allow_leak, of_like)
+        except InputError as error:
+            raise InputError(f"{prefix}{error}") from error
+        notes += [f"{prefix}{note}" for note in told]
+    if like and known is None:
+        notes.append(f"{like.path} has no {MAPS}, so whether its maps were of the same kind could not be checked.")
+    return notes
 
 
 def check_maps(

@@ -1,8 +1,9 @@
 """A folder -> its maps of one name by subject, and the table beside them, recognised by the files' names.
 
-Layouts: BIDS derivatives (`sub-*/..._falff.nii.gz`, `..._stat-falff_*.nii.gz`, with `participants.tsv`), the
-Preprocessed Connectomes Project as `nilearn.datasets.fetch_abide_pcp` stores it (`<FILE_ID>_falff.nii.gz` with
-`Phenotypic_*.csv`), and DPABI (`fALFFMap_<ID>.nii`). In all layouts, maps have the names that the PCP gives them.
+Layouts: BIDS derivatives (`sub-*/..._falff.nii.gz`, `..._stat-falff_*.nii.gz`, `..._desc-falff_*.nii.gz`, with
+`participants.tsv`), the Preprocessed Connectomes Project as `nilearn.datasets.fetch_abide_pcp` stores it
+(`<FILE_ID>_falff.nii.gz` with `Phenotypic_*.csv`), and DPABI (`fALFFMap_<ID>.nii`). In all layouts, maps have the names
+that the PCP gives them.
 """
 
 import os
@@ -32,13 +33,22 @@ DPABI_MAPS = {  # pattern and example; prefixes m, s and z in any order: divided
         "[a-z]*DegreeCentrality_[A-Za-z]*Binarized[A-Za-z]*Map", "DegreeCentrality_PositiveBinarizedSumBrainMap"
     ),
 }  # fmt: skip
+BIDS_MAPS = {  # patterns of C-PAC
+    **{
+        f"{kind}_{weight}": f"desc-[^_]*{word}[^_]*_{short}-centrality"
+        for kind, short in (("degree", "degree"), ("eigenvector", "eigen"))
+        for weight, word in (("weighted", "weighted"), ("binarize", "binarized"))
+    },
+    "dual_regression": "desc-[^_]*DualReg[^_]*_[^_]+",
+}
+KNOWN_MAPS = ("falff", "alff", "reho", *BIDS_MAPS, "lfcd", "vmhc")  # that --maps all looks for
 Layout = Callable[
     [str], tuple[str, str]
 ]  # a map's name -> the pattern of its files, the ID as the first group; example
 LAYOUTS: dict[str, Layout] = {  # of a folder with files of several, the first one is taken
     "BIDS": lambda name: (
-        r"(?i:sub-([A-Za-z0-9]+)_(?:.*_)?(?:{0}|stat-{0}(?:_[^_]+)*)\.nii(?:\.gz)?)".format(
-            re.escape(name).replace("_", "_?")  # in a BIDS name, underscores only separate entities
+        r"(?i:sub-([A-Za-z0-9]+)_(?:.*_)?(?:{0}|(?:stat|desc)-{0}(?:_[^_]+)*{1})\.nii(?:\.gz)?)".format(
+            separated(name), f"|{BIDS_MAPS[name]}" if name in BIDS_MAPS else ""
         ),
         f"sub-*_{name}.nii.gz",
     ),
@@ -57,7 +67,12 @@ TABLES = ("participants.tsv", "Phenotypic_*.csv", "*.csv", "*.tsv")
 
 def dpabi(name: str) -> tuple[str, str]:
     """The pattern and an example of how DPABI begins the files of a map."""
-    return DPABI_MAPS.get(name, (f"[a-z]*(?i:{re.escape(name)})Map", f"{name}Map"))
+    return DPABI_MAPS.get(name, (f"[a-z]*(?i:{separated(name)})Map", f"{name}Map"))
+
+
+def separated(name: str) -> str:
+    """The pattern of a map's name where underscores may be left out, since they separate other parts of a file's."""
+    return re.escape(name).replace("_", "_?")
 
 
 @dataclass(frozen=True)
@@ -147,7 +162,7 @@ def instead(folder: Path, name: str) -> str:
     other = next((path for path in files_below(folder) if path.name.lower().endswith(OTHER_FORMATS)), None)
     but = f" as NIfTI (.nii, .nii.gz) but {other.name}, which must be converted to NIfTI first" if other else ""
     expected = ", ".join(f"{layout} ({of_map(name)[1]})" for layout, of_map in LAYOUTS.items())
-    there = [known for known in DPABI_MAPS if known != name and maps_called(folder, known)]
+    there = [known for known in KNOWN_MAPS if known != name and maps_called(folder, known)]
     named = f" It holds {', '.join(there)}: choose with --maps {','.join(there)}." if there else ""
     return f"{but}; expected {expected}, or --mapColumn with a column of paths.{named}"
 

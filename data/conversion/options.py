@@ -36,7 +36,7 @@ class SourceOptions:
         None,
         type=names,
         metavar="A,B,...",
-        help="maps of a record, such as falff,alff,reho,degree_weighted,degree_binarize (default falff)",
+        help="maps of a record, such as falff,alff,dual_regression; all: those that everybody has (default falff)",
     )
     map_column: str | None = option(None, metavar="A,B,...", help="columns of paths in the folder, one for each map")
     only: str | None = option(None, metavar="GLOB,...", help="use only maps whose path matches, such as '*/zfALFF*'")

@@ -155,10 +155,11 @@ def check_like(source: Source, like: Cohort) -> None:
             f"{like.path} does not say that it was made of maps (reduction {metadata.reduction!r}); expected a cohort "
             "that python -m data convert made. Convert it again."
         )
-    if len(source.maps.columns) != like.num_maps:
+    names = tuple(source.maps.columns)
+    if len(source.maps) and (len(names) != like.num_maps or names != (metadata.maps or names)):
         raise InputError(
-            f"{like.path} holds {like.num_maps} maps a record, asked for are {', '.join(source.maps.columns)}; "
-            "name as many, in its order, with --maps."
+            f"{like.path} holds {like.num_maps} maps a record, {', '.join(like.maps)}, found are {', '.join(names)}; "
+            "expected the same. Name as many, in its order, with --maps."
         )
     columns = metadata.phenotype_columns or phenotype.ABIDE_COLUMNS
     nobody = pd.DataFrame(columns=list(columns), dtype=str)

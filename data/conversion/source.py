@@ -5,7 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,14 +13,15 @@ import pandas as pd
 from data.base.errors import InputError
 from data.base.text import shown
 from data.cohorts.phenotype import clean
-from data.cohorts.records import MAX_MAPS
 from data.cohorts.rows import listed
-from data.conversion.layouts import find_maps, find_table
+from data.conversion.layouts import KNOWN_MAPS, find_maps, find_table, maps_called
 from data.conversion.options import SourceOptions
 from data.conversion.selection import NO, UNKNOWN, Condition, excluded
 from data.conversion.tables import canonical_value, column, key, matching_column, read_table
+from data.conversion.volumes import Wanted, check_map_names, maps_in, wanted
 
 DEFAULT_MAPS = ("falff",)
+EVERY_MAP = ("all",)  # that everybody has
 MAX_ID_BYTES = 200  # the names of files have at most 255, and more than an ID
 NO_FILENAME = "no_filename"  # the release's FILE_ID of a subject whose scan failed quality control
 ABIDE_LABEL, ABIDE_AUTISM, ABIDE_CONTROL = "DX_GROUP", "1", "2"
@@ -41,7 +42,7 @@ class Source:
     label_column: str | None  # None if the table has none, as below
     site_column: str | None
     subjects: pd.DataFrame  # subject, site, label (1.0 autism, 0.0 control, NaN unknown)
-    maps: pd.DataFrame  # the Path of each map, a column for each
+    maps: pd.DataFrame  # MapOnDisk, a column for each map, by name
     rows: pd.DataFrame  # the table's text
     left_out: dict[str, list[str]]  # for each reason, the subjects without a record
     notes: list[str]
@@ -54,7 +55,9 @@ class JoinedTable:
     path: Path
     table: pd.DataFrame
     id_column: str
-    maps: pd.DataFrame  # the maps of each row (a column for each, by name), NaN if none
+    maps: pd.DataFrame  # the files of maps of each row (a column for each name), NaN if none
+    wanted: list[Wanted]
+    names: Sequence[str]  # of the maps in these files; empty if they are called after the files
     stray: list[str]  # IDs of maps without a row
     notes: list[str]
 
@@ -80,8 +83,11 @@ def read_source(
         diagnosis = clean(column(table, coding.name, path)).map(canonical_value, na_action="ignore")
         label = labels(diagnosis, coding, path, optional)
     site_column = options.site_column or next((name for name in site_columns if name in table), None)
-    usable = joined.maps.notna().all(axis=1) & (label.notna() | (diagnosis.isna() & optional))
+    labelled = label.notna() | (diagnosis.isna() & optional)
     unwanted, unwanted_notes = unwanted_rows(joined, options)
+    if options.maps == EVERY_MAP:
+        joined = of_everybody(joined, labelled & (unwanted == ""))
+    usable = joined.maps.notna().all(axis=1) & labelled
     kept = usable & (unwanted == "")
     check_identifiers(identifier[kept], path)
     check_own_maps(joined, kept, options.map_column or joined.id_column)
@@ -90,7 +96,9 @@ def read_source(
     # In an order that does not depend on the layout, and so neither does the split
     subjects = subjects.sort_values("subject", key=lambda name: name.str.zfill(20))
     rows = table.loc[subjects.index]
-    notes = [*joined.notes, f"Table {path}, joined by {joined.id_column}.", *unwanted_notes]
+    files = joined.maps.loc[subjects.index].reset_index(drop=True)
+    maps, volume_notes = maps_in(files, joined.wanted, folder, joined.names)
+    notes = [*joined.notes, *volume_notes, f"Table {path}, joined by {joined.id_column}.", *unwanted_notes]
     if coding:
         autism, control = (counted(diagnosis[kept & (label == value)]) for value in (1, 0))
         notes.append(f"Label: {coding.name}, {autism} autism, {control} control.")
@@ -108,7 +116,7 @@ def read_source(
         label_column=coding.name if coding else None,
         site_column=site_column,
         subjects=subjects.reset_index(drop=True),
-        maps=joined.maps.loc[subjects.index].reset_index(drop=True),
+        maps=maps,
         rows=rows,
         left_out={reason: [name for name in names if name not in here] for reason, names in reasons.items()},
         notes=[*notes, site_note(rows, site_column)],
@@ -160,8 +168,12 @@ def join(folder: Path, options: SourceOptions) -> JoinedTable:
     if options.map_column:
         return join_named(folder, options, options.map_column)
     names = options.maps or DEFAULT_MAPS
+    if names == EVERY_MAP:  # if there are none, the error says what is expected
+        names = tuple(name for name in KNOWN_MAPS if maps_called(folder, name)) or DEFAULT_MAPS
     check_map_names(names)
-    found = {name: find_maps(folder, options.only, name, names) for name in names}
+    every = [wanted(folder, name) for name in names]
+    of_files = list(dict.fromkeys(one.files for one in every))
+    found = {name: find_maps(folder, options.only, name, of_files) for name in of_files}
     maps = {name: of_map for name, (of_map, _) in found.items()}
     path = options.table or find_table(folder, [place for of_map in maps.values() for place in of_map.values()])
     table = read_table(path)
@@ -170,44 +182,50 @@ def join(folder: Path, options: SourceOptions) -> JoinedTable:
     keys = column(table, subject, path).map(key)
     of_row = pd.DataFrame({name: keys.map(of_map) for name, of_map in maps.items()})
     notes = [note for _, of_map in found.values() for note in of_map]
-    return JoinedTable(path, table, subject, of_row, sorted(identifiers - set(keys)), notes)
+    return JoinedTable(path, table, subject, of_row, every, (), sorted(identifiers - set(keys)), notes)
 
 
 def join_named(folder: Path, options: SourceOptions, map_column: str) -> JoinedTable:
     """The same if a column holds the paths of the maps."""
+    if options.maps == EVERY_MAP:
+        raise InputError("--maps all finds maps by their names; leave it out, --mapColumn names each.")
     if options.only:
         raise InputError("--only chooses among maps that are found by name; leave it out, --mapColumn names each.")
     path = options.table or find_table(folder, [])
     table = read_table(path)
     map_columns = [map_column] if map_column in table else map_column.split(",")
     names = options.maps or (DEFAULT_MAPS if len(map_columns) == 1 else tuple(map_columns))
-    if len(names) != len(map_columns):
-        raise InputError(
-            f"--mapColumn {map_column} names {len(map_columns)} columns for the maps {', '.join(names)}; "
-            "expected a column a map, in their order."
-        )
+    of_files = names if len(names) == len(map_columns) else tuple(map_columns)
     check_map_names(names)
     subject = options.id_column or next((name for name in (ABIDE_SUBJECT, "participant_id") if name in table), None)
     if subject is None:
         raise InputError(f"Which column of {path} names the subject? Say so with --idColumn.")
-    named = pd.DataFrame({name: column(table, of_map, path) for name, of_map in zip(names, map_columns, strict=True)})
+    named = pd.DataFrame({name: column(table, of, path) for name, of in zip(of_files, map_columns, strict=True)})
     column(table, subject, path)
     # Path.is_file raises for a name that is too long
     maps = named.map(lambda name: folder / name if name and os.path.isfile(folder / name) else math.nan)
     assumed = "" if options.maps else f", assumed to be {', '.join(names)}; if they are others, name them with --maps"
-    return JoinedTable(path, table, subject, maps, [], [f"Layout: maps that the column {map_column} names{assumed}."])
+    notes = [f"Layout: maps that the column {map_column} names{assumed}."]
+    every = [Wanted(name) for name in of_files]
+    return JoinedTable(path, table, subject, maps, every, names if names != of_files else (), [], notes)
 
 
-def check_map_names(names: Sequence[str]) -> None:
-    """Raises InputError unless the names of maps differ, and can be parts of file names."""
-    if len(set(names)) < len(names) or (odd := [name for name in names if not re.fullmatch(r"\w[\w.-]*", name)]):
-        wrong = f"{odd[0]!r}" if len(set(names)) == len(names) else "one twice"
-        raise InputError(
-            f"The maps are called {', '.join(names)}, {wrong} among them; expected each once, of letters, digits, '.', "
-            "'_' and '-'. Name them with --maps."
-        )
-    if len(names) > MAX_MAPS:
-        raise InputError(f"A record would have {len(names)} maps; expected at most {MAX_MAPS}. Name fewer with --maps.")
+def of_everybody(joined: JoinedTable, chosen: pd.Series) -> JoinedTable:
+    """The table with those maps only that all of the `chosen` rows with any map have; notes say which, and who lacks
+    another. Raises InputError if there are none."""
+    people = chosen & joined.maps.notna().any(axis=1)
+    lacking = {name: joined.identifier[people & of_map.isna()].tolist() for name, of_map in joined.maps.items()}
+    kept = [name for name, subjects in lacking.items() if not subjects]
+    notes = [
+        f"Left out: {name}, which {len(subjects)} of {people.sum()} people lack, {listed(subjects)}."
+        for name, subjects in lacking.items()
+        if subjects
+    ]
+    if not kept:
+        raise InputError(f"No map is there for everybody. {' '.join(notes)} Name those to use with --maps.")
+    notes.append(f"Maps that all {people.sum()} people have: {', '.join(kept)}. Name others with --maps.")
+    every = [one for one in joined.wanted if one.files in kept]
+    return replace(joined, maps=joined.maps[kept], wanted=every, notes=[*joined.notes, *notes])
 
 
 @dataclass(frozen=True)

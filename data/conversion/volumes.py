@@ -1,0 +1,137 @@
+"""Files of maps -> the maps in them, by name: a 4-D file holds several, such as the networks of a dual regression."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from data.base import files
+from data.base.errors import InputError
+from data.base.text import shown
+from data.cohorts.nifti import SUFFIXES, MapOnDisk, num_volumes, open_image
+from data.cohorts.records import MAX_MAPS
+from data.conversion.layouts import maps_called
+
+LABELS = "LabelMap"  # BIDS' key for the names of a 4-D file's volumes
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What --maps names: files, by their name, and one volume of each; None for all that they hold."""
+
+    files: str
+    volume: str | None = None
+
+
+def wanted(folder: Path, name: str) -> Wanted:
+    """What a map's name stands for: files of that name; if there are none, a volume of those whose name it begins with,
+    so `dual_regression_3` is volume 3 of `dual_regression`."""
+    words = name.split("_")
+    for count in range(len(words), 0, -1):
+        if maps_called(folder, of_files := "_".join(words[:count])):
+            return Wanted(of_files, "_".join(words[count:]) or None)
+    return Wanted(name)  # which is reported as missing
+
+
+def maps_in(
+    paths: pd.DataFrame, every: Sequence[Wanted], folder: Path, names: Sequence[str] = ()
+) -> tuple[pd.DataFrame, list[str]]:
+    """The `paths` of files, a column a name, as a MapOnDisk in a column for each map, in the order of `every`, called
+    by `names` if there are any; notes on 4-D files. Raises InputError if people differ in the number or the names of
+    volumes, a volume is missing, or the names do not fit."""
+    if paths.empty:  # which is reported later
+        return paths, []
+    maps, notes, volumes = list[pd.Series](), list[str](), dict[str, list[str]]()
+    for name, of_files in paths.items():
+        volumes[name], told = volume_names(of_files.tolist(), name, folder)
+        notes += told
+    for one in every:
+        of_files, labels = paths[one.files], volumes[one.files]
+        if one.volume is not None and one.volume not in labels:
+            has = f"holds {', '.join(labels)}; name one of these" if labels else "is 3-D; name its maps with --maps"
+            raise InputError(f"{folder} holds no {one.files}_{one.volume} maps, and {of_files.iloc[0]} {has}.")
+        for number, label in enumerate(labels):
+            if one.volume in (None, label):
+                maps.append(of_files.map(lambda path, at=number: MapOnDisk(path, at)).rename(f"{one.files}_{label}"))
+        if not labels:
+            maps.append(of_files.map(MapOnDisk))
+    if names and len(names) != len(maps):
+        raise InputError(
+            f"--mapColumn names {len(every)} columns for the maps {', '.join(names)}; expected a name a column, or a "
+            f"name for each of the {len(maps)} maps in them, in their order."
+        )
+    names = names or [str(of_map.name) for of_map in maps]
+    check_map_names(names)
+    return pd.DataFrame(dict(zip(names, maps, strict=True))), notes
+
+
+def check_map_names(names: Sequence[str]) -> None:
+    """Raises InputError unless the names of maps differ, and can be parts of file names."""
+    if len(set(names)) < len(names) or (odd := [name for name in names if not re.fullmatch(r"\w[\w.-]*", name)]):
+        wrong = f"{odd[0]!r}" if len(set(names)) == len(names) else "one twice"
+        raise InputError(
+            f"The maps are called {', '.join(names)}, {wrong} among them; expected each once, of letters, digits, '.', "
+            "'_' and '-'. Name them with --maps."
+        )
+    if len(names) > MAX_MAPS:
+        raise InputError(f"A record would have {len(names)} maps; expected at most {MAX_MAPS}. Name fewer with --maps.")
+
+
+def volume_names(paths: Sequence[Path], name: str, folder: Path) -> tuple[list[str], list[str]]:
+    """What the volumes of 4-D files are called, `0`, `1`, ... if nobody says, and a note; nothing if the first file is
+    3-D, as all others must then be. Raises InputError, naming the file that differs from the others."""
+    if num_volumes(open_image(paths[0])) is None:
+        return [], []
+    counts = {path: num_volumes(open_image(path)) or 1 for path in paths}
+    usual, people = Counter(counts.values()).most_common(1)[0]
+    if different := [path for path, count in counts.items() if count != usual]:
+        raise InputError(
+            f"{different[0]} holds {counts[different[0]]} volumes, the {name} of {people} other people {usual}; "
+            "expected as many for everybody. Compute it again, or leave this person out with --exclude."
+        )
+    source, labels = labels_of(paths, folder / f"{name}.txt")
+    odd = [label for label in labels if not re.fullmatch(r"[\w.-]+", label) or labels.count(label) > 1]
+    if labels and (odd or len(labels) != usual):
+        raise InputError(
+            f"{source} names {len(labels)} volumes{f', {shown(odd[0])} among them' if odd else ''}; expected {usual} "
+            "different names, of letters, digits, '.', '_' and '-'. Correct it."
+        )
+    named = f", named by {source}" if labels else ""
+    labels = labels or [str(number) for number in range(usual)]
+    told = ", ".join(f"{name}_{label}" for label in labels)
+    return labels, [f"{name}: {usual} volumes a person{named}: {told}."]
+
+
+def labels_of(paths: Sequence[Path], listing: Path) -> tuple[Path, list[str]]:
+    """The names of volumes, and the file that they are from: a `listing`, one a line, or else the JSON beside each of
+    `paths`. Raises InputError if these differ."""
+    if listing.is_file():
+        lines = files.regular(listing).read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        return listing, [line.strip() for line in lines if line.strip()]
+    beside = {path: labels_beside(path) for path in paths}
+    labels = beside[paths[0]]
+    if different := [path for path, others in beside.items() if others != labels]:
+        raise InputError(
+            f"The JSON files beside {different[0]} and {paths[0]} name their volumes differently; expected the same "
+            f"{LABELS}. Correct them, or name the volumes of all in {listing}, one a line."
+        )
+    return json_beside(paths[0]), labels
+
+
+def json_beside(path: Path) -> Path:
+    """Where BIDS describes an image."""
+    return path.with_name(next(path.name[: -len(end)] for end in SUFFIXES if path.name.lower().endswith(end)) + ".json")
+
+
+def labels_beside(path: Path) -> list[str]:
+    """The names of volumes in the JSON beside a file; none without it. Raises InputError if it is damaged."""
+    beside = json_beside(path)
+    if not beside.is_file():
+        return []
+    labels = files.read_json(beside, dict).get(LABELS, [])
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise InputError(f"{beside}: {LABELS} is {shown(str(labels))}; expected a list of names, one a volume.")
+    return labels
