@@ -19,7 +19,7 @@ from sklearn.svm import SVC
 from data import grids
 from data.base.errors import InputError
 from data.cohorts import atlas
-from data.cohorts.cohort import Cohort, open_cohort
+from data.cohorts.cohort import Cohort, in_order, open_cohort
 from data.cohorts.rows import Metadata, Row
 from data.simulation import Simulation, rule
 from data.swap import swap
@@ -84,9 +84,7 @@ def made_up(count: int = 240, seed: int = 0, covariates: bool = True) -> MadeUp:
 
 
 def test_volumes(made: MadeUp) -> np.ndarray:
-    return np.concatenate(
-        [made.batch(np.arange(start, start + 16))["volume"] for start in range(0, len(made.rows), 16)]
-    )
+    return np.concatenate([made.batch(indices)["volume"] for indices in in_order(np.arange(len(made.rows)), 16)])
 
 
 test_volumes.__test__ = False
