@@ -338,7 +338,7 @@ def test_input_that_cannot_be_converted(spoil, words, data_cli, tmp_path):
     assert outcome.err.startswith("python -m data: error: ")
     assert outcome.err.count("\n") == 1
     assert re.search(words, outcome.err)
-    assert not (tmp_path / "out" / "subjects.csv").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_nan_in_a_map_counts_as_outside_the_brain(data_cli, tmp_path):

@@ -17,10 +17,9 @@ from data.base.errors import InputError
 from data.cohorts import nifti
 from data.cohorts.cohort import open_cohort
 from data.cohorts.nifti import MapOnDisk
-from data.conversion import measures
-from data.conversion.convert import convert_maps
 from data.conversion.options import SourceOptions
 from data.conversion.plan import check_like
+from data.conversion.reading import read
 from data.conversion.source import read_source
 from data.conversion.volumes import Wanted, maps_in
 
@@ -72,7 +71,7 @@ def test_a_4d_file_gives_the_records_of_its_volumes_in_files_of_their_own(scans,
     for number, image in enumerate(nibabel.four_to_three(nibabel.load(whole))):
         nibabel.save(image, tmp_path / f"{number}.nii.gz")
         split.append(MapOnDisk(tmp_path / f"{number}.nii.gz"))
-    convert_maps(split, (0.0, np.zeros(29)), tmp_path / "record.bin", grids.REDUCED)
+    read(split, grids.REDUCED, tmp_path / "record.bin")
     assert (tmp_path / "record.bin").read_bytes()[120:] == (folder / "50004.bin").read_bytes()[120:]
 
 
@@ -249,7 +248,7 @@ def test_a_volume_that_is_not_there(files, tmp_path):
     maps, notes = maps_in(files, [Wanted("net")], tmp_path)
     assert notes == []
     with pytest.raises(InputError, match=r"b_net\.nii has the shape \(8, 10, 8, 3\); expected one 3-D map"):
-        measures.of_maps(maps.iloc[1].tolist())
+        next(nifti.read_maps(maps.iloc[1].tolist()))
 
 
 # Reading
@@ -274,9 +273,9 @@ def test_a_file_is_read_once_a_person(files, monkeypatch, tmp_path):
     opened = Counter()
     monkeypatch.setattr(nifti, "open_image", lambda path, real=nifti.open_image: (opened.update([path]), real(path))[1])
     maps = [MapOnDisk(tmp_path / "a_falff.nii"), *(MapOnDisk(tmp_path / "a_net.nii", number) for number in range(3))]
-    found = measures.of_maps(maps)
+    found = read(maps, grids.REDUCED, tmp_path / "record.bin").measured
     assert opened == {tmp_path / "a_falff.nii": 1, tmp_path / "a_net.nii": 1}
-    for number, (measured, _) in enumerate(found[1:]):
+    for number, measured in enumerate(found[1:]):
         values = network(0, number)
         assert measured["mean"] == pytest.approx(values[values != 0].mean(), rel=1e-4)
 
@@ -284,4 +283,4 @@ def test_a_file_is_read_once_a_person(files, monkeypatch, tmp_path):
 def test_an_empty_volume_is_named(tmp_path):
     save(tmp_path / "a_net.nii", network(0, 0), np.zeros((8, 10, 8), np.float32))
     with pytest.raises(InputError, match=r"a_net\.nii, volume 1 is empty or constant"):
-        measures.of_maps([MapOnDisk(tmp_path / "a_net.nii", number) for number in range(2)])
+        list(nifti.read_brains([MapOnDisk(tmp_path / "a_net.nii", number) for number in range(2)]))
