@@ -237,7 +237,9 @@ def check_likeness(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> 
     names = np.array([cohort.rows[index].file for index in stored.index])
     side = stored["side"].to_numpy()
     turned = side * np.sign(np.median(side) or 1.0) < -SIDED  # the mean of many mirrored volumes is of no side
-    flipped = turned if min(turned.sum(), (side > SIDED).sum()) > 1 else mirrored > straight + MIRROR_MARGIN
+    like_others = mirrored > np.median(straight) / 2  # a scan that is like nobody's is not one that was turned
+    by_itself = (mirrored > straight + MIRROR_MARGIN) & like_others
+    flipped = turned if min(turned.sum(), (side > SIDED).sum()) > 1 else by_itself
     if flipped.any():
         others = " (or in all others)" if flipped.mean() > 1 / 3 else ""
         named = ", ".join(names[flipped])
@@ -264,26 +266,23 @@ def check_measures(cohort: Cohort, measured: pd.DataFrame | None, stored: pd.Dat
     """Maps of several kinds, or that separate the training labels, are problems; differences by site are notes. Maps of
     one record a subject are checked: as `measured` in the conversion, if known, and as `stored`."""
     rows = [cohort.rows[index] for index in stored.index]
-    views = [(stored, measures.stored_kinds(stored))]
-    if measured is not None:
+    views, kinds = [stored], measures.stored_kinds(stored)
+    if measured is not None:  # which tell kinds better
         raw = measured.set_axis(stored.index)
-        of_raw = measures.kinds(raw)
-        if (of_raw == measures.SIGNED).all():  # of which a stored volume tells nothing
-            views = [(stored, of_raw)]
-        views.insert(0, (raw, of_raw))
-        findings.counts.append(f"maps: {', '.join(sorted(set(views[0][1])))}")
-    if mixed := [text for _, kinds in views if (text := measures.mixture(kinds, [row.file for row in rows]))]:
-        findings.problems.append(f"maps of several kinds: {mixed[0]}; convert maps of one kind")
+        views, kinds = [raw, stored], measures.kinds(raw)
+        findings.counts.append(f"maps: {', '.join(sorted(set(kinds)))}")
+    if mixed := measures.mixture(kinds, [row.file for row in rows]):
+        findings.problems.append(f"maps of several kinds: {mixed}; convert maps of one kind")
     training = np.array([row.split == "train" for row in rows])
     label = np.array([row.label for row in rows])[training]
-    if leaks := {name: auc for view, _ in views for name, auc in separating(view[training], label).items()}:
+    if leaks := {name: auc for view in views for name, auc in separating(view[training], label).items()}:
         named = ", ".join(f"{name} (AUC {auc:.2f})" for name, auc in leaks.items())
         findings.problems.append(f"whole volumes separate the training labels by {named}; were all made alike?")
     if measured is not None and (sizes := measures.voxel_sizes(measured, [row.file for row in rows])):
         findings.notes.append(sizes)
     if smoother := measures.smoothed(stored, [row.file for row in rows]):
         findings.notes.append(smoother)
-    if by_site := measures.by_site(views[0][0], [row.site for row in rows]):
+    if by_site := measures.by_site(views[0], [row.site for row in rows]):
         findings.notes.append(f"the maps' {', '.join(by_site)} differ by site; compare subjects within sites")
 
 
