@@ -14,6 +14,7 @@ from keras import layers
 from data.cohorts.atlas import load_atlas
 from data.grids import REDUCED
 from models import MODELS
+from models.layers import MeanOfLogits, OneMap
 from utils.blackout.occlusion import Occlusion
 
 pytestmark = pytest.mark.slow
@@ -303,3 +304,53 @@ def test_unequal_strides_of_one_channel_are_recomputed():
     model = randomise(built((5, 5, 5), [("Conv3D", layer)], "Flatten", False))
     assert len(Occlusion(model).recomputed_layers) == 1
     assert error(model, boxes((5, 5, 5), 6), number=8) < TOLERANCE
+
+
+TINY = {
+    "combined": {"members": 1},
+    "regions": {"members": 1},
+    "linear": {},
+    "convolutional": {"members": 1},
+    "residual": {"filters": (3, 4), "kernels": (3, 3), "strides": (2, 2), "pools": (0, 0)},
+    "plain": {"filters": (3, 2, 2, 2, 2, 1), "pools": (0, 2, 0, 2, 0, 2)},
+}
+
+
+@pytest.mark.parametrize("name, preset", [*(("cnn", preset) for preset in TINY), ("mmnn", "combined")])
+def test_a_region_of_one_map_is_exact_and_takes_no_pass_more_if_networks_read_one_each(name, preset, monkeypatch):
+    module = MODELS[name].module
+    model = randomise(module.build(dataclasses.replace(module.PRESETS[preset], **TINY[preset]), REDUCED, maps=4))
+    inputs, (_, fill) = records(model, 3)
+    chosen, masks = [0, 2, 3], boxes(GRID, 4)[1:]
+    fill[..., 1] = inputs["volume"][..., 1]  # this one is not replaced
+    occlusion, passes = Occlusion(model), []
+    whole = occlusion._occluded_logits
+    monkeypatch.setattr(occlusion, "_occluded_logits", lambda *some: passes.append(0) or whole(*some))
+    kept = occlusion.keep(inputs)
+    together, alone = occlusion.logits_by_map(kept, fill, masks, chosen)
+    own_networks = preset in ("combined", "regions")
+    assert len(passes) == (1 if own_networks else 1 + len(chosen))
+    for place, at in enumerate(chosen):
+        expected = recomputed(model, inputs, np.where(np.arange(4) == at, fill, inputs["volume"]), masks)
+        np.testing.assert_allclose(alone[:, :, place], expected, atol=TOLERANCE * np.abs(expected).max())
+        assert np.abs(expected - model(inputs, training=False)).max() > 100 * TOLERANCE
+    np.testing.assert_array_equal(together, occlusion.occluded_logits(kept, fill, masks))
+    if own_networks:  # what maps do alone adds up
+        shown = occlusion.logits(kept)
+        np.testing.assert_allclose(shown + (alone - shown[:, None]).sum(2), together, atol=TOLERANCE)
+
+
+def test_maps_that_some_networks_read_together_are_replaced_in_turns():
+    """Two networks read maps 0 and 1, and 2 and 3; a third one reads map 4."""
+    volume = keras.Input((6, 6, 6, 5), name="volume")
+    means = layers.AveragePooling3D(3)(volume)
+    parts = [means[:, :, :, :, 0:2], means[:, :, :, :, 2:4], OneMap(4)(means)]
+    logits = [layers.Dense(2)(layers.Dense(3, "tanh")(layers.Flatten()(part))) for part in parts]
+    model = randomise(keras.Model({"volume": volume}, MeanOfLogits([0.5, 0.2, 0.3])(logits)))
+    occlusion, masks = Occlusion(model), boxes((6, 6, 6), 5)[1:]
+    inputs, (_, fill) = records(model, 3)
+    _, alone = occlusion.logits_by_map(occlusion.keep(inputs), fill, masks, range(5))
+    for at in range(5):
+        expected = recomputed(model, inputs, np.where(np.arange(5) == at, fill, inputs["volume"]), masks)
+        np.testing.assert_allclose(alone[:, :, at], expected, atol=1e-5)
+    assert occlusion._groups(range(5)) == [[0, 2, 4], [1, 3]]

@@ -36,7 +36,8 @@ Substitution = tuple[np.ndarray, np.ndarray]  # volumes (n, x, y, z, maps), and 
 class Fills:
     """Fills for the records `tested` of a cohort. Those of a record do not depend on which others are blacked out.
 
-    `masks` (x, y, z) bool are of the atlas's regions; `replaced` (maps,) bool says which maps are replaced.
+    `masks` (x, y, z) bool are of the atlas's regions; `replaced` (maps,) bool says which maps are replaced, `separate`
+    the numbers of those that are also replaced one at a time.
     `donors` maps a record to the records (count,) whose regions replace its own, all by position in the cohort, and
     `origin` to the split and the site (None: any) that they were drawn from; `subjects_of_origin` counts subjects.
     `means` and `expected` (records of the cohort, regions, maps) are the regions' means, and what the other regions
@@ -45,6 +46,7 @@ class Fills:
 
     def __init__(self, cohort: Cohort, atlas: Atlas, tested: np.ndarray, options: BlackoutOptions, seed: int):
         self.cohort, self.tested, self.replaced = cohort, tested, options.replaced_maps(cohort)
+        self.separate = options.separate_maps(cohort)
         self.masks = [atlas.labels == region for region in atlas.regions]
         self._region_at = atlas.places(atlas.labels)
         chunks = in_order(np.arange(len(cohort.rows)), CHUNK)

@@ -10,6 +10,9 @@ Reach.      A box per activation, the same for all records: the region's boundin
             unknown here) and all that follows is the tail, which is computed for many regions at once.
 Exactness.  Nothing is approximated: outside the reach an activation cannot change, inside it is recomputed. The
             logits differ from those of a full pass by the rounding of the layers' own number format alone.
+One map.    A classifier is the mean of networks, and the graph says which maps each of them reads. Maps that no network
+            reads together are replaced together: what a network then adds to the logits is due to its own map. So
+            networks that read one map each need no pass beyond that of all maps.
 Snapshot.   Batch normalisation is folded into the convolution before it, with the weights the model has when
             `Occlusion` is constructed. Construct a new one after training further.
 
@@ -17,7 +20,7 @@ Volumes are (batch, x, y, z, maps), activations (batch, x, y, z, channels), mask
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from itertools import islice
@@ -55,6 +58,7 @@ STEPS: dict[type[keras.Layer], type[Step]] = {
     model_layers.Standardise: steps.Standardise,
     model_layers.RegionMeans: steps.RegionMeans,
 }
+MAPWISE_LAYERS = (layers.AveragePooling3D, model_layers.Standardise, model_layers.RegionMeans)  # keep maps apart
 WHOLE_VOLUME_LAYERS = (layers.Flatten, layers.GlobalMaxPooling3D, layers.GlobalAveragePooling3D)
 
 
@@ -122,6 +126,35 @@ def follow(nodes: list[Node], volume: int, outputs: list) -> tuple[list[Step], l
     return list(found.values()), tail, affected
 
 
+def map_taken(node: Node) -> Any:
+    """Return the index of what a node takes of its source along the last axis; None if it does something else."""
+    if isinstance(node.operation, model_layers.OneMap):
+        return node.operation.at
+    index = node.arguments.args[-1]  # of a tensor: Keras has no public class for it
+    if type(node.operation).__name__ != "GetItem" or not isinstance(index, tuple):
+        return None
+    along_last = len(index) == len(node.input_tensors[0].shape) and all(part == slice(None) for part in index[:-1])
+    return index[-1] if along_last else None
+
+
+def maps_read(nodes: list[Node], volume: keras.KerasTensor, networks: list[keras.KerasTensor]) -> np.ndarray:
+    """Return which maps of the volume each network reads at most, (networks, maps) bool.
+
+    A layer that is not known to keep maps apart is taken to mix all that it reads.
+    """
+    maps = volume.shape[-1]
+    read = {id(volume): np.eye(maps, dtype=bool)}  # a row a channel, or one for all channels
+    for node in nodes:
+        sources = [read.get(id(tensor), np.zeros((1, maps), bool)) for tensor in node.input_tensors]
+        taken, found = map_taken(node), np.concatenate(sources).any(0, keepdims=True)
+        if type(node.operation) in MAPWISE_LAYERS:
+            found = sources[0]
+        elif taken is not None and len(sources[0]) == maps:
+            found = np.atleast_2d(sources[0][taken])
+        read.update((id(tensor), found) for tensor in node.output_tensors)
+    return np.stack([read[id(tensor)].any(0) if id(tensor) in read else np.zeros(maps, bool) for tensor in networks])
+
+
 class Occlusion:
     """The logits of a functional model with regions of the volume occluded.
 
@@ -131,12 +164,19 @@ class Occlusion:
     """
 
     def __init__(self, model: keras.Model):
-        (self._volume,) = (id(tensor) for tensor in model.inputs if tensor.name == "volume")
+        (volume,) = (tensor for tensor in model.inputs if tensor.name == "volume")
+        self._volume = id(volume)
         self._input_names = [tensor.name for tensor in model.inputs]
         # Only the nodes tell apart the uses of a layer, and Keras has no public way to those of one model.
         levels = sorted(model._nodes_by_depth.items(), reverse=True)
         nodes = [node for _, level in levels for node in level if node.input_tensors]
-        self._steps, tail, affected = follow(nodes, self._volume, model.outputs)
+        networks = model_layers.summands(model).outputs
+        shares = getattr(model.layers[-1], "shares", None) or [1 / len(networks)] * len(networks)
+        reads = maps_read(nodes, volume, networks)
+        self._read_together = reads.T.astype(int) @ reads > 0  # (maps, maps)
+        self._share_of_map = (reads.T * shares).astype(np.float32)  # (maps, networks), 0 of those that do not read it
+        outputs = [*model.outputs, *networks]
+        self._steps, tail, affected = follow(nodes, self._volume, outputs)
         self.recomputed_layers = tuple(
             node.operation.name
             for node in tail
@@ -144,13 +184,14 @@ class Occlusion:
             and any(len(tensor.shape) == RANK and id(tensor) in affected for tensor in node.input_tensors)
         )
 
-        read = [tensor for node in tail for tensor in node.input_tensors] + model.outputs
+        read = [tensor for node in tail for tensor in node.input_tensors] + outputs
         produced = {id(tensor) for node in tail for tensor in node.output_tensors}
         tail_inputs = {id(tensor): tensor for tensor in read if id(tensor) not in produced}
         self._cuts = [key for key in tail_inputs if key in affected]
         self._constants = [key for key in tail_inputs if key not in affected]
         ordered = [tail_inputs[key] for key in self._cuts + self._constants]
-        self._tail = tf.function(keras.Function(ordered, model.outputs[0]), reduce_retracing=True)
+        end = keras.Function(ordered, outputs)
+        self._tail = tf.function(lambda values: tf.stack(end(values), axis=1), reduce_retracing=True)
 
         tensors = {id(tensor): tensor for node in nodes for tensor in (*node.input_tensors, *node.output_tensors)}
         unaffected = {source for step in self._steps for source in step.sources if source in tensors} - affected
@@ -172,7 +213,7 @@ class Occlusion:
 
     def logits(self, kept: Kept) -> np.ndarray:
         """Return the logits (batch, classes) with nothing occluded."""
-        return self._tail([kept[key] for key in self._cuts + self._constants]).numpy()
+        return self._shown_logits(kept)[:, 0]
 
     def occluded_logits(self, kept: Kept, fill: np.ndarray, masks: Iterable[np.ndarray]) -> np.ndarray:
         """Return the logits (masks, batch, classes) with each mask's voxels taken from `fill`.
@@ -180,6 +221,41 @@ class Occlusion:
         `fill` is one volume per record, or broadcasts to that: (batch, 1, 1, 1, 1) is one value per record. Any number
         of masks (x, y, z) bool is allowed.
         """
+        return self._occluded_logits(kept, fill, masks)[:, :, 0]
+
+    def logits_by_map(
+        self, kept: Kept, fill: np.ndarray, masks: Sequence[np.ndarray], maps: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return `occluded_logits`, and the logits (masks, batch, maps, classes) with each mask's voxels taken from
+        `fill` in one of `maps` alone. In all other maps `fill` is the volume."""
+        together, shown = self._occluded_logits(kept, fill, masks), self._shown_logits(kept)
+        found = np.empty((*together.shape[:2], len(maps), together.shape[-1]), np.float32)
+        volume = kept[self._volume].numpy()
+        for group in self._groups(maps):
+            replaced = np.isin(np.arange(volume.shape[-1]), group)
+            alike = len(group) == len(maps)
+            after = together if alike else self._occluded_logits(kept, np.where(replaced, fill, volume), masks)
+            change = np.einsum("gn,mbnc->mbgc", self._share_of_map[group], (after - shown)[:, :, 1:])
+            found[:, :, np.isin(maps, group)] = shown[:, 0, None] + change
+        return together[:, :, 0], found
+
+    def _groups(self, maps: Sequence[int]) -> list[list[int]]:
+        """Return `maps` in groups of which no network reads two."""
+        groups: list[list[int]] = []
+        for one in maps:
+            free = [group for group in groups if not self._read_together[one, group].any()]
+            if free:
+                free[0].append(one)
+            else:
+                groups.append([one])
+        return groups
+
+    def _shown_logits(self, kept: Kept) -> np.ndarray:
+        """Return the logits (batch, 1 + networks, classes) with nothing occluded: of the model, and of each network."""
+        return self._tail([kept[key] for key in self._cuts + self._constants]).numpy()
+
+    def _occluded_logits(self, kept: Kept, fill: np.ndarray, masks: Iterable[np.ndarray]) -> np.ndarray:
+        """Return the logits (masks, batch, 1 + networks, classes) of the model, and of each network."""
         volume = kept[self._volume]
         occlude = partial(self._occlude, kept, tf.broadcast_to(tf.cast(fill, volume.dtype), tf.shape(volume)))
         size = sum(kept[key].dtype.size * kept[key].shape.num_elements() for key in self._cuts)
@@ -190,7 +266,7 @@ class Occlusion:
                 changed = [tf.concat(parts, 0) for parts in zip(*threads.map(occlude, group), strict=True)]
                 constant = [tf.concat([kept[key]] * len(group), 0) for key in self._constants]
                 logits.append(self._tail(changed + constant).numpy())
-        return np.concatenate(logits).reshape(-1, volume.shape[0], logits[0].shape[-1])
+        return np.concatenate(logits).reshape(-1, volume.shape[0], *logits[0].shape[1:])
 
     @tf.function(reduce_retracing=True)
     def _whole(self, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
