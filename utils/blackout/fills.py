@@ -151,20 +151,21 @@ def predict_regions(training: np.ndarray, means: np.ndarray) -> np.ndarray:
     """Ridge regressions of each region's maps on the maps of all other regions, (n, regions, maps) each, fitted on
     `training` and standardised there -> predictions (penalties, n, regions, maps) of `means`.
 
-    The inverse of the correlations plus a penalty holds the regressions of all regions at once: the weights for region
-    r are -P[others, r] P[r, r]^-1, where P is that inverse.
+    With P the inverse of the correlations plus a penalty, the prediction of region r is x_r - (x P)_r P[r, r]^-1: one
+    decomposition of the training records serves all regions and penalties.
     """
     _, regions, maps = training.shape
-    size = regions * maps
-    values, new = (array.reshape(len(array), size) for array in (training, means))
+    values, new = (array.reshape(len(array), regions * maps) for array in (training, means))
     centre, spread = values.mean(0), values.std(0)
     spread[spread == 0] = 1
     values, new = (values - centre) / spread, (new - centre) / spread
-    every, found = np.arange(regions), []
+    _, singular, axes = np.linalg.svd(values, full_matrices=False)  # axes (rank, regions x maps)
+    of_region = axes.reshape(-1, regions, maps).transpose(1, 2, 0)
+    found = []
     for penalty in PENALTIES:
-        precision = np.linalg.inv(values.T @ values / len(values) + penalty * np.eye(size))
-        own = precision.reshape(regions, maps, regions, maps)[every, :, every]
-        weights = -np.einsum("ira,rab->irb", precision.reshape(size, regions, maps), np.linalg.inv(own))
-        weights.reshape(regions, maps, regions, maps)[every, :, every] = 0
-        found.append(new @ weights.reshape(size, size) * spread + centre)
+        share = singular**2 / (singular**2 + penalty * len(values))  # P is the identity minus these shares of the axes,
+        product = new - (new @ axes.T * share) @ axes  # over the penalty, which cancels
+        own = np.eye(maps) - (of_region * share) @ of_region.swapaxes(1, 2)
+        unexplained = np.einsum("ira,rab->irb", product.reshape(-1, regions, maps), np.linalg.inv(own))
+        found.append((new - unexplained.reshape(new.shape)) * spread + centre)
     return np.stack(found).reshape(len(PENALTIES), *means.shape)

@@ -7,6 +7,7 @@ two outputs: probabilities saturate.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -153,17 +154,29 @@ def occlude(
 
 
 def verify(run: Run, fills: Fills, logits: Logits) -> None:
-    """Recomputes random pairs of record and region in full, with every fill, and prints the largest difference."""
+    """Recomputes random pairs of record and region in full, with every fill and in each map alone, and prints the
+    largest difference."""
     largest, random, network = 0.0, np.random.default_rng(run.seed), restored_network(run)
     for _ in range(of(run).verify):
         at, region = int(random.integers(len(fills.tested))), int(random.integers(len(fills.masks)))
         batch, pairs = fills.of(fills.tested[[at]])
-        inside = fills.masks[region][None, ..., None]
-        volume = np.concatenate([np.where(inside, fill, volume) for volume, fill in pairs])
-        inputs = {name: np.repeat(batch[name], len(volume), axis=0) for name in run.model.reads}
-        expected = np.asarray(network(inputs | {"volume": volume}, training=False))
-        largest = max(largest, float(np.abs(expected - logits.occluded[at, :, region]).max()))
+        inputs = {name: batch[name] for name in run.model.reads}
+        inside, given = fills.masks[region][None, ..., None], list(compress(pairs, fills.kinds == RELIANCE))
+        apart = [recomputed(network, inputs, pairs, inside) - logits.occluded[at, :, region]]
+        for place, one in enumerate(fills.separate):
+            alone = recomputed(network, inputs, given, inside & (np.arange(len(fills.replaced)) == one))
+            apart.append(logit_of_autism(alone) - logits.by_map[at, :, region, place])
+        largest = max(largest, *(float(np.abs(each).max()) for each in apart))
     spread = float(np.ptp(logit_of_autism(logits.base[:, 0])))
     relative = f", {largest / spread:.2g} of their spread over records" if spread else ""
-    pairs_recomputed = f"{of(run).verify} pairs recomputed in full, with every fill"
-    print(f"{pairs_recomputed}: logits differ by at most {largest:.2g}{relative}.")
+    what = "with every fill and in each map alone" if fills.separate else "with every fill"
+    print(f"{of(run).verify} pairs recomputed in full, {what}: logits differ by at most {largest:.2g}{relative}.")
+
+
+def recomputed(
+    network: Callable, inputs: dict[str, np.ndarray], pairs: list[Substitution], inside: np.ndarray
+) -> np.ndarray:
+    """The logits (substitutions, 2) of one record by full passes; `inside` (1, x, y, z, 1 or maps) is replaced."""
+    volume = np.concatenate([np.where(inside, fill, volume) for volume, fill in pairs])
+    repeated = {name: np.repeat(values, len(volume), axis=0) for name, values in inputs.items()}
+    return np.asarray(network(repeated | {"volume": volume}, training=False))

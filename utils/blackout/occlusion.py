@@ -146,11 +146,11 @@ def maps_read(nodes: list[Node], volume: keras.KerasTensor, networks: list[keras
     read = {id(volume): np.eye(maps, dtype=bool)}  # a row a channel, or one for all channels
     for node in nodes:
         sources = [read.get(id(tensor), np.zeros((1, maps), bool)) for tensor in node.input_tensors]
-        taken, found = map_taken(node), np.concatenate(sources).any(0, keepdims=True)
+        taken, found = map_taken(node), np.concatenate(sources).any(0).reshape(1, maps)
         if type(node.operation) in MAPWISE_LAYERS:
             found = sources[0]
         elif taken is not None and len(sources[0]) == maps:
-            found = np.atleast_2d(sources[0][taken])
+            found = sources[0][taken].reshape(-1, maps)
         read.update((id(tensor), found) for tensor in node.output_tensors)
     return np.stack([read[id(tensor)].any(0) if id(tensor) in read else np.zeros(maps, bool) for tensor in networks])
 
