@@ -13,7 +13,7 @@ site        The same with the site: sites differ in the share of autism.
 suppressed  As `25/75` with equal classes; each region correlates at 0.8 with its mirror image, and the difference is
             planted in one of them.
 inherited   As `suppressed`, but the mirror image follows the planted region, difference included.
-one-map     240 people in three folds, fifteen maps drawn apart; one region of one map differs. All pairs of a region
+one-map     240 people in three folds, five maps drawn apart; one region of one map differs. All pairs of a region
             and a map are tested.
 
 `cnn` is trained and blacked out by the user's own commands. Prints for each cohort the AUC and the regions that the
@@ -183,7 +183,7 @@ def permuted(folder: Path, seed: int, real: Path) -> None:
 class OneMap(demo.Anatomy):
     """Maps that are drawn apart; one region of one of them differs, by twice the usual effect."""
 
-    maps = tuple(f"map_{at}" for at in range(15))
+    maps = tuple(f"map_{at}" for at in range(5))
     planted_map, planted_region = "map_3", "Precuneus_R"
 
     def __init__(self, grid, simulation: demo.Simulation):
