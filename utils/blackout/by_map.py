@@ -25,7 +25,8 @@ from utils.statistics import ALPHA
 
 ROWS = 30  # regions in the figure
 NAME_WIDTH = 26  # letters of a name beside a row or below a column
-ROW, COLUMN, SIDES, ENDS = 0.24, 0.36, 5.2, 3.6  # inches: of a region, of a map, beside the rows, above and below them
+ROW, COLUMN = 0.24, 0.36  # inches of a region, of a map
+LEFT, RIGHT, BELOW, ABOVE = 2.6, 2.6, 1.9, 1.6  # inches around them
 
 
 def map_table(
@@ -101,21 +102,20 @@ def draw(heading: str, of: ByMap) -> Figure:
     """The first regions and all maps; significant pairs have their full colour and a frame."""
     effect, marked = of[RELIANCE][:ROWS], of.significant[:ROWS]
     rows, maps = effect.shape
-    size = np.array([SIDES + COLUMN * maps, ENDS + ROW * rows])
-    figure = plt.figure(figsize=size)
-    left, bottom = np.array([2.6, 1.9]) / size
-    width, height = np.array([COLUMN * maps, ROW * rows]) / size
-    axis = figure.add_axes((left, bottom, width, height))
+    wide, high = LEFT + COLUMN * maps + RIGHT, BELOW + ROW * rows + ABOVE
+    figure = plt.figure(figsize=(wide, high))
+    bottom, height = BELOW / high, ROW * rows / high
+    axis = figure.add_axes((LEFT / wide, bottom, COLUMN * maps / wide, height))
     axis.imshow(colours(of[RELIANCE], of.significant)[:ROWS], aspect="auto", interpolation="nearest")
     for row, column in np.argwhere(marked):
         axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.2))
     axis.set_yticks(np.arange(rows), [shortened(name, NAME_WIDTH) for name in of.names[:ROWS]], fontsize=9)
     axis.set_xticks(np.arange(maps), [shortened(name, NAME_WIDTH) for name in of.maps], rotation=90, fontsize=9)
     axis.tick_params(length=0)
-    beside = figure.add_axes((left + width + 0.3 / size[0], bottom, 0.3 / size[0], height))
+    beside = figure.add_axes(((LEFT + COLUMN * maps + 0.3) / wide, bottom, 0.3 / wide, height))
     draw_colours(beside, largest_effect(of[RELIANCE]), bool(of.significant.any()))
-    letters = int(13 * size[0])
+    letters = int(13 * wide)
     shown = f"The {rows} of {len(of.names)} regions with findings or the strongest effect in one map. {of.shading}"
     text = "\n".join(textwrap.fill(line, letters) for line in (heading, of.summary, shown) if line)
-    figure.suptitle(text, fontsize=10, y=1 - 0.15 / size[1])
+    figure.suptitle(text, fontsize=10, y=1 - 0.15 / high)
     return figure

@@ -133,7 +133,7 @@ def sign_flip_test(effect: np.ndarray, label: np.ndarray, seed: int) -> tuple[np
     signs[0] = 1
     size = np.sqrt(np.square(effect).mean(0))
     size[size == 0] = np.inf  # a region without any effect has no evidence
-    means = signs @ effect / count / size
+    means = signs @ (effect / (count * size))
     observed = means[0] - ROUNDING
     family_wise = (means.max(1)[:, None] >= observed).mean(0)
     return family_wise, stats.false_discovery_control((means >= observed).mean(0))
