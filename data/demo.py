@@ -18,11 +18,11 @@ def simulate(target: Path, grid: grids.Grid, drawn: Simulation, kind: type[Anato
     """Writes the simulated cohort `drawn`, with a kind of anatomy, into the new folder `target`; returns its rows."""
     table = demographics(drawn)
     options = ConversionOptions(grid=grid.name, seed=drawn.seed, covariates=side_tables.ABIDE_COVARIATES)
-    planned = plan(table, table, options, {"simulation": asdict(drawn), "planted": PLANTED})
+    planned = plan(table, table, options, {"simulation": asdict(drawn), "planted": PLANTED}, kind.maps)
     anatomy = kind(grid, drawn)
     target.mkdir(parents=True)
     for index, (row, scaled) in enumerate(zip(planned.rows, planned.scaled, strict=True)):
-        (target / row.file).write_bytes(records.pack(row.label, scaled, anatomy.volume(index, row.label)))
+        (target / row.file).write_bytes(records.pack(row.label, scaled, *anatomy.volumes(index, row.label)))
     metadata = replace(planned.metadata, simulated=True, reduction="simulated")
     replace(planned, metadata=metadata).write_tables(target)
     return planned.rows

@@ -78,7 +78,10 @@ def demographics(simulation: Simulation) -> pd.DataFrame:
 
 
 class Anatomy:
-    """What all simulated subjects of a grid share: the brain, the regions and their mean fALFF."""
+    """What all simulated subjects of a grid share: the brain, the regions and their mean fALFF, and which maps they
+    have."""
+
+    maps: tuple[str, ...] = ("falff",)
 
     def __init__(self, grid: grids.Grid, simulation: Simulation):
         from scipy import ndimage
@@ -99,6 +102,10 @@ class Anatomy:
         region = self.region_mean + random.normal(0, simulation.region_spread, self.region_mean.shape)
         region[self.planted] += simulation.effect * (label - 0.5)
         return region, random
+
+    def volumes(self, subject: int, label: float) -> list[np.ndarray]:
+        """One subject's volume of each of `maps`."""
+        return [self.volume(subject, label)]
 
     def volume(self, subject: int, label: float) -> np.ndarray:
         """One subject's normalised volume (x, y, z) float32; the same subject on either grid."""

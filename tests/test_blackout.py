@@ -133,20 +133,23 @@ class NoChance:
     kinds = np.array(["background", "reliance", "unique", "sufficiency"])
 
     def deviations(self, level):
-        return np.zeros((1, 2, 2, 1))
+        return np.zeros((1, 2, 2, 2))
 
 
 @pytest.mark.parametrize("label, sign", [(1.0, 1), (0.0, -1)])
 def test_a_region_that_speaks_for_the_true_class_counts_as_positive(label, sign):
     """Autism's logit is 2 with everything shown, and falls to 0.5 by any fill of region 0. Of a donor, whose logit is
-    -1, it makes 0.5. A blob of its size filled with that donor makes 1.25, which is half as much."""
+    -1, it makes 0.5. A blob of its size filled with that donor makes 1.25, which is half as much. The first of two maps
+    alone makes 0.75."""
     base = np.array([[[0.0, 2.0], [0.0, 2.0], [0.0, 2.0], [0.0, -1.0]]])
     of_region = np.array([[[[0.0, 0.5], [0.0, 2.0]]] * 3 + [[[0.0, 0.5], [0.0, -1.0]]]])
     blobs = np.array([[[[0.0, 1.25]], [[0.0, 2.0]]]])
     rows = [Row("1.bin", "1", "NYU", label, "test")]
-    found = Logits(base, of_region, blobs).effects(rows, np.array([0]), NoChance())
+    by_map = np.array([[[[0.75, 2.0], [2.0, 2.0]]]])
+    found = Logits(base, of_region, blobs, by_map).effects(rows, np.array([0]), NoChance())
     for name in ("delta_logit", "reliance", "unique", "sufficiency"):
         assert getattr(found, name) == pytest.approx(np.array([[sign * 1.5, 0.0]])), name
+    assert found.reliance_by_map == pytest.approx(np.array([[[sign * 1.25, 0.0], [0.0, 0.0]]]))
     change = 1 / (1 + np.exp(-2)) - 1 / (1 + np.exp(-0.5))
     assert found.delta_probability == pytest.approx(np.array([[sign * change, 0.0]]))
     assert found.blob_excess == pytest.approx(np.array([[[sign * -0.75], [0.0]]]))

@@ -154,7 +154,12 @@ def test_p_is_of_adjusted_effects_and_the_plain_one_stands_beside_it():
     random, rows = np.random.default_rng(0), [Row(f"{at}.bin", f"s{at}", "NYU", at % 2, "test") for at in range(30)]
     strong, none = random.normal([1.0, 0.0], 0.5, (2, 30, 2))
     values = dict.fromkeys(("delta_logit", "delta_probability", "sufficiency"), none)
-    values |= {"reliance": strong, "unique": strong[:, ::-1], "blob_excess": np.full((30, 2, 1), -1.0)}
+    values |= {
+        "reliance_by_map": np.zeros((30, 2, 0)),
+        "reliance": strong,
+        "unique": strong[:, ::-1],
+        "blob_excess": np.full((30, 2, 1), -1.0),
+    }
     effects = Effects(**values, group=np.zeros(30, int), probability=np.full(30, 0.5), rows=rows)
     labels = np.zeros(grids.FULL.shape, np.int32)
     labels[20:30, 40:50, 20:24], labels[60:70, 40:50, 30:34] = 1, 2

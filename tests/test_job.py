@@ -33,6 +33,7 @@ def concluded(cohort, tmp_path, monkeypatch, capsys):
         relied = noise + 2 * (np.arange(116) == 0)
         effects = Effects(
             delta_logit=noise, delta_probability=noise, reliance=relied, unique=noise, sufficiency=noise,
+            reliance_by_map=noise[:, :, None][:, :, :0],
             blob_excess=np.full((len(people), 116, 1), -1.0), group=np.zeros(len(people), int),
             probability=np.clip(probability(label, random), 0, 1), rows=people,
         )  # fmt: skip

@@ -604,11 +604,34 @@ def test_regions_are_blacked_out_in_these_maps_only(three, trained_on_three, log
                 pair, shrunk = values[index] - values[position], np.diag(np.sqrt(away**2))
                 slope = np.linalg.lstsq(np.stack([pair, *shrunk]), [effects[name], *np.zeros(len(away))], rcond=None)[0]
                 effects[name] += slope @ away
+            for place, at in enumerate(sorted(replaced)):
+                alone = volume.copy()
+                alone[inside, at] = donor[inside, at]
+                effect = shown - np.subtract(*logits_of(alone)[::-1]) * (1 if opened.rows[index].label == 1 else -1)
+                away = means[position, at] - means[same_site, at].mean()
+                pair = means[index, at] - means[position, at]
+                effect += pair * effect / (pair**2 + away**2) * away
+                assert stored["reliance_by_map"][row, region - 1, place] == pytest.approx(effect, abs=1e-5)
             for name, value in (effects | {"sufficiency": lent - donors}).items():
                 assert stored[name][row, region - 1] == pytest.approx(value, abs=1e-5), name
     assert "of each region was replaced; alff stayed." in outcome.out
     said = json.loads((tmp_path / "out" / "run.json").read_text())["chosen_maps"]
     assert said == ["degree_weighted", "falff"]
+    assert "6 pairs recomputed in full, with every fill and in each map alone" in outcome.out
+    rows = read_rows(tmp_path / "out" / "regions_by_map.csv")
+    assert ",".join(rows[0]) == ("rank,region,name,map,reliance,reliance_low,reliance_high,p_reliance,p_reliance_plain")
+    assert [stored["map"][place].decode() for place in range(2)] == ["falff", "degree_weighted"]
+    assert len(rows) == 116 * 2 and {row["map"] for row in rows} == {"falff", "degree_weighted"}
+    for row in rows:
+        place = ["falff", "degree_weighted"].index(row["map"])
+        mean = stored["reliance_by_map"][:, int(row["region"]) - 1, place].mean()
+        assert float(row["reliance"]) == pytest.approx(mean, abs=1e-5)
+    assert [file.suffix for file in sorted((tmp_path / "out").glob("regions_by_map.*"))] == [
+        ".csv",
+        ".pdf",
+        ".png",
+        ".svg",
+    ]
 
 
 def test_maps_that_cannot_be_blacked_out(three, trained_on_three, cli, tmp_path):

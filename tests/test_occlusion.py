@@ -303,3 +303,33 @@ def test_unequal_strides_of_one_channel_are_recomputed():
     model = randomise(built((5, 5, 5), [("Conv3D", layer)], "Flatten", False))
     assert len(Occlusion(model).recomputed_layers) == 1
     assert error(model, boxes((5, 5, 5), 6), number=8) < TOLERANCE
+
+
+TINY = {
+    "combined": {"members": 1},
+    "regions": {"members": 1},
+    "linear": {},
+    "convolutional": {"members": 1},
+    "residual": {"filters": (3, 4), "kernels": (3, 3), "strides": (2, 2), "pools": (0, 0)},
+    "plain": {"filters": (3, 2, 2, 2, 2, 1), "pools": (0, 2, 0, 2, 0, 2)},
+}
+
+
+@pytest.mark.parametrize("name, preset", [*(("cnn", preset) for preset in TINY), ("mmnn", "combined")])
+def test_a_region_of_one_map_is_exact_and_takes_no_pass_more_if_maps_are_kept_apart(name, preset, monkeypatch):
+    module = MODELS[name].module
+    model = randomise(module.build(dataclasses.replace(module.PRESETS[preset], **TINY[preset]), REDUCED, maps=4))
+    inputs, (_, fill) = records(model, 3)
+    chosen, masks = [0, 2, 3], boxes(GRID, 4)[1:]
+    fill[..., 1] = inputs["volume"][..., 1]  # this one is not replaced
+    occlusion, passes = Occlusion(model), []
+    whole = occlusion._occluded
+    monkeypatch.setattr(occlusion, "_occluded", lambda *some: passes.append(0) or whole(*some))
+    kept = occlusion.keep(inputs)
+    together, alone = occlusion.logits_by_map(kept, fill, masks, chosen)
+    assert len(passes) == (1 if preset in ("combined", "regions") else 1 + len(chosen))
+    for place, at in enumerate(chosen):
+        expected = recomputed(model, inputs, np.where(np.arange(4) == at, fill, inputs["volume"]), masks)
+        np.testing.assert_allclose(alone[:, :, place], expected, atol=TOLERANCE * np.abs(expected).max())
+        assert np.abs(expected - model(inputs, training=False)).max() > 100 * TOLERANCE
+    np.testing.assert_array_equal(together, occlusion.occluded_logits(kept, fill, masks))

@@ -52,6 +52,7 @@ def results(run) -> page.BlackoutResults:
     effects = Effects(
         delta_logit=effect(2, 1, 0.5), delta_probability=effect(0.1, 0.1, 0.1), reliance=effect(0.02, 1.0, 0.5),
         unique=effect(0, 0, 0.5), sufficiency=effect(0, 1, 1), blob_excess=blobs, group=np.zeros(SUBJECTS, int),
+        reliance_by_map=random.normal([[0, 0], [0, 1], [0, 0]], 0.1, (SUBJECTS, 3, 2)),
         probability=np.full(SUBJECTS, 0.5), rows=rows,
     )  # fmt: skip
     table = region_table(own, effects, seed=0)

@@ -57,7 +57,10 @@ BLACKOUT = Job(
         blackout.possible_blackout,
         guards.distinct_names,
     ),
-    outputs=("regions.csv", "blackout.h5", *figures("blackout"), "blackout.html", "maps", "group_*.nii.gz"),
+    outputs=(
+        *("regions.csv", "regions_by_map.csv", "blackout.h5", *figures("blackout", "regions_by_map")),
+        *("blackout.html", "maps", "group_*.nii.gz"),
+    ),
     options=blackout.BlackoutOptions,
     needs="occludable",
     refusal="{model} cannot be blacked out, since that takes a volume in and a label out; use --model {able}.",

@@ -13,6 +13,8 @@ site        The same with the site: sites differ in the share of autism.
 suppressed  As `25/75` with equal classes; each region correlates at 0.8 with its mirror image, and the difference is
             planted in one of them.
 inherited   As `suppressed`, but the mirror image follows the planted region, difference included.
+one-map     240 people in three folds, five maps drawn apart; one region of one map differs. All pairs of a region
+            and a map are tested.
 
 `cnn` is trained and blacked out by the user's own commands. Prints for each cohort the AUC and the regions that the
 two p-values find at 0.05, adjusted for covariates and before, and for mirror images all effects in standard errors;
@@ -28,7 +30,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -45,7 +47,7 @@ from data.cohorts.cohort import carry_tables, open_cohort, write_tables
 from data.cohorts.records import DTYPE
 from data.grids import REDUCED
 from data.simulation import demographics
-from utils.blackout import effects, job, page
+from utils.blackout import by_map, effects, job, page
 from utils.statistics import ALPHA
 
 TESTS = ("reliance", "unique")
@@ -178,18 +180,39 @@ def permuted(folder: Path, seed: int, real: Path) -> None:
     write_tables(folder, rows, cohort.metadata)
 
 
+class OneMap(demo.Anatomy):
+    """Maps that are drawn apart; one region of one of them differs, by twice the usual effect."""
+
+    maps = tuple(f"map_{at}" for at in range(5))
+    planted_map, planted_region = "map_3", "Precuneus_R"
+
+    def __init__(self, grid, simulation: demo.Simulation):
+        super().__init__(grid, simulation)
+        effects = [2 * simulation.effect * (name == self.planted_map) for name in self.maps]
+        seeds = [1000 + 100 * simulation.seed + at for at in range(len(self.maps))]
+        drawn = [replace(simulation, seed=seed, effect=one) for seed, one in zip(seeds, effects, strict=True)]
+        self.of_maps = [demo.Anatomy(grid, one) for one in drawn]
+        for anatomy in self.of_maps:
+            anatomy.planted = [number for number, name in self.atlas.names.items() if name == self.planted_region]
+
+    def volumes(self, subject: int, label: float) -> list[np.ndarray]:
+        return [anatomy.volume(subject, label) for anatomy in self.of_maps]
+
+
 KINDS = {"age": Age, "motion": Motion, "site": Site, "25/75": Quarter}
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """How a cohort is made in a new folder from a seed, how many, how it is cut, and what is planted."""
+    """How a cohort is made in a new folder from a seed, how many, how it is cut, what is planted, what is looked at."""
 
     make: Callable[[Path, int], None]
     cohorts: int
     folds: tuple[str, ...] = ()
     planted: tuple[str, ...] = demo.PLANTED
     mirrored: bool = False
+    tests: tuple[str, ...] = TESTS
+    by_map: bool = False  # the table of regions by maps
 
 
 def scenarios(real: Path | None) -> dict[str, Scenario]:
@@ -202,12 +225,20 @@ def scenarios(real: Path | None) -> dict[str, Scenario]:
         **{name: Scenario(partial(few, kind=kind), 10, three) for name, kind in KINDS.items()},
         "suppressed": Scenario(partial(few, kind=Suppressed), 10, three, mirrored=True),
         "inherited": Scenario(partial(few, kind=Inherited), 10, three, mirrored=True),
+        "one-map": Scenario(
+            partial(few, kind=OneMap),
+            10,
+            three,
+            (f"{OneMap.planted_region} in {OneMap.planted_map}",),
+            tests=("reliance",),
+            by_map=True,
+        ),
     }
     return found | ({"random": Scenario(partial(permuted, real=real), 20, planted=())} if real else {})
 
 
 def blacked_out(scenario: Scenario, seed: int, jobs: tuple) -> tuple[pd.DataFrame, str]:
-    """`regions.csv` of a cohort, and the printed line with its AUC."""
+    """`regions.csv` or `regions_by_map.csv` of a cohort, and the printed line with its AUC."""
     with tempfile.TemporaryDirectory() as made:
         folder, printed = Path(made), io.StringIO()
         scenario.make(folder / "cohort", seed)
@@ -223,6 +254,9 @@ def blacked_out(scenario: Scenario, seed: int, jobs: tuple) -> tuple[pd.DataFram
                 sys.exit(status)
         lines = reversed(printed.getvalue().splitlines())
         auc = next((line for line in lines if line.startswith("AUC")), "AUC undefined.")
+        if scenario.by_map:
+            table = pd.read_csv(folder / "blackout" / "regions_by_map.csv")
+            return table.set_index(table["name"] + " in " + table["map"]), auc
         return pd.read_csv(folder / "blackout" / "regions.csv").set_index("name"), auc
 
 
@@ -240,7 +274,7 @@ def run_scenario(title: str, scenario: Scenario, jobs: tuple, first: int, cohort
     planted, mirrors = set(scenario.planted), set(map(mirror, scenario.planted)) if scenario.mirrored else set()
     for seed in range(first, first + cohorts):
         table, line = blacked_out(scenario, seed, jobs)
-        for test, when in itertools.product(TESTS, WHEN):
+        for test, when in itertools.product(scenario.tests, WHEN):
             # A network may rest on a mirror image; but only one that suppresses says something of its own.
             excused = mirrors if test == "reliance" or title == "suppressed" else set()
             significant = set(table.index[table[f"p_{test}{when}"] < ALPHA])
@@ -253,7 +287,7 @@ def run_scenario(title: str, scenario: Scenario, jobs: tuple, first: int, cohort
         for name in (*scenario.planted, *mirrors) if mirrors else ():
             print(f"    {name}: {in_errors(table.loc[name])}", flush=True)
     line = f"{title}: {cohorts} cohorts"
-    for test, when in itertools.product(TESTS, WHEN):
+    for test, when in itertools.product(scenario.tests, WHEN):
         key = test + when
         line += f"; {test}, {WHEN[when]}: {false[key]} false regions in {spoilt[key]} cohorts"
         if planted:
@@ -277,6 +311,7 @@ def main() -> None:
     training = ["--train", "--numIters", str(args.iterations), *(["--preset", args.preset] if args.preset else [])]
     effects.BLOBS = 1  # they are not part of the question, nor are pictures
     page.draw, page.render, job.write_maps = (lambda *_: plt.figure()), (lambda *_: ""), (lambda *_: None)
+    by_map.draw = page.draw
     lines = [
         run_scenario(name, scenario, (training, blackout), args.seed, args.cohorts or scenario.cohorts)
         for name, scenario in scenarios(args.real).items()

@@ -31,6 +31,8 @@ class Effects:
 
     `delta_logit` (`background`), `delta_probability`: (records, regions), shown minus occluded with the background.
     `reliance`, `unique`: (records, regions), shown minus occluded with `donor` and `expected`, on the logit.
+    `reliance_by_map`: (records, regions, maps) float32, `reliance` with the region of one map replaced; no maps where
+        only one is replaced.
     `sufficiency`: (records, regions), the logit of a donor's volume with this region of the record minus without it.
     `blob_excess`: (records, regions, blobs), the effect of a blob of the region's size minus that of the region, both
         filled with the same donor; NaN where there was no room for a blob. Of repeats, (repeats x records, ...).
@@ -41,6 +43,7 @@ class Effects:
     delta_logit: np.ndarray
     delta_probability: np.ndarray
     reliance: np.ndarray
+    reliance_by_map: np.ndarray
     unique: np.ndarray
     sufficiency: np.ndarray
     blob_excess: np.ndarray
@@ -130,7 +133,7 @@ def sign_flip_test(effect: np.ndarray, label: np.ndarray, seed: int) -> tuple[np
     signs[0] = 1
     size = np.sqrt(np.square(effect).mean(0))
     size[size == 0] = np.inf  # a region without any effect has no evidence
-    means = signs @ effect / count / size
+    means = signs @ (effect / (count * size))
     observed = means[0] - ROUNDING
     family_wise = (means.max(1)[:, None] >= observed).mean(0)
     return family_wise, stats.false_discovery_control((means >= observed).mean(0))

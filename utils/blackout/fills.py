@@ -36,7 +36,8 @@ Substitution = tuple[np.ndarray, np.ndarray]  # volumes (n, x, y, z, maps), and 
 class Fills:
     """Fills for the records `tested` of a cohort. Those of a record do not depend on which others are blacked out.
 
-    `masks` (x, y, z) bool are of the atlas's regions; `replaced` (maps,) bool says which maps are replaced.
+    `masks` (x, y, z) bool are of the atlas's regions; `replaced` (maps,) bool says which maps are replaced, `separate`
+    the numbers of those that are also replaced one at a time.
     `donors` maps a record to the records (count,) whose regions replace its own, all by position in the cohort, and
     `origin` to the split and the site (None: any) that they were drawn from; `subjects_of_origin` counts subjects.
     `means` and `expected` (records of the cohort, regions, maps) are the regions' means, and what the other regions
@@ -45,6 +46,7 @@ class Fills:
 
     def __init__(self, cohort: Cohort, atlas: Atlas, tested: np.ndarray, options: BlackoutOptions, seed: int):
         self.cohort, self.tested, self.replaced = cohort, tested, options.replaced_maps(cohort)
+        self.separate = options.separate_maps(cohort)
         self.masks = [atlas.labels == region for region in atlas.regions]
         self._region_at = atlas.places(atlas.labels)
         self.means = cohort.means([regions(atlas)])[0].astype(float)
@@ -148,20 +150,21 @@ def predict_regions(training: np.ndarray, means: np.ndarray) -> np.ndarray:
     """Ridge regressions of each region's maps on the maps of all other regions, (n, regions, maps) each, fitted on
     `training` and standardised there -> predictions (penalties, n, regions, maps) of `means`.
 
-    The inverse of the correlations plus a penalty holds the regressions of all regions at once: the weights for region
-    r are -P[others, r] P[r, r]^-1, where P is that inverse.
+    With P the inverse of the correlations plus a penalty, the prediction of region r is x_r - (x P)_r P[r, r]^-1: one
+    decomposition of the training records serves all regions and penalties.
     """
     _, regions, maps = training.shape
-    size = regions * maps
-    values, new = (array.reshape(len(array), size) for array in (training, means))
+    values, new = (array.reshape(len(array), regions * maps) for array in (training, means))
     centre, spread = values.mean(0), values.std(0)
     spread[spread == 0] = 1
     values, new = (values - centre) / spread, (new - centre) / spread
-    every, found = np.arange(regions), []
+    _, singular, axes = np.linalg.svd(values, full_matrices=False)  # axes (rank, regions x maps)
+    of_region = axes.reshape(-1, regions, maps).transpose(1, 2, 0)
+    found = []
     for penalty in PENALTIES:
-        precision = np.linalg.inv(values.T @ values / len(values) + penalty * np.eye(size))
-        own = precision.reshape(regions, maps, regions, maps)[every, :, every]
-        weights = -np.einsum("ira,rab->irb", precision.reshape(size, regions, maps), np.linalg.inv(own))
-        weights.reshape(regions, maps, regions, maps)[every, :, every] = 0
-        found.append(new @ weights.reshape(size, size) * spread + centre)
+        share = singular**2 / (singular**2 + penalty * len(values))  # P is the identity minus these shares of the axes,
+        product = new - (new @ axes.T * share) @ axes  # over the penalty, which cancels
+        own = np.eye(maps) - (of_region * share) @ of_region.swapaxes(1, 2)
+        unexplained = np.einsum("ira,rab->irb", product.reshape(-1, regions, maps), np.linalg.inv(own))
+        found.append((new - unexplained.reshape(new.shape)) * spread + centre)
     return np.stack(found).reshape(len(PENALTIES), *means.shape)

@@ -22,13 +22,14 @@ from data import grids
 from data.base import files, tables
 from data.base.errors import InputError
 from data.base.progress import tell
+from data.base.tables import printable
 from data.cohorts import nifti
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from utils import figures
-from utils.blackout import options, page, summary
-from utils.blackout.adjustment import adjustment, covariates_of
+from utils.blackout import by_map, options, page, summary
+from utils.blackout.adjustment import Adjustment, adjustment, covariates_of
 from utils.blackout.effects import ARRAYS, BACKGROUND, KINDS, Effects, averaged, joined, region_table
 from utils.blackout.fills import Fills
 from utils.blackout.measure import measure, verify
@@ -41,7 +42,8 @@ STORE = "blackout.h5"
 
 
 def blackout(run: Run) -> int:
-    """Writes `regions.csv`, `blackout.h5`, NIfTI maps, `blackout.png` and `blackout.html`; returns the exit status."""
+    """Writes `regions.csv`, `blackout.h5`, NIfTI maps, `blackout.png` and `blackout.html`, and of several maps
+    `regions_by_map.csv` and `regions_by_map.png`; returns the exit status."""
     atlas = options.of(run).regions(run.cohort.grid)
     if atlas.vanished:
         print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {listed(atlas.vanished)}")
@@ -104,10 +106,15 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
     evidence = "" if at_chance else summary.evidence_sentence(table, adjusted)
     text = "\n".join(filter(None, (maps, summary.accuracy_sentence(auc, name), evidence)))
     tables.write_frame(run.out_dir / "regions.csv", table, texts=["name"], digits=6)
-    write_store(run.out_dir / STORE, atlas, effects)
+    write_store(run.out_dir / STORE, atlas, names_of_maps(run), effects)
     write_maps(run.out_dir, atlas, effects)
-    results = page.BlackoutResults(atlas, table, effects, text, at_chance)
+    in_maps = separately(run, atlas, effects, adjusted, at_chance)
+    results = page.BlackoutResults(atlas, table, effects, text, at_chance, in_maps)
     figures.save(page.draw(run, results), run.out_dir / "blackout.png")
+    if in_maps:
+        tables.write_frame(run.out_dir / "regions_by_map.csv", in_maps.table, texts=["name", "map"], digits=6)
+        figures.save(by_map.draw(page.mean_title(run, results), in_maps), run.out_dir / "regions_by_map.png")
+        text = "\n".join(filter(None, (text, in_maps.summary)))
     html = page.render(run, results)
     with files.replacing(run.out_dir / "blackout.html") as file:
         file.write(html)
@@ -124,7 +131,21 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
     }
 
 
-def write_store(path: Path, atlas: Atlas, effects: Effects) -> None:
+def separately(run: Run, atlas: Atlas, effects: Effects, adjusted: Adjustment, at_chance: bool) -> by_map.ByMap | None:
+    """What regions do in each map alone; None if only one map is replaced."""
+    if not (maps := names_of_maps(run)):
+        return None
+    table = by_map.map_table(atlas, maps, effects, run.seed, adjusted)
+    sentence = "" if at_chance else summary.by_map_sentence(table, adjusted)
+    return by_map.ByMap(table, maps, sentence, at_chance)
+
+
+def names_of_maps(run: Run) -> list[str]:
+    """The maps that are also replaced one at a time."""
+    return [printable(run.cohort.maps[at]) for at in options.of(run).separate_maps(run.cohort)]
+
+
+def write_store(path: Path, atlas: Atlas, maps: list[str], effects: Effects) -> None:
     """`blackout.h5`: the effects, one row per record, and what its rows and columns are."""
     with files.new_hdf5(path) as store:
         for name in ARRAYS:
@@ -133,6 +154,7 @@ def write_store(path: Path, atlas: Atlas, effects: Effects) -> None:
         store["subject"] = effects.subject
         store["label"] = effects.label.astype(np.float32)
         store["region"] = np.array(atlas.regions, np.int32)
+        store["map"] = np.array(maps, h5py.string_dtype())
         store["atlas"] = atlas.labels
 
 
@@ -151,8 +173,8 @@ def read_store(run: Run) -> Effects:
             arrays = {name: store[name][:] for name in ARRAYS}
     except (OSError, KeyError) as error:
         raise InputError(f"{path} cannot be read ({error}); {advice}") from error
-    floats = {name: array.astype(float) for name, array in arrays.items() if array.dtype.kind == "f"}
-    return Effects(**arrays | floats, rows=rows)
+    small = [name for name, array in arrays.items() if array.dtype.kind == "f" and name != "reliance_by_map"]
+    return Effects(**arrays | {name: arrays[name].astype(float) for name in small}, rows=rows)
 
 
 def write_maps(folder: Path, atlas: Atlas, effects: Effects) -> None:

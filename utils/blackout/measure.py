@@ -7,6 +7,7 @@ two outputs: probabilities saturate.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -29,11 +30,13 @@ TOGETHER = 16  # records occluded at a time: bounds the memory
 class Logits(NamedTuple):
     """Logits of (control, autism) per record: `base` (records, substitutions, 2) before and `occluded` (records,
     substitutions, regions, 2) after a region was replaced, substitutions in the order of `Fills.kinds`; `blobs`
-    (records, regions, blobs, 2), NaN where there was no room for a blob."""
+    (records, regions, blobs, 2), NaN where there was no room for a blob. `by_map` (records, donors, regions, maps) is
+    that of autism minus that of control after a region was replaced by a donor's in one of `Fills.separate` alone."""
 
     base: np.ndarray
     occluded: np.ndarray
     blobs: np.ndarray
+    by_map: np.ndarray
 
     def effects(self, rows: list[Row], group: np.ndarray, fills: Fills) -> Effects:
         """The effects on the true class, given the row and the group (see `Effects`) of each record."""
@@ -47,6 +50,7 @@ class Logits(NamedTuple):
             delta_logit=sign * decrease[:, 0],
             delta_probability=sign * (probability[:, None] - probability_of_autism(self.occluded[:, 0])),
             reliance=sign * control_variate_mean(reliance, fills.deviations(fills.means)),
+            reliance_by_map=(sign[..., None] * self.decrease_by_map(fills)).astype(np.float32),
             unique=sign * control_variate_mean(unique, fills.deviations(fills.means - fills.expected)),
             sufficiency=sign * -decrease[:, fills.kinds == SUFFICIENCY].mean(1),
             blob_excess=sign[..., None] * (of_blobs - of_regions),
@@ -54,6 +58,16 @@ class Logits(NamedTuple):
             probability=probability,
             rows=rows,
         )
+
+    def decrease_by_map(self, fills: Fills) -> np.ndarray:
+        """The decrease of the logit of autism, a mean over donors, if a region is replaced in one map alone: (records,
+        regions, maps)."""
+        shown, deviations = logit_of_autism(self.base[:, fills.kinds == RELIANCE]), fills.deviations(fills.means)
+        found = np.empty((len(shown), *self.by_map.shape[2:]))
+        for at in range(found.shape[-1]):  # one after another, to save memory
+            decrease = shown[..., None] - self.by_map[..., at]
+            found[..., at] = control_variate_mean(decrease, deviations[..., [at]])
+        return found
 
 
 def logit_of_autism(logits: np.ndarray) -> np.ndarray:
@@ -99,7 +113,7 @@ def occluded_batches(run: Run, occlusion: Occlusion, fills: Fills, batches: list
         for batch, filled in zip(own, ahead(fills.of, own), strict=True):
             placed = effects.random_blobs(inside, sizes, [run.seed, int(batch[0])])
             logits = occlude(occlusion, fills, filled, placed, bar.advance)
-            check_finite(run, "outputs", (logits.base, logits.occluded))
+            check_finite(run, "outputs", (logits.base, logits.occluded, logits.by_map))
             yield logits
 
 
@@ -113,11 +127,16 @@ def occlude(
     """The logits of one batch, `filled` by `fills`. `placed` are the blobs, those of the first region, then of the
     second, and so on; the donors fill them in turn. `advance` is called after each step."""
     batch, pairs = filled
-    shown, base, occluded = occlusion.keep(batch), [], []
-    for volume, fill in pairs:
+    shown, base, occluded, by_map = occlusion.keep(batch), [], [], []
+    for kind, (volume, fill) in zip(fills.kinds, pairs, strict=True):
         kept = shown if volume is batch["volume"] else occlusion.keep(batch | {"volume": volume})
         base.append(occlusion.logits(kept))
-        occluded.append(occlusion.occluded_logits(kept, fill, fills.masks))
+        if kind == RELIANCE:
+            in_all, in_one = occlusion.logits_by_map(kept, fill, fills.masks, fills.separate)
+            by_map.append(logit_of_autism(in_one).astype(np.float32))
+        else:
+            in_all = occlusion.occluded_logits(kept, fill, fills.masks)
+        occluded.append(in_all)
         advance()
     of_blobs = np.full((len(placed), *base[0].shape), np.nan, np.float32)
     per_region, count = len(placed) // len(fills.masks), fills.count
@@ -130,21 +149,34 @@ def occlude(
         np.stack(base, axis=1),
         np.stack(occluded).transpose(2, 0, 1, 3),
         of_blobs.reshape(len(fills.masks), per_region, *base[0].shape).transpose(2, 0, 1, 3),
+        np.stack(by_map).transpose(2, 0, 1, 3),
     )
 
 
 def verify(run: Run, fills: Fills, logits: Logits) -> None:
-    """Recomputes random pairs of record and region in full, with every fill, and prints the largest difference."""
+    """Recomputes random pairs of record and region in full, with every fill and in each map alone, and prints the
+    largest difference."""
     largest, random, network = 0.0, np.random.default_rng(run.seed), restored_network(run)
     for _ in range(of(run).verify):
         at, region = int(random.integers(len(fills.tested))), int(random.integers(len(fills.masks)))
         batch, pairs = fills.of(fills.tested[[at]])
-        inside = fills.masks[region][None, ..., None]
-        volume = np.concatenate([np.where(inside, fill, volume) for volume, fill in pairs])
-        inputs = {name: np.repeat(batch[name], len(volume), axis=0) for name in run.model.reads}
-        expected = np.asarray(network(inputs | {"volume": volume}, training=False))
-        largest = max(largest, float(np.abs(expected - logits.occluded[at, :, region]).max()))
+        inputs = {name: batch[name] for name in run.model.reads}
+        inside, given = fills.masks[region][None, ..., None], list(compress(pairs, fills.kinds == RELIANCE))
+        apart = [recomputed(network, inputs, pairs, inside) - logits.occluded[at, :, region]]
+        for place, one in enumerate(fills.separate):
+            alone = recomputed(network, inputs, given, inside & (np.arange(len(fills.replaced)) == one))
+            apart.append(logit_of_autism(alone) - logits.by_map[at, :, region, place])
+        largest = max(largest, *(float(np.abs(each).max()) for each in apart))
     spread = float(np.ptp(logit_of_autism(logits.base[:, 0])))
     relative = f", {largest / spread:.2g} of their spread over records" if spread else ""
-    pairs_recomputed = f"{of(run).verify} pairs recomputed in full, with every fill"
-    print(f"{pairs_recomputed}: logits differ by at most {largest:.2g}{relative}.")
+    what = "with every fill and in each map alone" if fills.separate else "with every fill"
+    print(f"{of(run).verify} pairs recomputed in full, {what}: logits differ by at most {largest:.2g}{relative}.")
+
+
+def recomputed(
+    network: Callable, inputs: dict[str, np.ndarray], pairs: list[Substitution], inside: np.ndarray
+) -> np.ndarray:
+    """The logits (substitutions, 2) of one record by full passes; `inside` (1, x, y, z, 1 or maps) is replaced."""
+    volume = np.concatenate([np.where(inside, fill, volume) for volume, fill in pairs])
+    repeated = {name: np.repeat(values, len(volume), axis=0) for name, values in inputs.items()}
+    return np.asarray(network(repeated | {"volume": volume}, training=False))

@@ -10,6 +10,10 @@ Reach.      A box per activation, the same for all records: the region's boundin
             unknown here) and all that follows is the tail, which is computed for many regions at once.
 Exactness.  Nothing is approximated: outside the reach an activation cannot change, inside it is recomputed. The
             logits differ from those of a full pass by the rounding of the layers' own number format alone.
+One map.    A classifier is the mean of networks. With a region replaced in all maps, what a network that reads one map
+            adds to the logits is due to this map. A network that reads all maps, of activations that keep them apart,
+            takes one map of these as they are then, and the others as they were. So neither needs a pass beyond that
+            of all maps; networks whose convolutions mix maps take one a map.
 Snapshot.   Batch normalisation is folded into the convolution before it, with the weights the model has when
             `Occlusion` is constructed. Construct a new one after training further.
 
@@ -17,7 +21,7 @@ Volumes are (batch, x, y, z, maps), activations (batch, x, y, z, channels), mask
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from itertools import islice
@@ -55,6 +59,7 @@ STEPS: dict[type[keras.Layer], type[Step]] = {
     model_layers.Standardise: steps.Standardise,
     model_layers.RegionMeans: steps.RegionMeans,
 }
+MAPWISE_LAYERS = (layers.AveragePooling3D, model_layers.Standardise, model_layers.RegionMeans)
 WHOLE_VOLUME_LAYERS = (layers.Flatten, layers.GlobalMaxPooling3D, layers.GlobalAveragePooling3D)
 
 
@@ -122,6 +127,30 @@ def follow(nodes: list[Node], volume: int, outputs: list) -> tuple[list[Step], l
     return list(found.values()), tail, affected
 
 
+def added(logits: tf.Tensor, inputs: int, share: float) -> tf.Tensor:
+    """Return what a part of a classifier adds to the mean by each of its inputs, (batch, inputs, classes)."""
+    by_input = tf.reshape(logits, (tf.shape(logits)[0], inputs, -1, logits.shape[-1]))
+    return tf.reduce_mean(by_input, 2) * (share / inputs)
+
+
+def maps_apart(nodes: list[Node], volume: int) -> set[int]:
+    """Return the keys of the activations whose last axis is that of the maps, each of which has been read alone."""
+    apart = {volume}
+    for node in nodes:
+        if type(node.operation) in MAPWISE_LAYERS and id(node.input_tensors[0]) in apart:
+            apart.add(id(node.output_tensors[0]))
+    return apart
+
+
+def feeds(nodes: list[Node], source: int, targets: Iterable[int]) -> bool:
+    """Return whether any of `targets` depends on `source` by these nodes, which are in order."""
+    reached = {source}
+    for node in nodes:
+        if not reached.isdisjoint(id(tensor) for tensor in node.input_tensors):
+            reached.update(id(tensor) for tensor in node.output_tensors)
+    return not reached.isdisjoint(targets)
+
+
 class Occlusion:
     """The logits of a functional model with regions of the volume occluded.
 
@@ -131,12 +160,17 @@ class Occlusion:
     """
 
     def __init__(self, model: keras.Model):
-        (self._volume,) = (id(tensor) for tensor in model.inputs if tensor.name == "volume")
+        (volume,) = (tensor for tensor in model.inputs if tensor.name == "volume")
+        self._volume = id(volume)
         self._input_names = [tensor.name for tensor in model.inputs]
         # Only the nodes tell apart the uses of a layer, and Keras has no public way to those of one model.
         levels = sorted(model._nodes_by_depth.items(), reverse=True)
         nodes = [node for _, level in levels for node in level if node.input_tensors]
-        self._steps, tail, affected = follow(nodes, self._volume, model.outputs)
+        last, self._maps = model.layers[-1], volume.shape[-1]
+        parts = keras.tree.flatten(last.input) if isinstance(last, model_layers.MeanOfLogits) else model.outputs
+        inputs, shares = (getattr(last, name, [1]) for name in ("inputs", "shares"))
+        outputs = [*model.outputs, *parts]
+        self._steps, tail, affected = follow(nodes, self._volume, outputs)
         self.recomputed_layers = tuple(
             node.operation.name
             for node in tail
@@ -144,13 +178,36 @@ class Occlusion:
             and any(len(tensor.shape) == RANK and id(tensor) in affected for tensor in node.input_tensors)
         )
 
-        read = [tensor for node in tail for tensor in node.input_tensors] + model.outputs
+        read = [tensor for node in tail for tensor in node.input_tensors] + outputs
         produced = {id(tensor) for node in tail for tensor in node.output_tensors}
         tail_inputs = {id(tensor): tensor for tensor in read if id(tensor) not in produced}
         self._cuts = [key for key in tail_inputs if key in affected]
         self._constants = [key for key in tail_inputs if key not in affected]
         ordered = [tail_inputs[key] for key in self._cuts + self._constants]
-        self._tail = tf.function(keras.Function(ordered, model.outputs[0]), reduce_retracing=True)
+        ends = keras.Function(ordered, outputs)
+        count = len(model.outputs)
+
+        def tail_of(values: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            """The logits, and what each part adds to them by its inputs, (batch, inputs, classes)."""
+            found = ends(values)
+            return found[0], [added(*part) for part in zip(found[count:], inputs, shares, strict=True)]
+
+        self._tail = tf.function(tail_of, reduce_retracing=True)
+        of_volume = [at for at, part in enumerate(parts) if id(part) in affected]
+        self._own = [at for at in of_volume if inputs[at] == self._maps]  # parts that read each map by itself
+        self._joint = [at for at in of_volume if inputs[at] != self._maps]  # that read all maps
+        apart = maps_apart(nodes, self._volume)
+        sources = [tail_inputs[key] for key in self._cuts if feeds(tail, key, [id(parts[at]) for at in self._joint])]
+        self._mixed = [id(tensor) for tensor in sources] if all(id(tensor) in apart for tensor in sources) else []
+        if self._mixed:
+            rest = keras.Function([*sources, *ordered[len(self._cuts) :]], [parts[at] for at in self._joint])
+            kinds = [(inputs[at], shares[at]) for at in self._joint]
+            self._joint_tail = tf.function(
+                lambda values: sum(
+                    added(logits, *kind)[:, 0] for logits, kind in zip(rest(values), kinds, strict=True)
+                ),
+                reduce_retracing=True,
+            )
 
         tensors = {id(tensor): tensor for node in nodes for tensor in (*node.input_tensors, *node.output_tensors)}
         unaffected = {source for step in self._steps for source in step.sources if source in tensors} - affected
@@ -172,7 +229,7 @@ class Occlusion:
 
     def logits(self, kept: Kept) -> np.ndarray:
         """Return the logits (batch, classes) with nothing occluded."""
-        return self._tail([kept[key] for key in self._cuts + self._constants]).numpy()
+        return self._tail(self._inputs_of_tail(kept))[0].numpy()
 
     def occluded_logits(self, kept: Kept, fill: np.ndarray, masks: Iterable[np.ndarray]) -> np.ndarray:
         """Return the logits (masks, batch, classes) with each mask's voxels taken from `fill`.
@@ -180,17 +237,67 @@ class Occlusion:
         `fill` is one volume per record, or broadcasts to that: (batch, 1, 1, 1, 1) is one value per record. Any number
         of masks (x, y, z) bool is allowed.
         """
+        return self._occluded(kept, fill, masks)[0]
+
+    def logits_by_map(
+        self, kept: Kept, fill: np.ndarray, masks: Sequence[np.ndarray], maps: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return `occluded_logits`, and the logits (masks, batch, maps, classes) with each mask's voxels taken from
+        `fill` in one of `maps` alone. In all other maps `fill` is the volume."""
+        logits, parts, joint = self._occluded(kept, fill, masks, maps if self._mixed else ())
+        shown, of_parts = self._tail(self._inputs_of_tail(kept))
+        found = np.repeat(shown.numpy()[None, :, None], len(masks), 0).repeat(len(maps), 2)
+        for at in self._own:
+            found += (parts[at] - of_parts[at].numpy())[:, :, maps]
+        for place, one in enumerate(maps if self._joint else ()):
+            if not self._mixed:
+                alone = np.where(np.arange(self._maps) == one, fill, kept[self._volume].numpy())
+                found_alone = self._occluded(kept, alone, masks)[1]
+                found[:, :, place] += np.sum([found_alone[at][:, :, 0] for at in self._joint], axis=0)
+            else:
+                found[:, :, place] += joint[:, :, place]
+            found[:, :, place] -= np.sum([of_parts[at].numpy()[:, 0] for at in self._joint], axis=0)
+        return logits, found
+
+    def _inputs_of_tail(self, kept: Kept) -> list[tf.Tensor]:
+        return [kept[key] for key in self._cuts + self._constants]
+
+    def _occluded(
+        self, kept: Kept, fill: np.ndarray, masks: Iterable[np.ndarray], maps: Sequence[int] = ()
+    ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+        """Return the logits (masks, batch, classes), what each part adds to them by its inputs (masks, batch, inputs,
+        classes), and what those that read all maps would add if one of `maps` had changed (masks, batch, maps,
+        classes)."""
         volume = kept[self._volume]
         occlude = partial(self._occlude, kept, tf.broadcast_to(tf.cast(fill, volume.dtype), tf.shape(volume)))
         size = sum(kept[key].dtype.size * kept[key].shape.num_elements() for key in self._cuts)
         size = max(1, min(TAIL_MASKS, TAIL_BYTES // size))
-        masks, logits = iter(masks), []
+        masks, found = iter(masks), []
         with ThreadPoolExecutor(THREADS) as threads:
             while group := list(islice(masks, size)):
                 changed = [tf.concat(parts, 0) for parts in zip(*threads.map(occlude, group), strict=True)]
                 constant = [tf.concat([kept[key]] * len(group), 0) for key in self._constants]
-                logits.append(self._tail(changed + constant).numpy())
-        return np.concatenate(logits).reshape(-1, volume.shape[0], logits[0].shape[-1])
+                logits, parts = self._tail(changed + constant)
+                joint = [self._with_one_map(kept, changed, len(group), one, constant) for one in maps]
+                found.append(
+                    (logits, *parts, tf.stack(joint, 1) if joint else tf.zeros((len(logits), 0, logits.shape[-1])))
+                )
+        arrays = [np.concatenate([array.numpy() for array in arrays]) for arrays in zip(*found, strict=True)]
+        by_mask = [array.reshape(len(array) // volume.shape[0], volume.shape[0], *array.shape[1:]) for array in arrays]
+        return by_mask[0], by_mask[1:-1], by_mask[-1]
+
+    def _with_one_map(
+        self, kept: Kept, changed: list[tf.Tensor], count: int, one: int, constant: list[tf.Tensor]
+    ) -> tf.Tensor:
+        """Return what the parts that read all maps add to the logits (masks * batch, classes) if one map is as
+        `changed` for `count` masks, the others as shown."""
+        chosen = tf.range(self._maps) == one
+        mixed = [
+            tf.where(chosen, after, tf.concat([kept[key]] * count, 0))
+            for key, after in zip(self._cuts, changed, strict=True)
+            if key in self._mixed
+        ]
+        return self._joint_tail(mixed + constant)
 
     @tf.function(reduce_retracing=True)
     def _whole(self, inputs: list[tf.Tensor]) -> list[tf.Tensor]:

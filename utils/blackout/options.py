@@ -68,6 +68,11 @@ class BlackoutOptions(Options):
             raise InputError(f"--maps {unknown[0]} is no map of {cohort.path}; it has {', '.join(cohort.maps)}.")
         return np.array([self.maps is None or name in self.maps for name in cohort.maps])
 
+    def separate_maps(self, cohort: Cohort) -> list[int]:
+        """The maps that are also replaced one at a time, by number: those that are replaced, if they are several."""
+        replaced = np.flatnonzero(self.replaced_maps(cohort)).tolist()
+        return replaced if len(replaced) > 1 else []
+
     def regions(self, grid: Grid) -> Atlas:
         """The regions to black out, with names that are safe to show. Raises InputError for what is no label image."""
         stat = self.atlas.stat() if self.atlas and self.atlas.is_file() else None

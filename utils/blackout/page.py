@@ -27,6 +27,9 @@ from data.cohorts.atlas import Atlas
 from data.cohorts.rows import listed
 from data.cohorts.standards import BACKGROUND
 from utils import figures
+from utils.blackout import colours
+from utils.blackout.by_map import ByMap
+from utils.blackout.colours import EFFECT, PALE, SHADES, effect_ticks, largest_effect, shades
 from utils.blackout.effects import RELIANCE, UNIQUE, Effects
 from utils.figures import interval, number, shortened
 from utils.runs.run import Run
@@ -38,10 +41,7 @@ BARS = 20
 SHOWN = 5  # problems
 NAME_WIDTH = 26  # letters of a region's name beside its bar
 EXPECTED = "Warning: 'partition' will ignore the 'mask'"  # nilearn on its own mask
-SHADES = 256  # colours from the largest effect against the true class (blue) to the largest for it (red)
-PALE = 0.3  # opacity of a region that is not significant
 SHADE = {False: -2, True: 2}  # what is added to a region's share of the largest effect, by whether it is significant
-EFFECT = "logit of the true class"
 COLUMNS = {  # heading of the page's table -> column of `regions.csv` and its format
     "region": ("name", ""),
     "reliance": ("reliance", ".4f"),
@@ -69,14 +69,15 @@ COLUMNS = {  # heading of the page's table -> column of `regions.csv` and its fo
 
 @dataclass(frozen=True)
 class BlackoutResults:
-    """`table` as in `regions.csv`, the effects per record, the summary in sentences, and whether the network is not
-    better than chance on these subjects."""
+    """`table` as in `regions.csv`, the effects per record, the summary in sentences, whether the network is not better
+    than chance on these subjects, and the table of regions by maps if there is one."""
 
     atlas: Atlas
     table: pd.DataFrame
     effects: Effects
     summary: str
     at_chance: bool
+    by_map: ByMap | None = None
 
     def significant(self, kind: str) -> np.ndarray:
         """Which rows of the table are marked, (regions,) bool: none if the network is at chance, or p is unknown."""
@@ -90,13 +91,7 @@ class BlackoutResults:
     @property
     def shading(self) -> str:
         """What pale and full colours of the group map mean, in a sentence."""
-        if self.at_chance:
-            return "All regions are pale: the network is not shown to be better than chance on these subjects."
-        if self.table[f"p_{RELIANCE}"].isna().all():
-            return "All regions are pale: there are no p-values, since the subjects are of one class."
-        if not self.significant(RELIANCE).any():
-            return f"All regions are pale: none is significant (family-wise p < {ALPHA:g})."
-        return f"Full colour: significant (family-wise p < {ALPHA:g}). Pale: not significant."
+        return colours.shading(self.table[f"p_{RELIANCE}"], self.at_chance, "regions")
 
     @property
     def cuts(self) -> dict[int, int]:
@@ -117,6 +112,11 @@ def title(run: Run, results: BlackoutResults) -> str:
     cohort = printable(str(run.data_dir)) if run.data_dir else "the demo cohort"
     at_chance = " (MODEL AT CHANCE)" if results.at_chance else ""
     return f"Blackout of {run.model.name} on {cohort}{run.marks}{at_chance}"
+
+
+def mean_title(run: Run, results: BlackoutResults) -> str:
+    """The title of a figure of means."""
+    return f"{title(run, results)}: mean over {results.sample}"
 
 
 def widest_levels(labels: np.ndarray, ranked: Sequence[int]) -> list[int]:
@@ -151,7 +151,7 @@ def draw(run: Run, results: BlackoutResults) -> Figure:
     handles = legend_handles(top, results.at_chance)
     figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.05, 0.02), ncols=3, fontsize=9, frameon=False)
     draw_brain(figure, brain, results)
-    heading = textwrap.fill(f"{title(run, results)}: mean over {results.sample}", 130)
+    heading = textwrap.fill(mean_title(run, results), 130)
     figure.suptitle(f"{heading}\n{textwrap.fill(results.summary, 170, replace_whitespace=False)}", fontsize=11)
     return figure
 
@@ -174,29 +174,14 @@ def draw_bars(axis: Axes, top: pd.DataFrame, kind: str, significant: np.ndarray)
 def legend_handles(top: pd.DataFrame, at_chance: bool) -> list[Patch | Line2D]:
     """What colours and whiskers mean."""
     if at_chance:
-        colours = [Patch(color="0.6", label="not marked: the network is at chance")]
+        kinds = [Patch(color="0.6", label="not marked: the network is at chance")]
     elif top[f"p_{RELIANCE}"].isna().all():
-        colours = [Patch(color="0.6", label="no p-values: one class")]
+        kinds = [Patch(color="0.6", label="no p-values: one class")]
     else:
-        colours = [Patch(color="C3", label=f"family-wise p < {ALPHA:g}"), Patch(color="0.6", label="not significant")]
+        kinds = [Patch(color="C3", label=f"family-wise p < {ALPHA:g}"), Patch(color="0.6", label="not significant")]
     if top[f"{RELIANCE}_low"].isna().all():
-        return [*colours, Patch(alpha=0, label="no whiskers: one subject")]
-    return [*colours, Line2D([], [], color="0.2", label=f"{CONFIDENCE:.0%} interval over subjects")]
-
-
-def shades(opacity: float) -> np.ndarray:
-    """Colours (SHADES, 4), red, green, blue and opacity in 0..1, from the largest effect against the true class on."""
-    return plt.get_cmap("RdBu_r")(np.linspace(0, 1, SHADES)) * (1, 1, 1, opacity)
-
-
-def largest_effect(results: BlackoutResults) -> float:
-    """The effect of the deepest colour."""
-    return float(np.abs(results.table[RELIANCE]).max()) or 1.0
-
-
-def effect_ticks(results: BlackoutResults) -> np.ndarray:
-    """Five effects that are named beside the colours."""
-    return largest_effect(results) * np.linspace(-1, 1, 5)
+        return [*kinds, Patch(alpha=0, label="no whiskers: one subject")]
+    return [*kinds, Line2D([], [], color="0.2", label=f"{CONFIDENCE:.0%} interval over subjects")]
 
 
 def painted(results: BlackoutResults) -> tuple[Nifti1Image, dict[str, Any]]:
@@ -207,12 +192,12 @@ def painted(results: BlackoutResults) -> tuple[Nifti1Image, dict[str, Any]]:
     falls on no other colours, plus the `SHADE`: -3 to -1 is pale, 1 to 3 full, and what is no region, 0, transparent.
     """
     atlas, significant = results.atlas, results.significant(RELIANCE)
-    share = results.table[RELIANCE] / largest_effect(results) * (1 - 1 / SHADES)
+    share = results.table[RELIANCE] / largest_effect(results.table[RELIANCE]) * (1 - 1 / SHADES)
     values = share + np.where(significant, SHADE[True], SHADE[False])
-    colours = ListedColormap(np.concatenate([shades(PALE), shades(0), shades(1)]))
+    pale_and_full = ListedColormap(np.concatenate([shades(PALE), shades(0), shades(1)]))
     image = nifti.mni_image(atlas.paint(values.set_axis(results.table["region"]).loc[atlas.regions]), grids.FULL)
     ends = {"vmin": SHADE[False] - 1, "vmax": SHADE[True] + 1, "threshold": None, "colorbar": False}
-    return image, ends | {"cmap": colours, "resampling_interpolation": "nearest"}
+    return image, ends | {"cmap": pale_and_full, "resampling_interpolation": "nearest"}
 
 
 def draw_brain(figure: Figure, axis: Axes, results: BlackoutResults) -> None:
@@ -229,25 +214,9 @@ def draw_brain(figure: Figure, axis: Axes, results: BlackoutResults) -> None:
     display.annotate(left_right=True, positions=False)
     for z, cut in display.axes.items():
         cut.ax.set_title(f"z = {round(z)} mm")
-    draw_colours(figure.add_axes((0.925, 0.32, 0.012, 0.42)), results)
+    beside = figure.add_axes((0.925, 0.32, 0.012, 0.42))
+    colours.draw_colours(beside, largest_effect(results.table[RELIANCE]), bool(results.significant(RELIANCE).any()))
     figure.text(0.63, 0.1, f"{results.shading}\naxial slices, MNI space; {figures.SIDES}", ha="center", va="center")
-
-
-def draw_colours(axis: Axes, results: BlackoutResults) -> None:
-    """The colours of effects, pale beside full ones if there are both."""
-    opacities = {"significant": 1.0, "not significant": PALE} if results.significant(RELIANCE).any() else {"": PALE}
-    largest = largest_effect(results)
-    columns = np.stack([shades(opacity) for opacity in opacities.values()], axis=1)
-    axis.imshow(
-        columns, origin="lower", aspect="auto", interpolation="nearest", extent=(0, len(opacities), -largest, largest)
-    )
-    axis.set_xticks(np.arange(len(opacities)) + 0.5, opacities, rotation=90, fontsize=8)
-    axis.tick_params(axis="x", length=0)
-    ticks = effect_ticks(results)
-    axis.set_yticks(ticks, [f"{tick:.2g}" for tick in ticks])
-    axis.yaxis.tick_right()
-    axis.yaxis.set_label_position("right")
-    axis.set_ylabel(f"reliance: mean effect on the {EFFECT}")
 
 
 def table_cells(row: dict) -> dict[str, tuple[str, str, float | None]]:
@@ -325,7 +294,7 @@ def render(run: Run, results: BlackoutResults) -> str:
         viewer=re.sub(r"<link[^>]*icon[^>]*>", "", viewer),
         table=[table_cells(row) for row in results.table.to_dict("records")],
         drawing=record_maps(results),
-        ticks=[f"{tick:.3g}" for tick in effect_ticks(results)],
+        ticks=[f"{tick:.3g}" for tick in effect_ticks(largest_effect(results.table[RELIANCE]))],
         start=results.table.set_index("region")["name"][results.ranked[0]],
         pale=PALE,
         marked=results.significant(RELIANCE).any(),

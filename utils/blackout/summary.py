@@ -17,7 +17,7 @@ from utils.blackout.adjustment import Adjustment
 from utils.blackout.effects import RELIANCE, SUPPRESSOR, UNIQUE, Effects
 from utils.blackout.fills import Fills
 from utils.figures import interval, number, shortened
-from utils.statistics import ALPHA, CHANCE
+from utils.statistics import ALPHA, CHANCE, MIN_PER_CLASS
 
 NAME_WIDTH = 23  # letters of a region's name in the terminal
 TOP = 10  # regions in the terminal
@@ -77,6 +77,16 @@ def evidence_sentence(table: pd.DataFrame, adjusted: Adjustment) -> str:
     rarer = np.bincount(adjusted.label.astype(int), minlength=len(CLASSES)).min()
     counts = {"total": len(table), "rarer": int(rarer), "share": rarer / len(adjusted.label)}
     return said("evidence", chosen=chosen, before=before, alone=alone, adjusted=adjusted, **counts)
+
+
+def by_map_sentence(table: pd.DataFrame, adjusted: Adjustment) -> str:
+    """Which pairs of region and map are significant, given `by_map.map_table`; nothing if too few people have a p."""
+    if np.bincount(adjusted.label.astype(int), minlength=len(CLASSES)).min() < MIN_PER_CLASS:
+        return ""
+    chosen = table[table[f"p_{RELIANCE}"] < ALPHA]
+    pairs = [f"{row.name} in {row.map}" for row in chosen[["name", "map"]].itertuples(index=False)]
+    before = int((table[f"p_{RELIANCE}_plain"] < ALPHA).sum())
+    return said("by_map", pairs=pairs, before=before, total=f"{len(table):,}", adjusted=adjusted)
 
 
 def said(macro: str, **values: object) -> str:
