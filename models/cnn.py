@@ -1,8 +1,7 @@
 """Volume classifier: reduced volume 31x37x31 -> logits of (control, autism), by convolutions, regions or both."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -25,7 +24,7 @@ from models.settings import (
 )
 
 COARSE = 3  # voxels along an edge of the cubes whose means `linear` and `combined` read
-MOST_MAPS = 3  # a brain of more maps does not count more beside the phenotype
+MOST_MAPS = 3  # a brain of more maps does not count more beside the phenotype, nor has it more filters
 
 
 def reduced_by(*strides: int) -> int:
@@ -60,7 +59,9 @@ class Convolutions(OfVolume, HiddenLayers):
     """
 
     cubes: Edge = 1
-    convolutions_by_map: bool = False  # each map by itself, by the same filters; their logits are averaged
+    # Each map by itself, by the same filters; their logits are averaged. Of more maps than `MOST_MAPS` each has fewer
+    # filters, so that all maps together have about as many as that number of maps.
+    convolutions_by_map: bool = False
     filters: Widths = (16, 32, 64)
     kernels: Edges = (3, 3, 3)
     strides: Edges = (2, 2, 2)
@@ -180,44 +181,74 @@ def cube_means(x: Any, size: int) -> Any:
     return keras_layers.AveragePooling3D(size, padding="same", dtype="float32")(x)
 
 
-def cube_features(x: Any, size: int, dropout: float) -> Any:
-    """(batch, x, y, z, channels) -> (batch, features), the means of all cubes."""
+def cube_features(volume: Any, config: Linear, members: int) -> Any:
+    """(batch, x, y, z, maps) -> (batch, 1, members, features), the means of all cubes of all maps."""
     from keras import layers as keras_layers
 
     from models import layers
 
-    return layers.Dropout(dropout)(keras_layers.Flatten()(cube_means(x, size)))
+    values = keras_layers.Flatten()(cube_means(volume, config.average_pool))
+    each = [layers.Dropout(config.dropout)(values) for _ in range(members)]
+    return of_all_maps(layers.side_by_side(each))
 
 
-def of_all_maps(build: Callable[[], Any], members: int) -> Any:
-    """The features (batch, features) that `build` gives to each member, (batch, 1, members, features)."""
+def of_all_maps(each: Any) -> Any:
+    """The features of all maps that each member reads, (batch, members, features) -> (batch, 1, members, features)."""
     import keras
 
-    from models import layers
-
-    each = layers.of_members(build, members)
     return keras.layers.Reshape((1, *each.shape[1:]))(each)
 
 
-def features(x: Any, config: Convolutions, settings: LayerSettings) -> Any:
-    """(batch, x, y, z, channels) -> (batch, features)."""
+def convolved(x: Any, config: Convolutions, settings: LayerSettings, members: int) -> Any:
+    """(batch, x, y, z, channels) -> the last activations of all members side by side, (batch, x, y, z, members *
+    filters). Their first convolutions, which read the same, are one layer."""
     from keras import layers as keras_layers
 
     from models import layers
 
-    blocks = zip(config.filters, config.kernels, config.strides, config.pools, strict=True)
-    for depth, (filters, kernel, stride, pool) in enumerate(blocks):
-        if config.residual and depth:
-            x = layers.residual_block(x, filters, kernel, stride, settings)
-        else:
-            x = layers.activated(layers.convolution(x, filters, kernel, stride, settings), settings)
-        x = keras_layers.MaxPooling3D(BLOCK, pool, padding="same")(x) if pool else x
+    first, *rest = zip(config.filters, config.kernels, config.strides, config.pools, strict=True)
+    filters, kernel, stride, pool = first
+    x = pooled(layers.activated(layers.convolution(x, filters, kernel, stride, settings, members), settings), pool)
+    if not rest:
+        return x
+    towers = []
+    for member in range(members):
+        own = layers.Channels(member * filters, (member + 1) * filters)(x) if members > 1 else x
+        for width, kernel, stride, pool in rest:
+            if config.residual:
+                own = layers.residual_block(own, width, kernel, stride, settings)
+            else:
+                own = layers.activated(layers.convolution(own, width, kernel, stride, settings), settings)
+            own = pooled(own, pool)
+        towers.append(own)
+    return keras_layers.Concatenate()(towers) if members > 1 else towers[0]
+
+
+def pooled(x: Any, stride: int) -> Any:
+    """The maximum of cubes of 3 voxels; as it is if the stride is 0."""
+    from keras import layers as keras_layers
+
+    return keras_layers.MaxPooling3D(BLOCK, stride, padding="same")(x) if stride else x
+
+
+def features(volume: Any, config: Convolutions, settings: LayerSettings, members: int) -> Any:
+    """(batch, x, y, z, maps) -> (batch, inputs, members, features), the inputs being all maps, or each map."""
+    from keras import layers as keras_layers
+
+    from models import layers
+
+    by_map, maps = config.convolutions_by_map, volume.shape[-1]
+    x = layers.MapsApart(dtype="float32")(volume) if by_map else volume
+    x = convolved(x, config, settings, members)
     if config.global_average:
-        return keras_layers.GlobalAveragePooling3D()(x)
-    if config.average_pool:
-        return cube_features(x, config.average_pool, config.dropout)
-    flat = keras_layers.Flatten()(x)
-    return layers.hidden(flat, flat.shape[-1], settings)
+        x = keras_layers.GlobalAveragePooling3D(keepdims=True)(x)
+    elif config.average_pool:
+        x = cube_means(x, config.average_pool)
+    each = layers.MembersApart(members)(x)
+    found = layers.MapsTogether(maps)(each) if by_map else of_all_maps(each)
+    if config.keeps_place:
+        return layers.Dropout(config.dropout)(found)
+    return found if config.global_average else layers.hidden_of_each(found, found.shape[-1], members, settings)
 
 
 def convolutional_part(volume: Any, config: Convolutions) -> Part:
@@ -226,16 +257,10 @@ def convolutional_part(volume: Any, config: Convolutions) -> Part:
 
     if config.cubes > 1:
         volume = layers.Standardise(dtype="float32")(cube_means(volume, config.cubes))
-    settings = config.layer_settings(config.l2)
-
-    def of_each_map(members: int) -> Any:
-        each = layers.MapsApart(dtype="float32")(volume)
-        together = layers.MapsTogether(volume.shape[-1])
-        return together(layers.of_members(lambda: features(each, config, settings), members))
-
-    of_all = partial(of_all_maps, lambda: features(volume, config, settings))
-    of_maps = of_each_map if config.convolutions_by_map else of_all
-    return Part("convolutions", of_maps, settings, config.keeps_place)
+    maps, settings = volume.shape[-1], config.layer_settings(config.l2)
+    if config.convolutions_by_map and maps > MOST_MAPS:
+        config = replace(config, filters=tuple(math.ceil(width * MOST_MAPS / maps) for width in config.filters))
+    return Part("convolutions", partial(features, volume, config, settings), settings, config.keeps_place)
 
 
 def parts(volume: Any, config: OfVolume, grid: Grid) -> list[Part]:
@@ -247,8 +272,7 @@ def parts(volume: Any, config: OfVolume, grid: Grid) -> list[Part]:
     found = regions.parts(volume, config, grid) if isinstance(config, Regions) else []
     if isinstance(config, Linear):
         settings = LayerSettings(config.l1, config.l2)
-        of_member = partial(cube_features, volume, config.average_pool, config.dropout)
-        found.append(Part("linear", partial(of_all_maps, of_member), settings, True))
+        found.append(Part("linear", partial(cube_features, volume, config), settings, True))
     if isinstance(config, Convolutions):
         found.append(convolutional_part(volume, config))
     return found

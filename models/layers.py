@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -154,6 +154,50 @@ class OfEachNetwork(keras.initializers.Initializer):
         return {"alone": self.alone}
 
 
+class OfEachMember(keras.initializers.Initializer):
+    """A kernel (..., inputs, members * units) of members side by side, each of which starts as if it were alone."""
+
+    def __init__(self, alone: str, members: int) -> None:
+        self.alone, self.members = alone, members
+
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
+        own = (*shape[:-1], shape[-1] // self.members)
+        kernels = [keras.initializers.get(self.alone)(own, dtype) for _ in range(self.members)]
+        return keras.ops.concatenate(kernels, axis=-1)
+
+    def get_config(self) -> dict:
+        return {"alone": self.alone, "members": self.members}
+
+
+class Channels(layers.Layer):
+    """(batch, x, y, z, channels) -> (batch, x, y, z, stop - start): some of the channels."""
+
+    def __init__(self, start: int, stop: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.start, self.stop = start, stop
+
+    def call(self, volume: Any) -> Any:
+        return volume[..., self.start : self.stop]
+
+
+class MembersApart(layers.Layer):
+    """Activations of members side by side (batch, x, y, z, members * filters) -> (batch, members, x * y * z * filters),
+    flattened for each member."""
+
+    def __init__(self, members: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.members = members
+
+    def call(self, x: Any) -> Any:
+        of_each = keras.ops.reshape(x, (-1, math.prod(x.shape[1:4]), self.members, x.shape[-1] // self.members))
+        return keras.ops.reshape(
+            keras.ops.transpose(of_each, (0, 2, 1, 3)), (-1, *self.compute_output_shape(x.shape)[1:])
+        )
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return (None, self.members, math.prod(input_shape[1:]) // self.members)
+
+
 class MeanOfLogits(layers.Layer):
     """The logits (batch, networks, 2) of each part of a classifier -> the mean (batch, 2) over all networks, of which
     those of a part have together the weight that `shares` gives it. `inputs` tells how many inputs, such as maps, the
@@ -222,9 +266,9 @@ def averaged(parts: list[Part], members: int, weights: dict[str, float] | None =
     return MeanOfLogits([share / sum(shares) for share in shares], inputs, dtype="float32", name="logits")(found)
 
 
-def of_members(build: Callable[[], KerasTensor], members: int) -> KerasTensor:
-    """The features (batch, features) that `build` gives to each member, (batch, members, features)."""
-    return keras.ops.stack([build() for _ in range(members)], axis=1)
+def side_by_side(each: list[KerasTensor]) -> KerasTensor:
+    """Features (batch, features) of each member -> (batch, members, features)."""
+    return keras.ops.stack(each, axis=1)
 
 
 def penalty(settings: LayerSettings) -> keras.Regularizer | None:
@@ -252,10 +296,16 @@ def activated(x: KerasTensor, settings: LayerSettings) -> KerasTensor:
     return layers.ReLU()(normalised(x, settings))
 
 
-def convolution(x: KerasTensor, filters: int, kernel: int, stride: int, settings: LayerSettings) -> KerasTensor:
-    """A 3-D convolution alone; batch norm brings the bias where it follows."""
+def convolution(
+    x: KerasTensor, filters: int, kernel: int, stride: int, settings: LayerSettings, members: int = 1
+) -> KerasTensor:
+    """A 3-D convolution alone, or those of several members side by side; batch norm brings the bias where it
+    follows."""
     options = weights(settings, Averaging(stride, transposed=False))
-    return layers.Conv3D(filters, kernel, stride, padding="same", use_bias=not settings.batch_norm, **options)(x)
+    if members > 1:
+        options["kernel_initializer"] = OfEachMember(settings.initializer, members)
+    more = {"padding": "same", "use_bias": not settings.batch_norm}
+    return layers.Conv3D(members * filters, kernel, stride, **(more | options))(x)
 
 
 def residual_block(x: KerasTensor, filters: int, kernel: int, stride: int, settings: LayerSettings) -> KerasTensor:

@@ -79,9 +79,9 @@ def features_of_both(parts: list[Part], config: Joined, settings: LayerSettings,
 
     from models import layers
 
-    x = cnn.of_all_maps(
-        lambda: keras.layers.Concatenate()([keras.layers.Flatten()(part.features(1)) for part in parts]), members
-    )
+    flatten, joined = keras.layers.Flatten(), keras.layers.Concatenate()
+    each = [joined([flatten(part.features(1)) for part in parts]) for _ in range(members)]
+    x = cnn.of_all_maps(layers.side_by_side(each))
     for units in config.joined_units:
         x = layers.hidden_of_each(x, units, members, settings)
     return x

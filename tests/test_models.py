@@ -480,12 +480,3 @@ def test_region_presets_begin_undecided_and_read_several_maps():
     inputs = {"volume": np.ones((2, *REDUCED.shape, 3)), "phenotype": np.ones((2, 29))}
     assert network.input["volume"].shape == (None, *REDUCED.shape, 3)
     np.testing.assert_array_equal(network(inputs), 0)
-
-
-@pytest.mark.parametrize("grid, maps", [(REDUCED, 1), (REDUCED, 3), (FULL, 2)])
-def test_means_of_regions_are_the_same_in_numpy_to_the_last_bit(grid, maps):
-    from models.layers import RegionMeans
-
-    volume = np.random.default_rng(0).normal(size=(2, *grid.shape, maps)).astype(np.float32)
-    layer = RegionMeans(grid)
-    assert (layer.in_numpy(volume) == np.asarray(layer(volume))).all()

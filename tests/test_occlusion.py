@@ -327,7 +327,7 @@ def test_a_region_of_one_map_is_exact_and_takes_no_pass_more_if_maps_are_kept_ap
     monkeypatch.setattr(occlusion, "_occluded", lambda *some: passes.append(0) or whole(*some))
     kept = occlusion.keep(inputs)
     together, alone = occlusion.logits_by_map(kept, fill, masks, chosen)
-    assert len(passes) == (1 if preset in ("combined", "regions") else 1 + len(chosen))
+    assert len(passes) == (1 if preset in ("combined", "regions", "linear") else 1 + len(chosen))
     for place, at in enumerate(chosen):
         expected = recomputed(model, inputs, np.where(np.arange(4) == at, fill, inputs["volume"]), masks)
         np.testing.assert_allclose(alone[:, :, place], expected, atol=TOLERANCE * np.abs(expected).max())

@@ -49,7 +49,7 @@ VOXELWISE_LAYERS = (
     layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Identity, layers.Rescaling,
     layers.Dropout, layers.SpatialDropout3D, layers.AlphaDropout, layers.GaussianDropout, layers.GaussianNoise,
     model_layers.Dropout, layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum,
-    model_layers.MapsApart,
+    model_layers.MapsApart, model_layers.Channels,
 )  # fmt: skip
 CHANNEL_LAYERS = (layers.BatchNormalization, layers.Concatenate)
 STEPS: dict[type[keras.Layer], type[Step]] = {
@@ -60,7 +60,12 @@ STEPS: dict[type[keras.Layer], type[Step]] = {
     model_layers.RegionMeans: steps.RegionMeans,
 }
 MAPWISE_LAYERS = (layers.AveragePooling3D, model_layers.Standardise, model_layers.RegionMeans)
-WHOLE_VOLUME_LAYERS = (layers.Flatten, layers.GlobalMaxPooling3D, layers.GlobalAveragePooling3D)
+WHOLE_VOLUME_LAYERS = (
+    layers.Flatten,
+    model_layers.MembersApart,
+    layers.GlobalMaxPooling3D,
+    layers.GlobalAveragePooling3D,
+)
 
 
 def steps_of(node: Node, is_local: Callable[[keras.KerasTensor], bool]) -> list[Step]:
