@@ -217,7 +217,10 @@ def from_json(kind: type[Settings], values: dict) -> Settings:
     kind = kind.of_saved(values)
     known = [field.name for field in dataclasses.fields(kind)]
     if unknown := sorted(values.keys() - set(known)):
-        raise InputError(f"The checkpoint has {unknown[0]}, which is no hyper-parameter of this version; train again.")
+        raise InputError(
+            f"The checkpoint has {unknown[0]}, which is no hyper-parameter of this version: it is of an earlier one. "
+            "Train again with --overrideChkpt."
+        )
     try:
         return files.typed(json.dumps(values), kind)
     except ValueError as error:

@@ -126,7 +126,6 @@ def kept(path: Path) -> np.ndarray | None:
             return np.load(path, mmap_mode="r")
     except (InputError, ValueError):
         pass
-    print(f"{path} is not as it was written, and is made anew.", flush=True)
     return None
 
 
@@ -177,6 +176,8 @@ def write(cohort: "Cohort", parcels: Sequence[Parcels], paths: Sequence[Path]) -
     if not parcels:
         return
     paths[0].parent.mkdir(parents=True, exist_ok=True)
+    for path in filter(Path.exists, paths):
+        print(f"{path} is not as it was written, and is made anew.", flush=True)
     with ExitStack() as stack:
         written = [stack.enter_context(files.replacing(path, "wb")) for path in paths]
         for at, tables in enumerate(computed(cohort, parcels)):

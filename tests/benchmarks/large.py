@@ -34,7 +34,8 @@ COMMANDS = {  # `python ...`, each of which may use the files of those before it
     "swap": ["-m", "data", "swap", "COHORT", "OUT", "--regions", 13, "--copies", 1],
     "zip": ["-m", "data", "pack", "COHORT", "OUT", "--zip"],
     "hdf5": ["-m", "data", "pack", "COHORT", "OUT", "--hdf5"],
-    "mmnn": ["run.py", "--model", "mmnn", *ONE_ITERATION],
+    "mmnn": ["run.py", "--model", "mmnn", *ONE_ITERATION],  # averages all volumes, and keeps the means
+    "again": ["run.py", "--model", "mmnn", "--overrideChkpt", *ONE_ITERATION],  # and the next ones read them
     "cnn": ["run.py", "--model", "cnn", *ONE_ITERATION],
     "nn": ["run.py", "--model", "nn", *ONE_ITERATION],
     "fold": ["run.py", "--model", "cnn", "--folds", 5, "--fold", 0, *ONE_ITERATION],

@@ -94,9 +94,14 @@ def read(checkpoint: tf.train.Checkpoint, folder: CheckpointFolder, check: Calla
     tf.get_logger().setLevel("ERROR")  # it lists what could not be restored, each variable on a line
     try:
         check(checkpoint.restore(str(folder.latest())))
-    except (tf.errors.OpError, ValueError, AssertionError, LookupError) as error:
+    except (tf.errors.OpError, LookupError) as error:
         raise InputError(
             f"{folder.latest()} cannot be read ({short(error)}); train again with --overrideChkpt."
+        ) from error
+    except (ValueError, AssertionError) as error:
+        raise InputError(
+            f"{folder.latest()} has weights of another network than this version builds: it is of an earlier version, "
+            f"or files were mixed up. Train again: {folder.training} --overrideChkpt"
         ) from error
 
 

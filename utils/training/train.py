@@ -5,6 +5,9 @@ import os
 import signal
 from functools import cache, partial
 
+import keras
+import numpy as np
+
 from data.base.errors import InputError
 from data.base.signals import collected
 from data.cohorts.cohort import in_order
@@ -136,8 +139,13 @@ def identity_of(run: Run) -> Identity:
 
 def measure(training: Training) -> None:
     """Sets the mean and spread of every layer that standardises to those of the training records."""
-    run, reads = training.run, reading(training.run, training.network)
-    for layer in training.network.layers:
+    run, network = training.run, training.network
+    reads = reading(run, network)
+    for layer in network.layers:
         if isinstance(layer, layers.Standardise):
             batches = reads.batches(in_order(run.training_records(), run.config.batch_size))
-            layer.measure(batch[layer.input.name] for batch in batches)
+            if layer.input.name in reads.tables:
+                layer.measure(batch[layer.input.name] for batch in batches)
+            else:
+                before = keras.Model(network.input, layer.input)
+                layer.measure(np.asarray(before(run.model.inputs(batch))) for batch in batches)
