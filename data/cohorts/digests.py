@@ -111,12 +111,13 @@ def verified(entry: Stored) -> VerifiedEntry:
 
 
 def state_of(path: Path) -> tuple[int, ...]:
-    """What changes with a file: its place, size and times (ns), the last of which no program can choose."""
+    """What changes with a file: its inode, size and times (ns), the last of which no program can choose. The number of
+    a device is left out, since that of a network disk differs between machines."""
     try:
         found = os.stat(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); expected records. Copy it again.") from error
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def digests_of(content: bytes, source: str = "") -> Digests:

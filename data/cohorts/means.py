@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 FOLDER = "means"
 FORM = 1  # of the tables; a change of what they hold is another number
 CHUNK = 16  # records read at once
-STATE = 5  # numbers that tell a file's state, see `digests.state_of`
+STATE = 4  # numbers that tell a file's state, see `digests.state_of`
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,8 @@ def means_of(cohort: "Cohort", parcels: Sequence[Parcels]) -> list[np.ndarray]:
     if len(tables) < len(parcels):
         tables = made(cohort, parcels, paths)
     for entry, state in zip(cohort.entries, tables[0]["state"].tolist(), strict=True):
-        digests.verified(entry).seen[0] = tuple(state)
+        seen = digests.verified(entry).seen
+        seen[0] = seen[0] or tuple(state)
     return [table["means"].reshape(len(table), *one.shape, -1) for table, one in zip(tables, parcels, strict=True)]
 
 
