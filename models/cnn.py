@@ -208,7 +208,10 @@ def convolved(x: Any, config: Convolutions, settings: LayerSettings, members: in
 
     first, *rest = zip(config.filters, config.kernels, config.strides, config.pools, strict=True)
     filters, kernel, stride, pool = first
-    x = pooled(layers.activated(layers.convolution(x, filters, kernel, stride, settings, members), settings), pool)
+    of_each = settings
+    if members > 1:
+        of_each = replace(settings, initializer=layers.OfEachMember(settings.initializer, members))
+    x = pooled(layers.activated(layers.convolution(x, members * filters, kernel, stride, of_each), settings), pool)
     if not rest:
         return x
     towers = []

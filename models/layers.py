@@ -11,9 +11,9 @@ import tensorflow as tf
 from keras import KerasTensor, layers
 
 from data.cohorts.atlas import load_atlas
-from data.cohorts.means import Parcels, cubes, regions
+from data.cohorts.means import regions
 from data.cohorts.records import PHENOTYPE_SIZE, Moments
-from data.grids import GRIDS, Grid
+from data.grids import Grid
 from models.settings import LayerSettings, Part
 
 NETWORKS_RANK = 4  # of features of several networks: (batch, inputs, members, features)
@@ -225,32 +225,6 @@ def summands(network: keras.Model) -> keras.Model:
     return keras.Model(network.input, last.input) if isinstance(last, MeanOfLogits) else network
 
 
-def on_means(network: keras.Model) -> tuple[keras.Model, list[Parcels]]:
-    """The network after its first layers, if these are fixed and are all that reads the volume: it takes their results
-    by the names of the parcels, which are given too. Else the network itself, and no parcels."""
-    volume = network.input.get("volume") if isinstance(network.input, dict) else None
-    operations = [layer for layer in network.layers if not isinstance(layer, layers.InputLayer)]
-    reading = [layer for layer in operations if volume is not None and layer.input is volume]
-    found = {parcels.name: parcels for layer in reading if (parcels := parcels_of(layer))}
-    if not reading or len(found) < len(reading):
-        return network, []
-    for name, layer in zip(found, reading, strict=True):
-        layer.output.name = name
-    results = {name: layer.output for name, layer in zip(found, reading, strict=True)}
-    rest = {name: tensor for name, tensor in network.input.items() if name != "volume"}
-    return keras.Model(rest | results, network.output), list(found.values())
-
-
-def parcels_of(layer: keras.Layer) -> Parcels | None:
-    """What a layer averages a volume over; None if it does something else."""
-    if isinstance(layer, RegionMeans):
-        return layer.parcels
-    grid = next((grid for grid in GRIDS.values() if grid.shape == tuple(layer.input.shape[1:4])), None)
-    if isinstance(layer, layers.AveragePooling3D) and grid and layer.padding == "same":
-        return cubes(grid, layer.pool_size[0])
-    return None
-
-
 def averaged(parts: list[Part], members: int, weights: dict[str, float] | None = None) -> KerasTensor:
     """The mean (batch, 2) of the logits of all parts, each of `members` networks an input.
 
@@ -296,16 +270,10 @@ def activated(x: KerasTensor, settings: LayerSettings) -> KerasTensor:
     return layers.ReLU()(normalised(x, settings))
 
 
-def convolution(
-    x: KerasTensor, filters: int, kernel: int, stride: int, settings: LayerSettings, members: int = 1
-) -> KerasTensor:
-    """A 3-D convolution alone, or those of several members side by side; batch norm brings the bias where it
-    follows."""
+def convolution(x: KerasTensor, filters: int, kernel: int, stride: int, settings: LayerSettings) -> KerasTensor:
+    """A 3-D convolution alone; batch norm brings the bias where it follows."""
     options = weights(settings, Averaging(stride, transposed=False))
-    if members > 1:
-        options["kernel_initializer"] = OfEachMember(settings.initializer, members)
-    more = {"padding": "same", "use_bias": not settings.batch_norm}
-    return layers.Conv3D(members * filters, kernel, stride, **(more | options))(x)
+    return layers.Conv3D(filters, kernel, stride, padding="same", use_bias=not settings.batch_norm, **options)(x)
 
 
 def residual_block(x: KerasTensor, filters: int, kernel: int, stride: int, settings: LayerSettings) -> KerasTensor:

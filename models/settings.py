@@ -93,7 +93,7 @@ class LayerSettings:
     l1: float
     l2: float
     batch_norm: bool = False
-    initializer: str = "glorot_uniform"
+    initializer: Any = "glorot_uniform"  # one of Keras's, or its name
 
 
 class Part(NamedTuple):

@@ -44,9 +44,6 @@ class MadeUp:
 
     indices = Cohort.indices
 
-    def means(self, parcels):
-        return [one.of(test_volumes(self)) for one in parcels]
-
     @property
     def label(self) -> np.ndarray:
         return np.array([row.label for row in self.rows])
@@ -58,6 +55,18 @@ class MadeUp:
         )
         volume = means[:, REGIONS.labels, None] + self.level[indices][:, None, None, None, None]
         return {"phenotype": self.phenotype[indices].astype(np.float32), "volume": volume.astype(np.float32)}
+
+
+@pytest.fixture(autouse=True)
+def means_of_made_up(monkeypatch):
+    """Those of what is made up are computed of its volumes."""
+    of_files = floors.means.means_of
+
+    def means_of(cohort, parcels):
+        of_memory = isinstance(cohort, MadeUp)
+        return [one.of(test_volumes(cohort)) for one in parcels] if of_memory else of_files(cohort, parcels)
+
+    monkeypatch.setattr(floors.means, "means_of", means_of)
 
 
 def made_up(count: int = 240, seed: int = 0, covariates: bool = True) -> MadeUp:

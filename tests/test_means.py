@@ -13,6 +13,7 @@ from data.base.errors import InputError
 from data.cohorts import means, records
 from data.cohorts.atlas import load_atlas
 from data.cohorts.cohort import Cohort, identified, open_cohort, write_tables
+from data.cohorts.means import means_of
 from data.cohorts.rows import APART, Metadata
 from data.cohorts.standards import within_sites
 from data.grids import FULL, REDUCED
@@ -102,10 +103,10 @@ def test_means_are_those_of_the_layers_to_the_last_bit(grid, maps):
 
 @pytest.mark.parametrize("standard", ["stored", "brain", "site"])
 def test_tables_are_made_once_and_hold_the_means_of_each_record(standard, written, tmp_path, reads):
-    found = opened(written, tmp_path / "means", standard).means(PARCELS)
+    found = means_of(opened(written, tmp_path / "means", standard), PARCELS)
     assert sorted(reads) == sorted([*range(PEOPLE)] * (2 if standard == "site" else 1))  # moments of sites
     reads.clear()
-    again = opened(written, tmp_path / "means", standard).means(PARCELS)
+    again = means_of(opened(written, tmp_path / "means", standard), PARCELS)
     assert reads == []
     volumes = opened(written, standard=standard).batch(range(PEOPLE))["volume"]
     for parcels, one, other in zip(PARCELS, found, again, strict=True):
@@ -114,24 +115,24 @@ def test_tables_are_made_once_and_hold_the_means_of_each_record(standard, writte
 
 
 def test_a_table_more_leaves_the_one_that_is_there(written, tmp_path, reads):
-    opened(written, tmp_path / "means").means(PARCELS[:1])
+    means_of(opened(written, tmp_path / "means"), PARCELS[:1])
     (table,) = (tmp_path / "means").glob("*.npy")
     before = table.stat()
-    opened(written, tmp_path / "means").means(PARCELS)
+    means_of(opened(written, tmp_path / "means"), PARCELS)
     assert table.stat() == before and len(list((tmp_path / "means").glob("*.npy"))) == 2
 
 
 def test_without_a_folder_nothing_is_kept(written, tmp_path, reads):
     cohort = opened(written)
     for _ in range(2):
-        (found,) = cohort.means(PARCELS[:1])
+        (found,) = means_of(cohort, PARCELS[:1])
     assert len(reads) == 2 * PEOPLE and not any(tmp_path.iterdir())
     assert found.tobytes() == PARCELS[0].of(cohort.batch(range(PEOPLE))["volume"]).tobytes()
 
 
 def test_a_batch_holds_the_means_of_its_records(written, tmp_path, reads):
     cohort = opened(written, tmp_path / "means")
-    (table,) = cohort.means(PARCELS[:1])
+    (table,) = means_of(cohort, PARCELS[:1])
     batch, whole = cohort.batch([5, 2], volumes=False, means={"regions": table}), cohort.batch([5, 2])
     assert batch.keys() == {"label", "phenotype", "regions"}
     assert (batch["regions"] == PARCELS[0].of(whole["volume"])).all()
@@ -140,12 +141,12 @@ def test_a_batch_holds_the_means_of_its_records(written, tmp_path, reads):
 
 def test_a_record_that_changes_is_refused_though_its_means_are_there(written, tmp_path):
     folder = shutil.copytree(written, tmp_path / "copy")
-    opened(folder, tmp_path / "means").means(PARCELS)
+    means_of(opened(folder, tmp_path / "means"), PARCELS)
     content = bytearray((folder / "2.bin").read_bytes())
     content[-3] ^= 1
     (folder / "2.bin").write_bytes(content)
     cohort = opened(folder, tmp_path / "means")
-    (table,) = cohort.means(PARCELS[:1])
+    (table,) = means_of(cohort, PARCELS[:1])
     cohort.batch([1, 3], volumes=False, means={"regions": table})
     with pytest.raises(InputError, match=r"2\.bin is not what was written: its volume differs from the digest"):
         cohort.batch([1, 2], volumes=False, means={"regions": table})
@@ -190,9 +191,9 @@ def test_names_labels_and_splits_do_not_change_a_table_but_sites_do_within_sites
 @pytest.mark.parametrize("changed", [TESTED, OTHER])
 def test_nothing_of_a_test_subject_is_in_the_row_of_another(changed, standard, written, tmp_path):
     """Within sites it is in those of the site, which is said of every result (TRANSDUCTIVE)."""
-    before = opened(written, tmp_path / "means", standard).means(PARCELS)
+    before = means_of(opened(written, tmp_path / "means", standard), PARCELS)
     write_people(shutil.copytree(written, tmp_path / "copy"), changed)
-    after = opened(tmp_path / "copy", tmp_path / "means", standard).means(PARCELS)
+    after = means_of(opened(tmp_path / "copy", tmp_path / "means", standard), PARCELS)
     assert len(list((tmp_path / "means").glob("*.npy"))) == 4
     touched = SITES[changed] == SITES if standard == "site" else np.arange(PEOPLE) == changed
     for one, other in zip(before, after, strict=True):
@@ -216,24 +217,24 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_table_is_made_anew_which_is_said(damage, written, tmp_path, reads, capsys):
-    (before,) = opened(written, tmp_path / "means").means(PARCELS[:1])
+    (before,) = means_of(opened(written, tmp_path / "means"), PARCELS[:1])
     before, suffix, change = before.tobytes(), *DAMAGES[damage]
     (table,) = (tmp_path / "means").glob("*.npy")
     change(table.with_suffix(suffix))
     reads.clear(), capsys.readouterr()
-    (after,) = opened(written, tmp_path / "means").means(PARCELS[:1])
+    (after,) = means_of(opened(written, tmp_path / "means"), PARCELS[:1])
     assert capsys.readouterr().out.count(f"{table} is not as it was written, and is made anew.") == 1
     assert len(reads) == PEOPLE and after.tobytes() == before
-    opened(written, tmp_path / "means").means(PARCELS[:1])
+    means_of(opened(written, tmp_path / "means"), PARCELS[:1])
     assert len(reads) == PEOPLE and not capsys.readouterr().out
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".json"])
 def test_what_was_removed_is_made_anew(suffix, written, tmp_path, reads):
-    opened(written, tmp_path / "means").means(PARCELS[:1])
+    means_of(opened(written, tmp_path / "means"), PARCELS[:1])
     (left,) = (tmp_path / "means").glob(f"*{suffix}")
     left.unlink()
-    opened(written, tmp_path / "means").means(PARCELS[:1])
+    means_of(opened(written, tmp_path / "means"), PARCELS[:1])
     assert left.exists() and len(reads) == 2 * PEOPLE
 
 
@@ -241,7 +242,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_means_are_computed_once(wri
     """The superuser can write everywhere but in a file."""
     (tmp_path / "file").write_text("")
     for _ in range(2):
-        (found,) = opened(written, tmp_path / "file" / "means").means(PARCELS[:1])
+        (found,) = means_of(opened(written, tmp_path / "file" / "means"), PARCELS[:1])
     assert len(reads) == PEOPLE
     assert found.tobytes() == PARCELS[0].of(opened(written).batch(range(PEOPLE))["volume"]).tobytes()
     lines = [line for line in capsys.readouterr().out.splitlines() if "cannot keep" in line]
@@ -251,7 +252,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_means_are_computed_once(wri
 def test_two_at_once_make_a_table_once(written, tmp_path, reads):
     with ThreadPoolExecutor(2) as pool:
         cohorts = [opened(written, tmp_path / "means") for _ in range(2)]
-        one, other = pool.map(lambda cohort: cohort.means(PARCELS), cohorts)
+        one, other = pool.map(lambda cohort: means_of(cohort, PARCELS), cohorts)
     assert len(reads) == PEOPLE
     assert [table.tobytes() for table in one] == [table.tobytes() for table in other]
     assert sorted(path.suffix for path in (tmp_path / "means").iterdir()) == [".json", ".json", ".npy", ".npy"]
@@ -278,7 +279,7 @@ def test_a_training_on_kept_means_ends_as_one_on_volumes(trained_on_means, writt
     assert sorted(path.name.split("-")[0] for path in again.glob("*.npy")) == ["cubes3", "regions"]
     assert cli("--train", *TRAINING, *places, "--chkPointDir", "again").status == 0
     assert reads == []
-    monkeypatch.setattr("models.layers.on_means", lambda network: (network, []))
+    monkeypatch.setattr("models.first.on_means", lambda network: (network, []))
     assert cli("--train", *TRAINING, *places, "--overrideChkpt", "--chkPointDir", "volumes").status == 0
     assert reads and not (tmp_path / "volumes" / "means").exists()
     assert_bit_equal(trained_on_means / "ckpt" / "mmnn", tmp_path / "volumes" / "mmnn")

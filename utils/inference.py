@@ -11,7 +11,8 @@ from scipy.special import expit
 
 from data.base.errors import InputError
 from data.base.progress import progress
-from models import layers
+from data.cohorts.means import means_of
+from models import first
 from utils.runs.run import Run
 from utils.training.saver import restore_weights
 
@@ -54,8 +55,8 @@ class Reading:
 
 def reading(run: Run, network: keras.Model) -> Reading:
     """How a run reads records for a network: means of volumes where it begins with these."""
-    rest, parcels = layers.on_means(network)
-    tables = run.cohort.means(parcels) if parcels else []
+    rest, parcels = first.on_means(network)
+    tables = means_of(run.cohort, parcels) if parcels else []
     return Reading(run, rest, dict(zip((one.name for one in parcels), tables, strict=True)))
 
 

@@ -30,8 +30,6 @@ from data.cohorts.rows import METADATA, TABLE, Metadata, Row, listed
 if TYPE_CHECKING:
     import pandas as pd
 
-    from data.cohorts.means import Parcels
-
 COVARIATES, PHENOTYPE, MAPS = "covariates.csv", "phenotype.csv", "maps.csv"  # of each subject, beside the records
 UNKNOWN_LABEL = -1  # in a batch
 READ_AHEAD = 2  # batches
@@ -219,12 +217,6 @@ class Cohort:
         """The subjects of a split by their scans, see `Digests.scans`, which tell people whatever their names."""
         of_split = [pair for pair in zip(self.rows, self.digests, strict=True) if pair[0].split == split]
         return {scan: row.subject for row, digests in of_split for scan in digests.scans}
-
-    def means(self, parcels: "Sequence[Parcels]") -> list[np.ndarray]:
-        """The means of the volumes over each kind of parcels, see `data.cohorts.means`."""
-        from data.cohorts.means import means_of
-
-        return means_of(self, parcels)
 
     def batch(
         self,

@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,9 +25,7 @@ from data.base.errors import InputError
 from data.base.progress import progress
 from data.cohorts import digests
 from data.cohorts.atlas import Atlas
-
-if TYPE_CHECKING:
-    from data.cohorts.cohort import Cohort
+from data.cohorts.cohort import Cohort, ahead, in_order
 
 FOLDER = "means"
 FORM = 1  # of the tables; a change of what they hold is another number
@@ -88,7 +85,7 @@ def regions(atlas: Atlas) -> Parcels:
     return Parcels("regions", atlas.places(atlas.labels), (len(atlas.regions),))
 
 
-def means_of(cohort: "Cohort", parcels: Sequence[Parcels]) -> list[np.ndarray]:
+def means_of(cohort: Cohort, parcels: Sequence[Parcels]) -> list[np.ndarray]:
     """The means of all records of a cohort, standardised as its batches are, over each kind of parcels: (records,
     *shape, maps) float32, read-only; kept where `cohort.kept_in` says. Raises InputError for a record that cannot be
     read."""
@@ -103,7 +100,7 @@ def means_of(cohort: "Cohort", parcels: Sequence[Parcels]) -> list[np.ndarray]:
     return [table["means"].reshape(len(table), *one.shape, -1) for table, one in zip(tables, parcels, strict=True)]
 
 
-def table_path(cohort: "Cohort", parcels: Parcels) -> Path:
+def table_path(cohort: Cohort, parcels: Parcels) -> Path:
     """Where a table is kept, by what decides its content; of a cohort that keeps none, only its name."""
     sites = [row.site for row in cohort.rows] if cohort.moments else None
     moments = [cohort.unswapped(), sites] if sites else None
@@ -136,7 +133,7 @@ def sum_of_state(path: Path, state: tuple[int, ...]) -> str:
     return sums.sum_of(path)
 
 
-def made(cohort: "Cohort", parcels: Sequence[Parcels], paths: Sequence[Path]) -> list[np.ndarray]:
+def made(cohort: Cohort, parcels: Sequence[Parcels], paths: Sequence[Path]) -> list[np.ndarray]:
     """The tables, computed from the volumes, which are read once, and kept if that is possible; another process may
     have made them meanwhile."""
     if cohort.kept_in is None:
@@ -151,15 +148,13 @@ def made(cohort: "Cohort", parcels: Sequence[Parcels], paths: Sequence[Path]) ->
     return [table for path in paths if (table := kept(path)) is not None]
 
 
-def in_memory(cohort: "Cohort", parcels: Sequence[Parcels]) -> list[np.ndarray]:
+def in_memory(cohort: Cohort, parcels: Sequence[Parcels]) -> list[np.ndarray]:
     return [np.concatenate(chunks) for chunks in zip(*computed(cohort, parcels), strict=True)]
 
 
-def computed(cohort: "Cohort", parcels: Sequence[Parcels]) -> Iterator[list[np.ndarray]]:
+def computed(cohort: Cohort, parcels: Sequence[Parcels]) -> Iterator[list[np.ndarray]]:
     """For one chunk of records after another, the rows of each table: `means` (parcels, maps), and `state` of the file
     in which the record was verified."""
-    from data.cohorts.cohort import ahead, in_order
-
     chunks = in_order(np.arange(len(cohort.rows)), CHUNK)
     forms = [np.dtype([("state", "<i8", STATE), ("means", "<f4", (one.count, cohort.num_maps))]) for one in parcels]
     with progress("Averaging volumes", len(cohort.rows)) as shown:
@@ -172,7 +167,7 @@ def computed(cohort: "Cohort", parcels: Sequence[Parcels]) -> Iterator[list[np.n
             yield tables
 
 
-def write(cohort: "Cohort", parcels: Sequence[Parcels], paths: Sequence[Path]) -> None:
+def write(cohort: Cohort, parcels: Sequence[Parcels], paths: Sequence[Path]) -> None:
     """Computes tables and writes them, each with what it is."""
     if not parcels:
         return

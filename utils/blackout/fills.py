@@ -18,7 +18,7 @@ import numpy as np
 from data.cohorts import records
 from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort
-from data.cohorts.means import regions
+from data.cohorts.means import means_of, regions
 from data.cohorts.rows import Row
 from utils.blackout.effects import BACKGROUND, RELIANCE, SUFFICIENCY, UNIQUE
 from utils.blackout.options import BlackoutOptions
@@ -49,7 +49,7 @@ class Fills:
         self.separate = options.separate_maps(cohort)
         self.masks = [atlas.labels == region for region in atlas.regions]
         self._region_at = atlas.places(atlas.labels)
-        self.means = cohort.means([regions(atlas)])[0].astype(float)
+        self.means = means_of(cohort, [regions(atlas)])[0].astype(float)
         self.expected = expected_means(cohort, self.means)
         self._people = people_by_origin(cohort)
         subject = {int(index): cohort.rows[index].subject for index in tested}

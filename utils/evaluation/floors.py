@@ -169,7 +169,8 @@ def features(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
     """
     headers = [cohort.batch(range(len(cohort.rows)), volumes=False) for cohort in cohorts]
     phenotypes = np.concatenate([of_all["phenotype"] for of_all in headers])
-    of_cohorts = [cohort.means([means.regions(atlas.load_atlas(None, cohort.grid))])[0] for cohort in cohorts]
+    atlases = [atlas.load_atlas(None, cohort.grid) for cohort in cohorts]
+    of_cohorts = [means.means_of(one, [means.regions(its)])[0] for one, its in zip(cohorts, atlases, strict=True)]
     regions = np.concatenate(of_cohorts).reshape(len(phenotypes), -1)
     rows = [row for cohort in cohorts for row in cohort.rows]
     subject, site = [row.subject for row in rows], [row.site for row in rows]
