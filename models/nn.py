@@ -24,8 +24,12 @@ class Phenotype(Classifier, HiddenLayers):
 
     @property
     def has_hidden_layers(self) -> bool:
-        relu = self.phenotype_activation == "relu" or len(self.phenotype_units) != 1
+        relu = len(self.phenotype_units) > (self.phenotype_activation == "sine")
         return relu or super().has_hidden_layers
+
+    def idle(self) -> dict[str, str]:
+        idle = {} if self.phenotype_units else {"phenotype_activation": "phenotype_units"}
+        return super().idle() | idle
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -405,6 +405,13 @@ def test_regions_of_each_map_are_read_by_a_network_of_their_own():
     "name, preset, assignments, needs",
     [
         ("cnn", "regions", ["region_units=", "batch_norm=true"], "it needs region_units, phenotype_activation=relu or"),
+        ("nn", "default", ["phenotype_units=", "phenotype_activation=sine"], "it needs phenotype_units"),
+        (
+            "nn",
+            "default",
+            ["phenotype_units=", "batch_norm=false"],
+            "it needs region_units, phenotype_activation=relu or",
+        ),
         ("cnn", "residual", ["dropout=0.5"], "it needs global_average=false and average_pool"),
         ("cnn", "residual", ["average_pool=4"], "it needs global_average=false"),
         ("cnn", "convolutional", ["residual=false"], "it needs two filters or more"),

@@ -1,5 +1,6 @@
 """4-D files as named maps: the records of files split by hand, names and numbers checked, each file read once."""
 
+import gzip
 import json
 import re
 import shutil
@@ -21,7 +22,7 @@ from data.conversion.options import SourceOptions
 from data.conversion.plan import check_like
 from data.conversion.reading import read
 from data.conversion.source import read_source
-from data.conversion.volumes import Wanted, maps_in
+from data.conversion.volumes import Wanted, maps_in, wanted
 
 NETS = ("net_0", "net_1", "net_2")
 
@@ -222,11 +223,13 @@ def test_volumes_have_the_names_of_a_listing_or_of_the_json_beside_each_file(fil
         (lambda folder: beside(folder, "abcd", ["x", "y"]), "a_net.json names 2 volumes; expected 3 different names"),
         (
             lambda folder: beside(folder, "abcd", ["x", "y", "y"]),
-            "a_net.json names 3 volumes, 'y' among them; expected",
+            "a_net.json names 3 volumes, 'y' twice among them; expected",
         ),
         (lambda folder: beside(folder, "abcd", {"1": "x"}), r"a_net.json: LabelMap is .*; expected a list of names"),
         (lambda folder: (folder / "a_net.json").write_text("{"), "a_net.json is damaged"),
         (lambda folder: (folder / "net.txt").write_text("a\nb c\nd"), "net.txt names 3 volumes, 'b c' among them"),
+        (lambda folder: (folder / "net.txt").write_text("a\n" * 10**6), "names 1000000 volumes, 'a' twice among them"),
+        (lambda folder: (folder / "net.txt").touch(), "net.txt names 0 volumes; expected 3"),
         (
             lambda folder: save(folder / "a_net.nii", *[network(0, 0)] * 65),
             "a_net.nii holds 65 volumes, as a scan does",
@@ -242,6 +245,7 @@ def test_people_whose_volumes_differ_are_named(spoil, words, files, tmp_path):
 def test_a_volume_that_is_not_there(files, tmp_path):
     with pytest.raises(InputError, match=r"holds no net_7 maps, and .*a_net\.nii holds 0, 1, 2; name one of these"):
         maps_in(files, [Wanted("net", "7")], tmp_path)
+    assert wanted(tmp_path, "net_") == Wanted("net", "")
     save(tmp_path / "a_net.nii", network(0, 0))
     with pytest.raises(InputError, match=r"holds no net_7 maps, and .*a_net\.nii is 3-D; name its maps with --maps"):
         maps_in(files, [Wanted("net", "7")], tmp_path)
@@ -266,6 +270,20 @@ def test_volumes_are_those_that_nibabel_reads_whole(suffix, dtype, tmp_path):
     for number, of_map in zip((2, 3, 0), nifti.read_maps([MapOnDisk(path, at) for at in (2, 3, 0)]), strict=True):
         np.testing.assert_allclose(np.asarray(of_map.dataobj), whole[..., number], rtol=1e-6)
         assert nibabel.aff2axcodes(of_map.affine) == ("R", "A", "S")
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_values_that_are_not_those_compressed_are_refused(number, tmp_path):
+    path = tmp_path / "map.nii.gz"
+    save(path, *(network(0, at) for at in range(3)))
+    whole = path.read_bytes()
+    damaged = bytearray(gzip.decompress(whole))
+    damaged[-100] ^= 1  # in the last volume
+    stream = gzip.compress(bytes(damaged))
+    for content in (whole[:-6], stream[:-8] + whole[-8:]):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"map\.nii\.gz is not a readable NIfTI map: .*Copy it again"):
+            next(nifti.read_maps([MapOnDisk(path, number)]))
 
 
 def test_a_file_is_read_once_a_person(files, monkeypatch, tmp_path):

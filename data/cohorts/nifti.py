@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, product
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -23,6 +24,7 @@ from data.cohorts import records, resampling
 MAX_VOXELS = 2**24  # a head at 1 mm
 MAX_INFLATION = 1032  # a byte of a deflated file gives no more
 MAX_ITEM_BYTES = 8  # float64
+READ_BYTES = 2**20  # at once
 MAX_CONDITION = 1e12  # of an affine; millimetres and a shift of thousands have less than 1e8
 MAX_VALUE = 1e7  # far above any ALFF, and labels are exact
 SUFFIXES = (".nii", ".nii.gz", ".img", ".hdr")  # the last two: pairs of NIfTI, or of ANALYZE, which has no affine
@@ -110,9 +112,21 @@ def read_maps(maps: Iterable[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
     """Each map (x, y, z) float32, in Fortran order, in the nearest RAS+ orientation; NaN becomes 0. A file of several
     maps in a row is read once, a volume at a time. Raises InputError, naming the file."""
     for path, of_file in groupby(maps, key=lambda of_map: of_map.path):
-        image = open_image(path)
-        for of_map in of_file:
-            yield read_volume(image, of_map)
+        image, wanted = open_image(path), list(of_file)
+        for of_map in wanted:
+            volume = read_volume(image, of_map)
+            if of_map is wanted[-1] and path.name.lower().endswith(".gz"):
+                read_to_end(image, path)
+            yield volume
+
+
+def read_to_end(image: nibabel.Nifti1Pair, path: Path) -> None:
+    """Reads on to the end of a compressed file, where the checksum of its values is: nibabel stops before. Raises
+    InputError, naming the file, if they are not what was compressed."""
+    stored: Any = image.dataobj
+    with readable(path), stored._get_fileobj() as file:
+        while file.read(READ_BYTES):
+            pass
 
 
 @np.errstate(all="ignore")  # what overflows becomes infinite, which is an error below

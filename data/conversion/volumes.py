@@ -32,7 +32,7 @@ def wanted(folder: Path, name: str) -> Wanted:
     words = name.split("_")
     for count in range(len(words), 0, -1):
         if maps_called(folder, of_files := "_".join(words[:count])):
-            return Wanted(of_files, "_".join(words[count:]) or None)
+            return Wanted(of_files, "_".join(words[count:]) if words[count:] else None)
     return Wanted(name)  # which is reported as missing
 
 
@@ -93,22 +93,30 @@ def volume_names(paths: Sequence[Path], name: str, folder: Path) -> tuple[list[s
             "expected as many for everybody. Compute it again, or leave this person out with --exclude."
         )
     source, labels = labels_of(paths, folder / f"{name}.txt")
-    odd = [label for label in labels if not re.fullmatch(r"[\w.-]+", label) or labels.count(label) > 1]
-    if labels and (odd or len(labels) != usual):
-        raise InputError(
-            f"{source} names {len(labels)} volumes{f', {shown(odd[0])} among them' if odd else ''}; expected {usual} "
-            "different names, of letters, digits, '.', '_' and '-'. Correct it."
-        )
-    named = f", named by {source}" if labels else ""
-    labels = labels or [str(number) for number in range(usual)]
+    if labels is None:
+        named, labels = "", [str(number) for number in range(usual)]
+    else:
+        named = f", named by {source}"
+        check_labels(labels, source, usual)
     told = ", ".join(f"{name}_{label}" for label in labels)
     return labels, [f"{name}: {usual} volumes a person{named}: {told}."]
 
 
-def labels_of(paths: Sequence[Path], listing: Path) -> tuple[Path, list[str]]:
-    """The names of volumes, and the file that they are from: a `listing`, one a line, or else the JSON beside each of
-    `paths`. Raises InputError if these differ."""
-    if listing.is_file():
+def check_labels(labels: Sequence[str], source: Path, usual: int) -> None:
+    """Raises InputError unless the names in `source` are one a volume, and differ."""
+    odd = [label for label, times in Counter(labels).items() if times > 1 or not re.fullmatch(r"[\w.-]+", label)]
+    if odd or len(labels) != usual:
+        twice = " twice" if odd and labels.count(odd[0]) > 1 else ""
+        raise InputError(
+            f"{source} names {len(labels)} volumes{f', {shown(odd[0])}{twice} among them' if odd else ''}; expected "
+            f"{usual} different names, of letters, digits, '.', '_' and '-'. Correct it."
+        )
+
+
+def labels_of(paths: Sequence[Path], listing: Path) -> tuple[Path, list[str] | None]:
+    """The names of volumes, None if nobody names them, and the file that they are from: a `listing`, one a line, or
+    else the JSON beside each of `paths`. Raises InputError if these differ."""
+    if listing.exists() or listing.is_symlink():
         lines = files.regular(listing).read_text(encoding="utf-8-sig", errors="replace").splitlines()
         return listing, [line.strip() for line in lines if line.strip()]
     beside = {path: labels_beside(path) for path in paths}
@@ -126,12 +134,15 @@ def json_beside(path: Path) -> Path:
     return path.with_name(next(path.name[: -len(end)] for end in SUFFIXES if path.name.lower().endswith(end)) + ".json")
 
 
-def labels_beside(path: Path) -> list[str]:
-    """The names of volumes in the JSON beside a file; none without it. Raises InputError if it is damaged."""
+def labels_beside(path: Path) -> list[str] | None:
+    """The names of volumes in the JSON beside a file; None without it. Raises InputError if it is damaged."""
     beside = json_beside(path)
     if not beside.is_file():
-        return []
-    labels = files.read_json(beside, dict).get(LABELS, [])
+        return None
+    content = files.read_json(beside, dict)
+    if LABELS not in content:
+        return None
+    labels = content[LABELS]
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise InputError(f"{beside}: {LABELS} is {shown(str(labels))}; expected a list of names, one a volume.")
     return labels
