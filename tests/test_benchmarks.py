@@ -25,7 +25,7 @@ from data.grids import REDUCED
 from data.simulation import Anatomy, Simulation
 from data.swap import swap
 from utils import metrics
-from utils.blackout import effects, job, page
+from utils.blackout import by_map, effects, job, page
 
 pytestmark = pytest.mark.slow
 
@@ -51,8 +51,8 @@ def printed_by(cohort, monkeypatch, capsys):
         monkeypatch.setattr(sys, "path", [*sys.path])
         for module, constant in ((effects, "BLOBS"), (metrics, "RESAMPLES")):  # which some of them change
             monkeypatch.setattr(module, constant, getattr(module, constant))
-        for module, name_ in ((effects, "BLOBS"), (page, "draw"), (page, "render"), (job, "write_maps")):
-            monkeypatch.setattr(module, name_, getattr(module, name_))  # which one of them changes
+        for module, drawing in ((by_map, "draw"), (page, "draw"), (page, "render"), (job, "write_maps")):
+            monkeypatch.setattr(module, drawing, getattr(module, drawing))  # which one of them changes
         runpy.run_path(path, run_name="__main__")
         return capsys.readouterr().out
 
