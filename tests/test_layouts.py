@@ -716,7 +716,6 @@ def test_tensorflow_is_never_imported(scene, tmp_path):
     for verb in (
         ["convert", "pcp", "cohort", "--grid", "reduced"],
         ["check", "cohort"],
-        ["pack", "cohort", "h5", "--hdf5"],
     ):
         finished = subprocess.run([*command, *verb], env=environment, cwd=tmp_path, capture_output=True, text=True)
         assert "TensorFlow was imported" not in finished.stderr
