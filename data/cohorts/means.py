@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,8 @@ class Parcels:
         return hashlib.sha256(self.position.astype("<i4").tobytes()).hexdigest()
 
     @cached_property
-    def _members(self):  # type: ignore[no-untyped-def]  # SciPy takes long to import, and has no types
+    def _members(self) -> Any:
+        """(parcels, voxels) float32, 1 where a voxel is of a parcel."""
         from scipy import sparse
 
         flat = self.position.ravel()

@@ -75,11 +75,8 @@ class Learner:
 
 
 def by_logistic(known: np.ndarray, new: np.ndarray, label: np.ndarray, folds: InnerFolds) -> np.ndarray:
-    """Logistic regression with the strength that has the best mean AUC in the folds. An L2 penalty does not change with
-    the axes, so that of features which are more than the records, as many are fitted as there are records."""
-    if known.shape[1] > len(known):
-        axes = np.linalg.svd(known, full_matrices=False)[2].T
-        known, new = known @ axes, new @ axes
+    """Logistic regression with the strength that has the best mean AUC in the folds."""
+    known, new = in_own_axes(known, new)
     search = LogisticRegressionCV(
         Cs=STRENGTHS, l1_ratios=(0,), cv=folds, scoring="roc_auc", max_iter=1000, use_legacy_attributes=False
     )
@@ -87,25 +84,34 @@ def by_logistic(known: np.ndarray, new: np.ndarray, label: np.ndarray, folds: In
 
 
 def by_ridge(known: np.ndarray, new: np.ndarray, label: np.ndarray, folds: InnerFolds) -> np.ndarray:
-    """Ridge with the penalty that has the best mean AUC in the folds, calibrated over them.
+    """Ridge with the penalty that has the best mean AUC in the folds, calibrated over them."""
+    known, new = in_own_axes(known, new)
+    decision, area = np.empty((len(label), len(PENALTIES))), []
+    for fitting, out in folds:
+        decision[out] = ridges(known[fitting], label[fitting], known[out])
+        area.append([roc_auc_score(label[out], of_penalty) for of_penalty in decision[out].T])
+    best = np.mean(area, axis=0).argmax()
+    return calibrated(decision[:, best], label, ridges(known, label, new)[:, best])
 
-    One decomposition of the training records serves all penalties and all folds: records that a fold leaves out have
-    the residual (I - H)^-1 e, where e is theirs in the fit on all, and H is their part of the hat matrix.
-    """
+
+def in_own_axes(known: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features (n, features) of training and of new records, no more than there are training records: along the axes
+    of these if there are more. An L2 penalty does not change with the axes."""
+    if known.shape[1] <= len(known):
+        return known, new
+    axes, _ = np.linalg.qr(known.T)
+    return known @ axes, new @ axes
+
+
+def ridges(known: np.ndarray, label: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Decision values of `new` records (n, penalties) by ridge regressions of -1 and 1, their intercept not penalised;
+    one decomposition serves all penalties."""
     centre, target = known.mean(0), 2 * label - 1
     values = known - centre
-    power, axes = np.linalg.eigh(values @ values.T)
-    power, count = np.maximum(power, 0), len(label)
-    found = []
-    for penalty in PENALTIES:
-        hat = (axes * (power / (power + penalty))) @ axes.T + 1 / count  # of an intercept without a penalty
-        residual, decision = target - hat @ target, np.empty(count)
-        for _, out in folds:
-            decision[out] = target[out] - np.linalg.solve(np.eye(len(out)) - hat[np.ix_(out, out)], residual[out])
-        found.append((np.mean([roc_auc_score(label[out], decision[out]) for _, out in folds]), penalty, decision))
-    _, penalty, decision = max(found, key=lambda one: one[0])
-    weights = (axes / (power + penalty)) @ (axes.T @ (target - target.mean()))
-    return calibrated(decision, label, (new - centre) @ (values.T @ weights) + target.mean())
+    power, axes = np.linalg.eigh(values.T @ values)
+    along = axes.T @ (values.T @ (target - target.mean()))
+    weights = axes @ (along[:, None] / (power[:, None] + PENALTIES))
+    return (new - centre) @ weights + target.mean()
 
 
 def by_svm(known: np.ndarray, new: np.ndarray, label: np.ndarray, folds: InnerFolds) -> np.ndarray:
