@@ -23,7 +23,7 @@ from nilearn.image import resample_img
 from data.base.errors import InputError
 from data.cohorts.cohort import open_cohort
 from data.cohorts.phenotype import custom_values
-from data.conversion.layouts import files_below, find_maps
+from data.conversion.layouts import Listing, files_below, find_maps
 
 pytestmark = pytest.mark.slow
 
@@ -408,9 +408,9 @@ def advised(words: str) -> str:
 def test_several_maps_of_a_subject_are_refused_with_an_option_that_works(name, tmp_path):
     folder = named_files(tmp_path, SEVERAL[name])
     with pytest.raises(InputError, match=r"has two maps for .*; expected one a subject") as refusal:
-        find_maps(folder)
+        find_maps(Listing(folder))
     advice = advised(str(refusal.value)) if name != "PCP" else "cpac/filt_global/*"
-    maps, notes = find_maps(folder, advice)
+    maps, notes = find_maps(Listing(folder), advice)
     assert len(maps) == 4
     assert "Layout: " in notes[0]
     assert {path.relative_to(folder).as_posix() for path in maps.values()} <= set(SEVERAL[name])
@@ -426,15 +426,15 @@ def test_the_maps_of_xcp_d_are_chosen_as_the_refusal_says(smoothed, tmp_path):
     names += [XCP.format(n=n, map=of, rest="desc-smooth_") for n in ALL for of in smoothed]
     folder, maps = named_files(tmp_path, names), ("alff", "reho")
     with pytest.raises(InputError, match=r"has two maps for 1: .*; expected one a subject") as refusal:
-        [find_maps(folder, None, name, maps) for name in maps]
+        [find_maps(Listing(folder), None, name, maps) for name in maps]
     only = advised(str(refusal.value))
-    assert [len(find_maps(folder, only, name, maps)[0]) for name in maps] == [4, 4]
+    assert [len(find_maps(Listing(folder), only, name, maps)[0]) for name in maps] == [4, 4]
 
 
 def test_a_folder_of_other_maps_is_answered_with_their_names(tmp_path):
     folder = named_files(tmp_path, [XCP.format(n=n, map=of, rest="") for n in ALL for of in ("alff", "reho")])
     with pytest.raises(InputError, match=r"holds no fALFF maps; expected .* It holds alff, reho: choose with --maps"):
-        find_maps(folder)
+        find_maps(Listing(folder))
 
 
 ENTITIES = [
@@ -459,12 +459,12 @@ def test_a_glob_that_a_refusal_gives_always_works(data):
     with tempfile.TemporaryDirectory() as folder:
         named_files(Path(folder), names)
         try:
-            [find_maps(Path(folder), None, name, maps) for name in maps]
+            [find_maps(Listing(Path(folder)), None, name, maps) for name in maps]
         except InputError as refusal:
             (given,) = re.findall(r"such as --only (.*) \(3 maps\); or", str(refusal)) or [None]
             if given:
                 (only,) = shlex.split(given)
-                assert [len(find_maps(Path(folder), only, name, maps)[0]) for name in maps] == [3] * len(maps)
+                assert [len(find_maps(Listing(Path(folder)), only, name, maps)[0]) for name in maps] == [3] * len(maps)
             else:
                 assert "Remove one, or name the map of each subject in a column" in str(refusal)
 
@@ -484,36 +484,36 @@ def test_different_maps_of_different_subjects_are_refused(names, tmp_path):
     with pytest.raises(
         InputError, match=r"maps of 2 kinds, each for other subjects: .*--only '.*--mapColumn"
     ) as refusal:
-        find_maps(named_files(tmp_path, names))
+        find_maps(Listing(named_files(tmp_path, names)))
     glob, count = re.search(r"--only '([^']+)' \((\d) maps\)", str(refusal.value)).groups()
-    assert len(find_maps(tmp_path, glob)[0]) == int(count)
+    assert len(find_maps(Listing(tmp_path), glob)[0]) == int(count)
 
 
 def test_sites_in_folders_and_both_compressions_are_one_kind(tmp_path):
     names = ["NYU/1_falff.nii", "NYU/2_falff.nii.gz", "USM/3_falff.nii.gz"]
-    assert len(find_maps(named_files(tmp_path, names))[0]) == 3
+    assert len(find_maps(Listing(named_files(tmp_path, names)))[0]) == 3
 
 
 def test_hidden_files_are_no_maps_and_broken_links_are(tmp_path):
     """What macOS leaves beside a file, and what git-annex leaves in place of one that was not fetched."""
     named_files(tmp_path, ["NYU_1_falff.nii.gz", "._NYU_1_falff.nii.gz"])
     (tmp_path / "NYU_2_falff.nii.gz").symlink_to("nowhere")
-    assert find_maps(tmp_path)[0].keys() == {"NYU_1", "NYU_2"}
+    assert find_maps(Listing(tmp_path))[0].keys() == {"NYU_1", "NYU_2"}
 
 
 def test_a_glob_that_fits_nothing(tmp_path):
     with pytest.raises(InputError, match=r"--only '\*ses-9\*' matches none of the 8 maps in .*, such as sub-01/ses-1"):
-        find_maps(named_files(tmp_path, SEVERAL["BIDS sessions"]), "*ses-9*")
+        find_maps(Listing(named_files(tmp_path, SEVERAL["BIDS sessions"])), "*ses-9*")
 
 
 def test_files_of_another_layout_are_told(tmp_path):
-    notes = find_maps(named_files(tmp_path, ["fALFFMap_1.nii", "fALFFMap_2.nii", "group_falff.nii"]), "*")[1]
+    notes = find_maps(Listing(named_files(tmp_path, ["fALFFMap_1.nii", "fALFFMap_2.nii", "group_falff.nii"])), "*")[1]
     assert "Left alone: 2 files named otherwise, such as fALFFMap_1.nii; choose with --only." in notes
 
 
 def test_maps_in_another_format_are_told(tmp_path):
     with pytest.raises(InputError, match=r"no fALFF maps as NIfTI .* but fALFFMap_1\.img, which must be converted"):
-        find_maps(named_files(tmp_path, ["fALFFMap_1.img", "readme.txt"]))
+        find_maps(Listing(named_files(tmp_path, ["fALFFMap_1.img", "readme.txt"])))
 
 
 def test_the_users_choice(scene, data_cli, tmp_path):

@@ -16,7 +16,7 @@ from helpers import COARSE, TINY_CNN, brain_map, pcp_table, read_rows, write_row
 from data.base.errors import InputError
 from data.cohorts import atlas, records
 from data.cohorts.cohort import open_cohort, write_tables
-from data.conversion.layouts import find_maps
+from data.conversion.layouts import Listing, find_maps
 from data.grids import FULL, REDUCED
 from models import MODELS, cae, cnn
 from models.settings import from_json
@@ -272,14 +272,14 @@ def test_a_map_is_found_by_its_name_in_each_layout(name, files, others, tmp_path
     for path in [*wanted, *(pattern.format(n=f"00{n}") for n in (1, 2) for pattern in others)]:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
-    maps, _ = find_maps(tmp_path, name=name)
+    maps, _ = find_maps(Listing(tmp_path), name=name)
     assert sorted(path.relative_to(tmp_path).as_posix() for path in maps.values()) == sorted(wanted)
     assert len(maps) == 2 and all(key.endswith(("1", "2")) for key in maps)
 
 
 def test_a_map_that_is_nowhere(scans):
     with pytest.raises(InputError, match=r"holds no reho maps; .*PCP \(\*_reho\.nii\.gz\)"):
-        find_maps(scans, name="reho")
+        find_maps(Listing(scans), name="reho")
 
 
 @pytest.fixture

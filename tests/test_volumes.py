@@ -18,6 +18,7 @@ from data.base.errors import InputError
 from data.cohorts import nifti
 from data.cohorts.cohort import open_cohort
 from data.cohorts.nifti import MapOnDisk
+from data.conversion.layouts import Listing
 from data.conversion.options import SourceOptions
 from data.conversion.plan import check_like
 from data.conversion.reading import read
@@ -245,7 +246,7 @@ def test_people_whose_volumes_differ_are_named(spoil, words, files, tmp_path):
 def test_a_volume_that_is_not_there(files, tmp_path):
     with pytest.raises(InputError, match=r"holds no net_7 maps, and .*a_net\.nii holds 0, 1, 2; name one of these"):
         maps_in(files, [Wanted("net", "7")], tmp_path)
-    assert wanted(tmp_path, "net_") == Wanted("net", "")
+    assert wanted(Listing(tmp_path), "net_") == Wanted("net", "")
     save(tmp_path / "a_net.nii", network(0, 0))
     with pytest.raises(InputError, match=r"holds no net_7 maps, and .*a_net\.nii is 3-D; name its maps with --maps"):
         maps_in(files, [Wanted("net", "7")], tmp_path)

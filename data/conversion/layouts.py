@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from glob import escape
 from pathlib import Path, PurePosixPath
 
@@ -115,15 +116,31 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def maps_called(folder: Path, name: str) -> list[MapFile]:
-    """All maps of one name under a folder, in all layouts."""
-    # Broken links too, which are reported as such; macOS leaves hidden files beside others
-    paths = [path for path in files_below(folder) if ".nii" in path.name and not path.name.startswith(".")]
-    by_layout = {layout: re.compile(of_map(name)[0]) for layout, of_map in LAYOUTS.items()}
-    relative = [PurePosixPath(path.relative_to(folder).as_posix()) for path in paths]
-    for path in relative:
-        check_plain(str(path), f"{folder} has the file")
-    return [found for path in relative if (found := recognised(path, by_layout))]
+@dataclass(frozen=True)
+class Listing:
+    """The files below a folder, which is walked once."""
+
+    folder: Path
+
+    @cached_property
+    def files(self) -> list[Path]:
+        return files_below(self.folder)
+
+    @cached_property
+    def images(self) -> list[PurePosixPath]:
+        """Of the files, relative to the folder, those that are NIfTI by their names. Raises InputError for a name that
+        is not plain text."""
+        # Broken links too, which are reported as such; macOS leaves hidden files beside others
+        paths = [path for path in self.files if ".nii" in path.name and not path.name.startswith(".")]
+        relative = [PurePosixPath(path.relative_to(self.folder).as_posix()) for path in paths]
+        for path in relative:
+            check_plain(str(path), f"{self.folder} has the file")
+        return relative
+
+    def maps_called(self, name: str) -> list[MapFile]:
+        """All maps of one name, in all layouts."""
+        by_layout = {layout: re.compile(of_map(name)[0]) for layout, of_map in LAYOUTS.items()}
+        return [found for path in self.images if (found := recognised(path, by_layout))]
 
 
 def chosen_of(files: list[MapFile], only: str | None) -> tuple[list[MapFile], list[MapFile]]:
@@ -137,32 +154,31 @@ def chosen_of(files: list[MapFile], only: str | None) -> tuple[list[MapFile], li
 
 
 def find_maps(
-    folder: Path, only: str | None = None, name: str = "falff", names: Sequence[str] = ()
+    listing: Listing, only: str | None = None, name: str = "falff", names: Sequence[str] = ()
 ) -> tuple[dict[str, Path], list[str]]:
     """The maps of one name by ID (see `key`), and notes on them; `only` is a glob of paths in the folder, or several as
     `A,B`, and chooses among the maps of all `names`. Raises InputError if there are none, two for one subject, or
     several kinds of them."""
-    files = maps_called(folder, name)
+    folder, files = listing.folder, listing.maps_called(name)
     if not files:
-        raise InputError(f"{folder} holds no {'fALFF' if name == 'falff' else name} maps{instead(folder, name)}")
+        raise InputError(f"{folder} holds no {'fALFF' if name == 'falff' else name} maps{instead(listing, name)}")
     maps, rest = chosen_of(files, only)
     if not maps:
         raise InputError(f"--only {only!r} matches none of the {len(files)} maps in {folder}, such as {files[0].path}.")
-    check_kinds(
-        folder, maps, lambda: [files, *filter(None, (maps_called(folder, other) for other in names if other != name))]
-    )
+    others = [other for other in names if other != name]
+    check_kinds(folder, maps, lambda: [files, *filter(None, map(listing.maps_called, others))])
     notes = [f"Layout: {maps[0].layout}, {len(maps)} maps {maps[0].kind}."]
     if rest:
         notes.append(f"Left alone: {len(rest)} files named otherwise, such as {rest[0].path}; choose with --only.")
     return {found.identifier: folder / found.path for found in maps}, notes
 
 
-def instead(folder: Path, name: str) -> str:
+def instead(listing: Listing, name: str) -> str:
     """What a folder without maps of this name holds instead, and what is expected."""
-    other = next((path for path in files_below(folder) if path.name.lower().endswith(OTHER_FORMATS)), None)
+    other = next((path for path in listing.files if path.name.lower().endswith(OTHER_FORMATS)), None)
     but = f" as NIfTI (.nii, .nii.gz) but {other.name}, which must be converted to NIfTI first" if other else ""
     expected = ", ".join(f"{layout} ({of_map(name)[1]})" for layout, of_map in LAYOUTS.items())
-    there = [known for known in KNOWN_MAPS if known != name and maps_called(folder, known)]
+    there = [known for known in KNOWN_MAPS if known != name and listing.maps_called(known)]
     named = f" It holds {', '.join(there)}: choose with --maps {','.join(there)}." if there else ""
     return f"{but}; expected {expected}, or --mapColumn with a column of paths.{named}"
 

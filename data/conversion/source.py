@@ -14,7 +14,7 @@ from data.base.errors import InputError
 from data.base.text import shown
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import listed
-from data.conversion.layouts import KNOWN_MAPS, find_maps, find_table, maps_called
+from data.conversion.layouts import KNOWN_MAPS, Listing, find_maps, find_table
 from data.conversion.options import SourceOptions
 from data.conversion.selection import NO, UNKNOWN, Condition, excluded
 from data.conversion.tables import canonical_value, column, key, matching_column, read_table
@@ -82,7 +82,6 @@ def read_source(
     if coding:
         diagnosis = clean(column(table, coding.name, path)).map(canonical_value, na_action="ignore")
         label = labels(diagnosis, coding, path, optional)
-    site_column = options.site_column or next((name for name in site_columns if name in table), None)
     labelled = label.notna() | (diagnosis.isna() & optional)
     unwanted, unwanted_notes = unwanted_rows(joined, options)
     if options.maps == EVERY_MAP:
@@ -91,6 +90,7 @@ def read_source(
     kept = usable & (unwanted == "")
     check_identifiers(identifier[kept], path)
     check_own_maps(joined, kept, options.map_column or joined.id_column)
+    site_column = options.site_column or next((name for name in site_columns if name in table), None)
     site = column(table, site_column, path).str.split().str.join(" ") if site_column else "unknown"
     subjects = pd.DataFrame({"subject": identifier, "site": site, "label": label})[kept]
     # In an order that does not depend on the layout, and so neither does the split
@@ -99,18 +99,8 @@ def read_source(
     files = joined.maps.loc[subjects.index].reset_index(drop=True)
     maps, volume_notes = maps_in(files, joined.wanted, folder, joined.names)
     notes = [*joined.notes, *volume_notes, f"Table {path}, joined by {joined.id_column}.", *unwanted_notes]
-    if coding:
-        autism, control = (counted(diagnosis[kept & (label == value)]) for value in (1, 0))
-        notes.append(f"Label: {coding.name}, {autism} autism, {control} control.")
-    else:
-        notes.append("Label: no column is used.")
-    if unknown := (kept & diagnosis.isna()).sum():
-        notes.append(f"{unknown} subjects of unknown diagnosis are kept.")
-    reasons = left_out(joined, diagnosis, usable, unwanted)
-    here = set(subjects["subject"])
-    for reason, names in reasons.items():
-        if twice := [name for name in names if name in here]:
-            notes.append(f"Another row or map of {listed(twice)}, who have a record, is not used: {reason}.")
+    reasons, here = left_out(joined, diagnosis, usable, unwanted), set(subjects["subject"])
+    twice = {reason: [name for name in names if name in here] for reason, names in reasons.items()}
     return Source(
         table=path,
         label_column=coding.name if coding else None,
@@ -119,7 +109,16 @@ def read_source(
         maps=maps,
         rows=rows,
         left_out={reason: [name for name in names if name not in here] for reason, names in reasons.items()},
-        notes=[*notes, site_note(rows, site_column)],
+        notes=[
+            *notes,
+            *label_notes(coding, diagnosis[kept], label[kept]),
+            *(
+                f"Another row or map of {listed(names)}, who have a record, is not used: {reason}."
+                for reason, names in twice.items()
+                if names
+            ),
+            site_note(rows, site_column),
+        ],
     )
 
 
@@ -167,13 +166,13 @@ def join(folder: Path, options: SourceOptions) -> JoinedTable:
     """Finds the table and the maps, by their names or by the column that names them."""
     if options.map_column:
         return join_named(folder, options, options.map_column)
-    names = options.maps or DEFAULT_MAPS
+    names, listing = options.maps or DEFAULT_MAPS, Listing(folder)
     if names == EVERY_MAP:  # if there are none, the error says what is expected
-        names = tuple(name for name in KNOWN_MAPS if maps_called(folder, name)) or DEFAULT_MAPS
+        names = tuple(filter(listing.maps_called, KNOWN_MAPS)) or DEFAULT_MAPS
     check_map_names(names)
-    every = [wanted(folder, name) for name in names]
+    every = [wanted(listing, name) for name in names]
     of_files = list(dict.fromkeys(one.files for one in every))
-    found = {name: find_maps(folder, options.only, name, of_files) for name in of_files}
+    found = {name: find_maps(listing, options.only, name, of_files) for name in of_files}
     maps = {name: of_map for name, (of_map, _) in found.items()}
     path = options.table or find_table(folder, [place for of_map in maps.values() for place in of_map.values()])
     table = read_table(path)
@@ -256,6 +255,17 @@ def coding_of(table: pd.DataFrame, options: SourceOptions, path: Path, optional:
             "Say so with --labelColumn NAME --positive VALUE."
         )
     return LabelCoding(name, positive, options.negative)
+
+
+def label_notes(coding: LabelCoding | None, diagnosis: pd.Series, label: pd.Series) -> list[str]:
+    """How the labels of those who are kept were read, and how many of them have none."""
+    if coding:
+        autism, control = (counted(diagnosis[label == value]) for value in (1, 0))
+        notes = [f"Label: {coding.name}, {autism} autism, {control} control."]
+    else:
+        notes = ["Label: no column is used."]
+    unknown = diagnosis.isna().sum()
+    return [*notes, f"{unknown} subjects of unknown diagnosis are kept."] if unknown else notes
 
 
 def counted(values: pd.Series) -> str:

@@ -13,7 +13,7 @@ from data.base.errors import InputError
 from data.base.text import shown
 from data.cohorts.nifti import SUFFIXES, MapOnDisk, num_volumes, open_image
 from data.cohorts.records import MAX_MAPS
-from data.conversion.layouts import maps_called
+from data.conversion.layouts import Listing
 
 LABELS = "LabelMap"  # BIDS' key for the names of a 4-D file's volumes
 
@@ -26,12 +26,12 @@ class Wanted:
     volume: str | None = None
 
 
-def wanted(folder: Path, name: str) -> Wanted:
+def wanted(listing: Listing, name: str) -> Wanted:
     """What a map's name stands for: files of that name; if there are none, a volume of those whose name it begins with,
     so `dual_regression_3` is volume 3 of `dual_regression`."""
     words = name.split("_")
     for count in range(len(words), 0, -1):
-        if maps_called(folder, of_files := "_".join(words[:count])):
+        if listing.maps_called(of_files := "_".join(words[:count])):
             return Wanted(of_files, "_".join(words[count:]) if words[count:] else None)
     return Wanted(name)  # which is reported as missing
 
