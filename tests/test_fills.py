@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from helpers import region_means
 from sklearn.linear_model import Ridge
 
 from data import grids
@@ -153,7 +154,7 @@ def test_ridge_regressions_of_all_regions_against_scikit_learn():
 
 def test_nobody_is_predicted_from_a_fit_that_has_seen_them(cohort, monkeypatch):
     """A region that follows another one is predicted well, also in training people; an independent one is not."""
-    means = np.concatenate([blocks().means(cohort.batch([at])["volume"]) for at in range(len(cohort.rows))])
+    means = np.concatenate([region_means(blocks(), cohort.batch([at])["volume"]) for at in range(len(cohort.rows))])
     fits, predict = [], fills.predict_regions
 
     def watched(training, new):

@@ -18,7 +18,7 @@ from sklearn.svm import SVC
 
 from data import grids
 from data.base.errors import InputError
-from data.cohorts import atlas
+from data.cohorts import atlas, means
 from data.cohorts.cohort import Cohort, in_order, open_cohort
 from data.cohorts.rows import Metadata, Row
 from data.simulation import Simulation, rule
@@ -223,7 +223,7 @@ def test_features_know_no_label():
 
 def test_region_means_of_several_maps():
     volume = np.random.default_rng(0).normal(size=(2, *grids.REDUCED.shape, 3))
-    found = REGIONS.means(volume)
+    found = means.regions(REGIONS).of(volume)
     for position in (0, 50, 115):
         inside = REGIONS.labels == REGIONS.regions[position]
         assert found[:, position] == pytest.approx(volume[:, inside].mean(1))

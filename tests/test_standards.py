@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import SMALL_BATCH, read_rows, write_rows
+from helpers import SMALL_BATCH, read_rows, region_means, write_rows
 from sklearn.preprocessing import StandardScaler
 
 from data import swap
@@ -111,7 +111,7 @@ def test_a_blackout_of_the_background_sets_a_region_to_zero(opened, how):
     batch, [(shown, background), *_] = filled.of(opened.indices("test")[:2])
     assert (background == 0).all() and shown is batch["volume"]
     assert (shown == cohort.batch(opened.indices("test")[:2])["volume"]).all()
-    np.testing.assert_allclose(filled.means, load_atlas(None, REDUCED).means(volumes(opened, how)), atol=1e-6)
+    np.testing.assert_allclose(filled.means, region_means(load_atlas(None, REDUCED), volumes(opened, how)), atol=1e-6)
 
 
 def test_the_atlas_has_as_many_regions_as_are_said():

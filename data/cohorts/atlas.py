@@ -52,16 +52,6 @@ class Atlas:
         at = np.minimum(np.searchsorted(regions, labels), len(regions) - 1)
         return np.where(regions[at] == labels, at, len(regions))
 
-    def means(self, volume: np.ndarray) -> np.ndarray:
-        """Volumes (n, x, y, z, maps) on `grid` -> the mean of each map in each region, (n, regions, maps) float64."""
-        from scipy import sparse
-
-        inside = self.voxels
-        sizes = [len(voxels) for voxels in inside]
-        entries = np.repeat(1 / np.array(sizes), sizes), np.concatenate(inside), np.cumsum([0, *sizes])
-        average = sparse.csr_array(entries, (len(sizes), self.labels.size))
-        return np.stack([average @ record.reshape(self.labels.size, -1) for record in volume])
-
 
 def load_atlas(path: Path | None, grid: grids.Grid) -> Atlas:
     """AAL, or any label image, on the full or the reduced grid. Raises InputError, naming the file."""

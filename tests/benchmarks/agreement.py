@@ -42,6 +42,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.cohorts import records
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort, in_order, open_cohort, write_tables
+from data.cohorts.means import regions
 from data.cohorts.rows import Metadata, Row
 from data.grids import REDUCED
 from utils.blackout import effects
@@ -99,7 +100,7 @@ def simulate(folder: Path, people: int, tested: int, seed: int) -> Cohort:
     for at, region in enumerate(atlas.regions):
         inside = atlas.labels == region
         volume[:, inside, 0] = drawn[:, [at]] + random.normal(0, VOXEL_SPREAD, (people, inside.sum()))
-    probability = expit(INTERCEPT + atlas.means(volume)[..., 0] @ coefficient)
+    probability = expit(INTERCEPT + regions(atlas).of(volume)[..., 0] @ coefficient)
     label = (random.random(people) < probability).astype(float)
     rows = []
     for number in range(people):
@@ -164,7 +165,7 @@ def theirs(cohort: Cohort, atlas: Atlas, coefficient: np.ndarray, seed: int) -> 
     from sklearn.linear_model import LogisticRegression
 
     batch = cohort.batch(np.arange(len(cohort.rows)))
-    means, label = atlas.means(batch["volume"])[..., 0], batch["label"]
+    means, label = regions(atlas).of(batch["volume"])[..., 0], batch["label"]
     train, test = cohort.indices("train"), cohort.indices("test")
     model = LogisticRegression()
     model.coef_, model.intercept_ = coefficient[None], np.array([INTERCEPT])

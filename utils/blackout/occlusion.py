@@ -21,7 +21,7 @@ Volumes are (batch, x, y, z, maps), activations (batch, x, y, z, channels), mask
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from itertools import islice
@@ -46,6 +46,19 @@ def added(logits: tf.Tensor, inputs: int, share: float) -> tf.Tensor:
     """Return what a part of a classifier adds to the mean by each of its inputs, (batch, inputs, classes)."""
     by_input = tf.reshape(logits, (tf.shape(logits)[0], inputs, -1, logits.shape[-1]))
     return tf.reduce_mean(by_input, 2) * (share / inputs)
+
+
+def tail_of_joint(
+    sources: list[keras.KerasTensor], parts: list[keras.KerasTensor], kinds: list[tuple[int, float]]
+) -> Callable[[list[tf.Tensor]], tf.Tensor]:
+    """Return what gives, of `sources`, the sum of what parts that read all maps add to the logits (batch, classes);
+    `kinds` are the number of inputs and the share of each part. It is compiled once it is called."""
+
+    def summed(values: list[tf.Tensor]) -> tf.Tensor:
+        logits = keras.Function(sources, parts)(values)
+        return sum(added(part, *kind)[:, 0] for part, kind in zip(logits, kinds, strict=True))
+
+    return tf.function(summed, reduce_retracing=True)
 
 
 class Occlusion:
@@ -82,29 +95,24 @@ class Occlusion:
         self._constants = [key for key in tail_inputs if key not in affected]
         ordered = [tail_inputs[key] for key in self._cuts + self._constants]
         ends = keras.Function(ordered, outputs)
-        count = len(model.outputs)
 
         def tail_of(values: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
             """The logits, and what each part adds to them by its inputs, (batch, inputs, classes)."""
-            found = ends(values)
-            return found[0], [added(*part) for part in zip(found[count:], inputs, shares, strict=True)]
+            logits, *of_parts = ends(values)
+            return logits, [added(*part) for part in zip(of_parts, inputs, shares, strict=True)]
 
         self._tail = tf.function(tail_of, reduce_retracing=True)
         of_volume = [at for at, part in enumerate(parts) if id(part) in affected]
         self._own = [at for at in of_volume if inputs[at] == self._maps]  # parts that read each map by itself
         self._joint = [at for at in of_volume if inputs[at] != self._maps]  # that read all maps
-        apart = maps_apart(nodes, self._volume)
-        sources = [tail_inputs[key] for key in self._cuts if feeds(tail, key, [id(parts[at]) for at in self._joint])]
-        self._mixed = [id(tensor) for tensor in sources] if all(id(tensor) in apart for tensor in sources) else []
-        if self._mixed:
-            rest = keras.Function([*sources, *ordered[len(self._cuts) :]], [parts[at] for at in self._joint])
-            kinds = [(inputs[at], shares[at]) for at in self._joint]
-            self._joint_tail = tf.function(
-                lambda values: sum(
-                    added(logits, *kind)[:, 0] for logits, kind in zip(rest(values), kinds, strict=True)
-                ),
-                reduce_retracing=True,
-            )
+        joint = [parts[at] for at in self._joint]
+        read_by_joint = [key for key in self._cuts if feeds(tail, key, map(id, joint))]
+        self._mixed = read_by_joint if maps_apart(nodes, self._volume).issuperset(read_by_joint) else []
+        self._joint_tail = tail_of_joint(
+            [tail_inputs[key] for key in self._mixed + self._constants],
+            joint,
+            [(inputs[at], shares[at]) for at in self._joint],
+        )
 
         tensors = {id(tensor): tensor for node in nodes for tensor in (*node.input_tensors, *node.output_tensors)}
         unaffected = {source for step in self._steps for source in step.sources if source in tensors} - affected
