@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import roc_auc_score
+
+from utils import ridge
+
+PEOPLE, STRENGTH = 60, 1.2
+
+
+def people(features, seed, signal=STRENGTH):
+    """Features of which the first five differ between labels, (people, features), and labels."""
+    generator, label = np.random.default_rng(seed), np.arange(PEOPLE) % 2
+    values = generator.normal(size=(PEOPLE, features))
+    values[:, :5] += signal * label[:, None]
+    return values, label.astype(float)
+
+
+@pytest.mark.parametrize("features", [20, 400])
+def test_weights_are_those_of_scikit_learn(features):
+    values, label = people(features, 0)
+    weights, bias = ridge.ridges(values, label)
+    for at, penalty in enumerate(ridge.PENALTIES):
+        expected = Ridge(alpha=penalty).fit(values, 2 * label - 1)
+        np.testing.assert_allclose(weights[:, at], expected.coef_, atol=1e-9)
+        np.testing.assert_allclose(bias[at], expected.intercept_, atol=1e-9)
+
+
+@pytest.mark.parametrize("features", [20, 400])
+def test_the_penalty_has_the_best_auc_in_the_inner_folds_and_the_log_odds_are_calibrated_there(features):
+    values, label = people(features, 0)
+    folds = ridge.inner_folds(label, np.arange(PEOPLE))
+    out_of_fold = np.empty((len(ridge.PENALTIES), PEOPLE))
+    area = np.empty((len(ridge.PENALTIES), len(folds)))
+    for at, penalty in enumerate(ridge.PENALTIES):
+        for fold, (fitting, out) in enumerate(folds):
+            fitted = Ridge(alpha=penalty).fit(values[fitting], 2 * label[fitting] - 1)
+            out_of_fold[at, out] = fitted.predict(values[out])
+            area[at, fold] = roc_auc_score(label[out], out_of_fold[at, out])
+    best = area.mean(1).argmax()
+    decision = Ridge(alpha=ridge.PENALTIES[best]).fit(values, 2 * label - 1).predict(values)
+    # Platt's targets are a little less than certain, which 30 people a class hardly show
+    platt = LogisticRegression(C=np.inf).fit(out_of_fold[best][:, None], label)
+    found = ridge.fit(values, label, folds).log_odds(values)
+    assert np.corrcoef(found, decision)[0, 1] > 1 - 1e-9
+    np.testing.assert_allclose(
+        np.polyfit(decision, found, 1), [platt.coef_[0, 0], platt.intercept_[0]], rtol=0.2, atol=0.1
+    )
+
+
+def test_a_fit_finds_a_difference_in_new_people_and_none_where_there_is_none():
+    values, label = people(400, 0)
+    new, truth = people(400, 1)
+    folds = ridge.inner_folds(label, np.arange(PEOPLE))
+    assert roc_auc_score(truth, ridge.fit(values, label, folds).log_odds(new)) > 0.75
+    noise, _ = people(400, 2, signal=0)
+    assert np.abs(ridge.fit(noise, label, folds).log_odds(new)).mean() < 1
+
+
+def test_people_who_share_a_scan_are_in_one_inner_fold():
+    label, group = np.tile([0.0, 1.0], 20), np.repeat(np.arange(10), 4)
+    for fitting, out in ridge.inner_folds(label, group):
+        assert not set(group[fitting]) & set(group[out])
+
+
+def test_too_few_people_give_how_common_autism_is():
+    label = np.array([1.0, 1, 1, 0])
+    assert ridge.inner_folds(label, np.arange(4)) == []
+    np.testing.assert_allclose(ridge.fit(np.eye(4), label, []).log_odds(np.eye(4)), np.log(3))
+
+
+def test_of_many_records_some_are_drawn_whatever_the_order_of_calls(monkeypatch):
+    monkeypatch.setattr(ridge, "MAX_RECORDS", 5)
+    drawn = ridge.some(np.arange(100, 200))
+    assert len(set(drawn)) == 5
+    assert drawn.tolist() == sorted(drawn) == ridge.some(np.arange(100, 200)).tolist()
