@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from data.base.progress import progress
+from data.base.threads import ahead
 from data.cohorts import records
-from data.cohorts.cohort import ahead
 from data.cohorts.rows import Row
 from utils.blackout import effects
 from utils.blackout.effects import RELIANCE, SUFFICIENCY, UNIQUE, Effects
