@@ -66,7 +66,8 @@ class Model:
 
     def build(self, config: Settings, cohort: Cohort) -> Any:
         """The untrained network for the records of a cohort."""
-        also = {"edges": cohort.connectomes.num_edges} if "connectome" in self.inputs(config) else {}
+        connectomes = cohort.connectomes if "connectome" in self.inputs(config) else None
+        also = {"edges": connectomes.num_edges} if connectomes else {}
         return self.module.build(config, cohort.grid, 1 if self.map_by_map else cohort.num_maps, **also)
 
 

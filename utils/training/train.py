@@ -11,6 +11,7 @@ import numpy as np
 from data.base.errors import InputError
 from data.base.signals import collected
 from data.cohorts.cohort import in_order
+from data.cohorts.connectomes import Connectomes
 from data.cohorts.rows import leaders
 from models import layers
 from models.connectomes import RidgeLogits
@@ -148,7 +149,7 @@ def measure(training: Training) -> None:
     selections = in_order(run.training_records(), run.config.batch_size)
     for layer in network.layers:
         if isinstance(layer, RidgeLogits):
-            fit(run, layer)
+            fit(run, layer, reads.tables[layer.input.name])
         elif isinstance(layer, layers.Standardise):
             if layer.input.name in reads.tables:
                 layer.measure(batch[layer.input.name] for batch in reads.batches(selections))
@@ -157,7 +158,7 @@ def measure(training: Training) -> None:
                 layer.measure(np.asarray(before(whole.inputs(batch))) for batch in whole.batches(selections))
 
 
-def fit(run: Run, layer: RidgeLogits) -> None:
+def fit(run: Run, layer: RidgeLogits, connectomes: Connectomes) -> None:
     """Fits the layer to the connectomes of the training records, of at most `ridge.MAX_RECORDS`, with the penalty that
     does best in inner folds of them. If these are too few for that, it gives how common autism is."""
     records, rows = ridge.some(run.training_records()), run.cohort.rows
@@ -166,7 +167,7 @@ def fit(run: Run, layer: RidgeLogits) -> None:
     folds = ridge.inner_folds(label, np.array([leader[rows[index].subject] for index in records]))
     if not folds:
         print("Connectomes: too few training subjects of a class to choose a penalty, so they are not used.")
-    known = run.cohort.connectomes[records]
+    known = connectomes[records]
     layer.measure(known)
     classifier = ridge.fit(np.asarray(layer.scores(known)), label, folds)
     layer.assign(classifier.weights, classifier.bias)
