@@ -77,7 +77,7 @@ def own_axes(known: np.ndarray) -> np.ndarray | None:
 
 
 def ridges(known: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The weights (features, penalties) and the biases (penalties,) of ridge regressions of -1 and 1, their intercept not penalised;
+    """The weights (features, penalties) and biases (penalties,) of ridge regressions of -1 and 1, these not penalised;
     one decomposition serves all penalties."""
     centre, target = known.mean(0), 2 * label - 1
     values = known - centre
