@@ -18,7 +18,6 @@ from data.base.processes import Processes, processes
 from data.base.sums import sum_of
 from data.cohorts import side_tables, twins
 from data.cohorts.cohort import MAPS, Cohort, open_cohort
-from data.cohorts.connectomes import CONNECTOMES
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed
 from data.conversion import measures
@@ -154,7 +153,7 @@ def write(
             ]
             pool.run("Finishing", finish, arguments)
             if edges:
-                edges.write(target / CONNECTOMES, subjects)
+                edges.write(target, subjects)
         measures.write(target / MAPS, source.subjects["subject"], measured)
         planned.write_tables(target)
         open_cohort(target)  # nothing is called done that cannot be read
