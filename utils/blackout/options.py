@@ -18,6 +18,7 @@ from utils.runs.checkpoints import Identity
 from utils.runs.run import Options, Run
 from utils.statistics import MIN_SUBJECTS
 
+CONNECTOME = "connectome"  # what networks call the edges that they read, and so does the table by map
 MAX_VERIFIED = 10_000  # blackouts, each of which takes seconds
 
 
@@ -68,10 +69,11 @@ class BlackoutOptions(Options):
             raise InputError(f"--maps {unknown[0]} is no map of {cohort.path}; it has {', '.join(cohort.maps)}.")
         return np.array([self.maps is None or name in self.maps for name in cohort.maps])
 
-    def separate_maps(self, cohort: Cohort) -> list[int]:
-        """The maps that are also replaced one at a time, by number: those that are replaced, if they are several."""
+    def separate_maps(self, cohort: Cohort, edges: bool) -> list[int]:
+        """The maps that are also replaced one at a time, by number: those that are replaced, if they are several, or
+        `edges` are replaced, too."""
         replaced = np.flatnonzero(self.replaced_maps(cohort)).tolist()
-        return replaced if len(replaced) > 1 else []
+        return replaced if len(replaced) + edges > 1 else []
 
     def regions(self, grid: Grid) -> Atlas:
         """The regions to black out, with names that are safe to show. Raises InputError for what is no label image."""
@@ -91,6 +93,17 @@ def of(run: Run) -> BlackoutOptions:
     if not isinstance(run.options, BlackoutOptions):
         raise TypeError(f"a blackout needs BlackoutOptions, not {run.options}")
     return run.options
+
+
+def reads_edges(run: Run) -> bool:
+    """Whether the network reads connectomes."""
+    return getattr(run.config, CONNECTOME, False) and run.cohort.connectomes is not None
+
+
+def replaces_edges(run: Run) -> bool:
+    """Whether the edges of a region are replaced with its voxels: where it is known in which region parcels lie, unless
+    `--maps` names what is replaced."""
+    return reads_edges(run) and run.cohort.connectomes.image is not None and of(run).maps is None
 
 
 def possible_blackout(run: Run, saved: Identity | None) -> None:
