@@ -12,11 +12,9 @@ import numpy as np
 from data.base.errors import InputError
 from data.base.files import check_new, locked, new_folder, new_hdf5
 from data.base.progress import progress
-from data.base.sums import check_sums, write_sums
+from data.base.sums import check_sums
 from data.cohorts import records
-from data.cohorts.cohort import Cohort, carry_tables, in_one_folder, open_cohort, write_tables
-from data.cohorts.digests import computed
-from data.cohorts.digests import write as write_digests
+from data.cohorts.cohort import Cohort, carry_tables, in_one_folder, open_cohort, write_digests, write_tables
 from data.cohorts.entries import HDF5_NAME, HDF5_TEXTS, Entry, hdf5_store
 from data.cohorts.rows import Row, listed
 
@@ -85,8 +83,8 @@ def pack(cohort: Cohort, target: Path, form: str) -> None:
         FORMS[form](cohort, folder)
         carry_tables(cohort, folder)
         if form == "hdf5":
-            write_sums(folder, [HDF5_NAME])
-            write_digests(folder, computed(hdf5_store(folder / HDF5_NAME)[0], cohort.sources))
+            entries = hdf5_store(folder / HDF5_NAME)[0]
+            write_digests(folder, entries, cohort.rows, cohort.metadata, cohort.sources)
         else:
             write_tables(folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape), cohort.sources)
         open_cohort(folder)  # nothing is called done that cannot be read

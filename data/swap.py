@@ -33,7 +33,8 @@ def donors_of(cohort: Cohort) -> Callable[[Row], np.ndarray]:
 
 
 def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int) -> list[Row]:
-    """Writes `cohort`, and `copies` new records for each training record, into the new folder `target`.
+    """Writes `cohort`, and `copies` new records for each training record, into the new folder `target`, without its
+    connectomes, which belong to scans as they were; that is printed.
 
     In each new record, `num_regions` random AAL regions come, in all maps, from other training subjects of the same
     label, with a donor drawn for each region; the rest stays that of the base record. Returns the rows. Raises
@@ -45,7 +46,10 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
     if (total := len(cohort.rows) + copies * len(cohort.indices("train"))) > MAX_RECORDS:
         raise InputError(f"--copies {copies} makes {total:,} records; expected at most {MAX_RECORDS:,}.")
     swapping = {"regions": num_regions, "copies": copies, "seed": seed, "source_sha256": cohort.digest}
-    provenance, cohort = {"swap": swapping, "source": cohort.metadata.provenance}, in_one_folder(cohort)
+    provenance = {"swap": swapping, "source": cohort.metadata.provenance}
+    if cohort.connectomes:
+        print(f"The connectomes of {cohort.path} are left out: they are of scans whose regions are as they were.")
+    cohort = in_one_folder(cohort.without_connectomes)
     new = {swapped_name(row.file, copy) for row in cohort.rows for copy in range(copies)}
     if taken := sorted(new & {row.file for row in cohort.rows}):
         raise InputError(f"{cohort.path} already holds {taken[0]}; swap the cohort that it was made from.")

@@ -13,7 +13,8 @@ import pytest
 from helpers import bare_records, read_rows, small_record
 
 from data.base.errors import InputError
-from data.cohorts.cohort import ahead, in_order, open_cohort
+from data.base.threads import ahead
+from data.cohorts.cohort import in_order, open_cohort
 from data.grids import REDUCED
 from models import MODELS
 

@@ -133,7 +133,7 @@ def test_without_a_folder_nothing_is_kept(written, tmp_path, reads):
 def test_a_batch_holds_the_means_of_its_records(written, tmp_path, reads):
     cohort = opened(written, tmp_path / "means")
     (table,) = means_of(cohort, PARCELS[:1])
-    batch, whole = cohort.batch([5, 2], volumes=False, means={"regions": table}), cohort.batch([5, 2])
+    batch, whole = cohort.batch([5, 2], volumes=False, tables={"regions": table}), cohort.batch([5, 2])
     assert batch.keys() == {"label", "phenotype", "regions"}
     assert (batch["regions"] == PARCELS[0].of(whole["volume"])).all()
     assert (batch["phenotype"] == whole["phenotype"]).all()
@@ -147,9 +147,9 @@ def test_a_record_that_changes_is_refused_though_its_means_are_there(written, tm
     (folder / "2.bin").write_bytes(content)
     cohort = opened(folder, tmp_path / "means")
     (table,) = means_of(cohort, PARCELS[:1])
-    cohort.batch([1, 3], volumes=False, means={"regions": table})
+    cohort.batch([1, 3], volumes=False, tables={"regions": table})
     with pytest.raises(InputError, match=r"2\.bin is not what was written: its volume differs from the digest"):
-        cohort.batch([1, 2], volumes=False, means={"regions": table})
+        cohort.batch([1, 2], volumes=False, tables={"regions": table})
 
 
 def of_other_scan(cohort: Cohort) -> Cohort:

@@ -6,7 +6,7 @@ Sizes and headers are checked when a cohort is opened, volumes as records are re
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,13 +18,16 @@ import numpy as np
 from data import grids
 from data.base import files, sums
 from data.base.errors import InputError
+from data.base.threads import ahead
+from data.cohorts import connectomes as connectomes_of
 from data.cohorts import digests as digests_of
 from data.cohorts import entries as entries_of
 from data.cohorts import findings as findings_of
 from data.cohorts import records
 from data.cohorts import rows as rows_of
+from data.cohorts.connectomes import CONNECTOMES, Connectomes
 from data.cohorts.digests import Digests, VerifiedEntry
-from data.cohorts.forms import folder_entries, folder_of, read_form
+from data.cohorts.forms import folder_entries, folder_of, kind_of, read_form
 from data.cohorts.rows import METADATA, TABLE, Metadata, Row, listed
 
 if TYPE_CHECKING:
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
 
 COVARIATES, PHENOTYPE, MAPS = "covariates.csv", "phenotype.csv", "maps.csv"  # of each subject, beside the records
 UNKNOWN_LABEL = -1  # in a batch
-READ_AHEAD = 2  # batches
 Standard = Literal["stored", "brain", "voxel", "site"]  # see `data.cohorts.standards`
 
 
@@ -54,13 +56,15 @@ class Cohort:
     moments: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None  # by site: mean and spread (x, y, z, maps)
     verdict: findings_of.Verdict | None = None  # that is stored of it as it is
     kept_in: Path | None = None  # the folder that keeps means of the volumes
+    connectomes: Connectomes | None = None  # of all records
 
     def __str__(self) -> str:
         subjects = len({row.subject for row in self.rows})
         shape = "x".join(map(str, self.grid.shape))
         maps = f", maps {', '.join(self.maps)}" if self.num_maps > 1 else ""
+        of_edges = f", connectomes {self.metadata.connectome}" if self.metadata.connectome else ""
         simulated = ", SIMULATED" if self.simulated else ""
-        return f"{self.path}: {len(self.rows)} records of {subjects} subjects, {shape}{maps}{simulated}"
+        return f"{self.path}: {len(self.rows)} records of {subjects} subjects, {shape}{maps}{of_edges}{simulated}"
 
     def census(self, fold_of: Mapping[str, str] | None = None) -> findings_of.CohortFindings:
         """What the cohort is, and its subjects counted; see `findings.census`."""
@@ -106,8 +110,15 @@ class Cohort:
 
     @property
     def paths(self) -> set[Path]:
-        """The files that hold the records."""
-        return {entry.path for entry in self.entries}
+        """The files that hold the records, and their connectomes."""
+        return {entry.path for entry in self.entries} | ({self.connectomes.path} if self.connectomes else set())
+
+    @property
+    def without_connectomes(self) -> "Cohort":
+        """The cohort as if it had none."""
+        digests = tuple(replace(of, connectome="") for of in self.digests)
+        metadata = replace(self.metadata, connectome="", parcels_sha256="")
+        return replace(self, digests=digests, metadata=metadata, connectomes=None)
 
     def indices(self, split: str) -> np.ndarray:
         """Positions of a split's records. Raises InputError if it has none."""
@@ -222,52 +233,42 @@ class Cohort:
         self,
         indices: Sequence[int] | np.ndarray,
         volumes: bool = True,
-        means: Mapping[str, np.ndarray] = MappingProxyType({}),
+        tables: Mapping[str, Any] = MappingProxyType({}),
     ) -> dict[str, np.ndarray]:
         """`label` (n,) int32, -1 if unknown; `phenotype` (n, 29) and, if `volumes`, `volume` (n, x, y, z, maps), both
-        float32; volumes are standardised as `standard` says. Of `means`, tables of all records, those of these, whose
-        files are verified if they have changed."""
+        float32; volumes are standardised as `standard` says. Of `tables` of all records, by name, the rows of these;
+        records of which only means are read are verified if their files have changed."""
         label = np.nan_to_num([self.rows[index].label for index in indices], nan=UNKNOWN_LABEL).astype(np.int32)
         phenotype = np.empty((len(indices), records.PHENOTYPE_SIZE), np.float32)
-        if not volumes:
-            for row, index in enumerate(indices):
-                phenotype[row] = np.frombuffer(self.header(index), records.DTYPE)[1:]
-                if means:
-                    digests_of.verified(self.entries[index]).confirm()
-            of_means = {name: np.ascontiguousarray(table[indices]) for name, table in means.items()}
-            return {"label": label, "phenotype": phenotype} | of_means
-        volume = np.empty((len(indices), *self.grid.shape, self.num_maps), np.float32)
+        batch, of_means = {"label": label, "phenotype": phenotype}, set(map(type, tables.values())) - {Connectomes}
+        if volumes:
+            batch["volume"] = np.empty((len(indices), *self.grid.shape, self.num_maps), np.float32)
         for row, index in enumerate(indices):
-            _, phenotype[row], values = self.read(index)
-            volume[row] = values if self.standard == "stored" else records.within_brain(values)
-            if self.moments:
-                mean, spread = self.moments[self.rows[index].site]
-                volume[row] = (volume[row] - mean) / spread
-        return {"label": label, "phenotype": phenotype, "volume": volume}
+            if volumes:
+                phenotype[row], batch["volume"][row] = self._standardised(index)
+                continue
+            phenotype[row] = np.frombuffer(self.header(index), records.DTYPE)[1:]
+            if of_means:
+                digests_of.verified(self.entries[index]).confirm()
+        return batch | {name: np.ascontiguousarray(table[indices]) for name, table in tables.items()}
+
+    def _standardised(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Phenotype (29,) and volume (x, y, z, maps) of one record, the volume as `standard` says."""
+        _, phenotype, volume = self.read(index)
+        volume = volume if self.standard == "stored" else records.within_brain(volume)
+        if self.moments:
+            mean, spread = self.moments[self.rows[index].site]
+            volume = (volume - mean) / spread
+        return phenotype, volume
 
     def batches(
         self,
         selections: Iterable[np.ndarray],
         volumes: bool = True,
-        means: Mapping[str, np.ndarray] = MappingProxyType({}),
+        tables: Mapping[str, Any] = MappingProxyType({}),
     ) -> Iterator[dict[str, np.ndarray]]:
         """The batch of each selection of records, read ahead in other threads."""
-        return ahead(partial(self.batch, volumes=volumes, means=means), selections)
-
-
-def ahead(read: Callable[[Any], Any], arguments: Iterable) -> Iterator[Any]:
-    """`map(read, arguments)`, a few results ahead, each in another thread."""
-    from collections import deque
-    from concurrent.futures import Future, ThreadPoolExecutor
-
-    waiting: deque[Future] = deque()
-    with ThreadPoolExecutor(READ_AHEAD) as pool:
-        for argument in arguments:
-            waiting.append(pool.submit(read, argument))
-            if len(waiting) > READ_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        return ahead(partial(self.batch, volumes=volumes, tables=tables), selections)
 
 
 def in_order(indices: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -278,32 +279,15 @@ def in_order(indices: np.ndarray, batch_size: int) -> list[np.ndarray]:
 def open_cohort(path: Path) -> Cohort:
     """Opens any form of --dataDir. Raises InputError, naming the path, for what cannot be trained or tested on."""
     entries, table, metadata = read_form(path)
-    found: dict[tuple[grids.Grid, int], entries_of.Entry] = {}
-    for entry in entries.values():
-        try:
-            found.setdefault(records.form_of_size(entry.size, str(entry)), entry)
-        except OSError as error:
-            raise InputError(f"{entry} cannot be read: {error.strerror}.") from error
-    (grid, num_maps), *others = found
-    if others:
-        raise InputError(
-            f"{found[grid, num_maps]} is a {records.kind(grid, num_maps)}, {found[others[0]]} a "
-            f"{records.kind(*others[0])}; expected one grid and one number of maps. Separate them."
-        )
-    if metadata.grid and grid.shape != metadata.grid:
-        raise InputError(f"{path} says grid {list(metadata.grid)}, its records are {grid}. Convert again.")
-    if metadata.affine and not np.allclose(metadata.affine, grid.affine):
-        raise InputError(f"{path / METADATA} has an affine that is not that of {grid}; was it edited? Convert again.")
-    if metadata.maps and len(metadata.maps) != num_maps:
-        raise InputError(
-            f"{path} names {len(metadata.maps)} maps ({', '.join(metadata.maps)}), its records hold {num_maps}. "
-            "Convert again."
-        )
+    grid, num_maps = kind_of(path, entries.values(), metadata)
     of_row = tuple(entries[row.file] for row in table)
     folder = folder_of(path)
     has_tables = (folder / METADATA).is_file() or (folder / entries_of.HDF5_NAME).is_file()
     known = tuple(entry.digests for entry in of_row if isinstance(entry, VerifiedEntry))
     cohort = Cohort(path, grid, tuple(table), of_row, metadata, folder if has_tables else None, num_maps, known)
+    if metadata.connectome and has_tables:
+        subjects, edges = [row.subject for row in table], [of.connectome for of in known]
+        cohort = replace(cohort, connectomes=connectomes_of.opened(folder, metadata, subjects, edges))
     verdict = findings_of.read_verdict(folder) if has_tables else None
     return replace(cohort, verdict=verdict if verdict and verdict.cohort_sha256 == cohort.identity else None)
 
@@ -315,14 +299,17 @@ def identified(cohort: Cohort) -> Cohort:
         return cohort
     names = [row.file for row in cohort.rows]
     print(f"{cohort.path} has no {digests_of.DIGESTS}: computed for {len(names)} records, kept with the results.")
-    found = tuple(digests_of.computed(dict(zip(names, cohort.entries, strict=True))).values())
+    edges = connectomes_of.digests_by_file(cohort.tables, cohort.metadata, cohort.rows)
+    found = tuple(digests_of.computed(dict(zip(names, cohort.entries, strict=True)), connectomes=edges).values())
     entries = tuple(map(VerifiedEntry, cohort.entries, found))
-    return replace(cohort, digests=found, entries=entries, computed=True)
+    connectomes = cohort.connectomes and replace(cohort.connectomes, digests=tuple(edges.values()))
+    return replace(cohort, digests=found, entries=entries, computed=True, connectomes=connectomes)
 
 
 def carry_tables(source: Cohort, target: Path) -> None:
-    """Copies a cohort's side tables byte by byte into the folder of another one, which holds the same subjects."""
-    for name in (COVARIATES, PHENOTYPE, MAPS):
+    """Copies a cohort's side tables and connectomes byte by byte into the folder of another one, which holds the same
+    subjects."""
+    for name in (COVARIATES, PHENOTYPE, MAPS, *([CONNECTOMES] if source.metadata.connectome else [])):
         if source.tables and (source.tables / name).is_file():
             shutil.copyfile(source.tables / name, target / name)
 
@@ -333,11 +320,24 @@ def in_one_folder(cohort: Cohort) -> Cohort:
 
 
 def write_tables(
-    path: Path, table: Sequence[Row], metadata: Metadata, sources: Mapping[str, str] | None = None
+    path: Path, table: Sequence[Row], metadata: Metadata, sources: Mapping[str, str] = MappingProxyType({})
 ) -> None:
-    """Writes `cohort.json`, sums and digests of the records, then `subjects.csv`, which shows that the cohort is
-    complete; `sources` are the digests of the volumes, by file, that an encoder reduced to these."""
+    """Writes `cohort.json`, sums and digests of the records and connectomes, then `subjects.csv`, which shows that the
+    cohort is complete; `sources` are the digests of the volumes, by file, that an encoder reduced to these."""
     files.write_json(path / METADATA, metadata.json())
-    sums.write_sums(path, [file.name for file, _ in records.record_files(path)])
-    digests_of.write(path, digests_of.computed(folder_entries(path), sources))
+    write_digests(path, folder_entries(path), table, metadata, sources)
     rows_of.write_table(path / TABLE, table)
+
+
+def write_digests(
+    path: Path,
+    entries: Mapping[str, "entries_of.Entry"],
+    table: Sequence[Row],
+    metadata: Metadata,
+    sources: Mapping[str, str],
+) -> None:
+    """Writes sums of the files that hold these entries, and the connectomes, and the digests of both."""
+    edges = connectomes_of.digests_by_file(path, metadata, table)
+    names = {str(entry.path.relative_to(path)) for entry in entries.values()}
+    sums.write_sums(path, names | ({CONNECTOMES} if edges else set()))
+    digests_of.write(path, digests_of.computed(entries, sources, edges))

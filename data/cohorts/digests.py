@@ -1,4 +1,5 @@
-"""What a record holds, as two SHA-256 digests: of its header and of its volume. `digests.csv` of a cohort has them.
+"""What a record holds, as SHA-256 digests: of its header, its volume and, if there is one, of its person's connectome.
+`digests.csv` of a cohort has them.
 
 People are known by their volumes' digests, whatever their names. A record is verified as it is read.
 """
@@ -9,7 +10,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from data.cohorts.records import HEADER_BYTES
 
 DIGESTS = "digests.csv"
 COLUMNS = ("file", "header_sha256", "volume_sha256", "source_sha256")
+CONNECTOME = "connectome_sha256"  # a further column, if the cohort has connectomes
 SHA256 = re.compile(r"[0-9a-f]{64}")
 KEPT_DIGITS = 16  # of a volume's digest, in checkpoints
 SETTLED_NS = 10**9  # a file that changed later than this before it was read may change again within one clock tick
@@ -40,11 +42,13 @@ class Stored(Protocol):
 
 @dataclass(frozen=True)
 class Digests:
-    """SHA-256 of label and phenotype, of the volumes of all maps and, if an encoder reduced these, of those before."""
+    """SHA-256 of label and phenotype, of the volumes of all maps and, if an encoder reduced these, of those before; of
+    the connectome, if there is one."""
 
     header: str
     volume: str
     source: str = ""
+    connectome: str = ""
 
     @property
     def scans(self) -> set[str]:
@@ -127,12 +131,16 @@ def digests_of(content: bytes, source: str = "") -> Digests:
     return Digests(header, volume, source)
 
 
-def computed(entries: Mapping[str, Stored], sources: Mapping[str, str] | None = None) -> dict[str, Digests]:
-    """The digests of all records, by file; `sources` are those of the volumes that they were reduced from."""
-    sources = sources or {}
+def computed(
+    entries: Mapping[str, Stored],
+    sources: Mapping[str, str] = MappingProxyType({}),
+    connectomes: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Digests]:
+    """The digests of all records, by file; `sources` are those of the volumes that they were reduced from,
+    `connectomes` those of their people's."""
 
     def one(name: str) -> Digests:
-        return digests_of(entries[name].read(), sources.get(name, ""))
+        return replace(digests_of(entries[name].read(), sources.get(name, "")), connectome=connectomes.get(name, ""))
 
     found = {}
     with ThreadPoolExecutor(THREADS) as pool, progress("Computing digests", len(entries)) as shown:
@@ -144,7 +152,9 @@ def computed(entries: Mapping[str, Stored], sources: Mapping[str, str] | None = 
 
 def write(folder: Path, digests: Mapping[str, Digests]) -> None:
     """Writes `digests.csv`."""
-    tables.write_rows(folder / DIGESTS, COLUMNS, ([name, *astuple(of_record)] for name, of_record in digests.items()))
+    columns = (*COLUMNS, CONNECTOME) if any(of_record.connectome for of_record in digests.values()) else COLUMNS
+    rows = ([name, *astuple(of_record)][: len(columns)] for name, of_record in digests.items())
+    tables.write_rows(folder / DIGESTS, columns, rows)
 
 
 def read(folder: Path) -> dict[str, Digests] | None:
@@ -155,15 +165,17 @@ def read(folder: Path) -> dict[str, Digests] | None:
     found = {}
     for line, row in tables.read_rows(path, COLUMNS).items():
         name, header, volume, source = (row[column] for column in COLUMNS)
-        if not (SHA256.fullmatch(header) and SHA256.fullmatch(volume) and SHA256.fullmatch(source or header)):
+        connectome = row.get(CONNECTOME, "")
+        if not all(map(SHA256.fullmatch, (header, volume, source or header, connectome or header))):
             raise InputError(f"{path} line {line} is damaged; expected SHA-256 digests. Copy it again.")
-        found[name] = Digests(header, volume, source)
+        found[name] = Digests(header, volume, source, connectome)
     return found
 
 
 def of_all(digests: Iterable[Digests]) -> str:
     """SHA-256 over the digests of records in their order: equal if and only if the contents are."""
-    return hashlib.sha256("".join(f"{of.header}{of.volume}{of.source}" for of in digests).encode()).hexdigest()
+    every = (f"{of.header}{of.volume}{of.source}{of.connectome}" for of in digests)
+    return hashlib.sha256("".join(every).encode()).hexdigest()
 
 
 def changed(folder: Path, digests: Mapping[str, Digests]) -> list[str]:

@@ -4,9 +4,12 @@ Forms: a cohort (records with `cohort.json` and `subjects.csv`), a bare folder o
 list of record paths, an HDF5 file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+
+from data import grids
 from data.base import files
 from data.base.errors import InputError
 from data.base.text import check_plain
@@ -51,6 +54,33 @@ def read_form(path: Path) -> tuple[Mapping[str, Entry], list[Row], Metadata]:
                 f"{entries[row.file]} has the label {labels[row.file]:g}, the table says {row.label:g}. Convert again."
             )
     return entries, table, metadata
+
+
+def kind_of(path: Path, entries: Iterable[Entry], metadata: Metadata) -> tuple[grids.Grid, int]:
+    """The grid and the number of maps of a cohort's records. Raises InputError if they differ, or are not what the
+    metadata say."""
+    found: dict[tuple[grids.Grid, int], Entry] = {}
+    for entry in entries:
+        try:
+            found.setdefault(records.form_of_size(entry.size, str(entry)), entry)
+        except OSError as error:
+            raise InputError(f"{entry} cannot be read: {error.strerror}.") from error
+    (grid, num_maps), *others = found
+    if others:
+        raise InputError(
+            f"{found[grid, num_maps]} is a {records.kind(grid, num_maps)}, {found[others[0]]} a "
+            f"{records.kind(*others[0])}; expected one grid and one number of maps. Separate them."
+        )
+    if metadata.grid and grid.shape != metadata.grid:
+        raise InputError(f"{path} says grid {list(metadata.grid)}, its records are {grid}. Convert again.")
+    if metadata.affine and not np.allclose(metadata.affine, grid.affine):
+        raise InputError(f"{path / METADATA} has an affine that is not that of {grid}; was it edited? Convert again.")
+    if metadata.maps and len(metadata.maps) != num_maps:
+        raise InputError(
+            f"{path} names {len(metadata.maps)} maps ({', '.join(metadata.maps)}), its records hold {num_maps}. "
+            "Convert again."
+        )
+    return grid, num_maps
 
 
 def folder_entries(folder: Path) -> dict[str, Entry]:

@@ -24,9 +24,10 @@ from data import grids
 from data.base import files, sums
 from data.base.errors import InputError
 from data.base.progress import progress
+from data.base.threads import ahead
 from data.cohorts import digests
 from data.cohorts.atlas import Atlas
-from data.cohorts.cohort import Cohort, ahead, in_order
+from data.cohorts.cohort import Cohort, in_order
 
 FOLDER = "means"
 FORM = 1  # of the tables; a change of what they hold is another number

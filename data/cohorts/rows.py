@@ -174,7 +174,8 @@ def validation_subjects(rows: Iterable[Row], share: float, seed: int, groups: Gr
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
     """How records were made from scans: all cohorts that one model reads must have it in common. Empty if unknown, as
-    for a bare folder. `phenotype` names the 29 values, imputed and scaled by the other three."""
+    for a bare folder. `phenotype` names the 29 values, imputed and scaled by the other three; `connectome` the series
+    whose correlations are in `connectomes.h5`, `parcels_sha256` tells the parcels that these are of."""
 
     maps: tuple[str, ...] = ()
     normalisation: str = ""
@@ -183,9 +184,11 @@ class Preparation:
     phenotype_median: tuple[float, ...] = ()
     phenotype_mean: tuple[float, ...] = ()
     phenotype_scale: tuple[float, ...] = ()
+    connectome: str = ""
+    parcels_sha256: str = ""
 
     def of_inputs(self, reads: Sequence[str]) -> dict[str, object]:
-        """What matters to a model that reads "volume" or "phenotype": floats to nine digits, None if unknown or NaN."""
+        """What matters to a model that reads these of PREPARED_BY: floats to nine digits, None if unknown or NaN."""
         part: dict[str, object] = {}
         for name in [name for inputs in reads for name in PREPARED_BY[inputs]]:
             value = getattr(self, name)
@@ -199,6 +202,7 @@ class Preparation:
 PREPARED_BY = {
     "volume": ("maps", "normalisation", "reduction"),
     "phenotype": ("phenotype", "phenotype_median", "phenotype_mean", "phenotype_scale"),
+    "connectome": ("connectome", "parcels_sha256"),
 }
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from scipy.special import expit
 
 from data.base.progress import progress
+from data.base.threads import ahead
 from data.cohorts import records
-from data.cohorts.cohort import ahead
 from data.cohorts.rows import Row
 from utils.blackout import effects
 from utils.blackout.edges import Edges
