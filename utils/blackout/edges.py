@@ -20,6 +20,7 @@ from scipy.linalg import lapack
 
 from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort, in_order
+from data.cohorts.connectomes import Connectomes
 
 MAX_PEOPLE = 1000  # whom expected edges are fitted on: bounds memory and time
 PENALTIES = np.logspace(-2, 2, 5)  # beside features whose squares sum to about 2 in each person
@@ -41,11 +42,10 @@ class Edges:
     the atlas, or the count of regions. `means` are those of `Fills`.
     """
 
-    def __init__(self, cohort: Cohort, atlas: Atlas, means: np.ndarray, seed: int):
-        self.connectomes = cohort.connectomes
-        self.region_of = regions_of_parcels(self.connectomes.image, len(self.connectomes.parcels), atlas)
-        self.of_region = edges_of_regions(self.region_of, self.connectomes.pairs, len(atlas.regions))
-        self._expected = Expected(cohort, self.of_region, means, seed)
+    def __init__(self, cohort: Cohort, connectomes: Connectomes, atlas: Atlas, means: np.ndarray, seed: int):
+        self.connectomes, self.region_of = connectomes, regions_of_parcels(connectomes, atlas)
+        self.of_region = edges_of_regions(self.region_of, connectomes.pairs, len(atlas.regions))
+        self._expected = Expected(cohort, connectomes, self.of_region, means, seed)
 
     def of(self, indices: np.ndarray, positions: np.ndarray) -> list[EdgeSubstitution]:
         """Of records (n,) and their donors (donors, n), the substitutions in the order of `Fills.kinds`."""
@@ -72,15 +72,15 @@ class Edges:
         return found
 
 
-def regions_of_parcels(image: np.ndarray, parcels: int, atlas: Atlas) -> np.ndarray:
+def regions_of_parcels(connectomes: Connectomes, atlas: Atlas) -> np.ndarray:
     """The place in the atlas of each parcel's region (parcels,), which holds more of its voxels on the full grid than
-    any other and than lie outside all regions; the count of regions where there is none such.
-
-    `image` (x, y, z) holds 1 + the number of each voxel's parcel, 0 none.
-    """
-    outside = len(atlas.regions)
+    any other and than lie outside all regions; the count of regions where there is none such, or the image is not
+    known."""
+    outside, parcels = len(atlas.regions), len(connectomes.parcels)
+    if connectomes.image is None:
+        return np.full(parcels, outside)
     counts = np.zeros((1 + parcels, outside + 1), int)
-    np.add.at(counts, (image.ravel(), atlas.places(atlas.full).ravel()), 1)
+    np.add.at(counts, (connectomes.image.ravel(), atlas.places(atlas.full).ravel()), 1)
     counts = counts[1:]
     tied = (counts == counts.max(1, keepdims=True)).sum(1) > 1
     return np.where(tied, outside, counts.argmax(1))
@@ -100,11 +100,18 @@ class Expected:
     unknown is the mean.
     """
 
-    def __init__(self, cohort: Cohort, of_region: list[np.ndarray], means: np.ndarray, seed: int):
+    def __init__(
+        self,
+        cohort: Cohort,
+        connectomes: Connectomes,
+        of_region: list[np.ndarray],
+        means: np.ndarray,
+        seed: int,
+    ):
         self._of_region, self._means = of_region, means
         fitting, people = people_to_fit_on(cohort, seed)
         self._place = {int(index): at for at, index in enumerate(fitting)}
-        edges = np.concatenate([cohort.connectomes[rows] for rows in in_order(fitting, ROWS)])
+        edges = np.concatenate([connectomes[rows] for rows in in_order(fitting, ROWS)])
         self._edge_scale, self._mean_scale = scale_of(edges), scale_of(means[fitting].reshape(len(fitting), -1))
         self._features = self._features_of(edges, fitting)
         kernel = self._features @ self._features.T

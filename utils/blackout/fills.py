@@ -67,7 +67,8 @@ class Fills:
         self._region_at = atlas.places(atlas.labels)
         self.means = means_of(cohort, [regions(atlas)])[0].astype(float)
         self.expected = expected_means(cohort, self.means)
-        self.edges = Edges(cohort, atlas, self.means, seed) if edges else None
+        connectomes = cohort.connectomes if edges else None
+        self.edges = Edges(cohort, connectomes, atlas, self.means, seed) if connectomes is not None else None
         self._people = people_by_origin(cohort)
         subject = {int(index): cohort.rows[index].subject for index in tested}
         self.origin = {index: donor_origin(self._people, cohort.rows[index], options.donors) for index in subject}

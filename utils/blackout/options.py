@@ -12,6 +12,7 @@ from data.base.errors import InputError
 from data.base.tables import printable
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
+from data.cohorts.connectomes import Connectomes
 from data.cohorts.folds import Folds
 from data.grids import Grid
 from utils.runs.checkpoints import Identity
@@ -95,15 +96,16 @@ def of(run: Run) -> BlackoutOptions:
     return run.options
 
 
-def reads_edges(run: Run) -> bool:
-    """Whether the network reads connectomes."""
-    return getattr(run.config, CONNECTOME, False) and run.cohort.connectomes is not None
+def edges_read(run: Run) -> Connectomes | None:
+    """The connectomes that the network reads; None if it reads none."""
+    return run.cohort.connectomes if getattr(run.config, CONNECTOME, False) else None
 
 
 def replaces_edges(run: Run) -> bool:
     """Whether the edges of a region are replaced with its voxels: where it is known in which region parcels lie, unless
     `--maps` names what is replaced."""
-    return reads_edges(run) and run.cohort.connectomes.image is not None and of(run).maps is None
+    connectomes = edges_read(run)
+    return connectomes is not None and connectomes.image is not None and of(run).maps is None
 
 
 def possible_blackout(run: Run, saved: Identity | None) -> None:

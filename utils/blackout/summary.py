@@ -56,12 +56,12 @@ def maps_sentence(maps: Sequence[str], replaced: np.ndarray) -> str:
 
 def edges_sentence(run: Run, atlas: Atlas) -> str:
     """Whether the edges of regions were replaced, and which regions have some; nothing if the network reads none."""
-    if not options.reads_edges(run):
+    connectomes, regions = options.edges_read(run), len(atlas.regions)
+    if connectomes is None:
         return ""
-    connectomes, regions, named = run.cohort.connectomes, len(atlas.regions), options.of(run).maps is not None
     if not options.replaces_edges(run):
-        return said("edges_stay", named=named)
-    region_of = regions_of_parcels(connectomes.image, len(connectomes.parcels), atlas)
+        return said("edges_stay", named=connectomes.image is not None)
+    region_of = regions_of_parcels(connectomes, atlas)
     within = region_of[region_of < regions].tolist()
     capped = len({row.subject for row in run.cohort.rows}) > MAX_PEOPLE
     counts = {"parcels": len(region_of), "within": len(within), "having": len(set(within)), "regions": regions}
