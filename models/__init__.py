@@ -22,7 +22,8 @@ from models.settings import Settings, from_json
 
 @dataclass(frozen=True)
 class Model:
-    """`reads` names the inputs, `loss` a function of `models.losses`; `grid` is the only one that it takes, if any."""
+    """`reads` names the inputs, `loss` a function of `models.losses`; `grid` is the only one that it takes, if any. It
+    also reads the `optional` inputs of which the setting with that name is true."""
 
     name: str
     reads: tuple[str, ...]
@@ -32,6 +33,7 @@ class Model:
     reduces: bool = False  # its code is the reduced volume
     occludable: bool = False  # a volume goes in and a label comes out
     map_by_map: bool = False  # each map of a record is a sample of its own
+    optional: tuple[str, ...] = ()
 
     @property
     def module(self) -> ModuleType:
@@ -48,24 +50,25 @@ class Model:
         """The hyper-parameters that a run or a checkpoint has saved. Raises InputError if they are of other code."""
         return from_json(self.module.Config, config)
 
-    def inputs(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What the network reads of a batch."""
-        return {name: batch[name] for name in self.reads}
+    def inputs(self, config: Settings) -> tuple[str, ...]:
+        """The names of the inputs with these hyper-parameters."""
+        return (*self.reads, *(name for name in self.optional if getattr(config, name)))
 
     def batches(
-        self, cohort: Cohort, selections: Iterable[np.ndarray], means: Mapping[str, np.ndarray] | None = None
+        self, cohort: Cohort, selections: Iterable[np.ndarray], volumes: bool, tables: Mapping[str, Any]
     ) -> Iterator[dict[str, np.ndarray]]:
-        """The batches (see `Cohort.batch`) of each selection of records, read ahead; with `means` in place of volumes
-        if there are any. For a model that reads maps one by one, `volume` is (n * maps, x, y, z, 1), the maps of the
-        first record first."""
-        for batch in cohort.batches(selections, "volume" in self.reads and not means, means or {}):
+        """The batches (see `Cohort.batch`) of each selection of records, read ahead. For a model that reads maps one by
+        one, `volume` is (n * maps, x, y, z, 1), the maps of the first record first."""
+        for batch in cohort.batches(selections, volumes, tables):
             if self.map_by_map:
                 batch["volume"] = np.moveaxis(batch["volume"], -1, 1).reshape(-1, *cohort.grid.shape, 1)
             yield batch
 
-    def build(self, config: Settings, grid: Grid, num_maps: int) -> Any:
-        """The untrained network for records of so many maps."""
-        return self.module.build(config, grid, 1 if self.map_by_map else num_maps)
+    def build(self, config: Settings, cohort: Cohort) -> Any:
+        """The untrained network for the records of a cohort."""
+        connectomes = cohort.connectomes if "connectome" in self.inputs(config) else None
+        also = {"edges": connectomes.num_edges} if connectomes else {}
+        return self.module.build(config, cohort.grid, 1 if self.map_by_map else cohort.num_maps, **also)
 
 
 MODELS = {
@@ -75,6 +78,14 @@ MODELS = {
         Model("cae", ("volume",), "input", "sparse_reconstruction", FULL, reduces=True, map_by_map=True),
         Model("cnn", ("volume",), "label", "cross_entropy", REDUCED, occludable=True),
         Model("nn", ("phenotype",), "label", "cross_entropy"),
-        Model("mmnn", ("volume", "phenotype"), "label", "cross_entropy", REDUCED, occludable=True),
+        Model(
+            "mmnn",
+            ("volume", "phenotype"),
+            "label",
+            "cross_entropy",
+            REDUCED,
+            occludable=True,
+            optional=("connectome",),
+        ),
     )
 }

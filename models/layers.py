@@ -225,10 +225,16 @@ def summands(network: keras.Model) -> keras.Model:
     return keras.Model(network.input, last.input) if isinstance(last, MeanOfLogits) else network
 
 
-def averaged(parts: list[Part], members: int, weights: dict[str, float] | None = None) -> KerasTensor:
+def averaged(
+    parts: list[Part],
+    members: int,
+    weights: dict[str, float] | None = None,
+    beside: tuple[KerasTensor, float] | None = None,
+) -> KerasTensor:
     """The mean (batch, 2) of the logits of all parts, each of `members` networks an input.
 
-    Without `weights` all networks count alike; with them, those of a name share its weight.
+    Without `weights` all networks count alike; with them, those of a name share its weight. `beside` are the logits
+    (batch, 1, 2) of one more network, and its share of the whole mean.
     """
     found = [logits(part.features(members), members, part.settings, part.even) for part in parts]
     counts = [one.shape[1] for one in found]
@@ -237,7 +243,11 @@ def averaged(parts: list[Part], members: int, weights: dict[str, float] | None =
         of_name = Counter(part.name for part in parts)
         shares = [weights[part.name] / of_name[part.name] for part in parts]
     inputs = [count // members for count in counts]
-    return MeanOfLogits([share / sum(shares) for share in shares], inputs, dtype="float32", name="logits")(found)
+    shares = [share / sum(shares) for share in shares]
+    if beside is not None:
+        other, its_share = beside
+        found, inputs, shares = [*found, other], [*inputs, 1], [*((1 - its_share) * one for one in shares), its_share]
+    return MeanOfLogits(shares, inputs, dtype="float32", name="logits")(found)
 
 
 def side_by_side(each: list[KerasTensor]) -> KerasTensor:

@@ -1,4 +1,4 @@
-"""Multimodal classifier: reduced volume and phenotype -> logits of (control, autism)."""
+"""Multimodal classifier: reduced volume, phenotype, connectome if there is one -> logits of (control, autism)."""
 
 from dataclasses import dataclass, fields, make_dataclass, replace
 from functools import partial
@@ -11,7 +11,14 @@ from models.settings import LayerSettings, Part, Penalty, Settings, Widths, dens
 
 
 @dataclass(frozen=True, kw_only=True)
-class Averaged(nn.Phenotype):
+class Multimodal(nn.Phenotype):
+    """What goes beside the volume. The part that reads connectomes is fitted by itself (`models/connectomes.py`)."""
+
+    connectome: bool = False  # as no older checkpoint has it; all presets do, and a cohort without any turns it off
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaged(Multimodal):
     """Late fusion: the logits of networks on the volume and on the phenotype are averaged.
 
     Each is trained by a loss of its own, as if alone, so that neither leans on the other.
@@ -21,7 +28,7 @@ class Averaged(nn.Phenotype):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Joined(nn.Phenotype):
+class Joined(Multimodal):
     """Intermediate fusion: dense layers read the features of both, and all are trained by one loss."""
 
     joined_units: Widths = (32,)
@@ -61,7 +68,8 @@ def preset_of(name: str) -> Any:
     """The preset of `cnn` with this name and what goes with it of `nn`."""
     brain, sine = cnn.PRESETS[name], nn.PRESETS["sine"]
     fusion = Joined if name in JOINED_BY_FEATURES else Averaged
-    config = NETWORKS[type(brain), fusion](**{field.name: getattr(brain, field.name) for field in fields(brain)})
+    of_brain = {field.name: getattr(brain, field.name) for field in fields(brain)}
+    config = NETWORKS[type(brain), fusion](**of_brain, connectome=True)
     if fusion is Joined:
         return config
     return replace(
@@ -87,19 +95,23 @@ def features_of_both(parts: list[Part], config: Joined, settings: LayerSettings,
     return x
 
 
-def build(config: Any, grid: Grid, maps: int = 1) -> Any:
-    """Inputs "volume" (batch, x, y, z, maps) and "phenotype" (batch, 29), float32; output (batch, 2) float32 logits."""
+def build(config: Any, grid: Grid, maps: int = 1, edges: int = 0) -> Any:
+    """Inputs "volume" (batch, x, y, z, maps), "phenotype" (batch, 29) and, if there are `edges`, "connectome" (batch,
+    edges), NaN where unknown, all float32; output (batch, 2) float32 logits."""
     import keras
 
-    from models import layers
+    from models import connectomes, layers
 
-    volume, phenotype = layers.volume_input(grid, maps), layers.phenotype_input()
-    brain = cnn.parts(volume, config, grid)
+    inputs = {"volume": layers.volume_input(grid, maps), "phenotype": layers.phenotype_input()}
+    brain, beside = cnn.parts(inputs["volume"], config, grid), None
+    if edges:
+        inputs["connectome"] = connectomes.connectome_input(edges)
+        beside = connectomes.logits(inputs["connectome"]), connectomes.SHARE
     if isinstance(config, Joined):
-        settings, both = config.layer_settings(config.l2), [*brain, nn.part(phenotype, config, config.l2)]
+        settings, both = config.layer_settings(config.l2), [*brain, nn.part(inputs["phenotype"], config, config.l2)]
         joined = Part("joined", partial(features_of_both, both, config, settings), settings, even=False)
-        logits = layers.averaged([joined], config.members)
+        logits = layers.averaged([joined], config.members, beside=beside)
     else:
-        parts = [*brain, nn.part(phenotype, config, config.phenotype_l2)]
-        logits = layers.averaged(parts, config.members, cnn.weights_of(config, maps))
-    return keras.Model({"volume": volume, "phenotype": phenotype}, logits, name="mmnn")
+        parts = [*brain, nn.part(inputs["phenotype"], config, config.phenotype_l2)]
+        logits = layers.averaged(parts, config.members, cnn.weights_of(config, maps), beside)
+    return keras.Model(inputs, logits, name="mmnn")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from data import grids
-from data.cohorts import records
+from data.cohorts import connectomes, records
 from data.cohorts.cohort import Cohort, open_cohort, write_tables
 from data.cohorts.digests import Digests
 from data.cohorts.nifti import MapOnDisk, on_full_grid, read_brains
@@ -383,3 +383,17 @@ def region_means(regions, volumes) -> np.ndarray:
     """Volumes (n, x, y, z, maps) -> the mean of each map in each region of an atlas, (n, regions, maps) float64."""
     found = [volumes[:, regions.labels == region].mean(1, dtype=float) for region in regions.regions]
     return np.stack(found, axis=1)
+
+
+def add_connectomes(folder: Path, parcels: int = 8, image: np.ndarray | None = None, difference: float = 0.5) -> Cohort:
+    """Gives the cohort in a folder connectomes of random edges, one in ten of which are unknown; the first three edges
+    of people with autism are larger by `difference`."""
+    cohort, names = open_cohort(folder), tuple(f"#{number}" for number in range(1, parcels + 1))
+    label = {row.subject: row.label for row in cohort.rows}
+    edges = np.random.default_rng(5).normal(0, 0.3, (len(label), connectomes.edges_of(parcels)))
+    edges[:, :3] += difference * np.array([*label.values()])[:, None]
+    edges[:, 3:][np.random.default_rng(6).random(edges[:, 3:].shape) < 0.1] = np.nan
+    connectomes.write(folder / connectomes.CONNECTOMES, [*label], names, image, edges.astype(np.float32))
+    known = {"connectome": "rois_test", "parcels_sha256": connectomes.parcels_sha256(names, image)}
+    write_tables(folder, cohort.rows, replace(cohort.metadata, **known))
+    return open_cohort(folder)

@@ -12,7 +12,7 @@ from data.base.errors import InputError
 from data.cohorts.atlas import load_atlas
 from data.cohorts.records import block_mean
 from data.grids import FULL, REDUCED
-from models import MODELS, cae, settings
+from models import MODELS, cae, connectomes, settings
 
 EVERY_PRESET = [(name, preset) for name, model in MODELS.items() for preset in model.module.PRESETS]
 
@@ -118,6 +118,37 @@ def test_inputs_and_outputs(name, preset, build):
         assert network.output.dtype == "float32"
     else:
         assert network.output["reconstruction"].shape == network.input[model.reads[0]].shape
+
+
+@pytest.mark.parametrize("preset", ["regions", "residual"])
+def test_connectomes_have_a_share_of_the_mean_and_weights_of_their_own(preset):
+    from models.layers import summands
+
+    module = MODELS["mmnn"].module
+    config = settings.override(module.PRESETS[preset], ["members=1"] if preset == "regions" else [])
+    network, edges = with_random_weights(module.build(config, REDUCED, edges=10)), 10
+    without = PARAMETERS["mmnn", preset] - (3 * (REGIONS + SINE) if preset == "regions" else 0)
+    assert network.count_params() == without + 3 * edges + 1  # mean, spread and weight of each
+    generator = np.random.default_rng(1)
+    inputs = {key: generator.normal(size=(4, *tensor.shape[1:])) for key, tensor in network.input.items()}
+    *others, logits = map(np.array, summands(network)(inputs))
+    expected = np.concatenate(others, axis=1).mean(1) * (1 - connectomes.SHARE) + logits[:, 0] * connectomes.SHARE
+    np.testing.assert_allclose(network(inputs), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_log_odds_of_connectomes_are_a_weighted_sum_of_z_scores_in_which_unknown_edges_count_as_the_mean():
+    layer, generator = connectomes.RidgeLogits(), np.random.default_rng(2)
+    known = generator.normal(3, 2, (50, 4)).astype(np.float32)
+    known[::7, 1], known[:, 2], known[:, 3] = np.nan, np.nan, 1.5
+    layer(known)
+    layer.measure(known)
+    weights = np.array([1, -2, 3, 4])
+    layer.assign(weights, 0.25)
+    scores = (known[:, :2] - np.nanmean(known[:, :2], 0)) / np.nanstd(known[:, :2], 0)
+    expected = np.nan_to_num(scores) @ weights[:2] + 0.25
+    found = np.array(layer(known))
+    np.testing.assert_allclose(found[:, 0, 1] - found[:, 0, 0], expected, atol=1e-5)
+    assert not layer.trainable_variables
 
 
 def multiply_adds(network) -> int:

@@ -13,6 +13,7 @@ import pytest
 from helpers import (
     ROOT,
     SMALL_BATCH,
+    add_connectomes,
     assert_bit_equal,
     commands_of,
     read_rows,
@@ -23,10 +24,12 @@ from helpers import (
     variables,
     without_speed,
 )
+from sklearn.linear_model import Ridge
 
 from data.cohorts.atlas import load_atlas
 from data.cohorts.cohort import open_cohort
 from data.cohorts.records import within_brain
+from utils import ridge
 from utils.runs.checkpoints import CheckpointFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
@@ -97,6 +100,59 @@ def test_region_means_are_standardised_by_the_training_records(train, cohort, tm
     (spread,) = [value for name, value in found.items() if "/spread/" in name and value.shape == (116, 1)]
     np.testing.assert_allclose(mean[:, 0], means.mean(0), atol=1e-5)
     np.testing.assert_allclose(spread[:, 0], means.std(0), rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def with_connectomes(cohort, tmp_path_factory):
+    """The cohort of other tests, and connectomes whose first edges tell the diagnosis."""
+    folder = tmp_path_factory.mktemp("connectomes") / "cohort"
+    shutil.copytree(cohort, folder)
+    return add_connectomes(folder, difference=2.0)
+
+
+TRAIN_MMNN = ("--train", "--model", "mmnn", "--preset", "regions", "--set", "members=1", *SMALL_BATCH)
+
+
+def test_connectomes_are_read_by_a_ridge_of_the_training_records(with_connectomes, cli, tmp_path):
+    folders = ("--chkPointDir", tmp_path / "ckpt", "--dataDir", with_connectomes.path, "--outDir", tmp_path / "out")
+    assert cli(*TRAIN_MMNN, "--numIters", 2, *folders).status == 0
+    weights = [value for value in variables(tmp_path / "ckpt" / "mmnn").values() if value.shape == (28,)]
+    training = with_connectomes.indices("train")
+    edges, label = (
+        with_connectomes.connectomes[training],
+        np.array([with_connectomes.rows[at].label for at in training]),
+    )
+    mean, spread = np.nanmean(edges, 0), np.nanstd(edges, 0)
+    scores = np.nan_to_num((edges - mean) / spread)
+    ridges = [Ridge(alpha=penalty).fit(scores, 2 * label - 1).coef_ for penalty in ridge.PENALTIES]
+    closest = [max(np.corrcoef(value, one)[0, 1] for one in (mean, spread, *ridges)) for value in weights]
+    assert len(weights) == 3
+    assert min(closest) > 1 - 1e-5
+    tested = cli("--test", "--model", "mmnn", *folders[:4], "--outDir", tmp_path / "test")
+    assert tested.status == 0, tested.err
+
+
+def test_connectomes_are_left_out_where_they_are_not_wanted_or_not_there(with_connectomes, cohort, cli, tmp_path):
+    def train(name, data, *more):
+        folders = ("--chkPointDir", tmp_path / name, "--dataDir", data, "--outDir", tmp_path / f"{name}-out")
+        return cli(*TRAIN_MMNN, "--numIters", 1, *more, *folders)
+
+    assert train("without", with_connectomes.path, "--set", "connectome=false").status == 0
+    assert train("none", cohort).status == 0
+    for name in ("without", "none"):
+        assert json.loads((tmp_path / name / "mmnn" / "run.json").read_text())["config"]["connectome"] is False
+        assert (28,) not in {value.shape for value in variables(tmp_path / name / "mmnn").values()}
+    asked = train("asked", cohort, "--set", "connectome=true")
+    assert asked.status == 2
+    assert "has no connectomes, and --set connectome=true asks for them; convert it with --connectome" in asked.err
+
+
+def test_a_checkpoint_that_reads_connectomes_refuses_a_cohort_without(with_connectomes, cohort, cli, tmp_path):
+    folders = ("--chkPointDir", tmp_path / "ckpt", "--outDir", tmp_path / "out")
+    assert cli(*TRAIN_MMNN, "--numIters", 1, *folders, "--dataDir", with_connectomes.path).status == 0
+    refused = cli("--test", "--model", "mmnn", *folders[:2], "--dataDir", cohort, "--outDir", tmp_path / "test")
+    assert refused.status == 2
+    assert "has no connectomes, and the checkpoint reads them" in refused.err
 
 
 def test_a_finished_command_repeated_changes_nothing(train, seen_two, tmp_path):

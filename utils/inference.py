@@ -19,7 +19,7 @@ from utils.training.saver import restore_weights
 
 def restored_network(run: Run) -> keras.Model:
     """The trained network. Raises InputError if its training diverged."""
-    network = run.model.build(run.config, run.cohort.grid, run.cohort.num_maps)
+    network = run.model.build(run.config, run.cohort)
     restore_weights(run.checkpoints, network)
     check_finite(run, "weights", network.get_weights())
     return network
@@ -38,26 +38,31 @@ def check_finite(run: Run, what: str, values: Any) -> None:
 @dataclass(frozen=True)
 class Reading:
     """What of a network is computed in a run, and of what: the layers after those that give means of volumes over
-    parcels, which the cohort keeps (`tables`); or all of them, of volumes."""
+    parcels, which the cohort keeps; or all of them, of volumes. `tables` are these means, and connectomes."""
 
     run: Run
     network: keras.Model
-    tables: dict[str, np.ndarray]
+    tables: dict[str, Any]
 
     def batches(self, selections: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         """The batches of each selection of records, see `Model.batches`."""
-        return self.run.model.batches(self.run.cohort, selections, self.tables)
+        volumes = "volume" in self.network.input
+        return self.run.model.batches(self.run.cohort, selections, volumes, self.tables)
 
     def inputs(self, batch: dict) -> dict:
         """What the network reads of a batch."""
         return {name: batch[name] for name in self.network.input}
 
 
-def reading(run: Run, network: keras.Model) -> Reading:
-    """How a run reads records for a network: means of volumes where it begins with these."""
-    rest, parcels = first.on_means(network)
-    tables = means_of(run.cohort, parcels) if parcels else []
-    return Reading(run, rest, dict(zip((one.name for one in parcels), tables, strict=True)))
+def reading(run: Run, network: keras.Model, volumes: bool = False) -> Reading:
+    """How a run reads records for a network: means of volumes where it begins with these, unless it needs `volumes`."""
+    rest, parcels = (network, []) if volumes else first.on_means(network)
+    tables: dict[str, Any] = {}
+    if parcels:
+        tables |= zip((one.name for one in parcels), means_of(run.cohort, parcels), strict=True)
+    if run.cohort.connectomes and "connectome" in network.input:
+        tables["connectome"] = run.cohort.connectomes
+    return Reading(run, rest, tables)
 
 
 def outputs_of(

@@ -308,7 +308,9 @@ def identified(cohort: Cohort) -> Cohort:
 
 def carry_tables(source: Cohort, target: Path) -> None:
     """Copies a cohort's side tables and connectomes byte by byte into the folder of another one, which holds the same
-    subjects."""
+    subjects. Raises InputError for a connectome that is not what was written."""
+    if source.connectomes:
+        source.connectomes.verify()
     for name in (COVARIATES, PHENOTYPE, MAPS, *([CONNECTOMES] if source.metadata.connectome else [])):
         if source.tables and (source.tables / name).is_file():
             shutil.copyfile(source.tables / name, target / name)

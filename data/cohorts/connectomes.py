@@ -58,6 +58,11 @@ class Connectomes:
                 )
         return found
 
+    def verify(self) -> None:
+        """Reads every row. Raises InputError as `[]` does."""
+        for at in range(len(self)):
+            self[[at]]
+
     @property
     def num_edges(self) -> int:
         return edges_of(len(self.parcels))

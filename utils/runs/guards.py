@@ -147,7 +147,8 @@ def same_preparation(run: Run, saved: Identity | None) -> None:
 
 def preparations(run: Run, saved: Identity) -> dict[str, tuple[object, object]]:
     """How the checkpoint's data and the run's were made, as far as the model reads them; None where unknown."""
-    there, here = (preparation.of_inputs(run.model.reads) for preparation in (saved.preparation, run.cohort.metadata))
+    reads = run.model.inputs(run.config)
+    there, here = (preparation.of_inputs(reads) for preparation in (saved.preparation, run.cohort.metadata))
     return {name: (there[name], here[name]) for name in here}
 
 

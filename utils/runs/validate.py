@@ -171,6 +171,7 @@ class Request:
         """The run with every choice made. Raises InputError."""
         args, training = self.args, self.training
         preset, config = self.config(saved)
+        config = self.of_cohort(config, saved, cohort)
         self.check_grid(cohort)
         before = saved or Choices(model="", preset="", config={}, grid=None, seed=0, precision="float32")
         seed = before.seed if args.seed is None else args.seed
@@ -204,6 +205,18 @@ class Request:
 
             return replace(run, cohort=replace(within_sites(run.cohort), kept_in=kept_in))
         return replace(run, cohort=replace(run.cohort, standard=run.standard, kept_in=kept_in))
+
+    def of_cohort(self, config: Settings, saved: Identity | None, cohort: Cohort) -> Settings:
+        """The hyper-parameters, without connectomes if the cohort has none. Raises InputError if the user or a
+        checkpoint needs them."""
+        if cohort.connectomes or "connectome" not in self.model.inputs(config):
+            return config
+        if saved or "connectome=true" in self.args.set:
+            wanted = "the checkpoint reads them" if saved else "--set connectome=true asks for them"
+            raise InputError(
+                f"{cohort.path} has no connectomes, and {wanted}; convert it with --connectome, or use {guards.OTHER}."
+            )
+        return override(config, ["connectome=false"])
 
     def check_grid(self, cohort: Cohort) -> None:
         """Raises InputError if the cohort's volumes do not fit the model."""

@@ -68,7 +68,7 @@ class Training:
     def reading(self) -> Reading:
         whole = layers.summands(self.network)
         mixes = getattr(self.run.config, "swap_regions", 0)  # volumes with each other
-        return Reading(self.run, whole, {}) if mixes else reading(self.run, whole)
+        return reading(self.run, whole, volumes=mixes > 0)
 
     @cached_property
     def step(self) -> Callable:

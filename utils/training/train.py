@@ -11,7 +11,11 @@ import numpy as np
 from data.base.errors import InputError
 from data.base.signals import collected
 from data.cohorts.cohort import in_order
+from data.cohorts.connectomes import Connectomes
+from data.cohorts.rows import leaders
 from models import layers
+from models.connectomes import RidgeLogits
+from utils import ridge
 from utils.inference import reading
 from utils.runs.checkpoints import Identity
 from utils.runs.results import changed, read_manifest
@@ -104,7 +108,7 @@ def begin(run: Run) -> Training:
             f"use --set batch_size={run.workers.replicas} or more, or fewer devices."
         )
     with run.workers.strategy.scope():
-        network = run.model.build(run.config, run.cohort.grid, run.cohort.num_maps)
+        network = run.model.build(run.config, run.cohort)
         optimizer = make_optimizer(run.config, run.choices.precision)
         optimizer.build(network.trainable_variables)
     return Training(run, network, optimizer)
@@ -138,14 +142,32 @@ def identity_of(run: Run) -> Identity:
 
 
 def measure(training: Training) -> None:
-    """Sets the mean and spread of every layer that standardises to those of the training records."""
+    """Sets what layers take from the training records: mean and spread of each that standardises, and the regression of
+    the one that reads connectomes."""
     run, network = training.run, training.network
-    reads = reading(run, network)
+    reads, whole = reading(run, network), reading(run, network, volumes=True)
+    selections = in_order(run.training_records(), run.config.batch_size)
     for layer in network.layers:
-        if isinstance(layer, layers.Standardise):
-            batches = reads.batches(in_order(run.training_records(), run.config.batch_size))
+        if isinstance(layer, RidgeLogits):
+            fit(run, layer, reads.tables[layer.input.name])
+        elif isinstance(layer, layers.Standardise):
             if layer.input.name in reads.tables:
-                layer.measure(batch[layer.input.name] for batch in batches)
+                layer.measure(batch[layer.input.name] for batch in reads.batches(selections))
             else:
                 before = keras.Model(network.input, layer.input)
-                layer.measure(np.asarray(before(run.model.inputs(batch))) for batch in batches)
+                layer.measure(np.asarray(before(whole.inputs(batch))) for batch in whole.batches(selections))
+
+
+def fit(run: Run, layer: RidgeLogits, connectomes: Connectomes) -> None:
+    """Fits the layer to the connectomes of the training records, of at most `ridge.MAX_RECORDS`, with the penalty that
+    does best in inner folds of them. If these are too few for that, it gives how common autism is."""
+    records, rows = ridge.some(run.training_records()), run.cohort.rows
+    label = np.array([rows[index].label for index in records])
+    leader = leaders([rows[index].subject for index in records], run.cohort.metadata.same_scan)
+    folds = ridge.inner_folds(label, np.array([leader[rows[index].subject] for index in records]))
+    if not folds:
+        print("Connectomes: too few training subjects of a class to choose a penalty, so they are not used.")
+    known = connectomes[records]
+    layer.measure(known)
+    classifier = ridge.fit(np.asarray(layer.scores(known)), label, folds)
+    layer.assign(classifier.weights, classifier.bias)

@@ -1,0 +1,65 @@
+"""The part of a classifier that reads connectomes: Fisher z correlations -> logits, by a ridge regression.
+
+On few people with thousands of edges nothing was better than a linear classifier with a strong penalty, and this one is
+fitted exactly, in closed form, before the other parts are trained (`measure` in `utils/training/train.py`).
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import KerasTensor, layers
+
+SHARE = 0.5  # of the mean of logits; the rest is that of all other parts
+
+
+class RidgeLogits(layers.Layer):
+    """Fisher z correlations (batch, edges), NaN where unknown -> logits (batch, 1, 2) of (control, autism).
+
+    Edges are z-scored by training records; an unknown one counts as their mean. Nothing of it is trained by batches:
+    `assign` sets what a regression on the training records gave.
+    """
+
+    def build(self, input_shape: tuple) -> None:
+        own = {"trainable": False, "dtype": "float32"}
+        edges = input_shape[1:]
+        self.mean = self.add_weight(name="mean", shape=edges, initializer="zeros", **own)
+        self.spread = self.add_weight(name="spread", shape=edges, initializer="ones", **own)
+        self.kernel = self.add_weight(name="kernel", shape=edges, initializer="zeros", **own)
+        self.bias = self.add_weight(name="bias", shape=(), initializer="zeros", **own)
+
+    def measure(self, known: np.ndarray) -> None:
+        """Sets the mean and the spread of edges to those of training records (n, edges); of an edge that none of them
+        knows, or that is constant, to 0 and 1."""
+        sums = np.nansum(known, 0, dtype=float)
+        count = np.maximum(np.isfinite(known).sum(0), 1)
+        mean = sums / count
+        spread = np.sqrt(np.nansum(np.square(known - mean.astype(known.dtype)), 0, dtype=float) / count)
+        self.mean.assign(mean)
+        self.spread.assign(np.where(spread > 0, spread, 1))
+
+    def assign(self, weights: np.ndarray, bias: float) -> None:
+        """Sets the log odds of autism: `weights` (edges,) of the z-scores, and `bias`."""
+        self.kernel.assign(weights)
+        self.bias.assign(bias)
+
+    def scores(self, edges: Any) -> Any:
+        """z-scores (batch, edges), 0 where unknown."""
+        values = (keras.ops.cast(edges, "float32") - self.mean) / self.spread
+        return keras.ops.where(keras.ops.isnan(values), 0.0, values)
+
+    def call(self, edges: Any) -> Any:
+        half = (keras.ops.matmul(self.scores(edges), self.kernel[:, None]) + self.bias) / 2
+        return keras.ops.stack([-half, half], axis=-1)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return (input_shape[0], 1, 2)
+
+
+def connectome_input(edges: int) -> KerasTensor:
+    return keras.Input((edges,), name="connectome")
+
+
+def logits(connectome: KerasTensor) -> KerasTensor:
+    """(batch, edges) -> (batch, 1, 2)."""
+    return RidgeLogits(dtype="float32", name="connectome_logits")(connectome)
