@@ -1,22 +1,33 @@
 """Edges of regions in a blackout: which they are, what replaces them, and what that changes, each by a loop."""
 
+import json
+import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import keras
 import numpy as np
 import pytest
+from helpers import SMALL_BATCH, Outcome, add_connectomes
 from sklearn.linear_model import Ridge
 
 from data import grids
-from data.cohorts.atlas import Atlas
+from data.cohorts.atlas import Atlas, load_atlas
+from data.cohorts.cohort import open_cohort
 from data.cohorts.connectomes import Connectomes
 from data.cohorts.rows import Row
-from models import layers
-from utils.blackout import edges
+from models import MODELS, layers
+from models.connectomes import SHARE
+from utils.blackout import edges, options, summary
 from utils.blackout.edge_logits import EdgeLogits, edge_logits
 from utils.blackout.edges import Edges, EdgeSubstitution, Expected
+from utils.blackout.fills import Fills
 from utils.blackout.occlusion import Occlusion
+from utils.blackout.options import BlackoutOptions
+from utils.runs.checkpoints import CheckpointFolder
+from utils.training.saver import restore_weights
 
 REGIONS, MAPS, PEOPLE = (2, 3, 7), 2, 24
 PARCELS = tuple("abcdef")
@@ -225,3 +236,89 @@ def test_a_region_without_a_parcel_changes_nothing_and_many_regions_come_in_grou
 def test_a_network_that_reads_no_connectome_has_no_such_part():
     volume = keras.Input((6, 5, 4, 1), name="volume")
     assert edge_logits(keras.Model({"volume": volume}, keras.layers.Dense(2)(keras.layers.Flatten()(volume)))) is None
+
+
+@pytest.fixture(scope="module")
+def with_connectomes(cohort, cli, tmp_path_factory):
+    """The cohort of other tests with connectomes of 8 parcels, of which three lie in AAL's Precuneus_R, Insula_L and
+    Insula_R, one in all of a cerebellum's side and one outside; and a network trained on it."""
+    folder = tmp_path_factory.mktemp("edges")
+    shutil.copytree(cohort, folder / "cohort")
+    labels, parcels = load_atlas(None, grids.FULL).labels, np.zeros(grids.FULL.shape, np.int16)
+    for number, region in ((1, 68), (2, 29), (3, 30), (4, 91)):
+        parcels[labels == region] = number
+    parcels[:2] = 5
+    add_connectomes(folder / "cohort", image=parcels, difference=2.0)
+    small = ("--preset", "regions", "--set", "members=1", *SMALL_BATCH)
+    folders = ("--dataDir", folder / "cohort", "--chkPointDir", folder / "ckpt", "--outDir", folder / "out")
+    assert cli("--train", "--numIters", 2, *small, *folders).status == 0
+    return folder
+
+
+def blacked_out(cli, folder: Path, name: str, *options) -> Outcome:
+    folders = ("--dataDir", folder / "cohort", "--chkPointDir", folder / "ckpt", "--outDir", folder / name)
+    outcome = cli("--blackout", "--donors", 2, *folders, *options)
+    assert outcome.status == 0, outcome.err
+    return outcome
+
+
+@pytest.mark.slow
+def test_a_blackout_replaces_edges_with_volumes_and_alone(with_connectomes, cli):
+    """The effect of edges alone from the checkpoint's weights: edges of the region, z-scored, times half their weights
+    each for two classes, a mean over donors."""
+    folder = with_connectomes
+    outcome = blacked_out(cli, folder, "blackout", "--verify", 12)
+    said = "With a region its edges of the connectome were replaced: 4 of 8 parcels lie in 4 of 116 regions"
+    assert said in outcome.out and said in json.loads((folder / "blackout" / "run.json").read_text())["conclusion"]
+    assert said in (folder / "blackout" / "blackout.html").read_text()
+    assert "12 pairs recomputed in full, with every fill and in each map, or its edges, alone" in outcome.out
+    assert float(re.search(r"differ by at most ([-.e\d]+)", outcome.out)[1]) < 1e-5
+    with h5py.File(folder / "blackout" / "blackout.h5") as store:
+        assert [name.decode() for name in store["map"]] == ["falff", "connectome"]
+        found, together, subjects = (store[name][()] for name in ("reliance_by_map", "reliance", "subject"))
+    opened = open_cohort(folder / "cohort")
+    network = MODELS["mmnn"].build(
+        MODELS["mmnn"].settings(CheckpointFolder(folder / "ckpt/mmnn").identity().config), opened
+    )
+    restore_weights(CheckpointFolder(folder / "ckpt/mmnn"), network)
+    layer, edges_of_all = network.get_layer("connectome_logits"), opened.connectomes[np.arange(len(opened.rows))]
+    scores = np.nan_to_num((edges_of_all - layer.mean.numpy()) / layer.spread.numpy()) * layer.kernel.numpy() * SHARE
+    tested = opened.indices("test")
+    fills = Fills(opened, load_atlas(None, opened.grid), tested, BlackoutOptions(donors=2), 0)
+    assert [name.decode() for name in subjects] == [opened.rows[at].subject for at in tested]
+    for region, parcel in ((67, 0), (28, 1), (29, 2), (90, 3)):
+        own = (opened.connectomes.pairs == parcel).any(1)
+        for row, index in enumerate(tested):
+            sign = 1 if opened.rows[index].label == 1 else -1
+            decrease = np.mean([(scores[index, own] - scores[donor, own]).sum() for donor in fills.donors[index]])
+            assert found[row, region, 1] == pytest.approx(sign * decrease, abs=1e-5)
+    assert not np.delete(found[..., 1], [67, 28, 29, 90], axis=1).any()
+    np.testing.assert_allclose(together, found.sum(-1), atol=1e-5)  # networks that read one map, and the connectome
+
+
+def sentence(connectomes: Rows | None, maps: tuple[str, ...] | None = None, reads: bool = True) -> str:
+    """What a run on such a cohort says of edges, and whether they are replaced."""
+    model = SimpleNamespace(inputs=lambda _: ("volume", "connectome") if reads else ("volume",))
+    rows = [Row(f"{at}.bin", str(at), "A", 0.0, "train") for at in range(1001)]
+    cohort = SimpleNamespace(connectomes=connectomes, rows=rows)
+    run = SimpleNamespace(model=model, config=None, cohort=cohort, options=BlackoutOptions(maps=maps))
+    text = summary.edges_sentence(run, blocks())
+    assert options.replaces_edges(run) == text.startswith("With a region")
+    return text
+
+
+def test_it_is_said_whether_edges_were_replaced(drawn):
+    connectomes = drawn[1]
+    assert sentence(connectomes) == (
+        "With a region its edges of the connectome were replaced: 4 of 6 parcels lie in 3 of 3 regions; the others have "
+        "no edges. The background of edges is the training people's mean. Expected edges are fitted on at most 1,000 "
+        "people."
+    )
+    stayed = "The edges of the connectome stayed as they are"
+    assert sentence(connectomes, ("falff",)) == f"{stayed}, since --maps says what was replaced."
+    assert sentence(connectomes, reads=False) == ""
+    connectomes.image = None
+    assert sentence(connectomes) == (
+        f"{stayed}: the cohort does not hold where its parcels lie (convert with --parcels FILE to replace a region's "
+        "edges, too)."
+    )

@@ -98,7 +98,7 @@ def of(run: Run) -> BlackoutOptions:
 
 def edges_read(run: Run) -> Connectomes | None:
     """The connectomes that the network reads; None if it reads none."""
-    return run.cohort.connectomes if getattr(run.config, CONNECTOME, False) else None
+    return run.cohort.connectomes if CONNECTOME in run.model.inputs(run.config) else None
 
 
 def replaces_edges(run: Run) -> bool:
