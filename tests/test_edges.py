@@ -310,9 +310,9 @@ def sentence(connectomes: Rows | None, maps: tuple[str, ...] | None = None, read
 def test_it_is_said_whether_edges_were_replaced(drawn):
     connectomes = drawn[1]
     assert sentence(connectomes) == (
-        "With a region its edges of the connectome were replaced: 4 of 6 parcels lie in 3 of 3 regions; the others have "
-        "no edges. The background of edges is the training people's mean. Expected edges are fitted on at most 1,000 "
-        "people."
+        "With a region its edges of the connectome were replaced: 4 of 6 parcels lie in 3 of 3 regions; the others "
+        "have no edges. The background of edges is the training people's mean. Expected edges are fitted on at most "
+        "1,000 people."
     )
     stayed = "The edges of the connectome stayed as they are"
     assert sentence(connectomes, ("falff",)) == f"{stayed}, since --maps says what was replaced."
