@@ -8,13 +8,16 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.base.cli import MAX_COPIES, Parser, add_options, guarded, options_of, positive, seed, whole
 from data.base.errors import InputError
 from data.base.signals import ignore_interrupts
 from data.base.terminal import start
 from data.conversion.options import ConversionOptions, SourceOptions
+
+if TYPE_CHECKING:
+    from data.cohorts.cohort import Cohort
 
 INTERRUPTED = 130
 
@@ -24,6 +27,8 @@ def convert(args: argparse.Namespace) -> None:
     for name in ("grid", "phenotype", "covariates", "seed"):
         if args.like and getattr(options, name) is not None:
             raise InputError(f"--{name} is chosen by --like: everything is as in {args.like}. Leave it out.")
+    if args.like and args.parcels:
+        raise InputError(f"--parcels is chosen by --like: everything is as in {args.like}. Leave it out.")
     if args.like and options.keep_copies:
         raise InputError("--keepCopies is about splits, but --like makes test subjects only. Leave it out.")
     from data import check as checks
@@ -35,11 +40,8 @@ def convert(args: argparse.Namespace) -> None:
     from data.conversion.source import SITE_COLUMNS, read_source
 
     like = open_cohort(args.like) if args.like else None
-    if like and like.metadata.maps:
-        if args.maps not in (None, like.maps):
-            chosen, own = ",".join(args.maps), ", ".join(like.maps)
-            raise InputError(f"--maps {chosen} is not what {like.path} has, {own}. Leave it out.")
-        source_options = replace(source_options, maps=like.maps)
+    if like:
+        source_options = options_like(like, source_options)
     site_columns = (*filter(None, [site_column_of(like) if like else None]), *SITE_COLUMNS)
     source = read_source(args.source, source_options, like is not None, site_columns)
     print("\n".join(source.notes))
@@ -61,6 +63,20 @@ def convert(args: argparse.Namespace) -> None:
     print(f"{len(planned.rows)} records in {args.cohort}: {counted}", flush=True)
     findings = checks.full_and_stored(open_cohort(args.cohort))
     print("\n".join([*findings.lines(counts=False), findings.conclusion]))
+
+
+def options_like(like: "Cohort", options: SourceOptions) -> SourceOptions:
+    """The options with the maps and connectomes of the cohort that --like names. Raises InputError for others."""
+    maps, connectome = like.metadata.maps or None, like.metadata.connectome or None
+    if maps and options.maps not in (None, maps):
+        raise InputError(
+            f"--maps {','.join(options.maps or ())} is not what {like.path} has, {', '.join(maps)}. Leave it out."
+        )
+    if options.connectome not in (None, connectome):
+        raise InputError(
+            f"--connectome {options.connectome} is not what {like.path} has, {connectome or 'none'}. Leave it out."
+        )
+    return replace(options, maps=maps or options.maps, connectome=connectome)
 
 
 def check(args: argparse.Namespace) -> int:

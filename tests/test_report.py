@@ -369,6 +369,15 @@ SENTENCES = {  # what of `run.json` calls for a sentence of the methods, and tha
     "changed": ({"config": RUN["config"] | {"l1": 7.0}}, "but for filters 16,32, l1 7.0; this run tuned none of them."),
     "by the author": ({"config": RUN["config"] | {"l1": 7.0}}, "The author must say whether the settings that differ"),
     "authors": ({"preset": "regions"}, "a score on people of ABIDE I may be a little too good."),
+    "connectomes": (
+        {"config": RUN["config"] | {"connectome": True}, "prepared": {"connectome": "rois_cc200"}},
+        "It also read connectomes (rois_cc200): the Fisher z-transformed",
+    ),
+    "no connectomes": (
+        {"config": RUN["config"] | {"connectome": False}, "prepared": {"connectome": "rois_cc200"}},
+        "but for filters 16,32, connectome False; this",
+    ),
+    "none to read": ({"config": RUN["config"] | {"connectome": False}}, "but for filters 16,32; this run tuned none"),
     "floors": ({"floor_settings": {"SVM": "C = 1", "forest": "9"}}, "the same training subjects: SVM (C = 1). "),
     "motion": (
         {"motion": "Is it motion? More: its partial correlation with the diagnosis is 0.3"},

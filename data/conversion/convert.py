@@ -18,15 +18,18 @@ from data.base.processes import Processes, processes
 from data.base.sums import sum_of
 from data.cohorts import side_tables, twins
 from data.cohorts.cohort import MAPS, Cohort, open_cohort
+from data.cohorts.connectomes import CONNECTOMES
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed
 from data.conversion import measures
 from data.conversion.codings import mixed_codings, units_by_site
+from data.conversion.labels import is_abide
 from data.conversion.leaks import accepted, check_coding, check_measures, check_names, separating
 from data.conversion.options import ConversionOptions
 from data.conversion.plan import PlannedCohort, check_like, plan, plan_like
 from data.conversion.reading import PersonMaps, finish, read
-from data.conversion.source import Source, is_abide
+from data.conversion.series import correlate
+from data.conversion.source import Source
 from data.conversion.tables import column
 
 FIRST_MAPS, FIRST_OF = 16, 4  # how many are read first, where there are as many times more
@@ -128,15 +131,19 @@ def write(
     with files.locked(target):
         check_empty(target)
         with unfinished_records(target) as folder, processes() as pool:
+            edges = correlate(pool, source.series, folder, like)
             found = read_maps(pool, source, [folder / f"{number}.bin" for number in range(len(maps))], grid)
+            found = edges.beside(found) if edges else found
             means = np.array([person.means for person in found])
             if like:
                 check_new_scans(source, like, means)
             alike = twins.alike(subjects, means)
             planned = planning(source.subjects.assign(scan=[*leaders(subjects, alike.same_scan).values()]), found)
+            planned = replace(planned, metadata=edges.planned(planned.metadata)) if edges else planned
             check_target(target, planned.metadata)
             measured = by_map(maps, found)
             notes = [*copy_notes(alike, planned), *check_all_maps(maps, measured, planned, allow_leak, like)]
+            notes += edges.notes if edges else []
             if allow_leak:
                 planned = with_leaks_of_maps(planned, measured)
             files.write_json(target / METADATA, planned.metadata.json())
@@ -146,6 +153,8 @@ def write(
                 for number, (row, scaled) in enumerate(headers)
             ]
             pool.run("Finishing", finish, arguments)
+            if edges:
+                edges.write(target / CONNECTOMES, subjects)
         measures.write(target / MAPS, source.subjects["subject"], measured)
         planned.write_tables(target)
         open_cohort(target)  # nothing is called done that cannot be read

@@ -183,35 +183,39 @@ def instead(listing: Listing, name: str) -> str:
     return f"{but}; expected {expected}, or --mapColumn with a column of paths.{named}"
 
 
-def check_kinds(folder: Path, maps: list[MapFile], groups: Callable[[], list[list[MapFile]]]) -> None:
+def check_kinds(
+    folder: Path, maps: list[MapFile], groups: Callable[[], list[list[MapFile]]], what: str = "maps"
+) -> None:
     """Raises InputError, with globs that choose among the maps of all `groups`, each of one name, if a subject has two
-    of these maps or they are of several kinds."""
+    of these maps, or `what` else they are, or they are of several kinds."""
     of_subject: dict[str, MapFile] = {}
     for found in maps:
         if (first := of_subject.setdefault(found.subject, found)) is not found:
             raise InputError(
-                f"{folder} has two maps for {found.subject}: {first.path} and {found.path}; expected one a subject. "
-                f"{choice([first, found], groups())}"
+                f"{folder} has two {what} for {found.subject}: {first.path} and {found.path}; expected one a subject. "
+                f"{choice([first, found], groups(), what)}"
             )
     kinds = Counter(found.kind for found in maps)
     if len(kinds) > 1:
         named = listed([f"{kind} ({count} subjects)" for kind, count in kinds.most_common()])
         examples = [next(found for found in maps if found.kind == kind) for kind in kinds]
         raise InputError(
-            f"{folder} has maps of {len(kinds)} kinds, each for other subjects: {named}; expected one kind. "
-            f"{choice(examples, groups())}"
+            f"{folder} has {what} of {len(kinds)} kinds, each for other subjects: {named}; expected one kind. "
+            f"{choice(examples, groups(), what)}"
         )
 
 
-def choice(rivals: list[MapFile], groups: list[list[MapFile]]) -> str:
+def choice(rivals: list[MapFile], groups: list[list[MapFile]], what: str) -> str:
     """Advice, with the glob that leaves one map each, in all groups, for most subjects; or one for each group."""
     best = most_useful((glob for rival in rivals for glob in globs(rival)), groups)
     if not useful(best, groups):
         best = ",".join(most_useful((f"*{found.name}" for found in group), [group]) for group in groups)
     number = useful(best, groups)
     example = (
-        f"Choose with --only, such as --only {shlex.quote(best)} ({number} maps); or" if number else "Remove one, or"
+        f"Choose with --only, such as --only {shlex.quote(best)} ({number} {what}); or" if number else "Remove one, or"
     )
+    if what != "maps":
+        return f"{example.removesuffix('; or').removesuffix(', or')}."
     return f"{example} name the map of each subject in a column of paths with --mapColumn."
 
 

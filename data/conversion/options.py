@@ -38,6 +38,15 @@ class SourceOptions:
         metavar="A,B,...",
         help="maps of a record, such as falff,alff,dual_regression; all: those that everybody has (default falff)",
     )
+    connectome: str | None = option(
+        None, metavar="NAME", help="keep correlations of the series of parcels: rois_cc200 (PCP), seg-<atlas> (BIDS)"
+    )
+    parcels: Path | None = option(
+        None,
+        type=Path,
+        metavar="FILE",
+        help="where these parcels lie: labels as NIfTI (default: those in atlases/)",
+    )
     map_column: str | None = option(None, metavar="A,B,...", help="columns of paths in the folder, one for each map")
     only: str | None = option(None, metavar="GLOB,...", help="use only maps whose path matches, such as '*/zfALFF*'")
     exclude: str | None = option(None, metavar="FILE|ID,ID", help="leave these people out; a file holds one ID a line")

@@ -3,7 +3,6 @@
 import math
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +13,12 @@ from data.base.errors import InputError
 from data.base.text import shown
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import listed
+from data.conversion.labels import ABIDE_SUBJECT, coding_of, label_notes, labels
 from data.conversion.layouts import KNOWN_MAPS, Listing, find_maps, find_table
 from data.conversion.options import SourceOptions
+from data.conversion.parcels import image_of
 from data.conversion.selection import NO, UNKNOWN, Condition, excluded
+from data.conversion.series import Series, find_series
 from data.conversion.tables import canonical_value, column, key, matching_column, read_table
 from data.conversion.volumes import Wanted, check_map_names, maps_in, wanted
 
@@ -24,8 +26,6 @@ DEFAULT_MAPS = ("falff",)
 EVERY_MAP = ("all",)  # that everybody has
 MAX_ID_BYTES = 200  # the names of files have at most 255, and more than an ID
 NO_FILENAME = "no_filename"  # the release's FILE_ID of a subject whose scan failed quality control
-ABIDE_LABEL, ABIDE_AUTISM, ABIDE_CONTROL = "DX_GROUP", "1", "2"
-ABIDE_SUBJECT = "SUB_ID"
 SITE_COLUMNS = ("SITE_ID", "site")
 SITE_WORDS = re.compile(
     r"site|scann?er|cent(er|re)|instit(ute|ution)|manufacturer|vendor|hospital|clinic|university|magnet|location|lab(oratory)?"
@@ -46,6 +46,7 @@ class Source:
     rows: pd.DataFrame  # the table's text
     left_out: dict[str, list[str]]  # for each reason, the subjects without a record
     notes: list[str]
+    series: Series | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,13 @@ class JoinedTable:
     names: Sequence[str]  # of the maps in these files; empty if they are called after the files
     stray: list[str]  # IDs of maps without a row
     notes: list[str]
+    series: pd.Series | None = None  # the file of each row, NaN if there is none; None without --connectome
+
+    @property
+    def complete(self) -> pd.Series:
+        """Whether each row has all maps, and series."""
+        with_maps = self.maps.notna().all(axis=1)
+        return with_maps if self.series is None else with_maps & self.series.notna()
 
     @property
     def identifier(self) -> pd.Series:
@@ -75,7 +83,8 @@ def read_source(
     not. Raises InputError if a choice must be made by the user."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected fALFF maps, or others, as NIfTI and a table of subjects.")
-    joined = join(folder, options)
+    listing = Listing(folder)
+    joined = with_series(join(listing, options), listing, options)
     path, table, identifier = joined.path, joined.table, joined.identifier
     coding = coding_of(table, options, path, optional)
     diagnosis, label = pd.Series(math.nan, table.index, object), pd.Series(math.nan, table.index)
@@ -86,7 +95,7 @@ def read_source(
     unwanted, unwanted_notes = unwanted_rows(joined, options)
     if options.maps == EVERY_MAP:
         joined = of_everybody(joined, labelled & (unwanted == ""))
-    usable = joined.maps.notna().all(axis=1) & labelled
+    usable = joined.complete & labelled
     kept = usable & (unwanted == "")
     check_identifiers(identifier[kept], path)
     check_own_maps(joined, kept, options.map_column or joined.id_column)
@@ -98,7 +107,8 @@ def read_source(
     rows = table.loc[subjects.index]
     files = joined.maps.loc[subjects.index].reset_index(drop=True)
     maps, volume_notes = maps_in(files, joined.wanted, folder, joined.names)
-    notes = [*joined.notes, *volume_notes, f"Table {path}, joined by {joined.id_column}.", *unwanted_notes]
+    image, told = (None, []) if optional else image_of(listing, options.connectome, options.parcels)
+    notes = [*joined.notes, *volume_notes, *told, f"Table {path}, joined by {joined.id_column}.", *unwanted_notes]
     reasons, here = left_out(joined, diagnosis, usable, unwanted), set(subjects["subject"])
     twice = {reason: [name for name in names if name in here] for reason, names in reasons.items()}
     return Source(
@@ -119,6 +129,7 @@ def read_source(
             ),
             site_note(rows, site_column),
         ],
+        series=None if joined.series is None else Series(joined.series[subjects.index], image),
     )
 
 
@@ -143,10 +154,12 @@ def unwanted_rows(joined: JoinedTable, options: SourceOptions) -> tuple[pd.Serie
 
 def left_out(joined: JoinedTable, diagnosis: pd.Series, usable: pd.Series, unwanted: pd.Series) -> dict[str, list[str]]:
     """For each reason, the subjects that are left out, or a row or map of whom is; each row for its first reason."""
-    identifier, maps = joined.identifier, joined.maps
+    identifier, maps, complete = joined.identifier, joined.maps, joined.complete
     named = joined.table[joined.id_column] != NO_FILENAME
-    some, complete = maps.notna().any(axis=1), maps.notna().all(axis=1)
+    some = maps.notna().any(axis=1)
     lacking = {f"no map {name}": identifier[some & maps[name].isna()].tolist() for name in maps}
+    if joined.series is not None:
+        lacking["no series of parcels"] = identifier[some & joined.series.isna()].tolist()
     others = diagnosis[complete & ~usable].dropna()
     groups = identifier[others.index].groupby(others)
     unused = {f"{diagnosis.name} is {value}": subjects.tolist() for value, subjects in groups}
@@ -162,11 +175,25 @@ def left_out(joined: JoinedTable, diagnosis: pd.Series, usable: pd.Series, unwan
     }
 
 
-def join(folder: Path, options: SourceOptions) -> JoinedTable:
+def with_series(joined: JoinedTable, listing: Listing, options: SourceOptions) -> JoinedTable:
+    """The table with the file of each row's series, if --connectome asks for them. Raises InputError."""
+    if not options.connectome:
+        if options.parcels:
+            raise InputError("--parcels is about the series that --connectome names; name them, or leave it out.")
+        return joined
+    names = [] if options.map_column else [one.files for one in joined.wanted]
+    found, notes = find_series(listing, options.connectome, options.only, names)
+    subject = options.id_column or matching_column(joined.table, set(found), joined.path)
+    series = column(joined.table, subject, joined.path).map(key).map(found)
+    return replace(joined, series=series.rename(options.connectome), notes=[*joined.notes, *notes])
+
+
+def join(listing: Listing, options: SourceOptions) -> JoinedTable:
     """Finds the table and the maps, by their names or by the column that names them."""
+    folder = listing.folder
     if options.map_column:
         return join_named(folder, options, options.map_column)
-    names, listing = options.maps or DEFAULT_MAPS, Listing(folder)
+    names = options.maps or DEFAULT_MAPS
     if names == EVERY_MAP:  # if there are none, the error says what is expected
         names = tuple(filter(listing.maps_called, KNOWN_MAPS)) or DEFAULT_MAPS
     check_map_names(names)
@@ -188,7 +215,7 @@ def join_named(folder: Path, options: SourceOptions, map_column: str) -> JoinedT
     """The same if a column holds the paths of the maps."""
     if options.maps == EVERY_MAP:
         raise InputError("--maps all finds maps by their names; leave it out, --mapColumn names each.")
-    if options.only:
+    if options.only and not options.connectome:
         raise InputError("--only chooses among maps that are found by name; leave it out, --mapColumn names each.")
     path = options.table or find_table(folder, [])
     table = read_table(path)
@@ -227,52 +254,6 @@ def of_everybody(joined: JoinedTable, chosen: pd.Series) -> JoinedTable:
     return replace(joined, maps=joined.maps[kept], wanted=every, notes=[*joined.notes, *notes])
 
 
-@dataclass(frozen=True)
-class LabelCoding:
-    """Which values of a column are autism and which control; `negative` is None for the only other value."""
-
-    name: str
-    positive: str
-    negative: str | None
-
-
-def is_abide(table: pd.DataFrame) -> bool:
-    """Whether a table is ABIDE's own."""
-    return {ABIDE_LABEL, ABIDE_SUBJECT} <= set(table.columns)
-
-
-def coding_of(table: pd.DataFrame, options: SourceOptions, path: Path, optional: bool) -> LabelCoding | None:
-    """The coding that the options give, or ABIDE's own; None if there is neither and labels are `optional`."""
-    name, positive = options.label_column, options.positive
-    if name is None and positive is None:
-        if is_abide(table):  # new people may all be of one class, so that the other value does not occur
-            return LabelCoding(ABIDE_LABEL, ABIDE_AUTISM, options.negative or (ABIDE_CONTROL if optional else None))
-        if optional:
-            return None
-    if name is None or positive is None:
-        raise InputError(
-            f"Which column of {path} is the diagnosis, and which of its values is autism? "
-            "Say so with --labelColumn NAME --positive VALUE."
-        )
-    return LabelCoding(name, positive, options.negative)
-
-
-def label_notes(coding: LabelCoding | None, diagnosis: pd.Series, label: pd.Series) -> list[str]:
-    """How the labels of those who are kept were read, and how many of them have none."""
-    if coding:
-        autism, control = (counted(diagnosis[label == value]) for value in (1, 0))
-        notes = [f"Label: {coding.name}, {autism} autism, {control} control."]
-    else:
-        notes = ["Label: no column is used."]
-    unknown = diagnosis.isna().sum()
-    return [*notes, f"{unknown} subjects of unknown diagnosis are kept."] if unknown else notes
-
-
-def counted(values: pd.Series) -> str:
-    """Each value with its count: `1 (20 subjects)`."""
-    return ", ".join(f"{value} ({count} subjects)" for value, count in sorted(Counter(values).items())) or "nobody"
-
-
 def site_note(rows: pd.DataFrame, site_column: str | None) -> str:
     """Which column is the site, and which others look like one."""
     used = f"Site: {site_column}, {rows[site_column].nunique()} sites." if site_column else "Site: no column is used."
@@ -307,36 +288,3 @@ def check_identifiers(identifier: pd.Series, path: Path) -> None:
         raise InputError(f"{path} names subject {twice.iloc[0]} twice; expected one row a subject.")
     if (odd := identifier[~identifier.str.fullmatch(r"\w[\w.-]*")]).size:
         raise InputError(f"{path} has the subject {odd.iloc[0]!r}; expected letters, digits, '.', '_' and '-'.")
-
-
-def named_values(text: str, known: set[str]) -> list[str]:
-    """The values that `1,2` or `1` names; a known value may itself hold a comma."""
-    parts = [text] if canonical_value(text) in known else text.split(",")
-    return [canonical_value(part) for part in parts]
-
-
-def labels(values: pd.Series, coding: LabelCoding, table: Path, optional: bool = False) -> pd.Series:
-    """1.0 where a column of canonical values says autism, 0.0 where it says control, NaN elsewhere. Raises InputError
-    unless every named value occurs, and exactly one value is left for control if none is named. If labels are
-    `optional`, named values may be absent if both sides are named, no value need be left for control, and no label
-    need be known."""
-    known = set(values.dropna())
-    if optional and not known:
-        return values.astype(float)
-    absent_allowed = optional and coding.negative is not None
-    positive = named_values(coding.positive, known)
-    rest = sorted(known - set(positive))
-    negative = rest if coding.negative is None else named_values(coding.negative, known)
-    shown = ", ".join(sorted(known)[:6]) or "nothing"
-    too_many = coding.negative is None and len(rest) not in ((0, 1) if optional else (1,))
-    if not (absent_allowed or set(positive) <= known) or too_many:
-        raise InputError(
-            f"{table}: {values.name} holds {shown}; expected two values, {coding.positive} (--positive, autism) and "
-            "another (control). Where there are more, name the controls with --negative; the others are left out."
-        )
-    if set(positive) & set(negative) or not (absent_allowed or set(negative) <= known):
-        raise InputError(
-            f"{table}: {values.name} holds {shown}; expected --negative {coding.negative} (control) to name some of "
-            f"them, and none of --positive {coding.positive} (autism)."
-        )
-    return values.map(dict.fromkeys(positive, 1.0) | dict.fromkeys(negative, 0.0)).astype(float)

@@ -242,6 +242,7 @@ def prepared(run: Run) -> Prepared:
         normalisation=metadata.normalisation,
         reduction=metadata.reduction,
         standard=run.standard if "volume" in run.model.reads else "",
+        connectome=metadata.connectome,
         phenotype_columns=metadata.phenotype_columns,
         scaled_by=("fold" if by_fold else "split") if metadata.phenotype_median else "",
         same_scan=len(folds.same_scan if folds else metadata.same_scan),

@@ -55,6 +55,7 @@ class Prepared:
     normalisation: str = ""  # of the volumes, at conversion
     reduction: str = ""  # see `Preparation`
     standard: str = ""  # of the volumes, as they are read
+    connectome: str = ""  # the series whose correlations the cohort has
     phenotype_columns: tuple[str, ...] = ()
     scaled_by: str = ""  # whose medians, means and spreads the phenotype takes: `fold` or `split`; empty if unknown
     same_scan: int = 0  # groups of people who share a scan

@@ -70,6 +70,7 @@ class Facts:
     same_folds: bool  # in all repeats, if there are some
     grid: Grid | None  # of the volumes that the model reads
     num_phenotype: int  # values that it reads
+    connectome: str  # the series whose correlations it reads
     changed: dict[str, Any]  # settings that differ from the preset
     seen_by_authors: bool  # whether the preset was chosen by results on people of ABIDE I
     one_class: list[str]  # sites whose tested people of known diagnosis are of one class
@@ -80,7 +81,9 @@ def facts(tables: Tables) -> Facts:
     run, model, same_folds = tables.run, MODELS[tables.run.model], "fold" in tables.predictions
     numbered = int(run.folds or 0) if run.repeats > 1 and not same_folds else 0
     preset = model.module.PRESETS.get(run.preset)
-    saved = json.loads(json.dumps(asdict(preset))) if preset else run.config
+    saved = json.loads(json.dumps(asdict(preset))) if preset else dict(run.config)
+    if not run.prepared.connectome:  # the cohort decided that
+        saved.pop("connectome", None)
     classes = tables.labelled.groupby("site")["label"].nunique()
     return Facts(
         run=run,
@@ -89,6 +92,7 @@ def facts(tables: Tables) -> Facts:
         same_folds=same_folds,
         grid=GRIDS.get(run.grid or ""),
         num_phenotype=PHENOTYPE_SIZE if "phenotype" in model.reads else 0,
+        connectome=run.prepared.connectome if run.config.get("connectome") else "",
         changed={name: value for name, value in run.config.items() if name in saved and saved[name] != value},
         seen_by_authors="volume" in model.reads and run.preset in CHOSEN_ON_ABIDE,
         one_class=classes.index[classes == 1].tolist(),

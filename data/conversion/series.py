@@ -1,0 +1,208 @@
+"""Files with the mean signal of each parcel over time -> who has which, where the parcels lie, and connectomes.
+
+Forms: the Preprocessed Connectomes Project's `<FILE_ID>_rois_cc200.1D` (`rois_cc200`), whose header is `#1`, `#2`, ...;
+BIDS derivatives such as XCP-D's `sub-*_seg-<atlas>_stat-mean_timeseries.tsv` (`seg-<atlas>`), older ones with
+`atlas-<atlas>`, whose header has the names of parcels. A row a volume, a column a parcel. A row of `n/a` is a volume
+that was censored, a column of them a parcel that the scan lacks.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from data.base import files
+from data.base.errors import InputError
+from data.base.processes import Processes
+from data.base.sums import sum_of
+from data.base.text import check_plain, is_plain, shown
+from data.base.threads import ahead
+from data.cohorts.cohort import Cohort
+from data.cohorts.connectomes import DTYPE, MAX_PARCELS, parcels_sha256, write
+from data.cohorts.rows import Metadata, listed
+from data.conversion.layouts import Listing, check_kinds, chosen_of, recognised
+from data.conversion.parcels import parcel_image
+from data.conversion.reading import PersonMaps
+
+KNOWN = re.compile(r".+_(rois_\w+)\.1D|(?i:sub-.+_(?:seg|atlas)-([A-Za-z0-9]+)_(?:.+_)?timeseries\.(?:tsv|1D))")
+EXPECTED = "sub-*_seg-<atlas>_*timeseries.tsv (--connectome seg-<atlas>) or *_rois_cc200.1D (--connectome rois_cc200)"
+MIN_VOLUMES = 20  # of a scan; correlations of fewer are mostly chance
+LARGEST_R = 0.999999  # of two parcels, so that Fisher z is finite
+MAX_HEADER = 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class Series:
+    """The files of series of the subjects to convert, called by what they are."""
+
+    paths: pd.Series  # Path
+    image: Path | None  # of the labels of parcels
+
+
+def pattern_of(name: str) -> str:
+    """The pattern of the files of a kind of series, the ID as the first group."""
+    if name.startswith("seg-"):
+        label = re.escape(name.removeprefix("seg-"))
+        return rf"(?i:sub-([A-Za-z0-9]+)_(?:.*_)?(?:seg|atlas)-{label}_(?:.*_)?timeseries\.(?:tsv|1D))"
+    return rf"(.+)_{re.escape(name)}\.1D"
+
+
+def find_series(
+    listing: Listing, name: str, only: str | None, names: Sequence[str]
+) -> tuple[dict[str, Path], list[str]]:
+    """The files of one kind of series by ID (see `tables.key`), and a note; `only` chooses among them, if it names any,
+    and among the maps of all `names`. Raises InputError if there are none, two for one subject, or several kinds."""
+    by_layout = {"BIDS" if name.startswith("seg-") else "PCP": re.compile(pattern_of(name))}
+    there = [PurePosixPath(path.relative_to(listing.folder).as_posix()) for path in listing.files]
+    series = [path for path in there if KNOWN.fullmatch(path.name) and not path.name.startswith(".")]
+    for path in series:
+        check_plain(str(path), f"{listing.folder} has the file")
+    every = [found for path in series if (found := recognised(path, by_layout))]
+    if not every:
+        kinds = {match[1] or f"seg-{match[2]}" for path in series if (match := KNOWN.fullmatch(path.name))}
+        instead = f" It holds {listed(sorted(kinds))}." if kinds else ""
+        raise InputError(f"{listing.folder} holds no {name} series; expected {EXPECTED}.{instead}")
+    chosen = chosen_of(every, only)[0] or every
+    check_kinds(listing.folder, chosen, lambda: [every, *filter(None, map(listing.maps_called, names))], "series")
+    note = f"Series: {len(chosen)} files {chosen[0].kind}."
+    return {found.identifier: listing.folder / found.path for found in chosen}, [note]
+
+
+@dataclass(frozen=True)
+class Correlated:
+    """The connectomes of a conversion, whose rows lie in files until the cohort is planned."""
+
+    name: str
+    parcels: tuple[str, ...]
+    image: np.ndarray | None
+    rows: tuple[Path, ...]  # of each subject
+    sums: tuple[tuple[str, str], ...]  # the name and the SHA-256 of each one's series
+    notes: list[str]
+
+    def beside(self, people: Sequence[PersonMaps]) -> list[PersonMaps]:
+        """What is known of each person's files, with the series among them."""
+        both = zip(people, self.sums, strict=True)
+        return [replace(person, sums=[*person.sums, of_series]) for person, of_series in both]
+
+    def planned(self, metadata: Metadata) -> Metadata:
+        """The metadata of a cohort with these connectomes."""
+        return replace(metadata, connectome=self.name, parcels_sha256=parcels_sha256(self.parcels, self.image))
+
+    def write(self, target: Path, subjects: Sequence[str]) -> None:
+        """Writes `connectomes.h5`, one row after another."""
+        write(target, subjects, self.parcels, self.image, (np.fromfile(path, DTYPE) for path in self.rows))
+
+
+def correlate(pool: Processes, series: Series | None, folder: Path, like: Cohort | None) -> Correlated | None:
+    """The connectomes of all subjects, if they have series; the rows are written into `folder`. All are of the parcels
+    of the most complete series, or of those of `like`. Raises InputError, naming the file, for one that is not as
+    expected."""
+    if series is None:
+        return None
+    paths = series.paths.tolist()
+    known, notes = like.connectomes if like else None, list[str]()
+    parcels, image = (known.parcels, known.image) if known else (parcels_of(paths), None)
+    if series.image:
+        image, notes = parcel_image(series.image, parcels)
+    rows = tuple(folder / f"{number}.edges" for number in range(len(paths)))
+    tasks = [(path, parcels, row) for path, row in zip(paths, rows, strict=True)]
+    sums = tuple(pool.run("Correlating", write_edges, tasks))
+    return Correlated(str(series.paths.name), parcels, image, rows, sums, notes)
+
+
+def parcels_of(paths: Sequence[Path]) -> tuple[str, ...]:
+    """The names of parcels in the header that has most of them."""
+    return max(dict.fromkeys(ahead(header_of, paths)), key=len)
+
+
+def header_of(path: Path) -> tuple[str, ...]:
+    """The names of a series' columns, `#12` as `12`. Raises InputError, naming the file, if it has none."""
+    try:
+        with open(files.regular(path), encoding="utf-8-sig") as file:
+            line = file.readline(MAX_HEADER)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); expected the series of parcels as text.") from error
+    names = tuple(cell.strip().strip('"').removeprefix("#").strip() for cell in cells_of(line))
+    if len(names) < 2 or len(names) > MAX_PARCELS or len(set(names)) < len(names) or not all(names):
+        twice = " one of them twice," if len(set(names)) < len(names) else ""
+        raise InputError(
+            f"{path} has a header of {len(names)} names,{twice} {shown(line.strip())}; expected the names of 2 to "
+            f"{MAX_PARCELS} parcels."
+        )
+    if odd := next((name for name in names if not is_plain(name) or re.fullmatch(r"[-+]?\d*\.\d+(e.*)?", name)), None):
+        raise InputError(f"{path} has {shown(odd)} in its first line; expected the names of parcels.")
+    return names
+
+
+def cells_of(line: str) -> list[str]:
+    """The cells of a line, whatever separates them."""
+    separator = next((one for one in "\t," if one in line), None)
+    return line.strip(" \r\n\t").split(separator) if line.strip() else []
+
+
+def read_series(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    """The names of parcels and their series (volumes, parcels) float64 without censored volumes; NaN in the columns of
+    parcels that the scan lacks. Raises InputError, naming the file."""
+    names = header_of(path)
+    with open(path, encoding="utf-8-sig") as file:
+        line = file.readline(MAX_HEADER)
+        separator = next((one for one in "\t," if one in line), r"\s+")
+        try:
+            values = pd.read_csv(file, sep=separator, header=None, dtype=float, na_values=["n/a"]).to_numpy()
+        except (ValueError, OverflowError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{path} is not the series of {len(names)} parcels: {reason}. Make it again.") from error
+    if values.shape[1] == len(names) + 1 and np.isnan(values[:, -1]).all():  # a tab that ends each line
+        values = values[:, :-1]
+    if values.shape[1] != len(names):
+        raise InputError(f"{path} has {values.shape[1]} columns, its header {len(names)} names; expected as many.")
+    values = values[~np.isnan(values).all(axis=1)]
+    partly = np.isnan(values).any(axis=0) & ~np.isnan(values).all(axis=0)
+    if partly.any() or np.isinf(values).any():
+        wrong = partly | np.isinf(values).any(axis=0)
+        raise InputError(
+            f"{path} has values of parcel {names[wrong.argmax()]} that are missing or infinite, though the volumes are "
+            "not censored; expected numbers, or n/a in a whole row or column. Make it again, or --exclude the person."
+        )
+    if len(values) < MIN_VOLUMES:
+        raise InputError(
+            f"{path} has {len(values)} volumes that are not censored; expected at least {MIN_VOLUMES}. Leave the "
+            "person out with --exclude."
+        )
+    return names, values
+
+
+def fisher_z(values: np.ndarray) -> np.ndarray:
+    """Series (volumes, parcels) -> the Fisher z of the correlation of each two parcels, (edges,) float32 in the order
+    of `np.triu_indices`; NaN where a series is constant or unknown."""
+    usable = np.ptp(values, axis=0) > 0
+    centred = values[:, usable] - values[:, usable].mean(0)
+    unit = centred / np.linalg.norm(centred, axis=0)
+    correlation = np.full(2 * values.shape[1:], np.nan)
+    with threadpool_limits(1, "blas"):
+        correlation[np.ix_(usable, usable)] = unit.T @ unit
+    edges = correlation[np.triu_indices(values.shape[1], 1)]
+    return np.arctanh(np.clip(edges, -LARGEST_R, LARGEST_R)).astype(DTYPE)
+
+
+def write_edges(path: Path, parcels: tuple[str, ...], row: Path) -> tuple[str, str]:
+    """Writes a person's connectome of these parcels as the file `row`; returns the name and the SHA-256 of the series.
+    Raises InputError, naming it, for a parcel that is not among them, and if no two parcels have a signal."""
+    names, series = read_series(path)
+    place = {name: at for at, name in enumerate(parcels)}
+    if other := [name for name in names if name not in place]:
+        raise InputError(
+            f"{path} is of other parcels than the rest: it has {listed(other, 3)}; expected {listed(parcels, 3)}. "
+            "Was it made with another atlas? Choose with --only, or leave the person out with --exclude."
+        )
+    values = np.full((len(series), len(parcels)), np.nan)
+    values[:, [place[name] for name in names]] = series
+    edges = fisher_z(values)
+    if np.isnan(edges).all():
+        raise InputError(f"{path} has no two parcels with a signal. Leave the person out with --exclude.")
+    row.write_bytes(edges.tobytes())
+    return path.name, sum_of(path)
