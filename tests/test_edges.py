@@ -74,7 +74,7 @@ def drawn():
     found.values[np.ix_([3, 8, 21], (found.pairs == 1).any(1))] = np.nan
     names = ["p1", *(f"p{at}" for at in range(1, PEOPLE))]
     rows = [Row(f"{at}.bin", name, "A", 0.0, "test" if at > 19 else "train") for at, name in enumerate(names)]
-    cohort = SimpleNamespace(rows=rows, unswapped=lambda: [*range(PEOPLE)])
+    cohort = SimpleNamespace(rows=rows, unswapped=lambda: [*range(PEOPLE)], connectomes=found)
     return cohort, found, random.normal(size=(PEOPLE, len(REGIONS), MAPS))
 
 
@@ -114,7 +114,7 @@ def test_expected_edges_are_those_of_ridge_regressions_without_the_person(drawn,
     monkeypatch.setattr(edges, "PENALTIES", [penalty])
     of_region = edges.edges_of_regions(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
     indices = np.array([0, 1, 3, 9, 21, 23])  # of one person twice, with unknown edges, trained on, and tested
-    found = Expected(cohort, connectomes, of_region, means, 0)(indices, connectomes[indices])
+    found = Expected(cohort, of_region, means, 0)(indices, connectomes[indices])
     for region, levels in enumerate(found):
         for level, index in zip(levels, indices, strict=True):
             independent = by_ridge(cohort, connectomes, means, region, index, penalty)
@@ -135,7 +135,7 @@ def test_each_region_has_the_penalty_that_predicts_the_training_people_best(draw
             apart = np.nan_to_num(scaled[training][:, own]) - (np.array(predicted) - centre) / spread
             errors.append(np.square(apart).sum())
             levels.append(by_ridge(cohort, connectomes, means, region, 23, penalty))
-        found = Expected(cohort, connectomes, of_region, means, 0)(np.array([23]), connectomes[[23]])[region][0]
+        found = Expected(cohort, of_region, means, 0)(np.array([23]), connectomes[[23]])[region][0]
         assert found == pytest.approx(levels[int(np.argmin(errors))], abs=2e-4)
 
 
@@ -156,7 +156,7 @@ def test_substitutions_are_those_of_the_volumes(drawn):
     """Unknown; two donors' edges; the same with the level expected for the person and their own deviation; and the
     person's edges among those of the donors."""
     cohort, connectomes, means = drawn
-    found = Edges(cohort, connectomes, blocks(), means, 0)
+    found = Edges(cohort, blocks(), means, 0)
     indices, positions = np.array([20, 22]), np.array([[3, 5], [7, 21]])
     unknown, *given, moved_1, moved_2, lent_1, lent_2 = found.of(indices, positions)
     own, expected = connectomes[indices], found._expected
@@ -204,7 +204,7 @@ def test_changes_by_edges_add_to_those_by_volumes_exactly(drawn):
     """Against full passes with the volume and the edges of a region replaced together."""
     cohort, connectomes, means = drawn
     random, model = np.random.default_rng(2), network(15)
-    own = Edges(cohort, connectomes, blocks(), means, 0)
+    own = Edges(cohort, blocks(), means, 0)
     volume, fill = (random.normal(size=(3, 6, 5, 4, 1)).astype(np.float32) for _ in range(2))
     masks = random.random((len(REGIONS), 6, 5, 4)) < 0.2
     occlusion = Occlusion(model)
@@ -224,7 +224,7 @@ def test_changes_by_edges_add_to_those_by_volumes_exactly(drawn):
 def test_a_region_without_a_parcel_changes_nothing_and_many_regions_come_in_groups(drawn, monkeypatch):
     cohort, connectomes, means = drawn
     connectomes.image = np.where(image() == 4, 0, image())  # of region 7
-    own = Edges(cohort, connectomes, blocks(), means, 0)
+    own = Edges(cohort, blocks(), means, 0)
     substitution = EdgeSubstitution(connectomes[[20, 21]], lambda _: np.nan)
     logits = EdgeLogits(network(15))
     together = logits.changes(own, substitution)
@@ -300,10 +300,10 @@ def sentence(connectomes: Rows | None, maps: tuple[str, ...] | None = None, read
     """What a run on such a cohort says of edges, and whether they are replaced."""
     model = SimpleNamespace(inputs=lambda _: ("volume", "connectome") if reads else ("volume",))
     rows = [Row(f"{at}.bin", str(at), "A", 0.0, "train") for at in range(1001)]
-    cohort = SimpleNamespace(connectomes=connectomes, rows=rows)
+    cohort = SimpleNamespace(connectomes=connectomes, rows=rows, without_connectomes=SimpleNamespace(connectomes=None))
     run = SimpleNamespace(model=model, config=None, cohort=cohort, options=BlackoutOptions(maps=maps))
     text = summary.edges_sentence(run, blocks())
-    assert options.replaces_edges(run) == text.startswith("With a region")
+    assert run.options.replaces_edges(options.cohort_of(run)) == text.startswith("With a region")
     return text
 
 

@@ -42,10 +42,11 @@ class Edges:
     the atlas, or the count of regions. `means` are those of `Fills`.
     """
 
-    def __init__(self, cohort: Cohort, connectomes: Connectomes, atlas: Atlas, means: np.ndarray, seed: int):
-        self.connectomes, self.region_of = connectomes, regions_of_parcels(connectomes, atlas)
-        self.of_region = edges_of_regions(self.region_of, connectomes.pairs, len(atlas.regions))
-        self._expected = Expected(cohort, connectomes, self.of_region, means, seed)
+    def __init__(self, cohort: Cohort, atlas: Atlas, means: np.ndarray, seed: int):
+        self.connectomes = connectomes_of(cohort)
+        self.region_of = regions_of_parcels(self.connectomes, atlas)
+        self.of_region = edges_of_regions(self.region_of, self.connectomes.pairs, len(atlas.regions))
+        self._expected = Expected(cohort, self.of_region, means, seed)
 
     def of(self, indices: np.ndarray, positions: np.ndarray) -> list[EdgeSubstitution]:
         """Of records (n,) and their donors (donors, n), the substitutions in the order of `Fills.kinds`."""
@@ -70,6 +71,13 @@ class Edges:
         found = substitution.shown.copy()
         found[:, self.of_region[region]] = substitution.fill(region)
         return found
+
+
+def connectomes_of(cohort: Cohort) -> Connectomes:
+    """Those of a cohort, which must have some."""
+    if cohort.connectomes is None:
+        raise ValueError(f"{cohort.path} has no connectomes")
+    return cohort.connectomes
 
 
 def regions_of_parcels(connectomes: Connectomes, atlas: Atlas) -> np.ndarray:
@@ -100,18 +108,11 @@ class Expected:
     unknown is the mean.
     """
 
-    def __init__(
-        self,
-        cohort: Cohort,
-        connectomes: Connectomes,
-        of_region: list[np.ndarray],
-        means: np.ndarray,
-        seed: int,
-    ):
+    def __init__(self, cohort: Cohort, of_region: list[np.ndarray], means: np.ndarray, seed: int):
         self._of_region, self._means = of_region, means
         fitting, people = people_to_fit_on(cohort, seed)
         self._place = {int(index): at for at, index in enumerate(fitting)}
-        edges = np.concatenate([connectomes[rows] for rows in in_order(fitting, ROWS)])
+        edges = np.concatenate([connectomes_of(cohort)[rows] for rows in in_order(fitting, ROWS)])
         self._edge_scale, self._mean_scale = scale_of(edges), scale_of(means[fitting].reshape(len(fitting), -1))
         self._features = self._features_of(edges, fitting)
         kernel = self._features @ self._features.T

@@ -58,17 +58,14 @@ class Fills:
     predict of them. `edges` are those of connectomes, None if they stay.
     """
 
-    def __init__(
-        self, cohort: Cohort, atlas: Atlas, tested: np.ndarray, options: BlackoutOptions, seed: int, edges: bool = False
-    ):
+    def __init__(self, cohort: Cohort, atlas: Atlas, tested: np.ndarray, options: BlackoutOptions, seed: int):
         self.cohort, self.tested, self.replaced = cohort, tested, options.replaced_maps(cohort)
-        self.separate = options.separate_maps(cohort, edges)
+        self.separate = options.separate_maps(cohort)
         self.masks = [atlas.labels == region for region in atlas.regions]
         self._region_at = atlas.places(atlas.labels)
         self.means = means_of(cohort, [regions(atlas)])[0].astype(float)
         self.expected = expected_means(cohort, self.means)
-        connectomes = cohort.connectomes if edges else None
-        self.edges = Edges(cohort, connectomes, atlas, self.means, seed) if connectomes is not None else None
+        self.edges = Edges(cohort, atlas, self.means, seed) if options.replaces_edges(cohort) else None
         self._people = people_by_origin(cohort)
         subject = {int(index): cohort.rows[index].subject for index in tested}
         self.origin = {index: donor_origin(self._people, cohort.rows[index], options.donors) for index in subject}
@@ -103,6 +100,14 @@ class Fills:
             found = [(volume, np.where(self.replaced, fill, volume)) for volume, fill in found]
         of_edges = self.edges.of(indices, positions) if self.edges else [None] * len(found)
         return batch, [Substitution(*pair, edges) for pair, edges in zip(found, of_edges, strict=True)]
+
+    def inputs_with(self, one: Substitution, inside: np.ndarray, region: int | None) -> dict[str, np.ndarray]:
+        """What a network is shown with voxels `inside` (1, x, y, z, 1 or maps) replaced and, if they are, the edges of
+        `region`, unless that is None; beside what stays the person's own."""
+        shown = one.inputs | {"volume": np.where(inside, one.fill, one.volume)}
+        if self.edges and one.edges and region is not None:
+            shown[CONNECTOME] = self.edges.replaced(one.edges, region)
+        return shown
 
     def deviations(self, level: np.ndarray) -> np.ndarray:
         """How far the regions of each record and of its donors are from the mean of all people whom the donors were

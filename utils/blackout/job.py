@@ -71,8 +71,8 @@ def assist(run: Run) -> int:
 def fills_of(run: Run) -> Fills:
     """What the run replaces, and by what."""
     chosen = options.of(run)
-    regions, edges = chosen.regions(run.cohort.grid), options.replaces_edges(run)
-    return Fills(run.cohort, regions, chosen.tested(run.cohort), chosen, run.seed, edges)
+    cohort, atlas = options.cohort_of(run), chosen.regions(run.cohort.grid)
+    return Fills(cohort, atlas, chosen.tested(run.cohort), chosen, run.seed)
 
 
 def pool(run: Run) -> None:
@@ -144,9 +144,9 @@ def separately(run: Run, atlas: Atlas, effects: Effects, adjusted: Adjustment, a
 
 def names_of_maps(run: Run) -> list[str]:
     """What is also replaced one at a time: maps, and the edges of connectomes."""
-    edges = options.replaces_edges(run)
-    maps = [printable(run.cohort.maps[at]) for at in options.of(run).separate_maps(run.cohort, edges)]
-    return [*maps, options.CONNECTOME] if edges else maps
+    chosen, cohort = options.of(run), options.cohort_of(run)
+    maps = [printable(cohort.maps[at]) for at in chosen.separate_maps(cohort)]
+    return [*maps, options.CONNECTOME] if chosen.replaces_edges(cohort) else maps
 
 
 def write_store(path: Path, atlas: Atlas, maps: list[str], effects: Effects) -> None:

@@ -7,7 +7,6 @@ two outputs: probabilities saturate.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import compress
 from typing import Any, NamedTuple
 
@@ -19,11 +18,10 @@ from data.base.threads import ahead
 from data.cohorts import records
 from data.cohorts.rows import Row
 from utils.blackout import effects
-from utils.blackout.edges import Edges
 from utils.blackout.effects import RELIANCE, SUFFICIENCY, UNIQUE, Effects
 from utils.blackout.fills import Fills, Substitution
 from utils.blackout.occlusion import Occlusion
-from utils.blackout.options import CONNECTOME, of
+from utils.blackout.options import of
 from utils.inference import check_finite, probability_of_autism, restored_network
 from utils.runs.run import Run
 
@@ -192,34 +190,20 @@ def verify(run: Run, fills: Fills, logits: Logits) -> None:
 def differences(network: Any, fills: Fills, logits: Logits, at: int, region: int) -> list[np.ndarray]:
     """The logit of autism minus that of control by full passes, minus what was measured, of one record and region."""
     batch, substitutions = fills.of(fills.tested[[at]])
-    whole = partial(recomputed, network, {name: batch[name] for name in network.input}, fills.edges)
-    inside, given = fills.masks[region][None, ..., None], fills.kinds == RELIANCE
-    donated, of_edges = [*compress(substitutions, given)], logits.edges[at, :, region]
+    inside, given, of_edges = fills.masks[region][None, ..., None], fills.kinds == RELIANCE, logits.edges[at, :, region]
+    donated = [*compress(substitutions, given)]
+
+    def whole(chosen: list[Substitution], inside: np.ndarray, region: int | None) -> np.ndarray:
+        shown = [batch | fills.inputs_with(one, inside, region) for one in chosen]
+        together = {name: np.concatenate([each[name] for each in shown]) for name in network.input}
+        return logit_of_autism(np.asarray(network(together, training=False)))
+
     expected = logit_of_autism(logits.occluded[at, :, region]) + of_edges.sum(-1)
     apart = [whole(substitutions, inside, region) - expected]
     for place, one in enumerate(fills.separate):
-        alone = whole(donated, inside & (np.arange(len(fills.replaced)) == one))
+        alone = whole(donated, inside & (np.arange(len(fills.replaced)) == one), None)
         apart.append(alone - logits.by_map[at, :, region, place])
     if fills.edges:
         expected = logit_of_autism(logits.base[at, given]) + of_edges[given, 0]
         apart.append(whole(donated, np.zeros_like(inside), region) - expected)
     return apart
-
-
-def recomputed(
-    network: Callable,
-    inputs: dict[str, np.ndarray],
-    edges: Edges | None,
-    substitutions: list[Substitution],
-    inside: np.ndarray,
-    region: int | None = None,
-) -> np.ndarray:
-    """The logit of autism minus that of control of one record by full passes, (substitutions,). Of the volume `inside`
-    (1, x, y, z, 1 or maps) is replaced, of the connectome the edges of `region` if there are both."""
-    shown = []
-    for one in substitutions:
-        shown.append(inputs | one.inputs | {"volume": np.where(inside, one.fill, one.volume)})
-        if edges and one.edges and region is not None:
-            shown[-1][CONNECTOME] = edges.replaced(one.edges, region)
-    together = {name: np.concatenate([each[name] for each in shown]) for name in inputs}
-    return logit_of_autism(np.asarray(network(together, training=False)))

@@ -12,7 +12,6 @@ from data.base.errors import InputError
 from data.base.tables import printable
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
-from data.cohorts.connectomes import Connectomes
 from data.cohorts.folds import Folds
 from data.grids import Grid
 from utils.runs.checkpoints import Identity
@@ -70,11 +69,17 @@ class BlackoutOptions(Options):
             raise InputError(f"--maps {unknown[0]} is no map of {cohort.path}; it has {', '.join(cohort.maps)}.")
         return np.array([self.maps is None or name in self.maps for name in cohort.maps])
 
-    def separate_maps(self, cohort: Cohort, edges: bool) -> list[int]:
+    def separate_maps(self, cohort: Cohort) -> list[int]:
         """The maps that are also replaced one at a time, by number: those that are replaced, if they are several, or
-        `edges` are replaced, too."""
+        edges are replaced, too."""
         replaced = np.flatnonzero(self.replaced_maps(cohort)).tolist()
-        return replaced if len(replaced) + edges > 1 else []
+        return replaced if len(replaced) + self.replaces_edges(cohort) > 1 else []
+
+    def replaces_edges(self, cohort: Cohort) -> bool:
+        """Whether the edges of a region are replaced with its voxels: where it is known in which region parcels lie,
+        unless `maps` says what is replaced."""
+        connectomes = cohort.connectomes
+        return connectomes is not None and connectomes.image is not None and self.maps is None
 
     def regions(self, grid: Grid) -> Atlas:
         """The regions to black out, with names that are safe to show. Raises InputError for what is no label image."""
@@ -96,16 +101,9 @@ def of(run: Run) -> BlackoutOptions:
     return run.options
 
 
-def edges_read(run: Run) -> Connectomes | None:
-    """The connectomes that the network reads; None if it reads none."""
-    return run.cohort.connectomes if CONNECTOME in run.model.inputs(run.config) else None
-
-
-def replaces_edges(run: Run) -> bool:
-    """Whether the edges of a region are replaced with its voxels: where it is known in which region parcels lie, unless
-    `--maps` names what is replaced."""
-    connectomes = edges_read(run)
-    return connectomes is not None and connectomes.image is not None and of(run).maps is None
+def cohort_of(run: Run) -> Cohort:
+    """The cohort, without connectomes if the network reads none."""
+    return run.cohort if CONNECTOME in run.model.inputs(run.config) else run.cohort.without_connectomes
 
 
 def possible_blackout(run: Run, saved: Identity | None) -> None:

@@ -56,10 +56,10 @@ def maps_sentence(maps: Sequence[str], replaced: np.ndarray) -> str:
 
 def edges_sentence(run: Run, atlas: Atlas) -> str:
     """Whether the edges of regions were replaced, and which regions have some; nothing if the network reads none."""
-    connectomes, regions = options.edges_read(run), len(atlas.regions)
-    if connectomes is None:
+    cohort, regions = options.cohort_of(run), len(atlas.regions)
+    if (connectomes := cohort.connectomes) is None:
         return ""
-    if not options.replaces_edges(run):
+    if not options.of(run).replaces_edges(cohort):
         return said("edges_stay", named=connectomes.image is not None)
     region_of = regions_of_parcels(connectomes, atlas)
     within = region_of[region_of < regions].tolist()
