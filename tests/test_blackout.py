@@ -146,7 +146,7 @@ def test_a_region_that_speaks_for_the_true_class_counts_as_positive(label, sign)
     blobs = np.array([[[[0.0, 1.25]], [[0.0, 2.0]]]])
     rows = [Row("1.bin", "1", "NYU", label, "test")]
     by_map = np.array([[[[0.75, 2.0], [2.0, 2.0]]]])
-    found = Logits(base, of_region, blobs, by_map).effects(rows, np.array([0]), NoChance())
+    found = Logits(base, of_region, blobs, by_map, np.zeros((1, 4, 2, 0))).effects(rows, np.array([0]), NoChance())
     for name in ("delta_logit", "reliance", "unique", "sufficiency"):
         assert getattr(found, name) == pytest.approx(np.array([[sign * 1.5, 0.0]])), name
     assert found.reliance_by_map == pytest.approx(np.array([[[sign * 1.25, 0.0], [0.0, 0.0]]]))

@@ -115,7 +115,8 @@ def test_fills_are_the_background_the_donors_and_the_donors_at_the_expected_leve
     """Outside the regions `expected` is the donor; inside, each region is moved as a whole."""
     indices = cohort.indices("test")
     found, own = filled(cohort, indices), blocks()
-    batch, pairs = found.of(indices)
+    batch, substitutions = found.of(indices)
+    pairs = [(one.volume, one.fill) for one in substitutions]
     (_, background), given, shifted, lent = pairs[0], pairs[1:4], pairs[4:7], pairs[7:]
     assert all(volume is batch["volume"] for volume, _ in pairs[:7]) and len(lent) == 3
     assert all(

@@ -15,10 +15,13 @@ suppressed  As `25/75` with equal classes; each region correlates at 0.8 with it
 inherited   As `suppressed`, but the mirror image follows the planted region, difference included.
 one-map     240 people in three folds, five maps drawn apart; one region of one map differs. All pairs of a region
             and a map are tested.
+connectome  240 people in three folds with nothing in their volumes; six regions correlate more with each other
+            (`connectomes.py`). Any other region that is found is a false one.
+no-edges    The same with nothing planted.
 
-`cnn` is trained and blacked out by the user's own commands. Prints for each cohort the AUC and the regions that the
-two p-values find at 0.05, adjusted for covariates and before, and for mirror images all effects in standard errors;
-then one line per scenario with its time.
+`cnn`, or `mmnn` where there are connectomes, is trained and blacked out by the user's own commands. Prints for each
+cohort the AUC and the regions that the two p-values find at 0.05, adjusted for covariates and before, and for mirror
+images all effects in standard errors; then one line per scenario with its time.
 """
 
 import argparse
@@ -47,6 +50,7 @@ from data.cohorts.cohort import carry_tables, open_cohort, write_tables
 from data.cohorts.records import DTYPE
 from data.grids import REDUCED
 from data.simulation import demographics
+from tests.benchmarks import connectomes
 from utils.blackout import by_map, effects, job, page
 from utils.statistics import ALPHA
 
@@ -163,6 +167,12 @@ def simulated(folder: Path, seed: int, subjects: int, kind: type[demo.Anatomy] =
         demo.simulate(folder, REDUCED, demo.Simulation(subjects=subjects, seed=seed, **changes), kind)
 
 
+def connected(folder: Path, seed: int, effect: float) -> None:
+    """240 people whose connectomes alone may differ."""
+    simulated(folder, seed, 240, effect=0.0)
+    connectomes.add(folder, seed, effect)
+
+
 def people_of(kind: type[Confounded]) -> Callable[[demo.Simulation], pd.DataFrame]:
     return lambda simulation: kind.people(simulation)[0]
 
@@ -213,6 +223,7 @@ class Scenario:
     mirrored: bool = False
     tests: tuple[str, ...] = TESTS
     by_map: bool = False  # the table of regions by maps
+    model: str = "cnn"
 
 
 def scenarios(real: Path | None) -> dict[str, Scenario]:
@@ -233,6 +244,8 @@ def scenarios(real: Path | None) -> dict[str, Scenario]:
             tests=("reliance",),
             by_map=True,
         ),
+        "connectome": Scenario(partial(connected, effect=0.2), 10, three, connectomes.PLANTED, model="mmnn"),
+        "no-edges": Scenario(partial(connected, effect=0.0), 20, three, planted=(), model="mmnn"),
     }
     return found | ({"random": Scenario(partial(permuted, real=real), 20, planted=())} if real else {})
 
@@ -242,7 +255,15 @@ def blacked_out(scenario: Scenario, seed: int, jobs: tuple) -> tuple[pd.DataFram
     with tempfile.TemporaryDirectory() as made:
         folder, printed = Path(made), io.StringIO()
         scenario.make(folder / "cohort", seed)
-        places = ["--model", "cnn", "--dataDir", folder / "cohort", "--chkPointDir", folder / "ckpt", *scenario.folds]
+        places = [
+            "--model",
+            scenario.model,
+            "--dataDir",
+            folder / "cohort",
+            "--chkPointDir",
+            folder / "ckpt",
+            *scenario.folds,
+        ]
         for words in jobs:
             sys.argv = [
                 "run.py",
@@ -302,7 +323,7 @@ def main() -> None:
     parser.add_argument("--only", help="one scenario")
     parser.add_argument("--cohorts", type=int, help="of each scenario, in place of its own number")
     parser.add_argument("--iterations", type=int, default=60, help="batches to train on (default 60)")
-    parser.add_argument("--preset", help="of cnn (default: its own)")
+    parser.add_argument("--preset", help="of the network (default: its own)")
     parser.add_argument("--donors", type=int, default=5, help="of a blackout (default 5)")
     parser.add_argument("--real", type=Path, metavar="COHORT", help="for the scenario `random`")
     parser.add_argument("--seed", type=int, default=0, help="of the first cohort (default 0)")

@@ -1,7 +1,7 @@
 """Reliance on each region in each map -> its table, `regions_by_map.png`, and the cells of the page's table.
 
-A region is replaced by a donor's in one map alone; all other maps stay. Effects by map add up to the reliance on the
-region only in networks that read one map each.
+A region is replaced by a donor's in one map alone, or in the edges of its connectome; all others stay. Effects by map
+add up to the reliance on the region only in networks that read one map each.
 """
 
 import textwrap

@@ -31,8 +31,8 @@ class Effects:
 
     `delta_logit` (`background`), `delta_probability`: (records, regions), shown minus occluded with the background.
     `reliance`, `unique`: (records, regions), shown minus occluded with `donor` and `expected`, on the logit.
-    `reliance_by_map`: (records, regions, maps) float32, `reliance` with the region of one map replaced; no maps where
-        only one is replaced.
+    `reliance_by_map`: (records, regions, maps) float32, `reliance` with the region of one map replaced; where edges of
+        connectomes are replaced, these alone come last; no maps where nothing but one map is replaced.
     `sufficiency`: (records, regions), the logit of a donor's volume with this region of the record minus without it.
     `blob_excess`: (records, regions, blobs), the effect of a blob of the region's size minus that of the region, both
         filled with the same donor; NaN where there was no room for a blob. Of repeats, (repeats x records, ...).

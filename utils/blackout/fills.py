@@ -12,6 +12,7 @@ A `donor` gives the effect `reliance` and, in the other direction, `sufficiency`
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,8 +21,9 @@ from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.means import means_of, regions
 from data.cohorts.rows import Row
+from utils.blackout.edges import Edges, EdgeSubstitution
 from utils.blackout.effects import BACKGROUND, RELIANCE, SUFFICIENCY, UNIQUE
-from utils.blackout.options import BlackoutOptions
+from utils.blackout.options import CONNECTOME, BlackoutOptions
 
 PEOPLE_PER_DONOR = 2  # to draw from, at least: else all records would share the same donors
 ORDER = (("train", True), ("test", True), ("train", False), ("test", False))  # split, and whether of the same site
@@ -29,8 +31,20 @@ INNER_FOLDS = 5  # so that no one's region is predicted from a fit that has seen
 PENALTIES = np.logspace(-3, 1, 9)  # of squared weights, per record
 Origin = tuple[str, str | None]  # of a donor: split and site; None: any site
 People = dict[str, list[int]]  # subject -> positions of the subject's records
-Substitution = tuple[np.ndarray, np.ndarray]  # volumes (n, x, y, z, maps), and what replaces their regions, which may
-# broadcast, such as one value for each map (n, 1, 1, 1, maps); float32
+
+
+class Substitution(NamedTuple):
+    """Volumes (n, x, y, z, maps), and what replaces their regions, which may broadcast, such as one value for each map
+    (n, 1, 1, 1, maps), float32; the same of the edges of connectomes, if they are replaced, too."""
+
+    volume: np.ndarray
+    fill: np.ndarray
+    edges: EdgeSubstitution | None = None
+
+    @property
+    def inputs(self) -> dict[str, np.ndarray]:
+        """What a network is shown before a region is replaced, beside what stays the person's own."""
+        return {"volume": self.volume} | ({CONNECTOME: self.edges.shown} if self.edges else {})
 
 
 class Fills:
@@ -41,7 +55,7 @@ class Fills:
     `donors` maps a record to the records (count,) whose regions replace its own, all by position in the cohort, and
     `origin` to the split and the site (None: any) that they were drawn from; `subjects_of_origin` counts subjects.
     `means` and `expected` (records of the cohort, regions, maps) are the regions' means, and what the other regions
-    predict of them.
+    predict of them. `edges` are those of connectomes, None if they stay.
     """
 
     def __init__(self, cohort: Cohort, atlas: Atlas, tested: np.ndarray, options: BlackoutOptions, seed: int):
@@ -51,6 +65,7 @@ class Fills:
         self._region_at = atlas.places(atlas.labels)
         self.means = means_of(cohort, [regions(atlas)])[0].astype(float)
         self.expected = expected_means(cohort, self.means)
+        self.edges = Edges(cohort, atlas, self.means, seed) if options.replaces_edges(cohort) else None
         self._people = people_by_origin(cohort)
         subject = {int(index): cohort.rows[index].subject for index in tested}
         self.origin = {index: donor_origin(self._people, cohort.rows[index], options.donors) for index in subject}
@@ -65,8 +80,10 @@ class Fills:
         return np.repeat((BACKGROUND, RELIANCE, UNIQUE, SUFFICIENCY), (1, self.count, self.count, self.count))
 
     def of(self, indices: np.ndarray) -> tuple[dict[str, np.ndarray], list[Substitution]]:
-        """The batch of n records, as of `Cohort.batch`, and the substitutions of `kinds`, each donor by donor."""
-        batch = self.cohort.batch(indices)
+        """The batch of n records, as of `Cohort.batch`, with `connectome` if the cohort has any, and the substitutions
+        of `kinds`, each donor by donor."""
+        connectomes = self.cohort.connectomes
+        batch = self.cohort.batch(indices, tables={} if connectomes is None else {CONNECTOME: connectomes})
         volume = batch["volume"]
         outside = [[records.background(values) for values in np.moveaxis(record, -1, 0)] for record in volume]
         positions = np.stack([self.donors[int(index)] for index in indices], axis=1)
@@ -79,9 +96,18 @@ class Fills:
             *((volume, donor + shift[at][:, self._region_at]) for at, donor in enumerate(donors)),
             *((donor, volume) for donor in donors),
         ]
-        if self.replaced.all():
-            return batch, found
-        return batch, [(volume, np.where(self.replaced, fill, volume)) for volume, fill in found]
+        if not self.replaced.all():
+            found = [(volume, np.where(self.replaced, fill, volume)) for volume, fill in found]
+        of_edges = self.edges.of(indices, positions) if self.edges else [None] * len(found)
+        return batch, [Substitution(*pair, edges) for pair, edges in zip(found, of_edges, strict=True)]
+
+    def inputs_with(self, one: Substitution, inside: np.ndarray, region: int | None) -> dict[str, np.ndarray]:
+        """What a network is shown with voxels `inside` (1, x, y, z, 1 or maps) replaced and, if they are, the edges of
+        `region`, unless that is None; beside what stays the person's own."""
+        shown = one.inputs | {"volume": np.where(inside, one.fill, one.volume)}
+        if self.edges and one.edges and region is not None:
+            shown[CONNECTOME] = self.edges.replaced(one.edges, region)
+        return shown
 
     def deviations(self, level: np.ndarray) -> np.ndarray:
         """How far the regions of each record and of its donors are from the mean of all people whom the donors were

@@ -41,6 +41,13 @@ WHOLE_VOLUME_LAYERS = (
 )
 
 
+def nodes_of(model: keras.Model) -> list[Node]:
+    """The uses of layers in a functional model, in the order in which they are computed."""
+    # Only the nodes tell apart the uses of a layer, and Keras has no public way to those of one model.
+    levels = sorted(model._nodes_by_depth.items(), reverse=True)
+    return [node for _, level in levels for node in level if node.input_tensors]
+
+
 def steps_of(node: Node, is_local: Callable[[keras.KerasTensor], bool]) -> list[Step]:
     """Return the steps that compute a node of the graph locally; none if it is not known how."""
     layer, inputs, output = node.operation, node.input_tensors, node.output_tensors[0]

@@ -71,7 +71,8 @@ def assist(run: Run) -> int:
 def fills_of(run: Run) -> Fills:
     """What the run replaces, and by what."""
     chosen = options.of(run)
-    return Fills(run.cohort, chosen.regions(run.cohort.grid), chosen.tested(run.cohort), chosen, run.seed)
+    cohort, atlas = options.cohort_of(run), chosen.regions(run.cohort.grid)
+    return Fills(cohort, atlas, chosen.tested(run.cohort), chosen, run.seed)
 
 
 def pool(run: Run) -> None:
@@ -104,7 +105,8 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
     at_chance = summary.beats_chance(auc) is False
     maps = summary.maps_sentence(run.cohort.maps, chosen.replaced_maps(run.cohort))
     evidence = "" if at_chance else summary.evidence_sentence(table, adjusted)
-    text = "\n".join(filter(None, (maps, summary.accuracy_sentence(auc, name), evidence)))
+    edges = summary.edges_sentence(run, atlas)
+    text = "\n".join(filter(None, (maps, edges, summary.accuracy_sentence(auc, name), evidence)))
     tables.write_frame(run.out_dir / "regions.csv", table, texts=["name"], digits=6)
     write_store(run.out_dir / STORE, atlas, names_of_maps(run), effects)
     write_maps(run.out_dir, atlas, effects)
@@ -141,8 +143,10 @@ def separately(run: Run, atlas: Atlas, effects: Effects, adjusted: Adjustment, a
 
 
 def names_of_maps(run: Run) -> list[str]:
-    """The maps that are also replaced one at a time."""
-    return [printable(run.cohort.maps[at]) for at in options.of(run).separate_maps(run.cohort)]
+    """What is also replaced one at a time: maps, and the edges of connectomes."""
+    chosen, cohort = options.of(run), options.cohort_of(run)
+    maps = [printable(cohort.maps[at]) for at in chosen.separate_maps(cohort)]
+    return [*maps, options.CONNECTOME] if chosen.replaces_edges(cohort) else maps
 
 
 def write_store(path: Path, atlas: Atlas, maps: list[str], effects: Effects) -> None:

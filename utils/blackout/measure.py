@@ -8,9 +8,10 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import compress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import expit
 
 from data.base.progress import progress
 from data.base.threads import ahead
@@ -31,43 +32,49 @@ class Logits(NamedTuple):
     """Logits of (control, autism) per record: `base` (records, substitutions, 2) before and `occluded` (records,
     substitutions, regions, 2) after a region was replaced, substitutions in the order of `Fills.kinds`; `blobs`
     (records, regions, blobs, 2), NaN where there was no room for a blob. `by_map` (records, donors, regions, maps) is
-    that of autism minus that of control after a region was replaced by a donor's in one of `Fills.separate` alone."""
+    that of autism minus that of control after a region was replaced by a donor's in one of `Fills.separate` alone. In
+    none of these were edges of connectomes replaced: `edges` (records, substitutions, regions, 1) is what that adds to
+    the logit of autism minus that of control; (..., 0) if they stay."""
 
     base: np.ndarray
     occluded: np.ndarray
     blobs: np.ndarray
     by_map: np.ndarray
+    edges: np.ndarray
 
     def effects(self, rows: list[Row], group: np.ndarray, fills: Fills) -> Effects:
         """The effects on the true class, given the row and the group (see `Effects`) of each record."""
         sign = records.class_sign(np.array([row.label for row in rows]))[:, None]
-        decrease = logit_of_autism(self.base)[..., None] - logit_of_autism(self.occluded)
-        reliance, unique = decrease[:, fills.kinds == RELIANCE], decrease[:, fills.kinds == UNIQUE]
-        of_blobs = logit_of_autism(self.base[:, :1])[..., None] - logit_of_autism(self.blobs)  # first: nothing replaced
-        of_regions = reliance[:, np.arange(of_blobs.shape[2]) % reliance.shape[1]].swapaxes(1, 2)  # the blobs' donors
-        probability = probability_of_autism(self.base[:, 0])
+        base, of_edges = logit_of_autism(self.base), -self.edges.sum(-1)
+        of_volume = base[..., None] - logit_of_autism(self.occluded)
+        given, moved = fills.kinds == RELIANCE, fills.kinds == UNIQUE
+        reliance = control_variate_mean(of_volume[:, given], fills.deviations(fills.means))
+        unique = control_variate_mean(of_volume[:, moved], fills.deviations(fills.means - fills.expected))
+        of_blobs = base[:, :1, None] - logit_of_autism(self.blobs)  # first: nothing replaced
+        donors = np.arange(of_blobs.shape[2]) % given.sum()  # of the blobs, which have no edges
+        decrease, probability = of_volume + of_edges, probability_of_autism(self.base[:, 0])
         return Effects(
             delta_logit=sign * decrease[:, 0],
-            delta_probability=sign * (probability[:, None] - probability_of_autism(self.occluded[:, 0])),
-            reliance=sign * control_variate_mean(reliance, fills.deviations(fills.means)),
+            delta_probability=sign * (probability[:, None] - expit(base[:, :1] - decrease[:, 0])),
+            reliance=sign * (reliance + of_edges[:, given].mean(1)),
             reliance_by_map=(sign[..., None] * self.decrease_by_map(fills)).astype(np.float32),
-            unique=sign * control_variate_mean(unique, fills.deviations(fills.means - fills.expected)),
+            unique=sign * (unique + of_edges[:, moved].mean(1)),
             sufficiency=sign * -decrease[:, fills.kinds == SUFFICIENCY].mean(1),
-            blob_excess=sign[..., None] * (of_blobs - of_regions),
+            blob_excess=sign[..., None] * (of_blobs - of_volume[:, given][:, donors].swapaxes(1, 2)),
             group=group,
             probability=probability,
             rows=rows,
         )
 
     def decrease_by_map(self, fills: Fills) -> np.ndarray:
-        """The decrease of the logit of autism, a mean over donors, if a region is replaced in one map alone: (records,
-        regions, maps)."""
+        """The decrease of the logit of autism, a mean over donors, if a region is replaced in one map alone, or its
+        edges are: (records, regions, maps), or one more."""
         shown, deviations = logit_of_autism(self.base[:, fills.kinds == RELIANCE]), fills.deviations(fills.means)
         found = np.empty((len(shown), *self.by_map.shape[2:]))
         for at in range(found.shape[-1]):  # one after another, to save memory
             decrease = shown[..., None] - self.by_map[..., at]
             found[..., at] = control_variate_mean(decrease, deviations[..., [at]])
-        return found
+        return np.concatenate([found, -self.edges[:, fills.kinds == RELIANCE].mean(1)], axis=-1)
 
 
 def logit_of_autism(logits: np.ndarray) -> np.ndarray:
@@ -113,7 +120,7 @@ def occluded_batches(run: Run, occlusion: Occlusion, fills: Fills, batches: list
         for batch, filled in zip(own, ahead(fills.of, own), strict=True):
             placed = effects.random_blobs(inside, sizes, [run.seed, int(batch[0])])
             logits = occlude(occlusion, fills, filled, placed, bar.advance)
-            check_finite(run, "outputs", (logits.base, logits.occluded, logits.by_map))
+            check_finite(run, "outputs", (logits.base, logits.occluded, logits.by_map, logits.edges))
             yield logits
 
 
@@ -126,57 +133,77 @@ def occlude(
 ) -> Logits:
     """The logits of one batch, `filled` by `fills`. `placed` are the blobs, those of the first region, then of the
     second, and so on; the donors fill them in turn. `advance` is called after each step."""
-    batch, pairs = filled
-    shown, base, occluded, by_map = occlusion.keep(batch), [], [], []
-    for kind, (volume, fill) in zip(fills.kinds, pairs, strict=True):
-        kept = shown if volume is batch["volume"] else occlusion.keep(batch | {"volume": volume})
+    batch, substitutions = filled
+    shown, base, occluded, by_map, edges = occlusion.keep(batch), [], [], [], []
+    for kind, one in zip(fills.kinds, substitutions, strict=True):
+        kept = shown if one.volume is batch["volume"] else occlusion.keep(batch | one.inputs)
         base.append(occlusion.logits(kept))
         if kind == RELIANCE:
-            in_all, in_one = occlusion.logits_by_map(kept, fill, fills.masks, fills.separate)
+            in_all, in_one = occlusion.logits_by_map(kept, one.fill, fills.masks, fills.separate)
             by_map.append(logit_of_autism(in_one).astype(np.float32))
         else:
-            in_all = occlusion.occluded_logits(kept, fill, fills.masks)
+            in_all = occlusion.occluded_logits(kept, one.fill, fills.masks)
         occluded.append(in_all)
+        edges.append(edge_changes(occlusion, fills, one))
         advance()
     of_blobs = np.full((len(placed), *base[0].shape), np.nan, np.float32)
     per_region, count = len(placed) // len(fills.masks), fills.count
     for donor, at_fill in enumerate(np.flatnonzero(fills.kinds == RELIANCE)):
         own = {at: blob for at, blob in enumerate(placed) if blob is not None and at % per_region % count == donor}
         if own:
-            of_blobs[[*own]] = occlusion.occluded_logits(shown, pairs[at_fill][1], own.values())
+            of_blobs[[*own]] = occlusion.occluded_logits(shown, substitutions[at_fill].fill, own.values())
         advance()
     return Logits(
         np.stack(base, axis=1),
         np.stack(occluded).transpose(2, 0, 1, 3),
         of_blobs.reshape(len(fills.masks), per_region, *base[0].shape).transpose(2, 0, 1, 3),
         np.stack(by_map).transpose(2, 0, 1, 3),
+        np.stack(edges).transpose(2, 0, 1, 3),
     )
 
 
+def edge_changes(occlusion: Occlusion, fills: Fills, substitution: Substitution) -> np.ndarray:
+    """How the logit of autism minus that of control changes if a region's edges are replaced: (regions, n, 1), or
+    (regions, n, 0) if they stay."""
+    if fills.edges is None or occlusion.edges is None or substitution.edges is None:
+        return np.zeros((len(fills.masks), len(substitution.volume), 0), np.float32)
+    changes = occlusion.edges.changes(fills.edges, substitution.edges)
+    return logit_of_autism(changes).astype(np.float32)[..., None]
+
+
 def verify(run: Run, fills: Fills, logits: Logits) -> None:
-    """Recomputes random pairs of record and region in full, with every fill and in each map alone, and prints the
-    largest difference."""
+    """Recomputes random pairs of record and region in full, with every fill, in each map alone and in edges alone, and
+    prints the largest difference."""
     largest, random, network = 0.0, np.random.default_rng(run.seed), restored_network(run)
     for _ in range(of(run).verify):
         at, region = int(random.integers(len(fills.tested))), int(random.integers(len(fills.masks)))
-        batch, pairs = fills.of(fills.tested[[at]])
-        inputs = {name: batch[name] for name in run.model.reads}
-        inside, given = fills.masks[region][None, ..., None], list(compress(pairs, fills.kinds == RELIANCE))
-        apart = [recomputed(network, inputs, pairs, inside) - logits.occluded[at, :, region]]
-        for place, one in enumerate(fills.separate):
-            alone = recomputed(network, inputs, given, inside & (np.arange(len(fills.replaced)) == one))
-            apart.append(logit_of_autism(alone) - logits.by_map[at, :, region, place])
+        apart = differences(network, fills, logits, at, region)
         largest = max(largest, *(float(np.abs(each).max()) for each in apart))
     spread = float(np.ptp(logit_of_autism(logits.base[:, 0])))
     relative = f", {largest / spread:.2g} of their spread over records" if spread else ""
-    what = "with every fill and in each map alone" if fills.separate else "with every fill"
+    what = "with every fill"
+    if fills.separate:
+        what += f" and in each map{', or its edges,' if fills.edges else ''} alone"
     print(f"{of(run).verify} pairs recomputed in full, {what}: logits differ by at most {largest:.2g}{relative}.")
 
 
-def recomputed(
-    network: Callable, inputs: dict[str, np.ndarray], pairs: list[Substitution], inside: np.ndarray
-) -> np.ndarray:
-    """The logits (substitutions, 2) of one record by full passes; `inside` (1, x, y, z, 1 or maps) is replaced."""
-    volume = np.concatenate([np.where(inside, fill, volume) for volume, fill in pairs])
-    repeated = {name: np.repeat(values, len(volume), axis=0) for name, values in inputs.items()}
-    return np.asarray(network(repeated | {"volume": volume}, training=False))
+def differences(network: Any, fills: Fills, logits: Logits, at: int, region: int) -> list[np.ndarray]:
+    """The logit of autism minus that of control by full passes, minus what was measured, of one record and region."""
+    batch, substitutions = fills.of(fills.tested[[at]])
+    inside, given, of_edges = fills.masks[region][None, ..., None], fills.kinds == RELIANCE, logits.edges[at, :, region]
+    donated = [*compress(substitutions, given)]
+
+    def whole(chosen: list[Substitution], inside: np.ndarray, region: int | None) -> np.ndarray:
+        shown = [batch | fills.inputs_with(one, inside, region) for one in chosen]
+        together = {name: np.concatenate([each[name] for each in shown]) for name in network.input}
+        return logit_of_autism(np.asarray(network(together, training=False)))
+
+    expected = logit_of_autism(logits.occluded[at, :, region]) + of_edges.sum(-1)
+    apart = [whole(substitutions, inside, region) - expected]
+    for place, one in enumerate(fills.separate):
+        alone = whole(donated, inside & (np.arange(len(fills.replaced)) == one), None)
+        apart.append(alone - logits.by_map[at, :, region, place])
+    if fills.edges:
+        expected = logit_of_autism(logits.base[at, given]) + of_edges[given, 0]
+        apart.append(whole(donated, np.zeros_like(inside), region) - expected)
+    return apart

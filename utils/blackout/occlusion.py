@@ -32,7 +32,8 @@ import numpy as np
 import tensorflow as tf
 
 from models import layers as model_layers
-from utils.blackout.graph import RANK, WHOLE_VOLUME_LAYERS, feeds, follow, maps_apart
+from utils.blackout.edge_logits import edge_logits
+from utils.blackout.graph import RANK, WHOLE_VOLUME_LAYERS, feeds, follow, maps_apart, nodes_of
 from utils.blackout.steps import GlobalAverage, Step, cut, hull, paste
 
 Kept = dict[Any, tf.Tensor]  # activations of a batch with nothing occluded
@@ -66,17 +67,16 @@ class Occlusion:
 
     The model has the input "volume" (batch, x, y, z, maps), perhaps others, which occlusion leaves alone, and the
     output logits (batch, classes). `recomputed_layers` names the layers on activations that are not followed locally
-    but recomputed as a whole for each region: those of a kind unknown here, and those after them.
+    but recomputed as a whole for each region: those of a kind unknown here, and those after them. `edges` is the part
+    of the model that reads connectomes, None if there is none.
     """
 
     def __init__(self, model: keras.Model):
         (volume,) = (tensor for tensor in model.inputs if tensor.name == "volume")
         self._volume = id(volume)
         self._input_names = [tensor.name for tensor in model.inputs]
-        # Only the nodes tell apart the uses of a layer, and Keras has no public way to those of one model.
-        levels = sorted(model._nodes_by_depth.items(), reverse=True)
-        nodes = [node for _, level in levels for node in level if node.input_tensors]
-        last, self._maps = model.layers[-1], volume.shape[-1]
+        self.edges = edge_logits(model)
+        nodes, last, self._maps = nodes_of(model), model.layers[-1], volume.shape[-1]
         parts = keras.tree.flatten(last.input) if isinstance(last, model_layers.MeanOfLogits) else model.outputs
         inputs, shares = (getattr(last, name, [1]) for name in ("inputs", "shares"))
         outputs = [*model.outputs, *parts]

@@ -18,6 +18,7 @@ from utils.runs.checkpoints import Identity
 from utils.runs.run import Options, Run
 from utils.statistics import MIN_SUBJECTS
 
+CONNECTOME = "connectome"  # what networks call the edges that they read, and so does the table by map
 MAX_VERIFIED = 10_000  # blackouts, each of which takes seconds
 
 
@@ -69,9 +70,16 @@ class BlackoutOptions(Options):
         return np.array([self.maps is None or name in self.maps for name in cohort.maps])
 
     def separate_maps(self, cohort: Cohort) -> list[int]:
-        """The maps that are also replaced one at a time, by number: those that are replaced, if they are several."""
+        """The maps that are also replaced one at a time, by number: those that are replaced, if they are several, or
+        edges are replaced, too."""
         replaced = np.flatnonzero(self.replaced_maps(cohort)).tolist()
-        return replaced if len(replaced) > 1 else []
+        return replaced if len(replaced) + self.replaces_edges(cohort) > 1 else []
+
+    def replaces_edges(self, cohort: Cohort) -> bool:
+        """Whether the edges of a region are replaced with its voxels: where it is known in which region parcels lie,
+        unless `maps` says what is replaced."""
+        connectomes = cohort.connectomes
+        return connectomes is not None and connectomes.image is not None and self.maps is None
 
     def regions(self, grid: Grid) -> Atlas:
         """The regions to black out, with names that are safe to show. Raises InputError for what is no label image."""
@@ -91,6 +99,11 @@ def of(run: Run) -> BlackoutOptions:
     if not isinstance(run.options, BlackoutOptions):
         raise TypeError(f"a blackout needs BlackoutOptions, not {run.options}")
     return run.options
+
+
+def cohort_of(run: Run) -> Cohort:
+    """The cohort, without connectomes if the network reads none."""
+    return run.cohort if CONNECTOME in run.model.inputs(run.config) else run.cohort.without_connectomes
 
 
 def possible_blackout(run: Run, saved: Identity | None) -> None:

@@ -31,6 +31,7 @@ from utils.blackout import colours
 from utils.blackout.by_map import ByMap
 from utils.blackout.colours import EFFECT, PALE, SHADES, effect_ticks, largest_effect, shades
 from utils.blackout.effects import RELIANCE, UNIQUE, Effects
+from utils.blackout.options import CONNECTOME
 from utils.figures import interval, number, shortened
 from utils.runs.run import Run
 from utils.statistics import ALPHA, CONFIDENCE, or_none
@@ -291,6 +292,7 @@ def render(run: Run, results: BlackoutResults) -> str:
         caveats=run.caveats,
         problems=listed(run.caveats.problems, SHOWN, "; "),
         background=BACKGROUND[run.standard],
+        connectome=CONNECTOME,
         viewer=re.sub(r"<link[^>]*icon[^>]*>", "", viewer),
         table=[table_cells(row) for row in results.table.to_dict("records")],
         drawing=record_maps(results),

@@ -10,13 +10,17 @@ import pandas as pd
 
 from data.base.progress import tell
 from data.base.tables import printable
+from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from utils import statistics
+from utils.blackout import options
 from utils.blackout.adjustment import Adjustment
+from utils.blackout.edges import MAX_PEOPLE, regions_of_parcels
 from utils.blackout.effects import RELIANCE, SUPPRESSOR, UNIQUE, Effects
 from utils.blackout.fills import Fills
 from utils.figures import interval, number, shortened
+from utils.runs.run import Run
 from utils.statistics import ALPHA, CHANCE, MIN_PER_CLASS
 
 NAME_WIDTH = 23  # letters of a region's name in the terminal
@@ -48,6 +52,20 @@ def maps_sentence(maps: Sequence[str], replaced: np.ndarray) -> str:
         return ""
     chosen, kept = (", ".join(map(printable, np.array(maps)[which])) for which in (replaced, ~replaced))
     return f"Only {chosen} of each region was replaced; {kept} stayed."
+
+
+def edges_sentence(run: Run, atlas: Atlas) -> str:
+    """Whether the edges of regions were replaced, and which regions have some; nothing if the network reads none."""
+    cohort, regions = options.cohort_of(run), len(atlas.regions)
+    if (connectomes := cohort.connectomes) is None:
+        return ""
+    if not options.of(run).replaces_edges(cohort):
+        return said("edges_stay", named=connectomes.image is not None)
+    region_of = regions_of_parcels(connectomes, atlas)
+    within = region_of[region_of < regions].tolist()
+    capped = len({row.subject for row in run.cohort.rows}) > MAX_PEOPLE
+    counts = {"parcels": len(region_of), "within": len(within), "having": len(set(within)), "regions": regions}
+    return said("edges", **counts, people=f"{MAX_PEOPLE:,}" if capped else "")
 
 
 def blobs_sentence(effects: Effects) -> str:

@@ -1,0 +1,214 @@
+"""Edges of connectomes in a blackout: which belong to a region, and what takes their place.
+
+A parcel belongs to the region that holds most of its voxels, an edge to the regions of its two parcels. With a region,
+all its edges are replaced, by the same donors as its voxels (`fills.py`):
+
+`background`  Unknown, for which the network takes the mean of its training people.
+`donor`       Those of another person; what the donor's scan lacks is unknown.
+`expected`    The donor's, moved to the level that the rest of the person predicts: that level, plus the donor's own
+              deviation from the level that the rest of the donor predicts.
+
+Edges are Fisher z, NaN where unknown. Those of all records are never held at once.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+from scipy.linalg import lapack
+
+from data.cohorts.atlas import Atlas
+from data.cohorts.cohort import Cohort, in_order
+from data.cohorts.connectomes import Connectomes
+
+MAX_PEOPLE = 1000  # whom expected edges are fitted on: bounds memory and time
+PENALTIES = np.logspace(-2, 2, 5)  # beside features whose squares sum to about 2 in each person
+ROWS = 64  # of a cohort's connectomes read at once
+
+
+class EdgeSubstitution(NamedTuple):
+    """Edges `shown` (n, edges) float32 of n records, and what replaces those of a region, given its place in the atlas:
+    (n, edges of the region), or NaN for all."""
+
+    shown: np.ndarray
+    fill: Callable[[int], np.ndarray | float]
+
+
+class Edges:
+    """The edges of each region, and their substitutions.
+
+    `of_region` has a row of edges' numbers for each region, `region_of` (parcels,) each parcel's region by its place in
+    the atlas, or the count of regions. `means` are those of `Fills`.
+    """
+
+    def __init__(self, cohort: Cohort, atlas: Atlas, means: np.ndarray, seed: int):
+        self.connectomes = connectomes_of(cohort)
+        self.region_of = regions_of_parcels(self.connectomes, atlas)
+        self.of_region = edges_of_regions(self.region_of, self.connectomes.pairs, len(atlas.regions))
+        self._expected = Expected(cohort, self.of_region, means, seed)
+
+    def of(self, indices: np.ndarray, positions: np.ndarray) -> list[EdgeSubstitution]:
+        """Of records (n,) and their donors (donors, n), the substitutions in the order of `Fills.kinds`."""
+        own, given = self.connectomes[indices], [self.connectomes[row] for row in positions]
+        level, levels = self._expected(indices, own), [*map(self._expected, positions, given)]
+
+        def taken(edges: np.ndarray) -> Callable[[int], np.ndarray]:
+            return lambda region: edges[:, self.of_region[region]]
+
+        def moved(donor: np.ndarray, of_donor: list[np.ndarray]) -> Callable[[int], np.ndarray]:
+            return lambda region: donor[:, self.of_region[region]] + level[region] - of_donor[region]
+
+        return [
+            EdgeSubstitution(own, lambda _: np.nan),
+            *(EdgeSubstitution(own, taken(donor)) for donor in given),
+            *(EdgeSubstitution(own, moved(*donor)) for donor in zip(given, levels, strict=True)),
+            *(EdgeSubstitution(donor, taken(own)) for donor in given),
+        ]
+
+    def replaced(self, substitution: EdgeSubstitution, region: int) -> np.ndarray:
+        """The edges (n, edges) with those of a region replaced."""
+        found = substitution.shown.copy()
+        found[:, self.of_region[region]] = substitution.fill(region)
+        return found
+
+
+def connectomes_of(cohort: Cohort) -> Connectomes:
+    """Those of a cohort, which must have some."""
+    if cohort.connectomes is None:
+        raise ValueError(f"{cohort.path} has no connectomes")
+    return cohort.connectomes
+
+
+def regions_of_parcels(connectomes: Connectomes, atlas: Atlas) -> np.ndarray:
+    """The place in the atlas of each parcel's region (parcels,), which holds more of its voxels on the full grid than
+    any other and than lie outside all regions; the count of regions where there is none such, or the image is not
+    known."""
+    outside, parcels = len(atlas.regions), len(connectomes.parcels)
+    if connectomes.image is None:
+        return np.full(parcels, outside)
+    counts = np.zeros((1 + parcels, outside + 1), int)
+    np.add.at(counts, (connectomes.image.ravel(), atlas.places(atlas.full).ravel()), 1)
+    counts = counts[1:]
+    tied = (counts == counts.max(1, keepdims=True)).sum(1) > 1
+    return np.where(tied, outside, counts.argmax(1))
+
+
+def edges_of_regions(region_of: np.ndarray, pairs: np.ndarray, regions: int) -> list[np.ndarray]:
+    """For each region the numbers of the edges, between `pairs` (edges, 2) of parcels, of which a parcel is in it."""
+    return [np.flatnonzero((region_of[pairs] == region).any(1)) for region in range(regions)]
+
+
+class Expected:
+    """What the rest of a person predicts of a region's edges: kernel ridge regression on all edges that do not touch
+    it and on the means of the other regions, both standardised and of equal weight.
+
+    Fitted on training people, at most `MAX_PEOPLE`, or on all if there are none. Those whom it is fitted on are
+    predicted from fits without them, in closed form. Each region has the penalty that predicts them best. What is
+    unknown is the mean.
+    """
+
+    def __init__(self, cohort: Cohort, of_region: list[np.ndarray], means: np.ndarray, seed: int):
+        self._of_region, self._means = of_region, means
+        fitting, people = people_to_fit_on(cohort, seed)
+        self._place = {int(index): at for at, index in enumerate(fitting)}
+        edges = np.concatenate([connectomes_of(cohort)[rows] for rows in in_order(fitting, ROWS)])
+        self._edge_scale, self._mean_scale = scale_of(edges), scale_of(means[fitting].reshape(len(fitting), -1))
+        self._features = self._features_of(edges, fitting)
+        kernel = self._features @ self._features.T
+        self._fits = [self._fit(kernel, region, people) for region in range(len(of_region))]
+
+    def __call__(self, indices: np.ndarray, edges: np.ndarray) -> list[np.ndarray]:
+        """Of records and their edges (n, edges), the expected edges of each region, (n, edges of the region)."""
+        features = self._features_of(edges, indices)
+        kernel = features @ self._features.T
+        inside = np.array([at for at, index in enumerate(indices) if int(index) in self._place], int)
+        places = np.array([self._place[int(indices[at])] for at in inside], int)
+        return [self._predicted(region, features, kernel, inside, places) for region in range(len(self._fits))]
+
+    def _predicted(
+        self, region: int, features: np.ndarray, kernel: np.ndarray, inside: np.ndarray, places: np.ndarray
+    ) -> np.ndarray:
+        coefficients, leaving_out = self._fits[region]
+        own, (centre, spread) = self._columns(region), self._edge_scale
+        found = (kernel - features[:, own] @ self._features[:, own].T) @ coefficients
+        found[inside] = self._targets(region)[places] - leaving_out[places] @ coefficients
+        chosen = self._of_region[region]
+        return found * spread[chosen] + centre[chosen]
+
+    def _fit(self, kernel: np.ndarray, region: int, people: list[np.ndarray]) -> tuple[np.ndarray, sparse.csr_array]:
+        """The coefficients (people, edges of the region), and the matrix (people, people) that makes of them how far
+        each is from the prediction without the records of the same person: blocks of the inverse, inverted again."""
+        own, targets = self._features[:, self._columns(region)], self._targets(region)
+        kernel, best = kernel - own @ own.T, (np.inf, targets, sparse.csr_array(kernel.shape, dtype=np.float32))
+        for penalty in PENALTIES if targets.size else ():
+            inverse = inverted(kernel, float(penalty))
+            leaving_out = blocks_inverted(inverse, people)
+            coefficients = inverse @ targets
+            error = float(np.square(leaving_out @ coefficients).sum())
+            best = min(best, (error, coefficients, leaving_out), key=lambda fit: fit[0])
+        return best[1:]
+
+    def _features_of(self, edges: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        """(n, edges + regions x maps) float32, the squares of each half with a sum of about 1."""
+        means = self._means[indices].reshape(len(indices), -1)
+        halves = scaled(edges, *self._edge_scale), scaled(means, *self._mean_scale)
+        return np.concatenate([half / np.sqrt(half.shape[1]) for half in halves], axis=1, dtype=np.float32)
+
+    def _columns(self, region: int) -> np.ndarray:
+        """The features that are of a region: its edges and its means."""
+        maps = self._means.shape[-1]
+        return np.append(self._of_region[region], len(self._edge_scale[0]) + region * maps + np.arange(maps))
+
+    def _targets(self, region: int) -> np.ndarray:
+        """The region's standardised edges of those whom it is fitted on."""
+        return self._features[:, self._of_region[region]] * np.float32(np.sqrt(len(self._edge_scale[0])))
+
+
+def people_to_fit_on(cohort: Cohort, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The records of the training people, or of some of them drawn at random, those of a person one after another; and
+    where in this each person's are. Of everybody, if nobody is in training."""
+    usable = cohort.unswapped()
+    chosen = [at for at in usable if cohort.rows[at].split == "train"] or usable
+    of_subject: dict[str, list[int]] = {}
+    for at in chosen:
+        of_subject.setdefault(cohort.rows[at].subject, []).append(at)
+    records = list(of_subject.values())
+    if len(records) > MAX_PEOPLE:
+        drawn = np.random.default_rng(seed).choice(len(records), MAX_PEOPLE, replace=False)
+        records = [records[at] for at in np.sort(drawn)]
+    ends = np.cumsum([len(own) for own in records])
+    return np.concatenate(records), np.split(np.arange(ends[-1]), ends[:-1])
+
+
+def blocks_inverted(matrix: np.ndarray, blocks: list[np.ndarray]) -> sparse.csr_array:
+    """The inverses of square blocks on the diagonal of a matrix (n, n), where these were, 0 elsewhere."""
+    entries, places = [], []
+    for size in {len(block) for block in blocks}:  # all of a size at once
+        own = np.stack([block for block in blocks if len(block) == size])
+        at = np.broadcast_arrays(own[:, :, None], own[:, None, :])
+        entries.append(np.linalg.inv(matrix[*at]).ravel())
+        places.append(np.reshape(at, (2, -1)))
+    return sparse.csr_array((np.concatenate(entries), np.concatenate(places, axis=1)), matrix.shape)
+
+
+def scale_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and the spread of what is known of each column (n, columns), (columns,) each; 0 and 1 of a column that
+    is unknown in all, a spread of 1 where it is 0."""
+    known = ~np.isnan(values)
+    count = np.maximum(known.sum(0), 1)
+    centre = np.where(known, values, 0).sum(0, dtype=float) / count
+    spread = np.sqrt(np.square(np.where(known, values - centre, 0)).sum(0) / count)
+    return centre, np.where(spread > 0, spread, 1)
+
+
+def scaled(values: np.ndarray, centre: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """z-scores, 0 where unknown."""
+    return np.nan_to_num((values - centre) / spread)
+
+
+def inverted(kernel: np.ndarray, penalty: float) -> np.ndarray:
+    """The inverse of a kernel (n, n) float32 plus a penalty on its diagonal."""
+    factor, _ = lapack.spotrf(kernel + np.float32(penalty) * np.eye(len(kernel), dtype=np.float32), lower=True)
+    inverse, _ = lapack.spotri(factor, lower=True)
+    return np.tril(inverse) + np.tril(inverse, -1).T
