@@ -52,8 +52,8 @@ class Processes:
 
 @contextmanager
 def processes(count: int | None = None) -> Iterator[Processes]:
-    """So many processes, or one for each core. They ignore Ctrl-C and end with this process, which always waits for
-    them. Raises InputError if one of them is killed."""
+    """So many processes, or one for each core. They ignore Ctrl-C, at which this process ends them, and end with it. It
+    always waits for them. Raises InputError if one of them is killed."""
     with interrupts_delayed() as interrupts:
         pool = ProcessPoolExecutor(count or cpu_count(), initializer=start_process)
         try:
@@ -64,6 +64,9 @@ def processes(count: int | None = None) -> Iterator[Processes]:
                 "repeat the command."
             ) from error
         finally:
+            if interrupts:  # what they write is written whole or not at all
+                for child in multiprocessing.active_children():
+                    child.terminate()
             pool.shutdown(cancel_futures=True)
 
 

@@ -25,14 +25,14 @@ class Confounds:
 def strategy_of(scan: ScanFile, wanted: str | None) -> str:
     """What is regressed out of a scan: what the user says, or else nilearn's `simple`, and nothing of scans that were
     cleaned or have no table. Raises InputError if there is no table for what the user says."""
-    if wanted in (None, "none") or scan.layout.cleaned:
-        return "none" if wanted == "none" or scan.layout.cleaned or not scan.confounds else "simple"
-    if not scan.confounds:
+    if wanted is None:
+        return "none" if scan.layout.cleaned or not scan.confounds else "simple"
+    if wanted != "none" and not scan.confounds:
         raise InputError(
             f"{scan.path} has no table of confounds for --confounds {wanted}; expected *_desc-confounds_timeseries.tsv "
             "beside it. Take --confounds none for all, or choose with --only."
         )
-    return str(wanted)
+    return wanted
 
 
 def confounds_of(scan: ScanFile, strategy: str, volumes: int) -> Confounds:

@@ -45,6 +45,8 @@ def plan(folder: Path, target: Path, options: DerivationOptions) -> Plan:
     settings = settings_of(options)
     output.check_folder(target)
     people, notes = find_people(folder, options)
+    if people[0].scans[0].layout.cleaned and options.confounds not in (None, "none"):
+        raise InputError(f"--confounds {options.confounds} is for scans that were not cleaned before; leave it out.")
     wanted = output.Output(target, output.shared_entities(people))
     if "task" not in dict(wanted.entities) and any("task" in of.entities for one in people for of in one.scans):
         notes.append("People have scans of several tasks, so no name holds one; choose with --only.")
@@ -61,7 +63,7 @@ def plan(folder: Path, target: Path, options: DerivationOptions) -> Plan:
         else:
             tasks.append(task)
     table = table_of(folder, people, options)
-    notes += described(share, options)
+    notes += described(people, options)
     return Plan(tasks, failed, options.jobs, [*notes, *output.write_dataset(target, folder, table, settings.parcels)])
 
 
@@ -151,12 +153,14 @@ def described(people: Sequence[scans.Person], options: DerivationOptions) -> lis
         notes.append("Confounds: none, since the scans were cleaned before.")
     elif options.confounds:
         notes.append(f"Confounds: {options.confounds}.")
+    elif not any(scan.confounds for _, scan in files):
+        notes.append("Confounds: none, since no scan has a table of them.")
     else:
-        without = list(dict.fromkeys(label for label, scan in files if not scan.confounds))
-        with_table = sum(bool(scan.confounds) for _, scan in files)
-        notes.append(f"Confounds: simple, of {with_table} scans with a table; nothing is regressed out of the others.")
-        if without:
-            notes.append(f"No table of confounds: {len(without)} people, {listed(without)}.")
+        notes.append("Confounds: simple.")
+        if without := list(dict.fromkeys(label for label, scan in files if not scan.confounds)):
+            notes.append(
+                f"No table of confounds: {len(without)} people, {listed(without)}; nothing is regressed out of theirs."
+            )
     if without := list(dict.fromkeys(label for label, scan in files if not scan.mask)):
         notes.append(
             f"No mask: {len(without)} people, {listed(without)}; voxels that vary are taken, or, where nearly all "
@@ -174,8 +178,9 @@ def threads_of(jobs: int) -> int:
 def run(planned: Plan) -> tuple[list[str], list[Done]]:
     """Does the plan; notes on it, and who failed."""
     done = list(planned.failed)
-    complete = [task for task in planned.tasks if not task.output.missing(task.person.label, task.settings)]
-    rest = [task for task in planned.tasks if task not in complete]
+    complete, rest = list[Task](), list[Task]()
+    for task in planned.tasks:
+        (rest if task.output.missing(task.person.label, task.settings) else complete).append(task)
     with processes(planned.jobs) as pool:
         for title, tasks in (("Checking", complete), ("Deriving", rest)):
             if tasks:

@@ -14,7 +14,6 @@ import numpy as np
 from data import __version__
 from data.base import files
 from data.base.errors import InputError
-from data.base.sums import sum_of
 from data.derivation.scans import Person
 from data.derivation.templates import Networks, Parcels, table_beside
 
@@ -73,11 +72,11 @@ def choices_of(product: str, settings: Settings, strategy: str) -> dict[str, Any
     """The options that decide what a file holds, as its JSON has them."""
     common: dict[str, Any] = {"Band": list(settings.band), "Confounds": strategy}
     if product == SERIES and settings.parcels:
-        return common | {"Atlas": settings.parcels.path.name, "AtlasSHA256": sum_of(settings.parcels.path)}
+        return common | {"Atlas": settings.parcels.path.name, "AtlasSHA256": settings.parcels.sha256}
     common["SmoothingFWHM"] = settings.smooth
     if product == DUAL_REGRESSION and settings.networks:
         common["Networks"] = settings.networks.path.name
-        common |= {"NetworksSHA256": sum_of(settings.networks.path), "LabelMap": list(settings.networks.names)}
+        common |= {"NetworksSHA256": settings.networks.sha256, "LabelMap": list(settings.networks.names)}
     return common
 
 

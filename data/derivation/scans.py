@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from data.base.errors import InputError
 from data.cohorts.rows import listed
+from data.conversion.volumes import json_beside
 
 MNI_SPACE = re.compile("MNI152.*|template")  # C-PAC calls its own, which is MNI152, template
 RUNS = ("ses", "run")  # what scans of a person may differ in: their maps are averaged
@@ -88,20 +89,19 @@ class ScanFile:
     @property
     def described_by(self) -> list[Path]:
         """The scan and all files whose content changes what is derived from it."""
+        beside = json_beside(self.path)
         tables = [self.motion, self.outliers] if self.layout.cleaned else [self.confounds]
-        return [self.path, *filter(None, [self.mask, *tables])]
+        return [self.path, *filter(None, [beside if beside.is_file() else None, self.mask, *tables])]
 
     def companion(self, suffix: str, desc: Collection[str | None], same: Iterable[str] = ()) -> Path | None:
         """The file beside the scan with most of its entities and no others, but for `desc`; all of `same` are the
         scan's."""
-        found = list[tuple[int, Path]]()
-        for path in siblings(self.path.parent):
-            if path.name.split(".")[0].endswith(f"_{suffix}") and path.suffix in (".gz", ".nii", ".tsv"):
-                entities = entities_of(path.name)
-                described = entities.pop("desc", None) in desc
-                fits = {"sub": self.person, **self.entities}.items() >= entities.items()
-                if described and fits and all(entities.get(name) == self.entities.get(name) for name in same):
-                    found.append((len(entities), path))
+        own, found = entities_of(self.path.name), list[tuple[int, Path]]()
+        for path in siblings(self.path.parent).get((own.get("sub", ""), suffix), []):
+            entities = entities_of(path.name)
+            fits = entities.pop("desc", None) in desc and own.items() >= entities.items()
+            if fits and all(entities.get(name) == own.get(name) for name in same):
+                found.append((len(entities), path))
         return max(found)[1] if found else None
 
 
@@ -118,8 +118,14 @@ def entities_of(name: str) -> dict[str, str]:
 
 
 @lru_cache(MAX_FOLDERS)
-def siblings(folder: Path) -> tuple[Path, ...]:
-    return tuple(sorted(folder.iterdir()))
+def siblings(folder: Path) -> dict[tuple[str, str], list[Path]]:
+    """The images and tables in a folder by person, of those whose BIDS names say one, and suffix, as `mask`."""
+    found = dict[tuple[str, str], list[Path]]()
+    for path in sorted(folder.iterdir()):
+        label = entities_of(path.name).get("sub")
+        if label and path.suffix in (".gz", ".nii", ".tsv") and not path.name.startswith("."):
+            found.setdefault((label, path.name.split(".")[0].rpartition("_")[2]), []).append(path)
+    return found
 
 
 def recognised(path: Path, inside: PurePosixPath) -> ScanFile | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from data.base import files
 from data.base.errors import InputError
+from data.base.sums import sum_of
 from data.cohorts.atlas import MAX_REGIONS
 from data.cohorts.nifti import SUFFIXES, num_volumes, open_image, readable
 from data.conversion.volumes import check_labels, labels_of
@@ -26,6 +27,7 @@ class Parcels:
     name: str  # letters and digits of the file's name, as BIDS wants it
     numbers: tuple[int, ...]
     names: tuple[str, ...]
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Networks:
 
     path: Path
     names: tuple[str, ...]
+    sha256: str
 
 
 def stem_of(path: Path) -> str:
@@ -56,7 +59,7 @@ def open_parcels(path: Path) -> Parcels:
     name = re.sub("[^A-Za-z0-9]", "", stem_of(path))
     if not name:
         raise InputError(f"{path} has no letter or digit in its name, which names the series. Rename it.")
-    return Parcels(path, name, whole, names)
+    return Parcels(path, name, whole, names, sum_of(path))
 
 
 def table_beside(path: Path) -> Path:
@@ -88,7 +91,7 @@ def open_networks(path: Path) -> Networks:
     source, labels = labels_of([path], path.with_name(f"{stem_of(path)}.txt"))
     if labels is not None:
         check_labels(labels, source, volumes)
-    return Networks(path, tuple(labels or map(str, range(volumes))))
+    return Networks(path, tuple(labels or map(str, range(volumes))), sum_of(path))
 
 
 @lru_cache(GRIDS_KEPT)
