@@ -1,5 +1,6 @@
 """The tables beside a scan -> which volumes are kept, what is regressed out, and how much the head moved."""
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,7 +68,8 @@ def chosen(path: Path, strategy: str, volumes: int) -> tuple[np.ndarray, np.ndar
 
     scan = path.name.replace("_timeseries.tsv", "").replace("_regressors.tsv", "").replace("confounds", "preproc")
     try:  # the scan's name only serves to find the table
-        table, sample = load_confounds_strategy(str(path.with_name(f"{scan}_bold.nii.gz")), strategy)
+        with warnings.catch_warnings(action="ignore"):
+            table, sample = load_confounds_strategy(str(path.with_name(f"{scan}_bold.nii.gz")), strategy)
     except (ValueError, KeyError, IndexError) as error:
         raise InputError(
             f"{path} does not serve --confounds {strategy}: {' '.join(str(error).split())} Expected "
