@@ -10,86 +10,29 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import read_rows, write_rows
+from helpers import read_rows, run_main, write_rows
+from scans import (
+    AFFINE,
+    REST,
+    SHAPE,
+    SPACE,
+    TR_S,
+    VOLUMES,
+    bold,
+    confounds,
+    image,
+    inside,
+    save,
+    write_confounds,
+    write_people,
+    write_person,
+)
 
 from data.cohorts.cohort import open_cohort
 from data.derivation.cleaning import Acquisition, scan_of
 from data.derivation.measures import MEASURES
 
-SHAPE, VOLUMES, TR_S = (8, 9, 8), 120, 2.0
-AFFINE = np.array([[-24.0, 0, 0, 84], [0, 24, 0, -120], [0, 0, 24, -66], [0, 0, 0, 1]])
-SPACE = "task-rest_space-MNI152NLin6Asym"
-REST = f"{SPACE}_desc-preproc_bold"
 DERIVED = f"{SPACE}_stat-falff_boldmap"
-
-
-def inside(shape=SHAPE) -> np.ndarray:
-    """An ellipsoid (x, y, z) bool."""
-    axes = np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")
-    return sum(np.square(axes)) < 0.9
-
-
-def bold(seed: int, volumes: int = VOLUMES, shape=SHAPE) -> np.ndarray:
-    """Noise of which half is slow, around 1000 in the brain, 0 outside, (x, y, z, volumes) float32."""
-    noise = np.random.default_rng(seed).normal(size=(*shape, volumes))
-    slow = np.apply_along_axis(np.convolve, 3, noise, np.ones(5) / 5, "same")
-    return np.where(inside(shape)[..., None], 1000 + 5 * (noise + 3 * slow), 0).astype(np.float32)
-
-
-def image(values: np.ndarray, affine=AFFINE, tr_s: float = TR_S, unit: str = "sec") -> nibabel.Nifti1Image:
-    made = nibabel.Nifti1Image(values, affine)
-    made.header.set_xyzt_units("mm", unit)
-    if values.ndim > 3:
-        made.header["pixdim"][4] = tr_s
-    return made
-
-
-def save(path: Path, made: nibabel.Nifti1Image) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(made, path)
-    return path
-
-
-def confounds(seed: int, volumes: int = VOLUMES, unsteady: int = 0, moved=()) -> pd.DataFrame:
-    """fMRIPrep's columns that its strategies in nilearn read."""
-    random = np.random.default_rng(100 + seed)
-    names = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"] + ["csf", "white_matter"]
-    table = pd.DataFrame({"framewise_displacement": random.uniform(0.05, 0.2, volumes), "std_dvars": 1.0})
-    table.loc[list(moved), "framewise_displacement"] = 2.0
-    table.loc[0, "framewise_displacement"] = np.nan
-    for name in names:
-        table[name] = random.normal(size=volumes)
-        table[f"{name}_derivative1"] = table[name].diff()
-        table[f"{name}_power2"] = table[name] ** 2
-        table[f"{name}_derivative1_power2"] = table[name].diff() ** 2
-    table["cosine00"] = np.cos(np.pi * (np.arange(volumes) + 0.5) / volumes)
-    for number in range(unsteady):
-        table[f"non_steady_state_outlier{number:02}"] = (np.arange(volumes) == number).astype(int)
-    return table
-
-
-def write_person(folder: Path, label: str, name: str = REST, mask: bool = True, **scan) -> Path:
-    """A scan with mask and JSON, as fMRIPrep leaves it."""
-    path = save(folder / f"sub-{label}/func/sub-{label}_{name}.nii.gz", image(bold(int(label), **scan)))
-    path.with_name(path.name.replace(".nii.gz", ".json")).write_text(json.dumps({"RepetitionTime": TR_S}))
-    if mask:
-        of_mask = re.sub("desc-.*", "desc-brain_mask.nii.gz", path.name)
-        save(path.with_name(of_mask), image(inside().astype(np.uint8)))
-    return path
-
-
-def write_confounds(scan: Path, table: pd.DataFrame) -> Path:
-    path = scan.with_name(re.sub("_space-.*", "_desc-confounds_timeseries.tsv", scan.name))
-    table.to_csv(path, sep="\t", index=False, na_rep="n/a")
-    return path
-
-
-def write_people(folder: Path, labels=("1", "2", "3")) -> Path:
-    for label in labels:
-        write_person(folder, label)
-    rows = [{"participant_id": f"sub-{label}", "group": "AC"[int(label) % 2]} for label in labels]
-    write_rows(folder / "participants.tsv", rows)
-    return folder
 
 
 @pytest.fixture
@@ -256,9 +199,10 @@ def test_shares_and_jobs_write_the_same_bytes_as_one_process(scans, tmp_path, da
     for share in ("2/2", "1/2"):
         done = data_cli("derive", scans, tmp_path / "shares", *options, "--share", share)
         assert f"Share {share[0]} of 2: {3 - int(share[0])} of 3 people." in done.out
+    run_main("data.__main__", "data", ["derive", scans, tmp_path / "processes", *options, "--jobs", "2"])
     files = {path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")}
     assert len(files) == 2 + 3 * 6 + 1 + 1 - 1
-    for name in ("jobs", "shares"):
+    for name in ("jobs", "shares", "processes"):
         assert {path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*.*")} == files
         assert all((tmp_path / name / path).read_bytes() == (tmp_path / "one" / path).read_bytes() for path in files)
 

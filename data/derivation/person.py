@@ -1,6 +1,5 @@
 """One person's scans -> their maps and series on disk."""
 
-import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,7 +86,7 @@ def derive_person(task: Task) -> Done:
     except MemoryError:
         return Done(label, failure="The memory is full; take fewer --jobs.")
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in files.DISK_FULL:
             raise  # which would befall the others, too
         return Done(label, failure=f"{error.filename or 'input or output'}: {error.strerror or error}.")
     return Done(label, written, tuple(notes))
