@@ -155,22 +155,34 @@ def band_basis(acquisition: Acquisition, regressors: np.ndarray) -> np.ndarray:
 
     What it spans is orthogonal to the regressors themselves, too: for b in the band and a regressor z whose filtered
     form is Pz, b . z = b . Pz = 0. Raises InputError if the band has no frequency, or too few directions are left."""
-    low, high = acquisition.band
-    if not len(acquisition.bins):
-        raise InputError(
-            f"{acquisition.count} volumes of {acquisition.tr_s:g} s have no frequency in {low:g}-{high:g} Hz; expected "
-            "one at least. Take a longer scan or a wider band."
-        )
-    in_band = directions(spectra.sinusoids(acquisition.times, acquisition.bins, acquisition.count), ON_KEPT**0.5)
+    in_band = directions(sinusoids_of(acquisition), ON_KEPT**0.5)
     left, size, _ = np.linalg.svd(in_band.T @ regressors)
     basis = in_band @ left[:, int((size > ROUNDING).sum()) :]
     if basis.shape[1] < LEAST_DIRECTIONS:
         raise InputError(
-            f"{len(acquisition.times)} kept volumes with {regressors.shape[1] - 1} confounds leave "
-            f"{basis.shape[1]} degrees of freedom in {low:g}-{high:g} Hz; expected {LEAST_DIRECTIONS} at least. "
+            f"{len(basis)} kept volumes with {regressors.shape[1] - 1} confounds leave {basis.shape[1]} degrees of "
+            f"freedom in {acquisition.band[0]:g}-{acquisition.band[1]:g} Hz; expected {LEAST_DIRECTIONS} at least. "
             "Take fewer confounds, scrub less, or leave the scan out."
         )
     return basis
+
+
+def sinusoids_of(acquisition: Acquisition) -> np.ndarray:
+    """The sinusoids of the band at the kept volumes, (kept, sinusoids). Raises InputError if there are none, or as many
+    as kept volumes, which they would then fit whatever these hold."""
+    low, high = acquisition.band
+    sinusoids = spectra.sinusoids(acquisition.times, acquisition.bins, acquisition.count)
+    if not sinusoids.size:
+        raise InputError(
+            f"{acquisition.count} volumes of {acquisition.tr_s:g} s have no frequency in {low:g}-{high:g} Hz; expected "
+            "one at least. Take a longer scan or a wider band."
+        )
+    if len(sinusoids) < min(sinusoids.shape[1] + 1, acquisition.count):
+        raise InputError(
+            f"{len(sinusoids)} of {acquisition.count} volumes are kept; expected more than the {sinusoids.shape[1]} "
+            f"sinusoids in {low:g}-{high:g} Hz. Scrub less, or leave the scan out."
+        )
+    return sinusoids
 
 
 def residuals(series: np.ndarray, kept: np.ndarray, regressors: np.ndarray) -> np.ndarray:

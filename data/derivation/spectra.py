@@ -47,7 +47,7 @@ def amplitudes(cleaned: np.ndarray, times: np.ndarray, bins: np.ndarray) -> Ampl
     sums = np.empty((2, cleaned.shape[1]), np.float32)
     for start in range(0, cleaned.shape[1], BLOCK):
         parts = rows @ cleaned[:, start : start + BLOCK]
-        of_each = np.hypot(*parts)
+        of_each = np.sqrt((parts**2).sum(0))
         sums[:, start : start + BLOCK] = of_each[bins - 1].sum(0), of_each.sum(0)
     return Amplitudes(*sums)
 
