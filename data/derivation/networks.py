@@ -12,16 +12,17 @@ def dual_regression(scan: Scan, networks: np.ndarray) -> np.ndarray:
 
     Filtered series are brought to variance 1. Their regression on the maps and a constant, volume by volume, gives the
     networks' time courses, which are brought to variance 1, too; the regression of each voxel's series on all of them
-    together gives the values; 0 for a voxel that does not vary. Raises InputError if the maps do not differ in the mask,
-    or there are more of them than degrees of freedom.
+    together gives the values. A voxel that does not vary is left out and has 0. Raises InputError if the maps do not differ in the
+    mask, or there are more of them than degrees of freedom.
     """
-    maps = centred_maps(networks[scan.mask].astype(np.float64))
+    varies = scan.points.any(1)
+    maps = centred_maps(networks[scan.mask][varies].astype(np.float64))
     if scan.points.shape[1] < maps.shape[1]:
         raise InputError(
             f"The scan has {scan.points.shape[1]} degrees of freedom in the band; expected one for each of "
             f"{maps.shape[1]} networks. Take fewer confounds, scrub less, or leave the scan out."
         )
-    courses = np.linalg.solve(maps.T @ maps, maps.T).astype(np.float32) @ scan.points  # (networks, directions)
+    courses = np.linalg.solve(maps.T @ maps, maps.T).astype(np.float32) @ scan.points[varies]  # (networks, directions)
     courses /= np.maximum(np.linalg.norm(courses, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return scan.points @ np.linalg.pinv(courses)
 
