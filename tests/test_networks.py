@@ -25,14 +25,14 @@ def drawn(networks=3, volumes=100):
 
 def test_dual_regression_is_two_regressions():
     scan, maps = drawn()
-    series = scan.filtered.astype(float)
-    size = series.std(0)
-    series = np.divide(series, size, where=size > 1e-6, out=np.zeros_like(series))
-    design = np.column_stack([np.ones(len(series.T)), maps[scan.mask]])
+    varies = np.arange(scan.mask.sum()) != 4
+    series = scan.filtered[:, varies].astype(float)
+    series /= series.std(0)
+    design = np.column_stack([np.ones(varies.sum()), maps[scan.mask][varies]])
     courses = np.linalg.lstsq(design, series.T, rcond=None)[0][1:].T
     expected = np.linalg.lstsq(courses / courses.std(0), series, rcond=None)[0].T
     found = dual_regression(scan, maps)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(found[varies], expected, atol=1e-4)
     assert not found[4].any()
     assert found.dtype == np.float32
 

@@ -91,7 +91,8 @@ def scan_of(series: np.ndarray, acquisition: Acquisition, confounds: np.ndarray 
     band to the kept volumes; without scrubbing, it is that of the FFT. Confounds are filtered in the same way and
     regressed out in the same step, so that nothing of them comes back (Lindquist et al. 2019, doi:10.1002/hbm.24528).
 
-    Raises InputError if nothing is kept or varies, values are missing, or too few volumes are kept for the band and confounds.
+    Raises InputError if nothing is kept or varies, values are missing, or too few volumes are kept for the band and
+    the confounds.
     """
     if not acquisition.mask.any():
         raise InputError("The mask has no voxel; expected a brain. Check the mask.")

@@ -12,8 +12,8 @@ def dual_regression(scan: Scan, networks: np.ndarray) -> np.ndarray:
 
     Filtered series are brought to variance 1. Their regression on the maps and a constant, volume by volume, gives the
     networks' time courses, which are brought to variance 1, too; the regression of each voxel's series on all of them
-    together gives the values. A voxel that does not vary is left out and has 0. Raises InputError if the maps do not differ in the
-    mask, or there are more of them than degrees of freedom.
+    together gives the values. A voxel that does not vary is left out and has 0. Raises InputError if the maps do not
+    differ in the mask, or there are more of them than degrees of freedom.
     """
     varies = scan.points.any(1)
     maps = centred_maps(networks[scan.mask][varies].astype(np.float64))
