@@ -24,10 +24,14 @@ class Products(NamedTuple):
     binarize: np.ndarray  # by 1 where they are above the threshold
 
 
+def threads_of_blas() -> int:
+    return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
+
+
 def products(points: np.ndarray, vector: np.ndarray) -> Products:
     """Of points (voxels, directions) float32 of length 1, or 0, with a vector (voxels,), by as many threads as BLAS
     takes: `threadpoolctl` or OMP_NUM_THREADS set it."""
-    threads = max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
+    threads = threads_of_blas()
     ones = np.ones((len(points), 1), np.float32)
     sides = np.hstack([points, ones]), np.hstack([points / 2, -THRESHOLD / 2 * ones]).T.copy()
     rows = iter(range(0, len(points), BLOCK))  # which the threads share
