@@ -24,38 +24,41 @@ class Products(NamedTuple):
     binarize: np.ndarray  # by 1 where they are above the threshold
 
 
+def threads_of_blas() -> int:
+    return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
+
+
 def products(points: np.ndarray, vector: np.ndarray) -> Products:
     """Of points (voxels, directions) float32 of length 1, or 0, with a vector (voxels,), by as many threads as BLAS
     takes: `threadpoolctl` or OMP_NUM_THREADS set it."""
-    threads = max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
+    threads = threads_of_blas()
     ones = np.ones((len(points), 1), np.float32)
-    sides = np.hstack([points, ones]), np.hstack([points, -THRESHOLD * ones]).T.copy()  # products: r - threshold
+    sides = np.hstack([points, ones]), np.hstack([points / 2, -THRESHOLD / 2 * ones]).T.copy()
     rows = iter(range(0, len(points), BLOCK))  # which the threads share
     with threadpool_limits(1, "blas"), ThreadPool(threads) as pool:
         parts = pool.map(lambda _: shares(sides, vector.astype(np.float32), rows), range(threads), chunksize=1)
-    excess, count = np.sum(parts, axis=0)
-    return Products(excess + THRESHOLD * count, count)
+    half_excess, count = np.sum(parts, axis=0)
+    return Products(2 * half_excess + THRESHOLD * count, count)
 
 
 def shares(sides: tuple[np.ndarray, np.ndarray], vector: np.ndarray, rows: Iterator[int]) -> np.ndarray:
-    """What the blocks of these rows add to the products of r - threshold where that is positive, and of 1 there,
-    (2, voxels) float64."""
+    """What the blocks of these rows add to two products, (2, voxels) float64: of half of r - threshold, which the
+    product of the sides is, where it is positive, and of 1 there."""
     left, right = sides
-    sums, size = np.zeros((2, len(left))), BLOCK * BLOCK
-    room = np.empty((2, size), np.float32)
+    sums, room = np.zeros((2, len(left))), np.empty(2 * BLOCK * BLOCK, np.float32)
     for start in rows:
         here = slice(start, min(start + BLOCK, len(left)))
         for other in range(start, len(left), BLOCK):
             there = slice(other, min(other + BLOCK, len(left)))
-            shape = here.stop - here.start, there.stop - there.start
-            excess, above = room[:, : shape[0] * shape[1]].reshape(2, *shape)
-            np.matmul(left[here], right[:, there], out=excess)
-            np.maximum(excess, 0, out=excess)
-            np.ceil(excess, out=above)  # 1 where r is above the threshold, since r is 1 at most
-            for sum_, block in zip(sums, (excess, above), strict=True):
-                sum_[here] += block @ vector[there]
-                if other > start:
-                    sum_[there] += vector[here] @ block
+            shape = 2, here.stop - here.start, there.stop - there.start
+            blocks = room[: np.prod(shape)].reshape(shape)
+            half, above = blocks
+            np.matmul(left[here], right[:, there], out=half)
+            np.ceil(half, out=above)  # 1 or 0, since half is between -0.625 and 0.375
+            half *= above
+            sums[:, here] += blocks @ vector[there]
+            if other > start:
+                sums[:, there] += vector[here] @ blocks
     return sums
 
 

@@ -64,9 +64,9 @@ class Scan(Acquisition):
     def points(self) -> np.ndarray:
         """The coordinates at length 1, whose products are correlations, (voxels, directions) float32; 0 for a voxel
         that does not vary in the band."""
-        length = np.linalg.norm(self.coordinates, axis=1, keepdims=True)
-        is_constant = length <= ROUNDING * length.max()
-        return np.where(is_constant, np.float32(0), self.coordinates / np.where(is_constant, np.float32(1), length))
+        length = np.linalg.norm(self.coordinates, axis=1)
+        varies = length > ROUNDING * np.sqrt(np.einsum("tv,tv->v", self.cleaned, self.cleaned))
+        return self.coordinates * (varies / np.where(varies, length, 1))[:, None].astype(np.float32)
 
     @property
     def filtered(self) -> np.ndarray:
@@ -91,29 +91,20 @@ def scan_of(series: np.ndarray, acquisition: Acquisition, confounds: np.ndarray 
     band to the kept volumes; without scrubbing, it is that of the FFT. Confounds are filtered in the same way and
     regressed out in the same step, so that nothing of them comes back (Lindquist et al. 2019, doi:10.1002/hbm.24528).
 
-    Raises InputError if nothing is kept, values are missing, or too few volumes are kept for the band and confounds.
+    Raises InputError if nothing is kept or varies, values are missing, or too few volumes are kept for the band and
+    the confounds.
     """
-    check(series, acquisition)
-    regressors = unit_regressors(confounds, acquisition)
-    basis = band_basis(acquisition, regressors)
-    return Scan(**vars_of(acquisition), cleaned=residuals(series, acquisition.kept, regressors), basis=basis)
-
-
-def vars_of(acquisition: Acquisition) -> dict:
-    return {name: getattr(acquisition, name) for name in Acquisition.__dataclass_fields__}
-
-
-def check(series: np.ndarray, acquisition: Acquisition) -> None:
-    """Raises InputError if no voxel or volume is left, or values are missing."""
     if not acquisition.mask.any():
         raise InputError("The mask has no voxel; expected a brain. Check the mask.")
     if not acquisition.kept.any():
         raise InputError("All volumes are scrubbed; expected some that are kept. Scrub less, or leave the scan out.")
-    if missing := int((~np.isfinite(series[acquisition.kept])).any(0).sum()):
-        raise InputError(
-            f"{missing:,} of {series.shape[1]:,} voxels of the mask hold no number in some volume; expected numbers. "
-            "Take these voxels out of the mask."
-        )
+    regressors = unit_regressors(confounds, acquisition)
+    basis = band_basis(acquisition, regressors)
+    cleaned = residuals(series, acquisition.kept, regressors)
+    if not cleaned.any():
+        raise InputError("The scan does not vary within its mask; expected signals. Check the scan and its mask.")
+    of = acquisition
+    return Scan(of.mask, of.affine, of.kept, of.tr_s, of.band, cleaned, basis)
 
 
 def unit_regressors(confounds: np.ndarray | None, acquisition: Acquisition) -> np.ndarray:
@@ -153,33 +144,53 @@ def directions(columns: np.ndarray, least: float = ROUNDING) -> np.ndarray:
 def band_basis(acquisition: Acquisition, regressors: np.ndarray) -> np.ndarray:
     """An orthonormal basis (kept, directions) float64 of the band on the kept volumes, without the filtered regressors.
 
-    What it spans is orthogonal to the regressors themselves, too: for b in the band and a regressor z whose filtered
-    form is Pz, b . z = b . Pz = 0. Raises InputError if the band has no frequency, or too few directions are left."""
-    low, high = acquisition.band
-    if not len(acquisition.bins):
-        raise InputError(
-            f"{acquisition.count} volumes of {acquisition.tr_s:g} s have no frequency in {low:g}-{high:g} Hz; expected "
-            "one at least. Take a longer scan or a wider band."
-        )
-    in_band = directions(spectra.sinusoids(acquisition.times, acquisition.bins, acquisition.count), ON_KEPT**0.5)
+    Sinusoids lose their mean over the kept volumes, as if a constant were fitted with them. What the basis spans is
+    orthogonal to the regressors themselves, too: for b in the band and a regressor z whose filtered form is Pz,
+    b . z = b . Pz = 0. Raises InputError if the band has no frequency, or too few directions are left."""
+    sinusoids = sinusoids_of(acquisition)
+    in_band = directions(sinusoids - sinusoids.mean(0), ON_KEPT**0.5)
     left, size, _ = np.linalg.svd(in_band.T @ regressors)
     basis = in_band @ left[:, int((size > ROUNDING).sum()) :]
     if basis.shape[1] < LEAST_DIRECTIONS:
         raise InputError(
-            f"{len(acquisition.times)} kept volumes with {regressors.shape[1] - 1} confounds leave "
-            f"{basis.shape[1]} degrees of freedom in {low:g}-{high:g} Hz; expected {LEAST_DIRECTIONS} at least. "
+            f"{len(basis)} kept volumes with {regressors.shape[1] - 1} confounds leave {basis.shape[1]} degrees of "
+            f"freedom in {acquisition.band[0]:g}-{acquisition.band[1]:g} Hz; expected {LEAST_DIRECTIONS} at least. "
             "Take fewer confounds, scrub less, or leave the scan out."
         )
     return basis
 
 
+def sinusoids_of(acquisition: Acquisition) -> np.ndarray:
+    """The sinusoids of the band at the kept volumes, (kept, sinusoids). Raises InputError if there are none, or as many
+    as kept volumes, which they would then fit whatever these hold."""
+    low, high = acquisition.band
+    sinusoids = spectra.sinusoids(acquisition.times, acquisition.bins, acquisition.count)
+    if not sinusoids.size:
+        raise InputError(
+            f"{acquisition.count} volumes of {acquisition.tr_s:g} s have no frequency in {low:g}-{high:g} Hz; expected "
+            "one at least. Take a longer scan or a wider band."
+        )
+    if len(sinusoids) < min(sinusoids.shape[1] + 1, acquisition.count):
+        raise InputError(
+            f"{len(sinusoids)} of {acquisition.count} volumes are kept; expected more than the {sinusoids.shape[1]} "
+            f"sinusoids in {low:g}-{high:g} Hz. Scrub less, or leave the scan out."
+        )
+    return sinusoids
+
+
 def residuals(series: np.ndarray, kept: np.ndarray, regressors: np.ndarray) -> np.ndarray:
     """What regression on orthonormal regressors (kept, regressors) leaves of a series (volumes, voxels), (kept, voxels)
-    float32; 0 where that is an error of rounding."""
-    left = np.empty((len(regressors), series.shape[1]), np.float32)
+    float32; 0 where that is an error of rounding. Raises InputError if values are missing."""
+    left, missing = np.empty((len(regressors), series.shape[1]), np.float32), 0
     for start in range(0, series.shape[1], BLOCK):
         block = series[kept, start : start + BLOCK].astype(np.float64)
+        missing += int((~np.isfinite(block)).any(0).sum())
         size = np.linalg.norm(block, axis=0)
         block -= regressors @ (regressors.T @ block)
         left[:, start : start + BLOCK] = np.where(np.linalg.norm(block, axis=0) > ROUNDING * size, block, 0)
+    if missing:
+        raise InputError(
+            f"{missing:,} of {series.shape[1]:,} voxels of the mask hold no number in some volume; expected numbers. "
+            "Take these voxels out of the mask."
+        )
     return left

@@ -10,30 +10,33 @@ def dual_regression(scan: Scan, networks: np.ndarray) -> np.ndarray:
     """How much of each network's time course is in each voxel's, (voxels, networks) float32 (Filippini et al. 2009,
     doi:10.1073/pnas.0811879106), for maps (x, y, z, networks) on the scan's grid, such as those of Smith et al. (2009).
 
-    Filtered series are brought to variance 1. Their regression on the maps, volume by volume, gives the networks' time
-    courses; the regression of each voxel's series on all of these together gives the values. 0 for a voxel that does
-    not vary. Raises InputError if the maps or their time courses follow from each other within the mask.
+    Filtered series are brought to variance 1. Their regression on the maps and a constant, volume by volume, gives the
+    networks' time courses, which are brought to variance 1, too; the regression of each voxel's series on all of them
+    together gives the values. A voxel that does not vary is left out and has 0. Raises InputError if the maps do not
+    differ in the mask, or there are more of them than degrees of freedom.
     """
-    maps = networks[scan.mask].astype(np.float64)
-    maps -= maps.mean(0)
-    size = np.linalg.norm(maps, axis=0)
-    if (
-        not np.isfinite(maps).all()
-        or (size <= 0).any()
-        or np.linalg.matrix_rank(maps, ROUNDING * size.max()) < len(size)
-    ):
-        raise InputError(
-            f"The {maps.shape[1]} maps of networks do not differ within the scan's mask; expected maps in MNI space, "
-            "each with other values there. Check them, and the mask."
-        )
+    varies = scan.points.any(1)
+    maps = centred_maps(networks[scan.mask][varies].astype(np.float64))
     if scan.points.shape[1] < maps.shape[1]:
         raise InputError(
             f"The scan has {scan.points.shape[1]} degrees of freedom in the band; expected one for each of "
             f"{maps.shape[1]} networks. Take fewer confounds, scrub less, or leave the scan out."
         )
-    points = scan.points * np.sqrt(np.float32(len(scan.times)))
-    courses = (np.linalg.pinv(maps).astype(np.float32) @ points).T  # in the basis: (directions, networks)
-    return points @ np.linalg.pinv(courses).T.astype(np.float32)
+    courses = np.linalg.solve(maps.T @ maps, maps.T).astype(np.float32) @ scan.points[varies]  # (networks, directions)
+    courses /= np.maximum(np.linalg.norm(courses, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return scan.points @ np.linalg.pinv(courses)
+
+
+def centred_maps(maps: np.ndarray) -> np.ndarray:
+    """Maps (voxels, networks) without their means. Raises InputError if one follows from the others and a constant."""
+    centred = maps - maps.mean(0)
+    size = np.maximum(np.linalg.norm(maps, axis=0), np.finfo(float).tiny)
+    if not np.isfinite(maps).all() or np.linalg.matrix_rank(centred / size, ROUNDING) < maps.shape[1]:
+        raise InputError(
+            f"The {maps.shape[1]} maps of networks do not differ within the scan's mask; expected maps in MNI space, "
+            "each with other values there. Check them, and the mask."
+        )
+    return centred
 
 
 def parcel_series(scan: Scan, labels: np.ndarray) -> np.ndarray:

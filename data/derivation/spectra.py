@@ -1,6 +1,6 @@
 """Cleaned series -> fALFF and ALFF, from the amplitudes of sinusoids at the frequencies of the FFT.
 
-Some volumes may be scrubbed: then an amplitude is that of the least-squares fit of a sinusoid to the others, the
+Some volumes may be scrubbed: then an amplitude is that of the least-squares fit of a sinusoid to the others, as in the
 periodogram of Lomb (1976) and Scargle (1982). Without scrubbing it is that of the FFT.
 """
 
@@ -27,15 +27,17 @@ def sinusoids(times: np.ndarray, bins: np.ndarray, count: int) -> np.ndarray:
 
 
 def fits(times: np.ndarray) -> np.ndarray:
-    """Rows (2, frequencies, times) whose products with a series of mean 0 are the cosine's and the sine's share of its
-    amplitudes at the frequencies k / volumes, k = 1, 2, ..., in the sense of `Amplitudes`.
+    """Rows (2, frequencies, times) whose products with a series are the cosine's and the sine's share of its amplitudes
+    at the frequencies k / volumes, k = 1, 2, ..., in the sense of `Amplitudes`.
 
-    Scargle's shift of time makes cosine and sine orthogonal at the times, so that each is fitted alone."""
+    A constant is fitted, too (Zechmeister and Kürster 2009, doi:10.1051/0004-6361:200811296). Scargle's shift of time
+    makes cosine and sine orthogonal at the times, so that each is fitted alone."""
     count = int(times[-1]) + 1
     k = np.arange(1, count // 2 + 1)
-    angles = 2 * np.pi / count * np.outer(k, times)
-    angles -= np.arctan2(np.sin(2 * angles).sum(1), np.cos(2 * angles).sum(1))[:, None] / 2
-    waves = np.stack([np.cos(angles), np.sin(angles)])
+    waves = np.exp(2j * np.pi / count * np.outer(k, times))
+    waves -= waves.mean(1, keepdims=True)
+    waves *= np.exp(-0.5j * np.angle((waves**2).sum(1, keepdims=True)))
+    waves = np.stack([waves.real, waves.imag])
     power = (waves**2).sum(-1, keepdims=True)
     weights = np.where(2 * k == count, 1, 0.5)[:, None]  # two frequencies of the FFT, k and -k, share an amplitude
     return np.where(power > NO_POWER * len(times), weights * waves / np.maximum(power, NO_POWER), 0)
@@ -47,7 +49,7 @@ def amplitudes(cleaned: np.ndarray, times: np.ndarray, bins: np.ndarray) -> Ampl
     sums = np.empty((2, cleaned.shape[1]), np.float32)
     for start in range(0, cleaned.shape[1], BLOCK):
         parts = rows @ cleaned[:, start : start + BLOCK]
-        of_each = np.hypot(*parts)
+        of_each = np.sqrt((parts**2).sum(0))
         sums[:, start : start + BLOCK] = of_each[bins - 1].sum(0), of_each.sum(0)
     return Amplitudes(*sums)
 
