@@ -21,6 +21,7 @@ from data.check import full
 from data.cohorts import atlas
 from data.cohorts.cohort import open_cohort
 from data.cohorts.records import record_bytes
+from data.derivation.measures import MEASURES
 from data.grids import REDUCED
 from data.simulation import Anatomy, Simulation
 from data.swap import swap
@@ -34,6 +35,7 @@ COMMANDS = {
     "blackout": ["--preset", "residual", "--subjects", 2, "--repeats", 1],
     "confounds": ["--sets", 1, "--people", 120],
     "coverage": ["--sets", 2, "--only", "80 people, AUC about 0.5"],
+    "derive": ["--mm", 12, "--volumes", 90],
     "large": ["--cohort", "COHORT", "--people", 60, "--only", "check,swap"],
     "truth": ["--only", "random", "--real", "COHORT", "--cohorts", 1, "--iterations", 1],
     "twins": ["--people", 200, "--maps", 1],
@@ -100,6 +102,17 @@ def test_the_benchmark_of_adjustment_counts_its_sets(printed_by):
 
 def test_the_benchmark_of_twins_finds_its_copies(printed_by):
     assert re.fullmatch(r"200 people, 1 maps: [\d.]+ s, [\d.]+ GB, 60 of 60 copies\n", printed_by("twins"))
+
+
+def test_the_benchmark_of_maps_times_each_measure(printed_by):
+    lines = printed_by("derive").splitlines()
+    assert {line.split(":")[0] for line in lines if " s, of all cores " in line} == {
+        "cleaning",
+        "dual_regression",
+        *MEASURES,
+    }
+    degree, product, ratio = map(float, re.findall(r" ([\d.]+)(?: GFLOP|$)", lines[-2]))
+    assert ratio == pytest.approx(degree / product, abs=0.01 + 1 / product)
 
 
 def test_the_truth_of_coverage_is_the_auc_on_fresh_people():

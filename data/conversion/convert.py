@@ -91,12 +91,13 @@ def provenance_of(source: Source, found: Sequence[PersonMaps], command: str) -> 
 
 
 def covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, ...]:
-    """The column of sites and --covariates; by default ABIDE's, if the table or its phenotype is ABIDE's. Raises
-    InputError for a column of numbers that holds anything else, on which no floor could be fitted."""
+    """The column of sites and --covariates; by default ABIDE's, if the table or its phenotype is ABIDE's, and head
+    motion that is known by the maps. Raises InputError for a column of numbers that holds anything else, on which no
+    floor could be fitted."""
     named = options.covariates
     if named is None:
         known = side_tables.ABIDE_COVARIATES if options.phenotype is None or is_abide(source.rows) else ()
-        named = tuple(name for name in known if name in source.rows)
+        named = tuple(name for name in (*known, *source.measured) if name in source.rows)
     for name in named:
         values = column(source.rows, name, source.table)
         if name != source.site_column and mostly_numbers(values):
