@@ -28,7 +28,7 @@ from data.swap import swap
 from utils import metrics
 from utils.blackout import by_map, effects, job, page
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
 COMMANDS = {
     "adjustment": ["--sets", 1, "--people", 200],
@@ -140,7 +140,6 @@ def test_the_benchmark_of_large_cohorts_has_a_row_for_each_command(printed_by):
         assert (started, status) == ("", "0") and float(seconds) > 0 and 0.01 < float(peak_gb) < 50
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_benchmark_of_the_truth_counts_what_the_table_holds(printed_by, monkeypatch):
     """Of shuffled labels, whatever is significant is false: counted again in `regions.csv`."""
     found, read = [], pd.read_csv
