@@ -94,6 +94,7 @@ def without_figures(patch: pytest.MonkeyPatch) -> None:
         file.write("<svg></svg>" if format == "svg" else b"")
 
     patch.setattr("matplotlib.figure.Figure.savefig", savefig)
+    patch.setattr("utils.blackout.page.draw_brain", lambda *_: None)
     patch.setattr("utils.report.drawings.BAND_RESAMPLES", 2)  # of the band of the ROC curve
 
 

@@ -75,8 +75,7 @@ def walk(folder: Path, commands: list[str], data_cli) -> list[Outcome]:
 
 @pytest.fixture(scope="module", autouse=True)
 def undrawn_roads():
-    with without_drawing() as patch:
-        patch.setattr("utils.blackout.page.draw_brain", lambda *_: None)
+    with without_drawing():
         yield
 
 

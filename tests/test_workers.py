@@ -62,8 +62,9 @@ def ended(*processes: subprocess.Popen) -> list[Outcome]:
 
 def reductions(folder: Path, cohort: Path, full_cohort: Path, trained: Path, encoder: Path) -> list[list]:
     """A blackout and a full pass into `folder`."""
+    black = ("--dataDir", cohort, "--chkPointDir", trained, "--outDir", folder / "black")
     return [
-        ["--blackout", "--model", "cnn", "--dataDir", cohort, "--chkPointDir", trained, "--outDir", folder / "black"],
+        ["--blackout", "--model", "cnn", "--donors", 2, *black],
         ["--model", "cae", "--dataDir", full_cohort, "--chkPointDir", encoder, "--outDir", folder / "reduced"],
     ]
 

@@ -49,10 +49,11 @@ def main() -> int:
 
     devices.choose_device(share=False)
     devices.start_tensorflow("cpu")
-    from utils.blackout import effects, measure
+    from utils.blackout import effects, measure, page
     from utils.training import loop, saver
 
     Figure.savefig = lambda own, file, format, **_: file.write("<svg></svg>" if format == "svg" else b"")
+    page.draw_brain = lambda *_: None
     effects.BLOBS, measure.TOGETHER, loop.SAVE_EVERY = 4, 2, args.interval
     if args.slow:
         check = loop.Training.check_loss
