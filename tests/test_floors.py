@@ -20,6 +20,7 @@ from data import grids
 from data.base.errors import InputError
 from data.cohorts import atlas, means
 from data.cohorts.cohort import Cohort, in_order, open_cohort
+from data.cohorts.connectomes import Connectomes
 from data.cohorts.rows import Metadata, Row
 from data.simulation import Simulation, rule
 from data.swap import swap
@@ -41,6 +42,7 @@ class MadeUp:
     grid = grids.REDUCED
     num_maps = 1
     simulated = False
+    connectomes: Connectomes | None = None
 
     indices = Cohort.indices
 
