@@ -1,6 +1,7 @@
 """Floors against scikit-learn computed by hand, nothing leaked into them, and the sentence on what they show."""
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,8 @@ from helpers import an_identity
 from sklearn import metrics
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.dummy import DummyClassifier
-from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -20,10 +22,11 @@ from data import grids
 from data.base.errors import InputError
 from data.cohorts import atlas, means
 from data.cohorts.cohort import Cohort, in_order, open_cohort
+from data.cohorts.connectomes import Connectomes, write
 from data.cohorts.rows import Metadata, Row
 from data.simulation import Simulation, rule
 from data.swap import swap
-from utils.evaluation import floors
+from utils.evaluation import edges, floors
 from utils.runs.checkpoints import Identity
 
 REGIONS = atlas.load_atlas(None, grids.REDUCED)
@@ -41,6 +44,7 @@ class MadeUp:
     grid = grids.REDUCED
     num_maps = 1
     simulated = False
+    connectomes: Connectomes | None = None
 
     indices = Cohort.indices
 
@@ -422,3 +426,77 @@ def test_a_rule_is_only_that_of_people_who_can_have_been_simulated():
     for wrong in (None, {"subjects": "many"}, [40]):
         with pytest.raises(InputError, match=r"cohort is damaged: its simulation .*\. Make it again\."):
             floors.simulation_of(with_metadata(simulated, simulation=wrong))
+
+
+def edges_of_people(folder: Path, values: np.ndarray) -> Connectomes:
+    """Connectomes (people, edges) of parcels called 1, 2, ..., in a file."""
+    parcels = [str(at) for at in range(round((1 + np.sqrt(1 + 8 * values.shape[1])) / 2))]
+    people = [str(at) for at in range(len(values))]
+    write(folder / "connectomes.h5", people, parcels, None, values)
+    return Connectomes(folder / "connectomes.h5", "seg-p", tuple(parcels), None, np.arange(len(values)))
+
+
+def drawn_edges(count: int, effect: float, label: np.ndarray) -> np.ndarray:
+    """Edges (count, 190), a tenth of which are higher with label 1, one in fifty unknown."""
+    random = np.random.default_rng(1)
+    values = random.normal(0.3, 0.2, (count, 190))
+    values[:, :19] += effect * label[:, None]
+    values[random.random(values.shape) < 0.02] = np.nan
+    return values.astype(np.float32)
+
+
+@pytest.mark.parametrize("block_bytes", [2**27, 8 * 190 * 30], ids=["whole", "blocks"])
+def test_features_of_edges_serve_ridge_as_all_edges_do(block_bytes, monkeypatch, tmp_path):
+    """Also if new people lack edges, an edge is constant, and one unknown in training."""
+    random, label = np.random.default_rng(0), np.arange(100) % 2
+    values = drawn_edges(100, 0.1, label)
+    values[:, 40], values[:80, 41] = 0.25, np.nan
+    monkeypatch.setattr(edges, "BLOCK_BYTES", block_bytes)
+    train, test = random.permutation(80), np.arange(80, 100)
+    whole = edges_of_people(tmp_path, values)
+    known, new = edges.in_own_axes(whole, train, whole, test)
+    assert known.shape[1] <= 80
+    imputed = SimpleImputer(keep_empty_features=True).fit(values[train].astype(float))
+    scaling = StandardScaler().fit(imputed.transform(values[train].astype(float)))
+    one, other = (scaling.transform(imputed.transform(values[rows].astype(float))) for rows in (train, test))
+    other[:, 41] = 0  # of which nothing is known
+    scale = np.sqrt(edges.WEIGHT / 190)
+    for penalty in (10, 1000):
+        expected = Ridge(alpha=penalty).fit(one * scale, 2 * label[train] - 1).predict(other * scale)
+        found = Ridge(alpha=penalty).fit(known, 2 * label[train] - 1).predict(new)
+        np.testing.assert_allclose(found, expected, atol=1e-8)
+
+
+def test_floors_of_connectomes_find_a_difference_and_none_where_there_is_none(tmp_path):
+    made = made_up(160)
+    plain = floors.predict(made)
+    made.connectomes = edges_of_people(tmp_path, drawn_edges(160, 0.2, made.label))
+    found, label = floors.predict(made), made.label[made.indices("test")]
+    assert list(found) == [*plain, "connectome, ridge", "regions with phenotype and connectome, mean of parts"]
+    pd.testing.assert_frame_equal(found[list(plain)], plain)
+    assert metrics.roc_auc_score(label, found["connectome, ridge"]) > 0.9
+    parts = [found[name] for name in ("regions, SVM", "phenotype, SVM", "connectome, ridge")]
+    odds = np.prod([part / (1 - part) for part in parts], axis=0) ** (1 / 3)
+    assert found.iloc[:, -1].tolist() == pytest.approx((odds / (1 + odds)).tolist())
+    made.connectomes = edges_of_people(tmp_path, drawn_edges(160, 0.0, made.label))
+    assert 0.2 < metrics.roc_auc_score(label, floors.predict(made)["connectome, ridge"]) < 0.8
+
+
+def test_ridge_on_connectomes_takes_some_of_too_many_people(monkeypatch, tmp_path):
+    made = made_up(80)
+    made.connectomes = edges_of_people(tmp_path, drawn_edges(80, 0.2, made.label))
+    count, whole = len(made.indices("train")), floors.predict(made)
+    monkeypatch.setattr(floors, "MAX_EDGE_RECORDS", count - 5)
+    told = f"Each ridge on connectomes among the floors is fitted on {count - 5} of {count} training records"
+    assert floors.limits(count) == [] and floors.limits(count, connectomes=True)[0].startswith(told)
+    some = floors.predict(made)
+    assert [name for name in whole if (whole[name] != some[name]).any()] == list(whole)[-2:]
+
+
+def test_other_edges_than_those_of_the_training_people_are_left_out(capsys, tmp_path):
+    made, new = made_up(80), made_up(80)
+    made.connectomes = new.connectomes = edges_of_people(tmp_path, drawn_edges(80, 0.2, made.label))
+    assert "connectome, ridge" in floors.predict(new, made)
+    new.metadata = Metadata(connectome="seg-other")
+    assert "connectome, ridge" not in floors.predict(new, made)
+    assert "Floors left out: connectome" in capsys.readouterr().out

@@ -143,9 +143,10 @@ def header_of(path: Path) -> tuple[str, ...]:
 
 
 def cells_of(line: str) -> list[str]:
-    """The cells of a line, whatever separates them."""
+    """The cells of a header, whatever separates them."""
+    line = re.sub(r"^#\s+", "", line).strip()
     separator = next((one for one in "\t," if one in line), None)
-    return line.strip(" \r\n\t").split(separator) if line.strip() else []
+    return line.split(separator) if line else []
 
 
 def read_series(path: Path) -> tuple[tuple[str, ...], np.ndarray]:

@@ -84,7 +84,8 @@ def average(run: Run) -> None:
 
 def notes_of_floors(folds: Sequence[Run]) -> list[str]:
     """What must stand beside the floors of runs on folds."""
-    return floors.limits(max(len(part.cohort.indices("train")) for part in folds))
+    count = max(len(part.cohort.indices("train")) for part in folds)
+    return floors.limits(count, folds[0].cohort.connectomes is not None)
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ def write_floors(run: Run) -> list[str]:
             raise
         return [f"No floor could be fitted beside the score: {error}"]
     write_table(run, FLOOR_PREDICTIONS, table.reset_index())
-    return floors.limits(len((training or run.cohort).indices("train")))
+    source = training or run.cohort
+    return floors.limits(len(source.indices("train")), source.connectomes is not None)
 
 
 def write_history(run: Run) -> None:
