@@ -15,6 +15,7 @@ from data.base.errors import InputError
 from data.base.signals import ignore_interrupts
 from data.base.terminal import start
 from data.conversion.options import ConversionOptions, SourceOptions
+from data.derivation.options import DerivationOptions
 
 if TYPE_CHECKING:
     from data.cohorts.cohort import Cohort
@@ -79,6 +80,19 @@ def options_like(like: "Cohort", options: SourceOptions) -> SourceOptions:
     return replace(options, maps=maps or options.maps, connectome=connectome)
 
 
+def derive(args: argparse.Namespace) -> None:
+    from data.cohorts.rows import listed
+    from data.derivation import job
+
+    planned = job.plan(args.bold, args.out, options_of(args, DerivationOptions))
+    print("\n".join(planned.notes), flush=True)
+    notes, failed = job.run(planned)
+    print("\n".join([*(f"sub-{one.label}: {one.failure}" for one in failed), *notes]), flush=True)
+    if failed:
+        named = listed([one.label for one in failed])
+        raise InputError(f"{len(failed)} people failed, for the reasons above: {named}. Repeat the command for them.")
+
+
 def check(args: argparse.Namespace) -> int:
     from data import check as checks
     from data.base import files
@@ -127,6 +141,10 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
+    made = verb(derive, "preprocessed 4-D scans -> NIfTI maps, and series of parcels")
+    made.add_argument("bold", type=Path, help="folder of scans: fMRIPrep, XCP-D, C-PAC, PCP, or see --boldColumn")
+    made.add_argument("out", type=Path, help="folder to write; a repeated command does what is missing")
+    add_options(made, DerivationOptions)
     new = verb(convert, "NIfTI maps and a table -> a cohort")
     add = new.add_argument
     add("source", type=Path, help="folder of maps: BIDS, PCP (nilearn's fetch_abide_pcp), DPABI, or see --mapColumn")

@@ -19,6 +19,7 @@ from data.cohorts.findings import CohortFindings, Findings, write_verdict
 from data.cohorts.missingness import missing_in
 from data.cohorts.rows import listed
 from data.conversion import measures
+from data.conversion.edges import check_connectomes
 from data.conversion.leaks import separating
 
 MIRROR_MARGIN = 0.002  # by how much a volume's correlation with the mirrored group mean must win
@@ -108,6 +109,7 @@ def full(cohort: Cohort) -> CohortFindings:
     regions = atlas.load_atlas(None, cohort.grid)
     summaries, digests, means = read_volumes(cohort, regions, findings.files)
     check_phenotype(cohort, findings)
+    check_connectomes(cohort, findings.connectomes)
     usable = list(summaries[0].measured)
     if usable:
         check_twins(cohort, means, check_identical(cohort, digests, findings.people), findings.people)

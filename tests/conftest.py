@@ -87,23 +87,27 @@ def float32():
         sys.modules["keras"].mixed_precision.set_global_policy("float32")
 
 
-@contextmanager
-def without_drawing() -> Iterator[pytest.MonkeyPatch]:
-    """Figures are empty: drawing takes a third of a training, and half of a test."""
+def without_figures(patch: pytest.MonkeyPatch) -> None:
+    """Figures are empty: drawing takes half of a training, and two thirds of a test."""
 
     def savefig(figure, file, format, **_):
         file.write("<svg></svg>" if format == "svg" else b"")
 
+    patch.setattr("matplotlib.figure.Figure.savefig", savefig)
+    patch.setattr("utils.report.drawings.BAND_RESAMPLES", 2)  # of the band of the ROC curve
+
+
+@contextmanager
+def without_drawing() -> Iterator[pytest.MonkeyPatch]:
+    """For fixtures of the whole session, whose figures no test looks at."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("matplotlib.figure.Figure.savefig", savefig)
-        patch.setattr("utils.report.drawings.BAND_RESAMPLES", 2)  # of the band of the ROC curve
+        without_figures(patch)
         yield patch
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def undrawn():
-    """For tests that look at no figure. What fixtures of a whole module run is drawn, and so are the figures of tests
-    that use `drawn`."""
+    """For modules that look at no figure, but for their tests that use `drawn`."""
     with without_drawing() as patch:
         yield patch
 
@@ -112,6 +116,8 @@ def undrawn():
 def drawn(undrawn):
     """Figures are drawn."""
     undrawn.undo()
+    yield
+    without_figures(undrawn)
 
 
 @pytest.fixture(scope="session")
@@ -135,7 +141,8 @@ def trained(cohort, cli, tmp_path_factory) -> Path:
     """The --chkPointDir of a tiny cnn that has seen 4 batches of `cohort`. Copy it before changing it."""
     folder = tmp_path_factory.mktemp("trained")
     arguments = ("--chkPointDir", folder / "ckpt", "--dataDir", cohort, "--outDir", folder / "out")
-    outcome = cli("--train", "--model", "cnn", "--numIters", 4, *TINY_CNN, *SMALL_BATCH, *arguments)
+    with without_drawing():
+        outcome = cli("--train", "--model", "cnn", "--numIters", 4, *TINY_CNN, *SMALL_BATCH, *arguments)
     assert outcome.status == 0, outcome.err
     return folder / "ckpt"
 
@@ -157,7 +164,8 @@ def train_cae(cli, full_cohort, tmp_path_factory) -> Callable[[str], Path]:
     def run(words: str) -> Path:
         folder = tmp_path_factory.mktemp("cae")
         places = ("--chkPointDir", folder / "ckpt", "--outDir", folder / "out", "--dataDir", full_cohort)
-        outcome = cli(*f"--train --model cae {words}".split(), *places)
+        with without_drawing():
+            outcome = cli(*f"--train --model cae {words}".split(), *places)
         assert outcome.status == 0, outcome.err
         return folder / "ckpt"
 
@@ -168,7 +176,7 @@ def train_cae(cli, full_cohort, tmp_path_factory) -> Callable[[str], Path]:
 def seen_six(cli, cohort, tmp_path_factory) -> Path:
     """The folder of a nn that has seen 6 batches, with checkpoints of the 2nd, the 4th and the 6th. Copy it."""
     folder = tmp_path_factory.mktemp("six")
-    with pytest.MonkeyPatch.context() as patch:
+    with without_drawing() as patch:
         patch.setattr("utils.training.loop.SAVE_EVERY", 2)
         assert cli(*training(folder, cohort, "nn", 6)).status == 0
     return folder
@@ -178,7 +186,8 @@ def seen_six(cli, cohort, tmp_path_factory) -> Path:
 def seen_two(cli, cohort, tmp_path_factory) -> Path:
     """The folder of a nn that has seen 2 batches. Copy it."""
     folder = tmp_path_factory.mktemp("two")
-    assert cli(*training(folder, cohort, "nn", 2)).status == 0
+    with without_drawing():
+        assert cli(*training(folder, cohort, "nn", 2)).status == 0
     return folder
 
 

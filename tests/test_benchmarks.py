@@ -21,19 +21,21 @@ from data.check import full
 from data.cohorts import atlas
 from data.cohorts.cohort import open_cohort
 from data.cohorts.records import record_bytes
+from data.derivation.measures import MEASURES
 from data.grids import REDUCED
 from data.simulation import Anatomy, Simulation
 from data.swap import swap
 from utils import metrics
 from utils.blackout import by_map, effects, job, page
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
 COMMANDS = {
     "adjustment": ["--sets", 1, "--people", 200],
     "blackout": ["--preset", "residual", "--subjects", 2, "--repeats", 1],
     "confounds": ["--sets", 1, "--people", 120],
     "coverage": ["--sets", 2, "--only", "80 people, AUC about 0.5"],
+    "derive": ["--mm", 12, "--volumes", 90],
     "large": ["--cohort", "COHORT", "--people", 60, "--only", "check,swap"],
     "truth": ["--only", "random", "--real", "COHORT", "--cohorts", 1, "--iterations", 1],
     "twins": ["--people", 200, "--maps", 1],
@@ -102,6 +104,17 @@ def test_the_benchmark_of_twins_finds_its_copies(printed_by):
     assert re.fullmatch(r"200 people, 1 maps: [\d.]+ s, [\d.]+ GB, 60 of 60 copies\n", printed_by("twins"))
 
 
+def test_the_benchmark_of_maps_times_each_measure(printed_by):
+    lines = printed_by("derive").splitlines()
+    assert {line.split(":")[0] for line in lines if " s, of all cores " in line} == {
+        "cleaning",
+        "dual_regression",
+        *MEASURES,
+    }
+    degree, product, ratio = map(float, re.findall(r" ([\d.]+)(?: GFLOP|$)", lines[-2]))
+    assert ratio == pytest.approx(degree / product, abs=0.01 + 1 / product)
+
+
 def test_the_truth_of_coverage_is_the_auc_on_fresh_people():
     """By scikit-learn, on so many fresh people of a site that it hardly varies."""
     names, random = runpy.run_path(benchmark("coverage")), np.random.default_rng(0)
@@ -127,7 +140,6 @@ def test_the_benchmark_of_large_cohorts_has_a_row_for_each_command(printed_by):
         assert (started, status) == ("", "0") and float(seconds) > 0 and 0.01 < float(peak_gb) < 50
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_benchmark_of_the_truth_counts_what_the_table_holds(printed_by, monkeypatch):
     """Of shuffled labels, whatever is significant is false: counted again in `regions.csv`."""
     found, read = [], pd.read_csv

@@ -18,6 +18,8 @@ from data.cohorts.cohort import open_cohort
 from models import MODELS
 from utils.runs import guards
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SOUND = "Nothing here invalidates a result."
 
 

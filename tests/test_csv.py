@@ -11,6 +11,8 @@ from helpers import read_rows
 from data.base import files, tables
 from data.base.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROW = {
     "when": "2026-11-25T10:30:24+0000",
     "job": "test",

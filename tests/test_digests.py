@@ -18,6 +18,8 @@ from data.cohorts import digests
 from data.cohorts.cohort import identified, open_cohort
 from data.cohorts.records import HEADER_BYTES, FileEntry
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 slow = pytest.mark.slow
 
 
@@ -165,7 +167,7 @@ def test_the_same_files_under_other_names_in_a_list(cli, cohort, seen_two, tmp_p
 
 
 @slow
-def test_a_bare_folder_that_was_filled_with_other_records(cli, tmp_path, undrawn):
+def test_a_bare_folder_that_was_filled_with_other_records(cli, tmp_path):
     """Both a set of folds and a training are of the records that they were made of, not of their names."""
     people = range(1, 25)
     bare = write_bare(tmp_path / "bare", bare_records(people))

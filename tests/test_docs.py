@@ -33,6 +33,7 @@ def commands(page: Path) -> list[str]:
     """The commands that start `run.py` or `python -m data` with arguments, in blocks of code and within lines."""
     lines = [line for block in FENCED.findall(text_of(page)) for line in block.splitlines() if not line.startswith("#")]
     found = [match[0] for text in lines + code_spans(page) if (match := COMMAND.search(text))]
+    found = [command.replace("$SLURM_ARRAY_TASK_ID", "1") for command in found]
     return [re.sub(r"\s+#.*", "", command) for command in found if "--help" not in command]
 
 

@@ -16,7 +16,7 @@ from data.grids import FULL, REDUCED
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.saver import restore_weights
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +177,7 @@ def test_models_train_on_the_reduced_cohort_but_never_test_on_the_encoders_subje
     assert "By their scans, whatever their names: all of them" in outcome.err
 
 
+@pytest.mark.usefixtures("drawn")
 def test_testing_cae_measures_reconstruction_and_draws_three_figures(cli, encoder, full_cohort, network, tmp_path):
     outcome = cli("--test", "--model", "cae", "--chkPointDir", encoder, "--dataDir", full_cohort, "--outDir", tmp_path)
     assert outcome.status == 0, outcome.err

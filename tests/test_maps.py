@@ -27,6 +27,8 @@ from utils.evaluation import floors
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.saver import restore_weights
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 MAPS = ("falff", "alff", "degree_weighted")
 SCALE = {"falff": 1, "alff": 50, "degree_weighted": 300}  # of three kinds of values
 VOXELS = 31 * 37 * 31
@@ -479,7 +481,6 @@ def test_a_classifier_reads_maps_as_channels():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("undrawn")
 def test_means_of_regions_and_of_cubes_are_standardised(three, cli, tmp_path):
     """By mean and spread over the training records, map by map; the default network reads both, here once."""
     from models.layers import Standardise
@@ -537,7 +538,6 @@ def test_a_checkpoint_of_other_maps_is_refused(three, cohort, trained_on_three, 
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("undrawn")
 def test_a_test_of_three_maps_is_described(three, trained_on_three, cli, tmp_path):
     arguments = ("--chkPointDir", trained_on_three, "--dataDir", three, "--outDir", tmp_path / "out")
     outcome = cli("--test", "--model", "cnn", *arguments)
@@ -559,7 +559,6 @@ def logits_of(trained_on_three):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("undrawn")
 def test_regions_are_blacked_out_in_these_maps_only(three, trained_on_three, logits_of, cli, tmp_path):
     """Against a loop by hand: all effects and a blob, with one donor, whose distance from all people whom it was
     drawn from is taken out by a regression on the replaced maps alone."""

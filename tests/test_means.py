@@ -18,6 +18,8 @@ from data.cohorts.rows import APART, Metadata
 from data.cohorts.standards import within_sites
 from data.grids import FULL, REDUCED
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 PEOPLE, TESTED, OTHER = 12, 11, 10  # OTHER is at another site than TESTED, who is a test subject
 SITES = np.array([f"S{number % 2}" for number in range(PEOPLE)])
 ATLAS = load_atlas(None, REDUCED)
@@ -271,7 +273,6 @@ def trained_on_means(written, cli, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("undrawn")
 def test_a_training_on_kept_means_ends_as_one_on_volumes(trained_on_means, written, cli, tmp_path, reads, monkeypatch):
     """Weights, optimizer, and the constants of `Standardise`; and so does one on tables that are there."""
     places = ("--dataDir", written, "--outDir", "out")

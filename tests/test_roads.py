@@ -19,7 +19,8 @@ import pandas as pd
 import pytest
 from conftest import without_drawing
 from helpers import COARSE, ROOT, Outcome, brain_map, pcp_table, read_rows, run_main, write_rows
-from pages import PAGES, README, block_with, blocks, table, text_of, tiny
+from pages import COMMAND, PAGES, README, block_with, blocks, scripts, table, text_of, tiny
+from scans import confounds, write_confounds, write_people
 
 from data.cohorts.cohort import open_cohort
 from data.cohorts.folds import open_folds
@@ -31,7 +32,7 @@ from utils.training.saver import restore_weights
 
 pytestmark = pytest.mark.slow
 
-DATA, MODELS_PAGE = ROOT / "docs" / "data.md", ROOT / "docs" / "models.md"
+DATA, MODELS_PAGE, DERIVE = (ROOT / "docs" / f"{name}.md" for name in ("data", "models", "derive"))
 MAPS = ("falff", "alff", "degree_weighted")
 PEOPLE = 16
 TESTED, TRAINED = (7, 9), range(11, 33)  # numbers that a bare folder takes for test subjects, and for others
@@ -175,7 +176,11 @@ def run(command: str, *more: str) -> Outcome:
 def further_blocks() -> list:
     """The blocks of the other pages that begin with the cohort of the README's, but for what another road has in it."""
     found = [(page, block) for page in PAGES[1:] for block in blocks(page)]
-    own = [block for _, block in found if any(word in "".join(block) for word in ("convert", "data swap", "cae"))]
+    own = [
+        block
+        for _, block in found
+        if any(word in "".join(block) for word in ("convert", "data derive", "data swap", "cae"))
+    ]
     walked = [tiny(command) for block in own for command in block]
     return [
         pytest.param(block, id=f"{page.name}: {block[0][:50]}")
@@ -197,6 +202,29 @@ def test_the_road_of_abide_ends_with_a_blackout_leaving_sites_out(tmp_path, data
     regions = pd.read_csv(tmp_path / "results/mmnn-blackout-folds-site/regions.csv")
     assert len(regions) == 116
     assert (tmp_path / "results/mmnn-test-folds-site/report.html").is_file()
+
+
+def write_fmriprep(folder: Path, count: int = PEOPLE) -> None:
+    rows = people(count)
+    write_people(folder / "fmriprep", [row["SUB_ID"] for row in rows])
+    for number, scan in enumerate(sorted((folder / "fmriprep").rglob("*preproc_bold.nii.gz"))):
+        write_confounds(scan, confounds(number))
+    write_rows(folder / "fmriprep/participants.tsv", own_table(rows, **BIDS_ID, **GROUP, **AGE, **SEX, **SITE))
+
+
+def test_the_road_from_preprocessed_scans_ends_with_a_report(tmp_path, data_cli):
+    """Its head motion is a covariate; tasks of an array leave the same maps."""
+    write_fmriprep(tmp_path)
+    outcomes = walk(tmp_path, block_with(DERIVE, "data convert maps"), data_cli)
+    assert "mean_fd" in open_cohort(tmp_path / "cohort").covariates
+    assert "Is it motion?" in outcomes[-1].out
+    (script,) = scripts(DERIVE)
+    first, last = map(int, re.search(r"--array=(\d+)-(\d+)", script).groups())
+    share = COMMAND.search(script)[0].replace("fmriprep maps", "fmriprep shares")
+    tasks = [share.replace("$SLURM_ARRAY_TASK_ID", str(task)) for task in range(first, last + 1)]
+    walk(tmp_path, tasks, data_cli)
+    maps, shares = (sorted((tmp_path / name).rglob("*.nii.gz")) for name in ("maps", "shares"))
+    assert len(maps) == 5 * PEOPLE and [path.read_bytes() for path in maps] == [path.read_bytes() for path in shares]
 
 
 @pytest.fixture(scope="module")

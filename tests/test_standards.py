@@ -18,6 +18,8 @@ from data.grids import FULL, REDUCED
 from utils.blackout.fills import Fills
 from utils.blackout.options import BlackoutOptions
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def opened(cohort):
@@ -158,7 +160,6 @@ def test_voxels_are_standardised_by_the_training_records_in_the_first_layer(open
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("undrawn")
 def test_what_looked_at_tested_people_says_so_everywhere(cohort, cli, tmp_path):
     """Terminal, JSON, report, runs.csv."""
     at_one_site = tmp_path / "cohort"

@@ -23,7 +23,7 @@ from utils.metrics import ExplainedVariance
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.saver import restore_weights
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
 METRICS = [
     "accuracy",
@@ -93,8 +93,12 @@ def test_metrics_follow_from_the_predictions(tested):
     assert float(row["accuracy"]) == pytest.approx(metrics["accuracy"]["value"], abs=1e-6)
 
 
-def test_figures_and_run_are_written(tested):
-    _, checkpoints, folder = tested
+@pytest.mark.usefixtures("drawn")
+def test_figures_and_run_are_written(cli, trained, cohort, tmp_path):
+    folder, checkpoints = tmp_path / "out", CheckpointFolder(trained / "cnn")
+    assert (
+        cli("--test", "--model", "cnn", "--chkPointDir", trained, "--dataDir", cohort, "--outDir", folder).status == 0
+    )
     for name in ("confusion_matrix", "roc", "forest"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
@@ -120,7 +124,6 @@ def test_the_run_says_how_the_data_were_prepared_and_who_the_people_are(tested):
     assert {"AGE_AT_SCAN", "SEX", "func_mean_fd", "fiq"} <= {row["variable"] for row in others}
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_second_test_appends_its_row_and_keeps_the_first_results(cli, trained, cohort, tmp_path):
     command = ("--test", "--model", "cnn", "--chkPointDir", trained, "--dataDir", cohort, "--outDir", tmp_path / "out")
     assert cli(*command).status == 0
@@ -132,7 +135,6 @@ def test_a_second_test_appends_its_row_and_keeps_the_first_results(cli, trained,
     assert earlier.read_bytes() == (tmp_path / "out" / "predictions.csv").read_bytes() == first
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_results_that_an_editor_saved_in_another_encoding_are_kept(cli, trained, cohort, tmp_path):
     command = ("--test", "--model", "cnn", "--chkPointDir", trained, "--dataDir", cohort, "--outDir", tmp_path / "out")
     assert cli(*command).status == 0
@@ -143,6 +145,7 @@ def test_results_that_an_editor_saved_in_another_encoding_are_kept(cli, trained,
     assert results.read_bytes().startswith(before) and len(results.read_bytes().splitlines()) == 4
 
 
+@pytest.mark.usefixtures("drawn")
 def test_test_subjects_of_one_class_leave_metrics_undefined(cli, trained, cohort, tmp_path):
     """Only the autistic test subjects are kept."""
     copy = shutil.copytree(cohort, tmp_path / "copy")
@@ -160,7 +163,6 @@ def test_test_subjects_of_one_class_leave_metrics_undefined(cli, trained, cohort
     assert metrics["recall"]["value"] is not None
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_checkpoint_folder_with_a_comma_is_one_cell(cli, trained, cohort, tmp_path):
     folder = shutil.copytree(trained, tmp_path / 'lab, "new"')
     places = ("--chkPointDir", folder, "--dataDir", cohort, "--outDir", tmp_path / "out")
@@ -180,6 +182,7 @@ def test_a_name_is_no_formula_in_tables_of_results_and_stays_as_it_is_where_tabl
     assert [*read_rows(tmp_path / "predictions.csv")[0].values()] == [f"{name}.bin", name, name, "-0.5"]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_one_test_subject_has_metrics_and_no_interval(cli, trained, cohort, tmp_path):
     copy = shutil.copytree(cohort, tmp_path / "copy")
     lines = (copy / "subjects.csv").read_text().splitlines(keepends=True)

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import without_drawing
 from helpers import TINY_CNN, TINY_NN, Outcome, assert_bit_equal, commands_of, start_worker
 
 from data.base.errors import InputError
@@ -30,8 +31,8 @@ TRAININGS = {
     "batch norm": ("--model", "cnn", *TINY_CNN, *ODD, "--numIters", "2"),
     "rho": ("--model", "ae", *ODD, "--numIters", "6"),
 }
-LONG = ("--model", "nn", *TINY_NN, "--set", "batch_size=8", "--numIters", "300")
-INTERVAL = 50
+LONG = ("--model", "nn", *TINY_NN, "--set", "batch_size=8", "--numIters", "40")
+INTERVAL = 10
 
 
 def training(folder: Path, cohort: Path, name: str) -> list[str]:
@@ -81,7 +82,7 @@ def encoder(cli, full_cohort, tmp_path_factory) -> Path:
 def one(cli, cohort, full_cohort, trained, encoder, tmp_path_factory) -> Path:
     """What one process leaves of everything."""
     folder = tmp_path_factory.mktemp("one")
-    with pytest.MonkeyPatch.context() as patch:
+    with without_drawing() as patch:
         patch.setattr(measure, "TOGETHER", 2)
         patch.setattr("utils.training.loop.SAVE_EVERY", INTERVAL)
         of_all = [training(folder, cohort, name) for name in TRAININGS]
@@ -161,7 +162,7 @@ def test_a_killed_worker_ends_the_others_and_the_same_commands_go_on(killed, sev
     assert (chief.status, chief.err.count("\n")) == (2, 1)
     assert "Another worker has ended, or cannot be reached" in chief.err
     rows = pd.read_csv(folder / "long" / "history.csv")
-    assert rows["step"].tolist() == list(range(1, 301))
+    assert rows["step"].tolist() == list(range(1, 41))
     assert_bit_equal(*(place / "ckpt" / "long" / "nn" for place in (folder, several["workers"])))
 
 

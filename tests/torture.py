@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from helpers import ROOT, TINY_CNN, Page, assert_bit_equal, write_pcp
+from scans import write_people
 
 from data import demo, grids
 from data.cohorts.atlas import load_atlas
@@ -48,6 +49,7 @@ RUN = (sys.executable, str(ROOT / "run.py"))
 DATA = (sys.executable, "-m", "data")
 NN = ("--model", "nn", "--set", "members=1", "--set", "batch_size=8")
 CNN = ("--model", "cnn", *TINY_CNN, "--set", "batch_size=8")
+DERIVED = ("--jobs", "2", "--maps", "falff,alff,reho,degree_weighted,eigenvector_weighted,vmhc")
 PLACES = ("--chkPointDir", "ckpt", "--outDir", "out")
 MOUNTED = """
 mount -t tmpfs -o size=1g none disk && cp -a before/. disk && cd disk && mount -o "remount,$1" "$PWD" || exit 99
@@ -118,6 +120,7 @@ class Cohorts:
         demo.simulate(self.home / "more", grids.REDUCED, demo.Simulation(subjects=180, seed=3))
         demo.simulate(self.home / "full", grids.FULL, demo.Simulation(subjects=12, seed=2))
         write_pcp(self.home / "scans")
+        write_people(self.home / "scanned" / "bold", [str(number) for number in range(1, 25)], shape=(16, 18, 16))
         write_atlas(self.home / "four.nii.gz", ["first", "second", "third", "fourth"])
         trainings = {
             "nn": (*NN, "--numIters", "300", "--dataDir", self.home / "some"),
@@ -149,6 +152,9 @@ class Cohorts:
                 "No GPU", cae, "reduced",
             ),
             "conversion": Work((*DATA, "convert", str(self.home / "scans"), "cohort"), "Layout"),
+            "derivation": Work(
+                (*DATA, "derive", "bold", "derived", *DERIVED, "--series", four), "Layout", self.home / "scanned"
+            ),
             "packing, zip": Work((*DATA, "pack", more, "packed", "--zip"), "Packing", target="packed"),
             "packing, hdf5": Work((*DATA, "pack", more, "packed", "--hdf5"), "Packing", target="packed"),
             "swap": Work((*DATA, "swap", more, "swapped", "--copies", "2"), "Swapping", target="swapped"),
@@ -764,10 +770,10 @@ def odd_paths(cohorts: Cohorts, place: Path, rng: random.Random) -> Tally:
 
 # The table
 
-DISTURBED = {"training": 12, "training in folds": 8, "full pass": 8, "conversion": 12, "packing, zip": 6}
-DISTURBED |= {"packing, hdf5": 6, "swap": 10}
+DISTURBED = {"training": 12, "training in folds": 8, "full pass": 8, "conversion": 12, "derivation": 12}
+DISTURBED |= {"packing, zip": 6, "packing, hdf5": 6, "swap": 10}
 FILLED = {"training that goes on": 5, "test": 4, "blackout": 3, "full pass": 4, "conversion": 4, "packing, zip": 4}
-FILLED |= {"packing, hdf5": 5, "swap": 4}
+FILLED |= {"derivation": 4, "packing, hdf5": 5, "swap": 4}
 FAULTS: dict[str, Callable[[Cohorts, Path, random.Random], Tally]] = {
     "1,000 mutated inputs of every format": partial(mutated, 1000),
     **{f"SIGKILL: {name}": partial(kills, name, count) for name, count in DISTURBED.items()},

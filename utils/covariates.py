@@ -11,8 +11,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from data.cohorts import phenotype
+from data.cohorts.side_tables import HEAD_MOTION
 
-HEAD_MOTION = re.compile("mean_?fd|framewise", re.IGNORECASE)
 AGE = re.compile("(?<![a-z])age(?![a-z])", re.IGNORECASE)
 SEX = re.compile("(?<![a-z])(sex|gender)(?![a-z])", re.IGNORECASE)
 IQ = re.compile("(?<![a-z])(f|fs|full_?scale_?)?iq(?![a-z])(?!_missing)", re.IGNORECASE)

@@ -51,19 +51,22 @@ class Processes:
 
 
 @contextmanager
-def processes() -> Iterator[Processes]:
-    """A process for each core. They ignore Ctrl-C and end with this process, which always waits for them. Raises
-    InputError if one of them is killed."""
+def processes(count: int | None = None) -> Iterator[Processes]:
+    """So many processes, or one for each core. They ignore Ctrl-C, at which this process ends them, and end with it. It
+    always waits for them. Raises InputError if one of them is killed."""
     with interrupts_delayed() as interrupts:
-        pool = ProcessPoolExecutor(cpu_count(), initializer=start_process)
+        pool = ProcessPoolExecutor(count or cpu_count(), initializer=start_process)
         try:
             yield Processes(pool, interrupts)
         except BrokenProcessPool as error:
             raise InputError(
-                "A process of the conversion was killed, perhaps because the memory is full; close other programs and "
+                "A process of this command was killed, perhaps because the memory is full; close other programs and "
                 "repeat the command."
             ) from error
         finally:
+            if interrupts:  # what they write is written whole or not at all
+                for child in multiprocessing.active_children():
+                    child.terminate()
             pool.shutdown(cancel_futures=True)
 
 

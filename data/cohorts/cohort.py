@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COVARIATES, PHENOTYPE, MAPS = "covariates.csv", "phenotype.csv", "maps.csv"  # of each subject, beside the records
+SERIES = "series.csv"  # of each subject with a connectome
 UNKNOWN_LABEL = -1  # in a batch
 Standard = Literal["stored", "brain", "voxel", "site"]  # see `data.cohorts.standards`
 
@@ -104,7 +105,7 @@ class Cohort:
     @cached_property
     def identity(self) -> str:
         """SHA-256 over tables and records, as far as their digests are known: what a verdict is of."""
-        paths = [self.tables / name for name in (COVARIATES, PHENOTYPE, MAPS)] if self.tables else []
+        paths = [self.tables / name for name in (COVARIATES, PHENOTYPE, MAPS, SERIES)] if self.tables else []
         parts = [self.digest, self.records_sha256, *(sums.sum_of(path) for path in paths if path.is_file())]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
@@ -311,7 +312,7 @@ def carry_tables(source: Cohort, target: Path) -> None:
     subjects. Raises InputError for a connectome that is not what was written."""
     if source.connectomes:
         source.connectomes.verify()
-    for name in (COVARIATES, PHENOTYPE, MAPS, *([CONNECTOMES] if source.metadata.connectome else [])):
+    for name in (COVARIATES, PHENOTYPE, MAPS, *([CONNECTOMES, SERIES] if source.connectomes else [])):
         if source.tables and (source.tables / name).is_file():
             shutil.copyfile(source.tables / name, target / name)
 

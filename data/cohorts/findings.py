@@ -46,6 +46,7 @@ class CohortFindings:
     people: Findings = field(default_factory=Findings)
     sites: Findings = field(default_factory=Findings)
     maps: Findings = field(default_factory=Findings)
+    connectomes: Findings = field(default_factory=Findings)
     phenotype: Findings = field(default_factory=Findings)
     files: Findings = field(default_factory=Findings)
 

@@ -60,17 +60,17 @@ def num_volumes(image: nibabel.Nifti1Pair) -> int | None:
     return count if count > 1 else None
 
 
-def check_header(image: nibabel.Nifti1Pair, path: Path) -> None:
-    """Raises InputError, before memory is allocated, unless an image is 3-D, or 4-D of at most MAX_MAPS volumes, of
+def check_header(image: nibabel.Nifti1Pair, path: Path, max_volumes: int) -> None:
+    """Raises InputError, before memory is allocated, unless an image is 3-D, or 4-D of at most so many volumes, of
     numbers with an affine, and of a size that its file can hold."""
     shape, volumes = image.shape, math.prod(image.shape[3:])
     if len(shape) < 3 or min(shape[:3]) < 2 or max(shape[3:], default=1) != volumes or volumes < 1:
         raise InputError(f"{path} has the shape {shape}; expected one 3-D map, or several in a 4-D file.")
     dtype, count = image.get_data_dtype(), math.prod(shape)
-    if volumes > records.MAX_MAPS:
+    if volumes > max_volumes:
         raise InputError(
-            f"{path} holds {volumes} volumes, as a scan does; expected one map, or at most {records.MAX_MAPS}. Make "
-            "maps of it first: C-PAC, DPABI and XCP-D do."
+            f"{path} holds {volumes} volumes, as a scan does; expected one map, or at most {max_volumes}. Make maps of "
+            "it first: python -m data derive does, or C-PAC, DPABI and XCP-D."
         )
     if count > MAX_VOXELS * volumes or dtype.kind not in "iuf" or dtype.itemsize > MAX_ITEM_BYTES:
         raise InputError(f"{path} claims {shape} voxels of {dtype}; expected a map of numbers.")
@@ -85,7 +85,7 @@ def check_header(image: nibabel.Nifti1Pair, path: Path) -> None:
         raise InputError(f"{path} has an affine that cannot be inverted; expected a map in MNI space.")
 
 
-def open_image(path: Path) -> nibabel.Nifti1Pair:
+def open_image(path: Path, max_volumes: int = records.MAX_MAPS) -> nibabel.Nifti1Pair:
     """An image whose header is in order; no voxel is read. Raises InputError, naming the file."""
     if not path.name.lower().endswith(SUFFIXES):  # nibabel would read others with further libraries
         raise InputError(f"{path} is no NIfTI map by its name; expected .nii or .nii.gz. Convert it to NIfTI.")
@@ -93,7 +93,7 @@ def open_image(path: Path) -> nibabel.Nifti1Pair:
         image = nibabel.load(files.regular(path), keep_file_open=True)  # so that volumes are read one after another
         if not isinstance(image, nibabel.Nifti1Pair):
             raise InputError(f"{path} is {type(image).__name__}, not NIfTI; expected .nii. Convert it to NIfTI.")
-        check_header(image, path)
+        check_header(image, path, max_volumes)
     return image
 
 

@@ -1,5 +1,6 @@
 """Tables beside a cohort's records, by subject: `covariates.csv` (text) and `phenotype.csv` (29 raw values)."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from data.cohorts.rows import Metadata, listed
 
 SUBJECT = "subject"
 ROUNDING = 1e-3  # of a scaled value in a record, which is float32
+HEAD_MOTION = re.compile("mean_?fd|framewise", re.IGNORECASE)  # in the name of a column
 ABIDE_COVARIATES = ("SITE_ID", "AGE_AT_SCAN", "SEX", "func_mean_fd")  # the last is head motion in mm
 
 

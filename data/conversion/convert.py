@@ -18,7 +18,6 @@ from data.base.processes import Processes, processes
 from data.base.sums import sum_of
 from data.cohorts import side_tables, twins
 from data.cohorts.cohort import MAPS, Cohort, open_cohort
-from data.cohorts.connectomes import CONNECTOMES
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed
 from data.conversion import measures
@@ -92,12 +91,13 @@ def provenance_of(source: Source, found: Sequence[PersonMaps], command: str) -> 
 
 
 def covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, ...]:
-    """The column of sites and --covariates; by default ABIDE's, if the table or its phenotype is ABIDE's. Raises
-    InputError for a column of numbers that holds anything else, on which no floor could be fitted."""
+    """The column of sites and --covariates; by default ABIDE's, if the table or its phenotype is ABIDE's, and head
+    motion that is known by the maps. Raises InputError for a column of numbers that holds anything else, on which no
+    floor could be fitted."""
     named = options.covariates
     if named is None:
         known = side_tables.ABIDE_COVARIATES if options.phenotype is None or is_abide(source.rows) else ()
-        named = tuple(name for name in known if name in source.rows)
+        named = tuple(name for name in (*known, *source.measured) if name in source.rows)
     for name in named:
         values = column(source.rows, name, source.table)
         if name != source.site_column and mostly_numbers(values):
@@ -154,7 +154,7 @@ def write(
             ]
             pool.run("Finishing", finish, arguments)
             if edges:
-                edges.write(target / CONNECTOMES, subjects)
+                edges.write(target, subjects)
         measures.write(target / MAPS, source.subjects["subject"], measured)
         planned.write_tables(target)
         open_cohort(target)  # nothing is called done that cannot be read

@@ -64,6 +64,7 @@ PIPELINES = re.compile(  # folders of the PCP and of DPABI that say how a map wa
 SESSION = re.compile(r"[_-](ses|session|run|visit|wave|tp|timepoint|scan)[_-]?\w{1,4}$", re.IGNORECASE)  # ends an ID
 OTHER_FORMATS = (".img", ".hdr", ".gii", ".mnc", ".mgh", ".mgz", ".head", ".brik", ".brik.gz", ".par", ".rec")
 TABLES = ("participants.tsv", "Phenotypic_*.csv", "*.csv", "*.tsv")
+OF_A_SCAN = re.compile(r"_(timeseries|regressors|motion|outliers|dseg)\.tsv$")  # tables in BIDS that hold no people
 
 
 def dpabi(name: str) -> tuple[str, str]:
@@ -248,14 +249,20 @@ def globs(found: MapFile) -> Iterator[str]:
 
 def find_table(folder: Path, maps: Iterable[Path]) -> Path:
     """The only table beside the maps or above them. Raises InputError if there is none, or several."""
+    tables = tables_near(folder, maps)
+    if not tables:
+        raise InputError(f"{folder} has no table of subjects; expected a CSV or TSV. Name it with --table.")
+    if len(tables) > 1:
+        raise InputError(f"{folder} has several tables ({listed(list(map(str, tables)))}); name one with --table.")
+    return tables[0]
+
+
+def tables_near(folder: Path, maps: Iterable[Path] = (), patterns: Sequence[str] = TABLES) -> list[Path]:
+    """The tables of the first pattern of which there are any, beside the maps or else up to two folders above."""
     inside = {parent for path in maps for parent in path.parents if parent.is_relative_to(folder)}
     for places in (sorted(inside | {folder}), list(folder.resolve().parents)[:2]):
-        for pattern in TABLES:
-            tables = sorted(path for place in places for path in place.glob(pattern) if path.name != LEDGER)
-            if len(tables) == 1:
-                return tables[0]
-            if tables:
-                raise InputError(
-                    f"{folder} has several tables ({listed(list(map(str, tables)))}); name one with --table."
-                )
-    raise InputError(f"{folder} has no table of subjects; expected a CSV or TSV. Name it with --table.")
+        for pattern in patterns:
+            found = sorted(path for place in places for path in place.glob(pattern))
+            if tables := [path for path in found if path.name != LEDGER and not OF_A_SCAN.search(path.name)]:
+                return tables
+    return []

@@ -141,24 +141,32 @@ def voxel_sizes(measured: pd.DataFrame, names: Sequence[str]) -> str:
 
 
 def smoothed(measured: pd.DataFrame, names: Sequence[str]) -> str:
-    """The maps that are smoother than all others, if their logarithms of roughness fall into two groups that lie more
-    than APART standard deviations apart; empty otherwise. Of 10 to 500 normal values, one set in 1,000 does at most.
+    """The maps that are smoother than all others, if their logarithms of roughness lie `far_below`; empty otherwise.
 
     People of ABIDE lie up to 2.8 apart; half of them smoothed with 8 mm lie 13 apart by fALFF, 3.8 by ALFF, 4.6 by
     degree centrality; with 6 mm 5.7, 2.7 and 3.1, so that ALFF alone does not tell (150 people, reduced grid).
     """
-    order = np.argsort(measured["roughness"].to_numpy())
-    values = np.log(measured["roughness"].to_numpy()[order])
-    if len(values) < 2 * MIN_OF_SITE:
+    below = far_below(np.log(measured["roughness"].to_numpy()))
+    if not below.size:
         return ""
+    named = listed(sorted(names[at] for at in below))
+    count = len(measured)
+    return f"{below.size} of {count} maps are smoother than all others, as if only these had been smoothed: {named}"
+
+
+def far_below(values: np.ndarray) -> np.ndarray:
+    """The places of the lower ones of values (n,) that fall into two groups, which lie more than APART standard
+    deviations apart; nothing otherwise. Of 10 to 500 normal values, one set in 1,000 does at most."""
+    order = np.argsort(values)
+    values = values[order]
     cuts = range(MIN_OF_SITE, len(values) - MIN_OF_SITE + 1)
+    if not cuts:
+        return order[:0]
     within = [values[:cut].var() * cut + values[cut:].var() * (len(values) - cut) for cut in cuts]
     cut = cuts[int(np.argmin(within))]
     spread = max(np.sqrt(min(within) / len(values)), SMALLEST)
-    if values[cut:].mean() - values[:cut].mean() < (APART + APART_FEW / len(values)) * spread:
-        return ""
-    named = listed(sorted(names[at] for at in order[:cut]))
-    return f"{cut} of {len(values)} maps are smoother than all others, as if only these had been smoothed: {named}"
+    apart = values[cut:].mean() - values[:cut].mean() >= (APART + APART_FEW / len(values)) * spread
+    return order[:cut] if apart else order[:0]
 
 
 def by_site(measured: pd.DataFrame, sites: Sequence[str]) -> list[str]:

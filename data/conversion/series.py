@@ -21,9 +21,10 @@ from data.base.processes import Processes
 from data.base.sums import sum_of
 from data.base.text import check_plain, is_plain, shown
 from data.base.threads import ahead
-from data.cohorts.cohort import Cohort
-from data.cohorts.connectomes import DTYPE, MAX_PARCELS, parcels_sha256, write
+from data.cohorts.cohort import SERIES, Cohort
+from data.cohorts.connectomes import CONNECTOMES, DTYPE, MAX_PARCELS, parcels_sha256, write
 from data.cohorts.rows import Metadata, listed
+from data.conversion import edges
 from data.conversion.layouts import Listing, check_kinds, chosen_of, recognised
 from data.conversion.parcels import parcel_image
 from data.conversion.reading import PersonMaps
@@ -81,6 +82,7 @@ class Correlated:
     image: np.ndarray | None
     rows: tuple[Path, ...]  # of each subject
     sums: tuple[tuple[str, str], ...]  # the name and the SHA-256 of each one's series
+    measured: tuple[dict[str, float], ...]  # `edges.of_series` of each one's series
     notes: list[str]
 
     def beside(self, people: Sequence[PersonMaps]) -> list[PersonMaps]:
@@ -92,9 +94,11 @@ class Correlated:
         """The metadata of a cohort with these connectomes."""
         return replace(metadata, connectome=self.name, parcels_sha256=parcels_sha256(self.parcels, self.image))
 
-    def write(self, target: Path, subjects: Sequence[str]) -> None:
-        """Writes `connectomes.h5`, one row after another."""
-        write(target, subjects, self.parcels, self.image, (np.fromfile(path, DTYPE) for path in self.rows))
+    def write(self, target: Path, subjects: list[str]) -> None:
+        """Writes `connectomes.h5`, one row after another, and `series.csv` into the folder of a cohort."""
+        rows = (np.fromfile(path, DTYPE) for path in self.rows)
+        write(target / CONNECTOMES, subjects, self.parcels, self.image, rows)
+        edges.write(target / SERIES, subjects, list(self.measured))
 
 
 def correlate(pool: Processes, series: Series | None, folder: Path, like: Cohort | None) -> Correlated | None:
@@ -110,8 +114,8 @@ def correlate(pool: Processes, series: Series | None, folder: Path, like: Cohort
         image, notes = parcel_image(series.image, parcels)
     rows = tuple(folder / f"{number}.edges" for number in range(len(paths)))
     tasks = [(path, parcels, row) for path, row in zip(paths, rows, strict=True)]
-    sums = tuple(pool.run("Correlating", write_edges, tasks))
-    return Correlated(str(series.paths.name), parcels, image, rows, sums, notes)
+    sums, measured = zip(*pool.run("Correlating", write_edges, tasks), strict=True)
+    return Correlated(str(series.paths.name), parcels, image, rows, sums, measured, notes)
 
 
 def parcels_of(paths: Sequence[Path]) -> tuple[str, ...]:
@@ -185,13 +189,14 @@ def fisher_z(values: np.ndarray) -> np.ndarray:
     correlation = np.full(2 * values.shape[1:], np.nan)
     with threadpool_limits(1, "blas"):
         correlation[np.ix_(usable, usable)] = unit.T @ unit
-    edges = correlation[np.triu_indices(values.shape[1], 1)]
-    return np.arctanh(np.clip(edges, -LARGEST_R, LARGEST_R)).astype(DTYPE)
+    of_pairs = correlation[np.triu_indices(values.shape[1], 1)]
+    return np.arctanh(np.clip(of_pairs, -LARGEST_R, LARGEST_R)).astype(DTYPE)
 
 
-def write_edges(path: Path, parcels: tuple[str, ...], row: Path) -> tuple[str, str]:
-    """Writes a person's connectome of these parcels as the file `row`; returns the name and the SHA-256 of the series.
-    Raises InputError, naming it, for a parcel that is not among them, and if no two parcels have a signal."""
+def write_edges(path: Path, parcels: tuple[str, ...], row: Path) -> tuple[tuple[str, str], dict[str, float]]:
+    """Writes a person's connectome of these parcels as the file `row`; returns the name and the SHA-256 of the series,
+    and its measures. Raises InputError, naming it, for a parcel that is not among them, and if no two parcels have a
+    signal."""
     names, series = read_series(path)
     place = {name: at for at, name in enumerate(parcels)}
     if other := [name for name in names if name not in place]:
@@ -201,8 +206,8 @@ def write_edges(path: Path, parcels: tuple[str, ...], row: Path) -> tuple[str, s
         )
     values = np.full((len(series), len(parcels)), np.nan)
     values[:, [place[name] for name in names]] = series
-    edges = fisher_z(values)
-    if np.isnan(edges).all():
+    found = fisher_z(values)
+    if np.isnan(found).all():
         raise InputError(f"{path} has no two parcels with a signal. Leave the person out with --exclude.")
-    row.write_bytes(edges.tobytes())
-    return path.name, sum_of(path)
+    row.write_bytes(found.tobytes())
+    return (path.name, sum_of(path)), edges.of_series(series)

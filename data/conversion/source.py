@@ -15,6 +15,7 @@ from data.cohorts.phenotype import clean
 from data.cohorts.rows import listed
 from data.conversion.labels import ABIDE_SUBJECT, coding_of, label_notes, labels
 from data.conversion.layouts import KNOWN_MAPS, Listing, find_maps, find_table
+from data.conversion.motion import with_motion
 from data.conversion.options import SourceOptions
 from data.conversion.parcels import image_of
 from data.conversion.selection import NO, UNKNOWN, Condition, excluded
@@ -44,6 +45,7 @@ class Source:
     subjects: pd.DataFrame  # subject, site, label (1.0 autism, 0.0 control, NaN unknown)
     maps: pd.DataFrame  # MapOnDisk, a column for each map, by name
     rows: pd.DataFrame  # the table's text
+    measured: tuple[str, ...]  # columns of `rows` that the table lacks, see `motion`
     left_out: dict[str, list[str]]  # for each reason, the subjects without a record
     notes: list[str]
     series: Series | None = None
@@ -104,11 +106,11 @@ def read_source(
     subjects = pd.DataFrame({"subject": identifier, "site": site, "label": label})[kept]
     # In an order that does not depend on the layout, and so neither does the split
     subjects = subjects.sort_values("subject", key=lambda name: name.str.zfill(20))
-    rows = table.loc[subjects.index]
     files = joined.maps.loc[subjects.index].reset_index(drop=True)
     maps, volume_notes = maps_in(files, joined.wanted, folder, joined.names)
     image, told = (None, []) if optional else image_of(listing, options.connectome, options.parcels)
-    notes = [*joined.notes, *volume_notes, *told, f"Table {path}, joined by {joined.id_column}.", *unwanted_notes]
+    rows, motion_notes = with_motion(table.loc[subjects.index], maps)
+    notes = [*joined.notes, *volume_notes, *told, *motion_notes, f"Table {path}, joined by {joined.id_column}."]
     reasons, here = left_out(joined, diagnosis, usable, unwanted), set(subjects["subject"])
     twice = {reason: [name for name in names if name in here] for reason, names in reasons.items()}
     return Source(
@@ -118,9 +120,11 @@ def read_source(
         subjects=subjects.reset_index(drop=True),
         maps=maps,
         rows=rows,
+        measured=tuple(rows.columns.difference(table.columns)),
         left_out={reason: [name for name in names if name not in here] for reason, names in reasons.items()},
         notes=[
             *notes,
+            *unwanted_notes,
             *label_notes(coding, diagnosis[kept], label[kept]),
             *(
                 f"Another row or map of {listed(names)}, who have a record, is not used: {reason}."

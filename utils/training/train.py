@@ -162,12 +162,12 @@ def fit(run: Run, layer: RidgeLogits, connectomes: Connectomes) -> None:
     """Fits the layer to the connectomes of the training records, of at most `ridge.MAX_RECORDS`, with the penalty that
     does best in inner folds of them. If these are too few for that, it gives how common autism is."""
     records, rows = ridge.some(run.training_records()), run.cohort.rows
-    label = np.array([rows[index].label for index in records])
+    label, site = (np.array([getattr(rows[index], name) for index in records]) for name in ("label", "site"))
     leader = leaders([rows[index].subject for index in records], run.cohort.metadata.same_scan)
     folds = ridge.inner_folds(label, np.array([leader[rows[index].subject] for index in records]))
     if not folds:
         print("Connectomes: too few training subjects of a class to choose a penalty, so they are not used.")
     known = connectomes[records]
     layer.measure(known)
-    classifier = ridge.fit(np.asarray(layer.scores(known)), label, folds)
+    classifier = ridge.fit(np.asarray(layer.scores(known)), label, site, folds)
     layer.assign(classifier.weights, classifier.bias)

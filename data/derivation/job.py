@@ -1,0 +1,195 @@
+"""`python -m data derive`: a folder of preprocessed scans -> maps and series of everybody in a BIDS derivative.
+
+One person who fails does not stop the others. Repeated, it does what is missing; several processes and the tasks of an
+array may write one folder.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from joblib import cpu_count
+from threadpoolctl import threadpool_info
+
+from data.base.errors import InputError
+from data.base.processes import processes
+from data.cohorts.rows import listed
+from data.conversion.layouts import Listing, find_table, tables_near
+from data.conversion.source import ABIDE_SUBJECT
+from data.conversion.tables import column, key, read_table
+from data.derivation import output, person, scans, templates
+from data.derivation.measures import MEASURES
+from data.derivation.options import DerivationOptions
+from data.derivation.output import DUAL_REGRESSION, Settings
+from data.derivation.person import Done, Task
+
+DEFAULT_MAPS = ("falff",)
+CARRIED = ("participants.tsv", "Phenotypic_*.csv")  # tables of people
+SUBJECT_COLUMNS = (ABIDE_SUBJECT, "participant_id")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done, checked as far as it can be before scans are read."""
+
+    tasks: list[Task]
+    failed: list[Done]  # who cannot be done
+    jobs: int
+    notes: list[str]
+
+
+def plan(folder: Path, target: Path, options: DerivationOptions) -> Plan:
+    """Finds scans, checks options and what is in `target`, and writes what all people share. Raises InputError."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; expected preprocessed 4-D scans.")
+    settings = settings_of(options)
+    output.check_folder(target)
+    people, notes = find_people(folder, options)
+    if people[0].scans[0].layout.cleaned and options.confounds not in (None, "none"):
+        raise InputError(f"--confounds {options.confounds} is for scans that were not cleaned before; leave it out.")
+    wanted = output.Output(target, output.shared_entities(people))
+    if "task" not in dict(wanted.entities) and any("task" in of.entities for one in people for of in one.scans):
+        notes.append("People have scans of several tasks, so no name holds one; choose with --only.")
+    number, of = options.share
+    share = people[number - 1 :: of]
+    if of > 1:
+        notes.append(f"Share {number} of {of}: {len(share)} of {len(people)} people.")
+    threads = threads_of(options.jobs)
+    tasks, failed = list[Task](), list[Done]()
+    for one in share:
+        task = Task(one, settings, options.confounds, wanted, threads)
+        if failure := mistake(task):
+            failed.append(Done(one.label, failure=failure))
+        else:
+            tasks.append(task)
+    table = table_of(folder, people, options)
+    notes += described(people, options)
+    return Plan(tasks, failed, options.jobs, [*notes, *output.write_dataset(target, folder, table, settings.parcels)])
+
+
+def mistake(task: Task) -> str:
+    """Why a person cannot be done, as far as options tell; empty if nothing is known. Raises InputError if what is
+    there was made with other options."""
+    try:
+        strategy = person.strategies(task.person, task.strategy)
+    except InputError as error:
+        return str(error)
+    label = task.person.label
+    output.check_names(task.output, label)
+    for product in set(task.settings.products) - set(task.output.missing(label, task.settings)):
+        path = task.output.path(label, product, task.settings)
+        output.check_same(path, output.choices_of(product, task.settings, strategy))
+    return ""
+
+
+def settings_of(options: DerivationOptions) -> Settings:
+    """Raises InputError for maps that are not known, or files that do not serve."""
+    maps = options.maps or (() if options.series else DEFAULT_MAPS)
+    known = (*MEASURES, DUAL_REGRESSION)
+    if unknown := [name for name in maps if name not in known]:
+        raise InputError(f"--maps {unknown[0]} is not known; expected of {', '.join(known)}.")
+    if (DUAL_REGRESSION in maps) != bool(options.networks):
+        raise InputError("dual_regression in --maps and a 4-D --networks FILE go together; give both or none.")
+    networks = templates.open_networks(options.networks) if options.networks else None
+    parcels = templates.open_parcels(options.series) if options.series else None
+    return Settings(tuple(dict.fromkeys(maps)), networks, parcels, options.band, options.smooth)
+
+
+def find_people(folder: Path, options: DerivationOptions) -> tuple[list[scans.Person], list[str]]:
+    if not options.bold_column:
+        if options.id_column:
+            raise InputError("--idColumn goes with --boldColumn; scans that are found by name have their IDs in it.")
+        return scans.by_person(folder, scans.found_by_name(folder, Listing(folder).images, options.only))
+    if options.only:
+        raise InputError("--only chooses among scans that are found by name; leave it out, --boldColumn names each.")
+    found, notes = named_scans(folder, options)
+    people, more = scans.by_person(folder, found)
+    return people, [*notes, *more]
+
+
+def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[scans.ScanFile], list[str]]:
+    """The scans that a column of a table names, as paths in the folder. Raises InputError for an ID that no name of a
+    BIDS file could hold."""
+    path = options.table or find_table(folder, [])
+    table = read_table(path)
+    named = options.id_column or next((name for name in SUBJECT_COLUMNS if name in table), None)
+    if named is None:
+        raise InputError(f"Which column of {path} names the subject? Say so with --idColumn.")
+    rows = zip(column(table, named, path).map(key), column(table, str(options.bold_column), path), strict=True)
+    found, absent = list[scans.ScanFile](), list[str]()
+    for label, of_scan in rows:
+        if not of_scan or not (folder / of_scan).is_file():
+            absent.append(label)
+            continue
+        if not label.isascii() or not label.isalnum():
+            raise InputError(f"{path} has the subject {label!r}; expected letters and digits, as BIDS names files.")
+        inside = PurePosixPath(of_scan)
+        known = scans.recognised(folder / of_scan, inside) or scans.ScanFile(folder / of_scan, inside, "", scans.NAMED)
+        found.append(replace(known, person=label))
+    if not found:
+        raise InputError(f"{options.bold_column} of {path} names no file in {folder}; expected paths of 4-D scans.")
+    notes = [f"{len(absent)} rows without a scan: {listed(absent)}."] if absent else []
+    if guessed := [scan.person for scan in found if "space" not in scan.entities]:
+        notes.append(f"The names of {len(guessed)} scans do not say their space; it is taken to be MNI152.")
+    return found, notes
+
+
+def table_of(folder: Path, people: Sequence[scans.Person], options: DerivationOptions) -> Path | None:
+    """The table to carry over. Raises InputError if there are several."""
+    if options.table:
+        if not options.table.is_file():
+            raise InputError(f"--table {options.table} is no file.")
+        return options.table
+    found = tables_near(folder, [of.path for one in people for of in one.scans], CARRIED)
+    if len(found) > 1:
+        raise InputError(f"{folder} has several tables ({listed(list(map(str, found)))}); name one with --table.")
+    return found[0] if found else None
+
+
+def described(people: Sequence[scans.Person], options: DerivationOptions) -> list[str]:
+    """Notes on confounds and masks, which are guesses where there are none."""
+    notes, files = [], [(one.label, scan) for one in people for scan in one.scans]
+    if any(scan.layout.cleaned for _, scan in files):
+        notes.append("Confounds: none, since the scans were cleaned before.")
+    elif options.confounds:
+        notes.append(f"Confounds: {options.confounds}.")
+    elif not any(scan.confounds for _, scan in files):
+        notes.append("Confounds: none, since no scan has a table of them.")
+    else:
+        notes.append("Confounds: simple.")
+        if without := list(dict.fromkeys(label for label, scan in files if not scan.confounds)):
+            notes.append(
+                f"No table of confounds: {len(without)} people, {listed(without)}; nothing is regressed out of theirs."
+            )
+    if without := list(dict.fromkeys(label for label, scan in files if not scan.mask)):
+        notes.append(
+            f"No mask: {len(without)} people, {listed(without)}; voxels that vary are taken, or, where nearly all "
+            "do, those of nilearn's compute_epi_mask."
+        )
+    return notes
+
+
+def threads_of(jobs: int) -> int:
+    """Threads of each process, of the cores and of what the environment allows BLAS."""
+    allowed = max((of["num_threads"] for of in threadpool_info() if of["user_api"] == "blas"), default=1)
+    return max(1, min(allowed, cpu_count()) // jobs)
+
+
+def run(planned: Plan) -> tuple[list[str], list[Done]]:
+    """Does the plan; notes on it, and who failed."""
+    done = list(planned.failed)
+    complete, rest = list[Task](), list[Task]()
+    for task in planned.tasks:
+        (rest if task.output.missing(task.person.label, task.settings) else complete).append(task)
+    with processes(planned.jobs) as pool:
+        for title, tasks in (("Checking", complete), ("Deriving", rest)):
+            if tasks:
+                done += pool.run(title, person.derive_person, [(task,) for task in tasks])
+    notes = dict[str, list[str]]()
+    for one in done:
+        for note in dict.fromkeys(one.notes):
+            notes.setdefault(note, []).append(one.label)
+    failed = [one for one in done if one.failure]
+    there = sum(not one.written and not one.failure for one in done)
+    counted = f"{len(done) - there - len(failed)} people derived, {there} were there, {len(failed)} failed."
+    return [*(f"{len(of)} people: {note}: {listed(of)}." for note, of in notes.items()), counted], failed

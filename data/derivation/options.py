@@ -1,0 +1,74 @@
+"""The options of `python -m data derive`, each a field."""
+
+import argparse
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.base.cli import MAX_JOBS, names, option, whole
+from data.base.text import shown, whole_number
+
+STRATEGIES = ("simple", "scrubbing", "compcor", "none")  # of nilearn's load_confounds_strategy, and none
+MAX_SMOOTHING_MM = 30.0
+
+
+def band(text: str) -> tuple[float, float]:
+    """`0.01,0.1` -> 0.01, 0.1, in Hz."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low, high = 0.0, 0.0
+    if not 0 <= low < high <= 10:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed; expected LOW,HIGH in Hz, such as 0.01,0.1")
+    return low, high
+
+
+def millimetres(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= MAX_SMOOTHING_MM:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed; expected a width in mm, such as 6")
+    return value
+
+
+def one_of_shares(text: str) -> tuple[int, int]:
+    """`2/8` -> 2, 8."""
+    parts = re.fullmatch("([0-9]+)/([0-9]+)", text)
+    number, of = (whole_number(part) or 0 for part in parts.groups()) if parts else (0, 0)
+    if not 1 <= number <= of:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed; expected K/N from 1/N to N/N, such as 1/8")
+    return number, of
+
+
+@dataclass(frozen=True)
+class DerivationOptions:
+    """Which scans are read, and what is made of them."""
+
+    maps: tuple[str, ...] | None = option(
+        None,
+        type=names,
+        metavar="A,B,...",
+        help="falff, alff, reho, degree_weighted, eigenvector_weighted, vmhc, dual_regression "
+        "(default falff; none with --series alone)",
+    )
+    networks: Path | None = option(None, type=Path, metavar="FILE", help="4-D maps of networks, for dual_regression")
+    series: Path | None = option(None, type=Path, metavar="ATLAS", help="label image: write the mean series of parcels")
+    confounds: str | None = option(
+        None,
+        choices=STRATEGIES,
+        help="what is regressed out (default simple, none of scans that were cleaned or have no table)",
+    )
+    band: tuple[float, float] = option((0.01, 0.1), type=band, metavar="LOW,HIGH", help="in Hz (default 0.01,0.1)")
+    smooth: float | None = option(
+        None, type=millimetres, metavar="MM", help="smooth maps within the mask by this width (default: do not)"
+    )
+    only: str | None = option(None, metavar="GLOB,...", help="use only scans whose path matches, such as '*_run-1_*'")
+    bold_column: str | None = option(None, metavar="NAME", help="column of a table with paths of scans in BOLD")
+    table: Path | None = option(None, type=Path, help="CSV or TSV of people (default: the one beside the scans)")
+    id_column: str | None = option(None, metavar="NAME", help="its column of subject IDs, for --boldColumn")
+    jobs: int = option(1, type=whole(1, MAX_JOBS), metavar="N", help="people at a time, in processes (default 1)")
+    share: tuple[int, int] = option(
+        (1, 1), type=one_of_shares, metavar="K/N", help="only every N-th person, from the K-th: a task of an array"
+    )

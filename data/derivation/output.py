@@ -1,0 +1,206 @@
+"""What `derive` writes: a BIDS derivative with maps and series of each person, each beside a JSON that says how it was
+made. A file that is there counts as done if its JSON says the same of options and scans."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data import __version__
+from data.base import files
+from data.base.errors import InputError
+from data.derivation.scans import Person
+from data.derivation.templates import Networks, Parcels, table_beside
+
+DESCRIPTION = "dataset_description.json"
+PROGRAM = "autism-blackout"
+SERIES = "series"  # beside the names of maps
+DUAL_REGRESSION = "dual_regression"
+BLOCKS, BLOCK_BYTES = 16, 2**16  # of a file, spread over it, which its digest covers
+SHARED = ("task", "space", "res")  # parts of BIDS names that files of all people may share
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is made of scans, and how."""
+
+    maps: tuple[str, ...]
+    networks: Networks | None
+    parcels: Parcels | None
+    band: tuple[float, float]  # Hz
+    smooth: float | None  # mm
+
+    @property
+    def products(self) -> list[str]:
+        return [*self.maps, *([SERIES] if self.parcels else [])]
+
+
+@dataclass(frozen=True)
+class Output:
+    """The folder of results; `entities` stand in the name of each file."""
+
+    folder: Path
+    entities: tuple[tuple[str, str], ...]
+
+    def of_person(self, label: str) -> Path:
+        return self.folder / f"sub-{label}"
+
+    def path(self, label: str, product: str, settings: Settings) -> Path:
+        """Where a map or the series of a person lies."""
+        parts = [f"sub-{label}", *(f"{name}-{value}" for name, value in self.entities)]
+        if product == SERIES and settings.parcels:
+            parts += [f"seg-{settings.parcels.name}", "stat-mean", "timeseries.tsv"]
+        else:
+            parts += [f"stat-{product.replace('_', '')}", "boldmap.nii.gz"]
+        return self.of_person(label) / "func" / "_".join(parts)
+
+    def missing(self, label: str, settings: Settings) -> list[str]:
+        return [name for name in settings.products if not self.path(label, name, settings).exists()]
+
+
+def json_of(path: Path) -> Path:
+    """The JSON beside a map or a series."""
+    return path.with_name(path.name.split(".")[0] + ".json")
+
+
+def choices_of(product: str, settings: Settings, strategy: str) -> dict[str, Any]:
+    """The options that decide what a file holds, as its JSON has them."""
+    common: dict[str, Any] = {"Band": list(settings.band), "Confounds": strategy}
+    if product == SERIES and settings.parcels:
+        return common | {"Atlas": settings.parcels.path.name, "AtlasSHA256": settings.parcels.sha256}
+    common["SmoothingFWHM"] = settings.smooth
+    if product == DUAL_REGRESSION and settings.networks:
+        common["Networks"] = settings.networks.path.name
+        common |= {"NetworksSHA256": settings.networks.sha256, "LabelMap": list(settings.networks.names)}
+    return common
+
+
+def sources_of(person: Person) -> dict[str, Any]:
+    """The files that a person's maps are made of, and a digest of them: of names, sizes and blocks spread over each."""
+    digest, named = hashlib.sha256(), []
+    for scan in person.scans:
+        for path in scan.described_by:
+            named.append(f"bids:bold:{scan.inside.parent / path.name}")
+            digest.update(path.name.encode() + b"\0")
+            digest_blocks(digest, path)
+    return {"Sources": named, "SourcesSHA256": digest.hexdigest()}
+
+
+def digest_blocks(digest: Any, path: Path) -> None:
+    """Adds the size of a file and blocks spread over it; the last one of a .gz holds a checksum of all its values."""
+    with open(files.regular(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest.update(str(size).encode())
+        for start in np.linspace(0, max(0, size - BLOCK_BYTES), BLOCKS).astype(int).tolist():
+            file.seek(start)
+            digest.update(file.read(BLOCK_BYTES))
+
+
+def check_same(path: Path, wanted: dict[str, Any]) -> None:
+    """Raises InputError, naming what differs, unless the JSON of a file that is there says the same."""
+    beside = json_of(path)
+    if not beside.is_file():
+        raise InputError(f"{path} has no JSON beside it, so this program did not write it; choose another folder.")
+    said = files.read_json(beside, dict)
+    if different := next((name for name, value in wanted.items() if said.get(name) != value), None):
+        if different in ("Sources", "SourcesSHA256"):
+            raise InputError(f"{path} was made of other files than the scan's of now; choose another folder.")
+        raise InputError(
+            f"{path} was made with {different} {said.get(different)}, not {wanted[different]}; choose the same "
+            "options, or another folder."
+        )
+
+
+def check_names(output: Output, label: str) -> None:
+    """Raises InputError if files of a person are named after other parts of the scans' names."""
+    start = "_".join([f"sub-{label}", *(f"{name}-{value}" for name, value in output.entities)])
+    for path in sorted((output.of_person(label) / "func").glob("sub-*")):
+        if not path.name.startswith((f"{start}_stat-", f"{start}_seg-")):
+            raise InputError(
+                f"{output.folder} has {path.name}, and this command would write names that begin with {start}; choose "
+                "another folder, or the same scans with --only."
+            )
+
+
+def shared_entities(people: Sequence[Person]) -> tuple[tuple[str, str], ...]:
+    """Parts of names that all scans have alike; the space always."""
+    scans = [scan for person in people for scan in person.scans]
+    found = {name: {scan.entities.get(name) for scan in scans} for name in SHARED}
+    found["space"] = {scan.space for scan in scans}
+    return tuple((name, value) for name, (value, *others) in found.items() if value and not others)
+
+
+def check_folder(folder: Path) -> None:
+    """Raises InputError if the folder holds anything but what this command left."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; name a folder to write.")
+    if not folder.exists() or not any(path for path in folder.iterdir() if not path.name.startswith(".")):
+        return
+    said = files.read_json(folder / DESCRIPTION, dict) if (folder / DESCRIPTION).is_file() else {}
+    if (said.get("GeneratedBy") or [{}])[0].get("Name") != PROGRAM:
+        raise InputError(f"{folder} is not empty and was not written by this command; choose another folder.")
+
+
+def write_dataset(folder: Path, scans: Path, table: Path | None, parcels: Parcels | None) -> list[str]:
+    """Writes what all people share, unless it is there, and returns notes. Several processes may do so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.locked(folder, wait=True):
+        for leftover in folder.glob(".unfinished.*"):  # of killed processes
+            files.remove(leftover)
+        if not (folder / DESCRIPTION).exists():
+            files.write_json(folder / DESCRIPTION, description(folder, scans))
+        if parcels:
+            copy_atlas(folder, parcels)
+        if table is None:
+            return ["No table of people is carried over; name one with --table, also for convert."]
+        return copy_table(folder, table)
+
+
+def description(folder: Path, scans: Path) -> dict[str, Any]:
+    return {
+        "Name": "Maps and series of preprocessed BOLD",
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": PROGRAM, "Version": __version__}],
+        "DatasetLinks": {"bold": os.path.relpath(scans.resolve(), folder.resolve())},
+    }
+
+
+def copy_table(folder: Path, table: Path) -> list[str]:
+    target = folder / table.name
+    if target.exists() and target.read_bytes() != table.read_bytes():
+        return [f"{target} differs from {table} and stays as it is."]
+    copy(table, target)
+    return [f"Table {table}, carried over."]
+
+
+def copy_atlas(folder: Path, parcels: Parcels) -> None:
+    """As XCP-D lays atlases out. Raises InputError if another one has its place."""
+    place = folder / "atlases" / f"atlas-{parcels.name}"
+    ending = parcels.path.name[len(parcels.path.name.split(".")[0]) :]
+    for source, end in ((parcels.path, ending), (table_beside(parcels.path), ".tsv")):
+        target = place / f"atlas-{parcels.name}_dseg{end}"
+        if not source.is_file():
+            continue
+        if target.exists() and target.read_bytes() != source.read_bytes():
+            raise InputError(f"{target} is another one than {source}; choose another folder, or rename the atlas.")
+        place.mkdir(parents=True, exist_ok=True)
+        copy(source, target)
+
+
+def copy(source: Path, target: Path) -> None:
+    if not target.exists():
+        with files.unfinished(target) as unfinished:
+            shutil.copyfile(source, unfinished)
+
+
+def write_series(path: Path, series: np.ndarray, names: Iterable[str]) -> None:
+    """A table (volumes, parcels) with a header of names, `n/a` for NaN, as XCP-D has it."""
+    rows = ("\t".join("n/a" if np.isnan(value) else f"{value:.8g}" for value in row) for row in series.tolist())
+    with files.replacing(path, newline="") as file:
+        file.write("\n".join(["\t".join(names), *rows, ""]))

@@ -1,0 +1,245 @@
+"""One person's scans -> their maps and series on disk."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from data import __version__
+from data.base import files
+from data.base.errors import InputError
+from data.cohorts.nifti import MNI152, save
+from data.derivation.bold import found_mask, open_bold, read_mask, read_series
+from data.derivation.cleaning import Acquisition, Scan, scan_of
+from data.derivation.confounds import Confounds, confounds_of, strategy_of
+from data.derivation.measures import MEASURES, dual_regression, parcel_series, smoothed
+from data.derivation.output import (
+    DUAL_REGRESSION,
+    SERIES,
+    Output,
+    Settings,
+    check_same,
+    choices_of,
+    json_of,
+    sources_of,
+    write_series,
+)
+from data.derivation.scans import Person, ScanFile
+from data.derivation.templates import labels_on, networks_on
+
+FILTERED = 0.9  # of the amplitudes in the band, in the median voxel; a scan with more was filtered before
+WHITE = 0.75  # of the spectrum; of a wider band, this says nothing
+
+
+@dataclass(frozen=True)
+class Task:
+    """A person to do, in a process of its own."""
+
+    person: Person
+    settings: Settings
+    strategy: str | None  # that the user wants
+    output: Output
+    threads: int  # of this process
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a person: `written` files; what is worth a note; why it failed, if it did."""
+
+    label: str
+    written: int = 0
+    notes: tuple[str, ...] = ()
+    failure: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What is derived of one scan."""
+
+    values: dict[str, np.ndarray]  # maps (x, y, z) or (x, y, z, networks) float32, 0 outside the mask; series
+    mask: np.ndarray  # (x, y, z) bool
+    affine: np.ndarray
+    tr_s: float
+    confounds: Confounds
+    notes: list[str]
+
+    @property
+    def weight(self) -> int:
+        """Of its maps in a mean: the volumes kept."""
+        return int(self.confounds.kept.sum())
+
+
+def derive_person(task: Task) -> Done:
+    """Writes what is missing of a person, while no other process does."""
+    label = task.person.label
+    try:
+        with threadpool_limits(task.threads), files.locked(task.output.of_person(label), wait=True):
+            written, notes = complete(task)
+    except InputError as error:
+        return Done(label, failure=str(error))
+    except MemoryError:
+        return Done(label, failure="The memory is full; take fewer --jobs.")
+    except OSError as error:
+        if error.errno in files.DISK_FULL:
+            raise  # which would befall the others, too
+        return Done(label, failure=f"{error.filename or 'input or output'}: {error.strerror or error}.")
+    return Done(label, written, tuple(notes))
+
+
+def complete(task: Task) -> tuple[int, list[str]]:
+    """How many files were written, and notes."""
+    person, settings, output = task.person, task.settings, task.output
+    for leftover in (output.of_person(person.label) / "func").glob(".unfinished.*"):  # of killed processes
+        files.remove(leftover)
+    sources, missing = sources_of(person), output.missing(person.label, settings)
+    for product in set(settings.products) - set(missing):
+        check_same(output.path(person.label, product, settings), sources)
+    if not missing:
+        return 0, []
+    runs = [of_run(scan, task, missing) for scan in person.scans]
+    check_one_grid(person, runs)
+    common = sources | facts(runs)
+    strategy = strategies(person, task.strategy)
+    for product in missing:
+        path = output.path(person.label, product, settings)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(json_of(path), {"Measure": product, **choices_of(product, settings, strategy), **common})
+        write(path, product, runs, settings)
+    return len(missing), [note for run in runs for note in run.notes]
+
+
+def strategies(person: Person, wanted: str | None) -> str:
+    """What is regressed out of a person's scans. Raises InputError as `strategy_of`."""
+    return ", ".join(dict.fromkeys(strategy_of(scan, wanted) for scan in person.scans))
+
+
+def of_run(file: ScanFile, task: Task, products: Sequence[str]) -> Run:
+    """Measures one scan. Raises InputError, naming it."""
+    bold = open_bold(file.path)
+    confounds = confounds_of(file, strategy_of(file, task.strategy), bold.volumes)
+    mask = read_mask(file.mask, bold) if file.mask else found_mask(bold)
+    series, mask, notes = read_series(bold, mask)
+    affine, band = bold.image.affine, task.settings.band
+    with naming(file.path):
+        acquisition = Acquisition(mask, affine, confounds.kept, bold.tr_s, band)
+        scan = scan_of(with_censored(series, confounds.kept), acquisition, confounds.regressors)
+        del series
+        values = {product: measure(scan, product, task.settings) for product in products}
+    return Run(values, mask, affine, bold.tr_s, confounds, [*bold.notes, *notes])
+
+
+def with_censored(series: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """A series (volumes, voxels) with empty rows for volumes that were taken out of the file."""
+    if len(series) == len(kept):
+        return series
+    whole = np.zeros((len(kept), series.shape[1]), np.float32)
+    whole[kept] = series
+    return whole
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Adds the scan to what is wrong with it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def measure(scan: Scan, product: str, settings: Settings) -> np.ndarray:
+    """A map, 0 outside the mask, or the series of parcels (kept, parcels), NaN for those that the scan lacks."""
+    shape = scan.mask.shape
+    if product == SERIES and settings.parcels:
+        labels = labels_on(settings.parcels, shape, scan.affine)
+        series = np.full((len(scan.cleaned), len(settings.parcels.numbers)), np.nan)
+        series[:, np.isin(settings.parcels.numbers, labels)] = parcel_series(scan, labels)
+        return series
+    if product == DUAL_REGRESSION and settings.networks:
+        values = dual_regression(scan, networks_on(settings.networks, shape, scan.affine))
+    else:
+        values = MEASURES[product](scan)
+    if product == "falff":
+        check_unfiltered(values, scan)
+    volume = np.zeros((*shape, *values.shape[1:]), np.float32)
+    volume[scan.mask] = values
+    return volume
+
+
+def check_unfiltered(falff: np.ndarray, scan: Scan) -> None:
+    """Raises InputError for a scan that was filtered before, of which fALFF says nothing."""
+    low, high = scan.band
+    if (found := float(np.median(falff))) > FILTERED and (high - low) * 2 * scan.tr_s < WHITE:
+        raise InputError(
+            f"{found:.0%} of its amplitudes lie in {low:g}-{high:g} Hz: it was filtered before, so fALFF says "
+            "nothing. Take the scan before the filter, or leave falff out of --maps."
+        )
+
+
+def check_one_grid(person: Person, runs: Sequence[Run]) -> None:
+    first = runs[0]
+    for file, run in zip(person.scans, runs, strict=True):
+        if run.mask.shape != first.mask.shape or not np.allclose(run.affine, first.affine, atol=1e-3):
+            raise InputError(
+                f"{file.path} has another grid than {person.scans[0].path.name}; expected runs on one grid, whose "
+                "maps can be averaged. Choose with --only."
+            )
+
+
+def facts(runs: Sequence[Run]) -> dict[str, Any]:
+    """What a JSON says of a person's scans."""
+    moved = [run.confounds.motion_mm for run in runs]
+    volumes = [len(run.confounds.kept) for run in runs]
+    known = [motion for motion in moved if motion is not None]
+    mean = round(float(np.average(known, weights=volumes)), 6) if len(known) == len(moved) else None
+    trs = list(dict.fromkeys(run.tr_s for run in runs))
+    used = {name: version(name) for name in ("nilearn", "numpy", "scipy", "nibabel")}
+    return {
+        "RepetitionTime": trs[0] if len(trs) == 1 else [run.tr_s for run in runs],
+        "NumberOfVolumes": sum(volumes),
+        "NumberOfVolumesKept": sum(run.weight for run in runs),
+        "NumberOfVoxels": int(np.any([run.mask for run in runs], axis=0).sum()),
+        "MeanFramewiseDisplacement": mean,
+        "Versions": {"autism-blackout": __version__, **used},
+    }
+
+
+def write(path: Path, product: str, runs: Sequence[Run], settings: Settings) -> None:
+    if product == SERIES and settings.parcels:
+        write_series(path, joined([run.values[SERIES] for run in runs]), settings.parcels.names)
+        return
+    mask, affine = np.any([run.mask for run in runs], axis=0), runs[0].affine
+    values = averaged(runs, product)
+    if settings.smooth:
+        volumes = values.reshape(*mask.shape, -1)
+        blurred = [smoothed(volumes[..., at], mask, affine, settings.smooth) for at in range(volumes.shape[-1])]
+        values = np.stack(blurred, axis=-1).reshape(values.shape)
+    image = nibabel.Nifti1Image(values.astype(np.float32), affine)
+    image.set_sform(affine, MNI152)
+    image.set_qform(affine, MNI152)
+    image.header.set_xyzt_units("mm")
+    save(image, path)
+
+
+def averaged(runs: Sequence[Run], product: str) -> np.ndarray:
+    """The mean of a map over runs that have a voxel, by the volumes kept."""
+    if len(runs) == 1:
+        return runs[0].values[product]
+    total = sum(run.weight * run.values[product].astype(np.float64) for run in runs)
+    weight = sum(run.weight * run.mask for run in runs)
+    weight = np.asarray(weight).reshape(*runs[0].mask.shape, *[1] * (np.ndim(total) - 3))
+    return np.asarray(total / np.where(weight > 0, weight, 1))
+
+
+def joined(series: Sequence[np.ndarray]) -> np.ndarray:
+    """The series (volumes, parcels) of runs one after another, each standardised first if there are several."""
+    if len(series) == 1:
+        return series[0]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        whole = np.concatenate([(run - run.mean(0)) / run.std(0) for run in series])
+    return np.where(np.isnan(whole).any(0), np.nan, whole)

@@ -1,0 +1,210 @@
+"""A folder -> preprocessed 4-D scans by person, in MNI space, with the files that describe them.
+
+Layouts: BIDS derivatives of fMRIPrep and others (`sub-*_space-MNI152*_desc-preproc_bold.nii.gz` with mask and
+confounds), XCP-D (`desc-denoised_bold`), C-PAC (`desc-cleaned_bold`) and the Preprocessed Connectomes Project
+(`<FILE_ID>_func_preproc.nii.gz`). A column of a table may name other files.
+"""
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property, lru_cache
+from glob import escape
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+
+from data.base.errors import InputError
+from data.cohorts.rows import listed
+from data.conversion.volumes import json_beside
+
+MNI_SPACE = re.compile("MNI152.*|template")  # C-PAC calls its own, which is MNI152, template
+RUNS = ("ses", "run")  # what scans of a person may differ in: their maps are averaged
+MAX_FOLDERS = 4096
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a pipeline names its scans."""
+
+    name: str
+    pattern: str  # of a file's name without its ending, the person as the first group
+    example: str
+    cleaned: bool = False  # confounds were regressed out already
+    space: str | None = None  # that of scans whose names do not say it
+
+
+LAYOUTS = (
+    Layout("BIDS (fMRIPrep, C-PAC)", r"sub-([A-Za-z0-9]+)_(?:.*_)?desc-preproc_bold", "sub-*_desc-preproc_bold.nii.gz"),
+    Layout("XCP-D", r"sub-([A-Za-z0-9]+)_(?:.*_)?desc-denoised_bold", "sub-*_desc-denoised_bold.nii.gz", cleaned=True),
+    Layout("C-PAC", r"sub-([A-Za-z0-9]+)_(?:.*_)?desc-cleaned_bold", "sub-*_desc-cleaned_bold.nii.gz", cleaned=True),
+    Layout("PCP", r"(?:.+_)?([A-Za-z0-9]+)_func_preproc", "*_func_preproc.nii.gz", cleaned=True, space="MNI152"),
+)
+NAMED = Layout("files that a column names", "", "", space="MNI152")
+ENDING = re.compile(r"\.nii(\.gz)?$")
+
+
+@dataclass(frozen=True)
+class ScanFile:
+    """A scan, recognised by its name or named by a table."""
+
+    path: Path
+    inside: PurePosixPath  # the same in the folder of all
+    person: str
+    layout: Layout
+    entities: dict[str, str] = field(default_factory=dict)  # of its BIDS name, without `sub`
+
+    @property
+    def space(self) -> str:
+        return self.entities.get("space") or self.layout.space or ""
+
+    @property
+    def kind(self) -> dict[str, str]:
+        """What scans of one person must share."""
+        return {name: of for name, of in self.entities.items() if name not in RUNS} | {"layout": self.layout.name}
+
+    @cached_property
+    def mask(self) -> Path | None:
+        if self.layout.name == "PCP":
+            path = self.path.with_name(self.path.name.replace("_func_preproc", "_func_mask"))
+            return path if path.exists() else None
+        return self.companion("mask", ("brain", "bold"), ("space", "res"))
+
+    @cached_property
+    def confounds(self) -> Path | None:
+        return self.companion("timeseries", ("confounds",)) or self.companion("regressors", ("confounds",))
+
+    @cached_property
+    def motion(self) -> Path | None:
+        """XCP-D's table of head motion."""
+        return self.companion("motion", (None, "filtered"))
+
+    @cached_property
+    def outliers(self) -> Path | None:
+        """XCP-D's table of censored volumes."""
+        return self.companion("outliers", (None,))
+
+    @property
+    def described_by(self) -> list[Path]:
+        """The scan and all files whose content changes what is derived from it."""
+        beside = json_beside(self.path)
+        tables = [self.motion, self.outliers] if self.layout.cleaned else [self.confounds]
+        return [self.path, *filter(None, [beside if beside.is_file() else None, self.mask, *tables])]
+
+    def companion(self, suffix: str, desc: Collection[str | None], same: Iterable[str] = ()) -> Path | None:
+        """The file beside the scan with most of its entities and no others, but for `desc`; all of `same` are the
+        scan's."""
+        own, found = entities_of(self.path.name), list[tuple[int, Path]]()
+        for path in siblings(self.path.parent).get((own.get("sub", ""), suffix), []):
+            entities = entities_of(path.name)
+            fits = entities.pop("desc", None) in desc and own.items() >= entities.items()
+            if fits and all(entities.get(name) == own.get(name) for name in same):
+                found.append((len(entities), path))
+        return max(found)[1] if found else None
+
+
+@dataclass(frozen=True)
+class Person:
+    label: str  # `sub-<label>`
+    scans: tuple[ScanFile, ...]  # its runs and sessions
+
+
+def entities_of(name: str) -> dict[str, str]:
+    """`sub-1_task-rest_bold.nii.gz` -> {"sub": "1", "task": "rest"}."""
+    parts = (part.partition("-") for part in name.split(".")[0].split("_") if "-" in part)
+    return {key: value for key, _, value in parts}
+
+
+@lru_cache(MAX_FOLDERS)
+def siblings(folder: Path) -> dict[tuple[str, str], list[Path]]:
+    """The images and tables in a folder by person, of those whose BIDS names say one, and suffix, as `mask`."""
+    found = dict[tuple[str, str], list[Path]]()
+    for path in sorted(folder.iterdir()):
+        label = entities_of(path.name).get("sub")
+        if label and path.suffix in (".gz", ".nii", ".tsv") and not path.name.startswith("."):
+            found.setdefault((label, path.name.split(".")[0].rpartition("_")[2]), []).append(path)
+    return found
+
+
+def recognised(path: Path, inside: PurePosixPath) -> ScanFile | None:
+    """The scan at a path, None if its name is not that of one."""
+    name = ENDING.sub("", path.name)
+    for layout in LAYOUTS:
+        if match := re.fullmatch(layout.pattern, name):
+            entities = {key: of for key, of in entities_of(name).items() if key != "sub"} if not layout.space else {}
+            return ScanFile(path, inside, match[1], layout, entities)
+    return None
+
+
+def found_by_name(folder: Path, images: Iterable[PurePosixPath], only: str | None) -> list[ScanFile]:
+    """The scans in a folder that match one of the globs `A,B`. Raises InputError if there are none."""
+    found = [scan for inside in images if (scan := recognised(folder / inside, inside))]
+    if not found:
+        expected = ", ".join(layout.example for layout in LAYOUTS)
+        raise InputError(
+            f"{folder} holds no preprocessed scans by their names; expected {expected}, or --boldColumn with a column "
+            "of paths."
+        )
+    globs = {only, *only.split(",")} if only else {"*"}
+    chosen = [scan for scan in found if any(fnmatchcase(str(scan.inside), glob) for glob in globs)]
+    if not chosen:
+        raise InputError(f"--only {only!r} matches none of {len(found)} scans in {folder}, such as {found[0].inside}.")
+    return chosen
+
+
+def by_person(folder: Path, scans: list[ScanFile]) -> tuple[list[Person], list[str]]:
+    """The scans in MNI space of each person, sorted, and notes on them. Raises InputError, with globs that choose, if
+    there are none or they are of several kinds."""
+    usable = [scan for scan in scans if MNI_SPACE.fullmatch(scan.space)]
+    others = Counter(f"space {scan.space}" if scan.space else "no space" for scan in scans if scan not in usable)
+    counted = ", ".join(f"{count} in {space}" for space, count in others.items())
+    if not usable:
+        raise InputError(
+            f"{folder} has no scan in MNI space: {counted}, such as {scans[0].inside}; expected names with "
+            "space-MNI152*. Preprocess them again (fMRIPrep: --output-spaces MNI152NLin6Asym:res-2), or, if they are "
+            "in MNI space all the same, name them in a column of paths: --boldColumn."
+        )
+    groups = dict[str, list[ScanFile]]()
+    for scan in sorted(usable, key=lambda scan: (scan.person, str(scan.inside))):
+        groups.setdefault(scan.person, []).append(scan)
+    check_kinds(folder, groups)
+    people = [Person(label, tuple(of_person)) for label, of_person in groups.items()]
+    first = people[0].scans[0]
+    notes = [f"Layout: {first.layout.name}, {len(usable)} scans of {len(people)} people in space {first.space}."]
+    if counted:
+        notes.append(f"Left alone: {counted}.")
+    if several := [person.label for person in people if len(person.scans) > 1]:
+        notes.append(
+            f"{len(several)} people have several runs or sessions, whose maps are averaged, by the volumes kept: "
+            f"{listed(several)}. Choose with --only."
+        )
+    return people, notes
+
+
+def check_kinds(folder: Path, groups: dict[str, list[ScanFile]]) -> None:
+    """Raises InputError if a person's scans differ in more than run and session, are twice the same, or people's
+    differ in layout or space."""
+    for label, scans in groups.items():
+        for one, other in pairwise(scans):
+            if one.kind != other.kind or one.entities == other.entities:
+                raise InputError(
+                    f"{folder} has several scans of {label}: {one.inside} and {other.inside}; expected one, or runs "
+                    f"and sessions that are alike in all else. {choice(one, other)}"
+                )
+    first, *others = (scans[0] for scans in groups.values())
+    for other in others:
+        if (first.layout, first.space) != (other.layout, other.space):
+            raise InputError(
+                f"{folder} has scans of several kinds, each of other people, such as {first.inside} and "
+                f"{other.inside}; expected one layout and space. {choice(first, other)}"
+            )
+
+
+def choice(one: ScanFile, other: ScanFile) -> str:
+    """Advice with the globs that tell two scans apart, by a part of their names or else by their folders."""
+    apart = [f"*_{key}-{escape(of)}_*" for key, of in [*one.entities.items(), *other.entities.items()]
+             if one.entities.get(key) != other.entities.get(key)]  # fmt: skip
+    globs = apart or [escape(str(scan.inside)).replace(scan.person, "*") for scan in (one, other)]
+    return f"Choose with --only, such as --only {' or --only '.join(map(shlex.quote, dict.fromkeys(globs)))}."

@@ -1,0 +1,123 @@
+"""Label images and maps of networks in MNI space -> the same on a scan's grid, by affine."""
+
+import csv
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from data.base import files
+from data.base.errors import InputError
+from data.base.sums import sum_of
+from data.cohorts.atlas import MAX_REGIONS
+from data.cohorts.nifti import SUFFIXES, num_volumes, open_image, readable
+from data.conversion.volumes import check_labels, labels_of
+
+GRIDS_KEPT = 4  # of one template; scans of several grids are rare
+
+
+@dataclass(frozen=True)
+class Parcels:
+    """A label image, of the file `path`."""
+
+    path: Path
+    name: str  # letters and digits of the file's name, as BIDS wants it
+    numbers: tuple[int, ...]
+    names: tuple[str, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Networks:
+    """A 4-D file with a map of each network."""
+
+    path: Path
+    names: tuple[str, ...]
+    sha256: str
+
+
+def stem_of(path: Path) -> str:
+    """The name of an image without its ending."""
+    return next((path.name[: -len(end)] for end in SUFFIXES if path.name.lower().endswith(end)), path.name)
+
+
+def open_parcels(path: Path) -> Parcels:
+    """Raises InputError, naming the file, unless it holds whole numbers from 1 and its names fit."""
+    image = open_image(path)
+    with readable(path):
+        labels = np.asarray(image.dataobj, np.float64)
+    numbers = np.unique(labels[labels != 0])
+    if num_volumes(image) or not numbers.size or (numbers != np.rint(numbers)).any() or numbers[0] < 1:
+        raise InputError(f"{path} is no label image; expected one 3-D image of whole numbers, 0 outside all parcels.")
+    if numbers.size > MAX_REGIONS:
+        raise InputError(f"{path} has {numbers.size:,} parcels; expected at most {MAX_REGIONS:,}. Is it a label image?")
+    whole = tuple(numbers.astype(int).tolist())
+    names = names_beside(path, whole)
+    name = re.sub("[^A-Za-z0-9]", "", stem_of(path))
+    if not name:
+        raise InputError(f"{path} has no letter or digit in its name, which names the series. Rename it.")
+    return Parcels(path, name, whole, names, sum_of(path))
+
+
+def table_beside(path: Path) -> Path:
+    return path.with_name(f"{stem_of(path)}.tsv")
+
+
+def names_beside(path: Path, numbers: tuple[int, ...]) -> tuple[str, ...]:
+    """Names of parcels by the table beside an image, with BIDS' columns index and name; without it their numbers."""
+    table = table_beside(path)
+    if not table.is_file():
+        return tuple(map(str, numbers))
+    rows = list(csv.DictReader(files.regular(table).read_text(encoding="utf-8-sig").splitlines(), delimiter="\t"))
+    known = {row.get("index"): (row.get("name") or row.get("label") or "").strip() for row in rows}
+    names = tuple(known.get(str(number)) or "" for number in numbers)
+    if not all(names) or len(set(names)) < len(names):
+        missing = next((number for number, name in zip(numbers, names, strict=True) if not name), "one twice")
+        raise InputError(
+            f"{table} does not name each parcel of {path.name} by itself ({missing}); expected the columns index and "
+            "name. Correct it, or remove it to have numbers."
+        )
+    return names
+
+
+def open_networks(path: Path) -> Networks:
+    """Raises InputError, naming the file, unless it is 4-D and its names fit."""
+    volumes = num_volumes(open_image(path))
+    if volumes is None:
+        raise InputError(f"{path} is 3-D; expected the maps of several networks in a 4-D file.")
+    source, labels = labels_of([path], path.with_name(f"{stem_of(path)}.txt"))
+    if labels is not None:
+        check_labels(labels, source, volumes)
+    return Networks(path, tuple(labels or map(str, range(volumes))), sum_of(path))
+
+
+@lru_cache(GRIDS_KEPT)
+def on_grid(path: Path, shape: tuple[int, ...], affine: bytes, interpolation: str) -> np.ndarray:
+    """An image on a grid of this affine (bytes of a (4, 4) float64), by "linear" or "nearest" interpolation, float32, 0
+    outside. Raises InputError if nothing of it lies there."""
+    from nilearn.image import resample_img
+
+    image, wanted = open_image(path), np.frombuffer(affine).reshape(4, 4)
+    with readable(path):
+        values = np.nan_to_num(np.asarray(image.dataobj, np.float32))
+    if image.shape[:3] != shape or not np.allclose(image.affine, wanted, atol=1e-3):
+        how = {"interpolation": interpolation, "copy_header": True, "force_resample": True}
+        moved = resample_img(nibabel.Nifti1Image(values, image.affine), wanted, shape, **how)
+        values = np.asarray(moved.dataobj, np.float32)
+    if not values.any():
+        raise InputError(f"{path} has nothing where the scan is; expected an image in MNI space. Check its affine.")
+    values.setflags(write=False)
+    return values
+
+
+def labels_on(parcels: Parcels, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """Label image (x, y, z) int32 on a grid, nearest neighbours."""
+    return np.rint(on_grid(parcels.path, shape, affine.astype(float).tobytes(), "nearest")).astype(np.int32)
+
+
+def networks_on(networks: Networks, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """Maps (x, y, z, networks) float32 on a grid, interpolated linearly."""
+    return on_grid(networks.path, shape, affine.astype(float).tobytes(), "linear")

@@ -1,0 +1,143 @@
+"""Cleaning of a scan: the filter against the FFT, confounds against a regression, scrubbing, and what is refused."""
+
+import numpy as np
+import pytest
+
+from data.base.errors import InputError
+from data.derivation.cleaning import Acquisition, scan_of
+
+BAND = (0.01, 0.1)
+SHAPE = (4, 5, 3)
+
+
+def acquisition(kept, tr_s=2.0, band=BAND):
+    kept = np.ones(kept, bool) if isinstance(kept, int) else kept
+    return Acquisition(np.ones(SHAPE, bool), np.diag([3.0, 3, 3, 1]), kept, tr_s, band)
+
+
+def noise(volumes, voxels=60, seed=0):
+    return np.random.default_rng(seed).normal(1000, 10, (volumes, voxels)).astype(np.float32)
+
+
+def fft_filtered(series, tr_s, band):
+    spectrum, hertz = np.fft.rfft(series.astype(float), axis=0), np.fft.rfftfreq(len(series), tr_s)
+    spectrum[(hertz < band[0]) | (hertz > band[1])] = 0
+    return np.fft.irfft(spectrum, len(series), axis=0)
+
+
+def scrubbed(volumes=120):
+    kept = np.random.default_rng(3).random(volumes) > 0.25
+    kept[[0, 1, -1, 60, 61, 62, 63, 64]] = False
+    return kept
+
+
+@pytest.mark.parametrize(("volumes", "tr_s", "band"), [(100, 2.0, BAND), (101, 0.8, BAND), (60, 3.0, (0.02, 0.2))])
+def test_without_scrubbing_the_filter_is_that_of_the_fft(volumes, tr_s, band):
+    series = noise(volumes)
+    scan = scan_of(series, acquisition(volumes, tr_s, band))
+    np.testing.assert_allclose(scan.filtered, fft_filtered(series, tr_s, band), atol=2e-4)
+    np.testing.assert_allclose(scan.cleaned, series - series.mean(0, dtype=float), atol=1e-4)
+
+
+def test_both_ends_of_the_band_are_in_it():
+    assert acquisition(50).bins.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]  # 0.01 Hz apart
+
+
+@pytest.mark.parametrize("kept", [np.ones(120, bool), scrubbed()], ids=["all", "scrubbed"])
+def test_confounds_are_filtered_and_regressed_out_together(kept):
+    series, confounds = noise(120), noise(120, 5, seed=1).astype(float)
+    scan = scan_of(series, acquisition(kept), confounds)
+    np.testing.assert_allclose(scan.cleaned.T @ confounds[kept], 0, atol=0.2)  # of lengths of 100 and 10,000
+    np.testing.assert_allclose(scan.filtered.T @ confounds[kept], 0, atol=0.2)
+    np.testing.assert_allclose(scan.filtered.mean(0), 0, atol=1e-5)
+    times = np.arange(120)[kept] - np.argmax(kept)
+    count = times[-1] + 1
+    angles = 2 * np.pi * np.outer(times, [k for k in range(1, count // 2) if 0.01 <= k / count / 2 <= 0.1]) / count
+    waves = np.hstack([np.cos(angles), np.sin(angles)])
+    waves -= waves.mean(0)
+    fit = waves @ np.linalg.pinv(waves)
+    filtered, regressors = fit @ series[kept].astype(float), fit @ confounds[kept]
+    expected = filtered - regressors @ np.linalg.pinv(regressors) @ filtered
+    np.testing.assert_allclose(scan.filtered, expected, atol=2e-3)
+
+
+def test_a_sine_in_the_band_is_left_as_it_is_by_scrubbing():
+    kept = scrubbed()
+    first, last = np.flatnonzero(kept)[[0, -1]]
+    angles = 2 * np.pi * 9 * np.arange(120) / (last - first + 1)
+    series = np.tile(1000 + 5 * np.sin(angles + 0.4)[:, None], 60).astype(np.float32)
+    expected = series[kept] - series[kept].mean(0, dtype=float)
+    np.testing.assert_allclose(scan_of(series, acquisition(kept)).filtered, expected, atol=1e-3)
+
+
+def test_volumes_before_the_first_kept_one_and_after_the_last_do_not_count():
+    series, kept = noise(120), np.zeros(120, bool)
+    kept[4:110] = True
+    one, other = scan_of(series, acquisition(kept)), scan_of(series[4:110], acquisition(106))
+    np.testing.assert_array_equal(one.filtered, other.filtered)
+    np.testing.assert_array_equal(one.amplitudes, other.amplitudes)
+
+
+def test_a_long_gap_is_not_filled_with_what_nobody_measured():
+    kept = np.ones(200, bool)
+    kept[60:110] = False
+    scan = scan_of(noise(200), acquisition(kept))
+    share = scan.basis.shape[1] / 150
+    assert share == pytest.approx(0.36, abs=0.06)  # of white noise is in the band of 0.09 out of 0.25 Hz
+
+
+def test_the_first_row_of_derivatives_takes_the_second_one():
+    confounds = noise(120, 3, seed=1).astype(float)
+    lacking = confounds.copy()
+    lacking[0, 1] = np.nan
+    confounds[0, 1] = confounds[1, 1]
+    scans = [scan_of(noise(120), acquisition(120), values) for values in (lacking, confounds)]
+    np.testing.assert_array_equal(scans[0].filtered, scans[1].filtered)
+
+
+def test_a_voxel_that_does_not_vary_is_0():
+    series, confounds = noise(120), noise(120, 2, seed=1).astype(float)
+    series[:, 0], series[:, 1] = 1234.5678, 3 * confounds[:, 0]
+    series[:, 2] = 1000 + np.cos(np.pi * np.arange(120))  # half the sampling rate
+    scan = scan_of(series, acquisition(120), np.column_stack([confounds, np.full(120, 0.1), confounds]))
+    assert scan.points[:3].any(1).tolist() == [False, False, False]
+    assert not scan.cleaned[:, :2].any()
+    assert scan.cleaned[:, 2].any()
+
+
+def with_value(values, at, value):
+    values = values.copy()
+    values[at] = value
+    return values
+
+
+REFUSED = {
+    "no voxel": ({"mask": np.zeros(SHAPE, bool)}, {}),
+    "All volumes are scrubbed": ({"kept": np.zeros(120, bool)}, {}),
+    "1 of 60 voxels of the mask hold no number": ({}, {"series": with_value(noise(120), (5, 7), np.nan)}),
+    "does not vary within its mask": ({}, {"series": np.full((120, 60), 7.1, np.float32)}),
+    "119 rows, the scan has 120 volumes": ({}, {"confounds": np.ones((119, 1))}),
+    "lack a value after the first row": ({}, {"confounds": with_value(np.ones((120, 1)), 3, np.nan)}),
+    "no frequency in 0.001-0.002 Hz": ({"band": (0.001, 0.002)}, {}),
+    r"\d+ of 120 volumes are kept; expected more than the 44 sinusoids in": ({"kept": np.arange(120) % 17 % 7 < 1}, {}),
+    "120 kept volumes with 70 confounds leave 0 degrees": ({}, {"confounds": noise(120, 70, seed=1).astype(float)}),
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_cannot_be_cleaned_is_refused(text):
+    changed, given = REFUSED[text]
+    fields = {
+        "mask": np.ones(SHAPE, bool),
+        "affine": np.eye(4),
+        "kept": np.ones(120, bool),
+        "tr_s": 2.0,
+        "band": BAND,
+    } | changed
+    series = given.get("series", noise(120))
+    with pytest.raises(InputError, match=text):
+        scan_of(series, Acquisition(**fields), given.get("confounds"))
+
+
+def test_twenty_volumes_are_enough_without_confounds():
+    assert scan_of(noise(20), acquisition(20)).basis.shape == (20, 8)
