@@ -102,7 +102,8 @@ def by_ridge(cohort, connectomes: Rows, means: np.ndarray, region: int, index: i
     scaled = np.nan_to_num((values - centre) / spread)
     others = np.delete(means, region, axis=1).reshape(len(means), -1)
     others = (others - others[training].mean(0)) / others[training].std(0)
-    features = np.hstack([scaled[:, ~own] / np.sqrt(values.shape[1]), others / np.sqrt(means[0].size)])
+    constant = np.ones((len(scaled), 1))
+    features = np.hstack([scaled[:, ~own] / np.sqrt(values.shape[1]), others / np.sqrt(means[0].size), constant])
     rest = [at for at in training if cohort.rows[at].subject != cohort.rows[index].subject]
     fit = Ridge(alpha=penalty, fit_intercept=False).fit(features[rest], scaled[rest][:, own])
     return fit.predict(features[[index]])[0] * spread[own] + centre[own]
@@ -137,6 +138,20 @@ def test_each_region_has_the_penalty_that_predicts_the_training_people_best(draw
             levels.append(by_ridge(cohort, connectomes, means, region, 23, penalty))
         found = Expected(cohort, of_region, means, 0)(np.array([23]), connectomes[[23]])[region][0]
         assert found == pytest.approx(levels[int(np.argmin(errors))], abs=2e-4)
+
+
+def test_people_are_not_told_by_the_z_scores_of_the_others(drawn, monkeypatch):
+    """Of noise nothing can be expected, however many features there are and however small the penalty is."""
+    cohort, connectomes, _ = drawn
+    random = np.random.default_rng(3)
+    connectomes.values = random.normal(size=(PEOPLE, 15)).astype(np.float32)
+    of_region = edges.edges_of_regions(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
+    monkeypatch.setattr(edges, "PENALTIES", [1e-3])
+    monkeypatch.setattr(edges, "MAX_PEOPLE", 8)
+    expected = Expected(cohort, of_region, random.normal(size=(PEOPLE, len(REGIONS), MAPS)), 0)
+    fitting = edges.people_to_fit_on(cohort, 0)[0]
+    for own, levels in zip(of_region, expected(fitting, connectomes[fitting]), strict=True):
+        assert np.square(connectomes.values[fitting][:, own] - levels).mean() > 0.7
 
 
 def test_many_people_are_sampled_and_nobody_is_halved(drawn, monkeypatch):

@@ -150,10 +150,11 @@ class Expected:
         return best[1:]
 
     def _features_of(self, edges: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        """(n, edges + regions x maps) float32, the squares of each half with a sum of about 1."""
+        """(n, edges + regions x maps + 1) float32, the squares of each part with a sum of about 1. The last is the
+        intercept: without it z-scores, whose sum over all people is 0, would tell who is left out."""
         means = self._means[indices].reshape(len(indices), -1)
-        halves = scaled(edges, *self._edge_scale), scaled(means, *self._mean_scale)
-        return np.concatenate([half / np.sqrt(half.shape[1]) for half in halves], axis=1, dtype=np.float32)
+        parts = scaled(edges, *self._edge_scale), scaled(means, *self._mean_scale), np.ones((len(indices), 1))
+        return np.concatenate([part / np.sqrt(part.shape[1]) for part in parts], axis=1, dtype=np.float32)
 
     def _columns(self, region: int) -> np.ndarray:
         """The features that are of a region: its edges and its means."""
