@@ -250,7 +250,7 @@ def test_a_worker_that_dies_ends_in_one_line(pcp, monkeypatch, tmp_path):
     monkeypatch.setattr("data.conversion.measures.of_image", die)
     outcome = run_main("data.__main__", "data", ("convert", pcp, tmp_path / "out"))
     assert outcome.status == 2
-    assert "A process of the conversion was killed" in outcome.err
+    assert "A process of this command was killed" in outcome.err
     assert outcome.err.count("\n") == 1
 
 

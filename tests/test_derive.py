@@ -480,3 +480,16 @@ def test_a_damaged_end_of_a_compressed_scan_is_found(scans, derive):
     with pytest.raises(gzip.BadGzipFile):
         gzip.decompress(path.read_bytes())
     assert re.search("(?m)^sub-2: .*CRC check failed", derive(scans).out)
+
+
+def test_a_scan_that_was_not_masked_is_measured_in_the_mask_of_its_mean(tmp_path, derive):
+    """Head in a noisy background, larger than the other scans, since nilearn opens the mask."""
+    scans, shape = tmp_path / "fmriprep", (20, 22, 20)
+    path = write_person(scans, "1", mask=False, shape=shape)
+    noise = np.random.default_rng(0).normal(50, 5, (*shape, VOLUMES)).astype(np.float32)
+    save(path, image(np.where(inside(shape)[..., None], bold(1, shape=shape), noise), np.diag([8.0, 8, 8, 1])))
+    assert derive(scans).status == 0
+    found = values_of(tmp_path / "out", "1") != 0
+    assert (found & inside(shape)).sum() > 0.9 * inside(shape).sum() and (
+        found & ~inside(shape)
+    ).sum() < 0.1 * found.sum()

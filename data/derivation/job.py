@@ -55,16 +55,13 @@ def plan(folder: Path, target: Path, options: DerivationOptions) -> Plan:
     if of > 1:
         notes.append(f"Share {number} of {of}: {len(share)} of {len(people)} people.")
     threads = threads_of(options.jobs)
-    tasks, failed = list[Task](), list[Done]()
-    for one in share:
-        task = Task(one, settings, options.confounds, wanted, threads)
-        if failure := mistake(task):
-            failed.append(Done(one.label, failure=failure))
-        else:
-            tasks.append(task)
+    tasks = [Task(one, settings, options.confounds, wanted, threads) for one in share]
+    failures = {task.person.label: failure for task in tasks if (failure := mistake(task))}
     table = table_of(folder, people, options)
     notes += described(people, options)
-    return Plan(tasks, failed, options.jobs, [*notes, *output.write_dataset(target, folder, table, settings.parcels)])
+    notes += output.write_dataset(target, folder, table, settings.parcels)
+    failed = [Done(label, failure=failure) for label, failure in failures.items()]
+    return Plan([task for task in tasks if task.person.label not in failures], failed, options.jobs, notes)
 
 
 def mistake(task: Task) -> str:

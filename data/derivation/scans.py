@@ -8,12 +8,12 @@ confounds), XCP-D (`desc-denoised_bold`), C-PAC (`desc-cleaned_bold`) and the Pr
 import re
 import shlex
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from glob import escape
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path, PurePosixPath
 
 from data.base.errors import InputError
@@ -166,11 +166,10 @@ def by_person(folder: Path, scans: list[ScanFile]) -> tuple[list[Person], list[s
             "space-MNI152*. Preprocess them again (fMRIPrep: --output-spaces MNI152NLin6Asym:res-2), or, if they are "
             "in MNI space all the same, name them in a column of paths: --boldColumn."
         )
-    groups = dict[str, list[ScanFile]]()
-    for scan in sorted(usable, key=lambda scan: (scan.person, str(scan.inside))):
-        groups.setdefault(scan.person, []).append(scan)
-    check_kinds(folder, groups)
-    people = [Person(label, tuple(of_person)) for label, of_person in groups.items()]
+    usable.sort(key=lambda scan: (scan.person, str(scan.inside)))
+    groups = groupby(usable, key=lambda scan: scan.person)
+    people = [Person(label, tuple(of_person)) for label, of_person in groups]
+    check_kinds(folder, people)
     first = people[0].scans[0]
     notes = [f"Layout: {first.layout.name}, {len(usable)} scans of {len(people)} people in space {first.space}."]
     if counted:
@@ -183,17 +182,17 @@ def by_person(folder: Path, scans: list[ScanFile]) -> tuple[list[Person], list[s
     return people, notes
 
 
-def check_kinds(folder: Path, groups: dict[str, list[ScanFile]]) -> None:
+def check_kinds(folder: Path, people: Sequence[Person]) -> None:
     """Raises InputError if a person's scans differ in more than run and session, are twice the same, or people's
     differ in layout or space."""
-    for label, scans in groups.items():
-        for one, other in pairwise(scans):
+    for person in people:
+        for one, other in pairwise(person.scans):
             if one.kind != other.kind or one.entities == other.entities:
                 raise InputError(
-                    f"{folder} has several scans of {label}: {one.inside} and {other.inside}; expected one, or runs "
-                    f"and sessions that are alike in all else. {choice(one, other)}"
+                    f"{folder} has several scans of {person.label}: {one.inside} and {other.inside}; expected one, "
+                    f"or runs and sessions that are alike in all else. {choice(one, other)}"
                 )
-    first, *others = (scans[0] for scans in groups.values())
+    first, *others = (person.scans[0] for person in people)
     for other in others:
         if (first.layout, first.space) != (other.layout, other.space):
             raise InputError(
