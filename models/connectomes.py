@@ -17,35 +17,27 @@ class RidgeLogits(layers.Layer):
     """Fisher z correlations (batch, edges), NaN where unknown -> logits (batch, 1, 2) of (control, autism).
 
     Edges are z-scored by training records; an unknown one counts as their mean. Nothing of it is trained by batches:
-    `assign` sets what a regression on the training records gave.
+    `assign` sets what a regression on the training records gave (`utils/ridge.py`).
     """
 
     def build(self, input_shape: tuple) -> None:
         own = {"trainable": False, "dtype": "float32"}
         edges = input_shape[1:]
         self.mean = self.add_weight(name="mean", shape=edges, initializer="zeros", **own)
-        self.spread = self.add_weight(name="spread", shape=edges, initializer="ones", **own)
+        self.scale = self.add_weight(name="scale", shape=edges, initializer="ones", **own)
         self.kernel = self.add_weight(name="kernel", shape=edges, initializer="zeros", **own)
         self.bias = self.add_weight(name="bias", shape=(), initializer="zeros", **own)
 
-    def measure(self, known: np.ndarray) -> None:
-        """Sets the mean and the spread of edges to those of training records (n, edges); of an edge that none of them
-        knows, or that is constant, to 0 and 1."""
-        sums = np.nansum(known, 0, dtype=float)
-        count = np.maximum(np.isfinite(known).sum(0), 1)
-        mean = sums / count
-        spread = np.sqrt(np.nansum(np.square(known - mean.astype(known.dtype)), 0, dtype=float) / count)
+    def assign(self, mean: np.ndarray, scale: np.ndarray, weights: np.ndarray, bias: float) -> None:
+        """Sets the log odds of autism: `weights` (edges,) of edges minus `mean`, times `scale`; and `bias`."""
         self.mean.assign(mean)
-        self.spread.assign(np.where(spread > 0, spread, 1))
-
-    def assign(self, weights: np.ndarray, bias: float) -> None:
-        """Sets the log odds of autism: `weights` (edges,) of the z-scores, and `bias`."""
+        self.scale.assign(scale)
         self.kernel.assign(weights)
         self.bias.assign(bias)
 
     def scores(self, edges: Any) -> Any:
-        """z-scores (batch, edges), 0 where unknown."""
-        values = (keras.ops.cast(edges, "float32") - self.mean) / self.spread
+        """Scaled edges (batch, edges), 0 where unknown."""
+        values = (keras.ops.cast(edges, "float32") - self.mean) * self.scale
         return keras.ops.where(keras.ops.isnan(values), 0.0, values)
 
     def call(self, edges: Any) -> Any:

@@ -23,13 +23,14 @@ settings.load_profile("seeded")
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_floors() -> Iterator[None]:
-    """Floors choose between two penalties in place of six, in three inner folds: most tests are not about them."""
+    """Floors choose between two penalties, in three inner folds: most tests are not about them."""
+    from utils import ridge
     from utils.evaluation import floors
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, few in (("STRENGTHS", floors.STRENGTHS[1::3]), ("PENALTIES", floors.PENALTIES[1::3])):
-            patch.setattr(floors, name, few)
-        patch.setattr(floors, "INNER_FOLDS", 3)
+        patch.setattr(floors, "STRENGTHS", floors.STRENGTHS[1::3])
+        patch.setattr(ridge, "PENALTIES", ridge.PENALTIES[2::2])
+        patch.setattr(ridge, "INNER_FOLDS", 3)
         yield
 
 

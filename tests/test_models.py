@@ -138,15 +138,12 @@ def test_connectomes_have_a_share_of_the_mean_and_weights_of_their_own(preset):
 
 def test_log_odds_of_connectomes_are_a_weighted_sum_of_z_scores_in_which_unknown_edges_count_as_the_mean():
     layer, generator = connectomes.RidgeLogits(), np.random.default_rng(2)
-    known = generator.normal(3, 2, (50, 4)).astype(np.float32)
-    known[::7, 1], known[:, 2], known[:, 3] = np.nan, np.nan, 1.5
-    layer(known)
-    layer.measure(known)
-    weights = np.array([1, -2, 3, 4])
-    layer.assign(weights, 0.25)
-    scores = (known[:, :2] - np.nanmean(known[:, :2], 0)) / np.nanstd(known[:, :2], 0)
-    expected = np.nan_to_num(scores) @ weights[:2] + 0.25
-    found = np.array(layer(known))
+    edges, (mean, scale, weights) = generator.normal(size=(5, 4)), generator.normal(size=(3, 4))
+    edges[2, 1] = np.nan
+    layer(edges)
+    layer.assign(mean, scale, weights, 0.25)
+    found = np.array(layer(edges))
+    expected = np.nan_to_num((edges - mean) * scale) @ weights + 0.25
     np.testing.assert_allclose(found[:, 0, 1] - found[:, 0, 0], expected, atol=1e-5)
     assert not layer.trainable_variables
 

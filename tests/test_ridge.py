@@ -1,8 +1,13 @@
+import shutil
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from helpers import add_connectomes
 from scipy.optimize import minimize
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
 
 from utils import ridge
 
@@ -74,14 +79,43 @@ def test_too_few_people_give_how_common_autism_is():
     np.testing.assert_allclose(ridge.fit(np.eye(4), label, label, []).log_odds(np.eye(4)), np.log(3))
 
 
-def test_of_many_records_some_are_drawn_whatever_the_order_of_calls(monkeypatch):
-    monkeypatch.setattr(ridge, "MAX_RECORDS", 5)
-    drawn = ridge.some(np.arange(100, 200))
-    assert len(set(drawn)) == 5
-    assert drawn.tolist() == sorted(drawn) == ridge.some(np.arange(100, 200)).tolist()
+def test_each_inner_fold_has_both_classes_or_there_is_none():
+    label = np.array([0, 0, 0, 1, 1, 1, 1])
+    assert len(ridge.inner_folds(label, np.arange(7))) == 3
+    assert ridge.inner_folds(label, np.array([0, 0, 0, 1, 2, 3, 4])) == []  # one subject is all of a class
+    assert ridge.inner_folds(label, np.array([0, 1, 2, 0, 1, 1, 1])) != []
+    assert ridge.inner_folds(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 2])) == []
 
 
 def test_labels_are_told_from_the_mean_of_their_site_unless_no_site_has_both():
     label = np.array([1.0, 1, 0, 0])
     np.testing.assert_allclose(ridge.within_sites(label, np.array(list("aaab"))), [2 / 3, 2 / 3, -4 / 3, 0])
     assert ridge.within_sites(label, np.array(list("abcd"))).tolist() == [1, 1, -1, -1]
+
+
+@pytest.mark.parametrize("block_bytes", [2**27, 8 * 28 * 7], ids=["whole", "blocks"])
+def test_a_fit_on_edges_is_that_on_their_z_scores(block_bytes, cohort, monkeypatch, tmp_path):
+    """Also if edges are unknown, one is constant, and new people lack others."""
+    monkeypatch.setattr(ridge, "BLOCK_BYTES", block_bytes)
+    folder = shutil.copytree(cohort, tmp_path / "cohort")
+    made = add_connectomes(folder)
+    train, test = made.indices("train"), made.indices("test")
+    edges, label = made.connectomes[np.arange(len(made.rows))].astype(float), np.array([row.label for row in made.rows])
+    scaler = StandardScaler().fit(edges[train])
+    scores = np.nan_to_num((edges - scaler.mean_) / np.nanstd(np.where(np.isnan(edges), scaler.mean_, edges)[train], 0))
+    scores *= np.sqrt(ridge.WEIGHT / 28)
+    folds = ridge.inner_folds(label[train], np.array([made.rows[at].subject for at in train]))
+    expected = ridge.fit(scores[train], label[train], np.array([made.rows[at].site for at in train]), folds)
+    found = ridge.fit_edges(made, made.connectomes, train)
+    np.testing.assert_allclose(found.log_odds(made.connectomes, test), expected.log_odds(scores[test]), atol=1e-7)
+
+
+def test_a_constant_edge_and_an_unknown_one_count_nothing():
+    edges = np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32)
+    edges[:, 1], edges[:, 2] = 0.25, np.nan
+    fake = SimpleNamespace(num_edges=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ridge, "blocks", lambda *_: [(np.arange(9), edges.astype(float))])
+        scale = ridge.edge_scale(fake, np.arange(9))
+    assert scale.scale[1:].tolist() == [0, 0] and scale.scale[0] > 0
+    assert not scale.of(np.full((2, 3), 7.0))[:, 1:].any()

@@ -3,21 +3,32 @@
 The penalty and the calibration are chosen in inner folds of the training records, in which a group of subjects, such as
 those who share a scan, is on one side. What is fitted is how far a label, -1 or 1, is from the mean of its site: how
 common autism is at a site is not to be learnt from what a scanner does to features.
+
+Connectomes have many more edges than there are training records, which span few of their directions. Products of people
+are enough to find these, and are summed over a block of people at a time, so that memory does not grow with the number
+of edges times that of people.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
+from threadpoolctl import threadpool_limits
+
+from data.cohorts.cohort import Cohort, in_order
+from data.cohorts.connectomes import Connectomes
+from data.cohorts.rows import leaders
 
 INNER_FOLDS = 5  # by which penalties are chosen and probabilities calibrated; of fewer subjects a class, as many
-PENALTIES = np.logspace(1, 5, 9)  # of squared weights, on features that are z-scored
+PENALTIES = np.logspace(1, 4, 7)  # of squared weights, on features that are z-scored
+MAX_EDGE_RECORDS = 5_000  # for training on connectomes; the time grows with their cube
+WEIGHT = 1000  # all edges weigh as so many z-scored features, so that the same penalties fit any number of parcels
+BLOCK_BYTES = 2**27  # of people held at once
+SMALLEST = 1e-10  # of the greatest variance along an axis; below it is rounding
 InnerFolds = list[tuple[np.ndarray, np.ndarray]]  # positions of those who fit, and of those who are predicted
-
-
-MAX_RECORDS = 4_000  # for training; the time of a decomposition grows with their cube
 
 
 @dataclass(frozen=True)
@@ -30,11 +41,6 @@ class LinearClassifier:
     def log_odds(self, values: np.ndarray) -> np.ndarray:
         """Features (n, features) -> (n,)."""
         return values @ self.weights + self.bias
-
-
-def some(records: np.ndarray) -> np.ndarray:
-    """At most `MAX_RECORDS` of the records, drawn at random, in their order."""
-    return np.sort(np.random.default_rng(0).permutation(records)[:MAX_RECORDS])
 
 
 def inner_folds(label: np.ndarray, group: np.ndarray) -> InnerFolds:
@@ -52,17 +58,18 @@ def fit(known: np.ndarray, label: np.ndarray, site: np.ndarray, folds: InnerFold
     Without folds, the log odds are those of the labels alone."""
     if not folds:
         return LinearClassifier(np.zeros(known.shape[1]), float(logit(label.mean())))
-    axes = own_axes(known)
-    values = known if axes is None else known @ axes
+    if known.shape[1] > len(known):
+        values, axes = own_axes(known @ known.T)
+        along = fit(values, label, site, folds)
+        return LinearClassifier(known.T @ (axes @ along.weights), along.bias)
     target, decision = within_sites(label, site), np.empty((len(label), len(PENALTIES)))
     for fitting, out in folds:
-        weights, bias = ridges(values[fitting], target[fitting])
-        decision[out] = values[out] @ weights + bias
+        weights, bias = ridges(known[fitting], target[fitting])
+        decision[out] = known[out] @ weights + bias
     best = np.square(decision - target[:, None]).mean(0).argmin()
-    weights, bias = ridges(values, target)
+    weights, bias = ridges(known, target)
     slope, shift = platt(decision[:, best], label)
-    chosen = weights[:, best] if axes is None else axes @ weights[:, best]
-    return LinearClassifier(slope * chosen, float(slope * bias[best] + shift))
+    return LinearClassifier(slope * weights[:, best], float(slope * bias[best] + shift))
 
 
 def within_sites(label: np.ndarray, site: np.ndarray) -> np.ndarray:
@@ -73,14 +80,13 @@ def within_sites(label: np.ndarray, site: np.ndarray) -> np.ndarray:
     return apart if apart.any() else target
 
 
-def own_axes(known: np.ndarray) -> np.ndarray | None:
-    """Orthonormal axes (features, rank) of features (n, features) that are more than the records; None if they are
-    fewer. An L2 penalty does not change with the axes."""
-    if known.shape[1] <= len(known):
-        return None
-    power, left = np.linalg.eigh((known @ known.T).astype(float))
-    used = power > power[-1] * len(known) * np.finfo(known.dtype).eps
-    return known.T @ (left[:, used] / np.sqrt(power[used]))
+def own_axes(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Products (n, n) of records -> their coordinates (n, rank) along orthonormal axes of what they span, what makes
+    these axes of the records (n, rank). An L2 penalty does not change with the axes."""
+    variance, left = np.linalg.eigh(products)
+    kept = variance > SMALLEST * variance[-1]
+    length = np.sqrt(variance[kept])
+    return left[:, kept] * length, left[:, kept] / length
 
 
 def ridges(known: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -103,3 +109,74 @@ def platt(decision: np.ndarray, label: np.ndarray) -> tuple[float, float]:
     fitted = LogisticRegression(C=np.inf, max_iter=1000).fit(both, np.concatenate([label, 1 - label]), weight)
     slope = fitted.coef_[0, 0] / spread
     return (slope, fitted.intercept_[0]) if slope > 0 else (0.0, float(logit(label.mean())))
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeScale:
+    """z-scores of edges by training records, which together weigh as `WEIGHT` features: `mean` and `scale` (edges,)
+    float64; the scale of an edge that is constant there is 0. An unknown edge counts as the mean."""
+
+    mean: np.ndarray
+    scale: np.ndarray
+
+    def of(self, edges: np.ndarray) -> np.ndarray:
+        """Edges (n, edges) -> (n, edges) float64."""
+        return np.nan_to_num((edges - self.mean) * self.scale)
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeClassifier:
+    """A linear classifier of scaled edges."""
+
+    scale: EdgeScale
+    of_scaled: LinearClassifier
+
+    def log_odds(self, connectomes: Connectomes, records: np.ndarray) -> np.ndarray:
+        """Of autism, of the records at these positions (n,)."""
+        scaled = (self.scale.of(edges) for _, edges in blocks(connectomes, records))
+        return np.concatenate([self.of_scaled.log_odds(values) for values in scaled])
+
+
+def blocks(connectomes: Connectomes, records: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The records (n,) in blocks of places among them (few,), and their edges (few, edges) float64."""
+    size = max(1, BLOCK_BYTES // (np.dtype(float).itemsize * connectomes.num_edges))
+    for places in in_order(np.arange(len(records)), size):
+        yield places, connectomes[records[places]].astype(float)
+
+
+def edge_scale(connectomes: Connectomes, records: np.ndarray) -> EdgeScale:
+    """The scale by these training records."""
+    count, total, squares = np.zeros((3, connectomes.num_edges))
+    for _, edges in blocks(connectomes, records):
+        count += np.isfinite(edges).sum(0)
+        total += np.nansum(edges, 0)
+        squares += np.nansum(np.square(edges), 0)
+    mean = total / np.maximum(count, 1)
+    variance = np.maximum(squares - count * np.square(mean), 0) / len(records)
+    constant = variance <= SMALLEST * np.maximum(np.square(mean), SMALLEST)
+    scale = np.sqrt(WEIGHT / connectomes.num_edges / np.where(constant, 1, variance))
+    return EdgeScale(mean, np.where(constant, 0, scale))
+
+
+def fit_edges(cohort: Cohort, connectomes: Connectomes, training: np.ndarray) -> EdgeClassifier:
+    """`fit` on the connectomes of a cohort's training records, of at most `MAX_EDGE_RECORDS` drawn at random. If these
+    are too few for inner folds, the log odds are those of the labels alone."""
+    records = np.sort(np.random.default_rng(0).permutation(training)[:MAX_EDGE_RECORDS])
+    rows = [cohort.rows[index] for index in records]
+    label, site = np.array([row.label for row in rows]), np.array([row.site for row in rows])
+    leader = leaders([row.subject for row in rows], cohort.metadata.same_scan)
+    folds = inner_folds(label, np.array([leader[row.subject] for row in rows]))
+    scale, products = edge_scale(connectomes, records), np.empty((len(records), len(records)))
+    with threadpool_limits(1, "blas"):  # more threads cost much where other programs run
+        for places, edges in blocks(connectomes, records):
+            scaled = scale.of(edges)
+            products[np.ix_(places, places)] = scaled @ scaled.T
+            for before, others in blocks(connectomes, records[: places[0]]):
+                products[np.ix_(places, before)] = scaled @ scale.of(others).T
+                products[np.ix_(before, places)] = products[np.ix_(places, before)].T
+        values, axes = own_axes(products)
+        along = fit(values, label, site, folds)
+        of_records, weights = axes @ along.weights, np.zeros(connectomes.num_edges)
+        for places, edges in blocks(connectomes, records):
+            weights += of_records[places] @ scale.of(edges)
+    return EdgeClassifier(scale, LinearClassifier(weights, along.bias))

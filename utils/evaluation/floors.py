@@ -12,7 +12,7 @@ records only. Each classifier reads each set of features on which it adds someth
   phenotype and this ridge. On 737 people of ABIDE I, fifteen maps, leaving sites out, three parts had an AUC within
   sites of 0.79, the connectome alone 0.76; with a vote for each map these outvoted the connectome (0.76).
 
-Penalties are chosen by the AUC in inner folds: with C = 1 a logistic regression of region means was a straw man.
+Penalties are chosen in inner folds: with C = 1 a logistic regression of region means was a straw man.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,10 +21,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
-from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
-from sklearn.metrics import roc_auc_score
+from sklearn.linear_model import LogisticRegressionCV
 from sklearn.metrics.pairwise import rbf_kernel
-from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
@@ -34,144 +32,114 @@ from data.base.progress import progress
 from data.cohorts import atlas, means
 from data.cohorts.cohort import Cohort
 from data.cohorts.entries import MAX_RECORDS
-from data.cohorts.rows import leaders
+from data.cohorts.rows import Row, leaders
 from data.cohorts.standards import within_sites
 from data.simulation import Simulation, rule, subject_names
+from utils import ridge
 from utils.covariates import covariates, encoder
-from utils.evaluation import edges
 from utils.report.tables import MAJORITY, RULE
 from utils.runs.checkpoints import Identity, training_cohort
 
 LOGISTIC, RIDGE, SVM, MEAN, PARTS = "logistic regression", "ridge", "SVM", "mean of SVMs", "mean of parts"
 WIDE = ("regions", "all")  # which ridge reads
 CONNECTOME = "connectome"  # which ridge alone reads
-INNER_FOLDS = 5  # by which penalties are chosen and probabilities calibrated; of fewer subjects a class, as many
 STRENGTHS = np.logspace(-4, 0, 5)  # of a logistic regression, the inverse of its penalty
-PENALTIES = np.logspace(1, 4, 4)  # of ridge
 MAX_SVM_RECORDS = 10_000  # for training; the time of an SVM grows with their square
-MAX_EDGE_RECORDS = 5_000  # for training on connectomes; the time grows with their cube
 CLOSEST = 1e-7  # of a probability to 0 and 1, before log odds are averaged
-INNER = f"{INNER_FOLDS} inner folds"
+INNER = f"{ridge.INNER_FOLDS} inner folds"
 SETTINGS = {  # of each classifier by its name in those of floors, for the methods of a paper
     LOGISTIC: f"L2 penalty, of {len(STRENGTHS)} strengths the one with the best mean AUC in {INNER}",
-    RIDGE: f"of {len(PENALTIES)} penalties the one with the best mean AUC in {INNER}, probabilities calibrated there",
+    RIDGE: f"of labels minus their mean at the site, of {len(ridge.PENALTIES)} penalties the one with the least error "
+    f"in {INNER}, probabilities calibrated there",
     SVM: "radial basis functions, C = 1, gamma scaled by the features' variance, probabilities calibrated over "
     f"{INNER}, at most {MAX_SVM_RECORDS:,} training records",
     MEAN: "the mean log odds of such SVMs, one a map, and one of the phenotype if it is named",
     PARTS: "the mean log odds of what reads the maps (the mean of SVMs, one a map), of the phenotype's SVM, if it is "
-    f"named, and of the connectome's ridge, at most {MAX_EDGE_RECORDS:,} training records",
+    f"named, and of the connectome's ridge, at most {ridge.MAX_EDGE_RECORDS:,} training records",
 }
-InnerFolds = list[tuple[np.ndarray, np.ndarray]]  # positions of those who fit, and of those who are predicted
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """Training records: positions among all of them, labels, sites, and inner folds."""
+
+    rows: np.ndarray
+    label: np.ndarray
+    site: np.ndarray
+    folds: ridge.InnerFolds
 
 
 @dataclass(frozen=True)
 class Learner:
-    """A way to fit a classifier, and the training records that it takes: their positions, labels and inner folds.
+    """A way to fit a classifier, and the training records that it takes.
 
-    `predict(known, new, label, folds)`: standardised features (n, features) of the training records and of new ones ->
-    the probability of autism of the new ones.
+    `method(known, new, of)`: standardised features (n, features) of these training records and of new ones -> the
+    probability of autism of the new ones.
     """
 
-    method: Callable[[np.ndarray, np.ndarray, np.ndarray, InnerFolds], np.ndarray]
-    rows: np.ndarray
-    label: np.ndarray
-    folds: InnerFolds
+    method: Callable[[np.ndarray, np.ndarray, Training], np.ndarray]
+    of: Training
 
     def predict(self, known: np.ndarray, new: np.ndarray) -> np.ndarray:
-        """Probability of autism of `new` records (n, features), after a fit on all training records, `known`."""
-        return self.method(known[self.rows], new, self.label, self.folds)
+        """Probability of autism of `new` records (n, features), after a fit on the training records, `known`."""
+        return self.method(known[self.of.rows], new, self.of)
 
 
-def by_logistic(known: np.ndarray, new: np.ndarray, label: np.ndarray, folds: InnerFolds) -> np.ndarray:
+def by_logistic(known: np.ndarray, new: np.ndarray, of: Training) -> np.ndarray:
     """Logistic regression with the strength that has the best mean AUC in the folds."""
-    known, new = in_own_axes(known, new)
+    if known.shape[1] > len(known):  # an L2 penalty does not change with the axes
+        values, axes = ridge.own_axes(known @ known.T)
+        known, new = values, new @ known.T @ axes
     search = LogisticRegressionCV(
-        Cs=STRENGTHS, l1_ratios=(0,), cv=folds, scoring="roc_auc", max_iter=1000, use_legacy_attributes=False
+        Cs=STRENGTHS, l1_ratios=(0,), cv=of.folds, scoring="roc_auc", max_iter=1000, use_legacy_attributes=False
     )
-    return search.fit(known, label).predict_proba(new)[:, 1]
+    return search.fit(known, of.label).predict_proba(new)[:, 1]
 
 
-def by_ridge(known: np.ndarray, new: np.ndarray, label: np.ndarray, folds: InnerFolds) -> np.ndarray:
-    """Ridge with the penalty that has the best mean AUC in the folds, calibrated over them."""
-    known, new = in_own_axes(known, new)
-    decision, area = np.empty((len(label), len(PENALTIES))), []
-    for fitting, out in folds:
-        decision[out] = ridges(known[fitting], label[fitting], known[out])
-        area.append([roc_auc_score(label[out], of_penalty) for of_penalty in decision[out].T])
-    best = np.mean(area, axis=0).argmax()
-    return calibrated(decision[:, best], label, ridges(known, label, new)[:, best])
+def by_ridge(known: np.ndarray, new: np.ndarray, of: Training) -> np.ndarray:
+    """Ridge, see `utils.ridge`."""
+    return expit(ridge.fit(known, of.label, of.site, of.folds).log_odds(new))
 
 
-def in_own_axes(known: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features (n, features) of training and of new records, no more than there are training records: along the axes
-    of these if there are more. An L2 penalty does not change with the axes."""
-    if known.shape[1] <= len(known):
-        return known, new
-    axes, _ = np.linalg.qr(known.T)
-    return known @ axes, new @ axes
-
-
-def ridges(known: np.ndarray, label: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Decision values of `new` records (n, penalties) by ridge regressions of -1 and 1, their intercept not penalised;
-    one decomposition serves all penalties."""
-    centre, target = known.mean(0), 2 * label - 1
-    values = known - centre
-    power, axes = np.linalg.eigh(values.T @ values)
-    along = axes.T @ (values.T @ (target - target.mean()))
-    weights = axes @ (along[:, None] / (power[:, None] + PENALTIES))
-    return (new - centre) @ weights + target.mean()
-
-
-def by_svm(known: np.ndarray, new: np.ndarray, label: np.ndarray, folds: InnerFolds) -> np.ndarray:
+def by_svm(known: np.ndarray, new: np.ndarray, of: Training) -> np.ndarray:
     """An SVM with fixed settings, calibrated over the folds, for all of which its kernel is computed once."""
     gamma = 1 / (known.shape[1] * (known.var() or 1))  # scikit-learn's "scale"
-    kernel, decision = rbf_kernel(known, gamma=gamma), np.empty(len(label))
-    for fitting, out in folds:
-        fitted = SVC(C=1, kernel="precomputed").fit(kernel[np.ix_(fitting, fitting)], label[fitting])
+    kernel, decision = rbf_kernel(known, gamma=gamma), np.empty(len(of.label))
+    for fitting, out in of.folds:
+        fitted = SVC(C=1, kernel="precomputed").fit(kernel[np.ix_(fitting, fitting)], of.label[fitting])
         decision[out] = fitted.decision_function(kernel[np.ix_(out, fitting)])
-    whole = SVC(C=1, kernel="precomputed").fit(kernel, label)
-    return calibrated(decision, label, whole.decision_function(rbf_kernel(new, known, gamma)))
+    whole = SVC(C=1, kernel="precomputed").fit(kernel, of.label)
+    return calibrated(decision, of.label, whole.decision_function(rbf_kernel(new, known, gamma)))
 
 
 def calibrated(decision: np.ndarray, label: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Probabilities of autism from the decision values `new`, by a logistic regression of the labels, a little less
-    than certain (Platt 1999), on the values that the training records had in the inner folds."""
-    spread, count = decision.std() or 1, np.bincount(label.astype(int))
-    certain = np.where(label == 1, count[1] + 1, count[0] + 1) / np.where(label == 1, count[1] + 2, count[0] + 2)
-    both, weight = np.tile(decision[:, None] / spread, (2, 1)), np.concatenate([certain, 1 - certain])
-    platt = LogisticRegression(C=np.inf, max_iter=1000).fit(both, np.concatenate([label, 1 - label]), weight)
-    return platt.predict_proba(new[:, None] / spread)[:, 1]
+    """Probabilities of autism from the decision values `new`, calibrated on those (n,) that the training records had in
+    the inner folds."""
+    slope, shift = ridge.platt(decision, label)
+    return expit(slope * new + shift)
 
 
-def inner_folds(label: np.ndarray, group: np.ndarray) -> InnerFolds:
-    """Folds of training records with these labels and groups of subjects (n,), each group in one of them; none if not
-    every fold can have both classes."""
-    people = [set(group[label == value]) for value in (0, 1)]
-    if (fewest := min(map(len, people))) < 2:
-        return []
-    folds = list(StratifiedGroupKFold(min(INNER_FOLDS, fewest)).split(label, label, group))
-    return folds if all(len(set(label[part])) == 2 for fold in folds for part in fold) else []
+def learners(rows: Sequence[Row], group: Sequence[str]) -> dict[str, Learner]:
+    """What training records with these rows and groups of subjects (n,) allow, by name."""
+    everybody, some = (training_of(rows, np.asarray(group), most) for most in (len(rows), MAX_SVM_RECORDS))
+    found = {
+        LOGISTIC: Learner(by_logistic, everybody),
+        RIDGE: Learner(by_ridge, everybody),
+        SVM: Learner(by_svm, some),
+    }
+    return found if everybody.folds and some.folds else {}
 
 
-def learners(label: np.ndarray, group: Sequence[str]) -> dict[str, Learner]:
-    """What training records with these labels and groups of subjects (n,) allow, by name."""
-    count = len(label)
-    methods = {LOGISTIC: by_logistic, RIDGE: by_ridge, SVM: by_svm, CONNECTOME: by_ridge}
-    most = {SVM: min(count, MAX_SVM_RECORDS), CONNECTOME: min(count, MAX_EDGE_RECORDS)}
-    drawn = {size: some(label, np.asarray(group), size) for size in {count, *most.values()}}
-    found = {name: Learner(method, *drawn[most.get(name, count)]) for name, method in methods.items()}
-    return found if all(learner.folds for learner in found.values()) else {}
-
-
-def some(label: np.ndarray, people: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, InnerFolds]:
-    """At most so many training records, drawn at random: their positions, labels and inner folds."""
-    rows = np.sort(np.random.default_rng(0).permutation(len(label))[:most])
-    return rows, label[rows], inner_folds(label[rows], people[rows])
+def training_of(rows: Sequence[Row], people: np.ndarray, most: int) -> Training:
+    """At most so many training records, drawn at random."""
+    chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[:most])
+    label, site = (np.array([getattr(rows[at], name) for at in chosen]) for name in ("label", "site"))
+    return Training(chosen, label, site, ridge.inner_folds(label, people[chosen]))
 
 
 def limits(count: int, connectomes: bool = False) -> list[str]:
     """What must stand beside floors of so many training records, the most of any fold."""
-    most = {"SVM": MAX_SVM_RECORDS} | ({"ridge on connectomes": MAX_EDGE_RECORDS} if connectomes else {})
+    most = {"SVM": MAX_SVM_RECORDS} | ({"ridge on connectomes": ridge.MAX_EDGE_RECORDS} if connectomes else {})
     return [
         f"Each {name} among the floors is fitted on {limit} of {count} training records, drawn at random."
         for name, limit in most.items()
@@ -215,11 +183,10 @@ def predict(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
     source, cohorts = training or cohort, (training, cohort) if training else (cohort,)
     train, test = source.indices("train"), cohort.indices("test")
     rows = [source.rows[index] for index in train]
-    label = np.array([row.label for row in rows])
     leader = leaders([row.subject for row in rows], source.metadata.same_scan)
-    fitting = learners(label, [leader[row.subject] for row in rows])
+    fitting = learners(rows, [leader[row.subject] for row in rows])
     tables = features(*cohorts) if fitting else {}
-    result = {MAJORITY: np.full(len(test), label.mean())}
+    result = {MAJORITY: np.full(len(test), np.mean([row.label for row in rows]))}
     result |= fitted(fitting, tables, train, test + (len(source.rows) if training else 0), cohort.num_maps)
     result |= with_connectomes(result, fitting, source, cohort)
     if simulation := simulation_of(cohort):
@@ -244,7 +211,7 @@ def fitted(
             encoding = encoder().fit(table.iloc[train])
             known, new = (encoding.transform(table.iloc[rows]) for rows in (train, test))
             for name, learner in fitting.items():
-                if name in (LOGISTIC, SVM) or (name == RIDGE and kind in WIDE):
+                if name != RIDGE or kind in WIDE:
                     result[f"{kind}, {name}"] = learner.predict(known, new)
             if kind == "regions":
                 several = range(num_maps) if num_maps > 1 else ()
@@ -266,10 +233,8 @@ def with_connectomes(
     same = source.metadata.of_inputs([CONNECTOME]) == cohort.metadata.of_inputs([CONNECTOME])
     if not fitting or not same or source.connectomes is None or cohort.connectomes is None:
         return {}
-    learner, train, test = fitting[CONNECTOME], source.indices("train"), cohort.indices("test")
-    with threadpool_limits(1, "blas"):
-        known, new = edges.in_own_axes(source.connectomes, train[learner.rows], cohort.connectomes, test)
-        own = learner.method(known, new, learner.label, learner.folds)
+    classifier = ridge.fit_edges(source, source.connectomes, source.indices("train"))
+    own = expit(classifier.log_odds(cohort.connectomes, cohort.indices("test")))
     parts = [found.get(f"regions, {MEAN}", found[f"regions, {SVM}"]), own]
     parts += [found[name] for name in [f"phenotype, {SVM}"] if name in found]
     kinds = "regions with phenotype and connectome" if len(parts) > 2 else "regions and connectome"

@@ -11,12 +11,10 @@ import numpy as np
 from data.base.errors import InputError
 from data.base.signals import collected
 from data.cohorts.cohort import in_order
-from data.cohorts.connectomes import Connectomes
-from data.cohorts.rows import leaders
 from models import layers
 from models.connectomes import RidgeLogits
-from utils import ridge
 from utils.inference import reading
+from utils.ridge import fit_edges
 from utils.runs.checkpoints import Identity
 from utils.runs.results import changed, read_manifest
 from utils.runs.run import Run, prepare_folder
@@ -149,25 +147,11 @@ def measure(training: Training) -> None:
     selections = in_order(run.training_records(), run.config.batch_size)
     for layer in network.layers:
         if isinstance(layer, RidgeLogits):
-            fit(run, layer, reads.tables[layer.input.name])
+            found = fit_edges(run.cohort, reads.tables[layer.input.name], run.training_records())
+            layer.assign(found.scale.mean, found.scale.scale, found.of_scaled.weights, found.of_scaled.bias)
         elif isinstance(layer, layers.Standardise):
             if layer.input.name in reads.tables:
                 layer.measure(batch[layer.input.name] for batch in reads.batches(selections))
             else:
                 before = keras.Model(network.input, layer.input)
                 layer.measure(np.asarray(before(whole.inputs(batch))) for batch in whole.batches(selections))
-
-
-def fit(run: Run, layer: RidgeLogits, connectomes: Connectomes) -> None:
-    """Fits the layer to the connectomes of the training records, of at most `ridge.MAX_RECORDS`, with the penalty that
-    does best in inner folds of them. If these are too few for that, it gives how common autism is."""
-    records, rows = ridge.some(run.training_records()), run.cohort.rows
-    label, site = (np.array([getattr(rows[index], name) for index in records]) for name in ("label", "site"))
-    leader = leaders([rows[index].subject for index in records], run.cohort.metadata.same_scan)
-    folds = ridge.inner_folds(label, np.array([leader[rows[index].subject] for index in records]))
-    if not folds:
-        print("Connectomes: too few training subjects of a class to choose a penalty, so they are not used.")
-    known = connectomes[records]
-    layer.measure(known)
-    classifier = ridge.fit(np.asarray(layer.scores(known)), label, site, folds)
-    layer.assign(classifier.weights, classifier.bias)
