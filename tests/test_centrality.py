@@ -22,7 +22,7 @@ def drawn(voxels=130, seed=0):
     return points.astype(np.float32), {"weighted": weighted, "binarize": (weighted > 0).astype(float)}
 
 
-@pytest.mark.parametrize("block", [512, 64, 37])
+@pytest.mark.parametrize("block", [384, 64, 37])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_products_are_those_of_the_whole_matrix(block, threads, monkeypatch):
     monkeypatch.setattr(centrality, "BLOCK", block)

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 THRESHOLD = 0.25  # of a correlation; PCP's
 TOLERANCE = 1e-5  # of the eigenvalue: length of what A v differs from it times v
-BLOCK = 512  # voxels; two blocks of float32 for each core
+BLOCK = 384  # voxels; two blocks of float32 for each core
 
 
 class Products(NamedTuple):
