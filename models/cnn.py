@@ -281,15 +281,18 @@ def parts(volume: Any, config: OfVolume, grid: Grid) -> list[Part]:
     return found
 
 
-def weights_of(config: Settings, maps: int) -> dict[str, float] | None:
+def weights_of(config: Settings, maps: int, edges: int = 0) -> dict[str, float] | None:
     """How much each part's logits count; None where those of all networks count alike.
 
-    The brain counts as much as the phenotype for each of its maps, up to `MOST_MAPS`; two thirds of that are the
-    regions', which told most in five folds of 664 people, by site and by person.
+    The brain's maps count as much as the phenotype for each of them, up to `MOST_MAPS`, and as much as the phenotype if
+    there are connectomes beside; two thirds of that are the regions', which told most in five folds of 664 people, by
+    site and by person.
     """
-    if not (isinstance(config, Combined) and config.mean_over == "parts"):
+    if not isinstance(config, Combined):
+        return dict.fromkeys(("regions", "linear", "convolutions", "phenotype"), 1.0) if edges else None
+    if config.mean_over == "networks":
         return None
-    brain = min(maps, MOST_MAPS)
+    brain = 1 if edges else min(maps, MOST_MAPS)
     return {"regions": 2 * brain / 3, "convolutions": brain / 3, "phenotype": 1.0}
 
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import KerasTensor, layers
 
-SHARE = 0.5  # of the mean of logits; the rest is that of all other parts
+SHARE = 1 / 3  # of the mean of logits; the others are of maps and phenotype
 
 
 class RidgeLogits(layers.Layer):

@@ -113,5 +113,5 @@ def build(config: Any, grid: Grid, maps: int = 1, edges: int = 0) -> Any:
         logits = layers.averaged([joined], config.members, beside=beside)
     else:
         parts = [*brain, nn.part(inputs["phenotype"], config, config.phenotype_l2)]
-        logits = layers.averaged(parts, config.members, cnn.weights_of(config, maps), beside)
+        logits = layers.averaged(parts, config.members, cnn.weights_of(config, maps, edges), beside)
     return keras.Model(inputs, logits, name="mmnn")

@@ -132,8 +132,10 @@ def test_connectomes_have_a_share_of_the_mean_and_weights_of_their_own(preset):
     generator = np.random.default_rng(1)
     inputs = {key: generator.normal(size=(4, *tensor.shape[1:])) for key, tensor in network.input.items()}
     *others, logits = map(np.array, summands(network)(inputs))
-    expected = np.concatenate(others, axis=1).mean(1) * (1 - connectomes.SHARE) + logits[:, 0] * connectomes.SHARE
-    np.testing.assert_allclose(network(inputs), expected, rtol=1e-4, atol=1e-6)
+    others = [one.mean(1) for one in others]  # of maps and phenotype, or of both together
+    np.testing.assert_allclose(
+        network(inputs), (2 * sum(others) / len(others) + logits[:, 0]) / 3, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_log_odds_of_connectomes_are_a_weighted_sum_of_z_scores_in_which_unknown_edges_count_as_the_mean():
@@ -393,16 +395,21 @@ def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, maps, brain", [("cnn", 3, 1), ("mmnn", 1, 1), ("mmnn", 3, 3), ("mmnn", 5, 3)])
-def test_parts_of_combined_have_their_weights_however_many_networks_they_have(name, maps, brain):
+@pytest.mark.parametrize(
+    "name, maps, brain, edges",
+    [("cnn", 3, 1, 0), ("mmnn", 1, 1, 0), ("mmnn", 3, 3, 0), ("mmnn", 5, 3, 0), ("mmnn", 5, 1, 6)],
+)
+def test_parts_of_combined_have_their_weights_however_many_networks_they_have(name, maps, brain, edges):
     from models.layers import summands
 
     module, members = MODELS[name].module, 2
     config = settings.override(module.PRESETS["combined"], [f"members={members}"])
-    network = with_random_weights(module.build(config, REDUCED, maps=maps))
+    more = {"edges": edges} if edges else {}
+    network = with_random_weights(module.build(config, REDUCED, maps=maps, **more))
     generator = np.random.default_rng(1)
     inputs = {key: generator.normal(size=(2, *tensor.shape[1:])) for key, tensor in network.input.items()}
     logits = list(map(np.array, summands(network)(inputs)))
+    connectome = logits.pop()[:, 0] if edges else 0
     means = [one.mean(1) for one in logits]
     counts = [one.shape[1] for one in logits]
     phenotype = means.pop() if name == "mmnn" else 0
@@ -411,7 +418,7 @@ def test_parts_of_combined_have_their_weights_however_many_networks_they_have(na
     of_parts = [maps, *([1] if maps > 1 else []), maps, *([1] if name == "mmnn" else [])]
     assert counts == [members * inputs for inputs in of_parts]
     if name == "mmnn":
-        expected = (brain * expected + phenotype) / (brain + 1)
+        expected = (brain * expected + phenotype + connectome) / (brain + 1 + bool(edges))
     np.testing.assert_allclose(network(inputs), expected, rtol=1e-4)
 
 
