@@ -224,7 +224,18 @@ def write_bids(folder: Path, older: bool = False) -> dict[str, np.ndarray]:
     return kept
 
 
-BIDS = ("--labelColumn", "dx", "--positive", "a", "--phenotype", "", "--grid", "reduced", "--connectome", "seg-Toy")
+BIDS = (
+    "--labelColumn",
+    "dx",
+    "--positive",
+    "a",
+    "--phenotype",
+    "",
+    "--grid",
+    "reduced",
+    "--connectome",
+    "seg-To_y",
+)  # as a file may be called
 
 
 @pytest.mark.parametrize("older", [False, True], ids=["seg", "atlas"])

@@ -1,5 +1,6 @@
 """The options of `python -m data convert`, each a field; None where the layout, the default or --like decides."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,11 @@ from data.grids import GRIDS
 def columns(text: str) -> tuple[str, ...]:
     """`A,B` -> A, B; an empty text names no column."""
     return tuple(name for name in text.split(",") if name)
+
+
+def series_name(text: str) -> str:
+    """`seg-<atlas>` with the letters and digits of the atlas's name, which are all that a BIDS name may hold."""
+    return f"seg-{re.sub('[^A-Za-z0-9]', '', text[4:])}" if text.startswith("seg-") else text
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,10 @@ class SourceOptions:
         help="maps of a record, such as falff,alff,dual_regression; all: those that everybody has (default falff)",
     )
     connectome: str | None = option(
-        None, metavar="NAME", help="keep correlations of the series of parcels: rois_cc200 (PCP), seg-<atlas> (BIDS)"
+        None,
+        type=series_name,
+        metavar="NAME",
+        help="keep correlations of the series of parcels: rois_cc200 (PCP), seg-<atlas> (BIDS)",
     )
     parcels: Path | None = option(
         None,
