@@ -108,7 +108,6 @@ SEX = {"sex": lambda number, row: "MF"[number // 4 % 2]}
 SITE = {"site": lambda number, row: row["SITE_ID"]}
 GROUP = {"group": lambda number, row: {"1": "ASD", "2": "TD"}[row["DX_GROUP"]]}
 BIDS_ID = {"participant_id": lambda number, row: f"sub-{row['SUB_ID']}"}
-MOTION = {"mean_fd": lambda number, row: f"0.{10 + number * 5 % 17}"}
 
 
 def write_bids(folder: Path, names=("falff",), suffix="task-rest_{0}", count: int = PEOPLE, motion=()) -> None:
@@ -157,11 +156,11 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def walked(home, data_cli) -> Path:
-    """The folder of a reader who has followed the README from maps to a blackout, in two folds."""
+    """The folder of a reader who has followed the README from scans to a blackout, in two folds."""
     folder = home / "walked"
-    write_bids(folder, motion=MOTION.items())
-    commands = block_with(README, "convert derivatives")
-    walk(folder, commands, data_cli)
+    write_fmriprep(folder)
+    outcomes = walk(folder, block_with(README, "data derive"), data_cli)
+    assert "Is it motion?" in outcomes[-2].out
     return folder
 
 
@@ -204,19 +203,22 @@ def test_the_road_of_abide_ends_with_a_blackout_leaving_sites_out(tmp_path, data
 
 
 def write_fmriprep(folder: Path, count: int = PEOPLE) -> None:
+    """Scans, confounds and people, and an atlas of twelve parcels."""
     rows = people(count)
     write_people(folder / "fmriprep", [row["SUB_ID"] for row in rows])
     for number, scan in enumerate(sorted((folder / "fmriprep").rglob("*preproc_bold.nii.gz"))):
         write_confounds(scan, confounds(number))
     write_rows(folder / "fmriprep/participants.tsv", own_table(rows, **BIDS_ID, **GROUP, **AGE, **SEX, **SITE))
+    parcel = np.indices((8, 10, 8)) // np.reshape((4, 4, 4), (3, 1, 1, 1))
+    labels = 1 + np.ravel_multi_index(tuple(parcel), (2, 3, 2)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(labels, COARSE), folder / "atlas.nii.gz")
 
 
-def test_the_road_from_preprocessed_scans_ends_with_a_report(tmp_path, data_cli):
-    """Its head motion is a covariate; tasks of an array leave the same maps."""
+def test_tasks_of_an_array_leave_the_maps_of_one_command(tmp_path, data_cli):
+    """Head motion of the maps is a covariate."""
     write_fmriprep(tmp_path)
-    outcomes = walk(tmp_path, block_with(DERIVE, "data convert maps"), data_cli)
+    walk(tmp_path, block_with(DERIVE, "data convert maps"), data_cli)
     assert "mean_fd" in open_cohort(tmp_path / "cohort").covariates
-    assert "Is it motion?" in outcomes[-1].out
     (script,) = scripts(DERIVE)
     first, last = map(int, re.search(r"--array=(\d+)-(\d+)", script).groups())
     share = COMMAND.search(script)[0].replace("fmriprep maps", "fmriprep shares")
@@ -333,9 +335,9 @@ def test_pipelines_that_write_bids_derivatives(maps, suffix, tmp_path, data_cli)
 
 def test_new_people_are_predicted(walked, tmp_path, data_cli):
     folder = shutil.copytree(walked, tmp_path / "walked")
-    write_bids(folder / "NEW", motion=MOTION.items())
     aside = open_cohort(folder / "cohort").subjects("test")
-    for path in (folder / "NEW/derivatives").iterdir():
+    (folder / "maps").rename(folder / "NEW")
+    for path in (folder / "NEW").glob("sub-*"):
         if path.name.removeprefix("sub-") not in aside:
             shutil.rmtree(path)
     commands = block_with(DATA, "--like")
