@@ -241,8 +241,9 @@ def an_identity(**changes) -> Identity:
 
 
 def run_of(model: str = "nn", cohort: Cohort | None = None, folder: Path = Path("made/up"), **choices) -> Run:
-    """A training of the default preset."""
+    """A training of the default preset, on people without connectomes."""
     preset, config = next(iter(MODELS[model].module.PRESETS.items()))
+    config = replace(config, **dict.fromkeys(MODELS[model].optional, False))
     chosen = {"preset": preset, "config": asdict(config), "grid": None, "seed": 0, "precision": "float32"}
     return Run(
         job=TRAIN,

@@ -16,7 +16,6 @@ from data.base.errors import InputError
 from data.base.threads import ahead
 from data.cohorts.cohort import in_order, open_cohort
 from data.grids import REDUCED
-from models import MODELS
 
 SUBJECTS = range(50001, 50013)
 
@@ -278,9 +277,9 @@ def test_an_error_while_reading_reaches_the_reader():
         list(ahead(lambda number: 1 // number, [1, 0, 1]))
 
 
-@pytest.mark.parametrize("name, wanted", [("nn", {"label", "phenotype"}), ("cnn", {"label", "phenotype", "volume"})])
-def test_only_what_the_model_reads_is_read(name, wanted, cohort):
+@pytest.mark.parametrize("volumes, wanted", [(False, {"label", "phenotype"}), (True, {"label", "phenotype", "volume"})])
+def test_only_what_is_asked_for_is_read(volumes, wanted, cohort):
     opened = open_cohort(cohort)
-    (batch,) = MODELS[name].batches(opened, [np.array([1, 3])])
+    (batch,) = opened.batches([np.array([1, 3])], volumes)
     assert batch.keys() == wanted
     assert batch["label"].tolist() == [opened.rows[1].label, opened.rows[3].label]

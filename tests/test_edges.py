@@ -297,7 +297,7 @@ def test_a_blackout_replaces_edges_with_volumes_and_alone(with_connectomes, cli)
     )
     restore_weights(CheckpointFolder(folder / "ckpt/mmnn"), network)
     layer, edges_of_all = network.get_layer("connectome_logits"), opened.connectomes[np.arange(len(opened.rows))]
-    scores = np.nan_to_num((edges_of_all - layer.mean.numpy()) / layer.spread.numpy()) * layer.kernel.numpy() * SHARE
+    scores = np.nan_to_num((edges_of_all - layer.mean.numpy()) * layer.scale.numpy()) * layer.kernel.numpy() * SHARE
     tested = opened.indices("test")
     fills = Fills(opened, load_atlas(None, opened.grid), tested, BlackoutOptions(donors=2), 0)
     assert [name.decode() for name in subjects] == [opened.rows[at].subject for at in tested]

@@ -8,6 +8,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from data.cohorts.cohort import open_cohort
+from models import MODELS
 from utils.blackout import job
 from utils.blackout.effects import Effects
 from utils.blackout.options import BlackoutOptions
@@ -25,7 +26,11 @@ def concluded(cohort, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(job.page, "render", lambda *_: "")
     monkeypatch.setattr(job.figures, "save", lambda figure, path: plt.close(figure))
     opened, random = open_cohort(cohort), np.random.default_rng(0)
-    run = SimpleNamespace(options=BlackoutOptions(), cohort=opened, seed=0, out_dir=tmp_path)
+    model = MODELS["cnn"]
+    config = model.module.PRESETS["regions"]
+    run = SimpleNamespace(
+        options=BlackoutOptions(), cohort=opened, seed=0, out_dir=tmp_path, model=model, config=config
+    )
 
     def conclude(probability, rows=slice(None)):
         people = list(opened.rows)[rows]

@@ -6,6 +6,7 @@ import re
 import shutil
 import struct
 from dataclasses import replace
+from types import SimpleNamespace
 
 import h5py
 import nibabel
@@ -476,7 +477,7 @@ def test_floors_read_the_regions_of_every_map(three):
 def test_a_classifier_reads_maps_as_channels():
     for name in ("cnn", "mmnn"):
         model = MODELS[name]
-        network = model.build(next(iter(model.module.PRESETS.values())), REDUCED, 3)
+        network = model.module.build(next(iter(model.module.PRESETS.values())), REDUCED, 3)
         assert {tensor.name: tensor.shape for tensor in network.inputs}["volume"] == (None, 31, 37, 31, 3)
 
 
@@ -499,7 +500,7 @@ def test_means_of_regions_and_of_cubes_are_standardised(three, cli, tmp_path):
     outcome = cli("--train", *arguments)
     assert outcome.status == 0, outcome.err
     folder = CheckpointFolder(tmp_path / "ckpt" / "cnn")
-    network = MODELS["cnn"].build(from_json(cnn.Config, folder.identity().config), REDUCED, 3)
+    network = cnn.build(from_json(cnn.Config, folder.identity().config), REDUCED, 3)
     restore_weights(folder, network)
     found = {len(layer.mean.shape): layer for layer in network.layers if isinstance(layer, Standardise)}
     opened, regions = open_cohort(three), atlas.load_atlas(None, REDUCED)
@@ -514,11 +515,11 @@ def test_means_of_regions_and_of_cubes_are_standardised(three, cli, tmp_path):
 
 def test_an_autoencoder_reads_each_map_as_a_sample(three):
     opened = open_cohort(three)
-    (batch,) = MODELS["cae"].batches(opened, [np.array([4, 8])])
+    (batch,) = MODELS["cae"].batches(opened, [np.array([4, 8])], volumes=True, tables={})
     assert batch["volume"].shape == (6, 31, 37, 31, 1)
     for sample, (index, at) in enumerate([(4, 0), (4, 1), (4, 2), (8, 0), (8, 1), (8, 2)]):
         assert (batch["volume"][sample, ..., 0] == opened.read(index)[2][..., at]).all()
-    network = MODELS["cae"].build(cae.PRESETS["stride3"], FULL, 3)
+    network = MODELS["cae"].build(cae.PRESETS["stride3"], SimpleNamespace(grid=FULL, num_maps=3))
     assert network.inputs[0].shape == (None, 91, 109, 91, 1)
 
 

@@ -88,4 +88,4 @@ def test_settings_at_their_bounds_make_an_optimizer_and_deep_layers():
         optimizer.apply([keras.ops.ones(1)], [variable])
         assert np.isfinite(np.asarray(variable)).all() and optimizer.learning_rate > 0
     deep = dataclasses.replace(config, phenotype_units=(1,) * settings.MAX_LAYERS)
-    assert MODELS["nn"].build(deep, REDUCED, 1).output.shape == (None, 2)
+    assert MODELS["nn"].module.build(deep, REDUCED).output.shape == (None, 2)

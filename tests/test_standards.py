@@ -110,7 +110,7 @@ def test_a_blackout_of_the_background_sets_a_region_to_zero(opened, how):
     cohort = standardised(opened, how)
     options = BlackoutOptions(donors=2)
     filled = Fills(cohort, load_atlas(None, REDUCED), opened.indices("test")[:2], options, seed=0)
-    batch, [(shown, background), *_] = filled.of(opened.indices("test")[:2])
+    batch, [(shown, background, _), *_] = filled.of(opened.indices("test")[:2])
     assert (background == 0).all() and shown is batch["volume"]
     assert (shown == cohort.batch(opened.indices("test")[:2])["volume"]).all()
     np.testing.assert_allclose(filled.means, region_means(load_atlas(None, REDUCED), volumes(opened, how)), atol=1e-6)

@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 
 from data.cohorts.cohort import open_cohort
 from data.grids import REDUCED
-from models import MODELS, nn
+from models import nn
 from models.settings import from_json
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.saver import restore_weights
@@ -58,7 +58,7 @@ def test_the_measures_are_those_of_the_people_set_aside(train, cohort, tmp_path)
     assert train("one", "nn", 3, "--validation", "0.25", "--seed", 2).status == 0
     (*_, row) = read_rows(tmp_path / "one" / "out" / "history.csv")
     folder = CheckpointFolder(tmp_path / "one" / "ckpt" / "nn").best
-    network = MODELS["nn"].build(from_json(nn.Config, folder.identity().config), REDUCED, 1)
+    network = nn.build(from_json(nn.Config, folder.identity().config), REDUCED)
     restore_weights(folder, network)
     opened = open_cohort(cohort)
     label = {person.subject: int(person.label) for person in opened.rows if person.split == "train"}
