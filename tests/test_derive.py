@@ -241,6 +241,15 @@ def test_xcp_ds_censored_volumes_are_left_out_of_the_spectrum(tmp_path, derive):
     assert facts(tmp_path / "out", "1")["MeanFramewiseDisplacement"] == 0.25
 
 
+def test_of_a_slab_in_which_nilearn_finds_no_brain_all_voxels_that_vary_are_taken(tmp_path, derive):
+    path = write_person(tmp_path / "fmriprep", "1", mask=False)
+    save(path, image(1000 + np.random.default_rng(0).normal(size=(*SHAPE, VOLUMES)).astype(np.float32)))
+    done = derive(tmp_path / "fmriprep")
+    assert done.status == 0, done.err
+    assert "1 people: compute_epi_mask finds no brain, so all voxels that vary are taken: 1." in done.out
+    assert (values_of(tmp_path / "out", "1") > 0).all()
+
+
 def test_a_column_names_scans_whose_space_is_taken_to_be_mni(tmp_path, derive):
     scans = tmp_path / "lab"
     for label in "12":

@@ -18,6 +18,7 @@ SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}  # NIfTI's un
 MAX_TR_S = 30.0  # of a repetition time; more is milliseconds
 SAME_TR = 0.01  # share by which header and JSON may differ, as rounded numbers do
 MOST_OF_GRID = 0.6  # of all voxels; a brain fills less, so a scan that varies in more of them has no mask
+LEAST_OF_GRID = 0.05  # a brain fills more; of a slab nilearn finds less
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +102,9 @@ def read_mask(path: Path, bold: Bold) -> np.ndarray:
     return mask
 
 
-def found_mask(bold: Bold) -> np.ndarray:
+def found_mask(bold: Bold) -> tuple[np.ndarray, list[str]]:
     """The voxels (x, y, z) bool that vary; where that is nearly all of the grid, so that the scan was not masked, those
-    of nilearn's `compute_epi_mask` of its mean."""
+    of nilearn's `compute_epi_mask` of its mean, unless it finds no brain, which a note says."""
     shape = bold.grid[0]
     sums, low, high = np.zeros(shape), np.full(shape, np.inf), np.full(shape, -np.inf)
     for block in bold.blocks():
@@ -112,11 +113,14 @@ def found_mask(bold: Bold) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         varies = np.nan_to_num(high - low) > 0
     if varies.mean() <= MOST_OF_GRID:
-        return varies
+        return varies, []
     from nilearn.masking import compute_epi_mask
 
     mean = nibabel.Nifti1Image(np.nan_to_num(sums / bold.volumes), bold.image.affine)
-    return compute_epi_mask(mean).get_fdata() > 0
+    found = compute_epi_mask(mean).get_fdata() > 0
+    if found.mean() >= LEAST_OF_GRID:
+        return found, []
+    return varies, ["compute_epi_mask finds no brain, so all voxels that vary are taken"]
 
 
 def read_series(bold: Bold, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:

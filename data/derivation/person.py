@@ -123,7 +123,7 @@ def of_run(file: ScanFile, task: Task, products: Sequence[str]) -> Run:
     """Measures one scan. Raises InputError, naming it."""
     bold = open_bold(file.path)
     confounds = confounds_of(file, strategy_of(file, task.strategy), bold.volumes)
-    mask = read_mask(file.mask, bold) if file.mask else found_mask(bold)
+    mask, unsure = (read_mask(file.mask, bold), []) if file.mask else found_mask(bold)
     series, mask, notes = read_series(bold, mask)
     affine, band = bold.image.affine, task.settings.band
     with naming(file.path):
@@ -131,7 +131,7 @@ def of_run(file: ScanFile, task: Task, products: Sequence[str]) -> Run:
         scan = scan_of(with_censored(series, confounds.kept), acquisition, confounds.regressors)
         del series
         values = {product: measure(scan, product, task.settings) for product in products}
-    return Run(values, mask, affine, bold.tr_s, confounds, [*bold.notes, *notes])
+    return Run(values, mask, affine, bold.tr_s, confounds, [*bold.notes, *unsure, *notes])
 
 
 def with_censored(series: np.ndarray, kept: np.ndarray) -> np.ndarray:
