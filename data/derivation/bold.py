@@ -1,5 +1,6 @@
 """A preprocessed 4-D scan on disk -> its repetition time, its mask, and the series of the voxels in it."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,8 @@ def found_mask(bold: Bold) -> tuple[np.ndarray, list[str]]:
     from nilearn.masking import compute_epi_mask
 
     mean = nibabel.Nifti1Image(np.nan_to_num(sums / bold.volumes), bold.image.affine)
-    found = compute_epi_mask(mean).get_fdata() > 0
+    with warnings.catch_warnings(action="ignore"):  # of an empty one, which a note tells
+        found = compute_epi_mask(mean).get_fdata() > 0
     if found.mean() >= LEAST_OF_GRID:
         return found, []
     return varies, ["compute_epi_mask finds no brain, so all voxels that vary are taken"]
