@@ -116,6 +116,7 @@ def test_without_labels_only_the_label_bytes_differ(how, whole, set_aside, like,
     rows, drop = (set_aside, NO_LABEL) if how == "no column" else ([row | {"DX_GROUP": ""} for row in set_aside], ())
     outcome, target = like(write_people(tmp_path / "new", rows, drop), whole.path)
     assert outcome.status == 0, outcome.err
+    assert ("--labelColumn and --positive name one" in outcome.out) == (how == "no column")
     assert "4 subjects of unknown diagnosis are kept" in outcome.out
     assert "4 test unknown" in outcome.out
     new = open_cohort(target)

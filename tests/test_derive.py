@@ -502,3 +502,21 @@ def test_a_scan_that_was_not_masked_is_measured_in_the_mask_of_its_mean(tmp_path
     assert (found & inside(shape)).sum() > 0.9 * inside(shape).sum() and (
         found & ~inside(shape)
     ).sum() < 0.1 * found.sum()
+
+
+def test_scans_whose_names_do_not_say_whose_they_are_are_named_and_left_alone(scans, derive, tmp_path):
+    """A label of other characters than letters and digits; the first part of one would be another person's."""
+    for folder in (scans, tmp_path / "odd"):
+        for odd in ("AB_1", "A.1", "A 1"):
+            save(folder / f"sub-{odd}" / f"sub-{odd}_{REST}.nii.gz", image(bold(1)))
+    assert "'sub-AB_1_" in derive(tmp_path / "odd").err
+    ran = derive(scans)
+    assert "Left alone: 3 scans whose names do not say whose they are: " in ran.out and "sub-AB_1_" in ran.out
+    assert not (tmp_path / "out" / "sub-AB").exists()
+
+
+def test_a_name_of_a_parcel_that_a_table_cannot_hold_is_refused(tmp_path, scans, derive):
+    atlas = save(tmp_path / "atlas.nii.gz", image(np.ones(SHAPE, np.int16)))
+    (tmp_path / "atlas.tsv").write_text('index\tname\n1\t"left\tright"\n')
+    assert "has the name of a parcel 'left\\tright'; expected one line" in derive(scans, "--series", atlas).err
+    assert not (tmp_path / "out").exists()

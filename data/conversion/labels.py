@@ -50,7 +50,7 @@ def label_notes(coding: LabelCoding | None, diagnosis: pd.Series, label: pd.Seri
         autism, control = (counted(diagnosis[label == value]) for value in (1, 0))
         notes = [f"Label: {coding.name}, {autism} autism, {control} control."]
     else:
-        notes = ["Label: no column is used."]
+        notes = ["Label: no column is used; --labelColumn and --positive name one."]
     unknown = diagnosis.isna().sum()
     return [*notes, f"{unknown} subjects of unknown diagnosis are kept."] if unknown else notes
 

@@ -96,7 +96,9 @@ def find_people(folder: Path, options: DerivationOptions) -> tuple[list[scans.Pe
     if not options.bold_column:
         if options.id_column:
             raise InputError("--idColumn goes with --boldColumn; scans that are found by name have their IDs in it.")
-        return scans.by_person(folder, scans.found_by_name(folder, Listing(folder).images, options.only))
+        images = Listing(folder).images
+        people, notes = scans.by_person(folder, scans.found_by_name(folder, images, options.only))
+        return people, [*notes, *scans.nameless(images)]
     if options.only:
         raise InputError("--only chooses among scans that are found by name; leave it out, --boldColumn names each.")
     found, notes = named_scans(folder, options)

@@ -109,7 +109,10 @@ def check_same(path: Path, wanted: dict[str, Any]) -> None:
     said = files.read_json(beside, dict)
     if different := next((name for name, value in wanted.items() if said.get(name) != value), None):
         if different in ("Sources", "SourcesSHA256"):
-            raise InputError(f"{path} was made of other files than the scan's of now; choose another folder.")
+            raise InputError(
+                f"{path} was made of other files than the scan's of now. Remove this person's folder, to make it anew, "
+                "or choose another folder."
+            )
         raise InputError(
             f"{path} was made with {different} {said.get(different)}, not {wanted[different]}; choose the same "
             "options, or another folder."

@@ -17,6 +17,7 @@ from itertools import groupby, pairwise
 from pathlib import Path, PurePosixPath
 
 from data.base.errors import InputError
+from data.base.text import shown
 from data.cohorts.rows import listed
 from data.conversion.volumes import json_beside
 
@@ -36,12 +37,14 @@ class Layout:
     space: str | None = None  # that of scans whose names do not say it
 
 
+WHOSE = r"sub-([A-Za-z0-9]+)_(?:[A-Za-z0-9]+-[^_]+_)*"  # the beginning of BIDS names
 LAYOUTS = (
-    Layout("BIDS (fMRIPrep, C-PAC)", r"sub-([A-Za-z0-9]+)_(?:.*_)?desc-preproc_bold", "sub-*_desc-preproc_bold.nii.gz"),
-    Layout("XCP-D", r"sub-([A-Za-z0-9]+)_(?:.*_)?desc-denoised_bold", "sub-*_desc-denoised_bold.nii.gz", cleaned=True),
-    Layout("C-PAC", r"sub-([A-Za-z0-9]+)_(?:.*_)?desc-cleaned_bold", "sub-*_desc-cleaned_bold.nii.gz", cleaned=True),
+    Layout("BIDS (fMRIPrep, C-PAC)", WHOSE + "desc-preproc_bold", "sub-*_desc-preproc_bold.nii.gz"),
+    Layout("XCP-D", WHOSE + "desc-denoised_bold", "sub-*_desc-denoised_bold.nii.gz", cleaned=True),
+    Layout("C-PAC", WHOSE + "desc-cleaned_bold", "sub-*_desc-cleaned_bold.nii.gz", cleaned=True),
     Layout("PCP", r"(?:.+_)?([A-Za-z0-9]+)_func_preproc", "*_func_preproc.nii.gz", cleaned=True, space="MNI152"),
 )
+NAMELESS = re.compile(r"sub-.+_desc-(?:preproc|denoised|cleaned)_bold")
 NAMED = Layout("files that a column names", "", "", space="MNI152")
 ENDING = re.compile(r"\.nii(\.gz)?$")
 
@@ -138,14 +141,26 @@ def recognised(path: Path, inside: PurePosixPath) -> ScanFile | None:
     return None
 
 
+def nameless(images: Iterable[PurePosixPath]) -> list[str]:
+    """A note on scans whose names do not say whose they are, as `sub-A_1_*` or `sub-A.1_*` do not; none without any."""
+    scans = [inside.name for inside in images if NAMELESS.fullmatch(ENDING.sub("", inside.name))]
+    if not (odd := [name for name in scans if not recognised(Path(name), PurePosixPath(name))]):
+        return []
+    return [
+        f"Left alone: {len(odd)} scans whose names do not say whose they are: {listed(list(map(shown, odd)), 3)}; "
+        "expected sub-<letters and digits>_<key>-<value>_... Rename them."
+    ]
+
+
 def found_by_name(folder: Path, images: Iterable[PurePosixPath], only: str | None) -> list[ScanFile]:
     """The scans in a folder that match one of the globs `A,B`. Raises InputError if there are none."""
+    images = list(images)
     found = [scan for inside in images if (scan := recognised(folder / inside, inside))]
     if not found:
         expected = ", ".join(layout.example for layout in LAYOUTS)
         raise InputError(
             f"{folder} holds no preprocessed scans by their names; expected {expected}, or --boldColumn with a column "
-            "of paths."
+            f"of paths. {' '.join(nameless(images))}".rstrip()
         )
     globs = {only, *only.split(",")} if only else {"*"}
     chosen = [scan for scan in found if any(fnmatchcase(str(scan.inside), glob) for glob in globs)]

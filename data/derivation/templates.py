@@ -12,6 +12,7 @@ import numpy as np
 from data.base import files
 from data.base.errors import InputError
 from data.base.sums import sum_of
+from data.base.text import check_plain
 from data.cohorts.atlas import MAX_REGIONS
 from data.cohorts.nifti import SUFFIXES, num_volumes, open_image, readable
 from data.conversion.volumes import check_labels, labels_of
@@ -74,6 +75,8 @@ def names_beside(path: Path, numbers: tuple[int, ...]) -> tuple[str, ...]:
     rows = list(csv.DictReader(files.regular(table).read_text(encoding="utf-8-sig").splitlines(), delimiter="\t"))
     known = {row.get("index"): (row.get("name") or row.get("label") or "").strip() for row in rows}
     names = tuple(known.get(str(number)) or "" for number in numbers)
+    for name in names:
+        check_plain(name, f"{table} has the name of a parcel")
     if not all(names) or len(set(names)) < len(names):
         missing = next((number for number, name in zip(numbers, names, strict=True) if not name), "one twice")
         raise InputError(

@@ -213,8 +213,9 @@ class Request:
             return config
         if saved or "connectome=true" in self.args.set:
             wanted = "the checkpoint reads them" if saved else "--set connectome=true asks for them"
+            instead = f"use {guards.OTHER}" if saved else "leave it out"
             raise InputError(
-                f"{cohort.path} has no connectomes, and {wanted}; convert it with --connectome, or use {guards.OTHER}."
+                f"{cohort.path} has no connectomes, and {wanted}; convert it with --connectome, or {instead}."
             )
         return override(config, ["connectome=false"])
 
