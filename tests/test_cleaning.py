@@ -31,7 +31,7 @@ def scrubbed(volumes=120):
     return kept
 
 
-@pytest.mark.parametrize(("volumes", "tr_s", "band"), [(100, 2.0, BAND), (101, 0.8, BAND), (60, 3.0, (0.02, 0.2))])
+@pytest.mark.parametrize(("volumes", "tr_s", "band"), [(100, 2.0, BAND), (101, 0.8, BAND), (60, 3.0, (0.02, 0.16))])
 def test_without_scrubbing_the_filter_is_that_of_the_fft(volumes, tr_s, band):
     series = noise(volumes)
     scan = scan_of(series, acquisition(volumes, tr_s, band))
@@ -118,6 +118,7 @@ REFUSED = {
     "does not vary within its mask": ({}, {"series": np.full((120, 60), 7.1, np.float32)}),
     "119 rows, the scan has 120 volumes": ({}, {"confounds": np.ones((119, 1))}),
     "lack a value after the first row": ({}, {"confounds": with_value(np.ones((120, 1)), 3, np.nan)}),
+    "0.01-5 Hz ends above the highest frequency of a scan of 2 s a volume, 0.25 Hz": ({"band": (0.01, 5)}, {}),
     "no frequency in 0.001-0.002 Hz": ({"band": (0.001, 0.002)}, {}),
     r"\d+ of 120 volumes are kept; expected more than the 44 sinusoids in": ({"kept": np.arange(120) % 17 % 7 < 1}, {}),
     "120 kept volumes with 70 confounds leave 0 degrees": ({}, {"confounds": noise(120, 70, seed=1).astype(float)}),

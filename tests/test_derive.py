@@ -4,6 +4,7 @@ one line, and does not keep others from being done."""
 import gzip
 import json
 import re
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -132,9 +133,11 @@ def test_scrubbing_leaves_volumes_out_and_none_regresses_nothing(scans, derive, 
     done = derive(scans, "--confounds", "none")
     assert "Confounds: none." in done.out
     np.testing.assert_allclose(values_of(tmp_path / "out", "2"), expected(bold(2)[inside()].T, inside()), rtol=1e-5)
-    again = derive(scans, "--confounds", "scrubbing")
-    assert again.status == 2
-    assert "was made with Confounds none, not scrubbing; choose the same options, or another folder" in again.err
+    for more in ((), ("--maps", "alff")):  # which one cohort would mix with what is there
+        again = derive(scans, "--confounds", "scrubbing", *more)
+        assert again.status == 2
+        assert "was made with Confounds none, not scrubbing; choose the same options, or another folder" in again.err
+    shutil.rmtree(tmp_path / "out")
     assert derive(scans, "--confounds", "scrubbing", "--maps", "alff").status == 0
     said = json.loads(one(tmp_path / "out", "sub-1_*stat-alff*.json").read_text())
     assert said["NumberOfVolumesKept"] == VOLUMES - 9

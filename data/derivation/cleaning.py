@@ -161,9 +161,15 @@ def band_basis(acquisition: Acquisition, regressors: np.ndarray) -> np.ndarray:
 
 
 def sinusoids_of(acquisition: Acquisition) -> np.ndarray:
-    """The sinusoids of the band at the kept volumes, (kept, sinusoids). Raises InputError if there are none, or as many
-    as kept volumes, which they would then fit whatever these hold."""
+    """The sinusoids of the band at the kept volumes, (kept, sinusoids). Raises InputError if there are none, the
+    band ends above the highest frequency of the scan, or they are as many as kept volumes, which they would then fit
+    whatever these hold."""
     low, high = acquisition.band
+    if high * 2 * acquisition.tr_s > 1 + ROUNDING:
+        raise InputError(
+            f"{low:g}-{high:g} Hz ends above the highest frequency of a scan of {acquisition.tr_s:g} s a volume, "
+            f"{0.5 / acquisition.tr_s:g} Hz; expected a band below it. Choose one with --band."
+        )
     sinusoids = spectra.sinusoids(acquisition.times, acquisition.bins, acquisition.count)
     if not sinusoids.size:
         raise InputError(

@@ -72,7 +72,7 @@ def mistake(task: Task) -> str:
     except InputError as error:
         return str(error)
     label = task.person.label
-    output.check_names(task.output, label)
+    output.check_there(task.output, label, task.settings, strategy)
     for product in set(task.settings.products) - set(task.output.missing(label, task.settings)):
         path = task.output.path(label, product, task.settings)
         output.check_same(path, output.choices_of(product, task.settings, strategy))

@@ -68,12 +68,17 @@ def json_of(path: Path) -> Path:
     return path.with_name(path.name.split(".")[0] + ".json")
 
 
+def choices_of_all(settings: Settings, strategy: str) -> dict[str, Any]:
+    """The options that all files of a person must have in common."""
+    return {"Band": list(settings.band), "Confounds": strategy, "SmoothingFWHM": settings.smooth}
+
+
 def choices_of(product: str, settings: Settings, strategy: str) -> dict[str, Any]:
     """The options that decide what a file holds, as its JSON has them."""
-    common: dict[str, Any] = {"Band": list(settings.band), "Confounds": strategy}
+    common = choices_of_all(settings, strategy)
     if product == SERIES and settings.parcels:
+        del common["SmoothingFWHM"]
         return common | {"Atlas": settings.parcels.path.name, "AtlasSHA256": settings.parcels.sha256}
-    common["SmoothingFWHM"] = settings.smooth
     if product == DUAL_REGRESSION and settings.networks:
         common["Networks"] = settings.networks.path.name
         common |= {"NetworksSHA256": settings.networks.sha256, "LabelMap": list(settings.networks.names)}
@@ -119,8 +124,9 @@ def check_same(path: Path, wanted: dict[str, Any]) -> None:
         )
 
 
-def check_names(output: Output, label: str) -> None:
-    """Raises InputError if files of a person are named after other parts of the scans' names."""
+def check_there(output: Output, label: str, settings: Settings, strategy: str) -> None:
+    """Raises InputError if files of a person, of whatever measure, are named after other parts of the scans' names, or
+    were made with other options: one cohort would mix them."""
     start = "_".join([f"sub-{label}", *(f"{name}-{value}" for name, value in output.entities)])
     for path in sorted((output.of_person(label) / "func").glob("sub-*")):
         if not path.name.startswith((f"{start}_stat-", f"{start}_seg-")):
@@ -128,6 +134,11 @@ def check_names(output: Output, label: str) -> None:
                 f"{output.folder} has {path.name}, and this command would write names that begin with {start}; choose "
                 "another folder, or the same scans with --only."
             )
+        if path.suffix != ".json":
+            wanted = choices_of_all(settings, strategy)
+            if path.suffix == ".tsv":
+                del wanted["SmoothingFWHM"]
+            check_same(path, wanted)
 
 
 def shared_entities(people: Sequence[Person]) -> tuple[tuple[str, str], ...]:
