@@ -22,10 +22,13 @@ def inside(shape=SHAPE) -> np.ndarray:
 
 
 def bold(seed: int, volumes: int = VOLUMES, shape=SHAPE) -> np.ndarray:
-    """Noise of which half is slow, around 1000 in the brain, 0 outside, (x, y, z, volumes) float32."""
+    """Noise of which half is slow, and a slow signal of the whole brain that grows from left to right, around 1000 in
+    the brain, 0 outside, (x, y, z, volumes) float32."""
     noise = np.random.default_rng(seed).normal(size=(*shape, volumes))
+    right = np.linspace(0, 3, shape[0])[:, None, None, None]
+    shared = np.convolve(np.random.default_rng((seed, 1)).normal(size=volumes), np.ones(5) / 5, "same")
     slow = np.apply_along_axis(np.convolve, 3, noise, np.ones(5) / 5, "same")
-    return np.where(inside(shape)[..., None], 1000 + 5 * (noise + 3 * slow), 0).astype(np.float32)
+    return np.where(inside(shape)[..., None], 1000 + 5 * (noise + 3 * slow + right * shared), 0).astype(np.float32)
 
 
 def image(values: np.ndarray, affine=AFFINE, tr_s: float = TR_S, unit: str = "sec") -> nibabel.Nifti1Image:

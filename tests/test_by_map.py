@@ -95,7 +95,7 @@ def test_findings_come_first_then_the_strongest_effects(table):
     [({}, 1, "Full colour: significant"), ({"at_chance": True, "summary": ""}, 0, "All pairs are pale: the network")],
 )
 def test_the_figure_frames_what_is_significant(table, changes, framed, shading, tmp_path):
-    found = in_maps(table, **changes)
+    found, before = in_maps(table, **changes), plt.get_fignums()
     figure = by_map.draw("Blackout of cnn on $my$ cohort", found)
     axis, _ = figure.axes
     assert [text.get_text() for text in axis.get_yticklabels()] == found.names
@@ -107,7 +107,7 @@ def test_the_figure_frames_what_is_significant(table, changes, framed, shading, 
     if framed:
         assert axis.patches[0].get_xy() == (0.5, -0.5)  # the second map, the first row
     page.figures.save(figure, tmp_path / "regions_by_map.png")
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == before
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,7 @@ def test_the_run_says_how_the_data_were_prepared_and_who_the_people_are(tested):
         "normalisation": "z-scored over the whole volume",
         "reduction": "simulated",
         "standard": "" if model == "nn" else "stored",
+        "connectome": "",
         "phenotype_columns": phenotype.ABIDE_COLUMNS,
         "scaled_by": "split",
         "same_scan": 0,

@@ -77,7 +77,7 @@ def comparison(scan: Scan) -> str:
             function()
             turn[at] = time.process_time() - started
     degree, product = (points.shape[1] * float(len(points)) ** 2 / seconds.min(0) / 1e9).tolist()
-    return f"degree {degree:.0f} GFLOP/s a core, products alone {product:.0f} GFLOP/s, ratio {degree / product:.2f}"
+    return f"degree {degree:.3g} GFLOP/s a core, products alone {product:.3g} GFLOP/s, ratio {degree / product:.2f}"
 
 
 def main() -> None:
