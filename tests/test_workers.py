@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from conftest import without_drawing
 from helpers import TINY_CNN, TINY_NN, Outcome, assert_bit_equal, commands_of, start_worker
 
 from data.base.errors import InputError
+from data.grids import REDUCED
 from utils.blackout import measure
 from utils.machines import workers as module
 from utils.machines.devices import Workers
@@ -61,8 +63,19 @@ def ended(*processes: subprocess.Popen) -> list[Outcome]:
 
 
 def reductions(folder: Path, cohort: Path, full_cohort: Path, trained: Path, encoder: Path) -> list[list]:
-    """A blackout and a full pass into `folder`."""
-    black = ("--dataDir", cohort, "--chkPointDir", trained, "--outDir", folder / "black")
+    """A blackout of three regions and a full pass into `folder`."""
+    labels = np.arange(REDUCED.shape[0], dtype=np.int16)[:, None, None] // 8 * np.ones(REDUCED.shape, np.int16)
+    nibabel.save(nibabel.Nifti1Image(labels, np.array(REDUCED.affine)), folder / "atlas.nii")
+    black = (
+        "--dataDir",
+        cohort,
+        "--chkPointDir",
+        trained,
+        "--outDir",
+        folder / "black",
+        "--atlas",
+        folder / "atlas.nii",
+    )
     return [
         ["--blackout", "--model", "cnn", "--donors", 2, *black],
         ["--model", "cae", "--dataDir", full_cohort, "--chkPointDir", encoder, "--outDir", folder / "reduced"],
