@@ -211,7 +211,7 @@ class Request:
         checkpoint needs them."""
         if cohort.connectomes or "connectome" not in self.model.inputs(config):
             return config
-        if saved or "connectome=true" in self.args.set:
+        if saved or any(text.startswith("connectome=") for text in self.args.set):
             wanted = "the checkpoint reads them" if saved else "--set connectome=true asks for them"
             instead = f"use {guards.OTHER}" if saved else "leave it out"
             raise InputError(
