@@ -99,7 +99,7 @@ def aal_at_2mm() -> tuple[np.ndarray, dict[int, str]]:
 
 def label_image(path: Path) -> tuple[np.ndarray, dict[int, str]]:
     """A label image on the full grid, by nearest neighbour, with the names in a `.txt` of the same name, if any."""
-    from data.cohorts.nifti import MapOnDisk, on_full_grid, read_maps
+    from data.cohorts.nifti import MapOnDisk, beside, on_full_grid, read_maps
 
     image = next(read_maps([MapOnDisk(path)]))
     values = np.asarray(image.dataobj)
@@ -107,7 +107,7 @@ def label_image(path: Path) -> tuple[np.ndarray, dict[int, str]]:
         raise InputError(f"{path} is no label image; expected whole numbers, 0 outside 1 to {MAX_REGIONS} regions.")
     labels = np.rint(on_full_grid(image, "nearest")).astype(np.int32)
     check_extent(labels, path)
-    listing = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".txt")
+    listing = beside(path, ".txt")
     names = read_names(listing) if listing.is_file() else {}
     return labels, {int(region): names.get(region, f"region {region:.0f}") for region in np.unique(values) if region}
 

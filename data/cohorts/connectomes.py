@@ -7,7 +7,7 @@ in `digests.csv`; the names of the parcels and the image when it is opened, by `
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from data.cohorts.rows import Metadata, Row
 CONNECTOMES = "connectomes.h5"
 DTYPE, IMAGE = np.dtype("<f4"), np.dtype("<i2")
 MAX_PARCELS = 2000  # which bounds the memory that a row takes
+BLOCK = 64  # rows read at once
 MAX_TEXT = 1000  # bytes of a name
 AGAIN = "Copy it again, or convert again."
 
@@ -60,8 +61,13 @@ class Connectomes:
 
     def verify(self) -> None:
         """Reads every row. Raises InputError as `[]` does."""
-        for at in range(len(self)):
-            self[[at]]
+        for _ in self.blocks():
+            pass
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The rows of all records (few, edges), one block after another; the file is opened once for each."""
+        for start in range(0, len(self), BLOCK):
+            yield self[start : start + BLOCK]
 
     @property
     def num_edges(self) -> int:
@@ -149,7 +155,8 @@ def digests_by_file(folder: Path | None, metadata: Metadata, rows: Sequence[Row]
     if folder is None or not metadata.connectome:
         return {}
     found = opened(folder, metadata, [row.subject for row in rows])
-    return {row.file: digest_of(found[[at]]) for at, row in enumerate(rows)}
+    every = (digest_of(edges) for block in found.blocks() for edges in block)
+    return {row.file: digest for row, digest in zip(rows, every, strict=True)}
 
 
 def dataset(store: Any, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> Any:

@@ -120,6 +120,16 @@ def read_maps(maps: Iterable[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
             yield volume
 
 
+def stem_of(path: Path) -> str:
+    """The name of an image without its ending."""
+    return next((path.name[: -len(end)] for end in SUFFIXES if path.name.lower().endswith(end)), path.name)
+
+
+def beside(path: Path, ending: str) -> Path:
+    """The file beside an image that has its name with another ending, such as `.json`."""
+    return path.with_name(stem_of(path) + ending)
+
+
 def read_to_end(image: nibabel.Nifti1Pair, path: Path) -> None:
     """Reads on to the end of a compressed file, where the checksum of its values is: nibabel stops before. Raises
     InputError, naming the file, if they are not what was compressed."""

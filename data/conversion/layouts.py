@@ -144,14 +144,16 @@ class Listing:
         return [found for path in self.images if (found := recognised(path, by_layout))]
 
 
+def matching(path: PurePosixPath, only: str | None) -> bool:
+    """Whether a path in a folder matches `only`, a glob or one of several as `A,B`; without any all do."""
+    return not only or any(fnmatchcase(str(path), glob) for glob in {only, *only.split(",")})
+
+
 def chosen_of(files: list[MapFile], only: str | None) -> tuple[list[MapFile], list[MapFile]]:
     """The maps that match one of the globs `A,B`, of the first layout that any of them has, and those of others."""
-    globs = {only, *only.split(",")} if only else {"*"}
-    matching = [found for found in files if any(fnmatchcase(str(found.path), glob) for glob in globs)]
-    first = next((layout for layout in LAYOUTS if any(found.layout == layout for found in matching)), None)
-    return [found for found in matching if found.layout == first], [
-        found for found in matching if found.layout != first
-    ]
+    chosen = [found for found in files if matching(found.path, only)]
+    first = next((layout for layout in LAYOUTS if any(found.layout == layout for found in chosen)), None)
+    return [found for found in chosen if found.layout == first], [found for found in chosen if found.layout != first]
 
 
 def find_maps(

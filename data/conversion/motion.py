@@ -8,8 +8,8 @@ import pandas as pd
 from data.base import files
 from data.base.errors import InputError
 from data.base.text import shown
+from data.cohorts.nifti import beside
 from data.cohorts.side_tables import HEAD_MOTION
-from data.conversion.volumes import json_beside
 
 KEY, COLUMN = "MeanFramewiseDisplacement", "mean_fd"  # mm
 
@@ -30,8 +30,8 @@ def with_motion(rows: pd.DataFrame, maps: pd.DataFrame) -> tuple[pd.DataFrame, l
 
 def motion_beside(path: Path) -> float | None:
     """In mm; None if it is not known."""
-    beside = json_beside(path)
-    value = files.read_json(beside, dict).get(KEY) if beside.is_file() else None
+    described = beside(path, ".json")
+    value = files.read_json(described, dict).get(KEY) if described.is_file() else None
     if value is not None and (not isinstance(value, int | float) or not 0 <= value < math.inf):
-        raise InputError(f"{beside}: {KEY} is {shown(str(value))}; expected millimetres. Correct it, or remove it.")
+        raise InputError(f"{described}: {KEY} is {shown(str(value))}; expected millimetres. Correct it, or remove it.")
     return value

@@ -10,6 +10,7 @@ import pandas as pd
 from data.base.errors import InputError
 from data.base.text import whole_number
 from data.cohorts.atlas import label_image
+from data.cohorts.nifti import beside
 from data.cohorts.rows import listed
 from data.conversion.layouts import Listing
 from data.conversion.tables import read_table
@@ -65,14 +66,14 @@ def numbers_of(path: Path, parcels: Sequence[str]) -> list[int | None]:
 def labels_beside(path: Path) -> dict[str, int]:
     """The numbers of labels by their names, in the `.tsv` beside an image or the only `*dseg.tsv` of its folder; empty
     without one. Raises InputError if it has no column of numbers."""
-    own = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".tsv")
+    own = beside(path, ".tsv")
     others = list(path.parent.glob("*dseg.tsv"))
-    beside = own if own.is_file() else others[0] if len(others) == 1 else None
-    if beside is None:
+    found = own if own.is_file() else others[0] if len(others) == 1 else None
+    if found is None:
         return {}
-    table = read_table(beside)
+    table = read_table(found)
     numbers = table[INDEX].map(whole_number) if INDEX in table else pd.Series([None])
     if numbers.isna().any():
-        raise InputError(f"{beside} has no column {INDEX} of whole numbers; expected {INDEX},name of each label.")
+        raise InputError(f"{found} has no column {INDEX} of whole numbers; expected {INDEX},name of each label.")
     cells = (zip(table[name], numbers, strict=True) for name in table.columns.drop(INDEX)[::-1])
     return {text: int(number) for one in cells for text, number in one if text}

@@ -227,9 +227,7 @@ def join_named(folder: Path, options: SourceOptions, map_column: str) -> JoinedT
     names = options.maps or (DEFAULT_MAPS if len(map_columns) == 1 else tuple(map_columns))
     of_files = names if len(names) == len(map_columns) else tuple(map_columns)
     check_map_names(names)
-    subject = options.id_column or next((name for name in (ABIDE_SUBJECT, "participant_id") if name in table), None)
-    if subject is None:
-        raise InputError(f"Which column of {path} names the subject? Say so with --idColumn.")
+    subject = subject_column(table, options.id_column, path)
     named = pd.DataFrame({name: column(table, of, path) for name, of in zip(of_files, map_columns, strict=True)})
     column(table, subject, path)
     # Path.is_file raises for a name that is too long
@@ -238,6 +236,14 @@ def join_named(folder: Path, options: SourceOptions, map_column: str) -> JoinedT
     notes = [f"Layout: maps that the column {map_column} names{assumed}."]
     every = [Wanted(name) for name in of_files]
     return JoinedTable(path, table, subject, maps, every, names if names != of_files else (), [], notes)
+
+
+def subject_column(table: pd.DataFrame, named: str | None, path: Path) -> str:
+    """The column of subjects in a table of paths: the one that is `named`, or else ABIDE's or BIDS'. Raises
+    InputError."""
+    if found := named or next((name for name in (ABIDE_SUBJECT, "participant_id") if name in table), None):
+        return found
+    raise InputError(f"Which column of {path} names the subject? Say so with --idColumn.")
 
 
 def of_everybody(joined: JoinedTable, chosen: pd.Series) -> JoinedTable:

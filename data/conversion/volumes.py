@@ -11,7 +11,7 @@ import pandas as pd
 from data.base import files
 from data.base.errors import InputError
 from data.base.text import shown
-from data.cohorts.nifti import SUFFIXES, MapOnDisk, num_volumes, open_image
+from data.cohorts.nifti import MapOnDisk, beside, num_volumes, open_image
 from data.cohorts.records import MAX_MAPS
 from data.conversion.layouts import Listing
 
@@ -119,30 +119,25 @@ def labels_of(paths: Sequence[Path], listing: Path) -> tuple[Path, list[str] | N
     if listing.exists() or listing.is_symlink():
         lines = files.regular(listing).read_text(encoding="utf-8-sig", errors="replace").splitlines()
         return listing, [line.strip() for line in lines if line.strip()]
-    beside = {path: labels_beside(path) for path in paths}
-    labels = beside[paths[0]]
-    if different := [path for path, others in beside.items() if others != labels]:
+    named = {path: labels_beside(path) for path in paths}
+    labels = named[paths[0]]
+    if different := [path for path, others in named.items() if others != labels]:
         raise InputError(
             f"The JSON files beside {different[0]} and {paths[0]} name their volumes differently; expected the same "
             f"{LABELS}. Correct them, or name the volumes of all in {listing}, one a line."
         )
-    return json_beside(paths[0]), labels
-
-
-def json_beside(path: Path) -> Path:
-    """Where BIDS describes an image."""
-    return path.with_name(next(path.name[: -len(end)] for end in SUFFIXES if path.name.lower().endswith(end)) + ".json")
+    return beside(paths[0], ".json"), labels
 
 
 def labels_beside(path: Path) -> list[str] | None:
     """The names of volumes in the JSON beside a file; None without it. Raises InputError if it is damaged."""
-    beside = json_beside(path)
-    if not beside.is_file():
+    described = beside(path, ".json")
+    if not described.is_file():
         return None
-    content = files.read_json(beside, dict)
+    content = files.read_json(described, dict)
     if LABELS not in content:
         return None
     labels = content[LABELS]
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise InputError(f"{beside}: {LABELS} is {shown(str(labels))}; expected a list of names, one a volume.")
+        raise InputError(f"{described}: {LABELS} is {shown(str(labels))}; expected a list of names, one a volume.")
     return labels

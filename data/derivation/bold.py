@@ -10,8 +10,7 @@ import numpy as np
 
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.nifti import num_volumes, open_image, read_to_end, readable
-from data.conversion.volumes import json_beside
+from data.cohorts.nifti import beside, num_volumes, open_image, read_to_end, readable
 
 MAX_VOLUMES = 100_000
 FEW_BYTES = 2**26  # read at once, as float64
@@ -63,18 +62,20 @@ def open_bold(path: Path) -> Bold:
 def repetition_time(image: nibabel.Nifti1Pair, path: Path) -> tuple[float, list[str]]:
     """In seconds, of the JSON beside a scan, or else of its header, and a note if these differ. Raises InputError if
     neither says it."""
-    beside, header = json_beside(path), header_tr(image)
-    said = files.read_json(beside, dict).get("RepetitionTime") if beside.is_file() else None
+    described, header = beside(path, ".json"), header_tr(image)
+    said = files.read_json(described, dict).get("RepetitionTime") if described.is_file() else None
     if said is None:
         if header is None:
             raise InputError(
                 f"{path} does not say its repetition time: pixdim[4] of its header is {image.header['pixdim'][4]:g} "
-                f"({image.header.get_xyzt_units()[1]}), and RepetitionTime in {beside.name} is missing. Write it "
+                f"({image.header.get_xyzt_units()[1]}), and RepetitionTime in {described.name} is missing. Write it "
                 "there, in seconds."
             )
         return header, []
     if not isinstance(said, int | float) or not 0 < said <= MAX_TR_S:
-        raise InputError(f"{beside}: RepetitionTime is {said!r}; expected seconds, from 0 to {MAX_TR_S:g}. Correct it.")
+        raise InputError(
+            f"{described}: RepetitionTime is {said!r}; expected seconds, from 0 to {MAX_TR_S:g}. Correct it."
+        )
     differs = header is not None and abs(header - said) > SAME_TR * said
     return float(said), ["header and JSON differ in the repetition time; that of the JSON is taken"] * differs
 

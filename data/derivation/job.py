@@ -4,6 +4,7 @@ One person who fails does not stop the others. Repeated, it does what is missing
 array may write one folder.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,7 @@ from data.base.errors import InputError
 from data.base.processes import processes
 from data.cohorts.rows import listed
 from data.conversion.layouts import Listing, find_table, tables_near
-from data.conversion.source import ABIDE_SUBJECT
+from data.conversion.source import subject_column
 from data.conversion.tables import column, key, read_table
 from data.derivation import output, person, scans, templates
 from data.derivation.measures import MEASURES
@@ -25,7 +26,6 @@ from data.derivation.person import Done, Task
 
 DEFAULT_MAPS = ("falff",)
 CARRIED = ("participants.tsv", "Phenotypic_*.csv")  # tables of people
-SUBJECT_COLUMNS = (ABIDE_SUBJECT, "participant_id")
 
 
 @dataclass(frozen=True)
@@ -111,13 +111,11 @@ def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[scans.Sc
     BIDS file could hold."""
     path = options.table or find_table(folder, [])
     table = read_table(path)
-    named = options.id_column or next((name for name in SUBJECT_COLUMNS if name in table), None)
-    if named is None:
-        raise InputError(f"Which column of {path} names the subject? Say so with --idColumn.")
+    named = subject_column(table, options.id_column, path)
     rows = zip(column(table, named, path).map(key), column(table, str(options.bold_column), path), strict=True)
     found, absent = list[scans.ScanFile](), list[str]()
     for label, of_scan in rows:
-        if not of_scan or not (folder / of_scan).is_file():
+        if not of_scan or not os.path.isfile(folder / of_scan):  # Path.is_file raises for a name that is too long
             absent.append(label)
             continue
         if not label.isascii() or not label.isalnum():

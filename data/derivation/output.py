@@ -14,8 +14,9 @@ import numpy as np
 from data import __version__
 from data.base import files
 from data.base.errors import InputError
+from data.cohorts.nifti import beside
 from data.derivation.scans import Person
-from data.derivation.templates import Networks, Parcels, table_beside
+from data.derivation.templates import Networks, Parcels
 
 DESCRIPTION = "dataset_description.json"
 PROGRAM = "autism-blackout"
@@ -108,10 +109,10 @@ def digest_blocks(digest: Any, path: Path) -> None:
 
 def check_same(path: Path, wanted: dict[str, Any]) -> None:
     """Raises InputError, naming what differs, unless the JSON of a file that is there says the same."""
-    beside = json_of(path)
-    if not beside.is_file():
+    described = json_of(path)
+    if not described.is_file():
         raise InputError(f"{path} has no JSON beside it, so this program did not write it; choose another folder.")
-    said = files.read_json(beside, dict)
+    said = files.read_json(described, dict)
     if different := next((name for name, value in wanted.items() if said.get(name) != value), None):
         if different in ("Sources", "SourcesSHA256"):
             raise InputError(
@@ -197,7 +198,7 @@ def copy_atlas(folder: Path, parcels: Parcels) -> None:
     """As XCP-D lays atlases out. Raises InputError if another one has its place."""
     place = folder / "atlases" / f"atlas-{parcels.name}"
     ending = parcels.path.name[len(parcels.path.name.split(".")[0]) :]
-    for source, end in ((parcels.path, ending), (table_beside(parcels.path), ".tsv")):
+    for source, end in ((parcels.path, ending), (beside(parcels.path, ".tsv"), ".tsv")):
         target = place / f"atlas-{parcels.name}_dseg{end}"
         if not source.is_file():
             continue

@@ -10,7 +10,6 @@ import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from glob import escape
 from itertools import groupby, pairwise
@@ -18,8 +17,9 @@ from pathlib import Path, PurePosixPath
 
 from data.base.errors import InputError
 from data.base.text import shown
+from data.cohorts.nifti import beside
 from data.cohorts.rows import listed
-from data.conversion.volumes import json_beside
+from data.conversion.layouts import matching
 
 MNI_SPACE = re.compile("MNI152.*|template")  # C-PAC calls its own, which is MNI152, template
 RUNS = ("ses", "run")  # what scans of a person may differ in: their maps are averaged
@@ -92,9 +92,9 @@ class ScanFile:
     @property
     def described_by(self) -> list[Path]:
         """The scan and all files whose content changes what is derived from it."""
-        beside = json_beside(self.path)
+        described = beside(self.path, ".json")
         tables = [self.motion, self.outliers] if self.layout.cleaned else [self.confounds]
-        return [self.path, *filter(None, [beside if beside.is_file() else None, self.mask, *tables])]
+        return [self.path, *filter(None, [described if described.is_file() else None, self.mask, *tables])]
 
     def companion(self, suffix: str, desc: Collection[str | None], same: Iterable[str] = ()) -> Path | None:
         """The file beside the scan with most of its entities and no others, but for `desc`; all of `same` are the
@@ -162,8 +162,7 @@ def found_by_name(folder: Path, images: Iterable[PurePosixPath], only: str | Non
             f"{folder} holds no preprocessed scans by their names; expected {expected}, or --boldColumn with a column "
             f"of paths. {' '.join(nameless(images))}".rstrip()
         )
-    globs = {only, *only.split(",")} if only else {"*"}
-    chosen = [scan for scan in found if any(fnmatchcase(str(scan.inside), glob) for glob in globs)]
+    chosen = [scan for scan in found if matching(scan.inside, only)]
     if not chosen:
         raise InputError(f"--only {only!r} matches none of {len(found)} scans in {folder}, such as {found[0].inside}.")
     return chosen

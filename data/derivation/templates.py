@@ -14,7 +14,7 @@ from data.base.errors import InputError
 from data.base.sums import sum_of
 from data.base.text import check_plain
 from data.cohorts.atlas import MAX_REGIONS
-from data.cohorts.nifti import SUFFIXES, num_volumes, open_image, readable
+from data.cohorts.nifti import beside, num_volumes, open_image, readable, stem_of
 from data.conversion.volumes import check_labels, labels_of
 
 GRIDS_KEPT = 4  # of one template; scans of several grids are rare
@@ -40,11 +40,6 @@ class Networks:
     sha256: str
 
 
-def stem_of(path: Path) -> str:
-    """The name of an image without its ending."""
-    return next((path.name[: -len(end)] for end in SUFFIXES if path.name.lower().endswith(end)), path.name)
-
-
 def open_parcels(path: Path) -> Parcels:
     """Raises InputError, naming the file, unless it holds whole numbers from 1 and its names fit."""
     image = open_image(path)
@@ -63,13 +58,9 @@ def open_parcels(path: Path) -> Parcels:
     return Parcels(path, name, whole, names, sum_of(path))
 
 
-def table_beside(path: Path) -> Path:
-    return path.with_name(f"{stem_of(path)}.tsv")
-
-
 def names_beside(path: Path, numbers: tuple[int, ...]) -> tuple[str, ...]:
     """Names of parcels by the table beside an image, with BIDS' columns index and name; without it their numbers."""
-    table = table_beside(path)
+    table = beside(path, ".tsv")
     if not table.is_file():
         return tuple(map(str, numbers))
     rows = list(csv.DictReader(files.regular(table).read_text(encoding="utf-8-sig").splitlines(), delimiter="\t"))
@@ -91,7 +82,7 @@ def open_networks(path: Path) -> Networks:
     volumes = num_volumes(open_image(path))
     if volumes is None:
         raise InputError(f"{path} is 3-D; expected the maps of several networks in a 4-D file.")
-    source, labels = labels_of([path], path.with_name(f"{stem_of(path)}.txt"))
+    source, labels = labels_of([path], beside(path, ".txt"))
     if labels is not None:
         check_labels(labels, source, volumes)
     return Networks(path, tuple(labels or map(str, range(volumes))), sum_of(path))
