@@ -6,8 +6,10 @@ from pathlib import Path
 from data.base.cli import MAX_JOBS, MAX_REPEATS, Parser, add_options, guarded, seed, whole
 from data.base.terminal import start
 from models import MODELS
+from utils.choice.chosen import chosen_run
 from utils.jobs import FULL_PASS, JOBS
 from utils.machines.devices import choose_device, several_processes
+from utils.runs.candidates import PRESETS, QUICK
 from utils.runs.folded import folded_run
 from utils.runs.pooled import PooledRun
 from utils.runs.repeated import repeated_run
@@ -49,6 +51,8 @@ def parser() -> argparse.ArgumentParser:
     add("--fold", metavar="K", help="do this one of the folds: its number from 0, or the site")
     repeats = "so often, each time by the next seed, and the mean of all (default 1)"
     add("--repeats", type=whole(1, MAX_REPEATS), default=1, metavar="R", help=repeats)
+    choose = f"compare presets (default all) or the lines of a file in inner folds; '{QUICK}[,...]': without these"
+    add("--choose", nargs="?", const=PRESETS, metavar="A,B|FILE", help=choose)
     add("--jobs", type=whole(1, MAX_JOBS), default=1, metavar="J", help="so many folds at a time (default 1)")
     add = top.add_argument_group("machine").add_argument
     add("--precision", choices=PRECISIONS, help="of the layers (default float32)")
@@ -66,6 +70,7 @@ def execute() -> int:
     given = {name for name, value in vars(args).items() if value != top.get_default(name)}
     asked = request(args, given, JOBS.values())
     settled = repeated_run if asked.is_repeated else folded_run if args.folds else single_run
+    settled = chosen_run if args.choose else settled
     return perform(settled(asked), args.shareGPU)
 
 

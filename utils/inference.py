@@ -1,6 +1,7 @@
 """A trained network: restored from its checkpoint, and run over records."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,17 +67,19 @@ def reading(run: Run, network: keras.Model, volumes: bool = False) -> Reading:
 
 
 def outputs_of(
-    run: Run, network: keras.Model, selections: list[np.ndarray], title: str
+    run: Run, network: keras.Model, selections: list[np.ndarray], title: str = ""
 ) -> Iterator[tuple[np.ndarray, dict, Any]]:
-    """For each selection of records: it, the batch (see `Model.batches`), and the network's outputs in NumPy."""
+    """For each selection of records: it, the batch (see `Model.batches`), and the network's outputs in NumPy. Without a
+    `title` no progress is shown."""
     reader = reading(run, network)
     forward = tf.function(lambda inputs: reader.network(inputs, training=False), reduce_retracing=True)
-    with progress(title, sum(map(len, selections))) as shown:
+    with progress(title, sum(map(len, selections))) if title else nullcontext() as shown:
         for selection, batch in zip(selections, reader.batches(selections), strict=True):
             outputs = forward(reader.inputs(batch))
             outputs = tf.nest.map_structure(lambda tensor: tensor.numpy(), outputs)
             check_finite(run, "outputs", outputs)
-            shown.advance(steps=len(selection))
+            if shown:
+                shown.advance(steps=len(selection))
             yield selection, batch, outputs
 
 

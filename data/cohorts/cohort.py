@@ -170,9 +170,9 @@ class Cohort:
         return first
 
     def resplit(self, split: Mapping[str, str]) -> "Cohort":
-        """The cohort with another split, subject -> train or test; the phenotype is scaled on its training subjects, or
-        stays if there is no `phenotype.csv`. Raises InputError for a subject without a split, a training subject of
-        unknown label, subjects of one scan in both splits, and if nobody is left to train on."""
+        """The cohort with another split, subject -> train, test or ASIDE; the phenotype is scaled on its training
+        subjects, or stays if there is no `phenotype.csv`. Raises InputError for a subject without a split, a training
+        subject of unknown label, subjects of one scan in both splits, and if nobody is left to train on."""
         if absent := {row.subject for row in self.rows} - split.keys():
             raise InputError(f"The split lacks {len(absent)} subjects of {self.path}, such as {min(absent)}; add them.")
         if parted := [
@@ -181,7 +181,10 @@ class Cohort:
             raise InputError(
                 f"The split parts {' and '.join(parted[0])} of {self.path}, who share a scan; keep them together."
             )
-        rows = (rows_of.checked(str(self.path), replace(row, split=split[row.subject])) for row in self.rows)
+        rows = [replace(row, split=split[row.subject]) for row in self.rows]
+        for row in rows:
+            if row.split != rows_of.ASIDE:
+                rows_of.checked(str(self.path), row)
         cohort = replace(self, rows=tuple(rows), metadata=replace(self.metadata, phenotype_auc={}))
         cohort.indices("train")
         if (raw := self.raw_phenotype) is None:
@@ -201,8 +204,11 @@ class Cohort:
         """The cohort with the training labels permuted over subjects; all records of a subject take its new label."""
         label = {row.subject: row.label for row in reversed(self.rows) if row.split == "train"}
         permuted = np.random.default_rng(seed).permutation(list(label.values())).tolist()
-        new = dict(zip(label, permuted, strict=True))
-        return replace(self, rows=tuple(replace(row, label=new.get(row.subject, row.label)) for row in self.rows))
+        return self.relabelled(dict(zip(label, permuted, strict=True)))
+
+    def relabelled(self, label: Mapping[str, float]) -> "Cohort":
+        """The cohort with other labels of some subjects, in all their records."""
+        return replace(self, rows=tuple(replace(row, label=label.get(row.subject, row.label)) for row in self.rows))
 
     def read(self, index: int) -> tuple[float, np.ndarray, np.ndarray]:
         """Label, phenotype (29,) and volume (x, y, z, maps) of one record. Raises InputError, naming the file."""

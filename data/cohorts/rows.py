@@ -18,6 +18,7 @@ from data.cohorts import records
 METADATA = "cohort.json"
 TABLE = "subjects.csv"
 SPLITS = ("train", "test")
+ASIDE = "aside"  # the split, in memory only, of who is in neither: whom an outer fold tests, as inner folds are tested
 TEST_SHARE = 10  # one subject in ten is a test subject
 LISTED = 10  # names in a line
 TOGETHER, APART = "together", "apart"  # subjects who share a scan

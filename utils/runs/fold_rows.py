@@ -1,7 +1,6 @@
 """A job on folds in the terminal: one row a fold, with the time left for all; the rest stands in the fold's files."""
 
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -39,26 +38,27 @@ class Once:
 
 class Rows:
     """Prints a row for each of the folds that are done, `jobs` of them at a time; what is `alone`, a single fold that
-    was asked for, is printed in full."""
+    was asked for, is printed in full. `names` tell several runs on the same folds."""
 
-    def __init__(self, parts: Sequence[Run], jobs: int = 1, alone: bool = False):
-        self.parts, self.jobs, self.alone = parts, jobs, alone
-        self.left = {part.out_dir for part in parts if part.override or not part.is_done()}
-        self.seconds: list[float] = []
+    def __init__(self, parts: Sequence[Run], names: Sequence[str] = (), jobs: int = 1, alone: bool = False):
+        self.parts, self.names, self.jobs, self.alone = parts, names, jobs, alone
+        self.left = {part.out_dir: part.cost for part in parts if part.override or not part.is_done()}
+        self.seconds, self.done = 0.0, 0
         self.said: set[str] = set()
         if self.left and not alone:
-            repeated = " of all repeats" if len(parts) > len({part.fold for part in parts}) else ""
+            repeated = f", of each of {names[0]} to {names[-1]}" if names else ""
             some = f"{len(self.left)} of {len(parts)} folds{repeated}" + (f", {jobs} at a time" if jobs > 1 else "")
             print(f"To do: {some}; each prints a row when it ends.", flush=True)
 
     def title(self, part: Run) -> str:
-        at, folds = [other.out_dir for other in self.parts].index(part.out_dir), len({of.fold for of in self.parts})
-        repeat = f", repeat {at // folds}" if len(self.parts) > folds else ""
-        return f"Fold {part.fold} ({at % folds + 1} of {folds}){repeat}"
+        at = [other.out_dir for other in self.parts].index(part.out_dir)
+        folds = len(self.parts) // max(len(self.names), 1)
+        named = f", {self.names[at // folds]}" if self.names else ""
+        return f"Fold {part.fold} ({at % folds + 1} of {folds}){named}"
 
     def skip(self, part: Run) -> None:
         """A fold that was done before."""
-        self.left.discard(part.out_dir)
+        self.left.pop(part.out_dir, None)
         print(f"{self.title(part)}: done.", flush=True)
 
     def of(self, part: Run, call: Callable[[], int]) -> int:
@@ -80,9 +80,9 @@ class Rows:
         if status:
             print(f"{self.title(part)}: not done, after {duration(seconds)}.", flush=True)
             return
-        self.left.discard(part.out_dir)
-        self.seconds.append(seconds)
-        left = statistics.mean(self.seconds) * len(self.left) / self.jobs
+        self.left.pop(part.out_dir, None)
+        self.seconds, self.done = self.seconds + seconds, self.done + part.cost
+        left = self.seconds / self.done * sum(self.left.values()) / self.jobs
         in_all = f"; {duration(left)} left for all" if self.left else ""
         row = ", ".join(filter(None, (people(part), result(part), duration(seconds))))
         print(f"{self.title(part)}: {row}{in_all}", flush=True)

@@ -19,10 +19,10 @@ from utils.runs.validate import Request, check, report, report_simulated
 
 @dataclass(frozen=True, kw_only=True)
 class FoldedRun(PooledRun):
-    """The job on folds: `parts` are the runs on single ones. `repeat` is the number of one of several such runs."""
+    """The job on folds: `parts` are the runs on single ones. `name` tells one of several such runs."""
 
     pooling = "pool"
-    repeat: int | None = None
+    name: str = ""
 
     @property
     def single_folds(self) -> Sequence[Run]:
@@ -30,7 +30,7 @@ class FoldedRun(PooledRun):
 
     @property
     def cut(self) -> str:
-        return super().cut if self.repeat is None else f"{super().cut}, repeat {self.repeat}"
+        return f"{super().cut}, {self.name}" if self.name else super().cut
 
     def settings(self) -> dict[str, Any]:
         digests = {part.fold: part.settings()["checkpoint_sha256"] for part in self.parts}
@@ -80,7 +80,7 @@ def folded_run(asked: Request) -> FoldedRun:
 
 def folder_of_folds(asked: Request) -> Path:
     """Where the folds' checkpoints are."""
-    return asked.args.chkPointDir / asked.model.name / f"{OF_FOLDS}{folder_name(asked.args.folds)}"
+    return asked.args.chkPointDir / asked.model.name / f"{OF_FOLDS}{folder_name(asked.args.folds)}{asked.of_choice}"
 
 
 def announce(folds: Folds) -> None:

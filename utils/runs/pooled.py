@@ -28,6 +28,11 @@ class PooledRun(Run):
         """The runs on single folds."""
         raise NotImplementedError
 
+    @property
+    def names(self) -> Sequence[str]:
+        """What several runs on these folds are called, in the order of `single_folds`; none if there is one."""
+        return ()
+
     def perform_parts(self, rows: Rows, device: str) -> int:
         """Does the folds that are not done; returns the exit status of the first that fails."""
         raise NotImplementedError
@@ -43,12 +48,12 @@ class PooledRun(Run):
         """Does the folds in processes of their own, `jobs` at a time, then pools; returns the exit status."""
         device = devices.choose_device(share_gpu, several=True)
         self.begin()
-        return side_by_side(self.single_folds, self.jobs, share_gpu) or self.pool(device)
+        return side_by_side(self.single_folds, self.names, self.jobs, share_gpu) or self.pool(device)
 
     def perform_on(self, device: str) -> int:
         if self.workers.is_chief:
             self.begin()
-        rows = Rows(self.single_folds, alone=self.only is not None)
+        rows = Rows(self.single_folds, self.names, alone=self.only is not None)
         return self.perform_parts(rows, device) or (self.pool(device) if self.workers.is_chief else 0)
 
     def begin(self) -> None:

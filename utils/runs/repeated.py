@@ -6,7 +6,6 @@ starts. Each is a run on folds as it would be alone, but for its folders: `<how>
 """
 
 import argparse
-from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,62 +14,32 @@ from typing import Any
 from data.base.cli import MAX_SEED
 from data.base.errors import InputError
 from data.cohorts.folds import open_folds, repeated
-from data.cohorts.rows import listed
 from utils.runs import guards
 from utils.runs.checkpoints import CheckpointFolder, Identity
-from utils.runs.fold_rows import Rows
 from utils.runs.folded import FoldedRun, announce, fields_of, folder_of_folds, on_folds
-from utils.runs.pooled import PooledRun
-from utils.runs.run import Run
+from utils.runs.several import SeveralRun
 from utils.runs.validate import Request, report
 
 REPEAT = "repeat-{}"  # the name of a repeat's folders
 
 
 @dataclass(frozen=True, kw_only=True)
-class RepeatedRun(PooledRun):
-    """The job on folds several times: `parts` are FoldedRuns, `folds` and seed those of the first."""
+class RepeatedRun(SeveralRun):
+    """The job on folds with several seeds, and then the mean."""
 
     pooling = "average"
-
-    @property
-    def repeats(self) -> Sequence[FoldedRun]:
-        return [replace(part, workers=self.workers) for part in self.parts if isinstance(part, FoldedRun)]
-
-    @property
-    def single_folds(self) -> Sequence[Run]:
-        return [fold for repeat in self.repeats for fold in repeat.parts]
 
     @property
     def cut(self) -> str:
         return f"{super().cut}, {len(self.parts)} repeats"
 
     def settings(self) -> dict[str, Any]:
-        settings = [repeat.settings() for repeat in self.repeats]
-        digests = {
-            f"{fold}, repeat {number}": digest
-            for number, of in enumerate(settings)
-            for fold, digest in of["checkpoint_sha256"].items()
-        }
-        return settings[0] | {"repeats": len(settings), "checkpoint_sha256": digests}
-
-    def begin(self) -> None:
-        super().begin()
-        for repeat in self.repeats:
-            repeat.begin()
-
-    def perform_parts(self, rows: Rows, device: str) -> int:
-        statuses = (repeat.perform_parts(rows, device) for repeat in self.repeats)
-        return next(filter(None, statuses), 0)
-
-    def missing(self) -> str:
-        missing = [(number, repeat.missing()) for number, repeat in enumerate(self.repeats)]
-        return listed([f"{folds} of repeat {number}" for number, folds in missing if folds], between="; ")
+        return super().settings() | {"repeats": len(self.parts)}
 
     def pool_parts(self, device: str) -> None:
         """Those of each repeat before, of which nothing is printed: one verdict is enough."""
         with redirect_stdout(None):
-            for repeat in self.repeats:
+            for repeat in self.several:
                 repeat.pool_parts(device)
         super().pool_parts(device)
 
@@ -95,7 +64,7 @@ def repeated_run(asked: Request) -> RepeatedRun:
         cut = repeated(folds, seed + number, kept / name)
         part = on_folds(of_repeat, cut, kept / name, parts[0].parts[0] if parts else None)
         guards.free_output(part, None)
-        parts.append(replace(part, repeat=number))
+        parts.append(replace(part, name=f"repeat {number}"))
     whole = {"parts": tuple(parts), "out_dir": out_dir, "checkpoints": CheckpointFolder(kept, asked.training_command)}
     run = RepeatedRun(**fields_of(parts[0]) | {"only": parts[0].only, "jobs": args.jobs} | whole)
     guards.free_output(run, None)

@@ -115,6 +115,11 @@ class Run:
         return self.choices.seed
 
     @property
+    def cost(self) -> int:
+        """How many trainings, or tests of one, it is."""
+        return 1
+
+    @property
     def standard(self) -> Standard:
         """How the volumes are standardised as they are read."""
         return getattr(self.config, "standardise", "stored")
@@ -141,16 +146,21 @@ class Run:
             return self.call(device)
 
     def call(self, device: str) -> int:
-        """Calls the job's function, independently of networks that this process has built; of a worker that is not the
-        chief, the function for its share."""
+        """Calls the job's function; of a worker that is not the chief, the function for its share."""
         run = dataclasses.replace(self, workers=self.workers.started(devices.start_tensorflow(device)))
+        with run.fresh():
+            return self.job.part(self.job.name if self.workers.is_chief else "assist")(run)
+
+    @contextmanager
+    def fresh(self) -> Iterator[None]:
+        """Work that is independent of networks that this process has built. TensorFlow must have been started."""
         import keras
 
         keras.utils.clear_session()
         keras.utils.set_random_seed(self.seed)
         keras.mixed_precision.set_global_policy(self.choices.precision)
         with devices.memory_errors_explained():
-            return self.job.part(self.job.name if self.workers.is_chief else "assist")(run)
+            yield
 
     @contextmanager
     def locked(self) -> Iterator[None]:

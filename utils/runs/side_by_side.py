@@ -20,12 +20,12 @@ PARENT = "FALFF_PARENT"  # in a process's environment, the one that it ends with
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
 
-def side_by_side(parts: Sequence[Run], jobs: int, share_gpu: bool) -> int:
+def side_by_side(parts: Sequence[Run], names: Sequence[str], jobs: int, share_gpu: bool) -> int:
     """Does the folds that are not done, `jobs` at a time; returns the exit status of the first that fails. After a
-    failure, or a signal, no other fold is started. A process does a fold of all repeats."""
-    rows = Rows(parts, jobs)
-    names = list(dict.fromkeys(part.fold for part in parts if part.out_dir in rows.left))
-    names = names or [parts[-1].fold]  # the last process pools
+    failure, or a signal, no other fold is started. A process does a fold of all repeats, or candidates (`names`)."""
+    rows = Rows(parts, names, jobs)
+    folds = list(dict.fromkeys(part.fold for part in parts if part.out_dir in rows.left))
+    folds = folds or [parts[-1].fold]  # the last process pools
     places: SimpleQueue = SimpleQueue()
     for environment in environments(jobs, share_gpu):
         places.put(environment)
@@ -59,7 +59,7 @@ def side_by_side(parts: Sequence[Run], jobs: int, share_gpu: bool) -> int:
         for process in list(running):
             process.send_signal(signal.SIGTERM)
 
-    tasks = [joblib.delayed(one)(name) for name in names]
+    tasks = [joblib.delayed(one)(fold) for fold in folds]
     with handled(stop):
         for fold, text, seconds, status in joblib.Parallel(jobs, "threading", return_as="generator_unordered")(tasks):
             statuses.append(status)

@@ -18,6 +18,7 @@ from data.grids import REDUCED
 from models import MODELS, Model
 from models.settings import Settings, override
 from utils.runs import guards
+from utils.runs.candidates import PRESETS, Candidates, candidates
 from utils.runs.checkpoints import BEST, CheckpointFolder, Choices, Identity
 from utils.runs.places import Places, check_pattern
 from utils.runs.run import Job, Options, Run
@@ -46,8 +47,24 @@ def request(args: argparse.Namespace, given: set[str], jobs: Iterable[Job]) -> "
         raise InputError(f"--repeats {args.repeats} is not for {job.flag}, which is done once; leave it out.")
     if asked.is_repeated and not args.folds:
         raise InputError(f"--repeats {args.repeats} repeats a run on folds; say with --folds how they are cut.")
+    check_choice(asked, given)
     asked.out_dir(None)  # looks at the folders
     return asked
+
+
+def check_choice(asked: "Request", given: set[str]) -> None:
+    """Raises InputError if --choose is not for such a run, or has no candidates."""
+    args, job, model = asked.args, asked.job, asked.model
+    if args.choose is None:
+        return
+    if model.predicts != "label" or not job.is_repeated:
+        what = model.name if model.predicts != "label" else job.flag
+        raise InputError(f"--choose compares classifiers by their predictions of the label, not {what}; leave it out.")
+    if not args.folds:
+        raise InputError("--choose compares candidates within folds; say with --folds how they are cut.")
+    if other := sorted(given & {"preset", "set", "repeats"}):
+        raise InputError(f"--choose names the settings that are compared; leave --{other[0]} out.")
+    _ = asked.candidates
 
 
 def single_run(asked: "Request") -> Run:
@@ -113,15 +130,24 @@ class Request:
     def training_command(self) -> str:
         """The command that makes the checkpoint."""
         args = self.args
-        given = [
-            ("--preset", args.preset),
-            *(("--set", text) for text in args.set),
-            ("--chkPointDir", args.chkPointDir),
-        ]
+        given = [("--preset", args.preset), *(("--set", text) for text in args.set)]
+        if args.choose:
+            given = [("--choose", None if args.choose == PRESETS else args.choose)]
+        given += [("--chkPointDir", args.chkPointDir)]
         given += [("--dataDir", args.dataDir), ("--folds", args.folds)]
         given += [("--repeats", args.repeats if self.is_repeated else None)]
         words = [str(word) for pair in given if pair[1] for word in pair]
         return shlex.join(["run.py", "--train", "--model", self.model.name, *words])
+
+    @cached_property
+    def candidates(self) -> Candidates | None:
+        """What --choose compares. Raises InputError."""
+        return candidates(self.args.choose, self.model) if self.args.choose else None
+
+    @property
+    def of_choice(self) -> str:
+        """What names of folders say of the candidates."""
+        return f"-choose-{self.candidates.digest}" if self.candidates else ""
 
     @property
     def is_repeated(self) -> bool:
@@ -250,13 +276,14 @@ class Request:
         args = self.args
         if saved is not None and self.training:
             folder = Path(saved.out_dir)
-            return [folder, *folder.parents][bool(args.folds) + self.is_repeated]
+            return [folder, *folder.parents][bool(args.folds) + bool(self.is_repeated or args.choose)]
         beside = args.dataDir.resolve() if args.dataDir else Path()
         template = self.job.out_dir if args.dataDir else RESULTS
         if args.folds and template == RESULTS:
             from data.cohorts.folds import folder_name
 
-            template += f"-folds-{folder_name(args.folds)}{'-repeats' if self.is_repeated else ''}"
+            template += f"-folds-{folder_name(args.folds)}{'-repeats' if self.is_repeated else ''}{self.of_choice}"
+            template += "-quick" if self.candidates and self.candidates.quick else ""
         return Path(template.format(model=self.model.name, job=self.job.name, data=beside.parent / beside.stem))
 
 

@@ -129,24 +129,23 @@ class Training:
     def loop(self, done: int, saver: Saver, history: History, identity: Callable[[], Identity]) -> int:
         """Runs batches done+1..num_iters, saving on the way; returns how many have been seen."""
         run = self.run
-        validation = Validation(run, self.network, self.optimizer) if run.choices.validation else None
+        validation = Validation(run, self.network) if run.choices.validation else None
+        best = Best(run, self.network, self.optimizer) if run.choices.validation else None
         with progress(f"Training {run.model.name}", run.num_iters, done) as shown:
             for seen, values, stopping in self.steps(done):
                 done = seen
                 shown.advance(f"loss {values['loss']:.4f}, {values['samples_per_s']:.0f} samples/s")
                 stopping |= bool(self.caught) and run.workers.count == 1  # several stop together, at the next batch
-                due = done % SAVE_EVERY == 0 or done == run.num_iters
+                due = is_due(done, run.num_iters)
                 if due or stopping:
-                    if not all(np.isfinite(weight).all() for weight in self.network.get_weights()):
-                        raise self.diverged(f"Weights are not finite after iteration {done}")
                     self.calibrate(done)
                 if validation:  # not where a signal stops it, so that the best checkpoint is that of a run in one go
                     values |= validation.measure() if due else validation.empty
                 history.add(done, values)
                 if due or stopping:
                     history.flush()  # first: rows after the last checkpoint are dropped when training continues
-                    if validation and due:  # before the checkpoint, from which a repeated command continues
-                        validation.keep_best(done, values["validation_loss"], identity())
+                    if best and due:  # before the checkpoint, from which a repeated command continues
+                        best.keep(done, values["validation_loss"], identity())
                     saver.save(done, identity())
                 if stopping:
                     break
@@ -155,7 +154,9 @@ class Training:
     def calibrate(self, done: int) -> None:
         """Replaces batch norm's running statistics, which lag behind the weights, by the exact means over the last
         batches: all brains look alike, so a small lag moves every prediction the same way ("precise" batch norm: Wu &
-        Johnson, Rethinking "Batch" in BatchNorm, 2021)."""
+        Johnson, Rethinking "Batch" in BatchNorm, 2021). Raises InputError if a weight is not finite."""
+        if not all(np.isfinite(weight).all() for weight in self.network.get_weights()):
+            raise self.diverged(f"Weights are not finite after iteration {done}")
         normalisations = [layer for layer in self.network.layers if isinstance(layer, keras.layers.BatchNormalization)]
         if not normalisations:
             return
@@ -184,16 +185,11 @@ class Training:
 
 
 class Validation:
-    """Subjects set aside from training, on which a network is measured at every checkpoint (`empty` stands for other
-    batches), and the checkpoint that does best on them: `<checkpoint folder>/best`."""
+    """Subjects set aside from training, on which a network is measured at every checkpoint; `empty` stands for other
+    batches."""
 
-    def __init__(self, run: Run, network: keras.Model, optimizer: keras.Optimizer):
+    def __init__(self, run: Run, network: keras.Model):
         self.run, self.reading = run, reading(run, network)
-        self.saver = Saver(CheckpointFolder(run.checkpoints.path / BEST), network, optimizer, kept=1)
-        if self.saver.folder.current and not self.saver.folder.whole:
-            raise InputError(
-                f"{self.saver.folder.path} does not have its digest; copy it again, or train anew with --overrideChkpt."
-            )
         self.labelled = run.model.predicts == "label"
         names = ["validation_loss", "validation_auc"] if self.labelled else ["validation_loss"]
         self.empty = dict.fromkeys(names, "")
@@ -215,12 +211,28 @@ class Validation:
         (area,) = auc(label, probability_of_autism(np.concatenate(outputs)), np.ones((1, len(label))))
         return {"validation_loss": loss, "validation_auc": float(area)}
 
-    def keep_best(self, step: int, loss: float, identity: Identity) -> None:
+
+class Best:
+    """The checkpoint that does best on the validation subjects: `<checkpoint folder>/best`."""
+
+    def __init__(self, run: Run, network: keras.Model, optimizer: keras.Optimizer):
+        self.saver = Saver(CheckpointFolder(run.checkpoints.path / BEST), network, optimizer, kept=1)
+        if self.saver.folder.current and not self.saver.folder.whole:
+            raise InputError(
+                f"{self.saver.folder.path} does not have its digest; copy it again, or train anew with --overrideChkpt."
+            )
+
+    def keep(self, step: int, loss: float, identity: Identity) -> None:
         """Saves the network if its validation loss is lower than that of any checkpoint before."""
         folder = self.saver.folder
         best = folder.identity().validation_loss if folder.current else None
         if best is None or loss < best:
             self.saver.save(step, dataclasses.replace(identity, validation_loss=loss))
+
+
+def is_due(done: int, last: int) -> bool:
+    """Whether a training of `last` batches is saved, and measured on validation subjects, after `done` of them."""
+    return done % SAVE_EVERY == 0 or done == last
 
 
 def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:

@@ -98,6 +98,11 @@ def average(run: Run) -> None:
     run.finish()
 
 
+def select(run: Run) -> None:
+    """Records that all candidates are trained, and that one is chosen in each fold."""
+    run.finish()
+
+
 def begin(run: Run) -> Training:
     """The network and its optimizer on all devices. Raises InputError if one of these would have nothing to do."""
     if run.config.batch_size < run.workers.replicas:

@@ -1,0 +1,145 @@
+"""The choice within one fold: candidates and the fold's training subjects -> who does best in inner folds.
+
+`inner.json` holds what each candidate predicts of the subjects of an inner fold, by networks that never saw them; it
+grows with each training, so a run that is killed goes on where it was. `run.json` says who was chosen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.base import files
+from data.base.errors import InputError
+from data.base.progress import progress
+from data.cohorts.inner_folds import MOST, InnerFolds, inner_folds
+from utils.choice.halving import Rung, halve, trainings
+from utils.metrics import HEADLINES, Predictions, aucs, headline
+from utils.runs.results import MANIFEST, sha256
+from utils.runs.run import Job, Run, prepare_folder
+
+STORE = "inner.json"
+UNDEFINED = 0.5  # the score where no AUC is defined
+Predicted = dict[str, float]  # probability of autism by file
+CHOOSE = Job(
+    name="choose",
+    help="compare candidates in inner folds",
+    module="utils.choice.job",
+    guards=(),
+    outputs=("inner.json",),
+    needs_checkpoint=False,
+    is_shared=False,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoosingRun(Run):
+    """The choice within the training subjects of one fold; `contenders` are the trainings of the candidates on it."""
+
+    contenders: dict[str, Run]
+
+    @property
+    def cost(self) -> int:
+        return trainings(len(self.contenders), MOST)
+
+    def settings(self) -> dict[str, Any]:
+        candidates = {name: asdict(run.choices) for name, run in self.contenders.items()}
+        own = {"iterations": self.num_iters, "checkpoint_sha256": sha256(self.out_dir / STORE)}
+        return super().settings() | {"candidates": candidates} | own
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The candidate that was chosen, and the rungs that led to it."""
+
+    name: str
+    rungs: list[Rung]
+    metric: str  # of the scores
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The last score of each candidate."""
+        return {name: score for rung in self.rungs for name, score in rung.scores.items()}
+
+
+@dataclass(frozen=True)
+class Store:
+    """Predictions by candidate and inner fold, kept in a file if there is a `path`."""
+
+    path: Path | None = None
+    found: dict[str, dict[str, Predicted]] = field(default_factory=dict)
+
+    def add(self, name: str, fold: str, predicted: Predicted) -> None:
+        self.found.setdefault(name, {})[fold] = predicted
+        if self.path:
+            files.write_json(self.path, self.found)
+
+
+def choose(run: ChoosingRun) -> int:
+    """Writes `inner.json` and who was chosen; returns the exit status."""
+    kept = {} if run.override or not run.continues() else read_store(run.out_dir / STORE)
+    if kept:
+        run.write_manifest(finished=False)
+    else:
+        prepare_folder(run)
+    contenders = {name: replace(one, workers=run.workers) for name, one in run.contenders.items()}
+    chosen = choice(contenders, Store(run.out_dir / STORE, kept))
+    title = f"{chosen.name} chosen, {HEADLINES[chosen.metric]} of inner folds"
+    run.finish((title, chosen.scores[chosen.name], None, None), chosen=asdict(chosen))
+    return 0
+
+
+def pool(run: Run) -> None:
+    """Records that all folds have a choice."""
+    run.finish()
+
+
+def choice(contenders: dict[str, Run], store: Store) -> Chosen:
+    """Who of the candidates, which are runs that train on one fold, does best in inner folds of its training people."""
+    from utils.training.fit import predicted
+
+    first = next(iter(contenders.values()))
+    assert first.folds
+    inner = inner_folds(first.folds, first.cohort, first.seed)
+    cohorts = {name: inner.cohort(name) for name in inner.names}
+    done = sum(map(len, store.found.values()))
+    with progress("Choosing", trainings(len(contenders), len(cohorts)), done) as shown:
+
+        def score(name: str, folds: Sequence[str]) -> float:
+            for fold in folds:
+                if fold not in store.found.get(name, {}):
+                    store.add(name, fold, predicted(replace(contenders[name], cohort=cohorts[fold])))
+                    shown.advance(f"{name}, inner fold {fold}")
+            return scored(inner, store.found[name], folds)[1]
+
+        rungs = halve(list(contenders), list(cohorts), score)
+    name = rungs[-1].ranked[0]
+    return Chosen(name, rungs, scored(inner, store.found[name], inner.names[: rungs[-1].folds])[0])
+
+
+def scored(inner: InnerFolds, found: dict[str, Predicted], folds: Sequence[str]) -> tuple[str, float]:
+    """The AUC that a verdict would rest on, by its name, of predictions in these inner folds."""
+    rows = {row.file: row for row in inner.outer.rows}
+    tested = [(rows[file], fold, value) for fold in folds for file, value in found[fold].items()]
+    of_rows, fold_of, values = zip(*tested, strict=True)
+    label, subject, site = (np.array([getattr(row, of) for row in of_rows]) for of in ("label", "subject", "site"))
+    predictions = Predictions(label, np.array(values), subject, np.array(fold_of), site)
+    areas = aucs(predictions, np.ones((1, len(values))))
+    name = headline(areas)
+    return name, float(np.nan_to_num(areas[name], nan=UNDEFINED)[0])
+
+
+def read_store(path: Path) -> dict[str, dict[str, Predicted]]:
+    """What an interrupted run has kept; nothing if there is no such file or it is damaged."""
+    try:
+        return files.read_json(path, dict[str, dict[str, Predicted]]) if path.is_file() else {}
+    except InputError:
+        return {}
+
+
+def read_choice(run: Run) -> Chosen:
+    """The choice of a fold that is done."""
+    described: dict[str, Any] = files.read_json(run.out_dir / MANIFEST, dict)
+    return files.typed(files.json_text(described["chosen"]), Chosen)

@@ -1,0 +1,115 @@
+"""--choose: presets, or a file with a line of --preset and --set for each -> the candidates among which inner folds
+choose."""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from data.base import files
+from data.base.errors import InputError
+from data.base.text import check_plain, shown
+from models import Model
+from models.settings import Settings, override
+
+QUICK = "quick"  # before candidates, or alone: without inner trainings
+PRESETS = "all presets"  # what --choose alone stands for
+MOST = 64
+DIGITS = 8  # of the digest in the names of folders
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to train a model: a preset and changes of its settings."""
+
+    preset: str
+    changes: tuple[str, ...]  # as for --set
+    config: Settings
+
+    def __str__(self) -> str:
+        return " ".join([self.preset, *self.changes])
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What is compared, in the user's order; `quick` if no inner folds are trained."""
+
+    all: tuple[Candidate, ...]
+    quick: bool
+
+    @property
+    def names(self) -> list[str]:
+        return list(map(str, self.all))
+
+    @property
+    def digest(self) -> str:
+        """Tells other candidates, settings of a preset included."""
+        configs = [dataclasses.asdict(candidate.config) for candidate in self.all]
+        return hashlib.sha256(json.dumps(configs).encode()).hexdigest()[:DIGITS]
+
+
+def candidates(text: str, model: Model) -> Candidates:
+    """What a user asks for. Raises InputError for an unknown preset or setting, and for candidates that are alike."""
+    first, _, others = text.partition(",")
+    quick = first == QUICK
+    wanted = (others or PRESETS) if quick else text
+    presets = model.module.PRESETS
+    if wanted == PRESETS:
+        found = [candidate(name, [], model) for name in presets]
+    elif all(name in presets for name in wanted.split(",")):
+        found = [candidate(name, [], model) for name in wanted.split(",")]
+    elif Path(wanted).is_file():
+        found = list(in_file(Path(wanted), model))
+    else:
+        raise InputError(
+            f"--choose {shown(wanted)} is neither a list of presets of {model.name} ({', '.join(presets)}) nor a file "
+            "with a line of --preset and --set for each candidate."
+        )
+    if not 2 <= len(found) <= MOST:
+        raise InputError(f"--choose has {len(found)} candidates; expected 2 to {MOST}.")
+    seen: dict[Settings, Candidate] = {}
+    for one in found:
+        if (other := seen.setdefault(one.config, one)) is not one:
+            raise InputError(f"--choose has the same settings twice, as {other} and as {one}; leave one out.")
+    return Candidates(tuple(found), quick)
+
+
+def candidate(preset: str, changes: Iterable[str], model: Model) -> Candidate:
+    """Raises InputError for an unknown preset or setting."""
+    presets = model.module.PRESETS
+    if preset not in presets:
+        raise InputError(f"--preset {shown(preset)} is unknown to {model.name}; expected one of {', '.join(presets)}.")
+    return Candidate(preset, tuple(changes), override(presets[preset], list(changes)))
+
+
+def in_file(path: Path, model: Model) -> Iterator[Candidate]:
+    """A candidate of each line that is not empty or a comment (#). Raises InputError, naming the line."""
+    try:
+        lines = files.regular(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text; expected a line of --preset and --set a candidate.") from error
+    for number, line in enumerate(lines, 1):
+        check_plain(line, f"{path} line {number} is")
+        try:
+            if words := shlex.split(line, comments=True):
+                args = Line().parse_args(words)
+                yield candidate(args.preset or next(iter(model.module.PRESETS)), args.set, model)
+        except (InputError, ValueError) as error:
+            raise InputError(f"{path} line {number}: {error}") from None
+
+
+class Line(argparse.ArgumentParser):
+    """The options of a line."""
+
+    def __init__(self) -> None:
+        super().__init__(add_help=False, allow_abbrev=False)
+        self.add_argument("--preset")
+        self.add_argument("--set", action="append", default=[])
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; expected --preset NAME and --set KEY=VALUE.")

@@ -1,0 +1,43 @@
+"""A training in memory: a run -> the probabilities of autism of its test records; nothing is written.
+
+For trainings that are many and short, such as those that compare models and those on permuted labels. The weights are
+those of `--train`, bit for bit on a CPU.
+"""
+
+import numpy as np
+
+from data.cohorts.cohort import in_order
+from utils.inference import outputs_of, probability_of_autism
+from utils.runs.run import Run
+from utils.training.loop import Training, Validation, is_due
+from utils.training.train import begin, measure
+
+
+def predicted(run: Run) -> dict[str, float]:
+    """The probability of autism of each test record, by file, by a network that is trained on `num_iters` batches.
+    TensorFlow must have been started."""
+    with run.fresh():
+        training = begin(run)
+        measure(training)
+        train(training)
+        indices = run.cohort.indices("test")
+        batches = in_order(indices, run.config.batch_size)
+        logits = np.concatenate([of for _, _, of in outputs_of(run, training.network, batches)])
+        files = [run.cohort.rows[index].file for index in indices]
+        return dict(zip(files, probability_of_autism(logits).tolist(), strict=True))
+
+
+def train(training: Training) -> None:
+    """Trains a network, and leaves it as a test takes it: with the weights that did best on validation subjects, if
+    there are any."""
+    run, network = training.run, training.network
+    validation = Validation(run, network) if run.choices.validation else None
+    best, weights = np.inf, None
+    for done, _, _ in training.steps(0):
+        if not is_due(done, run.num_iters):
+            continue
+        training.calibrate(done)
+        if validation and (loss := validation.measure()["validation_loss"]) < best:
+            best, weights = loss, network.get_weights()
+    if weights is not None:
+        network.set_weights(weights)
