@@ -43,7 +43,16 @@ TEST = Job(
     guards=TESTED,
     outputs=(
         *("predictions.csv", "floor_predictions.csv", "training.csv", "metrics.json", "floors.csv", "sites.csv"),
-        *("groups.csv", "confounds.csv", "repeats.csv", "table1.csv", "tripod_ai.csv", "report.html"),
+        *(
+            "groups.csv",
+            "confounds.csv",
+            "repeats.csv",
+            "candidates.csv",
+            "choices.csv",
+            "table1.csv",
+            "tripod_ai.csv",
+            "report.html",
+        ),
         *figures("confusion_matrix", "roc", "forest", "calibration", "losses", "distribution", "*Image"),
     ),
     is_shared=False,

@@ -26,17 +26,9 @@ def bootstrap(
     draws as many subjects of each stratum as it has. Both ends are (...); NaN where no stratum has two subjects or no
     resample is defined.
     """
-    stratum = np.zeros(count) if strata is None else np.asarray(strata)
-    members = [np.flatnonzero(stratum == value) for value in np.unique(stratum)]
-    size = max(1, BLOCK // max(count, 1))
-    blocks = [slice(start, min(start + size, resamples)) for start in range(0, resamples, size)]
-    weight = np.empty((resamples, count), np.min_scalar_type(count))
-    for rows in members:
-        for block in blocks:
-            drawn = random.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), block.stop - block.start)
-            weight[block, rows] = drawn
-    values = np.concatenate([np.asarray(statistic(weight[block].astype(np.float64))) for block in blocks])
-    if max(map(len, members)) < MIN_SUBJECTS:
+    weight = resampled(count, random, resamples, strata)
+    values = np.concatenate([np.asarray(statistic(weight[rows].astype(np.float64))) for rows in blocks(*weight.shape)])
+    if count < MIN_SUBJECTS or (strata is not None and np.unique(strata, return_counts=True)[1].max() < MIN_SUBJECTS):
         nothing = np.full(values.shape[1:], np.nan)
         return nothing, nothing
     tail = 100 * (1 - CONFIDENCE) / 2
@@ -44,6 +36,24 @@ def bootstrap(
         warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
         low, high = np.nanpercentile(values, (tail, 100 - tail), axis=0)
     return low, high
+
+
+def resampled(count: int, random: np.random.Generator, resamples: int, strata: np.ndarray | None = None) -> np.ndarray:
+    """Weights (resamples, count) of whole numbers: how often each subject is drawn, within its stratum."""
+    stratum = np.zeros(count) if strata is None else np.asarray(strata)
+    weight = np.empty((resamples, count), np.min_scalar_type(count))
+    for value in np.unique(stratum):
+        rows = np.flatnonzero(stratum == value)
+        for block in blocks(resamples, count):
+            share = np.full(len(rows), 1 / len(rows))
+            weight[block, rows] = random.multinomial(len(rows), share, block.stop - block.start)
+    return weight
+
+
+def blocks(resamples: int, count: int) -> list[slice]:
+    """Resamples of so many subjects, as many at a time as memory should hold."""
+    size = max(1, BLOCK // max(count, 1))
+    return [slice(start, min(start + size, resamples)) for start in range(0, resamples, size)]
 
 
 def or_none(value: float) -> float | None:

@@ -69,6 +69,11 @@ class ChosenRun(SeveralRun):
                 part.pool_parts(device)
         super().pool_parts(device)
 
+    def keep_quick(self, name: str) -> None:
+        """Keeps beside the checkpoints who was chosen for all folds by a test of these."""
+        digests = [part.settings()["checkpoint_sha256"] for part in self.several]
+        files.write_json(self.checkpoints.path / QUICKLY, {"chosen": name, "checkpoint_sha256": digests})
+
 
 def chosen_run(asked: Request) -> FoldedRun | ChosenRun:
     """The run by all candidates; a blackout is one on folds, of who was chosen in each. Raises InputError for the first
@@ -165,12 +170,6 @@ def of_the_chosen(
     guards.free_output(run, None)
     report(run, whole)
     return run
-
-
-def keep_quick(run: ChosenRun, name: str) -> None:
-    """Keeps who was chosen for all folds by a test of these checkpoints."""
-    digests = [part.settings()["checkpoint_sha256"] for part in run.several]
-    files.write_json(run.checkpoints.path / QUICKLY, {"chosen": name, "checkpoint_sha256": digests})
 
 
 def quickly_chosen(parts: list[FoldedRun], kept: Path, asked: Request) -> dict[str, str]:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ from data.cohorts.missingness import missing_in
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import TOGETHER
 from utils.covariates import with_iq
-from utils.evaluation import autoencoders, confounds, floors, groups, repeats, verdict
+from utils.evaluation import autoencoders, choice, confounds, floors, groups, repeats, verdict
 from utils.evaluation.table1 import table1
 from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import Predictions, by_fold, by_site, with_intervals
@@ -27,13 +27,17 @@ from utils.report import build as report
 from utils.report import drawings
 from utils.report import tables as saved
 from utils.report.tables import FLOORS, METRICS, PREDICTION_COLUMNS, PREDICTIONS, SITES, TRAINING, Prepared
+from utils.report.texts import paragraph
 from utils.runs.results import MANIFEST
 from utils.runs.run import Headline, Run, prepare_folder
+
+if TYPE_CHECKING:
+    from utils.choice.chosen import ChosenRun
 
 RESULTS = "checkpoint_results.csv"
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # its columns beside the checkpoint
 FLOOR_PREDICTIONS = "floor_predictions.csv"  # the floors' probabilities of autism for the same records
-NAMES = ("file", "subject", "site", "fold", "group", "variable", "category")  # columns of text
+NAMES = ("file", "subject", "site", "fold", "group", "variable", "category", saved.CANDIDATE)  # columns of text
 JOINED = (PREDICTIONS, FLOOR_PREDICTIONS)  # with other tables by their names, which therefore stay as they are
 DIGITS = 8  # significant ones
 POINTS = 200  # of a history
@@ -80,6 +84,28 @@ def average(run: Run) -> None:
     if all(of.predictions["label"].notna().any() for of in each):
         write_table(run, saved.REPEATS, repeats.scores(run))
     conclude(run, each, notes_of_floors([fold for part in run.parts for fold in part.parts]))
+
+
+def select(run: "ChosenRun") -> None:
+    """The predictions of who was chosen in each fold, as one test, and the scores of all candidates beside them."""
+    tables = {name: read_table(part, PREDICTIONS) for name, part in run.by_name.items()}
+    each = {name: Predictions.of(table[table["label"].notna()]) for name, table in tables.items()}
+    chosen = choice.chosen_of(run, each)
+    write_table(run, PREDICTIONS, choice.of_folds(tables, chosen))
+    histories = {name: read_table(run.by_name[name], TRAINING) for name in set(chosen.values())}
+    if all(map(len, histories.values())):
+        write_table(run, TRAINING, choice.of_folds(histories, chosen))
+    first = next(iter(run.by_name.values()))
+    if len(of_floors := tested(first).floors):
+        write_table(run, FLOOR_PREDICTIONS, of_floors)
+    procedure = Predictions.of(choice.of_folds(tables, chosen))
+    write_table(run, saved.CANDIDATES, choice.candidates_table(each, chosen, run.seed))
+    if run.choosing:
+        write_table(run, saved.CHOICES_OF_FOLDS, choice.choices_table(run.choosing))
+    else:
+        run.keep_quick(next(iter(chosen.values())))
+    found = choice.summary(each, procedure, chosen, run.candidates.quick, run.seed)
+    conclude(run, [tested(run)], notes_of_floors(first.parts), found)
 
 
 def notes_of_floors(folds: Sequence[Run]) -> list[str]:
@@ -181,9 +207,11 @@ def read_table(run: Run, name: str) -> pd.DataFrame:
         raise InputError(f"{path} is damaged ({error}); remove {path.parent} and repeat the command.") from error
 
 
-def conclude(run: Run, each: Sequence[Tested], of_floors: list[str]) -> dict[str, dict]:
+def conclude(
+    run: Run, each: Sequence[Tested], of_floors: list[str], chosen: saved.Choice | None = None
+) -> dict[str, dict]:
     """The predictions of each repeat, whose means are in the output folder -> all other results; returns the metrics,
-    none if no label is known. `of_floors` must stand beside the floors."""
+    none if no label is known. `of_floors` must stand beside the floors; `chosen` tells a choice among candidates."""
     table = read_table(run, PREDICTIONS)
     known = table[table["label"].notna()]
     notes = [*of_floors, *(run.folds.notes if run.folds else [])]
@@ -197,7 +225,7 @@ def conclude(run: Run, each: Sequence[Tested], of_floors: list[str]) -> dict[str
         "prepared": asdict(prepared(run)),
         "floor_settings": floors.SETTINGS,
     }
-    summary |= {"conclusion": UNLABELLED, "motion": None}
+    summary |= {"conclusion": UNLABELLED, "motion": None, "choice": asdict(chosen) if chosen else None}
     if not run.fold and len(people := table1(run.cohort)):
         write_table(run, saved.TABLE1, people)
     headline: Headline | None = None
@@ -206,6 +234,10 @@ def conclude(run: Run, each: Sequence[Tested], of_floors: list[str]) -> dict[str
         score, summary["conclusion"], summary["motion"] = measure(run, known, each)
         name = verdict.headline(score)
         headline = (name, *score[name].values())
+        if chosen and chosen.quick:  # the score of the best one is too good
+            headline = (name, *asdict(chosen.corrected).values())
+        if chosen:
+            summary["conclusion"] += " " + paragraph("choice", choice=chosen)
         tell(f"{len(known)} test records: " + ", ".join(f"{name} {shown(score[name])}" for name in score))
     tell("\n".join(filter(None, (summary["conclusion"], summary["motion"]))))
     print(*notes, sep="\n", end="\n" * bool(notes))

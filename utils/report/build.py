@@ -17,12 +17,14 @@ from utils.figures import number
 from utils.metrics import Predictions, headline
 from utils.report import drawings, people, texts, tripod
 from utils.report.tables import (
+    CANDIDATE,
     LABELS,
     MINUS,
     MODEL,
     RULE,
     SITE_COUNTS,
     TRIPOD,
+    Choice,
     Count,
     Described,
     Tables,
@@ -143,6 +145,10 @@ def scored(tables: Tables) -> Iterator[Section]:
     yield Section("Scores", about, table=rows)
     if tables.repeats is not None:
         yield repeats(tables.repeats, "fold" in tables.predictions)
+    if run.choice and tables.candidates is not None:
+        yield among_candidates(run.choice, tables.candidates)
+    if tables.choices is not None:
+        yield choices(tables.choices)
     if tables.floors is not None:
         yield beside_floors(tables.floors, run.model)
     if tables.confounds is not None:
@@ -201,6 +207,32 @@ def repeats(table: pd.DataFrame, same_folds: bool) -> Section:
         for _, row in table.iterrows()
     ]
     return Section("Repeats", about, table=rows)
+
+
+def among_candidates(choice: Choice, table: pd.DataFrame) -> Section:
+    """The own scores of the candidates, and how often each was chosen."""
+    names = [name for name in ("auc_sites", "auc_folds", "auc", "accuracy", "brier") if name in table]
+    rows = [
+        {CANDIDATE: row[CANDIDATE], "chosen in folds": number(row["chosen"], ".0f")}
+        | {spelled(name): shown(row[interval(name)]) for name in names}
+        for _, row in table.iterrows()
+    ]
+    return Section("The choice among candidates", texts.paragraphs("choice", choice=choice), table=rows)
+
+
+def choices(table: pd.DataFrame) -> Section:
+    """Who was chosen in each fold, and by what."""
+    rows = []
+    for fold, of_fold in table.groupby("fold", sort=False):
+        ranked = of_fold.sort_values(["inner_folds", "score"], ascending=False, kind="stable")
+        best, next_one = ranked.iloc[0], ranked.iloc[1]
+        chosen = of_fold[of_fold["chosen"] == 1].iloc[0]
+        rows.append(
+            {"fold": str(fold), "chosen": chosen[CANDIDATE], "its score": number(chosen["score"], ".3f")}
+            | {"the next": next_one[CANDIDATE], "lies below by": number(best["score"] - next_one["score"], ".3f")}
+        )
+    about = ["Scores are those of inner folds of the training subjects, of which choices.csv has all."]
+    return Section("Who was chosen where", about, table=rows)
 
 
 def beside_floors(table: pd.DataFrame, model: str) -> Section:

@@ -21,6 +21,10 @@ SITES = "sites.csv"
 REPEATS = "repeats.csv"  # the scores of each repeat
 GROUPS = "groups.csv"  # scores by head motion, sex and age
 CONFOUNDS = "confounds.csv"  # whether the output says more than the covariates
+CANDIDATES = "candidates.csv"  # the scores of all among which was chosen, and how often each was
+CHOICES_OF_FOLDS = "choices.csv"  # who was chosen in each fold, and by what scores
+CANDIDATE = "candidate"  # a column of both, and of predictions
+CHOICES = ["fold", CANDIDATE, "inner_folds", "score", "chosen"]
 TRAINING = "training.csv"  # the history of the training, thinned
 METRICS = "metrics.json"
 TABLE1 = "table1.csv"  # the cohort's people by diagnosis
@@ -31,7 +35,7 @@ SITE_COUNTS = ("subjects", "autism", "control")
 LABELS = ("autism", "control", "unknown")
 NAMES = (  # columns of text in tables of numbers
     *("floor", "site", "fold", "best_floor", "kind", "group", "measure"),
-    *("variable", "category", "test"),
+    *("variable", "category", "test", CANDIDATE),
 )
 MINUS = "model_minus_floor_"  # before the name of an AUC, a column of `floors.csv`
 MODEL, MAJORITY, RULE = "model", "majority", "rule that made the data"  # rows of `floors.csv`
@@ -63,6 +67,37 @@ class Prepared:
     conversion: str = ""  # the command
 
 
+@dataclass(frozen=True)
+class Score:
+    """A metric with its 95 % interval; None where undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """Value, low, high; NaN where undefined."""
+        return tuple(math.nan if number is None else number for number in (self.value, self.low, self.high))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A choice among candidates: by inner folds, or `quick`, by the predictions themselves. `chosen` counts the folds
+    of each who was; `agreement` is the share of pairs of folds with the same one. `metric` is what all scores are of:
+    that of the `best` candidate itself, how far it lies above the procedure's, and the best one's as corrected."""
+
+    quick: bool
+    candidates: list[str]
+    chosen: dict[str, int]
+    agreement: float | None
+    metric: str
+    best: str
+    best_score: Score
+    optimism: Score | None
+    corrected: Score
+
+
 @dataclass(frozen=True, kw_only=True)
 class Described(Choices, Caveats):
     """The description of a test in `run.json`; `left_out` holds the number of people by the reason of a conversion."""
@@ -87,22 +122,9 @@ class Described(Choices, Caveats):
     maps: tuple[str, ...] = ()  # in a record, where they have names
     left_out: dict[str, int] = field(default_factory=dict)
     repeats: int = 1
+    choice: Choice | None = None
     prepared: Prepared = field(default_factory=Prepared)
     floor_settings: dict[str, str] = field(default_factory=dict)  # of each classifier that is a floor
-
-
-@dataclass(frozen=True)
-class Score:
-    """A metric with its 95 % interval; None where undefined."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-    @property
-    def numbers(self) -> tuple[float, ...]:
-        """Value, low, high; NaN where undefined."""
-        return tuple(math.nan if number is None else number for number in (self.value, self.low, self.high))
 
 
 @dataclass(frozen=True)
@@ -124,6 +146,8 @@ class Tables:
     groups: pd.DataFrame | None = None
     confounds: pd.DataFrame | None = None
     table1: pd.DataFrame | None = None
+    candidates: pd.DataFrame | None = None
+    choices: pd.DataFrame | None = None
 
     @property
     def labelled(self) -> pd.DataFrame:
@@ -151,7 +175,10 @@ def read(folder: Path) -> Tables:
         raise InputError(f"{folder} holds no {SITES}. Test again.")
     repeats = read_numbers(folder / REPEATS, "repeat", "seed", *interval("auc"))
     table1 = read_numbers(folder / TABLE1, "variable", SITE, "category", "p")
-    return Tables(run, predictions, scores, folds, floors, sites, training, repeats, groups, confounds, table1)
+    candidates = read_numbers(folder / CANDIDATES, CANDIDATE, "chosen", *interval("auc"))
+    choices = read_numbers(folder / CHOICES_OF_FOLDS, *CHOICES)
+    of_floors = (floors, sites, training, repeats, groups, confounds, table1, candidates, choices)
+    return Tables(run, predictions, scores, folds, *of_floors)
 
 
 def interval(metric: str) -> list[str]:
