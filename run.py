@@ -6,16 +6,16 @@ from pathlib import Path
 from data.base.cli import MAX_JOBS, MAX_REPEATS, Parser, add_options, guarded, seed, whole
 from data.base.terminal import start
 from models import MODELS
-from utils.choice.chosen import chosen_run
 from utils.jobs import FULL_PASS, JOBS
 from utils.machines.devices import choose_device, several_processes
+from utils.permutations.options import check_permutations
 from utils.runs.candidates import PRESETS, QUICK
 from utils.runs.folded import folded_run
 from utils.runs.pooled import PooledRun
 from utils.runs.repeated import repeated_run
 from utils.runs.run import Run
 from utils.runs.side_by_side import end_with_parent
-from utils.runs.validate import CHECKPOINTS, request, single_run
+from utils.runs.validate import CHECKPOINTS, Request, request, single_run
 
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 EXAMPLES = """examples:
@@ -69,9 +69,23 @@ def execute() -> int:
     args = top.parse_args()
     given = {name for name, value in vars(args).items() if value != top.get_default(name)}
     asked = request(args, given, JOBS.values())
-    settled = repeated_run if asked.is_repeated else folded_run if args.folds else single_run
-    settled = chosen_run if args.choose else settled
+    if args.permutations:
+        check_permutations(asked)
     return perform(settled(asked), args.shareGPU)
+
+
+def settled(asked: Request) -> Run:
+    """The run that the options ask for. What chooses and permutes is imported only where it is wanted."""
+    args = asked.args
+    if args.choose:
+        from utils.choice.chosen import chosen_run as of_options
+    else:
+        of_options = repeated_run if asked.is_repeated else folded_run if args.folds else single_run
+    if not args.permutations:
+        return of_options(asked)
+    from utils.permutations.permuted import permuted_run
+
+    return permuted_run(of_options(asked), args.permutations)
 
 
 def perform(run: Run, share_gpu: bool) -> int:

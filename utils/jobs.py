@@ -1,6 +1,7 @@
 """The jobs of run.py in one table. A new job is a module with a function of its name, and a row here."""
 
 from utils.blackout import options as blackout
+from utils.permutations.options import TestOptions
 from utils.runs import guards
 from utils.runs.run import Job
 from utils.runs.validate import TrainOptions
@@ -55,6 +56,7 @@ TEST = Job(
         ),
         *figures("confusion_matrix", "roc", "forest", "calibration", "losses", "distribution", "*Image"),
     ),
+    options=TestOptions,
     is_shared=False,
 )
 BLACKOUT = Job(

@@ -100,7 +100,9 @@ def write(folder: Path) -> list[Path]:
 def sections(tables: Tables, items: pd.DataFrame) -> Iterator[Section]:
     """The sections that apply, in the order of the page; `items` are those of TRIPOD+AI."""
     run, label = tables.run, tables.predictions["label"]
-    yield Section("What may be concluded", [run.conclusion, *([run.motion] if run.motion else [])], kind="conclusion")
+    concluded = [run.conclusion, *([run.motion] if run.motion else [])]
+    concluded += texts.paragraphs("permutations", of=run.permutations) if run.permutations else []
+    yield Section("What may be concluded", concluded, kind="conclusion")
     yield Section("Intended use", [INTENDED_USE])
     if found := texts.warnings(tables):
         yield Section("Warnings", found, kind="warning")

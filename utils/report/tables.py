@@ -12,6 +12,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.tables import read_frame
 from models import MODELS
+from utils.permutations.sequential import Permuted
 from utils.runs.caveats import Caveats
 from utils.runs.checkpoints import Choices
 
@@ -24,6 +25,7 @@ CONFOUNDS = "confounds.csv"  # whether the output says more than the covariates
 CANDIDATES = "candidates.csv"  # the scores of all among which was chosen, and how often each was
 CHOICES_OF_FOLDS = "choices.csv"  # who was chosen in each fold, and by what scores
 CANDIDATE = "candidate"  # a column of both, and of predictions
+PERMUTATIONS = "permutations"  # of run.json
 CHOICES = ["fold", CANDIDATE, "inner_folds", "score", "chosen"]
 TRAINING = "training.csv"  # the history of the training, thinned
 METRICS = "metrics.json"
@@ -123,6 +125,7 @@ class Described(Choices, Caveats):
     left_out: dict[str, int] = field(default_factory=dict)
     repeats: int = 1
     choice: Choice | None = None
+    permutations: Permuted | None = None
     prepared: Prepared = field(default_factory=Prepared)
     floor_settings: dict[str, str] = field(default_factory=dict)  # of each classifier that is a floor
 

@@ -1,0 +1,38 @@
+"""The option of --test, and when it is possible; without TensorFlow."""
+
+from dataclasses import dataclass
+
+from data.base.cli import option, whole
+from data.base.errors import InputError
+from utils.machines.devices import several_processes
+from utils.runs.run import Options
+from utils.runs.validate import Request
+
+MOST = 100_000
+
+
+@dataclass(frozen=True)
+class TestOptions(Options):
+    """What a test does beside the test; it changes none of its other results."""
+
+    permutations: int | None = option(
+        None,
+        "the p-value: repeat the whole procedure on N permutations of the labels",
+        type=whole(1, MOST),
+        metavar="N",
+    )
+
+
+def check_permutations(asked: Request) -> None:
+    """Raises InputError if a request for permutations makes no sense."""
+    args, flag = asked.args, f"--permutations {asked.args.permutations}"
+    if asked.model.predicts != "label":
+        raise InputError(f"{flag} permutes labels, which {asked.model.name} does not predict; leave it out.")
+    if not args.folds:
+        raise InputError(f"{flag} repeats a run on folds; say with --folds how they are cut.")
+    if args.fold:
+        raise InputError(f"{flag} needs all folds; leave --fold {args.fold} out. An array repeats the same command.")
+    if asked.is_repeated:
+        raise InputError(f"{flag} repeats one run on folds; leave --repeats {args.repeats} out.")
+    if several_processes():
+        raise InputError(f"{flag} trains many small networks, each in one process; use --jobs, or an array.")
