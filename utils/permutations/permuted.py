@@ -57,7 +57,7 @@ class PermutedRun(PooledRun):
         if not (self.tested.is_done() and Run.is_done(self)):
             return False
         there, said = (files.read_json(of.out_dir / MANIFEST, dict).get(PERMUTATIONS) for of in (self, self.tested))
-        return bool(there) and there["asked"] == self.asked and said == there
+        return there is not None and there["asked"] == self.asked and said == there
 
     def announce(self) -> None:
         self.tested.announce()
@@ -134,7 +134,7 @@ def amend(tested: Run, end: Permuted) -> None:
 
 
 def in_processes(series: Series, each: list[dict[str, str]]) -> int:
-    """Repeats the command in processes, and shows what they have done; returns the exit status of the first that fails."""
+    """Repeats the command in processes, and shows what they have done; returns the status of the first that fails."""
     command = [sys.executable, *sys.argv, "--jobs=1"]
     with tempfile.TemporaryFile() as output, progress("Permutations", series.asked, len(series.scores())) as shown:
         running = [
