@@ -81,7 +81,7 @@ def settled(asked: Request) -> Run:
         from utils.choice.chosen import chosen_run as of_options
     else:
         of_options = repeated_run if asked.is_repeated else folded_run if args.folds else single_run
-    if not args.permutations:
+    if not args.permutations or args.fold:  # a process of --jobs tests its fold
         return of_options(asked)
     from utils.permutations.permuted import permuted_run
 

@@ -1,10 +1,12 @@
 """The option of --test, and when it is possible; without TensorFlow."""
 
+import os
 from dataclasses import dataclass
 
 from data.base.cli import option, whole
 from data.base.errors import InputError
 from utils.machines.devices import several_processes
+from utils.runs.fold_rows import OF_SEVERAL
 from utils.runs.run import Options
 from utils.runs.validate import Request
 
@@ -30,7 +32,7 @@ def check_permutations(asked: Request) -> None:
         raise InputError(f"{flag} permutes labels, which {asked.model.name} does not predict; leave it out.")
     if not args.folds:
         raise InputError(f"{flag} repeats a run on folds; say with --folds how they are cut.")
-    if args.fold:
+    if args.fold and OF_SEVERAL not in os.environ:
         raise InputError(f"{flag} needs all folds; leave --fold {args.fold} out. An array repeats the same command.")
     if asked.is_repeated:
         raise InputError(f"{flag} repeats one run on folds; leave --repeats {args.repeats} out.")

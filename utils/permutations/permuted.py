@@ -63,7 +63,7 @@ class PermutedRun(PooledRun):
         self.tested.announce()
 
     def perform_on(self, device: str) -> int:
-        if status := self.tested.perform_on(device):
+        if not self.tested.is_done() and (status := self.tested.perform_on(device)):
             return status
         self.begin()
         workers = self.workers.started(devices.start_tensorflow(device))
@@ -72,8 +72,9 @@ class PermutedRun(PooledRun):
 
     def perform_side_by_side(self, share_gpu: bool) -> int:
         """The test, and then permutations in `jobs` processes that repeat the command."""
-        if status := self.tested.perform_side_by_side(share_gpu):
+        if not self.tested.is_done() and (status := self.tested.perform_side_by_side(share_gpu)):
             return status
+        devices.choose_device(share_gpu, several=True)
         self.begin()
         return in_processes(self.series(self.workers), environments(self.jobs, share_gpu)) or self.conclude()
 
