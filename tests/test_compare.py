@@ -301,12 +301,20 @@ def truncate(at_a_line: bool):
 MISTAKES = {  # what is wrong with b, and what is said of it
     "people": (without("1.bin", "3.bin", "5.bin"), "1 is in A only (and 2 more). (A is "),
     "records": (without("2.bin"), "the record 2.bin is in A only. (A is "),
+    "names exchanged": (
+        another(file=lambda table: ["1.bin", "0.bin", *table["file"][2:]]),
+        "the subject of 0.bin is 0 in A, 1 in B (and 1 more).",
+    ),
     "label": (first_is("label", "1"), "the label of 0.bin is 0 in A, 1 in B. (A is "),
     "unknown label": (first_is("label", ""), "the label of 0.bin is 0 in A, unknown in B."),
     "labels": (another(label="1"), "the label of 0.bin is 0 in A, 1 in B (and 79 more)."),
     "site": (another(site="NYU"), "the site of 10.bin is "),
     "no site": (another(site=""), "the site of 0.bin is NYU in A, empty in B (and 159 more)."),
     "fold": (another(fold=lambda table: (table["subject"].astype(int) // 4 % 4).astype(str)), "the fold of "),
+    "no fold": (
+        lambda folder: finished(folder, people(160), folds="5"),
+        "the fold of 0.bin is 0 in A, empty in B (and 159 more).",
+    ),
     "no label": (another(label=""), "has no known label; nothing can be compared."),
     "other cut": (
         lambda folder: change(folder, folds="site"),

@@ -26,7 +26,7 @@ VOID = {  # what makes a comparison void if one of the two has it: a caveat, and
     "accepted_leaks": "is of a cohort with a leak that --allowLeak accepted",
 }
 KEYS = {"subject": "", "file": "the record "}  # columns whose values both must have, and what stands before one
-SAME = ("label", "site")  # columns that must be the same in each record
+SAME = ("subject", "label", "site")  # columns that must be the same in each record
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ def read(letter: str, folder: Path) -> Results:
     described = files.read_json(folder / MANIFEST, Described)
     if pooled["label"].isna().all():
         raise InputError(f"{folder / PREDICTIONS} has no known label; nothing can be compared.")
-    if described.repeats == 1:
+    if described.repeats < 2:
         return Results(letter, folder, described, pooled, (pooled,))
     repeats = [table_of(folder / REPEAT.format(number)) for number in range(described.repeats)]
     columns = ["subject", "label", "site"]
@@ -141,10 +141,14 @@ def unlike(one: Results, other: Results) -> Iterator[str]:
         yield from one_sided(one, other, column, before)
     for column in SAME:
         yield from differing(one, other, column, (one.pooled[column], other.pooled[column]))
-    for number, tables in enumerate(zip(one.repeats, other.repeats, strict=True)):
-        if all("fold" in table for table in tables):
-            name = f"fold in repeat {number}" if len(one.repeats) > 1 else "fold"
-            yield from differing(one, other, name, (tables[0]["fold"], tables[1]["fold"]))
+    for number, (mine, its) in enumerate(zip(one.repeats, other.repeats, strict=True)):
+        name = f"fold in repeat {number}" if len(one.repeats) > 1 else "fold"
+        yield from differing(one, other, name, (fold_of(mine), fold_of(its)))
+
+
+def fold_of(table: pd.DataFrame) -> pd.Series:
+    """The fold of each record, empty where one model predicted all."""
+    return table["fold"] if "fold" in table else pd.Series("", table.index)
 
 
 def unlike_repeats(one: Results, other: Results) -> Iterator[str]:
