@@ -9,7 +9,7 @@ from helpers import ROOT, SMALL_BATCH, TINY_NN
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 FENCED = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"(?:run\.py|python -m data) .*")
+COMMAND = re.compile(r"(?:run\.py|python -m data|python -m utils\.compare) .*")
 CLUSTER = "#SBATCH"  # in the blocks that are scripts for Slurm
 ONE_OF_REGIONS = ("--preset", "regions", "--set", "members=1", *SMALL_BATCH)
 TINY = {
@@ -54,7 +54,7 @@ def table(page: Path, heading: str) -> list[list[str]]:
 def tiny(command: str) -> list[str]:
     """The words of a command that does the same with little: two folds, two iterations, a small network."""
     if not command.startswith("run.py"):
-        return shlex.split(command, comments=True)
+        return shlex.split(re.sub(r"-folds-\d+", "-folds-2", command), comments=True)
     few = re.sub(r"--folds \d+", "--folds 2", re.sub(r" --(jobs|numIters) \d+", "", command))
     words = shlex.split(few, comments=True)
     if "--blackout" in words:

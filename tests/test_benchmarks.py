@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import ROOT, SMALL_BATCH, TINY_NN, read_rows
+from scipy.stats import norm
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
@@ -33,6 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 COMMANDS = {
     "adjustment": ["--sets", 1, "--people", 200],
     "blackout": ["--preset", "residual", "--subjects", 2, "--repeats", 1],
+    "compare": ["--sets", 2, "--only", "10 folds"],
     "confounds": ["--sets", 1, "--people", 120],
     "coverage": ["--sets", 2, "--only", "80 people, AUC about 0.5"],
     "derive": ["--mm", 12, "--volumes", 90],
@@ -115,10 +117,23 @@ def test_the_benchmark_of_maps_times_each_measure(printed_by):
     assert ratio == pytest.approx(degree / product, rel=0.02, abs=0.01)
 
 
-def test_the_truth_of_coverage_is_the_auc_on_fresh_people():
-    """By scikit-learn, on so many fresh people of a site that it hardly varies."""
+def test_the_benchmark_of_comparisons_counts_what_is_said_and_what_is_expected(printed_by):
+    lines = printed_by("compare").splitlines()
+    assert [line.split(",")[0] for line in lines] == ["equal"] * 2 + ["the first is better"] * 2
+    for line in lines:
+        said = [float(share) for share in re.findall(r"(?:better|level) ([\d.]+)%[,;!]?", line)]
+        assert sum(said[:3]) == pytest.approx(100) and {*said[:3]} <= {0.0, 50.0, 100.0}
+        truth, spread, half = map(float, re.search(r"true (\S+),.* \+-(\S+), half an interval (\S+);", line).groups())
+        assert said[3] / 100 == pytest.approx(norm.cdf((truth - half) / spread), abs=0.05)
+        assert truth == pytest.approx(0.05 * line.startswith("the first"), abs=0.04)  # two cohorts are few
+
+
+@pytest.mark.parametrize("separation", [2.0, np.repeat([3.0, 1.0], 5)], ids=["alike", "not alike"])
+def test_the_truth_of_coverage_is_the_auc_on_fresh_people(separation):
+    """By scikit-learn, on so many fresh people of a site that it hardly varies; features tell alike, or half of them
+    more."""
     names, random = runpy.run_path(benchmark("coverage")), np.random.default_rng(0)
-    label, separation = np.arange(200) % 2.0, 2.0
+    label = np.arange(200) % 2.0
     shift = separation / np.sqrt(10)
     values = random.normal(size=(200, 10)) + shift * (label[:, None] - 0.5)
     scores, truth = names["tested"](label, np.arange(200) // 100, values, separation)

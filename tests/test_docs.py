@@ -17,6 +17,7 @@ from data import __main__ as data_main
 from models import MODELS
 from models.settings import override
 from utils.blackout.effects import KINDS
+from utils.compare import __main__ as compare_main
 
 LINKED = [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"]
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
@@ -30,7 +31,7 @@ def code_spans(page: Path) -> list[str]:
 
 
 def commands(page: Path) -> list[str]:
-    """The commands that start `run.py` or `python -m data` with arguments, in blocks of code and within lines."""
+    """The commands that start a program with arguments, in blocks of code and within lines."""
     lines = [line for block in FENCED.findall(text_of(page)) for line in block.splitlines() if not line.startswith("#")]
     found = [match[0] for text in lines + code_spans(page) if (match := COMMAND.search(text))]
     found = [command.replace("$SLURM_ARRAY_TASK_ID", "1") for command in found]
@@ -69,6 +70,9 @@ def test_pages_hold_the_commands_of_each_job():
 def test_a_command_parses(command):
     """Presets and settings, too, which the parser takes as text."""
     words = shlex.split(command)
+    if words[2:3] == ["utils.compare"]:
+        compare_main.parser().parse_args(words[3:])
+        return
     if words[0] != "run.py":
         verb, *arguments = words[3:]
         assert verb in verbs()

@@ -15,6 +15,7 @@ from utils.metrics import (
     by_site,
     differences,
     headline,
+    log_odds,
     scores,
     with_intervals,
 )
@@ -251,12 +252,20 @@ def test_the_difference_is_paired_and_of_the_two_aucs():
     label, probability = sample(80, 8)
     other = np.clip(probability + np.random.default_rng(0).normal(0, 0.05, 80), 0, 1)
     predictions = Predictions(label, probability, [str(number) for number in range(80)])
-    found = differences(predictions, replace(predictions, probability=other), 0)["auc"]
+    both = differences(predictions, replace(predictions, probability=other), 0)
+    briers = [sklearn_metrics.brier_score_loss(label, values) for values in (probability, other)]
+    assert both["brier"]["value"] == pytest.approx(briers[0] - briers[1])
+    found = both["auc"]
     aucs = [sklearn_metrics.roc_auc_score(label, values) for values in (probability, other)]
     assert found["value"] == pytest.approx(aucs[0] - aucs[1])
     alone = with_intervals(predictions, 0)["auc"]
     assert found["high"] - found["low"] < (alone["high"] - alone["low"]) / 2
     assert differences(predictions, predictions, 0)["auc"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_log_odds_are_finite_for_certain_probabilities():
+    found = log_odds(np.array([0.0, 0.25, 0.5, 1.0]))
+    assert found.tolist() == pytest.approx([np.log(1e-7), np.log(1 / 3), 0, -np.log(1e-7)], abs=1e-6)
 
 
 def test_people_whom_other_models_test_widen_an_interval_by_their_share_of_its_training():

@@ -63,6 +63,8 @@ def walk(folder: Path, commands: list[str], data_cli) -> list[Outcome]:
             words = tiny(command)
             if words[0] == "run.py":
                 outcome = run_main("run", str(ROOT / "run.py"), words[1:])
+            elif words[2] == "utils.compare":
+                outcome = run_main("utils.compare.__main__", "compare", words[3:])
             else:
                 found = [path for word in words for path in expanded(word)]
                 outcome = data_cli(*found[3:])

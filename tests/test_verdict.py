@@ -36,7 +36,7 @@ def test_rows_hold_the_model_and_every_floor_with_the_paired_difference():
         assert minus == list(less[name].values())
         assert minus[0] == pytest.approx(model[name] - svm[name])
     assert model["floor"] == "model" and model["model_minus_floor_auc"] is None
-    assert list(model) == list(majority) == list(svm)
+    assert list(model) == list(majority) == list(svm) and "model_minus_floor_brier" not in model
     assert "auc_sites" not in verdict.compare(replace(known, site=None, fold=None), [table], 0)[0]
 
 

@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit
 
 from utils.statistics import CONFIDENCE, MIN_PER_CLASS, THRESHOLD, Statistic, bootstrap, or_none
 
 RESAMPLES = 2000
+CLOSEST = 1e-7  # that a probability comes to 0 or 1 in log odds
 BINS = 10  # of the predicted probability, in the calibration error
 Groups = tuple[np.ndarray, ...]
 Statistics = Callable[[np.ndarray], dict[str, np.ndarray]]  # weights of the records (k, n) -> (k,) each
@@ -164,6 +166,16 @@ def aucs(predictions: Predictions, weight: np.ndarray) -> dict[str, np.ndarray]:
     return {"auc": auc(label, probability, weight)} | within
 
 
+def brier(predictions: Predictions, weight: np.ndarray) -> np.ndarray:
+    """The mean squared difference of probability and label, (k,)."""
+    return weight @ np.square(predictions.probability - predictions.label) / weight.sum(1)
+
+
+def log_odds(probability: np.ndarray) -> np.ndarray:
+    """Of probabilities (n,), finite for 0 and 1 too."""
+    return logit(np.clip(probability, CLOSEST, 1 - CLOSEST))
+
+
 def calibration_gaps(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """(k, BINS) mean probability minus share of autism in each bin, times the bin's share of the records.
 
@@ -199,7 +211,7 @@ def scores(predictions: Predictions, weight: np.ndarray) -> dict[str, np.ndarray
             "precision": true_positive / (true_positive + false_positive),
             "f_score": 2 * true_positive / (2 * true_positive + false_positive + false_negative),
             "auc": area.pop("auc"),
-            "brier": weight @ np.square(probability - label) / weight.sum(1),
+            "brier": brier(predictions, weight),
             "calibration_error": np.abs(calibration_gaps(label, probability, weight)).sum(1),
         } | area
 
@@ -267,10 +279,13 @@ def with_intervals(predictions: Predictions, seed: int) -> dict[str, dict]:
 
 
 def differences(predictions: Predictions, other: Predictions, seed: int) -> dict[str, dict[str, float | None]]:
-    """Each AUC minus that of another classifier of the same records: paired, see `intervals`."""
+    """Each AUC, and the Brier score, minus that of another classifier of the same records: paired, see `intervals`."""
+
+    def scored(one: Predictions, weight: np.ndarray) -> dict[str, np.ndarray]:
+        return aucs(one, weight) | {"brier": brier(one, weight)}
 
     def statistics(weight: np.ndarray) -> dict[str, np.ndarray]:
-        mine, its = (averaged(one, aucs, weight) for one in (predictions, other))
+        mine, its = (averaged(one, scored, weight) for one in (predictions, other))
         return {name: mine[name] - its[name] for name in mine}
 
     return intervals(predictions, statistics, seed, bounded=False)

@@ -92,8 +92,11 @@ def simulated(setting: Setting, random: np.random.Generator) -> tuple[np.ndarray
     return label, site, list(random.normal(size=(2, setting.people, FEATURES)) + level + shift)
 
 
-def tested(label: np.ndarray, fold: np.ndarray, values: np.ndarray, separation: float) -> tuple[np.ndarray, float]:
-    """Out-of-fold scores of a ridge regression (n,), and the mean AUC of its models on fresh people."""
+def tested(
+    label: np.ndarray, fold: np.ndarray, values: np.ndarray, separation: float | np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Out-of-fold scores of a ridge regression (n,), and the mean AUC of its models on fresh people. `separation` is
+    that over all features; of (features,), what it would be if all told as much as this one."""
     scores, truths = np.zeros(len(label)), []
     for name in np.unique(fold):
         rest = fold != name
@@ -101,7 +104,7 @@ def tested(label: np.ndarray, fold: np.ndarray, values: np.ndarray, separation: 
         model = Ridge(alpha=PENALTY).fit((values[rest] - centre) / spread, label[rest])
         scores[~rest] = model.predict((values[~rest] - centre) / spread)
         weight = model.coef_ / spread
-        between = separation / np.sqrt(values.shape[1]) * weight.sum()
+        between = (separation / np.sqrt(values.shape[1]) * weight).sum()
         truths.append(norm.cdf(between / np.sqrt(2 * np.square(weight).sum())))
     return scores, float(np.mean(truths))
 

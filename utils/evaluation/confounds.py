@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.special import logit
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.preprocessing import SplineTransformer
 
 from utils.covariates import AGE, HEAD_MOTION, IQ, SEX, covariates
 from utils.evaluation.groups import MOVED_LESS
-from utils.metrics import RESAMPLES, Predictions
+from utils.metrics import RESAMPLES, Predictions, log_odds
 from utils.report.texts import paragraph
 from utils.statistics import CONFIDENCE, MIN_PER_CLASS, Statistic, bootstrap, or_none
 
@@ -81,7 +80,7 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
 
 def subjects_of(predictions: Predictions) -> pd.DataFrame:
     """`label`, `site` and `logit`, the mean of all records and repeats, by subject."""
-    logits = np.mean([logit(np.clip(one.probability, 1e-7, 1 - 1e-7)) for one in predictions.all], axis=0)
+    logits = np.mean([log_odds(one.probability) for one in predictions.all], axis=0)
     records = pd.DataFrame({"label": predictions.label, "site": predictions.site, "logit": logits})
     return records.groupby(predictions.subject).agg({"label": "first", "site": "first", "logit": "mean"})
 

@@ -29,7 +29,7 @@ def compare(predictions: Predictions, floors: Sequence[pd.DataFrame], seed: int)
             found |= {key: value for key, value in with_intervals(floor, seed).items() if key in HEADLINES}
         nothing = dict.fromkeys(("auc", *predictions.groups), dict.fromkeys(("value", "low", "high")))
         less = nothing if name == MODEL else differences(predictions, floor, seed)
-        minus = flat({f"{MINUS}{key}": value for key, value in less.items()}, [f"{MINUS}{key}" for key in less])
+        minus = flat({f"{MINUS}{key}": less[key] for key in nothing}, [f"{MINUS}{key}" for key in nothing])
         rows.append({"floor": str(name), **flat(found, names), **minus})
     return rows
 
@@ -44,11 +44,15 @@ class Beside:
 
     @property
     def standing(self) -> str:
-        """What the interval of the difference says of the model."""
-        _, low, high = self.less
-        if low is None or high is None:
-            return "unknown"
-        return "beats" if low > 0 else "worse" if high < 0 else "level"
+        """See `standing`."""
+        return standing(*self.less[1:])
+
+
+def standing(low: float | None, high: float | None) -> str:
+    """What the interval of a difference says of the one from which the other was subtracted."""
+    if low is None or high is None:
+        return "unknown"
+    return "beats" if low > 0 else "worse" if high < 0 else "level"
 
 
 def beside(rows: Sequence[dict]) -> list[Beside]:

@@ -81,9 +81,8 @@ def write(folder: Path) -> list[Path]:
     drawn = [section.figure for section in shown if section.figure]
     for figure in drawn:
         figure.suptitle(tables.run.marks.strip())
-    # text loses control, bidirectional and invisible characters; `Markup` stays as it is
-    harmless = texts.TEMPLATES.overlay(finalize=lambda value: printable(value) if type(value) is str else value)
-    page = harmless.get_template("page.html").render(run=tables.run, sections=shown, svg=drawings.svg)
+    run, cut = tables.run, f", folds: {tables.run.folds}" if tables.run.folds else ""
+    page = rendered(f"Test of {run.model}{cut}{run.marks}", f"{run.cohort}, {run.started}", shown)
     with files.replacing(folder / PAGE) as file:
         file.write(page)
     written = [folder / PAGE]
@@ -95,6 +94,13 @@ def write(folder: Path) -> list[Path]:
         if figure.get_label() != ROC:
             written += figures.save(figure, folder / f"{figure.get_label()}.png")
     return written
+
+
+def rendered(title: str, about: str, shown: Iterable[Section]) -> str:
+    """A page of sections. Text loses control, bidirectional and invisible characters; `Markup` stays as it is."""
+    harmless = texts.TEMPLATES.overlay(finalize=lambda value: printable(value) if type(value) is str else value)
+    page = harmless.get_template("page.html")
+    return page.render(title=title, about=about, sections=shown, svg=drawings.svg)
 
 
 def sections(tables: Tables, items: pd.DataFrame) -> Iterator[Section]:

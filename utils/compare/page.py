@@ -1,0 +1,217 @@
+"""Pairs of runs -> `compare.html`, one page that opens from disk, and two tables, in a folder of their own."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from data.base import files
+from data.base.tables import write_frame
+from utils.compare import pairs
+from utils.compare.pairs import Agreement, Pair
+from utils.compare.runs import Results
+from utils.figures import number
+from utils.metrics import HEADLINES
+from utils.report import drawings, texts
+from utils.report.build import INTENDED_USE, Row, Section, rendered, shown, spelled
+from utils.report.tables import Score
+from utils.runs.places import RESULTS, refuse
+from utils.runs.results import MANIFEST, Manifest, own_files, sha256_of_outputs
+from utils.runs.run import git_commit
+from utils.statistics import CHANCE, CONFIDENCE
+
+PAGE, TABLE, SITES = "compare.html", "compare.csv", "compare_sites.csv"
+OUTPUTS = (PAGE, TABLE, SITES)
+JOB, OF = "compare", "runs"  # in the manifest, in the places of job and model
+SENTENCES = "compare/sentences.jinja"
+DIGITS = 8  # significant ones
+NAMES = ("a", "b", "site")  # columns of text
+Ends = Mapping[str, float | None]  # value, low, high
+
+
+def check_place(folder: Path, runs: Sequence[Path]) -> None:
+    """Raises InputError for a folder that is one of the runs', or lies in results, a cohort or checkpoints."""
+    refuse("--outDir", folder, "a comparison", dict.fromkeys(runs, RESULTS))
+
+
+def begin(folder: Path) -> None:
+    """Claims the folder. Raises InputError if it holds what no comparison wrote."""
+    own_files(folder, JOB, OF)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_manifest(folder, finished=False)
+
+
+def write_manifest(folder: Path, finished: bool, **more: Any) -> None:
+    """`run.json`, by which this folder is known as a comparison's."""
+    sha256 = sha256_of_outputs(folder, OUTPUTS) if finished else None
+    manifest = Manifest((*OUTPUTS, MANIFEST), finished, JOB, OF, outputs_sha256=sha256)
+    files.write_json(folder / MANIFEST, asdict(manifest) | more)
+
+
+def write(folder: Path, runs: Sequence[Results], found: Sequence[Pair]) -> Path:
+    """Writes the tables and the page, whose path is returned; files of an earlier comparison are replaced."""
+    for name, rows in ((TABLE, pairs.rows(found)), (SITES, pairs.site_rows(found))):
+        write_frame(folder / name, pd.DataFrame(list(rows)), NAMES, DIGITS)
+    when, commit = time.strftime("%Y-%m-%dT%H:%M:%S%z"), git_commit()
+    title = f"Comparison of {len(runs)} tests{' '.join(dict.fromkeys(run.described.marks for run in runs))}"
+    people = f"{runs[0].known['subject'].nunique()} people, {len(runs[0].known)} records, {when}"
+    with files.replacing(folder / PAGE) as file:
+        file.write(rendered(title, people, sections(runs, found)))
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    described = {"command": command, "runs": [str(run.folder.absolute()) for run in runs], "started": when}
+    write_manifest(folder, finished=True, **described, git_commit=commit, conclusions=conclusions(found))
+    return folder / PAGE
+
+
+def conclusions(found: Sequence[Pair]) -> list[str]:
+    """A sentence a pair, and one on their number if there are several."""
+    each = [texts.paragraph("conclusion", SENTENCES, pair=pair) for pair in found]
+    return each + texts.paragraphs("several", SENTENCES, count=len(found))
+
+
+def sections(runs: Sequence[Results], found: Sequence[Pair]) -> Iterator[Section]:
+    """In the order of the page."""
+    repeats = {"repeats": len(runs[0].repeats)}
+    yield Section("What may be concluded", conclusions(found), kind="conclusion")
+    yield Section("Intended use", [INTENDED_USE])
+    if about := warnings(runs):
+        yield Section("Warnings", about, kind="warning")
+    area = found[0].area
+    drawn = forest("aucs", {run.letter: run.scores[area] for run in runs}, HEADLINES[area], CHANCE)
+    yield Section("The runs", figure=drawn, table=[row_of(run) for run in runs])
+    drawn = forest(
+        "differences", {minus(pair): pair.less[area] for pair in found}, f"difference of {HEADLINES[area]}", 0
+    )
+    about = texts.paragraphs("differences", SENTENCES, **repeats)
+    yield Section("Differences", about, drawn, [differences(pair) for pair in found])
+    about = texts.paragraphs("correlations", SENTENCES, **repeats)
+    yield Section("Do they predict alike?", about, table=[correlations(pair) for pair in found])
+    about = texts.paragraphs("agreement", SENTENCES, **repeats)
+    in_all = [{"runs": pair.name} | agreement(pair.agreement) for pair in found]
+    yield Section("Who is right where", about, table=in_all)
+    by_site = [
+        {"runs, site": f"{pair.name}, {site.name or '-'}", "subjects": str(site.subjects)} | agreement(site.agreement)
+        for pair in found
+        for site in pair.sites
+    ]
+    yield Section("Who is right where, by site", table=by_site)
+    unlike = differing(runs)
+    same = ["Nothing of what their run.json says of model, settings, data and program."]
+    yield Section("What differs between the runs", None if unlike else same, table=unlike or None)
+
+
+def warnings(runs: Sequence[Results]) -> list[str]:
+    """The caveats of each run."""
+    return [
+        f"{run.letter}: {text}"
+        for run in runs
+        for text in texts.paragraphs("warnings", run=run.described, subjects=None, auc=None, accuracy=None)
+    ]
+
+
+def minus(pair: Pair) -> str:
+    return f"{pair.a.letter} minus {pair.b.letter}"
+
+
+def forest(label: str, rows: Mapping[str, Ends], about: str, line: float) -> Figure | None:
+    """A row a value with its interval, from top to bottom, beside a line; None if all are undefined."""
+    known = {name: ends for name, ends in rows.items() if ends["value"] is not None}
+    if not known:
+        return None
+    figure, (axis,) = drawings.axes(label, 0.7 + 0.26 * len(known))
+    for place, ends in enumerate(known.values()):
+        if ends["low"] is not None:
+            axis.plot([ends["low"], ends["high"]], [place, place], color="C0", linewidth=1.8)
+        axis.plot(ends["value"], place, "o", color="C0", markersize=5)
+    axis.axvline(line, color="0.3", linestyle=":", linewidth=1)
+    axis.set_yticks(np.arange(len(known)), [*known])
+    axis.set_ylim(len(known) - 0.5, -0.5)
+    axis.set_xlabel(f"{about}, {CONFIDENCE:.0%} interval")
+    return figure
+
+
+def cell(ends: Ends) -> str:
+    """`0.610 (0.500 to 0.720)`, as in reports."""
+    return shown(Score(**ends).numbers)
+
+
+def row_of(run: Results) -> Row:
+    """A run with its scores."""
+    of = run.described
+    named = {"run": run.letter, "folder": f"{run.folder}{of.marks}", "model": f"{of.model}, {of.preset}"}
+    return named | {spelled(name): cell(run.scores[name]) for name in (*HEADLINES, "brier") if name in run.scores}
+
+
+def differences(pair: Pair) -> Row:
+    """The difference of each score."""
+    names = [name for name in (*HEADLINES, "brier") if name in pair.less]
+    return {"difference": minus(pair)} | {spelled(name): cell(pair.less[name]) for name in names}
+
+
+def correlations(pair: Pair) -> Row:
+    names = {"correlation": "over all records", "correlation_sites": "within sites"}
+    values = {names[name]: np.nan if value is None else value for name, value in pair.correlations.items()}
+    return {"runs": pair.name} | {name: number(value, ".2f") for name, value in values.items()}
+
+
+def agreement(found: Agreement) -> Row:
+    """The first of the two runs that a row names is a."""
+    counts = {
+        "both": found.both_right,
+        "only the first": found.only_a_right,
+        "only the second": found.only_b_right,
+        "neither": found.neither_right,
+    }
+    return {name: str(count) for name, count in counts.items()} | {"p (McNemar)": number(found.p, ".2g")}
+
+
+def differing(runs: Sequence[Results]) -> list[Row]:
+    """A row for each thing that decides results and is not the same in all runs."""
+    each = [facts(run) for run in runs]
+    names = dict.fromkeys(name for found in each for name in found)
+    cells = {name: [text_of(found.get(name)) for found in each] for name in names}
+    letters = [run.letter for run in runs]
+    return [
+        {"what": name} | dict(zip(letters, values, strict=True))
+        for name, values in cells.items()
+        if len(set(values)) > 1
+    ]
+
+
+def facts(run: Results) -> dict[str, object]:
+    """What `run.json` says of what decides the results, by its name for people."""
+    of, training = run.described, [count for count in run.described.subjects if count.split == "train"]
+    return {
+        "model": of.model,
+        "preset": of.preset,
+        **{f"setting {name}": value for name, value in of.config.items()},
+        "seed": of.seed,
+        "batches seen": of.num_iters,
+        "validation": of.validation,
+        "precision": of.precision,
+        "people in training": sum(count.autism + count.control + count.unknown for count in training) or None,
+        "cohort": of.cohort,
+        "cohort, SHA-256": of.cohort_sha256,
+        "maps": of.maps,
+        "grid": of.grid,
+        **{f"data: {name.replace('_', ' ')}": value for name, value in asdict(of.prepared).items()},
+        "standardised by all people of a site": of.transductive,
+        "commit of the program": of.git_commit,
+        **{f"version of {name}": version for name, version in of.packages.items()},
+    }
+
+
+def text_of(value: object) -> str:
+    """Of a fact, a dash if it is not known."""
+    if value is None or value in ("", (), []):
+        return "-"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return value if isinstance(value, str) else json.dumps(value)

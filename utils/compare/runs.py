@@ -1,0 +1,190 @@
+"""Folders of finished tests -> `Results` of the same people, labels and folds, or one line that says what differs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from string import ascii_uppercase
+
+import pandas as pd
+
+from data.base import files
+from data.base.errors import InputError
+from models import MODELS
+from utils.metrics import Predictions, with_intervals
+from utils.report.tables import PREDICTIONS, Described, read_predictions
+from utils.runs.places import is_same
+from utils.runs.repeated import REPEAT
+from utils.runs.results import MANIFEST, Manifest, sha256
+
+LETTERS = ascii_uppercase[:10]  # the names of runs
+EXPECTED = "expected the folder of a classifier's finished `run.py --test`"
+VOID = {  # what makes a comparison void if one of the two has it: a caveat, and its words
+    "simulated": "is of simulated people",
+    "shuffled_labels": "was trained on shuffled labels",
+    "problems": "is of a cohort with problems that invalidate its results",
+    "accepted_leaks": "is of a cohort with a leak that --allowLeak accepted",
+}
+KEYS = {"subject": "", "file": "the record "}  # columns whose values both must have, and what stands before one
+SAME = ("subject", "label", "site")  # columns that must be the same in each record
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """A finished test, called by its `letter`: `pooled` is its predictions.csv, `repeats` those of its repeats, or
+    the same again; rows are records, by file, in the same order."""
+
+    letter: str
+    folder: Path
+    described: Described
+    pooled: pd.DataFrame
+    repeats: tuple[pd.DataFrame, ...]
+
+    @property
+    def known(self) -> pd.DataFrame:
+        """The rows of `pooled` whose label is known; of repeats, probabilities are means over them."""
+        return self.pooled[self.pooled["label"].notna()]
+
+    @property
+    def predictions(self) -> Predictions:
+        """Those of the first repeat, with the others."""
+        first, *others = (Predictions.of(table.loc[self.known.index]) for table in self.repeats)
+        return replace(first, repeats=tuple(others))
+
+    @cached_property
+    def scores(self) -> dict[str, dict]:
+        """As in `metrics.json`."""
+        return with_intervals(self.predictions, self.described.seed)
+
+    @property
+    def cut(self) -> str:
+        """How people were divided into those who trained and those who were tested."""
+        how, fold = self.described.folds, self.described.fold
+        if how is None:
+            return "tests one split"
+        one = f", the fold {fold} of them" if fold else ""
+        return f"is cut into {how} folds{one}" if how.isdecimal() else f"leaves out one {how} at a time{one}"
+
+
+def opened(folders: Sequence[Path]) -> list[Results]:
+    """Raises InputError for a folder that is no finished test, and for tests that cannot be compared."""
+    if len(folders) > len(LETTERS):
+        raise InputError(f"{len(folders)} runs were named; expected {len(LETTERS)} at most.")
+    runs: list[Results] = []
+    for letter, folder in zip(LETTERS, folders, strict=False):
+        if twice := next((run.folder for run in runs if is_same(run.folder, folder)), None):
+            raise InputError(f"{twice} and {folder} are the same folder; name two runs.")
+        runs.append(read(letter, folder))
+    for run in runs[1:]:
+        refuse_unlike(runs[0], run)
+    return runs
+
+
+def read(letter: str, folder: Path) -> Results:
+    """Raises InputError, naming the file, unless a classifier's test was finished there and is as it was written."""
+    pooled = table_of(folder)
+    described = files.read_json(folder / MANIFEST, Described)
+    if pooled["label"].isna().all():
+        raise InputError(f"{folder / PREDICTIONS} has no known label; nothing can be compared.")
+    if described.repeats < 2:
+        return Results(letter, folder, described, pooled, (pooled,))
+    repeats = [table_of(folder / REPEAT.format(number)) for number in range(described.repeats)]
+    columns = ["subject", "label", "site"]
+    for number, table in enumerate(repeats):
+        if not table[columns].equals(pooled[columns]):
+            raise InputError(f"{folder} has other people, labels or sites in repeat {number}; test again.")
+    return Results(letter, folder, described, pooled, tuple(repeats))
+
+
+def table_of(folder: Path) -> pd.DataFrame:
+    """The predictions of a finished test, by file. Raises InputError, see `read`."""
+    manifest, path = manifest_of(folder), folder / PREDICTIONS
+    table = read_predictions(path)
+    written = (manifest.outputs_sha256 or {}).get(PREDICTIONS)
+    if written not in (None, sha256(path)) or table["file"].duplicated().any():
+        raise InputError(f"{path} is not as the test wrote it; copy the folder again, or test again.")
+    return table.set_index("file").sort_index()
+
+
+def manifest_of(folder: Path) -> Manifest:
+    """Raises InputError unless a classifier's test was finished in the folder."""
+    if not (folder / MANIFEST).is_file():
+        raise InputError(f"{folder} {'holds no run.json' if folder.is_dir() else 'is no folder'}; {EXPECTED}.")
+    manifest = files.read_json(folder / MANIFEST, Manifest)
+    if manifest.job != "test":
+        raise InputError(f"{folder} is of another job ({manifest.job or 'unknown'}); {EXPECTED}.")
+    if manifest.model not in MODELS or MODELS[manifest.model].predicts != "label":
+        raise InputError(f"{folder} is of the model {manifest.model or 'unknown'}; {EXPECTED}.")
+    if not manifest.finished:
+        raise InputError(f"{folder} is of a test that did not end; repeat its command.")
+    return manifest
+
+
+def refuse_unlike(one: Results, other: Results) -> None:
+    """Raises InputError if one of the two cannot be compared with the other."""
+    if difference := next(unlike(one, other), None):
+        names = f"{one.letter} is {one.folder}, {other.letter} is {other.folder}"
+        raise InputError(f"{difference}. ({names}.) Compare tests of the same people, labels and folds.")
+
+
+def unlike(one: Results, other: Results) -> Iterator[str]:
+    """What makes a comparison of the two void, the most telling first."""
+    for name, words in VOID.items():
+        has = [bool(getattr(run.described, name)) for run in (one, other)]
+        if has[0] != has[1]:
+            affected, free = (one, other) if has[0] else (other, one)
+            yield f"{affected.letter} {words}, {free.letter} not"
+    if one.cut != other.cut:
+        yield f"{one.letter} {one.cut}, {other.letter} {other.cut}, so their models were trained on other people"
+    yield from unlike_repeats(one, other)
+    for column, before in KEYS.items():
+        yield from one_sided(one, other, column, before)
+    for column in SAME:
+        yield from differing(one, other, column, (one.pooled[column], other.pooled[column]))
+    for number, (mine, its) in enumerate(zip(one.repeats, other.repeats, strict=True)):
+        name = f"fold in repeat {number}" if len(one.repeats) > 1 else "fold"
+        yield from differing(one, other, name, (fold_of(mine), fold_of(its)))
+
+
+def fold_of(table: pd.DataFrame) -> pd.Series:
+    """The fold of each record, empty where one model predicted all."""
+    return table["fold"] if "fold" in table else pd.Series("", table.index)
+
+
+def unlike_repeats(one: Results, other: Results) -> Iterator[str]:
+    """A mean over repeats is steadier than one of them, so only means over as many are compared."""
+    with_fewer, with_more = sorted((one, other), key=lambda run: len(run.repeats))
+    few, many = len(with_fewer.repeats), len(with_more.repeats)
+    if few < many:
+        first = f"compare {with_more.folder / REPEAT.format(0)} with it, or " if few == 1 else ""
+        advice = f"{first}train and test {with_fewer.letter} with --repeats {many}"
+        yield f"{with_more.letter} is the mean of {many} repeats, {with_fewer.letter} of {few}: {advice}"
+
+
+def one_sided(one: Results, other: Results, column: str, before: str) -> Iterator[str]:
+    """What only one of the two has: how many, and an example."""
+    values = [set(run.pooled.reset_index()[column]) for run in (one, other)]
+    sides = ((one, values[0] - values[1]), (other, values[1] - values[0]))
+    if found := [f"{before}{min(only)} is in {run.letter} only{more(len(only))}" for run, only in sides if only]:
+        yield ", ".join(found)
+
+
+def differing(one: Results, other: Results, name: str, columns: tuple[pd.Series, pd.Series]) -> Iterator[str]:
+    """Which records have another value: an example, and how many more."""
+    first, second = (column.map(spelled) for column in columns)
+    if len(unlike := first.index[first != second]):
+        file = unlike[0]
+        yield (
+            f"the {name} of {file} is {first[file]} in {one.letter}, {second[file]} in {other.letter}"
+            f"{more(len(unlike))}"
+        )
+
+
+def spelled(value: object) -> str:
+    """A cell as text: labels are 1, 0 or unknown."""
+    return ("unknown" if value != value else f"{value:g}") if isinstance(value, float) else str(value) or "empty"
+
+
+def more(count: int) -> str:
+    """How many there are beside the one that was named."""
+    return f" (and {count - 1} more)" if count > 1 else ""
