@@ -25,6 +25,7 @@ from data.cohorts.rows import leaders
 INNER_FOLDS = 5  # by which penalties are chosen and probabilities calibrated; of fewer subjects a class, as many
 PENALTIES = np.logspace(1, 4, 7)  # of squared weights, on features that are z-scored
 MAX_EDGE_RECORDS = 5_000  # for training on connectomes; the time grows with their cube
+MAX_FITTED = 8  # classifiers of edges that are kept in memory
 WEIGHT = 1000  # all edges weigh as so many z-scored features, so that the same penalties fit any number of parcels
 BLOCK_BYTES = 2**27  # of people held at once
 SMALLEST = 1e-10  # of the greatest variance along an axis; below it is rounding
@@ -158,9 +159,24 @@ def edge_scale(connectomes: Connectomes, records: np.ndarray) -> EdgeScale:
     return EdgeScale(mean, np.where(constant, 0, scale))
 
 
+FITTED: dict[tuple, EdgeClassifier] = {}  # the latest, by the records and labels that they were fitted on
+
+
 def fit_edges(cohort: Cohort, connectomes: Connectomes, training: np.ndarray) -> EdgeClassifier:
     """`fit` on the connectomes of a cohort's training records, of at most `MAX_EDGE_RECORDS` drawn at random. If these
-    are too few for inner folds, the log odds are those of the labels alone."""
+    are too few for inner folds, the log odds are those of the labels alone. Networks that are compared on the same
+    people take the same one."""
+    labels = tuple(cohort.rows[index].label for index in training)
+    key = (connectomes.path, cohort.records_sha256, tuple(training.tolist()), labels)
+    if key not in FITTED:
+        for old in list(FITTED)[: 1 - MAX_FITTED]:
+            del FITTED[old]
+        FITTED[key] = fitted_edges(cohort, connectomes, training)
+    return FITTED[key]
+
+
+def fitted_edges(cohort: Cohort, connectomes: Connectomes, training: np.ndarray) -> EdgeClassifier:
+    """`fit_edges`, anew."""
     records = np.sort(np.random.default_rng(0).permutation(training)[:MAX_EDGE_RECORDS])
     rows = [cohort.rows[index] for index in records]
     label, site = np.array([row.label for row in rows]), np.array([row.site for row in rows])

@@ -57,6 +57,7 @@ class Folds:
     fold_of: Mapping[str, str]
     reduced: Mapping[str, Cohort] = field(default_factory=dict)
     same_scan: Groups = ()  # each group is in one fold
+    made: dict[str, Cohort] = field(default_factory=dict, repr=False, compare=False)  # cohorts that were asked for
 
     @property
     def cut(self) -> Cut:
@@ -100,7 +101,10 @@ class Folds:
         """The cohort with this fold's subjects as test subjects; its phenotype is scaled again on all others."""
         if self.reduced:
             return self.reduced[name]
-        return self.whole.resplit({subject: split_of(fold, name) for subject, fold in self.fold_of.items()})
+        if name not in self.made:
+            split = {subject: split_of(fold, name) for subject, fold in self.fold_of.items()}
+            self.made[name] = self.whole.resplit(split)
+        return self.made[name]
 
     def named(self, name: str) -> str:
         """The fold that a user gives by its name, or by its number from 0. Raises InputError if there is none."""

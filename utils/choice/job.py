@@ -14,6 +14,7 @@ import numpy as np
 from data.base import files
 from data.base.errors import InputError
 from data.base.progress import progress
+from data.cohorts.cohort import Cohort
 from data.cohorts.inner_folds import MOST, InnerFolds, inner_folds
 from utils.choice.halving import Rung, halve, trainings
 from utils.metrics import HEADLINES, Predictions, aucs, headline
@@ -110,13 +111,21 @@ def choice(contenders: dict[str, Run], store: Store) -> Chosen:
         def score(name: str, folds: Sequence[str]) -> float:
             for fold in folds:
                 if fold not in store.found.get(name, {}):
-                    store.add(name, fold, predicted(replace(contenders[name], cohort=cohorts[fold])))
+                    store.add(name, fold, predicted(read_alike(contenders[name], cohorts[fold])))
                     shown.advance(f"{name}, inner fold {fold}")
             return scored(inner, store.found[name], folds)[1]
 
         rungs = halve(list(contenders), list(cohorts), score)
     name = rungs[-1].ranked[0]
     return Chosen(name, rungs, scored(inner, store.found[name], inner.names[: rungs[-1].folds])[0])
+
+
+def read_alike(run: Run, cohort: Cohort) -> Run:
+    """The run on another cohort of the same records, whose volumes are read as before."""
+    own = run.cohort
+    cohort = cohort if own.connectomes else cohort.without_connectomes
+    cohort = replace(cohort, standard=own.standard, moments=own.moments, kept_in=own.kept_in)
+    return replace(run, cohort=cohort)
 
 
 def scored(inner: InnerFolds, found: dict[str, Predicted], folds: Sequence[str]) -> tuple[str, float]:

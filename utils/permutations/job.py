@@ -18,7 +18,7 @@ from data.base.progress import progress
 from data.base.tables import read_frame, write_frame
 from data.cohorts.folds import Folds
 from data.cohorts.permuted import permuted_folds
-from utils.choice.job import Store, choice
+from utils.choice.job import Store, choice, read_alike
 from utils.metrics import Predictions, aucs, headline
 from utils.permutations.sequential import Permuted, permuted
 from utils.runs.run import Run
@@ -46,7 +46,8 @@ class Procedure:
         """What it predicts of the people of a fold. TensorFlow must have been started."""
         from utils.training.fit import predicted
 
-        runs = relabelled(self.parts[name], folds, name)
+        cohort = folds.cohort(name)
+        runs = {of: replace(read_alike(run, cohort), folds=folds) for of, run in self.parts[name].items()}
         if len(runs) > 1 and not self.quick:
             chosen = choice(runs, Store()).name
             runs = {chosen: runs[chosen]}
@@ -71,18 +72,6 @@ def scored(table: pd.DataFrame) -> tuple[str, float]:
     areas = aucs(predictions, np.ones((1, len(predictions.label))))
     name = headline(areas)
     return name, float(np.nan_to_num(areas[name], nan=0.5)[0])
-
-
-def relabelled(runs: dict[str, Run], folds: Folds, name: str) -> dict[str, Run]:
-    """The trainings of a fold on a cohort with other labels and folds; volumes are read as before."""
-    cohort = folds.cohort(name)
-    found = {}
-    for candidate, run in runs.items():
-        before = run.cohort
-        own = cohort if before.connectomes else cohort.without_connectomes
-        own = replace(own, standard=before.standard, moments=before.moments, kept_in=before.kept_in)
-        found[candidate] = replace(run, cohort=own, folds=folds)
-    return found
 
 
 @dataclass(frozen=True)
