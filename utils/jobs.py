@@ -73,6 +73,7 @@ BLACKOUT = Job(
         *("blackout.html", "maps", "group_*.nii.gz"),
     ),
     options=blackout.BlackoutOptions,
+    takes_candidates=False,
     needs="occludable",
     refusal="{model} cannot be blacked out, since that takes a volume in and a label out; use --model {able}.",
 )

@@ -98,7 +98,7 @@ def chosen_run(asked: Request) -> FoldedRun | ChosenRun:
     choosing = None if candidates.quick else choice_of(parts, candidates, kept)
     if choosing and not asked.training:
         check_chosen(choosing)
-    if asked.job.name == "blackout":
+    if not asked.job.takes_candidates:
         chosen = chosen_in_folds(choosing) if choosing else quickly_chosen(parts, kept, asked)
         return of_the_chosen(parts, chosen, out_dir, described(candidates), folds.whole)
     shown = replace(parts[0].choices, preset=described(candidates))

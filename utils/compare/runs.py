@@ -86,6 +86,11 @@ def read(letter: str, folder: Path) -> Results:
     described = files.read_json(folder / MANIFEST, Described)
     if pooled["label"].isna().all():
         raise InputError(f"{folder / PREDICTIONS} has no known label; nothing can be compared.")
+    if described.choice and described.choice.quick:
+        raise InputError(
+            f"{folder} is of the best of several candidates, whom these predictions chose (--choose quick), so its scores "
+            "are too good; compare a test with --choose and inner folds, or those of the candidates in it."
+        )
     if described.repeats < 2:
         return Results(letter, folder, described, pooled, (pooled,))
     repeats = [table_of(folder / REPEAT.format(number)) for number in range(described.repeats)]

@@ -75,6 +75,7 @@ class Job:
     out_dir: str = "results/{model}-{job}"
     is_shared: bool = True  # by all workers
     is_repeated: bool = True  # by --repeats
+    takes_candidates: bool = True  # with --choose it is done by all, else by who was chosen in each fold
     takes_several_gpus: bool = False
 
     @property
