@@ -88,8 +88,8 @@ def read(letter: str, folder: Path) -> Results:
         raise InputError(f"{folder / PREDICTIONS} has no known label; nothing can be compared.")
     if described.choice and described.choice.quick:
         raise InputError(
-            f"{folder} is of the best of several candidates, whom these predictions chose (--choose quick), so its scores "
-            "are too good; compare a test with --choose and inner folds, or those of the candidates in it."
+            f"{folder} is of the best of several candidates, whom these predictions chose (--choose quick), so its "
+            "scores are too good; compare a test with --choose and inner folds, or those of the candidates in it."
         )
     if described.repeats < 2:
         return Results(letter, folder, described, pooled, (pooled,))
