@@ -137,7 +137,7 @@ MISTAKES = {
     "negative iterations": ("--train --numIters -5", ["'-5'", "whole number from 1 to"]),
     "iterations in words": ("--train --numIters ten", ["'ten'", "whole number from 1 to"]),
     "unknown precision": ("--train --precision float8", ["'float8'", "mixed_bfloat16"]),
-    "unknown flag": ("--train --epochs 3", ["--epochs 3; see --help."]),
+    "unknown flag": ("--train --quality 3", ["--quality 3; see --help."]),
     "mistyped flag": ("--train --outDri x", ["--outDri x; did you mean --outDir?"]),
     "negative seed": ("--train --model nn --seed -1 --chkPointDir {empty} --dataDir {cohort}", ["seed"]),
     "huge seed": ("--train --model nn --seed 4294967296 --chkPointDir {empty} --dataDir {cohort}", ["seed"]),

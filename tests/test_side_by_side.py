@@ -46,7 +46,8 @@ def folds(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", [str(tmp_path / "script.py"), str(len(names)), *more])
         places = [tmp_path / f"{at}" for at in range(len(names))]
         parts = [replace(run_of(folder=place), fold=name) for place, name in zip(places, names, strict=True)]
-        return side_by_side(parts, jobs, share_gpu=False)
+        repeats = [f"repeat {at}" for at in range(len(names) // len(set(names)))]
+        return side_by_side(parts, repeats if len(repeats) > 1 else (), jobs, share_gpu=False)
 
     return run
 
@@ -66,7 +67,7 @@ def test_each_fold_prints_a_row_when_it_has_ended(folds, capsys):
 def test_a_fold_of_several_repeats_is_one_process(folds, capsys):
     assert folds(["0", "1", "0", "1"], 2) == 0
     told = capsys.readouterr().out
-    assert told.startswith("To do: 4 of 4 folds of all repeats, 2 at a time;")
+    assert told.startswith("To do: 4 of 4 folds, of each of repeat 0 to repeat 1, 2 at a time;")
     titles = [line.partition(":")[0] for line in told.splitlines() if "Fold " in line]
     assert sorted(titles) == [f"Fold {fold} ({fold + 1} of 2), repeat {repeat}" for fold in (0, 1) for repeat in (0, 1)]
 
@@ -102,9 +103,9 @@ import sys
 from types import SimpleNamespace
 from utils.runs.side_by_side import side_by_side
 
-parts = [SimpleNamespace(fold=name, out_dir=name, override=False, is_done=lambda: False) for name in "012"]
+parts = [SimpleNamespace(fold=name, out_dir=name, override=False, cost=1, is_done=lambda: False) for name in "012"]
 sys.argv = ["child.py"]
-side_by_side(parts, 2, share_gpu=False)
+side_by_side(parts, (), 2, share_gpu=False)
 """
 CHILD = """
 import pathlib, signal, sys, time

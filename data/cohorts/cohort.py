@@ -182,9 +182,7 @@ class Cohort:
                 f"The split parts {' and '.join(parted[0])} of {self.path}, who share a scan; keep them together."
             )
         rows = [replace(row, split=split[row.subject]) for row in self.rows]
-        for row in rows:
-            if row.split != rows_of.ASIDE:
-                rows_of.checked(str(self.path), row)
+        rows = [row if row.split == rows_of.ASIDE else rows_of.checked(str(self.path), row) for row in rows]
         cohort = replace(self, rows=tuple(rows), metadata=replace(self.metadata, phenotype_auc={}))
         cohort.indices("train")
         if (raw := self.raw_phenotype) is None:

@@ -218,9 +218,11 @@ def subject_table(cohort: Cohort) -> tuple[list[str], np.ndarray, np.ndarray]:
     return list(first), np.array([row.label for row in rows]), np.array([row.site for row in rows])
 
 
-def smaller_class(cohort: Cohort) -> int:
-    """How many subjects it has."""
-    return min(Counter(subject_table(cohort)[1].tolist()).values())
+def smaller_class(cohort: Cohort, groups: Groups = ()) -> int:
+    """How many subjects it has; a group counts as its first one."""
+    subjects, label, _ = subject_table(cohort)
+    leader = leaders(subjects, groups)
+    return min(Counter(of for subject, of in zip(subjects, label, strict=True) if leader[subject] == subject).values())
 
 
 def by_number_advice(cohort: Cohort) -> str:
@@ -235,8 +237,7 @@ def by_number(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[
 
     subjects, label, site = subject_table(cohort)
     leader = leaders(subjects, groups)
-    people = [at for at, subject in enumerate(subjects) if leader[subject] == subject]
-    count, fewest = int(how), min(Counter(label[people].tolist()).values())
+    count, fewest = int(how), smaller_class(cohort, groups)
     if not 2 <= count <= fewest:
         raise InputError(
             f"--folds {how} cannot cut {cohort.path}: its smaller class has {fewest} subjects; expected 2 to {fewest}."

@@ -31,17 +31,18 @@ class InnerFolds:
     def names(self) -> list[str]:
         return sorted(set(self.fold_of.values()), key=int)
 
-    def cohort(self, name: str) -> Cohort:
-        """The cohort with an inner fold's subjects as test subjects; whom the outer fold tests are in no split."""
+    def cohort(self, name: str, outer: Cohort) -> Cohort:
+        """The cohort of the outer fold, as a model reads it, with an inner fold's subjects as test subjects; whom the
+        outer fold tests are in no split."""
         inner = {subject: split_of(fold, name) for subject, fold in self.fold_of.items()}
-        return self.outer.resplit({row.subject: inner.get(row.subject, ASIDE) for row in self.outer.rows})
+        return outer.resplit({row.subject: inner.get(row.subject, ASIDE) for row in outer.rows})
 
 
 def inner_folds(folds: Folds, cohort: Cohort, seed: int) -> InnerFolds:
     """The inner folds of the cohort of one of these folds. Raises InputError if its training subjects are too few."""
     training = replace(cohort, rows=tuple(row for row in cohort.rows if row.split == "train"))
     values = {folds.fold_of[row.subject] for row in training.rows}
-    count = min(MOST, smaller_class(training) if folds.are_numbered else len(values))
+    count = min(MOST, smaller_class(training, folds.same_scan) if folds.are_numbered else len(values))
     if count < FEWEST:
         what = "subjects of a class" if folds.are_numbered else f"value of {folds.how}"
         raise InputError(

@@ -132,7 +132,8 @@ def choice_of(parts: list[FoldedRun], candidates: Candidates, kept: Path) -> Fol
     for of_fold in zip(*(part.parts for part in parts), strict=True):
         contenders = dict(zip(candidates.names, of_fold, strict=True))
         own = {"job": CHOOSE, "out_dir": part_folder(folder, of_fold[0].fold), "options": Options()}
-        found.append(ChoosingRun(**fields_of(of_fold[0]) | own | {"contenders": contenders}))
+        own |= {"num_iters": of_fold[0].trained_for, "contenders": contenders}
+        found.append(ChoosingRun(**fields_of(of_fold[0]) | own))
     own = {"job": CHOOSE, "out_dir": folder, "options": Options(), "name": CHOICE}
     return FoldedRun(**fields_of(first) | own | {"parts": tuple(found), "only": first.only, "jobs": first.jobs})
 
@@ -157,16 +158,14 @@ def of_the_chosen(
 ) -> FoldedRun:
     """The job in each fold by the candidate that was chosen there."""
     by_name = {part.name: part for part in parts}
-    found = {
-        of.fold: replace(of, out_dir=part_folder(out_dir, of.fold))
-        for fold, name in chosen.items()
-        for of in by_name[NAMED.format(name)].parts
-        if of.fold == fold
-    }
-    most = by_name[NAMED.format(Counter(chosen.values()).most_common(1)[0][0])]
-    in_order = tuple(found[part.fold] for part in parts[0].parts if part.fold in found)
+    usual = Counter(chosen.values()).most_common(1)[0][0]  # stands for whom is not chosen yet, in a fold not done
+    most = by_name[NAMED.format(usual)]
+    found = [
+        replace(by_name[NAMED.format(chosen.get(part.fold, usual))].parts[at], out_dir=part_folder(out_dir, part.fold))
+        for at, part in enumerate(most.parts)
+    ]
     choices = replace(most.choices, preset=title)
-    run = replace(most, name="", parts=in_order, out_dir=out_dir, choices=choices)
+    run = replace(most, name="", parts=tuple(found), out_dir=out_dir, choices=choices)
     guards.free_output(run, None)
     report(run, whole)
     return run
@@ -176,7 +175,8 @@ def quickly_chosen(parts: list[FoldedRun], kept: Path, asked: Request) -> dict[s
     """Who was chosen for all folds. Raises InputError if no test has chosen yet, or one of other checkpoints."""
     digests = [part.settings()["checkpoint_sha256"] for part in parts]
     found = files.read_json(kept / QUICKLY, dict) if (kept / QUICKLY).is_file() else {}
-    if found.get("checkpoint_sha256") != digests:
+    tested = found.get("checkpoint_sha256", [{}] * len(parts))
+    if any(own.items() - there.items() for own, there in zip(digests, tested, strict=True)):  # in the folds asked for
         test = asked.training_command.replace("--train", "--test", 1)
         raise InputError(f"--choose quick chooses by the predictions of a test, which is to be done first: {test}")
     return {part.fold: str(found["chosen"]) for part in parts[0].parts}

@@ -104,18 +104,18 @@ def choice(contenders: dict[str, Run], store: Store) -> Chosen:
     first = next(iter(contenders.values()))
     assert first.folds
     inner = inner_folds(first.folds, first.cohort, first.seed)
-    cohorts = {name: inner.cohort(name) for name in inner.names}
     done = sum(map(len, store.found.values()))
-    with progress("Choosing", trainings(len(contenders), len(cohorts)), done) as shown:
+    with progress("Choosing", trainings(len(contenders), len(inner.names)), done) as shown:
 
         def score(name: str, folds: Sequence[str]) -> float:
             for fold in folds:
                 if fold not in store.found.get(name, {}):
-                    store.add(name, fold, predicted(read_alike(contenders[name], cohorts[fold])))
+                    run = contenders[name]
+                    store.add(name, fold, predicted(replace(run, cohort=inner.cohort(fold, run.cohort))))
                     shown.advance(f"{name}, inner fold {fold}")
             return scored(inner, store.found[name], folds)[1]
 
-        rungs = halve(list(contenders), list(cohorts), score)
+        rungs = halve(list(contenders), inner.names, score)
     name = rungs[-1].ranked[0]
     return Chosen(name, rungs, scored(inner, store.found[name], inner.names[: rungs[-1].folds])[0])
 

@@ -8,7 +8,6 @@ others judge (BBC-CV: Tsamardinos, Greasidou & Borboudakis 2018, Machine Learnin
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -87,10 +86,11 @@ def summary(
 
 
 def shifted(score: Score, value: float | None) -> Score:
-    """A score with another value, and an interval that is as wide."""
+    """A score with another value, and an interval that is as wide, but for the bounds of an AUC."""
     if value is None or score.value is None or score.low is None or score.high is None:
         return Score(value, None, None)
-    return replace(score, value=value, low=value + score.low - score.value, high=value + score.high - score.value)
+    less = score.value - value
+    return Score(value, max(score.low - less, 0.0), min(score.high - less, 1.0))
 
 
 def candidates_table(each: Mapping[str, Predictions], chosen: Mapping[str, str], seed: int) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from utils.permutations.job import Procedure, Series, scored
 from utils.permutations.sequential import Permuted
 from utils.report.tables import PERMUTATIONS, PREDICTIONS
 from utils.report.texts import paragraph
+from utils.runs.fold_rows import ERROR
 from utils.runs.folded import FoldedRun, fields_of
 from utils.runs.pooled import PooledRun
 from utils.runs.results import MANIFEST, record
@@ -91,7 +92,7 @@ class PermutedRun(PooledRun):
         parts: dict[str, dict[str, Run]] = {name: {} for name in self.folds.names}
         for name, run in runs.items():
             for part in run.parts:
-                parts[part.fold][name] = replace(part, workers=workers)
+                parts[part.fold][name] = replace(part, workers=workers, num_iters=part.trained_for)
         quick = isinstance(tested, ChosenRun) and tested.candidates.quick
         metric, observed = scored(read_frame(tested.out_dir / PREDICTIONS))
         return Series(Procedure(self.folds, parts, self.seed, quick), self.out_dir, self.asked, observed, metric)
@@ -159,5 +160,6 @@ def in_processes(series: Series, each: list[dict[str, str]]) -> int:
         status = next((process.returncode for process in running if process.returncode), 0)
         output.seek(0)
         if status:
-            print(output.read().decode(errors="replace").strip().splitlines()[-1], file=sys.stderr)
+            said = output.read().decode(errors="replace").strip().splitlines()
+            print(said[-1] if said else f"{ERROR} A process of --jobs was killed; repeat the command.", file=sys.stderr)
     return abs(status) + 128 * (status < 0)

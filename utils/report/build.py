@@ -1,7 +1,6 @@
 """The saved tables of a classifier's test -> `report.html`, one page that opens from disk without a network."""
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from utils import figures
 from utils.figures import number
 from utils.metrics import Predictions, headline
 from utils.report import drawings, people, texts, tripod
+from utils.report.cells import Row, ends, shown, spelled
 from utils.report.tables import (
     CANDIDATE,
     LABELS,
@@ -35,17 +35,6 @@ from utils.statistics import CONFIDENCE, THRESHOLD
 
 PAGE = "report.html"
 ROC = "roc"  # the figure that the test itself writes
-Row = dict[str, str]  # heading -> cell
-SPELLED = {
-    "auc": "AUC, all people together",
-    "auc_sites": "AUC within sites",
-    "auc_folds": "AUC within folds",
-    "f_score": "F score",
-    "brier": "Brier score",
-    "model_minus_floor_auc": "AUC, model minus floor",
-    "model_minus_floor_auc_sites": "AUC within sites, model minus floor",
-    "model_minus_floor_auc_folds": "AUC within folds, model minus floor",
-}
 INTENDED_USE = (
     "For research on groups of people. Not a diagnosis: no probability here says anything reliable about one person, "
     "and nothing here has been tested for clinical use."
@@ -179,23 +168,6 @@ def scored(tables: Tables) -> Iterator[Section]:
         yield by_site(tables.sites)
     if tables.groups is not None:
         yield by_group(tables.groups)
-
-
-def spelled(name: str) -> str:
-    """The name of a metric on the page."""
-    return SPELLED.get(name, name.replace("_", " "))
-
-
-def shown(numbers: Iterable[float]) -> str:
-    """`0.610 (0.500 to 0.720)` of a value and its interval; a dash where undefined."""
-    value, low, high = numbers
-    text, its_ends = number(value, ".3f"), ends(low, high)
-    return text if "-" in (text, its_ends) else f"{text} ({its_ends})"
-
-
-def ends(low: float, high: float) -> str:
-    """`0.500 to 0.720`; a dash where undefined."""
-    return f"{low:.3f} to {high:.3f}" if math.isfinite(low + high) else "-"
 
 
 def repeats(table: pd.DataFrame, same_folds: bool) -> Section:

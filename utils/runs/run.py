@@ -121,6 +121,12 @@ class Run:
         return 1
 
     @property
+    def trained_for(self) -> int:
+        """Batches of the whole training, of which the checkpoint in use, the best one, may have seen fewer."""
+        trained = self.checkpoints.trained
+        return trained.identity().step if self.job.needs_checkpoint and trained.current else self.num_iters
+
+    @property
     def standard(self) -> Standard:
         """How the volumes are standardised as they are read."""
         return getattr(self.config, "standardise", "stored")

@@ -142,7 +142,7 @@ class Request:
     @cached_property
     def candidates(self) -> Candidates | None:
         """What --choose compares. Raises InputError."""
-        return candidates(self.args.choose, self.model) if self.args.choose else None
+        return None if self.args.choose is None else candidates(self.args.choose, self.model)
 
     @property
     def of_choice(self) -> str:
