@@ -1,6 +1,6 @@
 """The saved tables of a classifier's test -> `report.html`, one page that opens from disk without a network."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
