@@ -19,7 +19,7 @@ from data.base.tables import read_frame, write_frame
 from data.cohorts.folds import Folds
 from data.cohorts.permuted import permuted_folds
 from utils.choice.job import Store, choice, read_alike
-from utils.metrics import Predictions, aucs, headline
+from utils.metrics import HEADLINES, Predictions, aucs, headline
 from utils.permutations.sequential import Permuted, permuted
 from utils.runs.run import Run
 
@@ -128,7 +128,7 @@ class Series:
                     except InputError:  # another process is at it
                         continue
                     self.permute(number)
-                shown.advance(f"{number}: {self.metric} {self.score(number):.2f}")
+                shown.advance(f"{number}: {HEADLINES[self.metric]} {self.score(number):.2f}")
 
     def permute(self, number: int) -> None:
         """Does the folds of a permutation that are missing."""

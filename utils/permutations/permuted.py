@@ -19,10 +19,12 @@ from data.base.signals import handled
 from data.base.tables import read_frame, write_rows
 from utils.choice.chosen import ChosenRun
 from utils.machines import devices
+from utils.metrics import HEADLINES
 from utils.permutations.job import Procedure, Series, scored
 from utils.permutations.sequential import Permuted
 from utils.report.tables import PERMUTATIONS, PREDICTIONS
 from utils.report.texts import paragraph
+from utils.runs import guards
 from utils.runs.fold_rows import ERROR
 from utils.runs.folded import FoldedRun, fields_of
 from utils.runs.pooled import PooledRun
@@ -122,7 +124,9 @@ def permuted_run(tested: FoldedRun | ChosenRun, asked: int) -> PermutedRun:
             "--permutations compares true labels with permuted ones; this network was trained on the latter."
         )
     own = {"job": PERMUTE, "out_dir": tested.out_dir / FOLDER, "tested": tested, "asked": asked, "jobs": tested.jobs}
-    return PermutedRun(**fields_of(tested) | own)
+    run = PermutedRun(**fields_of(tested) | own)
+    guards.free_output(run, None)
+    return run
 
 
 def amend(tested: Run, end: Permuted) -> None:
@@ -155,7 +159,7 @@ def in_processes(series: Series, each: list[dict[str, str]]) -> int:
             while any(process.poll() is None for process in running):
                 time.sleep(0.5)
                 for score in series.scores()[done:]:
-                    shown.advance(f"{series.metric} {score:.2f}")
+                    shown.advance(f"{HEADLINES[series.metric]} {score:.2f}")
                     done += 1
         status = next((process.returncode for process in running if process.returncode), 0)
         output.seek(0)
