@@ -153,7 +153,7 @@ def test_numbered_folds_are_cut_anew_and_those_of_a_column_start_anew(settled, c
     cuts = [[repeat.folds.fold_of for repeat in run.several] for run in (numbered, sites)]
     assert cuts[0][0] != cuts[0][1] and cuts[1][0] == cuts[1][1]
     assert capsys.readouterr().out.count("The repeats have the same folds, and differ in the networks' starts") == 1
-    assert [[part.seed for part in repeat.parts] for repeat in numbered.repeats] == [[4] * 3, [5] * 3]
+    assert [[part.seed for part in repeat.parts] for repeat in numbered.several] == [[4] * 3, [5] * 3]
     for run, how in ((numbered, "3"), (sites, "SEX")):
         for at, repeat in enumerate(run.several):
             assert repeat.checkpoints.path.relative_to(run.checkpoints.path).as_posix() == f"repeat-{at}"

@@ -53,7 +53,10 @@ def inner_folds(folds: Folds, cohort: Cohort, seed: int) -> InnerFolds:
         fold_of = by_number(training, str(count), seed, folds.same_scan)
     else:
         fold_of = by_value(training, folds, count, seed)
-    check_classes(training, fold_of)
+    try:
+        check_classes(training, fold_of)
+    except InputError as error:
+        raise InputError(f"--choose cuts the training subjects of a fold into inner folds. {error}") from None
     return InnerFolds(cohort, fold_of)
 
 

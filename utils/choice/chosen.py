@@ -16,7 +16,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import open_folds, part_folder
-from data.cohorts.inner_folds import MOST
+from data.cohorts.inner_folds import MOST, inner_folds
 from data.cohorts.rows import listed
 from utils.choice.halving import trainings
 from utils.choice.job import CHOOSE, ChoosingRun, read_choice
@@ -96,8 +96,8 @@ def chosen_run(asked: Request) -> FoldedRun | ChosenRun:
         guards.free_output(part, None)
         parts.append(replace(part, name=NAMED.format(candidate)))
     choosing = None if candidates.quick else choice_of(parts, candidates, kept)
-    if choosing and not asked.training:
-        check_chosen(choosing)
+    if choosing:
+        (check_cuttable if asked.training else check_chosen)(choosing)
     if not asked.job.takes_candidates:
         chosen = chosen_in_folds(choosing) if choosing else quickly_chosen(parts, kept, asked)
         return of_the_chosen(parts, chosen, out_dir, described(candidates), folds.whole)
@@ -136,6 +136,13 @@ def choice_of(parts: list[FoldedRun], candidates: Candidates, kept: Path) -> Fol
         found.append(ChoosingRun(**fields_of(of_fold[0]) | own))
     own = {"job": CHOOSE, "out_dir": folder, "options": Options(), "name": CHOICE}
     return FoldedRun(**fields_of(first) | own | {"parts": tuple(found), "only": first.only, "jobs": first.jobs})
+
+
+def check_cuttable(choosing: FoldedRun) -> None:
+    """Raises InputError, before anything is trained, if a fold that is to be done cannot be cut into inner folds."""
+    for part in choosing.parts:
+        if choosing.only in (None, part.fold) and not part.is_done():
+            inner_folds(choosing.folds, part.cohort, part.seed)
 
 
 def check_chosen(choosing: FoldedRun) -> None:

@@ -34,7 +34,8 @@ def halve(candidates: Sequence[str], folds: Sequence[str], score: Score) -> list
         rungs.append(Rung(used, {name: score(name, folds[:used]) for name in left}))
         if used == len(folds):
             return rungs
-        left = rungs[-1].ranked[: max(LAST, math.ceil(len(left) / 2))]
+        better = rungs[-1].ranked[: max(LAST, math.ceil(len(left) / 2))]
+        left = [name for name in left if name in better]
         used = len(folds) if len(left) == LAST else min(2 * used, len(folds))
 
 

@@ -130,13 +130,12 @@ class Request:
     def training_command(self) -> str:
         """The command that makes the checkpoint."""
         args = self.args
-        given = [("--preset", args.preset), *(("--set", text) for text in args.set)]
-        if args.choose:
-            given = [("--choose", None if args.choose == PRESETS else args.choose)]
-        given += [("--chkPointDir", args.chkPointDir)]
+        given = [] if args.choose else [("--preset", args.preset), *(("--set", text) for text in args.set)]
+        given += [("--choose", None if args.choose == PRESETS else args.choose), ("--chkPointDir", args.chkPointDir)]
         given += [("--dataDir", args.dataDir), ("--folds", args.folds)]
         given += [("--repeats", args.repeats if self.is_repeated else None)]
         words = [str(word) for pair in given if pair[1] for word in pair]
+        words += ["--choose"] if args.choose == PRESETS else []
         return shlex.join(["run.py", "--train", "--model", self.model.name, *words])
 
     @cached_property

@@ -1,0 +1,182 @@
+"""--choose: presets or a file of settings -> candidates; every mistake is one line and leaves nothing."""
+
+import re
+
+import pytest
+
+from data.base.errors import InputError
+from models import MODELS, nn
+from models.settings import override
+from utils.runs.candidates import Candidates, candidates
+
+
+def of_nn(text: str) -> Candidates:
+    return candidates(text, MODELS["nn"])
+
+
+@pytest.mark.parametrize("model", ["nn", "cnn", "mmnn"])
+def test_all_presets_are_compared_unless_the_user_names_some(model):
+    presets = MODELS[model].module.PRESETS
+    for text, quick in (
+        ("all presets", False),
+        ("quick", True),
+        (",".join(presets), False),
+        ("quick,all presets", True),
+    ):
+        found = candidates(text, MODELS[model])
+        assert (found.names, found.quick) == (list(presets), quick)
+        assert [one.config for one in found.all] == list(presets.values())
+
+
+def test_the_users_order_stays():
+    assert of_nn("default,sine").names == ["default", "sine"]
+    assert of_nn("quick,sine,default").names == ["sine", "default"]
+
+
+LINES = """
+# what is compared
+--preset default   # the usual one
+
+--set members=2 --set "phenotype_units=8,4"
+  --preset default --set members=2
+"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_file_has_a_candidate_a_line(quick, encoding, tmp_path):
+    (tmp_path / "those, of mine.txt").write_text(LINES, encoding=encoding)
+    found = of_nn(("quick," if quick else "") + str(tmp_path / "those, of mine.txt"))
+    assert found.names == ["default", "sine members=2 phenotype_units=8,4", "default members=2"]
+    assert found.all[1].config == override(nn.PRESETS["sine"], ["members=2", "phenotype_units=8,4"])
+    assert found.quick == quick
+
+
+def test_the_digest_tells_settings_and_their_order_not_names_and_not_whether_it_is_quick(tmp_path):
+    (tmp_path / "same").write_text("--preset sine\n\n--preset default --set members=1")
+    (tmp_path / "other").write_text("--preset sine\n--preset default --set members=3")
+    assert of_nn("sine,default").digest == of_nn("quick,sine,default").digest
+    assert nn.PRESETS["default"].members != 3
+    digests = {of_nn(text).digest for text in ("sine,default", "default,sine", str(tmp_path / "other"))}
+    assert len(digests) == 3
+    if nn.PRESETS["default"].members == 1:
+        assert of_nn(str(tmp_path / "same")).digest == of_nn("sine,default").digest
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", r"--choose .* is neither a list of presets of nn \(sine, default\) nor a file with a line of"),
+        ("sine,", "--choose .sine,. is neither a list"),
+        ("sine,sinus", "--choose .sine,sinus. is neither a list"),
+        ("quick,sinus", "--choose .?sinus.? is neither a list"),
+        ("missing.txt", "--choose .?missing.txt.? is neither a list of presets"),
+        (".", r"--choose .?\..? is neither a list of presets"),
+        ("sine", "--choose has 1 candidates; expected 2 to 64."),
+        ("quick,sine", "--choose has 1 candidates; expected 2 to 64."),
+        ("sine,default,sine", "--choose has the same settings twice, as sine and as sine; leave one out."),
+    ],
+)
+def test_lists_that_are_refused(text, words):
+    with pytest.raises(InputError, match=words) as told:
+        of_nn(text)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "lines, words",
+    [
+        ("", "--choose has 0 candidates; expected 2 to 64."),
+        ("# nothing\n\n", "--choose has 0 candidates; expected 2 to 64."),
+        ("--preset sine\n", "--choose has 1 candidates"),
+        ("--preset sine\n--set members=4", "the same settings twice, as sine and as sine members=4; leave one out."),
+        (
+            "--preset sine\n\n--preset sinus",
+            r"{file} line 3: --preset 'sinus' is unknown to nn; expected one of sine, def",
+        ),
+        ("--set mebmers=2", r"{file} line 1: --set mebmers is unknown; expected one of .*members"),
+        ("--set members", r"{file} line 1: --set members"),
+        ("--set members=many", r"{file} line 1: .*many"),
+        ("--set", r"{file} line 1: argument --set: expected one argument; expected --preset NAME and --set KEY=VALUE."),
+        ("--numIters 5", r"{file} line 1: unrecognized arguments: --numIters 5; expected --preset NAME and --set KEY="),
+        ("--pre sine", r"{file} line 1: unrecognized arguments: --pre sine"),
+        ("sine\ndefault", r"{file} line 1: unrecognized arguments: sine"),
+        ("--preset 'sine", r"{file} line 1: No closing quotation"),
+        ("--preset sine\n--preset \x1b[2J", r"{file} line 2 is .*without control characters"),
+        ("\n".join(f"--set l2={at}e-5" for at in range(65)), "--choose has 65 candidates; expected 2 to 64."),
+    ],
+)
+def test_files_that_are_refused_name_the_line(lines, words, tmp_path):
+    (tmp_path / "lines").write_text(lines)
+    with pytest.raises(InputError, match=words.format(file=tmp_path / "lines")) as told:
+        of_nn(str(tmp_path / "lines"))
+    assert str(told.value).isprintable()
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "lines").write_bytes(b"--preset sine\n--preset \xff\xfe")
+    with pytest.raises(InputError, match="lines is not UTF-8 text; expected a line of --preset and --set a candidate"):
+        of_nn(str(tmp_path / "lines"))
+
+
+FOLDS = "--folds 2 --model nn"
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (f"--train {FOLDS} --choose=", "--choose has nothing as its value; give one, or leave it out."),
+        (f"--train {FOLDS} --choose sine,sinus", "is neither a list of presets"),
+        (f"--train {FOLDS} --choose sine", "--choose has 1 candidates"),
+        (
+            f"--train {FOLDS} --choose --preset sine",
+            "--choose names the settings that are compared; leave --preset out.",
+        ),
+        (
+            f"--train {FOLDS} --choose --set members=2",
+            "--choose names the settings that are compared; leave --set out.",
+        ),
+        (
+            f"--train {FOLDS} --choose --repeats 2",
+            "--choose names the settings that are compared; leave --repeats out.",
+        ),
+        (
+            "--train --model nn --choose",
+            "--choose compares candidates within folds; say with --folds how they are cut.",
+        ),
+        (
+            "--train --model ae --folds 2 --choose",
+            "--choose compares classifiers by their predictions of the label, not ae",
+        ),
+        ("--model cae --folds 2 --choose", "--choose compares classifiers by their predictions of the label, not cae"),
+        (
+            f"--test {FOLDS} --choose",
+            "holds no checkpoint; make one: run.py --train --model nn --chkPointDir .* --folds 2 --choose$",
+        ),
+        (f"--test {FOLDS} --choose quick", "make one: run.py --train --model nn --choose quick --chkPointDir"),
+        (
+            "--blackout --model cnn --folds 2 --choose",
+            "make one: run.py --train --model cnn --chkPointDir .* --folds 2 --choose$",
+        ),
+        ("--train --model nn --folds 30 --choose", "its smaller class has .* subjects"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(words, message, cli, cohort, tmp_path):
+    outcome = cli(*words.split(), "--chkPointDir", tmp_path / "c", "--dataDir", cohort)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert re.search(message, outcome.err), outcome.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_people_that_cannot_be_cut_are_told_before_anything_is_trained(cli, cohort, tmp_path):
+    outcome = cli(
+        "--train",
+        *["--model", "nn", "--folds", "SEX", "--choose"],
+        "--chkPointDir",
+        tmp_path / "c",
+        "--dataDir",
+        cohort,
+    )
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert "without one fold" in outcome.err and "has 1 value of SEX left; use fewer or other --folds" in outcome.err
+    assert not list(tmp_path.iterdir())
