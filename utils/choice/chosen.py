@@ -97,7 +97,7 @@ def chosen_run(asked: Request) -> FoldedRun | ChosenRun:
         parts.append(replace(part, name=NAMED.format(candidate)))
     choosing = None if candidates.quick else choice_of(parts, candidates, kept)
     if choosing:
-        (check_cuttable if asked.training else check_chosen)(choosing)
+        (check_inner_folds if asked.training else check_chosen)(choosing)
     if not asked.job.takes_candidates:
         chosen = chosen_in_folds(choosing) if choosing else quickly_chosen(parts, kept, asked)
         return of_the_chosen(parts, chosen, out_dir, described(candidates), folds.whole)
@@ -138,7 +138,7 @@ def choice_of(parts: list[FoldedRun], candidates: Candidates, kept: Path) -> Fol
     return FoldedRun(**fields_of(first) | own | {"parts": tuple(found), "only": first.only, "jobs": first.jobs})
 
 
-def check_cuttable(choosing: FoldedRun) -> None:
+def check_inner_folds(choosing: FoldedRun) -> None:
     """Raises InputError, before anything is trained, if a fold that is to be done cannot be cut into inner folds."""
     for part in choosing.parts:
         if choosing.only in (None, part.fold) and not part.is_done():
