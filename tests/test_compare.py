@@ -3,6 +3,7 @@
 import hashlib
 import math
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from test_report import NAME, RUN, change, people, write_tables
 from data.base.errors import InputError
 from utils.compare import pairs, runs
 from utils.compare.pairs import Agreement
+from utils.report.tables import Choice, Score
 
 FINISHED = {"job": "test", "finished": True, "outputs": ["predictions.csv"]}
 
@@ -298,6 +300,17 @@ def truncate(at_a_line: bool):
     return apply
 
 
+QUICK = Choice(
+    quick=True,
+    candidates=["regions", "linear"],
+    chosen={"regions": 5},
+    agreement=None,
+    metric="auc",
+    best="regions",
+    best_score=Score(0.7, 0.6, 0.8),
+    optimism=None,
+    corrected=Score(0.68, 0.58, 0.78),
+)
 MISTAKES = {  # what is wrong with b, and what is said of it
     "people": (without("1.bin", "3.bin", "5.bin"), "1 is in A only (and 2 more). (A is "),
     "records": (without("2.bin"), "the record 2.bin is in A only. (A is "),
@@ -329,6 +342,10 @@ MISTAKES = {  # what is wrong with b, and what is said of it
     "shuffled": (lambda folder: change(folder, shuffled_labels=True), "B was trained on shuffled labels, A not."),
     "problems": (lambda folder: change(folder, problems=["x"]), "B is of a cohort with problems that"),
     "leak": (lambda folder: change(folder, accepted_leaks=["x"]), "B is of a cohort with a leak that --allowLeak"),
+    "chosen by itself": (
+        lambda folder: change(folder, choice=asdict(QUICK)),
+        "b is of the best of several candidates, whom these predictions chose (--choose quick), so its scores are too",
+    ),
     "autoencoder": (lambda folder: change(folder, model="cae"), "b is of the model cae; expected the folder of a"),
     "no model": (lambda folder: change(folder, model="x"), "b is of the model x; expected"),
     "training": (lambda folder: change(folder, job="train"), "b is of another job (train); expected the folder"),
