@@ -7,16 +7,22 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
+import h5py
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import without_drawing
-from helpers import ROOT, Page, assert_bit_equal, read_rows, run_main
+from helpers import ROOT, Page, assert_bit_equal, read_rows, run_main, run_of
 from sklearn.metrics import roc_auc_score
 
+from data import grids
 from data.cohorts.folds import open_folds
 from data.cohorts.inner_folds import inner_folds
+from utils.choice.job import Store, choice
 from utils.evaluation.choice import agreement, best_of, corrected, own_score, shifted, summary
 from utils.metrics import RESAMPLES, Predictions
 from utils.report.tables import Score
@@ -36,6 +42,7 @@ import run
 
 sys.exit(run.main())
 """
+COUNT = 40  # resamples
 NAMES = ["sine members=1 batch_size=8", "sine members=1 learning_rate=0.0001"]
 
 
@@ -295,7 +302,64 @@ def test_shuffled_labels_mark_the_choice_and_are_not_permuted(chosen, no_floors,
     )
 
 
+@slow
+def test_a_blackout_is_of_who_was_chosen_in_each_fold(cohort, tmp_path, monkeypatch):
+    """Also of some folds or subjects; a quick one after the test that chooses."""
+    monkeypatch.setattr("data.cohorts.inner_folds.MOST", 2)
+    labels = np.zeros(grids.REDUCED.shape, np.int16)
+    labels[5:12, 10:25, 8:20], labels[18:25, 10:25, 8:20] = 1, 2
+    nibabel.save(nibabel.Nifti1Image(labels, np.array(grids.REDUCED.affine)), tmp_path / "atlas.nii")
+    tiny = "--preset linear --set batch_size=8"
+    (tmp_path / "lines").write_text(f"{tiny}\n{tiny} --set l2=0.3\n")
+    places = ("--model", "cnn", "--folds", 2, "--dataDir", cohort, "--chkPointDir", tmp_path / "ckpt", "--outDir")
+
+    def run(job, out, *more, quick=""):
+        choose = ("--choose", f"{quick}{tmp_path / 'lines'}")
+        more += ("--atlas", tmp_path / "atlas.nii") if job == "--blackout" else ()
+        return run_main("run", str(ROOT / "run.py"), [job, *places, tmp_path / out, *choose, *more])
+
+    assert run("--train", "train", "--numIters", 2, "--fold", 0).status == 0
+    outcome = run("--blackout", "one", "--fold", 0)
+    assert outcome.status == 0, outcome.err
+    assert "Still to be done before the results are pooled: fold 1." in outcome.out
+    assert (tmp_path / "one/fold-0/regions.csv").exists() and not (tmp_path / "one/regions.csv").exists()
+    assert run("--train", "quick", "--numIters", 2, quick="quick,").status == 0
+    outcome = run("--blackout", "quick-blackout", quick="quick,")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "chooses by the predictions of a test, which is to be done first: run.py --test --model cnn" in outcome.err
+    assert not (tmp_path / "quick-blackout").exists()
+    assert run("--test", "test", quick="quick,").status == 0
+    of_test = pd.read_csv(tmp_path / "test/predictions.csv", dtype={"subject": str})
+    subject = of_test["subject"].iloc[-1]
+    outcome = run("--blackout", "quick-blackout", "--subjects", subject, quick="quick,")
+    assert outcome.status == 0, outcome.err
+    with h5py.File(tmp_path / "quick-blackout/blackout.h5") as file:
+        assert [name.decode() for name in file["subject"]] == [subject]
+        assert file["probability"][0] == pytest.approx(of_test["probability"].iloc[-1], rel=1e-5)
+
+
 # Without TensorFlow
+
+
+def test_candidates_read_volumes_as_each_standardises_them(cohort, tmp_path, monkeypatch):
+    seen = {}
+
+    def predicted(run):
+        rows = [run.cohort.rows[at] for at in run.cohort.indices("test")]
+        seen.setdefault(run.choices.preset, set()).add(run.cohort.standard)
+        return {row.file: 0.5 for row in rows}
+
+    monkeypatch.setitem(sys.modules, "utils.training.fit", SimpleNamespace(predicted=predicted))
+    folds = open_folds(cohort, "2", 0, tmp_path)
+    contenders = {
+        name: replace(
+            run_of("cnn", replace(folds.cohort("0"), standard=name), tmp_path, preset=name), folds=folds, fold="0"
+        )
+        for name in ("brain", "voxel", "stored")
+    }
+    found = choice(contenders, Store())
+    assert seen == {name: {name} for name in contenders}
+    assert (found.name, found.metric, set(found.scores.values())) == ("brain", "auc_sites", {0.5})
 
 
 def made_up(count: int, people: int, seed: int, signal_in_first: float = 0.0) -> dict[str, Predictions]:
@@ -314,15 +378,15 @@ def test_the_correction_is_that_of_a_loop_over_resamples():
     each, seed = made_up(4, 30, 1, 0.2), 5
     first = each["c0"]
     found = []
-    for weight in resampled(30, np.random.default_rng(seed), RESAMPLES, first.fold)[:300]:
+    for weight in resampled(30, np.random.default_rng(seed), RESAMPLES, first.fold)[:COUNT]:
         inside = {name: area(one, weight) for name, one in each.items()}
         best = max(inside, key=lambda name: inside[name])
         found.append(area(each[best], (weight == 0).astype(int)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.evaluation.choice.RESAMPLES", 300)
+        patch.setattr("utils.evaluation.choice.RESAMPLES", COUNT)
         patch.setattr(
             "utils.evaluation.choice.resampled",
-            lambda *of: resampled(30, np.random.default_rng(seed), RESAMPLES, first.fold)[:300],
+            lambda *of: resampled(30, np.random.default_rng(seed), RESAMPLES, first.fold)[:COUNT],
         )
         assert corrected(each, seed) == pytest.approx(np.nanmean(found))
 

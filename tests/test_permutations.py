@@ -99,12 +99,12 @@ def on_folds(cohort):
 
 @pytest.fixture(scope="module")
 def tested(on_folds, tmp_path_factory):
-    """The folder of a `nn` trained and tested on two folds, with six permutations."""
+    """The folder of a `nn` trained and tested on two folds, with four permutations."""
     folder = tmp_path_factory.mktemp("permutations")
     with without_drawing() as patch:
         patch.setattr("utils.evaluation.floors.features", lambda *_: {})
         patch.setattr("utils.evaluation.floors.fitted", made_up_floors)
-        for job, more in (("--train", ()), ("--test", ("--permutations", 6))):
+        for job, more in (("--train", ()), ("--test", ("--permutations", 4))):
             outcome = on_folds(folder, job, *more)
             assert outcome.status == 0, outcome.err
     (folder / "test.out").write_text(outcome.out)
@@ -124,7 +124,7 @@ def tables_of(folder) -> dict[str, bytes]:
 def test_p_is_that_of_the_tables_and_stands_everywhere(tested, cohort):
     folds = open_folds(cohort, "2", 0, tested / "ckpt/nn/folds-2")
     scores = []
-    for number in range(1, 7):
+    for number in range(1, 5):
         table = pd.read_csv(
             tested / f"test/permutations/permutation-{number:05d}.csv", dtype={"fold": str, "subject": str}
         )
@@ -135,10 +135,10 @@ def test_p_is_that_of_the_tables_and_stands_everywhere(tested, cohort):
         assert [under.fold_of[subject] for subject in table["subject"]] == table["fold"].tolist()
         assert table["subject"].is_unique and len(table) == 40
     observed = within_sites(pd.read_csv(tested / "test/predictions.csv"))
-    p, count = p_by_definition(observed, scores, 6)
+    p, count = p_by_definition(observed, scores, 4)
     there, said = p_in(tested)
     assert there == said
-    assert (there["p"], there["count"], there["asked"], there["metric"]) == (p, count, 6, "auc_sites")
+    assert (there["p"], there["count"], there["asked"], there["metric"]) == (p, count, 4, "auc_sites")
     assert there["observed"] == pytest.approx(observed)
     rows = read_rows(tested / "test/permutations/permutations.csv")
     assert [float(row["auc_sites"]) for row in rows] == pytest.approx(scores, rel=1e-6)
@@ -154,15 +154,15 @@ def test_p_is_that_of_the_tables_and_stands_everywhere(tested, cohort):
 @slow
 def test_it_is_done_once_and_more_continue_fewer(tested, on_folds, tmp_path):
     copy = shutil.copytree(tested, tmp_path / "copy")
-    assert "Everything is done." in on_folds(copy, "--test", "--permutations", 6).out
+    assert "Everything is done." in on_folds(copy, "--test", "--permutations", 4).out
     before = {path: path.stat().st_mtime_ns for path in (copy / "test/permutations").glob("permutation-*.csv")}
     predictions = (copy / "test/predictions.csv").stat().st_mtime_ns
-    outcome = on_folds(copy, "--test", "--permutations", 7)
+    outcome = on_folds(copy, "--test", "--permutations", 5)
     assert outcome.status == 0, outcome.err
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (copy / "test/predictions.csv").stat().st_mtime_ns == predictions
-    assert p_in(copy)[0]["asked"] == 7 and p_in(copy)[0] == p_in(copy)[1]
-    assert on_folds(copy, "--test", "--permutations", 6).status == 0
+    assert p_in(copy)[0]["asked"] == 5 and p_in(copy)[0] == p_in(copy)[1]
+    assert on_folds(copy, "--test", "--permutations", 4).status == 0
     assert p_in(copy) == p_in(tested)
     assert "Everything is done." in on_folds(copy, "--test").out  # the test without them is the same test
 
@@ -170,12 +170,12 @@ def test_it_is_done_once_and_more_continue_fewer(tested, on_folds, tmp_path):
 @slow
 def test_what_is_lost_or_damaged_is_done_again_also_by_jobs(tested, on_folds, tmp_path):
     copy = shutil.copytree(tested, tmp_path / "copy")
-    lost, half, damaged = (copy / f"test/permutations/permutation-0000{number}.csv" for number in (1, 3, 6))
+    lost, half, damaged = (copy / f"test/permutations/permutation-0000{number}.csv" for number in (1, 2, 4))
     lost.unlink()
     rows = half.read_text().splitlines()
     half.write_text("\n".join(row for row in rows if ",1,sine," not in row) + "\n")  # killed after the first fold
     damaged.write_bytes(damaged.read_bytes()[:-40] + b"\xff")
-    outcome = on_folds(copy, "--test", "--permutations", 6, "--jobs", 2)
+    outcome = on_folds(copy, "--test", "--permutations", 4, "--jobs", 2)
     assert outcome.status == 0, outcome.err
     assert tables_of(copy) == tables_of(tested) and p_in(copy) == p_in(tested)
 
@@ -184,7 +184,7 @@ def test_what_is_lost_or_damaged_is_done_again_also_by_jobs(tested, on_folds, tm
 def test_killed_permutations_go_on(tested, on_folds, cohort, tmp_path):
     copy = shutil.copytree(tested, tmp_path / "copy")
     shutil.rmtree(copy / "test/permutations")
-    words = ["--test", "--model", "nn", "--folds", "2", "--permutations", "6", "--dataDir", str(cohort)]
+    words = ["--test", "--model", "nn", "--folds", "2", "--permutations", "4", "--dataDir", str(cohort)]
     words += ["--chkPointDir", str(copy / "ckpt"), "--outDir", str(copy / "test")]
     process = subprocess.Popen([sys.executable, ROOT / "run.py", *words], stdout=subprocess.DEVNULL)
     until = time.monotonic() + 60
@@ -192,9 +192,9 @@ def test_killed_permutations_go_on(tested, on_folds, cohort, tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert len(list(copy.glob("test/permutations/permutation-*.csv"))) < 6
+    assert len(list(copy.glob("test/permutations/permutation-*.csv"))) < 4
     assert not (copy / "test/permutations/permutations.csv").exists()
-    assert on_folds(copy, "--test", "--permutations", 6).status == 0
+    assert on_folds(copy, "--test", "--permutations", 4).status == 0
     assert tables_of(copy) == tables_of(tested) and p_in(copy) == p_in(tested)
 
 
@@ -207,32 +207,36 @@ def test_another_checkpoint_has_permutations_of_its_own(tested, on_folds, tmp_pa
     assert "The p-value of the whole procedure" not in (copy / "test/report.html").read_text()
     outcome = on_folds(copy, "--test", "--permutations", 1)
     assert outcome.status == 0, outcome.err
-    assert list(copy.glob("test/permutations/earlier/*/permutation-00006.csv"))
+    assert list(copy.glob("test/permutations/earlier/*/permutation-00004.csv"))
     assert list(tables_of(copy)) == ["permutation-00001.csv", "permutations.csv"]
     assert p_in(copy)[0]["p"] in (0.5, 1.0)
     assert tables_of(copy)["permutation-00001.csv"] != tables_of(tested)["permutation-00001.csv"]
 
 
 @slow
-@pytest.mark.parametrize("quick", [False, True])
-def test_a_choice_is_repeated_under_each_permutation(quick, on_folds, tmp_path, monkeypatch):
+def test_a_choice_is_repeated_under_each_permutation(on_folds, tmp_path, monkeypatch):
+    """By inner folds, or quickly: then all candidates are trained, and the best one counts."""
     monkeypatch.setattr("data.cohorts.inner_folds.MOST", 2)
     monkeypatch.setattr("utils.evaluation.floors.features", lambda *_: {})
     monkeypatch.setattr("utils.evaluation.floors.fitted", made_up_floors)
     (tmp_path / "lines").write_text(LINES)
-    choose = ("--choose", f"quick,{tmp_path / 'lines'}" if quick else tmp_path / "lines")
-    for job, more in (("--train", ()), ("--test", ("--permutations", 1))):
-        outcome = on_folds(tmp_path, job, *more, choose=choose)
+    assert on_folds(tmp_path, "--train", choose=("--choose", tmp_path / "lines")).status == 0
+    for quick in (False, True):
+        folder = tmp_path / ("quick" if quick else "slow")
+        folder.mkdir()
+        choose = ("--choose", f"quick,{tmp_path / 'lines'}" if quick else tmp_path / "lines")
+        places = ("--outDir", folder / "test")
+        outcome = on_folds(tmp_path, "--test", "--permutations", 1, *places, choose=choose)
         assert outcome.status == 0, outcome.err
-    table = pd.read_csv(tmp_path / "test/permutations/permutation-00001.csv")
-    assert len(table) == (80 if quick else 40)
-    assert table.groupby("fold")["candidate"].nunique().tolist() == ([2, 2] if quick else [1, 1])
-    row = read_rows(tmp_path / "test/permutations/permutations.csv")[0]
-    each = [of for _, of in table.groupby("candidate")] if quick else [table]
-    assert float(row["auc_sites"]) == pytest.approx(max(map(within_sites, each)), rel=1e-6)
-    best = json.loads((tmp_path / "test/run.json").read_text())["choice"]["best_score"]["value"]
-    observed = p_in(tmp_path)[0]["observed"]
-    assert observed == pytest.approx(best if quick else within_sites(pd.read_csv(tmp_path / "test/predictions.csv")))
+        table = pd.read_csv(folder / "test/permutations/permutation-00001.csv")
+        assert len(table) == (80 if quick else 40)
+        assert table.groupby("fold")["candidate"].nunique().tolist() == ([2, 2] if quick else [1, 1])
+        row = read_rows(folder / "test/permutations/permutations.csv")[0]
+        each = [of for _, of in table.groupby("candidate")] if quick else [table]
+        assert float(row["auc_sites"]) == pytest.approx(max(map(within_sites, each)), rel=1e-6)
+        best = json.loads((folder / "test/run.json").read_text())["choice"]["best_score"]["value"]
+        own = within_sites(pd.read_csv(folder / "test/predictions.csv"))
+        assert p_in(folder)[0]["observed"] == pytest.approx(best if quick else own)
 
 
 @pytest.mark.parametrize(
