@@ -51,6 +51,7 @@ NN = ("--model", "nn", "--set", "members=1", "--set", "batch_size=8")
 CNN = ("--model", "cnn", *TINY_CNN, "--set", "batch_size=8")
 DERIVED = ("--jobs", "2", "--maps", "falff,alff,reho,degree_weighted,eigenvector_weighted,vmhc")
 PLACES = ("--chkPointDir", "ckpt", "--outDir", "out")
+CANDIDATES = "--set members=1 --set batch_size=8\n--set members=1 --set batch_size=4\n--set members=1 --set l2=0.1\n"
 MOUNTED = """
 mount -t tmpfs -o size=1g none disk && cp -a before/. disk && cd disk && mount -o "remount,$1" "$PWD" || exit 99
 shift
@@ -122,9 +123,11 @@ class Cohorts:
         write_pcp(self.home / "scans")
         write_people(self.home / "scanned" / "bold", [str(number) for number in range(1, 25)], shape=(16, 18, 16))
         write_atlas(self.home / "four.nii.gz", ["first", "second", "third", "fourth"])
+        (self.home / "candidates.txt").write_text(CANDIDATES)
         trainings = {
             "nn": (*NN, "--numIters", "300", "--dataDir", self.home / "some"),
             "cnn": (*CNN, "--numIters", "4", "--dataDir", self.home / "some"),
+            "folds": (*NN, "--folds", "2", "--numIters", "150", "--dataDir", self.home / "some"),
             "cae": ("--model", "cae", "--set", "batch_size=2", "--numIters", "2", "--dataDir", self.home / "full"),
         }
         with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
@@ -139,11 +142,16 @@ class Cohorts:
         """What is disturbed."""
         some, more, full, four = (str(self.home / name) for name in ("some", "more", "full", "four.nii.gz"))
         train = (*RUN, "--train", *NN, "--dataDir", some, *PLACES)
-        nn, cnn, cae = (self.home / f"trained-{name}" for name in ("nn", "cnn", "cae"))
+        nn, cnn, cae, folds = (self.home / f"trained-{name}" for name in ("nn", "cnn", "cae", "folds"))
+        on_two = ("--model", "nn", "--folds", "2", "--dataDir", some, "--chkPointDir", "ckpt")
+        choose = ("--choose", str(self.home / "candidates.txt"), "--numIters", "150", "--outDir", "out")
+        permute = ("--permutations", "8", "--outDir", "result")
         of_cnn = ("--model", "cnn", "--dataDir", some, "--chkPointDir", "ckpt", "--outDir", "result")
         return {
             "training": Work((*train, "--numIters", "1500"), "Training"),
             "training in folds": Work((*train, "--folds", "3", "--numIters", "450"), "To do"),
+            "training with a choice": Work((*RUN, "--train", *on_two, *choose), "To do"),
+            "permutations": Work((*RUN, "--test", *on_two, *permute), "To do", folds),
             "training that goes on": Work((*train, "--numIters", "750"), "Training", nn),
             "test": Work((*RUN, "--test", *of_cnn), "Testing", cnn),
             "blackout": Work((*RUN, "--blackout", *of_cnn, "--donors", "2", "--atlas", four), "Black", cnn),
@@ -770,7 +778,8 @@ def odd_paths(cohorts: Cohorts, place: Path, rng: random.Random) -> Tally:
 
 # The table
 
-DISTURBED = {"training": 12, "training in folds": 8, "full pass": 8, "conversion": 12, "derivation": 12}
+DISTURBED = {"training": 12, "training in folds": 8, "training with a choice": 6, "permutations": 6}
+DISTURBED |= {"full pass": 8, "conversion": 12, "derivation": 12}
 DISTURBED |= {"packing, zip": 6, "packing, hdf5": 6, "swap": 10}
 FILLED = {"training that goes on": 5, "test": 4, "blackout": 3, "full pass": 4, "conversion": 4, "packing, zip": 4}
 FILLED |= {"derivation": 4, "packing, hdf5": 5, "swap": 4}

@@ -1,0 +1,449 @@
+"""--choose by the user's commands: who is chosen in each fold, what that does to the score, and what interrupts it."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import h5py
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import without_drawing
+from helpers import ROOT, Page, assert_bit_equal, read_rows, run_main, run_of
+from sklearn.metrics import roc_auc_score
+
+from data import grids
+from data.cohorts.folds import open_folds
+from data.cohorts.inner_folds import inner_folds
+from utils.choice.job import Store, choice
+from utils.evaluation.choice import agreement, best_of, corrected, own_score, shifted, summary
+from utils.metrics import RESAMPLES, Predictions
+from utils.report.tables import Score
+from utils.statistics import resampled
+
+slow = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("undrawn")
+LINES = "--preset sine --set members=1 --set batch_size=8\n--preset sine --set members=1 --set learning_rate=0.0001\n"
+FEW = f"""
+import sys
+
+sys.path[:0] = [{str(ROOT)!r}]
+from data.cohorts import inner_folds
+
+inner_folds.MOST = 2
+import run
+
+sys.exit(run.main())
+"""
+COUNT = 40  # resamples
+NAMES = ["sine members=1 batch_size=8", "sine members=1 learning_rate=0.0001"]
+
+
+@pytest.fixture(scope="module")
+def chosen(cohort, tmp_path_factory):
+    """`chosen(folder, "--test")` is a command line that chooses between two `nn` in two inner folds of both folds,
+    all in `folder`; `begin` starts it as a process."""
+    folder = tmp_path_factory.mktemp("lines")
+    lines, script = folder / "lines.txt", folder / "few.py"
+    lines.write_text(LINES)
+    script.write_text(FEW)
+
+    def run(folder, job, *more, quick=False, begin=False):
+        places = ("--chkPointDir", folder / "ckpt", "--dataDir", cohort, "--outDir", folder / job.strip("-"))
+        iterations = ("--numIters", 3) if job == "--train" and "--numIters" not in more else ()
+        choose = ("--choose", f"quick,{lines}" if quick else lines)
+        words = [job, "--model", "nn", "--folds", 2, *choose, *places, *iterations, *more]
+        if begin:
+            return subprocess.Popen([sys.executable, script, *map(str, words)], stdout=subprocess.DEVNULL)
+        return run_main("run", str(script), words)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("data.cohorts.inner_folds.MOST", 2)
+        yield run
+
+
+def made_up_floors(_fitting, _tables, _train, test, _num_maps) -> dict[str, np.ndarray]:
+    """In place of fits, which take most of the time of a test."""
+    return {"regions, SVM": test % 7 / 7}
+
+
+@pytest.fixture(scope="module")
+def no_floors():
+    with without_drawing() as patch:
+        patch.setattr("utils.evaluation.floors.features", lambda *_: {})
+        patch.setattr("utils.evaluation.floors.fitted", made_up_floors)
+        yield
+
+
+@pytest.fixture(scope="module")
+def tested(chosen, tmp_path_factory, no_floors):
+    """The folder of a `nn` chosen, trained and tested on two folds."""
+    folder = tmp_path_factory.mktemp("chosen")
+    for job in ("--train", "--test"):
+        outcome = chosen(folder, job)
+        assert outcome.status == 0, outcome.err
+        (folder / f"{job.strip('-')}.out").write_text(outcome.out)
+    return folder
+
+
+def checkpoints_of(folder):
+    (found,) = folder.glob("ckpt/nn/folds-2-choose-*")
+    return found
+
+
+def choice_in(folder, fold) -> dict:
+    return json.loads((checkpoints_of(folder) / f"choice/fold-{fold}/run.json").read_text())["chosen"]
+
+
+def within_folds(table: pd.DataFrame) -> float:
+    """The AUC within folds by scikit-learn."""
+    each = {fold: roc_auc_score(of["label"], of["probability"]) for fold, of in table.groupby("fold")}
+    return float(np.average([*each.values()], weights=[*table["fold"].value_counts().sort_index()]))
+
+
+def within_sites(table: pd.DataFrame) -> float:
+    """The AUC within sites that have both classes, by scikit-learn."""
+    both = [of for _, of in table.groupby("site") if of["label"].nunique() == 2]
+    return float(np.average([roc_auc_score(of["label"], of["probability"]) for of in both], weights=[*map(len, both)]))
+
+
+@slow
+def test_who_is_chosen_did_best_in_inner_folds(tested, cohort):
+    """Scores recomputed from what inner.json holds, whose people are those of inner folds and no tested ones."""
+    folds = open_folds(cohort, "2", 0, checkpoints_of(tested) / "candidate-1")
+    rows = read_rows(tested / "test/choices.csv")
+    assert list(rows[0]) == ["fold", "candidate", "inner_folds", "score", "chosen"]
+    for fold in "01":
+        store = json.loads((checkpoints_of(tested) / f"choice/fold-{fold}/inner.json").read_text())
+        assert list(store) == NAMES
+        outer = folds.cohort(fold)
+        inner = inner_folds(folds, outer, 0)
+        row = {of.file: of for of in outer.rows}
+        scores = {}
+        for name, each in store.items():
+            assert sorted(each) == inner.names == ["0", "1"]
+            for number, predicted in each.items():
+                assert {row[file].subject for file in predicted} == {
+                    subject for subject, its in inner.fold_of.items() if its == number
+                }
+            table = pd.DataFrame(
+                [
+                    (row[file].site, row[file].label, value)
+                    for predicted in each.values()
+                    for file, value in predicted.items()
+                ],
+                columns=["site", "label", "probability"],
+            )
+            assert not {file for predicted in each.values() for file in predicted} & {
+                of.file for of in outer.rows if of.split == "test"
+            }
+            scores[name] = within_sites(table)
+        own = {of["candidate"]: of for of in rows if of["fold"] == fold}
+        assert {name: float(of["score"]) for name, of in own.items()} == pytest.approx(scores)
+        assert {of["inner_folds"] for of in own.values()} == {"2"}
+        best = max(scores, key=lambda name: scores[name])
+        assert choice_in(tested, fold)["name"] == best
+        assert [name for name, of in own.items() if of["chosen"] == "1"] == [best]
+
+
+@slow
+def test_predictions_are_those_of_the_chosen_candidate(tested):
+    table = pd.read_csv(tested / "test/predictions.csv", dtype=str)
+    for fold, of in table.groupby("fold"):
+        name = choice_in(tested, fold)["name"]
+        assert set(of["candidate"]) == {name}
+        own = pd.read_csv(tested / f"test/candidate-{NAMES.index(name) + 1}/predictions.csv", dtype=str)
+        pd.testing.assert_frame_equal(
+            of.drop(columns="candidate").reset_index(drop=True), own[own["fold"] == fold].reset_index(drop=True)
+        )
+    assert len(table) == 40 and table["subject"].is_unique
+
+
+@slow
+def test_the_scores_are_those_of_the_procedure_and_of_each_candidate(tested):
+    metrics = json.loads((tested / "test/metrics.json").read_text())
+    table = pd.read_csv(tested / "test/predictions.csv")
+    assert metrics["auc_sites"]["value"] == pytest.approx(within_sites(table))
+    assert metrics["auc_folds"]["value"] == pytest.approx(within_folds(table))
+    counts = table.groupby("candidate")["fold"].nunique()
+    rows = read_rows(tested / "test/candidates.csv")
+    assert [row["candidate"] for row in rows] == NAMES
+    for at, row in enumerate(rows, 1):
+        own = pd.read_csv(tested / f"test/candidate-{at}/predictions.csv")
+        assert int(row["chosen"]) == counts.get(row["candidate"], 0)
+        assert float(row["auc"]) == pytest.approx(roc_auc_score(own["label"], own["probability"]), rel=1e-6)
+        assert float(row["auc_sites"]) == pytest.approx(within_sites(own), rel=1e-6)
+        assert float(row["auc_folds"]) == pytest.approx(within_folds(own), rel=1e-6)
+        assert float(row["auc_low"]) <= float(row["auc"]) <= float(row["auc_high"])
+    found = json.loads((tested / "test/run.json").read_text())["choice"]
+    best = max(rows, key=lambda row: float(row["auc_sites"]))
+    assert (found["best"], found["metric"], found["quick"]) == (best["candidate"], "auc_sites", False)
+    assert found["best_score"]["value"] == pytest.approx(float(best["auc_sites"]), rel=1e-6)
+    optimism = float(best["auc_sites"]) - within_sites(table)
+    assert found["optimism"]["value"] == pytest.approx(optimism, abs=1e-6)
+    assert found["chosen"] == counts.to_dict()
+    page = Page((tested / "test/report.html").read_text())
+    assert len(page.rows["The choice among candidates"]) == len(page.rows["Who was chosen where"]) == 3
+    said = " ".join(page.paragraphs["The choice among candidates"])
+    assert "This is the score of a procedure that chooses among 2 candidates in each fold anew" in said
+    assert f"has {found['best_score']['value']:.3f}" in said
+    assert "in each fold anew, by the AUC within sites in inner folds of its training subjects" in page.text
+
+
+@slow
+def test_the_commands_say_what_they_do(tested):
+    trained, told = ((tested / f"{job}.out").read_text() for job in ("train", "test"))
+    assert "in each of 2 folds one of each of 2 candidates, and at most " in trained
+    assert re.search(
+        r"Fold 1 \(2 of 2\), choice: 20 subjects trained on, AUC within sites of inner folds|, choice", trained
+    )
+    assert "This is the score of a procedure" in told
+    assert [row["folds"] for row in read_rows(tested / "runs.csv")] == ["2, chosen among 2 candidates"] * 2
+
+
+@slow
+def test_quick_chooses_by_the_test_itself_and_what_is_not_quick_needs_a_choice(
+    tested, chosen, cohort, no_floors, tmp_path
+):
+    copy = shutil.copytree(tested, tmp_path / "copy")
+    outcome = chosen(copy, "--test", "--outDir", copy / "quick", quick=True)
+    assert outcome.status == 0, outcome.err
+    found = json.loads((copy / "quick/run.json").read_text())
+    tables = [pd.read_csv(copy / f"quick/candidate-{at}/predictions.csv") for at in (1, 2)]
+    best = int(np.argmax([within_sites(table) for table in tables]))
+    table = pd.read_csv(copy / "quick/predictions.csv")
+    assert set(table["candidate"]) == {NAMES[best]} and not (copy / "quick/choices.csv").exists()
+    assert found["choice"]["best"] == NAMES[best] and found["choice"]["quick"] is True
+    assert found["choice"]["corrected"]["value"] <= found["choice"]["best_score"]["value"] + 0.1  # of 40 people
+    name, value, low, high = found["headline"]
+    assert (name, value) == ("auc_sites", found["choice"]["corrected"]["value"]) and 0 <= low <= value <= high <= 1
+    assert json.loads((checkpoints_of(copy) / "quick.json").read_text())["chosen"] == NAMES[best]
+    shutil.rmtree(checkpoints_of(copy) / "choice")
+    outcome = chosen(copy, "--test")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert re.search(
+        r"Nobody is chosen yet in 2 of 2 folds \(0, 1\), .* choose: run.py --train --model nn --choose", outcome.err
+    )
+
+
+@slow
+def test_killed_in_pieces_and_side_by_side_the_results_are_the_same(tested, chosen, tmp_path):
+    """Also if what is kept of the choice of a fold is damaged."""
+    process = chosen(tmp_path, "--train", "--fold", 0, begin=True)
+    until, kept = time.monotonic() + 60, []
+    while not kept and time.monotonic() < until:
+        time.sleep(0.01)
+        kept = list(tmp_path.glob("ckpt/nn/*/choice/fold-0/inner.json"))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert 0 < sum(map(len, json.loads(kept[0].read_text()).values())) < 4
+    outcome = chosen(tmp_path, "--train", "--fold", 0)
+    assert outcome.status == 0, outcome.err
+    assert (
+        "Still to be done before the results are pooled: fold 1 of candidate sine members=1 batch_size=8;"
+        in outcome.out
+    )
+    assert chosen(tmp_path, "--train", "--jobs", 2).status == 0
+    same_choices(tmp_path, tested)
+    kept[0].write_text(kept[0].read_text()[:-30])
+    assert chosen(tmp_path, "--train").status == 0
+    same_choices(tmp_path, tested)
+
+
+def same_choices(one, other) -> None:
+    for fold in "01":
+        first, second = (checkpoints_of(of) / f"choice/fold-{fold}/inner.json" for of in (one, other))
+        assert first.read_bytes() == second.read_bytes()
+        assert choice_in(one, fold) == choice_in(other, fold)
+        for name in ("candidate-1", "candidate-2"):
+            assert_bit_equal(checkpoints_of(one) / name / fold, checkpoints_of(other) / name / fold)
+
+
+@slow
+def test_other_iterations_choose_anew(tested, chosen, no_floors, tmp_path):
+    copy = shutil.copytree(tested, tmp_path / "copy")
+    outcome = chosen(copy, "--train", "--numIters", 4, "--fold", 0)
+    assert outcome.status == 0, outcome.err
+    folder = checkpoints_of(copy) / "choice/fold-0"
+    assert (folder / "inner.json").read_bytes() != (checkpoints_of(tested) / "choice/fold-0/inner.json").read_bytes()
+    assert list(folder.glob("earlier/*/inner.json"))
+    assert json.loads((folder / "run.json").read_text())["iterations"] == 4
+
+
+@slow
+def test_a_choice_after_a_validation_is_tested(chosen, tmp_path, monkeypatch):
+    """The best checkpoint may have seen fewer batches than the trainings that chose."""
+    monkeypatch.setattr("utils.training.loop.SAVE_EVERY", 1)
+    assert chosen(tmp_path, "--train", "--validation", 0.3, "--fold", 0).status == 0
+    for path in checkpoints_of(tmp_path).glob("candidate-1/0/best/run.json"):  # as if that had been the second
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"step": 2}))
+    outcome = chosen(tmp_path, "--test", "--fold", 0)
+    assert outcome.status == 0, outcome.err
+
+
+@slow
+def test_shuffled_labels_mark_the_choice_and_are_not_permuted(chosen, no_floors, tmp_path):
+    for job, more in (("--train", ["--shuffleLabels"]), ("--test", [])):
+        outcome = chosen(tmp_path, job, *more, quick=True)
+        assert outcome.status == 0, outcome.err
+    assert json.loads((tmp_path / "test/run.json").read_text())["shuffled_labels"] is True
+    assert "SHUFFLED" in (tmp_path / "test/report.html").read_text().upper()
+    outcome = chosen(tmp_path, "--test", "--permutations", 2, quick=True)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert (
+        "--permutations compares true labels with permuted ones; this network was trained on the latter" in outcome.err
+    )
+
+
+@slow
+def test_a_blackout_is_of_who_was_chosen_in_each_fold(cohort, tmp_path, monkeypatch):
+    """Also of some folds or subjects; a quick one after the test that chooses."""
+    monkeypatch.setattr("data.cohorts.inner_folds.MOST", 2)
+    labels = np.zeros(grids.REDUCED.shape, np.int16)
+    labels[5:12, 10:25, 8:20], labels[18:25, 10:25, 8:20] = 1, 2
+    nibabel.save(nibabel.Nifti1Image(labels, np.array(grids.REDUCED.affine)), tmp_path / "atlas.nii")
+    tiny = "--preset linear --set batch_size=8"
+    (tmp_path / "lines").write_text(f"{tiny}\n{tiny} --set l2=0.3\n")
+    places = ("--model", "cnn", "--folds", 2, "--dataDir", cohort, "--chkPointDir", tmp_path / "ckpt", "--outDir")
+
+    def run(job, out, *more, quick=""):
+        choose = ("--choose", f"{quick}{tmp_path / 'lines'}")
+        more += ("--atlas", tmp_path / "atlas.nii") if job == "--blackout" else ()
+        return run_main("run", str(ROOT / "run.py"), [job, *places, tmp_path / out, *choose, *more])
+
+    assert run("--train", "train", "--numIters", 2, "--fold", 0).status == 0
+    outcome = run("--blackout", "one", "--fold", 0)
+    assert outcome.status == 0, outcome.err
+    assert "Still to be done before the results are pooled: fold 1." in outcome.out
+    assert (tmp_path / "one/fold-0/regions.csv").exists() and not (tmp_path / "one/regions.csv").exists()
+    assert run("--train", "quick", "--numIters", 2, quick="quick,").status == 0
+    outcome = run("--blackout", "quick-blackout", quick="quick,")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "chooses by the predictions of a test, which is to be done first: run.py --test --model cnn" in outcome.err
+    assert not (tmp_path / "quick-blackout").exists()
+    assert run("--test", "test", quick="quick,").status == 0
+    of_test = pd.read_csv(tmp_path / "test/predictions.csv", dtype={"subject": str})
+    subject = of_test["subject"].iloc[-1]
+    outcome = run("--blackout", "quick-blackout", "--subjects", subject, quick="quick,")
+    assert outcome.status == 0, outcome.err
+    with h5py.File(tmp_path / "quick-blackout/blackout.h5") as file:
+        assert [name.decode() for name in file["subject"]] == [subject]
+        assert file["probability"][0] == pytest.approx(of_test["probability"].iloc[-1], rel=1e-5)
+
+
+# Without TensorFlow
+
+
+def test_candidates_read_volumes_as_each_standardises_them(cohort, tmp_path, monkeypatch):
+    seen = {}
+
+    def predicted(run):
+        rows = [run.cohort.rows[at] for at in run.cohort.indices("test")]
+        seen.setdefault(run.choices.preset, set()).add(run.cohort.standard)
+        return {row.file: 0.5 for row in rows}
+
+    monkeypatch.setitem(sys.modules, "utils.training.fit", SimpleNamespace(predicted=predicted))
+    folds = open_folds(cohort, "2", 0, tmp_path)
+    contenders = {
+        name: replace(
+            run_of("cnn", replace(folds.cohort("0"), standard=name), tmp_path, preset=name), folds=folds, fold="0"
+        )
+        for name in ("brain", "voxel", "stored")
+    }
+    found = choice(contenders, Store())
+    assert seen == {name: {name} for name in contenders}
+    assert (found.name, found.metric, set(found.scores.values())) == ("brain", "auc_sites", {0.5})
+
+
+def made_up(count: int, people: int, seed: int, signal_in_first: float = 0.0) -> dict[str, Predictions]:
+    """Predictions of so many candidates of the same people in three folds; all are noise, but for the first."""
+    random = np.random.default_rng(seed)
+    label, fold = np.arange(people) % 2, np.arange(people) // 2 % 3
+    found = {}
+    for at in range(count):
+        probability = random.random(people) + (signal_in_first * label if at == 0 else 0)
+        found[f"c{at}"] = Predictions(label, probability, np.arange(people), fold)
+    return found
+
+
+def test_the_correction_is_that_of_a_loop_over_resamples():
+    """BBC by hand: who does best on those who are drawn, by its AUC on the others, with scikit-learn's."""
+    each, seed = made_up(4, 30, 1, 0.2), 5
+    first = each["c0"]
+    found = []
+    for weight in resampled(30, np.random.default_rng(seed), RESAMPLES, first.fold)[:COUNT]:
+        inside = {name: area(one, weight) for name, one in each.items()}
+        best = max(inside, key=lambda name: inside[name])
+        found.append(area(each[best], (weight == 0).astype(int)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("utils.evaluation.choice.RESAMPLES", COUNT)
+        patch.setattr(
+            "utils.evaluation.choice.resampled",
+            lambda *of: resampled(30, np.random.default_rng(seed), RESAMPLES, first.fold)[:COUNT],
+        )
+        assert corrected(each, seed) == pytest.approx(np.nanmean(found))
+
+
+def area(one: Predictions, weight: np.ndarray) -> float:
+    """The AUC within folds of people who are there `weight` times."""
+    areas, sizes = [], []
+    for fold in np.unique(one.fold):
+        rows = (one.fold == fold) & (weight > 0)
+        if len(set(one.label[rows])) == 2:
+            areas.append(roc_auc_score(one.label[rows], one.probability[rows], sample_weight=weight[rows]))
+            sizes.append(weight[rows].sum())
+    return float(np.average(areas, weights=sizes)) if areas else np.nan
+
+
+def test_on_noise_the_best_of_many_looks_good_and_the_corrected_score_is_half():
+    """Means over twenty cohorts of noise, where the best of thirty candidates was chosen by the score itself."""
+    own, mended = [], []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("utils.evaluation.choice.RESAMPLES", 100)
+        for seed in range(20):
+            each = made_up(30, 60, seed)
+            own.append(own_score(each[best_of(each)]))
+            mended.append(corrected(each, seed))
+    assert np.mean(own) > 0.62 and min(own) > 0.55
+    assert abs(np.mean(mended) - 0.5) < 0.03
+
+
+def test_a_signal_stays_after_the_correction():
+    each = made_up(10, 200, 0, 0.8)
+    assert best_of(each) == "c0"
+    assert corrected(each, 0) == pytest.approx(own_score(each["c0"]), abs=0.02)
+
+
+def test_where_nothing_is_defined_nothing_is_corrected():
+    one = Predictions([1, 1, 1], [0.1, 0.5, 0.7], [0, 1, 2], [0, 0, 1])
+    each = {"a": one, "b": one}
+    assert corrected(each, 0) is None and best_of(each) == "a"
+    assert shifted(Score(0.8, 0.6, 0.9), None) == Score(None, None, None)
+
+
+def test_a_corrected_interval_is_as_wide_and_within_bounds():
+    assert shifted(Score(0.8, 0.6, 0.9), 0.7).numbers == pytest.approx((0.7, 0.5, 0.8))
+    assert shifted(Score(0.5, 0.1, 0.95), 0.3).numbers == pytest.approx((0.3, 0.0, 0.75))
+    assert shifted(Score(0.9, 0.7, 1.0), 0.95).numbers == pytest.approx((0.95, 0.75, 1.0))
+
+
+def test_agreement_is_the_share_of_pairs():
+    assert agreement(["a", "a"]) == 1 and agreement(["a", "b"]) == 0
+    assert agreement(["a", "a", "b", "a"]) == 0.5  # three pairs of six
+
+
+def test_optimism_is_the_best_minus_the_procedure():
+    each = made_up(2, 60, 3)
+    procedure = each["c1"] if best_of(each) == "c0" else each["c0"]
+    found = summary(each, procedure, {"0": "c0", "1": "c1", "2": "c0"}, False, 0)
+    assert found.optimism.value == pytest.approx(own_score(each[found.best]) - own_score(procedure))
+    assert found.optimism.low < found.optimism.value < found.optimism.high
+    assert found.chosen == {"c0": 2, "c1": 1} and found.agreement == pytest.approx(1 / 3)
+    assert summary(each, procedure, {"0": "c0"}, True, 0).optimism is None

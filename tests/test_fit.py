@@ -1,0 +1,58 @@
+"""A training in memory predicts, bit for bit, what --train and then --test predict."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from helpers import SMALL, SMALL_BATCH, read_rows
+
+from run import parser
+from utils.jobs import JOBS
+from utils.machines import devices
+from utils.runs.run import Run
+from utils.runs.validate import request, single_run
+from utils.training.fit import predicted
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
+WORDS = {  # what decides the weights: layers that draw, keep running means or read volumes, and which weights are best
+    "sines, seed, shuffled labels": ("nn", (*SMALL["nn"], "--seed", "3", "--shuffleLabels")),
+    "batch norm, validation": ("nn", (*SMALL_BATCH, "--preset", "default", "--validation", "0.3")),
+    "volumes, dropout": ("cnn", (*SMALL_BATCH, "--preset", "linear", "--set", "dropout=0.5")),
+}
+
+
+def settled(words: list[str]) -> Run:
+    """The run that a command line makes."""
+    top = parser()
+    args = top.parse_args(words)
+    given = {name for name, value in vars(args).items() if value != top.get_default(name)}
+    return single_run(request(args, given, JOBS.values()))
+
+
+@pytest.fixture
+def both(cli, cohort, tmp_path, monkeypatch) -> Callable[..., tuple[dict, list[dict]]]:
+    """What a training in memory predicts, and the rows of predictions.csv of one by the user's commands."""
+    monkeypatch.setattr("utils.training.loop.SAVE_EVERY", 2)
+
+    def run(model: str, *more: str) -> tuple[dict[str, float], list[dict]]:
+        places = ("--model", model, "--dataDir", str(cohort), "--chkPointDir")
+        train = ["--train", "--numIters", "5", *more, *places]
+        alone = settled([*train, "memory"])
+        found = predicted(replace(alone, workers=alone.workers.started(devices.start_tensorflow("cpu"))))
+        assert not (tmp_path / "memory" / model).exists() and not (tmp_path / "results").exists()
+        for command in ([*train, "ckpt"], ["--test", *places, "ckpt"]):
+            outcome = cli(*command, "--outDir", command[0].strip("-"))
+            assert outcome.status == 0, outcome.err
+        return found, read_rows(tmp_path / "test" / "predictions.csv")
+
+    return run
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_training_in_memory_predicts_what_train_and_test_do(name, both):
+    model, more = WORDS[name]
+    found, rows = both(model, *more)
+    assert {row["file"]: float(row["probability"]) for row in rows} == {
+        file: float(f"{probability:.8g}") for file, probability in found.items()
+    }
+    assert len({round(probability, 4) for probability in found.values()}) > 1

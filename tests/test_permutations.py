@@ -1,0 +1,304 @@
+"""--permutations: the p-value by definition, and by the user's commands, whatever interrupts or shares them."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import without_drawing
+from helpers import ROOT, SMALL, read_rows, run_main
+from scipy.stats import binom
+from test_choice import LINES, made_up_floors, within_sites
+
+from data.cohorts.folds import open_folds
+from data.cohorts.permuted import permuted_folds
+from utils.permutations import permuted as module
+from utils.permutations.sequential import EXCEEDANCES, permuted
+
+slow = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+
+# The definition
+
+
+def p_by_definition(observed: float, scores: list[float], asked: int) -> tuple[float, int] | None:
+    """Besag & Clifford: draw until ten are as high, p = 10 / drawn; else (1 + as high) / (1 + all)."""
+    for count in range(1, asked + 1):
+        if count > len(scores):
+            return None
+        high = len([score for score in scores[:count] if score >= observed])
+        if high == 10:
+            return 10 / count, count
+    return (high + 1) / (asked + 1), asked
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_p_is_that_of_the_definition_however_much_is_done(seed):
+    random = np.random.default_rng(seed)
+    scores, observed, asked = random.random(100).round(2).tolist(), round(random.random(), 2), 60
+    for done in range(0, 100, 7):
+        found, wanted = permuted(observed, scores[:done], asked, "auc"), p_by_definition(observed, scores[:done], asked)
+        assert (found is None) == (wanted is None)
+        if found and wanted:
+            assert (found.p, found.count) == wanted
+            assert found.high == sum(score >= observed for score in scores[: found.count]) <= EXCEEDANCES
+            assert found.mean == pytest.approx(np.mean(scores[: found.count]))
+            assert (found.asked, found.metric, found.observed) == (asked, "auc", observed)
+            assert found.p <= found.bound <= 1 or found.high == found.count
+
+
+@pytest.mark.parametrize("asked", [19, 99, 199])
+def test_where_nothing_is_there_p_is_not_too_small(asked):
+    """P(p <= a) <= a of 4,000 series of uniform scores, but for what chance allows (0.9999)."""
+    random = np.random.default_rng(asked)
+    p = np.array([permuted(of[0], of[1:], asked, "auc").p for of in random.random((4000, asked + 1)).tolist()])
+    for a in (0.01, 0.05, 0.1, 0.2, 0.5):
+        assert (p <= a).sum() <= binom.ppf(0.9999, 4000, a)
+    assert abs(np.mean(p <= 0.5) - 0.5) < 0.06
+
+
+def test_the_bound_holds_the_p_of_infinitely_many_permutations():
+    """Nineteen of twenty times, at least, whether it ended early or not."""
+    random = np.random.default_rng(1)
+    for true in (0.02, 0.2):
+        each = (permuted(1 - true, of, 100, "auc") for of in random.random((2000, 100)).tolist())
+        assert np.mean([of.bound >= true for of in each]) >= 0.95 - 3 * (0.95 * 0.05 / 2000) ** 0.5
+
+
+def test_the_smallest_and_the_largest_p():
+    assert (permuted(1, [0.5] * 19, 19, "auc").p, permuted(1, [0.5] * 19, 19, "auc").high) == (1 / 20, 0)
+    assert permuted(0, [0.5] * 10, 99, "auc").p == 1 and permuted(0, [0.5] * 9, 99, "auc") is None
+    assert permuted(0, [0.5] * 3, 3, "auc").p == permuted(0, [0.5] * 3, 3, "auc").bound == 1
+
+
+# The roads
+
+
+@pytest.fixture(scope="module")
+def on_folds(cohort):
+    """`on_folds(folder, "--test")` is a command line of a `nn` on two folds, all in `folder`."""
+
+    def run(folder, job, *more, choose=()):
+        places = ("--chkPointDir", folder / "ckpt", "--dataDir", cohort, "--outDir", folder / job.strip("-"))
+        small = SMALL["nn"] if not choose else ()
+        settings = (*("--numIters", 2)[: 0 if "--numIters" in more else 2], *small) if job == "--train" else ()
+        return run_main(
+            "run", str(ROOT / "run.py"), [job, *["--model", "nn", "--folds", "2"], *choose, *places, *settings, *more]
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tested(on_folds, tmp_path_factory):
+    """The folder of a `nn` trained and tested on two folds, with four permutations."""
+    folder = tmp_path_factory.mktemp("permutations")
+    with without_drawing() as patch:
+        patch.setattr("utils.evaluation.floors.features", lambda *_: {})
+        patch.setattr("utils.evaluation.floors.fitted", made_up_floors)
+        for job, more in (("--train", ()), ("--test", ("--permutations", 4))):
+            outcome = on_folds(folder, job, *more)
+            assert outcome.status == 0, outcome.err
+    (folder / "test.out").write_text(outcome.out)
+    return folder
+
+
+def p_in(folder) -> list[dict]:
+    """What the test and the permutations say."""
+    return [json.loads((folder / f"test/{of}run.json").read_text())["permutations"] for of in ("", "permutations/")]
+
+
+def tables_of(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "test/permutations").glob("*.csv"))}
+
+
+@slow
+def test_p_is_that_of_the_tables_and_stands_everywhere(tested, cohort):
+    folds = open_folds(cohort, "2", 0, tested / "ckpt/nn/folds-2")
+    scores = []
+    for number in range(1, 5):
+        table = pd.read_csv(
+            tested / f"test/permutations/permutation-{number:05d}.csv", dtype={"fold": str, "subject": str}
+        )
+        scores.append(within_sites(table))
+        under = permuted_folds(folds, 0, number)
+        label = {row.subject: row.label for row in under.whole.rows}
+        assert [label[subject] for subject in table["subject"]] == table["label"].tolist()
+        assert [under.fold_of[subject] for subject in table["subject"]] == table["fold"].tolist()
+        assert table["subject"].is_unique and len(table) == 40
+    observed = within_sites(pd.read_csv(tested / "test/predictions.csv"))
+    p, count = p_by_definition(observed, scores, 4)
+    there, said = p_in(tested)
+    assert there == said
+    assert (there["p"], there["count"], there["asked"], there["metric"]) == (p, count, 4, "auc_sites")
+    assert there["observed"] == pytest.approx(observed)
+    rows = read_rows(tested / "test/permutations/permutations.csv")
+    assert [float(row["auc_sites"]) for row in rows] == pytest.approx(scores, rel=1e-6)
+    assert [int(row["as_high"]) for row in rows] == [score >= observed for score in scores]
+    words = (
+        f"The p-value of the whole procedure is {p:.2g}: on labels permuted within sites it had an AUC within sites of"
+    )
+    for text in ((tested / "test/report.html").read_text(), (tested / "test.out").read_text()):
+        assert words in " ".join(text.split())
+    assert [row["metric"] for row in read_rows(tested / "test/runs.csv")][-1] == "p of permutations"
+
+
+@slow
+def test_it_is_done_once_and_more_continue_fewer(tested, on_folds, tmp_path):
+    copy = shutil.copytree(tested, tmp_path / "copy")
+    assert "Everything is done." in on_folds(copy, "--test", "--permutations", 4).out
+    before = {path: path.stat().st_mtime_ns for path in (copy / "test/permutations").glob("permutation-*.csv")}
+    predictions = (copy / "test/predictions.csv").stat().st_mtime_ns
+    outcome = on_folds(copy, "--test", "--permutations", 5)
+    assert outcome.status == 0, outcome.err
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert (copy / "test/predictions.csv").stat().st_mtime_ns == predictions
+    assert p_in(copy)[0]["asked"] == 5 and p_in(copy)[0] == p_in(copy)[1]
+    assert on_folds(copy, "--test", "--permutations", 4).status == 0
+    assert p_in(copy) == p_in(tested)
+    assert "Everything is done." in on_folds(copy, "--test").out  # the test without them is the same test
+
+
+@slow
+def test_what_is_lost_or_damaged_is_done_again_also_by_jobs(tested, on_folds, tmp_path):
+    copy = shutil.copytree(tested, tmp_path / "copy")
+    lost, half, damaged = (copy / f"test/permutations/permutation-0000{number}.csv" for number in (1, 2, 4))
+    lost.unlink()
+    rows = half.read_text().splitlines()
+    half.write_text("\n".join(row for row in rows if ",1,sine," not in row) + "\n")  # killed after the first fold
+    damaged.write_bytes(damaged.read_bytes()[:-40] + b"\xff")
+    outcome = on_folds(copy, "--test", "--permutations", 4, "--jobs", 2)
+    assert outcome.status == 0, outcome.err
+    assert tables_of(copy) == tables_of(tested) and p_in(copy) == p_in(tested)
+
+
+@slow
+def test_killed_permutations_go_on(tested, on_folds, cohort, tmp_path):
+    copy = shutil.copytree(tested, tmp_path / "copy")
+    shutil.rmtree(copy / "test/permutations")
+    words = ["--test", "--model", "nn", "--folds", "2", "--permutations", "4", "--dataDir", str(cohort)]
+    words += ["--chkPointDir", str(copy / "ckpt"), "--outDir", str(copy / "test")]
+    process = subprocess.Popen([sys.executable, ROOT / "run.py", *words], stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while len(list(copy.glob("test/permutations/permutation-*.csv"))) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert len(list(copy.glob("test/permutations/permutation-*.csv"))) < 4
+    assert not (copy / "test/permutations/permutations.csv").exists()
+    assert on_folds(copy, "--test", "--permutations", 4).status == 0
+    assert tables_of(copy) == tables_of(tested) and p_in(copy) == p_in(tested)
+
+
+@slow
+def test_another_checkpoint_has_permutations_of_its_own(tested, on_folds, tmp_path):
+    copy = shutil.copytree(tested, tmp_path / "copy")
+    assert on_folds(copy, "--train", "--numIters", 3).status == 0
+    assert on_folds(copy, "--test").status == 0
+    assert "permutations" not in json.loads((copy / "test/run.json").read_text()) or p_in(copy)[0] is None
+    assert "The p-value of the whole procedure" not in (copy / "test/report.html").read_text()
+    outcome = on_folds(copy, "--test", "--permutations", 1)
+    assert outcome.status == 0, outcome.err
+    assert list(copy.glob("test/permutations/earlier/*/permutation-00004.csv"))
+    assert list(tables_of(copy)) == ["permutation-00001.csv", "permutations.csv"]
+    assert p_in(copy)[0]["p"] in (0.5, 1.0)
+    assert tables_of(copy)["permutation-00001.csv"] != tables_of(tested)["permutation-00001.csv"]
+
+
+@slow
+def test_a_choice_is_repeated_under_each_permutation(on_folds, tmp_path, monkeypatch):
+    """By inner folds, or quickly: then all candidates are trained, and the best one counts."""
+    monkeypatch.setattr("data.cohorts.inner_folds.MOST", 2)
+    monkeypatch.setattr("utils.evaluation.floors.features", lambda *_: {})
+    monkeypatch.setattr("utils.evaluation.floors.fitted", made_up_floors)
+    (tmp_path / "lines").write_text(LINES)
+    assert on_folds(tmp_path, "--train", choose=("--choose", tmp_path / "lines")).status == 0
+    for quick in (False, True):
+        folder = tmp_path / ("quick" if quick else "slow")
+        folder.mkdir()
+        choose = ("--choose", f"quick,{tmp_path / 'lines'}" if quick else tmp_path / "lines")
+        places = ("--outDir", folder / "test")
+        outcome = on_folds(tmp_path, "--test", "--permutations", 1, *places, choose=choose)
+        assert outcome.status == 0, outcome.err
+        table = pd.read_csv(folder / "test/permutations/permutation-00001.csv")
+        assert len(table) == (80 if quick else 40)
+        assert table.groupby("fold")["candidate"].nunique().tolist() == ([2, 2] if quick else [1, 1])
+        row = read_rows(folder / "test/permutations/permutations.csv")[0]
+        each = [of for _, of in table.groupby("candidate")] if quick else [table]
+        assert float(row["auc_sites"]) == pytest.approx(max(map(within_sites, each)), rel=1e-6)
+        best = json.loads((folder / "test/run.json").read_text())["choice"]["best_score"]["value"]
+        own = within_sites(pd.read_csv(folder / "test/predictions.csv"))
+        assert p_in(folder)[0]["observed"] == pytest.approx(best if quick else own)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (
+            "--test --model nn --permutations 5",
+            "--permutations 5 repeats a run on folds; say with --folds how they are",
+        ),
+        (
+            "--test --model nn --folds 2 --permutations 0",
+            "'0' is not allowed; expected a whole number from 1 to 100000",
+        ),
+        (
+            "--test --model nn --folds 2 --fold 1 --permutations 5",
+            "needs all folds; leave --fold 1 out. An array repeats",
+        ),
+        (
+            "--test --model nn --folds 2 --repeats 2 --permutations 5",
+            "repeats one run on folds; leave --repeats 2 out.",
+        ),
+        ("--test --model ae --folds 2 --permutations 5", "permutes labels, which ae does not predict; leave it out."),
+        ("--train --model nn --folds 2 --permutations 5", "--permutations"),
+        ("--test --model nn --folds 2 --permutations 5", "holds no checkpoint; make one: run.py --train --model nn"),
+    ],
+)
+def test_mistakes(words, message, cli, cohort, tmp_path):
+    outcome = cli(*words.split(), "--chkPointDir", tmp_path / "c", "--dataDir", cohort)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert re.search(message, outcome.err), outcome.err
+    assert not list(tmp_path.iterdir())
+
+
+@dataclass
+class Scored:
+    """In place of a series of permutations."""
+
+    asked: int = 4
+    metric: str = "auc"
+
+    def scores(self) -> list[float]:
+        return [0.5]
+
+
+@pytest.mark.parametrize(
+    "code, status, said",
+    [
+        (
+            "print('one'); print('run.py: error: it went wrong'); raise SystemExit(2)",
+            2,
+            "run.py: error: it went wrong\n",
+        ),
+        (
+            "import os; os.kill(os.getpid(), 9)",
+            137,
+            "run.py: error: A process of --jobs was killed; repeat the command.\n",
+        ),
+        ("print('p')", 0, ""),
+    ],
+)
+def test_the_end_of_processes_is_told(code, status, said, tmp_path, monkeypatch, capsys):
+    (tmp_path / "script.py").write_text(code)
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "script.py")])
+    assert module.in_processes(Scored(), [{}, {}]) == status
+    assert capsys.readouterr().err == said
