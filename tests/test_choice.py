@@ -213,7 +213,7 @@ def test_quick_chooses_by_the_test_itself_and_what_is_not_quick_needs_a_choice(
     tested, chosen, cohort, no_floors, tmp_path
 ):
     copy = shutil.copytree(tested, tmp_path / "copy")
-    outcome = chosen(copy, "--test", "--outDir", copy / "quick", quick=True)
+    outcome = chosen(copy, "--test", "--outDir", copy / "quick", "--permutations", 1, quick=True)
     assert outcome.status == 0, outcome.err
     found = json.loads((copy / "quick/run.json").read_text())
     tables = [pd.read_csv(copy / f"quick/candidate-{at}/predictions.csv") for at in (1, 2)]
@@ -224,6 +224,9 @@ def test_quick_chooses_by_the_test_itself_and_what_is_not_quick_needs_a_choice(
     assert found["choice"]["corrected"]["value"] <= found["choice"]["best_score"]["value"] + 0.1  # of 40 people
     name, value, low, high = found["headline"]
     assert (name, value) == ("auc_sites", found["choice"]["corrected"]["value"]) and 0 <= low <= value <= high <= 1
+    permuted = pd.read_csv(copy / "quick/permutations/permutation-00001.csv")
+    assert found["permutations"]["observed"] == pytest.approx(found["choice"]["best_score"]["value"])
+    assert [len(of) for _, of in permuted.groupby(["fold", "candidate"])] == [20] * 4
     assert json.loads((checkpoints_of(copy) / "quick.json").read_text())["chosen"] == NAMES[best]
     shutil.rmtree(checkpoints_of(copy) / "choice")
     outcome = chosen(copy, "--test")
@@ -278,28 +281,16 @@ def test_other_iterations_choose_anew(tested, chosen, no_floors, tmp_path):
 
 
 @slow
-def test_a_choice_after_a_validation_is_tested(chosen, tmp_path, monkeypatch):
+def test_a_choice_after_a_validation_is_tested_and_shuffled_labels_mark_it(chosen, tmp_path, monkeypatch):
     """The best checkpoint may have seen fewer batches than the trainings that chose."""
     monkeypatch.setattr("utils.training.loop.SAVE_EVERY", 1)
-    assert chosen(tmp_path, "--train", "--validation", 0.3, "--fold", 0).status == 0
+    assert chosen(tmp_path, "--train", "--validation", 0.3, "--shuffleLabels", "--fold", 0).status == 0
     for path in checkpoints_of(tmp_path).glob("candidate-1/0/best/run.json"):  # as if that had been the second
         path.write_text(json.dumps(json.loads(path.read_text()) | {"step": 2}))
     outcome = chosen(tmp_path, "--test", "--fold", 0)
     assert outcome.status == 0, outcome.err
-
-
-@slow
-def test_shuffled_labels_mark_the_choice_and_are_not_permuted(chosen, no_floors, tmp_path):
-    for job, more in (("--train", ["--shuffleLabels"]), ("--test", [])):
-        outcome = chosen(tmp_path, job, *more, quick=True)
-        assert outcome.status == 0, outcome.err
-    assert json.loads((tmp_path / "test/run.json").read_text())["shuffled_labels"] is True
-    assert "SHUFFLED" in (tmp_path / "test/report.html").read_text().upper()
-    outcome = chosen(tmp_path, "--test", "--permutations", 2, quick=True)
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert (
-        "--permutations compares true labels with permuted ones; this network was trained on the latter" in outcome.err
-    )
+    assert json.loads((tmp_path / "test/candidate-1/fold-0/run.json").read_text())["shuffled_labels"] is True
+    assert json.loads((checkpoints_of(tmp_path) / "choice/fold-0/run.json").read_text())["shuffled_labels"] is True
 
 
 @slow

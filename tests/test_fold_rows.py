@@ -8,9 +8,11 @@ import pytest
 from helpers import cohort_of, row, run_of
 
 from data.base.progress import progress, tell
+from utils.choice.job import ChoosingRun
 from utils.jobs import JOBS
 from utils.runs import fold_rows
 from utils.runs.fold_rows import OF_SEVERAL, Rows
+from utils.runs.folded import fields_of
 
 
 @pytest.fixture
@@ -56,6 +58,22 @@ def test_two_at_a_time_take_half_the_time(parts, capsys):
     rows = Rows(parts, jobs=2)
     rows.ended(parts[0], 200, 0)
     assert capsys.readouterr().out.splitlines()[1] == "Fold 0 (1 of 3): 2 subjects tested, 3 min; 3 min left for all"
+
+
+def test_several_runs_on_the_folds_have_names_and_those_that_cost_more_take_longer(parts, capsys, tmp_path):
+    """The time that is left is counted in trainings: a choice takes ten of them."""
+    first, second, third = parts
+    choosing = ChoosingRun(
+        **fields_of(replace(third, out_dir=tmp_path / "c")) | {"contenders": {"a": first, "b": second}}
+    )
+    assert (first.cost, choosing.cost) == (1, 10)
+    rows = Rows([first, choosing], ["candidate a", "choice"])
+    rows.ended(first, 20, 0)
+    assert capsys.readouterr().out.splitlines() == [
+        "To do: 2 of 2 folds, of each of candidate a to choice; each prints a row when it ends.",
+        "Fold 0 (1 of 1), candidate a: 2 subjects tested, 20 s; 3 min left for all",
+    ]
+    assert rows.title(choosing) == "Fold 2 (1 of 1), choice"
 
 
 def test_a_fold_that_was_done_or_fails_is_named(parts, capsys):
