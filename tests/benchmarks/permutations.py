@@ -70,8 +70,8 @@ def score(folds: Folds, values: np.ndarray) -> tuple[str, float]:
         rest = fold != name
         centre, spread = values[rest].mean(0), values[rest].std(0)
         known, new = ((values[of] - centre) / spread for of in (rest, ~rest))
-        squares = known.T @ known + PENALTY * np.eye(values.shape[1])
-        found[~rest] = new @ np.linalg.solve(squares, known.T @ (label[rest] - label[rest].mean()))
+        mean, squares = label[rest].mean(), known.T @ known + PENALTY * np.eye(values.shape[1])
+        found[~rest] = mean + new @ np.linalg.solve(squares, known.T @ (label[rest] - mean))
     areas = aucs(Predictions(label, found, np.arange(len(rows)), fold, site), np.ones((1, len(rows))))
     name = headline(areas)
     return name, float(areas[name][0])
