@@ -16,11 +16,13 @@ from helpers import ROOT, SMALL_BATCH, TINY_NN, read_rows
 from scipy.stats import norm
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data.check import full
 from data.cohorts import atlas
 from data.cohorts.cohort import open_cohort
+from data.cohorts.permuted import permuted_folds
 from data.cohorts.records import record_bytes
 from data.derivation.measures import MEASURES
 from data.grids import REDUCED
@@ -28,6 +30,7 @@ from data.simulation import Anatomy, Simulation
 from data.swap import swap
 from utils import metrics
 from utils.blackout import by_map, effects, job, page
+from utils.training import fit
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
@@ -35,10 +38,12 @@ COMMANDS = {
     "adjustment": ["--sets", 1, "--people", 200],
     "blackout": ["--preset", "residual", "--subjects", 2, "--repeats", 1],
     "compare": ["--sets", 2, "--only", "10 folds"],
+    "choice": ["--simulated", 2],
     "confounds": ["--sets", 1, "--people", 120],
     "coverage": ["--sets", 2, "--only", "80 people, AUC about 0.5"],
     "derive": ["--mm", 12, "--volumes", 90],
     "large": ["--cohort", "COHORT", "--people", 60, "--only", "check,swap"],
+    "permutations": ["--sets", 1],
     "truth": ["--only", "random", "--real", "COHORT", "--cohorts", 1, "--iterations", 1],
     "twins": ["--people", 200, "--maps", 1],
 }
@@ -247,6 +252,77 @@ def test_a_covariate_goes_with_the_diagnosis_and_with_the_region_that_carries_it
     carrier = next(number for number, name in anatomy.atlas.names.items() if name == names["CARRIER"])
     assert np.corrcoef(difference[:, carrier], values)[0, 1] == pytest.approx(1)
     assert not np.delete(difference, carrier, 1).any()
+
+
+def area_within_sites(table: pd.DataFrame, score: str) -> float:
+    """By scikit-learn, weighted by people, of the sites with both classes."""
+    sites = [site for _, site in table.groupby("site") if site["label"].nunique() == 2]
+    return np.average([roc_auc_score(of["label"], of[score]) for of in sites], weights=list(map(len, sites)))
+
+
+@pytest.mark.parametrize("separation", [0.0, 4.0])
+def test_a_series_of_the_benchmark_of_permutations_ends_as_its_definition_says(separation):
+    """By all its permutations, done one after another: those that are as high, up to the tenth."""
+    names = runpy.run_path(benchmark("permutations"))
+    ends, cohort = names["one_set"](separation, (19, 39), 3), names["simulated"](separation, 3)
+    observed = names["score"](cohort.folds, cohort.values)[1]
+    drawn = [permuted_folds(cohort.folds, 3, number) for number in range(1, 40)]
+    high = np.cumsum([names["score"](folds, cohort.values)[1] >= observed for folds in drawn])
+    for asked, end in ends.items():
+        stop = int(np.argmax(high == 10)) + 1 if 10 in high[:asked] else None
+        assert end.p == pytest.approx(10 / stop if stop else (1 + high[asked - 1]) / (1 + asked))
+    assert ends[39].p == 1 / 40 if separation else ends[39].count == stop
+
+
+def test_the_benchmark_of_permutations_scores_ridge_within_sites():
+    names = runpy.run_path(benchmark("permutations"))
+    cohort = names["simulated"](1.0, 0)
+    table = pd.DataFrame([(row.label, row.site) for row in cohort.folds.whole.rows], columns=["label", "site"])
+    for name in cohort.folds.names:
+        rest = np.array([cohort.folds.fold_of[row.subject] != name for row in cohort.folds.whole.rows])
+        model = make_pipeline(StandardScaler(), Ridge(alpha=names["PENALTY"]))
+        model.fit(cohort.values[rest], table["label"][rest])
+        table.loc[~rest, "score"] = model.predict(cohort.values[~rest])
+    metric, area = names["score"](cohort.folds, cohort.values)
+    assert metric == "auc_sites" and area == pytest.approx(area_within_sites(table, "score"))
+
+
+def test_the_benchmark_of_permutations_prints_shares(printed_by):
+    null, longer, _, found, _, _ = printed_by("permutations").splitlines()
+    assert re.match(r"nothing to find, 99 permutations: 1 sets, .*; p <= 0.05 in .*, p <= 0.1 in .*, p <= 0.2 in", null)
+    assert longer.startswith("nothing to find, 199") and found.startswith("something to find, 99 permutations: 1 sets")
+    for line in (null, longer, found):
+        assert set(re.findall(r"p <= [\d.]+ in ([\d.]+)%", line)) <= {"0.0", "100.0"}
+
+
+def test_the_benchmark_of_a_choice_corrects_simulated_scores(printed_by):
+    """Where there is nothing to find, the truth is 0.5 of whoever does best, and that one's own score is above it."""
+    null, some = printed_by("choice").splitlines()
+    found = [list(map(float, re.findall(r"(?:truth|candidate|corrected) ([\d.]+)", line))) for line in (null, some)]
+    assert found[0][0] == 0.5 < found[0][2] + 0.1 and all(corrected < best for _, best, corrected in found)
+    assert 0.5 < found[1][0] <= 0.7
+
+
+def test_the_benchmark_of_a_choice_scores_who_knows_the_permuted_labels(cohort, tmp_path, monkeypatch):
+    """One of two candidates knows the labels of the set; by these, permuted within sites, all scores are perfect."""
+    names = runpy.run_path(benchmark("choice"))
+    own = names["real_set"].__globals__
+    few = ["--set members=1 --preset default", "--set learning_rate=0.1 --preset default"]
+    rows = open_cohort(cohort).rows
+    site, before, seen = {row.subject: row.site for row in rows}, {row.subject: row.label for row in rows}, {}
+
+    def predicted(run) -> dict[str, float]:
+        seen.update({row.subject: row.label for row in run.cohort.rows})
+        knows = run.config.learning_rate == 0.1
+        return {row.file: row.label if knows else 0.5 for row in run.cohort.rows if row.split == "test"}
+
+    monkeypatch.setattr(fit, "predicted", predicted)
+    for name, value in {"CANDIDATES": few, "predicted": predicted}.items():
+        monkeypatch.setitem(own, name, value)
+    found = names["real_set"](cohort, 40, 0)
+    assert [of["value"] for of in found.values()] == [1.0, 1.0, 1.0]
+    labels = [sorted((site[name], of[name]) for name in seen) for of in (before, seen)]
+    assert labels[0] == labels[1] and before != seen
 
 
 def test_a_quarter_has_autism():
