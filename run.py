@@ -77,7 +77,7 @@ def execute() -> int:
 def settled(asked: Request) -> Run:
     """The run that the options ask for. What chooses and permutes is imported only where it is wanted."""
     args = asked.args
-    if args.choose:
+    if args.choose is not None:
         from utils.choice.chosen import chosen_run as of_options
     else:
         of_options = repeated_run if asked.is_repeated else folded_run if args.folds else single_run

@@ -305,5 +305,20 @@ class Scored:
 def test_the_end_of_processes_is_told(code, status, said, tmp_path, monkeypatch, capsys):
     (tmp_path / "script.py").write_text(code)
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "script.py")])
-    assert module.in_processes(Scored(), [{}, {}]) == status
+    assert module.together(Scored(), [{}, {}]) == status
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("others, rounds", [(0, 3), (5, 1)])
+def test_processes_are_renewed_until_nothing_is_left_to_do(others, rounds, monkeypatch):
+    """Each round does two of six permutations; of `others` another command does, the end is not waited for."""
+    series = SimpleNamespace(done=others, end=lambda: "p" if series.done == 6 and not others else None)
+    called = []
+
+    def together(series, each) -> int:
+        called.append(each)
+        series.done = min(series.done + 2, 6) if not others else series.done
+        return 0
+
+    monkeypatch.setattr(module, "together", together)
+    assert module.in_processes(series, [{}]) == 0 and len(called) == rounds

@@ -60,7 +60,8 @@ class ChosenRun(SeveralRun):
             of_choices = self.choosing.settings()["checkpoint_sha256"]
             found["checkpoint_sha256"] |= {f"{fold}, {CHOICE}": digest for fold, digest in of_choices.items()}
         candidates = {name: asdict(run.choices) for name, run in self.by_name.items()}
-        return found | {"candidates": candidates, "quick": self.candidates.quick}
+        own = {"preset": self.choices.preset, "candidates": candidates, "quick": self.candidates.quick}
+        return found | own
 
     def pool_parts(self, device: str) -> None:
         """Those of each candidate before, of which nothing is printed."""

@@ -110,11 +110,12 @@ def sections(runs: Sequence[Results], found: Sequence[Pair]) -> Iterator[Section
 
 def warnings(runs: Sequence[Results]) -> list[str]:
     """The caveats of each run."""
-    return [
-        f"{run.letter}: {text}"
-        for run in runs
-        for text in texts.paragraphs("warnings", run=run.described, subjects=None, auc=None, accuracy=None)
-    ]
+    found = []
+    for run in runs:
+        of_run = texts.paragraphs("warnings", run=run.described, subjects=None, auc=None, accuracy=None)
+        of_run += [text for text in run.described.warnings if text == texts.ONE_OF_SEVERAL]
+        found += [f"{run.letter}: {text}" for text in of_run]
+    return found
 
 
 def minus(pair: Pair) -> str:

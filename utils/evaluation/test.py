@@ -27,7 +27,8 @@ from utils.report import build as report
 from utils.report import drawings
 from utils.report import tables as saved
 from utils.report.tables import FLOORS, METRICS, PREDICTION_COLUMNS, PREDICTIONS, SITES, TRAINING, Prepared
-from utils.report.texts import paragraph
+from utils.report.texts import ONE_OF_SEVERAL, paragraph
+from utils.runs.folded import FoldedRun
 from utils.runs.results import MANIFEST
 from utils.runs.run import Headline, Run, prepare_folder
 
@@ -65,7 +66,8 @@ def pool(run: Run) -> None:
         tables = [read_table(part, name).assign(fold=part.fold) for part in run.parts]
         if tables := [table for table in tables if len(table)]:  # a column that not every fold has is dropped
             write_table(run, name, pd.concat(tables, join="inner", ignore_index=True))
-    conclude(run, [tested(run)], notes_of_floors(run.parts))
+    of_several = isinstance(run, FoldedRun) and run.name.startswith(saved.CANDIDATE)
+    conclude(run, [tested(run)], [*([ONE_OF_SEVERAL] if of_several else []), *notes_of_floors(run.parts)])
 
 
 def average(run: Run) -> None:

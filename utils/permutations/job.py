@@ -114,11 +114,16 @@ class Series:
         """The p-value; None as long as permutations are missing."""
         return permuted(self.observed, self.scores(), self.asked, self.metric)
 
-    def work(self) -> None:
-        """Does permutation after permutation that no other process is at, until no more are needed."""
+    @property
+    def done(self) -> int:
+        """How many permutations are."""
+        return sum(self.score(number) is not None for number in range(1, self.asked + 1))
+
+    def work(self, most: int) -> None:
+        """Does permutation after permutation that no other process is at, `most` at most, until no more are needed."""
         with progress("Permutations", self.asked, len(self.scores())) as shown:
             for number in range(1, self.asked + 1):
-                if self.end():
+                if self.end() or not most:
                     return
                 if self.score(number) is not None:
                     continue
@@ -128,6 +133,7 @@ class Series:
                     except InputError:  # another process is at it
                         continue
                     self.permute(number)
+                most -= 1
                 shown.advance(f"{number}: {HEADLINES[self.metric]} {self.score(number):.2f}")
 
     def permute(self, number: int) -> None:

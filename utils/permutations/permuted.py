@@ -25,7 +25,7 @@ from utils.permutations.sequential import Permuted
 from utils.report.tables import PERMUTATIONS, PREDICTIONS
 from utils.report.texts import paragraph
 from utils.runs import guards
-from utils.runs.fold_rows import ERROR
+from utils.runs.fold_rows import ERROR, OF_SEVERAL
 from utils.runs.folded import FoldedRun, fields_of
 from utils.runs.pooled import PooledRun
 from utils.runs.results import MANIFEST, record
@@ -34,6 +34,7 @@ from utils.runs.side_by_side import PARENT, environments
 
 FOLDER = "permutations"
 TABLE = "permutations.csv"
+RENEWED_AFTER = 25  # permutations, a process of --jobs ends: TensorFlow keeps about 2 MB of every training
 PERMUTE = Job(
     name="permute",
     help="repeat the procedure on permuted labels",
@@ -70,7 +71,7 @@ class PermutedRun(PooledRun):
             return status
         self.begin()
         workers = self.workers.started(devices.start_tensorflow(device))
-        self.series(workers).work()
+        self.series(workers).work(RENEWED_AFTER if OF_SEVERAL in os.environ else self.asked)
         return self.conclude()
 
     def perform_side_by_side(self, share_gpu: bool) -> int:
@@ -140,14 +141,21 @@ def amend(tested: Run, end: Permuted) -> None:
 
 
 def in_processes(series: Series, each: list[dict[str, str]]) -> int:
+    """Repeats the command in processes, again as long as that does permutations that are needed; returns the status of
+    the first that fails."""
+    status, before = 0, -1
+    while not status and series.end() is None and before < (before := series.done):
+        status = together(series, each)
+    return status
+
+
+def together(series: Series, each: list[dict[str, str]]) -> int:
     """Repeats the command in processes, and shows what they have done; returns the status of the first that fails."""
     command = [sys.executable, *sys.argv, "--jobs=1"]
     with tempfile.TemporaryFile() as output, progress("Permutations", series.asked, len(series.scores())) as shown:
+        own = {PARENT: str(os.getpid()), OF_SEVERAL: "1"}
         running = [
-            subprocess.Popen(
-                command, env=os.environ | of | {PARENT: str(os.getpid())}, stdout=output, stderr=subprocess.STDOUT
-            )
-            for of in each
+            subprocess.Popen(command, env=os.environ | of | own, stdout=output, stderr=subprocess.STDOUT) for of in each
         ]
 
         def stop(number: int, _: object) -> None:

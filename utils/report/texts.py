@@ -25,6 +25,10 @@ PUBLISHED = 0.70  # accuracy of the best honest results on ABIDE
 SUSPICIOUS = 0.80  # accuracy that is far above it, however wide its interval
 NAMED = ("batch_size", "optimizer", "learning_rate", "decay")  # hyper-parameters that have a place in a sentence
 CHOSEN_ON_ABIDE = ("combined", "regions")  # presets, see docs/evaluation.md
+ONE_OF_SEVERAL = (
+    "These are the scores of one of several candidates that were compared on these people (--choose); those of the "
+    "best one are too good. The score of the whole choice is in the folder above."
+)
 SENTENCES = "sentences.jinja"
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader([Path(__file__).parent, TABLES_CSS.parent]),
@@ -84,6 +88,7 @@ def facts(tables: Tables) -> Facts:
     saved = json.loads(json.dumps(asdict(preset))) if preset else dict(run.config)
     if not run.prepared.connectome:  # the cohort decided that
         saved.pop("connectome", None)
+    names = run.choice.candidates if run.choice else [run.preset]
     classes = tables.labelled.groupby("site")["label"].nunique()
     return Facts(
         run=run,
@@ -94,7 +99,7 @@ def facts(tables: Tables) -> Facts:
         num_phenotype=PHENOTYPE_SIZE if "phenotype" in model.reads else 0,
         connectome=run.prepared.connectome if run.config.get("connectome") else "",
         changed={name: value for name, value in run.config.items() if name in saved and saved[name] != value},
-        seen_by_authors="volume" in model.reads and run.preset in CHOSEN_ON_ABIDE,
+        seen_by_authors="volume" in model.reads and bool({name.split()[0] for name in names} & set(CHOSEN_ON_ABIDE)),
         one_class=classes.index[classes == 1].tolist(),
         floors=[] if tables.floors is None else [name for name in tables.floors["floor"] if name not in (MODEL, RULE)],
     )

@@ -18,7 +18,7 @@ from models import Model
 from models.settings import Settings, override
 
 QUICK = "quick"  # before candidates, or alone: without inner trainings
-PRESETS = "all presets"  # what --choose alone stands for
+PRESETS = ""  # all of them: what --choose alone stands for
 MOST = 64
 DIGITS = 8  # of the digest in the names of folders
 
@@ -57,7 +57,7 @@ def candidates(text: str, model: Model) -> Candidates:
     """What a user asks for. Raises InputError for an unknown preset or setting, and for candidates that are alike."""
     first, _, others = text.partition(",")
     quick = first == QUICK
-    wanted = (others or PRESETS) if quick else text
+    wanted = others if quick else text
     presets = model.module.PRESETS
     if wanted == PRESETS:
         found = [candidate(name, [], model) for name in presets]
@@ -71,7 +71,8 @@ def candidates(text: str, model: Model) -> Candidates:
             "with a line of --preset and --set for each candidate."
         )
     if not 2 <= len(found) <= MOST:
-        raise InputError(f"--choose has {len(found)} candidates; expected 2 to {MOST}.")
+        count = "one candidate" if len(found) == 1 else f"{len(found)} candidates"
+        raise InputError(f"--choose has {count}; expected 2 to {MOST}.")
     seen: dict[Settings, Candidate] = {}
     for one in found:
         if (other := seen.setdefault(one.config, one)) is not one:
@@ -81,7 +82,10 @@ def candidates(text: str, model: Model) -> Candidates:
 
 def candidate(preset: str, changes: Iterable[str], model: Model) -> Candidate:
     """Raises InputError for an unknown preset or setting."""
-    presets = model.module.PRESETS
+    presets, changes = model.module.PRESETS, list(changes)
+    keys = [text.partition("=")[0] for text in changes]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise InputError(f"a candidate sets {shown(twice)} twice; leave one out.")
     if preset not in presets:
         raise InputError(f"--preset {shown(preset)} is unknown to {model.name}; expected one of {', '.join(presets)}.")
     return Candidate(preset, tuple(changes), override(presets[preset], list(changes)))

@@ -62,7 +62,9 @@ def check_choice(asked: "Request", given: set[str]) -> None:
         raise InputError(f"--choose compares classifiers by their predictions of the label, not {what}; leave it out.")
     if not args.folds:
         raise InputError("--choose compares candidates within folds; say with --folds how they are cut.")
-    if other := sorted(given & {"preset", "set", "repeats"}):
+    if asked.is_repeated:
+        raise InputError(f"--choose is done with one seed; leave --repeats {args.repeats} out.")
+    if other := sorted(given & {"preset", "set"}):
         raise InputError(f"--choose names the settings that are compared; leave --{other[0]} out.")
     _ = asked.candidates
 
@@ -130,7 +132,7 @@ class Request:
     def training_command(self) -> str:
         """The command that makes the checkpoint."""
         args = self.args
-        given = [] if args.choose else [("--preset", args.preset), *(("--set", text) for text in args.set)]
+        given = [] if args.choose is not None else [("--preset", args.preset), *(("--set", text) for text in args.set)]
         given += [("--choose", None if args.choose == PRESETS else args.choose), ("--chkPointDir", args.chkPointDir)]
         given += [("--dataDir", args.dataDir), ("--folds", args.folds)]
         given += [("--repeats", args.repeats if self.is_repeated else None)]
@@ -275,7 +277,7 @@ class Request:
         args = self.args
         if saved is not None and self.training:
             folder = Path(saved.out_dir)
-            return [folder, *folder.parents][bool(args.folds) + bool(self.is_repeated or args.choose)]
+            return [folder, *folder.parents][bool(args.folds) + (self.is_repeated or args.choose is not None)]
         beside = args.dataDir.resolve() if args.dataDir else Path()
         template = self.job.out_dir if args.dataDir else RESULTS
         if args.folds and template == RESULTS:
