@@ -50,7 +50,7 @@ CANDIDATES = [
     for rate in (0.001, 0.01)
     for units in (32, 256)
 ]
-ITERATIONS, NUMBER_OF_FOLDS = 40, 2
+ITERATIONS, NUMBER_OF_FOLDS = 60, 3
 OF_SIMULATION = 30  # candidates
 SITES, SHARED = 5, 0.5  # the correlation of candidates
 BEST_AUC = 0.7  # of simulated candidates with something to find
