@@ -3,10 +3,9 @@
 `python tests/benchmarks/choice.py [--real COHORT] [--sets 20] [--people 160] [--simulated N] [--seed 0]`
 
 With `--real`, a set is so many people of a cohort, one of their maps, and labels permuted within sites: the truth is
-0.5. The user's own commands train and test eight `nn` on three folds, and choose among them. Prints a row a set: the
-AUC within sites of the procedure, that of the candidate which does best over all folds, and the latter corrected by a
-bootstrap (BBC). To save time, floors see the phenotype alone,
-figures are empty, and intervals are of 300 resamples.
+0.5. Eight `nn` are trained in memory on three folds, and inner folds choose among them, by the jobs' own code. Prints a
+row a set: the AUC within sites of the procedure, that of the candidate which does best over all folds, and the latter
+corrected by a bootstrap (BBC).
 
 With `--simulated`, the bootstrap alone is applied to so many sets of simulated predictions by 30 candidates, with
 nothing to find, and with candidates whose AUC is 0.5 to 0.7. The truth is that of the candidate which does best.
