@@ -3,7 +3,7 @@
 `python tests/benchmarks/choice.py [--real COHORT] [--sets 20] [--people 160] [--simulated N] [--seed 0]`
 
 With `--real`, a set is so many people of a cohort, one of their maps, and labels permuted within sites: the truth is
-0.5. Eight `nn` are trained in memory on three folds, and inner folds choose among them, by the jobs' own code. Prints a
+0.5. Eight `nn` are trained in memory on two folds, and inner folds choose among them, by the jobs' own code. Prints a
 row a set: the AUC within sites of the procedure, that of the candidate which does best over all folds, and the latter
 corrected by a bootstrap (BBC).
 
@@ -49,11 +49,11 @@ CANDIDATES = [
     for rate in (0.001, 0.01)
     for units in (32, 256)
 ]
-ITERATIONS, NUMBER_OF_FOLDS = 60, 3
-OF_SIMULATION = 30  # candidates
+ITERATIONS, NUMBER_OF_FOLDS = 20, 2
+OF_SIMULATION, FOLDS_OF_SIMULATION = 30, 3  # candidates, folds
 SITES, SHARED = 5, 0.5  # the correlation of candidates
 BEST_AUC = 0.7  # of simulated candidates with something to find
-RESAMPLES = 300  # of intervals, and of the bootstrap of simulated predictions: a seventh of a run's
+RESAMPLES = 300  # of the bootstrap of simulated predictions: a seventh of a run's
 
 
 def write_cohort(source: Path, folder: Path, people: int, seed: int) -> None:
@@ -111,7 +111,7 @@ def simulated_set(highest: float, people: int, seed: int) -> dict[str, dict[str,
     """The scores of the best of candidates, whose AUC is 0.5 to `highest`, and the truth about it."""
     random = np.random.default_rng([seed, int(100 * highest)])
     label, site = (random.integers(count, size=people) for count in (2, SITES))
-    fold = random.permutation(people) % NUMBER_OF_FOLDS
+    fold = random.permutation(people) % FOLDS_OF_SIMULATION
     shift = np.sqrt(2) * norm.ppf(np.linspace(CHANCE, highest, OF_SIMULATION))  # in standard deviations
     noise = np.sqrt(SHARED) * random.normal(size=people)
     noise = noise + np.sqrt(1 - SHARED) * random.normal(size=(OF_SIMULATION, people))
