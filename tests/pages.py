@@ -56,11 +56,11 @@ def tiny(command: str) -> list[str]:
     if not command.startswith("run.py"):
         return shlex.split(re.sub(r"-folds-\d+", "-folds-2", command), comments=True)
     few = re.sub(r"--folds \d+", "--folds 2", re.sub(r" --(jobs|numIters) \d+", "", command))
-    words = shlex.split(few, comments=True)
+    words = shlex.split(re.sub(r"--permutations \d+", "--permutations 2", few), comments=True)
     if "--blackout" in words:
         return [*words, "--donors", "1"]
     if "--train" not in words:
         return words
     model = words[words.index("--model") + 1] if "--model" in words else "mmnn"
-    settings = SMALL_BATCH if "--preset" in words else TINY[model]
+    settings = SMALL_BATCH if "--preset" in words else [] if "--choose" in words else TINY[model]
     return [*words, "--numIters", TINY_ITERATIONS.get(model, "2"), *settings]

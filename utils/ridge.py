@@ -166,8 +166,10 @@ def fit_edges(cohort: Cohort, connectomes: Connectomes, training: np.ndarray) ->
     """`fit` on the connectomes of a cohort's training records, of at most `MAX_EDGE_RECORDS` drawn at random. If these
     are too few for inner folds, the log odds are those of the labels alone. Networks that are compared on the same
     people take the same one."""
-    labels = tuple(cohort.rows[index].label for index in training)
-    key = (connectomes.path, cohort.records_sha256, tuple(training.tolist()), labels)
+    if not connectomes.digests:  # what the edges hold is not known
+        return fitted_edges(cohort, connectomes, training)
+    of_edges = (connectomes.path, connectomes.digests, MAX_EDGE_RECORDS)
+    key = (*of_edges, tuple(cohort.rows[index] for index in training), cohort.metadata.same_scan)
     if key not in FITTED:
         for old in list(FITTED)[: 1 - MAX_FITTED]:
             del FITTED[old]
