@@ -9,6 +9,7 @@ import pytest
 from helpers import COARSE, brain_map, read_rows, write_rows
 
 from data.cohorts.cohort import Cohort, open_cohort
+from data.cohorts.resplit import resplit
 
 pytestmark = pytest.mark.slow
 
@@ -173,7 +174,7 @@ def test_the_whole_cut_like_the_rest_is_what_the_rest_makes_of_them(
     outcome, target = like(write_people(tmp_path / "new", set_aside), rest)
     assert outcome.status == 0, outcome.err
     opened, training = open_cohort(whole), open_cohort(rest).subjects("train")
-    cut = opened.resplit({row.subject: "train" if row.subject in training else "test" for row in opened.rows})
+    cut = resplit(opened, {row.subject: "train" if row.subject in training else "test" for row in opened.rows})
     header = {row.subject: cut.header(index) for index, row in enumerate(cut.rows)}
     for made in (open_cohort(target), open_cohort(rest)):
         for index, row in enumerate(made.rows):

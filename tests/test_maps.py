@@ -17,6 +17,7 @@ from helpers import COARSE, TINY_CNN, brain_map, pcp_table, read_rows, write_row
 from data.base.errors import InputError
 from data.cohorts import atlas, records
 from data.cohorts.cohort import open_cohort, write_tables
+from data.cohorts.resplit import resplit
 from data.conversion.layouts import Listing, find_maps
 from data.grids import FULL, REDUCED
 from models import MODELS, cae, cnn
@@ -455,7 +456,7 @@ def test_check_looks_at_each_map(three, data_cli, tmp_path):
 
 def test_folds_keep_the_maps(three):
     opened = open_cohort(three)
-    cut = opened.resplit({row.subject: "test" if int(row.subject) % 5 == 0 else "train" for row in opened.rows})
+    cut = resplit(opened, {row.subject: "test" if int(row.subject) % 5 == 0 else "train" for row in opened.rows})
     assert cut.maps == MAPS
     assert (cut.batch([4])["volume"] == opened.batch([4])["volume"]).all()
     assert cut.digests[4] == opened.digests[4]

@@ -39,6 +39,7 @@ from data.base.sums import check_sums
 from data.cohorts import atlas
 from data.cohorts.cohort import open_cohort, write_tables
 from data.cohorts.nifti import MapOnDisk, read_maps
+from data.cohorts.resplit import resplit
 from data.cohorts.rows import Preparation
 from data.conversion.convert import covariate_columns
 from data.conversion.leaks import check_coding
@@ -213,7 +214,7 @@ def use_cohort(path: Path) -> None:
     opened.batch(every)
     _ = opened.covariates
     if opened.raw_phenotype is not None:
-        opened.resplit({row.subject: "test" if row.subject == "1" else "train" for row in opened.rows}).batch(every)
+        resplit(opened, {row.subject: "test" if row.subject == "1" else "train" for row in opened.rows}).batch(every)
 
 
 def use_sums(folder: Path) -> None:

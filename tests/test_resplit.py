@@ -13,6 +13,7 @@ from data.check import full
 from data.cohorts import records, side_tables
 from data.cohorts.cohort import Cohort, open_cohort
 from data.cohorts.phenotype import fit_scaler
+from data.cohorts.resplit import resplit
 from data.pack import pack
 
 
@@ -47,7 +48,7 @@ def rewrite(path, change) -> None:
 
 
 def test_with_its_own_split_every_byte_is_as_stored(opened):
-    again = opened.resplit({row.subject: row.split for row in opened.rows})
+    again = resplit(opened, {row.subject: row.split for row in opened.rows})
     assert again.rows == opened.rows
     for split in ("train", "test"):
         assert everything(again, split) == everything(opened, split)
@@ -58,7 +59,7 @@ def test_with_its_own_split_every_byte_is_as_stored(opened):
 def test_values_are_imputed_and_scaled_on_the_new_training_subjects(fold, opened):
     """By the statistics module, from phenotype.csv as csv reads it."""
     split = folds(opened, fold)
-    cut = opened.resplit(split)
+    cut = resplit(opened, split)
     batch = cut.batch(range(len(cut.rows)), volumes=False)
     table = read_rows(opened.path / "phenotype.csv")
     for place, name in enumerate(opened.metadata.phenotype):
@@ -75,11 +76,11 @@ def test_values_are_imputed_and_scaled_on_the_new_training_subjects(fold, opened
         assert cut.metadata.phenotype_scale[place] == pytest.approx(spread)
     assert [row.split for row in cut.rows] == [split[row.subject] for row in cut.rows]
     assert cut.metadata.phenotype_auc == {}
-    assert cut.digest != opened.digest != opened.resplit(folds(opened, (fold + 1) % 4)).digest
+    assert cut.digest != opened.digest != resplit(opened, folds(opened, (fold + 1) % 4)).digest
 
 
 def test_read_header_and_batch_agree_and_volumes_and_labels_stay(opened):
-    cut = opened.resplit(folds(opened, 1))
+    cut = resplit(opened, folds(opened, 1))
     batch = cut.batch([5])
     label, phenotype, volume = cut.read(5)
     assert cut.header(5) == np.float32(label).tobytes() + phenotype.tobytes()
@@ -104,7 +105,7 @@ def test_a_phenotype_that_is_not_that_of_the_records_is_refused(copy):
     rewrite(copy / "phenotype.csv", lambda subject, values: [str(10 + 20 * label[subject]), *values[1:]])
     words = r"phenotype\.csv is not what the records hold: age of \w+, and values of 40 subjects in all"
     with pytest.raises(InputError, match=words):
-        open_cohort(copy).resplit(folds(opened, 2))
+        resplit(open_cohort(copy), folds(opened, 2))
 
 
 @pytest.mark.parametrize("planted", ["noise", "label"])
@@ -118,10 +119,10 @@ def test_the_raw_phenotype_of_test_subjects_changes_no_training_byte(planted, co
             return values
         return [str(label[subject] * 100 if planted == "label" else random.normal() * 1e6) for _ in values]
 
-    whole = before.resplit(split)
+    whole = resplit(before, split)
     expected = everything(whole, "train"), whole.metadata
     rewrite(copy / "phenotype.csv", change)
-    cut = open_cohort(copy).resplit(split)
+    cut = resplit(open_cohort(copy), split)
     assert (everything(cut, "train"), cut.metadata) == expected
     assert everything(cut, "test") != everything(whole, "test")
 
@@ -134,7 +135,7 @@ def test_what_training_subjects_all_share_says_nothing_of_a_test_subject(trainin
         copy / "phenotype.csv",
         lambda subject, values: [*values[:3], training_value if split[subject] == "train" else "9", *values[4:]],
     )
-    cut = open_cohort(copy).resplit(split)
+    cut = resplit(open_cohort(copy), split)
     assert (cut.batch(range(40), volumes=False)["phenotype"][:, 3] == 0).all()
     assert cut.metadata.phenotype_scale[3] == 0
 
@@ -145,14 +146,14 @@ def test_several_records_of_a_subject_count_once(copy):
     first = single.rows[0]
     doubled = dataclasses.replace(single, rows=(*single.rows, first), entries=(*single.entries, single.entries[0]))
     assert doubled.raw_phenotype.equals(single.raw_phenotype)
-    assert doubled.resplit(split).metadata == single.resplit(split).metadata
-    assert doubled.resplit(split).header(40) == single.resplit(split).header(0)
+    assert resplit(doubled, split).metadata == resplit(single, split).metadata
+    assert resplit(doubled, split).header(40) == resplit(single, split).header(0)
 
 
 def test_without_raw_values_the_stored_ones_stay(copy):
     (copy / "phenotype.csv").unlink()
     opened = open_cohort(copy)
-    cut = opened.resplit(folds(opened, 0))
+    cut = resplit(opened, folds(opened, 0))
     assert cut.entries == opened.entries
     assert cut.metadata == dataclasses.replace(opened.metadata, phenotype_auc={})
     assert len(cut.indices("test")) == 10
@@ -160,7 +161,7 @@ def test_without_raw_values_the_stored_ones_stay(copy):
 
 @pytest.mark.slow
 def test_a_cohort_that_was_cut_anew_packs_as_it_reads(opened, tmp_path):
-    cut = opened.resplit(folds(opened, 1))
+    cut = resplit(opened, folds(opened, 1))
     pack(cut, tmp_path / "out", "zip")
     again = open_cohort(tmp_path / "out")
     assert [again.entries[index].read() for index in range(40)] == [entry.read() for entry in cut.entries]
@@ -171,14 +172,14 @@ def test_a_cohort_that_was_cut_anew_packs_as_it_reads(opened, tmp_path):
 def test_impossible_splits_are_refused(opened):
     split = folds(opened, 0)
     with pytest.raises(InputError, match=r"lacks 1 subjects of .*, such as 0000003"):
-        opened.resplit({subject: name for subject, name in split.items() if subject != "0000003"})
+        resplit(opened, {subject: name for subject, name in split.items() if subject != "0000003"})
     with pytest.raises(InputError, match="has the split 'validation'; expected train or test"):
-        opened.resplit(split | {"0000003": "validation"})
+        resplit(opened, split | {"0000003": "validation"})
     with pytest.raises(InputError, match="has no train subjects"):
-        opened.resplit(dict.fromkeys(split, "test"))
+        resplit(opened, dict.fromkeys(split, "test"))
     rows = tuple(dataclasses.replace(row, label=float("nan"), split="test") for row in opened.rows)
     with pytest.raises(InputError, match="has the label nan"):
-        dataclasses.replace(opened, rows=rows).resplit(split)
+        resplit(dataclasses.replace(opened, rows=rows), split)
 
 
 def test_shuffled_labels_are_the_same_labels_of_other_training_subjects(opened):

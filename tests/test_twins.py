@@ -18,6 +18,7 @@ from data.base.errors import InputError
 from data.cohorts import records, twins
 from data.cohorts.cohort import open_cohort
 from data.cohorts.folds import by_column, open_folds
+from data.cohorts.resplit import resplit
 from utils.runs import guards
 
 
@@ -135,7 +136,7 @@ def test_a_split_of_one_scan_is_refused(cohort):
     pair = ("0000001", "0000002")
     grouped = replace(opened, metadata=replace(opened.metadata, same_scan=(pair,)))
     with pytest.raises(InputError, match=r"parts 0000001 and 0000002 of .*, who share a scan; keep them together"):
-        grouped.resplit({row.subject: "test" if row.subject == "0000002" else "train" for row in opened.rows})
+        resplit(grouped, {row.subject: "test" if row.subject == "0000002" else "train" for row in opened.rows})
 
 
 PEOPLE = 12

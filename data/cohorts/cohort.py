@@ -169,35 +169,6 @@ class Cohort:
             first.setdefault(self.rows[index].subject, index)
         return first
 
-    def resplit(self, split: Mapping[str, str]) -> "Cohort":
-        """The cohort with another split, subject -> train, test or ASIDE; the phenotype is scaled on its training
-        subjects, or stays if there is no `phenotype.csv`. Raises InputError for a subject without a split, a training
-        subject of unknown label, subjects of one scan in both splits, and if nobody is left to train on."""
-        if absent := {row.subject for row in self.rows} - split.keys():
-            raise InputError(f"The split lacks {len(absent)} subjects of {self.path}, such as {min(absent)}; add them.")
-        if parted := [
-            group for group in self.metadata.same_scan if len({split.get(one) for one in group} - {None}) > 1
-        ]:
-            raise InputError(
-                f"The split parts {' and '.join(parted[0])} of {self.path}, who share a scan; keep them together."
-            )
-        rows = [replace(row, split=split[row.subject]) for row in self.rows]
-        rows = [row if row.split == rows_of.ASIDE else rows_of.checked(str(self.path), row) for row in rows]
-        cohort = replace(self, rows=tuple(rows), metadata=replace(self.metadata, phenotype_auc={}))
-        cohort.indices("train")
-        if (raw := self.raw_phenotype) is None:
-            return cohort
-        from data.cohorts.phenotype import fit_scaler
-
-        training = set(cohort.subjects("train"))
-        scaler = fit_scaler(raw[[subject in training for subject in raw.index]].to_numpy())
-        scaled = dict(zip(raw.index, scaler.transform(raw.to_numpy()).astype(records.DTYPE), strict=True))
-        entries = tuple(
-            entries_of.RefittedEntry(entry, scaled[row.subject].tobytes())
-            for row, entry in zip(cohort.rows, cohort.entries, strict=True)
-        )
-        return replace(cohort, entries=entries, metadata=replace(cohort.metadata, **scaler.constants()))
-
     def shuffled(self, seed: int) -> "Cohort":
         """The cohort with the training labels permuted over subjects; all records of a subject take its new label."""
         label = {row.subject: row.label for row in reversed(self.rows) if row.split == "train"}

@@ -21,6 +21,7 @@ from data.base.text import shown, whole_number
 from data.cohorts import digests
 from data.cohorts.cohort import Cohort, identified, open_cohort
 from data.cohorts.forms import FOLDS
+from data.cohorts.resplit import resplit
 from data.cohorts.rows import Groups, Row, leaders, listed
 from data.cohorts.twins import find_twins, is_searched, named
 
@@ -103,7 +104,7 @@ class Folds:
             return self.reduced[name]
         if name not in self.made:
             split = {subject: split_of(fold, name) for subject, fold in self.fold_of.items()}
-            self.made[name] = self.whole.resplit(split)
+            self.made[name] = resplit(self.whole, split)
         return self.made[name]
 
     def named(self, name: str) -> str:

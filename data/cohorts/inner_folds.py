@@ -14,6 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import Folds, by_number, check_classes, folds_of, smaller_class, split_of, subject_table
+from data.cohorts.resplit import resplit
 from data.cohorts.rows import ASIDE
 
 MOST = 5  # inner folds; groups of values of a column
@@ -35,7 +36,7 @@ class InnerFolds:
         """The cohort of the outer fold, as a model reads it, with an inner fold's subjects as test subjects; whom the
         outer fold tests are in no split."""
         inner = {subject: split_of(fold, name) for subject, fold in self.fold_of.items()}
-        return outer.resplit({row.subject: inner.get(row.subject, ASIDE) for row in outer.rows})
+        return resplit(outer, {row.subject: inner.get(row.subject, ASIDE) for row in outer.rows})
 
 
 def inner_folds(folds: Folds, cohort: Cohort, seed: int) -> InnerFolds:

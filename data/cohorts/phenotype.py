@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from data.base.errors import InputError
 from data.cohorts.records import PHENOTYPE_SIZE
-from data.cohorts.rows import listed
+from data.cohorts.rows import Preparation, listed
 
 MISSING_VALUE = re.compile(
     r"|`|\.|\?|--?|na|n/a|#n/a|<na>|-?nan|null|#null!|#(div/0|value|ref|num)!|#name\?|-9{3,5}([.,]0*)?", re.IGNORECASE
@@ -158,6 +158,13 @@ class Scaler:
         """Raw values (n, 29), NaN where unknown -> z-scores (n, 29) float64; values with a scale of 0 become 0."""
         filled = np.where(np.isnan(values), self.median, values)
         return np.where(self.scale > 0, (filled - self.mean) / np.where(self.scale > 0, self.scale, 1), 0)
+
+    @classmethod
+    def of(cls, preparation: Preparation) -> "Scaler | None":
+        """The constants that a preparation holds; None if it holds none, or not one for each value."""
+        constants = preparation.phenotype_median, preparation.phenotype_mean, preparation.phenotype_scale
+        complete = {len(values) for values in constants} == {PHENOTYPE_SIZE}
+        return cls(*map(np.array, constants)) if complete else None
 
     def constants(self) -> dict[str, Any]:
         """The constants as fields of `Preparation`."""

@@ -10,7 +10,7 @@ import pandas as pd
 
 from data import grids
 from data.base.errors import InputError
-from data.cohorts import phenotype, records, side_tables
+from data.cohorts import phenotype, side_tables
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort, write_tables
 from data.cohorts.rows import APART, TOGETHER, Groups, Metadata, Row, assign_splits, listed
 from data.conversion.leaks import check_values
@@ -105,8 +105,8 @@ def plan_like(subjects: pd.DataFrame, like: Cohort, source: Source, provenance: 
     """A cohort of test subjects, as for `plan`, whose phenotype is imputed and scaled as that of `like`."""
     metadata, names = like.metadata, subjects["subject"].tolist()
     values = encode_like(source.rows, metadata)
-    constants = metadata.phenotype_median, metadata.phenotype_mean, metadata.phenotype_scale
-    scaler = phenotype.Scaler(*map(np.array, constants))
+    scaler = phenotype.Scaler.of(metadata)
+    assert scaler is not None  # see `check_like`
     return PlannedCohort(
         planned_rows(subjects, dict.fromkeys(names, "test")),
         replace(
@@ -164,8 +164,7 @@ def check_like(source: Source, like: Cohort) -> None:
     columns = metadata.phenotype_columns or phenotype.ABIDE_COLUMNS
     nobody = pd.DataFrame(columns=list(columns), dtype=str)
     named = tuple(encode_like(nobody, metadata)) == metadata.phenotype
-    constants = metadata.phenotype_median, metadata.phenotype_mean, metadata.phenotype_scale
-    if not named or {len(values) for values in constants} != {records.PHENOTYPE_SIZE}:
+    if not named or phenotype.Scaler.of(metadata) is None:
         raise InputError(
             f"{like.path} does not say of which columns its phenotype was made, or how it was scaled, as is the case "
             "for older cohorts; convert it again."

@@ -1,0 +1,68 @@
+"""A cohort with another split, or another scaling of the phenotype: a fold, everybody to train on, a model's own."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from data.base.errors import InputError
+from data.cohorts import entries as entries_of
+from data.cohorts import records
+from data.cohorts import rows as rows_of
+from data.cohorts.cohort import Cohort
+from data.cohorts.rows import Preparation
+
+if TYPE_CHECKING:
+    from data.cohorts.phenotype import Scaler
+
+
+def resplit(cohort: Cohort, split: Mapping[str, str]) -> Cohort:
+    """The cohort with another split, subject -> train, test or ASIDE; the phenotype is scaled on its training subjects,
+    or stays if there is no `phenotype.csv`. Raises InputError for a subject without a split, a training subject of
+    unknown label, subjects of one scan in both splits, and if nobody is left to train on."""
+    if absent := {row.subject for row in cohort.rows} - split.keys():
+        raise InputError(f"The split lacks {len(absent)} subjects of {cohort.path}, such as {min(absent)}; add them.")
+    if parted := [group for group in cohort.metadata.same_scan if len({split.get(one) for one in group} - {None}) > 1]:
+        raise InputError(
+            f"The split parts {' and '.join(parted[0])} of {cohort.path}, who share a scan; keep them together."
+        )
+    rows = [replace(row, split=split[row.subject]) for row in cohort.rows]
+    rows = [row if row.split == rows_of.ASIDE else rows_of.checked(str(cohort.path), row) for row in rows]
+    cut = replace(cohort, rows=tuple(rows), metadata=replace(cohort.metadata, phenotype_auc={}))
+    cut.indices("train")
+    if (raw := cut.raw_phenotype) is None:
+        return cut
+    from data.cohorts.phenotype import fit_scaler  # pandas and scikit-learn, which `--help` can do without
+
+    training = set(cut.subjects("train"))
+    return rescaled(cut, fit_scaler(raw[[subject in training for subject in raw.index]].to_numpy()))
+
+
+def everybody(cohort: Cohort) -> Cohort:
+    """The cohort with everybody to train on whose label is known, and whose relatives in a scan are known, too."""
+    unknown = {row.subject for row in cohort.rows if not row.known}
+    unknown |= {one for group in cohort.metadata.same_scan if unknown & set(group) for one in group}
+    return resplit(cohort, {row.subject: "test" if row.subject in unknown else "train" for row in cohort.rows})
+
+
+def prepared_as(cohort: Cohort, preparation: Preparation) -> Cohort:
+    """The cohort with its phenotype imputed and scaled as another one's; as it is if it is so already, or if it has no
+    `phenotype.csv` or other values."""
+    from data.cohorts.phenotype import Scaler
+
+    own, scaler = cohort.metadata, Scaler.of(preparation)
+    same = own.of_inputs(["phenotype"]) == preparation.of_inputs(["phenotype"])
+    if same or scaler is None or own.phenotype != preparation.phenotype or cohort.raw_phenotype is None:
+        return cohort
+    return rescaled(cohort, scaler)
+
+
+def rescaled(cohort: Cohort, scaler: "Scaler") -> Cohort:
+    """The cohort, which has a `phenotype.csv`, with that imputed and scaled by these constants."""
+    raw = cohort.raw_phenotype
+    assert raw is not None
+    scaled = dict(zip(raw.index, scaler.transform(raw.to_numpy()).astype(records.DTYPE), strict=True))
+    entries = tuple(
+        entries_of.RefittedEntry(entry, scaled[row.subject].tobytes())
+        for row, entry in zip(cohort.rows, cohort.entries, strict=True)
+    )
+    return replace(cohort, entries=entries, metadata=replace(cohort.metadata, **scaler.constants()))
