@@ -10,6 +10,7 @@ from utils.jobs import FULL_PASS, JOBS
 from utils.machines.devices import choose_device, several_processes
 from utils.permutations.options import check_permutations
 from utils.runs.candidates import PRESETS, QUICK
+from utils.runs.everybody import everybody_run
 from utils.runs.folded import folded_run
 from utils.runs.pooled import PooledRun
 from utils.runs.repeated import repeated_run
@@ -54,6 +55,8 @@ def parser() -> argparse.ArgumentParser:
     choose = f"compare presets (default all) or the lines of a file in inner folds; '{QUICK}[,...]': without these"
     add("--choose", nargs="?", const=PRESETS, metavar="A,B|FILE", help=choose)
     add("--jobs", type=whole(1, MAX_JOBS), default=1, metavar="J", help="so many folds at a time (default 1)")
+    everybody = "one model of all people, for use elsewhere; --test and --blackout use it on others"
+    add("--everybody", action="store_true", help=everybody)
     add = top.add_argument_group("machine").add_argument
     add("--precision", choices=PRECISIONS, help="of the layers (default float32)")
     add("--shareGPU", action="store_true", help="use a GPU although other processes hold it")
@@ -79,6 +82,8 @@ def settled(asked: Request) -> Run:
     args = asked.args
     if args.choose is not None:
         from utils.choice.chosen import chosen_run as of_options
+    elif args.everybody:
+        of_options = everybody_run
     else:
         of_options = repeated_run if asked.is_repeated else folded_run if args.folds else single_run
     if not args.permutations or args.fold:  # a process of --jobs tests its fold

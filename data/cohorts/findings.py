@@ -141,7 +141,9 @@ def census(title: str, rows: Sequence[Row], fold_of: Mapping[str, str] | None = 
             named = ", ".join(f"{counts[value]} {name}" for value, name in enumerate(records.CLASSES))
             named += f", {counts[None]} unknown" if counts[None] else ""
             people.counts.append(f"{split}: {counts.total()} subjects ({named})")
-            if min(counts[0.0], counts[1.0]) == 0 and (trains or split == "test"):
+            if split == "test" and not counts:
+                people.notes.append("no test subjects: a model can be trained on this cohort, not tested")
+            elif min(counts[0.0], counts[1.0]) == 0 and (trains or split == "test"):
                 lacking = people.problems if trains else people.notes
                 lacking.append(f"the {split} split lacks a class ({named})")
     labels_of: dict[str, set[float]] = defaultdict(set)

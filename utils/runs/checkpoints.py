@@ -2,7 +2,8 @@
 
 A run that overrides a checkpoint first renames its folder to `<model>.replaced`, which is removed once the new run has
 saved, and used as before if it never does. If the digest of a checkpoint does not match, the previous one is used and a
-warning is printed. Other files stay where they are: `folds-<how>/<K>`, checkpoints of other trainings, and the user's.
+warning is printed. Other files stay where they are: `folds-<how>/<K>` and `everybody`, checkpoints of other
+trainings, and the user's.
 """
 
 import dataclasses
@@ -20,11 +21,14 @@ from typing import Any
 from data.base import files
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort, identified, open_cohort
+from data.cohorts.resplit import everybody
 from data.cohorts.rows import Preparation
+from utils.runs.internal import InternalValidation
 
 STATE = "checkpoint"  # TensorFlow's own file, replaced only after a checkpoint is whole
 IDENTITY = "run.json"
 BEST = "best"
+EVERYBODY = "everybody"  # the folder of a model that is trained on everybody
 OF_FOLDS = "folds-"  # begins the name of a folder of other checkpoints, one a fold
 FILES = re.compile(r"ckpt-(\d{1,18})(\.index|\.data-\d{5}-of-\d{5}|_temp)")  # as TensorFlow names them
 
@@ -65,6 +69,8 @@ class Identity(Choices):
     records_sha256: str = ""  # see `Cohort.records_sha256`
     preparation: Preparation = field(default_factory=Preparation)
     num_maps: int = 1  # in a record
+    everybody: bool = False  # whether it was trained on everybody, whatever the split
+    internal: InternalValidation | None = None  # a test on folds that goes with it
     step: int = 0  # batches seen
     validation_loss: float | None = None  # of the best checkpoint
     saved: dict[str, Saved] = field(default_factory=dict)  # by the name of the files
@@ -74,6 +80,7 @@ def training_cohort(saved: Identity) -> Cohort | None:
     """The cohort that a checkpoint was trained on; None if it is gone or its records are others."""
     try:
         cohort = identified(open_cohort(Path(saved.cohort)))
+        cohort = everybody(cohort) if saved.everybody else cohort
     except InputError:
         return None
     return cohort if cohort.records_sha256 == saved.records_sha256 else None

@@ -28,6 +28,7 @@ from utils.machines import devices
 from utils.machines.devices import Workers
 from utils.runs.caveats import Caveats
 from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
+from utils.runs.internal import InternalValidation
 from utils.runs.results import MANIFEST, Manifest, changed, move_aside, own_files, read_manifest, sha256_of_outputs
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ class Run:
     override: bool = False
     folds: "Folds | None" = None
     fold: str = ""
+    everybody: bool = False  # whether the model is one of all people of its cohort
+    internal: InternalValidation | None = None  # the test on folds that goes with such a model
     parts: tuple["Run", ...] = ()  # of a FoldedRun: the runs on single folds
     workers: Workers = field(default_factory=Workers)
     started: float = field(default_factory=time.time)
@@ -252,7 +255,7 @@ class Run:
     def cut(self) -> str:
         """How the people were divided, for `runs.csv`; nothing without folds."""
         fold = f", fold {self.fold}" if self.fold else ""
-        return f"{self.folds.how}{fold}" if self.folds else ""
+        return f"{self.folds.how}{fold}" if self.folds else "everybody" if self.everybody else ""
 
     def enter(self, headline: Headline | None) -> None:
         """Adds this run to the `runs.csv` beside its output folder; if that fails, a warning is printed."""

@@ -20,6 +20,7 @@ from models.settings import Settings, override
 from utils.runs import guards
 from utils.runs.candidates import PRESETS, Candidates, candidates
 from utils.runs.checkpoints import BEST, CheckpointFolder, Choices, Identity
+from utils.runs.internal import InternalValidation
 from utils.runs.places import Places, check_pattern
 from utils.runs.run import Job, Options, Run
 
@@ -48,6 +49,7 @@ def request(args: argparse.Namespace, given: set[str], jobs: Iterable[Job]) -> "
     if asked.is_repeated and not args.folds:
         raise InputError(f"--repeats {args.repeats} repeats a run on folds; say with --folds how they are cut.")
     check_choice(asked, given)
+    check_everybody(asked, given)
     asked.out_dir(None)  # looks at the folders
     return asked
 
@@ -67,6 +69,16 @@ def check_choice(asked: "Request", given: set[str]) -> None:
     if other := sorted(given & {"preset", "set"}):
         raise InputError(f"--choose names the settings that are compared; leave --{other[0]} out.")
     _ = asked.candidates
+
+
+def check_everybody(asked: "Request", given: set[str]) -> None:
+    """Raises InputError if a model of everybody is not for such a run."""
+    if not asked.args.everybody:
+        if "score" in given:
+            raise InputError("--score goes with --everybody, which leaves nobody to test on; leave it out.")
+        return
+    if other := next((name for name in ("folds", "choose") if name in given), None):
+        raise InputError(f"--everybody trains one model of all people, --{other} several; leave one of them out.")
 
 
 def single_run(asked: "Request") -> Run:
@@ -96,6 +108,9 @@ class TrainOptions(Options):
     validation: float | None = option(
         None, "share of the training subjects, to choose the checkpoint (default 0)", type=share, metavar="SHARE"
     )
+    score: Path | None = option(
+        None, "with --everybody: the --outDir of the test on folds whose score goes with it", type=Path, metavar="DIR"
+    )
     shuffle_labels: bool = option(
         False, "permute the training labels: all results must come out at chance", action="store_true"
     )
@@ -106,6 +121,7 @@ class Request:
     """What the user asks for, and how it is completed: by the checkpoint's choices, else by the defaults."""
 
     args: argparse.Namespace
+    internal: InternalValidation | None = None  # whose settings are the defaults of a training on everybody
 
     @property
     def job(self) -> Job:
@@ -134,10 +150,11 @@ class Request:
         args = self.args
         given = [] if args.choose is not None else [("--preset", args.preset), *(("--set", text) for text in args.set)]
         given += [("--choose", None if args.choose == PRESETS else args.choose), ("--chkPointDir", args.chkPointDir)]
-        given += [("--dataDir", args.dataDir), ("--folds", args.folds)]
+        given += [("--dataDir", args.dataDir), ("--folds", args.folds), ("--score", getattr(args, "score", None))]
         given += [("--repeats", args.repeats if self.is_repeated else None)]
         words = [str(word) for pair in given if pair[1] for word in pair]
         words += ["--choose"] if args.choose == PRESETS else []
+        words += ["--everybody"] if args.everybody else []
         return shlex.join(["run.py", "--train", "--model", self.model.name, *words])
 
     @cached_property
@@ -187,11 +204,12 @@ class Request:
     def config(self, saved: Identity | None) -> tuple[str, Settings]:
         """The preset's name and the hyper-parameters."""
         presets = self.model.module.PRESETS
-        name = self.args.preset or (saved.preset if saved else next(iter(presets)))
+        settled = saved or self.internal
+        name = self.args.preset or (settled.preset if settled else next(iter(presets)))
         if name not in presets:
             raise InputError(f"--preset {name} is unknown to {self.model.name}; expected one of {', '.join(presets)}.")
-        of_checkpoint = saved is not None and name == saved.preset
-        base = self.model.settings(saved.config) if saved and of_checkpoint else presets[name]
+        same = settled is not None and name == settled.preset
+        base = self.model.settings(settled.config) if settled and same else presets[name]
         return name, override(base, self.args.set)
 
     def run(self, checkpoints: CheckpointFolder, saved: Identity | None, cohort: Cohort, out_dir: Path) -> Run:
@@ -253,15 +271,8 @@ class Request:
             return
         advice = "python -m data convert --grid full makes such volumes of the maps"
         if model.grid == REDUCED:
-            full_pass = [
-                "run.py",
-                "--model",
-                "cae",
-                "--dataDir",
-                self.args.dataDir,
-                "--chkPointDir",
-                self.args.chkPointDir,
-            ]
+            full_pass = ["run.py", "--model", "cae", "--dataDir", self.args.dataDir]
+            full_pass += ["--chkPointDir", self.args.chkPointDir]
             advice = f"reduce it: {shlex.join(map(str, full_pass))} (or python -m data convert --grid reduced)"
         raise InputError(f"{cohort.path} is {cohort.grid}, {model.name} reads {model.grid}; {advice}.")
 
@@ -280,6 +291,7 @@ class Request:
             return [folder, *folder.parents][bool(args.folds) + (self.is_repeated or args.choose is not None)]
         beside = args.dataDir.resolve() if args.dataDir else Path()
         template = self.job.out_dir if args.dataDir else RESULTS
+        template += "-everybody" if args.everybody and template == RESULTS else ""
         if args.folds and template == RESULTS:
             from data.cohorts.folds import folder_name
 

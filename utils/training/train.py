@@ -141,6 +141,8 @@ def identity_of(run: Run) -> Identity:
         encoder_volumes=cohort.metadata.encoder_volumes,
         preparation=cohort.metadata.preparation,
         num_maps=cohort.num_maps,
+        everybody=run.everybody,
+        internal=run.internal,
     )
 
 

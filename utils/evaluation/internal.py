@@ -1,0 +1,80 @@
+"""The folder of a test on folds -> its `InternalValidation`, which goes with a model that is trained on everybody."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data.base import files
+from data.base.errors import InputError
+from utils.metrics import HEADLINES, headline
+from utils.report import tables
+from utils.report.tables import SITE_COUNTS, Described, Tables
+from utils.runs.internal import FEWEST, GroupScore, InternalValidation
+from utils.runs.results import MANIFEST, changed, read_manifest
+
+HOW = "expected the --outDir of a finished run.py --test on folds"
+
+
+def read(folder: Path, model: str) -> InternalValidation:
+    """The test in a folder. Raises InputError if it is not a whole test of this model on folds, with labels."""
+    found, manifest = tables.read(folder), read_manifest(folder)
+    run, described = found.run, files.read_json(folder / MANIFEST, dict)
+    if manifest is None or not manifest.finished or (damaged := changed(folder, manifest)):
+        what = (
+            f"{damaged[0]} is not as it was written" if manifest and manifest.finished else "the test is not finished"
+        )
+        raise InputError(f"--score {folder}: {what}; {HOW}. Repeat the test.")
+    if run.folds is None or run.fold:
+        raise InputError(f"--score {folder} is of one split, which leaves no score of everybody; {HOW}.")
+    if run.model != model:
+        raise InputError(f"--score {folder} is of model {run.model}, this run of {model}; {HOW} of {model}.")
+    if run.shuffled_labels or not found.scores:
+        what = "shuffled labels" if run.shuffled_labels else "people without labels"
+        raise InputError(f"--score {folder} is of {what}, so that it says nothing of a model; {HOW}.")
+    settings, chosen = settled(run, described)
+    return InternalValidation(
+        folder=str(folder),
+        preset=str(settings["preset"]),
+        config=settings["config"],
+        precision=run.precision,
+        validation=run.validation,
+        num_iters=run.num_iters,
+        records_sha256=str(described.get("records_sha256", "")),
+        folds=run.folds,
+        repeats=run.repeats,
+        subjects=int(found.labelled["subject"].nunique()),
+        headline=headline(found.scores),
+        headline_name=HEADLINES[headline(found.scores)],
+        scores={name: (score.value, score.low, score.high) for name, score in found.scores.items()},
+        groups=groups_of(found),
+        conclusion=run.conclusion,
+        motion=run.motion,
+        chosen=chosen,
+        marks=run.marks,
+    )
+
+
+def settled(run: Described, described: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
+    """What folds tested: preset and hyper-parameters; of a choice those of who was chosen in most folds, and in
+    how many each was."""
+    if run.choice is None:
+        return {"preset": run.preset, "config": run.config}, {}
+    name = Counter(run.choice.chosen).most_common(1)[0][0]
+    return described["candidates"][name], run.choice.chosen
+
+
+def groups_of(found: Tables) -> tuple[GroupScore, ...]:
+    """The scores of sites and of other groups with enough people of both classes."""
+    sites = None if found.sites is None else found.sites.assign(kind="site", group=found.sites["site"])
+    rows = [row for table in (sites, found.groups) if table is not None for _, row in table.iterrows()]
+    every = [group_of(row) for row in rows]
+    return tuple(group for group in every if min(group.autism, group.control) >= FEWEST)
+
+
+def group_of(row: pd.Series) -> GroupScore:
+    numbers = [None if pd.isna(row[name]) else float(row[name]) for name in tables.interval("auc")]
+    _, autism, control = (int(row[name]) for name in SITE_COUNTS)
+    value, low, high = numbers
+    return GroupScore(kind=row["kind"], group=row["group"], autism=autism, control=control, auc=(value, low, high))

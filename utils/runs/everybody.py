@@ -1,0 +1,84 @@
+"""--everybody: one model of all people, with what a test on folds has settled; nobody is left to test it on.
+
+Its checkpoints lie in `<chkPointDir>/<model>/everybody`. The score that goes with it is that of the folds, whose models
+were trained on fewer people with the same settings.
+"""
+
+import argparse
+from dataclasses import replace
+
+from data.base.errors import InputError
+from data.cohorts.cohort import Cohort, identified, open_cohort
+from data.cohorts.folds import digest_over
+from data.cohorts.resplit import everybody, prepared_as
+from data.cohorts.twins import kept_together
+from utils.runs.checkpoints import EVERYBODY, CheckpointFolder, Identity
+from utils.runs.internal import InternalValidation
+from utils.runs.run import Run
+from utils.runs.validate import Request, check, report, report_simulated
+
+NO_SCORE = "no test on folds goes with it either: --train --everybody --score FOLDER names one"
+
+
+def everybody_run(asked: Request) -> Run:
+    """The training on everybody, or a job by its checkpoint on other people. Raises InputError for the first thing that
+    is wrong."""
+    args, model = asked.args, asked.model
+    checkpoints = CheckpointFolder(args.chkPointDir / model.name / EVERYBODY, asked.training_command)
+    saved = asked.saved(checkpoints)
+    asked = replace(asked, internal=internal_of(args, saved, model.name))
+    asked.config(saved)  # a mistake there is reported before the cohort is read
+    out_dir = asked.out_dir(saved)
+    cohort = kept_together(identified(open_cohort(asked.data_dir)))
+    report_simulated(cohort)
+    run = asked.run(checkpoints, saved, of_everybody(cohort) if asked.training else prepared(cohort, saved), out_dir)
+    run = replace(run, internal=asked.internal, everybody=True)
+    if asked.training and asked.internal:
+        check_same(run, asked.internal)
+    report(run, run.cohort)
+    print(f"{checkpoints.path} is of everybody and has no score of its own; {asked.internal or NO_SCORE}.")
+    check(run, saved)
+    return run
+
+
+def internal_of(args: argparse.Namespace, saved: Identity | None, model: str) -> InternalValidation | None:
+    """The test on folds that goes with the model: the one that --score names, else the checkpoint's."""
+    if getattr(args, "score", None) is None:
+        return saved.internal if saved else None
+    from utils.evaluation import internal  # pandas and scikit-learn, which `--help` can do without
+
+    return internal.read(args.score, model)
+
+
+def of_everybody(cohort: Cohort) -> Cohort:
+    """The cohort with everybody to train on; people without a label, and a phenotype that stays, are printed."""
+    whole = everybody(cohort)
+    if unlabelled := [row.subject for row in whole.rows if row.split == "test"]:
+        print(f"Not trained on, since no label is known of them: {len(set(unlabelled))} people.")
+    if whole.raw_phenotype is None:
+        print(f"{cohort.path} has no phenotype.csv: the phenotype stays as it is stored, scaled on whomever it was.")
+    return whole
+
+
+def prepared(cohort: Cohort, saved: Identity | None) -> Cohort:
+    """New people, with the phenotype scaled as the model's training people."""
+    return prepared_as(cohort, saved.preparation) if saved else cohort
+
+
+def check_same(run: Run, internal: InternalValidation) -> None:
+    """Raises InputError unless the folds were of the same records, trained with the same settings."""
+    if internal.records_sha256 != digest_over([run.cohort.records_sha256]):
+        raise InputError(
+            f"--score {internal.folder} is of other records than {run.cohort.path}; name a test on folds of these."
+        )
+    there, here = (run.model.completed(config) for config in (internal.config, run.choices.config))
+    pairs = {f"--set {name}": (there.get(name), here[name]) for name in here}
+    for name in ("preset", "precision", "validation"):
+        pairs[f"--{name}"] = getattr(internal, name), getattr(run.choices, name)
+    pairs["--numIters"] = internal.num_iters, run.num_iters
+    if differing := [(flag, *values) for flag, values in pairs.items() if values[0] != values[1]]:
+        flag, tested, asked_for = differing[0]
+        raise InputError(
+            f"--score {internal.folder} tested {flag} {tested}, this run asks for {asked_for}; use the same, or test "
+            "these settings on folds."
+        )

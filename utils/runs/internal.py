@@ -1,0 +1,56 @@
+"""What a test on folds says of a model that is trained on everybody, who leave nobody to test it on."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Interval = tuple[float | None, float | None, float | None]  # value, and both ends; None where undefined
+FEWEST = 10  # people of whom a group's score is told
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupScore:
+    """The AUC of people of one kind, such as of a site, or of one sex."""
+
+    kind: str
+    group: str
+    autism: int
+    control: int
+    auc: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class InternalValidation:
+    """A test on folds of the same people with the same settings: its scores, with 95 % intervals, and what it
+    concluded. `folds` is their number, or the covariate whose values were left out one at a time. It holds aggregates,
+    nothing of a single person."""
+
+    folder: str
+    preset: str
+    config: dict[str, Any]  # hyper-parameters; of a choice, those that were chosen in most folds
+    precision: str
+    validation: float
+    num_iters: int
+    records_sha256: str  # see `Folds`
+    folds: str
+    repeats: int
+    subjects: int
+    headline: str  # the score that a verdict rests on
+    headline_name: str  # for people
+    scores: dict[str, Interval]
+    groups: tuple[GroupScore, ...]
+    conclusion: str
+    motion: str | None
+    chosen: dict[str, int] = field(default_factory=dict)  # in how many folds each candidate was
+    marks: str = ""  # see `Caveats`
+
+    @property
+    def by_left_out_groups(self) -> bool:
+        """Whether each person was predicted by a model that had seen nobody of the same site, or value of a column."""
+        return not self.folds.isdigit()
+
+    def __str__(self) -> str:
+        value, low, high = self.scores[self.headline]
+        number = "undefined" if value is None else f"{value:.3f}"
+        ends = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
+        how = f"leaving out one {self.folds} at a time" if self.by_left_out_groups else f"in {self.folds} folds"
+        return f"{self.headline_name} {number}{ends} {how}, {self.subjects} people{self.marks}"
