@@ -37,13 +37,13 @@ def convert(args: argparse.Namespace) -> None:
     from data.cohorts.records import CLASSES
     from data.cohorts.rows import listed
     from data.conversion import convert as conversion
-    from data.conversion.plan import site_column_of
+    from data.conversion.like import Like
     from data.conversion.source import SITE_COLUMNS, read_source
 
-    like = open_cohort(args.like) if args.like else None
+    like = Like.of(args.like) if args.like else None
     if like:
-        source_options = options_like(like, source_options)
-    site_columns = (*filter(None, [site_column_of(like) if like else None]), *SITE_COLUMNS)
+        source_options = options_like(like.cohort, source_options)
+    site_columns = (*filter(None, [like.site_column if like else None]), *SITE_COLUMNS)
     source = read_source(args.source, source_options, like is not None, site_columns)
     print("\n".join(source.notes))
     for reason, subjects in source.left_out.items():
@@ -149,7 +149,12 @@ def parser() -> argparse.ArgumentParser:
     add = new.add_argument
     add("source", type=Path, help="folder of maps: BIDS, PCP (nilearn's fetch_abide_pcp), DPABI, or see --mapColumn")
     add("cohort", type=Path, help="folder to write; repeat an interrupted command to complete it")
-    add("--like", type=Path, metavar="COHORT", help="convert new people as this cohort was; their labels are optional")
+    add(
+        "--like",
+        type=Path,
+        metavar="COHORT",
+        help="convert new people as those of a cohort or bundle; labels optional",
+    )
     add_options(new, SourceOptions)
     add_options(new, ConversionOptions)
     add = verb(check, "what a cohort holds and what is wrong with it; exit 1 if anything is").add_argument

@@ -14,7 +14,8 @@ SUMS = "SHA256SUMS"
 DIFFERENT = f"is not what was written, its sum in {SUMS} says. Was it damaged? Copy it again."
 THREADS = 2
 BACKSLASH = "\\"
-LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *]([^/]+)")
+LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *]([^/]+)")  # of files in one folder
+IN_FOLDERS = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)")
 
 
 def sum_of(path: Path) -> str:
@@ -57,10 +58,15 @@ def read_sums(folder: Path) -> dict[str, str] | None:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{folder / SUMS} cannot be read ({error}). Copy it again.") from error
+    return parsed(lines, str(folder / SUMS))
+
+
+def parsed(lines: Iterable[str], where: str, line: re.Pattern = LINE) -> dict[str, str]:
+    """Sums by name of the lines of a `SHA256SUMS`. Raises InputError that names where they stand."""
     found = {}
     for number, text in enumerate(lines, 1):
-        if not (match := LINE.fullmatch(text)):
-            raise InputError(f"{folder / SUMS} line {number} is damaged; expected a SHA-256 sum and a name.")
+        if not (match := line.fullmatch(text)):
+            raise InputError(f"{where} line {number} is damaged; expected a SHA-256 sum and a name.")
         escaped, value, name = match.groups()
         found[name.replace(2 * BACKSLASH, BACKSLASH) if escaped else name] = value.lower()
     return found

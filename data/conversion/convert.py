@@ -24,6 +24,7 @@ from data.conversion import measures
 from data.conversion.codings import mixed_codings, units_by_site
 from data.conversion.labels import is_abide
 from data.conversion.leaks import accepted, check_coding, check_measures, check_names, separating
+from data.conversion.like import Like
 from data.conversion.options import ConversionOptions
 from data.conversion.plan import PlannedCohort, check_like, plan, plan_like
 from data.conversion.reading import PersonMaps, finish, read
@@ -61,20 +62,20 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
     return planned, [*told, *notes]
 
 
-def convert_like(source: Source, target: Path, like: Cohort, command: str) -> tuple[PlannedCohort, list[str]]:
+def convert_like(source: Source, target: Path, like: Like, command: str) -> tuple[PlannedCohort, list[str]]:
     """`convert` for test subjects, prepared as `like` was: nothing is learnt from `source`. Raises InputError if the
     maps or the table do not allow it, or for training subjects of `like`."""
-    check_like(source, like)
+    check_like(source, like.cohort)
     labelled = source.subjects["label"].notna().to_numpy()
     check_coding(source.rows[labelled], source.subjects["label"].to_numpy()[labelled], source.label_column)
 
     def planning(subjects: pd.DataFrame, found: Sequence[PersonMaps]) -> PlannedCohort:
-        return plan_like(subjects, like, source, provenance_of(source, found, command))
+        return plan_like(subjects, like.cohort, source, provenance_of(source, found, command))
 
     planned, notes = write(source, target, planning, like=like)
-    if absent := [name for name in like.metadata.covariate_columns if name not in source.rows]:
+    if absent := [name for name in like.cohort.metadata.covariate_columns if name not in source.rows]:
         notes.append(f"Covariates that {source.table} lacks are empty: {', '.join(absent)}.")
-    return planned, notes
+    return planned, [*like.notes, *notes]
 
 
 def by_map(maps: pd.DataFrame, found: Sequence[PersonMaps]) -> dict[str, pd.DataFrame]:
@@ -108,7 +109,7 @@ def covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, 
 def check_new_scans(source: Source, like: Cohort, new: np.ndarray) -> None:
     """Raises InputError if new people, of region means (people, regions, maps), have a scan of training subjects of
     `like`, under whatever ID."""
-    training = sorted(set(like.indices("train")) & set(like.unswapped())) if like.subjects("train") else []
+    training = sorted(set(like.indices("train")) & set(like.unswapped()))
     known = twins.of_cohort(like, training)
     if leaked := twins.shared(known, (source.subjects["subject"].tolist(), new)):
         pairs = listed([f"{one} has that of {other}" for one, other in leaked.items()])
@@ -119,7 +120,7 @@ def check_new_scans(source: Source, like: Cohort, new: np.ndarray) -> None:
 
 
 def write(
-    source: Source, target: Path, planning: Planning, allow_leak: bool = False, like: Cohort | None = None
+    source: Source, target: Path, planning: Planning, allow_leak: bool = False, like: Like | None = None
 ) -> tuple[PlannedCohort, list[str]]:
     """Writes the cohort planned for the table of subjects, once it is known who shares a scan; returns it with notes on
     its maps (see `check_maps`). Nothing stays in `target` of a cohort that is refused."""
@@ -131,12 +132,12 @@ def write(
     with files.locked(target):
         check_empty(target)
         with unfinished_records(target) as folder, processes() as pool:
-            edges = correlate(pool, source.series, folder, like)
+            edges = correlate(pool, source.series, folder, like.cohort if like else None)
             found = read_maps(pool, source, [folder / f"{number}.bin" for number in range(len(maps))], grid)
             found = edges.beside(found) if edges else found
             means = np.array([person.means for person in found])
-            if like:
-                check_new_scans(source, like, means)
+            if like and like.cohort.subjects("train"):
+                check_new_scans(source, like.cohort, means)
             alike = twins.alike(subjects, means)
             planned = planning(source.subjects.assign(scan=[*leaders(subjects, alike.same_scan).values()]), found)
             planned = replace(planned, metadata=edges.planned(planned.metadata)) if edges else planned
@@ -248,10 +249,10 @@ def check_all_maps(
     measured: Mapping[str, pd.DataFrame],
     planned: PlannedCohort,
     allow_leak: bool,
-    like: Cohort | None,
+    like: Like | None,
 ) -> list[str]:
     """Notes on each map; see `check_maps`, whose errors name the map if there are several."""
-    known = measures.read(like.tables, [row.subject for row in like.rows], like.maps) if like and like.tables else None
+    known = like.measured if like else None
     notes = []
     for name, of_map in measured.items():
         prefix, of_like = f"{name}: " if len(measured) > 1 else "", known[name] if known else None
@@ -261,7 +262,9 @@ def check_all_maps(
             raise InputError(f"{prefix}{error}") from error
         notes += [f"{prefix}{note}" for note in told]
     if like and known is None:
-        notes.append(f"{like.path} has no {MAPS}, so whether its maps were of the same kind could not be checked.")
+        notes.append(
+            f"{like.cohort.path} has no {MAPS}, so whether its maps were of the same kind could not be checked."
+        )
     return notes
 
 

@@ -123,16 +123,6 @@ def plan_like(subjects: pd.DataFrame, like: Cohort, source: Source, provenance: 
     )
 
 
-def site_column_of(like: Cohort) -> str | None:
-    """The covariate that holds the sites of a cohort; None if it has none, or no covariates."""
-    if like.covariates is None:
-        return None
-    site_of = {row.subject: row.site for row in reversed(like.rows)}
-    sites = pd.Series(site_of).reindex(like.covariates.index)
-    held = (like.covariates.eq(sites, axis=0) | like.covariates.eq("")).all() & like.covariates.ne("").any()
-    return next((str(name) for name in held.index[held]), None)
-
-
 def encode_like(table: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
     """The raw phenotype (subjects, 29) of a table, coded as that of another cohort with this `metadata`."""
     if metadata.phenotype == tuple(phenotype.abide_values(pd.DataFrame(columns=phenotype.ABIDE_COLUMNS, dtype=str))):

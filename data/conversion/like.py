@@ -1,0 +1,139 @@
+"""What --like names, a cohort or a bundle -> how its people were prepared, so that new people are prepared alike.
+
+A bundle (`python -m utils.bundle`) is a zip with constants only. Its `data.json` holds what a cohort says of itself,
+but for its people; `parcels.npy`, where the parcels of connectomes lie.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data.base.archive import Archive, opened
+from data.base.errors import InputError
+from data.cohorts import phenotype
+from data.cohorts.cohort import Cohort, open_cohort
+from data.cohorts.connectomes import IMAGE, MAX_PARCELS, Connectomes, parcels_sha256
+from data.cohorts.rows import Metadata
+from data.conversion import measures
+from data.grids import FULL, GRIDS
+
+SUFFIX = ".zip"  # tells a bundle from a cohort
+DATA, PARCELS = "data.json", "parcels.npy"
+PARTS = (  # a pattern of the names in a bundle
+    r"data\.json|model\.json|parcels\.npy|templates\.npy|floors\.npy|weights/[0-9]{1,4}\.npy|card\.md|report\.html"
+    r"|model\.onnx|derivation/[\w.-]{1,200}"
+)
+OVERLAP = "Whether new people are training people of {} cannot be checked: a bundle holds nothing of any person."
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundledData:
+    """`data.json`: how the people of a cohort were prepared. `metadata` are those of the cohort without its people;
+    `typical` holds the median over people of each of `measures.MEASURES`, by map."""
+
+    grid: str
+    num_maps: int
+    metadata: Metadata
+    cohort_sha256: str
+    site_column: str | None = None
+    typical: dict[str, dict[str, float]] = field(default_factory=dict)
+    parcels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Like:
+    """A cohort, or what a bundle says of one, which then has no people. `typical`: see `BundledData`, of a bundle."""
+
+    cohort: Cohort
+    bundle: Archive | None = None
+    typical: dict[str, dict[str, float]] | None = None
+    site: str | None = None
+
+    @classmethod
+    def of(cls, path: Path) -> "Like":
+        """Raises InputError for what is neither."""
+        return of_bundle(open_bundle(path)) if is_bundle(path) else cls(open_cohort(path))
+
+    @property
+    def notes(self) -> list[str]:
+        """What could not be compared."""
+        return [OVERLAP.format(self.bundle.path)] if self.bundle else []
+
+    @cached_property
+    def site_column(self) -> str | None:
+        """The covariate that holds the sites; None if there is none, or no covariates."""
+        return self.site if self.bundle else site_column_of(self.cohort)
+
+    @cached_property
+    def measured(self) -> dict[str, pd.DataFrame] | None:
+        """By map, the measures of its people, of a bundle those of a typical one; None if they are not known."""
+        if self.typical:
+            return {name: pd.DataFrame([values]) for name, values in self.typical.items()}
+        cohort = self.cohort
+        subjects = [row.subject for row in cohort.rows]
+        return measures.read(cohort.tables, subjects, cohort.maps) if cohort.tables and subjects else None
+
+
+def is_bundle(path: Path) -> bool:
+    return path.suffix.lower() == SUFFIX and not path.is_dir()
+
+
+def open_bundle(path: Path) -> Archive:
+    """Raises InputError for a file that is no bundle, or not as it was written."""
+    return opened(path, PARTS)
+
+
+def site_column_of(cohort: Cohort) -> str | None:
+    """The covariate that holds the sites of a cohort; None if it has none, or no covariates."""
+    if cohort.covariates is None:
+        return None
+    site_of = {row.subject: row.site for row in reversed(cohort.rows)}
+    sites = pd.Series(site_of).reindex(cohort.covariates.index)
+    held = (cohort.covariates.eq(sites, axis=0) | cohort.covariates.eq("")).all() & cohort.covariates.ne("").any()
+    return next((str(name) for name in held.index[held]), None)
+
+
+def of_cohort(cohort: Cohort) -> BundledData:
+    """What a bundle says of a cohort."""
+    people: dict[str, Any] = {"same_scan": (), "encoder_subjects": (), "encoder_volumes": (), "provenance": {}}
+    measured = Like(cohort).measured or {}
+    return BundledData(
+        grid=cohort.grid.name,
+        num_maps=cohort.num_maps,
+        metadata=replace(cohort.metadata, **people),
+        cohort_sha256=cohort.digest,
+        site_column=site_column_of(cohort),
+        typical={name: table.median().to_dict() for name, table in measured.items()},
+        parcels=cohort.connectomes.parcels if cohort.connectomes else (),
+    )
+
+
+def of_bundle(bundle: Archive) -> Like:
+    """What a bundle says. Raises InputError if it contradicts itself."""
+    data = bundle.json(DATA, BundledData)
+    metadata, known = data.metadata, {"maps", *measures.MEASURES}
+    grid = GRIDS.get(data.grid)
+    scaler = phenotype.Scaler.of(metadata)
+    measured = [values for of_map in data.typical.values() for values in of_map.values()]
+    wrong = {
+        "grid": grid is None or metadata.grid != grid.shape or not np.allclose(metadata.affine, grid.affine),
+        "maps": len(metadata.maps) != data.num_maps or not data.typical.keys() <= set(metadata.maps),
+        "phenotype": scaler is None or not np.isfinite([*vars(scaler).values()]).all() or (scaler.scale < 0).any(),
+        "measures": not all({*of_map} <= known for of_map in data.typical.values()) or not np.isfinite(measured).all(),
+        "people": bool(metadata.same_scan or metadata.encoder_subjects),
+        "parcels": bool(data.parcels) != bool(metadata.connectome) or len(data.parcels) > MAX_PARCELS,
+    }
+    if grid is None or (found := [name for name, is_wrong in wrong.items() if is_wrong]):
+        raise InputError(f"{bundle.path} says {found[0]} that cannot be; was {DATA} edited? Copy it again.")
+    image = bundle.array(PARCELS, IMAGE.str, FULL.shape) if PARCELS in bundle.parts else None
+    if metadata.connectome and parcels_sha256(data.parcels, image) != metadata.parcels_sha256:
+        raise InputError(f"{bundle.path} is of other parcels than its {DATA} says. Copy it again.")
+    edges = Connectomes(bundle.path, metadata.connectome, data.parcels, image, np.empty(0, int))
+    cohort = Cohort(bundle.path, grid, (), (), metadata, num_maps=data.num_maps)
+    return Like(
+        replace(cohort, connectomes=edges if metadata.connectome else None), bundle, data.typical, data.site_column
+    )
