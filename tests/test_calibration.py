@@ -53,7 +53,7 @@ def test_nothing_to_find_gives_the_share_of_autism():
     raw = np.random.default_rng(4).random(len(label))
     raw = np.where(label == 1, raw**1.2, raw)  # the wrong way
     found = fit(label, raw, SITES, "site")
-    assert found.slope == 0 and found.observed.before.slope < 0
+    assert found.slope == 0 and found.observed.before.slope < 0 and found.observed.after.slope is None
     np.testing.assert_allclose(found.probability(raw), label.mean())
     np.testing.assert_allclose(found.probability(raw, 0.02), 0.02)
     assert found.observed.after.brier == pytest.approx(0.25, abs=0.01)
@@ -123,6 +123,20 @@ def test_what_is_observed_is_left_out_by_hand():
     assert coverage.autism.share == holds[label == 1].mean()
     sizes = found.sets[0].sum(1)
     assert (coverage.both, coverage.none) == ((sizes == 2).mean(), (sizes == 0).mean())
+
+
+@pytest.mark.parametrize("prevalence", [0.5, 0.05])
+def test_net_benefit_is_that_of_counting(prevalence):
+    label, probability = people(seed=6)
+    cuts = np.array([0.05, 0.3, 0.5, 0.9])
+    found = calibration.net_benefit(label, probability, cuts, prevalence)
+    everybody = calibration.net_benefit(label, np.ones(len(label)), cuts, prevalence)
+    many = 1e6  # people of the place of use
+    for at, cut in enumerate(cuts):
+        true = (probability[label == 1] >= cut).mean() * prevalence * many
+        false = (probability[label == 0] >= cut).mean() * (1 - prevalence) * many
+        assert found[at] == pytest.approx((true - false * cut / (1 - cut)) / many)
+        assert everybody[at] == pytest.approx(prevalence - (1 - prevalence) * cut / (1 - cut))
 
 
 def test_few_people_or_one_group_are_refused():

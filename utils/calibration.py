@@ -29,6 +29,7 @@ CLASSES = 2
 MAX_SLOPE, MAX_LOG_ODDS = 1e3, 50.0  # of a calibration that is no mistake
 AT = 1e-9  # that a product of binary fractions may lie below a whole number
 STEPS, MAX_STEP, TINY = 30, 2.0, 1e-9  # of Newton's method
+FLAT = 0.05  # SD of log odds, 1 % of a probability, up to which calibrated ones say nothing
 UNDECIDED = 20.0  # log odds for a standard deviation, of a slope that no data of people decide
 
 
@@ -134,11 +135,8 @@ class Calibration:
         """Raw probabilities of autism (n,) -> calibrated ones (n,) where autism has this share; without it, the share
         that it had among the people by whom this was fitted. Raises InputError for a share that is not between 0
         and 1."""
-        shift = 0.0
-        if prevalence is not None:
-            check_prevalence(prevalence)
-            shift = float(logit(prevalence) - logit(self.prevalence))
-        return expit(self.slope * log_odds(np.asarray(raw, np.float64)) + self.intercept + shift)
+        odds = self.slope * log_odds(np.asarray(raw, np.float64)) + self.intercept
+        return expit(odds if prevalence is None else moved(odds, self.prevalence, prevalence))
 
     def sets(self, raw: np.ndarray, level: float) -> np.ndarray:
         """Raw probabilities of autism (n,) -> whether control and autism are in the set (n, 2) bool. Raises InputError
@@ -148,6 +146,13 @@ class Calibration:
             known = ", ".join(f"{sets.level:g}" for sets in self.sets_of)
             raise InputError(f"The calibration has no sets of the level {level:g}; it has {known}.")
         return of_own_class(raw) >= [found.control, found.autism]
+
+
+def moved(odds: np.ndarray, before: np.ndarray | float, prevalence: float) -> np.ndarray:
+    """Log odds (n,) where autism has the share `before`, a number or (n,), to where it has another one. Raises
+    InputError."""
+    check_prevalence(prevalence)
+    return odds + logit(prevalence) - logit(before)
 
 
 def check_prevalence(prevalence: float) -> None:
@@ -230,29 +235,32 @@ def left_out(label: np.ndarray, probability: np.ndarray, group: np.ndarray) -> L
 def observed(label: np.ndarray, probability: np.ndarray, group: np.ndarray) -> Observed:
     """What calibration does for groups (n,) that are left out."""
     found = left_out(label, probability, group)
-    before, after = (agreement(label, of) for of in (probability, found.probability))
+    before, after = agreement(label, probability), agreement(label, found.probability, FLAT)
     levels = zip(LEVELS, found.sets, strict=True)
     return Observed(before, after, tuple(coverage(level, label, sets, group) for level, sets in levels))
 
 
-def agreement(label: np.ndarray, probability: np.ndarray) -> Agreement:
-    """How probabilities (n,) agree with labels (n,)."""
-    values = agreements(label, probability, np.ones((1, len(label))))
+def agreement(label: np.ndarray, probability: np.ndarray, least: float = 0.0) -> Agreement:
+    """How probabilities (n,) agree with labels (n,), see `agreements`."""
+    values = agreements(label, probability, np.ones((1, len(label))), least)
     slope, intercept, brier = (float(value[0]) for value in values.values())
     return Agreement(None if np.isnan(slope) else slope, intercept, brier)
 
 
-def agreements(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
-    """The three numbers of `Agreement` under each of the weightings (k, n), (k,) each; a slope may be NaN."""
+def agreements(
+    label: np.ndarray, probability: np.ndarray, weight: np.ndarray, least: float = 0.0
+) -> dict[str, np.ndarray]:
+    """The three numbers of `Agreement` under each of the weightings (k, n), (k,) each. A slope is NaN if labels are
+    told apart without error, or if log odds have no SD above `least`: of calibrated ones (`FLAT`), what is left then is how
+    common autism is in other groups, which goes the wrong way."""
     odds = log_odds(probability)
-    spread = odds.std() if np.ptp(odds) else 1.0
-    slope = logistic(np.stack([np.ones_like(odds), odds / spread]), label, np.zeros_like(odds), weight)[:, 1]
-    decided = (np.abs(slope) < UNDECIDED) & (np.ptp(odds) > 0)
-    return {
-        "slope": np.where(decided, slope / spread, np.nan),
-        "intercept": logistic(np.ones((1, len(odds))), label, odds, weight)[:, 0],
-        "brier": weight @ np.square(probability - label) / weight.sum(1),
-    }
+    spread = odds.std() if np.ptp(odds) else 0.0
+    slope = np.full(len(weight), np.nan)
+    if spread > least:
+        steep = logistic(np.stack([np.ones_like(odds), odds / spread]), label, np.zeros_like(odds), weight)[:, 1]
+        slope = np.where(np.abs(steep) < UNDECIDED, steep / spread, np.nan)
+    intercept = logistic(np.ones((1, len(odds))), label, odds, weight)[:, 0]
+    return {"slope": slope, "intercept": intercept, "brier": weight @ np.square(probability - label) / weight.sum(1)}
 
 
 def logistic(values: np.ndarray, label: np.ndarray, offset: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -281,3 +289,13 @@ def covered(holds: np.ndarray, group: np.ndarray) -> Covered:
     rows = [group == name for name in np.unique(group)]
     shares = [float(holds[of].mean()) for of in rows if of.sum() >= MIN_PER_CLASS]
     return Covered(float(holds.mean()), min(shares, default=None), max(shares, default=None))
+
+
+def net_benefit(label: np.ndarray, probability: np.ndarray, cuts: np.ndarray, prevalence: float) -> np.ndarray:
+    """The net benefit (cuts,) of taking those with at least this probability of autism for people with autism, where
+    autism has the share `prevalence` (Vickers and Elkin 2006, Med Decis Making 26:565): the share of all that is
+    rightly taken, minus that wrongly taken times cut / (1 - cut). Nobody is taken: 0; all are: a probability of 1 for
+    everybody. Labels and probabilities (n,); cuts below 1."""
+    taken = probability >= cuts[:, None]
+    right, wrong = (taken[:, label == value].mean(1) for value in (1, 0))
+    return prevalence * right - (1 - prevalence) * wrong * cuts / (1 - cuts)
