@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import logit
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from threadpoolctl import threadpool_limits
 
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.connectomes import Connectomes
 from data.cohorts.rows import leaders
+from utils.calibration import platt
 
 INNER_FOLDS = 5  # by which penalties are chosen and probabilities calibrated; of fewer subjects a class, as many
 PENALTIES = np.logspace(1, 4, 7)  # of squared weights, on features that are z-scored
@@ -99,17 +99,6 @@ def ridges(known: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarra
     along = axes.T @ (values.T @ (target - target.mean()))
     weights = axes @ (along[:, None] / (power[:, None] + PENALTIES))
     return weights, target.mean() - centre @ weights
-
-
-def platt(decision: np.ndarray, label: np.ndarray) -> tuple[float, float]:
-    """The slope and the shift that make log odds of autism of decision values (n,): a logistic regression of the
-    labels, a little less than certain (Platt 1999). Values that go the wrong way in the inner folds count nothing."""
-    spread, count = decision.std() or 1, np.bincount(label.astype(int), minlength=2)
-    certain = np.where(label == 1, count[1] + 1, count[0] + 1) / np.where(label == 1, count[1] + 2, count[0] + 2)
-    both, weight = np.tile(decision[:, None] / spread, (2, 1)), np.concatenate([certain, 1 - certain])
-    fitted = LogisticRegression(C=np.inf, max_iter=1000).fit(both, np.concatenate([label, 1 - label]), weight)
-    slope = fitted.coef_[0, 0] / spread
-    return (slope, fitted.intercept_[0]) if slope > 0 else (0.0, float(logit(label.mean())))
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,6 +36,7 @@ from data.cohorts.rows import Row, leaders
 from data.cohorts.standards import within_sites
 from data.simulation import Simulation, rule, subject_names
 from utils import ridge
+from utils.calibration import platt
 from utils.covariates import covariates, encoder
 from utils.report.tables import MAJORITY, RULE
 from utils.runs.checkpoints import Identity, training_cohort
@@ -115,7 +116,7 @@ def by_svm(known: np.ndarray, new: np.ndarray, of: Training) -> np.ndarray:
 def calibrated(decision: np.ndarray, label: np.ndarray, new: np.ndarray) -> np.ndarray:
     """Probabilities of autism from the decision values `new`, calibrated on those (n,) that the training records had in
     the inner folds."""
-    slope, shift = ridge.platt(decision, label)
+    slope, shift = platt(decision, label)
     return expit(slope * new + shift)
 
 

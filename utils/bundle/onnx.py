@@ -1,0 +1,179 @@
+"""Trained networks -> one ONNX file that predicts records as they are stored, without TensorFlow or this program.
+
+Everything that this program does between a record and a network is inside the file: volumes are z-scored within the
+brain, regions and cubes averaged, values standardised, edges read by their ridge regression.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data.base import files
+from data.base.errors import InputError
+from data.cohorts import records
+from data.cohorts.cohort import Standard
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+NEEDS = ("onnx", "onnxruntime", "tf2onnx")
+OPSET = 18  # of ONNX: the latest that tf2onnx writes
+LARGEST_DIFFERENCE = 1e-5  # of a probability, between ONNX and TensorFlow
+FLOAT_BYTES = 4
+MAX_BYTES = 2**31  # of an ONNX file, which is one Protocol Buffers message
+SPACE = (1, 2, 3)  # the axes of voxels in a batch of volumes
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A network of an ensemble, which reads the phenotype (29,) of a record times `phenotype_scale` plus
+    `phenotype_shift`, since that of its training may have been scaled otherwise."""
+
+    network: "keras.Model"
+    phenotype_scale: np.ndarray | float = 1.0
+    phenotype_shift: np.ndarray | float = 0.0
+
+
+def check_possible(standard: Standard) -> None:
+    """Raises InputError if the libraries are not installed, or if volumes are z-scored by people who are not there. It
+    imports none of the libraries."""
+    if absent := [name for name in NEEDS if find_spec(name) is None]:
+        raise InputError(
+            f"ONNX needs {' and '.join(absent)}, not installed here. In the folder of this program: "
+            ".venv/bin/python -m pip install --editable '.[onnx]'"
+        )
+    if standard == "site":
+        raise InputError(
+            "ONNX reads one person, and standardise=site z-scores volumes over the people of a site; "
+            "train with --set standardise=voxel."
+        )
+
+
+def export(members: Sequence[Member], standard: Standard, path: Path, batches: Iterable[dict]) -> float:
+    """Writes the ONNX model of a network, or of an ensemble; returns the largest difference from TensorFlow, see
+    `parity`. Raises InputError, and writes nothing, as `check_possible` does or if they differ.
+
+    Inputs, float32, each if a network reads it: `volume` (n, x, y, z, maps) as a record holds it, on the reduced grid;
+    `phenotype` (n, 29), scaled as in a record; `connectome` (n, edges), Fisher z, NaN where unknown. Outputs, float32:
+    `probability` (n,) of autism, the mean over the networks; `logits` (n, networks, 2) of (control, autism).
+    """
+    check_possible(standard)
+    check_networks(members)
+    with files.unfinished(path) as unfinished:
+        unfinished.write_bytes(converted(members, standard))
+        difference = parity(unfinished, members, standard, batches)
+        if not difference <= LARGEST_DIFFERENCE:
+            raise InputError(
+                f"{path} was not written: ONNX and TensorFlow differ by {difference:.1g} in a probability; expected at "
+                f"most {LARGEST_DIFFERENCE:g}. Install the versions of pyproject.toml."
+            )
+    return difference
+
+
+def check_networks(members: Sequence[Member]) -> None:
+    """Raises InputError for networks that one ONNX file cannot hold."""
+    every = [member.network for member in members]
+    if odd := {layer.compute_dtype for network in every for layer in network.layers} - {"float32"}:
+        raise InputError(f"A network computes in {odd.pop()}; expected float32 for ONNX. Use --precision float32.")
+    size = FLOAT_BYTES * sum(network.count_params() for network in every)
+    if size >= MAX_BYTES:
+        raise InputError(
+            f"{len(every)} networks hold {size / 1e9:.1f} GB; an ONNX file holds {MAX_BYTES / 1e9:.1f}. Bundle fewer."
+        )
+
+
+def converted(members: Sequence[Member], standard: Standard) -> bytes:
+    """The bytes of the ONNX file."""
+    import tensorflow as tf
+    import tf2onnx
+
+    inputs = {name: tensor for member in members for name, tensor in member.network.input.items()}
+    signature = {name: tf.TensorSpec(tensor.shape, tf.float32, name) for name, tensor in inputs.items()}
+    predict = tf.function(lambda record: predicted(members, standard, record), input_signature=[signature])
+    model, _ = tf2onnx.convert.from_function(predict, [signature], opset=OPSET)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "n"
+    return model.SerializeToString()
+
+
+def predicted(members: Sequence[Member], standard: Standard, record: dict[str, "tf.Tensor"]) -> dict[str, "tf.Tensor"]:
+    """What ONNX computes of records, see `export`."""
+    import tensorflow as tf
+
+    if "volume" in record and standard != "stored":
+        record = record | {"volume": within_brain(record["volume"])}
+    each = []
+    for member in members:
+        inputs = {name: record[name] for name in member.network.input}
+        if "phenotype" in inputs:
+            inputs["phenotype"] = rescaled(record["phenotype"], member)
+        each.append(member.network(inputs, training=False))
+    logits = tf.stack(each, axis=1)
+    probability = tf.reduce_mean(tf.sigmoid(logits[..., 1] - logits[..., 0]), axis=1)
+    return {"probability": probability, "logits": logits}
+
+
+def rescaled(phenotype: Any, member: Member) -> Any:
+    """The phenotype (n, 29) of records, of NumPy or TensorFlow -> as the member reads it."""
+    return phenotype * np.float32(member.phenotype_scale) + np.float32(member.phenotype_shift)
+
+
+def within_brain(volume: "tf.Tensor") -> "tf.Tensor":
+    """`records.within_brain` of a batch (n, x, y, z, maps)."""
+    import tensorflow as tf
+
+    def total(values: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.cast(values, tf.float64), SPACE, keepdims=True)
+
+    span = tf.reduce_max(volume, SPACE, keepdims=True) - tf.reduce_min(volume, SPACE, keepdims=True)
+    brain = tf.abs(volume - background(volume)) > 1e-4 * span
+    brain = brain | (total(brain) == 0)
+    voxels = total(brain)
+    mean = tf.cast(total(tf.where(brain, volume, 0)) / voxels, tf.float32)
+    centred = tf.where(brain, volume - mean, 0)
+    spread = tf.sqrt(total(tf.square(centred)) / voxels)
+    return centred / tf.cast(tf.where(spread > records.SMALLEST_SPREAD, spread, 1), tf.float32)
+
+
+def background(volume: "tf.Tensor") -> "tf.Tensor":
+    """`records.background` of a batch (n, x, y, z, maps) -> (n, 1, 1, 1, maps): the median over the outer faces, which
+    have an even number of voxels."""
+    import tensorflow as tf
+
+    faces = [tf.gather(volume, index, axis=axis) for axis in SPACE for index in (0, volume.shape[axis] - 1)]
+    values = tf.concat([tf.reshape(face, (-1, np.prod(face.shape[1:3]), face.shape[3])) for face in faces], axis=1)
+    greater_half = tf.math.top_k(tf.transpose(values, (0, 2, 1)), values.shape[1] // 2 + 1).values
+    return tf.reduce_mean(greater_half[..., -2:], axis=-1)[:, None, None, None]
+
+
+def parity(path: Path, members: Sequence[Member], standard: Standard, batches: Iterable[dict]) -> float:
+    """The largest difference between the probabilities of an ONNX file in onnxruntime and those of this program, over
+    batches of records (`Cohort.batches`, at least one) whose volumes are as stored."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names, differences = [one.name for one in session.get_inputs()], []
+    for batch in batches:
+        (found,) = session.run(["probability"], {name: batch[name] for name in names})
+        differences.append(np.abs(found - by_program(members, standard, batch)).max())
+    return float(np.max(differences))
+
+
+def by_program(members: Sequence[Member], standard: Standard, batch: dict[str, np.ndarray]) -> np.ndarray:
+    """Probabilities of autism (n,) float64, as `--test` computes them of a batch whose volumes are as stored."""
+    from utils.inference import probability_of_autism
+
+    if "volume" in batch and standard != "stored":
+        batch = batch | {"volume": np.stack([records.within_brain(volume) for volume in batch["volume"]])}
+    each = []
+    for member in members:
+        inputs = {name: batch[name] for name in member.network.input}
+        if "phenotype" in inputs:
+            inputs["phenotype"] = rescaled(batch["phenotype"], member)
+        each.append(probability_of_autism(member.network(inputs, training=False)))
+    return np.mean(each, axis=0)
