@@ -71,6 +71,10 @@ def execute() -> int:
     top = parser()
     args = top.parse_args()
     given = {name for name, value in vars(args).items() if value != top.get_default(name)}
+    if args.bundle and args.job is JOBS["test"]:
+        from utils.bundle.run import with_model
+
+        with_model(args, given)
     asked = request(args, given, JOBS.values())
     if args.permutations:
         check_permutations(asked)
@@ -80,7 +84,9 @@ def execute() -> int:
 def settled(asked: Request) -> Run:
     """The run that the options ask for. What chooses and permutes is imported only where it is wanted."""
     args = asked.args
-    if args.choose is not None:
+    if args.bundle:
+        from utils.bundle.run import bundled_run as of_options
+    elif args.choose is not None:
         from utils.choice.chosen import chosen_run as of_options
     elif args.everybody:
         of_options = everybody_run

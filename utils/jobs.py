@@ -52,6 +52,7 @@ TEST = Job(
             "choices.csv",
             "table1.csv",
             "tripod_ai.csv",
+            "people.csv",
             "report.html",
         ),
         *figures("confusion_matrix", "roc", "forest", "calibration", "losses", "distribution", "*Image"),

@@ -1,8 +1,10 @@
 """A cohort with another split, or another scaling of the phenotype: a fold, everybody to train on, a model's own."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from data.base.errors import InputError
 from data.cohorts import entries as entries_of
@@ -60,9 +62,19 @@ def rescaled(cohort: Cohort, scaler: "Scaler") -> Cohort:
     """The cohort, which has a `phenotype.csv`, with that imputed and scaled by these constants."""
     raw = cohort.raw_phenotype
     assert raw is not None
-    scaled = dict(zip(raw.index, scaler.transform(raw.to_numpy()).astype(records.DTYPE), strict=True))
-    entries = tuple(
-        entries_of.RefittedEntry(entry, scaled[row.subject].tobytes())
-        for row, entry in zip(cohort.rows, cohort.entries, strict=True)
-    )
-    return replace(cohort, entries=entries, metadata=replace(cohort.metadata, **scaler.constants()))
+    scaled = dict(zip(raw.index, scaler.transform(raw.to_numpy()), strict=True))
+    refitted = with_values(cohort, [scaled[row.subject] for row in cohort.rows])
+    return replace(refitted, metadata=replace(cohort.metadata, **scaler.constants()))
+
+
+def with_phenotype(cohort: Cohort, scale: Sequence[float], shift: Sequence[float]) -> Cohort:
+    """The cohort with the phenotype of its records times `scale` plus `shift`, (29,) each."""
+    stored = [np.frombuffer(cohort.header(index), records.DTYPE)[1:] for index in range(len(cohort.rows))]
+    factor, summand = np.array(scale, np.float32), np.array(shift, np.float32)
+    return with_values(cohort, [values * factor + summand for values in stored])
+
+
+def with_values(cohort: Cohort, values: Iterable[np.ndarray]) -> Cohort:
+    """The cohort whose records hold these phenotypes (29,)."""
+    phenotypes = (of.astype(records.DTYPE).tobytes() for of in values)
+    return replace(cohort, entries=tuple(map(entries_of.RefittedEntry, cohort.entries, phenotypes)))

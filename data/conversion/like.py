@@ -46,12 +46,10 @@ class BundledData:
 
 @dataclass(frozen=True)
 class Like:
-    """A cohort, or what a bundle says of one, which then has no people. `typical`: see `BundledData`, of a bundle."""
+    """A cohort, or what a bundle says of one in its `data`, which then has no people."""
 
     cohort: Cohort
-    bundle: Archive | None = None
-    typical: dict[str, dict[str, float]] | None = None
-    site: str | None = None
+    data: BundledData | None = None
 
     @classmethod
     def of(cls, path: Path) -> "Like":
@@ -61,18 +59,18 @@ class Like:
     @property
     def notes(self) -> list[str]:
         """What could not be compared."""
-        return [OVERLAP.format(self.bundle.path)] if self.bundle else []
+        return [OVERLAP.format(self.cohort.path)] if self.data else []
 
     @cached_property
     def site_column(self) -> str | None:
         """The covariate that holds the sites; None if there is none, or no covariates."""
-        return self.site if self.bundle else site_column_of(self.cohort)
+        return self.data.site_column if self.data else site_column_of(self.cohort)
 
     @cached_property
     def measured(self) -> dict[str, pd.DataFrame] | None:
         """By map, the measures of its people, of a bundle those of a typical one; None if they are not known."""
-        if self.typical:
-            return {name: pd.DataFrame([values]) for name, values in self.typical.items()}
+        if self.data:
+            return {name: pd.DataFrame([values]) for name, values in self.data.typical.items()} or None
         cohort = self.cohort
         subjects = [row.subject for row in cohort.rows]
         return measures.read(cohort.tables, subjects, cohort.maps) if cohort.tables and subjects else None
@@ -134,6 +132,4 @@ def of_bundle(bundle: Archive) -> Like:
         raise InputError(f"{bundle.path} is of other parcels than its {DATA} says. Copy it again.")
     edges = Connectomes(bundle.path, metadata.connectome, data.parcels, image, np.empty(0, int))
     cohort = Cohort(bundle.path, grid, (), (), metadata, num_maps=data.num_maps)
-    return Like(
-        replace(cohort, connectomes=edges if metadata.connectome else None), bundle, data.typical, data.site_column
-    )
+    return Like(replace(cohort, connectomes=edges if metadata.connectome else None), data)

@@ -45,10 +45,9 @@ def grouped(known: pd.DataFrame, site: list[str]) -> Iterator[tuple[str, pd.Seri
             yield "head motion", halves.where(values.notna()).sort_values()
         elif AGE.search(name) and values.dtype == float and values.nunique() > MAX_SEXES:
             thirds = pd.qcut(values.rank(method="first"), len(THIRDS), labels=THIRDS).astype(object)
-            ends = values.groupby(thirds).agg(["min", "max"])
-            told = {
-                third: f"{third} third, {ends.loc[third].min():g} to {ends.loc[third].max():g}" for third in ends.index
-            }
+            low, high = (f"{cut:.1f}" for cut in values.quantile([1 / 3, 2 / 3]))
+            told = dict(zip(THIRDS, (f"below {low}", f"{low} to {high}", f"above {high}"), strict=True))
+            told = {third: f"{third} third, {ends}" for third, ends in told.items()}
             yield "age", thirds.map(told)[values.sort_values().index]
         elif SEX.search(name) and values.nunique() <= MAX_SEXES:
             told = values.dropna().map("{:g}".format if values.dtype == float else str)

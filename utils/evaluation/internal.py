@@ -1,6 +1,7 @@
 """The folder of a test on folds -> its `InternalValidation`, which goes with a model that is trained on everybody."""
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import InputError
+from utils import calibration
 from utils.metrics import HEADLINES, headline
 from utils.report import tables
 from utils.report.tables import SITE_COUNTS, Described, Tables
@@ -51,6 +53,7 @@ def read(folder: Path, model: str) -> InternalValidation:
         groups=groups_of(found),
         conclusion=run.conclusion,
         motion=run.motion,
+        calibration=calibration_of(found),
         chosen=chosen,
         marks=run.marks,
     )
@@ -63,6 +66,18 @@ def settled(run: Described, described: dict[str, Any]) -> tuple[dict[str, Any], 
         return {"preset": run.preset, "config": run.config}, {}
     name = Counter(run.choice.chosen).most_common(1)[0][0]
     return described["candidates"][name], run.choice.chosen
+
+
+def calibration_of(found: Tables) -> dict[str, Any] | None:
+    """The calibration by the predictions of folds, a row a subject; None if they do not suffice."""
+    table = found.labelled.drop_duplicates("subject")
+    if "fold" not in table:
+        return None
+    label, group = table["label"].to_numpy(int), table["fold"].to_numpy()
+    if calibration.shortage(label, group):
+        return None
+    made = calibration.fit(label, table["probability"].to_numpy(), group, str(found.run.folds))
+    return asdict(made)
 
 
 def groups_of(found: Tables) -> tuple[GroupScore, ...]:

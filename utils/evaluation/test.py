@@ -18,6 +18,8 @@ from data.cohorts.cohort import in_order
 from data.cohorts.missingness import missing_in
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import TOGETHER
+from utils.bundle import people as bundled
+from utils.bundle.run import BundledRun
 from utils.covariates import with_iq
 from utils.evaluation import autoencoders, choice, confounds, floors, groups, repeats, verdict
 from utils.evaluation.table1 import table1
@@ -51,9 +53,12 @@ UNLABELLED = "No label is known, so that nothing can be concluded about how good
 
 def test(run: Run) -> int:
     """Tests a classifier or an autoencoder, depending on what the model predicts; returns the exit status."""
-    network = restored_network(run)
+    networks = list(run.networks) if isinstance(run, BundledRun) else [(run, restored_network(run))]
     prepare_folder(run)
-    {"label": evaluate, "input": autoencoders.evaluate}[run.model.predicts](run, network)
+    if run.model.predicts == "label":
+        evaluate(run, networks)
+    else:
+        autoencoders.evaluate(run, networks[0][1])
     return 0
 
 
@@ -137,22 +142,32 @@ def tested(run: Run) -> Tested:
     return Tested(read_table(run, PREDICTIONS), read_table(run, FLOOR_PREDICTIONS))
 
 
-def evaluate(run: Run, network: keras.Model) -> None:
-    """Tests a classifier: the tables of `conclude`, what follows from them, and a row of `checkpoint_results.csv`."""
+def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
+    """Tests a classifier, the mean of the probabilities of its networks, each of which reads the cohort of its own run:
+    the tables of `conclude`, what follows from them, and a row of `checkpoint_results.csv`."""
     indices = run.cohort.indices("test")
     batches = in_order(indices, run.config.batch_size)
-    logits = np.concatenate([outputs for _, _, outputs in outputs_of(run, network, batches, "Testing")])
+    each = np.stack([probabilities(*of_one, batches) for of_one in networks])
     cells = [
         (row.file, row.subject, row.site, int(row.label) if row.known else "", probability)
-        for row, probability in zip([run.cohort.rows[i] for i in indices], probability_of_autism(logits), strict=True)
+        for row, probability in zip([run.cohort.rows[i] for i in indices], each.mean(0), strict=True)
     ]
     write_table(run, PREDICTIONS, pd.DataFrame(cells, columns=PREDICTION_COLUMNS))
-    notes = write_floors(run)
+    notes = [
+        *(bundled.write(run, run.bundle, each, indices) if isinstance(run, BundledRun) else []),
+        *write_floors(run),
+    ]
     write_history(run)
     if score := conclude(run, [tested(run)], notes):
         values = {name: score[name]["value"] for name in RESULT_METRICS}
         results = {name: "" if value is None else f"{value:.6f}" for name, value in values.items()}
         add_row(run.out_dir / RESULTS, {"checkpoint": str(run.checkpoints.latest())} | results)
+
+
+def probabilities(run: Run, network: keras.Model, batches: list[np.ndarray]) -> np.ndarray:
+    """Of autism, of the records in all batches (n,)."""
+    logits = [outputs for _, _, outputs in outputs_of(run, network, batches, "Testing")]
+    return probability_of_autism(np.concatenate(logits))
 
 
 def write_floors(run: Run) -> list[str]:

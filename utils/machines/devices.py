@@ -151,9 +151,7 @@ def other_processes(pynvml: ModuleType, handle: Any) -> list[str]:
 def choose_device(share: bool, several: bool = False) -> str:
     """Sets the environment that TensorFlow reads at its import, so that it sees a free GPU, or `several`; returns `gpu`
     or `cpu`, and prints which."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default without AVX-512, and five times slower then
-    os.environ["KERAS_BACKEND"] = "tensorflow"
+    set_environment()
     gpus = free_gpus(share)[: None if several else 1]
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(uuid for uuid, _ in gpus) or "-1"
@@ -161,6 +159,20 @@ def choose_device(share: bool, several: bool = False) -> str:
     several_gpus = f"{len(gpus)} GPUs: " if len(gpus) > 1 else ""
     print(f"Running on {several_gpus}{names}." if gpus else "No GPU: running on the CPU.", flush=True)
     return "gpu" if gpus else "cpu"
+
+
+def set_environment() -> None:
+    """What TensorFlow reads at its import, whatever the device."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default without AVX-512, and five times slower then
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+
+
+def start_on_cpu() -> None:
+    """Starts TensorFlow where a GPU would gain nothing."""
+    set_environment()
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    start_tensorflow("cpu")
 
 
 @contextmanager

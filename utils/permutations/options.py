@@ -1,16 +1,32 @@
 """The option of --test, and when it is possible; without TensorFlow."""
 
+import argparse
 import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from data.base.cli import option, whole
 from data.base.errors import InputError
+from data.base.text import shown
 from utils.machines.devices import several_processes
 from utils.runs.fold_rows import OF_SEVERAL
 from utils.runs.run import Options
 from utils.runs.validate import Request
 
 MOST = 100_000
+
+
+def rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)} is not allowed; expected a share between 0 and 1, such as 0.01"
+        )
+    return value
 
 
 @dataclass(frozen=True)
@@ -23,6 +39,15 @@ class TestOptions(Options):
         type=whole(1, MOST),
         metavar="N",
     )
+    bundle: Path | None = option(
+        None, "test the networks of a bundle, not a checkpoint (python -m utils.bundle)", type=Path, metavar="FILE.zip"
+    )
+    prevalence: float | None = option(
+        None, "with --bundle: the share of autism where it is used (default: as in training)", type=rate, metavar="P"
+    )
+
+    def settings(self) -> dict[str, Any]:
+        return {} if self.prevalence is None else {"prevalence": self.prevalence}
 
 
 def check_permutations(asked: Request) -> None:

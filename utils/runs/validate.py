@@ -76,6 +76,8 @@ def check_everybody(asked: "Request", given: set[str]) -> None:
     if not asked.args.everybody:
         if "score" in given:
             raise InputError("--score goes with --everybody, which leaves nobody to test on; leave it out.")
+        if "prevalence" in given and not asked.args.bundle:
+            raise InputError("--prevalence goes with --bundle, whose probabilities are calibrated; leave it out.")
         return
     if other := next((name for name in ("folds", "choose") if name in given), None):
         raise InputError(f"--everybody trains one model of all people, --{other} several; leave one of them out.")

@@ -1,0 +1,53 @@
+"""python -m utils.bundle CHECKPOINT OUT.zip: a trained model as one file that can leave the lab."""
+
+from pathlib import Path
+
+from data.base import archive, files
+from data.base.cli import Parser, guarded
+from data.base.errors import InputError
+from data.base.terminal import start
+
+PROGRAM = "python -m utils.bundle"
+
+
+def main() -> int:
+    return guarded(PROGRAM, bundle)
+
+
+def parser() -> Parser:
+    found = Parser(prog=PROGRAM, description="Writes one file with all that prediction needs, and nobody's data.")
+    add = found.add_argument
+    add("checkpoint", type=Path, help="such as CKPT/mmnn/everybody, or CKPT/mmnn/folds-10: the mean of its networks")
+    add("out", type=Path, metavar="OUT.zip", help="file to write")
+    add("--score", type=Path, metavar="DIR", help="the --outDir of the test on folds (default: the checkpoint's)")
+    add("--licence", default="", metavar="TEXT", help="of the weights, for the model card (default: not stated)")
+    add("--onnx", action="store_true", help="add model.onnx, which other programs can read")
+    return found
+
+
+def bundle() -> int:
+    args = parser().parse_args()
+    from data.conversion.like import SUFFIX  # costs `--help` nothing
+    from utils.bundle import make
+    from utils.bundle.model import Bundle
+
+    if args.out.suffix != SUFFIX:
+        raise InputError(f"{args.out} does not end in {SUFFIX}; name the bundle such as model{SUFFIX}.")
+    files.check_new(args.out)
+    trained = make.trained_in(args.checkpoint)
+    internal = make.internal_of(trained, args.score)
+    cohort = make.cohort_of(trained)
+    from utils.machines.devices import start_on_cpu
+
+    start_on_cpu()
+    parts = make.parts_of(trained, cohort, internal, args.licence)
+    if args.onnx:
+        parts |= make.onnx_of(trained, cohort)
+    with files.locked(args.out):
+        archive.write(args.out, parts)
+    print(*Bundle.open(args.out).lines(), *make.content_of(args.out), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    start(main, PROGRAM)

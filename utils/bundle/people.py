@@ -1,0 +1,87 @@
+"""What a bundle says of each person that it is shown -> `people.csv`: calibrated probability, its range, set of labels.
+
+`predictions.csv` has the networks' own probabilities, as a test by the checkpoint would write them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from data.base.tables import write_frame
+from data.cohorts.records import CLASSES
+from utils.bundle.model import Bundle
+from utils.calibration import LEVELS, Calibration
+from utils.permutations.options import TestOptions
+from utils.runs.run import Run
+
+PEOPLE = "people.csv"
+LEVEL = LEVELS[0]
+NO_CALIBRATION = (
+    "Probabilities are not calibrated and there are no sets of labels, since no test on folds with enough people goes "
+    "with this bundle."
+)
+DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Person:
+    """`raw` is the mean of the networks' probabilities of autism, `probability` the calibrated one at the prevalence of
+    use, `low` and `high` the least and the greatest of single networks, calibrated; `labels` is the set. All but `raw`
+    are None without a calibration."""
+
+    raw: float
+    probability: float | None
+    low: float | None
+    high: float | None
+    labels: tuple[str, ...] | None
+
+
+def people(calibration: Calibration | None, each: np.ndarray, prevalence: float | None) -> list[Person]:
+    """Probabilities of autism by each network (networks, n) -> what is said of each person."""
+    raw = each.mean(0)
+    if calibration is None:
+        return [Person(float(value), None, None, None, None) for value in raw]
+    moved = np.stack([calibration.probability(values, prevalence) for values in (raw, *each)])
+    sets = calibration.sets(raw, LEVEL)
+    labels = [tuple(name for name, is_in in zip(CLASSES, row, strict=True) if is_in) for row in sets]
+    columns = zip(raw.tolist(), moved[0].tolist(), moved.min(0).tolist(), moved.max(0).tolist(), labels, strict=True)
+    return [Person(*values) for values in columns]
+
+
+def write(run: Run, bundle: Bundle, each: np.ndarray, indices: np.ndarray) -> list[str]:
+    """Writes `people.csv`; returns what must be said of it."""
+    prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
+    found = people(bundle.calibration, each, prevalence)
+    table = pd.DataFrame(found).assign(labels=[said(person) for person in found])
+    rows = [run.cohort.rows[index] for index in indices]
+    table.insert(0, "file", [row.file for row in rows])
+    table.insert(1, "subject", [row.subject for row in rows])
+    write_frame(run.out_dir / PEOPLE, table, ("file", "subject"), DIGITS)
+    return [explained(bundle.calibration, prevalence)]
+
+
+def said(person: Person) -> str:
+    """The set of labels as text; nothing without a calibration."""
+    return "" if person.labels is None else " or ".join(person.labels) or "none"
+
+
+def explained(calibration: Calibration | None, prevalence: float | None) -> str:
+    """What probabilities and sets promise, and to whom."""
+    if calibration is None:
+        return NO_CALIBRATION
+    where = (
+        f"a prevalence of {prevalence:g}"
+        if prevalence
+        else f"the training people's share, {calibration.prevalence:.2f}"
+    )
+    promise = f"Probabilities in {PEOPLE} are calibrated for {where}."
+    sets = f" Sets of labels hold the true one for {LEVEL:.0%} of each class"
+    observed = calibration.observed.coverage[0] if calibration.observed else None
+    if calibration.how.isdigit() or observed is None:
+        return f"{promise}{sets}, of people of sites that trained the networks; at a new site nobody knows."
+    low = min(of.lowest for of in (observed.control, observed.autism) if of.lowest is not None)
+    return (
+        f"{promise}{sets}, if people are like those of the sites by which they were found; at one site that was left out "
+        f"they held it for {low:.0%} of a class, and at yours nobody knows."
+    )
