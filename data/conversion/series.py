@@ -109,7 +109,7 @@ def correlate(pool: Processes, series: Series | None, folder: Path, like: Cohort
         return None
     paths = series.paths.tolist()
     known, notes = like.connectomes if like else None, list[str]()
-    parcels, image = (known.parcels, known.image) if known else (parcels_of(paths), None)
+    parcels, image = (parcels_of(paths), None) if known is None else (known.parcels, known.image)
     if series.image:
         image, notes = parcel_image(series.image, parcels)
     rows = tuple(folder / f"{number}.edges" for number in range(len(paths)))

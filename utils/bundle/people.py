@@ -82,6 +82,6 @@ def explained(calibration: Calibration | None, prevalence: float | None) -> str:
         return f"{promise}{sets}, of people of sites that trained the networks; at a new site nobody knows."
     low = min(of.lowest for of in (observed.control, observed.autism) if of.lowest is not None)
     return (
-        f"{promise}{sets}, if people are like those of the sites by which they were found; at one site that was left out "
-        f"they held it for {low:.0%} of a class, and at yours nobody knows."
+        f"{promise}{sets}, if people are like those of the sites by which they were found; at one site that was left "
+        f"out they held it for {low:.0%} of a class, and at yours nobody knows."
     )

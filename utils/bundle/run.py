@@ -95,5 +95,5 @@ def check_cohort(bundle: Bundle, cohort: Cohort) -> None:
         raise InputError(f"{cohort.path} trained {bundle.path}, so that results would be too good; test other people.")
     needs = MODELS[bundle.model.model].inputs(MODELS[bundle.model.model].settings(bundle.model.config))
     its, own = bundle.like.cohort.connectomes, cohort.connectomes
-    if "connectome" in needs and its and own and its.parcels != own.parcels:
+    if "connectome" in needs and its is not None and own is not None and its.parcels != own.parcels:
         raise InputError(f"{cohort.path} has connectomes of other parcels than {bundle.path}; convert it --like that.")
