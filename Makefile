@@ -10,7 +10,7 @@ setup: .venv/installed
 
 .venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[onnx]"
 	touch $@
 
 # Trains, tests and blacks out mmnn on the simulated demo cohort.
