@@ -1,6 +1,6 @@
 """A zip of named parts with their SHA-256 sums: written bit for bit the same of the same parts, read without trust.
 
-Nothing of it is executed, and nothing is unpacked to disk. Sums tell damage, not forgery: whoever edits a part can edit
+Nothing of it is executed. Sums tell damage, not forgery: whoever edits a part can edit
 its sum, so compare the digest of the whole file with what its maker says.
 """
 

@@ -20,6 +20,7 @@ from data.base import files, sums
 from data.base.errors import InputError
 from data.base.threads import ahead
 from data.cohorts import connectomes as connectomes_of
+from data.cohorts import derivation as derivation_of
 from data.cohorts import digests as digests_of
 from data.cohorts import entries as entries_of
 from data.cohorts import findings as findings_of
@@ -238,10 +239,7 @@ class Cohort:
         return phenotype, volume
 
     def batches(
-        self,
-        selections: Iterable[np.ndarray],
-        volumes: bool = True,
-        tables: Mapping[str, Any] = MappingProxyType({}),
+        self, selections: Iterable[np.ndarray], volumes: bool = True, tables: Mapping[str, Any] = MappingProxyType({})
     ) -> Iterator[dict[str, np.ndarray]]:
         """The batch of each selection of records, read ahead in other threads."""
         return ahead(partial(self.batch, volumes=volumes, tables=tables), selections)
@@ -283,13 +281,15 @@ def identified(cohort: Cohort) -> Cohort:
 
 
 def carry_tables(source: Cohort, target: Path) -> None:
-    """Copies a cohort's side tables and connectomes byte by byte into the folder of another one, which holds the same
-    subjects. Raises InputError for a connectome that is not what was written."""
+    """Copies a cohort's side tables, connectomes and images of its derivation byte by byte into the folder of another
+    one, which holds the same subjects. Raises InputError for what is not as it was written."""
     if source.connectomes:
         source.connectomes.verify()
     for name in (COVARIATES, PHENOTYPE, MAPS, *([CONNECTOMES, SERIES] if source.connectomes else [])):
         if source.tables and (source.tables / name).is_file():
             shutil.copyfile(source.tables / name, target / name)
+    if source.tables and source.metadata.derivation:
+        derivation_of.kept_in(source.tables, source.metadata.derivation).write(target)
 
 
 def in_one_folder(cohort: Cohort) -> Cohort:

@@ -14,6 +14,7 @@ from data.base import files, tables
 from data.base.errors import InputError
 from data.base.text import PLAIN, is_plain, shown
 from data.cohorts import records
+from data.cohorts.derivation import Derivation
 
 METADATA = "cohort.json"
 TABLE = "subjects.csv"
@@ -222,6 +223,7 @@ class Metadata(Preparation):
     same_scan: Groups = ()
     copies: str = ""
     accepted_leaks: tuple[str, ...] = ()  # what tells the diagnosis and was accepted by --allowLeak
+    derivation: Derivation | None = None  # of maps and series from scans
     simulated: bool = False
     encoder_sha256: str = ""
     encoder_subjects: tuple[str, ...] = ()  # whom the encoder of these volumes was trained on
@@ -249,7 +251,7 @@ class Metadata(Preparation):
 
     def json(self) -> dict[str, Any]:
         """All but the defaults, so that a field that is added later changes no older digest."""
-        return {name: value for name, value in asdict(self).items() if value}
+        return asdict(self, dict_factory=lambda pairs: {name: value for name, value in pairs if value})
 
 
 def read_metadata(path: Path) -> Metadata:

@@ -22,6 +22,7 @@ from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed
 from data.conversion import measures
 from data.conversion.codings import mixed_codings, units_by_site
+from data.conversion.derived import compared
 from data.conversion.labels import is_abide
 from data.conversion.leaks import accepted, check_coding, check_measures, check_names, separating
 from data.conversion.like import Like
@@ -66,6 +67,7 @@ def convert_like(source: Source, target: Path, like: Like, command: str) -> tupl
     """`convert` for test subjects, prepared as `like` was: nothing is learnt from `source`. Raises InputError if the
     maps or the table do not allow it, or for training subjects of `like`."""
     check_like(source, like.cohort)
+    told = compared(source.derivation, like.cohort.metadata.derivation, like.cohort.path)
     labelled = source.subjects["label"].notna().to_numpy()
     check_coding(source.rows[labelled], source.subjects["label"].to_numpy()[labelled], source.label_column)
 
@@ -75,7 +77,7 @@ def convert_like(source: Source, target: Path, like: Like, command: str) -> tupl
     planned, notes = write(source, target, planning, like=like)
     if absent := [name for name in like.cohort.metadata.covariate_columns if name not in source.rows]:
         notes.append(f"Covariates that {source.table} lacks are empty: {', '.join(absent)}.")
-    return planned, [*like.notes, *notes]
+    return planned, [*like.notes, *told, *notes]
 
 
 def by_map(maps: pd.DataFrame, found: Sequence[PersonMaps]) -> dict[str, pd.DataFrame]:
@@ -140,7 +142,8 @@ def write(
                 check_new_scans(source, like.cohort, means)
             alike = twins.alike(subjects, means)
             planned = planning(source.subjects.assign(scan=[*leaders(subjects, alike.same_scan).values()]), found)
-            planned = replace(planned, metadata=edges.planned(planned.metadata)) if edges else planned
+            metadata = edges.planned(planned.metadata) if edges else planned.metadata
+            planned = replace(planned, metadata=replace(metadata, derivation=source.derivation))
             check_target(target, planned.metadata)
             measured = by_map(maps, found)
             notes = [*copy_notes(alike, planned), *check_all_maps(maps, measured, planned, allow_leak, like)]
@@ -156,6 +159,8 @@ def write(
             pool.run("Finishing", finish, arguments)
             if edges:
                 edges.write(target, subjects)
+            if source.kept:
+                source.kept.write(target)
         measures.write(target / MAPS, source.subjects["subject"], measured)
         planned.write_tables(target)
         open_cohort(target)  # nothing is called done that cannot be read

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data.base import files
 from data.base.archive import Archive, opened
 from data.base.errors import InputError
 from data.cohorts import phenotype
 from data.cohorts.cohort import Cohort, open_cohort
 from data.cohorts.connectomes import IMAGE, MAX_PARCELS, Connectomes, parcels_sha256
+from data.cohorts.derivation import FOLDER, kept_in
 from data.cohorts.rows import Metadata
 from data.conversion import measures
 from data.grids import FULL, GRIDS
@@ -25,7 +27,7 @@ SUFFIX = ".zip"  # tells a bundle from a cohort
 DATA, PARCELS = "data.json", "parcels.npy"
 PARTS = (  # a pattern of the names in a bundle
     r"data\.json|model\.json|parcels\.npy|templates\.npy|floors\.npy|weights/[0-9]{1,4}\.npy|card\.md|report\.html"
-    r"|model\.onnx|derivation/[\w.-]{1,200}"
+    r"|model\.onnx|derivation/(networks|parcels)\.(nii|nii\.gz|txt|tsv)"
 )
 OVERLAP = "Whether new people are training people of {} cannot be checked: a bundle holds nothing of any person."
 
@@ -108,6 +110,15 @@ def of_cohort(cohort: Cohort) -> BundledData:
         typical={name: table.median().to_dict() for name, table in measured.items()},
         parcels=cohort.connectomes.parcels if cohort.connectomes else (),
     )
+
+
+def derivation_parts(cohort: Cohort) -> dict[str, bytes]:
+    """The images by which the maps of a cohort were derived, as parts of a bundle. Raises InputError for damage."""
+    if cohort.tables is None or cohort.metadata.derivation is None:
+        return {}
+    kept_in(cohort.tables, cohort.metadata.derivation)
+    paths = sorted((cohort.tables / FOLDER).glob("*.*"))
+    return {f"{FOLDER}/{path.name}": files.regular(path).read_bytes() for path in paths}
 
 
 def of_bundle(bundle: Archive) -> Like:

@@ -11,8 +11,10 @@ import pandas as pd
 
 from data.base.errors import InputError
 from data.base.text import shown
+from data.cohorts.derivation import Derivation, KeptDerivation
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import listed
+from data.conversion import derived
 from data.conversion.labels import ABIDE_SUBJECT, coding_of, label_notes, labels
 from data.conversion.layouts import KNOWN_MAPS, Listing, find_maps, find_table
 from data.conversion.motion import with_motion
@@ -49,6 +51,11 @@ class Source:
     left_out: dict[str, list[str]]  # for each reason, the subjects without a record
     notes: list[str]
     series: Series | None = None
+    kept: KeptDerivation | None = None  # how all of this was derived from scans, if that is known
+
+    @property
+    def derivation(self) -> Derivation | None:
+        return self.kept.derivation if self.kept else None
 
 
 @dataclass(frozen=True)
@@ -109,8 +116,11 @@ def read_source(
     files = joined.maps.loc[subjects.index].reset_index(drop=True)
     maps, volume_notes = maps_in(files, joined.wanted, folder, joined.names)
     image, told = (None, []) if optional else image_of(listing, options.connectome, options.parcels)
+    series = None if joined.series is None else Series(joined.series[subjects.index], image)
+    derivation, derivation_notes = derived.common(maps, series.paths if series else None, subjects["subject"].tolist())
+    with_images, missing = derived.with_images(derivation, listing, options.parcels)
     rows, motion_notes = with_motion(table.loc[subjects.index], maps)
-    notes = [*joined.notes, *volume_notes, *told, *motion_notes, f"Table {path}, joined by {joined.id_column}."]
+    notes = [*joined.notes, *volume_notes, *told, *motion_notes, *derivation_notes, *missing]
     reasons, here = left_out(joined, diagnosis, usable, unwanted), set(subjects["subject"])
     twice = {reason: [name for name in names if name in here] for reason, names in reasons.items()}
     return Source(
@@ -124,6 +134,7 @@ def read_source(
         left_out={reason: [name for name in names if name not in here] for reason, names in reasons.items()},
         notes=[
             *notes,
+            f"Table {path}, joined by {joined.id_column}.",
             *unwanted_notes,
             *label_notes(coding, diagnosis[kept], label[kept]),
             *(
@@ -133,7 +144,8 @@ def read_source(
             ),
             site_note(rows, site_column),
         ],
-        series=None if joined.series is None else Series(joined.series[subjects.index], image),
+        series=series,
+        kept=with_images,
     )
 
 

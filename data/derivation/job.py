@@ -14,13 +14,14 @@ from threadpoolctl import threadpool_info
 
 from data.base.errors import InputError
 from data.base.processes import processes
+from data.cohorts.derivation import Derivation
 from data.cohorts.rows import listed
 from data.conversion.layouts import Listing, find_table, tables_near
 from data.conversion.source import subject_column
 from data.conversion.tables import column, key, read_table
-from data.derivation import output, person, scans, templates
+from data.derivation import like, output, person, scans, templates
 from data.derivation.measures import MEASURES
-from data.derivation.options import DerivationOptions
+from data.derivation.options import DEFAULT_BAND, DerivationOptions
 from data.derivation.output import DUAL_REGRESSION, Settings
 from data.derivation.person import Done, Task
 
@@ -42,9 +43,13 @@ def plan(folder: Path, target: Path, options: DerivationOptions) -> Plan:
     """Finds scans, checks options and what is in `target`, and writes what all people share. Raises InputError."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected preprocessed 4-D scans.")
-    settings = settings_of(options)
+    kept = like.derivation_of(options.like) if options.like else None
+    options = like.with_choices(options, kept) if kept else options
+    settings = settings_of(options, kept.derivation if kept else Derivation())
     output.check_folder(target)
     people, notes = find_people(folder, options)
+    if kept:
+        notes += like.compared(people[0].scans[0], options, kept.derivation)
     if people[0].scans[0].layout.cleaned and options.confounds not in (None, "none"):
         raise InputError(f"--confounds {options.confounds} is for scans that were not cleaned before; leave it out.")
     wanted = output.Output(target, output.shared_entities(people))
@@ -59,7 +64,7 @@ def plan(folder: Path, target: Path, options: DerivationOptions) -> Plan:
     failures = {task.person.label: failure for task in tasks if (failure := mistake(task))}
     table = table_of(folder, people, options)
     notes += described(people, options)
-    notes += output.write_dataset(target, folder, table, settings.parcels)
+    notes += output.write_dataset(target, folder, table, settings)
     failed = [Done(label, failure=failure) for label, failure in failures.items()]
     return Plan([task for task in tasks if task.person.label not in failures], failed, options.jobs, notes)
 
@@ -79,17 +84,18 @@ def mistake(task: Task) -> str:
     return ""
 
 
-def settings_of(options: DerivationOptions) -> Settings:
-    """Raises InputError for maps that are not known, or files that do not serve."""
+def settings_of(options: DerivationOptions, of: Derivation) -> Settings:
+    """The settings, with the names that a derivation gave its images. Raises InputError for maps that are not known, or
+    files that do not serve."""
     maps = options.maps or (() if options.series else DEFAULT_MAPS)
     known = (*MEASURES, DUAL_REGRESSION)
     if unknown := [name for name in maps if name not in known]:
         raise InputError(f"--maps {unknown[0]} is not known; expected of {', '.join(known)}.")
     if (DUAL_REGRESSION in maps) != bool(options.networks):
         raise InputError("dual_regression in --maps and a 4-D --networks FILE go together; give both or none.")
-    networks = templates.open_networks(options.networks) if options.networks else None
-    parcels = templates.open_parcels(options.series) if options.series else None
-    return Settings(tuple(dict.fromkeys(maps)), networks, parcels, options.band, options.smooth)
+    networks = templates.open_networks(options.networks, of.networks) if options.networks else None
+    parcels = templates.open_parcels(options.series, of.parcels) if options.series else None
+    return Settings(tuple(dict.fromkeys(maps)), networks, parcels, options.band or DEFAULT_BAND, options.smooth)
 
 
 def find_people(folder: Path, options: DerivationOptions) -> tuple[list[scans.Person], list[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from data.base.cli import MAX_JOBS, names, option, whole
 from data.base.text import shown, whole_number
 
+DEFAULT_BAND = (0.01, 0.1)  # Hz
 STRATEGIES = ("simple", "scrubbing", "compcor", "none")  # of nilearn's load_confounds_strategy, and none
 MAX_SMOOTHING_MM = 30.0
 
@@ -60,9 +61,12 @@ class DerivationOptions:
         choices=STRATEGIES,
         help="what is regressed out (default simple, none of scans that were cleaned or have no table)",
     )
-    band: tuple[float, float] = option((0.01, 0.1), type=band, metavar="LOW,HIGH", help="in Hz (default 0.01,0.1)")
+    band: tuple[float, float] | None = option(None, type=band, metavar="LOW,HIGH", help="in Hz (default 0.01,0.1)")
     smooth: float | None = option(
         None, type=millimetres, metavar="MM", help="smooth maps within the mask by this width (default: do not)"
+    )
+    like: Path | None = option(
+        None, type=Path, metavar="COHORT", help="make the maps and series that this cohort has, in the same way"
     )
     only: str | None = option(None, metavar="GLOB,...", help="use only scans whose path matches, such as '*_run-1_*'")
     bold_column: str | None = option(None, metavar="NAME", help="column of a table with paths of scans in BOLD")

@@ -14,12 +14,12 @@ import numpy as np
 from data import __version__
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.nifti import beside
+from data.cohorts.derivation import PROGRAM
+from data.cohorts.nifti import beside, stem_of
 from data.derivation.scans import Person
 from data.derivation.templates import Networks, Parcels
 
 DESCRIPTION = "dataset_description.json"
-PROGRAM = "autism-blackout"
 SERIES = "series"  # beside the names of maps
 DUAL_REGRESSION = "dual_regression"
 BLOCKS, BLOCK_BYTES = 16, 2**16  # of a file, spread over it, which its digest covers
@@ -79,9 +79,9 @@ def choices_of(product: str, settings: Settings, strategy: str) -> dict[str, Any
     common = choices_of_all(settings, strategy)
     if product == SERIES and settings.parcels:
         del common["SmoothingFWHM"]
-        return common | {"Atlas": settings.parcels.path.name, "AtlasSHA256": settings.parcels.sha256}
+        return common | {"Atlas": settings.parcels.file, "AtlasSHA256": settings.parcels.sha256}
     if product == DUAL_REGRESSION and settings.networks:
-        common["Networks"] = settings.networks.path.name
+        common["Networks"] = settings.networks.file
         common |= {"NetworksSHA256": settings.networks.sha256, "LabelMap": list(settings.networks.names)}
     return common
 
@@ -161,7 +161,7 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"{folder} is not empty and was not written by this command; choose another folder.")
 
 
-def write_dataset(folder: Path, scans: Path, table: Path | None, parcels: Parcels | None) -> list[str]:
+def write_dataset(folder: Path, scans: Path, table: Path | None, settings: Settings) -> list[str]:
     """Writes what all people share, unless it is there, and returns notes. Several processes may do so."""
     folder.mkdir(parents=True, exist_ok=True)
     with files.locked(folder, wait=True):
@@ -169,8 +169,10 @@ def write_dataset(folder: Path, scans: Path, table: Path | None, parcels: Parcel
             files.remove(leftover)
         if not (folder / DESCRIPTION).exists():
             files.write_json(folder / DESCRIPTION, description(folder, scans))
-        if parcels:
-            copy_atlas(folder, parcels)
+        if settings.parcels:
+            copy_atlas(folder, settings.parcels)
+        if settings.networks:
+            copy_networks(folder, settings.networks)
         if table is None:
             return ["No table of people is carried over; name one with --table, also for convert."]
         return copy_table(folder, table)
@@ -196,16 +198,32 @@ def copy_table(folder: Path, table: Path) -> list[str]:
 
 def copy_atlas(folder: Path, parcels: Parcels) -> None:
     """As XCP-D lays atlases out. Raises InputError if another one has its place."""
-    place = folder / "atlases" / f"atlas-{parcels.name}"
-    ending = parcels.path.name[len(parcels.path.name.split(".")[0]) :]
-    for source, end in ((parcels.path, ending), (beside(parcels.path, ".tsv"), ".tsv")):
-        target = place / f"atlas-{parcels.name}_dseg{end}"
-        if not source.is_file():
-            continue
-        if target.exists() and target.read_bytes() != source.read_bytes():
-            raise InputError(f"{target} is another one than {source}; choose another folder, or rename the atlas.")
-        place.mkdir(parents=True, exist_ok=True)
-        copy(source, target)
+    target = folder / "atlases" / f"atlas-{parcels.name}" / f"atlas-{parcels.name}_dseg"
+    copy_image(parcels.path, target)
+    if (names := beside(parcels.path, ".tsv")).is_file():
+        copy_alone(names, target.with_name(f"{target.name}.tsv"))
+
+
+def copy_networks(folder: Path, networks: Networks) -> None:
+    """Beside atlases, with the names of its volumes, one a line. Raises as above."""
+    target = folder / "atlases" / f"atlas-{networks.name}" / f"atlas-{networks.name}_probseg"
+    copy_image(networks.path, target)
+    if not (names := target.with_name(f"{target.name}.txt")).exists():
+        with files.replacing(names) as file:
+            file.write("\n".join([*networks.names, ""]))
+
+
+def copy_image(source: Path, target: Path) -> None:
+    """Copies an image to `target` and its own ending."""
+    copy_alone(source, target.with_name(target.name + source.name[len(stem_of(source)) :]))
+
+
+def copy_alone(source: Path, target: Path) -> None:
+    """Copies a file. Raises InputError if another one has its place."""
+    if target.exists() and target.read_bytes() != source.read_bytes():
+        raise InputError(f"{target} is another one than {source}; choose another folder, or rename {source.name}.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    copy(source, target)
 
 
 def copy(source: Path, target: Path) -> None:

@@ -104,7 +104,7 @@ def complete(task: Task) -> tuple[int, list[str]]:
         return 0, []
     runs = [of_run(scan, task, missing) for scan in person.scans]
     check_one_grid(person, runs)
-    common = sources | facts(runs)
+    common = sources | {"InputScans": person.scans[0].treated or None} | facts(runs)
     strategy = strategies(person, task.strategy)
     for product in missing:
         path = output.path(person.label, product, settings)

@@ -64,6 +64,11 @@ class ScanFile:
         return self.entities.get("space") or self.layout.space or ""
 
     @property
+    def treated(self) -> str:
+        """Whether confounds were regressed out already; empty if that is not known."""
+        return "" if self.layout is NAMED else "cleaned" if self.layout.cleaned else "preprocessed"
+
+    @property
     def kind(self) -> dict[str, str]:
         """What scans of one person must share."""
         return {name: of for name, of in self.entities.items() if name not in RUNS} | {"layout": self.layout.name}

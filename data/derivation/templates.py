@@ -25,7 +25,8 @@ class Parcels:
     """A label image, of the file `path`."""
 
     path: Path
-    name: str  # letters and digits of the file's name, as BIDS wants it
+    file: str  # its name, whatever a copy is called
+    name: str  # its letters and digits
     numbers: tuple[int, ...]
     names: tuple[str, ...]
     sha256: str
@@ -36,12 +37,15 @@ class Networks:
     """A 4-D file with a map of each network."""
 
     path: Path
+    file: str  # its name, as above
+    name: str  # its letters and digits
     names: tuple[str, ...]
     sha256: str
 
 
-def open_parcels(path: Path) -> Parcels:
-    """Raises InputError, naming the file, unless it holds whole numbers from 1 and its names fit."""
+def open_parcels(path: Path, file: str = "") -> Parcels:
+    """A label image that is called `file`, or was, if this is a copy. Raises InputError, naming it, unless it holds
+    whole numbers from 1 and its names fit."""
     image = open_image(path)
     with readable(path):
         labels = np.asarray(image.dataobj, np.float64)
@@ -52,10 +56,16 @@ def open_parcels(path: Path) -> Parcels:
         raise InputError(f"{path} has {numbers.size:,} parcels; expected at most {MAX_REGIONS:,}. Is it a label image?")
     whole = tuple(numbers.astype(int).tolist())
     names = names_beside(path, whole)
-    name = re.sub("[^A-Za-z0-9]", "", stem_of(path))
-    if not name:
+    file = file or path.name
+    return Parcels(path, file, label_of(path, file), whole, names, sum_of(path))
+
+
+def label_of(path: Path, file: str) -> str:
+    """The letters and digits of a file's name, by which BIDS calls an atlas. Raises InputError if it has none."""
+    label = re.sub("[^A-Za-z0-9]", "", stem_of(Path(file)))
+    if not label:
         raise InputError(f"{path} has no letter or digit in its name, which names the series. Rename it.")
-    return Parcels(path, name, whole, names, sum_of(path))
+    return label
 
 
 def names_beside(path: Path, numbers: tuple[int, ...]) -> tuple[str, ...]:
@@ -77,15 +87,16 @@ def names_beside(path: Path, numbers: tuple[int, ...]) -> tuple[str, ...]:
     return names
 
 
-def open_networks(path: Path) -> Networks:
-    """Raises InputError, naming the file, unless it is 4-D and its names fit."""
+def open_networks(path: Path, file: str = "") -> Networks:
+    """4-D maps, as above. Raises InputError, naming the file, unless it is 4-D and its names fit."""
     volumes = num_volumes(open_image(path))
     if volumes is None:
         raise InputError(f"{path} is 3-D; expected the maps of several networks in a 4-D file.")
     source, labels = labels_of([path], beside(path, ".txt"))
     if labels is not None:
         check_labels(labels, source, volumes)
-    return Networks(path, tuple(labels or map(str, range(volumes))), sum_of(path))
+    file = file or path.name
+    return Networks(path, file, label_of(path, file), tuple(labels or map(str, range(volumes))), sum_of(path))
 
 
 @lru_cache(GRIDS_KEPT)

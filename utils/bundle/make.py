@@ -138,7 +138,7 @@ def parts_of(
     parts |= {WEIGHTS.format(number): archive.npy(flat(of_one)) for number, of_one in enumerate(weights)}
     if cohort.connectomes and cohort.connectomes.image is not None:
         parts[like.PARCELS] = archive.npy(cohort.connectomes.image.astype("<i2"))
-    return parts
+    return parts | like.derivation_parts(cohort)
 
 
 def onnx_of(trained: Sequence[Trained], cohort: Cohort) -> dict[str, bytes]:

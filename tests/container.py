@@ -1,0 +1,295 @@
+"""The steps of docs/container/Dockerfile in a clean root of Debian, and the program in it -> a table of what held.
+
+    .venv/bin/python tests/container.py
+
+No engine is needed: mmdebstrap makes the root, of the release that the base image has, from the mirror of this machine,
+and each step is done in a chroot with its own mounts, as the user and with the environment that the Dockerfile says.
+Needs root on Debian of that release and asks first, for it installs mmdebstrap and downloads TensorFlow; YES=1 answers.
+The root lies in a temporary folder and is removed. Exit status 1 if something did not hold.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from helpers import ROOT
+from slurm import sh
+
+from data import demo, grids
+from data.base.cli import guarded
+from data.base.errors import InputError
+
+DOCKERFILE = ROOT / "docs" / "container" / "Dockerfile"
+APPTAINER = ROOT / "docs" / "container" / "apptainer.def"
+HOME = "/opt/autism-blackout"
+STRANGER = "4242:4242"  # a user whom the image does not know, as of `docker run --user`
+SHARED_MEMORY = "size=64m"  # of /dev/shm, as Docker gives it
+INDEX_OPTIONS = ("index-url", "extra-index-url", "proxy", "trusted-host", "timeout", "retries")
+ASK = """This installs Debian's package mmdebstrap if it is missing, makes a Debian in a temporary folder, and downloads
+what `make setup` does (about 1 GB) into it; all but the package is removed at the end. Go on? [y/N] """
+MOUNTS = """\
+mount -t proc proc "$1/proc"
+mount --rbind /dev "$1/dev"
+mount -t tmpfs -o {memory} tmpfs "$1/dev/shm"
+mount -t tmpfs -o mode=1777 tmpfs "$1/run"
+"""
+
+
+# What the recipes say
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an image is made of, in the order of the file; `files` are (source, target)."""
+
+    base: str
+    files: tuple[tuple[str, str], ...]
+    commands: tuple[str, ...]
+    environment: dict[str, str]
+
+
+def instructions(text: str) -> list[tuple[str, str]]:
+    """The instructions of a Dockerfile: (RUN, its command), ..."""
+    lines = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ").splitlines()
+    words = [line.split(None, 1) for line in lines if line.strip()]
+    return [(word, " ".join(rest.split())) for word, rest in words]
+
+
+def copied(rest: str) -> list[tuple[str, str]]:
+    """The source and the target of each file or folder of a COPY."""
+    *sources, target = shlex.split(rest)
+    if not target.endswith("/"):
+        raise InputError(f"COPY {rest}: expected a target that ends with /, so that it is a folder.")
+    folders = [source for source in sources if (ROOT / source).is_dir()]
+    return [(source, target.rstrip("/") if source in folders else f"{target}{source}") for source in sources]
+
+
+def assigned(rest: str) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in shlex.split(rest))
+
+
+def of_dockerfile(text: str) -> Recipe:
+    found = instructions(text)
+    (base,) = (rest for word, rest in found if word == "FROM")
+    files = [pair for word, rest in found if word == "COPY" for pair in copied(rest)]
+    environment = {name: value for word, rest in found if word == "ENV" for name, value in assigned(rest).items()}
+    return Recipe(base, tuple(files), tuple(rest for word, rest in found if word == "RUN"), environment)
+
+
+def of_apptainer(text: str) -> Recipe:
+    text = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ")
+    header, *parts = re.split(r"^%", text, flags=re.MULTILINE)
+    sections = {name: body.strip().splitlines() for name, _, body in (part.partition("\n") for part in parts)}
+    base = dict(line.split(": ", 1) for line in header.splitlines() if line.strip())["From"]
+    files = tuple((source, target) for source, target in map(str.split, sections["files"]))
+    exported = [line.strip().removeprefix("export ") for line in sections["environment"]]
+    commands = tuple(" ".join(line.split()) for line in sections["post"])
+    return Recipe(base, files, commands, assigned(" ".join(exported)))
+
+
+# The root
+
+
+@dataclass(frozen=True)
+class Image:
+    """A root on disk and what the instructions up to now have set."""
+
+    root: Path
+    environment: dict[str, str] = field(
+        default_factory=lambda: {"PATH": "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"}
+    )
+    user: str = "0:0"
+    folder: str = "/"
+    command: tuple[str, ...] = ()
+
+    def after(self, word: str, rest: str) -> "Image":
+        """The image after an instruction. Raises InputError for one that is not known, or a command that fails."""
+        if word == "COPY":
+            for source, target in copied(rest):
+                self.copy(ROOT / source, target)
+        elif word == "RUN":
+            self.do(["/bin/sh", "-c", rest], network=True)
+        elif word == "ENV":
+            new = {name: self.expanded(value) for name, value in assigned(rest).items()}
+            return replace(self, environment=self.environment | new)
+        elif word == "USER":
+            return replace(self, user=rest)
+        elif word == "WORKDIR":
+            (self.root / rest.lstrip("/")).mkdir(parents=True, exist_ok=True)
+            return replace(self, folder=rest)
+        elif word == "CMD":
+            return replace(self, command=tuple(json.loads(rest)))
+        elif word != "FROM":
+            raise InputError(f"{DOCKERFILE} has {word}, which this script does not know; teach it here.")
+        return self
+
+    def copy(self, source: Path, target: str) -> None:
+        place = self.root / target.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, place, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, place)
+
+    def expanded(self, value: str) -> str:
+        return re.sub(r"\$(\w+)", lambda match: self.environment.get(match[1], ""), value)
+
+    def do(self, words: Iterable[object], network: bool = False, mounts: Iterable[str] = ()) -> str:
+        """What a command printed, done as the user in the root; `mounts` are `SOURCE:TARGET` or `SOURCE:TARGET:ro`.
+        Raises InputError if it failed."""
+        script = "set -e\n" + MOUNTS.format(memory=SHARED_MEMORY)
+        for mount in mounts:
+            source, target, *read_only = mount.split(":")
+            script += f'mkdir -p "$1{target}"\nmount --bind {shlex.quote(source)} "$1{target}"\n'
+            script += f'mount -o remount,bind,ro "$1{target}"\n' if read_only else ""
+        environment = [f"{name}={value}" for name, value in self.environment.items()]
+        entered = ["env", "-i", *environment, "/bin/sh", "-c", 'cd "$0" && exec "$@"', self.folder, *map(str, words)]
+        script += f'exec chroot --userspec={self.user} "$1" {shlex.join(entered)}\n'
+        apart = ["--mount", *([] if network else ["--net"])]
+        return sh("unshare", *apart, "/bin/sh", "-c", script, "sh", self.root)
+
+
+def release_of(path: Path) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in path.read_text().replace('"', "").splitlines() if "=" in line)
+
+
+def check_release(base: str) -> str:
+    """The code name of the release of this machine. Raises InputError if it is another one than that of the base."""
+    here = release_of(Path("/etc/os-release"))
+    wanted = re.match(r"debian:(\d+)", base)
+    if not wanted or here["ID"] != "debian" or here["VERSION_ID"] != wanted[1]:
+        raise InputError(f"The base is {base}, and this is {here['ID']} {here.get('VERSION_ID')}; nothing was tried.")
+    return here["VERSION_CODENAME"]
+
+
+def mirror_lines() -> list[str]:
+    """Debian's sources of packages as this machine's apt has them."""
+    form = "$(ORIGIN)|deb [signed-by=$(SIGNED_BY)] $(SITE) $(RELEASE) $(COMPONENT)"
+    found = sh("apt-get", "indextargets", "--format", form, "Created-By: Packages").splitlines()
+    return [line.removeprefix("Debian|") for line in dict.fromkeys(found) if line.startswith("Debian|")]
+
+
+def acquire_options() -> list[str]:
+    """How this machine's apt reaches its mirror: proxies, and whether dates count."""
+    lines = sh("apt-config", "dump", "Acquire").splitlines()
+    return [line for line in lines if re.match(r"Acquire::(https?::Proxy|Check-(Valid-Until|Date)) ", line)]
+
+
+def make_root(base: str, target: Path) -> Image:
+    """A Debian without anything but apt, which reaches mirror and package index as this machine does."""
+    options = [f"--aptopt={line}" for line in acquire_options()]
+    sh("mmdebstrap", "--quiet", "--variant=minbase", *options, check_release(base), target, *mirror_lines())
+    target.chmod(0o755)
+    shutil.copy("/etc/resolv.conf", target / "etc" / "resolv.conf")
+    said = sh(sys.executable, "-m", "pip", "config", "list").splitlines()
+    config = {line.split(".", 1)[1].partition("=")[0]: shlex.split(line.partition("=")[2])[0] for line in said}
+    lines = ["[global]", *(f"{name} = {value}" for name, value in config.items() if name in INDEX_OPTIONS)]
+    if certificates := config.get("cert"):
+        shutil.copy(certificates, target / "etc" / "index.pem")
+        lines.append("cert = /etc/index.pem")
+    (target / "etc" / "pip.conf").write_text("\n".join([*lines, ""]))
+    return Image(target)
+
+
+# What is tried: each gives what was found, and whether it held
+
+
+@dataclass(frozen=True)
+class Tries:
+    image: Image
+    home: Path
+
+    def user(self) -> tuple[str, bool]:
+        who = self.image.do(["id", "-u"]).strip()
+        program = self.image.do(["sh", "-c", f"touch {HOME}/run.py 2>&1 || true"])
+        return f"user {who}, who cannot change the program", who != "0" and "Permission denied" in program
+
+    def command(self) -> tuple[str, bool]:
+        shown = self.image.do(self.image.command)
+        return f"{shlex.join(self.image.command)} prints {len(shown.splitlines())} lines", "--dataDir" in shown
+
+    def demo(self) -> tuple[str, bool]:
+        begin = time.monotonic()
+        self.image.do(["make", "-C", HOME, "demo", "DEMO=/tmp/demo"])
+        folder = self.image.root / "tmp" / "demo"
+        auc = json.loads((folder / "test" / "metrics.json").read_text())["auc"]["value"]
+        wanted = [folder / "test" / "report.html", folder / "blackout" / "regions.csv"]
+        return f"{time.monotonic() - begin:.0f} s, AUC {auc:.2f}", all(path.stat().st_size for path in wanted)
+
+    def read_only(self) -> tuple[str, bool]:
+        """A cohort that nobody can write, results in another mounted folder, as a user whom the image does not know."""
+        results = self.home / "results"
+        results.mkdir()
+        os.chown(results, *map(int, STRANGER.split(":")))
+        mounts = [f"{self.home / 'cohort'}:/data/cohort:ro", f"{results}:/data/results"]
+        stranger = replace(self.image, user=STRANGER, folder="/data/results")
+        small = ("--dataDir", "../cohort", "--chkPointDir", "ckpt")
+        stranger.do(["run.py", "--train", *small, "--numIters", 4], mounts=mounts)
+        stranger.do(["run.py", "--test", *small], mounts=mounts)
+        stranger.do(["python", "-m", "utils.report", "results/mmnn-test"], mounts=mounts)
+        checked = stranger.do(["sh", "-c", "python -m data check ../cohort; true"], mounts=mounts)
+        owners = {path.stat().st_uid for path in results.rglob("*")}
+        report = results / "results" / "mmnn-test" / "report.html"
+        held = report.exists() and owners == {int(STRANGER.split(":")[0])} and "Traceback" not in checked
+        return f"trained, tested and checked; all files belong to user {STRANGER.split(':')[0]}", held
+
+
+def prepare() -> None:
+    """Asks, and installs what is missing. Raises InputError where that cannot be done."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise InputError("A clean root needs root, on Debian; nothing was tried.")
+    if os.environ.get("YES") != "1" and not (sys.stdin.isatty() and input(ASK).strip().lower() in ("y", "yes")):
+        raise InputError("Nothing was tried; YES=1 make container goes on without asking.")
+    if not shutil.which("mmdebstrap"):
+        sh("apt-get", "update", "-qq")
+        sh("apt-get", "install", "-y", "-qq", "mmdebstrap", env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"})
+
+
+def built(home: Path) -> tuple[Image, str]:
+    """The image, and what it took to make."""
+    begin, steps = time.monotonic(), instructions(DOCKERFILE.read_text())
+    image = make_root(of_dockerfile(DOCKERFILE.read_text()).base, home / "root")
+    for word, rest in steps:
+        image = image.after(word, rest)
+    size = int(sh("du", "-sm", image.root).split()[0]) / 1000
+    debian = (image.root / "etc" / "debian_version").read_text().strip()
+    python = image.do(["python", "--version"]).strip()
+    minutes = (time.monotonic() - begin) / 60
+    return image, f"Debian {debian}, {python}, {size:.1f} GB, {minutes:.0f} minutes"
+
+
+def execute() -> int:
+    prepare()
+    with tempfile.TemporaryDirectory(prefix="container") as folder:
+        home = Path(folder)
+        home.chmod(0o755)
+        demo.simulate(home / "cohort", grids.REDUCED, demo.Simulation(subjects=40, seed=1))
+        image, what = built(home)
+        print("| what was tried in a clean root | what was found | held |\n| --- | --- | --- |", flush=True)
+        print(f"| the steps of the Dockerfile | {what} | yes |", flush=True)
+        failed, tries = 0, Tries(image, home)
+        for name, work in {
+            "its user": tries.user,
+            "its command": tries.command,
+            "make demo as this user, without a network": tries.demo,
+            "a cohort mounted read-only, another user, no network": tries.read_only,
+        }.items():
+            try:
+                found, held = work()
+            except (InputError, OSError) as error:
+                found, held = " ".join(str(error).split()), False
+            failed += not held
+            print(f"| {name} | {found.replace('|', '/')} | {'yes' if held else 'NO'} |", flush=True)
+        return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded("container.py", execute))
