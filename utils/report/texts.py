@@ -15,7 +15,7 @@ from data.cohorts.records import PHENOTYPE_SIZE
 from data.cohorts.rows import listed
 from data.grids import GRIDS, Grid
 from models import MODELS
-from utils import metrics, statistics
+from utils import calibration, metrics, statistics
 from utils.figures import TABLES_CSS, number
 from utils.report.tables import MODEL, RULE, TABLE1, TRIPOD, Described, Score, Tables
 
@@ -41,7 +41,7 @@ TEMPLATES.filters["some"] = lambda names, between=", ": listed(names, SHOWN, bet
 TEMPLATES.tests["in_text"] = lambda text, part: part in text
 TEMPLATES.globals.update(TABLE1=TABLE1, TRIPOD=TRIPOD)
 TEMPLATES.globals.update(FEW=FEW, NAMED=NAMED, PUBLISHED=PUBLISHED, RULE=RULE, SUSPICIOUS=SUSPICIOUS)
-TEMPLATES.globals.update(metrics=metrics, statistics=statistics)
+TEMPLATES.globals.update(metrics=metrics, statistics=statistics, calibration=calibration)
 
 
 def paragraphs(name: str, template: str = SENTENCES, **values: Any) -> list[str]:
