@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from data.cohorts.records import CLASSES
-from utils.calibration import FLAT, LEVELS, agreements, left_out, shortage
+from utils.calibration import FLAT, LEVELS, agreements, constants_of, left_out, shortage
 from utils.metrics import RESAMPLES, Predictions
 from utils.report.tables import (
     BOTH,
@@ -44,9 +44,15 @@ def people(predictions: pd.DataFrame, fold: np.ndarray) -> pd.DataFrame:
 
 def observed(table: pd.DataFrame, by: str, seed: int) -> pd.DataFrame:
     """`calibration.csv` of the table of `people`: a row a number, coverage also by the groups in the column `by`."""
-    rows, group = [*of_agreement(table, seed)], table[by].astype(str).replace("", "-")
+    label, raw, fold = (table[name].to_numpy() for name in ("label", "probability", "fold"))
+    rows, group, whole = (
+        [*of_agreement(table, seed)],
+        table[by].astype(str).replace("", "-"),
+        constants_of(label, raw, fold, ""),
+    )
     for level in LEVELS:
-        rows += of_level(table.assign(set=table[column_of_sets(level)], group=group), level)
+        holds = whole.sets(raw, level)[np.arange(len(label)), label.astype(int)]
+        rows += of_level(table.assign(set=table[column_of_sets(level)], group=group, by_all=holds), level)
     return pd.DataFrame(rows, columns=COLUMNS_OF_CALIBRATION).fillna(dict.fromkeys(NAMES, ""))
 
 
@@ -69,7 +75,8 @@ def of_agreement(table: pd.DataFrame, seed: int) -> Iterator[Row]:
 
 def of_level(table: pd.DataFrame, level: float) -> Iterator[Row]:
     """The sets of one level (`set`): in how many people of each class they hold the label, and how many labels they
-    have, in all and in each group; and whether groups differ in coverage by more than chance."""
+    have, in all and in each group. And whether groups differ by more than chance: by thresholds of all people
+    (`by_all`), since those of all others move away from a group and make its difference larger than it is."""
     for group, part in [("", table), *(table.groupby("group") if table["group"].nunique() > 1 else ())]:
         about = {"group": group, "level": level}
         for value, name in enumerate(CLASSES):
@@ -80,7 +87,7 @@ def of_level(table: pd.DataFrame, level: float) -> Iterator[Row]:
             yield {"measure": name} | about | share(size == name)
     for value, name in enumerate(CLASSES):
         own = table[table["label"] == value]
-        p = p_of_equal(own["set"].isin([name, BOTH]), own["group"])
+        p = p_of_equal(own["by_all"], own["group"])
         yield {"measure": UNEQUAL, "diagnosis": name, "level": level} | told(len(own), p)
 
 

@@ -79,6 +79,7 @@ class Facts:
     seen_by_authors: bool  # whether the preset was chosen by results on people of ABIDE I
     one_class: list[str]  # sites whose tested people of known diagnosis are of one class
     floors: list[str]
+    calibrated: bool
 
 
 def facts(tables: Tables) -> Facts:
@@ -102,6 +103,7 @@ def facts(tables: Tables) -> Facts:
         seen_by_authors="volume" in model.reads and bool({name.split()[0] for name in names} & set(CHOSEN_ON_ABIDE)),
         one_class=classes.index[classes == 1].tolist(),
         floors=[] if tables.floors is None else [name for name in tables.floors["floor"] if name not in (MODEL, RULE)],
+        calibrated=tables.calibration is not None,
     )
 
 
