@@ -6,7 +6,7 @@
 Cohorts are simulated as scores of 19 sites of 39 people, with an AUC within sites of 0.75 or of 0.5. Sites are alike,
 or each has its own shift of all scores; probabilities say what they should, or are distorted in a known way. Prints the
 mean of the constants of `utils.calibration` over cohorts; what these do on fresh people of new sites that are made
-alike: slope, intercept (with the slope fixed at 1) and Brier score before and after, coverage by class of 80 % sets (`!`:
+alike: slope, intercept (with the slope fixed at 1), Brier score before and after; coverage by class of 80 % sets (`!`:
 outside of 76 to 84 %), the lowest of a site, how often both labels, one or none remain; the coverage that was observed
 by leaving sites out; and how often sites are called unequal.
 
