@@ -37,6 +37,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 COMMANDS = {
     "adjustment": ["--sets", 1, "--people", 200],
     "blackout": ["--preset", "residual", "--subjects", 2, "--repeats", 1],
+    "calibration": ["--sets", 1],
     "compare": ["--sets", 2, "--only", "10 folds"],
     "choice": ["--simulated", 2],
     "confounds": ["--sets", 1, "--people", 120],
@@ -70,6 +71,22 @@ def printed_by(cohort, monkeypatch, capsys):
 
 def benchmark(name: str) -> str:
     return str(ROOT / "tests" / "benchmarks" / f"{name}.py")
+
+
+def test_the_benchmark_of_calibration_says_what_sets_hold_and_reads_a_test(printed_by, tmp_path, monkeypatch):
+    lines = printed_by("calibration").splitlines()
+    held = [[float(share) for share in re.findall(r"(?:autism|control) ([\d.]+)%", line)] for line in lines]
+    assert len(lines) == 5 and all(len(of) == 2 and min(of) > 60 for of in held)
+    random, people = np.random.default_rng(0), 300
+    label, fold = np.arange(people) % 2, np.arange(people) // 2 % 3
+    table = pd.DataFrame({"label": label, "probability": random.uniform(0.2, 0.6, people) + 0.2 * label, "fold": fold})
+    table.assign(subject=range(people)).to_csv(tmp_path / "predictions.csv", index=False)
+    monkeypatch.setitem(COMMANDS, "calibration", ["--results", tmp_path])
+    printed = printed_by("calibration")
+    own, others = (table[(table["label"] == 1) & (of)]["probability"] for of in (fold == 2, fold != 2))
+    least = np.floor(1e4 * others.nsmallest(int(0.2 * (len(others) + 1))).iloc[-1]) / 1e4
+    assert f"\n2: 80% sets hold autism {(own >= least).mean():.0%} of 50, control" in printed
+    assert re.search(r"before: slope [\d.]+, intercept -?[\d.]+, Brier 0\.[\d]+\nafter: slope", printed)
 
 
 def test_the_benchmark_of_confounds_prints_a_share_a_case(printed_by):

@@ -46,6 +46,7 @@ def tested(on_folds, tmp_path_factory):
     with without_drawing() as patch:
         patch.setattr("utils.evaluation.floors.features", lambda *_: {})
         patch.setattr("utils.evaluation.floors.fitted", made_up_floors)
+        patch.setattr("utils.calibration.ENOUGH", 5)
         for job, seed in (("--train", ("--seed", 5)), ("--test", ())):
             outcome = on_folds(folder, job, "--repeats", 2, *seed)
             assert outcome.status == 0, outcome.err
@@ -71,6 +72,19 @@ def test_probabilities_are_means_over_the_repeats(name, tested):
         for file, value in mean[column].items():
             assert value == pytest.approx((each[0][column][file] + each[1][column][file]) / 2, abs=1e-6)
     assert len(mean) == 40 and set(mean) == set(each[0]) - {"fold"}
+
+
+@slow
+def test_mean_probabilities_are_calibrated_by_the_folds_of_the_first_repeat(tested):
+    table, mean, first = (
+        pd.read_csv(tested / "test" / name).set_index("file")
+        for name in ("probabilities.csv", "predictions.csv", "repeat-0/predictions.csv")
+    )
+    assert table["fold"].equals(first["fold"][table.index]) and len(table) == 40
+    np.testing.assert_allclose(table["probability"], mean["probability"][table.index])
+    observed = pd.read_csv(tested / "test/calibration.csv")
+    assert set(observed["group"].dropna()) == set(mean["site"])
+    assert "Sets of labels" in Page((tested / "test/report.html").read_text()).headings
 
 
 @slow

@@ -55,7 +55,7 @@ RUN = {
 SITES = ("NYU", "PITT", "UCLA")
 HEADINGS = [
     *("What may be concluded", "Intended use", "Warnings", "Scores", "The model beside its floors", "ROC curve"),
-    "Calibration",
+    "Probabilities",
     *("Confusion matrix", "Folds", "Sites", "Training", "Flow of people", "The cohort", "How to repeat it"),
     *("Methods, to paste", "TRIPOD+AI"),
 ]
@@ -254,7 +254,7 @@ def test_one_class_has_no_roc_curve(tmp_path):
     scores = json.loads((folder / "metrics.json").read_text()) | {"auc": none}
     (folder / "metrics.json").write_text(json.dumps(scores))
     page = parsed(folder)
-    assert "ROC curve" not in page.headings and "Calibration" in page.headings
+    assert "ROC curve" not in page.headings and "Probabilities" in page.headings
     assert ["AUC, all people together", "-", "-"] in page.rows["Scores"]
 
 

@@ -251,8 +251,8 @@ def agreements(
     label: np.ndarray, probability: np.ndarray, weight: np.ndarray, least: float = 0.0
 ) -> dict[str, np.ndarray]:
     """The three numbers of `Agreement` under each of the weightings (k, n), (k,) each. A slope is NaN if labels are
-    told apart without error, or if log odds have no SD above `least`: of calibrated ones (`FLAT`), what is left then is how
-    common autism is in other groups, which goes the wrong way."""
+    told apart without error, or if log odds have no SD above `least`: of calibrated ones that is `FLAT`, below which
+    they only say how common autism is in other groups, which goes the wrong way."""
     odds = log_odds(probability)
     spread = odds.std() if np.ptp(odds) else 0.0
     slope = np.full(len(weight), np.nan)
@@ -273,7 +273,10 @@ def logistic(values: np.ndarray, label: np.ndarray, offset: np.ndarray, weight: 
         curved = weight * expected * (1 - expected)
         curvature = np.einsum("kn,in,jn->kij", curved, values, values, optimize=True)
         curvature += TINY * np.eye(len(values))  # where labels are told apart without error it vanishes
-        found += np.clip(np.linalg.solve(curvature, gradient[..., None])[..., 0], -MAX_STEP, MAX_STEP)
+        step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
+        found += np.clip(step, -MAX_STEP, MAX_STEP)
+        if np.abs(step).max() < TINY:
+            break
     return found
 
 

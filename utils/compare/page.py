@@ -20,8 +20,8 @@ from utils.compare.runs import Results
 from utils.figures import number
 from utils.metrics import HEADLINES
 from utils.report import drawings, texts
-from utils.report.build import INTENDED_USE, Section, rendered
-from utils.report.cells import Row, shown, spelled
+from utils.report.build import INTENDED_USE, rendered
+from utils.report.cells import Row, Section, shown, spelled
 from utils.report.tables import Score
 from utils.runs.places import RESULTS, refuse
 from utils.runs.results import MANIFEST, Manifest, own_files, sha256_of_outputs

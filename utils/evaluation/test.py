@@ -21,7 +21,7 @@ from data.cohorts.rows import TOGETHER
 from utils.bundle import people as bundled
 from utils.bundle.run import BundledRun
 from utils.covariates import with_iq
-from utils.evaluation import autoencoders, choice, confounds, floors, groups, repeats, verdict
+from utils.evaluation import autoencoders, choice, confounds, floors, groups, probabilities, repeats, verdict
 from utils.evaluation.table1 import table1
 from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import Predictions, by_fold, by_site, with_intervals
@@ -275,6 +275,7 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
     write_table(run, SITES, pd.DataFrame(by_site(predictions, run.seed)))
     shown = {name: saved.Score(**values) for name, values in score.items()}
     drawings.classification(mean, shown, run.seed, run.out_dir, run.marks)
+    calibrate(run, known, every[0].predictions)
     compared = verdict.compare(predictions, [of.floors for of in every], run.seed)
     write_table(run, FLOORS, pd.DataFrame(compared))
     table = with_iq(run.cohort.covariates, run.cohort.raw_phenotype)
@@ -283,6 +284,18 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
         if rows:
             write_table(run, name, pd.DataFrame(rows))
     return score, verdict.verdict(compared, predictions), confounds.motion_line(motion)
+
+
+def calibrate(run: Run, known: pd.DataFrame, first: pd.DataFrame) -> None:
+    """Calibrates the predictions of a run on folds, by the folds of the first repeat, if there are people enough: the
+    mean over repeats, which is what is reported of a person."""
+    if not (run.folds and run.parts):
+        return
+    people = probabilities.people(known, first["fold"].to_numpy())
+    if len(people):
+        write_table(run, saved.PROBABILITIES, people)
+        by = "site" if run.folds.are_numbered else "fold"
+        write_table(run, saved.CALIBRATION, probabilities.observed(people, by, run.seed))
 
 
 def prepared(run: Run) -> Prepared:

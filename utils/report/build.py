@@ -1,11 +1,10 @@
 """The saved tables of a classifier's test -> `report.html`, one page that opens from disk without a network."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from data.base import files
 from data.base.errors import InputError
@@ -14,8 +13,8 @@ from data.cohorts.records import CLASSES
 from utils import figures
 from utils.figures import number
 from utils.metrics import Predictions, headline
-from utils.report import drawings, people, texts, tripod
-from utils.report.cells import Row, ends, shown, spelled
+from utils.report import drawings, people, probabilities, texts, tripod
+from utils.report.cells import Row, Section, ends, shown, spelled
 from utils.report.tables import (
     CANDIDATE,
     LABELS,
@@ -42,29 +41,14 @@ INTENDED_USE = (
 OF_FOLDS = ("auc", "accuracy", "balanced_accuracy", "brier")  # metrics.json has all
 
 
-@dataclass(frozen=True)
-class Section:
-    """One part of the page; None stands for a part that it does not have. Raises InputError if a part is empty."""
-
-    title: str
-    texts: list[str] | None = None
-    figure: Figure | None = None
-    table: list[Row] | None = None
-    facts: Row | None = None
-    command: str | None = None
-    kind: str = ""
-
-    def __post_init__(self) -> None:
-        parts = [part for part in (self.texts, self.figure, self.table, self.facts, self.command) if part is not None]
-        if not parts or not all(parts) or not all(map(str.strip, self.texts or ["-"])):
-            raise InputError(f"The report's section '{self.title}' would be empty; test again.")
-
-
-def write(folder: Path) -> list[Path]:
+def write(folder: Path, prevalence: float | None = None) -> list[Path]:
     """Builds the page from the tables in `folder`, and beside it, unless it is of one fold, its figures and the table
-    of TRIPOD+AI; the page is the first of the files. Raises InputError for a table that is missing, damaged or empty.
+    of TRIPOD+AI; the page is the first of the files. Decisions are shown where autism has the share `prevalence`; None:
+    that among the people. Raises InputError for a table that is missing, damaged or empty.
     """
-    tables = read(folder)
+    tables = replace(read(folder), prevalence=prevalence)
+    if prevalence is not None and tables.probabilities is None:
+        raise InputError(f"{folder} has no calibrated probabilities for --prevalence; test on folds, of more people.")
     items = tripod.items(tables)
     shown = list(sections(tables, items))
     drawn = [section.figure for section in shown if section.figure]
@@ -156,11 +140,7 @@ def scored(tables: Tables) -> Iterator[Section]:
             "those of the scores."
         ]
         yield Section("ROC curve", about, drawings.roc(predictions, run.seed))
-    about = [
-        f"Whiskers: {confidence} Wilson intervals. Below: how many records have such a probability. On the dotted "
-        "line a probability is what it says."
-    ]
-    yield Section("Calibration", about, drawings.calibrated(predictions.label, predictions.probability))
+    yield from probabilities.sections(tables)
     yield confusion(predictions, tables)
     if tables.folds:
         yield by_fold(tables)

@@ -1,4 +1,4 @@
-"""The report's figures, each labelled with its name: forest plot, ROC, calibration, losses, probabilities.
+"""The report's figures, each labelled with its name: forest plot, ROC, calibration, decisions, losses, probabilities.
 
 Equal tables give equal bytes. A figure is no wider than a telephone's screen needs.
 """
@@ -22,6 +22,7 @@ from sklearn.metrics import roc_curve
 from data.base.tables import printable
 from data.cohorts.records import CLASSES
 from utils import figures
+from utils.calibration import net_benefit
 from utils.metrics import BINS, HEADLINES, Predictions, headline
 from utils.report.tables import MODEL, RULE, Score
 from utils.statistics import CHANCE, CONFIDENCE, MIN_PER_CLASS, THRESHOLD
@@ -29,6 +30,7 @@ from utils.statistics import CHANCE, CONFIDENCE, MIN_PER_CLASS, THRESHOLD
 DARK = 0.6  # share of a class from which on its cell takes white letters
 BAND_RESAMPLES = 500  # a quarter of the metrics': each draws a whole curve
 FALSE_RATES = np.linspace(0, 1, 101)  # where the band is given
+CUTS = np.arange(1, 100) / 100  # least probabilities to act on
 WIDTH = 4.2  # inches
 NAME_WIDTH, LINE_WIDTH = 40, 26  # characters of a floor's name, of a line of it
 SETTINGS: dict[Any, Any] = {"font.size": 8.5}
@@ -157,18 +159,37 @@ def confusion(predictions: Predictions, scores: Mapping[str, Score]) -> Figure:
     return figure
 
 
-def calibrated(label: np.ndarray, probability: np.ndarray) -> Figure:
-    """Share of autism against predicted probability, above the number of records in each bin."""
-    table = calibration(label, probability)
+def calibrated(label: np.ndarray, named: Mapping[str, np.ndarray]) -> Figure:
+    """Share of autism against predicted probabilities (n,), one or two kinds of them by name, above the number of
+    records in each bin."""
     figure, (shares, counts) = axes("calibration", 4.4, 2, sharex=True, height_ratios=(4, 1))
-    error = [table["observed"] - table["low"], table["high"] - table["observed"]]
-    shares.errorbar(table["predicted"], table["observed"], np.maximum(error, 0), fmt="o-", color="C0", capsize=2)
+    width = 0.9 / BINS / len(named)
+    for at, (name, probability) in enumerate(named.items()):
+        table, colour = calibration(label, probability), f"C{at}"
+        error = np.maximum([table["observed"] - table["low"], table["high"] - table["observed"]], 0)
+        shares.errorbar(table["predicted"], table["observed"], error, fmt="o-", color=colour, capsize=2, label=name)
+        places = (table["bin"] + 0.5) / BINS + width * (at - (len(named) - 1) / 2)
+        bars = counts.bar(places, table["count"], width=width, color="0.75" if len(named) == 1 else colour)
+        counts.bar_label(bars, fontsize=8.5 if len(named) == 1 else 5.5)
     shares.plot([0, 1], [0, 1], color="0.3", linestyle=":", linewidth=1)
     shares.set(ylabel="share with autism", ylim=(-0.04, 1.04), xlim=(-0.02, 1.02))
-    bars = counts.bar((table["bin"] + 0.5) / BINS, table["count"], width=0.9 / BINS, color="0.75")
-    counts.bar_label(bars)
+    if len(named) > 1:
+        shares.legend(loc="upper left")
     counts.margins(y=0.35)
     counts.set(xlabel="predicted probability of autism", ylabel="records")
+    return figure
+
+
+def decisions(label: np.ndarray, probability: np.ndarray, prevalence: float) -> Figure:
+    """Decision curve: the net benefit over cuts of acting by probabilities (n,), on everybody and on nobody."""
+    figure, (axis,) = axes("decisions", 3.4)
+    kinds = {"by calibrated probability": ("C1", probability), "everybody": ("0.35", np.ones(len(label)))}
+    for name, (colour, of) in kinds.items():
+        axis.plot(CUTS, net_benefit(label, of, CUTS, prevalence), color=colour, label=name)
+    axis.axhline(0, color="0.3", linestyle=":", linewidth=1, label="nobody")
+    axis.set(xlim=(0, 1), ylim=(-0.25 * prevalence, 1.1 * prevalence), ylabel="net benefit")
+    axis.set_xlabel(f"least probability to act on; share of autism {prevalence:.3g}")
+    axis.legend(loc="upper right")
     return figure
 
 

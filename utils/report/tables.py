@@ -22,6 +22,8 @@ SITES = "sites.csv"
 REPEATS = "repeats.csv"  # the scores of each repeat
 GROUPS = "groups.csv"  # scores by head motion, sex and age
 CONFOUNDS = "confounds.csv"  # whether the output says more than the covariates
+PROBABILITIES = "probabilities.csv"  # each person's, calibrated on the other folds, and sets of labels
+CALIBRATION = "calibration.csv"  # how well that did
 CANDIDATES = "candidates.csv"  # the scores of all among which was chosen, and how often each was
 CHOICES_OF_FOLDS = "choices.csv"  # who was chosen in each fold, and by what scores
 CANDIDATE = "candidate"  # a column of both, and of predictions
@@ -37,8 +39,11 @@ SITE_COUNTS = ("subjects", "autism", "control")
 LABELS = ("autism", "control", "unknown")
 NAMES = (  # columns of text in tables of numbers
     *("floor", "site", "fold", "best_floor", "kind", "group", "measure"),
-    *("variable", "category", "test", CANDIDATE),
+    *("variable", "category", "test", CANDIDATE, "probabilities", "diagnosis"),
 )
+KINDS = {"as predicted": "probability", "calibrated": "calibrated"}  # of it, and their columns in probabilities.csv
+COVERAGE, NONE, ONE, BOTH, UNEQUAL = "coverage", "none", "one", "both", "p of equal coverage"  # measures there
+COLUMNS_OF_CALIBRATION = ["measure", "probabilities", "group", "diagnosis", "level", "people", "value", "low", "high"]
 MINUS = "model_minus_floor_"  # before the name of an AUC, a column of `floors.csv`
 MODEL, MAJORITY, RULE = "model", "majority", "rule that made the data"  # rows of `floors.csv`
 
@@ -151,6 +156,9 @@ class Tables:
     table1: pd.DataFrame | None = None
     candidates: pd.DataFrame | None = None
     choices: pd.DataFrame | None = None
+    probabilities: pd.DataFrame | None = None
+    calibration: pd.DataFrame | None = None
+    prevalence: float | None = None  # of autism, where decisions are made; None: that among the people here
 
     @property
     def labelled(self) -> pd.DataFrame:
@@ -180,8 +188,15 @@ def read(folder: Path) -> Tables:
     table1 = read_numbers(folder / TABLE1, "variable", SITE, "category", "p")
     candidates = read_numbers(folder / CANDIDATES, CANDIDATE, "chosen", *interval("auc"))
     choices = read_numbers(folder / CHOICES_OF_FOLDS, *CHOICES)
+    calibration = read_numbers(folder / CALIBRATION, *COLUMNS_OF_CALIBRATION)
+    probabilities = read_probabilities(folder / PROBABILITIES) if calibration is not None else None
     of_floors = (floors, sites, training, repeats, groups, confounds, table1, candidates, choices)
-    return Tables(run, predictions, scores, folds, *of_floors)
+    return Tables(run, predictions, scores, folds, *of_floors, probabilities, calibration)
+
+
+def column_of_sets(level: float) -> str:
+    """The column of probabilities.csv with the sets of a level."""
+    return f"set_{100 * level:.0f}"
 
 
 def interval(metric: str) -> list[str]:
@@ -223,6 +238,15 @@ def read_predictions(path: Path) -> pd.DataFrame:
             raise InputError(f"{path} has a wrong {name} in record {record}; expected {expected}. Test again.")
     if "fold" in table and (table.groupby("subject")["fold"].nunique() > 1).any():
         raise InputError(f"{path} has a subject in two folds; expected each to be tested once. Test again.")
+    return table
+
+
+def read_probabilities(path: Path) -> pd.DataFrame:
+    """The numbers of `probabilities.csv`. Raises InputError for an impossible one, or if it is not there."""
+    names = ("label", *KINDS.values(), "prevalence")
+    table = read_table(path, names)[list(names)].apply(as_numbers)
+    if set(table["label"]) != {0, 1} or not ((table >= 0) & (table <= 1)).all(axis=None):
+        raise InputError(f"{path} has a wrong number; expected both labels, and probabilities from 0 to 1. Test again.")
     return table
 
 

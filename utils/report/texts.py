@@ -15,7 +15,7 @@ from data.cohorts.records import PHENOTYPE_SIZE
 from data.cohorts.rows import listed
 from data.grids import GRIDS, Grid
 from models import MODELS
-from utils import metrics, statistics
+from utils import calibration, metrics, statistics
 from utils.figures import TABLES_CSS, number
 from utils.report.tables import MODEL, RULE, TABLE1, TRIPOD, Described, Score, Tables
 
@@ -41,7 +41,7 @@ TEMPLATES.filters["some"] = lambda names, between=", ": listed(names, SHOWN, bet
 TEMPLATES.tests["in_text"] = lambda text, part: part in text
 TEMPLATES.globals.update(TABLE1=TABLE1, TRIPOD=TRIPOD)
 TEMPLATES.globals.update(FEW=FEW, NAMED=NAMED, PUBLISHED=PUBLISHED, RULE=RULE, SUSPICIOUS=SUSPICIOUS)
-TEMPLATES.globals.update(metrics=metrics, statistics=statistics)
+TEMPLATES.globals.update(metrics=metrics, statistics=statistics, calibration=calibration)
 
 
 def paragraphs(name: str, template: str = SENTENCES, **values: Any) -> list[str]:
@@ -79,6 +79,7 @@ class Facts:
     seen_by_authors: bool  # whether the preset was chosen by results on people of ABIDE I
     one_class: list[str]  # sites whose tested people of known diagnosis are of one class
     floors: list[str]
+    calibrated: bool
 
 
 def facts(tables: Tables) -> Facts:
@@ -102,6 +103,7 @@ def facts(tables: Tables) -> Facts:
         seen_by_authors="volume" in model.reads and bool({name.split()[0] for name in names} & set(CHOSEN_ON_ABIDE)),
         one_class=classes.index[classes == 1].tolist(),
         floors=[] if tables.floors is None else [name for name in tables.floors["floor"] if name not in (MODEL, RULE)],
+        calibrated=tables.calibration is not None,
     )
 
 
