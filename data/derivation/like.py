@@ -27,9 +27,7 @@ def derivation_of(path: Path) -> KeptDerivation:
             f"{path} does not say how its maps were derived from scans; expected a cohort that convert made, for all "
             "people alike, of what derive wrote. Convert it again, or leave out --like and give the options."
         )
-    return (
-        unpacked(bundle, cohort.metadata.derivation) if bundle else kept_in(cohort.tables, cohort.metadata.derivation)
-    )
+    return kept_in(folder, found) if folder else unpacked(bundle, found)
 
 
 def unpacked(bundle: Archive | None, derivation: Derivation) -> KeptDerivation:

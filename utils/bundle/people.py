@@ -70,12 +70,10 @@ def explained(calibration: Calibration | None, prevalence: float | None) -> str:
     """What probabilities and sets promise, and to whom."""
     if calibration is None:
         return NO_CALIBRATION
-    where = (
-        f"a prevalence of {prevalence:g}"
-        if prevalence
-        else f"the training people's share, {calibration.prevalence:.2f}"
+    promise = (
+        f"Probabilities in {PEOPLE} are calibrated for a share of autism of {prevalence or calibration.prevalence:.3g}"
+        f"{'' if prevalence else ', that of the training people; --prevalence names another one'}."
     )
-    promise = f"Probabilities in {PEOPLE} are calibrated for {where}."
     sets = f" Sets of labels hold the true one for {LEVEL:.0%} of each class"
     observed = calibration.observed.coverage[0] if calibration.observed else None
     if calibration.how.isdigit() or observed is None:

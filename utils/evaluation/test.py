@@ -147,16 +147,14 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
     the tables of `conclude`, what follows from them, and a row of `checkpoint_results.csv`."""
     indices = run.cohort.indices("test")
     batches = in_order(indices, run.config.batch_size)
-    each = np.stack([probabilities(*of_one, batches) for of_one in networks])
+    each = np.stack([predicted(*of_one, batches) for of_one in networks])
     cells = [
         (row.file, row.subject, row.site, int(row.label) if row.known else "", probability)
         for row, probability in zip([run.cohort.rows[i] for i in indices], each.mean(0), strict=True)
     ]
     write_table(run, PREDICTIONS, pd.DataFrame(cells, columns=PREDICTION_COLUMNS))
-    notes = [
-        *(bundled.write(run, run.bundle, each, indices) if isinstance(run, BundledRun) else []),
-        *write_floors(run),
-    ]
+    notes = bundled.write(run, run.bundle, each, indices) if isinstance(run, BundledRun) else []
+    notes += write_floors(run)
     write_history(run)
     if score := conclude(run, [tested(run)], notes):
         values = {name: score[name]["value"] for name in RESULT_METRICS}
@@ -164,8 +162,8 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
         add_row(run.out_dir / RESULTS, {"checkpoint": str(run.checkpoints.latest())} | results)
 
 
-def probabilities(run: Run, network: keras.Model, batches: list[np.ndarray]) -> np.ndarray:
-    """Of autism, of the records in all batches (n,)."""
+def predicted(run: Run, network: keras.Model, batches: list[np.ndarray]) -> np.ndarray:
+    """Probabilities of autism of the records in all batches (n,)."""
     logits = [outputs for _, _, outputs in outputs_of(run, network, batches, "Testing")]
     return probability_of_autism(np.concatenate(logits))
 
