@@ -23,8 +23,8 @@ Lacking = dict[str, list[int]]  # by map: the regions without signal
 
 @dataclass(frozen=True, eq=False)
 class Means:
-    """Of people: the mean volume of each map (x, y, z, maps) on the reduced grid; the mean connectome (edges,), Fisher z,
-    None if there is none; by map, the regions that nearly all have."""
+    """Of people: the mean volume of each map (x, y, z, maps) on the reduced grid; the mean connectome (edges,), Fisher
+    z, None if there is none; by map, the regions that nearly all have."""
 
     volume: np.ndarray
     edges: np.ndarray | None
