@@ -21,12 +21,12 @@ from data.cohorts.rows import listed
 from data.conversion import measures
 from data.conversion.edges import check_connectomes
 from data.conversion.leaks import separating
+from data.likeness.patterns import MIN_COVERED, asymmetry, centred, correlations, length, uncovered
 
 MIRROR_MARGIN = 0.002  # by how much a volume's correlation with the mirrored group mean must win
 SIDED = 0.3  # correlation with the left-right asymmetry of the others: of real maps 0.5 to 1, or as much below 0
 UNLIKE_SDS = 6.0  # robust standard deviations below the group's median correlation
 MIN_OVERLAP = 0.5  # share of a brain that must lie where most of the others' do
-MIN_COVERED = 0.5  # share of a region's voxels that must hold signal
 GROUPS = ("all", "train", "first")  # means are taken over these records; "first" is one for each subject
 CORRELATIONS = ("straight", "mirrored", "likeness")
 TEMPLATE = Path(__file__).with_name("check.html")
@@ -64,8 +64,7 @@ class MapSummary:
         length 1: the product of each with a volume, divided by that one's spread, is their correlation."""
         compared = ("train" if self.counts["train"] else "all", "first")
         mean, first = (self.sums[group] / self.counts[group] for group in compared)
-        centred = np.stack([values.ravel() - values.mean() for values in (mean, mean[::-1], first)])
-        return centred / np.linalg.norm(centred, axis=1, keepdims=True)
+        return centred([mean, mean[::-1], first])
 
     def compare(self, index: int, volume: np.ndarray) -> dict[str, float]:
         """The correlations of an added volume with the patterns, and of its asymmetry with that of the others (`side`);
@@ -73,22 +72,11 @@ class MapSummary:
         own = asymmetry(volume)
         others = self.asymmetry - self.side[index] * own
         side = (own * others).sum() / max(length(others), np.finfo(float).tiny)
-        values, brain = volume.ravel().astype(np.float64), records.brain_of(volume)
-        correlations = (self.patterns * values).sum(1) / length(values - values.mean())
+        brain = records.brain_of(volume)
         of_most = self.brains / len(self.measured) >= MIN_OVERLAP
         away = brain[of_most].sum() < MIN_OVERLAP * brain.sum()
-        return dict(zip(CORRELATIONS, correlations, strict=True)) | {"side": side, "away": away}
-
-
-def asymmetry(volume: np.ndarray) -> np.ndarray:
-    """What differs between left and right (x, y, z), of length 1, or 0 if nothing does."""
-    values = volume - volume[::-1].astype(np.float64)
-    return values / max(length(values), np.finfo(float).tiny)
-
-
-def length(values: np.ndarray) -> float:
-    """The root of the sum of squares; without the threads of a BLAS, which cost more than they save here."""
-    return float(np.sqrt(np.square(values).sum()))
+        found = correlations(self.patterns, volume)
+        return dict(zip(CORRELATIONS, found, strict=True)) | {"side": side, "away": away}
 
 
 def full_and_stored(cohort: Cohort) -> CohortFindings:
@@ -147,9 +135,6 @@ def read_volumes(
 ) -> tuple[list[MapSummary], dict[bytes, list[int]], dict[str, np.ndarray]]:
     """A summary of each map, records by digests of a map's block means, and region means (regions, maps) by subject, of
     its first record; unreadable and constant records are problems."""
-    inside = np.flatnonzero(regions.labels)
-    labels = regions.labels.ravel()[inside]
-    sizes = np.bincount(labels, minlength=max(regions.regions) + 1)
     summaries = [MapSummary() for _ in cohort.maps]
     digests: dict[bytes, list[int]] = defaultdict(list)
     means: dict[str, np.ndarray] = {}
@@ -173,9 +158,7 @@ def read_volumes(
                 means[row.subject] = np.column_stack([twins.of_reduced(of_map) for of_map in reduced])
             for of_map, small, summary in zip(volumes.values(), reduced, summaries, strict=True):
                 digests[hashlib.sha256(small.tobytes()).digest()].append(index)
-                signal = np.bincount(labels[of_map.ravel()[inside] != records.background(of_map)], minlength=len(sizes))
-                few = np.flatnonzero(signal < MIN_COVERED * sizes)
-                summary.uncovered.update(few.tolist())
+                summary.uncovered.update(uncovered(of_map, regions.labels).tolist())
                 summary.add(index, small, groups)
     return summaries, digests, means
 

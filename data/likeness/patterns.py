@@ -1,0 +1,81 @@
+"""A volume beside the mean volume of other people: how alike it is, where it lies, and on which side left is."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from data import grids
+from data.cohorts import records
+
+MIN_COVERED = 0.5  # share of a region's voxels that must hold signal
+LEAST_GAIN = 0.5  # share of the mean volume in a volume; below it, its place is told with less weight
+MOST_ALIKE = 0.99999  # a correlation, so that Fisher z stays finite
+
+
+def asymmetry(volume: np.ndarray) -> np.ndarray:
+    """What differs between left and right (x, y, z), of length 1, or 0 if nothing does."""
+    values = volume - volume[::-1].astype(np.float64)
+    return values / max(length(values), np.finfo(float).tiny)
+
+
+def length(values: np.ndarray) -> float:
+    """The root of the sum of squares; without the threads of a BLAS, which cost more than they save here."""
+    return float(np.sqrt(np.square(values).sum()))
+
+
+def centred(volumes: Sequence[np.ndarray]) -> np.ndarray:
+    """Volumes -> each (voxels,) centred and of length 1, (n, voxels): the product of each with another volume, divided
+    by that one's spread, is their correlation; 0 for a volume that is constant."""
+    values = np.stack([volume.ravel() - volume.mean() for volume in volumes])
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.finfo(float).tiny)
+
+
+def correlations(patterns: np.ndarray, volume: np.ndarray) -> np.ndarray:
+    """Of a volume (x, y, z) with each of the patterns (n, voxels) that `centred` gave, (n,)."""
+    values = volume.ravel().astype(np.float64)
+    return (patterns * values).sum(1) / max(length(values - values.mean()), np.finfo(float).tiny)
+
+
+class Pattern:
+    """The mean volume of a map over training people, (x, y, z) on the reduced grid."""
+
+    def __init__(self, mean: np.ndarray) -> None:
+        self.mean = np.asarray(mean, np.float64)
+
+    @cached_property
+    def straight(self) -> np.ndarray:
+        return centred([self.mean])
+
+    @cached_property
+    def asymmetry(self) -> np.ndarray:
+        return asymmetry(self.mean)
+
+    @cached_property
+    def slopes(self) -> np.ndarray:
+        """What gives of a volume, by least squares, its share of the mean volume, its level, and how much of the mean
+        volume's slope along x, y and z it holds: (5, voxels)."""
+        terms = np.stack([self.mean, np.ones(self.mean.shape), *np.gradient(self.mean)]).reshape(5, -1)
+        return np.linalg.pinv(terms @ terms.T, hermitian=True) @ terms
+
+    def compare(self, volume: np.ndarray) -> dict[str, float]:
+        """`alike`: Fisher z of the correlation with the mean volume; `side`: the correlation of what differs between
+        left and right; how many mm a volume lies to the right, front and top, by the slopes of the mean volume."""
+        alike = fisher_z(correlations(self.straight, volume)[0])
+        side = float((asymmetry(volume) * self.asymmetry).sum())
+        gain, _, *along = (self.slopes * volume.ravel()).sum(1)
+        shift = -grids.REDUCED.spacing_mm * np.array(along) / max(gain, LEAST_GAIN)
+        moved = dict(zip(("shift_x", "shift_y", "shift_z"), shift.tolist(), strict=True))
+        return {"alike": alike, "side": side} | moved
+
+
+def fisher_z(correlation: float) -> float:
+    return float(np.arctanh(np.clip(correlation, -MOST_ALIKE, MOST_ALIKE)))
+
+
+def uncovered(volume: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The numbers of the regions in `labels` (x, y, z) int of which a volume (x, y, z) holds little signal."""
+    inside = np.flatnonzero(labels)
+    region, signal = labels.ravel()[inside], volume.ravel()[inside] != records.background(volume)
+    sizes = np.bincount(region)
+    return np.flatnonzero(np.bincount(region[signal], minlength=len(sizes)) < MIN_COVERED * sizes)

@@ -1,0 +1,156 @@
+"""Ranges of training people, and measures of others beside them -> deviations, and reasons in plain words."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from data.cohorts.rows import listed
+from data.cohorts.side_tables import HEAD_MOTION
+
+PERSON = "person"  # a view beside maps and connectomes
+SLIGHT = 0.1  # of a range; each half counts as so much at least
+TINY = 1e-9  # of a half range
+NAMED = 3  # maps, regions in a reason
+MOST = "nine in ten training people"
+PLACE = ("shift_x", "shift_y", "shift_z", "x_mm", "y_mm", "z_mm")
+LEAST = {  # half a range at least, in the unit of the measure: less means nothing
+    **dict.fromkeys(PLACE, 1.0),
+    **{"side": 0.05, "alike": 0.1, "log sd": 0.1, "log mean": 0.1, "mean_in_sds": 0.1, "level_in_sds": 0.1},
+    **{"log coverage": 0.05, "log voxel_mm3": 0.1, "log roughness": 0.05, "lacking_regions": 0.3},
+    **{"lacking_parcels": 0.01, "mean_z": 0.02, "sd_z": 0.02, "log mean_r": 0.1},
+}
+EXTENT = ("log coverage", "lacking_regions", "lacking_parcels")  # how much of a brain there is
+FAMILIES = ("scan", "extent", "person")  # of measures, each with a limit of its own, for their tails differ
+WAYS = {"x": ("left", "right"), "y": ("back", "front"), "z": ("bottom", "top")}  # below the middle, above it
+NOUNS = {
+    "alike": "correlation with the mean of training people",
+    "side": "correlation of what differs between left and right",
+    "log sd": "spread",
+    "log mean": "mean",
+    "mean_in_sds": "mean in standard deviations",
+    "level_in_sds": "background in standard deviations",
+    "log coverage": "share of the grid that the brain fills",
+    "log voxel_mm3": "size of a voxel in mm3",
+    "log roughness": "roughness",
+    "lacking_parcels": "share of parcels without a signal",
+    "mean_z": "mean Fisher z",
+    "sd_z": "spread of Fisher z",
+    "log mean_r": "mean correlation",
+    "log volumes": "number of volumes of the series",
+}
+
+
+@dataclass(frozen=True)
+class Range:
+    """Three quantiles of a measure over training people."""
+
+    low: float
+    middle: float
+    high: float
+
+    def deviation(self, measure: str, values: np.ndarray) -> np.ndarray:
+        """Of values (n,) from the middle, in half ranges; 0 where unknown."""
+        least = max(SLIGHT * (self.high - self.low), LEAST.get(measure, TINY))
+        half = np.where(values < self.middle, self.middle - self.low, self.high - self.middle)
+        return np.nan_to_num((values - self.middle) / np.maximum(half, least))
+
+
+Ranges = dict[str, dict[str, Range]]  # by view (a map, the connectome, the person), then by measure
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A measure of a record that lies far from the range of training people."""
+
+    view: str
+    measure: str
+    value: float
+    range: Range
+
+    @property
+    def exchanged(self) -> bool:
+        """Whether left and right look exchanged."""
+        return self.measure == "side" and self.value * np.sign(self.range.middle) < -abs(self.range.middle) / 2
+
+    @property
+    def moved(self) -> bool:
+        return self.view != PERSON and self.measure in PLACE
+
+
+def deviations(values: pd.DataFrame, ranges: Ranges) -> pd.DataFrame:
+    """Of the columns (view, measure) that are both in `values` and in the ranges, in half ranges."""
+    kept = [(view, measure) for view, measure in values if measure in ranges.get(view, {})]
+    found = {(view, name): ranges[view][name].deviation(name, values[view, name].to_numpy()) for view, name in kept}
+    return pd.DataFrame(found, index=values.index)
+
+
+def family(view: str, measure: str) -> str:
+    """One of FAMILIES."""
+    return "person" if view == PERSON else "extent" if measure in EXTENT else "scan"
+
+
+def greatest(found: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The greatest of the `deviations` of each row (n,), by family."""
+    columns = {of: [np.zeros(len(found))] for of in FAMILIES}
+    for column in found:
+        columns[family(*column)].append(found[column].abs().to_numpy())
+    return {of: np.max(values, axis=0) for of, values in columns.items()}
+
+
+def findings(values: pd.DataFrame, ranges: Ranges, limits: Mapping[str, float]) -> list[list[Finding]]:
+    """For each row of measures those beyond the limits, the greatest deviation first."""
+    found, result = deviations(values, ranges), []
+    limit = np.array([limits[family(*column)] for column in found])
+    for at, far in enumerate(found.abs().to_numpy()):
+        columns = [found.columns[column] for column in np.argsort(-far) if far[column] > limit[column]]
+        result.append(
+            [Finding(view, name, float(values[view, name].iloc[at]), ranges[view][name]) for view, name in columns]
+        )
+    return result
+
+
+def told(found: Sequence[Finding], regions: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Findings on a record in plain words; `regions` are the names, by map, of those that it lacks. A measure is told
+    once for all maps, and not at all if it follows from exchanged sides or from a shift."""
+    exchanged, moved = any(of.exchanged for of in found), any(of.moved for of in found)
+    follows = ("alike", *PLACE) if exchanged else ("alike", "side") if moved else ()
+    of_measure: dict[tuple[bool, str], list[Finding]] = defaultdict(list)
+    for of in found:
+        if of.view == PERSON or of.measure not in follows:
+            of_measure[of.view == PERSON, of.measure].append(of)
+    return tuple(sentence(same, regions) for same in of_measure.values())
+
+
+def sentence(found: Sequence[Finding], regions: Mapping[str, Sequence[str]]) -> str:
+    """Findings on one measure of several maps, with the numbers of the first."""
+    first = found[0]
+    low, value, high = (shown(first.measure, number) for number in (first.range.low, first.value, first.range.high))
+    if first.view == PERSON:
+        return f"{first.measure} {value}, {MOST} {low} to {high}"
+    maps = listed([of.view for of in found], NAMED)
+    if first.exchanged:
+        return f"{maps}: left and right look exchanged"
+    if first.moved:
+        return f"{maps}: {displaced(first)}"
+    if first.measure == "lacking_regions":
+        lacking = regions[first.view]
+        return f"{maps}: {len(lacking)} regions are missing: {listed(lacking, NAMED)}"
+    return f"{maps}: the {NOUNS[first.measure]} is {value}, of {MOST} {low} to {high}"
+
+
+def displaced(of: Finding) -> str:
+    """`12 mm too far to the left`."""
+    off = of.value - of.range.middle
+    way = WAYS[of.measure.removeprefix("shift_")[0]][int(off > 0)]
+    what = "" if of.measure.startswith("shift_") else "the centre of the brain is "
+    return f"{what}{abs(off):.0f} mm too far to the {way}"
+
+
+def shown(measure: str, value: float) -> str:
+    """A measure as people know it: not as a logarithm, nor as Fisher z."""
+    if measure.startswith("log ") or HEAD_MOTION.search(measure):
+        value = np.exp(value)
+    return f"{np.tanh(value) if measure == 'alike' else value:.3g}"
