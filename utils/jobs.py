@@ -1,7 +1,7 @@
 """The jobs of run.py in one table. A new job is a module with a function of its name, and a row here."""
 
 from utils.blackout import options as blackout
-from utils.permutations.options import TestOptions
+from utils.evaluation.options import TestOptions
 from utils.runs import guards
 from utils.runs.run import Job
 from utils.runs.validate import TrainOptions

@@ -26,7 +26,7 @@ from data.grids import FULL, GRIDS
 SUFFIX = ".zip"  # tells a bundle from a cohort
 DATA, PARCELS = "data.json", "parcels.npy"
 PARTS = (  # a pattern of the names in a bundle
-    r"data\.json|model\.json|parcels\.npy|templates\.npy|floors\.npy|weights/[0-9]{1,4}\.npy|card\.md|report\.html"
+    r"(data|model|likeness|floors)\.json|(parcels|likeness|likeness_edges|floors)\.npy|weights/[0-9]{1,4}\.npy|card\.md|report\.html"
     r"|model\.onnx|derivation/(networks|parcels)\.(nii|nii\.gz|txt|tsv)"
 )
 OVERLAP = "Whether new people are training people of {} cannot be checked: a bundle holds nothing of any person."

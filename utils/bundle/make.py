@@ -21,6 +21,7 @@ from data.cohorts.folds import digest_over
 from data.cohorts.phenotype import Scaler
 from data.cohorts.records import CLASSES
 from data.conversion import like
+from data.likeness.reference import FEWEST, reference
 from models import MODELS
 from utils.bundle import card
 from utils.bundle.model import (
@@ -28,6 +29,9 @@ from utils.bundle.model import (
     EVERYBODY,
     FOLDS,
     FORMAT,
+    LIKENESS,
+    LIKENESS_EDGES,
+    LIKENESS_VOLUME,
     MODEL,
     ONNX,
     REPORT,
@@ -138,7 +142,18 @@ def parts_of(
     parts |= {WEIGHTS.format(number): archive.npy(flat(of_one)) for number, of_one in enumerate(weights)}
     if cohort.connectomes and cohort.connectomes.image is not None:
         parts[like.PARCELS] = archive.npy(cohort.connectomes.image.astype("<i2"))
-    return parts | like.derivation_parts(cohort)
+    used = np.array([at for at, row in enumerate(cohort.rows) if model.trained_on == FOLDS or row.split == "train"])
+    return parts | like.derivation_parts(cohort) | likeness_parts(cohort, used)
+
+
+def likeness_parts(cohort: Cohort, used: np.ndarray) -> dict[str, bytes]:
+    """What the training people, whose records are at these positions, were like; nothing if they are too few."""
+    if len({cohort.rows[at].subject for at in used}) < FEWEST:
+        print(f"Fewer than {FEWEST} people trained it, so nobody can be told to be unlike them.")
+        return {}
+    found = reference(cohort, used)
+    parts = {LIKENESS: json_of(found.constants).encode(), LIKENESS_VOLUME: archive.npy(found.volume.astype("<f4"))}
+    return parts | ({} if found.edges is None else {LIKENESS_EDGES: archive.npy(found.edges.astype("<f4"))})
 
 
 def onnx_of(trained: Sequence[Trained], cohort: Cohort) -> dict[str, bytes]:

@@ -17,7 +17,8 @@ from data.cohorts.atlas import load_atlas
 from data.cohorts.records import PHENOTYPE_SIZE
 from data.cohorts.rows import Preparation
 from data.conversion.like import Like, of_bundle, open_bundle
-from data.grids import Grid
+from data.grids import REDUCED, Grid
+from data.likeness.reference import Constants, Reference
 from models import MODELS
 from utils.calibration import Calibration
 from utils.runs.caveats import Caveats
@@ -25,6 +26,7 @@ from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
 from utils.runs.internal import InternalValidation
 
 MODEL, CARD, ONNX, REPORT, WEIGHTS = "model.json", "card.md", "model.onnx", "report.html", "weights/{}.npy"
+LIKENESS, LIKENESS_VOLUME, LIKENESS_EDGES = "likeness.json", "likeness.npy", "likeness_edges.npy"
 FORMAT = 1
 EVERYBODY, SPLIT, FOLDS = "everybody", "split", "folds"  # whom the networks were trained on
 NO_SCORE = "It goes without a score: no test on folds was given when it was made."
@@ -114,7 +116,7 @@ class Bundle:
             )
         MODELS[model.model].settings(model.config)
         try:
-            _ = self.calibration
+            _ = self.calibration, self.reference
         except ValueError as error:
             raise InputError(f"{self.path} has a calibration that cannot be ({error}). Copy it again.") from error
 
@@ -123,6 +125,18 @@ class Bundle:
         """How its probabilities become those of people whom it has not seen; None if folds did not tell."""
         found = self.model.internal.calibration if self.model.internal else None
         return files.typed(files.json_text(found), Calibration) if found else None
+
+    @cached_property
+    def reference(self) -> Reference | None:
+        """What its training people were like; None if they were too few to tell. Raises InputError for damage."""
+        if LIKENESS not in self.archive.parts:
+            return None
+        cohort, edges = self.like.cohort, None
+        constants = self.archive.json(LIKENESS, Constants)
+        volume = self.archive.array(LIKENESS_VOLUME, "<f4", (*REDUCED.shape, cohort.num_maps))
+        if cohort.connectomes is not None:
+            edges = self.archive.array(LIKENESS_EDGES, "<f4", (cohort.connectomes.num_edges,))
+        return Reference(constants, volume, edges)
 
     @property
     def preparation(self) -> Preparation:

@@ -10,9 +10,11 @@ import pandas as pd
 
 from data.base.tables import write_frame
 from data.cohorts.records import CLASSES
+from data.cohorts.rows import listed
+from data.likeness.reference import unlike
 from utils.bundle.model import Bundle
 from utils.calibration import LEVELS, Calibration
-from utils.permutations.options import TestOptions
+from utils.evaluation.options import TestOptions
 from utils.runs.run import Run
 
 PEOPLE = "people.csv"
@@ -21,6 +23,7 @@ NO_CALIBRATION = (
     "Probabilities are not calibrated and there are no sets of labels, since no test on folds with enough people goes "
     "with this bundle."
 )
+NOT_COMPARED = "Whether people are like the training people is not known: these were too few to tell."
 DIGITS = 6
 
 
@@ -57,8 +60,17 @@ def write(run: Run, bundle: Bundle, each: np.ndarray, indices: np.ndarray) -> li
     rows = [run.cohort.rows[index] for index in indices]
     table.insert(0, "file", [row.file for row in rows])
     table.insert(1, "subject", [row.subject for row in rows])
-    write_frame(run.out_dir / PEOPLE, table, ("file", "subject"), DIGITS)
-    return [explained(bundle.calibration, prevalence)]
+    notes = [explained(bundle.calibration, prevalence)]
+    if bundle.reference is None:
+        notes.append(NOT_COMPARED)
+    else:
+        table["unlike"] = ["; ".join(reasons) for reasons in unlike(bundle.reference, run.cohort, indices)]
+        flagged = table.loc[table["unlike"] != "", "subject"].unique().tolist()
+        why = f", so that less is known of their predictions; {PEOPLE} says why: {listed(flagged)}" if flagged else ""
+        count = table["subject"].nunique()
+        notes.append(f"Unlike the training people: {len(flagged)} of {count} people{why}.")
+    write_frame(run.out_dir / PEOPLE, table, ("file", "subject", "unlike"), DIGITS)
+    return notes
 
 
 def said(person: Person) -> str:
@@ -71,7 +83,7 @@ def explained(calibration: Calibration | None, prevalence: float | None) -> str:
     if calibration is None:
         return NO_CALIBRATION
     promise = (
-        f"Probabilities in {PEOPLE} are calibrated for a share of autism of {prevalence or calibration.prevalence:.3g}"
+        f"Calibrated probabilities are for a share of autism of {prevalence or calibration.prevalence:.3g}"
         f"{'' if prevalence else ', that of the training people; --prevalence names another one'}."
     )
     sets = f" Sets of labels hold the true one for {LEVEL:.0%} of each class"

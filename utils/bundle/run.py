@@ -1,20 +1,22 @@
 """`run.py --test --bundle FILE.zip`: a test of the networks of a bundle, with nothing of who trained them at hand."""
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from data.base.errors import InputError
-from data.cohorts.cohort import Cohort, identified, open_cohort
+from data.cohorts.cohort import Cohort, Standard, identified, open_cohort
 from data.cohorts.resplit import with_phenotype
+from data.cohorts.standards import within_sites
 from data.cohorts.twins import kept_together
 from models import MODELS
 from utils.bundle.model import SPLIT, Bundle, BundleFolder, Member
 from utils.runs.caveats import Caveats
-from utils.runs.folded import fields_of
-from utils.runs.run import Run
+from utils.runs.checkpoints import Choices
+from utils.runs.run import Job, Options, Run
 from utils.runs.validate import Request, check, report, report_simulated
 
 
@@ -73,27 +75,51 @@ def with_model(args: argparse.Namespace, given: set[str]) -> None:
 
 
 def bundled_run(asked: Request) -> BundledRun:
-    """Raises InputError for the first thing that is wrong."""
+    """The test of a bundle. Raises InputError for the first thing that is wrong."""
     bundle = Bundle.open(asked.args.bundle)
-    folder, saved = BundleFolder(bundle.path, "python -m utils.bundle", bundle), bundle.identity
-    out_dir = asked.out_dir(saved)
+    out_dir = asked.out_dir(None)
     cohort = kept_together(identified(open_cohort(asked.data_dir)))
     report_simulated(cohort)
-    check_cohort(bundle, cohort)
-    run = asked.run(folder, saved, cohort, out_dir)
-    own = {"cohort": replace(run.cohort, kept_in=None), "internal": bundle.model.internal, "bundle": bundle}
-    bundled = BundledRun(**fields_of(run) | own)
+    run = on_cohort(bundle, cohort, asked.job, asked.options, out_dir)
+    run = replace(run, data_dir=asked.args.dataDir)
     print("\n".join(bundle.lines()))
-    report(bundled, bundled.cohort)
-    check(bundled, saved)
-    return bundled
+    report(run, run.cohort)
+    check(run, bundle.identity)
+    return run
 
 
-def check_cohort(bundle: Bundle, cohort: Cohort) -> None:
-    """Raises InputError for the cohort that trained the networks, as far as that can be known."""
+def on_cohort(bundle: Bundle, cohort: Cohort, job: Job, options: Options, out_dir: Path) -> BundledRun:
+    """A job by the networks of a bundle. Raises InputError for a cohort that they cannot read, or that trained them."""
+    saved = bundle.identity
+    model = MODELS[saved.model]
+    config = model.settings(saved.config)
+    check_cohort(bundle, cohort, model.inputs(config))
+    standard: Standard = getattr(config, "standardise", "stored")
+    return BundledRun(
+        job=job,
+        choices=Choices(**{field.name: getattr(saved, field.name) for field in fields(Choices)}),
+        config=config,
+        options=options,
+        cohort=within_sites(cohort) if standard == "site" else replace(cohort, standard=standard),
+        data_dir=cohort.path,
+        checkpoints=BundleFolder(bundle.path, "python -m utils.bundle", bundle),
+        out_dir=out_dir,
+        num_iters=saved.step,
+        internal=saved.internal,
+        bundle=bundle,
+    )
+
+
+def check_cohort(bundle: Bundle, cohort: Cohort, reads: Sequence[str]) -> None:
+    """Raises InputError for a cohort that the networks cannot read, or that trained them, as far as this is known."""
+    own, its, like = cohort.connectomes, bundle.like.cohort, f"convert it --like {bundle.path}"
     if cohort.records_sha256 == bundle.model.records_sha256 and bundle.model.trained_on != SPLIT:
         raise InputError(f"{cohort.path} trained {bundle.path}, so that results would be too good; test other people.")
-    needs = MODELS[bundle.model.model].inputs(MODELS[bundle.model.model].settings(bundle.model.config))
-    its, own = bundle.like.cohort.connectomes, cohort.connectomes
-    if "connectome" in needs and its is not None and own is not None and its.parcels != own.parcels:
-        raise InputError(f"{cohort.path} has connectomes of other parcels than {bundle.path}; convert it --like that.")
+    if "volume" in reads and (cohort.grid, cohort.maps) != (its.grid, its.maps):
+        raise InputError(
+            f"{cohort.path} has the maps {', '.join(cohort.maps)}, {cohort.grid}; {bundle.path} reads "
+            f"{', '.join(its.maps)}, {its.grid}. Use a cohort that has these: {like}."
+        )
+    if "connectome" in reads and (own is None or its.connectomes is None or own.parcels != its.connectomes.parcels):
+        what = "no connectomes" if own is None else "connectomes of other parcels"
+        raise InputError(f"{cohort.path} has {what}, which {bundle.path} reads; {like}.")

@@ -1,4 +1,4 @@
-"""The option of --test, and when it is possible; without TensorFlow."""
+"""The options of --test, and when they are possible; without TensorFlow."""
 
 import argparse
 import os
