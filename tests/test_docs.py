@@ -18,6 +18,7 @@ from models import MODELS
 from models.settings import override
 from utils.blackout.effects import KINDS
 from utils.compare import __main__ as compare_main
+from utils.report import __main__ as report_main
 
 LINKED = [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"]
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
@@ -56,7 +57,7 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 
 
 def known_options() -> set[str]:
-    return options_of(run.parser()).union(*map(options_of, verbs().values()))
+    return options_of(run.parser()).union(*map(options_of, (*verbs().values(), report_main.parser())))
 
 
 def test_pages_hold_the_commands_of_each_job():

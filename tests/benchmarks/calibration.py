@@ -25,7 +25,7 @@ from scipy.special import expit
 from scipy.stats import norm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from utils.calibration import LEVELS, Agreement, Calibration, Coverage, agreement, coverage, fit, left_out
+from utils.calibration import FLAT, LEVELS, Agreement, Calibration, Coverage, agreement, coverage, fit, left_out
 from utils.evaluation.probabilities import p_of_equal
 from utils.statistics import ALPHA
 
@@ -80,7 +80,9 @@ def one_set(of: Setting, seed: int) -> dict[str, float]:
     assert found.observed
     its = coverage(LEVEL, new, found.sets(its_raw, LEVEL), its_site)
     result = {"slope": found.slope, "intercept": found.intercept, "unequal": np.mean(unequal(found, label, raw, site))}
-    result |= numbers("before", agreement(new, its_raw)) | numbers("after", agreement(new, found.probability(its_raw)))
+    result |= numbers("before", agreement(new, its_raw)) | numbers(
+        "after", agreement(new, found.probability(its_raw), FLAT)
+    )
     return result | numbers("new", its) | numbers("left", found.observed.coverage[0])
 
 

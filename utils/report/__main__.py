@@ -15,20 +15,20 @@ def main() -> int:
     return guarded(PROGRAM, build)
 
 
-def build() -> int:
+def parser() -> Parser:
     parser = Parser(prog=PROGRAM, description="Builds report.html from the tables of a test.")
     parser.add_argument("folder", type=Path, help="the --outDir of a classifier's run.py --test")
-    parser.add_argument(
-        "--prevalence",
-        type=float,
-        metavar="SHARE",
-        help="share of autism where decisions are made, from 0 to 1 (default: that among the tested people)",
-    )
-    args = parser.parse_args()
-    folder = args.folder
+    told = "share of autism where decisions are made, between 0 and 1 (default: that of the tested people)"
+    parser.add_argument("--prevalence", type=float, metavar="SHARE", help=told)
+    return parser
+
+
+def build() -> int:
+    args = parser().parse_args()
     from utils.calibration import check_prevalence  # costs `--help` nothing
     from utils.report.build import write
 
+    folder = args.folder
     if args.prevalence is not None:
         check_prevalence(args.prevalence)
     if not folder.is_dir():
