@@ -60,12 +60,12 @@ def row(name: str, args: argparse.Namespace) -> str:
     network, stored = restored_network(run), dataclasses.replace(run.cohort, standard="stored")
     selections, volumes = in_order(np.arange(min(args.records, len(stored.rows))), BATCH), "volume" in network.input
     tables = {"connectome": stored.connectomes} if "connectome" in network.input else {}
-    start, path, members = time.perf_counter(), args.folder / f"{name}.onnx", [Member(network)]
-    difference = export(members, run.standard, path, stored.batches(selections, volumes, tables))
+    start, path, members = time.perf_counter(), args.folder / f"{name}.onnx", [Member(network, run.standard)]
+    difference = export(members, path, stored.batches(selections, volumes, tables))
     seconds, batch = time.perf_counter() - start, stored.batch(selections[0], volumes, tables)
     return (
         f"{name}: largest difference {difference:.1e}, people differ by "
-        f"{by_program(members, run.standard, batch).std():.1e}, one person {milliseconds(path, batch):.2f} ms, "
+        f"{by_program(members, batch).std():.1e}, one person {milliseconds(path, batch):.2f} ms, "
         f"{path.stat().st_size / 1e6:.2f} MB, exported in {seconds:.0f} s"
     )
 
