@@ -26,6 +26,9 @@ OPSET = 18  # of ONNX: the latest that tf2onnx writes
 LARGEST_DIFFERENCE = 1e-5  # of a probability, between ONNX and TensorFlow
 FLOAT_BYTES = 4
 MAX_BYTES = 2**31  # of an ONNX file, which is one Protocol Buffers message
+PURPOSE = (
+    "Probability of autism of brain maps as records hold them. For research on groups of people, not for diagnosis."
+)
 PROVIDERS = ["CPUExecutionProvider"]
 SPACE = (1, 2, 3)  # the axes of voxels in a batch of volumes
 
@@ -127,6 +130,7 @@ def write(model: bytes, path: Path) -> None:
     simpler.opset_import.add(version=OPSET)  # onnxruntime lists its own sets, of which nothing is used
     for value in (*simpler.graph.input, *simpler.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "n"
+    simpler.doc_string, simpler.graph.doc_string = PURPOSE, ""
     onnx.checker.check_model(simpler, full_check=True)
     path.write_bytes(simpler.SerializeToString())
 
