@@ -43,6 +43,7 @@ COMMANDS = {
     "confounds": ["--sets", 1, "--people", 120],
     "coverage": ["--sets", 2, "--only", "80 people, AUC about 0.5"],
     "derive": ["--mm", 12, "--volumes", 90],
+    "exported": ["COHORT", "exported", "--only", "nn-default", "--numIters", 2, "--records", 5],
     "large": ["--cohort", "COHORT", "--people", 60, "--only", "check,swap"],
     "permutations": ["--sets", 1],
     "truth": ["--only", "random", "--real", "COHORT", "--cohorts", 1, "--iterations", 1],
@@ -105,6 +106,15 @@ def test_the_benchmark_of_blackout_compares_both_ways(printed_by):
         in_full, kept, ratio, difference = map(float, numbers)
         assert ratio == pytest.approx(in_full / kept, abs=0.02, rel=0.01 / kept)  # of times rounded to 0.01 s
         assert difference < 1e-3
+
+
+def test_the_benchmark_of_onnx_has_a_row_for_each_preset(printed_by):
+    pytest.importorskip("tf2onnx")
+    line = r"nn-default: largest difference (\S+), people differ by (\S+), one person (\S+) ms, (\S+) MB, .*\n"
+    difference, spread, milliseconds, size = map(float, re.search(line, printed_by("exported")).groups())
+    assert difference < 1e-6 < spread
+    assert milliseconds > 0
+    assert 4 * 1_500 < 1e6 * size < 50_000  # of its weights alone; and of the graph
 
 
 def test_the_benchmark_of_coverage_counts_shares_of_its_sets(printed_by):

@@ -26,18 +26,33 @@ OPSET = 18  # of ONNX: the latest that tf2onnx writes
 LARGEST_DIFFERENCE = 1e-5  # of a probability, between ONNX and TensorFlow
 FLOAT_BYTES = 4
 MAX_BYTES = 2**31  # of an ONNX file, which is one Protocol Buffers message
+PURPOSE = (
+    "Probability of autism of brain maps as records hold them. For research on groups of people, not for diagnosis."
+)
 PROVIDERS = ["CPUExecutionProvider"]
 SPACE = (1, 2, 3)  # the axes of voxels in a batch of volumes
 
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """A network of an ensemble, which reads the phenotype (29,) of a record times `phenotype_scale` plus
-    `phenotype_shift`, since that of its training may have been scaled otherwise."""
+    """A network of an ensemble. `standard` says how its volumes are standardised; it reads the phenotype (29,) of a
+    record times `phenotype_scale` plus `phenotype_shift`, since that of its training may have been scaled otherwise."""
 
     network: "keras.Model"
+    standard: Standard = "stored"
     phenotype_scale: np.ndarray | float = 1.0
     phenotype_shift: np.ndarray | float = 0.0
+
+    def inputs(self, record: dict[str, Any]) -> dict[str, Any]:
+        """What the network reads of records as they are stored, of NumPy or TensorFlow. Those with a `volume` have it
+        `within_brain`, too."""
+        inputs = {name: record[name] for name in self.network.input}
+        if "volume" in inputs and self.standard != "stored":
+            inputs["volume"] = record["within_brain"]
+        if "phenotype" in inputs:
+            inputs["phenotype"] = record["phenotype"] * np.float32(self.phenotype_scale)
+            inputs["phenotype"] += np.float32(self.phenotype_shift)
+        return inputs
 
 
 def check_possible(standard: Standard) -> None:
@@ -55,7 +70,7 @@ def check_possible(standard: Standard) -> None:
         )
 
 
-def export(members: Sequence[Member], standard: Standard, path: Path, batches: Iterable[dict]) -> float:
+def export(members: Sequence[Member], path: Path, batches: Iterable[dict]) -> float:
     """Writes the ONNX model of a network, or of an ensemble; returns the largest difference from TensorFlow, see
     `parity`. Raises InputError, and writes nothing, as `check_possible` does or if they differ.
 
@@ -63,11 +78,12 @@ def export(members: Sequence[Member], standard: Standard, path: Path, batches: I
     `phenotype` (n, 29), scaled as in a record; `connectome` (n, edges), Fisher z, NaN where unknown. Outputs, float32:
     `probability` (n,) of autism, the mean over the networks; `logits` (n, networks, 2) of (control, autism).
     """
-    check_possible(standard)
-    check_networks(members)
+    for member in members:
+        check_possible(member.standard)
+    check_networks([member.network for member in members])
     with files.unfinished(path) as unfinished:
-        write(converted(members, standard), unfinished)
-        difference = parity(unfinished, members, standard, batches)
+        write(converted(members), unfinished)
+        difference = parity(unfinished, members, batches)
         if not difference <= LARGEST_DIFFERENCE:
             raise InputError(
                 f"{path} was not written: ONNX and TensorFlow differ by {difference:.1g} in a probability; expected at "
@@ -76,26 +92,25 @@ def export(members: Sequence[Member], standard: Standard, path: Path, batches: I
     return difference
 
 
-def check_networks(members: Sequence[Member]) -> None:
+def check_networks(networks: Sequence["keras.Model"]) -> None:
     """Raises InputError for networks that one ONNX file cannot hold."""
-    every = [member.network for member in members]
-    if odd := {layer.compute_dtype for network in every for layer in network.layers} - {"float32"}:
+    if odd := {layer.compute_dtype for network in networks for layer in network.layers} - {"float32"}:
         raise InputError(f"A network computes in {odd.pop()}; expected float32 for ONNX. Use --precision float32.")
-    size = FLOAT_BYTES * sum(network.count_params() for network in every)
+    size = FLOAT_BYTES * sum(network.count_params() for network in networks)
     if size >= MAX_BYTES:
         raise InputError(
-            f"{len(every)} networks hold {size / 1e9:.1f} GB; an ONNX file holds {MAX_BYTES / 1e9:.1f}. Bundle fewer."
+            f"{len(networks)} networks hold {size / 1e9:.1f} GB; ONNX takes {MAX_BYTES / 1e9:.1f}. Bundle fewer."
         )
 
 
-def converted(members: Sequence[Member], standard: Standard) -> bytes:
+def converted(members: Sequence[Member]) -> bytes:
     """The ONNX model as tf2onnx makes it."""
     import tensorflow as tf
     import tf2onnx
 
     inputs = {name: tensor for member in members for name, tensor in member.network.input.items()}
     signature = {name: tf.TensorSpec(tensor.shape, tf.float32, name) for name, tensor in inputs.items()}
-    predict = tf.function(lambda record: predicted(members, standard, record), input_signature=[signature])
+    predict = tf.function(lambda record: predicted(members, record), input_signature=[signature])
     model, _ = tf2onnx.convert.from_function(predict, [signature], opset=OPSET)
     return model.SerializeToString()
 
@@ -115,30 +130,20 @@ def write(model: bytes, path: Path) -> None:
     simpler.opset_import.add(version=OPSET)  # onnxruntime lists its own sets, of which nothing is used
     for value in (*simpler.graph.input, *simpler.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "n"
+    simpler.doc_string, simpler.graph.doc_string = PURPOSE, ""
     onnx.checker.check_model(simpler, full_check=True)
     path.write_bytes(simpler.SerializeToString())
 
 
-def predicted(members: Sequence[Member], standard: Standard, record: dict[str, "tf.Tensor"]) -> dict[str, "tf.Tensor"]:
+def predicted(members: Sequence[Member], record: dict[str, "tf.Tensor"]) -> dict[str, "tf.Tensor"]:
     """What ONNX computes of records, see `export`."""
     import tensorflow as tf
 
-    if "volume" in record and standard != "stored":
-        record = record | {"volume": within_brain(record["volume"])}
-    each = []
-    for member in members:
-        inputs = {name: record[name] for name in member.network.input}
-        if "phenotype" in inputs:
-            inputs["phenotype"] = rescaled(record["phenotype"], member)
-        each.append(member.network(inputs, training=False))
-    logits = tf.stack(each, axis=1)
+    if "volume" in record:
+        record = record | {"within_brain": within_brain(record["volume"])}
+    logits = tf.stack([member.network(member.inputs(record), training=False) for member in members], axis=1)
     probability = tf.reduce_mean(tf.sigmoid(logits[..., 1] - logits[..., 0]), axis=1)
     return {"probability": probability, "logits": logits}
-
-
-def rescaled(phenotype: Any, member: Member) -> Any:
-    """The phenotype (n, 29) of records, of NumPy or TensorFlow -> as the member reads it."""
-    return phenotype * np.float32(member.phenotype_scale) + np.float32(member.phenotype_shift)
 
 
 def within_brain(volume: "tf.Tensor") -> "tf.Tensor":
@@ -169,7 +174,7 @@ def background(volume: "tf.Tensor") -> "tf.Tensor":
     return tf.reduce_mean(greater_half[..., -2:], axis=-1)[:, None, None, None]
 
 
-def parity(path: Path, members: Sequence[Member], standard: Standard, batches: Iterable[dict]) -> float:
+def parity(path: Path, members: Sequence[Member], batches: Iterable[dict]) -> float:
     """The largest difference between the probabilities of an ONNX file in onnxruntime and those of this program, over
     batches of records (`Cohort.batches`, at least one) whose volumes are as stored."""
     import onnxruntime
@@ -178,20 +183,15 @@ def parity(path: Path, members: Sequence[Member], standard: Standard, batches: I
     names, differences = [one.name for one in session.get_inputs()], []
     for batch in batches:
         (found,) = session.run(["probability"], {name: batch[name] for name in names})
-        differences.append(np.abs(found - by_program(members, standard, batch)).max())
+        differences.append(np.abs(found - by_program(members, batch)).max())
     return float(np.max(differences))
 
 
-def by_program(members: Sequence[Member], standard: Standard, batch: dict[str, np.ndarray]) -> np.ndarray:
+def by_program(members: Sequence[Member], batch: dict[str, np.ndarray]) -> np.ndarray:
     """Probabilities of autism (n,) float64, as `--test` computes them of a batch whose volumes are as stored."""
     from utils.inference import probability_of_autism
 
-    if "volume" in batch and standard != "stored":
-        batch = batch | {"volume": np.stack([records.within_brain(volume) for volume in batch["volume"]])}
-    each = []
-    for member in members:
-        inputs = {name: batch[name] for name in member.network.input}
-        if "phenotype" in inputs:
-            inputs["phenotype"] = rescaled(batch["phenotype"], member)
-        each.append(probability_of_autism(member.network(inputs, training=False)))
-    return np.mean(each, axis=0)
+    if "volume" in batch:
+        batch = batch | {"within_brain": np.stack([records.within_brain(volume) for volume in batch["volume"]])}
+    logits = [member.network(member.inputs(batch), training=False) for member in members]
+    return np.mean([probability_of_autism(of_member) for of_member in logits], axis=0)
