@@ -4,7 +4,7 @@ DEMO = results/demo
 # Two processes, each with one thread for TensorFlow.
 PYTEST = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: setup demo images lint check test torture gpu slurm
+.PHONY: setup demo images lint check test torture gpu slurm container
 
 setup: .venv/installed
 
@@ -43,6 +43,10 @@ gpu: setup
 # A real Slurm of two nodes on this machine, on which docs/scale.md is walked, in a table; asks first, or takes YES=1.
 slurm: setup
 	.venv/bin/python tests/slurm.py
+
+# What docs/container/Dockerfile makes, in a clean Debian without an engine, in a table; asks first, or takes YES=1.
+container: setup
+	.venv/bin/python tests/container.py
 
 # Makes the figures in images/ from the demo cohort.
 images: demo

@@ -15,6 +15,7 @@ from data.base.errors import InputError
 from data.base.progress import progress
 from data.cohorts import atlas, records, twins
 from data.cohorts.cohort import Cohort
+from data.cohorts.derivation import kept_in
 from data.cohorts.findings import CohortFindings, Findings, write_verdict
 from data.cohorts.missingness import missing_in
 from data.cohorts.rows import listed
@@ -118,7 +119,7 @@ def full(cohort: Cohort) -> CohortFindings:
 
 
 def check_files(cohort: Cohort, findings: Findings) -> None:
-    """A file that differs from its sum is a problem; one without a sum is worth a note."""
+    """A file that differs from its sum is a problem; one without a sum is worth a note. How maps were derived."""
     try:
         different, unknown = sums.verify_sums(cohort.paths)
     except InputError as error:
@@ -128,6 +129,12 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
     if unknown:
         names = listed([path.name for path in unknown])
         findings.notes.append(f"no sum in {sums.SUMS}, so damage cannot be detected: {names}")
+    if cohort.tables and (derivation := cohort.metadata.derivation):
+        findings.counts.append(f"derived from scans: {', '.join(derivation.measures)}; {derivation}")
+        try:
+            kept_in(cohort.tables, derivation)
+        except InputError as error:
+            findings.problems.append(str(error))
 
 
 def read_volumes(

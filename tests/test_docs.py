@@ -23,7 +23,11 @@ from utils.report import __main__ as report_main
 LINKED = [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"]
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-FOREIGN = {"--gpus-per-task", "--overcommit", "--requeue", "--signal", "--help"}  # of Slurm, and of every parser
+FOREIGN = {  # of Slurm, Docker, Apptainer and git, and of every parser
+    *("--gpus-per-task", "--overcommit", "--requeue", "--signal"),
+    *("--always", "--gpus", "--init", "--nv", "--time", "--volume"),
+    "--help",
+}
 README_LINES = 150
 
 

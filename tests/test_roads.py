@@ -349,6 +349,21 @@ def test_new_people_are_predicted(walked, tmp_path, data_cli):
     assert {row["subject"] for row in predicted} == set(aside)
 
 
+def test_new_people_are_derived_like_a_cohort(walked, tmp_path, data_cli):
+    """To the bytes that the options of the README gave the same people."""
+    aside = open_cohort(walked / "cohort").subjects("test")
+    shutil.copytree(walked / "cohort", tmp_path / "cohort")
+    for subject in aside:
+        shutil.copytree(walked / "fmriprep" / f"sub-{subject}", tmp_path / "NEW" / f"sub-{subject}")
+    shutil.copy(walked / "fmriprep/participants.tsv", tmp_path / "NEW")
+    walk(tmp_path, block_with(DERIVE, "--like"), data_cli)
+    assert set(open_cohort(tmp_path / "new").subjects("test")) == set(aside)
+    made = sorted((tmp_path / "new_maps").rglob("sub-*.*"))
+    assert len(made) == 12 * len(aside)
+    for path in made:
+        assert path.read_bytes() == (walked / "maps" / path.relative_to(tmp_path / "new_maps")).read_bytes()
+
+
 def test_further_commands_on_a_cohort_do_what_their_table_says(walked, tmp_path, data_cli):
     folder = shutil.copytree(walked / "cohort", tmp_path / "cohort").parent
     rows = [row for row in table_of_commands() if row.startswith("python -m data")]

@@ -86,7 +86,8 @@ class KeptDerivation:
             for stem, path in there.items():
                 shutil.copyfile(path, folder / f"{stem}{'.nii.gz' if path.name.lower().endswith('.gz') else '.nii'}")
             if self.networks:
-                (folder / f"{NETWORKS}.txt").write_text("\n".join([*self.derivation.network_names, ""]))
+                names = "\n".join([*self.derivation.network_names, ""])
+                (folder / f"{NETWORKS}.txt").write_text(names, encoding="utf-8")
             if self.parcels and (table := beside(self.parcels, ".tsv")).is_file():
                 shutil.copyfile(table, folder / f"{PARCELS}.tsv")
             sums.write_sums(folder, [path.name for path in folder.iterdir()])

@@ -100,7 +100,7 @@ def check_alike(name: str, choice: str, of_people: Sequence[Derivation | None], 
         (most, many), *others = sorted(ways, key=lambda way: -len(way[1]))
         named = "; ".join(f"{choice} {way} of {listed(people)}" for way, people in others)
         raise InputError(
-            f"The {name} of people were derived in several ways: {named}; {choice} {most} of {len(many)} others. "
+            f"People's {name} was derived in several ways: {named}; {choice} {most} of {len(many)} others. "
             "Expected one way. Derive them again with the same options, or leave people out with --exclude."
         )
 

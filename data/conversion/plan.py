@@ -123,9 +123,15 @@ def plan_like(subjects: pd.DataFrame, like: Cohort, source: Source, provenance: 
     )
 
 
+def is_abide(metadata: Metadata) -> bool:
+    """Whether the phenotype is ABIDE's 29 values."""
+    nobody = pd.DataFrame(columns=phenotype.ABIDE_COLUMNS, dtype=str)
+    return metadata.phenotype == tuple(phenotype.abide_values(nobody))
+
+
 def encode_like(table: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
     """The raw phenotype (subjects, 29) of a table, coded as that of another cohort with this `metadata`."""
-    if metadata.phenotype == tuple(phenotype.abide_values(pd.DataFrame(columns=phenotype.ABIDE_COLUMNS, dtype=str))):
+    if is_abide(metadata):
         return phenotype.abide_values(table)
     columns, names = metadata.phenotype_columns, metadata.phenotype
     missing = [name for name in columns if f"{name}_missing" in names]
@@ -151,7 +157,7 @@ def check_like(source: Source, like: Cohort) -> None:
             f"{like.path} holds {like.num_maps} maps a record, {', '.join(like.maps)}, found are {', '.join(names)}; "
             "expected the same. Name as many, in its order, with --maps."
         )
-    columns = metadata.phenotype_columns or phenotype.ABIDE_COLUMNS
+    columns = phenotype.ABIDE_COLUMNS if is_abide(metadata) else metadata.phenotype_columns
     nobody = pd.DataFrame(columns=list(columns), dtype=str)
     named = tuple(encode_like(nobody, metadata)) == metadata.phenotype
     if not named or phenotype.Scaler.of(metadata) is None:

@@ -22,6 +22,7 @@ from data.cohorts.phenotype import ABIDE_COLUMNS
 from data.cohorts.rows import listed
 from data.conversion.convert import convert_like
 from data.conversion.options import SourceOptions
+from data.conversion.plan import is_abide
 from data.conversion.source import read_source
 from data.likeness.reference import unlike
 from utils.bundle.model import Bundle
@@ -123,7 +124,9 @@ def linked(bundle: Bundle, given: Given, folder: Path) -> list[str]:
         name = metadata.connectome
         of_bids = f"sub-{ID}_{name}_timeseries{given.series.suffix}" if given.series else ""
         link(Path(str(given.series)), folder / (of_bids if name.startswith("seg-") else f"{ID}_{name}.1D"))
-    columns = dict.fromkeys([*(metadata.phenotype_columns or ABIDE_COLUMNS), *metadata.covariate_columns])
+    columns = dict.fromkeys(
+        [*(ABIDE_COLUMNS if is_abide(metadata) else metadata.phenotype_columns), *metadata.covariate_columns]
+    )
     if unknown := [name for name in given.phenotype if name not in columns]:
         raise InputError(
             f"--phenotype {unknown[0]} is no column that {bundle.path} knows; it has {', '.join(columns)}."
