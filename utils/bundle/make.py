@@ -160,22 +160,20 @@ def onnx_of(trained: Sequence[Trained], cohort: Cohort) -> dict[str, bytes]:
     """The networks as one ONNX file, compared with TensorFlow on records of the cohort; prints the difference."""
     from utils.bundle import onnx
 
-    saved, stored = trained[0].saved, Scaler.of(cohort.metadata)
-    standard = saved.config.get("standardise", "stored")
-    onnx.check_possible(standard)
-    members = []
+    stored, members = Scaler.of(cohort.metadata), []
     for one in trained:
-        own = Scaler.of(one.saved.preparation)
+        standard, own = one.saved.config.get("standardise", "stored"), Scaler.of(one.saved.preparation)
+        onnx.check_possible(standard)
         scale, shift = affine(stored, own) if stored and own else ((), ())
-        network = network_of(one, cohort)
-        members.append(onnx.Member(network, np.array(scale), np.array(shift)) if scale else onnx.Member(network))
+        rescaled = (np.array(scale), np.array(shift)) if scale else ()
+        members.append(onnx.Member(network_of(one, cohort), standard, *rescaled))
     count = min(COMPARED, len(cohort.rows))
     records = np.linspace(0, len(cohort.rows) - 1, count).astype(int)
     tables = {"connectome": cohort.connectomes} if cohort.connectomes else {}
     batches = cohort.batches(in_order(records, COMPARED_AT_ONCE), tables=tables)
     with TemporaryDirectory() as folder:
         path = Path(folder) / ONNX
-        difference = onnx.export(members, standard, path, batches)
+        difference = onnx.export(members, path, batches)
         content = path.read_bytes()
     print(f"{ONNX}: probabilities of {count} records differ from TensorFlow's by at most {difference:.1g}.")
     return {ONNX: content}
