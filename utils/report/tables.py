@@ -188,7 +188,7 @@ def read(folder: Path) -> Tables:
     table1 = read_numbers(folder / TABLE1, "variable", SITE, "category", "p")
     candidates = read_numbers(folder / CANDIDATES, CANDIDATE, "chosen", *interval("auc"))
     choices = read_numbers(folder / CHOICES_OF_FOLDS, *CHOICES)
-    calibration = read_numbers(folder / CALIBRATION, *COLUMNS_OF_CALIBRATION)
+    calibration = read_numbers(folder / CALIBRATION, *COLUMNS_OF_CALIBRATION) if run.folds else None
     probabilities = read_probabilities(folder / PROBABILITIES) if calibration is not None else None
     of_floors = (floors, sites, training, repeats, groups, confounds, table1, candidates, choices)
     return Tables(run, predictions, scores, folds, *of_floors, probabilities, calibration)
