@@ -69,15 +69,12 @@ def settled(run: Described, described: dict[str, Any]) -> tuple[dict[str, Any], 
 
 
 def calibration_of(found: Tables) -> dict[str, Any] | None:
-    """The calibration by the predictions of folds, a row a subject; None if they do not suffice."""
-    table = found.labelled.drop_duplicates("subject")
-    if "fold" not in table:
+    """The calibration by what folds predicted; None if there were too few people."""
+    table = found.probabilities
+    if table is None:
         return None
-    label, group = table["label"].to_numpy(int), table["fold"].to_numpy()
-    if calibration.shortage(label, group):
-        return None
-    made = calibration.fit(label, table["probability"].to_numpy(), group, str(found.run.folds))
-    return asdict(made)
+    label, raw, fold = table["label"].to_numpy(int), table["probability"].to_numpy(), table["fold"].to_numpy()
+    return asdict(calibration.fit(label, raw, fold, str(found.run.folds)))
 
 
 def groups_of(found: Tables) -> tuple[GroupScore, ...]:
