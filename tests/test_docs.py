@@ -17,12 +17,20 @@ from data import __main__ as data_main
 from models import MODELS
 from models.settings import override
 from utils.blackout.effects import KINDS
+from utils.bundle import __main__ as bundle_main
 from utils.compare import __main__ as compare_main
+from utils.predict import __main__ as predict_main
 from utils.report import __main__ as report_main
 
 LINKED = [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"]
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+PROGRAMS = {
+    "utils.bundle": bundle_main,
+    "utils.compare": compare_main,
+    "utils.predict": predict_main,
+    "utils.report": report_main,
+}
 FOREIGN = {  # of Slurm, Docker, Apptainer and git, and of every parser
     *("--gpus-per-task", "--overcommit", "--requeue", "--signal"),
     *("--always", "--gpus", "--init", "--nv", "--time", "--volume"),
@@ -61,7 +69,8 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 
 
 def known_options() -> set[str]:
-    return options_of(run.parser()).union(*map(options_of, (*verbs().values(), report_main.parser())))
+    parsers = (*verbs().values(), *(program.parser() for program in PROGRAMS.values()))
+    return options_of(run.parser()).union(*map(options_of, parsers))
 
 
 def test_pages_hold_the_commands_of_each_job():
@@ -75,8 +84,8 @@ def test_pages_hold_the_commands_of_each_job():
 def test_a_command_parses(command):
     """Presets and settings, too, which the parser takes as text."""
     words = shlex.split(command)
-    if words[2:3] == ["utils.compare"]:
-        compare_main.parser().parse_args(words[3:])
+    if words[2:3] and words[2] in PROGRAMS:
+        PROGRAMS[words[2]].parser().parse_args(words[3:])
         return
     if words[0] != "run.py":
         verb, *arguments = words[3:]

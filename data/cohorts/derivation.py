@@ -8,7 +8,6 @@ from pathlib import Path
 
 from data.base import files, sums
 from data.base.errors import InputError
-from data.cohorts.nifti import beside
 
 PROGRAM = "autism-blackout"  # by which its JSON files are known
 FOLDER, NETWORKS, PARCELS = "derivation", "networks", "parcels"
@@ -88,6 +87,8 @@ class KeptDerivation:
             if self.networks:
                 names = "\n".join([*self.derivation.network_names, ""])
                 (folder / f"{NETWORKS}.txt").write_text(names, encoding="utf-8")
+            from data.cohorts.nifti import beside  # imports SciPy, which `--help` can do without
+
             if self.parcels and (table := beside(self.parcels, ".tsv")).is_file():
                 shutil.copyfile(table, folder / f"{PARCELS}.tsv")
             sums.write_sums(folder, [path.name for path in folder.iterdir()])
