@@ -48,25 +48,42 @@ class Pattern:
         return centred([self.mean])
 
     @cached_property
-    def asymmetry(self) -> np.ndarray:
-        return asymmetry(self.mean)
+    def terms(self) -> np.ndarray:
+        """The mean volume, and its slopes along x, y and z, (4, x, y, z): what a volume that is a little shifted holds."""
+        return np.stack([self.mean, *np.gradient(self.mean)])
 
     @cached_property
-    def slopes(self) -> np.ndarray:
-        """What gives of a volume, by least squares, its share of the mean volume, its level, and how much of the mean
-        volume's slope along x, y and z it holds: (5, voxels)."""
-        terms = np.stack([self.mean, np.ones(self.mean.shape), *np.gradient(self.mean)]).reshape(5, -1)
+    def shares(self) -> np.ndarray:
+        """What gives of a volume, by least squares, how much of each of the terms it holds, and of a constant: (5,
+        voxels)."""
+        terms = np.stack([*self.terms, np.ones(self.mean.shape)]).reshape(5, -1)
         return np.linalg.pinv(terms @ terms.T, hermitian=True) @ terms
+
+    @cached_property
+    def sides(self) -> tuple[np.ndarray, np.ndarray]:
+        """What differs between left and right in the mean volume (voxels,), and (3, voxels), of length 1 each and at
+        right angles, in its slopes; the former without what it shares with the latter, and of length 1."""
+        own, *slopes = (asymmetry(term).ravel() for term in self.terms)
+        shifts = np.linalg.svd(np.stack(slopes), full_matrices=False)[2]
+        left = own - (own @ shifts.T) @ shifts
+        return left / max(length(left), np.finfo(float).tiny), shifts
 
     def compare(self, volume: np.ndarray) -> dict[str, float]:
         """`alike`: Fisher z of the correlation with the mean volume; `side`: the correlation of what differs between
-        left and right; how many mm a volume lies to the right, front and top, by the slopes of the mean volume."""
+        left and right, beside what a shift does to it: of a mirrored volume as much below 0; how many mm a volume lies
+        to the right, front and top."""
         alike = fisher_z(correlations(self.straight, volume)[0])
-        side = float((asymmetry(volume) * self.asymmetry).sum())
-        gain, _, *along = (self.slopes * volume.ravel()).sum(1)
+        gain, *along, _ = (self.shares * volume.ravel()).sum(1)
         shift = -grids.REDUCED.spacing_mm * np.array(along) / max(gain, LEAST_GAIN)
         moved = dict(zip(("shift_x", "shift_y", "shift_z"), shift.tolist(), strict=True))
-        return {"alike": alike, "side": side} | moved
+        return {"alike": alike, "side": self.side(volume)} | moved
+
+    def side(self, volume: np.ndarray) -> float:
+        """Of -1 to 1, see `compare`."""
+        own, shifts = self.sides
+        values = asymmetry(volume).ravel()
+        left = values - ((shifts * values).sum(1)[:, None] * shifts).sum(0)
+        return float((own * left).sum() / max(length(left), np.finfo(float).tiny))
 
 
 def fisher_z(correlation: float) -> float:

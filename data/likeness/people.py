@@ -1,6 +1,6 @@
 """What is known of people beside their scans: phenotype and covariates -> numbers and categories to compare."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,12 +32,21 @@ def table_of(cohort: Cohort, indices: np.ndarray) -> pd.DataFrame:
     column that is in both, the former."""
     subjects, parts = [cohort.rows[index].subject for index in indices], []
     if cohort.raw_phenotype is not None:
-        named = [name for name in cohort.raw_phenotype if not name.startswith(UNUSED)]
-        parts.append(cohort.raw_phenotype[named].map("{:.12g}".format))
+        parts.append(as_text(cohort.raw_phenotype, cohort.metadata.phenotype_categories))
     if cohort.covariates is not None:
         parts.append(cohort.covariates.drop(columns=[name for part in parts for name in part], errors="ignore"))
     rows = [part.loc[subjects].reset_index(drop=True) for part in parts]
     return pd.concat(rows, axis=1) if rows else pd.DataFrame(index=range(len(subjects)))
+
+
+def as_text(raw: pd.DataFrame, categories: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """A raw phenotype (subjects, 29) as text, without unused values; a column that was made 0/1 values is one again."""
+    table = raw[[name for name in raw if not name.startswith(UNUSED)]].map("{:.12g}".format)
+    for name, values in categories.items():
+        coded = raw[[f"{name}_{value}" for value in values]].to_numpy()
+        text = np.where(coded.any(axis=1), np.array(values)[coded.argmax(axis=1)], UNKNOWN)
+        table = table.drop(columns=[f"{name}_{value}" for value in values]).assign(**{name: text})
+    return table
 
 
 def number(column: pd.Series) -> pd.Series:
@@ -68,14 +77,19 @@ def numbers(table: pd.DataFrame, sites: Sequence[str]) -> pd.DataFrame:
 
 def expected(cohort: Cohort, table: pd.DataFrame, sites: Sequence[str], numeric: pd.DataFrame) -> Expected:
     """What is expected by a `table_of` training people at these sites, whose `numeric` columns are numbers. A column
-    whose categories tell the site, or are each of hardly anybody, is left out."""
-    raw = set() if cohort.raw_phenotype is None else set(cohort.raw_phenotype)
+    whose categories tell the site, or are each of hardly anybody, is left out, and one that is the same for all: of a
+    phenotype it is scaled to 0 for everybody."""
+    raw = (
+        set()
+        if cohort.raw_phenotype is None
+        else set(as_text(cohort.raw_phenotype, cohort.metadata.phenotype_categories))
+    )
     known = tuple(name for name, values in numeric.items() if name in raw and values.notna().mean() >= NEARLY_ALL)
     categories: dict[str, tuple[str, ...]] = {}
     for name, column in table.items():
-        if number(column).nunique() > FEW_VALUES:
-            continue
         text = category(column)
+        if number(column).nunique() > FEW_VALUES or text.nunique() == 1:
+            continue
         counts = text.value_counts()
         common = counts.index[counts >= MIN_OF_CATEGORY].union([] if name in raw else [UNKNOWN])
         if text.isin(common).mean() >= NEARLY_ALL and not tells(text, sites):

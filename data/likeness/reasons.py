@@ -53,9 +53,13 @@ class Range:
 
     def deviation(self, measure: str, values: np.ndarray) -> np.ndarray:
         """Of values (n,) from the middle, in half ranges; 0 where unknown."""
+        below, above = self.halves(measure)
+        return np.nan_to_num((values - self.middle) / np.where(values < self.middle, below, above))
+
+    def halves(self, measure: str) -> tuple[float, float]:
+        """The half ranges below and above the middle."""
         least = max(SLIGHT * (self.high - self.low), LEAST.get(measure, TINY))
-        half = np.where(values < self.middle, self.middle - self.low, self.high - self.middle)
-        return np.nan_to_num((values - self.middle) / np.maximum(half, least))
+        return max(self.middle - self.low, least), max(self.high - self.middle, least)
 
 
 Ranges = dict[str, dict[str, Range]]  # by view (a map, the connectome, the person), then by measure
@@ -137,7 +141,8 @@ def sentence(found: Sequence[Finding], regions: Mapping[str, Sequence[str]]) -> 
         return f"{maps}: {displaced(first)}"
     if first.measure == "lacking_regions":
         lacking = regions[first.view]
-        return f"{maps}: {len(lacking)} regions are missing: {listed(lacking, NAMED)}"
+        missing = "1 region is missing" if len(lacking) == 1 else f"{len(lacking)} regions are missing"
+        return f"{maps}: {missing}: {listed(lacking, NAMED)}"
     return f"{maps}: the {NOUNS[first.measure]} is {value}, of {MOST} {low} to {high}"
 
 

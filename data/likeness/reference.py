@@ -28,7 +28,7 @@ from data.likeness.scans import NEARLY_ALL, Means, Sums, before_conversion, meas
 FEWEST = 20  # training people, of whom ranges are taken
 MOST_PEOPLE = 2000  # of whom they are taken, drawn at random
 MIDDLE = 0.05, 0.5, 0.95  # the quantiles that are kept of a measure
-FALSE_ALARMS = {"scan": 0.015, "extent": 0.01, "person": 0.01}  # shares of training people beyond the limits
+FALSE_ALARMS = {"scan": 0.01, "extent": 0.02, "person": 0.01}  # shares of training people beyond the limits
 LEAST_LIMIT = 1.5  # half ranges; 2.5 standard deviations of a normal distribution
 GROUPS = 10  # of people, by site, of whom each is compared with the others
 MIN_SITES = 5  # of which whole sites are left out
@@ -162,3 +162,15 @@ def limits_of(values: pd.DataFrame, parts: Sequence[np.ndarray]) -> dict[str, fl
     every = {of: np.concatenate([one[of] for one in found]) for of in FALSE_ALARMS}
     limit = {of: quantiles(every[of], 1 - share).item() for of, share in FALSE_ALARMS.items()}
     return {of: float(f"{max(value, LEAST_LIMIT):.{DIGITS}g}") for of, value in limit.items()}
+
+
+def least_factors(constants: Constants) -> dict[str, float]:
+    """By map, by what its values must be multiplied, or divided, so that the median person's scale is beyond the limit:
+    a smaller difference of scale is not told, since training people, and their sites, differ as much."""
+    limit, found = constants.limits["scan"], {}
+    for name in constants.maps:
+        scales = {measure: constants.ranges[name].get(measure) for measure in ("log sd", "log mean")}
+        halves = [max(of.halves(measure)) for measure, of in scales.items() if of]
+        if halves:
+            found[name] = float(np.exp(limit * min(halves)))
+    return found
