@@ -186,7 +186,18 @@ def acquire_options() -> list[str]:
 def make_root(base: str, target: Path) -> Image:
     """A Debian without anything but apt, which reaches mirror and package index as this machine does."""
     options = [f"--aptopt={line}" for line in acquire_options()]
-    sh("mmdebstrap", "--quiet", "--variant=minbase", *options, check_release(base), target, *mirror_lines())
+    # In a namespace of its own, so that no mount is left if it is killed
+    sh(
+        "unshare",
+        "--mount",
+        "mmdebstrap",
+        "--quiet",
+        "--variant=minbase",
+        *options,
+        check_release(base),
+        target,
+        *mirror_lines(),
+    )
     target.chmod(0o755)
     shutil.copy("/etc/resolv.conf", target / "etc" / "resolv.conf")
     said = sh(sys.executable, "-m", "pip", "config", "list").splitlines()

@@ -195,6 +195,17 @@ def test_damage_is_found_by_derive_by_check_and_as_it_is_carried(home, tmp_path,
         carry_tables(open_cohort(cohort), tmp_path)
 
 
+@pytest.mark.parametrize("key, value", [("band", [0.1, 0.01]), ("band", [-1, 0.1]), ("smoothing_mm", 1e9)])
+def test_what_no_option_could_say_is_damage(key, value, home, tmp_path, data_cli):
+    cohort = shutil.copytree(home / "cohort", tmp_path / "cohort")
+    metadata = json.loads((cohort / "cohort.json").read_text())
+    metadata["derivation"][key] = value
+    (cohort / "cohort.json").write_text(json.dumps(metadata))
+    done = data_cli("derive", home / "new", tmp_path / "maps", "--like", cohort)
+    assert done.status == 2 and done.err.count("\n") == 1
+    assert f"{cohort} is damaged, in how its maps were derived: " in done.err
+
+
 def test_a_cohort_that_was_not_derived_or_is_none(tmp_path, home, data_cli):
     rows = [{"participant_id": f"sub-{label}", "group": "AC"[int(label) % 2]} for label in OLD]
     write_rows(tmp_path / "maps/participants.tsv", rows)

@@ -1,5 +1,6 @@
 """`derive --like`: the scans of new people are treated as those of a cohort were, or of the one behind a bundle."""
 
+import argparse
 import atexit
 import shutil
 from dataclasses import replace
@@ -13,7 +14,7 @@ from data.base.sums import sum_of
 from data.cohorts.cohort import open_cohort
 from data.cohorts.derivation import FOLDER, Derivation, KeptDerivation, kept_in
 from data.conversion.like import is_bundle, of_bundle, open_bundle
-from data.derivation.options import STRATEGIES, DerivationOptions
+from data.derivation.options import STRATEGIES, DerivationOptions, band, millimetres
 from data.derivation.scans import ScanFile
 
 
@@ -45,6 +46,7 @@ def with_choices(options: DerivationOptions, kept: KeptDerivation) -> Derivation
     """The options with the choices of a derivation. Raises InputError for one that is given and differs, and if an
     image is neither kept nor given."""
     of = kept.derivation
+    check_bounds(of, options.like)
     chosen: dict[str, Any] = {"maps": of.measures, "band": of.band, "smooth": of.smoothing_mm}
     if of.confounds in STRATEGIES:
         chosen["confounds"] = of.confounds
@@ -54,6 +56,17 @@ def with_choices(options: DerivationOptions, kept: KeptDerivation) -> Derivation
     chosen["networks"] = image_of(options, "networks", kept.networks, of)
     chosen["series"] = image_of(options, "series", kept.parcels, of)
     return replace(options, **chosen)
+
+
+def check_bounds(of: Derivation, like: Path | None) -> None:
+    """Raises InputError for what no option could say."""
+    try:
+        if of.band:
+            band("{!r},{!r}".format(*of.band))
+        if of.smoothing_mm:
+            millimetres(repr(of.smoothing_mm))
+    except argparse.ArgumentTypeError as error:
+        raise InputError(f"{like} is damaged, in how its maps were derived: {error}. Copy it again.") from error
 
 
 def in_words(value: Any) -> str:
