@@ -251,8 +251,8 @@ def agreements(
     label: np.ndarray, probability: np.ndarray, weight: np.ndarray, least: float = 0.0
 ) -> dict[str, np.ndarray]:
     """The three numbers of `Agreement` under each of the weightings (k, n), (k,) each. A slope is NaN if labels are
-    told apart without error, or if log odds have no SD above `least`: of calibrated ones (`FLAT`), what is left then is how
-    common autism is in other groups, which goes the wrong way."""
+    told apart without error, or if log odds have no SD above `least`: of calibrated ones (`FLAT`), what is left then is
+    how common autism is in other groups, which goes the wrong way."""
     odds = log_odds(probability)
     spread = odds.std() if np.ptp(odds) else 0.0
     slope = np.full(len(weight), np.nan)
