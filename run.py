@@ -6,6 +6,7 @@ from pathlib import Path
 from data.base.cli import MAX_JOBS, MAX_REPEATS, Parser, add_options, guarded, seed, whole
 from data.base.terminal import start
 from models import MODELS
+from models.settings import PRECISIONS
 from utils.evaluation.options import check_permutations
 from utils.jobs import FULL_PASS, JOBS
 from utils.machines.devices import choose_device, several_processes
@@ -18,7 +19,6 @@ from utils.runs.run import Run
 from utils.runs.side_by_side import end_with_parent
 from utils.runs.validate import CHECKPOINTS, Request, request, single_run
 
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 EXAMPLES = """examples:
   run.py --train --dataDir cohort --chkPointDir ckpt              train mmnn on a cohort that is reduced
   run.py --test --dataDir cohort --chkPointDir ckpt --folds 10    test everybody, after --train with the same --folds

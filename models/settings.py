@@ -19,6 +19,7 @@ MAX_WIDTH = 4096  # filters or units of a layer
 MAX_KERNEL = 31  # voxels; also of strides
 MAX_LAYERS = 64
 MAX_WEIGHTS = 100_000_000
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")  # of layers
 NUMBER = re.compile(r"[-+]?(?=[.0-9])[0-9]*\.?[0-9]*([eE][-+]?[0-9]{1,5})?|[-+]?inf|nan", re.ASCII)
 
 

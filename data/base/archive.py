@@ -6,13 +6,18 @@ its sum, so compare the digest of the whole file with what its maker says.
 
 import hashlib
 import io
+import json
+import math
+import os
 import re
+import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,8 +26,18 @@ from data.base.errors import InputError
 from data.base.sums import IN_FOLDERS, SUMS, parsed, sum_of
 from data.base.text import is_plain, shown
 
-MAX_BYTES = 2**30  # of a zip, and of all its parts together
+MAX_BYTES = 2**29  # of a zip, and of all its parts together
+MAX_PART = 2**28  # bytes of one, which bounds what reading takes beside the parts
+MAX_TEXT = 2**22  # bytes of one that is parsed: Python's objects take up to 30 times more
 MAX_PARTS = 2000
+MAX_LIST = 2**20  # bytes of the zip's list of parts
+PARSED = re.compile(r".*\.json|" + SUMS)
+END = struct.Struct("<4s8xLL2s")  # the record that ends a zip without a comment: size and place of the list of parts
+END_MARK, LARGE_MARK, LARGE_END = b"PK\5\6", b"PK\6\7", 20  # the latter lie before the end of zips of more than 4 GB
+ARRAY = re.compile(  # the beginning of an array as `npy` writes it
+    rb"\x93NUMPY\x01\x00..\{'descr': '([<|]\w\d)', 'fortran_order': False, 'shape': \(([\d, ]{0,100})\), \} *\n",
+    re.DOTALL,
+)
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of all parts, so that equal parts give equal bytes
 ENCRYPTED = 1  # flag of a part
 Content = TypeVar("Content")
@@ -38,22 +53,26 @@ class Archive:
     def json(self, name: str, kind: type[Content]) -> Content:
         """A part as the dataclass `kind`, every type checked. Raises InputError."""
         try:
+            check_json(self.part(name))
             return files.typed(self.part(name), kind)
-        except ValueError as error:
-            raise InputError(f"{self.path} has a damaged {name} ({error}). Copy it again, or make it again.") from error
+        except (ValueError, RecursionError) as error:
+            raise self.damaged(name, str(error)) from error
 
     def array(self, name: str, dtype: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-        """A part that is an array, of this type and shape if it is given. Raises InputError."""
-        content = io.BytesIO(self.part(name))
+        """A part that is an array, of this type and shape if it is given; read-only. Raises InputError."""
+        content, kind = self.part(name), np.dtype(dtype)
+        if not (match := ARRAY.match(content)) or match[1].decode() != kind.str:
+            raise self.damaged(name, f"it does not begin as an array of {kind.name}")
+        found = tuple(int(size) for size in match[2].decode().replace(",", " ").split())
         try:
-            version = np.lib.format.read_magic(content)
-            readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            found, by_column, kind = readers[version](content)
-            if kind != np.dtype(dtype) or by_column or (shape is not None and found != shape):
-                raise ValueError(f"it is {kind} of shape {found}; expected {np.dtype(dtype)} of {shape or 'any'}")
-            return np.frombuffer(content.read(), kind).reshape(found)
-        except (ValueError, KeyError, OverflowError, MemoryError, SyntaxError, TypeError) as error:
-            raise InputError(f"{self.path} has a damaged {name} ({error}). Copy it again, or make it again.") from error
+            if shape not in (None, found):
+                raise ValueError(f"it is of shape {found}; expected {shape}")
+            return np.frombuffer(content, kind, offset=match.end()).reshape(found)
+        except (ValueError, OverflowError) as error:
+            raise self.damaged(name, str(error)) from error
+
+    def damaged(self, name: str, why: str) -> InputError:
+        return InputError(f"{self.path} has a damaged {name} ({why}). Copy it again, or make it again.")
 
     def part(self, name: str) -> bytes:
         """Raises InputError if it is not there."""
@@ -71,9 +90,11 @@ def opened(path: Path, named: str) -> Archive:
     """The parts of a zip, whose names match the pattern `named`. Raises InputError for a file that is none, for parts
     that are too large, of other names or not as their sums say."""
     try:
-        with zipfile.ZipFile(files.regular(path)) as found:
-            infos = checked(path, found.infolist(), named)
-            parts = {name: found.read(info) for name, info in infos.items()}
+        with open(files.regular(path), "rb") as file:
+            check_end(file)
+            with zipfile.ZipFile(file) as found:
+                infos = checked(path, found.infolist(), named)
+                parts = {name: read(found, info) for name, info in infos.items()}
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; expected a bundle, as python -m utils.bundle writes it.") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
@@ -82,11 +103,27 @@ def opened(path: Path, named: str) -> Archive:
     return Archive(path, parts)
 
 
+def check_end(file: io.BufferedReader) -> None:
+    """Raises ValueError unless a file ends as a zip whose list of parts, which is read at once, is short."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - END.size - LARGE_END))
+    before, last = (rest := file.read())[: -END.size], rest[-END.size :]
+    if len(last) < END.size or not last.startswith(END_MARK) or last[-2:] != bytes(2):
+        raise ValueError("it does not end as a zip does")
+    if END.unpack(last)[1] > MAX_LIST or before.startswith(LARGE_MARK) or size > MAX_BYTES:
+        raise ValueError("it is larger than any bundle")
+
+
+def read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """A part. The declared size bounds what is inflated."""
+    with archive.open(info) as file:
+        return file.read(info.file_size)
+
+
 def checked(path: Path, infos: list[zipfile.ZipInfo], named: str) -> dict[str, zipfile.ZipInfo]:
     """The parts by name, before any is read. Raises InputError."""
-    size = sum(info.file_size for info in infos)
-    if len(infos) > MAX_PARTS or size > MAX_BYTES or path.stat().st_size > MAX_BYTES:
-        raise refused(path, f"it holds {len(infos)} parts of {size:,} bytes, more than any bundle")
+    if why := excess({info.filename: info.file_size for info in infos}):
+        raise refused(path, why)
     for info in infos:
         if info.filename != SUMS and not re.fullmatch(named, info.filename):
             raise refused(path, f"it holds {shown(info.filename)}, which is no part of one")
@@ -96,6 +133,45 @@ def checked(path: Path, infos: list[zipfile.ZipInfo], named: str) -> dict[str, z
     if len(found) < len(infos):
         raise refused(path, "it holds two parts of one name")
     return found
+
+
+def excess(sizes: Mapping[str, int]) -> str:
+    """Why parts with these numbers of bytes are too many or too large; nothing if they are not."""
+    for name, size in sizes.items():
+        if size > (most := MAX_TEXT if PARSED.fullmatch(name) else MAX_PART):
+            return f"{shown(name)} holds {size:,} bytes, at most {most:,} are allowed"
+    if len(sizes) > MAX_PARTS or sum(sizes.values()) > MAX_BYTES:
+        return f"it holds {len(sizes):,} parts of {sum(sizes.values()):,} bytes, more than any bundle"
+    return ""
+
+
+def check_json(content: bytes) -> None:
+    """Raises ValueError for JSON that names a value twice, or holds a number that is not finite or text that is not
+    plain, and RecursionError if it is deep."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("it names a value twice")
+        return found
+
+    def finite(text: str) -> float:
+        if not math.isfinite(number := float(text)):
+            raise ValueError(f"it holds {text[:20]}, which is not finite")
+        return number
+
+    parsed = json.loads(content.decode(), object_pairs_hook=once, parse_float=finite, parse_constant=finite)
+    if odd := next((text for text in texts(parsed) if not is_plain(text)), None):
+        raise ValueError(f"it holds the text {shown(odd)}")
+
+
+def texts(content: object) -> Iterator[str]:
+    """All texts in JSON that was read, those that name values, too."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict | list):
+        for one in chain(content, content.values()) if isinstance(content, dict) else content:
+            yield from texts(one)
 
 
 def check_sums(path: Path, parts: Mapping[str, bytes]) -> None:
@@ -115,7 +191,9 @@ def refused(path: Path, why: str) -> InputError:
 
 
 def write(target: Path, parts: Mapping[str, bytes]) -> None:
-    """Writes a zip of these parts and their sums."""
+    """Writes a zip of these parts and their sums. Raises InputError if they are more than `opened` reads."""
+    if why := excess({name: len(content) for name, content in parts.items()}):
+        raise InputError(f"{target} cannot be written: {why}. Bundle fewer networks, or smaller ones.")
     sums = [f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(parts.items())]
     with files.unfinished(target) as path, zipfile.ZipFile(path, "w") as archive:
         for name, content in [*sorted(parts.items()), (SUMS, "".join(sums).encode())]:

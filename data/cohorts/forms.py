@@ -7,8 +7,6 @@ list of record paths, an HDF5 file.
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from data import grids
 from data.base import files
 from data.base.errors import InputError
@@ -73,7 +71,7 @@ def kind_of(path: Path, entries: Iterable[Entry], metadata: Metadata) -> tuple[g
         )
     if metadata.grid and grid.shape != metadata.grid:
         raise InputError(f"{path} says grid {list(metadata.grid)}, its records are {grid}. Convert again.")
-    if metadata.affine and not np.allclose(metadata.affine, grid.affine):
+    if metadata.affine and not grid.lies_by(metadata.affine):
         raise InputError(f"{path / METADATA} has an affine that is not that of {grid}; was it edited? Convert again.")
     if metadata.maps and len(metadata.maps) != num_maps:
         raise InputError(

@@ -178,3 +178,11 @@ def fit_scaler(values: np.ndarray) -> Scaler:
     filled = imputer.transform(values)
     scaler = StandardScaler().fit(filled)
     return Scaler(imputer.statistics_, scaler.mean_, np.where(np.ptp(filled, axis=0) > 0, scaler.scale_, 0))
+
+
+def can_scale(preparation: Preparation) -> bool:
+    """Whether it holds constants that make finite float32 of all numbers that a table may hold."""
+    if (scaler := Scaler.of(preparation)) is None:
+        return False
+    moderate = all((np.abs(values) <= MAX_NUMBER).all() for values in vars(scaler).values())
+    return bool(moderate and ((scaler.scale == 0) | (scaler.scale >= 1 / MAX_NUMBER)).all())

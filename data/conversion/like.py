@@ -4,6 +4,7 @@ A bundle (`python -m utils.bundle`) is a zip with constants only. Its `data.json
 but for its people; `parcels.npy`, where the parcels of connectomes lie.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,9 @@ from data.cohorts import phenotype
 from data.cohorts.cohort import Cohort, open_cohort
 from data.cohorts.connectomes import IMAGE, MAX_PARCELS, Connectomes, parcels_sha256
 from data.cohorts.derivation import FOLDER, kept_in
+from data.cohorts.records import MAX_MAPS, PHENOTYPE_SIZE
 from data.cohorts.rows import Metadata
+from data.cohorts.side_tables import SUBJECT
 from data.conversion import measures
 from data.grids import FULL, GRIDS
 
@@ -124,23 +127,31 @@ def derivation_parts(cohort: Cohort) -> dict[str, bytes]:
 def of_bundle(bundle: Archive) -> Like:
     """What a bundle says. Raises InputError if it contradicts itself."""
     data = bundle.json(DATA, BundledData)
-    metadata, known = data.metadata, {"maps", *measures.MEASURES}
-    grid = GRIDS.get(data.grid)
-    scaler = phenotype.Scaler.of(metadata)
-    measured = [values for of_map in data.typical.values() for values in of_map.values()]
+    metadata, grid, parcels = data.metadata, GRIDS.get(data.grid), data.parcels
+    maps, people = metadata.maps, (metadata.same_scan, metadata.encoder_subjects, metadata.encoder_volumes)
     wrong = {
-        "grid": grid is None or metadata.grid != grid.shape or not np.allclose(metadata.affine, grid.affine),
-        "maps": len(metadata.maps) != data.num_maps or not data.typical.keys() <= set(metadata.maps),
-        "phenotype": scaler is None or not np.isfinite([*vars(scaler).values()]).all() or (scaler.scale < 0).any(),
-        "measures": not all({*of_map} <= known for of_map in data.typical.values()) or not np.isfinite(measured).all(),
-        "people": bool(metadata.same_scan or metadata.encoder_subjects),
-        "parcels": bool(data.parcels) != bool(metadata.connectome) or len(data.parcels) > MAX_PARCELS,
+        "grid": grid is None or metadata.grid != grid.shape or not grid.lies_by(metadata.affine),
+        "maps": not 1 <= len(maps) <= MAX_MAPS or len(maps) != data.num_maps or are_repeated(maps),
+        "phenotype": len(metadata.phenotype) != PHENOTYPE_SIZE or not phenotype.can_scale(metadata),
+        "categories": sum(map(len, metadata.phenotype_categories.values())) > PHENOTYPE_SIZE,
+        "covariates": are_repeated((SUBJECT, *metadata.covariate_columns)),
+        "measures": any({*of_map} != {*measures.MEASURES} for of_map in data.typical.values())
+        or data.typical.keys() not in ({*maps}, set()),
+        "people": any(people) or bool(metadata.provenance),
+        "parcels": bool(parcels) != bool(metadata.connectome) or len(parcels) > MAX_PARCELS or are_repeated(parcels),
     }
     if grid is None or (found := [name for name, is_wrong in wrong.items() if is_wrong]):
         raise InputError(f"{bundle.path} says {found[0]} that cannot be; was {DATA} edited? Copy it again.")
     image = bundle.array(PARCELS, IMAGE.str, FULL.shape) if PARCELS in bundle.parts else None
+    if image is not None and (image.min() < 0 or image.max() > len(parcels)):
+        raise InputError(f"{bundle.path} has voxels in {PARCELS} of none of its {len(parcels)} parcels. Copy it again.")
     if metadata.connectome and parcels_sha256(data.parcels, image) != metadata.parcels_sha256:
         raise InputError(f"{bundle.path} is of other parcels than its {DATA} says. Copy it again.")
     edges = Connectomes(bundle.path, metadata.connectome, data.parcels, image, np.empty(0, int))
     cohort = Cohort(bundle.path, grid, (), (), metadata, num_maps=data.num_maps)
     return Like(replace(cohort, connectomes=edges if metadata.connectome else None), data)
+
+
+def are_repeated(names: Sequence[str]) -> bool:
+    """Whether one of them stands there twice."""
+    return len({*names}) < len(names)

@@ -2,31 +2,36 @@
 what it says of data. `model.json` describes the networks, `weights/<number>.npy` holds the numbers of each."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
 
 from data.base import files
-from data.base.archive import Archive
+from data.base.archive import MAX_PART, Archive
+from data.base.cli import MAX_COUNT, MAX_SEED
 from data.base.errors import InputError
 from data.cohorts.atlas import load_atlas
+from data.cohorts.phenotype import MAX_NUMBER
 from data.cohorts.records import PHENOTYPE_SIZE
 from data.cohorts.rows import Preparation
 from data.conversion.like import Like, of_bundle, open_bundle
 from data.grids import REDUCED, Grid
 from data.likeness.reference import Constants, Reference
 from models import MODELS
-from utils.calibration import Calibration
+from models.settings import PRECISIONS
+from utils.calibration import LEVELS, Calibration
 from utils.runs.caveats import Caveats
 from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
 from utils.runs.internal import InternalValidation
 
 MODEL, CARD, ONNX, REPORT, WEIGHTS = "model.json", "card.md", "model.onnx", "report.html", "weights/{}.npy"
 LIKENESS, LIKENESS_VOLUME, LIKENESS_EDGES = "likeness.json", "likeness.npy", "likeness_edges.npy"
+FOLDER, MAX_RANK = "weights/", 8
 FORMAT = 1
 EVERYBODY, SPLIT, FOLDS = "everybody", "split", "folds"  # whom the networks were trained on
 NO_SCORE = "It goes without a score: no test on folds was given when it was made."
@@ -44,8 +49,14 @@ class Member:
     phenotype_shift: tuple[float, ...] = ()
 
     @property
-    def size(self) -> int:
-        return sum(int(np.prod(shape)) for shape in self.shapes)
+    def sizes(self) -> list[int]:
+        return [math.prod(shape) for shape in self.shapes]
+
+    @property
+    def reads_finite(self) -> bool:
+        """Whether scale and shift go together, and leave numbers finite."""
+        scale, shift = self.phenotype_scale, self.phenotype_shift
+        return len(scale) == len(shift) in (0, PHENOTYPE_SIZE) and max(map(abs, scale + shift), default=0) <= MAX_NUMBER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,15 +108,19 @@ class Bundle:
         """Raises InputError for networks that cannot be."""
         model, cohort = self.model, self.like.cohort
         known = model.model in MODELS and MODELS[model.model].predicts == "label"
-        affine = [(one.phenotype_scale, one.phenotype_shift) for one in model.members]
+        networks = {WEIGHTS.format(number) for number in range(len(model.members))}
         wrong = {
             "model": not known,
-            "members": not model.members or any(size < 1 for one in model.members for of in one.shapes for size in of),
+            "preset": known and model.preset not in MODELS[model.model].module.PRESETS,
+            "precision": model.precision not in PRECISIONS,
+            "seed": not 0 <= model.seed <= MAX_SEED,
+            "step": not all(0 <= one.step <= MAX_COUNT for one in model.members),
+            "members": not networks or networks != {name for name in self.archive.parts if name.startswith(FOLDER)},
+            "shapes": not all(is_shape(shape) for one in model.members for shape in one.shapes),
             "grid": model.grid not in (None, cohort.grid.name),
             "trained_on": model.trained_on not in (EVERYBODY, SPLIT, FOLDS),
-            "phenotype_scale": any({len(values) for values in both} - {0, PHENOTYPE_SIZE} for both in affine)
-            or any(len(scale) != len(shift) for scale, shift in affine)
-            or not all(np.isfinite(values).all() for both in affine for values in both),
+            "phenotype_scale": not all(one.reads_finite for one in model.members),
+            "score": model.internal is not None and model.internal.headline not in model.internal.scores,
         }
         if found := [name for name, is_wrong in wrong.items() if is_wrong]:
             raise InputError(f"{self.path} has a {found[0]} in {MODEL} that cannot be; was it edited? Copy it again.")
@@ -115,16 +130,24 @@ class Bundle:
                 "requirements.txt says."
             )
         MODELS[model.model].settings(model.config)
-        try:
-            _ = self.calibration, self.reference
-        except ValueError as error:
-            raise InputError(f"{self.path} has a calibration that cannot be ({error}). Copy it again.") from error
+        for number in range(len(networks)):
+            self.weights(number)
+        _ = self.calibration, self.reference
 
     @cached_property
     def calibration(self) -> Calibration | None:
-        """How its probabilities become those of people whom it has not seen; None if folds did not tell."""
+        """How its probabilities become those of people whom it has not seen; None if folds did not tell. Raises
+        InputError."""
         found = self.model.internal.calibration if self.model.internal else None
-        return files.typed(files.json_text(found), Calibration) if found else None
+        if not found:
+            return None
+        try:
+            made = files.typed(files.json_text(found), Calibration)
+            for level in LEVELS:
+                made.sets(np.empty(0), level)
+        except (ValueError, InputError) as error:
+            raise InputError(f"{self.path} has a calibration that cannot be: {error} Copy it again.") from error
+        return made
 
     @cached_property
     def reference(self) -> Reference | None:
@@ -136,6 +159,11 @@ class Bundle:
         volume = self.archive.array(LIKENESS_VOLUME, "<f4", (*REDUCED.shape, cohort.num_maps))
         if cohort.connectomes is not None:
             edges = self.archive.array(LIKENESS_EDGES, "<f4", (cohort.connectomes.num_edges,))
+        finite = np.isfinite(volume).all() and (edges is None or np.isfinite(edges).all())
+        if constants.maps != cohort.maps or not finite:
+            raise InputError(
+                f"{self.path} has a {LIKENESS} of other maps, or numbers that are not finite; make it again."
+            )
         return Reference(constants, volume, edges)
 
     @property
@@ -164,11 +192,10 @@ class Bundle:
     def weights(self, number: int) -> list[np.ndarray]:
         """The weights of a network, float32, as Keras takes them. Raises InputError if they are not finite."""
         member, name = self.model.members[number], WEIGHTS.format(number)
-        values = self.archive.array(name, "<f4", (member.size,))
-        if not np.isfinite(values).all():
-            raise InputError(f"{self.path} has weights in {name} that are not finite; make it again.")
-        ends = np.cumsum([0, *(int(np.prod(shape)) for shape in member.shapes)])
-        parts = (values[start:end] for start, end in pairwise(ends))
+        values = self.archive.array(name, "<f4", (sum(member.sizes),))
+        if not (np.abs(values) <= MAX_NUMBER).all():
+            raise InputError(f"{self.path} has weights in {name} that are no numbers or huge; make it again.")
+        parts = (values[start:end] for start, end in pairwise(accumulate(member.sizes, initial=0)))
         return [part.reshape(shape) for part, shape in zip(parts, member.shapes, strict=True)]
 
     def lines(self) -> list[str]:
@@ -219,6 +246,11 @@ class BundleFolder(CheckpointFolder):
     def digest(self) -> str:
         assert self.bundle
         return self.bundle.archive.sha256
+
+
+def is_shape(shape: tuple[int, ...]) -> bool:
+    """Whether the weights of a layer may have it."""
+    return len(shape) <= MAX_RANK and all(1 <= size <= MAX_PART for size in shape)
 
 
 def aal_sha256(grid: Grid) -> str:

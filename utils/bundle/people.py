@@ -87,11 +87,11 @@ def explained(calibration: Calibration | None, prevalence: float | None) -> str:
         f"{'' if prevalence else ', that of the training people; --prevalence names another one'}."
     )
     sets = f" Sets of labels hold the true one for {LEVEL:.0%} of each class"
-    observed = calibration.observed.coverage[0] if calibration.observed else None
-    if calibration.how.isdigit() or observed is None:
+    observed = [of for of in calibration.observed.coverage if of.level == LEVEL] if calibration.observed else []
+    lowest = [of.lowest for both in observed for of in (both.control, both.autism) if of.lowest is not None]
+    if calibration.how.isdigit() or not lowest:
         return f"{promise}{sets}, of people of sites that trained the networks; at a new site nobody knows."
-    low = min(of.lowest for of in (observed.control, observed.autism) if of.lowest is not None)
     return (
         f"{promise}{sets}, if people are like those of the sites by which they were found; at one site that was left "
-        f"out they held it for {low:.0%} of a class, and at yours nobody knows."
+        f"out they held it for {min(lowest):.0%} of a class, and at yours nobody knows."
     )
