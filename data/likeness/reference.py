@@ -32,7 +32,7 @@ FALSE_ALARMS = {"scan": 0.01, "extent": 0.02, "person": 0.01}  # shares of train
 LEAST_LIMIT = 1.5  # half ranges; 2.5 standard deviations of a normal distribution
 GROUPS = 10  # of people, by site, of whom each is compared with the others
 MIN_SITES = 5  # of which whole sites are left out
-DIGITS = 6  # significant ones of constants
+DIGITS = 4  # significant ones of constants: fewer than those of most people's IDs
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ def svg(figure: Figure) -> Markup:
     with plt.rc_context(SETTINGS):
         figures.write(figure, file, "svg")
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", "<svg" + file.getvalue().partition("<svg")[2])
+    # A hundredth of a point is enough, and no long number looks like somebody's ID
+    text = re.sub("<[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), text)
     text = text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
     return Markup(text)  # noqa: S704  matplotlib escapes what it draws
 
