@@ -86,20 +86,32 @@ class Learner:
         return self.method(known[self.of.rows], new, self.of)
 
 
-def by_logistic(known: np.ndarray, new: np.ndarray, of: Training) -> np.ndarray:
-    """Logistic regression with the strength that has the best mean AUC in the folds."""
+def logistic(known: np.ndarray, of: Training) -> ridge.LinearClassifier:
+    """Logistic regression on features (n, features), with the strength that has the best mean AUC in the folds."""
     if known.shape[1] > len(known):  # an L2 penalty does not change with the axes
         values, axes = ridge.own_axes(known @ known.T)
-        known, new = values, new @ known.T @ axes
+        along = logistic(values, of)
+        return ridge.LinearClassifier(known.T @ (axes @ along.weights), along.bias)
     search = LogisticRegressionCV(
         Cs=STRENGTHS, l1_ratios=(0,), cv=of.folds, scoring="roc_auc", max_iter=1000, use_legacy_attributes=False
     )
-    return search.fit(known, of.label).predict_proba(new)[:, 1]
+    search.fit(known, of.label)
+    return ridge.LinearClassifier(search.coef_[0], float(search.intercept_[0]))
+
+
+def by_logistic(known: np.ndarray, new: np.ndarray, of: Training) -> np.ndarray:
+    """See `logistic`."""
+    return expit(logistic(known, of).log_odds(new))
+
+
+def ridges(known: np.ndarray, of: Training) -> ridge.LinearClassifier:
+    """Ridge, see `utils.ridge`."""
+    return ridge.fit(known, of.label, of.site, of.folds)
 
 
 def by_ridge(known: np.ndarray, new: np.ndarray, of: Training) -> np.ndarray:
-    """Ridge, see `utils.ridge`."""
-    return expit(ridge.fit(known, of.label, of.site, of.folds).log_odds(new))
+    """See `ridges`."""
+    return expit(ridges(known, of).log_odds(new))
 
 
 def by_svm(known: np.ndarray, new: np.ndarray, of: Training) -> np.ndarray:
@@ -120,6 +132,9 @@ def calibrated(decision: np.ndarray, label: np.ndarray, new: np.ndarray) -> np.n
     return expit(slope * new + shift)
 
 
+LINEAR = {LOGISTIC: logistic, RIDGE: ridges}  # of the classifiers, those that are a line of the features
+
+
 def learners(rows: Sequence[Row], group: Sequence[str]) -> dict[str, Learner]:
     """What training records with these rows and groups of subjects (n,) allow, by name."""
     everybody, some = (training_of(rows, np.asarray(group), most) for most in (len(rows), MAX_SVM_RECORDS))
@@ -129,6 +144,13 @@ def learners(rows: Sequence[Row], group: Sequence[str]) -> dict[str, Learner]:
         SVM: Learner(by_svm, some),
     }
     return found if everybody.folds and some.folds else {}
+
+
+def people_of(cohort: Cohort, indices: np.ndarray) -> list[str]:
+    """Who each of the records at these positions is of; people who share a scan count as one."""
+    subjects = [cohort.rows[index].subject for index in indices]
+    leader = leaders(subjects, cohort.metadata.same_scan)
+    return [leader[subject] for subject in subjects]
 
 
 def training_of(rows: Sequence[Row], people: np.ndarray, most: int) -> Training:
@@ -149,11 +171,20 @@ def limits(count: int, connectomes: bool = False) -> list[str]:
 
 
 def features(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
-    """The inputs of each kind of floor, which hold no label: a row a record, in the order of one or several cohorts.
+    """The `inputs` of each kind of floor, and `all` of them. Unknown ones, such as a phenotype that is zero in all
+    records, are left out."""
+    tables = inputs(*cohorts)
+    if not tables["phenotype"].any(axis=None):
+        del tables["phenotype"]
+    known = {name: table for name, table in tables.items() if table.shape[1]}
+    return known | {"all": pd.concat(known.values(), axis=1)}
 
-    `covariates` (see there), `phenotype` (29), `regions` (the volume's mean in each AAL region; of several maps, those
-    of a region lie side by side) and `all` of them. Unknown ones, such as a phenotype that is zero in all records, are
-    left out.
+
+def inputs(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
+    """What floors read, which holds no label: a row a record, in the order of one or several cohorts.
+
+    `covariates` (see there), `phenotype` (29), and `regions` (the volume's mean in each AAL region; of several maps,
+    those of a region lie side by side).
     """
     headers = [cohort.batch(range(len(cohort.rows)), volumes=False) for cohort in cohorts]
     phenotypes = np.concatenate([of_all["phenotype"] for of_all in headers])
@@ -168,11 +199,10 @@ def features(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
         table = table[~table.index.duplicated(keep="last")]
     tables = {
         "covariates": covariates(subject, site, table).reset_index(drop=True),
-        "phenotype": pd.DataFrame(phenotypes if phenotypes.any() else None, range(len(subject))),
-        "regions": pd.DataFrame(regions),
+        "phenotype": pd.DataFrame(phenotypes, dtype=float),
+        "regions": pd.DataFrame(regions, dtype=float),
     }
-    known = {name: table.add_prefix(f"{name} ") for name, table in tables.items() if table.shape[1]}
-    return known | {"all": pd.concat(known.values(), axis=1)}
+    return {name: table.add_prefix(f"{name} ") for name, table in tables.items()}
 
 
 def predict(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
@@ -184,8 +214,7 @@ def predict(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
     source, cohorts = training or cohort, (training, cohort) if training else (cohort,)
     train, test = source.indices("train"), cohort.indices("test")
     rows = [source.rows[index] for index in train]
-    leader = leaders([row.subject for row in rows], source.metadata.same_scan)
-    fitting = learners(rows, [leader[row.subject] for row in rows])
+    fitting = learners(rows, people_of(source, train))
     tables = features(*cohorts) if fitting else {}
     result = {MAJORITY: np.full(len(test), np.mean([row.label for row in rows]))}
     result |= fitted(fitting, tables, train, test + (len(source.rows) if training else 0), cohort.num_maps)
@@ -212,7 +241,7 @@ def fitted(
             encoding = encoder().fit(table.iloc[train])
             known, new = (encoding.transform(table.iloc[rows]) for rows in (train, test))
             for name, learner in fitting.items():
-                if name != RIDGE or kind in WIDE:
+                if reads(name, kind):
                     result[f"{kind}, {name}"] = learner.predict(known, new)
             if kind == "regions":
                 several = range(num_maps) if num_maps > 1 else ()
@@ -224,6 +253,11 @@ def fitted(
         of_regions = of_maps or [result[f"regions, {SVM}"]]
         result[f"regions and phenotype, {MEAN}"] = pooled([*of_regions, result[f"phenotype, {SVM}"]])
     return result
+
+
+def reads(classifier: str, kind: str) -> bool:
+    """Whether a classifier is fitted on a kind of features."""
+    return classifier != RIDGE or kind in WIDE
 
 
 def with_connectomes(
