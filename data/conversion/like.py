@@ -29,8 +29,8 @@ from data.grids import FULL, GRIDS
 SUFFIX = ".zip"  # tells a bundle from a cohort
 DATA, PARCELS = "data.json", "parcels.npy"
 PARTS = (  # a pattern of the names in a bundle
-    r"(data|model|likeness|floors)\.json|(parcels|likeness|likeness_edges|floors)\.npy|weights/[0-9]{1,4}\.npy|card\.md|report\.html"
-    r"|model\.onnx|derivation/(networks|parcels)\.(nii|nii\.gz|txt|tsv)"
+    r"(data|model|likeness|floors)\.json|(parcels|likeness|likeness_edges|floors)\.npy|weights/[0-9]{1,4}\.npy"
+    r"|card\.md|report\.html|model\.onnx|derivation/(networks|parcels)\.(nii|nii\.gz|txt|tsv)"
 )
 OVERLAP = "Whether new people are training people of {} cannot be checked: a bundle holds nothing of any person."
 
@@ -140,7 +140,8 @@ def of_bundle(bundle: Archive) -> Like:
         "people": any(people) or bool(metadata.provenance),
         "parcels": bool(parcels) != bool(metadata.connectome) or len(parcels) > MAX_PARCELS or are_repeated(parcels),
     }
-    if grid is None or (found := [name for name, is_wrong in wrong.items() if is_wrong]):
+    found = [name for name, is_wrong in wrong.items() if is_wrong]
+    if grid is None or found:
         raise InputError(f"{bundle.path} says {found[0]} that cannot be; was {DATA} edited? Copy it again.")
     image = bundle.array(PARCELS, IMAGE.str, FULL.shape) if PARCELS in bundle.parts else None
     if image is not None and (image.min() < 0 or image.max() > len(parcels)):

