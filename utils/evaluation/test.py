@@ -180,8 +180,8 @@ def predicted(run: Run, network: keras.Model, batches: list[np.ndarray]) -> np.n
 
 
 def write_floors(run: Run) -> list[str]:
-    """`floor_predictions.csv`, by floors of the training people: the cohort's own or, if it has none, the checkpoint's or
-    the bundle's; returns what must stand beside them, or why there are none."""
+    """`floor_predictions.csv`, by floors of the training people, the cohort's own or, if it has none, the checkpoint's
+    or the bundle's; returns what must stand beside them, or why there are none."""
     if isinstance(run, BundledRun):
         found = linear_floors.predict(run.bundle.floors, run.cohort, run.cohort.indices("test"))
         write_table(run, FLOOR_PREDICTIONS, found.reset_index())
