@@ -87,8 +87,7 @@ def export(members: Sequence[Member], path: Path, batches: Iterable[dict]) -> fl
         if not difference <= LARGEST_DIFFERENCE:
             raise InputError(
                 f"{path} was not written: ONNX and TensorFlow differ by {difference:.1g} in a probability; expected at "
-                f"most {LARGEST_DIFFERENCE:g}. Install the versions of pyproject.toml or, if you have them, train another "
-                "preset."
+                f"most {LARGEST_DIFFERENCE:g}. Install the versions of pyproject.toml, or train another preset."
             )
     return difference
 
