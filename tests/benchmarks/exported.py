@@ -45,8 +45,8 @@ def trained(name: str, args: argparse.Namespace) -> Run:
     top = command_line.parser()
     asked = top.parse_args(list(map(str, words)))
     given = {option for option, value in vars(asked).items() if value != top.get_default(option)}
-    run = single_run(request(asked, given, JOBS.values()))
     with contextlib.redirect_stdout(io.StringIO()):
+        run = single_run(request(asked, given, JOBS.values()))
         run.perform_on("cpu")
     return run
 

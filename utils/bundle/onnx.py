@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 NEEDS = ("onnx", "onnxruntime", "tf2onnx")
-OPSET = 18  # of ONNX: the latest that tf2onnx writes
+OPSET = 15  # of ONNX: what tf2onnx prefers, since most runtimes know it
 LARGEST_DIFFERENCE = 1e-5  # of a probability, between ONNX and TensorFlow
 FLOAT_BYTES = 4
 MAX_BYTES = 2**31  # of an ONNX file, which is one Protocol Buffers message
@@ -87,7 +87,7 @@ def export(members: Sequence[Member], path: Path, batches: Iterable[dict]) -> fl
         if not difference <= LARGEST_DIFFERENCE:
             raise InputError(
                 f"{path} was not written: ONNX and TensorFlow differ by {difference:.1g} in a probability; expected at "
-                f"most {LARGEST_DIFFERENCE:g}. Install the versions of pyproject.toml."
+                f"most {LARGEST_DIFFERENCE:g}. Install the versions of pyproject.toml, or train another preset."
             )
     return difference
 
