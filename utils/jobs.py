@@ -50,6 +50,8 @@ TEST = Job(
             "repeats.csv",
             "candidates.csv",
             "choices.csv",
+            "external.csv",
+            "unlike.csv",
             "table1.csv",
             "tripod_ai.csv",
             "report.html",

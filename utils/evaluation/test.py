@@ -19,7 +19,7 @@ from data.cohorts.missingness import missing_in
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import TOGETHER
 from utils.covariates import with_iq
-from utils.evaluation import autoencoders, choice, confounds, floors, groups, repeats, verdict
+from utils.evaluation import autoencoders, choice, confounds, external, floors, groups, linear_floors, repeats, verdict
 from utils.evaluation.table1 import table1
 from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import Predictions, by_fold, by_site, with_intervals
@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 RESULTS = "checkpoint_results.csv"
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # its columns beside the checkpoint
 FLOOR_PREDICTIONS = "floor_predictions.csv"  # the floors' probabilities of autism for the same records
-NAMES = ("file", "subject", "site", "fold", "group", "variable", "category", saved.CANDIDATE)  # columns of text
+NAMES = (  # columns of text
+    *("file", "subject", "site", "fold", "group", "variable", "category", saved.CANDIDATE),
+    *("measure", "how", "reasons"),
+)
 JOINED = (PREDICTIONS, FLOOR_PREDICTIONS)  # with other tables by their names, which therefore stay as they are
 DIGITS = 8  # significant ones
 POINTS = 200  # of a history
@@ -46,6 +49,7 @@ NO_FLOORS = (
     "No floor could be fitted beside the score: the cohort has no training subjects, and {cohort}, which trained the "
     "checkpoint, is gone, was changed or was prepared otherwise."
 )
+LINEAR_FLOORS = "The floors are those that are linear: the people who trained the checkpoint are not there for others."
 UNLABELLED = "No label is known, so that nothing can be concluded about how good the predictions are."
 
 
@@ -147,22 +151,37 @@ def evaluate(run: Run, network: keras.Model) -> None:
         for row, probability in zip([run.cohort.rows[i] for i in indices], probability_of_autism(logits), strict=True)
     ]
     write_table(run, PREDICTIONS, pd.DataFrame(cells, columns=PREDICTION_COLUMNS))
-    notes = write_floors(run)
+    known = external.Known() if run.cohort.subjects("train") else external.known_of(run)
+    notes = write_floors(run, known)
     write_history(run)
+    if not run.cohort.subjects("train"):
+        write_external(run, known)
     if score := conclude(run, [tested(run)], notes):
         values = {name: score[name]["value"] for name in RESULT_METRICS}
         results = {name: "" if value is None else f"{value:.6f}" for name, value in values.items()}
         add_row(run.out_dir / RESULTS, {"checkpoint": str(run.checkpoints.latest())} | results)
 
 
-def write_floors(run: Run) -> list[str]:
+def write_external(run: Run, known: external.Known) -> None:
+    """`external.csv` and `unlike.csv` of people none of whom took part in the training, if there is anything to say."""
+    found, unlike = external.tables(run.cohort, read_table(run, PREDICTIONS), known, run.seed)
+    for name, table in ((saved.EXTERNAL, found), (saved.UNLIKE, unlike)):
+        if len(table):
+            write_table(run, name, table)
+
+
+def write_floors(run: Run, known: external.Known) -> list[str]:
     """`floor_predictions.csv`, by floors of the cohort's own training people or, if it has none, of the checkpoint's;
     returns what must stand beside them, or why there are none."""
     training = None
     if not run.cohort.subjects("train"):
         identity = run.checkpoints.identity()
-        if (training := floors.training_people(run.cohort, identity)) is None:
+        if (training := floors.training_people(run.cohort, identity)) is None and known.floors is None:
             return [NO_FLOORS.format(cohort=identity.cohort)]
+        if training is None and known.floors is not None:
+            table = linear_floors.predict(known.floors, run.cohort, run.cohort.indices("test"))
+            write_table(run, FLOOR_PREDICTIONS, table.reset_index())
+            return [LINEAR_FLOORS]
     try:
         table = repeats.predicted_by_floors(run.cohort, training)
     except InputError as error:

@@ -22,6 +22,8 @@ SITES = "sites.csv"
 REPEATS = "repeats.csv"  # the scores of each repeat
 GROUPS = "groups.csv"  # scores by head motion, sex and age
 CONFOUNDS = "confounds.csv"  # whether the output says more than the covariates
+EXTERNAL = "external.csv"  # people none of whom took part in the training, beside those who did
+UNLIKE = "unlike.csv"  # who of them is unlike all of these, and why
 CANDIDATES = "candidates.csv"  # the scores of all among which was chosen, and how often each was
 CHOICES_OF_FOLDS = "choices.csv"  # who was chosen in each fold, and by what scores
 CANDIDATE = "candidate"  # a column of both, and of predictions
@@ -33,11 +35,12 @@ TABLE1 = "table1.csv"  # the cohort's people by diagnosis
 TRIPOD = "tripod_ai.csv"
 PEOPLE, SITE = "people", "site"  # rows of it that are not covariates
 PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
+UNLIKE_COLUMNS = ("file", "subject", "reasons")
 SITE_COUNTS = ("subjects", "autism", "control")
 LABELS = ("autism", "control", "unknown")
 NAMES = (  # columns of text in tables of numbers
     *("floor", "site", "fold", "best_floor", "kind", "group", "measure"),
-    *("variable", "category", "test", CANDIDATE),
+    *("variable", "category", "test", CANDIDATE, "how", *UNLIKE_COLUMNS),
 )
 MINUS = "model_minus_floor_"  # before the name of an AUC, a column of `floors.csv`
 MODEL, MAJORITY, RULE = "model", "majority", "rule that made the data"  # rows of `floors.csv`
@@ -151,6 +154,8 @@ class Tables:
     table1: pd.DataFrame | None = None
     candidates: pd.DataFrame | None = None
     choices: pd.DataFrame | None = None
+    external: pd.DataFrame | None = None
+    unlike: pd.DataFrame | None = None
 
     @property
     def labelled(self) -> pd.DataFrame:
@@ -180,7 +185,9 @@ def read(folder: Path) -> Tables:
     table1 = read_numbers(folder / TABLE1, "variable", SITE, "category", "p")
     candidates = read_numbers(folder / CANDIDATES, CANDIDATE, "chosen", *interval("auc"))
     choices = read_numbers(folder / CHOICES_OF_FOLDS, *CHOICES)
-    of_floors = (floors, sites, training, repeats, groups, confounds, table1, candidates, choices)
+    external = read_numbers(folder / EXTERNAL, "kind", "measure", "value", "low", "high")
+    unlike = read_numbers(folder / UNLIKE, *UNLIKE_COLUMNS)
+    of_floors = (floors, sites, training, repeats, groups, confounds, table1, candidates, choices, external, unlike)
     return Tables(run, predictions, scores, folds, *of_floors)
 
 
