@@ -14,7 +14,7 @@ from test_report import damage, parsed, remove, write_tables
 from utils import calibration, figures
 from utils.calibration import fit
 from utils.evaluation import probabilities
-from utils.evaluation.test import DIGITS, NAMES, write_frame
+from utils.evaluation.stored import DIGITS, NAMES, write_frame
 from utils.metrics import log_odds
 from utils.report import drawings
 from utils.report.tables import CALIBRATION, PROBABILITIES, UNEQUAL, read

@@ -17,7 +17,8 @@ from data.cohorts.cohort import open_cohort
 from models import MODELS
 from models.settings import from_json
 from utils.evaluation import floors, repeats
-from utils.evaluation.test import write_floors, write_table
+from utils.evaluation.beside import write_floors
+from utils.evaluation.stored import write_table
 from utils.inference import probability_of_autism
 from utils.metrics import ExplainedVariance
 from utils.runs.checkpoints import CheckpointFolder

@@ -52,6 +52,8 @@ TEST = Job(
             "calibration.csv",
             "candidates.csv",
             "choices.csv",
+            "external.csv",
+            "unlike.csv",
             "table1.csv",
             "tripod_ai.csv",
             "people.csv",

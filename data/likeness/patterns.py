@@ -49,7 +49,7 @@ class Pattern:
 
     @cached_property
     def terms(self) -> np.ndarray:
-        """The mean volume, and its slopes along x, y and z, (4, x, y, z): what a slightly shifted one holds."""
+        """The mean volume and its slopes along x, y and z, (4, x, y, z): what a slightly shifted volume is made of."""
         return np.stack([self.mean, *np.gradient(self.mean)])
 
     @cached_property

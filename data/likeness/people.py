@@ -15,15 +15,16 @@ MIN_OF_CATEGORY = 2  # training people who have it, so that it is not that of on
 MIN_KNOWN = 20  # of whom a number is known
 NEARLY_ALL = 0.99  # of training people
 UNKNOWN = "unknown"
+DIGITS = 3  # significant ones of a share
 UNUSED = "unused_"  # begins the name of a phenotype value that is always 0
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What training people have, by column: the `categories` that several of them have; `known`: the columns of numbers
-    of the phenotype that are known of nearly all."""
+    """What training people have, by column: the `categories` that several of them have, with their shares; `known`: the
+    columns of numbers of the phenotype that are known of nearly all."""
 
-    categories: dict[str, tuple[str, ...]]
+    categories: dict[str, dict[str, float]]
     known: tuple[str, ...]
 
 
@@ -79,21 +80,19 @@ def expected(cohort: Cohort, table: pd.DataFrame, sites: Sequence[str], numeric:
     """What is expected by a `table_of` training people at these sites, whose `numeric` columns are numbers. A column
     whose categories tell the site, or are each of hardly anybody, is left out, and one that is the same for all: of a
     phenotype it is scaled to 0 for everybody."""
-    raw = (
-        set()
-        if cohort.raw_phenotype is None
-        else set(as_text(cohort.raw_phenotype, cohort.metadata.phenotype_categories))
-    )
+    raw: set[str] = set()
+    if cohort.raw_phenotype is not None:
+        raw = set(as_text(cohort.raw_phenotype, cohort.metadata.phenotype_categories))
     known = tuple(name for name, values in numeric.items() if name in raw and values.notna().mean() >= NEARLY_ALL)
-    categories: dict[str, tuple[str, ...]] = {}
+    categories: dict[str, dict[str, float]] = {}
     for name, column in table.items():
         text = category(column)
         if number(column).nunique() > FEW_VALUES or text.nunique() == 1:
             continue
-        counts = text.value_counts()
-        common = counts.index[counts >= MIN_OF_CATEGORY].union([] if name in raw else [UNKNOWN])
-        if text.isin(common).mean() >= NEARLY_ALL and not tells(text, sites):
-            categories[str(name)] = tuple(sorted(common))
+        common = {value: count / len(text) for value, count in text.value_counts().items() if count >= MIN_OF_CATEGORY}
+        common |= {} if name in raw else {UNKNOWN: common.get(UNKNOWN, 0.0)}
+        if text.isin(common.keys()).mean() >= NEARLY_ALL and not tells(text, sites):
+            categories[str(name)] = {value: float(f"{common[value]:.{DIGITS}g}") for value in sorted(common)}
     return Expected(categories, known)
 
 
@@ -112,7 +111,7 @@ def odd(expected: Expected, table: pd.DataFrame) -> list[list[str]]:
         for at in np.flatnonzero(number(table[name]).isna()) if name in table else ():
             found[at].append(f"{name} is unknown, which is known of training people")
     for name, common in expected.categories.items():
-        text = category(table[name]) if name in table else pd.Series(common[:1] * len(table))
-        for at in np.flatnonzero(~text.isin(common)):
+        text = category(table[name]) if name in table else pd.Series([*common][:1] * len(table))
+        for at in np.flatnonzero(~text.isin(common.keys())):
             found[at].append(f"{name} {text.iloc[at]}, training people {', '.join(common)}")
     return found

@@ -40,6 +40,9 @@ NOUNS = {
     "sd_z": "spread of Fisher z",
     "log mean_r": "mean correlation",
     "log volumes": "number of volumes of the series",
+    "lacking_regions": "number of missing regions",
+    **{f"shift_{axis}": f"place in mm, from {below} to {above}" for axis, (below, above) in WAYS.items()},
+    **{f"{axis}_mm": f"centre of the brain in mm, from {below} to {above}" for axis, (below, above) in WAYS.items()},
 }
 
 
@@ -144,6 +147,11 @@ def sentence(found: Sequence[Finding], regions: Mapping[str, Sequence[str]]) -> 
         missing = "1 region is missing" if len(lacking) == 1 else f"{len(lacking)} regions are missing"
         return f"{maps}: {missing}: {listed(lacking, NAMED)}"
     return f"{maps}: the {NOUNS[first.measure]} is {value}, of {MOST} {low} to {high}"
+
+
+def spelled(view: str, measure: str) -> str:
+    """A measure in words."""
+    return measure if view == PERSON else f"{view}: {NOUNS[measure]}"
 
 
 def displaced(of: Finding) -> str:

@@ -86,9 +86,23 @@ def reference(cohort: Cohort, indices: Sequence[int] | np.ndarray) -> Reference:
     return Reference(constants, means.volume, means.edges)
 
 
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """People beside training people, a row a record: measures, with columns (view, measure), `people.table_of` them,
+    and the reasons why each is unlike training people, in plain words; none for most."""
+
+    values: pd.DataFrame
+    table: pd.DataFrame
+    reasons: list[tuple[str, ...]]
+
+
 def unlike(of: Reference, cohort: Cohort, indices: Sequence[int] | np.ndarray) -> list[tuple[str, ...]]:
-    """For each of the records at these positions the reasons why it is unlike the training people, in plain words; none
-    for most. Raises InputError if the cohort has other maps."""
+    """The reasons why each of the records at these positions is unlike the training people; see `compared`."""
+    return compared(of, cohort, indices).reasons
+
+
+def compared(of: Reference, cohort: Cohort, indices: Sequence[int] | np.ndarray) -> Compared:
+    """The records at these positions beside training people. Raises InputError if the cohort has other maps."""
     constants, chosen = of.constants, np.asarray(indices, int)
     if cohort.maps != constants.maps:
         raise InputError(
@@ -106,7 +120,8 @@ def unlike(of: Reference, cohort: Cohort, indices: Sequence[int] | np.ndarray) -
     named = [{name: [names[region] for region in regions] for name, regions in one.items()} for one in lacking]
     found = findings(values, constants.ranges, constants.limits)
     odd = people.odd(constants.expected, table)
-    return [(*told(one, regions), *of_person) for one, regions, of_person in zip(found, named, odd, strict=True)]
+    reasons = [(*told(one, regions), *of_person) for one, regions, of_person in zip(found, named, odd, strict=True)]
+    return Compared(values, table, reasons)
 
 
 def people_at(cohort: Cohort, indices: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from data.base.tables import write_frame
+from data.base.tables import read_frame, write_frame
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
-from data.likeness.reference import unlike
-from utils.bundle.model import Bundle
+from utils.bundle.run import BundledRun
 from utils.calibration import LEVELS, Calibration
 from utils.evaluation.options import TestOptions
-from utils.runs.run import Run
+from utils.report.tables import UNLIKE
 
 PEOPLE = "people.csv"
 LEVEL = LEVELS[0]
@@ -52,23 +51,24 @@ def people(calibration: Calibration | None, each: np.ndarray, prevalence: float 
     return [Person(*values) for values in columns]
 
 
-def write(run: Run, bundle: Bundle, each: np.ndarray, indices: np.ndarray) -> list[str]:
-    """Writes `people.csv`; returns what must be said of it."""
+def write(run: BundledRun, each: np.ndarray, indices: np.ndarray) -> list[str]:
+    """Writes `people.csv` of the records at these positions, with the reasons of `unlike.csv`, if that is there; returns
+    what must be said of it."""
+    bundle, path = run.bundle, run.out_dir / UNLIKE
     prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
     found = people(bundle.calibration, each, prevalence)
-    table = pd.DataFrame(found).assign(labels=[said(person) for person in found])
     rows = [run.cohort.rows[index] for index in indices]
-    table.insert(0, "file", [row.file for row in rows])
-    table.insert(1, "subject", [row.subject for row in rows])
+    names = pd.DataFrame({"file": [row.file for row in rows], "subject": [row.subject for row in rows]})
+    table = pd.concat([names, pd.DataFrame(found).assign(labels=[said(person) for person in found])], axis=1)
     notes = [explained(bundle.calibration, prevalence)]
     if bundle.reference is None:
         notes.append(NOT_COMPARED)
     else:
-        table["unlike"] = ["; ".join(reasons) for reasons in unlike(bundle.reference, run.cohort, indices)]
+        reasons = read_frame(path).set_index("file")["reasons"] if path.is_file() else pd.Series(dtype=str)
+        table["unlike"] = table["file"].map(reasons).fillna("")
         flagged = table.loc[table["unlike"] != "", "subject"].unique().tolist()
         why = f", so that less is known of their predictions; {PEOPLE} says why: {listed(flagged)}" if flagged else ""
-        count = table["subject"].nunique()
-        notes.append(f"Unlike the training people: {len(flagged)} of {count} people{why}.")
+        notes.append(f"Unlike the training people: {len(flagged)} of {table['subject'].nunique()} people{why}.")
     write_frame(run.out_dir / PEOPLE, table, ("file", "subject", "unlike"), DIGITS)
     return notes
 

@@ -2,8 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -11,9 +10,8 @@ import numpy as np
 import pandas as pd
 
 from data.base import files
-from data.base.errors import InputError
 from data.base.progress import tell
-from data.base.tables import add_row, read_frame, write_frame
+from data.base.tables import add_row
 from data.cohorts.cohort import in_order
 from data.cohorts.missingness import missing_in
 from data.cohorts.records import CLASSES
@@ -21,17 +19,8 @@ from data.cohorts.rows import TOGETHER
 from utils.bundle import people as bundled
 from utils.bundle.run import BundledRun
 from utils.covariates import with_iq
-from utils.evaluation import (
-    autoencoders,
-    choice,
-    confounds,
-    floors,
-    groups,
-    linear_floors,
-    probabilities,
-    repeats,
-    verdict,
-)
+from utils.evaluation import autoencoders, beside, choice, confounds, floors, groups, probabilities, repeats, verdict
+from utils.evaluation.stored import FLOOR_PREDICTIONS, Tested, read_table, tested, write_history, write_table
 from utils.evaluation.table1 import table1
 from utils.inference import outputs_of, probability_of_autism, restored_network
 from utils.metrics import Predictions, by_fold, by_site, with_intervals
@@ -41,7 +30,6 @@ from utils.report import tables as saved
 from utils.report.tables import FLOORS, METRICS, PREDICTION_COLUMNS, PREDICTIONS, SITES, TRAINING, Prepared
 from utils.report.texts import ONE_OF_SEVERAL, paragraph
 from utils.runs.folded import FoldedRun
-from utils.runs.results import MANIFEST
 from utils.runs.run import Headline, Run, prepare_folder
 
 if TYPE_CHECKING:
@@ -49,16 +37,6 @@ if TYPE_CHECKING:
 
 RESULTS = "checkpoint_results.csv"
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # its columns beside the checkpoint
-FLOOR_PREDICTIONS = "floor_predictions.csv"  # the floors' probabilities of autism for the same records
-NAMES = ("file", "subject", "site", "fold", "group", "variable", "category", saved.CANDIDATE)  # columns of text
-JOINED = (PREDICTIONS, FLOOR_PREDICTIONS)  # with other tables by their names, which therefore stay as they are
-DIGITS = 8  # significant ones
-POINTS = 200  # of a history
-NO_FLOORS = (
-    "No floor could be fitted beside the score: the cohort has no training subjects, and {cohort}, which trained the "
-    "checkpoint, is gone, was changed or was prepared otherwise."
-)
-ONLY_LINEAR = "The floors are linear ones, which a bundle can hold; they were fitted on its training people."
 UNLABELLED = "No label is known, so that nothing can be concluded about how good the predictions are."
 
 
@@ -132,27 +110,6 @@ def notes_of_floors(folds: Sequence[Run]) -> list[str]:
     return floors.limits(count, folds[0].cohort.connectomes is not None)
 
 
-@dataclass(frozen=True)
-class Tested:
-    """What one repeat of a test predicts, a row a record: `predictions.csv` and `floor_predictions.csv`, which has no
-    rows where no floor could be fitted."""
-
-    predictions: pd.DataFrame
-    floors: pd.DataFrame
-
-    def of_records(self, file: pd.Series) -> "Tested":
-        """The rows of some records, in their order; of floors the probabilities only."""
-        predictions = self.predictions.set_index("file").loc[file].reset_index()
-        if not len(self.floors):
-            return Tested(predictions, pd.DataFrame(index=file))
-        return Tested(predictions, self.floors.drop(columns="fold", errors="ignore").set_index("file").loc[file])
-
-
-def tested(run: Run) -> Tested:
-    """The tables in the output folder of a run."""
-    return Tested(read_table(run, PREDICTIONS), read_table(run, FLOOR_PREDICTIONS))
-
-
 def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
     """Tests a classifier, the mean of the probabilities of its networks, each of which reads the cohort of its own run:
     the tables of `conclude`, what follows from them, and a row of `checkpoint_results.csv`."""
@@ -164,8 +121,9 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
         for row, probability in zip([run.cohort.rows[i] for i in indices], each.mean(0), strict=True)
     ]
     write_table(run, PREDICTIONS, pd.DataFrame(cells, columns=PREDICTION_COLUMNS))
-    notes = bundled.write(run, run.bundle, each, indices) if isinstance(run, BundledRun) else []
-    notes += write_floors(run)
+    notes = beside.write(run)
+    if isinstance(run, BundledRun):
+        notes = [*bundled.write(run, each, indices), *notes]
     write_history(run)
     if score := conclude(run, [tested(run)], notes):
         values = {name: score[name]["value"] for name in RESULT_METRICS}
@@ -177,64 +135,6 @@ def predicted(run: Run, network: keras.Model, batches: list[np.ndarray]) -> np.n
     """Probabilities of autism of the records in all batches (n,)."""
     logits = [outputs for _, _, outputs in outputs_of(run, network, batches, "Testing")]
     return probability_of_autism(np.concatenate(logits))
-
-
-def write_floors(run: Run) -> list[str]:
-    """`floor_predictions.csv`, by floors of the training people, the cohort's own or, if it has none, the checkpoint's
-    or the bundle's; returns what must stand beside them, or why there are none."""
-    if isinstance(run, BundledRun):
-        found = linear_floors.predict(run.bundle.floors, run.cohort, run.cohort.indices("test"))
-        write_table(run, FLOOR_PREDICTIONS, found.reset_index())
-        return [ONLY_LINEAR]
-    training = None
-    if not run.cohort.subjects("train"):
-        identity = run.checkpoints.identity()
-        if (training := floors.training_people(run.cohort, identity)) is None:
-            return [NO_FLOORS.format(cohort=identity.cohort)]
-    try:
-        table = repeats.predicted_by_floors(run.cohort, training)
-    except InputError as error:
-        if training is None:
-            raise
-        return [f"No floor could be fitted beside the score: {error}"]
-    write_table(run, FLOOR_PREDICTIONS, table.reset_index())
-    source = training or run.cohort
-    return floors.limits(len(source.indices("train")), source.connectomes is not None)
-
-
-def write_history(run: Run) -> None:
-    """`training.csv`, if the results of the training are still in the folder where they were written."""
-    checkpoints = run.checkpoints.trained
-    folder = Path(checkpoints.identity().out_dir)
-    try:
-        described = files.read_json(folder / MANIFEST, dict)
-        history = pd.read_csv(folder / "history.csv")
-    except (InputError, OSError, ValueError):
-        return
-    if described.get("checkpoint_sha256") != checkpoints.digest() or not len(history):
-        return
-    chunk = np.arange(len(history)) * min(POINTS, len(history)) // len(history)
-    kept = [name for name in history if name not in ("step", "samples_per_s")]
-    how = {"step": "last"} | {name: "last" if name.startswith("validation") else "mean" for name in kept}
-    thinned = history.groupby(chunk).agg(how)
-    thinned.insert(0, "fold", run.fold)
-    write_table(run, TRAINING, thinned)
-
-
-def write_table(run: Run, name: str, table: pd.DataFrame) -> None:
-    """A table of results; names of users are written so that no spreadsheet computes them, but for `JOINED`."""
-    write_frame(run.out_dir / name, table, () if name in JOINED else NAMES, DIGITS)
-
-
-def read_table(run: Run, name: str) -> pd.DataFrame:
-    """A table that a run on a fold wrote, names as text; no rows if it is not there."""
-    path = run.out_dir / name
-    if not path.is_file():
-        return pd.DataFrame()
-    try:
-        return read_frame(path).apply(lambda column: column if column.name in NAMES else pd.to_numeric(column))
-    except (InputError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error}); remove {path.parent} and repeat the command.") from error
 
 
 def conclude(

@@ -13,7 +13,7 @@ from data.cohorts.records import CLASSES
 from utils import figures
 from utils.figures import number
 from utils.metrics import Predictions, headline
-from utils.report import drawings, people, probabilities, texts, tripod
+from utils.report import drawings, external, people, probabilities, texts, tripod
 from utils.report.cells import Row, Section, ends, shown, spelled
 from utils.report.tables import (
     CANDIDATE,
@@ -85,6 +85,8 @@ def sections(tables: Tables, items: pd.DataFrame) -> Iterator[Section]:
     yield Section("Intended use", [INTENDED_USE])
     if found := texts.warnings(tables):
         yield Section("Warnings", found, kind="warning")
+    if tables.external is not None:
+        yield from beside_training(tables.external, tables.unlike)
     if tables.scores:
         yield from scored(tables)
     if unknown := int(label.isna().sum()):
@@ -111,6 +113,16 @@ def sections(tables: Tables, items: pd.DataFrame) -> Iterator[Section]:
     if not run.fold:
         counts = items["filled_by"].value_counts().reindex(tripod.FILLED_BY, fill_value=0).tolist()
         yield Section("TRIPOD+AI", [texts.paragraph("tripod", counts=counts)])
+
+
+def beside_training(table: pd.DataFrame, unlike: pd.DataFrame | None) -> Iterator[Section]:
+    """The sections on people none of whom took part in the training."""
+    yield Section("External validity", external.about(table), table=external.scores(table) or None)
+    if rows := external.shifts(table):
+        yield Section("How these people differ from those of the training", texts.paragraphs("shifts"), table=rows)
+    if unlike is not None:
+        about = texts.paragraphs("unlike", count=len(unlike), shown=external.MOST_PEOPLE)
+        yield Section("People unlike those of the training", about, table=external.unlike(unlike))
 
 
 def scored(tables: Tables) -> Iterator[Section]:

@@ -24,6 +24,8 @@ GROUPS = "groups.csv"  # scores by head motion, sex and age
 CONFOUNDS = "confounds.csv"  # whether the output says more than the covariates
 PROBABILITIES = "probabilities.csv"  # each person's, calibrated on the other folds, and sets of labels
 CALIBRATION = "calibration.csv"  # how well that did
+EXTERNAL = "external.csv"  # people none of whom took part in the training, beside those who did
+UNLIKE = "unlike.csv"  # who of them is unlike all of these, and why
 CANDIDATES = "candidates.csv"  # the scores of all among which was chosen, and how often each was
 CHOICES_OF_FOLDS = "choices.csv"  # who was chosen in each fold, and by what scores
 CANDIDATE = "candidate"  # a column of both, and of predictions
@@ -35,11 +37,12 @@ TABLE1 = "table1.csv"  # the cohort's people by diagnosis
 TRIPOD = "tripod_ai.csv"
 PEOPLE, SITE = "people", "site"  # rows of it that are not covariates
 PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
+UNLIKE_COLUMNS = ("file", "subject", "reasons")
 SITE_COUNTS = ("subjects", "autism", "control")
 LABELS = ("autism", "control", "unknown")
 NAMES = (  # columns of text in tables of numbers
     *("floor", "site", "fold", "best_floor", "kind", "group", "measure"),
-    *("variable", "category", "test", CANDIDATE, "probabilities", "diagnosis"),
+    *("variable", "category", "test", CANDIDATE, "probabilities", "diagnosis", "how", *UNLIKE_COLUMNS),
 )
 KINDS = {"as predicted": "probability", "calibrated": "calibrated"}  # of it, and their columns in probabilities.csv
 COVERAGE, NONE, ONE, BOTH, UNEQUAL = "coverage", "none", "one", "both", "p of equal coverage"  # measures there
@@ -159,6 +162,8 @@ class Tables:
     probabilities: pd.DataFrame | None = None
     calibration: pd.DataFrame | None = None
     prevalence: float | None = None  # of autism, where decisions are made; None: that among the people here
+    external: pd.DataFrame | None = None
+    unlike: pd.DataFrame | None = None
 
     @property
     def labelled(self) -> pd.DataFrame:
@@ -190,8 +195,11 @@ def read(folder: Path) -> Tables:
     choices = read_numbers(folder / CHOICES_OF_FOLDS, *CHOICES)
     calibration = read_numbers(folder / CALIBRATION, *COLUMNS_OF_CALIBRATION) if run.folds else None
     probabilities = read_probabilities(folder / PROBABILITIES) if calibration is not None else None
+    external = read_numbers(folder / EXTERNAL, "kind", "measure", "value", "low", "high")
+    unlike = read_numbers(folder / UNLIKE, *UNLIKE_COLUMNS)
     of_floors = (floors, sites, training, repeats, groups, confounds, table1, candidates, choices)
-    return Tables(run, predictions, scores, folds, *of_floors, probabilities, calibration)
+    of_people = {"probabilities": probabilities, "calibration": calibration, "external": external, "unlike": unlike}
+    return Tables(run, predictions, scores, folds, *of_floors, **of_people)
 
 
 def column_of_sets(level: float) -> str:

@@ -49,9 +49,13 @@ class InternalValidation:
         """Whether each person was predicted by a model that had seen nobody of the same site, or value of a column."""
         return not self.folds.isdigit()
 
+    @property
+    def how(self) -> str:
+        """How people were left out, in words."""
+        return f"leaving out one {self.folds} at a time" if self.by_left_out_groups else f"in {self.folds} folds"
+
     def __str__(self) -> str:
         value, low, high = self.scores[self.headline]
         number = "undefined" if value is None else f"{value:.3f}"
         ends = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
-        how = f"leaving out one {self.folds} at a time" if self.by_left_out_groups else f"in {self.folds} folds"
-        return f"{self.headline_name} {number}{ends} {how}, {self.subjects} people{self.marks}"
+        return f"{self.headline_name} {number}{ends} {self.how}, {self.subjects} people{self.marks}"

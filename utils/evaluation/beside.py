@@ -1,0 +1,54 @@
+"""What stands beside predictions: floors, and how people none of whom took part in the training differ from those."""
+
+from data.base.errors import InputError
+from utils.bundle.run import BundledRun
+from utils.evaluation import external, floors, linear_floors, repeats
+from utils.evaluation.stored import FLOOR_PREDICTIONS, read_table, write_table
+from utils.report import tables as saved
+from utils.runs.run import Run
+
+NO_FLOORS = (
+    "No floor could be fitted beside the score: the cohort has no training subjects, and {cohort}, which trained the "
+    "checkpoint, is gone, was changed or was prepared otherwise."
+)
+LINEAR_FLOORS = "The floors are the linear ones that a bundle holds, fitted on its training people."
+
+
+def write(run: Run) -> list[str]:
+    """`floor_predictions.csv`, and `external.csv` and `unlike.csv` of people none of whom took part in the training, as
+    far as anything is known; returns what must stand beside the floors, or why there are none."""
+    if isinstance(run, BundledRun):
+        known = external.Known(external.score_of(run.internal), run.bundle.reference, run.bundle.floors)
+    elif run.cohort.subjects("train"):
+        return write_floors(run)
+    else:
+        known = external.known_of(run)
+    notes = write_floors(run, known)
+    found, unlike = external.tables(run.cohort, read_table(run, saved.PREDICTIONS), known, run.seed)
+    for name, table in ((saved.EXTERNAL, found), (saved.UNLIKE, unlike)):
+        if len(table):
+            write_table(run, name, table)
+    return notes
+
+
+def write_floors(run: Run, known: external.Known | None = None) -> list[str]:
+    """`floor_predictions.csv`, by floors of the training people: the cohort's own or, if none of them took part, those
+    that are `known`."""
+    training = None
+    if known and known.floors:
+        table = linear_floors.predict(known.floors, run.cohort, run.cohort.indices("test"))
+        write_table(run, FLOOR_PREDICTIONS, table.reset_index())
+        return [LINEAR_FLOORS]
+    if known:
+        identity = run.checkpoints.identity()
+        if (training := floors.training_people(run.cohort, identity)) is None:
+            return [NO_FLOORS.format(cohort=identity.cohort)]
+    try:
+        table = repeats.predicted_by_floors(run.cohort, training)
+    except InputError as error:
+        if training is None:
+            raise
+        return [f"No floor could be fitted beside the score: {error}"]
+    write_table(run, FLOOR_PREDICTIONS, table.reset_index())
+    source = training or run.cohort
+    return floors.limits(len(source.indices("train")), source.connectomes is not None)

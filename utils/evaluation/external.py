@@ -1,0 +1,198 @@
+"""A test of people none of whom took part in the training -> `external.csv` and `unlike.csv`: external validity.
+
+The score stands beside that of the training; calibration says whether probabilities are what they say here; the shift
+says in what these people differ from the training people, and `unlike.csv` who of them is unlike all of these.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, stats
+from scipy.special import expit
+
+from data.base.errors import InputError
+from data.cohorts.cohort import Cohort
+from data.likeness import people
+from data.likeness.reasons import PERSON, Range, spelled
+from data.likeness.reference import Compared, Reference, compared, reference
+from utils.evaluation.confounds import subjects_of
+from utils.evaluation.linear_floors import LinearFloors
+from utils.metrics import Predictions, with_intervals
+from utils.report.tables import UNLIKE_COLUMNS, Score
+from utils.runs.checkpoints import training_cohort
+from utils.runs.internal import InternalValidation
+from utils.runs.run import Run
+from utils.statistics import CONFIDENCE, MIN_PER_CLASS, or_none
+
+COMPARED = ("auc_sites", "auc", "accuracy", "balanced_accuracy", "brier")  # that stand beside those of the training
+SPREAD = 2 * stats.norm.ppf(0.95)  # standard deviations in the range of the middle nine tenths
+NOTHING = {"value": None, "low": None, "high": None}
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class TrainingScore:
+    """How well what trained a model does on people whom it has not seen: metrics as in `metrics.json`, of so many
+    `people`; `how` they were tested, such as `10 folds`."""
+
+    scores: dict[str, Score]
+    people: int
+    how: str
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is known of the people who trained a model; None for what is not."""
+
+    score: TrainingScore | None = None
+    reference: Reference | None = None
+    floors: LinearFloors | None = None
+
+
+def score_of(internal: InternalValidation | None) -> TrainingScore | None:
+    """The score of the test on folds that goes with a model."""
+    if internal is None:
+        return None
+    scores = {name: Score(*values) for name, values in internal.scores.items()}
+    return TrainingScore(scores, internal.subjects, internal.how)
+
+
+def known_of(run: Run) -> Known:
+    """Of the people who trained a checkpoint, as far as their cohort is there as it was, and has the same maps."""
+    saved = run.checkpoints.identity()
+    source, trained, score = training_cohort(saved), set(saved.training_subjects), score_of(saved.internal)
+    if source is None or source.maps != run.cohort.maps:
+        return Known(score)
+    try:
+        return Known(score, reference(source, [at for at, row in enumerate(source.rows) if row.subject in trained]))
+    except InputError as error:  # too few people
+        print(f"Nobody is compared with the training people: {error}", flush=True)
+        return Known(score)
+
+
+def tables(cohort: Cohort, table: pd.DataFrame, known: Known, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`external.csv` and `unlike.csv` of a cohort's test records; `table` is `predictions.csv`, a row for each."""
+    labelled = table[table["label"].notna()]
+    found = [*scored(Predictions.of(labelled), known.score, seed)] if len(labelled) else []
+    told = pd.DataFrame(columns=UNLIKE_COLUMNS)
+    if known.reference:
+        indices = cohort.indices("test")
+        beside = compared(known.reference, cohort, indices)
+        rows = [(cohort.rows[at], reasons) for at, reasons in zip(indices, beside.reasons, strict=True) if reasons]
+        cells = [(row.file, row.subject, "; ".join(reasons)) for row, reasons in rows]
+        told = pd.DataFrame(cells, columns=UNLIKE_COLUMNS)
+        found += [unlike_share(len(told), len(indices)), *shifts(known.reference, once(beside, cohort, indices))]
+    return pd.DataFrame(found), told
+
+
+def scored(predictions: Predictions, before: TrainingScore | None, seed: int) -> Iterator[Row]:
+    """Rows of the scores and of the calibration, those of the training beside them."""
+    found = with_intervals(predictions, seed)
+    for name in COMPARED:
+        score = before.scores.get(name) if before else None
+        if name not in found and score is None:
+            continue
+        training = dict(zip(("training", "training_low", "training_high"), score.numbers, strict=True)) if score else {}
+        about = {"training_people": before.people, "how": before.how} if before and score else {}
+        yield {"kind": "score", "measure": name, **found.get(name, NOTHING), **training, **about}
+    for name, value in calibration(predictions).items():
+        yield {"kind": "calibration", "measure": name, **value}
+
+
+def calibration(predictions: Predictions) -> dict[str, dict[str, float | None]]:
+    """Calibration in the large and slope of the log odds, each subject once: the intercept of a logistic regression of
+    the label with the log odds as offset, 0 if probabilities are right on average, and the coefficient of the log odds,
+    1 if they are (Cox 1958; Van Calster et al. 2019, doi:10.1186/s12916-019-1466-7). Wald intervals, none of fewer than
+    MIN_PER_CLASS people of a class; none at all of one class, nor a slope that the people leave undefined."""
+    everybody = subjects_of(predictions)
+    label, logit = everybody["label"].to_numpy(float), everybody["logit"].to_numpy(float)
+    if len(set(label)) < 2:
+        return {}
+    enough, one = min(np.bincount(label.astype(int))) >= MIN_PER_CLASS, np.ones(len(label))
+    found = {"in_the_large": regression(one[:, None], logit, label)}
+    overlap = logit[label == 1].min() < logit[label == 0].max() and logit[label == 0].min() < logit[label == 1].max()
+    if overlap and logit.std() > 0:
+        found["slope"] = regression(np.column_stack([logit, one]), np.zeros(len(label)), label)
+    reach = stats.norm.ppf((1 + CONFIDENCE) / 2) if enough else np.nan
+    return {
+        name: {"value": at, "low": or_none(at - reach * error), "high": or_none(at + reach * error)}
+        for name, (at, error) in found.items()
+    }
+
+
+def regression(design: np.ndarray, offset: np.ndarray, label: np.ndarray) -> tuple[float, float]:
+    """The first coefficient, with its standard error, of a logistic regression of labels (n,) on the columns of a
+    design (n, k), by maximum likelihood."""
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        odds = offset + design @ weights
+        return np.logaddexp(0, odds).sum() - label @ odds, design.T @ (expit(odds) - label)
+
+    def curvature(weights: np.ndarray) -> np.ndarray:
+        share = expit(offset + design @ weights)
+        return design.T @ (design * (share * (1 - share))[:, None])
+
+    start = np.zeros(design.shape[1])
+    fitted = optimize.minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-9})
+    return float(fitted.x[0]), float(np.sqrt(np.linalg.inv(curvature(fitted.x))[0, 0]))
+
+
+def unlike_share(told: int, count: int) -> Row:
+    """The share of records that are unlike the training people, with its Wilson interval."""
+    low, high = stats.binomtest(told, count).proportion_ci(CONFIDENCE, method="wilson")
+    about = {"value": told / count, "low": low, "high": high, "people": count}
+    return {"kind": "unlike", "measure": "unlike the training people"} | about
+
+
+def once(beside: Compared, cohort: Cohort, indices: np.ndarray) -> Compared:
+    """The first record of each person."""
+    first = ~pd.Series([cohort.rows[index].subject for index in indices]).duplicated()
+    return replace(beside, values=beside.values[first.to_numpy()], table=beside.table[first.to_numpy()])
+
+
+def shifts(of: Reference, beside: Compared) -> Iterator[Row]:
+    """For each measure and category, how far these people lie from the training people, in standard deviations of
+    these: of measures the median, in robust ones, of categories the share."""
+    for view, measure in beside.values:
+        if (found := of.constants.ranges.get(view, {}).get(measure)) is not None:
+            values = beside.values[view, measure].dropna().to_numpy()
+            kind = "shift" if view == PERSON else "shift of maps"
+            if len(values):
+                yield {"kind": kind, "measure": spelled(view, measure)} | moved(found, measure, values)
+    for name, shares in of.constants.expected.categories.items():
+        text = people.category(beside.table[name]) if name in beside.table else pd.Series(dtype=str)
+        text = text[text != people.UNKNOWN]
+        for category, share in binary(shares).items():
+            if len(text):
+                about = more_often(int((text == category).sum()), len(text), share)
+                yield {"kind": "shift", "measure": f"{name} {category}"} | about
+
+
+def binary(shares: Mapping[str, float]) -> dict[str, float]:
+    """The shares of known categories among those who are known, of two that of the second one only."""
+    known = {name: share for name, share in shares.items() if name != people.UNKNOWN}
+    total = sum(known.values())
+    found = {name: share / total for name, share in known.items()}
+    return dict([*found.items()][-1:]) if len(found) <= 2 else found
+
+
+def moved(found: Range, measure: str, values: np.ndarray) -> Row:
+    """The median of values (n,) minus that of the range, in standard deviations, with the interval of a sign test; it
+    does not count that the training people are a sample."""
+    sd = sum(found.halves(measure)) / SPREAD
+    value = float((np.median(values) - found.middle) / sd)
+    low = high = np.nan
+    if len(values) >= MIN_PER_CLASS:
+        ends = stats.quantile_test(values, p=0.5).confidence_interval(CONFIDENCE)
+        low, high = ((end - found.middle) / sd for end in ends)
+    return {"value": value, "low": or_none(low), "high": or_none(high), "people": len(values)}
+
+
+def more_often(count: int, total: int, share: float) -> Row:
+    """A share of people minus that of training people, in standard deviations of these, with its Wilson interval."""
+    sd = np.sqrt(max(share * (1 - share), 1e-4))
+    ends = stats.binomtest(count, total).proportion_ci(CONFIDENCE, method="wilson")
+    low, high = ((end - share) / sd if total >= MIN_PER_CLASS else np.nan for end in ends)
+    return {"value": float((count / total - share) / sd), "low": or_none(low), "high": or_none(high), "people": total}
