@@ -250,12 +250,14 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 
 def read_probabilities(path: Path) -> pd.DataFrame:
-    """The numbers of `probabilities.csv`. Raises InputError for an impossible one, or if it is not there."""
-    names = ("label", *KINDS.values(), "prevalence")
-    table = read_table(path, names)[list(names)].apply(as_numbers)
+    """The folds and the numbers of `probabilities.csv`. Raises InputError for an impossible one, or if it is not
+    there."""
+    names = ["label", *KINDS.values(), "prevalence"]
+    found = read_table(path, ["fold", *names])
+    table = found[names].apply(as_numbers)
     if set(table["label"]) != {0, 1} or not ((table >= 0) & (table <= 1)).all(axis=None):
         raise InputError(f"{path} has a wrong number; expected both labels, and probabilities from 0 to 1. Test again.")
-    return table
+    return table.assign(fold=found["fold"])
 
 
 def read_scores(path: Path) -> tuple[dict[str, Score], dict[str, dict[str, Score]]]:
