@@ -52,8 +52,8 @@ def people(calibration: Calibration | None, each: np.ndarray, prevalence: float 
 
 
 def write(run: BundledRun, each: np.ndarray, indices: np.ndarray) -> list[str]:
-    """Writes `people.csv` of the records at these positions, with the reasons of `unlike.csv`; returns what must be said
-    of it."""
+    """Writes `people.csv` of the records at these positions, with the reasons of `unlike.csv`; returns what must be
+    said of it."""
     bundle, path = run.bundle, run.out_dir / UNLIKE
     prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
     found = people(bundle.calibration, each, prevalence)
