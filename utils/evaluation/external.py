@@ -84,7 +84,8 @@ def tables(cohort: Cohort, table: pd.DataFrame, known: Known, seed: int) -> tupl
         cells = [(row.file, row.subject, "; ".join(reasons)) for row, reasons in rows]
         told = pd.DataFrame(cells, columns=UNLIKE_COLUMNS)
         found += [unlike_share(len(told), len(indices)), *shifts(known.reference, once(beside, cohort, indices))]
-    return pd.DataFrame(found), told
+    table = pd.DataFrame(found)
+    return table.fillna({"how": ""}) if "how" in table else table, told
 
 
 def scored(predictions: Predictions, before: TrainingScore | None, seed: int) -> Iterator[Row]:
