@@ -122,7 +122,7 @@ def beside_training(table: pd.DataFrame, unlike: pd.DataFrame | None) -> Iterato
         yield Section("How these people differ from those of the training", texts.paragraphs("shifts"), table=rows)
     if unlike is not None:
         about = texts.paragraphs("unlike", count=len(unlike), shown=external.MOST_PEOPLE)
-        yield Section("People unlike those of the training", about, table=external.unlike(unlike))
+        yield Section("People unlike those of the training", [*about, *external.unlike(unlike)])
 
 
 def scored(tables: Tables) -> Iterator[Section]:

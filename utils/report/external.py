@@ -57,6 +57,6 @@ def shifts(table: pd.DataFrame) -> list[Row]:
     ]
 
 
-def unlike(table: pd.DataFrame) -> list[Row]:
+def unlike(table: pd.DataFrame) -> list[str]:
     """Who is unlike the training people, and why."""
-    return [{"record": row["file"], "why": row["reasons"]} for _, row in table[:MOST_PEOPLE].iterrows()]
+    return [f"{row['file']}: {row['reasons']}." for _, row in table[:MOST_PEOPLE].iterrows()]
