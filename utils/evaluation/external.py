@@ -50,17 +50,20 @@ class Known:
     floors: LinearFloors | None = None
 
 
+NOTHING_KNOWN = Known()
+
+
 def known_of(run: Run) -> Known:
     """Of the people who trained a checkpoint, as far as their cohort is there as it was, and has the same maps."""
     saved = run.checkpoints.identity()
     source, trained = training_cohort(saved), set(saved.training_subjects)
     if source is None or source.maps != run.cohort.maps:
-        return Known()
+        return NOTHING_KNOWN
     try:
         return Known(reference=reference(source, [at for at, row in enumerate(source.rows) if row.subject in trained]))
     except InputError as error:  # too few people
         print(f"Nobody is compared with the training people: {error}", flush=True)
-        return Known()
+        return NOTHING_KNOWN
 
 
 def tables(cohort: Cohort, table: pd.DataFrame, known: Known, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:

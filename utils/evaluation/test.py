@@ -151,7 +151,7 @@ def evaluate(run: Run, network: keras.Model) -> None:
         for row, probability in zip([run.cohort.rows[i] for i in indices], probability_of_autism(logits), strict=True)
     ]
     write_table(run, PREDICTIONS, pd.DataFrame(cells, columns=PREDICTION_COLUMNS))
-    known = external.Known() if run.cohort.subjects("train") else external.known_of(run)
+    known = external.NOTHING_KNOWN if run.cohort.subjects("train") else external.known_of(run)
     notes = write_floors(run, known)
     write_history(run)
     if not run.cohort.subjects("train"):
@@ -170,7 +170,7 @@ def write_external(run: Run, known: external.Known) -> None:
             write_table(run, name, table)
 
 
-def write_floors(run: Run, known: external.Known) -> list[str]:
+def write_floors(run: Run, known: external.Known = external.NOTHING_KNOWN) -> list[str]:
     """`floor_predictions.csv`, by floors of the cohort's own training people or, if it has none, of the checkpoint's;
     returns what must stand beside them, or why there are none."""
     training = None
