@@ -8,8 +8,9 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, SMALL_BATCH, TINY_CNN, Outcome, run_main, training, write_pcp
+from helpers import ROOT, SMALL, SMALL_BATCH, TINY_CNN, Outcome, run_main, training, write_pcp
 from hypothesis import settings
+from people import ROWS, write_people
 
 from data import demo, grids
 from utils.blackout import effects
@@ -197,3 +198,52 @@ def seen_two(cli, cohort, tmp_path_factory) -> Path:
 def pcp(tmp_path_factory) -> Path:
     """A tiny PCP folder with maps in LAS orientation, as the project stores them."""
     return write_pcp(tmp_path_factory.mktemp("pcp") / "LAS")
+
+
+@pytest.fixture(scope="module")
+def few_calibrate():
+    """For modules in which few people do to calibrate probabilities."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("utils.calibration.ENOUGH", 5)
+        yield patch
+
+
+@pytest.fixture(scope="session")
+def home(data_cli, tmp_path_factory) -> Path:
+    """A cohort of 40 people of a made-up lab, on the reduced grid."""
+    folder = tmp_path_factory.mktemp("home")
+    outcome = data_cli("convert", write_people(folder / "maps", ROWS), folder / "cohort", "--grid", "reduced")
+    assert outcome.status == 0, outcome.err
+    return folder / "cohort"
+
+
+@pytest.fixture(scope="session")
+def in_home(cli, home) -> Callable[..., Outcome]:
+    """`in_home(folder, "--test", ...)` is a job of a tiny nn on people of `home`, all in `folder`."""
+
+    def run(folder: Path, job: str, *more: object) -> Outcome:
+        how = "everybody" if "--everybody" in more else "folds" if "--folds" in more else "split"
+        settings = ("--numIters", 4) if job == "--train" and "--numIters" not in more else ()
+        settings += SMALL["nn"] if job == "--train" and "--score" not in more else ()
+        places = ("--chkPointDir", folder / "ckpt", "--outDir", folder / f"{job.strip('-')}-{how}")
+        data = () if "--dataDir" in more else ("--dataDir", home)
+        with without_drawing() as patch:
+            patch.setattr("utils.calibration.ENOUGH", 5)  # see few_calibrate
+            return cli(job, "--model", "nn", *places, *data, *settings, *more)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def settled(in_home, tmp_path_factory) -> Path:
+    """The folder of a nn that was trained and tested on 3 folds of `home` (`test-folds`), and then trained on everybody
+    with that score. Copy it before changing it."""
+    folder = tmp_path_factory.mktemp("settled")
+    for words in (
+        ("--train", "--folds", 3),
+        ("--test", "--folds", 3),
+        ("--train", "--everybody", "--score", folder / "test-folds"),
+    ):
+        outcome = in_home(folder, *words)
+        assert outcome.status == 0, outcome.err
+    return folder

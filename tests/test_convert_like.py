@@ -3,64 +3,17 @@
 import json
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
-from helpers import COARSE, brain_map, read_rows, write_rows
+from helpers import read_rows
+from people import ROWS, write_people
 
 from data.cohorts.cohort import Cohort, open_cohort
 from data.cohorts.resplit import resplit
 
 pytestmark = pytest.mark.slow
 
-COUNT = 40
 NO_LABEL = ("DX_GROUP",)
-
-
-def phenotype_rows() -> list[dict]:
-    """An ABIDE-like table of 40 people with random values, some missing; `hand` and `iq` are for --phenotype."""
-    random, rows = np.random.default_rng(7), []
-    for number in range(COUNT):
-        known = random.random(8) < 0.8
-        rows.append(
-            {
-                "SUB_ID": str(50002 + number),
-                "SITE_ID": ("PITT", "NYU", "USM")[number % 3],
-                "FILE_ID": f"X_00{50002 + number}",
-                "DX_GROUP": str(1 + number // 2 % 2),
-                "AGE_AT_SCAN": f"{random.uniform(7, 40):.2f}",
-                "SEX": str(random.integers(1, 3)),
-                "HANDEDNESS_CATEGORY": random.choice(["R", "L", "Ambi", ""]),
-                "HANDEDNESS_SCORES": str(random.integers(-100, 101)) if known[0] else "-9999",
-                **{
-                    name: str(random.integers(80, 130)) if known[at] else ""
-                    for at, name in enumerate(("FIQ", "VIQ", "PIQ"), 1)
-                },
-                "FIQ_TEST_TYPE": random.choice(["WASI", "WISC_III", "WAIS_III", ""]),
-                "EYE_STATUS_AT_SCAN": str(random.integers(1, 3)),
-                "BMI": f"{random.uniform(17, 31):.1f}" if known[4] else "-9999",
-                **{f"WISC_IV_{index}": "" for index in ("VCI", "PRI", "WMI", "PSI")},
-                "func_mean_fd": f"{random.lognormal(-2.3, 0.5):.5f}",
-                "hand": random.choice(["right", "left", "both"]),
-                "iq": str(random.integers(80, 130)) if known[5] else "",
-            }
-        )
-    return rows
-
-
-ROWS = phenotype_rows()
-
-
-def write_people(folder: Path, rows: list[dict], drop: tuple = (), change=lambda values: values) -> Path:
-    """The PCP layout of these rows, without the columns to `drop`, maps of 24 mm changed by `change`."""
-    maps = folder / "cpac"
-    maps.mkdir(parents=True)
-    for row in rows:
-        values = change(brain_map((8, 10, 8), int(row["SUB_ID"])))
-        nibabel.save(nibabel.Nifti1Image(values, COARSE), maps / f"{row['FILE_ID']}_falff.nii.gz")
-    kept = [{name: value for name, value in row.items() if name not in drop} for row in rows]
-    write_rows(folder / "Phenotypic.csv", kept)
-    return folder
 
 
 def rows_of(subjects) -> list[dict]:

@@ -1,0 +1,94 @@
+"""What a test on folds says of a model of everybody: the numbers of its own tables, by other means than ours."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from data.base.errors import InputError
+from utils import calibration
+from utils.evaluation.internal import read
+from utils.evaluation.internal import settled as settled_by
+from utils.report import tables
+from utils.runs.internal import InternalValidation
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_calibrate")]
+
+
+@pytest.fixture(scope="module")
+def found(settled) -> InternalValidation:
+    return read(settled / "test-folds", "nn")
+
+
+@pytest.fixture(scope="module")
+def predictions(settled) -> pd.DataFrame:
+    return pd.read_csv(settled / "test-folds" / "predictions.csv", dtype={"subject": str})
+
+
+def test_its_scores_are_those_of_the_predictions(found, predictions):
+    assert found.subjects == len(predictions) == 40
+    assert found.scores["auc"][0] == pytest.approx(roc_auc_score(predictions["label"], predictions["probability"]))
+    low, high = found.scores["auc"][1:]
+    assert low <= found.scores["auc"][0] <= high
+    assert found.headline in found.scores
+
+
+def test_groups_are_those_with_ten_people_of_each_class(found, predictions):
+    """Of three sites of 13 or 14 people none has; sexes may."""
+    for group in found.groups:
+        assert min(group.autism, group.control) >= 10
+    sites = predictions.groupby("site")["label"].agg(["sum", "count"])
+    enough = sites[(sites["sum"] >= 10) & (sites["count"] - sites["sum"] >= 10)]
+    assert [group.group for group in found.groups if group.kind == "site"] == enough.index.tolist()
+
+
+def test_it_says_how_people_were_cut(found):
+    text = str(found)
+    assert text.endswith(f" in 3 folds, 40 people{found.marks}")
+    assert not found.by_left_out_groups
+    by_site = str(replace(found, folds="SITE_ID", headline="auc", headline_name="AUC", scores={"auc": (None,) * 3}))
+    assert by_site == f"AUC undefined leaving out one SITE_ID at a time, 40 people{found.marks}"
+
+
+def test_the_calibration_is_that_of_the_folds(found, predictions):
+    label, group = predictions["label"].to_numpy(), predictions["fold"].to_numpy()
+    expected = calibration.fit(label, predictions["probability"].to_numpy(), group, "3")
+    assert found.calibration == asdict(expected)
+    assert (expected.control, expected.autism, expected.groups) == (20, 20, 3)
+
+
+def test_nothing_of_a_person_is_in_it(found, predictions):
+    text = json.dumps(found.__dict__, default=lambda one: one.__dict__)
+    assert not [subject for subject in predictions["subject"] if subject in text]
+    own = {f"{value:.6g}" for value in predictions["probability"]}
+    assert not [number for number in own if number in text]
+
+
+def test_of_a_choice_it_is_who_was_chosen_most_often(settled):
+    run = tables.read(settled / "test-folds").run
+    assert settled_by(run, {}) == ({"preset": run.preset, "config": run.config}, {})
+    described = {"candidates": {"a": {"preset": "sine", "config": {"l2": 1.0}}, "b": {"preset": "default"}}}
+    choice = type("Choice", (), {"chosen": {"b": 2, "a": 3}})()
+    chosen, counts = settled_by(replace(run, choice=choice), described)
+    assert (chosen, counts) == (described["candidates"]["a"], {"b": 2, "a": 3})
+
+
+def without_labels(folder) -> None:
+    table = pd.read_csv(folder / "predictions.csv", dtype=str).assign(label="")
+    table.to_csv(folder / "predictions.csv", index=False)
+
+
+def test_what_is_no_whole_test_on_folds_is_refused(settled, tmp_path):
+    folder = shutil.copytree(settled / "test-folds", tmp_path / "test")
+    with pytest.raises(InputError, match="is of model nn, this run of mmnn; expected the --outDir of a finished"):
+        read(folder, "mmnn")
+    without_labels(folder)
+    with pytest.raises(InputError, match=r"predictions\.csv is not as it was written"):
+        read(folder, "nn")
+    with pytest.raises(InputError, match="test"):
+        read(settled / "train-folds", "nn")
+    with pytest.raises(InputError, match="nowhere"):
+        read(tmp_path / "nowhere", "nn")
