@@ -26,9 +26,9 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def pairs(text: str) -> dict[str, str]:
-    """`A=1,B=2` -> A: 1, B: 2; a comma that no name follows is part of a value."""
-    words = [word.partition("=") for word in re.split(r",(?=[^,=]+=)", text)]
+def pairs(text: str, name: str = "[^,=]+") -> dict[str, str]:
+    """`A=1,B=2` -> A: 1, B: 2; a comma that no such name follows is part of a value."""
+    words = [word.partition("=") for word in re.split(f",(?={name}=)", text)]
     found = {name.strip(): value.strip() for name, _, value in words}
     if len(found) < len(words) or not all(name and sign and value for name, sign, value in words):
         raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed; expected A=1,B=2, each name once")
@@ -36,8 +36,8 @@ def pairs(text: str) -> dict[str, str]:
 
 
 def paths(text: str) -> dict[str, Path]:
-    """`A=FILE,B=FILE`; a shell leaves a `~` as it is there."""
-    return {name: Path(os.path.expanduser(path)) for name, path in pairs(text).items()}
+    """`A=FILE,B=FILE`, of names of maps; a shell leaves a `~` as it is there."""
+    return {name: Path(os.path.expanduser(path)) for name, path in pairs(text, r"\w[\w.-]*").items()}
 
 
 def parser() -> Parser:

@@ -93,7 +93,7 @@ def check_series(bundle: Bundle, given: Given) -> None:
     """Raises InputError unless there are series where the bundle reads connectomes, and only there."""
     wanted = bundle.like.cohort.metadata.connectome
     if wanted and given.series is None:
-        raise InputError(f"{bundle.path} reads connectomes of {wanted}; give their series, --series FILE.")
+        raise InputError(f"{bundle.path} prepares people with connectomes of {wanted}; give --series FILE.")
     if given.series and not wanted:
         raise InputError(f"{bundle.path} reads no connectomes; leave --series {given.series} out.")
     if given.series:

@@ -54,8 +54,10 @@ def sections(bundle: Bundle, given: Given, found: Predicted, regions: pd.DataFra
     yield Section("Prediction", found.prediction, kind="conclusion")
     yield Section("Like the training people?", [found.likeness], kind="warning" if found.unlike else "")
     yield Section("How to read it", list(found.notes))
-    if regions is not None:
-        yield Section("What the model uses: blackout of regions", [explained(bundle)], drawn(bundle, found))
+    if regions is not None and found.effects is not None:
+        drawing = drawn(bundle, found.effects) if found.effects.any() else None
+        about = [explained(bundle), *([] if drawing else ["No region has any effect."])]
+        yield Section("What the model uses: blackout of regions", about, drawing)
         yield Section(f"The {STRONGEST} strongest regions", table=rows_of(regions))
     yield Section("The model", bundle.lines())
     yield Section("What was given", facts=shown(given))
@@ -110,11 +112,10 @@ def rows_of(regions: pd.DataFrame) -> list[Row]:
     ]
 
 
-def drawn(bundle: Bundle, found: Predicted) -> Figure:
-    """The effects on axial slices."""
-    assert found.effects is not None
-    image = nifti.mni_image(load_atlas(None, bundle.like.cohort.grid).paint(found.effects), FULL)
-    limit, decimals = largest(found.effects)
+def drawn(bundle: Bundle, effects: np.ndarray) -> Figure:
+    """The effects (regions,), not all 0, on axial slices."""
+    image = nifti.mni_image(load_atlas(None, bundle.like.cohort.grid).paint(effects), FULL)
+    limit, decimals = largest(effects)
     figure = Figure(figsize=(WIDTH, 4.4))
     figure.set_label("effects")
     for cuts, bottom in zip(CUTS_MM, (0.62, 0.22), strict=True):
