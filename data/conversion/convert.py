@@ -27,7 +27,7 @@ from data.conversion.labels import is_abide
 from data.conversion.leaks import accepted, check_coding, check_measures, check_names, separating
 from data.conversion.like import Like
 from data.conversion.options import ConversionOptions
-from data.conversion.plan import PlannedCohort, check_like, plan, plan_like
+from data.conversion.plan import PlannedCohort, check_like, plan, plan_like, unknown_categories
 from data.conversion.reading import PersonMaps, finish, read
 from data.conversion.series import correlate
 from data.conversion.source import Source
@@ -77,6 +77,9 @@ def convert_like(source: Source, target: Path, like: Like, command: str) -> tupl
     planned, notes = write(source, target, planning, like=like)
     if absent := [name for name in like.cohort.metadata.covariate_columns if name not in source.rows]:
         notes.append(f"Covariates that {source.table} lacks are empty: {', '.join(absent)}.")
+    for name, values in unknown_categories(source.rows, like.cohort.metadata).items():
+        known = listed(planned.metadata.phenotype_categories[name])
+        notes.append(f"{name} {listed(values)} is none of {known}, and taken as unknown.")
     return planned, [*like.notes, *told, *notes]
 
 

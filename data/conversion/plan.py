@@ -12,6 +12,7 @@ from data import grids
 from data.base.errors import InputError
 from data.cohorts import phenotype, side_tables
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort, write_tables
+from data.cohorts.phenotype import clean
 from data.cohorts.rows import APART, TOGETHER, Groups, Metadata, Row, assign_splits, listed
 from data.conversion.leaks import check_values
 from data.conversion.options import ConversionOptions
@@ -136,6 +137,14 @@ def encode_like(table: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
     columns, names = metadata.phenotype_columns, metadata.phenotype
     missing = [name for name in columns if f"{name}_missing" in names]
     return phenotype.coded_values(table, columns, metadata.phenotype_categories, missing)
+
+
+def unknown_categories(table: pd.DataFrame, metadata: Metadata) -> dict[str, list[str]]:
+    """By column of text of the phenotype, what a table has and nobody of the cohort with this `metadata` had, so that
+    it counts as unknown."""
+    texts = {name: clean(table[name]) for name in metadata.phenotype_categories if name in table}
+    odd = {name: text[text.notna() & ~text.isin(metadata.phenotype_categories[name])] for name, text in texts.items()}
+    return {name: sorted(text.unique()) for name, text in odd.items() if text.size}
 
 
 def check_like(source: Source, like: Cohort) -> None:

@@ -196,7 +196,7 @@ class Bundle:
         choices = {field.name: getattr(model, field.name) for field in fields(Choices)}
         return Identity(
             **choices,
-            cohort="",
+            cohort=str(self.path),
             cohort_sha256=self.like.data.cohort_sha256 if self.like.data else "",
             out_dir="",
             training_subjects=(),
@@ -216,6 +216,14 @@ class Bundle:
             raise InputError(f"{self.path} has weights in {name} that are no numbers or huge; make it again.")
         parts = (values[start:end] for start, end in pairwise(accumulate(member.sizes, initial=0)))
         return [part.reshape(shape) for part, shape in zip(parts, member.shapes, strict=True)]
+
+    def check_prevalence(self, prevalence: float | None) -> None:
+        """Raises InputError for a prevalence where there is no calibration that could use it."""
+        if prevalence is not None and self.calibration is None:
+            raise InputError(
+                f"--prevalence moves calibrated probabilities, and {self.path} has none: no test on folds with enough "
+                "people goes with it. Leave it out."
+            )
 
     def lines(self) -> list[str]:
         """What a user must know of it."""

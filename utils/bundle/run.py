@@ -74,6 +74,7 @@ def with_model(args: argparse.Namespace, given: set[str]) -> None:
 def bundled_run(asked: Request) -> BundledRun:
     """The test of a bundle. Raises InputError for the first thing that is wrong."""
     bundle = Bundle.open(asked.args.bundle)
+    bundle.check_prevalence(asked.args.prevalence)
     out_dir = asked.out_dir(None)
     cohort = kept_together(identified(open_cohort(asked.data_dir)))
     report_simulated(cohort)

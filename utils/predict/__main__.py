@@ -2,36 +2,49 @@
 
 import argparse
 import os
+import re
 from pathlib import Path
 
 from data.base import files
 from data.base.cli import Parser, guarded
 from data.base.errors import InputError
+from data.base.signals import handled
 from data.base.terminal import start
 from data.base.text import shown
 from utils.evaluation.options import rate
+from utils.runs.guards import check_writable
 
 PROGRAM = "python -m utils.predict"
 
 
 def main() -> int:
-    return guarded(PROGRAM, predict)
+    with handled(interrupt, ("SIGTERM",)):  # so that nothing of the person stays in the temporary folder
+        return guarded(PROGRAM, predict)
 
 
-def pairs(text: str) -> dict[str, str]:
-    """`A=1,B=2` -> A: 1, B: 2."""
-    words = [word.partition("=") for word in text.split(",")]
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def pairs(text: str, name: str = "[^,=]+") -> dict[str, str]:
+    """`A=1,B=2` -> A: 1, B: 2; a comma that no such name follows is part of a value."""
+    words = [word.partition("=") for word in re.split(f",(?={name}=)", text)]
     found = {name.strip(): value.strip() for name, _, value in words}
     if len(found) < len(words) or not all(name and sign and value for name, sign, value in words):
         raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed; expected A=1,B=2, each name once")
     return found
 
 
+def paths(text: str) -> dict[str, Path]:
+    """`A=FILE,B=FILE`, of names of maps; a shell leaves a `~` as it is there."""
+    return {name: Path(os.path.expanduser(path)) for name, path in pairs(text, r"\w[\w.-]*").items()}
+
+
 def parser() -> Parser:
     found = Parser(prog=PROGRAM, description="Predicts one person with a bundle. For research, not for a diagnosis.")
     add = found.add_argument
     add("bundle", type=Path, metavar="BUNDLE.zip")
-    add("--maps", type=pairs, default={}, metavar="NAME=FILE,...", help="NIfTI maps; a 4-D file is several of them")
+    add("--maps", type=paths, required=True, metavar="NAME=FILE,...", help="NIfTI maps; a 4-D file is several of them")
     add(
         "--phenotype", type=pairs, default={}, metavar="NAME=VALUE,...", help="columns of the table; others are unknown"
     )
@@ -43,19 +56,28 @@ def parser() -> Parser:
 
 def predict() -> int:
     args = parser().parse_args()
+    check_out(args.outDir)
     from utils.bundle.model import Bundle  # costs `--help` nothing
-    from utils.predict import page, person
+    from utils.predict.given import Given
+    from utils.predict.person import predicted
 
-    if os.path.lexists(args.outDir):
-        raise InputError(f"{args.outDir} exists; name another folder with --outDir, or remove it.")
-    bundle = Bundle.open(args.bundle)
-    given = person.Given(args.maps, args.phenotype, args.series)
-    found = person.predicted(bundle, given, args.prevalence)
+    bundle, given = Bundle.open(args.bundle), Given(args.maps, args.phenotype, args.series)
+    print(*bundle.lines(), sep="\n", flush=True)
+    found = predicted(bundle, given, args.prevalence)
+    print(*found.lines(), sep="\n", flush=True)
+    from utils.predict import page  # figures, once there is something to draw
+
     with files.new_folder(args.outDir) as folder:
-        page.write(folder, bundle, found)
-    print(*bundle.lines(), *found.lines(), sep="\n")
+        page.write(folder, bundle, given, found)
     print(f"Page: {args.outDir / page.PAGE}")
     return 0
+
+
+def check_out(folder: Path) -> None:
+    """Raises InputError unless the folder is new, and can be made."""
+    if os.path.lexists(folder):
+        raise InputError(f"{folder} exists; name another folder with --outDir, or remove it.")
+    check_writable(folder, "--outDir")
 
 
 if __name__ == "__main__":

@@ -1,77 +1,135 @@
 """What is said of one person -> `person.html`, one page that opens from disk, `person.json` and `regions.csv`."""
 
+import math
+import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from nilearn import plotting
 
+from data import __version__
 from data.base import files, tables
 from data.cohorts import nifti
 from data.cohorts.atlas import load_atlas
+from data.cohorts.standards import BACKGROUND
 from data.grids import FULL
+from models import MODELS
 from utils.bundle.model import Bundle
 from utils.figures import SIDES
+from utils.predict.given import Given
 from utils.predict.person import Predicted
 from utils.report.build import INTENDED_USE, Section, rendered
 from utils.report.cells import Row
+from utils.report.drawings import WIDTH
 
 PAGE, TABLE, RESULT = "person.html", "regions.csv", "person.json"
 STRONGEST = 20  # regions on the page
-CUTS_MM = (-30, -10, 10, 30, 50)
-BLACKOUT = (
-    "Each region of AAL is replaced in turn by the value outside the brain, in all maps, and its edges become unknown. "
-    "The effect is how far the logit of autism falls: positive where the region speaks for autism, negative where it "
-    "speaks for control. It shows what these networks use in this person. No other person's region is at hand, so "
-    "whether an effect could be chance is not known, and large regions have larger effects."
-)
+CUTS_MM = ((-32, -16, 0), (16, 32, 48))
+COLOURS = "RdBu_r"
+TITLE = "One person: research, not a diagnosis"
 
 
-def write(folder: Path, bundle: Bundle, found: Predicted) -> None:
-    """Writes the page, and its numbers for other programs."""
-    sections = [
-        Section("Research, not a diagnosis", [INTENDED_USE], kind="warning"),
-        Section("Prediction", [*found.told, *found.notes], kind="conclusion"),
-        Section("The model", bundle.lines()),
-    ]
+def write(folder: Path, bundle: Bundle, given: Given, found: Predicted) -> None:
+    """Writes the page, and what stands on it for other programs."""
+    about, made = f"{bundle.path}, {time.strftime('%Y-%m-%d %H:%M')}", f"autism-blackout {__version__}"
     regions = None if found.effects is None else region_table(bundle, found.effects)
+    with files.replacing(folder / PAGE) as file:
+        file.write(rendered(f"{TITLE}{found.marks}", about, sections(bundle, given, found, regions)))
     if regions is not None:
         tables.write_frame(folder / TABLE, regions, ["name"], digits=6)
-        sections.append(Section("Blackout by the background", [BLACKOUT], drawn(bundle, found), rows_of(regions)))
-    with files.replacing(folder / PAGE) as file:
-        file.write(rendered(f"One person by {bundle.model.model}{found.marks}", str(bundle.path), sections))
-    said = asdict(found) | {"effects": None, "bundle_sha256": bundle.archive.sha256}
-    files.write_json(folder / RESULT, said)
+    said = asdict(found) | {"given": shown(given), "bundle_sha256": bundle.archive.sha256, "program": made}
+    del said["effects"]
+    files.write_json(folder / RESULT, {"intended_use": INTENDED_USE} | said)
+
+
+def sections(bundle: Bundle, given: Given, found: Predicted, regions: pd.DataFrame | None) -> Iterator[Section]:
+    """The parts of the page, in their order."""
+    yield Section("Intended use", [INTENDED_USE], kind="warning")
+    yield Section("Prediction", found.prediction, kind="conclusion")
+    yield Section("Like the training people?", [found.likeness], kind="warning" if found.unlike else "")
+    yield Section("How to read it", list(found.notes))
+    if regions is not None and found.effects is not None:
+        drawing = drawn(bundle, found.effects) if found.effects.any() else None
+        about = [explained(bundle), *([] if drawing else ["No region has any effect."])]
+        yield Section("What the model uses: blackout of regions", about, drawing)
+        yield Section(f"The {STRONGEST} strongest regions", table=rows_of(regions))
+    yield Section("The model", bundle.lines())
+    yield Section("What was given", facts=shown(given))
+
+
+def shown(given: Given) -> Row:
+    """What was given, as text."""
+    named = {f"map {name}": str(path) for name, path in given.maps.items()} | given.phenotype
+    return named | ({"series": str(given.series)} if given.series else {})
+
+
+def explained(bundle: Bundle) -> str:
+    """What is replaced in a blackout by the background, and what its effects mean."""
+    settings = MODELS[bundle.model.model].settings(bundle.model.config)
+    connectomes, edges = bundle.like.cohort.connectomes, ""
+    if connectomes is not None and "connectome" in MODELS[bundle.model.model].inputs(settings):
+        edges = ", and the edges of its parcels become unknown"
+        if connectomes.image is None:
+            edges = "; edges stay, for it is not known where their parcels lie"
+    background = BACKGROUND[getattr(settings, "standardise", "stored")]
+    return (
+        f"Each region of AAL is replaced in turn by {background}, in all maps{edges}. The effect is how far the logit "
+        "of autism falls then: positive (red) where the region speaks for autism, negative (blue) where it speaks for "
+        "control. It shows what these networks use in this person, not what is wrong with a region. Whether an effect "
+        "could be chance is not known, for nobody else's region is at hand; large regions have larger effects."
+    )
 
 
 def region_table(bundle: Bundle, effects: np.ndarray) -> pd.DataFrame:
     """A row a region, the strongest effect first."""
-    atlas = load_atlas(None, bundle.like.cohort.grid)
-    sizes = [int((atlas.labels == region).sum()) for region in atlas.regions]
+    grid = bundle.like.cohort.grid
+    atlas = load_atlas(None, grid)
+    sizes = [round(len(voxels) * grid.spacing_mm**3 / 1000, 1) for voxels in atlas.voxels]
     table = pd.DataFrame({"region": atlas.regions, "name": [atlas.names[region] for region in atlas.regions]})
-    table = table.assign(voxels=sizes, effect=effects)
+    table = table.assign(size_cm3=sizes, effect=effects)
     return table.sort_values("effect", key=abs, ascending=False, kind="stable", ignore_index=True)
+
+
+def largest(effects: np.ndarray) -> tuple[float, int]:
+    """The largest effect of either sign, 1 if all are 0, and the decimals of its first two digits."""
+    found = float(np.abs(effects).max()) or 1.0
+    return found, max(0, 1 - math.floor(math.log10(found)))
 
 
 def rows_of(regions: pd.DataFrame) -> list[Row]:
     """The strongest regions for the page."""
+    _, decimals = largest(regions["effect"].to_numpy())
+    cells = zip(*(regions.head(STRONGEST)[name] for name in ("name", "size_cm3", "effect")), strict=True)
     return [
-        {"region": row["name"], "voxels": str(row["voxels"]), "effect on the logit": f"{row['effect']:+.3f}"}
-        for _, row in regions.head(STRONGEST).iterrows()
+        {"region": name, "size, cm³": f"{size:.0f}", "effect on the logit": f"{effect:+.{decimals}f}"}
+        for name, size, effect in cells
     ]
 
 
-def drawn(bundle: Bundle, found: Predicted) -> Figure:
-    """Axial slices of the effects."""
-    assert found.effects is not None
-    image = nifti.mni_image(load_atlas(None, bundle.like.cohort.grid).paint(found.effects), FULL)
-    figure = Figure(figsize=(8, 2.6))
+def drawn(bundle: Bundle, effects: np.ndarray) -> Figure:
+    """The effects (regions,), not all 0, on axial slices."""
+    image = nifti.mni_image(load_atlas(None, bundle.like.cohort.grid).paint(effects), FULL)
+    limit, decimals = largest(effects)
+    figure = Figure(figsize=(WIDTH, 4.4))
     figure.set_label("effects")
-    limit = float(np.abs(found.effects).max()) or 1.0
-    plotting.plot_stat_map(
-        image, figure=figure, display_mode="z", cut_coords=CUTS_MM, cmap="RdBu_r", vmax=limit, annotate=True,
-        title=f"effect on the logit of autism; {SIDES}", threshold=limit / 1000,
-    )  # fmt: skip
+    for cuts, bottom in zip(CUTS_MM, (0.62, 0.22), strict=True):
+        row = figure.add_axes((0, bottom, 1, 0.38))
+        display = plotting.plot_stat_map(
+            image, figure=figure, axes=row, display_mode="z", cut_coords=cuts, cmap=COLOURS, vmax=limit,
+            threshold=limit / 1000, resampling_interpolation="nearest", colorbar=False, annotate=False, black_bg=False,
+        )  # fmt: skip
+        display.annotate(size=8)
+    bar = figure.add_axes((0.15, 0.13, 0.7, 0.03))
+    scale = ScalarMappable(Normalize(-limit, limit), COLOURS)
+    figure.colorbar(scale, bar, orientation="horizontal")
+    bar.set_xticks((-limit, 0, limit), (f"{-limit:+.{decimals}f}", "0", f"{limit:+.{decimals}f}"), fontsize=8)
+    bar.set_title("speaks for control", loc="left", fontsize=8)
+    bar.set_title("for autism", loc="right", fontsize=8)
+    figure.text(0.5, 0.01, f"effect on the logit; axial slices, MNI space, mm\n{SIDES}", ha="center", fontsize=8)
     return figure
