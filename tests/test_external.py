@@ -18,7 +18,7 @@ from data.likeness import reference as likeness
 from data.likeness.people import Expected
 from data.likeness.reasons import Range
 from data.likeness.reference import Compared
-from utils.evaluation import external, linear_floors, test
+from utils.evaluation import beside, external, linear_floors
 from utils.evaluation.external import TrainingScore, binary, calibration, known_of, more_often, moved, shifts, tables
 from utils.metrics import Predictions
 from utils.report import build
@@ -184,11 +184,11 @@ def test_training_people_are_known_as_long_as_their_cohort_is_there(cohort, monk
         return SimpleNamespace(cohort=opened, checkpoints=SimpleNamespace(identity=lambda: replace(saved, **changes)))
 
     assert known_of(run()).reference.constants.count == 30
-    assert known_of(run(cohort="gone")) is external.NOTHING_KNOWN
-    assert known_of(run(training_subjects=("1", "2"))) is external.NOTHING_KNOWN
+    assert known_of(run(cohort="gone")).reference is None
+    assert known_of(run(training_subjects=("1", "2"))).reference is None
     other = replace(opened, metadata=replace(opened.metadata, maps=("alff",)))
     of_other = SimpleNamespace(cohort=other, checkpoints=run().checkpoints)
-    assert known_of(of_other) is external.NOTHING_KNOWN
+    assert known_of(of_other).reference is None
 
 
 def test_linear_floors_stand_in_for_those_of_people_who_are_not_there(cohort, tmp_path):
@@ -197,7 +197,7 @@ def test_linear_floors_stand_in_for_those_of_people_who_are_not_there(cohort, tm
     strangers = replace(opened, rows=tuple(replace(of, split="test") for of in opened.rows))
     checkpoints = SimpleNamespace(identity=lambda: an_identity(cohort="gone"))
     run = SimpleNamespace(cohort=strangers, checkpoints=checkpoints, out_dir=tmp_path)
-    assert test.write_floors(run, external.Known(floors=of)) == [test.LINEAR_FLOORS]
+    assert beside.write_floors(run, external.Known(floors=of)) == [beside.LINEAR_FLOORS]
     found = pd.read_csv(tmp_path / "floor_predictions.csv").set_index("file")
     expected = linear_floors.predict(of, strangers, range(40))
     pd.testing.assert_frame_equal(found, expected, rtol=1e-6)

@@ -39,7 +39,7 @@ def write_floors(run: Run, known: external.Known | None = None) -> list[str]:
         table = linear_floors.predict(known.floors, run.cohort, run.cohort.indices("test"))
         write_table(run, FLOOR_PREDICTIONS, table.reset_index())
         return [LINEAR_FLOORS]
-    if known:
+    if not run.cohort.subjects("train"):
         identity = run.checkpoints.identity()
         if (training := floors.training_people(run.cohort, identity)) is None:
             return [NO_FLOORS.format(cohort=identity.cohort)]
