@@ -218,7 +218,7 @@ def test_constants_come_back_from_json_and_hold_nobodys_value(whole, known):
     assert not any(of.subject in text for of in whole.rows)
     age = whole.raw_phenotype["age"].iloc[: COUNT - NEW]
     expected = mstats.hdquantiles(age, [0.05, 0.5, 0.95])
-    assert [*asdict(known.constants.ranges["person"]["age"]).values()] == pytest.approx(expected.tolist(), rel=1e-5)
+    assert [*asdict(known.constants.ranges["person"]["age"]).values()] == pytest.approx(expected.tolist(), rel=1e-3)
     volumes = [whole.read(at)[2] for at in range(COUNT - NEW)]
     np.testing.assert_allclose(known.volume, np.mean(volumes, axis=0, dtype=float), atol=1e-6)
     np.testing.assert_allclose(

@@ -28,7 +28,7 @@ from data.base.text import is_plain, shown
 
 MAX_BYTES = 2**29  # of a zip, and of all its parts together
 MAX_PART = 2**28  # bytes of one, which bounds what reading takes beside the parts
-MAX_TEXT = 2**21  # bytes of one that is parsed, whose objects take up to 200 times more
+MAX_TEXT = 2**22  # bytes of one that is parsed, whose objects take up to 200 times more
 MAX_PARTS = 2000
 MAX_LIST = 2**20  # bytes of the zip's list of parts
 PARSED = re.compile(r".*\.json|" + SUMS)

@@ -1,5 +1,6 @@
 """A folder of checkpoints -> a bundle: the networks, how data are prepared for them, what is known of their score."""
 
+import json
 import re
 import time
 import zipfile
@@ -157,7 +158,7 @@ def floors_parts(model: BundledModel, cohort: Cohort) -> dict[str, bytes]:
     standard = model.config.get("standardise", "stored")
     trained = within_sites(trained) if standard == "site" else replace(trained, standard=standard)
     found = linear_floors.fit(trained)
-    parts = {FLOORS: json_of(found.constants).encode()}
+    parts = {FLOORS: json.dumps(asdict(found.constants), separators=(",", ":")).encode()}  # thousands of weights
     return parts | ({} if found.edges is None else {FLOORS_EDGES: archive.npy(found.edges.astype("<f8"))})
 
 
