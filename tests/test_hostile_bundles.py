@@ -251,7 +251,7 @@ def in_place_of(parts: Parts, name: str, old: bytes, new: bytes) -> bytes:
         ('{"format": "\u00fc"}'.encode("latin-1"), "damaged"),
         ('{"format": 1}'.encode("utf-16"), "damaged"),
         (b'\xef\xbb\xbf{"format": 1}', "damaged"),
-        (b" " * 5_000_000 + b"{}", "holds 5,000,002 bytes, at most 2,097,152 are allowed"),
+        (b" " * 5_000_000 + b"{}", "holds 5,000,002 bytes, at most 4,194,304 are allowed"),
     ],
     ids=lambda value: str(value)[:30],
 )

@@ -1,16 +1,19 @@
 """Who is unlike the training people: what is changed is told, what is not is not, one by one and all together."""
 
 import copy
+import importlib.util
 import re
 import shutil
+import sys
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import add_connectomes, cohort_of, row
+from helpers import ROOT, add_connectomes, cohort_of, row
 from scipy import ndimage
 from scipy.stats import mstats
+from test_convert_like import ROWS, write_people
 
 from data import demo, grids
 from data.base import files
@@ -224,6 +227,27 @@ def test_constants_come_back_from_json_and_hold_nobodys_value(whole, known):
     np.testing.assert_allclose(
         known.edges, np.nanmean(whole.connectomes[: COUNT - NEW], axis=0, dtype=float), atol=1e-6
     )
+
+
+@pytest.mark.slow
+def test_the_benchmark_counts_who_is_told(data_cli, tmp_path, monkeypatch, capsys):
+    folder = write_people(tmp_path / "source", ROWS)
+    assert data_cli("convert", folder, tmp_path / "cohort", "--grid", "reduced").status == 0
+    of_file = importlib.util.spec_from_file_location("unlike", ROOT / "tests" / "benchmarks" / "unlike.py")
+    benchmark = importlib.util.module_from_spec(of_file)
+    of_file.loader.exec_module(benchmark)
+    age, refused = "age 60, training people up to 40", "all maps z-scored"
+    monkeypatch.setattr(benchmark, "CHANGES", {name: benchmark.CHANGES[name] for name in (refused, age)})
+    monkeypatch.setattr(sys, "argv", ["unlike.py", str(tmp_path / "cohort"), str(folder), "--people", "4"])
+    capsys.readouterr()
+    benchmark.main()
+    lines = [line for line in capsys.readouterr().out.splitlines() if " of " in line or "refused" in line]
+    told = {line[:40].strip(): line[40:] for line in lines}
+    assert re.match(" +[0-3] of 8 ", told["own people, drawn at random"])
+    assert re.match(" +[0-9] of 40 ", told["own people, of sites not seen"])
+    assert "the cohort that --like names fALFF" in told[refused] or "z-scored" in told[refused]
+    assert re.match(r" +4 of 4 +0.51 to 1.00 +\d x .*age #, nine in ten training people # to #", told[age])
+    assert re.match(r" +[0-9.]+ +\d and 4 of 4", told["falff"])
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -105,6 +105,20 @@ def test_unknown_numbers_and_text_are_folded_in(tmp_path):
     assert set(of.constants.floors["all, ridge"].categories["covariates scanner"]) == {"unknown", "x", "y"}
 
 
+def test_a_category_of_one_person_alone_is_left_out():
+    made = made_up(160)
+    made.standard = "stored"
+    train = made.indices("train")
+    codes = made.covariates["scanner"].to_numpy(object).copy()
+    codes[train[:3]] = ["only", "pair", "pair"]
+    made.covariates["scanner"] = codes
+    of = linear_floors.fit(made)
+    assert set(of.constants.floors["all, ridge"].categories["covariates scanner"]) == {"pair", "unknown", "x", "y"}
+    assert "only" not in files.json_text(asdict(of.constants))
+    found, expected = linear_floors.predict(of, made, made.indices("test")), linear(floors.predict(made))
+    pd.testing.assert_frame_equal(found[list(expected)], expected, rtol=0, atol=SAME)
+
+
 def test_constants_come_back_from_json(fitted, whole):
     text = files.json_text(asdict(fitted.constants))
     again = linear_floors.LinearFloors(files.typed(text, linear_floors.Constants), fitted.edges)

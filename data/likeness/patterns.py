@@ -64,7 +64,7 @@ class Pattern:
         """What differs between left and right in the mean volume (voxels,), and (3, voxels), of length 1 each and at
         right angles, in its slopes; the former without what it shares with the latter, and of length 1."""
         own, *slopes = (asymmetry(term).ravel() for term in self.terms)
-        shifts = np.linalg.svd(np.stack(slopes), full_matrices=False)[2]
+        shifts = np.linalg.qr(np.stack(slopes, axis=1))[0].T
         left = own - (own @ shifts.T) @ shifts
         return left / max(length(left), np.finfo(float).tiny), shifts
 

@@ -92,8 +92,9 @@ def report(name: str, found: Sequence[tuple[str, ...]]) -> None:
     """A line of who is told, and what tells most of them."""
     told = sum(map(bool, found))
     low, high = stats.binomtest(told, len(found)).proportion_ci(method="wilson")
-    first = Counter(re.sub("[-0-9.]+.*", "", reasons[0].split(": ")[-1]) for reasons in found if reasons)
-    why = "; ".join(f"{count} {text.strip()}" for text, count in first.most_common(3))
+    reasons = (one[0].partition(": ")[2] or one[0] for one in found if one)
+    first = Counter(re.sub(r"\b[-0-9.]+", "#", text) for text in reasons)
+    why = "; ".join(f"{count} x {text}" for text, count in first.most_common(3))
     print(f"{name:<40}{told:>5} of {len(found):<5} {low:.2f} to {high:.2f}   {why}", flush=True)
 
 

@@ -1,11 +1,12 @@
 """Training people -> the floors that are linear, as constants; constants and people -> probabilities of autism.
 
 What the encoding of the features learns of training people, medians, z-scores and dummies, is folded into the weights,
-so that a floor is a sum of terms of what is known of a person. It holds no value of anybody.
+so that a floor is a sum of terms of what is known of a person. It holds no value of anybody: a category of text that
+one person alone has, other than the site, is left out, and so is as good as unknown.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from utils.evaluation.floors import CONNECTOME, LINEAR, RIDGE
 from utils.report.tables import MAJORITY
 
 UNKNOWN = "unknown"  # the category of unknown text
+SITE = "covariates site"  # a feature
 
 
 @dataclass(frozen=True)
@@ -68,17 +70,18 @@ def fit(cohort: Cohort) -> LinearFloors:
     """The floors by a cohort's training records; of too few people the majority alone. Raises InputError for a record
     that cannot be read."""
     train = cohort.indices("train")
-    rows = [cohort.rows[index] for index in train]
-    fitting = floors.learners(rows, floors.people_of(cohort, train))
+    rows, people = [cohort.rows[index] for index in train], floors.people_of(cohort, train)
+    fitting = floors.learners(rows, people)
     found: dict[str, Floor] = {}
     tables = floors.features(cohort) if fitting else {}
     with progress("Fitting linear floors", len(tables)) as shown, threadpool_limits(1, "blas"):
         for kind, table in tables.items():
             encoding = encoder().fit(table.iloc[train])
-            known = encoding.transform(table.iloc[train])
+            known, own = encoding.transform(table.iloc[train]), of_one_person(table.iloc[train], people)
             for name in [name for name in LINEAR if floors.reads(name, kind)]:
                 of = fitting[name].of
-                found[f"{kind}, {name}"] = folded(encoding, LINEAR[name](known[of.rows], of))
+                floor = folded(encoding, LINEAR[name](known[of.rows], of))
+                found[f"{kind}, {name}"] = without(floor, own)
             shown.advance()
     majority = float(np.mean([row.label for row in rows]))
     if not fitting or cohort.connectomes is None:
@@ -101,7 +104,7 @@ def predict(of: LinearFloors, cohort: Cohort, indices: Sequence[int] | np.ndarra
     result = {MAJORITY: np.full(len(chosen), constants.majority)}
     if constants.floors:
         every = floors.inputs(cohort)
-        site = pd.DataFrame({"covariates site": [row.site for row in cohort.rows]})  # left out of one site's covariates
+        site = pd.DataFrame({SITE: [row.site for row in cohort.rows]})  # left out of one site's covariates
         table = pd.concat([*every.values(), site], axis=1).iloc[chosen]
         table = table.loc[:, ~table.columns.duplicated()]
         result |= {name: expit(log_odds(floor, table)) for name, floor in constants.floors.items()}
@@ -132,6 +135,23 @@ def folded(encoding: ColumnTransformer, classifier: ridge.LinearClassifier) -> F
         for column, weight, median, missing in zip(columns, of_values, medians, of_missing, strict=False):
             numbers[column] = Term(float(weight), float(weight * median + missing))
     return Floor(bias, numbers, categories)
+
+
+def of_one_person(table: pd.DataFrame, people: Sequence[str]) -> dict[str, set[str]]:
+    """The categories of text, by column, that one of the people (n,) alone has, other than sites."""
+    person = pd.Series(list(people), table.index)
+    columns = table.select_dtypes(exclude="number").drop(columns=SITE, errors="ignore")
+    counts = {name: person.groupby(column.fillna(UNKNOWN)).nunique() for name, column in columns.items()}
+    return {str(name): set(of.index[of < 2].astype(str)) for name, of in counts.items()}
+
+
+def without(floor: Floor, left_out: Mapping[str, Container[str]]) -> Floor:
+    """The floor without some categories, by column, but for that of unknown text."""
+    kept = {
+        name: {text: weight for text, weight in of.items() if text == UNKNOWN or text not in left_out.get(name, ())}
+        for name, of in floor.categories.items()
+    }
+    return replace(floor, categories=kept)
 
 
 def log_odds(floor: Floor, table: pd.DataFrame) -> np.ndarray:
