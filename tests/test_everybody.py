@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import assert_bit_equal, commands_of, read_rows, start_worker, step_of, training
-from people import ROWS, write_people
+from people import ROWS, renamed, write_people
 
 from data.cohorts.cohort import open_cohort
 from utils.runs.checkpoints import CheckpointFolder
@@ -77,11 +77,6 @@ def test_its_own_people_are_not_tested(settled, in_home, tmp_path):
     assert "4 of 4 test subjects of" in outcome.err
     assert "trained this checkpoint" in outcome.err
     assert not (copy / "test-everybody").exists()
-
-
-def renamed(count: int, first: int = 60002) -> list[dict]:
-    """Rows of people whom nobody has seen."""
-    return [row | {"SUB_ID": str(first + at), "FILE_ID": f"X_00{first + at}"} for at, row in enumerate(ROWS[:count])]
 
 
 @pytest.fixture(scope="module")
