@@ -9,7 +9,7 @@ from helpers import ROOT, SMALL_BATCH, TINY_NN
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 FENCED = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"(?:run\.py|python -m data|python -m utils\.compare) .*")
+COMMAND = re.compile(r"(?:run\.py|python -m data|python -m utils\.(?:compare|bundle|predict)) .*")
 CLUSTER = "#SBATCH"  # in the blocks that are scripts for Slurm
 ONE_OF_REGIONS = ("--preset", "regions", "--set", "members=1", *SMALL_BATCH)
 TINY = {
