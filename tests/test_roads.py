@@ -161,7 +161,7 @@ def walked(home, data_cli) -> Path:
     """The folder of a reader who has followed the README from scans to a blackout, in two folds."""
     folder = home / "walked"
     write_fmriprep(folder, people(PEOPLE))
-    outcomes = walk(folder, block_with(README, "data derive"), data_cli)
+    outcomes = walk(folder, block_with(README, "data derive fmriprep"), data_cli)
     assert "Is it motion?" in outcomes[-2].out
     return folder
 
