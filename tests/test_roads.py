@@ -27,6 +27,7 @@ from data.cohorts.folds import open_folds
 from data.grids import FULL
 from models import MODELS, cae
 from models.settings import from_json
+from utils.predict.__main__ import parser as predict_parser
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.saver import restore_weights
 
@@ -377,11 +378,12 @@ def test_a_model_leaves_the_lab(walked, tmp_path, data_cli, monkeypatch):
     shutil.rmtree(tmp_path / "lab")
     walk(away, elsewhere, data_cli)
     said = pd.read_csv(away / "results/mmnn-test/people.csv", dtype={"subject": str})
-    for option in re.findall(r"(\w+)=(\w+\.nii\.gz)|--series (\S+)", of_one[0]):
-        part = f"*_stat-{option[0].replace('_', '')}_*" if option[0] else "*_timeseries."
-        for path in (away / "maps" / f"sub-{said['subject'][0]}").rglob(f"{part}*"):
-            ending = "." + path.name.partition(".")[2]
-            shutil.copy(path, away / (option[1] or option[2]).replace(".nii.gz", ending).replace(".tsv", ending))
+    asked = predict_parser().parse_args(shlex.split(of_one[0])[3:])
+    derived = away / f"maps/sub-{said['subject'][0]}/func"
+    parts = {f"*_stat-{name.replace('_', '')}_*": path for name, path in asked.maps.items()}
+    for part, path in (parts | {"*_timeseries.*": asked.series}).items():
+        for source in derived.glob(part):
+            shutil.copy(source, away / f"{path.name.split('.')[0]}.{source.name.partition('.')[2]}")
     walk(away, of_one, data_cli)
     person = json.loads((away / "results/predict/person.json").read_text())["person"]
     assert person["raw"] == pytest.approx(said["raw"][0], abs=1e-6)
