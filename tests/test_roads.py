@@ -27,12 +27,13 @@ from data.cohorts.folds import open_folds
 from data.grids import FULL
 from models import MODELS, cae
 from models.settings import from_json
+from utils.predict.__main__ import parser as predict_parser
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.saver import restore_weights
 
 pytestmark = pytest.mark.slow
 
-DATA, MODELS_PAGE, DERIVE = (ROOT / "docs" / f"{name}.md" for name in ("data", "models", "derive"))
+DATA, MODELS_PAGE, DERIVE, BUNDLE = (ROOT / "docs" / f"{name}.md" for name in ("data", "models", "derive", "bundle"))
 MAPS = ("falff", "alff", "degree_weighted")
 PEOPLE = 16
 TESTED, TRAINED = (7, 9), range(11, 33)  # numbers that a bare folder takes for test subjects, and for others
@@ -63,11 +64,11 @@ def walk(folder: Path, commands: list[str], data_cli) -> list[Outcome]:
             words = tiny(command)
             if words[0] == "run.py":
                 outcome = run_main("run", str(ROOT / "run.py"), words[1:])
-            elif words[2] == "utils.compare":
-                outcome = run_main("utils.compare.__main__", "compare", words[3:])
-            else:
+            elif words[2] == "data":
                 found = [path for word in words for path in expanded(word)]
                 outcome = data_cli(*found[3:])
+            else:
+                outcome = run_main(f"{words[2]}.__main__", words[2], words[3:])
             assert outcome.status == 0, f"{command}\n{outcome.out[-500:]}\n{outcome.err}"
             for path in PROMISED.findall(command.partition("#")[2]):
                 assert Path(re.sub(r"folds-\d+", "folds-2", path)).exists(), command
@@ -160,8 +161,8 @@ def home(tmp_path_factory) -> Path:
 def walked(home, data_cli) -> Path:
     """The folder of a reader who has followed the README from scans to a blackout, in two folds."""
     folder = home / "walked"
-    write_fmriprep(folder)
-    outcomes = walk(folder, block_with(README, "data derive"), data_cli)
+    write_fmriprep(folder, people(PEOPLE))
+    outcomes = walk(folder, block_with(README, "data derive fmriprep"), data_cli)
     assert "Is it motion?" in outcomes[-2].out
     return folder
 
@@ -175,7 +176,7 @@ def run(command: str, *more: str) -> Outcome:
 
 def further_blocks() -> list:
     """The blocks of the other pages that begin with the cohort of the README's, but for what another road has in it."""
-    found = [(page, block) for page in PAGES[1:] for block in blocks(page)]
+    found = [(page, block) for page in PAGES[1:] if page != BUNDLE for block in blocks(page)]
     own = [
         block
         for _, block in found
@@ -204,9 +205,8 @@ def test_the_road_of_abide_ends_with_a_blackout_leaving_sites_out(tmp_path, data
     assert (tmp_path / "results/mmnn-test-folds-site/report.html").is_file()
 
 
-def write_fmriprep(folder: Path, count: int = PEOPLE) -> None:
+def write_fmriprep(folder: Path, rows: list[dict]) -> None:
     """Scans, confounds and people, and an atlas of twelve parcels."""
-    rows = people(count)
     write_people(folder / "fmriprep", [row["SUB_ID"] for row in rows])
     for number, scan in enumerate(sorted((folder / "fmriprep").rglob("*preproc_bold.nii.gz"))):
         write_confounds(scan, confounds(number))
@@ -218,7 +218,7 @@ def write_fmriprep(folder: Path, count: int = PEOPLE) -> None:
 
 def test_tasks_of_an_array_leave_the_maps_of_one_command(tmp_path, data_cli):
     """Head motion of the maps is a covariate."""
-    write_fmriprep(tmp_path)
+    write_fmriprep(tmp_path, people(PEOPLE))
     walk(tmp_path, block_with(DERIVE, "data convert maps"), data_cli)
     assert "mean_fd" in open_cohort(tmp_path / "cohort").covariates
     (script,) = scripts(DERIVE)
@@ -362,6 +362,32 @@ def test_new_people_are_derived_like_a_cohort(walked, tmp_path, data_cli):
     assert len(made) == 12 * len(aside)
     for path in made:
         assert path.read_bytes() == (walked / "maps" / path.relative_to(tmp_path / "new_maps")).read_bytes()
+
+
+def test_a_model_leaves_the_lab(walked, tmp_path, data_cli, monkeypatch):
+    """To a folder with the bundle and scans of new people alone; of one of them it says what the test says."""
+    for name in ("utils.calibration.ENOUGH", "utils.bundle.make.FEWEST", "data.likeness.reference.FEWEST"):
+        monkeypatch.setattr(name, 3)  # people who suffice
+    in_the_lab, elsewhere, of_one = blocks(BUNDLE)
+    shutil.copytree(walked / "cohort", tmp_path / "lab/cohort")
+    walk(tmp_path / "lab", in_the_lab, data_cli)
+    away = tmp_path / "away"
+    write_fmriprep(away, people(PEOPLE + 2)[PEOPLE:])
+    (away / "atlas.nii.gz").unlink()
+    shutil.move(tmp_path / "lab/model.zip", away)
+    shutil.rmtree(tmp_path / "lab")
+    walk(away, elsewhere, data_cli)
+    said = pd.read_csv(away / "results/mmnn-test/people.csv", dtype={"subject": str})
+    asked = predict_parser().parse_args(shlex.split(of_one[0])[3:])
+    derived = away / f"maps/sub-{said['subject'][0]}/func"
+    parts = {f"*_stat-{name.replace('_', '')}_*": path for name, path in asked.maps.items()}
+    for part, path in (parts | {"*_timeseries.*": asked.series}).items():
+        for source in derived.glob(part):
+            shutil.copy(source, away / f"{path.name.split('.')[0]}.{source.name.partition('.')[2]}")
+    walk(away, of_one, data_cli)
+    person = json.loads((away / "results/predict/person.json").read_text())["person"]
+    assert person["raw"] == pytest.approx(said["raw"][0], abs=1e-6)
+    assert person["labels"] == said["labels"][0].replace("none", "").split(" or ")
 
 
 def test_further_commands_on_a_cohort_do_what_their_table_says(walked, tmp_path, data_cli):
