@@ -18,7 +18,9 @@ def write(run: Run) -> list[str]:
     """`floor_predictions.csv`, and `external.csv` and `unlike.csv` of people none of whom took part in the training, as
     far as anything is known; returns what must stand beside the floors, or why there are none."""
     if isinstance(run, BundledRun):
-        known = external.Known(external.score_of(run.internal), run.bundle.reference, run.bundle.floors)
+        known = external.Known(
+            external.score_of(run.internal), run.bundle.reference, run.bundle.floors, run.bundle.calibration
+        )
     elif run.cohort.subjects("train"):
         return write_floors(run)
     else:

@@ -17,6 +17,7 @@ from data.cohorts.cohort import Cohort
 from data.likeness import people
 from data.likeness.reasons import PERSON, Range, spelled
 from data.likeness.reference import Compared, Reference, compared, reference
+from utils.calibration import Calibration
 from utils.evaluation.confounds import subjects_of
 from utils.evaluation.linear_floors import LinearFloors
 from utils.metrics import Predictions, with_intervals
@@ -49,6 +50,7 @@ class Known:
     score: TrainingScore | None = None
     reference: Reference | None = None
     floors: LinearFloors | None = None
+    calibration: Calibration | None = None
 
 
 def score_of(internal: InternalValidation | None) -> TrainingScore | None:
@@ -75,7 +77,7 @@ def known_of(run: Run) -> Known:
 def tables(cohort: Cohort, table: pd.DataFrame, known: Known, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """`external.csv` and `unlike.csv` of a cohort's test records; `table` is `predictions.csv`, a row for each."""
     labelled = table[table["label"].notna()]
-    found = [*scored(Predictions.of(labelled), known.score, seed)] if len(labelled) else []
+    found = [*scored(Predictions.of(labelled), known, seed)] if len(labelled) else []
     told = pd.DataFrame(columns=UNLIKE_COLUMNS)
     if known.reference:
         indices = cohort.indices("test")
@@ -88,9 +90,10 @@ def tables(cohort: Cohort, table: pd.DataFrame, known: Known, seed: int) -> tupl
     return table.fillna({"how": ""}) if "how" in table else table, told
 
 
-def scored(predictions: Predictions, before: TrainingScore | None, seed: int) -> Iterator[Row]:
-    """Rows of the scores and of the calibration, those of the training beside them."""
-    found = with_intervals(predictions, seed)
+def scored(predictions: Predictions, known: Known, seed: int) -> Iterator[Row]:
+    """Rows of the scores, those of the training beside them, and how right probabilities are, as the networks give them
+    and `calibrated`."""
+    found, before = with_intervals(predictions, seed), known.score
     for name in COMPARED:
         score = before.scores.get(name) if before else None
         if name not in found and score is None:
@@ -98,8 +101,13 @@ def scored(predictions: Predictions, before: TrainingScore | None, seed: int) ->
         training = dict(zip(("training", "training_low", "training_high"), score.numbers, strict=True)) if score else {}
         about = {"training_people": before.people, "how": before.how} if before and score else {}
         yield {"kind": "score", "measure": name, **found.get(name, NOTHING), **training, **about}
-    for name, value in calibration(predictions).items():
-        yield {"kind": "calibration", "measure": name, **value}
+    kinds = {"calibration": predictions}
+    if known.calibration:
+        calibrated = known.calibration.probability(predictions.probability)
+        kinds["calibrated"] = replace(predictions, probability=calibrated)
+    for kind, of_kind in kinds.items():
+        for name, value in calibration(of_kind).items():
+            yield {"kind": kind, "measure": name, **value}
 
 
 def calibration(predictions: Predictions) -> dict[str, dict[str, float | None]]:

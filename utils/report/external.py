@@ -37,8 +37,10 @@ def scores(table: pd.DataFrame) -> list[Row]:
         before = row[["training", "training_low", "training_high"]] if "training" in row else None
         training = {} if before is None else {"in the training": shown(before)}
         rows.append({"measure": spelled(str(name)), "these people": shown(row[["value", "low", "high"]])} | training)
-    for name, row in of_kind(table, "calibration").iterrows():
-        rows.append({"measure": CALIBRATION[str(name)], "these people": shown(row[["value", "low", "high"]])})
+    for kind, after in (("calibration", ""), ("calibrated", ", of calibrated probabilities")):
+        for name, row in of_kind(table, kind).iterrows():
+            about = f"{CALIBRATION[str(name)]}{after}"
+            rows.append({"measure": about, "these people": shown(row[["value", "low", "high"]])})
     return rows
 
 
