@@ -43,8 +43,9 @@ def bundle() -> int:
     parts = make.parts_of(trained, cohort, internal, args.licence)
     if args.onnx:
         parts |= make.onnx_of(trained, cohort)
-    with files.locked(args.out):
-        archive.write(args.out, parts)
+    with files.locked(args.out), files.unfinished(args.out) as path:
+        archive.write(path, parts)
+        Bundle.open(path)  # nothing is called done that cannot be read
     print(*Bundle.open(args.out).lines(), *make.content_of(args.out), sep="\n")
     return 0
 

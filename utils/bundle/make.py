@@ -5,7 +5,7 @@ import re
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from data import __version__
-from data.base import archive, files
+from data.base import archive, files, tables
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort, identified, in_order, open_cohort
-from data.cohorts.folds import digest_over
+from data.cohorts.folds import FOLD_TABLE, digest_over, folder_name
 from data.cohorts.phenotype import Scaler
 from data.cohorts.records import CLASSES
 from data.cohorts.resplit import everybody
@@ -49,15 +49,19 @@ from utils.bundle.model import (
 )
 from utils.evaluation import linear_floors
 from utils.runs.caveats import Caveats
-from utils.runs.checkpoints import CheckpointFolder, Choices, Identity, training_cohort
+from utils.runs.checkpoints import BEST, CheckpointFolder, Choices, Identity, training_cohort
 from utils.runs.internal import InternalValidation
+from utils.runs.repeated import REPEAT
 from utils.runs.run import PACKAGES, git_commit
 
 PROGRAM = "autism-blackout"
 COMPARED, COMPARED_AT_ONCE = 100, 10  # records on which ONNX is compared with TensorFlow
 SHORTEST = 4  # characters of an ID that is told from other words and numbers in texts
-ID = "ID"  # in place of one
-SAME = ("model", "preset", "config", "grid", "precision", "shuffled_labels", "cohort", "records_sha256")
+ID, PIECE = "ID", r"[^\W_]+"  # in place of one; of a name
+TOLD = ("caveats", "internal", "licence")  # what has free text in `model.json`
+PARSED = (MODEL, like.DATA)
+OTHERS = re.compile(rf"{BEST}|{EVERYBODY}|.*\.replaced")  # folders that are none of a fold
+SAME = ("model", "preset", "config", "grid", "precision", "validation", "shuffled_labels", "cohort", "records_sha256")
 
 
 @dataclass(frozen=True)
@@ -72,16 +76,17 @@ class Trained:
 def trained_in(folder: Path) -> list[Trained]:
     """The checkpoint in a folder or, if it has none, those of its folds and repeats. Raises InputError if there is
     none, if they are not of one training, or if they are of no classifier."""
-    found = [folder] if CheckpointFolder(folder).current else sorted(inside(folder))
+    found = [folder] if CheckpointFolder(folder).current else inside(folder)
     if not found:
         raise InputError(f"{folder} holds no checkpoint; expected such as CKPT/mmnn/everybody or CKPT/mmnn/folds-10.")
+    check_complete(folder, found)
     places = [CheckpointFolder(path).to_use for path in found]
     trained = [
         Trained("/".join(path.relative_to(folder).parts) or folder.name, place, place.identity())
         for path, place in zip(found, places, strict=True)
     ]
     first = trained[0].saved
-    for name in SAME:
+    for name in SAME if first.validation else (*SAME, "step"):
         if odd := [one.name for one in trained if getattr(one.saved, name) != getattr(first, name)]:
             raise InputError(f"{folder} holds trainings that differ in {name}, such as {odd[0]}; bundle one of them.")
     if MODELS[first.model].predicts != "label":
@@ -94,12 +99,23 @@ def trained_in(folder: Path) -> list[Trained]:
     return trained
 
 
-def inside(folder: Path) -> Iterable[Path]:
-    """The folders of checkpoints in one of folds, or of repeats of folds."""
-    for depth in ("*", "*/*"):
-        for path in folder.glob(depth):
-            if path.is_dir() and path.name != "best" and CheckpointFolder(path).current:
-                yield path
+def inside(folder: Path) -> list[Path]:
+    """The folders of checkpoints in one of folds or else, of repeats of folds."""
+    for pattern in ("*", f"{REPEAT.format('*')}/*"):
+        places = (CheckpointFolder(path) for path in folder.glob(pattern) if path.is_dir())
+        if found := [of.path for of in places if of.current and not OTHERS.fullmatch(of.path.name)]:
+            return sorted(found)
+    return []
+
+
+def check_complete(folder: Path, found: Sequence[Path]) -> None:
+    """Raises InputError if these lack a checkpoint of a fold, as far as the folder says how people were divided."""
+    for place in {path.parent for path in found}:
+        if not (place / FOLD_TABLE).is_file():
+            continue
+        names = {folder_name(row["fold"]) for row in tables.read_rows(place / FOLD_TABLE, ("fold",)).values()}
+        if lacking := sorted(names - {path.name for path in found if path.parent == place}):
+            raise InputError(f"{place} lacks a checkpoint of fold {lacking[0]}; train it, or bundle another folder.")
 
 
 def internal_of(trained: Sequence[Trained], folder: Path | None) -> InternalValidation | None:
@@ -141,10 +157,14 @@ def parts_of(
     weights = [network_of(one, cohort).get_weights() for one in trained]
     members = [member_of(one, of_one, cohort) for one, of_one in zip(trained, weights, strict=True)]
     model = model_of(trained, cohort, tuple(members), internal, licence)
-    texts = {MODEL: json_of(model), like.DATA: json_of(like.of_cohort(cohort)), CARD: card.text(model, cohort)}
+    texts = {
+        MODEL: model_json(model, subjects),
+        like.DATA: json_of(like.of_cohort(cohort)),
+        CARD: card.text(model, cohort),
+    }
     if internal and (report := report_of(internal)):
         texts[REPORT] = report
-    parts = {name: withheld(text, subjects).encode() for name, text in texts.items()}
+    parts = {name: (text if name in PARSED else withheld(text, subjects)).encode() for name, text in texts.items()}
     parts |= {WEIGHTS.format(number): archive.npy(flat(of_one)) for number, of_one in enumerate(weights)}
     if cohort.connectomes and cohort.connectomes.image is not None:
         parts[like.PARCELS] = archive.npy(cohort.connectomes.image.astype("<i2"))
@@ -286,11 +306,29 @@ def json_of(content: object) -> str:
     return files.json_text(asdict(content))  # type: ignore[call-overload]
 
 
-def withheld(text: str, subjects: Iterable[str]) -> str:
-    """The text with `ID` in place of each subject's, where that stands by itself and is no part of a number."""
-    known = {subject for subject in subjects if len(subject) >= SHORTEST}
+def model_json(model: BundledModel, subjects: Collection[str]) -> str:
+    """`model.json` without IDs in what is told of the training; the rest is what the program itself says."""
+    content = asdict(model)
+    return files.json_text(content | {name: texts_without(content[name], subjects) for name in TOLD})
+
+
+def texts_without(content: Any, subjects: Collection[str]) -> Any:
+    """Dictionaries and lists of any depth with `withheld` texts."""
+    if isinstance(content, dict):
+        return {name: texts_without(one, subjects) for name, one in content.items()}
+    if isinstance(content, list | tuple):
+        return [texts_without(one, subjects) for one in content]
+    return withheld(content, subjects) if isinstance(content, str) else content
+
+
+def withheld(text: str, subjects: Collection[str]) -> str:
+    """The text with `ID` in place of each subject's, where that stands by itself or in a name, such as `sub-50003`, and
+    is no part of a number."""
+    known = {name for subject in subjects for name in (subject, subject.lstrip("0")) if len(name) >= SHORTEST}
 
     def of(word: re.Match) -> str:
-        return ID if word[0] in known or word[0].lstrip("0") in known else word[0]
+        if word[0] in known or word[0].lstrip("0") in known:
+            return ID
+        return re.sub(PIECE, of, word[0]) if re.search(r"[\W_]", word[0]) else word[0]
 
     return re.sub(r"(?<![\w.])[\w-]+(?![\w]|\.\d)", of, text)

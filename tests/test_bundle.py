@@ -1,0 +1,517 @@
+"""python -m utils.bundle: what a bundle predicts, what it says, and that it holds nothing of any person."""
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import Outcome, bare_records, read_rows, run_main, training
+from people import ROWS, renamed, write_people
+
+from data.base.sums import SUMS
+from data.cohorts.cohort import open_cohort
+from utils.bundle import make
+from utils.bundle.model import Bundle
+from utils.runs.checkpoints import CheckpointFolder
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_calibrate", "undrawn")]
+
+SECTIONS = (
+    *("Model details", "Intended use", "People it was trained on", "Metrics", "By subgroup", "Limits"),
+)  # of Mitchell et al. 2019
+
+
+def bundle(*words: object) -> Outcome:
+    return run_main("utils.bundle.__main__", "utils.bundle", words)
+
+
+def parts_of(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as found:
+        return {name: found.read(name) for name in found.namelist()}
+
+
+@pytest.fixture(scope="module")
+def of_everybody(settled, tmp_path_factory) -> Path:
+    target = tmp_path_factory.mktemp("bundle") / "everybody.zip"
+    outcome = bundle(settled / "ckpt" / "nn" / "everybody", target, "--licence", "CC-BY-4.0")
+    assert outcome.status == 0, outcome.err
+    return target
+
+
+@pytest.fixture(scope="module")
+def of_folds(settled, tmp_path_factory) -> Path:
+    target = tmp_path_factory.mktemp("bundle") / "folds.zip"
+    outcome = bundle(settled / "ckpt" / "nn" / "folds-3", target, "--score", settled / "test-folds")
+    assert outcome.status == 0, outcome.err
+    return target
+
+
+@pytest.fixture(scope="module")
+def new_like(data_cli, tmp_path_factory) -> Callable[[Path], Path]:
+    """`new_like(bundle)` is a cohort of eight new people, some of whom lack values."""
+
+    def convert(like: Path) -> Path:
+        folder = tmp_path_factory.mktemp("new")
+        outcome = data_cli("convert", write_people(folder / "maps", renamed(8)), folder / "cohort", "--like", like)
+        assert outcome.status == 0, outcome.err
+        return folder / "cohort"
+
+    return convert
+
+
+@pytest.fixture(scope="module")
+def away(new_like, of_everybody) -> Path:
+    return new_like(of_everybody)
+
+
+@pytest.fixture
+def tested(cli, tmp_path) -> Callable[..., tuple[Outcome, Path]]:
+    """`tested(bundle, cohort, ...)`: what was printed, and the results."""
+
+    def run(path: Path, cohort: Path, *more: object) -> tuple[Outcome, Path]:
+        out = tmp_path / f"results-{path.stem}"
+        return cli("--test", "--bundle", path, "--dataDir", cohort, "--outDir", out, *more), out
+
+    return run
+
+
+# What it predicts
+
+
+def test_it_predicts_what_the_checkpoint_does_byte_for_byte(of_everybody, settled, away, tested, in_home, tmp_path):
+    """Nothing but the file is there: it is moved, and the cohort of the checkpoint has another name."""
+    copy = shutil.copytree(settled, tmp_path / "copy")
+    assert in_home(copy, "--test", "--everybody", "--dataDir", away).status == 0
+    moved = shutil.copy(of_everybody, tmp_path / "moved.zip")
+    outcome, out = tested(Path(moved), away)
+    assert outcome.status == 0, outcome.err
+    predictions = (out / "predictions.csv").read_bytes()
+    assert predictions == (copy / "test-everybody" / "predictions.csv").read_bytes()
+    assert predictions.count(b"\n") == 9
+
+
+def test_an_ensemble_is_the_mean_of_probabilities_each_with_its_own_scale(of_folds, settled, new_like, tested):
+    """By hand: each fold's constants, in place of those by which records are stored, through its own network."""
+    import keras
+
+    from models import MODELS
+    from utils.training.saver import restore_weights
+
+    path = new_like(of_folds)
+    outcome, out = tested(of_folds, path)
+    assert outcome.status == 0, outcome.err
+    cohort, each = open_cohort(path), []
+    stored = cohort.batch(range(8), volumes=False)["phenotype"].astype(float)
+    its = cohort.metadata
+    for fold in "012":
+        folder = CheckpointFolder(settled / "ckpt" / "nn" / "folds-3" / fold)
+        saved = folder.identity()
+        mean, scale = (np.array(getattr(saved.preparation, f"phenotype_{name}")) for name in ("mean", "scale"))
+        assert saved.preparation.phenotype_mean != its.phenotype_mean
+        raw = stored * np.array(its.phenotype_scale) + np.array(its.phenotype_mean)
+        known = (scale > 0) & (np.array(its.phenotype_scale) > 0)
+        scaled = np.where(known, (raw - mean) / np.where(known, scale, 1), 0)
+        keras.utils.clear_session()
+        network = MODELS["nn"].build(MODELS["nn"].settings(saved.config), cohort)
+        restore_weights(folder, network)
+        logits = network({"phenotype": scaled.astype(np.float32)}, training=False).numpy().astype(float)
+        each.append(1 / (1 + np.exp(logits[:, 0] - logits[:, 1])))
+    found = [float(row["probability"]) for row in read_rows(out / "predictions.csv")]
+    np.testing.assert_allclose(found, np.mean(each, 0), atol=2e-6)
+    assert np.ptp(each, axis=0).max() > 1e-3
+    people = read_rows(out / "people.csv")
+    np.testing.assert_allclose([float(row["raw"]) for row in people], found, atol=2e-6)
+    assert all(float(row["low"]) <= float(row["probability"]) <= float(row["high"]) for row in people)
+
+
+def test_probabilities_follow_the_prevalence(of_everybody, away, tested):
+    """By the odds, which is all that changes."""
+    odds = {}
+    for share in ("0.5", "0.01"):
+        outcome, out = tested(of_everybody, away, "--prevalence", share)
+        assert outcome.status == 0, outcome.err
+        assert re.search(rf"alibrated .* of {share}", outcome.out + (out / "report.html").read_text())
+        values = np.array([float(row["probability"]) for row in read_rows(out / "people.csv")])
+        odds[share] = values / (1 - values)
+    np.testing.assert_allclose(odds["0.5"] / odds["0.01"], 99, rtol=0.02)
+
+
+def test_without_a_score_it_works_and_says_so(in_home, new_like, tested, tmp_path):
+    assert in_home(tmp_path / "bare", "--train").status == 0
+    outcome = bundle(tmp_path / "bare" / "ckpt" / "nn", tmp_path / "bare.zip")
+    assert outcome.status == 0, outcome.err
+    assert "It goes without a score: no test on folds was given when it was made." in outcome.out
+    assert "report.html" not in parts_of(tmp_path / "bare.zip")
+    outcome, out = tested(tmp_path / "bare.zip", new_like(tmp_path / "bare.zip"))
+    assert outcome.status == 0, outcome.err
+    assert "It goes without a score" in outcome.out
+    assert "Probabilities are not calibrated and there are no sets of labels" in (out / "report.html").read_text()
+    people = read_rows(out / "people.csv")
+    assert {(row["probability"], row["labels"]) for row in people} == {("", "")}
+    card = parts_of(tmp_path / "bare.zip")["card.md"].decode()
+    assert "No score goes with this bundle: nobody knows how good its predictions are." in card
+
+
+def test_people_without_labels_have_predictions(of_everybody, data_cli, away, tested, tmp_path):
+    rows = [row | {"DX_GROUP": ""} for row in renamed(8)]
+    source = write_people(tmp_path / "maps", rows)
+    assert data_cli("convert", source, tmp_path / "new", "--like", of_everybody).status == 0
+    outcome, out = tested(of_everybody, tmp_path / "new")
+    assert outcome.status == 0, outcome.err
+    unlabelled = read_rows(out / "predictions.csv")
+    assert {row["label"] for row in unlabelled} == {""}
+    _, out = tested(of_everybody, away, "--outDir", tmp_path / "labelled")
+    labelled = read_rows(tmp_path / "labelled" / "predictions.csv")
+    assert [row["probability"] for row in unlabelled] == [row["probability"] for row in labelled]
+
+
+# What it says
+
+
+def test_it_prints_what_is_in_it(settled, tmp_path):
+    outcome = bundle(settled / "ckpt" / "nn" / "everybody", tmp_path / "a.zip")
+    content = (tmp_path / "a.zip").read_bytes()
+    assert f"SHA-256 {hashlib.sha256(content).hexdigest()}" in outcome.out
+    assert f"a.zip: {len(content):,} bytes; its parts, in bytes and compressed:" in outcome.out
+    for name, part in parts_of(tmp_path / "a.zip").items():
+        assert re.search(rf"^ +{len(part):,} +[\d,]+  {re.escape(name)}$", outcome.out, re.MULTILINE)
+    assert "one network of nn, preset sine, by everybody of 20 control and 20 autism" in outcome.out
+    assert "Its score is that of folds: AUC within sites" in outcome.out
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_equal_networks_give_equal_bytes(settled, of_everybody, tmp_path):
+    """But for the day, the commit and the licence."""
+    assert bundle(settled / "ckpt" / "nn" / "everybody", tmp_path / "a.zip", "--licence", "CC-BY-4.0").status == 0
+    own, other = parts_of(of_everybody), parts_of(tmp_path / "a.zip")
+    assert own.keys() == other.keys()
+    if json.loads(own["model.json"])["made"] == json.loads(other["model.json"])["made"]:  # not at midnight
+        assert of_everybody.read_bytes() == (tmp_path / "a.zip").read_bytes()
+    differ = {name for name in own if own[name] != other[name]}
+    assert differ <= {"model.json", "card.md", SUMS}
+
+
+def test_the_card_has_all_sections(of_everybody, of_folds, settled):
+    for path in (of_everybody, of_folds):
+        card = parts_of(path)["card.md"].decode()
+        _, *both = re.split(r"^## (.+)$", card, flags=re.MULTILINE)
+        found = dict(zip(both[::2], both[1::2], strict=True))
+        assert set(SECTIONS) <= found.keys()
+        assert all(text.strip() for text in found.values())
+        assert "20 with autism and 20 controls" in found["People it was trained on"]
+        for site in ("NYU", "PITT", "USM"):
+            assert f"| {site} |" in found["People it was trained on"]
+        auc = json.loads((settled / "test-folds" / "metrics.json").read_text())["auc"]
+        assert f"| auc | {auc['value']:.2f} ({auc['low']:.2f} to {auc['high']:.2f}) |" in found["Metrics"]
+        assert "AGE_AT_SCAN" in card and "SEX" in card and "func_mean_fd" in card
+    assert "Licence of the weights: CC-BY-4.0." in parts_of(of_everybody)["card.md"].decode()
+    assert "3 networks, whose probabilities are averaged" in parts_of(of_folds)["card.md"].decode()
+    assert "not stated by who made this bundle" in parts_of(of_folds)["card.md"].decode()
+
+
+def test_the_mean_age_of_the_card_is_that_of_the_table(of_everybody):
+    age = np.array([float(row["AGE_AT_SCAN"]) for row in ROWS])
+    card = parts_of(of_everybody)["card.md"].decode()
+    assert f"mean {age.mean():.3g}, SD {age.std(ddof=1):.3g}," in card
+
+
+def test_caveats_go_along(seen_two, in_home, home, new_like, tested, tmp_path):
+    assert bundle(seen_two / "ckpt" / "nn", tmp_path / "simulated.zip").status == 0
+    card = parts_of(tmp_path / "simulated.zip")["card.md"].decode()
+    assert "(SIMULATED" in card.splitlines()[0]
+    assert "all of them simulated: nothing here says anything about people" in card
+    problem = "half of the maps were smoothed"
+    folder = shutil.copytree(home, tmp_path / "cohort")
+    verdict = json.loads((folder / "check.json").read_text())
+    (folder / "check.json").write_text(json.dumps(verdict | {"problems": [problem]}))
+    words = ("--train", "--shuffleLabels", "--dataDir", folder)
+    assert in_home(tmp_path / "run", *words).status == 0
+    outcome = bundle(tmp_path / "run" / "ckpt" / "nn", tmp_path / "odd.zip")
+    assert outcome.status == 0, outcome.err
+    card = parts_of(tmp_path / "odd.zip")["card.md"].decode()
+    assert "Trained on shuffled labels: it predicts nothing." in card
+    assert f"The cohort has a problem that invalidates results: {problem}" in card
+    outcome, out = tested(tmp_path / "odd.zip", new_like(tmp_path / "odd.zip"))
+    assert outcome.status == 0, outcome.err
+    manifest = json.loads((out / "run.json").read_text())
+    assert f"of the training people: {problem}" in manifest["problems"]
+    assert manifest["shuffled_labels"]
+    assert "SHUFFLED LABELS" in outcome.out
+
+
+# Nothing of any person
+
+
+def texts_of(path: Path) -> dict[str, str]:
+    return {name: part.decode() for name, part in parts_of(path).items() if not name.endswith((".npy", ".onnx", ".gz"))}
+
+
+def numbers_of(content: object) -> Iterator[list]:
+    """All lists of numbers in JSON, flat."""
+    if isinstance(content, list) and content and all(type(one) in (int, float) for one in content):
+        yield content
+    elif isinstance(content, list | dict):
+        for one in content.values() if isinstance(content, dict) else content:
+            yield from numbers_of(one)
+
+
+@pytest.mark.parametrize("which", ["of_everybody", "of_folds"])
+def test_no_id_and_no_value_of_a_person_is_in_any_text(which, settled, request):
+    """By the words that a search would look for: IDs, with and without zeros, ages, motion, probabilities."""
+    predictions = read_rows(settled / "test-folds" / "predictions.csv")
+    values = [row[name] for row in ROWS for name in ("AGE_AT_SCAN", "func_mean_fd")]
+    values += [row["probability"] for row in predictions]
+    ids = [text for row in ROWS for text in (row["SUB_ID"], row["FILE_ID"], row["FILE_ID"].lower())]
+    for name, text in texts_of(request.getfixturevalue(which)).items():
+        found = [one for one in ids if re.search(rf"(?<![\w.]){re.escape(one)}(?!\w)", text)]
+        assert not found, name
+        found = [one for one in values if re.search(rf"(?<![\d.]){re.escape(one)}(?!\d)", text)]
+        assert not found, name
+
+
+@pytest.mark.parametrize("which", ["of_everybody", "of_folds"])
+def test_no_array_is_of_a_person(which, home, request):
+    """Neither a volume, nor a part of one, nor a phenotype, raw or scaled."""
+    cohort = open_cohort(home)
+    volumes = [cohort.read(index)[2] for index in range(len(cohort.rows))]
+    phenotypes = [*cohort.raw_phenotype.to_numpy(), *cohort.batch(range(40), volumes=False)["phenotype"]]
+    records = [cohort.entries[index].read()[120:] for index in range(len(cohort.rows))]
+    for name, part in parts_of(request.getfixturevalue(which)).items():
+        assert not [one for one in records if one[20_000:20_064] in part and len(set(one[20_000:20_064])) > 8], name
+        if name.endswith(".npy"):
+            values = np.load(io.BytesIO(part), allow_pickle=False)
+            same = [one for one in volumes if one.shape == values.shape and np.allclose(one, values, atol=1e-3)]
+            assert not same, name
+        elif name.endswith(".json"):
+            lists = [of for of in numbers_of(json.loads(part)) if len(of) == 29]
+            assert not [of for of in lists for own in phenotypes if np.allclose(of, own, atol=1e-3)], name
+
+
+def test_ids_in_problems_and_in_commands_are_withheld(home, in_home, tmp_path):
+    folder = shutil.copytree(home, tmp_path / "cohort")
+    verdict = json.loads((folder / "check.json").read_text())
+    told = (
+        "50003 and 50004 share a scan; so do 0050005, X_0050006_falff.nii.gz and sub-50007, in 36 people, p = 0.50008"
+    )
+    (folder / "check.json").write_text(json.dumps(verdict | {"problems": [told]}))
+    for words in (("--train", "--folds", 2), ("--test", "--folds", 2)):
+        assert in_home(tmp_path / "run", *words, "--dataDir", folder).status == 0
+    score = ("--score", tmp_path / "run" / "test-folds")
+    outcome = bundle(tmp_path / "run" / "ckpt" / "nn" / "folds-2", tmp_path / "a.zip", *score)
+    assert outcome.status == 0, outcome.err
+    expected = "ID and ID share a scan; so do ID, X_ID_falff.nii.gz and sub-ID, in 36 people, p = 0.50008"
+    assert Bundle.open(tmp_path / "a.zip").model.caveats.problems == (expected,)
+    for name, text in texts_of(tmp_path / "a.zip").items():
+        assert not re.search(r"(?<![\d.])0*5000[2-9](?!\d)", text), name
+    assert expected in texts_of(tmp_path / "a.zip")["card.md"]
+
+
+@pytest.mark.parametrize(
+    "subject, expected",
+    [
+        ("1000", "ID has no map; 0.1000, 10000 and 1000.5 are numbers, ID is not"),
+        ("01000", "ID has no map; 0.1000, 10000 and 1000.5 are numbers, ID is not"),
+        ("10", "1000 has no map; 0.1000, 10000 and 1000.5 are numbers, 1000 is not"),
+        ("has_no", "1000 has no map; 0.1000, 10000 and 1000.5 are numbers, 1000 is not"),
+    ],
+)
+def test_an_id_is_told_from_a_number(subject, expected):
+    text = "1000 has no map; 0.1000, 10000 and 1000.5 are numbers, 1000 is not"
+    assert make.withheld(text, {subject, "9999"}) == expected
+
+
+@pytest.mark.parametrize("old, new", [("50002", "2000"), ("50002", "reduced"), ("50002", "sine"), ("50003", "falff")])
+def test_ids_that_are_words_or_numbers_of_the_program_break_nothing(old, new, home, in_home, tmp_path):
+    """A person is called as a batch size, a grid, a preset or a map is."""
+    folder = shutil.copytree(home, tmp_path / "cohort")
+    for name in ("subjects.csv", "phenotype.csv", "covariates.csv", "maps.csv"):
+        path = folder / name
+        path.write_text(re.sub(rf"(?<=[\n,]){old}(?=,)", new, path.read_text()))
+    more = ("--dataDir", folder, "--set", "batch_size=2000")
+    assert in_home(tmp_path / "run", "--train", *more).status == 0
+    outcome = bundle(tmp_path / "run" / "ckpt" / "nn", tmp_path / "a.zip")
+    assert outcome.status == 0, outcome.err
+    model = Bundle.open(tmp_path / "a.zip").model
+    assert (model.config["batch_size"], model.preset) == (2000, "sine")
+
+
+# What cannot be bundled
+
+
+def edited(folder: Path, **changes: object) -> None:
+    path = folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def of_an_encoder(folder: Path) -> Path:
+    place = folder / "ckpt" / "nn" / "everybody"
+    preparation = json.loads((place / "run.json").read_text())["preparation"]
+    edited(place, preparation=preparation | {"reduction": "encoder 1234"})
+    return place
+
+
+def of_mixed_folds(folder: Path) -> Path:
+    edited(folder / "ckpt" / "nn" / "folds-3" / "1", preset="default")
+    return folder / "ckpt" / "nn" / "folds-3"
+
+
+def without_its_cohort(folder: Path) -> Path:
+    edited(folder / "ckpt" / "nn" / "everybody", cohort=str(folder / "gone"))
+    return folder / "ckpt" / "nn" / "everybody"
+
+
+def of_other_records(folder: Path) -> Path:
+    edited(folder / "ckpt" / "nn" / "everybody", records_sha256="0" * 64)
+    return folder / "ckpt" / "nn" / "everybody"
+
+
+def damaged(folder: Path) -> Path:
+    for path in (folder / "ckpt" / "nn" / "everybody").glob("*.data-*"):
+        path.write_bytes(path.read_bytes()[:-10])
+    return folder / "ckpt" / "nn" / "everybody"
+
+
+def of_too_few_batches(folder: Path) -> Path:
+    place = folder / "ckpt" / "nn" / "folds-3"
+    saved = json.loads((place / "2" / "run.json").read_text())["saved"]
+    edited(place / "2", step=3, saved={name: of | {"step": 3} for name, of in saved.items()})
+    return place
+
+
+def without_a_fold(folder: Path) -> Path:
+    shutil.rmtree(folder / "ckpt" / "nn" / "folds-3" / "1")
+    return folder / "ckpt" / "nn" / "folds-3"
+
+
+REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "an encoder's volumes": (of_an_encoder, "reads volumes of an encoder, which a bundle cannot hold"),
+    "folds of two presets": (of_mixed_folds, "holds trainings that differ in preset, such as 1; bundle one of them"),
+    "a fold of fewer batches": (of_too_few_batches, "holds trainings that differ in step, such as 2"),
+    "folds of which one is missing": (without_a_fold, "lacks a checkpoint of fold 1; train it"),
+    "a cohort that is gone": (without_its_cohort, "was trained, is gone or was changed"),
+    "a cohort that was changed": (of_other_records, "was trained, is gone or was changed"),
+    "a damaged checkpoint": (damaged, "not there or not as it was saved"),
+    "all of a model": (lambda folder: folder / "ckpt" / "nn", "holds no checkpoint"),
+    "all of all models": (lambda folder: folder / "ckpt", "holds no checkpoint; expected such as CKPT/mmnn/everybody"),
+    "no folder": (lambda folder: folder / "none", "holds no checkpoint"),
+    "a file": (lambda folder: folder / "test-folds" / "run.json", "holds no checkpoint"),
+    "results": (lambda folder: folder / "test-folds", "holds no checkpoint"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_bundled(what, settled, tmp_path):
+    change, words = REFUSED[what]
+    folder = change(shutil.copytree(settled, tmp_path / "copy"))
+    outcome = bundle(folder, tmp_path / "a.zip")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert words in outcome.err
+    assert not (tmp_path / "a.zip").exists()
+
+
+def test_an_autoencoder_predicts_no_label(cli, home, tmp_path):
+    assert cli(*training(tmp_path, home, "ae", 1)).status == 0
+    outcome = bundle(tmp_path / "ckpt" / "ae", tmp_path / "a.zip")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "is of ae, which predicts no label; bundle a classifier" in outcome.err
+
+
+def test_a_bare_folder_says_nothing_of_its_people(cli, tmp_path):
+    (tmp_path / "bare").mkdir()
+    for name, content in bare_records(range(1, 13)).items():
+        (tmp_path / "bare" / name).write_bytes(content)
+    assert cli(*training(tmp_path, tmp_path / "bare", "nn", 1)).status == 0
+    outcome = bundle(tmp_path / "ckpt" / "nn", tmp_path / "a.zip")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "does not say how its people were prepared; expected a cohort of convert" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        (("a.txt",), "a.txt does not end in .zip; name the bundle such as model.zip"),
+        (("there.zip",), "there.zip exists; remove it or name another"),
+        (("a.zip", "--score", "nowhere"), "nowhere"),
+        (("a.zip", "--licence", "two\nlines"), r"'two\nlines' is not allowed"),
+        (("nowhere/deep/a.zip", "--score", "{}/train-folds"), "train-folds"),
+    ],
+)
+def test_options_that_cannot_be(more, words, settled, tmp_path):
+    (tmp_path / "there.zip").write_text("text")
+    outcome = bundle(settled / "ckpt" / "nn" / "everybody", *(word.format(settled) for word in more))
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert words in outcome.err
+    assert [path.name for path in tmp_path.iterdir()] == ["there.zip"]
+
+
+def test_a_score_of_other_settings_or_people_is_refused(settled, seen_two, in_home, tmp_path):
+    score = ("--score", settled / "test-folds")
+    assert in_home(tmp_path / "other", "--train", "--everybody", "--set", "l2=0.5").status == 0
+    places = (tmp_path / "other" / "ckpt" / "nn" / "everybody", seen_two / "ckpt" / "nn")
+    for place, words in zip(places, ("is of other settings than", "is of other records than"), strict=True):
+        outcome = bundle(place, tmp_path / "a.zip", *score)
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+        assert words in outcome.err
+
+
+def test_what_could_not_be_read_is_not_written(settled, monkeypatch, tmp_path):
+    monkeypatch.setattr("utils.bundle.make.FORMAT", 2)
+    outcome = bundle(settled / "ckpt" / "nn" / "everybody", tmp_path / "a.zip")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert not list(tmp_path.iterdir())
+
+
+# Whom it tests
+
+
+def test_its_own_people_are_not_tested(of_everybody, home, tested):
+    outcome, out = tested(of_everybody, home)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert f"{home} trained {of_everybody}, so that results would be too good; test other people" in outcome.err
+    assert not out.exists()
+
+
+def test_people_who_were_prepared_otherwise_are_refused(of_everybody, cohort, new_like, home, tested):
+    """Simulated ones, or those whose phenotype is scaled on others."""
+    for path in (cohort, new_like(home)):
+        outcome, out = tested(of_everybody, path)
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+        assert "was trained on data with" in outcome.err
+        assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        (("--folds", 3), "--folds is not for --bundle, which holds trained networks; leave it out"),
+        (("--everybody",), "--everybody is not for --bundle"),
+        (("--preset", "default"), "--preset is not for --bundle"),
+        (("--set", "l2=1"), "--set is not for --bundle"),
+        (("--chkPointDir", "ckpt"), "--chkPointDir is not for --bundle"),
+        (("--permutations", 3), "--permutations is not for --bundle"),
+        (("--model", "cnn"), "is of nn, not cnn; leave --model out"),
+        (("--prevalence", "0"), "is not allowed; expected a share between 0 and 1"),
+        (("--prevalence", "1"), "is not allowed; expected a share between 0 and 1"),
+        (("--prevalence", "1%"), "is not allowed; expected a share between 0 and 1"),
+    ],
+)
+def test_what_a_bundle_decides(more, words, of_everybody, away, tested):
+    outcome, out = tested(of_everybody, away, *more)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert words in outcome.err
+    assert not out.exists()
+
+
+def test_a_bundle_is_for_tests(of_everybody, away, cli, tmp_path):
+    for job in ("--train", "--blackout"):
+        outcome = cli(job, "--bundle", of_everybody, "--dataDir", away, "--outDir", tmp_path / "out")
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+        assert "--bundle goes with" in outcome.err
+    outcome = cli("--test", "--prevalence", "0.1", "--dataDir", away, "--outDir", tmp_path / "out")
+    assert (outcome.status, "--prevalence goes with --bundle" in outcome.err) == (2, True)
