@@ -364,30 +364,45 @@ def test_new_people_are_derived_like_a_cohort(walked, tmp_path, data_cli):
         assert path.read_bytes() == (walked / "maps" / path.relative_to(tmp_path / "new_maps")).read_bytes()
 
 
+def write_new_scans(folder: Path, name: str) -> None:
+    """The scans of a person who has trained no model, and of whom no label is known."""
+    rows = people(PEOPLE + 1)[PEOPLE:]
+    write_fmriprep(folder, rows)
+    known = {"age": lambda number, row: "12", "sex": lambda number, row: "M"}
+    write_rows(folder / "fmriprep/participants.tsv", own_table(rows, **BIDS_ID, **known, **SITE))
+    (folder / "fmriprep").rename(folder / name)
+    (folder / "atlas.nii.gz").unlink()
+
+
 def test_a_model_leaves_the_lab(walked, tmp_path, data_cli, monkeypatch):
-    """To a folder with the bundle and scans of new people alone; of one of them it says what the test says."""
+    """To a folder with the bundle and new scans alone; of one person it says what a test says, to the last digit."""
     for name in ("utils.calibration.ENOUGH", "utils.bundle.make.FEWEST", "data.likeness.reference.FEWEST"):
         monkeypatch.setattr(name, 3)  # people who suffice
     in_the_lab, elsewhere, of_one = blocks(BUNDLE)
     shutil.copytree(walked / "cohort", tmp_path / "lab/cohort")
     walk(tmp_path / "lab", in_the_lab, data_cli)
     away = tmp_path / "away"
-    write_fmriprep(away, people(PEOPLE + 2)[PEOPLE:])
-    (away / "atlas.nii.gz").unlink()
+    write_new_scans(away, "fmriprep")
     shutil.move(tmp_path / "lab/model.zip", away)
     shutil.rmtree(tmp_path / "lab")
     walk(away, elsewhere, data_cli)
-    said = pd.read_csv(away / "results/mmnn-test/people.csv", dtype={"subject": str})
     asked = predict_parser().parse_args(shlex.split(of_one[0])[3:])
-    derived = away / f"maps/sub-{said['subject'][0]}/func"
     parts = {f"*_stat-{name.replace('_', '')}_*": path for name, path in asked.maps.items()}
     for part, path in (parts | {"*_timeseries.*": asked.series}).items():
-        for source in derived.glob(part):
+        for source in (away / "maps").rglob(part):
             shutil.copy(source, away / f"{path.name.split('.')[0]}.{source.name.partition('.')[2]}")
     walk(away, of_one, data_cli)
-    person = json.loads((away / "results/predict/person.json").read_text())["person"]
-    assert person["raw"] == pytest.approx(said["raw"][0], abs=1e-6)
-    assert person["labels"] == said["labels"][0].replace("none", "").split(" or ")
+    said = json.loads((away / "results/predict/person.json").read_text())
+    (tested,), (row,) = (read_rows(away / f"results/mmnn-test/{name}.csv") for name in ("predictions", "people"))
+    assert f"{said['person']['raw']:.8g}" == tested["probability"]
+    assert " or ".join(said["person"]["labels"]) == row["labels"].replace("none", "")
+    assert "; ".join(said["unlike"]) == row["unlike"]
+
+
+def test_the_bundle_of_the_readme_is_used_elsewhere(walked, tmp_path, data_cli):
+    folder = shutil.copytree(walked, tmp_path / "walked")
+    write_new_scans(folder, "new_scans")
+    walk(folder, block_with(README, "--everybody"), data_cli)
 
 
 def test_further_commands_on_a_cohort_do_what_their_table_says(walked, tmp_path, data_cli):
