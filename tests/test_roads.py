@@ -10,8 +10,11 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from contextlib import chdir
 from pathlib import Path
+from zipfile import ZipFile
 
 import nibabel
 import numpy as np
@@ -33,7 +36,9 @@ from utils.training.saver import restore_weights
 
 pytestmark = pytest.mark.slow
 
-DATA, MODELS_PAGE, DERIVE, BUNDLE = (ROOT / "docs" / f"{name}.md" for name in ("data", "models", "derive", "bundle"))
+DATA, MODELS_PAGE, DERIVE, BUNDLE, ONNX = (
+    ROOT / "docs" / f"{name}.md" for name in ("data", "models", "derive", "bundle", "onnx")
+)
 MAPS = ("falff", "alff", "degree_weighted")
 PEOPLE = 16
 TESTED, TRAINED = (7, 9), range(11, 33)  # numbers that a bare folder takes for test subjects, and for others
@@ -176,7 +181,7 @@ def run(command: str, *more: str) -> Outcome:
 
 def further_blocks() -> list:
     """The blocks of the other pages that begin with the cohort of the README's, but for what another road has in it."""
-    found = [(page, block) for page in PAGES[1:] if page != BUNDLE for block in blocks(page)]
+    found = [(page, block) for page in PAGES[1:] if page not in (BUNDLE, ONNX) for block in blocks(page)]
     own = [
         block
         for _, block in found
@@ -403,6 +408,19 @@ def test_the_bundle_of_the_readme_is_used_elsewhere(walked, tmp_path, data_cli):
     folder = shutil.copytree(walked, tmp_path / "walked")
     write_new_scans(folder, "new_scans")
     walk(folder, block_with(README, "--everybody"), data_cli)
+
+
+def test_other_programs_read_a_model(walked, tmp_path, data_cli):
+    """The commands of the page, and its example, in a Python that does not know this program."""
+    folder = shutil.copytree(walked, tmp_path / "walked")
+    (commands,) = blocks(ONNX)
+    walk(folder, commands, data_cli)
+    (unzip,) = re.findall(r"^unzip (\S+) (\S+)$", text_of(ONNX), re.MULTILINE)
+    with ZipFile(folder / unzip[0]) as bundle:
+        bundle.extract(unzip[1], folder)
+    (example,) = re.findall(r"^```python\n(.*?)^```$", text_of(ONNX), re.MULTILINE | re.DOTALL)
+    said = subprocess.run([sys.executable, "-I", "-c", example], cwd=folder, capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"probability of autism 0\.\d{3}\n", said.stdout)
 
 
 def test_further_commands_on_a_cohort_do_what_their_table_says(walked, tmp_path, data_cli):
