@@ -53,8 +53,9 @@ def table(page: Path, heading: str) -> list[list[str]]:
 
 def tiny(command: str) -> list[str]:
     """The words of a command that does the same with little: two folds, two iterations, a small network."""
+    command = re.sub(r"-folds-\d+", "-folds-2", command)
     if not command.startswith("run.py"):
-        return shlex.split(re.sub(r"-folds-\d+", "-folds-2", command), comments=True)
+        return shlex.split(command, comments=True)
     few = re.sub(r"--folds \d+", "--folds 2", re.sub(r" --(jobs|numIters) \d+", "", command))
     words = shlex.split(re.sub(r"--permutations \d+", "--permutations 2", few), comments=True)
     if "--blackout" in words:

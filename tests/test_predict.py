@@ -199,19 +199,6 @@ def test_a_person_has_the_probability_that_a_test_of_the_bundle_gives(name, bund
     assert 0.01 < min(each) <= max(each) < 0.99
 
 
-def test_the_commands_agree(bundles, new, like, cli):
-    asked = ("--bundle", bundles["mmnn"].path, "--dataDir", like, "--outDir", "tested")
-    with without_drawing():
-        tested = cli("--test", *asked)
-        predicted = command(bundles["mmnn"].path, given_of(new))
-    assert (tested.status, predicted.status) == (0, 0), tested.err + predicted.err
-    said = json.loads(Path("results/predict/person.json").read_text())
-    assert read_rows(Path("tested/predictions.csv"))[0]["probability"] == f"{said['person']['raw']:.8g}"
-    assert f"not calibrated: {said['person']['raw']:.2f}." in predicted.out
-    assert "Page: results/predict/person.html" in predicted.out
-    assert len(read_rows(Path("results/predict/regions.csv"))) == 116
-
-
 # The blackout
 
 
@@ -313,7 +300,11 @@ def test_maps_may_have_any_name_and_are_read_only(found, bundles, new, tmp_path)
     with without_drawing():
         outcome = command(bundles["cnn"].path, replace(given, series=series), "--outDir", tmp_path / "out of a person")
     assert outcome.status == 0, outcome.err
-    said = json.loads((tmp_path / "out of a person/person.json").read_text())
+    folder_of_results = tmp_path / "out of a person"
+    assert outcome.out.splitlines()[-1] == f"Page: {folder_of_results}/person.html"
+    assert f"not calibrated: {found['cnn'].person.raw:.2f}." in outcome.out
+    assert {path.name for path in folder_of_results.iterdir()} == {"person.html", "person.json", "regions.csv"}
+    said = json.loads((folder_of_results / "person.json").read_text())
     assert said["person"]["raw"] == found["cnn"].person.raw
     assert said["given"]["map falff"] == str(given.maps["falff"])
     assert before == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}

@@ -10,8 +10,11 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from contextlib import chdir
 from pathlib import Path
+from zipfile import ZipFile
 
 import nibabel
 import numpy as np
@@ -33,7 +36,9 @@ from utils.training.saver import restore_weights
 
 pytestmark = pytest.mark.slow
 
-DATA, MODELS_PAGE, DERIVE, BUNDLE = (ROOT / "docs" / f"{name}.md" for name in ("data", "models", "derive", "bundle"))
+DATA, MODELS_PAGE, DERIVE, BUNDLE, ONNX = (
+    ROOT / "docs" / f"{name}.md" for name in ("data", "models", "derive", "bundle", "onnx")
+)
 MAPS = ("falff", "alff", "degree_weighted")
 PEOPLE = 16
 TESTED, TRAINED = (7, 9), range(11, 33)  # numbers that a bare folder takes for test subjects, and for others
@@ -176,7 +181,7 @@ def run(command: str, *more: str) -> Outcome:
 
 def further_blocks() -> list:
     """The blocks of the other pages that begin with the cohort of the README's, but for what another road has in it."""
-    found = [(page, block) for page in PAGES[1:] if page != BUNDLE for block in blocks(page)]
+    found = [(page, block) for page in PAGES[1:] if page not in (BUNDLE, ONNX) for block in blocks(page)]
     own = [
         block
         for _, block in found
@@ -364,30 +369,58 @@ def test_new_people_are_derived_like_a_cohort(walked, tmp_path, data_cli):
         assert path.read_bytes() == (walked / "maps" / path.relative_to(tmp_path / "new_maps")).read_bytes()
 
 
+def write_new_scans(folder: Path, name: str) -> None:
+    """The scans of a person who has trained no model, and of whom no label is known."""
+    rows = people(PEOPLE + 1)[PEOPLE:]
+    write_fmriprep(folder, rows)
+    known = {"age": lambda number, row: "12", "sex": lambda number, row: "M"}
+    write_rows(folder / "fmriprep/participants.tsv", own_table(rows, **BIDS_ID, **known, **SITE))
+    (folder / "fmriprep").rename(folder / name)
+    (folder / "atlas.nii.gz").unlink()
+
+
 def test_a_model_leaves_the_lab(walked, tmp_path, data_cli, monkeypatch):
-    """To a folder with the bundle and scans of new people alone; of one of them it says what the test says."""
+    """To a folder with the bundle and new scans alone; of one person it says what a test says, to the last digit."""
     for name in ("utils.calibration.ENOUGH", "utils.bundle.make.FEWEST", "data.likeness.reference.FEWEST"):
         monkeypatch.setattr(name, 3)  # people who suffice
     in_the_lab, elsewhere, of_one = blocks(BUNDLE)
     shutil.copytree(walked / "cohort", tmp_path / "lab/cohort")
     walk(tmp_path / "lab", in_the_lab, data_cli)
     away = tmp_path / "away"
-    write_fmriprep(away, people(PEOPLE + 2)[PEOPLE:])
-    (away / "atlas.nii.gz").unlink()
+    write_new_scans(away, "fmriprep")
     shutil.move(tmp_path / "lab/model.zip", away)
     shutil.rmtree(tmp_path / "lab")
     walk(away, elsewhere, data_cli)
-    said = pd.read_csv(away / "results/mmnn-test/people.csv", dtype={"subject": str})
     asked = predict_parser().parse_args(shlex.split(of_one[0])[3:])
-    derived = away / f"maps/sub-{said['subject'][0]}/func"
     parts = {f"*_stat-{name.replace('_', '')}_*": path for name, path in asked.maps.items()}
     for part, path in (parts | {"*_timeseries.*": asked.series}).items():
-        for source in derived.glob(part):
+        for source in (away / "maps").rglob(part):
             shutil.copy(source, away / f"{path.name.split('.')[0]}.{source.name.partition('.')[2]}")
     walk(away, of_one, data_cli)
-    person = json.loads((away / "results/predict/person.json").read_text())["person"]
-    assert person["raw"] == pytest.approx(said["raw"][0], abs=1e-6)
-    assert person["labels"] == said["labels"][0].replace("none", "").split(" or ")
+    said = json.loads((away / "results/predict/person.json").read_text())
+    (tested,), (row,) = (read_rows(away / f"results/mmnn-test/{name}.csv") for name in ("predictions", "people"))
+    assert f"{said['person']['raw']:.8g}" == tested["probability"]
+    assert " or ".join(said["person"]["labels"]) == row["labels"].replace("none", "")
+    assert "; ".join(said["unlike"]) == row["unlike"]
+
+
+def test_the_bundle_of_the_readme_is_used_elsewhere(walked, tmp_path, data_cli):
+    folder = shutil.copytree(walked, tmp_path / "walked")
+    write_new_scans(folder, "new_scans")
+    walk(folder, block_with(README, "--everybody"), data_cli)
+
+
+def test_other_programs_read_a_model(walked, tmp_path, data_cli):
+    """The commands of the page, and its example, in a Python that does not know this program."""
+    folder = shutil.copytree(walked, tmp_path / "walked")
+    (commands,) = blocks(ONNX)
+    walk(folder, commands, data_cli)
+    (unzip,) = re.findall(r"^unzip (\S+) (\S+)$", text_of(ONNX), re.MULTILINE)
+    with ZipFile(folder / unzip[0]) as bundle:
+        bundle.extract(unzip[1], folder)
+    (example,) = re.findall(r"^```python\n(.*?)^```$", text_of(ONNX), re.MULTILINE | re.DOTALL)
+    said = subprocess.run([sys.executable, "-I", "-c", example], cwd=folder, capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"probability of autism 0\.\d{3}\n", said.stdout)
 
 
 def test_further_commands_on_a_cohort_do_what_their_table_says(walked, tmp_path, data_cli):
