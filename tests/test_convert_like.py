@@ -198,7 +198,7 @@ def test_nothing_is_learnt_from_new_people(whole, set_aside, like, tmp_path):
 
 
 def test_categories_and_marks_of_missing_values_are_the_cohorts(everybody, set_aside, data_cli, like, tmp_path):
-    """A hand that nobody had is none of the known ones, which is said; a missing value that nobody missed is the median."""
+    """A hand that nobody had is none of the known ones, and told; a missing value that nobody missed is the median."""
     arguments = ("--grid", "reduced", "--phenotype", "AGE_AT_SCAN,hand")
     assert data_cli("convert", everybody, tmp_path / "whole", *arguments).status == 0
     rows = [row | {"hand": "foot", "AGE_AT_SCAN": ""} for row in set_aside]

@@ -86,7 +86,7 @@ def explained(calibration: Calibration | None, prevalence: float | None) -> str:
         f"Calibrated probabilities are for a share of autism of {prevalence or calibration.prevalence:.3g}"
         f"{'' if prevalence else ', that of the training people; --prevalence names another one'}."
     )
-    sets = f" Sets of labels, which do not depend on it, hold the true one for {LEVEL:.0%} of each class"
+    sets = f" Sets of labels hold the true one for {LEVEL:.0%} of each class"
     observed = calibration.observed.coverage[0] if calibration.observed else None
     if calibration.how.isdigit() or observed is None:
         return f"{promise}{sets}, of people of sites that trained the networks; at a new site nobody knows."
