@@ -151,12 +151,13 @@ def test_nothing_is_learnt_from_new_people(whole, set_aside, like, tmp_path):
 
 
 def test_categories_and_marks_of_missing_values_are_the_cohorts(everybody, set_aside, data_cli, like, tmp_path):
-    """A hand that nobody had is none of the known ones; a missing value that nobody missed is the median."""
+    """A hand that nobody had is none of the known ones, and told; a missing value that nobody missed is the median."""
     arguments = ("--grid", "reduced", "--phenotype", "AGE_AT_SCAN,hand")
     assert data_cli("convert", everybody, tmp_path / "whole", *arguments).status == 0
     rows = [row | {"hand": "foot", "AGE_AT_SCAN": ""} for row in set_aside]
     outcome, target = like(write_people(tmp_path / "new", rows), tmp_path / "whole")
     assert outcome.status == 0, outcome.err
+    assert "hand foot is none of both, left, right, and taken as unknown." in outcome.out
     new = open_cohort(target)
     assert new.metadata.phenotype[:5] == ("AGE_AT_SCAN", "hand_both", "hand_left", "hand_right", "unused_5")
     assert new.metadata.phenotype_categories == {"hand": ("both", "left", "right")}

@@ -34,6 +34,7 @@ from utils.machines.devices import start_on_cpu
 from utils.predict import page, person
 from utils.predict.given import Given
 from utils.predict.person import Predicted
+from utils.runs.caveats import Caveats
 from utils.runs.internal import InternalValidation
 from utils.runs.run import Options
 
@@ -516,7 +517,7 @@ SAID = Predicted(
     (f"map shifted {ODD}", "age 99"),
     np.zeros(116),
     (f"Note {ODD}",),
-    " (SIMULATED)",
+    Caveats(simulated=True, problems=(f"two of {ODD}",)),
 )
 
 
@@ -533,13 +534,14 @@ def made(bundles, new, tmp_path_factory):
 
 def test_the_page_holds_what_is_said(made, bundles, new):
     read = Page((made / "person.html").read_text(encoding="utf-8"))
-    assert "One person: research, not a diagnosis (SIMULATED)" in read.text
+    assert "One person: research, not a diagnosis (SIMULATED, PROBLEMS: 1)" in read.text
     assert read.headings[0] == "Intended use"
     assert read.paragraphs["Intended use"][0].startswith("For research on groups of people. Not a diagnosis")
     assert read.paragraphs["Prediction"] == SAID.prediction
     assert SAID.prediction[1] == "Set of labels at 80%: none, so that this person is unlike both classes."
     (unlike,) = read.paragraphs["Like the training people?"]
     assert unlike == f"UNLIKE the training people, so do not rely on this: map shifted {ODD}; age 99."
+    assert read.paragraphs["Problems of the people"] == [f"two of {ODD}"]
     assert read.paragraphs["How to read it"] == [f"Note {ODD}"]
     assert read.paragraphs["The model"] == calibrated(bundles["mmnn"]).lines()
     (blackout,) = read.paragraphs["What the model uses: blackout of regions"]
@@ -566,6 +568,7 @@ def test_the_result_is_read_by_other_programs(made, bundles):
     said = json.loads((made / "person.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert said["person"] == {"raw": 0.4321, "probability": 0.3210, "low": 0.25, "high": 0.55, "labels": []}
     assert said["unlike"] == list(SAID.unlike)
+    assert said["marks"] == "(SIMULATED, PROBLEMS: 1)"
     assert said["bundle_sha256"] == hashlib.sha256(bundles["mmnn"].path.read_bytes()).hexdigest()
     assert said["intended_use"].startswith("For research")
     rows = read_rows(made / "regions.csv")

@@ -43,7 +43,12 @@ def write(folder: Path, bundle: Bundle, given: Given, found: Predicted) -> None:
         file.write(rendered(f"{TITLE}{found.marks}", about, sections(bundle, given, found, regions)))
     if regions is not None:
         tables.write_frame(folder / TABLE, regions, ["name"], digits=6)
-    said = asdict(found) | {"given": shown(given), "bundle_sha256": bundle.archive.sha256, "program": made}
+    said = asdict(found) | {
+        "marks": found.marks.strip(),
+        "given": shown(given),
+        "bundle_sha256": bundle.archive.sha256,
+        "program": made,
+    }
     del said["effects"]
     files.write_json(folder / RESULT, {"intended_use": INTENDED_USE} | said)
 
@@ -53,6 +58,8 @@ def sections(bundle: Bundle, given: Given, found: Predicted, regions: pd.DataFra
     yield Section("Intended use", [INTENDED_USE], kind="warning")
     yield Section("Prediction", found.prediction, kind="conclusion")
     yield Section("Like the training people?", [found.likeness], kind="warning" if found.unlike else "")
+    if found.caveats.problems:
+        yield Section("Problems of the people", list(found.caveats.problems), kind="warning")
     yield Section("How to read it", list(found.notes))
     if regions is not None and found.effects is not None:
         drawing = drawn(bundle, found.effects) if found.effects.any() else None

@@ -20,6 +20,7 @@ from utils.bundle.run import BundledRun, on_cohort
 from utils.jobs import TEST
 from utils.machines.devices import start_on_cpu
 from utils.predict.given import Given, linked, naming, source_of
+from utils.runs.caveats import Caveats
 from utils.runs.run import Options
 
 PROGRAM = "python -m utils.predict"
@@ -36,7 +37,11 @@ class Predicted:
     unlike: tuple[str, ...] | None
     effects: np.ndarray | None
     notes: tuple[str, ...]
-    marks: str
+    caveats: Caveats
+
+    @property
+    def marks(self) -> str:
+        return self.caveats.marks
 
     def lines(self) -> list[str]:
         """For a terminal."""
@@ -80,7 +85,7 @@ def predicted(bundle: Bundle, given: Given, prevalence: float | None) -> Predict
         reasons = unlike(bundle.reference, cohort, [0])[0] if bundle.reference else None
     (person,) = people(bundle.calibration, each, prevalence)
     notes.append(explained(bundle.calibration, prevalence))
-    return Predicted(person, len(each), reasons, effects, tuple(notes), run.marks)
+    return Predicted(person, len(each), reasons, effects, tuple(notes), run.caveats)
 
 
 def check_alone(bundle: Bundle) -> None:
