@@ -14,6 +14,7 @@ import pytest
 from helpers import Outcome, bare_records, read_rows, run_main, training
 from people import ROWS, renamed, write_people
 
+from data.base import archive
 from data.base.sums import SUMS
 from data.cohorts.cohort import open_cohort
 from utils.bundle import make
@@ -171,7 +172,32 @@ def test_people_without_labels_have_predictions(of_everybody, data_cli, away, te
     assert [row["probability"] for row in unlabelled] == [row["probability"] for row in labelled]
 
 
+def test_who_is_unlike_is_told_and_nobody_may_be(of_everybody, away, tested, tmp_path):
+    parts = {name: content for name, content in parts_of(of_everybody).items() if name != SUMS}
+    likeness = json.loads(parts["likeness.json"])
+    for limit, count in ((1e6, 0), (1e-6, 8)):
+        limits = dict.fromkeys(likeness["limits"], limit)
+        path = tmp_path / f"{count}.zip"
+        archive.write(path, parts | {"likeness.json": json.dumps(likeness | {"limits": limits}).encode()})
+        outcome, out = tested(path, away)
+        assert (outcome.status, outcome.err) == (0, "")
+        assert f"Unlike the training people: {count} of 8 people" in (out / "report.html").read_text() + outcome.out
+        assert sum(row["unlike"] != "" for row in read_rows(out / "people.csv")) == count
+
+
 # What it says
+
+
+def test_values_that_few_people_have_are_named(seen_two, settled, tmp_path):
+    """Of the made-up lab's all are known of more, or of nobody."""
+    assert "people have" not in bundle(settled / "ckpt" / "nn" / "everybody", tmp_path / "a.zip").out
+    outcome = bundle(seen_two / "ckpt" / "nn", tmp_path / "b.zip")
+    told = re.search(r"Fewer than 20 people have (.*), so that the median", outcome.out)[1].split(", ")
+    table = read_rows(
+        open_cohort(Path(CheckpointFolder(seen_two / "ckpt" / "nn").identity().cohort)).path / "phenotype.csv"
+    )
+    known = {name: sum(row[name] != "" for row in table) for name in table[0]}
+    assert told == [name for name, count in known.items() if 0 < count < 20]
 
 
 def test_it_prints_what_is_in_it(settled, tmp_path):

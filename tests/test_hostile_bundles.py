@@ -211,9 +211,21 @@ DATAS = {
     ],
     ("parcels",): [(["1", "2"], "says parcels")],
 }
+LIKENESSES = {
+    ("maps",): [(["alff"], "of other maps"), ([], "of other maps"), (1, "damaged likeness.json")],
+    ("ranges", "falff", "log roughness", "low"): [(1e30, "of ranges that cannot be"), ("a", "damaged likeness.json")],
+    ("ranges", "falff", "log roughness", "high"): [(-1e9, "of ranges that cannot be"), (1000.0, "ranges that cannot")],
+    ("limits",): [(None, "damaged likeness.json"), ({"scan": "a"}, "damaged likeness.json")],
+    ("regions",): [([], "damaged likeness.json")],
+}
+FLOORS = {
+    ("majority",): [("a", "damaged floors.json"), (None, "damaged floors.json")],
+    ("standard",): [("other", "damaged floors.json")],
+    ("floors",): [([], "damaged floors.json"), ({"a": {}}, "damaged floors.json")],
+}
 EDITED = [
     (name, steps, value, words)
-    for name, table in ((MODEL, MODELS), (DATA, DATAS))
+    for name, table in ((MODEL, MODELS), (DATA, DATAS), ("likeness.json", LIKENESSES), ("floors.json", FLOORS))
     for steps, cases in table.items()
     for value, words in cases
 ]
@@ -305,9 +317,9 @@ ARRAYS = {
     "a call": (lambda own: with_header(npy(own), b"__import__('os').system('touch here') \n"), SHAPE),
     "parentheses": (lambda own: with_header(npy(own), b"(" * 9000 + b"\n"), SHAPE),
     "signs": (lambda own: with_header(npy(own), header("-" * 9000 + "1,")), SHAPE),
-    "NaN": (lambda own: npy(np.where(own == own[5], np.nan, own).astype("<f4")), "no numbers or huge"),
-    "infinity": (lambda own: npy(np.where(own == own[5], -np.inf, own).astype("<f4")), "no numbers or huge"),
-    "huge numbers": (lambda own: npy(own * np.float32(1e30)), "no numbers or huge"),
+    "NaN": (lambda own: npy(np.where(own == own[5], np.nan, own).astype("<f4")), "numbers that are not finite"),
+    "infinity": (lambda own: npy(np.where(own == own[5], -np.inf, own).astype("<f4")), "numbers that are not finite"),
+    "huge numbers": (lambda own: npy(own * np.float32(1e30)), "has huge weights in weights/0.npy"),
 }
 
 
@@ -392,7 +404,15 @@ def test_parts_of_other_names(name, parts, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
-@pytest.mark.parametrize("name", [DATA, MODEL, WEIGHTS])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_mean_volume_that_is_not_finite(value, parts, rebuilt):
+    volume = np.load(io.BytesIO(parts["likeness.npy"])).copy()
+    volume[3, 4, 5] = value
+    refused(rebuilt({"likeness.npy": npy(volume)}), "damaged likeness.npy .it holds numbers that are not finite")
+    refused(rebuilt({"likeness.npy": npy(volume[:-1])}), "damaged likeness.npy .it is of shape")
+
+
+@pytest.mark.parametrize("name", [DATA, MODEL, WEIGHTS, "likeness.npy", "floors.json"])
 def test_parts_that_are_missing(name, rebuilt):
     refused(rebuilt({name: None}), "lacks|a members in")
 

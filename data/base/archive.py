@@ -59,7 +59,8 @@ class Archive:
             raise self.damaged(name, str(error)) from error
 
     def array(self, name: str, dtype: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-        """A part that is an array, of this type and shape if it is given; read-only. Raises InputError."""
+        """A part that is an array of finite numbers, of this type and shape if it is given; read-only. Raises
+        InputError."""
         content, kind = self.part(name), np.dtype(dtype)
         if not (match := ARRAY.match(content)) or match[1].decode() != kind.str:
             raise self.damaged(name, f"it does not begin as an array of {kind.name}")
@@ -67,7 +68,10 @@ class Archive:
         try:
             if shape not in (None, found):
                 raise ValueError(f"it is of shape {found}; expected {shape}")
-            return np.frombuffer(content, kind, offset=match.end()).reshape(found)
+            values = np.frombuffer(content, kind, offset=match.end()).reshape(found)
+            if not np.isfinite(values).all():
+                raise ValueError("it holds numbers that are not finite")
+            return values
         except (ValueError, OverflowError) as error:
             raise self.damaged(name, str(error)) from error
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from data.cohorts.phenotype import MAX_NUMBER
 from data.cohorts.rows import listed
 from data.cohorts.side_tables import HEAD_MOTION
 
 PERSON = "person"  # a view beside maps and connectomes
 SLIGHT = 0.1  # of a range; each half counts as so much at least
 TINY = 1e-9  # of a half range
+LARGEST_LOG = 100.0  # of a measure
 NAMED = 3  # maps, regions in a reason
 MOST = "nine in ten training people"
 PLACE = ("shift_x", "shift_y", "shift_z", "x_mm", "y_mm", "z_mm")
@@ -53,6 +55,11 @@ class Range:
     low: float
     middle: float
     high: float
+
+    def can_be(self, measure: str) -> bool:
+        """Whether people may have it."""
+        most = LARGEST_LOG if is_logarithm(measure) else MAX_NUMBER
+        return -most <= self.low <= self.middle <= self.high <= most
 
     def deviation(self, measure: str, values: np.ndarray) -> np.ndarray:
         """Of values (n,) from the middle, in half ranges; 0 where unknown."""
@@ -164,6 +171,10 @@ def displaced(of: Finding) -> str:
 
 def shown(measure: str, value: float) -> str:
     """A measure as people know it: not as a logarithm, nor as Fisher z."""
-    if measure.startswith("log ") or HEAD_MOTION.search(measure):
+    if is_logarithm(measure):
         value = np.exp(value)
     return f"{np.tanh(value) if measure == 'alike' else value:.3g}"
+
+
+def is_logarithm(measure: str) -> bool:
+    return measure.startswith("log ") or bool(HEAD_MOTION.search(measure))

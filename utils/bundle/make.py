@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from data import __version__
 from data.base import archive, files, tables
@@ -22,6 +23,7 @@ from data.cohorts.folds import FOLD_TABLE, digest_over, folder_name
 from data.cohorts.phenotype import Scaler
 from data.cohorts.records import CLASSES
 from data.cohorts.resplit import everybody
+from data.cohorts.rows import listed
 from data.cohorts.standards import within_sites
 from data.conversion import like
 from data.likeness.reference import FEWEST, reference
@@ -146,7 +148,19 @@ def cohort_of(trained: Sequence[Trained]) -> Cohort:
         cohort = identified(open_cohort(Path(saved.cohort)))
     if not cohort.metadata.maps or not cohort.metadata.phenotype_median:
         raise InputError(f"{cohort.path} does not say how its people were prepared; expected a cohort of convert.")
+    if few := known_of_few(cohort):
+        print(
+            f"Fewer than {FEWEST} people have {listed(few)}, so that the median and the scale, which a bundle holds, "
+            "nearly tell their values; to keep these, train on a cohort without: convert --phenotype."
+        )
     return cohort
+
+
+def known_of_few(cohort: Cohort) -> list[str]:
+    """The values of the phenotype that fewer than FEWEST people have."""
+    raw = cohort.raw_phenotype
+    known = pd.Series(dtype=int) if raw is None else raw.notna().sum()
+    return [str(name) for name, count in known.items() if 0 < count < FEWEST]
 
 
 def parts_of(

@@ -170,11 +170,9 @@ class Bundle:
         volume = self.archive.array(LIKENESS_VOLUME, "<f4", (*REDUCED.shape, cohort.num_maps))
         if cohort.connectomes is not None:
             edges = self.archive.array(LIKENESS_EDGES, "<f4", (cohort.connectomes.num_edges,))
-        finite = np.isfinite(volume).all() and (edges is None or np.isfinite(edges).all())
-        if constants.maps != cohort.maps or not finite:
-            raise InputError(
-                f"{self.path} has a {LIKENESS} of other maps, or numbers that are not finite; make it again."
-            )
+        ranges = [of.can_be(name) for of_view in constants.ranges.values() for name, of in of_view.items()]
+        if constants.maps != cohort.maps or not all(ranges):
+            raise InputError(f"{self.path} has a {LIKENESS} of other maps, or of ranges that cannot be; make it again.")
         return Reference(constants, volume, edges)
 
     @cached_property
@@ -209,11 +207,11 @@ class Bundle:
         )
 
     def weights(self, number: int) -> list[np.ndarray]:
-        """The weights of a network, float32, as Keras takes them. Raises InputError if they are not finite."""
+        """The weights of a network, float32, as Keras takes them. Raises InputError for damage."""
         member, name = self.model.members[number], WEIGHTS.format(number)
         values = self.archive.array(name, "<f4", (sum(member.sizes),))
         if not (np.abs(values) <= MAX_NUMBER).all():
-            raise InputError(f"{self.path} has weights in {name} that are no numbers or huge; make it again.")
+            raise InputError(f"{self.path} has huge weights in {name}; make it again.")
         parts = (values[start:end] for start, end in pairwise(accumulate(member.sizes, initial=0)))
         return [part.reshape(shape) for part, shape in zip(parts, member.shapes, strict=True)]
 

@@ -65,7 +65,7 @@ def write(run: BundledRun, each: np.ndarray, indices: np.ndarray) -> list[str]:
         notes.append(NOT_COMPARED)
     else:
         reasons = read_frame(path).set_index("file")["reasons"] if path.is_file() else pd.Series(dtype=str)
-        table["unlike"] = table["file"].map(reasons).fillna("")
+        table["unlike"] = table["file"].map(reasons).astype(object).fillna("")
         flagged = table.loc[table["unlike"] != "", "subject"].unique().tolist()
         why = f", so that less is known of their predictions; {PEOPLE} says why: {listed(flagged)}" if flagged else ""
         notes.append(f"Unlike the training people: {len(flagged)} of {table['subject'].nunique()} people{why}.")
