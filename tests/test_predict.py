@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import keras
 import nibabel
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from helpers import COARSE, NAN, TINY_CNN, Outcome, Page, an_identity, brain_map
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from data.base import archive
+from data.base.errors import InputError
 from data.cohorts import records
 from data.cohorts.atlas import load_atlas
 from data.cohorts.cohort import identified, in_order, open_cohort
@@ -34,6 +36,7 @@ from utils.machines.devices import start_on_cpu
 from utils.predict import page, person
 from utils.predict.given import Given
 from utils.predict.person import Predicted
+from utils.runs import guards
 from utils.runs.caveats import Caveats
 from utils.runs.internal import InternalValidation
 from utils.runs.run import Options
@@ -97,11 +100,12 @@ def lab(tmp_path_factory, data_cli):
     return identified(open_cohort(folder / "cohort"))
 
 
-def randomised(network, seed: int):
-    """The network with the weights of one that has learnt something; what it subtracts and divides by stays near."""
-    random = np.random.default_rng(seed)
+def randomised(build, seed: int):
+    """A network with the weights of one that has learnt something; what it subtracts and divides by stays near."""
+    keras.utils.set_random_seed(seed)
+    network, random = build(), np.random.default_rng(seed)
     for weight in network.weights:
-        noise = random.normal(0, 0.3, weight.shape)
+        noise = random.normal(0, 0.2, weight.shape)
         weight.assign(weight + (noise if weight.trainable else abs(noise)))
     return network
 
@@ -119,8 +123,10 @@ def write_bundle(path: Path, cohort, name: str, networks: int = 1, **choices) ->
         )  # fmt: skip
         trained.append(make.Trained(str(number), None, saved))
     with pytest.MonkeyPatch.context() as patch:
-        built = lambda one, cohort: randomised(MODELS[model].build(config, cohort), int(one.name))  # noqa: E731
+        built = lambda one, cohort: randomised(lambda: MODELS[model].build(config, cohort), int(one.name))  # noqa: E731
         patch.setattr(make, "network_of", built)
+        if name != "mmnn":  # one of them tells who is unlike suffices
+            patch.setattr(make, "likeness_parts", lambda *_: {})
         archive.write(path, make.parts_of(trained, cohort, None, ""))
     return path
 
@@ -195,6 +201,7 @@ def test_a_person_has_the_probability_that_a_test_of_the_bundle_gives(name, bund
     with run.fresh():
         each = [predicted(of, network, in_order(np.array([0]), 8))[0] for of, network in run.networks]
     assert found[name].person.raw == np.mean(each)
+    assert (found[name].unlike is None) == (name != "mmnn")
     assert found[name].networks == len(each) == (2 if name == "mmnn" else 1)
     assert len(set(each)) == len(each)
     assert 0.01 < min(each) <= max(each) < 0.99
@@ -272,13 +279,22 @@ def test_volumes_without_names_are_taken_as_those_of_the_bundle_and_this_is_said
     assert without.person == found["nn"].person
 
 
-def test_volumes_in_another_order_are_found_by_their_names(found, bundles, new, tmp_path):
+def test_volumes_in_another_order_are_found_by_their_names(found, bundles, new, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.predict.regions.background_effects", lambda *_: np.zeros(116))
     image = nibabel.load(given_of(new).maps["dual_regression"])
     given = edited(new, tmp_path, "dual_regression", LabelMap=NETWORKS[::-1])
     nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj)[..., ::-1], COARSE), tmp_path / "map.nii.gz")
     again = person.predicted(bundles["cnn"], given, None)
     assert again.person == found["cnn"].person
     assert not any("have no names" in note for note in again.notes)
+
+
+def test_series_may_be_those_of_the_pcp(found, bundles, new):
+    """Whose names in the cohort do not begin with `seg-`."""
+    bundle, cohort = bundles["nn"], bundles["nn"].like.cohort
+    of_pcp = replace(cohort, metadata=replace(cohort.metadata, connectome="rois_six"))
+    again = person.predicted(replace(bundle, like=replace(bundle.like, cohort=of_pcp)), given_of(new), None)
+    assert again.person == found["nn"].person
 
 
 def test_maps_may_have_any_name_and_are_read_only(found, bundles, new, tmp_path):
@@ -465,6 +481,16 @@ def test_networks_that_need_several_people_predict_nobody_alone(bundles, new):
         person.predicted(by_site, given_of(new), None)
 
 
+def test_a_test_names_the_bundle_and_refuses_a_prevalence_that_it_cannot_use(bundles, like, cli):
+    bundle = bundles["nn"]
+    other = replace(bundle.identity, preparation=replace(bundle.preparation, phenotype_mean=(9.0,) * 29))
+    with pytest.raises(InputError, match=f"use a cohort made like {bundle.path}"):
+        guards.same_preparation(run_on(bundle, like), other)
+    outcome = cli("--test", "--bundle", bundle.path, "--dataDir", like, "--prevalence", "0.01")
+    assert outcome.status == 2
+    assert f"--prevalence moves calibrated probabilities, and {bundle.path} has none" in outcome.err
+
+
 def test_nothing_of_a_person_stays_if_it_is_stopped(bundles, new, temporary, monkeypatch):
     monkeypatch.setattr(person, "measured", lambda run: os.kill(os.getpid(), signal.SIGTERM))
     outcome = command(bundles["nn"].path, given_of(new))
@@ -505,7 +531,7 @@ def test_a_calibrated_person(bundles, new, monkeypatch):
     low, high = as_trained.person.low, as_trained.person.high
     assert as_trained.prediction == [
         f"Probability of autism: {expected:.2f} (before calibration 0.45, of single networks {low:.2f} to {high:.2f}).",
-        "Set of labels at 80%: control or autism, so that this person could be of either.",
+        "Set of labels at 80%, however common autism is: control or autism, so that this person could be of either.",
     ]
     assert "for a share of autism of 0.01" in rare.notes[-1]
 
@@ -538,7 +564,10 @@ def test_the_page_holds_what_is_said(made, bundles, new):
     assert read.headings[0] == "Intended use"
     assert read.paragraphs["Intended use"][0].startswith("For research on groups of people. Not a diagnosis")
     assert read.paragraphs["Prediction"] == SAID.prediction
-    assert SAID.prediction[1] == "Set of labels at 80%: none, so that this person is unlike both classes."
+    assert (
+        SAID.prediction[1]
+        == "Set of labels at 80%, however common autism is: none, so that this person is unlike both classes."
+    )
     (unlike,) = read.paragraphs["Like the training people?"]
     assert unlike == f"UNLIKE the training people, so do not rely on this: map shifted {ODD}; age 99."
     assert read.paragraphs["Problems of the people"] == [f"two of {ODD}"]

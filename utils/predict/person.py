@@ -53,10 +53,11 @@ class Predicted:
         person = self.person
         if person.probability is None:
             return [f"Probability of autism, not calibrated: {person.raw:.2f}."]
+        labels = f"{said(person)}{MEANING[len(person.labels or ())]}"
         single = f", of single networks {person.low:.2f} to {person.high:.2f}" if self.networks > 1 else ""
         return [
             f"Probability of autism: {person.probability:.2f} (before calibration {person.raw:.2f}{single}).",
-            f"Set of labels at {LEVEL:.0%}: {said(person)}{MEANING[len(person.labels or ())]}.",
+            f"Set of labels at {LEVEL:.0%}, however common autism is: {labels}.",
         ]
 
     @property
