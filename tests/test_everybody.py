@@ -52,6 +52,14 @@ def test_its_settings_are_those_of_the_score(settled, in_home, tmp_path):
     assert every.internal.subjects == 40
 
 
+def test_it_trains_as_long_as_the_score_says(settled, cli, home, tmp_path):
+    places = ("--chkPointDir", tmp_path / "ckpt", "--dataDir", home, "--outDir", tmp_path / "out")
+    score = settled / "test-folds"
+    outcome = cli("--train", "--model", "nn", "--everybody", "--score", score, *places)
+    assert outcome.status == 0, outcome.err
+    assert CheckpointFolder(tmp_path / "ckpt" / "nn" / "everybody").identity().step == 4
+
+
 @pytest.mark.parametrize(
     "more, words",
     [
@@ -166,14 +174,12 @@ SCORES: dict[str, tuple[Callable[[Path], None], tuple, str]] = {
 
 @pytest.mark.parametrize("what", SCORES)
 def test_scores_that_do_not_go_with_it(what, settled, cli, home, tmp_path):
-    """By default a training has seen 200 batches, which is none of the settings of a model."""
     change, more, words = SCORES[what]
     score = shutil.copytree(settled / "test-folds", tmp_path / "test")
     change(score)
     places = ("--chkPointDir", tmp_path / "ckpt", "--dataDir", home, "--outDir", tmp_path / "out")
     named = () if "--model" in more else ("--model", "nn")
-    iterations = () if "--numIters" in more else ("--numIters", 4)
-    outcome = cli("--train", *named, "--everybody", "--score", score, *iterations, *places, *more)
+    outcome = cli("--train", *named, "--everybody", "--score", score, *places, *more)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
     assert words in outcome.err
     assert not (tmp_path / "ckpt").exists() and not (tmp_path / "out").exists()

@@ -25,6 +25,7 @@ from utils.runs.places import Places, check_pattern
 from utils.runs.run import Job, Options, Run
 
 CHECKPOINTS = Path("/data/ckpt")  # unless --chkPointDir says
+NUM_ITERS = 200  # unless --numIters says
 RESULTS = Job.out_dir
 
 
@@ -103,7 +104,12 @@ def single_run(asked: "Request") -> Run:
 class TrainOptions(Options):
     """The options of --train: how long, from where, on which labels."""
 
-    num_iters: int = option(200, "batches to have seen in all (default 200)", type=positive, metavar="N")
+    num_iters: int | None = option(
+        None,
+        f"batches to have seen in all (default {NUM_ITERS}; with --score, as many as there)",
+        type=positive,
+        metavar="N",
+    )
     override_chkpt: bool = option(
         False, "start from zero; the old checkpoint stays until the first save", action="store_true"
     )
@@ -220,18 +226,18 @@ class Request:
         preset, config = self.config(saved)
         config = self.of_cohort(config, saved, cohort)
         self.check_grid(cohort)
-        before = saved or Choices(model="", preset="", config={}, grid=None, seed=0, precision="float32")
-        seed = before.seed if args.seed is None else args.seed
+        settled = saved or self.internal
+        seed = args.seed if args.seed is not None else saved.seed if saved else 0
         aside = training.validation if training else None
-        shuffled = training.shuffle_labels if training else before.shuffled_labels
+        shuffled = training.shuffle_labels if training else saved is not None and saved.shuffled_labels
         choices = Choices(
             model=self.model.name,
             preset=preset,
             config=dataclasses.asdict(config),
             grid=cohort.grid.name if "volume" in self.model.reads else None,
             seed=seed,
-            precision=args.precision or before.precision,
-            validation=before.validation if aside is None else aside,
+            precision=args.precision or (settled.precision if settled else "float32"),
+            validation=aside if aside is not None else settled.validation if settled else 0.0,
             shuffled_labels=shuffled,
         )
         run = Run(
@@ -243,7 +249,7 @@ class Request:
             data_dir=args.dataDir,
             checkpoints=checkpoints.to_use if self.job.needs_checkpoint else checkpoints,
             out_dir=out_dir,
-            num_iters=training.num_iters if training else saved.step if saved else 0,
+            num_iters=self.num_iters(training) if training else saved.step if saved else 0,
             override=training is not None and training.override_chkpt,
         )
         kept_in = args.chkPointDir / means.FOLDER
@@ -252,6 +258,10 @@ class Request:
 
             return replace(run, cohort=replace(within_sites(run.cohort), kept_in=kept_in))
         return replace(run, cohort=replace(run.cohort, standard=run.standard, kept_in=kept_in))
+
+    def num_iters(self, training: TrainOptions) -> int:
+        """How many batches a training is to have seen: those asked for, else those of the test that goes with it."""
+        return training.num_iters or (self.internal.num_iters if self.internal else NUM_ITERS)
 
     def of_cohort(self, config: Settings, saved: Identity | None, cohort: Cohort) -> Settings:
         """The hyper-parameters, without connectomes if the cohort has none. Raises InputError if the user or a
