@@ -10,7 +10,7 @@ from data.base.errors import InputError
 from data.base.sums import sum_of
 from data.cohorts.derivation import Derivation
 from data.cohorts.nifti import MapOnDisk
-from data.conversion.derived import common, compared, said_beside, with_images
+from data.conversion.derived import check_each, common, compared, said_beside, with_images
 from data.conversion.layouts import Listing
 
 PEOPLE = ["50002", "50003", "50004", "50005"]
@@ -179,3 +179,16 @@ def test_new_maps_are_compared_with_those_of_a_cohort():
         InputError, match=r"derived with band 0.01-0.1 Hz, those of cohort with 0.01-0.08 Hz; .*--like cohort"
     ):
         compared(one, other, path)
+
+
+def test_where_new_maps_are_not_of_one_way_each_is_compared(tmp_path):
+    like = Derivation(measures=("falff",), band=(0.01, 0.1), confounds="simple")
+    alike, unknown = write(tmp_path, "50002", "falff", OF_MAPS), write(tmp_path, "50003", "falff", None)
+    check_each([alike, unknown, write(tmp_path, "50004", "series", WAY | ATLAS)], like, Path("cohort"))
+    other = write(tmp_path, "50005", "falff", OF_MAPS | {"Band": [0.01, 0.08]})
+    with pytest.raises(InputError) as caught:
+        check_each([alike, unknown, other], like, Path("cohort"))
+    assert str(caught.value) == (
+        f"{other} was derived with band 0.01-0.08 Hz, those of cohort with 0.01-0.1 Hz; expected the same. "
+        "Derive it again: python -m data derive BOLD OUT --like cohort"
+    )

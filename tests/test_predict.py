@@ -23,6 +23,7 @@ from data.base.errors import InputError
 from data.cohorts import records
 from data.cohorts.atlas import load_atlas
 from data.cohorts.cohort import identified, in_order, open_cohort
+from data.cohorts.derivation import Derivation
 from data.grids import FULL
 from models import MODELS
 from models.settings import override
@@ -451,6 +452,18 @@ def test_maps_of_another_kind_are_refused_by_their_own_name(bundles, new, tmp_pa
     outcome = command(bundles["cnn"].path, with_maps(falff=tmp_path / "alff.nii.gz")(given, tmp_path))
     assert f"falff: The maps are amplitude, such as {tmp_path}/alff.nii.gz, those of" in outcome.err
     assert not list(temporary.iterdir())
+
+
+def test_one_map_that_was_derived_otherwise_is_refused(bundles, new, tmp_path):
+    cohort = bundles["nn"].like.cohort
+    derivation = Derivation(measures=tuple(MAPS), band=(0.01, 0.1))
+    like = replace(cohort, metadata=replace(cohort.metadata, derivation=derivation))
+    bundle = replace(bundles["nn"], like=replace(bundles["nn"].like, cohort=like))
+    given = edited(new, tmp_path, "falff", Measure="falff", Band=[0.01, 0.08], Versions={"autism-blackout": "1"})
+    with pytest.raises(
+        InputError, match=f"{tmp_path}/map.nii.gz was derived with band 0.01-0.08 Hz, those of {bundle.path}"
+    ):
+        person.predicted(bundle, given, None)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed
 from data.conversion import measures
 from data.conversion.codings import mixed_codings, units_by_site
-from data.conversion.derived import compared
+from data.conversion.derived import check_each, compared
 from data.conversion.labels import is_abide
 from data.conversion.leaks import accepted, check_coding, check_measures, check_names, separating
 from data.conversion.like import Like
@@ -67,7 +67,10 @@ def convert_like(source: Source, target: Path, like: Like, command: str) -> tupl
     """`convert` for test subjects, prepared as `like` was: nothing is learnt from `source`. Raises InputError if the
     maps or the table do not allow it, or for training subjects of `like`."""
     check_like(source, like.cohort)
-    told = compared(source.derivation, like.cohort.metadata.derivation, like.cohort.path)
+    derivation = like.cohort.metadata.derivation
+    if derivation and not source.derivation:  # not one way of all maps, or not known of all
+        check_each(source.files, derivation, like.cohort.path)
+    told = compared(source.derivation, derivation, like.cohort.path)
     labelled = source.subjects["label"].notna().to_numpy()
     check_coding(source.rows[labelled], source.subjects["label"].to_numpy()[labelled], source.label_column)
 

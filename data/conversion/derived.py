@@ -155,6 +155,18 @@ def with_images(
     return KeptDerivation(derivation, networks, parcels), notes
 
 
+def check_each(paths: Iterable[Path], like: Derivation, path: Path) -> None:
+    """Raises InputError for the first of these maps or series that was derived otherwise than those of the cohort at
+    `path`, as far as the JSON beside it says how."""
+    for one in paths:
+        said = said_beside(one)
+        if said and (choice := said.difference(like)):
+            raise InputError(
+                f"{one} was derived with {choice} {said.shown(choice)}, those of {path} with {like.shown(choice)}; "
+                f"expected the same. Derive it again: python -m data derive BOLD OUT --like {path}"
+            )
+
+
 def compared(one: Derivation | None, like: Derivation | None, path: Path) -> list[str]:
     """A note on what could not be compared with the cohort at `path`. Raises InputError if new people's maps were
     derived otherwise."""

@@ -57,6 +57,12 @@ class Source:
     def derivation(self) -> Derivation | None:
         return self.kept.derivation if self.kept else None
 
+    @property
+    def files(self) -> list[Path]:
+        """Those of maps and series, each once."""
+        series = self.series.paths.tolist() if self.series else []
+        return list(dict.fromkeys([*(of_map.path for name in self.maps for of_map in self.maps[name]), *series]))
+
 
 @dataclass(frozen=True)
 class JoinedTable:
