@@ -37,6 +37,7 @@ def bundle() -> int:
     trained = make.trained_in(args.checkpoint)
     internal = make.internal_of(trained, args.score)
     cohort = make.cohort_of(trained)
+    make.check_left_out(trained, cohort)
     from utils.machines.devices import start_on_cpu
 
     start_on_cpu()

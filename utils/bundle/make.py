@@ -58,6 +58,7 @@ from utils.runs.run import PACKAGES, git_commit
 
 PROGRAM = "autism-blackout"
 COMPARED, COMPARED_AT_ONCE = 100, 10  # records on which ONNX is compared with TensorFlow
+LEFT_OUT = 5  # people of a fold
 SHORTEST = 4  # characters of an ID that is told from other words and numbers in texts
 ID, PIECE = "ID", r"[^\W_]+"  # in place of one; of a name
 TOLD = ("caveats", "internal", "licence")  # what has free text in `model.json`
@@ -118,6 +119,18 @@ def check_complete(folder: Path, found: Sequence[Path]) -> None:
         names = {folder_name(row["fold"]) for row in tables.read_rows(place / FOLD_TABLE, ("fold",)).values()}
         if lacking := sorted(names - {path.name for path in found if path.parent == place}):
             raise InputError(f"{place} lacks a checkpoint of fold {lacking[0]}; train it, or bundle another folder.")
+
+
+def check_left_out(trained: Sequence[Trained], cohort: Cohort) -> None:
+    """Raises InputError if a fold leaves out so few people that the constants of networks with and without them, which
+    are means over people, tell what these are like."""
+    known = {row.subject for row in cohort.rows if row.known}
+    for one in trained if len(trained) > 1 else ():
+        if (left := len(known.difference(one.saved.training_subjects))) < LEFT_OUT:
+            raise InputError(
+                f"Fold {one.name} leaves out {left} people; networks with and without fewer than {LEFT_OUT} tell what "
+                "these are like. Bundle a model of run.py --train --everybody, or one of larger folds."
+            )
 
 
 def internal_of(trained: Sequence[Trained], folder: Path | None) -> InternalValidation | None:
@@ -292,6 +305,7 @@ def model_of(
         internal=replace(internal, folder=Path(internal.folder).name) if internal else None,
         licence=licence,
         aal_sha256=aal_sha256(cohort.grid),
+        scans_sha256=digest_over(sorted({*cohort.scans("train"), *cohort.scans("test")})),
     )
 
 
