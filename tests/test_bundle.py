@@ -7,9 +7,12 @@ import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import Outcome, bare_records, read_rows, run_main, training, write_rows
 from people import ROWS, renamed, write_people
@@ -18,7 +21,7 @@ from data.base import archive
 from data.base.sums import SUMS
 from data.cohorts.cohort import open_cohort
 from data.cohorts.rows import Row
-from utils.bundle import card, make
+from utils.bundle import card, make, trained
 from utils.bundle.model import Bundle
 from utils.runs.checkpoints import CheckpointFolder
 
@@ -193,12 +196,20 @@ def test_values_that_few_people_have_are_named(seen_two, settled, tmp_path):
     """Of the made-up lab's all are known of more, or of nobody."""
     assert "people have" not in bundle(settled / "ckpt" / "nn" / "everybody", tmp_path / "a.zip").out
     outcome = bundle(seen_two / "ckpt" / "nn", tmp_path / "b.zip")
-    told = re.search(r"Fewer than 20 people have (.*), so that the median", outcome.out)[1].split(", ")
+    told = re.search(r"Fewer than 20 people have (.*), so that the name", outcome.out)[1].split(", ")
     table = read_rows(
         open_cohort(Path(CheckpointFolder(seen_two / "ckpt" / "nn").identity().cohort)).path / "phenotype.csv"
     )
     known = {name: sum(row[name] != "" for row in table) for name in table[0]}
     assert told == [name for name, count in known.items() if 0 < count < 20]
+
+
+def test_categories_that_few_people_have_are_named(home):
+    """One person of the table is ambidextrous here, half of them are right-handed."""
+    metadata = open_cohort(home).metadata
+    coded = pd.DataFrame({"hand_both": [1.0] + [0.0] * 39, "hand_right": [1.0] * 20 + [0.0] * 20, "iq": [90.0] * 40})
+    named = replace(metadata, phenotype_categories={"hand": ("both", "right")})
+    assert trained.known_of_few(SimpleNamespace(metadata=named, raw_phenotype=coded)) == ["hand_both"]
 
 
 def test_it_prints_what_is_in_it(settled, tmp_path):
@@ -460,7 +471,7 @@ def test_an_autoencoder_predicts_no_label(cli, home, tmp_path):
 
 def test_a_fold_of_few_people_stays(settled, monkeypatch, tmp_path):
     """The folds have 13 and 14 people."""
-    monkeypatch.setattr("utils.bundle.make.LEFT_OUT", 14)
+    monkeypatch.setattr("utils.bundle.trained.LEFT_OUT", 14)
     outcome = bundle(settled / "ckpt" / "nn" / "folds-3", tmp_path / "a.zip")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert re.search(r"Fold \d leaves out 13 people; networks with and without fewer than 14 tell", outcome.err)
