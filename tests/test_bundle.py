@@ -7,17 +7,21 @@ import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
-from helpers import Outcome, bare_records, read_rows, run_main, training
+from helpers import Outcome, bare_records, read_rows, run_main, training, write_rows
 from people import ROWS, renamed, write_people
 
 from data.base import archive
 from data.base.sums import SUMS
 from data.cohorts.cohort import open_cohort
-from utils.bundle import make
+from data.cohorts.rows import Row
+from utils.bundle import card, make, trained
 from utils.bundle.model import Bundle
 from utils.runs.checkpoints import CheckpointFolder
 
@@ -192,12 +196,20 @@ def test_values_that_few_people_have_are_named(seen_two, settled, tmp_path):
     """Of the made-up lab's all are known of more, or of nobody."""
     assert "people have" not in bundle(settled / "ckpt" / "nn" / "everybody", tmp_path / "a.zip").out
     outcome = bundle(seen_two / "ckpt" / "nn", tmp_path / "b.zip")
-    told = re.search(r"Fewer than 20 people have (.*), so that the median", outcome.out)[1].split(", ")
+    told = re.search(r"Fewer than 20 people have (.*), so that the name", outcome.out)[1].split(", ")
     table = read_rows(
         open_cohort(Path(CheckpointFolder(seen_two / "ckpt" / "nn").identity().cohort)).path / "phenotype.csv"
     )
     known = {name: sum(row[name] != "" for row in table) for name in table[0]}
     assert told == [name for name, count in known.items() if 0 < count < 20]
+
+
+def test_categories_that_few_people_have_are_named(home):
+    """One person of the table is ambidextrous here, half of them are right-handed."""
+    metadata = open_cohort(home).metadata
+    coded = pd.DataFrame({"hand_both": [1.0] + [0.0] * 39, "hand_right": [1.0] * 20 + [0.0] * 20, "iq": [90.0] * 40})
+    named = replace(metadata, phenotype_categories={"hand": ("both", "right")})
+    assert trained.known_of_few(SimpleNamespace(metadata=named, raw_phenotype=coded)) == ["hand_both"]
 
 
 def test_it_prints_what_is_in_it(settled, tmp_path):
@@ -239,6 +251,15 @@ def test_the_card_has_all_sections(of_everybody, of_folds, settled):
     assert "Licence of the weights: CC-BY-4.0." in parts_of(of_everybody)["card.md"].decode()
     assert "3 networks, whose probabilities are averaged" in parts_of(of_folds)["card.md"].decode()
     assert "not stated by who made this bundle" in parts_of(of_folds)["card.md"].decode()
+
+
+def test_small_sites_are_counted_together():
+    names = ["NYU"] * 10 + ["USM"] * 9 + ["PITT"]
+    rows = [Row(f"{at}.bin", str(at), site, at % 2, "train") for at, site in enumerate(names)]
+    assert card.sites(rows) == [
+        {"site": "NYU", "control": 5, "autism": 5},
+        {"site": "sites of fewer than 10: 2", "control": 5, "autism": 5},
+    ]
 
 
 def test_the_mean_age_of_the_card_is_that_of_the_table(of_everybody):
@@ -448,6 +469,15 @@ def test_an_autoencoder_predicts_no_label(cli, home, tmp_path):
     assert "is of ae, which predicts no label; bundle a classifier" in outcome.err
 
 
+def test_a_fold_of_few_people_stays(settled, monkeypatch, tmp_path):
+    """The folds have 13 and 14 people."""
+    monkeypatch.setattr("utils.bundle.trained.LEFT_OUT", 14)
+    outcome = bundle(settled / "ckpt" / "nn" / "folds-3", tmp_path / "a.zip")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert re.search(r"Fold \d leaves out 13 people; networks with and without fewer than 14 tell", outcome.err)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_bare_folder_says_nothing_of_its_people(cli, tmp_path):
     (tmp_path / "bare").mkdir()
     for name, content in bare_records(range(1, 13)).items():
@@ -500,6 +530,23 @@ def test_its_own_people_are_not_tested(of_everybody, home, tested):
     outcome, out = tested(of_everybody, home)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert f"{home} trained {of_everybody}, so that results would be too good; test other people" in outcome.err
+    assert not out.exists()
+
+
+def test_its_own_people_are_known_by_their_scans(of_everybody, data_cli, tested, tmp_path):
+    """The same maps under other names, converted as those of new people are."""
+    folder, again = write_people(tmp_path / "maps", ROWS), tmp_path / "again"
+    rows = renamed(len(ROWS))
+    for before, now in zip(ROWS, rows, strict=True):
+        (folder / "cpac" / f"{before['FILE_ID']}_falff.nii.gz").rename(
+            folder / "cpac" / f"{now['FILE_ID']}_falff.nii.gz"
+        )
+    write_rows(folder / "Phenotypic.csv", rows)
+    outcome = data_cli("convert", folder, again, "--like", of_everybody)
+    assert outcome.status == 0, outcome.err
+    outcome, out = tested(of_everybody, again)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert f"{again} trained {of_everybody}" in outcome.err
     assert not out.exists()
 
 

@@ -62,6 +62,7 @@ def with_table1(tmp_path):
     of_class = [f"{name}_{value}" for name in ("autism", "control") for value in ("known", "missing", "mean", "sd")]
     columns = ["variable", "site", "category", *of_class, "autism_median", "control_median", "autism_share"]
     columns += ["control_share", "test", "statistic", "p", "p_ranks"]
+    few = {"autism_known": 4, "control_known": 5}
     rows = [
         {"variable": "people", "autism_known": 9, "control_known": 11},
         {"variable": "age", "autism_known": 8, "autism_missing": 1, "control_known": 11, "control_missing": 0}
@@ -70,11 +71,11 @@ def with_table1(tmp_path):
         {"variable": "sex", "test": "Fisher's exact", "p": 0.5, "autism_missing": 0, "control_missing": 0},
         {"variable": "sex", "category": "F", "autism_share": 0.25, "control_share": 0.5},
         {"variable": "sex", "category": "M", "autism_share": 0.75, "control_share": 0.5},
-        {"variable": "people", "site": "NYU", "autism_known": 4, "control_known": 5},
-        {"variable": "age", "site": "NYU", "autism_mean": 15.24},
-        {"variable": "sex", "site": "NYU"},
-        {"variable": "sex", "site": "NYU", "category": "F", "autism_share": 0.0, "control_share": 0.5},
-        {"variable": "sex", "site": "NYU", "category": "M", "autism_share": 1.0, "control_share": 0.5},
+        {"variable": "people", "site": "NYU", **few},
+        {"variable": "age", "site": "NYU", **few, "autism_mean": 15.24, "control_mean": 16.1},
+        {"variable": "sex", "site": "NYU", **few},
+        {"variable": "sex", "site": "NYU", "category": "F", "autism_share": 0.0, "control_share": 0.4},
+        {"variable": "sex", "site": "NYU", "category": "M", "autism_share": 1.0, "control_share": 0.6},
     ]
     pd.DataFrame(rows).reindex(columns=columns).to_csv(folder / "table1.csv", index=False)
     return folder
@@ -92,7 +93,7 @@ def test_table_1_is_on_the_page_as_its_file_says(with_table1):
     ]
     assert page.rows["Table 1, by site"] == [
         ["site", "people", "age", "sex: M"],
-        ["NYU", "4 / 5", "15.2 / -", "100% / 50%"],
+        ["NYU", "4 / 5", "- / 16.1", "- / 60%"],  # of four people nothing is told
     ]
     assert "not corrected for the number of 3 tests" in page.paragraphs["Table 1: people by diagnosis"][1]
 

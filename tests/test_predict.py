@@ -32,6 +32,7 @@ from utils.bundle import make
 from utils.bundle.model import Bundle
 from utils.bundle.people import Person
 from utils.bundle.run import on_cohort
+from utils.bundle.trained import Trained
 from utils.jobs import TEST
 from utils.machines.devices import start_on_cpu
 from utils.predict import page, person
@@ -122,7 +123,7 @@ def write_bundle(path: Path, cohort, name: str, networks: int = 1, **choices) ->
             model=model, preset=preset, config=asdict(config), grid=cohort.grid.name, everybody=True,
             records_sha256=cohort.records_sha256, preparation=replace(preparation, phenotype_mean=own), **choices,
         )  # fmt: skip
-        trained.append(make.Trained(str(number), None, saved))
+        trained.append(Trained(str(number), None, saved))
     with pytest.MonkeyPatch.context() as patch:
         built = lambda one, cohort: randomised(lambda: MODELS[model].build(config, cohort), int(one.name))  # noqa: E731
         patch.setattr(make, "network_of", built)

@@ -28,21 +28,22 @@ def parser() -> Parser:
 def bundle() -> int:
     args = parser().parse_args()
     from data.conversion.like import SUFFIX  # costs `--help` nothing
-    from utils.bundle import make
+    from utils.bundle import make, trained
     from utils.bundle.model import Bundle
 
     if args.out.suffix != SUFFIX:
         raise InputError(f"{args.out} does not end in {SUFFIX}; name the bundle such as model{SUFFIX}.")
     files.check_new(args.out)
-    trained = make.trained_in(args.checkpoint)
-    internal = make.internal_of(trained, args.score)
-    cohort = make.cohort_of(trained)
+    networks = trained.trained_in(args.checkpoint)
+    internal = trained.internal_of(networks, args.score)
+    cohort = trained.cohort_of(networks)
+    trained.check_left_out(networks, cohort)
     from utils.machines.devices import start_on_cpu
 
     start_on_cpu()
-    parts = make.parts_of(trained, cohort, internal, args.licence)
+    parts = make.parts_of(networks, cohort, internal, args.licence)
     if args.onnx:
-        parts |= make.onnx_of(trained, cohort)
+        parts |= make.onnx_of(networks, cohort)
     with files.locked(args.out), files.unfinished(args.out) as path:
         archive.write(path, parts)
         Bundle.open(path)  # nothing is called done that cannot be read

@@ -8,6 +8,7 @@ import pandas as pd
 from data.base.tables import printable
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import CLASSES
+from data.likeness.reference import quantiles
 from utils.bundle.model import FOLDS, BundledModel
 from utils.covariates import covariates
 from utils.figures import number
@@ -19,10 +20,11 @@ TEMPLATES = jinja2.Environment(
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    keep_trailing_newline=True,
     autoescape=False,  # noqa: S701  Markdown, of plain text
     finalize=lambda value: printable(value) if type(value) is str else value,
 )
-MIDDLE = (0.05, 0.95)  # the quantiles between which most people lie; an extreme would be one person's
+MIDDLE = (0.05, 0.95)  # the quantiles between which most people lie, none of them one person's value
 
 
 def text(model: BundledModel, cohort: Cohort) -> str:
@@ -40,9 +42,12 @@ def text(model: BundledModel, cohort: Cohort) -> str:
 
 
 def sites(rows: list) -> list[dict]:
-    """People by site and class."""
-    first = pd.DataFrame([{"subject": row.subject, "site": row.site, "label": row.label} for row in rows])
-    counted = pd.crosstab(first.drop_duplicates("subject")["site"], first.drop_duplicates("subject")["label"])
+    """People by site and class; sites of fewer than `FEWEST` people are counted together."""
+    table = pd.DataFrame([{"subject": row.subject, "site": row.site, "label": row.label} for row in rows])
+    table = table.drop_duplicates("subject")
+    small = table.groupby("site")["site"].transform("size") < FEWEST
+    table["site"] = table["site"].where(~small, f"sites of fewer than {FEWEST}: {table['site'][small].nunique()}")
+    counted = pd.crosstab(table["site"], table["label"])
     return [
         {"site": site or "unknown"} | {name: int(counts.get(value, 0)) for value, name in enumerate(CLASSES)}
         for site, counts in counted.iterrows()
@@ -59,7 +64,7 @@ def variables(cohort: Cohort, rows: list) -> list[dict]:
     for name, values in table.drop(columns="site", errors="ignore").items():
         known = values.dropna()
         if pd.api.types.is_numeric_dtype(values) and known.nunique() > 2:
-            low, high = known.quantile(MIDDLE)
+            low, high = quantiles(known.to_numpy(float), MIDDLE).tolist()
             told = f"mean {known.mean():.3g}, SD {known.std():.3g}, 90 % between {low:.3g} and {high:.3g}"
         else:
             shares = known.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value)).value_counts()

@@ -1,4 +1,4 @@
-"""A folder of checkpoints -> a bundle: the networks, how data are prepared for them, what is known of their score."""
+"""Trained networks, their cohort and their score -> the parts of a bundle."""
 
 import json
 import re
@@ -6,28 +6,24 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from data import __version__
-from data.base import archive, files, tables
-from data.base.errors import InputError
-from data.cohorts.cohort import Cohort, identified, in_order, open_cohort
-from data.cohorts.folds import FOLD_TABLE, digest_over, folder_name
+from data.base import archive, files
+from data.cohorts.cohort import Cohort, in_order
+from data.cohorts.folds import digest_over
 from data.cohorts.phenotype import Scaler
 from data.cohorts.records import CLASSES
 from data.cohorts.resplit import everybody
-from data.cohorts.rows import listed
 from data.cohorts.standards import within_sites
 from data.conversion import like
 from data.likeness.reference import FEWEST, reference
-from models import MODELS
 from utils.bundle import card
 from utils.bundle.model import (
     CARD,
@@ -49,11 +45,11 @@ from utils.bundle.model import (
     aal_sha256,
     flat,
 )
+from utils.bundle.trained import Trained, network_of
 from utils.evaluation import linear_floors
 from utils.runs.caveats import Caveats
-from utils.runs.checkpoints import BEST, CheckpointFolder, Choices, Identity, training_cohort
+from utils.runs.checkpoints import Choices, Identity
 from utils.runs.internal import InternalValidation
-from utils.runs.repeated import REPEAT
 from utils.runs.run import PACKAGES, git_commit
 
 PROGRAM = "autism-blackout"
@@ -62,105 +58,6 @@ SHORTEST = 4  # characters of an ID that is told from other words and numbers in
 ID, PIECE = "ID", r"[^\W_]+"  # in place of one; of a name
 TOLD = ("caveats", "internal", "licence")  # what has free text in `model.json`
 PARSED = (MODEL, like.DATA)
-OTHERS = re.compile(rf"{BEST}|{EVERYBODY}|.*\.replaced")  # folders that are none of a fold
-SAME = ("model", "preset", "config", "grid", "precision", "validation", "shuffled_labels", "cohort", "records_sha256")
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A checkpoint: its folder and identity, and the name of its network in the bundle."""
-
-    name: str
-    folder: CheckpointFolder
-    saved: Identity
-
-
-def trained_in(folder: Path) -> list[Trained]:
-    """The checkpoint in a folder or, if it has none, those of its folds and repeats. Raises InputError if there is
-    none, if they are not of one training, or if they are of no classifier."""
-    found = [folder] if CheckpointFolder(folder).current else inside(folder)
-    if not found:
-        raise InputError(f"{folder} holds no checkpoint; expected such as CKPT/mmnn/everybody or CKPT/mmnn/folds-10.")
-    check_complete(folder, found)
-    places = [CheckpointFolder(path).to_use for path in found]
-    trained = [
-        Trained("/".join(path.relative_to(folder).parts) or folder.name, place, place.identity())
-        for path, place in zip(found, places, strict=True)
-    ]
-    first = trained[0].saved
-    for name in SAME if first.validation else (*SAME, "step"):
-        if odd := [one.name for one in trained if getattr(one.saved, name) != getattr(first, name)]:
-            raise InputError(f"{folder} holds trainings that differ in {name}, such as {odd[0]}; bundle one of them.")
-    if MODELS[first.model].predicts != "label":
-        raise InputError(f"{folder} is of {first.model}, which predicts no label; bundle a classifier.")
-    if first.preparation.reduction.startswith("encoder"):
-        raise InputError(
-            f"{folder} reads volumes of an encoder, which a bundle cannot hold; train on a cohort of "
-            "python -m data convert --grid reduced."
-        )
-    return trained
-
-
-def inside(folder: Path) -> list[Path]:
-    """The folders of checkpoints in one of folds or else, of repeats of folds."""
-    for pattern in ("*", f"{REPEAT.format('*')}/*"):
-        places = (CheckpointFolder(path) for path in folder.glob(pattern) if path.is_dir())
-        if found := [of.path for of in places if of.current and not OTHERS.fullmatch(of.path.name)]:
-            return sorted(found)
-    return []
-
-
-def check_complete(folder: Path, found: Sequence[Path]) -> None:
-    """Raises InputError if these lack a checkpoint of a fold, as far as the folder says how people were divided."""
-    for place in {path.parent for path in found}:
-        if not (place / FOLD_TABLE).is_file():
-            continue
-        names = {folder_name(row["fold"]) for row in tables.read_rows(place / FOLD_TABLE, ("fold",)).values()}
-        if lacking := sorted(names - {path.name for path in found if path.parent == place}):
-            raise InputError(f"{place} lacks a checkpoint of fold {lacking[0]}; train it, or bundle another folder.")
-
-
-def internal_of(trained: Sequence[Trained], folder: Path | None) -> InternalValidation | None:
-    """The test on folds that goes with checkpoints: of a folder, or their own. Raises InputError if it is of others."""
-    saved = trained[0].saved
-    if folder is None:
-        return saved.internal
-    from utils.evaluation.internal import read
-
-    found, model = read(folder, saved.model), MODELS[saved.model]
-    if found.records_sha256 != digest_over([saved.records_sha256]):
-        raise InputError(f"--score {folder} is of other records than {saved.cohort}; name a test on folds of these.")
-    if model.completed(found.config) != model.completed(saved.config):
-        raise InputError(f"--score {folder} is of other settings than {trained[0].folder.path}; test these on folds.")
-    return found
-
-
-def cohort_of(trained: Sequence[Trained]) -> Cohort:
-    """The training cohort. Raises InputError if it is gone, or not as it was."""
-    saved = trained[0].saved
-    cohort = training_cohort(saved)
-    if cohort is None:
-        raise InputError(
-            f"{saved.cohort}, on which {trained[0].folder.path} was trained, is gone or was changed; a bundle takes "
-            "from it how people were prepared and what they were like. Copy it back."
-        )
-    if len(trained) > 1:
-        cohort = identified(open_cohort(Path(saved.cohort)))
-    if not cohort.metadata.maps or not cohort.metadata.phenotype_median:
-        raise InputError(f"{cohort.path} does not say how its people were prepared; expected a cohort of convert.")
-    if few := known_of_few(cohort):
-        print(
-            f"Fewer than {FEWEST} people have {listed(few)}, so that the median and the scale, which a bundle holds, "
-            "nearly tell their values; to keep these, train on a cohort without: convert --phenotype."
-        )
-    return cohort
-
-
-def known_of_few(cohort: Cohort) -> list[str]:
-    """The values of the phenotype that fewer than FEWEST people have."""
-    raw = cohort.raw_phenotype
-    known = pd.Series(dtype=int) if raw is None else raw.notna().sum()
-    return [str(name) for name, count in known.items() if 0 < count < FEWEST]
 
 
 def parts_of(
@@ -237,16 +134,6 @@ def content_of(path: Path) -> list[str]:
     return [f"{path}: {path.stat().st_size:,} bytes; its parts, in bytes and compressed:", *rows]
 
 
-def network_of(one: Trained, cohort: Cohort) -> Any:
-    """The trained network of a checkpoint."""
-    from utils.training.saver import restore_weights
-
-    model = MODELS[one.saved.model]
-    network = model.build(model.settings(one.saved.config), cohort)
-    restore_weights(one.folder, network)
-    return network
-
-
 def member_of(one: Trained, weights: Sequence[np.ndarray], cohort: Cohort) -> Member:
     """The description of a network, which reads records that are imputed and scaled as those of `cohort`."""
     own, stored = Scaler.of(one.saved.preparation), Scaler.of(cohort.metadata)
@@ -292,6 +179,7 @@ def model_of(
         internal=replace(internal, folder=Path(internal.folder).name) if internal else None,
         licence=licence,
         aal_sha256=aal_sha256(cohort.grid),
+        scans_sha256=digest_over(sorted({*cohort.scans("train"), *cohort.scans("test")})),
     )
 
 

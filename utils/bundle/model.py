@@ -64,7 +64,8 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class BundledModel(Choices):
-    """`model.json`. `people` counts the training people by class; `records_sha256` is of all records together."""
+    """`model.json`. `people` counts the training people by class; `records_sha256` is of all records together,
+    `scans_sha256` of all scans, whatever their names and scales."""
 
     format: int
     program: str
@@ -79,6 +80,7 @@ class BundledModel(Choices):
     internal: InternalValidation | None = None
     licence: str = ""
     aal_sha256: str  # of the regions of AAL on the grid
+    scans_sha256: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort, Standard, identified, open_cohort
+from data.cohorts.folds import digest_over
 from data.cohorts.resplit import with_phenotype
 from data.cohorts.standards import within_sites
 from data.cohorts.twins import kept_together
@@ -111,7 +112,8 @@ def on_cohort(bundle: Bundle, cohort: Cohort, job: Job, options: Options, out_di
 def check_cohort(bundle: Bundle, cohort: Cohort, reads: Sequence[str]) -> None:
     """Raises InputError for a cohort that the networks cannot read, or that trained them, as far as this is known."""
     own, its, like = cohort.connectomes, bundle.like.cohort, f"convert it --like {bundle.path}"
-    if cohort.records_sha256 == bundle.model.records_sha256 and bundle.model.trained_on != SPLIT:
+    same = cohort.records_sha256 == bundle.model.records_sha256 and bundle.model.trained_on != SPLIT
+    if same or digest_over(sorted(cohort.scans("test"))) == bundle.model.scans_sha256:
         raise InputError(f"{cohort.path} trained {bundle.path}, so that results would be too good; test other people.")
     if "volume" in reads and (cohort.grid, cohort.maps) != (its.grid, its.maps):
         raise InputError(

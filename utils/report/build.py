@@ -14,7 +14,7 @@ from utils import figures
 from utils.figures import number
 from utils.metrics import Predictions, headline
 from utils.report import drawings, external, people, probabilities, texts, tripod
-from utils.report.cells import Row, Section, ends, shown, spelled
+from utils.report.cells import TELLING, Row, Section, ends, shown, spelled
 from utils.report.tables import (
     CANDIDATE,
     LABELS,
@@ -273,14 +273,20 @@ def by_fold(tables: Tables) -> Section:
 
 
 def by_site(table: pd.DataFrame) -> Section:
-    """The score in each row of `sites.csv`."""
+    """The score in each row of `sites.csv`, if it is of TELLING people."""
     rows = [
         {"site": row["site"] or "-"}
         | {name: number(row[name], ".0f") for name in SITE_COUNTS}
-        | {label: shown(row[interval(name)]) for name, label in (("auc", "AUC"), ("accuracy", "accuracy"))}
+        | {
+            label: shown(row[interval(name)]) if row["subjects"] >= TELLING else "-"
+            for name, label in (("auc", "AUC"), ("accuracy", "accuracy"))
+        }
         for _, row in table.iterrows()
     ]
-    about = ["A dash: fewer than ten people of a class, or none. Of so many sites, some have a low AUC by chance."]
+    about = [
+        f"No interval: too few people. A dash: fewer than {TELLING} people, or one class. Of so many sites, some have "
+        "a low AUC by chance."
+    ]
     return Section("Sites", about, table=rows)
 
 

@@ -10,6 +10,7 @@ from data.base.errors import InputError
 from utils.figures import number
 
 Row = dict[str, str]  # heading -> cell
+TELLING = 5  # people of a site of whom a mean or a share is shown; that of fewer nearly tells theirs
 SPELLED = {
     "auc": "AUC, all people together",
     "auc_sites": "AUC within sites",

@@ -8,9 +8,9 @@ import pandas as pd
 
 from data.cohorts.records import CLASSES
 from utils.figures import number
+from utils.report.cells import TELLING, Row
 from utils.report.tables import LABELS, PEOPLE, SITE, Count, Tables
 
-Row = dict[str, str]  # heading -> cell
 AUTISM, CONTROL = reversed(CLASSES)
 
 
@@ -77,18 +77,23 @@ def described(row: pd.Series, label: str) -> str:
 
 
 def by_site(table: pd.DataFrame) -> list[Row]:
-    """A row a site, with the means of numbers and the share of the last of two categories, by diagnosis; no rows for
-    one site."""
+    """A row a site, with the means of numbers and the share of the last of two categories, by diagnosis, a dash for
+    those of fewer than TELLING people; no rows for one site."""
     categories = table[table["category"] != ""].groupby("variable")["category"].unique()
     shown = {name: values[-1] for name, values in categories.items() if len(values) == 2}
     rows: dict[str, Row] = {}
+    few: dict[str, bool] = {}
     for _, row in table[table[SITE] != ""].iterrows():
         name, category = row["variable"], row["category"]
+        if not category:  # a variable's own row, before those of its categories
+            few = {label: row[f"{label}_known"] < TELLING for label in (AUTISM, CONTROL)}
         if category != shown.get(name, "") and name != PEOPLE:
             continue
         pair = [
             number(row[f"{label}_known"], ".0f")
             if name == PEOPLE
+            else "-"
+            if few[label]
             else number(row[f"{label}_share"], ".0%")
             if category
             else significant(row[f"{label}_mean"])

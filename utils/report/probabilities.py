@@ -12,7 +12,7 @@ from utils.calibration import moved
 from utils.figures import number
 from utils.metrics import log_odds
 from utils.report import drawings, texts
-from utils.report.cells import Row, Section, shown
+from utils.report.cells import TELLING, Row, Section, shown
 from utils.report.tables import BOTH, CALIBRATION, COVERAGE, KINDS, NONE, ONE, UNEQUAL, Tables
 from utils.statistics import MIN_PER_CLASS
 
@@ -78,8 +78,8 @@ def coverage(table: pd.DataFrame, everybody: str) -> list[Row]:
 
 
 def of_people(row: pd.Series) -> str:
-    """`81% of 70 (70% to 88%)`; a dash if there is nobody."""
-    if not row["people"]:
+    """`81% of 70 (70% to 88%)`; a dash of fewer than TELLING people."""
+    if row["people"] < TELLING:
         return "-"
     return f"{row['value']:.0%} of {row['people']:.0f} ({row['low']:.0%} to {row['high']:.0%})"
 

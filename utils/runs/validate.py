@@ -105,10 +105,7 @@ class TrainOptions(Options):
     """The options of --train: how long, from where, on which labels."""
 
     num_iters: int | None = option(
-        None,
-        f"batches to have seen in all (default {NUM_ITERS}; with --score, as many as there)",
-        type=positive,
-        metavar="N",
+        None, f"batches to have seen in all (default {NUM_ITERS})", type=positive, metavar="N"
     )
     override_chkpt: bool = option(
         False, "start from zero; the old checkpoint stays until the first save", action="store_true"
@@ -117,7 +114,10 @@ class TrainOptions(Options):
         None, "share of the training subjects, to choose the checkpoint (default 0)", type=share, metavar="SHARE"
     )
     score: Path | None = option(
-        None, "with --everybody: the --outDir of the test on folds whose score goes with it", type=Path, metavar="DIR"
+        None,
+        "with --everybody: the --outDir of the test on folds whose score and settings it takes",
+        type=Path,
+        metavar="DIR",
     )
     shuffle_labels: bool = option(
         False, "permute the training labels: all results must come out at chance", action="store_true"
@@ -226,7 +226,7 @@ class Request:
         preset, config = self.config(saved)
         config = self.of_cohort(config, saved, cohort)
         self.check_grid(cohort)
-        settled = saved or self.internal
+        settled, usual = saved or self.internal, self.internal.num_iters if self.internal else NUM_ITERS
         seed = args.seed if args.seed is not None else saved.seed if saved else 0
         aside = training.validation if training else None
         shuffled = training.shuffle_labels if training else saved is not None and saved.shuffled_labels
@@ -249,7 +249,7 @@ class Request:
             data_dir=args.dataDir,
             checkpoints=checkpoints.to_use if self.job.needs_checkpoint else checkpoints,
             out_dir=out_dir,
-            num_iters=self.num_iters(training) if training else saved.step if saved else 0,
+            num_iters=(training.num_iters or usual) if training else saved.step if saved else 0,
             override=training is not None and training.override_chkpt,
         )
         kept_in = args.chkPointDir / means.FOLDER
@@ -258,10 +258,6 @@ class Request:
 
             return replace(run, cohort=replace(within_sites(run.cohort), kept_in=kept_in))
         return replace(run, cohort=replace(run.cohort, standard=run.standard, kept_in=kept_in))
-
-    def num_iters(self, training: TrainOptions) -> int:
-        """How many batches a training is to have seen: those asked for, else those of the test that goes with it."""
-        return training.num_iters or (self.internal.num_iters if self.internal else NUM_ITERS)
 
     def of_cohort(self, config: Settings, saved: Identity | None, cohort: Cohort) -> Settings:
         """The hyper-parameters, without connectomes if the cohort has none. Raises InputError if the user or a

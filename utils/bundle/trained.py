@@ -1,0 +1,146 @@
+"""A folder of checkpoints -> the networks that a bundle takes, of one training and complete; their cohort and score."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.base import tables
+from data.base.errors import InputError
+from data.cohorts.cohort import Cohort, identified, open_cohort
+from data.cohorts.folds import FOLD_TABLE, digest_over, folder_name
+from data.cohorts.rows import listed
+from data.likeness.reference import FEWEST
+from models import MODELS
+from utils.bundle.model import EVERYBODY
+from utils.runs.checkpoints import BEST, CheckpointFolder, Identity, training_cohort
+from utils.runs.internal import InternalValidation
+from utils.runs.repeated import REPEAT
+
+LEFT_OUT = 5  # people of a fold
+OTHERS = re.compile(rf"{BEST}|{EVERYBODY}|.*\.replaced")  # folders that are none of a fold
+SAME = ("model", "preset", "config", "grid", "precision", "validation", "shuffled_labels", "cohort", "records_sha256")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint: its folder and identity, and the name of its network in the bundle."""
+
+    name: str
+    folder: CheckpointFolder
+    saved: Identity
+
+
+def trained_in(folder: Path) -> list[Trained]:
+    """The checkpoint in a folder or, if it has none, those of its folds and repeats. Raises InputError if there is
+    none, if they are not of one training, or if they are of no classifier."""
+    found = [folder] if CheckpointFolder(folder).current else inside(folder)
+    if not found:
+        raise InputError(f"{folder} holds no checkpoint; expected such as CKPT/mmnn/everybody or CKPT/mmnn/folds-10.")
+    check_complete(folder, found)
+    places = [CheckpointFolder(path).to_use for path in found]
+    trained = [
+        Trained("/".join(path.relative_to(folder).parts) or folder.name, place, place.identity())
+        for path, place in zip(found, places, strict=True)
+    ]
+    first = trained[0].saved
+    for name in SAME if first.validation else (*SAME, "step"):
+        if odd := [one.name for one in trained if getattr(one.saved, name) != getattr(first, name)]:
+            raise InputError(f"{folder} holds trainings that differ in {name}, such as {odd[0]}; bundle one of them.")
+    if MODELS[first.model].predicts != "label":
+        raise InputError(f"{folder} is of {first.model}, which predicts no label; bundle a classifier.")
+    if first.preparation.reduction.startswith("encoder"):
+        raise InputError(
+            f"{folder} reads volumes of an encoder, which a bundle cannot hold; train on a cohort of "
+            "python -m data convert --grid reduced."
+        )
+    return trained
+
+
+def inside(folder: Path) -> list[Path]:
+    """The folders of checkpoints in one of folds or else, of repeats of folds."""
+    for pattern in ("*", f"{REPEAT.format('*')}/*"):
+        places = (CheckpointFolder(path) for path in folder.glob(pattern) if path.is_dir())
+        if found := [of.path for of in places if of.current and not OTHERS.fullmatch(of.path.name)]:
+            return sorted(found)
+    return []
+
+
+def check_complete(folder: Path, found: Sequence[Path]) -> None:
+    """Raises InputError if these lack a checkpoint of a fold, as far as the folder says how people were divided."""
+    for place in {path.parent for path in found}:
+        if not (place / FOLD_TABLE).is_file():
+            continue
+        names = {folder_name(row["fold"]) for row in tables.read_rows(place / FOLD_TABLE, ("fold",)).values()}
+        if lacking := sorted(names - {path.name for path in found if path.parent == place}):
+            raise InputError(f"{place} lacks a checkpoint of fold {lacking[0]}; train it, or bundle another folder.")
+
+
+def check_left_out(trained: Sequence[Trained], cohort: Cohort) -> None:
+    """Raises InputError if a fold leaves out so few people that the constants of networks with and without them, which
+    are means over people, tell what these are like."""
+    known = {row.subject for row in cohort.rows if row.known}
+    for one in trained if len(trained) > 1 else ():
+        if (left := len(known.difference(one.saved.training_subjects))) < LEFT_OUT:
+            raise InputError(
+                f"Fold {one.name} leaves out {left} people; networks with and without fewer than {LEFT_OUT} tell what "
+                "these are like. Bundle a model of run.py --train --everybody, or one of larger folds."
+            )
+
+
+def internal_of(trained: Sequence[Trained], folder: Path | None) -> InternalValidation | None:
+    """The test on folds that goes with checkpoints: of a folder, or their own. Raises InputError if it is of others."""
+    saved = trained[0].saved
+    if folder is None:
+        return saved.internal
+    from utils.evaluation.internal import read
+
+    found, model = read(folder, saved.model), MODELS[saved.model]
+    if found.records_sha256 != digest_over([saved.records_sha256]):
+        raise InputError(f"--score {folder} is of other records than {saved.cohort}; name a test on folds of these.")
+    if model.completed(found.config) != model.completed(saved.config):
+        raise InputError(f"--score {folder} is of other settings than {trained[0].folder.path}; test these on folds.")
+    return found
+
+
+def cohort_of(trained: Sequence[Trained]) -> Cohort:
+    """The training cohort. Raises InputError if it is gone, or not as it was."""
+    saved = trained[0].saved
+    cohort = training_cohort(saved)
+    if cohort is None:
+        raise InputError(
+            f"{saved.cohort}, on which {trained[0].folder.path} was trained, is gone or was changed; a bundle takes "
+            "from it how people were prepared and what they were like. Copy it back."
+        )
+    if len(trained) > 1:
+        cohort = identified(open_cohort(Path(saved.cohort)))
+    if not cohort.metadata.maps or not cohort.metadata.phenotype_median:
+        raise InputError(f"{cohort.path} does not say how its people were prepared; expected a cohort of convert.")
+    if few := known_of_few(cohort):
+        print(
+            f"Fewer than {FEWEST} people have {listed(few)}, so that the name, the median and the scale, which a "
+            "bundle holds, nearly tell their values; to keep these, train on a cohort without: convert --phenotype."
+        )
+    return cohort
+
+
+def known_of_few(cohort: Cohort) -> list[str]:
+    """The values of the phenotype, and the categories of text, that fewer than FEWEST people have."""
+    raw = cohort.raw_phenotype
+    if raw is None:
+        return []
+    categories = cohort.metadata.phenotype_categories.items()
+    coded = [f"{column}_{value}" for column, values in categories for value in values]
+    counts = {**raw.notna().sum(), **raw[coded].sum()}
+    return [str(name) for name, count in counts.items() if 0 < count < FEWEST]
+
+
+def network_of(one: Trained, cohort: Cohort) -> Any:
+    """The trained network of a checkpoint."""
+    from utils.training.saver import restore_weights
+
+    model = MODELS[one.saved.model]
+    network = model.build(model.settings(one.saved.config), cohort)
+    restore_weights(one.folder, network)
+    return network
