@@ -15,9 +15,10 @@ from utils.runs.everybody import everybody_run
 from utils.runs.folded import folded_run
 from utils.runs.pooled import PooledRun
 from utils.runs.repeated import repeated_run
+from utils.runs.requests import request
 from utils.runs.run import Run
 from utils.runs.side_by_side import end_with_parent
-from utils.runs.validate import CHECKPOINTS, Request, request, single_run
+from utils.runs.validate import CHECKPOINTS, Request, single_run
 
 EXAMPLES = """examples:
   run.py --train --dataDir cohort --chkPointDir ckpt              train mmnn on a cohort that is reduced

@@ -16,7 +16,7 @@ from run import parser
 from utils.jobs import JOBS
 from utils.report.tables import RULE
 from utils.runs.repeated import RepeatedRun, repeated_run
-from utils.runs.validate import request
+from utils.runs.requests import request
 
 slow = pytest.mark.slow
 pytestmark = pytest.mark.usefixtures("undrawn")
