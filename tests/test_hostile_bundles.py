@@ -619,12 +619,15 @@ def test_no_sums(parts, tmp_path):
 
 @pytest.fixture
 def by_command(cli, data_cli, cohort, pcp, tmp_path) -> Callable[..., list[Outcome]]:
-    """`by_command(bundle)` converts people like a bundle and tests it."""
+    """`by_command(bundle)` derives and converts people like a bundle, tests it, and predicts one person."""
 
     def run(path: Path) -> list[Outcome]:
+        out = ("--outDir", tmp_path / "out")
         return [
             data_cli("convert", pcp, tmp_path / "out", "--like", path),
-            cli("--test", "--bundle", path, "--dataDir", cohort, "--outDir", tmp_path / "out"),
+            data_cli("derive", pcp, tmp_path / "out", "--like", path),
+            cli("--test", "--bundle", path, "--dataDir", cohort, *out),
+            run_main("utils.predict.__main__", "utils.predict", [path, "--maps", "falff=a.nii.gz", *out]),
         ]
 
     return run
@@ -644,8 +647,8 @@ def by_command(cli, data_cli, cohort, pcp, tmp_path) -> Callable[..., list[Outco
 def test_each_command_says_one_line_and_writes_nothing(changes, rebuilt, by_command, tmp_path):
     path = rebuilt(changes)
     before = sorted(tmp_path.rglob("*"))
-    converted, tested = by_command(path)
-    for outcome in (tested, converted) if DATA in changes else (tested,):
+    outcomes = by_command(path)
+    for outcome in outcomes if DATA in changes else outcomes[2:]:  # the first two read no network
         assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
         assert str(path) in outcome.err
         assert outcome.err.isprintable() or outcome.err[:-1].isprintable()
