@@ -28,7 +28,8 @@ from data.base.text import is_plain, shown
 
 MAX_BYTES = 2**29  # of a zip, and of all its parts together
 MAX_PART = 2**28  # bytes of one, which bounds what reading takes beside the parts
-MAX_TEXT = 2**22  # bytes of one that is parsed, whose objects take up to 200 times more
+MAX_TEXT = 2**23  # bytes of one that is parsed
+MAX_VALUES = 2**18  # of JSON, each of which may take 2 kB while it is checked
 MAX_PARTS = 2000
 MAX_LIST = 2**20  # bytes of the zip's list of parts
 PARSED = re.compile(r".*\.json|" + SUMS)
@@ -150,8 +151,10 @@ def excess(sizes: Mapping[str, int]) -> str:
 
 
 def check_json(content: bytes) -> None:
-    """Raises ValueError for JSON that names a value twice, or holds a number that is not finite or text that is not
-    plain, and RecursionError if it is deep."""
+    """Raises ValueError for JSON of too many values, that names one twice, or holds a number that is not finite or text
+    that is not plain, and RecursionError if it is deep."""
+    if (count := sum(map(content.count, (b",", b"[", b"{")))) > MAX_VALUES:
+        raise ValueError(f"it holds about {count:,} values, at most {MAX_VALUES:,} are allowed")
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
