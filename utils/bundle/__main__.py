@@ -35,6 +35,8 @@ def bundle() -> int:
         raise InputError(f"{args.out} does not end in {SUFFIX}; name the bundle such as model{SUFFIX}.")
     files.check_new(args.out)
     trained = make.trained_in(args.checkpoint)
+    if args.onnx:
+        make.check_onnx(trained)
     internal = make.internal_of(trained, args.score)
     cohort = make.cohort_of(trained)
     from utils.machines.devices import start_on_cpu
