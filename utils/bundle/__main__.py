@@ -33,10 +33,12 @@ def bundle() -> int:
 
     if args.out.suffix != SUFFIX:
         raise InputError(f"{args.out} does not end in {SUFFIX}; name the bundle such as model{SUFFIX}.")
+    if args.onnx:
+        from utils.bundle.onnx import check_possible
+
+        check_possible("stored")  # whether its libraries are there, before minutes of other work
     files.check_new(args.out)
     trained = make.trained_in(args.checkpoint)
-    if args.onnx:
-        make.check_onnx(trained)
     internal = make.internal_of(trained, args.score)
     cohort = make.cohort_of(trained)
     from utils.machines.devices import start_on_cpu

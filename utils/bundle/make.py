@@ -206,14 +206,6 @@ def likeness_parts(cohort: Cohort, used: np.ndarray) -> dict[str, bytes]:
     return parts | ({} if found.edges is None else {LIKENESS_EDGES: archive.npy(found.edges.astype("<f4"))})
 
 
-def check_onnx(trained: Sequence[Trained]) -> None:
-    """Raises InputError if `onnx_of` cannot be done, before minutes of other work."""
-    from utils.bundle import onnx
-
-    for one in trained:
-        onnx.check_possible(one.saved.config.get("standardise", "stored"))
-
-
 def onnx_of(trained: Sequence[Trained], cohort: Cohort) -> dict[str, bytes]:
     """The networks as one ONNX file, compared with TensorFlow on records of the cohort; prints the difference."""
     from utils.bundle import onnx
@@ -221,6 +213,7 @@ def onnx_of(trained: Sequence[Trained], cohort: Cohort) -> dict[str, bytes]:
     stored, members = Scaler.of(cohort.metadata), []
     for one in trained:
         standard, own = one.saved.config.get("standardise", "stored"), Scaler.of(one.saved.preparation)
+        onnx.check_possible(standard)
         scale, shift = affine(stored, own) if stored and own else ((), ())
         rescaled = (np.array(scale), np.array(shift)) if scale else ()
         members.append(onnx.Member(network_of(one, cohort), standard, *rescaled))
