@@ -488,6 +488,14 @@ def test_a_bare_folder_says_nothing_of_its_people(cli, tmp_path):
     assert "does not say how its people were prepared; expected a cohort of convert" in outcome.err
 
 
+def test_onnx_is_refused_before_any_work(settled, monkeypatch, tmp_path):
+    monkeypatch.setattr("utils.bundle.onnx.find_spec", lambda name: None)
+    outcome = bundle(settled / "ckpt" / "nn" / "everybody", tmp_path / "a.zip", "--onnx")
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert "ONNX needs onnx and" in outcome.err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "more, words",
     [

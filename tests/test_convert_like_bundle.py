@@ -1,6 +1,7 @@
 """convert --like BUNDLE.zip: the same bytes as --like of the cohort that it was made of, which need not be there."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -106,8 +107,8 @@ def test_it_is_as_like_the_cohort_byte_for_byte(name, make, data_cli, tmp_path):
     assert one.keys() == other.keys()
     assert not [file for file in one if one[file] != other[file]]
     assert len(open_cohort(tmp_path / "by-bundle").subjects("test")) == 6
-    note = f"Whether new people are training people of {bundle} cannot be checked"
-    assert [note in text for text in printed] == [False, True]
+    note = rf"Whether .* {re.escape(str(bundle))} cannot be checked"
+    assert [bool(re.search(note, text)) for text in printed] == [False, True]
 
 
 def test_it_holds_where_parcels_lie(make, data_cli, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from helpers import run_main, write_rows
 from scans import REST, SHAPE, SPACE, confounds, image, save, write_confounds, write_people, write_person
 
+from data.base import archive, files
 from data.base.errors import InputError
 from data.cohorts.cohort import carry_tables, open_cohort
+from data.conversion import like
 from data.derivation.like import derivation_of
 
 pytestmark = pytest.mark.slow
@@ -195,7 +198,17 @@ def test_damage_is_found_by_derive_by_check_and_as_it_is_carried(home, tmp_path,
         carry_tables(open_cohort(cohort), tmp_path)
 
 
-@pytest.mark.parametrize("key, value", [("band", [0.1, 0.01]), ("band", [-1, 0.1]), ("smoothing_mm", 1e9)])
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("band", [0.1, 0.01]),
+        ("band", [-1, 0.1]),
+        ("smoothing_mm", 1e9),
+        ("scans", "washed"),
+        ("networks", "x" * 300),
+        ("parcels", "x" * 300),
+    ],
+)
 def test_what_no_option_could_say_is_damage(key, value, home, tmp_path, data_cli):
     cohort = shutil.copytree(home / "cohort", tmp_path / "cohort")
     metadata = json.loads((cohort / "cohort.json").read_text())
@@ -217,3 +230,38 @@ def test_a_cohort_that_was_not_derived_or_is_none(tmp_path, home, data_cli):
     assert done.status == 2 and "does not say how its maps were derived from scans; expected a cohort" in done.err
     done = run_main("data.__main__", "data", ["derive", home / "new", tmp_path / "out", "--like", tmp_path / "nowhere"])
     assert "nowhere does not exist" in done.err
+
+
+def bundle_of(cohort: Path, target: Path, **changes: bytes | None) -> Path:
+    """What a bundle says of a cohort, with other images."""
+    opened = open_cohort(cohort)
+    parts = {like.DATA: files.json_text(asdict(like.of_cohort(opened))).encode(), **like.derivation_parts(opened)}
+    parts |= {like.PARCELS: archive.npy(opened.connectomes.image.astype("<i2"))}
+    archive.write(target, {name: content for name, content in (parts | changes).items() if content is not None})
+    return target
+
+
+def test_a_bundle_of_the_cohort_does_as_well(home, tmp_path, data_cli):
+    path = bundle_of(home / "cohort", tmp_path / "a.zip")
+    done = data_cli("derive", home / "new", tmp_path / "maps", "--like", path)
+    assert (done.status, done.err) == (0, "")
+    assert contents(tmp_path / "maps") == contents(home / "new_maps")
+    for name in ("by-cohort", "by-bundle"):
+        of = path if name == "by-bundle" else home / "cohort"
+        done = data_cli(
+            "convert", home / "new_maps", tmp_path / name, "--like", of, "--labelColumn", "group", *CODING[2:4]
+        )
+        assert done.status == 0, done.err
+    one, other = contents(tmp_path / "by-cohort"), contents(tmp_path / "by-bundle")
+    assert one.keys() == other.keys()
+    differ = {str(name) for name in one if one[name] != other[name]}
+    assert differ <= {"cohort.json", "check.json", "SHA256SUMS"}  # which command wrote them, and when
+
+
+@pytest.mark.parametrize("content", [b"", b"text", None])
+def test_a_bundle_of_other_images_is_refused(content, home, tmp_path, data_cli):
+    path = bundle_of(home / "cohort", tmp_path / "a.zip", **{"derivation/networks.nii.gz": content})
+    done = data_cli("derive", home / "new", tmp_path / "maps", "--like", path)
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert "networks" in done.err
+    assert not (tmp_path / "maps").exists()

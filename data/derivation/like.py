@@ -17,6 +17,9 @@ from data.conversion.like import is_bundle, of_bundle, open_bundle
 from data.derivation.options import STRATEGIES, DerivationOptions, band, millimetres
 from data.derivation.scans import ScanFile
 
+HOW = {"cleaned": "cleaned of confounds before", "preprocessed": "not cleaned of confounds before"}
+MAX_NAME = 100  # characters of a file's
+
 
 def derivation_of(path: Path) -> KeptDerivation:
     """How the maps of a cohort were derived. Raises InputError if that is not known."""
@@ -65,6 +68,8 @@ def check_bounds(of: Derivation, like: Path | None) -> None:
             band("{!r},{!r}".format(*of.band))
         if of.smoothing_mm:
             millimetres(repr(of.smoothing_mm))
+        if of.scans not in ("", *HOW) or max(len(of.networks), len(of.parcels)) > MAX_NAME:
+            raise argparse.ArgumentTypeError("the scans or the name of an image")
     except argparse.ArgumentTypeError as error:
         raise InputError(f"{like} is damaged, in how its maps were derived: {error}. Copy it again.") from error
 
@@ -91,10 +96,9 @@ def compared(scan: ScanFile, options: DerivationOptions, of: Derivation) -> list
     """Notes on scans of new people, such as this one. Raises InputError if they cannot be treated alike."""
     cleaned = scan.treated == "cleaned"
     if (of.scans and scan.treated and scan.treated != of.scans) or (cleaned and of.confounds not in ("", "none")):
-        how = {"cleaned": "cleaned of confounds before", "preprocessed": "not cleaned of confounds before"}
         raise InputError(
-            f"{scan.path} was {how[scan.treated]}, the scans of {options.like} were "
-            f"{how[of.scans or 'preprocessed']}; expected scans of the same kind, which can be treated alike."
+            f"{scan.path} was {HOW[scan.treated]}, the scans of {options.like} were "
+            f"{HOW[of.scans or 'preprocessed']}; expected scans of the same kind, which can be treated alike."
         )
     notes = [f"Like {options.like}: maps {', '.join(of.measures) or 'none'}, {of}."]
     if not (of.scans and scan.treated):

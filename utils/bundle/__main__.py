@@ -33,6 +33,10 @@ def bundle() -> int:
 
     if args.out.suffix != SUFFIX:
         raise InputError(f"{args.out} does not end in {SUFFIX}; name the bundle such as model{SUFFIX}.")
+    if args.onnx:
+        from utils.bundle.onnx import check_possible
+
+        check_possible("stored")  # whether its libraries are there, before minutes of other work
     files.check_new(args.out)
     networks = trained.trained_in(args.checkpoint)
     internal = trained.internal_of(networks, args.score)
