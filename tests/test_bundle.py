@@ -224,6 +224,17 @@ def test_it_prints_what_is_in_it(settled, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
+def test_what_may_be_chance_is_said(of_everybody):
+    """Of an interval that holds 0.5, of one that is not known, and without a score."""
+    made = Bundle.open(of_everybody)
+    scores, headline = made.model.internal.scores, made.model.internal.headline
+    for low, words in ((0.51, None), (0.5, "does not show"), (None, "does not show")):
+        internal = replace(made.model.internal, scores={**scores, headline: (0.8, low, 0.9)})
+        doubt = replace(made, model=replace(made.model, internal=internal)).doubt
+        assert words in doubt if words else doubt == ""
+    assert "nobody knows" in replace(made, model=replace(made.model, internal=None)).doubt
+
+
 def test_equal_networks_give_equal_bytes(settled, of_everybody, tmp_path):
     """But for the day, the commit and the licence."""
     assert bundle(settled / "ckpt" / "nn" / "everybody", tmp_path / "a.zip", "--licence", "CC-BY-4.0").status == 0

@@ -106,7 +106,7 @@ def test_it_is_as_like_the_cohort_byte_for_byte(name, make, data_cli, tmp_path):
     assert one.keys() == other.keys()
     assert not [file for file in one if one[file] != other[file]]
     assert len(open_cohort(tmp_path / "by-bundle").subjects("test")) == 6
-    note = f"Whether new people are training people of {bundle} cannot be checked"
+    note = f"Whether some new people are training people of {bundle} cannot be checked"
     assert [note in text for text in printed] == [False, True]
 
 

@@ -57,6 +57,8 @@ def sections(bundle: Bundle, given: Given, found: Predicted, regions: pd.DataFra
     """The parts of the page, in their order."""
     yield Section("Intended use", [INTENDED_USE], kind="warning")
     yield Section("Prediction", found.prediction, kind="conclusion")
+    if found.doubt:
+        yield Section("May be chance", [found.doubt], kind="warning")
     yield Section("Like the training people?", [found.likeness], kind="warning" if found.unlike else "")
     if found.caveats.problems:
         yield Section("Problems of the people", list(found.caveats.problems), kind="warning")
