@@ -196,7 +196,7 @@ def test_values_that_few_people_have_are_named(seen_two, settled, tmp_path):
     """Of the made-up lab's all are known of more, or of nobody."""
     assert "people have" not in bundle(settled / "ckpt" / "nn" / "everybody", tmp_path / "a.zip").out
     outcome = bundle(seen_two / "ckpt" / "nn", tmp_path / "b.zip")
-    told = re.search(r"Fewer than 20 people have (.*), so that the name", outcome.out)[1].split(", ")
+    told = re.search(r"Few people have (.*), so that the name", outcome.out)[1].split(", ")
     table = read_rows(
         open_cohort(Path(CheckpointFolder(seen_two / "ckpt" / "nn").identity().cohort)).path / "phenotype.csv"
     )
@@ -205,9 +205,9 @@ def test_values_that_few_people_have_are_named(seen_two, settled, tmp_path):
 
 
 def test_categories_that_few_people_have_are_named(home):
-    """One person of the table is ambidextrous here, half of them are right-handed."""
+    """One person of the table is ambidextrous here, five are right-handed."""
     metadata = open_cohort(home).metadata
-    coded = pd.DataFrame({"hand_both": [1.0] + [0.0] * 39, "hand_right": [1.0] * 20 + [0.0] * 20, "iq": [90.0] * 40})
+    coded = pd.DataFrame({"hand_both": [1.0] + [0.0] * 39, "hand_right": [1.0] * 5 + [0.0] * 35, "iq": [90.0] * 40})
     named = replace(metadata, phenotype_categories={"hand": ("both", "right")})
     assert trained.known_of_few(SimpleNamespace(metadata=named, raw_phenotype=coded)) == ["hand_both"]
 
@@ -222,6 +222,17 @@ def test_it_prints_what_is_in_it(settled, tmp_path):
     assert "one network of nn, preset sine, by everybody of 20 control and 20 autism" in outcome.out
     assert "Its score is that of folds: AUC within sites" in outcome.out
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_what_may_be_chance_is_said(of_everybody):
+    """Of an interval that holds 0.5, of one that is not known, and without a score."""
+    made = Bundle.open(of_everybody)
+    scores, headline = made.model.internal.scores, made.model.internal.headline
+    for low, words in ((0.51, None), (0.5, "does not show"), (None, "does not show")):
+        internal = replace(made.model.internal, scores={**scores, headline: (0.8, low, 0.9)})
+        doubt = replace(made, model=replace(made.model, internal=internal)).doubt
+        assert words in doubt if words else doubt == ""
+    assert "nobody knows" in replace(made, model=replace(made.model, internal=None)).doubt
 
 
 def test_equal_networks_give_equal_bytes(settled, of_everybody, tmp_path):
@@ -471,7 +482,7 @@ def test_an_autoencoder_predicts_no_label(cli, home, tmp_path):
 
 def test_a_fold_of_few_people_stays(settled, monkeypatch, tmp_path):
     """The folds have 13 and 14 people."""
-    monkeypatch.setattr("utils.bundle.trained.LEFT_OUT", 14)
+    monkeypatch.setattr("utils.bundle.trained.TELLING", 14)
     outcome = bundle(settled / "ckpt" / "nn" / "folds-3", tmp_path / "a.zip")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert re.search(r"Fold \d leaves out 13 people; networks with and without fewer than 14 tell", outcome.err)

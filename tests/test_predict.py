@@ -558,6 +558,7 @@ SAID = Predicted(
     np.zeros(116),
     (f"Note {ODD}",),
     Caveats(simulated=True, problems=(f"two of {ODD}",)),
+    "It may be chance.",
 )
 
 
@@ -582,6 +583,7 @@ def test_the_page_holds_what_is_said(made, bundles, new):
         SAID.prediction[1]
         == "Set of labels at 80%, however common autism is: none, so that this person is unlike both classes."
     )
+    assert read.paragraphs["May be chance"] == [SAID.doubt]
     (unlike,) = read.paragraphs["Like the training people?"]
     assert unlike == f"UNLIKE the training people, so do not rely on this: map shifted {ODD}; age 99."
     assert read.paragraphs["Problems of the people"] == [f"two of {ODD}"]

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from data import __version__
 from data.base import files
 from data.base.errors import InputError
+from data.cohorts.derivation import PROGRAM
 from data.cohorts.nifti import MNI152, save
 from data.derivation.bold import found_mask, open_bold, read_mask, read_series
 from data.derivation.cleaning import Acquisition, Scan, scan_of
@@ -205,7 +206,7 @@ def facts(runs: Sequence[Run]) -> dict[str, Any]:
         "NumberOfVolumesKept": sum(run.weight for run in runs),
         "NumberOfVoxels": int(np.any([run.mask for run in runs], axis=0).sum()),
         "MeanFramewiseDisplacement": mean,
-        "Versions": {"autism-blackout": __version__, **used},
+        "Versions": {PROGRAM: __version__, **used},
     }
 
 

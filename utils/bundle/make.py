@@ -17,6 +17,7 @@ import numpy as np
 from data import __version__
 from data.base import archive, files
 from data.cohorts.cohort import Cohort, in_order
+from data.cohorts.derivation import PROGRAM
 from data.cohorts.folds import digest_over
 from data.cohorts.phenotype import Scaler
 from data.cohorts.records import CLASSES
@@ -52,7 +53,6 @@ from utils.runs.checkpoints import Choices, Identity
 from utils.runs.internal import InternalValidation
 from utils.runs.run import PACKAGES, git_commit
 
-PROGRAM = "autism-blackout"
 COMPARED, COMPARED_AT_ONCE = 100, 10  # records on which ONNX is compared with TensorFlow
 SHORTEST = 4  # characters of an ID that is told from other words and numbers in texts
 ID, PIECE = "ID", r"[^\W_]+"  # in place of one; of a name

@@ -30,6 +30,7 @@ from utils.evaluation.linear_floors import LinearFloors
 from utils.runs.caveats import Caveats
 from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
 from utils.runs.internal import InternalValidation
+from utils.statistics import CHANCE
 
 MODEL, CARD, ONNX, REPORT, WEIGHTS = "model.json", "card.md", "model.onnx", "report.html", "weights/{}.npy"
 FLOORS, FLOORS_EDGES = "floors.json", "floors.npy"
@@ -224,6 +225,16 @@ class Bundle:
                 f"--prevalence moves calibrated probabilities, and {self.path} has none: no test on folds with enough "
                 "people goes with it. Leave it out."
             )
+
+    @property
+    def doubt(self) -> str:
+        """Why what it says of a person may be chance; nothing if a test on folds shows that it is not."""
+        if self.model.internal is None:
+            return "How good these networks are nobody knows, so that what they say of a person may be chance."
+        low = self.model.internal.scores[self.model.internal.headline][1]
+        if low is not None and low > CHANCE:
+            return ""
+        return "The test on folds does not show that they do better than chance, so that what they say may be chance."
 
     def lines(self) -> list[str]:
         """What a user must know of it."""

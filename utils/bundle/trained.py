@@ -18,7 +18,7 @@ from utils.runs.checkpoints import BEST, CheckpointFolder, Identity, training_co
 from utils.runs.internal import InternalValidation
 from utils.runs.repeated import REPEAT
 
-LEFT_OUT = 5  # people of a fold
+TELLING = 5  # people of a fold or a category; what is told of fewer is nearly theirs
 OTHERS = re.compile(rf"{BEST}|{EVERYBODY}|.*\.replaced")  # folders that are none of a fold
 SAME = ("model", "preset", "config", "grid", "precision", "validation", "shuffled_labels", "cohort", "records_sha256")
 
@@ -82,9 +82,9 @@ def check_left_out(trained: Sequence[Trained], cohort: Cohort) -> None:
     are means over people, tell what these are like."""
     known = {row.subject for row in cohort.rows if row.known}
     for one in trained if len(trained) > 1 else ():
-        if (left := len(known.difference(one.saved.training_subjects))) < LEFT_OUT:
+        if (left := len(known.difference(one.saved.training_subjects))) < TELLING:
             raise InputError(
-                f"Fold {one.name} leaves out {left} people; networks with and without fewer than {LEFT_OUT} tell what "
+                f"Fold {one.name} leaves out {left} people; networks with and without fewer than {TELLING} tell what "
                 "these are like. Bundle a model of run.py --train --everybody, or one of larger folds."
             )
 
@@ -119,21 +119,21 @@ def cohort_of(trained: Sequence[Trained]) -> Cohort:
         raise InputError(f"{cohort.path} does not say how its people were prepared; expected a cohort of convert.")
     if few := known_of_few(cohort):
         print(
-            f"Fewer than {FEWEST} people have {listed(few)}, so that the name, the median and the scale, which a "
-            "bundle holds, nearly tell their values; to keep these, train on a cohort without: convert --phenotype."
+            f"Few people have {listed(few)}, so that the name, the median and the scale, which a bundle holds, nearly "
+            "tell their values; to keep these, train on a cohort without: convert --phenotype."
         )
     return cohort
 
 
 def known_of_few(cohort: Cohort) -> list[str]:
-    """The values of the phenotype, and the categories of text, that fewer than FEWEST people have."""
+    """The values of the phenotype that fewer than FEWEST people have, and the categories of fewer than TELLING."""
     raw = cohort.raw_phenotype
     if raw is None:
         return []
     categories = cohort.metadata.phenotype_categories.items()
-    coded = [f"{column}_{value}" for column, values in categories for value in values]
-    counts = {**raw.notna().sum(), **raw[coded].sum()}
-    return [str(name) for name, count in counts.items() if 0 < count < FEWEST]
+    coded = raw[[f"{column}_{value}" for column, values in categories for value in values]].sum()
+    known = raw.drop(columns=coded.index).notna().sum()
+    return [*known.index[known.between(1, FEWEST - 1)], *coded.index[coded.between(1, TELLING - 1)]]
 
 
 def network_of(one: Trained, cohort: Cohort) -> Any:

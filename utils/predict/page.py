@@ -17,6 +17,7 @@ from data import __version__
 from data.base import files, tables
 from data.cohorts import nifti
 from data.cohorts.atlas import load_atlas
+from data.cohorts.derivation import PROGRAM
 from data.cohorts.standards import BACKGROUND
 from data.grids import FULL
 from models import MODELS
@@ -37,7 +38,7 @@ TITLE = "One person: research, not a diagnosis"
 
 def write(folder: Path, bundle: Bundle, given: Given, found: Predicted) -> None:
     """Writes the page, and what stands on it for other programs."""
-    about, made = f"{bundle.path}, {time.strftime('%Y-%m-%d %H:%M')}", f"autism-blackout {__version__}"
+    about, made = f"{bundle.path}, {time.strftime('%Y-%m-%d %H:%M')}", f"{PROGRAM} {__version__}"
     regions = None if found.effects is None else region_table(bundle, found.effects)
     with files.replacing(folder / PAGE) as file:
         file.write(rendered(f"{TITLE}{found.marks}", about, sections(bundle, given, found, regions)))
@@ -57,6 +58,8 @@ def sections(bundle: Bundle, given: Given, found: Predicted, regions: pd.DataFra
     """The parts of the page, in their order."""
     yield Section("Intended use", [INTENDED_USE], kind="warning")
     yield Section("Prediction", found.prediction, kind="conclusion")
+    if found.doubt:
+        yield Section("May be chance", [found.doubt], kind="warning")
     yield Section("Like the training people?", [found.likeness], kind="warning" if found.unlike else "")
     if found.caveats.problems:
         yield Section("Problems of the people", list(found.caveats.problems), kind="warning")

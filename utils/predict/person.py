@@ -30,7 +30,8 @@ MEANING = (", so that this person is unlike both classes", "", ", so that this p
 @dataclass(frozen=True)
 class Predicted:
     """What is said of a person: `unlike`, reasons why training people were otherwise, None if that is not known;
-    `effects` (regions,) of a blackout by the background on the logit of autism, None if no volume is read; `notes`."""
+    `effects` (regions,) of a blackout by the background on the logit of autism, None if no volume is read; `notes`;
+    `doubt`, why all this may be chance."""
 
     person: Person
     networks: int
@@ -38,6 +39,7 @@ class Predicted:
     effects: np.ndarray | None
     notes: tuple[str, ...]
     caveats: Caveats
+    doubt: str = ""
 
     @property
     def marks(self) -> str:
@@ -45,7 +47,8 @@ class Predicted:
 
     def lines(self) -> list[str]:
         """For a terminal."""
-        return [f"For research, not a diagnosis{self.marks}.", *self.prediction, self.likeness, *self.notes]
+        doubts = [self.doubt] if self.doubt else []
+        return [f"For research, not a diagnosis{self.marks}.", *self.prediction, *doubts, self.likeness, *self.notes]
 
     @property
     def prediction(self) -> list[str]:
@@ -86,7 +89,7 @@ def predicted(bundle: Bundle, given: Given, prevalence: float | None) -> Predict
         reasons = unlike(bundle.reference, cohort, [0])[0] if bundle.reference else None
     (person,) = people(bundle.calibration, each, prevalence)
     notes.append(explained(bundle.calibration, prevalence))
-    return Predicted(person, len(each), reasons, effects, tuple(notes), run.caveats)
+    return Predicted(person, len(each), reasons, effects, tuple(notes), run.caveats, bundle.doubt)
 
 
 def check_alone(bundle: Bundle) -> None:
