@@ -83,7 +83,7 @@ def test_its_own_people_are_not_tested(settled, in_home, tmp_path):
     outcome = in_home(copy, "--test", "--everybody")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert "4 of 4 test subjects of" in outcome.err
-    assert "trained this checkpoint" in outcome.err
+    assert "trained this checkpoint" in outcome.err and "Test other people" in outcome.err
     assert not (copy / "test-everybody").exists()
 
 

@@ -27,6 +27,7 @@ IN_FOLDS = (
     "Reduce without learning (python -m data convert --grid reduced), or train cae and do its full pass with the same "
     "--folds."
 )
+OF_EVERYBODY = "Test other people; what is known of these is a test on folds, which --train --everybody --score names."
 FLAGS = {"grid": "--dataDir", "shuffled_labels": "--shuffleLabels"}  # of choices that are called otherwise
 
 
@@ -94,9 +95,10 @@ def no_leak(run: Run, saved: Identity | None) -> None:
             renamed = [name for name in leaked if bare_name(name) not in known]
             which = "all of them" if renamed == leaked else listed(renamed)
             names = f" By their scans, whatever their names: {which}." if renamed else ""
+            advice = IN_FOLDS if run.folds else OF_EVERYBODY if run.everybody else WITHOUT_THEM
             raise InputError(
                 f"{len(leaked)} of {len(tested)} test subjects of {cohort.path} trained {what}: {listed(leaked)}."
-                f"{names} Results on them would be too good. {IN_FOLDS if run.folds else WITHOUT_THEM}"
+                f"{names} Results on them would be too good. {advice}"
             )
 
 
