@@ -67,13 +67,16 @@ def test_nothing_of_a_person_is_in_it(found, predictions):
     assert not [number for number in own if number in text]
 
 
-def test_of_a_choice_it_is_who_was_chosen_most_often(settled):
+def test_of_a_choice_it_is_who_was_chosen_most_often(settled, found):
     run = tables.read(settled / "test-folds").run
     assert settled_by(run, {}) == ({"preset": run.preset, "config": run.config}, {})
     described = {"candidates": {"a": {"preset": "sine", "config": {"l2": 1.0}}, "b": {"preset": "default"}}}
     choice = type("Choice", (), {"chosen": {"b": 2, "a": 3}})()
     chosen, counts = settled_by(replace(run, choice=choice), described)
     assert (chosen, counts) == (described["candidates"]["a"], {"b": 2, "a": 3})
+    assert replace(found, chosen=counts).choice == "Settings: those of a, which was chosen in 3 of 5 folds."
+    assert replace(found, chosen={"a": 2, "b": 2}).choice.endswith("in 2 of 4 folds, as often as another.")
+    assert found.choice == ""
 
 
 def without_labels(folder) -> None:

@@ -37,6 +37,8 @@ def everybody_run(asked: Request) -> Run:
         check_same(run, asked.internal)
     report(run, run.cohort)
     print(f"{checkpoints.path} is of everybody and has no score of its own; {asked.internal or NO_SCORE}.")
+    if asked.internal and asked.internal.chosen:
+        print(asked.internal.choice)
     check(run, saved)
     return run
 

@@ -50,6 +50,14 @@ class InternalValidation:
         return not self.folds.isdigit()
 
     @property
+    def choice(self) -> str:
+        """Which of several candidates is meant, if folds chose among them."""
+        name, count = max(self.chosen.items(), key=lambda one: one[1], default=("", 0))
+        folds, tied = sum(self.chosen.values()), list(self.chosen.values()).count(count) > 1
+        also = ", as often as another" if tied else ""
+        return f"Settings: those of {name}, which was chosen in {count} of {folds} folds{also}." if name else ""
+
+    @property
     def how(self) -> str:
         """How people were left out, in words."""
         return f"leaving out one {self.folds} at a time" if self.by_left_out_groups else f"in {self.folds} folds"
