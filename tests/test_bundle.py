@@ -219,7 +219,7 @@ def test_it_prints_what_is_in_it(settled, tmp_path):
     assert f"a.zip: {len(content):,} bytes; its parts, in bytes and compressed:" in outcome.out
     for name, part in parts_of(tmp_path / "a.zip").items():
         assert re.search(rf"^ +{len(part):,} +[\d,]+  {re.escape(name)}$", outcome.out, re.MULTILINE)
-    assert "one network of nn, preset sine, by everybody of 20 control and 20 autism" in outcome.out
+    assert "one network of nn, preset sine, trained on everybody: 20 people with autism, 20 controls" in outcome.out
     assert "Its score is that of folds: AUC within sites" in outcome.out
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 

@@ -17,7 +17,7 @@ from data.base.cli import MAX_COUNT, MAX_SEED
 from data.base.errors import InputError
 from data.cohorts.atlas import load_atlas
 from data.cohorts.phenotype import MAX_NUMBER
-from data.cohorts.records import PHENOTYPE_SIZE
+from data.cohorts.records import CLASSES, PHENOTYPE_SIZE
 from data.cohorts.rows import Preparation
 from data.conversion.like import Like, of_bundle, open_bundle
 from data.grids import REDUCED, Grid
@@ -38,6 +38,7 @@ LIKENESS, LIKENESS_VOLUME, LIKENESS_EDGES = "likeness.json", "likeness.npy", "li
 FOLDER, MAX_RANK = "weights/", 8
 FORMAT = 1
 EVERYBODY, SPLIT, FOLDS = "everybody", "split", "folds"  # whom the networks were trained on
+WHOM = {EVERYBODY: "everybody", SPLIT: "the training people of a split", FOLDS: "folds of these people"}
 NO_SCORE = "It goes without a score: no test on folds was given when it was made."
 
 
@@ -241,11 +242,11 @@ class Bundle:
         model = self.model
         count = len(model.members)
         networks = "one network" if count == 1 else f"{count} networks, whose probabilities are averaged,"
-        people = " and ".join(f"{number} {name}" for name, number in model.people.items())
+        control, autism = (model.people.get(name, 0) for name in CLASSES)
         score = f"Its score is that of folds: {model.internal}." if model.internal else NO_SCORE
         return [
-            f"{self.path}: {networks} of {model.model}, preset {model.preset}, by {model.trained_on} of {people}"
-            f"{model.caveats.marks}; SHA-256 {self.archive.sha256}.",
+            f"{self.path}: {networks} of {model.model}, preset {model.preset}, trained on {WHOM[model.trained_on]}: "
+            f"{autism} people with autism, {control} controls{model.caveats.marks}; SHA-256 {self.archive.sha256}.",
             score,
             *self.like.notes,
         ]
