@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from helpers import ROOT
-from slurm import sh
+from slurm import rows_of, sh
 
 from data import demo, grids
 from data.base.cli import guarded
@@ -286,19 +286,15 @@ def execute() -> int:
         image, what = built(home)
         print("| what was tried in a clean root | what was found | held |\n| --- | --- | --- |", flush=True)
         print(f"| the steps of the Dockerfile | {what} | yes |", flush=True)
-        failed, tries = 0, Tries(image, home)
-        for name, work in {
-            "its user": tries.user,
-            "its command": tries.command,
-            "make demo as this user, without a network": tries.demo,
-            "a cohort mounted read-only, another user, no network": tries.read_only,
-        }.items():
-            try:
-                found, held = work()
-            except (InputError, OSError) as error:
-                found, held = " ".join(str(error).split()), False
-            failed += not held
-            print(f"| {name} | {found.replace('|', '/')} | {'yes' if held else 'NO'} |", flush=True)
+        tries = Tries(image, home)
+        failed = rows_of(
+            {
+                "its user": tries.user,
+                "its command": tries.command,
+                "make demo as this user, without a network": tries.demo,
+                "a cohort mounted read-only, another user, no network": tries.read_only,
+            }
+        )
         return int(failed > 0)
 
 

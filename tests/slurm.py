@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -416,6 +416,19 @@ def prepare() -> None:
         sh("apt-get", "install", "-y", "-qq", *missing, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"})
 
 
+def rows_of(tries: Mapping[str, Callable[[], tuple[str, bool]]]) -> int:
+    """Does each try, which gives what was found and whether it held, prints its row, and counts those that failed."""
+    failed = 0
+    for name, work in tries.items():
+        try:
+            found, held = work()
+        except (InputError, OSError) as error:
+            found, held = " ".join(str(error).split()), False
+        failed += not held
+        print(f"| {name} | {found.replace('|', '/')} | {'yes' if held else 'NO'} |", flush=True)
+    return failed
+
+
 def execute() -> int:
     prepare()
     wanted = sys.argv[1:]
@@ -428,21 +441,14 @@ def execute() -> int:
         home.chmod(0o755)
         demo.simulate(home / "cohort", grids.REDUCED, demo.Simulation(subjects=40, seed=1))
         demo.simulate(home / "full", grids.FULL, demo.Simulation(subjects=6, seed=2))
-        failed = 0
         with cluster(home):
+            tries = Tries(home, home / "cohort", home / "full").all()
+            chosen = [name for name in tries if not wanted or any(word in name for word in wanted)]
             print(
                 "| what was tried on two nodes of one machine | what was found | held |\n| --- | --- | --- |",
                 flush=True,
             )
-            for name, work in Tries(home, home / "cohort", home / "full").all().items():
-                if wanted and not any(word in name for word in wanted):
-                    continue
-                try:
-                    found, held = work()
-                except (InputError, OSError) as error:
-                    found, held = " ".join(str(error).split()), False
-                failed += not held
-                print(f"| {name} | {found.replace('|', '/')} | {'yes' if held else 'NO'} |", flush=True)
+            failed = rows_of({name: tries[name] for name in chosen})
         return int(failed > 0)
 
 

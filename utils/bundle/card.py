@@ -9,7 +9,7 @@ from data.base.tables import printable
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import CLASSES
 from data.likeness.reference import quantiles
-from utils.bundle.model import FOLDS, BundledModel
+from utils.bundle.model import BundledModel, who_trained
 from utils.covariates import covariates
 from utils.figures import number
 from utils.report.build import INTENDED_USE
@@ -29,7 +29,7 @@ MIDDLE = (0.05, 0.95)  # the quantiles between which most people lie, none of th
 
 def text(model: BundledModel, cohort: Cohort) -> str:
     """The card as Markdown."""
-    rows = [row for row in cohort.rows if model.trained_on == FOLDS or row.split == "train"]
+    rows = [cohort.rows[at] for at in who_trained(model.trained_on, cohort)]
     return TEMPLATES.get_template("card.jinja").render(
         model=model,
         cohort=cohort,

@@ -45,6 +45,7 @@ from utils.bundle.model import (
     Member,
     aal_sha256,
     flat,
+    who_trained,
 )
 from utils.bundle.trained import Trained, network_of
 from utils.evaluation import linear_floors
@@ -79,7 +80,7 @@ def parts_of(
     parts |= {WEIGHTS.format(number): archive.npy(flat(of_one)) for number, of_one in enumerate(weights)}
     if cohort.connectomes and cohort.connectomes.image is not None:
         parts[like.PARCELS] = archive.npy(cohort.connectomes.image.astype("<i2"))
-    used = np.array([at for at, row in enumerate(cohort.rows) if model.trained_on == FOLDS or row.split == "train"])
+    used = np.array(who_trained(model.trained_on, cohort))
     return parts | like.derivation_parts(cohort) | likeness_parts(cohort, used) | floors_parts(model, cohort)
 
 
@@ -162,8 +163,8 @@ def model_of(
 ) -> BundledModel:
     saved = trained[0].saved
     trained_on = FOLDS if len(trained) > 1 else EVERYBODY if saved.everybody else SPLIT
-    used = {row.subject: row.label for row in cohort.rows if trained_on == FOLDS or row.split == "train"}
-    label = Counter(used.values())
+    rows = [cohort.rows[at] for at in who_trained(trained_on, cohort)]
+    label = Counter({row.subject: row.label for row in rows}.values())
     return BundledModel(
         **{field.name: getattr(saved, field.name) for field in fields(Choices)},
         format=FORMAT,

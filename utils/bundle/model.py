@@ -16,6 +16,7 @@ from data.base.archive import MAX_PART, Archive
 from data.base.cli import MAX_COUNT, MAX_SEED
 from data.base.errors import InputError
 from data.cohorts.atlas import load_atlas
+from data.cohorts.cohort import Cohort
 from data.cohorts.phenotype import MAX_NUMBER
 from data.cohorts.records import CLASSES, PHENOTYPE_SIZE
 from data.cohorts.rows import Preparation
@@ -256,7 +257,7 @@ class Bundle:
 class BundleFolder(CheckpointFolder):
     """The networks of a bundle where a run expects a folder of checkpoints."""
 
-    bundle: Bundle | None = None
+    bundle: Bundle = field(kw_only=True)
 
     @property
     def current(self) -> Path:
@@ -279,12 +280,15 @@ class BundleFolder(CheckpointFolder):
         return []
 
     def identity(self) -> Identity:
-        assert self.bundle
         return self.bundle.identity
 
     def digest(self) -> str:
-        assert self.bundle
         return self.bundle.archive.sha256
+
+
+def who_trained(trained_on: str, cohort: Cohort) -> list[int]:
+    """The positions of the records of the people who trained the networks."""
+    return [at for at, row in enumerate(cohort.rows) if trained_on == FOLDS or row.split == "train"]
 
 
 def is_shape(shape: tuple[int, ...]) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import stats
 from scipy.special import expit
 
 from data.base.errors import InputError
@@ -17,7 +17,7 @@ from data.cohorts.cohort import Cohort
 from data.likeness import people
 from data.likeness.reasons import PERSON, Range, spelled
 from data.likeness.reference import Compared, Reference, compared, reference
-from utils.calibration import Calibration
+from utils.calibration import Calibration, logistic
 from utils.evaluation.confounds import subjects_of
 from utils.evaluation.linear_floors import LinearFloors
 from utils.metrics import Predictions, with_intervals
@@ -134,18 +134,11 @@ def calibration(predictions: Predictions) -> dict[str, dict[str, float | None]]:
 def regression(design: np.ndarray, offset: np.ndarray, label: np.ndarray) -> tuple[float, float]:
     """The first coefficient, with its standard error, of a logistic regression of labels (n,) on the columns of a
     design (n, k), by maximum likelihood."""
-
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        odds = offset + design @ weights
-        return np.logaddexp(0, odds).sum() - label @ odds, design.T @ (expit(odds) - label)
-
-    def curvature(weights: np.ndarray) -> np.ndarray:
-        share = expit(offset + design @ weights)
-        return design.T @ (design * (share * (1 - share))[:, None])
-
-    start = np.zeros(design.shape[1])
-    fitted = optimize.minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-9})
-    return float(fitted.x[0]), float(np.sqrt(np.linalg.inv(curvature(fitted.x))[0, 0]))
+    spread = np.abs(design).max(0)  # so that the steps of `logistic` reach any coefficient
+    (found,) = logistic((design / spread).T, label, offset, np.ones((1, len(label))))
+    share = expit(offset + design @ (found / spread))
+    curvature = design.T @ (design * (share * (1 - share))[:, None])
+    return float(found[0] / spread[0]), float(np.sqrt(np.linalg.inv(curvature)[0, 0]))
 
 
 def unlike_share(told: int, count: int) -> Row:
