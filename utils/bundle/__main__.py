@@ -45,9 +45,7 @@ def bundle() -> int:
     from utils.machines.devices import start_on_cpu
 
     start_on_cpu()
-    parts = make.parts_of(networks, cohort, internal, args.licence)
-    if args.onnx:
-        parts |= make.onnx_of(networks, cohort)
+    parts = make.parts_of(networks, cohort, internal, args.licence, args.onnx)
     with files.locked(args.out), files.unfinished(args.out) as path:
         archive.write(path, parts)
         Bundle.open(path)  # nothing is called done that cannot be read

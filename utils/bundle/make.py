@@ -62,11 +62,16 @@ PARSED = (MODEL, like.DATA)
 
 
 def parts_of(
-    trained: Sequence[Trained], cohort: Cohort, internal: InternalValidation | None, licence: str
+    trained: Sequence[Trained],
+    cohort: Cohort,
+    internal: InternalValidation | None,
+    licence: str,
+    with_onnx: bool = False,
 ) -> dict[str, bytes]:
     """The parts of a bundle by name. TensorFlow must have been started."""
     subjects = {row.subject for row in cohort.rows}
-    weights = [network_of(one, cohort).get_weights() for one in trained]
+    networks = [network_of(one, cohort) for one in trained]
+    weights = [network.get_weights() for network in networks]
     members = [member_of(one, of_one, cohort) for one, of_one in zip(trained, weights, strict=True)]
     model = model_of(trained, cohort, tuple(members), internal, licence)
     texts = {
@@ -80,6 +85,8 @@ def parts_of(
     parts |= {WEIGHTS.format(number): archive.npy(flat(of_one)) for number, of_one in enumerate(weights)}
     if cohort.connectomes and cohort.connectomes.image is not None:
         parts[like.PARCELS] = archive.npy(cohort.connectomes.image.astype("<i2"))
+    if with_onnx:
+        parts |= onnx_of(trained, networks, members, cohort)
     used = np.array(who_trained(model.trained_on, cohort))
     return parts | like.derivation_parts(cohort) | likeness_parts(cohort, used) | floors_parts(model, cohort)
 
@@ -104,24 +111,23 @@ def likeness_parts(cohort: Cohort, used: np.ndarray) -> dict[str, bytes]:
     return parts | ({} if found.edges is None else {LIKENESS_EDGES: archive.npy(found.edges.astype("<f4"))})
 
 
-def onnx_of(trained: Sequence[Trained], cohort: Cohort) -> dict[str, bytes]:
+def onnx_of(
+    trained: Sequence[Trained], networks: Sequence[Any], members: Sequence[Member], cohort: Cohort
+) -> dict[str, bytes]:
     """The networks as one ONNX file, compared with TensorFlow on records of the cohort; prints the difference."""
     from utils.bundle import onnx
 
-    stored, members = Scaler.of(cohort.metadata), []
-    for one in trained:
-        standard, own = one.saved.config.get("standardise", "stored"), Scaler.of(one.saved.preparation)
-        onnx.check_possible(standard)
-        scale, shift = affine(stored, own) if stored and own else ((), ())
-        rescaled = (np.array(scale), np.array(shift)) if scale else ()
-        members.append(onnx.Member(network_of(one, cohort), standard, *rescaled))
+    every = []
+    for one, network, member in zip(trained, networks, members, strict=True):
+        affine_of = (member.phenotype_scale, member.phenotype_shift) if member.phenotype_scale else ()
+        every.append(onnx.Member(network, one.saved.config.get("standardise", "stored"), *map(np.array, affine_of)))
     count = min(COMPARED, len(cohort.rows))
     records = np.linspace(0, len(cohort.rows) - 1, count).astype(int)
     tables = {"connectome": cohort.connectomes} if cohort.connectomes else {}
     batches = cohort.batches(in_order(records, COMPARED_AT_ONCE), tables=tables)
     with TemporaryDirectory() as folder:
         path = Path(folder) / ONNX
-        difference = onnx.export(members, path, batches)
+        difference = onnx.export(every, path, batches)
         content = path.read_bytes()
     print(f"{ONNX}: probabilities of {count} records differ from TensorFlow's by at most {difference:.1g}.")
     return {ONNX: content}
