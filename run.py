@@ -4,12 +4,13 @@ import argparse
 from pathlib import Path
 
 from data.base.cli import MAX_JOBS, MAX_REPEATS, Parser, add_options, guarded, seed, whole
+from data.base.environment import several_processes
 from data.base.terminal import start
 from models import MODELS
 from models.settings import PRECISIONS
 from utils.evaluation.options import check_permutations
 from utils.jobs import FULL_PASS, JOBS
-from utils.machines.devices import choose_device, several_processes
+from utils.machines.devices import choose_device
 from utils.runs.candidates import PRESETS, QUICK
 from utils.runs.everybody import everybody_run
 from utils.runs.folded import folded_run

@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from data.base.environment import prepare_tensorflow
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.grids import FULL, REDUCED, Grid
 from models.settings import Settings, from_json
+
+prepare_tensorflow()
 
 
 @dataclass(frozen=True)

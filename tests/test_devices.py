@@ -1,10 +1,14 @@
 """GPU manners, against a fake NVML: never a GPU that somebody else holds, unless told to share."""
 
+import json
 import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from helpers import ROOT
 
 from data.base.errors import InputError
 from utils.machines import devices
@@ -47,7 +51,6 @@ def choose(monkeypatch, capsys):
         monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(held, fails))
         monkeypatch.setattr(os, "environ", dict(os.environ))
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-        os.environ.pop("TF_ENABLE_ONEDNN_OPTS", None)
         if visible is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = visible
         device = devices.choose_device(share)
@@ -61,7 +64,6 @@ NO_GPU = ("cpu", "-1", "No GPU: running on the CPU.\n")
 
 def test_without_a_driver_it_says_so_in_one_line_and_uses_the_cpu(choose):
     assert choose([], fails="nvmlInit") == NO_GPU
-    assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1"
 
 
 def test_a_driver_without_a_gpu_is_no_gpu(choose):
@@ -124,6 +126,21 @@ def test_only_errors_lets_errors_through_and_notes_not(capfd):
         os.write(2, b"E0000 00:00:1 cuda.cc:1] failed call to cuInit: no device\n")
         os.write(2, b"E0000 00:00:1 something.cc:1] the disk is on fire\n")
     assert capfd.readouterr().err == "E0000 00:00:1 something.cc:1] the disk is on fire\n"
+
+
+def test_what_decides_the_last_bits_is_told(monkeypatch):
+    """Of a new process, before and after it has imported TensorFlow."""
+    code = "import sys; from utils.machines.devices import processor; before = processor(); import tensorflow; "
+    code += "import json; print(json.dumps([before, processor()]))"
+    limits = {"TF_ENABLE_ONEDNN_OPTS": "0", "ONEDNN_MAX_CPU_ISA": "SSE41", "TF_NUM_INTRAOP_THREADS": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | limits, cwd=ROOT, capture_output=True, text=True
+    )
+    before, after = json.loads(done.stdout)
+    assert before == after
+    assert (before["onednn"], before["onednn_max_cpu_isa"], before["threads"]) == (False, "SSE41", 3)
+    assert before["instruction_sets"] == np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    assert devices.processor()["onednn"] == (os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1")
 
 
 def test_too_little_memory_is_one_line():

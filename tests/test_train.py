@@ -31,6 +31,7 @@ from data.cohorts.atlas import load_atlas
 from data.cohorts.cohort import open_cohort
 from data.cohorts.records import within_brain
 from utils import ridge
+from utils.machines import devices
 from utils.runs.checkpoints import CheckpointFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
@@ -59,6 +60,7 @@ def test_training_leaves_history_figure_events_and_run(model, measures, train, c
     assert run["checkpoint_sha256"] == CheckpointFolder(tmp_path / "one" / "ckpt" / model).digest()
     assert run["wall_time_s"] > 0
     assert {"tensorflow", "numpy"} <= run["packages"].keys()
+    assert run["processor"] == devices.processor()
     assert "git_commit" in run
 
 

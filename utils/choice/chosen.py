@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data.base import files
+from data.base.environment import several_processes
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import open_folds, part_folder
@@ -20,7 +21,6 @@ from data.cohorts.inner_folds import MOST, inner_folds
 from data.cohorts.rows import listed
 from utils.choice.halving import trainings
 from utils.choice.job import CHOOSE, ChoosingRun, read_choice
-from utils.machines.devices import several_processes
 from utils.runs import guards
 from utils.runs.candidates import Candidates
 from utils.runs.checkpoints import CheckpointFolder

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from data.base.cli import option, whole
+from data.base.environment import several_processes
 from data.base.errors import InputError
 from data.base.text import shown
-from utils.machines.devices import several_processes
 from utils.runs.fold_rows import OF_SEVERAL
 from utils.runs.run import Options
 from utils.runs.validate import Request

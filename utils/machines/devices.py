@@ -14,7 +14,9 @@ from functools import cache, cached_property
 from types import ModuleType
 from typing import Any
 
+import joblib
 import numpy as np
+import threadpoolctl
 
 from data.base.errors import InputError
 from data.base.signals import interrupts_delayed
@@ -91,12 +93,6 @@ def strategy_of(gpus: tuple[str, ...]) -> Any:
     return tf.distribute.MirroredStrategy(gpus) if len(gpus) > 1 else tf.distribute.get_strategy()
 
 
-def several_processes(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether TF_CONFIG or Slurm's variables of the job step name more processes than this one."""
-    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")  # of this srun; SLURM_NTASKS is the whole allocation's
-    return bool(environment.get("TF_CONFIG", "").strip()) or tasks != "1"
-
-
 def free_gpus(share: bool) -> list[tuple[str, str]]:
     """UUID and name of the GPUs that no other process holds, first in CUDA's order; none where there is no GPU. Asks
     NVML, before TensorFlow could take memory; honours CUDA_VISIBLE_DEVICES, as Slurm sets it. If every GPU is held by
@@ -149,9 +145,8 @@ def other_processes(pynvml: ModuleType, handle: Any) -> list[str]:
 
 
 def choose_device(share: bool, several: bool = False) -> str:
-    """Sets the environment that TensorFlow reads at its import, so that it sees a free GPU, or `several`; returns `gpu`
-    or `cpu`, and prints which."""
-    set_environment()
+    """Lets TensorFlow, which must not have been imported, see a free GPU, or `several`; returns `gpu` or `cpu`, and
+    prints which."""
     gpus = free_gpus(share)[: None if several else 1]
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(uuid for uuid, _ in gpus) or "-1"
@@ -161,18 +156,32 @@ def choose_device(share: bool, several: bool = False) -> str:
     return "gpu" if gpus else "cpu"
 
 
-def set_environment() -> None:
-    """What TensorFlow reads at its import, whatever the device."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default without AVX-512, and five times slower then
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-
-
 def start_on_cpu() -> None:
     """Starts TensorFlow where a GPU would gain nothing."""
-    set_environment()
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     start_tensorflow("cpu")
+
+
+def processor() -> dict[str, Any]:
+    """What decides the last bits of what a CPU computes, for `run.json`: the instruction sets that NumPy found and may
+    use, the kernels of OpenBLAS, whether TensorFlow uses oneDNN and up to which instruction set, and its threads."""
+    libraries = threadpoolctl.threadpool_info()
+    return {
+        "instruction_sets": np.show_config(mode="dicts")["SIMD Extensions"]["found"],
+        "openblas": sorted({of["architecture"] for of in libraries if of["internal_api"] == "openblas"}),
+        "onednn": uses_onednn(),
+        "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA"),
+        "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or joblib.cpu_count(),
+    }
+
+
+def uses_onednn() -> bool:
+    """Whether TensorFlow uses oneDNN, or would if it was started."""
+    if "tensorflow" not in sys.modules:
+        return os.environ["TF_ENABLE_ONEDNN_OPTS"].lower() in ("1", "true")
+    from tensorflow.python.util import _pywrap_util_port  # what TensorFlow's own tests ask
+
+    return _pywrap_util_port.IsMklEnabled()
 
 
 @contextmanager

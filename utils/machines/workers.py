@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 
 from data.base import files
+from data.base.environment import several_processes
 from data.base.errors import InputError
 from data.base.signals import handled
 from data.base.text import whole_number
 from data.cohorts.rows import listed
-from utils.machines.devices import Arrays, Workers, several_processes
+from utils.machines.devices import Arrays, Workers
 
 TASK_TYPES = ("chief", "worker")  # of a cluster that trains in step, in the order of their indices
 FIRST_PORT, PORTS = 20_000, 10_000  # for jobs of Slurm; below those that systems give out

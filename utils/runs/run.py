@@ -206,6 +206,7 @@ class Run:
             "workers": self.workers.count,
             "replicas": self.workers.replicas,
             "git_commit": git_commit(),
+            "processor": devices.processor(),
             "packages": {name: metadata.version(name) for name in PACKAGES},
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.started)),
             "wall_time_s": round(time.time() - self.started, 2),

@@ -1,7 +1,6 @@
 """A run that several workers do together: all compare what they were asked for, and only the first one prints."""
 
 import hashlib
-import os
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 
@@ -17,7 +16,6 @@ def perform_together(run: Run, workers: Workers, share_gpu: bool) -> int:
     """Does the job; returns the exit status."""
     if (jobs := getattr(run, "jobs", 1)) > 1:
         raise InputError(f"--jobs {jobs} is for one machine, and here are {workers.count} workers; leave it out.")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a worker that is gone is reported once, below
     device = devices.choose_device(share_gpu, several=run.job.takes_several_gpus)
     gpus = devices.start_tensorflow(device)
     with lost_workers_explained():
