@@ -24,14 +24,16 @@ settings.load_profile("seeded")
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_floors() -> Iterator[None]:
-    """Floors choose between two penalties, in three inner folds: most tests are not about them."""
-    from utils import ridge
+    """Floors choose between two penalties, in three inner folds, and intervals have few resamples: most tests are not
+    about them."""
+    from utils import metrics, ridge
     from utils.evaluation import floors
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(floors, "STRENGTHS", floors.STRENGTHS[1::3])
         patch.setattr(ridge, "PENALTIES", ridge.PENALTIES[2::2])
         patch.setattr(ridge, "INNER_FOLDS", 3)
+        patch.setattr(metrics, "RESAMPLES", 400)
         yield
 
 

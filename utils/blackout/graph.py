@@ -33,6 +33,7 @@ STEPS: dict[type[keras.Layer], type[Step]] = {
     model_layers.RegionMeans: steps.RegionMeans,
 }
 MAPWISE_LAYERS = (layers.AveragePooling3D, model_layers.Standardise, model_layers.RegionMeans)
+FLATTENED_LAYERS = (model_layers.MembersApart, model_layers.MapsTogether, layers.Reshape, model_layers.Dropout)
 WHOLE_VOLUME_LAYERS = (
     layers.Flatten,
     model_layers.MembersApart,
@@ -79,6 +80,27 @@ def steps_of(node: Node, is_local: Callable[[keras.KerasTensor], bool]) -> list[
     return [convolution(layer, sources, linear, sizes), Step(activation, [linear], target, (sizes[1], sizes[1]))]
 
 
+def readout_of(nodes: list[Node], first: Node, readers: Counter) -> list[Node]:
+    """Return the nodes from one that takes members apart to the dense layer that reads these; none if something else
+    reads them, too, or if they compute in half precision."""
+    chain = [first] if type(first.operation) is model_layers.MembersApart else []
+    while chain and type(chain[-1].operation) in FLATTENED_LAYERS:
+        output = id(chain[-1].output_tensors[0])
+        chain += [node for node in nodes if readers[output] == 1 and output in map(id, node.input_tensors)] or [None]
+    if not chain or chain[-1] is None or any(node.operation.compute_dtype != "float32" for node in chain):
+        return []
+    last = chain[-1].operation
+    return chain if type(last) is layers.EinsumDense and last.activation is keras.activations.linear else []
+
+
+def readout(chain: list[Node]) -> steps.Readout:
+    """Return the step that computes the last node of a chain from what the first one reads."""
+    first, last = chain[0], chain[-1]
+    (source,), target = first.input_tensors, last.output_tensors[0]
+    sizes = source.shape[SPATIAL], source.shape[SPATIAL]
+    return steps.Readout(last.operation, [id(source)], id(target), sizes)
+
+
 def follow(nodes: list[Node], volume: int, outputs: list) -> tuple[list[Step], list[Node], set[int]]:
     """Follow the volume through the nodes of a graph, in their order, as far as that is possible locally.
 
@@ -87,7 +109,7 @@ def follow(nodes: list[Node], volume: int, outputs: list) -> tuple[list[Step], l
     readers = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
     readers.update(id(tensor) for tensor in outputs)
     found: dict = {}
-    tail, affected, followed = [], {volume}, {volume}
+    tail, affected, followed, in_readout = [], {volume}, {volume}, set()
 
     def is_local(tensor: keras.KerasTensor) -> bool:
         return len(tensor.shape) == RANK and (id(tensor) in followed or id(tensor) not in affected)
@@ -96,8 +118,13 @@ def follow(nodes: list[Node], volume: int, outputs: list) -> tuple[list[Step], l
         source, target = id(node.input_tensors[0]), id(node.output_tensors[0])
         if affected.isdisjoint(id(tensor) for tensor in node.input_tensors):
             continue
-        new = steps_of(node, is_local)
         affected.update(id(tensor) for tensor in node.output_tensors)
+        if id(node) in in_readout:
+            continue
+        new = steps_of(node, is_local)
+        if is_local(node.input_tensors[0]) and (chain := readout_of(nodes, node, readers)):
+            new = [readout(chain)]
+            in_readout.update(map(id, chain))
         if not new:
             tail.append(node)
             continue

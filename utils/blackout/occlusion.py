@@ -6,8 +6,9 @@ its activations are kept, and a region then only updates the part of every activ
 
 Reach.      A box per activation, the same for all records: the region's bounding box, widened at every convolution
             and pooling by its kernel, stride, padding and dilation, and clipped to the grid. The layers and their
-            order are read from the Keras graph. What needs the whole activation (Flatten, global maximum, a layer
-            unknown here) and all that follows is the tail, which is computed for many regions at once.
+            order are read from the Keras graph. Sums over voxels, of global averages, regions and dense layers on
+            flattened activations, change by the sum over the box. What needs the whole activation otherwise (Flatten,
+            global maximum, a layer unknown here) and all that follows is the tail, computed for many regions at once.
 Exactness.  Nothing is approximated: outside the reach an activation cannot change, inside it is recomputed. The
             logits differ from those of a full pass by the rounding of the layers' own number format alone.
 One map.    A classifier is the mean of networks. With a region replaced in all maps, what a network that reads one map
@@ -221,10 +222,10 @@ class Occlusion:
         return self._update(list(kept.values()), fill, mask, boxes)
 
     def _boxes(self, along: tuple[tuple[int, int], ...]) -> tf.Tensor:
-        """Return the plan of a change between these indices along x, y and z, as one tensor (boxes, 2, 5) int32, which
+        """Return the plan of a change between these indices along x, y and z, as one tensor (boxes * 2, 5) int32, which
         TensorFlow takes faster than many."""
         boxes = tf.nest.flatten(self._plan(np.array(along).T))
-        return tf.constant(np.pad(boxes, ((0, 0), (0, 0), (1, 1))).astype(np.int32))
+        return tf.constant(np.pad(np.concatenate(boxes), ((0, 0), (1, 1))).astype(np.int32))
 
     def _plan(self, box: np.ndarray) -> tuple[np.ndarray, list, list]:
         """Return boxes and widths, alike in structure for every region, for a change of the volume in `box`: the box of
@@ -260,7 +261,8 @@ class Occlusion:
     ) -> list[tf.Tensor]:
         """Return the inputs of the tail that occlusion of `mask` affects, given its plan."""
         kept = dict(zip(self._kept, activations, strict=True))
-        box, plans, cuts = tf.nest.pack_sequence_as(self._form, [tf.unstack(each) for each in tf.unstack(boxes)])
+        ends = tf.unstack(boxes)
+        box, plans, cuts = tf.nest.pack_sequence_as(self._form, [*zip(ends[::2], ends[1::2], strict=True)])
         shown, filled, inside = (cut(whole, box) for whole in (kept[self._volume], fill, mask[None, ..., None]))
         before, after = {self._volume: shown}, {self._volume: tf.where(inside, filled, shown)}
         pooled = {step.target for step in self._steps if isinstance(step, GlobalAverage)}

@@ -20,7 +20,7 @@ EVERY_RECORD_AND_CHANNEL = 0b10001  # the axes, as bits, along which a box does 
 def cut(activation: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
     """Return the part of `activation` inside `box`."""
     everything = EVERY_RECORD_AND_CHANNEL
-    return tf.strided_slice(activation, box[0], box[1], begin_mask=everything, end_mask=everything)
+    return tf.strided_slice(activation, box[0], box[1], [1] * 5, begin_mask=everything, end_mask=everything)
 
 
 def paste(activation: tf.Tensor, box: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
@@ -44,7 +44,8 @@ def common(box: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def pad(values: tf.Tensor, widths: tf.Tensor, padding_value: float = 0) -> tf.Tensor:
     """Return `values` with `widths` (2, 5) of padding before and after it."""
-    return tf.pad(values, tf.stack(tf.unstack(widths), axis=1), constant_values=tf.cast(padding_value, values.dtype))
+    padding_value = tf.cast(padding_value, values.dtype)
+    return tf.pad(values, tf.stack([widths[0], widths[1]], axis=1), constant_values=padding_value)
 
 
 @dataclass
@@ -224,17 +225,18 @@ class SpreadConvolution(DifferenceConvolution):
 
 
 class GlobalAverage(Step):
-    """Global average pooling, updated by the mean of the difference. Its target has no box."""
+    """Global average pooling, updated by the mean of the difference. Its target has no box, as of all sums over voxels
+    (the kinds below)."""
 
     def needs(self, reach: np.ndarray, needed: np.ndarray) -> np.ndarray:
         return reach
 
     def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
         difference = tf.cast(after[0], tf.float32) - tf.cast(before[0], tf.float32)
-        return tf.cast(tf.cast(target_before, tf.float32) + self.mean(difference, plan), target_before.dtype)
+        return tf.cast(tf.cast(target_before, tf.float32) + self.change(difference, plan), target_before.dtype)
 
-    def mean(self, difference: tf.Tensor, plan: Tensors) -> tf.Tensor:
-        """Return the mean, over what the layer averages, of a difference that is 0 outside its box."""
+    def change(self, difference: tf.Tensor, plan: Tensors) -> tf.Tensor:
+        """Return how the target changes by a difference that is 0 outside its box."""
         return tf.reduce_sum(difference, (1, 2, 3), keepdims=self.layer.keepdims) / math.prod(self.sizes[0])
 
 
@@ -244,7 +246,30 @@ class RegionMeans(GlobalAverage):
     def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
         return [reach]
 
-    def mean(self, difference: tf.Tensor, plan: Tensors) -> tf.Tensor:
+    def change(self, difference: tf.Tensor, plan: Tensors) -> tf.Tensor:
         position = cut(tf.constant(self.layer.position)[None, ..., None], plan[0])
         flat = tf.reshape(difference, (tf.shape(difference)[0], -1, difference.shape[-1]))
         return self.layer.sums(flat, tf.reshape(position, [-1])) / self.layer.sizes[:, None].astype(np.float32)
+
+
+@dataclass
+class Readout(GlobalAverage):
+    """A dense layer of several networks on flattened activations, updated by the difference times the weights of the
+    voxels in reach. Its target has no box."""
+
+    def __post_init__(self) -> None:
+        inputs, members, features, units = self.layer.kernel.shape
+        filters = features // math.prod(self.sizes[0])
+        self.of_voxel = inputs, members, filters, units
+        of_voxels = tf.reshape(self.layer.kernel, (inputs, members, *self.sizes[0], filters, units))
+        self.kernel = tf.reshape(tf.transpose(of_voxels, (2, 3, 4, 0, 1, 5, 6)), (1, *self.sizes[0], -1))
+
+    def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
+        return [reach]
+
+    def change(self, difference: tf.Tensor, plan: Tensors) -> tf.Tensor:
+        """Return how the target changes by a difference (batch * inputs, x, y, z, members * filters) in a box."""
+        inputs, members, filters, _ = self.of_voxel
+        weights = tf.reshape(cut(self.kernel, plan[0]), (-1, *self.of_voxel))
+        values = tf.reshape(difference, (-1, inputs, tf.shape(weights)[0], members, filters))
+        return tf.einsum("bivmf,vimfu->bimu", values, weights)

@@ -7,7 +7,6 @@ import zipfile
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, fields, replace
-from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -52,7 +51,7 @@ from utils.evaluation import linear_floors
 from utils.runs.caveats import Caveats
 from utils.runs.checkpoints import Choices, Identity
 from utils.runs.internal import InternalValidation
-from utils.runs.run import PACKAGES, git_commit
+from utils.runs.run import git_commit, package_versions
 
 COMPARED, COMPARED_AT_ONCE = 100, 10  # records on which ONNX is compared with TensorFlow
 SHORTEST = 4  # characters of an ID that is told from other words and numbers in texts
@@ -176,7 +175,7 @@ def model_of(
         format=FORMAT,
         program=f"{PROGRAM} {__version__}",
         git_commit=git_commit(),
-        packages={name: metadata.version(name) for name in PACKAGES},
+        packages=package_versions(),
         made=time.strftime("%Y-%m-%d"),
         trained_on=trained_on,
         people={name: label[value] for value, name in enumerate(CLASSES)},

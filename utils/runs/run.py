@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,7 +207,7 @@ class Run:
             "replicas": self.workers.replicas,
             "git_commit": git_commit(),
             "processor": devices.processor(),
-            "packages": {name: metadata.version(name) for name in PACKAGES},
+            "packages": package_versions(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.started)),
             "wall_time_s": round(time.time() - self.started, 2),
         }
@@ -298,6 +298,12 @@ class Run:
         tell(f"Results: {self.out_dir}{self.marks}")
 
 
+@cache
+def package_versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
+@cache
 def git_commit() -> str | None:
     """The commit of this code, with -dirty for uncommitted changes; None outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
