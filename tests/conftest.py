@@ -2,13 +2,16 @@
 
 import gc
 import io
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, SMALL, SMALL_BATCH, TINY_CNN, Outcome, run_main, training, write_pcp
+from filelock import FileLock
+from helpers import ROOT, SMALL, Outcome, run_main, training, write_pcp
 from hypothesis import settings
 from people import ROWS, write_people
 
@@ -126,30 +129,49 @@ def drawn(undrawn):
 
 
 @pytest.fixture(scope="session")
-def cohort(tmp_path_factory) -> Path:
+def once(tmp_path_factory) -> Callable[..., Path]:
+    """`once("name", make)` is a folder that `make(folder)` has filled, in the process of the tests that asked first."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, complete = shared / name, shared / f"{name}.complete"
+        with FileLock(shared / f"{name}.lock"):
+            if not complete.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # another process failed
+                folder.mkdir()
+                make(folder)
+                complete.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def cohort(once) -> Path:
     """40 simulated subjects on the reduced grid, 4 of them test subjects."""
-    target = tmp_path_factory.mktemp("cohort") / "reduced"
-    demo.simulate(target, grids.REDUCED, demo.Simulation(subjects=40, seed=1))
-    return target
+    simulation = demo.Simulation(subjects=40, seed=1)
+    return once("cohort", lambda folder: demo.simulate(folder / "reduced", grids.REDUCED, simulation)) / "reduced"
 
 
 @pytest.fixture(scope="session")
-def full_cohort(tmp_path_factory) -> Path:
+def full_cohort(once) -> Path:
     """6 simulated subjects at full size, one of them a test subject."""
-    target = tmp_path_factory.mktemp("cohort") / "full"
-    demo.simulate(target, grids.FULL, demo.Simulation(subjects=6, seed=2))
-    return target
+    simulation = demo.Simulation(subjects=6, seed=2)
+    return once("full-cohort", lambda folder: demo.simulate(folder / "full", grids.FULL, simulation)) / "full"
 
 
 @pytest.fixture(scope="session")
-def trained(cohort, cli, tmp_path_factory) -> Path:
+def trained(cohort, cli, once) -> Path:
     """The --chkPointDir of a tiny cnn that has seen 4 batches of `cohort`. Copy it before changing it."""
-    folder = tmp_path_factory.mktemp("trained")
-    arguments = ("--chkPointDir", folder / "ckpt", "--dataDir", cohort, "--outDir", folder / "out")
+    return once("trained", lambda folder: train_in(cli, folder, cohort, "cnn", 4)) / "ckpt"
+
+
+def train_in(cli: Callable[..., Outcome], folder: Path, *how: object) -> None:
+    """Trains a tiny network with everything in a folder."""
     with without_drawing():
-        outcome = cli("--train", "--model", "cnn", "--numIters", 4, *TINY_CNN, *SMALL_BATCH, *arguments)
+        outcome = cli(*training(folder, *how))
     assert outcome.status == 0, outcome.err
-    return folder / "ckpt"
 
 
 @pytest.fixture
@@ -178,28 +200,23 @@ def train_cae(cli, full_cohort, tmp_path_factory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def seen_six(cli, cohort, tmp_path_factory) -> Path:
+def seen_six(cli, cohort, once) -> Path:
     """The folder of a nn that has seen 6 batches, with checkpoints of the 2nd, the 4th and the 6th. Copy it."""
-    folder = tmp_path_factory.mktemp("six")
-    with without_drawing() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("utils.training.loop.SAVE_EVERY", 2)
-        assert cli(*training(folder, cohort, "nn", 6)).status == 0
-    return folder
+        return once("six", lambda folder: train_in(cli, folder, cohort, "nn", 6))
 
 
 @pytest.fixture(scope="session")
-def seen_two(cli, cohort, tmp_path_factory) -> Path:
+def seen_two(cli, cohort, once) -> Path:
     """The folder of a nn that has seen 2 batches. Copy it."""
-    folder = tmp_path_factory.mktemp("two")
-    with without_drawing():
-        assert cli(*training(folder, cohort, "nn", 2)).status == 0
-    return folder
+    return once("two", lambda folder: train_in(cli, folder, cohort, "nn", 2))
 
 
 @pytest.fixture(scope="session")
-def pcp(tmp_path_factory) -> Path:
+def pcp(once) -> Path:
     """A tiny PCP folder with maps in LAS orientation, as the project stores them."""
-    return write_pcp(tmp_path_factory.mktemp("pcp") / "LAS")
+    return once("pcp", lambda folder: write_pcp(folder / "LAS")) / "LAS"
 
 
 @pytest.fixture(scope="module")
@@ -211,12 +228,14 @@ def few_calibrate():
 
 
 @pytest.fixture(scope="session")
-def home(data_cli, tmp_path_factory) -> Path:
+def home(data_cli, once) -> Path:
     """A cohort of 40 people of a made-up lab, on the reduced grid."""
-    folder = tmp_path_factory.mktemp("home")
-    outcome = data_cli("convert", write_people(folder / "maps", ROWS), folder / "cohort", "--grid", "reduced")
-    assert outcome.status == 0, outcome.err
-    return folder / "cohort"
+
+    def make(folder: Path) -> None:
+        outcome = data_cli("convert", write_people(folder / "maps", ROWS), folder / "cohort", "--grid", "reduced")
+        assert outcome.status == 0, outcome.err
+
+    return once("home", make) / "cohort"
 
 
 @pytest.fixture(scope="session")
@@ -237,15 +256,17 @@ def in_home(cli, home) -> Callable[..., Outcome]:
 
 
 @pytest.fixture(scope="session")
-def settled(in_home, tmp_path_factory) -> Path:
+def settled(in_home, once) -> Path:
     """The folder of a nn that was trained and tested on 3 folds of `home` (`test-folds`), and then trained on everybody
     with that score. Copy it before changing it."""
-    folder = tmp_path_factory.mktemp("settled")
-    for words in (
-        ("--train", "--folds", 3),
-        ("--test", "--folds", 3),
-        ("--train", "--everybody", "--score", folder / "test-folds"),
-    ):
-        outcome = in_home(folder, *words)
-        assert outcome.status == 0, outcome.err
-    return folder
+
+    def make(folder: Path) -> None:
+        for words in (
+            ("--train", "--folds", 3),
+            ("--test", "--folds", 3),
+            ("--train", "--everybody", "--score", folder / "test-folds"),
+        ):
+            outcome = in_home(folder, *words)
+            assert outcome.status == 0, outcome.err
+
+    return once("settled", make)
