@@ -4,7 +4,7 @@ DEMO = results/demo
 # Two processes, each with one thread for TensorFlow.
 PYTEST = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: setup demo images lint check test torture gpu slurm container
+.PHONY: setup demo images lint check test bits torture gpu slurm container
 
 setup: .venv/installed
 
@@ -31,6 +31,10 @@ check: lint
 
 test: lint
 	$(PYTEST)
+
+# What docs/reliability.md calls equal, as a processor without AVX-512 computes it; BITS are some of the files.
+bits: setup
+	TF_ENABLE_ONEDNN_OPTS=0 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell $(PYTEST) -m bits $(BITS)
 
 # Kills, full disks, damaged files and hostile names: says in a table what was lost, within half an hour on 2 cores.
 torture: setup

@@ -287,6 +287,35 @@ def area_within_sites(table: pd.DataFrame, score: str) -> float:
     return np.average([roc_auc_score(of["label"], of[score]) for of in sites], weights=list(map(len, sites)))
 
 
+def test_the_benchmark_of_moved_trainings_says_how_far_they_are_apart(cli, cohort, tmp_path, monkeypatch, capsys):
+    """In this process nothing moves and nothing differs, but for a training that goes on for a batch more."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    names = runpy.run_path(benchmark("moved"))
+
+    def perform(folder, commands, environment):
+        for command in commands:
+            assert cli(*command, *(("--numIters", 3) if environment else ())).status == 0
+
+    few = {"nn": ("nn", *TINY_NN, *SMALL_BATCH)}
+    for name, value in {
+        "MODELS": few,
+        "ENVIRONMENTS": {"the same": {}, "more": {"A": "1"}},
+        "perform": perform,
+    }.items():
+        monkeypatch.setitem(names["main"].__globals__, name, value)
+    words = [benchmark("moved"), cohort, cohort, tmp_path / "moved", "--only", "nn", "--numIters", 2]
+    monkeypatch.setattr(sys, "argv", list(map(str, words)))
+    names["main"]()
+    same, more = capsys.readouterr().out.splitlines()
+    assert same == "nn, continued with the same: weights 0.0e+00, predictions 0.0e+00"
+    weights, predictions = map(float, re.search(r"with more: weights (\S+), predictions (\S+)", more).groups())
+    tables = [
+        pd.read_csv(tmp_path / "moved" / of / "nn/test/predictions.csv")["probability"] for of in ("whole", "more")
+    ]
+    assert 0 < predictions == pytest.approx((tables[0] - tables[1]).abs().max(), rel=0.05)
+    assert 0 < weights < 1
+
+
 @pytest.mark.parametrize("separation", [0.0, 4.0])
 def test_a_series_of_the_benchmark_of_permutations_ends_as_its_definition_says(separation):
     """By all its permutations, done one after another: those that are as high, up to the tenth."""

@@ -273,6 +273,7 @@ def test_the_page_is_self_contained_and_says_simulated(blacked_out):
     assert matplotlib.image.imread(blacked_out[0] / "blackout.png").std() > 0.05
 
 
+@pytest.mark.bits
 def test_some_subjects_another_atlas_and_verification(cli, trained, cohort, tmp_path):
     """Two regions of a user's own label image, at 3 mm and LAS; one test subject."""
     subject = next(row["subject"] for row in read_rows(cohort / "subjects.csv") if row["split"] == "test")

@@ -89,6 +89,7 @@ def tested(cli, tmp_path) -> Callable[..., tuple[Outcome, Path]]:
 # What it predicts
 
 
+@pytest.mark.bits
 def test_it_predicts_what_the_checkpoint_does_byte_for_byte(of_everybody, settled, away, tested, in_home, tmp_path):
     """Nothing but the file is there: it is moved, and the cohort of the checkpoint has another name."""
     copy = shutil.copytree(settled, tmp_path / "copy")

@@ -236,6 +236,7 @@ def test_quick_chooses_by_the_test_itself_and_what_is_not_quick_needs_a_choice(
     )
 
 
+@pytest.mark.bits
 @slow
 def test_killed_in_pieces_and_side_by_side_the_results_are_the_same(tested, chosen, tmp_path):
     """Also if what is kept of the choice of a fold is damaged."""

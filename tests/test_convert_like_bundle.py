@@ -94,6 +94,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return found | {"cohort.json": json.dumps(metadata).encode(), "check.json": json.dumps(checked).encode()}
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("name", KINDS)
 def test_it_is_as_like_the_cohort_byte_for_byte(name, make, data_cli, tmp_path):
     made = make(name)

@@ -215,6 +215,7 @@ def network(edges_of_input: int) -> keras.Model:
     return keras.Model({"volume": volume, "connectome": connectome}, logits)
 
 
+@pytest.mark.bits
 def test_changes_by_edges_add_to_those_by_volumes_exactly(drawn):
     """Against full passes with the volume and the edges of a region replaced together."""
     cohort, connectomes, means = drawn
@@ -277,6 +278,7 @@ def blacked_out(cli, folder: Path, name: str, *options) -> Outcome:
     return outcome
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 def test_a_blackout_replaces_edges_with_volumes_and_alone(with_connectomes, cli):
     """The effect of edges alone from the checkpoint's weights: edges of the region, z-scored, times half their weights

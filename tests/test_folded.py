@@ -161,6 +161,7 @@ def test_more_iterations_continue_each_fold(in_folds, tested, tmp_path):
     assert list((tmp_path / "copy/test/earlier").glob("*/predictions.csv"))
 
 
+@pytest.mark.bits
 @slow
 def test_a_killed_run_is_completed_by_repeating_it(tested, cli, cohort, tmp_path):
     arguments = ["--train", "--model", "nn", "--folds", "3", "--numIters", "4"]

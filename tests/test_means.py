@@ -82,6 +82,7 @@ def test_means_are_those_of_a_loop_over_parcels(grid, maps):
     np.testing.assert_allclose(means.cubes(grid, 3).of(volume), np.nanmean(blocks, axis=(2, 4, 6)), atol=1e-6)
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 @pytest.mark.parametrize("grid, maps", [(REDUCED, 1), (REDUCED, 3), (FULL, 2)])
 def test_means_are_those_of_the_layers_to_the_last_bit(grid, maps):
@@ -103,6 +104,7 @@ def test_means_are_those_of_the_layers_to_the_last_bit(grid, maps):
         assert kept[1:2].tobytes() == parcels.of(volume[1:2]).tobytes()  # whoever is in the same batch
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("standard", ["stored", "brain", "site"])
 def test_tables_are_made_once_and_hold_the_means_of_each_record(standard, written, tmp_path, reads):
     found = means_of(opened(written, tmp_path / "means", standard), PARCELS)
@@ -272,6 +274,7 @@ def trained_on_means(written, cli, tmp_path_factory):
     return folder
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 def test_a_training_on_kept_means_ends_as_one_on_volumes(trained_on_means, written, cli, tmp_path, reads, monkeypatch):
     """Weights, optimizer, and the constants of `Standardise`; and so does one on tables that are there."""

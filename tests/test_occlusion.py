@@ -15,7 +15,7 @@ from data.cohorts.atlas import load_atlas
 from data.grids import REDUCED
 from models import MODELS
 from utils.blackout.occlusion import Occlusion
-from utils.blackout.steps import Readout
+from utils.blackout.steps import Readout, Windowed
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +59,10 @@ def records(model, number, seed=0):
     return {name: values.astype(np.float32) for name, values in inputs.items()}, [fill.astype("f4") for fill in fills]
 
 
-TOLERANCE = 1e-5  # of the spread of a logit over records
+# Of the largest logit, 84 times the rounding of float32. On 140 random networks the error was 3.0e-6 at most, with and
+# without oneDNN and AVX-512; a full pass differed from one in float64 by up to 3.5e-6. With boxes that are a voxel too
+# small it was 1.5e-3 at least. The spread over records is no measure: where all is filled, they may hardly differ.
+TOLERANCE = 1e-5
 
 
 def recomputed(model, inputs, fill, masks):
@@ -72,7 +75,7 @@ def recomputed(model, inputs, fill, masks):
 
 
 def error(model, masks, number=4, seed=0):
-    """Return the largest error of an occluded logit, with each kind of fill, relative to its spread over records."""
+    """Return the largest error of an occluded logit, with each kind of fill, relative to the largest logit."""
     inputs, fills = records(model, number, seed)
     occlusion = Occlusion(model)
     kept, errors = occlusion.keep(inputs), []
@@ -80,7 +83,7 @@ def error(model, masks, number=4, seed=0):
         expected = recomputed(model, inputs, fill, masks)
         found = occlusion.occluded_logits(kept, fill, masks)
         assert found.shape == expected.shape
-        errors.append(np.max(np.abs(found - expected) / np.ptp(expected, axis=1, keepdims=True)))
+        errors.append(np.abs(found - expected).max() / np.abs(expected).max())
     return max(errors)
 
 
@@ -101,6 +104,7 @@ def network_of(name, preset):
     return module.build(module.PRESETS[preset], REDUCED)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("name", ["cnn", "mmnn"])
 def test_residual_network_is_exact(name):
     model = randomise(network_of(name, "residual"))
@@ -111,6 +115,7 @@ def test_residual_network_is_exact(name):
 OF_VOXELS = {"standardise": "voxel", "cubes": 1, "convolutions_by_map": False, "mean_over": "networks"}
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize(
     "preset, more",
     [("combined", {}), ("combined", OF_VOXELS), ("regions", {}), ("linear", {}), ("convolutional", {})],
@@ -175,7 +180,8 @@ NETWORKS = st.fixed_dictionaries(
 
 
 def built(grid, local_layers, reduction, phenotype, maps=1):
-    """Return the described network, without the layers whose window does not fit the grid that is left."""
+    """Return the described network, without the layers whose window does not fit the grid that is left, or leaves two
+    voxels unread between one place and the next."""
     inputs = {"volume": keras.Input((*grid, maps), name="volume")}
     x = inputs["volume"]
     for kind, options in local_layers:
@@ -185,7 +191,8 @@ def built(grid, local_layers, reduction, phenotype, maps=1):
             continue
         window = np.array(options.get("kernel_size", options.get("pool_size", 1)))
         extent = (window - 1) * options.get("dilation_rate", 1) + 1
-        if (extent <= x.shape[1:4]).all():
+        unread = np.array(options.get("strides", 1)) - extent
+        if (extent <= x.shape[1:4]).all() and (unread < 2).all():
             x = getattr(layers, kind)(**options)(x)
     x = getattr(layers, reduction)()(x)
     if phenotype:
@@ -194,6 +201,7 @@ def built(grid, local_layers, reduction, phenotype, maps=1):
     return keras.Model(inputs, layers.Dense(2)(x))
 
 
+@pytest.mark.bits
 @settings(max_examples=8, deadline=None, derandomize=True, database=None)
 @given(network=NETWORKS, seed=st.integers(0, 100))
 def test_random_networks_are_exact(network, seed):
@@ -201,6 +209,24 @@ def test_random_networks_are_exact(network, seed):
     model = randomise(built(**network), seed)
     assert Occlusion(model).recomputed_layers == ()
     assert error(model, boxes(network["grid"], 6, seed), number=8, seed=seed) < TOLERANCE
+
+
+@pytest.mark.parametrize("reduction", ["Flatten", "GlobalAveragePooling3D", "GlobalMaxPooling3D"])
+@pytest.mark.parametrize("kind", ["Conv3D", "MaxPooling3D", "AveragePooling3D"])
+def test_a_box_a_voxel_too_small_is_noticed(kind, reduction, monkeypatch):
+    reach = Windowed.reach
+
+    def smaller(self, reaches):
+        start, stop = reach(self, reaches)
+        longest = np.arange(3) == np.argmax(stop - start)
+        return np.stack([start, np.maximum(stop - longest, start + 1)])
+
+    window = {"filters": 3, "kernel_size": 3} if kind == "Conv3D" else {"pool_size": 2, "strides": 1}
+    first = ("Conv3D", {"filters": 2, "kernel_size": 3, "padding": "same", "activation": "tanh"})
+    model = randomise(built((8, 7, 9), [first, (kind, window)], reduction, True))
+    assert error(model, boxes((8, 7, 9), 6)) < TOLERANCE
+    monkeypatch.setattr(Windowed, "reach", smaller)
+    assert error(model, boxes((8, 7, 9), 6)) > 50 * TOLERANCE
 
 
 class Flip(keras.Layer):
@@ -306,6 +332,18 @@ def test_unequal_strides_of_one_channel_are_recomputed():
     model = randomise(built((5, 5, 5), [("Conv3D", layer)], "Flatten", False))
     assert len(Occlusion(model).recomputed_layers) == 1
     assert error(model, boxes((5, 5, 5), 6), number=8) < TOLERANCE
+
+
+@pytest.mark.bits
+@pytest.mark.parametrize("kind", ["Conv3D", "MaxPooling3D", "AveragePooling3D"])
+def test_windows_that_leave_voxels_unread_are_recomputed(kind):
+    """TensorFlow 2.21 without oneDNN reads other voxels of a whole volume than of a box."""
+    window = {"filters": 2, "kernel_size": 1} if kind == "Conv3D" else {"pool_size": 1}
+    volume = keras.Input((6, 6, 6, 2), name="volume")
+    x = layers.Flatten()(getattr(layers, kind)(strides=3, padding="same", **window)(volume))
+    model = randomise(keras.Model({"volume": volume}, layers.Dense(2)(x)))
+    assert len(Occlusion(model).recomputed_layers) == 1
+    assert error(model, boxes((6, 6, 6), 6), number=8) < TOLERANCE
 
 
 TINY = {

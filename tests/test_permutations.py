@@ -169,6 +169,7 @@ def test_it_is_done_once_and_more_continue_fewer(tested, on_folds, tmp_path):
     assert "Everything is done." in on_folds(copy, "--test").out  # the test without them is the same test
 
 
+@pytest.mark.bits
 @slow
 def test_killed_lost_or_damaged_they_come_out_the_same_also_by_jobs(tested, on_folds, cohort, tmp_path):
     copy = shutil.copytree(tested, tmp_path / "copy")

@@ -194,6 +194,7 @@ def run_on(bundle: Bundle, cohort: Path):
 # The probability
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_person_has_the_probability_that_a_test_of_the_bundle_gives(name, bundles, found, like):
     """To the last bit, in the precision that the networks were trained in."""
@@ -231,6 +232,7 @@ def by_full_passes(run) -> np.ndarray:
     return np.mean(effects, axis=0)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("name", ["mmnn", "cnn"])
 def test_a_blackout_by_the_background_is_that_of_full_passes(name, bundles, found, like):
     """Of an ensemble with connectomes, and of convolutions; red is for autism."""

@@ -123,6 +123,7 @@ def largest_file(num_bytes: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.bits
 @slow
 def test_a_full_disk_leaves_the_last_checkpoint_which_is_resumed(train, tmp_path):
     """At 150 kB only the checkpoint does not fit, at 100 bytes nothing does."""

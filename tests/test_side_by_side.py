@@ -156,6 +156,7 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     assert [place["CUDA_VISIBLE_DEVICES"] for place in environments(4, True)][3] == "GPU-a"
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 def test_folds_side_by_side_are_those_one_after_another(cli, cohort, tmp_path):
     """Also where they override others; the results are pooled once, when all are done."""

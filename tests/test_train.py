@@ -72,6 +72,7 @@ def test_training_learns(train, tmp_path):
     assert np.mean([float(row["accuracy"]) for row in rows[:5]]) < 0.8
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize(
     "model, more",
     [

@@ -138,6 +138,7 @@ def several(cohort, full_cohort, trained, encoder, killed, tmp_path_factory) -> 
     return folders
 
 
+@pytest.mark.bits
 @slow
 @pytest.mark.parametrize(
     "how, name, tolerance",
@@ -158,6 +159,7 @@ def test_several_train_to_the_losses_of_one(how, name, tolerance, one, several):
     assert (described["workers"], described["replicas"]) == (1 + (how == "workers"), 2)
 
 
+@pytest.mark.bits
 @slow
 @pytest.mark.parametrize("results", ["black", "reduced"])
 def test_two_workers_write_the_bytes_of_one(results, one, several):
@@ -169,6 +171,7 @@ def test_two_workers_write_the_bytes_of_one(results, one, several):
         assert (several["workers"] / name).read_bytes() == (one / name).read_bytes(), name
 
 
+@pytest.mark.bits
 @slow
 def test_a_killed_worker_ends_the_others_and_the_same_commands_go_on(killed, several):
     folder, chief, seconds = killed

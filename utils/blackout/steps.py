@@ -95,16 +95,27 @@ class Standardise(Step):
         return self.layer.scores(after[0], mean, spread)
 
 
+def extent_of(layer: Any) -> np.ndarray:
+    """Return how many voxels the window of a convolution or pooling spans along each axis."""
+    window = layer.kernel_size if isinstance(layer, layers.Conv3D) else layer.pool_size
+    return (np.array(window) - 1) * getattr(layer, "dilation_rate", (1, 1, 1)) + 1
+
+
+def padding_needed(layer: Any, sizes: tuple[Size, Size]) -> np.ndarray:
+    """Return by how many voxels windows exceed the grid along each axis, negative if they end before it does; `sizes`
+    are those of the grid and of what the windows give."""
+    size, target_size = map(np.array, sizes)
+    return (target_size - 1) * layer.strides + extent_of(layer) - size
+
+
 @dataclass
 class Windowed(Step):
     """A layer that slides a window over one source, with one number per axis for its extent, strides and padding."""
 
     def __post_init__(self) -> None:
-        kernel = self.layer.kernel_size if isinstance(self.layer, layers.Conv3D) else self.layer.pool_size
         self.size, self.target_size = map(np.array, self.sizes)
-        self.strides = np.array(self.layer.strides)
-        self.extent = (np.array(kernel) - 1) * getattr(self.layer, "dilation_rate", (1, 1, 1)) + 1
-        padding = np.maximum((self.target_size - 1) * self.strides + self.extent - self.size, 0)
+        self.strides, self.extent = np.array(self.layer.strides), extent_of(self.layer)
+        padding = np.maximum(padding_needed(self.layer, self.sizes), 0)
         self.padding_before = padding // 2 if self.layer.padding == "same" else np.zeros_like(padding)
 
     def reach(self, reaches: list[np.ndarray]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A training in memory: a run -> the probabilities of autism of its test records; nothing is written.
 
 For trainings that are many and short, such as those that compare models and those on permuted labels. The weights are
-those of `--train`, bit for bit on a CPU.
+those of `--train`, bit for bit on the same CPU.
 """
 
 import numpy as np
