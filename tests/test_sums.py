@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import bare_records, small_record
 
+from data import demo, grids
 from data.base.errors import InputError
 from data.base.sums import read_sums, verify_sums, write_sums
 from data.cohorts.cohort import open_cohort, write_tables
@@ -39,9 +40,18 @@ def write_cohort(folder: Path, members: dict[str, bytes]) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def few(tmp_path_factory) -> Path:
+    """9 simulated subjects on the reduced grid, so that the middle of a zip is in a record."""
+    target = tmp_path_factory.mktemp("few") / "reduced"
+    demo.simulate(target, grids.REDUCED, demo.Simulation(subjects=9, seed=1))
+    return target
+
+
 @pytest.fixture
-def made(cohort, pcp, data_cli, tmp_path) -> Callable[[str], Path]:
+def made(few, pcp, data_cli, tmp_path) -> Callable[[str], Path]:
     """`made(how)` gives a cohort that a command wrote."""
+    cohort = few
     commands = {
         "bin": ("pack", cohort, tmp_path / "bin", "--bin"),
         "zip": ("pack", cohort, tmp_path / "zip", "--zip"),
