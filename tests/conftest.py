@@ -2,6 +2,8 @@
 
 import gc
 import io
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -13,6 +15,7 @@ from hypothesis import settings
 from people import ROWS, write_people
 
 from data import demo, grids
+from data.base import files
 from utils.blackout import effects
 from utils.machines import devices
 
@@ -209,12 +212,33 @@ def few_calibrate():
 
 
 @pytest.fixture(scope="session")
-def home(data_cli, tmp_path_factory) -> Path:
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """`once("home", make)` is a folder that the first process of pytest-xdist which asks for it makes for all."""
+    own = tmp_path_factory.getbasetemp()
+    common = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def of(name: str, make: Callable[[Path], None]) -> Path:
+        folder = common / f"once-{name}"
+        with files.locked(folder, wait=True):
+            if not (folder / "made").exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a process that could not make it
+                folder.mkdir()
+                make(folder)
+                (folder / "made").touch()
+        return folder
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def home(data_cli, once) -> Path:
     """A cohort of 40 people of a made-up lab, on the reduced grid."""
-    folder = tmp_path_factory.mktemp("home")
-    outcome = data_cli("convert", write_people(folder / "maps", ROWS), folder / "cohort", "--grid", "reduced")
-    assert outcome.status == 0, outcome.err
-    return folder / "cohort"
+
+    def make(folder: Path) -> None:
+        outcome = data_cli("convert", write_people(folder / "maps", ROWS), folder / "cohort", "--grid", "reduced")
+        assert outcome.status == 0, outcome.err
+
+    return once("home", make) / "cohort"
 
 
 @pytest.fixture(scope="session")
@@ -235,15 +259,17 @@ def in_home(cli, home) -> Callable[..., Outcome]:
 
 
 @pytest.fixture(scope="session")
-def settled(in_home, tmp_path_factory) -> Path:
+def settled(in_home, once) -> Path:
     """The folder of a nn that was trained and tested on 3 folds of `home` (`test-folds`), and then trained on everybody
     with that score. Copy it before changing it."""
-    folder = tmp_path_factory.mktemp("settled")
-    for words in (
-        ("--train", "--folds", 3),
-        ("--test", "--folds", 3),
-        ("--train", "--everybody", "--score", folder / "test-folds"),
-    ):
-        outcome = in_home(folder, *words)
-        assert outcome.status == 0, outcome.err
-    return folder
+
+    def make(folder: Path) -> None:
+        for words in (
+            ("--train", "--folds", 3),
+            ("--test", "--folds", 3),
+            ("--train", "--everybody", "--score", folder / "test-folds"),
+        ):
+            outcome = in_home(folder, *words)
+            assert outcome.status == 0, outcome.err
+
+    return once("settled", make)
