@@ -51,18 +51,17 @@ def few(tmp_path_factory) -> Path:
 @pytest.fixture
 def made(few, pcp, data_cli, tmp_path) -> Callable[[str], Path]:
     """`made(how)` gives a cohort that a command wrote."""
-    cohort = few
     commands = {
-        "bin": ("pack", cohort, tmp_path / "bin", "--bin"),
-        "zip": ("pack", cohort, tmp_path / "zip", "--zip"),
-        "hdf5": ("pack", cohort, tmp_path / "hdf5", "--hdf5"),
-        "swap": ("swap", cohort, tmp_path / "swap", "--copies", 1),
+        "bin": ("pack", few, tmp_path / "bin", "--bin"),
+        "zip": ("pack", few, tmp_path / "zip", "--zip"),
+        "hdf5": ("pack", few, tmp_path / "hdf5", "--hdf5"),
+        "swap": ("swap", few, tmp_path / "swap", "--copies", 1),
         "convert": ("convert", pcp, tmp_path / "convert", "--grid", "reduced"),
     }
 
     def run(how: str) -> Path:
         if how == "demo":
-            return shutil.copytree(cohort, tmp_path / "demo")
+            return shutil.copytree(few, tmp_path / "demo")
         outcome = data_cli(*commands[how])
         assert outcome.status == 0, outcome.err
         return tmp_path / how
