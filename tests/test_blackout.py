@@ -1,5 +1,6 @@
 """--blackout: effects against a loop by hand, their sign, and what is written."""
 
+import functools
 import json
 import re
 
@@ -100,8 +101,10 @@ def test_effects_of_donors_against_a_loop_by_hand(region, stored, cohort, logits
     def autism(volume):
         return float(np.subtract(*logits_of(volume)[::-1]))
 
+    whole = functools.cache(lambda index: autism(volumes[index]))
+
     def exchanged(index, donor, shift=0.0):
-        return autism(volumes[index]) - autism(with_region(volumes[index], volumes[donor], shift))
+        return whole(index) - autism(with_region(volumes[index], volumes[donor], shift))
 
     pairs = [(index, donor) for index in test for donor in fills_of.donors[index]]
     decrease = {
@@ -117,8 +120,8 @@ def test_effects_of_donors_against_a_loop_by_hand(region, stored, cohort, logits
             independent = sign[one] * np.mean((values + slope * away)[index == one])
             assert stored[name][row, region - 1] == pytest.approx(independent, abs=1e-5), name
     for row, one in enumerate(test):
-        brains = [volumes[donor] for donor in fills_of.donors[one]]
-        alone = np.mean([autism(with_region(brain, volumes[one])) - autism(brain) for brain in brains])
+        donors = fills_of.donors[one]
+        alone = np.mean([autism(with_region(volumes[donor], volumes[one])) - whole(donor) for donor in donors])
         assert stored["sufficiency"][row, region - 1] == pytest.approx(sign[one] * alone, abs=1e-5)
 
 

@@ -7,7 +7,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,12 +41,27 @@ def parts_of(path: Path) -> dict[str, bytes]:
         return {name: found.read(name) for name in found.namelist()}
 
 
-@pytest.fixture(scope="module")
-def of_everybody(settled, tmp_path_factory) -> Path:
-    target = tmp_path_factory.mktemp("bundle") / "everybody.zip"
-    outcome = bundle(settled / "ckpt" / "nn" / "everybody", target, "--licence", "CC-BY-4.0")
+def made(folder: Path, checkpoints: Path, *more: object) -> tuple[Path, str]:
+    """A bundle alone in its folder, and what was printed."""
+    outcome = bundle(checkpoints, folder / "a.zip", *more)
     assert outcome.status == 0, outcome.err
-    return target
+    return folder / "a.zip", outcome.out
+
+
+@pytest.fixture(scope="module")
+def making(settled, tmp_path_factory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("bundle")
+    return made(folder, settled / "ckpt" / "nn" / "everybody", "--licence", "CC-BY-4.0")
+
+
+@pytest.fixture(scope="module")
+def of_everybody(making) -> Path:
+    return making[0]
+
+
+@pytest.fixture(scope="module")
+def of_simulated(seen_two, tmp_path_factory) -> tuple[Path, str]:
+    return made(tmp_path_factory.mktemp("simulated"), seen_two / "ckpt" / "nn")
 
 
 @pytest.fixture(scope="module")
@@ -86,18 +101,57 @@ def tested(cli, tmp_path) -> Callable[..., tuple[Outcome, Path]]:
     return run
 
 
+@pytest.fixture(scope="module")
+def of_away(of_everybody, away, cli, tmp_path_factory) -> Path:
+    """The results of a test of the new people. Nothing but the file is there: it is moved."""
+    folder = tmp_path_factory.mktemp("away")
+    moved = shutil.copy(of_everybody, folder / "moved.zip")
+    outcome = cli("--test", "--bundle", moved, "--dataDir", away, "--outDir", folder / "out")
+    assert outcome.status == 0, outcome.err
+    return folder / "out"
+
+
+PROBLEM = "half of the maps were smoothed"
+
+
+@dataclass(frozen=True)
+class Odd:
+    """A bundle of a training on shuffled labels of a cohort with a PROBLEM, never tested: the file, what was printed as
+    it was made; what a test of new people printed, and its results."""
+
+    path: Path
+    said: str
+    told: str
+    out: Path
+
+
+@pytest.fixture(scope="module")
+def odd(home, in_home, new_like, cli, tmp_path_factory) -> Odd:
+    folder = tmp_path_factory.mktemp("odd")
+    with_problem(home, folder / "cohort", PROBLEM)
+    assert in_home(folder, "--train", "--shuffleLabels", "--dataDir", folder / "cohort").status == 0
+    (folder / "made").mkdir()
+    path, said = made(folder / "made", folder / "ckpt" / "nn")
+    outcome = cli("--test", "--bundle", path, "--dataDir", new_like(path), "--outDir", folder / "out")
+    assert outcome.status == 0, outcome.err
+    return Odd(path, said, outcome.out, folder / "out")
+
+
+def with_problem(cohort: Path, copy: Path, problem: str) -> None:
+    """A copy of a cohort of which a check says that it has a problem."""
+    shutil.copytree(cohort, copy)
+    verdict = json.loads((copy / "check.json").read_text())
+    (copy / "check.json").write_text(json.dumps(verdict | {"problems": [problem]}))
+
+
 # What it predicts
 
 
 @pytest.mark.bits
-def test_it_predicts_what_the_checkpoint_does_byte_for_byte(of_everybody, settled, away, tested, in_home, tmp_path):
-    """Nothing but the file is there: it is moved, and the cohort of the checkpoint has another name."""
+def test_it_predicts_what_the_checkpoint_does_byte_for_byte(of_away, settled, away, in_home, tmp_path):
     copy = shutil.copytree(settled, tmp_path / "copy")
     assert in_home(copy, "--test", "--everybody", "--dataDir", away).status == 0
-    moved = shutil.copy(of_everybody, tmp_path / "moved.zip")
-    outcome, out = tested(Path(moved), away)
-    assert outcome.status == 0, outcome.err
-    predictions = (out / "predictions.csv").read_bytes()
+    predictions = (of_away / "predictions.csv").read_bytes()
     assert predictions == (copy / "test-everybody" / "predictions.csv").read_bytes()
     assert predictions.count(b"\n") == 9
 
@@ -148,23 +202,18 @@ def test_probabilities_follow_the_prevalence(of_everybody, away, tested):
     np.testing.assert_allclose(odds["0.5"] / odds["0.01"], 99, rtol=0.02)
 
 
-def test_without_a_score_it_works_and_says_so(in_home, new_like, tested, tmp_path):
-    assert in_home(tmp_path / "bare", "--train").status == 0
-    outcome = bundle(tmp_path / "bare" / "ckpt" / "nn", tmp_path / "bare.zip")
-    assert outcome.status == 0, outcome.err
-    assert "It goes without a score: no test on folds was given when it was made." in outcome.out
-    assert "report.html" not in parts_of(tmp_path / "bare.zip")
-    outcome, out = tested(tmp_path / "bare.zip", new_like(tmp_path / "bare.zip"))
-    assert outcome.status == 0, outcome.err
-    assert "It goes without a score" in outcome.out
-    assert "Probabilities are not calibrated and there are no sets of labels" in (out / "report.html").read_text()
-    people = read_rows(out / "people.csv")
-    assert {(row["probability"], row["labels"]) for row in people} == {("", "")}
-    card = parts_of(tmp_path / "bare.zip")["card.md"].decode()
+def test_without_a_score_it_works_and_says_so(odd):
+    assert "It goes without a score: no test on folds was given when it was made." in odd.said
+    assert "report.html" not in parts_of(odd.path)
+    assert "It goes without a score" in odd.told
+    assert "Probabilities are not calibrated and there are no sets of labels" in (odd.out / "report.html").read_text()
+    people = read_rows(odd.out / "people.csv")
+    assert len(people) == 8 and {(row["probability"], row["labels"]) for row in people} == {("", "")}
+    card = parts_of(odd.path)["card.md"].decode()
     assert "No score goes with this bundle: nobody knows how good its predictions are." in card
 
 
-def test_people_without_labels_have_predictions(of_everybody, data_cli, away, tested, tmp_path):
+def test_people_without_labels_have_predictions(of_everybody, data_cli, of_away, tested, tmp_path):
     rows = [row | {"DX_GROUP": ""} for row in renamed(8)]
     source = write_people(tmp_path / "maps", rows)
     assert data_cli("convert", source, tmp_path / "new", "--like", of_everybody).status == 0
@@ -172,8 +221,7 @@ def test_people_without_labels_have_predictions(of_everybody, data_cli, away, te
     assert outcome.status == 0, outcome.err
     unlabelled = read_rows(out / "predictions.csv")
     assert {row["label"] for row in unlabelled} == {""}
-    _, out = tested(of_everybody, away, "--outDir", tmp_path / "labelled")
-    labelled = read_rows(tmp_path / "labelled" / "predictions.csv")
+    labelled = read_rows(of_away / "predictions.csv")
     assert [row["probability"] for row in unlabelled] == [row["probability"] for row in labelled]
 
 
@@ -193,11 +241,10 @@ def test_who_is_unlike_is_told_and_nobody_may_be(of_everybody, away, tested, tmp
 # What it says
 
 
-def test_values_that_few_people_have_are_named(seen_two, settled, tmp_path):
+def test_values_that_few_people_have_are_named(seen_two, of_simulated, making):
     """Of the made-up lab's all are known of more, or of nobody."""
-    assert "people have" not in bundle(settled / "ckpt" / "nn" / "everybody", tmp_path / "a.zip").out
-    outcome = bundle(seen_two / "ckpt" / "nn", tmp_path / "b.zip")
-    told = re.search(r"Few people have (.*), so that the name", outcome.out)[1].split(", ")
+    assert "people have" not in making[1]
+    told = re.search(r"Few people have (.*), so that the name", of_simulated[1])[1].split(", ")
     table = read_rows(
         open_cohort(Path(CheckpointFolder(seen_two / "ckpt" / "nn").identity().cohort)).path / "phenotype.csv"
     )
@@ -213,16 +260,16 @@ def test_categories_that_few_people_have_are_named(home):
     assert trained.known_of_few(SimpleNamespace(metadata=named, raw_phenotype=coded)) == ["hand_both"]
 
 
-def test_it_prints_what_is_in_it(settled, tmp_path):
-    outcome = bundle(settled / "ckpt" / "nn" / "everybody", tmp_path / "a.zip")
-    content = (tmp_path / "a.zip").read_bytes()
-    assert f"SHA-256 {hashlib.sha256(content).hexdigest()}" in outcome.out
-    assert f"a.zip: {len(content):,} bytes; its parts, in bytes and compressed:" in outcome.out
-    for name, part in parts_of(tmp_path / "a.zip").items():
-        assert re.search(rf"^ +{len(part):,} +[\d,]+  {re.escape(name)}$", outcome.out, re.MULTILINE)
-    assert "one network of nn, preset sine, trained on everybody: 20 people with autism, 20 controls" in outcome.out
-    assert "Its score is that of folds: AUC within sites" in outcome.out
-    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+def test_it_prints_what_is_in_it(making):
+    path, said = making
+    content = path.read_bytes()
+    assert f"SHA-256 {hashlib.sha256(content).hexdigest()}" in said
+    assert f"a.zip: {len(content):,} bytes; its parts, in bytes and compressed:" in said
+    for name, part in parts_of(path).items():
+        assert re.search(rf"^ +{len(part):,} +[\d,]+  {re.escape(name)}$", said, re.MULTILINE)
+    assert "one network of nn, preset sine, trained on everybody: 20 people with autism, 20 controls" in said
+    assert "Its score is that of folds: AUC within sites" in said
+    assert [file.name for file in path.parent.iterdir()] == ["a.zip"]
 
 
 def test_what_may_be_chance_is_said(of_everybody):
@@ -241,7 +288,8 @@ def test_equal_networks_give_equal_bytes(settled, of_everybody, tmp_path):
     assert bundle(settled / "ckpt" / "nn" / "everybody", tmp_path / "a.zip", "--licence", "CC-BY-4.0").status == 0
     own, other = parts_of(of_everybody), parts_of(tmp_path / "a.zip")
     assert own.keys() == other.keys()
-    if json.loads(own["model.json"])["made"] == json.loads(other["model.json"])["made"]:  # not at midnight
+    when = [[json.loads(of["model.json"])[name] for name in ("made", "git_commit")] for of in (own, other)]
+    if when[0] == when[1]:  # not at midnight, nor if someone commits meanwhile
         assert of_everybody.read_bytes() == (tmp_path / "a.zip").read_bytes()
     differ = {name for name in own if own[name] != other[name]}
     assert differ <= {"model.json", "card.md", SUMS}
@@ -280,28 +328,17 @@ def test_the_mean_age_of_the_card_is_that_of_the_table(of_everybody):
     assert f"mean {age.mean():.3g}, SD {age.std(ddof=1):.3g}," in card
 
 
-def test_caveats_go_along(seen_two, in_home, home, new_like, tested, tmp_path):
-    assert bundle(seen_two / "ckpt" / "nn", tmp_path / "simulated.zip").status == 0
-    card = parts_of(tmp_path / "simulated.zip")["card.md"].decode()
+def test_caveats_go_along(of_simulated, odd):
+    card = parts_of(of_simulated[0])["card.md"].decode()
     assert "(SIMULATED" in card.splitlines()[0]
     assert "all of them simulated: nothing here says anything about people" in card
-    problem = "half of the maps were smoothed"
-    folder = shutil.copytree(home, tmp_path / "cohort")
-    verdict = json.loads((folder / "check.json").read_text())
-    (folder / "check.json").write_text(json.dumps(verdict | {"problems": [problem]}))
-    words = ("--train", "--shuffleLabels", "--dataDir", folder)
-    assert in_home(tmp_path / "run", *words).status == 0
-    outcome = bundle(tmp_path / "run" / "ckpt" / "nn", tmp_path / "odd.zip")
-    assert outcome.status == 0, outcome.err
-    card = parts_of(tmp_path / "odd.zip")["card.md"].decode()
+    card = parts_of(odd.path)["card.md"].decode()
     assert "Trained on shuffled labels: it predicts nothing." in card
-    assert f"The cohort has a problem that invalidates results: {problem}" in card
-    outcome, out = tested(tmp_path / "odd.zip", new_like(tmp_path / "odd.zip"))
-    assert outcome.status == 0, outcome.err
-    manifest = json.loads((out / "run.json").read_text())
-    assert f"of the training people: {problem}" in manifest["problems"]
+    assert f"The cohort has a problem that invalidates results: {PROBLEM}" in card
+    manifest = json.loads((odd.out / "run.json").read_text())
+    assert f"of the training people: {PROBLEM}" in manifest["problems"]
     assert manifest["shuffled_labels"]
-    assert "SHUFFLED LABELS" in outcome.out
+    assert "SHUFFLED LABELS" in odd.told
 
 
 # Nothing of any person
@@ -352,23 +389,26 @@ def test_no_array_is_of_a_person(which, home, request):
             assert not [of for of in lists for own in phenotypes if np.allclose(of, own, atol=1e-3)], name
 
 
-def test_ids_in_problems_and_in_commands_are_withheld(home, in_home, tmp_path):
-    folder = shutil.copytree(home, tmp_path / "cohort")
-    verdict = json.loads((folder / "check.json").read_text())
+def test_ids_in_problems_and_in_commands_are_withheld(home, settled, monkeypatch, tmp_path):
+    """A check was done after the training, and its problem stands in the report, with a command, as of a later test."""
     told = (
         "50003 and 50004 share a scan; so do 0050005, X_0050006_falff.nii.gz and sub-50007, in 36 people, p = 0.50008"
     )
-    (folder / "check.json").write_text(json.dumps(verdict | {"problems": [told]}))
-    for words in (("--train", "--folds", 2), ("--test", "--folds", 2)):
-        assert in_home(tmp_path / "run", *words, "--dataDir", folder).status == 0
-    score = ("--score", tmp_path / "run" / "test-folds")
-    outcome = bundle(tmp_path / "run" / "ckpt" / "nn" / "folds-2", tmp_path / "a.zip", *score)
+    with_problem(home, tmp_path / "cohort", told)
+    copy = shutil.copytree(settled, tmp_path / "copy")
+    for fold in "012":
+        edited(copy / "ckpt" / "nn" / "folds-3" / fold, cohort=str(tmp_path / "cohort"))
+    more, report_of = f"<p>{told}</p><p>run.py --test --outDir people/sub-50003</p></section>", make.report_of
+    monkeypatch.setattr(make, "report_of", lambda internal: report_of(internal).replace("</section>", more, 1))
+    outcome = bundle(copy / "ckpt" / "nn" / "folds-3", tmp_path / "a.zip", "--score", copy / "test-folds")
     assert outcome.status == 0, outcome.err
     expected = "ID and ID share a scan; so do ID, X_ID_falff.nii.gz and sub-ID, in 36 people, p = 0.50008"
     assert Bundle.open(tmp_path / "a.zip").model.caveats.problems == (expected,)
-    for name, text in texts_of(tmp_path / "a.zip").items():
+    texts = texts_of(tmp_path / "a.zip")
+    for name, text in texts.items():
         assert not re.search(r"(?<![\d.])0*5000[2-9](?!\d)", text), name
-    assert expected in texts_of(tmp_path / "a.zip")["card.md"]
+    assert expected in texts["card.md"]
+    assert f"<p>{expected}</p><p>run.py --test --outDir people/sub-ID</p>" in texts["report.html"]
 
 
 @pytest.mark.parametrize(
@@ -385,13 +425,15 @@ def test_an_id_is_told_from_a_number(subject, expected):
     assert make.withheld(text, {subject, "9999"}) == expected
 
 
-@pytest.mark.parametrize("old, new", [("50002", "2000"), ("50002", "reduced"), ("50002", "sine"), ("50003", "falff")])
-def test_ids_that_are_words_or_numbers_of_the_program_break_nothing(old, new, home, in_home, tmp_path):
-    """A person is called as a batch size, a grid, a preset or a map is."""
+def test_ids_that_are_words_or_numbers_of_the_program_break_nothing(home, in_home, tmp_path):
+    """People are called as a batch size, a grid, a preset and a map are."""
     folder = shutil.copytree(home, tmp_path / "cohort")
     for name in ("subjects.csv", "phenotype.csv", "covariates.csv", "maps.csv"):
-        path = folder / name
-        path.write_text(re.sub(rf"(?<=[\n,]){old}(?=,)", new, path.read_text()))
+        text = (folder / name).read_text()
+        for old, new in (("50002", "2000"), ("50003", "falff"), ("50004", "reduced"), ("50005", "sine")):
+            text, count = re.subn(rf"(?<=[\n,]){old}(?=,)", new, text)
+            assert count, (name, old)
+        (folder / name).write_text(text)
     more = ("--dataDir", folder, "--set", "batch_size=2000")
     assert in_home(tmp_path / "run", "--train", *more).status == 0
     outcome = bundle(tmp_path / "run" / "ckpt" / "nn", tmp_path / "a.zip")

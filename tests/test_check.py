@@ -268,8 +268,9 @@ def in_form(folder: Path, form: str, data_cli) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("form", ["cohort", "bare", "zip", "hdf5"])
-@pytest.mark.parametrize("by_label", [True, False])
+@pytest.mark.parametrize(
+    "form, by_label", [("cohort", True), ("cohort", False), ("bare", True), ("zip", True), ("hdf5", False)]
+)
 def test_maps_of_two_kinds_are_found_in_stored_volumes(by_label, form, copy, data_cli):
     for number, row in enumerate(read_rows(copy / "subjects.csv")):
         if int(row["label"]) if by_label else number % 3 == 0:

@@ -178,11 +178,14 @@ class Conversion:
         process = self.process.pid
         return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
-    def repeat(self, reduced) -> None:
-        """The same command again completes the cohort."""
+    def repeat(self, reduced, data_cli=None) -> None:
+        """The same command again completes the cohort, in processes of its own unless `data_cli` is to run it."""
         with pytest.raises(InputError, match=r"conversion was interrupted|holds no records|does not exist"):
             open_cohort(self.target)
-        subprocess.run(self.command, check=True, capture_output=True, timeout=120, **self.options)
+        if data_cli:
+            assert data_cli(*self.command[3:]).status == 0
+        else:
+            subprocess.run(self.command, check=True, capture_output=True, timeout=120, **self.options)
         names = sorted(path.name for path in reduced.iterdir())
         assert sorted(path.name for path in self.target.iterdir()) == names
         for name in names:
@@ -206,7 +209,7 @@ def running(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("times", [1, 6])
-def test_interrupted_for_real_and_repeated(times, pcp, reduced, tmp_path):
+def test_interrupted_for_real_and_repeated(times, pcp, reduced, data_cli, tmp_path):
     """Ctrl-C, once or by an impatient person, reaches the command and its workers."""
     conversion = Conversion(pcp, tmp_path)
     for _ in range(times):
@@ -216,7 +219,7 @@ def test_interrupted_for_real_and_repeated(times, pcp, reduced, tmp_path):
     error = conversion.process.communicate(timeout=60)[1]
     assert conversion.process.returncode == 130, error
     assert error == "python -m data: interrupted; repeat the command.\n"
-    conversion.repeat(reduced)
+    conversion.repeat(reduced, data_cli)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks Linux for the workers")

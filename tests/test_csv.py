@@ -105,19 +105,19 @@ def test_texts_of_a_user_stay_in_their_cell(tmp_path):
 
 
 def add_many(folder: Path, process: int) -> None:
-    for number in range(20):
+    for number in range(40):
         tables.add_row(folder / "runs.csv", ROW | {"folder": f"{process}-{number}"})
 
 
 @pytest.mark.slow
 def test_processes_at_once_lose_nothing(tmp_path):
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=add_many, args=(tmp_path, number)) for number in range(5)]
+    processes = [context.Process(target=add_many, args=(tmp_path, number)) for number in range(3)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
-    assert [process.exitcode for process in processes] == [0] * 5
+    assert [process.exitcode for process in processes] == [0] * 3
     found = [row["folder"] for row in read_rows(tmp_path / "runs.csv")]
-    assert sorted(found) == sorted(f"{process}-{number}" for process in range(5) for number in range(20))
+    assert sorted(found) == sorted(f"{process}-{number}" for process in range(3) for number in range(40))
     assert os.listdir(tmp_path) == ["runs.csv"]

@@ -181,15 +181,23 @@ def small(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def packed(small, tmp_path_factory) -> Path:
+    """They in HDF5, without digests."""
+    folder = tmp_path_factory.mktemp("packed") / "h5"
+    pack.pack(open_cohort(small), folder, "hdf5")
+    (folder / "digests.csv").unlink()
+    return folder
+
+
 @pytest.fixture
-def store(small, tmp_path):
-    """`store(change)` packs the cohort as HDF5, applies `change(open file)` and gives the path."""
+def store(packed, tmp_path):
+    """`store(change)` copies the cohort in HDF5, applies `change(open file)` and gives the path."""
 
     def write(change: Callable) -> Path:
-        pack.pack(open_cohort(small), tmp_path / "h5", "hdf5")
+        shutil.copytree(packed, tmp_path / "h5")
         with h5py.File(tmp_path / "h5" / "cohort.h5", "r+") as file:
             change(file)
-        (tmp_path / "h5" / "digests.csv").unlink()
         return tmp_path / "h5"
 
     return write

@@ -355,8 +355,8 @@ def test_parcels_that_are_none(parts, rebuilt):
 
 def zipped(target: Path, contents: list[tuple[str, bytes]], method: int = zipfile.ZIP_DEFLATED) -> Path:
     """A zip whose parts and sums are as given, in any order and number."""
-    with zipfile.ZipFile(target, "w", method) as found, warnings.catch_warnings(action="ignore"):  # of two of one name
-        for name, content in contents:
+    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(target, "w", method, compresslevel=1) as found:
+        for name, content in contents:  # which may be two of one name
             found.writestr(name, content)
     return target
 

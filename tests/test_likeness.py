@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from dataclasses import asdict, dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -238,6 +239,13 @@ def test_the_benchmark_counts_who_is_told(data_cli, tmp_path, monkeypatch, capsy
     of_file.loader.exec_module(benchmark)
     age, refused = "age 60, training people up to 40", "all maps z-scored"
     monkeypatch.setattr(benchmark, "CHANGES", {name: benchmark.CHANGES[name] for name in (refused, age)})
+
+    def in_process(command: list[str], **_: object) -> SimpleNamespace:
+        assert command[:3] == [sys.executable, "-m", "data"]
+        outcome = data_cli(*command[3:])
+        return SimpleNamespace(returncode=outcome.status, stderr=outcome.err)
+
+    monkeypatch.setattr(benchmark, "subprocess", SimpleNamespace(run=in_process))
     monkeypatch.setattr(sys, "argv", ["unlike.py", str(tmp_path / "cohort"), str(folder), "--people", "4"])
     capsys.readouterr()
     benchmark.main()

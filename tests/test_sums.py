@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import bare_records, small_record
 
+from data import demo, grids
 from data.base.errors import InputError
 from data.base.sums import read_sums, verify_sums, write_sums
 from data.cohorts.cohort import open_cohort, write_tables
@@ -39,20 +40,28 @@ def write_cohort(folder: Path, members: dict[str, bytes]) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def few(tmp_path_factory) -> Path:
+    """9 simulated subjects on the reduced grid, so that the middle of a zip is in a record."""
+    target = tmp_path_factory.mktemp("few") / "reduced"
+    demo.simulate(target, grids.REDUCED, demo.Simulation(subjects=9, seed=1))
+    return target
+
+
 @pytest.fixture
-def made(cohort, pcp, data_cli, tmp_path) -> Callable[[str], Path]:
+def made(few, pcp, data_cli, tmp_path) -> Callable[[str], Path]:
     """`made(how)` gives a cohort that a command wrote."""
     commands = {
-        "bin": ("pack", cohort, tmp_path / "bin", "--bin"),
-        "zip": ("pack", cohort, tmp_path / "zip", "--zip"),
-        "hdf5": ("pack", cohort, tmp_path / "hdf5", "--hdf5"),
-        "swap": ("swap", cohort, tmp_path / "swap", "--copies", 1),
+        "bin": ("pack", few, tmp_path / "bin", "--bin"),
+        "zip": ("pack", few, tmp_path / "zip", "--zip"),
+        "hdf5": ("pack", few, tmp_path / "hdf5", "--hdf5"),
+        "swap": ("swap", few, tmp_path / "swap", "--copies", 1),
         "convert": ("convert", pcp, tmp_path / "convert", "--grid", "reduced"),
     }
 
     def run(how: str) -> Path:
         if how == "demo":
-            return shutil.copytree(cohort, tmp_path / "demo")
+            return shutil.copytree(few, tmp_path / "demo")
         outcome = data_cli(*commands[how])
         assert outcome.status == 0, outcome.err
         return tmp_path / how

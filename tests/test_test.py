@@ -3,11 +3,13 @@
 import json
 import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import without_figures
 from helpers import SMALL_BATCH, TINY_CNN, an_identity, cohort_of, read_rows, row
 from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
@@ -94,12 +96,25 @@ def test_metrics_follow_from_the_predictions(tested):
     assert float(row["accuracy"]) == pytest.approx(metrics["accuracy"]["value"], abs=1e-6)
 
 
-@pytest.mark.usefixtures("drawn")
-def test_figures_and_run_are_written(cli, trained, cohort, tmp_path):
-    folder, checkpoints = tmp_path / "out", CheckpointFolder(trained / "cnn")
-    assert (
-        cli("--test", "--model", "cnn", "--chkPointDir", trained, "--dataDir", cohort, "--outDir", folder).status == 0
-    )
+@pytest.fixture(scope="module")
+def results(trained, cohort, cli, undrawn, tmp_path_factory) -> Path:
+    """The checkpoints of `trained`, in a folder whose name has a comma, and in `out` a test of them, with figures."""
+    folder = tmp_path_factory.mktemp("results") / 'lab, "new"'
+    shutil.copytree(trained, folder)
+    undrawn.undo()
+    outcome = cli(*command_of(folder, cohort, "out"))
+    without_figures(undrawn)
+    assert outcome.status == 0, outcome.err
+    return folder
+
+
+def command_of(folder: Path, cohort: Path, out: str) -> tuple:
+    places = ("--chkPointDir", folder, "--dataDir", cohort, "--outDir", folder / out)
+    return ("--test", "--model", "cnn", *places)
+
+
+def test_figures_and_run_are_written(results):
+    folder, checkpoints = results / "out", CheckpointFolder(results / "cnn")
     for name in ("confusion_matrix", "roc", "forest"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
@@ -126,28 +141,26 @@ def test_the_run_says_how_the_data_were_prepared_and_who_the_people_are(tested):
     assert {"AGE_AT_SCAN", "SEX", "func_mean_fd", "fiq"} <= {row["variable"] for row in others}
 
 
-def test_a_second_test_appends_its_row_and_keeps_the_first_results(cli, trained, cohort, tmp_path):
-    command = ("--test", "--model", "cnn", "--chkPointDir", trained, "--dataDir", cohort, "--outDir", tmp_path / "out")
-    assert cli(*command).status == 0
-    first = (tmp_path / "out" / "predictions.csv").read_bytes()
+def test_a_second_test_appends_its_row_and_keeps_the_first_results(cli, results, cohort, tmp_path):
+    """A folder with a comma in its name is one cell; what an editor saved in another encoding is kept, too."""
+    folder = shutil.copytree(results, tmp_path / results.name)
+    command, table = command_of(folder, cohort, "out"), folder / "out" / "checkpoint_results.csv"
+    first = (folder / "out" / "predictions.csv").read_bytes()
     outcome = cli(*command)
     assert "The earlier results in" in outcome.out
-    assert len(read_rows(tmp_path / "out" / "checkpoint_results.csv")) == 2
-    (earlier,) = (tmp_path / "out" / "earlier").rglob("predictions.csv")
-    assert earlier.read_bytes() == (tmp_path / "out" / "predictions.csv").read_bytes() == first
-
-
-def test_results_that_an_editor_saved_in_another_encoding_are_kept(cli, trained, cohort, tmp_path):
-    command = ("--test", "--model", "cnn", "--chkPointDir", trained, "--dataDir", cohort, "--outDir", tmp_path / "out")
+    rows = read_rows(table)
+    assert [row["checkpoint"] for row in rows] == [
+        str(CheckpointFolder(of / "cnn").latest()) for of in (results, folder)
+    ]
+    assert all(0 <= float(row["accuracy"]) <= 1 for row in rows)
+    (earlier,) = (folder / "out" / "earlier").rglob("predictions.csv")
+    assert earlier.read_bytes() == (folder / "out" / "predictions.csv").read_bytes() == first
+    before = table.read_bytes() + "café,1,1,1,1\n".encode("latin-1")
+    table.write_bytes(before)
     assert cli(*command).status == 0
-    results = tmp_path / "out" / "checkpoint_results.csv"
-    before = results.read_bytes() + "café,1,1,1,1\n".encode("latin-1")
-    results.write_bytes(before)
-    assert cli(*command).status == 0
-    assert results.read_bytes().startswith(before) and len(results.read_bytes().splitlines()) == 4
+    assert table.read_bytes().startswith(before) and len(table.read_bytes().splitlines()) == 5
 
 
-@pytest.mark.usefixtures("drawn")
 def test_test_subjects_of_one_class_leave_metrics_undefined(cli, trained, cohort, tmp_path):
     """Only the autistic test subjects are kept."""
     copy = shutil.copytree(cohort, tmp_path / "copy")
@@ -163,16 +176,6 @@ def test_test_subjects_of_one_class_leave_metrics_undefined(cli, trained, cohort
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["auc"] == {"value": None, "low": None, "high": None}
     assert metrics["recall"]["value"] is not None
-
-
-def test_a_checkpoint_folder_with_a_comma_is_one_cell(cli, trained, cohort, tmp_path):
-    folder = shutil.copytree(trained, tmp_path / 'lab, "new"')
-    places = ("--chkPointDir", folder, "--dataDir", cohort, "--outDir", tmp_path / "out")
-    for _ in range(2):
-        assert cli("--test", "--model", "cnn", *places).status == 0
-    rows = read_rows(tmp_path / "out" / "checkpoint_results.csv")
-    assert [row["checkpoint"] for row in rows] == [str(CheckpointFolder(folder / "cnn").latest())] * 2
-    assert all(0 <= float(row["accuracy"]) <= 1 for row in rows)
 
 
 @pytest.mark.parametrize("name", ["=cmd|'/c calc'!A1", "@SUM(1)", "-a", "+a"])
@@ -245,7 +248,7 @@ def test_a_training_subject_under_another_name_is_no_test_subject(cli, trained, 
     assert "By their scans, whatever their names: all of them" in outcome.err
 
 
-def test_people_without_labels_get_the_same_probabilities(cli, trained, cohort, tmp_path):
+def test_people_without_labels_get_the_same_probabilities(cli, results, trained, cohort, tmp_path):
     new = tmp_path / "new"
     new.mkdir()
     rows = [row for row in read_rows(cohort / "subjects.csv") if row["split"] == "test"]
@@ -257,13 +260,13 @@ def test_people_without_labels_get_the_same_probabilities(cli, trained, cohort, 
     (new / "subjects.csv").write_text("\n".join([",".join(rows[0]), *lines]) + "\n")
     for name in ("cohort.json", "covariates.csv"):
         shutil.copy(cohort / name, new)
+    places = ("--chkPointDir", trained, "--dataDir", new, "--outDir", tmp_path / "unknown")
+    outcome = cli("--test", "--model", "cnn", *places)
+    assert outcome.status == 0, outcome.err
     found, floor = {}, {}
-    for name, data in (("known", cohort), ("unknown", new)):
-        places = ("--chkPointDir", trained, "--dataDir", data, "--outDir", tmp_path / name)
-        outcome = cli("--test", "--model", "cnn", *places)
-        assert outcome.status == 0, outcome.err
-        found[name] = {row["file"]: row["probability"] for row in read_rows(tmp_path / name / "predictions.csv")}
-        floor[name] = pd.read_csv(tmp_path / name / "floor_predictions.csv").set_index("file")
+    for name, folder in (("known", results / "out"), ("unknown", tmp_path / "unknown")):
+        found[name] = {row["file"]: row["probability"] for row in read_rows(folder / "predictions.csv")}
+        floor[name] = pd.read_csv(folder / "floor_predictions.csv").set_index("file")
     assert found["known"] == found["unknown"]
     pd.testing.assert_frame_equal(floor["known"], floor["unknown"])  # by the people who trained the checkpoint
     assert "No label is known" in outcome.out

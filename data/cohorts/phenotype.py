@@ -4,6 +4,7 @@ ABIDE's columns are described in its phenotypic data legend. Never used, not eve
 SRS, SCQ, AQ, VINELAND, DSM, medication, comorbidity, since they measure or follow from the diagnosis.
 """
 
+import functools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,8 +38,9 @@ ABIDE_COLUMNS = [
 
 def clean(column: pd.Series) -> pd.Series:
     """Text with its missing values (empty, NA, -9999, a stray backtick and the like, see MISSING_VALUE) as NaN."""
-    text = column.astype(str).str.strip()
-    return text.mask(matching(text, MISSING_VALUE))
+    texts = map(str.strip, column.astype(str))
+    known = [np.nan if MISSING_VALUE.fullmatch(text) else text for text in texts]
+    return pd.Series(known, column.index, "str", column.name)
 
 
 def matching(text: pd.Series, pattern: re.Pattern) -> pd.Series:
@@ -103,6 +105,12 @@ def abide_values(table: pd.DataFrame) -> pd.DataFrame:
         "bmi": measured["bmi"],
     }
     return pd.DataFrame(columns)
+
+
+@functools.cache
+def abide_names() -> tuple[str, ...]:
+    """The names of ABIDE's 29 values."""
+    return tuple(abide_values(pd.DataFrame(columns=ABIDE_COLUMNS, dtype=str)))
 
 
 def custom_values(table: pd.DataFrame, columns: Sequence[str], training: np.ndarray) -> pd.DataFrame:

@@ -126,8 +126,7 @@ def plan_like(subjects: pd.DataFrame, like: Cohort, source: Source, provenance: 
 
 def is_abide(metadata: Metadata) -> bool:
     """Whether the phenotype is ABIDE's 29 values."""
-    nobody = pd.DataFrame(columns=phenotype.ABIDE_COLUMNS, dtype=str)
-    return metadata.phenotype == tuple(phenotype.abide_values(nobody))
+    return metadata.phenotype == phenotype.abide_names()
 
 
 def encode_like(table: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:

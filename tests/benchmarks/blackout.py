@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--preset", default="plain")
     parser.add_argument("--subjects", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--regions", type=int, help="the first so many (default: all)")
     args = parser.parse_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     devices.start_tensorflow(devices.choose_device(share=False))
@@ -56,7 +57,7 @@ def main() -> None:
     random = np.random.default_rng(0)
     network = network_of(args.model, args.preset, random)
     atlas = load_atlas(None, REDUCED)
-    masks = [atlas.labels == region for region in atlas.regions]
+    masks = [atlas.labels == region for region in atlas.regions[: args.regions]]
     batch = open_cohort(demo_cohort(REDUCED)).batch(range(args.subjects))
     inputs, volume = {name: batch[name] for name in MODELS[args.model].reads}, batch["volume"]
     background = np.array([records.background(values) for values in volume[..., 0]], np.float32)

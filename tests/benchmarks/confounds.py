@@ -78,11 +78,14 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=40)
     parser.add_argument("--people", type=int, nargs="*", default=COUNTS)
     parser.add_argument("--seed", type=int, default=0, help="of the first set of each case (default 0)")
+    parser.add_argument("--only", default="", help="cases, such as IQ,unseen (default: all)")
+    parser.add_argument("--resamples", type=int, default=400, help="of each interval (default 400)")
     args = parser.parse_args()
-    confounds.RESAMPLES = 400
+    confounds.RESAMPLES = args.resamples
     print(f"share of {args.sets} sets in which the output 'carries more'; seeds from {args.seed}")
     for count in args.people:
-        for case in cases(np.random.default_rng(0), np.arange(2), pd.DataFrame(np.eye(2, 3))):
+        every_case = cases(np.random.default_rng(0), np.arange(2), pd.DataFrame(np.eye(2, 3)))
+        for case in args.only.split(",") if args.only else every_case:
             every = ((0, args.sets), (SIGNAL, max(args.sets // 8, 1)))
             sets = [
                 [one_set(case, count, signal, args.seed + number) for number in range(sets)] for signal, sets in every

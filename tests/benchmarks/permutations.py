@@ -1,6 +1,6 @@
 """Whether the p-value of permutations is at most what it says where there is nothing to find, and how often it finds.
 
-`python tests/benchmarks/permutations.py [--sets 200] [--seed 0]`
+`python tests/benchmarks/permutations.py [--sets 200] [--seed 0] [--asked 99 199]`
 
 A cohort is simulated: 100 to 150 people of five sites that differ in the level of all 30 features. Labels tell nothing,
 or so much that the AUC is about 0.65. A ridge regression with a fixed penalty is tested on three folds, cut by the
@@ -111,11 +111,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", type=int, default=200, help="cohorts with nothing, and with something (default 200)")
     parser.add_argument("--seed", type=int, default=0, help="of the first cohort (default 0)")
+    parser.add_argument("--asked", type=int, nargs="+", default=ASKED, help="permutations (default 99 and 199)")
     args = parser.parse_args()
     for title, separation in {"nothing to find": 0.0, "something to find": SEPARATION}.items():
         start, seeds = time.time(), range(args.seed, args.seed + args.sets)
-        ends = [one_set(separation, ASKED, seed) for seed in seeds]
-        for asked in ASKED:
+        ends = [one_set(separation, args.asked, seed) for seed in seeds]
+        for asked in args.asked:
             print(line(title, [of[asked] for of in ends], separation), flush=True)
         print(f"{time.time() - start:.0f} s", flush=True)
 
