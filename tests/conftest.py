@@ -102,6 +102,7 @@ def without_figures(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr("matplotlib.figure.Figure.savefig", savefig)
     patch.setattr("utils.blackout.page.draw_brain", lambda *_: None)
+    patch.setattr("utils.blackout.page.viewer", lambda _: "")
     patch.setattr("utils.report.drawings.BAND_RESAMPLES", 2)  # of the band of the ROC curve
 
 

@@ -17,7 +17,7 @@ TINY = {
     "cnn": ("--set", "members=1", *SMALL_BATCH),  # the default preset
     "nn": (*TINY_NN, *SMALL_BATCH),
     "ae": SMALL_BATCH,
-    "cae": ("--preset", "stride3", "--set", "batch_size=2"),
+    "cae": ("--preset", "stride3", "--set", "filters=1", "--set", "strides=3", "--set", "batch_size=2"),
 }
 TINY_ITERATIONS = {"cae": "1"}
 

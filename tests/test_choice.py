@@ -4,9 +4,7 @@ import json
 import re
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -31,17 +29,21 @@ from utils.statistics import resampled
 slow = pytest.mark.slow
 pytestmark = pytest.mark.usefixtures("undrawn")
 LINES = "--preset sine --set members=1 --set batch_size=8\n--preset sine --set members=1 --set learning_rate=0.0001\n"
-FEW = f"""
-import sys
+SCRIPT = f"""
+import os, signal, sys
 
 sys.path[:0] = [{str(ROOT)!r}]
 from data.cohorts import inner_folds
+from utils.choice import job
 
 inner_folds.MOST = 2
+add = job.Store.add
+if "--fold=0" in sys.argv:
+    job.Store.add = lambda *arguments: (add(*arguments), os.kill(os.getpid(), signal.SIGKILL))
 import run
 
 sys.exit(run.main())
-"""
+"""  # the process of a fold of --jobs; that of fold 0 is killed as soon as it has kept what the first training predicts
 COUNT = 40  # resamples
 NAMES = ["sine members=1 batch_size=8", "sine members=1 learning_rate=0.0001"]
 
@@ -49,19 +51,17 @@ NAMES = ["sine members=1 batch_size=8", "sine members=1 learning_rate=0.0001"]
 @pytest.fixture(scope="module")
 def chosen(cohort, tmp_path_factory):
     """`chosen(folder, "--test")` is a command line that chooses between two `nn` in two inner folds of both folds,
-    all in `folder`; `begin` starts it as a process."""
+    all in `folder`; processes that it starts run SCRIPT."""
     folder = tmp_path_factory.mktemp("lines")
-    lines, script = folder / "lines.txt", folder / "few.py"
+    lines, script = folder / "lines.txt", folder / "script.py"
     lines.write_text(LINES)
-    script.write_text(FEW)
+    script.write_text(SCRIPT)
 
-    def run(folder, job, *more, quick=False, begin=False):
+    def run(folder, job, *more, quick=False):
         places = ("--chkPointDir", folder / "ckpt", "--dataDir", cohort, "--outDir", folder / job.strip("-"))
         iterations = ("--numIters", 3) if job == "--train" and "--numIters" not in more else ()
         choose = ("--choose", f"quick,{lines}" if quick else lines)
         words = [job, "--model", "nn", "--folds", 2, *choose, *places, *iterations, *more]
-        if begin:
-            return subprocess.Popen([sys.executable, script, *map(str, words)], stdout=subprocess.DEVNULL)
         return run_main("run", str(script), words)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -238,27 +238,43 @@ def test_quick_chooses_by_the_test_itself_and_what_is_not_quick_needs_a_choice(
 
 @pytest.mark.bits
 @slow
-def test_killed_in_pieces_and_side_by_side_the_results_are_the_same(tested, chosen, tmp_path):
-    """Also if what is kept of the choice of a fold is damaged."""
-    process = chosen(tmp_path, "--train", "--fold", 0, begin=True)
-    until, kept = time.monotonic() + 60, []
-    while not kept and time.monotonic() < until:
-        time.sleep(0.01)
-        kept = list(tmp_path.glob("ckpt/nn/*/choice/fold-0/inner.json"))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert 0 < sum(map(len, json.loads(kept[0].read_text()).values())) < 4
-    outcome = chosen(tmp_path, "--train", "--fold", 0)
+def test_killed_in_pieces_and_side_by_side_the_results_are_the_same(tested, chosen, tmp_path, monkeypatch):
+    """Also if what is kept of the choice of a fold is damaged. Fold 1 is done by a process beside the one that is
+    killed; what was kept of fold 0 is not trained again."""
+    outcome = chosen(tmp_path, "--train", "--jobs", 2)
+    assert outcome.status == 128 + signal.SIGKILL
+    assert "run.py: error: Fold 0 was killed by SIGKILL" in outcome.err
+    (kept,) = tmp_path.glob("ckpt/nn/*/choice/fold-0/inner.json")
+    assert sum(map(len, json.loads(kept.read_text()).values())) == 1
+    assert choice_in(tmp_path, 1) == choice_in(tested, 1)
+    trained = counted(monkeypatch)
+    outcome = chosen(tmp_path, "--train")
     assert outcome.status == 0, outcome.err
-    assert (
-        "Still to be done before the results are pooled: fold 1 of candidate sine members=1 batch_size=8;"
-        in outcome.out
-    )
-    assert chosen(tmp_path, "--train", "--jobs", 2).status == 0
+    assert len(trained) == 3
     same_choices(tmp_path, tested)
-    kept[0].write_text(kept[0].read_text()[:-30])
+    replayed = counted(monkeypatch, json.loads(kept.read_text()))
+    kept.write_text(kept.read_text()[:-30])
     assert chosen(tmp_path, "--train").status == 0
+    assert len(replayed) == 4
     same_choices(tmp_path, tested)
+
+
+def counted(monkeypatch, known: dict | None = None) -> list:
+    """The trainings in inner folds from now on, as runs; if their predictions are `known`, nothing is trained."""
+    from utils.training import fit
+
+    seen, train = [], fit.predicted
+
+    def predicted(run) -> dict[str, float]:
+        seen.append(run)
+        if known is None:
+            return train(run)
+        files = {run.cohort.rows[at].file for at in run.cohort.indices("test")}
+        own = known[NAMES[run.config.batch_size != 8]].values()
+        return next(of for of in own if of.keys() == files)
+
+    monkeypatch.setattr(fit, "predicted", predicted)
+    return seen
 
 
 def same_choices(one, other) -> None:
@@ -271,12 +287,13 @@ def same_choices(one, other) -> None:
 
 
 @slow
-def test_other_iterations_choose_anew(tested, chosen, no_floors, tmp_path):
+def test_other_iterations_choose_anew(tested, chosen, no_floors, tmp_path, monkeypatch):
     copy = shutil.copytree(tested, tmp_path / "copy")
+    folder = checkpoints_of(copy) / "choice/fold-0"
+    trained = counted(monkeypatch, json.loads((folder / "inner.json").read_text()))
     outcome = chosen(copy, "--train", "--numIters", 4, "--fold", 0)
     assert outcome.status == 0, outcome.err
-    folder = checkpoints_of(copy) / "choice/fold-0"
-    assert (folder / "inner.json").read_bytes() != (checkpoints_of(tested) / "choice/fold-0/inner.json").read_bytes()
+    assert [run.num_iters for run in trained] == [4] * 4
     assert list(folder.glob("earlier/*/inner.json"))
     assert json.loads((folder / "run.json").read_text())["iterations"] == 4
 
@@ -285,7 +302,10 @@ def test_other_iterations_choose_anew(tested, chosen, no_floors, tmp_path):
 def test_a_choice_after_a_validation_is_tested_and_shuffled_labels_mark_it(chosen, tmp_path, monkeypatch):
     """The best checkpoint may have seen fewer batches than the trainings that chose."""
     monkeypatch.setattr("utils.training.loop.SAVE_EVERY", 1)
-    assert chosen(tmp_path, "--train", "--validation", 0.3, "--shuffleLabels", "--fold", 0).status == 0
+    outcome = chosen(tmp_path, "--train", "--validation", 0.3, "--shuffleLabels", "--fold", 0)
+    assert outcome.status == 0, outcome.err
+    left = "Still to be done before the results are pooled: fold 1 of candidate sine members=1 batch_size=8;"
+    assert left in outcome.out
     for path in checkpoints_of(tmp_path).glob("candidate-1/0/best/run.json"):  # as if that had been the second
         path.write_text(json.dumps(json.loads(path.read_text()) | {"step": 2}))
     outcome = chosen(tmp_path, "--test", "--fold", 0)
@@ -295,9 +315,11 @@ def test_a_choice_after_a_validation_is_tested_and_shuffled_labels_mark_it(chose
 
 
 @slow
-def test_a_blackout_is_of_who_was_chosen_in_each_fold(cohort, tmp_path, monkeypatch):
-    """Also of some folds or subjects; a quick one after the test that chooses."""
+def test_a_blackout_is_of_who_was_chosen_in_each_fold(cohort, no_floors, tmp_path, monkeypatch):
+    """Also of some folds or subjects; a quick one after the test that chooses. In inner folds the second candidate
+    does best."""
     monkeypatch.setattr("data.cohorts.inner_folds.MOST", 2)
+    monkeypatch.setattr("utils.training.fit.predicted", knows_if_second)
     labels = np.zeros(grids.REDUCED.shape, np.int16)
     labels[5:12, 10:25, 8:20], labels[18:25, 10:25, 8:20] = 1, 2
     nibabel.save(nibabel.Nifti1Image(labels, np.array(grids.REDUCED.affine)), tmp_path / "atlas.nii")
@@ -307,7 +329,7 @@ def test_a_blackout_is_of_who_was_chosen_in_each_fold(cohort, tmp_path, monkeypa
 
     def run(job, out, *more, quick=""):
         choose = ("--choose", f"{quick}{tmp_path / 'lines'}")
-        more += ("--atlas", tmp_path / "atlas.nii") if job == "--blackout" else ()
+        more += ("--atlas", tmp_path / "atlas.nii", "--donors", 1) if job == "--blackout" else ()
         return run_main("run", str(ROOT / "run.py"), [job, *places, tmp_path / out, *choose, *more])
 
     assert run("--train", "train", "--numIters", 2, "--fold", 0).status == 0
@@ -315,6 +337,8 @@ def test_a_blackout_is_of_who_was_chosen_in_each_fold(cohort, tmp_path, monkeypa
     assert outcome.status == 0, outcome.err
     assert "Still to be done before the results are pooled: fold 1." in outcome.out
     assert (tmp_path / "one/fold-0/regions.csv").exists() and not (tmp_path / "one/regions.csv").exists()
+    of_run = json.loads((tmp_path / "one/fold-0/run.json").read_text())
+    assert (of_run["preset"], of_run["config"]["l2"]) == ("linear", 0.3)
     assert run("--train", "quick", "--numIters", 2, quick="quick,").status == 0
     outcome = run("--blackout", "quick-blackout", quick="quick,")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
@@ -328,6 +352,12 @@ def test_a_blackout_is_of_who_was_chosen_in_each_fold(cohort, tmp_path, monkeypa
     with h5py.File(tmp_path / "quick-blackout/blackout.h5") as file:
         assert [name.decode() for name in file["subject"]] == [subject]
         assert file["probability"][0] == pytest.approx(of_test["probability"].iloc[-1], rel=1e-5)
+
+
+def knows_if_second(run) -> dict[str, float]:
+    """Predictions by the labels of a candidate that sets `l2=0.3`; others know nothing."""
+    rows = [run.cohort.rows[at] for at in run.cohort.indices("test")]
+    return {row.file: row.label if run.config.l2 == 0.3 else 0.5 for row in rows}
 
 
 # Without TensorFlow

@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import assert_bit_equal, commands_of, read_rows, start_worker, step_of, training
+from helpers import assert_bit_equal, read_rows, step_of
 from people import ROWS, renamed, write_people
 
 from data.cohorts.cohort import open_cohort
@@ -215,15 +214,22 @@ def test_there_must_be_a_checkpoint_to_test(in_home, away, tmp_path):
     assert "--everybody" in outcome.err
 
 
-def test_a_killed_training_is_continued(in_home, home, tmp_path):
-    """It ended between two checkpoints; what comes out is what one training gives."""
+def test_a_killed_training_is_continued(in_home, tmp_path, monkeypatch):
+    """It ended between two checkpoints, of batch 2 and of batch 4; what comes out is what one training gives."""
+    from utils.training.saver import Saver
+
+    def save_or_end(saver, step, identity, save=Saver.save) -> None:
+        if step == 4:
+            raise KeyboardInterrupt
+        save(saver, step, identity)
+
     folder = tmp_path / "killed"
-    command = training(folder, home, "nn", 4, "--everybody")
-    process = start_worker(commands_of(folder, command), "--interval", "2", "--kill", "4")
-    process.communicate(timeout=180)
-    assert process.returncode == -signal.SIGKILL
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.training.loop.SAVE_EVERY", 2)
+        patch.setattr(Saver, "save", save_or_end)
+        assert in_home(folder, "--train", "--everybody").status == 130
     assert step_of(folder / "ckpt" / "nn" / "everybody") == 2
-    outcome = in_home(folder, "--train", "--everybody", "--outDir", folder / "out")
+    outcome = in_home(folder, "--train", "--everybody")
     assert outcome.status == 0, outcome.err
     assert "at iteration 2." in outcome.out
     assert in_home(tmp_path / "whole", "--train", "--everybody").status == 0

@@ -4,20 +4,18 @@ import json
 import re
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import without_drawing
 from helpers import ROOT, SMALL, read_rows, run_main, run_of
 from scipy.stats import binom
 from test_choice import made_up_floors, within_sites
 
+from data.base import files
 from data.base.errors import InputError
 from data.cohorts.folds import open_folds
 from data.cohorts.permuted import permuted_folds
@@ -85,30 +83,46 @@ def test_the_smallest_and_the_largest_p():
 # The roads
 
 
+SCRIPT = f"""
+import os, signal, sys
+
+sys.path[:0] = [{str(ROOT)!r}]
+import run
+from utils.permutations.job import Series
+
+permute = Series.permute
+Series.permute = lambda *arguments: (permute(*arguments), os.kill(os.getpid(), signal.SIGKILL))
+sys.exit(run.main())
+"""  # a process of --jobs that is killed after a permutation
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_floors():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("utils.evaluation.floors.features", lambda *_: {})
+        patch.setattr("utils.evaluation.floors.fitted", made_up_floors)
+        yield
+
+
 @pytest.fixture(scope="module")
 def on_folds(cohort):
     """`on_folds(folder, "--test")` is a command line of a `nn` on two folds, all in `folder`."""
 
-    def run(folder, job, *more):
+    def run(folder, job, *more, script=ROOT / "run.py"):
         places = ("--chkPointDir", folder / "ckpt", "--dataDir", cohort, "--outDir", folder / job.strip("-"))
         settings = (*("--numIters", 2)[: 0 if "--numIters" in more else 2], *SMALL["nn"]) if job == "--train" else ()
-        return run_main(
-            "run", str(ROOT / "run.py"), [job, *["--model", "nn", "--folds", "2"], *places, *settings, *more]
-        )
+        return run_main("run", str(script), [job, *["--model", "nn", "--folds", "2"], *places, *settings, *more])
 
     return run
 
 
 @pytest.fixture(scope="module")
-def tested(on_folds, tmp_path_factory):
+def tested(on_folds, undrawn, tmp_path_factory):
     """The folder of a `nn` trained and tested on two folds, with four permutations."""
     folder = tmp_path_factory.mktemp("permutations")
-    with without_drawing() as patch:
-        patch.setattr("utils.evaluation.floors.features", lambda *_: {})
-        patch.setattr("utils.evaluation.floors.fitted", made_up_floors)
-        for job, more in (("--train", ()), ("--test", ("--permutations", 4))):
-            outcome = on_folds(folder, job, *more)
-            assert outcome.status == 0, outcome.err
+    for job, more in (("--train", ()), ("--test", ("--permutations", 4))):
+        outcome = on_folds(folder, job, *more)
+        assert outcome.status == 0, outcome.err
     (folder / "test.out").write_text(outcome.out)
     return folder
 
@@ -171,26 +185,29 @@ def test_it_is_done_once_and_more_continue_fewer(tested, on_folds, tmp_path):
 
 @pytest.mark.bits
 @slow
-def test_killed_lost_or_damaged_they_come_out_the_same_also_by_jobs(tested, on_folds, cohort, tmp_path):
+def test_killed_lost_or_damaged_they_come_out_the_same_also_by_jobs(tested, on_folds, tmp_path):
+    """Both of two processes are killed, each after a permutation; another that is still at one is waited for."""
     copy = shutil.copytree(tested, tmp_path / "copy")
     shutil.rmtree(copy / "test/permutations")
-    words = ["--test", "--model", "nn", "--folds", "2", "--permutations", "4", "--dataDir", str(cohort)]
-    words += ["--chkPointDir", str(copy / "ckpt"), "--outDir", str(copy / "test")]
-    process = subprocess.Popen([sys.executable, ROOT / "run.py", *words], stdout=subprocess.DEVNULL)
-    until = time.monotonic() + 120
-    while len(list(copy.glob("test/permutations/permutation-*.csv"))) < 2 and time.monotonic() < until:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    first, second, third = (copy / f"test/permutations/permutation-0000{number}.csv" for number in (1, 2, 3))
-    assert second.exists() and not (copy / "test/permutations/permutations.csv").exists()
+    (tmp_path / "script.py").write_text(SCRIPT)
+    outcome = on_folds(copy, "--test", "--permutations", 4, "--jobs", 2, script=tmp_path / "script.py")
+    assert outcome.status == 128 + signal.SIGKILL, outcome.err
+    assert list(tables_of(copy)) == ["permutation-00001.csv", "permutation-00002.csv"]
+    first, second, third, fourth = (copy / f"test/permutations/permutation-0000{number}.csv" for number in range(1, 5))
     rows = first.read_text().splitlines()
     first.write_text("\n".join(row for row in rows if ",1,sine," not in row) + "\n")  # killed after the first fold
     assert 2 < len(first.read_text().splitlines()) < len(rows)
     third.write_bytes(second.read_bytes()[:-40] + b"\xff")
-    outcome = on_folds(copy, "--test", "--permutations", 4, "--jobs", 2)
+    with files.locked(fourth):
+        outcome = on_folds(copy, "--test", "--permutations", 4)
     assert outcome.status == 0, outcome.err
-    assert tables_of(copy) == tables_of(tested) and p_in(copy) == p_in(tested)
+    assert "Other processes are still at permutations; the last one of all writes the p-value." in outcome.out
+    assert list(tables_of(copy)) == [first.name, second.name, third.name]
+    for more in ((), ("--jobs", 2)):  # the second finds that only the p-value is missing
+        outcome = on_folds(copy, "--test", "--permutations", 4, *more)
+        assert outcome.status == 0, (more, outcome.err)
+        assert tables_of(copy) == tables_of(tested) and p_in(copy) == p_in(tested), more
+        (copy / "test/permutations/permutations.csv").unlink()
 
 
 @slow

@@ -80,7 +80,7 @@ def test_training_learns(train, tmp_path):
         ("ae", ()),
         ("mmnn", ("--preset", "regions", "--set", "members=2")),
         ("cnn", ("--preset", "convolutional", "--set", "swap_regions=13", "--set", "members=2")),  # has dropout
-        ("mmnn", ("--precision", "mixed_float16", "--set", "residual=false", "--seed", "7")),
+        ("mmnn", ("--precision", "mixed_float16", "--set", "residual=false", "--set", "batch_size=3", "--seed", "7")),
     ],
 )
 def test_continuing_is_bit_equal_to_one_go(model, more, train, tmp_path):
@@ -194,14 +194,15 @@ def test_results_of_another_training_are_moved_aside_by_one_that_goes_on(train, 
     assert [row["step"] for row in read_rows(tmp_path / "other" / "out" / "history.csv")] == ["3", "4"]
 
 
+def ended(*_) -> None:
+    """In place of a save: the process ends before it."""
+    raise KeyboardInterrupt
+
+
 def test_rows_of_a_training_from_zero_that_never_saved_are_not_continued(train, seen_two, tmp_path, monkeypatch):
     shutil.copytree(seen_two, tmp_path / "one")
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr("utils.training.saver.Saver.save", killed)
+        patch.setattr("utils.training.saver.Saver.save", ended)
         assert train("one", "nn", 3, "--overrideChkpt").status == 130
     out = tmp_path / "one" / "out"
     assert [row["step"] for row in read_rows(out / "history.csv")] == ["1", "2", "3"]
@@ -231,18 +232,18 @@ def test_another_seed_gives_other_weights(train, seen_two, tmp_path):
 
 def test_a_signal_saves_and_the_same_command_completes_the_job_bit_equal(train, cohort, tmp_path):
     """A real process, stopped when it reports its first iteration."""
-    command = [sys.executable, str(ROOT / "run.py"), *training(tmp_path / "parts", cohort, "mmnn", 1_000_000)]
+    command = [sys.executable, str(ROOT / "run.py"), *training(tmp_path / "parts", cohort, "nn", 1_000_000)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert any(line.startswith("Training mmnn 1/") for line in process.stdout)
+        assert any(line.startswith("Training nn 1/") for line in process.stdout)
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
     assert err == ""
     done = int(re.search(r"Stopped at iteration (\d+) and saved; the same command continues", out)[1])
-    assert step_of(tmp_path / "parts" / "ckpt" / "mmnn") == done
-    assert train("parts", "mmnn", done + 3).status == 0
-    assert train("whole", "mmnn", done + 3).status == 0
-    assert_bit_equal(tmp_path / "whole" / "ckpt" / "mmnn", tmp_path / "parts" / "ckpt" / "mmnn")
+    assert step_of(tmp_path / "parts" / "ckpt" / "nn") == done
+    assert train("parts", "nn", done + 3).status == 0
+    assert train("whole", "nn", done + 3).status == 0
+    assert_bit_equal(tmp_path / "whole" / "ckpt" / "nn", tmp_path / "parts" / "ckpt" / "nn")
 
 
 # In this process, since the signal has to arrive after a certain batch; the test above sends one to a process.
@@ -270,26 +271,20 @@ def test_a_signal_saves_and_says_how_far_it_came(number, train, tmp_path, monkey
 
 
 @pytest.fixture(scope="module")
-def killed(seen_two, cohort, tmp_path_factory) -> tuple[Path, Path]:
-    """Folders of two trainings that SIGKILL ended, with a checkpoint every 2 batches.
-
-    One ended at batch 6, whose row the history has and no checkpoint; the other, of another seed, overrode a training
-    of 2 batches and ended before its first checkpoint.
-    """
-    at_six, at_two = (tmp_path_factory.mktemp(name) for name in ("six", "two"))
-    shutil.copytree(seen_two, at_two, dirs_exist_ok=True)
-    override = (*training(at_two, cohort, "nn", 5), "--overrideChkpt", "--seed", 1)
-    commands = commands_of(at_six, training(at_six, cohort, "nn", 8)), commands_of(at_two, override)
-    processes = [start_worker(path, "--interval", "2", "--kill", at) for path, at in zip(commands, "62", strict=True)]
-    for process in processes:
-        process.communicate(timeout=180)
-        assert process.returncode == -signal.SIGKILL
-    return at_six, at_two
+def killed(cohort, tmp_path_factory) -> Path:
+    """The folder of a training with a checkpoint every 2 batches that SIGKILL ended at batch 6, whose row the history
+    has and no checkpoint."""
+    folder = tmp_path_factory.mktemp("six")
+    commands = commands_of(folder, training(folder, cohort, "nn", 8))
+    process = start_worker(commands, "--interval", "2", "--kill", "6")
+    process.communicate(timeout=180)
+    assert process.returncode == -signal.SIGKILL
+    return folder
 
 
 def test_killed_between_checkpoints_the_last_one_is_continued(train, killed, tmp_path):
     """Batches 5 and 6 are done again, in weights and in history."""
-    parts = shutil.copytree(killed[0], tmp_path / "parts")
+    parts = shutil.copytree(killed, tmp_path / "parts")
     assert step_of(parts / "ckpt" / "nn") == 4
     assert [row["step"] for row in read_rows(parts / "out" / "history.csv")] == list("123456")
     assert "at iteration 4." in train("parts", "nn", 8).out
@@ -299,14 +294,20 @@ def test_killed_between_checkpoints_the_last_one_is_continued(train, killed, tmp
 
 
 def test_override_keeps_the_history_of_a_killed_run(train, killed, tmp_path):
-    out = shutil.copytree(killed[0], tmp_path / "one") / "out"
+    out = shutil.copytree(killed, tmp_path / "one") / "out"
     old = (out / "history.csv").read_text()
     assert train("one", "nn", 2, "--overrideChkpt").status == 0
     assert [path.read_text() for path in (out / "earlier").rglob("history.csv")] == [old]
 
 
-def test_override_keeps_the_old_checkpoint_until_the_new_run_has_saved(train, killed, seen_two, cli, cohort, tmp_path):
-    folder = CheckpointFolder(shutil.copytree(killed[1], tmp_path / "one") / "ckpt" / "nn")
+def test_override_keeps_the_old_checkpoint_until_the_new_run_has_saved(
+    train, seen_two, cli, cohort, tmp_path, monkeypatch
+):
+    """What overrides, with another seed, ends before its first checkpoint."""
+    folder = CheckpointFolder(shutil.copytree(seen_two, tmp_path / "one") / "ckpt" / "nn")
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.training.saver.Saver.save", ended)
+        assert train("one", "nn", 5, "--overrideChkpt", "--seed", "1").status == 130
     assert (folder.current, folder.digest()) == (folder.replaced, CheckpointFolder(seen_two / "ckpt" / "nn").digest())
     where = ("--chkPointDir", tmp_path / "one" / "ckpt", "--dataDir", cohort)
     assert cli("--test", "--model", "nn", *where).status == 0

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,31 +27,31 @@ from utils.machines.workers import find_workers, node_names, packed, tasks_by_no
 
 slow = pytest.mark.slow
 ODD = ("--set", "batch_size=7")  # so that two share it unevenly
+INTERVAL = 3
 SWAPPED = ("--preset", "regions", "--set", "swap_regions=5")  # within the whole batch
 TRAININGS = {
     "nn": ("--model", "nn", *TINY_NN, *ODD, "--numIters", "6"),
-    "cnn": ("--model", "cnn", *SWAPPED, *TINY_NN, *ODD, "--numIters", "6"),
+    "cnn": ("--model", "cnn", *SWAPPED, *TINY_NN, *ODD, "--numIters", "3"),
     "batch norm": ("--model", "cnn", *TINY_CNN, *ODD, "--numIters", "2"),
-    "rho": ("--model", "ae", *ODD, "--numIters", "6"),
+    "rho": ("--model", "ae", *ODD, "--numIters", "3"),
 }
-LONG = ("--model", "nn", *TINY_NN, "--set", "batch_size=8", "--numIters", "40")
-INTERVAL = 10
 
 
 def training(folder: Path, cohort: Path, name: str) -> list[str]:
-    """The command line of one of TRAININGS, or of LONG, with everything in `folder`."""
+    """The command line of one of TRAININGS, with everything in `folder`."""
     places = {"--dataDir": cohort, "--chkPointDir": folder / "ckpt" / name, "--outDir": folder / name}
-    return ["--train", *TRAININGS.get(name, LONG), *(str(word) for pair in places.items() for word in pair)]
+    return ["--train", *TRAININGS[name], *(str(word) for pair in places.items() for word in pair)]
 
 
-def start_pair(commands: Path, *options: str) -> list[subprocess.Popen]:
-    """Two workers on this machine."""
+def start_pair(commands: Path, *options: Sequence[str]) -> list[subprocess.Popen]:
+    """Two workers on this machine, each with its options."""
     with socket.socket() as one, socket.socket() as other:
         for place in (one, other):
             place.bind(("localhost", 0))
         cluster = {"worker": [f"localhost:{place.getsockname()[1]}" for place in (one, other)]}
     described = [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in (0, 1)]
-    return [start_worker(commands, *options, environment={"TF_CONFIG": text}) for text in described]
+    environments = [{"TF_CONFIG": text} for text in described]
+    return [start_worker(commands, *own, environment=of) for own, of in zip(options, environments, strict=True)]
 
 
 def ended(*processes: subprocess.Popen) -> list[Outcome]:
@@ -87,7 +88,8 @@ def encoder(cli, full_cohort, tmp_path_factory) -> Path:
     """The --chkPointDir of a cae that has seen one batch; its batches of two make three shares of six people."""
     folder = tmp_path_factory.mktemp("encoder")
     places = ("--dataDir", full_cohort, "--chkPointDir", folder / "ckpt", "--outDir", folder / "out")
-    outcome = cli("--train", "--model", "cae", "--numIters", 1, "--set", "batch_size=2", *places)
+    one_layer = ("--preset", "stride3", "--set", "filters=1", "--set", "strides=3", "--set", "batch_size=2")
+    outcome = cli("--train", "--model", "cae", "--numIters", 1, *one_layer, *places)
     assert outcome.status == 0, outcome.err
     return folder / "ckpt"
 
@@ -107,35 +109,34 @@ def one(cli, cohort, full_cohort, trained, encoder, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def killed(cohort, tmp_path_factory) -> tuple[Path, Outcome, float]:
-    """The folder of a training by two workers, one of which was killed; what the chief said, and how soon it ended."""
-    folder = tmp_path_factory.mktemp("killed")
-    pair = start_pair(commands_of(folder, training(folder, cohort, "long")), "--slow", "--interval", str(INTERVAL))
-    while not (folder / "ckpt" / "long" / "nn" / "ckpt-1.index").exists():
-        assert pair[0].poll() is None, pair[0].communicate()
-        time.sleep(0.02)
-    pair[1].send_signal(signal.SIGKILL)
+def pair(cohort, full_cohort, trained, encoder, tmp_path_factory) -> tuple[Path, Outcome, float]:
+    """What two workers leave, who last are at a training in which one of them is killed after its first checkpoint;
+    what the other one, the chief, said; and how soon it ended."""
+    folder = tmp_path_factory.mktemp("workers")
+    commands = [
+        *(training(folder, cohort, name) for name in ("nn", "cnn")),
+        *reductions(folder, cohort, full_cohort, trained, encoder),
+        [*training(folder / "parts", cohort, "nn"), "--numIters", str(INTERVAL)],
+        training(folder / "parts", cohort, "nn"),
+        training(folder / "killed", cohort, "nn"),
+    ]
+    interval = ("--interval", str(INTERVAL))
+    both = start_pair(commands_of(folder, *commands), interval, (*interval, "--after", str(INTERVAL + 1)))
+    (killed,) = ended(both[1])
+    assert killed.status == -signal.SIGKILL, killed
     begun = time.monotonic()
-    chief, _ = ended(*pair)
+    (chief,) = ended(both[0])
     return folder, chief, time.monotonic() - begun
 
 
 @pytest.fixture(scope="module")
-def several(cohort, full_cohort, trained, encoder, killed, tmp_path_factory) -> dict[str, Path]:
-    """What two workers leave, who also go on with the training of the killed one, and of the trainings two devices."""
-    folders = {name: tmp_path_factory.mktemp(name) for name in ("workers", "devices")}
-    trainings = {
-        "workers": [training(folders["workers"], cohort, name) for name in ("nn", "cnn")],
-        "devices": [training(folders["devices"], cohort, name) for name in TRAININGS],
-    }
-    more = reductions(folders["workers"], cohort, full_cohort, trained, encoder)
-    long = [training(folder, cohort, "long") for folder in (folders["workers"], killed[0])]
-    commands = commands_of(folders["workers"], *trainings["workers"], *more, *long)
-    pair = start_pair(commands, "--interval", str(INTERVAL))
-    alone = start_worker(commands_of(folders["devices"], *trainings["devices"]), "--devices", "2")
-    for outcome in ended(*pair, alone):
-        assert (outcome.status, outcome.err) == (0, "")
-    return folders
+def several(cohort, pair, tmp_path_factory) -> dict[str, Path]:
+    """What two workers leave, and of the trainings two devices."""
+    folder = tmp_path_factory.mktemp("devices")
+    commands = commands_of(folder, *(training(folder, cohort, name) for name in TRAININGS))
+    (alone,) = ended(start_worker(commands, "--devices", "2"))
+    assert (alone.status, alone.err) == (0, "")
+    return {"workers": pair[0], "devices": folder}
 
 
 @pytest.mark.bits
@@ -173,14 +174,21 @@ def test_two_workers_write_the_bytes_of_one(results, one, several):
 
 @pytest.mark.bits
 @slow
-def test_a_killed_worker_ends_the_others_and_the_same_commands_go_on(killed, several):
-    folder, chief, seconds = killed
-    assert seconds < 60
+def test_a_killed_worker_ends_the_others_and_the_same_commands_go_on(pair, one, cli, cohort, monkeypatch):
+    """Those of two workers to the bytes of one go; of one process, too, for whom the chief has left a checkpoint."""
+    folder, chief, seconds = pair
+    assert seconds < 120
     assert (chief.status, chief.err.count("\n")) == (2, 1)
     assert "Another worker has ended, or cannot be reached" in chief.err
-    rows = pd.read_csv(folder / "long" / "history.csv")
-    assert rows["step"].tolist() == list(range(1, 41))
-    assert_bit_equal(*(place / "ckpt" / "long" / "nn" for place in (folder, several["workers"])))
+    assert f"Continuing {folder / 'parts/ckpt/nn/nn'} at iteration {INTERVAL}." in chief.out
+    assert_bit_equal(folder / "parts/ckpt/nn/nn", folder / "ckpt/nn/nn")
+    monkeypatch.setattr("utils.training.loop.SAVE_EVERY", INTERVAL)
+    outcome = cli(*training(folder / "killed", cohort, "nn"))
+    assert f"at iteration {INTERVAL}." in outcome.out, outcome.err
+    expected, *rows = (pd.read_csv(of / "nn/history.csv") for of in (one, folder / "parts", folder / "killed"))
+    for name, own in zip(("parts", "killed"), rows, strict=True):
+        assert own["step"].tolist() == expected["step"].tolist(), name
+        np.testing.assert_allclose(own["loss"], expected["loss"], rtol=1e-6, err_msg=name)
 
 
 def test_dropout_draws_otherwise_on_each_replica(monkeypatch):

@@ -1,6 +1,6 @@
 """A process of a test of several workers: runs command lines of run.py one after another, as small as the tests' own.
 
-`worker.py [--devices N] [--slow] [--interval N] [--kill N] COMMANDS.json`: a list of lists of arguments.
+`worker.py [--devices N] [--interval N] [--kill N] [--after N] COMMANDS.json`: a list of lists of arguments.
 """
 
 import argparse
@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent.parent)]
@@ -36,9 +35,9 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("commands", type=Path)
     parser.add_argument("--devices", type=int)
-    parser.add_argument("--slow", action="store_true")
     parser.add_argument("--interval", type=int, default=150, help="batches from checkpoint to checkpoint")
     parser.add_argument("--kill", type=int, default=0, help="SIGKILL between the history and the checkpoint of batch N")
+    parser.add_argument("--after", type=int, default=0, help="SIGKILL after batch N of the last command")
     args = parser.parse_args()
     if args.devices:
         use_devices(args.devices)
@@ -53,21 +52,25 @@ def main() -> int:
     from utils.training import loop, saver
 
     Figure.savefig = lambda own, file, format, **_: file.write("<svg></svg>" if format == "svg" else b"")
-    page.draw_brain = lambda *_: None
+    page.draw_brain, page.viewer = lambda *_: None, lambda _: ""
     effects.BLOBS, measure.TOGETHER, loop.SAVE_EVERY = 4, 2, args.interval
-    if args.slow:
-        check = loop.Training.check_loss
-        loop.Training.check_loss = lambda *arguments: time.sleep(0.1) or check(*arguments)
     if args.kill:
         save = saver.Saver.save
         saver.Saver.save = lambda own, step, identity: (
             os.kill(os.getpid(), signal.SIGKILL) if step == args.kill else save(own, step, identity)
         )
-    for command in json.loads(args.commands.read_text()):
+    *commands, last = json.loads(args.commands.read_text())
+    for command in commands:
         sys.argv = ["run.py", *command]
         if status := run.main():
             return status
-    return 0
+    if args.after:
+        check = loop.Training.check_loss
+        loop.Training.check_loss = lambda own, step, loss: (
+            os.kill(os.getpid(), signal.SIGKILL) if step == args.after else check(own, step, loss)
+        )
+    sys.argv = ["run.py", *last]
+    return run.main()
 
 
 if __name__ == "__main__":

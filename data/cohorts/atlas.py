@@ -5,7 +5,7 @@ AAL (Tzourio-Mazoyer et al. 2002, 116 regions) comes with the package mni-to-atl
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -44,7 +44,12 @@ class Atlas:
         values = np.asarray(values, np.float32)
         if values.shape != (len(self.names),):
             raise ValueError(f"values have the shape {values.shape}; expected one a region, {(len(self.names),)}.")
-        return np.append(values, np.float32(0))[self.places(self.full)]
+        return np.append(values, np.float32(0))[self.full_places]
+
+    @cached_property
+    def full_places(self) -> np.ndarray:
+        """The `places` of the labels on the full grid: a blackout paints a map for each subject and map."""
+        return self.places(self.full)
 
     def places(self, labels: np.ndarray) -> np.ndarray:
         """A label image (x, y, z) -> each label's index in `regions`, (x, y, z); `len(regions)` outside them."""

@@ -88,7 +88,7 @@ def regions_of_parcels(connectomes: Connectomes, atlas: Atlas) -> np.ndarray:
     if connectomes.image is None:
         return np.full(parcels, outside)
     counts = np.zeros((1 + parcels, outside + 1), int)
-    np.add.at(counts, (connectomes.image.ravel(), atlas.places(atlas.full).ravel()), 1)
+    np.add.at(counts, (connectomes.image.ravel(), atlas.full_places.ravel()), 1)
     counts = counts[1:]
     tied = (counts == counts.max(1, keepdims=True)).sum(1) > 1
     return np.where(tied, outside, counts.argmax(1))

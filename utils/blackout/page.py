@@ -6,6 +6,7 @@ import textwrap
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,11 @@ APART = 5  # voxels of 2 mm
 BARS = 20
 SHOWN = 5  # problems
 NAME_WIDTH = 26  # letters of a region's name beside its bar
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader([Path(__file__).parent, figures.TABLES_CSS.parent]),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+)
 EXPECTED = "Warning: 'partition' will ignore the 'mask'"  # nilearn on its own mask
 SHADE = {False: -2, True: 2}  # what is added to a region's share of the largest effect, by whether it is significant
 COLUMNS = {  # heading of the page's table -> column of `regions.csv` and its format
@@ -257,14 +263,18 @@ def encoded_slices(volume: np.ndarray, results: BlackoutResults, kind: str) -> s
     return base64.b64encode(slices.tobytes()).decode()
 
 
+@cache
 def anatomy() -> np.ndarray:
-    """The MNI152 template that nilearn carries, on the full grid, 0 to 255 (Fonov et al. 2011)."""
+    """The MNI152 template that nilearn carries, on the full grid, 0 to 255 (Fonov et al. 2011); read-only, since the
+    pages of all folds share it."""
     from nilearn.datasets import load_mni152_template
     from nilearn.image import resample_img
 
     affine, shape = np.array(grids.FULL.affine), grids.FULL.shape
     template = resample_img(load_mni152_template(2), affine, shape, interpolation="nearest").get_fdata()
-    return np.clip(255 * template / template.max(), 0, 255)
+    found = np.clip(255 * template / template.max(), 0, 255)
+    found.setflags(write=False)
+    return found
 
 
 def heart(labels: np.ndarray, region: int) -> tuple[float, ...]:
@@ -274,26 +284,28 @@ def heart(labels: np.ndarray, region: int) -> tuple[float, ...]:
     return tuple(float(at) for at in grids.FULL.origin_mm + grids.FULL.spacing_mm * nearest)
 
 
-def render(run: Run, results: BlackoutResults) -> str:
-    """The page: nilearn's interactive viewer of the group map (a page of its own as text, without its link to an icon),
-    a sortable table, and a map of each record drawn from the atlas's slices."""
+def viewer(results: BlackoutResults) -> str:
+    """nilearn's interactive viewer of the group map: a page of its own, without its link to an icon."""
     from nilearn.plotting import view_img
 
     image, options = painted(results)
     crossed = heart(results.atlas.full, results.ranked[0])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", EXPECTED, UserWarning)
-        viewer = view_img(image, cut_coords=crossed, **options).get_standalone()
-    loader = jinja2.FileSystemLoader([Path(__file__).parent, figures.TABLES_CSS.parent])
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.get_template("page.html").render(
+        page = view_img(image, cut_coords=crossed, **options).get_standalone()
+    return re.sub(r"<link[^>]*icon[^>]*>", "", page)
+
+
+def render(run: Run, results: BlackoutResults) -> str:
+    """The page: the interactive viewer, a sortable table, and a map of each record drawn from the atlas's slices."""
+    return TEMPLATES.get_template("page.html").render(
         title=title(run, results),
         results=results,
         caveats=run.caveats,
         problems=listed(run.caveats.problems, SHOWN, "; "),
         background=BACKGROUND[run.standard],
         connectome=CONNECTOME,
-        viewer=re.sub(r"<link[^>]*icon[^>]*>", "", viewer),
+        viewer=viewer(results),
         table=[table_cells(row) for row in results.table.to_dict("records")],
         drawing=record_maps(results),
         ticks=[f"{tick:.3g}" for tick in effect_ticks(largest_effect(results.table[RELIANCE]))],
