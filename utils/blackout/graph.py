@@ -113,7 +113,8 @@ def follow(nodes: list[Node], volume: int, outputs: list) -> tuple[list[Step], l
     readers = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
     readers.update(id(tensor) for tensor in outputs)
     found: dict = {}
-    tail, affected, followed, in_readout = [], {volume}, {volume}, set()
+    tail, affected, followed = [], {volume}, {volume}
+    in_readout: set[int] = set()
 
     def is_local(tensor: keras.KerasTensor) -> bool:
         return len(tensor.shape) == RANK and (id(tensor) in followed or id(tensor) not in affected)
