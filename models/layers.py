@@ -14,6 +14,7 @@ from data.cohorts.atlas import load_atlas
 from data.cohorts.means import regions
 from data.cohorts.records import PHENOTYPE_SIZE, Moments
 from data.grids import Grid
+from models.one_channel import Conv3D, Conv3DTranspose, Cropping3D
 from models.settings import LayerSettings, Part
 
 NETWORKS_RANK = 4  # of features of several networks: (batch, inputs, members, features)
@@ -283,7 +284,7 @@ def activated(x: KerasTensor, settings: LayerSettings) -> KerasTensor:
 def convolution(x: KerasTensor, filters: int, kernel: int, stride: int, settings: LayerSettings) -> KerasTensor:
     """A 3-D convolution alone; batch norm brings the bias where it follows."""
     options = weights(settings, Averaging(stride, transposed=False))
-    return layers.Conv3D(filters, kernel, stride, padding="same", use_bias=not settings.batch_norm, **options)(x)
+    return Conv3D(filters, kernel, stride, padding="same", use_bias=not settings.batch_norm, **options)(x)
 
 
 def residual_block(x: KerasTensor, filters: int, kernel: int, stride: int, settings: LayerSettings) -> KerasTensor:
@@ -344,6 +345,6 @@ def transposed_convolution(
 ) -> KerasTensor:
     """The mirror image of `convolution` from `shape` (x, y, z, channels): padding is cropped evenly."""
     options = weights(settings, Averaging(stride, transposed=True))
-    x = layers.Conv3DTranspose(shape[3], kernel, stride, padding="same", **options)(x)
+    x = Conv3DTranspose(shape[3], kernel, stride, padding="same", **options)(x)
     excess = [x.shape[1 + axis] - size for axis, size in enumerate(shape[:3])]
-    return layers.Cropping3D([(extra // 2, extra - extra // 2) for extra in excess])(x) if any(excess) else x
+    return Cropping3D([(extra // 2, extra - extra // 2) for extra in excess])(x) if any(excess) else x

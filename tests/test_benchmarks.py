@@ -4,6 +4,7 @@ import functools
 import itertools
 import re
 import runpy
+import shlex
 import statistics
 import sys
 import tracemalloc
@@ -35,6 +36,7 @@ from utils.training import fit
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
+OTHER = shlex.join([sys.executable, "-c", """print('{"train_per_s": 2.0}')"""])
 COMMANDS = {
     "adjustment": ["--sets", 1, "--people", 200],
     "blackout": ["--preset", "residual", "--subjects", 2, "--repeats", 1, "--regions", 20],
@@ -51,6 +53,7 @@ COMMANDS = {
         *("--only", "random", "--real", "COHORT", "--cohorts", 1, "--iterations", 1, "--preset", "residual"),
         *("--donors", 2),
     ],
+    "speed": ["--preset", "linear", "--batch", 2, "--steps", 1, "--against", OTHER],
     "twins": ["--people", 200, "--maps", 1],
 }
 
@@ -114,6 +117,12 @@ def test_the_benchmark_of_blackout_compares_both_ways(printed_by):
         in_full, kept, ratio, difference = map(float, numbers)
         assert ratio == pytest.approx(in_full / kept, abs=0.02, rel=0.01 / kept)  # of times rounded to 0.01 s
         assert difference < 1e-3
+
+
+def test_the_benchmark_of_training_divides_our_speed_by_that_of_the_other_program(printed_by):
+    line = r"cnn, 2 records a step: (\S+) records a second\nthe other 2\.00, ratio (\S+)\nmedian ratio (\S+) of 1\n"
+    ours, ratio, median = map(float, re.search(line, printed_by("speed")).groups())
+    assert ours > 0 and ratio == median == pytest.approx(ours / 2, abs=0.01)
 
 
 def test_the_benchmark_of_onnx_has_a_row_for_each_preset(printed_by):

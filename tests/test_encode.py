@@ -103,15 +103,14 @@ def test_an_existing_reduced_cohort_is_not_overwritten(cli, encoder, copied, enc
 
 def test_the_full_pass_only_encodes(cli, encoder, copied, tmp_path, monkeypatch):
     """Nothing of the decoder is called once the encoder has been built."""
-    import keras
-
+    from models import one_channel
     from utils import encode
 
     write_records, called = encode.write_records, []
 
     def watched(*arguments):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(keras.layers.Conv3DTranspose, "call", lambda *_: called.append("decoded"))
+            patch.setattr(one_channel.Conv3DTranspose, "call", lambda *_: called.append("decoded"))
             write_records(*arguments)
 
     monkeypatch.setattr(encode, "write_records", watched)

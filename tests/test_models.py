@@ -330,6 +330,41 @@ def test_the_default_initialisation_of_cae_averages_blocks(build):
     assert np.corrcoef(code[inside].ravel(), block_mean(volume)[inside].ravel())[0, 1] > 0.6
 
 
+@pytest.mark.parametrize("name", ["Conv3D", "Conv3DTranspose"])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (4, 1), (3, 3), (2, 2), (3, 2)])
+@pytest.mark.parametrize("size", [(7, 8, 9), (4, 5, 17)])
+def test_one_channel_is_convolved_as_keras_does_it_and_so_are_gradients(name, kernel, stride, size):
+    import keras
+    import tensorflow as tf
+
+    from models import one_channel
+
+    random = np.random.default_rng(0)
+    volume = tf.constant(random.normal(size=(2, *size, 1)), tf.float32)
+    found = []
+    for kind in (getattr(keras.layers, name), getattr(one_channel, name)):
+        layer = kind(1, kernel, stride, padding="same")
+        layer.build(volume.shape)
+        layer.set_weights([np.random.default_rng(1).normal(size=weight.shape) for weight in layer.weights])
+        with tf.GradientTape() as tape:
+            tape.watch(volume)
+            output = layer(volume)
+            objective = tf.reduce_sum(tf.sin(output))
+        found.append([output, *tape.gradient(objective, [volume, *layer.trainable_variables])])
+    for expected, got in zip(*found, strict=True):
+        np.testing.assert_allclose(got, expected, atol=2e-4)
+
+
+def test_a_volume_is_cropped_as_keras_does_it():
+    import keras
+
+    from models import one_channel
+
+    volume = np.random.default_rng(0).normal(size=(2, 5, 6, 7, 2)).astype(np.float32)
+    widths = [(1, 1), (0, 1), (2, 0)]
+    np.testing.assert_array_equal(one_channel.Cropping3D(widths)(volume), keras.layers.Cropping3D(widths)(volume))
+
+
 def with_random_weights(network):
     generator = np.random.default_rng(0)
     network.set_weights([generator.uniform(0.1, 1, weight.shape) for weight in network.get_weights()])

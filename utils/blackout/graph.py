@@ -11,6 +11,7 @@ import keras
 from keras import layers
 
 from models import layers as model_layers
+from models import one_channel
 from utils.blackout import steps
 from utils.blackout.steps import Convolution, GlobalAverage, Step
 
@@ -24,7 +25,8 @@ VOXELWISE_LAYERS = (
     model_layers.Dropout, layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum,
     model_layers.MapsApart, model_layers.Channels,
 )  # fmt: skip
-WINDOWED_LAYERS = (layers.Conv3D, layers.MaxPooling3D, layers.AveragePooling3D)
+CONVOLUTIONS = (layers.Conv3D, one_channel.Conv3D)
+WINDOWED_LAYERS = (*CONVOLUTIONS, layers.MaxPooling3D, layers.AveragePooling3D)
 CHANNEL_LAYERS = (layers.BatchNormalization, layers.Concatenate)
 STEPS: dict[type[keras.Layer], type[Step]] = {
     layers.MaxPooling3D: steps.MaximumPooling,
@@ -72,7 +74,7 @@ def steps_of(node: Node, is_local: Callable[[keras.KerasTensor], bool]) -> list[
     if kind in STEPS:
         return [STEPS[kind](layer, sources, target, sizes)]
     # TensorFlow 2.21 with oneDNN misreads small boxes of one channel if the strides are unequal.
-    if kind is not layers.Conv3D or layer.groups > 1 or (layer.kernel.shape[3] == 1 and len({*layer.strides}) > 1):
+    if kind not in CONVOLUTIONS or layer.groups > 1 or (layer.kernel.shape[3] == 1 and len({*layer.strides}) > 1):
         return []
     convolution: type[Convolution] = Convolution  # the cheapest kind that is accurate
     if layer.compute_dtype == "float32" and layer.kernel.shape[3] > 1:

@@ -1,0 +1,92 @@
+"""Training steps a second of a network, and beside it those of another program, in turn.
+
+`python tests/benchmarks/speed.py [--model cae|cnn] [--preset NAME] [--batch N] [--steps 3] [--rounds 1]
+[--against COMMAND]`
+
+Trains on noise. COMMAND, with its arguments in one word, prints `"train_per_s": NUMBER`; it runs after each round of
+ours, and only the median of the ratios of neighbours counts where other programs run beside.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from data.grids import REDUCED
+from models import MODELS
+from utils.machines import devices
+
+
+def training(model: str, preset: str | None, batch: int | None):
+    """A function that trains on one batch of noise, and the number of records in it."""
+    import keras
+    import tensorflow as tf
+
+    from models import layers
+    from utils.training.loop import Training, make_optimizer
+
+    row = MODELS[model]
+    presets = row.module.PRESETS
+    config = presets[preset or next(iter(presets))]
+    config = replace(config, batch_size=batch or config.batch_size)
+    size, grid, random = config.batch_size, row.grid or REDUCED, np.random.default_rng(0)
+    keras.utils.set_random_seed(0)
+    network = row.module.build(config, grid)
+    optimizer = make_optimizer(config, "float32")
+    optimizer.build(network.trainable_variables)
+    run = SimpleNamespace(model=row, config=config, workers=devices.Workers().started(()))
+    trained = Training(run, network, optimizer)
+    reads = SimpleNamespace(network=layers.summands(network), inputs=lambda of: {name: of[name] for name in row.reads})
+    trained.__dict__["reading"] = reads  # instead of one that reads a cohort
+    values = {
+        "volume": random.normal(size=(size, *grid.shape, 1)).astype(np.float32),
+        "label": np.arange(size, dtype=np.int32) % 2,
+        "stopping": np.float32(0),
+    }
+    noise = {name: tf.constant(of) for name, of in values.items()}
+    return lambda: float(trained.step(noise)["loss"]), size
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=("cae", "cnn"), default="cnn")
+    parser.add_argument("--preset")
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--against", metavar="COMMAND")
+    args = parser.parse_args()
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    devices.start_tensorflow(devices.choose_device(share=False))
+    step, size = training(args.model, args.preset, args.batch)
+    step()  # builds the graph
+    ratios = []
+    for _ in range(args.rounds):
+        seconds = []
+        for _ in range(args.steps):
+            start = time.perf_counter()
+            step()
+            seconds.append(time.perf_counter() - start)
+        ours = size / statistics.median(seconds)
+        print(f"{args.model}, {size} records a step: {ours:.2f} records a second", flush=True)
+        if args.against:
+            printed = subprocess.run(shlex.split(args.against), capture_output=True, text=True, check=True).stdout
+            theirs = float(re.search(r'"train_per_s": ([\d.]+)', printed)[1])
+            ratios.append(ours / theirs)
+            print(f"the other {theirs:.2f}, ratio {ratios[-1]:.2f}", flush=True)
+    if ratios:
+        print(f"median ratio {statistics.median(ratios):.2f} of {len(ratios)}")
+
+
+if __name__ == "__main__":
+    main()
