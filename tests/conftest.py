@@ -40,6 +40,12 @@ def quick_floors() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def all_resamples(monkeypatch) -> None:
+    """Intervals have as many resamples as a user's."""
+    monkeypatch.setattr("utils.metrics.RESAMPLES", 2000)
+
+
 @pytest.fixture(scope="session")
 def cli() -> Callable[..., Outcome]:
     """`cli("--train", ...)` runs run.py."""

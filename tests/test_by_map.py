@@ -90,6 +90,7 @@ def test_findings_come_first_then_the_strongest_effects(table):
     assert at_chance.names == ["third", "second", "first"] and not at_chance.significant.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes, framed, shading",
     [({}, 1, "Full colour: significant"), ({"at_chance": True, "summary": ""}, 0, "All pairs are pale: the network")],
@@ -110,6 +111,7 @@ def test_the_figure_frames_what_is_significant(table, changes, framed, shading, 
     assert plt.get_fignums() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "p, words, marked", [({}, "What is found.", 1), ({"p_reliance": np.nan}, "there are no p-values", 0)]
 )

@@ -90,6 +90,7 @@ def test_thresholds_are_counted_by_hand_and_lie_below_a_persons_own_value():
     assert sets.tolist() == [[True, False], [True, True], [True, True], [True, True], [False, True]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distorted", [False, True])
 def test_sets_hold_the_label_as_often_as_they_say(distorted):
     held = []

@@ -131,6 +131,7 @@ def test_identical_maps_of_a_record_are_a_note_of_their_own(tmp_path, data_cli):
     assert "of one subject" not in outcome.out
 
 
+@pytest.mark.slow
 def test_identical_volumes_within_a_split_are_a_note(copy, data_cli):
     rows = [row for row in read_rows(copy / "subjects.csv") if row["split"] == "train" and row["label"] == "0"]
     one, other = (row["file"] for row in rows[:2])
@@ -144,6 +145,7 @@ def test_identical_volumes_within_a_split_are_a_note(copy, data_cli):
     assert f"identical volumes of one subject: {one}, {other}" in notes(data_cli("check", copy))
 
 
+@pytest.mark.slow
 def test_copies_with_noise_are_told_by_split_and_label(copy, data_cli):
     """Of a training subject with one of its label, one of the other label, and a test subject."""
     rows = read_rows(copy / "subjects.csv")
@@ -268,6 +270,7 @@ def in_form(folder: Path, form: str, data_cli) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form, by_label", [("cohort", True), ("cohort", False), ("bare", True), ("zip", True), ("hdf5", False)]
 )
@@ -353,6 +356,7 @@ def training(folder: Path, cli, model: str = "nn") -> Outcome:
     return cli("--train", "--model", model, "--numIters", 1, *TINY_NN, *places)
 
 
+@pytest.mark.slow
 def test_training_prints_the_fast_form_first(copy, cli):
     """What the table tells is printed; volumes are not read, so that a damaged one is not reported yet."""
     replace_volume(copy / files_of(copy, "train")[0], np.full(grids.REDUCED.shape, np.nan))
@@ -378,6 +382,7 @@ def test_problems_of_the_check_mark_every_result(copy, cli, data_cli, tmp_path):
     assert open_cohort(copy).verdict is None
 
 
+@pytest.mark.slow
 def test_a_verdict_that_cannot_be_stored_is_told(copy, data_cli):
     (copy / "check.json").mkdir()
     outcome = data_cli("check", copy)
@@ -402,6 +407,7 @@ def test_values_missing_in_one_class_at_a_site_are_a_note(copy, data_cli, monkey
     assert found.startswith("viq missing in 0 of ") and f"{autism:.0f} of {autism:.0f} people with autism at" in found
 
 
+@pytest.mark.slow
 def test_training_says_what_is_wrong_and_stops_where_it_cannot_learn(copy, cli):
     edit_table(copy, ",test$", ",train")
     assert "note: no test subjects: a model can be trained on this cohort, not tested" in training(copy, cli).out
@@ -427,6 +433,7 @@ def test_the_report_counts_subjects_not_records(copy):
     assert records.CLASSES == ("control", "autism")
 
 
+@pytest.mark.slow
 def test_the_page_replaces_nothing_but_a_page(copy, data_cli, tmp_path):
     for _ in range(2):
         assert data_cli("check", copy, "--html", tmp_path / "page.html").status == 0

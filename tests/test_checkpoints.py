@@ -11,7 +11,6 @@ from helpers import an_identity, assert_bit_equal, flip_a_bit, write_checkpoints
 from data.base.errors import InputError
 from utils.runs.checkpoints import CheckpointFolder, latest_in, prefixes_in
 
-slow = pytest.mark.slow
 pytestmark = pytest.mark.usefixtures("undrawn")
 DAMAGE = [flip_a_bit, lambda path: os.truncate(path, 10), Path.unlink]
 
@@ -174,7 +173,7 @@ def test_the_best_checkpoint_is_used_if_there_is_one(three):
     assert three.to_use.identity().validation_loss == 0.5
 
 
-@slow
+@pytest.mark.slow
 def test_an_older_checkpoint_is_continued_after_a_setting_is_added(train, seen_two, tmp_path):
     """What an older version does not say of itself is as by default."""
     for name in ("one", "other"):
@@ -188,7 +187,7 @@ def test_an_older_checkpoint_is_continued_after_a_setting_is_added(train, seen_t
     assert_bit_equal(tmp_path / "one" / "ckpt" / "nn", tmp_path / "other" / "ckpt" / "nn")
 
 
-@slow
+@pytest.mark.slow
 def test_a_damaged_checkpoint_without_a_digest_is_told_in_one_line(train, seen_two, cli, cohort, tmp_path):
     """By code that kept no digests; TensorFlow finds the damage."""
     shutil.copytree(seen_two, tmp_path / "one")
@@ -206,7 +205,7 @@ def test_a_damaged_checkpoint_without_a_digest_is_told_in_one_line(train, seen_t
     assert outcome.status == 0, outcome.err
 
 
-@slow
+@pytest.mark.slow
 @pytest.mark.parametrize("damage, file", [(flip_a_bit, "ckpt-3.data-00000-of-00001"), (Path.unlink, "ckpt-3.index")])
 def test_trained_and_tested_from_the_one_before_a_damaged_one(damage, file, train, seen_six, cli, cohort, tmp_path):
     shutil.copytree(seen_six, tmp_path / "one")
@@ -221,7 +220,7 @@ def test_trained_and_tested_from_the_one_before_a_damaged_one(damage, file, trai
     assert "Continuing" in outcome.out and CheckpointFolder(folder).digest() == undisturbed
 
 
-@slow
+@pytest.mark.slow
 def test_a_save_that_a_kill_cut_short_is_completed(train, seen_six, tmp_path, monkeypatch):
     """TensorFlow deletes the oldest checkpoint after it has listed the new one, whose digest is recorded last."""
     monkeypatch.setattr("utils.training.loop.SAVE_EVERY", 2)
@@ -246,7 +245,7 @@ def test_a_save_that_a_kill_cut_short_is_completed(train, seen_six, tmp_path, mo
     assert json.loads((ckpt / "run.json").read_text()) == described
 
 
-@slow
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["nonsense", None])
 def test_a_training_goes_on_without_its_state_file(state, train, seen_six, tmp_path):
     shutil.copytree(seen_six, tmp_path / "one")

@@ -26,7 +26,6 @@ from utils.metrics import RESAMPLES, Predictions
 from utils.report.tables import Score
 from utils.statistics import resampled
 
-slow = pytest.mark.slow
 pytestmark = pytest.mark.usefixtures("undrawn")
 LINES = "--preset sine --set members=1 --set batch_size=8\n--preset sine --set members=1 --set learning_rate=0.0001\n"
 SCRIPT = f"""
@@ -114,7 +113,7 @@ def within_sites(table: pd.DataFrame) -> float:
     return float(np.average([roc_auc_score(of["label"], of["probability"]) for of in both], weights=[*map(len, both)]))
 
 
-@slow
+@pytest.mark.slow
 def test_who_is_chosen_did_best_in_inner_folds(tested, cohort):
     """Scores recomputed from what inner.json holds, whose people are those of inner folds and no tested ones."""
     folds = open_folds(cohort, "2", 0, checkpoints_of(tested) / "candidate-1")
@@ -153,7 +152,7 @@ def test_who_is_chosen_did_best_in_inner_folds(tested, cohort):
         assert [name for name, of in own.items() if of["chosen"] == "1"] == [best]
 
 
-@slow
+@pytest.mark.slow
 def test_predictions_are_those_of_the_chosen_candidate(tested):
     table = pd.read_csv(tested / "test/predictions.csv", dtype=str)
     for fold, of in table.groupby("fold"):
@@ -166,7 +165,7 @@ def test_predictions_are_those_of_the_chosen_candidate(tested):
     assert len(table) == 40 and table["subject"].is_unique
 
 
-@slow
+@pytest.mark.slow
 def test_the_scores_are_those_of_the_procedure_and_of_each_candidate(tested):
     metrics = json.loads((tested / "test/metrics.json").read_text())
     table = pd.read_csv(tested / "test/predictions.csv")
@@ -197,7 +196,7 @@ def test_the_scores_are_those_of_the_procedure_and_of_each_candidate(tested):
     assert "in each fold anew, by the AUC within sites in inner folds of its training subjects" in page.text
 
 
-@slow
+@pytest.mark.slow
 def test_the_commands_say_what_they_do(tested):
     trained, told = ((tested / f"{job}.out").read_text() for job in ("train", "test"))
     assert "in each of 2 folds one of each of 2 candidates, and at most " in trained
@@ -208,7 +207,7 @@ def test_the_commands_say_what_they_do(tested):
     assert [row["folds"] for row in read_rows(tested / "runs.csv")] == ["2, chosen among 2 candidates"] * 2
 
 
-@slow
+@pytest.mark.slow
 def test_quick_chooses_by_the_test_itself_and_what_is_not_quick_needs_a_choice(
     tested, chosen, cohort, no_floors, tmp_path
 ):
@@ -236,8 +235,8 @@ def test_quick_chooses_by_the_test_itself_and_what_is_not_quick_needs_a_choice(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.bits
-@slow
 def test_killed_in_pieces_and_side_by_side_the_results_are_the_same(tested, chosen, tmp_path, monkeypatch):
     """Also if what is kept of the choice of a fold is damaged. Fold 1 is done by a process beside the one that is
     killed; what was kept of fold 0 is not trained again."""
@@ -286,7 +285,7 @@ def same_choices(one, other) -> None:
             assert_bit_equal(checkpoints_of(one) / name / fold, checkpoints_of(other) / name / fold)
 
 
-@slow
+@pytest.mark.slow
 def test_other_iterations_choose_anew(tested, chosen, no_floors, tmp_path, monkeypatch):
     copy = shutil.copytree(tested, tmp_path / "copy")
     folder = checkpoints_of(copy) / "choice/fold-0"
@@ -298,7 +297,7 @@ def test_other_iterations_choose_anew(tested, chosen, no_floors, tmp_path, monke
     assert json.loads((folder / "run.json").read_text())["iterations"] == 4
 
 
-@slow
+@pytest.mark.slow
 def test_a_choice_after_a_validation_is_tested_and_shuffled_labels_mark_it(chosen, tmp_path, monkeypatch):
     """The best checkpoint may have seen fewer batches than the trainings that chose."""
     monkeypatch.setattr("utils.training.loop.SAVE_EVERY", 1)
@@ -314,7 +313,7 @@ def test_a_choice_after_a_validation_is_tested_and_shuffled_labels_mark_it(chose
     assert json.loads((checkpoints_of(tmp_path) / "choice/fold-0/run.json").read_text())["shuffled_labels"] is True
 
 
-@slow
+@pytest.mark.slow
 def test_a_blackout_is_of_who_was_chosen_in_each_fold(cohort, no_floors, tmp_path, monkeypatch):
     """Also of some folds or subjects; a quick one after the test that chooses. In inner folds the second candidate
     does best."""
@@ -395,6 +394,7 @@ def made_up(count: int, people: int, seed: int, signal_in_first: float = 0.0) ->
     return found
 
 
+@pytest.mark.slow
 def test_the_correction_is_that_of_a_loop_over_resamples():
     """BBC by hand: who does best on those who are drawn, by its AUC on the others, with scikit-learn's."""
     each, seed = made_up(4, 30, 1, 0.2), 5
@@ -424,6 +424,7 @@ def area(one: Predictions, weight: np.ndarray) -> float:
     return float(np.average(areas, weights=sizes)) if areas else np.nan
 
 
+@pytest.mark.slow
 def test_on_noise_the_best_of_many_looks_good_and_the_corrected_score_is_half():
     """Means over twenty cohorts of noise, where the best of thirty candidates was chosen by the score itself."""
     own, mended = [], []
@@ -437,6 +438,7 @@ def test_on_noise_the_best_of_many_looks_good_and_the_corrected_score_is_half():
     assert abs(np.mean(mended) - 0.5) < 0.03
 
 
+@pytest.mark.slow
 def test_a_signal_stays_after_the_correction():
     each = made_up(10, 200, 0, 0.8)
     assert best_of(each) == "c0"

@@ -57,6 +57,7 @@ def within(table: pd.DataFrame, group: str) -> float:
     return float(np.average([value for value, _ in values], weights=[size for _, size in values]))
 
 
+@pytest.mark.slow
 def test_the_rows_hold_what_scikit_learn_numpy_and_statsmodels_find(two, tmp_path):
     assert compare(*two).status == 0
     (row,) = read_rows(tmp_path / "results/compare/compare.csv")
@@ -101,7 +102,7 @@ def test_nobody_whom_only_one_predicts_right_is_no_difference():
     assert Agreement(5, 0, 4, 3).p == pytest.approx(2 / 2**4)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("all_resamples")
 def test_intervals_are_those_of_a_paired_bootstrap_within_folds_by_loop(tmp_path):
     """40 people, each with one record; resamples differ by chance, hence the tolerance. AUCs are counted by pairs, as
     scikit-learn does, though it takes a hundred times as long."""
@@ -135,6 +136,7 @@ def test_intervals_are_those_of_a_paired_bootstrap_within_folds_by_loop(tmp_path
         assert (less[name]["low"], less[name]["high"]) == pytest.approx(tuple(ends), abs=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "effects, count, said",
     [
@@ -173,6 +175,7 @@ def test_a_site_that_alone_moves_the_output_leaves_no_correlation_within_sites(t
     assert row["correlation"] and not row["correlation_sites"]
 
 
+@pytest.mark.slow
 def test_three_runs_are_three_pairs_whose_number_is_said_not_to_be_corrected(two, tmp_path):
     shutil.copytree(two[1], tmp_path / "c")
     outcome = compare(*two, tmp_path / "c", "--outDir", tmp_path / "out")
@@ -184,6 +187,7 @@ def test_three_runs_are_three_pairs_whose_number_is_said_not_to_be_corrected(two
     assert page.rows["Who is right where"][3][-1] == "1"
 
 
+@pytest.mark.slow
 def test_the_page_has_the_scores_and_what_differs(two):
     assert compare(*two).status == 0
     page = Page(Path("results/compare/compare.html").read_text())
@@ -203,6 +207,7 @@ def test_the_page_has_the_scores_and_what_differs(two):
     assert "It does not count what models of folds share" in " ".join(page.paragraphs["Who is right where"])
 
 
+@pytest.mark.slow
 def test_other_maps_settings_and_code_are_rows_and_caveats_are_warnings(two):
     config = RUN["config"] | {"l1": 0.1}
     change(two[1], config=config, cohort_sha256=64 * "f", maps=["falff", "alff"], git_commit=None, transductive=True)
@@ -215,6 +220,7 @@ def test_other_maps_settings_and_code_are_rows_and_caveats_are_warnings(two):
     assert warning.startswith("B: TRANSDUCTIVE: ") and "Comparison of 2 tests (TRANSDUCTIVE)" in page.text
 
 
+@pytest.mark.slow
 def test_equal_runs_differ_in_nothing(two, tmp_path):
     compare(two[0], shutil.copytree(two[0], tmp_path / "copy"))
     page = Page(Path("results/compare/compare.html").read_text())
@@ -244,6 +250,7 @@ def both_repeated(tmp_path) -> tuple[Path, Path]:
     )
 
 
+@pytest.mark.slow
 def test_scores_of_repeats_are_means_and_their_agreement_is_of_mean_probabilities(both_repeated):
     assert compare(*both_repeated).status == 0
     (row,) = read_rows(Path("results/compare/compare.csv"))
@@ -258,6 +265,7 @@ def test_scores_of_repeats_are_means_and_their_agreement_is_of_mean_probabilitie
     assert "Each score is the mean over 2 repeats." in page.paragraphs["Differences"]
 
 
+@pytest.mark.slow
 def test_repeats_are_not_compared_with_a_single_run_but_one_of_them_is(both_repeated, two):
     refused = compare(both_repeated[0], two[1])
     assert refused.status == 2 and "A is the mean of 2 repeats, B of 1: compare " in refused.err
@@ -370,6 +378,7 @@ MISTAKES = {  # what is wrong with b, and what is said of it
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_and_leaves_nothing(mistake, two):
     change_of, told = MISTAKES[mistake]
@@ -398,6 +407,7 @@ def test_both_of_shuffled_labels_are_compared_and_marked(two):
     assert [text[:18] for text in page.paragraphs["Warnings"]] == ["A: SHUFFLED LABELS", "B: SHUFFLED LABELS"]
 
 
+@pytest.mark.slow
 def test_records_of_unknown_label_take_no_part(two):
     for folder in two:
         table = pd.read_csv(folder / "predictions.csv", dtype=str)
@@ -408,6 +418,7 @@ def test_records_of_unknown_label_take_no_part(two):
     assert row["records"] == "150"
 
 
+@pytest.mark.slow
 def test_names_that_are_markup_or_formulas_are_text(tmp_path):
     table = people(80).assign(site=lambda of: of["site"].replace({"NYU": NAME, "PITT": "=cmd|' /C calc'!A0"}))
     table["subject"] = table["subject"] + NAME
@@ -433,6 +444,7 @@ def contents(*folders: Path) -> dict[Path, tuple[bytes, int]]:
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
 
 
+@pytest.mark.slow
 def test_runs_are_left_alone_and_an_earlier_comparison_is_replaced(two, tmp_path):
     before = contents(*two)
     out = tmp_path / "out"
@@ -468,6 +480,7 @@ def test_a_folder_that_another_program_wrote_is_refused(two, tmp_path):
     assert contents(third, tmp_path / "mine") == before
 
 
+@pytest.mark.slow
 def test_a_comparison_is_no_run(two):
     assert compare(*two).status == 0
     assert "is of another job (compare); expected" in compare(two[0], "results/compare").err

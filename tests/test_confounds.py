@@ -57,6 +57,7 @@ def test_an_output_that_reads_motion_carries_nothing_more():
     assert "reliability" not in line and "may explain" not in line and "as measured" not in line
 
 
+@pytest.mark.slow
 def test_an_output_that_reads_the_label_carries_more_and_what_is_unknown_is_named():
     known = moving()
     found = of(known, output(known, 2, 0))
@@ -72,6 +73,7 @@ def test_an_output_that_reads_the_label_carries_more_and_what_is_unknown_is_name
     assert "may explain this" not in motion_line(of(known, output(known, 2, 0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["threshold", "U-shape", "age by site", "IQ"])
 def test_an_output_that_reads_a_covariate_in_its_own_way_carries_nothing_more(shape, monkeypatch):
     """The linear regression of version 1.2.0 took each of these for more."""
@@ -294,6 +296,7 @@ def few_people(draw) -> dict:
     return known | {"table": pd.DataFrame(columns, index=subject), "probability": np.array(probability)}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(few_people())
 def test_of_few_people_and_any_covariates_there_is_a_result_or_a_reason(known):

@@ -172,6 +172,7 @@ def without_column(folder: Path) -> None:
         writer.writerows(rows)
 
 
+@pytest.mark.slow
 def test_new_people_need_the_same_series(made, source, data_cli, tmp_path):
     """Of those who were test subjects, --like gives the same rows; other parcels or none are refused."""
     own = open_cohort(made[0])
@@ -238,6 +239,7 @@ BIDS = (
 )  # as a file may be called
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("older", [False, True], ids=["seg", "atlas"])
 def test_series_of_xcpd(older, data_cli, tmp_path):
     """Censored volumes do not count, and the folder of atlases places the parcels by their names."""
@@ -258,6 +260,7 @@ def test_series_of_xcpd(older, data_cli, tmp_path):
     assert read_rows(tmp_path / "out" / "series.csv")[1]["volumes"] == "28"
 
 
+@pytest.mark.slow
 def test_without_an_image_the_edges_stay_where_they_are_and_that_is_said(data_cli, tmp_path):
     write_bids(tmp_path / "xcpd")
     outcome = data_cli("convert", tmp_path / "xcpd", tmp_path / "out", *BIDS)
@@ -265,6 +268,7 @@ def test_without_an_image_the_edges_stay_where_they_are_and_that_is_said(data_cl
     assert open_cohort(tmp_path / "out").connectomes.image is None
 
 
+@pytest.mark.slow
 def test_two_runs_of_a_person_are_told_apart_by_only(data_cli, tmp_path):
     write_bids(tmp_path / "xcpd")
     for path in list((tmp_path / "xcpd").rglob("*timeseries.tsv")):
@@ -357,6 +361,7 @@ def checked(cohort: Cohort) -> Findings:
     return findings
 
 
+@pytest.mark.slow
 def test_people_who_were_processed_otherwise_are_named(cohort, tmp_path):
     people = drawn()
     rows = np.stack([fisher_z(global_removed(one) if at < 8 else one) for at, one in enumerate(people)])
@@ -369,12 +374,14 @@ def test_people_who_were_processed_otherwise_are_named(cohort, tmp_path):
     assert any(text.startswith("8 of 40 people have series far smoother") for text in checked(made).notes)
 
 
+@pytest.mark.slow
 def test_of_people_processed_alike_nothing_is_told(cohort, tmp_path):
     found = checked(with_rows(cohort, tmp_path / "alike", np.stack(list(map(fisher_z, drawn())))))
     assert not found.problems and not found.notes
     assert found.counts == ["connectomes: seg-p, 20 parcels of 40 people"]
 
 
+@pytest.mark.slow
 def test_equal_and_empty_rows_and_what_tells_the_label(cohort, tmp_path):
     plain, people = open_cohort(cohort), drawn()
     first_test = next(at for at, row in enumerate(plain.rows) if row.split == "test")
@@ -408,6 +415,7 @@ def test_the_mean_correlation_is_the_variance_of_the_mean_signal():
     assert edges.measured(fisher_z(series))["mean_r"] == pytest.approx(scaled.mean(1).var(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_swap_leaves_them_out_and_says_so(cohort, data_cli, tmp_path):
     made = with_rows(cohort, tmp_path / "made", np.stack(list(map(fisher_z, drawn()))))
     outcome = data_cli("swap", made.path, tmp_path / "swapped", "--copies", "1", "--regions", "2")

@@ -36,8 +36,6 @@ from data.base.errors import InputError
 from data.cohorts.cohort import open_cohort
 from data.grids import FULL, REDUCED
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def converted(pcp, data_cli, tmp_path_factory):
@@ -71,6 +69,7 @@ def independent_volume(path) -> np.ndarray:
     return (sampled - sampled.mean()) / sampled.std()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", [0, 1, PCP_SUBJECTS - 1])
 def test_volumes_against_scipy(position, pcp, converted):
     """The first map has 3 mm voxels, the others 6 mm."""
@@ -83,6 +82,7 @@ def test_volumes_against_scipy(position, pcp, converted):
     assert volume[45, 54, 45] != volume.min()
 
 
+@pytest.mark.slow
 def test_labels_and_sites_against_the_table(pcp, converted):
     rows = read_rows(next(pcp.rglob("*.csv")))
     expected = {row["SUB_ID"]: (row["SITE_ID"], {"1": 1.0, "2": 0.0}[row["DX_GROUP"]]) for row in rows}
@@ -93,6 +93,7 @@ def test_labels_and_sites_against_the_table(pcp, converted):
     assert {record.label for record in opened.rows} == {0.0, 1.0}
 
 
+@pytest.mark.slow
 def test_phenotypes_are_scaled_by_training_subjects_only(converted):
     """Medians, means and spreads by the statistics module over the rows read by hand in test_phenotype."""
     opened = open_cohort(converted[0])
@@ -109,6 +110,7 @@ def test_phenotypes_are_scaled_by_training_subjects_only(converted):
             assert opened.read(index)[1][place] == pytest.approx((value - mean) / spread, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_reduced_grid_holds_block_means(converted, reduced):
     full, small = open_cohort(converted[0]), open_cohort(reduced)
     assert small.grid == REDUCED
@@ -127,6 +129,7 @@ def test_orientation_on_disk_makes_no_difference(reduced, data_cli, tmp_path):
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_subjects_without_a_record_are_counted_and_named(converted):
     target, outcome = converted
     assert f"1 left out, FILE_ID is no_filename: {PCP_NO_FILENAME}" in outcome.out
@@ -137,6 +140,7 @@ def test_subjects_without_a_record_are_counted_and_named(converted):
     assert not {PCP_NO_FILENAME, PCP_NO_MAP} & {row["subject"] for row in read_rows(target / "subjects.csv")}
 
 
+@pytest.mark.slow
 def test_metadata_says_what_the_records_are(converted):
     metadata = json.loads((converted[0] / "cohort.json").read_text())
     assert metadata["grid"] == [91, 109, 91]
@@ -146,12 +150,14 @@ def test_metadata_says_what_the_records_are(converted):
     assert re.fullmatch("[0-9a-f]{64}", metadata["provenance"]["input_sha256"])
 
 
+@pytest.mark.slow
 def test_the_split_is_stored_one_subject_in_ten(converted):
     splits = [row["split"] for row in read_rows(converted[0] / "subjects.csv")]
     assert splits.count("test") in (1, 2)
     assert len(splits) == PCP_SUBJECTS
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_split_of_the_same_volumes(reduced, pcp, data_cli, tmp_path):
     splits = {tuple(row["split"] for row in read_rows(reduced / "subjects.csv"))}
     for seed in (1, 2):
@@ -208,6 +214,7 @@ def running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 6])
 def test_interrupted_for_real_and_repeated(times, pcp, reduced, data_cli, tmp_path):
     """Ctrl-C, once or by an impatient person, reaches the command and its workers."""
@@ -222,6 +229,7 @@ def test_interrupted_for_real_and_repeated(times, pcp, reduced, data_cli, tmp_pa
     conversion.repeat(reduced, data_cli)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks Linux for the workers")
 def test_killed_with_its_workers_and_repeated(pcp, reduced, tmp_path):
     conversion = Conversion(pcp, tmp_path)
@@ -235,6 +243,7 @@ def test_killed_with_its_workers_and_repeated(pcp, reduced, tmp_path):
     conversion.repeat(reduced)
 
 
+@pytest.mark.slow
 def test_a_second_conversion_into_one_folder_is_refused(pcp, data_cli, tmp_path):
     with files.locked(tmp_path / "out"):
         outcome = data_cli("convert", pcp, tmp_path / "out", "--grid", "reduced")
@@ -257,6 +266,7 @@ def test_a_worker_that_dies_ends_in_one_line(pcp, monkeypatch, tmp_path):
     assert outcome.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_repeating_makes_only_what_is_missing(pcp, data_cli, tmp_path):
     command = ("convert", pcp, tmp_path / "out", "--grid", "reduced")
     assert data_cli(*command).status == 0
@@ -344,6 +354,7 @@ def test_input_that_cannot_be_converted(spoil, words, data_cli, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_nan_in_a_map_counts_as_outside_the_brain(data_cli, tmp_path):
     folder = few_subjects(tmp_path / "pcp")
     path = sorted(folder.rglob("*.nii.gz"))[-1]

@@ -11,8 +11,6 @@ from people import ROWS, write_people
 from data.cohorts.cohort import Cohort, open_cohort
 from data.cohorts.resplit import resplit
 
-pytestmark = pytest.mark.slow
-
 NO_LABEL = ("DX_GROUP",)
 
 
@@ -49,6 +47,7 @@ def like(data_cli, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_people_set_aside_get_the_same_records(whole, set_aside, like, tmp_path):
     outcome, target = like(write_people(tmp_path / "new", set_aside), whole.path)
     assert outcome.status == 0, outcome.err
@@ -65,6 +64,7 @@ def test_people_set_aside_get_the_same_records(whole, set_aside, like, tmp_path)
     assert new.metadata.phenotype_auc == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["no column", "no value"])
 def test_without_labels_only_the_label_bytes_differ(how, whole, set_aside, like, data_cli, tmp_path):
     rows, drop = (set_aside, NO_LABEL) if how == "no column" else ([row | {"DX_GROUP": ""} for row in set_aside], ())
@@ -114,6 +114,7 @@ def test_a_misspelt_value_for_autism_is_no_control(whole, set_aside, like, tmp_p
     assert (outcome.status, "holds ASD; expected" in outcome.err) == (2, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [(), ("--phenotype", "AGE_AT_SCAN,hand,iq", "--covariates", "hand,func_mean_fd")])
 def test_the_whole_cut_like_the_rest_is_what_the_rest_makes_of_them(
     own, set_aside, data_cli, like, everybody, tmp_path
@@ -150,6 +151,7 @@ def test_nothing_is_learnt_from_new_people(whole, set_aside, like, tmp_path):
     assert np.fromfile(target / other, "<f4", 2)[1] == pytest.approx(age, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_categories_and_marks_of_missing_values_are_the_cohorts(everybody, set_aside, data_cli, like, tmp_path):
     """A hand that nobody had is none of the known ones, and told; a missing value that nobody missed is the median."""
     arguments = ("--grid", "reduced", "--phenotype", "AGE_AT_SCAN,hand")
@@ -209,6 +211,7 @@ def test_maps_of_another_kind_are_refused_with_both_named(whole, set_aside, like
     assert not (target / "cohort.json").exists()
 
 
+@pytest.mark.slow
 def test_where_the_kind_is_not_known_it_is_said(whole, set_aside, like, data_cli, tmp_path):
     assert data_cli("pack", whole.path, tmp_path / "packed", "--hdf5").status == 0
     (tmp_path / "packed" / "maps.csv").unlink()
@@ -245,6 +248,7 @@ def test_cohorts_that_cannot_be_followed(what, whole, set_aside, like, data_cli,
     assert words in outcome.err
 
 
+@pytest.mark.slow
 def test_an_older_cohort_of_abides_values_is_followed(whole, set_aside, like, data_cli, tmp_path):
     cohort = changed_metadata(whole, tmp_path / "older", data_cli, phenotype_columns=None, covariate_columns=None)
     outcome, target = like(write_people(tmp_path / "new", set_aside), cohort)
@@ -254,6 +258,7 @@ def test_an_older_cohort_of_abides_values_is_followed(whole, set_aside, like, da
     assert not (target / "covariates.csv").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_conversion_is_completed_by_repeating_it(whole, set_aside, like, tmp_path, monkeypatch):
     folder = write_people(tmp_path / "new", set_aside)
     with monkeypatch.context() as patch:
@@ -267,6 +272,7 @@ def test_an_interrupted_conversion_is_completed_by_repeating_it(whole, set_aside
     assert len(open_cohort(target).rows) == 4
 
 
+@pytest.mark.slow
 def test_covariates_of_other_tables(everybody, data_cli, tmp_path):
     """The column of sites is always kept; unknown and leaking columns are refused."""
     other = ("--grid", "reduced", "--phenotype", "AGE_AT_SCAN", "--siteColumn", "hand")
@@ -290,6 +296,7 @@ def test_covariates_of_other_tables(everybody, data_cli, tmp_path):
     assert open_cohort(tmp_path / "c").metadata.accepted_leaks[0] == "ADOS_TOTAL"
 
 
+@pytest.mark.slow
 def test_people_are_left_out_by_name_and_by_a_condition(everybody, data_cli, tmp_path):
     """Counted apart where the condition depends on a missing value; whom --exclude does not find is told."""
     condition = "AGE_AT_SCAN < 30 and iq > 90"
@@ -323,6 +330,7 @@ def test_training_people_are_left_out_as_the_refusal_says(whole, everybody, like
     assert open_cohort(target).subjects("test") == whole.subjects("test")
 
 
+@pytest.mark.slow
 def test_the_column_of_sites_is_that_of_the_cohort(everybody, like, data_cli, tmp_path):
     sites = ("--grid", "reduced", "--phenotype", "AGE_AT_SCAN", "--siteColumn", "hand")
     assert data_cli("convert", everybody, tmp_path / "by hand", *sites).status == 0
@@ -334,6 +342,7 @@ def test_the_column_of_sites_is_that_of_the_cohort(everybody, like, data_cli, tm
     assert all(row.site == of_subject[row.subject] for row in open_cohort(target).rows)
 
 
+@pytest.mark.slow
 def test_who_is_left_out_never_has_a_record(data_cli, tmp_path):
     """Two rows, of which one is of another diagnosis, and a second map under the bare ID."""
     rows = [row | {"DX_GROUP": "3", "FILE_ID": row["SUB_ID"]} for row in ROWS[:1]]

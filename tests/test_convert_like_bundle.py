@@ -16,7 +16,7 @@ from test_connectomes import series_of, write_1d, write_labels
 
 from data.cohorts.cohort import open_cohort
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 SCALE = {"alff": 50, "degree_weighted": 300}  # of three kinds of values, with fALFF
 
@@ -96,6 +96,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return found | {"cohort.json": json.dumps(metadata).encode(), "check.json": json.dumps(checked).encode()}
 
 
+@pytest.mark.slow
 @pytest.mark.bits
 @pytest.mark.parametrize("name", KINDS)
 def test_it_is_as_like_the_cohort_byte_for_byte(name, make, data_cli, tmp_path):
@@ -114,6 +115,7 @@ def test_it_is_as_like_the_cohort_byte_for_byte(name, make, data_cli, tmp_path):
     assert [bool(re.search(note, text)) for text in printed] == [False, True]
 
 
+@pytest.mark.slow
 def test_it_holds_where_parcels_lie(make, data_cli, tmp_path):
     made = make("three maps and connectomes")
     assert data_cli("convert", made.new, tmp_path / "new", "--like", made.bundle).status == 0
@@ -122,6 +124,7 @@ def test_it_holds_where_parcels_lie(make, data_cli, tmp_path):
     assert (new.parcels, new.name) == (own.parcels, own.name)
 
 
+@pytest.mark.slow
 def test_training_people_cannot_be_told(make, data_cli, tmp_path):
     """Which is said, and which the cohort itself refuses."""
     made = make("one map")
@@ -137,6 +140,7 @@ def z_scored(values: np.ndarray) -> np.ndarray:
     return np.where(values > 0, (values - values[values > 0].mean()) / 0.2, 0).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_maps_of_another_kind_are_refused(make, data_cli, tmp_path):
     made = make("one map")
     folder = write_people(tmp_path / "z", renamed(6), change=z_scored)
@@ -187,6 +191,7 @@ def test_what_new_people_lack_is_named(name, spoil, words, make, data_cli, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_columns_that_are_absent_are_named(make, data_cli, tmp_path):
     made = make("columns of the user's own")
     folder = write_people(tmp_path / "new", renamed(6), drop=("iq",))

@@ -71,6 +71,7 @@ def expected(series: np.ndarray, mask: np.ndarray, kept=None, regressors=None, n
 # What is written
 
 
+@pytest.mark.slow
 def test_a_folder_of_fmriprep_becomes_a_derivative_that_convert_reads(tmp_path, scans, derive, data_cli):
     """Three maps, the networks and the series; motion of people with a table of confounds; then a cohort of them."""
     for label in "12":
@@ -127,6 +128,7 @@ def test_values_are_those_of_the_measures_with_nilearns_confounds_and_without_un
     assert said["MeanFramewiseDisplacement"] == pytest.approx(table["framewise_displacement"].mean(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_scrubbing_leaves_volumes_out_and_none_regresses_nothing(scans, derive, tmp_path):
     for label in "123":
         write_confounds(one(scans, f"sub-{label}_{REST}.nii.gz"), confounds(1, moved=range(20, 80, 7)))
@@ -173,6 +175,7 @@ def test_smoothing_is_within_the_mask(scans, derive, tmp_path):
 # Repeated, shared, killed
 
 
+@pytest.mark.slow
 def test_repeated_it_does_what_is_missing_and_maps_can_be_added(scans, derive, tmp_path):
     derive(scans)
     first = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
@@ -194,6 +197,7 @@ def test_repeated_it_does_what_is_missing_and_maps_can_be_added(scans, derive, t
     assert "sub-3: " in changed.out and "was made of other files" in changed.out
 
 
+@pytest.mark.slow
 def test_shares_and_jobs_write_the_same_bytes_as_one_process(scans, tmp_path, data_cli):
     atlas = save(tmp_path / "atlas.nii.gz", image(inside().astype(np.int16)))
     options = ("--maps", "falff,vmhc", "--series", atlas)
@@ -368,6 +372,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil, words", FAULTS.values(), ids=FAULTS)
 def test_a_wrong_scan_is_a_line_and_the_others_are_done(spoil, words, scans, derive, tmp_path):
     spoil(one(scans, f"sub-2_{REST}.nii.gz"))
@@ -494,6 +499,7 @@ def test_a_damaged_end_of_a_compressed_scan_is_found(scans, derive):
     assert re.search("(?m)^sub-2: .*CRC check failed", derive(scans).out)
 
 
+@pytest.mark.slow
 def test_a_scan_that_was_not_masked_is_measured_in_the_mask_of_its_mean(tmp_path, derive):
     """Head in a noisy background, larger than the other scans, since nilearn opens the mask."""
     scans, shape = tmp_path / "fmriprep", (20, 22, 20)

@@ -128,6 +128,7 @@ def test_only_errors_lets_errors_through_and_notes_not(capfd):
     assert capfd.readouterr().err == "E0000 00:00:1 something.cc:1] the disk is on fire\n"
 
 
+@pytest.mark.slow
 def test_what_decides_the_last_bits_is_told(monkeypatch):
     """Of a new process, before and after it has imported TensorFlow."""
     code = "import sys; from utils.machines.devices import processor; before = processor(); import tensorflow; "

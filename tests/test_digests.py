@@ -20,8 +20,6 @@ from data.cohorts.records import HEADER_BYTES, FileEntry
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-slow = pytest.mark.slow
-
 
 def expected(content: bytes) -> list[str]:
     return [hashlib.sha256(part).hexdigest() for part in (content[:HEADER_BYTES], content[HEADER_BYTES:])]
@@ -41,7 +39,6 @@ def change(path: Path, at: int = -3, mask: int = 1) -> None:
     path.write_bytes(content)
 
 
-@slow
 @pytest.mark.parametrize("form", ["bin", "zip", "hdf5"])
 def test_the_table_has_the_digests_of_every_form(form, cohort, data_cli, tmp_path):
     assert data_cli("pack", cohort, tmp_path / form, f"--{form}").status == 0
@@ -137,7 +134,6 @@ def test_a_table_of_digests_that_is_damaged_or_incomplete(content, words, tmp_pa
         open_cohort(tmp_path / "small")
 
 
-@slow
 @pytest.mark.parametrize("at, words", [(-3, "volume"), (50, "label and phenotype")])
 def test_a_bit_of_a_test_record_is_told_before_any_result(at, words, cli, cohort, trained, tmp_path):
     """The bit is one of the mantissa: its value stays plausible."""
@@ -150,7 +146,6 @@ def test_a_bit_of_a_test_record_is_told_before_any_result(at, words, cli, cohort
     assert not Path("out/predictions.csv").exists()
 
 
-@slow
 def test_the_same_files_under_other_names_in_a_list(cli, cohort, seen_two, tmp_path):
     """A nn reads no volumes, and still knows the people by them."""
     renamed = []
@@ -166,7 +161,7 @@ def test_the_same_files_under_other_names_in_a_list(cli, cohort, seen_two, tmp_p
     assert "or leave them out: python -m data convert --exclude, or a JSON list of the other records" in outcome.err
 
 
-@slow
+@pytest.mark.slow
 def test_a_bare_folder_that_was_filled_with_other_records(cli, tmp_path):
     """Both a set of folds and a training are of the records that they were made of, not of their names."""
     people = range(1, 25)
@@ -190,7 +185,7 @@ def test_a_bare_folder_that_was_filled_with_other_records(cli, tmp_path):
     assert "(1.bin, 10.bin, " in outcome.err
 
 
-@slow
+@pytest.mark.slow
 def test_a_cohort_of_an_earlier_version_works_as_a_bare_folder_does(cli, cohort, tmp_path):
     older = shutil.copytree(cohort, tmp_path / "older")
     (older / "digests.csv").unlink()
@@ -209,7 +204,7 @@ def test_a_value_that_is_no_measurement(tmp_path):
         open_cohort(tmp_path).read(0)
 
 
-@slow
+@pytest.mark.slow
 def test_threads_read_an_hdf5_file_without_disturbing_each_other(cohort, data_cli, tmp_path):
     """h5py reads chunks without a lock: one read in a few hundred failed."""
     assert data_cli("pack", cohort, tmp_path / "packed", "--hdf5").status == 0

@@ -122,6 +122,7 @@ def test_expected_edges_are_those_of_ridge_regressions_without_the_person(drawn,
             assert level == pytest.approx(independent, abs=2e-4)
 
 
+@pytest.mark.slow
 def test_each_region_has_the_penalty_that_predicts_the_training_people_best(drawn, monkeypatch):
     cohort, connectomes, means = drawn
     of_region = edges.edges_of_regions(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
@@ -215,6 +216,7 @@ def network(edges_of_input: int) -> keras.Model:
     return keras.Model({"volume": volume, "connectome": connectome}, logits)
 
 
+@pytest.mark.slow
 @pytest.mark.bits
 def test_changes_by_edges_add_to_those_by_volumes_exactly(drawn):
     """Against full passes with the volume and the edges of a region replaced together."""
@@ -237,6 +239,7 @@ def test_changes_by_edges_add_to_those_by_volumes_exactly(drawn):
             np.testing.assert_allclose(found[region], model(inputs, training=False), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_region_without_a_parcel_changes_nothing_and_many_regions_come_in_groups(drawn, monkeypatch):
     cohort, connectomes, means = drawn
     connectomes.image = np.where(image() == 4, 0, image())  # of region 7
@@ -278,8 +281,8 @@ def blacked_out(cli, folder: Path, name: str, *options) -> Outcome:
     return outcome
 
 
-@pytest.mark.bits
 @pytest.mark.slow
+@pytest.mark.bits
 def test_a_blackout_replaces_edges_with_volumes_and_alone(with_connectomes, cli):
     """The effect of edges alone from the checkpoint's weights: edges of the region, z-scored, times half their weights
     each for two classes, a mean over donors."""

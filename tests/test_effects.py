@@ -149,6 +149,7 @@ def test_repeats_are_averaged_by_record_and_their_blobs_are_all_kept():
     assert found == pytest.approx(100 * (np.concatenate(below, axis=1) < 0).mean(1))
 
 
+@pytest.mark.slow
 def test_p_is_of_adjusted_effects_and_the_plain_one_stands_beside_it():
     """The adjustment leaves nothing of the first region; the second is unique without reliance."""
     random, rows = np.random.default_rng(0), [Row(f"{at}.bin", f"s{at}", "NYU", at % 2, "test") for at in range(30)]

@@ -16,7 +16,7 @@ from data.grids import FULL, REDUCED
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.saver import restore_weights
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +101,7 @@ def test_an_existing_reduced_cohort_is_not_overwritten(cli, encoder, copied, enc
     assert (encoded / "cohort.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_full_pass_only_encodes(cli, encoder, copied, tmp_path, monkeypatch):
     """Nothing of the decoder is called once the encoder has been built."""
     from models import one_channel
@@ -125,6 +126,7 @@ def test_a_reduced_cohort_keeps_its_sources_constants(copied, encoded):
     assert dataclasses.replace(after.preparation, reduction=before.reduction) == before.preparation
 
 
+@pytest.mark.slow
 def test_an_interrupted_full_pass_leaves_no_cohort(cli, encoder, copied, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -135,6 +137,7 @@ def test_an_interrupted_full_pass_leaves_no_cohort(cli, encoder, copied, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_folder_one_is_in_can_be_reduced(cli, encoder, copied, monkeypatch, tmp_path):
     """--dataDir . has no name of its own to add _reduced to."""
     here = shutil.copytree(copied, tmp_path / "here")
@@ -144,6 +147,7 @@ def test_the_folder_one_is_in_can_be_reduced(cli, encoder, copied, monkeypatch, 
     assert open_cohort(tmp_path / "here_reduced").grid == REDUCED
 
 
+@pytest.mark.slow
 def test_a_code_of_another_size_is_refused(cli, full_cohort, tmp_path):
     places = ("--chkPointDir", tmp_path / "ckpt", "--dataDir", full_cohort, "--outDir", tmp_path / "out")
     train = "--train --model cae --preset stride3 --set strides=3,3 --set batch_size=1 --numIters 1"
@@ -154,6 +158,7 @@ def test_a_code_of_another_size_is_refused(cli, full_cohort, tmp_path):
     assert not (tmp_path / "code").exists()
 
 
+@pytest.mark.slow
 def test_models_train_on_the_reduced_cohort_but_never_test_on_the_encoders_subjects(cli, encoded, tmp_path):
     where = ("--chkPointDir", tmp_path / "ckpt", "--outDir", tmp_path / "out")
     train = ("--train", "--model", "cnn", "--numIters", 1, "--set", "batch_size=2", *TINY_CNN)
@@ -176,6 +181,7 @@ def test_models_train_on_the_reduced_cohort_but_never_test_on_the_encoders_subje
     assert "By their scans, whatever their names: all of them" in outcome.err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
 def test_testing_cae_measures_reconstruction_and_draws_three_figures(cli, encoder, full_cohort, network, tmp_path):
     outcome = cli("--test", "--model", "cae", "--chkPointDir", encoder, "--dataDir", full_cohort, "--outDir", tmp_path)

@@ -28,6 +28,7 @@ def modules_in(top: str) -> list[str]:
     return [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
 
 
+@pytest.mark.slow
 def test_no_import_of_ours_passes_by_what_configures_tensorflow():
     """Tests are imported after `conftest`. Modules of `data` never ask for TensorFlow, not even all together."""
     of_data, modules = modules_in("data"), [*modules_in("models"), *modules_in("utils"), "run", "conftest"]
@@ -40,6 +41,7 @@ def test_no_import_of_ours_passes_by_what_configures_tensorflow():
     assert asked >= {"models.layers", "models.losses", "utils.encode", "utils.inference", "utils.training.loop"}
 
 
+@pytest.mark.slow
 def test_what_the_user_has_set_stays():
     own = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_ENABLE_ONEDNN_OPTS": "0"}
     assert first_imports(["models.layers"], **own)["models.layers"]["found"] == CONFIGURED | own

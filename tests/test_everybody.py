@@ -13,9 +13,10 @@ from people import ROWS, renamed, write_people
 from data.cohorts.cohort import open_cohort
 from utils.runs.checkpoints import CheckpointFolder
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_calibrate")]
+pytestmark = pytest.mark.usefixtures("few_calibrate")
 
 
+@pytest.mark.slow
 def test_everybody_trains_and_the_phenotype_is_scaled_on_all(settled, home):
     saved = CheckpointFolder(settled / "ckpt" / "nn" / "everybody").identity()
     subjects = [row["SUB_ID"] for row in ROWS]
@@ -31,6 +32,7 @@ def test_everybody_trains_and_the_phenotype_is_scaled_on_all(settled, home):
         assert saved.preparation.phenotype_scale[place] == pytest.approx(filled.std())
 
 
+@pytest.mark.slow
 def test_it_says_whose_score_goes_with_it(settled, in_home, tmp_path):
     copy = shutil.copytree(settled, tmp_path / "copy")
     outcome = in_home(copy, "--train", "--everybody", "--score", settled / "test-folds")
@@ -42,6 +44,7 @@ def test_it_says_whose_score_goes_with_it(settled, in_home, tmp_path):
     assert "no test on folds goes with it either: --train --everybody --score FOLDER names one" in outcome.out
 
 
+@pytest.mark.slow
 def test_its_settings_are_those_of_the_score(settled, in_home, tmp_path):
     """Nothing but the folder is named; the default preset has four members."""
     folds = CheckpointFolder(settled / "ckpt" / "nn" / "folds-3" / "0").identity()
@@ -51,6 +54,7 @@ def test_its_settings_are_those_of_the_score(settled, in_home, tmp_path):
     assert every.internal.subjects == 40
 
 
+@pytest.mark.slow
 def test_it_trains_as_long_as_the_score_says(settled, cli, home, tmp_path):
     places = ("--chkPointDir", tmp_path / "ckpt", "--dataDir", home, "--outDir", tmp_path / "out")
     score = settled / "test-folds"
@@ -77,6 +81,7 @@ def test_it_is_one_model(more, words, in_home, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 def test_its_own_people_are_not_tested(settled, in_home, tmp_path):
     copy = shutil.copytree(settled, tmp_path / "copy")
     outcome = in_home(copy, "--test", "--everybody")
@@ -95,6 +100,7 @@ def away(home, data_cli, tmp_path_factory) -> Path:
     return folder / "cohort"
 
 
+@pytest.mark.slow
 def test_new_people_are_scaled_as_all_training_people_were(settled, in_home, away, tmp_path):
     """By hand: their raw phenotype with the constants of the checkpoint, through the network's own layers."""
     import keras
@@ -122,6 +128,7 @@ def test_new_people_are_scaled_as_all_training_people_were(settled, in_home, awa
     np.testing.assert_allclose([float(row["probability"]) for row in rows], expected, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_people_without_a_label_do_not_train(home, in_home, data_cli, tmp_path):
     """Nor does who shares a scan with them."""
     folder = shutil.copytree(home, tmp_path / "cohort")
@@ -171,6 +178,7 @@ SCORES: dict[str, tuple[Callable[[Path], None], tuple, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", SCORES)
 def test_scores_that_do_not_go_with_it(what, settled, cli, home, tmp_path):
     change, more, words = SCORES[what]
@@ -184,6 +192,7 @@ def test_scores_that_do_not_go_with_it(what, settled, cli, home, tmp_path):
     assert not (tmp_path / "ckpt").exists() and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_test_of_one_split_is_no_score_of_everybody(in_home, tmp_path):
     for job in ("--train", "--test"):
         assert in_home(tmp_path, job).status == 0
@@ -192,6 +201,7 @@ def test_a_test_of_one_split_is_no_score_of_everybody(in_home, tmp_path):
     assert "is of one split, which leaves no score of everybody" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_test_of_other_people_is_no_score(settled, in_home, cohort, tmp_path):
     outcome = in_home(
         tmp_path / "new", "--train", "--everybody", "--score", settled / "test-folds", "--dataDir", cohort
@@ -200,6 +210,7 @@ def test_a_test_of_other_people_is_no_score(settled, in_home, cohort, tmp_path):
     assert f"is of other records than {cohort}; name a test on folds of these" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_score_is_for_everybody_only(settled, in_home, tmp_path):
     outcome = in_home(tmp_path / "new", "--train", "--score", settled / "test-folds")
     assert (outcome.status, "--score goes with --everybody" in outcome.err) == (2, True)
@@ -214,6 +225,7 @@ def test_there_must_be_a_checkpoint_to_test(in_home, away, tmp_path):
     assert "--everybody" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_killed_training_is_continued(in_home, tmp_path, monkeypatch):
     """It ended between two checkpoints, of batch 2 and of batch 4; what comes out is what one training gives."""
     from utils.training.saver import Saver

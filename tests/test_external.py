@@ -56,6 +56,7 @@ def test_calibration_is_that_of_statsmodels(slope, intercept):
         assert list(found[name].values()) == pytest.approx(numbers, rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_intervals_of_calibration_hold_the_truth_where_it_is_right_and_where_it_is_not():
     for slope, intercept in ((1.0, 0.0), (0.5, -0.5)):
         found = [calibration(drawn(200, seed, slope, intercept)) for seed in range(80)]
@@ -85,6 +86,7 @@ def test_what_is_not_defined_has_no_row():
     assert few["slope"]["low"] is few["in_the_large"]["high"] is None and few["slope"]["value"] is not None
 
 
+@pytest.mark.slow
 def test_a_shift_is_that_of_medians_in_robust_standard_deviations():
     normal = stats.norm(10, 2)
     of = Range(*normal.ppf([0.05, 0.5, 0.95]))
@@ -142,6 +144,7 @@ def new(cohort):
     return replace(opened, rows=tuple(replace(of, split="test") for of in opened.rows)), of
 
 
+@pytest.mark.slow
 def test_tables_of_people_with_and_without_labels_and_references(new):
     cohort, of = new
     table = predictions_table(cohort)
@@ -165,6 +168,7 @@ def test_tables_of_people_with_and_without_labels_and_references(new):
     assert tables(cohort, table.assign(label=np.nan), external.Known(), 0)[0].empty
 
 
+@pytest.mark.slow
 def test_who_is_unlike_is_listed_with_reasons(new):
     cohort, of = new
     raw = cohort.raw_phenotype.assign(age=lambda table: np.where(np.arange(40) == 7, 95.0, table["age"]))
@@ -175,6 +179,7 @@ def test_who_is_unlike_is_listed_with_reasons(new):
     assert reasons.startswith("age 95, nine in ten training people ")
 
 
+@pytest.mark.slow
 def test_training_people_are_known_as_long_as_their_cohort_is_there(cohort, monkeypatch):
     opened = open_cohort(cohort)
     of_data = {"cohort": str(opened.path), "records_sha256": opened.records_sha256}
@@ -191,6 +196,7 @@ def test_training_people_are_known_as_long_as_their_cohort_is_there(cohort, monk
     assert known_of(of_other).reference is None
 
 
+@pytest.mark.slow
 def test_linear_floors_stand_in_for_those_of_people_who_are_not_there(cohort, tmp_path):
     opened = open_cohort(cohort)
     of = linear_floors.fit(opened)

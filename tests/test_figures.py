@@ -60,6 +60,7 @@ def test_left_is_left_and_the_front_is_up(drawn):
     assert image.origin == "lower"
 
 
+@pytest.mark.slow
 def test_a_constant_volume_is_drawn(tmp_path):
     picture = Picture("title", np.zeros(FULL.shape, np.float32), FULL, "unit")
     figures.slices(picture, (0.0, 0.0), tmp_path / "figure.png")
@@ -124,6 +125,7 @@ def test_a_run_owns_every_form_of_its_figures():
         assert {f"{name}{form}" for name in pictures for form in figures.UNDATED} <= set(job.outputs)
 
 
+@pytest.mark.slow
 def test_texts_of_users_are_drawn_as_they_are(tmp_path):
     """A dollar is no mathematics, and a letter without a glyph no warning."""
     figure, axis = plt.subplots()

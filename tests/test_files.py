@@ -13,8 +13,6 @@ from data.base import cli, files
 from data.base.errors import InputError
 from data.cohorts.cohort import open_cohort
 
-pytestmark = pytest.mark.slow
-
 
 def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path):
     path = tmp_path / "table.csv"
@@ -81,6 +79,7 @@ def stopped():
         process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "verb, out, options",
     [
@@ -111,6 +110,7 @@ def test_two_at_once_and_a_kill(verb, out, options, cohort, data_cli, stopped, t
     assert f"{tmp_path / out} exists; remove it or name another" in again.err
 
 
+@pytest.mark.slow
 def test_of_several_at_once_one_writes(cohort, tmp_path):
     command = [sys.executable, "-m", "data", "pack", str(cohort), str(tmp_path / "out"), "--bin"]
     processes = [

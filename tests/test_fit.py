@@ -14,7 +14,7 @@ from utils.runs.run import Run
 from utils.runs.validate import single_run
 from utils.training.fit import predicted
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
+pytestmark = pytest.mark.usefixtures("undrawn")
 WORDS = {  # what decides the weights: layers that draw, keep running means or read volumes, and which weights are best
     "sines, seed, shuffled labels": ("nn", (*SMALL["nn"], "--seed", "3", "--shuffleLabels")),
     "batch norm, validation": ("nn", (*SMALL_BATCH, "--preset", "default", "--validation", "0.3")),
@@ -49,6 +49,7 @@ def both(cli, cohort, tmp_path, monkeypatch) -> Callable[..., tuple[dict, list[d
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORDS)
 def test_a_training_in_memory_predicts_what_train_and_test_do(name, both):
     model, more = WORDS[name]

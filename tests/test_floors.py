@@ -222,6 +222,7 @@ def test_a_certain_classifier_does_not_make_the_mean_undefined():
     assert floors.pooled([np.array([1.0, 0.0, 0.5]), np.array([0.0, 1.0, 0.5])]).tolist() == pytest.approx([0.5] * 3)
 
 
+@pytest.mark.slow
 def test_features_know_no_label():
     made = made_up()
     before = floors.features(made)
@@ -286,6 +287,7 @@ def test_a_label_in_the_mean_of_a_site_raises_no_floor_on_another_site():
     assert max(aucs(made).values()) < 0.65
 
 
+@pytest.mark.slow
 def test_what_cannot_be_fitted_is_left_out_and_said(capsys):
     made = made_up(covariates=False)
     made.phenotype[:] = 0
@@ -447,6 +449,7 @@ def drawn_edges(count: int, effect: float, label: np.ndarray) -> np.ndarray:
     return values.astype(np.float32)
 
 
+@pytest.mark.slow
 def test_floors_of_connectomes_find_a_difference_and_none_where_there_is_none(tmp_path):
     made = made_up(160)
     plain = floors.predict(made)
@@ -462,6 +465,7 @@ def test_floors_of_connectomes_find_a_difference_and_none_where_there_is_none(tm
     assert 0.2 < metrics.roc_auc_score(label, floors.predict(made)["connectome, ridge"]) < 0.8
 
 
+@pytest.mark.slow
 def test_ridge_on_connectomes_takes_some_of_too_many_people(monkeypatch, tmp_path):
     made = made_up(80)
     made.connectomes = edges_of_people(tmp_path, drawn_edges(80, 0.2, made.label))
@@ -473,6 +477,7 @@ def test_ridge_on_connectomes_takes_some_of_too_many_people(monkeypatch, tmp_pat
     assert [name for name in whole if (whole[name] != some[name]).any()] == list(whole)[-2:]
 
 
+@pytest.mark.slow
 def test_other_edges_than_those_of_the_training_people_are_left_out(capsys, tmp_path):
     made, new = made_up(80), made_up(80)
     made.connectomes = new.connectomes = edges_of_people(tmp_path, drawn_edges(80, 0.2, made.label))

@@ -27,7 +27,6 @@ from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.folded import FoldedRun
 from utils.runs.run import Run
 
-slow = pytest.mark.slow
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 
@@ -70,7 +69,7 @@ def tested(in_folds, tmp_path_factory):
     return folder
 
 
-@slow
+@pytest.mark.slow
 def test_everybody_is_tested_once_by_a_model_that_never_saw_them(tested, cohort):
     rows = read_rows(tested / "test" / "predictions.csv")
     assert list(rows[0]) == ["file", "subject", "site", "label", "probability", "fold"]
@@ -82,7 +81,7 @@ def test_everybody_is_tested_once_by_a_model_that_never_saw_them(tested, cohort)
         assert set(seen) == {subject for subject, fold in fold_of.items() if fold != name}
 
 
-@slow
+@pytest.mark.slow
 def test_pooled_metrics_are_of_all_predictions(tested):
     table = pd.read_csv(tested / "test" / "predictions.csv")
     metrics = json.loads((tested / "test" / "metrics.json").read_text())
@@ -94,7 +93,7 @@ def test_pooled_metrics_are_of_all_predictions(tested):
     assert metrics["auc_folds"]["value"] == pytest.approx(np.average(list(of_fold.values()), weights=size))
 
 
-@slow
+@pytest.mark.slow
 def test_a_test_leaves_what_the_contract_says(tested):
     assert {path.name for path in (tested / "test").iterdir()} == {
         *("run.json", "runs.csv", "predictions.csv", "floor_predictions.csv", "training.csv", "metrics.json"),
@@ -117,7 +116,7 @@ def test_a_test_leaves_what_the_contract_says(tested):
     assert [float(entered[end]) for end in headline] == pytest.approx([*headline.values()], rel=1e-5)
 
 
-@slow
+@pytest.mark.slow
 def test_a_fold_is_a_plain_run_on_a_cohort_with_that_split(tested, cohort, cli, tmp_path):
     fold = open_folds(cohort, "3", 0, tested / "ckpt" / "nn" / "folds-3").cohort("1")
     (tmp_path / "cut").mkdir()
@@ -131,7 +130,7 @@ def test_a_fold_is_a_plain_run_on_a_cohort_with_that_split(tested, cohort, cli, 
     assert alone.read_bytes() == (tested / "test" / "fold-1" / "predictions.csv").read_bytes()
 
 
-@slow
+@pytest.mark.slow
 def test_folds_in_pieces_give_the_same(tested, in_folds, tmp_path):
     for job in ("--train", "--test"):
         for name in ("2", "0", "1"):
@@ -142,7 +141,7 @@ def test_folds_in_pieces_give_the_same(tested, in_folds, tmp_path):
         assert (tmp_path / "test" / name).read_bytes() == (tested / "test" / name).read_bytes(), name
 
 
-@slow
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again_and_what_was_lost_or_changed_is(tested, in_folds, tmp_path):
     copy = shutil.copytree(tested, tmp_path / "copy")
     first = copy / "test/fold-0/predictions.csv"
@@ -164,7 +163,7 @@ def test_what_is_done_is_not_done_again_and_what_was_lost_or_changed_is(tested, 
     assert "Everything is done." in in_folds(copy, "nn", "3", "--train").out
 
 
-@slow
+@pytest.mark.slow
 def test_more_iterations_continue_each_fold(in_folds, tested, tmp_path):
     shutil.copytree(tested, tmp_path / "copy")
     outcome = in_folds(tmp_path / "copy", "nn", "3", "--train", "--numIters", 6)
@@ -177,8 +176,8 @@ def test_more_iterations_continue_each_fold(in_folds, tested, tmp_path):
     assert list((tmp_path / "copy/test/earlier").glob("*/predictions.csv"))
 
 
+@pytest.mark.slow
 @pytest.mark.bits
-@slow
 def test_a_killed_run_is_completed_by_repeating_it(tested, cli, cohort, tmp_path):
     arguments = ["--train", "--model", "nn", "--folds", "3", "--numIters", "4"]
     arguments += [*SMALL["nn"], "--chkPointDir", "ckpt", "--dataDir", str(cohort), "--outDir", "train"]
@@ -199,7 +198,7 @@ def test_a_killed_run_is_completed_by_repeating_it(tested, cli, cohort, tmp_path
         assert_bit_equal(one, other)
 
 
-@slow
+@pytest.mark.slow
 def test_one_site_at_a_time_is_left_out(in_folds, cohort, tmp_path):
     sites = shutil.copytree(cohort, tmp_path / "sites")
     rows = read_rows(sites / "subjects.csv")
@@ -213,7 +212,7 @@ def test_one_site_at_a_time_is_left_out(in_folds, cohort, tmp_path):
         assert row["fold"] == row["site"]
 
 
-@slow
+@pytest.mark.slow
 def test_a_subject_moved_in_the_table_stops_the_run(tested, in_folds, tmp_path):
     shutil.copytree(tested, tmp_path / "copy")
     table = tmp_path / "copy/ckpt/nn/folds-3/folds.csv"
@@ -225,7 +224,6 @@ def test_a_subject_moved_in_the_table_stops_the_run(tested, in_folds, tmp_path):
     assert "was trained on data with" in outcome.err
 
 
-@slow
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -240,7 +238,7 @@ def test_mistakes(words, message, cli, cohort, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@slow
+@pytest.mark.slow
 def test_overriding_a_plain_checkpoint_leaves_those_of_folds(tested, cli, cohort, tmp_path):
     shutil.copytree(tested / "ckpt", tmp_path / "ckpt")
     before = sorted(path.relative_to(tmp_path) for path in (tmp_path / "ckpt/nn/folds-3").rglob("*"))
@@ -252,7 +250,7 @@ def test_overriding_a_plain_checkpoint_leaves_those_of_folds(tested, cli, cohort
     assert not (tmp_path / "ckpt/nn.replaced").exists()
 
 
-@slow
+@pytest.mark.slow
 def test_blackout_pools_the_effects_of_all_folds(in_folds, tmp_path):
     labels = np.zeros(grids.REDUCED.shape, np.int16)
     labels[5:12, 10:25, 8:20], labels[18:25, 10:25, 8:20] = 1, 2

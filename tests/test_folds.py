@@ -121,6 +121,7 @@ def test_a_run_checks_the_table_that_it_left(opened, tmp_path):
         folds.check(tmp_path / "saved", "1", folds.cohort("1"))
 
 
+@pytest.mark.slow
 def test_a_swapped_cohort_is_refused(cohort, data_cli, tmp_path):
     assert data_cli("swap", cohort, tmp_path / "swapped", "--copies", 1, "--regions", 3).status == 0
     assert data_cli("pack", tmp_path / "swapped", tmp_path / "packed", "--zip").status == 0

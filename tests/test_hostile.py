@@ -27,8 +27,6 @@ from data.cohorts.atlas import label_image
 from data.cohorts.cohort import Cohort, open_cohort
 from data.conversion.tables import read_table
 
-pytestmark = pytest.mark.slow
-
 FEW_BYTES = 30 * 2**20
 
 
@@ -106,6 +104,7 @@ def test_a_compression_that_may_ask_for_any_memory(method, tmp_path):
     refused(lambda: open_cohort(folder), rf"compressed by method {method}; expected stored or deflated")
 
 
+@pytest.mark.slow
 def test_an_honest_bomb_says_its_size_and_is_not_inflated(tmp_path):
     """200 MB of zeros in 200 kB."""
     folder = write_zip(tmp_path / "zip", {"50001.bin": bytes(200 * 10**6)})
@@ -119,6 +118,7 @@ def test_a_declared_size_alone_costs_nothing(size, tmp_path):
     refused(lambda: open_cohort(folder), "holds|is not a readable zip chunk")
 
 
+@pytest.mark.slow
 def test_a_bomb_that_lies_about_its_size_is_cut_off_at_one_record(tmp_path):
     folder = write_zip(tmp_path / "zip", {"50001.bin": np.float32(1).tobytes() + bytes(200 * 10**6)})
     edit_directory(folder, 24, "<I", records.record_bytes(grids.REDUCED))
@@ -152,6 +152,7 @@ def few_handles():
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.slow
 def test_more_chunks_than_files_may_be_open(tmp_path):
     """An augmented cohort has a hundred chunks, and a login shell of a cluster may allow few open files."""
     members = bare_records(range(1, 41))
@@ -321,6 +322,7 @@ def test_only_volumes_may_be_compressed(name, store):
     refused(lambda: open_cohort(store(change)), rf"{name} has the filters \[1\]; expected gzip of volume only")
 
 
+@pytest.mark.slow
 def test_a_bomb_in_an_hdf5_chunk(store):
     """200 MB of zeros as the deflated chunk of one record."""
     bomb = zlib.compress(bytes(200 * 10**6))
@@ -366,6 +368,7 @@ STRANGE_NAMES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["zip", "hdf5", "bin"])
 def test_printable_names_of_all_kinds_survive_every_form(form, tmp_path):
     members = {name.replace("/", ""): small_record(at % 2, at) for at, name in enumerate(STRANGE_NAMES)}

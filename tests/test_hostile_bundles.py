@@ -27,8 +27,6 @@ from utils import calibration
 from utils.bundle.model import Bundle
 from utils.runs.internal import InternalValidation
 
-pytestmark = pytest.mark.slow
-
 Parts = dict[str, bytes]
 MODEL, DATA, WEIGHTS = "model.json", "data.json", "weights/0.npy"
 MOST_MEMORY, MOST_TIME_S = 2**30, 10
@@ -106,6 +104,7 @@ def refused(path: Path, words: str) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_what_is_not_hostile_is_read(rebuilt, made):
     """Otherwise the errors below would prove nothing."""
     assert Bundle.open(made).calibration is None
@@ -231,6 +230,7 @@ EDITED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, steps, value, words", EDITED, ids=lambda value: str(value)[:30])
 def test_edited_constants(name, steps, value, words, parts, rebuilt):
     refused(rebuilt({name: changed(parts[name], *steps, value=value)}), words)
@@ -475,10 +475,12 @@ def bomb(parts, tmp_path_factory) -> Path:
     return zipped(path, with_sums(parts | {WEIGHTS: bytes(LARGE)}))
 
 
+@pytest.mark.slow
 def test_an_honest_bomb(bomb):
     refused(bomb, r"'weights/0.npy' holds 300,000,000 bytes, at most 268,435,456 are allowed")
 
 
+@pytest.mark.slow
 def test_a_bomb_that_lies(bomb, tmp_path):
     """What is inflated is what the list says, and no more."""
     path = tmp_path / "a.zip"
@@ -509,12 +511,14 @@ def test_parts_that_are_too_much_together(parts, tmp_path):
     refused(path, "bytes, more than any bundle")
 
 
+@pytest.mark.slow
 def test_a_bomb_of_sums(parts, tmp_path):
     """Lines without end, of which each would be an object."""
     refused(zipped(tmp_path / "a.zip", [*parts.items(), (SUMS, b"\n" * 10**8)]), "SHA256SUMS' holds 100,000,000 bytes")
     refused(zipped(tmp_path / "b.zip", [*parts.items(), (SUMS, b"\n" * 8 * 10**6)]), "SHA256SUMS line 1 is damaged")
 
 
+@pytest.mark.slow
 def test_a_list_of_parts_without_end(parts, tmp_path):
     """It would be read at once: a million entries of 46 bytes would be objects of a gigabyte."""
     path = zipped(tmp_path / "a.zip", with_sums(parts))
@@ -527,6 +531,7 @@ def test_a_list_of_parts_without_end(parts, tmp_path):
     refused(path, "it is larger than any bundle")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [2001, 9999])
 def test_very_many_parts(number, parts, tmp_path):
     contents = [(f"weights/{at}.npy", b"") for at in range(number)]
@@ -565,6 +570,7 @@ def test_what_follows_a_zip(after, made, tmp_path):
     refused(tmp_path / "a.zip", "it does not end as a zip does")
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere(made, tmp_path):
     """In some fields it does no harm, such as the time of a part; then the bundle is as it was."""
     content = made.read_bytes()
@@ -690,6 +696,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 """
 
 
+@pytest.mark.slow
 def test_a_process_takes_less_than_a_gigabyte(bomb, parts, rebuilt, tmp_path):
     """All that is allocated, also where Python does not count it."""
     lying = tmp_path / "lying.zip"

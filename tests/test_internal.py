@@ -15,7 +15,7 @@ from utils.evaluation.internal import settled as settled_by
 from utils.report import tables
 from utils.runs.internal import InternalValidation
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_calibrate")]
+pytestmark = pytest.mark.usefixtures("few_calibrate")
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,7 @@ def predictions(settled) -> pd.DataFrame:
     return pd.read_csv(settled / "test-folds" / "predictions.csv", dtype={"subject": str})
 
 
+@pytest.mark.slow
 def test_its_scores_are_those_of_the_predictions(found, predictions):
     assert found.subjects == len(predictions) == 40
     assert found.scores["auc"][0] == pytest.approx(roc_auc_score(predictions["label"], predictions["probability"]))
@@ -36,6 +37,7 @@ def test_its_scores_are_those_of_the_predictions(found, predictions):
     assert found.headline in found.scores
 
 
+@pytest.mark.slow
 def test_groups_are_those_with_ten_people_of_each_class(found, predictions):
     """Of three sites of 13 or 14 people none has; sexes may."""
     for group in found.groups:
@@ -45,6 +47,7 @@ def test_groups_are_those_with_ten_people_of_each_class(found, predictions):
     assert [group.group for group in found.groups if group.kind == "site"] == enough.index.tolist()
 
 
+@pytest.mark.slow
 def test_it_says_how_people_were_cut(found):
     text = str(found)
     assert text.endswith(f" in 3 folds, 40 people{found.marks}")
@@ -53,6 +56,7 @@ def test_it_says_how_people_were_cut(found):
     assert by_site == f"AUC undefined leaving out one SITE_ID at a time, 40 people{found.marks}"
 
 
+@pytest.mark.slow
 def test_the_calibration_is_that_of_the_folds(found, predictions):
     label, group = predictions["label"].to_numpy(), predictions["fold"].to_numpy()
     expected = calibration.fit(label, predictions["probability"].to_numpy(), group, "3")
@@ -60,6 +64,7 @@ def test_the_calibration_is_that_of_the_folds(found, predictions):
     assert (expected.control, expected.autism, expected.groups) == (20, 20, 3)
 
 
+@pytest.mark.slow
 def test_nothing_of_a_person_is_in_it(found, predictions):
     text = json.dumps(found.__dict__, default=lambda one: one.__dict__)
     assert not [subject for subject in predictions["subject"] if subject in text]
@@ -67,6 +72,7 @@ def test_nothing_of_a_person_is_in_it(found, predictions):
     assert not [number for number in own if number in text]
 
 
+@pytest.mark.slow
 def test_of_a_choice_it_is_who_was_chosen_most_often(settled, found):
     run = tables.read(settled / "test-folds").run
     assert settled_by(run, {}) == ({"preset": run.preset, "config": run.config}, {})
@@ -84,6 +90,7 @@ def without_labels(folder) -> None:
     table.to_csv(folder / "predictions.csv", index=False)
 
 
+@pytest.mark.slow
 def test_what_is_no_whole_test_on_folds_is_refused(settled, tmp_path):
     folder = shutil.copytree(settled / "test-folds", tmp_path / "test")
     with pytest.raises(InputError, match="is of model nn, this run of mmnn; expected the --outDir of a finished"):

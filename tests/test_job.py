@@ -52,6 +52,7 @@ def good(label, random):
     return label * 0.6 + 0.4 * random.random(len(label))
 
 
+@pytest.mark.slow
 def test_a_network_better_than_chance_has_its_regions_named(concluded):
     found, out, table, results = concluded(good)
     assert found["better_than_chance"] and not results.at_chance
@@ -65,6 +66,7 @@ def test_a_network_better_than_chance_has_its_regions_named(concluded):
     assert first["p_reliance_plain"] != first["p_reliance"] or first["reliance"] != first["reliance_adjusted"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "probability, words",
     [
@@ -84,6 +86,7 @@ def test_a_network_at_chance_or_below_ends_with_that_and_names_no_region(conclud
     assert table["p_reliance_plain"].iloc[0] < 0.05
 
 
+@pytest.mark.slow
 def test_few_people_of_a_class_give_no_verdict_on_regions(concluded):
     found, *_ = concluded(good, slice(0, 12))
     assert "Nothing is concluded about regions" in found["conclusion"] and REGION not in found["conclusion"]

@@ -25,8 +25,6 @@ from data.cohorts.cohort import open_cohort
 from data.cohorts.phenotype import custom_values
 from data.conversion.layouts import Listing, files_below, find_maps
 
-pytestmark = pytest.mark.slow
-
 SUBJECTS = [51450 + number for number in range(6)]
 COLUMNS = ["SUB_ID", "SITE_ID", "FILE_ID", "DX_GROUP", *PCP_COLUMNS]
 BOM = "\ufeff"
@@ -162,6 +160,7 @@ def content(cohort: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in cohort.iterdir() if path.name not in left_out}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_each_layout_gives_the_same_records(layout, scene, reference, convert, tmp_path):
     folder = tmp_path / layout
@@ -170,6 +169,7 @@ def test_each_layout_gives_the_same_records(layout, scene, reference, convert, t
     assert len(content(reference)) == len(SUBJECTS) + len(tables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PSR", "ILA"])
 def test_the_orientation_on_disk_does_not_matter(codes, scene, reference, convert, tmp_path):
     scene.images = {subject: turned(image, codes) for subject, image in scene.images.items()}
@@ -185,6 +185,7 @@ def test_left_is_left_whatever_the_orientation(tmp_path):
         assert volume[46:].mean() > 1.2 * volume[:45].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spacing_mm", [1, 2, 3, 4])
 def test_resampled_copies_give_nearly_the_same_volume(spacing_mm, tmp_path):
     image = nibabel.as_closest_canonical(stored_las(1))
@@ -264,6 +265,7 @@ def test_a_label_that_does_not_fit_the_table(label, positive, words, plain, data
     assert re.search(words, outcome.err)
 
 
+@pytest.mark.slow
 def test_the_positive_value_decides_what_is_autism(plain, convert):
     folder, arguments = plain()
     as_given = {row["subject"]: row["label"] for row in read_rows(convert(folder, *arguments) / "subjects.csv")}
@@ -274,6 +276,7 @@ def test_the_positive_value_decides_what_is_autism(plain, convert):
     assert {row["subject"]: row["label"] for row in rows} == {name: str(1 - int(of)) for name, of in expected.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values, positive", [("12", "1.0"), (("1.0", "2.0"), "1"), (("1.0", "2"), " 1 "), (("01", "2"), "1")]
 )
@@ -290,6 +293,7 @@ def test_a_number_is_the_same_label_however_it_is_written(values, positive, plai
 FOUR = ["ASD", "TD", "Asperger, mild", "TD", "3", "ADHD"]
 
 
+@pytest.mark.slow
 def test_several_values_a_side_and_the_others_left_out(plain, data_cli, tmp_path):
     folder, arguments = plain(lambda rows: [row.update(diagnosis=value) for row, value in zip(rows, FOUR, strict=True)])
     told = [*arguments[:-1], "ASD,3.0", "--negative", "TD"]
@@ -319,6 +323,7 @@ def test_sides_that_do_not_part_the_values(told, words, plain, data_cli, tmp_pat
     assert re.search(words, outcome.err)
 
 
+@pytest.mark.slow
 def test_a_value_with_a_comma_is_one_value(plain, convert):
     folder, arguments = plain(
         lambda rows: [row.update(diagnosis=FOUR[1 + number % 2]) for number, row in enumerate(rows)]
@@ -327,6 +332,7 @@ def test_a_value_with_a_comma_is_one_value(plain, convert):
     assert [row["label"] for row in rows] == ["0", "1"] * 3
 
 
+@pytest.mark.slow
 def test_what_was_recognised_is_told(scene, data_cli, tmp_path):
     for number, row in enumerate(scene.rows):
         row.update(
@@ -357,6 +363,7 @@ def test_categories_are_told(plain, data_cli, tmp_path):
     assert "years is text" not in outcome.out
 
 
+@pytest.mark.slow
 def test_a_european_table_gives_the_same_records(plain, convert):
     folder, arguments = plain(lambda rows: [row.update(years=f"{10 + n}.5") for n, row in enumerate(rows)])
     expected = content(convert(folder, *arguments, "--phenotype", "years"))
@@ -442,6 +449,7 @@ ENTITIES = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.data())
 def test_a_glob_that_a_refusal_gives_always_works(data):
@@ -516,6 +524,7 @@ def test_maps_in_another_format_are_told(tmp_path):
         find_maps(Listing(named_files(tmp_path, ["fALFFMap_1.img", "readme.txt"])))
 
 
+@pytest.mark.slow
 def test_the_users_choice(scene, data_cli, tmp_path):
     """Without it the command names it; with it, the chosen maps are converted."""
     folder = tmp_path / "dpabi"
@@ -555,6 +564,7 @@ def test_a_label_is_not_taken_for_an_id(scene, data_cli, tmp_path):
     assert "gives the map fALFFMap_1.nii to 51450 and 51452" in told.err
 
 
+@pytest.mark.slow
 def test_an_unknown_label_is_left_out_and_named(plain, data_cli, tmp_path):
     folder, arguments = plain(lambda rows: rows[2].update(diagnosis="-9999"))
     outcome = data_cli("convert", folder, tmp_path / "out", "--grid", "reduced", *arguments)
@@ -563,6 +573,7 @@ def test_an_unknown_label_is_left_out_and_named(plain, data_cli, tmp_path):
     assert len(read_rows(tmp_path / "out" / "subjects.csv")) == len(SUBJECTS) - 1
 
 
+@pytest.mark.slow
 def test_rows_without_a_map_and_maps_without_a_row_are_named(scene, data_cli, tmp_path):
     dropped = scene.rows.pop(1)
     scene.rows.append(scene.rows[0] | {"SUB_ID": "60001", "FILE_ID": "NYU_0060001"})
@@ -579,6 +590,7 @@ def test_rows_without_a_map_and_maps_without_a_row_are_named(scene, data_cli, tm
     assert len(read_rows(tmp_path / "out" / "subjects.csv")) == len(SUBJECTS) - 1
 
 
+@pytest.mark.slow
 def test_tables_as_spreadsheets_save_them(scene, reference, convert, tmp_path):
     """A BOM, Windows line ends, blanks around values, and all forms of "unknown" mean the same."""
     folder = tmp_path / "saved"
@@ -629,6 +641,7 @@ def test_what_is_ambiguous_is_an_error(spoil, words, scene, data_cli, tmp_path):
     assert re.search(words, outcome.err)
 
 
+@pytest.mark.slow
 def test_a_row_that_ends_early_is_unknown_where_it_ends(scene, convert, tmp_path):
     """The last row lacks its trailing empty cells, and a blank line follows, as some programs write."""
     folder = tmp_path / "pcp"
@@ -707,6 +720,7 @@ def test_no_phenotype_at_all(plain, convert):
     assert (cohort.read(0)[1] == 0).all()
 
 
+@pytest.mark.slow
 def test_tensorflow_is_never_imported(scene, tmp_path):
     """The user's commands in a process of their own, which fails if anything imports TensorFlow."""
     write_pcp(tmp_path / "pcp", scene)

@@ -13,8 +13,6 @@ from data.base.errors import InputError
 from data.cohorts.cohort import open_cohort
 from data.conversion import leaks
 
-pytestmark = pytest.mark.slow
-
 COUNT = 40
 
 
@@ -104,6 +102,7 @@ def test_the_label_itself_is_refused(convert):
     assert "--phenotype DX_GROUP is the label itself; leave it out" in outcome.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "copy",
     [
@@ -130,6 +129,7 @@ def test_missingness_alone_leaks(convert):
     assert 0.9 < float(found[1] or found[2]) < 1
 
 
+@pytest.mark.slow
 def test_allow_leak_goes_ahead_and_reports_the_auc(convert, tmp_path):
     noisy = lambda n: str((n % 2) * 5 + n * 13 % 8)  # noqa: E731
     refused = convert(rows(GROUP2=noisy), "--phenotype", "GROUP2,age")
@@ -147,6 +147,7 @@ def test_allow_leak_goes_ahead_and_reports_the_auc(convert, tmp_path):
     assert cohort.metadata.accepted_leaks == (f"GROUP2 (AUC {expected:.2f})",)
 
 
+@pytest.mark.slow
 def test_allow_leak_accepts_an_instrument_too(convert, tmp_path):
     outcome = convert(rows(SRS=lambda n: str(n * 7 % 11)), "--phenotype", "SRS", "--allowLeak")
     assert outcome.status == 0, outcome.err
@@ -158,6 +159,7 @@ def test_allow_leak_accepts_an_instrument_too(convert, tmp_path):
     assert f"PROBLEM: {problem}\n" in outcome.out
 
 
+@pytest.mark.slow
 def test_the_auc_of_honest_columns_is_reported(convert):
     outcome = convert(rows(), "--phenotype", "age")
     assert outcome.status == 0, outcome.err
@@ -165,6 +167,7 @@ def test_the_auc_of_honest_columns_is_reported(convert):
     assert 0.5 <= auc <= 0.85
 
 
+@pytest.mark.slow
 def test_flipped_labels_are_caught(convert):
     """ADOS was given to those with DX_GROUP 1; naming 2 as autism is a mistake, naming 1 is not."""
     table = rows(ADOS_MODULE=lambda n: str(1 + n % 4) if n % 2 == 0 and n > 2 else "-9999")

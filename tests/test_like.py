@@ -16,8 +16,6 @@ from data.cohorts.cohort import carry_tables, open_cohort
 from data.conversion import like
 from data.derivation.like import derivation_of
 
-pytestmark = pytest.mark.slow
-
 OLD, NEW = ("1", "2", "3"), ("4", "5")
 OPTIONS = ("--maps", "falff,dual_regression", "--band", "0.02,0.08", "--smooth", "30", "--confounds", "simple")
 CODING = ("--labelColumn", "group", "--positive", "A", "--grid", "reduced", "--phenotype", "")
@@ -67,6 +65,7 @@ def test_the_cohort_keeps_choices_and_images(home):
     assert (home / "cohort/derivation/parcels.tsv").read_bytes() == (home / "my_atlas.tsv").read_bytes()
 
 
+@pytest.mark.slow
 def test_new_people_get_the_bytes_that_the_same_options_give(home, tmp_path, data_cli):
     """By what the cohort keeps alone; then they are converted like it."""
     done = data_cli("derive", home / "new", tmp_path / "maps", "--like", home / "cohort")
@@ -84,6 +83,7 @@ def test_new_people_get_the_bytes_that_the_same_options_give(home, tmp_path, dat
     assert "derived from scans: falff, dual_regression; band 0.02-0.08 Hz" in checked.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["bin", "zip", "hdf5"])
 def test_every_form_of_the_cohort_will_do(form, home, tmp_path, data_cli):
     assert data_cli("pack", home / "cohort", tmp_path / form, f"--{form}").status == 0
@@ -93,6 +93,7 @@ def test_every_form_of_the_cohort_will_do(form, home, tmp_path, data_cli):
     assert contents(tmp_path / "maps") == contents(home / "new_maps")
 
 
+@pytest.mark.slow
 def test_what_is_derived_otherwise_is_not_converted_alike(home, tmp_path, data_cli):
     images = ("--networks", home / "nets.nii.gz", "--series", home / "my_atlas.nii.gz")
     changed = {
@@ -108,6 +109,7 @@ def test_what_is_derived_otherwise_is_not_converted_alike(home, tmp_path, data_c
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_what_is_not_said_is_not_compared(home, tmp_path, data_cli):
     """Of maps without JSON files, as of other programs, but with the names of their volumes."""
     maps = shutil.copytree(home / "new_maps", tmp_path / "maps")
@@ -175,6 +177,7 @@ def test_who_has_no_table_of_confounds_is_named_and_the_others_are_done(home, tm
     assert "1 people derived, 0 were there, 1 failed." in done.out
 
 
+@pytest.mark.slow
 def test_people_of_a_cohort_who_differ_leave_the_choice_of_confounds(tmp_path, data_cli):
     scans_of(tmp_path / "old", OLD)
     next((tmp_path / "old/sub-3").rglob("*confounds*")).unlink()
@@ -241,6 +244,7 @@ def bundle_of(cohort: Path, target: Path, **changes: bytes | None) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_a_bundle_of_the_cohort_does_as_well(home, tmp_path, data_cli):
     path = bundle_of(home / "cohort", tmp_path / "a.zip")
     done = data_cli("derive", home / "new", tmp_path / "maps", "--like", path)

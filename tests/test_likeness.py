@@ -88,10 +88,12 @@ def share(texts: list[str], pattern: str = ".") -> float:
     return np.mean([bool(re.search(pattern, text)) for text in texts])
 
 
+@pytest.mark.slow
 def test_own_people_are_hardly_ever_told(whole, known):
     assert share(told(known, whole)) <= 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("axis", "voxels", "words"),
     [
@@ -107,12 +109,14 @@ def test_a_shift_of_six_mm_is_told_with_its_direction(axis, voxels, words, whole
     assert share(texts, "exchanged") == 0
 
 
+@pytest.mark.slow
 def test_exchanged_sides_are_told_and_what_follows_from_them_is_not(whole, known):
     texts = told(known, changed(whole, lambda volume: volume[::-1]))
     assert share(texts, "falff: left and right look exchanged") >= 0.9
     assert share(texts, "correlation with the mean") == share(texts, "too far") == 0
 
 
+@pytest.mark.slow
 def test_a_missing_region_is_named(whole, known):
     labels = atlas.load_atlas(None, grids.REDUCED).labels
     region = 13  # Frontal_Inf_Tri_L
@@ -123,6 +127,7 @@ def test_a_missing_region_is_named(whole, known):
     assert share(told(known, changed(whole, without)), "falff: 1 region is missing: Frontal_Inf_Tri_L") >= 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("factor", "shift", "words"),
     [(3, 0, "the (spread|mean) is (0.1[5-9]|0.2|1)"), (10, -4, "the mean in standard deviations is -?[01]")],
@@ -137,6 +142,7 @@ def test_another_scale_of_maps_is_told(factor, shift, words, whole, known, tmp_p
     assert share(told(known, replace(whole, tables=tmp_path / "tables")), "mean|spread") == 0
 
 
+@pytest.mark.slow
 def test_a_factor_of_scale_just_beyond_what_can_be_told_is_told(whole, known):
     factor = likeness.least_factors(known.constants)["falff"]
     found = known.constants.ranges["falff"]
@@ -150,6 +156,7 @@ def test_a_factor_of_scale_just_beyond_what_can_be_told_is_told(whole, known):
     assert 1.1 < factor < 2
 
 
+@pytest.mark.slow
 def test_another_age_sex_or_motion_is_told(whole, known):
     raw, table = whole.raw_phenotype.copy(), whole.covariates.copy()
     raw.iloc[-30:, 0] = 95.0
@@ -163,6 +170,7 @@ def test_another_age_sex_or_motion_is_told(whole, known):
     assert share(text, r"func_mean_fd 25.5, nine in ten training people 0.0\d+ to 0.\d+") == 1
 
 
+@pytest.mark.slow
 def test_a_site_that_is_not_known_and_unknown_covariates_are_nothing_unusual(whole, known):
     before = told(known, whole)
     elsewhere = replace(whole, rows=tuple(replace(of, site="elsewhere") for of in whole.rows))
@@ -171,12 +179,14 @@ def test_a_site_that_is_not_known_and_unknown_covariates_are_nothing_unusual(who
     assert told(known, with_table(whole, "covariates", None)) == before
 
 
+@pytest.mark.slow
 def test_one_person_alone_is_told_the_same(whole, known):
     odd = changed(whole, lambda volume: volume[::-1])
     together = likeness.unlike(known, odd, range(COUNT - NEW, COUNT))
     assert [likeness.unlike(known, odd, [at])[0] for at in range(COUNT - NEW, COUNT - NEW + 5)] == together[:5]
 
 
+@pytest.mark.slow
 def test_connectomes_are_compared_if_they_are_of_the_same_parcels(whole, known):
     edges = whole.connectomes
     assert "connectome" in known.constants.ranges
@@ -201,6 +211,7 @@ def test_connectomes_are_compared_if_they_are_of_the_same_parcels(whole, known):
     assert np.isnan(scans.of_connectome(np.full(28, np.nan), known.edges, edges.pairs)["alike"])
 
 
+@pytest.mark.slow
 def test_a_cohort_without_tables_is_judged_by_its_volumes(whole):
     bare = replace(whole.without_connectomes, tables=None)
     of = likeness.reference(bare, range(COUNT - NEW))
@@ -209,6 +220,7 @@ def test_a_cohort_without_tables_is_judged_by_its_volumes(whole):
     assert share(told(of, bare)) <= 0.1
 
 
+@pytest.mark.slow
 def test_constants_come_back_from_json_and_hold_nobodys_value(whole, known):
     text = files.json_text(asdict(known.constants))
     again = Reference(files.typed(text, Constants), known.volume, known.edges)
@@ -258,6 +270,7 @@ def test_the_benchmark_counts_who_is_told(data_cli, tmp_path, monkeypatch, capsy
     assert re.match(r" +[0-9.]+ +\d and 4 of 4", told["falff"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_of_people_like_the_training_people_as_many_are_told_as_should(seed):
     """Where there is nothing to find: 60 measures of people whose sites differ, 25 sites of 12 and 100 new ones."""
@@ -293,6 +306,7 @@ def test_records_of_one_person_count_once_and_swapped_ones_not_at_all():
     assert likeness.people_at(cohort, [2]).tolist() == [2]
 
 
+@pytest.mark.slow
 def test_too_few_people_and_other_maps_are_refused(whole, known):
     with pytest.raises(InputError, match="19 training people; expected 20 to tell who is unlike"):
         likeness.reference(whole, range(19))

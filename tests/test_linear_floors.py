@@ -48,6 +48,7 @@ def fitted(whole) -> linear_floors.LinearFloors:
     return linear_floors.fit(whole)
 
 
+@pytest.mark.slow
 def test_they_are_the_floors_of_a_test_split(whole, fitted):
     found = linear_floors.predict(fitted, whole, whole.indices("test"))
     expected = linear(floors.predict(whole))
@@ -57,6 +58,7 @@ def test_they_are_the_floors_of_a_test_split(whole, fitted):
     assert found.drop(columns="majority").std().gt(1e-3).all()
 
 
+@pytest.mark.slow
 def test_they_are_the_floors_of_new_people(whole, fitted):
     new = people(whole, whole.indices("test")[:5], label=float("nan"))
     source = replace(whole, rows=tuple(replace(row, split="train") for row in whole.rows))
@@ -66,6 +68,7 @@ def test_they_are_the_floors_of_new_people(whole, fitted):
     pd.testing.assert_frame_equal(found[list(expected)], expected, rtol=0, atol=SAME)
 
 
+@pytest.mark.slow
 def test_one_person_alone_gets_the_same(whole, fitted):
     test = whole.indices("test")
     together = linear_floors.predict(fitted, whole, test)
@@ -76,6 +79,7 @@ def test_one_person_alone_gets_the_same(whole, fitted):
         )
 
 
+@pytest.mark.slow
 def test_a_site_that_is_not_known_is_none_of_the_known_ones(whole, fitted):
     at = int(whole.indices("test")[0])
     there = people(whole, np.array([at]))
@@ -93,6 +97,7 @@ def test_a_site_that_is_not_known_is_none_of_the_known_ones(whole, fitted):
     assert one["phenotype, logistic regression"] == other["phenotype, logistic regression"]
 
 
+@pytest.mark.slow
 def test_unknown_numbers_and_text_are_folded_in(tmp_path):
     made = made_up(160)
     made.connectomes = edges_of_people(tmp_path, drawn_edges(160, 0.2, made.label))
@@ -105,6 +110,7 @@ def test_unknown_numbers_and_text_are_folded_in(tmp_path):
     assert set(of.constants.floors["all, ridge"].categories["covariates scanner"]) == {"unknown", "x", "y"}
 
 
+@pytest.mark.slow
 def test_a_category_of_one_person_alone_is_left_out():
     made = made_up(160)
     made.standard = "stored"
@@ -119,6 +125,7 @@ def test_a_category_of_one_person_alone_is_left_out():
     pd.testing.assert_frame_equal(found[list(expected)], expected, rtol=0, atol=SAME)
 
 
+@pytest.mark.slow
 def test_constants_come_back_from_json(fitted, whole):
     text = files.json_text(asdict(fitted.constants))
     again = linear_floors.LinearFloors(files.typed(text, linear_floors.Constants), fitted.edges)
@@ -138,6 +145,7 @@ def test_of_too_few_people_there_is_the_majority():
     assert linear_floors.predict(of, made, [0, 1])["majority"].tolist() == pytest.approx([1 / 9, 1 / 9])
 
 
+@pytest.mark.slow
 def test_what_the_floors_were_not_fitted_on_is_refused_or_left_out(whole, fitted):
     test = whole.indices("test")
     with pytest.raises(InputError, match="standardised as brain; the floors were fitted on stored"):

@@ -15,7 +15,6 @@ from models.settings import override
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.loop import SAVE_EVERY, batch_positions, make_optimizer, rows_of
 
-slow = pytest.mark.slow
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 
@@ -52,7 +51,7 @@ def test_the_rate_falls_with_the_batches_seen(half_rate_after, expected):
     assert float(optimizer.learning_rate) == pytest.approx(expected)
 
 
-@slow
+@pytest.mark.slow
 def test_the_first_loss_is_that_of_the_first_batch_by_hand(train, cohort, tmp_path):
     """Batch 0 through a network built and initialised anew; its batch norm uses the batch, as in training."""
     import keras
@@ -71,7 +70,7 @@ def test_the_first_loss_is_that_of_the_first_batch_by_hand(train, cohort, tmp_pa
     assert float(row["accuracy"]) == (logits.argmax(1) == batch["label"]).mean()
 
 
-@slow
+@pytest.mark.slow
 def test_a_loss_is_that_of_the_networks_together(train, tmp_path):
     """Eight networks that begin undecided have the loss of one, and weights have no penalty."""
     train("one", "nn", 1, "--set", "members=8")
@@ -79,7 +78,7 @@ def test_a_loss_is_that_of_the_networks_together(train, tmp_path):
     assert float(row["loss"]) == pytest.approx(np.log(2), rel=1e-5)
 
 
-@slow
+@pytest.mark.slow
 def test_checkpoints_are_saved_at_intervals_and_at_the_end(train, tmp_path, monkeypatch):
     from utils.training.saver import Saver
 
@@ -91,7 +90,7 @@ def test_checkpoints_are_saved_at_intervals_and_at_the_end(train, tmp_path, monk
     assert saved == [2, 4, 6, 7]
 
 
-@slow
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_names_its_batch_and_leaves_the_last_checkpoint(train, cohort, tmp_path, monkeypatch):
     """A value near the largest float32, as if that were let pass, in a record of the fourth batch, which NumPy's
     permutations find."""
@@ -113,7 +112,7 @@ def test_a_loss_that_is_not_finite_names_its_batch_and_leaves_the_last_checkpoin
     assert outcome.err.endswith("--overrideChkpt --set learning_rate=0.0003\n")
 
 
-@slow
+@pytest.mark.slow
 def test_a_training_that_diverges_saves_nothing(train, tmp_path):
     outcome = train("one", "nn", 9, "--set", "learning_rate=1e38")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)

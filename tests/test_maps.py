@@ -105,6 +105,7 @@ def test_the_digest_of_a_cohort_of_one_map_is_that_of_its_tables(cohort):
     assert open_cohort(cohort).digest == hashlib.sha256(text.encode()).hexdigest()
 
 
+@pytest.mark.slow
 def test_one_map_leaves_the_tables_and_the_store_of_one_map(scans, data_cli, tmp_path):
     assert data_cli("convert", scans, tmp_path / "one", "--grid", "reduced").status == 0
     assert data_cli("pack", tmp_path / "one", tmp_path / "packed", "--hdf5").status == 0
@@ -204,6 +205,7 @@ def test_each_map_is_what_it_is_alone(scans, data_cli, tmp_path):
     assert "alff: Maps: amplitude." in together.out
 
 
+@pytest.mark.slow
 def test_who_lacks_a_map_is_left_out_and_named(scans, data_cli, tmp_path):
     folder = copy_of(scans, tmp_path)
     next(folder.glob("*50003_alff*")).unlink()
@@ -370,6 +372,7 @@ def test_new_people_have_the_maps_of_the_cohort(scans, data_cli, tmp_path):
     assert new_ones and all(content[120:] == whole[name][120:] for name, content in new_ones.items())
 
 
+@pytest.mark.slow
 def test_a_map_that_tells_the_label_is_named(scans, data_cli, tmp_path):
     """Ten people more a class, the autism group's second map brighter."""
     folder = copy_of(scans, tmp_path)
@@ -640,6 +643,7 @@ def test_regions_are_blacked_out_in_these_maps_only(three, trained_on_three, log
     ]
 
 
+@pytest.mark.slow
 def test_maps_that_cannot_be_blacked_out(three, trained_on_three, cli, tmp_path):
     arguments = ("--model", "cnn", "--chkPointDir", trained_on_three, "--dataDir", three, "--outDir", tmp_path / "out")
     outcome = cli("--blackout", *arguments, "--maps", "alff,reho")

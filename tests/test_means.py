@@ -69,6 +69,7 @@ def opened(folder, kept_in=None, standard: str = "stored") -> Cohort:
     return within_sites(cohort) if standard == "site" else replace(cohort, standard=standard)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid, maps", [(REDUCED, 1), (REDUCED, 3), (FULL, 2)])
 def test_means_are_those_of_a_loop_over_parcels(grid, maps):
     volume = np.random.default_rng(0).normal(size=(2, *grid.shape, maps)).astype(np.float32)
@@ -82,8 +83,8 @@ def test_means_are_those_of_a_loop_over_parcels(grid, maps):
     np.testing.assert_allclose(means.cubes(grid, 3).of(volume), np.nanmean(blocks, axis=(2, 4, 6)), atol=1e-6)
 
 
-@pytest.mark.bits
 @pytest.mark.slow
+@pytest.mark.bits
 @pytest.mark.parametrize("grid, maps", [(REDUCED, 1), (REDUCED, 3), (FULL, 2)])
 def test_means_are_those_of_the_layers_to_the_last_bit(grid, maps):
     """Eagerly, and compiled."""
@@ -274,8 +275,8 @@ def trained_on_means(written, cli, tmp_path_factory):
     return folder
 
 
-@pytest.mark.bits
 @pytest.mark.slow
+@pytest.mark.bits
 def test_a_training_on_kept_means_ends_as_one_on_volumes(trained_on_means, written, cli, tmp_path, reads, monkeypatch):
     """Weights, optimizer, and the constants of `Standardise`; and so does one on tables that are there."""
     places = ("--dataDir", written, "--outDir", "out")

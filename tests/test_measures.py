@@ -18,8 +18,6 @@ from data.cohorts.cohort import open_cohort
 from data.cohorts.nifti import MapOnDisk, read_brains
 from data.conversion import leaks, measures
 
-pytestmark = pytest.mark.slow
-
 COUNT = 20
 
 
@@ -160,6 +158,7 @@ def test_voxels_of_several_sizes_are_told_with_names():
     assert measures.voxel_sizes(table.iloc[:12], ["m"] * 12) == ""
 
 
+@pytest.mark.slow
 def test_a_mixture_is_found_from_the_first_maps(data_cli, tmp_path, monkeypatch):
     """Before all are read."""
     monkeypatch.setattr("data.cohorts.twins.alike", lambda *_: pytest.fail("all maps were read"))
@@ -177,6 +176,7 @@ def test_amplitudes_about_1_are_one_kind():
     assert measures.kinds(maps).nunique() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, other", [("f", "z"), ("z", "m"), ("m", "f"), ("alff", "f"), ("m", "alff")])
 @pytest.mark.parametrize("of_label", [True, False])
 def test_a_mixture_of_kinds_is_not_converted(of_label, kind, other, data_cli, tmp_path):
@@ -199,6 +199,7 @@ def shifted(millimetres: float) -> np.ndarray:
     return affine
 
 
+@pytest.mark.slow
 def test_maps_that_tell_the_label_are_not_converted(data_cli, tmp_path):
     """The maps of one group lie 6 mm further to the front."""
     folder = write_maps(tmp_path / "maps", ["f"] * COUNT, [shifted(6 * (number % 2)) for number in range(COUNT)])
@@ -220,6 +221,7 @@ def test_maps_that_tell_the_label_are_not_converted(data_cli, tmp_path):
     assert "PROBLEM: whole volumes separate the training labels by y_mm (AUC 1.00)" in checked.out
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_kept_and_honest_maps_pass(data_cli, tmp_path):
     folder = write_maps(tmp_path / "maps", ["f"] * COUNT, [shifted(15 * (number == 3)) for number in range(COUNT)])
     outcome = data_cli("convert", folder, tmp_path / "out", *TOLD)
@@ -254,6 +256,7 @@ def test_what_tells_the_label_against_scipy(seed):
     leaks.check_measures(table, label, allow=True)
 
 
+@pytest.mark.slow
 def test_few_subjects_tell_the_label_by_chance():
     """Perfect order among 8 is no evidence, and honest measures of 20 are almost never refused."""
     assert leaks.separating(pd.DataFrame({"mean": np.arange(8.0)}), np.array([0.0] * 4 + [1.0] * 4)) == {}

@@ -210,6 +210,7 @@ def strata_by_loop(fold: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("all_resamples")
 def test_intervals_within_folds_are_those_of_a_loop():
     """Folds differ in their level and in their share of autism, so that the strata matter."""
     label, probability, site, fold = (np.repeat(values, 2) for values in grouped(60, 7))

@@ -101,11 +101,13 @@ def test_every_preset_has_its_parameter_count_below():
     assert set(EVERY_PRESET) == set(PARAMETERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, preset", EVERY_PRESET)
 def test_parameter_counts(name, preset, build):
     assert build(name, preset).count_params() == PARAMETERS[name, preset]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, preset", EVERY_PRESET)
 def test_inputs_and_outputs(name, preset, build):
     model, network = MODELS[name], build(name, preset)
@@ -120,6 +122,7 @@ def test_inputs_and_outputs(name, preset, build):
         assert network.output["reconstruction"].shape == network.input[model.reads[0]].shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["regions", "residual"])
 def test_connectomes_have_a_share_of_the_mean_and_weights_of_their_own(preset):
     from models.layers import summands

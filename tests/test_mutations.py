@@ -50,8 +50,6 @@ from models import MODELS
 from utils.runs.checkpoints import CheckpointFolder, Identity
 from utils.runs.results import own_files
 
-pytestmark = pytest.mark.slow
-
 MAX_BYTES = 2 * 2**30  # what the inputs may make the process hold beside what it is
 SECONDS = 10  # that one input may take
 COUNT = 8  # of each kind; `make torture` has 1,000
@@ -529,6 +527,7 @@ def main() -> int:
     return 1 if bad else 0
 
 
+@pytest.mark.slow
 def test_mutated_inputs_are_read_or_refused_in_one_line(tmp_path, capsys):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     command = [sys.executable, __file__, str(tmp_path), "0", str(COUNT)]

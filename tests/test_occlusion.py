@@ -17,8 +17,6 @@ from models import MODELS
 from utils.blackout.occlusion import Occlusion
 from utils.blackout.steps import Readout, Windowed
 
-pytestmark = pytest.mark.slow
-
 GRID = REDUCED.shape
 
 
@@ -114,6 +112,7 @@ def network_of(name, preset, maps=1, **more):
     return module.build(dataclasses.replace(module.PRESETS[preset], **SMALLER[preset] | more), REDUCED, maps=maps)
 
 
+@pytest.mark.slow
 @pytest.mark.bits
 @pytest.mark.parametrize("name", ["cnn", "mmnn"])
 def test_residual_network_is_exact(name):
@@ -124,6 +123,7 @@ def test_residual_network_is_exact(name):
 OF_VOXELS = {"standardise": "voxel", "cubes": 1, "convolutions_by_map": False, "mean_over": "networks"}
 
 
+@pytest.mark.slow
 @pytest.mark.bits
 @pytest.mark.parametrize(
     "name, preset, more",
@@ -144,6 +144,7 @@ def atlas_regions():
     return np.stack([atlas.labels == region for region in atlas.regions])
 
 
+@pytest.mark.slow
 def test_plain_network_is_exact_on_atlas_regions():
     model = randomise(network_of("cnn", "plain"))
     assert error(model, atlas_regions()[::100], whole=()) < TOLERANCE
@@ -209,6 +210,7 @@ def built(grid, local_layers, reduction, phenotype, maps=1):
     return keras.Model(inputs, layers.Dense(2)(x))
 
 
+@pytest.mark.slow
 @pytest.mark.bits
 @settings(max_examples=8, deadline=None, derandomize=True, database=None)
 @given(network=NETWORKS, seed=st.integers(0, 100))
@@ -219,6 +221,7 @@ def test_random_networks_are_exact(network, seed):
     assert error(model, boxes(network["grid"], 6, seed), number=8, seed=seed) < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduction", ["Flatten", "GlobalAveragePooling3D", "GlobalMaxPooling3D"])
 @pytest.mark.parametrize("kind", ["Conv3D", "MaxPooling3D", "AveragePooling3D"])
 def test_a_box_a_voxel_too_small_is_noticed(kind, reduction, monkeypatch):
@@ -252,6 +255,7 @@ def test_unknown_layer_is_recomputed_and_named():
     assert error(model, boxes((7, 7, 7), 6), whole=("flip", "after")) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_gate_from_global_average_is_recomputed():
     volume = keras.Input((6, 7, 8, 1), name="volume")
     x = layers.Conv3D(3, 3, padding="same")(volume)
@@ -277,6 +281,7 @@ def test_shared_layer_is_followed_at_each_use():
     assert error(model, boxes((8, 8, 8), 6)) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_mixed_precision_follows_the_layers():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -289,6 +294,7 @@ def test_mixed_precision_follows_the_layers():
     assert error(model, boxes((9, 9, 9), 6)) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize(
     "name, preset",
@@ -303,6 +309,7 @@ def test_networks_that_keep_place_in_mixed_precision(name, preset, policy):
     assert error(model, boxes(GRID, 5)[1:]) < 0.05
 
 
+@pytest.mark.slow
 def test_empty_mask_order_and_repetition():
     model = randomise(network_of("mmnn", "residual"))
     occlusion = Occlusion(model)
@@ -314,6 +321,7 @@ def test_empty_mask_order_and_repetition():
     np.testing.assert_array_equal(found, occlusion.occluded_logits(kept, fill, iter(masks)))
 
 
+@pytest.mark.slow
 def test_a_volume_filled_from_itself_is_as_shown():
     network = network_of("cnn", "residual")
     occlusion, (inputs, _) = Occlusion(network), records(network, 4)
@@ -362,6 +370,7 @@ TINY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, preset", [*(("cnn", preset) for preset in TINY), ("mmnn", "combined")])
 def test_a_region_of_one_map_is_exact_and_takes_no_pass_more_if_maps_are_kept_apart(name, preset, monkeypatch):
     module = MODELS[name].module

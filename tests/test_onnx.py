@@ -90,8 +90,8 @@ def run_onnx(path, batch) -> dict[str, np.ndarray]:
     return dict(zip((one.name for one in session.get_outputs()), outputs, strict=True))
 
 
-@needs_libraries
 @pytest.mark.slow
+@needs_libraries
 @pytest.mark.parametrize("name, preset", ALONE)
 def test_every_preset_predicts_what_tensorflow_does(name, preset, tmp_path):
     member = built(name, preset)
@@ -104,8 +104,8 @@ def test_every_preset_predicts_what_tensorflow_does(name, preset, tmp_path):
     assert np.ptp(found["probability"]) > 1e-3  # people differ
 
 
-@needs_libraries
 @pytest.mark.slow
+@needs_libraries
 def test_an_ensemble_gives_the_mean_of_the_probabilities_of_networks_that_read_a_record_differently(tmp_path):
     one, other = (built(*which, seed=seed) for seed, which in enumerate(IN_ENSEMBLE, 1))
     assert (one.standard, other.standard) == ("brain", "stored")
@@ -143,6 +143,7 @@ def test_z_scores_within_the_brain_are_those_of_records():
     )
 
 
+@pytest.mark.slow
 @needs_libraries
 def test_parity_is_the_largest_difference(tmp_path):
     """Of the file of one network from another network."""
@@ -155,6 +156,7 @@ def test_parity_is_the_largest_difference(tmp_path):
     assert parity(path, [other], batches) == pytest.approx(difference, abs=1e-6)
 
 
+@pytest.mark.slow
 @needs_libraries
 def test_a_model_that_differs_is_not_written(tmp_path, monkeypatch):
     (tmp_path / "model.onnx").write_bytes(b"before")
@@ -191,8 +193,8 @@ def test_without_its_libraries_it_says_how_to_install_them(monkeypatch):
         onnx.check_possible("brain")
 
 
-@needs_libraries
 @pytest.mark.slow
+@needs_libraries
 def test_the_example_of_the_page_predicts_a_record_by_numpy_and_onnxruntime_alone(cohort, tmp_path):
     (example,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     imported = [name for node in ast.walk(ast.parse(example)) if isinstance(node, ast.Import) for name in node.names]

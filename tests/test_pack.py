@@ -44,6 +44,7 @@ def write_folder(folder: Path, members: dict[str, bytes]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["zip", "hdf5", "bin"])
 @pytest.mark.parametrize("size", ["cohort", "full_cohort"])
 def test_there_and_back_is_bit_exact_tables_included(form, size, packed, request):
@@ -53,6 +54,7 @@ def test_there_and_back_is_bit_exact_tables_included(form, size, packed, request
     assert open_cohort(there).digest == open_cohort(source).digest
 
 
+@pytest.mark.slow
 def test_a_form_is_read_in_place_and_reads_the_same(cohort, packed):
     whole = open_cohort(cohort)
     for form in ("zip", "hdf5"):
@@ -71,6 +73,7 @@ def test_a_form_is_read_in_place_and_reads_the_same(cohort, packed):
         assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_hdf5_file_is_what_the_issue_says(cohort, packed):
     """Read by h5py alone: names, types, a chunk a record, compressed."""
     with h5py.File(packed(cohort, "hdf5") / "cohort.h5") as store:
@@ -130,6 +133,7 @@ def test_chunks_are_as_large_as_asked_and_have_the_names_of_the_mission(cohort, 
     assert open_cohort(folder).rows == open_cohort(cohort).rows
 
 
+@pytest.mark.slow
 def test_the_same_cohort_gives_the_same_chunks(cohort, packed, tmp_path):
     first = content(packed(cohort, "zip"))
     assert content(packed(shutil.copytree(cohort, tmp_path / "again"), "zip")) == first
@@ -229,6 +233,7 @@ for limit in sys.argv.pop().split():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form, larger", [("bin", []), ("zip", [400_000, 800_000]), ("hdf5", [400_000, 800_000])])
 def test_a_disk_that_fills_at_any_time_is_told_in_one_line_and_nothing_is_left(form, larger, cohort, tmp_path):
     """A limit of file sizes stands for a full disk; the program runs by itself, for HDF5 may crash it."""

@@ -142,6 +142,7 @@ def test_what_is_undefined_is_a_dash(parsed):
     assert {row[0]: row[percentile] for row in parsed.table[1:]}["first"] == "-"
 
 
+@pytest.mark.slow
 def test_page_and_figure_say_what_the_terminal_says(run, parsed, results):
     assert parsed.named["summary"] == results.summary and "chance" not in parsed.named
     figure = page.draw(run, results)
@@ -151,6 +152,7 @@ def test_page_and_figure_say_what_the_terminal_says(run, parsed, results):
     plt.close(figure)
 
 
+@pytest.mark.slow
 def test_of_a_network_at_chance_nothing_is_marked_and_that_is_said(run, at_chance):
     assert page.title(run, at_chance) == "Blackout of cnn on lab/$my$ cohort (MODEL AT CHANCE)"
     parsed = Page(page.render(run, at_chance))
@@ -209,6 +211,7 @@ def test_the_heart_of_a_bent_region_lies_in_it():
     assert labels[tuple(np.rint(mean).astype(int))] == 0 and labels[tuple(at)] == 7
 
 
+@pytest.mark.slow
 def test_the_picture_says_what_it_shows(run, results, tmp_path):
     figure = page.draw(run, results)
     bars, own = figure.axes[:2]
@@ -229,6 +232,7 @@ def test_the_picture_says_what_it_shows(run, results, tmp_path):
     page.figures.save(figure, tmp_path / "blackout.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("panel, name", [(0, "reliance"), (1, "unique")])
 def test_a_bar_has_the_interval_and_the_colour_of_its_own_p(run, results, panel, name):
     figure = page.draw(run, results)
@@ -242,6 +246,7 @@ def test_a_bar_has_the_interval_and_the_colour_of_its_own_p(run, results, panel,
     plt.close(figure)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "without, keys",
     [
@@ -258,6 +263,7 @@ def test_one_subject_has_no_whiskers_and_one_class_no_p(run, results, without, k
     plt.close(figure)
 
 
+@pytest.mark.slow
 def test_a_network_that_no_region_moves_is_drawn_and_shown(run, results, tmp_path):
     still = dataclasses.replace(results.effects, reliance=np.zeros((SUBJECTS, 3)), unique=np.zeros((SUBJECTS, 3)))
     results = dataclasses.replace(results, table=region_table(results.atlas, still, seed=0), effects=still)
@@ -275,6 +281,7 @@ def test_cuts_show_the_first_regions_and_not_the_same_slice_twice():
     assert page.widest_levels(labels, [5]) == [17]
 
 
+@pytest.mark.slow
 def test_the_background_is_called_what_it_is(run, results):
     assert "becomes 0, the mean of the person" in page.render(run, results)
     stored = SimpleNamespace(**vars(run) | {"standard": "stored"})

@@ -36,6 +36,7 @@ def test_the_flow_of_people_adds_up(folds, tmp_path):
     assert [flow[step][name] for name in ("autism", "control", "unknown")] == ["59", "54", "1"]
 
 
+@pytest.mark.slow
 def test_the_page_says_who_was_left_out_and_who_is_unknown(tmp_path):
     folder = write_tables(tmp_path / "one", people(20))
     assert parsed(folder).paragraphs["Flow of people"] == [

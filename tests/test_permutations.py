@@ -23,7 +23,6 @@ from utils.permutations import permuted as module
 from utils.permutations.job import Procedure
 from utils.permutations.sequential import EXCEEDANCES, permuted
 
-slow = pytest.mark.slow
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 
@@ -56,6 +55,7 @@ def test_p_is_that_of_the_definition_however_much_is_done(seed):
             assert found.p <= found.bound <= 1 or found.high == found.count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [19, 99, 199])
 def test_where_nothing_is_there_p_is_not_too_small(asked):
     """P(p <= a) <= a of 4,000 series of uniform scores, but for what chance allows (0.9999)."""
@@ -66,6 +66,7 @@ def test_where_nothing_is_there_p_is_not_too_small(asked):
     assert abs(np.mean(p <= 0.5) - 0.5) < 0.06
 
 
+@pytest.mark.slow
 def test_the_bound_holds_the_p_of_infinitely_many_permutations():
     """Nineteen of twenty times, at least, whether it ended early or not."""
     random = np.random.default_rng(1)
@@ -136,7 +137,7 @@ def tables_of(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "test/permutations").glob("*.csv"))}
 
 
-@slow
+@pytest.mark.slow
 def test_p_is_that_of_the_tables_and_stands_everywhere(tested, cohort):
     folds = open_folds(cohort, "2", 0, tested / "ckpt/nn/folds-2")
     scores = []
@@ -167,7 +168,7 @@ def test_p_is_that_of_the_tables_and_stands_everywhere(tested, cohort):
     assert [row["metric"] for row in read_rows(tested / "test/runs.csv")][-1] == "p of permutations"
 
 
-@slow
+@pytest.mark.slow
 def test_it_is_done_once_and_more_continue_fewer(tested, on_folds, tmp_path):
     copy = shutil.copytree(tested, tmp_path / "copy")
     assert "Everything is done." in on_folds(copy, "--test", "--permutations", 4).out
@@ -183,8 +184,8 @@ def test_it_is_done_once_and_more_continue_fewer(tested, on_folds, tmp_path):
     assert "Everything is done." in on_folds(copy, "--test").out  # the test without them is the same test
 
 
+@pytest.mark.slow
 @pytest.mark.bits
-@slow
 def test_killed_lost_or_damaged_they_come_out_the_same_also_by_jobs(tested, on_folds, tmp_path):
     """Both of two processes are killed, each after a permutation; another that is still at one is waited for."""
     copy = shutil.copytree(tested, tmp_path / "copy")
@@ -210,7 +211,7 @@ def test_killed_lost_or_damaged_they_come_out_the_same_also_by_jobs(tested, on_f
         (copy / "test/permutations/permutations.csv").unlink()
 
 
-@slow
+@pytest.mark.slow
 def test_another_checkpoint_has_permutations_of_its_own(tested, on_folds, tmp_path):
     copy = shutil.copytree(tested, tmp_path / "copy")
     assert on_folds(copy, "--train", "--numIters", 3).status == 0
@@ -263,6 +264,7 @@ def test_shuffled_labels_are_not_permuted():
         module.permuted_run(run_of(shuffled_labels=True), 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quick", [False, True])
 def test_a_choice_is_made_anew_under_each_permutation(quick, cohort, tmp_path, monkeypatch):
     """By who knows the permuted labels in every inner fold; if it is quick, all are trained and the best one counts."""
@@ -304,6 +306,7 @@ class Scored:
         return [0.5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code, status, said",
     [

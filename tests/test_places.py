@@ -93,6 +93,7 @@ NAMES = st.sampled_from(["a", "b", "nn", "c"])
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map(lambda names: Path(*names))
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(out=PATHS, ckpt=PATHS, data=PATHS, detour=st.sampled_from(["", "./", "b/../"]))
 def test_nothing_that_is_let_pass_lies_in_another(tmp_path_factory, out, ckpt, data, detour):

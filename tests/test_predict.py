@@ -43,8 +43,6 @@ from utils.runs.caveats import Caveats
 from utils.runs.internal import InternalValidation
 from utils.runs.run import Options
 
-pytestmark = pytest.mark.slow
-
 MAPS = {"falff": 1, "dual_regression": 2}  # and how many volumes
 NETWORKS = ["visual", "motor"]
 PARCEL_REGIONS = (1, 2, 9, 40, 61, 85)  # of AAL
@@ -194,6 +192,7 @@ def run_on(bundle: Bundle, cohort: Path):
 # The probability
 
 
+@pytest.mark.slow
 @pytest.mark.bits
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_person_has_the_probability_that_a_test_of_the_bundle_gives(name, bundles, found, like):
@@ -232,6 +231,7 @@ def by_full_passes(run) -> np.ndarray:
     return np.mean(effects, axis=0)
 
 
+@pytest.mark.slow
 @pytest.mark.bits
 @pytest.mark.parametrize("name", ["mmnn", "cnn"])
 def test_a_blackout_by_the_background_is_that_of_full_passes(name, bundles, found, like):
@@ -243,6 +243,7 @@ def test_a_blackout_by_the_background_is_that_of_full_passes(name, bundles, foun
     np.testing.assert_allclose(found[name].effects, expected, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_network_that_reads_no_volume_has_no_blackout(found, bundles, new, tmp_path):
     assert found["nn"].effects is None
     page.write(tmp_path, bundles["nn"], given_of(new), found["nn"])
@@ -253,6 +254,7 @@ def test_a_network_that_reads_no_volume_has_no_blackout(found, bundles, new, tmp
 # What is known without being told
 
 
+@pytest.mark.slow
 def test_head_motion_is_read_beside_the_maps_unless_it_is_given(found, bundles, new, monkeypatch):
     assert "mean_fd 0.3 mm, by the JSON beside the maps." in found["mmnn"].notes
     assert not any("taken as unknown" in note for note in found["mmnn"].notes)
@@ -275,6 +277,7 @@ def edited(new: Path, folder: Path, name: str, **changes) -> Given:
     return replace(given, maps=given.maps | {name: path})
 
 
+@pytest.mark.slow
 def test_volumes_without_names_are_taken_as_those_of_the_bundle_and_this_is_said(found, bundles, new, tmp_path):
     without = person.predicted(bundles["nn"], edited(new, tmp_path, "dual_regression", LabelMap=None), None)
     assert (
@@ -283,6 +286,7 @@ def test_volumes_without_names_are_taken_as_those_of_the_bundle_and_this_is_said
     assert without.person == found["nn"].person
 
 
+@pytest.mark.slow
 def test_volumes_in_another_order_are_found_by_their_names(found, bundles, new, tmp_path, monkeypatch):
     monkeypatch.setattr("utils.predict.regions.background_effects", lambda *_: np.zeros(116))
     image = nibabel.load(given_of(new).maps["dual_regression"])
@@ -293,6 +297,7 @@ def test_volumes_in_another_order_are_found_by_their_names(found, bundles, new, 
     assert not any("have no names" in note for note in again.notes)
 
 
+@pytest.mark.slow
 def test_series_may_be_those_of_the_pcp(found, bundles, new):
     """Whose names in the cohort do not begin with `seg-`."""
     bundle, cohort = bundles["nn"], bundles["nn"].like.cohort
@@ -301,6 +306,7 @@ def test_series_may_be_those_of_the_pcp(found, bundles, new):
     assert again.person == found["nn"].person
 
 
+@pytest.mark.slow
 def test_maps_may_have_any_name_and_are_read_only(found, bundles, new, tmp_path):
     """Compressed or not, in folders whose names hold what separates options."""
     folder = tmp_path / "the person's, a=b (ü)"
@@ -431,6 +437,7 @@ def temporary(tmp_path, monkeypatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_read_is_refused_in_one_line_that_names_the_users_file(case, bundles, new, tmp_path, temporary):
     change, words = REFUSED[case]
@@ -448,6 +455,7 @@ def test_what_cannot_be_read_is_refused_in_one_line_that_names_the_users_file(ca
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_maps_of_another_kind_are_refused_by_their_own_name(bundles, new, tmp_path, temporary):
     given = given_of(new)
     image = nibabel.load(given.maps["falff"])
@@ -457,6 +465,7 @@ def test_maps_of_another_kind_are_refused_by_their_own_name(bundles, new, tmp_pa
     assert not list(temporary.iterdir())
 
 
+@pytest.mark.slow
 def test_one_map_that_was_derived_otherwise_is_refused(bundles, new, tmp_path):
     cohort = bundles["nn"].like.cohort
     derivation = Derivation(measures=tuple(MAPS), band=(0.01, 0.1))
@@ -469,6 +478,7 @@ def test_one_map_that_was_derived_otherwise_is_refused(bundles, new, tmp_path):
         person.predicted(bundle, given, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words, said",
     [
@@ -488,6 +498,7 @@ def test_options_that_make_no_sense(words, said, bundles):
     assert said in outcome.err
 
 
+@pytest.mark.slow
 def test_networks_that_need_several_people_predict_nobody_alone(bundles, new):
     model = bundles["cnn"].model
     by_site = replace(bundles["cnn"], model=replace(model, config=model.config | {"standardise": "site"}))
@@ -497,6 +508,7 @@ def test_networks_that_need_several_people_predict_nobody_alone(bundles, new):
         person.predicted(by_site, given_of(new), None)
 
 
+@pytest.mark.slow
 def test_a_test_names_the_bundle_and_refuses_a_prevalence_that_it_cannot_use(bundles, like, cli):
     bundle = bundles["nn"]
     other = replace(bundle.identity, preparation=replace(bundle.preparation, phenotype_mean=(9.0,) * 29))
@@ -507,6 +519,7 @@ def test_a_test_names_the_bundle_and_refuses_a_prevalence_that_it_cannot_use(bun
     assert f"--prevalence moves calibrated probabilities, and {bundle.path} has none" in outcome.err
 
 
+@pytest.mark.slow
 def test_nothing_of_a_person_stays_if_it_is_stopped(bundles, new, temporary, monkeypatch):
     monkeypatch.setattr(person, "measured", lambda run: os.kill(os.getpid(), signal.SIGTERM))
     outcome = command(bundles["nn"].path, given_of(new))
@@ -531,6 +544,7 @@ def calibrated(bundle: Bundle) -> Bundle:
     return replace(bundle, model=replace(bundle.model, internal=internal))
 
 
+@pytest.mark.slow
 def test_a_calibrated_person(bundles, new, monkeypatch):
     """Platt scaling, moved to the share of autism of the place of use; the range of single networks; the set."""
     each = np.array([[0.3], [0.6]])
@@ -575,6 +589,7 @@ def made(bundles, new, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_page_holds_what_is_said(made, bundles, new):
     read = Page((made / "person.html").read_text(encoding="utf-8"))
     assert "One person: research, not a diagnosis (SIMULATED, PROBLEMS: 1)" in read.text
@@ -602,6 +617,7 @@ def test_the_page_holds_what_is_said(made, bundles, new):
     assert len(rows) == 21
 
 
+@pytest.mark.slow
 def test_the_page_is_text_and_opens_without_a_network(made):
     text = (made / "person.html").read_text(encoding="utf-8")
     read = Page(text)
@@ -611,6 +627,7 @@ def test_the_page_is_text_and_opens_without_a_network(made):
     assert all(value.startswith(("data:", "#")) for value in loaded)
 
 
+@pytest.mark.slow
 def test_the_result_is_read_by_other_programs(made, bundles):
     said = json.loads((made / "person.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert said["person"] == {"raw": 0.4321, "probability": 0.3210, "low": 0.25, "high": 0.55, "labels": []}
@@ -627,6 +644,7 @@ def test_the_result_is_read_by_other_programs(made, bundles):
     }
 
 
+@pytest.mark.slow
 def test_autism_is_red_and_left_is_left(bundles):
     """By the pixels: one region of the left side speaks for autism, its mirror image for control."""
     effects = np.zeros(116)
@@ -652,6 +670,7 @@ def test_autism_is_red_and_left_is_left(bundles):
     assert ticks[-3:] == ["-0.50", "0", "+0.50"]
 
 
+@pytest.mark.slow
 def test_no_effect_at_all_is_said_and_not_drawn(bundles, new, tmp_path):
     page.write(tmp_path, bundles["mmnn"], given_of(new), SAID)
     read = Page((tmp_path / "person.html").read_text(encoding="utf-8"))

@@ -135,6 +135,7 @@ def test_sites_that_are_alike_are_seldom_called_unequal(monkeypatch):
     assert (rows[rows["measure"] == UNEQUAL]["value"] <= 0.05).mean() < 0.1
 
 
+@pytest.mark.slow
 def test_the_page_says_what_was_observed(tmp_path, alike):
     page = parsed(calibrated(tmp_path / "alike", alike))
     assert [*page.headings[6:10]] == ["Probabilities", "Sets of labels", "Decisions", "Confusion matrix"]
@@ -156,6 +157,7 @@ def test_the_page_says_what_was_observed(tmp_path, alike):
     assert "share 0.5, that among these people" in " ".join(page.paragraphs["Decisions"])
 
 
+@pytest.mark.slow
 def test_the_page_says_if_sites_differ_and_if_nothing_was_found(tmp_path):
     sets = " ".join(parsed(calibrated(tmp_path / "apart", people(shift=1.5))).paragraphs["Sets of labels"])
     assert "more apart than chance makes them" in sets and "So at one site sets may hold far fewer labels" in sets
@@ -167,6 +169,7 @@ def test_the_page_says_if_sites_differ_and_if_nothing_was_found(tmp_path):
     assert page.rows["Probabilities"][1][2] == "-"
 
 
+@pytest.mark.slow
 def test_the_page_names_what_was_left_out(tmp_path, alike):
     sets = " ".join(parsed(calibrated(tmp_path / "numbered", alike, how="5")).paragraphs["Sets of labels"])
     assert "with each fold left out" in sets and "Among sites with ten people" in sets
@@ -174,6 +177,7 @@ def test_the_page_names_what_was_left_out(tmp_path, alike):
     assert "with each SEX left out" in sets and "Among groups (SEX) with ten people" in sets
 
 
+@pytest.mark.slow
 def test_decisions_are_shown_for_the_share_of_autism_that_is_given(tmp_path, alike, monkeypatch):
     folder, drawn = calibrated(tmp_path / "test", alike), []
     curve = drawings.decisions
@@ -193,6 +197,7 @@ def test_decisions_are_shown_for_the_share_of_autism_that_is_given(tmp_path, ali
     assert outcome.status == 2 and "has no calibrated probabilities for --prevalence" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_paper_is_told(tmp_path, alike):
     folder = calibrated(tmp_path / "test", alike)
     page = parsed(folder)
@@ -209,6 +214,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_damaged_table_is_one_line(mistake, tmp_path, alike):
     change, told = MISTAKES[mistake]

@@ -26,14 +26,12 @@ def test_each_core_has_a_process_where_the_system_does_not_list_cores(monkeypatc
     assert counts == [1]
 
 
-@pytest.mark.slow
 def test_results_come_in_order_from_processes_that_ignore_ctrl_c():
     with processes() as started:
         assert started.run("Powers", pow, [(2, exponent) for exponent in range(20)]) == [2**k for k in range(20)]
         assert set(started.run("Handlers", signal.getsignal, [(signal.SIGINT,)] * 2)) == {signal.SIG_IGN}
 
 
-@pytest.mark.slow
 def test_a_process_that_dies_is_an_error_with_advice():
     with pytest.raises(InputError, match="was killed, perhaps because the memory is full"), processes() as started:
         started.run("Dying", os._exit, [(9,)])

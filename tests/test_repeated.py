@@ -18,7 +18,6 @@ from utils.report.tables import RULE
 from utils.runs.repeated import RepeatedRun, repeated_run
 from utils.runs.requests import request
 
-slow = pytest.mark.slow
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 
@@ -53,7 +52,7 @@ def tested(on_folds, tmp_path_factory):
     return folder
 
 
-@slow
+@pytest.mark.slow
 def test_a_repeat_is_a_plain_run_of_its_seed(tested, on_folds, tmp_path):
     assert on_folds(tmp_path, "--train", "--seed", 6, "--fold", 1).status == 0
     one, other = tested / "ckpt/nn/folds-2/repeat-1", tmp_path / "ckpt/nn/folds-2"
@@ -62,7 +61,7 @@ def test_a_repeat_is_a_plain_run_of_its_seed(tested, on_folds, tmp_path):
     assert read_folds(one / "folds.csv") != read_folds(one.with_name("repeat-0") / "folds.csv")
 
 
-@slow
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["predictions.csv", "floor_predictions.csv"])
 def test_probabilities_are_means_over_the_repeats(name, tested):
     mean = pd.read_csv(tested / "test" / name).set_index("file")
@@ -74,7 +73,7 @@ def test_probabilities_are_means_over_the_repeats(name, tested):
     assert len(mean) == 40 and set(mean) == set(each[0]) - {"fold"}
 
 
-@slow
+@pytest.mark.slow
 def test_mean_probabilities_are_calibrated_by_the_folds_of_the_first_repeat(tested):
     table, mean, first = (
         pd.read_csv(tested / "test" / name).set_index("file")
@@ -87,7 +86,7 @@ def test_mean_probabilities_are_calibrated_by_the_folds_of_the_first_repeat(test
     assert "Sets of labels" in Page((tested / "test/report.html").read_text()).headings
 
 
-@slow
+@pytest.mark.slow
 def test_the_scores_of_each_repeat_are_those_of_its_predictions(tested):
     rows = read_rows(tested / "test/repeats.csv")
     assert [(row["repeat"], row["seed"]) for row in rows] == [("0", "5"), ("1", "6")]
@@ -117,7 +116,7 @@ def test_the_scores_of_each_repeat_are_those_of_its_predictions(tested):
     )
 
 
-@slow
+@pytest.mark.slow
 def test_the_results_say_how_many_repeats_they_are_of(tested):
     run = json.loads((tested / "test/run.json").read_text())
     assert (run["repeats"], run["seed"], run["finished"]) == (2, 5, True)
@@ -127,7 +126,7 @@ def test_the_results_say_how_many_repeats_they_are_of(tested):
     assert [row["folds"] for row in read_rows(tested / "test/runs.csv")] == ["2, repeat 0", "2, repeat 1"]
 
 
-@slow
+@pytest.mark.slow
 def test_more_repeats_continue_fewer_also_in_pieces(tested, on_folds, tmp_path):
     copy = shutil.copytree(tested, tmp_path / "copy")
     kept = {path: path.stat().st_mtime_ns for path in copy.glob("ckpt/nn/folds-2/repeat-[01]/*/*")}

@@ -159,6 +159,7 @@ def change(folder: Path, **values) -> None:
     (folder / "run.json").write_text(json.dumps(content | values))
 
 
+@pytest.mark.slow
 def test_the_sections_stand_in_their_order_and_say_what_the_tables_say(pooled):
     page = parsed(pooled)
     assert page.headings == HEADINGS
@@ -178,6 +179,7 @@ def test_the_sections_stand_in_their_order_and_say_what_the_tables_say(pooled):
     assert page.tags.count("svg") == 4
 
 
+@pytest.mark.slow
 def test_the_tables_on_motion_are_shown_where_they_are(pooled):
     columns = ("measure", "value", "low", "high", "p")
     measures = [("partial", 0.3, 0.2, 0.4, 1e-5), ("correlation", 0.4, 0.3, 0.5, None), ("auc", 0.6, 0.5, 0.7, None)]
@@ -205,6 +207,7 @@ def test_the_tables_on_motion_are_shown_where_they_are(pooled):
     assert "It cannot be computed" in texts[0] and "classical measurement error" in texts[1]
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_the_predictions(pooled):
     page, table = parsed(pooled), people(folds=3)
     true, predicted = table["label"] == "1", table["probability"] >= 0.5
@@ -232,6 +235,7 @@ def test_a_test_of_one_split_has_no_folds_and_all_is_built_again_byte_by_byte(si
     assert written[1].name == "tripod_ai.csv" and table.count(b"\n") == 53
 
 
+@pytest.mark.slow
 def test_without_labels_there_is_the_distribution_and_no_score(tmp_path):
     page = parsed(write_tables(tmp_path / "new", people(20).assign(label="")))
     unscored = (*HEADINGS[:3], "Predicted probabilities", *HEADINGS[10:])
@@ -241,6 +245,7 @@ def test_without_labels_there_is_the_distribution_and_no_score(tmp_path):
     assert page.tags.count("svg") == 2
 
 
+@pytest.mark.slow
 def test_some_labels_are_unknown(tmp_path):
     table = people(60)
     page = parsed(write_tables(tmp_path / "some", table.assign(label=["", *table["label"][1:]])))
@@ -248,6 +253,7 @@ def test_some_labels_are_unknown(tmp_path):
     assert "The diagnosis of 1 of 60 records is unknown" in page.paragraphs["Predicted probabilities"][0]
 
 
+@pytest.mark.slow
 def test_one_class_has_no_roc_curve(tmp_path):
     folder = write_tables(tmp_path / "one", people(20).assign(label="1"))
     none = {"value": None, "low": None, "high": None}
@@ -258,6 +264,7 @@ def test_one_class_has_no_roc_curve(tmp_path):
     assert ["AUC, all people together", "-", "-"] in page.rows["Scores"]
 
 
+@pytest.mark.slow
 def test_absent_floors_are_left_out_and_an_absent_history_is_said(single):
     (single / "floors.csv").unlink()
     (single / "training.csv").unlink()
@@ -266,12 +273,14 @@ def test_absent_floors_are_left_out_and_an_absent_history_is_said(single):
     assert "not there any more" in page.paragraphs["Training"][0]
 
 
+@pytest.mark.slow
 def test_what_is_no_number_is_a_dash(single):
     table = pd.read_csv(single / "sites.csv").assign(auc=[float("nan"), float("inf"), 0.5], auc_low="", auc_high="")
     table.to_csv(single / "sites.csv", index=False)
     assert [row[4] for row in parsed(single).rows["Sites"]] == ["AUC", "-", "-", "0.500"]
 
 
+@pytest.mark.slow
 def test_names_of_a_user_are_text_and_nothing_else(tmp_path):
     table = people(60, 3)
     table = table.assign(site=NAME + table["site"], subject=NAME + table["subject"], fold="<b>$" + table["fold"])
@@ -305,6 +314,7 @@ def test_warnings_of_the_page_itself(values, scores, told, single):
     assert [told in text for text in texts.warnings(read(single))] == [True, False]
 
 
+@pytest.mark.slow
 def test_the_title_says_what_must_stand_beside_a_result(single):
     change(single, simulated=True, shuffled_labels=True, problems=["a", "b"], accepted_leaks=["SRS"])
     page = build.write(single)[0].read_text(encoding="utf-8")
@@ -319,6 +329,7 @@ def test_of_one_fold_there_is_only_the_page(single, monkeypatch):
     assert not (single / "tripod_ai.csv").exists()
 
 
+@pytest.mark.slow
 def test_no_warning_without_reason(single):
     change(single, warnings=[])
     content = json.loads((single / "metrics.json").read_text()) | {"auc": score(0.65), "accuracy": score(0.75)}
@@ -500,6 +511,7 @@ def test_roc_png_is_the_figure_of_the_report(of_one_class, tmp_path, monkeypatch
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_the_training_says_whether_there_was_validation(single, pooled):
     one, many = (parsed(folder).paragraphs["Training"] for folder in (single, pooled))
     assert one == [texts.paragraph("training", validated=False)] and "There was no validation" in one[0]
@@ -521,6 +533,7 @@ def test_calibration_is_that_of_scikit_learn_with_wilson_intervals():
     assert (row["low"], row["high"]) == pytest.approx((centre - half, centre + half), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_forest_has_the_intervals_where_they_are(single):
     drawing = ElementTree.fromstring(
         re.search(r"<svg[^>]*aria-label=.forest.*?</svg>", build.write(single)[0].read_text(), re.S)[0]
@@ -579,6 +592,7 @@ MISTAKES = {
 SITE_HEADER = "site,subjects,autism,control,auc,auc_low,auc_high,accuracy,accuracy_low,accuracy_high\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_and_leaves_no_page(mistake, single):
     change_of, told = MISTAKES[mistake]
@@ -589,6 +603,7 @@ def test_a_mistake_is_one_line_and_leaves_no_page(mistake, single):
     assert not (single / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_the_command_builds_it_again(single):
     outcome = run_main("utils.report.__main__", "report", [single])
     assert (outcome.status, outcome.out) == (0, f"Report: {single}/report.html\n")
@@ -597,6 +612,7 @@ def test_the_command_builds_it_again(single):
     assert not (single / "not").exists()
 
 
+@pytest.mark.slow
 def test_a_history_without_a_finite_loss_is_said(single):
     (single / "training.csv").write_text("fold,step,loss\n,1,nan\n")
     assert run_main("utils.report.__main__", "report", [single]).status == 0

@@ -47,7 +47,6 @@ AFFINES = {  # shape, affine, and the background of the map
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", AFFINES)
 def test_volumes_are_those_of_nilearn(name):
     shape, affine, background = AFFINES[name]
@@ -60,6 +59,7 @@ def test_volumes_are_those_of_nilearn(name):
     np.testing.assert_allclose(reduced, records.block_mean(full), atol=within, rtol=0)
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from([1, 1.1, 1.5, 2, 2.4, 3, 3.3, 10 / 3, 4, 0.9765625]),
     st.sampled_from([0, 0.5, -1, 3, -7, 0.1, 20, 1 / 3]),

@@ -81,6 +81,7 @@ JOB = st.sampled_from(list(JOBS.values()))
 MODEL = st.sampled_from(["nn", "cnn", "cae"])
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(before=st.tuples(JOB, MODEL), now=st.tuples(JOB, MODEL), finished=st.booleans())
 def test_no_run_takes_the_folder_of_another_job_or_model(tmp_path_factory, before, now, finished):

@@ -36,8 +36,6 @@ from utils.predict.__main__ import parser as predict_parser
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.saver import restore_weights
 
-pytestmark = pytest.mark.slow
-
 DATA, MODELS_PAGE, DERIVE, BUNDLE, ONNX = (
     ROOT / "docs" / f"{name}.md" for name in ("data", "models", "derive", "bundle", "onnx")
 )
@@ -216,12 +214,14 @@ def of_default(words: list[str]) -> str:
     return " ".join(words).replace(" --model mmnn", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("commands", further_blocks())
 def test_the_blocks_of_the_pages_go_on_from_the_readmes(commands, walked, tmp_path, data_cli):
     folder = shutil.copytree(walked, tmp_path / "walked")
     walk(folder, commands, data_cli)
 
 
+@pytest.mark.slow
 def test_the_road_of_abide_ends_with_a_blackout_leaving_sites_out(tmp_path, data_cli):
     commands = block_with(DATA, "convert abide")
     write_abide(tmp_path, 8)
@@ -242,6 +242,7 @@ def write_fmriprep(folder: Path, rows: list[dict]) -> None:
     nibabel.save(nibabel.Nifti1Image(labels, COARSE), folder / "atlas.nii.gz")
 
 
+@pytest.mark.slow
 def test_tasks_of_an_array_leave_the_maps_of_one_command(tmp_path, data_cli):
     """Head motion of the maps is a covariate."""
     write_fmriprep(tmp_path, people(10))  # of 8 shares, two have two people
@@ -266,6 +267,7 @@ def reduced(home, data_cli) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("does, leaves", [(row[0], row[2]) for row in table(README, "What each job leaves")])
 def test_each_job_leaves_what_the_readme_says(does, leaves, home, walked, reduced):
     folder = home / A_JOB_LEAVES[does]
@@ -280,6 +282,7 @@ def test_each_job_leaves_what_the_readme_says(does, leaves, home, walked, reduce
         assert folder.name.split("-")[1] in {row["job"] for row in read_rows(folder.parent / "runs.csv")}
 
 
+@pytest.mark.slow
 def test_an_encoder_for_each_fold(full_cohort, tmp_path, data_cli, monkeypatch):
     """The block of the page, a test of the encoders, and a full pass in two pieces; then what must be refused."""
     shutil.copytree(full_cohort, tmp_path / "cohort")
@@ -303,6 +306,7 @@ def test_an_encoder_for_each_fold(full_cohort, tmp_path, data_cli, monkeypatch):
     assert "python -m data convert --grid reduced" in run(f"{later}/fold-0 --folds 2").err
 
 
+@pytest.mark.slow
 def test_the_full_pass_encodes_each_map_alone(reduced):
     folder = CheckpointFolder(reduced / "ckpt" / "cae")
     network = cae.build(from_json(cae.Config, folder.identity().config), FULL)
@@ -319,6 +323,7 @@ def test_the_full_pass_encodes_each_map_alone(reduced):
     assert said == pytest.approx(np.mean((np.stack(again) - volumes) ** 2), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_demo_is_augmented_packed_and_trained_on(tmp_path, data_cli, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
@@ -338,6 +343,7 @@ def with_model(model: str, data: str) -> list[str]:
     return [f"run.py {job} --model {model} --dataDir {data} --chkPointDir ckpt" for job in ("--train", "--test")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout, command", LAYOUTS, ids=[layout.split(",")[0] for layout, _ in LAYOUTS])
 def test_each_layout_is_converted_checked_and_tested(layout, command, tmp_path, data_cli):
     """The site, or nothing, is the only covariate, and the test set is small: no floor or line of the report fails."""
@@ -347,6 +353,7 @@ def test_each_layout_is_converted_checked_and_tested(layout, command, tmp_path, 
     assert (tmp_path / "results/nn-test/report.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "maps, suffix",
     [
@@ -361,6 +368,7 @@ def test_pipelines_that_write_bids_derivatives(maps, suffix, tmp_path, data_cli)
     assert open_cohort(tmp_path / "cohort").maps == tuple(maps.split(","))
 
 
+@pytest.mark.slow
 def test_new_people_are_predicted(walked, tmp_path, data_cli):
     folder = shutil.copytree(walked, tmp_path / "walked")
     aside = open_cohort(folder / "cohort").subjects("test")
@@ -375,6 +383,7 @@ def test_new_people_are_predicted(walked, tmp_path, data_cli):
     assert {row["subject"] for row in predicted} == set(aside)
 
 
+@pytest.mark.slow
 def test_new_people_are_derived_like_a_cohort(walked, tmp_path, data_cli):
     """To the bytes that the options of the README gave the same people."""
     aside = open_cohort(walked / "cohort").subjects("test")
@@ -400,6 +409,7 @@ def write_new_scans(folder: Path, name: str) -> None:
     (folder / "atlas.nii.gz").unlink()
 
 
+@pytest.mark.slow
 def test_a_model_leaves_the_lab(walked, tmp_path, data_cli, monkeypatch):
     """To a folder with the bundle and new scans alone; of one person it says what a test says, to the last digit."""
     for name in ("utils.calibration.ENOUGH", "utils.bundle.make.FEWEST", "data.likeness.reference.FEWEST"):
@@ -425,12 +435,14 @@ def test_a_model_leaves_the_lab(walked, tmp_path, data_cli, monkeypatch):
     assert "; ".join(said["unlike"]) == row["unlike"]
 
 
+@pytest.mark.slow
 def test_the_bundle_of_the_readme_is_used_elsewhere(walked, tmp_path, data_cli):
     folder = shutil.copytree(walked, tmp_path / "walked")
     write_new_scans(folder, "new_scans")
     walk(folder, block_with(README, "--everybody"), data_cli)
 
 
+@pytest.mark.slow
 def test_other_programs_read_a_model(walked, tmp_path, data_cli):
     """The commands of the page, and its example, in a Python that does not know this program."""
     folder = shutil.copytree(walked, tmp_path / "walked")
@@ -444,6 +456,7 @@ def test_other_programs_read_a_model(walked, tmp_path, data_cli):
     assert re.fullmatch(r"probability of autism 0\.\d{3}\n", said.stdout)
 
 
+@pytest.mark.slow
 def test_further_commands_on_a_cohort_do_what_their_table_says(walked, tmp_path, data_cli):
     folder = shutil.copytree(walked / "cohort", tmp_path / "cohort").parent
     rows = [row for row in table_of_commands() if row.startswith("python -m data")]
@@ -500,6 +513,7 @@ FORMS = {  # how it is made, and which model reads it; files with tables are wha
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_each_form_of_a_cohort_is_trained_on_and_tested(form, walked, tmp_path, data_cli):
     make, model = FORMS[form]
@@ -532,6 +546,7 @@ def in_walked(walked, tmp_path, monkeypatch) -> Path:
     return tmp_path / "walked"
 
 
+@pytest.mark.slow
 def test_a_missing_checkpoint_is_made_by_the_command_that_is_advised(in_walked):
     shutil.move("cohort", "my cohort")
     asked = "run.py --test --model nn --dataDir 'my cohort' --chkPointDir 'my ckpt'"
@@ -542,6 +557,7 @@ def test_a_missing_checkpoint_is_made_by_the_command_that_is_advised(in_walked):
     assert "SIMULATED" not in outcome.out
 
 
+@pytest.mark.slow
 def test_what_cannot_continue_is_overridden_as_advised(in_walked):
     asked = "run.py --train --model nn --dataDir cohort --chkPointDir ckpt"
     diverging = run(asked, "--set", "learning_rate=1e30")
@@ -553,6 +569,7 @@ def test_what_cannot_continue_is_overridden_as_advised(in_walked):
     assert run(asked, "--sed", "3").err.endswith("did you mean --seed?\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["site", "sex"])
 def test_folds_that_cannot_be_cut_are_cut_as_advised(how, in_walked):
     cohort = open_cohort(in_walked / "cohort")
@@ -565,6 +582,7 @@ def test_folds_that_cannot_be_cut_are_cut_as_advised(how, in_walked):
     assert len(open_folds(in_walked / "cohort", count, 0, in_walked / "other").names) == int(count)
 
 
+@pytest.mark.slow
 def test_volumes_that_are_not_reduced_are_reduced_by_the_command_of_the_page(reduced, monkeypatch):
     monkeypatch.chdir(reduced)
     advice = advised(run("run.py --train --model cnn --dataDir cohort --chkPointDir ckpt"), r"reduce it: (.*) \(or ")

@@ -187,6 +187,7 @@ def grouped(draw) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(order[start:end]) for start, end in pairwise(ends.tolist()))
 
 
+@pytest.mark.slow
 @given(grouped(), st.integers(0, 5))
 @settings(max_examples=40)
 def test_no_split_parts_a_group(groups, seed):

@@ -334,6 +334,7 @@ def test_mistakes_leave_nothing_behind(told, paths):
     assert not [name for name in os.listdir(Path(paths["missing"]).parent) if name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_help_names_every_flag_and_imports_nothing_heavy():
     answer = told_without_tensorflow({"help": ["--help"]})["help"]
     assert answer["status"] == 0
@@ -408,6 +409,7 @@ def test_a_job_with_an_option_is_one_module_and_one_row(cli, cohort, tmp_path, m
     assert "--unit goes with --census, not with --train" in cli("--train", "--unit", "scans").err
 
 
+@pytest.mark.slow
 def test_both_commands_work_from_a_folder_that_has_a_folder_data(tmp_path):
     (tmp_path / "data").mkdir()
     for command in (["-m", "data"], ["-m", "utils"]):

@@ -11,7 +11,6 @@ from data.base.errors import InputError
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.saver import History, Saver, earlier_history
 
-slow = pytest.mark.slow
 pytestmark = pytest.mark.usefixtures("undrawn")
 WIDE = ("--set", "filters=8,24")  # its checkpoint has some 250 kB, more than any other file of the run
 
@@ -67,6 +66,7 @@ def test_what_is_replaced_is_removed_by_the_first_save_but_not_what_the_user_put
         assert (tmp_path / "nn" / "notes" / "a.txt").read_text() == "mine, too"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
 def test_a_history_whose_last_line_was_cut_off_is_continued(tmp_path):
     path = tmp_path / "history.csv"
@@ -123,8 +123,8 @@ def largest_file(num_bytes: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.slow
 @pytest.mark.bits
-@slow
 def test_a_full_disk_leaves_the_last_checkpoint_which_is_resumed(train, tmp_path):
     """At 150 kB only the checkpoint does not fit, at 100 bytes nothing does."""
     folder = CheckpointFolder(tmp_path / "one" / "ckpt" / "cnn")
@@ -144,7 +144,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_which_is_resumed(train, tmp_path
     assert_bit_equal(tmp_path / "whole" / "ckpt" / "cnn", folder.path)
 
 
-@slow
+@pytest.mark.slow
 def test_the_first_checkpoint_on_a_full_disk_is_not_said_to_have_one_before_it(train, tmp_path):
     with largest_file(150_000):
         outcome = train("one", "cnn", 2, *WIDE)

@@ -40,6 +40,7 @@ def test_every_setting_that_is_a_number_has_bounds_that_its_type_can_hold(config
         assert (low > 0) == (between.smallest > 0) and (high < 1) == (between.largest < 1), name
 
 
+@pytest.mark.slow
 @examples(max_examples=200)
 @given(st.sampled_from(list(CONFIGS.values())), st.data())
 def test_any_text_of_a_setting_is_refused_or_within_its_bounds(config, data):

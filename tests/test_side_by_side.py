@@ -156,8 +156,8 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     assert [place["CUDA_VISIBLE_DEVICES"] for place in environments(4, True)][3] == "GPU-a"
 
 
-@pytest.mark.bits
 @pytest.mark.slow
+@pytest.mark.bits
 def test_folds_side_by_side_are_those_one_after_another(cli, cohort, tmp_path):
     """Also where they override others; the results are pooled once, when all are done."""
     settings = ("--model", "nn", "--numIters", 3, *TINY_NN, *SMALL_BATCH, "--folds", 2, "--dataDir", cohort)

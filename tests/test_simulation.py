@@ -20,6 +20,7 @@ def simulated(tmp_path_factory):
     return open_cohort(target)
 
 
+@pytest.mark.slow
 def test_only_the_planted_regions_differ_between_groups():
     """A t-test a region: far from chance in the four, near it in the rest."""
     simulation = Simulation(subjects=200)
@@ -54,6 +55,7 @@ def test_the_rule_knows_what_the_records_hold(simulated):
     assert rule(SMALL, [simulated.rows[5].subject]) == probability[5]
 
 
+@pytest.mark.slow
 def test_both_grids_show_the_same_subject():
     means = []
     for grid in (grids.FULL, grids.REDUCED):

@@ -15,8 +15,6 @@ from data.base.sums import read_sums, verify_sums, write_sums
 from data.cohorts.cohort import open_cohort, write_tables
 from data.cohorts.rows import Metadata
 
-pytestmark = pytest.mark.slow
-
 
 def agrees(folder: Path) -> bool:
     """Whether coreutils finds every file as its sum says."""
@@ -69,6 +67,7 @@ def made(few, pcp, data_cli, tmp_path) -> Callable[[str], Path]:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["demo", "bin", "zip", "hdf5", "swap", "convert"])
 def test_every_form_has_sums_that_tell_a_flipped_bit_by_name(how, made, data_cli):
     folder = made(how)
@@ -131,6 +130,7 @@ def test_damage_is_not_passed_on_under_new_sums(arguments, cohort, data_cli, tmp
     assert list(tmp_path.iterdir()) == [source]
 
 
+@pytest.mark.slow
 def test_a_conversion_that_is_repeated_does_not_sum_up_damage(pcp, data_cli, tmp_path):
     arguments = ("convert", pcp, tmp_path / "out", "--grid", "reduced")
     assert data_cli(*arguments).status == 0
@@ -146,6 +146,7 @@ def test_a_conversion_that_is_repeated_does_not_sum_up_damage(pcp, data_cli, tmp
     assert (tmp_path / "out" / "SHA256SUMS").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_conversion_into_a_folder_whose_metadata_is_damaged_is_refused(pcp, data_cli, tmp_path):
     arguments = ("convert", pcp, tmp_path / "out", "--grid", "reduced")
     assert data_cli(*arguments).status == 0

@@ -11,8 +11,6 @@ from data import grids
 from data.cohorts import atlas
 from data.cohorts.cohort import open_cohort
 
-pytestmark = pytest.mark.slow
-
 COPIES = 2
 
 
@@ -74,6 +72,7 @@ def check_swap(source, target, grid, num_regions) -> tuple[int, set[str]]:
     return len(added), givers
 
 
+@pytest.mark.slow
 def test_each_new_record_is_its_base_with_13_regions_of_others(cohort, swapped):
     count, givers = check_swap(cohort, swapped, grids.REDUCED, 13)
     training = {row["file"] for row in read_rows(cohort / "subjects.csv") if row["split"] == "train"}
@@ -99,12 +98,14 @@ def test_the_result_is_a_cohort_that_says_how_it_was_made(cohort, swapped):
     assert provenance["swap"] == {"regions": 13, "copies": COPIES, "seed": 0, "source_sha256": source.digest}
 
 
+@pytest.mark.slow
 def test_at_full_size(full_cohort, data_cli, tmp_path):
     outcome = data_cli("swap", full_cohort, tmp_path / "out", "--copies", 1, "--regions", 5, "--seed", 3)
     assert outcome.status == 0, outcome.err
     assert check_swap(full_cohort, tmp_path / "out", grids.FULL, 5)[0] == 5
 
 
+@pytest.mark.slow
 def test_the_seed_decides(cohort, swapped, data_cli, tmp_path):
     names = [row["file"] for row in new_rows(swapped, read_rows(cohort / "subjects.csv"))]
     for seed in (0, 1):
@@ -115,6 +116,7 @@ def test_the_seed_decides(cohort, swapped, data_cli, tmp_path):
     assert len(set(first.values())) == len(names)
 
 
+@pytest.mark.slow
 def test_every_region_may_be_swapped(cohort, data_cli, tmp_path):
     assert data_cli("swap", cohort, tmp_path / "out", "--copies", 1, "--regions", 116).status == 0
     assert check_swap(cohort, tmp_path / "out", grids.REDUCED, 116)[0] == 36
@@ -156,6 +158,7 @@ def test_a_label_of_one_training_subject_has_no_donor(data_cli, tmp_path):
     assert list(tmp_path.glob("*out*")) == []
 
 
+@pytest.mark.slow
 def test_two_scans_of_a_subject_never_give_to_each_other(cohort, data_cli, tmp_path):
     """All training subjects but two of each label become one subject a label: its scans take from the others only."""
     source = shutil.copytree(cohort, tmp_path / "scans")

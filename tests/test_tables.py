@@ -149,6 +149,7 @@ def test_row_numbers_beside_codes_are_a_tie(code):
 FORMS = ["{}", "{:06}", "sub-{:03}", "{}.0", "P{:03}", "{}_x"]  # of IDs, beside numbers that are no IDs
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     *map(st.sampled_from, (FORMS, ["rows", "shifted", "permuted"], [0, 1, 7, 50001])),

@@ -104,7 +104,6 @@ def test_the_log_of_an_error_lies_in_the_current_folder_or_in_the_temporary_one(
     assert "interrupted" in terminal.last_words("run.py", KeyboardInterrupt, None, None)
 
 
-@pytest.mark.slow
 def test_a_process_never_ends_with_a_traceback(tmp_path):
     done = python(tmp_path, HOSTILE)
     assert (done.returncode, done.stdout) == (1, "\\x1b[31mred\n")
@@ -115,7 +114,6 @@ def test_a_process_never_ends_with_a_traceback(tmp_path):
     assert "in work\n" in told and "ZeroDivisionError: " in told and "in a thread" in told
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("redirections", ["2>&-", "<&- >&- 2>&-", "2>&1 | true", ">&- 2>/dev/full"])
 def test_streams_that_are_closed_take_no_file_with_them(redirections, tmp_path):
     """The next file that is opened would have the number of standard error, and whatever is printed in it."""

@@ -26,7 +26,7 @@ from utils.metrics import ExplainedVariance
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.saver import restore_weights
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 METRICS = [
     "accuracy",
@@ -67,6 +67,7 @@ def independent_probability(model: str, checkpoints: CheckpointFolder, cohort) -
     return found
 
 
+@pytest.mark.slow
 def test_predictions_are_those_of_the_test_subjects(tested, cohort):
     model, checkpoints, folder = tested
     rows = read_rows(folder / "predictions.csv")
@@ -79,6 +80,7 @@ def test_predictions_are_those_of_the_test_subjects(tested, cohort):
     assert found == pytest.approx(independent_probability(model, checkpoints, cohort), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_metrics_follow_from_the_predictions(tested):
     _, checkpoints, folder = tested
     rows = read_rows(folder / "predictions.csv")
@@ -113,6 +115,7 @@ def command_of(folder: Path, cohort: Path, out: str) -> tuple:
     return ("--test", "--model", "cnn", *places)
 
 
+@pytest.mark.slow
 def test_figures_and_run_are_written(results):
     folder, checkpoints = results / "out", CheckpointFolder(results / "cnn")
     for name in ("confusion_matrix", "roc", "forest"):
@@ -121,6 +124,7 @@ def test_figures_and_run_are_written(results):
     assert json.loads((folder / "run.json").read_text())["checkpoint_sha256"] == checkpoints.digest()
 
 
+@pytest.mark.slow
 def test_the_run_says_how_the_data_were_prepared_and_who_the_people_are(tested):
     model, _, folder = tested
     run = json.loads((folder / "run.json").read_text())
@@ -141,6 +145,7 @@ def test_the_run_says_how_the_data_were_prepared_and_who_the_people_are(tested):
     assert {"AGE_AT_SCAN", "SEX", "func_mean_fd", "fiq"} <= {row["variable"] for row in others}
 
 
+@pytest.mark.slow
 def test_a_second_test_appends_its_row_and_keeps_the_first_results(cli, results, cohort, tmp_path):
     """A folder with a comma in its name is one cell; what an editor saved in another encoding is kept, too."""
     folder = shutil.copytree(results, tmp_path / results.name)
@@ -161,6 +166,7 @@ def test_a_second_test_appends_its_row_and_keeps_the_first_results(cli, results,
     assert table.read_bytes().startswith(before) and len(table.read_bytes().splitlines()) == 5
 
 
+@pytest.mark.slow
 def test_test_subjects_of_one_class_leave_metrics_undefined(cli, trained, cohort, tmp_path):
     """Only the autistic test subjects are kept."""
     copy = shutil.copytree(cohort, tmp_path / "copy")
@@ -187,6 +193,7 @@ def test_a_name_is_no_formula_in_tables_of_results_and_stays_as_it_is_where_tabl
     assert [*read_rows(tmp_path / "predictions.csv")[0].values()] == [f"{name}.bin", name, name, "-0.5"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
 def test_one_test_subject_has_metrics_and_no_interval(cli, trained, cohort, tmp_path):
     copy = shutil.copytree(cohort, tmp_path / "copy")
@@ -217,6 +224,7 @@ def test_a_constant_original_has_no_explained_variance():
     assert measure.mse == 1 and np.isnan(measure.value)
 
 
+@pytest.mark.slow
 def test_a_training_that_diverged_is_told_before_anything_is_written(cli, trained, cohort, tmp_path, monkeypatch):
     """NaN in the restored weights, as a learning rate of 1e30 leaves them."""
 
@@ -248,6 +256,7 @@ def test_a_training_subject_under_another_name_is_no_test_subject(cli, trained, 
     assert "By their scans, whatever their names: all of them" in outcome.err
 
 
+@pytest.mark.slow
 def test_people_without_labels_get_the_same_probabilities(cli, results, trained, cohort, tmp_path):
     new = tmp_path / "new"
     new.mkdir()

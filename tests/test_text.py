@@ -157,6 +157,7 @@ def test_line_ends_within_a_cell_become_spaces(tmp_path):
     }
 
 
+@pytest.mark.slow
 @few
 @given(
     st.text(max_size=5)
@@ -240,7 +241,6 @@ def test_what_no_cohort_could_hold_is_found_before_anything_is_converted(odd, pc
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["convert", "pack --bin", "swap --copies 1"])
 def test_a_cohort_that_cannot_be_read_is_never_called_done(verb, pcp, cohort, data_cli, tmp_path, monkeypatch):
     written = write_table

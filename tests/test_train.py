@@ -34,10 +34,11 @@ from utils import ridge
 from utils.machines import devices
 from utils.runs.checkpoints import CheckpointFolder
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
+pytestmark = pytest.mark.usefixtures("undrawn")
 PNG = b"\x89PNG"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("model, measures", [("cnn", ["loss", "accuracy"]), ("ae", ["loss"])])
 def test_training_leaves_history_figure_events_and_run(model, measures, train, cohort, tmp_path):
@@ -64,6 +65,7 @@ def test_training_leaves_history_figure_events_and_run(model, measures, train, c
     assert "git_commit" in run
 
 
+@pytest.mark.slow
 def test_training_learns(train, tmp_path):
     """The phenotype of 36 subjects can be learnt by heart."""
     assert train("one", "nn", 150, "--set", "learning_rate=0.01").status == 0
@@ -72,6 +74,7 @@ def test_training_learns(train, tmp_path):
     assert np.mean([float(row["accuracy"]) for row in rows[:5]]) < 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.bits
 @pytest.mark.parametrize(
     "model, more",
@@ -93,6 +96,7 @@ def test_continuing_is_bit_equal_to_one_go(model, more, train, tmp_path):
     assert parts == whole
 
 
+@pytest.mark.slow
 def test_region_means_are_standardised_by_the_training_records(train, cohort, tmp_path):
     train("one", "mmnn", 2, "--preset", "regions", "--set", "members=2")
     opened = open_cohort(cohort)
@@ -117,6 +121,7 @@ def with_connectomes(cohort, tmp_path_factory):
 TRAIN_MMNN = ("--train", "--model", "mmnn", "--preset", "regions", "--set", "members=1", *SMALL_BATCH)
 
 
+@pytest.mark.slow
 def test_connectomes_are_read_by_a_ridge_of_the_training_records(with_connectomes, cli, tmp_path):
     folders = ("--chkPointDir", tmp_path / "ckpt", "--dataDir", with_connectomes.path, "--outDir", tmp_path / "out")
     assert cli(*TRAIN_MMNN, "--numIters", 2, *folders).status == 0
@@ -135,6 +140,7 @@ def test_connectomes_are_read_by_a_ridge_of_the_training_records(with_connectome
     assert tested.status == 0, tested.err
 
 
+@pytest.mark.slow
 def test_connectomes_are_left_out_where_they_are_not_wanted_or_not_there(with_connectomes, cohort, cli, tmp_path):
     def train(name, data, *more):
         folders = ("--chkPointDir", tmp_path / name, "--dataDir", data, "--outDir", tmp_path / f"{name}-out")
@@ -152,6 +158,7 @@ def test_connectomes_are_left_out_where_they_are_not_wanted_or_not_there(with_co
         assert f"has no connectomes, and --set connectome=true {words}" in asked.err
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_reads_connectomes_refuses_a_cohort_without(with_connectomes, cohort, cli, tmp_path):
     folders = ("--chkPointDir", tmp_path / "ckpt", "--outDir", tmp_path / "out")
     assert cli(*TRAIN_MMNN, "--numIters", 1, *folders, "--dataDir", with_connectomes.path).status == 0
@@ -170,6 +177,7 @@ def test_a_finished_command_repeated_changes_nothing(train, seen_two, tmp_path):
     assert all((before[name] == after[name]).all() for name in before)
 
 
+@pytest.mark.slow
 def test_results_of_a_test_are_not_overwritten_by_a_training_that_goes_on(train, cli, cohort, seen_two, tmp_path):
     shutil.copytree(seen_two, tmp_path / "one")
     places = ("--chkPointDir", tmp_path / "one" / "ckpt", "--dataDir", cohort, "--outDir", tmp_path / "one" / "tested")
@@ -181,6 +189,7 @@ def test_results_of_a_test_are_not_overwritten_by_a_training_that_goes_on(train,
     assert {path: path.read_bytes() for path in (tmp_path / "one").rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_results_of_another_training_are_moved_aside_by_one_that_goes_on(train, seen_two, tmp_path):
     """Of the same model, with other settings."""
     shutil.copytree(seen_two, tmp_path / "one")
@@ -199,6 +208,7 @@ def ended(*_) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_rows_of_a_training_from_zero_that_never_saved_are_not_continued(train, seen_two, tmp_path, monkeypatch):
     shutil.copytree(seen_two, tmp_path / "one")
     with monkeypatch.context() as patch:
@@ -212,6 +222,7 @@ def test_rows_of_a_training_from_zero_that_never_saved_are_not_continued(train, 
     assert len(list((out / "earlier").glob("*/history.csv"))) == 2
 
 
+@pytest.mark.slow
 def test_a_figure_that_was_deleted_is_drawn_again_without_training(train, seen_two, tmp_path):
     shutil.copytree(seen_two, tmp_path / "one")
     out = tmp_path / "one" / "out"
@@ -224,12 +235,14 @@ def test_a_figure_that_was_deleted_is_drawn_again_without_training(train, seen_t
     assert "nothing to train" in train("one", "nn", 2).out
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(train, seen_two, tmp_path):
     train("other", "nn", 2, "--seed", "1")
     one, other = (variables(folder / "ckpt" / "nn") for folder in (seen_two, tmp_path / "other"))
     assert any((one[name] != other[name]).any() for name in one)
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_the_same_command_completes_the_job_bit_equal(train, cohort, tmp_path):
     """A real process, stopped when it reports its first iteration."""
     command = [sys.executable, str(ROOT / "run.py"), *training(tmp_path / "parts", cohort, "nn", 1_000_000)]
@@ -247,6 +260,7 @@ def test_a_signal_saves_and_the_same_command_completes_the_job_bit_equal(train, 
 
 
 # In this process, since the signal has to arrive after a certain batch; the test above sends one to a process.
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_says_how_far_it_came(number, train, tmp_path, monkeypatch):
     from data.base.progress import PlainProgress
@@ -282,6 +296,7 @@ def killed(cohort, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_killed_between_checkpoints_the_last_one_is_continued(train, killed, tmp_path):
     """Batches 5 and 6 are done again, in weights and in history."""
     parts = shutil.copytree(killed, tmp_path / "parts")
@@ -293,6 +308,7 @@ def test_killed_between_checkpoints_the_last_one_is_continued(train, killed, tmp
     assert without_speed(parts / "out" / "history.csv") == without_speed(tmp_path / "whole" / "out" / "history.csv")
 
 
+@pytest.mark.slow
 def test_override_keeps_the_history_of_a_killed_run(train, killed, tmp_path):
     out = shutil.copytree(killed, tmp_path / "one") / "out"
     old = (out / "history.csv").read_text()
@@ -300,6 +316,7 @@ def test_override_keeps_the_history_of_a_killed_run(train, killed, tmp_path):
     assert [path.read_text() for path in (out / "earlier").rglob("history.csv")] == [old]
 
 
+@pytest.mark.slow
 def test_override_keeps_the_old_checkpoint_until_the_new_run_has_saved(
     train, seen_two, cli, cohort, tmp_path, monkeypatch
 ):
@@ -319,6 +336,7 @@ def test_override_keeps_the_old_checkpoint_until_the_new_run_has_saved(
     assert_bit_equal(folder.path, tmp_path / "fresh" / "ckpt" / "nn")
 
 
+@pytest.mark.slow
 def test_override_takes_another_preset_and_settings(train, seen_two, tmp_path):
     shutil.copytree(seen_two, tmp_path / "one")
     other = ("--preset", "default", "--set", "phenotype_units=4")
@@ -328,6 +346,7 @@ def test_override_takes_another_preset_and_settings(train, seen_two, tmp_path):
     assert (identity.preset, identity.step, identity.config["phenotype_units"]) == ("default", 1, [4])
 
 
+@pytest.mark.slow
 def test_override_keeps_the_earlier_results_and_what_the_user_put_beside_them(train, seen_two, tmp_path):
     shutil.copytree(seen_two, tmp_path / "one")
     out = tmp_path / "one" / "out"
@@ -341,6 +360,7 @@ def test_override_keeps_the_earlier_results_and_what_the_user_put_beside_them(tr
     assert not list((out / "earlier").rglob("note.txt"))
 
 
+@pytest.mark.slow
 def test_overriding_gets_past_a_description_that_is_damaged(train, seen_two, tmp_path):
     shutil.copytree(seen_two, tmp_path / "one")
     described = tmp_path / "one" / "ckpt" / "nn" / "run.json"
@@ -351,6 +371,7 @@ def test_overriding_gets_past_a_description_that_is_damaged(train, seen_two, tmp
     assert_bit_equal(tmp_path / "one" / "ckpt" / "nn", seen_two / "ckpt" / "nn")
 
 
+@pytest.mark.slow
 def test_shuffled_labels_are_marked_everywhere(cli, cohort, tmp_path):
     places = ("--model", "nn", "--chkPointDir", tmp_path / "ckpt", "--dataDir", cohort)
     outcome = cli("--train", "--shuffleLabels", "--numIters", 4, *SMALL_BATCH, *places)

@@ -26,6 +26,7 @@ def names(count: int) -> list[str]:
     return [f"p{number}" for number in range(count)]
 
 
+@pytest.mark.slow
 @given(st.integers(3, 60), st.integers(1, 3), st.sampled_from([0, 1e-6, 1e-3, 1e-2]), st.integers(0, 99))
 @settings(max_examples=30)
 def test_copies_are_found_and_nobody_else(people, maps, noise, seed):
@@ -191,7 +192,6 @@ def test_convert_keeps_copies_together_unless_told_otherwise(lab, data_cli, tmp_
     assert open_folds(tmp_path / "apart", "4", 0, tmp_path / "other").same_scan == ()
 
 
-@pytest.mark.slow
 def test_a_new_person_with_a_scan_of_the_training_is_refused_by_name(lab, data_cli, tmp_path, monkeypatch):
     own = {name: found for name, found in lab.items() if name.startswith("p")}
     source = write_lab(tmp_path / "lab", own)
@@ -210,7 +210,6 @@ def test_a_new_person_with_a_scan_of_the_training_is_refused_by_name(lab, data_c
     assert (outcome.status, "--keepCopies is about splits" in outcome.err) == (2, True)
 
 
-@pytest.mark.slow
 def test_one_file_under_many_names_is_refused_unless_kept_apart(data_cli, tmp_path):
     maps = tmp_path / "maps"
     maps.mkdir()
@@ -227,7 +226,6 @@ def test_one_file_under_many_names_is_refused_unless_kept_apart(data_cli, tmp_pa
     assert data_cli(*asked, "--phenotype", "age", "--keepCopies").status == 0
 
 
-@pytest.mark.slow
 def test_a_noised_copy_of_a_training_subject_is_not_tested_under_another_name(cli, cohort, seen_two, tmp_path):
     """A network of the phenotype, too; the copy is in a cohort of its own, so that no split parts it."""
     training = [of.file for of in open_cohort(cohort).rows if of.split == "train"]

@@ -16,9 +16,10 @@ from models.settings import from_json
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.saver import restore_weights
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
+@pytest.mark.slow
 def test_a_damaged_best_checkpoint_is_told_before_the_first_batch(train, tmp_path, monkeypatch):
     monkeypatch.setattr("utils.training.loop.SAVE_EVERY", 2)
     assert train("one", "nn", 2, "--validation", "0.3").status == 0
@@ -31,6 +32,7 @@ def test_a_damaged_best_checkpoint_is_told_before_the_first_batch(train, tmp_pat
     assert (outcome.status, "nn has no checkpoint in best, though subjects were set aside" in outcome.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_validation_subjects_choose_the_checkpoint(cli, cohort, tmp_path):
     places = ("--model", "nn", "--chkPointDir", tmp_path / "ckpt", "--dataDir", cohort)
     train = ("--train", "--validation", "0.25", "--set", "learning_rate=0.1", *SMALL["nn"], *places)
@@ -53,6 +55,7 @@ def test_validation_subjects_choose_the_checkpoint(cli, cohort, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_measures_are_those_of_the_people_set_aside(train, cohort, tmp_path):
     """By NumPy and scikit-learn, from the weights that were kept."""
     assert train("one", "nn", 3, "--validation", "0.25", "--seed", 2).status == 0
@@ -70,6 +73,7 @@ def test_the_measures_are_those_of_the_people_set_aside(train, cohort, tmp_path)
     assert float(row["validation_auc"]) == pytest.approx(roc_auc_score(batch["label"], logits[:, 1] - logits[:, 0]))
 
 
+@pytest.mark.slow
 def test_a_validated_training_that_is_stopped_comes_out_the_same(train, tmp_path):
     for name, iterations in (("whole", (160,)), ("pieces", (150, 160))):
         for count in iterations:

@@ -23,7 +23,6 @@ def pooled(seed: int = 0) -> tuple[Predictions, list[pd.DataFrame]]:
     return Predictions(label, probability, [str(number) for number in range(90)], fold, site), [table]
 
 
-@pytest.mark.slow
 def test_rows_hold_the_model_and_every_floor_with_the_paired_difference():
     known, (table,) = pooled()
     model, majority, svm = verdict.compare(known, [table], 0)
@@ -195,7 +194,6 @@ def test_few_subjects_are_compared_and_judged(autism, expected):
     assert expected in verdict.verdict(verdict.compare(predictions, [table], 0), predictions)
 
 
-@pytest.mark.slow
 def test_a_network_that_reads_the_site_alone_is_not_shown_to_do_better_than_chance():
     """Sites differ in diagnosis, 80 to 20 %: the pooled AUC is well above 0.5, and nothing is concluded from it."""
     random = np.random.default_rng(3)

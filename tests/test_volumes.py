@@ -62,6 +62,7 @@ def converted(scans, data_cli, tmp_path_factory):
     return folder, outcome.out
 
 
+@pytest.mark.slow
 def test_a_4d_file_gives_the_records_of_its_volumes_in_files_of_their_own(scans, converted, tmp_path):
     folder, told = converted
     assert "net: 3 volumes a person: net_0, net_1, net_2.\n" in told
@@ -77,6 +78,7 @@ def test_a_4d_file_gives_the_records_of_its_volumes_in_files_of_their_own(scans,
     assert (tmp_path / "record.bin").read_bytes()[120:] == (folder / "50004.bin").read_bytes()[120:]
 
 
+@pytest.mark.slow
 def test_new_people_get_the_same_volumes(scans, converted, data_cli, tmp_path):
     rows = read_rows(scans / "Phenotypic_V1.csv")
     new = [row | {"SUB_ID": str(60000 + at), "FILE_ID": f"X_{60000 + at}"} for at, row in enumerate(rows[:2])]
@@ -92,6 +94,7 @@ def test_new_people_get_the_same_volumes(scans, converted, data_cli, tmp_path):
         check_like(source, open_cohort(converted[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["--zip", "--hdf5"])
 def test_volumes_are_packed_swapped_exported_and_checked_as_other_maps(form, converted, data_cli, tmp_path):
     folder = converted[0]

@@ -25,7 +25,6 @@ from utils.machines import workers as module
 from utils.machines.devices import Workers
 from utils.machines.workers import find_workers, node_names, packed, tasks_by_node, team, unpacked
 
-slow = pytest.mark.slow
 ODD = ("--set", "batch_size=7")  # so that two share it unevenly
 INTERVAL = 3
 SWAPPED = ("--preset", "regions", "--set", "swap_regions=5")  # within the whole batch
@@ -139,8 +138,8 @@ def several(cohort, pair, tmp_path_factory) -> dict[str, Path]:
     return {"workers": pair[0], "devices": folder}
 
 
+@pytest.mark.slow
 @pytest.mark.bits
-@slow
 @pytest.mark.parametrize(
     "how, name, tolerance",
     [
@@ -160,8 +159,8 @@ def test_several_train_to_the_losses_of_one(how, name, tolerance, one, several):
     assert (described["workers"], described["replicas"]) == (1 + (how == "workers"), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.bits
-@slow
 @pytest.mark.parametrize("results", ["black", "reduced"])
 def test_two_workers_write_the_bytes_of_one(results, one, several):
     files = [path for path in (one / results).rglob("*") if path.is_file()]
@@ -172,8 +171,8 @@ def test_two_workers_write_the_bytes_of_one(results, one, several):
         assert (several["workers"] / name).read_bytes() == (one / name).read_bytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.bits
-@slow
 def test_a_killed_worker_ends_the_others_and_the_same_commands_go_on(pair, one, cli, cohort, monkeypatch):
     """Those of two workers to the bytes of one go; of one process, too, for whom the chief has left a checkpoint."""
     folder, chief, seconds = pair
@@ -319,6 +318,7 @@ def test_results_come_in_the_order_of_the_tasks(tasks, monkeypatch):
         assert [int(result["a"][0]) for result in found] == list(range(tasks))
 
 
+@pytest.mark.slow
 def test_workers_that_do_not_come_are_named(monkeypatch):
     monkeypatch.setattr(module, "PATIENCE_S", 0.1)
     with socket.socket() as there, socket.socket() as own:
