@@ -1,6 +1,8 @@
 # Needs only Python 3.11 to 3.13, make and the package index.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.13 || echo python3)
 DEMO = results/demo
+# Where it is set, each of hundreds of processes compiles every module anew.
+export PYTHONDONTWRITEBYTECODE =
 # Two processes, each with one thread for TensorFlow.
 PYTEST = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
