@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -81,9 +82,12 @@ def session(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def lasting():
-    """What is there when a module begins, TensorFlow above all, is not searched for garbage by every job anew."""
+    """What is there when a module begins, TensorFlow above all, is not searched for garbage by every job anew; nor is
+    all that there is at the end of each job, as Keras does it."""
     gc.collect()
     gc.freeze()
+    if "keras" in sys.modules:
+        sys.modules["keras.src.backend.common.global_state"].gc = SimpleNamespace(collect=lambda: None)
 
 
 @pytest.fixture(autouse=True)

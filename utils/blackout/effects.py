@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -214,8 +215,9 @@ def random_blobs(
     free, (parts, _) = padded.tobytes(), ndimage.label(padded)
     room = np.where(padded, np.bincount(parts.ravel())[parts], 0).ravel()
     blobs: list[np.ndarray | None] = []
+    starts_of = cache(lambda size: np.flatnonzero(room >= size))
     for size in sizes:
-        starts = np.flatnonzero(room >= size)
+        starts = starts_of(int(size))
         if not starts.size:
             blobs.append(None)
             continue
