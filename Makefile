@@ -27,7 +27,7 @@ lint: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-# What to run before every commit: seconds instead of the minutes of all tests.
+# What to run before every commit: a minute in place of six.
 check: lint
 	$(PYTEST) -m "not slow"
 

@@ -165,13 +165,13 @@ def start_on_cpu() -> None:
 def processor() -> dict[str, Any]:
     """What decides the last bits of what a CPU computes, for `run.json`: the instruction sets that NumPy found and may
     use, the kernels of OpenBLAS, whether TensorFlow uses oneDNN and up to which instruction set, and its threads."""
-    libraries = threadpoolctl.threadpool_info()
+    libraries, threads = threadpoolctl.threadpool_info(), os.environ.get("TF_NUM_INTRAOP_THREADS", "")
     return {
         "instruction_sets": np.show_config(mode="dicts")["SIMD Extensions"]["found"],
         "openblas": sorted({of["architecture"] for of in libraries if of["internal_api"] == "openblas"}),
         "onednn": uses_onednn(),
         "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA"),
-        "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or joblib.cpu_count(),
+        "threads": int(threads) if threads.isdecimal() and int(threads) else joblib.cpu_count(),
     }
 
 
