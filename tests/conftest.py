@@ -82,12 +82,13 @@ def session(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def lasting():
-    """What is there when a module begins, TensorFlow above all, is not searched for garbage by every job anew; nor is
-    all that there is at the end of each job, as Keras does it."""
-    gc.collect()
-    gc.freeze()
-    if "keras" in sys.modules:
-        sys.modules["keras.src.backend.common.global_state"].gc = SimpleNamespace(collect=lambda: None)
+    """TensorFlow, once it is there, is not searched for garbage again and again; nor does Keras search all that there
+    is at the end of each job."""
+    state = sys.modules.get("keras.src.backend.common.global_state")
+    if state and state.gc is gc:
+        state.gc = SimpleNamespace(collect=lambda: None)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)
