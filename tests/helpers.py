@@ -50,6 +50,10 @@ TINY_NN = ("--set", "members=1")  # what takes time is building networks
 SMALL_BATCH = ("--set", "batch_size=8")
 
 
+# TensorFlow cannot compute in bfloat16 where oneDNN is capped (`devices.check_bfloat16`).
+HALF = "mixed_float16" if "ONEDNN_MAX_CPU_ISA" in os.environ else "mixed_bfloat16"
+
+
 SMALL = {"cnn": TINY_CNN + SMALL_BATCH, "mmnn": TINY_CNN + SMALL_BATCH, "nn": TINY_NN + SMALL_BATCH, "ae": SMALL_BATCH}
 
 

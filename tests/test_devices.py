@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -142,6 +143,26 @@ def test_what_decides_the_last_bits_is_told(monkeypatch):
     assert (before["onednn"], before["onednn_max_cpu_isa"], before["threads"]) == (False, "SSE41", 3)
     assert before["instruction_sets"] == np.show_config(mode="dicts")["SIMD Extensions"]["found"]
     assert devices.processor()["onednn"] == (os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1")
+
+
+@pytest.mark.parametrize(
+    "cap, onednn, refused",
+    [("AVX2", True, True), ("avx512_core_vnni", True, True), ("AVX512_CORE_BF16", True, False), ("AVX2", False, False)],
+)
+def test_bfloat16_below_a_cap_is_refused_before_it_ends_the_process(cap, onednn, refused, monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", cap)
+    monkeypatch.setattr(devices, "uses_onednn", lambda: onednn)
+    with pytest.raises(InputError, match="unset it, or use another --precision") if refused else nullcontext():
+        devices.check_bfloat16()
+
+
+@pytest.mark.slow
+def test_a_training_in_bfloat16_below_a_cap_is_refused_in_one_line(train, monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    monkeypatch.setattr(devices, "uses_onednn", lambda: True)
+    outcome = train("one", "nn", 1, "--precision", "mixed_bfloat16")
+    assert outcome.status == 2
+    assert outcome.err.startswith("run.py: error: ONEDNN_MAX_CPU_ISA=AVX2 leaves TensorFlow no way")
 
 
 def test_too_little_memory_is_one_line():

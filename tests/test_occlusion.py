@@ -7,6 +7,7 @@ import weakref
 import keras
 import numpy as np
 import pytest
+from helpers import HALF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
@@ -283,7 +284,7 @@ def test_shared_layer_is_followed_at_each_use():
 
 @pytest.mark.slow
 def test_mixed_precision_follows_the_layers():
-    keras.config.set_dtype_policy("mixed_bfloat16")
+    keras.config.set_dtype_policy(HALF)
     try:
         volume = keras.Input((9, 9, 9, 1), name="volume")
         x = normalised(layers.Conv3D(4, 3, padding="same")(volume))
@@ -295,7 +296,7 @@ def test_mixed_precision_follows_the_layers():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", sorted({HALF, "mixed_float16"}))
 @pytest.mark.parametrize(
     "name, preset",
     [("mmnn", "combined"), ("mmnn", "linear"), ("cnn", "convolutional")],  # the first has the layers of regions

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import without_drawing
-from helpers import COARSE, NAN, TINY_CNN, Outcome, Page, an_identity, brain_map, read_rows, run_main, write_rows
+from helpers import COARSE, HALF, NAN, TINY_CNN, Outcome, Page, an_identity, brain_map, read_rows, run_main, write_rows
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from data.base import archive
@@ -138,7 +138,7 @@ def bundles(lab, tmp_path_factory) -> dict[str, Bundle]:
     written = {
         "mmnn": write_bundle(folder / "mmnn.zip", lab, "mmnn", networks=2),
         "cnn": write_bundle(folder / "cnn.zip", lab, "cnn"),
-        "nn": write_bundle(folder / "nn.zip", lab, "nn", precision="mixed_bfloat16"),
+        "nn": write_bundle(folder / "nn.zip", lab, "nn", precision=HALF),
     }
     return {name: Bundle.open(path) for name, path in written.items()}
 

@@ -184,6 +184,17 @@ def uses_onednn() -> bool:
     return _pywrap_util_port.IsMklEnabled()
 
 
+def check_bfloat16() -> None:
+    """Raises InputError where bfloat16 would end the process without a message: TensorFlow 2.21 takes the kernel that
+    the processor has, and oneDNN lacks it below a cap."""
+    cap = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    if cap.startswith(("SSE", "AVX2", "AVX512_CORE")) and "BF16" not in cap and "AMX" not in cap and uses_onednn():
+        raise InputError(
+            f"ONEDNN_MAX_CPU_ISA={cap} leaves TensorFlow no way to compute in bfloat16; unset it, or use another "
+            "--precision."
+        )
+
+
 @contextmanager
 def only_errors() -> Iterator[None]:
     """Holds stderr back and passes on the errors: TensorFlow 2.21 writes notes at import whatever TF_CPP_MIN_LOG_LEVEL

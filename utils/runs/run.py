@@ -166,6 +166,8 @@ class Run:
         """Work that is independent of networks that this process has built. TensorFlow must have been started."""
         import keras
 
+        if self.choices.precision == "mixed_bfloat16":
+            devices.check_bfloat16()
         keras.utils.clear_session()
         keras.utils.set_random_seed(self.seed)
         keras.mixed_precision.set_global_policy(self.choices.precision)
