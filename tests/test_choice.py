@@ -13,7 +13,6 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import without_drawing
 from helpers import ROOT, Page, assert_bit_equal, read_rows, run_main, run_of
 from sklearn.metrics import roc_auc_score
 
@@ -66,19 +65,6 @@ def chosen(cohort, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("data.cohorts.inner_folds.MOST", 2)
         yield run
-
-
-def made_up_floors(_fitting, _tables, _train, test, _num_maps) -> dict[str, np.ndarray]:
-    """In place of fits, which take most of the time of a test."""
-    return {"regions, SVM": test % 7 / 7}
-
-
-@pytest.fixture(scope="module")
-def no_floors():
-    with without_drawing() as patch:
-        patch.setattr("utils.evaluation.floors.features", lambda *_: {})
-        patch.setattr("utils.evaluation.floors.fitted", made_up_floors)
-        yield
 
 
 @pytest.fixture(scope="module")

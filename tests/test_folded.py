@@ -27,23 +27,10 @@ from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.folded import FoldedRun
 from utils.runs.run import Run
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn", "no_floors")
 
 
 SETTINGS = {"nn": SMALL["nn"], "cnn": ("--preset", "linear", *SMALL_BATCH)}
-
-
-def made_up_floors(_fitting, _tables, _train, test, _num_maps) -> dict[str, np.ndarray]:
-    """In place of fits, which take most of the time of a test."""
-    return {"regions, SVM": test % 7 / 7}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_floors():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.evaluation.floors.features", lambda *_: {})
-        patch.setattr("utils.evaluation.floors.fitted", made_up_floors)
-        yield
 
 
 @pytest.fixture(scope="module")

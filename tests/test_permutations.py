@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from helpers import ROOT, SMALL, read_rows, run_main, run_of
 from scipy.stats import binom
-from test_choice import made_up_floors, within_sites
+from test_choice import within_sites
 
 from data.base import files
 from data.base.errors import InputError
@@ -23,7 +23,7 @@ from utils.permutations import permuted as module
 from utils.permutations.job import Procedure
 from utils.permutations.sequential import EXCEEDANCES, permuted
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn", "no_floors")
 
 
 # The definition
@@ -95,14 +95,6 @@ permute = Series.permute
 Series.permute = lambda *arguments: (permute(*arguments), os.kill(os.getpid(), signal.SIGKILL))
 sys.exit(run.main())
 """  # a process of --jobs that is killed after a permutation
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_floors():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.evaluation.floors.features", lambda *_: {})
-        patch.setattr("utils.evaluation.floors.fitted", made_up_floors)
-        yield
 
 
 @pytest.fixture(scope="module")
