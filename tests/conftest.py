@@ -11,12 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from filelock import FileLock
 from helpers import ROOT, SMALL, Outcome, run_main, training, write_pcp
 from hypothesis import settings
 from people import ROWS, write_people
 
 from data import demo, grids
+from data.base import files
 from utils.blackout import effects
 from utils.machines import devices
 
@@ -160,7 +160,7 @@ def once(tmp_path_factory) -> Callable[..., Path]:
 
     def made(name: str, make: Callable[[Path], object]) -> Path:
         folder, complete = shared / name, shared / f"{name}.complete"
-        with FileLock(shared / f"{name}.lock"):
+        with files.locked(folder, wait=True):
             if not complete.exists():
                 shutil.rmtree(folder, ignore_errors=True)  # another process failed
                 folder.mkdir()

@@ -176,7 +176,7 @@ def test_two_workers_write_the_bytes_of_one(results, one, several):
 def test_a_killed_worker_ends_the_others_and_the_same_commands_go_on(pair, one, cli, cohort, monkeypatch):
     """Those of two workers to the bytes of one go; of one process, too, for whom the chief has left a checkpoint."""
     folder, chief, seconds = pair
-    assert seconds < 120
+    assert seconds < 60
     assert (chief.status, chief.err.count("\n")) == (2, 1)
     assert "Another worker has ended, or cannot be reached" in chief.err
     assert f"Continuing {folder / 'parts/ckpt/nn/nn'} at iteration {INTERVAL}." in chief.out
