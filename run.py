@@ -1,6 +1,7 @@
 """Finds autism in brain activity and says where in the brain the evidence lies: trains, tests, reduces, blacks out."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from data.base.cli import MAX_JOBS, MAX_REPEATS, Parser, add_options, guarded, seed, whole
@@ -92,6 +93,10 @@ def settled(asked: Request) -> Run:
         from utils.choice.chosen import chosen_run as of_options
     elif args.everybody:
         of_options = everybody_run
+        if getattr(args, "score", None):
+            from utils.report import internal
+
+            asked = replace(asked, internal=internal.read(args.score, args.model))
     else:
         of_options = repeated_run if asked.is_repeated else folded_run if args.folds else single_run
     if not args.permutations or args.fold:  # a process of --jobs tests its fold

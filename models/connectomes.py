@@ -17,7 +17,7 @@ class RidgeLogits(layers.Layer):
     """Fisher z correlations (batch, edges), NaN where unknown -> logits (batch, 1, 2) of (control, autism).
 
     Edges are z-scored by training records; an unknown one counts as their mean. Nothing of it is trained by batches:
-    `assign` sets what a regression on the training records gave (`utils/ridge.py`).
+    `assign` sets what a regression on the training records gave (`utils/scores/ridge.py`).
     """
 
     def build(self, input_shape: tuple) -> None:

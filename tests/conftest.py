@@ -30,8 +30,7 @@ settings.load_profile("seeded")
 def quick_floors() -> Iterator[None]:
     """Floors choose between two penalties, in three inner folds, and intervals have few resamples: most tests are not
     about them."""
-    from utils import metrics, ridge
-    from utils.evaluation import floors
+    from utils.scores import floors, metrics, ridge
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(floors, "STRENGTHS", floors.STRENGTHS[1::3])
@@ -44,7 +43,7 @@ def quick_floors() -> Iterator[None]:
 @pytest.fixture
 def all_resamples(monkeypatch) -> None:
     """Intervals have as many resamples as a user's."""
-    monkeypatch.setattr("utils.metrics.RESAMPLES", 2000)
+    monkeypatch.setattr("utils.scores.metrics.RESAMPLES", 2000)
 
 
 @pytest.fixture(scope="session")
@@ -136,9 +135,9 @@ def undrawn():
 def no_floors():
     """For modules that look at no floor: made up in place of fits, which take most of the time of a test."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.evaluation.floors.features", lambda *_: {})
+        patch.setattr("utils.scores.floors.features", lambda *_: {})
         patch.setattr(
-            "utils.evaluation.floors.fitted",
+            "utils.scores.floors.fitted",
             lambda _fitting, _tables, _train, test, _maps: {"regions, SVM": test % 7 / 7},
         )
         yield
@@ -247,7 +246,7 @@ def pcp(once) -> Path:
 def few_calibrate():
     """For modules in which few people do to calibrate probabilities."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.calibration.ENOUGH", 5)
+        patch.setattr("utils.scores.calibration.ENOUGH", 5)
         yield patch
 
 
@@ -273,7 +272,7 @@ def in_home(cli, home) -> Callable[..., Outcome]:
         places = ("--chkPointDir", folder / "ckpt", "--outDir", folder / f"{job.strip('-')}-{how}")
         data = () if "--dataDir" in more else ("--dataDir", home)
         with without_drawing() as patch:
-            patch.setattr("utils.calibration.ENOUGH", 5)  # see few_calibrate
+            patch.setattr("utils.scores.calibration.ENOUGH", 5)  # see few_calibrate
             return cli(job, "--model", "nn", *places, *data, *settings, *more)
 
     return run

@@ -8,7 +8,13 @@ from helpers import ROOT
 
 MAX_LINES, MAX_PARAMETERS = 350, 5
 FLOORS = ["run", "utils", "models", "data"]  # each imports from those after it only
-DATA_FLOORS = ["data.", "data.derivation", "data.conversion", "data.cohorts", "data.base"]
+WINGS = {  # of a floor: each imports from those after it only; modules in none of them are above all
+    "data": ("derivation", "likeness", "conversion", "cohorts", "base"),
+    "utils": (
+        *("predict", "jobs", "compare", "permutations", "blackout", "evaluation", "choice", "bundle", "report"),
+        *("training", "runs", "machines", "scores", "figures"),
+    ),
+}
 SOURCES = sorted([ROOT / "run.py", *(path for top in FLOORS[1:] for path in (ROOT / top).rglob("*.py"))])
 
 
@@ -37,9 +43,9 @@ IMPORTED_BY_ALL = ("data", "data.grids")  # the version; the grids
 
 
 def floor_of(name: str) -> tuple[int, int]:
-    top = FLOORS.index(name.split(".")[0])
-    wing = max((at for at, prefix in enumerate(DATA_FLOORS) if f"{name}.".startswith(prefix)), default=0)
-    return top, 0 if name in IMPORTED_BY_ALL else wing
+    top, wing = [*name.split("."), ""][:2]
+    wings = ("", *WINGS.get(top, ()))
+    return FLOORS.index(top), wings.index(wing) if wing in wings else 0
 
 
 def test_imports_point_one_way():

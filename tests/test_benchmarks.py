@@ -29,9 +29,9 @@ from data.derivation.measures import MEASURES
 from data.grids import REDUCED
 from data.simulation import Anatomy, Simulation
 from data.swap import swap
-from utils import metrics
 from utils.blackout import by_map, effects, job, page
 from utils.evaluation import confounds
+from utils.scores import metrics
 from utils.training import fit
 
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -11,8 +11,8 @@ from statsmodels.api import GLM, add_constant, families
 
 from data.base import files
 from data.base.errors import InputError
-from utils import calibration
-from utils.calibration import Calibration, Sets, fit
+from utils.scores import calibration
+from utils.scores.calibration import Calibration, Sets, fit
 
 SITES = np.repeat(np.arange(8), 40)
 

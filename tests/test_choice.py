@@ -21,9 +21,9 @@ from data.cohorts.folds import open_folds
 from data.cohorts.inner_folds import inner_folds
 from utils.choice.job import Store, choice
 from utils.evaluation.choice import agreement, best_of, corrected, own_score, shifted, summary
-from utils.metrics import RESAMPLES, Predictions
 from utils.report.tables import Score
-from utils.statistics import resampled
+from utils.scores.metrics import RESAMPLES, Predictions
+from utils.scores.statistics import resampled
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 LINES = "--preset sine --set members=1 --set batch_size=8\n--preset sine --set members=1 --set learning_rate=0.0001\n"

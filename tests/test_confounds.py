@@ -10,7 +10,7 @@ from sklearn import metrics
 
 from utils.evaluation import confounds
 from utils.evaluation.confounds import correlated, motion, motion_line, needed_reliability, rows, spanned, within_sites
-from utils.metrics import Predictions
+from utils.scores.metrics import Predictions
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -105,7 +105,7 @@ def test_an_existing_reduced_cohort_is_not_overwritten(cli, encoder, copied, enc
 def test_the_full_pass_only_encodes(cli, encoder, copied, tmp_path, monkeypatch):
     """Nothing of the decoder is called once the encoder has been built."""
     from models import one_channel
-    from utils import encode
+    from utils.training import encode
 
     write_records, called = encode.write_records, []
 
@@ -131,7 +131,7 @@ def test_an_interrupted_full_pass_leaves_no_cohort(cli, encoder, copied, tmp_pat
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("utils.encode.write_tables", interrupted)
+    monkeypatch.setattr("utils.training.encode.write_tables", interrupted)
     outcome = cli("--model", "cae", "--chkPointDir", encoder, "--dataDir", copied, "--outDir", tmp_path / "out")
     assert outcome.status == 130
     assert list(tmp_path.iterdir()) == []

@@ -18,12 +18,13 @@ from data.likeness import reference as likeness
 from data.likeness.people import Expected
 from data.likeness.reasons import Range
 from data.likeness.reference import Compared
-from utils.evaluation import beside, external, linear_floors
+from utils.evaluation import beside, external
 from utils.evaluation.external import TrainingScore, binary, calibration, known_of, more_often, moved, shifts, tables
-from utils.metrics import Predictions
 from utils.report import build
 from utils.report import external as page
 from utils.report.tables import Score
+from utils.scores import linear_floors
+from utils.scores.metrics import Predictions
 
 BEFORE = TrainingScore({"auc": Score(0.8, 0.75, 0.85), "auc_sites": Score(0.78, 0.7, 0.83)}, 700, "10 folds")
 

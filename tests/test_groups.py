@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from utils import metrics
 from utils.evaluation.groups import groups
-from utils.metrics import Predictions
+from utils.scores import metrics
+from utils.scores.metrics import Predictions
 
 
 @pytest.fixture(autouse=True)

@@ -23,9 +23,9 @@ from data.base import archive
 from data.base.errors import InputError
 from data.base.sums import SUMS
 from data.conversion.like import Like
-from utils import calibration
 from utils.bundle.model import Bundle
 from utils.runs.internal import InternalValidation
+from utils.scores import calibration
 
 Parts = dict[str, bytes]
 MODEL, DATA, WEIGHTS = "model.json", "data.json", "weights/0.npy"

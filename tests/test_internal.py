@@ -9,11 +9,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
-from utils import calibration
-from utils.evaluation.internal import read
-from utils.evaluation.internal import settled as settled_by
 from utils.report import tables
+from utils.report.internal import read
+from utils.report.internal import settled as settled_by
 from utils.runs.internal import InternalValidation
+from utils.scores import calibration
 
 pytestmark = pytest.mark.usefixtures("few_calibrate")
 

@@ -13,7 +13,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import Metadata
-from utils.evaluation import floors, linear_floors
+from utils.scores import floors, linear_floors
 
 SAME = 1e-9  # of a probability
 LINEAR = ("majority", "logistic regression", "ridge")

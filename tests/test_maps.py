@@ -25,8 +25,8 @@ from models.settings import from_json
 from utils.blackout.effects import brain, random_blobs
 from utils.blackout.fills import Fills
 from utils.blackout.options import BlackoutOptions
-from utils.evaluation import floors
 from utils.runs.checkpoints import CheckpointFolder
+from utils.scores import floors
 from utils.training.saver import restore_weights
 
 pytestmark = pytest.mark.usefixtures("undrawn")

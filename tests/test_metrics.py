@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
 
-from utils.metrics import (
+from utils.scores.metrics import (
     ExplainedVariance,
     Predictions,
     by_fold,

@@ -21,7 +21,7 @@ from data.cohorts.folds import open_folds
 from data.cohorts.permuted import permuted_folds
 from utils.permutations import permuted as module
 from utils.permutations.job import Procedure
-from utils.permutations.sequential import EXCEEDANCES, permuted
+from utils.scores.sequential import EXCEEDANCES, permuted
 
 pytestmark = pytest.mark.usefixtures("undrawn", "no_floors")
 

@@ -27,7 +27,6 @@ from data.cohorts.derivation import Derivation
 from data.grids import FULL
 from models import MODELS
 from models.settings import override
-from utils import calibration
 from utils.bundle import make
 from utils.bundle.model import Bundle
 from utils.bundle.people import Person
@@ -42,6 +41,7 @@ from utils.runs import guards
 from utils.runs.caveats import Caveats
 from utils.runs.internal import InternalValidation
 from utils.runs.run import Options
+from utils.scores import calibration
 
 MAPS = {"falff": 1, "dual_regression": 2}  # and how many volumes
 NETWORKS = ["visual", "motor"]

@@ -11,13 +11,14 @@ from scipy.stats import chi2_contingency
 from statsmodels.stats.proportion import proportion_confint
 from test_report import damage, parsed, remove, write_tables
 
-from utils import calibration, figures
-from utils.calibration import fit
+from utils import figures
 from utils.evaluation import probabilities
 from utils.evaluation.stored import DIGITS, NAMES, write_frame
-from utils.metrics import log_odds
 from utils.report import drawings
 from utils.report.tables import CALIBRATION, PROBABILITIES, UNEQUAL, read
+from utils.scores import calibration
+from utils.scores.calibration import fit
+from utils.scores.metrics import log_odds
 
 SIZES = (30, 40, 24, 60, 50, 12, 44, 40, 36, 24)  # of sites
 
@@ -100,7 +101,7 @@ def test_what_was_observed_is_counted_by_hand(alike):
 @pytest.mark.slow
 def test_intervals_hold_the_true_slope(monkeypatch):
     monkeypatch.setattr(probabilities, "RESAMPLES", 100)
-    monkeypatch.setattr("utils.metrics.Predictions.widening", lambda *_: 1)  # these labels share no models
+    monkeypatch.setattr("utils.scores.metrics.Predictions.widening", lambda *_: 1)  # these labels share no models
     rows = [
         {(row["measure"], row["probabilities"]): row for row in probabilities.of_agreement(table, 0)}
         for table in (probabilities.people(of, of["fold"].to_numpy()) for of in map(people, [0.0] * 100, range(100)))

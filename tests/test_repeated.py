@@ -14,9 +14,9 @@ from data.base.errors import InputError
 from data.cohorts.folds import read_folds
 from run import parser
 from utils.jobs import JOBS
-from utils.report.tables import RULE
 from utils.runs.repeated import RepeatedRun, repeated_run
 from utils.runs.requests import request
+from utils.scores.statistics import RULE
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -43,9 +43,9 @@ def tested(on_folds, tmp_path_factory):
     """The folder of a `nn` trained and tested on two folds, twice, with the seeds 5 and 6, beside floors made up."""
     folder = tmp_path_factory.mktemp("repeats")
     with without_drawing() as patch:
-        patch.setattr("utils.evaluation.floors.features", lambda *_: {})
-        patch.setattr("utils.evaluation.floors.fitted", made_up_floors)
-        patch.setattr("utils.calibration.ENOUGH", 5)
+        patch.setattr("utils.scores.floors.features", lambda *_: {})
+        patch.setattr("utils.scores.floors.fitted", made_up_floors)
+        patch.setattr("utils.scores.calibration.ENOUGH", 5)
         for job, seed in (("--train", ("--seed", 5)), ("--test", ())):
             outcome = on_folds(folder, job, "--repeats", 2, *seed)
             assert outcome.status == 0, outcome.err

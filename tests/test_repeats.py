@@ -33,7 +33,7 @@ def test_what_is_not_known_in_one_repeat_is_not_known():
 def test_floors_are_fitted_once_unless_labels_or_volumes_differ(monkeypatch):
     fitted = []
     monkeypatch.setattr(repeats, "fitted", {})
-    monkeypatch.setattr("utils.evaluation.floors.predict", lambda cohort, _: fitted.append(cohort) or ONE)
+    monkeypatch.setattr("utils.scores.floors.predict", lambda cohort, _: fitted.append(cohort) or ONE)
     cohort = cohort_of(Row("a.bin", "a", "", 1.0, "train"))
     others = [replace(cohort, standard="voxel"), replace(cohort, rows=(replace(cohort.rows[0], label=0.0),))]
     for of in (cohort, replace(cohort), *others):

@@ -19,9 +19,9 @@ from sklearn.metrics import confusion_matrix
 
 from models import MODELS
 from utils import figures
-from utils.metrics import Predictions
 from utils.report import build, drawings, texts
 from utils.report.tables import Score, read
+from utils.scores.metrics import Predictions
 
 HOSTILE = "</script><script>alert(1)</script>$x_{$ & \u202e<b>額"
 NAME = HOSTILE.replace("\u202e", "")  # what a table may hold

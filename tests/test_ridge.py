@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from utils import ridge
+from utils.scores import ridge
 
 PEOPLE, STRENGTH = 60, 1.8
 SITE = np.zeros(PEOPLE)

@@ -412,7 +412,7 @@ def write_new_scans(folder: Path, name: str) -> None:
 @pytest.mark.slow
 def test_a_model_leaves_the_lab(walked, tmp_path, data_cli, monkeypatch):
     """To a folder with the bundle and new scans alone; of one person it says what a test says, to the last digit."""
-    for name in ("utils.calibration.ENOUGH", "utils.bundle.make.FEWEST", "data.likeness.reference.FEWEST"):
+    for name in ("utils.scores.calibration.ENOUGH", "utils.bundle.make.FEWEST", "data.likeness.reference.FEWEST"):
         monkeypatch.setattr(name, 3)  # people who suffice
     in_the_lab, elsewhere, of_one = blocks(BUNDLE)
     shutil.copytree(walked / "cohort", tmp_path / "lab/cohort")

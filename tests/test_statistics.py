@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from data.cohorts.records import class_sign
-from utils import statistics
-from utils.statistics import CONFIDENCE, bootstrap, or_none
+from utils.scores import statistics
+from utils.scores.statistics import CONFIDENCE, bootstrap, or_none
 
 
 def test_the_bootstrap_is_scipys():

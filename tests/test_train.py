@@ -30,9 +30,9 @@ from sklearn.linear_model import Ridge
 from data.cohorts.atlas import load_atlas
 from data.cohorts.cohort import open_cohort
 from data.cohorts.records import within_brain
-from utils import ridge
 from utils.machines import devices
 from utils.runs.checkpoints import CheckpointFolder
+from utils.scores import ridge
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 PNG = b"\x89PNG"

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from utils.evaluation import verdict
-from utils.metrics import Predictions, differences, with_intervals
-from utils.report.tables import MAJORITY, RULE
+from utils.scores.metrics import Predictions, differences, with_intervals
+from utils.scores.statistics import MAJORITY, RULE
 
 
 def pooled(seed: int = 0) -> tuple[Predictions, list[pd.DataFrame]]:

@@ -85,7 +85,7 @@ BLACKOUT = Job(
 FULL_PASS = Job(
     name="encode",
     help="reduce the whole cohort",
-    module="utils.encode",
+    module="utils.training.encode",
     guards=(guards.same_settings, guards.same_preparation, guards.code_fits, guards.distinct_names, guards.new_output),
     outputs=(
         *(

@@ -5,7 +5,7 @@
 
 Cohorts are simulated as scores of 19 sites of 39 people, with an AUC within sites of 0.75 or of 0.5. Sites are alike,
 or each has its own shift of all scores; probabilities say what they should, or are distorted in a known way. Prints the
-mean of the constants of `utils.calibration` over cohorts; what these do on fresh people of new sites that are made
+mean of the constants of `scores/calibration.py` over cohorts; what these do on fresh people of new sites that are made
 alike: slope, intercept (with the slope fixed at 1), Brier score before and after; coverage by class of 80 % sets (`!`:
 outside of 76 to 84 %), the lowest of a site, how often both labels, one or none remain; the coverage that was observed
 by leaving sites out; and how often sites are called unequal.
@@ -25,9 +25,9 @@ from scipy.special import expit
 from scipy.stats import norm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from utils.calibration import FLAT, LEVELS, Agreement, Calibration, Coverage, agreement, coverage, fit, left_out
 from utils.evaluation.probabilities import p_of_equal
-from utils.statistics import ALPHA
+from utils.scores.calibration import FLAT, LEVELS, Agreement, Calibration, Coverage, agreement, coverage, fit, left_out
+from utils.scores.statistics import ALPHA
 
 SITES, PEOPLE = 19, 39
 LEVEL = LEVELS[0]

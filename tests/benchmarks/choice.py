@@ -38,9 +38,9 @@ from utils.choice.chosen import ChosenRun, chosen_run
 from utils.evaluation import choice
 from utils.jobs import JOBS
 from utils.machines import devices
-from utils.metrics import Predictions, with_intervals
 from utils.runs.requests import request
-from utils.statistics import CHANCE
+from utils.scores.metrics import Predictions, with_intervals
+from utils.scores.statistics import CHANCE
 from utils.training.fit import predicted
 
 CANDIDATES = [

@@ -27,7 +27,7 @@ from coverage import FEATURES, NUMBER_OF_FOLDS, Setting, cut, simulated, tested
 
 from utils.compare.pairs import CONCLUSIONS, SEED
 from utils.evaluation.verdict import standing
-from utils.metrics import Predictions, differences, headline
+from utils.scores.metrics import Predictions, differences, headline
 
 PEOPLE = 737
 SEPARATION = 1.45  # of each, or of the better one; see `coverage.tested`

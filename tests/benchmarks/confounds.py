@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.simulation import SITES
 from utils.evaluation import confounds
 from utils.evaluation.confounds import motion, motion_line
-from utils.metrics import Predictions
+from utils.scores.metrics import Predictions
 
 COUNTS = (737, 200)
 FEW = 6  # sites of the smaller cohort

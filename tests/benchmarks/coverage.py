@@ -37,10 +37,9 @@ import run as command_line
 from data.cohorts.cohort import carry_tables, open_cohort, write_tables
 from data.cohorts.records import DTYPE
 from data.simulation import SITES
-from utils import metrics
-from utils.covariates import encoder
-from utils.evaluation import floors
-from utils.metrics import Predictions, aucs, averaged, differences, headline, intervals
+from utils.scores import floors, metrics
+from utils.scores.covariates import encoder
+from utils.scores.metrics import Predictions, aucs, averaged, differences, headline, intervals
 
 PEOPLE = (80, 300, 740)
 AUCS = {0.5: (0.0, 0.0, 0.0), 0.6: (1.3, 1.05, 0.83), 0.7: (1.95, 1.5, 1.23), 0.8: (2.6, 2.0, 1.7)}  # separations

@@ -21,8 +21,8 @@ from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScal
 
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import Row
-from utils.covariates import covariates, with_iq
-from utils.statistics import MIN_PER_CLASS
+from utils.scores.covariates import covariates, with_iq
+from utils.scores.statistics import MIN_PER_CLASS
 
 MIN_SUBJECTS_A_PARAMETER = 5  # penalties keep the regressions steady
 MIN_KNOWN = 0.5  # share of the subjects whose value of a covariate must be known to use it
@@ -101,7 +101,7 @@ def covariates_of(cohort: Cohort, rows: Sequence[Row]) -> pd.DataFrame:
 def adjustment(known: pd.DataFrame, label: np.ndarray) -> Adjustment:
     """The adjustment for as many covariates as the subjects suffice for, with splines before lines, the site last.
 
-    `known` has a row a subject, as of `utils.covariates.covariates`; `label` (subjects,).
+    `known` has a row a subject, as of `utils.scores.covariates.covariates`; `label` (subjects,).
     """
     usable = [name for name in known if known[name].notna().mean() >= MIN_KNOWN and known[name].nunique() > 1]
     found = Adjustment(known[usable], label, without=tuple(name for name in known if name not in usable))

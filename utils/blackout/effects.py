@@ -14,7 +14,7 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.records import CLASSES, background
 from data.cohorts.rows import Row
 from utils.blackout.adjustment import Adjustment
-from utils.statistics import ALPHA, bootstrap
+from utils.scores.statistics import ALPHA, bootstrap
 
 RELIANCE, UNIQUE, BACKGROUND, SUFFICIENCY = KINDS = ("reliance", "unique", "background", "sufficiency")
 SUPPRESSOR = "possibly a suppressor"  # unique without reliance

@@ -34,9 +34,9 @@ from utils.blackout.effects import ARRAYS, BACKGROUND, KINDS, Effects, averaged,
 from utils.blackout.fills import Fills
 from utils.blackout.measure import measure, verify
 from utils.blackout.occlusion import Occlusion
-from utils.inference import restored_network
-from utils.metrics import HEADLINES, Predictions, headline, with_intervals
 from utils.runs.run import Run, prepare_folder
+from utils.scores.metrics import HEADLINES, Predictions, headline, with_intervals
+from utils.training.inference import restored_network
 
 STORE = "blackout.h5"
 

@@ -16,7 +16,7 @@ from data.cohorts.folds import Folds
 from data.grids import Grid
 from utils.runs.checkpoints import Identity
 from utils.runs.run import Options, Run
-from utils.statistics import MIN_SUBJECTS
+from utils.scores.statistics import MIN_SUBJECTS
 
 CONNECTOME = "connectome"  # what networks call the edges that they read, and so does the table by map
 MAX_VERIFIED = 10_000  # blackouts, each of which takes seconds

@@ -35,7 +35,7 @@ from utils.blackout.effects import RELIANCE, UNIQUE, Effects
 from utils.blackout.options import CONNECTOME
 from utils.figures import interval, number, shortened
 from utils.runs.run import Run
-from utils.statistics import ALPHA, CONFIDENCE, or_none
+from utils.scores.statistics import ALPHA, CONFIDENCE, or_none
 
 CUTS = 3
 APART = 5  # voxels of 2 mm

@@ -13,7 +13,6 @@ from data.base.tables import printable
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
-from utils import statistics
 from utils.blackout import options
 from utils.blackout.adjustment import Adjustment
 from utils.blackout.edges import MAX_PEOPLE, regions_of_parcels
@@ -21,7 +20,8 @@ from utils.blackout.effects import RELIANCE, SUPPRESSOR, UNIQUE, Effects
 from utils.blackout.fills import Fills
 from utils.figures import interval, number, shortened
 from utils.runs.run import Run
-from utils.statistics import ALPHA, CHANCE, MIN_PER_CLASS
+from utils.scores import statistics
+from utils.scores.statistics import ALPHA, CHANCE, MIN_PER_CLASS
 
 NAME_WIDTH = 23  # letters of a region's name in the terminal
 TOP = 10  # regions in the terminal

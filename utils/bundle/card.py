@@ -10,10 +10,10 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.records import CLASSES
 from data.likeness.reference import quantiles
 from utils.bundle.model import BundledModel, who_trained
-from utils.covariates import covariates
 from utils.figures import number
 from utils.report.build import INTENDED_USE
 from utils.runs.internal import FEWEST, Interval
+from utils.scores.covariates import covariates
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),

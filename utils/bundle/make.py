@@ -47,11 +47,11 @@ from utils.bundle.model import (
     who_trained,
 )
 from utils.bundle.trained import Trained, network_of
-from utils.evaluation import linear_floors
 from utils.runs.caveats import Caveats
 from utils.runs.checkpoints import Choices, Identity
 from utils.runs.internal import InternalValidation
 from utils.runs.run import git_commit, package_versions
+from utils.scores import linear_floors
 
 COMPARED, COMPARED_AT_ONCE = 100, 10  # records on which ONNX is compared with TensorFlow
 SHORTEST = 4  # characters of an ID that is told from other words and numbers in texts

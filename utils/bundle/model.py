@@ -25,13 +25,13 @@ from data.grids import REDUCED, Grid
 from data.likeness.reference import Constants, Reference
 from models import MODELS
 from models.settings import PRECISIONS
-from utils.calibration import LEVELS, Calibration
-from utils.evaluation import linear_floors
-from utils.evaluation.linear_floors import LinearFloors
 from utils.runs.caveats import Caveats
 from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
 from utils.runs.internal import InternalValidation
-from utils.statistics import CHANCE
+from utils.scores import linear_floors
+from utils.scores.calibration import LEVELS, Calibration
+from utils.scores.linear_floors import LinearFloors
+from utils.scores.statistics import CHANCE
 
 MODEL, CARD, ONNX, REPORT, WEIGHTS = "model.json", "card.md", "model.onnx", "report.html", "weights/{}.npy"
 FLOORS, FLOORS_EDGES = "floors.json", "floors.npy"

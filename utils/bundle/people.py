@@ -12,9 +12,8 @@ from data.base.tables import read_frame, write_frame
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from utils.bundle.run import BundledRun
-from utils.calibration import LEVELS, Calibration
-from utils.evaluation.options import TestOptions
 from utils.report.tables import UNLIKE
+from utils.scores.calibration import LEVELS, Calibration
 
 PEOPLE = "people.csv"
 LEVEL = LEVELS[0]
@@ -51,11 +50,10 @@ def people(calibration: Calibration | None, each: np.ndarray, prevalence: float 
     return [Person(*values) for values in columns]
 
 
-def write(run: BundledRun, each: np.ndarray, indices: np.ndarray) -> list[str]:
-    """Writes `people.csv` of the records at these positions, with the reasons of `unlike.csv`; returns what must be
-    said of it."""
+def write(run: BundledRun, each: np.ndarray, indices: np.ndarray, prevalence: float | None) -> list[str]:
+    """Writes `people.csv` of the records at these positions, with the reasons of `unlike.csv`; `prevalence` is that of use;
+    returns what must be said of it."""
     bundle, path = run.bundle, run.out_dir / UNLIKE
-    prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
     found = people(bundle.calibration, each, prevalence)
     rows = [run.cohort.rows[index] for index in indices]
     names = pd.DataFrame({"file": [row.file for row in rows], "subject": [row.subject for row in rows]})

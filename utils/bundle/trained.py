@@ -94,7 +94,7 @@ def internal_of(trained: Sequence[Trained], folder: Path | None) -> InternalVali
     saved = trained[0].saved
     if folder is None:
         return saved.internal
-    from utils.evaluation.internal import read
+    from utils.report.internal import read
 
     found, model = read(folder, saved.model), MODELS[saved.model]
     if found.records_sha256 != digest_over([saved.records_sha256]):

@@ -17,9 +17,9 @@ from data.base.progress import progress
 from data.cohorts.cohort import Cohort
 from data.cohorts.inner_folds import MOST, InnerFolds, inner_folds
 from utils.choice.halving import Rung, halve, trainings
-from utils.metrics import HEADLINES, Predictions, aucs, headline
 from utils.runs.results import MANIFEST, sha256
 from utils.runs.run import Job, Run, prepare_folder
+from utils.scores.metrics import HEADLINES, Predictions, aucs, headline
 
 STORE = "inner.json"
 UNDEFINED = 0.5  # the score where no AUC is defined

@@ -18,7 +18,6 @@ from utils.compare import pairs
 from utils.compare.pairs import Agreement, Pair
 from utils.compare.runs import Results
 from utils.figures import number
-from utils.metrics import HEADLINES
 from utils.report import drawings, texts
 from utils.report.build import INTENDED_USE, rendered
 from utils.report.cells import Row, Section, shown, spelled
@@ -26,7 +25,8 @@ from utils.report.tables import Score
 from utils.runs.places import RESULTS, refuse
 from utils.runs.results import MANIFEST, Manifest, own_files, sha256_of_outputs
 from utils.runs.run import git_commit
-from utils.statistics import CHANCE, CONFIDENCE
+from utils.scores.metrics import HEADLINES
+from utils.scores.statistics import CHANCE, CONFIDENCE
 
 PAGE, TABLE, SITES = "compare.html", "compare.csv", "compare_sites.csv"
 OUTPUTS = (PAGE, TABLE, SITES)

@@ -9,8 +9,8 @@ from scipy.stats import binomtest
 
 from utils.compare.runs import Results
 from utils.evaluation.verdict import standing
-from utils.metrics import differences, flat, headline, log_odds
-from utils.statistics import THRESHOLD, or_none
+from utils.scores.metrics import differences, flat, headline, log_odds
+from utils.scores.statistics import THRESHOLD, or_none
 
 SEED = 0  # of the bootstrap, whatever those of the runs are
 DIGITS = 6  # of log odds; what varies less is rounding

@@ -11,11 +11,11 @@ import pandas as pd
 from data.base import files
 from data.base.errors import InputError
 from models import MODELS
-from utils.metrics import Predictions, with_intervals
 from utils.report.tables import PREDICTIONS, Described, read_predictions
 from utils.runs.places import is_same
 from utils.runs.repeated import REPEAT
 from utils.runs.results import MANIFEST, Manifest, sha256
+from utils.scores.metrics import Predictions, with_intervals
 
 LETTERS = ascii_uppercase[:10]  # the names of runs
 EXPECTED = "expected the folder of a classifier's finished `run.py --test`"

@@ -14,11 +14,11 @@ from data.cohorts.cohort import Cohort, in_order
 from data.grids import Grid
 from models import losses
 from utils.figures import Picture, slices
-from utils.inference import outputs_of
-from utils.metrics import ExplainedVariance
 from utils.report.tables import METRICS
 from utils.runs.run import Run
-from utils.statistics import or_none
+from utils.scores.metrics import ExplainedVariance
+from utils.scores.statistics import or_none
+from utils.training.inference import outputs_of
 
 
 def pool(run: Run) -> None:

@@ -1,11 +1,17 @@
 """What stands beside predictions: floors, and how people none of whom took part in the training differ from those."""
 
+from dataclasses import replace
+
 from data.base.errors import InputError
+from data.cohorts.cohort import Cohort
+from data.cohorts.standards import within_sites
 from utils.bundle.run import BundledRun
-from utils.evaluation import external, floors, linear_floors, repeats
+from utils.evaluation import external, repeats
 from utils.evaluation.stored import FLOOR_PREDICTIONS, read_table, write_table
 from utils.report import tables as saved
+from utils.runs.checkpoints import Identity, training_cohort
 from utils.runs.run import Run
+from utils.scores import floors, linear_floors
 
 NO_FLOORS = (
     "No floor could be fitted beside the score: the cohort has no training subjects, and {cohort}, which trained the "
@@ -43,7 +49,7 @@ def write_floors(run: Run, known: external.Known | None = None) -> list[str]:
         return [LINEAR_FLOORS]
     if not run.cohort.subjects("train"):
         identity = run.checkpoints.identity()
-        if (training := floors.training_people(run.cohort, identity)) is None:
+        if (training := training_people(run.cohort, identity)) is None:
             return [NO_FLOORS.format(cohort=identity.cohort)]
     try:
         table = repeats.predicted_by_floors(run.cohort, training)
@@ -54,3 +60,22 @@ def write_floors(run: Run, known: external.Known | None = None) -> list[str]:
     write_table(run, FLOOR_PREDICTIONS, table.reset_index())
     source = training or run.cohort
     return floors.limits(len(source.indices("train")), source.connectomes is not None)
+
+
+def training_people(cohort: Cohort, saved: Identity) -> Cohort | None:
+    """The cohort that a checkpoint was trained on, to fit floors that predict `cohort`; its training records are of the
+    people who trained the checkpoint, and are standardised as those of `cohort`. None if it is not there as it was, or
+    was prepared otherwise."""
+    source = training_cohort(saved)
+    if source is None or source.digest != saved.cohort_sha256 or prepared(source) != prepared(cohort):
+        return None
+    known = set(saved.training_subjects)
+    rows = tuple(replace(row, split="train" if row.subject in known else "test") for row in source.rows)
+    source = replace(source, rows=rows, standard=cohort.standard)
+    return within_sites(source) if cohort.standard == "site" else source
+
+
+def prepared(cohort: Cohort) -> list[object]:
+    """How everything was made that all floors but those of connectomes read."""
+    columns = [] if cohort.covariates is None else sorted(cohort.covariates)
+    return [cohort.grid, cohort.num_maps, cohort.metadata.of_inputs(("volume", "phenotype")), columns]

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from utils.choice.job import read_choice
-from utils.metrics import RESAMPLES, Predictions, aucs, differences, flat, headline, with_intervals
 from utils.report.tables import CANDIDATE, CHOICES, Choice, Score
 from utils.runs.run import Run
-from utils.statistics import or_none, resampled
+from utils.scores.metrics import RESAMPLES, Predictions, aucs, differences, flat, headline, with_intervals
+from utils.scores.statistics import or_none, resampled
 
 if TYPE_CHECKING:
     from utils.choice.chosen import ChosenRun

@@ -21,11 +21,11 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.preprocessing import SplineTransformer
 
-from utils.covariates import AGE, HEAD_MOTION, IQ, SEX, covariates
 from utils.evaluation.groups import MOVED_LESS
-from utils.metrics import RESAMPLES, Predictions, log_odds
 from utils.report.texts import paragraph
-from utils.statistics import CONFIDENCE, MIN_PER_CLASS, Statistic, bootstrap, or_none
+from utils.scores.covariates import AGE, HEAD_MOTION, IQ, SEX, covariates
+from utils.scores.metrics import RESAMPLES, Predictions, log_odds
+from utils.scores.statistics import CONFIDENCE, MIN_PER_CLASS, Statistic, bootstrap, or_none
 
 SUBJECTS_A_PARAMETER = 5  # of least squares, for which 2 suffice (Austin & Steyerberg 2015, J Clin Epidemiol 68:627)
 OTHERS = 6  # parameters: the intercept, the network's logit and four columns of forests
@@ -144,7 +144,7 @@ def more(people: pd.DataFrame, plain: pd.DataFrame, values: pd.DataFrame, wider:
     the `reason` why there is none.
 
     Standard errors are robust (HC3; MacKinnon & White 1985) and, of several folds, `wider`: their models share training
-    subjects, as `utils.metrics` says.
+    subjects, as `utils.scores.metrics` says.
     """
     if people["label"].nunique() < 2:
         return {"reason": "the subjects are of one class"}

@@ -17,15 +17,15 @@ from data.cohorts.cohort import Cohort
 from data.likeness import people
 from data.likeness.reasons import PERSON, Range, spelled
 from data.likeness.reference import Compared, Reference, compared, reference
-from utils.calibration import Calibration, logistic
 from utils.evaluation.confounds import subjects_of
-from utils.evaluation.linear_floors import LinearFloors
-from utils.metrics import Predictions, with_intervals
 from utils.report.tables import UNLIKE_COLUMNS, Score
 from utils.runs.checkpoints import training_cohort
 from utils.runs.internal import InternalValidation
 from utils.runs.run import Run
-from utils.statistics import CONFIDENCE, MIN_PER_CLASS, or_none
+from utils.scores.calibration import Calibration, logistic
+from utils.scores.linear_floors import LinearFloors
+from utils.scores.metrics import Predictions, with_intervals
+from utils.scores.statistics import CONFIDENCE, MIN_PER_CLASS, or_none
 
 COMPARED = ("auc_sites", "auc", "accuracy", "balanced_accuracy", "brier")  # that stand beside those of the training
 SPREAD = 2 * stats.norm.ppf(0.95)  # standard deviations in the range of the middle nine tenths

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from utils.covariates import AGE, HEAD_MOTION, SEX, covariates
-from utils.metrics import Predictions, flat, with_intervals
+from utils.scores.covariates import AGE, HEAD_MOTION, SEX, covariates
+from utils.scores.metrics import Predictions, flat, with_intervals
 
 THIRDS = ("youngest", "middle", "oldest")
 KINDS = ("head motion", "sex", "age")

@@ -8,8 +8,6 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from data.cohorts.records import CLASSES
-from utils.calibration import FLAT, LEVELS, agreements, constants_of, left_out, shortage
-from utils.metrics import RESAMPLES, Predictions
 from utils.report.tables import (
     BOTH,
     COLUMNS_OF_CALIBRATION,
@@ -20,7 +18,9 @@ from utils.report.tables import (
     UNEQUAL,
     column_of_sets,
 )
-from utils.statistics import CONFIDENCE, MIN_PER_CLASS
+from utils.scores.calibration import FLAT, LEVELS, agreements, constants_of, left_out, shortage
+from utils.scores.metrics import RESAMPLES, Predictions
+from utils.scores.statistics import CONFIDENCE, MIN_PER_CLASS
 
 Row = dict[str, object]
 NAMES = ("probabilities", "group", "diagnosis")  # columns of text that not every row has

@@ -7,10 +7,11 @@ import pandas as pd
 from data.base import files
 from data.base.tables import read_frame
 from data.cohorts.cohort import Cohort
-from utils.evaluation import floors
-from utils.metrics import HEADLINES, flat, headline
-from utils.report.tables import FLOORS, MAJORITY, METRICS, MINUS, MODEL, RULE, as_numbers, interval
+from utils.report.tables import FLOORS, METRICS, MINUS, as_numbers, interval
 from utils.runs.run import Run
+from utils.scores import floors
+from utils.scores.metrics import HEADLINES, flat, headline
+from utils.scores.statistics import MAJORITY, MODEL, RULE
 
 BEST_FLOOR = "best_floor"  # of a repeat, by the AUC that the verdict names
 fitted: dict[tuple[str, ...], pd.DataFrame] = {}  # what floors predict, by the data, split and standard

@@ -18,12 +18,10 @@ from data.cohorts.records import CLASSES
 from data.cohorts.rows import TOGETHER
 from utils.bundle import people as bundled
 from utils.bundle.run import BundledRun
-from utils.covariates import with_iq
-from utils.evaluation import autoencoders, beside, choice, confounds, floors, groups, probabilities, repeats, verdict
+from utils.evaluation import autoencoders, beside, choice, confounds, groups, probabilities, repeats, verdict
+from utils.evaluation.options import TestOptions
 from utils.evaluation.stored import FLOOR_PREDICTIONS, Tested, read_table, tested, write_history, write_table
 from utils.evaluation.table1 import table1
-from utils.inference import outputs_of, probability_of_autism, restored_network
-from utils.metrics import Predictions, by_fold, by_site, with_intervals
 from utils.report import build as report
 from utils.report import drawings
 from utils.report import tables as saved
@@ -31,6 +29,10 @@ from utils.report.tables import FLOORS, METRICS, PREDICTION_COLUMNS, PREDICTIONS
 from utils.report.texts import ONE_OF_SEVERAL, paragraph
 from utils.runs.folded import FoldedRun
 from utils.runs.run import Headline, Run, prepare_folder
+from utils.scores import floors
+from utils.scores.covariates import with_iq
+from utils.scores.metrics import Predictions, by_fold, by_site, with_intervals
+from utils.training.inference import outputs_of, probability_of_autism, restored_network
 
 if TYPE_CHECKING:
     from utils.choice.chosen import ChosenRun
@@ -123,7 +125,8 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
     write_table(run, PREDICTIONS, pd.DataFrame(cells, columns=PREDICTION_COLUMNS))
     notes = beside.write(run)
     if isinstance(run, BundledRun):
-        notes = [*bundled.write(run, each, indices), *notes]
+        prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
+        notes = [*bundled.write(run, each, indices, prevalence), *notes]
     write_history(run)
     if score := conclude(run, [tested(run)], notes):
         values = {name: score[name]["value"] for name in RESULT_METRICS}

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from utils.metrics import HEADLINES, Predictions, differences, flat, headline, with_intervals
-from utils.report.tables import MAJORITY, MINUS, MODEL, RULE
+from utils.report.tables import MINUS
 from utils.report.texts import paragraph
+from utils.scores.metrics import HEADLINES, Predictions, differences, flat, headline, with_intervals
+from utils.scores.statistics import MAJORITY, MODEL, RULE
 
 
 def compare(predictions: Predictions, floors: Sequence[pd.DataFrame], seed: int) -> list[dict]:

@@ -19,9 +19,9 @@ from data.base.tables import read_frame, write_frame
 from data.cohorts.folds import Folds
 from data.cohorts.permuted import permuted_folds
 from utils.choice.job import Store, choice, read_alike
-from utils.metrics import HEADLINES, Predictions, aucs, headline
-from utils.permutations.sequential import Permuted, permuted
 from utils.runs.run import Run
+from utils.scores.metrics import HEADLINES, Predictions, aucs, headline
+from utils.scores.sequential import Permuted, permuted
 
 COLUMNS = ["file", "subject", "site", "label", "fold", "candidate", "probability"]
 

@@ -19,9 +19,7 @@ from data.base.signals import handled
 from data.base.tables import read_frame, write_rows
 from utils.choice.chosen import ChosenRun
 from utils.machines import devices
-from utils.metrics import HEADLINES
 from utils.permutations.job import Procedure, Series, scored
-from utils.permutations.sequential import Permuted
 from utils.report.tables import PERMUTATIONS, PREDICTIONS
 from utils.report.texts import paragraph
 from utils.runs import guards
@@ -31,6 +29,8 @@ from utils.runs.pooled import PooledRun
 from utils.runs.results import MANIFEST, record
 from utils.runs.run import Job, Run, prepare_folder
 from utils.runs.side_by_side import PARENT, environments
+from utils.scores.metrics import HEADLINES
+from utils.scores.sequential import Permuted
 
 FOLDER = "permutations"
 TABLE = "permutations.csv"

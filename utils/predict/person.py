@@ -104,8 +104,11 @@ def check_alone(bundle: Bundle) -> None:
 def measured(run: BundledRun) -> tuple[np.ndarray, np.ndarray | None]:
     """The probabilities of autism by each network (networks, 1), and the mean effects of a blackout (regions,)."""
     start_on_cpu()
-    from utils.inference import outputs_of, probability_of_autism  # TensorFlow, once nothing is wrong with the files
     from utils.predict.regions import background_effects
+    from utils.training.inference import (  # TensorFlow, once nothing is wrong with the files
+        outputs_of,
+        probability_of_autism,
+    )
 
     each, effects = [], []
     with run.fresh():

@@ -25,8 +25,8 @@ def parser() -> Parser:
 
 def build() -> int:
     args = parser().parse_args()
-    from utils.calibration import check_prevalence  # costs `--help` nothing
     from utils.report.build import write
+    from utils.scores.calibration import check_prevalence  # costs `--help` nothing
 
     folder = args.folder
     if args.prevalence is not None:

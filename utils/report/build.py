@@ -12,15 +12,12 @@ from data.base.tables import printable, write_frame
 from data.cohorts.records import CLASSES
 from utils import figures
 from utils.figures import number
-from utils.metrics import Predictions, headline
 from utils.report import drawings, external, people, probabilities, texts, tripod
 from utils.report.cells import TELLING, Row, Section, ends, shown, spelled
 from utils.report.tables import (
     CANDIDATE,
     LABELS,
     MINUS,
-    MODEL,
-    RULE,
     SITE_COUNTS,
     TRIPOD,
     Choice,
@@ -30,7 +27,8 @@ from utils.report.tables import (
     interval,
     read,
 )
-from utils.statistics import CONFIDENCE, THRESHOLD
+from utils.scores.metrics import Predictions, headline
+from utils.scores.statistics import CONFIDENCE, MODEL, RULE, THRESHOLD
 
 PAGE = "report.html"
 ROC = "roc"  # the figure that the test itself writes

@@ -22,10 +22,10 @@ from sklearn.metrics import roc_curve
 from data.base.tables import printable
 from data.cohorts.records import CLASSES
 from utils import figures
-from utils.calibration import net_benefit
-from utils.metrics import BINS, HEADLINES, Predictions, headline
-from utils.report.tables import MODEL, RULE, Score
-from utils.statistics import CHANCE, CONFIDENCE, MIN_PER_CLASS, THRESHOLD
+from utils.report.tables import Score
+from utils.scores.calibration import net_benefit
+from utils.scores.metrics import BINS, HEADLINES, Predictions, headline
+from utils.scores.statistics import CHANCE, CONFIDENCE, MIN_PER_CLASS, MODEL, RULE, THRESHOLD
 
 DARK = 0.6  # share of a class from which on its cell takes white letters
 BAND_RESAMPLES = 500  # a quarter of the metrics': each draws a whole curve

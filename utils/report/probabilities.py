@@ -8,13 +8,13 @@ from scipy.special import expit
 
 from data.base.errors import InputError
 from data.cohorts.records import CLASSES
-from utils.calibration import moved
 from utils.figures import number
-from utils.metrics import log_odds
 from utils.report import drawings, texts
 from utils.report.cells import TELLING, Row, Section, shown
 from utils.report.tables import BOTH, CALIBRATION, COVERAGE, KINDS, NONE, ONE, UNEQUAL, Tables
-from utils.statistics import MIN_PER_CLASS
+from utils.scores.calibration import moved
+from utils.scores.metrics import log_odds
+from utils.scores.statistics import MIN_PER_CLASS
 
 LEVEL, OTHER_LEVEL = 0.8, 0.9  # of the sets that the page shows, and of those that it names
 SIZES = {BOTH: "both labels", ONE: "one label", NONE: "no label"}

@@ -12,9 +12,9 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.tables import read_frame
 from models import MODELS
-from utils.permutations.sequential import Permuted
 from utils.runs.caveats import Caveats
 from utils.runs.checkpoints import Choices
+from utils.scores.sequential import Permuted
 
 PREDICTIONS = "predictions.csv"
 FLOORS = "floors.csv"  # the model and its floors, with intervals
@@ -48,7 +48,6 @@ KINDS = {"as predicted": "probability", "calibrated": "calibrated"}  # of it, an
 COVERAGE, NONE, ONE, BOTH, UNEQUAL = "coverage", "none", "one", "both", "p of equal coverage"  # measures there
 COLUMNS_OF_CALIBRATION = ["measure", "probabilities", "group", "diagnosis", "level", "people", "value", "low", "high"]
 MINUS = "model_minus_floor_"  # before the name of an AUC, a column of `floors.csv`
-MODEL, MAJORITY, RULE = "model", "majority", "rule that made the data"  # rows of `floors.csv`
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from data.cohorts.records import PHENOTYPE_SIZE
 from data.cohorts.rows import listed
 from data.grids import GRIDS, Grid
 from models import MODELS
-from utils import calibration, metrics, statistics
 from utils.figures import TABLES_CSS, number
-from utils.report.tables import MODEL, RULE, TABLE1, TRIPOD, Described, Score, Tables
+from utils.report.tables import TABLE1, TRIPOD, Described, Score, Tables
+from utils.scores import calibration, metrics, statistics
+from utils.scores.statistics import MODEL, RULE
 
 FEW = 100  # test subjects
 SHOWN = 5  # names in a sentence

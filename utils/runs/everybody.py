@@ -4,7 +4,6 @@ Its checkpoints lie in `<chkPointDir>/<model>/everybody`. The score that goes wi
 were trained on fewer people with the same settings.
 """
 
-import argparse
 from dataclasses import replace
 
 from data.base.errors import InputError
@@ -26,7 +25,7 @@ def everybody_run(asked: Request) -> Run:
     args, model = asked.args, asked.model
     checkpoints = CheckpointFolder(args.chkPointDir / model.name / EVERYBODY, asked.training_command)
     saved = asked.saved(checkpoints)
-    asked = replace(asked, internal=internal_of(args, saved, model.name))
+    asked = replace(asked, internal=asked.internal or (saved.internal if saved else None))
     asked.config(saved)  # a mistake there is reported before the cohort is read
     out_dir = asked.out_dir(saved)
     cohort = kept_together(identified(open_cohort(asked.data_dir)))
@@ -41,15 +40,6 @@ def everybody_run(asked: Request) -> Run:
         print(asked.internal.choice)
     check(run, saved)
     return run
-
-
-def internal_of(args: argparse.Namespace, saved: Identity | None, model: str) -> InternalValidation | None:
-    """The test on folds that goes with the model: the one that --score names, else the checkpoint's."""
-    if getattr(args, "score", None) is None:
-        return saved.internal if saved else None
-    from utils.evaluation import internal  # pandas and scikit-learn, which `--help` can do without
-
-    return internal.read(args.score, model)
 
 
 def of_everybody(cohort: Cohort) -> Cohort:

@@ -40,7 +40,7 @@ class InternalValidation:
     groups: tuple[GroupScore, ...]
     conclusion: str
     motion: str | None
-    calibration: dict[str, Any] | None = None  # see `utils.calibration`; None if there were too few people
+    calibration: dict[str, Any] | None = None  # see `utils.scores.calibration`; None if there were too few people
     chosen: dict[str, int] = field(default_factory=dict)  # in how many folds each candidate was
     marks: str = ""  # see `Caveats`
 

@@ -7,8 +7,8 @@ those of `--train`, bit for bit on the same CPU.
 import numpy as np
 
 from data.cohorts.cohort import in_order
-from utils.inference import outputs_of, probability_of_autism
 from utils.runs.run import Run
+from utils.training.inference import outputs_of, probability_of_autism
 from utils.training.loop import Training, Validation, is_due
 from utils.training.train import begin, measure
 

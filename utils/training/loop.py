@@ -22,10 +22,10 @@ from data.cohorts.cohort import in_order
 from data.cohorts.rows import listed
 from models import layers, losses
 from models.settings import Settings
-from utils.inference import Reading, probability_of_autism, reading
-from utils.metrics import auc
 from utils.runs.checkpoints import BEST, CheckpointFolder, Identity
 from utils.runs.run import Run
+from utils.scores.metrics import auc
+from utils.training.inference import Reading, probability_of_autism, reading
 from utils.training.saver import History, Saver
 
 SAVE_EVERY = 150  # batches

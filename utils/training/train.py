@@ -13,11 +13,11 @@ from data.base.signals import collected
 from data.cohorts.cohort import in_order
 from models import layers
 from models.connectomes import RidgeLogits
-from utils.inference import reading
-from utils.ridge import fit_edges
 from utils.runs.checkpoints import Identity
 from utils.runs.results import changed, read_manifest
 from utils.runs.run import Run, prepare_folder
+from utils.scores.ridge import fit_edges
+from utils.training.inference import reading
 from utils.training.loop import Training, make_optimizer
 from utils.training.saver import History, Saver
 

@@ -9,12 +9,12 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import InputError
-from utils import calibration
-from utils.metrics import HEADLINES, headline
 from utils.report import tables
 from utils.report.tables import SITE_COUNTS, Described, Tables
 from utils.runs.internal import FEWEST, GroupScore, InternalValidation
 from utils.runs.results import MANIFEST, changed, read_manifest
+from utils.scores import calibration
+from utils.scores.metrics import HEADLINES, headline
 
 HOW = "expected the --outDir of a finished run.py --test on folds"
 

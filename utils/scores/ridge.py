@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.connectomes import Connectomes
 from data.cohorts.rows import leaders
-from utils.calibration import platt
+from utils.scores.calibration import platt
 
 INNER_FOLDS = 5  # by which penalties are chosen and probabilities calibrated; of fewer subjects a class, as many
 PENALTIES = np.logspace(1, 4, 7)  # of squared weights, on features that are z-scored

@@ -11,8 +11,8 @@ from data import grids
 from data.base import files
 from data.cohorts import records
 from data.cohorts.cohort import carry_tables, in_one_folder, in_order, open_cohort, write_tables
-from utils.inference import outputs_of, restored_network
 from utils.runs.run import Run
+from utils.training.inference import outputs_of, restored_network
 
 
 def encode(run: Run) -> int:

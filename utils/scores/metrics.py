@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit
 
-from utils.statistics import CONFIDENCE, MIN_PER_CLASS, THRESHOLD, Statistic, bootstrap, or_none
+from utils.scores.statistics import CONFIDENCE, MIN_PER_CLASS, THRESHOLD, Statistic, bootstrap, or_none
 
 RESAMPLES = 2000
 CLOSEST = 1e-7  # that a probability comes to 0 or 1 in log odds

@@ -18,11 +18,10 @@ from data.base.errors import InputError
 from data.base.progress import progress
 from data.cohorts.cohort import Cohort, Standard
 from data.cohorts.connectomes import Connectomes
-from utils import ridge
-from utils.covariates import encoder
-from utils.evaluation import floors
-from utils.evaluation.floors import CONNECTOME, LINEAR, RIDGE
-from utils.report.tables import MAJORITY
+from utils.scores import floors, ridge
+from utils.scores.covariates import encoder
+from utils.scores.floors import CONNECTOME, LINEAR, RIDGE
+from utils.scores.statistics import MAJORITY
 
 UNKNOWN = "unknown"  # the category of unknown text
 SITE = "covariates site"  # a feature

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from scipy.stats import beta
 
-from utils.statistics import CONFIDENCE
+from utils.scores.statistics import CONFIDENCE
 
 EXCEEDANCES = 10
 

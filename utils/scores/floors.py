@@ -16,7 +16,7 @@ Penalties are chosen in inner folds: with C = 1 a logistic regression of region 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -33,13 +33,11 @@ from data.cohorts import atlas, means
 from data.cohorts.cohort import Cohort
 from data.cohorts.entries import MAX_RECORDS
 from data.cohorts.rows import Row, leaders
-from data.cohorts.standards import within_sites
 from data.simulation import Simulation, rule, subject_names
-from utils import ridge
-from utils.calibration import platt
-from utils.covariates import covariates, encoder
-from utils.report.tables import MAJORITY, RULE
-from utils.runs.checkpoints import Identity, training_cohort
+from utils.scores import ridge
+from utils.scores.calibration import platt
+from utils.scores.covariates import covariates, encoder
+from utils.scores.statistics import MAJORITY, RULE
 
 LOGISTIC, RIDGE, SVM, MEAN, PARTS = "logistic regression", "ridge", "SVM", "mean of SVMs", "mean of parts"
 WIDE = ("regions", "all")  # which ridge reads
@@ -105,7 +103,7 @@ def by_logistic(known: np.ndarray, new: np.ndarray, of: Training) -> np.ndarray:
 
 
 def ridges(known: np.ndarray, of: Training) -> ridge.LinearClassifier:
-    """Ridge, see `utils.ridge`."""
+    """Ridge, see `utils.scores.ridge`."""
     return ridge.fit(known, of.label, of.site, of.folds)
 
 
@@ -279,25 +277,6 @@ def with_connectomes(
 def pooled(probabilities: Sequence[np.ndarray]) -> np.ndarray:
     """The probability (n,) whose log odds are the mean of those of probabilities (n,) of several classifiers."""
     return expit(logit(np.clip(probabilities, CLOSEST, 1 - CLOSEST)).mean(0))
-
-
-def training_people(cohort: Cohort, saved: Identity) -> Cohort | None:
-    """The cohort that a checkpoint was trained on, to fit floors that predict `cohort`; its training records are of the
-    people who trained the checkpoint, and are standardised as those of `cohort`. None if it is not there as it was, or
-    was prepared otherwise."""
-    source = training_cohort(saved)
-    if source is None or source.digest != saved.cohort_sha256 or prepared(source) != prepared(cohort):
-        return None
-    known = set(saved.training_subjects)
-    rows = tuple(replace(row, split="train" if row.subject in known else "test") for row in source.rows)
-    source = replace(source, rows=rows, standard=cohort.standard)
-    return within_sites(source) if cohort.standard == "site" else source
-
-
-def prepared(cohort: Cohort) -> list[object]:
-    """How everything was made that all floors but those of connectomes read."""
-    columns = [] if cohort.covariates is None else sorted(cohort.covariates)
-    return [cohort.grid, cohort.num_maps, cohort.metadata.of_inputs(("volume", "phenotype")), columns]
 
 
 def simulation_of(cohort: Cohort) -> Simulation | None:
