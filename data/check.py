@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from data import grids
-from data.base import files, sums
+from data.base import files
 from data.base.errors import InputError
 from data.base.progress import progress
 from data.cohorts import atlas, records, twins
@@ -121,14 +121,14 @@ def full(cohort: Cohort) -> CohortFindings:
 def check_files(cohort: Cohort, findings: Findings) -> None:
     """A file that differs from its sum is a problem; one without a sum is worth a note. How maps were derived."""
     try:
-        different, unknown = sums.verify_sums(cohort.paths)
+        different, unknown = files.verify_sums(cohort.paths)
     except InputError as error:
         findings.problems.append(str(error))
         return
-    findings.problems += [f"{path} {sums.DIFFERENT}" for path in different]
+    findings.problems += [f"{path} {files.DIFFERENT}" for path in different]
     if unknown:
         names = listed([path.name for path in unknown])
-        findings.notes.append(f"no sum in {sums.SUMS}, so damage cannot be detected: {names}")
+        findings.notes.append(f"no sum in {files.SUMS}, so damage cannot be detected: {names}")
     if cohort.tables and (derivation := cohort.metadata.derivation):
         findings.counts.append(f"derived from scans: {', '.join(derivation.measures)}; {derivation}")
         try:

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from data.base.errors import InputError
-from data.base.files import check_new, locked, new_folder, new_hdf5
+from data.base.files import check_new, check_sums, locked, new_folder, new_hdf5
 from data.base.progress import progress
-from data.base.sums import check_sums
 from data.cohorts import records
 from data.cohorts.cohort import Cohort, carry_tables, in_one_folder, open_cohort, write_digests, write_tables
 from data.cohorts.entries import HDF5_NAME, HDF5_TEXTS, Entry, hdf5_store

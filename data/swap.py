@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from data.base.errors import InputError
-from data.base.files import new_folder
+from data.base.files import check_sums, new_folder
 from data.base.progress import progress
-from data.base.sums import check_sums
 from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort, carry_tables, in_one_folder, open_cohort, write_tables
 from data.cohorts.entries import MAX_RECORDS

@@ -18,7 +18,7 @@ from helpers import Outcome, bare_records, read_rows, run_main, training, write_
 from people import ROWS, renamed, write_people
 
 from data.base import archive
-from data.base.sums import SUMS
+from data.base.files import SUMS
 from data.cohorts.cohort import open_cohort
 from data.cohorts.rows import Row
 from utils.bundle import card, make, trained

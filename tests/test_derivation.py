@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scans import image, save
 
-from data.base import files, sums
+from data.base import files
 from data.base.errors import InputError
 from data.cohorts.derivation import Derivation, KeptDerivation, kept_in
 from data.cohorts.rows import Metadata
@@ -21,8 +21,8 @@ def kept(tmp_path) -> KeptDerivation:
     networks = save(tmp_path / "atlases" / "nets_probseg.nii.gz", image(random.random((4, 4, 4, 2), np.float32)))
     parcels = save(tmp_path / "atlases" / "my_dseg.nii", image(random.integers(0, 3, (4, 4, 4)).astype(np.int16)))
     parcels.with_name("my_dseg.tsv").write_text("index\tname\n1\tleft\n2\tright\n")
-    of = {"networks": "nets.nii.gz", "networks_sha256": sums.sum_of(networks), "network_names": ("visual", "motor")}
-    derivation = Derivation(band=(0.01, 0.1), parcels="my.nii", parcels_sha256=sums.sum_of(parcels), **of)
+    of = {"networks": "nets.nii.gz", "networks_sha256": files.sum_of(networks), "network_names": ("visual", "motor")}
+    derivation = Derivation(band=(0.01, 0.1), parcels="my.nii", parcels_sha256=files.sum_of(parcels), **of)
     return KeptDerivation(derivation, networks, parcels)
 
 
@@ -83,7 +83,7 @@ def test_images_and_names_are_kept_byte_for_byte_with_sums(kept, tmp_path):
     assert (target / "derivation" / "parcels.tsv").read_text() == kept.parcels.with_suffix(".tsv").read_text()
     written = {"networks.nii.gz", "networks.txt", "parcels.nii", "parcels.tsv"}
     assert {path.name for path in (target / "derivation").iterdir()} == {*written, "SHA256SUMS"}
-    assert set(sums.read_sums(target / "derivation")) == written
+    assert set(files.read_sums(target / "derivation")) == written
     (tmp_path / "again").mkdir()
     found.write(tmp_path / "again")
     assert kept_in(tmp_path / "again", kept.derivation).parcels.read_bytes() == kept.parcels.read_bytes()

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from data.base.errors import InputError
-from data.base.sums import sum_of
+from data.base.files import sum_of
 from data.cohorts.derivation import Derivation
 from data.cohorts.nifti import MapOnDisk
 from data.conversion.derived import check_each, common, compared, said_beside, with_images

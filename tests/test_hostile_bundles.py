@@ -21,7 +21,7 @@ from helpers import ROOT, Outcome, run_main
 
 from data.base import archive
 from data.base.errors import InputError
-from data.base.sums import SUMS
+from data.base.files import SUMS
 from data.conversion.like import Like
 from utils.bundle.model import Bundle
 from utils.runs.internal import InternalValidation

@@ -35,7 +35,7 @@ from helpers import COARSE, ROOT, brain_map, compressible, load_map, pcp_table, 
 
 from data import check, grids, pack
 from data.base.errors import InputError
-from data.base.sums import check_sums
+from data.base.files import check_sums
 from data.cohorts import atlas
 from data.cohorts.cohort import open_cohort, write_tables
 from data.cohorts.nifti import MapOnDisk, read_maps

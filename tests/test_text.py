@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from data.base import files, sums, tables, text
+from data.base import files, tables, text
 from data.base.errors import InputError
 from data.cohorts import side_tables
 from data.cohorts.rows import Row, guess_row, read_table, write_table
@@ -92,15 +92,15 @@ def test_a_side_table_is_read_as_it_was_written_or_not_written(place, name, valu
 def test_the_name_of_a_sum_is_read_as_it_was_written_or_not_written(place, name):
     assume("/" not in name and name)
     folder = place
-    (folder / sums.SUMS).unlink(missing_ok=True)
+    (folder / files.SUMS).unlink(missing_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sums, "sum_of", lambda path: "0" * 64)
+        patch.setattr(files, "sum_of", lambda path: "0" * 64)
         try:
-            sums.write_sums(folder, [name])
+            files.write_sums(folder, [name])
         except InputError:
             assert not text.is_plain(name)
         else:
-            assert sums.read_sums(folder) == {name: "0" * 64}
+            assert files.read_sums(folder) == {name: "0" * 64}
 
 
 @few
@@ -178,7 +178,7 @@ def test_a_name_of_thousands_of_digits_names_a_subject():
 READERS = {
     "rows": lambda path: tables.read_rows(path),
     "json": lambda path: files.read_json(path, dict),
-    "sum": sums.sum_of,
+    "sum": files.sum_of,
     "table": conversion.read_table,
     "row": lambda path: tables.add_row(path, {"a": math.pi}),
 }

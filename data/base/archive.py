@@ -23,7 +23,7 @@ import numpy as np
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.sums import IN_FOLDERS, SUMS, parsed, sum_of
+from data.base.files import IN_FOLDERS, SUMS, parsed, sum_of
 from data.base.text import is_plain, shown
 
 MAX_BYTES = 2**29  # of a zip, and of all its parts together

@@ -11,8 +11,7 @@ from itertools import pairwise
 from typing import Any, NoReturn, TypeVar
 
 from data.base.errors import InputError
-from data.base.signals import ignore_interrupts
-from data.base.terminal import UNREAD, Unread, plain_streams
+from data.base.terminal import UNREAD, Unread, ignore_interrupts, plain_streams
 from data.base.text import PLAIN, is_plain, shown, whole_number
 
 MAX_SEED = 2**32 - 1

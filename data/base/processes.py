@@ -17,7 +17,7 @@ from joblib import cpu_count
 
 from data.base.errors import InputError
 from data.base.progress import progress
-from data.base.signals import ignore_interrupts, interrupts_delayed
+from data.base.terminal import ignore_interrupts, interrupts_delayed
 
 Result = TypeVar("Result")
 CHECK_INTERVAL_S = 0.2  # between checks for Ctrl-C

@@ -1,8 +1,10 @@
-"""Progress of a long job: a bar on a terminal, plain lines elsewhere, as in log files."""
+"""Progress of a long job: a bar on a terminal, plain lines elsewhere, as in log files; reading ahead."""
 
 import sys
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from data.base.terminal import Plain
 
 PLAIN_INTERVAL_S = 10.0
+READ_AHEAD = 2  # batches
 QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
 
 
@@ -79,3 +82,15 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[PlainProgress | 
     shown = Progress(*columns, console=console, transient=QUIET.get())
     with shown as bar, redirect_stdout(Plain(sys.stdout)):  # rich passes colours on
         yield BarProgress(bar, bar.add_task(title, total=total, completed=done, note=""))
+
+
+def ahead(read: Callable[[Any], Any], arguments: Iterable) -> Iterator[Any]:
+    """`map(read, arguments)`, a few results ahead, each in another thread."""
+    waiting: deque[Future] = deque()
+    with ThreadPoolExecutor(READ_AHEAD) as pool:
+        for argument in arguments:
+            waiting.append(pool.submit(read, argument))
+            if len(waiting) > READ_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from data import grids
-from data.base import files, sums
+from data.base import files
 from data.base.errors import InputError
-from data.base.threads import ahead
+from data.base.progress import ahead
 from data.cohorts import connectomes as connectomes_of
 from data.cohorts import derivation as derivation_of
 from data.cohorts import digests as digests_of
@@ -107,7 +107,7 @@ class Cohort:
     def identity(self) -> str:
         """SHA-256 over tables and records, as far as their digests are known: what a verdict is of."""
         paths = [self.tables / name for name in (COVARIATES, PHENOTYPE, MAPS, SERIES)] if self.tables else []
-        parts = [self.digest, self.records_sha256, *(sums.sum_of(path) for path in paths if path.is_file())]
+        parts = [self.digest, self.records_sha256, *(files.sum_of(path) for path in paths if path.is_file())]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     @property
@@ -317,5 +317,5 @@ def write_digests(
     """Writes sums of the files that hold these entries, and the connectomes, and the digests of both."""
     edges = connectomes_of.digests_by_file(path, metadata, table)
     names = {str(entry.path.relative_to(path)) for entry in entries.values()}
-    sums.write_sums(path, names | ({CONNECTOMES} if edges else set()))
+    files.write_sums(path, names | ({CONNECTOMES} if edges else set()))
     digests_of.write(path, digests_of.computed(entries, sources, edges))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.base import files, sums
+from data.base import files
 from data.base.errors import InputError
 
 PROGRAM = "autism-blackout"  # by which its JSON files are known
@@ -91,16 +91,16 @@ class KeptDerivation:
 
             if self.parcels and (table := beside(self.parcels, ".tsv")).is_file():
                 shutil.copyfile(table, folder / f"{PARCELS}.tsv")
-            sums.write_sums(folder, [path.name for path in folder.iterdir()])
+            files.write_sums(folder, [path.name for path in folder.iterdir()])
 
 
 def kept_in(folder: Path, derivation: Derivation) -> KeptDerivation:
     """The derivation of a cohort with the images in its folder. Raises InputError, naming it, for an image or a table
     that is not what was written."""
     place = folder / FOLDER
-    sums.check_sums(path for path in place.glob("*") if path.name != sums.SUMS)
+    files.check_sums(path for path in place.glob("*") if path.name != files.SUMS)
     found = {stem: next(iter(sorted(place.glob(f"{stem}.nii*"))), None) for stem in (NETWORKS, PARCELS)}
     for stem, wanted in ((NETWORKS, derivation.networks_sha256), (PARCELS, derivation.parcels_sha256)):
-        if (path := found[stem]) and sums.sum_of(path) != wanted:
+        if (path := found[stem]) and files.sum_of(path) != wanted:
             raise InputError(f"{path} is not the image that cohort.json names. Copy it again, or convert again.")
     return KeptDerivation(derivation, found[NETWORKS], found[PARCELS])

@@ -21,10 +21,9 @@ from typing import Any
 import numpy as np
 
 from data import grids
-from data.base import files, sums
+from data.base import files
 from data.base.errors import InputError
-from data.base.progress import progress
-from data.base.threads import ahead
+from data.base.progress import ahead, progress
 from data.cohorts import digests
 from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort, in_order
@@ -133,7 +132,7 @@ def kept(path: Path) -> np.ndarray | None:
 @lru_cache(64)
 def sum_of_state(path: Path, state: tuple[int, ...]) -> str:
     """SHA-256 of a file in a state, so that one that did not change is read once."""
-    return sums.sum_of(path)
+    return files.sum_of(path)
 
 
 def made(cohort: Cohort, parcels: Sequence[Parcels], paths: Sequence[Path]) -> list[np.ndarray]:
@@ -188,4 +187,4 @@ def write(cohort: Cohort, parcels: Sequence[Parcels], paths: Sequence[Path]) -> 
                 file.write(table.tobytes())
     for path, one in zip(paths, parcels, strict=True):
         about = {"cohort": str(cohort.path), "standardise": cohort.standard, "parcels": one.name}
-        files.write_json(path.with_suffix(".json"), about | {"sha256": sums.sum_of(path)})
+        files.write_json(path.with_suffix(".json"), about | {"sha256": files.sum_of(path)})

@@ -14,8 +14,8 @@ import pandas as pd
 from data import grids
 from data.base import files
 from data.base.errors import InputError
+from data.base.files import sum_of
 from data.base.processes import Processes, processes
-from data.base.sums import sum_of
 from data.cohorts import side_tables, twins
 from data.cohorts.cohort import MAPS, Cohort, open_cohort
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers

@@ -11,7 +11,7 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.sums import sum_of
+from data.base.files import sum_of
 from data.base.text import check_plain
 from data.cohorts.derivation import CHOICES, PROGRAM, VARYING, Derivation, KeptDerivation
 from data.cohorts.rows import listed

@@ -9,7 +9,7 @@ import numpy as np
 
 from data import grids
 from data.base import files
-from data.base.sums import sum_of
+from data.base.files import sum_of
 from data.cohorts import nifti, records, twins
 from data.conversion import measures
 

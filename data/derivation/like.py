@@ -10,7 +10,7 @@ from typing import Any
 
 from data.base.archive import Archive
 from data.base.errors import InputError
-from data.base.sums import sum_of
+from data.base.files import sum_of
 from data.cohorts.cohort import open_cohort
 from data.cohorts.derivation import FOLDER, Derivation, KeptDerivation, kept_in
 from data.conversion.like import is_bundle, of_bundle, open_bundle

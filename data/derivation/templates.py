@@ -11,7 +11,7 @@ import numpy as np
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.sums import sum_of
+from data.base.files import sum_of
 from data.base.text import check_plain
 from data.cohorts.atlas import MAX_REGIONS
 from data.cohorts.nifti import beside, num_volumes, open_image, readable, stem_of

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import expit
 
-from data.base.progress import progress
-from data.base.threads import ahead
+from data.base.progress import ahead, progress
 from data.cohorts import records
 from data.cohorts.rows import Row
 from utils.blackout import effects

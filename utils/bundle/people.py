@@ -51,7 +51,7 @@ def people(calibration: Calibration | None, each: np.ndarray, prevalence: float 
 
 
 def write(run: BundledRun, each: np.ndarray, indices: np.ndarray, prevalence: float | None) -> list[str]:
-    """Writes `people.csv` of the records at these positions, with the reasons of `unlike.csv`; `prevalence` is that of use;
+    """Writes `people.csv` of the records at these positions, with the reasons of `unlike.csv`, for a `prevalence`;
     returns what must be said of it."""
     bundle, path = run.bundle, run.out_dir / UNLIKE
     found = people(bundle.calibration, each, prevalence)

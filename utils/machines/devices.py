@@ -19,7 +19,7 @@ import numpy as np
 import threadpoolctl
 
 from data.base.errors import InputError
-from data.base.signals import interrupts_delayed
+from data.base.terminal import interrupts_delayed
 
 Arrays = Mapping[str, np.ndarray]
 NOTE = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl|E\d{4} .* failed call to cuInit")

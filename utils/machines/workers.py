@@ -22,7 +22,7 @@ import numpy as np
 from data.base import files
 from data.base.environment import several_processes
 from data.base.errors import InputError
-from data.base.signals import handled
+from data.base.terminal import handled
 from data.base.text import whole_number
 from data.cohorts.rows import listed
 from utils.machines.devices import Arrays, Workers

@@ -15,8 +15,8 @@ from typing import Any
 from data.base import files
 from data.base.errors import InputError
 from data.base.progress import progress
-from data.base.signals import handled
 from data.base.tables import read_frame, write_rows
+from data.base.terminal import handled
 from utils.choice.chosen import ChosenRun
 from utils.machines import devices
 from utils.permutations.job import Procedure, Series, scored

@@ -8,8 +8,7 @@ from pathlib import Path
 from data.base import files
 from data.base.cli import Parser, guarded
 from data.base.errors import InputError
-from data.base.signals import handled
-from data.base.terminal import start
+from data.base.terminal import handled, start
 from data.base.text import shown
 from utils.evaluation.options import rate
 from utils.runs.guards import check_writable

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.base.errors import InputError
-from data.base.sums import SUMS
+from data.base.files import SUMS
 from data.cohorts.entries import HDF5_NAME
 from data.cohorts.rows import METADATA, TABLE
 from models import MODELS

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 import joblib
 
 from data.base.errors import InputError
-from data.base.signals import handled, terminate_with
+from data.base.terminal import handled, terminate_with
 from utils.runs.fold_rows import ERROR, OF_SEVERAL, Rows
 from utils.runs.run import Run
 
