@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.base.cli import MAX_JOBS, MAX_REPEATS, Parser, add_options, guarded, seed, whole
-from data.base.environment import several_processes
+from data.base.processes import several_processes
 from data.base.terminal import start
 from models import MODELS
 from models.settings import PRECISIONS

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from data.base.environment import prepare_tensorflow
 from data.base.errors import InputError
+from data.base.processes import prepare_tensorflow
 from data.cohorts.cohort import Cohort
 from data.grids import FULL, REDUCED, Grid
 from models.settings import Settings, from_json

@@ -9,7 +9,7 @@ import sys
 import pytest
 from helpers import ROOT
 
-from data.base.environment import prepare_tensorflow, several_processes
+from data.base.processes import prepare_tensorflow, several_processes
 
 CONFIGURED = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "1", "KERAS_BACKEND": "tensorflow"}
 

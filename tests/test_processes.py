@@ -1,35 +1,43 @@
-"""A pool of processes: results in order, a process a core, and one line if a process dies."""
+"""Processes beside this one: results in order, a process a core, fresh ones in their environment."""
 
 import operator
 import os
 import signal
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
+from data.base import processes as module
 from data.base.errors import InputError
 from data.base.processes import processes
 
 
 def test_each_core_has_a_process_where_the_system_does_not_list_cores(monkeypatch):
-    counts = []
-
-    def pool(count, **_):
-        counts.append(count)
-        return ThreadPoolExecutor(count)
-
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # what joblib reads instead
-    monkeypatch.setattr("data.base.processes.ProcessPoolExecutor", pool)
     with processes() as started:
         assert started.run("Subtracting", operator.sub, [(5, 2), (2, 5), (0, 0)]) == [3, -3, 0]
-    assert counts == [1]
+        assert len(started.idle) == 1 and not started.environments
 
 
 def test_results_come_in_order_from_processes_that_ignore_ctrl_c():
-    with processes() as started:
+    with processes(2) as started:
         assert started.run("Powers", pow, [(2, exponent) for exponent in range(20)]) == [2**k for k in range(20)]
         assert set(started.run("Handlers", signal.getsignal, [(signal.SIGINT,)] * 2)) == {signal.SIG_IGN}
+        assert len(set(started.run("Processes", os.getpid, [()] * 20))) <= 2
+
+
+def test_an_error_of_a_call_is_raised_here():
+    with pytest.raises(InputError, match="said there"), processes(2) as started:
+        started.run("Failing", failing, [("said there",)])
+
+
+def failing(text: str) -> None:
+    raise InputError(text)
 
 
 def test_a_process_that_dies_is_an_error_with_advice():
@@ -37,13 +45,80 @@ def test_a_process_that_dies_is_an_error_with_advice():
         started.run("Dying", os._exit, [(9,)])
 
 
-def test_ctrl_c_ends_the_block_between_two_results(monkeypatch):
-    """It is pressed in the pool's first call; a pool of threads runs in this process."""
-    monkeypatch.setattr("data.base.processes.ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
-    try:
-        with pytest.raises(KeyboardInterrupt), processes() as started:
-            started.run("Interrupting", signal.raise_signal, [(signal.SIGINT,)] * 3)
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
+def test_ctrl_c_stops_what_is_being_done_and_begins_nothing_else(tmp_path):
+    script = (
+        "import os, pathlib, signal, sys, threading, time\nfrom data.base.processes import processes\n"
+        "def work(number):\n    pathlib.Path(f'begun-{number}').touch()\n    time.sleep(60)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job inherits that it is ignored
+        "try:\n    with processes(2) as pool:\n        pool.run('Sleeping', work, [(at,) for at in range(5)])\n"
+        "except KeyboardInterrupt:\n    sys.exit(5)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    running = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=environment)
+    wait_for(tmp_path, "begun-*", 2)
+    running.send_signal(signal.SIGINT)
+    assert running.wait(20) == 5
+    assert len(list(tmp_path.glob("begun-*"))) == 2
+
+
+def test_fresh_processes_do_one_call_each_in_their_environment():
+    with processes(environments=[{"PLACE": "a"}, {"PLACE": "b"}]) as started:
+        outcomes = dict(started.outcomes(where, [()] * 3))
+    places, numbers = zip(*(outcome.value for outcome in outcomes.values()), strict=True)
+    assert set(places) == {"a", "b"} and len({*numbers, os.getpid()}) == 4
+    assert "PLACE" not in os.environ
+
+
+def where() -> tuple[str, int]:
+    return os.environ["PLACE"], os.getpid()
+
+
+def test_a_fresh_process_that_is_killed_is_told_by_its_signal():
+    with processes(environments=[{}]) as started:
+        found = dict(started.outcomes(os.kill, [(0, 0), (os.getpid(), 0)]))
+        assert [of.exit_code for of in found.values()] == [None, None]
+        ((_, outcome),) = started.outcomes(killed, [()])
+    assert outcome.exit_code == -signal.SIGKILL
+
+
+def killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+PARENT = """
+import pathlib, signal, sys, time
+from data.base.processes import processes
+
+def work(number):
+    signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(f"saved-{number}").touch(), sys.exit(143)))
+    pathlib.Path(f"begun-{number}").touch()
+    time.sleep(60)
+
+if __name__ == "__main__":
+    with processes(environments=[{}, {}]) as pool:
+        list(pool.outcomes(work, [(at,) for at in range(3)]))
+"""
+
+
+def test_processes_end_with_the_one_that_started_them_even_if_it_is_killed(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path, env=environment)
+    wait_for(tmp_path, "begun-*", 2)
+    parent.kill()
+    parent.wait()
+    wait_for(tmp_path, "saved-*", 2)
+    assert len(list(tmp_path.glob("begun-*"))) == 2
+
+
+def wait_for(folder: Path, pattern: str, count: int) -> None:
+    until = time.monotonic() + 60
+    while len(list(folder.glob(pattern))) < count:
+        assert time.monotonic() < until, f"{count} {pattern} expected"
+        time.sleep(0.05)
+
+
+def test_a_system_without_copies_of_processes_starts_fresh_ones(monkeypatch):
+    monkeypatch.setattr(module.multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    with processes(1) as started:
+        assert started.run("Subtracting", operator.sub, [(5, 2), (2, 5)]) == [3, -3]

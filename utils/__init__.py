@@ -1,5 +1,5 @@
 """What `run.py` does: checks a run, trains, tests, reduces, blacks out, reports."""
 
-from data.base.environment import prepare_tensorflow
+from data.base.processes import prepare_tensorflow
 
 prepare_tensorflow()

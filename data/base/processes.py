@@ -1,83 +1,173 @@
-"""Processes, one for each core, that share out calls behind a progress bar; Ctrl-C ends them without a deadlock."""
+"""Processes: what TensorFlow finds in the environment of this one, and others beside it, which do calls for it.
+
+What calls return comes back as values. Processes ignore Ctrl-C, at which this one stops them, and end with it.
+"""
 
 import multiprocessing
 import os
 import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from queue import Empty, SimpleQueue
-from typing import TypeVar
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any, TypeVar
 
 from joblib import cpu_count
 
 from data.base.errors import InputError
 from data.base.progress import progress
-from data.base.terminal import ignore_interrupts, interrupts_delayed
+from data.base.terminal import ignore_interrupts, interrupts_held, terminate_with
 
 Result = TypeVar("Result")
-CHECK_INTERVAL_S = 0.2  # between checks for Ctrl-C
+Environment = Mapping[str, str]
+
+
+def several_processes(environment: Environment = os.environ) -> bool:
+    """Whether TF_CONFIG or Slurm's variables of the job step name more processes than this one."""
+    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")  # of this srun; SLURM_NTASKS is the whole allocation's
+    return bool(environment.get("TF_CONFIG", "").strip()) or tasks != "1"
+
+
+def prepare_tensorflow() -> None:
+    """Sets what TensorFlow and Keras read at their import. What the user has set stays, but for the backend.
+
+    The packages that import TensorFlow, `models` and `utils`, call this when they are imported, before their modules.
+    """
+    # Errors only. Of several processes, each would report one that is gone; `lost_workers_explained` does so once.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if several_processes() else "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default without AVX-512, and five times slower then
+    os.environ["KERAS_BACKEND"] = "tensorflow"
 
 
 @dataclass(frozen=True)
-class Processes:
-    """A pool of processes; `interrupts` is not empty once Ctrl-C was pressed. KeyboardInterrupt is raised between two
-    results: within the pool's locks, it would leave them held."""
+class Outcome:
+    """How a call ended: with a `value`, with an `error`, or with its process, whose `exit_code` is then known."""
 
-    pool: Executor
-    interrupts: list[int]
+    value: Any = None
+    error: Exception | None = None
+    exit_code: int | None = None  # minus the signal that killed the process
+
+
+class Process:
+    """A process that does one call at a time. It is fresh if it gets an `environment`, which is set before it imports
+    anything; without one it is a copy of this process, where the system can make one, and starts at once."""
+
+    def __init__(self, environment: Environment | None):
+        self.environment = environment
+        copied = environment is None and "fork" in multiprocessing.get_all_start_methods()
+        context: Any = multiprocessing.get_context("fork" if copied else "spawn")
+        self.connection, end = context.Pipe()
+        self.process = context.Process(target=serve, args=(end, os.getpid(), environment is None))
+        before = os.environ | {}
+        os.environ.update(environment or {})
+        try:
+            with interrupts_held():
+                self.process.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        end.close()
+
+    def outcome(self) -> Outcome:
+        """That of the call that was sent last."""
+        try:
+            return self.connection.recv()
+        except (EOFError, ConnectionError):
+            self.process.join()
+            return Outcome(exit_code=self.process.exitcode)
+
+    def end(self) -> None:
+        """Waits for the call that is being done, and for the end of the process."""
+        with suppress(OSError):
+            self.connection.send(None)
+        self.process.join()
+        self.connection.close()
+
+
+def serve(connection: Connection, parent: int, quiet: bool) -> None:
+    """Does calls until there is none in place of one, or the `parent` has ended; `quiet` shows no warnings."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    terminate_with(parent)
+    if quiet:
+        warnings.simplefilter("ignore")
+    while call := connection.recv():
+        function, arguments = call
+        try:
+            outcome = Outcome(function(*arguments))
+        except Exception as error:
+            outcome = Outcome(error=error)
+        connection.send(outcome)
+
+
+@dataclass
+class Processes:
+    """As many processes at a time as there are `environments`. Those that are fresh do one call each."""
+
+    environments: list[Environment | None]
+    idle: list[Process] = field(default_factory=list)
+    busy: dict[Any, tuple[int, Process]] = field(default_factory=dict)  # with the number of its call
+    stopped: bool = False
+
+    def outcomes(self, function: Callable, arguments: Sequence[tuple]) -> Iterator[tuple[int, Outcome]]:
+        """The number and the outcome of each call of the function, in the order in which they end."""
+        left = deque(enumerate(arguments))
+        while self.busy or (left and not self.stopped):
+            while left and not self.stopped and (self.idle or self.environments):
+                number, values = left.popleft()
+                process = self.idle.pop() if self.idle else Process(self.environments.pop())
+                process.connection.send((function, values))
+                self.busy[process.connection] = number, process
+            for connection in wait([*self.busy]):
+                number, process = self.busy.pop(connection)
+                outcome = process.outcome()
+                if process.environment is None and outcome.exit_code is None:
+                    self.idle.append(process)
+                else:
+                    process.end()
+                    self.environments.append(process.environment)
+                yield number, outcome
 
     def run(self, title: str, function: Callable[..., Result], arguments: Sequence[tuple]) -> list[Result]:
-        """The results of `function(*arguments[i])` in order, behind a progress bar. Raises KeyboardInterrupt."""
-        futures = [self.pool.submit(function, *values) for values in arguments]
-        done = SimpleQueue[Future]()
-        for future in futures:
-            future.add_done_callback(done.put)
-        with progress(title, len(futures)) as shown:
-            left = len(futures)
-            while left:
-                with suppress(Empty):
-                    done.get(timeout=CHECK_INTERVAL_S).result()
-                    shown.advance()
-                    left -= 1
-                if self.interrupts:
-                    ignore_interrupts()
-                    raise KeyboardInterrupt
-        return [future.result() for future in futures]
+        """The results of `function(*arguments[i])` in order, behind a progress bar. Raises what a call raises, and
+        InputError if a process is killed."""
+        found: dict[int, Result] = {}
+        with progress(title, len(arguments)) as shown:
+            for number, outcome in self.outcomes(function, arguments):
+                if outcome.error:
+                    raise outcome.error
+                if outcome.exit_code is not None:
+                    raise InputError(
+                        "A process of this command was killed, perhaps because the memory is full; close other "
+                        "programs and repeat the command."
+                    )
+                found[number] = outcome.value
+                shown.advance()
+        return [found[number] for number in range(len(arguments))]
+
+    def stop(self) -> None:
+        """Begins no other call, and asks those that are being done to end."""
+        self.stopped = True
+        for _, process in self.busy.values():
+            process.process.terminate()
+
+    def end(self) -> None:
+        """Waits for what is being done."""
+        for process in [*self.idle, *(process for _, process in self.busy.values())]:
+            process.end()
 
 
 @contextmanager
-def processes(count: int | None = None) -> Iterator[Processes]:
-    """So many processes, or one for each core. They ignore Ctrl-C, at which this process ends them, and end with it. It
-    always waits for them. Raises InputError if one of them is killed."""
-    with interrupts_delayed() as interrupts:
-        pool = ProcessPoolExecutor(count or cpu_count(), initializer=start_process)
-        try:
-            yield Processes(pool, interrupts)
-        except BrokenProcessPool as error:
-            raise InputError(
-                "A process of this command was killed, perhaps because the memory is full; close other programs and "
-                "repeat the command."
-            ) from error
-        finally:
-            if interrupts:  # what they write is written whole or not at all
-                for child in multiprocessing.active_children():
-                    child.terminate()
-            pool.shutdown(cancel_futures=True)
-
-
-def start_process() -> None:
-    """Ignores Ctrl-C and warnings, and ends this process with its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    warnings.simplefilter("ignore")
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def end_with_parent() -> None:
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
+def processes(count: int | None = None, environments: Sequence[Environment] = ()) -> Iterator[Processes]:
+    """So many copies of this process at a time, or one for each core; or fresh ones with these environments. It waits
+    for them; at Ctrl-C they are stopped, and what they write is written whole or not at all."""
+    found = Processes([*environments] or [None] * (count or cpu_count()))
+    try:
+        yield found
+    except KeyboardInterrupt:
+        ignore_interrupts()
+        found.stop()
+        raise
+    finally:
+        found.end()

@@ -178,9 +178,18 @@ def terminate_with(parent: int) -> None:
 
 def ignore_interrupts() -> None:
     """Ignores Ctrl-C from here on; one that arrives meanwhile is held back, for Python would print a complaint."""
-    held = hasattr(signal, "pthread_sigmask")  # not on Windows
-    if held:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if held:
+    with interrupts_held():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Holds back Ctrl-C until the block ends, and for good in processes that are started in it."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

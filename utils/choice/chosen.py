@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from data.base import files
-from data.base.environment import several_processes
 from data.base.errors import InputError
+from data.base.processes import several_processes
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import open_folds, part_folder
 from data.cohorts.inner_folds import MOST, inner_folds

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from data.base.cli import option, whole
-from data.base.environment import several_processes
 from data.base.errors import InputError
+from data.base.processes import several_processes
 from data.base.text import shown
 from utils.runs.fold_rows import OF_SEVERAL
 from utils.runs.run import Options
