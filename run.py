@@ -3,24 +3,24 @@
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.base.cli import MAX_JOBS, MAX_REPEATS, Parser, add_options, guarded, seed, whole
+from data.base.errors import InputError
 from data.base.processes import several_processes
 from data.base.terminal import start
 from models import MODELS
 from models.settings import PRECISIONS
 from utils.evaluation.options import check_permutations
 from utils.jobs import FULL_PASS, JOBS
-from utils.machines.devices import choose_device
 from utils.runs.candidates import PRESETS, QUICK
-from utils.runs.everybody import everybody_run
-from utils.runs.folded import folded_run
-from utils.runs.pooled import PooledRun
-from utils.runs.repeated import repeated_run
 from utils.runs.requests import request
-from utils.runs.run import Run
-from utils.runs.side_by_side import end_with_parent
 from utils.runs.validate import CHECKPOINTS, Request, single_run
+
+if TYPE_CHECKING:
+    from utils.permutations.permuted import Permutations
+    from utils.runs.group import Group
+    from utils.runs.run import Run
 
 EXAMPLES = """examples:
   run.py --train --dataDir cohort --chkPointDir ckpt              train mmnn on a cohort that is reduced
@@ -70,7 +70,6 @@ def parser() -> argparse.ArgumentParser:
 
 def execute() -> int:
     """Checks everything that can be checked without TensorFlow, then imports it and does the job."""
-    end_with_parent()
     top = parser()
     args = top.parse_args()
     given = {name for name, value in vars(args).items() if value != top.get_default(name)}
@@ -81,50 +80,66 @@ def execute() -> int:
     asked = request(args, given, JOBS.values())
     if args.permutations:
         check_permutations(asked)
-    return perform(settled(asked), args.shareGPU)
+    work = settled(asked)
+    if work.nothing_to_do():
+        print("Everything is done.")
+        work.announce()
+        return 0
+    if several_processes():
+        return perform_with_others(work, args)
+    return work.perform(args.shareGPU)
 
 
-def settled(asked: Request) -> Run:
-    """The run that the options ask for. What chooses and permutes is imported only where it is wanted."""
+def perform_with_others(work: "Run | Group | Permutations", args: argparse.Namespace) -> int:
+    """Does the job with other workers, if there are any; returns the exit status."""
+    from utils.machines.workers import find_workers
+    from utils.runs.team import perform_together
+
+    workers = find_workers()
+    if not (work.job.is_shared or workers.is_chief):
+        print(f"Worker {workers.index} of {workers.count}: nothing to do, the first one does all of this job.")
+        return 0
+    if workers.count == 1 or not work.job.is_shared:
+        return work.perform(args.shareGPU)
+    if args.jobs > 1:
+        raise InputError(f"--jobs {args.jobs} is for one machine, and here are {workers.count} workers; leave it out.")
+    return perform_together(work, workers, args.shareGPU)
+
+
+def settled(asked: Request) -> "Run | Group | Permutations":
+    """What the options ask for, with every choice made. What only some need is imported only for them."""
     args = asked.args
     if args.bundle:
-        from utils.bundle.run import bundled_run as of_options
-    elif args.choose is not None:
-        from utils.choice.chosen import chosen_run as of_options
-    elif args.everybody:
-        of_options = everybody_run
+        from utils.bundle.run import bundled_run
+
+        return bundled_run(asked)
+    if args.everybody:
+        from utils.runs.everybody import everybody_run
+
         if getattr(args, "score", None):
             from utils.report import internal
 
             asked = replace(asked, internal=internal.read(args.score, args.model))
-    else:
-        of_options = repeated_run if asked.is_repeated else folded_run if args.folds else single_run
-    if not args.permutations or args.fold:  # a process of --jobs tests its fold
-        return of_options(asked)
+        return everybody_run(asked)
+    if not args.folds:
+        return single_run(asked)
+    group = on_folds(asked)
+    if not args.permutations:
+        return group
     from utils.permutations.permuted import permuted_run
 
-    return permuted_run(of_options(asked), args.permutations)
+    return permuted_run(group, args.permutations)
 
 
-def perform(run: Run, share_gpu: bool) -> int:
-    """Does the job on a free GPU or the CPU, with other workers if there are any; returns the exit status."""
-    if isinstance(run, PooledRun) and run.is_done() and not run.override:
-        print("Everything is done.")
-        run.announce()
-        return 0
-    if several_processes():
-        from utils.machines.workers import find_workers
-        from utils.runs.team import perform_together
-
-        workers = find_workers()
-        if not (run.job.is_shared or workers.is_chief):
-            print(f"Worker {workers.index} of {workers.count}: nothing to do, the first one does all of this job.")
-            return 0
-        if workers.count > 1 and run.job.is_shared:
-            return perform_together(run, workers, share_gpu)
-    if isinstance(run, PooledRun) and run.jobs > 1:
-        return run.perform_side_by_side(share_gpu)
-    return run.perform_on(choose_device(share_gpu, several=run.job.takes_several_gpus))
+def on_folds(asked: Request) -> "Group":
+    """The group of runs on folds."""
+    if asked.args.choose is not None:
+        from utils.choice.chosen import chosen_run as of_options
+    elif asked.is_repeated:
+        from utils.runs.repeated import repeated_run as of_options
+    else:
+        from utils.runs.folded import folded_run as of_options
+    return of_options(asked)
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from hypothesis import settings
 from people import ROWS, write_people
 
 from data import demo, grids
-from data.base import files
+from data.base import files, processes
 from utils.blackout import effects
 from utils.machines import devices
 
@@ -54,12 +54,11 @@ def cli() -> Callable[..., Outcome]:
 
 @pytest.fixture(scope="session")
 def data_cli() -> Callable[..., Outcome]:
-    """`data_cli("convert", ...)` runs python -m data, with a thread in place of its processes."""
-    from concurrent.futures import ThreadPoolExecutor
+    """`data_cli("convert", ...)` runs python -m data, without other processes."""
 
     def run(*arguments) -> Outcome:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("data.base.processes.ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+            patch.setattr("data.base.processes.Processes.outcomes", in_this_process)
             return run_main("data.__main__", "data", arguments)
 
     return run
@@ -293,3 +292,10 @@ def settled(in_home, once) -> Path:
             assert outcome.status == 0, outcome.err
 
     return once("settled", make)
+
+
+def in_this_process(
+    _: processes.Processes, function: Callable, arguments: Sequence[tuple]
+) -> Iterator[tuple[int, processes.Outcome]]:
+    """In place of `Processes.outcomes`."""
+    yield from ((number, processes.Outcome(function(*values))) for number, values in enumerate(arguments))

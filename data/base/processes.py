@@ -6,11 +6,12 @@ What calls return comes back as values. Processes ignore Ctrl-C, at which this o
 import multiprocessing
 import os
 import signal
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from data.base.terminal import ignore_interrupts, interrupts_held, terminate_wit
 
 Result = TypeVar("Result")
 Environment = Mapping[str, str]
+INTERVAL_S = 0.5
 
 
 def several_processes(environment: Environment = os.environ) -> bool:
@@ -48,6 +50,7 @@ class Outcome:
     value: Any = None
     error: Exception | None = None
     exit_code: int | None = None  # minus the signal that killed the process
+    seconds: float = 0.0  # since it was asked for
 
 
 class Process:
@@ -69,14 +72,20 @@ class Process:
             os.environ.clear()
             os.environ.update(before)
         end.close()
+        self.began = 0.0
+
+    def begin(self, function: Callable, arguments: tuple) -> None:
+        self.began = time.monotonic()
+        self.connection.send((function, arguments))
 
     def outcome(self) -> Outcome:
-        """That of the call that was sent last."""
+        """That of the call that was begun last."""
         try:
-            return self.connection.recv()
+            found = self.connection.recv()
         except (EOFError, ConnectionError):
             self.process.join()
-            return Outcome(exit_code=self.process.exitcode)
+            found = Outcome(exit_code=self.process.exitcode)
+        return replace(found, seconds=time.monotonic() - self.began)
 
     def end(self) -> None:
         """Waits for the call that is being done, and for the end of the process."""
@@ -110,15 +119,21 @@ class Processes:
     busy: dict[Any, tuple[int, Process]] = field(default_factory=dict)  # with the number of its call
     stopped: bool = False
 
-    def outcomes(self, function: Callable, arguments: Sequence[tuple]) -> Iterator[tuple[int, Outcome]]:
-        """The number and the outcome of each call of the function, in the order in which they end."""
+    def outcomes(
+        self, function: Callable, arguments: Sequence[tuple], meanwhile: Callable[[], None] | None = None
+    ) -> Iterator[tuple[int, Outcome]]:
+        """The number and the outcome of each call of the function, in the order in which they end; `meanwhile` is
+        called twice a second as long as none does."""
         left = deque(enumerate(arguments))
         while self.busy or (left and not self.stopped):
             while left and not self.stopped and (self.idle or self.environments):
                 number, values = left.popleft()
                 process = self.idle.pop() if self.idle else Process(self.environments.pop())
-                process.connection.send((function, values))
+                process.begin(function, values)
                 self.busy[process.connection] = number, process
+            if meanwhile:
+                while not wait([*self.busy], INTERVAL_S):
+                    meanwhile()
             for connection in wait([*self.busy]):
                 number, process = self.busy.pop(connection)
                 outcome = process.outcome()

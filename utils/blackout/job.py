@@ -34,7 +34,8 @@ from utils.blackout.effects import ARRAYS, BACKGROUND, KINDS, Effects, averaged,
 from utils.blackout.fills import Fills
 from utils.blackout.measure import measure, verify
 from utils.blackout.occlusion import Occlusion
-from utils.runs.run import Run, prepare_folder
+from utils.runs.group import Group
+from utils.runs.run import Run
 from utils.scores.metrics import HEADLINES, Predictions, headline, with_intervals
 from utils.training.inference import restored_network
 
@@ -48,7 +49,7 @@ def blackout(run: Run) -> int:
     if atlas.vanished:
         print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {listed(atlas.vanished)}")
     occlusion = Occlusion(restored_network(run))
-    prepare_folder(run)
+    run.prepare_folder()
     if recomputed := occlusion.recomputed_layers:
         print(f"Computed in full for each region: {listed(recomputed)} and the layers after them.")
     fills = fills_of(run)
@@ -75,17 +76,17 @@ def fills_of(run: Run) -> Fills:
     return Fills(cohort, atlas, chosen.tested(run.cohort), chosen, run.seed)
 
 
-def pool(run: Run) -> None:
+def pool(group: Group) -> None:
     """The same results from the effects of all folds: each subject is blacked out by a model that never saw it."""
-    parts = [read_store(part) for part in run.parts]
-    fold = [run_.fold for run_, part in zip(run.parts, parts, strict=True) for _ in part.rows]
+    run, parts = group.whole, [read_store(leaf) for leaf in group.leaves]
+    fold = [leaf.fold for leaf, part in zip(group.leaves, parts, strict=True) for _ in part.rows]
     run.finish(**conclude(run, joined(parts), fold))
 
 
-def average(run: Run) -> None:
+def average(group: Group) -> None:
     """The same results from the means of each record's effects over all repeats."""
-    effects = averaged([joined([read_store(fold) for fold in repeat.parts]) for repeat in run.parts])
-    first = next(repeat.folds.fold_of for repeat in run.parts if repeat.folds)
+    run, first = group.whole, group.folds.fold_of
+    effects = averaged([joined([read_store(leaf) for leaf in repeat.leaves]) for repeat in group.groups])
     run.finish(**conclude(run, effects, [first[subject] for subject in effects.subject]))
 
 

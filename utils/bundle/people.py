@@ -11,8 +11,9 @@ import pandas as pd
 from data.base.tables import read_frame, write_frame
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
-from utils.bundle.run import BundledRun
+from utils.bundle.run import bundle_of
 from utils.report.tables import UNLIKE
+from utils.runs.run import Run
 from utils.scores.calibration import LEVELS, Calibration
 
 PEOPLE = "people.csv"
@@ -50,10 +51,11 @@ def people(calibration: Calibration | None, each: np.ndarray, prevalence: float 
     return [Person(*values) for values in columns]
 
 
-def write(run: BundledRun, each: np.ndarray, indices: np.ndarray, prevalence: float | None) -> list[str]:
+def write(run: Run, each: np.ndarray, indices: np.ndarray, prevalence: float | None) -> list[str]:
     """Writes `people.csv` of the records at these positions, with the reasons of `unlike.csv`, for a `prevalence`;
     returns what must be said of it."""
-    bundle, path = run.bundle, run.out_dir / UNLIKE
+    bundle, path = bundle_of(run), run.out_dir / UNLIKE
+    assert bundle
     found = people(bundle.calibration, each, prevalence)
     rows = [run.cohort.rows[index] for index in indices]
     names = pd.DataFrame({"file": [row.file for row in rows], "subject": [row.subject for row in rows]})

@@ -1,9 +1,8 @@
 """`run.py --test --bundle FILE.zip`: a test of the networks of a bundle, with nothing of who trained them at hand."""
 
 import argparse
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +20,20 @@ from utils.runs.run import Job, Options, Run
 from utils.runs.validate import Request, check, report, report_simulated
 
 
-@dataclass(frozen=True, kw_only=True)
-class BundledRun(Run):
-    """A job by the networks of a bundle."""
+def bundle_of(run: Run) -> Bundle | None:
+    """The bundle whose networks do the job; None if those of a checkpoint do."""
+    return run.checkpoints.bundle if isinstance(run.checkpoints, BundleFolder) else None
 
-    bundle: Bundle
 
-    @property
-    def networks(self) -> Iterator[tuple[Run, Any]]:
-        """Each network, and the run on the cohort as this network reads it. TensorFlow must have been started."""
-        for number, member in enumerate(self.bundle.model.members):
-            yield replace(self, cohort=read_by(member, self.cohort)), network_of(self.bundle, number, self)
+def networks_of(run: Run) -> list[tuple[Run, Any]]:
+    """Each network that does the job, and the run on the cohort as this network reads it. TensorFlow must have been
+    started."""
+    if (bundle := bundle_of(run)) is None:
+        from utils.training.inference import restored_network
 
-    @cached_property
-    def caveats(self) -> Caveats:  # type: ignore[override]
-        """Those of this cohort, and of the one that trained the networks."""
-        own, its = super().caveats, self.bundle.model.caveats
-        return Caveats(
-            simulated=own.simulated or its.simulated,
-            problems=(*own.problems, *(f"of the training people: {text}" for text in its.problems)),
-            accepted_leaks=tuple(dict.fromkeys([*own.accepted_leaks, *its.accepted_leaks])),
-            shuffled_labels=own.shuffled_labels or its.shuffled_labels,
-            transductive=own.transductive,
-        )
+        return [(run, restored_network(run))]
+    members = enumerate(bundle.model.members)
+    return [(replace(run, cohort=read_by(of, run.cohort)), network_of(bundle, at, run)) for at, of in members]
 
 
 def read_by(member: Member, cohort: Cohort) -> Cohort:
@@ -72,7 +62,7 @@ def with_model(args: argparse.Namespace, given: set[str]) -> None:
     args.model = model
 
 
-def bundled_run(asked: Request) -> BundledRun:
+def bundled_run(asked: Request) -> Run:
     """The test of a bundle. Raises InputError for the first thing that is wrong."""
     bundle = Bundle.open(asked.args.bundle)
     bundle.check_prevalence(asked.args.prevalence)
@@ -87,14 +77,14 @@ def bundled_run(asked: Request) -> BundledRun:
     return run
 
 
-def on_cohort(bundle: Bundle, cohort: Cohort, job: Job, options: Options, out_dir: Path) -> BundledRun:
+def on_cohort(bundle: Bundle, cohort: Cohort, job: Job, options: Options, out_dir: Path) -> Run:
     """A job by the networks of a bundle. Raises InputError for a cohort that they cannot read, or that trained them."""
     saved = bundle.identity
     model = MODELS[saved.model]
     config = model.settings(saved.config)
     check_cohort(bundle, cohort, model.inputs(config))
     standard: Standard = getattr(config, "standardise", "stored")
-    return BundledRun(
+    return Run(
         job=job,
         choices=Choices(**{field.name: getattr(saved, field.name) for field in fields(Choices)}),
         config=config,
@@ -105,8 +95,15 @@ def on_cohort(bundle: Bundle, cohort: Cohort, job: Job, options: Options, out_di
         out_dir=out_dir,
         num_iters=saved.step,
         internal=saved.internal,
-        bundle=bundle,
+        trained_with=trained_with(bundle),
     )
+
+
+def trained_with(bundle: Bundle) -> Caveats:
+    """What must stand beside whatever its networks say: the caveats of the cohort that trained them."""
+    its = bundle.model.caveats
+    problems = tuple(f"of the training people: {text}" for text in its.problems)
+    return replace(its, problems=problems, transductive=False)
 
 
 def check_cohort(bundle: Bundle, cohort: Cohort, reads: Sequence[str]) -> None:

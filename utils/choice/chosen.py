@@ -7,8 +7,8 @@ and the choices in `choice`. What is reported is the score of the procedure: in 
 
 import argparse
 from collections import Counter
-from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,14 @@ from data.cohorts.folds import open_folds, part_folder
 from data.cohorts.inner_folds import MOST, inner_folds
 from data.cohorts.rows import listed
 from utils.choice.halving import trainings
-from utils.choice.job import CHOOSE, ChoosingRun, read_choice
+from utils.choice.job import CHOOSE, ChoiceOptions, read_choice
 from utils.runs import guards
 from utils.runs.candidates import Candidates
 from utils.runs.checkpoints import CheckpointFolder
-from utils.runs.folded import FoldedRun, announce, fields_of, folder_of_folds, on_folds
+from utils.runs.folded import announce, folder_of_folds, on_folds
+from utils.runs.group import Choosing, Group
 from utils.runs.repeated import saved_before
 from utils.runs.run import Options, Run
-from utils.runs.several import SeveralRun
 from utils.runs.validate import Request, report
 
 CANDIDATE = "candidate-{}"  # the folders of one
@@ -36,47 +36,13 @@ CHOICE = "choice"
 QUICKLY = "quick.json"  # beside the checkpoints: who was chosen for all folds by a test
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChosenRun(SeveralRun):
-    """The job by all candidates on the same folds, and what the procedure that chooses among them makes of it.
-    `choosing` is the choice in each fold, which is one of the `parts` of a training; None if it is quick."""
-
-    pooling = "select"
-    candidates: Candidates
-    choosing: FoldedRun | None
-
-    @property
-    def by_name(self) -> dict[str, FoldedRun]:
-        """The runs of the candidates."""
-        return dict(zip(self.candidates.names, self.several, strict=False))
-
-    @property
-    def cut(self) -> str:
-        return f"{super().cut}, {described(self.candidates)}"
-
-    def settings(self) -> dict[str, Any]:
-        found = super().settings()
-        if self.choosing:
-            of_choices = self.choosing.settings()["checkpoint_sha256"]
-            found["checkpoint_sha256"] |= {f"{fold}, {CHOICE}": digest for fold, digest in of_choices.items()}
-        candidates = {name: asdict(run.choices) for name, run in self.by_name.items()}
-        own = {"preset": self.choices.preset, "candidates": candidates, "quick": self.candidates.quick}
-        return found | own
-
-    def pool_parts(self, device: str) -> None:
-        """Those of each candidate before, of which nothing is printed."""
-        with redirect_stdout(None):
-            for part in self.several:
-                part.pool_parts(device)
-        super().pool_parts(device)
-
-    def keep_quick(self, name: str) -> None:
-        """Keeps beside the checkpoints who was chosen for all folds by a test of these."""
-        digests = [part.settings()["checkpoint_sha256"] for part in self.several]
-        files.write_json(self.checkpoints.path / QUICKLY, {"chosen": name, "checkpoint_sha256": digests})
+def keep_quick(group: Group, name: str) -> None:
+    """Keeps beside the checkpoints who was chosen for all folds by a test of these."""
+    digests = [part.settings()["checkpoint_sha256"] for part in group.groups]
+    files.write_json(group.run.checkpoints.path / QUICKLY, {"chosen": name, "checkpoint_sha256": digests})
 
 
-def chosen_run(asked: Request) -> FoldedRun | ChosenRun:
+def chosen_run(asked: Request) -> Group:
     """The run by all candidates; a blackout is one on folds, of who was chosen in each. Raises InputError for the first
     thing that is wrong."""
     if several_processes():
@@ -88,98 +54,111 @@ def chosen_run(asked: Request) -> FoldedRun | ChosenRun:
     out_dir = asked.out_dir(before)
     folds = open_folds(asked.data_dir, args.folds, seed, kept / CANDIDATE.format(1))
     announce(folds)
-    parts: list[FoldedRun] = []
+    parts: list[Group] = []
     for number, candidate in enumerate(candidates.all, 1):
         name = CANDIDATE.format(number)
         own = {"seed": seed, "preset": candidate.preset, "set": list(candidate.changes), "outDir": out_dir / name}
         part = on_folds(replace(asked, args=argparse.Namespace(**vars(args) | own)), folds, kept / name)
         folds.check_written(kept / name)
-        guards.free_output(part, None)
-        parts.append(replace(part, name=NAMED.format(candidate)))
+        guards.free_output(part.run, None)
+        parts.append(replace(part, run=replace(part.run, name=NAMED.format(candidate))))
     choosing = None if candidates.quick else choice_of(parts, candidates, kept)
     if choosing:
         (check_inner_folds if asked.training else check_chosen)(choosing)
     if not asked.job.takes_candidates:
         chosen = chosen_in_folds(choosing) if choosing else quickly_chosen(parts, kept, asked)
-        return of_the_chosen(parts, chosen, out_dir, described(candidates), folds.whole)
-    shown = replace(parts[0].choices, preset=described(candidates))
-    every = tuple(parts) + ((choosing,) if choosing and asked.training else ())
-    own = {"parts": every, "out_dir": out_dir, "choices": shown, "candidates": candidates, "choosing": choosing}
-    own |= {"checkpoints": CheckpointFolder(kept, asked.training_command), "only": parts[0].only, "jobs": args.jobs}
-    run = ChosenRun(**fields_of(parts[0]) | own)
-    guards.free_output(run, None)
-    report(run, folds.whole)
+        group = of_the_chosen(parts, chosen, out_dir, described(candidates), folds.whole)
+        return replace(group, again=partial(chosen_run, asked))
+    choices = replace(parts[0].run.choices, preset=described(candidates))
+    every, told = CheckpointFolder(kept, asked.training_command), told_of(parts, candidates)
+    whole = replace(parts[0].run, name=choices.preset, choices=choices, more=told, out_dir=out_dir, checkpoints=every)
+    group = replace(parts[0], run=whole, parts=tuple(parts), again=partial(chosen_run, asked), pooling="select")
+    group = replace(group, choosing=Choosing(candidates, choosing))
+    guards.free_output(whole, None)
+    report(whole, folds.whole)
     if asked.training:
-        print(cost(run))
-    return run
+        print(cost(group))
+    return group
+
+
+def told_of(parts: list[Group], candidates: Candidates) -> dict[str, Any]:
+    """What settings say of the candidates."""
+    choices = {name: asdict(part.run.choices) for name, part in zip(candidates.names, parts, strict=True)}
+    return {"candidates": choices, "quick": candidates.quick}
 
 
 def described(candidates: Candidates) -> str:
     return f"chosen {'quickly ' if candidates.quick else ''}among {len(candidates.all)} candidates"
 
 
-def cost(run: ChosenRun) -> str:
+def cost(group: Group) -> str:
     """How many trainings a training with a choice takes at most."""
-    folds, count = len(run.folds.names), len(run.candidates.all)
-    inner = f", and at most {trainings(count, MOST)} to choose" if run.choosing else ""
-    total = folds * (count + (trainings(count, MOST) if run.choosing else 0))
+    folds, count = len(group.folds.names), len(group.parts)
+    inner = f", and at most {trainings(count, MOST)} to choose" if group.choice else ""
+    total = folds * (count + (trainings(count, MOST) if group.choice else 0))
     return f"Trainings: {total} in all, in each of {folds} folds one of each of {count} candidates{inner}."
 
 
-def choice_of(parts: list[FoldedRun], candidates: Candidates, kept: Path) -> FoldedRun:
+def choice_of(parts: list[Group], candidates: Candidates, kept: Path) -> Group:
     """The choice in each fold among candidates, which are `parts`."""
     first, folder = parts[0], kept / CHOICE
     found: list[Run] = []
-    for of_fold in zip(*(part.parts for part in parts), strict=True):
-        contenders = dict(zip(candidates.names, of_fold, strict=True))
-        own = {"job": CHOOSE, "out_dir": part_folder(folder, of_fold[0].fold), "options": Options()}
-        own |= {"num_iters": of_fold[0].trained_for, "contenders": contenders}
-        found.append(ChoosingRun(**fields_of(of_fold[0]) | own))
-    own = {"job": CHOOSE, "out_dir": folder, "options": Options(), "name": CHOICE}
-    return FoldedRun(**fields_of(first) | own | {"parts": tuple(found), "only": first.only, "jobs": first.jobs})
+    for of_fold in zip(*(part.leaves for part in parts), strict=True):
+        one, contenders = of_fold[0], dict(zip(candidates.names, of_fold, strict=True))
+        told = {"candidates": {name: asdict(run.choices) for name, run in contenders.items()}}
+        found.append(
+            replace(
+                one,
+                job=CHOOSE,
+                out_dir=part_folder(folder, one.fold),
+                options=ChoiceOptions(contenders),
+                num_iters=one.trained_for,
+                more=told | {"iterations": one.trained_for},
+            )
+        )
+    whole = replace(first.run, job=CHOOSE, out_dir=folder, options=Options(), name=CHOICE)
+    return replace(first, run=whole, parts=tuple(found))
 
 
-def check_inner_folds(choosing: FoldedRun) -> None:
+def check_inner_folds(choosing: Group) -> None:
     """Raises InputError, before anything is trained, if a fold that is to be done cannot be cut into inner folds."""
-    for part in choosing.parts:
+    for part in choosing.leaves:
         if choosing.only in (None, part.fold) and not part.is_done():
             inner_folds(choosing.folds, part.cohort, part.seed)
 
 
-def check_chosen(choosing: FoldedRun) -> None:
+def check_chosen(choosing: Group) -> None:
     """Raises InputError if nobody has been chosen yet in a fold that is to be done."""
-    wanted = [part for part in choosing.parts if choosing.only in (None, part.fold)]
+    wanted = [part for part in choosing.leaves if choosing.only in (None, part.fold)]
     if missing := [part.fold for part in wanted if not part.is_done()]:
         raise InputError(
             f"Nobody is chosen yet in {len(missing)} of {len(wanted)} folds ({listed(missing)}), or of other "
-            f"trainings; choose: {choosing.checkpoints.training}"
+            f"trainings; choose: {choosing.run.checkpoints.training}"
         )
 
 
-def chosen_in_folds(choosing: FoldedRun) -> dict[str, str]:
+def chosen_in_folds(choosing: Group) -> dict[str, str]:
     """Who was chosen in each fold that is done."""
-    return {part.fold: read_choice(part).name for part in choosing.parts if part.is_done()}
+    return {part.fold: read_choice(part).name for part in choosing.leaves if part.is_done()}
 
 
-def of_the_chosen(
-    parts: list[FoldedRun], chosen: dict[str, str], out_dir: Path, title: str, whole: Cohort
-) -> FoldedRun:
+def of_the_chosen(parts: list[Group], chosen: dict[str, str], out_dir: Path, title: str, whole: Cohort) -> Group:
     """The job in each fold by the candidate that was chosen there."""
-    by_name = {part.name: part for part in parts}
+    by_name = {part.run.name: part for part in parts}
     usual = Counter(chosen.values()).most_common(1)[0][0]  # stands for whom is not chosen yet, in a fold not done
     most = by_name[NAMED.format(usual)]
     found = [
-        replace(by_name[NAMED.format(chosen.get(part.fold, usual))].parts[at], out_dir=part_folder(out_dir, part.fold))
-        for at, part in enumerate(most.parts)
+        replace(by_name[NAMED.format(chosen.get(leaf.fold, usual))].leaves[at], out_dir=part_folder(out_dir, leaf.fold))
+        for at, leaf in enumerate(most.leaves)
     ]
-    choices = replace(most.choices, preset=title)
-    run = replace(most, name="", parts=tuple(found), out_dir=out_dir, choices=choices)
+    choices = replace(most.run.choices, preset=title)
+    run = replace(most.run, name="", out_dir=out_dir, choices=choices)
     guards.free_output(run, None)
     report(run, whole)
-    return run
+    return replace(most, run=run, parts=tuple(found))
 
 
-def quickly_chosen(parts: list[FoldedRun], kept: Path, asked: Request) -> dict[str, str]:
+def quickly_chosen(parts: list[Group], kept: Path, asked: Request) -> dict[str, str]:
     """Who was chosen for all folds. Raises InputError if no test has chosen yet, or one of other checkpoints."""
     digests = [part.settings()["checkpoint_sha256"] for part in parts]
     found = files.read_json(kept / QUICKLY, dict) if (kept / QUICKLY).is_file() else {}
@@ -187,4 +166,4 @@ def quickly_chosen(parts: list[FoldedRun], kept: Path, asked: Request) -> dict[s
     if any(own.items() - there.items() for own, there in zip(digests, tested, strict=True)):  # in the folds asked for
         test = asked.training_command.replace("--train", "--test", 1)
         raise InputError(f"--choose quick chooses by the predictions of a test, which is to be done first: {test}")
-    return {part.fold: str(found["chosen"]) for part in parts[0].parts}
+    return {part.fold: str(found["chosen"]) for part in parts[0].leaves}

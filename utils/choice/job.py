@@ -7,7 +7,6 @@ grows with each training, so a run that is killed goes on where it was. `run.jso
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,27 +16,19 @@ from data.base.progress import progress
 from data.cohorts.cohort import Cohort
 from data.cohorts.inner_folds import MOST, InnerFolds, inner_folds
 from utils.choice.halving import Rung, halve, trainings
-from utils.runs.results import MANIFEST, sha256
-from utils.runs.run import Job, Run, prepare_folder
+from utils.runs.folders import described
+from utils.runs.group import Group
+from utils.runs.run import Job, Options, Run
 from utils.scores.metrics import HEADLINES, Predictions, aucs, headline
 
 STORE = "inner.json"
 UNDEFINED = 0.5  # the score where no AUC is defined
 Predicted = dict[str, float]  # probability of autism by file
-CHOOSE = Job(
-    name="choose",
-    help="compare candidates in inner folds",
-    module="utils.choice.job",
-    guards=(),
-    outputs=("inner.json",),
-    needs_checkpoint=False,
-    is_shared=False,
-)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChoosingRun(Run):
-    """The choice within the training subjects of one fold; `contenders` are the trainings of the candidates on it."""
+@dataclass(frozen=True)
+class ChoiceOptions(Options):
+    """`contenders` are the trainings of the candidates on one fold."""
 
     contenders: dict[str, Run]
 
@@ -45,10 +36,17 @@ class ChoosingRun(Run):
     def cost(self) -> int:
         return trainings(len(self.contenders), MOST)
 
-    def settings(self) -> dict[str, Any]:
-        candidates = {name: asdict(run.choices) for name, run in self.contenders.items()}
-        own = {"iterations": self.num_iters, "checkpoint_sha256": sha256(self.out_dir / STORE)}
-        return super().settings() | {"candidates": candidates} | own
+
+CHOOSE = Job(
+    name="choose",
+    help="compare candidates in inner folds",
+    module="utils.choice.job",
+    guards=(),
+    outputs=(STORE,),
+    needs_checkpoint=False,
+    is_shared=False,
+    kept=STORE,
+)
 
 
 @dataclass(frozen=True)
@@ -78,23 +76,24 @@ class Store:
             files.write_json(self.path, self.found)
 
 
-def choose(run: ChoosingRun) -> int:
+def choose(run: Run) -> int:
     """Writes `inner.json` and who was chosen; returns the exit status."""
     kept = {} if run.override or not run.continues() else read_store(run.out_dir / STORE)
     if kept:
         run.write_manifest(finished=False)
     else:
-        prepare_folder(run)
-    contenders = {name: replace(one, workers=run.workers) for name, one in run.contenders.items()}
+        run.prepare_folder()
+    assert isinstance(run.options, ChoiceOptions)
+    contenders = {name: one.on(run.workers) for name, one in run.options.contenders.items()}
     chosen = choice(contenders, Store(run.out_dir / STORE, kept))
     title = f"{chosen.name} chosen, {HEADLINES[chosen.metric]} of inner folds"
     run.finish((title, chosen.scores[chosen.name], None, None), chosen=asdict(chosen))
     return 0
 
 
-def pool(run: Run) -> None:
+def pool(group: Group) -> None:
     """Records that all folds have a choice."""
-    run.finish()
+    group.whole.finish()
 
 
 def choice(contenders: dict[str, Run], store: Store) -> Chosen:
@@ -150,5 +149,4 @@ def read_store(path: Path) -> dict[str, dict[str, Predicted]]:
 
 def read_choice(run: Run) -> Chosen:
     """The choice of a fold that is done."""
-    described: dict[str, Any] = files.read_json(run.out_dir / MANIFEST, dict)
-    return files.typed(files.json_text(described["chosen"]), Chosen)
+    return files.typed(files.json_text(described(run.out_dir)["chosen"]), Chosen)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,14 +15,13 @@ from data.base import files
 from data.base.tables import write_frame
 from utils.compare import pairs
 from utils.compare.pairs import Agreement, Pair
-from utils.compare.runs import Results
+from utils.compare.runs import FinishedTest
 from utils.figures import number
 from utils.report import drawings, texts
 from utils.report.build import INTENDED_USE, rendered
 from utils.report.cells import Row, Section, shown, spelled
 from utils.report.tables import Score
-from utils.runs.places import RESULTS, refuse
-from utils.runs.results import MANIFEST, Manifest, own_files, sha256_of_outputs
+from utils.runs.folders import RESULTS, Results, refuse
 from utils.runs.run import git_commit
 from utils.scores.metrics import HEADLINES
 from utils.scores.statistics import CHANCE, CONFIDENCE
@@ -44,19 +42,17 @@ def check_place(folder: Path, runs: Sequence[Path]) -> None:
 
 def begin(folder: Path) -> None:
     """Claims the folder. Raises InputError if it holds what no comparison wrote."""
-    own_files(folder, JOB, OF)
+    results_of(folder).own_files()
     folder.mkdir(parents=True, exist_ok=True)
-    write_manifest(folder, finished=False)
+    results_of(folder).write({}, finished=False)
 
 
-def write_manifest(folder: Path, finished: bool, **more: Any) -> None:
-    """`run.json`, by which this folder is known as a comparison's."""
-    sha256 = sha256_of_outputs(folder, OUTPUTS) if finished else None
-    manifest = Manifest((*OUTPUTS, MANIFEST), finished, JOB, OF, outputs_sha256=sha256)
-    files.write_json(folder / MANIFEST, asdict(manifest) | more)
+def results_of(folder: Path) -> Results:
+    """The folder, whose `run.json` says that a comparison wrote it."""
+    return Results(folder, JOB, OF, OUTPUTS)
 
 
-def write(folder: Path, runs: Sequence[Results], found: Sequence[Pair]) -> Path:
+def write(folder: Path, runs: Sequence[FinishedTest], found: Sequence[Pair]) -> Path:
     """Writes the tables and the page, whose path is returned; files of an earlier comparison are replaced."""
     for name, rows in ((TABLE, pairs.rows(found)), (SITES, pairs.site_rows(found))):
         write_frame(folder / name, pd.DataFrame(list(rows)), NAMES, DIGITS)
@@ -67,7 +63,8 @@ def write(folder: Path, runs: Sequence[Results], found: Sequence[Pair]) -> Path:
         file.write(rendered(title, people, sections(runs, found)))
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     described = {"command": command, "runs": [str(run.folder.absolute()) for run in runs], "started": when}
-    write_manifest(folder, finished=True, **described, git_commit=commit, conclusions=conclusions(found))
+    more = described | {"git_commit": commit, "conclusions": conclusions(found)}
+    results_of(folder).write({}, finished=True, more=more)
     return folder / PAGE
 
 
@@ -77,7 +74,7 @@ def conclusions(found: Sequence[Pair]) -> list[str]:
     return each + texts.paragraphs("several", SENTENCES, count=len(found))
 
 
-def sections(runs: Sequence[Results], found: Sequence[Pair]) -> Iterator[Section]:
+def sections(runs: Sequence[FinishedTest], found: Sequence[Pair]) -> Iterator[Section]:
     """In the order of the page."""
     repeats = {"repeats": len(runs[0].repeats)}
     yield Section("What may be concluded", conclusions(found), kind="conclusion")
@@ -108,7 +105,7 @@ def sections(runs: Sequence[Results], found: Sequence[Pair]) -> Iterator[Section
     yield Section("What differs between the runs", None if unlike else same, table=unlike or None)
 
 
-def warnings(runs: Sequence[Results]) -> list[str]:
+def warnings(runs: Sequence[FinishedTest]) -> list[str]:
     """The caveats of each run."""
     found = []
     for run in runs:
@@ -144,7 +141,7 @@ def cell(ends: Ends) -> str:
     return shown(Score(**ends).numbers)
 
 
-def row_of(run: Results) -> Row:
+def row_of(run: FinishedTest) -> Row:
     """A run with its scores."""
     of = run.described
     named = {"run": run.letter, "folder": f"{run.folder}{of.marks}", "model": f"{of.model}, {of.preset}"}
@@ -174,7 +171,7 @@ def agreement(found: Agreement) -> Row:
     return {name: str(count) for name, count in counts.items()} | {"p (McNemar)": number(found.p, ".2g")}
 
 
-def differing(runs: Sequence[Results]) -> list[Row]:
+def differing(runs: Sequence[FinishedTest]) -> list[Row]:
     """A row for each thing that decides results and is not the same in all runs."""
     each = [facts(run) for run in runs]
     names = dict.fromkeys(name for found in each for name in found)
@@ -187,7 +184,7 @@ def differing(runs: Sequence[Results]) -> list[Row]:
     ]
 
 
-def facts(run: Results) -> dict[str, object]:
+def facts(run: FinishedTest) -> dict[str, object]:
     """What `run.json` says of what decides the results, by its name for people."""
     of, training = run.described, [count for count in run.described.subjects if count.split == "train"]
     return {

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from utils.compare.runs import Results
+from utils.compare.runs import FinishedTest
 from utils.evaluation.verdict import standing
 from utils.scores.metrics import differences, flat, headline, log_odds
 from utils.scores.statistics import THRESHOLD, or_none
@@ -58,8 +58,8 @@ class Pair:
     """Two runs, a and b; `less`: scores of a minus those of b as `metrics.differences` has them; `correlations` of
     their log odds, over all records and, where there are several, within sites."""
 
-    a: Results
-    b: Results
+    a: FinishedTest
+    b: FinishedTest
     less: dict[str, dict]
     correlations: dict[str, float | None]
     agreement: Agreement
@@ -80,7 +80,7 @@ class Pair:
         return standing(self.less[self.area]["low"], self.less[self.area]["high"])
 
 
-def compared(a: Results, b: Results) -> Pair:
+def compared(a: FinishedTest, b: FinishedTest) -> Pair:
     """Two runs that may be compared, side by side."""
     both = [run.known for run in (a, b)]
     site = both[0]["site"]

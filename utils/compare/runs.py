@@ -1,4 +1,4 @@
-"""Folders of finished tests -> `Results` of the same people, labels and folds, or one line that says what differs."""
+"""Folders of finished tests -> those of the same people, labels and folds, or one line that says what differs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +12,8 @@ from data.base import files
 from data.base.errors import InputError
 from models import MODELS
 from utils.report.tables import PREDICTIONS, Described, read_predictions
-from utils.runs.places import is_same
+from utils.runs.folders import MANIFEST, Manifest, is_same, sha256
 from utils.runs.repeated import REPEAT
-from utils.runs.results import MANIFEST, Manifest, sha256
 from utils.scores.metrics import Predictions, with_intervals
 
 LETTERS = ascii_uppercase[:10]  # the names of runs
@@ -30,7 +29,7 @@ SAME = ("subject", "label", "site")  # columns that must be the same in each rec
 
 
 @dataclass(frozen=True, eq=False)
-class Results:
+class FinishedTest:
     """A finished test, called by its `letter`: `pooled` is its predictions.csv, `repeats` those of its repeats, or
     the same again; rows are records, by file, in the same order."""
 
@@ -66,11 +65,11 @@ class Results:
         return f"is cut into {how} folds{one}" if how.isdecimal() else f"leaves out one {how} at a time{one}"
 
 
-def opened(folders: Sequence[Path]) -> list[Results]:
+def opened(folders: Sequence[Path]) -> list[FinishedTest]:
     """Raises InputError for a folder that is no finished test, and for tests that cannot be compared."""
     if len(folders) > len(LETTERS):
         raise InputError(f"{len(folders)} runs were named; expected {len(LETTERS)} at most.")
-    runs: list[Results] = []
+    runs: list[FinishedTest] = []
     for letter, folder in zip(LETTERS, folders, strict=False):
         if twice := next((run.folder for run in runs if is_same(run.folder, folder)), None):
             raise InputError(f"{twice} and {folder} are the same folder; name two runs.")
@@ -80,7 +79,7 @@ def opened(folders: Sequence[Path]) -> list[Results]:
     return runs
 
 
-def read(letter: str, folder: Path) -> Results:
+def read(letter: str, folder: Path) -> FinishedTest:
     """Raises InputError, naming the file, unless a classifier's test was finished there and is as it was written."""
     pooled = table_of(folder)
     described = files.read_json(folder / MANIFEST, Described)
@@ -92,13 +91,13 @@ def read(letter: str, folder: Path) -> Results:
             "scores are too good; compare a test with --choose and inner folds, or those of the candidates in it."
         )
     if described.repeats < 2:
-        return Results(letter, folder, described, pooled, (pooled,))
+        return FinishedTest(letter, folder, described, pooled, (pooled,))
     repeats = [table_of(folder / REPEAT.format(number)) for number in range(described.repeats)]
     columns = ["subject", "label", "site"]
     for number, table in enumerate(repeats):
         if not table[columns].equals(pooled[columns]):
             raise InputError(f"{folder} has other people, labels or sites in repeat {number}; test again.")
-    return Results(letter, folder, described, pooled, tuple(repeats))
+    return FinishedTest(letter, folder, described, pooled, tuple(repeats))
 
 
 def table_of(folder: Path) -> pd.DataFrame:
@@ -125,14 +124,14 @@ def manifest_of(folder: Path) -> Manifest:
     return manifest
 
 
-def refuse_unlike(one: Results, other: Results) -> None:
+def refuse_unlike(one: FinishedTest, other: FinishedTest) -> None:
     """Raises InputError if one of the two cannot be compared with the other."""
     if difference := next(unlike(one, other), None):
         names = f"{one.letter} is {one.folder}, {other.letter} is {other.folder}"
         raise InputError(f"{difference}. ({names}.) Compare tests of the same people, labels and folds.")
 
 
-def unlike(one: Results, other: Results) -> Iterator[str]:
+def unlike(one: FinishedTest, other: FinishedTest) -> Iterator[str]:
     """What makes a comparison of the two void, the most telling first."""
     for name, words in VOID.items():
         has = [bool(getattr(run.described, name)) for run in (one, other)]
@@ -156,7 +155,7 @@ def fold_of(table: pd.DataFrame) -> pd.Series:
     return table["fold"] if "fold" in table else pd.Series("", table.index)
 
 
-def unlike_repeats(one: Results, other: Results) -> Iterator[str]:
+def unlike_repeats(one: FinishedTest, other: FinishedTest) -> Iterator[str]:
     """A mean over repeats is steadier than one of them, so only means over as many are compared."""
     with_fewer, with_more = sorted((one, other), key=lambda run: len(run.repeats))
     few, many = len(with_fewer.repeats), len(with_more.repeats)
@@ -166,7 +165,7 @@ def unlike_repeats(one: Results, other: Results) -> Iterator[str]:
         yield f"{with_more.letter} is the mean of {many} repeats, {with_fewer.letter} of {few}: {advice}"
 
 
-def one_sided(one: Results, other: Results, column: str, before: str) -> Iterator[str]:
+def one_sided(one: FinishedTest, other: FinishedTest, column: str, before: str) -> Iterator[str]:
     """What only one of the two has: how many, and an example."""
     values = [set(run.pooled.reset_index()[column]) for run in (one, other)]
     sides = ((one, values[0] - values[1]), (other, values[1] - values[0]))
@@ -174,7 +173,7 @@ def one_sided(one: Results, other: Results, column: str, before: str) -> Iterato
         yield ", ".join(found)
 
 
-def differing(one: Results, other: Results, name: str, columns: tuple[pd.Series, pd.Series]) -> Iterator[str]:
+def differing(one: FinishedTest, other: FinishedTest, name: str, columns: tuple[pd.Series, pd.Series]) -> Iterator[str]:
     """Which records have another value: an example, and how many more."""
     first, second = (column.map(spelled) for column in columns)
     if len(unlike := first.index[first != second]):

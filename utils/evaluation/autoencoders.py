@@ -15,22 +15,24 @@ from data.grids import Grid
 from models import losses
 from utils.figures import Picture, slices
 from utils.report.tables import METRICS
+from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores.metrics import ExplainedVariance
 from utils.scores.statistics import or_none
 from utils.training.inference import outputs_of
 
 
-def pool(run: Run) -> None:
+def pool(group: Group) -> None:
     """`metrics.json`: means over the folds, weighted by their test records, and the metrics of each fold."""
-    of_fold = {part.fold: files.read_json(part.out_dir / METRICS, dict) for part in run.parts}
-    finish(run, {"folds": of_fold}, [len(part.cohort.indices("test")) for part in run.parts])
+    of_fold = {leaf.fold: files.read_json(leaf.out_dir / METRICS, dict) for leaf in group.leaves}
+    finish(group.whole, {"folds": of_fold}, [len(leaf.cohort.indices("test")) for leaf in group.leaves])
 
 
-def average(run: Run) -> None:
+def average(group: Group) -> None:
     """`metrics.json`: means over the repeats, and the metrics of each."""
-    of_repeat = {str(at): files.read_json(part.out_dir / METRICS, dict) for at, part in enumerate(run.parts)}
-    finish(run, {"repeats": of_repeat}, [1] * len(run.parts))
+    every = enumerate(group.groups)
+    of_repeat = {str(at): files.read_json(repeat.run.out_dir / METRICS, dict) for at, repeat in every}
+    finish(group.whole, {"repeats": of_repeat}, [1] * len(group.groups))
 
 
 def finish(run: Run, of_parts: dict[str, dict[str, dict]], weights: Sequence[int]) -> None:

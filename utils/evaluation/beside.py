@@ -5,7 +5,7 @@ from dataclasses import replace
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.standards import within_sites
-from utils.bundle.run import BundledRun
+from utils.bundle.run import bundle_of
 from utils.evaluation import external, repeats
 from utils.evaluation.stored import FLOOR_PREDICTIONS, read_table, write_table
 from utils.report import tables as saved
@@ -23,10 +23,9 @@ LINEAR_FLOORS = "The floors are the linear ones that a bundle holds, fitted on i
 def write(run: Run) -> list[str]:
     """`floor_predictions.csv`, and `external.csv` and `unlike.csv` of people none of whom took part in the training, as
     far as anything is known; returns what must stand beside the floors, or why there are none."""
-    if isinstance(run, BundledRun):
-        known = external.Known(
-            external.score_of(run.internal), run.bundle.reference, run.bundle.floors, run.bundle.calibration
-        )
+    if bundle := bundle_of(run):
+        score = external.score_of(run.internal)
+        known = external.Known(score, bundle.reference, bundle.floors, bundle.calibration)
     elif run.cohort.subjects("train"):
         return write_floors(run)
     else:

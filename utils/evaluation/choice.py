@@ -9,26 +9,22 @@ others judge (BBC-CV: Tsamardinos, Greasidou & Borboudakis 2018, Machine Learnin
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from utils.choice.job import read_choice
 from utils.report.tables import CANDIDATE, CHOICES, Choice, Score
-from utils.runs.run import Run
+from utils.runs.group import Group
 from utils.scores.metrics import RESAMPLES, Predictions, aucs, differences, flat, headline, with_intervals
 from utils.scores.statistics import or_none, resampled
 
-if TYPE_CHECKING:
-    from utils.choice.chosen import ChosenRun
 
-
-def chosen_of(run: "ChosenRun", each: Mapping[str, Predictions]) -> dict[str, str]:
+def chosen_of(group: Group, each: Mapping[str, Predictions]) -> dict[str, str]:
     """Who was chosen in each fold: by inner folds, or for all by the predictions themselves."""
-    if run.choosing:
-        return {part.fold: read_choice(part).name for part in run.choosing.parts}
-    return dict.fromkeys(run.folds.names, best_of(each))
+    if group.choice:
+        return {leaf.fold: read_choice(leaf).name for leaf in group.choice.leaves}
+    return dict.fromkeys(group.folds.names, best_of(each))
 
 
 def best_of(each: Mapping[str, Predictions]) -> str:
@@ -110,9 +106,9 @@ def of_folds(tables: Mapping[str, pd.DataFrame], chosen: Mapping[str, str]) -> p
     return pd.concat(found, join="inner", ignore_index=True)
 
 
-def choices_table(choosing: Run) -> pd.DataFrame:
+def choices_table(choosing: Group) -> pd.DataFrame:
     """A row a fold and candidate: how many inner folds it was compared on, its score there, whether it was chosen."""
-    choices = {part.fold: read_choice(part) for part in choosing.parts}
+    choices = {part.fold: read_choice(part) for part in choosing.leaves}
     rows = [
         {"fold": fold, CANDIDATE: name, "inner_folds": rung.folds, "score": rung.scores[name]}
         | {"chosen": int(name == choice.name)}

@@ -1,7 +1,6 @@
 """The options of --test, and when they are possible; without TensorFlow."""
 
 import argparse
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from data.base.cli import option, whole
 from data.base.errors import InputError
 from data.base.processes import several_processes
 from data.base.text import shown
-from utils.runs.fold_rows import OF_SEVERAL
 from utils.runs.run import Options
 from utils.runs.validate import Request
 
@@ -57,7 +55,7 @@ def check_permutations(asked: Request) -> None:
         raise InputError(f"{flag} permutes labels, which {asked.model.name} does not predict; leave it out.")
     if not args.folds:
         raise InputError(f"{flag} repeats a run on folds; say with --folds how they are cut.")
-    if args.fold and OF_SEVERAL not in os.environ:
+    if args.fold:
         raise InputError(f"{flag} needs all folds; leave --fold {args.fold} out. An array repeats the same command.")
     if asked.is_repeated:
         raise InputError(f"{flag} repeats one run on folds; leave --repeats {args.repeats} out.")

@@ -8,6 +8,7 @@ from data.base import files
 from data.base.tables import read_frame
 from data.cohorts.cohort import Cohort
 from utils.report.tables import FLOORS, METRICS, MINUS, as_numbers, interval
+from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores import floors
 from utils.scores.metrics import HEADLINES, flat, headline
@@ -42,11 +43,11 @@ def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return mean.reset_index()
 
 
-def scores(run: Run) -> pd.DataFrame:
+def scores(group: Group) -> pd.DataFrame:
     """A row a repeat, from the results of each: number, seed, every metric of `metrics.json` with its interval, the
     floor of the largest AUC, and the network's AUC minus its."""
     rows = []
-    for number, part in enumerate(run.parts):
+    for number, part in enumerate(repeat.run for repeat in group.groups):
         found = files.read_json(part.out_dir / METRICS, dict)
         names = [name for name, value in found.items() if isinstance(value, dict) and "value" in value]
         rows.append({"repeat": number, "seed": part.seed} | flat(found, names) | beside_best(part, names))

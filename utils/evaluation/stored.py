@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.base import files
 from data.base.errors import InputError
 from data.base.tables import read_frame, write_frame
 from utils.report import tables as saved
 from utils.report.tables import PREDICTIONS, TRAINING
-from utils.runs.results import MANIFEST
+from utils.runs.folders import described
 from utils.runs.run import Run
 
 FLOOR_PREDICTIONS = "floor_predictions.csv"  # the floors' probabilities of autism for the same records
@@ -66,11 +65,11 @@ def write_history(run: Run) -> None:
     checkpoints = run.checkpoints.trained
     folder = Path(checkpoints.identity().out_dir)
     try:
-        described = files.read_json(folder / MANIFEST, dict)
+        content = described(folder)
         history = pd.read_csv(folder / "history.csv")
     except (InputError, OSError, ValueError):
         return
-    if described.get("checkpoint_sha256") != checkpoints.digest() or not len(history):
+    if content.get("checkpoint_sha256") != checkpoints.digest() or not len(history):
         return
     chunk = np.arange(len(history)) * min(POINTS, len(history)) // len(history)
     kept = [name for name in history if name not in ("step", "samples_per_s")]

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +17,8 @@ from data.cohorts.missingness import missing_in
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import TOGETHER
 from utils.bundle import people as bundled
-from utils.bundle.run import BundledRun
+from utils.bundle.run import bundle_of, networks_of
+from utils.choice.chosen import keep_quick
 from utils.evaluation import autoencoders, beside, choice, confounds, groups, probabilities, repeats, verdict
 from utils.evaluation.options import TestOptions
 from utils.evaluation.stored import FLOOR_PREDICTIONS, Tested, read_table, tested, write_history, write_table
@@ -27,15 +28,12 @@ from utils.report import drawings
 from utils.report import tables as saved
 from utils.report.tables import FLOORS, METRICS, PREDICTION_COLUMNS, PREDICTIONS, SITES, TRAINING, Prepared
 from utils.report.texts import ONE_OF_SEVERAL, paragraph
-from utils.runs.folded import FoldedRun
-from utils.runs.run import Headline, Run, prepare_folder
+from utils.runs.group import Group
+from utils.runs.run import Headline, Run
 from utils.scores import floors
 from utils.scores.covariates import with_iq
 from utils.scores.metrics import Predictions, by_fold, by_site, with_intervals
-from utils.training.inference import outputs_of, probability_of_autism, restored_network
-
-if TYPE_CHECKING:
-    from utils.choice.chosen import ChosenRun
+from utils.training.inference import outputs_of, probability_of_autism
 
 RESULTS = "checkpoint_results.csv"
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # its columns beside the checkpoint
@@ -44,8 +42,8 @@ UNLABELLED = "No label is known, so that nothing can be concluded about how good
 
 def test(run: Run) -> int:
     """Tests a classifier or an autoencoder, depending on what the model predicts; returns the exit status."""
-    networks = list(run.networks) if isinstance(run, BundledRun) else [(run, restored_network(run))]
-    prepare_folder(run)
+    networks = networks_of(run)
+    run.prepare_folder()
     if run.model.predicts == "label":
         evaluate(run, networks)
     else:
@@ -53,63 +51,66 @@ def test(run: Run) -> int:
     return 0
 
 
-def pool(run: Run) -> None:
+def pool(group: Group) -> None:
     """Treats the predictions of all folds as one test in which every subject was tested; averages autoencoders'."""
-    if run.model.predicts == "input":
-        autoencoders.pool(run)
+    if group.run.model.predicts == "input":
+        autoencoders.pool(group)
         return
+    run = group.whole
     for name in (PREDICTIONS, FLOOR_PREDICTIONS, TRAINING):
-        tables = [read_table(part, name).assign(fold=part.fold) for part in run.parts]
+        tables = [read_table(leaf, name).assign(fold=leaf.fold) for leaf in group.leaves]
         if tables := [table for table in tables if len(table)]:  # a column that not every fold has is dropped
             write_table(run, name, pd.concat(tables, join="inner", ignore_index=True))
-    of_several = isinstance(run, FoldedRun) and run.name.startswith(saved.CANDIDATE)
-    conclude(run, [tested(run)], [*([ONE_OF_SEVERAL] if of_several else []), *notes_of_floors(run.parts)])
+    of_several = [ONE_OF_SEVERAL] if run.name.startswith(saved.CANDIDATE) else []
+    conclude(run, [tested(run)], [*of_several, *notes_of_floors(group)])
 
 
-def average(run: Run) -> None:
+def average(group: Group) -> None:
     """The mean of each record's probabilities over the repeats, and `repeats.csv`; averages autoencoders' metrics."""
-    if run.model.predicts == "input":
-        autoencoders.average(run)
+    if group.run.model.predicts == "input":
+        autoencoders.average(group)
         return
-    each = [tested(part) for part in run.parts]
+    run, repeated = group.whole, [repeat.run for repeat in group.groups]
+    each = [tested(repeat) for repeat in repeated]
     write_table(run, PREDICTIONS, repeats.mean_of([of.predictions for of in each]))
     if all(len(of.floors) for of in each):
         write_table(run, FLOOR_PREDICTIONS, repeats.mean_of([of.floors for of in each]))
-    histories = [read_table(part, TRAINING) for part in run.parts]
+    histories = [read_table(repeat, TRAINING) for repeat in repeated]
     if all(map(len, histories)):
         named = [of.assign(fold=of["fold"] + f", repeat {number}") for number, of in enumerate(histories)]
         write_table(run, TRAINING, pd.concat(named, join="inner", ignore_index=True))
     if all(of.predictions["label"].notna().any() for of in each):
-        write_table(run, saved.REPEATS, repeats.scores(run))
-    conclude(run, each, notes_of_floors([fold for part in run.parts for fold in part.parts]))
+        write_table(run, saved.REPEATS, repeats.scores(group))
+    conclude(run, each, notes_of_floors(group))
 
 
-def select(run: "ChosenRun") -> None:
+def select(group: Group) -> None:
     """The predictions of who was chosen in each fold, as one test, and the scores of all candidates beside them."""
-    tables = {name: read_table(part, PREDICTIONS) for name, part in run.by_name.items()}
+    run, by_name = group.whole, {name: of.run for name, of in group.by_name.items()}
+    tables = {name: read_table(one, PREDICTIONS) for name, one in by_name.items()}
     each = {name: Predictions.of(table[table["label"].notna()]) for name, table in tables.items()}
-    chosen = choice.chosen_of(run, each)
+    chosen = choice.chosen_of(group, each)
     write_table(run, PREDICTIONS, choice.of_folds(tables, chosen))
-    histories = {name: read_table(run.by_name[name], TRAINING) for name in set(chosen.values())}
+    histories = {name: read_table(by_name[name], TRAINING) for name in set(chosen.values())}
     if all(map(len, histories.values())):
         write_table(run, TRAINING, choice.of_folds(histories, chosen))
-    first = next(iter(run.by_name.values()))
+    first = next(iter(by_name.values()))
     if len(of_floors := tested(first).floors):
         write_table(run, FLOOR_PREDICTIONS, of_floors)
     procedure = Predictions.of(choice.of_folds(tables, chosen))
     write_table(run, saved.CANDIDATES, choice.candidates_table(each, chosen, run.seed))
-    if run.choosing:
-        write_table(run, saved.CHOICES_OF_FOLDS, choice.choices_table(run.choosing))
+    if group.choice:
+        write_table(run, saved.CHOICES_OF_FOLDS, choice.choices_table(group.choice))
     else:
-        run.keep_quick(next(iter(chosen.values())))
-    found = choice.summary(each, procedure, chosen, run.candidates.quick, run.seed)
-    conclude(run, [tested(run)], notes_of_floors(first.parts), found)
+        keep_quick(group, next(iter(chosen.values())))
+    found = choice.summary(each, procedure, chosen, group.choice is None, run.seed)
+    conclude(run, [tested(run)], notes_of_floors(group.groups[0]), found)
 
 
-def notes_of_floors(folds: Sequence[Run]) -> list[str]:
-    """What must stand beside the floors of runs on folds."""
-    count = max(len(part.cohort.indices("train")) for part in folds)
-    return floors.limits(count, folds[0].cohort.connectomes is not None)
+def notes_of_floors(group: Group) -> list[str]:
+    """What must stand beside the floors of a group on folds."""
+    count = max(len(leaf.cohort.indices("train")) for leaf in group.leaves)
+    return floors.limits(count, group.leaves[0].cohort.connectomes is not None)
 
 
 def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
@@ -124,7 +125,7 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
     ]
     write_table(run, PREDICTIONS, pd.DataFrame(cells, columns=PREDICTION_COLUMNS))
     notes = beside.write(run)
-    if isinstance(run, BundledRun):
+    if bundle_of(run):
         prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
         notes = [*bundled.write(run, each, indices, prevalence), *notes]
     write_history(run)
@@ -184,7 +185,7 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
     """Writes every result that needs labels; returns the metrics, the verdict and the line on motion."""
     every = [of.of_records(known["file"]) for of in each]
     first, *others = [Predictions.of(of.predictions) for of in every]
-    predictions, mean = replace(first, repeats=tuple(others)), Predictions.of(known, several=bool(run.parts))
+    predictions, mean = replace(first, repeats=tuple(others)), Predictions.of(known, several=run.is_pooled)
     score = with_intervals(predictions, run.seed)
     folds = {} if mean.fold is None else {"folds": by_fold(predictions, run.seed)}
     files.write_json(run.out_dir / METRICS, score | folds | run.caveats.held)
@@ -205,7 +206,7 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
 def calibrate(run: Run, known: pd.DataFrame, first: pd.DataFrame) -> None:
     """Calibrates the predictions of a run on folds, by the folds of the first repeat, if there are people enough: the
     mean over repeats, which is what is reported of a person."""
-    if not (run.folds and run.parts):
+    if not (run.folds and run.is_pooled):
         return
     people = probabilities.people(known, first["fold"].to_numpy())
     if len(people):
@@ -236,7 +237,7 @@ def counts(run: Run, by_fold: bool) -> list[dict[str, Any]]:
     found: Counter = Counter()
     for row in {row.subject: row for row in run.cohort.rows}.values():
         split = row.split
-        if run.parts and run.folds:
+        if run.folds and run.is_pooled:
             split = f"fold {run.folds.fold_of[row.subject]}" if by_fold else "tested"
         found[split, row.site, CLASSES[int(row.label)] if row.known else "unknown"] += 1
     return [

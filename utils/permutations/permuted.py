@@ -4,31 +4,28 @@ Nothing that permutations train is kept. Every process that runs the command doe
 so an array of the same command shares them; who finds them complete writes the p-value into the report.
 """
 
-import os
-import subprocess
-import sys
-import tempfile
-import time
+import io
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from functools import partial
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.progress import progress
+from data.base.processes import processes
+from data.base.progress import progress, quietly
 from data.base.tables import read_frame, write_rows
 from data.base.terminal import handled
-from utils.choice.chosen import ChosenRun
 from utils.machines import devices
+from utils.machines.devices import Workers
 from utils.permutations.job import Procedure, Series, scored
 from utils.report.tables import PERMUTATIONS, PREDICTIONS
 from utils.report.texts import paragraph
 from utils.runs import guards
-from utils.runs.fold_rows import ERROR, OF_SEVERAL
-from utils.runs.folded import FoldedRun, fields_of
-from utils.runs.pooled import PooledRun
-from utils.runs.results import MANIFEST, record
-from utils.runs.run import Job, Run, prepare_folder
-from utils.runs.side_by_side import PARENT, environments
+from utils.runs.folders import MANIFEST, described, record
+from utils.runs.group import Group
+from utils.runs.run import Job, Run
+from utils.runs.side_by_side import environments
 from utils.scores.metrics import HEADLINES
 from utils.scores.sequential import Permuted
 
@@ -45,89 +42,139 @@ PERMUTE = Job(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class PermutedRun(PooledRun):
-    """A test on folds, `tested`, and `asked` permutations of its labels."""
+@dataclass(frozen=True)
+class Permutations:
+    """A test on folds, `tested`, and so many permutations of its labels; `run` is what is told of these."""
 
-    tested: FoldedRun | ChosenRun
+    tested: Group
+    run: Run
     asked: int
 
-    def settings(self) -> dict[str, Any]:
-        """Those of the test; more permutations continue fewer."""
-        return self.tested.settings() | {"job": self.job.name}
+    @property
+    def job(self) -> Job:
+        return self.tested.job
+
+    @property
+    def whole(self) -> Run:
+        """`run` with the settings of the test, so that more permutations continue fewer."""
+        return replace(self.run, more=self.tested.whole.more)
 
     def is_done(self) -> bool:
-        """Whether the test and the permutations are, and the report says what came out."""
-        if not (self.tested.is_done() and Run.is_done(self)):
+        """Whether the permutations are, and the report says what came out."""
+        if not (self.tested.is_done() and self.whole.is_done()):
             return False
-        there, said = (files.read_json(of.out_dir / MANIFEST, dict).get(PERMUTATIONS) for of in (self, self.tested))
+        there, said = (described(of.run.out_dir).get(PERMUTATIONS) for of in (self, self.tested))
         return there is not None and there["asked"] == self.asked and said == there
+
+    def nothing_to_do(self) -> bool:
+        return self.is_done()
 
     def announce(self) -> None:
         self.tested.announce()
 
-    def perform_on(self, device: str) -> int:
-        if not self.tested.is_done() and (status := self.tested.perform_on(device)):
+    def perform(self, share_gpu: bool) -> int:
+        """The test, unless it is done, and then permutations, in `jobs` processes if there are several."""
+        if not self.tested.is_done() and (status := self.tested.perform(share_gpu)):
             return status
+        jobs = self.tested.jobs
+        device = devices.choose_device(share_gpu, several=jobs > 1)
         self.begin()
-        workers = self.workers.started(devices.start_tensorflow(device))
-        self.series(workers).work(RENEWED_AFTER if OF_SEVERAL in os.environ else self.asked)
+        if jobs == 1:
+            self.permute(device, self.asked)
+        elif status := self.permute_beside(device, environments(jobs, share_gpu)):
+            return status
         return self.conclude()
-
-    def perform_side_by_side(self, share_gpu: bool) -> int:
-        """The test, and then permutations in `jobs` processes that repeat the command."""
-        if not self.tested.is_done() and (status := self.tested.perform_side_by_side(share_gpu)):
-            return status
-        devices.choose_device(share_gpu, several=True)
-        self.begin()
-        return in_processes(self.series(self.workers), environments(self.jobs, share_gpu)) or self.conclude()
 
     def begin(self) -> None:
         """Makes the folder; what is there of another test is moved aside."""
-        with files.locked(self.out_dir, wait=True):
-            if self.settings_there() != self.settings_as_json():
-                prepare_folder(self)
+        with files.locked(self.run.out_dir, wait=True):
+            whole = self.whole
+            if not whole.results.begun_by(whole.settings()) or whole.results.manifest is None:
+                whole.prepare_folder()
 
-    def series(self, workers: devices.Workers) -> Series:
+    def permute(self, device: str, most: int) -> None:
+        """Does permutations in this process, so many at most."""
+        self.series(self.run.workers.started(devices.start_tensorflow(device))).work(most)
+
+    def permute_beside(self, device: str, each: list[dict[str, str]]) -> int:
+        """Does permutations in processes, which are renewed as long as that brings some; returns the exit status."""
+        series, statuses = self.series(self.run.workers), list[int]()
+        scores = series.scores()
+        with processes(environments=each) as beside, progress("Permutations", self.asked, len(scores)) as shown:
+
+            def show() -> None:
+                for score in series.scores()[len(scores) :]:
+                    shown.advance(f"{HEADLINES[series.metric]} {score:.2f}")
+                    scores.append(score)
+
+            def stop(number: int, _: object) -> None:
+                statuses.append(128 + number)
+                beside.stop()
+
+            again, before = partial(permuted_again, self.tested.again, self.asked), -1
+            with handled(stop):
+                while not statuses and series.end() is None and before < (before := series.done):
+                    calls = [(again, device)] * len(each)
+                    for _, outcome in beside.outcomes(permute_some, calls, show):
+                        if outcome.error:
+                            raise outcome.error
+                        if outcome.exit_code is not None and not statuses:
+                            raise InputError("A process of --jobs was killed; repeat the command.")
+                    show()
+        return next(iter(statuses), 0)
+
+    def series(self, workers: Workers) -> Series:
         """The permutations, in this folder."""
-        tested = self.tested
-        runs = tested.by_name if isinstance(tested, ChosenRun) else {tested.choices.preset: tested}
-        parts: dict[str, dict[str, Run]] = {name: {} for name in self.folds.names}
-        for name, run in runs.items():
-            for part in run.parts:
-                parts[part.fold][name] = replace(part, workers=workers, num_iters=part.trained_for)
-        quick = isinstance(tested, ChosenRun) and tested.candidates.quick
-        metric, observed = scored(read_frame(tested.out_dir / PREDICTIONS))
-        return Series(Procedure(self.folds, parts, self.seed, quick), self.out_dir, self.asked, observed, metric)
+        tested, choosing = self.tested, self.tested.choosing
+        groups = tested.by_name if choosing else {tested.run.choices.preset: tested}
+        parts: dict[str, dict[str, Run]] = {name: {} for name in tested.folds.names}
+        for name, group in groups.items():
+            for leaf in group.leaves:
+                parts[leaf.fold][name] = replace(leaf, workers=workers, num_iters=leaf.trained_for)
+        quick = choosing is not None and choosing.in_folds is None
+        metric, observed = scored(read_frame(tested.run.out_dir / PREDICTIONS))
+        procedure = Procedure(tested.folds, parts, self.run.seed, quick)
+        return Series(procedure, self.run.out_dir, self.asked, observed, metric)
 
     def conclude(self) -> int:
         """Writes the p-value, here and into the report of the test, if no permutation is missing."""
-        with files.locked(self.out_dir, wait=True):
-            series = self.series(self.workers)
+        with files.locked(self.run.out_dir, wait=True):
+            series, whole = self.series(self.run.workers), self.whole
             if (end := series.end()) is None:
                 print("Other processes are still at permutations; the last one of all writes the p-value.")
                 return 0
             if not self.is_done():
                 rows = ((at, score, int(score >= end.observed)) for at, score in enumerate(series.scores(), 1))
-                write_rows(self.out_dir / TABLE, ("permutation", end.metric, "as_high"), list(rows)[: end.count])
-                self.write_manifest(finished=True, **{PERMUTATIONS: asdict(end)})
-                self.enter(("p of permutations", end.p, None, end.bound))
-                amend(self.tested, end)
+                columns = ("permutation", end.metric, "as_high")
+                write_rows(self.run.out_dir / TABLE, columns, list(rows)[: end.count])
+                whole.write_manifest(finished=True, **{PERMUTATIONS: asdict(end)})
+                whole.enter(("p of permutations", end.p, None, end.bound))
+                amend(self.tested.run, end)
         print(paragraph("permutations", of=end))
         self.announce()
         return 0
 
 
-def permuted_run(tested: FoldedRun | ChosenRun, asked: int) -> PermutedRun:
+def permuted_run(tested: Group, asked: int) -> Permutations:
     """The test, and permutations after it."""
-    if tested.choices.shuffled_labels:
+    if tested.run.choices.shuffled_labels:
         raise InputError(
             "--permutations compares true labels with permuted ones; this network was trained on the latter."
         )
-    own = {"job": PERMUTE, "out_dir": tested.out_dir / FOLDER, "tested": tested, "asked": asked, "jobs": tested.jobs}
-    run = PermutedRun(**fields_of(tested) | own)
+    run = replace(tested.run, job=PERMUTE, out_dir=tested.run.out_dir / FOLDER)
     guards.free_output(run, None)
-    return run
+    return Permutations(tested, run, asked)
+
+
+def permuted_again(again: Callable[[], Group], asked: int) -> Permutations:
+    """The permutations of a test, in another process."""
+    return permuted_run(again(), asked)
+
+
+def permute_some(again: Callable[[], Permutations], device: str) -> None:
+    """Does permutations in this process; nothing is printed, but for what goes wrong."""
+    with redirect_stdout(io.StringIO()), quietly():
+        again().permute(device, RENEWED_AFTER)
 
 
 def amend(tested: Run, end: Permuted) -> None:
@@ -135,43 +182,6 @@ def amend(tested: Run, end: Permuted) -> None:
     from utils.report.build import write
 
     with files.locked(tested.out_dir, wait=True):
-        described = files.read_json(tested.out_dir / MANIFEST, dict)
-        files.write_json(tested.out_dir / MANIFEST, described | {PERMUTATIONS: asdict(end)})
+        content = described(tested.out_dir)
+        files.write_json(tested.out_dir / MANIFEST, content | {PERMUTATIONS: asdict(end)})
         record(tested.out_dir, *(path.name for path in write(tested.out_dir)))
-
-
-def in_processes(series: Series, each: list[dict[str, str]]) -> int:
-    """Repeats the command in processes, again as long as that does permutations that are needed; returns the status of
-    the first that fails."""
-    status, before = 0, -1
-    while not status and series.end() is None and before < (before := series.done):
-        status = together(series, each)
-    return status
-
-
-def together(series: Series, each: list[dict[str, str]]) -> int:
-    """Repeats the command in processes, and shows what they have done; returns the status of the first that fails."""
-    command = [sys.executable, *sys.argv, "--jobs=1"]
-    with tempfile.TemporaryFile() as output, progress("Permutations", series.asked, len(series.scores())) as shown:
-        own = {PARENT: str(os.getpid()), OF_SEVERAL: "1"}
-        running = [
-            subprocess.Popen(command, env=os.environ | of | own, stdout=output, stderr=subprocess.STDOUT) for of in each
-        ]
-
-        def stop(number: int, _: object) -> None:
-            for process in running:
-                process.terminate()
-
-        done = len(series.scores())
-        with handled(stop):
-            while any(process.poll() is None for process in running):
-                time.sleep(0.5)
-                for score in series.scores()[done:]:
-                    shown.advance(f"{HEADLINES[series.metric]} {score:.2f}")
-                    done += 1
-        status = next((process.returncode for process in running if process.returncode), 0)
-        output.seek(0)
-        if status:
-            said = output.read().decode(errors="replace").strip().splitlines()
-            print(said[-1] if said else f"{ERROR} A process of --jobs was killed; repeat the command.", file=sys.stderr)
-    return abs(status) + 128 * (status < 0)

@@ -16,12 +16,12 @@ from data.conversion.convert import convert_like
 from data.likeness.reference import unlike
 from utils.bundle.model import Bundle
 from utils.bundle.people import LEVEL, NOT_COMPARED, Person, explained, people, said
-from utils.bundle.run import BundledRun, on_cohort
+from utils.bundle.run import networks_of, on_cohort
 from utils.jobs import TEST
 from utils.machines.devices import start_on_cpu
 from utils.predict.given import Given, linked, naming, source_of
 from utils.runs.caveats import Caveats
-from utils.runs.run import Options
+from utils.runs.run import Options, Run
 
 PROGRAM = "python -m utils.predict"
 MEANING = (", so that this person is unlike both classes", "", ", so that this person could be of either")  # by labels
@@ -101,7 +101,7 @@ def check_alone(bundle: Bundle) -> None:
         )
 
 
-def measured(run: BundledRun) -> tuple[np.ndarray, np.ndarray | None]:
+def measured(run: Run) -> tuple[np.ndarray, np.ndarray | None]:
     """The probabilities of autism by each network (networks, 1), and the mean effects of a blackout (regions,)."""
     start_on_cpu()
     from utils.predict.regions import background_effects
@@ -112,7 +112,7 @@ def measured(run: BundledRun) -> tuple[np.ndarray, np.ndarray | None]:
 
     each, effects = [], []
     with run.fresh():
-        for of_network, network in run.networks:
+        for of_network, network in networks_of(run):
             ((_, _, logits),) = outputs_of(of_network, network, [np.array([0])])
             each.append(probability_of_autism(logits))
             if run.model.occludable:

@@ -6,7 +6,7 @@ from data.base import files
 from data.base.cli import Parser, guarded
 from data.base.errors import InputError
 from data.base.terminal import start
-from utils.runs.results import record
+from utils.runs.folders import record
 
 PROGRAM = "python -m utils.report"
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from data.base import files
 from data.base.errors import InputError
 from utils.report import tables
 from utils.report.tables import SITE_COUNTS, Described, Tables
+from utils.runs.folders import changed, described, read_manifest
 from utils.runs.internal import FEWEST, GroupScore, InternalValidation
-from utils.runs.results import MANIFEST, changed, read_manifest
 from utils.scores import calibration
 from utils.scores.metrics import HEADLINES, headline
 
@@ -22,7 +21,7 @@ HOW = "expected the --outDir of a finished run.py --test on folds"
 def read(folder: Path, model: str) -> InternalValidation:
     """The test in a folder. Raises InputError if it is not a whole test of this model on folds, with labels."""
     found, manifest = tables.read(folder), read_manifest(folder)
-    run, described = found.run, files.read_json(folder / MANIFEST, dict)
+    run, content = found.run, described(folder)
     if manifest is None or not manifest.finished or (damaged := changed(folder, manifest)):
         what = (
             f"{damaged[0]} is not as it was written" if manifest and manifest.finished else "the test is not finished"
@@ -35,7 +34,7 @@ def read(folder: Path, model: str) -> InternalValidation:
     if run.shuffled_labels or not found.scores:
         what = "shuffled labels" if run.shuffled_labels else "people without labels"
         raise InputError(f"--score {folder} is of {what}, so that it says nothing of a model; {HOW}.")
-    settings, chosen = settled(run, described)
+    settings, chosen = settled(run, content)
     return InternalValidation(
         folder=str(folder),
         preset=str(settings["preset"]),
@@ -43,7 +42,7 @@ def read(folder: Path, model: str) -> InternalValidation:
         precision=run.precision,
         validation=run.validation,
         num_iters=run.num_iters,
-        records_sha256=str(described.get("records_sha256", "")),
+        records_sha256=str(content.get("records_sha256", "")),
         folds=run.folds,
         repeats=run.repeats,
         subjects=int(found.labelled["subject"].nunique()),
@@ -59,13 +58,13 @@ def read(folder: Path, model: str) -> InternalValidation:
     )
 
 
-def settled(run: Described, described: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
+def settled(run: Described, content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     """What folds tested: preset and hyper-parameters; of a choice those of who was chosen in most folds, and in
     how many each was."""
     if run.choice is None:
         return {"preset": run.preset, "config": run.config}, {}
     name = Counter(run.choice.chosen).most_common(1)[0][0]
-    return described["candidates"][name], run.choice.chosen
+    return content["candidates"][name], run.choice.chosen
 
 
 def calibration_of(found: Tables) -> dict[str, Any] | None:

@@ -15,7 +15,6 @@ from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from data.grids import REDUCED
 from utils.runs.checkpoints import Identity, training_cohort
-from utils.runs.results import own_files
 from utils.runs.run import Run
 
 OTHER = "another --chkPointDir, or --train --overrideChkpt"
@@ -191,7 +190,7 @@ def enough_to_validate(run: Run, saved: Identity | None) -> None:
 
 def free_output(run: Run, saved: Identity | None) -> None:
     """The output folder holds nothing but what a run of this job and model wrote."""
-    own_files(run.out_dir, run.job.name, run.model.name)
+    run.results.own_files()
     check_writable(run.out_dir, "--outDir")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from data.base.cli import flags
 from data.base.errors import InputError
 from models import MODELS
-from utils.runs.places import check_pattern
+from utils.runs.folders import check_pattern
 from utils.runs.run import Job
 from utils.runs.validate import Request
 

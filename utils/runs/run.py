@@ -1,12 +1,11 @@
-"""A run: one job on one cohort with one model, and what every run leaves: its output folder with `run.json`."""
+"""A run: one job on one cohort with one model, everything settled; what it writes of itself into its folder."""
 
 import dataclasses
 import importlib
-import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -28,8 +27,8 @@ from utils.machines import devices
 from utils.machines.devices import Workers
 from utils.runs.caveats import Caveats
 from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
+from utils.runs.folders import Results, sha256
 from utils.runs.internal import InternalValidation
-from utils.runs.results import MANIFEST, Manifest, changed, move_aside, own_files, read_manifest, sha256_of_outputs
 
 if TYPE_CHECKING:
     from data.cohorts.folds import Folds
@@ -53,14 +52,19 @@ class Options:
     def check(self, folds: "Folds") -> None:
         """Raises InputError if the options do not fit the whole cohort."""
 
+    @property
+    def cost(self) -> int:
+        """How many trainings, or tests of one, a run is."""
+        return 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """A job of run.py: which module does it, what it needs, what it refuses, what it writes.
 
-    The module, imported once everything is validated, has a function of the job's name, Run -> exit status; `pool`,
-    which makes the results of a run on folds from those of its parts; `average`, which does so for repeats; and
-    `assist`, for workers that are not the chief.
+    The module, imported once everything is validated, has a function of the job's name, Run -> exit status; `assist`,
+    for workers that are not the chief; `pool`, `average` and `select`, Group -> None, which make the results of folds,
+    of repeats and of a choice among candidates from those of the parts.
     """
 
     name: str
@@ -78,19 +82,21 @@ class Job:
     is_repeated: bool = True  # by --repeats
     takes_candidates: bool = True  # with --choose it is done by all, else by who was chosen in each fold
     takes_several_gpus: bool = False
+    kept: str | None = None  # of its outputs, the one that stands for a checkpoint
 
     @property
     def flag(self) -> str:
         return f"--{self.name}" if self.has_flag else "the full pass"
 
-    def part(self, name: str) -> Callable[["Run"], int]:
+    def part(self, name: str) -> Callable[[Any], int]:
         """A function of the job's module."""
         return getattr(importlib.import_module(self.module), name)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One job on one cohort with one model, everything settled and checked; with `folds`, on the one named `fold`."""
+    """One job on one cohort with one model, everything settled and checked; with `folds`, on the one named `fold`, or,
+    without a name, what is told of the job on all folds."""
 
     job: Job
     choices: Choices
@@ -106,7 +112,9 @@ class Run:
     fold: str = ""
     everybody: bool = False  # whether the model is one of all people of its cohort
     internal: InternalValidation | None = None  # the test on folds that goes with such a model
-    parts: tuple["Run", ...] = ()  # of a FoldedRun: the runs on single folds
+    trained_with: Caveats = field(default_factory=Caveats)  # what must stand beside whatever the weights in use say
+    more: Mapping[str, Any] = field(default_factory=dict)  # settings that others of its kind lack, or have otherwise
+    name: str = ""  # tells one of several runs on the same folds
     workers: Workers = field(default_factory=Workers)
     started: float = field(default_factory=time.time)
 
@@ -119,9 +127,14 @@ class Run:
         return self.choices.seed
 
     @property
-    def cost(self) -> int:
-        """How many trainings, or tests of one, it is."""
-        return 1
+    def results(self) -> Results:
+        """The folder that it writes."""
+        return Results(self.out_dir, self.job.name, self.model.name, (*self.job.outputs, digests.DIGESTS))
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether it stands for the job on all folds."""
+        return self.folds is not None and not self.fold
 
     @property
     def trained_for(self) -> int:
@@ -150,10 +163,31 @@ class Run:
         subjects, indices = self.validation_subjects, self.cohort.indices("train")
         return indices[[(self.cohort.rows[index].subject in subjects) == set_aside for index in indices]]
 
+    def nothing_to_do(self) -> bool:
+        """A training says itself that it is done; what is not on folds is done again."""
+        return False
+
+    def perform(self, share_gpu: bool) -> int:
+        """Does the job on a free GPU or the CPU."""
+        return self.perform_on(devices.choose_device(share_gpu, several=self.job.takes_several_gpus))
+
     def perform_on(self, device: str) -> int:
-        """Does the job on a device, which is `gpu` or `cpu`."""
+        """Does the job on a device, which is `gpu` or `cpu`; returns the exit status."""
         with self.locked():
             return self.call(device)
+
+    def is_due(self) -> bool:
+        """Whether a fold is to be done, as the chief knows; the caller holds the locks. Raises InputError if the folds
+        that a training wrote are others."""
+        done = self.is_done() and not self.override
+        if self.workers.of_chief(b"done" if done else b""):
+            return False
+        if self.workers.is_chief and self.folds:
+            self.folds.check(self.checkpoints.trained.path.parent, self.fold, self.cohort)
+        return True
+
+    def on(self, workers: Workers) -> "Run":
+        return dataclasses.replace(self, workers=workers)
 
     def call(self, device: str) -> int:
         """Calls the job's function; of a worker that is not the chief, the function for its share."""
@@ -185,6 +219,10 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """What decides the results, for `run.json`: with the same settings and code they are the same."""
+        if self.job.kept:
+            checkpoint = sha256(self.out_dir / self.job.kept)
+        else:
+            checkpoint = self.checkpoints.digest() if self.checkpoints.whole else None
         return {
             "job": self.job.name,
             **dataclasses.asdict(self.choices),
@@ -193,8 +231,14 @@ class Run:
             "fold": self.fold or None,
             "cohort_sha256": self.cohort.digest,
             "records_sha256": self.cohort.records_sha256,
-            "checkpoint_sha256": self.checkpoints.digest() if self.checkpoints.whole else None,
+            "checkpoint_sha256": checkpoint,
+            **self.more,
         }
+
+    def agreed(self) -> dict[str, Any]:
+        """What all workers that do it together must have in common."""
+        own = {"num_iters": self.num_iters, "only": None, "override": self.override, "out_dir": str(self.out_dir)}
+        return self.settings() | own
 
     def describe(self) -> dict[str, Any]:
         """The content of `run.json` beside the manifest."""
@@ -216,36 +260,22 @@ class Run:
 
     def is_done(self) -> bool:
         """Whether the output folder holds the whole results of this run, by the same settings, as they were written."""
-        manifest = read_manifest(self.out_dir)
-        if manifest is None or not manifest.finished or self.settings_there() != self.settings_as_json():
-            return False
-        return (manifest.step is None or manifest.step >= self.num_iters) and not changed(self.out_dir, manifest)
+        return self.results.hold(self.settings(), self.num_iters)
 
     def continues(self) -> bool:
-        """Whether the output folder holds what this run began: by the same settings, as far as the code that began it
-        wrote them, whatever the checkpoint is now."""
-        there, settings = self.settings_there(), self.settings_as_json()
-        return bool(there) and all(settings[name] == there[name] for name in there if name != "checkpoint_sha256")
+        """Whether the output folder holds what this run began."""
+        return self.results.begun_by(self.settings())
 
-    def settings_as_json(self) -> dict[str, Any]:
-        return json.loads(json.dumps(self.settings()))
-
-    def settings_there(self) -> dict[str, Any]:
-        """The settings of the run that wrote the output folder; none if no run did."""
-        if read_manifest(self.out_dir) is None:
-            return {}
-        settings, saved = self.settings(), files.read_json(self.out_dir / MANIFEST, dict)
-        saved.setdefault("records_sha256", settings["records_sha256"])  # older results do not say
-        saved["config"] = self.model.completed(saved.get("config", {}))
-        return {name: saved[name] for name in settings if name in saved}
+    def prepare_folder(self) -> None:
+        """Makes the output folder; what an earlier run wrote there is moved aside. Raises InputError, see `Results`."""
+        self.results.clear()
+        self.write_manifest(finished=False)
+        if self.cohort.computed:
+            digests.write(self.out_dir, self.cohort.digests_by_file)
 
     def write_manifest(self, finished: bool, **more: Any) -> None:
-        """Writes `run.json` into the output folder, with the digests of all outputs if it is `finished`."""
-        outputs = (*self.job.outputs, digests.DIGESTS)
-        sha256 = sha256_of_outputs(self.out_dir, outputs) if finished else None
-        own = (self.job.name, self.model.name, None, self.override, sha256)
-        manifest = dataclasses.asdict(Manifest((*outputs, MANIFEST), finished, *own))
-        files.write_json(self.out_dir / MANIFEST, self.describe() | manifest | more)
+        """Writes `run.json`, with the digests of all outputs if they are `finished`."""
+        self.results.write(self.describe(), finished, self.override, more)
 
     def finish(self, headline: Headline | None = None, **more: Any) -> None:
         """Writes `run.json` and a row of `runs.csv`, and prints where the results are; `headline` is the metric that
@@ -257,8 +287,9 @@ class Run:
     @property
     def cut(self) -> str:
         """How the people were divided, for `runs.csv`; nothing without folds."""
-        fold = f", fold {self.fold}" if self.fold else ""
-        return f"{self.folds.how}{fold}" if self.folds else "everybody" if self.everybody else ""
+        if not self.folds:
+            return "everybody" if self.everybody else ""
+        return ", ".join(filter(None, (self.folds.how, self.fold and f"fold {self.fold}", self.name)))
 
     def enter(self, headline: Headline | None) -> None:
         """Adds this run to the `runs.csv` beside its output folder; if that fails, a warning is printed."""
@@ -284,11 +315,12 @@ class Run:
         """What must stand beside every result."""
         whole, fold_of = (self.folds.whole, self.folds.fold_of) if self.folds else (self.cohort, None)
         of_labels = () if self.model.predicts == "label" else whole.census().every("problems")
+        own, its = tuple(text for text in whole.problems(fold_of) if text not in of_labels), self.trained_with
         return Caveats(
-            simulated=self.cohort.simulated,
-            problems=tuple(text for text in whole.problems(fold_of) if text not in of_labels),
-            accepted_leaks=self.cohort.metadata.accepted_leaks,
-            shuffled_labels=self.choices.shuffled_labels,
+            simulated=self.cohort.simulated or its.simulated,
+            problems=(*own, *its.problems),
+            accepted_leaks=tuple(dict.fromkeys([*self.cohort.metadata.accepted_leaks, *its.accepted_leaks])),
+            shuffled_labels=self.choices.shuffled_labels or its.shuffled_labels,
             transductive=self.transductive,
         )
 
@@ -314,14 +346,3 @@ def git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
-
-
-def prepare_folder(run: Run) -> None:
-    """Makes the output folder; files of an earlier run are moved to `earlier/`, which is printed. Raises InputError if
-    the folder is not this job's and model's."""
-    run.out_dir.mkdir(parents=True, exist_ok=True)
-    if found := own_files(run.out_dir, run.job.name, run.model.name):
-        move_aside(found)
-    run.write_manifest(finished=False)
-    if run.cohort.computed:
-        digests.write(run.out_dir, run.cohort.digests_by_file)

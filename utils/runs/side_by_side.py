@@ -1,80 +1,99 @@
-"""Folds, several at a time: each a process of its own that runs the same command with its --fold, as an array does."""
+"""Folds, several at a time: each in a fresh process, which makes the group again, does its leaves and returns how."""
 
+import io
 import os
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Sequence
-from queue import SimpleQueue
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import joblib
 
+from data.base.cli import answered, error_line
 from data.base.errors import InputError
-from data.base.terminal import handled, terminate_with
-from utils.runs.fold_rows import ERROR, OF_SEVERAL, Rows
+from data.base.processes import processes
+from data.base.progress import quietly
+from data.base.terminal import handled
+from utils.runs.fold_progress import FoldProgress
 from utils.runs.run import Run
 
-PARENT = "FALFF_PARENT"  # in a process's environment, the one that it ends with
+if TYPE_CHECKING:
+    from utils.runs.group import Group
+
+PROGRAM = "run.py"
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
 
-def side_by_side(parts: Sequence[Run], names: Sequence[str], jobs: int, share_gpu: bool) -> int:
-    """Does the folds that are not done, `jobs` at a time; returns the exit status of the first that fails. After a
-    failure, or a signal, no other fold is started. A process does a fold of all repeats, or candidates (`names`)."""
-    rows = Rows(parts, names, jobs)
-    folds = list(dict.fromkeys(part.fold for part in parts if part.out_dir in rows.left))
-    folds = folds or [parts[-1].fold]  # the last process pools
-    places: SimpleQueue = SimpleQueue()
-    for environment in environments(jobs, share_gpu):
-        places.put(environment)
-    running: list[subprocess.Popen] = []
+@dataclass(frozen=True)
+class Done:
+    """How a leaf ended: of the run that writes into a folder the exit status, and what it said."""
+
+    out_dir: Path
+    status: int
+    said: str
+    errors: str
+    seconds: float
+
+
+def side_by_side(again: Callable[[], "Group"], progress: FoldProgress, device: str, share_gpu: bool) -> int:
+    """Does the folds that are not done; returns the exit status of the first that fails. After a failure, or a signal,
+    no other fold is begun. A process does a fold of all repeats, or candidates."""
+    folds = list(dict.fromkeys(leaf.fold for leaf in progress.leaves if leaf.out_dir in progress.left))
     statuses: list[int] = []
+    with processes(environments=environments(progress.jobs, share_gpu)) as beside:
 
-    def one(fold: str) -> tuple[str, str, float, int]:
-        if any(statuses):
-            return fold, "", 0, 0
-        environment, started = places.get(), time.monotonic()
-        command = [sys.executable, *sys.argv, "--jobs=1", f"--fold={fold}"]
-        environment = environment | {PARENT: str(os.getpid()), OF_SEVERAL: "1"}
-        with tempfile.TemporaryFile() as output:  # no pipe, which would break if this process were killed
-            process = subprocess.Popen(command, env=os.environ | environment, stdout=output, stderr=subprocess.STDOUT)
-            running.append(process)
-            process.wait()
-            running.remove(process)
-            output.seek(0)
-            said = output.read().decode(errors="replace")
-        places.put(environment)
-        seconds = time.monotonic() - started
-        if process.returncode >= 0 or any(statuses):  # a signal that was passed on
-            return fold, said, seconds, abs(process.returncode)
-        killed = f"Fold {fold} was killed by {signal.Signals(-process.returncode).name}"
-        told = f"{said}\n{ERROR} {killed}; is the memory too small for {jobs} jobs?"
-        return fold, told, seconds, 128 - process.returncode
+        def stop(number: int, _: object) -> None:
+            """Passes a signal that stops a run on to the processes, each of which saves what it has."""
+            statuses.append(128 + number)
+            beside.stop()
 
-    def stop(number: int, _: object) -> None:
-        """Passes a signal that stops a run on to the processes, each of which saves what it has."""
-        statuses.append(128 + number)
-        for process in list(running):
-            process.send_signal(signal.SIGTERM)
-
-    tasks = [joblib.delayed(one)(fold) for fold in folds]
-    with handled(stop):
-        for fold, text, seconds, status in joblib.Parallel(jobs, "threading", return_as="generator_unordered")(tasks):
-            statuses.append(status)
-            if seconds:  # it was begun
-                done = [part for part in parts if part.fold == fold and part.out_dir in rows.left]
-                for part in done:
-                    rows.ended(part, seconds / len(done), status)
-                rows.tell(text)
+        with handled(stop):
+            for at, outcome in beside.outcomes(perform_fold, [(again, fold, device) for fold in folds]):
+                if outcome.error:
+                    raise outcome.error
+                every = outcome.value or killed(progress, folds[at], outcome, bool(statuses))
+                for done in every:
+                    statuses.append(done.status)
+                    beside.stopped |= done.status != 0
+                    progress.ended(done.out_dir, done.seconds, done.status)
+                    progress.tell(done.said, done.errors)
     return next(filter(None, statuses), 0)
 
 
-def end_with_parent() -> None:
-    """Makes this process, if it does one fold of several, end with the one that started it, even if that is killed."""
-    if parent := os.environ.pop(PARENT, None):
-        terminate_with(int(parent))
+def killed(progress: FoldProgress, fold: str, outcome: Any, asked: bool) -> list[Done]:
+    """How the leaves of a fold ended whose process was killed, by a signal that was passed on if that was `asked`."""
+    number = abs(outcome.exit_code)
+    advice = f"is the memory too small for {progress.jobs} jobs?"
+    why = f"Fold {fold} was killed by {signal.Signals(number).name}; {advice}"
+    errors = "" if asked else f"{error_line(PROGRAM, why)}\n"
+    leaves = [leaf for leaf in progress.leaves if leaf.fold == fold and leaf.out_dir in progress.left]
+    seconds = outcome.seconds / len(leaves)
+    return [Done(leaf.out_dir, 128 + number, "", errors if leaf is leaves[0] else "", seconds) for leaf in leaves]
+
+
+def perform_fold(again: Callable[[], "Group"], fold: str, device: str) -> list[Done]:
+    """Does the leaves of a fold, in this process, up to one that fails."""
+    with redirect_stdout(io.StringIO()):  # the process that asks has said it
+        leaves = [leaf for leaf in again().leaves if leaf.fold == fold]
+    found: list[Done] = []
+    for leaf in leaves:
+        if not any(done.status for done in found):
+            found += performed(leaf, device)
+    return found
+
+
+def performed(leaf: Run, device: str) -> list[Done]:
+    """How a leaf ended; nothing if it was done before."""
+    said, errors, started = io.StringIO(), io.StringIO(), time.monotonic()
+    with redirect_stdout(said), redirect_stderr(errors), quietly(), leaf.locked():
+        if not leaf.is_due():
+            return []
+        status = answered(PROGRAM, partial(leaf.call, device))
+    return [Done(leaf.out_dir, status, said.getvalue(), errors.getvalue(), time.monotonic() - started)]
 
 
 def environments(count: int, share_gpu: bool) -> list[dict[str, str]]:

@@ -19,8 +19,8 @@ from models.settings import Settings, override
 from utils.runs import guards
 from utils.runs.candidates import PRESETS, Candidates, candidates
 from utils.runs.checkpoints import BEST, CheckpointFolder, Choices, Identity
+from utils.runs.folders import Places
 from utils.runs.internal import InternalValidation
-from utils.runs.places import Places
 from utils.runs.run import Job, Options, Run
 
 CHECKPOINTS = Path("/data/ckpt")  # unless --chkPointDir says

@@ -11,6 +11,7 @@ from data import grids
 from data.base import files
 from data.cohorts import records
 from data.cohorts.cohort import carry_tables, in_one_folder, in_order, open_cohort, write_tables
+from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.training.inference import outputs_of, restored_network
 
@@ -56,11 +57,10 @@ def encoder_of(run: Run) -> keras.Model:
     return keras.Model(network.input, network.output["code"])
 
 
-def pool(run: Run) -> None:
+def pool(group: Group) -> None:
     """Joins the folds' cohorts into one set, which can be given as `--dataDir` with the same `--folds`."""
-    if run.folds:
-        run.folds.write(run.out_dir)
-    run.finish()
+    group.folds.write(group.run.out_dir)
+    group.whole.finish()
 
 
 def codes(run: Run, encoder: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -16,7 +16,7 @@ from data.base import files
 from data.base.errors import InputError
 from utils import figures
 from utils.runs.checkpoints import IDENTITY, STATE, CheckpointFolder, Identity, Saved, digest_of, remove_own
-from utils.runs.results import move_aside
+from utils.runs.folders import move_aside
 from utils.runs.run import Headline
 
 KEPT = 3

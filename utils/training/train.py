@@ -14,8 +14,9 @@ from data.cohorts.cohort import in_order
 from models import layers
 from models.connectomes import RidgeLogits
 from utils.runs.checkpoints import Identity
-from utils.runs.results import changed, read_manifest
-from utils.runs.run import Run, prepare_folder
+from utils.runs.folders import changed
+from utils.runs.group import Group
+from utils.runs.run import Run
 from utils.scores.ridge import fit_edges
 from utils.training.inference import reading
 from utils.training.loop import Training, make_optimizer
@@ -31,13 +32,13 @@ def train(run: Run) -> int:
     complete = done >= run.num_iters and has_its_results(run)
     if complete:
         print(f"{run.checkpoints.path} has seen {done} of {run.num_iters} iterations: nothing to train.")
-        if read_manifest(run.out_dir) is None:
+        if run.results.manifest is None:
             print(f"{run.out_dir} has no results of it, which only --overrideChkpt makes again.")
     elif done:
         print(f"Continuing {run.checkpoints.path} at iteration {done}.")
         claim(run, restored)
     else:
-        prepare_folder(run)
+        run.prepare_folder()
         measure(training)
     training.share_state(done)
     if complete:
@@ -63,17 +64,17 @@ def has_its_results(run: Run) -> bool:
     """Whether the output folder of a training that has seen all batches lacks nothing. A single one's may be gone."""
     if run.folds:
         return run.is_done()
-    manifest = read_manifest(run.out_dir)
+    manifest = run.results.manifest
     return manifest is None or (manifest.finished and not changed(run.out_dir, manifest))
 
 
 def claim(run: Run, restored: bool) -> None:
     """Makes the output folder of a training that goes on. Results there that are not of this training are moved aside,
     and so are those of one from zero that never saved, if the checkpoint which it was to replace is `restored`."""
-    manifest = read_manifest(run.out_dir)
+    manifest = run.results.manifest
     void = restored and manifest is not None and manifest.override and not manifest.finished
     if void or not run.continues():
-        prepare_folder(run)
+        run.prepare_folder()
     else:
         run.write_manifest(finished=False)
 
@@ -88,19 +89,12 @@ def assist(run: Run) -> int:
     return 128 + (caught[0] if caught else signal.SIGTERM) if stopped else 0
 
 
-def pool(run: Run) -> None:
-    """Records that the trainings of all folds are done."""
-    run.finish()
+def pool(group: Group) -> None:
+    """Records that the trainings of all parts are done, and that a candidate is chosen in each fold."""
+    group.whole.finish()
 
 
-def average(run: Run) -> None:
-    """Records that the trainings of all repeats are done."""
-    run.finish()
-
-
-def select(run: Run) -> None:
-    """Records that all candidates are trained, and that one is chosen in each fold."""
-    run.finish()
+average = select = pool
 
 
 def begin(run: Run) -> Training:

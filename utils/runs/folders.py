@@ -1,0 +1,274 @@
+"""Folders of runs on disk: whose results one holds, by the manifest in its `run.json`, and whether all are there; which
+folder may lie in which.
+
+| may be written | in results | in checkpoints | in a cohort |
+| --- | --- | --- | --- |
+| results, or a reduced cohort | yes | no | no |
+| checkpoints | no | no | no |
+
+Nor does the cohort that is read lie in what is written. Folders are compared as they are on disk, through links and
+mounts. Those that the command does not name are known by the files in them.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from data.base import files
+from data.base.errors import InputError
+from data.cohorts.entries import HDF5_NAME
+from data.cohorts.rows import METADATA, TABLE, listed
+from models import MODELS
+from utils.runs.checkpoints import IDENTITY, STATE, digest_of_files
+
+MANIFEST = "run.json"
+EARLIER = "earlier"
+KEPT = (EARLIER, "checkpoint_results.csv", files.LEDGER)
+RESULTS, CHECKPOINTS, COHORT = "a folder of results", "a folder of checkpoints", "a cohort"
+ALLOWED = ((RESULTS, RESULTS),)  # what is written, and in what
+MARKS = ((METADATA, TABLE, COHORT), (HDF5_NAME, files.SUMS, COHORT), (STATE, IDENTITY, CHECKPOINTS))  # two of each
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+PATTERN = "*?[\\"  # what a folder may not hold in its name: TensorFlow would delete what the pattern matches
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a later run must know of the run that wrote a folder; fields that older ones lack have a default."""
+
+    outputs: tuple[str, ...]  # patterns of names
+    finished: bool
+    job: str = ""
+    model: str = ""
+    step: int | None = None  # batches seen, of a training
+    override: bool = False  # of a training from zero, beside a checkpoint that was there
+    outputs_sha256: dict[str, str] | None = None  # of every output, once the run is finished
+
+
+@dataclass(frozen=True)
+class Results:
+    """The folder that a job of a model writes; `outputs` are patterns of the names in it."""
+
+    folder: Path
+    job: str
+    model: str
+    outputs: tuple[str, ...]
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """That of the run that wrote the folder; None if no run did."""
+        return read_manifest(self.folder)
+
+    def settings(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Of the settings that are `wanted`, those of the run that wrote the folder; none if no run did. Records of
+        which older results do not tell are taken to be the same."""
+        if self.manifest is None:
+            return {}
+        saved = {"records_sha256": wanted["records_sha256"]} | described(self.folder)
+        saved["config"] = MODELS[self.model].completed(saved.get("config", {}))
+        return {name: saved[name] for name in wanted if name in saved}
+
+    def hold(self, settings: Mapping[str, Any], num_iters: int) -> bool:
+        """Whether they are whole, as they were written, of a run by these settings and of so many batches."""
+        manifest = self.manifest
+        if manifest is None or not manifest.finished or self.settings(settings) != as_json(settings):
+            return False
+        return (manifest.step is None or manifest.step >= num_iters) and not changed(self.folder, manifest)
+
+    def begun_by(self, settings: Mapping[str, Any]) -> bool:
+        """Whether a run by these settings began them, as far as its code wrote settings; whatever the checkpoint is
+        now."""
+        there, here = self.settings(settings), as_json(settings)
+        return bool(there) and all(here[name] == there[name] for name in there if name != "checkpoint_sha256")
+
+    def own_files(self) -> list[Path]:
+        """What an earlier run of this job and model wrote: only that may be moved, not what the user has put beside it.
+        Raises InputError if the folder holds anything else only, or is of another job or model."""
+        if not os.path.isdir(self.folder):
+            if os.path.lexists(self.folder):
+                raise InputError(f"{self.folder} is a file; name a folder with --outDir.")
+            return []
+        found = sorted(path for path in self.folder.iterdir() if path.name not in KEPT)
+        if not found:
+            return []
+        if (manifest := self.manifest) is None:
+            names = listed([path.name for path in found], 3)
+            raise InputError(
+                f"{self.folder} holds {names}, and no run.json that says which run wrote that; name another --outDir."
+            )
+        owner = (manifest.job or self.job, manifest.model or self.model)
+        if owner != (self.job, self.model):
+            raise InputError(
+                f"{self.folder} holds the results of another run ({' of '.join(owner)}), this one is {self.job} of "
+                f"{self.model}; name another --outDir."
+            )
+        return matching(self.folder, manifest.outputs)
+
+    def clear(self) -> None:
+        """Makes the folder; files of an earlier run are moved to `earlier/`, which is printed. Raises InputError, see
+        `own_files`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if found := self.own_files():
+            move_aside(found)
+
+    def write(
+        self, content: Mapping[str, Any], finished: bool, override: bool = False, more: Mapping[str, Any] = NOTHING
+    ) -> None:
+        """Writes `run.json`: the content, the manifest, with the digests of all outputs if they are `finished`, and
+        more."""
+        sha256 = sha256_of_outputs(self.folder, self.outputs) if finished else None
+        manifest = Manifest((*self.outputs, MANIFEST), finished, self.job, self.model, None, override, sha256)
+        files.write_json(self.folder / MANIFEST, {**content, **asdict(manifest), **more})
+
+
+def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they are read again."""
+    return json.loads(json.dumps(settings))
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of the run that wrote a folder; None if no run did."""
+    state = state_of(folder / MANIFEST)
+    return manifest_at(folder / MANIFEST, state) if state else None
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """All of a folder's `run.json`. Raises InputError if there is none."""
+    path = folder / MANIFEST
+    return content_at(path, state) if (state := state_of(path)) else files.read_json(path, dict)
+
+
+def state_of(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is written again; None without a file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns) if os.path.isfile(path) else None
+
+
+@lru_cache(256)
+def content_at(path: Path, state: tuple[int, ...]) -> dict[str, Any]:
+    """A `run.json`, read once in each state of its file; who takes it leaves it as it is."""
+    return files.read_json(path, dict)
+
+
+@lru_cache(256)
+def manifest_at(path: Path, state: tuple[int, ...]) -> Manifest | None:
+    try:
+        return files.typed(json.dumps(content_at(path, state)), Manifest)
+    except (InputError, ValueError):
+        return None
+
+
+def matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if any(fnmatchcase(path.name, pattern) for pattern in patterns)]
+
+
+def move_aside(found: list[Path]) -> None:
+    """Moves files of a folder to `earlier/<when they were written>` in it, and prints that."""
+    folder, written = found[0].parent, max(path.stat().st_mtime for path in found)
+    aside = folder / EARLIER / time.strftime("%Y%m%dT%H%M%S", time.localtime(written))
+    while aside.exists():
+        aside = aside.with_name(aside.name + "+")
+    aside.mkdir(parents=True)
+    for path in found:
+        path.rename(aside / path.name)
+    print(f"The earlier results in {folder} are now in {aside}.")
+
+
+def sha256_of_outputs(folder: Path, outputs: tuple[str, ...]) -> dict[str, str]:
+    """SHA-256 of the outputs in a folder, those in folders too, by their path below it."""
+    found = matching(folder, outputs)
+    inside = [path for top in found if top.is_dir() for path in sorted(top.rglob("*"))]
+    return {str(path.relative_to(folder)): sha256(path) or "" for path in [*found, *inside] if path.is_file()}
+
+
+def changed(folder: Path, manifest: Manifest) -> list[str]:
+    """The outputs of a finished run that are gone, or not as it wrote them; none if older code wrote no digests."""
+    known = manifest.outputs_sha256 or {}
+    return [name for name, digest in known.items() if sha256(folder / name) != digest]
+
+
+def record(folder: Path, *outputs: str) -> None:
+    """Records the digests of outputs of a finished run that were made again."""
+    content = described(folder)
+    if (known := content.get("outputs_sha256")) is not None:
+        now = {name: sha256(folder / name) for name in outputs}
+        files.write_json(folder / MANIFEST, content | {"outputs_sha256": known | now})
+
+
+def sha256(path: Path) -> str | None:
+    """SHA-256 of a file, None if it is not there. It is computed once, though a run on folds asks several times."""
+    try:
+        stat = path.stat()
+        return digest_of_files(((path, stat.st_size, stat.st_mtime_ns),))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders that a command names: of results, of the checkpoints of all models, of its cohort; `written` are the
+    checkpoints that it writes, if it does."""
+
+    out_dir: Path
+    checkpoints: Path
+    data: Path | None
+    written: Path | None
+
+    def check(self) -> None:
+        """Raises InputError for a folder that lies where it must not."""
+        if is_same(self.out_dir, self.checkpoints):
+            raise InputError(f"--outDir and --chkPointDir are the same folder, {self.out_dir}; name two.")
+        data = {self.data: COHORT} if self.data and self.data.is_dir() else {}
+        of_models = (self.checkpoints / f"{name}{ending}" for name in MODELS for ending in ("", ".replaced"))
+        refuse("--outDir", self.out_dir, RESULTS, data | dict.fromkeys(of_models, CHECKPOINTS))
+        if self.written:
+            refuse("--chkPointDir", self.written, CHECKPOINTS, data | {self.out_dir: RESULTS})
+        for folder in data:
+            written = {self.out_dir: RESULTS} | ({self.written: CHECKPOINTS} if self.written else {})
+            refuse("--dataDir", folder, COHORT, written, on_disk=False)
+
+
+def refuse(flag: str, folder: Path, kind: str, named: dict[Path, str], on_disk: bool = True) -> None:
+    """Raises InputError if a folder of this kind is, or lies in, one of `named` where it is not allowed, or lies in
+    another one that is there; what it holds itself is looked at where it is claimed."""
+    place = Path(os.path.realpath(folder))
+    for outer in (place, *place.parents):
+        found = next((what for path, what in named.items() if is_same(path, outer)), None)
+        found = found or (kind_of(outer) if on_disk and outer != place else None)
+        if found and (kind, found) not in ALLOWED:
+            where = f"is {found}" if outer == place else f"lies in {outer}, {found}"
+            raise InputError(f"{flag} {folder} {where}; keep results, checkpoints and cohorts in folders of their own.")
+
+
+def kind_of(folder: Path) -> str | None:
+    """What a folder that is there holds, by the files that mark it."""
+    for *names, kind in MARKS:
+        if all(os.path.isfile(folder / name) for name in names):
+            return kind
+    return RESULTS if read_manifest(folder) else None
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two paths, which need not exist, are of one folder."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
+def check_pattern(folder: Path) -> None:
+    """Raises InputError if TensorFlow would read the path of a folder as a pattern of others."""
+    if odd := sorted(set(str(folder)) & set(PATTERN)):
+        raise InputError(
+            f"--chkPointDir {folder} holds {' '.join(odd)}, which TensorFlow reads as a pattern of other "
+            f"folders; name a folder without {' '.join(PATTERN)}."
+        )
