@@ -83,6 +83,12 @@ def run_main(module: str, argv0: str, arguments: Sequence) -> Outcome:
     return Outcome(status, out.getvalue(), err.getvalue())
 
 
+def run_script(script: Path, arguments: Sequence) -> Outcome:
+    """Runs a script as a command line; fresh processes that it starts import it, too."""
+    done = subprocess.run([sys.executable, script, *map(str, arguments)], capture_output=True, text=True)
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
 class Page(HTMLParser):
     """An HTML page: `tags` and `attributes` in their order, `text` in all and `named` by the element's id, `scripts`
     (empty for data), `terms` that are explained, and by the `headings` (h2) above them `paragraphs` and `rows` of

@@ -13,7 +13,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, Page, assert_bit_equal, read_rows, run_main, run_of
+from helpers import ROOT, Page, assert_bit_equal, read_rows, run_main, run_of, run_script
 from sklearn.metrics import roc_auc_score
 
 from data import grids
@@ -36,12 +36,19 @@ from utils.choice import job
 
 inner_folds.MOST = 2
 add = job.Store.add
-if "--fold=0" in sys.argv:
-    job.Store.add = lambda *arguments: (add(*arguments), os.kill(os.getpid(), signal.SIGKILL))
+
+def killed(store, *values):
+    add(store, *values)
+    if "fold-0" in str(store.path):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ != "__main__":
+    job.Store.add = killed
 import run
 
-sys.exit(run.main())
-"""  # the process of a fold of --jobs; that of fold 0 is killed as soon as it has kept what the first training predicts
+if __name__ == "__main__":
+    sys.exit(run.main())
+"""  # with --jobs the process of fold 0 is killed as soon as it has kept what the first training predicts
 COUNT = 40  # resamples
 NAMES = ["sine members=1 batch_size=8", "sine members=1 learning_rate=0.0001"]
 
@@ -49,18 +56,18 @@ NAMES = ["sine members=1 batch_size=8", "sine members=1 learning_rate=0.0001"]
 @pytest.fixture(scope="module")
 def chosen(cohort, tmp_path_factory):
     """`chosen(folder, "--test")` is a command line that chooses between two `nn` in two inner folds of both folds,
-    all in `folder`; processes that it starts run SCRIPT."""
+    all in `folder`; with `killed`, by SCRIPT."""
     folder = tmp_path_factory.mktemp("lines")
     lines, script = folder / "lines.txt", folder / "script.py"
     lines.write_text(LINES)
     script.write_text(SCRIPT)
 
-    def run(folder, job, *more, quick=False):
+    def run(folder, job, *more, quick=False, killed=False):
         places = ("--chkPointDir", folder / "ckpt", "--dataDir", cohort, "--outDir", folder / job.strip("-"))
         iterations = ("--numIters", 3) if job == "--train" and "--numIters" not in more else ()
         choose = ("--choose", f"quick,{lines}" if quick else lines)
         words = [job, "--model", "nn", "--folds", 2, *choose, *places, *iterations, *more]
-        return run_main("run", str(script), words)
+        return run_script(script, words) if killed else run_main("run", str(ROOT / "run.py"), words)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("data.cohorts.inner_folds.MOST", 2)
@@ -226,7 +233,7 @@ def test_quick_chooses_by_the_test_itself_and_what_is_not_quick_needs_a_choice(
 def test_killed_in_pieces_and_side_by_side_the_results_are_the_same(tested, chosen, tmp_path, monkeypatch):
     """Also if what is kept of the choice of a fold is damaged. Fold 1 is done by a process beside the one that is
     killed; what was kept of fold 0 is not trained again."""
-    outcome = chosen(tmp_path, "--train", "--jobs", 2)
+    outcome = chosen(tmp_path, "--train", "--jobs", 2, killed=True)
     assert outcome.status == 128 + signal.SIGKILL
     assert "run.py: error: Fold 0 was killed by SIGKILL" in outcome.err
     (kept,) = tmp_path.glob("ckpt/nn/*/choice/fold-0/inner.json")

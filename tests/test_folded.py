@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields, replace
+from argparse import Namespace
+from dataclasses import replace
 
 import h5py
 import nibabel
@@ -21,11 +22,10 @@ from data import grids
 from data.base.errors import InputError
 from data.cohorts.cohort import open_cohort, write_tables
 from data.cohorts.folds import Folds, open_folds
-from run import perform
+from run import perform_with_others
 from utils import jobs
 from utils.runs.checkpoints import CheckpointFolder
-from utils.runs.folded import FoldedRun
-from utils.runs.run import Run
+from utils.runs.group import Group
 
 pytestmark = pytest.mark.usefixtures("undrawn", "no_floors")
 
@@ -274,19 +274,18 @@ def test_blackout_pools_the_effects_of_all_folds(in_folds, tmp_path):
 
 @pytest.fixture
 def made_up(tmp_path):
-    """`made_up("01", jobs=2)` is a run on the folds 0, 1 and 2, of which 0 and 1 are done."""
+    """`made_up("01", override=True)` is a group on the folds 0, 1 and 2, of which 0 and 1 are done."""
 
-    def run(done: str, **more) -> FoldedRun:
+    def group(done: str, override: bool = False, **more) -> Group:
         folds = Folds("3", cohort_of(), "d" * 64, {})
         parts = tuple(replace(run_of(folder=tmp_path / f"fold-{name}"), folds=folds, fold=name) for name in "012")
         for part in parts:
             part.out_dir.mkdir(parents=True, exist_ok=True)
             part.write_manifest(finished=part.fold in done)
-        whole = run_of(folder=tmp_path)
-        own = {field.name: getattr(whole, field.name) for field in fields(Run)}
-        return FoldedRun(**own | {"folds": folds, "parts": parts} | more)
+        whole = replace(run_of(folder=tmp_path), folds=folds, override=override)
+        return Group(whole, parts, again=lambda: group(done), **more)
 
-    return run
+    return group
 
 
 @pytest.mark.parametrize("done, words", [("", "folds 0, 1, 2"), ("1", "folds 0, 2"), ("02", "fold 1")])
@@ -300,23 +299,20 @@ def test_one_fold_that_is_overridden_is_not_pooled(made_up, capsys):
     assert capsys.readouterr().out.startswith("Not pooled, since other folds may yet be overridden: repeat the command")
 
 
-def test_what_is_done_is_not_begun(made_up, capsys):
-    run = made_up("012")
-    assert not run.is_done()  # the pooled results are not there
-    run.out_dir.mkdir()
-    run.write_manifest(finished=True)
-    assert run.is_done()
-    assert (perform(run, share_gpu=False), capsys.readouterr().out) == (
-        0,
-        f"Everything is done.\nResults: {run.out_dir}\n",
-    )
+def test_what_is_done_is_known(made_up):
+    group = made_up("012")
+    assert not group.is_done()  # the pooled results are not there
+    group.run.out_dir.mkdir()
+    group.whole.write_manifest(finished=True)
+    assert group.is_done() and group.nothing_to_do()
+    assert not replace(group, run=replace(group.run, override=True)).nothing_to_do()
     assert not made_up("02").is_done()
-    of_other_seed = tuple(replace(part, choices=replace(part.choices, seed=1)) for part in run.parts)
-    assert not replace(run, parts=of_other_seed).is_done()
+    of_other_seed = tuple(replace(leaf, choices=replace(leaf.choices, seed=1)) for leaf in group.leaves)
+    assert not replace(group, parts=of_other_seed).is_done()
 
 
 def test_several_workers_do_not_take_jobs(made_up, monkeypatch):
     cluster = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}'
     monkeypatch.setenv("TF_CONFIG", cluster)
     with pytest.raises(InputError, match="--jobs 2 is for one machine, and here are 2 workers; leave it out"):
-        perform(made_up("", jobs=2), share_gpu=False)
+        perform_with_others(made_up(""), Namespace(jobs=2, shareGPU=False))

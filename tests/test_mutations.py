@@ -48,7 +48,7 @@ from data.conversion.plan import plan
 from data.conversion.source import read_source
 from models import MODELS
 from utils.runs.checkpoints import CheckpointFolder, Identity
-from utils.runs.results import own_files
+from utils.runs.folders import Results
 
 MAX_BYTES = 2 * 2**30  # what the inputs may make the process hold beside what it is
 SECONDS = 10  # that one input may take
@@ -267,7 +267,7 @@ def tiny():
 
 def use_results(folder: Path) -> None:
     """As a test does where an earlier one left results."""
-    own_files(folder, "test", "nn")
+    Results(folder, "test", "nn", ()).own_files()
 
 
 # Inputs: (folder to make, name of the file in it to mutate) and what is done with it

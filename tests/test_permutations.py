@@ -3,20 +3,21 @@
 import json
 import re
 import shutil
-import signal
 import sys
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, SMALL, read_rows, run_main, run_of
+from helpers import ROOT, SMALL, read_rows, run_main, run_of, run_script
 from scipy.stats import binom
 from test_choice import within_sites
 
 from data.base import files
 from data.base.errors import InputError
+from data.base.processes import Outcome
 from data.cohorts.folds import open_folds
 from data.cohorts.permuted import permuted_folds
 from utils.permutations import permuted as module
@@ -93,7 +94,8 @@ from utils.permutations.job import Series
 
 permute = Series.permute
 Series.permute = lambda *arguments: (permute(*arguments), os.kill(os.getpid(), signal.SIGKILL))
-sys.exit(run.main())
+if __name__ == "__main__":
+    sys.exit(run.main())
 """  # a process of --jobs that is killed after a permutation
 
 
@@ -101,10 +103,11 @@ sys.exit(run.main())
 def on_folds(cohort):
     """`on_folds(folder, "--test")` is a command line of a `nn` on two folds, all in `folder`."""
 
-    def run(folder, job, *more, script=ROOT / "run.py"):
+    def run(folder, job, *more, script=None):
         places = ("--chkPointDir", folder / "ckpt", "--dataDir", cohort, "--outDir", folder / job.strip("-"))
         settings = (*("--numIters", 2)[: 0 if "--numIters" in more else 2], *SMALL["nn"]) if job == "--train" else ()
-        return run_main("run", str(script), [job, *["--model", "nn", "--folds", "2"], *places, *settings, *more])
+        words = [job, *["--model", "nn", "--folds", "2"], *places, *settings, *more]
+        return run_script(script, words) if script else run_main("run", str(ROOT / "run.py"), words)
 
     return run
 
@@ -184,7 +187,7 @@ def test_killed_lost_or_damaged_they_come_out_the_same_also_by_jobs(tested, on_f
     shutil.rmtree(copy / "test/permutations")
     (tmp_path / "script.py").write_text(SCRIPT)
     outcome = on_folds(copy, "--test", "--permutations", 4, "--jobs", 2, script=tmp_path / "script.py")
-    assert outcome.status == 128 + signal.SIGKILL, outcome.err
+    assert outcome.status == 2 and "A process of --jobs was killed; repeat the command." in outcome.err
     assert list(tables_of(copy)) == ["permutation-00001.csv", "permutation-00002.csv"]
     first, second, third, fourth = (copy / f"test/permutations/permutation-0000{number}.csv" for number in range(1, 5))
     rows = first.read_text().splitlines()
@@ -253,7 +256,7 @@ def test_shuffled_labels_are_not_permuted():
     with pytest.raises(
         InputError, match="compares true labels with permuted ones; this network was trained on the lat"
     ):
-        module.permuted_run(run_of(shuffled_labels=True), 5)
+        module.permuted_run(SimpleNamespace(run=run_of(shuffled_labels=True)), 5)
 
 
 @pytest.mark.slow
@@ -287,51 +290,44 @@ def test_a_choice_is_made_anew_under_each_permutation(quick, cohort, tmp_path, m
     assert procedure.score(table) == ("auc_sites", 1.0)
 
 
-@dataclass
-class Scored:
-    """In place of a series of permutations."""
+@pytest.fixture
+def beside(monkeypatch):
+    """`beside(*rounds)` is the exit status of permutations in two processes, whose outcomes in each round are these;
+    each does a permutation of six."""
 
-    asked: int = 4
-    metric: str = "auc"
+    def run(*rounds: tuple[Outcome, ...]) -> int:
+        left = list(rounds)
+        series = SimpleNamespace(done=0, metric="auc", scores=lambda: [0.5] * series.done)
+        series.end = lambda: "p" if series.done == 6 else None
 
-    def scores(self) -> list[float]:
-        return [0.5]
+        class Fake:
+            def outcomes(self, function, arguments, meanwhile):
+                for at, outcome in enumerate(left.pop(0)):
+                    series.done += outcome == Outcome()
+                    meanwhile()
+                    yield at, outcome
 
+        monkeypatch.setattr(module, "processes", lambda environments: nullcontext(Fake()))
+        monkeypatch.setattr(module.Permutations, "series", lambda self, workers: series)
+        tested = SimpleNamespace(again=None)
+        found = module.Permutations(tested, run_of(), 6).permute_beside("cpu", [{}, {}])
+        assert not left
+        return found
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "code, status, said",
-    [
-        (
-            "print('one'); print('run.py: error: it went wrong'); raise SystemExit(2)",
-            2,
-            "run.py: error: it went wrong\n",
-        ),
-        (
-            "import os; os.kill(os.getpid(), 9)",
-            137,
-            "run.py: error: A process of --jobs was killed; repeat the command.\n",
-        ),
-        ("print('p')", 0, ""),
-    ],
-)
-def test_the_end_of_processes_is_told(code, status, said, tmp_path, monkeypatch, capsys):
-    (tmp_path / "script.py").write_text(code)
-    monkeypatch.setattr(sys, "argv", [str(tmp_path / "script.py")])
-    assert module.together(Scored(), [{}, {}]) == status
-    assert capsys.readouterr().err == said
+    return run
 
 
-@pytest.mark.parametrize("others, rounds", [(0, 3), (5, 1)])
-def test_processes_are_renewed_until_nothing_is_left_to_do(others, rounds, monkeypatch):
-    """Each round does two of six permutations; of `others` another command does, the end is not waited for."""
-    series = SimpleNamespace(done=others, end=lambda: "p" if series.done == 6 and not others else None)
-    called = []
+def test_processes_are_renewed_until_nothing_is_left_to_do(beside, capsys):
+    assert beside(*[(Outcome(), Outcome())] * 3) == 0
+    assert "Permutations 6/6, AUC 0.50" in capsys.readouterr().out
 
-    def together(series, each) -> int:
-        called.append(each)
-        series.done = min(series.done + 2, 6) if not others else series.done
-        return 0
 
-    monkeypatch.setattr(module, "together", together)
-    assert module.in_processes(series, [{}]) == 0 and len(called) == rounds
+def test_nothing_is_begun_anew_if_other_commands_do_the_rest(beside):
+    assert beside(()) == 0
+
+
+def test_the_end_of_processes_is_told(beside):
+    with pytest.raises(InputError, match="it went wrong"):
+        beside((Outcome(error=InputError("it went wrong")),))
+    with pytest.raises(InputError, match=r"A process of --jobs was killed; repeat the command\."):
+        beside((Outcome(exit_code=-9),))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.base.errors import InputError
-from utils.runs.places import Places, check_pattern, kind_of
+from utils.runs.folders import Places, check_pattern, kind_of
 
 
 def places(out: Path, ckpt: Path, data: Path | None = None, trains: bool = True) -> Places:

@@ -14,7 +14,8 @@ from data.base.errors import InputError
 from data.cohorts.folds import read_folds
 from run import parser
 from utils.jobs import JOBS
-from utils.runs.repeated import RepeatedRun, repeated_run
+from utils.runs.group import Group
+from utils.runs.repeated import repeated_run
 from utils.runs.requests import request
 from utils.scores.statistics import RULE
 
@@ -151,7 +152,7 @@ def test_more_repeats_continue_fewer_also_in_pieces(tested, on_folds, tmp_path):
 def settled(cohort, tmp_path):
     """`settled("--train --folds 3 --repeats 2")` is the run that a command line of `nn` makes."""
 
-    def run(words: str, data=cohort) -> RepeatedRun:
+    def run(words: str, data=cohort) -> Group:
         top = parser()
         places = ["--dataDir", str(data), "--chkPointDir", str(tmp_path / "ckpt"), "--model", "nn"]
         args = top.parse_args([*words.split(), *places])
@@ -163,20 +164,20 @@ def settled(cohort, tmp_path):
 
 def test_numbered_folds_are_cut_anew_and_those_of_a_column_start_anew(settled, capsys):
     numbered, sites = settled("--train --folds 3 --repeats 2 --seed 4"), settled("--train --folds SEX --repeats 2")
-    cuts = [[repeat.folds.fold_of for repeat in run.several] for run in (numbered, sites)]
+    cuts = [[repeat.folds.fold_of for repeat in run.groups] for run in (numbered, sites)]
     assert cuts[0][0] != cuts[0][1] and cuts[1][0] == cuts[1][1]
     assert capsys.readouterr().out.count("The repeats have the same folds, and differ in the networks' starts") == 1
-    assert [[part.seed for part in repeat.parts] for repeat in numbered.several] == [[4] * 3, [5] * 3]
+    assert [[leaf.seed for leaf in repeat.leaves] for repeat in numbered.groups] == [[4] * 3, [5] * 3]
     for run, how in ((numbered, "3"), (sites, "SEX")):
-        for at, repeat in enumerate(run.several):
-            assert repeat.checkpoints.path.relative_to(run.checkpoints.path).as_posix() == f"repeat-{at}"
-            assert str(repeat.parts[0].out_dir).startswith(f"results/nn-train-folds-{how}-repeats/repeat-{at}/fold-")
+        for at, repeat in enumerate(run.groups):
+            assert repeat.run.checkpoints.path.relative_to(run.run.checkpoints.path).as_posix() == f"repeat-{at}"
+            assert str(repeat.leaves[0].out_dir).startswith(f"results/nn-train-folds-{how}-repeats/repeat-{at}/fold-")
 
 
 def test_a_fold_is_done_of_every_repeat(settled):
     run = settled("--train --folds 3 --repeats 2 --fold 1")
-    assert [repeat.only for repeat in run.several] == ["1", "1"] and run.only == "1"
-    assert [part.fold for part in run.single_folds] == ["0", "1", "2"] * 2
+    assert [repeat.only for repeat in run.groups] == ["1", "1"] and run.only == "1"
+    assert [leaf.fold for leaf in run.leaves] == ["0", "1", "2"] * 2
     assert run.missing() == "folds 0, 1, 2 of repeat 0; folds 0, 1, 2 of repeat 1"
 
 

@@ -2,52 +2,73 @@
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
-from helpers import ROOT, SMALL_BATCH, TINY_NN, assert_bit_equal, read_rows, run_of
+from helpers import SMALL_BATCH, TINY_NN, assert_bit_equal, read_rows
 
 from data.base.errors import InputError
 from utils.runs import side_by_side as module
+from utils.runs.fold_progress import FoldProgress
 from utils.runs.side_by_side import environments, side_by_side
 
-SCRIPT = """
-import os, pathlib, signal, sys, time
-fold = sys.argv[-1].removeprefix("--fold=")
-print("said before", flush=True)
-number = {"0": 1, "1": 2, "2": 3, "bad": 1, "killed": 2}[fold]
-repeat = ", repeat 0" if sys.argv[1] == "4" else ""
-folds = 2 if repeat else sys.argv[1]
-print(f"Fold {fold} ({number} of {folds}){repeat}:", flush=True)
-print("Donors: 5 per record.")
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-pathlib.Path(f"begun-{fold}").touch()
-if "--wait" in sys.argv:
-    time.sleep(60)
-if fold == "killed":
-    os.kill(os.getpid(), signal.SIGKILL)
-if fold == "bad":
-    sys.exit("run.py: error: it went wrong")
-print("Still to be done before the results are pooled: others.")
-"""
+
+@dataclass(frozen=True)
+class Leaf:
+    """A run on a fold, which says what it does, and fails or is killed if its fold is called so."""
+
+    out_dir: Path
+    fold: str
+    wait: bool
+    override: bool = False
+    options: ClassVar = SimpleNamespace(cost=1)
+    job: ClassVar = SimpleNamespace(has_flag=False)
+
+    def locked(self) -> AbstractContextManager:
+        return nullcontext()
+
+    def is_done(self) -> bool:
+        return False
+
+    def is_due(self) -> bool:
+        return True
+
+    def call(self, device: str) -> int:
+        print("Donors: 5 per record.")
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        self.out_dir.mkdir()
+        if self.wait:
+            time.sleep(60)
+        if self.fold == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fold == "bad":
+            raise InputError("it went wrong")
+        return 0
+
+
+def group_of(folder: Path, names: tuple[str, ...], wait: bool) -> SimpleNamespace:
+    print("said by the process that asks, too")
+    leaves = [Leaf(folder / f"begun-{at}-{name}", name, wait) for at, name in enumerate(names)]
+    return SimpleNamespace(leaves=leaves)
 
 
 @pytest.fixture
-def folds(tmp_path, monkeypatch):
-    """`folds(["0", "bad"], 2, "--wait")` runs SCRIPT for each fold; two at a time."""
-    (tmp_path / "script.py").write_text(SCRIPT)
+def folds(tmp_path):
+    """`folds(["0", "bad"], 2)` does these folds, two at a time."""
 
-    def run(names, jobs, *more) -> int:
-        monkeypatch.setattr(sys, "argv", [str(tmp_path / "script.py"), str(len(names)), *more])
-        places = [tmp_path / f"{at}" for at in range(len(names))]
-        parts = [replace(run_of(folder=place), fold=name) for place, name in zip(places, names, strict=True)]
+    def run(names, jobs, wait=False) -> int:
+        again = partial(group_of, tmp_path, tuple(names), wait)
         repeats = [f"repeat {at}" for at in range(len(names) // len(set(names)))]
-        return side_by_side(parts, repeats if len(repeats) > 1 else (), jobs, share_gpu=False)
+        progress = FoldProgress(again().leaves, repeats if len(repeats) > 1 else (), jobs)
+        return side_by_side(again, progress, "cpu", share_gpu=False)
 
     return run
 
@@ -55,28 +76,27 @@ def folds(tmp_path, monkeypatch):
 def test_each_fold_prints_a_row_when_it_has_ended(folds, capsys):
     assert folds(["0", "1", "2"], 2) == 0
     out, err = capsys.readouterr()
-    first, *rows = [line for line in out.splitlines() if line != "Donors: 5 per record."]
+    said, first, *rows = [line for line in out.splitlines() if line != "Donors: 5 per record."]
+    assert said.startswith("said")
     assert first == "To do: 3 of 3 folds, 2 at a time; each prints a row when it ends."
-    assert sorted(row.partition(",")[0] for row in rows) == [
-        f"Fold {at} ({at + 1} of 3): 0 subjects trained on" for at in range(3)
-    ]
+    assert sorted(row.partition(":")[0] for row in rows) == [f"Fold {at} ({at + 1} of 3)" for at in range(3)]
     assert ["left for all" in row for row in rows] == [True, True, False]
-    assert out.count("Donors") == 1 and "said before" not in out and not err
+    assert out.count("Donors") == 1 and not err
 
 
 def test_a_fold_of_several_repeats_is_one_process(folds, capsys):
     assert folds(["0", "1", "0", "1"], 2) == 0
     told = capsys.readouterr().out
-    assert told.startswith("To do: 4 of 4 folds, of each of repeat 0 to repeat 1, 2 at a time;")
+    assert "To do: 4 of 4 folds, of each of repeat 0 to repeat 1, 2 at a time;" in told
     titles = [line.partition(":")[0] for line in told.splitlines() if "Fold " in line]
     assert sorted(titles) == [f"Fold {fold} ({fold + 1} of 2), repeat {repeat}" for fold in (0, 1) for repeat in (0, 1)]
 
 
 def test_after_a_fold_that_fails_no_other_is_begun(folds, capsys, tmp_path):
-    assert folds(["bad", "1", "2"], 1) == 1
+    assert folds(["bad", "1", "2"], 1) == 2
     out, err = capsys.readouterr()
     assert err == "run.py: error: it went wrong\n" and "Fold bad (1 of 3): not done, after " in out
-    assert [path.name for path in tmp_path.glob("begun-*")] == ["begun-bad"]
+    assert [path.name for path in tmp_path.glob("begun-*")] == ["begun-0-bad"]
 
 
 def test_a_process_that_is_killed_is_named(folds, capsys):
@@ -87,55 +107,16 @@ def test_a_process_that_is_killed_is_named(folds, capsys):
 
 def test_a_signal_stops_all_that_run_and_no_other_is_begun(folds, tmp_path):
     def stop():
-        while len(list(tmp_path.glob("begun-*"))) < 2:
-            pass
+        until = time.monotonic() + 60
+        while len(list(tmp_path.glob("begun-*"))) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
     threading.Thread(target=stop).start()
-    assert folds(["0", "1", "2"], 2, "--wait") == 128 + signal.SIGTERM
+    assert folds(["0", "1", "2"], 2, wait=True) == 128 + signal.SIGTERM
     assert len(list(tmp_path.glob("begun-*"))) == 2
     assert signal.getsignal(signal.SIGTERM) == before
-
-
-PARENT = """
-import sys
-from types import SimpleNamespace
-from utils.runs.side_by_side import side_by_side
-
-parts = [SimpleNamespace(fold=name, out_dir=name, override=False, cost=1, is_done=lambda: False) for name in "012"]
-sys.argv = ["child.py"]
-side_by_side(parts, (), 2, share_gpu=False)
-"""
-CHILD = """
-import pathlib, signal, sys, time
-from utils.runs.side_by_side import end_with_parent
-
-fold = sys.argv[-1].removeprefix("--fold=")
-signal.signal(signal.SIGTERM, lambda *_: (print("saving"), pathlib.Path(f"saved-{fold}").touch(), sys.exit(143)))
-end_with_parent()
-pathlib.Path(f"begun-{fold}").touch()
-time.sleep(60)
-"""
-
-
-@pytest.mark.slow
-def test_processes_end_with_the_one_that_started_them_even_if_it_is_killed(tmp_path):
-    (tmp_path / "child.py").write_text(CHILD)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=tmp_path, env=environment)
-    wait_for(tmp_path, "begun-*", 2)
-    parent.kill()
-    parent.wait()
-    wait_for(tmp_path, "saved-*", 2)
-    assert len(list(tmp_path.glob("begun-*"))) == 2
-
-
-def wait_for(folder: Path, pattern: str, count: int) -> None:
-    until = time.monotonic() + 60
-    while len(list(folder.glob(pattern))) < count:
-        assert time.monotonic() < until, f"{count} {pattern} expected"
-        time.sleep(0.05)
 
 
 def test_each_process_has_its_share_of_the_cores(monkeypatch):

@@ -1,6 +1,6 @@
 """A run that several workers do: one that was started for something else is refused, and named."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,18 +9,15 @@ from helpers import cohort_of, run_of
 from data.base.errors import InputError
 from data.cohorts.folds import Folds
 from utils.machines.workers import Team, team
-from utils.runs.folded import FoldedRun
-from utils.runs.run import Run
+from utils.runs.group import Group
 from utils.runs.team import check_alike
 
 PLAIN = run_of()
-OF_CHIEF = FoldedRun(
-    **{field.name: getattr(PLAIN, field.name) for field in fields(Run)}
-    | {"folds": Folds("3", cohort_of(), "d" * 64, {}), "workers": team(("a:1", "b:1"), 0), "only": "0"}
-)
+FOLDS = Folds("3", cohort_of(), "d" * 64, {})
+WHOLE = replace(PLAIN, folds=FOLDS, workers=team(("a:1", "b:1"), 0))
+OF_CHIEF = Group(WHOLE, (), again=lambda: OF_CHIEF, only="0")
 CHANGES = [
     {"num_iters": 2},
-    {"only": "1"},
     {"override": True},
     {"out_dir": Path("elsewhere")},
     {"choices": replace(PLAIN.choices, seed=3)},
@@ -32,7 +29,7 @@ CHANGES = [
 def compared(monkeypatch):
     """`compared(one, other)` is what the other worker does after the chief has said what it was asked for."""
 
-    def compare(chief: Run, other: Run) -> None:
+    def compare(chief: Group, other: Group) -> None:
         contents: list[bytes] = []
 
         def exchange(self, content):
@@ -40,8 +37,8 @@ def compared(monkeypatch):
             return [contents[0], content]
 
         monkeypatch.setattr(Team, "exchange", exchange)
-        check_alike(chief)
-        check_alike(other)
+        check_alike(chief, WHOLE.workers)
+        check_alike(other, WHOLE.workers)
 
     return compare
 
@@ -49,8 +46,14 @@ def compared(monkeypatch):
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
 def test_a_worker_that_does_something_else_is_refused(change, compared):
     with pytest.raises(InputError, match=r"^b:1 was started with other settings, data or checkpoints than a:1; run"):
-        compared(OF_CHIEF, replace(OF_CHIEF, **change))
+        compared(OF_CHIEF, replace(OF_CHIEF, run=replace(WHOLE, **change)))
+
+
+def test_a_worker_that_does_another_fold_is_refused(compared):
+    with pytest.raises(InputError, match=r"^b:1 was started with other settings"):
+        compared(OF_CHIEF, replace(OF_CHIEF, only="1"))
 
 
 def test_workers_that_do_the_same_go_on(compared):
-    compared(OF_CHIEF, replace(OF_CHIEF, started=0.0, data_dir=Path("as/another/machine/calls/it")))
+    elsewhere = replace(WHOLE, started=0.0, data_dir=Path("as/another/machine/calls/it"))
+    compared(OF_CHIEF, replace(OF_CHIEF, run=elsewhere))

@@ -34,10 +34,11 @@ from data.cohorts.folds import Folds
 from data.cohorts.permuted import permuted_labels
 from data.cohorts.records import DTYPE, record_bytes
 from utils.choice import job
-from utils.choice.chosen import ChosenRun, chosen_run
+from utils.choice.chosen import chosen_run
 from utils.evaluation import choice
 from utils.jobs import JOBS
 from utils.machines import devices
+from utils.runs.group import Group
 from utils.runs.requests import request
 from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.statistics import CHANCE
@@ -70,7 +71,7 @@ def write_cohort(source: Path, folder: Path, people: int, seed: int) -> None:
     write_tables(folder, rows, replace(cohort.metadata, maps=cohort.maps[:1]))
 
 
-def runs_of(folder: Path, seed: int) -> ChosenRun:
+def runs_of(folder: Path, seed: int) -> Group:
     """The training with a choice that the user's command asks for."""
     (folder / "candidates.txt").write_text("\n".join(CANDIDATES))
     words = ["--train", "--model", "nn", "--numIters", ITERATIONS, "--choose", folder / "candidates.txt"]
@@ -86,13 +87,13 @@ def real_set(source: Path, people: int, seed: int) -> dict[str, dict[str, float]
     """The scores of a set of real people, as a test has them; networks are trained in memory, by the jobs' code."""
     with tempfile.TemporaryDirectory() as temporary, contextlib.redirect_stdout(io.StringIO()):
         write_cohort(source, Path(temporary) / "cohort", people, seed)
-        run = runs_of(Path(temporary), seed)
-        workers = run.workers.started(devices.start_tensorflow("cpu"))
-        tables: dict[str, list[pd.DataFrame]] = {name: [] for name in run.candidates.names}
+        group = runs_of(Path(temporary), seed)
+        workers = group.run.workers.started(devices.start_tensorflow("cpu"))
+        tables: dict[str, list[pd.DataFrame]] = {name: [] for name in group.by_name}
         chosen = {}
-        for of_fold in run.choosing.parts:
+        for of_fold in group.choice.leaves:
             fold = of_fold.fold
-            contenders = {name: replace(part, workers=workers) for name, part in of_fold.contenders.items()}
+            contenders = {name: replace(part, workers=workers) for name, part in of_fold.options.contenders.items()}
             chosen[fold] = job.choice(contenders, job.Store()).name
             for name, part in contenders.items():
                 found = predicted(part)

@@ -89,7 +89,7 @@ class Permutations:
         """Makes the folder; what is there of another test is moved aside."""
         with files.locked(self.run.out_dir, wait=True):
             whole = self.whole
-            if not whole.results.begun_by(whole.settings()) or whole.results.manifest is None:
+            if not whole.results.are_of(whole.settings()):
                 whole.prepare_folder()
 
     def permute(self, device: str, most: int) -> None:

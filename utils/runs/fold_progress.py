@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -58,17 +58,20 @@ class FoldProgress:
                 self.left.pop(leaf.out_dir, None)
                 print(f"{self.title(leaf.out_dir)}: done.", flush=True)
                 return 0
-            in_full = self.alone or sys.stdout is None  # of a worker that is not the chief
-            if in_full:
-                print(f"{self.title(leaf.out_dir)}:", flush=True)
-                return leaf.call(device)
-            started, status = time.monotonic(), 1
-            try:
-                with quietly(), redirect_stdout(PrintOnce(sys.stdout, self.said)):
-                    status = leaf.call(device)
-            finally:
-                self.ended(leaf.out_dir, time.monotonic() - started, status)
-            return status
+            return self.of(leaf, lambda: leaf.call(device))
+
+    def of(self, leaf: Run, call: Callable[[], int]) -> int:
+        """Does a fold by `call`; returns its exit status."""
+        if self.alone or sys.stdout is None:  # of a worker that is not the chief
+            print(f"{self.title(leaf.out_dir)}:", flush=True)
+            return call()
+        started, status = time.monotonic(), 1
+        try:
+            with quietly(), redirect_stdout(PrintOnce(sys.stdout, self.said)):
+                status = call()
+        finally:
+            self.ended(leaf.out_dir, time.monotonic() - started, status)
+        return status
 
     def ended(self, out_dir: Path, seconds: float, status: int) -> None:
         """Prints the row."""

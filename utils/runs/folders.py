@@ -74,10 +74,14 @@ class Results:
         saved["config"] = MODELS[self.model].completed(saved.get("config", {}))
         return {name: saved[name] for name in wanted if name in saved}
 
+    def are_of(self, settings: Mapping[str, Any]) -> bool:
+        """Whether a run by these settings wrote them, by the same checkpoint."""
+        return self.settings(settings) == as_json(settings)
+
     def hold(self, settings: Mapping[str, Any], num_iters: int) -> bool:
         """Whether they are whole, as they were written, of a run by these settings and of so many batches."""
         manifest = self.manifest
-        if manifest is None or not manifest.finished or self.settings(settings) != as_json(settings):
+        if manifest is None or not manifest.finished or not self.are_of(settings):
             return False
         return (manifest.step is None or manifest.step >= num_iters) and not changed(self.folder, manifest)
 

@@ -4,28 +4,32 @@ import io
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
 import joblib
 
 from data.base.cli import answered, error_line
 from data.base.errors import InputError
-from data.base.processes import processes
+from data.base.processes import Outcome, processes
 from data.base.progress import quietly
 from data.base.terminal import handled
 from utils.runs.fold_progress import FoldProgress
 from utils.runs.run import Run
 
-if TYPE_CHECKING:
-    from utils.runs.group import Group
-
 PROGRAM = "run.py"
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+
+
+class Leaves(Protocol):
+    """A group of runs on folds."""
+
+    @property
+    def leaves(self) -> Sequence[Run]: ...
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Done:
     seconds: float
 
 
-def side_by_side(again: Callable[[], "Group"], progress: FoldProgress, device: str, share_gpu: bool) -> int:
+def side_by_side(again: Callable[[], Leaves], progress: FoldProgress, device: str, share_gpu: bool) -> int:
     """Does the folds that are not done; returns the exit status of the first that fails. After a failure, or a signal,
     no other fold is begun. A process does a fold of all repeats, or candidates."""
     folds = list(dict.fromkeys(leaf.fold for leaf in progress.leaves if leaf.out_dir in progress.left))
@@ -55,7 +59,7 @@ def side_by_side(again: Callable[[], "Group"], progress: FoldProgress, device: s
             for at, outcome in beside.outcomes(perform_fold, [(again, fold, device) for fold in folds]):
                 if outcome.error:
                     raise outcome.error
-                every = outcome.value or killed(progress, folds[at], outcome, bool(statuses))
+                every = outcome.value or killed(progress, folds[at], outcome, any(statuses))
                 for done in every:
                     statuses.append(done.status)
                     beside.stopped |= done.status != 0
@@ -64,18 +68,18 @@ def side_by_side(again: Callable[[], "Group"], progress: FoldProgress, device: s
     return next(filter(None, statuses), 0)
 
 
-def killed(progress: FoldProgress, fold: str, outcome: Any, asked: bool) -> list[Done]:
+def killed(progress: FoldProgress, fold: str, outcome: Outcome, asked: bool) -> list[Done]:
     """How the leaves of a fold ended whose process was killed, by a signal that was passed on if that was `asked`."""
-    number = abs(outcome.exit_code)
-    advice = f"is the memory too small for {progress.jobs} jobs?"
-    why = f"Fold {fold} was killed by {signal.Signals(number).name}; {advice}"
-    errors = "" if asked else f"{error_line(PROGRAM, why)}\n"
+    code, errors = outcome.exit_code or 0, ""
+    if code < 0 and not asked:
+        why = f"Fold {fold} was killed by {signal.Signals(-code).name}"
+        errors = error_line(PROGRAM, f"{why}; is the memory too small for {progress.jobs} jobs?") + "\n"
     leaves = [leaf for leaf in progress.leaves if leaf.fold == fold and leaf.out_dir in progress.left]
-    seconds = outcome.seconds / len(leaves)
-    return [Done(leaf.out_dir, 128 + number, "", errors if leaf is leaves[0] else "", seconds) for leaf in leaves]
+    status, seconds = code if code >= 0 else 128 - code, outcome.seconds / len(leaves)
+    return [Done(leaf.out_dir, status, "", errors if leaf is leaves[0] else "", seconds) for leaf in leaves]
 
 
-def perform_fold(again: Callable[[], "Group"], fold: str, device: str) -> list[Done]:
+def perform_fold(again: Callable[[], Leaves], fold: str, device: str) -> list[Done]:
     """Does the leaves of a fold, in this process, up to one that fails."""
     with redirect_stdout(io.StringIO()):  # the process that asks has said it
         leaves = [leaf for leaf in again().leaves if leaf.fold == fold]

@@ -2,17 +2,17 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from helpers import run_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.base import files
 from data.base.errors import InputError
 from utils.jobs import BLACKOUT, JOBS
-from utils.runs.results import changed, own_files, read_manifest, record
-from utils.runs.run import Run, prepare_folder
+from utils.runs.folders import Results, changed, described, read_manifest, record
+from utils.runs.run import Run
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_another_run_does_not_continue_it(run):
 
 
 def test_only_what_a_run_wrote_is_moved_aside(run, capsys):
-    prepare_folder(run)
+    run.prepare_folder()
     (aside,) = (run.out_dir / "earlier").iterdir()
     assert {path.name for path in aside.iterdir()} == {"regions.csv", "maps", "run.json"}
     assert {path.name for path in run.out_dir.iterdir()} == {"earlier", "thesis.txt", "run.json"}
@@ -95,10 +95,10 @@ def test_no_run_takes_the_folder_of_another_job_or_model(tmp_path_factory, befor
     first.write_manifest(finished)
     if before != now:
         with pytest.raises(InputError, match="holds the results of another run"):
-            prepare_folder(second)
+            second.prepare_folder()
         assert all((first.out_dir / name).read_text() == name for name in names)
     else:
-        prepare_folder(second)
+        second.prepare_folder()
         assert all(len(list(first.out_dir.glob(f"earlier/*/{name}"))) == 1 for name in names)
 
 
@@ -107,5 +107,14 @@ def test_a_folder_whose_run_json_is_of_others_is_nobodys(text, tmp_path):
     (tmp_path / "run.json").write_text(text)
     assert read_manifest(tmp_path) is None
     with pytest.raises(InputError, match=r"holds run\.json, and no run\.json that says which run wrote that"):
-        own_files(tmp_path, "train", "nn")
-    assert own_files(Path(tmp_path / "new"), "train", "nn") == []
+        Results(tmp_path, "train", "nn", ()).own_files()
+    assert Results(tmp_path / "new", "train", "nn", ()).own_files() == []
+
+
+def test_a_manifest_is_read_once_as_long_as_it_stays(run, monkeypatch):
+    run.is_done()
+    read = []
+    monkeypatch.setattr(files, "read_json", lambda path, kind: read.append(path) or {"outputs": [], "finished": True})
+    assert run.is_done() and run.continues() and described(run.out_dir)["finished"] and not read
+    (run.out_dir / "run.json").write_text("{ }")
+    assert described(run.out_dir)["outputs"] == [] and read == [run.out_dir / "run.json"]
