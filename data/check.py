@@ -16,9 +16,9 @@ from data.base.progress import progress
 from data.cohorts import atlas, records, twins
 from data.cohorts.cohort import Cohort
 from data.cohorts.derivation import kept_in
-from data.cohorts.findings import CohortFindings, Findings, write_verdict
 from data.cohorts.missingness import missing_in
 from data.cohorts.rows import listed
+from data.cohorts.seal import CohortFindings, Findings, write_verdict
 from data.conversion import measures
 from data.conversion.edges import check_connectomes
 from data.conversion.leaks import separating

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from data import grids
 from data.base.errors import InputError
 from data.cohorts import records, twins
-from data.cohorts.cohort import open_cohort
 from data.cohorts.folds import by_column, open_folds
 from data.cohorts.resplit import resplit
+from data.cohorts.stored import open_cohort
 from utils.runs import guards
 
 

@@ -18,12 +18,11 @@ import numpy as np
 from data.base import files, tables
 from data.base.errors import InputError
 from data.base.text import shown, whole_number
-from data.cohorts import digests
-from data.cohorts.cohort import Cohort, identified, open_cohort
-from data.cohorts.forms import FOLDS
+from data.cohorts.cohort import Cohort
 from data.cohorts.resplit import resplit
 from data.cohorts.rows import Groups, Row, leaders, listed
-from data.cohorts.twins import find_twins, is_searched, named
+from data.cohorts.stored import FOLDS, sealed
+from data.cohorts.twins import find_twins, named
 
 FOLD_TABLE = "folds.csv"
 FOLD_COLUMNS = ("subject", "fold")
@@ -83,7 +82,7 @@ class Folds:
     @property
     def unchecked(self) -> Cohort:
         """The cohort of which no verdict is known; the whole one if there is none."""
-        return next((cohort for cohort in self.reduced.values() if cohort.verdict is None), self.whole)
+        return next((cohort for cohort in self.reduced.values() if cohort.seal.verdict is None), self.whole)
 
     @property
     def notes(self) -> list[str]:
@@ -120,8 +119,7 @@ class Folds:
         """Writes `folds.csv`, the digests of records that have no table of them, then `folds.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         tables.write_rows(folder / FOLD_TABLE, FOLD_COLUMNS, self.fold_of.items())
-        if self.whole.computed:
-            digests.write(folder, self.whole.digests_by_file)
+        self.whole.keep_digests(folder)
         files.write_json(folder / FOLDS, asdict(self.cut))
 
     def check_written(self, folder: Path) -> None:
@@ -129,7 +127,7 @@ class Folds:
         if not (folder / FOLDS).is_file():
             return
         if not files.read_json(folder / FOLDS, Cut).fits(self) or read_folds(folder / FOLD_TABLE) != self.fold_of:
-            found = [] if self.reduced else digests.changed(folder, self.whole.digests_by_file)
+            found = [] if self.reduced else self.whole.changed_since(folder)
             named = f" ({listed(found)} changed)" if found else ""
             raise InputError(
                 f"{folder / FOLD_TABLE} is of other data than {self.whole.path}{named}; use another --chkPointDir."
@@ -162,7 +160,7 @@ def open_folds(path: Path, how: str, seed: int, saved: Path) -> Folds:
     """The folds of the cohort, or of the set of reduced cohorts, at `path`; those that a training wrote into the folder
     `saved` are used. Raises InputError if those are of another cohort, or the cohort cannot be divided like that."""
     reduced = (path / FOLDS).is_file()
-    folds = open_reduced(path, how) if reduced else made(identified(open_cohort(path)), how, seed, saved)
+    folds = open_reduced(path, how) if reduced else made(sealed(path, together=False), how, seed, saved)
     folds.check_written(saved)
     return folds
 
@@ -186,7 +184,7 @@ def made(cohort: Cohort, how: str, seed: int, saved: Path, groups: Groups | None
         if cut.fits(before):
             return before
     if groups is None:
-        groups = cohort.metadata.same_scan if is_searched(cohort) else find_twins(cohort).same_scan
+        groups = cohort.metadata.same_scan if cohort.is_searched else find_twins(cohort).same_scan
     fold_of = (by_column if whole_number(how) is None else by_number)(cohort, how, seed, groups)
     check_classes(cohort, fold_of)
     return Folds(how, cohort, cohort.digest, fold_of, same_scan=groups)
@@ -325,7 +323,7 @@ def open_reduced(path: Path, how: str) -> Folds:
     cut, fold_of = files.read_json(path / FOLDS, Cut), read_folds(path / FOLD_TABLE)
     if cut.folds != how:
         raise InputError(f"{path} was reduced with --folds {cut.folds}, this run has --folds {how}; use the same.")
-    cohorts = {name: identified(open_cohort(part_folder(path, name))) for name in dict.fromkeys(fold_of.values())}
+    cohorts = {name: sealed(part_folder(path, name), together=False) for name in dict.fromkeys(fold_of.values())}
     for name, cohort in cohorts.items():
         split = {row.subject: row.split for row in cohort.rows}
         if split != {subject: split_of(fold, name) for subject, fold in fold_of.items()}:
@@ -334,11 +332,11 @@ def open_reduced(path: Path, how: str) -> Folds:
             )
     digest = digest_over([cohort.digest for cohort in cohorts.values()])
     first = next(iter(cohorts.values()))
-    verdict = first.verdict
-    if verdict and all(cohort.verdict for cohort in cohorts.values()):
+    seal = first.seal
+    if seal.verdict and all(cohort.seal.verdict for cohort in cohorts.values()):
         problems = dict.fromkeys(text for cohort in cohorts.values() for text in cohort.problems(fold_of))
-        verdict = replace(verdict, problems=tuple(problems))
-    return Folds(how, replace(first, path=path, verdict=verdict), digest, fold_of, cohorts, cut.same_scan)
+        seal = replace(seal, verdict=replace(seal.verdict, problems=tuple(problems)))
+    return Folds(how, replace(first, path=path, seal=seal), digest, fold_of, cohorts, cut.same_scan)
 
 
 def digest_over(digests: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """The tables of a cohort: `subjects.csv`, a row a record, its splits; `cohort.json`."""
 
 import hashlib
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,9 @@ from data.cohorts.derivation import Derivation
 
 METADATA = "cohort.json"
 TABLE = "subjects.csv"
+DIGESTS = "digests.csv"
+HDF5_NAME = "cohort.h5"  # records and table in one file
+MAX_RECORDS = 1_000_000
 SPLITS = ("train", "test")
 ASIDE = "aside"  # the split, in memory only, of who is in neither: whom an outer fold tests, as inner folds are tested
 TEST_SHARE = 10  # one subject in ten is a test subject
@@ -263,6 +267,12 @@ def read_metadata(path: Path) -> Metadata:
     if not metadata.grid:
         raise InputError(f"{path / METADATA} names no grid; expected a cohort's metadata. Convert again.")
     return metadata
+
+
+def holds_cohort(folder: Path) -> bool:
+    """Whether the files that mark a cohort are in a folder."""
+    marks = ((METADATA, TABLE), (HDF5_NAME, files.SUMS))
+    return any(all(os.path.isfile(folder / name) for name in names) for names in marks)
 
 
 def listed(names: Sequence[str], most: int = LISTED, between: str = ", ") -> str:

@@ -108,16 +108,8 @@ def find_twins(cohort: Cohort) -> Twins:
     return alike(*of_cohort(cohort, cohort.unswapped()))
 
 
-def is_searched(cohort: Cohort) -> bool:
-    """Whether twins were looked for when the cohort was made, or none can be in it."""
-    return cohort.simulated or bool(cohort.metadata.copies)
-
-
 def kept_together(cohort: Cohort) -> Cohort:
-    """The cohort, in which subjects who share a scan take the split of the first of them, which is printed; its
-    conversion has seen to that unless it was by an earlier version, or there was none."""
-    if is_searched(cohort):
-        return cohort
+    """The cohort, in which subjects who share a scan take the split of the first of them, which is printed."""
     split = {row.subject: row.split for row in reversed(cohort.rows)}
     for group in find_twins(cohort).same_scan:
         if len({split[one] for one in group}) > 1:

@@ -17,9 +17,10 @@ from data.base.errors import InputError
 from data.base.files import sum_of
 from data.base.processes import Processes, processes
 from data.cohorts import side_tables, twins
-from data.cohorts.cohort import MAPS, Cohort, open_cohort
+from data.cohorts.cohort import MAPS, Cohort
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed
+from data.cohorts.stored import open_cohort
 from data.conversion import measures
 from data.conversion.codings import mixed_codings, units_by_site
 from data.conversion.derived import check_each, compared

@@ -14,16 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.base.errors import InputError
-from data.base.files import SUMS
-from data.cohorts.entries import HDF5_NAME
-from data.cohorts.rows import METADATA, TABLE
+from data.cohorts.rows import holds_cohort
 from models import MODELS
 from utils.runs.checkpoints import IDENTITY, STATE
 from utils.runs.results import read_manifest
 
 RESULTS, CHECKPOINTS, COHORT = "a folder of results", "a folder of checkpoints", "a cohort"
 ALLOWED = ((RESULTS, RESULTS),)  # what is written, and in what
-MARKS = ((METADATA, TABLE, COHORT), (HDF5_NAME, SUMS, COHORT), (STATE, IDENTITY, CHECKPOINTS))  # two files, and of what
 PATTERN = "*?[\\"  # what a folder may not hold in its name: TensorFlow would delete what the pattern matches
 
 
@@ -65,9 +62,10 @@ def refuse(flag: str, folder: Path, kind: str, named: dict[Path, str], on_disk: 
 
 def kind_of(folder: Path) -> str | None:
     """What a folder that is there holds, by the files that mark it."""
-    for *names, kind in MARKS:
-        if all(os.path.isfile(folder / name) for name in names):
-            return kind
+    if holds_cohort(folder):
+        return COHORT
+    if all(os.path.isfile(folder / name) for name in (STATE, IDENTITY)):
+        return CHECKPOINTS
     return RESULTS if read_manifest(folder) else None
 
 

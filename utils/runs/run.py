@@ -19,9 +19,8 @@ import numpy as np
 from data.base import files, tables
 from data.base.errors import InputError
 from data.base.progress import tell
-from data.cohorts import digests
 from data.cohorts.cohort import Cohort, Standard
-from data.cohorts.rows import validation_subjects
+from data.cohorts.rows import DIGESTS, validation_subjects
 from models import MODELS, Model
 from models.settings import Settings
 from utils.machines import devices
@@ -241,7 +240,7 @@ class Run:
 
     def write_manifest(self, finished: bool, **more: Any) -> None:
         """Writes `run.json` into the output folder, with the digests of all outputs if it is `finished`."""
-        outputs = (*self.job.outputs, digests.DIGESTS)
+        outputs = (*self.job.outputs, DIGESTS)
         sha256 = sha256_of_outputs(self.out_dir, outputs) if finished else None
         own = (self.job.name, self.model.name, None, self.override, sha256)
         manifest = dataclasses.asdict(Manifest((*outputs, MANIFEST), finished, *own))
@@ -283,10 +282,9 @@ class Run:
     def caveats(self) -> Caveats:
         """What must stand beside every result."""
         whole, fold_of = (self.folds.whole, self.folds.fold_of) if self.folds else (self.cohort, None)
-        of_labels = () if self.model.predicts == "label" else whole.census().every("problems")
         return Caveats(
             simulated=self.cohort.simulated,
-            problems=tuple(text for text in whole.problems(fold_of) if text not in of_labels),
+            problems=tuple(whole.problems(fold_of, self.model.predicts == "label")),
             accepted_leaks=self.cohort.metadata.accepted_leaks,
             shuffled_labels=self.choices.shuffled_labels,
             transductive=self.transductive,
@@ -323,5 +321,4 @@ def prepare_folder(run: Run) -> None:
     if found := own_files(run.out_dir, run.job.name, run.model.name):
         move_aside(found)
     run.write_manifest(finished=False)
-    if run.cohort.computed:
-        digests.write(run.out_dir, run.cohort.digests_by_file)
+    run.cohort.keep_digests(run.out_dir)
