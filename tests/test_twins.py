@@ -18,6 +18,7 @@ from data.base.errors import InputError
 from data.cohorts import records, twins
 from data.cohorts.folds import by_column, open_folds
 from data.cohorts.resplit import resplit
+from data.cohorts.rows import named_groups
 from data.cohorts.stored import open_cohort
 from utils.runs import guards
 
@@ -61,7 +62,7 @@ def test_people_are_compared_across_blocks(monkeypatch):
 
 
 def test_long_groups_are_cut():
-    assert twins.named([["1", "2"], list("abcdef")]) == "1 and 2, a and b and c and d and 2 more"
+    assert named_groups([["1", "2"], list("abcdef")]) == "1 and 2, a and b and c and d and 2 more"
 
 
 def test_region_means_of_a_volume_are_those_of_its_block_means():

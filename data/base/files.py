@@ -132,12 +132,6 @@ def new_hdf5(target: Path) -> Iterator["h5py.File"]:
                 raise storage.failure
 
 
-def filters_of(dataset: Any) -> list[int]:
-    """HDF5's numbers for the filters of a dataset's chunks, in the order of writing."""
-    plan = dataset.id.get_create_plist()
-    return [plan.get_filter(position)[0] for position in range(plan.get_nfilters())]
-
-
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """A folder that becomes `target` when the block succeeds. Raises InputError if that exists or is being made."""

@@ -94,9 +94,11 @@ class Cohort:
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    @property
+    @cached_property
     def records_sha256(self) -> str:
-        return self.seal.records_sha256
+        """SHA-256 over what the records hold, as they are stored; tells cohorts apart that have the same tables."""
+        every = (f"{of.header}{of.volume}{of.source}{of.connectome}" for of in self.seal.digests)
+        return hashlib.sha256("".join(every).encode()).hexdigest()
 
     @cached_property
     def identity(self) -> str:

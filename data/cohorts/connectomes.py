@@ -164,7 +164,8 @@ def dataset(store: Any, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> A
     if not isinstance(store.get(name, getlink=True), h5py.HardLink) or not isinstance(store[name], h5py.Dataset):
         raise ValueError(f"it has no dataset {name}")
     found = store[name]
-    if found.dtype != dtype or found.shape != shape or found.is_virtual or found.external or files.filters_of(found):
+    filters = found.id.get_create_plist().get_nfilters()
+    if found.dtype != dtype or found.shape != shape or found.is_virtual or found.external or filters:
         raise ValueError(f"{name} is {found.dtype} of shape {found.shape}; expected plain {dtype} of {shape}")
     return found
 

@@ -145,7 +145,7 @@ def header_bytes(store: Any, row: int) -> bytes:
 
 def chunk_of(volume: Any, row: int) -> tuple[bytes, list[int], int]:
     """One row of an HDF5 dataset as it is stored, its filters, and its size in bytes without them."""
-    filters, itemsize = files.filters_of(volume), volume.dtype.itemsize
+    filters, itemsize = filters_of(volume), volume.dtype.itemsize
     size, place = itemsize * math.prod(volume.shape[1:]), (row, *[0] * (volume.ndim - 1))
     if not filters or (chunk := volume.id.get_chunk_info_by_coord(place)).byte_offset is None:  # None: never written
         return volume[row].tobytes(), [], size
@@ -165,6 +165,12 @@ def inflated(stored: bytes, filters: list[int], size: int, row: int) -> bytes:
     if SHUFFLE not in filters:
         return content
     return np.frombuffer(content, np.uint8).reshape(records.DTYPE.itemsize, -1).T.tobytes()
+
+
+def filters_of(dataset: Any) -> list[int]:
+    """HDF5's numbers for the filters of a dataset's chunks, in the order of writing."""
+    plan = dataset.id.get_create_plist()
+    return [plan.get_filter(position)[0] for position in range(plan.get_nfilters())]
 
 
 def hdf5_store(path: Path) -> tuple[dict[str, HDF5Entry], dict[str, list[str]], bytes]:
@@ -230,7 +236,7 @@ def check_dataset(store: Any, name: str, path: Path) -> None:
         )
     if name != "volume" and dataset.nbytes > MAX_DATASET_BYTES:
         raise InputError(f"{path}: {name} holds {dataset.nbytes:,} bytes; expected one short value a record.")
-    filters = files.filters_of(dataset)
+    filters = filters_of(dataset)
     if filters not in (FILTERS if name == "volume" else FILTERS[:1]):
         raise InputError(f"{path}: {name} has the filters {filters}; expected gzip of volume only. Pack it again.")
     chunk = math.prod(dataset.chunks or (1,)) * dataset.dtype.itemsize

@@ -20,9 +20,8 @@ from data.base.errors import InputError
 from data.base.text import shown, whole_number
 from data.cohorts.cohort import Cohort
 from data.cohorts.resplit import resplit
-from data.cohorts.rows import Groups, Row, leaders, listed
+from data.cohorts.rows import Groups, Row, leaders, listed, named_groups
 from data.cohorts.stored import FOLDS, sealed
-from data.cohorts.twins import find_twins, named
 
 FOLD_TABLE = "folds.csv"
 FOLD_COLUMNS = ("subject", "fold")
@@ -43,8 +42,7 @@ class Cut:
 
     def fits(self, folds: "Folds") -> bool:
         """Whether it is of these folds, and of the same records."""
-        same = (self.folds, self.cohort_sha256, self.same_scan) == (folds.how, folds.digest, folds.same_scan)
-        return same and self.records_sha256 in ("", folds.records_sha256)
+        return replace(self, records_sha256=self.records_sha256 or folds.records_sha256) == folds.cut
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Folds:
     @property
     def notes(self) -> list[str]:
         """What a user must know of these folds: who is kept together, and how the phenotype is scaled."""
-        together = f"Subjects who share a scan are in one fold: {named(self.same_scan)}."
+        together = f"Subjects who share a scan are in one fold: {named_groups(self.same_scan)}."
         notes = [together] if self.same_scan else []
         if self.reduced or self.whole.raw_phenotype is not None:
             return notes
@@ -183,8 +181,12 @@ def made(cohort: Cohort, how: str, seed: int, saved: Path, groups: Groups | None
         before = Folds(how, cohort, cohort.digest, fold_of, same_scan=cut.same_scan)
         if cut.fits(before):
             return before
-    if groups is None:
-        groups = cohort.metadata.same_scan if cohort.is_searched else find_twins(cohort).same_scan
+    if groups is None and cohort.is_searched:
+        groups = cohort.metadata.same_scan
+    elif groups is None:
+        from data.cohorts.twins import find_twins  # which no cohort of convert needs
+
+        groups = find_twins(cohort).same_scan
     fold_of = (by_column if whole_number(how) is None else by_number)(cohort, how, seed, groups)
     check_classes(cohort, fold_of)
     return Folds(how, cohort, cohort.digest, fold_of, same_scan=groups)

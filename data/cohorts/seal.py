@@ -4,7 +4,6 @@
 names.
 """
 
-import hashlib
 import re
 import shlex
 import time
@@ -12,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, astuple, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
@@ -68,8 +66,8 @@ class CohortFindings:
     @property
     def headings(self) -> dict[str, Findings]:
         """Those with something to say."""
-        parts = {name: part for name, part in vars(self).items() if isinstance(part, Findings)}
-        return {name: part for name, part in parts.items() if part != Findings()}
+        parts = vars(self).items()
+        return {name: part for name, part in parts if isinstance(part, Findings) and part != Findings()}
 
     def every(self, kind: str) -> list[str]:
         """All `counts`, `problems` or `notes`."""
@@ -110,12 +108,6 @@ class Seal:
     digests: tuple[Digests, ...] = ()
     computed: bool = False  # whether the digests were, since the cohort has no table of them
     verdict: Verdict | None = None
-
-    @cached_property
-    def records_sha256(self) -> str:
-        """SHA-256 over what the records hold, as they are stored; tells cohorts apart that have the same tables."""
-        every = (f"{of.header}{of.volume}{of.source}{of.connectome}" for of in self.digests)
-        return hashlib.sha256("".join(every).encode()).hexdigest()
 
     def check_line(self, problems: Sequence[str], folder: Path) -> str:
         """What every job says of its cohort: the stored verdict with the `problems` that matter to the run."""

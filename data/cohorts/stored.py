@@ -49,7 +49,9 @@ def open_cohort(path: Path) -> Cohort:
 def sealed(path: Path, together: bool = True) -> Cohort:
     """The cohort at `path` for a run: the digests of its records are known, and each is verified as it is read. People
     who share a scan are `together` in one split, unless folds see to that. Raises InputError as `open_cohort` does."""
-    cohort = identified(open_cohort(path))
+    cohort = open_cohort(path)
+    if not cohort.seal.digests:
+        cohort = identified(cohort)
     if not together or cohort.is_searched:
         return cohort
     from data.cohorts.twins import kept_together  # loads an atlas, which no cohort of convert needs
@@ -58,18 +60,15 @@ def sealed(path: Path, together: bool = True) -> Cohort:
 
 
 def identified(cohort: Cohort) -> Cohort:
-    """The cohort with the digests of its records; if it has no table of them they are computed, which is printed, and
+    """The cohort, which has no table of digests, with those of its records: they are computed, which is printed, and
     records are verified as they are read from then on. Raises InputError for a record that cannot be read."""
-    if cohort.seal.digests:
-        return cohort
     names = [row.file for row in cohort.rows]
     print(f"{cohort.path} has no {DIGESTS}: computed for {len(names)} records, kept with the results.")
     edges = connectomes_of.digests_by_file(cohort.tables, cohort.metadata, cohort.rows)
     found = tuple(seal.computed_digests(dict(zip(names, cohort.entries, strict=True)), connectomes=edges).values())
     entries = tuple(map(VerifiedEntry, cohort.entries, found))
     connectomes = cohort.connectomes and replace(cohort.connectomes, digests=tuple(edges.values()))
-    of_these = replace(cohort.seal, digests=found, computed=True)
-    return replace(cohort, seal=of_these, entries=entries, connectomes=connectomes)
+    return replace(cohort, seal=Seal(found, True, cohort.seal.verdict), entries=entries, connectomes=connectomes)
 
 
 def scans_in_common(known: Cohort, subjects: Collection[str], cohort: Cohort) -> dict[str, str]:
