@@ -105,10 +105,9 @@ def kept_together(cohort: Cohort) -> Cohort:
     split = {row.subject: row.split for row in reversed(cohort.rows)}
     for group in find_twins(cohort).same_scan:
         if len({split[one] for one in group}) > 1:
-            print(
-                f"{named_groups((group,))} share a scan, and were in train and test; they are in {split[group[0]]} now."
-            )
-            split |= dict.fromkeys(group, split[group[0]])
+            taken = split[group[0]]
+            print(f"{named_groups((group,))} share a scan, and were in train and test; they are in {taken} now.")
+            split |= dict.fromkeys(group, taken)
     return replace(cohort, rows=tuple(replace(row, split=split[row.subject]) for row in cohort.rows))
 
 
