@@ -195,10 +195,10 @@ class Cohort:
         return {scan: row.subject for row, digests in both if row.split == split for scan in digests.scans}
 
     def sources(self, encoded: bool = False) -> dict[str, str]:
-        """The digests, by file, of the volumes that an encoder reduced to these; or, if these are to be `encoded`, of
-        those before any encoder."""
+        """The digests, by file, of the volumes that an encoder reduced to these; if these are what it reads, to be
+        `encoded`, their own."""
         known = zip(self.rows, self.seal.digests, strict=False)  # of which there may be none
-        return {row.file: of.source or of.volume * encoded for row, of in known}
+        return {row.file: of.source or (of.volume if encoded else "") for row, of in known}
 
     def keep_digests(self, folder: Path) -> None:
         """Writes the digests beside what a run writes, if the cohort has no table of them."""

@@ -76,8 +76,8 @@ def scans_in_common(known: Cohort, subjects: Collection[str], cohort: Cohort) ->
     one with noise."""
     from data.cohorts.twins import of_cohort, shared
 
-    own = [at for at in known.unswapped() if known.rows[at].subject in subjects]
-    return shared(of_cohort(known, own), of_cohort(cohort, cohort.indices("test")))
+    own, tested = [at for at in known.unswapped() if known.rows[at].subject in subjects], cohort.indices("test")
+    return shared(of_cohort(known, own), of_cohort(cohort, tested))
 
 
 def read_form(path: Path) -> tuple[Mapping[str, Entry], list[Row], Metadata]:
