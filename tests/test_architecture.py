@@ -85,6 +85,11 @@ def test_a_run_asks_its_cohort():
         assert not used & SUMS, name
 
 
+def test_the_demo_cohort_is_found_without_what_converts_one():
+    imported = [node for node in MODULES["data.demo"].body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not [name for name in imports_of(ast.Module(imported, [])) if name.startswith("data.conversion")]
+
+
 def test_files_and_parameter_lists_are_short():
     long = [str(path) for path in SOURCES if len(path.read_text().splitlines()) > MAX_LINES]
     for name, tree in MODULES.items():
