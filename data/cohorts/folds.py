@@ -21,7 +21,7 @@ from data.base.text import shown, whole_number
 from data.cohorts.cohort import Cohort
 from data.cohorts.resplit import resplit
 from data.cohorts.rows import Groups, Row, leaders, listed, named_groups
-from data.cohorts.stored import FOLDS, sealed
+from data.cohorts.stored import FOLDS, same_scan, sealed
 
 FOLD_TABLE = "folds.csv"
 FOLD_COLUMNS = ("subject", "fold")
@@ -181,12 +181,7 @@ def made(cohort: Cohort, how: str, seed: int, saved: Path, groups: Groups | None
         before = Folds(how, cohort, cohort.digest, fold_of, same_scan=cut.same_scan)
         if cut.fits(before):
             return before
-    if groups is None and cohort.is_searched:
-        groups = cohort.metadata.same_scan
-    elif groups is None:
-        from data.cohorts.twins import find_twins  # which no cohort of convert needs
-
-        groups = find_twins(cohort).same_scan
+    groups = same_scan(cohort) if groups is None else groups
     fold_of = (by_column if whole_number(how) is None else by_number)(cohort, how, seed, groups)
     check_classes(cohort, fold_of)
     return Folds(how, cohort, cohort.digest, fold_of, same_scan=groups)

@@ -22,7 +22,7 @@ from data.cohorts.cohort import COVARIATES, MAPS, PHENOTYPE, SERIES, Cohort
 from data.cohorts.connectomes import CONNECTOMES
 from data.cohorts.entries import hdf5_store, list_entries, zip_entries
 from data.cohorts.records import Entry, VerifiedEntry
-from data.cohorts.rows import DIGESTS, HDF5_NAME, METADATA, TABLE, Metadata, Row
+from data.cohorts.rows import DIGESTS, HDF5_NAME, METADATA, TABLE, Groups, Metadata, Row
 from data.cohorts.seal import Seal
 
 FOLDS = "folds.json"  # of a set of cohorts, one a fold
@@ -52,11 +52,11 @@ def sealed(path: Path, together: bool = True) -> Cohort:
     cohort = open_cohort(path)
     if not cohort.seal.digests:
         cohort = identified(cohort)
-    if not together or cohort.is_searched:
-        return cohort
-    from data.cohorts.twins import kept_together  # loads an atlas, which no cohort of convert needs
+    if together and not cohort.is_searched:
+        from data.cohorts.twins import kept_together  # loads an atlas, which no cohort of convert needs
 
-    return kept_together(cohort)
+        cohort = kept_together(cohort)
+    return cohort
 
 
 def identified(cohort: Cohort) -> Cohort:
@@ -69,6 +69,15 @@ def identified(cohort: Cohort) -> Cohort:
     entries = tuple(map(VerifiedEntry, cohort.entries, found))
     connectomes = cohort.connectomes and replace(cohort.connectomes, digests=tuple(edges.values()))
     return replace(cohort, seal=Seal(found, True, cohort.seal.verdict), entries=entries, connectomes=connectomes)
+
+
+def same_scan(cohort: Cohort) -> Groups:
+    """Groups of subjects who share a scan, as the conversion found them; of another cohort, they are looked for."""
+    if cohort.is_searched:
+        return cohort.metadata.same_scan
+    from data.cohorts.twins import find_twins
+
+    return find_twins(cohort).same_scan
 
 
 def scans_in_common(known: Cohort, subjects: Collection[str], cohort: Cohort) -> dict[str, str]:
@@ -147,8 +156,7 @@ def folder_entries(folder: Path) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for path, zipped in records.record_files(folder):
         check_plain(path.name, f"{folder} names a record")
-        one: Mapping[str, Entry] = {path.name: records.FileEntry(path)}
-        found = zip_entries(path) if zipped else one
+        found: Mapping[str, Entry] = zip_entries(path) if zipped else {path.name: records.FileEntry(path)}
         if twice := entries.keys() & found.keys():
             raise InputError(f"{path} and {entries[min(twice)]} are the same record; expected each once. Remove one.")
         entries.update(found)
@@ -219,11 +227,7 @@ def write_tables(
 
 
 def write_seal(
-    path: Path,
-    entries: Mapping[str, Entry],
-    table: Sequence[Row],
-    metadata: Metadata,
-    sources: Mapping[str, str],
+    path: Path, entries: Mapping[str, Entry], table: Sequence[Row], metadata: Metadata, sources: Mapping[str, str]
 ) -> None:
     """Writes sums of the files that hold these entries, and the connectomes, and the digests of both."""
     edges = connectomes_of.digests_by_file(path, metadata, table)

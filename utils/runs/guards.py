@@ -51,9 +51,10 @@ def same_training(run: Run, saved: Identity | None) -> None:
         raise InputError(f"{run.checkpoints.path} was trained on other data ({saved.cohort}); use {OTHER}.")
     if saved.records_sha256 not in ("", run.cohort.records_sha256):
         changed = run.cohort.changed_since(Path(saved.out_dir))
+        named = f" ({listed(changed)})" if changed else ""
         raise InputError(
-            f"{run.checkpoints.path} was trained on other records of the same names in {saved.cohort}"
-            f"{f' ({listed(changed)})' if changed else ''}; use {OTHER}."
+            f"{run.checkpoints.path} was trained on other records of the same names in {saved.cohort}{named}; "
+            f"use {OTHER}."
         )
 
 
