@@ -32,9 +32,9 @@ def convert(args: argparse.Namespace) -> None:
     if args.like and options.keep_copies:
         raise InputError("--keepCopies is about splits, but --like makes test subjects only. Leave it out.")
     from data import check as checks
-    from data.cohorts.cohort import open_cohort
     from data.cohorts.records import CLASSES
     from data.cohorts.rows import listed
+    from data.cohorts.stored import open_cohort
     from data.conversion import convert as conversion
     from data.conversion.like import Like
     from data.conversion.source import SITE_COLUMNS, read_source
@@ -95,7 +95,7 @@ def derive(args: argparse.Namespace) -> None:
 def check(args: argparse.Namespace) -> int:
     from data import check as checks
     from data.base import files
-    from data.cohorts.cohort import open_cohort
+    from data.cohorts.stored import open_cohort
 
     if args.html:
         checks.check_page(args.html)
@@ -108,7 +108,7 @@ def check(args: argparse.Namespace) -> int:
 
 
 def swap(args: argparse.Namespace) -> None:
-    from data.cohorts.cohort import open_cohort
+    from data.cohorts.stored import open_cohort
     from data.swap import swap as run
 
     table = run(open_cohort(args.cohort), args.out, args.regions, args.copies, args.seed)
@@ -116,7 +116,7 @@ def swap(args: argparse.Namespace) -> None:
 
 
 def pack(args: argparse.Namespace) -> None:
-    from data.cohorts.cohort import open_cohort
+    from data.cohorts.stored import open_cohort
     from data.pack import pack as run
 
     run(open_cohort(args.cohort), args.out, args.form)
@@ -124,7 +124,7 @@ def pack(args: argparse.Namespace) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
-    from data.cohorts.cohort import open_cohort
+    from data.cohorts.stored import open_cohort
     from data.pack import export as run
 
     run(open_cohort(args.cohort), args.subject, args.out, args.map)

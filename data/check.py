@@ -16,9 +16,9 @@ from data.base.progress import progress
 from data.cohorts import atlas, records, twins
 from data.cohorts.cohort import Cohort
 from data.cohorts.derivation import kept_in
-from data.cohorts.findings import CohortFindings, Findings, write_verdict
 from data.cohorts.missingness import missing_in
-from data.cohorts.rows import listed
+from data.cohorts.rows import listed, named_groups
+from data.cohorts.seal import CohortFindings, Findings, write_verdict
 from data.conversion import measures
 from data.conversion.edges import check_connectomes
 from data.conversion.leaks import separating
@@ -218,7 +218,7 @@ def check_twins(cohort: Cohort, means: dict[str, np.ndarray], told: list[set[str
         (others, "", findings.notes),
     ):
         if groups:
-            text = twins.named(groups, lambda one: f"{one} ({rows[one].split})")
+            text = named_groups(groups, lambda one: f"{one} ({rows[one].split})")
             where.append(f"one scan under several IDs{words}: {text}")
     findings.notes += found.notes()
 

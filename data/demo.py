@@ -9,13 +9,14 @@ from data import grids, simulation
 from data.base import files
 from data.cohorts import records, side_tables
 from data.cohorts.rows import Row
-from data.conversion.options import ConversionOptions
-from data.conversion.plan import plan
 from data.simulation import PLANTED, SIMULATIONS, Anatomy, Simulation, demographics
 
 
 def simulate(target: Path, grid: grids.Grid, drawn: Simulation, kind: type[Anatomy] = Anatomy) -> list[Row]:
     """Writes the simulated cohort `drawn`, with a kind of anatomy, into the new folder `target`; returns its rows."""
+    from data.conversion.options import ConversionOptions  # which a cohort that is made already does without
+    from data.conversion.plan import plan
+
     table = demographics(drawn)
     options = ConversionOptions(grid=grid.name, seed=drawn.seed, covariates=side_tables.ABIDE_COVARIATES)
     planned = plan(table, table, options, {"simulation": asdict(drawn), "planted": PLANTED}, kind.maps)

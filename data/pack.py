@@ -13,9 +13,11 @@ from data.base.errors import InputError
 from data.base.files import check_new, check_sums, locked, new_folder, new_hdf5
 from data.base.progress import progress
 from data.cohorts import records
-from data.cohorts.cohort import Cohort, carry_tables, in_one_folder, open_cohort, write_digests, write_tables
-from data.cohorts.entries import HDF5_NAME, HDF5_TEXTS, Entry, hdf5_store
-from data.cohorts.rows import Row, listed
+from data.cohorts.cohort import Cohort, in_one_folder
+from data.cohorts.entries import HDF5_TEXTS, hdf5_store
+from data.cohorts.records import Entry
+from data.cohorts.rows import HDF5_NAME, Row, listed
+from data.cohorts.stored import carry_tables, open_cohort, write_seal, write_tables
 
 CHUNK_BYTES = 250_000_000
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every zip entry, so that the same records give the same chunks
@@ -83,9 +85,9 @@ def pack(cohort: Cohort, target: Path, form: str) -> None:
         carry_tables(cohort, folder)
         if form == "hdf5":
             entries = hdf5_store(folder / HDF5_NAME)[0]
-            write_digests(folder, entries, cohort.rows, cohort.metadata, cohort.sources)
+            write_seal(folder, entries, cohort.rows, cohort.metadata, cohort.sources())
         else:
-            write_tables(folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape), cohort.sources)
+            write_tables(folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape), cohort.sources())
         open_cohort(folder)  # nothing is called done that cannot be read
 
 

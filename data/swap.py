@@ -11,9 +11,9 @@ from data.base.errors import InputError
 from data.base.files import check_sums, new_folder
 from data.base.progress import progress
 from data.cohorts import atlas, records
-from data.cohorts.cohort import Cohort, carry_tables, in_one_folder, open_cohort, write_tables
-from data.cohorts.entries import MAX_RECORDS
-from data.cohorts.rows import Row, swapped_name
+from data.cohorts.cohort import Cohort, in_one_folder
+from data.cohorts.rows import MAX_RECORDS, Row, swapped_name
+from data.cohorts.stored import carry_tables, open_cohort, write_tables
 
 
 def donors_of(cohort: Cohort) -> Callable[[Row], np.ndarray]:
@@ -58,7 +58,7 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
         table = write_records(folder, cohort, swaps, copies)
         carry_tables(cohort, folder)
         metadata = replace(cohort.metadata, grid=cohort.grid.shape, provenance=provenance)
-        write_tables(folder, table, metadata, cohort.sources)
+        write_tables(folder, table, metadata, cohort.sources())
         open_cohort(folder)  # nothing is called done that cannot be read
     return table
 

@@ -20,10 +20,12 @@ import pytest
 
 from data import grids
 from data.cohorts import connectomes, records
-from data.cohorts.cohort import Cohort, open_cohort, write_tables
-from data.cohorts.digests import Digests
+from data.cohorts.cohort import Cohort
 from data.cohorts.nifti import MapOnDisk, on_full_grid, read_brains
+from data.cohorts.records import Digests
 from data.cohorts.rows import Metadata, Row
+from data.cohorts.seal import Seal
+from data.cohorts.stored import open_cohort, write_tables
 from models import MODELS
 from utils.jobs import TRAIN
 from utils.runs.checkpoints import CheckpointFolder, Choices, Identity, Saved
@@ -235,7 +237,7 @@ def row(subject: str = "1", label: float = 1.0, split: str = "train", **more: st
 def cohort_of(*rows: Row, grid: grids.Grid = grids.REDUCED, **metadata) -> Cohort:
     """A cohort of rows without records, whose volumes are made up of the subjects' names."""
     digests = tuple(Digests(sha256(f"header {of.file}"), sha256(f"scan {of.subject}")) for of in rows)
-    return Cohort(Path("cohort"), grid, rows, (), Metadata(**metadata), digests=digests)
+    return Cohort(Path("cohort"), grid, rows, (), Metadata(**metadata), seal=Seal(digests))
 
 
 def sha256(text: str) -> str:

@@ -97,7 +97,7 @@ def test_why_nothing_is_adjusted(columns, count, reason):
 
 
 def test_covariates_are_of_the_tested_people_sorted_by_name(cohort):
-    from data.cohorts.cohort import open_cohort
+    from data.cohorts.stored import open_cohort
 
     opened = open_cohort(cohort)
     rows = [opened.rows[at] for at in (5, 3, 4)]

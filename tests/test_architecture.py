@@ -6,6 +6,8 @@ from pathlib import Path
 
 from helpers import ROOT
 
+from data.base import files
+
 MAX_LINES, MAX_PARAMETERS = 350, 5
 FLOORS = ["run", "utils", "models", "data"]  # each imports from those after it only
 WINGS = {  # of a floor: each imports from those after it only; modules in none of them are above all
@@ -39,6 +41,8 @@ def imports_of(tree: ast.AST) -> set[str]:
 
 IMPORTS = {name: imports_of(tree) - {name} for name, tree in MODULES.items()}
 
+SEALED = {f"data.cohorts.{name}" for name in ("entries", "seal", "twins")}  # what a cohort is known by
+SUMS = {"SUMS", "sum_of", "sums_of", "write_sums", "read_sums", "verify_sums", "check_sums"}  # of `data.base.files`
 IMPORTED_BY_ALL = ("data", "data.grids")  # the version; the grids
 
 
@@ -66,6 +70,24 @@ def test_no_circle_of_imports():
         for others in left.values():
             others.difference_update(leaves)
     assert not dict(left)
+
+
+def test_a_run_asks_its_cohort():
+    """It knows nothing of digests, findings, people who share a scan, forms of storage and sums."""
+    assert MODULES.keys() >= SEALED and all(hasattr(files, name) for name in SUMS)
+    asking = {name: tree for name, tree in MODULES.items() if name.startswith(("run", "utils."))}
+    assert not {name: IMPORTS[name] & SEALED for name in asking if IMPORTS[name] & SEALED}
+    for name, tree in asking.items():
+        nodes = list(ast.walk(tree))
+        used = {node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "files"}
+        from_files = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "data.base.files"]
+        used |= {alias.name for node in from_files for alias in node.names}
+        assert not used & SUMS, name
+
+
+def test_the_demo_cohort_is_found_without_what_converts_one():
+    imported = [node for node in MODULES["data.demo"].body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not [name for name in imports_of(ast.Module(imported, [])) if name.startswith("data.conversion")]
 
 
 def test_files_and_parameter_lists_are_short():

@@ -13,8 +13,8 @@ from helpers import read_rows
 from sklearn.linear_model import Ridge
 
 from data.cohorts import atlas
-from data.cohorts.cohort import open_cohort
 from data.cohorts.rows import Row
+from data.cohorts.stored import open_cohort
 from data.grids import FULL, REDUCED
 from models import cnn
 from models.settings import from_json

@@ -19,8 +19,8 @@ from people import ROWS, renamed, write_people
 
 from data.base import archive
 from data.base.files import SUMS
-from data.cohorts.cohort import open_cohort
 from data.cohorts.rows import Row
+from data.cohorts.stored import open_cohort
 from utils.bundle import card, make, trained
 from utils.bundle.model import Bundle
 from utils.runs.checkpoints import CheckpointFolder

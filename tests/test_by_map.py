@@ -133,7 +133,7 @@ def test_the_page_has_all_pairs_and_marks_what_is_found(effects, table, p, words
 
 
 def test_the_table_is_read_back_when_folds_are_pooled(cohort, tmp_path):
-    from data.cohorts.cohort import open_cohort
+    from data.cohorts.stored import open_cohort
 
     opened = open_cohort(cohort)
     run = SimpleNamespace(options=BlackoutOptions(), cohort=opened, out_dir=tmp_path)

@@ -14,7 +14,7 @@ from scipy.stats import pearsonr
 
 from data import demo, grids
 from data.cohorts import atlas, records, side_tables
-from data.cohorts.cohort import open_cohort
+from data.cohorts.stored import open_cohort
 from models import MODELS
 from utils.runs import guards
 
@@ -379,7 +379,7 @@ def test_problems_of_the_check_mark_every_result(copy, cli, data_cli, tmp_path):
     assert json.loads((copy.parent / "out/run.json").read_text())["problems"] == found
     assert [row["cohort"] for row in read_rows(copy.parent / "runs.csv")] == [f"{copy} (SIMULATED, PROBLEMS: 1)"]
     edit_table(copy, ",NYU,", ",USM,")
-    assert open_cohort(copy).verdict is None
+    assert open_cohort(copy).seal.verdict is None
 
 
 @pytest.mark.slow

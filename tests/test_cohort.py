@@ -14,7 +14,8 @@ from helpers import bare_records, read_rows, small_record
 
 from data.base.errors import InputError
 from data.base.progress import ahead
-from data.cohorts.cohort import in_order, open_cohort
+from data.cohorts.cohort import in_order
+from data.cohorts.stored import open_cohort
 from data.grids import REDUCED
 
 SUBJECTS = range(50001, 50013)

@@ -16,8 +16,9 @@ from data import grids
 from data.base.errors import InputError
 from data.cohorts import connectomes
 from data.cohorts.atlas import label_image
-from data.cohorts.cohort import Cohort, identified, open_cohort, write_tables
-from data.cohorts.findings import Findings
+from data.cohorts.cohort import Cohort
+from data.cohorts.seal import Findings
+from data.cohorts.stored import open_cohort, sealed, write_tables
 from data.conversion import edges
 from data.conversion.parcels import parcel_image
 from data.conversion.series import fisher_z, header_of, read_series
@@ -143,7 +144,7 @@ def test_a_changed_byte_is_refused_when_it_is_read(made, data_cli, tmp_path):
     assert data_cli("pack", folder, tmp_path / "packed", "--bin").status == 2
     assert data_cli("check", folder).out.count("PROBLEM") >= 2
     (folder / "digests.csv").unlink()  # what is there counts, as for records, and is another cohort
-    assert identified(open_cohort(folder)).records_sha256 != own.records_sha256
+    assert sealed(folder, together=False).records_sha256 != own.records_sha256
 
 
 @pytest.mark.parametrize(("change", "told"), [

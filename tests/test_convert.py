@@ -33,7 +33,7 @@ from scipy import ndimage
 
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.cohort import open_cohort
+from data.cohorts.stored import open_cohort
 from data.grids import FULL, REDUCED
 
 

@@ -8,8 +8,9 @@ import pytest
 from helpers import read_rows
 from people import ROWS, write_people
 
-from data.cohorts.cohort import Cohort, open_cohort
+from data.cohorts.cohort import Cohort
 from data.cohorts.resplit import resplit
+from data.cohorts.stored import open_cohort
 
 NO_LABEL = ("DX_GROUP",)
 

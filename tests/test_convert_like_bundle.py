@@ -14,7 +14,7 @@ from helpers import COARSE, brain_map, run_main, training
 from people import ROWS, renamed, write_people
 from test_connectomes import series_of, write_1d, write_labels
 
-from data.cohorts.cohort import open_cohort
+from data.cohorts.stored import open_cohort
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

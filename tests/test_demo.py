@@ -6,7 +6,7 @@ import pytest
 
 from data import demo, grids
 from data.cohorts import atlas
-from data.cohorts.cohort import open_cohort
+from data.cohorts.stored import open_cohort
 from data.simulation import PLANTED, Simulation
 
 SMALL = Simulation(subjects=12, seed=5)

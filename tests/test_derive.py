@@ -29,7 +29,7 @@ from scans import (
     write_person,
 )
 
-from data.cohorts.cohort import open_cohort
+from data.cohorts.stored import open_cohort
 from data.derivation.cleaning import Acquisition, scan_of
 from data.derivation.measures import MEASURES
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.base.errors import InputError
-from data.cohorts import digests
-from data.cohorts.cohort import identified, open_cohort
+from data.cohorts import records
 from data.cohorts.records import HEADER_BYTES, FileEntry
+from data.cohorts.stored import open_cohort, sealed
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -48,16 +48,16 @@ def test_the_table_has_the_digests_of_every_form(form, cohort, data_cli, tmp_pat
     }
     packed, whole = open_cohort(tmp_path / form), open_cohort(cohort)
     assert packed.records_sha256 == whole.records_sha256 != ""
-    assert identified(packed) is packed
+    assert not sealed(tmp_path / form).seal.computed
 
 
 @given(st.integers(0, 8 * (31 * 37 * 31 + 30) * 4 - 1))
 def test_any_bit_that_changes_is_told(bit):
     """But for the kind of failure, it does not matter where the bit is."""
     content = bytearray(small_record(seed=3))
-    of_record = digests.digests_of(bytes(content))
+    of_record = records.digests_of(bytes(content))
     content[bit // 8] ^= 1 << bit % 8
-    entry = digests.VerifiedEntry(Held(bytes(content)), of_record)
+    entry = records.VerifiedEntry(Held(bytes(content)), of_record)
     with pytest.raises(InputError, match=r"^held is not what was written: its .* differs from the digest"):
         entry.read()
     in_header = bit // 8 < HEADER_BYTES
@@ -84,10 +84,10 @@ class Held:
 
 def test_a_volume_is_verified_again_only_if_its_file_has_changed(tmp_path, monkeypatch):
     path = write_bare(tmp_path / "bare", bare_records([1])) / "1.bin"
-    entry = digests.VerifiedEntry(FileEntry(path), digests.digests_of(path.read_bytes()))
+    entry = records.VerifiedEntry(FileEntry(path), records.digests_of(path.read_bytes()))
     hashed = []
-    monkeypatch.setattr(digests.VerifiedEntry, "check", lambda *arguments: hashed.append(arguments[-1]))
-    monkeypatch.setattr(digests, "SETTLED_NS", -1)
+    monkeypatch.setattr(records.VerifiedEntry, "check", lambda *arguments: hashed.append(arguments[-1]))
+    monkeypatch.setattr(records, "SETTLED_NS", -1)
     for _ in range(3):
         entry.read()
     assert hashed.count("volume") == 1
@@ -95,7 +95,7 @@ def test_a_volume_is_verified_again_only_if_its_file_has_changed(tmp_path, monke
     path.write_bytes(path.read_bytes())
     entry.read()
     assert hashed.count("volume") == 2
-    monkeypatch.setattr(digests, "SETTLED_NS", 10**18)  # it may be written once more within a tick of the clock
+    monkeypatch.setattr(records, "SETTLED_NS", 10**18)  # it may be written once more within a tick of the clock
     path.write_bytes(path.read_bytes())
     entry.read(), entry.read()
     assert hashed.count("volume") == 4
@@ -104,10 +104,10 @@ def test_a_volume_is_verified_again_only_if_its_file_has_changed(tmp_path, monke
 def test_a_bare_folder_is_identified_when_a_run_needs_it_and_verified_from_then_on(tmp_path, capsys):
     folder = write_bare(tmp_path / "bare", bare_records([1, 2, 3]))
     opened = open_cohort(folder)
-    assert opened.digests == ()
-    known = identified(opened)
+    assert opened.seal.digests == ()
+    known = sealed(folder, together=False)
     assert "bare has no digests.csv: computed for 3 records, kept with the results." in capsys.readouterr().out
-    assert [[of.header, of.volume] for of in known.digests] == [
+    assert [[of.header, of.volume] for of in known.seal.digests] == [
         expected((folder / f"{subject}.bin").read_bytes()) for subject in (1, 2, 3)
     ]
     known.read(1)

@@ -15,9 +15,9 @@ from sklearn.linear_model import Ridge
 
 from data import grids
 from data.cohorts.atlas import Atlas, load_atlas
-from data.cohorts.cohort import open_cohort
 from data.cohorts.connectomes import Connectomes
 from data.cohorts.rows import Row
+from data.cohorts.stored import open_cohort
 from models import MODELS, layers
 from models.connectomes import SHARE
 from utils.blackout import edges, options, summary

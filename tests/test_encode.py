@@ -10,8 +10,8 @@ from helpers import TINY_CNN, read_rows, write_rows
 from scipy import ndimage
 from sklearn.metrics import mean_squared_error, r2_score
 
-from data.cohorts.cohort import open_cohort
 from data.cohorts.records import block_mean, repeat_blocks
+from data.cohorts.stored import open_cohort
 from data.grids import FULL, REDUCED
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.saver import restore_weights
@@ -72,8 +72,10 @@ def test_the_cohort_names_its_encoder_and_whom_it_was_trained_on(copied, encoded
     assert metadata.encoder_subjects == tuple(open_cohort(copied).subjects("train"))
     assert json.loads((encoded / "run.json").read_text())["job"] == "encode"
     before, after = open_cohort(copied), open_cohort(encoded)
-    assert [of.source for of in after.digests] == [of.volume for of in before.digests]
-    training = [of.volume[:16] for row, of in zip(before.rows, before.digests, strict=True) if row.split == "train"]
+    assert [of.source for of in after.seal.digests] == [of.volume for of in before.seal.digests]
+    training = [
+        of.volume[:16] for row, of in zip(before.rows, before.seal.digests, strict=True) if row.split == "train"
+    ]
     assert metadata.encoder_volumes == tuple(sorted(training))
 
 

@@ -10,7 +10,7 @@ import pytest
 from helpers import assert_bit_equal, read_rows, step_of
 from people import ROWS, renamed, write_people
 
-from data.cohorts.cohort import open_cohort
+from data.cohorts.stored import open_cohort
 from utils.runs.checkpoints import CheckpointFolder
 
 pytestmark = pytest.mark.usefixtures("few_calibrate")

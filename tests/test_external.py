@@ -13,7 +13,7 @@ from helpers import an_identity, read_rows
 from scipy import stats
 from scipy.special import expit
 
-from data.cohorts.cohort import open_cohort
+from data.cohorts.stored import open_cohort
 from data.likeness import reference as likeness
 from data.likeness.people import Expected
 from data.likeness.reasons import Range

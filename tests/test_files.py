@@ -11,7 +11,7 @@ from helpers import ROOT
 
 from data.base import cli, files
 from data.base.errors import InputError
-from data.cohorts.cohort import open_cohort
+from data.cohorts.stored import open_cohort
 
 
 def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path):

@@ -21,9 +21,11 @@ from sklearn.svm import SVC
 from data import grids
 from data.base.errors import InputError
 from data.cohorts import atlas, means
-from data.cohorts.cohort import Cohort, in_order, open_cohort
+from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.connectomes import Connectomes, write
 from data.cohorts.rows import Metadata, Row
+from data.cohorts.seal import Seal
+from data.cohorts.stored import open_cohort
 from data.simulation import Simulation, rule
 from data.swap import swap
 from utils.evaluation import beside
@@ -358,7 +360,7 @@ def new(cohort) -> Cohort:
         opened,
         rows=tuple(replace(opened.rows[at], label=float("nan")) for at in test),
         entries=tuple(opened.entries[at] for at in test),
-        digests=tuple(opened.digests[at] for at in test),
+        seal=Seal(tuple(opened.seal.digests[at] for at in test)),
     )
 
 

@@ -20,8 +20,8 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from data import grids
 from data.base.errors import InputError
-from data.cohorts.cohort import open_cohort, write_tables
 from data.cohorts.folds import Folds, open_folds
+from data.cohorts.stored import open_cohort, write_tables
 from run import perform_with_others
 from utils import jobs
 from utils.runs.checkpoints import CheckpointFolder

@@ -8,8 +8,8 @@ import pytest
 from helpers import read_rows
 
 from data.base.errors import InputError
-from data.cohorts.cohort import open_cohort
 from data.cohorts.folds import Folds, by_column, check_classes, folder_name, open_folds, repeated
+from data.cohorts.stored import open_cohort
 
 
 @pytest.fixture

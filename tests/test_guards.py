@@ -13,6 +13,7 @@ from helpers import run_of as any_run
 
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
+from data.cohorts.seal import Seal
 from data.grids import FULL
 from utils.jobs import TEST
 from utils.runs import guards
@@ -144,8 +145,8 @@ def test_a_test_subject_that_was_learnt_from_under_another_name(model, where, wh
 
 def test_a_volume_that_was_reduced_is_known_by_what_it_was_reduced_from():
     cohort = four()
-    reduced = tuple(replace(of, volume=sha256(of.volume), source=of.volume) for of in cohort.digests)
-    run = run_of(cohort=replace(cohort, digests=reduced))
+    reduced = tuple(replace(of, volume=sha256(of.volume), source=of.volume) for of in cohort.seal.digests)
+    run = run_of(cohort=replace(cohort, seal=Seal(reduced)))
     with pytest.raises(InputError, match=r"^1 of 2 test subjects of here trained this checkpoint: 4"):
         guards.no_leak(run, saved_by(run, training_volumes=scans("4")))
 

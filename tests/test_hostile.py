@@ -24,7 +24,8 @@ from data import grids, pack
 from data.base.errors import InputError
 from data.cohorts import phenotype, records
 from data.cohorts.atlas import label_image
-from data.cohorts.cohort import Cohort, open_cohort
+from data.cohorts.cohort import Cohort
+from data.cohorts.stored import open_cohort
 from data.conversion.tables import read_table
 
 FEW_BYTES = 30 * 2**20

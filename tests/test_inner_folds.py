@@ -7,10 +7,11 @@ import pytest
 from helpers import cohort_of, row
 
 from data.base.errors import InputError
-from data.cohorts.cohort import Cohort, open_cohort
+from data.cohorts.cohort import Cohort
 from data.cohorts.folds import Folds, by_column, by_number, open_folds
 from data.cohorts.inner_folds import MOST, InnerFolds, inner_folds
 from data.cohorts.rows import ASIDE
+from data.cohorts.stored import open_cohort
 
 
 def inner_of(folds: Folds, name: str, seed: int = 0) -> InnerFolds:

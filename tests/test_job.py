@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from data.cohorts.cohort import open_cohort
+from data.cohorts.stored import open_cohort
 from models import MODELS
 from utils.blackout import job
 from utils.blackout.effects import Effects

@@ -21,8 +21,8 @@ from nibabel import orientations
 from nilearn.image import resample_img
 
 from data.base.errors import InputError
-from data.cohorts.cohort import open_cohort
 from data.cohorts.phenotype import custom_values
+from data.cohorts.stored import open_cohort
 from data.conversion.layouts import Listing, files_below, find_maps
 
 SUBJECTS = [51450 + number for number in range(6)]

@@ -10,7 +10,7 @@ import pytest
 from helpers import COARSE, brain_map
 
 from data.base.errors import InputError
-from data.cohorts.cohort import open_cohort
+from data.cohorts.stored import open_cohort
 from data.conversion import leaks
 
 COUNT = 40
@@ -154,7 +154,7 @@ def test_allow_leak_accepts_an_instrument_too(convert, tmp_path):
     cohort = open_cohort(tmp_path / "out")
     assert cohort.metadata.phenotype[0] == "SRS"
     assert cohort.metadata.accepted_leaks == ("SRS",)
-    problem, *_ = cohort.verdict.problems
+    problem, *_ = cohort.seal.verdict.problems
     assert problem == "accepted by --allowLeak, though they tell the diagnosis: SRS"
     assert f"PROBLEM: {problem}\n" in outcome.out
 

@@ -12,7 +12,7 @@ from scans import REST, SHAPE, SPACE, confounds, image, save, write_confounds, w
 
 from data.base import archive, files
 from data.base.errors import InputError
-from data.cohorts.cohort import carry_tables, open_cohort
+from data.cohorts.stored import carry_tables, open_cohort
 from data.conversion import like
 from data.derivation.like import derivation_of
 

@@ -20,8 +20,9 @@ from data import demo, grids
 from data.base import files
 from data.base.errors import InputError
 from data.cohorts import atlas, records
-from data.cohorts.cohort import Cohort, open_cohort
+from data.cohorts.cohort import Cohort
 from data.cohorts.rows import Metadata
+from data.cohorts.stored import open_cohort
 from data.conversion import measures
 from data.likeness import people, reasons, scans
 from data.likeness import reference as likeness

@@ -13,6 +13,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import Metadata
+from data.cohorts.seal import Seal
 from utils.scores import floors, linear_floors
 
 SAME = 1e-9  # of a probability
@@ -26,13 +27,13 @@ def linear(table: pd.DataFrame) -> pd.DataFrame:
 def people(cohort: Cohort, indices: np.ndarray, **changes) -> Cohort:
     """The people of these records as a cohort of test people."""
     rows = tuple(replace(cohort.rows[at], split="test", **changes) for at in indices)
-    entries, digests = ([of[at] for at in indices] for of in (cohort.entries, cohort.digests))
+    entries, digests = ([of[at] for at in indices] for of in (cohort.entries, cohort.seal.digests))
     edges = cohort.connectomes and replace(
         cohort.connectomes,
         rows=cohort.connectomes.rows[indices],
         digests=tuple(cohort.connectomes.digests[at] for at in indices),
     )
-    return replace(cohort, rows=rows, entries=tuple(entries), digests=tuple(digests), connectomes=edges)
+    return replace(cohort, rows=rows, entries=tuple(entries), seal=Seal(tuple(digests)), connectomes=edges)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from helpers import read_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.cohorts.cohort import open_cohort
+from data.cohorts.stored import open_cohort
 from models import MODELS, nn
 from models.settings import override
 from utils.runs.checkpoints import CheckpointFolder

@@ -16,8 +16,8 @@ from helpers import COARSE, TINY_CNN, brain_map, pcp_table, read_rows, write_row
 
 from data.base.errors import InputError
 from data.cohorts import atlas, records
-from data.cohorts.cohort import open_cohort, write_tables
 from data.cohorts.resplit import resplit
+from data.cohorts.stored import open_cohort, write_tables
 from data.conversion.layouts import Listing, find_maps
 from data.grids import FULL, REDUCED
 from models import MODELS, cae, cnn
@@ -400,7 +400,7 @@ def test_other_forms_hold_the_same_maps(form, three, data_cli, tmp_path):
     packed, whole = open_cohort(tmp_path / "packed"), open_cohort(three)
     assert packed.maps == MAPS and packed.digest == whole.digest
     assert (packed.batch([3, 9])["volume"] == whole.batch([3, 9])["volume"]).all()
-    assert packed.digests[5] == whole.digests[5]
+    assert packed.seal.digests[5] == whole.seal.digests[5]
     assert data_cli("pack", tmp_path / "packed", tmp_path / "again", "--bin").status == 0
     assert bytes_of(tmp_path / "again") == bytes_of(three)
 
@@ -462,7 +462,7 @@ def test_folds_keep_the_maps(three):
     cut = resplit(opened, {row.subject: "test" if int(row.subject) % 5 == 0 else "train" for row in opened.rows})
     assert cut.maps == MAPS
     assert (cut.batch([4])["volume"] == opened.batch([4])["volume"]).all()
-    assert cut.digests[4] == opened.digests[4]
+    assert cut.seal.digests[4] == opened.seal.digests[4]
 
 
 def test_floors_read_the_regions_of_every_map(three):

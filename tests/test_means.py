@@ -12,10 +12,12 @@ from data.base import files
 from data.base.errors import InputError
 from data.cohorts import means, records
 from data.cohorts.atlas import load_atlas
-from data.cohorts.cohort import Cohort, identified, open_cohort, write_tables
+from data.cohorts.cohort import Cohort
 from data.cohorts.means import means_of
 from data.cohorts.rows import APART, Metadata
+from data.cohorts.seal import Seal
 from data.cohorts.standards import within_sites
+from data.cohorts.stored import sealed, write_tables
 from data.grids import FULL, REDUCED
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -65,7 +67,7 @@ def reads(monkeypatch):
 
 
 def opened(folder, kept_in=None, standard: str = "stored") -> Cohort:
-    cohort = replace(identified(open_cohort(folder)), kept_in=kept_in)
+    cohort = replace(sealed(folder, together=False), kept_in=kept_in)
     return within_sites(cohort) if standard == "site" else replace(cohort, standard=standard)
 
 
@@ -158,13 +160,14 @@ def test_a_record_that_changes_is_refused_though_its_means_are_there(written, tm
 
 
 def of_other_scan(cohort: Cohort) -> Cohort:
-    changed = replace(cohort.digests[3], volume="0" * 64)
-    return replace(cohort, digests=(*cohort.digests[:3], changed, *cohort.digests[4:]))
+    digests = cohort.seal.digests
+    changed = replace(digests[3], volume="0" * 64)
+    return replace(cohort, seal=Seal((*digests[:3], changed, *digests[4:])))
 
 
 OTHERWISE = {  # what changes a table: the cohort, and the labels of the regions
     "a scan": lambda cohort: (of_other_scan(cohort), ATLAS.labels),
-    "the order": lambda cohort: (replace(cohort, digests=cohort.digests[::-1]), ATLAS.labels),
+    "the order": lambda cohort: (replace(cohort, seal=Seal(cohort.seal.digests[::-1])), ATLAS.labels),
     "within the brain": lambda cohort: (replace(cohort, standard="brain"), ATLAS.labels),
     "within sites": lambda cohort: (within_sites(cohort), ATLAS.labels),
     "the atlas": lambda cohort: (cohort, np.roll(ATLAS.labels, 1, axis=0)),

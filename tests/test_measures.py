@@ -14,8 +14,8 @@ from scipy import ndimage, stats
 from data import grids
 from data.base.errors import InputError
 from data.cohorts import records
-from data.cohorts.cohort import open_cohort
 from data.cohorts.nifti import MapOnDisk, read_brains
+from data.cohorts.stored import open_cohort
 from data.conversion import leaks, measures
 
 COUNT = 20

@@ -15,7 +15,7 @@ from scipy.special import softmax
 
 from data.base.errors import InputError
 from data.cohorts import records
-from data.cohorts.cohort import open_cohort
+from data.cohorts.stored import open_cohort
 from data.grids import REDUCED
 from models import MODELS, settings
 from utils.bundle import onnx

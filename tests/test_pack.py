@@ -17,7 +17,7 @@ from nilearn import image as nilearn_image
 
 from data import grids, pack
 from data.base.errors import InputError
-from data.cohorts.cohort import open_cohort
+from data.cohorts.stored import open_cohort
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from helpers import cohort_of, row
 
-from data.cohorts.cohort import Cohort, open_cohort
+from data.cohorts.cohort import Cohort
 from data.cohorts.folds import Folds, by_number, open_folds
 from data.cohorts.permuted import permuted_folds, permuted_labels
+from data.cohorts.stored import open_cohort
 
 
 def labels_of(cohort: Cohort) -> dict[str, float]:

@@ -22,8 +22,9 @@ from data.base import archive
 from data.base.errors import InputError
 from data.cohorts import records
 from data.cohorts.atlas import load_atlas
-from data.cohorts.cohort import identified, in_order, open_cohort
+from data.cohorts.cohort import in_order
 from data.cohorts.derivation import Derivation
+from data.cohorts.stored import sealed
 from data.grids import FULL
 from models import MODELS
 from models.settings import override
@@ -97,7 +98,7 @@ def lab(tmp_path_factory, data_cli):
     label = ("--labelColumn", "group", "--positive", "A", "--phenotype", "age,sex")
     outcome = data_cli("convert", folder / "maps", folder / "cohort", *asked, *label)
     assert outcome.status == 0, outcome.err
-    return identified(open_cohort(folder / "cohort"))
+    return sealed(folder / "cohort")
 
 
 def randomised(build, seed: int):
@@ -186,7 +187,7 @@ def like(bundles, new, tmp_path_factory, data_cli) -> Path:
 
 
 def run_on(bundle: Bundle, cohort: Path):
-    return on_cohort(bundle, identified(open_cohort(cohort)), TEST, Options(), Path("out"))
+    return on_cohort(bundle, sealed(cohort), TEST, Options(), Path("out"))
 
 
 # The probability

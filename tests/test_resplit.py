@@ -11,9 +11,10 @@ from helpers import bare_records, read_rows
 from data.base.errors import InputError
 from data.check import full
 from data.cohorts import records, side_tables
-from data.cohorts.cohort import Cohort, open_cohort
+from data.cohorts.cohort import Cohort
 from data.cohorts.phenotype import fit_scaler
 from data.cohorts.resplit import resplit
+from data.cohorts.stored import open_cohort
 from data.pack import pack
 
 

@@ -27,8 +27,8 @@ from pages import COMMAND, PAGES, README, block_with, blocks, scripts, table, te
 from scans import confounds, write_confounds, write_people
 
 from data.cohorts import inner_folds
-from data.cohorts.cohort import open_cohort
 from data.cohorts.folds import open_folds
+from data.cohorts.stored import open_cohort
 from data.grids import FULL
 from models import MODELS, cae, cnn, mmnn
 from models.settings import from_json

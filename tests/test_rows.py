@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.base.errors import InputError
-from data.cohorts.cohort import open_cohort
 from data.cohorts.folds import by_number
 from data.cohorts.rows import (
     Metadata,
@@ -28,6 +27,7 @@ from data.cohorts.rows import (
     validation_subjects,
     write_table,
 )
+from data.cohorts.stored import open_cohort
 
 NAN = float("nan")
 

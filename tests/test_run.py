@@ -352,7 +352,7 @@ def test_an_unreadable_folder_is_named(cli, cohort, monkeypatch):
     def refuse(folder):
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr("data.cohorts.forms.folder_entries", refuse)
+    monkeypatch.setattr("data.cohorts.stored.folder_entries", refuse)
     outcome = cli("--train", "--model", "nn", "--dataDir", cohort)
     assert outcome.status == 2
     assert outcome.err == f"run.py: error: {cohort}: Permission denied.\n"

@@ -11,7 +11,7 @@ from helpers import bare_records
 from data import demo
 from data.base.errors import InputError
 from data.cohorts import side_tables
-from data.cohorts.cohort import carry_tables, open_cohort
+from data.cohorts.stored import carry_tables, open_cohort
 from data.pack import FORMS, pack
 from data.swap import swap
 

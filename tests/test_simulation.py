@@ -6,7 +6,7 @@ from scipy import stats
 from sklearn import metrics
 
 from data import grids
-from data.cohorts.cohort import open_cohort
+from data.cohorts.stored import open_cohort
 from data.demo import simulate
 from data.simulation import PLANTED, Anatomy, Simulation, demographics, rule
 

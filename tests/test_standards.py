@@ -13,7 +13,7 @@ from data import swap
 from data.base.errors import InputError
 from data.cohorts import records, standards
 from data.cohorts.atlas import AAL_REGIONS, load_atlas
-from data.cohorts.cohort import open_cohort
+from data.cohorts.stored import open_cohort
 from data.grids import FULL, REDUCED
 from utils.blackout.fills import Fills
 from utils.blackout.options import BlackoutOptions

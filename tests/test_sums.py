@@ -12,8 +12,8 @@ from helpers import bare_records, small_record
 from data import demo, grids
 from data.base.errors import InputError
 from data.base.files import read_sums, verify_sums, write_sums
-from data.cohorts.cohort import open_cohort, write_tables
 from data.cohorts.rows import Metadata
+from data.cohorts.stored import open_cohort, write_tables
 
 
 def agrees(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from helpers import bare_records, read_rows
 
 from data import grids
 from data.cohorts import atlas
-from data.cohorts.cohort import open_cohort
+from data.cohorts.stored import open_cohort
 
 COPIES = 2
 

@@ -28,8 +28,8 @@ from helpers import (
 from sklearn.linear_model import Ridge
 
 from data.cohorts.atlas import load_atlas
-from data.cohorts.cohort import open_cohort
 from data.cohorts.records import within_brain
+from data.cohorts.stored import open_cohort
 from utils.machines import devices
 from utils.runs.checkpoints import CheckpointFolder
 from utils.scores import ridge

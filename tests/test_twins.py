@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from data import grids
 from data.base.errors import InputError
-from data.cohorts import records, twins
-from data.cohorts.cohort import open_cohort
+from data.cohorts import records, stored, twins
 from data.cohorts.folds import by_column, open_folds
 from data.cohorts.resplit import resplit
+from data.cohorts.rows import TOGETHER, Metadata, named_groups
+from data.cohorts.stored import open_cohort, sealed
 from utils.runs import guards
 
 
@@ -61,7 +62,7 @@ def test_people_are_compared_across_blocks(monkeypatch):
 
 
 def test_long_groups_are_cut():
-    assert twins.named([["1", "2"], list("abcdef")]) == "1 and 2, a and b and c and d and 2 more"
+    assert named_groups([["1", "2"], list("abcdef")]) == "1 and 2, a and b and c and d and 2 more"
 
 
 def test_region_means_of_a_volume_are_those_of_its_block_means():
@@ -103,9 +104,17 @@ def test_copies_in_a_bare_folder_stay_in_one_fold(bare, tmp_path):
 def test_copies_in_a_bare_folder_take_one_split(bare, capsys):
     parted = {row.subject: row.split for row in open_cohort(bare).rows}
     assert any(parted[str(number)] != parted[str(number + 100)] for number in range(1, 21))
-    split = {row.subject: row.split for row in twins.kept_together(open_cohort(bare)).rows}
+    split = {row.subject: row.split for row in sealed(bare).rows}
     assert all(split[str(number)] == split[str(number + 100)] == parted[str(number)] for number in range(1, 21))
     assert "share a scan, and were in train and test; they are in train now." in capsys.readouterr().out
+    assert [row.split for row in sealed(bare, together=False).rows] == [*parted.values()]
+
+
+def test_a_cohort_that_was_searched_is_sealed_without_another_search(bare, monkeypatch):
+    monkeypatch.setattr(twins, "find_twins", lambda _: pytest.fail("all volumes were read"))
+    searched = replace(open_cohort(bare), metadata=Metadata(copies=TOGETHER))
+    monkeypatch.setattr(stored, "open_cohort", lambda _: searched)
+    assert sealed(bare).rows == searched.rows
 
 
 def test_what_copies_tell_of_labels_is_gone(bare, tmp_path):

@@ -16,8 +16,8 @@ from helpers import COARSE, brain_map, pcp_table, read_rows, write_rows
 from data import grids
 from data.base.errors import InputError
 from data.cohorts import nifti
-from data.cohorts.cohort import open_cohort
 from data.cohorts.nifti import MapOnDisk
+from data.cohorts.stored import open_cohort
 from data.conversion.layouts import Listing
 from data.conversion.options import SourceOptions
 from data.conversion.plan import check_like

@@ -35,8 +35,8 @@ from scans import write_people
 
 from data import demo, grids
 from data.cohorts.atlas import load_atlas
-from data.cohorts.cohort import open_cohort
 from data.cohorts.nifti import mni_image, save
+from data.cohorts.stored import open_cohort
 
 ENVIRONMENT = os.environ | {
     **{"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},

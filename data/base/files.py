@@ -15,6 +15,7 @@ import shutil
 import socket
 import stat
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -37,6 +38,7 @@ SUMS = "SHA256SUMS"
 DIFFERENT = f"is not what was written, its sum in {SUMS} says. Was it damaged? Copy it again."
 THREADS = 2  # that compute sums
 BACKSLASH = "\\"
+HDF5_LOCK = threading.Lock()  # h5py reads a chunk without a lock of its own, and HDF5 does not bear two threads
 LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *]([^/]+)")  # of files in one folder
 IN_FOLDERS = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)")
 

@@ -1,13 +1,9 @@
-"""The one loader: any form of --dataDir -> a Cohort that reads batches.
-
-Sizes and headers are checked when a cohort is opened, volumes as records are read.
-"""
+"""A cohort: rows and the records that belong to them, on one grid, read in batches. `data.cohorts.stored` opens it."""
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -19,17 +15,12 @@ from data import grids
 from data.base import files
 from data.base.errors import InputError
 from data.base.progress import ahead
-from data.cohorts import connectomes as connectomes_of
-from data.cohorts import derivation as derivation_of
-from data.cohorts import digests as digests_of
-from data.cohorts import entries as entries_of
-from data.cohorts import findings as findings_of
 from data.cohorts import records
 from data.cohorts import rows as rows_of
-from data.cohorts.connectomes import CONNECTOMES, Connectomes
-from data.cohorts.digests import Digests, VerifiedEntry
-from data.cohorts.forms import folder_entries, folder_of, kind_of, read_form
-from data.cohorts.rows import METADATA, TABLE, Metadata, Row, listed
+from data.cohorts import seal as seal_of
+from data.cohorts.connectomes import Connectomes
+from data.cohorts.rows import Metadata, Row, listed
+from data.cohorts.seal import CohortFindings, Seal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,21 +33,19 @@ Standard = Literal["stored", "brain", "voxel", "site"]  # see `data.cohorts.stan
 
 @dataclass(frozen=True)
 class Cohort:
-    """Records on one grid with one number of maps; `entries[i]` holds the bytes of `rows[i]`, `digests[i]` tells its
-    content. Nothing is in `digests` as long as they are not known, see `identified`."""
+    """Records on one grid with one number of maps; `entries[i]` holds the bytes of `rows[i]`, `seal.digests[i]` tells
+    its content."""
 
     path: Path
     grid: grids.Grid
     rows: tuple[Row, ...]
-    entries: tuple["entries_of.Entry", ...]
+    entries: tuple[records.Entry, ...]
     metadata: Metadata
     tables: Path | None = None  # the folder of the side tables
     num_maps: int = 1
-    digests: tuple[Digests, ...] = ()
-    computed: bool = False  # whether the digests were, since the cohort has no table of them
+    seal: Seal = field(default_factory=Seal)
     standard: Standard = "stored"  # of the volumes in `batch`
     moments: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None  # by site: mean and spread (x, y, z, maps)
-    verdict: findings_of.Verdict | None = None  # that is stored of it as it is
     kept_in: Path | None = None  # the folder that keeps means of the volumes
     connectomes: Connectomes | None = None  # of all records
 
@@ -68,18 +57,25 @@ class Cohort:
         simulated = ", SIMULATED" if self.simulated else ""
         return f"{self.path}: {len(self.rows)} records of {subjects} subjects, {shape}{maps}{of_edges}{simulated}"
 
-    def census(self, fold_of: Mapping[str, str] | None = None) -> findings_of.CohortFindings:
-        """What the cohort is, and its subjects counted; see `findings.census`."""
-        found = findings_of.census(str(self), self.rows, fold_of)
+    def census(self, fold_of: Mapping[str, str] | None = None) -> CohortFindings:
+        """What the cohort is, and its subjects counted; see `seal.census`."""
+        found = seal_of.census(str(self), self.rows, fold_of)
         if leaks := self.metadata.accepted_leaks:
             found.people.problems.append(f"accepted by --allowLeak, though they tell the diagnosis: {listed(leaks)}")
         return found
 
-    def problems(self, fold_of: Mapping[str, str] | None = None) -> list[str]:
-        """What invalidates results, by the census and the stored verdict; a split that folds replace has no part."""
-        own, stored = self.census().every("problems"), self.verdict.problems if self.verdict else ()
+    def problems(self, fold_of: Mapping[str, str] | None = None, of_labels: bool = True) -> list[str]:
+        """What invalidates results, by the census and the stored verdict; a split that folds replace has no part, nor
+        have labels and their split unless `of_labels`."""
+        own, verdict = self.census().every("problems"), self.seal.verdict
         now = self.census(fold_of).every("problems") if fold_of else own
-        return list(dict.fromkeys([*now, *(text for text in stored if text not in own)]))
+        found = dict.fromkeys([*now, *(text for text in (verdict.problems if verdict else ()) if text not in own)])
+        return [text for text in found if of_labels or text not in own]
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether people who share a scan were looked for when the cohort was made, or none can be in it."""
+        return self.simulated or bool(self.metadata.copies)
 
     @property
     def simulated(self) -> bool:
@@ -101,7 +97,8 @@ class Cohort:
     @cached_property
     def records_sha256(self) -> str:
         """SHA-256 over what the records hold, as they are stored; tells cohorts apart that have the same tables."""
-        return digests_of.of_all(self.digests)
+        every = (f"{of.header}{of.volume}{of.source}{of.connectome}" for of in self.seal.digests)
+        return hashlib.sha256("".join(every).encode()).hexdigest()
 
     @cached_property
     def identity(self) -> str:
@@ -118,9 +115,9 @@ class Cohort:
     @property
     def without_connectomes(self) -> "Cohort":
         """The cohort as if it had none."""
-        digests = tuple(replace(of, connectome="") for of in self.digests)
+        seal = replace(self.seal, digests=tuple(replace(of, connectome="") for of in self.seal.digests))
         metadata = replace(self.metadata, connectome="", parcels_sha256="")
-        return replace(self, digests=digests, metadata=metadata, connectomes=None)
+        return replace(self, seal=seal, metadata=metadata, connectomes=None)
 
     def indices(self, split: str) -> np.ndarray:
         """Positions of a split's records. Raises InputError if it has none."""
@@ -192,19 +189,30 @@ class Cohort:
         records.unpack_phenotype(header, str(entry), unknown=self.rows[index].split == "test")
         return header
 
-    @property
-    def digests_by_file(self) -> dict[str, Digests]:
-        return dict(zip((row.file for row in self.rows), self.digests, strict=True))
-
-    @property
-    def sources(self) -> dict[str, str]:
-        """The digests, by file, of the volumes that an encoder reduced to these."""
-        return {name: of.source for name, of in self.digests_by_file.items()} if self.digests else {}
-
     def scans(self, split: str) -> dict[str, str]:
         """The subjects of a split by their scans, see `Digests.scans`, which tell people whatever their names."""
-        of_split = [pair for pair in zip(self.rows, self.digests, strict=True) if pair[0].split == split]
-        return {scan: row.subject for row, digests in of_split for scan in digests.scans}
+        both = zip(self.rows, self.seal.digests, strict=True)
+        return {scan: row.subject for row, digests in both if row.split == split for scan in digests.scans}
+
+    def sources(self, encoded: bool = False) -> dict[str, str]:
+        """The digests, by file, of the volumes that an encoder reduced to these; if these are what it reads, to be
+        `encoded`, their own."""
+        known = zip(self.rows, self.seal.digests, strict=False)  # of which there may be none
+        return {row.file: of.source or (of.volume if encoded else "") for row, of in known}
+
+    def keep_digests(self, folder: Path) -> None:
+        """Writes the digests beside what a run writes, if the cohort has no table of them."""
+        if self.seal.computed:
+            seal_of.write_digests(folder, self._digests)
+
+    def changed_since(self, folder: Path) -> list[str]:
+        """Which of the records, by file, are others than those whose digests an earlier run kept in `folder`."""
+        before = seal_of.read_digests(folder) or {}
+        return [name for name, now in self._digests.items() if before.get(name, now) != now]
+
+    @property
+    def _digests(self) -> dict[str, records.Digests]:
+        return dict(zip((row.file for row in self.rows), self.seal.digests, strict=True))
 
     def batch(
         self,
@@ -226,7 +234,7 @@ class Cohort:
                 continue
             phenotype[row] = np.frombuffer(self.header(index), records.DTYPE)[1:]
             if of_means:
-                digests_of.verified(self.entries[index]).confirm()
+                records.verified(self.entries[index]).confirm()
         return batch | {name: np.ascontiguousarray(table[indices]) for name, table in tables.items()}
 
     def _standardised(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -250,72 +258,6 @@ def in_order(indices: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
 
 
-def open_cohort(path: Path) -> Cohort:
-    """Opens any form of --dataDir. Raises InputError, naming the path, for what cannot be trained or tested on."""
-    entries, table, metadata = read_form(path)
-    grid, num_maps = kind_of(path, entries.values(), metadata)
-    of_row = tuple(entries[row.file] for row in table)
-    folder = folder_of(path)
-    has_tables = (folder / METADATA).is_file() or (folder / entries_of.HDF5_NAME).is_file()
-    known = tuple(entry.digests for entry in of_row if isinstance(entry, VerifiedEntry))
-    cohort = Cohort(path, grid, tuple(table), of_row, metadata, folder if has_tables else None, num_maps, known)
-    if metadata.connectome and has_tables:
-        subjects, edges = [row.subject for row in table], [of.connectome for of in known]
-        cohort = replace(cohort, connectomes=connectomes_of.opened(folder, metadata, subjects, edges))
-    verdict = findings_of.read_verdict(folder) if has_tables else None
-    return replace(cohort, verdict=verdict if verdict and verdict.cohort_sha256 == cohort.identity else None)
-
-
-def identified(cohort: Cohort) -> Cohort:
-    """The cohort with the digests of its records; if it has no table of them they are computed, which is printed, and
-    records are verified as they are read from then on. Raises InputError for a record that cannot be read."""
-    if cohort.digests:
-        return cohort
-    names = [row.file for row in cohort.rows]
-    print(f"{cohort.path} has no {digests_of.DIGESTS}: computed for {len(names)} records, kept with the results.")
-    edges = connectomes_of.digests_by_file(cohort.tables, cohort.metadata, cohort.rows)
-    found = tuple(digests_of.computed(dict(zip(names, cohort.entries, strict=True)), connectomes=edges).values())
-    entries = tuple(map(VerifiedEntry, cohort.entries, found))
-    connectomes = cohort.connectomes and replace(cohort.connectomes, digests=tuple(edges.values()))
-    return replace(cohort, digests=found, entries=entries, computed=True, connectomes=connectomes)
-
-
-def carry_tables(source: Cohort, target: Path) -> None:
-    """Copies a cohort's side tables, connectomes and images of its derivation byte by byte into the folder of another
-    one, which holds the same subjects. Raises InputError for what is not as it was written."""
-    if source.connectomes:
-        source.connectomes.verify()
-    for name in (COVARIATES, PHENOTYPE, MAPS, *([CONNECTOMES, SERIES] if source.connectomes else [])):
-        if source.tables and (source.tables / name).is_file():
-            shutil.copyfile(source.tables / name, target / name)
-    if source.tables and source.metadata.derivation:
-        derivation_of.kept_in(source.tables, source.metadata.derivation).write(target)
-
-
 def in_one_folder(cohort: Cohort) -> Cohort:
     """The cohort with its records named as files of one folder. Raises InputError if two names collide there."""
     return replace(cohort, rows=rows_of.flattened(cohort.rows, cohort.path))
-
-
-def write_tables(
-    path: Path, table: Sequence[Row], metadata: Metadata, sources: Mapping[str, str] = MappingProxyType({})
-) -> None:
-    """Writes `cohort.json`, sums and digests of the records and connectomes, then `subjects.csv`, which shows that the
-    cohort is complete; `sources` are the digests of the volumes, by file, that an encoder reduced to these."""
-    files.write_json(path / METADATA, metadata.json())
-    write_digests(path, folder_entries(path), table, metadata, sources)
-    rows_of.write_table(path / TABLE, table)
-
-
-def write_digests(
-    path: Path,
-    entries: Mapping[str, "entries_of.Entry"],
-    table: Sequence[Row],
-    metadata: Metadata,
-    sources: Mapping[str, str],
-) -> None:
-    """Writes sums of the files that hold these entries, and the connectomes, and the digests of both."""
-    edges = connectomes_of.digests_by_file(path, metadata, table)
-    names = {str(entry.path.relative_to(path)) for entry in entries.values()}
-    files.write_sums(path, names | ({CONNECTOMES} if edges else set()))
-    digests_of.write(path, digests_of.computed(entries, sources, edges))

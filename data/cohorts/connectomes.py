@@ -19,9 +19,7 @@ from data import grids
 from data.base import files
 from data.base.errors import InputError
 from data.base.text import is_plain, shown
-from data.cohorts.digests import DIGESTS
-from data.cohorts.entries import HDF5_LOCK, MAX_RECORDS, filters_of
-from data.cohorts.rows import Metadata, Row
+from data.cohorts.rows import DIGESTS, MAX_RECORDS, Metadata, Row
 
 CONNECTOMES = "connectomes.h5"
 DTYPE, IMAGE = np.dtype("<f4"), np.dtype("<i2")
@@ -120,7 +118,7 @@ def opened(folder: Path, metadata: Metadata, subjects: Sequence[str], digests: S
     if not path.is_file():
         raise InputError(f"{folder} lacks {CONNECTOMES}, which its {metadata.connectome} connectomes are in. {AGAIN}")
     try:
-        with HDF5_LOCK, h5py.File(files.regular(path), "r") as store:
+        with files.HDF5_LOCK, h5py.File(files.regular(path), "r") as store:
             people, parcels = texts(store, "subject", MAX_RECORDS), tuple(texts(store, "parcels", MAX_PARCELS))
             image = dataset(store, "image", IMAGE, grids.FULL.shape)[:] if "image" in store else None
             dataset(store, "z", DTYPE, (len(people), edges_of(len(parcels))))
@@ -141,7 +139,7 @@ def read_rows(path: Path, rows: np.ndarray, num_edges: int) -> np.ndarray:
 
     found = np.empty((len(rows), num_edges), DTYPE)
     try:
-        with HDF5_LOCK, h5py.File(files.regular(path), "r") as store:
+        with files.HDF5_LOCK, h5py.File(files.regular(path), "r") as store:
             z = dataset(store, "z", DTYPE, (store["z"].shape[0], num_edges))
             for at, row in enumerate(rows.tolist()):
                 z.read_direct(found, np.s_[row], np.s_[at])
@@ -166,7 +164,8 @@ def dataset(store: Any, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> A
     if not isinstance(store.get(name, getlink=True), h5py.HardLink) or not isinstance(store[name], h5py.Dataset):
         raise ValueError(f"it has no dataset {name}")
     found = store[name]
-    if found.dtype != dtype or found.shape != shape or found.is_virtual or found.external or filters_of(found):
+    filters = found.id.get_create_plist().get_nfilters()
+    if found.dtype != dtype or found.shape != shape or found.is_virtual or found.external or filters:
         raise ValueError(f"{name} is {found.dtype} of shape {found.shape}; expected plain {dtype} of {shape}")
     return found
 

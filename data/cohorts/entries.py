@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import threading
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -22,19 +21,16 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.text import check_plain
 from data.cohorts import records
-from data.cohorts.digests import VerifiedEntry, Wrapped
 from data.cohorts.records import FileEntry
+from data.cohorts.rows import MAX_RECORDS
 
 HIDDEN = re.compile(r"(^|/)\.[^/\\]*$")  # what a Mac adds to an archive
-HDF5_NAME = "cohort.h5"
 HDF5_TEXTS = ("file", "subject", "site", "split")
-MAX_RECORDS = 1_000_000
 MAX_CHUNK_BYTES = 2**28
 MAX_DATASET_BYTES = 2**28  # of all but the volumes, which are read one by one
 ENCRYPTED = 0x1  # bit 0 of a zip entry's flags
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for any amount of memory
 DEFLATE, SHUFFLE = 1, 2  # HDF5's numbers for filters
-HDF5_LOCK = threading.Lock()  # h5py reads a chunk without a lock of its own, and HDF5 does not bear two threads
 FILTERS: tuple[list[int], ...] = ([], [DEFLATE], [SHUFFLE, DEFLATE])  # of a chunk, in the order of writing
 
 
@@ -130,7 +126,7 @@ class HDF5Entry:
 
     def read(self, num_bytes: int = -1) -> bytes:
         try:
-            with HDF5_LOCK:  # also while the objects of h5py are made and thrown away
+            with files.HDF5_LOCK:  # also while the objects of h5py are made and thrown away
                 header = header_bytes(self.store, self.row)
                 stored = None if 0 <= num_bytes <= len(header) else chunk_of(self.store["volume"], self.row)
             content = header + (inflated(*stored, self.row) if stored else b"")
@@ -246,21 +242,6 @@ def check_dataset(store: Any, name: str, path: Path) -> None:
     chunk = math.prod(dataset.chunks or (1,)) * dataset.dtype.itemsize
     if chunk > MAX_CHUNK_BYTES or (filters and dataset.chunks != (1, *dataset.shape[1:])):
         raise InputError(f"{path}: {name} has chunks of {chunk:,} bytes; expected one record each. Pack it again.")
-
-
-@dataclass(frozen=True)
-class RefittedEntry(Wrapped):
-    """A record with another phenotype than is stored: `phenotype` holds the bytes of its 29 values."""
-
-    phenotype: bytes
-
-    def read(self, num_bytes: int = -1) -> bytes:
-        content = self.stored.read(num_bytes)
-        label, volume = content[: records.DTYPE.itemsize], content[records.HEADER_BYTES :]
-        return b"".join((label, self.phenotype, volume))[: len(content)]
-
-
-Entry = FileEntry | ZipEntry | HDF5Entry | RefittedEntry | VerifiedEntry
 
 
 def list_entries(path: Path) -> dict[str, FileEntry]:

@@ -18,12 +18,10 @@ import numpy as np
 from data.base import files, tables
 from data.base.errors import InputError
 from data.base.text import shown, whole_number
-from data.cohorts import digests
-from data.cohorts.cohort import Cohort, identified, open_cohort
-from data.cohorts.forms import FOLDS
+from data.cohorts.cohort import Cohort
 from data.cohorts.resplit import resplit
-from data.cohorts.rows import Groups, Row, leaders, listed
-from data.cohorts.twins import find_twins, is_searched, named
+from data.cohorts.rows import Groups, Row, leaders, listed, named_groups
+from data.cohorts.stored import FOLDS, same_scan, sealed
 
 FOLD_TABLE = "folds.csv"
 FOLD_COLUMNS = ("subject", "fold")
@@ -44,8 +42,7 @@ class Cut:
 
     def fits(self, folds: "Folds") -> bool:
         """Whether it is of these folds, and of the same records."""
-        same = (self.folds, self.cohort_sha256, self.same_scan) == (folds.how, folds.digest, folds.same_scan)
-        return same and self.records_sha256 in ("", folds.records_sha256)
+        return replace(self, records_sha256=self.records_sha256 or folds.records_sha256) == folds.cut
 
 
 @dataclass(frozen=True)
@@ -83,12 +80,12 @@ class Folds:
     @property
     def unchecked(self) -> Cohort:
         """The cohort of which no verdict is known; the whole one if there is none."""
-        return next((cohort for cohort in self.reduced.values() if cohort.verdict is None), self.whole)
+        return next((cohort for cohort in self.reduced.values() if cohort.seal.verdict is None), self.whole)
 
     @property
     def notes(self) -> list[str]:
         """What a user must know of these folds: who is kept together, and how the phenotype is scaled."""
-        together = f"Subjects who share a scan are in one fold: {named(self.same_scan)}."
+        together = f"Subjects who share a scan are in one fold: {named_groups(self.same_scan)}."
         notes = [together] if self.same_scan else []
         if self.reduced or self.whole.raw_phenotype is not None:
             return notes
@@ -120,8 +117,7 @@ class Folds:
         """Writes `folds.csv`, the digests of records that have no table of them, then `folds.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         tables.write_rows(folder / FOLD_TABLE, FOLD_COLUMNS, self.fold_of.items())
-        if self.whole.computed:
-            digests.write(folder, self.whole.digests_by_file)
+        self.whole.keep_digests(folder)
         files.write_json(folder / FOLDS, asdict(self.cut))
 
     def check_written(self, folder: Path) -> None:
@@ -129,7 +125,7 @@ class Folds:
         if not (folder / FOLDS).is_file():
             return
         if not files.read_json(folder / FOLDS, Cut).fits(self) or read_folds(folder / FOLD_TABLE) != self.fold_of:
-            found = [] if self.reduced else digests.changed(folder, self.whole.digests_by_file)
+            found = [] if self.reduced else self.whole.changed_since(folder)
             named = f" ({listed(found)} changed)" if found else ""
             raise InputError(
                 f"{folder / FOLD_TABLE} is of other data than {self.whole.path}{named}; use another --chkPointDir."
@@ -162,7 +158,7 @@ def open_folds(path: Path, how: str, seed: int, saved: Path) -> Folds:
     """The folds of the cohort, or of the set of reduced cohorts, at `path`; those that a training wrote into the folder
     `saved` are used. Raises InputError if those are of another cohort, or the cohort cannot be divided like that."""
     reduced = (path / FOLDS).is_file()
-    folds = open_reduced(path, how) if reduced else made(identified(open_cohort(path)), how, seed, saved)
+    folds = open_reduced(path, how) if reduced else made(sealed(path, together=False), how, seed, saved)
     folds.check_written(saved)
     return folds
 
@@ -185,8 +181,7 @@ def made(cohort: Cohort, how: str, seed: int, saved: Path, groups: Groups | None
         before = Folds(how, cohort, cohort.digest, fold_of, same_scan=cut.same_scan)
         if cut.fits(before):
             return before
-    if groups is None:
-        groups = cohort.metadata.same_scan if is_searched(cohort) else find_twins(cohort).same_scan
+    groups = same_scan(cohort) if groups is None else groups
     fold_of = (by_column if whole_number(how) is None else by_number)(cohort, how, seed, groups)
     check_classes(cohort, fold_of)
     return Folds(how, cohort, cohort.digest, fold_of, same_scan=groups)
@@ -325,7 +320,7 @@ def open_reduced(path: Path, how: str) -> Folds:
     cut, fold_of = files.read_json(path / FOLDS, Cut), read_folds(path / FOLD_TABLE)
     if cut.folds != how:
         raise InputError(f"{path} was reduced with --folds {cut.folds}, this run has --folds {how}; use the same.")
-    cohorts = {name: identified(open_cohort(part_folder(path, name))) for name in dict.fromkeys(fold_of.values())}
+    cohorts = {name: sealed(part_folder(path, name), together=False) for name in dict.fromkeys(fold_of.values())}
     for name, cohort in cohorts.items():
         split = {row.subject: row.split for row in cohort.rows}
         if split != {subject: split_of(fold, name) for subject, fold in fold_of.items()}:
@@ -334,11 +329,11 @@ def open_reduced(path: Path, how: str) -> Folds:
             )
     digest = digest_over([cohort.digest for cohort in cohorts.values()])
     first = next(iter(cohorts.values()))
-    verdict = first.verdict
-    if verdict and all(cohort.verdict for cohort in cohorts.values()):
+    seal = first.seal
+    if seal.verdict and all(cohort.seal.verdict for cohort in cohorts.values()):
         problems = dict.fromkeys(text for cohort in cohorts.values() for text in cohort.problems(fold_of))
-        verdict = replace(verdict, problems=tuple(problems))
-    return Folds(how, replace(first, path=path, verdict=verdict), digest, fold_of, cohorts, cut.same_scan)
+        seal = replace(seal, verdict=replace(seal.verdict, problems=tuple(problems)))
+    return Folds(how, replace(first, path=path, seal=seal), digest, fold_of, cohorts, cut.same_scan)
 
 
 def digest_over(digests: Sequence[str]) -> str:

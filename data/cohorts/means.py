@@ -24,14 +24,14 @@ from data import grids
 from data.base import files
 from data.base.errors import InputError
 from data.base.progress import ahead, progress
-from data.cohorts import digests
+from data.cohorts import records
 from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort, in_order
 
 FOLDER = "means"
 FORM = 1  # of the tables; a change of what they hold is another number
 CHUNK = 16  # records read at once
-STATE = 4  # numbers that tell a file's state, see `digests.state_of`
+STATE = 4  # numbers that tell a file's state, see `records.state_of`
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ def means_of(cohort: Cohort, parcels: Sequence[Parcels]) -> list[np.ndarray]:
     if len(tables) < len(parcels):
         tables = made(cohort, parcels, paths)
     for entry, state in zip(cohort.entries, tables[0]["state"].tolist(), strict=True):
-        seen = digests.verified(entry).seen
+        seen = records.verified(entry).seen
         seen[0] = seen[0] or tuple(state)
     return [table["means"].reshape(len(table), *one.shape, -1) for table, one in zip(tables, parcels, strict=True)]
 
@@ -107,7 +107,7 @@ def table_path(cohort: Cohort, parcels: Parcels) -> Path:
     sites = [row.site for row in cohort.rows] if cohort.moments else None
     moments = [cohort.unswapped(), sites] if sites else None
     of_all = [FORM, cohort.grid.name, cohort.num_maps, cohort.standard, moments, parcels.digest]
-    key = hashlib.sha256(json.dumps([of_all, [of.volume for of in cohort.digests]]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([of_all, [of.volume for of in cohort.seal.digests]]).encode()).hexdigest()
     return (cohort.kept_in or Path()) / f"{parcels.name}-{key[:16]}.npy"
 
 
@@ -122,7 +122,7 @@ def kept(path: Path) -> np.ndarray | None:
     if not (path.is_file() and about.is_file()):
         return None
     try:
-        if sum_of_state(path, digests.state_of(path)) == files.read_json(about, dict).get("sha256"):
+        if sum_of_state(path, records.state_of(path)) == files.read_json(about, dict).get("sha256"):
             return np.load(path, mmap_mode="r")
     except (InputError, ValueError):
         pass
@@ -164,7 +164,7 @@ def computed(cohort: Cohort, parcels: Sequence[Parcels]) -> Iterator[list[np.nda
             tables = [np.empty(len(chunk), form) for form in forms]
             for table, one in zip(tables, parcels, strict=True):
                 table["means"] = one.of(batch["volume"]).reshape(len(chunk), one.count, -1)
-                table["state"] = [digests.verified(cohort.entries[at]).seen[0] or (0,) * STATE for at in chunk]
+                table["state"] = [records.verified(cohort.entries[at]).seen[0] or (0,) * STATE for at in chunk]
             shown.advance(steps=len(chunk))
             yield tables
 

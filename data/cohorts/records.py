@@ -5,10 +5,14 @@ volume in C order (x, y, z; z runs fastest) on a grid of the MNI152 space, RAS+.
 fALFF and ALFF, their volumes follow one another.
 """
 
+import hashlib
 import math
+import os
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -26,6 +30,20 @@ SMALLEST_SPREAD = 1e-6  # of z-scores; below it is rounding
 LARGEST = 1e9  # of a value; the squares of greater ones, summed over a brain, may leave float32
 OTHER_FILES = {".json", ".csv", ".md", ".txt"}  # by suffix: what may lie beside records, even zipped
 ZIP_MAGIC = b"PK\x03\x04"
+KEPT_DIGITS = 16  # of a volume's digest, in checkpoints
+SETTLED_NS = 10**9  # a file that changed later than this before it was read may change again within one clock tick
+
+
+class Entry(Protocol):
+    """Where a record's bytes lie: in a file, or as `data.cohorts.entries` says."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def read(self, num_bytes: int = -1) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -47,6 +65,97 @@ class FileEntry:
 
     def __str__(self) -> str:
         return str(self.path)
+
+
+@dataclass(frozen=True)
+class Digests:
+    """SHA-256 of label and phenotype, of the volumes of all maps and, if an encoder reduced these, of those before; of
+    the connectome, if there is one."""
+
+    header: str
+    volume: str
+    source: str = ""
+    connectome: str = ""
+
+    @property
+    def scans(self) -> set[str]:
+        """The beginnings of the digests of this scan's volume, and of the one that it was reduced from."""
+        return {digest[:KEPT_DIGITS] for digest in (self.volume, self.source) if digest}
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """A record that lies where another entry says, and is read otherwise."""
+
+    stored: Entry
+
+    @property
+    def path(self) -> Path:
+        return self.stored.path
+
+    @property
+    def size(self) -> int:
+        return self.stored.size
+
+    def __str__(self) -> str:
+        return str(self.stored)
+
+
+@dataclass(frozen=True)
+class VerifiedEntry(Wrapped):
+    """A record whose header is verified each time it is read, and whose volume is whenever its file has changed."""
+
+    digests: Digests
+    seen: list[tuple[int, ...]] = field(default_factory=lambda: [()])  # the state of the file that was verified last
+
+    def read(self, num_bytes: int = -1) -> bytes:
+        """The record, or its first bytes. Raises InputError if what is read is not what was written."""
+        before = state_of(self.path)
+        content = self.stored.read(num_bytes)
+        if len(content) >= HEADER_BYTES:
+            self.check(content[:HEADER_BYTES], self.digests.header, "label and phenotype")
+        if num_bytes < 0 and not before == state_of(self.path) == self.seen[0]:
+            self.check(memoryview(content)[HEADER_BYTES:], self.digests.volume, "volume")
+            self.seen[0] = before if time.time_ns() - before[-1] > SETTLED_NS else ()
+        return content
+
+    def confirm(self) -> None:
+        """Verifies the volume, without giving it, if its file has changed. Raises InputError as `read` does."""
+        if state_of(self.path) != self.seen[0]:
+            self.read()
+
+    def check(self, content: bytes | memoryview, expected: str, what: str) -> None:
+        if hashlib.sha256(content).hexdigest() != expected:
+            raise InputError(
+                f"{self} is not what was written: its {what} differs from the digest. Was it damaged or replaced? "
+                "Copy it again, or convert again."
+            )
+
+
+def verified(entry: Entry) -> VerifiedEntry:
+    """The entry that verifies what `entry` reads; raises TypeError if none does."""
+    while isinstance(entry, Wrapped) and not isinstance(entry, VerifiedEntry):
+        entry = entry.stored
+    if not isinstance(entry, VerifiedEntry):
+        raise TypeError(f"{entry} is not verified; the cohort must be sealed.")
+    return entry
+
+
+def state_of(path: Path) -> tuple[int, ...]:
+    """What changes with a file: its inode, size and times (ns), the last of which no program can choose. The number of
+    a device is left out, since that of a network disk differs between machines."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); expected records. Copy it again.") from error
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def digests_of(content: bytes, source: str = "", connectome: str = "") -> Digests:
+    """The digests of a record's bytes."""
+    parts = memoryview(content)
+    header, volume = (hashlib.sha256(part).hexdigest() for part in (parts[:HEADER_BYTES], parts[HEADER_BYTES:]))
+    return Digests(header, volume, source, connectome)
 
 
 def record_files(folder: Path) -> Iterator[tuple[Path, bool]]:

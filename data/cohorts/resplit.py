@@ -1,20 +1,32 @@
 """A cohort with another split, or another scaling of the phenotype: a fold, everybody to train on, a model's own."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data.base.errors import InputError
-from data.cohorts import entries as entries_of
 from data.cohorts import records
 from data.cohorts import rows as rows_of
 from data.cohorts.cohort import Cohort
+from data.cohorts.records import Wrapped
 from data.cohorts.rows import Preparation
 
 if TYPE_CHECKING:
     from data.cohorts.phenotype import Scaler
+
+
+@dataclass(frozen=True)
+class RefittedEntry(Wrapped):
+    """A record with another phenotype than is stored: `phenotype` holds the bytes of its 29 values."""
+
+    phenotype: bytes
+
+    def read(self, num_bytes: int = -1) -> bytes:
+        content = self.stored.read(num_bytes)
+        label, volume = content[: records.DTYPE.itemsize], content[records.HEADER_BYTES :]
+        return b"".join((label, self.phenotype, volume))[: len(content)]
 
 
 def resplit(cohort: Cohort, split: Mapping[str, str]) -> Cohort:
@@ -77,4 +89,4 @@ def with_phenotype(cohort: Cohort, scale: Sequence[float], shift: Sequence[float
 def with_values(cohort: Cohort, values: Iterable[np.ndarray]) -> Cohort:
     """The cohort whose records hold these phenotypes (29,)."""
     phenotypes = (of.astype(records.DTYPE).tobytes() for of in values)
-    return replace(cohort, entries=tuple(map(entries_of.RefittedEntry, cohort.entries, phenotypes)))
+    return replace(cohort, entries=tuple(map(RefittedEntry, cohort.entries, phenotypes)))

@@ -1,9 +1,10 @@
 """The tables of a cohort: `subjects.csv`, a row a record, its splits; `cohort.json`."""
 
 import hashlib
+import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,10 +19,14 @@ from data.cohorts.derivation import Derivation
 
 METADATA = "cohort.json"
 TABLE = "subjects.csv"
+DIGESTS = "digests.csv"
+HDF5_NAME = "cohort.h5"  # records and table in one file
+MAX_RECORDS = 1_000_000
 SPLITS = ("train", "test")
 ASIDE = "aside"  # the split, in memory only, of who is in neither: whom an outer fold tests, as inner folds are tested
 TEST_SHARE = 10  # one subject in ten is a test subject
 LISTED = 10  # names in a line
+NAMED = 4  # members of a group in it
 TOGETHER, APART = "together", "apart"  # subjects who share a scan
 Groups = tuple[tuple[str, ...], ...]  # subjects who share a scan, and so take one split
 
@@ -265,7 +270,20 @@ def read_metadata(path: Path) -> Metadata:
     return metadata
 
 
+def holds_cohort(folder: Path) -> bool:
+    """Whether the files that mark a cohort are in a folder."""
+    in_files = os.path.isfile(folder / METADATA) and os.path.isfile(folder / TABLE)
+    return in_files or (os.path.isfile(folder / HDF5_NAME) and os.path.isfile(folder / files.SUMS))
+
+
 def listed(names: Sequence[str], most: int = LISTED, between: str = ", ") -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return between.join(names[:most]) + more
+
+
+def named_groups(groups: Sequence[Sequence[str]], told: Callable[[str], str] = str) -> str:
+    """The first groups, and the first members of each as they are `told`."""
+    texts = [" and ".join(map(told, group[:NAMED])) for group in groups]
+    more = [f" and {len(group) - NAMED} more" if len(group) > NAMED else "" for group in groups]
+    return listed([text + rest for text, rest in zip(texts, more, strict=True)])

@@ -13,7 +13,7 @@ Two people of ABIDE, 50578 and 50602, share a scan, which their time series conf
 still be one. Tails of more people than 737 are not known.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -23,14 +23,13 @@ from data import grids
 from data.base.progress import progress
 from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import Groups, listed
+from data.cohorts.rows import Groups, named_groups
 
 SAME_SCAN, SAME_PERSON = 0.75, 0.6  # cosines
 LEAST_RIDGE = 0.03  # of the mean variance; a cohort of few people, whose directions are uncertain, takes more
 NO_VARIANCE = 1e-6  # of a region mean, in units of a map's length; between people it is 100 times as much
 BLOCK = 2048  # people compared with as many at a time
 MOST_LISTED = 1000  # pairs
-NAMED = 4  # members of a group
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,7 @@ class Twins:
         """Possible second sessions, for the researcher to judge."""
         if not self.same_person:
             return []
-        return [f"possibly two sessions of one person, by region means: {named(self.same_person)}"]
-
-
-def named(groups: Sequence[Sequence[str]], told: Callable[[str], str] = str) -> str:
-    """The first groups, and the first members of each as they are `told`."""
-    texts = [" and ".join(map(told, group[:NAMED])) for group in groups]
-    more = [f" and {len(group) - NAMED} more" if len(group) > NAMED else "" for group in groups]
-    return listed([text + rest for text, rest in zip(texts, more, strict=True)])
+        return [f"possibly two sessions of one person, by region means: {named_groups(self.same_person)}"]
 
 
 @cache
@@ -108,21 +100,14 @@ def find_twins(cohort: Cohort) -> Twins:
     return alike(*of_cohort(cohort, cohort.unswapped()))
 
 
-def is_searched(cohort: Cohort) -> bool:
-    """Whether twins were looked for when the cohort was made, or none can be in it."""
-    return cohort.simulated or bool(cohort.metadata.copies)
-
-
 def kept_together(cohort: Cohort) -> Cohort:
-    """The cohort, in which subjects who share a scan take the split of the first of them, which is printed; its
-    conversion has seen to that unless it was by an earlier version, or there was none."""
-    if is_searched(cohort):
-        return cohort
+    """The cohort, in which subjects who share a scan take the split of the first of them, which is printed."""
     split = {row.subject: row.split for row in reversed(cohort.rows)}
     for group in find_twins(cohort).same_scan:
         if len({split[one] for one in group}) > 1:
-            print(f"{named((group,))} share a scan, and were in train and test; they are in {split[group[0]]} now.")
-            split |= dict.fromkeys(group, split[group[0]])
+            taken = split[group[0]]
+            print(f"{named_groups((group,))} share a scan, and were in train and test; they are in {taken} now.")
+            split |= dict.fromkeys(group, taken)
     return replace(cohort, rows=tuple(replace(row, split=split[row.subject]) for row in cohort.rows))
 
 

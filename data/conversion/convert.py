@@ -17,9 +17,10 @@ from data.base.errors import InputError
 from data.base.files import sum_of
 from data.base.processes import Processes, processes
 from data.cohorts import side_tables, twins
-from data.cohorts.cohort import MAPS, Cohort, open_cohort
+from data.cohorts.cohort import MAPS, Cohort
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
-from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed
+from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed, named_groups
+from data.cohorts.stored import open_cohort
 from data.conversion import measures
 from data.conversion.codings import mixed_codings, units_by_site
 from data.conversion.derived import check_each, compared
@@ -216,7 +217,7 @@ def copy_notes(found: twins.Twins, planned: PlannedCohort) -> list[str]:
         )
     label = {row.subject: row.label for row in planned.rows if row.known}
     if both := [group for group in found.same_scan if len({label[one] for one in group if one in label}) > 1]:
-        notes.append(f"Of these, {twins.named(both)} differ in their label; leave them out with --exclude.")
+        notes.append(f"Of these, {named_groups(both)} differ in their label; leave them out with --exclude.")
     return [*notes, *(f"{note[0].upper()}{note[1:]}." for note in found.notes())]
 
 

@@ -17,8 +17,8 @@ from data.base import tables
 from data.base.errors import InputError
 from data.base.progress import progress
 from data.cohorts.cohort import SERIES, Cohort
-from data.cohorts.findings import Findings
 from data.cohorts.rows import listed
+from data.cohorts.seal import Findings
 from data.conversion import measures
 from data.conversion.leaks import separating
 

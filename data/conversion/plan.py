@@ -11,9 +11,10 @@ import pandas as pd
 from data import grids
 from data.base.errors import InputError
 from data.cohorts import phenotype, side_tables
-from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort, write_tables
+from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import APART, TOGETHER, Groups, Metadata, Row, assign_splits, listed
+from data.cohorts.stored import write_tables
 from data.conversion.leaks import check_values
 from data.conversion.options import ConversionOptions
 from data.conversion.source import DEFAULT_MAPS, Source

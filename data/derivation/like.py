@@ -11,8 +11,8 @@ from typing import Any
 from data.base.archive import Archive
 from data.base.errors import InputError
 from data.base.files import sum_of
-from data.cohorts.cohort import open_cohort
 from data.cohorts.derivation import FOLDER, Derivation, KeptDerivation, kept_in
+from data.cohorts.stored import open_cohort
 from data.conversion.like import is_bundle, of_bundle, open_bundle
 from data.derivation.options import STRATEGIES, DerivationOptions, band, millimetres
 from data.derivation.scans import ScanFile

@@ -41,9 +41,10 @@ from scipy.stats import norm, spearmanr
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.cohorts import records
 from data.cohorts.atlas import Atlas, load_atlas
-from data.cohorts.cohort import Cohort, in_order, open_cohort, write_tables
+from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.means import regions
 from data.cohorts.rows import Metadata, Row
+from data.cohorts.stored import open_cohort, write_tables
 from data.grids import REDUCED
 from utils.blackout import effects
 from utils.blackout.fills import Fills

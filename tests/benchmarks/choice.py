@@ -29,10 +29,10 @@ from scipy.stats import norm, t
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
-from data.cohorts.cohort import carry_tables, open_cohort, write_tables
 from data.cohorts.folds import Folds
 from data.cohorts.permuted import permuted_labels
 from data.cohorts.records import DTYPE, record_bytes
+from data.cohorts.stored import carry_tables, open_cohort, write_tables
 from utils.choice import job
 from utils.choice.chosen import chosen_run
 from utils.evaluation import choice

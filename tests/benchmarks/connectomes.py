@@ -16,7 +16,8 @@ import pandas as pd
 from data import grids
 from data.cohorts import connectomes
 from data.cohorts.atlas import Atlas, load_atlas
-from data.cohorts.cohort import Cohort, open_cohort, write_tables
+from data.cohorts.cohort import Cohort
+from data.cohorts.stored import open_cohort, write_tables
 
 PLANTED = (
     "Frontal_Sup_Medial_L", "Cingulum_Post_R", "Precuneus_L", "Angular_R", "Temporal_Mid_L", "ParaHippocampal_R",

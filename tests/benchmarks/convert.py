@@ -93,7 +93,7 @@ def command(source: Path, people: int, maps: str, grid: str, folder: Path) -> No
 
 
 def record_maps(cohort: Path) -> int:
-    from data.cohorts.cohort import open_cohort
+    from data.cohorts.stored import open_cohort
 
     return open_cohort(cohort).num_maps
 

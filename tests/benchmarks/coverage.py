@@ -34,8 +34,8 @@ from sklearn.model_selection import StratifiedKFold
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
-from data.cohorts.cohort import carry_tables, open_cohort, write_tables
 from data.cohorts.records import DTYPE
+from data.cohorts.stored import carry_tables, open_cohort, write_tables
 from data.simulation import SITES
 from utils.scores import floors, metrics
 from utils.scores.covariates import encoder

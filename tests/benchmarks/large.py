@@ -24,8 +24,9 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data.cohorts.cohort import COVARIATES, MAPS, PHENOTYPE, Cohort, open_cohort, write_tables
+from data.cohorts.cohort import COVARIATES, MAPS, PHENOTYPE, Cohort
 from data.cohorts.rows import APART
+from data.cohorts.stored import open_cohort, write_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_ITERATION = ["--train", "--numIters", 1]

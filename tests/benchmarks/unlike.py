@@ -28,8 +28,9 @@ import pandas as pd
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data.cohorts.cohort import Cohort, open_cohort
+from data.cohorts.cohort import Cohort
 from data.cohorts.rows import TABLE
+from data.cohorts.stored import open_cohort
 from data.likeness import reference as likeness
 from data.likeness.reasons import deviations
 from data.likeness.scans import before_conversion

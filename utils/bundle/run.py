@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from data.base.errors import InputError
-from data.cohorts.cohort import Cohort, Standard, identified, open_cohort
+from data.cohorts.cohort import Cohort, Standard
 from data.cohorts.folds import digest_over
 from data.cohorts.resplit import with_phenotype
 from data.cohorts.standards import within_sites
-from data.cohorts.twins import kept_together
+from data.cohorts.stored import sealed
 from models import MODELS
 from utils.bundle.model import SPLIT, Bundle, BundleFolder, Member
 from utils.runs.caveats import Caveats
@@ -67,7 +67,7 @@ def bundled_run(asked: Request) -> Run:
     bundle = Bundle.open(asked.args.bundle)
     bundle.check_prevalence(asked.args.prevalence)
     out_dir = asked.out_dir(None)
-    cohort = kept_together(identified(open_cohort(asked.data_dir)))
+    cohort = sealed(asked.data_dir)
     report_simulated(cohort)
     run = on_cohort(bundle, cohort, asked.job, asked.options, out_dir)
     run = replace(run, data_dir=asked.args.dataDir)

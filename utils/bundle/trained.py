@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from data.base import tables
 from data.base.errors import InputError
-from data.cohorts.cohort import Cohort, identified, open_cohort
+from data.cohorts.cohort import Cohort
 from data.cohorts.folds import FOLD_TABLE, digest_over, folder_name
 from data.cohorts.rows import listed
 from data.likeness.reference import FEWEST
@@ -107,14 +107,12 @@ def internal_of(trained: Sequence[Trained], folder: Path | None) -> InternalVali
 def cohort_of(trained: Sequence[Trained]) -> Cohort:
     """The training cohort. Raises InputError if it is gone, or not as it was."""
     saved = trained[0].saved
-    cohort = training_cohort(saved)
+    cohort = training_cohort(saved if len(trained) == 1 else replace(saved, everybody=False))
     if cohort is None:
         raise InputError(
             f"{saved.cohort}, on which {trained[0].folder.path} was trained, is gone or was changed; a bundle takes "
             "from it how people were prepared and what they were like. Copy it back."
         )
-    if len(trained) > 1:
-        cohort = identified(open_cohort(Path(saved.cohort)))
     if not cohort.metadata.maps or not cohort.metadata.phenotype_median:
         raise InputError(f"{cohort.path} does not say how its people were prepared; expected a cohort of convert.")
     if few := known_of_few(cohort):

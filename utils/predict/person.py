@@ -11,7 +11,7 @@ import numpy as np
 
 from data.base.errors import InputError
 from data.base.progress import quietly
-from data.cohorts.cohort import identified, open_cohort
+from data.cohorts.stored import sealed
 from data.conversion.convert import convert_like
 from data.likeness.reference import unlike
 from utils.bundle.model import Bundle
@@ -83,7 +83,7 @@ def predicted(bundle: Bundle, given: Given, prevalence: float | None) -> Predict
         with naming(links, folder / "source"):
             source, notes = source_of(bundle, given, links, folder / "source")
             convert_like(source, folder / "cohort", bundle.like, PROGRAM)
-        cohort = identified(open_cohort(folder / "cohort"))
+        cohort = sealed(folder / "cohort")
         run = on_cohort(bundle, cohort, TEST, Options(), folder / "results")
         each, effects = measured(run)
         reasons = unlike(bundle.reference, cohort, [0])[0] if bundle.reference else None

@@ -20,9 +20,10 @@ from typing import Any
 
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.cohort import Cohort, identified, open_cohort
+from data.cohorts.cohort import Cohort
 from data.cohorts.resplit import everybody
 from data.cohorts.rows import Preparation
+from data.cohorts.stored import sealed
 from utils.runs.internal import InternalValidation
 
 STATE = "checkpoint"  # TensorFlow's own file, replaced only after a checkpoint is whole
@@ -79,7 +80,7 @@ class Identity(Choices):
 def training_cohort(saved: Identity) -> Cohort | None:
     """The cohort that a checkpoint was trained on; None if it is gone or its records are others."""
     try:
-        cohort = identified(open_cohort(Path(saved.cohort)))
+        cohort = sealed(Path(saved.cohort), together=False)
         cohort = everybody(cohort) if saved.everybody else cohort
     except InputError:
         return None

@@ -7,10 +7,10 @@ were trained on fewer people with the same settings.
 from dataclasses import replace
 
 from data.base.errors import InputError
-from data.cohorts.cohort import Cohort, identified, open_cohort
+from data.cohorts.cohort import Cohort
 from data.cohorts.folds import digest_over
 from data.cohorts.resplit import everybody, prepared_as
-from data.cohorts.twins import kept_together
+from data.cohorts.stored import sealed
 from utils.runs.checkpoints import EVERYBODY, CheckpointFolder, Identity
 from utils.runs.internal import InternalValidation
 from utils.runs.run import Run
@@ -28,7 +28,7 @@ def everybody_run(asked: Request) -> Run:
     asked = replace(asked, internal=asked.internal or (saved.internal if saved else None))
     asked.config(saved)  # a mistake there is reported before the cohort is read
     out_dir = asked.out_dir(saved)
-    cohort = kept_together(identified(open_cohort(asked.data_dir)))
+    cohort = sealed(asked.data_dir)
     report_simulated(cohort)
     run = asked.run(checkpoints, saved, of_everybody(cohort) if asked.training else prepared(cohort, saved), out_dir)
     run = replace(run, internal=asked.internal, everybody=True)

@@ -23,8 +23,7 @@ from typing import Any
 
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.entries import HDF5_NAME
-from data.cohorts.rows import METADATA, TABLE, listed
+from data.cohorts.rows import holds_cohort, listed
 from models import MODELS
 from utils.runs.checkpoints import IDENTITY, STATE, digest_of_files
 
@@ -33,7 +32,6 @@ EARLIER = "earlier"
 KEPT = (EARLIER, "checkpoint_results.csv", files.LEDGER)
 RESULTS, CHECKPOINTS, COHORT = "a folder of results", "a folder of checkpoints", "a cohort"
 ALLOWED = ((RESULTS, RESULTS),)  # what is written, and in what
-MARKS = ((METADATA, TABLE, COHORT), (HDF5_NAME, files.SUMS, COHORT), (STATE, IDENTITY, CHECKPOINTS))  # two of each
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 PATTERN = "*?[\\"  # what a folder may not hold in its name: TensorFlow would delete what the pattern matches
 
@@ -255,9 +253,10 @@ def refuse(flag: str, folder: Path, kind: str, named: dict[Path, str], on_disk: 
 
 def kind_of(folder: Path) -> str | None:
     """What a folder that is there holds, by the files that mark it."""
-    for *names, kind in MARKS:
-        if all(os.path.isfile(folder / name) for name in names):
-            return kind
+    if holds_cohort(folder):
+        return COHORT
+    if all(os.path.isfile(folder / name) for name in (STATE, IDENTITY)):
+        return CHECKPOINTS
     return RESULTS if read_manifest(folder) else None
 
 

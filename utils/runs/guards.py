@@ -9,10 +9,10 @@ from pathlib import Path
 
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts import digests, twins
-from data.cohorts.cohort import Cohort, in_one_folder
+from data.cohorts.cohort import in_one_folder
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
+from data.cohorts.stored import scans_in_common
 from data.grids import REDUCED
 from utils.runs.checkpoints import Identity, training_cohort
 from utils.runs.run import Run
@@ -49,16 +49,12 @@ def same_training(run: Run, saved: Identity | None) -> None:
     if saved.cohort_sha256 != run.cohort.digest:
         raise InputError(f"{run.checkpoints.path} was trained on other data ({saved.cohort}); use {OTHER}.")
     if saved.records_sha256 not in ("", run.cohort.records_sha256):
+        changed = run.cohort.changed_since(Path(saved.out_dir))
+        named = f" ({listed(changed)})" if changed else ""
         raise InputError(
-            f"{run.checkpoints.path} was trained on other records of the same names in {saved.cohort}"
-            f"{named_changes(run.cohort, Path(saved.out_dir))}; use {OTHER}."
+            f"{run.checkpoints.path} was trained on other records of the same names in {saved.cohort}{named}; "
+            f"use {OTHER}."
         )
-
-
-def named_changes(cohort: Cohort, folder: Path) -> str:
-    """The records that differ from those that an earlier run kept the digests of in its results, in brackets."""
-    found = digests.changed(folder, cohort.digests_by_file)
-    return f" ({listed(found)})" if found else ""
 
 
 def refuse_others(run: Run, saved: Identity, *names: str) -> None:
@@ -113,9 +109,7 @@ def no_near_copy(run: Run, saved: Identity | None) -> None:
     if training is None or training.num_maps != cohort.num_maps:
         print(f"Not compared, whether test subjects have nearly a training scan: {saved.cohort} is not as it was.")
         return
-    known, tested = set(saved.training_subjects), cohort.indices("test")
-    own = [at for at in training.unswapped() if training.rows[at].subject in known]
-    if leaked := twins.shared(twins.of_cohort(training, own), twins.of_cohort(cohort, tested)):
+    if leaked := scans_in_common(training, set(saved.training_subjects), cohort):
         pairs = listed([f"{one} has that of {other}" for one, other in leaked.items()])
         raise InputError(
             f"At least {len(leaked)} test subjects of {cohort.path} have the scan of a training subject of this "

@@ -18,9 +18,8 @@ import numpy as np
 from data.base import files, tables
 from data.base.errors import InputError
 from data.base.progress import tell
-from data.cohorts import digests
 from data.cohorts.cohort import Cohort, Standard
-from data.cohorts.rows import validation_subjects
+from data.cohorts.rows import DIGESTS, validation_subjects
 from models import MODELS, Model
 from models.settings import Settings
 from utils.machines import devices
@@ -129,7 +128,7 @@ class Run:
     @property
     def results(self) -> Results:
         """The folder that it writes."""
-        return Results(self.out_dir, self.job.name, self.model.name, (*self.job.outputs, digests.DIGESTS))
+        return Results(self.out_dir, self.job.name, self.model.name, (*self.job.outputs, DIGESTS))
 
     @property
     def is_pooled(self) -> bool:
@@ -270,8 +269,7 @@ class Run:
         """Makes the output folder; what an earlier run wrote there is moved aside. Raises InputError, see `Results`."""
         self.results.clear()
         self.write_manifest(finished=False)
-        if self.cohort.computed:
-            digests.write(self.out_dir, self.cohort.digests_by_file)
+        self.cohort.keep_digests(self.out_dir)
 
     def write_manifest(self, finished: bool, **more: Any) -> None:
         """Writes `run.json`, with the digests of all outputs if they are `finished`."""
@@ -314,8 +312,7 @@ class Run:
     def caveats(self) -> Caveats:
         """What must stand beside every result."""
         whole, fold_of = (self.folds.whole, self.folds.fold_of) if self.folds else (self.cohort, None)
-        of_labels = () if self.model.predicts == "label" else whole.census().every("problems")
-        own, its = tuple(text for text in whole.problems(fold_of) if text not in of_labels), self.trained_with
+        own, its = tuple(whole.problems(fold_of, self.model.predicts == "label")), self.trained_with
         return Caveats(
             simulated=self.cohort.simulated or its.simulated,
             problems=(*own, *its.problems),

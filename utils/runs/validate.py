@@ -10,9 +10,8 @@ from pathlib import Path
 from data.base.cli import option, options_of, positive, share
 from data.base.errors import InputError
 from data.cohorts import means
-from data.cohorts.cohort import Cohort, identified, open_cohort
-from data.cohorts.findings import in_one_line
-from data.cohorts.twins import kept_together
+from data.cohorts.cohort import Cohort
+from data.cohorts.stored import sealed
 from data.grids import REDUCED
 from models import MODELS, Model
 from models.settings import Settings, override
@@ -36,7 +35,7 @@ def single_run(asked: "Request") -> Run:
     saved = asked.saved(checkpoints)
     asked.config(saved)  # a mistake there is reported before the cohort is read
     out_dir = asked.out_dir(saved)
-    cohort = kept_together(identified(open_cohort(asked.data_dir)))
+    cohort = sealed(asked.data_dir)
     report_simulated(cohort)
     run = asked.run(checkpoints, saved, cohort, out_dir)
     report(run, cohort)
@@ -285,4 +284,4 @@ def report(run: Run, cohort: Cohort) -> None:
         print("\n".join(cohort.census(run.folds.fold_of if run.folds else None).lines()), flush=True)
     if run.data_dir:
         checked = run.folds.unchecked if run.folds else cohort
-        print(in_one_line(checked.verdict, run.caveats.problems, checked.tables or checked.path), flush=True)
+        print(checked.seal.check_line(run.caveats.problems, checked.tables or checked.path), flush=True)

@@ -31,8 +31,7 @@ from data.base.errors import InputError
 from data.base.progress import progress
 from data.cohorts import atlas, means
 from data.cohorts.cohort import Cohort
-from data.cohorts.entries import MAX_RECORDS
-from data.cohorts.rows import Row, leaders
+from data.cohorts.rows import MAX_RECORDS, Row, leaders
 from data.simulation import Simulation, rule, subject_names
 from utils.scores import ridge
 from utils.scores.calibration import platt

@@ -10,7 +10,8 @@ import numpy as np
 from data import grids
 from data.base import files
 from data.cohorts import records
-from data.cohorts.cohort import carry_tables, in_one_folder, in_order, open_cohort, write_tables
+from data.cohorts.cohort import in_one_folder, in_order
+from data.cohorts.stored import carry_tables, open_cohort, write_tables
 from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.training.inference import outputs_of, restored_network
@@ -35,8 +36,7 @@ def encode(run: Run) -> int:
         )
         write_records(run, encoder, folder)
         carry_tables(run.cohort, folder)
-        sources = {name: of.source or of.volume for name, of in run.cohort.digests_by_file.items()}
-        write_tables(folder, run.cohort.rows, metadata, sources)
+        write_tables(folder, run.cohort.rows, metadata, run.cohort.sources(encoded=True))
         open_cohort(folder)  # nothing is called done that cannot be read
         dataclasses.replace(source, out_dir=folder).write_manifest(finished=True, records=len(run.cohort.rows))
     run.enter(None)

@@ -1,20 +1,33 @@
-"""What is wrong with a cohort, and what is worth a look: findings by heading, the census, and the stored verdict."""
+"""What is known of a cohort beside its rows: the digests of its records, findings by heading, the verdict of its check.
 
+`digests.csv` holds the digests, `check.json` the verdict. People are known by their volumes' digests, whatever their
+names.
+"""
+
+import re
 import shlex
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from data import __version__
-from data.base import files
+from data.base import files, tables
 from data.base.errors import InputError
+from data.base.progress import progress
 from data.base.tables import printable
 from data.cohorts import records
-from data.cohorts.rows import SPLITS, Row, listed
+from data.cohorts.records import Digests, Entry
+from data.cohorts.rows import DIGESTS, SPLITS, Row, listed
 
 VERDICT = "check.json"  # beside a cohort's records
+COLUMNS = ("file", "header_sha256", "volume_sha256", "source_sha256")
+CONNECTOME = "connectome_sha256"  # a further column, if the cohort has connectomes
+SHA256 = re.compile(r"[0-9a-f]{64}")
+THREADS = 2
 SHOWN = 3  # problems in a line
 SITES_SHOWN = 50
 
@@ -53,8 +66,8 @@ class CohortFindings:
     @property
     def headings(self) -> dict[str, Findings]:
         """Those with something to say."""
-        parts = {name: part for name, part in vars(self).items() if isinstance(part, Findings)}
-        return {name: part for name, part in parts.items() if part != Findings()}
+        parts = vars(self).items()
+        return {name: part for name, part in parts if isinstance(part, Findings) and part != Findings()}
 
     def every(self, kind: str) -> list[str]:
         """All `counts`, `problems` or `notes`."""
@@ -87,6 +100,69 @@ class Verdict:
     notes: int
 
 
+@dataclass(frozen=True)
+class Seal:
+    """What tells whether a cohort is as it was: the digests of its records, in the order of its rows, and the verdict
+    that is stored of it as it is. There are no digests as long as they are not known, see `stored.sealed`."""
+
+    digests: tuple[Digests, ...] = ()
+    computed: bool = False  # whether the digests were, since the cohort has no table of them
+    verdict: Verdict | None = None
+
+    def check_line(self, problems: Sequence[str], folder: Path) -> str:
+        """What every job says of its cohort: the stored verdict with the `problems` that matter to the run."""
+        named = listed(list(map(printable, problems)), SHOWN, "; ")
+        found = f"{invalidating(len(problems))}: {named}" if problems else ""
+        command = f"python -m data check {shlex.quote(str(folder))}"
+        if self.verdict is None:
+            return f"{found}. Not checked further: {command}" if found else f"Not checked: {command}"
+        version, notes = self.verdict.version, self.verdict.notes
+        by = "" if version == __version__ else f" by version {printable(version)}"
+        nothing = f"nothing that invalidates a result, {notes} notes"
+        return f"Checked on {printable(self.verdict.when)[:10]}{by}: {found or nothing}."
+
+
+def computed_digests(
+    entries: Mapping[str, Entry],
+    sources: Mapping[str, str] = MappingProxyType({}),
+    connectomes: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Digests]:
+    """The digests of all records, by file; `sources` are those of the volumes that they were reduced from,
+    `connectomes` those of their people's."""
+
+    def one(name: str) -> Digests:
+        return records.digests_of(entries[name].read(), sources.get(name, ""), connectomes.get(name, ""))
+
+    found = {}
+    with ThreadPoolExecutor(THREADS) as pool, progress("Computing digests", len(entries)) as shown:
+        for name, digests in zip(entries, pool.map(one, entries), strict=True):
+            found[name] = digests
+            shown.advance()
+    return found
+
+
+def write_digests(folder: Path, digests: Mapping[str, Digests]) -> None:
+    """Writes `digests.csv`."""
+    columns = (*COLUMNS, CONNECTOME) if any(of_record.connectome for of_record in digests.values()) else COLUMNS
+    rows = ([name, *astuple(of_record)][: len(columns)] for name, of_record in digests.items())
+    tables.write_rows(folder / DIGESTS, columns, rows)
+
+
+def read_digests(folder: Path) -> dict[str, Digests] | None:
+    """`digests.csv` by file; None if there is none. Raises InputError, naming the line, if it is damaged."""
+    path = folder / DIGESTS
+    if not path.is_file():
+        return None
+    found = {}
+    for line, row in tables.read_rows(path, COLUMNS).items():
+        name, header, volume, source = (row[column] for column in COLUMNS)
+        connectome = row.get(CONNECTOME, "")
+        if not all(map(SHA256.fullmatch, (header, volume, source or header, connectome or header))):
+            raise InputError(f"{path} line {line} is damaged; expected SHA-256 digests. Copy it again.")
+        found[name] = Digests(header, volume, source, connectome)
+    return found
+
+
 def read_verdict(folder: Path) -> Verdict | None:
     """The verdict in a cohort's folder; None if there is none, or it is damaged: the cohort can be checked again."""
     try:
@@ -109,17 +185,6 @@ def write_verdict(folder: Path, cohort_sha256: str, findings: CohortFindings) ->
 
 def invalidating(number: int) -> str:
     return f"{number} problem{'s invalidate' if number > 1 else ' invalidates'} results"
-
-
-def in_one_line(verdict: Verdict | None, problems: Sequence[str], folder: Path) -> str:
-    """What every job says of its cohort: the stored verdict with the `problems` that matter to the run."""
-    found = f"{invalidating(len(problems))}: {listed(list(map(printable, problems)), SHOWN, '; ')}" if problems else ""
-    command = f"python -m data check {shlex.quote(str(folder))}"
-    if verdict is None:
-        return f"{found}. Not checked further: {command}" if found else f"Not checked: {command}"
-    by = "" if verdict.version == __version__ else f" by version {printable(verdict.version)}"
-    nothing = f"nothing that invalidates a result, {verdict.notes} notes"
-    return f"Checked on {printable(verdict.when)[:10]}{by}: {found or nothing}."
 
 
 def census(title: str, rows: Sequence[Row], fold_of: Mapping[str, str] | None = None) -> CohortFindings:

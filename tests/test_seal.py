@@ -8,9 +8,9 @@ import pytest
 from helpers import NAN, cohort_of, row, run_of, small_record
 
 from data import __version__
-from data.cohorts.cohort import open_cohort, write_tables
-from data.cohorts.findings import CohortFindings, Findings, Verdict, in_one_line, write_verdict
 from data.cohorts.rows import Metadata
+from data.cohorts.seal import CohortFindings, Findings, Seal, Verdict, write_verdict
+from data.cohorts.stored import open_cohort, write_tables
 
 DAY = "2026-11-26T10:00:00+0000"
 TWO_PROBLEMS = CohortFindings("cohort", people=Findings(problems=["one"]), maps=Findings(["a"], ["two"], ["n"]))
@@ -94,29 +94,29 @@ def test_problems_come_first_and_the_rest_by_heading():
 
 def test_a_verdict_is_of_the_cohort_as_it_was_checked(folder):
     cohort = open_cohort(folder)
-    assert cohort.verdict is None
+    assert cohort.seal.verdict is None
     assert write_verdict(folder, cohort.identity, TWO_PROBLEMS) is None
     saved = json.loads((folder / "check.json").read_text())
     assert saved["cohort_sha256"] == cohort.identity and saved["version"] == __version__
     assert (saved["problems"], saved["notes"]) == (["one", "two"], 1)
-    assert open_cohort(folder).verdict == Verdict(**saved | {"problems": ("one", "two")})
+    assert open_cohort(folder).seal.verdict == Verdict(**saved | {"problems": ("one", "two")})
     write_tables(folder, cohort.rows, replace(cohort.metadata, simulated=True))
-    assert open_cohort(folder).verdict is None  # the cohort is another one
+    assert open_cohort(folder).seal.verdict is None  # the cohort is another one
     (folder / "check.json").write_bytes(b'{"problems": [')
-    assert open_cohort(folder).verdict is None
+    assert open_cohort(folder).seal.verdict is None
 
 
 def test_a_verdict_without_a_place_is_not_stored(folder):
     (folder / "check.json").mkdir()  # such a file cannot be replaced
     assert "check.json: Is a directory" in write_verdict(folder, "", TWO_PROBLEMS)
-    assert open_cohort(folder).verdict is None
+    assert open_cohort(folder).seal.verdict is None
 
 
 def test_folds_take_the_place_of_a_split_that_lacks_a_class():
     """What else the check found stays."""
     cohort = cohort_of(row("1"), row("2", 0.0), row("3", split="test"), row("4", split="test"))
     lacking, *_ = cohort.census().every("problems")
-    cohort = replace(cohort, verdict=Verdict("", "2026-11-26", __version__, (lacking, "copies"), 0))
+    cohort = replace(cohort, seal=Seal(verdict=Verdict("", "2026-11-26", __version__, (lacking, "copies"), 0)))
     assert cohort.problems() == [lacking, "copies"]
     assert cohort.problems({"1": "0", "2": "0", "3": "1", "4": "1"}) == ["copies"]
     assert [run_of(model, cohort).caveats.problems for model in ("nn", "ae")] == [(lacking, "copies"), ("copies",)]
@@ -145,4 +145,4 @@ def test_folds_take_the_place_of_a_split_that_lacks_a_class():
     ],
 )
 def test_every_job_says_the_verdict_in_one_line(verdict, problems, line):
-    assert in_one_line(verdict, problems, Path("my cohort")) == line
+    assert Seal(verdict=verdict).check_line(problems, Path("my cohort")) == line

@@ -1,0 +1,236 @@
+"""A cohort on disk, in any form of --dataDir: opened, sealed for a run, written.
+
+Forms: a cohort (records with `cohort.json` and `subjects.csv`), a bare folder of `.bin` files or zip chunks, a JSON
+list of record paths, an HDF5 file. Sizes and headers are checked when a cohort is opened, volumes as they are read.
+"""
+
+import shutil
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+from data import grids
+from data.base import files
+from data.base.errors import InputError
+from data.base.text import check_plain
+from data.cohorts import connectomes as connectomes_of
+from data.cohorts import derivation as derivation_of
+from data.cohorts import records, seal
+from data.cohorts import rows as rows_of
+from data.cohorts.cohort import COVARIATES, MAPS, PHENOTYPE, SERIES, Cohort
+from data.cohorts.connectomes import CONNECTOMES
+from data.cohorts.entries import hdf5_store, list_entries, zip_entries
+from data.cohorts.records import Entry, VerifiedEntry
+from data.cohorts.rows import DIGESTS, HDF5_NAME, METADATA, TABLE, Groups, Metadata, Row
+from data.cohorts.seal import Seal
+
+FOLDS = "folds.json"  # of a set of cohorts, one a fold
+
+
+def open_cohort(path: Path) -> Cohort:
+    """Opens any form of --dataDir. Raises InputError, naming the path, for what cannot be trained or tested on."""
+    entries, table, metadata = read_form(path)
+    grid, num_maps = kind_of(path, entries.values(), metadata)
+    of_row = tuple(entries[row.file] for row in table)
+    folder = folder_of(path)
+    tables = folder if (folder / METADATA).is_file() or (folder / HDF5_NAME).is_file() else None
+    known = tuple(entry.digests for entry in of_row if isinstance(entry, VerifiedEntry))
+    cohort = Cohort(path, grid, tuple(table), of_row, metadata, tables, num_maps, Seal(known))
+    if metadata.connectome and tables:
+        subjects, edges = [row.subject for row in table], [of.connectome for of in known]
+        cohort = replace(cohort, connectomes=connectomes_of.opened(folder, metadata, subjects, edges))
+    verdict = seal.read_verdict(folder) if tables else None
+    if verdict is None or verdict.cohort_sha256 != cohort.identity:
+        return cohort
+    return replace(cohort, seal=Seal(known, verdict=verdict))
+
+
+def sealed(path: Path, together: bool = True) -> Cohort:
+    """The cohort at `path` for a run: the digests of its records are known, and each is verified as it is read. People
+    who share a scan are `together` in one split, unless folds see to that. Raises InputError as `open_cohort` does."""
+    cohort = open_cohort(path)
+    if not cohort.seal.digests:
+        cohort = identified(cohort)
+    if together and not cohort.is_searched:
+        from data.cohorts.twins import kept_together  # loads an atlas, which no cohort of convert needs
+
+        cohort = kept_together(cohort)
+    return cohort
+
+
+def identified(cohort: Cohort) -> Cohort:
+    """The cohort, which has no table of digests, with those of its records: they are computed, which is printed, and
+    records are verified as they are read from then on. Raises InputError for a record that cannot be read."""
+    names = [row.file for row in cohort.rows]
+    print(f"{cohort.path} has no {DIGESTS}: computed for {len(names)} records, kept with the results.")
+    edges = connectomes_of.digests_by_file(cohort.tables, cohort.metadata, cohort.rows)
+    found = tuple(seal.computed_digests(dict(zip(names, cohort.entries, strict=True)), connectomes=edges).values())
+    entries = tuple(map(VerifiedEntry, cohort.entries, found))
+    connectomes = cohort.connectomes and replace(cohort.connectomes, digests=tuple(edges.values()))
+    return replace(cohort, seal=Seal(found, True, cohort.seal.verdict), entries=entries, connectomes=connectomes)
+
+
+def same_scan(cohort: Cohort) -> Groups:
+    """Groups of subjects who share a scan, as the conversion found them; of another cohort, they are looked for."""
+    if cohort.is_searched:
+        return cohort.metadata.same_scan
+    from data.cohorts.twins import find_twins
+
+    return find_twins(cohort).same_scan
+
+
+def scans_in_common(known: Cohort, subjects: Collection[str], cohort: Cohort) -> dict[str, str]:
+    """Test subjects of a cohort -> the one of these `subjects` of a known cohort who has nearly the same scan, such as
+    one with noise."""
+    from data.cohorts.twins import of_cohort, shared
+
+    own, tested = [at for at in known.unswapped() if known.rows[at].subject in subjects], cohort.indices("test")
+    return shared(of_cohort(known, own), of_cohort(cohort, tested))
+
+
+def read_form(path: Path) -> tuple[Mapping[str, Entry], list[Row], Metadata]:
+    """Entries by file name, the table and the metadata of any form of --dataDir."""
+    if not path.exists():
+        raise InputError(f"{path} does not exist; expected a cohort, a folder of records or a JSON list of them.")
+    if (path / FOLDS).is_file():
+        raise InputError(f"{path} is a set of cohorts, one for each fold; use it with the --folds that made it.")
+    if (path / HDF5_NAME).is_file():
+        path = path / HDF5_NAME
+    if path.suffix in (".h5", ".hdf5"):
+        return read_hdf5(path)
+    if path.is_dir():
+        entries: Mapping[str, Entry] = folder_entries(path)
+    elif path.suffix == ".json":
+        entries = list_entries(path)
+    else:
+        raise InputError(f"{path} is a file; expected a folder of records, a JSON list of them or {HDF5_NAME}.")
+    if not entries:
+        raise InputError(
+            f"{path} holds no records; expected .bin files or zip chunks. Make them: python -m data convert."
+        )
+    bare = not (path / METADATA).exists() and not (path / TABLE).exists()
+    entries = entries if bare else verified(entries, path)
+    labels = labels_of(entries, unknown=not bare)
+    if bare:
+        return entries, [rows_of.guess_row(name, label) for name, label in labels.items()], Metadata()
+    metadata, table = rows_of.read_metadata(path), rows_of.read_table(path / TABLE)
+    rows_of.match_table(path / TABLE, table, entries)
+    for row in table:
+        if row.label != labels[row.file] and (row.known or labels[row.file] == labels[row.file]):
+            raise InputError(
+                f"{entries[row.file]} has the label {labels[row.file]:g}, the table says {row.label:g}. Convert again."
+            )
+    return entries, table, metadata
+
+
+def kind_of(path: Path, entries: Iterable[Entry], metadata: Metadata) -> tuple[grids.Grid, int]:
+    """The grid and the number of maps of a cohort's records. Raises InputError if they differ, or are not what the
+    metadata say."""
+    found: dict[tuple[grids.Grid, int], Entry] = {}
+    for entry in entries:
+        try:
+            found.setdefault(records.form_of_size(entry.size, str(entry)), entry)
+        except OSError as error:
+            raise InputError(f"{entry} cannot be read: {error.strerror}.") from error
+    (grid, num_maps), *others = found
+    if others:
+        raise InputError(
+            f"{found[grid, num_maps]} is a {records.kind(grid, num_maps)}, {found[others[0]]} a "
+            f"{records.kind(*others[0])}; expected one grid and one number of maps. Separate them."
+        )
+    if metadata.grid and grid.shape != metadata.grid:
+        raise InputError(f"{path} says grid {list(metadata.grid)}, its records are {grid}. Convert again.")
+    if metadata.affine and not grid.lies_by(metadata.affine):
+        raise InputError(f"{path / METADATA} has an affine that is not that of {grid}; was it edited? Convert again.")
+    if metadata.maps and len(metadata.maps) != num_maps:
+        raise InputError(
+            f"{path} names {len(metadata.maps)} maps ({', '.join(metadata.maps)}), its records hold {num_maps}. "
+            "Convert again."
+        )
+    return grid, num_maps
+
+
+def folder_entries(folder: Path) -> dict[str, Entry]:
+    """The records of a folder by file or member name, sorted."""
+    entries: dict[str, Entry] = {}
+    for path, zipped in records.record_files(folder):
+        check_plain(path.name, f"{folder} names a record")
+        found: Mapping[str, Entry] = zip_entries(path) if zipped else {path.name: records.FileEntry(path)}
+        if twice := entries.keys() & found.keys():
+            raise InputError(f"{path} and {entries[min(twice)]} are the same record; expected each once. Remove one.")
+        entries.update(found)
+    return dict(sorted(entries.items()))
+
+
+def labels_of(entries: Mapping[str, Entry], unknown: bool) -> dict[str, float]:
+    """Each record's label. Raises InputError, naming the record, unless it is 0.0, 1.0, or NaN if `unknown`."""
+    return {
+        name: records.header_label(entry.read(records.HEADER_BYTES), str(entry), unknown)
+        for name, entry in entries.items()
+    }
+
+
+def read_hdf5(path: Path) -> tuple[Mapping[str, Entry], list[Row], Metadata]:
+    """`read_form` of an HDF5 file, which holds its table itself."""
+    stored, texts, text = hdf5_store(path)
+    entries = verified(stored, folder_of(path))
+    labels = labels_of(entries, unknown=True)
+    cells = zip(labels, texts["subject"], texts["site"], labels.values(), texts["split"], strict=True)
+    table = [rows_of.checked(f"{path} row {number}", Row(*row)) for number, row in enumerate(cells)]
+    rows_of.match_table(path, table, entries)
+    try:
+        metadata = files.typed(text, Metadata)
+    except ValueError as error:
+        raise InputError(f"{path} has damaged metadata ({error}); expected a cohort's. Pack it again.") from error
+    return entries, table, metadata
+
+
+def folder_of(path: Path) -> Path:
+    """The folder of a cohort's tables; `path` may be its HDF5 file."""
+    return path.parent if path.name == HDF5_NAME and path.is_file() else path
+
+
+def verified(entries: Mapping[str, Entry], folder: Path) -> Mapping[str, Entry]:
+    """The entries, which are verified as they are read if the folder has `digests.csv`. Raises InputError if that lacks
+    one of them."""
+    if (known := seal.read_digests(folder)) is None:
+        return entries
+    if lacking := [name for name in entries if name not in known]:
+        raise InputError(
+            f"{folder / DIGESTS} has no digests of {rows_of.listed(lacking)}; was that added by hand? Convert "
+            "again, or remove the table: every run computes the digests then."
+        )
+    return {name: VerifiedEntry(entry, known[name]) for name, entry in entries.items()}
+
+
+def carry_tables(source: Cohort, target: Path) -> None:
+    """Copies a cohort's side tables, connectomes and images of its derivation byte by byte into the folder of another
+    one, which holds the same subjects. Raises InputError for what is not as it was written."""
+    if source.connectomes:
+        source.connectomes.verify()
+    for name in (COVARIATES, PHENOTYPE, MAPS, *([CONNECTOMES, SERIES] if source.connectomes else [])):
+        if source.tables and (source.tables / name).is_file():
+            shutil.copyfile(source.tables / name, target / name)
+    if source.tables and source.metadata.derivation:
+        derivation_of.kept_in(source.tables, source.metadata.derivation).write(target)
+
+
+def write_tables(
+    path: Path, table: Sequence[Row], metadata: Metadata, sources: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Writes `cohort.json`, sums and digests of the records and connectomes, then `subjects.csv`, which shows that the
+    cohort is complete; `sources` are the digests of the volumes, by file, that an encoder reduced to these."""
+    files.write_json(path / METADATA, metadata.json())
+    write_seal(path, folder_entries(path), table, metadata, sources)
+    rows_of.write_table(path / TABLE, table)
+
+
+def write_seal(
+    path: Path, entries: Mapping[str, Entry], table: Sequence[Row], metadata: Metadata, sources: Mapping[str, str]
+) -> None:
+    """Writes sums of the files that hold these entries, and the connectomes, and the digests of both."""
+    edges = connectomes_of.digests_by_file(path, metadata, table)
+    names = {str(entry.path.relative_to(path)) for entry in entries.values()}
+    files.write_sums(path, names | ({CONNECTOMES} if edges else set()))
+    seal.write_digests(path, seal.computed_digests(entries, sources, edges))
