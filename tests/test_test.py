@@ -188,9 +188,9 @@ def test_test_subjects_of_one_class_leave_metrics_undefined(cli, trained, cohort
 @pytest.mark.parametrize("name", ["=cmd|'/c calc'!A1", "@SUM(1)", "-a", "+a"])
 def test_a_name_is_no_formula_in_tables_of_results_and_stays_as_it_is_where_tables_are_joined(name, tmp_path):
     table = pd.DataFrame({"file": [f"{name}.bin"], "site": [name], "fold": [name], "auc": [-0.5]})
-    for file in ("sites.csv", "predictions.csv"):
-        write_table(SimpleNamespace(out_dir=tmp_path), file, table)
-    assert [*read_rows(tmp_path / "sites.csv")[0].values()] == [f"'{name}.bin", f"'{name}", f"'{name}", "-0.5"]
+    for of in ("probabilities", "predictions"):
+        write_table(SimpleNamespace(out_dir=tmp_path), of, table)
+    assert [*read_rows(tmp_path / "probabilities.csv")[0].values()] == [f"'{name}.bin", f"'{name}", f"'{name}", "-0.5"]
     assert [*read_rows(tmp_path / "predictions.csv")[0].values()] == [f"{name}.bin", name, name, "-0.5"]
 
 

@@ -19,6 +19,7 @@ from data.cohorts.inner_folds import MOST, InnerFolds, inner_folds
 from utils.choice.halving import Rung, halve, trainings
 from utils.runs.results import MANIFEST, sha256
 from utils.runs.run import Job, Run, prepare_folder
+from utils.scores.estimate import Estimate, Headline
 from utils.scores.metrics import HEADLINES, Predictions, aucs, headline
 
 STORE = "inner.json"
@@ -88,7 +89,7 @@ def choose(run: ChoosingRun) -> int:
     contenders = {name: replace(one, workers=run.workers) for name, one in run.contenders.items()}
     chosen = choice(contenders, Store(run.out_dir / STORE, kept))
     title = f"{chosen.name} chosen, {HEADLINES[chosen.metric]} of inner folds"
-    run.finish((title, chosen.scores[chosen.name], None, None), chosen=asdict(chosen))
+    run.finish(Headline(title, Estimate(chosen.scores[chosen.name], None, None)), chosen=asdict(chosen))
     return 0
 
 

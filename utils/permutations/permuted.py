@@ -20,7 +20,8 @@ from data.base.terminal import handled
 from utils.choice.chosen import ChosenRun
 from utils.machines import devices
 from utils.permutations.job import Procedure, Series, scored
-from utils.report.tables import PERMUTATIONS, PREDICTIONS
+from utils.report.registry import TABLES
+from utils.report.tables import PERMUTATIONS
 from utils.report.texts import paragraph
 from utils.runs import guards
 from utils.runs.fold_rows import ERROR, OF_SEVERAL
@@ -29,6 +30,7 @@ from utils.runs.pooled import PooledRun
 from utils.runs.results import MANIFEST, record
 from utils.runs.run import Job, Run, prepare_folder
 from utils.runs.side_by_side import PARENT, environments
+from utils.scores.estimate import Estimate, Headline
 from utils.scores.metrics import HEADLINES
 from utils.scores.sequential import Permuted
 
@@ -97,7 +99,7 @@ class PermutedRun(PooledRun):
             for part in run.parts:
                 parts[part.fold][name] = replace(part, workers=workers, num_iters=part.trained_for)
         quick = isinstance(tested, ChosenRun) and tested.candidates.quick
-        metric, observed = scored(read_frame(tested.out_dir / PREDICTIONS))
+        metric, observed = scored(read_frame(tested.out_dir / TABLES["predictions"].file))
         return Series(Procedure(self.folds, parts, self.seed, quick), self.out_dir, self.asked, observed, metric)
 
     def conclude(self) -> int:
@@ -111,7 +113,7 @@ class PermutedRun(PooledRun):
                 rows = ((at, score, int(score >= end.observed)) for at, score in enumerate(series.scores(), 1))
                 write_rows(self.out_dir / TABLE, ("permutation", end.metric, "as_high"), list(rows)[: end.count])
                 self.write_manifest(finished=True, **{PERMUTATIONS: asdict(end)})
-                self.enter(("p of permutations", end.p, None, end.bound))
+                self.enter(Headline("p of permutations", Estimate(end.p, None, end.bound)))
                 amend(self.tested, end)
         print(paragraph("permutations", of=end))
         self.announce()

@@ -12,6 +12,7 @@ from data.base.errors import InputError
 from data.base.progress import duration, quietly
 from utils.runs.results import MANIFEST
 from utils.runs.run import Run
+from utils.scores.estimate import Estimate
 
 ERROR = "run.py: error:"
 OF_ONE_FOLD = ("Still to be done", "Not pooled")  # begins what a process says of the others
@@ -112,8 +113,6 @@ def result(part: Run) -> str:
         headline = files.read_json(part.out_dir / MANIFEST, dict).get("headline")
     if not headline:
         return ""
-    name, value, low, high = headline
+    name, *numbers = headline
     name = name.replace("auc_", "AUC within ").replace("_", " ").replace("auc", "AUC")
-    if value is None:
-        return f"{name} undefined"
-    return f"{name} {value:.2f}" + ("" if low is None else f" ({low:.2f} to {high:.2f})")
+    return f"{name} {Estimate(*numbers).text('.2f', 'undefined')}"
