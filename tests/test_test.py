@@ -18,7 +18,7 @@ from data.cohorts import phenotype
 from data.cohorts.cohort import open_cohort
 from models import MODELS
 from models.settings import from_json
-from utils.evaluation import repeats
+from utils.evaluation import beside, repeats
 from utils.evaluation.beside import write_floors
 from utils.evaluation.stored import write_table
 from utils.runs.checkpoints import CheckpointFolder
@@ -300,7 +300,7 @@ def test_why_new_people_have_no_floors_and_how_many_fit_an_svm_is_told(tmp_path,
     ]
     assert not (tmp_path / "floor_predictions.csv").exists()
     training = cohort_of(row("1", 1.0, "train"), row("2", 0.0, "train"))
-    monkeypatch.setattr(floors, "training_people", lambda *_: training)
+    monkeypatch.setattr(beside, "training_people", lambda *_: training)
     monkeypatch.setattr(floors, "predict", lambda *_: pd.DataFrame({"majority": [0.5]}, pd.Index(["3"], name="file")))
     assert write_floors(run) == []
     assert read_rows(tmp_path / "floor_predictions.csv") == [{"file": "3", "majority": "0.5"}]
