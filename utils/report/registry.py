@@ -16,7 +16,7 @@ CALIBRATION_COLUMNS = ("measure", "probabilities", "group", "diagnosis", "level"
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV of a test; every column holds numbers, but for its `texts`.
+    """A CSV of a test. `texts`: the columns that hold names and words; others are read as numbers.
 
     `needed`: the columns without which the report refuses it. Without any, the report does not read it, or in a way of
     its own. `pooled`: each fold writes one, and these are put together. `joined`: with other tables, by its texts. They
@@ -50,8 +50,8 @@ ROWS = (
     Table("external", ("kind", "measure", "how"), ("kind", "measure", *columns_of())),  # people beside training people
     Table("unlike", UNLIKE_COLUMNS, UNLIKE_COLUMNS),  # who of them is unlike all of those, and why
     Table("table1", ("variable", "site", "category", "test"), ("variable", "site", "category", "p")),  # by diagnosis
-    Table("tripod_ai", ("text",)),
-    Table("people", ("file", "subject", "unlike")),  # what a bundle says of each
+    Table("tripod_ai", ("item", "section", "topic", "for", "asks", "filled_by", "text")),
+    Table("people", ("file", "subject", "labels", "unlike")),  # what a bundle says of each
 )
 TABLES = {table.name: table for table in ROWS}
 POOLED = tuple(table.name for table in ROWS if table.pooled)

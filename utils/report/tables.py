@@ -115,6 +115,7 @@ class Tables:
     prevalence: float | None = None
 
     def __getattr__(self, name: str) -> pd.DataFrame | None:
+        """One of `others`. Raises AttributeError if no table has this name."""
         if name not in TABLES:
             raise AttributeError(f"a test has no table {name}")
         return self.others.get(name)
