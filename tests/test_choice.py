@@ -21,7 +21,7 @@ from data.cohorts.folds import open_folds
 from data.cohorts.inner_folds import inner_folds
 from utils.choice.job import Store, choice
 from utils.evaluation.choice import agreement, best_of, corrected, own_score, shifted, summary
-from utils.report.tables import Score
+from utils.scores.estimate import UNDEFINED, Estimate
 from utils.scores.metrics import RESAMPLES, Predictions
 from utils.scores.statistics import resampled
 
@@ -442,13 +442,13 @@ def test_where_nothing_is_defined_nothing_is_corrected():
     one = Predictions([1, 1, 1], [0.1, 0.5, 0.7], [0, 1, 2], [0, 0, 1])
     each = {"a": one, "b": one}
     assert corrected(each, 0) is None and best_of(each) == "a"
-    assert shifted(Score(0.8, 0.6, 0.9), None) == Score(None, None, None)
+    assert shifted(Estimate(0.8, 0.6, 0.9), None) == UNDEFINED
 
 
 def test_a_corrected_interval_is_as_wide_and_within_bounds():
-    assert shifted(Score(0.8, 0.6, 0.9), 0.7).numbers == pytest.approx((0.7, 0.5, 0.8))
-    assert shifted(Score(0.5, 0.1, 0.95), 0.3).numbers == pytest.approx((0.3, 0.0, 0.75))
-    assert shifted(Score(0.9, 0.7, 1.0), 0.95).numbers == pytest.approx((0.95, 0.75, 1.0))
+    assert shifted(Estimate(0.8, 0.6, 0.9), 0.7).numbers == pytest.approx((0.7, 0.5, 0.8))
+    assert shifted(Estimate(0.5, 0.1, 0.95), 0.3).numbers == pytest.approx((0.3, 0.0, 0.75))
+    assert shifted(Estimate(0.9, 0.7, 1.0), 0.95).numbers == pytest.approx((0.95, 0.75, 1.0))
 
 
 def test_agreement_is_the_share_of_pairs():

@@ -18,7 +18,8 @@ from test_report import NAME, RUN, change, people, write_tables
 from data.base.errors import InputError
 from utils.compare import pairs, runs
 from utils.compare.pairs import Agreement
-from utils.report.tables import Choice, Score
+from utils.report.tables import Choice
+from utils.scores.estimate import Estimate
 
 FINISHED = {"job": "test", "finished": True, "outputs": ["predictions.csv"]}
 
@@ -131,9 +132,9 @@ def test_intervals_are_those_of_a_paired_bootstrap_within_folds_by_loop(tmp_path
             }
         )
     for name in ("auc", "brier"):
-        at = less[name]["value"]
+        at = less[name].value
         ends = at + math.sqrt(2) * (np.percentile([values[name] for values in spread], [2.5, 97.5]) - at)
-        assert (less[name]["low"], less[name]["high"]) == pytest.approx(tuple(ends), abs=0.03)
+        assert (less[name].low, less[name].high) == pytest.approx(tuple(ends), abs=0.03)
 
 
 @pytest.mark.slow
@@ -323,9 +324,9 @@ QUICK = Choice(
     agreement=None,
     metric="auc",
     best="regions",
-    best_score=Score(0.7, 0.6, 0.8),
+    best_score=Estimate(0.7, 0.6, 0.8),
     optimism=None,
-    corrected=Score(0.68, 0.58, 0.78),
+    corrected=Estimate(0.68, 0.58, 0.78),
 )
 MISTAKES = {  # what is wrong with b, and what is said of it
     "people": (without("1.bin", "3.bin", "5.bin"), "1 is in A only (and 2 more). (A is "),

@@ -1,5 +1,7 @@
 """The test of an output beside covariates against statsmodels' and simulated truths, and the line on its result."""
 
+from dataclasses import astuple
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,8 +52,8 @@ def test_an_output_that_reads_motion_carries_nothing_more():
     probability = output(known, 0, 2)
     assert metrics.roc_auc_score(known["label"], probability) > 0.7
     found = of(known, probability)
-    assert found["partial"]["low"] < 0 < found["partial"]["high"] and found["partial"]["p"] > 0.05
-    assert "reliability" not in found and found["correlation"]["low"] > 0.5
+    assert found["partial"].low < 0 < found["partial"].high and found["p"] > 0.05
+    assert "reliability" not in found and found["correlation"].low > 0.5
     line = motion_line(found)
     assert "Is it motion? The network's output is not shown to carry more than site, age and log func_mean_fd: " in line
     assert "reliability" not in line and "may explain" not in line and "as measured" not in line
@@ -64,7 +66,7 @@ def test_an_output_that_reads_the_label_carries_more_and_what_is_unknown_is_name
     assert (found["subjects"], found["left_out"], found["without"]) == (200, 0, [])
     line = motion_line(found)
     assert "carries more than site, age and log func_mean_fd as measured: its partial correlation" in line
-    value, low, high = (f"{number:.2f}" for number in found["reliability"].values())
+    value, low, high = (f"{number:.2f}" for number in astuple(found["reliability"]))
     assert f"had a reliability of {value}, {low} to {high}; how reliable it is here is not known. Not in this " in line
     assert "so that it may explain this: sex and IQ. Within sites the output correlates with head motion at" in line
     known["table"] = known["table"].assign(sex=["M", "F"] * 100, FIQ=np.arange(200).astype(str))
@@ -92,10 +94,10 @@ def test_an_output_that_reads_a_covariate_in_its_own_way_carries_nothing_more(sh
     known |= {"label": (random.random(300) < 1 / (1 + np.exp(-odds))).astype(float), "table": numbers.astype(str)}
     probability = 1 / (1 + np.exp(-odds - random.normal(0, 0.3, 300)))
     found = of(known, probability)
-    assert found["partial"]["low"] < 0 and "is not shown to carry more" in motion_line(found)
+    assert found["partial"].low < 0 and "is not shown to carry more" in motion_line(found)
     assert "fiq" in found["covariates"]
     beside = 1 / (1 + np.exp(-odds - random.normal(0, 0.3, 300) - known["label"]))
-    assert of(known, beside)["partial"]["low"] > 0
+    assert of(known, beside)["partial"].low > 0
 
 
 def test_the_partial_correlation_and_its_interval_are_those_of_statsmodels():
@@ -104,22 +106,22 @@ def test_the_partial_correlation_and_its_interval_are_those_of_statsmodels():
     label, logits = values @ [1, 0, 1] + random.normal(size=(2, 80)) * [[1], [2]]
     span = spanned(values)
     left = [column - sm.OLS(column, sm.add_constant(values)).fit().fittedvalues for column in (label, logits)]
-    found = correlated(*left, span, 1.0)
-    assert found["value"] == pytest.approx(np.corrcoef(*left)[0, 1])
+    found, p = correlated(*left, span, 1.0)
+    assert found.value == pytest.approx(np.corrcoef(*left)[0, 1])
     expected = sm.OLS(label, sm.add_constant(np.column_stack([values, logits]))).fit(cov_type="HC3", use_t=True)
-    assert found["p"] == pytest.approx(expected.pvalues[-1])
+    assert p == pytest.approx(expected.pvalues[-1])
     scale = left[1].std() / left[0].std()
-    assert [found["low"], found["high"]] == pytest.approx(expected.conf_int()[-1] * scale)
-    wide = correlated(*left, span, 1.5)
-    assert wide["high"] - wide["low"] == pytest.approx(1.5 * (found["high"] - found["low"]))
+    assert [found.low, found.high] == pytest.approx(expected.conf_int()[-1] * scale)
+    wide, _ = correlated(*left, span, 1.5)
+    assert wide.high - wide.low == pytest.approx(1.5 * (found.high - found.low))
 
 
 def test_intervals_of_folds_are_wider():
     known = moving()
     probability = output(known, 1, 0)
     one, several = of(known, probability), of(known, probability, np.arange(200) % 5)
-    assert several["partial"]["value"] == pytest.approx(one["partial"]["value"])
-    widths = [found["partial"]["high"] - found["partial"]["low"] for found in (one, several)]
+    assert several["partial"].value == pytest.approx(one["partial"].value)
+    widths = [found["partial"].high - found["partial"].low for found in (one, several)]
     assert 1.2 < widths[1] / widths[0] < 1.5
 
 
@@ -139,10 +141,10 @@ def test_the_correlation_with_motion_is_of_people_of_the_same_site():
     expected = np.corrcoef(np.concatenate(centred[::2]).astype(float), np.concatenate(centred[1::2]).astype(float))[
         0, 1
     ]
-    assert found["value"] == pytest.approx(expected)
-    assert found["low"] < found["value"] < found["high"] and found["high"] - found["low"] < 0.35
+    assert found.value == pytest.approx(expected)
+    assert found.low < found.value < found.high and found.high - found.low < 0.35
     few = within_sites(people[:5], pd.Series(moved), 0)
-    assert few["value"] is not None and few["low"] is few["high"] is None
+    assert few.value is not None and few.low is few.high is None
 
 
 @pytest.mark.parametrize("reliability", [0.3, 0.7])
@@ -154,10 +156,10 @@ def test_the_needed_reliability_is_that_with_which_motion_was_measured(reliabili
     measure = true + random.normal(0, np.sqrt(1 / reliability - 1), count)
     people = pd.DataFrame({"label": true + random.normal(size=count), "logit": true + age + random.normal(size=count)})
     found = needed_reliability(people, pd.Series(measure), pd.DataFrame({"age": age}), (0, 1.0))
-    assert found["value"] == pytest.approx(reliability, abs=0.06)
-    assert found["low"] < reliability < found["high"] < found["low"] + 0.25
+    assert found.value == pytest.approx(reliability, abs=0.06)
+    assert found.low < reliability < found.high < found.low + 0.25
     people["logit"] = people["label"] + random.normal(size=count)
-    assert needed_reliability(people, pd.Series(measure), pd.DataFrame({"age": age}), (0, 1.0))["value"] < reliability
+    assert needed_reliability(people, pd.Series(measure), pd.DataFrame({"age": age}), (0, 1.0)).value < reliability
 
 
 def test_several_records_of_a_subject_count_once():
@@ -168,7 +170,8 @@ def test_several_records_of_a_subject_count_once():
     found = of(twice, 1 / (1 + np.exp(-spread)))
     once = of(known, probability)
     assert found.keys() == once.keys() and "reliability" in found
-    assert all(found[name] == pytest.approx(once[name]) for name in ("partial", "correlation", "reliability"))
+    for name in ("partial", "correlation", "reliability"):
+        assert astuple(found[name]) == pytest.approx(astuple(once[name]))
 
 
 def test_who_is_left_out_is_counted_and_what_is_not_used_is_named():
@@ -216,7 +219,7 @@ def test_what_cannot_be_computed_is_said(change, reason):
 def test_an_output_that_is_the_label_has_a_partial_correlation_of_one():
     known = moving()
     found = of(known, np.where(known["label"] == 1, 0.9, 0.1))
-    assert found["partial"] == {"value": pytest.approx(1), "low": pytest.approx(1), "high": pytest.approx(1), "p": 0}
+    assert astuple(found["partial"]) == pytest.approx((1, 1, 1)) and found["p"] == 0
     assert "is 1.00, 1.00 to 1.00 (p < 0.0001;" in motion_line(found)
 
 
@@ -265,7 +268,8 @@ def test_rows_are_of_what_is_known():
     still = {"kind": "head motion", "group": "moved less", "auc": 0.7, "auc_low": 0.6, "auc_high": 0.8}
     found = rows(result, [still, still | {"group": "moved more", "auc": 0.5}])
     assert [row["measure"] for row in found] == ["partial", "correlation", "reliability", "auc"]
-    assert found[0] == {"measure": "partial"} | result["partial"] and found[3]["value"] == 0.7
+    assert found[0] == {"measure": "partial", **result["partial"].columns(), "p": result["p"]}
+    assert found[3]["value"] == 0.7
     within = {"auc_sites": 0.65, "auc_sites_low": None, "auc_sites_high": None}
     assert [row["measure"] for row in rows(None, [still | within])] == ["auc_sites"]
     assert rows(None, []) == []

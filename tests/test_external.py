@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import astuple, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,11 +22,11 @@ from utils.evaluation import beside, external
 from utils.evaluation.external import TrainingScore, binary, calibration, known_of, more_often, moved, shifts, tables
 from utils.report import build
 from utils.report import external as page
-from utils.report.tables import Score
 from utils.scores import linear_floors
+from utils.scores.estimate import Estimate
 from utils.scores.metrics import Predictions
 
-BEFORE = TrainingScore({"auc": Score(0.8, 0.75, 0.85), "auc_sites": Score(0.78, 0.7, 0.83)}, 700, "10 folds")
+BEFORE = TrainingScore({"auc": Estimate(0.8, 0.75, 0.85), "auc_sites": Estimate(0.78, 0.7, 0.83)}, 700, "10 folds")
 
 
 def drawn(count: int, seed: int, slope: float = 1.0, intercept: float = 0.0) -> Predictions:
@@ -54,16 +54,16 @@ def test_calibration_is_that_of_statsmodels(slope, intercept):
     found, expected = calibration(predictions), by_statsmodels(predictions)
     assert list(found) == list(expected)
     for name, numbers in expected.items():
-        assert list(found[name].values()) == pytest.approx(numbers, rel=1e-5, abs=1e-6)
+        assert list(astuple(found[name])) == pytest.approx(numbers, rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.slow
 def test_intervals_of_calibration_hold_the_truth_where_it_is_right_and_where_it_is_not():
     for slope, intercept in ((1.0, 0.0), (0.5, -0.5)):
         found = [calibration(drawn(200, seed, slope, intercept)) for seed in range(80)]
-        held = np.mean([one["slope"]["low"] < slope < one["slope"]["high"] for one in found])
+        held = np.mean([one["slope"].low < slope < one["slope"].high for one in found])
         assert 0.9 < held < 0.99
-        right = np.mean([one["in_the_large"]["low"] < 0 < one["in_the_large"]["high"] for one in found])
+        right = np.mean([one["in_the_large"].low < 0 < one["in_the_large"].high for one in found])
         assert right > 0.9 if intercept == 0 else right < 0.4
 
 
@@ -71,7 +71,7 @@ def test_records_of_a_person_count_once():
     once = drawn(60, 1)
     every = np.repeat(np.arange(60), 3)
     three = Predictions(once.label[every], once.probability[every], once.subject[every], site=once.site[every])
-    assert calibration(three)["slope"] == pytest.approx(calibration(once)["slope"])
+    assert astuple(calibration(three)["slope"]) == pytest.approx(astuple(calibration(once)["slope"]))
 
 
 def test_what_is_not_defined_has_no_row():
@@ -82,9 +82,9 @@ def test_what_is_not_defined_has_no_row():
     assert list(calibration(apart)) == ["in_the_large"]
     constant = Predictions(label, np.full(30, 0.4), np.arange(30))
     assert list(calibration(constant)) == ["in_the_large"]
-    assert calibration(constant)["in_the_large"]["value"] == pytest.approx(-np.log(0.4 / 0.6))
+    assert calibration(constant)["in_the_large"].value == pytest.approx(-np.log(0.4 / 0.6))
     few = calibration(drawn(12, 0))
-    assert few["slope"]["low"] is few["in_the_large"]["high"] is None and few["slope"]["value"] is not None
+    assert few["slope"].low is few["in_the_large"].high is None and few["slope"].value is not None
 
 
 @pytest.mark.slow

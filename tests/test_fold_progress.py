@@ -12,6 +12,7 @@ from utils.jobs import JOBS
 from utils.runs import fold_progress
 from utils.runs.fold_progress import FoldProgress
 from utils.runs.run import Run
+from utils.scores.estimate import UNDEFINED, Estimate, Headline
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def parts(tmp_path, monkeypatch):
     return [replace(run, job=JOBS["test"], fold=name) for run, name in zip(runs, "012", strict=True)]
 
 
-def done(part, *headline):
+def done(part, headline=None):
     """Does a fold as a test does: progress, results and where they are, a note, a file."""
 
     def call() -> int:
@@ -33,7 +34,7 @@ def done(part, *headline):
         tell("2 test records: accuracy 0.5\nThe network does better than chance.")
         print("Floors left out: covariates.")
         part.out_dir.mkdir(parents=True)
-        part.finish(headline or None)
+        part.finish(headline)
         return 0
 
     return call
@@ -41,9 +42,9 @@ def done(part, *headline):
 
 def test_a_fold_is_one_row_and_what_all_say_is_said_once(parts, capsys):
     rows = FoldProgress(parts)
-    assert rows.of(parts[0], done(parts[0], "auc", 0.714, 0.5, 0.91)) == 0
-    assert rows.of(parts[1], done(parts[1], "loss after 4 batches", 0.3, None, None)) == 0
-    assert rows.of(parts[2], done(parts[2], "auc", None, None, None)) == 0
+    assert rows.of(parts[0], done(parts[0], Headline("auc", Estimate(0.714, 0.5, 0.91)))) == 0
+    assert rows.of(parts[1], done(parts[1], Headline("loss after 4 batches", Estimate(0.3, None, None)))) == 0
+    assert rows.of(parts[2], done(parts[2], Headline("auc", UNDEFINED))) == 0
     assert capsys.readouterr().out.splitlines() == [
         "To do: 3 of 3 folds; each prints a row when it ends.",
         "Floors left out: covariates.",

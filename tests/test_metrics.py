@@ -1,13 +1,14 @@
 """Metrics against scikit-learn, intervals against a bootstrap by loop, explained variance by hand."""
 
 import json
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
 
+from utils.scores.estimate import UNDEFINED, Estimate
 from utils.scores.metrics import (
     ExplainedVariance,
     Predictions,
@@ -62,7 +63,7 @@ def auc_within(label: np.ndarray, probability: np.ndarray, group: np.ndarray) ->
 def test_values_are_those_of_scikit_learn(count, seed):
     label, probability = sample(count, seed)
     found = with_intervals(Predictions(label, probability, range(count)), seed=0)
-    assert {name: metric["value"] for name, metric in found.items()} == pytest.approx(expected(label, probability))
+    assert {name: metric.value for name, metric in found.items()} == pytest.approx(expected(label, probability))
 
 
 def test_weights_count_records_as_copies_do():
@@ -89,7 +90,7 @@ def test_intervals_are_those_of_a_bootstrap_over_subjects_by_loop():
         spread.append({"accuracy": (predicted == label[rows]).mean(), "recall": predicted[label[rows] == 1].mean()})
     for name in ("accuracy", "recall"):
         low, high = np.percentile([values[name] for values in spread], [2.5, 97.5])
-        assert (found[name]["low"], found[name]["high"]) == pytest.approx((low, high), abs=0.03)
+        assert (found[name].low, found[name].high) == pytest.approx((low, high), abs=0.03)
 
 
 def test_intervals_hold_the_value_narrow_with_subjects_and_repeat_with_the_seed():
@@ -100,8 +101,8 @@ def test_intervals_hold_the_value_narrow_with_subjects_and_repeat_with_the_seed(
         found = with_intervals(predictions, seed=1)
         assert found == with_intervals(predictions, seed=1)
         for metric in found.values():
-            assert 0 <= metric["low"] <= metric["value"] <= metric["high"] <= 1
-        widths.append(found["auc"]["high"] - found["auc"]["low"])
+            assert 0 <= metric.low <= metric.value <= metric.high <= 1
+        widths.append(found["auc"].high - found["auc"].low)
     assert widths[1] < widths[0] / 2
 
 
@@ -111,17 +112,17 @@ def test_intervals_hold_the_value_narrow_with_subjects_and_repeat_with_the_seed(
 )
 def test_one_class_leaves_undefined_what_is_undefined(label, undefined):
     found = with_intervals(Predictions(np.full(6, label), [0.1, 0.2, 0.6, 0.7, 0.8, 0.9], list("abcdef")), seed=0)
-    assert {name for name, metric in found.items() if metric["value"] is None} == undefined
+    assert {name for name, metric in found.items() if metric.value is None} == undefined
     for name in undefined:
-        assert found[name] == {"value": None, "low": None, "high": None}
-    assert found["accuracy"]["value"] == pytest.approx(4 / 6 if label else 2 / 6)
+        assert found[name] == UNDEFINED
+    assert found["accuracy"].value == pytest.approx(4 / 6 if label else 2 / 6)
 
 
 def test_nobody_predicted_positive_has_no_precision():
     found = with_intervals(Predictions([1.0, 0.0, 1.0], [0.1, 0.2, 0.3], list("abc")), seed=0)
-    assert found["precision"]["value"] is None
-    assert found["recall"]["value"] == 0.0
-    assert found["auc"]["value"] == 0.5
+    assert found["precision"].value is None
+    assert found["recall"].value == 0.0
+    assert found["auc"].value == 0.5
 
 
 def test_perfect_and_reversed_predictions():
@@ -130,7 +131,7 @@ def test_perfect_and_reversed_predictions():
     passed = binomtest(10, 10).proportion_ci(method="exact")
     for probability, value, low, high in ((label, 1.0, passed.low, 1.0), (1 - label, 0.0, 0.0, 1 - passed.low)):
         found = with_intervals(Predictions(label, probability, subject), 0)["auc"]
-        assert (found["value"], found["low"], found["high"]) == pytest.approx((value, low, high))
+        assert astuple(found) == pytest.approx((value, low, high))
 
 
 def test_explained_variance_over_batches_is_scikit_learns_r2_over_all_values():
@@ -147,9 +148,9 @@ def test_explained_variance_over_batches_is_scikit_learns_r2_over_all_values():
 def test_one_subject_has_no_interval():
     """Resampling one subject repeats its value: two records do not make it two subjects."""
     found = with_intervals(Predictions([1.0, 1.0], [0.7, 0.4], ["a", "a"]), seed=0)
-    assert found["accuracy"] == {"value": 0.5, "low": None, "high": None}
-    assert found["recall"] == {"value": 0.5, "low": None, "high": None}
-    json.dumps(found, allow_nan=False)
+    assert found["accuracy"] == Estimate(0.5, None, None)
+    assert found["recall"] == Estimate(0.5, None, None)
+    json.dumps({name: metric.columns() for name, metric in found.items()}, allow_nan=False)
 
 
 @pytest.mark.parametrize("autism", [1, 9])
@@ -158,9 +159,9 @@ def test_a_metric_that_rests_on_few_subjects_of_many_has_no_interval(autism):
     label = np.array([1.0] * autism + [0.0] * 10)
     probability = np.array([0.9] * autism + [*np.linspace(0.1, 0.49, 10)])
     found = with_intervals(Predictions(label, probability, range(len(label))), seed=0)
-    without = {name for name, metric in found.items() if metric["low"] is None}
+    without = {name for name, metric in found.items() if metric.low is None}
     assert without == {"recall", "precision", "f_score", "auc", "balanced_accuracy"}
-    assert {found[name]["value"] for name in without} == {1.0}
+    assert {found[name].value for name in without} == {1.0}
 
 
 def grouped(count: int, seed: int) -> tuple[np.ndarray, ...]:
@@ -176,23 +177,23 @@ def grouped(count: int, seed: int) -> tuple[np.ndarray, ...]:
 def test_auc_within_sites_and_folds_is_the_mean_of_scikit_learns():
     label, probability, site, fold = grouped(90, 6)
     found = with_intervals(Predictions(label, probability, range(90), fold, site), 0)
-    assert found["auc_sites"]["value"] == pytest.approx(auc_within(label, probability, site))
-    assert found["auc_folds"]["value"] == pytest.approx(auc_within(label, probability, fold))
-    assert found["auc"]["value"] == pytest.approx(sklearn_metrics.roc_auc_score(label, probability))
+    assert found["auc_sites"].value == pytest.approx(auc_within(label, probability, site))
+    assert found["auc_folds"].value == pytest.approx(auc_within(label, probability, fold))
+    assert found["auc"].value == pytest.approx(sklearn_metrics.roc_auc_score(label, probability))
 
 
 def test_one_class_a_site_leaves_no_auc_within_sites():
     label, probability = sample(10, 0)
     found = with_intervals(Predictions(label, probability, list("abcdefghij"), site=np.where(label == 1, "A", "B")), 0)
-    assert found["auc_sites"] == {"value": None, "low": None, "high": None}
+    assert found["auc_sites"] == UNDEFINED
 
 
 def test_an_interval_needs_ten_subjects_of_each_class_in_sites_with_both():
     label = np.array([1] * 5 + [0] * 15 + [1] * 15)
     predictions = Predictions(label, np.linspace(0.9, 0.1, 35), range(35), site=np.array(["A"] * 20 + ["B"] * 15))
     found = with_intervals(predictions, 0)
-    assert found["auc_sites"] == {"value": 1.0, "low": None, "high": None}
-    assert found["auc"]["low"] is not None
+    assert found["auc_sites"] == Estimate(1.0, None, None)
+    assert found["auc"].low is not None
     assert predictions.in_one_class_sites == 15
 
 
@@ -220,9 +221,7 @@ def test_intervals_within_folds_are_those_of_a_loop():
     predictions = Predictions(label, probability, subject, fold, site)
     found = with_intervals(predictions, 0)
     found["difference"] = differences(predictions, replace(predictions, probability=other), 0)["auc"]
-    assert found["difference"]["value"] == pytest.approx(
-        found["auc"]["value"] - sklearn_metrics.roc_auc_score(label, other)
-    )
+    assert found["difference"].value == pytest.approx(found["auc"].value - sklearn_metrics.roc_auc_score(label, other))
     widening = dict.fromkeys(found, np.sqrt(2))  # each pair of people of two folds meets twice
     both = np.isin(site, ["A", "B", "C"])
     for name in ("auc_sites", "auc_folds"):
@@ -244,9 +243,9 @@ def test_intervals_within_folds_are_those_of_a_loop():
         )
     for name in spread[0]:
         ends = np.nanpercentile([values[name] for values in spread], [2.5, 97.5])
-        at = found[name]["value"]
+        at = found[name].value
         low, high = at + widening[name] * (ends - at)
-        assert (found[name]["low"], found[name]["high"]) == pytest.approx((low, min(high, 1)), abs=0.03), name
+        assert (found[name].low, found[name].high) == pytest.approx((low, min(high, 1)), abs=0.03), name
 
 
 def test_the_difference_is_paired_and_of_the_two_aucs():
@@ -255,13 +254,13 @@ def test_the_difference_is_paired_and_of_the_two_aucs():
     predictions = Predictions(label, probability, [str(number) for number in range(80)])
     both = differences(predictions, replace(predictions, probability=other), 0)
     briers = [sklearn_metrics.brier_score_loss(label, values) for values in (probability, other)]
-    assert both["brier"]["value"] == pytest.approx(briers[0] - briers[1])
+    assert both["brier"].value == pytest.approx(briers[0] - briers[1])
     found = both["auc"]
     aucs = [sklearn_metrics.roc_auc_score(label, values) for values in (probability, other)]
-    assert found["value"] == pytest.approx(aucs[0] - aucs[1])
+    assert found.value == pytest.approx(aucs[0] - aucs[1])
     alone = with_intervals(predictions, 0)["auc"]
-    assert found["high"] - found["low"] < (alone["high"] - alone["low"]) / 2
-    assert differences(predictions, predictions, 0)["auc"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert found.high - found.low < (alone.high - alone.low) / 2
+    assert differences(predictions, predictions, 0)["auc"] == Estimate(0.0, 0.0, 0.0)
 
 
 def test_log_odds_are_finite_for_certain_probabilities():
@@ -289,11 +288,11 @@ def test_scores_of_repeats_are_means_and_their_people_are_drawn_together():
     found = with_intervals(replace(once, repeats=(again,)), 0)
     alone = [with_intervals(one, 0) for one in (once, again)]
     for name in found:
-        assert found[name]["value"] == pytest.approx(np.mean([one[name]["value"] for one in alone]))
+        assert found[name].value == pytest.approx(np.mean([one[name].value for one in alone]))
     half = np.arange(60) % 2 == 0
     of_half = with_intervals(replace(once, repeats=(again,)).subset(half), 0)
     values = [expected(label[half], one.probability[half])["auc"] for one in (once, again)]
-    assert of_half["auc"]["value"] == pytest.approx(np.mean(values))
+    assert of_half["auc"].value == pytest.approx(np.mean(values))
     same = with_intervals(replace(once, repeats=(once,)), 0)
     assert same["auc"] == pytest.approx(alone[0]["auc"])
 
@@ -320,10 +319,10 @@ def test_folds_by_name():
     found = by_fold(Predictions(label, probability, range(90), 9 + fold), seed=0)
     assert set(found) == {"9", "10", "11"}
     at = fold == 1
-    assert {name: metric["value"] for name, metric in found["10"].items()} == pytest.approx(
+    assert {name: metric.value for name, metric in found["10"].items()} == pytest.approx(
         expected(label[at], probability[at])
     )
-    json.dumps(found, allow_nan=False)
+    json.dumps([metric.columns() for of_fold in found.values() for metric in of_fold.values()], allow_nan=False)
 
 
 def test_a_calibration_error_of_nothing_but_noise_does_not_look_certain():
@@ -332,11 +331,11 @@ def test_a_calibration_error_of_nothing_but_noise_does_not_look_certain():
     probability = random.uniform(size=400)
     label = (random.uniform(size=400) < probability).astype(float)
     found = with_intervals(Predictions(label, probability, range(400)), 0)["calibration_error"]
-    assert found["low"] == 0.0 < 0.02 < found["value"] < found["high"] < 0.12
+    assert found.low == 0.0 < 0.02 < found.value < found.high < 0.12
 
 
 def test_a_calibration_error_that_is_there_is_seen():
     """Probabilities of 0.9 for what happens half the time: an error of 0.4, as sure as a mean of 400 coins."""
     label = np.arange(400) % 2.0
     found = with_intervals(Predictions(label, np.full(400, 0.9), range(400)), 0)["calibration_error"]
-    assert list(found.values()) == pytest.approx([0.4, 0.4 - 2.24 * 0.025, 0.4 + 2.24 * 0.025], abs=0.008)
+    assert list(astuple(found)) == pytest.approx([0.4, 0.4 - 2.24 * 0.025, 0.4 + 2.24 * 0.025], abs=0.008)

@@ -1,6 +1,7 @@
 """Calibrated probabilities of a test: the tables against counts by hand, SciPy and statsmodels; what the page says."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,9 @@ from test_report import damage, parsed, remove, write_tables
 
 from utils import figures
 from utils.evaluation import probabilities
-from utils.evaluation.stored import DIGITS, NAMES, write_frame
+from utils.evaluation.stored import write_table
 from utils.report import drawings
-from utils.report.tables import CALIBRATION, PROBABILITIES, UNEQUAL, read
+from utils.report.tables import UNEQUAL, read
 from utils.scores import calibration
 from utils.scores.calibration import fit
 from utils.scores.metrics import log_odds
@@ -51,8 +52,8 @@ def calibrated(folder: Path, table: pd.DataFrame, how: str = "site") -> Path:
     """A folder as a test of these predictions leaves it."""
     write_tables(folder, table.assign(label=table["label"].astype(str)), folds=how)
     own = probabilities.people(table, table["fold"].to_numpy())
-    for name, of in ((PROBABILITIES, own), (CALIBRATION, probabilities.observed(own, "fold", 0))):
-        write_frame(folder / name, of, NAMES, DIGITS)
+    for name, of in (("probabilities", own), ("calibration", probabilities.observed(own, "fold", 0))):
+        write_table(SimpleNamespace(out_dir=folder), name, of)
     return folder
 
 
@@ -140,7 +141,7 @@ def test_sites_that_are_alike_are_seldom_called_unequal(monkeypatch):
 def test_the_page_says_what_was_observed(tmp_path, alike):
     page = parsed(calibrated(tmp_path / "alike", alike))
     assert [*page.headings[6:10]] == ["Probabilities", "Sets of labels", "Decisions", "Confusion matrix"]
-    table, observed = (pd.read_csv(tmp_path / "alike" / name) for name in (PROBABILITIES, CALIBRATION))
+    table, observed = (pd.read_csv(tmp_path / "alike" / name) for name in ("probabilities.csv", "calibration.csv"))
     said = " ".join(page.paragraphs["Probabilities"])
     assert "nobody of the same site contributed" in said and "not shown to be too sure or not sure enough" in said
     value, low, high = observed.iloc[0][["value", "low", "high"]]
@@ -208,10 +209,13 @@ def test_a_paper_is_told(tmp_path, alike):
 
 
 MISTAKES = {
-    "no people": (remove(PROBABILITIES), "probabilities.csv cannot be read"),
-    "a probability": (damage(PROBABILITIES, ",0,0.", ",0,7."), "probabilities.csv has a wrong number; expected both"),
-    "a row": (damage(CALIBRATION, "slope", "slop"), "has no row of measure slope, probabilities as predicted"),
-    "a column": (damage(CALIBRATION, "level", "height"), "calibration.csv lacks the columns level"),
+    "no people": (remove("probabilities.csv"), "probabilities.csv cannot be read"),
+    "a probability": (
+        damage("probabilities.csv", ",0,0.", ",0,7."),
+        "probabilities.csv has a wrong number; expected both",
+    ),
+    "a row": (damage("calibration.csv", "slope", "slop"), "has no row of measure slope, probabilities as predicted"),
+    "a column": (damage("calibration.csv", "level", "height"), "calibration.csv lacks the columns level"),
 }
 
 

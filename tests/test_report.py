@@ -20,7 +20,8 @@ from sklearn.metrics import confusion_matrix
 from models import MODELS
 from utils import figures
 from utils.report import build, drawings, texts
-from utils.report.tables import Score, read
+from utils.report.tables import read
+from utils.scores.estimate import Estimate
 from utils.scores.metrics import Predictions
 
 HOSTILE = "</script><script>alert(1)</script>$x_{$ & \u202e<b>額"
@@ -474,14 +475,14 @@ def test_the_confusion_matrix_is_that_of_scikit_learn_with_the_intervals_of_reca
     table = people(60)
     label, probability = table["label"].astype(float).to_numpy(), table["probability"].to_numpy()
     predictions = Predictions(label, probability, table["subject"].to_numpy())
-    scores = {"recall": Score(0.8, 0.7, 0.9), "specificity": Score(0.5, 0.25, 1.0)}
+    scores = {"recall": Estimate(0.8, 0.7, 0.9), "specificity": Estimate(0.5, 0.25, 1.0)}
     counts = confusion_matrix(label, probability >= 0.5)
     share = counts / counts.sum(1, keepdims=True)
     ends = [["25% to 100%", "0% to 75%"], ["10% to 30%", "70% to 90%"]]
     rows = drawings.confusion_rows(predictions, scores)
     for cell in np.ndindex(2, 2):
         assert rows[cell[0]][cell[1]] == f"{counts[cell]} ({share[cell]:.0%}, {ends[cell[0]][cell[1]]})"
-    without = {name: Score(0.8, None, None) for name in scores}
+    without = {name: Estimate(0.8, None, None) for name in scores}
     assert drawings.confusion_rows(predictions, without)[0][0] == f"{counts[0, 0]} ({share[0, 0]:.0%})"
     (axis,) = drawings.confusion(predictions, scores).axes
     assert [text.get_text().split("\n")[0] for text in axis.texts] == [str(count) for count in counts.ravel()]

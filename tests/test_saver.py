@@ -9,6 +9,7 @@ from helpers import an_identity, assert_bit_equal, read_rows, step_of
 
 from data.base.errors import InputError
 from utils.runs.checkpoints import CheckpointFolder
+from utils.scores.estimate import Estimate, Headline
 from utils.training.saver import History, Saver, earlier_history
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -108,7 +109,7 @@ def test_the_last_loss_stands_for_a_training(name, other, tmp_path):
     assert history.headline is None
     history.add(1, other | {name: 0.7})
     history.add(2, other | {name: 0.5})
-    assert history.headline == (f"{name} after 2 batches", 0.5, None, None)
+    assert history.headline == Headline(f"{name} after 2 batches", Estimate(0.5, None, None))
     history.close()
 
 

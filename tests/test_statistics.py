@@ -6,7 +6,7 @@ from scipy import stats
 
 from data.cohorts.records import class_sign
 from utils.scores import statistics
-from utils.scores.statistics import CONFIDENCE, bootstrap, or_none
+from utils.scores.statistics import CONFIDENCE, bootstrap
 
 
 def test_the_bootstrap_is_scipys():
@@ -56,10 +56,6 @@ def test_strata_keep_their_sizes_and_strata_of_one_have_no_interval():
     assert {0, 1, 2} == set(drawn[0][:, 0])
     low, high = bootstrap(lambda weight: weight[:, 0], 3, np.random.default_rng(0), 20, np.arange(3))
     assert np.isnan(low) and np.isnan(high)
-
-
-def test_numbers_for_json():
-    assert [or_none(value) for value in (np.float32(0.5), np.nan, np.inf)] == [0.5, None, None]
 
 
 def test_autism_counts_up_and_control_down():

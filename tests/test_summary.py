@@ -7,10 +7,11 @@ import pytest
 from utils.blackout.adjustment import Adjustment
 from utils.blackout.effects import SUPPRESSOR
 from utils.blackout.summary import accuracy_sentence, beats_chance, evidence_sentence
+from utils.scores.estimate import UNDEFINED, Estimate
 
-AUC = {"value": 0.8, "low": 0.7, "high": 0.9}
-POOR = {"value": 0.55, "low": 0.4, "high": 0.7}
-REVERSED = {"value": 0.3, "low": 0.2, "high": 0.45}
+AUC = Estimate(0.8, 0.7, 0.9)
+POOR = Estimate(0.55, 0.4, 0.7)
+REVERSED = Estimate(0.3, 0.2, 0.45)
 HALF = np.arange(20) % 2
 BESIDE = ("site", "age", "log mean_fd")
 
@@ -92,9 +93,9 @@ def test_one_name_of_two_regions_counts_once_each():
         (AUC, True, "0.80 (0.70 to 0.90)."),
         (POOR, False, "0.55 (0.40 to 0.70): the network is not shown to be better than chance, so there is nothing"),
         (REVERSED, False, "0.30 (0.20 to 0.45): the network ranks them the wrong way round, so there is nothing for"),
-        ({"value": 1.0, "low": None}, None, "1.00, without an interval: whether the network is better than chance is"),
+        (Estimate(1.0, None, None), None, "1.00, without an interval: whether the network is better than chance is"),
         (
-            {"value": None, "low": None},
+            UNDEFINED,
             None,
             "is undefined, since all of them, or all of each site, are of one class: whether",
         ),

@@ -18,7 +18,7 @@ from data.cohorts import phenotype
 from data.cohorts.stored import open_cohort
 from models import MODELS
 from models.settings import from_json
-from utils.evaluation import repeats
+from utils.evaluation import beside, repeats
 from utils.evaluation.beside import write_floors
 from utils.evaluation.stored import write_table
 from utils.runs.checkpoints import CheckpointFolder
@@ -188,9 +188,9 @@ def test_test_subjects_of_one_class_leave_metrics_undefined(cli, trained, cohort
 @pytest.mark.parametrize("name", ["=cmd|'/c calc'!A1", "@SUM(1)", "-a", "+a"])
 def test_a_name_is_no_formula_in_tables_of_results_and_stays_as_it_is_where_tables_are_joined(name, tmp_path):
     table = pd.DataFrame({"file": [f"{name}.bin"], "site": [name], "fold": [name], "auc": [-0.5]})
-    for file in ("sites.csv", "predictions.csv"):
-        write_table(SimpleNamespace(out_dir=tmp_path), file, table)
-    assert [*read_rows(tmp_path / "sites.csv")[0].values()] == [f"'{name}.bin", f"'{name}", f"'{name}", "-0.5"]
+    for of in ("probabilities", "predictions"):
+        write_table(SimpleNamespace(out_dir=tmp_path), of, table)
+    assert [*read_rows(tmp_path / "probabilities.csv")[0].values()] == [f"'{name}.bin", f"'{name}", f"'{name}", "-0.5"]
     assert [*read_rows(tmp_path / "predictions.csv")[0].values()] == [f"{name}.bin", name, name, "-0.5"]
 
 
@@ -300,7 +300,7 @@ def test_why_new_people_have_no_floors_and_how_many_fit_an_svm_is_told(tmp_path,
     ]
     assert not (tmp_path / "floor_predictions.csv").exists()
     training = cohort_of(row("1", 1.0, "train"), row("2", 0.0, "train"))
-    monkeypatch.setattr(floors, "training_people", lambda *_: training)
+    monkeypatch.setattr(beside, "training_people", lambda *_: training)
     monkeypatch.setattr(floors, "predict", lambda *_: pd.DataFrame({"majority": [0.5]}, pd.Index(["3"], name="file")))
     assert write_floors(run) == []
     assert read_rows(tmp_path / "floor_predictions.csv") == [{"file": "3", "majority": "0.5"}]

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pandas as pd
@@ -29,10 +29,10 @@ def test_rows_hold_the_model_and_every_floor_with_the_paired_difference():
     floor = replace(known, probability=table["regions, SVM"])
     expected, less = with_intervals(floor, 0), differences(known, floor, 0)
     for name in ("auc", "accuracy", "balanced_accuracy", "brier", "auc_sites"):
-        assert [svm[name], svm[f"{name}_low"], svm[f"{name}_high"]] == list(expected[name].values())
+        assert [svm[name], svm[f"{name}_low"], svm[f"{name}_high"]] == list(astuple(expected[name]))
     for name in ("auc", "auc_sites", "auc_folds"):
         minus = [svm[f"model_minus_floor_{name}{end}"] for end in ("", "_low", "_high")]
-        assert minus == list(less[name].values())
+        assert minus == list(astuple(less[name]))
         assert minus[0] == pytest.approx(model[name] - svm[name])
     assert model["floor"] == "model" and model["model_minus_floor_auc"] is None
     assert list(model) == list(majority) == list(svm) and "model_minus_floor_brier" not in model

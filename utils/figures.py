@@ -130,8 +130,3 @@ def shortened(text: str, width: int) -> str:
 def number(value: float, form: str, undefined: str = "-") -> str:
     """A number in a format; `undefined` for NaN and infinity."""
     return format(value, form) if math.isfinite(value) else undefined
-
-
-def interval(low: float, high: float) -> str:
-    """`-0.0612 to 0.4412`, or why there is none."""
-    return "no interval: one subject" if math.isnan(low) else f"{low:.4f} to {high:.4f}"

@@ -2,6 +2,7 @@
 
 from utils.blackout import options as blackout
 from utils.evaluation.options import TestOptions
+from utils.report.registry import OUTPUTS
 from utils.runs import guards
 from utils.runs.run import Job
 from utils.runs.validate import TrainOptions
@@ -43,22 +44,7 @@ TEST = Job(
     module="utils.evaluation.test",
     guards=TESTED,
     outputs=(
-        *("predictions.csv", "floor_predictions.csv", "training.csv", "metrics.json", "floors.csv", "sites.csv"),
-        *(
-            "groups.csv",
-            "confounds.csv",
-            "repeats.csv",
-            "probabilities.csv",
-            "calibration.csv",
-            "candidates.csv",
-            "choices.csv",
-            "external.csv",
-            "unlike.csv",
-            "table1.csv",
-            "tripod_ai.csv",
-            "people.csv",
-            "report.html",
-        ),
+        *OUTPUTS,
         *figures("confusion_matrix", "roc", "forest", "calibration", "decisions", "losses", "distribution", "*Image"),
     ),
     options=TestOptions,

@@ -19,7 +19,7 @@ import io
 import sys
 import tempfile
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -105,7 +105,8 @@ def real_set(source: Path, people: int, seed: int) -> dict[str, dict[str, float]
         procedure = Predictions.of(choice.of_folds(whole, chosen))
         summary = choice.summary(each, procedure, chosen, False, seed)
         own = with_intervals(procedure, seed)[summary.metric]
-    return {"procedure": own, "best candidate": asdict(summary.best_score), "corrected": asdict(summary.corrected)}
+    found = {"procedure": own, "best candidate": summary.best_score, "corrected": summary.corrected}
+    return {name: estimate.columns() for name, estimate in found.items()}
 
 
 def simulated_set(highest: float, people: int, seed: int) -> dict[str, dict[str, float]]:

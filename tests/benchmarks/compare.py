@@ -73,7 +73,7 @@ def one_pair(contest: Contest, seed: int) -> dict[str, float | str]:
     model = Predictions(label, scores, np.arange(len(label)), fold, site)
     found = differences(model, replace(model, probability=others), SEED)
     less = found[headline(found)]
-    return less | {"truth": truth - its_truth, "conclusion": CONCLUSIONS[standing(less["low"], less["high"])]}
+    return less.columns() | {"truth": truth - its_truth, "conclusion": CONCLUSIONS[standing(less)]}
 
 
 def line(contest: Contest, pairs: pd.DataFrame, seconds: float) -> str:

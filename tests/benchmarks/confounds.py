@@ -70,7 +70,7 @@ def explained(case: str, result: dict) -> bool:
     """Whether what cannot be known is said rightly."""
     if case == "unseen":
         return "may explain this: IQ" in motion_line(result)
-    return result["reliability"]["high"] >= RELIABILITY
+    return result["reliability"].high >= RELIABILITY
 
 
 def main() -> None:
@@ -90,10 +90,10 @@ def main() -> None:
             sets = [
                 [one_set(case, count, signal, args.seed + number) for number in range(sets)] for signal, sets in every
             ]
-            shares = [np.mean([result["partial"]["low"] > 0 for result in results]) for results in sets]
+            shares = [np.mean([result["partial"].low > 0 for result in results]) for results in sets]
             line = f"{count} people, {case}: {shares[0]:.1%}, with the diagnosis {shares[1]:.1%}"
             if case in ("error", "unseen"):
-                told = [explained(case, result) for result in sets[0] if result["partial"]["low"] > 0]
+                told = [explained(case, result) for result in sets[0] if result["partial"].low > 0]
                 line += f"; said rightly {sum(told)} of {len(told)}"
             print(line, flush=True)
 

@@ -22,7 +22,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -123,7 +123,7 @@ def one_set(setting: Setting, seed: int, real: tuple[pd.DataFrame, np.ndarray, n
     model = Predictions(label, scores, np.arange(len(label)), fold, site)
     found = intervals(model, partial(averaged, model, aucs), seed)
     less = differences(model, replace(model, probability=others), seed)[headline(found)]
-    return {"auc_sites": (*found["auc_sites"].values(), truth), "difference": (*less.values(), truth - its_truth)}
+    return {"auc_sites": (*astuple(found["auc_sites"]), truth), "difference": (*astuple(less), truth - its_truth)}
 
 
 def permuted(label: np.ndarray, site: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -17,6 +17,7 @@ from utils.blackout.adjustment import Adjustment
 from utils.scores.statistics import ALPHA, bootstrap
 
 RELIANCE, UNIQUE, BACKGROUND, SUFFICIENCY = KINDS = ("reliance", "unique", "background", "sufficiency")
+ONE_SUBJECT = "no interval: one subject"
 SUPPRESSOR = "possibly a suppressor"  # unique without reliance
 RESAMPLES = 5000
 BLOBS = 100  # of each region's size, at least, over all records

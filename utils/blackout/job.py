@@ -36,6 +36,7 @@ from utils.blackout.measure import measure, verify
 from utils.blackout.occlusion import Occlusion
 from utils.runs.group import Group
 from utils.runs.run import Run
+from utils.scores.estimate import Headline
 from utils.scores.metrics import HEADLINES, Predictions, headline, with_intervals
 from utils.training.inference import restored_network
 
@@ -126,7 +127,7 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
         tell(summary.blobs_sentence(effects))
     tell(text)
     return {
-        "headline": (headline(scores), *auc.values()),
+        "headline": Headline(headline(scores), auc),
         "subjects": len(adjusted.label),
         "better_than_chance": summary.beats_chance(auc),
         "adjusted_for": adjusted.covariates,

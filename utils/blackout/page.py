@@ -31,11 +31,12 @@ from utils import figures
 from utils.blackout import colours
 from utils.blackout.by_map import ByMap
 from utils.blackout.colours import EFFECT, PALE, SHADES, effect_ticks, largest_effect, shades
-from utils.blackout.effects import RELIANCE, UNIQUE, Effects
+from utils.blackout.effects import ONE_SUBJECT, RELIANCE, UNIQUE, Effects
 from utils.blackout.options import CONNECTOME
-from utils.figures import interval, number, shortened
+from utils.figures import number, shortened
 from utils.runs.run import Run
-from utils.scores.statistics import ALPHA, CONFIDENCE, or_none
+from utils.scores.estimate import Estimate, or_none
+from utils.scores.statistics import ALPHA, CONFIDENCE
 
 CUTS = 3
 APART = 5  # voxels of 2 mm
@@ -232,7 +233,7 @@ def table_cells(row: dict) -> dict[str, tuple[str, str, float | None]]:
     cells: dict[str, tuple[str, str, float | None]] = {}
     for heading, (column, form) in COLUMNS.items():
         value = row[column]
-        ends = interval(row[f"{column}_low"], row[f"{column}_high"]) if f"{column}_low" in row else ""
+        ends = Estimate.in_row(row, column).ends(".4f", ONE_SUBJECT) if f"{column}_low" in row else ""
         cells[heading] = (number(value, form), ends, or_none(value)) if form else (value, ends, None)
     centre = (f"{row[axis]:.0f}" for axis in ("x_mm", "y_mm", "z_mm"))
     return cells | {"x, y, z (mm)": (", ".join(centre), "", or_none(row["x_mm"]))}

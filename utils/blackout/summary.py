@@ -16,11 +16,12 @@ from data.cohorts.rows import listed
 from utils.blackout import options
 from utils.blackout.adjustment import Adjustment
 from utils.blackout.edges import MAX_PEOPLE, regions_of_parcels
-from utils.blackout.effects import RELIANCE, SUPPRESSOR, UNIQUE, Effects
+from utils.blackout.effects import ONE_SUBJECT, RELIANCE, SUPPRESSOR, UNIQUE, Effects
 from utils.blackout.fills import Fills
-from utils.figures import interval, number, shortened
+from utils.figures import number, shortened
 from utils.runs.run import Run
 from utils.scores import statistics
+from utils.scores.estimate import Estimate
 from utils.scores.statistics import ALPHA, CHANCE, MIN_PER_CLASS
 
 NAME_WIDTH = 23  # letters of a region's name in the terminal
@@ -77,12 +78,12 @@ def blobs_sentence(effects: Effects) -> str:
     return f"Size percentile: among {blobs} blobs per region, each on {size} records."
 
 
-def beats_chance(auc: dict[str, float | None]) -> bool | None:
+def beats_chance(auc: Estimate) -> bool | None:
     """Whether an AUC's interval is above chance; None where there is no interval."""
-    return None if auc["low"] is None else auc["low"] > CHANCE
+    return None if auc.low is None else auc.low > CHANCE
 
 
-def accuracy_sentence(auc: dict[str, float | None], name: str) -> str:
+def accuracy_sentence(auc: Estimate, name: str) -> str:
     """How well the network predicts the subjects whose regions were occluded."""
     return said("accuracy", auc=auc, score=name)
 
@@ -116,7 +117,7 @@ def print_table(table: pd.DataFrame) -> None:
     """The ten regions of most reliance, and which regions have no size percentile."""
     tell(LINE.format(*HEADINGS))
     for row in table.head(TOP).to_dict("records"):
-        reliance = f"{row['reliance']:.4f} ({interval(row['reliance_low'], row['reliance_high'])})"
+        reliance = Estimate.in_row(row, RELIANCE).text(".4f", no_interval=ONE_SUBJECT)
         cells = (
             shortened(row["name"], NAME_WIDTH), reliance, number(row["p_reliance"], ".4f"), f"{row['unique']:.4f}",
             number(row["p_unique"], ".4f"), f"{row['background']:.4f}", number(row["size_percentile"], ".0f"),

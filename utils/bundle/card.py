@@ -10,10 +10,10 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.records import CLASSES
 from data.likeness.reference import quantiles
 from utils.bundle.model import BundledModel, who_trained
-from utils.figures import number
 from utils.report.build import INTENDED_USE
-from utils.runs.internal import FEWEST, Interval
+from utils.runs.internal import FEWEST
 from utils.scores.covariates import covariates
+from utils.scores.estimate import Estimate
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -36,7 +36,7 @@ def text(model: BundledModel, cohort: Cohort) -> str:
         use=INTENDED_USE,
         sites=sites(rows),
         variables=variables(cohort, rows),
-        interval=interval,
+        Estimate=Estimate,
         fewest=FEWEST,
     )
 
@@ -72,9 +72,3 @@ def variables(cohort: Cohort, rows: list) -> list[dict]:
         if len(known) >= FEWEST and told:
             found.append({"name": str(name), "told": told, "unknown": int(values.isna().sum())})
     return found
-
-
-def interval(values: Interval) -> str:
-    """`0.78 (0.73 to 0.83)`."""
-    value, low, high = (number(one if one is not None else float("nan"), ".2f") for one in values)
-    return value if values[1] is None else f"{value} ({low} to {high})"

@@ -233,7 +233,7 @@ class Bundle:
         """Why what it says of a person may be chance; nothing if a test on folds shows that it is not."""
         if self.model.internal is None:
             return "How good these networks are nobody knows, so that what they say of a person may be chance."
-        low = self.model.internal.scores[self.model.internal.headline][1]
+        low = self.model.internal.score.low
         if low is not None and low > CHANCE:
             return ""
         return "The test on folds does not show that they do better than chance, so that what they say may be chance."

@@ -12,11 +12,10 @@ from data.base.tables import read_frame, write_frame
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from utils.bundle.run import bundle_of
-from utils.report.tables import UNLIKE
+from utils.report.registry import TABLES
 from utils.runs.run import Run
 from utils.scores.calibration import LEVELS, Calibration
 
-PEOPLE = "people.csv"
 LEVEL = LEVELS[0]
 NO_CALIBRATION = (
     "Probabilities are not calibrated and there are no sets of labels, since no test on folds with enough people goes "
@@ -54,7 +53,7 @@ def people(calibration: Calibration | None, each: np.ndarray, prevalence: float 
 def write(run: Run, each: np.ndarray, indices: np.ndarray, prevalence: float | None) -> list[str]:
     """Writes `people.csv` of the records at these positions, with the reasons of `unlike.csv`, for a `prevalence`;
     returns what must be said of it."""
-    bundle, path = bundle_of(run), run.out_dir / UNLIKE
+    bundle, path, own = bundle_of(run), run.out_dir / TABLES["unlike"].file, TABLES["people"]
     assert bundle
     found = people(bundle.calibration, each, prevalence)
     rows = [run.cohort.rows[index] for index in indices]
@@ -67,9 +66,9 @@ def write(run: Run, each: np.ndarray, indices: np.ndarray, prevalence: float | N
         reasons = read_frame(path).set_index("file")["reasons"] if path.is_file() else pd.Series(dtype=str)
         table["unlike"] = table["file"].map(reasons).astype(object).fillna("")
         flagged = table.loc[table["unlike"] != "", "subject"].unique().tolist()
-        why = f", so that less is known of their predictions; {PEOPLE} says why: {listed(flagged)}" if flagged else ""
+        why = f", so that less is known of their predictions; {own.file} says why: {listed(flagged)}" if flagged else ""
         notes.append(f"Unlike the training people: {len(flagged)} of {table['subject'].nunique()} people{why}.")
-    write_frame(run.out_dir / PEOPLE, table, ("file", "subject", "unlike"), DIGITS)
+    write_frame(run.out_dir / own.file, table, own.texts, DIGITS)
     return notes
 
 

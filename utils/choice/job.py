@@ -19,6 +19,7 @@ from utils.choice.halving import Rung, halve, trainings
 from utils.runs.folders import described
 from utils.runs.group import Group
 from utils.runs.run import Job, Options, Run
+from utils.scores.estimate import Estimate, Headline
 from utils.scores.metrics import HEADLINES, Predictions, aucs, headline
 
 STORE = "inner.json"
@@ -87,7 +88,7 @@ def choose(run: Run) -> int:
     contenders = {name: one.on(run.workers) for name, one in run.options.contenders.items()}
     chosen = choice(contenders, Store(run.out_dir / STORE, kept))
     title = f"{chosen.name} chosen, {HEADLINES[chosen.metric]} of inner folds"
-    run.finish((title, chosen.scores[chosen.name], None, None), chosen=asdict(chosen))
+    run.finish(Headline(title, Estimate(chosen.scores[chosen.name], None, None)), chosen=asdict(chosen))
     return 0
 
 

@@ -19,10 +19,10 @@ from utils.compare.runs import FinishedTest
 from utils.figures import number
 from utils.report import drawings, texts
 from utils.report.build import INTENDED_USE, rendered
-from utils.report.cells import Row, Section, shown, spelled
-from utils.report.tables import Score
+from utils.report.cells import Row, Section, spelled
 from utils.runs.folders import RESULTS, Results, refuse
 from utils.runs.run import git_commit
+from utils.scores.estimate import Estimate
 from utils.scores.metrics import HEADLINES
 from utils.scores.statistics import CHANCE, CONFIDENCE
 
@@ -32,7 +32,6 @@ JOB, OF = "compare", "runs"  # in the manifest, in the places of job and model
 SENTENCES = "compare/sentences.jinja"
 DIGITS = 8  # significant ones
 NAMES = ("a", "b", "site")  # columns of text
-Ends = Mapping[str, float | None]  # value, low, high
 
 
 def check_place(folder: Path, runs: Sequence[Path]) -> None:
@@ -119,16 +118,17 @@ def minus(pair: Pair) -> str:
     return f"{pair.a.letter} minus {pair.b.letter}"
 
 
-def forest(label: str, rows: Mapping[str, Ends], about: str, line: float) -> Figure | None:
+def forest(label: str, rows: Mapping[str, Estimate], about: str, line: float) -> Figure | None:
     """A row a value with its interval, from top to bottom, beside a line; None if all are undefined."""
-    known = {name: ends for name, ends in rows.items() if ends["value"] is not None}
+    known = {name: estimate for name, estimate in rows.items() if estimate.value is not None}
     if not known:
         return None
     figure, (axis,) = drawings.axes(label, 0.7 + 0.26 * len(known))
-    for place, ends in enumerate(known.values()):
-        if ends["low"] is not None:
-            axis.plot([ends["low"], ends["high"]], [place, place], color="C0", linewidth=1.8)
-        axis.plot(ends["value"], place, "o", color="C0", markersize=5)
+    for place, estimate in enumerate(known.values()):
+        value, *ends = estimate.numbers
+        if estimate.low is not None:
+            axis.plot(ends, [place, place], color="C0", linewidth=1.8)
+        axis.plot(value, place, "o", color="C0", markersize=5)
     axis.axvline(line, color="0.3", linestyle=":", linewidth=1)
     axis.set_yticks(np.arange(len(known)), [*known])
     axis.set_ylim(len(known) - 0.5, -0.5)
@@ -136,22 +136,17 @@ def forest(label: str, rows: Mapping[str, Ends], about: str, line: float) -> Fig
     return figure
 
 
-def cell(ends: Ends) -> str:
-    """`0.610 (0.500 to 0.720)`, as in reports."""
-    return shown(Score(**ends).numbers)
-
-
 def row_of(run: FinishedTest) -> Row:
     """A run with its scores."""
     of = run.described
     named = {"run": run.letter, "folder": f"{run.folder}{of.marks}", "model": f"{of.model}, {of.preset}"}
-    return named | {spelled(name): cell(run.scores[name]) for name in (*HEADLINES, "brier") if name in run.scores}
+    return named | {spelled(name): run.scores[name].text() for name in (*HEADLINES, "brier") if name in run.scores}
 
 
 def differences(pair: Pair) -> Row:
     """The difference of each score."""
     names = [name for name in (*HEADLINES, "brier") if name in pair.less]
-    return {"difference": minus(pair)} | {spelled(name): cell(pair.less[name]) for name in names}
+    return {"difference": minus(pair)} | {spelled(name): pair.less[name].text() for name in names}
 
 
 def correlations(pair: Pair) -> Row:

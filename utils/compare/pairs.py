@@ -9,8 +9,9 @@ from scipy.stats import binomtest
 
 from utils.compare.runs import FinishedTest
 from utils.evaluation.verdict import standing
-from utils.scores.metrics import differences, flat, headline, log_odds
-from utils.scores.statistics import THRESHOLD, or_none
+from utils.scores.estimate import Estimate, flat, or_none
+from utils.scores.metrics import differences, headline, log_odds
+from utils.scores.statistics import THRESHOLD
 
 SEED = 0  # of the bootstrap, whatever those of the runs are
 DIGITS = 6  # of log odds; what varies less is rounding
@@ -60,7 +61,7 @@ class Pair:
 
     a: FinishedTest
     b: FinishedTest
-    less: dict[str, dict]
+    less: dict[str, Estimate]
     correlations: dict[str, float | None]
     agreement: Agreement
     sites: tuple[Site, ...]
@@ -77,7 +78,7 @@ class Pair:
     @property
     def standing(self) -> str:
         """What the interval of the difference of that AUC says of a."""
-        return standing(self.less[self.area]["low"], self.less[self.area]["high"])
+        return standing(self.less[self.area])
 
 
 def compared(a: FinishedTest, b: FinishedTest) -> Pair:
@@ -123,11 +124,11 @@ def rows(pairs: Sequence[Pair]) -> Iterator[dict]:
             "subjects": pair.a.known["subject"].nunique(),
             "records": len(pair.a.known),
             **{
-                f"{name}_{side}": run.scores[name]["value"]
+                f"{name}_{side}": run.scores[name].value
                 for name in names
                 for side, run in (("a", pair.a), ("b", pair.b))
             },
-            **flat({f"a_minus_b_{name}": pair.less[name] for name in names}, [f"a_minus_b_{name}" for name in names]),
+            **flat({f"a_minus_b_{name}": pair.less[name] for name in names}),
             **pair.correlations,
             **pair.agreement.row,
         }

@@ -11,11 +11,14 @@ import pandas as pd
 from data.base import files
 from data.base.errors import InputError
 from models import MODELS
-from utils.report.tables import PREDICTIONS, Described, read_predictions
+from utils.report.registry import TABLES
+from utils.report.tables import Described, read_predictions
 from utils.runs.folders import MANIFEST, Manifest, is_same, sha256
 from utils.runs.repeated import REPEAT
+from utils.scores.estimate import Estimate
 from utils.scores.metrics import Predictions, with_intervals
 
+PREDICTIONS = TABLES["predictions"].file
 LETTERS = ascii_uppercase[:10]  # the names of runs
 EXPECTED = "expected the folder of a classifier's finished `run.py --test`"
 VOID = {  # what makes a comparison void if one of the two has it: a caveat, and its words
@@ -51,7 +54,7 @@ class FinishedTest:
         return replace(first, repeats=tuple(others))
 
     @cached_property
-    def scores(self) -> dict[str, dict]:
+    def scores(self) -> dict[str, Estimate]:
         """As in `metrics.json`."""
         return with_intervals(self.predictions, self.described.seed)
 

@@ -14,11 +14,11 @@ from data.cohorts.cohort import Cohort, in_order
 from data.grids import Grid
 from models import losses
 from utils.figures import Picture, slices
-from utils.report.tables import METRICS
+from utils.report.registry import METRICS
 from utils.runs.group import Group
 from utils.runs.run import Run
+from utils.scores.estimate import Estimate, Headline, or_none
 from utils.scores.metrics import ExplainedVariance
-from utils.scores.statistics import or_none
 from utils.training.inference import outputs_of
 
 
@@ -43,7 +43,7 @@ def finish(run: Run, of_parts: dict[str, dict[str, dict]], weights: Sequence[int
     means = {name: or_none(float(weight @ value / weight.sum())) for name, value in values.items()}
     files.write_json(run.out_dir / METRICS, means | {"baseline": found[0]["baseline"]} | of_parts | run.caveats.held)
     tell(in_words({name: value for name, value in means.items() if value is not None}))
-    run.finish(("explained_variance", means["explained_variance"], None, None))
+    run.finish(Headline("explained_variance", Estimate.of(means["explained_variance"])))
 
 
 def evaluate(run: Run, network: keras.Model) -> None:
@@ -70,7 +70,7 @@ def evaluate(run: Run, network: keras.Model) -> None:
     if reads == "volume":
         draw_volumes(run, network, *(volume.astype(np.float32) for volume in first))
     tell(f"{in_words(metrics)} ({named})")
-    run.finish(("explained_variance", metrics["explained_variance"], None, None))
+    run.finish(Headline("explained_variance", Estimate.of(metrics["explained_variance"])))
 
 
 def in_words(metrics: dict[str, float | None]) -> str:

@@ -7,8 +7,7 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.standards import within_sites
 from utils.bundle.run import bundle_of
 from utils.evaluation import external, repeats
-from utils.evaluation.stored import FLOOR_PREDICTIONS, read_table, write_table
-from utils.report import tables as saved
+from utils.evaluation.stored import read_table, write_table
 from utils.runs.checkpoints import Identity, training_cohort
 from utils.runs.run import Run
 from utils.scores import floors, linear_floors
@@ -31,8 +30,8 @@ def write(run: Run) -> list[str]:
     else:
         known = external.known_of(run)
     notes = write_floors(run, known)
-    found, unlike = external.tables(run.cohort, read_table(run, saved.PREDICTIONS), known, run.seed)
-    for name, table in ((saved.EXTERNAL, found), (saved.UNLIKE, unlike)):
+    found, unlike = external.tables(run.cohort, read_table(run, "predictions"), known, run.seed)
+    for name, table in (("external", found), ("unlike", unlike)):
         if len(table):
             write_table(run, name, table)
     return notes
@@ -44,7 +43,7 @@ def write_floors(run: Run, known: external.Known | None = None) -> list[str]:
     training = None
     if known and known.floors:
         table = linear_floors.predict(known.floors, run.cohort, run.cohort.indices("test"))
-        write_table(run, FLOOR_PREDICTIONS, table.reset_index())
+        write_table(run, "floor_predictions", table.reset_index())
         return [LINEAR_FLOORS]
     if not run.cohort.subjects("train"):
         identity = run.checkpoints.identity()
@@ -56,7 +55,7 @@ def write_floors(run: Run, known: external.Known | None = None) -> list[str]:
         if training is None:
             raise
         return [f"No floor could be fitted beside the score: {error}"]
-    write_table(run, FLOOR_PREDICTIONS, table.reset_index())
+    write_table(run, "floor_predictions", table.reset_index())
     source = training or run.cohort
     return floors.limits(len(source.indices("train")), source.connectomes is not None)
 

@@ -14,10 +14,12 @@ import numpy as np
 import pandas as pd
 
 from utils.choice.job import read_choice
-from utils.report.tables import CANDIDATE, CHOICES, Choice, Score
+from utils.report.registry import CANDIDATE, CHOICE_COLUMNS
+from utils.report.tables import Choice
 from utils.runs.group import Group
-from utils.scores.metrics import RESAMPLES, Predictions, aucs, differences, flat, headline, with_intervals
-from utils.scores.statistics import or_none, resampled
+from utils.scores.estimate import Estimate, flat, or_none
+from utils.scores.metrics import RESAMPLES, Predictions, aucs, differences, headline, with_intervals
+from utils.scores.statistics import resampled
 
 
 def chosen_of(group: Group, each: Mapping[str, Predictions]) -> dict[str, str]:
@@ -65,9 +67,7 @@ def summary(
     best = best_of(each)
     scores = with_intervals(each[best], seed)
     name = headline(scores)
-    own = Score(**scores[name])
     mended = corrected(each, seed)
-    less = differences(each[best], procedure, seed)[name]
     return Choice(
         quick=quick,
         candidates=list(each),
@@ -75,18 +75,18 @@ def summary(
         agreement=None if quick else agreement(list(chosen.values())),
         metric=name,
         best=best,
-        best_score=own,
-        optimism=None if quick else Score(**less),
-        corrected=shifted(own, mended),
+        best_score=scores[name],
+        optimism=None if quick else differences(each[best], procedure, seed)[name],
+        corrected=shifted(scores[name], mended),
     )
 
 
-def shifted(score: Score, value: float | None) -> Score:
+def shifted(score: Estimate, value: float | None) -> Estimate:
     """A score with another value, and an interval that is as wide, but for the bounds of an AUC."""
     if value is None or score.value is None or score.low is None or score.high is None:
-        return Score(value, None, None)
+        return Estimate(value, None, None)
     less = score.value - value
-    return Score(value, max(score.low - less, 0.0), min(score.high - less, 1.0))
+    return Estimate(value, max(score.low - less, 0.0), min(score.high - less, 1.0))
 
 
 def candidates_table(each: Mapping[str, Predictions], chosen: Mapping[str, str], seed: int) -> pd.DataFrame:
@@ -96,7 +96,7 @@ def candidates_table(each: Mapping[str, Predictions], chosen: Mapping[str, str],
     for name, one in each.items():
         scores = with_intervals(one, seed)
         names = [area for area in ("auc_sites", "auc_folds", "auc", "accuracy", "brier") if area in scores]
-        rows.append({CANDIDATE: name, "chosen": counts[name]} | flat(scores, names))
+        rows.append({CANDIDATE: name, "chosen": counts[name]} | flat({area: scores[area] for area in names}))
     return pd.DataFrame(rows)
 
 
@@ -116,4 +116,4 @@ def choices_table(choosing: Group) -> pd.DataFrame:
         for name in choice.scores
         for rung in [next(rung for rung in reversed(choice.rungs) if name in rung.scores)]
     ]
-    return pd.DataFrame(rows, columns=CHOICES)
+    return pd.DataFrame(rows, columns=list(CHOICE_COLUMNS))

@@ -24,8 +24,9 @@ from sklearn.preprocessing import SplineTransformer
 from utils.evaluation.groups import MOVED_LESS
 from utils.report.texts import paragraph
 from utils.scores.covariates import AGE, HEAD_MOTION, IQ, SEX, covariates
+from utils.scores.estimate import Estimate
 from utils.scores.metrics import RESAMPLES, Predictions, log_odds
-from utils.scores.statistics import CONFIDENCE, MIN_PER_CLASS, Statistic, bootstrap, or_none
+from utils.scores.statistics import CONFIDENCE, MIN_PER_CLASS, Statistic, bootstrap
 
 SUBJECTS_A_PARAMETER = 5  # of least squares, for which 2 suffice (Austin & Steyerberg 2015, J Clin Epidemiol 68:627)
 OTHERS = 6  # parameters: the intercept, the network's logit and four columns of forests
@@ -42,8 +43,8 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
     """Whether the network's output says more of the diagnosis than the covariates do; None if there are none.
 
     `table` is `Cohort.covariates`, with IQ if known. Each subject counts once, with the mean logit of its records and
-    repeats. The result holds `partial`: the correlation of label and output beside the covariates, its `value`, `low`,
-    `high` and `p` - or `reason`, why it cannot be computed; `subjects`, `left_out` (a covariate is unknown, or all of
+    repeats. The result holds `partial`: the correlation of label and output beside the covariates, and its `p` - or
+    `reason`, why it cannot be computed; `subjects`, `left_out` (a covariate is unknown, or all of
     their site are of one class), `covariates`, `without` (covariates not used, or age by site) and `unknown` (of
     EXPECTED). Where head motion is known: `correlation` as in `within_sites`, and if the output
     carries more, `reliability` as in `needed_reliability`.
@@ -71,7 +72,7 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
     measures = [name for name in known.select_dtypes("number") if name in names and HEAD_MOTION.search(name)]
     if measures:
         result["correlation"] = within_sites(everybody, known[measures[0]], seed)
-    if measures and "partial" in result and result["partial"]["low"] > 0:
+    if measures and "partial" in result and result["partial"].low > 0:
         others = [block for name, block in blocks.items() if not HEAD_MOTION.search(name)]
         beside = side_by_side(people, others)
         result["reliability"] = needed_reliability(people, known.loc[people.index, measures[0]], beside, (seed, wider))
@@ -140,8 +141,8 @@ def flexible(known: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def more(people: pd.DataFrame, plain: pd.DataFrame, values: pd.DataFrame, wider: float) -> dict:
-    """The `partial` correlation of label and logit beside the `values` and what a forest makes of the `plain` ones, or
-    the `reason` why there is none.
+    """The `partial` correlation of label and logit beside the `values` and what a forest makes of the `plain` ones, and
+    its `p`; or the `reason` why there is none.
 
     Standard errors are robust (HC3; MacKinnon & White 1985) and, of several folds, `wider`: their models share training
     subjects, as `utils.scores.metrics` says.
@@ -166,7 +167,8 @@ def more(people: pd.DataFrame, plain: pd.DataFrame, values: pd.DataFrame, wider:
         return {"reason": "the network's output follows from the covariates"}
     if label.std() < TOLD:
         return {"reason": "the diagnosis follows from the covariates"}
-    return {"partial": correlated(label, output, span, wider)}
+    partial, chance = correlated(label, output, span, wider)
+    return {"partial": partial, "p": chance}
 
 
 def spanned(values: np.ndarray) -> np.ndarray:
@@ -180,8 +182,8 @@ def residuals(columns: np.ndarray, span: np.ndarray) -> np.ndarray:
     return columns - span @ (span.T @ columns)
 
 
-def correlated(label: np.ndarray, output: np.ndarray, span: np.ndarray, wider: float) -> dict[str, float]:
-    """The correlation of two columns of residuals (n,) of a regression on `span` (n, k), with interval and p."""
+def correlated(label: np.ndarray, output: np.ndarray, span: np.ndarray, wider: float) -> tuple[Estimate, float]:
+    """The correlation of two columns of residuals (n,) of a regression on `span` (n, k), and its p."""
     slope = output @ label / (output @ output)
     left = 1 - (span**2).sum(axis=1) - output**2 / (output @ output)  # 0 of whom the regression fits in any case
     parts = np.where(left > TOLD, output * (label - slope * output) / np.maximum(left, TOLD), 0)
@@ -190,11 +192,10 @@ def correlated(label: np.ndarray, output: np.ndarray, span: np.ndarray, wider: f
     freedom = len(label) - span.shape[1] - 1
     reach = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * spread
     chance = 2 * stats.t.sf(abs(value) / max(spread, 1e-12), freedom)
-    ends = {"low": max(value - reach, -1), "high": min(value + reach, 1)}
-    return {name: float(number) for name, number in ({"value": value} | ends | {"p": chance}).items()}
+    return Estimate.of(value, max(value - reach, -1), min(value + reach, 1)), float(chance)
 
 
-def within_sites(everybody: pd.DataFrame, measure: pd.Series, seed: int) -> dict[str, float | None]:
+def within_sites(everybody: pd.DataFrame, measure: pd.Series, seed: int) -> Estimate:
     """The correlation of the logit and a `measure`, both minus the mean of their site; bootstrap over subjects.
 
     The interval is that of these networks; it does not say what others, trained anew, would have.
@@ -212,7 +213,7 @@ def within_sites(everybody: pd.DataFrame, measure: pd.Series, seed: int) -> dict
 
 def needed_reliability(
     people: pd.DataFrame, measure: pd.Series, others: pd.DataFrame, seed_wider: tuple[int, float]
-) -> dict[str, float | None]:
+) -> Estimate:
     """How reliable the measure of head motion may at most be for motion to explain all that the output says.
 
     The model is classical measurement error, measure = motion + noise, with noise independent of all else, and label
@@ -235,9 +236,7 @@ def needed_reliability(
     return resampled(reliability, len(people), seed_wider, (0, 1))
 
 
-def resampled(
-    statistic: Statistic, count: int, seed_wider: tuple[int, float], bounds: tuple[float, float]
-) -> dict[str, float | None]:
+def resampled(statistic: Statistic, count: int, seed_wider: tuple[int, float], bounds: tuple[float, float]) -> Estimate:
     """A statistic (k,) of weights (k, count) with its interval; no interval of fewer than MIN_PER_CLASS subjects."""
     seed, wider = seed_wider
     value = statistic(np.ones((1, count)))[0]
@@ -245,7 +244,7 @@ def resampled(
     if count >= MIN_PER_CLASS:
         ends = bootstrap(statistic, count, np.random.default_rng(seed), RESAMPLES)
         low, high = (value + wider * (float(end) - value) for end in ends)
-    return {name: or_none(np.clip(at, *bounds)) for name, at in {"value": value, "low": low, "high": high}.items()}
+    return Estimate.of(*np.clip([value, low, high], *bounds))
 
 
 def rows(result: dict | None, groups: list[dict]) -> list[dict]:
@@ -253,13 +252,12 @@ def rows(result: dict | None, groups: list[dict]) -> list[dict]:
     found = result or {}
     still = next((row for row in groups if row["group"] == MOVED_LESS), {})
     area = "auc_sites" if still.get("auc_sites") is not None else "auc"
-    half = {"value": still.get(area), "low": still.get(f"{area}_low"), "high": still.get(f"{area}_high")}
-    measures = {name: found.get(name) for name in ("partial", "correlation", "reliability")} | {area: half}
-    nothing = {"value": None, "low": None, "high": None, "p": None}
+    measures = {name: found[name] for name in ("partial", "correlation", "reliability") if name in found}
+    measures |= {area: Estimate.in_row(still, area)} if still else {}
     return [
-        {"measure": name} | nothing | numbers
-        for name, numbers in measures.items()
-        if numbers and numbers["value"] is not None
+        {"measure": name} | estimate.columns() | {"p": found["p"] if name == "partial" else None}
+        for name, estimate in measures.items()
+        if estimate.value is not None
     ]
 
 

@@ -18,18 +18,18 @@ from data.likeness import people
 from data.likeness.reasons import PERSON, Range, spelled
 from data.likeness.reference import Compared, Reference, compared, reference
 from utils.evaluation.confounds import subjects_of
-from utils.report.tables import UNLIKE_COLUMNS, Score
+from utils.report.registry import UNLIKE_COLUMNS
 from utils.runs.checkpoints import training_cohort
 from utils.runs.internal import InternalValidation
 from utils.runs.run import Run
 from utils.scores.calibration import Calibration, logistic
+from utils.scores.estimate import UNDEFINED, Estimate
 from utils.scores.linear_floors import LinearFloors
 from utils.scores.metrics import Predictions, with_intervals
-from utils.scores.statistics import CONFIDENCE, MIN_PER_CLASS, or_none
+from utils.scores.statistics import CONFIDENCE, MIN_PER_CLASS
 
 COMPARED = ("auc_sites", "auc", "accuracy", "balanced_accuracy", "brier")  # that stand beside those of the training
 SPREAD = 2 * stats.norm.ppf(0.95)  # standard deviations in the range of the middle nine tenths
-NOTHING = {"value": None, "low": None, "high": None}
 Row = dict[str, object]
 
 
@@ -38,7 +38,7 @@ class TrainingScore:
     """How well what trained a model does on people whom it has not seen: metrics as in `metrics.json`, of so many
     `people`; `how` they were tested, such as `10 folds`."""
 
-    scores: dict[str, Score]
+    scores: dict[str, Estimate]
     people: int
     how: str
 
@@ -57,8 +57,7 @@ def score_of(internal: InternalValidation | None) -> TrainingScore | None:
     """The score of the test on folds that goes with a model."""
     if internal is None:
         return None
-    scores = {name: Score(*values) for name, values in internal.scores.items()}
-    return TrainingScore(scores, internal.subjects, internal.how)
+    return TrainingScore(internal.estimates, internal.subjects, internal.how)
 
 
 def known_of(run: Run) -> Known:
@@ -98,19 +97,19 @@ def scored(predictions: Predictions, known: Known, seed: int) -> Iterator[Row]:
         score = before.scores.get(name) if before else None
         if name not in found and score is None:
             continue
-        training = dict(zip(("training", "training_low", "training_high"), score.numbers, strict=True)) if score else {}
+        training = score.columns("training") if score else {}
         about = {"training_people": before.people, "how": before.how} if before and score else {}
-        yield {"kind": "score", "measure": name, **found.get(name, NOTHING), **training, **about}
+        yield {"kind": "score", "measure": name, **found.get(name, UNDEFINED).columns(), **training, **about}
     kinds = {"calibration": predictions}
     if known.calibration:
         calibrated = known.calibration.probability(predictions.probability)
         kinds["calibrated"] = replace(predictions, probability=calibrated)
     for kind, of_kind in kinds.items():
-        for name, value in calibration(of_kind).items():
-            yield {"kind": kind, "measure": name, **value}
+        for name, estimate in calibration(of_kind).items():
+            yield {"kind": kind, "measure": name, **estimate.columns()}
 
 
-def calibration(predictions: Predictions) -> dict[str, dict[str, float | None]]:
+def calibration(predictions: Predictions) -> dict[str, Estimate]:
     """Calibration in the large and slope of the log odds, each subject once: the intercept of a logistic regression of
     the label with the log odds as offset, 0 if probabilities are right on average, and the coefficient of the log odds,
     1 if they are (Cox 1958; Van Calster et al. 2019, doi:10.1186/s12916-019-1466-7). Wald intervals, none of fewer than
@@ -125,10 +124,7 @@ def calibration(predictions: Predictions) -> dict[str, dict[str, float | None]]:
     if overlap and logit.std() > 0:
         found["slope"] = regression(np.column_stack([logit, one]), np.zeros(len(label)), label)
     reach = stats.norm.ppf((1 + CONFIDENCE) / 2) if enough else np.nan
-    return {
-        name: {"value": at, "low": or_none(at - reach * error), "high": or_none(at + reach * error)}
-        for name, (at, error) in found.items()
-    }
+    return {name: Estimate.of(at, at - reach * error, at + reach * error) for name, (at, error) in found.items()}
 
 
 def regression(design: np.ndarray, offset: np.ndarray, label: np.ndarray) -> tuple[float, float]:
@@ -144,8 +140,8 @@ def regression(design: np.ndarray, offset: np.ndarray, label: np.ndarray) -> tup
 def unlike_share(told: int, count: int) -> Row:
     """The share of records that are unlike the training people, with its Wilson interval."""
     low, high = stats.binomtest(told, count).proportion_ci(CONFIDENCE, method="wilson")
-    about = {"value": told / count, "low": low, "high": high, "people": count}
-    return {"kind": "unlike", "measure": "unlike the training people"} | about
+    share = Estimate.of(told / count, low, high).columns()
+    return {"kind": "unlike", "measure": "unlike the training people", **share, "people": count}
 
 
 def once(beside: Compared, cohort: Cohort, indices: np.ndarray) -> Compared:
@@ -189,7 +185,7 @@ def moved(found: Range, measure: str, values: np.ndarray) -> Row:
     if len(values) >= MIN_PER_CLASS:
         ends = stats.quantile_test(values, p=0.5).confidence_interval(CONFIDENCE)
         low, high = ((end - found.middle) / sd for end in ends)
-    return {"value": value, "low": or_none(low), "high": or_none(high), "people": len(values)}
+    return {**Estimate.of(value, low, high).columns(), "people": len(values)}
 
 
 def more_often(count: int, total: int, share: float) -> Row:
@@ -197,4 +193,4 @@ def more_often(count: int, total: int, share: float) -> Row:
     sd = np.sqrt(max(share * (1 - share), 1e-4))
     ends = stats.binomtest(count, total).proportion_ci(CONFIDENCE, method="wilson")
     low, high = ((end - share) / sd if total >= MIN_PER_CLASS else np.nan for end in ends)
-    return {"value": float((count / total - share) / sd), "low": or_none(low), "high": or_none(high), "people": total}
+    return {**Estimate.of((count / total - share) / sd, low, high).columns(), "people": total}

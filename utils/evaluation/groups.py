@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from utils.scores.covariates import AGE, HEAD_MOTION, SEX, covariates
-from utils.scores.metrics import Predictions, flat, with_intervals
+from utils.scores.estimate import flat
+from utils.scores.metrics import Predictions, with_intervals
 
 THIRDS = ("youngest", "middle", "oldest")
 KINDS = ("head motion", "sex", "age")
@@ -30,7 +31,7 @@ def groups(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> l
             members = {"subjects": part.label >= 0, "autism": part.label == 1, "control": part.label == 0}
             found = with_intervals(part, seed)
             counts = {key: part.count(group) for key, group in members.items()}
-            scores = flat(found, [area for area in ("auc_sites", "auc") if area in found])
+            scores = flat({area: found[area] for area in ("auc_sites", "auc") if area in found})
             rows.append({"kind": kind, "group": str(name)} | counts | scores)
     return sorted(rows, key=lambda row: KINDS.index(row["kind"]))
 

@@ -8,17 +8,10 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from data.cohorts.records import CLASSES
-from utils.report.tables import (
-    BOTH,
-    COLUMNS_OF_CALIBRATION,
-    COVERAGE,
-    KINDS,
-    NONE,
-    ONE,
-    UNEQUAL,
-    column_of_sets,
-)
+from utils.report.registry import CALIBRATION_COLUMNS
+from utils.report.tables import BOTH, COVERAGE, KINDS, NONE, ONE, UNEQUAL, column_of_sets
 from utils.scores.calibration import FLAT, LEVELS, agreements, constants_of, left_out, shortage
+from utils.scores.estimate import UNDEFINED, Estimate
 from utils.scores.metrics import RESAMPLES, Predictions
 from utils.scores.statistics import CONFIDENCE, MIN_PER_CLASS
 
@@ -53,7 +46,7 @@ def observed(table: pd.DataFrame, by: str, seed: int) -> pd.DataFrame:
     for level in LEVELS:
         holds = whole.sets(raw, level)[np.arange(len(label)), label.astype(int)]
         rows += of_level(table.assign(set=table[column_of_sets(level)], group=group, by_all=holds), level)
-    return pd.DataFrame(rows, columns=COLUMNS_OF_CALIBRATION).fillna(dict.fromkeys(NAMES, ""))
+    return pd.DataFrame(rows, columns=list(CALIBRATION_COLUMNS)).fillna(dict.fromkeys(NAMES, ""))
 
 
 def of_agreement(table: pd.DataFrame, seed: int) -> Iterator[Row]:
@@ -70,7 +63,7 @@ def of_agreement(table: pd.DataFrame, seed: int) -> Iterator[Row]:
         ends = of.bootstrap(statistic, seed, RESAMPLES)
         for measure, (at,), low, high in zip(value, value.values(), *ends, strict=True):
             low, high = at + of.widening(measure) * (np.array([low, high]) - at)
-            yield {"measure": measure, "probabilities": name} | told(len(label), at, low, high)
+            yield {"measure": measure, "probabilities": name} | told(len(label), Estimate.of(at, low, high))
 
 
 def of_level(table: pd.DataFrame, level: float) -> Iterator[Row]:
@@ -88,19 +81,19 @@ def of_level(table: pd.DataFrame, level: float) -> Iterator[Row]:
     for value, name in enumerate(CLASSES):
         own = table[table["label"] == value]
         p = p_of_equal(own["by_all"], own["group"])
-        yield {"measure": UNEQUAL, "diagnosis": name, "level": level} | told(len(own), p)
+        yield {"measure": UNEQUAL, "diagnosis": name, "level": level} | told(len(own), Estimate.of(p))
 
 
 def share(holds: pd.Series) -> Row:
     """The share of people (n,) bool, with its Wilson interval; undefined of nobody."""
     if not len(holds):
-        return told(0, np.nan)
+        return told(0, UNDEFINED)
     ends = binomtest(int(holds.sum()), len(holds)).proportion_ci(CONFIDENCE, method="wilson")
-    return told(len(holds), holds.mean(), ends.low, ends.high)
+    return told(len(holds), Estimate.of(holds.mean(), ends.low, ends.high))
 
 
-def told(count: int, value: float, low: float = np.nan, high: float = np.nan) -> Row:
-    return {"people": count, "value": value, "low": low, "high": high}
+def told(count: int, estimate: Estimate) -> Row:
+    return {"people": count, **estimate.columns()}
 
 
 def p_of_equal(holds: pd.Series, group: pd.Series) -> float:

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from data.base import files
 from data.base.tables import read_frame
 from data.cohorts.cohort import Cohort
-from utils.report.tables import FLOORS, METRICS, MINUS, as_numbers, interval
+from utils.report.registry import METRICS, TABLES
+from utils.report.tables import MINUS, as_numbers, read_scores
 from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores import floors
-from utils.scores.metrics import HEADLINES, flat, headline
+from utils.scores.estimate import columns_of, flat
+from utils.scores.metrics import HEADLINES, headline
 from utils.scores.statistics import MAJORITY, MODEL, RULE
 
 BEST_FLOOR = "best_floor"  # of a repeat, by the AUC that the verdict names
@@ -48,18 +49,17 @@ def scores(group: Group) -> pd.DataFrame:
     floor of the largest AUC, and the network's AUC minus its."""
     rows = []
     for number, part in enumerate(repeat.run for repeat in group.groups):
-        found = files.read_json(part.out_dir / METRICS, dict)
-        names = [name for name, value in found.items() if isinstance(value, dict) and "value" in value]
-        rows.append({"repeat": number, "seed": part.seed} | flat(found, names) | beside_best(part, names))
-    return pd.DataFrame(rows)
+        found, _ = read_scores(part.out_dir / METRICS)
+        rows.append({"repeat": number, "seed": part.seed} | flat(found) | beside_best(part, [*found]))
+    return pd.DataFrame(rows).fillna({BEST_FLOOR: ""})
 
 
 def beside_best(part: Run, metrics: Sequence[str]) -> dict[str, object]:
     """The best floor of one repeat and the differences of AUC from it; nothing without floors."""
-    table = read_frame(part.out_dir / FLOORS)
+    table = read_frame(part.out_dir / TABLES["floors"].file)
     others = table[~table["floor"].isin([MODEL, MAJORITY, RULE])]
     if others.empty:
         return {}
     best = others.loc[as_numbers(others[headline(metrics)]).idxmax()]
-    differences = [name for area in HEADLINES for name in interval(f"{MINUS}{area}") if name in table]
+    differences = [name for area in HEADLINES for name in columns_of(f"{MINUS}{area}") if name in table]
     return {BEST_FLOOR: best["floor"]} | {name: as_numbers(best[[name]]).item() for name in differences}

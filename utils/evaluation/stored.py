@@ -8,17 +8,10 @@ import pandas as pd
 
 from data.base.errors import InputError
 from data.base.tables import read_frame, write_frame
-from utils.report import tables as saved
-from utils.report.tables import PREDICTIONS, TRAINING
+from utils.report.registry import TABLES
 from utils.runs.folders import described
 from utils.runs.run import Run
 
-FLOOR_PREDICTIONS = "floor_predictions.csv"  # the floors' probabilities of autism for the same records
-NAMES = (  # columns of text
-    *("file", "subject", "site", "fold", "group", "variable", "category", saved.CANDIDATE),
-    *("measure", "how", "reasons"),
-)
-JOINED = (PREDICTIONS, FLOOR_PREDICTIONS)  # with other tables by their names, which therefore stay as they are
 DIGITS = 8  # significant ones
 POINTS = 200  # of a history
 
@@ -41,21 +34,23 @@ class Tested:
 
 def tested(run: Run) -> Tested:
     """The tables in the output folder of a run."""
-    return Tested(read_table(run, PREDICTIONS), read_table(run, FLOOR_PREDICTIONS))
+    return Tested(read_table(run, "predictions"), read_table(run, "floor_predictions"))
 
 
 def write_table(run: Run, name: str, table: pd.DataFrame) -> None:
-    """A table of results; names of users are written so that no spreadsheet computes them, but for `JOINED`."""
-    write_frame(run.out_dir / name, table, () if name in JOINED else NAMES, DIGITS)
+    """A table by its name in `registry`. No spreadsheet computes its texts, unless it is joined by them."""
+    of = TABLES[name]
+    write_frame(run.out_dir / of.file, table, () if of.joined else of.texts, DIGITS)
 
 
 def read_table(run: Run, name: str) -> pd.DataFrame:
-    """A table that a run on a fold wrote, names as text; no rows if it is not there."""
-    path = run.out_dir / name
+    """A table that a run on a fold wrote, texts as they are; no rows if it is not there."""
+    of = TABLES[name]
+    path = run.out_dir / of.file
     if not path.is_file():
         return pd.DataFrame()
     try:
-        return read_frame(path).apply(lambda column: column if column.name in NAMES else pd.to_numeric(column))
+        return read_frame(path).apply(lambda column: column if column.name in of.texts else pd.to_numeric(column))
     except (InputError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}); remove {path.parent} and repeat the command.") from error
 
@@ -76,4 +71,4 @@ def write_history(run: Run) -> None:
     how = {"step": "last"} | {name: "last" if name.startswith("validation") else "mean" for name in kept}
     thinned = history.groupby(chunk).agg(how)
     thinned.insert(0, "fold", run.fold)
-    write_table(run, TRAINING, thinned)
+    write_table(run, "training", thinned)

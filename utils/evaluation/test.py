@@ -1,7 +1,7 @@
 """--test: test subjects and a checkpoint -> predictions, and for one run or all folds: metrics, figures, the report."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -21,22 +21,24 @@ from utils.bundle.run import bundle_of, networks_of
 from utils.choice.chosen import keep_quick
 from utils.evaluation import autoencoders, beside, choice, confounds, groups, probabilities, repeats, verdict
 from utils.evaluation.options import TestOptions
-from utils.evaluation.stored import FLOOR_PREDICTIONS, Tested, read_table, tested, write_history, write_table
+from utils.evaluation.stored import Tested, read_table, tested, write_history, write_table
 from utils.evaluation.table1 import table1
 from utils.report import build as report
 from utils.report import drawings
-from utils.report import tables as saved
-from utils.report.tables import FLOORS, METRICS, PREDICTION_COLUMNS, PREDICTIONS, SITES, TRAINING, Prepared
+from utils.report.registry import CANDIDATE, METRICS, POOLED, PREDICTION_COLUMNS
+from utils.report.tables import Choice, Prepared
 from utils.report.texts import ONE_OF_SEVERAL, paragraph
 from utils.runs.group import Group
-from utils.runs.run import Headline, Run
+from utils.runs.run import Run
 from utils.scores import floors
 from utils.scores.covariates import with_iq
+from utils.scores.estimate import Estimate, Headline
 from utils.scores.metrics import Predictions, by_fold, by_site, with_intervals
 from utils.training.inference import outputs_of, probability_of_autism
 
 RESULTS = "checkpoint_results.csv"
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # its columns beside the checkpoint
+IN_TERMINAL = {"undefined": "undefined", "between": "-", "no_interval": "no interval: too few subjects"}
 UNLABELLED = "No label is known, so that nothing can be concluded about how good the predictions are."
 
 
@@ -57,11 +59,11 @@ def pool(group: Group) -> None:
         autoencoders.pool(group)
         return
     run = group.whole
-    for name in (PREDICTIONS, FLOOR_PREDICTIONS, TRAINING):
+    for name in POOLED:
         tables = [read_table(leaf, name).assign(fold=leaf.fold) for leaf in group.leaves]
         if tables := [table for table in tables if len(table)]:  # a column that not every fold has is dropped
             write_table(run, name, pd.concat(tables, join="inner", ignore_index=True))
-    of_several = [ONE_OF_SEVERAL] if run.name.startswith(saved.CANDIDATE) else []
+    of_several = [ONE_OF_SEVERAL] if run.name.startswith(CANDIDATE) else []
     conclude(run, [tested(run)], [*of_several, *notes_of_floors(group)])
 
 
@@ -72,35 +74,35 @@ def average(group: Group) -> None:
         return
     run, repeated = group.whole, [repeat.run for repeat in group.groups]
     each = [tested(repeat) for repeat in repeated]
-    write_table(run, PREDICTIONS, repeats.mean_of([of.predictions for of in each]))
+    write_table(run, "predictions", repeats.mean_of([of.predictions for of in each]))
     if all(len(of.floors) for of in each):
-        write_table(run, FLOOR_PREDICTIONS, repeats.mean_of([of.floors for of in each]))
-    histories = [read_table(repeat, TRAINING) for repeat in repeated]
+        write_table(run, "floor_predictions", repeats.mean_of([of.floors for of in each]))
+    histories = [read_table(repeat, "training") for repeat in repeated]
     if all(map(len, histories)):
         named = [of.assign(fold=of["fold"] + f", repeat {number}") for number, of in enumerate(histories)]
-        write_table(run, TRAINING, pd.concat(named, join="inner", ignore_index=True))
+        write_table(run, "training", pd.concat(named, join="inner", ignore_index=True))
     if all(of.predictions["label"].notna().any() for of in each):
-        write_table(run, saved.REPEATS, repeats.scores(group))
+        write_table(run, "repeats", repeats.scores(group))
     conclude(run, each, notes_of_floors(group))
 
 
 def select(group: Group) -> None:
     """The predictions of who was chosen in each fold, as one test, and the scores of all candidates beside them."""
     run, by_name = group.whole, {name: of.run for name, of in group.by_name.items()}
-    tables = {name: read_table(one, PREDICTIONS) for name, one in by_name.items()}
+    tables = {name: read_table(one, "predictions") for name, one in by_name.items()}
     each = {name: Predictions.of(table[table["label"].notna()]) for name, table in tables.items()}
     chosen = choice.chosen_of(group, each)
-    write_table(run, PREDICTIONS, choice.of_folds(tables, chosen))
-    histories = {name: read_table(by_name[name], TRAINING) for name in set(chosen.values())}
+    write_table(run, "predictions", choice.of_folds(tables, chosen))
+    histories = {name: read_table(by_name[name], "training") for name in set(chosen.values())}
     if all(map(len, histories.values())):
-        write_table(run, TRAINING, choice.of_folds(histories, chosen))
+        write_table(run, "training", choice.of_folds(histories, chosen))
     first = next(iter(by_name.values()))
     if len(of_floors := tested(first).floors):
-        write_table(run, FLOOR_PREDICTIONS, of_floors)
+        write_table(run, "floor_predictions", of_floors)
     procedure = Predictions.of(choice.of_folds(tables, chosen))
-    write_table(run, saved.CANDIDATES, choice.candidates_table(each, chosen, run.seed))
+    write_table(run, "candidates", choice.candidates_table(each, chosen, run.seed))
     if group.choice:
-        write_table(run, saved.CHOICES_OF_FOLDS, choice.choices_table(group.choice))
+        write_table(run, "choices", choice.choices_table(group.choice))
     else:
         keep_quick(group, next(iter(chosen.values())))
     found = choice.summary(each, procedure, chosen, group.choice is None, run.seed)
@@ -123,14 +125,14 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
         (row.file, row.subject, row.site, int(row.label) if row.known else "", probability)
         for row, probability in zip([run.cohort.rows[i] for i in indices], each.mean(0), strict=True)
     ]
-    write_table(run, PREDICTIONS, pd.DataFrame(cells, columns=PREDICTION_COLUMNS))
+    write_table(run, "predictions", pd.DataFrame(cells, columns=PREDICTION_COLUMNS))
     notes = beside.write(run)
     if bundle_of(run):
         prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
         notes = [*bundled.write(run, each, indices, prevalence), *notes]
     write_history(run)
     if score := conclude(run, [tested(run)], notes):
-        values = {name: score[name]["value"] for name in RESULT_METRICS}
+        values = {name: score[name].value for name in RESULT_METRICS}
         results = {name: "" if value is None else f"{value:.6f}" for name, value in values.items()}
         add_row(run.out_dir / RESULTS, {"checkpoint": str(run.checkpoints.latest())} | results)
 
@@ -142,11 +144,11 @@ def predicted(run: Run, network: keras.Model, batches: list[np.ndarray]) -> np.n
 
 
 def conclude(
-    run: Run, each: Sequence[Tested], of_floors: list[str], chosen: saved.Choice | None = None
-) -> dict[str, dict]:
+    run: Run, each: Sequence[Tested], of_floors: list[str], chosen: Choice | None = None
+) -> dict[str, Estimate]:
     """The predictions of each repeat, whose means are in the output folder -> all other results; returns the metrics,
     none if no label is known. `of_floors` must stand beside the floors; `chosen` tells a choice among candidates."""
-    table = read_table(run, PREDICTIONS)
+    table = read_table(run, "predictions")
     known = table[table["label"].notna()]
     notes = [*of_floors, *(run.folds.notes if run.folds else [])]
     if len(known) < len(table):
@@ -161,18 +163,19 @@ def conclude(
     }
     summary |= {"conclusion": UNLABELLED, "motion": None, "choice": asdict(chosen) if chosen else None}
     if not run.fold and len(people := table1(run.cohort)):
-        write_table(run, saved.TABLE1, people)
+        write_table(run, "table1", people)
     headline: Headline | None = None
-    score: dict[str, dict] = {}
+    score: dict[str, Estimate] = {}
     if len(known):
         score, summary["conclusion"], summary["motion"] = measure(run, known, each)
         name = verdict.headline(score)
-        headline = (name, *score[name].values())
+        headline = Headline(name, score[name])
         if chosen and chosen.quick:  # the score of the best one is too good
-            headline = (name, *asdict(chosen.corrected).values())
+            headline = Headline(name, chosen.corrected)
         if chosen:
             summary["conclusion"] += " " + paragraph("choice", choice=chosen)
-        tell(f"{len(known)} test records: " + ", ".join(f"{name} {shown(score[name])}" for name in score))
+        told = (f"{metric} {estimate.text(**IN_TERMINAL)}" for metric, estimate in score.items())
+        tell(f"{len(known)} test records: {', '.join(told)}")
     tell("\n".join(filter(None, (summary["conclusion"], summary["motion"]))))
     print(*notes, sep="\n", end="\n" * bool(notes))
     run.write_manifest(finished=False, **summary)
@@ -181,23 +184,22 @@ def conclude(
     return score
 
 
-def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict[str, dict], str, str | None]:
+def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict[str, Estimate], str, str | None]:
     """Writes every result that needs labels; returns the metrics, the verdict and the line on motion."""
     every = [of.of_records(known["file"]) for of in each]
     first, *others = [Predictions.of(of.predictions) for of in every]
     predictions, mean = replace(first, repeats=tuple(others)), Predictions.of(known, several=run.is_pooled)
     score = with_intervals(predictions, run.seed)
-    folds = {} if mean.fold is None else {"folds": by_fold(predictions, run.seed)}
-    files.write_json(run.out_dir / METRICS, score | folds | run.caveats.held)
-    write_table(run, SITES, pd.DataFrame(by_site(predictions, run.seed)))
-    shown = {name: saved.Score(**values) for name, values in score.items()}
-    drawings.classification(mean, shown, run.seed, run.out_dir, run.marks)
+    folds = {} if mean.fold is None else {name: in_json(of) for name, of in by_fold(predictions, run.seed).items()}
+    files.write_json(run.out_dir / METRICS, in_json(score) | ({"folds": folds} if folds else {}) | run.caveats.held)
+    write_table(run, "sites", pd.DataFrame(by_site(predictions, run.seed)))
+    drawings.classification(mean, score, run.seed, run.out_dir, run.marks)
     calibrate(run, known, every[0].predictions)
     compared = verdict.compare(predictions, [of.floors for of in every], run.seed)
-    write_table(run, FLOORS, pd.DataFrame(compared))
+    write_table(run, "floors", pd.DataFrame(compared))
     table = with_iq(run.cohort.covariates, run.cohort.raw_phenotype)
     motion, grouped = confounds.motion(predictions, table, run.seed), groups.groups(predictions, table, run.seed)
-    for name, rows in ((saved.GROUPS, grouped), (saved.CONFOUNDS, confounds.rows(motion, grouped))):
+    for name, rows in (("groups", grouped), ("confounds", confounds.rows(motion, grouped))):
         if rows:
             write_table(run, name, pd.DataFrame(rows))
     return score, verdict.verdict(compared, predictions), confounds.motion_line(motion)
@@ -210,9 +212,9 @@ def calibrate(run: Run, known: pd.DataFrame, first: pd.DataFrame) -> None:
         return
     people = probabilities.people(known, first["fold"].to_numpy())
     if len(people):
-        write_table(run, saved.PROBABILITIES, people)
+        write_table(run, "probabilities", people)
         by = "site" if run.folds.are_numbered else "fold"
-        write_table(run, saved.CALIBRATION, probabilities.observed(people, by, run.seed))
+        write_table(run, "calibration", probabilities.observed(people, by, run.seed))
 
 
 def prepared(run: Run) -> Prepared:
@@ -246,10 +248,6 @@ def counts(run: Run, by_fold: bool) -> list[dict[str, Any]]:
     ]
 
 
-def shown(metric: dict) -> str:
-    """`0.610 (0.500-0.720)`."""
-    if metric["value"] is None:
-        return "undefined"
-    if metric["low"] is None:
-        return f"{metric['value']:.3f} (no interval: too few subjects)"
-    return f"{metric['value']:.3f} ({metric['low']:.3f}-{metric['high']:.3f})"
+def in_json(scores: Mapping[str, Estimate]) -> dict[str, dict[str, float | None]]:
+    """Metrics as `metrics.json` has them."""
+    return {name: estimate.columns() for name, estimate in scores.items()}

@@ -8,7 +8,8 @@ import pandas as pd
 
 from utils.report.tables import MINUS
 from utils.report.texts import paragraph
-from utils.scores.metrics import HEADLINES, Predictions, differences, flat, headline, with_intervals
+from utils.scores.estimate import UNDEFINED, Estimate, flat
+from utils.scores.metrics import HEADLINES, Predictions, differences, headline, with_intervals
 from utils.scores.statistics import MAJORITY, MODEL, RULE
 
 
@@ -28,52 +29,44 @@ def compare(predictions: Predictions, floors: Sequence[pd.DataFrame], seed: int)
         if name == MAJORITY:  # its constants differ between folds, but they rank nobody
             floor = floor.with_probabilities([np.zeros(len(one.label)) for one in floor.all])
             found |= {key: value for key, value in with_intervals(floor, seed).items() if key in HEADLINES}
-        nothing = dict.fromkeys(("auc", *predictions.groups), dict.fromkeys(("value", "low", "high")))
-        less = nothing if name == MODEL else differences(predictions, floor, seed)
-        minus = flat({f"{MINUS}{key}": less[key] for key in nothing}, [f"{MINUS}{key}" for key in nothing])
-        rows.append({"floor": str(name), **flat(found, names), **minus})
+        areas = ("auc", *predictions.groups)
+        less = dict.fromkeys(areas, UNDEFINED) if name == MODEL else differences(predictions, floor, seed)
+        named = {key: found[key] for key in names} | {f"{MINUS}{area}": less[area] for area in areas}
+        rows.append({"floor": str(name)} | flat(named))
     return rows
 
 
 @dataclass(frozen=True)
 class Beside:
-    """The AUC of the headline, of the model or a floor, and the model's minus that of a floor: value, low, high."""
+    """The AUC of the headline, of the model or a floor, and the model's minus that of a floor."""
 
     name: str
-    auc: tuple[float | None, ...]
-    less: tuple[float | None, ...]
+    auc: Estimate
+    less: Estimate
 
     @property
     def standing(self) -> str:
         """See `standing`."""
-        return standing(*self.less[1:])
+        return standing(self.less)
 
 
-def standing(low: float | None, high: float | None) -> str:
+def standing(less: Estimate) -> str:
     """What the interval of a difference says of the one from which the other was subtracted."""
-    if low is None or high is None:
+    if less.low is None or less.high is None:
         return "unknown"
-    return "beats" if low > 0 else "worse" if high < 0 else "level"
+    return "beats" if less.low > 0 else "worse" if less.high < 0 else "level"
 
 
 def beside(rows: Sequence[dict]) -> list[Beside]:
     """The rows of `compare` by the AUC that the verdict rests on."""
     name = headline(rows[0])
-    ends = ("", "_low", "_high")
-    return [
-        Beside(
-            row["floor"],
-            tuple(row[f"{name}{end}"] for end in ends),
-            tuple(row[f"{MINUS}{name}{end}"] for end in ends),
-        )
-        for row in rows
-    ]
+    return [Beside(row["floor"], Estimate.in_row(row, name), Estimate.in_row(row, f"{MINUS}{name}")) for row in rows]
 
 
 def verdict(rows: Sequence[dict], predictions: Predictions) -> str:
     """What the rows of `compare` allow to conclude: whether the network beats chance, and how it stands beside the
     floors, by the AUC within sites where there are several."""
-    model, *others = [one for one in beside(rows) if one.name == MODEL or one.auc[0] is not None]
+    model, *others = [one for one in beside(rows) if one.name == MODEL or one.auc.value is not None]
     return paragraph(
         "verdict",
         model=model,

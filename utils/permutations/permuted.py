@@ -19,13 +19,15 @@ from data.base.terminal import handled
 from utils.machines import devices
 from utils.machines.devices import Workers
 from utils.permutations.job import Procedure, Series, scored
-from utils.report.tables import PERMUTATIONS, PREDICTIONS
+from utils.report.registry import TABLES
+from utils.report.tables import PERMUTATIONS
 from utils.report.texts import paragraph
 from utils.runs import guards
 from utils.runs.folders import MANIFEST, described, record
 from utils.runs.group import Group
 from utils.runs.run import Job, Run
 from utils.runs.side_by_side import environments
+from utils.scores.estimate import Estimate, Headline
 from utils.scores.metrics import HEADLINES
 from utils.scores.sequential import Permuted
 
@@ -132,7 +134,7 @@ class Permutations:
             for leaf in group.leaves:
                 parts[leaf.fold][name] = replace(leaf, workers=workers, num_iters=leaf.trained_for)
         quick = choosing is not None and choosing.in_folds is None
-        metric, observed = scored(read_frame(tested.run.out_dir / PREDICTIONS))
+        metric, observed = scored(read_frame(tested.run.out_dir / TABLES["predictions"].file))
         procedure = Procedure(tested.folds, parts, self.run.seed, quick)
         return Series(procedure, self.run.out_dir, self.asked, observed, metric)
 
@@ -148,7 +150,7 @@ class Permutations:
                 columns = ("permutation", end.metric, "as_high")
                 write_rows(self.run.out_dir / TABLE, columns, list(rows)[: end.count])
                 whole.write_manifest(finished=True, **{PERMUTATIONS: asdict(end)})
-                whole.enter(("p of permutations", end.p, None, end.bound))
+                whole.enter(Headline("p of permutations", Estimate(end.p, None, end.bound)))
                 amend(self.tested.run, end)
         print(paragraph("permutations", of=end))
         self.announce()

@@ -13,24 +13,13 @@ from data.cohorts.records import CLASSES
 from utils import figures
 from utils.figures import number
 from utils.report import drawings, external, people, probabilities, texts, tripod
-from utils.report.cells import TELLING, Row, Section, ends, shown, spelled
-from utils.report.tables import (
-    CANDIDATE,
-    LABELS,
-    MINUS,
-    SITE_COUNTS,
-    TRIPOD,
-    Choice,
-    Count,
-    Described,
-    Tables,
-    interval,
-    read,
-)
+from utils.report.cells import TELLING, Row, Section, spelled
+from utils.report.registry import CANDIDATE, PAGE, SITE_COUNTS, TABLES
+from utils.report.tables import LABELS, MINUS, Choice, Count, Described, Tables, read
+from utils.scores.estimate import Estimate, columns_of
 from utils.scores.metrics import Predictions, headline
 from utils.scores.statistics import CONFIDENCE, MODEL, RULE, THRESHOLD
 
-PAGE = "report.html"
 ROC = "roc"  # the figure that the test itself writes
 INTENDED_USE = (
     "For research on groups of people. Not a diagnosis: no probability here says anything reliable about one person, "
@@ -59,8 +48,9 @@ def write(folder: Path, prevalence: float | None = None) -> list[Path]:
     written = [folder / PAGE]
     if tables.run.fold:
         return written
-    write_frame(folder / TRIPOD, items, ["text"])
-    written.append(folder / TRIPOD)
+    listed = TABLES["tripod_ai"]
+    write_frame(folder / listed.file, items, listed.texts)
+    written.append(folder / listed.file)
     for figure in drawn:
         if figure.get_label() != ROC:
             written += figures.save(figure, folder / f"{figure.get_label()}.png")
@@ -128,8 +118,8 @@ def scored(tables: Tables) -> Iterator[Section]:
     known, run = tables.labelled, tables.run
     predictions, confidence = Predictions.of(known, several=run.folds is not None and not run.fold), f"{CONFIDENCE:.0%}"
     rows = [
-        {"metric": spelled(name), "value": number(value, ".3f"), f"{confidence} interval": ends(low, high)}
-        for name, (value, low, high) in ((name, score.numbers) for name, score in tables.scores.items())
+        {"metric": spelled(name), "value": number(score.numbers[0], ".3f"), f"{confidence} interval": score.ends()}
+        for name, score in tables.scores.items()
     ]
     averaged = {"auc_sites", "auc_folds"} & tables.scores.keys()
     about = texts.paragraphs("scores", records=len(known), subjects=known["subject"].nunique(), averaged=averaged)
@@ -172,7 +162,7 @@ def repeats(table: pd.DataFrame, same_folds: bool) -> Section:
     about = texts.paragraphs("repeats", count=len(table), same_folds=same_folds, spread=spread)
     rows = [
         {name: number(row[name], ".0f") for name in ("repeat", "seed")}
-        | {spelled(name): shown(row[interval(name)]) for name in names + less}
+        | {spelled(name): Estimate.in_row(row, name).text() for name in names + less}
         | ({"best floor": row["best_floor"]} if less else {})
         for _, row in table.iterrows()
     ]
@@ -184,7 +174,7 @@ def among_candidates(choice: Choice, table: pd.DataFrame) -> Section:
     names = [name for name in ("auc_sites", "auc_folds", "auc", "accuracy", "brier") if name in table]
     rows = [
         {CANDIDATE: row[CANDIDATE], "chosen in folds": number(row["chosen"], ".0f")}
-        | {spelled(name): shown(row[interval(name)]) for name in names}
+        | {spelled(name): Estimate.in_row(row, name).text() for name in names}
         for _, row in table.iterrows()
     ]
     return Section("The choice among candidates", texts.paragraphs("choice", choice=choice), table=rows)
@@ -217,10 +207,10 @@ def beside_floors(table: pd.DataFrame, model: str) -> Section:
         about.append(f"The {RULE} is a ceiling, not a floor.")
     area = headline(table)
     compared = dict.fromkeys((area, f"{MINUS}{area}", "auc", "accuracy"))
-    metrics = [name for name in compared if set(interval(name)) <= set(table)]
+    metrics = [name for name in compared if set(columns_of(name)) <= set(table)]
     rows = [
         {"classifier": model if row["floor"] == MODEL else row["floor"]}
-        | {spelled(name): shown(row[interval(name)]) for name in metrics}
+        | {spelled(name): Estimate.in_row(row, name).text() for name in metrics}
         for _, row in table.iterrows()
     ]
     drawn = drawings.forest(table, model) if table[area].notna().any() else None
@@ -237,7 +227,7 @@ def beside_motion(table: pd.DataFrame) -> Section:
         "auc": "AUC, of those who moved less",
     }
     rows = [
-        {"measure": names.get(row["measure"], row["measure"]), "value": shown(row[["value", "low", "high"]])}
+        {"measure": names.get(row["measure"], row["measure"]), "value": Estimate.in_row(row).text()}
         | {"p": number(row["p"], ".2g")}
         for _, row in table.iterrows()
     ]
@@ -264,7 +254,7 @@ def by_fold(tables: Tables) -> Section:
     sizes = tables.predictions.groupby("fold")["subject"].nunique()
     rows = [
         {"fold": fold, "subjects": str(sizes.get(fold, "-"))}
-        | {spelled(name): shown(scores[name].numbers) for name in OF_FOLDS if name in scores}
+        | {spelled(name): scores[name].text() for name in OF_FOLDS if name in scores}
         for fold, scores in tables.folds.items()
     ]
     return Section("Folds", ["More metrics are in metrics.json."], table=rows)
@@ -276,7 +266,7 @@ def by_site(table: pd.DataFrame) -> Section:
         {"site": row["site"] or "-"}
         | {name: number(row[name], ".0f") for name in SITE_COUNTS}
         | {
-            label: shown(row[interval(name)]) if row["subjects"] >= TELLING else "-"
+            label: Estimate.in_row(row, name).text() if row["subjects"] >= TELLING else "-"
             for name, label in (("auc", "AUC"), ("accuracy", "accuracy"))
         }
         for _, row in table.iterrows()
@@ -290,11 +280,11 @@ def by_site(table: pd.DataFrame) -> Section:
 
 def by_group(table: pd.DataFrame) -> Section:
     """The score in each row of `groups.csv`."""
-    areas = [name for name in ("auc_sites", "auc") if set(interval(name)) <= set(table)]
+    areas = [name for name in ("auc_sites", "auc") if set(columns_of(name)) <= set(table)]
     rows = [
         {"group": f"{row['kind']}: {row['group']}"}
         | {name: number(row[name], ".0f") for name in SITE_COUNTS}
-        | {spelled(name): shown(row[interval(name)]) for name in areas}
+        | {spelled(name): Estimate.in_row(row, name).text() for name in areas}
         for _, row in table.iterrows()
     ]
     return Section("Head motion, sex and age", texts.paragraphs("groups"), table=rows)

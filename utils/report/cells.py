@@ -1,13 +1,10 @@
 """A section of the page; metrics and numbers -> the cells of its table."""
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
 from data.base.errors import InputError
-from utils.figures import number
 
 Row = dict[str, str]  # heading -> cell
 TELLING = 5  # people of a site of whom a mean or a share is shown; that of fewer nearly tells theirs
@@ -44,15 +41,3 @@ class Section:
 def spelled(name: str) -> str:
     """The name of a metric on the page."""
     return SPELLED.get(name, name.replace("_", " "))
-
-
-def shown(numbers: Iterable[float]) -> str:
-    """`0.610 (0.500 to 0.720)` of a value and its interval; a dash where undefined."""
-    value, low, high = numbers
-    text, its_ends = number(value, ".3f"), ends(low, high)
-    return text if "-" in (text, its_ends) else f"{text} ({its_ends})"
-
-
-def ends(low: float, high: float) -> str:
-    """`0.500 to 0.720`; a dash where undefined."""
-    return f"{low:.3f} to {high:.3f}" if math.isfinite(low + high) else "-"

@@ -22,8 +22,8 @@ from sklearn.metrics import roc_curve
 from data.base.tables import printable
 from data.cohorts.records import CLASSES
 from utils import figures
-from utils.report.tables import Score
 from utils.scores.calibration import net_benefit
+from utils.scores.estimate import UNDEFINED, Estimate, columns_of
 from utils.scores.metrics import BINS, HEADLINES, Predictions, headline
 from utils.scores.statistics import CHANCE, CONFIDENCE, MIN_PER_CLASS, MODEL, RULE, THRESHOLD
 
@@ -33,6 +33,7 @@ FALSE_RATES = np.linspace(0, 1, 101)  # where the band is given
 CUTS = np.arange(1, 100) / 100  # least probabilities to act on
 WIDTH = 4.2  # inches
 NAME_WIDTH, LINE_WIDTH = 40, 26  # characters of a floor's name, of a line of it
+Scores = Mapping[str, Estimate]
 SETTINGS: dict[Any, Any] = {"font.size": 8.5}
 
 
@@ -64,10 +65,11 @@ def forest(floors: pd.DataFrame, model: str) -> Figure:
     figure, (axis,) = axes("forest", 0.6 + 0.34 * len(known))
     for place, (_, row) in enumerate(known.iterrows()):
         colour = {MODEL: "C0", RULE: "C2"}.get(row["floor"], "0.35")
-        axis.plot([row[f"{area}_low"], row[f"{area}_high"]], [place, place], color=colour, linewidth=1.8)
-        axis.plot(row[area], place, "o", color=colour, markersize=5)
+        value, *ends = row[columns_of(area)]
+        axis.plot(ends, [place, place], color=colour, linewidth=1.8)
+        axis.plot(value, place, "o", color=colour, markersize=5)
         if row["floor"] == MODEL:
-            axis.axvspan(row[f"{area}_low"], row[f"{area}_high"], color="C0", alpha=0.1, linewidth=0)
+            axis.axvspan(*ends, color="C0", alpha=0.1, linewidth=0)
     short = [figures.shortened(printable(name), NAME_WIDTH) for name in known["floor"]]
     names = [model if name == MODEL else textwrap.fill(name, LINE_WIDTH) for name in short]
     axis.axvline(CHANCE, color="0.3", linestyle=":", linewidth=1)
@@ -77,7 +79,7 @@ def forest(floors: pd.DataFrame, model: str) -> Figure:
     return figure
 
 
-def classification(predictions: Predictions, scores: Mapping[str, Score], seed: int, folder: Path, marks: str) -> None:
+def classification(predictions: Predictions, scores: Scores, seed: int, folder: Path, marks: str) -> None:
     """`roc.png` and `confusion_matrix.png` in a folder, as the report draws and counts them."""
     for name, figure in (("roc", roc(predictions, seed)), ("confusion_matrix", confusion(predictions, scores))):
         figure.suptitle(marks.strip(), fontsize=8.5)
@@ -127,25 +129,25 @@ def roc_band(predictions: Predictions, seed: int) -> tuple[np.ndarray, np.ndarra
     return None if np.isnan(low).any() else (low, high)
 
 
-def confusion_rows(predictions: Predictions, scores: Mapping[str, Score]) -> list[list[str]]:
+def confusion_rows(predictions: Predictions, scores: Scores) -> list[list[str]]:
     """True classes (control, autism) by predicted ones: `22 (88%, 70% to 96%)`, how many records, and which share of
     the row, with its interval if recall or specificity has one."""
     rows = []
     for label, name in enumerate(("specificity", "recall")):
         taken = predictions.probability[predictions.label == label] >= THRESHOLD
-        found = scores.get(name, Score(None, None, None))
+        found = scores.get(name, UNDEFINED)
         cells = []
         for to in (False, True):
             share = f"{(taken == to).sum() / max(len(taken), 1):.0%}"
             if found.low is not None and found.high is not None:
-                ends = (found.low, found.high) if to == bool(label) else (1 - found.high, 1 - found.low)
-                share += f", {ends[0]:.0%} to {ends[1]:.0%}"
+                own = found if to == bool(label) else Estimate(None, 1 - found.high, 1 - found.low)
+                share += f", {own.ends('.0%')}"
             cells.append(f"{(taken == to).sum()} ({share})")
         rows.append(cells)
     return rows
 
 
-def confusion(predictions: Predictions, scores: Mapping[str, Score]) -> Figure:
+def confusion(predictions: Predictions, scores: Scores) -> Figure:
     """The counts of `confusion_rows`, coloured by their share of the true class."""
     figure, (axis,) = axes("confusion", 3.4)
     taken = predictions.probability >= THRESHOLD

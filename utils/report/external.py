@@ -4,7 +4,8 @@ import pandas as pd
 
 from utils.figures import number
 from utils.report import texts
-from utils.report.cells import Row, ends, shown, spelled
+from utils.report.cells import Row, spelled
+from utils.scores.estimate import Estimate
 
 MOST_MAPS = 10  # measures of maps on the page, those that lie farthest away
 MOST_PEOPLE = 50  # of unlike ones on the page
@@ -25,7 +26,7 @@ def about(table: pd.DataFrame) -> list[str]:
         scores=len(scores),
         how=known["how"].iloc[0] if len(known) else "",
         people=int(known["training_people"].iloc[0]) if len(known) else 0,
-        calibration={name: tuple(row[["value", "low", "high"]]) for name, row in calibration.iterrows()},
+        calibration={name: Estimate.in_row(row) for name, row in calibration.iterrows()},
         unlike=unlike.iloc[0] if len(unlike) else None,
     )
 
@@ -34,13 +35,12 @@ def scores(table: pd.DataFrame) -> list[Row]:
     """The scores of these people, those of the training beside them, and the calibration."""
     rows = []
     for name, row in of_kind(table, "score").iterrows():
-        before = row[["training", "training_low", "training_high"]] if "training" in row else None
-        training = {} if before is None else {"in the training": shown(before)}
-        rows.append({"measure": spelled(str(name)), "these people": shown(row[["value", "low", "high"]])} | training)
+        training = {"in the training": Estimate.in_row(row, "training").text()} if "training" in row else {}
+        rows.append({"measure": spelled(str(name)), "these people": Estimate.in_row(row).text()} | training)
     for kind, after in (("calibration", ""), ("calibrated", ", of calibrated probabilities")):
         for name, row in of_kind(table, kind).iterrows():
             about = f"{CALIBRATION[str(name)]}{after}"
-            rows.append({"measure": about, "these people": shown(row[["value", "low", "high"]])})
+            rows.append({"measure": about, "these people": Estimate.in_row(row).text()})
     return rows
 
 
@@ -53,7 +53,7 @@ def shifts(table: pd.DataFrame) -> list[Row]:
         {
             "measure": str(name),
             "difference in SD": number(row["value"], ".2f"),
-            "interval": ends(row["low"], row["high"]),
+            "interval": Estimate.in_row(row).ends(),
         }
         for name, row in every.iterrows()
     ]

@@ -1,7 +1,7 @@
 """The folder of a test on folds -> its `InternalValidation`, which goes with a model that is trained on everybody."""
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,12 @@ import pandas as pd
 
 from data.base.errors import InputError
 from utils.report import tables
-from utils.report.tables import SITE_COUNTS, Described, Tables
+from utils.report.registry import SITE_COUNTS
+from utils.report.tables import Described, Tables
 from utils.runs.folders import changed, described, read_manifest
 from utils.runs.internal import FEWEST, GroupScore, InternalValidation
 from utils.scores import calibration
+from utils.scores.estimate import Estimate
 from utils.scores.metrics import HEADLINES, headline
 
 HOW = "expected the --outDir of a finished run.py --test on folds"
@@ -48,7 +50,7 @@ def read(folder: Path, model: str) -> InternalValidation:
         subjects=int(found.labelled["subject"].nunique()),
         headline=headline(found.scores),
         headline_name=HEADLINES[headline(found.scores)],
-        scores={name: (score.value, score.low, score.high) for name, score in found.scores.items()},
+        scores={name: astuple(score) for name, score in found.scores.items()},
         groups=groups_of(found),
         conclusion=run.conclusion,
         motion=run.motion,
@@ -85,7 +87,6 @@ def groups_of(found: Tables) -> tuple[GroupScore, ...]:
 
 
 def group_of(row: pd.Series) -> GroupScore:
-    numbers = [None if pd.isna(row[name]) else float(row[name]) for name in tables.interval("auc")]
     _, autism, control = (int(row[name]) for name in SITE_COUNTS)
-    value, low, high = numbers
-    return GroupScore(kind=row["kind"], group=row["group"], autism=autism, control=control, auc=(value, low, high))
+    auc = astuple(Estimate.in_row(row, "auc"))
+    return GroupScore(kind=row["kind"], group=row["group"], autism=autism, control=control, auc=auc)

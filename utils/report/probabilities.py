@@ -10,16 +10,17 @@ from data.base.errors import InputError
 from data.cohorts.records import CLASSES
 from utils.figures import number
 from utils.report import drawings, texts
-from utils.report.cells import TELLING, Row, Section, shown
-from utils.report.tables import BOTH, CALIBRATION, COVERAGE, KINDS, NONE, ONE, UNEQUAL, Tables
+from utils.report.cells import TELLING, Row, Section
+from utils.report.registry import TABLES
+from utils.report.tables import BOTH, COVERAGE, KINDS, NONE, ONE, UNEQUAL, Tables
 from utils.scores.calibration import moved
+from utils.scores.estimate import Estimate
 from utils.scores.metrics import log_odds
 from utils.scores.statistics import MIN_PER_CLASS
 
 LEVEL, OTHER_LEVEL = 0.8, 0.9  # of the sets that the page shows, and of those that it names
 SIZES = {BOTH: "both labels", ONE: "one label", NONE: "no label"}
 MEASURES = {"slope": "slope", "intercept": "intercept", "brier": "Brier score"}
-NUMBERS = ["value", "low", "high"]
 
 
 def sections(tables: Tables) -> Iterator[Section]:
@@ -32,7 +33,7 @@ def sections(tables: Tables) -> Iterator[Section]:
         return
     label, share = people["label"].to_numpy(), people["label"].mean()
     drawn = drawings.calibrated(label, {name: people[of].to_numpy() for name, of in KINDS.items()})
-    slopes = [one(table, measure="slope", probabilities=of)[NUMBERS].tolist() for of in KINDS]
+    slopes = [Estimate.in_row(one(table, measure="slope", probabilities=of)) for of in KINDS]
     about = texts.paragraphs("probabilities", slopes=slopes, run=run, share=share)
     yield Section("Probabilities", about, drawn, agreement(table))
     about = texts.paragraphs("sets", held=[held(table, name) for name in reversed(CLASSES)], run=run)
@@ -50,14 +51,14 @@ def one(table: pd.DataFrame, **where: object) -> pd.Series:
     rows = table[(table[list(where)] == pd.Series(where)).all(axis=1)]
     if rows.empty:
         told = ", ".join(f"{name} {value}" for name, value in where.items())
-        raise InputError(f"{CALIBRATION} has no row of {told}. Test again.")
+        raise InputError(f"{TABLES['calibration'].file} has no row of {told}. Test again.")
     return rows.iloc[0]
 
 
 def agreement(table: pd.DataFrame) -> list[Row]:
     """Slope, intercept and Brier score, as predicted and calibrated."""
     return [
-        {"measure": told} | {of: shown(one(table, measure=measure, probabilities=of)[NUMBERS]) for of in KINDS}
+        {"measure": told} | {of: Estimate.in_row(one(table, measure=measure, probabilities=of)).text() for of in KINDS}
         for measure, told in MEASURES.items()
     ]
 
@@ -81,7 +82,7 @@ def of_people(row: pd.Series) -> str:
     """`81% of 70 (70% to 88%)`; a dash of fewer than TELLING people."""
     if row["people"] < TELLING:
         return "-"
-    return f"{row['value']:.0%} of {row['people']:.0f} ({row['low']:.0%} to {row['high']:.0%})"
+    return f"{row['value']:.0%} of {row['people']:.0f} ({Estimate.in_row(row).ends('.0%')})"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
-"""The tables that a classifier's test saves: their names and columns; read and checked for the report."""
+"""The folder of a classifier's test -> its tables and description, read and checked for the report."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,41 +11,17 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.tables import read_frame
 from models import MODELS
+from utils.report.registry import METRICS, PREDICTION_COLUMNS, ROWS, TABLES, Table
 from utils.runs.caveats import Caveats
 from utils.runs.checkpoints import Choices
+from utils.scores.estimate import Estimate
 from utils.scores.sequential import Permuted
 
-PREDICTIONS = "predictions.csv"
-FLOORS = "floors.csv"  # the model and its floors, with intervals
-SITES = "sites.csv"
-REPEATS = "repeats.csv"  # the scores of each repeat
-GROUPS = "groups.csv"  # scores by head motion, sex and age
-CONFOUNDS = "confounds.csv"  # whether the output says more than the covariates
-PROBABILITIES = "probabilities.csv"  # each person's, calibrated on the other folds, and sets of labels
-CALIBRATION = "calibration.csv"  # how well that did
-EXTERNAL = "external.csv"  # people none of whom took part in the training, beside those who did
-UNLIKE = "unlike.csv"  # who of them is unlike all of these, and why
-CANDIDATES = "candidates.csv"  # the scores of all among which was chosen, and how often each was
-CHOICES_OF_FOLDS = "choices.csv"  # who was chosen in each fold, and by what scores
-CANDIDATE = "candidate"  # a column of both, and of predictions
 PERMUTATIONS = "permutations"  # of run.json
-CHOICES = ["fold", CANDIDATE, "inner_folds", "score", "chosen"]
-TRAINING = "training.csv"  # the history of the training, thinned
-METRICS = "metrics.json"
-TABLE1 = "table1.csv"  # the cohort's people by diagnosis
-TRIPOD = "tripod_ai.csv"
-PEOPLE, SITE = "people", "site"  # rows of it that are not covariates
-PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
-UNLIKE_COLUMNS = ("file", "subject", "reasons")
-SITE_COUNTS = ("subjects", "autism", "control")
+PEOPLE, SITE = "people", "site"  # rows of table1.csv that are not covariates
 LABELS = ("autism", "control", "unknown")
-NAMES = (  # columns of text in tables of numbers
-    *("floor", "site", "fold", "best_floor", "kind", "group", "measure"),
-    *("variable", "category", "test", CANDIDATE, "probabilities", "diagnosis", "how", *UNLIKE_COLUMNS),
-)
 KINDS = {"as predicted": "probability", "calibrated": "calibrated"}  # of it, and their columns in probabilities.csv
 COVERAGE, NONE, ONE, BOTH, UNEQUAL = "coverage", "none", "one", "both", "p of equal coverage"  # measures there
-COLUMNS_OF_CALIBRATION = ["measure", "probabilities", "group", "diagnosis", "level", "people", "value", "low", "high"]
 MINUS = "model_minus_floor_"  # before the name of an AUC, a column of `floors.csv`
 
 
@@ -76,20 +51,6 @@ class Prepared:
     conversion: str = ""  # the command
 
 
-@dataclass(frozen=True)
-class Score:
-    """A metric with its 95 % interval; None where undefined."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-    @property
-    def numbers(self) -> tuple[float, ...]:
-        """Value, low, high; NaN where undefined."""
-        return tuple(math.nan if number is None else number for number in (self.value, self.low, self.high))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """A choice among candidates: by inner folds, or `quick`, by the predictions themselves. `chosen` counts the folds
@@ -102,9 +63,9 @@ class Choice:
     agreement: float | None
     metric: str
     best: str
-    best_score: Score
-    optimism: Score | None
-    corrected: Score
+    best_score: Estimate
+    optimism: Estimate | None
+    corrected: Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,28 +102,23 @@ class Described(Choices, Caveats):
 class Tables:
     """All of a test's tables; `scores` is empty where no label is known, `folds` unless folds were pooled.
 
-    `predictions`: `label` 1 autism, 0 control, NaN unknown; `probability` of autism. The other tables are None where
-    they do not apply; cells that hold no finite number are NaN.
+    `predictions`: `label` 1 autism, 0 control, NaN unknown; `probability` of autism. `others`: the tables that there
+    are, by their names in `registry`; cells that hold no finite number are NaN. Such a name is also an attribute, None
+    where there is no table. `prevalence`: of autism, where decisions are made; None: that among the people here.
     """
 
     run: Described
     predictions: pd.DataFrame
-    scores: dict[str, Score]
-    folds: dict[str, dict[str, Score]]
-    floors: pd.DataFrame | None
-    sites: pd.DataFrame | None
-    training: pd.DataFrame | None
-    repeats: pd.DataFrame | None = None
-    groups: pd.DataFrame | None = None
-    confounds: pd.DataFrame | None = None
-    table1: pd.DataFrame | None = None
-    candidates: pd.DataFrame | None = None
-    choices: pd.DataFrame | None = None
-    probabilities: pd.DataFrame | None = None
-    calibration: pd.DataFrame | None = None
-    prevalence: float | None = None  # of autism, where decisions are made; None: that among the people here
-    external: pd.DataFrame | None = None
-    unlike: pd.DataFrame | None = None
+    scores: dict[str, Estimate]
+    folds: dict[str, dict[str, Estimate]]
+    others: dict[str, pd.DataFrame]
+    prevalence: float | None = None
+
+    def __getattr__(self, name: str) -> pd.DataFrame | None:
+        """One of `others`. Raises AttributeError if no table has this name."""
+        if name not in TABLES:
+            raise AttributeError(f"a test has no table {name}")
+        return self.others.get(name)
 
     @property
     def labelled(self) -> pd.DataFrame:
@@ -172,43 +128,29 @@ class Tables:
 
 def read(folder: Path) -> Tables:
     """Reads a folder. Raises InputError, naming the file, for what is missing or damaged."""
-    if not (folder / PREDICTIONS).is_file():
-        raise InputError(f"{folder} holds no {PREDICTIONS}; expected the folder of a classifier's `run.py --test`.")
+    path = folder / TABLES["predictions"].file
+    if not path.is_file():
+        raise InputError(f"{folder} holds no {path.name}; expected the folder of a classifier's `run.py --test`.")
     run = files.read_json(folder / "run.json", Described)
     if run.model not in MODELS or MODELS[run.model].predicts != "label":
         raise InputError(f"{folder / 'run.json'} has the model {run.model}; expected a classifier. Test one.")
-    predictions = read_predictions(folder / PREDICTIONS)
+    predictions = read_predictions(path)
     scores, folds = read_scores(folder / METRICS) if predictions["label"].notna().any() else ({}, {})
     if ("fold" in predictions) != bool(folds) and scores:
-        raise InputError(f"{folder} has folds in one of {PREDICTIONS} and {METRICS} only. Test again.")
-    floors = read_numbers(folder / FLOORS, "floor", *interval("auc"))
-    sites = read_numbers(folder / SITES, "site", *SITE_COUNTS, *interval("auc"), *interval("accuracy"))
-    training = read_numbers(folder / TRAINING, "fold", "step", "loss")
-    groups = read_numbers(folder / GROUPS, "kind", "group", *SITE_COUNTS, *interval("auc"))
-    confounds = read_numbers(folder / CONFOUNDS, "measure", "value", "low", "high", "p")
-    if scores and sites is None:
-        raise InputError(f"{folder} holds no {SITES}. Test again.")
-    repeats = read_numbers(folder / REPEATS, "repeat", "seed", *interval("auc"))
-    table1 = read_numbers(folder / TABLE1, "variable", SITE, "category", "p")
-    candidates = read_numbers(folder / CANDIDATES, CANDIDATE, "chosen", *interval("auc"))
-    choices = read_numbers(folder / CHOICES_OF_FOLDS, *CHOICES)
-    calibration = read_numbers(folder / CALIBRATION, *COLUMNS_OF_CALIBRATION) if run.folds else None
-    probabilities = read_probabilities(folder / PROBABILITIES) if calibration is not None else None
-    external = read_numbers(folder / EXTERNAL, "kind", "measure", "value", "low", "high")
-    unlike = read_numbers(folder / UNLIKE, *UNLIKE_COLUMNS)
-    of_floors = (floors, sites, training, repeats, groups, confounds, table1, candidates, choices)
-    of_people = {"probabilities": probabilities, "calibration": calibration, "external": external, "unlike": unlike}
-    return Tables(run, predictions, scores, folds, *of_floors, **of_people)
+        raise InputError(f"{folder} has folds in one of {path.name} and {METRICS} only. Test again.")
+    without = () if run.folds else ("calibration",)
+    asked = [table for table in ROWS if table.needed and table.name not in without and (folder / table.file).exists()]
+    others = {table.name: read_numbers(folder / table.file, table) for table in asked}
+    if scores and "sites" not in others:
+        raise InputError(f"{folder} holds no {TABLES['sites'].file}. Test again.")
+    if "calibration" in others:
+        others["probabilities"] = read_probabilities(folder / TABLES["probabilities"].file)
+    return Tables(run, predictions, scores, folds, others)
 
 
 def column_of_sets(level: float) -> str:
     """The column of probabilities.csv with the sets of a level."""
     return f"set_{100 * level:.0f}"
-
-
-def interval(metric: str) -> list[str]:
-    """The three columns of a metric."""
-    return [metric, f"{metric}_low", f"{metric}_high"]
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -219,11 +161,10 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-def read_numbers(path: Path, *columns: str) -> pd.DataFrame | None:
-    """A table of numbers, NaN for anything else, beside `NAMES`; None if it is absent. Raises InputError."""
-    if not path.exists():
-        return None
-    return read_table(path, columns).apply(lambda column: column if column.name in NAMES else as_numbers(column))
+def read_numbers(path: Path, of: Table) -> pd.DataFrame:
+    """A table of numbers, NaN for anything else, beside its texts. Raises InputError."""
+    table = read_table(path, of.needed)
+    return table.apply(lambda column: column if column.name in of.texts else as_numbers(column))
 
 
 def as_numbers(column: pd.Series) -> pd.Series:
@@ -259,10 +200,10 @@ def read_probabilities(path: Path) -> pd.DataFrame:
     return table.assign(fold=found["fold"])
 
 
-def read_scores(path: Path) -> tuple[dict[str, Score], dict[str, dict[str, Score]]]:
+def read_scores(path: Path) -> tuple[dict[str, Estimate], dict[str, dict[str, Estimate]]]:
     """The metrics, and those of each fold. Raises InputError."""
-    content = files.read_json(path, dict[str, Score | dict[str, dict[str, Score]] | list[str] | bool])
-    scores = {name: value for name, value in content.items() if isinstance(value, Score)}
+    content = files.read_json(path, dict[str, Estimate | dict[str, dict[str, Estimate]] | list[str] | bool])
+    scores = {name: value for name, value in content.items() if isinstance(value, Estimate)}
     if missing := {"auc", "accuracy"} - scores.keys():
         raise InputError(f"{path} has no {min(missing)}. Test again.")
     folds = content.get("folds", {})

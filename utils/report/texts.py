@@ -16,8 +16,9 @@ from data.cohorts.rows import listed
 from data.grids import GRIDS, Grid
 from models import MODELS
 from utils.figures import TABLES_CSS, number
-from utils.report.tables import TABLE1, TRIPOD, Described, Score, Tables
+from utils.report.tables import Described, Tables
 from utils.scores import calibration, metrics, statistics
+from utils.scores.estimate import Estimate
 from utils.scores.statistics import MODEL, RULE
 
 FEW = 100  # test subjects
@@ -40,7 +41,6 @@ TEMPLATES.filters["number"] = number
 TEMPLATES.filters["line"] = printable
 TEMPLATES.filters["some"] = lambda names, between=", ": listed(names, SHOWN, between)
 TEMPLATES.tests["in_text"] = lambda text, part: part in text
-TEMPLATES.globals.update(TABLE1=TABLE1, TRIPOD=TRIPOD)
 TEMPLATES.globals.update(FEW=FEW, NAMED=NAMED, PUBLISHED=PUBLISHED, RULE=RULE, SUSPICIOUS=SUSPICIOUS)
 TEMPLATES.globals.update(metrics=metrics, statistics=statistics, calibration=calibration)
 
@@ -60,7 +60,7 @@ def warnings(tables: Tables) -> list[str]:
     """What a reader must know before any figure: what the tables show, and the run's own warnings."""
     subjects = tables.labelled["subject"].nunique()
     names = (metrics.headline(tables.scores), "accuracy") if tables.scores else ()
-    auc, accuracy = [tables.scores[name].numbers for name in names] or (None, None)
+    auc, accuracy = [tables.scores[name] for name in names] or (None, None)
     found = paragraphs("warnings", run=tables.run, subjects=subjects, auc=auc, accuracy=accuracy)
     return list(dict.fromkeys(found + tables.run.warnings))
 
@@ -70,7 +70,7 @@ class Facts:
     """What the methods of a paper need of a test's tables."""
 
     run: Described
-    scores: Mapping[str, Score]
+    scores: Mapping[str, Estimate]
     folds: int  # 0: one split
     same_folds: bool  # in all repeats, if there are some
     grid: Grid | None  # of the volumes that the model reads

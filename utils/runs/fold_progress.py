@@ -11,6 +11,7 @@ from data.base.errors import InputError
 from data.base.progress import duration, quietly
 from utils.runs.folders import described
 from utils.runs.run import Run
+from utils.scores.estimate import Estimate
 
 
 class PrintOnce:
@@ -108,8 +109,6 @@ def result(part: Run) -> str:
         headline = described(part.out_dir).get("headline")
     if not headline:
         return ""
-    name, value, low, high = headline
+    name, *numbers = headline
     name = name.replace("auc_", "AUC within ").replace("_", " ").replace("auc", "AUC")
-    if value is None:
-        return f"{name} undefined"
-    return f"{name} {value:.2f}" + ("" if low is None else f" ({low:.2f} to {high:.2f})")
+    return f"{name} {Estimate(*numbers).text('.2f', 'undefined')}"

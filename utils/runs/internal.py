@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-Interval = tuple[float | None, float | None, float | None]  # value, and both ends; None where undefined
+from utils.scores.estimate import Estimate
+
+Listed = tuple[float | None, float | None, float | None]  # an `Estimate` in JSON: value, low, high
 FEWEST = 10  # people of whom a group's score is told
 
 
@@ -15,7 +17,7 @@ class GroupScore:
     group: str
     autism: int
     control: int
-    auc: Interval
+    auc: Listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +38,23 @@ class InternalValidation:
     subjects: int
     headline: str  # the score that a verdict rests on
     headline_name: str  # for people
-    scores: dict[str, Interval]
+    scores: dict[str, Listed]
     groups: tuple[GroupScore, ...]
     conclusion: str
     motion: str | None
     calibration: dict[str, Any] | None = None  # see `utils.scores.calibration`; None if there were too few people
     chosen: dict[str, int] = field(default_factory=dict)  # in how many folds each candidate was
     marks: str = ""  # see `Caveats`
+
+    @property
+    def estimates(self) -> dict[str, Estimate]:
+        """The scores, by name."""
+        return {name: Estimate(*numbers) for name, numbers in self.scores.items()}
+
+    @property
+    def score(self) -> Estimate:
+        """That of the headline."""
+        return self.estimates[self.headline]
 
     @property
     def by_left_out_groups(self) -> bool:
@@ -63,7 +75,5 @@ class InternalValidation:
         return f"leaving out one {self.folds} at a time" if self.by_left_out_groups else f"in {self.folds} folds"
 
     def __str__(self) -> str:
-        value, low, high = self.scores[self.headline]
-        number = "undefined" if value is None else f"{value:.3f}"
-        ends = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
-        return f"{self.headline_name} {number}{ends} {self.how}, {self.subjects} people{self.marks}"
+        score = self.score.text(undefined="undefined")
+        return f"{self.headline_name} {score} {self.how}, {self.subjects} people{self.marks}"

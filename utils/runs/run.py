@@ -28,12 +28,12 @@ from utils.runs.caveats import Caveats
 from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
 from utils.runs.folders import Results, sha256
 from utils.runs.internal import InternalValidation
+from utils.scores.estimate import UNDEFINED, Headline
 
 if TYPE_CHECKING:
     from data.cohorts.folds import Folds
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "h5py", "matplotlib")
-Headline = tuple[str, float | None, float | None, float | None]  # metric, value, low and high end of its interval
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ class Run:
     def finish(self, headline: Headline | None = None, **more: Any) -> None:
         """Writes `run.json` and a row of `runs.csv`, and prints where the results are; `headline` is the metric that
         stands for the run."""
-        self.write_manifest(finished=True, headline=headline, **more)
+        self.write_manifest(finished=True, headline=headline and headline.listed, **more)
         self.enter(headline)
         self.announce()
 
@@ -298,7 +298,8 @@ class Run:
             "preset": self.choices.preset,
             "cohort": f"{self.data_dir or 'demo'}{self.marks}",
             "folds": self.cut or None,
-            **dict(zip(("metric", "value", "low", "high"), headline or [None] * 4, strict=True)),
+            "metric": headline and headline.metric,
+            **(headline.score if headline else UNDEFINED).columns(),
             "folder": self.out_dir,
         }
         path = self.out_dir.absolute().parent / files.LEDGER

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit
 
-from utils.scores.statistics import CONFIDENCE, MIN_PER_CLASS, THRESHOLD, Statistic, bootstrap, or_none
+from utils.scores.estimate import Estimate, flat
+from utils.scores.statistics import CONFIDENCE, MIN_PER_CLASS, THRESHOLD, Statistic, bootstrap
 
 RESAMPLES = 2000
 CLOSEST = 1e-7  # that a probability comes to 0 or 1 in log odds
@@ -236,11 +237,11 @@ def averaged(predictions: Predictions, scored: Scored, weight: np.ndarray) -> di
     return {name: np.mean([one[name] for one in every], axis=0) for name in every[0]}
 
 
-def intervals(predictions: Predictions, statistics: Statistics, seed: int, bounded: bool = True) -> dict[str, dict]:
-    """Each statistic as `{"value", "low", "high"}`; None if undefined.
+def intervals(predictions: Predictions, statistics: Statistics, seed: int, bounded: bool = True) -> dict[str, Estimate]:
+    """The estimate of each statistic.
 
     The interval is that of a bootstrap over subjects, within folds if given, made wider by `Predictions.widening`.
-    There is none, `low` and `high` None, if one of the `needed_groups` of a statistic has fewer subjects than
+    There is none if one of the `needed_groups` of a statistic has fewer subjects than
     MIN_PER_CLASS. Scores are `bounded` by 0 and 1, differences are not. All resamples of a perfect score are perfect,
     and those of one just below nearly so: no score is surer than that so many subjects pass all alike, which happens
     with probability 0.025 at its low end (Clopper & Pearson 1934).
@@ -254,13 +255,12 @@ def intervals(predictions: Predictions, statistics: Statistics, seed: int, bound
         if bounded:
             perfect = ((1 - CONFIDENCE) / 2) ** (1 / max(fewest, 1))
             low, high = max(min(low, perfect), 0.0), min(max(high, 1 - perfect), 1.0)
-        found = (at, low, high) if fewest >= MIN_PER_CLASS else (at, np.nan, np.nan)
-        result[name] = dict(zip(("value", "low", "high"), map(or_none, found), strict=True))
+        result[name] = Estimate.of(at, low, high) if fewest >= MIN_PER_CLASS else Estimate.of(at)
     return result
 
 
-def with_intervals(predictions: Predictions, seed: int) -> dict[str, dict]:
-    """Each metric of `scores` as `{"value", "low", "high"}`, see `intervals`.
+def with_intervals(predictions: Predictions, seed: int) -> dict[str, Estimate]:
+    """The estimate of each metric of `scores`, see `intervals`.
 
     Noise alone makes a calibration error, and percentiles of resamples, which are noisier than the sample, would never
     hold 0. Its interval is the value and, on both sides, how far the gaps of resamples are from those of the sample.
@@ -272,13 +272,13 @@ def with_intervals(predictions: Predictions, seed: int) -> dict[str, dict]:
         return scores(one, weight) | {"noise": np.abs(gaps[0] - gaps[1]).sum(1)}
 
     found = intervals(predictions, lambda weight: averaged(predictions, scored, weight), seed)
-    value, noise = found["calibration_error"]["value"], found.pop("noise")["high"]
-    if noise is not None:
-        found["calibration_error"] |= {"low": max(value - noise, 0.0), "high": min(value + noise, 1.0)}
+    value, noise = found["calibration_error"].value, found.pop("noise").high
+    if value is not None and noise is not None:
+        found["calibration_error"] = Estimate(value, max(value - noise, 0.0), min(value + noise, 1.0))
     return found
 
 
-def differences(predictions: Predictions, other: Predictions, seed: int) -> dict[str, dict[str, float | None]]:
+def differences(predictions: Predictions, other: Predictions, seed: int) -> dict[str, Estimate]:
     """Each AUC, and the Brier score, minus that of another classifier of the same records: paired, see `intervals`."""
 
     def scored(one: Predictions, weight: np.ndarray) -> dict[str, np.ndarray]:
@@ -298,20 +298,15 @@ def by_site(predictions: Predictions, seed: int) -> list[dict]:
         site = predictions.subset(sites == name)
         members = {"subjects": site.label >= 0, "autism": site.label == 1, "control": site.label == 0}
         counts = {key: len(np.unique(site.subject[group])) for key, group in members.items()}
-        rows.append({"site": str(name)} | counts | flat(with_intervals(site, seed), ("auc", "accuracy")))
+        found = with_intervals(site, seed)
+        rows.append({"site": str(name)} | counts | flat({name: found[name] for name in ("auc", "accuracy")}))
     return sorted(rows, key=lambda row: -row["subjects"])
 
 
-def by_fold(predictions: Predictions, seed: int) -> dict[str, dict]:
+def by_fold(predictions: Predictions, seed: int) -> dict[str, dict[str, Estimate]]:
     """The metrics of each fold, in the order in which folds appear, by the fold's name as text."""
     fold = np.asarray(predictions.fold)
     return {str(name): with_intervals(predictions.subset(fold == name), seed) for name in dict.fromkeys(fold.tolist())}
-
-
-def flat(found: dict[str, dict], names: Sequence[str]) -> dict[str, float | None]:
-    """Metrics as columns of a table: `auc`, `auc_low`, `auc_high`."""
-    ends = {"": "value", "_low": "low", "_high": "high"}
-    return {f"{name}{end}": found[name][key] for name in names for end, key in ends.items()}
 
 
 class ExplainedVariance:

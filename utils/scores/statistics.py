@@ -55,8 +55,3 @@ def blocks(resamples: int, count: int) -> list[slice]:
     """Resamples of so many subjects, as many at a time as memory should hold."""
     size = max(1, BLOCK // max(count, 1))
     return [slice(start, min(start + size, resamples)) for start in range(0, resamples, size)]
-
-
-def or_none(value: float) -> float | None:
-    """A number for JSON, which has no NaN and no infinity: None for them."""
-    return float(value) if np.isfinite(value) else None

@@ -17,7 +17,7 @@ from data.base.errors import InputError
 from utils import figures
 from utils.runs.checkpoints import IDENTITY, STATE, CheckpointFolder, Identity, Saved, digest_of, remove_own
 from utils.runs.folders import move_aside
-from utils.runs.run import Headline
+from utils.scores.estimate import Estimate, Headline
 
 KEPT = 3
 STEP = re.compile(r"\d{1,18}")  # of a history
@@ -164,7 +164,9 @@ class History:
         if not self.rows:
             return None
         name = "validation_loss" if "validation_loss" in self.rows[-1] else "loss"
-        return (f"{name} after {self.rows[-1]['step']} batches", float(self.rows[-1][name]), None, None)
+        return Headline(
+            f"{name} after {self.rows[-1]['step']} batches", Estimate(float(self.rows[-1][name]), None, None)
+        )
 
 
 def earlier_history(path: Path, step: int) -> list[dict]:
