@@ -1,12 +1,13 @@
 # Needs only Python 3.11 to 3.13, make and the package index.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.13 || echo python3)
 DEMO = results/demo
+BASE = HEAD
 # Where it is set, each of hundreds of processes compiles every module anew.
 export PYTHONDONTWRITEBYTECODE =
 # Two processes, each with one thread for TensorFlow.
 PYTEST = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: setup demo images lint check test bits torture gpu slurm container
+.PHONY: setup demo images lint check test bits torture unchanged gpu slurm container
 
 setup: .venv/installed
 
@@ -41,6 +42,10 @@ bits: setup
 # Kills, full disks, damaged files and hostile names: says in a table what was lost, within half an hour on 2 cores.
 torture: setup
 	.venv/bin/python tests/torture.py
+
+# Whether this code leaves what that of the commit BASE leaves, file by file; half an hour on 2 cores.
+unchanged: setup
+	.venv/bin/python tests/unchanged.py $(BASE) --jobs 2
 
 # What a GPU does: memory, speed, precision, and whether it is left to others, in a table; says so where there is none.
 gpu: setup

@@ -1,0 +1,181 @@
+"""A file -> the lines of text that two equal runs share: all that it holds but times, speeds, commits and places.
+
+Binary files become a line of a digest for each part, so that the first line in which two lists differ says where two
+files do.
+"""
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+# Of JSON and CSV: what says when and how fast something was, of which commit, or is a digest of what does
+VOLATILE = {
+    *("started", "wall_time_s", "samples_per_s", "when", "made", "git_commit", "git_commits", "commit of the program"),
+    *("processor", "packages"),
+}
+DIGESTS = {"outputs_sha256"}  # by the name of each output
+MASKS = {
+    r"\b[0-9a-f]{40}(-dirty)?\b": "<commit>",
+    r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?( ?[+-]\d{4})?)?": "<time>",
+    r"\b\d{8}T\d{6}\b": "<time>",
+    r"[\d.,]+ (?=s\b|ms\b|min\b|h\b|samples/s|seconds|minutes|MB/s)": "<number> ",
+    r"\b\d+:\d\d(:\d\d)?\b": "<time>",
+    r"^ +[\d,]+ +[\d,]+  (?=\S+$)|[\d,]+ bytes; its parts": "<bytes>",  # of a bundle, which names its commit
+    r"events\.out\.tfevents[\w.-]+": "<events>",  # TensorBoard's, whose names are times
+    r"(falff-demo/\w+)-[0-9a-f]{12}": r"\1",  # a digest of the code that simulates
+}
+LEFT_OUT = re.compile(r"tfevents|^checkpoint$|\.lock$")  # TensorBoard's events, TensorFlow's state, with their times
+VIEWER = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")  # names that nilearn draws for the parts of its viewer
+
+
+def masked(text: str, places: dict[str, str]) -> str:
+    """The text without times, speeds and commits, and with a name in place of each of the `places`."""
+    for place, name in places.items():
+        text = text.replace(place, name)
+    for pattern, name in MASKS.items():
+        text = re.sub(pattern, name, text)
+    return text
+
+
+def settled(value: object, name: str = "") -> object:
+    """What JSON holds under this name, in its order, without what is volatile."""
+    if name in VOLATILE:
+        return "<volatile>"
+    if isinstance(value, dict):
+        return [*value] if name in DIGESTS else {key: settled(of, key) for key, of in value.items()}
+    return [settled(of) for of in value] if isinstance(value, list) else value
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def of_json(content: bytes) -> list[str]:
+    return json.dumps(settled(json.loads(content)), indent=1, ensure_ascii=False).splitlines()
+
+
+def of_means(content: bytes) -> list[str]:
+    """What is known of stored means, but for their digest: they say when the files of records changed."""
+    return [line for line in of_json(content) if '"sha256"' not in line]
+
+
+def of_numpy(content: bytes) -> list[str]:
+    values = np.load(io.BytesIO(content))
+    names = [name for name in values.dtype.names or () if name != "state"]  # of the files of records
+    parts = {name: values[name] for name in names} or {"values": values}
+    return [f"{name}: {of.dtype} {of.shape} {sha256(of.tobytes())}" for name, of in parts.items()]
+
+
+def of_csv(content: bytes) -> list[str]:
+    """The rows, those of runs in the order of their text, for folds that are done side by side end in any order."""
+    rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+    volatile = [name in VOLATILE for name in (rows or [[]])[0]]
+    if not any(volatile):
+        return content.decode().splitlines()
+    kept = [[cell for cell, drop in zip(row, volatile, strict=False) if not drop] for row in rows]
+    lines = [repr(rows[0]), *map(repr, kept[1:])]
+    return sorted(lines) if "when" in rows[0] else lines
+
+
+def of_html(content: bytes) -> list[str]:
+    return re.sub(r"><", ">\n<", VIEWER.sub("<name>", content.decode())).splitlines()
+
+
+def of_hdf5(content: bytes) -> list[str]:
+    lines: list[str] = []
+
+    def describe(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        lines.extend(f"{name} @{key}: {item.attrs[key]!r}" for key in sorted(item.attrs))
+        if isinstance(item, h5py.Dataset):
+            values = np.asarray(item[()])
+            held = repr(values.tolist()).encode() if values.dtype == object else values.tobytes()
+            lines.append(f"{name}: {values.dtype} {values.shape} {sha256(held)}")
+
+    with h5py.File(io.BytesIO(content)) as file:
+        describe("/", file)
+        file.visititems(describe)
+    return lines
+
+
+def of_zip(content: bytes) -> list[str]:
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        found = [(name, file.read(name)) for name in file.namelist()]
+    return [f"{name}: {line}" for name, of in found for line in lines_of(name, of)]
+
+
+def of_sums(content: bytes) -> list[str]:
+    """The names of parts; that of a part follows from its content, which is compared, too."""
+    return [line.split(maxsplit=1)[-1] for line in content.decode().splitlines()]
+
+
+def of_gzip(content: bytes) -> list[str]:
+    return [sha256(gzip.decompress(content))]
+
+
+def of_text(content: bytes) -> list[str]:
+    return content.decode().splitlines()
+
+
+FORMS: dict[str, Callable[[bytes], list[str]]] = {  # the first whose pattern is found in a name
+    r"SHA256SUMS$": of_sums,
+    r"/means/[^/]+\.json$": of_means,
+    r"\.json$": of_json,
+    r"\.npy$": of_numpy,
+    r"\.csv$": of_csv,
+    r"\.html$": of_html,
+    r"\.h5$": of_hdf5,
+    r"\.(zip|npz)$|(^|/)compressed_\d+$": of_zip,
+    r"\.gz$": of_gzip,
+    r"\.(txt|md|log|tsv|1D)$": of_text,
+}
+
+
+def lines_of(name: str, content: bytes) -> list[str]:
+    """The lines of a file of this name; of a kind that is not known, its digest."""
+    form = next((form for pattern, form in FORMS.items() if re.search(pattern, name)), None)
+    return form(content) if form else [sha256(content)]
+
+
+def of_checkpoint(path: Path) -> list[str]:
+    """The variables of the checkpoint that one of its files belongs to."""
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(str(path.with_suffix("")))
+    names = sorted(name for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name)
+    values = [(name, np.asarray(reader.get_tensor(name))) for name in names]
+    return [f"{name}: {value.dtype} {value.shape} {sha256(value.tobytes())}" for name, value in values]
+
+
+def difference(one: Path, other: Path, places: dict[str, str]) -> str | None:
+    """The first difference between two files of equal name, in one line; None if there is none but what is volatile."""
+    if not (one.is_file() and other.is_file()):
+        return f"only {'before' if one.is_file() else 'after'}"
+    contents = one.read_bytes(), other.read_bytes()
+    if contents[0] == contents[1]:
+        return None
+    if re.search(r"\.(index|data-\d+-of-\d+)$", one.name):
+        both = [of_checkpoint(path) for path in (one, other)]
+    else:
+        both = [lines_of(one.as_posix(), content) for content in contents]
+    both = [[masked(line, places) for line in lines] for lines in both]
+    if both[0] == both[1]:
+        return None
+    for number, (before, after) in enumerate(zip(*both, strict=False), 1):
+        if before != after:
+            return f"line {number}: {around(before, after)} before, {around(after, before)} after"
+    return f"{len(both[0])} lines before, {len(both[1])} after"
+
+
+def around(line: str, other: str) -> str:
+    """What a line holds where it begins to differ from another."""
+    same = next((at for at, (a, b) in enumerate(zip(line, other, strict=False)) if a != b), min(len(line), len(other)))
+    return repr(line[max(0, same - 40) : same + 80])
