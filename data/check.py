@@ -13,7 +13,7 @@ from data import grids
 from data.base import files
 from data.base.errors import InputError
 from data.base.progress import progress
-from data.cohorts import atlas, records, twins
+from data.cohorts import atlas, records, resampling, twins
 from data.cohorts.cohort import Cohort
 from data.cohorts.derivation import kept_in
 from data.cohorts.missingness import missing_in
@@ -160,7 +160,7 @@ def read_volumes(
                 continue
             belongs = {"all": True, "train": row.split == "train", "first": row.subject not in means}
             groups = [group for group in GROUPS if belongs[group]]
-            reduced = [records.reduced(of_map) for of_map in volumes.values()]
+            reduced = [resampling.reduced(of_map) for of_map in volumes.values()]
             if row.subject not in means:
                 means[row.subject] = np.column_stack([twins.of_reduced(of_map) for of_map in reduced])
             for of_map, small, summary in zip(volumes.values(), reduced, summaries, strict=True):
@@ -176,7 +176,9 @@ def compare_volumes(cohort: Cohort, summaries: list[MapSummary], usable: list[in
     with progress("Comparing", len(usable)) as shown:
         for index in usable:
             for at, volume in enumerate(np.moveaxis(cohort.read(index)[2], -1, 0)):
-                found[at].append(summaries[at].measured[index] | summaries[at].compare(index, records.reduced(volume)))
+                found[at].append(
+                    summaries[at].measured[index] | summaries[at].compare(index, resampling.reduced(volume))
+                )
             shown.advance()
     return [pd.DataFrame(rows, usable) for rows in found]
 

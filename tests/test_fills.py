@@ -8,7 +8,7 @@ from helpers import region_means
 from sklearn.linear_model import Ridge
 
 from data import grids
-from data.cohorts import atlas, records
+from data.cohorts import atlas, records, resampling
 from data.cohorts.resplit import resplit
 from data.cohorts.rows import Metadata, Row
 from data.cohorts.stored import open_cohort, write_tables
@@ -24,7 +24,7 @@ def blocks() -> atlas.Atlas:
     for at, region in enumerate((2, 3, 7, 9)):
         labels[4 + 5 * at : 7 + 5 * at, 10:13, 10:13] = region
     names = {region: f"region {region}" for region in (2, 3, 7, 9)}
-    return atlas.Atlas(labels, names, grids.REDUCED, records.repeat_blocks(labels), [])
+    return atlas.Atlas(labels, names, grids.REDUCED, resampling.repeat_blocks(labels), [])
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from helpers import region_means
 
 from data.base.errors import InputError
 from data.cohorts.atlas import load_atlas
-from data.cohorts.records import block_mean
+from data.cohorts.resampling import block_mean
 from data.grids import FULL, REDUCED
 from models import MODELS, cae, connectomes, settings
 

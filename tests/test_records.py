@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from data.base.errors import InputError
-from data.cohorts import records
+from data.cohorts import records, resampling
 from data.grids import FULL, REDUCED
 
 
@@ -98,18 +98,18 @@ def test_block_mean_is_a_box_filter_seen_at_every_third_voxel():
     volume = np.random.default_rng(1).normal(size=FULL.shape)
     total = ndimage.uniform_filter(volume, 3, mode="constant")[::3, ::3, ::3]
     share = ndimage.uniform_filter(np.ones(FULL.shape), 3, mode="constant")[::3, ::3, ::3]
-    assert records.block_mean(volume).shape == REDUCED.shape
-    np.testing.assert_allclose(records.block_mean(volume), total / share, rtol=1e-5, atol=1e-6)
-    assert records.block_mean(volume)[4, 0, 30] == pytest.approx(volume[11:14, 0:2, 89:91].mean(), rel=1e-5)
+    assert resampling.block_mean(volume).shape == REDUCED.shape
+    np.testing.assert_allclose(resampling.block_mean(volume), total / share, rtol=1e-5, atol=1e-6)
+    assert resampling.block_mean(volume)[4, 0, 30] == pytest.approx(volume[11:14, 0:2, 89:91].mean(), rel=1e-5)
 
 
 def test_repeated_blocks_put_reduced_voxel_i_around_full_size_voxel_3i():
     reduced = np.random.default_rng(2).normal(size=REDUCED.shape)
-    full = records.repeat_blocks(reduced)
+    full = resampling.repeat_blocks(reduced)
     assert full.shape == FULL.shape
     assert (full[::3, ::3, ::3] == reduced).all()
     assert (full[2:91:3, 1:109:3, ::3] == reduced[1:, :36, :]).all()
-    np.testing.assert_allclose(records.block_mean(full), reduced, rtol=1e-6)
+    np.testing.assert_allclose(resampling.block_mean(full), reduced, rtol=1e-6)
 
 
 def test_background_is_the_value_outside_the_brain():

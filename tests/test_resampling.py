@@ -56,7 +56,7 @@ def test_volumes_are_those_of_nilearn(name):
     np.testing.assert_allclose(nifti.stored_volume(image, grids.FULL), full, atol=within, rtol=0)
     reduced = nifti.stored_volume(image, grids.REDUCED)
     assert reduced.shape == grids.REDUCED.shape and reduced.dtype == np.float32
-    np.testing.assert_allclose(reduced, records.block_mean(full), atol=within, rtol=0)
+    np.testing.assert_allclose(reduced, resampling.block_mean(full), atol=within, rtol=0)
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ def test_an_oblique_map_has_no_matrices():
     assert resampling.straight(image.shape, image.affine.tobytes()) is None
     np.testing.assert_array_equal(nifti.on_full_grid(image, "linear"), nilearns(image))
     reduced = nifti.stored_volume(image, grids.REDUCED)
-    np.testing.assert_array_equal(reduced, records.block_mean(records.normalise(nilearns(image))))
+    np.testing.assert_array_equal(reduced, resampling.block_mean(records.normalise(nilearns(image))))
 
 
 def test_interpolation_by_hand():

@@ -197,7 +197,7 @@ def stored_volume(image: nibabel.Nifti1Image, grid: grids.Grid) -> np.ndarray:
     if straight and grid == grids.REDUCED:
         return straight.z_scored_blocks(np.asarray(image.dataobj))
     volume = records.normalise(on_full_grid(image, "linear"))
-    return volume if grid == grids.FULL else records.block_mean(volume)
+    return volume if grid == grids.FULL else resampling.block_mean(volume)
 
 
 def on_full_grid(image: nibabel.Nifti1Image, interpolation: str) -> np.ndarray:

@@ -17,8 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from data.base.errors import InputError
-from data.cohorts import resampling
-from data.grids import FULL, GRIDS, REDUCED, Grid
+from data.grids import GRIDS, Grid
 
 DTYPE = np.dtype("<f4")
 PHENOTYPE_SIZE = 29
@@ -276,25 +275,6 @@ def normalise(volume: np.ndarray) -> np.ndarray:
     spread = math.sqrt(np.vecdot(centred, centred).sum(dtype=np.float64) / volume.size)
     centred /= spread if spread > 0 else 1.0
     return centred
-
-
-def block_mean(volume: np.ndarray) -> np.ndarray:
-    """Full-size volume (91, 109, 91) -> (31, 37, 31) float32: voxel i is the mean of full-size voxels 3i-1..3i+1, at
-    the border of those that exist."""
-    matrices = [resampling.averages(size) for size in volume.shape]
-    return resampling.product(np.asarray(volume, np.float32).T, matrices[::-1]).T
-
-
-def reduced(volume: np.ndarray) -> np.ndarray:
-    """A volume (x, y, z) of either grid on the reduced one."""
-    return volume if volume.shape == REDUCED.shape else block_mean(volume)
-
-
-def repeat_blocks(volume: np.ndarray) -> np.ndarray:
-    """(31, 37, 31) -> (91, 109, 91): every full-size voxel takes the value of the block that holds it."""
-    for axis, size in enumerate(FULL.shape):
-        volume = np.take(volume, resampling.block_of(size), axis)
-    return volume
 
 
 def background(volume: np.ndarray) -> float:

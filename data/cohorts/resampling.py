@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.grids import BLOCK, FULL
+from data.grids import BLOCK, FULL, REDUCED
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -115,3 +115,22 @@ def averages(size: int) -> "csr_array":
 def block_sizes() -> np.ndarray:
     """How many voxels of the full grid each block has, (31, 37, 31) float32."""
     return outer([np.bincount(block_of(size)).astype(np.float32) for size in FULL.shape])
+
+
+def block_mean(volume: np.ndarray) -> np.ndarray:
+    """Full-size volume (91, 109, 91) -> (31, 37, 31) float32: voxel i is the mean of full-size voxels 3i-1..3i+1, at
+    the border of those that exist."""
+    matrices = [averages(size) for size in volume.shape]
+    return product(np.asarray(volume, np.float32).T, matrices[::-1]).T
+
+
+def reduced(volume: np.ndarray) -> np.ndarray:
+    """A volume (x, y, z) of either grid on the reduced one."""
+    return volume if volume.shape == REDUCED.shape else block_mean(volume)
+
+
+def repeat_blocks(volume: np.ndarray) -> np.ndarray:
+    """(31, 37, 31) -> (91, 109, 91): every full-size voxel takes the value of the block that holds it."""
+    for axis, size in enumerate(FULL.shape):
+        volume = np.take(volume, block_of(size), axis)
+    return volume

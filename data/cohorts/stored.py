@@ -20,7 +20,6 @@ from data.cohorts import records, seal
 from data.cohorts import rows as rows_of
 from data.cohorts.cohort import COVARIATES, MAPS, PHENOTYPE, SERIES, Cohort
 from data.cohorts.connectomes import CONNECTOMES
-from data.cohorts.entries import hdf5_store, list_entries, zip_entries
 from data.cohorts.records import Entry, VerifiedEntry
 from data.cohorts.rows import DIGESTS, HDF5_NAME, METADATA, TABLE, Groups, Metadata, Row
 from data.cohorts.seal import Seal
@@ -102,6 +101,8 @@ def read_form(path: Path) -> tuple[Mapping[str, Entry], list[Row], Metadata]:
     if path.is_dir():
         entries: Mapping[str, Entry] = folder_entries(path)
     elif path.suffix == ".json":
+        from data.cohorts.entries import list_entries
+
         entries = list_entries(path)
     else:
         raise InputError(f"{path} is a file; expected a folder of records, a JSON list of them or {HDF5_NAME}.")
@@ -156,7 +157,11 @@ def folder_entries(folder: Path) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for path, zipped in records.record_files(folder):
         check_plain(path.name, f"{folder} names a record")
-        found: Mapping[str, Entry] = zip_entries(path) if zipped else {path.name: records.FileEntry(path)}
+        found: Mapping[str, Entry] = {path.name: records.FileEntry(path)}
+        if zipped:
+            from data.cohorts.entries import zip_entries
+
+            found = zip_entries(path)
         if twice := entries.keys() & found.keys():
             raise InputError(f"{path} and {entries[min(twice)]} are the same record; expected each once. Remove one.")
         entries.update(found)
@@ -173,6 +178,8 @@ def labels_of(entries: Mapping[str, Entry], unknown: bool) -> dict[str, float]:
 
 def read_hdf5(path: Path) -> tuple[Mapping[str, Entry], list[Row], Metadata]:
     """`read_form` of an HDF5 file, which holds its table itself."""
+    from data.cohorts.entries import hdf5_store
+
     stored, texts, text = hdf5_store(path)
     entries = verified(stored, folder_of(path))
     labels = labels_of(entries, unknown=True)

@@ -21,7 +21,7 @@ import numpy as np
 
 from data import grids
 from data.base.progress import progress
-from data.cohorts import atlas, records
+from data.cohorts import atlas, resampling
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import Groups, named_groups
 
@@ -62,7 +62,7 @@ def labelled() -> tuple[np.ndarray, np.ndarray]:
 def of_volume(volume: np.ndarray) -> np.ndarray:
     """Region means of a volume (x, y, z, maps) on either grid, (regions, maps)."""
     maps = np.moveaxis(volume, -1, 0)
-    return np.column_stack([of_reduced(records.reduced(of_map)) for of_map in maps])
+    return np.column_stack([of_reduced(resampling.reduced(of_map)) for of_map in maps])
 
 
 def of_reduced(volume: np.ndarray) -> np.ndarray:

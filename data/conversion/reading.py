@@ -10,7 +10,7 @@ import numpy as np
 from data import grids
 from data.base import files
 from data.base.files import sum_of
-from data.cohorts import nifti, records, twins
+from data.cohorts import nifti, records, resampling, twins
 from data.conversion import measures
 
 
@@ -34,7 +34,7 @@ def read(maps: Sequence[nifti.MapOnDisk], grid: grids.Grid, record: Path) -> Per
             volume = nifti.stored_volume(image, grid)
             file.write(np.ascontiguousarray(volume, records.DTYPE))
             measured.append(measures.of_image(image))
-            means.append(twins.of_reduced(records.reduced(volume)))
+            means.append(twins.of_reduced(resampling.reduced(volume)))
     return PersonMaps(sums, measured, np.column_stack(means))
 
 

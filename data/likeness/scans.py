@@ -10,7 +10,7 @@ import pandas as pd
 
 from data import grids
 from data.base.progress import BarProgress, PlainProgress
-from data.cohorts import atlas, records
+from data.cohorts import atlas, records, resampling
 from data.cohorts.cohort import SERIES, Cohort
 from data.conversion import edges, measures
 from data.likeness.patterns import Pattern, centred, fisher_z, uncovered
@@ -60,7 +60,7 @@ class Sums:
         labels, found = atlas.load_atlas(None, cohort.grid).labels, cls.nothing(cohort)
         for index in indices:
             for at, of_map in enumerate(np.moveaxis(cohort.read(index)[2], -1, 0)):
-                found.volume[..., at] += records.reduced(of_map)
+                found.volume[..., at] += resampling.reduced(of_map)
                 found.covered[at] += 1
                 found.covered[at, uncovered(of_map, labels)] -= 1
             if cohort.connectomes:
@@ -96,7 +96,7 @@ def measured(cohort: Cohort, indices: np.ndarray, others: Means, shown: Shown) -
         rows.append(row)
         lacking.append({})
         for at, (name, volume) in enumerate(zip(cohort.maps, np.moveaxis(cohort.read(index)[2], -1, 0), strict=True)):
-            found = of_volume(records.reduced(volume)) | others.patterns[at].compare(records.reduced(volume))
+            found = of_volume(resampling.reduced(volume)) | others.patterns[at].compare(resampling.reduced(volume))
             lacking[-1][name] = sorted(set(others.regions[name]) & set(uncovered(volume, labels).tolist()))
             found["lacking_regions"] = len(lacking[-1][name])
             row |= {(name, measure): value for measure, value in found.items()}

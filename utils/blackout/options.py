@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,11 +12,13 @@ from data.base.errors import InputError
 from data.base.tables import printable
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
-from data.cohorts.folds import Folds
 from data.grids import Grid
 from utils.runs.checkpoints import Identity
 from utils.runs.run import Options, Run
 from utils.scores.statistics import MIN_SUBJECTS
+
+if TYPE_CHECKING:
+    from data.cohorts.folds import Folds
 
 CONNECTOME = "connectome"  # what networks call the edges that they read, and so does the table by map
 MAX_VERIFIED = 10_000  # blackouts, each of which takes seconds
@@ -49,7 +51,7 @@ class BlackoutOptions(Options):
         subjects = tuple(subject for subject in self.subjects if subject in tested)
         return replace(self, subjects=subjects) if subjects else None
 
-    def check(self, folds: Folds) -> None:
+    def check(self, folds: "Folds") -> None:
         if unknown := set(self.subjects or ()) - folds.fold_of.keys():
             raise InputError(f"--subjects {min(unknown)} is no subject of {folds.whole.path}; see its subjects.csv.")
 

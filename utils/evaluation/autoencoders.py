@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from data.base import files
 from data.base.progress import tell
 from data.base.tables import printable
-from data.cohorts import records
+from data.cohorts import records, resampling
 from data.cohorts.cohort import Cohort, in_order
 from data.grids import Grid
 from models import losses
@@ -108,7 +108,7 @@ def code_grid(network: keras.Model, grid: Grid) -> Grid:
 
 def block_means(volumes: np.ndarray) -> np.ndarray:
     """Each 3x3x3 block of (n, 91, 109, 91, 1) averaged and repeated."""
-    return np.stack([records.repeat_blocks(records.block_mean(volume[..., 0]))[..., None] for volume in volumes])
+    return np.stack([resampling.repeat_blocks(resampling.block_mean(volume[..., 0]))[..., None] for volume in volumes])
 
 
 def principal_components(cohort: Cohort, network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:

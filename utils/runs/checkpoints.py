@@ -21,7 +21,6 @@ from typing import Any
 from data.base import files
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
-from data.cohorts.resplit import everybody
 from data.cohorts.rows import Preparation
 from data.cohorts.stored import sealed
 from utils.runs.internal import InternalValidation
@@ -81,7 +80,10 @@ def training_cohort(saved: Identity) -> Cohort | None:
     """The cohort that a checkpoint was trained on; None if it is gone or its records are others."""
     try:
         cohort = sealed(Path(saved.cohort), together=False)
-        cohort = everybody(cohort) if saved.everybody else cohort
+        if saved.everybody:
+            from data.cohorts.resplit import everybody
+
+            cohort = everybody(cohort)
     except InputError:
         return None
     return cohort if cohort.records_sha256 == saved.records_sha256 else None

@@ -23,6 +23,7 @@ from typing import Any
 
 from data.base import files
 from data.base.errors import InputError
+from data.cohorts.records import state_of
 from data.cohorts.rows import holds_cohort, listed
 from models import MODELS
 from utils.runs.checkpoints import IDENTITY, STATE, digest_of_files
@@ -136,23 +137,14 @@ def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of the run that wrote a folder; None if no run did."""
-    state = state_of(folder / MANIFEST)
-    return manifest_at(folder / MANIFEST, state) if state else None
+    path = folder / MANIFEST
+    return manifest_at(path, state_of(path)) if os.path.isfile(path) else None
 
 
 def described(folder: Path) -> dict[str, Any]:
     """All of a folder's `run.json`. Raises InputError if there is none."""
     path = folder / MANIFEST
-    return content_at(path, state) if (state := state_of(path)) else files.read_json(path, dict)
-
-
-def state_of(path: Path) -> tuple[int, ...] | None:
-    """What changes when a file is written again; None without a file."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns) if os.path.isfile(path) else None
+    return content_at(path, state_of(path)) if os.path.isfile(path) else files.read_json(path, dict)
 
 
 @lru_cache(256)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -12,9 +13,11 @@ from data.base import files
 from data.cohorts import records
 from data.cohorts.cohort import in_one_folder, in_order
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
-from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.training.inference import outputs_of, restored_network
+
+if TYPE_CHECKING:
+    from utils.runs.group import Group
 
 
 def encode(run: Run) -> int:
@@ -57,7 +60,7 @@ def encoder_of(run: Run) -> keras.Model:
     return keras.Model(network.input, network.output["code"])
 
 
-def pool(group: Group) -> None:
+def pool(group: "Group") -> None:
     """Joins the folds' cohorts into one set, which can be given as `--dataDir` with the same `--folds`."""
     group.folds.write(group.run.out_dir)
     group.whole.finish()

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 from functools import cache, partial
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -15,12 +16,14 @@ from models import layers
 from models.connectomes import RidgeLogits
 from utils.runs.checkpoints import Identity
 from utils.runs.folders import changed
-from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores.ridge import fit_edges
 from utils.training.inference import reading
 from utils.training.loop import Training, make_optimizer
 from utils.training.saver import History, Saver
+
+if TYPE_CHECKING:
+    from utils.runs.group import Group
 
 
 def train(run: Run) -> int:
@@ -89,7 +92,7 @@ def assist(run: Run) -> int:
     return 128 + (caught[0] if caught else signal.SIGTERM) if stopped else 0
 
 
-def pool(group: Group) -> None:
+def pool(group: "Group") -> None:
     """Records that the trainings of all parts are done, and that a candidate is chosen in each fold."""
     group.whole.finish()
 
