@@ -8,8 +8,8 @@ import pytest
 from helpers import ROOT, TINY_NN
 
 # The most files of which a function is executed, and modules that are loaded. Who needs more takes something out.
-EXECUTED = {"nn": 0, "mmnn": 0}
-LOADED = 0
+EXECUTED = {"nn": 34, "mmnn": 37}
+LOADED = 55
 
 SCRIPT = """
 import json, sys, threading

@@ -31,7 +31,7 @@ from models.settings import override
 from utils.bundle import make
 from utils.bundle.model import Bundle
 from utils.bundle.people import Person
-from utils.bundle.run import on_cohort
+from utils.bundle.run import networks_of, on_cohort
 from utils.bundle.trained import Trained
 from utils.jobs import TEST
 from utils.machines.devices import start_on_cpu
@@ -202,7 +202,7 @@ def test_a_person_has_the_probability_that_a_test_of_the_bundle_gives(name, bund
 
     run = run_on(bundles[name], like)
     with run.fresh():
-        each = [predicted(of, network, in_order(np.array([0]), 8))[0] for of, network in run.networks]
+        each = [predicted(of, network, in_order(np.array([0]), 8))[0] for of, network in networks_of(run)]
     assert found[name].person.raw == np.mean(each)
     assert (found[name].unlike is None) == (name != "mmnn")
     assert found[name].networks == len(each) == (2 if name == "mmnn" else 1)
@@ -216,7 +216,7 @@ def test_a_person_has_the_probability_that_a_test_of_the_bundle_gives(name, bund
 def by_full_passes(run) -> np.ndarray:
     """The same by a forward pass of the networks for each region, (regions,)."""
     effects = []
-    for of_network, network in run.networks:
+    for of_network, network in networks_of(run):
         cohort, atlas = of_network.cohort, load_atlas(None, of_network.cohort.grid)
         inputs = cohort.batch([0], tables={"connectome": cohort.connectomes})
         shown = {name: np.repeat(inputs[name], 1 + len(atlas.regions), axis=0) for name in network.input}

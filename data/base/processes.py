@@ -55,22 +55,17 @@ class Outcome:
 
 class Process:
     """A process that does one call at a time. It is fresh if it gets an `environment`, which is set before it imports
-    anything; without one it is a copy of this process, where the system can make one, and starts at once."""
+    anything; without one it is a copy of this process, where the system can make one, and starts at once. As a daemon,
+    it ends with this process even if Ctrl-C came before anybody knew of it."""
 
     def __init__(self, environment: Environment | None):
         self.environment = environment
         copied = environment is None and "fork" in multiprocessing.get_all_start_methods()
         context: Any = multiprocessing.get_context("fork" if copied else "spawn")
         self.connection, end = context.Pipe()
-        self.process = context.Process(target=serve, args=(end, os.getpid(), environment is None))
-        before = os.environ | {}
-        os.environ.update(environment or {})
-        try:
-            with interrupts_held():
-                self.process.start()
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+        self.process = context.Process(target=serve, args=(end, os.getpid(), environment is None), daemon=True)
+        with interrupts_held(), added(environment or {}):
+            self.process.start()
         end.close()
         self.began = 0.0
 
@@ -93,6 +88,18 @@ class Process:
             self.connection.send(None)
         self.process.join()
         self.connection.close()
+
+
+@contextmanager
+def added(environment: Environment) -> Iterator[None]:
+    """This process's environment has more in it until the block ends."""
+    before = os.environ | {}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def serve(connection: Connection, parent: int, quiet: bool) -> None:
