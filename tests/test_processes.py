@@ -90,9 +90,12 @@ import pathlib, signal, sys, time
 from data.base.processes import processes
 
 def work(number):
-    signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(f"saved-{number}").touch(), sys.exit(143)))
+    caught = []
+    signal.signal(signal.SIGTERM, lambda *_: caught.append(number))
     pathlib.Path(f"begun-{number}").touch()
-    time.sleep(60)
+    while not caught:
+        time.sleep(0.05)
+    pathlib.Path(f"saved-{number}").touch()
 
 if __name__ == "__main__":
     with processes(environments=[{}, {}]) as pool:
@@ -103,11 +106,11 @@ if __name__ == "__main__":
 def test_processes_end_with_the_one_that_started_them_even_if_it_is_killed(tmp_path):
     (tmp_path / "parent.py").write_text(PARENT)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    parent = subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path, env=environment)
+    parent = subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
     wait_for(tmp_path, "begun-*", 2)
     parent.kill()
-    parent.wait()
-    wait_for(tmp_path, "saved-*", 2)
+    assert parent.communicate(timeout=60)[1] == b""  # once all of them have ended
+    assert len(list(tmp_path.glob("saved-*"))) == 2
     assert len(list(tmp_path.glob("begun-*"))) == 2
 
 

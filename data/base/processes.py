@@ -108,13 +108,16 @@ def serve(connection: Connection, parent: int, quiet: bool) -> None:
     terminate_with(parent)
     if quiet:
         warnings.simplefilter("ignore")
-    while call := connection.recv():
-        function, arguments = call
-        try:
-            outcome = Outcome(function(*arguments))
-        except Exception as error:
-            outcome = Outcome(error=error)
-        connection.send(outcome)
+    with suppress(EOFError, OSError):  # who asked is gone
+        while call := connection.recv():
+            connection.send(outcome_of(*call))
+
+
+def outcome_of(function: Callable, arguments: tuple) -> Outcome:
+    try:
+        return Outcome(function(*arguments))
+    except Exception as error:
+        return Outcome(error=error)
 
 
 @dataclass

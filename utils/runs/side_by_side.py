@@ -59,8 +59,10 @@ def side_by_side(again: Callable[[], Leaves], progress: FoldProgress, device: st
             for at, outcome in beside.outcomes(perform_fold, [(again, fold, device) for fold in folds]):
                 if outcome.error:
                     raise outcome.error
-                every = outcome.value or killed(progress, folds[at], outcome, any(statuses))
-                for done in every:
+                ended = outcome.value
+                if outcome.exit_code is not None:
+                    ended = killed(progress, folds[at], outcome, any(statuses))
+                for done in ended:
                     statuses.append(done.status)
                     beside.stopped |= done.status != 0
                     progress.ended(done.out_dir, done.seconds, done.status)
