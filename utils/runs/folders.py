@@ -207,28 +207,19 @@ def sha256(path: Path) -> str | None:
         return None
 
 
-@dataclass(frozen=True)
-class Places:
-    """The folders that a command names: of results, of the checkpoints of all models, of its cohort; `written` are the
-    checkpoints that it writes, if it does."""
-
-    out_dir: Path
-    checkpoints: Path
-    data: Path | None
-    written: Path | None
-
-    def check(self) -> None:
-        """Raises InputError for a folder that lies where it must not."""
-        if is_same(self.out_dir, self.checkpoints):
-            raise InputError(f"--outDir and --chkPointDir are the same folder, {self.out_dir}; name two.")
-        data = {self.data: COHORT} if self.data and self.data.is_dir() else {}
-        of_models = (self.checkpoints / f"{name}{ending}" for name in MODELS for ending in ("", ".replaced"))
-        refuse("--outDir", self.out_dir, RESULTS, data | dict.fromkeys(of_models, CHECKPOINTS))
-        if self.written:
-            refuse("--chkPointDir", self.written, CHECKPOINTS, data | {self.out_dir: RESULTS})
-        for folder in data:
-            written = {self.out_dir: RESULTS} | ({self.written: CHECKPOINTS} if self.written else {})
-            refuse("--dataDir", folder, COHORT, written, on_disk=False)
+def check_places(out_dir: Path, checkpoints: Path, data: Path | None, written: Path | None) -> None:
+    """Raises InputError for a folder that lies where it must not: of results, of the checkpoints of all models, of the
+    cohort that is named; `written` are the checkpoints that the command writes, if it does."""
+    if is_same(out_dir, checkpoints):
+        raise InputError(f"--outDir and --chkPointDir are the same folder, {out_dir}; name two.")
+    cohorts = {data: COHORT} if data and data.is_dir() else {}
+    of_models = (checkpoints / f"{name}{ending}" for name in MODELS for ending in ("", ".replaced"))
+    refuse("--outDir", out_dir, RESULTS, cohorts | dict.fromkeys(of_models, CHECKPOINTS))
+    if written:
+        refuse("--chkPointDir", written, CHECKPOINTS, cohorts | {out_dir: RESULTS})
+    for folder in cohorts:
+        named = {out_dir: RESULTS} | ({written: CHECKPOINTS} if written else {})
+        refuse("--dataDir", folder, COHORT, named, on_disk=False)
 
 
 def refuse(flag: str, folder: Path, kind: str, named: dict[Path, str], on_disk: bool = True) -> None:

@@ -18,7 +18,7 @@ from models.settings import Settings, override
 from utils.runs import guards
 from utils.runs.candidates import PRESETS, Candidates, candidates
 from utils.runs.checkpoints import BEST, CheckpointFolder, Choices, Identity
-from utils.runs.folders import Places
+from utils.runs.folders import check_places
 from utils.runs.internal import InternalValidation
 from utils.runs.run import Job, Options, Run
 
@@ -231,7 +231,7 @@ class Request:
         """The folder of the results. Raises InputError if this, the checkpoints and the cohort are not kept apart."""
         args, out_dir = self.args, self.args.outDir or self.default_folder(saved)
         written = args.chkPointDir / self.model.name if self.training else None
-        Places(out_dir, args.chkPointDir, args.dataDir, written).check()
+        check_places(out_dir, args.chkPointDir, args.dataDir, written)
         return out_dir
 
     def default_folder(self, saved: Identity | None) -> Path:
