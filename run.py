@@ -14,8 +14,7 @@ from models.settings import PRECISIONS
 from utils.evaluation.options import check_permutations
 from utils.jobs import FULL_PASS, JOBS
 from utils.runs.candidates import PRESETS, QUICK
-from utils.runs.requests import request
-from utils.runs.validate import CHECKPOINTS, Request, single_run
+from utils.runs.validate import CHECKPOINTS, Request, request, single_run
 
 if TYPE_CHECKING:
     from utils.permutations.permuted import Permutations

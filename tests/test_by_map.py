@@ -17,7 +17,7 @@ from utils.blackout.adjustment import Adjustment
 from utils.blackout.effects import ARRAYS, Effects, region_table, sign_flip_test
 from utils.blackout.options import BlackoutOptions
 from utils.blackout.summary import by_map_sentence
-from utils.runs.caveats import Caveats
+from utils.runs.checkpoints import Caveats
 
 MAPS = ["falff", "<i>vmhc</i>"]
 PEOPLE = 24

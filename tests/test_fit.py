@@ -9,9 +9,8 @@ from helpers import SMALL, SMALL_BATCH, read_rows
 from run import parser
 from utils.jobs import JOBS
 from utils.machines import devices
-from utils.runs.requests import request
 from utils.runs.run import Run
-from utils.runs.validate import single_run
+from utils.runs.validate import request, single_run
 from utils.training.fit import predicted
 
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -283,7 +283,7 @@ def made_up(tmp_path):
             part.out_dir.mkdir(parents=True, exist_ok=True)
             part.write_manifest(finished=part.fold in done)
         whole = replace(run_of(folder=tmp_path), folds=folds, override=override)
-        return Group(whole, parts, again=lambda: group(done), **more)
+        return Group(whole, parts, **more)
 
     return group
 

@@ -19,7 +19,7 @@ from data.cohorts import atlas
 from data.cohorts.rows import Row
 from utils.blackout import page
 from utils.blackout.effects import Effects, region_table
-from utils.runs.caveats import Caveats
+from utils.runs.checkpoints import Caveats
 
 SUBJECTS = 6
 HOSTILE = "</script><script>alert(1)</script>"

@@ -301,6 +301,9 @@ def beside(monkeypatch):
         series.end = lambda: "p" if series.done == 6 else None
 
         class Fake:
+            def stop(self):
+                left.clear()
+
             def outcomes(self, function, arguments, meanwhile):
                 for at, outcome in enumerate(left.pop(0)):
                     series.done += outcome == Outcome()
@@ -309,7 +312,7 @@ def beside(monkeypatch):
 
         monkeypatch.setattr(module, "processes", lambda environments: nullcontext(Fake()))
         monkeypatch.setattr(module.Permutations, "series", lambda self, workers: series)
-        tested = SimpleNamespace(again=None)
+        tested = SimpleNamespace(again=len)
         found = module.Permutations(tested, run_of(), 6).permute_beside("cpu", [{}, {}])
         assert not left
         return found

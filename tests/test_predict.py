@@ -39,7 +39,7 @@ from utils.predict import page, person
 from utils.predict.given import Given
 from utils.predict.person import Predicted
 from utils.runs import guards
-from utils.runs.caveats import Caveats
+from utils.runs.checkpoints import Caveats
 from utils.runs.internal import InternalValidation
 from utils.runs.run import Options
 from utils.scores import calibration

@@ -40,6 +40,32 @@ def failing(text: str) -> None:
     raise InputError(text)
 
 
+def test_an_error_ends_processes_that_have_much_to_give():
+    with pytest.raises(InputError, match="said there"), processes(2) as started:
+        started.run("Failing", much_or_failing, [(True,), (False,)])
+
+
+def much_or_failing(much: bool) -> bytes:
+    return bytes(10**7) if much else failing("said there")
+
+
+def test_an_error_that_cannot_be_sent_is_told_by_its_words():
+    with pytest.raises(RuntimeError, match=r"OddError: 1, 2$") as raised, processes(1) as started:
+        started.run("Failing", oddly, [()])
+    assert "in oddly" in str(raised.value.__cause__)
+
+
+class OddError(Exception):
+    """It is made of two values, and so is not made again of its text."""
+
+    def __init__(self, one: int, two: int):
+        super().__init__(f"{one}, {two}")
+
+
+def oddly() -> None:
+    raise OddError(1, 2)
+
+
 def test_a_process_that_dies_is_an_error_with_advice():
     with pytest.raises(InputError, match="was killed, perhaps because the memory is full"), processes() as started:
         started.run("Dying", os._exit, [(9,)])

@@ -16,7 +16,7 @@ from run import parser
 from utils.jobs import JOBS
 from utils.runs.group import Group
 from utils.runs.repeated import repeated_run
-from utils.runs.requests import request
+from utils.runs.validate import request
 from utils.scores.statistics import RULE
 
 pytestmark = pytest.mark.usefixtures("undrawn")

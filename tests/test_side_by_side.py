@@ -39,7 +39,9 @@ class Leaf:
         return False
 
     def is_due(self) -> bool:
-        return True
+        if self.fold == "locked":
+            raise InputError("another run is there")
+        return self.fold != "done"
 
     def call(self, device: str) -> int:
         print("Donors: 5 per record.")
@@ -51,10 +53,13 @@ class Leaf:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fold == "bad":
             raise InputError("it went wrong")
+        if self.fold == "mistaken":
+            raise ZeroDivisionError("of the program")
         return 0
 
 
-def group_of(folder: Path, names: tuple[str, ...], wait: bool) -> SimpleNamespace:
+def group_of(folder: Path, names: tuple[str, ...], wait: bool, fold: str | None) -> SimpleNamespace:
+    """As a command with `--fold` makes it."""
     print("said by the process that asks, too")
     leaves = [Leaf(folder / f"begun-{at}-{name}", name, wait) for at, name in enumerate(names)]
     return SimpleNamespace(leaves=leaves)
@@ -67,7 +72,7 @@ def folds(tmp_path):
     def run(names, jobs, wait=False) -> int:
         again = partial(group_of, tmp_path, tuple(names), wait)
         repeats = [f"repeat {at}" for at in range(len(names) // len(set(names)))]
-        progress = FoldProgress(again().leaves, repeats if len(repeats) > 1 else (), jobs)
+        progress = FoldProgress(again(None).leaves, repeats if len(repeats) > 1 else (), jobs)
         return side_by_side(again, progress, "cpu", share_gpu=False)
 
     return run
@@ -97,6 +102,21 @@ def test_after_a_fold_that_fails_no_other_is_begun(folds, capsys, tmp_path):
     out, err = capsys.readouterr()
     assert err == "run.py: error: it went wrong\n" and "Fold bad (1 of 3): not done, after " in out
     assert [path.name for path in tmp_path.glob("begun-*")] == ["begun-0-bad"]
+
+
+def test_folds_that_another_command_did_or_does_are_told(folds, capsys):
+    """One that is being done elsewhere does not keep those that were begun from ending."""
+    assert folds(["done", "locked", "0"], 3) == 2
+    out, err = capsys.readouterr()
+    assert "Fold done (1 of 3): done." in out and "Fold locked (2 of 3): not done, after " in out
+    assert "Fold 0 (3 of 3): " in out and err == "run.py: error: another run is there\n"
+
+
+def test_a_mistake_of_the_program_is_raised_with_its_trace(folds, capsys):
+    with pytest.raises(RuntimeError, match="^ZeroDivisionError: of the program$") as raised:
+        folds(["mistaken", "0"], 2)
+    assert "in call" in str(raised.value.__cause__)
+    assert "Fold 0 (2 of 2): " in capsys.readouterr().out
 
 
 def test_a_process_that_is_killed_is_named(folds, capsys):

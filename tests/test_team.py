@@ -15,7 +15,7 @@ from utils.runs.team import check_alike
 PLAIN = run_of()
 FOLDS = Folds("3", cohort_of(), "d" * 64, {})
 WHOLE = replace(PLAIN, folds=FOLDS, workers=team(("a:1", "b:1"), 0))
-OF_CHIEF = Group(WHOLE, (), again=lambda: OF_CHIEF, only="0")
+OF_CHIEF = Group(WHOLE, (), only="0")
 CHANGES = [
     {"num_iters": 2},
     {"override": True},

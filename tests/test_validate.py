@@ -16,9 +16,9 @@ from run import parser
 from utils.jobs import BLACKOUT, FULL_PASS, JOBS, TEST, TRAIN
 from utils.runs.checkpoints import CheckpointFolder, Identity
 from utils.runs.folded import folded_run
-from utils.runs.requests import check_options, request
+from utils.runs.guards import check
 from utils.runs.run import Job, Run
-from utils.runs.validate import Request, TrainOptions, check, single_run
+from utils.runs.validate import Request, TrainOptions, check_options, request, single_run
 
 
 def asked(words: str) -> Request:

@@ -7,10 +7,11 @@ import multiprocessing
 import os
 import signal
 import time
+import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
@@ -49,8 +50,18 @@ class Outcome:
 
     value: Any = None
     error: Exception | None = None
+    trace: str = ""  # of the error, where it was raised
     exit_code: int | None = None  # minus the signal that killed the process
     seconds: float = 0.0  # since it was asked for
+
+    def check(self) -> None:
+        """Raises the error, if there is one."""
+        if self.error:
+            raise self.error from ElsewhereError(self.trace)
+
+
+class ElsewhereError(Exception):
+    """The trace of an error in another process."""
 
 
 class Process:
@@ -64,14 +75,15 @@ class Process:
         context: Any = multiprocessing.get_context("fork" if copied else "spawn")
         self.connection, end = context.Pipe()
         self.process = context.Process(target=serve, args=(end, os.getpid(), environment is None), daemon=True)
-        with interrupts_held(), added(environment or {}):
+        with interrupts_held(), added(environment) if environment else nullcontext():
             self.process.start()
         end.close()
         self.began = 0.0
 
     def begin(self, function: Callable, arguments: tuple) -> None:
         self.began = time.monotonic()
-        self.connection.send((function, arguments))
+        with suppress(ConnectionError):  # it was killed, as its outcome will tell
+            self.connection.send((function, arguments))
 
     def outcome(self) -> Outcome:
         """That of the call that was begun last."""
@@ -84,8 +96,10 @@ class Process:
 
     def end(self) -> None:
         """Waits for the call that is being done, and for the end of the process."""
-        with suppress(OSError):
+        with suppress(OSError, EOFError):
             self.connection.send(None)
+            while True:  # what it has to give, or it would not end
+                self.connection.recv()
         self.process.join()
         self.connection.close()
 
@@ -105,6 +119,7 @@ def added(environment: Environment) -> Iterator[None]:
 def serve(connection: Connection, parent: int, quiet: bool) -> None:
     """Does calls until there is none in place of one, or the `parent` has ended; `quiet` shows no warnings."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a copy has the handler of its parent
     terminate_with(parent)
     if quiet:
         warnings.simplefilter("ignore")
@@ -114,10 +129,13 @@ def serve(connection: Connection, parent: int, quiet: bool) -> None:
 
 
 def outcome_of(function: Callable, arguments: tuple) -> Outcome:
+    """How a call ends here. An error of no kind that users are told comes as a RuntimeError: not all can be sent."""
     try:
         return Outcome(function(*arguments))
     except Exception as error:
-        return Outcome(error=error)
+        trace = "".join(traceback.format_exception(error))
+        sent = error if isinstance(error, InputError | OSError | MemoryError) else RuntimeError(trace.splitlines()[-1])
+        return Outcome(error=sent, trace=trace)
 
 
 @dataclass
@@ -139,11 +157,14 @@ class Processes:
             while left and not self.stopped and (self.idle or self.environments):
                 number, values = left.popleft()
                 process = self.idle.pop() if self.idle else Process(self.environments.pop())
-                process.begin(function, values)
                 self.busy[process.connection] = number, process
-            if meanwhile:
-                while not wait([*self.busy], INTERVAL_S):
-                    meanwhile()
+                process.begin(function, values)
+                if self.stopped:  # while it was started
+                    process.process.terminate()
+            while meanwhile and self.busy and not wait([*self.busy], INTERVAL_S):
+                meanwhile()
+            if not self.busy:
+                return
             for connection in wait([*self.busy]):
                 number, process = self.busy.pop(connection)
                 outcome = process.outcome()
@@ -158,11 +179,13 @@ class Processes:
         """The results of `function(*arguments[i])` in order, behind a progress bar. Raises what a call raises, and
         InputError if a process is killed."""
         found: dict[int, Result] = {}
+        while self.environments and len(self.idle) < len(arguments):  # before the bar, which has a thread
+            self.idle.append(Process(self.environments.pop()))
         with progress(title, len(arguments)) as shown:
             for number, outcome in self.outcomes(function, arguments):
-                if outcome.error:
-                    raise outcome.error
+                outcome.check()
                 if outcome.exit_code is not None:
+                    self.stop()
                     raise InputError(
                         "A process of this command was killed, perhaps because the memory is full; close other "
                         "programs and repeat the command."

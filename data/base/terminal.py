@@ -94,8 +94,13 @@ def start(main: Callable[[], int], program: str) -> NoReturn:
 
     sys.excepthook = escape
     threading.excepthook = lambda args: escape(args.exc_type, args.exc_value, args.exc_traceback)
-    warnings.formatwarning = lambda message, *_: f"{program}: warning: {' '.join(str(message).split())}\n"
+    warn_in_one_line(program)
     sys.exit(main())
+
+
+def warn_in_one_line(program: str) -> None:
+    """A warning is one line, without the place in the code."""
+    warnings.formatwarning = lambda message, *_: f"{program}: warning: {' '.join(str(message).split())}\n"
 
 
 def last_words(

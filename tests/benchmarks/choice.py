@@ -39,7 +39,7 @@ from utils.evaluation import choice
 from utils.jobs import JOBS
 from utils.machines import devices
 from utils.runs.group import Group
-from utils.runs.requests import request
+from utils.runs.validate import request
 from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.statistics import CHANCE
 from utils.training.fit import predicted

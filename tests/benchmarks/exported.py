@@ -25,9 +25,8 @@ from data.cohorts.cohort import in_order
 from models import MODELS
 from utils.jobs import JOBS
 from utils.machines import devices
-from utils.runs.requests import request
 from utils.runs.run import Run
-from utils.runs.validate import single_run
+from utils.runs.validate import request, single_run
 
 TIMES, BATCH = 20, 10
 

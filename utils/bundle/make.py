@@ -47,8 +47,7 @@ from utils.bundle.model import (
     who_trained,
 )
 from utils.bundle.trained import Trained, network_of
-from utils.runs.caveats import Caveats
-from utils.runs.checkpoints import Choices, Identity
+from utils.runs.checkpoints import Caveats, Choices, Identity
 from utils.runs.internal import InternalValidation
 from utils.runs.run import git_commit, package_versions
 from utils.scores import linear_floors

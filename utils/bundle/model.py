@@ -25,8 +25,7 @@ from data.grids import REDUCED, Grid
 from data.likeness.reference import Constants, Reference
 from models import MODELS
 from models.settings import PRECISIONS
-from utils.runs.caveats import Caveats
-from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
+from utils.runs.checkpoints import Caveats, CheckpointFolder, Choices, Identity
 from utils.runs.internal import InternalValidation
 from utils.scores import linear_floors
 from utils.scores.calibration import LEVELS, Calibration

@@ -14,10 +14,10 @@ from data.cohorts.standards import within_sites
 from data.cohorts.stored import sealed
 from models import MODELS
 from utils.bundle.model import SPLIT, Bundle, BundleFolder, Member
-from utils.runs.caveats import Caveats
-from utils.runs.checkpoints import Choices
+from utils.runs.checkpoints import Caveats, Choices
+from utils.runs.guards import check
 from utils.runs.run import Job, Options, Run
-from utils.runs.validate import Request, check, report, report_simulated
+from utils.runs.validate import Request, report, report_simulated
 
 
 def bundle_of(run: Run) -> Bundle | None:

@@ -25,7 +25,7 @@ from utils.runs import guards
 from utils.runs.candidates import Candidates
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.folded import announce, folder_of_folds, on_folds
-from utils.runs.group import Choosing, Group
+from utils.runs.group import Choosing, Group, made_again
 from utils.runs.repeated import saved_before
 from utils.runs.run import Options, Run
 from utils.runs.validate import Request, report
@@ -65,15 +65,15 @@ def chosen_run(asked: Request) -> Group:
     choosing = None if candidates.quick else choice_of(parts, candidates, kept)
     if choosing:
         (check_inner_folds if asked.training else check_chosen)(choosing)
+    again = partial(made_again, chosen_run, asked)
     if not asked.job.takes_candidates:
         chosen = chosen_in_folds(choosing) if choosing else quickly_chosen(parts, kept, asked)
-        group = of_the_chosen(parts, chosen, out_dir, described(candidates), folds.whole)
-        return replace(group, again=partial(chosen_run, asked))
+        return replace(of_the_chosen(parts, chosen, out_dir, described(candidates), folds.whole), again=again)
     choices = replace(parts[0].run.choices, preset=described(candidates))
     every, told = CheckpointFolder(kept, asked.training_command), told_of(parts, candidates)
     whole = replace(parts[0].run, name=choices.preset, choices=choices, more=told, out_dir=out_dir, checkpoints=every)
-    group = replace(parts[0], run=whole, parts=tuple(parts), again=partial(chosen_run, asked), pooling="select")
-    group = replace(group, choosing=Choosing(candidates, choosing))
+    how = Choosing(candidates, choosing)
+    group = replace(parts[0], run=whole, parts=tuple(parts), pooling="select", choosing=how, again=again)
     guards.free_output(whole, None)
     report(whole, folds.whole)
     if asked.training:

@@ -15,7 +15,7 @@ from data.base.errors import InputError
 from data.base.processes import processes
 from data.base.progress import progress, quietly
 from data.base.tables import read_frame, write_rows
-from data.base.terminal import handled
+from data.base.terminal import handled, warn_in_one_line
 from utils.machines import devices
 from utils.machines.devices import Workers
 from utils.permutations.job import Procedure, Series, scored
@@ -26,7 +26,7 @@ from utils.runs import guards
 from utils.runs.folders import MANIFEST, described, record
 from utils.runs.group import Group
 from utils.runs.run import Job, Run
-from utils.runs.side_by_side import environments
+from utils.runs.side_by_side import PROGRAM, Again, environments
 from utils.scores.estimate import Estimate, Headline
 from utils.scores.metrics import HEADLINES
 from utils.scores.sequential import Permuted
@@ -46,7 +46,7 @@ PERMUTE = Job(
 
 @dataclass(frozen=True)
 class Permutations:
-    """A test on folds, `tested`, and so many permutations of its labels; `run` is what is told of these."""
+    """A test on folds, `tested`, and so many permutations of its labels; `run` writes their folder."""
 
     tested: Group
     run: Run
@@ -76,10 +76,12 @@ class Permutations:
 
     def perform(self, share_gpu: bool) -> int:
         """The test, unless it is done, and then permutations, in `jobs` processes if there are several."""
-        if not self.tested.is_done() and (status := self.tested.perform(share_gpu)):
+        tested, jobs = self.tested, self.tested.jobs
+        if jobs > 1 and not tested.is_done() and (status := tested.perform(share_gpu)):
             return status
-        jobs = self.tested.jobs
         device = devices.choose_device(share_gpu, several=jobs > 1)
+        if jobs == 1 and not tested.is_done() and (status := tested.perform_on(device)):
+            return status
         self.begin()
         if jobs == 1:
             self.permute(device, self.asked)
@@ -113,13 +115,15 @@ class Permutations:
                 statuses.append(128 + number)
                 beside.stop()
 
+            assert self.tested.again
             again, before = partial(permuted_again, self.tested.again, self.asked), -1
             with handled(stop):
                 while not statuses and series.end() is None and before < (before := series.done):
                     calls = [(again, device)] * len(each)
                     for _, outcome in beside.outcomes(permute_some, calls, show):
-                        if outcome.error:
-                            raise outcome.error
+                        if outcome.error or (outcome.exit_code is not None and not statuses):
+                            beside.stop()
+                        outcome.check()
                         if outcome.exit_code is not None and not statuses:
                             raise InputError("A process of --jobs was killed; repeat the command.")
                     show()
@@ -163,18 +167,19 @@ def permuted_run(tested: Group, asked: int) -> Permutations:
         raise InputError(
             "--permutations compares true labels with permuted ones; this network was trained on the latter."
         )
-    run = replace(tested.run, job=PERMUTE, out_dir=tested.run.out_dir / FOLDER)
+    run = replace(tested.run, job=PERMUTE, out_dir=tested.run.out_dir / FOLDER, name="")
     guards.free_output(run, None)
     return Permutations(tested, run, asked)
 
 
-def permuted_again(again: Callable[[], Group], asked: int) -> Permutations:
+def permuted_again(again: Again, asked: int) -> Permutations:
     """The permutations of a test, in another process."""
-    return permuted_run(again(), asked)
+    return permuted_run(again(None), asked)
 
 
 def permute_some(again: Callable[[], Permutations], device: str) -> None:
     """Does permutations in this process; nothing is printed, but for what goes wrong."""
+    warn_in_one_line(PROGRAM)
     with redirect_stdout(io.StringIO()), quietly():
         again().permute(device, RENEWED_AFTER)
 

@@ -20,7 +20,7 @@ from utils.bundle.run import networks_of, on_cohort
 from utils.jobs import TEST
 from utils.machines.devices import start_on_cpu
 from utils.predict.given import Given, linked, naming, source_of
-from utils.runs.caveats import Caveats
+from utils.runs.checkpoints import Caveats
 from utils.runs.run import Options, Run
 
 PROGRAM = "python -m utils.predict"

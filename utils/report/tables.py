@@ -12,8 +12,7 @@ from data.base.errors import InputError
 from data.base.tables import read_frame
 from models import MODELS
 from utils.report.registry import METRICS, PREDICTION_COLUMNS, ROWS, TABLES, Table
-from utils.runs.caveats import Caveats
-from utils.runs.checkpoints import Choices
+from utils.runs.checkpoints import Caveats, Choices
 from utils.scores.estimate import Estimate
 from utils.scores.sequential import Permuted
 

@@ -12,9 +12,10 @@ from data.cohorts.folds import digest_over
 from data.cohorts.resplit import everybody, prepared_as
 from data.cohorts.stored import sealed
 from utils.runs.checkpoints import EVERYBODY, CheckpointFolder, Identity
+from utils.runs.guards import check
 from utils.runs.internal import InternalValidation
 from utils.runs.run import Run
-from utils.runs.validate import Request, check, report, report_simulated
+from utils.runs.validate import Request, report, report_simulated
 
 NO_SCORE = "no test on folds goes with it either: --train --everybody --score FOLDER names one"
 

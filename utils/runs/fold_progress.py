@@ -15,7 +15,7 @@ from utils.scores.estimate import Estimate
 
 
 class PrintOnce:
-    """A stream to which a line that all folds have to say, such as who the donors are, is written once."""
+    """A stream to which a line that every fold says, such as who the donors are, is written once."""
 
     def __init__(self, under: Any, said: set[str]):
         self.under, self.said, self.line = under, said, ""
@@ -56,8 +56,7 @@ class FoldProgress:
         """Does a fold here, unless it is done; returns the exit status."""
         with leaf.locked():
             if not leaf.is_due():
-                self.left.pop(leaf.out_dir, None)
-                print(f"{self.title(leaf.out_dir)}: done.", flush=True)
+                self.ended(leaf.out_dir, 0, None)
                 return 0
             return self.of(leaf, lambda: leaf.call(device))
 
@@ -74,8 +73,12 @@ class FoldProgress:
             self.ended(leaf.out_dir, time.monotonic() - started, status)
         return status
 
-    def ended(self, out_dir: Path, seconds: float, status: int) -> None:
-        """Prints the row."""
+    def ended(self, out_dir: Path, seconds: float, status: int | None) -> None:
+        """Prints the row of a fold; `status` is None if it was done before."""
+        if status is None:
+            self.left.pop(out_dir, None)
+            print(f"{self.title(out_dir)}: done.", flush=True)
+            return
         if status:
             print(f"{self.title(out_dir)}: not done, after {duration(seconds)}.", flush=True)
             return

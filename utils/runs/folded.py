@@ -7,9 +7,10 @@ from pathlib import Path
 from data.cohorts.folds import Folds, folder_name, open_folds, part_folder
 from utils.runs import guards
 from utils.runs.checkpoints import OF_FOLDS, CheckpointFolder
-from utils.runs.group import Group
+from utils.runs.group import Group, made_again
+from utils.runs.guards import check
 from utils.runs.run import Run
-from utils.runs.validate import Request, check, report, report_simulated
+from utils.runs.validate import Request, report, report_simulated
 
 
 def folded_run(asked: Request) -> Group:
@@ -20,7 +21,7 @@ def folded_run(asked: Request) -> Group:
     group = on_folds(asked, folds, kept)
     guards.free_output(group.run, None)
     report(group.run, folds.whole)
-    return group
+    return replace(group, again=partial(made_again, folded_run, asked))
 
 
 def folder_of_folds(asked: Request) -> Path:
@@ -58,4 +59,4 @@ def on_folds(asked: Request, folds: Folds, kept: Path, like: Run | None = None) 
             check(part, saved[part.fold])
     every = CheckpointFolder(kept, asked.training_command)
     whole = replace(parts[0], fold="", cohort=folds.whole, options=asked.options, out_dir=out_dir, checkpoints=every)
-    return Group(whole, tuple(parts), partial(folded_run, asked), only=only, jobs=args.jobs)
+    return Group(whole, tuple(parts), only=only, jobs=args.jobs)

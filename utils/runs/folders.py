@@ -23,7 +23,6 @@ from typing import Any
 
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.records import state_of
 from data.cohorts.rows import holds_cohort, listed
 from models import MODELS
 from utils.runs.checkpoints import IDENTITY, STATE, digest_of_files
@@ -137,14 +136,27 @@ def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of the run that wrote a folder; None if no run did."""
-    path = folder / MANIFEST
-    return manifest_at(path, state_of(path)) if os.path.isfile(path) else None
+    state = state_of(folder / MANIFEST)
+    return manifest_at(folder / MANIFEST, state) if state else None
 
 
 def described(folder: Path) -> dict[str, Any]:
     """All of a folder's `run.json`. Raises InputError if there is none."""
-    path = folder / MANIFEST
-    return content_at(path, state_of(path)) if os.path.isfile(path) else files.read_json(path, dict)
+    state = state_of(folder / MANIFEST)
+    return content_at(folder / MANIFEST, state) if state else files.read_json(folder / MANIFEST, dict)
+
+
+def state_of(path: Path) -> tuple[int, ...] | None:
+    """What changes as a file is written again; None without a file. It is opened, so that a network disk tells what
+    other machines have written."""
+    if not os.path.isfile(path):
+        return None
+    try:
+        with open(path, "rb") as file:
+            found = os.fstat(file.fileno())
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 @lru_cache(256)

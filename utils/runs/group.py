@@ -13,12 +13,14 @@ from utils.machines.devices import Workers
 from utils.runs.candidates import Candidates
 from utils.runs.fold_progress import FoldProgress
 from utils.runs.run import Job, Run
-from utils.runs.side_by_side import side_by_side
+from utils.runs.side_by_side import Again, side_by_side
+from utils.runs.validate import Request
 
 
 @dataclass(frozen=True)
 class Choosing:
-    """How one of several candidates is chosen in each fold: by a job of its own, in inner folds, or quickly (None)."""
+    """How one of several candidates is chosen in each fold: by a job of its own, in inner folds; or quickly, by the
+    scores of a test, if `in_folds` is None."""
 
     candidates: Candidates
     in_folds: "Group | None"
@@ -26,16 +28,16 @@ class Choosing:
 
 @dataclass(frozen=True)
 class Group:
-    """The parts of a job. `run` is the job as a whole: all people, and the folder of what `pooling`, a function of the
-    job's module, makes of the results of all parts once none lacks its own."""
+    """The parts of a job. `run` is the job as a whole: all people, and the folder of the pooled results. These are made
+    by `pooling`, a function of the job's module, once every part has its results."""
 
     run: Run
     parts: Sequence["Run | Group"]
-    again: Callable[[], "Group"]  # makes this group in another process
     pooling: str = "pool"
     only: str | None = None  # the one fold that is to be done
     jobs: int = 1  # folds at a time
     choosing: Choosing | None = None  # of candidates
+    again: Again | None = None  # makes it in another process; None for a part
 
     @property
     def job(self) -> Job:
@@ -67,7 +69,7 @@ class Group:
     def by_name(self) -> dict[str, "Group"]:
         """The groups of the candidates."""
         assert self.choosing
-        return dict(zip(self.choosing.candidates.names, self.groups, strict=False))
+        return dict(zip(self.choosing.candidates.names, self.groups[: len(self.parts)], strict=True))
 
     @property
     def whole(self) -> Run:
@@ -112,7 +114,8 @@ class Group:
         return self.beside(device, share_gpu) or self.pool(device)
 
     def beside(self, device: str, share_gpu: bool) -> int:
-        """Does each fold in a process of its own."""
+        """Does each fold, of all groups, in a process of its own."""
+        assert self.again
         progress = FoldProgress(self.leaves, [group.run.name for group in self.groups], self.jobs)
         return side_by_side(self.again, progress, device, share_gpu)
 
@@ -150,7 +153,7 @@ class Group:
 
     def pool(self, device: str) -> int:
         """Pools the results if no fold is missing."""
-        if self.only and self.run.override:
+        if self.only is not None and self.run.override:
             print("Not pooled, since other folds may yet be overridden: repeat the command without --overrideChkpt.")
         elif missing := self.missing():
             print(f"Still to be done before the results are pooled: {missing}.")
@@ -167,3 +170,8 @@ class Group:
             if self.run.override or not self.is_done():
                 devices.start_tensorflow(device)
                 self.job.part(self.pooling)(self)
+
+
+def made_again(make: Callable[[Request], Group], asked: Request, fold: str | None) -> Group:
+    """The group that a command asks for, to do one fold of it."""
+    return make(asked.of_fold(fold))

@@ -30,6 +30,18 @@ OF_EVERYBODY = "Test other people; what is known of these is a test on folds, wh
 FLAGS = {"grid": "--dataDir", "shuffled_labels": "--shuffleLabels"}  # of choices that are called otherwise
 
 
+def check(run: Run, saved: Identity | None) -> None:
+    """Raises InputError for the first guard that refuses the run; prints what could not be compared."""
+    for guard in run.job.guards:
+        guard(run, saved)
+    if saved and same_preparation in run.job.guards and saved.cohort_sha256 != run.cohort.digest:
+        unknown = [name for name, both in preparations(run, saved).items() if None in both]
+        if unknown:
+            print(
+                f"Not known of both the checkpoint's data and {run.cohort.path}, so not compared: {', '.join(unknown)}."
+            )
+
+
 def same_settings(run: Run, saved: Identity | None) -> None:
     """The checkpoint must have this preset, these hyper-parameters and this grid."""
     if saved is None:

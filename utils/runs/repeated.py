@@ -16,7 +16,7 @@ from data.cohorts.folds import open_folds, repeated
 from utils.runs import guards
 from utils.runs.checkpoints import CheckpointFolder, Identity
 from utils.runs.folded import announce, folder_of_folds, on_folds
-from utils.runs.group import Group
+from utils.runs.group import Group, made_again
 from utils.runs.validate import Request, report
 
 REPEAT = "repeat-{}"  # the name of a repeat's folders
@@ -49,7 +49,8 @@ def repeated_run(asked: Request) -> Group:
     whole = replace(parts[0].run, name=f"{args.repeats} repeats", more=told, out_dir=out_dir, checkpoints=every)
     guards.free_output(whole, None)
     report(whole, folds.whole)
-    return replace(parts[0], run=whole, parts=tuple(parts), again=partial(repeated_run, asked), pooling="average")
+    again = partial(made_again, repeated_run, asked)
+    return replace(parts[0], run=whole, parts=tuple(parts), pooling="average", again=again)
 
 
 def saved_before(asked: Request, folder: Path) -> Identity | None:

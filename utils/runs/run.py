@@ -24,8 +24,7 @@ from models import MODELS, Model
 from models.settings import Settings
 from utils.machines import devices
 from utils.machines.devices import Workers
-from utils.runs.caveats import Caveats
-from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
+from utils.runs.checkpoints import Caveats, CheckpointFolder, Choices, Identity
 from utils.runs.folders import Results, sha256
 from utils.runs.internal import InternalValidation
 from utils.scores.estimate import UNDEFINED, Headline

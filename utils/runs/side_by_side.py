@@ -1,15 +1,14 @@
-"""Folds, several at a time: each in a fresh process, which makes the group again, does its leaves and returns how."""
+"""Folds, several at a time: each in a fresh process, which makes the group again and returns how each leaf ended."""
 
 import io
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import joblib
 
@@ -17,7 +16,7 @@ from data.base.cli import answered, error_line
 from data.base.errors import InputError
 from data.base.processes import Outcome, processes
 from data.base.progress import quietly
-from data.base.terminal import handled
+from data.base.terminal import handled, warn_in_one_line
 from utils.runs.fold_progress import FoldProgress
 from utils.runs.run import Run
 
@@ -25,81 +24,85 @@ PROGRAM = "run.py"
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
 
-class Leaves(Protocol):
-    """A group of runs on folds."""
-
-    @property
-    def leaves(self) -> Sequence[Run]: ...
+Again = Callable[[str | None], Any]  # makes a `Group` in another process, to do one fold of it
 
 
 @dataclass(frozen=True)
 class Done:
-    """How a leaf ended: of the run that writes into a folder the exit status, and what it said."""
+    """How the run that writes into a folder ended: its exit status, and what it printed; None if it was done before."""
 
     out_dir: Path
-    status: int
-    said: str
-    errors: str
-    seconds: float
+    status: int | None
+    said: str = ""
+    errors: str = ""
+    seconds: float = 0.0
 
 
-def side_by_side(again: Callable[[], Leaves], progress: FoldProgress, device: str, share_gpu: bool) -> int:
+def side_by_side(again: Again, progress: FoldProgress, device: str, share_gpu: bool) -> int:
     """Does the folds that are not done; returns the exit status of the first that fails. After a failure, or a signal,
     no other fold is begun. A process does a fold of all repeats, or candidates."""
     folds = list(dict.fromkeys(leaf.fold for leaf in progress.leaves if leaf.out_dir in progress.left))
-    statuses: list[int] = []
+    statuses, failed = list[int](), Outcome()
     with processes(environments=environments(progress.jobs, share_gpu)) as beside:
 
         def stop(number: int, _: object) -> None:
-            """Passes a signal that stops a run on to the processes, each of which saves what it has."""
+            """Asks all processes to end, at a signal; each saves what it has."""
             statuses.append(128 + number)
             beside.stop()
 
         with handled(stop):
             for at, outcome in beside.outcomes(perform_fold, [(again, fold, device) for fold in folds]):
+                ended = outcome.value or []
                 if outcome.error:
-                    raise outcome.error
-                ended = outcome.value
-                if outcome.exit_code is not None:
+                    failed, beside.stopped = outcome, True
+                elif outcome.exit_code is not None:
                     ended = killed(progress, folds[at], outcome, any(statuses))
                 for done in ended:
-                    statuses.append(done.status)
-                    beside.stopped |= done.status != 0
+                    statuses.append(done.status or 0)
+                    beside.stopped |= bool(done.status)
                     progress.ended(done.out_dir, done.seconds, done.status)
                     progress.tell(done.said, done.errors)
+    failed.check()
     return next(filter(None, statuses), 0)
 
 
 def killed(progress: FoldProgress, fold: str, outcome: Outcome, asked: bool) -> list[Done]:
-    """How the leaves of a fold ended whose process was killed, by a signal that was passed on if that was `asked`."""
-    code, errors = outcome.exit_code or 0, ""
+    """How the leaves of a fold ended whose process did, by a signal that was passed on if that was `asked`."""
+    code, errors = outcome.exit_code or 1, ""
     if code < 0 and not asked:
         why = f"Fold {fold} was killed by {signal.Signals(-code).name}"
         errors = error_line(PROGRAM, f"{why}; is the memory too small for {progress.jobs} jobs?") + "\n"
     leaves = [leaf for leaf in progress.leaves if leaf.fold == fold and leaf.out_dir in progress.left]
-    status, seconds = code if code >= 0 else 128 - code, outcome.seconds / len(leaves)
+    status, seconds = code if code > 0 else 128 - code, outcome.seconds / len(leaves)
     return [Done(leaf.out_dir, status, "", errors if leaf is leaves[0] else "", seconds) for leaf in leaves]
 
 
-def perform_fold(again: Callable[[], Leaves], fold: str, device: str) -> list[Done]:
+def perform_fold(again: Again, fold: str, device: str) -> list[Done]:
     """Does the leaves of a fold, in this process, up to one that fails."""
+    warn_in_one_line(PROGRAM)
     with redirect_stdout(io.StringIO()):  # the process that asks has said it
-        leaves = [leaf for leaf in again().leaves if leaf.fold == fold]
+        leaves = [leaf for leaf in again(fold).leaves if leaf.fold == fold]
     found: list[Done] = []
     for leaf in leaves:
         if not any(done.status for done in found):
-            found += performed(leaf, device)
+            found.append(performed(leaf, device))
     return found
 
 
-def performed(leaf: Run, device: str) -> list[Done]:
-    """How a leaf ended; nothing if it was done before."""
-    said, errors, started = io.StringIO(), io.StringIO(), time.monotonic()
-    with redirect_stdout(said), redirect_stderr(errors), quietly(), leaf.locked():
-        if not leaf.is_due():
-            return []
-        status = answered(PROGRAM, partial(leaf.call, device))
-    return [Done(leaf.out_dir, status, said.getvalue(), errors.getvalue(), time.monotonic() - started)]
+def performed(leaf: Run, device: str) -> Done:
+    """Does a leaf, unless it is done."""
+    said, errors, started, was_done = io.StringIO(), io.StringIO(), time.monotonic(), list[bool]()
+
+    def perform() -> int:
+        with leaf.locked():
+            was_done.append(not leaf.is_due())
+            return 0 if was_done[0] else leaf.call(device)
+
+    with redirect_stdout(said), redirect_stderr(errors), quietly():
+        status = answered(PROGRAM, perform)
+    if any(was_done):
+        return Done(leaf.out_dir, None)
+    return Done(leaf.out_dir, status, said.getvalue(), errors.getvalue(), time.monotonic() - started)
 
 
 def environments(count: int, share_gpu: bool) -> list[dict[str, str]]:

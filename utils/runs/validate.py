@@ -1,13 +1,15 @@
-"""Arguments -> a Run with every choice made and checked; nothing is written and TensorFlow is not imported."""
+"""Options -> a `Request`, once they go together -> a `Run` with every choice made and checked; nothing is written and
+TensorFlow is not imported."""
 
 import argparse
 import dataclasses
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from data.base.cli import option, options_of, positive, share
+from data.base.cli import flags, option, options_of, positive, share
 from data.base.errors import InputError
 from data.cohorts import means
 from data.cohorts.cohort import Cohort
@@ -18,7 +20,7 @@ from models.settings import Settings, override
 from utils.runs import guards
 from utils.runs.candidates import PRESETS, Candidates, candidates
 from utils.runs.checkpoints import BEST, CheckpointFolder, Choices, Identity
-from utils.runs.folders import check_places
+from utils.runs.folders import check_pattern, check_places
 from utils.runs.internal import InternalValidation
 from utils.runs.run import Job, Options, Run
 
@@ -39,7 +41,7 @@ def single_run(asked: "Request") -> Run:
     report_simulated(cohort)
     run = asked.run(checkpoints, saved, cohort, out_dir)
     report(run, cohort)
-    check(run, saved)
+    guards.check(run, saved)
     return run
 
 
@@ -126,6 +128,10 @@ class Request:
     def training(self) -> TrainOptions | None:
         """The options of a training; None for other jobs, which use its checkpoint."""
         return self.options if isinstance(self.options, TrainOptions) else None
+
+    def of_fold(self, fold: str | None) -> "Request":
+        """The same for another process, which does one fold."""
+        return replace(self, args=argparse.Namespace(**vars(self.args) | {"fold": fold, "jobs": 1}))
 
     def saved(self, checkpoints: CheckpointFolder) -> Identity | None:
         """The identity of the checkpoint to continue or to use; None to start from zero. Raises InputError if one that
@@ -251,16 +257,66 @@ class Request:
         return Path(template.format(model=self.model.name, job=self.job.name, data=beside.parent / beside.stem))
 
 
-def check(run: Run, saved: Identity | None) -> None:
-    """Raises InputError for the first guard that refuses the run; prints what could not be compared."""
-    for guard in run.job.guards:
-        guard(run, saved)
-    if saved and guards.same_preparation in run.job.guards and saved.cohort_sha256 != run.cohort.digest:
-        unknown = [name for name, both in guards.preparations(run, saved).items() if None in both]
-        if unknown:
-            print(
-                f"Not known of both the checkpoint's data and {run.cohort.path}, so not compared: {', '.join(unknown)}."
-            )
+def request(args: argparse.Namespace, given: set[str], jobs: Iterable[Job]) -> Request:
+    """What the user asks for; `given` names the options that are not at their default. Raises InputError for the first
+    thing that is wrong with the options themselves."""
+    asked = Request(args)
+    job, model = asked.job, asked.model
+    check_options(job, given, jobs)
+    check_pattern(args.chkPointDir)
+    if job.needs and not getattr(model, job.needs):
+        able = " or ".join(name for name, other in MODELS.items() if getattr(other, job.needs))
+        raise InputError(job.refusal.format(able=able, model=model.name))
+    if args.jobs > 1 and (args.fold or not args.folds):
+        raise InputError(
+            f"--jobs {args.jobs} counts folds that are done at a time; use it with --folds, without --fold."
+        )
+    if args.fold and not args.folds:
+        raise InputError(f"--fold {args.fold} is one of several; say with --folds how they are cut.")
+    if asked.is_repeated and not job.is_repeated:
+        raise InputError(f"--repeats {args.repeats} is not for {job.flag}, which is done once; leave it out.")
+    if asked.is_repeated and not args.folds:
+        raise InputError(f"--repeats {args.repeats} repeats a run on folds; say with --folds how they are cut.")
+    if args.choose is not None:
+        check_choice(asked, given)
+    check_everybody(asked, given)
+    asked.out_dir(None)  # looks at the folders
+    return asked
+
+
+def check_choice(asked: Request, given: set[str]) -> None:
+    """Raises InputError if --choose is not for such a run, or has no candidates."""
+    args, job, model = asked.args, asked.job, asked.model
+    if model.predicts != "label" or not job.is_repeated:
+        what = model.name if model.predicts != "label" else job.flag
+        raise InputError(f"--choose compares classifiers by their predictions of the label, not {what}; leave it out.")
+    if not args.folds:
+        raise InputError("--choose compares candidates within folds; say with --folds how they are cut.")
+    if asked.is_repeated:
+        raise InputError(f"--choose is done with one seed; leave --repeats {args.repeats} out.")
+    if other := sorted(given & {"preset", "set"}):
+        raise InputError(f"--choose names the settings that are compared; leave --{other[0]} out.")
+    _ = asked.candidates
+
+
+def check_everybody(asked: Request, given: set[str]) -> None:
+    """Raises InputError if a model of everybody is not for such a run."""
+    if not asked.args.everybody:
+        if "score" in given:
+            raise InputError("--score goes with --everybody, which leaves nobody to test on; leave it out.")
+        if "prevalence" in given and not asked.args.bundle:
+            raise InputError("--prevalence goes with --bundle, whose probabilities are calibrated; leave it out.")
+        return
+    if other := next((name for name in ("folds", "choose") if name in given), None):
+        raise InputError(f"--everybody trains one model of all people, --{other} several; leave one of them out.")
+
+
+def check_options(job: Job, given: set[str], jobs: Iterable[Job]) -> None:
+    """Raises InputError for an option that other jobs take and this one does not."""
+    for name in sorted(given - set(flags(job.options))):
+        if takers := [other.flag for other in jobs if name in flags(other.options)]:
+            only = " or ".join(takers)
+            raise InputError(f"--{name} goes with {only}, not with {job.flag}; leave it out.")
 
 
 def report_simulated(cohort: Cohort) -> None:
