@@ -14,7 +14,7 @@ from models.settings import PRECISIONS
 from utils.evaluation.options import check_permutations
 from utils.jobs import FULL_PASS, JOBS
 from utils.runs.candidates import PRESETS, QUICK
-from utils.runs.validate import CHECKPOINTS, Request, request, single_run
+from utils.runs.validate import USUAL_CHECKPOINTS, Request, request, single_run
 
 if TYPE_CHECKING:
     from utils.permutations.permuted import Permutations
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=seed, metavar="N", help="of weights, batch order, folds and resampling (default 0)")
     add = top.add_argument_group("data").add_argument
     add("--dataDir", type=Path, metavar="DIR", help="cohort, folder of records or JSON list (default: simulated demo)")
-    add("--chkPointDir", type=Path, default=CHECKPOINTS, metavar="DIR", help="checkpoints (default /data/ckpt)")
+    add("--chkPointDir", type=Path, default=USUAL_CHECKPOINTS, metavar="DIR", help="checkpoints (default /data/ckpt)")
     add("--outDir", type=Path, metavar="DIR", help="results (default results/<model>-<job>)")
     add = top.add_argument_group("folds").add_argument
     add("--folds", metavar="N|COLUMN", help="test everybody: N folds, or leave out one site, or covariate's value")

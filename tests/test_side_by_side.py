@@ -113,7 +113,7 @@ def test_folds_that_another_command_did_or_does_are_told(folds, capsys):
 
 
 def test_a_mistake_of_the_program_is_raised_with_its_trace(folds, capsys):
-    with pytest.raises(RuntimeError, match="^ZeroDivisionError: of the program$") as raised:
+    with pytest.raises(RuntimeError, match=r"^ZeroDivisionError: of the program$") as raised:
         folds(["mistaken", "0"], 2)
     assert "in call" in str(raised.value.__cause__)
     assert "Fold 0 (2 of 2): " in capsys.readouterr().out

@@ -307,7 +307,7 @@ def test_a_run_is_made_and_nothing_is_written(cohort, tmp_path, capsys):
 
 
 def test_a_default_folder_of_checkpoints_that_is_not_there_is_told(cohort, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("utils.runs.validate.CHECKPOINTS", tmp_path / "data" / "ckpt")
+    monkeypatch.setattr("utils.runs.validate.USUAL_CHECKPOINTS", tmp_path / "data" / "ckpt")
     words = f"Checkpoints go to {tmp_path}/data/ckpt, which does not exist yet; --chkPointDir names another folder.\n"
     of = f"--train --model nn --dataDir {cohort} --chkPointDir"
     validated(f"{of} {tmp_path}/data/ckpt")

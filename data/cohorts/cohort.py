@@ -234,7 +234,7 @@ class Cohort:
                 continue
             phenotype[row] = np.frombuffer(self.header(index), records.DTYPE)[1:]
             if of_means:
-                records.verified(self.entries[index]).confirm()
+                records.verifier_of(self.entries[index]).confirm()
         return batch | {name: np.ascontiguousarray(table[indices]) for name, table in tables.items()}
 
     def _standardised(self, index: int) -> tuple[np.ndarray, np.ndarray]:

@@ -97,7 +97,7 @@ def means_of(cohort: Cohort, parcels: Sequence[Parcels]) -> list[np.ndarray]:
     if len(tables) < len(parcels):
         tables = made(cohort, parcels, paths)
     for entry, state in zip(cohort.entries, tables[0]["state"].tolist(), strict=True):
-        seen = records.verified(entry).seen
+        seen = records.verifier_of(entry).seen
         seen[0] = seen[0] or tuple(state)
     return [table["means"].reshape(len(table), *one.shape, -1) for table, one in zip(tables, parcels, strict=True)]
 
@@ -164,7 +164,7 @@ def computed(cohort: Cohort, parcels: Sequence[Parcels]) -> Iterator[list[np.nda
             tables = [np.empty(len(chunk), form) for form in forms]
             for table, one in zip(tables, parcels, strict=True):
                 table["means"] = one.of(batch["volume"]).reshape(len(chunk), one.count, -1)
-                table["state"] = [records.verified(cohort.entries[at]).seen[0] or (0,) * STATE for at in chunk]
+                table["state"] = [records.verifier_of(cohort.entries[at]).seen[0] or (0,) * STATE for at in chunk]
             shown.advance(steps=len(chunk))
             yield tables
 

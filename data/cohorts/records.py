@@ -131,7 +131,7 @@ class VerifiedEntry(Wrapped):
             )
 
 
-def verified(entry: Entry) -> VerifiedEntry:
+def verifier_of(entry: Entry) -> VerifiedEntry:
     """The entry that verifies what `entry` reads; raises TypeError if none does."""
     while isinstance(entry, Wrapped) and not isinstance(entry, VerifiedEntry):
         entry = entry.stored

@@ -47,9 +47,9 @@ from utils.bundle.model import (
     who_trained,
 )
 from utils.bundle.trained import Trained, network_of
+from utils.machines.devices import git_commit, package_versions
 from utils.runs.checkpoints import Caveats, Choices, Identity
 from utils.runs.internal import InternalValidation
-from utils.runs.run import git_commit, package_versions
 from utils.scores import linear_floors
 
 COMPARED, COMPARED_AT_ONCE = 100, 10  # records on which ONNX is compared with TensorFlow

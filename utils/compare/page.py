@@ -17,11 +17,11 @@ from utils.compare import pairs
 from utils.compare.pairs import Agreement, Pair
 from utils.compare.runs import FinishedTest
 from utils.figures import number
+from utils.machines.devices import git_commit
 from utils.report import drawings, texts
 from utils.report.build import INTENDED_USE, rendered
 from utils.report.cells import Row, Section, spelled
 from utils.runs.folders import RESULTS, Results, refuse
-from utils.runs.run import git_commit
 from utils.scores.estimate import Estimate
 from utils.scores.metrics import HEADLINES
 from utils.scores.statistics import CHANCE, CONFIDENCE

@@ -1,16 +1,20 @@
-"""The devices of a run: a free GPU if there is one, otherwise the CPU; never a GPU that somebody else holds.
+"""The devices of a run: a free GPU if there is one, otherwise the CPU; never a GPU that somebody else holds; and what
+else a result depends on: processor, packages, the commit of this code.
 
 `Workers` is this process and its devices; `utils.machines.workers` has it for several processes.
 """
 
 import os
 import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +26,7 @@ from data.base.errors import InputError
 from data.base.terminal import interrupts_delayed
 
 Arrays = Mapping[str, np.ndarray]
+PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "h5py", "matplotlib")
 NOTE = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl|E\d{4} .* failed call to cuInit")
 
 
@@ -250,3 +255,19 @@ def start_tensorflow(device: str) -> tuple[str, ...]:
     if device == "cpu":
         tf.config.experimental.enable_op_determinism()  # some 3-D gradients have no deterministic GPU kernel
     return tuple(gpu.name.removeprefix("/physical_device:") for gpu in gpus)
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit of this code, with -dirty for uncommitted changes; None outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -26,7 +26,7 @@ from data.cohorts.stored import sealed
 from utils.runs.internal import InternalValidation
 
 STATE = "checkpoint"  # TensorFlow's own file, replaced only after a checkpoint is whole
-IDENTITY = "run.json"
+IDENTITY = "run.json"  # of checkpoints, not that of results
 BEST = "best"
 EVERYBODY = "everybody"  # the folder of a model that is trained on everybody
 OF_FOLDS = "folds-"  # begins the name of a folder of other checkpoints, one a fold

@@ -27,7 +27,7 @@ from data.cohorts.rows import holds_cohort, listed
 from models import MODELS
 from utils.runs.checkpoints import IDENTITY, STATE, digest_of_files
 
-MANIFEST = "run.json"
+MANIFEST = "run.json"  # of results, not that of checkpoints
 EARLIER = "earlier"
 KEPT = (EARLIER, "checkpoint_results.csv", files.LEDGER)
 RESULTS, CHECKPOINTS, COHORT = "a folder of results", "a folder of checkpoints", "a cohort"

@@ -169,7 +169,7 @@ class Group:
         with files.locked(self.run.out_dir, wait=True):
             if self.run.override or not self.is_done():
                 devices.start_tensorflow(device)
-                self.job.part(self.pooling)(self)
+                self.job.function(self.pooling)(self)
 
 
 def made_again(make: Callable[[Request], Group], asked: Request, fold: str | None) -> Group:

@@ -2,14 +2,12 @@
 
 import dataclasses
 import importlib
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from importlib import metadata
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +29,6 @@ from utils.scores.estimate import UNDEFINED, Headline
 
 if TYPE_CHECKING:
     from data.cohorts.folds import Folds
-
-PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "h5py", "matplotlib")
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ class Job:
     has_flag: bool = True
     out_dir: str = "results/{model}-{job}"
     is_shared: bool = True  # by all workers
-    is_repeated: bool = True  # by --repeats
+    is_repeated: bool = True  # by --repeats, and by --choose
     takes_candidates: bool = True  # with --choose it is done by all, else by who was chosen in each fold
     takes_several_gpus: bool = False
     kept: str | None = None  # of its outputs, the one that stands for a checkpoint
@@ -86,7 +82,7 @@ class Job:
     def flag(self) -> str:
         return f"--{self.name}" if self.has_flag else "the full pass"
 
-    def part(self, name: str) -> Callable[[Any], int]:
+    def function(self, name: str) -> Callable[[Any], Any]:
         """A function of the job's module."""
         return getattr(importlib.import_module(self.module), name)
 
@@ -191,7 +187,7 @@ class Run:
         """Calls the job's function; of a worker that is not the chief, the function for its share."""
         run = dataclasses.replace(self, workers=self.workers.started(devices.start_tensorflow(device)))
         with run.fresh():
-            return self.job.part(self.job.name if self.workers.is_chief else "assist")(run)
+            return self.job.function(self.job.name if self.workers.is_chief else "assist")(run)
 
     @contextmanager
     def fresh(self) -> Iterator[None]:
@@ -249,9 +245,9 @@ class Run:
             "checkpoint_folder": str(self.checkpoints.path),
             "workers": self.workers.count,
             "replicas": self.workers.replicas,
-            "git_commit": git_commit(),
+            "git_commit": devices.git_commit(),
             "processor": devices.processor(),
-            "packages": package_versions(),
+            "packages": devices.package_versions(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.started)),
             "wall_time_s": round(time.time() - self.started, 2),
         }
@@ -327,19 +323,3 @@ class Run:
 
     def announce(self) -> None:
         tell(f"Results: {self.out_dir}{self.marks}")
-
-
-@cache
-def package_versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in PACKAGES}
-
-
-@cache
-def git_commit() -> str | None:
-    """The commit of this code, with -dirty for uncommitted changes; None outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

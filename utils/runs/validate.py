@@ -24,9 +24,9 @@ from utils.runs.folders import check_pattern, check_places
 from utils.runs.internal import InternalValidation
 from utils.runs.run import Job, Options, Run
 
-CHECKPOINTS = Path("/data/ckpt")  # unless --chkPointDir says
+USUAL_CHECKPOINTS = Path("/data/ckpt")  # unless --chkPointDir says
 NUM_ITERS = 200  # unless --numIters says
-RESULTS = Job.out_dir
+USUAL_RESULTS = Job.out_dir
 
 
 def single_run(asked: "Request") -> Run:
@@ -247,9 +247,9 @@ class Request:
             folder = Path(saved.out_dir)
             return [folder, *folder.parents][bool(args.folds) + (self.is_repeated or args.choose is not None)]
         beside = args.dataDir.resolve() if args.dataDir else Path()
-        template = self.job.out_dir if args.dataDir else RESULTS
-        template += "-everybody" if args.everybody and template == RESULTS else ""
-        if args.folds and template == RESULTS:
+        template = self.job.out_dir if args.dataDir else USUAL_RESULTS
+        template += "-everybody" if args.everybody and template == USUAL_RESULTS else ""
+        if args.folds and template == USUAL_RESULTS:
             from data.cohorts.folds import folder_name
 
             template += f"-folds-{folder_name(args.folds)}{'-repeats' if self.is_repeated else ''}{self.of_choice}"
@@ -334,8 +334,9 @@ def report(run: Run, cohort: Cohort) -> None:
             "ones too (their volumes, not their labels).",
             flush=True,
         )
-    if run.checkpoints.path.is_relative_to(CHECKPOINTS) and not (run.job.needs_checkpoint or CHECKPOINTS.exists()):
-        print(f"Checkpoints go to {CHECKPOINTS}, which does not exist yet; --chkPointDir names another folder.")
+    usual = run.checkpoints.path.is_relative_to(USUAL_CHECKPOINTS)
+    if usual and not (run.job.needs_checkpoint or USUAL_CHECKPOINTS.exists()):
+        print(f"Checkpoints go to {USUAL_CHECKPOINTS}, which does not exist yet; --chkPointDir names another folder.")
     if not run.job.needs_checkpoint:
         print("\n".join(cohort.census(run.folds.fold_of if run.folds else None).lines()), flush=True)
     if run.data_dir:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def train(run: Run) -> int:
     """Trains until `num_iters` batches have been seen in all; returns the exit status (128 + signal if stopped)."""
-    restored = run.checkpoints.prepare(run.override)
+    brought_back = run.checkpoints.prepare(run.override)
     training = begin(run)
     saver = Saver(run.checkpoints, training.network, training.optimizer)
     done = 0 if run.override else saver.restore()
@@ -39,7 +39,7 @@ def train(run: Run) -> int:
             print(f"{run.out_dir} has no results of it, which only --overrideChkpt makes again.")
     elif done:
         print(f"Continuing {run.checkpoints.path} at iteration {done}.")
-        claim(run, restored)
+        claim(run, brought_back)
     else:
         run.prepare_folder()
         measure(training)
@@ -71,11 +71,11 @@ def has_its_results(run: Run) -> bool:
     return manifest is None or (manifest.finished and not changed(run.out_dir, manifest))
 
 
-def claim(run: Run, restored: bool) -> None:
+def claim(run: Run, brought_back: bool) -> None:
     """Makes the output folder of a training that goes on. Results there that are not of this training are moved aside,
-    and so are those of one from zero that never saved, if the checkpoint which it was to replace is `restored`."""
+    and so are those of one from zero that never saved, if the checkpoint that it was to replace was `brought_back`."""
     manifest = run.results.manifest
-    void = restored and manifest is not None and manifest.override and not manifest.finished
+    void = brought_back and manifest is not None and manifest.override and not manifest.finished
     if void or not run.continues():
         run.prepare_folder()
     else:
@@ -147,15 +147,15 @@ def measure(training: Training) -> None:
     """Sets what layers take from the training records: mean and spread of each that standardises, and the regression of
     the one that reads connectomes."""
     run, network = training.run, training.network
-    reads, whole = reading(run, network), reading(run, network, volumes=True)
+    of_means, of_volumes = reading(run, network), reading(run, network, volumes=True)
     selections = in_order(run.training_records(), run.config.batch_size)
     for layer in network.layers:
         if isinstance(layer, RidgeLogits):
-            found = fit_edges(run.cohort, reads.tables[layer.input.name], run.training_records())
+            found = fit_edges(run.cohort, of_means.tables[layer.input.name], run.training_records())
             layer.assign(found.scale.mean, found.scale.scale, found.of_scaled.weights, found.of_scaled.bias)
         elif isinstance(layer, layers.Standardise):
-            if layer.input.name in reads.tables:
-                layer.measure(batch[layer.input.name] for batch in reads.batches(selections))
+            if layer.input.name in of_means.tables:
+                layer.measure(batch[layer.input.name] for batch in of_means.batches(selections))
             else:
                 before = keras.Model(network.input, layer.input)
-                layer.measure(np.asarray(before(whole.inputs(batch))) for batch in whole.batches(selections))
+                layer.measure(np.asarray(before(of_volumes.inputs(batch))) for batch in of_volumes.batches(selections))
