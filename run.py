@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from data.base.cli import MAX_JOBS, MAX_REPEATS, Parser, add_options, guarded, seed, whole
 from data.base.errors import InputError
@@ -102,7 +102,8 @@ def perform_with_others(work: "Run | Group | Permutations", args: argparse.Names
         return work.perform(args.shareGPU)
     if args.jobs > 1:
         raise InputError(f"--jobs {args.jobs} is for one machine, and here are {workers.count} workers; leave it out.")
-    return perform_together(work, workers, args.shareGPU)
+    shared = cast("Run | Group", work)  # permutations are of a test, which one process does
+    return perform_together(shared, workers, args.shareGPU)
 
 
 def settled(asked: Request) -> "Run | Group | Permutations":

@@ -53,7 +53,7 @@ class Training:
         return (indices[batch_positions(seed, step, size, len(indices))] for step in range(start, stop))
 
     def batches(self, done: int) -> Iterator[list[Batch]]:
-        """For batches done, done + 1, ..., the shares of this process's devices, with volumes if `reading` needs them."""
+        """For batches done, done + 1, ..., the shares of this process's devices, with volumes if they are read."""
         run, size, mix = self.run, self.run.config.batch_size, region_swapper(self.run)
         shares = np.array_split(np.arange(size), run.workers.replicas)
         own = [shares[replica] for replica in run.workers.own_replicas]
