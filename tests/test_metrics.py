@@ -339,3 +339,12 @@ def test_a_calibration_error_that_is_there_is_seen():
     label = np.arange(400) % 2.0
     found = with_intervals(Predictions(label, np.full(400, 0.9), range(400)), 0)["calibration_error"]
     assert list(astuple(found)) == pytest.approx([0.4, 0.4 - 2.24 * 0.025, 0.4 + 2.24 * 0.025], abs=0.008)
+
+
+def test_a_site_that_lies_in_one_fold_of_some_repeats_has_no_auc_within_folds():
+    label, site = np.tile([0.0, 1.0], 6), np.repeat(["a", "b"], 6)
+    subject, fold = np.array([str(at) for at in range(12)]), np.repeat(["0", "1"], 6)
+    once = Predictions(label, np.linspace(0, 1, 12), subject, np.tile(["0", "0", "1", "1"], 3), site)
+    rows = by_site(replace(once, repeats=(replace(once, fold=fold),)), 0)
+    assert [row["subjects"] for row in rows] == [6, 6]
+    assert rows[0]["auc"] == pytest.approx(sklearn_metrics.roc_auc_score(label[:6], np.linspace(0, 1, 12)[:6]))

@@ -102,8 +102,8 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Seal:
-    """What tells whether a cohort is as it was: the digests of its records, in the order of its rows, and the verdict
-    that is stored of it as it is. There are no digests as long as they are not known, see `stored.sealed`."""
+    """What tells whether a cohort is as it was: the digests of its records, in the order of its rows, and the stored
+    verdict, if it is of these very files. Without known digests there are none, see `stored.sealed`."""
 
     digests: tuple[Digests, ...] = ()
     computed: bool = False  # whether the digests were, since the cohort has no table of them

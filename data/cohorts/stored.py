@@ -46,8 +46,9 @@ def open_cohort(path: Path) -> Cohort:
 
 
 def sealed(path: Path, together: bool = True) -> Cohort:
-    """The cohort at `path` for a run: the digests of its records are known, and each is verified as it is read. People
-    who share a scan are `together` in one split, unless folds see to that. Raises InputError as `open_cohort` does."""
+    """The cohort at `path` for a run: the digests of its records are known, and each is verified as it is read. With
+    `together`, people who share a scan are put in one split; folds see to that themselves. Raises InputError as
+    `open_cohort` does."""
     cohort = open_cohort(path)
     if not cohort.seal.digests:
         cohort = identified(cohort)

@@ -232,9 +232,10 @@ def needed_groups(predictions: Predictions) -> dict[str, Groups]:
 
 
 def averaged(predictions: Predictions, scored: Scored, weight: np.ndarray) -> dict[str, np.ndarray]:
-    """Each score (k,) as its mean over the repeats."""
+    """Each score (k,) that all repeats have, as its mean over them: a small site lies in several folds of some only."""
     every = [scored(one, weight) for one in predictions.all]
-    return {name: np.mean([one[name] for one in every], axis=0) for name in every[0]}
+    common = [name for name in every[0] if all(name in one for one in every)]
+    return {name: np.mean([one[name] for one in every], axis=0) for name in common}
 
 
 def intervals(predictions: Predictions, statistics: Statistics, seed: int, bounded: bool = True) -> dict[str, Estimate]:
