@@ -120,9 +120,8 @@ class Permutations:
             with handled(stop):
                 while not statuses and series.end() is None and before < (before := series.done):
                     calls = [(again, device)] * len(each)
-                    for _, outcome in beside.outcomes(permute_some, calls, show):
-                        if outcome.error or (outcome.exit_code is not None and not statuses):
-                            beside.stop()
+                    ended = [outcome for _, outcome in beside.outcomes(permute_some, calls, show)]
+                    for outcome in ended:
                         outcome.check()
                         if outcome.exit_code is not None and not statuses:
                             raise InputError("A process of --jobs was killed; repeat the command.")
