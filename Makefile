@@ -43,7 +43,7 @@ bits: setup
 torture: setup
 	.venv/bin/python tests/torture.py
 
-# Whether this code leaves what that of the commit BASE leaves, file by file; half an hour on 2 cores.
+# Whether this code leaves what that of the commit BASE leaves, file by file; an hour for both on 2 cores.
 unchanged: setup
 	.venv/bin/python tests/unchanged.py $(BASE) --jobs 2
 

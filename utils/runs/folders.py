@@ -136,17 +136,17 @@ def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of the run that wrote a folder; None if no run did."""
-    state = state_of(folder / MANIFEST)
+    state = opened_state(folder / MANIFEST)
     return manifest_at(folder / MANIFEST, state) if state else None
 
 
 def described(folder: Path) -> dict[str, Any]:
     """All of a folder's `run.json`. Raises InputError if there is none."""
-    state = state_of(folder / MANIFEST)
+    state = opened_state(folder / MANIFEST)
     return content_at(folder / MANIFEST, state) if state else files.read_json(folder / MANIFEST, dict)
 
 
-def state_of(path: Path) -> tuple[int, ...] | None:
+def opened_state(path: Path) -> tuple[int, ...] | None:
     """What changes as a file is written again; None without a file. It is opened, so that a network disk tells what
     other machines have written."""
     if not os.path.isfile(path):
