@@ -8,7 +8,8 @@ once for a commit, a cohort and a step's commands. Steps called `later-<step>` b
 what the earlier commit left in that step: what was made before still loads, continues and tests.
 
 Out comes a line a step, one for each file that differs with its first difference, and how many differ in all. What is
-no difference stands in `contents.py`. One always differs: the digest of a cohort that `cae` reduced, which says when. Exit status 1 if any file differs, or a command ends as it must not.
+no difference stands in `contents.py`. One always differs: the digest of a cohort that `cae` reduced, which says when.
+Exit status 1 if any file differs, or a command ends as it must not.
 """
 
 import argparse
