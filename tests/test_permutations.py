@@ -207,6 +207,29 @@ def test_killed_lost_or_damaged_they_come_out_the_same_also_by_jobs(tested, on_f
 
 
 @pytest.mark.slow
+def test_who_is_killed_as_the_report_is_written_does_not_test_again(tested, on_folds, tmp_path, monkeypatch):
+    copy = shutil.copytree(tested, tmp_path / "copy")
+    rows = [row["folder"] for row in read_rows(copy / "runs.csv")]
+    predicted = (copy / "test/predictions.csv").stat().st_mtime_ns
+
+    def killed(folder):
+        (folder / "report.html").write_text("half")
+        raise InputError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.report.build.write", killed)
+        assert on_folds(copy, "--test", "--permutations", 3).status == 2
+    assert on_folds(copy, "--test", "--permutations", 3).status == 0
+    assert (copy / "test/predictions.csv").stat().st_mtime_ns == predicted
+    assert [row["folder"] for row in read_rows(copy / "runs.csv")] == rows
+    described = json.loads((copy / "test/run.json").read_text())
+    assert described["permutations"]["asked"] == 3 and list(described["outputs_sha256"]) == sorted(
+        json.loads((tested / "test/run.json").read_text())["outputs_sha256"]
+    )
+    assert "Everything is done." in on_folds(copy, "--test", "--permutations", 3).out
+
+
+@pytest.mark.slow
 def test_another_checkpoint_has_permutations_of_its_own(tested, on_folds, tmp_path):
     copy = shutil.copytree(tested, tmp_path / "copy")
     assert on_folds(copy, "--train", "--numIters", 3).status == 0

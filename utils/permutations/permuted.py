@@ -19,11 +19,11 @@ from data.base.terminal import handled, warn_in_one_line
 from utils.machines import devices
 from utils.machines.devices import Workers
 from utils.permutations.job import Procedure, Series, scored
-from utils.report.registry import TABLES
+from utils.report.registry import DATA, TABLES
 from utils.report.tables import PERMUTATIONS
 from utils.report.texts import paragraph
 from utils.runs import guards
-from utils.runs.folders import MANIFEST, described, record
+from utils.runs.folders import MANIFEST, described, record, sha256_of_outputs
 from utils.runs.group import Group
 from utils.runs.run import Job, Run
 from utils.runs.side_by_side import PROGRAM, Again, environments
@@ -152,9 +152,9 @@ class Permutations:
                 rows = ((at, score, int(score >= end.observed)) for at, score in enumerate(series.scores(), 1))
                 columns = ("permutation", end.metric, "as_high")
                 write_rows(self.run.out_dir / TABLE, columns, list(rows)[: end.count])
+                amend(self.tested.run, end)  # before these are done: who is killed amid it does it again
                 whole.write_manifest(finished=True, **{PERMUTATIONS: asdict(end)})
                 whole.enter(Headline("p of permutations", Estimate(end.p, None, end.bound)))
-                amend(self.tested.run, end)
         print(paragraph("permutations", of=end))
         self.announce()
         return 0
@@ -184,10 +184,16 @@ def permute_some(again: Callable[[], Permutations], device: str) -> None:
 
 
 def amend(tested: Run, end: Permuted) -> None:
-    """Puts the p-value into the description of a test, and into its report."""
+    """Puts the p-value into the description of a test, and into its report, whose digests are forgotten meanwhile: the
+    test is done, whatever the report is like."""
     from utils.report.build import write
 
-    with files.locked(tested.out_dir, wait=True):
-        content = described(tested.out_dir)
-        files.write_json(tested.out_dir / MANIFEST, content | {PERMUTATIONS: asdict(end)})
-        record(tested.out_dir, *(path.name for path in write(tested.out_dir)))
+    folder = tested.out_dir
+    with files.locked(folder, wait=True):
+        content = described(folder)
+        if (known := content.get("outputs_sha256")) is not None:
+            of_tables = {name: sha256 for name, sha256 in known.items() if name in DATA}
+            content = content | {"outputs_sha256": of_tables}
+        files.write_json(folder / MANIFEST, content | {PERMUTATIONS: asdict(end)})
+        write(folder)
+        record(folder, *sha256_of_outputs(folder, tested.results.outputs))

@@ -207,7 +207,7 @@ def record(folder: Path, *outputs: str) -> None:
     content = described(folder)
     if (known := content.get("outputs_sha256")) is not None:
         now = {name: sha256(folder / name) for name in outputs}
-        files.write_json(folder / MANIFEST, content | {"outputs_sha256": known | now})
+        files.write_json(folder / MANIFEST, content | {"outputs_sha256": dict(sorted((known | now).items()))})
 
 
 def sha256(path: Path) -> str | None:
