@@ -123,7 +123,7 @@ def settled(asked: Request) -> "Run | Group | Permutations":
         return everybody_run(asked)
     if not args.folds:
         return single_run(asked)
-    group = on_folds(asked)
+    group = settled_on_folds(asked)
     if not args.permutations:
         return group
     from utils.permutations.permuted import permuted_run
@@ -131,7 +131,7 @@ def settled(asked: Request) -> "Run | Group | Permutations":
     return permuted_run(group, args.permutations)
 
 
-def on_folds(asked: Request) -> "Group":
+def settled_on_folds(asked: Request) -> "Group":
     """The group of runs on folds."""
     if asked.args.choose is not None:
         from utils.choice.chosen import chosen_run as of_options

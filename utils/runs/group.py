@@ -109,22 +109,21 @@ class Group:
         returns the exit status."""
         if self.jobs == 1:
             return self.perform_on(devices.choose_device(share_gpu, several=self.job.takes_several_gpus))
+        assert self.again
         device = devices.choose_device(share_gpu, several=True)
         self.begin()
-        return self.beside(device, share_gpu) or self.pool(device)
+        return side_by_side(self.again, self.progress(), device, share_gpu) or self.pool(device)
 
-    def beside(self, device: str, share_gpu: bool) -> int:
-        """Does each fold, of all groups, in a process of its own."""
-        assert self.again
-        progress = FoldProgress(self.leaves, [group.run.name for group in self.groups], self.jobs)
-        return side_by_side(self.again, progress, device, share_gpu)
+    def progress(self) -> FoldProgress:
+        """What the terminal shows of the folds, from now on."""
+        names = [group.run.name for group in self.groups]
+        return FoldProgress(self.leaves, names, self.jobs, alone=self.only is not None)
 
     def perform_on(self, device: str) -> int:
         is_chief = self.run.workers.is_chief
         if is_chief:
             self.begin()
-        names = [group.run.name for group in self.groups]
-        progress = FoldProgress(self.leaves, names, alone=self.only is not None)
+        progress = self.progress()
         for leaf in self.leaves:
             if self.only in (None, leaf.fold) and (status := progress.perform(leaf, device)):
                 return status
