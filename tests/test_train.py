@@ -263,7 +263,7 @@ def test_a_signal_saves_and_the_same_command_completes_the_job_bit_equal(train, 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_says_how_far_it_came(number, train, tmp_path, monkeypatch):
-    from data.base.progress import PlainProgress
+    from data.base.terminal import PlainProgress
 
     advance = PlainProgress.advance
 

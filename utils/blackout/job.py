@@ -21,8 +21,8 @@ import numpy as np
 from data import grids
 from data.base import files, tables
 from data.base.errors import InputError
-from data.base.progress import tell
 from data.base.tables import printable
+from data.base.terminal import tell
 from data.cohorts import nifti
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import expit
 
-from data.base.progress import ahead, progress
+from data.base.processes import ahead
+from data.base.terminal import progress
 from data.cohorts import records
 from data.cohorts.rows import Row
 from utils.blackout import effects

@@ -7,8 +7,8 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from data.base import files
-from data.base.progress import tell
 from data.base.tables import printable
+from data.base.terminal import tell
 from data.cohorts import records, resampling
 from data.cohorts.cohort import Cohort, in_order
 from data.grids import Grid

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from data.base import files
-from data.base.progress import tell
 from data.base.tables import add_row
+from data.base.terminal import tell
 from data.cohorts.cohort import in_order
 from data.cohorts.missingness import missing_in
 from data.cohorts.records import CLASSES

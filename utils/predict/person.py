@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from data.base.errors import InputError
-from data.base.progress import quietly
+from data.base.terminal import quietly
 from data.cohorts.stored import sealed
 from data.conversion.convert import convert_like
 from data.likeness.reference import unlike

@@ -15,7 +15,7 @@ import numpy as np
 
 from data.base import files, tables
 from data.base.errors import InputError
-from data.base.progress import tell
+from data.base.terminal import tell
 from data.cohorts.cohort import Cohort, Standard
 from data.cohorts.rows import DIGESTS, validation_subjects
 from models import MODELS, Model

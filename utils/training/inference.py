@@ -11,7 +11,7 @@ import tensorflow as tf
 from scipy.special import expit
 
 from data.base.errors import InputError
-from data.base.progress import progress
+from data.base.terminal import progress
 from data.cohorts.means import Parcels, cubes, means_of
 from data.grids import GRIDS
 from models.layers import RegionMeans

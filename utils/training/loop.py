@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from data.base.errors import InputError
-from data.base.progress import progress
+from data.base.terminal import progress
 from data.cohorts.cohort import in_order
 from data.cohorts.rows import listed
 from models import layers, losses

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from data.base.errors import InputError
-from data.base.terminal import collected
+from data.base.processes import collected
 from data.cohorts.cohort import in_order
 from models import layers
 from models.connectomes import RidgeLogits
