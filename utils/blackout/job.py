@@ -38,7 +38,7 @@ from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores.estimate import Headline
 from utils.scores.metrics import HEADLINES, Predictions, headline, with_intervals
-from utils.training.inference import restored_network
+from utils.training.network import restored_network
 
 STORE = "blackout.h5"
 

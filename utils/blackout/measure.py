@@ -23,7 +23,7 @@ from utils.blackout.fills import Fills, Substitution
 from utils.blackout.occlusion import Occlusion
 from utils.blackout.options import of
 from utils.runs.run import Run
-from utils.training.inference import check_finite, probability_of_autism, restored_network
+from utils.training.network import check_finite, probability_of_autism, restored_network
 
 TOGETHER = 16  # records occluded at a time: bounds the memory
 

@@ -19,7 +19,7 @@ from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores.estimate import Estimate, Headline, or_none
 from utils.scores.metrics import ExplainedVariance
-from utils.training.inference import outputs_of
+from utils.training.network import outputs_of
 
 
 def pool(group: Group) -> None:

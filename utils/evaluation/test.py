@@ -34,7 +34,7 @@ from utils.scores import floors
 from utils.scores.covariates import with_iq
 from utils.scores.estimate import Estimate, Headline
 from utils.scores.metrics import Predictions, by_fold, by_site, with_intervals
-from utils.training.inference import outputs_of, probability_of_autism
+from utils.training.network import outputs_of, probability_of_autism
 
 RESULTS = "checkpoint_results.csv"
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # its columns beside the checkpoint
