@@ -17,8 +17,7 @@ from helpers import SMALL_BATCH, TINY_NN, assert_bit_equal, read_rows
 
 from data.base.errors import InputError
 from utils.runs import side_by_side as module
-from utils.runs.fold_progress import FoldProgress
-from utils.runs.side_by_side import environments, side_by_side
+from utils.runs.side_by_side import FoldProgress, environments, side_by_side
 
 
 @dataclass(frozen=True)
