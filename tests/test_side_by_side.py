@@ -142,7 +142,7 @@ def test_each_process_has_its_share_of_the_cores(monkeypatch):
     for name in module.THREADS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    monkeypatch.setattr(module.joblib, "cpu_count", lambda: 7)
+    monkeypatch.setattr(module, "cpu_count", lambda: 7)
     assert environments(3, False) == [dict.fromkeys(module.THREADS, "2") | {"CUDA_VISIBLE_DEVICES": "-1"}] * 3
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert "OMP_NUM_THREADS" not in environments(3, False)[0]

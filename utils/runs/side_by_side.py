@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import joblib
-
 from data.base.cli import answered, error_line
 from data.base.errors import InputError
-from data.base.processes import Outcome, handled, processes
+from data.base.processes import Outcome, cpu_count, handled, processes
 from data.base.terminal import duration, quietly, warn_in_one_line
 from utils.runs.folders import described
 from utils.runs.run import Run
@@ -213,7 +211,7 @@ def performed(leaf: Run, device: str) -> Done:
 def environments(count: int, share_gpu: bool) -> list[dict[str, str]]:
     """What each process finds in its environment: its share of the cores and, of free GPUs, one. Raises InputError if
     there are GPUs, but fewer than processes."""
-    cores = max(1, joblib.cpu_count() // count)
+    cores = max(1, cpu_count() // count)
     threads = {name: str(cores) for name in THREADS if name not in os.environ}
     gpus = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
     if gpus[0] != "-1" and len(gpus) < count and not share_gpu:
