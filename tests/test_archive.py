@@ -51,11 +51,9 @@ def test_sums_are_those_of_sha256sum(tmp_path):
 @pytest.mark.parametrize(
     "values",
     [
-        np.arange(6, dtype="<f4"),
         np.arange(6, dtype="<f8").reshape(2, 3),
         np.arange(24, dtype="<i2").reshape(2, 3, 4).T,
         np.empty((0, 5), "<f4"),
-        np.ones(5, np.uint8),
         np.ones((3, 1), bool),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data.base import cli
-from data.base.cli import Parser, add_options, flag_of, flags, guarded, option, options_of
+from data.base.cli import Parser, add_options, guarded, option, options_of
 from data.base.errors import InputError
 
 
@@ -36,18 +36,6 @@ def parser() -> Parser:
     add_options(top, Measured, "--measure only")
     add_options(top, Nothing, "--idle only")
     return top
-
-
-@pytest.mark.parametrize(
-    "name, flag", [("num_iters", "numIters"), ("seed", "seed"), ("share_gpu", "shareGpu"), ("a_b_c", "aBC")]
-)
-def test_a_field_is_a_flag_in_camel_case(name, flag):
-    assert flag_of(name) == flag
-
-
-def test_flags_are_those_of_the_fields():
-    assert flags(Measured) == ["numIters", "overrideChkpt", "subjects", "atlas", "unit"]
-    assert flags(Nothing) == []
 
 
 @pytest.mark.parametrize(

@@ -60,28 +60,19 @@ def choose(monkeypatch, capsys):
     return run
 
 
-NO_GPU = ("cpu", "-1", "No GPU: running on the CPU.\n")
+@pytest.mark.parametrize(
+    "held, how",
+    [([], {"fails": "nvmlInit"}), ([], {}), ([[], []], {"visible": ""}), ([[], []], {"visible": "-1"})],
+    ids=["no driver", "no GPU", "hidden", "hidden by -1"],
+)
+def test_without_a_gpu_it_says_so_in_one_line_and_uses_the_cpu(held, how, choose):
+    assert choose(held, **how) == ("cpu", "-1", "No GPU: running on the CPU.\n")
 
 
-def test_without_a_driver_it_says_so_in_one_line_and_uses_the_cpu(choose):
-    assert choose([], fails="nvmlInit") == NO_GPU
-
-
-def test_a_driver_without_a_gpu_is_no_gpu(choose):
-    assert choose([]) == NO_GPU
-
-
-@pytest.mark.parametrize("held, expected", [([[11], []], "GPU-1"), ([[], [11]], "GPU-0"), ([[], []], "GPU-0")])
-def test_a_free_gpu_is_taken(held, expected, choose):
-    assert choose(held)[:2] == ("gpu", expected)
-
-
-def test_it_says_which_gpu_it_took(choose):
-    assert choose([[11], []])[2] == "Running on Tesla 1.\n"
-
-
-def test_our_own_process_does_not_hold_a_gpu(choose):
-    assert choose([[os.getpid()]])[:2] == ("gpu", "GPU-0")
+@pytest.mark.parametrize("held, number", [([[11], []], 1), ([[], []], 0), ([[os.getpid()]], 0)])
+def test_a_free_gpu_is_taken(held, number, choose):
+    """Our own process does not hold one."""
+    assert choose(held) == ("gpu", f"GPU-{number}", f"Running on Tesla {number}.\n")
 
 
 def test_held_gpus_are_left_alone_and_their_processes_named(choose):
@@ -103,11 +94,6 @@ def test_sharing_goes_ahead_on_the_gpu_that_fewest_hold(choose):
 @pytest.mark.parametrize("visible, expected", [("1", "GPU-1"), ("GPU-1", "GPU-1"), ("1,0", "GPU-0")])
 def test_only_visible_gpus_are_considered(visible, expected, choose):
     assert choose([[], []], visible=visible)[:2] == ("gpu", expected)
-
-
-@pytest.mark.parametrize("visible", ["", "-1"])
-def test_hidden_gpus_mean_the_cpu(visible, choose):
-    assert choose([[], []], visible=visible) == NO_GPU
 
 
 def test_a_held_gpu_is_not_escaped_to_one_that_is_hidden(choose):

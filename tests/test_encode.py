@@ -140,27 +140,6 @@ def test_an_interrupted_full_pass_leaves_no_cohort(cli, encoder, copied, tmp_pat
 
 
 @pytest.mark.slow
-def test_the_folder_one_is_in_can_be_reduced(cli, encoder, copied, monkeypatch, tmp_path):
-    """--dataDir . has no name of its own to add _reduced to."""
-    here = shutil.copytree(copied, tmp_path / "here")
-    monkeypatch.chdir(here)
-    outcome = cli("--model", "cae", "--chkPointDir", encoder, "--dataDir", ".")
-    assert outcome.status == 0, outcome.err
-    assert open_cohort(tmp_path / "here_reduced").grid == REDUCED
-
-
-@pytest.mark.slow
-def test_a_code_of_another_size_is_refused(cli, full_cohort, tmp_path):
-    places = ("--chkPointDir", tmp_path / "ckpt", "--dataDir", full_cohort, "--outDir", tmp_path / "out")
-    train = "--train --model cae --preset stride3 --set strides=3,3 --set batch_size=1 --numIters 1"
-    assert cli(*train.split(), *places).status == 0
-    outcome = cli("--model", "cae", *places[:4], "--outDir", tmp_path / "code")
-    assert outcome.status == 2
-    assert "This cae gives a code of 11x13x11x1 (x, y, z, channels); the other models read 31x37x31" in outcome.err
-    assert not (tmp_path / "code").exists()
-
-
-@pytest.mark.slow
 def test_models_train_on_the_reduced_cohort_but_never_test_on_the_encoders_subjects(cli, encoded, tmp_path):
     where = ("--chkPointDir", tmp_path / "ckpt", "--outDir", tmp_path / "out")
     train = ("--train", "--model", "cnn", "--numIters", 1, "--set", "batch_size=2", *TINY_CNN)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import assert_bit_equal, read_rows, step_of
+from helpers import read_rows
 from people import ROWS, renamed, write_people
 
 from data.cohorts.stored import open_cohort
@@ -45,22 +45,16 @@ def test_it_says_whose_score_goes_with_it(settled, in_home, tmp_path):
 
 
 @pytest.mark.slow
-def test_its_settings_are_those_of_the_score(settled, in_home, tmp_path):
+def test_its_settings_and_its_length_are_those_of_the_score(settled, cli, home, tmp_path):
     """Nothing but the folder is named; the default preset has four members."""
-    folds = CheckpointFolder(settled / "ckpt" / "nn" / "folds-3" / "0").identity()
-    every = CheckpointFolder(settled / "ckpt" / "nn" / "everybody").identity()
-    assert (every.preset, every.config, every.step) == (folds.preset, folds.config, 4)
-    assert every.config["members"] == 1
-    assert every.internal.subjects == 40
-
-
-@pytest.mark.slow
-def test_it_trains_as_long_as_the_score_says(settled, cli, home, tmp_path):
     places = ("--chkPointDir", tmp_path / "ckpt", "--dataDir", home, "--outDir", tmp_path / "out")
     score = settled / "test-folds"
     outcome = cli("--train", "--model", "nn", "--everybody", "--score", score, *places)
     assert outcome.status == 0, outcome.err
-    assert CheckpointFolder(tmp_path / "ckpt" / "nn" / "everybody").identity().step == 4
+    folds = CheckpointFolder(settled / "ckpt" / "nn" / "folds-3" / "0").identity()
+    every = CheckpointFolder(tmp_path / "ckpt" / "nn" / "everybody").identity()
+    assert (every.preset, every.config, every.step) == (folds.preset, folds.config, 4)
+    assert (every.config["members"], every.internal.subjects) == (1, 40)
 
 
 @pytest.mark.parametrize(
@@ -223,26 +217,3 @@ def test_there_must_be_a_checkpoint_to_test(in_home, away, tmp_path):
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert "holds no checkpoint; make one: run.py --train --model nn" in outcome.err
     assert "--everybody" in outcome.err
-
-
-@pytest.mark.slow
-def test_a_killed_training_is_continued(in_home, tmp_path, monkeypatch):
-    """It ended between two checkpoints, of batch 2 and of batch 4; what comes out is what one training gives."""
-    from utils.training.network import Saver
-
-    def save_or_end(saver, step, identity, save=Saver.save) -> None:
-        if step == 4:
-            raise KeyboardInterrupt
-        save(saver, step, identity)
-
-    folder = tmp_path / "killed"
-    with monkeypatch.context() as patch:
-        patch.setattr("utils.training.loop.SAVE_EVERY", 2)
-        patch.setattr(Saver, "save", save_or_end)
-        assert in_home(folder, "--train", "--everybody").status == 130
-    assert step_of(folder / "ckpt" / "nn" / "everybody") == 2
-    outcome = in_home(folder, "--train", "--everybody")
-    assert outcome.status == 0, outcome.err
-    assert "at iteration 2." in outcome.out
-    assert in_home(tmp_path / "whole", "--train", "--everybody").status == 0
-    assert_bit_equal(*(tmp_path / name / "ckpt" / "nn" / "everybody" for name in ("killed", "whole")))

@@ -83,8 +83,6 @@ def stopped():
 @pytest.mark.parametrize(
     "verb, out, options",
     [
-        ("pack", "out", ["--bin"]),
-        ("pack", "out", ["--zip"]),
         ("pack", "out", ["--hdf5"]),
         ("swap", "out", ["--copies", 1]),
         ("export", "out.nii.gz", []),

@@ -226,18 +226,6 @@ def test_mistakes(words, message, cli, cohort, tmp_path):
 
 
 @pytest.mark.slow
-def test_overriding_a_plain_checkpoint_leaves_those_of_folds(tested, cli, cohort, tmp_path):
-    shutil.copytree(tested / "ckpt", tmp_path / "ckpt")
-    before = sorted(path.relative_to(tmp_path) for path in (tmp_path / "ckpt/nn/folds-3").rglob("*"))
-    for _ in range(2):
-        places = ("--chkPointDir", tmp_path / "ckpt", "--dataDir", cohort, "--model", "nn")
-        assert cli("--train", "--numIters", 2, "--overrideChkpt", *SMALL["nn"], *places).status == 0
-        after = sorted(path.relative_to(tmp_path) for path in (tmp_path / "ckpt/nn/folds-3").rglob("*"))
-        assert after == before
-    assert not (tmp_path / "ckpt/nn.replaced").exists()
-
-
-@pytest.mark.slow
 def test_blackout_pools_the_effects_of_all_folds(in_folds, tmp_path):
     labels = np.zeros(grids.REDUCED.shape, np.int16)
     labels[5:12, 10:25, 8:20], labels[18:25, 10:25, 8:20] = 1, 2

@@ -80,8 +80,6 @@ def edit_directory(folder: Path, offset: int, layout: str, value: int) -> None:
     "name, words",
     [
         ("../50002.bin", "points outside its chunk"),
-        ("a/../../50002.bin", "points outside its chunk"),
-        ("..\\50002.bin", "points outside its chunk"),
         ("/etc/50002.bin", "points outside its chunk"),
         ("\\\\server\\50002.bin", "points outside its chunk"),
         ("50002\n.bin", r"names a record '50002\\n\.bin'; expected one line of UTF-8 text"),
@@ -132,7 +130,7 @@ def test_an_entry_that_holds_less_than_it_says(tmp_path):
     refused(lambda: read_all(folder), r"compressed_0:50001\.bin")
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("share", [0.1, 0.999])
 def test_a_truncated_zip(share, tmp_path):
     folder = write_zip(tmp_path / "zip", bare_records([1, 2]))
     path = folder / "compressed_0"
@@ -228,17 +226,14 @@ def as_group(file) -> None:
     file.create_group("label")
 
 
-DATASETS = ("volume", "phenotype", "label", "file", "subject", "site", "split")
-
-
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", ["volume", "site"])
 def test_an_hdf5_file_without_a_dataset(name, store):
     refused(lambda: open_cohort(store(lambda file: file.pop(name))), f"has no dataset {name}; expected volume")
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", ["phenotype", "site"])
 def test_an_hdf5_dataset_of_another_type(name, store):
-    values = np.arange(4) if name in DATASETS[3:] else np.full(4, b"text")
+    values = np.arange(4) if name == "site" else np.full(4, b"text")
     refused(lambda: open_cohort(store(replaced(name, data=values))), rf"cohort\.h5: {name} is .* expected .* rank")
 
 
@@ -246,11 +241,9 @@ def test_an_hdf5_dataset_of_another_type(name, store):
     "change, words",
     [
         (replaced("volume", shape=(4, 31, 31, 37), dtype="<f4"), r"has volumes of \(31, 31, 37\)"),
-        (replaced("volume", shape=(4, 1, 31 * 37 * 31, 1), dtype="<f4"), r"has volumes of \(1, 35557, 1\)"),
         (replaced("volume", shape=(4, 31, 37), dtype="<f4"), "volume is float32 .* of rank 4"),
         (replaced("volume", shape=(3, 31, 37, 31), dtype="<f4"), "volume has 3 rows, label 4"),
         (replaced("volume", shape=(4, 31, 37, 31), dtype=">f4"), "volume is >f4"),
-        (replaced("volume", shape=(4, 31, 37, 31), dtype="<f8"), "volume is float64"),
         (replaced("phenotype", shape=(4, 28), dtype="<f4"), "28 phenotype values"),
         (replaced("label", shape=(), dtype="<f4"), "label is float32 .* of rank 1"),
         (replaced("label", data=np.array([1, 0, 1, 2], "<f4")), "row 3 has the label 2; expected 1"),
@@ -260,18 +253,14 @@ def test_an_hdf5_dataset_of_another_type(name, store):
         (replaced("subject", shape=(4,), dtype=h5py.vlen_dtype("i4")), "subject is object .*text"),
         (replaced("file", data=np.array([b"1.bin"] * 4)), "names a file twice"),
         (replaced("file", data=np.array([b"1.bin", b"2.bin", b"3.bin", b"../5.bin"])), "points outside"),
-        (replaced("file", data=np.array([b"1.bin", b"2.bin", b"3.bin", b"/etc/5.bin"])), "points outside"),
         (replaced("file", data=np.array([b"1.bin", b"2.bin", b"3.bin", b"cohort.json"])), "is not a record"),
         (replaced("site", data=np.array([b"a\nb"] * 4)), r"row 0 holds the text 'a\\nb'; expected one line"),
-        (replaced("metadata", data=np.frombuffer(b"[1]", np.uint8)), "has damaged metadata"),
-        (replaced("metadata", data=np.frombuffer(b"{", np.uint8)), "has damaged metadata"),
         (replaced("metadata", data=np.frombuffer(b'{"grid": 3}', np.uint8)), "has damaged metadata"),
         (replaced("metadata", data=np.frombuffer(b"[" * 100_000, np.uint8)), "has damaged metadata"),
         (replaced("metadata", data=np.arange(3.0)), "metadata is float64"),
         (as_group, "has no dataset label"),
         (linked("label", h5py.SoftLink("/elsewhere")), "has no dataset label"),
         (linked("label", h5py.ExternalLink("/etc/passwd", "/label")), "has no dataset label"),
-        (linked("metadata", h5py.ExternalLink("other.h5", "/x")), "has no dataset metadata"),
         (replaced("label", shape=(4,), dtype="<f4", external=[("/etc/passwd", 0, 16)]), "label is .*kept in the file"),
     ],
 )
@@ -295,9 +284,7 @@ def test_a_virtual_dataset_reads_no_other_file(small, store):
         ("volume", (4, 31, 37, 31), (4, 31, 37, 31), "volume has chunks of 568,912 bytes; expected one record each"),
         ("volume", (2**20, 31, 37, 31), (1, 31, 37, 31), "volume has 1,048,576 rows, label 4"),
         ("volume", (2**20, 31, 37, 31), (2**12, 31, 37, 31), "volume has chunks of 582,565,888 bytes"),
-        ("phenotype", (4, 2**26), (1, 2**26), "phenotype holds 1,073,741,824 bytes"),
         ("label", (2**40,), (2**20,), "label holds 4,398,046,511,104 bytes"),
-        ("metadata", (2**33,), (2**20,), "metadata holds 8,589,934,592 bytes"),
     ],
 )
 def test_hdf5_sizes_that_no_file_holds(name, shape, chunks, words, store):
@@ -312,7 +299,7 @@ def test_text_of_any_length_is_not_read(store):
     refused(lambda: open_cohort(store(change)), "site holds 4,000,000,000 bytes")
 
 
-@pytest.mark.parametrize("name", ["phenotype", "label", "subject"])
+@pytest.mark.parametrize("name", ["phenotype", "subject"])
 def test_only_volumes_may_be_compressed(name, store):
     """Small datasets are read whole, and HDF5 inflates a chunk without a bound."""
 
@@ -390,7 +377,7 @@ def test_a_name_that_is_markup_is_text_on_the_page(data_cli, tmp_path):
     assert "<script" not in page
 
 
-@pytest.mark.parametrize("name", ["a\nb.bin", "\x1b[2J1.bin", "1\u202e.bin", os.fsdecode(b"\xff1.bin"), "1\u2028.bin"])
+@pytest.mark.parametrize("name", ["a\nb.bin", "\x1b[2J1.bin", os.fsdecode(b"\xff1.bin")])
 def test_names_that_would_write_to_the_terminal_or_the_table(name, tmp_path):
     """A folder's own file names are the file system's, which takes anything."""
     folder = tmp_path / "bare"
@@ -545,18 +532,14 @@ def flat_affine(header) -> None:
     [
         (huge((250, 250, 250)), r"promises 62,500,000 bytes of values"),
         (huge((400, 400, 400)), r"claims \(400, 400, 400\) voxels of float32"),
-        (huge((32767, 32767, 32767)), r"claims \(32767, 32767, 32767\) voxels"),
         (huge((32767, 32767, 2), 64, 64), "claims"),
         (huge((9, 9, 9), 1536, 128), "claims .* voxels of float128|not a readable NIfTI map"),
         (huge((8, 9, 8), 32, 64), r"claims .* voxels of complex64"),
-        (huge((4, 3, 8), 128, 24), "claims .* voxels of"),
         (huge((8, 9, 4, 2)), r"has the shape \(8, 9, 4, 2\); expected one 3-D map"),
-        (huge((8, 72)), r"has the shape \(8, 72\); expected one 3-D map"),
         (huge((576, 1, 1)), r"has the shape \(576, 1, 1\)"),
         (huge((-8, 9, 8)), "not a readable NIfTI map|has the shape"),
         (no_affine, "has no affine, only voxel indices; expected a map in MNI space"),
         (infinite_affine, "has an affine that cannot be inverted"),
-        (set_field("srow_z", [0, 0, np.nan, 0]), "has an affine that cannot be inverted"),
         (flat_affine, "has an affine that cannot be inverted"),
         (endless_affine, "has an affine that cannot be inverted"),
         (set_field("vox_offset", 2e9), "not a readable NIfTI map|promises"),
@@ -585,7 +568,7 @@ def test_the_untouched_map_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-@pytest.mark.parametrize("share", [0.05, 0.2, 0.7, 0.9])
+@pytest.mark.parametrize("share", [0.05, 0.7])
 def test_a_truncated_map(share, suffix, tmp_path):
     path = write_map(tmp_path, nifti_bytes(), suffix)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
@@ -599,7 +582,7 @@ def test_an_extension_longer_than_its_file(tmp_path):
         load_map(path)
 
 
-@pytest.mark.parametrize("value", [1e300, -1e300, 3e38, 1e13, 3e10, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [1e300, 3e10, -np.inf])
 def test_values_that_cannot_be_normalised_are_an_error_not_a_warning(value, tmp_path):
     values = brain_map((8, 9, 8), 0).astype(float)
     values[4, 4, 4] = value
@@ -616,7 +599,7 @@ def test_a_map_of_two_values_is_read_without_a_warning(tmp_path):
     refused(lambda: load_map(tmp_path / "mask.nii"), "is empty or constant")
 
 
-@pytest.mark.parametrize("more", [(1,), (1, 1), (1, 1, 1, 1)])
+@pytest.mark.parametrize("more", [(1,), (1, 1, 1, 1)])
 def test_further_axes_of_length_1_are_dropped(more, tmp_path):
     expected = load_map(write_map(tmp_path, nifti_bytes(), ".nii"))
     volume = load_map(write_map(tmp_path, nifti_bytes(huge((8, 9, 8, *more))), ".nii"))
@@ -647,7 +630,7 @@ def in_format(folder: Path, suffix: str) -> Path:
     return path
 
 
-FORMATS = [".gii", ".mgz", ".mgh", ".img", ".mnc", ".mnc2", ".PAR", ".HEAD", ".BRIK", ".rec", ".txt", ""]
+FORMATS = [".gii", ".mgz", ".img", ".mnc", ".mnc2", ".PAR", ".HEAD", ""]
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -668,11 +651,6 @@ def test_a_pair_of_header_and_image_is_nifti(tmp_path):
     nibabel.save(nibabel.Nifti1Pair(brain_map((8, 9, 8), 0), COARSE), tmp_path / "map.img")
     assert load_map(tmp_path / "map.img").std() > 0
     assert load_map(tmp_path / "map.hdr").std() > 0
-
-
-def test_an_empty_brain(tmp_path):
-    nibabel.save(nibabel.Nifti1Image(np.zeros((8, 9, 8), np.float32), COARSE), tmp_path / "map.nii")
-    refused(lambda: load_map(tmp_path / "map.nii"), r"map\.nii is empty or constant")
 
 
 # Tables
@@ -702,12 +680,7 @@ def test_an_unreadable_table(content, words, tmp_path):
     refused(lambda: read_table(tmp_path / "table.csv"), words)
 
 
-def test_a_table_that_is_a_folder_or_absent(tmp_path):
-    refused(lambda: read_table(tmp_path), "is a folder; expected a file")
-    refused(lambda: read_table(tmp_path / "none.csv"), r"none\.csv is not a readable table")
-
-
-@pytest.mark.parametrize("value", ["1e308", "-1e300", "1e30", "9" * 400, "inf"])
+@pytest.mark.parametrize("value", ["-1e300", "9" * 400, "inf"])
 def test_a_number_that_cannot_be_scaled_is_no_number(value):
     table = pd.DataFrame({"age": ["12", value, "", "30"]})
     refused(lambda: phenotype.numbers(table, "age"), rf"Column age holds '{value}'; expected numbers")

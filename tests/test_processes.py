@@ -13,7 +13,7 @@ from helpers import ROOT
 
 from data.base import processes as module
 from data.base.errors import InputError
-from data.base.processes import STOPS, collected, handled, ignore_interrupts, interrupts_delayed, processes
+from data.base.processes import STOPS, collected, handled, interrupts_delayed, processes
 
 
 def test_each_core_has_a_process_where_the_system_does_not_list_cores(monkeypatch):
@@ -29,11 +29,6 @@ def test_results_come_in_order_from_processes_that_ignore_ctrl_c():
         assert started.run("Powers", pow, [(2, exponent) for exponent in range(20)]) == [2**k for k in range(20)]
         assert set(started.run("Handlers", signal.getsignal, [(signal.SIGINT,)] * 2)) == {signal.SIG_IGN}
         assert len(set(started.run("Processes", os.getpid, [()] * 20))) <= 2
-
-
-def test_an_error_of_a_call_is_raised_here():
-    with pytest.raises(InputError, match="said there"), processes(2) as started:
-        started.run("Failing", failing, [("said there",)])
 
 
 def failing(text: str) -> None:
@@ -175,18 +170,12 @@ def interruptible(untouched):
     signal.signal(signal.SIGINT, before)
 
 
-def test_signals_are_collected_in_their_order():
-    with collected() as caught:
-        for number in NUMBERS:
-            signal.raise_signal(number)
-        assert caught == NUMBERS
-
-
-def test_each_is_also_passed_on():
+def test_signals_are_collected_in_their_order_and_passed_on():
     passed: list[int] = []
     with collected(also=passed.append) as caught:
-        signal.raise_signal(signal.SIGTERM)
-    assert caught == passed == [signal.SIGTERM]
+        for number in NUMBERS:
+            signal.raise_signal(number)
+    assert caught == passed == NUMBERS
 
 
 def test_signals_that_are_not_named_are_not_collected():
@@ -262,10 +251,3 @@ print("went on", signal.pthread_sigmask(signal.SIG_BLOCK, []))
 def test_an_interrupt_on_its_way_is_ignored_too():
     done = subprocess.run([sys.executable, "-c", IGNORES], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "went on set()\n", "")
-
-
-@pytest.mark.usefixtures("interruptible")
-def test_ignored_in_this_process():
-    ignore_interrupts()
-    signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

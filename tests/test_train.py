@@ -18,7 +18,6 @@ from helpers import (
     assert_bit_equal,
     commands_of,
     read_rows,
-    region_means,
     start_worker,
     step_of,
     training,
@@ -27,8 +26,6 @@ from helpers import (
 )
 from sklearn.linear_model import Ridge
 
-from data.cohorts.atlas import load_atlas
-from data.cohorts.records import within_brain
 from data.cohorts.stored import open_cohort
 from utils.machines import devices
 from utils.runs.checkpoints import CheckpointFolder
@@ -96,20 +93,6 @@ def test_continuing_is_bit_equal_to_one_go(model, more, train, tmp_path):
     assert parts == whole
 
 
-@pytest.mark.slow
-def test_region_means_are_standardised_by_the_training_records(train, cohort, tmp_path):
-    train("one", "mmnn", 2, "--preset", "regions", "--set", "members=2")
-    opened = open_cohort(cohort)
-    batch = opened.batch(opened.indices("train"))
-    atlas = load_atlas(None, opened.grid)
-    means = region_means(atlas, np.stack([within_brain(volume) for volume in batch["volume"]]))[..., 0]
-    found = variables(tmp_path / "one" / "ckpt" / "mmnn")
-    (mean,) = [value for name, value in found.items() if "/mean/" in name and value.shape == (116, 1)]
-    (spread,) = [value for name, value in found.items() if "/spread/" in name and value.shape == (116, 1)]
-    np.testing.assert_allclose(mean[:, 0], means.mean(0), atol=1e-5)
-    np.testing.assert_allclose(spread[:, 0], means.std(0), rtol=1e-4)
-
-
 @pytest.fixture(scope="module")
 def with_connectomes(cohort, tmp_path_factory):
     """The cohort of other tests, and connectomes whose first edges tell the diagnosis."""
@@ -122,7 +105,7 @@ TRAIN_MMNN = ("--train", "--model", "mmnn", "--preset", "regions", "--set", "mem
 
 
 @pytest.mark.slow
-def test_connectomes_are_read_by_a_ridge_of_the_training_records(with_connectomes, cli, tmp_path):
+def test_connectomes_are_read_by_a_ridge_of_the_training_records(with_connectomes, cohort, cli, tmp_path):
     folders = ("--chkPointDir", tmp_path / "ckpt", "--dataDir", with_connectomes.path, "--outDir", tmp_path / "out")
     assert cli(*TRAIN_MMNN, "--numIters", 2, *folders).status == 0
     weights = [value for value in variables(tmp_path / "ckpt" / "mmnn").values() if value.shape == (28,)]
@@ -136,7 +119,10 @@ def test_connectomes_are_read_by_a_ridge_of_the_training_records(with_connectome
     closest = [max(np.corrcoef(value, one)[0, 1] for one in (filled.mean(0), scale, *ridges)) for value in weights]
     assert len(weights) == 3
     assert min(closest) > 1 - 1e-5
-    tested = cli("--test", "--model", "mmnn", *folders[:4], "--outDir", tmp_path / "test")
+    test = ("--test", "--model", "mmnn", *folders[:2], "--outDir", tmp_path / "test")
+    refused = cli(*test, "--dataDir", cohort)
+    assert (refused.status, "has no connectomes, and the checkpoint reads them" in refused.err) == (2, True)
+    tested = cli(*test, *folders[2:4])
     assert tested.status == 0, tested.err
 
 
@@ -156,15 +142,6 @@ def test_connectomes_are_left_out_where_they_are_not_wanted_or_not_there(with_co
         asked = train("asked", cohort, "--set", f"connectome={text}")
         assert asked.status == 2
         assert f"has no connectomes, and --set connectome=true {words}" in asked.err
-
-
-@pytest.mark.slow
-def test_a_checkpoint_that_reads_connectomes_refuses_a_cohort_without(with_connectomes, cohort, cli, tmp_path):
-    folders = ("--chkPointDir", tmp_path / "ckpt", "--outDir", tmp_path / "out")
-    assert cli(*TRAIN_MMNN, "--numIters", 1, *folders, "--dataDir", with_connectomes.path).status == 0
-    refused = cli("--test", "--model", "mmnn", *folders[:2], "--dataDir", cohort, "--outDir", tmp_path / "test")
-    assert refused.status == 2
-    assert "has no connectomes, and the checkpoint reads them" in refused.err
 
 
 def test_a_finished_command_repeated_changes_nothing(train, seen_two, tmp_path):
@@ -261,11 +238,10 @@ def test_a_signal_saves_and_the_same_command_completes_the_job_bit_equal(train, 
 
 # In this process, since the signal has to arrive after a certain batch; the test above sends one to a process.
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_a_signal_saves_and_says_how_far_it_came(number, train, tmp_path, monkeypatch):
+def test_a_signal_saves_and_says_how_far_it_came(train, tmp_path, monkeypatch):
     from data.base.terminal import PlainProgress
 
-    advance = PlainProgress.advance
+    advance, number = PlainProgress.advance, signal.SIGINT
 
     def advance_and_interrupt(self, *arguments):
         advance(self, *arguments)
@@ -309,14 +285,6 @@ def test_killed_between_checkpoints_the_last_one_is_continued(train, killed, tmp
 
 
 @pytest.mark.slow
-def test_override_keeps_the_history_of_a_killed_run(train, killed, tmp_path):
-    out = shutil.copytree(killed, tmp_path / "one") / "out"
-    old = (out / "history.csv").read_text()
-    assert train("one", "nn", 2, "--overrideChkpt").status == 0
-    assert [path.read_text() for path in (out / "earlier").rglob("history.csv")] == [old]
-
-
-@pytest.mark.slow
 def test_override_keeps_the_old_checkpoint_until_the_new_run_has_saved(
     train, seen_two, cli, cohort, tmp_path, monkeypatch
 ):
@@ -334,16 +302,6 @@ def test_override_keeps_the_old_checkpoint_until_the_new_run_has_saved(
     assert [path.name for path in (tmp_path / "one" / "ckpt").iterdir()] == ["nn"]
     assert train("fresh", "nn", 5, "--seed", "1").status == 0
     assert_bit_equal(folder.path, tmp_path / "fresh" / "ckpt" / "nn")
-
-
-@pytest.mark.slow
-def test_override_takes_another_preset_and_settings(train, seen_two, tmp_path):
-    shutil.copytree(seen_two, tmp_path / "one")
-    other = ("--preset", "default", "--set", "phenotype_units=4")
-    assert "is of preset sine, this run of preset default" in train("one", "nn", 3, *other).err
-    assert train("one", "nn", 1, *other, "--overrideChkpt").status == 0
-    identity = CheckpointFolder(tmp_path / "one" / "ckpt" / "nn").identity()
-    assert (identity.preset, identity.step, identity.config["phenotype_units"]) == ("default", 1, [4])
 
 
 @pytest.mark.slow

@@ -74,8 +74,9 @@ def test_the_measures_are_those_of_the_people_set_aside(train, cohort, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_validated_training_that_is_stopped_comes_out_the_same(train, tmp_path):
-    for name, iterations in (("whole", (160,)), ("pieces", (150, 160))):
+def test_a_validated_training_that_is_stopped_comes_out_the_same(train, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.training.loop.SAVE_EVERY", 4)
+    for name, iterations in (("whole", (6,)), ("pieces", (4, 6))):
         for count in iterations:
             assert train(name, "nn", count, "--validation", "0.25").status == 0
     for place in ("ckpt/nn", "ckpt/nn/best"):
