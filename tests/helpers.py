@@ -27,9 +27,11 @@ from data.cohorts.rows import Metadata, Row
 from data.cohorts.seal import Seal
 from data.cohorts.stored import open_cohort, write_tables
 from models import MODELS
-from utils.jobs import TRAIN
+from run import parser
+from utils.jobs import JOBS, TRAIN
 from utils.runs.checkpoints import CheckpointFolder, Choices, Identity, Saved
 from utils.runs.run import Options, Run
+from utils.runs.validate import Request, request
 
 ROOT = Path(__file__).parent.parent
 
@@ -190,6 +192,14 @@ def bare_records(subjects: Sequence[int]) -> dict[str, bytes]:
     return {f"{subject}.bin": small_record(index % 2, subject) for index, subject in enumerate(subjects)}
 
 
+def write_bare(folder: Path, members: dict[str, bytes]) -> Path:
+    """A new folder of records, or of other files."""
+    folder.mkdir()
+    for name, content in members.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
 def compressible(subject: int) -> bytes:
     """A record that is mostly background, so that its files are mostly structure."""
     volume = np.full(grids.REDUCED.shape, -0.4, "<f4")
@@ -285,11 +295,20 @@ def write_checkpoints(folder: Path, steps: Sequence[int], **changes) -> Checkpoi
     return CheckpointFolder(folder)
 
 
-def flip_a_bit(path: Path) -> None:
-    """Damages a file in its middle."""
+def flip_a_bit(path: Path, at: int | None = None) -> None:
+    """Damages a file in its middle, or at a byte; of a record it is the lowest bit of a value, which nothing else can
+    tell."""
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[len(content) // 8 * 4 if at is None else at] ^= 1
     path.write_bytes(content)
+
+
+def requested(words: str) -> Request:
+    """What a command line of run.py asks for, with its options checked."""
+    top = parser()
+    args = top.parse_args(words.split())
+    given = {name for name, value in vars(args).items() if value != top.get_default(name)}
+    return request(args, given, JOBS.values())
 
 
 def variables(folder: Path) -> dict[str, np.ndarray]:

@@ -1,6 +1,5 @@
 """Connectomes: their values by np.corrcoef, who has one, that they are carried, verified, compared and checked."""
 
-import csv
 import shlex
 import shutil
 from dataclasses import replace
@@ -167,10 +166,7 @@ def rewritten(folder: Path, parcels: list[str]) -> None:
 
 def without_column(folder: Path) -> None:
     rows = read_rows(folder / "digests.csv")
-    with open(folder / "digests.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0])[:-1], extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(folder / "digests.csv", [dict(list(row.items())[:-1]) for row in rows])
 
 
 @pytest.mark.slow

@@ -117,8 +117,8 @@ def test_only_errors_lets_errors_through_and_notes_not(capfd):
 
 @pytest.mark.slow
 def test_what_decides_the_last_bits_is_told(monkeypatch):
-    """Of a new process, before and after it has imported TensorFlow."""
-    code = "import sys; from utils.machines.devices import processor; before = processor(); import tensorflow; "
+    """Of a new process, before and after it has imported TensorFlow; what the user has set stays."""
+    code = "import sys; from utils.machines.devices import processor; before = processor(); import models.layers; "
     code += "import json; print(json.dumps([before, processor()]))"
     limits = {"TF_ENABLE_ONEDNN_OPTS": "0", "ONEDNN_MAX_CPU_ISA": "SSE41", "TF_NUM_INTRAOP_THREADS": "3"}
     done = subprocess.run(

@@ -95,14 +95,6 @@ def test_volumes_are_the_code_as_scipy_computes_it(copied, encoded, network):
     np.testing.assert_allclose(after.read(1)[2][..., 0], (code - code.mean()) / code.std(), atol=1e-4)
 
 
-def test_an_existing_reduced_cohort_is_not_overwritten(cli, encoder, copied, encoded):
-    before = (encoded / "cohort.json").read_bytes()
-    outcome = cli("--model", "cae", "--chkPointDir", encoder, "--dataDir", copied)
-    assert outcome.status == 2
-    assert f"{encoded} exists; remove it or name another folder" in outcome.err
-    assert (encoded / "cohort.json").read_bytes() == before
-
-
 @pytest.mark.slow
 def test_the_full_pass_only_encodes(cli, encoder, copied, tmp_path, monkeypatch):
     """Nothing of the decoder is called once the encoder has been built."""

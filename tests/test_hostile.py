@@ -105,9 +105,9 @@ def test_a_compression_that_may_ask_for_any_memory(method, tmp_path):
 
 @pytest.mark.slow
 def test_an_honest_bomb_says_its_size_and_is_not_inflated(tmp_path):
-    """200 MB of zeros in 200 kB."""
-    folder = write_zip(tmp_path / "zip", {"50001.bin": bytes(200 * 10**6)})
-    refused(lambda: open_cohort(folder), "holds 200,000,000 bytes, .* more than a 91x109x91 record")
+    """60 MB of zeros in 60 kB."""
+    folder = write_zip(tmp_path / "zip", {"50001.bin": bytes(60 * 10**6)})
+    refused(lambda: open_cohort(folder), "holds 60,000,000 bytes, .* more than a 91x109x91 record")
 
 
 @pytest.mark.parametrize("size", [42 * 10**8, 2**32 - 1])
@@ -119,7 +119,7 @@ def test_a_declared_size_alone_costs_nothing(size, tmp_path):
 
 @pytest.mark.slow
 def test_a_bomb_that_lies_about_its_size_is_cut_off_at_one_record(tmp_path):
-    folder = write_zip(tmp_path / "zip", {"50001.bin": np.float32(1).tobytes() + bytes(200 * 10**6)})
+    folder = write_zip(tmp_path / "zip", {"50001.bin": np.float32(1).tobytes() + bytes(60 * 10**6)})
     edit_directory(folder, 24, "<I", records.record_bytes(grids.REDUCED))
     refused(lambda: read_all(folder), r"50001\.bin cannot be read: Bad CRC-32|holds")
 
@@ -312,8 +312,8 @@ def test_only_volumes_may_be_compressed(name, store):
 
 @pytest.mark.slow
 def test_a_bomb_in_an_hdf5_chunk(store):
-    """200 MB of zeros as the deflated chunk of one record."""
-    bomb = zlib.compress(bytes(200 * 10**6))
+    """60 MB of zeros as the deflated chunk of one record."""
+    bomb = zlib.compress(bytes(60 * 10**6))
     folder = store(lambda file: file["volume"].id.write_direct_chunk((1, 0, 0, 0), bomb))
     assert open_cohort(folder).read(0)[0] == 1.0
     refused(lambda: open_cohort(folder).read(1), "row 1 cannot be read: the chunk of row 1")
@@ -561,12 +561,6 @@ def test_a_repaired_header_is_no_further_line_on_stderr(tmp_path, capfd, caplog)
     assert caplog.text == ""
 
 
-def test_the_untouched_map_is_read(tmp_path):
-    """Otherwise the errors above would prove nothing."""
-    for suffix in (".nii", ".nii.gz"):
-        assert load_map(write_map(tmp_path, nifti_bytes(), suffix)).std() > 0
-
-
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("share", [0.05, 0.7])
 def test_a_truncated_map(share, suffix, tmp_path):
@@ -599,21 +593,20 @@ def test_a_map_of_two_values_is_read_without_a_warning(tmp_path):
     refused(lambda: load_map(tmp_path / "mask.nii"), "is empty or constant")
 
 
-@pytest.mark.parametrize("more", [(1,), (1, 1, 1, 1)])
-def test_further_axes_of_length_1_are_dropped(more, tmp_path):
-    expected = load_map(write_map(tmp_path, nifti_bytes(), ".nii"))
-    volume = load_map(write_map(tmp_path, nifti_bytes(huge((8, 9, 8, *more))), ".nii"))
-    np.testing.assert_array_equal(volume, expected)
-    refused(lambda: load_map(write_map(tmp_path, nifti_bytes(huge((8, 9, 4, 1, 2))), ".nii")), "expected one 3-D map")
-
-
 def negative_sizes(header) -> None:
     header["pixdim"][1:4] *= -1
 
 
-def test_negative_voxel_sizes_do_no_harm(tmp_path):
+def test_what_is_odd_and_harmless_is_read(tmp_path):
+    """Compressed or not, with further axes of length 1, with negative sizes of voxels, in two files."""
     expected = load_map(write_map(tmp_path, nifti_bytes(), ".nii"))
-    np.testing.assert_array_equal(load_map(write_map(tmp_path, nifti_bytes(negative_sizes), ".nii")), expected)
+    assert expected.std() > 0
+    nibabel.save(nibabel.Nifti1Pair(brain_map((8, 9, 8), 0), COARSE), tmp_path / "map.img")
+    for path in (write_map(tmp_path, nifti_bytes(), ".nii.gz"), tmp_path / "map.img", tmp_path / "map.hdr"):
+        np.testing.assert_array_equal(load_map(path), expected)
+    for change in (huge((8, 9, 8, 1)), huge((8, 9, 8, 1, 1, 1, 1)), negative_sizes):
+        np.testing.assert_array_equal(load_map(write_map(tmp_path, nifti_bytes(change), ".nii")), expected)
+    refused(lambda: load_map(write_map(tmp_path, nifti_bytes(huge((8, 9, 4, 1, 2))), ".nii")), "expected one 3-D map")
 
 
 def in_format(folder: Path, suffix: str) -> Path:
@@ -645,12 +638,6 @@ def test_other_formats_end_in_one_line(suffix, tmp_path):
             lambda name=name: load_map(tmp_path / name), "is not a readable NIfTI map|has the shape|not NIfTI|has no"
         )
     refused(lambda: load_map(tmp_path), "is no NIfTI map by its name")
-
-
-def test_a_pair_of_header_and_image_is_nifti(tmp_path):
-    nibabel.save(nibabel.Nifti1Pair(brain_map((8, 9, 8), 0), COARSE), tmp_path / "map.img")
-    assert load_map(tmp_path / "map.img").std() > 0
-    assert load_map(tmp_path / "map.hdr").std() > 0
 
 
 # Tables

@@ -365,9 +365,8 @@ def test_a_map_that_tells_the_label_is_named(scans, data_cli, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["zip", "hdf5"])
-def test_other_forms_hold_the_same_maps(form, three, data_cli, tmp_path):
-    assert data_cli("pack", three, tmp_path / "packed", f"--{form}").status == 0
+def test_other_forms_hold_the_same_maps(three, data_cli, tmp_path):
+    assert data_cli("pack", three, tmp_path / "packed", "--hdf5").status == 0
     packed, whole = open_cohort(tmp_path / "packed"), open_cohort(three)
     assert packed.maps == MAPS and packed.digest == whole.digest
     assert (packed.batch([3, 9])["volume"] == whole.batch([3, 9])["volume"]).all()

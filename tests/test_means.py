@@ -149,9 +149,7 @@ def test_a_batch_holds_the_means_of_its_records(written, tmp_path, reads):
 def test_a_record_that_changes_is_refused_though_its_means_are_there(written, tmp_path):
     folder = shutil.copytree(written, tmp_path / "copy")
     means_of(opened(folder, tmp_path / "means"), PARCELS)
-    content = bytearray((folder / "2.bin").read_bytes())
-    content[-3] ^= 1
-    (folder / "2.bin").write_bytes(content)
+    flip_a_bit(folder / "2.bin", -3)
     cohort = opened(folder, tmp_path / "means")
     (table,) = means_of(cohort, PARCELS[:1])
     cohort.batch([1, 3], volumes=False, tables={"regions": table})

@@ -1,7 +1,9 @@
-"""Processes beside this one: results in order, a process a core, fresh ones in their environment; signals."""
+"""Processes beside this one: results in order, fresh ones in their environment; signals; what configures TensorFlow."""
 
+import json
 import operator
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +15,15 @@ from helpers import ROOT
 
 from data.base import processes as module
 from data.base.errors import InputError
-from data.base.processes import STOPS, collected, handled, interrupts_delayed, processes
+from data.base.processes import (
+    STOPS,
+    collected,
+    handled,
+    interrupts_delayed,
+    prepare_tensorflow,
+    processes,
+    several_processes,
+)
 
 
 def test_each_core_has_a_process_where_the_system_does_not_list_cores(monkeypatch):
@@ -251,3 +261,52 @@ print("went on", signal.pthread_sigmask(signal.SIG_BLOCK, []))
 def test_an_interrupt_on_its_way_is_ignored_too():
     done = subprocess.run([sys.executable, "-c", IGNORES], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "went on set()\n", "")
+
+
+CONFIGURED = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "1", "KERAS_BACKEND": "tensorflow"}
+
+
+def first_imports(lines: list[str], **environment: str) -> dict[str, dict]:
+    """What `first_import.py` tells of lines of modules, in an environment that says nothing of TensorFlow but this."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_", "SLURM_"))}
+    command = [sys.executable, ROOT / "tests" / "first_import.py"]
+    done = subprocess.run(command, env=plain | environment, input="\n".join(lines), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def asking(top: str) -> list[Path]:
+    """Files of Python that import TensorFlow, or what brings it, somewhere."""
+    paths = [path.relative_to(ROOT) for path in sorted((ROOT / top).rglob("*.py"))]
+    words = re.compile("(import|from) (tensorflow|keras|tf2onnx|tensorboard)")
+    return [path for path in paths if words.search((ROOT / path).read_text())]
+
+
+@pytest.mark.slow
+def test_no_import_of_ours_passes_by_what_configures_tensorflow():
+    """Tests are imported after `conftest`. Modules of `data` never ask for TensorFlow, not even all together."""
+    of_data = " ".join(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in sorted((ROOT / "data").rglob("*.py"))
+    )
+    modules = [".".join(path.with_suffix("").parts) for top in ("models", "utils") for path in asking(top)]
+    modules += ["run", "conftest", "utils.jobs", *map(str, asking("tests/benchmarks"))]
+    told = first_imports([of_data, *modules])
+    assert told.pop(of_data) == {"asked": None, "found": dict.fromkeys(CONFIGURED)}
+    assert {name: of["found"] for name, of in told.items()} == dict.fromkeys(modules, CONFIGURED)
+    parts = ("encode", "network", "loop")
+    asked = {"models.layers", "models.losses", *(f"utils.training.{part}" for part in parts)}
+    assert asked <= {name for name, of in told.items() if of["asked"]}
+
+
+@pytest.mark.parametrize(
+    "variables, level", [({}, "2"), ({"SLURM_STEP_NUM_TASKS": "2"}, "3"), ({"TF_CONFIG": "{}"}, "3")]
+)
+def test_one_of_several_processes_leaves_it_to_the_chief_to_report_one_that_is_gone(variables, level, monkeypatch):
+    for name in ("TF_CPP_MIN_LOG_LEVEL", "SLURM_STEP_NUM_TASKS", "TF_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    prepare_tensorflow()
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == level
+    assert several_processes() == bool(variables)

@@ -1,17 +1,27 @@
-"""Records: bytes <-> values, the two sizes, block means, and every error of a damaged record."""
+"""Records: bytes <-> values, sizes, block means; digests in every form; each error of a damaged or changed record."""
 
+import dataclasses
+import hashlib
+import json
+import shutil
 import struct
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import small_record
+from helpers import SMALL, bare_records, flip_a_bit, read_rows, small_record, training, write_bare, write_small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
 from data.base.errors import InputError
 from data.cohorts import records, resampling
+from data.cohorts.records import HEADER_BYTES, FileEntry
+from data.cohorts.stored import open_cohort, sealed
 from data.grids import FULL, REDUCED
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def with_value(position: int, value: float) -> bytes:
@@ -113,3 +123,183 @@ def test_the_background_is_the_median_of_the_outer_faces(share):
     volume = np.where(random.random((4, 5, 6)) < share, -0.4, random.normal(size=(4, 5, 6))).astype(np.float32)
     faces = np.concatenate([volume[[0, -1]].ravel(), volume[:, [0, -1]].ravel(), volume[..., [0, -1]].ravel()])
     assert records.background(volume) == np.median(faces)
+
+
+def expected(content: bytes) -> list[str]:
+    return [hashlib.sha256(part).hexdigest() for part in (content[:HEADER_BYTES], content[HEADER_BYTES:])]
+
+
+@pytest.mark.parametrize("form", ["bin", "zip", "hdf5"])
+def test_the_table_has_the_digests_of_every_form(form, cohort, data_cli, tmp_path):
+    assert data_cli("pack", cohort, tmp_path / form, f"--{form}").status == 0
+    table = read_rows(tmp_path / form / "digests.csv")
+    assert {row["file"]: [row["header_sha256"], row["volume_sha256"]] for row in table} == {
+        path.name: expected(path.read_bytes()) for path in cohort.glob("*.bin")
+    }
+    packed, whole = open_cohort(tmp_path / form), open_cohort(cohort)
+    assert packed.records_sha256 == whole.records_sha256 != ""
+    assert not sealed(tmp_path / form).seal.computed
+
+
+@given(st.integers(0, 8 * (31 * 37 * 31 + 30) * 4 - 1))
+def test_any_bit_that_changes_is_told(bit):
+    """But for the kind of failure, it does not matter where the bit is."""
+    content = bytearray(small_record(seed=3))
+    of_record = records.digests_of(bytes(content))
+    content[bit // 8] ^= 1 << bit % 8
+    entry = records.VerifiedEntry(Held(bytes(content)), of_record)
+    with pytest.raises(InputError, match=r"^held is not what was written: its .* differs from the digest"):
+        entry.read()
+    in_header = bit // 8 < HEADER_BYTES
+    if in_header:
+        with pytest.raises(InputError, match="its label and phenotype differs"):
+            entry.read(HEADER_BYTES)
+    else:
+        assert len(entry.read(HEADER_BYTES)) == HEADER_BYTES
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """A record in memory, in a file that does not change."""
+
+    content: bytes
+    path: Path = Path(__file__)
+
+    def read(self, num_bytes: int = -1) -> bytes:
+        return self.content if num_bytes < 0 else self.content[:num_bytes]
+
+    def __str__(self) -> str:
+        return "held"
+
+
+def test_a_volume_is_verified_again_only_if_its_file_has_changed(tmp_path, monkeypatch):
+    path = write_bare(tmp_path / "bare", bare_records([1])) / "1.bin"
+    entry = records.VerifiedEntry(FileEntry(path), records.digests_of(path.read_bytes()))
+    hashed = []
+    monkeypatch.setattr(records.VerifiedEntry, "check", lambda *arguments: hashed.append(arguments[-1]))
+    monkeypatch.setattr(records, "SETTLED_NS", -1)
+    for _ in range(3):
+        entry.read()
+    assert hashed.count("volume") == 1
+    assert hashed.count("label and phenotype") == 3
+    path.write_bytes(path.read_bytes())
+    entry.read()
+    assert hashed.count("volume") == 2
+    monkeypatch.setattr(records, "SETTLED_NS", 10**18)  # it may be written once more within a tick of the clock
+    path.write_bytes(path.read_bytes())
+    entry.read(), entry.read()
+    assert hashed.count("volume") == 4
+
+
+def test_a_bare_folder_is_identified_when_a_run_needs_it_and_verified_from_then_on(tmp_path, capsys):
+    folder = write_bare(tmp_path / "bare", bare_records([1, 2, 3]))
+    opened = open_cohort(folder)
+    assert opened.seal.digests == ()
+    known = sealed(folder, together=False)
+    assert "bare has no digests.csv: computed for 3 records, kept with the results." in capsys.readouterr().out
+    assert [[of.header, of.volume] for of in known.seal.digests] == [
+        expected((folder / f"{subject}.bin").read_bytes()) for subject in (1, 2, 3)
+    ]
+    known.read(1)
+    flip_a_bit(folder / "2.bin")
+    with pytest.raises(InputError, match=r"2\.bin is not what was written: its volume differs"):
+        known.read(1)
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("file,header_sha256,volume_sha256,source_sha256\n1.bin,abc,def,\n", "line 2 is damaged; expected SHA-256"),
+        ("file,header_sha256,volume_sha256\n", "lacks the columns source_sha256"),
+        (
+            "file,header_sha256,volume_sha256,source_sha256\n",
+            "has no digests of 1.bin, 2.bin, 3.bin, 5.bin; was that added by hand",
+        ),
+    ],
+)
+def test_a_table_of_digests_that_is_damaged_or_incomplete(content, words, tmp_path):
+    write_small(tmp_path / "small")
+    (tmp_path / "small" / "digests.csv").write_text(content)
+    with pytest.raises(InputError, match=words):
+        open_cohort(tmp_path / "small")
+
+
+@pytest.mark.parametrize("at, words", [(-3, "volume"), (50, "label and phenotype")])
+def test_a_bit_of_a_test_record_is_told_before_any_result(at, words, cli, cohort, trained, tmp_path):
+    """The bit is one of the mantissa: its value stays plausible."""
+    copied = shutil.copytree(cohort, tmp_path / "copied")
+    victim = next(row["file"] for row in read_rows(copied / "subjects.csv") if row["split"] == "test")
+    flip_a_bit(copied / victim, at)
+    outcome = cli("--test", "--model", "cnn", "--chkPointDir", trained, "--dataDir", copied, "--outDir", "out")
+    assert outcome.status == 2
+    assert f"{copied / victim} is not what was written: its {words} differs from the digest" in outcome.err
+    assert not Path("out/predictions.csv").exists()
+
+
+def test_the_same_files_under_other_names_in_a_list(cli, cohort, seen_two, tmp_path):
+    """A nn reads no volumes, and still knows the people by them."""
+    renamed = []
+    for number, path in enumerate(sorted(cohort.glob("*.bin"))):
+        renamed.append(f"{number + 7000}.bin")
+        shutil.copyfile(path, tmp_path / renamed[-1])
+    (tmp_path / "list.json").write_text(json.dumps(renamed))
+    places = ("--chkPointDir", seen_two / "ckpt", "--dataDir", tmp_path / "list.json")
+    outcome = cli("--test", "--model", "nn", *places)
+    assert outcome.status == 2
+    assert "trained this checkpoint: " in outcome.err
+    assert "By their scans, whatever their names: " in outcome.err
+    assert "or leave them out: python -m data convert --exclude, or a JSON list of the other records" in outcome.err
+
+
+@pytest.mark.slow
+def test_a_bare_folder_that_was_filled_with_other_records(cli, tmp_path):
+    """Both a set of folds and a training are of the records that they were made of, not of their names."""
+    people = range(1, 25)
+    bare = write_bare(tmp_path / "bare", bare_records(people))
+    assert cli(*training(tmp_path, bare, "nn", 1)).status == 0
+    in_folds = ("--model", "nn", "--folds", 2, "--chkPointDir", "folds", "--dataDir", bare)
+    assert cli("--train", "--numIters", 1, *SMALL["nn"], *in_folds).status == 0
+    assert cli("--test", *in_folds).status == 0
+    assert "Everything is done." in cli("--test", *in_folds).out
+    kept = [Path("results/nn-test-folds-2"), Path("folds/nn/folds-2"), tmp_path / "out"]
+    assert all((folder / "digests.csv").is_file() for folder in kept)
+    for subject in people:
+        (bare / f"{subject}.bin").write_bytes(small_record(subject % 2 == 0, 100 + subject))
+    outcome = cli("--test", *in_folds)
+    assert outcome.status == 2
+    assert "folds.csv is of other data than" in outcome.err
+    assert "(1.bin, 10.bin, 11.bin, " in outcome.err
+    outcome = cli(*training(tmp_path, bare, "nn", 2))
+    assert outcome.status == 2
+    assert "was trained on other records of the same names in" in outcome.err
+    assert "(1.bin, 10.bin, " in outcome.err
+
+
+@pytest.mark.slow
+def test_a_cohort_of_an_earlier_version_works_as_a_bare_folder_does(cli, cohort, tmp_path):
+    older = shutil.copytree(cohort, tmp_path / "older")
+    (older / "digests.csv").unlink()
+    outcome = cli(*training(tmp_path, older, "nn", 1))
+    assert outcome.status == 0
+    assert "older has no digests.csv: computed for 40 records, kept with the results" in outcome.out
+    assert open_cohort(older).digest == open_cohort(cohort).digest
+    assert (tmp_path / "out" / "digests.csv").read_bytes() == (cohort / "digests.csv").read_bytes()
+
+
+def test_a_value_that_is_no_measurement(tmp_path):
+    values = np.frombuffer(small_record(), "<f4").copy()
+    values[30:] *= np.float32(1e30)
+    (tmp_path / "1.bin").write_bytes(values.tobytes())
+    with pytest.raises(InputError, match=r"1\.bin holds .*e\+.* as volume value 0; expected finite"):
+        open_cohort(tmp_path).read(0)
+
+
+@pytest.mark.slow
+def test_threads_read_an_hdf5_file_without_disturbing_each_other(cohort, data_cli, tmp_path):
+    """h5py reads chunks without a lock: one read in a few hundred failed."""
+    assert data_cli("pack", cohort, tmp_path / "packed", "--hdf5").status == 0
+    entries = [entry.stored for entry in open_cohort(tmp_path / "packed").entries] * 25
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda entry: entry.read(), entries))
+    assert len(found) == 1000
+    assert all(content == found[at % 40] for at, content in enumerate(found))

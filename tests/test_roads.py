@@ -481,13 +481,6 @@ def bare(cohort: Path, target: Path) -> Path:
     return target
 
 
-def listed(cohort: Path, target: Path) -> Path:
-    """A JSON list of the records of a bare folder."""
-    folder = bare(cohort, target.with_name("records"))
-    target.write_text(json.dumps([str(path) for path in sorted(folder.iterdir())]))
-    return target
-
-
 def packed(form: str):
     def pack(cohort: Path, target: Path, data_cli) -> Path:
         walk(target.parent, [f"python -m data pack {cohort} {target} --{form}"], data_cli)
@@ -505,11 +498,9 @@ def chunks(cohort: Path, target: Path, data_cli) -> None:
 
 
 FORMS = {  # how it is made, and which model reads it; files with tables are what all other roads are on
-    "zip": (packed("zip"), "nn"),
     "hdf5": (packed("hdf5"), "ae"),
     "chunks": (chunks, "cnn"),
     "bare": (lambda cohort, target, data_cli: bare(cohort, target), "nn"),
-    "list.json": (lambda cohort, target, data_cli: listed(cohort, target), "nn"),
 }
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
-from helpers import an_identity, cohort_of, row, write_checkpoints
+from helpers import an_identity, cohort_of, requested, row, write_checkpoints
 
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
@@ -18,7 +18,7 @@ from utils.runs.checkpoints import CheckpointFolder, Identity
 from utils.runs.group import folded_run
 from utils.runs.guards import check
 from utils.runs.run import Job, Run
-from utils.runs.validate import Request, TrainOptions, check_options, request, single_run
+from utils.runs.validate import Request, TrainOptions, check_options, single_run
 
 
 def asked(words: str) -> Request:
@@ -187,14 +187,6 @@ def test_options_that_several_jobs_take_are_of_all_of_them():
     check_options(census, {"numIters"}, [TRAIN, TEST, census])
     with pytest.raises(InputError, match="--numIters goes with --train or --census, not with --test"):
         check_options(TEST, {"numIters"}, [TRAIN, TEST, census])
-
-
-def requested(words: str) -> Request:
-    """What a command line asks for, with its options checked."""
-    top = parser()
-    args = top.parse_args(words.split())
-    given = {name for name, value in vars(args).items() if value != top.get_default(name)}
-    return request(args, given, JOBS.values())
 
 
 @pytest.mark.parametrize(
