@@ -3,8 +3,8 @@
     .venv/bin/python tests/torture.py [--seed N] [--only NAME]
 
 Every fault works in a temporary folder on simulated people. What a disturbed command leaves in the end, the same
-command repeated, is compared byte by byte with what an undisturbed one leaves; only what `TIMES` and `state` name is
-left out. Exit status 1 if anything was lost.
+command repeated, is compared byte by byte with what an undisturbed one leaves; only what
+`contents.py` and `state` name is left out. Exit status 1 if anything was lost.
 """
 
 import argparse
@@ -30,7 +30,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from helpers import ROOT, TINY_CNN, Page, assert_bit_equal, write_pcp
+from contents import lines_of, masked
+from helpers import ROOT, TINY_CNN, Page, assert_bit_equal, write_pcp, write_rows
 from scans import write_people
 
 from data import demo, grids
@@ -43,8 +44,6 @@ ENVIRONMENT = os.environ | {
     **dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
 }
 SIDE_BY_SIDE = 2  # faults
-# What says when something happened, how fast it was, and of which commit, for work on the code may go on meanwhile
-TIMES = ("started", "wall_time_s", "samples_per_s", "when", "git_commit", "outputs_sha256")
 RUN = (sys.executable, str(ROOT / "run.py"))
 DATA = (sys.executable, "-m", "data")
 NN = ("--model", "nn", "--set", "members=1", "--set", "batch_size=8")
@@ -207,24 +206,9 @@ def state(folder: Path) -> dict[str, str]:
 
 def without_times(path: Path) -> bytes:
     content = path.read_bytes()
-    if path.suffix == ".json":
-        return json.dumps(untimed(json.loads(content))).encode()
-    if path.name in ("history.csv", "runs.csv"):
-        rows = list(csv.DictReader(content.decode().splitlines()))
-        return json.dumps(untimed(rows)).encode()
-    if path.suffix == ".html":  # times, commits, and the names that nilearn draws for the parts of its viewer
-        return re.sub(rb"[0-9a-f]{40}(-dirty)?|[0-9a-f]{32}|\d{4}-\d\d-\d\dT[\d:+-]+|<dd>[\d,]+ s</dd>", b"", content)
-    if path.name == "tripod_ai.csv":
-        return re.sub(rb"[0-9a-f]{40}(-dirty)?", b"", content)
     if path.name == "checkpoint":  # TensorFlow's state file
         return b"\n".join(line for line in content.splitlines() if b"timestamp" not in line)
-    return content
-
-
-def untimed(value: object) -> object:
-    if isinstance(value, dict):
-        return {name: untimed(of) for name, of in value.items() if name not in TIMES}
-    return [untimed(of) for of in value] if isinstance(value, list) else value
+    return "\n".join(masked(line, {}) for line in lines_of(path.as_posix(), content)).encode()
 
 
 # Kills
@@ -648,17 +632,12 @@ def renamed(source: Path, target: Path, names: list[str], sites: list[str]) -> P
             if "SITE_ID" in row:
                 row["SITE_ID"] = site[row["subject"]]
             row["subject"] = subject.get(row["subject"], row["subject"])
-        write_csv(target / table, rows)
+        write_rows(target / table, rows)
     rows = [vars(row) | {"label": int(row.label), "site": site[row.subject]} for row in opened.rows]
-    write_csv(target / "subjects.csv", [row | {"subject": subject.get(row["subject"], row["subject"])} for row in rows])
+    write_rows(
+        target / "subjects.csv", [row | {"subject": subject.get(row["subject"], row["subject"])} for row in rows]
+    )
     return target
-
-
-def write_csv(path: Path, rows: list[dict]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 RUNNING = ("script", "iframe", "object", "embed", "base", "form")  # tags
