@@ -3,8 +3,8 @@
     .venv/bin/python tests/torture.py [--seed N] [--only NAME]
 
 Every fault works in a temporary folder on simulated people. What a disturbed command leaves in the end, the same
-command repeated, is compared byte by byte with what an undisturbed one leaves; only what
-`contents.py` and `state` name is left out. Exit status 1 if anything was lost.
+command repeated, is compared byte by byte with what an undisturbed one leaves; only what `contents.py` and `state` name
+is left out. Exit status 1 if anything was lost.
 """
 
 import argparse
