@@ -1,8 +1,8 @@
 """python -m data check: a cohort -> counts, and whatever in its table and volumes would invalidate a result."""
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -22,14 +22,13 @@ from data.cohorts.seal import CohortFindings, Findings, write_verdict
 from data.conversion import measures
 from data.conversion.edges import check_connectomes
 from data.conversion.leaks import separating
-from data.likeness.patterns import MIN_COVERED, asymmetry, centred, correlations, length, uncovered
+from data.likeness.scans import MIN_COVERED, MeanVolume, VolumeSum, asymmetry, cosine, uncovered, volumes_of
 
 MIRROR_MARGIN = 0.002  # by how much a volume's correlation with the mirrored group mean must win
 SIDED = 0.3  # correlation with the left-right asymmetry of the others: of real maps 0.5 to 1, or as much below 0
-UNLIKE_SDS = 6.0  # robust standard deviations below the group's median correlation
+ATYPICAL_SDS = 6.0  # robust standard deviations below the group's median correlation
 MIN_OVERLAP = 0.5  # share of a brain that must lie where most of the others' do
 GROUPS = ("all", "train", "first")  # means are taken over these records; "first" is one for each subject
-CORRELATIONS = ("straight", "mirrored", "likeness")
 TEMPLATE = Path(__file__).with_name("check.html")
 
 
@@ -37,18 +36,15 @@ class MapSummary:
     """What is kept of the volumes of one map on the reduced grid, (x, y, z): sums, and a few measures of each."""
 
     def __init__(self) -> None:
-        self.sums = {group: np.zeros(grids.REDUCED.shape) for group in GROUPS}
-        self.counts = dict.fromkeys(GROUPS, 0)
+        self.sums = {group: VolumeSum() for group in GROUPS}
         self.brains = np.zeros(grids.REDUCED.shape, int)  # the records in which a voxel is of the brain
         self.measured: dict[int, dict[str, float]] = {}  # by record
-        self.asymmetry = np.zeros(
-            grids.REDUCED.shape
-        )  # the sum over records, each turned to the side of those before it
+        # The sum over records, each turned to the side of those before it: any number of them may be mirrored
+        self.asymmetry = np.zeros(grids.REDUCED.shape)
         self.side: dict[int, float] = {}  # 1 or -1, how a record was turned
-        self.uncovered: Counter[int] = Counter()  # for each region, the records with little signal in it
 
-    def add(self, index: int, volume: np.ndarray, groups: Sequence[str]) -> None:
-        """Adds the volume of the record `index`, which belongs to some of GROUPS."""
+    def add(self, index: int, volume: np.ndarray, lacking: Iterable[int], groups: Iterable[str]) -> None:
+        """Adds the volume of the record `index`, which lacks some regions, and belongs to some of GROUPS."""
         brain = records.brain_of(volume)
         self.measured[index] = measures.of_volume(volume, brain, grids.REDUCED)
         self.brains += brain
@@ -56,28 +52,30 @@ class MapSummary:
         self.side[index] = 1.0 if (own * self.asymmetry).sum() >= 0 else -1.0
         self.asymmetry += self.side[index] * own
         for group in groups:
-            self.sums[group] += volume
-            self.counts[group] += 1
+            self.sums[group].add(volume, lacking)
 
     @cached_property
-    def patterns(self) -> np.ndarray:
-        """The mean of the training volumes, the same mirrored, and that of the first ones, (3, voxels), centred and of
-        length 1: the product of each with a volume, divided by that one's spread, is their correlation."""
-        compared = ("train" if self.counts["train"] else "all", "first")
-        mean, first = (self.sums[group] / self.counts[group] for group in compared)
-        return centred([mean, mean[::-1], first])
+    def mean(self) -> MeanVolume:
+        """Of the training volumes; of all if there are none."""
+        return MeanVolume(self.sums["train" if self.sums["train"].count else "all"].mean)
+
+    @cached_property
+    def mean_of_first(self) -> MeanVolume:
+        return MeanVolume(self.sums["first"].mean)
 
     def compare(self, index: int, volume: np.ndarray) -> dict[str, float]:
-        """The correlations of an added volume with the patterns, and of its asymmetry with that of the others (`side`);
-        whether its brain lies away from the others."""
+        """The correlations of an added volume with the mean volume, with the same mirrored, and with that of the first
+        ones; of its asymmetry with that of the others (`side`); whether its brain lies away from the others."""
         own = asymmetry(volume)
-        others = self.asymmetry - self.side[index] * own
-        side = (own * others).sum() / max(length(others), np.finfo(float).tiny)
         brain = records.brain_of(volume)
         of_most = self.brains / len(self.measured) >= MIN_OVERLAP
-        away = brain[of_most].sum() < MIN_OVERLAP * brain.sum()
-        found = correlations(self.patterns, volume)
-        return dict(zip(CORRELATIONS, found, strict=True)) | {"side": side, "away": away}
+        return {
+            "correlation": self.mean.correlation(volume),
+            "mirrored": self.mean.mirrored.correlation(volume),
+            "likeness": self.mean_of_first.correlation(volume),
+            "side": cosine(own, self.asymmetry - self.side[index] * own),
+            "away": brain[of_most].sum() < MIN_OVERLAP * brain.sum(),
+        }
 
 
 def full_and_stored(cohort: Cohort) -> CohortFindings:
@@ -111,7 +109,7 @@ def full(cohort: Cohort) -> CohortFindings:
         for (name, of_map), summary, stored in zip(of_maps.items(), summaries, compared, strict=True):
             check_likeness(cohort, stored, of_map)
             check_place(cohort, stored, of_map)
-            of_first = stored.loc[first].drop(columns=["straight", "mirrored", "side", "away"])
+            of_first = stored.loc[first].drop(columns=["correlation", "mirrored", "side", "away"])
             check_measures(cohort, measured[name] if measured else None, of_first, of_map)
             check_coverage(summary, regions, of_map)
         findings.maps.add_parts(of_maps)
@@ -165,8 +163,7 @@ def read_volumes(
                 means[row.subject] = np.column_stack([twins.of_reduced(of_map) for of_map in reduced])
             for of_map, small, summary in zip(volumes.values(), reduced, summaries, strict=True):
                 digests[hashlib.sha256(small.tobytes()).digest()].append(index)
-                summary.uncovered.update(uncovered(of_map, regions.labels).tolist())
-                summary.add(index, small, groups)
+                summary.add(index, small, uncovered(of_map, regions.labels), groups)
     return summaries, digests, means
 
 
@@ -175,10 +172,8 @@ def compare_volumes(cohort: Cohort, summaries: list[MapSummary], usable: list[in
     found: list[list[dict[str, float]]] = [[] for _ in summaries]
     with progress("Comparing", len(usable)) as shown:
         for index in usable:
-            for at, volume in enumerate(np.moveaxis(cohort.read(index)[2], -1, 0)):
-                found[at].append(
-                    summaries[at].measured[index] | summaries[at].compare(index, resampling.reduced(volume))
-                )
+            for rows, summary, volume in zip(found, summaries, volumes_of(cohort, index), strict=True):
+                rows.append(summary.measured[index] | summary.compare(index, resampling.reduced(volume)))
             shown.advance()
     return [pd.DataFrame(rows, usable) for rows in found]
 
@@ -227,22 +222,22 @@ def check_twins(cohort: Cohort, means: dict[str, np.ndarray], told: list[set[str
 
 def check_likeness(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> None:
     """Correlations with the group mean of training volumes: mirrored volumes are a problem, outliers worth a note."""
-    straight, mirrored = stored["straight"].to_numpy(), stored["mirrored"].to_numpy()
+    correlation, mirrored = stored["correlation"].to_numpy(), stored["mirrored"].to_numpy()
     names = np.array([cohort.rows[index].file for index in stored.index])
     side = stored["side"].to_numpy()
     turned = side * np.sign(np.median(side) or 1.0) < -SIDED  # the mean of many mirrored volumes is of no side
-    like_others = mirrored > np.median(straight) / 2  # a scan that is like nobody's is not one that was turned
-    by_itself = (mirrored > straight + MIRROR_MARGIN) & like_others
+    like_others = mirrored > np.median(correlation) / 2  # a scan that is like nobody's is not one that was turned
+    by_itself = (mirrored > correlation + MIRROR_MARGIN) & like_others
     flipped = turned if min(turned.sum(), (side > SIDED).sum()) > 1 else by_itself
     if flipped.any():
         others = " (or in all others)" if flipped.mean() > 1 / 3 else ""
         named = ", ".join(names[flipped])
         findings.problems.append(f"left and right look exchanged in {named}{others}; check their affines")
-    deviation = straight - np.median(straight)
+    deviation = correlation - np.median(correlation)
     spread = 1.4826 * np.median(np.abs(deviation))  # of a normal distribution with this median absolute deviation
-    if (unlike := np.flatnonzero(deviation < -UNLIKE_SDS * max(spread, 1e-3))).size:
-        found = [f"{names[at]} (r = {straight[at]:.2f})" for at in unlike[np.argsort(straight[unlike])]]
-        findings.notes.append(f"unlike the group mean (median r = {np.median(straight):.2f}): {listed(found)}")
+    if (atypical := np.flatnonzero(deviation < -ATYPICAL_SDS * max(spread, 1e-3))).size:
+        found = [f"{names[at]} (r = {correlation[at]:.2f})" for at in atypical[np.argsort(correlation[atypical])]]
+        findings.notes.append(f"unlike the group mean (median r = {np.median(correlation):.2f}): {listed(found)}")
 
 
 def check_place(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> None:
@@ -283,7 +278,7 @@ def check_measures(cohort: Cohort, measured: pd.DataFrame | None, stored: pd.Dat
 def check_coverage(summary: MapSummary, regions: atlas.Atlas, findings: Findings) -> None:
     """Regions that many records do not cover are worth a note."""
     total = len(summary.measured)
-    if few := [f"{regions.names[region]} in {count}" for region, count in summary.uncovered.most_common()]:
+    if few := [f"{regions.names[region]} in {count}" for region, count in summary.sums["all"].uncovered.most_common()]:
         found = f"regions with signal in under {MIN_COVERED:.0%} of their voxels, by how many of {total} records"
         findings.notes.append(f"{found}: {listed(few)}")
 

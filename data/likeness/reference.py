@@ -7,9 +7,10 @@ it counts how many measures there are, and how much a site that is not known dif
 Davis (1982, Biometrika 69:635), means over many people, so that none is the value of one of them.
 """
 
-from collections.abc import Sequence
+import functools
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -20,8 +21,9 @@ from data.base.errors import InputError
 from data.base.progress import progress
 from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
+from data.cohorts.phenotype import MAX_NUMBER, clean, mostly_numbers
 from data.cohorts.rows import listed
-from data.likeness import people
+from data.cohorts.side_tables import HEAD_MOTION
 from data.likeness.reasons import PERSON, Range, Ranges, deviations, findings, greatest, told
 from data.likeness.scans import NEARLY_ALL, Means, Sums, before_conversion, measured
 
@@ -33,6 +35,21 @@ LEAST_LIMIT = 1.5  # half ranges; 2.5 standard deviations of a normal distributi
 GROUPS = 10  # of people, by site, of whom each is compared with the others
 MIN_SITES = 5  # of which whole sites are left out
 DIGITS = 4  # significant ones of constants: fewer than those of most people's IDs
+SHARE_DIGITS = 3  # the same of a share
+FEW_VALUES = 5  # of a number; it counts as a category
+MIN_OF_CATEGORY = 2  # training people who have it, so that it is not that of one person
+MIN_KNOWN = 20  # of whom a number is known
+UNKNOWN = "unknown"
+UNUSED = "unused_"  # begins the name of a phenotype value that is always 0
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What training people have, by column: the `categories` that several of them have, with their shares; `known`: the
+    columns of numbers of the phenotype that are known of nearly all."""
+
+    categories: dict[str, dict[str, float]]
+    known: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -45,7 +62,7 @@ class Constants:
     parcels_sha256: str  # empty without connectomes
     ranges: Ranges
     limits: dict[str, float]
-    expected: people.Expected
+    expected: Expected
     regions: dict[str, tuple[int, ...]]
 
 
@@ -58,7 +75,7 @@ class Reference:
     volume: np.ndarray
     edges: np.ndarray | None
 
-    @cached_property
+    @functools.cached_property
     def means(self) -> Means:
         return Means(self.volume, self.edges, self.constants.regions)
 
@@ -70,8 +87,8 @@ def reference(cohort: Cohort, indices: Sequence[int] | np.ndarray) -> Reference:
     if len(chosen) < FEWEST:
         raise InputError(f"{cohort.path} has {len(chosen)} training people; expected {FEWEST} to tell who is unlike.")
     sites = [cohort.rows[index].site for index in chosen]
-    table = people.table_of(cohort, chosen)
-    numbers, parts = people.numbers(table, sites), groups(sites)
+    table = table_of(cohort, chosen)
+    numbers, parts = numeric_columns(table, sites), groups(sites)
     means, scans = of_scans(cohort, chosen, parts)
     values = pd.concat([scans, before_conversion(cohort, chosen), viewed(numbers)], axis=1)
     constants = Constants(
@@ -80,7 +97,7 @@ def reference(cohort: Cohort, indices: Sequence[int] | np.ndarray) -> Reference:
         cohort.metadata.parcels_sha256 if cohort.connectomes else "",
         ranges_of(values),
         limits_of(values, parts),
-        people.expected(cohort, table, sites, numbers),
+        expected_of(cohort, table, sites, numbers),
         means.regions,
     )
     return Reference(constants, means.volume, means.edges)
@@ -88,17 +105,12 @@ def reference(cohort: Cohort, indices: Sequence[int] | np.ndarray) -> Reference:
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """People beside training people, a row a record: measures, with columns (view, measure), `people.table_of` them,
-    and the reasons why each is unlike training people, in plain words; none for most."""
+    """People beside training people, a row a record: measures, with columns (view, measure); what `table_of` gives; the
+    reasons why each is atypical, in plain words, none for most."""
 
     values: pd.DataFrame
     table: pd.DataFrame
     reasons: list[tuple[str, ...]]
-
-
-def unlike(of: Reference, cohort: Cohort, indices: Sequence[int] | np.ndarray) -> list[tuple[str, ...]]:
-    """The reasons why each of the records at these positions is unlike the training people; see `compared`."""
-    return compared(of, cohort, indices).reasons
 
 
 def compared(of: Reference, cohort: Cohort, indices: Sequence[int] | np.ndarray) -> Compared:
@@ -113,14 +125,14 @@ def compared(of: Reference, cohort: Cohort, indices: Sequence[int] | np.ndarray)
         cohort = cohort.without_connectomes
     with progress("Comparing people", len(chosen)) as shown:
         scans, lacking = measured(cohort, chosen, of.means, shown)
-    table = people.table_of(cohort, chosen)
-    numbers = table[[name for name in constants.ranges.get(PERSON, {}) if name in table]].apply(people.number)
+    table = table_of(cohort, chosen)
+    numbers = table[[name for name in constants.ranges.get(PERSON, {}) if name in table]].apply(as_number)
     values = pd.concat([scans, before_conversion(cohort, chosen), viewed(numbers)], axis=1)
     names = atlas.load_atlas(None, cohort.grid).names
     named = [{name: [names[region] for region in regions] for name, regions in one.items()} for one in lacking]
     found = findings(values, constants.ranges, constants.limits)
-    odd = people.odd(constants.expected, table)
-    reasons = [(*told(one, regions), *of_person) for one, regions, of_person in zip(found, named, odd, strict=True)]
+    other = atypical_values(constants.expected, table)
+    reasons = [(*told(one, regions), *more) for one, regions, more in zip(found, named, other, strict=True)]
     return Compared(values, table, reasons)
 
 
@@ -141,11 +153,9 @@ def groups(sites: Sequence[str]) -> list[np.ndarray]:
 
 def of_scans(cohort: Cohort, chosen: np.ndarray, parts: Sequence[np.ndarray]) -> tuple[Means, pd.DataFrame]:
     """Means over all records at these positions; measures of each, beside the means of the other parts."""
-    every = Sums.nothing(cohort)
     with progress("Measuring training people", 2 * len(chosen)) as shown:
         sums = [Sums.of(cohort, chosen[part], shown) for part in parts]
-        for of_part in sums:
-            every = every + of_part
+        every = functools.reduce(operator.add, sums)
         others = ((every - of_part).means() for of_part in sums)
         found = [measured(cohort, chosen[part], of, shown)[0] for part, of in zip(parts, others, strict=True)]
     return every.means(), pd.concat(found).set_axis(np.concatenate(parts)).sort_index()
@@ -188,4 +198,93 @@ def least_factors(constants: Constants) -> dict[str, float]:
         halves = [max(of.halves(measure)) for measure, of in scales.items() if of]
         if halves:
             found[name] = float(np.exp(limit * min(halves)))
+    return found
+
+
+def table_of(cohort: Cohort, indices: np.ndarray) -> pd.DataFrame:
+    """Raw phenotype and covariates of the people with these records as text, empty where unknown, a row a record; of a
+    column that is in both, the former."""
+    subjects, parts = [cohort.rows[index].subject for index in indices], []
+    if cohort.raw_phenotype is not None:
+        parts.append(as_text(cohort.raw_phenotype, cohort.metadata.phenotype_categories))
+    if cohort.covariates is not None:
+        parts.append(cohort.covariates.drop(columns=[name for part in parts for name in part], errors="ignore"))
+    rows = [part.loc[subjects].reset_index(drop=True) for part in parts]
+    return pd.concat(rows, axis=1) if rows else pd.DataFrame(index=range(len(subjects)))
+
+
+def as_text(raw: pd.DataFrame, categories: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """A raw phenotype (subjects, 29) as text, without unused values; a column that was made 0/1 values is one again."""
+    table = raw[[name for name in raw if not name.startswith(UNUSED)]].map("{:.12g}".format)
+    for name, values in categories.items():
+        coded = raw[[f"{name}_{value}" for value in values]].to_numpy()
+        text = np.where(coded.any(axis=1), np.array(values)[coded.argmax(axis=1)], UNKNOWN)
+        table = table.drop(columns=[f"{name}_{value}" for value in values]).assign(**{name: text})
+    return table
+
+
+def as_number(column: pd.Series) -> pd.Series:
+    """A column of text as float64, of head motion the logarithm; NaN where it is none."""
+    values = pd.to_numeric(clean(column), errors="coerce").astype(float)
+    values = values.where(values.abs() <= MAX_NUMBER)
+    return np.log(values.where(values > 0)) if HEAD_MOTION.search(str(column.name)) else values
+
+
+def as_category(column: pd.Series) -> pd.Series:
+    """A column of text, each number written in one way."""
+    text = clean(column)
+    values = pd.to_numeric(text, errors="coerce")
+    return text.where(values.isna(), values.map("{:g}".format)).fillna(UNKNOWN)
+
+
+def numeric_columns(table: pd.DataFrame, sites: Sequence[str]) -> pd.DataFrame:
+    """The columns of a `table_of` training people at these sites that are numbers of many values, float64. One that a
+    column before it repeats is left out, and one that names the sites: a new site is nothing unusual."""
+    found: dict[str, pd.Series] = {}
+    for name, column in table.items():
+        values = as_number(column)
+        several = values.nunique() > FEW_VALUES and values.notna().sum() >= MIN_KNOWN and mostly_numbers(column)
+        if several and column.tolist() != list(sites) and not any(values.equals(other) for other in found.values()):
+            found[str(name)] = values
+    return pd.DataFrame(found, table.index)
+
+
+def expected_of(cohort: Cohort, table: pd.DataFrame, sites: Sequence[str], numeric: pd.DataFrame) -> Expected:
+    """What is expected by a `table_of` training people at these sites, whose `numeric` columns are numbers. A column
+    whose categories tell the site, or are each of hardly anybody, is left out, and one that is the same for all: of a
+    phenotype it is scaled to 0 for everybody."""
+    raw: set[str] = set()
+    if cohort.raw_phenotype is not None:
+        raw = set(as_text(cohort.raw_phenotype, cohort.metadata.phenotype_categories))
+    known = tuple(name for name, values in numeric.items() if name in raw and values.notna().mean() >= NEARLY_ALL)
+    categories: dict[str, dict[str, float]] = {}
+    for name, column in table.items():
+        text = as_category(column)
+        if as_number(column).nunique() > FEW_VALUES or text.nunique() == 1:
+            continue
+        common = {value: count / len(text) for value, count in text.value_counts().items() if count >= MIN_OF_CATEGORY}
+        common |= {} if name in raw else {UNKNOWN: common.get(UNKNOWN, 0.0)}
+        if text.isin(common.keys()).mean() >= NEARLY_ALL and not tells_site(text, sites):
+            categories[str(name)] = {value: float(f"{common[value]:.{SHARE_DIGITS}g}") for value in sorted(common)}
+    return Expected(categories, known)
+
+
+def tells_site(text: pd.Series, sites: Sequence[str]) -> bool:
+    """Whether each category of a column is of one site, of several sites, or the column is the site."""
+    site = pd.Series(list(sites), text.index)
+    named = text[text != UNKNOWN]
+    apart = site.nunique() > 1 and site[named.index].groupby(named).nunique().max() == 1
+    return bool(apart or (text == site).all())
+
+
+def atypical_values(expected: Expected, table: pd.DataFrame) -> list[list[str]]:
+    """For each row of a `table_of` people, what of it nobody, or hardly anybody, of the training people has."""
+    found: list[list[str]] = [[] for _ in range(len(table))]
+    for name in expected.known:
+        for at in np.flatnonzero(as_number(table[name]).isna()) if name in table else ():
+            found[at].append(f"{name} is unknown, which is known of training people")
+    for name, common in expected.categories.items():
+        text = as_category(table[name]) if name in table else pd.Series([*common][:1] * len(table))
+        for at in np.flatnonzero(~text.isin(common.keys())):
+            found[at].append(f"{name} {text.iloc[at]}, training people {', '.join(common)}")
     return found
