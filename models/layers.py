@@ -205,7 +205,7 @@ class MeanOfLogits(layers.Layer):
     networks of each part read one each, all networks of the first input before those of the second.
 
     A mean, not a sum: each network has learnt how common autism is in the training records, and a sum would count that,
-    and whatever several networks know, several times. Each has a loss of its own (`summands`).
+    and whatever several networks know, several times. Each has a loss of its own (`logits_of_parts`).
     """
 
     def __init__(self, shares: Sequence[float], inputs: Sequence[int], **options: Any) -> None:
@@ -219,7 +219,7 @@ class MeanOfLogits(layers.Layer):
         return (input_shape[0][0], 2)
 
 
-def summands(network: keras.Model) -> keras.Model:
+def logits_of_parts(network: keras.Model) -> keras.Model:
     """The network with the logits (batch, networks, 2) that are trained by a loss of their own, in a list if there are
     several parts; itself if it is no classifier."""
     last = network.layers[-1]

@@ -10,8 +10,7 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from data.base import files
-from data.base.errors import InputError
-from data.base.text import SHOWN
+from data.base.errors import SHOWN, InputError
 
 MAX_BATCH = 4096
 MAX_MEMBERS = 64

@@ -23,7 +23,7 @@ from utils.blackout.job import write_map
 from utils.blackout.measure import Logits, control_variate_mean
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
-from utils.training.saver import restore_weights
+from utils.training.network import restore_weights
 
 NUM_REGIONS = 116
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from helpers import cohort_of, row, run_of
 
-from data.base.progress import progress, tell
+from data.base.terminal import progress, tell
 from utils.choice.job import ChoiceOptions
 from utils.jobs import JOBS
 from utils.runs import fold_progress

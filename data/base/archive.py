@@ -22,9 +22,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from data.base import files
-from data.base.errors import InputError
+from data.base.errors import InputError, is_plain, shown
 from data.base.files import IN_FOLDERS, SUMS, parsed, sum_of
-from data.base.text import is_plain, shown
 
 MAX_BYTES = 2**29  # of a zip, and of all its parts together
 MAX_PART = 2**28  # bytes of one, which bounds what reading takes beside the parts

@@ -10,9 +10,9 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any, NoReturn, TypeVar
 
-from data.base.errors import InputError
-from data.base.terminal import UNREAD, Unread, ignore_interrupts, plain_streams
-from data.base.text import PLAIN, is_plain, shown, whole_number
+from data.base.errors import PLAIN, InputError, is_plain, shown, whole_number
+from data.base.processes import ignore_interrupts
+from data.base.terminal import UNREAD, Unread, plain_streams
 
 MAX_SEED = 2**32 - 1
 MAX_COUNT = 10**12  # of batches and the like; far below what int64 holds

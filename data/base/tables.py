@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.base import files
-from data.base.errors import InputError
-from data.base.text import PLAIN, is_plain, shown
+from data.base.errors import PLAIN, InputError, is_plain, shown
 
 if TYPE_CHECKING:
     import pandas as pd

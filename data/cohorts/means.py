@@ -23,7 +23,8 @@ import numpy as np
 from data import grids
 from data.base import files
 from data.base.errors import InputError
-from data.base.progress import ahead, progress
+from data.base.processes import ahead
+from data.base.terminal import progress
 from data.cohorts import records
 from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort, in_order

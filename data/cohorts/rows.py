@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from data.base import files, tables
-from data.base.errors import InputError
-from data.base.text import PLAIN, is_plain, shown
+from data.base.errors import PLAIN, InputError, is_plain, shown
 from data.cohorts import records
 from data.cohorts.derivation import Derivation
 

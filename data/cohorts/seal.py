@@ -17,8 +17,8 @@ from types import MappingProxyType
 from data import __version__
 from data.base import files, tables
 from data.base.errors import InputError
-from data.base.progress import progress
 from data.base.tables import printable
+from data.base.terminal import progress
 from data.cohorts import records
 from data.cohorts.records import Digests, Entry
 from data.cohorts.rows import DIGESTS, SPLITS, Row, listed

@@ -12,8 +12,7 @@ from types import MappingProxyType
 
 from data import grids
 from data.base import files
-from data.base.errors import InputError
-from data.base.text import check_plain
+from data.base.errors import InputError, check_plain
 from data.cohorts import connectomes as connectomes_of
 from data.cohorts import derivation as derivation_of
 from data.cohorts import records, seal

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import expit
 
-from data.base.progress import ahead, progress
+from data.base.processes import ahead
+from data.base.terminal import progress
 from data.cohorts import records
 from data.cohorts.rows import Row
 from utils.blackout import effects
@@ -22,7 +23,7 @@ from utils.blackout.fills import Fills, Substitution
 from utils.blackout.occlusion import Occlusion
 from utils.blackout.options import of
 from utils.runs.run import Run
-from utils.training.inference import check_finite, probability_of_autism, restored_network
+from utils.training.network import check_finite, probability_of_autism, restored_network
 
 TOGETHER = 16  # records occluded at a time: bounds the memory
 

@@ -8,8 +8,8 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from data.base.progress import tell
 from data.base.tables import printable
+from data.base.terminal import tell
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed

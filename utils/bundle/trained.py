@@ -136,7 +136,7 @@ def known_of_few(cohort: Cohort) -> list[str]:
 
 def network_of(one: Trained, cohort: Cohort) -> Any:
     """The trained network of a checkpoint."""
-    from utils.training.saver import restore_weights
+    from utils.training.network import restore_weights
 
     model = MODELS[one.saved.model]
     network = model.build(model.settings(one.saved.config), cohort)

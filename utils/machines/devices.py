@@ -23,7 +23,7 @@ import numpy as np
 import threadpoolctl
 
 from data.base.errors import InputError
-from data.base.terminal import interrupts_delayed
+from data.base.processes import interrupts_delayed
 
 Arrays = Mapping[str, np.ndarray]
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "h5py", "matplotlib")

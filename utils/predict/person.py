@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from data.base.errors import InputError
-from data.base.progress import quietly
+from data.base.terminal import quietly
 from data.cohorts.stored import sealed
 from data.conversion.convert import convert_like
 from data.likeness.reference import compared
@@ -105,7 +105,7 @@ def measured(run: Run) -> tuple[np.ndarray, np.ndarray | None]:
     """The probabilities of autism by each network (networks, 1), and the mean effects of a blackout (regions,)."""
     start_on_cpu()
     from utils.predict.regions import background_effects
-    from utils.training.inference import (  # TensorFlow, once nothing is wrong with the files
+    from utils.training.network import (  # TensorFlow, once nothing is wrong with the files
         outputs_of,
         probability_of_autism,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.base.errors import InputError
-from data.base.progress import duration, quietly
+from data.base.terminal import duration, quietly
 from utils.runs.folders import described
 from utils.runs.run import Run
 from utils.scores.estimate import Estimate

@@ -14,9 +14,8 @@ import joblib
 
 from data.base.cli import answered, error_line
 from data.base.errors import InputError
-from data.base.processes import Outcome, processes
-from data.base.progress import quietly
-from data.base.terminal import handled, warn_in_one_line
+from data.base.processes import Outcome, handled, processes
+from data.base.terminal import quietly, warn_in_one_line
 from utils.runs.fold_progress import FoldProgress
 from utils.runs.run import Run
 
