@@ -16,7 +16,7 @@ from data.base.terminal import progress
 from data.cohorts import atlas, records, resampling, twins
 from data.cohorts.cohort import Cohort
 from data.cohorts.derivation import kept_in
-from data.cohorts.missingness import missing_in
+from data.cohorts.phenotype import missing_in
 from data.cohorts.rows import listed, named_groups
 from data.cohorts.seal import CohortFindings, Findings, write_verdict
 from data.conversion import measures
@@ -287,7 +287,7 @@ def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
     """Values that are missing in one class rather than in the other, within a site, are worth a note; records that
     cannot be read are told already."""
     try:
-        findings.phenotype.notes += missing_in(cohort)
+        findings.phenotype.notes += missing_in(cohort.raw_phenotype, cohort.rows)
     except InputError as error:
         findings.phenotype.problems += {str(error)} - set(findings.files.problems)
 

@@ -13,7 +13,7 @@ from helpers import TINY_NN, Outcome, Page, read_rows
 from scipy.stats import pearsonr
 
 from data import demo, grids
-from data.cohorts import atlas, records, side_tables
+from data.cohorts import atlas, phenotype, records
 from data.cohorts.stored import open_cohort
 from models import MODELS
 from utils.runs import guards
@@ -396,12 +396,12 @@ def test_a_verdict_that_cannot_be_stored_is_told(copy, data_cli):
 
 def test_values_missing_in_one_class_at_a_site_are_a_note(copy, data_cli, monkeypatch):
     """VIQ is known of nobody with autism at one site, and of every control."""
-    monkeypatch.setattr(side_tables, "ROUNDING", np.inf)  # the records hold other values
+    monkeypatch.setattr(phenotype, "ROUNDING", np.inf)  # the records hold other values
     values = open_cohort(copy).raw_phenotype
     edit_table(copy, r"^([^,]*bin,[^,]*),[^,]*,", r"\1,HERE,")
     people = open_cohort(copy).rows
     values["viq"] = [np.nan if row.label else 100.0 for row in people]
-    side_tables.write(copy / "phenotype.csv", values)
+    phenotype.write_by_subject(copy / "phenotype.csv", values)
     (found,) = [note for note in notes(data_cli("check", copy)) if "missing" in note]
     autism = sum(row.label for row in people)
     assert found.startswith("viq missing in 0 of ") and f"{autism:.0f} of {autism:.0f} people with autism at" in found

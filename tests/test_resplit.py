@@ -10,7 +10,7 @@ from helpers import bare_records, read_rows
 
 from data.base.errors import InputError
 from data.check import full
-from data.cohorts import records, side_tables
+from data.cohorts import phenotype, records
 from data.cohorts.cohort import Cohort
 from data.cohorts.phenotype import fit_scaler
 from data.cohorts.resplit import resplit
@@ -96,7 +96,7 @@ def test_read_header_and_batch_agree_and_volumes_and_labels_stay(opened):
 @pytest.fixture
 def edited(monkeypatch):
     """A `phenotype.csv` may be edited, although the records hold other values."""
-    monkeypatch.setattr(side_tables, "ROUNDING", np.inf)
+    monkeypatch.setattr(phenotype, "ROUNDING", np.inf)
 
 
 def test_a_phenotype_that_is_not_that_of_the_records_is_refused(copy):

@@ -150,14 +150,14 @@ class Cohort:
         """A table by subject, in the order of their first records."""
         if self.tables is None or not (self.tables / name).is_file():
             return None
-        from data.cohorts.side_tables import check_values, read, read_phenotype
+        from data.cohorts.phenotype import check_scaled, read_by_subject, read_phenotype
 
         path, first = self.tables / name, self.first_records(range(len(self.rows)))
         if name != PHENOTYPE:
-            return read(path, list(first))
+            return read_by_subject(path, list(first))
         values = read_phenotype(path, list(first), self.metadata.phenotype)
         headers = [np.frombuffer(self.header(index), records.DTYPE)[1:] for index in first.values()]
-        check_values(path, values, np.stack(headers), self.metadata)
+        check_scaled(path, values, np.stack(headers), self.metadata)
         return values
 
     def first_records(self, indices: Iterable[int]) -> dict[str, int]:

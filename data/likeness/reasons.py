@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from data.cohorts.phenotype import MAX_NUMBER
+from data.cohorts.phenotype import HEAD_MOTION, MAX_NUMBER
 from data.cohorts.rows import listed
-from data.cohorts.side_tables import HEAD_MOTION
 
 PERSON = "person"  # a view beside maps and connectomes
 SLIGHT = 0.1  # of a range; each half counts as so much at least

@@ -21,9 +21,8 @@ from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
-from data.cohorts.phenotype import MAX_NUMBER, clean, mostly_numbers
+from data.cohorts.phenotype import HEAD_MOTION, MAX_NUMBER, clean, mostly_numbers
 from data.cohorts.rows import listed
-from data.cohorts.side_tables import HEAD_MOTION
 from data.likeness.reasons import PERSON, Range, Ranges, deviations, findings, greatest, told
 from data.likeness.scans import NEARLY_ALL, Means, Sums, before_conversion, measured
 
