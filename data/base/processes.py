@@ -19,8 +19,6 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any, TypeVar
 
-from joblib import cpu_count
-
 from data.base.errors import InputError
 from data.base.terminal import progress
 
@@ -31,6 +29,13 @@ STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # what asks a run to stop; Windows lack
 CHECK_INTERVAL_S = 0.5  # between looks at the parent
 Handler = Callable[[int, FrameType | None], Any]
 READ_AHEAD = 2  # batches
+
+
+def cpu_count() -> int:
+    """How many cores this process may use, as its container and its affinity allow."""
+    import joblib  # costs `--help` nothing
+
+    return joblib.cpu_count()
 
 
 def several_processes(environment: Environment = os.environ) -> bool:

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from contextvars import ContextVar
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -120,6 +119,8 @@ def last_words(
 
 def described() -> str:
     """The command, the machine and the packages."""
+    from importlib import metadata
+
     packages = sorted({f"{package.name} {package.version}" for package in metadata.distributions()})
     lines = (time.strftime("%Y-%m-%d %H:%M:%S %z"), shlex.join(sys.argv), platform.platform())
     return "\n".join([*lines, f"Python {platform.python_version()}", ", ".join(packages)])

