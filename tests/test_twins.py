@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from data import grids
 from data.base.errors import InputError
 from data.cohorts import resampling, stored, twins
-from data.cohorts.folds import by_column, open_folds
-from data.cohorts.resplit import resplit
+from data.cohorts.division import by_column
+from data.cohorts.folds import open_folds
 from data.cohorts.rows import TOGETHER, Metadata, named_groups
 from data.cohorts.stored import open_cohort, sealed
+from data.cohorts.variants import resplit
 from utils.runs import guards
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 COVARIATES, PHENOTYPE, MAPS = "covariates.csv", "phenotype.csv", "maps.csv"  # of each subject, beside the records
 SERIES = "series.csv"  # of each subject with a connectome
 UNKNOWN_LABEL = -1  # in a batch
-Standard = Literal["stored", "brain", "voxel", "site"]  # see `data.cohorts.standards`
+Standard = Literal["stored", "brain", "voxel", "site"]  # see `data.cohorts.variants`
 
 
 @dataclass(frozen=True)

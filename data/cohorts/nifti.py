@@ -193,17 +193,17 @@ def read_brains(maps: Sequence[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
 
 def stored_volume(image: nibabel.Nifti1Image, grid: grids.Grid) -> np.ndarray:
     """What a record holds of a map: (x, y, z) float32 on a grid, z-scored over the full one."""
-    straight = resampling.straight(image.shape, image.affine.tobytes())
-    if straight and grid == grids.REDUCED:
-        return straight.z_scored_blocks(np.asarray(image.dataobj))
+    aligned = resampling.axis_aligned(image.shape, image.affine.tobytes())
+    if aligned and grid == grids.REDUCED:
+        return aligned.z_scored_blocks(np.asarray(image.dataobj))
     volume = records.normalise(on_full_grid(image, "linear"))
     return volume if grid == grids.FULL else resampling.block_mean(volume)
 
 
 def on_full_grid(image: nibabel.Nifti1Image, interpolation: str) -> np.ndarray:
     """An image sampled by its affine on the full grid, (91, 109, 91) float32, 0 outside; "linear", or "nearest"."""
-    if interpolation == "linear" and (straight := resampling.straight(image.shape, image.affine.tobytes())):
-        return straight.full(np.asarray(image.dataobj))
+    if interpolation == "linear" and (aligned := resampling.axis_aligned(image.shape, image.affine.tobytes())):
+        return aligned.full(np.asarray(image.dataobj))
     from nilearn.image import resample_img
 
     options = {"interpolation": interpolation, "copy_header": True, "force_resample": True}
