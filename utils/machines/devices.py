@@ -165,8 +165,11 @@ def start_on_cpu() -> None:
 
 
 def processor() -> dict[str, Any]:
-    """What decides the last bits of what a CPU computes, for `run.json`: the instruction sets that NumPy found and may
-    use, the kernels of OpenBLAS, whether TensorFlow uses oneDNN and up to which instruction set, and its threads."""
+    """What decides the last bits of what a CPU computes, for `run.json`.
+
+    These are the instruction sets that NumPy may use, the kernels of OpenBLAS, whether and up to which instruction set
+    TensorFlow uses oneDNN, and the threads.
+    """
     import threadpoolctl
 
     libraries, threads = threadpoolctl.threadpool_info(), os.environ.get("TF_NUM_INTRAOP_THREADS", "")
@@ -189,8 +192,8 @@ def uses_onednn() -> bool:
 
 
 def check_bfloat16() -> None:
-    """Raises InputError where bfloat16 would end the process without a message: TensorFlow 2.21 takes the kernel that
-    the processor has, and oneDNN lacks it below a cap."""
+    """Raises InputError where bfloat16 would end the process without a message. TensorFlow 2.21 takes the kernel that
+    the processor has; below a cap, oneDNN lacks it."""
     cap = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
     if cap.startswith(("SSE", "AVX2", "AVX512_CORE")) and "BF16" not in cap and "AMX" not in cap and uses_onednn():
         raise InputError(

@@ -1,7 +1,7 @@
 """The steps of a training: a network and its optimizer see batch after batch, until a signal stops them.
 
-Batches and what is drawn at random are functions of the seed and of the number of batches seen, so a training that is
-stopped and continued ends with the same weights.
+Batches and random draws are functions of the seed and of the number of batches seen. So a training that is stopped and
+continued ends with the same weights.
 """
 
 import math
@@ -68,10 +68,11 @@ class Training:
 
     @cached_property
     def step(self) -> Callable:
-        """A compiled function: each device's share of a batch -> "loss" and, for classifiers, "accuracy" before the
-        update, without penalties on weights, and "stopping", which is above 0 if a worker wants to stop.
+        """A compiled function: each device's share of a batch -> the metrics of one update.
 
-        Networks whose logits are averaged are trained each by a loss of its own. Devices count by their share.
+        "loss" and, for classifiers, "accuracy" are those before the update, without penalties on weights. "stopping" is
+        above 0 if a worker wants to stop. Each of several averaged networks has a loss of its own. Devices count by
+        their share.
         """
         run, network, optimizer = self.run, self.network, self.optimizer
         loss_of, reads, config = getattr(losses, run.model.loss), run.model.reads, run.config
@@ -123,9 +124,12 @@ class Training:
                 return
 
     def calibrate(self, done: int) -> None:
-        """Replaces batch norm's running statistics, which lag behind the weights, by the exact means over the last
-        batches: all brains look alike, so a small lag moves every prediction the same way ("precise" batch norm: Wu &
-        Johnson, Rethinking "Batch" in BatchNorm, 2021). Raises InputError if a weight is not finite."""
+        """Replaces batch norm's running statistics by the exact means over the last batches.
+
+        The running ones lag behind the weights. All brains look alike, so a small lag moves every prediction the same
+        way ("precise" batch norm: Wu & Johnson, Rethinking "Batch" in BatchNorm, 2021). Raises InputError if a weight
+        is not finite.
+        """
         if not all(np.isfinite(weight).all() for weight in self.network.get_weights()):
             raise self.diverged(f"Weights are not finite after iteration {done}")
         normalisations = [layer for layer in self.network.layers if isinstance(layer, keras.layers.BatchNormalization)]

@@ -142,8 +142,8 @@ def check_finite(run: Run, what: str, values: Any) -> None:
 
 @dataclass(frozen=True)
 class Reading:
-    """What of a network is computed in a run, and of what: the layers after those that give means of volumes over
-    parcels, which the cohort keeps; or all of them, of volumes. `tables` are these means, and connectomes."""
+    """The part of a network that a run computes, and what it reads. The cohort keeps the means of volumes over parcels,
+    so the layers that give them need not be computed. `tables` are these means, and connectomes."""
 
     run: Run
     network: keras.Model
@@ -171,8 +171,8 @@ def reading(run: Run, network: keras.Model, volumes: bool = False) -> Reading:
 
 
 def split_after_means(network: keras.Model) -> tuple[keras.Model, list[Parcels]]:
-    """The network after its first layers, if these are fixed and are all that reads the volume: it takes their results
-    by the names of the parcels, which are given too. Else the network itself, and no parcels."""
+    """The network after its first layers, and the parcels over which these average the volume. It takes the means by
+    the names of the parcels. If other layers read the volume too: the network itself, and no parcels."""
     volume = network.input.get("volume") if isinstance(network.input, dict) else None
     operations = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
     reading = [layer for layer in operations if volume is not None and layer.input is volume]

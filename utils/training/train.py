@@ -108,8 +108,8 @@ def has_its_results(run: Run) -> bool:
 
 
 def claim(run: Run, brought_back: bool) -> None:
-    """Makes the output folder of a training that goes on. Results there that are not of this training are moved aside,
-    and so are those of one from zero that never saved, if the checkpoint that it was to replace was `brought_back`."""
+    """Makes the output folder of a training that goes on. Results of another training are moved aside. So are those of
+    one from zero that never saved, if the checkpoint that it was to replace was `brought_back`."""
     manifest = run.results.manifest
     void = brought_back and manifest is not None and manifest.override and not manifest.finished
     if void or not run.continues():
