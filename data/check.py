@@ -56,7 +56,7 @@ class MapSummary:
 
     @cached_property
     def mean(self) -> MeanVolume:
-        """Of the training volumes; of all if there are none."""
+        """Over the training volumes, or over all if there are none."""
         return MeanVolume(self.sums["train" if self.sums["train"].count else "all"].mean)
 
     @cached_property
@@ -64,8 +64,8 @@ class MapSummary:
         return MeanVolume(self.sums["first"].mean)
 
     def compare(self, index: int, volume: np.ndarray) -> dict[str, float]:
-        """The correlations of an added volume with the mean volume, with the same mirrored, and with that of the first
-        ones; of its asymmetry with that of the others (`side`); whether its brain lies away from the others."""
+        """An added volume beside the others: its correlations with the mean, with the mirrored mean, and with the mean
+        of first records; `side`, that of its asymmetry with theirs; whether its brain lies away from theirs."""
         own = asymmetry(volume)
         brain = records.brain_of(volume)
         of_most = self.brains / len(self.measured) >= MIN_OVERLAP
@@ -117,7 +117,8 @@ def full(cohort: Cohort) -> CohortFindings:
 
 
 def check_files(cohort: Cohort, findings: Findings) -> None:
-    """A file that differs from its sum is a problem; one without a sum is worth a note. How maps were derived."""
+    """A file that differs from its sum is a problem; one without a sum is worth a note. Counts tell how maps were
+    derived."""
     try:
         different, unknown = files.verify_sums(cohort.paths)
     except InputError as error:
@@ -138,8 +139,8 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
 def read_volumes(
     cohort: Cohort, regions: atlas.Atlas, findings: Findings
 ) -> tuple[list[MapSummary], dict[bytes, list[int]], dict[str, np.ndarray]]:
-    """A summary of each map, records by digests of a map's block means, and region means (regions, maps) by subject, of
-    its first record; unreadable and constant records are problems."""
+    """A summary of each map; the records by digests of a map's block means; by subject, the region means (regions,
+    maps) of the first record. Unreadable and constant records are problems."""
     summaries = [MapSummary() for _ in cohort.maps]
     digests: dict[bytes, list[int]] = defaultdict(list)
     means: dict[str, np.ndarray] = {}
@@ -179,8 +180,8 @@ def compare_volumes(cohort: Cohort, summaries: list[MapSummary], usable: list[in
 
 
 def check_identical(cohort: Cohort, digests: dict[bytes, list[int]], findings: Findings) -> list[set[str]]:
-    """Two records with one volume are a problem if one is a training and one a test record, else worth a note. Returns
-    the subjects of each such group."""
+    """Two records with one volume are a problem if one is for training and one for the test, else worth a note. Returns
+    the subjects of each group."""
     groups = []
     for records_of in dict.fromkeys(map(tuple, digests.values())):  # once for all maps
         same = sorted(set(records_of))
@@ -201,8 +202,8 @@ def check_identical(cohort: Cohort, digests: dict[bytes, list[int]], findings: F
 
 
 def check_twins(cohort: Cohort, means: dict[str, np.ndarray], told: list[set[str]], findings: Findings) -> None:
-    """Subjects who share a scan, alike in its region means, are a problem if they are in train and test, or differ in
-    their label; else, and if two may be sessions of one person, worth a note. Identical volumes were `told` before."""
+    """Subjects who share a scan by its region means are a problem if they are in train and test, or differ in their
+    label. Others are worth a note, and so are possible sessions of one person. Identical volumes were `told` before."""
     rows = {row.subject: row for row in reversed(cohort.rows)}
     found = twins.alike(list(means), np.stack([*means.values()]))
     new = [group for group in found.same_scan if set(group) not in told]
@@ -252,8 +253,8 @@ def check_place(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> Non
 
 
 def check_measures(cohort: Cohort, measured: pd.DataFrame | None, stored: pd.DataFrame, findings: Findings) -> None:
-    """Maps of several kinds, or that separate the training labels, are problems; differences by site are notes. Maps of
-    one record a subject are checked: as `measured` in the conversion, if known, and as `stored`."""
+    """Maps of several kinds, or maps that separate the training labels, are problems; differences by site are notes.
+    One record a subject is checked: as `stored`, and as `measured` in the conversion if that is known."""
     rows = [cohort.rows[index] for index in stored.index]
     views, kinds = [stored], measures.stored_kinds(stored)
     if measured is not None:  # which tell kinds better
@@ -284,8 +285,8 @@ def check_coverage(summary: MapSummary, regions: atlas.Atlas, findings: Findings
 
 
 def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
-    """Values that are missing in one class rather than in the other, within a site, are worth a note; records that
-    cannot be read are told already."""
+    """Values that are missing in one class of a site rather than in the other are worth a note. Records that cannot be
+    read are told already."""
     try:
         findings.phenotype.notes += missing_in(cohort.raw_phenotype, cohort.rows)
     except InputError as error:

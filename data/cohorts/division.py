@@ -67,8 +67,8 @@ def by_number(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[
 
 
 def by_column(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[str, str]:
-    """A fold for each value of a column of `covariates.csv`, or for each site; a group is in that of its first subject,
-    which is printed."""
+    """A fold for each value of a column of `covariates.csv`, or for each site. A group goes to the fold of its first
+    subject, which is printed."""
     from sklearn.model_selection import LeaveOneGroupOut
 
     subjects, _, site = subject_table(cohort)

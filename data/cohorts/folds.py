@@ -1,11 +1,11 @@
 """Folds: the subjects of a cohort, divided so that each of them is tested once; kept on disk, divided again, permuted.
 
 N folds hold each label and site in proportion; or one site, or one value of any covariate, is left out at a time.
-`folds.csv` holds each subject's fold, `folds.json` beside it names the cohort. A set of reduced cohorts, one for each
-fold and made by an encoder of its own, is a folder with both files and a cohort `fold-<K>` for each fold.
+`folds.csv` holds each subject's fold, `folds.json` beside it names the cohort. An encoder for each fold makes a set of
+reduced cohorts: a folder with both files, and a cohort `fold-<K>` for each fold.
 
 Inner folds divide the training subjects of a fold. What is chosen by them has not seen whom the outer fold tests. If
-the outer folds are the values of a column, such as sites, the inner ones are groups of the other values: here, too,
+the outer folds are the values of a column, such as sites, the inner ones are groups of the other values. So here, too,
 models are tested at sites that they have not seen.
 
 Labels are permuted within sites. There is nothing to find then, with the same people, scans and sites.
@@ -171,8 +171,8 @@ def open_folds(path: Path, how: str, seed: int, saved: Path) -> Folds:
 
 
 def repeated(folds: Folds, seed: int, saved: Path) -> Folds:
-    """The folds of another repeat, as `open_folds`: numbered ones are cut by another seed, those of a column, and of a
-    set of reduced cohorts, whose encoders are bound to them, are the same."""
+    """The folds of another repeat, as `open_folds`. Numbered ones are cut by another seed. Those of a column stay, and
+    so do those of a set of reduced cohorts, to which encoders are bound."""
     if folds.are_numbered and not folds.reduced:
         folds = made(folds.whole, folds.how, seed, saved, folds.same_scan)
     folds.check_written(saved)
@@ -180,8 +180,8 @@ def repeated(folds: Folds, seed: int, saved: Path) -> Folds:
 
 
 def made(cohort: Cohort, how: str, seed: int, saved: Path, groups: Groups | None = None) -> Folds:
-    """The folds of a cohort: those that a training of this cohort has written, or new ones; `groups` are known to share
-    a scan, or are looked for."""
+    """The folds of a cohort: those that a training of this cohort has written, or new ones. `groups` share a scan;
+    None: they are looked for."""
     check_cuttable(cohort)
     if (saved / FOLDS).is_file():
         cut, fold_of = files.read_json(saved / FOLDS, Cut), read_folds(saved / FOLD_TABLE)
@@ -254,8 +254,8 @@ class InnerFolds:
         return sorted(set(self.fold_of.values()), key=int)
 
     def cohort(self, name: str, outer: Cohort) -> Cohort:
-        """The cohort of the outer fold, as a model reads it, with an inner fold's subjects as test subjects; whom the
-        outer fold tests are in no split."""
+        """The cohort of the outer fold, as a model reads it, with an inner fold's subjects as test subjects. Those whom
+        the outer fold tests are held out."""
         inner = {subject: split_of(fold, name) for subject, fold in self.fold_of.items()}
         return resplit(outer, {row.subject: inner.get(row.subject, rows_of.HELD_OUT) for row in outer.rows})
 
@@ -296,8 +296,8 @@ def by_value(training: Cohort, folds: Folds, count: int, seed: int) -> dict[str,
 
 
 def permuted_labels(folds: Folds, random: np.random.Generator) -> dict[str, float]:
-    """Subject -> label, drawn anew. Subjects who share a scan are one unit, whose labels go together to another unit of
-    as many subjects; units are exchanged within their site."""
+    """Subject -> label, drawn anew. Units are exchanged within their site. Subjects who share a scan are one unit:
+    their labels go together to another unit of as many subjects."""
     subjects, label, site = subject_table(folds.whole)
     leader, members = leaders(subjects, folds.same_scan), defaultdict(list)
     for at, subject in enumerate(subjects):
@@ -313,8 +313,8 @@ def permuted_labels(folds: Folds, random: np.random.Generator) -> dict[str, floa
 
 
 def permuted_folds(folds: Folds, seed: int, number: int) -> Folds:
-    """The folds of the cohort with permuted labels: numbered ones are cut anew by these labels, as before by the true
-    ones; others, and those of reduced cohorts, stay. `number` tells one permutation of a seed."""
+    """The folds of the cohort with permuted labels; `number` tells one permutation of a seed. Numbered folds are cut
+    anew by these labels, as before by the true ones. Others, and those of reduced cohorts, stay."""
     label = permuted_labels(folds, np.random.default_rng((seed, number)))
     whole, fold_of = folds.whole.relabelled(label), folds.fold_of
     if folds.are_numbered and not folds.reduced:

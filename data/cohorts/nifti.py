@@ -61,8 +61,8 @@ def num_volumes(image: nibabel.Nifti1Pair) -> int | None:
 
 
 def check_header(image: nibabel.Nifti1Pair, path: Path, max_volumes: int) -> None:
-    """Raises InputError, before memory is allocated, unless an image is 3-D, or 4-D of at most so many volumes, of
-    numbers with an affine, and of a size that its file can hold."""
+    """Raises InputError, before memory is allocated, unless an image holds numbers, has an affine, and is as large as
+    its file can be. It must be 3-D, or 4-D with at most so many volumes."""
     shape, volumes = image.shape, math.prod(image.shape[3:])
     if len(shape) < 3 or min(shape[:3]) < 2 or max(shape[3:], default=1) != volumes or volumes < 1:
         raise InputError(f"{path} has the shape {shape}; expected one 3-D map, or several in a 4-D file.")
@@ -109,8 +109,8 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def read_maps(maps: Iterable[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
-    """Each map (x, y, z) float32, in Fortran order, in the nearest RAS+ orientation; NaN becomes 0. A file of several
-    maps in a row is read once, a volume at a time. Raises InputError, naming the file."""
+    """Each map (x, y, z) float32, in Fortran order, in the nearest RAS+ orientation; NaN becomes 0. If maps in a row
+    are of one file, it is read once, a volume at a time. Raises InputError, naming the file."""
     for path, of_file in groupby(maps, key=lambda of_map: of_map.path):
         image, wanted = open_image(path), list(of_file)
         for of_map in wanted:

@@ -122,10 +122,12 @@ def abide_names() -> tuple[str, ...]:
 
 
 def custom_values(table: pd.DataFrame, columns: Sequence[str], training: np.ndarray) -> pd.DataFrame:
-    """The user's own columns -> (subjects, 29) float64, NaN where unknown; the unused ones are 0, named `unused_k`. A
-    column of numbers becomes one value, and a second one for whether it is missing, if it ever is; text becomes a 0/1
-    value for each category. Both are learnt from the `training` rows (n,) bool. Raises InputError for an unknown
-    column, text among numbers, or more than 29 values."""
+    """The user's own columns -> (subjects, 29) float64, NaN where unknown; the unused ones are 0, named `unused_k`.
+
+    A column of numbers becomes one value. If it is ever missing, a second value tells where. Text becomes a 0/1 value
+    for each category. Both are learnt from the `training` rows (n,) bool. Raises InputError for an unknown column, text
+    among numbers, or more than 29 values.
+    """
     if absent := [name for name in columns if name not in table]:
         known = listed(table.columns.tolist(), COLUMNS_SHOWN)
         raise InputError(f"--phenotype {absent[0]} is no column of the table; it has {known}.")
@@ -256,8 +258,8 @@ def damaged_table(path: Path, reason: str) -> InputError:
 
 
 def check_scaled(path: Path, values: pd.DataFrame, stored: np.ndarray, metadata: Metadata) -> None:
-    """Raises InputError, naming a subject, if the raw values of `phenotype.csv` (subjects, 29), imputed and scaled, are
-    not the `stored` ones of the same subjects' records, which digests verify."""
+    """Raises InputError, naming a subject, unless the raw values of `phenotype.csv` (subjects, 29), once imputed and
+    scaled, are those `stored` in the subjects' records. Digests verify these."""
     constants = metadata.phenotype_median, metadata.phenotype_mean, metadata.phenotype_scale
     if not all(constants):
         return
@@ -272,9 +274,9 @@ def check_scaled(path: Path, values: pd.DataFrame, stored: np.ndarray, metadata:
 
 
 def missing_by_label(phenotype: pd.DataFrame, label: np.ndarray, site: Sequence[str]) -> list[str]:
-    """A sentence for each site at which values are missing in one class more often than in the other (Fisher's exact
-    test), the clearest first: there, a classifier can read the label from the gap. `phenotype` (people, columns) is
-    NaN where a value is missing, `label` (people,) is 1.0 autism, 0.0 control, NaN unknown."""
+    """A sentence for each site at which one class lacks values more often than the other (Fisher's exact test), the
+    clearest first. There, a classifier can read the label from the gap. `phenotype` (people, columns) is NaN where a
+    value is missing; `label` (people,) is 1.0 autism, 0.0 control, NaN unknown."""
     from scipy.stats import fisher_exact
 
     of_person = np.asarray(site, str)

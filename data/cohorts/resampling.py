@@ -118,8 +118,8 @@ def block_sizes() -> np.ndarray:
 
 
 def block_mean(volume: np.ndarray) -> np.ndarray:
-    """Full-size volume (91, 109, 91) -> (31, 37, 31) float32: voxel i is the mean of full-size voxels 3i-1..3i+1, at
-    the border of those that exist."""
+    """Full-size volume (91, 109, 91) -> (31, 37, 31) float32: voxel i is the mean of the full-size voxels 3i-1..3i+1
+    that exist."""
     matrices = [averages(size) for size in volume.shape]
     return product(np.asarray(volume, np.float32).T, matrices[::-1]).T
 

@@ -45,8 +45,8 @@ class RefittedEntry(Wrapped):
 
 def resplit(cohort: Cohort, split: Mapping[str, str]) -> Cohort:
     """The cohort with another split, subject -> train, test or HELD_OUT. Its phenotype is scaled on the training
-    subjects, or stays if there is no `phenotype.csv`. Raises InputError for a subject without a split, a training
-    subject of unknown label, subjects of one scan in both splits, and if nobody is left to train on."""
+    subjects, or stays if there is no `phenotype.csv`. Raises InputError for a subject without a split, for a
+    training subject of unknown label, for subjects of one scan in both splits, and if nobody is left to train."""
     if absent := {row.subject for row in cohort.rows} - split.keys():
         raise InputError(f"The split lacks {len(absent)} subjects of {cohort.path}, such as {min(absent)}; add them.")
     if parted := [group for group in cohort.metadata.same_scan if len({split.get(one) for one in group} - {None}) > 1]:
@@ -73,8 +73,8 @@ def everybody(cohort: Cohort) -> Cohort:
 
 
 def prepared_as(cohort: Cohort, preparation: Preparation) -> Cohort:
-    """The cohort with its phenotype imputed and scaled as another one's; as it is if it is so already, or if it has no
-    `phenotype.csv` or other values."""
+    """The cohort with its phenotype imputed and scaled as another one's. It stays as it is if it is so already, if it
+    has no `phenotype.csv`, or if that holds other values."""
     from data.cohorts.phenotype import Scaler
 
     own, scaler = cohort.metadata, Scaler.of(preparation)
@@ -108,8 +108,8 @@ def with_values(cohort: Cohort, values: Iterable[np.ndarray]) -> Cohort:
 
 @dataclass(frozen=True)
 class SiteMoments(Mapping[str, tuple[np.ndarray, np.ndarray]]):
-    """Mean and spread (x, y, z, maps) float32 of each voxel over the people of a site, tested ones too, of volumes that
-    are z-scored within the brain. The volumes are read once, at the first use; labels are not read."""
+    """By site: mean and spread (x, y, z, maps) float32 of each voxel over its people, tested ones too. Their volumes
+    are z-scored within the brain, and read once, at the first use; labels are not read."""
 
     cohort: Cohort  # as it is stored
 

@@ -1,10 +1,10 @@
-"""Training people -> constants that tell who is unlike them; people -> the reasons why each of them is.
+"""Training people -> constants that tell who is atypical; people beside them -> the reasons why each of them is.
 
-Measures of maps before their conversion, of the stored volumes, of connectomes and of the person are each compared with
-the range of the middle nine tenths of the training people, in half ranges from the median. The limit of the greatest
-deviation over all measures is a quantile over training people, each compared with people of other sites only, so that
-it counts how many measures there are, and how much a site that is not known differs. Quantiles are those of Harrell and
-Davis (1982, Biometrika 69:635), means over many people, so that none is the value of one of them.
+There are measures of maps before their conversion, of the stored volumes, of connectomes and of the person. Each is
+compared with the range of the middle nine tenths of the training people, in half ranges from the median. A limit holds
+for the greatest deviation over all measures. It is a quantile over training people, who are compared with people of
+other sites only. So it counts how many measures there are, and how much an unknown site differs.
+Quantiles are those of Harrell and Davis (1982, Biometrika 69:635): means over many people, never one person's value.
 """
 
 import functools
@@ -44,8 +44,8 @@ UNUSED = "unused_"  # begins the name of a phenotype value that is always 0
 
 @dataclass(frozen=True)
 class Expected:
-    """What training people have, by column: the `categories` that several of them have, with their shares; `known`: the
-    columns of numbers of the phenotype that are known of nearly all."""
+    """What is usual among training people: by column, the `categories` that several of them have, with their shares.
+    `known` are the phenotype's columns of numbers that hardly anybody lacks."""
 
     categories: dict[str, dict[str, float]]
     known: tuple[str, ...]
@@ -53,22 +53,22 @@ class Expected:
 
 @dataclass(frozen=True)
 class Constants:
-    """What is kept of training people, none of whom can be told from it: how many they were, their maps, the ranges of
-    measures, the limits of deviations, what is expected of a person, the regions that nearly all maps cover."""
+    """What is kept of training people; nobody can be recognised by it. `regions` are those that nearly all maps cover,
+    by map."""
 
-    count: int
+    count: int  # of the people
     maps: tuple[str, ...]
     parcels_sha256: str  # empty without connectomes
     ranges: Ranges
-    limits: dict[str, float]
+    limits: dict[str, float]  # of deviations, by the family of measures
     expected: Expected
     regions: dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Training people: constants, the mean volume of each map (x, y, z, maps) float32 on the reduced grid, and the mean
-    connectome (edges,) float32 of Fisher z, None if there is none."""
+    """Training people: constants, and two means. `volume` (x, y, z, maps) float32 has the mean of each map on the
+    reduced grid; `edges` (edges,) float32 is the mean connectome in Fisher z, None if there is none."""
 
     constants: Constants
     volume: np.ndarray
@@ -80,8 +80,8 @@ class Reference:
 
 
 def reference(cohort: Cohort, indices: Sequence[int] | np.ndarray) -> Reference:
-    """The training people whose records are at these positions. Raises InputError if they are too few, and for a record
-    that cannot be read."""
+    """The training people whose records are at these positions. Raises InputError if they are too few, or if a record
+    cannot be read."""
     chosen = people_at(cohort, indices)
     if len(chosen) < FEWEST:
         raise InputError(f"{cohort.path} has {len(chosen)} training people; expected {FEWEST} to tell who is unlike.")
@@ -104,8 +104,8 @@ def reference(cohort: Cohort, indices: Sequence[int] | np.ndarray) -> Reference:
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """People beside training people, a row a record: measures, with columns (view, measure); what `table_of` gives; the
-    reasons why each is atypical, in plain words, none for most."""
+    """People beside training people, a row a record. `values` are measures, with columns (view, measure); `table` is
+    what `table_of` gives; `reasons` say in plain words why somebody is atypical, and are empty for most."""
 
     values: pd.DataFrame
     table: pd.DataFrame
@@ -136,22 +136,23 @@ def compared(of: Reference, cohort: Cohort, indices: Sequence[int] | np.ndarray)
 
 
 def people_at(cohort: Cohort, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-    """The position of the first record of each person among these, without records of swapped regions; of at most
-    MOST_PEOPLE."""
+    """The positions of the first record of each person among these, of MOST_PEOPLE at most. Records of swapped regions
+    do not count."""
     kept = np.intersect1d(indices, cohort.unswapped())
     first = np.array(list(cohort.first_records(kept.tolist()).values()), int)
     return np.sort(np.random.default_rng(0).permutation(first)[:MOST_PEOPLE])
 
 
 def groups(sites: Sequence[str]) -> list[np.ndarray]:
-    """The places of people in each of GROUPS: those of a site together, unless there are few sites."""
+    """The places of people in each of GROUPS. People of one site stay together, unless there are few sites."""
     several = len(set(sites)) >= MIN_SITES
     of = np.unique(sites, return_inverse=True)[1] if several else np.random.default_rng(0).permutation(len(sites))
     return [part for _, part in GroupKFold(min(GROUPS, len(set(of.tolist())))).split(of, groups=of)]
 
 
 def of_scans(cohort: Cohort, chosen: np.ndarray, parts: Sequence[np.ndarray]) -> tuple[Means, pd.DataFrame]:
-    """Means over all records at these positions; measures of each, beside the means of the other parts."""
+    """The means over all records at these positions; the measures of each record beside the means of the other
+    parts."""
     with progress("Measuring training people", 2 * len(chosen)) as shown:
         sums = [Sums.of(cohort, chosen[part], shown) for part in parts]
         every = functools.reduce(operator.add, sums)
@@ -166,13 +167,13 @@ def viewed(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def quantiles(values: np.ndarray, shares: Sequence[float] | float) -> np.ndarray:
-    """Of each column (n, columns), (shares, columns), or of values (n,), as Harrell and Davis have them."""
+    """The quantiles by Harrell and Davis: of values (n,), or of each column (n, columns) -> (shares, columns)."""
     of = np.reshape(shares, (-1, *np.ones(values.ndim - 1, int)))
     return stats.quantile(values, of, method="harrell-davis", axis=0, nan_policy="omit", keepdims=True)
 
 
 def ranges_of(values: pd.DataFrame) -> Ranges:
-    """Of the columns (view, measure) that are known of nearly all people, and of the numbers of persons."""
+    """The ranges of the columns (view, measure) that nearly all people have; of numbers of persons in any case."""
     kept = [column for column in values if column[0] == PERSON or values[column].notna().mean() >= NEARLY_ALL]
     found: Ranges = {}
     for (view, measure), ends in zip(kept, quantiles(values[kept].to_numpy(), MIDDLE).T.tolist(), strict=True):
@@ -181,7 +182,7 @@ def ranges_of(values: pd.DataFrame) -> Ranges:
 
 
 def limits_of(values: pd.DataFrame, parts: Sequence[np.ndarray]) -> dict[str, float]:
-    """The deviations that FALSE_ALARMS of the people exceed, each part beside the ranges of the others."""
+    """The deviations that FALSE_ALARMS of the people exceed, if each part is compared with the ranges of the others."""
     found = [greatest(deviations(values.iloc[part], ranges_of(values.drop(index=part)))) for part in parts]
     every = {of: np.concatenate([one[of] for one in found]) for of in FALSE_ALARMS}
     limit = {of: quantiles(every[of], 1 - share).item() for of, share in FALSE_ALARMS.items()}
@@ -189,8 +190,8 @@ def limits_of(values: pd.DataFrame, parts: Sequence[np.ndarray]) -> dict[str, fl
 
 
 def least_factors(constants: Constants) -> dict[str, float]:
-    """By map, by what its values must be multiplied, or divided, so that the median person's scale is beyond the limit:
-    a smaller difference of scale is not told, since training people, and their sites, differ as much."""
+    """By map: the least factor of its values, or divisor, that takes the scale of the median person beyond the limit.
+    A smaller one is not told: training people, and their sites, differ as much."""
     limit, found = constants.limits["scan"], {}
     for name in constants.maps:
         scales = {measure: constants.ranges[name].get(measure) for measure in ("log sd", "log mean")}
@@ -201,8 +202,8 @@ def least_factors(constants: Constants) -> dict[str, float]:
 
 
 def table_of(cohort: Cohort, indices: np.ndarray) -> pd.DataFrame:
-    """Raw phenotype and covariates of the people with these records as text, empty where unknown, a row a record; of a
-    column that is in both, the former."""
+    """Raw phenotype and covariates of the people with these records, a row a record: text, empty where unknown. A
+    column that is in both is that of the phenotype."""
     subjects, parts = [cohort.rows[index].subject for index in indices], []
     if cohort.raw_phenotype is not None:
         parts.append(as_text(cohort.raw_phenotype, cohort.metadata.phenotype_categories))
@@ -213,7 +214,8 @@ def table_of(cohort: Cohort, indices: np.ndarray) -> pd.DataFrame:
 
 
 def as_text(raw: pd.DataFrame, categories: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """A raw phenotype (subjects, 29) as text, without unused values; a column that was made 0/1 values is one again."""
+    """A raw phenotype (subjects, 29) as text, without unused values. The 0/1 values of a category are one column
+    again."""
     table = raw[[name for name in raw if not name.startswith(UNUSED)]].map("{:.12g}".format)
     for name, values in categories.items():
         coded = raw[[f"{name}_{value}" for value in values]].to_numpy()
@@ -223,7 +225,7 @@ def as_text(raw: pd.DataFrame, categories: Mapping[str, Sequence[str]]) -> pd.Da
 
 
 def as_number(column: pd.Series) -> pd.Series:
-    """A column of text as float64, of head motion the logarithm; NaN where it is none."""
+    """A column of text as float64, NaN where it is no number; of head motion the logarithm."""
     values = pd.to_numeric(clean(column), errors="coerce").astype(float)
     values = values.where(values.abs() <= MAX_NUMBER)
     return np.log(values.where(values > 0)) if HEAD_MOTION.search(str(column.name)) else values
@@ -237,8 +239,8 @@ def as_category(column: pd.Series) -> pd.Series:
 
 
 def numeric_columns(table: pd.DataFrame, sites: Sequence[str]) -> pd.DataFrame:
-    """The columns of a `table_of` training people at these sites that are numbers of many values, float64. One that a
-    column before it repeats is left out, and one that names the sites: a new site is nothing unusual."""
+    """The columns of a `table_of` training people at these sites that are numbers of many values, float64. A column
+    that repeats an earlier one is left out. So is one that names the sites: a new site is nothing unusual."""
     found: dict[str, pd.Series] = {}
     for name, column in table.items():
         values = as_number(column)
@@ -249,9 +251,11 @@ def numeric_columns(table: pd.DataFrame, sites: Sequence[str]) -> pd.DataFrame:
 
 
 def expected_of(cohort: Cohort, table: pd.DataFrame, sites: Sequence[str], numeric: pd.DataFrame) -> Expected:
-    """What is expected by a `table_of` training people at these sites, whose `numeric` columns are numbers. A column
-    whose categories tell the site, or are each of hardly anybody, is left out, and one that is the same for all: of a
-    phenotype it is scaled to 0 for everybody."""
+    """What is usual in a `table_of` training people at these sites, whose `numeric` columns are numbers.
+
+    A column is left out if its categories tell the site, if hardly anybody shares them, or if it is the same for all. A
+    phenotype value that is the same for all is scaled to 0 for everybody.
+    """
     raw: set[str] = set()
     if cohort.raw_phenotype is not None:
         raw = set(as_text(cohort.raw_phenotype, cohort.metadata.phenotype_categories))
@@ -269,7 +273,7 @@ def expected_of(cohort: Cohort, table: pd.DataFrame, sites: Sequence[str], numer
 
 
 def tells_site(text: pd.Series, sites: Sequence[str]) -> bool:
-    """Whether each category of a column is of one site, of several sites, or the column is the site."""
+    """Whether the column is the site, or, if there are several sites, each of its categories is of one site only."""
     site = pd.Series(list(sites), text.index)
     named = text[text != UNKNOWN]
     apart = site.nunique() > 1 and site[named.index].groupby(named).nunique().max() == 1
@@ -277,7 +281,7 @@ def tells_site(text: pd.Series, sites: Sequence[str]) -> bool:
 
 
 def atypical_values(expected: Expected, table: pd.DataFrame) -> list[list[str]]:
-    """For each row of a `table_of` people, what of it nobody, or hardly anybody, of the training people has."""
+    """For each row of a `table_of` people, the values that hardly any training person has, in words."""
     found: list[list[str]] = [[] for _ in range(len(table))]
     for name in expected.known:
         for at in np.flatnonzero(as_number(table[name]).isna()) if name in table else ():

@@ -43,7 +43,7 @@ def asymmetry(volume: np.ndarray) -> np.ndarray:
 
 
 def cosine(unit: np.ndarray, values: np.ndarray) -> float:
-    """Of the angle between values and others of length 1; 0 if all values are 0."""
+    """The cosine of the angle between an array of length 1 and values of its shape; 0 if all of these are 0."""
     return float((unit * values).sum() / max(length(values), TINY))
 
 
@@ -70,7 +70,7 @@ class MeanVolume:
         return centred(self.mean)
 
     def correlation(self, volume: np.ndarray) -> float:
-        """Of a volume with the mean volume; 0 if one of them is constant."""
+        """Pearson's r of a volume and the mean volume; 0 if one of them is constant."""
         values = volume.ravel().astype(np.float64)
         return float((self.pattern * values).sum() / max(length(values - values.mean()), TINY))
 
@@ -85,8 +85,8 @@ class MeanVolume:
 
     @cached_property
     def shares(self) -> np.ndarray:
-        """(5, voxels): their products with a volume say, by least squares, how much of each of the terms, and of a
-        constant, it holds."""
+        """Least squares, (5, voxels): the products with a volume say how much it holds of each term, and of a
+        constant."""
         terms = np.stack([*self.terms, np.ones(self.mean.shape)]).reshape(5, -1)
         return np.linalg.pinv(terms @ terms.T, hermitian=True) @ terms
 
@@ -98,15 +98,15 @@ class MeanVolume:
 
     @cached_property
     def sides(self) -> tuple[np.ndarray, np.ndarray]:
-        """What differs between left and right: in the mean volume (voxels,), without what a shift does to it, of length
-        1; and in its slopes (3, voxels), of length 1 each and at right angles."""
+        """What differs between left and right, of length 1: in the mean volume (voxels,), without what a shift changes;
+        in its slopes (3, voxels), at right angles to each other."""
         own, *slopes = (asymmetry(term).ravel() for term in self.terms)
         shifts = np.linalg.qr(np.stack(slopes, axis=1))[0].T
         left = own - (own @ shifts.T) @ shifts
         return left / max(length(left), TINY), shifts
 
     def side(self, volume: np.ndarray) -> float:
-        """The correlation of what differs between left and right, beside what a shift does to it: of a mirrored volume
+        """The correlation of what differs between left and right, without what a shift changes. A mirrored volume has
         as much below 0."""
         own, shifts = self.sides
         values = asymmetry(volume).ravel()
@@ -119,7 +119,7 @@ class MeanVolume:
 
 @dataclass
 class VolumeSum:
-    """Of volumes of a map (x, y, z) on the reduced grid: the sum, and by region how many hold little signal there."""
+    """The sum of volumes of one map (x, y, z) on the reduced grid; by region, how many hold little signal there."""
 
     count: int = 0
     volume: np.ndarray = field(default_factory=lambda: np.zeros(grids.REDUCED.shape))
@@ -150,8 +150,8 @@ class VolumeSum:
 
 @dataclass(frozen=True, eq=False)
 class Means:
-    """Of people: the mean volume of each map (x, y, z, maps) on the reduced grid; the mean connectome (edges,), Fisher
-    z, None if there is none; by map, the regions that nearly all have."""
+    """Means over people: `volume` (x, y, z, maps) of each map on the reduced grid; `edges` (edges,) of connectomes in
+    Fisher z, None without any. `regions` are those that nearly all people have, by map."""
 
     volume: np.ndarray
     edges: np.ndarray | None
@@ -164,7 +164,7 @@ class Means:
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """Sums over people: by map, of volumes; of edges, and how many of these are known (2, edges)."""
+    """Sums over people: of volumes, by map; `edges` (2, edges) are those of connectomes, and how many are known."""
 
     maps: dict[str, VolumeSum]
     edges: np.ndarray
@@ -205,8 +205,8 @@ def volumes_of(cohort: Cohort, index: int) -> Iterator[np.ndarray]:
 
 
 def measured(cohort: Cohort, indices: np.ndarray, others: Means, shown: Shown) -> tuple[pd.DataFrame, list[Lacking]]:
-    """Measures of the records at these positions beside the means of others, columns (view, measure), and the regions
-    that each lacks."""
+    """The records at these positions beside the means of others: measures with columns (view, measure), and the regions
+    that each record lacks."""
     labels = atlas.load_atlas(None, cohort.grid).labels
     rows: list[dict[tuple[str, str], float]] = []
     lacking: list[Lacking] = []
@@ -262,5 +262,5 @@ def before_conversion(cohort: Cohort, indices: np.ndarray) -> pd.DataFrame:
 
 
 def logarithms(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Of numbers, or columns of them, by name; NaN where a number is not above 0."""
+    """The logarithms of numbers, or of columns of them; NaN where a number is not above 0."""
     return {f"log {name}": np.log(np.where(np.asarray(of) > 0, of, np.nan)) for name, of in values.items()}
