@@ -109,6 +109,8 @@ def perform_with_others(work: "Run | Group | Permutations", args: argparse.Names
 def settled(asked: Request) -> "Run | Group | Permutations":
     """What the options ask for, with every choice made. What only some need is imported only for them."""
     args = asked.args
+    if not (args.bundle or args.everybody or args.folds):
+        return single_run(asked)
     if args.bundle:
         from utils.bundle.run import bundled_run
 
@@ -121,8 +123,6 @@ def settled(asked: Request) -> "Run | Group | Permutations":
 
             asked = replace(asked, internal=internal.read(args.score, args.model))
         return everybody_run(asked)
-    if not args.folds:
-        return single_run(asked)
     group = settled_on_folds(asked)
     if not args.permutations:
         return group

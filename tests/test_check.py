@@ -418,7 +418,7 @@ def test_training_says_what_is_wrong_and_stops_where_it_cannot_learn(copy, cli):
     shutil.rmtree(copy.parent / "ckpt")
     assert "has one class only among its training subjects" in training(copy, cli).err
     run = SimpleNamespace(cohort=open_cohort(copy), model=MODELS["ae"], folds=None)
-    guards.two_classes(run, None)  # reconstructs; labels are not needed
+    guards.two_classes(run)  # reconstructs; labels are not needed
 
 
 def test_the_report_counts_subjects_not_records(copy):

@@ -7,26 +7,20 @@ from utils.runs import guards
 from utils.runs.run import Job
 from utils.runs.validate import TrainOptions
 
-TESTED = (
-    guards.same_settings,
-    guards.no_leak,
-    guards.same_preparation,
-    guards.no_near_copy,
-    guards.free_output,
-)
+TESTED = (guards.no_leak_by_encoder, guards.free_output)
+COMPARED = (guards.same_settings, guards.no_leak, guards.same_preparation, guards.no_near_copy)
 TRAIN = Job(
     name="train",
     help="train on the training subjects",
     module="utils.training.train",
     guards=(
-        guards.same_settings,
-        guards.same_training,
-        guards.no_leak,
+        guards.no_leak_by_encoder,
         guards.writable_checkpoints,
         guards.two_classes,
         guards.enough_to_validate,
         guards.free_output,
     ),
+    comparisons=(guards.same_settings, guards.same_training, guards.no_leak),
     outputs=("history.csv", "events.out.tfevents.*"),
     figures=("history",),
     options=TrainOptions,
@@ -38,6 +32,7 @@ TEST = Job(
     help="measure on the test subjects",
     module="utils.evaluation.test",
     guards=TESTED,
+    comparisons=COMPARED,
     outputs=OUTPUTS,
     figures=("confusion_matrix", "roc", "forest", "calibration", "decisions", "losses", "distribution", "*Image"),
     options=TestOptions,
@@ -47,11 +42,8 @@ BLACKOUT = Job(
     name="blackout",
     help="occlude atlas regions one at a time",
     module="utils.blackout.job",
-    guards=(
-        *TESTED,
-        blackout.possible_blackout,
-        guards.distinct_names,
-    ),
+    guards=(*TESTED, blackout.possible_blackout, guards.distinct_names),
+    comparisons=COMPARED,
     outputs=("regions.csv", "regions_by_map.csv", "blackout.h5", "blackout.html", "maps", "group_*.nii.gz"),
     figures=("blackout", "regions_by_map"),
     options=blackout.BlackoutOptions,
@@ -63,7 +55,8 @@ FULL_PASS = Job(
     name="encode",
     help="reduce the whole cohort",
     module="utils.training.encode",
-    guards=(guards.same_settings, guards.same_preparation, guards.code_fits, guards.distinct_names, guards.new_output),
+    guards=(guards.code_fits, guards.distinct_names, guards.new_output),
+    comparisons=(guards.same_settings, guards.same_preparation),
     outputs=(
         *("*.bin", "cohort.json", "subjects.csv", "SHA256SUMS", "digests.csv", "covariates.csv", "phenotype.csv"),
         *("maps.csv", "folds.csv", "folds.json"),

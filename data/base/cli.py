@@ -129,20 +129,24 @@ def answered(program: str, work: Callable[[], int]) -> int:
         status = work()
         sys.stdout.flush()
         return status
-    except InputError as error:
-        message = str(error)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = " Free space and repeat the command." if full else ""
-        message = f"{error.filename or 'input or output'}: {error.strerror or error}.{advice}"
-    except MemoryError:
-        message = "The memory is full; close other programs or use a machine with more."
+    except (InputError, OSError, MemoryError) as error:
+        print(error_line(program, message_of(error)), file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         ignore_interrupts()  # the rest is closing files
         print(f"{program}: interrupted; repeat the command.", file=sys.stderr)
         return 130
-    print(error_line(program, message), file=sys.stderr)
-    return 2
+
+
+def message_of(error: Exception) -> str:
+    """What a user can do about an error of the input, the disk or the memory."""
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = " Free space and repeat the command." if full else ""
+        return f"{error.filename or 'input or output'}: {error.strerror or error}.{advice}"
+    if isinstance(error, MemoryError):
+        return "The memory is full; close other programs or use a machine with more."
+    return str(error)
 
 
 def error_line(program: str, message: str) -> str:

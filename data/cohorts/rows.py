@@ -161,8 +161,6 @@ def assign_splits(
 def validation_subjects(rows: Iterable[Row], share: float, seed: int, groups: Groups = ()) -> frozenset[str]:
     """Training subjects to set aside, in proportion over labels; a group stays together. Raises InputError if there are
     too few."""
-    if not share:
-        return frozenset()
     from sklearn.model_selection import train_test_split
 
     label = {row.subject: row.label for row in rows if row.split == "train"}

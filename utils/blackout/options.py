@@ -13,7 +13,6 @@ from data.base.tables import printable
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
 from data.grids import Grid
-from utils.runs.checkpoints import Identity
 from utils.runs.run import Options, Run
 from utils.scores.statistics import MIN_SUBJECTS
 
@@ -108,7 +107,7 @@ def cohort_of(run: Run) -> Cohort:
     return run.cohort if CONNECTOME in run.model.inputs(run.config) else run.cohort.without_connectomes
 
 
-def possible_blackout(run: Run, saved: Identity | None) -> None:
+def possible_blackout(run: Run) -> None:
     """`--subjects` are test subjects whose labels are known, since an effect is that on the true class; `--maps` are
     maps of the cohort; there are two people or more, to predict one's region from another's; covariates and atlas can
     be read."""

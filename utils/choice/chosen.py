@@ -57,7 +57,7 @@ def chosen_run(asked: Request) -> Group:
         own = {"seed": seed, "preset": candidate.preset, "set": list(candidate.changes), "outDir": out_dir / name}
         part = on_folds(replace(asked, args=argparse.Namespace(**vars(args) | own)), folds, kept / name)
         folds.check_written(kept / name)
-        guards.free_output(part.run, None)
+        guards.free_output(part.run)
         parts.append(replace(part, run=replace(part.run, name=NAMED.format(candidate))))
     choosing = None if candidates.quick else choice_of(parts, candidates, kept)
     if choosing:
@@ -71,7 +71,7 @@ def chosen_run(asked: Request) -> Group:
     whole = replace(parts[0].run, name=choices.preset, choices=choices, more=told, out_dir=out_dir, checkpoints=every)
     how = Choosing(candidates, choosing)
     group = replace(parts[0], run=whole, parts=tuple(parts), pooling="select", choosing=how, again=again)
-    guards.free_output(whole, None)
+    guards.free_output(whole)
     report(whole, folds.whole)
     if asked.training:
         print(cost(group))
@@ -150,7 +150,7 @@ def of_the_chosen(parts: list[Group], chosen: dict[str, str], out_dir: Path, tit
     ]
     choices = replace(most.run.choices, preset=title)
     run = replace(most.run, name="", out_dir=out_dir, choices=choices)
-    guards.free_output(run, None)
+    guards.free_output(run)
     report(run, whole)
     return replace(most, run=run, parts=tuple(found))
 

@@ -101,11 +101,16 @@ def free_gpus(share: bool) -> list[tuple[str, str]]:
     other processes, raises InputError that names them or, to `share`, gives the one that fewest hold."""
     import pynvml
 
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return []
+    return gpus_of_nvml(pynvml, share)
+
+
+def gpus_of_nvml(pynvml: ModuleType, share: bool) -> list[tuple[str, str]]:
+    """`free_gpus`, where NVML knows of some."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
         gpus = [(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle), handle) for handle in handles]

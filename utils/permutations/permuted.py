@@ -166,7 +166,7 @@ def permuted_run(tested: Group, asked: int) -> Permutations:
             "--permutations compares true labels with permuted ones; this network was trained on the latter."
         )
     run = replace(tested.run, job=PERMUTE, out_dir=tested.run.out_dir / FOLDER, name="")
-    guards.free_output(run, None)
+    guards.free_output(run)
     return Permutations(tested, run, asked)
 
 

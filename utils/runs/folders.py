@@ -96,13 +96,15 @@ class Results:
             if os.path.lexists(self.folder):
                 raise InputError(f"{self.folder} is a file; name a folder with --outDir.")
             return []
-        found = sorted(path for path in self.folder.iterdir() if path.name not in KEPT)
-        if not found:
-            return []
+        found = sorted(path.name for path in self.folder.iterdir() if path.name not in KEPT)
+        return self.owned(found) if found else []
+
+    def owned(self, found: list[str]) -> list[Path]:
+        """The outputs of an earlier run of this job and model among what was `found`. Raises InputError, see above."""
         if (manifest := self.manifest) is None:
-            names = listed([path.name for path in found], 3)
             raise InputError(
-                f"{self.folder} holds {names}, and no run.json that says which run wrote that; name another --outDir."
+                f"{self.folder} holds {listed(found, 3)}, and no run.json that says which run wrote that; "
+                "name another --outDir."
             )
         owner = (manifest.job or self.job, manifest.model or self.model)
         if owner != (self.job, self.model):

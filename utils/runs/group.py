@@ -198,7 +198,7 @@ def folded_run(asked: Request) -> Group:
     folds = open_folds(asked.data_dir, asked.args.folds, asked.args.seed or 0, kept)
     announce(folds)
     group = on_folds(asked, folds, kept)
-    guards.free_output(group.run, None)
+    guards.free_output(group.run)
     report(group.run, folds.whole)
     return replace(group, again=partial(made_again, folded_run, asked))
 
@@ -261,12 +261,12 @@ def repeated_run(asked: Request) -> Group:
         cut = repeated(folds, seed + number, kept / name)
         part = on_folds(of_repeat, cut, kept / name, parts[0].leaves[0] if parts else None)
         part = replace(part, run=replace(part.run, name=f"repeat {number}"))
-        guards.free_output(part.run, None)
+        guards.free_output(part.run)
         parts.append(part)
     every = CheckpointFolder(kept, asked.training_command)
     told = {"repeats": args.repeats}
     whole = replace(parts[0].run, name=f"{args.repeats} repeats", more=told, out_dir=out_dir, checkpoints=every)
-    guards.free_output(whole, None)
+    guards.free_output(whole)
     report(whole, folds.whole)
     again = partial(made_again, repeated_run, asked)
     return replace(parts[0], run=whole, parts=tuple(parts), pooling="average", again=again)

@@ -64,7 +64,8 @@ class Job:
     name: str
     help: str
     module: str
-    guards: tuple[Callable[["Run", Identity | None], None], ...]  # the identity is the checkpoint's, if there is one
+    guards: tuple[Callable[["Run"], None], ...]
+    comparisons: tuple[Callable[["Run", Identity], None], ...] = ()  # with the checkpoint, if there is one
     outputs: tuple[str, ...] = ()  # patterns of what it writes; only that may be moved aside by a later run
     figures: tuple[str, ...] = ()  # patterns of the names of its figures, without the form
     options: type[Options] = Options
@@ -156,6 +157,8 @@ class Run:
     @cached_property
     def validation_subjects(self) -> frozenset[str]:
         """Training subjects set aside to choose the checkpoint."""
+        if not self.choices.validation:
+            return frozenset()
         groups = self.folds.same_scan if self.folds else self.cohort.metadata.same_scan
         return validation_subjects(self.cohort.rows, self.choices.validation, self.seed, groups)
 

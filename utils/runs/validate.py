@@ -139,7 +139,10 @@ class Request:
         anew = self.training is None or self.training.override_chkpt or checkpoints.current is None
         if not self.job.needs_checkpoint and anew:
             return None
-        used = checkpoints.to_use if self.job.needs_checkpoint else checkpoints
+        return self.usable(checkpoints.to_use if self.job.needs_checkpoint else checkpoints)
+
+    def usable(self, used: CheckpointFolder) -> Identity:
+        """The identity of the checkpoint in a folder. Raises InputError as `saved` does."""
         saved = used.identity()
         if used.damaged:
             print(
@@ -154,7 +157,7 @@ class Request:
             )
         if saved.model != self.model.name:
             raise InputError(
-                f"{checkpoints.path} is of model {saved.model}, this run of {self.model.name}; use {guards.OTHER}."
+                f"{used.trained.path} is of model {saved.model}, this run of {self.model.name}; use {guards.OTHER}."
             )
         return saved
 

@@ -132,9 +132,12 @@ class Training:
         """
         if not all(np.isfinite(weight).all() for weight in self.network.get_weights()):
             raise self.diverged(f"Weights are not finite after iteration {done}")
-        normalisations = [layer for layer in self.network.layers if isinstance(layer, keras.layers.BatchNormalization)]
-        if not normalisations:
-            return
+        found = [layer for layer in self.network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        if found:
+            self.take_means(done, found)
+
+    def take_means(self, done: int, normalisations: list[keras.layers.BatchNormalization]) -> None:
+        """Gives layers the exact means and variances of the last batches."""
         usual = [layer.momentum for layer in normalisations]
         selections = self.records_of(max(done - CALIBRATION, 0), done)
         for seen, batch in enumerate(self.reading.batches(selections)):

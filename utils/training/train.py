@@ -220,7 +220,7 @@ class History:
 
     def __init__(self, folder: Path, step: int):
         self.path = folder / "history.csv"
-        self.rows = earlier_history(self.path, step)
+        self.rows = earlier_history(self.path, step) if step and self.path.exists() else []
         if step and not self.rows:
             if self.path.exists() and self.path.stat().st_size:  # of another program, such as a spreadsheet
                 move_aside([self.path])
@@ -270,8 +270,6 @@ class History:
 
 def earlier_history(path: Path, step: int) -> list[dict]:
     """The rows up to `step` of a history that this run continues, without a last line that was cut off."""
-    if not step or not path.exists():
-        return []
     text = files.regular(path).read_text(encoding="utf-8", errors="replace")
     rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
     try:
