@@ -117,12 +117,6 @@ def test_the_seed_decides(cohort, swapped, data_cli, tmp_path):
     assert len(set(first.values())) == len(names)
 
 
-@pytest.mark.slow
-def test_every_region_may_be_swapped(cohort, data_cli, tmp_path):
-    assert data_cli("swap", cohort, tmp_path / "out", "--copies", 1, "--regions", 116).status == 0
-    assert check_swap(cohort, tmp_path / "out", grids.REDUCED, 116)[0] == 36
-
-
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -137,14 +131,6 @@ def test_impossible_numbers(arguments, words, cohort, data_cli, tmp_path):
     assert outcome.status == 2
     assert words in outcome.err
     assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_that_exists_is_left_alone(cohort, data_cli, tmp_path):
-    (tmp_path / "out").mkdir()
-    outcome = data_cli("swap", cohort, tmp_path / "out")
-    assert outcome.status == 2
-    assert re.search("out exists; remove it or name another folder", outcome.err)
-    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_label_of_one_training_subject_has_no_donor(data_cli, tmp_path):
