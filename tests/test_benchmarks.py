@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 
 from data.check import full
 from data.cohorts import atlas
-from data.cohorts.permuted import permuted_folds
+from data.cohorts.folds import permuted_folds
 from data.cohorts.records import record_bytes
 from data.cohorts.stored import open_cohort
 from data.derivation.measures import MEASURES

@@ -9,9 +9,9 @@ from sklearn.linear_model import Ridge
 
 from data import grids
 from data.cohorts import atlas, records, resampling
-from data.cohorts.resplit import resplit
 from data.cohorts.rows import Metadata, Row
 from data.cohorts.stored import open_cohort, write_tables
+from data.cohorts.variants import resplit
 from utils.blackout import fills
 from utils.blackout.options import BlackoutOptions
 

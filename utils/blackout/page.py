@@ -26,7 +26,7 @@ from data.base.tables import printable
 from data.cohorts import nifti
 from data.cohorts.atlas import Atlas
 from data.cohorts.rows import listed
-from data.cohorts.standards import BACKGROUND
+from data.cohorts.variants import BACKGROUND
 from utils import figures
 from utils.blackout import colours
 from utils.blackout.by_map import ByMap

@@ -20,8 +20,7 @@ from data.cohorts.derivation import PROGRAM
 from data.cohorts.folds import digest_over
 from data.cohorts.phenotype import Scaler
 from data.cohorts.records import CLASSES
-from data.cohorts.resplit import everybody
-from data.cohorts.standards import within_sites
+from data.cohorts.variants import everybody, within_sites
 from data.conversion import like
 from data.likeness.reference import FEWEST, reference
 from utils.bundle import card

@@ -9,9 +9,8 @@ from typing import Any
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort, Standard
 from data.cohorts.folds import digest_over
-from data.cohorts.resplit import with_phenotype
-from data.cohorts.standards import within_sites
 from data.cohorts.stored import sealed
+from data.cohorts.variants import with_phenotype, within_sites
 from models import MODELS
 from utils.bundle.model import SPLIT, Bundle, BundleFolder, Member
 from utils.runs.checkpoints import Caveats, Choices

@@ -9,7 +9,8 @@ from typing import Any
 from data.base import tables
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
-from data.cohorts.folds import FOLD_TABLE, digest_over, folder_name
+from data.cohorts.division import folder_name
+from data.cohorts.folds import FOLD_TABLE, digest_over
 from data.cohorts.rows import listed
 from data.likeness.reference import FEWEST
 from models import MODELS

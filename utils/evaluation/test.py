@@ -13,7 +13,7 @@ from data.base import files
 from data.base.tables import add_row
 from data.base.terminal import tell
 from data.cohorts.cohort import in_order
-from data.cohorts.missingness import missing_in
+from data.cohorts.phenotype import missing_in
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import TOGETHER
 from utils.bundle import people as bundled
@@ -153,7 +153,8 @@ def conclude(
     notes = [*of_floors, *(run.folds.notes if run.folds else [])]
     if len(known) < len(table):
         notes = [f"{len(table) - len(known)} of {len(table)} test records have no label and are in no metric.", *notes]
-    notes = [*(f"Missing values tell the label: {text}." for text in missing_in(run.cohort)), *notes]
+    gaps = missing_in(run.cohort.raw_phenotype, run.cohort.rows)
+    notes = [*(f"Missing values tell the label: {text}." for text in gaps), *notes]
     summary: dict[str, Any] = {
         "subjects": counts(run, "fold" in table),
         "left_out": run.cohort.metadata.left_out,

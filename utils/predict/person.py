@@ -13,7 +13,7 @@ from data.base.errors import InputError
 from data.base.terminal import quietly
 from data.cohorts.stored import sealed
 from data.conversion.convert import convert_like
-from data.likeness.reference import unlike
+from data.likeness.reference import compared
 from utils.bundle.model import Bundle
 from utils.bundle.people import LEVEL, NOT_COMPARED, Person, explained, people, said
 from utils.bundle.run import networks_of, on_cohort
@@ -86,7 +86,7 @@ def predicted(bundle: Bundle, given: Given, prevalence: float | None) -> Predict
         cohort = sealed(folder / "cohort")
         run = on_cohort(bundle, cohort, TEST, Options(), folder / "results")
         each, effects = measured(run)
-        reasons = unlike(bundle.reference, cohort, [0])[0] if bundle.reference else None
+        reasons = compared(bundle.reference, cohort, [0]).reasons[0] if bundle.reference else None
     (person,) = people(bundle.calibration, each, prevalence)
     notes.append(explained(bundle.calibration, prevalence))
     return Predicted(person, len(each), reasons, effects, tuple(notes), run.caveats, bundle.doubt)
