@@ -13,14 +13,12 @@ from helpers import read_rows
 from sklearn.linear_model import Ridge
 
 from data.cohorts import atlas
-from data.cohorts.rows import Row
 from data.cohorts.stored import open_cohort
 from data.grids import FULL, REDUCED
 from models import cnn
 from models.settings import from_json
 from utils.blackout.fills import Fills
 from utils.blackout.job import write_map
-from utils.blackout.measure import Logits, control_variate_mean
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.saver import restore_weights
@@ -128,56 +126,6 @@ def test_effects_of_donors_against_a_loop_by_hand(region, stored, cohort, logits
 @pytest.mark.slow
 def test_effects_are_not_all_nothing(stored):
     assert (np.abs(stored["delta_logit"]).max(1) > 1e-4).all()
-
-
-class NoChance:
-    """Fills whose donors are like all people."""
-
-    means = expected = np.zeros(())
-    kinds = np.array(["background", "reliance", "unique", "sufficiency"])
-
-    def deviations(self, level):
-        return np.zeros((1, 2, 2, 2))
-
-
-@pytest.mark.parametrize("label, sign", [(1.0, 1), (0.0, -1)])
-def test_a_region_that_speaks_for_the_true_class_counts_as_positive(label, sign):
-    """Autism's logit is 2 with everything shown, and falls to 0.5 by any fill of region 0. Of a donor, whose logit is
-    -1, it makes 0.5. A blob of its size filled with that donor makes 1.25, which is half as much. The first of two maps
-    alone makes 0.75."""
-    base = np.array([[[0.0, 2.0], [0.0, 2.0], [0.0, 2.0], [0.0, -1.0]]])
-    of_region = np.array([[[[0.0, 0.5], [0.0, 2.0]]] * 3 + [[[0.0, 0.5], [0.0, -1.0]]]])
-    blobs = np.array([[[[0.0, 1.25]], [[0.0, 2.0]]]])
-    rows = [Row("1.bin", "1", "NYU", label, "test")]
-    by_map = np.array([[[[0.75, 2.0], [2.0, 2.0]]]])
-    found = Logits(base, of_region, blobs, by_map, np.zeros((1, 4, 2, 0))).effects(rows, np.array([0]), NoChance())
-    for name in ("delta_logit", "reliance", "unique", "sufficiency"):
-        assert getattr(found, name) == pytest.approx(np.array([[sign * 1.5, 0.0]])), name
-    assert found.reliance_by_map == pytest.approx(np.array([[[sign * 1.25, 0.0], [0.0, 0.0]]]))
-    change = 1 / (1 + np.exp(-2)) - 1 / (1 + np.exp(-0.5))
-    assert found.delta_probability == pytest.approx(np.array([[sign * change, 0.0]]))
-    assert found.blob_excess == pytest.approx(np.array([[[sign * -0.75], [0.0]]]))
-    assert found.probability == pytest.approx([1 / (1 + np.exp(-2))])
-
-
-def test_the_chance_of_having_drawn_some_donors_is_taken_out():
-    """Of a network that is linear in two maps' means the mean over five donors becomes that over all people; of another
-    one the mean over records stays what it is on average, and is steadier."""
-    random, weight = np.random.default_rng(0), np.array([2.0, -1.0])
-    deviation = random.normal(size=(300, 6, 1, 2))
-    linear = (deviation[:, :1] - deviation[:, 1:]) @ weight
-    everybody = deviation[:, 0] @ weight
-    assert control_variate_mean(linear, deviation) == pytest.approx(everybody, abs=0.02)
-    assert np.abs(linear.mean(1) - everybody).max() > 1
-    bent = np.exp(deviation @ weight / 4)
-    bent = bent[:, :1] - bent[:, 1:]
-    assert control_variate_mean(bent, deviation).mean() == pytest.approx(bent.mean(), abs=0.05)
-    assert control_variate_mean(bent, deviation).std() < 0.95 * bent.mean(1).std()
-
-
-def test_one_pair_does_not_mislead():
-    deviation = np.array([[[[1.0]], [[0.999]]]])
-    assert abs(control_variate_mean(np.array([[[5.0]]]), deviation)[0, 0]) < 6
 
 
 @pytest.mark.slow

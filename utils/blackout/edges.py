@@ -1,12 +1,12 @@
 """Edges of connectomes in a blackout: which belong to a region, and what takes their place.
 
 A parcel belongs to the region that holds most of its voxels, an edge to the regions of its two parcels. With a region,
-all its edges are replaced, by the same donors as its voxels (`fills.py`):
+all its edges are replaced, by the same donors as its voxels (`fills.py`). As its `Contents` they are:
 
 `background`  Unknown, for which the network takes the mean of its training people.
 `donor`       Those of another person; what the donor's scan lacks is unknown.
-`expected`    The donor's, moved to the level that the rest of the person predicts: that level, plus the donor's own
-              deviation from the level that the rest of the donor predicts.
+`expected`    The level that the rest of the person predicts, plus the donor's own deviation from the level that the
+              rest of the donor predicts.
 
 Edges are Fisher z, NaN where unknown. Those of all records are never held at once.
 """
@@ -27,12 +27,21 @@ PENALTIES = np.logspace(-2, 2, 5)  # beside features whose squares sum to about 
 ROWS = 64  # of a cohort's connectomes read at once
 
 
+class Contents(NamedTuple):
+    """What may stand in the regions of n records: volumes, or things that broadcast to them, or edges (n, edges).
+    `expected` edges are given by the region's place in the atlas, (n, edges of the region)."""
+
+    own: np.ndarray
+    background: np.ndarray
+    donor: np.ndarray
+    expected: np.ndarray | Callable[[int], np.ndarray]
+
+
 class EdgeSubstitution(NamedTuple):
-    """Edges `shown` (n, edges) float32 of n records, and what replaces those of a region, given its place in the atlas:
-    (n, edges of the region), or NaN for all."""
+    """Edges `shown` (n, edges) float32 of n records, and what replaces those of a region, as in `Contents`."""
 
     shown: np.ndarray
-    fill: Callable[[int], np.ndarray | float]
+    fill: np.ndarray | Callable[[int], np.ndarray]
 
 
 class Edges:
@@ -48,28 +57,23 @@ class Edges:
         self.of_region = edges_of_regions(self.region_of, self.connectomes.pairs, len(atlas.regions))
         self._expected = Expected(cohort, self.of_region, means, seed)
 
-    def of(self, indices: np.ndarray, positions: np.ndarray) -> list[EdgeSubstitution]:
-        """Of records (n,) and their donors (donors, n), the substitutions in the order of `Fills.kinds`."""
+    def contents(self, indices: np.ndarray, positions: np.ndarray) -> list[Contents]:
+        """What may stand in the regions of records (n,) with their donors (donors, n), by donor."""
         own, given = self.connectomes[indices], [self.connectomes[row] for row in positions]
         level, levels = self._expected(indices, own), [*map(self._expected, positions, given)]
-
-        def taken(edges: np.ndarray) -> Callable[[int], np.ndarray]:
-            return lambda region: edges[:, self.of_region[region]]
 
         def moved(donor: np.ndarray, of_donor: list[np.ndarray]) -> Callable[[int], np.ndarray]:
             return lambda region: donor[:, self.of_region[region]] + level[region] - of_donor[region]
 
+        unknown = np.full_like(own, np.nan)
         return [
-            EdgeSubstitution(own, lambda _: np.nan),
-            *(EdgeSubstitution(own, taken(donor)) for donor in given),
-            *(EdgeSubstitution(own, moved(*donor)) for donor in zip(given, levels, strict=True)),
-            *(EdgeSubstitution(donor, taken(own)) for donor in given),
+            Contents(own, unknown, donor, moved(donor, of_donor)) for donor, of_donor in zip(given, levels, strict=True)
         ]
 
-    def replaced(self, substitution: EdgeSubstitution, region: int) -> np.ndarray:
+    def replaced(self, one: EdgeSubstitution, region: int) -> np.ndarray:
         """The edges (n, edges) with those of a region replaced."""
-        found = substitution.shown.copy()
-        found[:, self.of_region[region]] = substitution.fill(region)
+        found, own = one.shown.copy(), self.of_region[region]
+        found[:, own] = one.fill(region) if callable(one.fill) else one.fill[:, own]
         return found
 
 

@@ -1,17 +1,11 @@
-"""Records -> what replaces their regions in a blackout: the background, or the region of another person.
+"""Records -> what replaces their regions in a blackout: a row of `FILLS` for each effect that is measured.
 
-A `donor` gives the effect `reliance` and, in the other direction, `sufficiency`; `expected` gives `unique`.
-
-`background`  The value of the record's voxels outside the brain.
-`donor`       The region of another person, drawn without regard to the label. If the region's content has nothing to do
-              with the label and with the rest of the brain, the person's own and the donor's can be exchanged.
-`expected`    The donor's region shifted so that its mean is what the person's other regions predict plus the donor's
-              own residual: what the rest of the brain says about the region stays, what only the region says is
-              exchanged (conditional permutation importance: Strobl et al. 2008, Chamma et al. 2023).
+All of a region is replaced: its voxels, and its edges where the network reads connectomes (`edges.py`).
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +15,7 @@ from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.means import means_of, regions
 from data.cohorts.rows import Row
-from utils.blackout.edges import Edges, EdgeSubstitution
-from utils.blackout.effects import BACKGROUND, RELIANCE, SUFFICIENCY, UNIQUE
+from utils.blackout.edges import Contents, Edges, EdgeSubstitution
 from utils.blackout.options import CONNECTOME, BlackoutOptions
 
 PEOPLE_PER_DONOR = 2  # to draw from, at least: else all records would share the same donors
@@ -31,6 +24,82 @@ INNER_FOLDS = 5  # so that no one's region is predicted from a fit that has seen
 PENALTIES = np.logspace(-3, 1, 9)  # of squared weights, per record
 Origin = tuple[str, str | None]  # of a donor: split and site; None: any site
 People = dict[str, list[int]]  # subject -> positions of the subject's records
+
+
+@dataclass(frozen=True, eq=False)
+class Fill:
+    """An effect: the `Contents` that are shown, what a region of them becomes, and what a page says.
+
+    The effect is on the logit of the true class: its fall, or its rise if `rises`, as a mean over donors if
+    `by_donor`. `level` gives the regions' means (records of the cohort, regions, maps) by which the chance of having
+    drawn these donors is taken out; without it nothing is taken out. Only effects that are `tested` have p-values.
+    """
+
+    name: str  # a column of `regions.csv`
+    shown: str
+    region: str
+    meaning: str  # {background}: what the background is
+    level: Callable[["Fills"], np.ndarray] | None = None
+    by_donor: bool = True
+    rises: bool = False
+    tested: bool = False
+    array: str = ""
+
+    @property
+    def stored(self) -> str:
+        """Its name in `blackout.h5`."""
+        return self.array or self.name
+
+    @property
+    def called(self) -> str:
+        """In a sentence on its p-value."""
+        return f"the {self.name}" if self.name == RELIANCE else f"the {self.name} effect"
+
+    @property
+    def prefix(self) -> str:
+        """Before what a page says of it beside other effects: nothing for the first one."""
+        return "" if self.name == RELIANCE else f"{self.name} "
+
+
+RELIANCE, UNIQUE, BACKGROUND = "reliance", "unique", "background"  # to each of which some result is tied
+FILLS = (
+    Fill(
+        RELIANCE,
+        shown="own",
+        region="donor",  # if it has to do with neither label nor brain, both people's can be exchanged
+        level=lambda fills: fills.means,
+        tested=True,
+        meaning="How much the logit of the true class falls when the region is replaced by another person's: positive "
+        "where the network's evidence rests on this person's region. Mean over subjects, with its 95% interval.",
+    ),
+    Fill(
+        UNIQUE,
+        shown="own",
+        region="expected",  # conditional permutation importance: Strobl et al. 2008, Chamma et al. 2023
+        level=lambda fills: fills.means - fills.expected,
+        tested=True,
+        meaning="The same, with the other person's region shifted to the level that the rest of this person's brain "
+        "predicts: what the region says and the rest does not.",
+    ),
+    Fill(
+        BACKGROUND,  # the blackout of most of the literature
+        shown="own",
+        region="background",
+        by_donor=False,
+        array="delta_logit",
+        meaning="How much the logit of the true class falls when the region becomes {background}. The network has "
+        "never seen that, so no p-value is given.",
+    ),
+    Fill(
+        "sufficiency",
+        shown="donor",
+        region="own",
+        rises=True,
+        meaning="How much the logit of the true class rises when this region of the person is put into another "
+        "person's brain: what it says alone. Sufficient but not unique means redundant; neither means unimportant.",
+    ),
+)
+TESTED = tuple(fill for fill in FILLS if fill.tested)
 
 
 class Substitution(NamedTuple):
@@ -63,8 +132,8 @@ class Fills:
         self.separate = options.separate_maps(cohort)
         self.masks = [atlas.labels == region for region in atlas.regions]
         self._region_at = atlas.places(atlas.labels)
-        self.means = means_of(cohort, [regions(atlas)])[0].astype(float)
-        self.expected = expected_means(cohort, self.means)
+        self.means: np.ndarray = means_of(cohort, [regions(atlas)])[0].astype(float)
+        self.expected: np.ndarray = expected_means(cohort, self.means)
         self.edges = Edges(cohort, atlas, self.means, seed) if options.replaces_edges(cohort) else None
         self._people = people_by_origin(cohort)
         subject = {int(index): cohort.rows[index].subject for index in tested}
@@ -75,31 +144,39 @@ class Fills:
         self.subjects_of_origin = Counter({subject[index]: origin for index, origin in self.origin.items()}.values())
 
     @property
-    def kinds(self) -> np.ndarray:
-        """The effect, of `effects.KINDS`, that each substitution serves (substitutions,), in the order of `of`."""
-        return np.repeat((BACKGROUND, RELIANCE, UNIQUE, SUFFICIENCY), (1, self.count, self.count, self.count))
+    def names(self) -> np.ndarray:
+        """The name of the fill of each substitution (substitutions,), in the order of `of`."""
+        return np.repeat([fill.name for fill in FILLS], [self.count if fill.by_donor else 1 for fill in FILLS])
 
     def of(self, indices: np.ndarray) -> tuple[dict[str, np.ndarray], list[Substitution]]:
-        """The batch of n records, as of `Cohort.batch`, with `connectome` if the cohort has any, and the substitutions
-        of `kinds`, each donor by donor."""
+        """The batch of n records, as of `Cohort.batch`, with `connectome` if the cohort has any, and the substitutions,
+        fill by fill and donor by donor."""
         connectomes = self.cohort.connectomes
         batch = self.cohort.batch(indices, tables={} if connectomes is None else {CONNECTOME: connectomes})
-        volume = batch["volume"]
-        outside = [[records.background(values) for values in np.moveaxis(record, -1, 0)] for record in volume]
         positions = np.stack([self.donors[int(index)] for index in indices], axis=1)
-        donors = [self.cohort.batch(row)["volume"] for row in positions]
+        volumes = self._volumes(batch["volume"], indices, positions)
+        edges = self.edges.contents(indices, positions) if self.edges else None
+        found = []
+        for fill in FILLS:
+            for donor in range(self.count if fill.by_donor else 1):
+                shown, region = (getattr(volumes[donor], name) for name in (fill.shown, fill.region))
+                region = region if self.replaced.all() else np.where(self.replaced, region, shown)
+                of_edges = [getattr(edges[donor], name) for name in (fill.shown, fill.region)] if edges else None
+                found.append(Substitution(shown, region, EdgeSubstitution(*of_edges) if of_edges else None))
+        return batch, found
+
+    def _volumes(self, own: np.ndarray, indices: np.ndarray, positions: np.ndarray) -> list[Contents]:
+        """What may stand in the regions of volumes, by donor. `expected` is the donor's, moved so that each region's
+        mean is what the person's other regions predict plus the donor's own residual."""
+        outside = [[records.background(values) for values in np.moveaxis(record, -1, 0)] for record in own]
+        background = np.array(outside, np.float32)[:, None, None, None]
         shift = self.expected[indices] - self.expected[positions]  # (donors, n, regions, maps)
         shift = np.pad(shift, ((0, 0), (0, 0), (0, 1), (0, 0))).astype(np.float32)  # outside the regions 0
-        found = [
-            (volume, np.array(outside, np.float32)[:, None, None, None]),
-            *((volume, donor) for donor in donors),
-            *((volume, donor + shift[at][:, self._region_at]) for at, donor in enumerate(donors)),
-            *((donor, volume) for donor in donors),
+        donors = [self.cohort.batch(row)["volume"] for row in positions]
+        return [
+            Contents(own, background, donor, donor + of_donor[:, self._region_at])
+            for donor, of_donor in zip(donors, shift, strict=True)
         ]
-        if not self.replaced.all():
-            found = [(volume, np.where(self.replaced, fill, volume)) for volume, fill in found]
-        of_edges = self.edges.of(indices, positions) if self.edges else [None] * len(found)
-        return batch, [Substitution(*pair, edges) for pair, edges in zip(found, of_edges, strict=True)]
 
     def inputs_with(self, one: Substitution, inside: np.ndarray, region: int | None) -> dict[str, np.ndarray]:
         """What a network is shown with voxels `inside` (1, x, y, z, 1 or maps) replaced and, if they are, the edges of
