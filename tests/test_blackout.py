@@ -17,7 +17,7 @@ from data.cohorts.stored import open_cohort
 from data.grids import FULL, REDUCED
 from models import cnn
 from models.settings import from_json
-from utils.blackout.fills import Fills
+from utils.blackout.fills import FILLS, Fills
 from utils.blackout.job import write_map
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
@@ -133,15 +133,15 @@ def test_the_table_ranks_the_mean_over_subjects(blacked_out, stored):
     folder, outcome = blacked_out
     rows = read_rows(folder / "regions.csv")
     assert len(rows) == NUM_REGIONS
-    assert ",".join(rows[0]) == COLUMNS
+    assert [*rows[0]] == columns()
     aal = atlas.load_atlas(None, REDUCED)
-    kinds = {"background": "delta_logit"} | {name: name for name in ("reliance", "unique", "sufficiency")}
     for row in rows:
         region = int(row["region"])
         assert row["name"] == aal.names[region]
         assert int(row["voxels"]) == np.count_nonzero(aal.labels == region)
-        for column, name in kinds.items():
-            assert float(row[column]) == pytest.approx(stored[name][:, region - 1].mean(), abs=1e-5)
+        for fill in FILLS:
+            column = fill.name
+            assert float(row[column]) == pytest.approx(stored[fill.stored][:, region - 1].mean(), abs=1e-5)
             assert float(row[f"{column}_low"]) <= float(row[column]) <= float(row[f"{column}_high"])
         for value, group in enumerate(("control", "autism")):
             mean = stored["delta_logit"][stored["label"] == value, region - 1].mean()
@@ -155,14 +155,16 @@ def test_the_table_ranks_the_mean_over_subjects(blacked_out, stored):
     assert "Donors: 5 per record, training subjects of any site." in outcome.out
 
 
-COLUMNS = (
-    "rank,region,name,hemisphere,voxels,x_mm,y_mm,z_mm,"
-    "reliance,reliance_low,reliance_high,p_reliance,q_reliance,unique,unique_low,unique_high,p_unique,q_unique,"
-    "background,background_low,background_high,background_autism,background_control,"
-    "sufficiency,sufficiency_low,sufficiency_high,size_percentile,"
-    "reliance_adjusted,reliance_adjusted_low,reliance_adjusted_high,p_reliance_plain,"
-    "unique_adjusted,unique_adjusted_low,unique_adjusted_high,p_unique_plain,remark"
-)
+def columns() -> list[str]:
+    """Those of `regions.csv`, which other programs read."""
+    before, beside = ["rank", "region", "name", "hemisphere", "voxels", "x_mm", "y_mm", "z_mm"], []
+    for fill in FILLS:
+        name, by_class = fill.name, ["background_autism", "background_control"]
+        before += [name, f"{name}_low", f"{name}_high", *(by_class if name == "background" else [])]
+        if fill.tested:
+            before += [f"p_{name}", f"q_{name}"]
+            beside += [f"{name}_adjusted", f"{name}_adjusted_low", f"{name}_adjusted_high", f"p_{name}_plain"]
+    return [*before, "size_percentile", *beside, "remark"]
 
 
 @pytest.mark.slow
@@ -276,7 +278,7 @@ def test_hostile_names_one_subject_and_a_region_too_big_for_blobs(cli, trained, 
     assert all(
         row[name] and not row[f"{name}_low"] and not row[f"{name}_high"]
         for row in rows.values()
-        for name in ("reliance", "unique", "background", "sufficiency")
+        for name in (fill.name for fill in FILLS)
     )
     assert not any(row["p_reliance"] or row["q_unique"] for row in rows.values())
     assert all(bool(row["background_autism"]) != bool(row["background_control"]) for row in rows.values())

@@ -252,7 +252,7 @@ def test_a_region_without_a_parcel_changes_nothing_and_many_regions_come_in_grou
     logits = EdgeLogits(network(15))
     together = logits.changes(own, substitution)
     assert not together[2].any() and together[:2].any(axis=(1, 2)).all()
-    monkeypatch.setattr("utils.blackout.edge_logits.ROWS", 1)
+    monkeypatch.setattr("utils.blackout.occlusion.ROWS", 1)
     np.testing.assert_allclose(logits.changes(own, substitution), together, atol=1e-6)
 
 

@@ -154,7 +154,7 @@ class Fills:
         connectomes = self.cohort.connectomes
         batch = self.cohort.batch(indices, tables={} if connectomes is None else {CONNECTOME: connectomes})
         positions = np.stack([self.donors[int(index)] for index in indices], axis=1)
-        volumes = self._volumes(batch["volume"], indices, positions)
+        volumes = self.volumes(batch["volume"], indices, positions)
         edges = self.edges.contents(indices, positions) if self.edges else None
         found = []
         for fill in FILLS:
@@ -165,7 +165,7 @@ class Fills:
                 found.append(Substitution(shown, region, EdgeSubstitution(*of_edges) if of_edges else None))
         return batch, found
 
-    def _volumes(self, own: np.ndarray, indices: np.ndarray, positions: np.ndarray) -> list[Contents]:
+    def volumes(self, own: np.ndarray, indices: np.ndarray, positions: np.ndarray) -> list[Contents]:
         """What may stand in the regions of volumes, by donor. `expected` is the donor's, moved so that each region's
         mean is what the person's other regions predict plus the donor's own residual."""
         outside = [[records.background(values) for values in np.moveaxis(record, -1, 0)] for record in own]
