@@ -21,7 +21,7 @@ from data.cohorts.stored import open_cohort
 from models import MODELS, layers
 from models.connectomes import SHARE
 from utils.blackout import edges, options, page
-from utils.blackout.edges import Edges, EdgeSubstitution, Expected
+from utils.blackout.edges import Edges, EdgeSubstitution, ExpectedEdges
 from utils.blackout.fills import Fills
 from utils.blackout.occlusion import EdgeLogits, Occlusion, edge_logits
 from utils.blackout.options import BlackoutOptions
@@ -114,7 +114,7 @@ def test_expected_edges_are_those_of_ridge_regressions_without_the_person(drawn,
     monkeypatch.setattr(edges, "PENALTIES", [penalty])
     of_region = edges.edges_of_regions(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
     indices = np.array([0, 1, 3, 9, 21, 23])  # of one person twice, with unknown edges, trained on, and tested
-    found = Expected(cohort, of_region, means, 0)(indices, connectomes[indices])
+    found = ExpectedEdges(cohort, of_region, means, 0)(indices, connectomes[indices])
     for region, levels in enumerate(found):
         for level, index in zip(levels, indices, strict=True):
             independent = by_ridge(cohort, connectomes, means, region, index, penalty)
@@ -136,7 +136,7 @@ def test_each_region_has_the_penalty_that_predicts_the_training_people_best(draw
             apart = np.nan_to_num(scaled[training][:, own]) - (np.array(predicted) - centre) / spread
             errors.append(np.square(apart).sum())
             levels.append(by_ridge(cohort, connectomes, means, region, 23, penalty))
-        found = Expected(cohort, of_region, means, 0)(np.array([23]), connectomes[[23]])[region][0]
+        found = ExpectedEdges(cohort, of_region, means, 0)(np.array([23]), connectomes[[23]])[region][0]
         assert found == pytest.approx(levels[int(np.argmin(errors))], abs=2e-4)
 
 
@@ -148,7 +148,7 @@ def test_people_are_not_told_by_the_z_scores_of_the_others(drawn, monkeypatch):
     of_region = edges.edges_of_regions(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
     monkeypatch.setattr(edges, "PENALTIES", [1e-3])
     monkeypatch.setattr(edges, "MAX_PEOPLE", 8)
-    expected = Expected(cohort, of_region, random.normal(size=(PEOPLE, len(REGIONS), MAPS)), 0)
+    expected = ExpectedEdges(cohort, of_region, random.normal(size=(PEOPLE, len(REGIONS), MAPS)), 0)
     fitting = edges.people_to_fit_on(cohort, 0)[0]
     for own, levels in zip(of_region, expected(fitting, connectomes[fitting]), strict=True):
         assert np.square(connectomes.values[fitting][:, own] - levels).mean() > 0.7

@@ -203,11 +203,11 @@ def test_the_cross_hair_begins_in_the_first_significant_region(results, rendered
     assert second.ranked == [9, 5, 2] and list(second.cuts) == [20, 30, 70]
 
 
-def test_the_heart_of_a_bent_region_lies_in_it():
+def test_the_innermost_voxel_of_a_bent_region_lies_in_it():
     """A U whose mean lies between its arms."""
     labels = np.zeros(grids.FULL.shape, int)
     labels[10:21, 10:12, 5], labels[10:12, 10:30, 5], labels[19:21, 10:30, 5] = 7, 7, 7
-    at = np.rint((np.array(page.heart(labels, 7)) - grids.FULL.origin_mm) / 2).astype(int)
+    at = np.rint((np.array(page.innermost_voxel(labels, 7)) - grids.FULL.origin_mm) / 2).astype(int)
     mean = np.argwhere(labels == 7).mean(0)
     assert labels[tuple(np.rint(mean).astype(int))] == 0 and labels[tuple(at)] == 7
 

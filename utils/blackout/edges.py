@@ -55,7 +55,7 @@ class Edges:
         self.connectomes = connectomes_of(cohort)
         self.region_of = regions_of_parcels(self.connectomes, atlas)
         self.of_region = edges_of_regions(self.region_of, self.connectomes.pairs, len(atlas.regions))
-        self._expected = Expected(cohort, self.of_region, means, seed)
+        self._expected = ExpectedEdges(cohort, self.of_region, means, seed)
 
     def contents(self, indices: np.ndarray, positions: np.ndarray) -> list[Contents]:
         """What may stand in the regions of records (n,) with their donors (donors, n), by donor."""
@@ -103,7 +103,7 @@ def edges_of_regions(region_of: np.ndarray, pairs: np.ndarray, regions: int) -> 
     return [np.flatnonzero((region_of[pairs] == region).any(1)) for region in range(regions)]
 
 
-class Expected:
+class ExpectedEdges:
     """What the rest of a person predicts of a region's edges: kernel ridge regression on all edges that do not touch
     it and on the means of the other regions, both standardised and of equal weight.
 

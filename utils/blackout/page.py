@@ -212,7 +212,7 @@ def anatomy() -> np.ndarray:
     return found
 
 
-def heart(labels: np.ndarray, region: int) -> tuple[float, ...]:
+def innermost_voxel(labels: np.ndarray, region: int) -> tuple[float, ...]:
     """The voxel of a region on the full grid that is nearest to its centre, which may lie outside: mm in MNI space."""
     voxels = np.argwhere(labels == region)
     nearest = voxels[np.square(voxels - voxels.mean(0)).sum(1).argmin()]
@@ -224,7 +224,7 @@ def viewer(results: BlackoutResults) -> str:
     from nilearn.plotting import view_img
 
     image, options = painted(results)
-    crossed = heart(results.atlas.full, results.ranked[0])
+    crossed = innermost_voxel(results.atlas.full, results.ranked[0])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", EXPECTED, UserWarning)
         page = view_img(image, cut_coords=crossed, **options).get_standalone()
