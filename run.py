@@ -92,7 +92,7 @@ def execute() -> int:
 def perform_with_others(work: "Run | Group | Permutations", args: argparse.Namespace) -> int:
     """Does the job with other workers, if there are any; returns the exit status."""
     from utils.machines.workers import find_workers
-    from utils.runs.team import perform_together
+    from utils.runs.group import perform_together
 
     workers = find_workers()
     if not (work.job.is_shared or workers.is_chief):
@@ -136,9 +136,9 @@ def settled_on_folds(asked: Request) -> "Group":
     if asked.args.choose is not None:
         from utils.choice.chosen import chosen_run as of_options
     elif asked.is_repeated:
-        from utils.runs.repeated import repeated_run as of_options
+        from utils.runs.group import repeated_run as of_options
     else:
-        from utils.runs.folded import folded_run as of_options
+        from utils.runs.group import folded_run as of_options
     return of_options(asked)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from data import grids
 from data.base import files
 from data.base.errors import InputError
-from data.base.progress import progress
+from data.base.terminal import progress
 from data.cohorts import atlas, records, resampling, twins
 from data.cohorts.cohort import Cohort
 from data.cohorts.derivation import kept_in

@@ -9,7 +9,7 @@ import numpy as np
 
 from data.base.errors import InputError
 from data.base.files import check_sums, new_folder
-from data.base.progress import progress
+from data.base.terminal import progress
 from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort, in_one_folder
 from data.cohorts.rows import MAX_RECORDS, Row, swapped_name

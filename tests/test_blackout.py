@@ -21,7 +21,7 @@ from utils.blackout.fills import FILLS, Fills
 from utils.blackout.job import write_map
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
-from utils.training.saver import restore_weights
+from utils.training.network import restore_weights
 
 NUM_REGIONS = 116
 

@@ -163,7 +163,7 @@ def test_an_ensemble_is_the_mean_of_probabilities_each_with_its_own_scale(of_fol
     import keras
 
     from models import MODELS
-    from utils.training.saver import restore_weights
+    from utils.training.network import restore_weights
 
     path = new_like(of_folds)
     outcome, out = tested(of_folds, path)

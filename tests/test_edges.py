@@ -26,7 +26,7 @@ from utils.blackout.fills import Fills
 from utils.blackout.occlusion import EdgeLogits, Occlusion, edge_logits
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
-from utils.training.saver import restore_weights
+from utils.training.network import restore_weights
 
 REGIONS, MAPS, PEOPLE = (2, 3, 7), 2, 24
 PARCELS = tuple("abcdef")

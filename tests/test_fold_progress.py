@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 from helpers import cohort_of, row, run_of
 
-from data.base.progress import progress, tell
+from data.base.terminal import progress, tell
 from utils.choice.job import ChoiceOptions
 from utils.jobs import JOBS
-from utils.runs import fold_progress
-from utils.runs.fold_progress import FoldProgress
+from utils.runs import side_by_side
 from utils.runs.run import Run
+from utils.runs.side_by_side import FoldProgress
 from utils.scores.estimate import UNDEFINED, Estimate, Headline
 
 
@@ -19,7 +19,7 @@ from utils.scores.estimate import UNDEFINED, Estimate, Headline
 def parts(tmp_path, monkeypatch):
     """Three folds of a test, of two subjects each; a fold that is done took 30 s by a clock of our own."""
     clock = iter(range(0, 3000, 30))
-    monkeypatch.setattr(fold_progress, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr(side_by_side, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     rows = [row("a.bin", split="test"), row("b.bin", split="test"), row("c.bin", split="train")]
     runs = [run_of(cohort=cohort_of(*rows), folder=tmp_path / name) for name in "012"]
     return [replace(run, job=JOBS["test"], fold=name) for run, name in zip(runs, "012", strict=True)]
@@ -96,8 +96,8 @@ def test_one_fold_that_was_asked_for_prints_all(parts, capsys):
 
 def test_what_folds_said_in_other_processes_is_said_once_and_errors_go_to_stderr(parts, capsys):
     rows = FoldProgress(parts)
-    rows.tell("Donors: 5 per record.\nnote\n", "")
-    rows.tell("Donors: 5 per record.\n", "run.py: error: bad\n")
+    rows.print_said("Donors: 5 per record.\nnote\n", "")
+    rows.print_said("Donors: 5 per record.\n", "run.py: error: bad\n")
     out, err = capsys.readouterr()
     assert out.splitlines()[1:] == ["Donors: 5 per record.", "note"]
     assert err == "run.py: error: bad\n"

@@ -27,7 +27,7 @@ from utils.blackout.measure import brain, random_blobs
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
 from utils.scores import floors
-from utils.training.saver import restore_weights
+from utils.training.network import restore_weights
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -287,7 +287,7 @@ def test_a_training_on_kept_means_ends_as_one_on_volumes(trained_on_means, writt
     assert sorted(path.name.split("-")[0] for path in again.glob("*.npy")) == ["cubes3", "regions"]
     assert cli("--train", *TRAINING, *places, "--chkPointDir", "again").status == 0
     assert reads == []
-    monkeypatch.setattr("utils.training.inference.split_after_means", lambda network: (network, []))
+    monkeypatch.setattr("utils.training.network.split_after_means", lambda network: (network, []))
     assert cli("--train", *TRAINING, *places, "--overrideChkpt", "--chkPointDir", "volumes").status == 0
     assert reads and not (tmp_path / "volumes" / "means").exists()
     assert_bit_equal(trained_on_means / "ckpt" / "mmnn", tmp_path / "volumes" / "mmnn")

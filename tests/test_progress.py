@@ -2,15 +2,15 @@
 
 import re
 
-from data.base import progress
+from data.base import terminal
 
 
 def lines_of(total: int, interval: float, monkeypatch, capsys) -> list[str]:
     """What `total` steps print, a second apart by a clock of our own."""
     clock = iter(range(1000))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
-    monkeypatch.setattr(progress, "PLAIN_INTERVAL_S", interval)
-    with progress.progress("Training nn", total) as shown:
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(terminal, "PLAIN_INTERVAL_S", interval)
+    with terminal.progress("Training nn", total) as shown:
         for step in range(total):
             shown.advance(f"loss {step}")
     return capsys.readouterr().out.splitlines()
@@ -34,23 +34,23 @@ def test_the_time_left_is_that_of_the_pace_so_far(monkeypatch, capsys):
 
 
 def test_a_continued_run_counts_on_from_what_is_done(capsys):
-    with progress.progress("Training nn", 10, done=8) as shown:
+    with terminal.progress("Training nn", 10, done=8) as shown:
         shown.advance()
         shown.advance()
     assert re.findall(r"(\d+)/10", capsys.readouterr().out) == ["9", "10"]
 
 
 def test_quietly_a_log_file_gets_nothing(capsys):
-    with progress.quietly(), progress.progress("Training nn", 1) as shown:
+    with terminal.quietly(), terminal.progress("Training nn", 1) as shown:
         shown.advance()
-        progress.tell("a result")
+        terminal.tell("a result")
         print("a note")
-    progress.tell("after it")
+    terminal.tell("after it")
     assert capsys.readouterr().out == "a note\nafter it\n"
 
 
 def test_a_duration_has_a_fitting_unit():
-    assert [progress.duration(seconds) for seconds in (0.4, 99.4, 100, 5990, 12240)] == [
+    assert [terminal.duration(seconds) for seconds in (0.4, 99.4, 100, 5990, 12240)] == [
         *("0 s", "99 s", "2 min", "100 min", "3.4 h")
     ]
 
@@ -58,7 +58,7 @@ def test_a_duration_has_a_fitting_unit():
 def test_a_terminal_gets_a_bar(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich's way to say that this is a terminal
     monkeypatch.setenv("TERM", "xterm")
-    with progress.progress("Training nn", 3) as shown:
+    with terminal.progress("Training nn", 3) as shown:
         shown.advance("loss 1", steps=3)
     out = capsys.readouterr().out
     assert "3/3" in out

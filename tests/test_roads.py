@@ -34,7 +34,7 @@ from models import MODELS, cae, cnn, mmnn
 from models.settings import from_json
 from utils.predict.__main__ import parser as predict_parser
 from utils.runs.checkpoints import CheckpointFolder
-from utils.training.saver import restore_weights
+from utils.training.network import restore_weights
 
 DATA, MODELS_PAGE, DERIVE, BUNDLE, ONNX = (
     ROOT / "docs" / f"{name}.md" for name in ("data", "models", "derive", "bundle", "onnx")

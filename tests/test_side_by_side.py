@@ -17,8 +17,7 @@ from helpers import SMALL_BATCH, TINY_NN, assert_bit_equal, read_rows
 
 from data.base.errors import InputError
 from utils.runs import side_by_side as module
-from utils.runs.fold_progress import FoldProgress
-from utils.runs.side_by_side import environments, side_by_side
+from utils.runs.side_by_side import FoldProgress, environments, side_by_side
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def test_each_process_has_its_share_of_the_cores(monkeypatch):
     for name in module.THREADS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    monkeypatch.setattr(module.joblib, "cpu_count", lambda: 7)
+    monkeypatch.setattr(module, "cpu_count", lambda: 7)
     assert environments(3, False) == [dict.fromkeys(module.THREADS, "2") | {"CUDA_VISIBLE_DEVICES": "-1"}] * 3
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert "OMP_NUM_THREADS" not in environments(3, False)[0]

@@ -7,7 +7,7 @@ import sys
 import pytest
 from helpers import ROOT
 
-from data.base.terminal import STOPS, collected, handled, ignore_interrupts, interrupts_delayed
+from data.base.processes import STOPS, collected, handled, ignore_interrupts, interrupts_delayed
 
 NUMBERS = [getattr(signal, name) for name in STOPS]
 
@@ -105,7 +105,7 @@ def test_a_background_job_keeps_ignoring_ctrl_c():
 
 IGNORES = """
 import os, signal
-from data.base.terminal import ignore_interrupts
+from data.base.processes import ignore_interrupts
 
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 os.kill(os.getpid(), signal.SIGINT)  # on its way

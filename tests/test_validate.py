@@ -15,7 +15,7 @@ from models import MODELS, nn
 from run import parser
 from utils.jobs import BLACKOUT, FULL_PASS, JOBS, TEST, TRAIN
 from utils.runs.checkpoints import CheckpointFolder, Identity
-from utils.runs.folded import folded_run
+from utils.runs.group import folded_run
 from utils.runs.guards import check
 from utils.runs.run import Job, Run
 from utils.runs.validate import Request, TrainOptions, check_options, request, single_run

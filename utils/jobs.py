@@ -7,12 +7,6 @@ from utils.runs import guards
 from utils.runs.run import Job
 from utils.runs.validate import TrainOptions
 
-
-def figures(*names: str) -> tuple[str, ...]:
-    """The files of figures, each in every form that `utils.figures.save` writes."""
-    return tuple(f"{name}.{form}" for name in names for form in ("png", "svg", "pdf"))
-
-
 TESTED = (
     guards.same_settings,
     guards.no_leak,
@@ -33,7 +27,8 @@ TRAIN = Job(
         guards.enough_to_validate,
         guards.free_output,
     ),
-    outputs=("history.csv", *figures("history"), "events.out.tfevents.*"),
+    outputs=("history.csv", "events.out.tfevents.*"),
+    figures=("history",),
     options=TrainOptions,
     needs_checkpoint=False,
     takes_several_gpus=True,
@@ -43,10 +38,8 @@ TEST = Job(
     help="measure on the test subjects",
     module="utils.evaluation.test",
     guards=TESTED,
-    outputs=(
-        *OUTPUTS,
-        *figures("confusion_matrix", "roc", "forest", "calibration", "decisions", "losses", "distribution", "*Image"),
-    ),
+    outputs=OUTPUTS,
+    figures=("confusion_matrix", "roc", "forest", "calibration", "decisions", "losses", "distribution", "*Image"),
     options=TestOptions,
     is_shared=False,
 )
@@ -59,10 +52,8 @@ BLACKOUT = Job(
         blackout.possible_blackout,
         guards.distinct_names,
     ),
-    outputs=(
-        *("regions.csv", "regions_by_map.csv", "blackout.h5", *figures("blackout", "regions_by_map")),
-        *("blackout.html", "maps", "group_*.nii.gz"),
-    ),
+    outputs=("regions.csv", "regions_by_map.csv", "blackout.h5", "blackout.html", "maps", "group_*.nii.gz"),
+    figures=("blackout", "regions_by_map"),
     options=blackout.BlackoutOptions,
     takes_candidates=False,
     needs="occludable",
@@ -74,17 +65,8 @@ FULL_PASS = Job(
     module="utils.training.encode",
     guards=(guards.same_settings, guards.same_preparation, guards.code_fits, guards.distinct_names, guards.new_output),
     outputs=(
-        *(
-            "*.bin",
-            "cohort.json",
-            "subjects.csv",
-            "SHA256SUMS",
-            "digests.csv",
-            "covariates.csv",
-            "phenotype.csv",
-            "maps.csv",
-        ),
-        *("folds.csv", "folds.json"),
+        *("*.bin", "cohort.json", "subjects.csv", "SHA256SUMS", "digests.csv", "covariates.csv", "phenotype.csv"),
+        *("maps.csv", "folds.csv", "folds.json"),
     ),
     needs="reduces",
     refusal="A full pass reduces a cohort, and only {able} does that, not {model}; did you mean: "

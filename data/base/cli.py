@@ -10,9 +10,9 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any, NoReturn, TypeVar
 
-from data.base.errors import InputError
-from data.base.terminal import UNREAD, Unread, ignore_interrupts, plain_streams
-from data.base.text import PLAIN, is_plain, shown, whole_number
+from data.base.errors import PLAIN, InputError, is_plain, shown, whole_number
+from data.base.processes import ignore_interrupts
+from data.base.terminal import UNREAD, Unread, plain_streams
 
 MAX_SEED = 2**32 - 1
 MAX_COUNT = 10**12  # of batches and the like; far below what int64 holds
@@ -28,8 +28,8 @@ class Parser(argparse.ArgumentParser):
     """Argument errors are one line, without the usage; an empty value is an error."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuses an empty argument, which is what is left of a shell variable that is not set, and one that is not
-        plain text, which no table could hold."""
+        """Refuses an empty argument, as a shell variable that is not set leaves it. Refuses one that is not plain text,
+        which no table could hold."""
         if sys.platform == "win32":
             print(f"{self.prog}: Windows is not supported, and nothing was tried on it; use WSL.", file=sys.stderr)
         for before, word in pairwise(["", *(sys.argv[1:] if args is None else args)]):

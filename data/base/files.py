@@ -23,8 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from data.base.errors import InputError
-from data.base.text import check_plain, shown
+from data.base.errors import InputError, check_plain, shown
 
 if TYPE_CHECKING:
     import h5py

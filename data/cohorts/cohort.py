@@ -14,7 +14,7 @@ import numpy as np
 from data import grids
 from data.base import files
 from data.base.errors import InputError
-from data.base.progress import ahead
+from data.base.processes import ahead
 from data.cohorts import records
 from data.cohorts import rows as rows_of
 from data.cohorts import seal as seal_of

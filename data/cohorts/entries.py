@@ -18,8 +18,7 @@ import numpy as np
 
 from data import grids
 from data.base import files
-from data.base.errors import InputError
-from data.base.text import check_plain
+from data.base.errors import InputError, check_plain
 from data.cohorts import records
 from data.cohorts.records import FileEntry
 from data.cohorts.rows import MAX_RECORDS

@@ -16,8 +16,7 @@ from urllib.parse import quote
 import numpy as np
 
 from data.base import files, tables
-from data.base.errors import InputError
-from data.base.text import shown, whole_number
+from data.base.errors import InputError, shown, whole_number
 from data.cohorts.cohort import Cohort
 from data.cohorts.resplit import resplit
 from data.cohorts.rows import Groups, Row, leaders, listed, named_groups

@@ -20,7 +20,7 @@ from functools import cache
 import numpy as np
 
 from data import grids
-from data.base.progress import progress
+from data.base.terminal import progress
 from data.cohorts import atlas, resampling
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import Groups, named_groups

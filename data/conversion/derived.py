@@ -10,9 +10,8 @@ from typing import Any
 import pandas as pd
 
 from data.base import files
-from data.base.errors import InputError
+from data.base.errors import InputError, check_plain
 from data.base.files import sum_of
-from data.base.text import check_plain
 from data.cohorts.derivation import CHOICES, PROGRAM, VARYING, Derivation, KeptDerivation
 from data.cohorts.rows import listed
 from data.conversion.layouts import Listing

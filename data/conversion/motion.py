@@ -6,8 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from data.base import files
-from data.base.errors import InputError
-from data.base.text import shown
+from data.base.errors import InputError, shown
 from data.cohorts.nifti import beside
 from data.cohorts.side_tables import HEAD_MOTION
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.base.errors import InputError
-from data.base.text import whole_number
+from data.base.errors import InputError, whole_number
 from data.cohorts.atlas import label_image
 from data.cohorts.nifti import beside
 from data.cohorts.rows import listed

@@ -9,8 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from data.base import files
-from data.base.errors import InputError
-from data.base.text import shown
+from data.base.errors import InputError, shown
 from data.cohorts.nifti import MapOnDisk, beside, num_volumes, open_image
 from data.cohorts.records import MAX_MAPS
 from data.conversion.layouts import Listing

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.base.cli import MAX_JOBS, names, option, whole
-from data.base.text import shown, whole_number
+from data.base.errors import shown, whole_number
 
 DEFAULT_BAND = (0.01, 0.1)  # Hz
 STRATEGIES = ("simple", "scrubbing", "compcor", "none")  # of nilearn's load_confounds_strategy, and none

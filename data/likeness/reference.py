@@ -17,7 +17,7 @@ from scipy import stats
 from sklearn.model_selection import GroupKFold
 
 from data.base.errors import InputError
-from data.base.progress import progress
+from data.base.terminal import progress
 from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import listed

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from data import grids
-from data.base.progress import BarProgress, PlainProgress
+from data.base.terminal import BarProgress, PlainProgress
 from data.cohorts import atlas, records, resampling
 from data.cohorts.cohort import SERIES, Cohort
 from data.conversion import edges, measures

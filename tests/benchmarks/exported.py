@@ -54,7 +54,7 @@ def trained(name: str, args: argparse.Namespace) -> Run:
 def row(name: str, args: argparse.Namespace) -> str:
     """Trains, exports and times one preset."""
     from utils.bundle.onnx import Network, by_program, export
-    from utils.training.inference import restored_network
+    from utils.training.network import restored_network
 
     run = trained(name, args)
     network, stored = restored_network(run), dataclasses.replace(run.cohort, standard="stored")

@@ -21,8 +21,8 @@ import numpy as np
 from data import grids
 from data.base import files, tables
 from data.base.errors import InputError
-from data.base.progress import tell
 from data.base.tables import printable
+from data.base.terminal import tell
 from data.cohorts import nifti
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
@@ -46,7 +46,7 @@ from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores.estimate import Headline
 from utils.scores.metrics import HEADLINES, Predictions, headline, with_intervals
-from utils.training.inference import restored_network
+from utils.training.network import restored_network
 
 STORE = "blackout.h5"
 

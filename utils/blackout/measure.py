@@ -15,7 +15,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.special import expit
 
-from data.base.progress import ahead, progress
+from data.base.processes import ahead
+from data.base.terminal import progress
 from data.cohorts import records
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import Row
@@ -24,7 +25,7 @@ from utils.blackout.fills import FILLS, RELIANCE, Fills, Substitution
 from utils.blackout.occlusion import Occlusion
 from utils.blackout.options import of
 from utils.runs.run import Run
-from utils.training.inference import check_finite, probability_of_autism, restored_network
+from utils.training.network import check_finite, probability_of_autism, restored_network
 
 TOGETHER = 16  # records occluded at a time: bounds the memory
 BLOBS = 100  # of each region's size, at least, over all records

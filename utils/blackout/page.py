@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.colors import to_hex
 
 from data import grids
-from data.base.progress import tell
+from data.base.terminal import tell
 from data.base.tables import printable
 from data.cohorts import standards
 from data.cohorts.atlas import Atlas

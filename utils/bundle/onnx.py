@@ -189,7 +189,7 @@ def parity(path: Path, members: Sequence[Network], batches: Iterable[dict]) -> f
 
 def by_program(members: Sequence[Network], batch: dict[str, np.ndarray]) -> np.ndarray:
     """Probabilities of autism (n,) float64, as `--test` computes them of a batch whose volumes are as stored."""
-    from utils.training.inference import probability_of_autism
+    from utils.training.network import probability_of_autism
 
     if "volume" in batch:
         batch = batch | {"within_brain": np.stack([records.within_brain(volume) for volume in batch["volume"]])}

@@ -49,7 +49,7 @@ def networks_of(run: Run) -> list[tuple[Run, Any]]:
     """Each network that does the job, and the run on the cohort as this network reads it. TensorFlow must have been
     started."""
     if (bundle := bundle_of(run)) is None:
-        from utils.training.inference import restored_network
+        from utils.training.network import restored_network
 
         return [(run, restored_network(run))]
     members = enumerate(bundle.model.members)

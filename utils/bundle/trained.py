@@ -15,8 +15,8 @@ from data.likeness.reference import FEWEST
 from models import MODELS
 from utils.bundle.model import EVERYBODY
 from utils.runs.checkpoints import BEST, CheckpointFolder, Identity, training_cohort
+from utils.runs.group import REPEAT
 from utils.runs.internal import InternalValidation
-from utils.runs.repeated import REPEAT
 
 TELLING = 5  # people of a fold or a category; what is told of fewer is nearly theirs
 OTHERS = re.compile(rf"{BEST}|{EVERYBODY}|.*\.replaced")  # folders that are none of a fold
@@ -136,7 +136,7 @@ def known_of_few(cohort: Cohort) -> list[str]:
 
 def network_of(one: Trained, cohort: Cohort) -> Any:
     """The trained network of a checkpoint."""
-    from utils.training.saver import restore_weights
+    from utils.training.network import restore_weights
 
     model = MODELS[one.saved.model]
     network = model.build(model.settings(one.saved.config), cohort)

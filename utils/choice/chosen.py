@@ -24,9 +24,7 @@ from utils.choice.job import CHOOSE, ChoiceOptions, read_choice
 from utils.runs import guards
 from utils.runs.candidates import Candidates
 from utils.runs.checkpoints import CheckpointFolder
-from utils.runs.folded import announce, folder_of_folds, on_folds
-from utils.runs.group import Choosing, Group, made_again
-from utils.runs.repeated import saved_before
+from utils.runs.group import Choosing, Group, announce, folder_of_folds, made_again, on_folds, saved_before
 from utils.runs.run import Options, Run
 from utils.runs.validate import Request, report
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.progress import progress
+from data.base.terminal import progress
 from data.cohorts.cohort import Cohort
 from data.cohorts.inner_folds import MOST, InnerFolds, inner_folds
 from utils.choice.halving import Rung, halve, trainings

@@ -20,7 +20,7 @@ from utils.evaluation.verdict import standing
 from utils.report.registry import TABLES
 from utils.report.tables import Described, read_predictions
 from utils.runs.folders import MANIFEST, Manifest, is_same, sha256
-from utils.runs.repeated import REPEAT
+from utils.runs.group import REPEAT
 from utils.scores.estimate import Estimate, flat, or_none
 from utils.scores.metrics import Predictions, differences, headline, log_odds, with_intervals
 from utils.scores.statistics import THRESHOLD

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from data.base import files
-from data.base.progress import tell
 from data.base.tables import add_row
+from data.base.terminal import tell
 from data.cohorts.cohort import in_order
 from data.cohorts.missingness import missing_in
 from data.cohorts.records import CLASSES
@@ -33,7 +33,7 @@ from utils.scores import floors
 from utils.scores.covariates import with_iq
 from utils.scores.estimate import Estimate, Headline
 from utils.scores.metrics import Predictions, by_fold, by_site, with_intervals
-from utils.training.inference import outputs_of, probability_of_autism
+from utils.training.network import outputs_of, probability_of_autism
 
 RESULTS = "checkpoint_results.csv"
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # its columns beside the checkpoint

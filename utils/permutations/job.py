@@ -14,8 +14,8 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.progress import progress
 from data.base.tables import read_frame, write_frame
+from data.base.terminal import progress
 from data.cohorts.folds import Folds
 from data.cohorts.permuted import permuted_folds
 from utils.choice.job import Store, choice, read_alike

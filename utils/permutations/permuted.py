@@ -12,10 +12,9 @@ from functools import partial
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.processes import processes
-from data.base.progress import progress, quietly
+from data.base.processes import handled, processes
 from data.base.tables import read_frame, write_rows
-from data.base.terminal import handled, warn_in_one_line
+from data.base.terminal import progress, quietly, warn_in_one_line
 from utils.machines import devices
 from utils.machines.devices import Workers
 from utils.permutations.job import Procedure, Series, scored

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from data.base.errors import InputError
-from data.base.progress import quietly
+from data.base.terminal import quietly
 from data.cohorts import records
 from data.cohorts.atlas import load_atlas
 from data.cohorts.cohort import Cohort
@@ -119,7 +119,7 @@ def check_alone(bundle: Bundle) -> None:
 def measured(run: Run) -> tuple[np.ndarray, np.ndarray | None]:
     """The probabilities of autism by each network (networks, 1), and the mean effects of a blackout (regions,)."""
     start_on_cpu()
-    from utils.training.inference import (  # TensorFlow, once nothing is wrong with the files
+    from utils.training.network import (  # TensorFlow, once nothing is wrong with the files
         outputs_of,
         probability_of_autism,
     )

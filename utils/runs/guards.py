@@ -82,8 +82,8 @@ def refuse_others(run: Run, saved: Identity, *names: str) -> None:
 
 
 def no_leak(run: Run, saved: Identity | None) -> None:
-    """No test subject of this cohort may have taken part in training the checkpoint or an encoder: by the name, or by
-    the scan under another name."""
+    """No test subject of this cohort may have trained the checkpoint or an encoder, by the name or by the scan under
+    another name."""
     cohort, metadata = run.cohort, run.cohort.metadata
     if saved and saved.records_sha256 and saved.training_subjects and not saved.training_volumes:
         raise InputError(
