@@ -47,7 +47,7 @@ class EdgeSubstitution(NamedTuple):
 class Edges:
     """The edges of each region, and their substitutions.
 
-    `of_region` has a row of edges' numbers for each region, `region_of` (parcels,) each parcel's region by its place in
+    `of_region` has the numbers of each region's edges. `region_of` (parcels,) is each parcel's region by its place in
     the atlas, or the count of regions. `means` are those of `Fills`.
     """
 
@@ -85,9 +85,9 @@ def connectomes_of(cohort: Cohort) -> Connectomes:
 
 
 def regions_of_parcels(connectomes: Connectomes, atlas: Atlas) -> np.ndarray:
-    """The place in the atlas of each parcel's region (parcels,), which holds more of its voxels on the full grid than
-    any other and than lie outside all regions; the count of regions where there is none such, or the image is not
-    known."""
+    """The place in the atlas of each parcel's region (parcels,). This region holds more of its voxels on the full grid
+    than any other, and than lie outside all regions. Without such a region, or without the image, it is the count of
+    regions."""
     outside, parcels = len(atlas.regions), len(connectomes.parcels)
     if connectomes.image is None:
         return np.full(parcels, outside)
@@ -104,8 +104,8 @@ def edges_of_regions(region_of: np.ndarray, pairs: np.ndarray, regions: int) -> 
 
 
 class ExpectedEdges:
-    """What the rest of a person predicts of a region's edges: kernel ridge regression on all edges that do not touch
-    it and on the means of the other regions, both standardised and of equal weight.
+    """What the rest of a person predicts of a region's edges, by kernel ridge regression. Features are all edges that
+    do not touch the region, and the means of the other regions, both standardised and of equal weight.
 
     Fitted on training people, at most `MAX_PEOPLE`, or on all if there are none. Those whom it is fitted on are
     predicted from fits without them, in closed form. Each region has the penalty that predicts them best. What is
@@ -141,8 +141,9 @@ class ExpectedEdges:
         return found * spread[chosen] + centre[chosen]
 
     def _fit(self, kernel: np.ndarray, region: int, people: list[np.ndarray]) -> tuple[np.ndarray, sparse.csr_array]:
-        """The coefficients (people, edges of the region), and the matrix (people, people) that makes of them how far
-        each is from the prediction without the records of the same person: blocks of the inverse, inverted again."""
+        """The coefficients (people, edges of the region), and a matrix (people, people). Their product is how far each
+        record is from its prediction without the same person's records. The matrix has blocks of the inverse, inverted.
+        """
         own, targets = self._features[:, self._columns(region)], self._targets(region)
         kernel, best = kernel - own @ own.T, (np.inf, targets, sparse.csr_array(kernel.shape, dtype=np.float32))
         for penalty in PENALTIES if targets.size else ():

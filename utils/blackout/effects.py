@@ -1,11 +1,12 @@
 """Effects of occlusion per record; over subjects their intervals and p-values, adjusted for covariates.
 
-A region that carries the age alone speaks for the true class if age goes with the diagnosis. So the effect d on the
-logit of autism and the label y are both taken beside what the covariates z say of them, out of fold:
-2 (y - p(z)) (d - m(z)), p by logistic and m by ridge regression on splines of z. Where covariates say nothing this is
-the effect on the true class. Its mean is 0 if d is independent of y given z. Since it is a product of two residuals, an
-error of p does harm only where m errs, too (the generalised covariance measure, Shah & Peters 2020, Annals of
-Statistics 48:1514).
+A region that carries the age alone speaks for the true class if age goes with the diagnosis. So the covariates z
+predict both the effect d on the logit of autism and the label y, out of fold. A logistic regression of y gives p(z), a
+ridge regression of d gives m(z), both on splines of z. The adjusted effect is 2 (y - p(z)) (d - m(z)).
+
+Where covariates say nothing this is the effect on the true class. Its mean is 0 if d is independent of y given z. It is
+a product of two residuals, so an error of p does harm only where m errs, too. This is the generalised covariance
+measure (Shah & Peters 2020, Annals of Statistics 48:1514).
 """
 
 from collections.abc import Sequence
@@ -131,9 +132,11 @@ def sign_flip_test(effect: np.ndarray, label: np.ndarray, seed: int) -> tuple[np
     If a region's content can be exchanged with that of other people, its effect on the logit of autism has the mean 0.
     Signed by the true class (`label` (subjects,)), the effect is then about as likely as its negative; the more equal
     the classes are in number, the better this holds. So the signs of whole subjects are flipped, which keeps the
-    dependence between regions. p compares the studentised mean with the largest over regions (Winkler et al. 2014), q
-    is that of Benjamini & Hochberg (1995). The mean over the root mean square replaces the studentised mean: each rises
-    with the other, and it is always finite. NaN if all subjects are of one class.
+    dependence between regions.
+
+    p compares the studentised mean with the largest over regions (Winkler et al. 2014). q is that of Benjamini &
+    Hochberg (1995). The mean over the root mean square replaces the studentised mean: each rises with the other, and it
+    is always finite. NaN if all subjects are of one class.
     """
     count, regions = effect.shape
     if len(np.unique(label)) < len(CLASSES):
@@ -241,8 +244,8 @@ def adjustment(known: pd.DataFrame, label: np.ndarray) -> Adjustment:
 
 
 def region_table(atlas: Atlas, effects: Effects, seed: int, adjusted: Adjustment | None = None) -> pd.DataFrame:
-    """The columns of `regions.csv`, a row a region: by reliance, equal ones in the order of the atlas. p and q are of
-    the effects that are `adjusted` for covariates; `p_..._plain` of the effects as they are."""
+    """The columns of `regions.csv`, a row a region, by reliance; equal ones stay in the order of the atlas. p and q are
+    of effects `adjusted` for covariates; `p_..._plain` is of the effects as they are."""
     table = pd.DataFrame([region_place(atlas, region) for region in atlas.regions])
     label, beside = effects.of_subjects(effects.label), pd.DataFrame()
     for fill in FILLS:
@@ -268,9 +271,9 @@ def region_table(atlas: Atlas, effects: Effects, seed: int, adjusted: Adjustment
 def map_table(
     atlas: Atlas, maps: Sequence[str], effects: Effects, seed: int, adjusted: Adjustment | None = None
 ) -> pd.DataFrame:
-    """The columns of `regions_by_map.csv`, a row a pair of region and map: by reliance, equal ones in the order of the
-    atlas and the cohort. p is family-wise over all pairs, of the effects that are `adjusted` for covariates;
-    `p_reliance_plain` of the effects as they are. The index is the order of atlas and cohort."""
+    """The columns of `regions_by_map.csv`, a row a pair of region and map, by reliance. Equal ones stay in the order of
+    the atlas and the cohort, which is the index. P-values are family-wise over all pairs, of effects `adjusted` for
+    covariates; `p_reliance_plain` is of the effects as they are."""
     effect = effects.of_subjects(effects["reliance_by_map"])
     effect = effect.reshape(len(effect), -1)
     label = effects.of_subjects(effects.label)

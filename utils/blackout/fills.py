@@ -103,8 +103,8 @@ TESTED = tuple(fill for fill in FILLS if fill.tested)
 
 
 class Substitution(NamedTuple):
-    """Volumes (n, x, y, z, maps), and what replaces their regions, which may broadcast, such as one value for each map
-    (n, 1, 1, 1, maps), float32; the same of the edges of connectomes, if they are replaced, too."""
+    """Volumes (n, x, y, z, maps), and what replaces their regions, float32. This may broadcast, such as one value for
+    each map (n, 1, 1, 1, maps). The same of the edges of connectomes, if they are replaced, too."""
 
     volume: np.ndarray
     fill: np.ndarray
@@ -121,8 +121,8 @@ class Fills:
 
     `masks` (x, y, z) bool are of the atlas's regions; `replaced` (maps,) bool says which maps are replaced, `separate`
     the numbers of those that are also replaced one at a time.
-    `donors` maps a record to the records (count,) whose regions replace its own, all by position in the cohort, and
-    `origin` to the split and the site (None: any) that they were drawn from; `subjects_of_origin` counts subjects.
+    `donors` maps a record to the records (count,) whose regions replace its own, all by position in the cohort.
+    `origin` maps it to the split and the site (None: any) of the donors; `subjects_of_origin` counts subjects.
     `means` and `expected` (records of the cohort, regions, maps) are the regions' means, and what the other regions
     predict of them. `edges` are those of connectomes, None if they stay.
     """
@@ -179,18 +179,18 @@ class Fills:
         ]
 
     def inputs_with(self, one: Substitution, inside: np.ndarray, region: int | None) -> dict[str, np.ndarray]:
-        """What a network is shown with voxels `inside` (1, x, y, z, 1 or maps) replaced and, if they are, the edges of
-        `region`, unless that is None; beside what stays the person's own."""
+        """What a network is shown with voxels `inside` (1, x, y, z, 1 or maps) replaced, and the edges of `region`
+        unless that is None; beside what stays the person's own."""
         shown = one.inputs | {"volume": np.where(inside, one.fill, one.volume)}
         if self.edges and one.edges and region is not None:
             shown[CONNECTOME] = self.edges.replaced(one.edges, region)
         return shown
 
     def deviations(self, level: np.ndarray) -> np.ndarray:
-        """How far the regions of each record and of its donors are from the mean of all people whom the donors were
-        drawn from, the record's own subject left out: (records, 1 + donors, regions, replaced maps).
+        """How far the regions of each record and of its donors are from a mean: (records, 1 + donors, regions, replaced
+        maps). The mean is over all people whom the donors were drawn from, without the record's own subject.
 
-        `level` is `means`, or `means - expected`.
+        `level` is that of a `Fill`.
         """
         level, found = level[..., self.replaced], []
         of_people = {
@@ -223,8 +223,8 @@ def draw(people: People, subject: str, count: int, seed: Sequence[int]) -> np.nd
 
 
 def donor_origin(people: dict[Origin, People], row: Row, count: int) -> Origin:
-    """Where the donors of a record are drawn from: the first in `ORDER` that has enough people other than the subject
-    or, if none has, the one with most."""
+    """Where the donors of a record are drawn from: the first in `ORDER` that has enough other people. If none has, the
+    one with most."""
     origins = [(split, row.site if same_site else None) for split, same_site in ORDER]
     sizes = {origin: len(people[origin].keys() - {row.subject}) for origin in origins if origin in people}
     enough = [origin for origin, size in sizes.items() if size >= PEOPLE_PER_DONOR * count]
@@ -250,10 +250,10 @@ def expected_means(cohort: Cohort, means: np.ndarray) -> np.ndarray:
 
 
 def predict_regions(training: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Ridge regressions of each region's maps on the maps of all other regions, (n, regions, maps) each, fitted on
-    `training` and standardised there -> predictions (penalties, n, regions, maps) of `means`.
+    """Ridge regressions of each region's maps on the maps of all other regions, (n, regions, maps) each. They are
+    fitted on `training` and standardised there -> predictions (penalties, n, regions, maps) of `means`.
 
-    With P the inverse of the correlations plus a penalty, the prediction of region r is x_r - (x P)_r P[r, r]^-1: one
+    P is the inverse of the correlations plus a penalty. The prediction of region r is x_r - (x P)_r P[r, r]^-1. So one
     decomposition of the training records serves all regions and penalties.
     """
     _, regions, maps = training.shape

@@ -1,13 +1,7 @@
 """--blackout: replaces one atlas region at a time and measures how the prediction of each test subject changes.
 
-A region's voxels are replaced by one of several fills (`fills.py`); each effect answers another question. It is the
-logit of the true class with everything shown minus that with the region replaced: positive where the region speaks for
-the true class.
-
-`background`   the blackout of most of the literature: how far does the prediction move when the region is missing?
-`reliance`     another person's region: does this network's evidence rest on this person's region?
-`unique`       the same at the level that the rest of the brain predicts: does it say what the rest does not?
-`sufficiency`  the reverse: how much of the evidence does this region carry alone, in another person's brain?
+A region is replaced by one of several fills (`FILLS` in `fills.py`); the effect of each answers another question. It is
+the fall of the logit of the true class: positive where the region speaks for the true class.
 
 Two networks of equal accuracy may use different regions, so this shows what this network uses, not what autism is.
 """

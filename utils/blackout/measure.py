@@ -1,7 +1,7 @@
 """Test records -> effects of replacing each atlas region by each fill, and of random blobs of the regions' sizes.
 
-Effects are on the logit of the true class, log(p / (1 - p)), which for two classes is the difference of the network's
-two outputs: probabilities saturate.
+Effects are on the logit of the true class, log(p / (1 - p)), for probabilities saturate. For two classes it is the
+difference of the network's two outputs.
 """
 
 import math
@@ -33,12 +33,16 @@ MIN_SHARE = 0.5  # of the records in which a voxel of the brain holds signal
 
 
 class Logits(NamedTuple):
-    """Logits of (control, autism) per record: `base` (records, substitutions, 2) before and `occluded` (records,
-    substitutions, regions, 2) after a region was replaced, substitutions in the order of `Fills.names`; `blobs`
-    (records, regions, blobs, 2), NaN where there was no room for a blob. `by_map` (records, donors, regions, maps) is
-    that of autism minus that of control after a region was replaced by a donor's in one of `Fills.separate` alone. In
-    none of these were edges of connectomes replaced: `edges` (records, substitutions, regions, 1) is what that adds to
-    the logit of autism minus that of control; (..., 0) if they stay."""
+    """Logits of (control, autism) per record. Substitutions are in the order of `Fills.names`.
+
+    `base`: (records, substitutions, 2), before a region was replaced.
+    `occluded`: (records, substitutions, regions, 2), after the voxels of a region were replaced.
+    `blobs`: (records, regions, blobs, 2), of blobs filled with a donor; NaN where there was no room for a blob.
+    `by_map`: (records, donors, regions, maps), autism minus control, after a region was replaced by a donor's in one of
+        `Fills.separate` alone.
+    `edges`: (records, substitutions, regions, 1), what edges add to autism minus control if they are replaced, too;
+        (..., 0) if they stay.
+    """
 
     base: np.ndarray
     occluded: np.ndarray
@@ -77,8 +81,8 @@ class Logits(NamedTuple):
         )
 
     def decrease_by_map(self, fills: Fills) -> np.ndarray:
-        """The decrease of the logit of autism, a mean over donors, if a region is replaced in one map alone, or its
-        edges are: (records, regions, maps), or one more."""
+        """How far the logit of autism falls if a region is replaced in one map alone, a mean over donors: (records,
+        regions, maps). If edges are replaced, these alone are one map more."""
         shown, deviations = logit_of_autism(self.base[:, fills.names == RELIANCE]), fills.deviations(fills.means)
         found = np.empty((len(shown), *self.by_map.shape[2:]))
         for at in range(found.shape[-1]):  # one after another, to save memory
@@ -93,8 +97,8 @@ def logit_of_autism(logits: np.ndarray) -> np.ndarray:
 
 
 def control_variate_mean(change: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """The mean change over donors, (records, donors, regions) -> (records, regions), with most of the variance due to
-    the random choice of donors removed by a control variate.
+    """The mean change over donors, (records, donors, regions) -> (records, regions). A control variate removes most of
+    the variance that is due to the random choice of donors.
 
     `deviation` is that of `Fills.deviations`. The change is regressed, without labels, on the difference between the
     record's region and the donor's. The slope times the donors' mean deviation from all people whom they were drawn
@@ -173,8 +177,8 @@ def occlude(
 
 
 def edge_changes(occlusion: Occlusion, fills: Fills, substitution: Substitution) -> np.ndarray:
-    """How the logit of autism minus that of control changes if a region's edges are replaced: (regions, n, 1), or
-    (regions, n, 0) if they stay."""
+    """How the logit of autism minus that of control changes with a region's edges: (regions, n, 1), or (regions, n, 0)
+    if they stay."""
     if fills.edges is None or occlusion.edges is None or substitution.edges is None:
         return np.zeros((len(fills.masks), len(substitution.volume), 0), np.float32)
     changes = occlusion.edges.changes(fills.edges, substitution.edges)

@@ -82,8 +82,8 @@ class BlackoutOptions(Options):
         return replaced if len(replaced) + self.replaces_edges(cohort) > 1 else []
 
     def replaces_edges(self, cohort: Cohort) -> bool:
-        """Whether the edges of a region are replaced with its voxels: where it is known in which region parcels lie,
-        unless `maps` says what is replaced."""
+        """Whether the edges of a region are replaced with its voxels. It must be known in which region parcels lie, and
+        `maps` must not say what is replaced."""
         connectomes = cohort.connectomes
         return connectomes is not None and connectomes.image is not None and self.maps is None
 

@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.colors import to_hex
 
 from data import grids
-from data.base.terminal import tell
 from data.base.tables import printable
+from data.base.terminal import tell
 from data.cohorts import standards
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
@@ -162,8 +162,8 @@ def print_table(table: pd.DataFrame) -> None:
 
 
 def table_cells(row: dict) -> dict[str, tuple[str, str, float | None]]:
-    """A row of the page's table: heading -> the text, the interval below it if there is one, and the number to sort by
-    (None: undefined, or sort by text)."""
+    """A row of the page's table: heading -> the text, the interval below it if there is one, and the number to sort by.
+    Without a number it is undefined, or sorted by its text."""
     cells: dict[str, tuple[str, str, float | None]] = {}
     for heading, (column, form) in COLUMNS.items():
         value = row[column]

@@ -79,8 +79,8 @@ def shading(p: pd.Series, at_chance: bool, what: str) -> str:
 
 @dataclass(frozen=True)
 class ByMap:
-    """`table` as of `effects.map_table`, its `maps`, what it says in a sentence, and whether the network is not better
-    than chance on these subjects. Regions come by their findings, then by their strongest effect in a map."""
+    """`table` as of `effects.map_table`, its `maps`, and what it says in a sentence. `at_chance`: the network is not
+    better than chance on these subjects. Regions come by their findings, then by their strongest effect in a map."""
 
     table: pd.DataFrame
     maps: Sequence[str]
@@ -129,8 +129,8 @@ class ByMap:
 
 @dataclass(frozen=True)
 class BlackoutResults:
-    """`table` as in `regions.csv`, the effects per record, the summary in sentences, whether the network is not better
-    than chance on these subjects, and the table of regions by maps if there is one."""
+    """`table` as in `regions.csv`, the effects per record, and the summary in sentences. `at_chance`: the network is
+    not better than chance on these subjects. `by_map`: the table of regions by maps, if there is one."""
 
     atlas: Atlas
     table: pd.DataFrame
@@ -250,8 +250,9 @@ def painted(results: BlackoutResults) -> tuple[Nifti1Image, dict[str, Any]]:
     """Mean reliance over subjects on the full grid, and nilearn's options, which make it pale where it is not
     significant.
 
-    nilearn colours by value alone, so a voxel holds the effect as a share of the largest one, a hair less so that it
-    falls on no other colours, plus the `SHADE`: -3 to -1 is pale, 1 to 3 full, and what is no region, 0, transparent.
+    nilearn colours by value alone. So a voxel holds the effect as a share of the largest one, plus the `SHADE`. What is
+    -3 to -1 is pale, 1 to 3 full, and 0, outside the regions, transparent. Shares are a hair less than 1, so that they
+    fall on no other colours.
     """
     atlas, significant = results.atlas, results.significant(RELIANCE)
     share = results.table[RELIANCE] / largest_effect(results.table[RELIANCE]) * (1 - 1 / SHADES)

@@ -245,8 +245,8 @@ def texts_without(content: Any, subjects: Collection[str]) -> Any:
 
 
 def withheld(text: str, subjects: Collection[str]) -> str:
-    """The text with `ID` in place of each subject's, where that stands by itself or in a name, such as `sub-50003`, and
-    is no part of a number."""
+    """The text with `ID` in place of each subject's. That may stand by itself or in a name, such as `sub-50003`, but is
+    no part of a number."""
     known = {name for subject in subjects for name in (subject, subject.lstrip("0")) if len(name) >= SHORTEST}
 
     def of(word: re.Match) -> str:

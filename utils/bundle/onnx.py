@@ -1,7 +1,7 @@
 """Trained networks -> one ONNX file that predicts records as they are stored, without TensorFlow or this program.
 
-Everything that this program does between a record and a network is inside the file: volumes are z-scored within the
-brain, regions and cubes averaged, values standardised, edges read by their ridge regression.
+All that this program does between a record and a network is inside the file. It z-scores volumes within the brain,
+averages regions and cubes, standardises values, and reads edges by their ridge regression.
 """
 
 from collections.abc import Iterable, Sequence
@@ -164,8 +164,8 @@ def within_brain(volume: "tf.Tensor") -> "tf.Tensor":
 
 
 def background(volume: "tf.Tensor") -> "tf.Tensor":
-    """`records.background` of a batch (n, x, y, z, maps) -> (n, 1, 1, 1, maps): the median over the outer faces, which
-    have an even number of voxels."""
+    """`records.background` of a batch (n, x, y, z, maps) -> (n, 1, 1, 1, maps): the median over the outer faces. They have
+    an even number of voxels."""
     import tensorflow as tf
 
     faces = [tf.gather(volume, index, axis=axis) for axis in SPACE for index in (0, volume.shape[axis] - 1)]
@@ -175,8 +175,8 @@ def background(volume: "tf.Tensor") -> "tf.Tensor":
 
 
 def parity(path: Path, members: Sequence[Network], batches: Iterable[dict]) -> float:
-    """The largest difference between the probabilities of an ONNX file in onnxruntime and those of this program, over
-    batches of records (`Cohort.batches`, at least one) whose volumes are as stored."""
+    """The largest difference of a probability between an ONNX file in onnxruntime and this program. Batches of records
+    (`Cohort.batches`, at least one) have their volumes as stored."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=PROVIDERS)

@@ -145,8 +145,8 @@ def check_cohort(bundle: Bundle, cohort: Cohort, reads: Sequence[str]) -> None:
 @dataclass(frozen=True)
 class PersonPrediction:
     """`raw` is the mean of the networks' probabilities of autism, `probability` the calibrated one at the prevalence of
-    use, `low` and `high` the least and the greatest of single networks, calibrated; `labels` is the set. All but `raw`
-    are None without a calibration."""
+    use. `low` and `high` are the least and the greatest of single networks, calibrated. `labels` is the set. All but
+    `raw` are None without a calibration."""
 
     raw: float
     probability: float | None

@@ -135,8 +135,8 @@ def measured(run: Run) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def background_effects(network: Any, cohort: Cohort) -> np.ndarray:
-    """The logit of autism of the first record minus that with a region of AAL replaced in all maps, and its edges
-    unknown, (regions,) float64: positive where the region speaks for autism."""
+    """How far the logit of autism of the first record falls with each region of AAL replaced, (regions,) float64. All
+    maps are replaced, and edges unknown. Positive: the region speaks for autism."""
     from utils.blackout.measure import logit_of_autism
     from utils.blackout.occlusion import Occlusion
 
