@@ -164,8 +164,8 @@ def within_brain(volume: "tf.Tensor") -> "tf.Tensor":
 
 
 def background(volume: "tf.Tensor") -> "tf.Tensor":
-    """`records.background` of a batch (n, x, y, z, maps) -> (n, 1, 1, 1, maps): the median over the outer faces. They have
-    an even number of voxels."""
+    """`records.background` of a batch (n, x, y, z, maps) -> (n, 1, 1, 1, maps): the median over the outer faces. They
+    have an even number of voxels."""
     import tensorflow as tf
 
     faces = [tf.gather(volume, index, axis=axis) for axis in SPACE for index in (0, volume.shape[axis] - 1)]
