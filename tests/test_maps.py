@@ -22,8 +22,8 @@ from data.conversion.layouts import Listing, find_maps
 from data.grids import FULL, REDUCED
 from models import MODELS, cae, cnn
 from models.settings import from_json
-from utils.blackout.effects import brain, random_blobs
 from utils.blackout.fills import Fills
+from utils.blackout.measure import brain, random_blobs
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
 from utils.scores import floors

@@ -79,8 +79,8 @@ def check_complete(folder: Path, found: Sequence[Path]) -> None:
 
 
 def check_left_out(trained: Sequence[Trained], cohort: Cohort) -> None:
-    """Raises InputError if a fold leaves out so few people that the constants of networks with and without them, which
-    are means over people, tell what these are like."""
+    """Raises InputError if a fold leaves out too few people. The constants of networks are means over people, so those
+    with and without these few would tell what they are like."""
     known = {row.subject for row in cohort.rows if row.known}
     for one in trained if len(trained) > 1 else ():
         if (left := len(known.difference(one.saved.training_subjects))) < TELLING:

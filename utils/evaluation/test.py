@@ -16,8 +16,7 @@ from data.cohorts.cohort import in_order
 from data.cohorts.phenotype import missing_in
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import TOGETHER
-from utils.bundle import people as bundled
-from utils.bundle.run import bundle_of, networks_of
+from utils.bundle.run import bundle_of, networks_of, write_people
 from utils.choice.chosen import keep_quick
 from utils.evaluation import autoencoders, beside, choice, confounds, groups, probabilities, repeats, verdict
 from utils.evaluation.options import TestOptions
@@ -129,7 +128,7 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
     notes = beside.write(run)
     if bundle_of(run):
         prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
-        notes = [*bundled.write(run, each, indices, prevalence), *notes]
+        notes = [*write_people(run, each, indices, prevalence), *notes]
     write_history(run)
     if score := conclude(run, [tested(run)], notes):
         values = {name: score[name].value for name in RESULT_METRICS}
