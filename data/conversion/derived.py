@@ -13,23 +13,11 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.files import sum_of
 from data.base.text import check_plain
-from data.cohorts.derivation import CHOICES, PROGRAM, VARYING, Derivation, KeptDerivation
+from data.cohorts.derivation import CHOICES, FIELDS, FIXED, IMAGES, PROGRAM, VARYING, Derivation, DerivationWithImages
 from data.cohorts.rows import listed
 from data.conversion.layouts import Listing
 from data.conversion.parcels import ATLASES
 
-KEYS = {  # of the JSON files
-    "band": "Band",
-    "confounds": "Confounds",
-    "scans": "InputScans",
-    "smoothing_mm": "SmoothingFWHM",
-    "networks": "Networks",
-    "networks_sha256": "NetworksSHA256",
-    "network_names": "LabelMap",
-    "parcels": "Atlas",
-    "parcels_sha256": "AtlasSHA256",
-}
-FIXED = tuple(choice for choice in CHOICES if choice not in VARYING)
 IMAGE = re.compile(r".+_(dseg|probseg)\.nii(\.gz)?", re.IGNORECASE)  # that `derive` keeps in the folder `atlases/`
 
 
@@ -43,15 +31,17 @@ def said_beside(path: Path) -> Derivation | None:
     versions, measure = said.get("Versions"), said.get("Measure")
     if not isinstance(versions, dict) or PROGRAM not in versions:
         return None
-    values: dict[str, Any] = {field: said[key] for field, key in KEYS.items() if said.get(key) is not None}
+    values: dict[str, Any] = {name: said[of.key] for name, of in FIELDS.items() if said.get(of.key) is not None}
     if "parcels" not in values:
         values["measures"] = [measure]
     try:
         found = files.typed(json.dumps(values), Derivation)
     except ValueError as error:
         raise InputError(f"{described} is damaged ({error}). Copy it again.") from error
-    for text in (*found.measures, *found.network_names, found.scans, found.confounds, found.networks, found.parcels):
-        check_plain(text, f"{described} has the text")
+    for value in vars(found).values():
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str):
+                check_plain(text, f"{described} has the text")
     return found
 
 
@@ -110,8 +100,7 @@ def by_way(choice: str, of_people: Sequence[Derivation | None], subjects: Sequen
     ways = dict[tuple[Any, ...], tuple[str, list[str]]]()
     for subject, one in zip(subjects, of_people, strict=True):
         if one and one.known(choice):
-            key = tuple(getattr(one, name) for name in CHOICES[choice])
-            ways.setdefault(key, (one.shown(choice), []))[1].append(subject)
+            ways.setdefault(one.compared(choice), (one.shown(choice), []))[1].append(subject)
     return list(ways.values())
 
 
@@ -138,12 +127,12 @@ def merged(first: Sequence[Derivation], found: Iterable[Derivation]) -> Derivati
 
 def with_images(
     derivation: Derivation | None, listing: Listing, given: Path | None
-) -> tuple[KeptDerivation | None, list[str]]:
+) -> tuple[DerivationWithImages | None, list[str]]:
     """The derivation with its images, known by their sums among those in `atlases/` and the one that is given; notes on
     those that are missing."""
     if derivation is None:
         return None, []
-    wanted = {name: of for name in ("networks", "parcels") if (of := getattr(derivation, f"{name}_sha256"))}
+    wanted = {name: of for name in IMAGES if (of := getattr(derivation, f"{name}_sha256"))}
     there = [path for path in listing.files if ATLASES in path.parts and IMAGE.fullmatch(path.name)] if wanted else []
     known = {sum_of(path): path for path in [*there, *filter(None, [given])]} if wanted else {}
     notes = [
@@ -151,8 +140,8 @@ def with_images(
         for name, of in wanted.items()
         if of not in known
     ]
-    networks, parcels = (known.get(wanted.get(name, "")) for name in ("networks", "parcels"))
-    return KeptDerivation(derivation, networks, parcels), notes
+    networks, parcels = (known.get(wanted.get(name, "")) for name in IMAGES)
+    return DerivationWithImages(derivation, networks, parcels), notes
 
 
 def check_each(paths: Iterable[Path], like: Derivation, path: Path) -> None:

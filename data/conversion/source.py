@@ -11,7 +11,7 @@ import pandas as pd
 
 from data.base.errors import InputError
 from data.base.text import shown
-from data.cohorts.derivation import Derivation, KeptDerivation
+from data.cohorts.derivation import Derivation, DerivationWithImages
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import listed
 from data.conversion import derived
@@ -51,7 +51,7 @@ class Source:
     left_out: dict[str, list[str]]  # for each reason, the subjects without a record
     notes: list[str]
     series: Series | None = None
-    kept: KeptDerivation | None = None  # how all of this was derived from scans, if that is known
+    kept: DerivationWithImages | None = None  # how all of this was derived from scans, if that is known
 
     @property
     def derivation(self) -> Derivation | None:

@@ -23,10 +23,10 @@ class Confounds:
     motion_mm: float | None  # mean framewise displacement; None if unknown
 
 
-def strategy_of(scan: ScanFile, wanted: str | None) -> str:
-    """What is regressed out of a scan: what the user says, or else nilearn's `simple`, and nothing of scans that were
-    cleaned or have no table. Raises InputError if there is no table for what the user says."""
-    if wanted is None:
+def strategy_of(scan: ScanFile, wanted: str) -> str:
+    """What is regressed out of a scan: what is wanted. If nothing is, nilearn's `simple`, and nothing of scans that
+    were cleaned or have no table. Raises InputError if there is no table for what is wanted."""
+    if not wanted:
         return "none" if scan.layout.cleaned or not scan.confounds else "simple"
     if wanted != "none" and not scan.confounds:
         raise InputError(

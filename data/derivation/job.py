@@ -8,22 +8,23 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from joblib import cpu_count
 from threadpoolctl import threadpool_info
 
 from data.base.errors import InputError
 from data.base.processes import processes
-from data.cohorts.derivation import Derivation
+from data.cohorts.derivation import DUAL_REGRESSION, Derivation, DerivationWithImages
 from data.cohorts.rows import listed
 from data.conversion.layouts import Listing, find_table, tables_near
 from data.conversion.source import subject_column
 from data.conversion.tables import column, key, read_table
 from data.derivation import like, output, person, scans, templates
 from data.derivation.measures import MEASURES
-from data.derivation.options import DEFAULT_BAND, DerivationOptions
-from data.derivation.output import DUAL_REGRESSION, Settings
-from data.derivation.person import Done, Task
+from data.derivation.options import DerivationOptions
+from data.derivation.output import Products
+from data.derivation.person import Done, PersonTask
 
 DEFAULT_MAPS = ("falff",)
 CARRIED = ("participants.tsv", "Phenotypic_*.csv")  # tables of people
@@ -33,72 +34,78 @@ CARRIED = ("participants.tsv", "Phenotypic_*.csv")  # tables of people
 class Plan:
     """What is to be done, checked as far as it can be before scans are read."""
 
-    tasks: list[Task]
+    tasks: list[PersonTask]
     failed: list[Done]  # who cannot be done
     jobs: int
     notes: list[str]
 
 
-def plan(folder: Path, target: Path, options: DerivationOptions) -> Plan:
+def plan(folder: Path, target: Path, wanted: DerivationWithImages, options: DerivationOptions) -> Plan:
     """Finds scans, checks options and what is in `target`, and writes what all people share. Raises InputError."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected preprocessed 4-D scans.")
     kept = like.derivation_of(options.like) if options.like else None
-    options = like.with_choices(options, kept) if kept else options
-    settings = settings_of(options, kept.derivation if kept else Derivation())
+    wanted = like.taken_over(wanted, kept, options.like) if kept and options.like else wanted
+    products = products_of(wanted, kept.derivation if kept else Derivation())
     output.check_folder(target)
     people, notes = find_people(folder, options)
-    if kept:
-        notes += like.compared(people[0].scans[0], options, kept.derivation)
-    if people[0].scans[0].layout.cleaned and options.confounds not in (None, "none"):
-        raise InputError(f"--confounds {options.confounds} is for scans that were not cleaned before; leave it out.")
-    wanted = output.Output(target, output.shared_entities(people))
-    if "task" not in dict(wanted.entities) and any("task" in of.entities for one in people for of in one.scans):
+    if kept and options.like:
+        notes += like.compared(people[0].scans[0], options.like, kept.derivation)
+    confounds = products.derivation.confounds
+    if people[0].scans[0].layout.cleaned and confounds not in ("", "none"):
+        raise InputError(f"--confounds {confounds} is for scans that were not cleaned before; leave it out.")
+    place = output.Output(target, output.shared_entities(people))
+    if "task" not in dict(place.entities) and any("task" in of.entities for one in people for of in one.scans):
         notes.append("People have scans of several tasks, so no name holds one; choose with --only.")
     number, of = options.share
     share = people[number - 1 :: of]
     if of > 1:
         notes.append(f"Share {number} of {of}: {len(share)} of {len(people)} people.")
     threads = threads_of(options.jobs)
-    tasks = [Task(one, settings, options.confounds, wanted, threads) for one in share]
+    tasks = [PersonTask(one, products, place, threads) for one in share]
     failures = {task.person.label: failure for task in tasks if (failure := mistake(task))}
     table = table_of(folder, people, options)
-    notes += described(people, options)
-    notes += output.write_dataset(target, folder, table, settings)
+    notes += described(people, confounds)
+    notes += output.write_dataset(target, folder, table, products)
     failed = [Done(label, failure=failure) for label, failure in failures.items()]
     return Plan([task for task in tasks if task.person.label not in failures], failed, options.jobs, notes)
 
 
-def mistake(task: Task) -> str:
+def mistake(task: PersonTask) -> str:
     """Why a person cannot be done, as far as options tell; empty if nothing is known. Raises InputError if what is
     there was made with other options."""
     try:
-        strategy = person.strategies(task.person, task.strategy)
+        derivation = person.of_person(task.person, task.products.derivation)
     except InputError as error:
         return str(error)
     label = task.person.label
-    output.check_there(task.output, label, task.settings, strategy)
-    for product in set(task.settings.products) - set(task.output.missing(label, task.settings)):
-        path = task.output.path(label, product, task.settings)
-        output.check_same(path, output.choices_of(product, task.settings, strategy))
+    output.check_there(task.output, label, derivation)
+    for product in set(task.products.names) - set(task.output.missing(label, task.products)):
+        path = task.output.path(label, product, task.products)
+        output.check_same(path, output.choices_of(product, derivation))
     return ""
 
 
-def settings_of(options: DerivationOptions, of: Derivation) -> Settings:
-    """The settings, with the names that a derivation gave its images. Raises InputError for maps that are not known, or
-    files that do not serve."""
-    maps = options.maps or (() if options.series else DEFAULT_MAPS)
+def products_of(wanted: DerivationWithImages, of: Derivation) -> Products:
+    """What to make, with defaults where nothing is wanted, and the names that a derivation gave its images. Raises
+    InputError for maps that are not known, or files that do not serve."""
+    measures = tuple(dict.fromkeys(wanted.derivation.measures or (() if wanted.parcels else DEFAULT_MAPS)))
     known = (*MEASURES, DUAL_REGRESSION)
-    if unknown := [name for name in maps if name not in known]:
+    if unknown := [name for name in measures if name not in known]:
         raise InputError(f"--maps {unknown[0]} is not known; expected of {', '.join(known)}.")
-    if (DUAL_REGRESSION in maps) != bool(options.networks):
+    if (DUAL_REGRESSION in measures) != bool(wanted.networks):
         raise InputError("dual_regression in --maps and a 4-D --networks FILE go together; give both or none.")
-    networks = templates.open_networks(options.networks, of.networks) if options.networks else None
-    parcels = templates.open_parcels(options.series, of.parcels) if options.series else None
-    return Settings(tuple(dict.fromkeys(maps)), networks, parcels, options.band or DEFAULT_BAND, options.smooth)
+    networks = templates.open_networks(wanted.networks, of.networks) if wanted.networks else None
+    parcels = templates.open_parcels(wanted.parcels, of.parcels) if wanted.parcels else None
+    found = dict[str, Any](measures=measures)
+    if networks:
+        found |= {"networks": networks.file, "networks_sha256": networks.sha256, "network_names": networks.names}
+    if parcels:
+        found |= {"parcels": parcels.file, "parcels_sha256": parcels.sha256}
+    return Products(replace(wanted.derivation.with_defaults(), **found), networks, parcels)
 
 
-def find_people(folder: Path, options: DerivationOptions) -> tuple[list[scans.Person], list[str]]:
+def find_people(folder: Path, options: DerivationOptions) -> tuple[list[scans.ScannedPerson], list[str]]:
     if not options.bold_column:
         if options.id_column:
             raise InputError("--idColumn goes with --boldColumn; scans that are found by name have their IDs in it.")
@@ -137,7 +144,7 @@ def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[scans.Sc
     return found, notes
 
 
-def table_of(folder: Path, people: Sequence[scans.Person], options: DerivationOptions) -> Path | None:
+def table_of(folder: Path, people: Sequence[scans.ScannedPerson], options: DerivationOptions) -> Path | None:
     """The table to carry over. Raises InputError if there are several."""
     if options.table:
         if not options.table.is_file():
@@ -149,13 +156,13 @@ def table_of(folder: Path, people: Sequence[scans.Person], options: DerivationOp
     return found[0] if found else None
 
 
-def described(people: Sequence[scans.Person], options: DerivationOptions) -> list[str]:
+def described(people: Sequence[scans.ScannedPerson], confounds: str) -> list[str]:
     """Notes on confounds and masks, which are guesses where there are none."""
     notes, files = [], [(one.label, scan) for one in people for scan in one.scans]
     if any(scan.layout.cleaned for _, scan in files):
         notes.append("Confounds: none, since the scans were cleaned before.")
-    elif options.confounds:
-        notes.append(f"Confounds: {options.confounds}.")
+    elif confounds:
+        notes.append(f"Confounds: {confounds}.")
     elif not any(scan.confounds for _, scan in files):
         notes.append("Confounds: none, since no scan has a table of them.")
     else:
@@ -181,9 +188,9 @@ def threads_of(jobs: int) -> int:
 def run(planned: Plan) -> tuple[list[str], list[Done]]:
     """Does the plan; notes on it, and who failed."""
     done = list(planned.failed)
-    complete, rest = list[Task](), list[Task]()
+    complete, rest = list[PersonTask](), list[PersonTask]()
     for task in planned.tasks:
-        (rest if task.output.missing(task.person.label, task.settings) else complete).append(task)
+        (rest if task.output.missing(task.person.label, task.products) else complete).append(task)
     with processes(planned.jobs) as pool:
         for title, tasks in (("Checking", complete), ("Deriving", rest)):
             if tasks:
