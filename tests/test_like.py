@@ -14,7 +14,7 @@ from data.base import archive, files
 from data.base.errors import InputError
 from data.cohorts.stored import carry_tables, open_cohort
 from data.conversion import like
-from data.derivation.like import derivation_of
+from data.derivation.job import derivation_of
 
 OLD, NEW = ("1", "2", "3"), ("4", "5")
 OPTIONS = ("--maps", "falff,dual_regression", "--band", "0.02,0.08", "--smooth", "30", "--confounds", "simple")

@@ -16,9 +16,8 @@ from data.base import files
 from data.base.errors import InputError
 from data.cohorts.derivation import DUAL_REGRESSION, PERSON, PROGRAM, SERIES, Derivation
 from data.cohorts.nifti import MNI152, save
-from data.derivation.bold import found_mask, open_bold, read_mask, read_series
+from data.derivation.bold import Confounds, confounds_of, found_mask, open_bold, read_mask, read_series, strategy_of
 from data.derivation.cleaning import Acquisition, Scan, scan_of
-from data.derivation.confounds import Confounds, confounds_of, strategy_of
 from data.derivation.measures import MEASURES, dual_regression, parcel_series, smoothed
 from data.derivation.output import (
     Output,
