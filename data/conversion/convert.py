@@ -22,17 +22,24 @@ from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed, named_groups
 from data.cohorts.stored import open_cohort
 from data.conversion import measures
-from data.conversion.codings import mixed_codings, units_by_site
 from data.conversion.derived import check_each, compared
-from data.conversion.labels import is_abide
-from data.conversion.leaks import accepted, check_coding, check_measures, check_names, separating
+from data.conversion.leaks import (
+    accepted,
+    check_coding,
+    check_measures,
+    check_names,
+    mixed_codings,
+    separating,
+    units_by_site,
+)
 from data.conversion.like import Like
 from data.conversion.options import ConversionOptions
 from data.conversion.plan import PlannedCohort, check_like, plan, plan_like, unknown_categories
-from data.conversion.reading import PersonMaps, finish, read
+from data.conversion.selection import is_abide
 from data.conversion.series import correlate
 from data.conversion.source import Source
 from data.conversion.tables import column
+from data.conversion.volumes import PersonMaps, finish_record, read_person
 
 FIRST_MAPS, FIRST_OF = 16, 4  # how many are read first, where there are as many times more
 Planning = Callable[[pd.DataFrame, Sequence[PersonMaps]], PlannedCohort]  # of subjects and, once read, their maps
@@ -163,12 +170,12 @@ def write(
                 (folder / f"{number}.bin", row.label, scaled, target / row.file)
                 for number, (row, scaled) in enumerate(headers)
             ]
-            pool.run("Finishing", finish, arguments)
+            pool.run("Finishing", finish_record, arguments)
             if edges:
                 edges.write(target, subjects)
             if source.kept:
                 source.kept.write(target)
-        measures.write(target / MAPS, source.subjects["subject"], measured)
+        measures.write_measures(target / MAPS, source.subjects["subject"], measured)
         planned.write_tables(target)
         open_cohort(target)  # nothing is called done that cannot be read
     return planned, notes
@@ -196,14 +203,14 @@ def read_maps(pool: Processes, source: Source, records: Sequence[Path], grid: gr
     found = dict[int, PersonMaps]()
     if len(tasks) >= FIRST_OF * FIRST_MAPS:
         first = np.linspace(0, len(tasks) - 1, FIRST_MAPS).astype(int).tolist()
-        found |= zip(first, pool.run("Converting the first", read, [tasks[at] for at in first]), strict=True)
+        found |= zip(first, pool.run("Converting the first", read_person, [tasks[at] for at in first]), strict=True)
         for name, measured in by_map(source.maps, list(found.values())).items():
             try:
                 check_kind(measured, [of_map.name for of_map in source.maps[name].iloc[first]], None)
             except InputError as error:
                 raise InputError(f"{name}, {FIRST_MAPS} of {len(tasks)} maps: {error}") from error
     rest = [at for at in range(len(tasks)) if at not in found]
-    found |= zip(rest, pool.run("Converting", read, [tasks[at] for at in rest]), strict=True)
+    found |= zip(rest, pool.run("Converting", read_person, [tasks[at] for at in rest]), strict=True)
     return [found[at] for at in range(len(tasks))]
 
 

@@ -1,6 +1,8 @@
-"""The JSON files that `derive` left beside maps and series -> how all people's were derived, and the images for it."""
+"""The JSON files that `derive` left beside maps and series -> how all people's were derived, with the images for it;
+head motion, for tables of subjects that lack it."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
@@ -12,13 +14,16 @@ import pandas as pd
 from data.base import files
 from data.base.errors import InputError
 from data.base.files import sum_of
-from data.base.text import check_plain
+from data.base.text import check_plain, shown
 from data.cohorts.derivation import CHOICES, FIELDS, FIXED, IMAGES, PROGRAM, VARYING, Derivation, DerivationWithImages
+from data.cohorts.nifti import beside
 from data.cohorts.rows import listed
+from data.cohorts.side_tables import HEAD_MOTION
 from data.conversion.layouts import Listing
-from data.conversion.parcels import ATLASES
+from data.conversion.series import ATLASES
 
 IMAGE = re.compile(r".+_(dseg|probseg)\.nii(\.gz)?", re.IGNORECASE)  # that `derive` keeps in the folder `atlases/`
+MOTION_KEY, MOTION_COLUMN = "MeanFramewiseDisplacement", "mean_fd"  # mm
 
 
 def said_beside(path: Path) -> Derivation | None:
@@ -169,3 +174,28 @@ def compared(one: Derivation | None, like: Derivation | None, path: Path) -> lis
         )
     unsaid = [choice for choice in CHOICES if one.known(choice) != like.known(choice)]
     return [f"Not known of all people, so not compared with {path}: {', '.join(unsaid)}."] if unsaid else []
+
+
+def with_motion(rows: pd.DataFrame, maps: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The table of subjects with a column of the mean framewise displacement that `derive` wrote beside their maps (a
+    column of MapOnDisk for each map, rows as in the table), and a note; as it is if it has head motion or nobody has
+    such a file. Raises InputError for what is no number."""
+    if maps.empty or any(map(HEAD_MOTION.search, rows)):
+        return rows, []
+    values = [motion_beside(of_map.path) for of_map in maps.iloc[:, 0]]
+    known = sum(value is not None for value in values)
+    if not known:
+        return rows, []
+    told = f"Head motion: {MOTION_COLUMN}, mm, by the JSON beside the maps of {known} of {len(values)} people."
+    return rows.assign(**{MOTION_COLUMN: ["" if value is None else f"{value:g}" for value in values]}), [told]
+
+
+def motion_beside(path: Path) -> float | None:
+    """In mm; None if it is not known."""
+    described = beside(path, ".json")
+    value = files.read_json(described, dict).get(MOTION_KEY) if described.is_file() else None
+    if value is not None and (not isinstance(value, int | float) or not 0 <= value < math.inf):
+        raise InputError(
+            f"{described}: {MOTION_KEY} is {shown(str(value))}; expected millimetres. Correct it, or remove it."
+        )
+    return value

@@ -47,12 +47,12 @@ def of_series(values: np.ndarray) -> dict[str, float]:
     return {"volumes": len(values), "roughness": float(f"{np.median(rough):.6g}")}
 
 
-def write(path: Path, subjects: list[str], of_subjects: list[dict[str, float]]) -> None:
+def write_series_table(path: Path, subjects: list[str], of_subjects: list[dict[str, float]]) -> None:
     """Writes `series.csv`, `of_series` of each subject."""
     tables.write_frame(path, pd.DataFrame(of_subjects).assign(subject=subjects)[["subject", "volumes", "roughness"]])
 
 
-def read(path: Path, subjects: list[str]) -> pd.DataFrame:
+def read_series_table(path: Path, subjects: list[str]) -> pd.DataFrame:
     """`series.csv` for these subjects, in their order; nothing if it is not there. Raises InputError for damage."""
     if not path.is_file():
         return pd.DataFrame(index=range(len(subjects)))
@@ -112,7 +112,7 @@ def check_measures(cohort: Cohort, found: pd.DataFrame, findings: Findings) -> N
     were processed otherwise, and differences by site, are notes."""
     rows = [cohort.rows[index] for index in found.index]
     try:
-        beside = read(cohort.tables / SERIES, [row.subject for row in rows]) if cohort.tables else None
+        beside = read_series_table(cohort.tables / SERIES, [row.subject for row in rows]) if cohort.tables else None
         found = pd.concat([found.reset_index(drop=True), beside], axis=1)
     except InputError as error:
         findings.problems.append(str(error))

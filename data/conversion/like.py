@@ -79,7 +79,7 @@ class Like:
             return {name: pd.DataFrame([values]) for name, values in self.data.typical.items()} or None
         cohort = self.cohort
         subjects = [row.subject for row in cohort.rows]
-        return measures.read(cohort.tables, subjects, cohort.maps) if cohort.tables and subjects else None
+        return measures.read_measures(cohort.tables, subjects, cohort.maps) if cohort.tables and subjects else None
 
 
 def is_bundle(path: Path) -> bool:

@@ -204,14 +204,14 @@ def where(measured: pd.Series) -> str:
     return f"{centre} mm, {measured['coverage']:.0%} of the grid"
 
 
-def write(path: Path, subjects: Sequence[str], measured: Mapping[str, pd.DataFrame]) -> None:
+def write_measures(path: Path, subjects: Sequence[str], measured: Mapping[str, pd.DataFrame]) -> None:
     """Writes `maps.csv`: a row for each subject and map; the column `map` names the map if there are several."""
     columns = ["subject", *(["map"] if len(measured) > 1 else []), *MEASURES]
     table = pd.concat([of_map.assign(subject=list(subjects), map=name) for name, of_map in measured.items()])
     tables.write_frame(path, table[columns])
 
 
-def read(folder: Path, subjects: Sequence[str], maps: Sequence[str]) -> dict[str, pd.DataFrame] | None:
+def read_measures(folder: Path, subjects: Sequence[str], maps: Sequence[str]) -> dict[str, pd.DataFrame] | None:
     """By map, `maps.csv` for these subjects; None if it, a subject or a value is missing. Raises InputError."""
     path = folder / MAPS
     if not path.is_file():

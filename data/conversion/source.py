@@ -15,13 +15,11 @@ from data.cohorts.derivation import Derivation, DerivationWithImages
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import listed
 from data.conversion import derived
-from data.conversion.labels import ABIDE_SUBJECT, coding_of, label_notes, labels
+from data.conversion.derived import with_motion
 from data.conversion.layouts import KNOWN_MAPS, Listing, find_maps, find_table
-from data.conversion.motion import with_motion
 from data.conversion.options import SourceOptions
-from data.conversion.parcels import image_of
-from data.conversion.selection import NO, UNKNOWN, Condition, excluded
-from data.conversion.series import Series, find_series
+from data.conversion.selection import ABIDE_SUBJECT, NO, UNKNOWN, Condition, coding_of, excluded, label_notes, labels
+from data.conversion.series import SeriesFiles, find_series, image_of
 from data.conversion.tables import canonical_value, column, key, matching_column, read_table
 from data.conversion.volumes import Wanted, check_map_names, maps_in, wanted
 
@@ -50,7 +48,7 @@ class Source:
     measured: tuple[str, ...]  # columns of `rows` that the table lacks, see `motion`
     left_out: dict[str, list[str]]  # for each reason, the subjects without a record
     notes: list[str]
-    series: Series | None = None
+    series: SeriesFiles | None = None
     kept: DerivationWithImages | None = None  # how all of this was derived from scans, if that is known
 
     @property
@@ -122,7 +120,7 @@ def read_source(
     files = joined.maps.loc[subjects.index].reset_index(drop=True)
     maps, volume_notes = maps_in(files, joined.wanted, folder, joined.names)
     image, told = (None, []) if optional else image_of(listing, options.connectome, options.parcels)
-    series = None if joined.series is None else Series(joined.series[subjects.index], image)
+    series = None if joined.series is None else SeriesFiles(joined.series[subjects.index], image)
     derivation, derivation_notes = derived.common(maps, series.paths if series else None, subjects["subject"].tolist())
     with_images, missing = derived.with_images(derivation, listing, options.parcels)
     rows, motion_notes = with_motion(table.loc[subjects.index], maps)
