@@ -37,10 +37,10 @@ def convert(args: argparse.Namespace) -> None:
     from data.cohorts.rows import listed
     from data.cohorts.stored import open_cohort
     from data.conversion import convert as conversion
-    from data.conversion.like import Like
     from data.conversion.source import SITE_COLUMNS, read_source
+    from data.conversion.template import TemplateCohort
 
-    like = Like.of(args.like) if args.like else None
+    like = TemplateCohort.of(args.like) if args.like else None
     if like:
         source_options = options_like(like.cohort, source_options)
     site_columns = (*filter(None, [like.site_column if like else None]), *SITE_COLUMNS)

@@ -13,7 +13,7 @@ from scans import REST, SHAPE, SPACE, confounds, image, save, write_confounds, w
 from data.base import archive, files
 from data.base.errors import InputError
 from data.cohorts.stored import carry_tables, open_cohort
-from data.conversion import like
+from data.conversion import template
 from data.derivation.job import derivation_of
 
 OLD, NEW = ("1", "2", "3"), ("4", "5")
@@ -238,8 +238,11 @@ def test_a_cohort_that_was_not_derived_or_is_none(tmp_path, home, data_cli):
 def bundle_of(cohort: Path, target: Path, **changes: bytes | None) -> Path:
     """What a bundle says of a cohort, with other images."""
     opened = open_cohort(cohort)
-    parts = {like.DATA: files.json_text(asdict(like.of_cohort(opened))).encode(), **like.derivation_parts(opened)}
-    parts |= {like.PARCELS: archive.npy(opened.connectomes.image.astype("<i2"))}
+    parts = {
+        template.DATA: files.json_text(asdict(template.of_cohort(opened))).encode(),
+        **template.derivation_parts(opened),
+    }
+    parts |= {template.PARCELS: archive.npy(opened.connectomes.image.astype("<i2"))}
     archive.write(target, {name: content for name, content in (parts | changes).items() if content is not None})
     return target
 

@@ -32,13 +32,13 @@ from data.conversion.leaks import (
     separating,
     units_by_site,
 )
-from data.conversion.like import Like
 from data.conversion.options import ConversionOptions
 from data.conversion.plan import PlannedCohort, check_like, plan, plan_like, unknown_categories
 from data.conversion.selection import is_abide
 from data.conversion.series import correlate
 from data.conversion.source import Source
 from data.conversion.tables import column
+from data.conversion.template import TemplateCohort
 from data.conversion.volumes import PersonMaps, finish_record, read_person
 
 FIRST_MAPS, FIRST_OF = 16, 4  # how many are read first, where there are as many times more
@@ -71,7 +71,7 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
     return planned, [*told, *notes]
 
 
-def convert_like(source: Source, target: Path, like: Like, command: str) -> tuple[PlannedCohort, list[str]]:
+def convert_like(source: Source, target: Path, like: TemplateCohort, command: str) -> tuple[PlannedCohort, list[str]]:
     """`convert` for test subjects, prepared as `like` was: nothing is learnt from `source`. Raises InputError if the
     maps or the table do not allow it, or for training subjects of `like`."""
     check_like(source, like.cohort)
@@ -136,7 +136,7 @@ def check_new_scans(source: Source, like: Cohort, new: np.ndarray) -> None:
 
 
 def write(
-    source: Source, target: Path, planning: Planning, allow_leak: bool = False, like: Like | None = None
+    source: Source, target: Path, planning: Planning, allow_leak: bool = False, like: TemplateCohort | None = None
 ) -> tuple[PlannedCohort, list[str]]:
     """Writes the cohort planned for the table of subjects, once it is known who shares a scan; returns it with notes on
     its maps (see `check_maps`). Nothing stays in `target` of a cohort that is refused."""
@@ -268,7 +268,7 @@ def check_all_maps(
     measured: Mapping[str, pd.DataFrame],
     planned: PlannedCohort,
     allow_leak: bool,
-    like: Like | None,
+    like: TemplateCohort | None,
 ) -> list[str]:
     """Notes on each map; see `check_maps`, whose errors name the map if there are several."""
     known = like.measured if like else None

@@ -33,10 +33,10 @@ from data.cohorts.derivation import (
 from data.cohorts.rows import listed
 from data.cohorts.stored import open_cohort
 from data.conversion.layouts import Listing, find_table, tables_near
-from data.conversion.like import is_bundle, of_bundle, open_bundle
 from data.conversion.source import subject_column
 from data.conversion.tables import column, key, read_table
-from data.derivation import output, person, scans, templates
+from data.conversion.template import is_bundle, of_bundle, open_bundle
+from data.derivation import images, output, person, scans
 from data.derivation.centrality import threads_of_blas
 from data.derivation.measures import MEASURES
 from data.derivation.options import DerivationOptions
@@ -115,8 +115,8 @@ def products_of(wanted: DerivationWithImages, of: Derivation) -> Products:
         raise InputError(f"--maps {unknown[0]} is not known; expected of {', '.join(known)}.")
     if (DUAL_REGRESSION in measures) != bool(wanted.networks):
         raise InputError("dual_regression in --maps and a 4-D --networks FILE go together; give both or none.")
-    networks = templates.open_networks(wanted.networks, of.networks) if wanted.networks else None
-    parcels = templates.open_parcels(wanted.parcels, of.parcels) if wanted.parcels else None
+    networks = images.open_networks(wanted.networks, of.networks) if wanted.networks else None
+    parcels = images.open_parcels(wanted.parcels, of.parcels) if wanted.parcels else None
     found = dict[str, Any](measures=measures)
     if networks:
         found |= {"networks": networks.file, "networks_sha256": networks.sha256, "network_names": networks.names}

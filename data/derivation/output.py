@@ -16,8 +16,8 @@ from data.base import files
 from data.base.errors import InputError
 from data.cohorts.derivation import EVERY, MAP, PROGRAM, SERIES, Derivation
 from data.cohorts.nifti import beside, stem_of
+from data.derivation.images import NetworkMaps, ParcelImage
 from data.derivation.scans import ScannedPerson
-from data.derivation.templates import NetworkMaps, ParcelImage
 
 DESCRIPTION = "dataset_description.json"
 BLOCKS, BLOCK_BYTES = 16, 2**16  # of a file, spread over it, which its digest covers

@@ -18,6 +18,7 @@ from data.cohorts.derivation import DUAL_REGRESSION, PERSON, PROGRAM, SERIES, De
 from data.cohorts.nifti import MNI152, save
 from data.derivation.bold import Confounds, confounds_of, found_mask, open_bold, read_mask, read_series, strategy_of
 from data.derivation.cleaning import Acquisition, Scan, scan_of
+from data.derivation.images import labels_on, networks_on
 from data.derivation.measures import MEASURES, dual_regression, parcel_series, smoothed
 from data.derivation.output import (
     Output,
@@ -29,7 +30,6 @@ from data.derivation.output import (
     write_series,
 )
 from data.derivation.scans import ScanFile, ScannedPerson
-from data.derivation.templates import labels_on, networks_on
 
 FILTERED = 0.9  # of the amplitudes in the band, in the median voxel; a scan with more was filtered before
 WHITE = 0.75  # of the spectrum; of a wider band, this says nothing
