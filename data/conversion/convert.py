@@ -301,8 +301,8 @@ def check_maps(
 
 
 def check_kind(measured: pd.DataFrame, names: Sequence[str], like: pd.DataFrame | None) -> str:
-    """The kind of all maps. Raises InputError if they are of several kinds, or of another one than `like`, which counts
-    as more maps than are `measured`, lest these decide what all are."""
+    """The kind of all maps. Raises InputError if they are of several kinds, or of another one than `like`. The latter
+    counts as more maps than are `measured`, lest these decide what all are."""
     known = [] if like is None else [like] * (len(measured) // len(like) + 1)
     kinds = measures.kinds(pd.concat([*known, measured], ignore_index=True))
     found = kinds.iloc[-len(measured) :].set_axis(measured.index)

@@ -151,7 +151,7 @@ def with_images(
 
 def check_each(paths: Iterable[Path], like: Derivation, path: Path) -> None:
     """Raises InputError for the first of these maps or series that was derived otherwise than those of the cohort at
-    `path`, as far as the JSON beside it says how."""
+    `path`. What no JSON says is not compared."""
     for one in paths:
         said = said_beside(one)
         if said and (choice := said.difference(like)):
@@ -177,9 +177,9 @@ def compared(one: Derivation | None, like: Derivation | None, path: Path) -> lis
 
 
 def with_motion(rows: pd.DataFrame, maps: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The table of subjects with a column of the mean framewise displacement that `derive` wrote beside their maps (a
-    column of MapOnDisk for each map, rows as in the table), and a note; as it is if it has head motion or nobody has
-    such a file. Raises InputError for what is no number."""
+    """The table of subjects with a column of the mean framewise displacement that `derive` wrote beside their maps, and
+    a note. The table is as it is if it has head motion, or if nobody has such a file. `maps` has a column of MapOnDisk
+    for each map, rows as in the table. Raises InputError for what is no number."""
     if maps.empty or any(map(HEAD_MOTION.search, rows)):
         return rows, []
     values = [motion_beside(of_map.path) for of_map in maps.iloc[:, 0]]

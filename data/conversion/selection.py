@@ -206,8 +206,8 @@ def named_values(text: str, known: set[str]) -> list[str]:
 def labels(values: pd.Series, coding: LabelCoding, table: Path, optional: bool = False) -> pd.Series:
     """1.0 where a column of canonical values says autism, 0.0 where it says control, NaN elsewhere. Raises InputError
     unless every named value occurs, and exactly one value is left for control if none is named. If labels are
-    `optional`, named values may be absent if both sides are named, no value need be left for control, and no label
-    need be known."""
+    `optional`, no label need be known, and no value need be left for control. Named values may then be absent, if both
+    sides are named."""
     known = set(values.dropna())
     if optional and not known:
         return values.astype(float)

@@ -218,9 +218,8 @@ def write_edges(path: Path, parcels: tuple[str, ...], row: Path) -> tuple[tuple[
 
 
 def image_of(listing: Listing, name: str | None, given: Path | None) -> tuple[Path | None, list[str]]:
-    """The image of the parcels of a kind of series, if there are any: the one that is `given`, or that of the atlas of
-    `seg-<atlas>` in the folder `atlases`, as XCP-D leaves it; None, and a note, without one. Raises InputError if there
-    are several."""
+    """The image of the parcels of a kind of series: the one that is `given`, or that of the atlas of `seg-<atlas>`, as
+    XCP-D leaves it in `atlases/`. None, and a note, without one. Raises InputError if there are several."""
     if name is None:
         return None, []
     label = re.escape(name.removeprefix("seg-"))

@@ -91,9 +91,9 @@ class JoinedTable:
 def read_source(
     folder: Path, options: SourceOptions, optional: bool = False, site_columns: Sequence[str] = SITE_COLUMNS
 ) -> Source:
-    """Joins the maps under `folder` with the table, without subjects that lack a map, or a diagnosis, unless labels are
-    `optional`, or that the options leave out. The first of `site_columns` in the table names the site if the options do
-    not. Raises InputError if a choice must be made by the user."""
+    """Joins the maps under `folder` with the table. Subjects are left out who lack a map or, unless labels are
+    `optional`, a diagnosis, and whom the options leave out. The first of `site_columns` in the table names the site if
+    the options do not. Raises InputError if a choice must be made by the user."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected fALFF maps, or others, as NIfTI and a table of subjects.")
     listing = Listing(folder)
@@ -292,8 +292,8 @@ def site_note(rows: pd.DataFrame, site_column: str | None) -> str:
 
 
 def check_own_maps(joined: JoinedTable, kept: pd.Series, name: str) -> None:
-    """Raises InputError if the column `name`, perhaps one of labels or sites in place of IDs, gives two of the `kept`
-    subjects one map, or one subject one file twice."""
+    """Raises InputError if the column `name` gives two of the `kept` subjects one map, or one subject one file twice.
+    It may be one of labels or sites, in place of IDs."""
     every = joined.maps[kept].map(os.path.realpath).melt(ignore_index=False)["value"]
     if (twice := every[every.duplicated(keep=False)]).size:
         owners = joined.identifier[twice.index[twice == twice.iloc[0]][:2]]

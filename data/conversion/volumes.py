@@ -46,9 +46,9 @@ def wanted(listing: Listing, name: str) -> Wanted:
 def maps_in(
     paths: pd.DataFrame, every: Sequence[Wanted], folder: Path, names: Sequence[str] = ()
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The `paths` of files, a column a name, as a MapOnDisk in a column for each map, in the order of `every`, called
-    by `names` if there are any; notes on 4-D files. Raises InputError if people differ in the number or the names of
-    volumes, a volume is missing, or the names do not fit."""
+    """The `paths` of files, a column a name, as a MapOnDisk in a column for each map; notes on 4-D files. The order is
+    that of `every`; the maps are called by `names`, if there are any. Raises InputError if people differ in the number
+    or the names of volumes, a volume is missing, or the names do not fit."""
     if paths.empty:  # which is reported later
         return paths, []
     maps, notes, volumes = list[pd.Series](), list[str](), dict[str, list[str]]()
@@ -121,8 +121,8 @@ def check_labels(labels: Sequence[str], source: Path, usual: int) -> None:
 
 
 def labels_of(paths: Sequence[Path], listing: Path) -> tuple[Path, list[str] | None]:
-    """The names of volumes, None if nobody names them, and the file that they are from: a `listing`, one a line, or
-    else the JSON beside each of `paths`. Raises InputError if these differ."""
+    """The names of volumes and the file that they are from; None if nobody names them. It is a `listing`, one a line,
+    or else the JSON beside each of `paths`. Raises InputError if these differ."""
     if listing.exists() or listing.is_symlink():
         lines = files.regular(listing).read_text(encoding="utf-8-sig", errors="replace").splitlines()
         return listing, [line.strip() for line in lines if line.strip()]

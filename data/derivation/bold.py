@@ -1,5 +1,5 @@
-"""A preprocessed 4-D scan on disk and the tables beside it -> the series of the voxels in its mask, its repetition
-time, which volumes are kept, what is regressed out, and how much the head moved."""
+"""A preprocessed 4-D scan on disk and the tables beside it -> its repetition time and the series of the voxels in its
+mask; which volumes are kept, what is regressed out, how much the head moved."""
 
 import warnings
 from collections.abc import Iterator
@@ -109,8 +109,8 @@ def read_mask(path: Path, bold: Bold) -> np.ndarray:
 
 
 def found_mask(bold: Bold) -> tuple[np.ndarray, list[str]]:
-    """The voxels (x, y, z) bool that vary; where that is nearly all of the grid, so that the scan was not masked, those
-    of nilearn's `compute_epi_mask` of its mean, unless it finds no brain, which a note says."""
+    """The voxels (x, y, z) bool that vary. If that is nearly all of the grid, the scan was not masked: then those that
+    nilearn's `compute_epi_mask` finds by its mean. If it finds no brain, all that vary are taken, which a note says."""
     shape = bold.grid[0]
     sums, low, high = np.zeros(shape), np.full(shape, np.inf), np.full(shape, -np.inf)
     for block in bold.blocks():
@@ -131,8 +131,8 @@ def found_mask(bold: Bold) -> tuple[np.ndarray, list[str]]:
 
 
 def read_series(bold: Bold, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """The series (volumes, voxels) float32 of the voxels of a mask that hold numbers and vary, in C order, the mask of
-    these voxels, and a note on the others. Raises InputError if none is left."""
+    """The series (volumes, voxels) float32 of the voxels of a mask that hold numbers and vary, in C order. With them,
+    the mask of these voxels, and a note on the others. Raises InputError if none is left."""
     series, at = np.empty((bold.volumes, int(mask.sum())), np.float32), 0
     for block in bold.blocks():
         series[at : at + block.shape[-1]] = block[mask].T

@@ -65,8 +65,8 @@ class Scan(Acquisition):
 
     @cached_property
     def coordinates(self) -> np.ndarray:
-        """The filtered series in the basis, (voxels, directions) float32: its lengths, angles and correlations are
-        those of the filtered series, since that has the mean 0."""
+        """The filtered series in the basis, (voxels, directions) float32. Lengths, angles and correlations are those of
+        the filtered series, since it has the mean 0."""
         return self.cleaned.T @ self.basis.astype(np.float32)
 
     @cached_property
@@ -97,8 +97,8 @@ def scan_of(series: np.ndarray, acquisition: Acquisition, confounds: np.ndarray 
     values, as those of derivatives do; like nilearn, this takes the second row's instead.
 
     Mean and confounds are regressed out of the kept volumes. The filter is a least-squares fit of the sinusoids of the
-    band to the kept volumes; without scrubbing, it is that of the FFT. Confounds are filtered in the same way and
-    regressed out in the same step, so that nothing of them comes back (Lindquist et al. 2019, doi:10.1002/hbm.24528).
+    band to the kept volumes; without scrubbing, it is that of the FFT. Confounds are filtered and regressed out in the
+    same step, so that nothing of them comes back (Lindquist et al. 2019, doi:10.1002/hbm.24528).
 
     Raises InputError if nothing is kept or varies, values are missing, or too few volumes are kept for the band and
     the confounds.
@@ -144,8 +144,8 @@ def kept_confounds(confounds: np.ndarray, kept: np.ndarray) -> np.ndarray:
 
 
 def directions(columns: np.ndarray, least: float = ROUNDING) -> np.ndarray:
-    """An orthonormal basis (rows, rank) of columns (rows, columns) of a length near 1, without those that follow from
-    the others: whose singular values are below the least."""
+    """An orthonormal basis (rows, rank) of columns (rows, columns) of a length near 1. Directions whose singular values
+    are below the least follow from the others, and are left out."""
     left, size, _ = np.linalg.svd(columns, full_matrices=False)
     return left[:, size > least]
 
@@ -154,8 +154,8 @@ def band_basis(acquisition: Acquisition, regressors: np.ndarray) -> np.ndarray:
     """An orthonormal basis (kept, directions) float64 of the band on the kept volumes, without the filtered regressors.
 
     Sinusoids lose their mean over the kept volumes, as if a constant were fitted with them. What the basis spans is
-    orthogonal to the regressors themselves, too: for b in the band and a regressor z whose filtered form is Pz,
-    b . z = b . Pz = 0. Raises InputError if the band has no frequency, or too few directions are left."""
+    orthogonal to the regressors themselves, too. For b in the band and a regressor z, filtered Pz: b . z = b . Pz = 0.
+    Raises InputError if the band has no frequency, or too few directions are left."""
     sinusoids = sinusoids_of(acquisition)
     in_band = directions(sinusoids - sinusoids.mean(0), ON_KEPT**0.5)
     left, size, _ = np.linalg.svd(in_band.T @ regressors)
@@ -170,9 +170,9 @@ def band_basis(acquisition: Acquisition, regressors: np.ndarray) -> np.ndarray:
 
 
 def sinusoids_of(acquisition: Acquisition) -> np.ndarray:
-    """The sinusoids of the band at the kept volumes, (kept, sinusoids). Raises InputError if there are none, the
-    band ends above the highest frequency of the scan, or they are as many as kept volumes, which they would then fit
-    whatever these hold."""
+    """The sinusoids of the band at the kept volumes, (kept, sinusoids). Raises InputError if there are none, or the
+    band ends above the highest frequency of the scan. It does, too, if they are as many as kept volumes, since they
+    would then fit whatever these hold."""
     low, high = acquisition.band
     if high * 2 * acquisition.tr_s > 1 + ROUNDING:
         raise InputError(
@@ -219,8 +219,8 @@ def sinusoids_at(times: np.ndarray, bins: np.ndarray, count: int) -> np.ndarray:
 
 
 def fits(times: np.ndarray) -> np.ndarray:
-    """Rows (2, frequencies, times) whose products with a series are the cosine's and the sine's share of its amplitudes
-    at the frequencies k / volumes, k = 1, 2, ..., in the sense of `Amplitudes`.
+    """Rows (2, frequencies, times). Their products with a series are the cosine's and the sine's share of its
+    amplitudes, see `Amplitudes`, at the frequencies k / volumes, k = 1, 2, ...
 
     A constant is fitted, too (Zechmeister and Kürster 2009, doi:10.1051/0004-6361:200811296). Scargle's shift of time
     makes cosine and sine orthogonal at the times, so that each is fitted alone."""

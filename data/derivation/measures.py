@@ -22,8 +22,8 @@ MOST = 0.999  # of a correlation with a mirror image; Fisher's z is 3.8
 
 
 def alff(of: Amplitudes) -> np.ndarray:
-    """Amplitude of low-frequency fluctuation: the sum of |FFT| over the band, divided by the number of volumes,
-    (voxels,) float32 in units of the series (Zang et al. 2007, doi:10.1016/j.braindev.2006.07.002)."""
+    """Amplitude of low-frequency fluctuation (Zang et al. 2007, doi:10.1016/j.braindev.2006.07.002), (voxels,) float32
+    in units of the series. It is the sum of |FFT| over the band, by the number of volumes."""
     return of.in_band
 
 
@@ -34,8 +34,8 @@ def falff(of: Amplitudes) -> np.ndarray:
 
 
 def reho(basis: np.ndarray, points: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Regional homogeneity: Kendall's W of a voxel with its 26 neighbours (Zang et al. 2004,
-    doi:10.1016/j.neuroimage.2003.12.030), (voxels,) float32, for the voxels of a mask (x, y, z).
+    """Regional homogeneity (Zang et al. 2004, doi:10.1016/j.neuroimage.2003.12.030): Kendall's W of a voxel with its 26
+    neighbours, (voxels,) float32, for those of a mask (x, y, z).
 
     The series are basis (times, directions) @ points.T (voxels, directions), whose scale does not matter. Ties take
     their average rank. W is not corrected for them, since filtered series have none. Voxels outside the mask and those
@@ -63,8 +63,8 @@ def centred_ranks(basis: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def neighbourhood_sums(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Sums of values (times, voxels) float32 of a mask (x, y, z) over the 27 voxels around each, 0 outside the mask,
-    (times, voxels): along one axis after the other."""
+    """Sums (times, voxels) of values (times, voxels) float32 of a mask (x, y, z) over the 27 voxels around each. They
+    are made along one axis after the other, with 0 outside the mask."""
     volumes = np.zeros((len(values), *(size + 2 for size in mask.shape)), np.float32)
     volumes[:, 1:-1, 1:-1, 1:-1][:, mask] = values
     volumes = volumes[:, :-2] + volumes[:, 1:-1] + volumes[:, 2:]
@@ -109,10 +109,10 @@ MEASURES: dict[str, Callable[[Scan], np.ndarray]] = {  # PCP's names -> values (
 
 def dual_regression(scan: Scan, networks: np.ndarray) -> np.ndarray:
     """How much of each network's time course is in each voxel's, (voxels, networks) float32 (Filippini et al. 2009,
-    doi:10.1073/pnas.0811879106), for maps (x, y, z, networks) on the scan's grid, such as those of Smith et al. (2009).
+    doi:10.1073/pnas.0811879106). Maps (x, y, z, networks) are on the scan's grid, such as those of Smith et al. (2009).
 
     Filtered series are brought to variance 1. Their regression on the maps and a constant, volume by volume, gives the
-    networks' time courses, which are brought to variance 1, too; the regression of each voxel's series on all of them
+    networks' time courses, which are brought to variance 1, too. The regression of each voxel's series on all of them
     together gives the values. A voxel that does not vary is left out and has 0. Raises InputError if the maps do not
     differ in the mask, or there are more of them than degrees of freedom.
     """
@@ -141,8 +141,8 @@ def centred_maps(maps: np.ndarray) -> np.ndarray:
 
 
 def parcel_series(scan: Scan, labels: np.ndarray) -> np.ndarray:
-    """Means of the filtered series in parcels, (kept, parcels) float64, of labels (x, y, z) int, 0 outside parcels, in
-    the order of the numbers that occur; NaN for a parcel without a voxel in the mask."""
+    """Means of the filtered series in parcels, (kept, parcels) float64, in the order of the numbers that occur; NaN for
+    a parcel without a voxel in the mask. Labels (x, y, z) int are 0 outside parcels."""
     numbers = np.unique(labels[labels != 0])
     within = labels[scan.mask]
     places = np.searchsorted(numbers, within[within != 0])
@@ -153,8 +153,8 @@ def parcel_series(scan: Scan, labels: np.ndarray) -> np.ndarray:
 
 
 def smoothed(values: np.ndarray, mask: np.ndarray, affine: np.ndarray, fwhm_mm: float) -> np.ndarray:
-    """Values (x, y, z) after a Gaussian of this full width at half maximum within a mask: what comes from outside does
-    not count, so that the edge does not fade; 0 outside the mask."""
+    """Values (x, y, z) after a Gaussian of this full width at half maximum within a mask, 0 outside of it. What comes
+    from outside does not count, so that the edge does not fade."""
     sigma = fwhm_mm / FWHM / voxel_sizes(affine)
     inside = mask.astype(np.float64)
     weight = gaussian_filter(inside, sigma, mode="constant")

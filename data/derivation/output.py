@@ -115,8 +115,8 @@ def check_same(path: Path, wanted: dict[str, Any]) -> None:
 
 
 def check_there(output: Output, label: str, derivation: Derivation) -> None:
-    """Raises InputError if files of a person, of whatever measure, are named after other parts of the scans' names, or
-    were made with other options: one cohort would mix them."""
+    """Raises InputError for files of a person, of whatever measure, that one cohort would mix with those to come. They
+    are named after other parts of the scans' names, or were made with other options."""
     start = "_".join([f"sub-{label}", *(f"{name}-{value}" for name, value in output.entities)])
     for path in sorted((output.of_person(label) / "func").glob("sub-*")):
         if not path.name.startswith((f"{start}_stat-", f"{start}_seg-")):
