@@ -167,12 +167,9 @@ class Derivation:
 
     def said(self, *of: str) -> dict[str, Any]:
         """Keys and values of the JSON beside a product, one kind after the other: EVERY, MAP, its name, PERSON."""
-        keys = [(field.key, getattr(self, name)) for kind in of for name, field in FIELDS.items() if field.of == kind]
-        return {
-            key: list(value) if isinstance(value, tuple) else None if value == "" else value
-            for key, value in keys
-            if key
-        }
+        fields = {field.key: getattr(self, name) for kind in of for name, field in FIELDS.items() if field.of == kind}
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items() if key}
+        return {key: None if value == "" else value for key, value in values.items()}
 
     def with_defaults(self) -> "Derivation":
         """With what `derive` takes where nothing was said."""
@@ -185,7 +182,7 @@ class Derivation:
 
 FIELDS: dict[str, Choice] = {field.name: field.metadata["choice"] for field in dataclasses.fields(Derivation)}
 OPTIONS = {name: of for name, of in FIELDS.items() if of.flag}
-IMAGES = (NETWORKS, PARCELS)  # fields whose option names a file
+IMAGES = (NETWORKS, PARCELS)  # fields whose option names a file; the sum of one is in `<field>_sha256`
 FIXED, VARYING = (
     tuple(dict.fromkeys(of.words for of in FIELDS.values() if of.words and of.may_vary == varies))
     for varies in (False, True)
@@ -216,8 +213,7 @@ class DerivationWithImages:
 
     def write(self, target: Path) -> None:
         """Copies the images, byte by byte, into the folder of a cohort."""
-        images = {NETWORKS: self.networks, PARCELS: self.parcels}
-        there = {stem: path for stem, path in images.items() if path}
+        there = {stem: path for stem in IMAGES if (path := getattr(self, stem))}
         files.remove(target / FOLDER)  # of a command that was interrupted
         if not there:
             return
@@ -240,8 +236,8 @@ def kept_in(folder: Path, derivation: Derivation) -> DerivationWithImages:
     that is not what was written."""
     place = folder / FOLDER
     files.check_sums(path for path in place.glob("*") if path.name != files.SUMS)
-    found = {stem: next(iter(sorted(place.glob(f"{stem}.nii*"))), None) for stem in (NETWORKS, PARCELS)}
-    for stem, wanted in ((NETWORKS, derivation.networks_sha256), (PARCELS, derivation.parcels_sha256)):
-        if (path := found[stem]) and files.sum_of(path) != wanted:
+    found = {stem: next(iter(sorted(place.glob(f"{stem}.nii*"))), None) for stem in IMAGES}
+    for stem, path in found.items():
+        if path and files.sum_of(path) != getattr(derivation, f"{stem}_sha256"):
             raise InputError(f"{path} is not the image that cohort.json names. Copy it again, or convert again.")
-    return DerivationWithImages(derivation, found[NETWORKS], found[PARCELS])
+    return DerivationWithImages(derivation, **found)

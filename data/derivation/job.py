@@ -81,7 +81,7 @@ def plan(folder: Path, target: Path, wanted: DerivationWithImages, options: Deri
     share = people[number - 1 :: of]
     if of > 1:
         notes.append(f"Share {number} of {of}: {len(share)} of {len(people)} people.")
-    threads = threads_of(options.jobs)
+    threads = max(1, min(threads_of_blas(), cpu_count()) // options.jobs)  # of each process
     tasks = [PersonTask(one, products, place, threads) for one in share]
     failures = {task.person.label: failure for task in tasks if (failure := mistake(task))}
     table = table_of(folder, people, options)
@@ -288,11 +288,6 @@ def described(people: Sequence[scans.ScannedPerson], confounds: str) -> list[str
             "do, those of nilearn's compute_epi_mask."
         )
     return notes
-
-
-def threads_of(jobs: int) -> int:
-    """Threads of each process, of the cores and of what the environment allows BLAS."""
-    return max(1, min(threads_of_blas(), cpu_count()) // jobs)
 
 
 def run(planned: Plan) -> tuple[list[str], list[Done]]:
