@@ -103,7 +103,7 @@ def full(cohort: Cohort) -> CohortFindings:
         # The first of each subject's records is never a swapped copy: those follow their originals
         of_subject = cohort.first_records(usable)
         subjects, first = list(of_subject), list(of_subject.values())
-        measured = measures.read(cohort.tables, subjects, cohort.maps) if cohort.tables else None
+        measured = measures.read_measures(cohort.tables, subjects, cohort.maps) if cohort.tables else None
         of_maps = {name: Findings() for name in cohort.maps}
         compared = compare_volumes(cohort, summaries, usable)
         for (name, of_map), summary, stored in zip(of_maps.items(), summaries, compared, strict=True):

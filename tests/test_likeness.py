@@ -41,7 +41,7 @@ def whole(tmp_path_factory) -> Cohort:
     random, columns = np.random.default_rng(0), dict.fromkeys(measures.MEASURES, 0.0)
     table = pd.DataFrame(columns, range(COUNT)).assign(voxel_mm3=27.0)
     table["mean"], table["sd"] = random.normal(0.4, 0.03, COUNT), random.normal(0.06, 0.006, COUNT)
-    measures.write(folder / "maps.csv", subjects, {"falff": table})
+    measures.write_measures(folder / "maps.csv", subjects, {"falff": table})
     return add_connectomes(folder)
 
 

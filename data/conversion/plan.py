@@ -48,8 +48,8 @@ def plan(
     provenance: Mapping[str, Any],
     maps: Sequence[str] = DEFAULT_MAPS,
 ) -> PlannedCohort:
-    """A new cohort of `subjects` (subject, site, label, and scan: the first subject of the same scan, once this is
-    known), with the same rows of a `table` of text. Raises InputError."""
+    """A new cohort of `subjects` (subject, site, label and, once this is known, scan: the first subject of the same
+    scan). A `table` of text has the same rows. Raises InputError."""
     seed, columns, covariates = options.seed or 0, options.phenotype, options.covariates or ()
     same_scan = () if options.keep_copies else groups_of(subjects)
     if same_scan and len(same_scan[0]) == len(subjects):
@@ -140,8 +140,8 @@ def encode_like(table: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
 
 
 def unknown_categories(table: pd.DataFrame, metadata: Metadata) -> dict[str, list[str]]:
-    """By column of text of the phenotype, what a table has and nobody of the cohort with this `metadata` had, so that
-    it counts as unknown."""
+    """By column of text of the phenotype, the words of a table that nobody of the cohort with this `metadata` had. They
+    count as unknown."""
     texts = {name: clean(table[name]) for name in metadata.phenotype_categories if name in table}
     odd = {name: text[text.notna() & ~text.isin(metadata.phenotype_categories[name])] for name, text in texts.items()}
     return {name: sorted(text.unique()) for name, text in odd.items() if text.size}

@@ -250,13 +250,13 @@ def before_conversion(cohort: Cohort, indices: np.ndarray) -> pd.DataFrame:
     columns: dict[tuple[str, str], np.ndarray] = {}
     if cohort.tables is None:
         return pd.DataFrame(index=range(len(subjects)))
-    for name, of_map in (measures.read(cohort.tables, subjects, cohort.maps) or {}).items():
+    for name, of_map in (measures.read_measures(cohort.tables, subjects, cohort.maps) or {}).items():
         sd = of_map["sd"].clip(lower=measures.SMALLEST)
         found = {"mean_in_sds": of_map["mean"] / sd, "level_in_sds": of_map["background"] / sd}
         found |= logarithms({"sd": sd, "mean": of_map["mean"], "voxel_mm3": of_map["voxel_mm3"]})
         columns |= {(name, measure): np.asarray(values) for measure, values in found.items()}
     if cohort.connectomes:
-        series = edges.read(cohort.tables / SERIES, subjects)
+        series = edges.read_series_table(cohort.tables / SERIES, subjects)
         columns |= {(CONNECTOME, name): values for name, values in logarithms(dict(series.items())).items()}
     return pd.DataFrame(columns, index=range(len(subjects)))
 

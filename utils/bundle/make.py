@@ -24,7 +24,7 @@ from data.cohorts.folds import digest_over
 from data.cohorts.phenotype import Scaler
 from data.cohorts.records import CLASSES
 from data.cohorts.variants import everybody, within_sites
-from data.conversion import like
+from data.conversion import template
 from data.likeness.reference import FEWEST, quantiles, reference
 from utils.bundle.model import (
     CARD,
@@ -61,7 +61,7 @@ COMPARED, COMPARED_AT_ONCE = 100, 10  # records on which ONNX is compared with T
 SHORTEST = 4  # characters of an ID that is told from other words and numbers in texts
 ID, PIECE = "ID", r"[^\W_]+"  # in place of one; of a name
 TOLD = ("caveats", "internal", "licence")  # what has free text in `model.json`
-PARSED = (MODEL, like.DATA)
+PARSED = (MODEL, template.DATA)
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     undefined=jinja2.StrictUndefined,
@@ -89,7 +89,7 @@ def parts_of(
     model = model_of(trained, cohort, tuple(members), internal, licence)
     texts = {
         MODEL: model_json(model, subjects),
-        like.DATA: json_of(like.of_cohort(cohort)),
+        template.DATA: json_of(template.of_cohort(cohort)),
         CARD: card_text(model, cohort),
     }
     if internal and (report := report_of(internal)):
@@ -97,11 +97,11 @@ def parts_of(
     parts = {name: (text if name in PARSED else withheld(text, subjects)).encode() for name, text in texts.items()}
     parts |= {WEIGHTS.format(number): archive.npy(flat(of_one)) for number, of_one in enumerate(weights)}
     if cohort.connectomes and cohort.connectomes.image is not None:
-        parts[like.PARCELS] = archive.npy(cohort.connectomes.image.astype("<i2"))
+        parts[template.PARCELS] = archive.npy(cohort.connectomes.image.astype("<i2"))
     if with_onnx:
         parts |= onnx_of(trained, networks, members, cohort)
     used = np.array(who_trained(model.trained_on, cohort))
-    return parts | like.derivation_parts(cohort) | likeness_parts(cohort, used) | floors_parts(model, cohort)
+    return parts | template.derivation_parts(cohort) | likeness_parts(cohort, used) | floors_parts(model, cohort)
 
 
 def floors_parts(model: BundledModel, cohort: Cohort) -> dict[str, bytes]:
