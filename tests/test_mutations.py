@@ -38,9 +38,9 @@ from data.base.errors import InputError
 from data.base.files import check_sums
 from data.cohorts import atlas
 from data.cohorts.nifti import MapOnDisk, read_maps
-from data.cohorts.resplit import resplit
 from data.cohorts.rows import Preparation
 from data.cohorts.stored import open_cohort, write_tables
+from data.cohorts.variants import resplit
 from data.conversion.convert import covariate_columns
 from data.conversion.leaks import check_coding
 from data.conversion.options import ConversionOptions, SourceOptions

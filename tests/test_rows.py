@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.base.errors import InputError
-from data.cohorts.folds import by_number
+from data.cohorts.division import by_number
 from data.cohorts.rows import (
     Metadata,
     Preparation,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from data.base import errors, files, tables
 from data.base.errors import InputError
-from data.cohorts import side_tables
+from data.cohorts import phenotype
 from data.cohorts.rows import Row, guess_row, read_table, write_table
 from data.conversion import tables as conversion
 
@@ -76,12 +76,12 @@ def test_a_side_table_is_read_as_it_was_written_or_not_written(place, name, valu
     path.unlink(missing_ok=True)
     table = pd.DataFrame({name: [value]}, index=["7"], dtype=object)
     try:
-        side_tables.check_columns(table)
-        side_tables.write(path, table)
+        phenotype.check_columns(table)
+        phenotype.write_by_subject(path, table)
     except InputError:
         assert not path.exists() and not (errors.is_plain(name) and errors.is_plain(value) and name != "subject")
     else:
-        read = side_tables.read(path, ["7"])
+        read = phenotype.read_by_subject(path, ["7"])
         assert (read.columns.tolist(), read.iloc[0, 0]) == ([name], value)
 
 

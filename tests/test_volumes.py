@@ -21,9 +21,8 @@ from data.cohorts.stored import open_cohort
 from data.conversion.layouts import Listing
 from data.conversion.options import SourceOptions
 from data.conversion.plan import check_like
-from data.conversion.reading import read
 from data.conversion.source import read_source
-from data.conversion.volumes import Wanted, maps_in, wanted
+from data.conversion.volumes import Wanted, maps_in, read_person, wanted
 
 NETS = ("net_0", "net_1", "net_2")
 
@@ -74,7 +73,7 @@ def test_a_4d_file_gives_the_records_of_its_volumes_in_files_of_their_own(scans,
     for number, image in enumerate(nibabel.four_to_three(nibabel.load(whole))):
         nibabel.save(image, tmp_path / f"{number}.nii.gz")
         split.append(MapOnDisk(tmp_path / f"{number}.nii.gz"))
-    read(split, grids.REDUCED, tmp_path / "record.bin")
+    read_person(split, grids.REDUCED, tmp_path / "record.bin")
     assert (tmp_path / "record.bin").read_bytes()[120:] == (folder / "50004.bin").read_bytes()[120:]
 
 
@@ -295,7 +294,7 @@ def test_a_file_is_read_once_a_person(files, monkeypatch, tmp_path):
     opened = Counter()
     monkeypatch.setattr(nifti, "open_image", lambda path, real=nifti.open_image: (opened.update([path]), real(path))[1])
     maps = [MapOnDisk(tmp_path / "a_falff.nii"), *(MapOnDisk(tmp_path / "a_net.nii", number) for number in range(3))]
-    found = read(maps, grids.REDUCED, tmp_path / "record.bin").measured
+    found = read_person(maps, grids.REDUCED, tmp_path / "record.bin").measured
     assert opened == {tmp_path / "a_falff.nii": 1, tmp_path / "a_net.nii": 1}
     for number, measured in enumerate(found[1:]):
         values = network(0, number)

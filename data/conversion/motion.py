@@ -8,7 +8,7 @@ import pandas as pd
 from data.base import files
 from data.base.errors import InputError, shown
 from data.cohorts.nifti import beside
-from data.cohorts.side_tables import HEAD_MOTION
+from data.cohorts.phenotype import HEAD_MOTION
 
 KEY, COLUMN = "MeanFramewiseDisplacement", "mean_fd"  # mm
 

@@ -9,7 +9,8 @@ from typing import Any
 from data.base import tables
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
-from data.cohorts.folds import FOLD_TABLE, digest_over, folder_name
+from data.cohorts.division import folder_name
+from data.cohorts.folds import FOLD_TABLE, digest_over
 from data.cohorts.rows import listed
 from data.likeness.reference import FEWEST
 from models import MODELS
@@ -78,8 +79,8 @@ def check_complete(folder: Path, found: Sequence[Path]) -> None:
 
 
 def check_left_out(trained: Sequence[Trained], cohort: Cohort) -> None:
-    """Raises InputError if a fold leaves out so few people that the constants of networks with and without them, which
-    are means over people, tell what these are like."""
+    """Raises InputError if a fold leaves out too few people. The constants of networks are means over people, so those
+    with and without these few would tell what they are like."""
     known = {row.subject for row in cohort.rows if row.known}
     for one in trained if len(trained) > 1 else ():
         if (left := len(known.difference(one.saved.training_subjects))) < TELLING:

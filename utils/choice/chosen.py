@@ -16,8 +16,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.processes import several_processes
 from data.cohorts.cohort import Cohort
-from data.cohorts.folds import open_folds, part_folder
-from data.cohorts.inner_folds import MOST, inner_folds
+from data.cohorts.folds import MAX_INNER_FOLDS, inner_folds, open_folds, part_folder
 from data.cohorts.rows import listed
 from utils.choice.halving import trainings
 from utils.choice.job import CHOOSE, ChoiceOptions, read_choice
@@ -92,8 +91,8 @@ def described(candidates: Candidates) -> str:
 def cost(group: Group) -> str:
     """How many trainings a training with a choice takes at most."""
     folds, count = len(group.folds.names), len(group.parts)
-    inner = f", and at most {trainings(count, MOST)} to choose" if group.choice else ""
-    total = folds * (count + (trainings(count, MOST) if group.choice else 0))
+    inner = f", and at most {trainings(count, MAX_INNER_FOLDS)} to choose" if group.choice else ""
+    total = folds * (count + (trainings(count, MAX_INNER_FOLDS) if group.choice else 0))
     return f"Trainings: {total} in all, in each of {folds} folds one of each of {count} candidates{inner}."
 
 

@@ -113,7 +113,7 @@ def training_cohort(saved: Identity) -> Cohort | None:
     try:
         cohort = sealed(Path(saved.cohort), together=False)
         if saved.everybody:
-            from data.cohorts.resplit import everybody
+            from data.cohorts.variants import everybody
 
             cohort = everybody(cohort)
     except InputError:

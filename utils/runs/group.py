@@ -18,7 +18,8 @@ from typing import Any
 from data.base import files
 from data.base.cli import MAX_SEED
 from data.base.errors import InputError
-from data.cohorts.folds import Folds, folder_name, open_folds, part_folder, repeated
+from data.cohorts.division import folder_name
+from data.cohorts.folds import Folds, open_folds, part_folder, repeated
 from data.cohorts.rows import listed
 from utils.machines import devices
 from utils.machines.devices import Workers

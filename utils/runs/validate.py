@@ -206,7 +206,7 @@ class Request:
         )
         kept_in = args.chkPointDir / means.FOLDER
         if run.transductive:
-            from data.cohorts.standards import within_sites
+            from data.cohorts.variants import within_sites
 
             return replace(run, cohort=replace(within_sites(run.cohort), kept_in=kept_in))
         return replace(run, cohort=replace(run.cohort, standard=run.standard, kept_in=kept_in))
@@ -253,7 +253,7 @@ class Request:
         template = self.job.out_dir if args.dataDir else USUAL_RESULTS
         template += "-everybody" if args.everybody and template == USUAL_RESULTS else ""
         if args.folds and template == USUAL_RESULTS:
-            from data.cohorts.folds import folder_name
+            from data.cohorts.division import folder_name
 
             template += f"-folds-{folder_name(args.folds)}{'-repeats' if self.is_repeated else ''}{self.of_choice}"
             template += "-quick" if self.candidates and self.candidates.quick else ""

@@ -20,7 +20,7 @@ GRIDS_KEPT = 4  # of one template; scans of several grids are rare
 
 
 @dataclass(frozen=True)
-class Parcels:
+class ParcelImage:
     """A label image, of the file `path`."""
 
     path: Path
@@ -32,7 +32,7 @@ class Parcels:
 
 
 @dataclass(frozen=True)
-class Networks:
+class NetworkMaps:
     """A 4-D file with a map of each network."""
 
     path: Path
@@ -42,7 +42,7 @@ class Networks:
     sha256: str
 
 
-def open_parcels(path: Path, file: str = "") -> Parcels:
+def open_parcels(path: Path, file: str = "") -> ParcelImage:
     """A label image that is called `file`, or was, if this is a copy. Raises InputError, naming it, unless it holds
     whole numbers from 1 and its names fit."""
     image = open_image(path)
@@ -56,7 +56,7 @@ def open_parcels(path: Path, file: str = "") -> Parcels:
     whole = tuple(numbers.astype(int).tolist())
     names = names_beside(path, whole)
     file = file or path.name
-    return Parcels(path, file, label_of(path, file), whole, names, sum_of(path))
+    return ParcelImage(path, file, label_of(path, file), whole, names, sum_of(path))
 
 
 def label_of(path: Path, file: str) -> str:
@@ -86,7 +86,7 @@ def names_beside(path: Path, numbers: tuple[int, ...]) -> tuple[str, ...]:
     return names
 
 
-def open_networks(path: Path, file: str = "") -> Networks:
+def open_networks(path: Path, file: str = "") -> NetworkMaps:
     """4-D maps, as above. Raises InputError, naming the file, unless it is 4-D and its names fit."""
     volumes = num_volumes(open_image(path))
     if volumes is None:
@@ -95,7 +95,7 @@ def open_networks(path: Path, file: str = "") -> Networks:
     if labels is not None:
         check_labels(labels, source, volumes)
     file = file or path.name
-    return Networks(path, file, label_of(path, file), tuple(labels or map(str, range(volumes))), sum_of(path))
+    return NetworkMaps(path, file, label_of(path, file), tuple(labels or map(str, range(volumes))), sum_of(path))
 
 
 @lru_cache(GRIDS_KEPT)
@@ -117,11 +117,11 @@ def on_grid(path: Path, shape: tuple[int, ...], affine: bytes, interpolation: st
     return values
 
 
-def labels_on(parcels: Parcels, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+def labels_on(parcels: ParcelImage, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
     """Label image (x, y, z) int32 on a grid, nearest neighbours."""
     return np.rint(on_grid(parcels.path, shape, affine.astype(float).tobytes(), "nearest")).astype(np.int32)
 
 
-def networks_on(networks: Networks, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+def networks_on(networks: NetworkMaps, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
     """Maps (x, y, z, networks) float32 on a grid, interpolated linearly."""
     return on_grid(networks.path, shape, affine.astype(float).tobytes(), "linear")
