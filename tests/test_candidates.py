@@ -17,12 +17,7 @@ def of_nn(text: str) -> Candidates:
 @pytest.mark.parametrize("model", ["nn", "cnn", "mmnn"])
 def test_all_presets_are_compared_unless_the_user_names_some(model):
     presets = MODELS[model].module.PRESETS
-    for text, quick in (
-        (PRESETS, False),
-        ("quick", True),
-        (",".join(presets), False),
-        ("quick,", True),
-    ):
+    for text, quick in ((PRESETS, False), ("quick", True), (",".join(presets), False), ("quick,", True)):
         found = candidates(text, MODELS[model])
         assert (found.names, found.quick) == (list(presets), quick)
         assert [one.config for one in found.all] == list(presets.values())
@@ -152,14 +147,8 @@ def test_mistakes_are_one_line_and_leave_nothing(words, message, cli, cohort, tm
 
 
 def test_training_people_that_cannot_be_cut_are_told_before_anything_is_trained(cli, cohort, tmp_path):
-    outcome = cli(
-        "--train",
-        *["--model", "nn", "--folds", "SEX", "--choose"],
-        "--chkPointDir",
-        tmp_path / "c",
-        "--dataDir",
-        cohort,
-    )
+    words = "--train --model nn --folds SEX --choose"
+    outcome = cli(*words.split(), "--chkPointDir", tmp_path / "c", "--dataDir", cohort)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
     assert "without one fold" in outcome.err and "has 1 value of SEX left; use fewer or other --folds" in outcome.err
     assert not list(tmp_path.iterdir())

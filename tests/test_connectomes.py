@@ -221,18 +221,8 @@ def write_bids(folder: Path, older: bool = False) -> dict[str, np.ndarray]:
     return kept
 
 
-BIDS = (
-    "--labelColumn",
-    "dx",
-    "--positive",
-    "a",
-    "--phenotype",
-    "",
-    "--grid",
-    "reduced",
-    "--connectome",
-    "seg-To_y",
-)  # as a file may be called
+BIDS = ("--labelColumn", "dx", "--positive", "a", "--phenotype=", "--grid", "reduced")
+BIDS += ("--connectome", "seg-To_y")  # as a file may be called
 
 
 @pytest.mark.slow

@@ -270,15 +270,13 @@ def named(scans, tmp_path):
 
 
 @pytest.mark.slow
-def test_columns_name_the_maps(named, scans, data_cli, tmp_path):
+def test_columns_name_the_maps(named, data_cli, tmp_path):
     arguments = ("convert", named, tmp_path / "a", "--grid", "reduced", "--mapColumn", "alff_map,falff_map")
     assert data_cli(*arguments).status == 0
     assert open_cohort(tmp_path / "a").maps == ("alff_map", "falff_map")
     assert data_cli(*arguments[:2], tmp_path / "b", *arguments[3:], "--maps", "alff,falff").status == 0
     assert open_cohort(tmp_path / "b").maps == ("alff", "falff")
-    found = ("convert", scans, tmp_path / "c", "--grid", "reduced", "--maps", "alff,falff")
-    assert data_cli(*found).status == 0
-    assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b") == bytes_of(tmp_path / "c")
+    assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
 
 
 @pytest.mark.parametrize(
@@ -453,18 +451,9 @@ def test_means_of_regions_and_of_cubes_are_standardised(three, cli, tmp_path):
     """By mean and spread over the training records, map by map; the default network reads both, here once."""
     from models.layers import Standardise
 
-    arguments = ("--model", "cnn", "--numIters", 1, "--set", "batch_size=8", "--dataDir", three)
-    arguments += (
-        "--set",
-        "standardise=stored",
-        "--set",
-        "members=1",
-        "--chkPointDir",
-        tmp_path / "ckpt",
-        "--outDir",
-        tmp_path / "out",
-    )
-    outcome = cli("--train", *arguments)
+    words = "--train --model cnn --numIters 1 --set batch_size=8 --set standardise=stored --set members=1"
+    places = ("--dataDir", three, "--chkPointDir", tmp_path / "ckpt", "--outDir", tmp_path / "out")
+    outcome = cli(*words.split(), *places)
     assert outcome.status == 0, outcome.err
     folder = CheckpointFolder(tmp_path / "ckpt" / "cnn")
     network = cnn.build(from_json(cnn.Config, folder.identity().config), REDUCED, 3)
@@ -598,12 +587,8 @@ def test_regions_are_blacked_out_in_these_maps_only(three, trained_on_three, log
         place = ["falff", "degree_weighted"].index(row["map"])
         mean = stored["reliance_by_map"][:, int(row["region"]) - 1, place].mean()
         assert float(row["reliance"]) == pytest.approx(mean, abs=1e-5)
-    assert [file.suffix for file in sorted((tmp_path / "out").glob("regions_by_map.*"))] == [
-        ".csv",
-        ".pdf",
-        ".png",
-        ".svg",
-    ]
+    found = {file.suffix for file in (tmp_path / "out").glob("regions_by_map.*")}
+    assert found == {".csv", ".pdf", ".png", ".svg"}
 
 
 @pytest.mark.slow

@@ -66,18 +66,9 @@ def reductions(folder: Path, cohort: Path, full_cohort: Path, trained: Path, enc
     """A blackout of three regions and a full pass into `folder`."""
     labels = np.arange(REDUCED.shape[0], dtype=np.int16)[:, None, None] // 8 * np.ones(REDUCED.shape, np.int16)
     nibabel.save(nibabel.Nifti1Image(labels, np.array(REDUCED.affine)), folder / "atlas.nii")
-    black = (
-        "--dataDir",
-        cohort,
-        "--chkPointDir",
-        trained,
-        "--outDir",
-        folder / "black",
-        "--atlas",
-        folder / "atlas.nii",
-    )
+    black = ("--dataDir", cohort, "--chkPointDir", trained, "--outDir", folder / "black")
     return [
-        ["--blackout", "--model", "cnn", "--donors", 2, *black],
+        ["--blackout", "--model", "cnn", "--donors", 2, *black, "--atlas", folder / "atlas.nii"],
         ["--model", "cae", "--dataDir", full_cohort, "--chkPointDir", encoder, "--outDir", folder / "reduced"],
     ]
 
