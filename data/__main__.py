@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from data.base.cli import MAX_COPIES, Parser, add_options, guarded, options_of, positive, seed, whole
 from data.base.errors import InputError
-from data.base.terminal import ignore_interrupts, start
+from data.base.processes import ignore_interrupts
+from data.base.terminal import start
 from data.cohorts.derivation import add_choices, chosen
 from data.conversion.options import ConversionOptions, SourceOptions
 from data.derivation.options import DerivationOptions

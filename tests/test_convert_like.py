@@ -9,8 +9,8 @@ from helpers import read_rows
 from people import ROWS, write_people
 
 from data.cohorts.cohort import Cohort
-from data.cohorts.resplit import resplit
 from data.cohorts.stored import open_cohort
+from data.cohorts.variants import resplit
 
 NO_LABEL = ("DX_GROUP",)
 

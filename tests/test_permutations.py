@@ -18,8 +18,7 @@ from test_choice import within_sites
 from data.base import files
 from data.base.errors import InputError
 from data.base.processes import Outcome
-from data.cohorts.folds import open_folds
-from data.cohorts.permuted import permuted_folds
+from data.cohorts.folds import open_folds, permuted_folds
 from utils.permutations import permuted as module
 from utils.permutations.job import Procedure
 from utils.scores.sequential import EXCEEDANCES, permuted

@@ -15,8 +15,7 @@ from typing import Any
 
 from data.base import files
 from data.base.cli import names
-from data.base.errors import InputError
-from data.base.text import shown
+from data.base.errors import InputError, shown
 
 PROGRAM = "autism-blackout"  # by which its JSON files are known
 FOLDER, NETWORKS, PARCELS = "derivation", "networks", "parcels"

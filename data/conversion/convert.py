@@ -16,7 +16,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.files import sum_of
 from data.base.processes import Processes, processes
-from data.cohorts import side_tables, twins
+from data.cohorts import phenotype, twins
 from data.cohorts.cohort import MAPS, Cohort
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed, named_groups
@@ -113,7 +113,7 @@ def covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, 
     floor could be fitted."""
     named = options.covariates
     if named is None:
-        known = side_tables.ABIDE_COVARIATES if options.phenotype is None or is_abide(source.rows) else ()
+        known = phenotype.ABIDE_COVARIATES if options.phenotype is None or is_abide(source.rows) else ()
         named = tuple(name for name in (*known, *source.measured) if name in source.rows)
     for name in named:
         values = column(source.rows, name, source.table)

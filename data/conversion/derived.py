@@ -12,13 +12,21 @@ from typing import Any
 import pandas as pd
 
 from data.base import files
-from data.base.errors import InputError
+from data.base.errors import InputError, check_plain, shown
 from data.base.files import sum_of
-from data.base.text import check_plain, shown
-from data.cohorts.derivation import CHOICES, FIELDS, FIXED, IMAGES, PROGRAM, VARYING, Derivation, DerivationWithImages
+from data.cohorts.derivation import (
+    CHOICES,
+    FIELDS,
+    FIXED,
+    IMAGES,
+    PROGRAM,
+    VARYING,
+    Derivation,
+    DerivationWithImages,
+)
 from data.cohorts.nifti import beside
+from data.cohorts.phenotype import HEAD_MOTION
 from data.cohorts.rows import listed
-from data.cohorts.side_tables import HEAD_MOTION
 from data.conversion.layouts import Listing
 from data.conversion.series import ATLASES
 

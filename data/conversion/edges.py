@@ -15,7 +15,7 @@ import pandas as pd
 
 from data.base import tables
 from data.base.errors import InputError
-from data.base.progress import progress
+from data.base.terminal import progress
 from data.cohorts.cohort import SERIES, Cohort
 from data.cohorts.rows import listed
 from data.cohorts.seal import Findings

@@ -17,9 +17,8 @@ from functools import cached_property
 from glob import escape
 from pathlib import Path, PurePosixPath
 
-from data.base.errors import InputError
+from data.base.errors import InputError, check_plain
 from data.base.files import LEDGER
-from data.base.text import check_plain
 from data.cohorts.rows import listed
 from data.conversion.tables import key
 

@@ -16,11 +16,9 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from data.base import files
-from data.base.errors import InputError
+from data.base.errors import InputError, check_plain, is_plain, shown, whole_number
 from data.base.files import sum_of
-from data.base.processes import Processes
-from data.base.progress import ahead
-from data.base.text import check_plain, is_plain, shown, whole_number
+from data.base.processes import Processes, ahead
 from data.cohorts.atlas import label_image
 from data.cohorts.cohort import SERIES, Cohort
 from data.cohorts.connectomes import CONNECTOMES, DTYPE, MAX_PARCELS, parcels_sha256, write

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data.base.errors import InputError
-from data.base.text import shown
+from data.base.errors import InputError, shown
 from data.cohorts.derivation import Derivation, DerivationWithImages
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import listed

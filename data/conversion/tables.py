@@ -11,8 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from data.base import files
-from data.base.errors import InputError
-from data.base.text import PLAIN, check_plain, is_plain, shown
+from data.base.errors import PLAIN, InputError, check_plain, is_plain, shown
 from data.cohorts.phenotype import matching, mostly_numbers
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.base.cli import MAX_JOBS, option, whole
-from data.base.text import shown, whole_number
+from data.base.errors import shown, whole_number
 
 
 def one_of_shares(text: str) -> tuple[int, int]:

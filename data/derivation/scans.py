@@ -15,8 +15,7 @@ from glob import escape
 from itertools import groupby, pairwise
 from pathlib import Path, PurePosixPath
 
-from data.base.errors import InputError
-from data.base.text import shown
+from data.base.errors import InputError, shown
 from data.cohorts.nifti import beside
 from data.cohorts.rows import listed
 from data.conversion.layouts import matching

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
-from data.cohorts.standards import within_sites
+from data.cohorts.variants import within_sites
 from utils.bundle.run import bundle_of
 from utils.evaluation import external, repeats
 from utils.evaluation.stored import read_table, write_table

@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 
 from data.base import files
-from data.base.progress import tell
 from data.base.tables import add_row
+from data.base.terminal import tell
 from data.cohorts.cohort import in_order
-from data.cohorts.missingness import missing_in
+from data.cohorts.phenotype import missing_in
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import TOGETHER
-from utils.bundle import people as bundled
-from utils.bundle.run import bundle_of, networks_of
+from utils.bundle.run import bundle_of, networks_of, write_people
 from utils.choice.chosen import keep_quick
 from utils.evaluation import autoencoders, beside, choice, confounds, groups, probabilities, repeats, verdict
 from utils.evaluation.options import TestOptions
@@ -34,7 +33,7 @@ from utils.scores import floors
 from utils.scores.covariates import with_iq
 from utils.scores.estimate import Estimate, Headline
 from utils.scores.metrics import Predictions, by_fold, by_site, with_intervals
-from utils.training.inference import outputs_of, probability_of_autism
+from utils.training.network import outputs_of, probability_of_autism
 
 RESULTS = "checkpoint_results.csv"
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # its columns beside the checkpoint
@@ -129,7 +128,7 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
     notes = beside.write(run)
     if bundle_of(run):
         prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
-        notes = [*bundled.write(run, each, indices, prevalence), *notes]
+        notes = [*write_people(run, each, indices, prevalence), *notes]
     write_history(run)
     if score := conclude(run, [tested(run)], notes):
         values = {name: score[name].value for name in RESULT_METRICS}
@@ -153,7 +152,8 @@ def conclude(
     notes = [*of_floors, *(run.folds.notes if run.folds else [])]
     if len(known) < len(table):
         notes = [f"{len(table) - len(known)} of {len(table)} test records have no label and are in no metric.", *notes]
-    notes = [*(f"Missing values tell the label: {text}." for text in missing_in(run.cohort)), *notes]
+    gaps = missing_in(run.cohort.raw_phenotype, run.cohort.rows)
+    notes = [*(f"Missing values tell the label: {text}." for text in gaps), *notes]
     summary: dict[str, Any] = {
         "subjects": counts(run, "fold" in table),
         "left_out": run.cohort.metadata.left_out,

@@ -14,10 +14,9 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.progress import progress
 from data.base.tables import read_frame, write_frame
-from data.cohorts.folds import Folds
-from data.cohorts.permuted import permuted_folds
+from data.base.terminal import progress
+from data.cohorts.folds import Folds, permuted_folds
 from utils.choice.job import Store, choice, read_alike
 from utils.runs.run import Run
 from utils.scores.metrics import HEADLINES, Predictions, aucs, headline

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from data.cohorts import phenotype
-from data.cohorts.side_tables import HEAD_MOTION
+from data.cohorts.phenotype import HEAD_MOTION
 
 AGE = re.compile("(?<![a-z])age(?![a-z])", re.IGNORECASE)
 SEX = re.compile("(?<![a-z])(sex|gender)(?![a-z])", re.IGNORECASE)

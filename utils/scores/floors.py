@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.progress import progress
+from data.base.terminal import progress
 from data.cohorts import atlas, means
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import MAX_RECORDS, Row, leaders

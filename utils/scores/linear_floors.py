@@ -15,7 +15,7 @@ from sklearn.compose import ColumnTransformer
 from threadpoolctl import threadpool_limits
 
 from data.base.errors import InputError
-from data.base.progress import progress
+from data.base.terminal import progress
 from data.cohorts.cohort import Cohort, Standard
 from data.cohorts.connectomes import Connectomes
 from utils.scores import floors, ridge

@@ -6,17 +6,15 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import Page
+from helpers import Page, effects_of
 from matplotlib import pyplot as plt
 
 from data import grids
 from data.cohorts import atlas
 from data.cohorts.rows import Row
-from utils.blackout import by_map, job, page
-from utils.blackout.adjustment import Adjustment
-from utils.blackout.effects import ARRAYS, Effects, region_table, sign_flip_test
+from utils.blackout import job, page, results
+from utils.blackout.effects import Adjustment, Effects, map_table, region_table, sign_flip_test
 from utils.blackout.options import BlackoutOptions
-from utils.blackout.summary import by_map_sentence
 from utils.runs.checkpoints import Caveats
 
 MAPS = ["falff", "<i>vmhc</i>"]
@@ -33,51 +31,49 @@ def blocks() -> atlas.Atlas:
 @pytest.fixture(scope="module")
 def effects() -> Effects:
     """Region 5 matters in the second map, region 9 most, but only in one person."""
-    random = np.random.default_rng(0)
-    arrays = {name: random.normal(0, 0.1, (PEOPLE, 3)) for name in ARRAYS}
-    arrays["reliance_by_map"] = random.normal([[0, 0], [0, 1], [0, 0]], 0.5, (PEOPLE, 3, 2)).astype(np.float32)
-    arrays["reliance_by_map"][0, 2, 0] = 60
-    arrays |= {"blob_excess": np.full((PEOPLE, 3, 1), -1.0), "group": np.zeros(PEOPLE, int)}
+    random = np.random.default_rng(1)
+    by_map = random.normal([[0, 0], [0, 1], [0, 0]], 0.5, (PEOPLE, 3, 2)).astype(np.float32)
+    by_map[0, 2, 0] = 60
     rows = [Row(f"{at}.bin", f"s{at:02}", "NYU", label, "test") for at, label in enumerate(LABEL)]
-    return Effects(**arrays | {"probability": np.full(PEOPLE, 0.5)}, rows=rows)
+    return effects_of(rows, 3, reliance=random.normal(0, 0.1, (PEOPLE, 3)), reliance_by_map=by_map)
 
 
 @pytest.fixture(scope="module")
 def table(effects) -> pd.DataFrame:
-    return by_map.map_table(blocks(), MAPS, effects, seed=0)
+    return map_table(blocks(), MAPS, effects, seed=0)
 
 
-def in_maps(table, **more) -> by_map.ByMap:
-    return by_map.ByMap(**{"table": table, "maps": MAPS, "summary": "What is found.", "at_chance": False} | more)
+def in_maps(table, **more) -> results.ByMap:
+    return results.ByMap(**{"table": table, "maps": MAPS, "summary": "What is found.", "at_chance": False} | more)
 
 
 NONE = Adjustment(pd.DataFrame(), LABEL, reason="no covariates are known")
 
 
 def test_p_is_family_wise_over_all_pairs(table, effects):
-    pairs = effects.reliance_by_map.astype(float).reshape(PEOPLE, 6)
+    pairs = effects["reliance_by_map"].astype(float).reshape(PEOPLE, 6)
     p, _ = sign_flip_test(pairs, LABEL, seed=0)
     found = table.sort_index()
     assert found["p_reliance"].tolist() == found["p_reliance_plain"].tolist() == p.tolist()
     assert found["reliance"].to_numpy() == pytest.approx(pairs.mean(0))
     assert list(zip(found["region"], found["map"], strict=True)) == [(at, name) for at in (2, 5, 9) for name in MAPS]
     assert table["rank"].tolist() == [1, 2, 3, 4, 5, 6] and table["reliance"].is_monotonic_decreasing
-    halved = by_map.map_table(blocks(), MAPS, effects, 0, lambda effect: effect - effect.mean(0)).sort_index()
+    halved = map_table(blocks(), MAPS, effects, 0, lambda effect: effect - effect.mean(0)).sort_index()
     assert halved["p_reliance_plain"].tolist() == p.tolist() and halved["p_reliance"].min() > 0.3
 
 
 def test_the_sentence_says_which_pairs_or_what_none_means(table):
-    assert by_map_sentence(table, NONE) == (
+    assert page.by_map_sentence(table, NONE) == (
         "Map by map, the evidence rests on 1 (second in <i>vmhc</i>) of 6 pairs of a region and a map (reliance, "
         "family-wise p < 0.05 over all pairs)."
     )
     beside = Adjustment(pd.DataFrame(columns=["site", "age"]), LABEL)
-    assert by_map_sentence(table.assign(p_reliance=0.05), beside) == (
+    assert page.by_map_sentence(table.assign(p_reliance=0.05), beside) == (
         "Map by map, none of 6 pairs of a region and a map is significant beside site and age (family-wise p < 0.05 "
         "over all pairs; 1 before adjustment): no region is shown to matter in one map alone; it may matter in several "
         "maps together."
     )
-    assert by_map_sentence(table, dataclasses.replace(NONE, label=LABEL[:18])) == ""
+    assert page.by_map_sentence(table, dataclasses.replace(NONE, label=LABEL[:18])) == ""
 
 
 def test_findings_come_first_then_the_strongest_effects(table):
@@ -97,17 +93,17 @@ def test_findings_come_first_then_the_strongest_effects(table):
 )
 def test_the_figure_frames_what_is_significant(table, changes, framed, shading, tmp_path):
     found, before = in_maps(table, **changes), plt.get_fignums()
-    figure = by_map.draw("Blackout of cnn on $my$ cohort", found)
+    figure = results.draw_by_map("Blackout of cnn on $my$ cohort", found)
     axis, _ = figure.axes
     assert [text.get_text() for text in axis.get_yticklabels()] == found.names
     assert [text.get_text() for text in axis.get_xticklabels()] == MAPS
     assert len(axis.patches) == framed and shading in figure.get_suptitle().replace("\n", " ")
     assert found.summary in figure.get_suptitle()
     opacity = axis.images[0].get_array()[..., 3]
-    assert (opacity == np.where(found.significant, 1, page.PALE)).all()
+    assert (opacity == np.where(found.significant, 1, results.PALE)).all()
     if framed:
         assert axis.patches[0].get_xy() == (0.5, -0.5)  # the second map, the first row
-    page.figures.save(figure, tmp_path / "regions_by_map.png")
+    results.figures.save(figure, tmp_path / "regions_by_map.png")
     assert plt.get_fignums() == before
 
 
@@ -121,14 +117,14 @@ def test_the_page_has_all_pairs_and_marks_what_is_found(effects, table, p, words
     named = {"model": SimpleNamespace(name="cnn"), "data_dir": None, "cohort": SimpleNamespace(simulated=True)}
     run = SimpleNamespace(**named, marks="", caveats=Caveats(), standard="brain")
     found = in_maps(table.assign(**p))
-    results = page.BlackoutResults(blocks(), region_table(blocks(), effects, 0), effects, "All.", False, found)
-    parsed = Page(page.render(run, results))
+    both = results.BlackoutResults(blocks(), region_table(blocks(), effects, 0), effects, "All.", False, found)
+    parsed = Page(page.render(run, both))
     rows = parsed.rows["Region by map"]
     assert rows[0] == ["region", *MAPS] and [row[0] for row in rows[1:]] == found.names
     assert [float(cell) for cell in rows[1][1:]] == pytest.approx(found["reliance"][0], abs=6e-4)
     assert "i" not in parsed.tags and any(words in text for text in parsed.paragraphs["Region by map"])
     assert sum(name == "class" and value == "marked" for name, value in parsed.attributes) == marked
-    alone = Page(page.render(run, dataclasses.replace(results, by_map=None)))
+    alone = Page(page.render(run, dataclasses.replace(both, by_map=None)))
     assert "Region by map" not in alone.headings
 
 
@@ -138,13 +134,9 @@ def test_the_table_is_read_back_when_folds_are_pooled(cohort, tmp_path):
     opened = open_cohort(cohort)
     run = SimpleNamespace(options=BlackoutOptions(), cohort=opened, out_dir=tmp_path)
     rows, aal = [opened.rows[at] for at in opened.indices("test")], BlackoutOptions().regions(opened.grid)
-    random = np.random.default_rng(0)
-    arrays = {name: random.normal(size=(len(rows), 116)) for name in ARRAYS}
-    arrays |= {"reliance_by_map": random.normal(size=(len(rows), 116, 2)).astype(np.float32)}
-    arrays |= {"blob_excess": np.zeros((len(rows), 116, 1)), "group": np.zeros(len(rows), int)}
-    job.write_store(tmp_path / job.STORE, aal, MAPS, Effects(**arrays, rows=rows))
-    found = job.joined([job.read_store(run)] * 2)
-    assert found.reliance_by_map.dtype == np.float32
-    assert (found.reliance_by_map == np.concatenate([arrays["reliance_by_map"]] * 2)).all()
+    by_map = np.random.default_rng(0).normal(size=(len(rows), 116, 2)).astype(np.float32)
+    job.write_store(tmp_path / job.STORE, aal, MAPS, effects_of(rows, 116, reliance_by_map=by_map))
+    found = job.joined([job.read_store(run)] * 2)["reliance_by_map"]
+    assert found.dtype == np.float32 and (found == np.concatenate([by_map] * 2)).all()
     repeats = job.averaged([job.read_store(run)] * 2)
-    assert repeats.reliance_by_map == pytest.approx(arrays["reliance_by_map"])
+    assert repeats["reliance_by_map"] == pytest.approx(by_map)
