@@ -25,7 +25,7 @@ SERIES, DUAL_REGRESSION = "series", "dual_regression"  # products that need an i
 EVERY, MAP, PERSON = "every", "map", "person"  # of a key in JSON: each product has it; each map; it tells of the scans
 
 
-def band(text: str) -> tuple[float, float]:
+def hertz(text: str) -> tuple[float, float]:
     """`0.01,0.1` -> 0.01, 0.1, in Hz."""
     try:
         low, high = map(float, text.split(","))
@@ -92,7 +92,7 @@ class Derivation:
             shown=lambda value: "{:g}-{:g} Hz".format(*value),
             default=(0.01, 0.1),
             flag="band",
-            option={"type": band, "metavar": "LOW,HIGH", "help": "in Hz (default 0.01,0.1)"},
+            option={"type": hertz, "metavar": "LOW,HIGH", "help": "in Hz (default 0.01,0.1)"},
         ),
     ] = None
     # full width at half maximum
