@@ -191,9 +191,8 @@ class MembersApart(layers.Layer):
 
     def call(self, x: Any) -> Any:
         of_each = keras.ops.reshape(x, (-1, math.prod(x.shape[1:4]), self.members, x.shape[-1] // self.members))
-        return keras.ops.reshape(
-            keras.ops.transpose(of_each, (0, 2, 1, 3)), (-1, *self.compute_output_shape(x.shape)[1:])
-        )
+        of_each = keras.ops.transpose(of_each, (0, 2, 1, 3))
+        return keras.ops.reshape(of_each, (-1, *self.compute_output_shape(x.shape)[1:]))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (None, self.members, math.prod(input_shape[1:]) // self.members)

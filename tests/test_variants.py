@@ -362,7 +362,8 @@ def test_a_blackout_of_the_background_sets_a_region_to_zero(two_sites, how):
     cohort = standardised(two_sites, how)
     options = BlackoutOptions(donors=2)
     filled = Fills(cohort, load_atlas(None, REDUCED), two_sites.indices("test")[:2], options, seed=0)
-    batch, [(shown, background, _), *_] = filled.of(two_sites.indices("test")[:2])
+    batch, found = filled.of(two_sites.indices("test")[:2])
+    shown, background, _ = found[filled.names.tolist().index("background")]
     assert (background == 0).all() and shown is batch["volume"]
     assert (shown == cohort.batch(two_sites.indices("test")[:2])["volume"]).all()
     np.testing.assert_allclose(

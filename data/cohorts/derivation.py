@@ -63,7 +63,9 @@ class Choice:
 
 
 def choice(unset: Any, **of: Any) -> Any:
-    return dataclasses.field(default=unset, metadata={"choice": Choice(**of)})
+    """A field of `Derivation`. What `Choice` has no place for is as for `add_argument`."""
+    own = {name: of.pop(name) for name in Choice.__dataclass_fields__ if name in of}
+    return dataclasses.field(default=unset, metadata={"choice": Choice(**own, option=of)})
 
 
 def image_shown(sha256: str) -> str:
@@ -77,12 +79,10 @@ class Derivation:
     measures: tuple[str, ...] = choice(  # of the maps, such as falff, dual_regression
         (),
         flag="maps",
-        option={
-            "type": names,
-            "metavar": "A,B,...",
-            "help": "falff, alff, reho, degree_weighted, eigenvector_weighted, vmhc, dual_regression "
-            "(default falff; none with --series alone)",
-        },
+        type=names,
+        metavar="A,B,...",
+        help="falff, alff, reho, degree_weighted, eigenvector_weighted, vmhc, dual_regression "
+        "(default falff; none with --series alone)",
     )
     band: tuple[float, float] | None = choice(  # Hz
         None,
@@ -91,7 +91,9 @@ class Derivation:
         shown=lambda value: "{:g}-{:g} Hz".format(*value),
         default=(0.01, 0.1),
         flag="band",
-        option={"type": band, "metavar": "LOW,HIGH", "help": "in Hz (default 0.01,0.1)"},
+        type=band,
+        metavar="LOW,HIGH",
+        help="in Hz (default 0.01,0.1)",
     )
     smoothing_mm: float | None = choice(  # full width at half maximum
         None,
@@ -101,11 +103,9 @@ class Derivation:
         shown="{:g} mm".format,
         none="none",
         flag="smooth",
-        option={
-            "type": millimetres,
-            "metavar": "MM",
-            "help": "smooth maps within the mask by this width (default: do not)",
-        },
+        type=millimetres,
+        metavar="MM",
+        help="smooth maps within the mask by this width (default: do not)",
     )
     scans: str = choice(  # "preprocessed", or "cleaned" if confounds were regressed out before
         "", words="scans", key="InputScans", of=PERSON, may_vary=True
@@ -116,10 +116,8 @@ class Derivation:
         key="Confounds",
         may_vary=True,
         flag="confounds",
-        option={
-            "choices": STRATEGIES,
-            "help": "what is regressed out (default simple, none of scans that were cleaned or have no table)",
-        },
+        choices=STRATEGIES,
+        help="what is regressed out (default simple, none of scans that were cleaned or have no table)",
     )
     networks: str = choice(  # the name of the file
         "",
@@ -128,7 +126,9 @@ class Derivation:
         of=DUAL_REGRESSION,
         is_compared=False,
         flag="networks",
-        option={"type": Path, "metavar": "FILE", "help": "4-D maps of networks, for dual_regression"},
+        type=Path,
+        metavar="FILE",
+        help="4-D maps of networks, for dual_regression",
     )
     networks_sha256: str = choice("", words="networks", key="NetworksSHA256", of=DUAL_REGRESSION, shown=image_shown)
     network_names: tuple[str, ...] = choice((), words="networks", key="LabelMap", of=DUAL_REGRESSION, shown=", ".join)
@@ -139,7 +139,9 @@ class Derivation:
         of=SERIES,
         is_compared=False,
         flag="series",
-        option={"type": Path, "metavar": "ATLAS", "help": "label image: write the mean series of parcels"},
+        type=Path,
+        metavar="ATLAS",
+        help="label image: write the mean series of parcels",
     )
     parcels_sha256: str = choice("", words="atlas", key="AtlasSHA256", of=SERIES, shown=image_shown)
 
