@@ -201,12 +201,12 @@ def check_identical(cohort: Cohort, digests: dict[bytes, list[int]], findings: F
     return groups
 
 
-def check_twins(cohort: Cohort, means: dict[str, np.ndarray], told: list[set[str]], findings: Findings) -> None:
+def check_twins(cohort: Cohort, means: dict[str, np.ndarray], identical: list[set[str]], findings: Findings) -> None:
     """Subjects who share a scan by its region means are a problem if they are in train and test, or differ in their
-    label. Others are worth a note, and so are possible sessions of one person. Identical volumes were `told` before."""
+    label. Others are worth a note, and so are possible sessions of one person. `identical` volumes are told before."""
     rows = {row.subject: row for row in reversed(cohort.rows)}
     found = twins.alike(list(means), np.stack([*means.values()]))
-    new = [group for group in found.same_scan if set(group) not in told]
+    new = [group for group in found.same_scan if set(group) not in identical]
     parted = [group for group in new if len({rows[one].split for one in group}) > 1]
     labels = [group for group in found.same_scan if len({rows[one].label for one in group if rows[one].known}) > 1]
     others = [group for group in new if group not in parted + labels]

@@ -9,7 +9,7 @@ import pytest
 
 from data.base.errors import InputError
 from data.base.files import sum_of
-from data.cohorts.derivation import Derivation
+from data.cohorts.derivation import EVERY, MAP, PERSON, PROGRAM, Derivation
 from data.cohorts.nifti import MapOnDisk
 from data.conversion.derived import check_each, common, compared, said_beside, with_images, with_motion
 from data.conversion.layouts import Listing
@@ -60,6 +60,17 @@ def test_one_way_of_maps_networks_and_series_is_kept(tmp_path):
         parcels="my_atlas.nii.gz",
         parcels_sha256="b" * 64,
     )
+
+
+def test_each_choice_that_derive_writes_is_read_again(tmp_path):
+    common = {"band": (0.02, 0.1), "scans": "cleaned", "confounds": "none"}
+    networks = {"networks": "n.nii", "networks_sha256": "a" * 64, "network_names": ("x", "y")}
+    of_map = Derivation(measures=("dual_regression",), smoothing_mm=6.0, **common, **networks)
+    of_series = Derivation(parcels="a.nii", parcels_sha256="b" * 64, **common)
+    assert {name for one in (of_map, of_series) for name, value in vars(one).items() if value} == set(vars(of_map))
+    for one, product, kinds in ((of_map, "dual_regression", (EVERY, MAP)), (of_series, "series", (EVERY,))):
+        said = one.said(*kinds, product, PERSON) | {"Versions": {PROGRAM: "1"}}
+        assert said_beside(write(tmp_path, "50002", product, said)) == one
 
 
 def test_where_nothing_says_it_nothing_is_told(tmp_path):

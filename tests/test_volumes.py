@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -91,21 +90,6 @@ def test_new_people_get_the_same_volumes(scans, converted, data_cli, tmp_path):
     source = read_source(scans, SourceOptions(maps=("net_2", "falff")))
     with pytest.raises(InputError, match="holds 4 maps a record, falff, net_0, net_1, net_2, found are net_2, falff;"):
         check_like(source, open_cohort(converted[0]))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", ["--zip", "--hdf5"])
-def test_volumes_are_packed_swapped_exported_and_checked_as_other_maps(form, converted, data_cli, tmp_path):
-    folder = converted[0]
-    assert data_cli("swap", folder, tmp_path / "swapped", "--copies", 1, "--regions", 2).status == 0
-    assert data_cli("pack", tmp_path / "swapped", tmp_path / "packed", form).status == 0
-    packed, subject = open_cohort(tmp_path / "packed"), open_cohort(folder).rows[0].subject
-    assert packed.maps == ("falff", *NETS) and packed.digest == open_cohort(tmp_path / "swapped").digest
-    assert data_cli("export", folder, subject, tmp_path / "x.nii.gz", "--map", "net_1").status == 0
-    stored = np.asarray(nibabel.load(tmp_path / "x.nii.gz").dataobj)
-    np.testing.assert_array_equal(stored, open_cohort(folder).read(0)[2][..., 2])
-    checked = data_cli("check", folder)
-    assert re.search(r"net_0.*maps: of either sign", checked.out)
 
 
 def test_one_volume_is_a_map_by_itself(scans):

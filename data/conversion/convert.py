@@ -67,7 +67,7 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
         leaks = accepted(list(dict.fromkeys(chosen)), source.label_column, auc)
         return replace(planned, metadata=replace(planned.metadata, accepted_leaks=leaks))
 
-    planned, notes = write(source, target, planning, options.allow_leak)
+    planned, notes = write_cohort(source, target, planning, options.allow_leak)
     return planned, [*told, *notes]
 
 
@@ -85,7 +85,7 @@ def convert_like(source: Source, target: Path, like: TemplateCohort, command: st
     def planning(subjects: pd.DataFrame, found: Sequence[PersonMaps]) -> PlannedCohort:
         return plan_like(subjects, like.cohort, source, provenance_of(source, found, command))
 
-    planned, notes = write(source, target, planning, like=like)
+    planned, notes = write_cohort(source, target, planning, like=like)
     if absent := [name for name in like.cohort.metadata.covariate_columns if name not in source.rows]:
         notes.append(f"Covariates that {source.table} lacks are empty: {', '.join(absent)}.")
     for name, values in unknown_categories(source.rows, like.cohort.metadata).items():
@@ -135,7 +135,7 @@ def check_new_scans(source: Source, like: Cohort, new: np.ndarray) -> None:
         )
 
 
-def write(
+def write_cohort(
     source: Source, target: Path, planning: Planning, allow_leak: bool = False, like: TemplateCohort | None = None
 ) -> tuple[PlannedCohort, list[str]]:
     """Writes the cohort planned for the table of subjects, once it is known who shares a scan; returns it with notes on

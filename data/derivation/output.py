@@ -16,7 +16,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.cohorts.derivation import EVERY, MAP, PROGRAM, SERIES, Derivation
 from data.cohorts.nifti import beside, stem_of
-from data.derivation.images import NetworkMaps, ParcelImage
+from data.derivation.images import ImageFile
 from data.derivation.scans import ScannedPerson
 
 DESCRIPTION = "dataset_description.json"
@@ -29,8 +29,8 @@ class Products:
     """What is made of scans, and how."""
 
     derivation: Derivation  # without what is each person's: the kind of scans and, unless an option says it, confounds
-    networks: NetworkMaps | None
-    parcels: ParcelImage | None
+    networks: ImageFile | None
+    parcels: ImageFile | None
 
     @property
     def band(self) -> tuple[float, float]:
@@ -156,9 +156,14 @@ def write_dataset(folder: Path, scans: Path, table: Path | None, products: Produ
         if not (folder / DESCRIPTION).exists():
             files.write_json(folder / DESCRIPTION, description(folder, scans))
         if products.parcels:
-            copy_atlas(folder, products.parcels)
+            target = copy_image(folder, products.parcels, "dseg")
+            if (names := beside(products.parcels.path, ".tsv")).is_file():
+                copy(names, target.with_name(f"{target.name}.tsv"))
         if products.networks:
-            copy_networks(folder, products.networks)
+            target = copy_image(folder, products.networks, "probseg")
+            if not (names := target.with_name(f"{target.name}.txt")).exists():
+                with files.replacing(names) as file:
+                    file.write("\n".join([*products.networks.names, ""]))
         if table is None:
             return ["No table of people is carried over; name one with --table, also for convert."]
         return copy_table(folder, table)
@@ -182,40 +187,22 @@ def copy_table(folder: Path, table: Path) -> list[str]:
     return [f"Table {table}, carried over."]
 
 
-def copy_atlas(folder: Path, parcels: ParcelImage) -> None:
-    """As XCP-D lays atlases out. Raises InputError if another one has its place."""
-    target = folder / "atlases" / f"atlas-{parcels.name}" / f"atlas-{parcels.name}_dseg"
-    copy_image(parcels.path, target)
-    if (names := beside(parcels.path, ".tsv")).is_file():
-        copy_alone(names, target.with_name(f"{target.name}.tsv"))
-
-
-def copy_networks(folder: Path, networks: NetworkMaps) -> None:
-    """Beside atlases, with the names of its volumes, one a line. Raises as above."""
-    target = folder / "atlases" / f"atlas-{networks.name}" / f"atlas-{networks.name}_probseg"
-    copy_image(networks.path, target)
-    if not (names := target.with_name(f"{target.name}.txt")).exists():
-        with files.replacing(names) as file:
-            file.write("\n".join([*networks.names, ""]))
-
-
-def copy_image(source: Path, target: Path) -> None:
-    """Copies an image to `target` and its own ending."""
-    copy_alone(source, target.with_name(target.name + source.name[len(stem_of(source)) :]))
-
-
-def copy_alone(source: Path, target: Path) -> None:
-    """Copies a file. Raises InputError if another one has its place."""
-    if target.exists() and target.read_bytes() != source.read_bytes():
-        raise InputError(f"{target} is another one than {source}; choose another folder, or rename {source.name}.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    copy(source, target)
+def copy_image(folder: Path, image: ImageFile, kind: str) -> Path:
+    """Copies an image as XCP-D lays atlases out; returns its path without an ending. Raises InputError as `copy`."""
+    target = folder / "atlases" / f"atlas-{image.name}" / f"atlas-{image.name}_{kind}"
+    copy(image.path, target.with_name(target.name + image.path.name[len(stem_of(image.path)) :]))
+    return target
 
 
 def copy(source: Path, target: Path) -> None:
-    if not target.exists():
-        with files.unfinished(target) as unfinished:
-            shutil.copyfile(source, unfinished)
+    """Copies a file. Raises InputError if another one has its place."""
+    if target.exists():
+        if target.read_bytes() != source.read_bytes():
+            raise InputError(f"{target} is another one than {source}; choose another folder, or rename {source.name}.")
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with files.unfinished(target) as unfinished:
+        shutil.copyfile(source, unfinished)
 
 
 def write_series(path: Path, series: np.ndarray, names: Iterable[str]) -> None:

@@ -99,16 +99,16 @@ def complete(task: PersonTask) -> tuple[int, list[str]]:
         check_same(output.path(person.label, product, products), sources)
     if not missing:
         return 0, []
-    runs = [derived(scan, task, missing) for scan in person.scans]
-    check_one_grid(person, runs)
+    scans = [derived(scan, task, missing) for scan in person.scans]
+    check_one_grid(person, scans)
     derivation = of_person(person, products.derivation)
-    common = {**sources, **derivation.said(PERSON), **facts(runs)}
+    common = {**sources, **derivation.said(PERSON), **facts(scans)}
     for product in missing:
         path = output.path(person.label, product, products)
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(json_of(path), {"Measure": product, **choices_of(product, derivation), **common})
-        write(path, product, runs, products)
-    return len(missing), [note for run in runs for note in run.notes]
+        write_product(path, product, scans, products)
+    return len(missing), [note for scan in scans for note in scan.notes]
 
 
 def of_person(person: ScannedPerson, wanted: Derivation) -> Derivation:
@@ -179,40 +179,40 @@ def check_unfiltered(falff: np.ndarray, scan: Scan) -> None:
         )
 
 
-def check_one_grid(person: ScannedPerson, runs: Sequence[DerivedScan]) -> None:
-    first = runs[0]
-    for file, run in zip(person.scans, runs, strict=True):
-        if run.mask.shape != first.mask.shape or not np.allclose(run.affine, first.affine, atol=1e-3):
+def check_one_grid(person: ScannedPerson, scans: Sequence[DerivedScan]) -> None:
+    first = scans[0]
+    for file, scan in zip(person.scans, scans, strict=True):
+        if scan.mask.shape != first.mask.shape or not np.allclose(scan.affine, first.affine, atol=1e-3):
             raise InputError(
                 f"{file.path} has another grid than {person.scans[0].path.name}; expected runs on one grid, whose "
                 "maps can be averaged. Choose with --only."
             )
 
 
-def facts(runs: Sequence[DerivedScan]) -> dict[str, Any]:
+def facts(scans: Sequence[DerivedScan]) -> dict[str, Any]:
     """What a JSON says of a person's scans."""
-    moved = [run.confounds.motion_mm for run in runs]
-    volumes = [len(run.confounds.kept) for run in runs]
+    moved = [scan.confounds.motion_mm for scan in scans]
+    volumes = [len(scan.confounds.kept) for scan in scans]
     known = [motion for motion in moved if motion is not None]
     mean = round(float(np.average(known, weights=volumes)), 6) if len(known) == len(moved) else None
-    trs = list(dict.fromkeys(run.tr_s for run in runs))
+    trs = list(dict.fromkeys(scan.tr_s for scan in scans))
     used = {name: version(name) for name in ("nilearn", "numpy", "scipy", "nibabel")}
     return {
-        "RepetitionTime": trs[0] if len(trs) == 1 else [run.tr_s for run in runs],
+        "RepetitionTime": trs[0] if len(trs) == 1 else [scan.tr_s for scan in scans],
         "NumberOfVolumes": sum(volumes),
-        "NumberOfVolumesKept": sum(run.weight for run in runs),
-        "NumberOfVoxels": int(np.any([run.mask for run in runs], axis=0).sum()),
+        "NumberOfVolumesKept": sum(scan.weight for scan in scans),
+        "NumberOfVoxels": int(np.any([scan.mask for scan in scans], axis=0).sum()),
         "MeanFramewiseDisplacement": mean,
         "Versions": {PROGRAM: __version__, **used},
     }
 
 
-def write(path: Path, product: str, runs: Sequence[DerivedScan], products: Products) -> None:
+def write_product(path: Path, product: str, scans: Sequence[DerivedScan], products: Products) -> None:
     if product == SERIES and products.parcels:
-        write_series(path, joined([run.values[SERIES] for run in runs]), products.parcels.names)
+        write_series(path, joined([scan.values[SERIES] for scan in scans]), products.parcels.names)
         return
-    mask, affine = np.any([run.mask for run in runs], axis=0), runs[0].affine
-    values = averaged(runs, product)
+    mask, affine = np.any([scan.mask for scan in scans], axis=0), scans[0].affine
+    values = averaged(scans, product)
     if fwhm_mm := products.derivation.smoothing_mm:
         volumes = values.reshape(*mask.shape, -1)
         blurred = [smoothed(volumes[..., at], mask, affine, fwhm_mm) for at in range(volumes.shape[-1])]
@@ -224,13 +224,13 @@ def write(path: Path, product: str, runs: Sequence[DerivedScan], products: Produ
     save(image, path)
 
 
-def averaged(runs: Sequence[DerivedScan], product: str) -> np.ndarray:
+def averaged(scans: Sequence[DerivedScan], product: str) -> np.ndarray:
     """The mean of a map over runs that have a voxel, by the volumes kept."""
-    if len(runs) == 1:
-        return runs[0].values[product]
-    total = sum(run.weight * run.values[product].astype(np.float64) for run in runs)
-    weight = sum(run.weight * run.mask for run in runs)
-    weight = np.asarray(weight).reshape(*runs[0].mask.shape, *[1] * (np.ndim(total) - 3))
+    if len(scans) == 1:
+        return scans[0].values[product]
+    total = sum(scan.weight * scan.values[product].astype(np.float64) for scan in scans)
+    weight = sum(scan.weight * scan.mask for scan in scans)
+    weight = np.asarray(weight).reshape(*scans[0].mask.shape, *[1] * (np.ndim(total) - 3))
     return np.asarray(total / np.where(weight > 0, weight, 1))
 
 
@@ -239,5 +239,5 @@ def joined(series: Sequence[np.ndarray]) -> np.ndarray:
     if len(series) == 1:
         return series[0]
     with np.errstate(invalid="ignore", divide="ignore"):
-        whole = np.concatenate([(run - run.mean(0)) / run.std(0) for run in series])
+        whole = np.concatenate([(one - one.mean(0)) / one.std(0) for one in series])
     return np.where(np.isnan(whole).any(0), np.nan, whole)

@@ -277,8 +277,8 @@ def draw_brain(figure: Figure, axis: Axes, results: BlackoutResults) -> None:
     display.annotate(left_right=True, positions=False)
     for z, cut in display.axes.items():
         cut.ax.set_title(f"z = {round(z)} mm")
-    beside = figure.add_axes((0.925, 0.32, 0.012, 0.42))
-    draw_colours(beside, largest_effect(results.table[RELIANCE]), bool(results.significant(RELIANCE).any()))
+    scale = figure.add_axes((0.925, 0.32, 0.012, 0.42))
+    draw_colours(scale, largest_effect(results.table[RELIANCE]), bool(results.significant(RELIANCE).any()))
     figure.text(0.63, 0.1, f"{results.shading}\naxial slices, MNI space; {figures.SIDES}", ha="center", va="center")
 
 
@@ -296,8 +296,8 @@ def draw_by_map(heading: str, of: ByMap) -> Figure:
     axis.set_yticks(np.arange(rows), [shortened(name, NAME_WIDTH) for name in of.names[:ROWS]], fontsize=9)
     axis.set_xticks(np.arange(maps), [shortened(name, NAME_WIDTH) for name in of.maps], rotation=90, fontsize=9)
     axis.tick_params(length=0)
-    beside = figure.add_axes(((LEFT + COLUMN * maps + 0.3) / wide, bottom, 0.3 / wide, height))
-    draw_colours(beside, largest_effect(of[RELIANCE]), bool(of.significant.any()))
+    scale = figure.add_axes(((LEFT + COLUMN * maps + 0.3) / wide, bottom, 0.3 / wide, height))
+    draw_colours(scale, largest_effect(of[RELIANCE]), bool(of.significant.any()))
     letters = int(13 * wide)
     shown = f"The {rows} of {len(of.names)} regions with findings or the strongest effect in one map. {of.shading}"
     text = "\n".join(textwrap.fill(line, letters) for line in (heading, of.summary, shown) if line)
