@@ -287,7 +287,7 @@ def test_override_keeps_the_old_checkpoint_until_the_new_run_has_saved(
     assert "at iteration 2." in train("one", "nn", 3).out
 
     assert train("one", "nn", 5, "--overrideChkpt", "--seed", "1").status == 0
-    assert [path.name for path in (tmp_path / "one" / "ckpt").iterdir()] == ["nn"]
+    assert {path.name for path in (tmp_path / "one" / "ckpt").iterdir()} - {"means"} == {"nn"}
     assert train("fresh", "nn", 5, "--seed", "1").status == 0
     assert_bit_equal(folder.path, tmp_path / "fresh" / "ckpt" / "nn")
 
