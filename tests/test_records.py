@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from data.base.errors import InputError
 from data.cohorts import records, resampling
-from data.grids import FULL, REDUCED
+from data.cohorts.records import FULL, REDUCED
 
 
 def with_value(position: int, value: float) -> bytes:
