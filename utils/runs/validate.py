@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data.base.cli import flags, option, options_of, positive, share
 from data.base.errors import InputError
-from data.cohorts import means
+from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import REDUCED
 from data.cohorts.stored import sealed
@@ -204,7 +204,7 @@ class Request:
             num_iters=(training.num_iters or usual) if training else saved.step if saved else 0,
             override=training is not None and training.override_chkpt,
         )
-        kept_in = args.chkPointDir / means.FOLDER
+        kept_in = args.chkPointDir / atlas.MEANS
         if run.transductive:
             from data.cohorts.variants import within_sites
 
