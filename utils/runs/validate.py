@@ -15,8 +15,7 @@ from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import REDUCED
 from data.cohorts.stored import sealed
-from models import MODELS, Model
-from models.settings import Settings, override
+from models import MODELS, Model, Settings, override
 from utils.runs import guards
 from utils.runs.candidates import PRESETS, Candidates, candidates
 from utils.runs.checkpoints import BEST, CheckpointFolder, Choices, Identity
