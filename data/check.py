@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data import grids
 from data.base import files
 from data.base.errors import InputError
 from data.base.terminal import progress
@@ -37,16 +36,16 @@ class MapSummary:
 
     def __init__(self) -> None:
         self.sums = {group: VolumeSum() for group in GROUPS}
-        self.brains = np.zeros(grids.REDUCED.shape, int)  # the records in which a voxel is of the brain
+        self.brains = np.zeros(records.REDUCED.shape, int)  # the records in which a voxel is of the brain
         self.measured: dict[int, dict[str, float]] = {}  # by record
         # The sum over records, each turned to the side of those before it: any number of them may be mirrored
-        self.asymmetry = np.zeros(grids.REDUCED.shape)
+        self.asymmetry = np.zeros(records.REDUCED.shape)
         self.side: dict[int, float] = {}  # 1 or -1, how a record was turned
 
     def add(self, index: int, volume: np.ndarray, lacking: Iterable[int], groups: Iterable[str]) -> None:
         """Adds the volume of the record `index`, which lacks some regions, and belongs to some of GROUPS."""
         brain = records.brain_of(volume)
-        self.measured[index] = measures.of_volume(volume, brain, grids.REDUCED)
+        self.measured[index] = measures.of_volume(volume, brain, records.REDUCED)
         self.brains += brain
         own = asymmetry(volume)
         self.side[index] = 1.0 if (own * self.asymmetry).sum() >= 0 else -1.0

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from data.cohorts.records import PHENOTYPE_SIZE
-from data.grids import Grid
-from models.settings import BelowOne, HiddenLayers, Penalty, Sparsity, Widths, dense_weights, require
+from data.cohorts.records import PHENOTYPE_SIZE, Grid
+from models import BelowOne, HiddenLayers, Penalty, Sparsity, Widths, dense_weights, require
 
 
 @dataclass(frozen=True, kw_only=True)

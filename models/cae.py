@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from data.grids import Grid
-from models.settings import (
+from data.cohorts.records import Grid
+from models import (
     BatchSize,
     BelowOne,
     Edge,

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from data.cohorts.records import PHENOTYPE_SIZE
-from data.grids import Grid
-from models.settings import Classifier, HiddenLayers, LayerSettings, Part, Penalty, Widths, dense_weights
+from data.cohorts.records import PHENOTYPE_SIZE, Grid
+from models import Classifier, HiddenLayers, LayerSettings, Part, Penalty, Widths, dense_weights
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from data.cohorts.atlas import AAL_REGIONS
 from data.cohorts.cohort import Standard
-from data.grids import Grid
-from models.settings import (
+from data.cohorts.records import Grid
+from models import (
     Between,
     Classifier,
     HiddenLayers,

@@ -16,7 +16,7 @@ import pytest
 from helpers import ROOT, Page, assert_bit_equal, read_rows, run_main, run_of, run_script
 from sklearn.metrics import roc_auc_score
 
-from data import grids
+from data.cohorts import records
 from data.cohorts.folds import inner_folds, open_folds
 from utils.choice.job import Store, choice
 from utils.evaluation.choice import agreement, best_of, corrected, own_score, shifted, summary
@@ -311,9 +311,9 @@ def test_a_blackout_is_of_who_was_chosen_in_each_fold(cohort, no_floors, tmp_pat
     does best."""
     monkeypatch.setattr("data.cohorts.folds.MAX_INNER_FOLDS", 2)
     monkeypatch.setattr("utils.training.fit.predicted", knows_if_second)
-    labels = np.zeros(grids.REDUCED.shape, np.int16)
+    labels = np.zeros(records.REDUCED.shape, np.int16)
     labels[5:12, 10:25, 8:20], labels[18:25, 10:25, 8:20] = 1, 2
-    nibabel.save(nibabel.Nifti1Image(labels, np.array(grids.REDUCED.affine)), tmp_path / "atlas.nii")
+    nibabel.save(nibabel.Nifti1Image(labels, np.array(records.REDUCED.affine)), tmp_path / "atlas.nii")
     tiny = "--preset linear --set batch_size=8"
     (tmp_path / "lines").write_text(f"{tiny}\n{tiny} --set l2=0.3\n")
     places = ("--model", "cnn", "--folds", 2, "--dataDir", cohort, "--chkPointDir", tmp_path / "ckpt", "--outDir")

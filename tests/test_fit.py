@@ -11,10 +11,9 @@ from helpers import SMALL, SMALL_BATCH, assert_bit_equal, flip_a_bit, read_rows,
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 
+from data.cohorts.records import REDUCED
 from data.cohorts.stored import open_cohort
-from data.grids import REDUCED
-from models import nn
-from models.settings import from_json
+from models import from_json, nn
 from utils.machines import devices
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.validate import single_run

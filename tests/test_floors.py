@@ -18,9 +18,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from data import grids
 from data.base.errors import InputError
-from data.cohorts import atlas, means
+from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.connectomes import Connectomes, write
 from data.cohorts.rows import Metadata, Row
@@ -32,7 +31,7 @@ from utils.evaluation import beside
 from utils.runs.checkpoints import Identity
 from utils.scores import floors, ridge
 
-REGIONS = atlas.load_atlas(None, grids.REDUCED)
+REGIONS = atlas.load_atlas(None, records.REDUCED)
 
 
 @dataclass
@@ -44,7 +43,7 @@ class MadeUp:
     level: np.ndarray
     covariates: pd.DataFrame | None = None
     metadata = Metadata()
-    grid = grids.REDUCED
+    grid = records.REDUCED
     num_maps = 1
     simulated = False
     connectomes: Connectomes | None = None
@@ -67,13 +66,13 @@ class MadeUp:
 @pytest.fixture(autouse=True)
 def means_of_made_up(monkeypatch):
     """Those of what is made up are computed of its volumes."""
-    of_files = floors.means.means_of
+    of_files = floors.atlas.means_of
 
     def means_of(cohort, parcels):
         of_memory = isinstance(cohort, MadeUp)
         return [one.of(test_volumes(cohort)) for one in parcels] if of_memory else of_files(cohort, parcels)
 
-    monkeypatch.setattr(floors.means, "means_of", means_of)
+    monkeypatch.setattr(floors.atlas, "means_of", means_of)
 
 
 def made_up(count: int = 240, seed: int = 0, covariates: bool = True) -> MadeUp:
@@ -234,8 +233,8 @@ def test_features_know_no_label():
 
 
 def test_region_means_of_several_maps():
-    volume = np.random.default_rng(0).normal(size=(2, *grids.REDUCED.shape, 3))
-    found = means.regions(REGIONS).of(volume)
+    volume = np.random.default_rng(0).normal(size=(2, *records.REDUCED.shape, 3))
+    found = atlas.regions(REGIONS).of(volume)
     for position in (0, 50, 115):
         inside = REGIONS.labels == REGIONS.regions[position]
         assert found[:, position] == pytest.approx(volume[:, inside].mean(1))

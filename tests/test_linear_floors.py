@@ -8,9 +8,10 @@ import pytest
 from helpers import add_connectomes
 from test_floors import drawn_edges, edges_of_people, made_up, means_of_made_up  # noqa: F401
 
-from data import demo, grids
+from data import demo
 from data.base import files
 from data.base.errors import InputError
+from data.cohorts import records
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import Metadata
 from data.cohorts.seal import Seal
@@ -40,7 +41,7 @@ def people(cohort: Cohort, indices: np.ndarray, **changes) -> Cohort:
 def whole(tmp_path_factory) -> Cohort:
     """80 simulated people with connectomes."""
     folder = tmp_path_factory.mktemp("linear") / "cohort"
-    demo.simulate(folder, grids.REDUCED, demo.Simulation(subjects=80, seed=4))
+    demo.simulate(folder, records.REDUCED, demo.Simulation(subjects=80, seed=4))
     return add_connectomes(folder)
 
 

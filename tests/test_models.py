@@ -8,9 +8,9 @@ import pytest
 from helpers import region_means
 
 from data.cohorts.atlas import load_atlas
+from data.cohorts.records import FULL, REDUCED
 from data.cohorts.resampling import block_mean
-from data.grids import FULL, REDUCED
-from models import MODELS, cae, connectomes, settings
+from models import MODELS, cae, connectomes, override
 
 EVERY_PRESET = [(name, preset) for name, model in MODELS.items() for preset in model.module.PRESETS]
 
@@ -128,7 +128,7 @@ def test_connectomes_have_a_share_of_the_mean_and_weights_of_their_own(preset):
     from models.layers import logits_of_parts
 
     module = MODELS["mmnn"].module
-    config = settings.override(module.PRESETS[preset], ["members=1"] if preset == "regions" else [])
+    config = override(module.PRESETS[preset], ["members=1"] if preset == "regions" else [])
     network, edges = with_random_weights(module.build(config, REDUCED, edges=10)), 10
     without = PARAMETERS["mmnn", preset] - (3 * (REGIONS + SINE) if preset == "regions" else 0)
     assert network.count_params() == without + 3 * edges + 1  # mean, spread and weight of each
@@ -336,7 +336,7 @@ def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
 
     module = MODELS[name].module
     preset = "sine" if name == "nn" else "regions"
-    config = settings.override(module.PRESETS[preset], ["members=3"])
+    config = override(module.PRESETS[preset], ["members=3"])
     network = with_random_weights(module.build(config, REDUCED, maps=2))
     generator = np.random.default_rng(1)
     inputs = {key: generator.normal(size=(2, *tensor.shape[1:])) for key, tensor in network.input.items()}
@@ -355,7 +355,7 @@ def test_parts_of_combined_have_their_weights_however_many_networks_they_have(na
     from models.layers import logits_of_parts
 
     module, members = MODELS[name].module, 2
-    config = settings.override(module.PRESETS["combined"], [f"members={members}"])
+    config = override(module.PRESETS["combined"], [f"members={members}"])
     more = {"edges": edges} if edges else {}
     network = with_random_weights(module.build(config, REDUCED, maps=maps, **more))
     generator = np.random.default_rng(1)
@@ -379,7 +379,7 @@ def test_regions_of_each_map_are_read_by_a_network_of_their_own():
     from models.layers import logits_of_parts
 
     module = MODELS["cnn"].module
-    config = settings.override(module.PRESETS["regions"], ["members=2"])
+    config = override(module.PRESETS["regions"], ["members=2"])
     network = logits_of_parts(with_random_weights(module.build(config, REDUCED, maps=3)))
     volume = np.random.default_rng(2).normal(size=(1, *REDUCED.shape, 3))
     changed = volume.copy()

@@ -17,9 +17,8 @@ from scipy import ndimage
 
 from data.base.errors import InputError
 from data.cohorts import records, resampling
-from data.cohorts.records import HEADER_BYTES, FileEntry
+from data.cohorts.records import FULL, HEADER_BYTES, REDUCED, FileEntry
 from data.cohorts.stored import open_cohort, sealed
-from data.grids import FULL, REDUCED
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -10,8 +10,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from data.base.errors import InputError
-from data.grids import REDUCED
-from models import MODELS, settings
+from data.cohorts.records import REDUCED
+from models import MAX_LAYERS, MODELS, bounds_of, from_json, override, parse_value
 
 PRESETS = {name: model.module.PRESETS for name, model in MODELS.items()}
 CONFIGS = {f"{name}, {preset}": config for name, presets in PRESETS.items() for preset, config in presets.items()}
@@ -33,7 +33,7 @@ def numeric_settings(config) -> list[str]:
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_every_setting_that_is_a_number_has_bounds_that_its_type_can_hold(config):
-    bounds = settings.bounds_of(type(config))
+    bounds = bounds_of(type(config))
     assert bounds.keys() == set(numeric_settings(config))
     for name, between in bounds.items():
         low, high = np.float32(between.smallest), np.float32(between.largest)
@@ -49,11 +49,11 @@ def test_any_text_of_a_setting_is_refused_or_within_its_bounds(config, data):
     several = isinstance(getattr(config, name), tuple)
     text = data.draw(st.lists(NUMBERS, max_size=5).map(",".join) if several else NUMBERS)
     try:
-        value = getattr(settings.override(config, [f"{name}={text}"]), name)
+        value = getattr(override(config, [f"{name}={text}"]), name)
     except InputError as error:
         assert len(str(error)) < 1000
     else:
-        between = settings.bounds_of(type(config)).get(name)
+        between = bounds_of(type(config)).get(name)
         values = value if several else [value]
         assert between is None or all(between.smallest <= number <= between.largest for number in values)
 
@@ -71,7 +71,7 @@ def test_any_text_of_a_setting_is_refused_or_within_its_bounds(config, data):
 )
 def test_a_setting_that_no_network_could_hold(name, assignment, words):
     with pytest.raises(InputError, match=words) as caught:
-        settings.override(next(iter(PRESETS[name].values())), [assignment])
+        override(next(iter(PRESETS[name].values())), [assignment])
     assert len(str(caught.value)) < 500
 
 
@@ -87,7 +87,7 @@ def test_settings_at_their_bounds_make_an_optimizer_and_deep_layers():
         optimizer = make_optimizer(extreme, "float32")
         optimizer.apply([keras.ops.ones(1)], [variable])
         assert np.isfinite(np.asarray(variable)).all() and optimizer.learning_rate > 0
-    deep = dataclasses.replace(config, phenotype_units=(1,) * settings.MAX_LAYERS)
+    deep = dataclasses.replace(config, phenotype_units=(1,) * MAX_LAYERS)
     assert MODELS["nn"].module.build(deep, REDUCED).output.shape == (None, 2)
 
 
@@ -103,14 +103,14 @@ def test_settings_at_their_bounds_make_an_optimizer_and_deep_layers():
     ],
 )
 def test_values_are_typed_by_their_field(text, kind, value):
-    parsed = settings.parse_value(text, kind)
+    parsed = parse_value(text, kind)
     assert parsed == value
     assert type(parsed) is type(value)
 
 
 def test_set_changes_what_it_names_and_leaves_the_preset_alone():
     preset = MODELS["cnn"].module.PRESETS["residual"]
-    changed = settings.override(preset, ["learning_rate=0.5", "filters=1,2,3", "residual=false", "batch_size=2"])
+    changed = override(preset, ["learning_rate=0.5", "filters=1,2,3", "residual=false", "batch_size=2"])
     assert dataclasses.replace(preset, learning_rate=0.5, filters=(1, 2, 3), residual=False, batch_size=2) == changed
     assert preset.batch_size != 2
 
@@ -140,13 +140,13 @@ def test_set_changes_what_it_names_and_leaves_the_preset_alone():
 def test_settings_that_cannot_be(name, assignments, words):
     with pytest.raises(InputError) as caught:
         presets = MODELS[name].module.PRESETS
-        settings.override(presets.get("residual", next(iter(presets.values()))), assignments)
+        override(presets.get("residual", next(iter(presets.values()))), assignments)
     assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_settings_survive_json(config):
-    assert settings.from_json(type(config), json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    assert from_json(type(config), json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_settings_survive_json(config):
 )
 def test_a_setting_that_would_change_nothing_is_refused(name, preset, assignments, needs):
     with pytest.raises(InputError) as caught:
-        settings.override(MODELS[name].module.PRESETS[preset], assignments)
+        override(MODELS[name].module.PRESETS[preset], assignments)
     assert needs in str(caught.value)
 
 
@@ -184,7 +184,7 @@ def test_a_setting_of_another_network_is_answered_with_those_of_this(name, prese
     config = MODELS[name].module.PRESETS[preset]
     own = sorted(field.name for field in dataclasses.fields(config))
     with pytest.raises(InputError) as caught:
-        settings.override(config, [f"{key}=1"])
+        override(config, [f"{key}=1"])
     assert f"--set {key} is unknown; expected one of {', '.join(own)}." in str(caught.value)
 
 
@@ -233,4 +233,4 @@ def described(network) -> list[tuple]:
 def test_saved_settings_that_no_network_has_are_refused(name):
     words = r"depth, which is no .* of this version: it is of an earlier one\. Train again with --overrideChkpt"
     with pytest.raises(InputError, match=words):
-        settings.from_json(MODELS[name].module.Config, {"filters": [4], "depth": 3})
+        from_json(MODELS[name].module.Config, {"filters": [4], "depth": 3})

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from data.cohorts.records import class_sign
 from utils.scores import statistics
 from utils.scores.statistics import CONFIDENCE, bootstrap
 
@@ -56,7 +55,3 @@ def test_strata_keep_their_sizes_and_strata_of_one_have_no_interval():
     assert {0, 1, 2} == set(drawn[0][:, 0])
     low, high = bootstrap(lambda weight: weight[:, 0], 3, np.random.default_rng(0), 20, np.arange(3))
     assert np.isnan(low) and np.isnan(high)
-
-
-def test_autism_counts_up_and_control_down():
-    assert class_sign(np.array([1.0, 0.0, 1.0])).tolist() == [1.0, -1.0, 1.0]

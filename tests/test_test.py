@@ -16,8 +16,7 @@ from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 from data.base.errors import InputError
 from data.cohorts import phenotype
 from data.cohorts.stored import open_cohort
-from models import MODELS
-from models.settings import from_json
+from models import MODELS, from_json
 from utils.evaluation import beside, repeats
 from utils.evaluation.beside import write_floors
 from utils.evaluation.stored import write_table

@@ -22,7 +22,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler
 
-from data import grids
+from data.cohorts import records
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import Row
@@ -289,7 +289,7 @@ def map_table(
 
 def region_place(atlas: Atlas, region: int) -> dict:
     """Number, name, hemisphere, voxels on the volume's grid, and centre in mm of MNI space."""
-    affine = np.array(grids.FULL.affine)
+    affine = np.array(records.FULL.affine)
     mm = np.argwhere(atlas.full == region) @ affine[:3, :3].T + affine[:3, 3]
     left, right = (mm[:, 0] < 0).mean(), (mm[:, 0] > 0).mean()
     return {

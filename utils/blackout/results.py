@@ -19,9 +19,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from nibabel import Nifti1Image
 
-from data import grids
 from data.base.tables import printable
-from data.cohorts import nifti
+from data.cohorts import nifti, records
 from data.cohorts.atlas import Atlas
 from utils import figures
 from utils.blackout.effects import Effects
@@ -157,7 +156,7 @@ class BlackoutResults:
     def cuts(self) -> dict[int, int]:
         """The axial slices of the full grid that show the first regions of `ranked`: z index -> z, mm in MNI space."""
         levels = widest_levels(self.atlas.full, self.ranked)
-        return {level: round(grids.FULL.origin_mm[2] + grids.FULL.spacing_mm * level) for level in levels}
+        return {level: round(records.FULL.origin_mm[2] + records.FULL.spacing_mm * level) for level in levels}
 
     @property
     def sample(self) -> str:
@@ -258,7 +257,7 @@ def painted(results: BlackoutResults) -> tuple[Nifti1Image, dict[str, Any]]:
     share = results.table[RELIANCE] / largest_effect(results.table[RELIANCE]) * (1 - 1 / SHADES)
     values = share + np.where(significant, SHADE[True], SHADE[False])
     pale_and_full = ListedColormap(np.concatenate([shades(PALE), shades(0), shades(1)]))
-    image = nifti.mni_image(atlas.paint(values.set_axis(results.table["region"]).loc[atlas.regions]), grids.FULL)
+    image = nifti.mni_image(atlas.paint(values.set_axis(results.table["region"]).loc[atlas.regions]), records.FULL)
     ends = {"vmin": SHADE[False] - 1, "vmax": SHADE[True] + 1, "threshold": None, "colorbar": False}
     return image, ends | {"cmap": pale_and_full, "resampling_interpolation": "nearest"}
 

@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from data.base import files
 from data.base.errors import InputError
 from data.base.terminal import progress
-from data.cohorts import atlas, means
+from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import MAX_RECORDS, Row, leaders
 from data.simulation import Simulation, rule, subject_names
@@ -186,7 +186,7 @@ def inputs(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
     headers = [cohort.batch(range(len(cohort.rows)), volumes=False) for cohort in cohorts]
     phenotypes = np.concatenate([of_all["phenotype"] for of_all in headers])
     atlases = [atlas.load_atlas(None, cohort.grid) for cohort in cohorts]
-    of_cohorts = [means.means_of(one, [means.regions(its)])[0] for one, its in zip(cohorts, atlases, strict=True)]
+    of_cohorts = [atlas.means_of(one, [atlas.regions(its)])[0] for one, its in zip(cohorts, atlases, strict=True)]
     regions = np.concatenate(of_cohorts).reshape(len(phenotypes), -1)
     rows = [row for cohort in cohorts for row in cohort.rows]
     subject, site = [row.subject for row in rows], [row.site for row in rows]
