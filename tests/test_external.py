@@ -22,7 +22,7 @@ from utils.evaluation import beside, external
 from utils.evaluation.external import TrainingScore, binary, calibration, known_of, more_often, moved, shifts, tables
 from utils.report import build
 from utils.report import external as page
-from utils.scores import linear_floors
+from utils.scores import floors
 from utils.scores.estimate import Estimate
 from utils.scores.metrics import Predictions
 
@@ -200,13 +200,13 @@ def test_training_people_are_known_as_long_as_their_cohort_is_there(cohort, monk
 @pytest.mark.slow
 def test_linear_floors_stand_in_for_those_of_people_who_are_not_there(cohort, tmp_path):
     opened = open_cohort(cohort)
-    of = linear_floors.fit(opened)
+    of = floors.fit_linear(opened)
     strangers = replace(opened, rows=tuple(replace(of, split="test") for of in opened.rows))
     checkpoints = SimpleNamespace(identity=lambda: an_identity(cohort="gone"))
     run = SimpleNamespace(cohort=strangers, checkpoints=checkpoints, out_dir=tmp_path)
     assert beside.write_floors(run, external.Known(floors=of)) == [beside.LINEAR_FLOORS]
     found = pd.read_csv(tmp_path / "floor_predictions.csv").set_index("file")
-    expected = linear_floors.predict(of, strangers, range(40))
+    expected = floors.predict_linear(of, strangers, range(40))
     pd.testing.assert_frame_equal(found, expected, rtol=1e-6)
 
 

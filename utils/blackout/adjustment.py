@@ -21,7 +21,7 @@ from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScal
 
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import Row
-from utils.scores.covariates import covariates, with_iq
+from utils.scores.features import covariates, with_iq
 from utils.scores.statistics import MIN_PER_CLASS
 
 MIN_SUBJECTS_A_PARAMETER = 5  # penalties keep the regressions steady
@@ -101,7 +101,7 @@ def covariates_of(cohort: Cohort, rows: Sequence[Row]) -> pd.DataFrame:
 def adjustment(known: pd.DataFrame, label: np.ndarray) -> Adjustment:
     """The adjustment for as many covariates as the subjects suffice for, with splines before lines, the site last.
 
-    `known` has a row a subject, as of `utils.scores.covariates.covariates`; `label` (subjects,).
+    `known` has a row a subject, as of `utils.scores.features.covariates`; `label` (subjects,).
     """
     usable = [name for name in known if known[name].notna().mean() >= MIN_KNOWN and known[name].nunique() > 1]
     found = Adjustment(known[usable], label, without=tuple(name for name in known if name not in usable))

@@ -12,8 +12,8 @@ from data.likeness.reference import quantiles
 from utils.bundle.model import BundledModel, who_trained
 from utils.report.build import INTENDED_USE
 from utils.runs.internal import FEWEST
-from utils.scores.covariates import covariates
 from utils.scores.estimate import Estimate
+from utils.scores.features import covariates
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),

@@ -50,7 +50,7 @@ from utils.bundle.trained import Trained, network_of
 from utils.machines.devices import git_commit, package_versions
 from utils.runs.checkpoints import Caveats, Choices, Identity
 from utils.runs.internal import InternalValidation
-from utils.scores import linear_floors
+from utils.scores import floors
 
 COMPARED, COMPARED_AT_ONCE = 100, 10  # records on which ONNX is compared with TensorFlow
 SHORTEST = 4  # characters of an ID that is told from other words and numbers in texts
@@ -94,7 +94,7 @@ def floors_parts(model: BundledModel, cohort: Cohort) -> dict[str, bytes]:
     trained = everybody(cohort) if model.trained_on == FOLDS else cohort
     standard = model.config.get("standardise", "stored")
     trained = within_sites(trained) if standard == "site" else replace(trained, standard=standard)
-    found = linear_floors.fit(trained)
+    found = floors.fit_linear(trained)
     parts = {FLOORS: json.dumps(asdict(found.constants), separators=(",", ":")).encode()}  # thousands of weights
     return parts | ({} if found.edges is None else {FLOORS_EDGES: archive.npy(found.edges.astype("<f8"))})
 

@@ -27,9 +27,8 @@ from models import MODELS
 from models.settings import PRECISIONS
 from utils.runs.checkpoints import Caveats, CheckpointFolder, Choices, Identity
 from utils.runs.internal import InternalValidation
-from utils.scores import linear_floors
 from utils.scores.calibration import LEVELS, Calibration
-from utils.scores.linear_floors import LinearFloors
+from utils.scores.floors import FloorConstants, LinearFloors
 from utils.scores.statistics import CHANCE
 
 MODEL, CARD, ONNX, REPORT, WEIGHTS = "model.json", "card.md", "model.onnx", "report.html", "weights/{}.npy"
@@ -182,7 +181,7 @@ class Bundle:
     @cached_property
     def floors(self) -> LinearFloors:
         """Linear floors, fitted on its training people. Raises InputError for damage."""
-        constants, edges = self.archive.json(FLOORS, linear_floors.Constants), self.like.cohort.connectomes
+        constants, edges = self.archive.json(FLOORS, FloorConstants), self.like.cohort.connectomes
         if FLOORS_EDGES not in self.archive.parts or edges is None:
             return LinearFloors(constants, None)
         return LinearFloors(constants, self.archive.array(FLOORS_EDGES, "<f8", (2, edges.num_edges)))

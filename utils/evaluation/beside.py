@@ -10,7 +10,7 @@ from utils.evaluation import external, repeats
 from utils.evaluation.stored import read_table, write_table
 from utils.runs.checkpoints import Identity, training_cohort
 from utils.runs.run import Run
-from utils.scores import floors, linear_floors
+from utils.scores import floors
 
 NO_FLOORS = (
     "No floor could be fitted beside the score: the cohort has no training subjects, and {cohort}, which trained the "
@@ -42,7 +42,7 @@ def write_floors(run: Run, known: external.Known | None = None) -> list[str]:
     that are `known`."""
     training = None
     if known and known.floors:
-        table = linear_floors.predict(known.floors, run.cohort, run.cohort.indices("test"))
+        table = floors.predict_linear(known.floors, run.cohort, run.cohort.indices("test"))
         write_table(run, "floor_predictions", table.reset_index())
         return [LINEAR_FLOORS]
     if not run.cohort.subjects("train"):

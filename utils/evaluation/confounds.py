@@ -23,8 +23,8 @@ from sklearn.preprocessing import SplineTransformer
 
 from utils.evaluation.groups import MOVED_LESS
 from utils.report.texts import paragraph
-from utils.scores.covariates import AGE, HEAD_MOTION, IQ, SEX, covariates
 from utils.scores.estimate import Estimate
+from utils.scores.features import AGE, HEAD_MOTION, IQ, SEX, covariates
 from utils.scores.metrics import RESAMPLES, Predictions, log_odds
 from utils.scores.statistics import CONFIDENCE, MIN_PER_CLASS, Statistic, bootstrap
 

@@ -24,7 +24,7 @@ from utils.runs.internal import InternalValidation
 from utils.runs.run import Run
 from utils.scores.calibration import Calibration, logistic
 from utils.scores.estimate import UNDEFINED, Estimate
-from utils.scores.linear_floors import LinearFloors
+from utils.scores.floors import LinearFloors
 from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.statistics import CONFIDENCE, MIN_PER_CLASS
 

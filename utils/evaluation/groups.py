@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from utils.scores.covariates import AGE, HEAD_MOTION, SEX, covariates
 from utils.scores.estimate import flat
+from utils.scores.features import AGE, HEAD_MOTION, SEX, covariates
 from utils.scores.metrics import Predictions, with_intervals
 
 THIRDS = ("youngest", "middle", "oldest")

@@ -31,8 +31,8 @@ from utils.report.texts import ONE_OF_SEVERAL, paragraph
 from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores import floors
-from utils.scores.covariates import with_iq
 from utils.scores.estimate import Estimate, Headline
+from utils.scores.features import with_iq
 from utils.scores.metrics import Predictions, by_fold, by_site, with_intervals
 from utils.training.inference import outputs_of, probability_of_autism
 

@@ -121,10 +121,21 @@ class EdgeClassifier:
     scale: EdgeScale
     of_scaled: LinearClassifier
 
+    @property
+    def constants(self) -> np.ndarray:
+        """The means of edges, and what their deviations from these weigh, (2, edges) float64."""
+        return np.stack([self.scale.mean, self.scale.scale * self.of_scaled.weights])
+
     def log_odds(self, connectomes: Connectomes, records: np.ndarray) -> np.ndarray:
         """Of autism, of the records at these positions (n,)."""
-        scaled = (self.scale.of(edges) for _, edges in blocks(connectomes, records))
-        return np.concatenate([self.of_scaled.log_odds(values) for values in scaled])
+        return self.of_scaled.bias + added_by_edges(self.constants, connectomes, records)
+
+
+def added_by_edges(constants: np.ndarray, connectomes: Connectomes, records: np.ndarray) -> np.ndarray:
+    """What the edges of the records at these positions add to the log odds (n,), by `EdgeClassifier.constants`; an
+    unknown edge counts as the mean."""
+    mean, weight = constants
+    return np.concatenate([np.nan_to_num(edges - mean) @ weight for _, edges in blocks(connectomes, records)])
 
 
 def blocks(connectomes: Connectomes, records: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
