@@ -117,9 +117,9 @@ def settled(asked: Request) -> "Run | Group | Permutations":
         from utils.runs.everybody import everybody_run
 
         if getattr(args, "score", None):
-            from utils.report import internal
+            from utils.report import cross_validation
 
-            asked = replace(asked, internal=internal.read(args.score, args.model))
+            asked = replace(asked, cross_validation=cross_validation.read(args.score, args.model))
         return everybody_run(asked)
     if not args.folds:
         return single_run(asked)

@@ -11,7 +11,7 @@ from data.cohorts.records import CLASSES
 from data.likeness.reference import quantiles
 from utils.bundle.model import BundledModel, who_trained
 from utils.report.build import INTENDED_USE
-from utils.runs.internal import FEWEST
+from utils.runs.cross_validation import FEWEST
 from utils.scores.estimate import Estimate
 from utils.scores.features import covariates
 

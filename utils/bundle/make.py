@@ -49,7 +49,7 @@ from utils.bundle.model import (
 from utils.bundle.trained import Trained, network_of
 from utils.machines.devices import git_commit, package_versions
 from utils.runs.checkpoints import Caveats, Choices, Identity
-from utils.runs.internal import InternalValidation
+from utils.runs.cross_validation import CrossValidation
 from utils.scores import floors
 
 COMPARED, COMPARED_AT_ONCE = 100, 10  # records on which ONNX is compared with TensorFlow
@@ -62,7 +62,7 @@ PARSED = (MODEL, like.DATA)
 def parts_of(
     trained: Sequence[Trained],
     cohort: Cohort,
-    internal: InternalValidation | None,
+    internal: CrossValidation | None,
     licence: str,
     with_onnx: bool = False,
 ) -> dict[str, bytes]:
@@ -162,7 +162,7 @@ def model_of(
     trained: Sequence[Trained],
     cohort: Cohort,
     members: tuple[Member, ...],
-    internal: InternalValidation | None,
+    internal: CrossValidation | None,
     licence: str,
 ) -> BundledModel:
     saved = trained[0].saved
@@ -199,7 +199,7 @@ def caveats_of(saved: Identity, cohort: Cohort) -> Caveats:
     )
 
 
-def report_of(internal: InternalValidation) -> str | None:
+def report_of(internal: CrossValidation) -> str | None:
     """The report of the test on folds, as far as it is still there; if it is not, this is printed."""
     path = Path(internal.folder) / REPORT
     if not path.is_file():

@@ -26,7 +26,7 @@ from data.likeness.reference import Constants, Reference
 from models import MODELS
 from models.settings import PRECISIONS
 from utils.runs.checkpoints import Caveats, CheckpointFolder, Choices, Identity
-from utils.runs.internal import InternalValidation
+from utils.runs.cross_validation import CrossValidation
 from utils.scores.calibration import LEVELS, Calibration
 from utils.scores.floors import FloorConstants, LinearFloors
 from utils.scores.statistics import CHANCE
@@ -78,7 +78,7 @@ class BundledModel(Choices):
     records_sha256: str
     members: tuple[Member, ...]
     caveats: Caveats = field(default_factory=Caveats)
-    internal: InternalValidation | None = None
+    internal: CrossValidation | None = None
     licence: str = ""
     aal_sha256: str  # of the regions of AAL on the grid
     scans_sha256: str = ""

@@ -94,7 +94,7 @@ def on_cohort(bundle: Bundle, cohort: Cohort, job: Job, options: Options, out_di
         checkpoints=BundleFolder(bundle.path, "python -m utils.bundle", bundle=bundle),
         out_dir=out_dir,
         num_iters=saved.step,
-        internal=saved.internal,
+        cross_validation=saved.internal,
         trained_with=trained_with(bundle),
     )
 

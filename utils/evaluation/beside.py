@@ -23,7 +23,7 @@ def write(run: Run) -> list[str]:
     """`floor_predictions.csv`, and `external.csv` and `unlike.csv` of people none of whom took part in the training, as
     far as anything is known; returns what must stand beside the floors, or why there are none."""
     if bundle := bundle_of(run):
-        score = external.score_of(run.internal)
+        score = external.score_of(run.cross_validation)
         known = external.Known(score, bundle.reference, bundle.floors, bundle.calibration)
     elif run.cohort.subjects("train"):
         return write_floors(run)

@@ -20,7 +20,7 @@ from data.likeness.reference import Compared, Reference, compared, reference
 from utils.evaluation.confounds import subjects_of
 from utils.report.registry import UNLIKE_COLUMNS
 from utils.runs.checkpoints import training_cohort
-from utils.runs.internal import InternalValidation
+from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores.calibration import Calibration, logistic
 from utils.scores.estimate import UNDEFINED, Estimate
@@ -53,11 +53,11 @@ class Known:
     calibration: Calibration | None = None
 
 
-def score_of(internal: InternalValidation | None) -> TrainingScore | None:
+def score_of(found: CrossValidation | None) -> TrainingScore | None:
     """The score of the test on folds that goes with a model."""
-    if internal is None:
+    if found is None:
         return None
-    return TrainingScore(internal.estimates, internal.subjects, internal.how)
+    return TrainingScore(found.estimates, found.subjects, found.how)
 
 
 def known_of(run: Run) -> Known:

@@ -139,7 +139,7 @@ def identity_of(run: Run) -> Identity:
         preparation=cohort.metadata.preparation,
         num_maps=cohort.num_maps,
         everybody=run.everybody,
-        internal=run.internal,
+        internal=run.cross_validation,
     )
 
 

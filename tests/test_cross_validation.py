@@ -10,16 +10,16 @@ from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
 from utils.report import tables
-from utils.report.internal import read
-from utils.report.internal import settled as settled_by
-from utils.runs.internal import InternalValidation
+from utils.report.cross_validation import read
+from utils.report.cross_validation import settled as settled_by
+from utils.runs.cross_validation import CrossValidation
 from utils.scores import calibration
 
 pytestmark = pytest.mark.usefixtures("few_calibrate")
 
 
 @pytest.fixture(scope="module")
-def found(settled) -> InternalValidation:
+def found(settled) -> CrossValidation:
     return read(settled / "test-folds", "nn")
 
 

@@ -21,7 +21,7 @@ class GroupScore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InternalValidation:
+class CrossValidation:
     """A test on folds of the same people with the same settings: its scores, with 95 % intervals, and what it
     concluded. `folds` is their number, or the covariate whose values were left out one at a time. It holds aggregates,
     nothing of a single person."""
