@@ -20,10 +20,9 @@ from data import grids
 from data.cohorts.folds import open_folds
 from data.cohorts.inner_folds import inner_folds
 from utils.choice.job import Store, choice
-from utils.evaluation.choice import agreement, best_of, corrected, own_score, shifted, summary
-from utils.scores.estimate import UNDEFINED, Estimate
-from utils.scores.metrics import RESAMPLES, Predictions
-from utils.scores.statistics import resampled
+from utils.evaluation.comparisons import agreement, best_of, choice_summary, corrected, shifted
+from utils.scores.metrics import RESAMPLES, Predictions, headline_of, resampled
+from utils.scores.results import UNDEFINED, Estimate
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 LINES = "--preset sine --set members=1 --set batch_size=8\n--preset sine --set members=1 --set learning_rate=0.0001\n"
@@ -398,9 +397,9 @@ def test_the_correction_is_that_of_a_loop_over_resamples():
         best = max(inside, key=lambda name: inside[name])
         found.append(area(each[best], (weight == 0).astype(int)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.evaluation.choice.RESAMPLES", COUNT)
+        patch.setattr("utils.evaluation.comparisons.RESAMPLES", COUNT)
         patch.setattr(
-            "utils.evaluation.choice.resampled",
+            "utils.evaluation.comparisons.resampled",
             lambda *of: resampled(30, np.random.default_rng(seed), RESAMPLES, first.fold)[:COUNT],
         )
         assert corrected(each, seed) == pytest.approx(np.nanmean(found))
@@ -422,10 +421,10 @@ def test_on_noise_the_best_of_many_looks_good_and_the_corrected_score_is_half():
     """Means over twenty cohorts of noise, where the best of thirty candidates was chosen by the score itself."""
     own, mended = [], []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.evaluation.choice.RESAMPLES", 100)
+        patch.setattr("utils.evaluation.comparisons.RESAMPLES", 100)
         for seed in range(20):
             each = made_up(30, 60, seed)
-            own.append(own_score(each[best_of(each)]))
+            own.append(headline_of(each[best_of(each)])[1])
             mended.append(corrected(each, seed))
     assert np.mean(own) > 0.62 and min(own) > 0.55
     assert abs(np.mean(mended) - 0.5) < 0.03
@@ -435,7 +434,7 @@ def test_on_noise_the_best_of_many_looks_good_and_the_corrected_score_is_half():
 def test_a_signal_stays_after_the_correction():
     each = made_up(10, 200, 0, 0.8)
     assert best_of(each) == "c0"
-    assert corrected(each, 0) == pytest.approx(own_score(each["c0"]), abs=0.02)
+    assert corrected(each, 0) == pytest.approx(headline_of(each["c0"])[1], abs=0.02)
 
 
 def test_where_nothing_is_defined_nothing_is_corrected():
@@ -459,8 +458,8 @@ def test_agreement_is_the_share_of_pairs():
 def test_optimism_is_the_best_minus_the_procedure():
     each = made_up(2, 60, 3)
     procedure = each["c1"] if best_of(each) == "c0" else each["c0"]
-    found = summary(each, procedure, {"0": "c0", "1": "c1", "2": "c0"}, False, 0)
-    assert found.optimism.value == pytest.approx(own_score(each[found.best]) - own_score(procedure))
+    found = choice_summary(each, procedure, {"0": "c0", "1": "c1", "2": "c0"}, False, 0)
+    assert found.optimism.value == pytest.approx(headline_of(each[found.best])[1] - headline_of(procedure)[1])
     assert found.optimism.low < found.optimism.value < found.optimism.high
     assert found.chosen == {"c0": 2, "c1": 1} and found.agreement == pytest.approx(1 / 3)
-    assert summary(each, procedure, {"0": "c0"}, True, 0).optimism is None
+    assert choice_summary(each, procedure, {"0": "c0"}, True, 0).optimism is None

@@ -19,7 +19,7 @@ from data.base.errors import InputError
 from utils.compare import pairs, runs
 from utils.compare.pairs import Agreement
 from utils.report.tables import Choice
-from utils.scores.estimate import Estimate
+from utils.scores.results import Estimate
 
 FINISHED = {"job": "test", "finished": True, "outputs": ["predictions.csv"]}
 

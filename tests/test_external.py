@@ -18,13 +18,13 @@ from data.likeness import reference as likeness
 from data.likeness.people import Expected
 from data.likeness.reasons import Range
 from data.likeness.reference import Compared
-from utils.evaluation import beside, external
+from utils.evaluation import comparisons, external
 from utils.evaluation.external import TrainingScore, binary, calibration, known_of, more_often, moved, shifts, tables
 from utils.report import build
 from utils.report import external as page
 from utils.scores import floors
-from utils.scores.estimate import Estimate
 from utils.scores.metrics import Predictions
+from utils.scores.results import Estimate
 
 BEFORE = TrainingScore({"auc": Estimate(0.8, 0.75, 0.85), "auc_sites": Estimate(0.78, 0.7, 0.83)}, 700, "10 folds")
 
@@ -204,7 +204,7 @@ def test_linear_floors_stand_in_for_those_of_people_who_are_not_there(cohort, tm
     strangers = replace(opened, rows=tuple(replace(of, split="test") for of in opened.rows))
     checkpoints = SimpleNamespace(identity=lambda: an_identity(cohort="gone"))
     run = SimpleNamespace(cohort=strangers, checkpoints=checkpoints, out_dir=tmp_path)
-    assert beside.write_floors(run, external.Known(floors=of)) == [beside.LINEAR_FLOORS]
+    assert comparisons.write_floors(run, of) == [comparisons.LINEAR_FLOORS]
     found = pd.read_csv(tmp_path / "floor_predictions.csv").set_index("file")
     expected = floors.predict_linear(of, strangers, range(40))
     pd.testing.assert_frame_equal(found, expected, rtol=1e-6)

@@ -29,7 +29,7 @@ from data.cohorts.seal import Seal
 from data.cohorts.stored import open_cohort
 from data.simulation import Simulation, rule
 from data.swap import swap
-from utils.evaluation import beside
+from utils.evaluation import comparisons
 from utils.runs.checkpoints import Identity
 from utils.scores import features, floors, ridge
 
@@ -375,29 +375,29 @@ def trained_on(opened: Cohort, **changes) -> Identity:
 def test_new_people_get_the_floors_of_the_checkpoints_training_people(cohort, new):
     """They are those that the same people get as the test split."""
     opened = open_cohort(cohort)
-    found = floors.predict(new, beside.training_people(new, trained_on(opened)))
+    found = floors.predict(new, comparisons.training_people(new, trained_on(opened)))
     pd.testing.assert_frame_equal(found, floors.predict(opened))
-    site = beside.training_people(replace(new, standard="brain"), trained_on(opened))
+    site = comparisons.training_people(replace(new, standard="brain"), trained_on(opened))
     assert site.standard == "brain"
 
 
 def test_only_those_who_trained_the_checkpoint_train_floors(cohort, new):
     opened = open_cohort(cohort)
     trained = tuple(opened.subjects("train")[2:])
-    source = beside.training_people(new, trained_on(opened, training_subjects=trained))
+    source = comparisons.training_people(new, trained_on(opened, training_subjects=trained))
     assert tuple(source.subjects("train")) == trained
 
 
 def test_without_the_cohort_as_it_was_no_floor_is_fitted_for_new_people(cohort, new):
     opened = open_cohort(cohort)
     for changed in ({"cohort": "gone"}, {"cohort_sha256": "0" * 64}, {"records_sha256": "0" * 64}):
-        assert beside.training_people(new, trained_on(opened, **changed)) is None
+        assert comparisons.training_people(new, trained_on(opened, **changed)) is None
     other_scale = replace(new.metadata, phenotype_mean=(9.0,) * 29)
     fewer_columns = pd.DataFrame(index=[row.subject for row in new.rows])
     others = [replace(new, metadata=other_scale), replace(new, num_maps=2), replace(new)]
     vars(others[2])["covariates"] = fewer_columns  # as if read
     for other in others:
-        assert beside.training_people(other, trained_on(opened)) is None
+        assert comparisons.training_people(other, trained_on(opened)) is None
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from utils.jobs import JOBS
 from utils.runs import fold_progress
 from utils.runs.fold_progress import FoldProgress
 from utils.runs.run import Run
-from utils.scores.estimate import UNDEFINED, Estimate, Headline
+from utils.scores.results import UNDEFINED, Estimate, Headline
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from utils.jobs import JOBS
 from utils.runs.group import Group
 from utils.runs.repeated import repeated_run
 from utils.runs.validate import request
-from utils.scores.statistics import RULE
+from utils.scores.results import RULE
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

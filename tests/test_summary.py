@@ -7,7 +7,7 @@ import pytest
 from utils.blackout.adjustment import Adjustment
 from utils.blackout.effects import SUPPRESSOR
 from utils.blackout.summary import accuracy_sentence, beats_chance, evidence_sentence
-from utils.scores.estimate import UNDEFINED, Estimate
+from utils.scores.results import UNDEFINED, Estimate
 
 AUC = Estimate(0.8, 0.7, 0.9)
 POOR = Estimate(0.55, 0.4, 0.7)

@@ -5,7 +5,7 @@ import pytest
 from test_report import change, people, write_tables
 
 from utils.report import tripod
-from utils.report.tables import read
+from utils.report.tables import read_test
 from utils.report.texts import TEMPLATES
 
 PARTS = {"3": "abc", "5": "ab", "6": "abc", "8": "abc", "9": "abc", "12": "abcdefg", "18": "abcdef", "20": "abc"}
@@ -13,7 +13,7 @@ PARTS |= {"23": "ab", "27": "abc"}
 
 
 def test_there_are_27_items_and_52_with_their_parts_and_no_text_without_an_item(tmp_path):
-    table = tripod.items(read(write_tables(tmp_path / "folds", people(folds=3), folds="3")))
+    table = tripod.items(read_test(write_tables(tmp_path / "folds", people(folds=3), folds="3")))
     expected = [f"{number}{part}" for number in range(1, 28) for part in PARTS.get(str(number), [""])]
     assert table["item"].tolist() == expected and len(expected) == 52
     assert (table[["section", "topic", "for", "asks"]] != "").all(axis=None)
@@ -23,7 +23,7 @@ def test_there_are_27_items_and_52_with_their_parts_and_no_text_without_an_item(
 
 
 def filled(folder) -> pd.DataFrame:
-    return tripod.items(read(folder)).set_index("item")
+    return tripod.items(read_test(folder)).set_index("item")
 
 
 def test_what_the_run_knows_is_filled_and_the_rest_is_the_authors(tmp_path):

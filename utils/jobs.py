@@ -2,10 +2,10 @@
 
 from utils.blackout import options as blackout
 from utils.evaluation.options import TestOptions
-from utils.report.registry import OUTPUTS
 from utils.runs import guards
 from utils.runs.run import Job
 from utils.runs.validate import TrainOptions
+from utils.scores.results import OUTPUTS
 
 
 def figures(*names: str) -> tuple[str, ...]:

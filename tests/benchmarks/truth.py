@@ -52,7 +52,7 @@ from data.grids import REDUCED
 from data.simulation import demographics
 from tests.benchmarks import connectomes
 from utils.blackout import by_map, effects, job, page
-from utils.scores.statistics import ALPHA
+from utils.scores.results import ALPHA
 
 TESTS = ("reliance", "unique")
 EFFECTS = (*TESTS, "background", "sufficiency")

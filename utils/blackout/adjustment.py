@@ -22,7 +22,7 @@ from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScal
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import Row
 from utils.scores.features import covariates, with_iq
-from utils.scores.statistics import MIN_PER_CLASS
+from utils.scores.results import MIN_PER_CLASS
 
 MIN_SUBJECTS_A_PARAMETER = 5  # penalties keep the regressions steady
 MIN_KNOWN = 0.5  # share of the subjects whose value of a covariate must be known to use it

@@ -21,7 +21,7 @@ from utils.blackout.adjustment import Adjustment
 from utils.blackout.colours import colours, draw_colours, largest_effect, shading
 from utils.blackout.effects import RELIANCE, Effects, mean_interval, sign_flip_test
 from utils.figures import number, shortened
-from utils.scores.statistics import ALPHA
+from utils.scores.results import ALPHA
 
 ROWS = 30  # regions in the figure
 NAME_WIDTH = 26  # letters of a name beside a row or below a column

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from utils.scores.statistics import ALPHA
+from utils.scores.results import ALPHA
 
 SHADES = 256  # colours from the largest effect against the true class (blue) to the largest for it (red)
 PALE = 0.3  # opacity of what is not significant

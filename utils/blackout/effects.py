@@ -14,7 +14,8 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.records import CLASSES, background
 from data.cohorts.rows import Row
 from utils.blackout.adjustment import Adjustment
-from utils.scores.statistics import ALPHA, bootstrap
+from utils.scores.metrics import bootstrap
+from utils.scores.results import ALPHA
 
 RELIANCE, UNIQUE, BACKGROUND, SUFFICIENCY = KINDS = ("reliance", "unique", "background", "sufficiency")
 ONE_SUBJECT = "no interval: one subject"

@@ -15,7 +15,7 @@ from data.cohorts.cohort import Cohort
 from data.grids import Grid
 from utils.runs.checkpoints import Identity
 from utils.runs.run import Options, Run
-from utils.scores.statistics import MIN_SUBJECTS
+from utils.scores.results import MIN_SUBJECTS
 
 if TYPE_CHECKING:
     from data.cohorts.folds import Folds

@@ -35,8 +35,7 @@ from utils.blackout.effects import ONE_SUBJECT, RELIANCE, UNIQUE, Effects
 from utils.blackout.options import CONNECTOME
 from utils.figures import number, shortened
 from utils.runs.run import Run
-from utils.scores.estimate import Estimate, or_none
-from utils.scores.statistics import ALPHA, CONFIDENCE
+from utils.scores.results import ALPHA, CONFIDENCE, Estimate, or_none
 
 CUTS = 3
 APART = 5  # voxels of 2 mm

@@ -20,9 +20,8 @@ from utils.blackout.effects import ONE_SUBJECT, RELIANCE, SUPPRESSOR, UNIQUE, Ef
 from utils.blackout.fills import Fills
 from utils.figures import number, shortened
 from utils.runs.run import Run
-from utils.scores import statistics
-from utils.scores.estimate import Estimate
-from utils.scores.statistics import ALPHA, CHANCE, MIN_PER_CLASS
+from utils.scores import results
+from utils.scores.results import ALPHA, CHANCE, MIN_PER_CLASS, Estimate
 
 NAME_WIDTH = 23  # letters of a region's name in the terminal
 TOP = 10  # regions in the terminal
@@ -33,7 +32,7 @@ TEMPLATES = jinja2.Environment(
     autoescape=jinja2.select_autoescape(["html"], default_for_string=False),
     undefined=jinja2.StrictUndefined,
 )
-TEMPLATES.globals.update(statistics=statistics)
+TEMPLATES.globals.update(statistics=results)
 DONORS = {"train": "training subjects", "test": "tested subjects"}  # by split
 
 

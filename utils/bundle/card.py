@@ -12,8 +12,8 @@ from data.likeness.reference import quantiles
 from utils.bundle.model import BundledModel, who_trained
 from utils.report.build import INTENDED_USE
 from utils.runs.cross_validation import FEWEST
-from utils.scores.estimate import Estimate
 from utils.scores.features import covariates
+from utils.scores.results import Estimate
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),

@@ -29,7 +29,7 @@ from utils.runs.checkpoints import Caveats, CheckpointFolder, Choices, Identity
 from utils.runs.cross_validation import CrossValidation
 from utils.scores.calibration import LEVELS, Calibration
 from utils.scores.floors import FloorConstants, LinearFloors
-from utils.scores.statistics import CHANCE
+from utils.scores.results import CHANCE
 
 MODEL, CARD, ONNX, REPORT, WEIGHTS = "model.json", "card.md", "model.onnx", "report.html", "weights/{}.npy"
 FLOORS, FLOORS_EDGES = "floors.json", "floors.npy"

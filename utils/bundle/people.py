@@ -12,9 +12,9 @@ from data.base.tables import read_frame, write_frame
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from utils.bundle.run import bundle_of
-from utils.report.registry import TABLES
 from utils.runs.run import Run
 from utils.scores.calibration import LEVELS, Calibration
+from utils.scores.results import TABLES
 
 LEVEL = LEVELS[0]
 NO_CALIBRATION = (

@@ -94,9 +94,9 @@ def cross_validation_of(trained: Sequence[Trained], folder: Path | None) -> Cros
     saved = trained[0].saved
     if folder is None:
         return saved.internal
-    from utils.report.cross_validation import read
+    from utils.report.cross_validation import read_cross_validation
 
-    found, model = read(folder, saved.model), MODELS[saved.model]
+    found, model = read_cross_validation(folder, saved.model), MODELS[saved.model]
     if found.records_sha256 != digest_over([saved.records_sha256]):
         raise InputError(f"--score {folder} is of other records than {saved.cohort}; name a test on folds of these.")
     if model.completed(found.config) != model.completed(saved.config):

@@ -19,11 +19,10 @@ from utils.choice.halving import Rung, halve, trainings
 from utils.runs.folders import described
 from utils.runs.group import Group
 from utils.runs.run import Job, Options, Run
-from utils.scores.estimate import Estimate, Headline
-from utils.scores.metrics import HEADLINES, Predictions, aucs, headline
+from utils.scores.metrics import HEADLINES, Predictions, headline_of
+from utils.scores.results import Estimate, Headline
 
 STORE = "inner.json"
-UNDEFINED = 0.5  # the score where no AUC is defined
 Predicted = dict[str, float]  # probability of autism by file
 
 
@@ -134,10 +133,7 @@ def scored(inner: InnerFolds, found: dict[str, Predicted], folds: Sequence[str])
     tested = [(rows[file], fold, value) for fold in folds for file, value in found[fold].items()]
     of_rows, fold_of, values = zip(*tested, strict=True)
     label, subject, site = (np.array([getattr(row, of) for row in of_rows]) for of in ("label", "subject", "site"))
-    predictions = Predictions(label, np.array(values), subject, np.array(fold_of), site)
-    areas = aucs(predictions, np.ones((1, len(values))))
-    name = headline(areas)
-    return name, float(np.nan_to_num(areas[name], nan=UNDEFINED)[0])
+    return headline_of(Predictions(label, np.array(values), subject, np.array(fold_of), site))
 
 
 def read_store(path: Path) -> dict[str, dict[str, Predicted]]:

@@ -8,10 +8,9 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from utils.compare.runs import FinishedTest
-from utils.evaluation.verdict import standing
-from utils.scores.estimate import Estimate, flat, or_none
+from utils.evaluation.comparisons import standing
 from utils.scores.metrics import differences, headline, log_odds
-from utils.scores.statistics import THRESHOLD
+from utils.scores.results import THRESHOLD, Estimate, flat, or_none
 
 SEED = 0  # of the bootstrap, whatever those of the runs are
 DIGITS = 6  # of log odds; what varies less is rounding

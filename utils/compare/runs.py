@@ -11,12 +11,11 @@ import pandas as pd
 from data.base import files
 from data.base.errors import InputError
 from models import MODELS
-from utils.report.registry import TABLES
 from utils.report.tables import Described, read_predictions
 from utils.runs.folders import MANIFEST, Manifest, is_same, sha256
 from utils.runs.repeated import REPEAT
-from utils.scores.estimate import Estimate
 from utils.scores.metrics import Predictions, with_intervals
+from utils.scores.results import TABLES, Estimate
 
 PREDICTIONS = TABLES["predictions"].file
 LETTERS = ascii_uppercase[:10]  # the names of runs

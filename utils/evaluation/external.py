@@ -1,4 +1,4 @@
-"""A test of people none of whom took part in the training -> `external.csv` and `unlike.csv`: external validity.
+"""A test of people none of whom took part in the training -> `csv` and `unlike.csv`: external validity.
 
 The score stands beside that of the training; calibration says whether probabilities are what they say here; the shift
 says in what these people differ from the training people, and `unlike.csv` who of them is unlike all of these.
@@ -17,16 +17,17 @@ from data.cohorts.cohort import Cohort
 from data.likeness import people
 from data.likeness.reasons import PERSON, Range, spelled
 from data.likeness.reference import Compared, Reference, compared, reference
+from utils.bundle.run import bundle_of
+from utils.evaluation.comparisons import write_floors
 from utils.evaluation.confounds import subjects_of
-from utils.report.registry import UNLIKE_COLUMNS
+from utils.report.tables import read_table, write_table
 from utils.runs.checkpoints import training_cohort
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores.calibration import Calibration, logistic
-from utils.scores.estimate import UNDEFINED, Estimate
 from utils.scores.floors import LinearFloors
 from utils.scores.metrics import Predictions, with_intervals
-from utils.scores.statistics import CONFIDENCE, MIN_PER_CLASS
+from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, UNDEFINED, UNLIKE_COLUMNS, Estimate
 
 COMPARED = ("auc_sites", "auc", "accuracy", "balanced_accuracy", "brier")  # that stand beside those of the training
 SPREAD = 2 * stats.norm.ppf(0.95)  # standard deviations in the range of the middle nine tenths
@@ -60,6 +61,24 @@ def score_of(found: CrossValidation | None) -> TrainingScore | None:
     return TrainingScore(found.estimates, found.subjects, found.how)
 
 
+def write_beside(run: Run) -> list[str]:
+    """Writes `floor_predictions.csv`. If no tested person was used for training, it also writes `external.csv` and
+    `unlike.csv`, as far as anything is known. Returns what must stand beside the floors, or why there are none."""
+    if bundle := bundle_of(run):
+        score = score_of(run.cross_validation)
+        known = Known(score, bundle.reference, bundle.floors, bundle.calibration)
+    elif run.cohort.subjects("train"):
+        return write_floors(run)
+    else:
+        known = known_of(run)
+    notes = write_floors(run, known.floors)
+    found, unlike = tables(run.cohort, read_table(run, "predictions"), known, run.seed)
+    for name, table in (("external", found), ("unlike", unlike)):
+        if len(table):
+            write_table(run, name, table)
+    return notes
+
+
 def known_of(run: Run) -> Known:
     """Of the people who trained a checkpoint, as far as their cohort is there as it was, and has the same maps."""
     saved = run.checkpoints.identity()
@@ -74,7 +93,7 @@ def known_of(run: Run) -> Known:
 
 
 def tables(cohort: Cohort, table: pd.DataFrame, known: Known, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`external.csv` and `unlike.csv` of a cohort's test records; `table` is `predictions.csv`, a row for each."""
+    """`csv` and `unlike.csv` of a cohort's test records; `table` is `predictions.csv`, a row for each."""
     labelled = table[table["label"].notna()]
     found = [*scored(Predictions.of(labelled), known, seed)] if len(labelled) else []
     told = pd.DataFrame(columns=UNLIKE_COLUMNS)

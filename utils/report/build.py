@@ -14,11 +14,20 @@ from utils import figures
 from utils.figures import number
 from utils.report import drawings, external, people, probabilities, texts, tripod
 from utils.report.cells import TELLING, Row, Section, spelled
-from utils.report.registry import CANDIDATE, PAGE, SITE_COUNTS, TABLES
-from utils.report.tables import LABELS, MINUS, Choice, Count, Described, Tables, read
-from utils.scores.estimate import Estimate, columns_of
+from utils.report.tables import LABELS, MINUS, Choice, Count, Described, Tables, read_test
 from utils.scores.metrics import Predictions, headline
-from utils.scores.statistics import CONFIDENCE, MODEL, RULE, THRESHOLD
+from utils.scores.results import (
+    CANDIDATE,
+    CONFIDENCE,
+    MODEL,
+    PAGE,
+    RULE,
+    SITE_COUNTS,
+    TABLES,
+    THRESHOLD,
+    Estimate,
+    columns_of,
+)
 
 ROC = "roc"  # the figure that the test itself writes
 INTENDED_USE = (
@@ -33,7 +42,7 @@ def write(folder: Path, prevalence: float | None = None) -> list[Path]:
     of TRIPOD+AI; the page is the first of the files. Decisions are shown where autism has the share `prevalence`; None:
     that among the people. Raises InputError for a table that is missing, damaged or empty.
     """
-    tables = replace(read(folder), prevalence=prevalence)
+    tables = replace(read_test(folder), prevalence=prevalence)
     if prevalence is not None and tables.probabilities is None:
         raise InputError(f"{folder} has no calibrated probabilities for --prevalence; test on folds, of more people.")
     items = tripod.items(tables)

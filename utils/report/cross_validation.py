@@ -8,21 +8,19 @@ from typing import Any
 import pandas as pd
 
 from data.base.errors import InputError
-from utils.report import tables
-from utils.report.registry import SITE_COUNTS
-from utils.report.tables import Described, Tables
+from utils.report.tables import Described, Tables, read_test
 from utils.runs.cross_validation import FEWEST, CrossValidation, GroupScore
 from utils.runs.folders import changed, described, read_manifest
 from utils.scores import calibration
-from utils.scores.estimate import Estimate
 from utils.scores.metrics import HEADLINES, headline
+from utils.scores.results import SITE_COUNTS, Estimate
 
 HOW = "expected the --outDir of a finished run.py --test on folds"
 
 
-def read(folder: Path, model: str) -> CrossValidation:
+def read_cross_validation(folder: Path, model: str) -> CrossValidation:
     """The test in a folder. Raises InputError if it is not a whole test of this model on folds, with labels."""
-    found, manifest = tables.read(folder), read_manifest(folder)
+    found, manifest = read_test(folder), read_manifest(folder)
     run, content = found.run, described(folder)
     if manifest is None or not manifest.finished or (damaged := changed(folder, manifest)):
         what = (

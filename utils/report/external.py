@@ -5,7 +5,7 @@ import pandas as pd
 from utils.figures import number
 from utils.report import texts
 from utils.report.cells import Row, spelled
-from utils.scores.estimate import Estimate
+from utils.scores.results import Estimate
 
 MOST_MAPS = 10  # measures of maps on the page, those that lie farthest away
 MOST_PEOPLE = 50  # of unlike ones on the page

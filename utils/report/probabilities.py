@@ -11,12 +11,10 @@ from data.cohorts.records import CLASSES
 from utils.figures import number
 from utils.report import drawings, texts
 from utils.report.cells import TELLING, Row, Section
-from utils.report.registry import TABLES
 from utils.report.tables import BOTH, COVERAGE, KINDS, NONE, ONE, UNEQUAL, Tables
 from utils.scores.calibration import moved
-from utils.scores.estimate import Estimate
 from utils.scores.metrics import log_odds
-from utils.scores.statistics import MIN_PER_CLASS
+from utils.scores.results import MIN_PER_CLASS, TABLES, Estimate
 
 LEVEL, OTHER_LEVEL = 0.8, 0.9  # of the sets that the page shows, and of those that it names
 SIZES = {BOTH: "both labels", ONE: "one label", NONE: "no label"}

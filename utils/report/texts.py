@@ -17,9 +17,8 @@ from data.grids import GRIDS, Grid
 from models import MODELS
 from utils.figures import TABLES_CSS, number
 from utils.report.tables import Described, Tables
-from utils.scores import calibration, metrics, statistics
-from utils.scores.estimate import Estimate
-from utils.scores.statistics import MODEL, RULE
+from utils.scores import calibration, metrics, results
+from utils.scores.results import MODEL, RULE, Estimate
 
 FEW = 100  # test subjects
 SHOWN = 5  # names in a sentence
@@ -42,7 +41,7 @@ TEMPLATES.filters["line"] = printable
 TEMPLATES.filters["some"] = lambda names, between=", ": listed(names, SHOWN, between)
 TEMPLATES.tests["in_text"] = lambda text, part: part in text
 TEMPLATES.globals.update(FEW=FEW, NAMED=NAMED, PUBLISHED=PUBLISHED, RULE=RULE, SUSPICIOUS=SUSPICIOUS)
-TEMPLATES.globals.update(metrics=metrics, statistics=statistics, calibration=calibration)
+TEMPLATES.globals.update(metrics=metrics, statistics=results, calibration=calibration)
 
 
 def paragraphs(name: str, template: str = SENTENCES, **values: Any) -> list[str]:

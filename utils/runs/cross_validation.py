@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from utils.scores.estimate import Estimate
+from utils.scores.results import Estimate
 
 Listed = tuple[float | None, float | None, float | None]  # an `Estimate` in JSON: value, low, high
 FEWEST = 10  # people of whom a group's score is told

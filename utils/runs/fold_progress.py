@@ -11,7 +11,7 @@ from data.base.errors import InputError
 from data.base.progress import duration, quietly
 from utils.runs.folders import described
 from utils.runs.run import Run
-from utils.scores.estimate import Estimate
+from utils.scores.results import Estimate
 
 
 class PrintOnce:

@@ -25,7 +25,7 @@ from utils.machines.devices import Workers
 from utils.runs.checkpoints import Caveats, CheckpointFolder, Choices, Identity
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.folders import Results, sha256
-from utils.scores.estimate import UNDEFINED, Headline
+from utils.scores.results import UNDEFINED, Headline
 
 if TYPE_CHECKING:
     from data.cohorts.folds import Folds

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit
+from scipy.special import expit
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.metrics.pairwise import rbf_kernel
@@ -36,14 +36,14 @@ from data.simulation import Simulation, rule, subject_names
 from utils.scores import ridge
 from utils.scores.calibration import platt
 from utils.scores.features import SITE, LinearFloor, encoder, features, inputs, of_one_person
-from utils.scores.statistics import MAJORITY, RULE
+from utils.scores.metrics import log_odds
+from utils.scores.results import MAJORITY, RULE
 
 LOGISTIC, RIDGE, SVM, MEAN, PARTS = "logistic regression", "ridge", "SVM", "mean of SVMs", "mean of parts"
 WIDE = ("regions", "all")  # which ridge reads
 CONNECTOME = "connectome"  # which ridge alone reads
 STRENGTHS = np.logspace(-4, 0, 5)  # of a logistic regression, the inverse of its penalty
 MAX_SVM_RECORDS = 10_000  # for training; the time of an SVM grows with their square
-CLOSEST = 1e-7  # of a probability to 0 and 1, before log odds are averaged
 INNER = f"{ridge.INNER_FOLDS} inner folds"
 SETTINGS = {  # of each classifier by its name in those of floors, for the methods of a paper
     LOGISTIC: f"L2 penalty, of {len(STRENGTHS)} strengths the one with the best mean AUC in {INNER}",
@@ -282,7 +282,7 @@ def predict_linear(of: LinearFloors, cohort: Cohort, indices: Sequence[int] | np
 
 def pooled(probabilities: Sequence[np.ndarray]) -> np.ndarray:
     """The probability (n,) whose log odds are the mean of those of probabilities (n,) of several classifiers."""
-    return expit(logit(np.clip(probabilities, CLOSEST, 1 - CLOSEST)).mean(0))
+    return expit(log_odds(np.asarray(probabilities)).mean(0))
 
 
 def simulation_of(cohort: Cohort) -> Simulation | None:

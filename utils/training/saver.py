@@ -17,7 +17,7 @@ from data.base.errors import InputError
 from utils import figures
 from utils.runs.checkpoints import IDENTITY, STATE, CheckpointFolder, Identity, Saved, digest_of, remove_own
 from utils.runs.folders import move_aside
-from utils.scores.estimate import Estimate, Headline
+from utils.scores.results import Estimate, Headline
 
 KEPT = 3
 STEP = re.compile(r"\d{1,18}")  # of a history

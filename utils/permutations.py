@@ -1,47 +1,198 @@
-"""--test --permutations N: the test, and then the p-value of the whole procedure, in a folder of its own below it.
+"""--test --permutations N: the test, and then its whole procedure again on labels permuted within sites -> the p-value.
 
-Nothing that permutations train is kept. Every process that runs the command does permutations that no other one is at,
-so an array of the same command shares them; who finds them complete writes the p-value into the report.
+It lies in a folder of its own below the test. `permutation-<number>.csv` holds what the procedure predicts of everybody
+under one permutation; it grows with each fold, and nothing that is trained is kept. Every process that runs the command
+does permutations that no other one is at, so an array of the same command shares them. Who finds them complete writes
+the p-value into the report.
+
+The p-value ends early where there is little to find (Besag & Clifford 1991, Biometrika 78:301). Permutations are drawn
+until ten of them score at least as high as the true labels; then p = 10 / number drawn. If that does not happen within
+so many as were asked for, p = (1 + those as high) / (1 + number). Either way P(p <= a) <= a where there is nothing to
+find. The order of the permutations decides, not who is done first: processes that share the work get the same p.
 """
 
 import io
-from collections.abc import Callable
-from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, redirect_stdout
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import takewhile
+from pathlib import Path
+
+import pandas as pd
+from scipy.stats import beta
 
 from data.base import files
 from data.base.errors import InputError
 from data.base.processes import processes
 from data.base.progress import progress, quietly
-from data.base.tables import read_frame, write_rows
+from data.base.tables import read_frame, write_frame, write_rows
 from data.base.terminal import handled, warn_in_one_line
+from data.cohorts.folds import Folds
+from data.cohorts.permuted import permuted_folds
+from utils.choice.job import Store, choice, read_alike
 from utils.machines import devices
 from utils.machines.devices import Workers
-from utils.permutations.job import Procedure, Series, scored
-from utils.report.registry import DATA, TABLES
-from utils.report.tables import PERMUTATIONS
+from utils.report.tables import PERMUTATIONS, Permuted
 from utils.report.texts import paragraph
 from utils.runs import guards
 from utils.runs.folders import MANIFEST, described, record, sha256_of_outputs
 from utils.runs.group import Group
 from utils.runs.run import Job, Run
 from utils.runs.side_by_side import PROGRAM, Again, environments
-from utils.scores.estimate import Estimate, Headline
-from utils.scores.metrics import HEADLINES
-from utils.scores.sequential import Permuted
+from utils.scores.metrics import HEADLINES, Predictions, headline_of
+from utils.scores.results import CONFIDENCE, DATA, TABLES, Estimate, Headline
 
+COLUMNS = ["file", "subject", "site", "label", "fold", "candidate", "probability"]
+EXCEEDANCES = 10  # permutations as high as the true labels, after which none is drawn
 FOLDER = "permutations"
 TABLE = "permutations.csv"
 RENEWED_AFTER = 25  # permutations, a process of --jobs ends: TensorFlow keeps about 2 MB of every training
 PERMUTE = Job(
     name="permute",
     help="repeat the procedure on permuted labels",
-    module="utils.permutations.job",
+    module="utils.permutations",
     guards=(),
     outputs=("permutation-*.csv", TABLE),
     is_shared=False,
 )
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """What is repeated: on the folds of a cohort, a training in each, by one candidate or by whom inner folds choose.
+
+    `parts` are the trainings of the candidates, by fold and name; if `quick`, all are trained, and the best one counts.
+    """
+
+    folds: Folds
+    parts: dict[str, dict[str, Run]]
+    seed: int
+    quick: bool
+
+    def predict(self, folds: Folds, name: str) -> pd.DataFrame:
+        """What it predicts of the people of a fold. TensorFlow must have been started."""
+        from utils.training.fit import predicted
+
+        cohort = folds.cohort(name)
+        runs = {of: replace(read_alike(run, cohort), folds=folds) for of, run in self.parts[name].items()}
+        if len(runs) > 1 and not self.quick:
+            chosen = choice(runs, Store()).name
+            runs = {chosen: runs[chosen]}
+        found = []
+        for candidate, run in runs.items():
+            rows = {row.file: row for row in run.cohort.rows}
+            for file, probability in predicted(run).items():
+                row = rows[file]
+                found.append((file, row.subject, row.site, int(row.label), name, candidate, probability))
+        return pd.DataFrame(found, columns=COLUMNS)
+
+    def score(self, table: pd.DataFrame) -> tuple[str, float]:
+        """The AUC that a verdict rests on, by its name; of several candidates in a fold that of the best one."""
+        groups = [of for _, of in table.groupby("candidate")] if self.quick else [table]
+        scores = [scored(of) for of in groups]
+        return scores[0][0], max(score for _, score in scores)
+
+
+def scored(table: pd.DataFrame) -> tuple[str, float]:
+    """The AUC that a verdict rests on, by its name, of a table with the columns of `predictions.csv`."""
+    numbers = {name: table[name].map(float) for name in ("label", "probability")}
+    return headline_of(Predictions.of(table.assign(**numbers)))
+
+
+def permuted(observed: float, scores: Sequence[float], asked: int, metric: str) -> Permuted | None:
+    """The end of a series, of whose first permutations these are the scores; None if it is not reached yet."""
+    high = 0
+    for count, score in enumerate(scores[:asked], 1):
+        high += score >= observed
+        if high == EXCEEDANCES or count == asked:
+            stopped = high == EXCEEDANCES
+            p = high / count if stopped else (high + 1) / (count + 1)
+            others = count - high  # if it stopped, the last one was drawn because it was high
+            bound = beta.ppf(CONFIDENCE, high + (not stopped), others) if others else 1.0
+            return Permuted(
+                p=p,
+                bound=float(bound),
+                high=high,
+                count=count,
+                asked=asked,
+                observed=observed,
+                metric=metric,
+                mean=sum(scores[:count]) / count,
+            )
+    return None
+
+
+@dataclass(frozen=True)
+class PermutationFolder:
+    """The permutations of a procedure in a folder. They are done in any order, and count in that of their numbers."""
+
+    procedure: Procedure
+    folder: Path
+    asked: int
+    observed: float
+    metric: str
+    known: dict[int, float] = field(default_factory=dict)  # scores that were read
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"permutation-{number:05d}.csv"
+
+    def table(self, number: int) -> pd.DataFrame:
+        """What is done of a permutation, none of it if its file is damaged."""
+        try:
+            table = read_frame(self.path(number), COLUMNS)
+            return table.assign(label=table["label"].map(int), probability=table["probability"].map(float))
+        except (InputError, OSError, ValueError):
+            return pd.DataFrame(columns=COLUMNS)
+
+    def score(self, number: int) -> float | None:
+        """That of a permutation, if it is done."""
+        if number not in self.known:
+            table = self.table(number)
+            if set(table["fold"]) != set(self.procedure.folds.names):
+                return None
+            self.known[number] = self.procedure.score(table)[1]
+        return self.known[number]
+
+    def scores(self) -> list[float]:
+        """Those of the first permutations, up to one that is not done."""
+        found = (self.score(number) for number in range(1, self.asked + 1))
+        return [score for score in takewhile(lambda score: score is not None, found) if score is not None]
+
+    def end(self) -> Permuted | None:
+        """The p-value; None as long as permutations are missing."""
+        return permuted(self.observed, self.scores(), self.asked, self.metric)
+
+    @property
+    def done(self) -> int:
+        """How many permutations are."""
+        return sum(self.score(number) is not None for number in range(1, self.asked + 1))
+
+    def work(self, most: int) -> None:
+        """Does permutation after permutation that no other process is at, `most` at most, until no more are needed."""
+        with progress("Permutations", self.asked, len(self.scores())) as shown:
+            for number in range(1, self.asked + 1):
+                if self.end() or not most:
+                    return
+                if self.score(number) is not None:
+                    continue
+                with ExitStack() as held:
+                    try:
+                        held.enter_context(files.locked(self.path(number)))
+                    except InputError:  # another process is at it
+                        continue
+                    self.permute(number)
+                most -= 1
+                shown.advance(f"{number}: {HEADLINES[self.metric]} {self.score(number):.2f}")
+
+    def permute(self, number: int) -> None:
+        """Does the folds of a permutation that are missing."""
+        folds = permuted_folds(self.procedure.folds, self.procedure.seed, number)
+        table = self.table(number)
+        for name in folds.names:
+            if name not in set(table["fold"]):
+                table = pd.concat([table, self.procedure.predict(folds, name)], ignore_index=True)
+                write_frame(self.path(number), table)
 
 
 @dataclass(frozen=True)
@@ -128,7 +279,7 @@ class Permutations:
                     show()
         return next(iter(statuses), 0)
 
-    def series(self, workers: Workers) -> Series:
+    def series(self, workers: Workers) -> PermutationFolder:
         """The permutations, in this folder."""
         tested, choosing = self.tested, self.tested.choosing
         groups = tested.by_name if choosing else {tested.run.choices.preset: tested}
@@ -139,7 +290,7 @@ class Permutations:
         quick = choosing is not None and choosing.in_folds is None
         metric, observed = scored(read_frame(tested.run.out_dir / TABLES["predictions"].file))
         procedure = Procedure(tested.folds, parts, self.run.seed, quick)
-        return Series(procedure, self.run.out_dir, self.asked, observed, metric)
+        return PermutationFolder(procedure, self.run.out_dir, self.asked, observed, metric)
 
     def conclude(self) -> int:
         """Writes the p-value, here and into the report of the test, if no permutation is missing."""
