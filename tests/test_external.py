@@ -21,7 +21,7 @@ from data.likeness.reference import Compared
 from utils.evaluation import comparisons, external
 from utils.evaluation.external import TrainingScore, binary, calibration, known_of, more_often, moved, shifts, tables
 from utils.report import build
-from utils.report import external as page
+from utils.report import people as page
 from utils.scores import floors
 from utils.scores.metrics import Predictions
 from utils.scores.results import Estimate
@@ -252,11 +252,11 @@ def calibrated(name: str, value: float, low: float, high: float) -> tuple:
 )
 def test_the_page_says_what_calibration_means(large, slope, words):
     table = external_table(SCORE, UNLIKE, calibrated("in_the_large", *large), calibrated("slope", *slope))
-    text = " ".join(page.about(table))
+    text = " ".join(page.about_external(table))
     assert all(part in text for part in words), text
     assert "those of the training: 10 folds, 700 people" in text
     assert "2 of 40 records (5%; 95% interval 1% to 20%) are unlike the training people" in text
-    rows = page.scores(table)
+    rows = page.external_scores(table)
     assert rows[0] == {
         "measure": "AUC, all people together",
         "these people": "0.700 (0.600 to 0.800)",
@@ -267,11 +267,11 @@ def test_the_page_says_what_calibration_means(large, slope, words):
 
 def test_the_page_says_what_is_not_known():
     score = ("score", "auc", 0.7, 0.6, 0.8, *[NAN] * 4, "", NAN)
-    text = " ".join(page.about(external_table(score)))
+    text = " ".join(page.about_external(external_table(score)))
     assert "No score of the training is known." in text
     assert "The training people are not known, so it cannot be said" in text
-    text = " ".join(page.about(external_table(UNLIKE)))
-    assert "score" not in text and page.scores(external_table(UNLIKE)) == []
+    text = " ".join(page.about_external(external_table(UNLIKE)))
+    assert "score" not in text and page.external_scores(external_table(UNLIKE)) == []
 
 
 @pytest.mark.slow
