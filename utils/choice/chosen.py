@@ -19,8 +19,7 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.folds import open_folds, part_folder
 from data.cohorts.inner_folds import MOST, inner_folds
 from data.cohorts.rows import listed
-from utils.choice.halving import trainings
-from utils.choice.job import CHOOSE, ChoiceOptions, read_choice
+from utils.choice.job import CHOOSE, ChoiceOptions, read_choice, trainings
 from utils.runs import guards
 from utils.runs.candidates import Candidates
 from utils.runs.checkpoints import CheckpointFolder

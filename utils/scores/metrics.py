@@ -238,46 +238,48 @@ def calibration_gaps(label: np.ndarray, probability: np.ndarray, weight: np.ndar
 
 
 def scores(predictions: Predictions, weight: np.ndarray) -> dict[str, np.ndarray]:
-    """Weighted metrics of binary predictions, (k,) each; NaN where a denominator is 0. Each needs its groups in
-    `needed_groups`.
+    """The metrics of `measured`, (k,) each."""
+    return {name: value for name, (value, _) in measured(predictions, weight).items()}
 
-    `weight` (k, n) holds k weightings of the records. Probabilities are cut at THRESHOLD. `auc` compares all records;
-    `auc_sites` and `auc_folds`, where sites and folds are given, only those of one site or fold: see `mean_auc`.
+
+def needed_groups(predictions: Predictions) -> dict[str, Groups]:
+    """The groups of records, (n,) bool each, without which each metric is undefined."""
+    found = measured(predictions, np.ones((1, len(predictions.label))))
+    return {name: groups for name, (_, groups) in found.items()} | {"noise": found["calibration_error"][1]}
+
+
+def measured(predictions: Predictions, weight: np.ndarray) -> dict[str, tuple[np.ndarray, Groups]]:
+    """Each metric of binary predictions, and the groups of records, (n,) bool each, without which it is undefined. The
+    metric is (k,), one number for each of the weightings (k, n); NaN where a denominator is 0.
+
+    Probabilities are cut at THRESHOLD. `auc` compares all records. `auc_sites` and `auc_folds` compare those of one
+    site or fold, if there are several: see `mean_auc`.
     """
     label, probability = predictions.label, predictions.probability
-    positive, predicted = label == 1, probability >= THRESHOLD
+    positive, predicted, everybody = label == 1, probability >= THRESHOLD, np.ones(len(label), bool)
     true_positive = weight @ (positive & predicted)
     false_positive = weight @ (~positive & predicted)
     false_negative = weight @ (positive & ~predicted)
     true_negative = weight @ (~positive & ~predicted)
-    area = aucs(predictions, weight)
     with np.errstate(divide="ignore", invalid="ignore"):
         recall = true_positive / (true_positive + false_negative)
         specificity = true_negative / (true_negative + false_positive)
-        return {
-            "accuracy": (true_positive + true_negative) / weight.sum(1),
-            "balanced_accuracy": (recall + specificity) / 2,
-            "recall": recall,
-            "specificity": specificity,
-            "precision": true_positive / (true_positive + false_positive),
-            "f_score": 2 * true_positive / (2 * true_positive + false_positive + false_negative),
-            "auc": area.pop("auc"),
-            "brier": brier(predictions, weight),
-            "calibration_error": np.abs(calibration_gaps(label, probability, weight)).sum(1),
-        } | area
-
-
-def needed_groups(predictions: Predictions) -> dict[str, Groups]:
-    """The groups of records, (n,) bool each, without which each metric of `scores` is undefined."""
-    positive, predicted = predictions.label == 1, predictions.probability >= THRESHOLD
-    everybody = np.ones_like(positive)
-    result: dict[str, Groups] = dict.fromkeys(("accuracy", "brier", "calibration_error", "noise"), (everybody,))
-    result |= dict.fromkeys(("auc", "balanced_accuracy"), (positive, ~positive))
-    result |= {"recall": (positive,), "specificity": (~positive,)}
-    result |= {"precision": (predicted,), "f_score": (positive | predicted,)}
+        f_score = 2 * true_positive / (2 * true_positive + false_positive + false_negative)
+        gaps = calibration_gaps(label, probability, weight)
+        result: dict[str, tuple[np.ndarray, Groups]] = {
+            "accuracy": ((true_positive + true_negative) / weight.sum(1), (everybody,)),
+            "balanced_accuracy": ((recall + specificity) / 2, (positive, ~positive)),
+            "recall": (recall, (positive,)),
+            "specificity": (specificity, (~positive,)),
+            "precision": (true_positive / (true_positive + false_positive), (predicted,)),
+            "f_score": (f_score, (positive | predicted,)),
+            "auc": (auc(label, probability, weight), (positive, ~positive)),
+            "brier": (brier(predictions, weight), (everybody,)),
+            "calibration_error": (np.abs(gaps).sum(1), (everybody,)),
+        }
     for name, group in predictions.groups.items():
         both = np.isin(group, np.intersect1d(group[positive], group[~positive]))
-        result[name] = (positive & both, ~positive & both)
+        result[name] = mean_auc(label, probability, weight, group), (positive & both, ~positive & both)
     return result
 
 
