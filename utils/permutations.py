@@ -335,8 +335,8 @@ def permute_some(again: Callable[[], Permutations], device: str) -> None:
 
 
 def amend(tested: Run, end: Permuted) -> None:
-    """Puts the p-value into the description of a test, and into its report, whose digests are forgotten meanwhile: the
-    test is done, whatever the report is like."""
+    """Puts the p-value into the description of a test, and into its report. The digests of the report are forgotten
+    meanwhile: the test is done, whatever the report is like."""
     from utils.report.build import write
 
     folder = tested.out_dir

@@ -3,8 +3,8 @@
 `inner.json` holds what each candidate predicts of the subjects of an inner fold, by networks that never saw them; it
 grows with each training, so a run that is killed goes on where it was. `run.json` says who was chosen.
 
-The choice is by successive halving: all candidates are compared on the first two inner folds, the better half of them
-on twice as many, and so on (Jamieson & Talwalkar 2016, AISTATS); the last two on all. Only training people are looked
+The choice is by successive halving (Jamieson & Talwalkar 2016, AISTATS). All candidates are compared on the first two
+inner folds, the better half of them on twice as many, and so on; the last two on all. Only training people are looked
 at, so this can cost a good candidate, but no honesty.
 """
 

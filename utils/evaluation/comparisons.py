@@ -2,8 +2,8 @@
 
 A choice chooses in each outer fold by inner folds of its training people, so its score is honest. The best candidate's
 own score is not, since the same predictions choose it and judge it; the difference is the optimism. Without inner folds
-(`quick`) the score of the best candidate is corrected by a bootstrap: the people who are drawn choose, the others judge
-(BBC-CV: Tsamardinos, Greasidou & Borboudakis 2018, Machine Learning 107:1895).
+(`quick`) a bootstrap corrects the score of the best candidate: the people who are drawn choose, the others judge. That
+is BBC-CV (Tsamardinos, Greasidou & Borboudakis 2018, Machine Learning 107:1895).
 """
 
 from collections import Counter
@@ -161,8 +161,8 @@ def compared(rows: Sequence[dict]) -> list[Compared]:
 
 
 def verdict(rows: Sequence[dict], predictions: Predictions) -> str:
-    """What the rows of `floors_table` allow to conclude: whether the network beats chance, and how it stands beside the
-    floors, by the AUC within sites where there are several."""
+    """What the rows of `floors_table` allow to conclude, by the AUC of the headline: whether the network beats chance,
+    and how it stands beside the floors."""
     model, *others = [one for one in compared(rows) if one.name == MODEL or one.auc.value is not None]
     return paragraph(
         "verdict",
@@ -188,8 +188,8 @@ def new_sites(predictions: Predictions) -> bool | None:
 
 
 def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Tables with a row a record (`file`), in any order, as one in the order of the first: the mean of numbers that
-    all have, and of other columns, such as the fold, those that are the same in all."""
+    """Tables with a row a record (`file`), in any order, as one in the order of the first. It has the mean of numbers
+    that all have. Other columns, such as the fold, stay if they are the same in all."""
     first, *others = (table.set_index("file") for table in tables)
     others = [other.loc[first.index] for other in others]
     mean = first.copy()
@@ -205,8 +205,8 @@ def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def repeats_table(group: Group) -> pd.DataFrame:
-    """A row a repeat, from the results of each: number, seed, every metric of `metrics.json` with its interval, the
-    floor of the largest AUC, and the network's AUC minus its."""
+    """A row a repeat: number, seed, every metric of `metrics.json` with its interval. Then its best floor, by the AUC,
+    and the network's AUC minus that of this floor."""
     rows = []
     for number, part in enumerate(repeat.run for repeat in group.groups):
         found, _ = read_scores(part.out_dir / METRICS)

@@ -3,8 +3,8 @@
 The test asks whether label and output are still correlated once both are predicted from the covariates (the generalised
 covariance measure; Shah & Peters 2020, Annals of Statistics 48:1514). It holds if the predictions follow the shape of
 what the network reads. They are least squares on the covariates, on products of site and covariate and on splines, as
-far as the subjects suffice, and on what random forests predict out of sample: of both, and of what the other terms
-leave of both. Forests follow thresholds, the products follow an age that matters otherwise at each site.
+far as the subjects suffice. They also take what random forests predict out of sample: of both, and of what the other
+terms leave of both. Forests follow thresholds, the products follow an age that matters otherwise at each site.
 `tests/benchmarks/confounds.py` counts how often a network that reads covariates only is taken for more.
 
 Covariates that are not in the tables are not in the test, and one that is measured with error is not all in it.
@@ -216,8 +216,8 @@ def needed_reliability(
 
     The model is classical measurement error, measure = motion + noise, with noise independent of all else, and label
     and output linear in motion. Beside the other covariates the covariances of the measure with label and output are
-    those of motion, and its variance is that of motion divided by the reliability r (Fuller 1987, Measurement Error
-    Models, section 1.1; Kahneman 1965, Psychological Bulletin 64:326). The partial covariance of label and output
+    those of motion. Its variance is that of motion divided by the reliability r (Fuller 1987, Measurement Error Models,
+    section 1.1; Kahneman 1965, Psychological Bulletin 64:326). The partial covariance of label and output
     beside motion, s_lo - s_lm s_mo / (r s_mm), is 0 at r = s_lm s_mo / (s_lo s_mm). So r is the reliability among
     people who are alike in the other covariates. Its high end is the least reliability at which the output is still
     shown to carry more. The shape of motion's effect plays no part: it is a statement about the linear part.

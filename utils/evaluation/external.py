@@ -1,4 +1,4 @@
-"""A test of people none of whom took part in the training -> `csv` and `unlike.csv`: external validity.
+"""A test in which no tested person was used for training -> `external.csv` and `unlike.csv`: external validity.
 
 The score stands beside that of the training; calibration says whether probabilities are what they say here; the shift
 says in what these people differ from the training people, and `unlike.csv` who of them is unlike all of these.
@@ -93,7 +93,7 @@ def known_of(run: Run) -> Known:
 
 
 def tables(cohort: Cohort, table: pd.DataFrame, known: Known, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`csv` and `unlike.csv` of a cohort's test records; `table` is `predictions.csv`, a row for each."""
+    """`external.csv` and `unlike.csv` of a cohort's test records; `table` is `predictions.csv`, a row for each."""
     labelled = table[table["label"].notna()]
     found = [*scored(Predictions.of(labelled), known, seed)] if len(labelled) else []
     told = pd.DataFrame(columns=UNLIKE_COLUMNS)
@@ -129,10 +129,13 @@ def scored(predictions: Predictions, known: Known, seed: int) -> Iterator[Row]:
 
 
 def calibration(predictions: Predictions) -> dict[str, Estimate]:
-    """Calibration in the large and slope of the log odds, each subject once: the intercept of a logistic regression of
-    the label with the log odds as offset, 0 if probabilities are right on average, and the coefficient of the log odds,
-    1 if they are (Cox 1958; Van Calster et al. 2019, doi:10.1186/s12916-019-1466-7). Wald intervals, none of fewer than
-    MIN_PER_CLASS people of a class; none at all of one class, nor a slope that the people leave undefined."""
+    """Calibration in the large, and the slope of the log odds, each subject once (Cox 1958; Van Calster et al. 2019,
+    doi:10.1186/s12916-019-1466-7).
+
+    The former is the intercept of a logistic regression of the label with the log odds as offset; 0 is right. The
+    latter is the coefficient of the log odds; 1 is right. Intervals are Wald's; there are none of fewer than
+    MIN_PER_CLASS people of a class. People of one class have neither number; a slope may be undefined, too.
+    """
     everybody = subjects_of(predictions)
     label, logit = everybody["label"].to_numpy(float), everybody["logit"].to_numpy(float)
     if len(set(label)) < 2:
@@ -170,8 +173,8 @@ def once(beside: Compared, cohort: Cohort, indices: np.ndarray) -> Compared:
 
 
 def shifts(of: Reference, beside: Compared) -> Iterator[Row]:
-    """For each measure and category, how far these people lie from the training people, in standard deviations of
-    these: of measures the median, in robust ones, of categories the share."""
+    """How far these people lie from the training people, in standard deviations of these. It is the median of each
+    measure, in robust ones, and the share of each category."""
     for view, measure in beside.values:
         if (found := of.constants.ranges.get(view, {}).get(measure)) is not None:
             values = beside.values[view, measure].dropna().to_numpy()

@@ -205,8 +205,8 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
 
 
 def calibrate(run: Run, known: pd.DataFrame, first: pd.DataFrame) -> None:
-    """Calibrates the predictions of a run on folds, by the folds of the first repeat, if there are people enough: the
-    mean over repeats, which is what is reported of a person."""
+    """Calibrates the predictions of a run on folds, if there are people enough. These are means over repeats, as they
+    are reported of a person; the folds are those of the first repeat."""
     if not (run.folds and run.is_pooled):
         return
     people = probabilities.people(known, first["fold"].to_numpy())

@@ -1,4 +1,4 @@
-"""Saved tables of a test -> what the page says of people: who was left out, trained and tested, Table 1, and how tested
+"""Saved tables of a test -> what the page says of people: who was left out, trained and tested; Table 1; how tested
 people differ from those of the training."""
 
 import math
@@ -83,8 +83,8 @@ def cell_of(row: pd.Series, label: str) -> str:
 
 
 def by_site(table: pd.DataFrame) -> list[Row]:
-    """A row a site, with the means of numbers and the share of the last of two categories, by diagnosis, a dash for
-    those of fewer than TELLING people; no rows for one site."""
+    """A row a site, by diagnosis: the means of numbers, and the share of the last of two categories. A dash stands for
+    fewer than TELLING people. No rows for one site."""
     categories = table[table["category"] != ""].groupby("variable")["category"].unique()
     shown = {name: values[-1] for name, values in categories.items() if len(values) == 2}
     rows: dict[str, Row] = {}

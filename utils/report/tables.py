@@ -1,4 +1,4 @@
-"""The tables of a classifier's test in its folder: as it writes them, as they are read to be pooled, and as the report
+"""The tables of a classifier's test in its folder. A test writes them, and reads them again to pool them. The report
 reads and checks them, with the description in `run.json`."""
 
 from collections.abc import Sequence

@@ -1,5 +1,5 @@
-"""The words of reports, terminals and `run.json`: a section of the page, sentences from the Jinja2 templates of this
-folder, commands, and the items of TRIPOD+AI.
+"""The words of reports, terminals and `run.json`: sections of the page, sentences from the Jinja2 templates of this
+folder, commands, the items of TRIPOD+AI.
 
 Collins et al. 2024, BMJ 385:e078378; the published checklist is at https://www.tripod-statement.org. Here each item is
 named in a few words of our own. A macro `item_<number>` of `tripod.jinja` holds what the run knows.

@@ -1,7 +1,7 @@
 """What is known of people -> tables of features for plain classifiers: covariates, phenotype, region means.
 
-A linear classifier of encoded features becomes a `LinearFloor` of the features themselves: it holds all that the
-encoding learnt of training people, such as medians, z-scores and dummies.
+A linear classifier of encoded features becomes a `LinearFloor` of the features themselves. It holds all that the
+encoding learnt of training people: medians, z-scores and dummies.
 """
 
 import re

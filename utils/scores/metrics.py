@@ -1,12 +1,11 @@
-"""Test metrics with 95 % intervals over subjects, and the explained variance of autoencoders.
+"""Test metrics with 95 % intervals over subjects.
 
-An interval is a bootstrap over subjects (`bootstrap`). Where the models of several folds are tested, they
-share training subjects, and each pair of subjects meets twice: each of them helps to train the model that tests the
-other. What they have in common then moves the score twice, and resampling, which leaves the models as they are, sees it
-once. If models read noise, the variance is therefore twice that of the bootstrap; Nadeau & Bengio (2003, Machine
-Learning 52:239) correct that of k folds by nearly the same, 1 + k / (k - 1). `Predictions.widening` says how much wider
-an interval is made; `tests/benchmarks/coverage.py` trains models to see how often it then holds the truth, which is the
-mean score on fresh people of models trained on as many.
+An interval is a bootstrap over subjects (`bootstrap`). The models of several folds share training subjects. Each pair
+of subjects then meets twice: each of them helps to train the model that tests the other. What they have in common moves
+the score twice. Resampling, which leaves the models as they are, sees it once. If models read noise, the variance is
+therefore twice that of the bootstrap; Nadeau & Bengio (2003, Machine Learning 52:239) correct that of k folds by nearly
+the same, 1 + k / (k - 1). `Predictions.widening` says how much wider an interval is made. How often it then holds the
+truth, `tests/benchmarks/coverage.py` counts: that is the mean score on fresh people of models trained on as many.
 """
 
 import warnings
@@ -294,10 +293,9 @@ def intervals(predictions: Predictions, statistics: Statistics, seed: int, bound
     """The estimate of each statistic.
 
     The interval is that of a bootstrap over subjects, within folds if given, made wider by `Predictions.widening`.
-    There is none if one of the `needed_groups` of a statistic has fewer subjects than
-    MIN_PER_CLASS. Scores are `bounded` by 0 and 1, differences are not. All resamples of a perfect score are perfect,
-    and those of one just below nearly so: no score is surer than that so many subjects pass all alike, which happens
-    with probability 0.025 at its low end (Clopper & Pearson 1934).
+    There is none if one of the `needed_groups` of a statistic has fewer subjects than MIN_PER_CLASS. Scores are
+    `bounded` by 0 and 1, differences are not. All resamples of a perfect score are perfect. So no score is surer than
+    that so many subjects pass all alike: that has probability 0.025 at its low end (Clopper & Pearson 1934).
     """
     groups, result = needed_groups(predictions), {}
     value = statistics(np.ones((1, len(predictions.label))))
