@@ -92,7 +92,7 @@ def execute() -> int:
 def perform_with_others(work: "Run | Group | Permutations", args: argparse.Namespace) -> int:
     """Does the job with other workers, if there are any; returns the exit status."""
     from utils.machines.workers import find_workers
-    from utils.runs.team import perform_together
+    from utils.runs.group import perform_together
 
     workers = find_workers()
     if not (work.job.is_shared or workers.is_chief):
@@ -109,6 +109,8 @@ def perform_with_others(work: "Run | Group | Permutations", args: argparse.Names
 def settled(asked: Request) -> "Run | Group | Permutations":
     """What the options ask for, with every choice made. What only some need is imported only for them."""
     args = asked.args
+    if not (args.bundle or args.everybody or args.folds):
+        return single_run(asked)
     if args.bundle:
         from utils.bundle.run import bundled_run
 
@@ -121,8 +123,6 @@ def settled(asked: Request) -> "Run | Group | Permutations":
 
             asked = replace(asked, cross_validation=read_cross_validation(args.score, args.model))
         return everybody_run(asked)
-    if not args.folds:
-        return single_run(asked)
     group = settled_on_folds(asked)
     if not args.permutations:
         return group
@@ -136,9 +136,9 @@ def settled_on_folds(asked: Request) -> "Group":
     if asked.args.choose is not None:
         from utils.choice.chosen import chosen_run as of_options
     elif asked.is_repeated:
-        from utils.runs.repeated import repeated_run as of_options
+        from utils.runs.group import repeated_run as of_options
     else:
-        from utils.runs.folded import folded_run as of_options
+        from utils.runs.group import folded_run as of_options
     return of_options(asked)
 
 

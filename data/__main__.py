@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from data.base.cli import MAX_COPIES, Parser, add_options, guarded, options_of, positive, seed, whole
 from data.base.errors import InputError
-from data.base.terminal import ignore_interrupts, start
+from data.base.processes import ignore_interrupts
+from data.base.terminal import start
+from data.cohorts.derivation import add_choices, chosen
 from data.conversion.options import ConversionOptions, SourceOptions
 from data.derivation.options import DerivationOptions
 
@@ -36,10 +38,10 @@ def convert(args: argparse.Namespace) -> None:
     from data.cohorts.rows import listed
     from data.cohorts.stored import open_cohort
     from data.conversion import convert as conversion
-    from data.conversion.like import Like
     from data.conversion.source import SITE_COLUMNS, read_source
+    from data.conversion.template import TemplateCohort
 
-    like = Like.of(args.like) if args.like else None
+    like = TemplateCohort.of(args.like) if args.like else None
     if like:
         source_options = options_like(like.cohort, source_options)
     site_columns = (*filter(None, [like.site_column if like else None]), *SITE_COLUMNS)
@@ -83,7 +85,7 @@ def derive(args: argparse.Namespace) -> None:
     from data.cohorts.rows import listed
     from data.derivation import job
 
-    planned = job.plan(args.bold, args.out, options_of(args, DerivationOptions))
+    planned = job.plan(args.bold, args.out, chosen(args), options_of(args, DerivationOptions))
     print("\n".join(planned.notes), flush=True)
     notes, failed = job.run(planned)
     print("\n".join([*(f"sub-{one.label}: {one.failure}" for one in failed), *notes]), flush=True)
@@ -143,6 +145,7 @@ def parser() -> argparse.ArgumentParser:
     made = verb(derive, "preprocessed 4-D scans -> NIfTI maps, and series of parcels")
     made.add_argument("bold", type=Path, help="folder of scans: fMRIPrep, XCP-D, C-PAC, PCP, or see --boldColumn")
     made.add_argument("out", type=Path, help="folder to write; a repeated command does what is missing")
+    add_choices(made)
     add_options(made, DerivationOptions)
     new = verb(convert, "NIfTI maps and a table -> a cohort")
     add = new.add_argument

@@ -1,8 +1,8 @@
 """python -m data check: a cohort -> counts, and whatever in its table and volumes would invalidate a result."""
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -12,24 +12,23 @@ import pandas as pd
 from data import grids
 from data.base import files
 from data.base.errors import InputError
-from data.base.progress import progress
+from data.base.terminal import progress
 from data.cohorts import atlas, records, resampling, twins
 from data.cohorts.cohort import Cohort
 from data.cohorts.derivation import kept_in
-from data.cohorts.missingness import missing_in
+from data.cohorts.phenotype import missing_in
 from data.cohorts.rows import listed, named_groups
 from data.cohorts.seal import CohortFindings, Findings, write_verdict
 from data.conversion import measures
 from data.conversion.edges import check_connectomes
 from data.conversion.leaks import separating
-from data.likeness.patterns import MIN_COVERED, asymmetry, centred, correlations, length, uncovered
+from data.likeness.scans import MIN_COVERED, MeanVolume, VolumeSum, asymmetry, cosine, uncovered, volumes_of
 
 MIRROR_MARGIN = 0.002  # by how much a volume's correlation with the mirrored group mean must win
 SIDED = 0.3  # correlation with the left-right asymmetry of the others: of real maps 0.5 to 1, or as much below 0
-UNLIKE_SDS = 6.0  # robust standard deviations below the group's median correlation
+ATYPICAL_SDS = 6.0  # robust standard deviations below the group's median correlation
 MIN_OVERLAP = 0.5  # share of a brain that must lie where most of the others' do
 GROUPS = ("all", "train", "first")  # means are taken over these records; "first" is one for each subject
-CORRELATIONS = ("straight", "mirrored", "likeness")
 TEMPLATE = Path(__file__).with_name("check.html")
 
 
@@ -37,18 +36,15 @@ class MapSummary:
     """What is kept of the volumes of one map on the reduced grid, (x, y, z): sums, and a few measures of each."""
 
     def __init__(self) -> None:
-        self.sums = {group: np.zeros(grids.REDUCED.shape) for group in GROUPS}
-        self.counts = dict.fromkeys(GROUPS, 0)
+        self.sums = {group: VolumeSum() for group in GROUPS}
         self.brains = np.zeros(grids.REDUCED.shape, int)  # the records in which a voxel is of the brain
         self.measured: dict[int, dict[str, float]] = {}  # by record
-        self.asymmetry = np.zeros(
-            grids.REDUCED.shape
-        )  # the sum over records, each turned to the side of those before it
+        # The sum over records, each turned to the side of those before it: any number of them may be mirrored
+        self.asymmetry = np.zeros(grids.REDUCED.shape)
         self.side: dict[int, float] = {}  # 1 or -1, how a record was turned
-        self.uncovered: Counter[int] = Counter()  # for each region, the records with little signal in it
 
-    def add(self, index: int, volume: np.ndarray, groups: Sequence[str]) -> None:
-        """Adds the volume of the record `index`, which belongs to some of GROUPS."""
+    def add(self, index: int, volume: np.ndarray, lacking: Iterable[int], groups: Iterable[str]) -> None:
+        """Adds the volume of the record `index`, which lacks some regions, and belongs to some of GROUPS."""
         brain = records.brain_of(volume)
         self.measured[index] = measures.of_volume(volume, brain, grids.REDUCED)
         self.brains += brain
@@ -56,28 +52,30 @@ class MapSummary:
         self.side[index] = 1.0 if (own * self.asymmetry).sum() >= 0 else -1.0
         self.asymmetry += self.side[index] * own
         for group in groups:
-            self.sums[group] += volume
-            self.counts[group] += 1
+            self.sums[group].add(volume, lacking)
 
     @cached_property
-    def patterns(self) -> np.ndarray:
-        """The mean of the training volumes, the same mirrored, and that of the first ones, (3, voxels), centred and of
-        length 1: the product of each with a volume, divided by that one's spread, is their correlation."""
-        compared = ("train" if self.counts["train"] else "all", "first")
-        mean, first = (self.sums[group] / self.counts[group] for group in compared)
-        return centred([mean, mean[::-1], first])
+    def mean(self) -> MeanVolume:
+        """Over the training volumes, or over all if there are none."""
+        return MeanVolume(self.sums["train" if self.sums["train"].count else "all"].mean)
+
+    @cached_property
+    def mean_of_first(self) -> MeanVolume:
+        return MeanVolume(self.sums["first"].mean)
 
     def compare(self, index: int, volume: np.ndarray) -> dict[str, float]:
-        """The correlations of an added volume with the patterns, and of its asymmetry with that of the others (`side`);
-        whether its brain lies away from the others."""
+        """An added volume beside the others: its correlations with the mean, with the mirrored mean, and with the mean
+        of first records; `side`, that of its asymmetry with theirs; whether its brain lies away from theirs."""
         own = asymmetry(volume)
-        others = self.asymmetry - self.side[index] * own
-        side = (own * others).sum() / max(length(others), np.finfo(float).tiny)
         brain = records.brain_of(volume)
         of_most = self.brains / len(self.measured) >= MIN_OVERLAP
-        away = brain[of_most].sum() < MIN_OVERLAP * brain.sum()
-        found = correlations(self.patterns, volume)
-        return dict(zip(CORRELATIONS, found, strict=True)) | {"side": side, "away": away}
+        return {
+            "correlation": self.mean.correlation(volume),
+            "mirrored": self.mean.mirrored.correlation(volume),
+            "likeness": self.mean_of_first.correlation(volume),
+            "side": cosine(own, self.asymmetry - self.side[index] * own),
+            "away": brain[of_most].sum() < MIN_OVERLAP * brain.sum(),
+        }
 
 
 def full_and_stored(cohort: Cohort) -> CohortFindings:
@@ -105,13 +103,13 @@ def full(cohort: Cohort) -> CohortFindings:
         # The first of each subject's records is never a swapped copy: those follow their originals
         of_subject = cohort.first_records(usable)
         subjects, first = list(of_subject), list(of_subject.values())
-        measured = measures.read(cohort.tables, subjects, cohort.maps) if cohort.tables else None
+        measured = measures.read_measures(cohort.tables, subjects, cohort.maps) if cohort.tables else None
         of_maps = {name: Findings() for name in cohort.maps}
         compared = compare_volumes(cohort, summaries, usable)
         for (name, of_map), summary, stored in zip(of_maps.items(), summaries, compared, strict=True):
             check_likeness(cohort, stored, of_map)
             check_place(cohort, stored, of_map)
-            of_first = stored.loc[first].drop(columns=["straight", "mirrored", "side", "away"])
+            of_first = stored.loc[first].drop(columns=["correlation", "mirrored", "side", "away"])
             check_measures(cohort, measured[name] if measured else None, of_first, of_map)
             check_coverage(summary, regions, of_map)
         findings.maps.add_parts(of_maps)
@@ -119,7 +117,8 @@ def full(cohort: Cohort) -> CohortFindings:
 
 
 def check_files(cohort: Cohort, findings: Findings) -> None:
-    """A file that differs from its sum is a problem; one without a sum is worth a note. How maps were derived."""
+    """A file that differs from its sum is a problem; one without a sum is worth a note. Counts tell how maps were
+    derived."""
     try:
         different, unknown = files.verify_sums(cohort.paths)
     except InputError as error:
@@ -140,8 +139,8 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
 def read_volumes(
     cohort: Cohort, regions: atlas.Atlas, findings: Findings
 ) -> tuple[list[MapSummary], dict[bytes, list[int]], dict[str, np.ndarray]]:
-    """A summary of each map, records by digests of a map's block means, and region means (regions, maps) by subject, of
-    its first record; unreadable and constant records are problems."""
+    """A summary of each map; the records by digests of a map's block means; by subject, the region means (regions,
+    maps) of the first record. Unreadable and constant records are problems."""
     summaries = [MapSummary() for _ in cohort.maps]
     digests: dict[bytes, list[int]] = defaultdict(list)
     means: dict[str, np.ndarray] = {}
@@ -165,8 +164,7 @@ def read_volumes(
                 means[row.subject] = np.column_stack([twins.of_reduced(of_map) for of_map in reduced])
             for of_map, small, summary in zip(volumes.values(), reduced, summaries, strict=True):
                 digests[hashlib.sha256(small.tobytes()).digest()].append(index)
-                summary.uncovered.update(uncovered(of_map, regions.labels).tolist())
-                summary.add(index, small, groups)
+                summary.add(index, small, uncovered(of_map, regions.labels), groups)
     return summaries, digests, means
 
 
@@ -175,17 +173,15 @@ def compare_volumes(cohort: Cohort, summaries: list[MapSummary], usable: list[in
     found: list[list[dict[str, float]]] = [[] for _ in summaries]
     with progress("Comparing", len(usable)) as shown:
         for index in usable:
-            for at, volume in enumerate(np.moveaxis(cohort.read(index)[2], -1, 0)):
-                found[at].append(
-                    summaries[at].measured[index] | summaries[at].compare(index, resampling.reduced(volume))
-                )
+            for rows, summary, volume in zip(found, summaries, volumes_of(cohort, index), strict=True):
+                rows.append(summary.measured[index] | summary.compare(index, resampling.reduced(volume)))
             shown.advance()
     return [pd.DataFrame(rows, usable) for rows in found]
 
 
 def check_identical(cohort: Cohort, digests: dict[bytes, list[int]], findings: Findings) -> list[set[str]]:
-    """Two records with one volume are a problem if one is a training and one a test record, else worth a note. Returns
-    the subjects of each such group."""
+    """Two records with one volume are a problem if one is for training and one for the test, else worth a note. Returns
+    the subjects of each group."""
     groups = []
     for records_of in dict.fromkeys(map(tuple, digests.values())):  # once for all maps
         same = sorted(set(records_of))
@@ -206,8 +202,8 @@ def check_identical(cohort: Cohort, digests: dict[bytes, list[int]], findings: F
 
 
 def check_twins(cohort: Cohort, means: dict[str, np.ndarray], told: list[set[str]], findings: Findings) -> None:
-    """Subjects who share a scan, alike in its region means, are a problem if they are in train and test, or differ in
-    their label; else, and if two may be sessions of one person, worth a note. Identical volumes were `told` before."""
+    """Subjects who share a scan by its region means are a problem if they are in train and test, or differ in their
+    label. Others are worth a note, and so are possible sessions of one person. Identical volumes were `told` before."""
     rows = {row.subject: row for row in reversed(cohort.rows)}
     found = twins.alike(list(means), np.stack([*means.values()]))
     new = [group for group in found.same_scan if set(group) not in told]
@@ -227,22 +223,22 @@ def check_twins(cohort: Cohort, means: dict[str, np.ndarray], told: list[set[str
 
 def check_likeness(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> None:
     """Correlations with the group mean of training volumes: mirrored volumes are a problem, outliers worth a note."""
-    straight, mirrored = stored["straight"].to_numpy(), stored["mirrored"].to_numpy()
+    correlation, mirrored = stored["correlation"].to_numpy(), stored["mirrored"].to_numpy()
     names = np.array([cohort.rows[index].file for index in stored.index])
     side = stored["side"].to_numpy()
     turned = side * np.sign(np.median(side) or 1.0) < -SIDED  # the mean of many mirrored volumes is of no side
-    like_others = mirrored > np.median(straight) / 2  # a scan that is like nobody's is not one that was turned
-    by_itself = (mirrored > straight + MIRROR_MARGIN) & like_others
+    like_others = mirrored > np.median(correlation) / 2  # a scan that is like nobody's is not one that was turned
+    by_itself = (mirrored > correlation + MIRROR_MARGIN) & like_others
     flipped = turned if min(turned.sum(), (side > SIDED).sum()) > 1 else by_itself
     if flipped.any():
         others = " (or in all others)" if flipped.mean() > 1 / 3 else ""
         named = ", ".join(names[flipped])
         findings.problems.append(f"left and right look exchanged in {named}{others}; check their affines")
-    deviation = straight - np.median(straight)
+    deviation = correlation - np.median(correlation)
     spread = 1.4826 * np.median(np.abs(deviation))  # of a normal distribution with this median absolute deviation
-    if (unlike := np.flatnonzero(deviation < -UNLIKE_SDS * max(spread, 1e-3))).size:
-        found = [f"{names[at]} (r = {straight[at]:.2f})" for at in unlike[np.argsort(straight[unlike])]]
-        findings.notes.append(f"unlike the group mean (median r = {np.median(straight):.2f}): {listed(found)}")
+    if (atypical := np.flatnonzero(deviation < -ATYPICAL_SDS * max(spread, 1e-3))).size:
+        found = [f"{names[at]} (r = {correlation[at]:.2f})" for at in atypical[np.argsort(correlation[atypical])]]
+        findings.notes.append(f"unlike the group mean (median r = {np.median(correlation):.2f}): {listed(found)}")
 
 
 def check_place(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> None:
@@ -257,8 +253,8 @@ def check_place(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> Non
 
 
 def check_measures(cohort: Cohort, measured: pd.DataFrame | None, stored: pd.DataFrame, findings: Findings) -> None:
-    """Maps of several kinds, or that separate the training labels, are problems; differences by site are notes. Maps of
-    one record a subject are checked: as `measured` in the conversion, if known, and as `stored`."""
+    """Maps of several kinds, or maps that separate the training labels, are problems; differences by site are notes.
+    One record a subject is checked: as `stored`, and as `measured` in the conversion if that is known."""
     rows = [cohort.rows[index] for index in stored.index]
     views, kinds = [stored], measures.stored_kinds(stored)
     if measured is not None:  # which tell kinds better
@@ -283,16 +279,16 @@ def check_measures(cohort: Cohort, measured: pd.DataFrame | None, stored: pd.Dat
 def check_coverage(summary: MapSummary, regions: atlas.Atlas, findings: Findings) -> None:
     """Regions that many records do not cover are worth a note."""
     total = len(summary.measured)
-    if few := [f"{regions.names[region]} in {count}" for region, count in summary.uncovered.most_common()]:
+    if few := [f"{regions.names[region]} in {count}" for region, count in summary.sums["all"].uncovered.most_common()]:
         found = f"regions with signal in under {MIN_COVERED:.0%} of their voxels, by how many of {total} records"
         findings.notes.append(f"{found}: {listed(few)}")
 
 
 def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
-    """Values that are missing in one class rather than in the other, within a site, are worth a note; records that
-    cannot be read are told already."""
+    """Values that are missing in one class of a site rather than in the other are worth a note. Records that cannot be
+    read are told already."""
     try:
-        findings.phenotype.notes += missing_in(cohort)
+        findings.phenotype.notes += missing_in(cohort.raw_phenotype, cohort.rows)
     except InputError as error:
         findings.phenotype.problems += {str(error)} - set(findings.files.problems)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data import grids, simulation
 from data.base import files
-from data.cohorts import records, side_tables
+from data.cohorts import phenotype, records
 from data.cohorts.rows import Row
 from data.simulation import PLANTED, SIMULATIONS, Anatomy, Simulation, demographics
 
@@ -18,7 +18,7 @@ def simulate(target: Path, grid: grids.Grid, drawn: Simulation, kind: type[Anato
     from data.conversion.plan import plan
 
     table = demographics(drawn)
-    options = ConversionOptions(grid=grid.name, seed=drawn.seed, covariates=side_tables.ABIDE_COVARIATES)
+    options = ConversionOptions(grid=grid.name, seed=drawn.seed, covariates=phenotype.ABIDE_COVARIATES)
     planned = plan(table, table, options, {"simulation": asdict(drawn), "planted": PLANTED}, kind.maps)
     anatomy = kind(grid, drawn)
     target.mkdir(parents=True)

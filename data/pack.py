@@ -11,7 +11,7 @@ import numpy as np
 
 from data.base.errors import InputError
 from data.base.files import check_new, check_sums, locked, new_folder, new_hdf5
-from data.base.progress import progress
+from data.base.terminal import progress
 from data.cohorts import records
 from data.cohorts.cohort import Cohort, in_one_folder
 from data.cohorts.entries import HDF5_TEXTS, hdf5_store

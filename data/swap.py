@@ -9,7 +9,7 @@ import numpy as np
 
 from data.base.errors import InputError
 from data.base.files import check_sums, new_folder
-from data.base.progress import progress
+from data.base.terminal import progress
 from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort, in_one_folder
 from data.cohorts.rows import MAX_RECORDS, Row, swapped_name
@@ -32,12 +32,12 @@ def donors_of(cohort: Cohort) -> Callable[[Row], np.ndarray]:
 
 
 def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int) -> list[Row]:
-    """Writes `cohort`, and `copies` new records for each training record, into the new folder `target`, without its
-    connectomes, which belong to scans as they were; that is printed.
+    """Writes `cohort`, and `copies` new records for each training record, into the new folder `target`. Its connectomes
+    are left out, which is printed: they belong to scans as they were.
 
-    In each new record, `num_regions` random AAL regions come, in all maps, from other training subjects of the same
-    label, with a donor drawn for each region; the rest stays that of the base record. Returns the rows. Raises
-    InputError if a subject has no donor, or the cohort was swapped before.
+    In each new record, `num_regions` random AAL regions come from other training subjects of the same label, in all
+    maps. A donor is drawn for each region; the rest stays that of the base record. Returns the rows. Raises InputError
+    if a subject has no donor, or if the cohort was swapped before.
     """
     regions = atlas.load_atlas(None, cohort.grid)
     if num_regions > (most := len(regions.regions)):

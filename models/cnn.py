@@ -284,9 +284,8 @@ def parts(volume: Any, config: OfVolume, grid: Grid) -> list[Part]:
 def weights_of(config: Settings, maps: int, edges: int = 0) -> dict[str, float] | None:
     """How much each part's logits count; None where those of all networks count alike.
 
-    The brain's maps count as much as the phenotype for each of them, up to `MOST_MAPS`, and as much as the phenotype if
-    there are connectomes beside; two thirds of that are the regions', which told most in five folds of 664 people, by
-    site and by person.
+    Each map counts as much as the phenotype, up to `MOST_MAPS` maps; beside connectomes all maps together do. Two
+    thirds of that are the regions', which told most in five folds of 664 people, by site and by person.
     """
     if not isinstance(config, Combined):
         return dict.fromkeys(("regions", "linear", "convolutions", "phenotype"), 1.0) if edges else None

@@ -1,6 +1,6 @@
 """The part of a classifier that reads connectomes: Fisher z correlations -> logits, by a ridge regression.
 
-On few people with thousands of edges nothing was better than a linear classifier with a strong penalty, and this one is
+On few people with thousands of edges nothing was better than a linear classifier with a strong penalty. This one is
 fitted exactly, in closed form, before the other parts are trained (`measure` in `utils/training/train.py`).
 """
 

@@ -191,21 +191,21 @@ class MembersApart(layers.Layer):
 
     def call(self, x: Any) -> Any:
         of_each = keras.ops.reshape(x, (-1, math.prod(x.shape[1:4]), self.members, x.shape[-1] // self.members))
-        return keras.ops.reshape(
-            keras.ops.transpose(of_each, (0, 2, 1, 3)), (-1, *self.compute_output_shape(x.shape)[1:])
-        )
+        of_each = keras.ops.transpose(of_each, (0, 2, 1, 3))
+        return keras.ops.reshape(of_each, (-1, *self.compute_output_shape(x.shape)[1:]))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (None, self.members, math.prod(input_shape[1:]) // self.members)
 
 
 class MeanOfLogits(layers.Layer):
-    """The logits (batch, networks, 2) of each part of a classifier -> the mean (batch, 2) over all networks, of which
-    those of a part have together the weight that `shares` gives it. `inputs` tells how many inputs, such as maps, the
-    networks of each part read one each, all networks of the first input before those of the second.
+    """The logits (batch, networks, 2) of each part of a classifier -> the mean (batch, 2) over all networks.
 
-    A mean, not a sum: each network has learnt how common autism is in the training records, and a sum would count that,
-    and whatever several networks know, several times. Each has a loss of its own (`summands`).
+    The networks of a part have together the weight that `shares` gives it. Each reads one of the part's inputs, such as
+    one map; `inputs` counts these, and all networks of the first input come before those of the second.
+
+    A mean, not a sum: each network has learnt how common autism is in the training records. A sum would count that, and
+    whatever several networks know, several times. Each has a loss of its own (`logits_of_parts`).
     """
 
     def __init__(self, shares: Sequence[float], inputs: Sequence[int], **options: Any) -> None:
@@ -219,7 +219,7 @@ class MeanOfLogits(layers.Layer):
         return (input_shape[0][0], 2)
 
 
-def summands(network: keras.Model) -> keras.Model:
+def logits_of_parts(network: keras.Model) -> keras.Model:
     """The network with the logits (batch, networks, 2) that are trained by a loss of their own, in a list if there are
     several parts; itself if it is no classifier."""
     last = network.layers[-1]
@@ -312,8 +312,8 @@ def hidden_of_each(x: KerasTensor, units: int, members: int, settings: LayerSett
 def dense_of_each(
     x: KerasTensor, units: int, members: int, settings: LayerSettings, use_bias: bool = True, **options: Any
 ) -> KerasTensor:
-    """A dense layer for each of several networks: (batch, inputs, features), which `members` networks read an input, or
-    (batch, inputs, members, features), of each network its own -> (batch, inputs, members, units)."""
+    """A dense layer for each of several networks -> (batch, inputs, members, units). The networks of an input share
+    their features, (batch, inputs, features), or each has its own, (batch, inputs, members, features)."""
     equation = "bimf,imfu->bimu" if len(x.shape) == NETWORKS_RANK else "bif,imfu->bimu"
     own = {"kernel_initializer": OfEachNetwork(settings.initializer), "kernel_regularizer": penalty(settings)}
     bias = "imu" if use_bias else None

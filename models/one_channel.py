@@ -15,10 +15,10 @@ LANES = 8  # of float32 in a register of AVX2
 
 
 def is_one_channel(layer: Any) -> bool:
-    """Whether a 'same' convolution, or its mirror image, has one channel and one filter, and strides of 1 or as wide as
-    its kernel: one that `Conv3D` or `Conv3DTranspose` computes by `LANES` neighbours along z as if they were filters.
+    """Whether `Conv3D` or `Conv3DTranspose` computes this 'same' convolution by `LANES` neighbours along z.
 
-    oneDNN multiplies as many numbers at once as there are filters, so one filter leaves a processor idle.
+    It must have one channel, one filter, and strides of 1 or as wide as its kernel. The neighbours take the place of
+    filters: oneDNN multiplies as many numbers at once as there are filters, so one filter leaves a processor idle.
     """
     return layer.kernel.shape[3:] == (1, 1) and layer.strides[0] in (1, layer.kernel_size[0])
 

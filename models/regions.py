@@ -24,7 +24,7 @@ from models.settings import (
 class OfVolume(Classifier):
     """What every network on volumes has beside: how volumes are z-scored, and augmentation."""
 
-    standardise: Standard = "stored"  # the volume: see `data.cohorts.standards`
+    standardise: Standard = "stored"  # the volume: see `data.cohorts.variants`
     # Regions of AAL of each training record, taken from others of its label in the same batch
     swap_regions: Annotated[int, Between(0, AAL_REGIONS)] = 0
 

@@ -10,8 +10,7 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from data.base import files
-from data.base.errors import InputError
-from data.base.text import SHOWN
+from data.base.errors import SHOWN, InputError
 
 MAX_BATCH = 4096
 MAX_MEMBERS = 64
@@ -98,8 +97,8 @@ class LayerSettings:
 
 
 class Part(NamedTuple):
-    """A part of a classifier: `features(members)` builds layers whose output the logits of so many networks an input
-    read, (batch, inputs, features) if they share it, or (batch, inputs, members, features)."""
+    """A part of a classifier. `features(members)` builds the layers below the logits, for so many networks an input.
+    Their output is (batch, inputs, features) if these share it, else (batch, inputs, members, features)."""
 
     name: str
     features: Callable[[int], Any]

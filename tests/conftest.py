@@ -17,7 +17,7 @@ from people import ROWS, write_people
 
 from data import demo, grids
 from data.base import files, processes
-from utils.blackout import effects
+from utils.blackout import measure
 from utils.machines import devices
 
 settings.register_profile("seeded", derandomize=True, deadline=None, database=None)
@@ -74,7 +74,7 @@ def session(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         small = {"full": demo.Simulation(subjects=6), "reduced": demo.Simulation(subjects=20)}
         patch.setattr(demo, "SIMULATIONS", small)
-        patch.setattr(effects, "BLOBS", 4)  # of 100, which take most of a blackout's time
+        patch.setattr(measure, "BLOBS", 4)  # of 100, which take most of a blackout's time
         yield
 
 
@@ -110,7 +110,7 @@ def without_figures(patch: pytest.MonkeyPatch) -> None:
         file.write("<svg></svg>" if format == "svg" else b"")
 
     patch.setattr("matplotlib.figure.Figure.savefig", savefig)
-    patch.setattr("utils.blackout.page.draw_brain", lambda *_: None)
+    patch.setattr("utils.blackout.results.draw_brain", lambda *_: None)
     patch.setattr("utils.blackout.page.viewer", lambda _: "")
     patch.setattr("utils.report.drawings.BAND_RESAMPLES", 2)  # of the band of the ROC curve
 

@@ -410,3 +410,13 @@ def add_connectomes(folder: Path, parcels: int = 8, image: np.ndarray | None = N
     known = {"connectome": "rois_test", "parcels_sha256": connectomes.parcels_sha256(names, image)}
     write_tables(folder, cohort.rows, replace(cohort.metadata, **known))
     return open_cohort(folder)
+
+
+def effects_of(rows: Sequence[Row], regions: int, **arrays: np.ndarray):
+    """Effects of a blackout, made up: those that are not given are 0, and no blob does as much as its region."""
+    from utils.blackout.effects import ARRAYS, Effects
+
+    nothing = np.zeros((len(rows), regions))
+    made = dict.fromkeys(ARRAYS, nothing) | {"reliance_by_map": np.zeros((len(rows), regions, 0))}
+    made |= {"blob_excess": nothing[..., None] - 1, "group": np.zeros(len(rows), int)}
+    return Effects(made | {"probability": np.full(len(rows), 0.5)} | arrays, rows)

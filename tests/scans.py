@@ -22,8 +22,8 @@ def inside(shape=SHAPE) -> np.ndarray:
 
 
 def bold(seed: int, volumes: int = VOLUMES, shape=SHAPE) -> np.ndarray:
-    """Noise of which half is slow, and a slow signal of the whole brain that grows from left to right, around 1000 in
-    the brain, 0 outside, (x, y, z, volumes) float32."""
+    """Noise of which half is slow, and a slow signal of the whole brain that grows from left to right, (x, y, z,
+    volumes) float32. The mean is 1000 in the brain, 0 outside."""
     noise = np.random.default_rng(seed).normal(size=(*shape, volumes))
     right = np.linspace(0, 3, shape[0])[:, None, None, None]
     shared = np.convolve(np.random.default_rng((seed, 1)).normal(size=volumes), np.ones(5) / 5, "same")

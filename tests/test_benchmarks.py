@@ -22,14 +22,14 @@ from sklearn.preprocessing import StandardScaler
 
 from data.check import full
 from data.cohorts import atlas
-from data.cohorts.permuted import permuted_folds
+from data.cohorts.folds import permuted_folds
 from data.cohorts.records import record_bytes
 from data.cohorts.stored import open_cohort
 from data.derivation.measures import MEASURES
 from data.grids import REDUCED
 from data.simulation import Anatomy, Simulation
 from data.swap import swap
-from utils.blackout import by_map, effects, job, page
+from utils.blackout import job, measure, page, results
 from utils.evaluation import confounds
 from utils.scores import metrics
 from utils.training import fit
@@ -68,12 +68,12 @@ def printed_by(cohort, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [path, *arguments])
         monkeypatch.setattr(sys, "path", [*sys.path])
         for module, constant in (
-            (effects, "BLOBS"),
+            (measure, "BLOBS"),
             (metrics, "RESAMPLES"),
             (confounds, "RESAMPLES"),
         ):  # which some of them change
             monkeypatch.setattr(module, constant, getattr(module, constant))
-        for module, drawing in ((by_map, "draw"), (page, "draw"), (page, "render"), (job, "write_maps")):
+        for module, drawing in ((results, "draw_by_map"), (results, "draw"), (page, "render"), (job, "write_maps")):
             monkeypatch.setattr(module, drawing, getattr(module, drawing))  # which one of them changes
         runpy.run_path(path, run_name="__main__")
         return capsys.readouterr().out

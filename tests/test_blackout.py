@@ -13,17 +13,15 @@ from helpers import read_rows
 from sklearn.linear_model import Ridge
 
 from data.cohorts import atlas
-from data.cohorts.rows import Row
 from data.cohorts.stored import open_cohort
 from data.grids import FULL, REDUCED
 from models import cnn
 from models.settings import from_json
-from utils.blackout.fills import Fills
+from utils.blackout.fills import FILLS, Fills
 from utils.blackout.job import write_map
-from utils.blackout.measure import Logits, control_variate_mean
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
-from utils.training.saver import restore_weights
+from utils.training.network import restore_weights
 
 NUM_REGIONS = 116
 
@@ -130,70 +128,20 @@ def test_effects_are_not_all_nothing(stored):
     assert (np.abs(stored["delta_logit"]).max(1) > 1e-4).all()
 
 
-class NoChance:
-    """Fills whose donors are like all people."""
-
-    means = expected = np.zeros(())
-    kinds = np.array(["background", "reliance", "unique", "sufficiency"])
-
-    def deviations(self, level):
-        return np.zeros((1, 2, 2, 2))
-
-
-@pytest.mark.parametrize("label, sign", [(1.0, 1), (0.0, -1)])
-def test_a_region_that_speaks_for_the_true_class_counts_as_positive(label, sign):
-    """Autism's logit is 2 with everything shown, and falls to 0.5 by any fill of region 0. Of a donor, whose logit is
-    -1, it makes 0.5. A blob of its size filled with that donor makes 1.25, which is half as much. The first of two maps
-    alone makes 0.75."""
-    base = np.array([[[0.0, 2.0], [0.0, 2.0], [0.0, 2.0], [0.0, -1.0]]])
-    of_region = np.array([[[[0.0, 0.5], [0.0, 2.0]]] * 3 + [[[0.0, 0.5], [0.0, -1.0]]]])
-    blobs = np.array([[[[0.0, 1.25]], [[0.0, 2.0]]]])
-    rows = [Row("1.bin", "1", "NYU", label, "test")]
-    by_map = np.array([[[[0.75, 2.0], [2.0, 2.0]]]])
-    found = Logits(base, of_region, blobs, by_map, np.zeros((1, 4, 2, 0))).effects(rows, np.array([0]), NoChance())
-    for name in ("delta_logit", "reliance", "unique", "sufficiency"):
-        assert getattr(found, name) == pytest.approx(np.array([[sign * 1.5, 0.0]])), name
-    assert found.reliance_by_map == pytest.approx(np.array([[[sign * 1.25, 0.0], [0.0, 0.0]]]))
-    change = 1 / (1 + np.exp(-2)) - 1 / (1 + np.exp(-0.5))
-    assert found.delta_probability == pytest.approx(np.array([[sign * change, 0.0]]))
-    assert found.blob_excess == pytest.approx(np.array([[[sign * -0.75], [0.0]]]))
-    assert found.probability == pytest.approx([1 / (1 + np.exp(-2))])
-
-
-def test_the_chance_of_having_drawn_some_donors_is_taken_out():
-    """Of a network that is linear in two maps' means the mean over five donors becomes that over all people; of another
-    one the mean over records stays what it is on average, and is steadier."""
-    random, weight = np.random.default_rng(0), np.array([2.0, -1.0])
-    deviation = random.normal(size=(300, 6, 1, 2))
-    linear = (deviation[:, :1] - deviation[:, 1:]) @ weight
-    everybody = deviation[:, 0] @ weight
-    assert control_variate_mean(linear, deviation) == pytest.approx(everybody, abs=0.02)
-    assert np.abs(linear.mean(1) - everybody).max() > 1
-    bent = np.exp(deviation @ weight / 4)
-    bent = bent[:, :1] - bent[:, 1:]
-    assert control_variate_mean(bent, deviation).mean() == pytest.approx(bent.mean(), abs=0.05)
-    assert control_variate_mean(bent, deviation).std() < 0.95 * bent.mean(1).std()
-
-
-def test_one_pair_does_not_mislead():
-    deviation = np.array([[[[1.0]], [[0.999]]]])
-    assert abs(control_variate_mean(np.array([[[5.0]]]), deviation)[0, 0]) < 6
-
-
 @pytest.mark.slow
 def test_the_table_ranks_the_mean_over_subjects(blacked_out, stored):
     folder, outcome = blacked_out
     rows = read_rows(folder / "regions.csv")
     assert len(rows) == NUM_REGIONS
-    assert ",".join(rows[0]) == COLUMNS
+    assert [*rows[0]] == columns()
     aal = atlas.load_atlas(None, REDUCED)
-    kinds = {"background": "delta_logit"} | {name: name for name in ("reliance", "unique", "sufficiency")}
     for row in rows:
         region = int(row["region"])
         assert row["name"] == aal.names[region]
         assert int(row["voxels"]) == np.count_nonzero(aal.labels == region)
-        for column, name in kinds.items():
-            assert float(row[column]) == pytest.approx(stored[name][:, region - 1].mean(), abs=1e-5)
+        for fill in FILLS:
+            column = fill.name
+            assert float(row[column]) == pytest.approx(stored[fill.stored][:, region - 1].mean(), abs=1e-5)
             assert float(row[f"{column}_low"]) <= float(row[column]) <= float(row[f"{column}_high"])
         for value, group in enumerate(("control", "autism")):
             mean = stored["delta_logit"][stored["label"] == value, region - 1].mean()
@@ -207,14 +155,16 @@ def test_the_table_ranks_the_mean_over_subjects(blacked_out, stored):
     assert "Donors: 5 per record, training subjects of any site." in outcome.out
 
 
-COLUMNS = (
-    "rank,region,name,hemisphere,voxels,x_mm,y_mm,z_mm,"
-    "reliance,reliance_low,reliance_high,p_reliance,q_reliance,unique,unique_low,unique_high,p_unique,q_unique,"
-    "background,background_low,background_high,background_autism,background_control,"
-    "sufficiency,sufficiency_low,sufficiency_high,size_percentile,"
-    "reliance_adjusted,reliance_adjusted_low,reliance_adjusted_high,p_reliance_plain,"
-    "unique_adjusted,unique_adjusted_low,unique_adjusted_high,p_unique_plain,remark"
-)
+def columns() -> list[str]:
+    """Those of `regions.csv`, which other programs read."""
+    before, beside = ["rank", "region", "name", "hemisphere", "voxels", "x_mm", "y_mm", "z_mm"], []
+    for fill in FILLS:
+        name, by_class = fill.name, ["background_autism", "background_control"]
+        before += [name, f"{name}_low", f"{name}_high", *(by_class if name == "background" else [])]
+        if fill.tested:
+            before += [f"p_{name}", f"q_{name}"]
+            beside += [f"{name}_adjusted", f"{name}_adjusted_low", f"{name}_adjusted_high", f"p_{name}_plain"]
+    return [*before, "size_percentile", *beside, "remark"]
 
 
 @pytest.mark.slow
@@ -328,7 +278,7 @@ def test_hostile_names_one_subject_and_a_region_too_big_for_blobs(cli, trained, 
     assert all(
         row[name] and not row[f"{name}_low"] and not row[f"{name}_high"]
         for row in rows.values()
-        for name in ("reliance", "unique", "background", "sufficiency")
+        for name in (fill.name for fill in FILLS)
     )
     assert not any(row["p_reliance"] or row["q_unique"] for row in rows.values())
     assert all(bool(row["background_autism"]) != bool(row["background_control"]) for row in rows.values())

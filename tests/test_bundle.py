@@ -21,7 +21,7 @@ from data.base import archive
 from data.base.files import SUMS
 from data.cohorts.rows import Row
 from data.cohorts.stored import open_cohort
-from utils.bundle import card, make, trained
+from utils.bundle import make, trained
 from utils.bundle.model import Bundle
 from utils.runs.checkpoints import CheckpointFolder
 
@@ -163,7 +163,7 @@ def test_an_ensemble_is_the_mean_of_probabilities_each_with_its_own_scale(of_fol
     import keras
 
     from models import MODELS
-    from utils.training.saver import restore_weights
+    from utils.training.network import restore_weights
 
     path = new_like(of_folds)
     outcome, out = tested(of_folds, path)
@@ -328,7 +328,7 @@ def test_the_card_has_all_sections(of_everybody, of_folds, settled):
 def test_small_sites_are_counted_together():
     names = ["NYU"] * 10 + ["USM"] * 9 + ["PITT"]
     rows = [Row(f"{at}.bin", str(at), site, at % 2, "train") for at, site in enumerate(names)]
-    assert card.sites(rows) == [
+    assert make.sites_table(rows) == [
         {"site": "NYU", "control": 5, "autism": 5},
         {"site": "sites of fewer than 10: 2", "control": 5, "autism": 5},
     ]

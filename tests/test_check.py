@@ -13,7 +13,7 @@ from helpers import TINY_NN, Outcome, Page, read_rows
 from scipy.stats import pearsonr
 
 from data import demo, grids
-from data.cohorts import atlas, records, side_tables
+from data.cohorts import atlas, phenotype, records
 from data.cohorts.stored import open_cohort
 from models import MODELS
 from utils.runs import guards
@@ -259,26 +259,20 @@ def z_scored(volume: np.ndarray) -> np.ndarray:
     return records.normalise(result)
 
 
-def in_form(folder: Path, form: str, data_cli) -> Path:
-    """The cohort bare, packed, or as it is."""
-    if form == "bare":
-        for name in ("cohort.json", "subjects.csv"):
-            (folder / name).unlink()
-    elif form != "cohort":
-        assert data_cli("pack", folder, folder.with_name(form), f"--{form}").status == 0
-        return folder.with_name(form)
+def without_tables(folder: Path) -> Path:
+    """The folder, of which records are left."""
+    for name in ("cohort.json", "subjects.csv"):
+        (folder / name).unlink()
     return folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "form, by_label", [("cohort", True), ("cohort", False), ("bare", True), ("zip", True), ("hdf5", False)]
-)
-def test_maps_of_two_kinds_are_found_in_stored_volumes(by_label, form, copy, data_cli):
+@pytest.mark.parametrize("bare, by_label", [(False, True), (False, False), (True, True)])
+def test_maps_of_two_kinds_are_found_in_stored_volumes(bare, by_label, copy, data_cli):
     for number, row in enumerate(read_rows(copy / "subjects.csv")):
         if int(row["label"]) if by_label else number % 3 == 0:
             replace_volume(copy / row["file"], z_scored(volume_of(copy / row["file"])))
-    found = " ".join(problems(data_cli("check", in_form(copy, form, data_cli))))
+    found = " ".join(problems(data_cli("check", without_tables(copy) if bare else copy)))
     words = r"maps of several kinds: \d+ (z-scored within the brain|positive in the brain) \(\d+\.bin, .*\) and \d+ "
     assert re.search(words, found)
     assert ("separate the training labels by" in found) == by_label
@@ -388,20 +382,19 @@ def test_a_verdict_that_cannot_be_stored_is_told(copy, data_cli):
     outcome = data_cli("check", copy)
     assert problems(outcome) == []
     assert f"The verdict is not stored, so that no later job can tell it: {copy / 'check.json'}: Is a" in outcome.out
-    bare = in_form(copy, "bare", data_cli)
-    outcome = data_cli("check", bare)
+    outcome = data_cli("check", without_tables(copy))
     assert "The verdict is not stored, so that no later job can tell it: records without tables" in outcome.out
-    assert not [*(bare / "check.json").iterdir()]
+    assert not [*(copy / "check.json").iterdir()]
 
 
 def test_values_missing_in_one_class_at_a_site_are_a_note(copy, data_cli, monkeypatch):
     """VIQ is known of nobody with autism at one site, and of every control."""
-    monkeypatch.setattr(side_tables, "ROUNDING", np.inf)  # the records hold other values
+    monkeypatch.setattr(phenotype, "ROUNDING", np.inf)  # the records hold other values
     values = open_cohort(copy).raw_phenotype
     edit_table(copy, r"^([^,]*bin,[^,]*),[^,]*,", r"\1,HERE,")
     people = open_cohort(copy).rows
     values["viq"] = [np.nan if row.label else 100.0 for row in people]
-    side_tables.write(copy / "phenotype.csv", values)
+    phenotype.write_by_subject(copy / "phenotype.csv", values)
     (found,) = [note for note in notes(data_cli("check", copy)) if "missing" in note]
     autism = sum(row.label for row in people)
     assert found.startswith("viq missing in 0 of ") and f"{autism:.0f} of {autism:.0f} people with autism at" in found
@@ -418,7 +411,7 @@ def test_training_says_what_is_wrong_and_stops_where_it_cannot_learn(copy, cli):
     shutil.rmtree(copy.parent / "ckpt")
     assert "has one class only among its training subjects" in training(copy, cli).err
     run = SimpleNamespace(cohort=open_cohort(copy), model=MODELS["ae"], folds=None)
-    guards.two_classes(run, None)  # reconstructs; labels are not needed
+    guards.two_classes(run)  # reconstructs; labels are not needed
 
 
 def test_the_report_counts_subjects_not_records(copy):

@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from data import grids
-from data.cohorts.folds import open_folds
-from data.cohorts.inner_folds import inner_folds
+from data.cohorts.folds import inner_folds, open_folds
 from utils.choice.job import Store, choice, halve, trainings
 from utils.evaluation.comparisons import agreement, best_of, choice_summary, corrected, shifted
 from utils.scores.metrics import RESAMPLES, Predictions, headline_of, resampled
@@ -33,10 +32,10 @@ SCRIPT = f"""
 import os, signal, sys
 
 sys.path[:0] = [{str(ROOT)!r}]
-from data.cohorts import inner_folds
+from data.cohorts import folds
 from utils.choice import job
 
-inner_folds.MOST = 2
+folds.MAX_INNER_FOLDS = 2
 add = job.Store.add
 
 def killed(store, *values):
@@ -72,7 +71,7 @@ def chosen(cohort, tmp_path_factory):
         return run_script(script, words) if killed else run_main("run", str(ROOT / "run.py"), words)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("data.cohorts.inner_folds.MOST", 2)
+        patch.setattr("data.cohorts.folds.MAX_INNER_FOLDS", 2)
         yield run
 
 
@@ -312,7 +311,7 @@ def test_a_choice_after_a_validation_is_tested_and_shuffled_labels_mark_it(chose
 def test_a_blackout_is_of_who_was_chosen_in_each_fold(cohort, no_floors, tmp_path, monkeypatch):
     """Also of some folds or subjects; a quick one after the test that chooses. In inner folds the second candidate
     does best."""
-    monkeypatch.setattr("data.cohorts.inner_folds.MOST", 2)
+    monkeypatch.setattr("data.cohorts.folds.MAX_INNER_FOLDS", 2)
     monkeypatch.setattr("utils.training.fit.predicted", knows_if_second)
     labels = np.zeros(grids.REDUCED.shape, np.int16)
     labels[5:12, 10:25, 8:20], labels[18:25, 10:25, 8:20] = 1, 2

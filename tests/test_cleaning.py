@@ -1,10 +1,13 @@
-"""Cleaning of a scan: the filter against the FFT, confounds against a regression, scrubbing, and what is refused."""
+"""Cleaning of a scan: the filter against the FFT, confounds against a regression, scrubbing, and what is refused;
+amplitudes against NumPy's FFT, SciPy's Lomb-Scargle and closed forms."""
 
 import numpy as np
 import pytest
+from scipy.signal import lombscargle
 
 from data.base.errors import InputError
-from data.derivation.cleaning import Acquisition, scan_of
+from data.derivation.cleaning import Acquisition, amplitudes, fits, scan_of
+from data.derivation.measures import alff, falff
 
 BAND = (0.01, 0.1)
 SHAPE = (4, 5, 3)
@@ -142,3 +145,69 @@ def test_what_cannot_be_cleaned_is_refused(text):
 
 def test_twenty_volumes_are_enough_without_confounds():
     assert scan_of(noise(20), acquisition(20)).basis.shape == (20, 8)
+
+
+# Amplitudes
+
+COUNT = 120
+BINS = np.arange(3, 25)  # 0.0125 to 0.1 Hz at 2 s
+
+
+def centred(series):
+    return (series - series.mean(0)).astype(np.float32)
+
+
+def white(times, voxels=40, seed=0):
+    return centred(np.random.default_rng(seed).normal(size=(times, voxels)))
+
+
+@pytest.mark.parametrize("count", [120, 121])
+def test_without_scrubbing_amplitudes_are_those_of_the_fft(count):
+    series = white(count)
+    series += np.cos(np.pi * np.arange(count))[:, None].astype(np.float32)  # half the sampling rate
+    series = centred(series)
+    amplitude = np.abs(np.fft.rfft(series.astype(float), axis=0))
+    of = amplitudes(series, np.arange(count), BINS)
+    np.testing.assert_allclose(alff(of), amplitude[BINS].sum(0) / count, rtol=1e-6)
+    np.testing.assert_allclose(falff(of), amplitude[BINS].sum(0) / amplitude[1:].sum(0), rtol=1e-6)
+
+
+def test_with_scrubbing_amplitudes_are_those_of_lomb_scargle():
+    kept = np.random.default_rng(1).random(COUNT) > 0.3
+    kept[[0, -1]] = True
+    times = np.flatnonzero(kept)
+    series = white(len(times), 1)
+    found = np.sqrt(((fits(times) @ series[:, 0].astype(float)) ** 2).sum(0))
+    angular = 2 * np.pi * np.arange(1, COUNT // 2 + 1) / COUNT
+    given = times.astype(float), series[:, 0].astype(float)
+    expected = np.abs(lombscargle(*given, angular, normalize="amplitude", floating_mean=True))
+    np.testing.assert_allclose(found[:-1], expected[:-1] / 2, rtol=1e-6)
+    at_nyquist = np.polyfit(np.cos(np.pi * times), series[:, 0], 1)[0]  # where SciPy also fits a sine, which is 0
+    np.testing.assert_allclose(found[-1], abs(at_nyquist), rtol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0, 0.2, 0.4])
+def test_scrubbing_leaves_the_amplitude_of_a_sine(share):
+    kept = np.random.default_rng(2).random(COUNT) >= share
+    kept[[0, -1]] = True
+    times = np.flatnonzero(kept)
+    wave = 100 + 3 * np.sin(2 * np.pi * 10 * times / COUNT + 0.7)
+    found = np.sqrt(((fits(times) @ wave) ** 2).sum(0))
+    assert found[9] == pytest.approx(1.5)  # |FFT| / volumes is half of the amplitude
+    if not share:
+        assert found.sum() == pytest.approx(1.5)
+
+
+def test_a_mixture_has_the_shares_of_its_sines():
+    times = np.arange(COUNT)
+    series = sum(height * np.sin(2 * np.pi * k * times / COUNT + k) for k, height in ((5, 2), (20, 1), (40, 3)))
+    of = amplitudes(centred(series[:, None]), times, BINS)
+    assert alff(of)[0] == pytest.approx(1.5, rel=1e-5)
+    assert falff(of)[0] == pytest.approx(0.5, rel=1e-5)
+
+
+def test_white_noise_has_the_band_s_share_of_the_frequencies():
+    of = amplitudes(white(COUNT, 4000), np.arange(COUNT), BINS)
+    nyquist = np.sqrt(2 / np.pi) / np.sqrt(np.pi / 4)  # mean of a normal amplitude by that of a Rayleigh one
+    assert falff(of).mean() == pytest.approx(len(BINS) / (COUNT / 2 - 1 + nyquist), abs=1e-3)
+    assert alff(of).mean() == pytest.approx(len(BINS) * np.sqrt(np.pi / 4 / COUNT), rel=5e-3)

@@ -13,7 +13,7 @@ import pytest
 from helpers import bare_records, read_rows, small_record
 
 from data.base.errors import InputError
-from data.base.progress import ahead
+from data.base.processes import ahead
 from data.cohorts.cohort import in_order
 from data.cohorts.stored import open_cohort
 from data.grids import REDUCED

@@ -16,8 +16,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 from test_report import NAME, RUN, change, people, write_tables
 
 from data.base.errors import InputError
-from utils.compare import pairs, runs
-from utils.compare.pairs import Agreement
+from utils.compare import runs
+from utils.compare.runs import RightCounts
 from utils.report.tables import Choice
 from utils.scores.results import Estimate
 
@@ -99,8 +99,8 @@ def check_agreement(row: dict, one: pd.DataFrame, other: pd.DataFrame) -> None:
 
 
 def test_nobody_whom_only_one_predicts_right_is_no_difference():
-    assert Agreement(5, 0, 0, 3).p == 1
-    assert Agreement(5, 0, 4, 3).p == pytest.approx(2 / 2**4)
+    assert RightCounts(5, 0, 0, 3).p == 1
+    assert RightCounts(5, 0, 4, 3).p == pytest.approx(2 / 2**4)
 
 
 @pytest.mark.usefixtures("all_resamples")
@@ -112,7 +112,7 @@ def test_intervals_are_those_of_a_paired_bootstrap_within_folds_by_loop(tmp_path
     opened = runs.opened(
         [finished(tmp_path / name, of, folds="2") for name, of in zip("ab", (one, other), strict=True)]
     )
-    less = pairs.compared(*opened).less
+    less = runs.compared(*opened).less
     random, spread = np.random.default_rng(9), []
     label, fold = table["label"].astype(int).to_numpy(), table["fold"].to_numpy()
 

@@ -20,8 +20,7 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.seal import Findings
 from data.cohorts.stored import open_cohort, sealed, write_tables
 from data.conversion import edges
-from data.conversion.parcels import parcel_image
-from data.conversion.series import fisher_z, header_of, read_series
+from data.conversion.series import fisher_z, header_of, parcel_image, read_series
 
 PARCELS, VOLUMES = 6, 30
 WITHOUT = "50003"  # a series
@@ -371,7 +370,9 @@ def test_people_who_were_processed_otherwise_are_named(cohort, tmp_path):
     (note,) = [text for text in checked(made).notes if "global signal" in text]
     assert note.startswith("8 of 40 people correlate far less") and note.endswith(", ".join(names))
     smooth = [np.cumsum(one, axis=0) if at < 8 else one for at, one in enumerate(people)]
-    edges.write(made.tables / "series.csv", [row.subject for row in made.rows], list(map(edges.of_series, smooth)))
+    edges.write_series_table(
+        made.tables / "series.csv", [row.subject for row in made.rows], list(map(edges.of_series, smooth))
+    )
     assert any(text.startswith("8 of 40 people have series far smoother") for text in checked(made).notes)
 
 

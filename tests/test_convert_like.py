@@ -9,8 +9,8 @@ from helpers import read_rows
 from people import ROWS, write_people
 
 from data.cohorts.cohort import Cohort
-from data.cohorts.resplit import resplit
 from data.cohorts.stored import open_cohort
+from data.cohorts.variants import resplit
 
 NO_LABEL = ("DX_GROUP",)
 
@@ -187,14 +187,6 @@ def test_what_the_cohort_chooses_is_not_chosen_again(flag, whole, everybody, lik
     assert not target.exists()
 
 
-def test_training_subjects_are_no_new_people(whole, everybody, like):
-    outcome, target = like(everybody, whole.path)
-    assert outcome.status == 2
-    first = min(whole.subjects("train"))
-    assert f"36 subjects of {everybody}/Phenotypic.csv are training subjects of {whole.path}, {first}" in outcome.err
-    assert not target.exists()
-
-
 def test_columns_of_the_phenotype_that_are_absent_are_named(whole, set_aside, like, tmp_path):
     outcome, _ = like(write_people(tmp_path / "new", set_aside, ("FIQ", "BMI")), whole.path)
     assert outcome.status == 2
@@ -322,8 +314,11 @@ def test_people_are_left_out_by_name_and_by_a_condition(everybody, data_cli, tmp
 
 
 def test_training_people_are_left_out_as_the_refusal_says(whole, everybody, like, tmp_path):
-    refused, _ = like(everybody, whole.path)
-    assert (refused.status, "36 subjects of" in refused.err, "and 26 more" in refused.err) == (2, True, True)
+    refused, target = like(everybody, whole.path)
+    first = min(whole.subjects("train"))
+    words = f"36 subjects of {everybody}/Phenotypic.csv are training subjects of {whole.path}, {first}"
+    assert (refused.status, words in refused.err, "and 26 more" in refused.err) == (2, True, True)
+    assert not target.exists()
     assert "Leave them out with --exclude, which takes IDs or a file of them" in refused.err
     (tmp_path / "training.txt").write_text("\n".join(sorted(whole.subjects("train"))))
     outcome, target = like(everybody, whole.path, "--exclude", tmp_path / "training.txt")
@@ -348,19 +343,8 @@ def test_who_is_left_out_never_has_a_record(data_cli, tmp_path):
     """Two rows, of which one is of another diagnosis, and a second map under the bare ID."""
     rows = [row | {"DX_GROUP": "3", "FILE_ID": row["SUB_ID"]} for row in ROWS[:1]]
     folder = write_people(tmp_path / "twice", [*ROWS, *rows])
-    outcome = data_cli(
-        "convert",
-        folder,
-        tmp_path / "out",
-        "--grid",
-        "reduced",
-        "--negative",
-        "2",
-        "--positive",
-        "1",
-        "--labelColumn",
-        "DX_GROUP",
-    )
+    coding = ("--labelColumn", "DX_GROUP", "--positive", "1", "--negative", "2")
+    outcome = data_cli("convert", folder, tmp_path / "out", "--grid", "reduced", *coding)
     assert outcome.status == 0, outcome.err
     assert "left out" not in outcome.out
     assert "Another row or map of 50002, who have a record, is not used: DX_GROUP is 3." in outcome.out

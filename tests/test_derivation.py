@@ -9,21 +9,21 @@ from scans import image, save
 
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.derivation import Derivation, KeptDerivation, kept_in
+from data.cohorts.derivation import Derivation, DerivationWithImages, kept_in
 from data.cohorts.rows import Metadata
 
 MAPS = Derivation(measures=("falff", "dual_regression"), band=(0.01, 0.1), scans="preprocessed", confounds="simple")
 
 
 @pytest.fixture
-def kept(tmp_path) -> KeptDerivation:
+def kept(tmp_path) -> DerivationWithImages:
     random = np.random.default_rng(0)
     networks = save(tmp_path / "atlases" / "nets_probseg.nii.gz", image(random.random((4, 4, 4, 2), np.float32)))
     parcels = save(tmp_path / "atlases" / "my_dseg.nii", image(random.integers(0, 3, (4, 4, 4)).astype(np.int16)))
     parcels.with_name("my_dseg.tsv").write_text("index\tname\n1\tleft\n2\tright\n")
     of = {"networks": "nets.nii.gz", "networks_sha256": files.sum_of(networks), "network_names": ("visual", "motor")}
     derivation = Derivation(band=(0.01, 0.1), parcels="my.nii", parcels_sha256=files.sum_of(parcels), **of)
-    return KeptDerivation(derivation, networks, parcels)
+    return DerivationWithImages(derivation, networks, parcels)
 
 
 def test_metadata_hold_it_and_those_without_are_as_they_were():
@@ -90,9 +90,9 @@ def test_images_and_names_are_kept_byte_for_byte_with_sums(kept, tmp_path):
 
 
 def test_nothing_is_written_without_images(tmp_path):
-    KeptDerivation(MAPS).write(tmp_path)
+    DerivationWithImages(MAPS).write(tmp_path)
     assert not (tmp_path / "derivation").exists()
-    assert kept_in(tmp_path, MAPS) == KeptDerivation(MAPS)
+    assert kept_in(tmp_path, MAPS) == DerivationWithImages(MAPS)
 
 
 @pytest.mark.parametrize("name", ["networks.nii.gz", "networks.txt", "parcels.nii", "parcels.tsv"])
@@ -105,6 +105,6 @@ def test_what_is_damaged_is_named(name, kept, tmp_path):
 
 
 def test_an_image_with_its_sum_that_another_took_the_place_of_is_named(kept, tmp_path):
-    KeptDerivation(kept.derivation, kept.parcels, kept.parcels).write(tmp_path)
+    DerivationWithImages(kept.derivation, kept.parcels, kept.parcels).write(tmp_path)
     with pytest.raises(InputError, match=r"networks\.nii is not the image that cohort.json names"):
         kept_in(tmp_path, kept.derivation)

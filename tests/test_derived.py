@@ -1,4 +1,5 @@
-"""What the JSON of `derive` says of everybody's maps and series: one way is kept, a mixture is refused or told."""
+"""What the JSON of `derive` says of everybody's maps and series: one way is kept, a mixture is refused or told; head
+motion is taken only where the table has none."""
 
 import json
 from pathlib import Path
@@ -8,9 +9,9 @@ import pytest
 
 from data.base.errors import InputError
 from data.base.files import sum_of
-from data.cohorts.derivation import Derivation
+from data.cohorts.derivation import EVERY, MAP, PERSON, PROGRAM, Derivation
 from data.cohorts.nifti import MapOnDisk
-from data.conversion.derived import check_each, common, compared, said_beside, with_images
+from data.conversion.derived import check_each, common, compared, said_beside, with_images, with_motion
 from data.conversion.layouts import Listing
 
 PEOPLE = ["50002", "50003", "50004", "50005"]
@@ -59,6 +60,17 @@ def test_one_way_of_maps_networks_and_series_is_kept(tmp_path):
         parcels="my_atlas.nii.gz",
         parcels_sha256="b" * 64,
     )
+
+
+def test_each_choice_that_derive_writes_is_read_again(tmp_path):
+    common = {"band": (0.02, 0.1), "scans": "cleaned", "confounds": "none"}
+    networks = {"networks": "n.nii", "networks_sha256": "a" * 64, "network_names": ("x", "y")}
+    of_map = Derivation(measures=("dual_regression",), smoothing_mm=6.0, **common, **networks)
+    of_series = Derivation(parcels="a.nii", parcels_sha256="b" * 64, **common)
+    assert {name for one in (of_map, of_series) for name, value in vars(one).items() if value} == set(vars(of_map))
+    for one, product, kinds in ((of_map, "dual_regression", (EVERY, MAP)), (of_series, "series", (EVERY,))):
+        said = one.said(*kinds, product, PERSON) | {"Versions": {PROGRAM: "1"}}
+        assert said_beside(write(tmp_path, "50002", product, said)) == one
 
 
 def test_where_nothing_says_it_nothing_is_told(tmp_path):
@@ -192,3 +204,39 @@ def test_where_new_maps_are_not_of_one_way_each_is_compared(tmp_path):
         f"{other} was derived with band 0.01-0.08 Hz, those of cohort with 0.01-0.1 Hz; expected the same. "
         "Derive it again: python -m data derive BOLD OUT --like cohort"
     )
+
+
+# Head motion
+
+
+def beside(folder: Path, *said: object) -> pd.DataFrame:
+    """A column of maps that need not exist, beside JSON files that say so; without one for None."""
+    paths = [folder / f"{number}.nii.gz" for number in range(len(said))]
+    for path, value in zip(paths, said, strict=True):
+        if value is not None:
+            path.with_name(path.name.replace(".nii.gz", ".json")).write_text(json.dumps(value))
+    return pd.DataFrame({"falff": [MapOnDisk(path) for path in paths]})
+
+
+def test_who_has_it_and_who_has_not(tmp_path):
+    said = ({"MeanFramewiseDisplacement": 0.125}, {"MeanFramewiseDisplacement": None}, {"Band": [0.01, 0.1]}, None)
+    rows, notes = with_motion(pd.DataFrame({"id": list("abcd")}, index=[3, 1, 2, 0]), beside(tmp_path, *said))
+    assert rows["mean_fd"].tolist() == ["0.125", "", "", ""]
+    assert notes == ["Head motion: mean_fd, mm, by the JSON beside the maps of 1 of 4 people."]
+
+
+@pytest.mark.parametrize("name", ["mean_fd", "func_mean_fd", "MeanFD", "framewise displacement"])
+def test_a_table_with_head_motion_keeps_it(name, tmp_path):
+    table = pd.DataFrame({name: ["0.3"]})
+    assert with_motion(table, beside(tmp_path, {"MeanFramewiseDisplacement": 0.125}))[0] is table
+
+
+def test_nobody_has_it(tmp_path):
+    table = pd.DataFrame({"id": ["a"]})
+    assert with_motion(table, beside(tmp_path, {"Band": [0.01, 0.1]}))[0] is table
+
+
+@pytest.mark.parametrize("value", ["0.1", -1, [0.1]])
+def test_what_is_no_number_is_refused(value, tmp_path):
+    with pytest.raises(InputError, match=r"0.json: MeanFramewiseDisplacement is .*; expected millimetres"):
+        with_motion(pd.DataFrame({"id": ["a"]}), beside(tmp_path, {"MeanFramewiseDisplacement": value}))

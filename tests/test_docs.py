@@ -16,7 +16,7 @@ import run
 from data import __main__ as data_main
 from models import MODELS
 from models.settings import override
-from utils.blackout.effects import KINDS
+from utils.blackout.fills import FILLS
 from utils.bundle import __main__ as bundle_main
 from utils.compare import __main__ as compare_main
 from utils.predict import __main__ as predict_main
@@ -120,7 +120,7 @@ def test_every_preset_is_documented():
 
 def test_every_effect_of_a_blackout_is_documented():
     rows = re.findall(r"^\| `(\w+)` \|", text_of(ROOT / "docs" / "blackout.md"), re.MULTILINE)
-    assert set(KINDS) <= set(rows)
+    assert {fill.name for fill in FILLS} <= set(rows)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

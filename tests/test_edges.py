@@ -20,14 +20,13 @@ from data.cohorts.rows import Row
 from data.cohorts.stored import open_cohort
 from models import MODELS, layers
 from models.connectomes import SHARE
-from utils.blackout import edges, options, summary
-from utils.blackout.edge_logits import EdgeLogits, edge_logits
-from utils.blackout.edges import Edges, EdgeSubstitution, Expected
+from utils.blackout import edges, options, page
+from utils.blackout.edges import Edges, EdgeSubstitution, ExpectedEdges
 from utils.blackout.fills import Fills
-from utils.blackout.occlusion import Occlusion
+from utils.blackout.occlusion import EdgeLogits, Occlusion, edge_logits
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
-from utils.training.saver import restore_weights
+from utils.training.network import restore_weights
 
 REGIONS, MAPS, PEOPLE = (2, 3, 7), 2, 24
 PARCELS = tuple("abcdef")
@@ -115,7 +114,7 @@ def test_expected_edges_are_those_of_ridge_regressions_without_the_person(drawn,
     monkeypatch.setattr(edges, "PENALTIES", [penalty])
     of_region = edges.edges_of_regions(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
     indices = np.array([0, 1, 3, 9, 21, 23])  # of one person twice, with unknown edges, trained on, and tested
-    found = Expected(cohort, of_region, means, 0)(indices, connectomes[indices])
+    found = ExpectedEdges(cohort, of_region, means, 0)(indices, connectomes[indices])
     for region, levels in enumerate(found):
         for level, index in zip(levels, indices, strict=True):
             independent = by_ridge(cohort, connectomes, means, region, index, penalty)
@@ -137,7 +136,7 @@ def test_each_region_has_the_penalty_that_predicts_the_training_people_best(draw
             apart = np.nan_to_num(scaled[training][:, own]) - (np.array(predicted) - centre) / spread
             errors.append(np.square(apart).sum())
             levels.append(by_ridge(cohort, connectomes, means, region, 23, penalty))
-        found = Expected(cohort, of_region, means, 0)(np.array([23]), connectomes[[23]])[region][0]
+        found = ExpectedEdges(cohort, of_region, means, 0)(np.array([23]), connectomes[[23]])[region][0]
         assert found == pytest.approx(levels[int(np.argmin(errors))], abs=2e-4)
 
 
@@ -149,7 +148,7 @@ def test_people_are_not_told_by_the_z_scores_of_the_others(drawn, monkeypatch):
     of_region = edges.edges_of_regions(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
     monkeypatch.setattr(edges, "PENALTIES", [1e-3])
     monkeypatch.setattr(edges, "MAX_PEOPLE", 8)
-    expected = Expected(cohort, of_region, random.normal(size=(PEOPLE, len(REGIONS), MAPS)), 0)
+    expected = ExpectedEdges(cohort, of_region, random.normal(size=(PEOPLE, len(REGIONS), MAPS)), 0)
     fitting = edges.people_to_fit_on(cohort, 0)[0]
     for own, levels in zip(of_region, expected(fitting, connectomes[fitting]), strict=True):
         assert np.square(connectomes.values[fitting][:, own] - levels).mean() > 0.7
@@ -174,7 +173,11 @@ def test_substitutions_are_those_of_the_volumes(drawn):
     cohort, connectomes, means = drawn
     found = Edges(cohort, blocks(), means, 0)
     indices, positions = np.array([20, 22]), np.array([[3, 5], [7, 21]])
-    unknown, *given, moved_1, moved_2, lent_1, lent_2 = found.of(indices, positions)
+    by_donor = found.contents(indices, positions)
+    unknown = EdgeSubstitution(by_donor[0].own, by_donor[0].background)
+    given = [EdgeSubstitution(of.own, of.donor) for of in by_donor]
+    moved_1, moved_2 = (EdgeSubstitution(of.own, of.expected) for of in by_donor)
+    lent_1, lent_2 = (EdgeSubstitution(of.donor, of.own) for of in by_donor)
     own, expected = connectomes[indices], found._expected
     levels = expected(indices, own)
     for region in range(len(REGIONS)):
@@ -229,7 +232,7 @@ def test_changes_by_edges_add_to_those_by_volumes_exactly(drawn):
     shown = connectomes[[20, 21, 22]]
     of_volume = occlusion.occluded_logits(occlusion.keep({"volume": volume, "connectome": shown}), fill, masks)
     for substitution in (
-        EdgeSubstitution(shown, lambda _: np.nan),
+        EdgeSubstitution(shown, np.full_like(shown, np.nan)),
         EdgeSubstitution(shown, lambda region: connectomes[[4, 5, 6]][:, own.of_region[region]]),
     ):
         found = of_volume + occlusion.edges.changes(own, substitution)
@@ -244,11 +247,12 @@ def test_a_region_without_a_parcel_changes_nothing_and_many_regions_come_in_grou
     cohort, connectomes, means = drawn
     connectomes.image = np.where(image() == 4, 0, image())  # of region 7
     own = Edges(cohort, blocks(), means, 0)
-    substitution = EdgeSubstitution(connectomes[[20, 21]], lambda _: np.nan)
+    shown = connectomes[[20, 21]]
+    substitution = EdgeSubstitution(shown, np.full_like(shown, np.nan))
     logits = EdgeLogits(network(15))
     together = logits.changes(own, substitution)
     assert not together[2].any() and together[:2].any(axis=(1, 2)).all()
-    monkeypatch.setattr("utils.blackout.edge_logits.ROWS", 1)
+    monkeypatch.setattr("utils.blackout.occlusion.ROWS", 1)
     np.testing.assert_allclose(logits.changes(own, substitution), together, atol=1e-6)
 
 
@@ -322,7 +326,7 @@ def sentence(connectomes: Rows | None, maps: tuple[str, ...] | None = None, read
     rows = [Row(f"{at}.bin", str(at), "A", 0.0, "train") for at in range(1001)]
     cohort = SimpleNamespace(connectomes=connectomes, rows=rows, without_connectomes=SimpleNamespace(connectomes=None))
     run = SimpleNamespace(model=model, config=None, cohort=cohort, options=BlackoutOptions(maps=maps))
-    text = summary.edges_sentence(run, blocks())
+    text = page.edges_sentence(run, blocks())
     assert run.options.replaces_edges(options.cohort_of(run)) == text.startswith("With a region")
     return text
 

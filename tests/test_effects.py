@@ -1,26 +1,33 @@
-"""Statistics of blackout effects: error rates, intervals, percentiles and blobs, against SciPy and by hand."""
+"""Statistics of blackout effects, also beside covariates: against SciPy, scikit-learn, and loops by hand."""
 
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
-from scipy import ndimage, stats
+from helpers import cohort_of, effects_of
+from scipy import stats
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.model_selection import StratifiedKFold
 
 from data import grids
 from data.cohorts.atlas import Atlas, reduce_labels
 from data.cohorts.rows import Row
 from utils.blackout.effects import (
     ARRAYS,
+    FOLDS,
     OF_BLOBS,
+    PENALTIES,
     Effects,
+    adjustment,
     averaged,
     by_subject,
     mean_interval,
-    random_blobs,
     region_table,
     sign_flip_test,
     size_percentile,
 )
+from utils.blackout.options import covariates_of
 
 
 def drawn(random, subjects=40, regions=30, planted=0.0, share=0.5):
@@ -106,28 +113,6 @@ def test_the_percentile_compares_a_blob_with_the_region_on_the_same_subjects():
     assert found[:2] == pytest.approx([75, 200 / 3]) and np.isnan(found[2])
 
 
-def test_blobs_are_connected_inside_and_of_the_size_asked_for():
-    inside = ndimage.binary_dilation(np.pad(np.ones((4, 5, 6), bool), 3), iterations=1)
-    inside[5, 5, 5] = False
-    sizes = [1, 7, 40, 90]
-    blobs = random_blobs(inside, sizes, seed=0)
-    for blob, size in zip(blobs, sizes, strict=True):
-        assert blob.sum() == size and not (blob & ~inside).any()
-        assert ndimage.label(blob)[1] == 1
-    again = random_blobs(inside, sizes, seed=0)
-    assert all((blob == other).all() for blob, other in zip(blobs, again, strict=True))
-
-
-def test_a_size_without_a_connected_place_has_no_blob():
-    """Two parts of 8 and 27 voxels: 27 always finds the larger part, 28 nothing, though 35 voxels are free."""
-    inside = np.zeros((9, 9, 9), bool)
-    inside[:2, :2, :2], inside[4:7, 4:7, 4:7] = True, True
-    *placed, nothing = random_blobs(inside, [27] * 20 + [28], seed=0)
-    assert nothing is None
-    assert all((blob[4:7, 4:7, 4:7]).all() and blob.sum() == 27 for blob in placed)
-    assert random_blobs(np.zeros((3, 3, 3), bool), [1], seed=0) == [None]
-
-
 def test_repeats_are_averaged_by_record_and_their_blobs_are_all_kept():
     random = np.random.default_rng(0)
     rows = [Row(f"{name}.bin", name, "", 0.0, "test") for name in "abc"]
@@ -135,17 +120,22 @@ def test_repeats_are_averaged_by_record_and_their_blobs_are_all_kept():
     def made(order, blobs):
         arrays = {name: random.normal(size=(3, 2)) for name in ARRAYS if name not in OF_BLOBS}
         excess = random.normal(size=(3, 2, blobs))
-        return Effects(**arrays, blob_excess=excess, group=np.array([0, 0, 1]), rows=[rows[at] for at in order])
+        return Effects(arrays | {"blob_excess": excess, "group": np.array([0, 0, 1])}, [rows[at] for at in order])
 
     one, other = made((0, 1, 2), 4), made((2, 0, 1), 1)
     mean = averaged([one, other])
     assert mean.subject == ["a", "b", "c"]
     for at, its in enumerate((1, 2, 0)):  # where the other repeat has the record
-        assert mean.reliance[at] == pytest.approx((one.reliance[at] + other.reliance[its]) / 2)
-        assert mean.blob_excess[3 + at, :, 0] == pytest.approx(other.blob_excess[its, :, 0])
-    assert mean.group.tolist() == [0, 0, 1, 2, 3, 2] and mean.blob_subject == ["a", "b", "c"] * 2
-    found = size_percentile(mean.blob_excess, mean.group, mean.blob_subject)
-    below = [one.blob_excess[:2].mean(0), one.blob_excess[2], other.blob_excess[[0, 1]].mean(0), other.blob_excess[2]]
+        assert mean["reliance"][at] == pytest.approx((one["reliance"][at] + other["reliance"][its]) / 2)
+        assert mean["blob_excess"][3 + at, :, 0] == pytest.approx(other["blob_excess"][its, :, 0])
+    assert mean["group"].tolist() == [0, 0, 1, 2, 3, 2] and mean.blob_subject == ["a", "b", "c"] * 2
+    found = size_percentile(mean["blob_excess"], mean["group"], mean.blob_subject)
+    below = [
+        one["blob_excess"][:2].mean(0),
+        one["blob_excess"][2],
+        other["blob_excess"][[0, 1]].mean(0),
+        other["blob_excess"][2],
+    ]
     assert found == pytest.approx(100 * (np.concatenate(below, axis=1) < 0).mean(1))
 
 
@@ -153,29 +143,22 @@ def test_repeats_are_averaged_by_record_and_their_blobs_are_all_kept():
 def test_p_is_of_adjusted_effects_and_the_plain_one_stands_beside_it():
     """The adjustment leaves nothing of the first region; the second is unique without reliance."""
     random, rows = np.random.default_rng(0), [Row(f"{at}.bin", f"s{at}", "NYU", at % 2, "test") for at in range(30)]
-    strong, none = random.normal([1.0, 0.0], 0.5, (2, 30, 2))
-    values = dict.fromkeys(("delta_logit", "delta_probability", "sufficiency"), none)
-    values |= {
-        "reliance_by_map": np.zeros((30, 2, 0)),
-        "reliance": strong,
-        "unique": strong[:, ::-1],
-        "blob_excess": np.full((30, 2, 1), -1.0),
-    }
-    effects = Effects(**values, group=np.zeros(30, int), probability=np.full(30, 0.5), rows=rows)
+    strong = random.normal([1.0, 0.0], 0.5, (30, 2))
+    effects = effects_of(rows, 2, reliance=strong, unique=strong[:, ::-1])
     labels = np.zeros(grids.FULL.shape, np.int32)
     labels[20:30, 40:50, 20:24], labels[60:70, 40:50, 30:34] = 1, 2
     own = Atlas(reduce_labels(labels), {1: "first", 2: "second"}, grids.REDUCED, labels, [])
     alone = region_table(own, effects, seed=0).set_index("name")
     assert (alone["p_reliance"] == alone["p_reliance_plain"]).all()
     assert (alone["reliance_adjusted"] == alone["reliance"]).all()
-    label = effects.of_subjects("label")
+    label = effects.of_subjects(effects.label)
 
     def halved(effect):
         return effect - effect.mean(0) * [1, 0]
 
     table = region_table(own, effects, 0, halved).set_index("name")
     for kind in ("reliance", "unique"):
-        effect = effects.of_subjects(kind)
+        effect = effects.of_subjects(effects[kind])
         p, q = sign_flip_test(halved(effect), label, 0)
         assert (table[f"p_{kind}"] == p).all() and (table[f"q_{kind}"] == q).all()
         assert (table[f"p_{kind}_plain"] == alone[f"p_{kind}"]).all()
@@ -185,3 +168,101 @@ def test_p_is_of_adjusted_effects_and_the_plain_one_stands_beside_it():
         )
     assert table["p_reliance"]["first"] > 0.3 and table["p_reliance_plain"]["first"] < 0.05
     assert table["remark"].to_dict() == {"first": "", "second": "possibly a suppressor"}
+
+
+def people(count=200, seed=0):
+    """Covariates of people, and labels that go with the square of age."""
+    random = np.random.default_rng(seed)
+    known = pd.DataFrame({"site": random.choice(list("ab"), count), "age": random.normal(size=count)})
+    label = (known["age"] ** 2 + random.logistic(size=count) / 2 > 1).to_numpy(float)
+    return known, label, random
+
+
+@pytest.mark.slow
+def test_an_effect_is_the_product_of_what_covariates_leave_of_it_and_of_the_diagnosis():
+    known, label, random = people()
+    effect, found = random.normal(size=(200, 3)), adjustment(known, label)
+    on_autism = effect * (2 * label[:, None] - 1)
+    expected = np.zeros_like(effect)
+    for rest, out in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(label, label):
+        encoder = found.encoder.fit(known.iloc[rest])
+        before, after = encoder.transform(known.iloc[rest]), encoder.transform(known.iloc[out])
+        p = LogisticRegression(max_iter=1000).fit(before, label[rest]).predict_proba(after)[:, 1]
+        for region in range(3):
+            of_region = RidgeCV(PENALTIES).fit(before, on_autism[rest, region]).predict(after)
+            expected[out, region] = 2 * (label[out] - p) * (on_autism[out, region] - of_region)
+    assert found(effect) == pytest.approx(expected)
+    assert found(effect[:, :1]) == pytest.approx(expected[:, :1])
+
+
+@pytest.mark.slow
+def test_a_region_that_carries_age_alone_is_flagged_before_and_a_true_one_before_and_after():
+    known, label, random = people(400, seed=1)
+    sign, square = 2 * label - 1, known["age"].to_numpy() ** 2
+    noise = random.normal(size=(400, 3))
+    effect = sign[:, None] * (noise + np.column_stack([square - 1, 2 * (label - label.mean()), np.zeros(400)]))
+    found = adjustment(known, label)
+    plain, beside = (sign_flip_test(values, label, 0)[0] < 0.05 for values in (effect, found(effect)))
+    assert plain.tolist() == [True, True, False] and beside.tolist() == [False, True, False]
+    assert found.covariates == ["site", "age"] and not found.without
+
+
+def test_where_covariates_say_nothing_an_effect_stays_what_it_is():
+    random = np.random.default_rng(1)
+    known, label = pd.DataFrame({"age": random.normal(size=400)}), np.arange(400) % 2.0
+    effect = random.normal(1, 1, (400, 2))
+    assert adjustment(known, label)(effect).mean(0) == pytest.approx(effect.mean(0), abs=0.15)
+
+
+@pytest.mark.slow
+def test_unknown_values_categories_and_constants_are_no_obstacle():
+    known, label, random = people(120)
+    known.loc[::3, "age"], known.loc[::7, "site"] = np.nan, np.nan
+    known = known.assign(sex=1.0 + (np.arange(120) % 2), same=3.0, rare=np.where(np.arange(120) < 100, np.nan, 1.0))
+    found = adjustment(known, label)
+    assert (found.covariates, found.without) == (["site", "age", "sex"], ("same", "rare"))
+    assert np.isfinite(found(random.normal(size=(120, 2)))).all()
+
+
+@pytest.mark.parametrize(
+    "sites, count, used, curved",
+    [
+        (2, 60, ["site", "age"], True),
+        (4, 40, ["site", "age"], False),
+        (30, 60, ["age"], True),
+        (10, 20, ["age"], False),
+    ],
+)
+def test_the_fewer_people_the_less_is_adjusted_for(sites, count, used, curved):
+    random = np.random.default_rng(0)
+    known = pd.DataFrame({"site": np.arange(count) % sites, "age": random.normal(size=count)}).astype({"site": str})
+    found = adjustment(known.astype({"site": object}), np.arange(count) // 2 % 2.0)
+    assert (found.covariates, found.curved) == (used, curved)
+
+
+@pytest.mark.parametrize(
+    "columns, count, reason",
+    [
+        (0, 40, "no covariates are known"),
+        (1, 18, "that takes 10 subjects of each class"),
+        (9, 40, "40 subjects are too few for the covariates 0, 1, 2, 3, 4, 5, 6, 7, 8"),
+    ],
+)
+def test_why_nothing_is_adjusted(columns, count, reason):
+    values = np.random.default_rng(0).normal(size=(count, columns))
+    found = adjustment(pd.DataFrame(values, columns=list(map(str, range(columns)))), np.arange(count) % 2.0)
+    assert (found.reason, found.covariates) == (reason, [])
+    assert (found(np.eye(count)) == np.eye(count)).all()
+
+
+def test_covariates_are_of_the_tested_people_sorted_by_name(cohort):
+    from data.cohorts.stored import open_cohort
+
+    opened = open_cohort(cohort)
+    rows = [opened.rows[at] for at in (5, 3, 4)]
+    known = covariates_of(opened, rows)
+    assert known.index.tolist() == sorted(row.subject for row in rows)
+    assert list(known) == ["site", "AGE_AT_SCAN", "SEX", "log func_mean_fd", "fiq"]
+    assert known["fiq"].equals(opened.raw_phenotype["fiq"].reindex(known.index))
+    bare = cohort_of()
+    assert "age" not in covariates_of(bare, bare.rows)

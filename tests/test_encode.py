@@ -14,7 +14,7 @@ from data.cohorts.resampling import block_mean, repeat_blocks
 from data.cohorts.stored import open_cohort
 from data.grids import FULL, REDUCED
 from utils.runs.checkpoints import CheckpointFolder
-from utils.training.saver import restore_weights
+from utils.training.network import restore_weights
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -42,7 +42,7 @@ def test_no_import_of_ours_passes_by_what_configures_tensorflow():
         "models.layers",
         "models.losses",
         "utils.training.encode",
-        "utils.training.inference",
+        "utils.training.network",
         "utils.training.loop",
     }
 

@@ -106,7 +106,7 @@ def test_new_people_are_scaled_as_all_training_people_were(settled, in_home, awa
     import keras
 
     from models import MODELS
-    from utils.training.saver import restore_weights
+    from utils.training.network import restore_weights
 
     copy = shutil.copytree(settled, tmp_path / "copy")
     outcome = in_home(copy, "--test", "--everybody", "--dataDir", away)
@@ -228,7 +228,7 @@ def test_there_must_be_a_checkpoint_to_test(in_home, away, tmp_path):
 @pytest.mark.slow
 def test_a_killed_training_is_continued(in_home, tmp_path, monkeypatch):
     """It ended between two checkpoints, of batch 2 and of batch 4; what comes out is what one training gives."""
-    from utils.training.saver import Saver
+    from utils.training.network import Saver
 
     def save_or_end(saver, step, identity, save=Saver.save) -> None:
         if step == 4:

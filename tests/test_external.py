@@ -15,9 +15,8 @@ from scipy.special import expit
 
 from data.cohorts.stored import open_cohort
 from data.likeness import reference as likeness
-from data.likeness.people import Expected
 from data.likeness.reasons import Range
-from data.likeness.reference import Compared
+from data.likeness.reference import Compared, Expected
 from utils.evaluation import comparisons, external
 from utils.evaluation.external import TrainingScore, binary, calibration, known_of, more_often, moved, shifts, tables
 from utils.report import build

@@ -119,10 +119,9 @@ def test_a_figure_is_a_picture_and_two_vector_files_with_the_same_bytes_again(tm
 
 
 def test_a_run_owns_every_form_of_its_figures():
-    assert {name.partition(".")[2] for name in jobs.figures("roc")} == set(figures.UNDATED)
+    assert {f"roc.{form}" for form in figures.UNDATED} <= set(jobs.TEST.files)
     for job in jobs.JOBS.values():
-        pictures = [name.removesuffix("png") for name in job.outputs if name.endswith("png")]
-        assert {f"{name}{form}" for name in pictures for form in figures.UNDATED} <= set(job.outputs)
+        assert {f"{name}.{form}" for name in job.figures for form in figures.UNDATED} <= set(job.files)
 
 
 @pytest.mark.slow

@@ -9,9 +9,9 @@ from sklearn.linear_model import Ridge
 
 from data import grids
 from data.cohorts import atlas, records, resampling
-from data.cohorts.resplit import resplit
 from data.cohorts.rows import Metadata, Row
 from data.cohorts.stored import open_cohort, write_tables
+from data.cohorts.variants import resplit
 from utils.blackout import fills
 from utils.blackout.options import BlackoutOptions
 
@@ -118,8 +118,11 @@ def test_fills_are_the_background_the_donors_and_the_donors_at_the_expected_leve
     found, own = filled(cohort, indices), blocks()
     batch, substitutions = found.of(indices)
     pairs = [(one.volume, one.fill) for one in substitutions]
-    (_, background), given, shifted, lent = pairs[0], pairs[1:4], pairs[4:7], pairs[7:]
-    assert all(volume is batch["volume"] for volume, _ in pairs[:7]) and len(lent) == 3
+    given, shifted, ((_, background),), lent = (
+        [pair for pair, name in zip(pairs, found.names, strict=True) if name == of]
+        for of in ("reliance", "unique", "background", "sufficiency")
+    )
+    assert all(volume is batch["volume"] for volume, _ in (*given, *shifted)) and len(lent) == 3
     assert all(
         fill is batch["volume"] and volume is donor for (volume, fill), (_, donor) in zip(lent, given, strict=True)
     )

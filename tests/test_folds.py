@@ -1,15 +1,41 @@
-"""Folds: who is tested when, and that nobody who is tested was seen."""
+"""Folds, inner ones and those of permuted labels: who is tested when, and that nobody who is tested was seen."""
 
 import json
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from helpers import read_rows
+from helpers import cohort_of, read_rows, row
 
 from data.base.errors import InputError
-from data.cohorts.folds import Folds, by_column, check_classes, folder_name, open_folds, repeated
+from data.cohorts.cohort import Cohort
+from data.cohorts.division import by_column, by_number, check_classes, folder_name
+from data.cohorts.folds import (
+    MAX_INNER_FOLDS,
+    Folds,
+    InnerFolds,
+    inner_folds,
+    open_folds,
+    permuted_folds,
+    permuted_labels,
+    repeated,
+)
+from data.cohorts.rows import HELD_OUT
 from data.cohorts.stored import open_cohort
+from data.cohorts.variants import resplit
+
+
+def by_split(cohort: Cohort) -> dict[str, set[str]]:
+    return {split: {of.subject for of in cohort.rows if of.split == split} for split in ("train", "test", HELD_OUT)}
+
+
+def made_up(labels: str, sites: str, **metadata) -> Cohort:
+    """A cohort of people called 0, 1, ... with these labels and sites."""
+    return cohort_of(
+        *(row(f"{at}", float(label), site=site) for at, (label, site) in enumerate(zip(labels, sites, strict=True))),
+        **metadata,
+    )
 
 
 @pytest.fixture
@@ -22,6 +48,9 @@ def test_every_subject_is_tested_once_in_proportion_over_labels(opened, cohort):
     folds = opened("4")
     assert folds.names == ["0", "1", "2", "3"]
     assert folds.notes == []
+    for name in folds.names:
+        tested = {subject for subject, fold in folds.fold_of.items() if fold == name}
+        assert by_split(folds.cohort(name)) == {"train": folds.fold_of.keys() - tested, "test": tested, HELD_OUT: set()}
     rows = open_cohort(cohort).rows
     assert set(folds.fold_of) == {row.subject for row in rows}
     label = {row.subject: row.label for row in rows}
@@ -30,22 +59,8 @@ def test_every_subject_is_tested_once_in_proportion_over_labels(opened, cohort):
         assert all(abs(labels[value] - sum(v == value for v in label.values()) / 4) <= 1 for value in (0, 1))
 
 
-def test_a_fold_is_the_cohort_with_another_split(opened):
-    folds = opened("4")
-    for name in folds.names:
-        cohort = folds.cohort(name)
-        assert {row.subject for row in cohort.rows if row.split == "test"} == {
-            subject for subject, fold in folds.fold_of.items() if fold == name
-        }
-        assert not set(cohort.subjects("train")) & set(cohort.subjects("test"))
-
-
 def test_more_than_ten_folds_are_in_the_order_of_their_numbers(opened):
     assert opened("12").names == [str(number) for number in range(12)]
-
-
-def test_the_seed_decides(opened):
-    assert opened("4").fold_of == opened("4").fold_of != opened("4", seed=1).fold_of
 
 
 def test_one_site_is_left_out_at_a_time(opened, cohort):
@@ -92,7 +107,8 @@ def test_folds_are_saved_and_used_again(opened, cohort, tmp_path):
 def test_a_repeat_cuts_numbered_folds_anew_unless_encoders_are_bound_to_them(opened, tmp_path):
     folds = opened("4")
     other = repeated(folds, 1, tmp_path / "other")
-    assert other.fold_of == opened("4", 1).fold_of != folds.fold_of and other.whole is folds.whole
+    assert other.fold_of == opened("4", 1).fold_of != folds.fold_of == opened("4").fold_of
+    assert other.whole is folds.whole
     reduced = replace(folds, reduced={"0": folds.whole})
     assert repeated(reduced, 1, tmp_path / "other") is reduced
 
@@ -167,3 +183,204 @@ def test_a_fold_of_one_class_among_all_others_is_refused(cohort, tmp_path):
 )
 def test_a_site_of_any_name_has_a_folder(name, folder):
     assert folder_name(name) == folder
+
+
+def inner_of(folds: Folds, name: str, seed: int = 0) -> InnerFolds:
+    return inner_folds(folds, folds.cohort(name), seed)
+
+
+@pytest.mark.parametrize("how", ["3", "12", "site", "SEX"])
+def test_whom_the_outer_fold_tests_are_in_no_split(how, cohort, tmp_path):
+    folds = open_folds(cohort, how, 0, tmp_path / "saved")
+    if how == "SEX":  # one value is left in each
+        with pytest.raises(
+            InputError, match=r"in 2 inner folds at least, and without one fold .* has 1 value of SEX left"
+        ):
+            inner_of(folds, "1")
+        return
+    for name in folds.names[:4]:
+        outer = folds.cohort(name)
+        inner = inner_of(folds, name)
+        assert 2 <= len(inner.names) <= MAX_INNER_FOLDS
+        tested = []
+        for fold in inner.names:
+            splits = by_split(inner.cohort(fold, outer))
+            assert splits[HELD_OUT] == set(outer.subjects("test"))
+            assert splits["train"] | splits["test"] == set(outer.subjects("train"))
+            assert splits["train"] and splits["test"]
+            tested += splits["test"]
+        assert sorted(tested) == outer.subjects("train")
+
+
+def test_a_site_is_in_one_inner_fold(cohort, tmp_path):
+    folds = open_folds(cohort, "site", 0, tmp_path / "saved")
+    inner = inner_of(folds, "NYU")
+    assert len(inner.names) == MAX_INNER_FOLDS
+    for site in folds.names:
+        assert len({inner.fold_of[of.subject] for of in inner.outer.rows if of.site == site and site != "NYU"}) < 2
+
+
+SHARED = (("0", "1", "2"), ("4", "9"))
+
+
+@pytest.mark.parametrize("how", ["2", "site"])
+def test_groups_who_share_a_scan_stay_together(how):
+    whole = made_up("01" * 12, "abcabcabcdabcdabcdabcdab", same_scan=SHARED)
+    fold_of = by_number(whole, how, 1, SHARED) if how == "2" else by_column(whole, how, 1, SHARED)
+    folds = Folds(how, whole, "d" * 64, fold_of, same_scan=SHARED)
+    found = 0
+    for name in folds.names:
+        inner = inner_of(folds, name)
+        for group in SHARED:
+            together = {inner.fold_of.get(subject) for subject in group}
+            assert len(together) == 1
+            found += together != {None}
+        for fold in inner.names:
+            inner.cohort(fold, folds.cohort(name))  # which refuses groups that are parted
+    assert found > 1
+
+
+def test_a_group_counts_once_where_people_are_few():
+    """Two of the five controls share a scan, so that there are four inner folds of as many."""
+    groups = (("0", "2"),)
+    whole = made_up("01" * 5 + "01" * 5, "a" * 20, same_scan=groups)
+    fold_of = {f"{at}": "0" if at < 10 else "1" for at in range(20)}
+    inner = inner_of(Folds("2", whole, "d" * 64, fold_of, same_scan=groups), "1")
+    assert len(inner.names) == 4
+
+
+def test_the_phenotype_is_scaled_on_inner_training_people_only(cohort, tmp_path):
+    folds = open_folds(cohort, "3", 0, tmp_path / "saved")
+    outer = folds.cohort("1")
+    one = inner_of(folds, "1").cohort("0", outer)
+    trained = set(one.subjects("train"))
+    split = {of.subject: "train" if of.subject in trained else "test" for of in outer.rows}
+    assert one.metadata == resplit(open_cohort(cohort), split).metadata != outer.metadata
+    assert one.digest != outer.digest
+
+
+def test_the_seed_decides_inner_folds(cohort, tmp_path):
+    folds = open_folds(cohort, "3", 0, tmp_path / "saved")
+    assert inner_of(folds, "0").fold_of == inner_of(folds, "0").fold_of != inner_of(folds, "0", seed=1).fold_of
+
+
+def test_volumes_are_standardised_as_the_candidate_reads_them(cohort, tmp_path):
+    folds = open_folds(cohort, "3", 0, tmp_path / "saved")
+    outer = folds.cohort("0")
+    inner = inner_folds(folds, outer, 0)
+    for standard in ("stored", "brain", "voxel"):
+        assert inner.cohort("1", replace(outer, standard=standard)).standard == standard
+
+
+@pytest.mark.parametrize(
+    "labels, sites, how, words",
+    [
+        ("00110111", "ccccaaaa", "2", "has 1 subjects of a class left; use fewer or other --folds."),
+        ("000011110011", "aaaabbbbcccc", "site", "into inner folds. Without fold .* has one class only; cut it"),
+        ("01010101", "ccccaaaa", "site", "has 1 value of site left; use fewer or other --folds."),
+    ],
+)
+def test_too_few_are_told_in_one_line(labels, sites, how, words):
+    """Of a fold that tests the site c."""
+    whole = made_up(labels, sites)
+    folds = Folds(how, whole, "d" * 64, {of.subject: of.site for of in whole.rows})
+    with pytest.raises(InputError, match=words) as told:
+        inner_of(folds, "c")
+    assert "\n" not in str(told.value)
+
+
+def labels_of(cohort: Cohort) -> dict[str, float]:
+    return {of.subject: of.label for of in cohort.rows}
+
+
+def by_site(cohort: Cohort, label: dict[str, float]) -> Counter:
+    site = {of.subject: of.site for of in cohort.rows}
+    return Counter((site[subject], of) for subject, of in label.items())
+
+
+def test_each_site_keeps_its_labels(cohort, tmp_path):
+    folds = open_folds(cohort, "3", 0, tmp_path / "saved")
+    true = labels_of(folds.whole)
+    for seed in range(20):
+        drawn = permuted_labels(folds, np.random.default_rng(seed))
+        assert drawn.keys() == true.keys()
+        assert by_site(folds.whole, drawn) == by_site(folds.whole, true)
+        assert drawn != true
+
+
+GROUPS = (("0", "3"), ("4", "7"), ("8", "9"), ("10", "11", "12"))
+
+
+@pytest.fixture
+def grouped() -> Folds:
+    """People of two sites, of whom pairs share a scan, with labels that differ within a pair, and three, too."""
+    whole = made_up("0110100101101001011010010110", "a" * 16 + "b" * 12, same_scan=GROUPS)
+    return Folds("2", whole, "d" * 64, by_number(whole, "2", 0, GROUPS), same_scan=GROUPS)
+
+
+def test_units_of_a_shared_scan_are_exchanged_as_a_whole(grouped):
+    """The pairs (0, 3), (4, 7) and (8, 9) are exchanged with each other; the only three of the site stays."""
+    true = labels_of(grouped.whole)
+    pairs = [("0", "3"), ("4", "7"), ("8", "9")]
+    there = Counter((true[one], true[other]) for one, other in pairs)
+    seen = set()
+    for seed in range(200):
+        drawn = permuted_labels(grouped, np.random.default_rng(seed))
+        assert Counter((drawn[one], drawn[other]) for one, other in pairs) == there
+        assert [drawn[of] for of in ("10", "11", "12")] == [true[of] for of in ("10", "11", "12")]
+        assert by_site(grouped.whole, drawn) == by_site(grouped.whole, true)
+        seen.add(tuple(drawn[of] for pair in pairs for of in pair))
+    assert len(seen) == len(set(there)) if len(there) < 3 else len(seen) == 6
+
+
+def test_every_order_of_a_site_is_equally_likely():
+    """Four people, two of each label, by a chi-square over the six orders."""
+    whole = made_up("0101", "aaaa")
+    folds = Folds("2", whole, "d" * 64, {})
+    random = np.random.default_rng(0)
+    drawn = Counter(tuple(permuted_labels(folds, random).values()) for _ in range(3000))
+    assert len(drawn) == 6
+    assert sum((count - 500) ** 2 / 500 for count in drawn.values()) < 20.5  # the 0.999 quantile of five degrees
+
+
+def test_all_records_of_a_person_take_the_label():
+    rows = [row(f"{at}", float(at % 2), site="a") for at in range(12)]
+    rows += [row("5", 1.0, file="other.bin", site="a")]
+    whole = cohort_of(*rows)
+    folds = Folds("2", whole, "d" * 64, by_number(whole, "2", 0))
+    for number in range(10):
+        found = permuted_folds(folds, 0, number).whole
+        assert len({of.label for of in found.rows if of.subject == "5"}) == 1
+
+
+def test_numbered_folds_are_cut_anew_and_those_of_a_column_stay(cohort, tmp_path):
+    folds = open_folds(cohort, "3", 7, tmp_path / "saved")
+    found = permuted_folds(folds, 7, 1)
+    assert found.fold_of == by_number(found.whole, "3", 7) != folds.fold_of
+    for name in found.names:
+        tested = [of.label for of in found.cohort(name).rows if of.split == "test"]
+        assert abs(sum(tested) - sum(labels_of(folds.whole).values()) / 3) <= 1
+    sites = open_folds(cohort, "site", 7, tmp_path / "sites")
+    assert permuted_folds(sites, 7, 1).fold_of == sites.fold_of
+
+
+def test_the_number_and_the_seed_tell_permutations(cohort, tmp_path):
+    folds = open_folds(cohort, "3", 0, tmp_path / "saved")
+    drawn = [labels_of(permuted_folds(folds, *of).whole) for of in ((0, 1), (0, 1), (0, 2), (1, 1))]
+    assert drawn[0] == drawn[1]
+    assert len({tuple(of.items()) for of in drawn}) == 3
+
+
+def test_what_is_read_stays_but_for_the_label(cohort, tmp_path):
+    folds = open_folds(cohort, "site", 0, tmp_path / "saved")
+    name = folds.names[0]
+    before, after = folds.cohort(name), permuted_folds(folds, 0, 1).cohort(name)
+    at = [
+        index for index, pair in enumerate(zip(before.rows, after.rows, strict=True)) if pair[0].label != pair[1].label
+    ]
+    assert at
+    one, other = before.batch(at), after.batch(at)
+    np.testing.assert_array_equal(one["volume"], other["volume"])
+    np.testing.assert_array_equal(one["phenotype"], other["phenotype"])
+    assert (one["label"] == 1 - other["label"]).all()
+    assert open_cohort(cohort).rows[at[0]].label == one["label"][0]

@@ -55,10 +55,9 @@ def saved_by(run: Run, **changes) -> Identity:
         guards.same_preparation,
     ],
 )
-@pytest.mark.parametrize("has_checkpoint", [True, False])
-def test_a_run_and_its_own_checkpoint_are_let_pass(guard, has_checkpoint):
+def test_a_run_and_its_own_checkpoint_are_let_pass(guard):
     run = run_of()
-    guard(run, saved_by(run) if has_checkpoint else None)
+    guard(run, saved_by(run))
 
 
 @pytest.mark.parametrize(
@@ -102,6 +101,12 @@ def test_a_training_of_another_kind_is_not_continued(choice, there, words):
         guards.same_training(run, saved_by(run, **{choice: there}))
 
 
+def leaks(run: Run, saved: Identity) -> None:
+    """Refuses people who trained the encoder of the volumes, the checkpoint, or the encoder behind it."""
+    guards.no_leak_by_encoder(run)
+    guards.no_leak(run, saved)
+
+
 @pytest.mark.parametrize(
     "where, what",
     [
@@ -119,10 +124,10 @@ def test_a_test_subject_that_was_learnt_from(where, what):
         f"^2 of 2 test subjects of here trained {what}: 3, 4. Results .* Use the cohort with the same split, or leave"
     )
     with pytest.raises(InputError, match=words):
-        guards.no_leak(run, saved)
+        leaks(run, saved)
     with pytest.raises(InputError, match=r"python -m data convert --grid reduced\), or train cae"):
-        guards.no_leak(replace(run, folds=SimpleNamespace(how="3")), saved)
-    guards.no_leak(run_of(cohort=four(encoder_subjects=("1", "2"))), saved_by(run, training_subjects=("1", "2")))
+        leaks(replace(run, folds=SimpleNamespace(how="3")), saved)
+    leaks(run_of(cohort=four(encoder_subjects=("1", "2"))), saved_by(run, training_subjects=("1", "2")))
 
 
 @pytest.mark.parametrize(
@@ -139,8 +144,8 @@ def test_a_test_subject_that_was_learnt_from_under_another_name(model, where, wh
     saved = saved_by(run, **{where: scans("3", "1")} if where != "cohort" else {})
     words = f"^1 of 2 test subjects of here trained {what}: 3. By their scans, whatever their names: all of them"
     with pytest.raises(InputError, match=words):
-        guards.no_leak(run, saved)
-    guards.no_leak(run_of(model, four(encoder_volumes=scans("2", "1"))), saved_by(run, training_volumes=scans("1")))
+        leaks(run, saved)
+    leaks(run_of(model, four(encoder_volumes=scans("2", "1"))), saved_by(run, training_volumes=scans("1")))
 
 
 def test_a_volume_that_was_reduced_is_known_by_what_it_was_reduced_from():
@@ -148,7 +153,7 @@ def test_a_volume_that_was_reduced_is_known_by_what_it_was_reduced_from():
     reduced = tuple(replace(of, volume=sha256(of.volume), source=of.volume) for of in cohort.seal.digests)
     run = run_of(cohort=replace(cohort, seal=Seal(reduced)))
     with pytest.raises(InputError, match=r"^1 of 2 test subjects of here trained this checkpoint: 4"):
-        guards.no_leak(run, saved_by(run, training_volumes=scans("4")))
+        leaks(run, saved_by(run, training_volumes=scans("4")))
 
 
 @pytest.mark.parametrize("there, here", [("0000003", "3"), ("3", "0003")])
@@ -156,7 +161,7 @@ def test_leading_zeros_make_no_other_person(there, here):
     people = tuple(replace(person, subject=person.subject.replace("3", here)) for person in four().rows)
     run = run_of(cohort=replace(four(), rows=people))
     with pytest.raises(InputError, match=f"^1 of 2 test subjects of here trained this checkpoint: {here}. Results"):
-        guards.no_leak(run, saved_by(run, training_subjects=(there,)))
+        leaks(run, saved_by(run, training_subjects=(there,)))
 
 
 def elsewhere(run: Run, **changes) -> Identity:
@@ -213,47 +218,47 @@ def test_records_of_another_number_of_maps():
 
 
 def test_folders_that_can_be_written(tmp_path, monkeypatch):
-    guards.writable_checkpoints(run_of(folder=tmp_path / "not" / "there"), None)
+    guards.writable_checkpoints(run_of(folder=tmp_path / "not" / "there"))
     assert not (tmp_path / "not").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/ckpt/nn cannot be written \(.*/file is a file\); .* --chkPointDir"):
-        guards.writable_checkpoints(run_of(folder=tmp_path / "file"), None)
+        guards.writable_checkpoints(run_of(folder=tmp_path / "file"))
     monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may write everywhere
     for guard in (guards.free_output, guards.new_output):
         with pytest.raises(InputError, match=r"out cannot be written \(Permission denied\); .* --outDir"):
-            guard(run_of(folder=tmp_path), None)
+            guard(run_of(folder=tmp_path))
 
 
 def test_one_class():
     labels = {"train": 1.0, "test": 0.0}
     rows = tuple(replace(person, label=labels[person.split]) for person in four().rows)
     alike = replace(four(), rows=rows)
-    guards.two_classes(run_of("nn"), None)
-    guards.two_classes(run_of("ae", alike), None)
+    guards.two_classes(run_of("nn"))
+    guards.two_classes(run_of("ae", alike))
     with pytest.raises(InputError, match=r"^here has one class only among its training subjects"):
-        guards.two_classes(run_of("nn", alike), None)
+        guards.two_classes(run_of("nn", alike))
 
 
 def test_subjects_to_validate_on():
-    guards.enough_to_validate(run_of(), None)
+    guards.enough_to_validate(run_of())
     rows = tuple(replace(person, subject=str(at), split="train") for at, person in enumerate(four().rows))
-    guards.enough_to_validate(run_of(cohort=replace(four(), rows=rows), validation=0.5), None)
+    guards.enough_to_validate(run_of(cohort=replace(four(), rows=rows), validation=0.5))
     with pytest.raises(InputError, match=r"--validation 0\.1 of 2 training subjects"):
-        guards.enough_to_validate(run_of(validation=0.1), None)
+        guards.enough_to_validate(run_of(validation=0.1))
 
 
 def test_an_output_folder_of_others(tmp_path):
     run = run_of(folder=tmp_path)
-    guards.free_output(run, None)
+    guards.free_output(run)
     run.out_dir.mkdir()
     run.write_manifest(finished=True)
     (run.out_dir / "mine.txt").write_text("")
-    guards.free_output(run, None)  # a run wrote there
+    guards.free_output(run)  # a run wrote there
     (run.out_dir / "run.json").unlink()
     with pytest.raises(
         InputError, match=r"out holds mine\.txt, and no run\.json that says which run wrote that; name another"
     ):
-        guards.free_output(run, None)
+        guards.free_output(run)
 
 
 @pytest.mark.parametrize("other, whose", [(run_of("ae"), "train of ae"), (replace(run_of(), job=TEST), "test of nn")])
@@ -262,25 +267,25 @@ def test_a_folder_of_results_belongs_to_the_job_and_model_that_wrote_it(other, w
     run.out_dir.mkdir()
     replace(other, out_dir=run.out_dir).write_manifest(finished=False)
     with pytest.raises(InputError, match=rf"out holds the results of another run \({whose}\), this one is train of nn"):
-        guards.free_output(run, None)
+        guards.free_output(run)
     manifest = json.loads((run.out_dir / "run.json").read_text())
     (run.out_dir / "run.json").write_text(json.dumps(manifest | {"job": "", "model": ""}))
-    guards.free_output(run, None)  # of whom is not known
+    guards.free_output(run)  # of whom is not known
 
 
 def test_a_reduced_cohort_that_exists(tmp_path):
     run = run_of("cae", folder=tmp_path)
-    guards.new_output(run, None)
+    guards.new_output(run)
     run.out_dir.mkdir()
     with pytest.raises(InputError, match="out exists; remove it or name another folder"):
-        guards.new_output(run, None)
+        guards.new_output(run)
 
 
 def test_records_that_would_be_one_file():
-    guards.distinct_names(run_of(), None)
+    guards.distinct_names(run_of())
     rows = tuple(replace(person, file=f"{person.subject}/scan.bin") for person in four().rows)
     with pytest.raises(InputError, match=r"here has the records 1/scan\.bin and 2/scan\.bin, which are one file"):
-        guards.distinct_names(run_of(cohort=replace(four(), rows=rows)), None)
+        guards.distinct_names(run_of(cohort=replace(four(), rows=rows)))
 
 
 @pytest.mark.parametrize(
@@ -289,10 +294,10 @@ def test_records_that_would_be_one_file():
 )
 def test_a_code_that_the_other_models_do_not_read(changes, code):
     run = run_of("cae", replace(four(), grid=FULL))
-    guards.code_fits(run, None)
+    guards.code_fits(run)
     other = replace(run, config=dataclasses.replace(run.config, **changes))
     with pytest.raises(InputError, match=rf"gives a code of {code} \(x, y, z, channels\)"):
-        guards.code_fits(other, None)
+        guards.code_fits(other)
 
 
 def test_an_excerpt_shows_what_differs():

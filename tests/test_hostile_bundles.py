@@ -22,7 +22,7 @@ from helpers import ROOT, Outcome, run_main
 from data.base import archive
 from data.base.errors import InputError
 from data.base.files import SUMS
-from data.conversion.like import Like
+from data.conversion.template import TemplateCohort
 from utils.bundle.model import Bundle
 from utils.runs.cross_validation import CrossValidation
 from utils.scores import calibration
@@ -111,7 +111,7 @@ def test_what_is_not_hostile_is_read(rebuilt, made):
     bundle = Bundle.open(rebuilt({}))
     assert bundle.calibration is not None
     assert "AUC 0.700 (0.600 to 0.800)" in "\n".join(bundle.lines())
-    assert Like.of(bundle.path).data is not None
+    assert TemplateCohort.of(bundle.path).data is not None
 
 
 # Edited constants

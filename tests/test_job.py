@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import effects_of
 from matplotlib import pyplot as plt
 
 from data.cohorts.stored import open_cohort
 from models import MODELS
 from utils.blackout import job
-from utils.blackout.effects import Effects
 from utils.blackout.options import BlackoutOptions
 
 REGION = "Precentral_L"  # the first of the atlas
@@ -22,7 +22,7 @@ def concluded(cohort, tmp_path, monkeypatch, capsys):
     given which people; run.json's part, what was printed, `regions.csv`, and the text of page and figure."""
     monkeypatch.setattr(job, "write_maps", lambda *_: None)
     shown = []
-    monkeypatch.setattr(job.page, "draw", lambda run, results: shown.append(results) or plt.figure())
+    monkeypatch.setattr(job.results, "draw", lambda run, results: shown.append(results) or plt.figure())
     monkeypatch.setattr(job.page, "render", lambda *_: "")
     monkeypatch.setattr(job.figures, "save", lambda figure, path: plt.close(figure))
     opened, random = open_cohort(cohort), np.random.default_rng(0)
@@ -36,12 +36,8 @@ def concluded(cohort, tmp_path, monkeypatch, capsys):
         people = list(opened.rows)[rows]
         label, noise = np.array([row.label for row in people]), random.normal(size=(len(people), 116))
         relied = noise + 2 * (np.arange(116) == 0)
-        effects = Effects(
-            delta_logit=noise, delta_probability=noise, reliance=relied, unique=noise, sufficiency=noise,
-            reliance_by_map=noise[:, :, None][:, :, :0],
-            blob_excess=np.full((len(people), 116, 1), -1.0), group=np.zeros(len(people), int),
-            probability=np.clip(probability(label, random), 0, 1), rows=people,
-        )  # fmt: skip
+        of_person = np.clip(probability(label, random), 0, 1)
+        effects = effects_of(people, 116, reliance=relied, unique=noise, probability=of_person)
         found = job.conclude(run, effects)
         return found, capsys.readouterr().out, pd.read_csv(tmp_path / "regions.csv"), shown[-1]
 

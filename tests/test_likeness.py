@@ -24,10 +24,10 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.rows import Metadata
 from data.cohorts.stored import open_cohort
 from data.conversion import measures
-from data.likeness import people, reasons, scans
+from data.likeness import reasons, scans
 from data.likeness import reference as likeness
-from data.likeness.patterns import Pattern, asymmetry, correlations, uncovered
 from data.likeness.reference import Constants, Reference
+from data.likeness.scans import MeanVolume, asymmetry, uncovered
 
 COUNT, NEW = 140, 30
 
@@ -41,7 +41,7 @@ def whole(tmp_path_factory) -> Cohort:
     random, columns = np.random.default_rng(0), dict.fromkeys(measures.MEASURES, 0.0)
     table = pd.DataFrame(columns, range(COUNT)).assign(voxel_mm3=27.0)
     table["mean"], table["sd"] = random.normal(0.4, 0.03, COUNT), random.normal(0.06, 0.006, COUNT)
-    measures.write(folder / "maps.csv", subjects, {"falff": table})
+    measures.write_measures(folder / "maps.csv", subjects, {"falff": table})
     return add_connectomes(folder)
 
 
@@ -82,7 +82,7 @@ def with_table(cohort: Cohort, name: str, table: pd.DataFrame | None) -> Cohort:
 
 def told(known: Reference, cohort: Cohort) -> list[str]:
     """The reasons of each of the last 30 people in one text, empty if there are none."""
-    return ["; ".join(of) for of in likeness.unlike(known, cohort, range(COUNT - NEW, COUNT))]
+    return ["; ".join(of) for of in likeness.compared(known, cohort, range(COUNT - NEW, COUNT)).reasons]
 
 
 def share(texts: list[str], pattern: str = ".") -> float:
@@ -183,8 +183,10 @@ def test_a_site_that_is_not_known_and_unknown_covariates_are_nothing_unusual(who
 @pytest.mark.slow
 def test_one_person_alone_is_told_the_same(whole, known):
     odd = changed(whole, lambda volume: volume[::-1])
-    together = likeness.unlike(known, odd, range(COUNT - NEW, COUNT))
-    assert [likeness.unlike(known, odd, [at])[0] for at in range(COUNT - NEW, COUNT - NEW + 5)] == together[:5]
+    together = likeness.compared(known, odd, range(COUNT - NEW, COUNT)).reasons
+    assert [likeness.compared(known, odd, [at]).reasons[0] for at in range(COUNT - NEW, COUNT - NEW + 5)] == together[
+        :5
+    ]
 
 
 @pytest.mark.slow
@@ -313,7 +315,7 @@ def test_too_few_people_and_other_maps_are_refused(whole, known):
         likeness.reference(whole, range(19))
     other = replace(whole, metadata=replace(whole.metadata, maps=("alff",)))
     with pytest.raises(InputError, match="holds the maps alff; the training people have falff"):
-        likeness.unlike(known, other, [0])
+        likeness.compared(known, other, [0])
 
 
 def test_columns_of_the_users_own_are_numbers_or_categories():
@@ -335,11 +337,11 @@ def test_columns_of_the_users_own_are_numbers_or_categories():
     cohort = cohort_of(*[row(name, site=of) for name, of in zip(subjects, site, strict=True)])
     cohort = replace(cohort, metadata=Metadata(phenotype_categories={"hand": ("left", "right")}))
     cohort = with_table(with_table(cohort, "raw_phenotype", raw), "covariates", covariates)
-    table = people.table_of(cohort, np.arange(120))
+    table = likeness.table_of(cohort, np.arange(120))
     assert table["hand"].tolist() == ["left", "right", "unknown"] * 40
-    numbers = people.numbers(table, site)
+    numbers = likeness.numeric_columns(table, site)
     assert list(numbers) == ["iq"]
-    found = people.expected(cohort, table, site, numbers)
+    found = likeness.expected_of(cohort, table, site, numbers)
     assert found.known == ("iq",)
     third = pytest.approx(1 / 3, abs=1e-3)
     # scanner tells the site; every code is of one person; never is the same for all
@@ -348,7 +350,7 @@ def test_columns_of_the_users_own_are_numbers_or_categories():
         "kind": {"p": third, "q": third, "r": third, "unknown": 0.0},
         "rare": {"common": pytest.approx(59 / 120, abs=1e-3), "other": 0.5, "unknown": 0.0},
     }
-    odd = people.odd(found, table.iloc[:2].assign(kind=["s", ""], iq=["nan", "80"]))
+    odd = likeness.atypical_values(found, table.iloc[:2].assign(kind=["s", ""], iq=["nan", "80"]))
     assert odd[0][0] == "iq is unknown, which is known of training people"
     assert odd[0][1:] == [
         "kind s, training people p, q, r, unknown",
@@ -367,34 +369,34 @@ def smooth(seed: int) -> np.ndarray:
 def test_a_shift_is_measured_in_mm(mm):
     mean = ndimage.gaussian_filter(smooth(0), 1)
     moved = ndimage.shift(mean, np.array(mm) / 6, order=3)
-    found = Pattern(mean).compare(2 * moved + 5)
+    found = MeanVolume(mean).compare(2 * moved + 5)
     assert [found[f"shift_{axis}"] for axis in "xyz"] == pytest.approx(mm, abs=0.8)
-    assert [Pattern(mean).compare(mean)[f"shift_{axis}"] for axis in "xyz"] == pytest.approx([0, 0, 0], abs=1e-6)
+    assert [MeanVolume(mean).compare(mean)[f"shift_{axis}"] for axis in "xyz"] == pytest.approx([0, 0, 0], abs=1e-6)
 
 
 def test_correlations_are_those_of_numpy():
     mean, volume = smooth(0), smooth(1)
-    found = Pattern(mean).compare(volume)
+    found = MeanVolume(mean).compare(volume)
     expected = np.corrcoef(mean.ravel(), volume.ravel())[0, 1]
     assert np.tanh(found["alike"]) == pytest.approx(expected)
     slopes = np.stack([asymmetry(of).ravel() for of in np.gradient(mean)]).T
     own, other = (asymmetry(of).ravel() for of in (mean, volume))
     left = [of - slopes @ np.linalg.lstsq(slopes, of)[0] for of in (own, other)]
     assert found["side"] == pytest.approx((left[0] @ left[1]) / np.linalg.norm(left[0]) / np.linalg.norm(left[1]))
-    assert Pattern(mean).compare(volume[::-1])["side"] == pytest.approx(-found["side"])
-    assert Pattern(mean).compare(mean)["side"] == pytest.approx(1)
-    assert correlations(np.zeros((1, volume.size)), volume).item() == 0
+    assert MeanVolume(mean).compare(volume[::-1])["side"] == pytest.approx(-found["side"])
+    assert MeanVolume(mean).compare(mean)["side"] == pytest.approx(1)
+    assert MeanVolume(np.zeros_like(volume)).correlation(volume) == 0
 
 
 def test_a_region_is_uncovered_if_most_of_it_is_background():
     labels = np.zeros(grids.REDUCED.shape, int)
     labels[5:9, 5, 5], labels[5:9, 10, 5] = 1, 7
     volume = np.where(labels > 0, 2.0, 0.5)
-    assert uncovered(volume, labels).tolist() == []
+    assert uncovered(volume, labels) == []
     volume[5:7, 10, 5] = 0.5
-    assert uncovered(volume, labels).tolist() == []
+    assert uncovered(volume, labels) == []
     volume[7, 10, 5] = 0.5
-    assert uncovered(volume, labels).tolist() == [7]
+    assert uncovered(volume, labels) == [7]
 
 
 def test_deviations_are_half_ranges_by_hand():

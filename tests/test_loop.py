@@ -80,7 +80,7 @@ def test_a_loss_is_that_of_the_networks_together(train, tmp_path):
 
 @pytest.mark.slow
 def test_checkpoints_are_saved_at_intervals_and_at_the_end(train, tmp_path, monkeypatch):
-    from utils.training.saver import Saver
+    from utils.training.network import Saver
 
     assert SAVE_EVERY == 150
     save, saved = Saver.save, []

@@ -16,18 +16,18 @@ from helpers import COARSE, TINY_CNN, brain_map, pcp_table, read_rows, write_row
 
 from data.base.errors import InputError
 from data.cohorts import atlas, records
-from data.cohorts.resplit import resplit
 from data.cohorts.stored import open_cohort, write_tables
+from data.cohorts.variants import resplit
 from data.conversion.layouts import Listing, find_maps
 from data.grids import FULL, REDUCED
 from models import MODELS, cae, cnn
 from models.settings import from_json
-from utils.blackout.effects import brain, random_blobs
 from utils.blackout.fills import Fills
+from utils.blackout.measure import brain, random_blobs
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
 from utils.scores import floors
-from utils.training.saver import restore_weights
+from utils.training.network import restore_weights
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

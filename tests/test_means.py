@@ -16,8 +16,8 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.means import means_of
 from data.cohorts.rows import APART, Metadata
 from data.cohorts.seal import Seal
-from data.cohorts.standards import within_sites
 from data.cohorts.stored import sealed, write_tables
+from data.cohorts.variants import within_sites
 from data.grids import FULL, REDUCED
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -287,7 +287,7 @@ def test_a_training_on_kept_means_ends_as_one_on_volumes(trained_on_means, writt
     assert sorted(path.name.split("-")[0] for path in again.glob("*.npy")) == ["cubes3", "regions"]
     assert cli("--train", *TRAINING, *places, "--chkPointDir", "again").status == 0
     assert reads == []
-    monkeypatch.setattr("utils.training.inference.split_after_means", lambda network: (network, []))
+    monkeypatch.setattr("utils.training.network.split_after_means", lambda network: (network, []))
     assert cli("--train", *TRAINING, *places, "--overrideChkpt", "--chkPointDir", "volumes").status == 0
     assert reads and not (tmp_path / "volumes" / "means").exists()
     assert_bit_equal(trained_on_means / "ckpt" / "mmnn", tmp_path / "volumes" / "mmnn")

@@ -55,15 +55,15 @@ def test_subjects_and_maps_of_any_name_are_found_again(maps, tmp_path):
     subjects = ["NA", "nan", "007", "1e5", "=1+1", 'a, "b"']
     values = np.random.default_rng(0).normal(size=(len(maps), len(subjects), len(measures.MEASURES)))
     written = {name: pd.DataFrame(of, columns=measures.MEASURES) for name, of in zip(maps, values, strict=True)}
-    measures.write(tmp_path / "maps.csv", subjects, written)
-    found = measures.read(tmp_path, subjects, maps)
+    measures.write_measures(tmp_path / "maps.csv", subjects, written)
+    found = measures.read_measures(tmp_path, subjects, maps)
     assert [*found] == maps
     for name, of in zip(maps, values, strict=True):
         assert found[name].index.tolist() == subjects
         np.testing.assert_array_equal(found[name], of)
     holed = {name: table.replace(table.iloc[0, 0], np.nan) for name, table in written.items()}
-    measures.write(tmp_path / "maps.csv", subjects, holed)
-    assert measures.read(tmp_path, subjects, maps) is None
+    measures.write_measures(tmp_path / "maps.csv", subjects, holed)
+    assert measures.read_measures(tmp_path, subjects, maps) is None
 
 
 def test_measures_of_a_map_by_hand(tmp_path):

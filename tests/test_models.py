@@ -125,7 +125,7 @@ def test_inputs_and_outputs(name, preset, build):
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["regions", "residual"])
 def test_connectomes_have_a_share_of_the_mean_and_weights_of_their_own(preset):
-    from models.layers import summands
+    from models.layers import logits_of_parts
 
     module = MODELS["mmnn"].module
     config = settings.override(module.PRESETS[preset], ["members=1"] if preset == "regions" else [])
@@ -134,7 +134,7 @@ def test_connectomes_have_a_share_of_the_mean_and_weights_of_their_own(preset):
     assert network.count_params() == without + 3 * edges + 1  # mean, spread and weight of each
     generator = np.random.default_rng(1)
     inputs = {key: generator.normal(size=(4, *tensor.shape[1:])) for key, tensor in network.input.items()}
-    *others, logits = map(np.array, summands(network)(inputs))
+    *others, logits = map(np.array, logits_of_parts(network)(inputs))
     others = [one.mean(1) for one in others]  # of maps and phenotype, or of both together
     np.testing.assert_allclose(
         network(inputs), (2 * sum(others) / len(others) + logits[:, 0]) / 3, rtol=1e-4, atol=1e-6
@@ -418,7 +418,7 @@ def test_sines_begin_as_the_kernel_of_an_svm():
 def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
     import keras
 
-    from models.layers import summands
+    from models.layers import logits_of_parts
 
     module = MODELS[name].module
     preset = "sine" if name == "nn" else "regions"
@@ -426,10 +426,10 @@ def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
     network = with_random_weights(module.build(config, REDUCED, maps=2))
     generator = np.random.default_rng(1)
     inputs = {key: generator.normal(size=(2, *tensor.shape[1:])) for key, tensor in network.input.items()}
-    trained = np.concatenate(keras.tree.flatten(summands(network)(inputs)), axis=1)
+    trained = np.concatenate(keras.tree.flatten(logits_of_parts(network)(inputs)), axis=1)
     assert trained.shape == (2, 3 * {"cnn": 3, "nn": 1, "mmnn": 4}[name], 2)  # of each map, all, and of the phenotype
     np.testing.assert_allclose(network(inputs), trained.mean(1), rtol=1e-5)
-    assert {id(weight) for weight in summands(network).weights} == {id(weight) for weight in network.weights}
+    assert {id(weight) for weight in logits_of_parts(network).weights} == {id(weight) for weight in network.weights}
 
 
 @pytest.mark.slow
@@ -438,7 +438,7 @@ def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
     [("cnn", 3, 1, 0), ("mmnn", 1, 1, 0), ("mmnn", 3, 3, 0), ("mmnn", 5, 3, 0), ("mmnn", 5, 1, 6)],
 )
 def test_parts_of_combined_have_their_weights_however_many_networks_they_have(name, maps, brain, edges):
-    from models.layers import summands
+    from models.layers import logits_of_parts
 
     module, members = MODELS[name].module, 2
     config = settings.override(module.PRESETS["combined"], [f"members={members}"])
@@ -446,7 +446,7 @@ def test_parts_of_combined_have_their_weights_however_many_networks_they_have(na
     network = with_random_weights(module.build(config, REDUCED, maps=maps, **more))
     generator = np.random.default_rng(1)
     inputs = {key: generator.normal(size=(2, *tensor.shape[1:])) for key, tensor in network.input.items()}
-    logits = list(map(np.array, summands(network)(inputs)))
+    logits = list(map(np.array, logits_of_parts(network)(inputs)))
     connectome = logits.pop()[:, 0] if edges else 0
     means = [one.mean(1) for one in logits]
     counts = [one.shape[1] for one in logits]
@@ -462,11 +462,11 @@ def test_parts_of_combined_have_their_weights_however_many_networks_they_have(na
 
 def test_regions_of_each_map_are_read_by_a_network_of_their_own():
     """A change of one map moves the logits of its own networks only."""
-    from models.layers import summands
+    from models.layers import logits_of_parts
 
     module = MODELS["cnn"].module
     config = settings.override(module.PRESETS["regions"], ["members=2"])
-    network = summands(with_random_weights(module.build(config, REDUCED, maps=3)))
+    network = logits_of_parts(with_random_weights(module.build(config, REDUCED, maps=3)))
     volume = np.random.default_rng(2).normal(size=(1, *REDUCED.shape, 3))
     changed = volume.copy()
     changed[..., 1] += 100

@@ -38,9 +38,9 @@ from data.base.errors import InputError
 from data.base.files import check_sums
 from data.cohorts import atlas
 from data.cohorts.nifti import MapOnDisk, read_maps
-from data.cohorts.resplit import resplit
 from data.cohorts.rows import Preparation
 from data.cohorts.stored import open_cohort, write_tables
+from data.cohorts.variants import resplit
 from data.conversion.convert import covariate_columns
 from data.conversion.leaks import check_coding
 from data.conversion.options import ConversionOptions, SourceOptions
@@ -234,7 +234,8 @@ def use_table(folder: Path, columns: SourceOptions, phenotype: tuple[str, ...] |
 
 def use_checkpoint(folder: Path) -> None:
     """As a test does: its identity, hyper-parameters, digest and weights; then as a training that is continued."""
-    from utils.training.saver import Saver, earlier_history, restore_weights
+    from utils.training.network import Saver, restore_weights
+    from utils.training.train import earlier_history
 
     checkpoints = CheckpointFolder(folder)
     identity = checkpoints.identity()
@@ -363,7 +364,7 @@ def make_abide_table(folder: Path) -> None:
 
 
 def make_checkpoint(folder: Path) -> None:
-    from utils.training.saver import Saver
+    from utils.training.network import Saver
 
     folder.mkdir()
     identity = Identity(
@@ -551,7 +552,7 @@ def test_mutated_inputs_are_read_or_refused_in_one_line(tmp_path, capsys):
 @pytest.mark.parametrize("units", [(), (2, 2), (3,)])
 def test_weights_of_another_network_are_refused(units, tmp_path):
     """As those of an earlier version, or where files were mixed up; for use and to go on training."""
-    from utils.training.saver import Saver, restore_weights
+    from utils.training.network import Saver, restore_weights
 
     make_checkpoint(tmp_path / "nn")
     network, optimizer = network_of(MODELS["nn"].module.Config(phenotype_units=units))

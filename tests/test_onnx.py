@@ -19,7 +19,7 @@ from data.cohorts.stored import open_cohort
 from data.grids import REDUCED
 from models import MODELS, settings
 from utils.bundle import onnx
-from utils.bundle.onnx import Member, export, parity
+from utils.bundle.onnx import Network, export, parity
 
 PAGE = ROOT / "docs" / "onnx.md"
 # mmnn has the networks of each preset of cnn beside others; `plain` of cnn has a dense layer of its own
@@ -38,7 +38,7 @@ needs_libraries = pytest.mark.skipif(
 )
 
 
-def built(name, preset, maps=MAPS, seed=0) -> Member:
+def built(name, preset, maps=MAPS, seed=0) -> Network:
     """A network without a constant weight, such as a bias or a mean."""
     import keras
 
@@ -50,7 +50,7 @@ def built(name, preset, maps=MAPS, seed=0) -> Member:
         value = weight.numpy()
         if np.ptp(value) == 0:
             weight.assign(value + generator.normal(0, 0.05, value.shape))
-    return Member(network, getattr(config, "standardise", "stored"))
+    return Network(network, getattr(config, "standardise", "stored"))
 
 
 def people(count, maps=MAPS, seed=0) -> dict[str, np.ndarray]:

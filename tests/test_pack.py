@@ -216,9 +216,10 @@ def test_a_damaged_record_is_told_and_nothing_is_left(form, data_cli, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bare"]
 
 
-def test_a_folder_that_exists_is_left_alone(cohort, data_cli, tmp_path):
+@pytest.mark.parametrize("verb", [("pack", "--zip"), ("swap",)])
+def test_a_folder_that_exists_is_left_alone(verb, cohort, data_cli, tmp_path):
     write_folder(tmp_path / "out", {"thesis.tex": b"mine"})
-    outcome = data_cli("pack", cohort, tmp_path / "out", "--zip")
+    outcome = data_cli(verb[0], cohort, tmp_path / "out", *verb[1:])
     assert outcome.status == 2
     assert "out exists; remove it or name another folder" in outcome.err
     assert content(tmp_path / "out") == {"thesis.tex": b"mine"}

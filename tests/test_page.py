@@ -1,4 +1,4 @@
-"""The blackout's page, parsed, and its picture, as drawn: what they say, and that no name of a user does harm."""
+"""The blackout's page, parsed, its picture, as drawn, and its sentences: what they say; no name of a user does harm."""
 
 import base64
 import dataclasses
@@ -9,8 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
-from helpers import Page
+from helpers import Page, effects_of
 from matplotlib import pyplot as plt
 from nilearn.datasets import load_mni152_template
 
@@ -18,8 +19,10 @@ from data import grids
 from data.cohorts import atlas
 from data.cohorts.rows import Row
 from utils.blackout import page
-from utils.blackout.effects import Effects, region_table
+from utils.blackout import results as pictures
+from utils.blackout.effects import SUPPRESSOR, Adjustment, region_table
 from utils.runs.checkpoints import Caveats
+from utils.scores.results import UNDEFINED, Estimate
 
 SUBJECTS = 6
 HOSTILE = "</script><script>alert(1)</script>"
@@ -40,7 +43,7 @@ def run() -> SimpleNamespace:
 
 
 @pytest.fixture(scope="module")
-def results(run) -> page.BlackoutResults:
+def results(run) -> pictures.BlackoutResults:
     """Region 5 is relied on most, region 9 is significant and unique, region 2 first by the background."""
     random, own = np.random.default_rng(0), blocks()
     rows = [Row(f"{HOSTILE}{at}.bin", f"s{at}", "NYU", float(at % 2), "test") for at in range(SUBJECTS)]
@@ -49,24 +52,22 @@ def results(run) -> page.BlackoutResults:
         return random.normal(means, 0.1, (SUBJECTS, 3))
 
     blobs = np.concatenate([np.full((SUBJECTS, 1, 10), np.nan), np.full((SUBJECTS, 2, 10), -0.1)], axis=1)
-    effects = Effects(
-        delta_logit=effect(2, 1, 0.5), delta_probability=effect(0.1, 0.1, 0.1), reliance=effect(0.02, 1.0, 0.5),
-        unique=effect(0, 0, 0.5), sufficiency=effect(0, 1, 1), blob_excess=blobs, group=np.zeros(SUBJECTS, int),
-        reliance_by_map=random.normal([[0, 0], [0, 1], [0, 0]], 0.1, (SUBJECTS, 3, 2)),
-        probability=np.full(SUBJECTS, 0.5), rows=rows,
+    effects = effects_of(
+        rows, 3, delta_logit=effect(2, 1, 0.5), reliance=effect(0.02, 1.0, 0.5), unique=effect(0, 0, 0.5),
+        sufficiency=effect(0, 1, 1), blob_excess=blobs,
     )  # fmt: skip
     table = region_table(own, effects, seed=0)
-    return page.BlackoutResults(own, table, effects, "AUC 0.80 (0.70 to 0.90).\nThe rest.", at_chance=False)
+    return pictures.BlackoutResults(own, table, effects, "AUC 0.80 (0.70 to 0.90).\nThe rest.", at_chance=False)
 
 
 @pytest.fixture
-def at_chance(results) -> page.BlackoutResults:
+def at_chance(results) -> pictures.BlackoutResults:
     return dataclasses.replace(results, at_chance=True)
 
 
 def painted_values(results) -> dict[int, float]:
     """The one value of each region in the image of the group map."""
-    values, labels = page.painted(results)[0].get_fdata(), results.atlas.full
+    values, labels = pictures.painted(results)[0].get_fdata(), results.atlas.full
     assert not values[labels == 0].any()
     found = {region: set(values[labels == region]) for region in (2, 5, 9)}
     assert {len(each) for each in found.values()} == {1}
@@ -95,7 +96,7 @@ def test_the_page_draws_effects_on_the_slices_that_the_first_regions_lie_on(pars
     drawing = json.loads(parsed.named["drawing"])
     assert drawing["regions"] == [2, 5, 9]
     assert np.array([subject["effect"] for subject in drawing["subjects"]]) == pytest.approx(
-        results.effects.reliance, abs=1e-5
+        results.effects["reliance"], abs=1e-5
     )
     slices = np.frombuffer(base64.b64decode(drawing["slices"]), "<i4").reshape(drawing["shape"])
     assert [set(np.unique(level)) for level in slices] == [{0, 2}, {0, 5}, {0, 9}]
@@ -145,7 +146,7 @@ def test_what_is_undefined_is_a_dash(parsed):
 @pytest.mark.slow
 def test_page_and_figure_say_what_the_terminal_says(run, parsed, results):
     assert parsed.named["summary"] == results.summary and "chance" not in parsed.named
-    figure = page.draw(run, results)
+    figure = pictures.draw(run, results)
     heading = figure.get_suptitle()
     assert results.summary in heading
     assert "Blackout of cnn on lab/$my$ cohort: mean over 6 test subjects" in heading
@@ -154,7 +155,7 @@ def test_page_and_figure_say_what_the_terminal_says(run, parsed, results):
 
 @pytest.mark.slow
 def test_of_a_network_at_chance_nothing_is_marked_and_that_is_said(run, at_chance):
-    assert page.title(run, at_chance) == "Blackout of cnn on lab/$my$ cohort (MODEL AT CHANCE)"
+    assert pictures.title(run, at_chance) == "Blackout of cnn on lab/$my$ cohort (MODEL AT CHANCE)"
     parsed = Page(page.render(run, at_chance))
     assert parsed.named["chance"].startswith("The network is not shown to be better than chance")
     assert parsed.named["shading"].startswith("All regions are pale: the network is not shown to be better than chance")
@@ -162,7 +163,7 @@ def test_of_a_network_at_chance_nothing_is_marked_and_that_is_said(run, at_chanc
     assert colours == ["bar pale", "bar"]  # the second one is of one subject's map
     assert all(value < 0 for value in painted_values(at_chance).values())
     assert at_chance.ranked == [5, 9, 2]
-    figure = page.draw(run, at_chance)
+    figure = pictures.draw(run, at_chance)
     assert {bar.get_facecolor()[:3] for axis in figure.axes[:2] for bar in axis.patches} == {(0.6, 0.6, 0.6)}
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend[0] == "not marked: the network is at chance"
@@ -178,9 +179,9 @@ def test_a_region_is_pale_unless_it_is_significant_however_large_its_effect(resu
     effect = table.set_index("region")["reliance"] / 2
     found = painted_values(large)
     assert found == pytest.approx({2: -2 + effect[2], 5: 2 + effect[5], 9: 2 + effect[9]}, abs=0.01)
-    _, options = page.painted(large)
+    _, options = pictures.painted(large)
     colour = {region: options["cmap"]((value + 3) / 6) for region, value in found.items()}
-    assert colour[2][3] == pytest.approx(page.PALE) and colour[5][3] == colour[9][3] == 1
+    assert colour[2][3] == pytest.approx(pictures.PALE) and colour[5][3] == colour[9][3] == 1
     assert options["cmap"](0.5)[3] == 0  # what is no region
     assert large.ranked == [5, 9, 2]
     assert large.shading == "Full colour: significant (family-wise p < 0.05). Pale: not significant."
@@ -202,21 +203,21 @@ def test_the_cross_hair_begins_in_the_first_significant_region(results, rendered
     assert second.ranked == [9, 5, 2] and list(second.cuts) == [20, 30, 70]
 
 
-def test_the_heart_of_a_bent_region_lies_in_it():
+def test_the_innermost_voxel_of_a_bent_region_lies_in_it():
     """A U whose mean lies between its arms."""
     labels = np.zeros(grids.FULL.shape, int)
     labels[10:21, 10:12, 5], labels[10:12, 10:30, 5], labels[19:21, 10:30, 5] = 7, 7, 7
-    at = np.rint((np.array(page.heart(labels, 7)) - grids.FULL.origin_mm) / 2).astype(int)
+    at = np.rint((np.array(page.innermost_voxel(labels, 7)) - grids.FULL.origin_mm) / 2).astype(int)
     mean = np.argwhere(labels == 7).mean(0)
     assert labels[tuple(np.rint(mean).astype(int))] == 0 and labels[tuple(at)] == 7
 
 
 @pytest.mark.slow
 def test_the_picture_says_what_it_shows(run, results, tmp_path):
-    figure = page.draw(run, results)
+    figure = pictures.draw(run, results)
     bars, own = figure.axes[:2]
     assert [text.get_text()[:8] for text in bars.get_yticklabels()] == ["first", "third", '<b>"bold']
-    assert max(len(text.get_text()) for text in bars.get_yticklabels()) <= page.NAME_WIDTH
+    assert max(len(text.get_text()) for text in bars.get_yticklabels()) <= pictures.NAME_WIDTH
     assert [bars.get_title(), own.get_title()] == ["reliance", "unique"]
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == ["family-wise p < 0.05", "not significant", "95% interval over subjects"]
@@ -229,13 +230,13 @@ def test_the_picture_says_what_it_shows(run, results, tmp_path):
         [-largest, largest], rel=0.05
     )
     assert any(results.shading in text.get_text() for text in figure.texts)
-    page.figures.save(figure, tmp_path / "blackout.png")
+    pictures.figures.save(figure, tmp_path / "blackout.png")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("panel, name", [(0, "reliance"), (1, "unique")])
 def test_a_bar_has_the_interval_and_the_colour_of_its_own_p(run, results, panel, name):
-    figure = page.draw(run, results)
+    figure = pictures.draw(run, results)
     axis = figure.axes[panel]
     top = results.table.iloc[::-1]
     assert [bar.get_width() for bar in axis.patches] == pytest.approx(top[name].tolist())
@@ -257,7 +258,7 @@ def test_a_bar_has_the_interval_and_the_colour_of_its_own_p(run, results, panel,
 def test_one_subject_has_no_whiskers_and_one_class_no_p(run, results, without, keys):
     undefined = [name for name in results.table if any(part in name for part in without)]
     one = dataclasses.replace(results, table=results.table.assign(**dict.fromkeys(undefined, np.nan)))
-    figure = page.draw(run, one)
+    figure = pictures.draw(run, one)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == keys
     figure.canvas.draw()
     plt.close(figure)
@@ -265,9 +266,9 @@ def test_one_subject_has_no_whiskers_and_one_class_no_p(run, results, without, k
 
 @pytest.mark.slow
 def test_a_network_that_no_region_moves_is_drawn_and_shown(run, results, tmp_path):
-    still = dataclasses.replace(results.effects, reliance=np.zeros((SUBJECTS, 3)), unique=np.zeros((SUBJECTS, 3)))
+    still = effects_of(results.effects.rows, 3)
     results = dataclasses.replace(results, table=region_table(results.atlas, still, seed=0), effects=still)
-    page.figures.save(page.draw(run, results), tmp_path / "blackout.png")
+    pictures.figures.save(pictures.draw(run, results), tmp_path / "blackout.png")
     parsed = Page(page.render(run, results))
     assert json.loads(parsed.named["drawing"])["subjects"][0]["effect"] == [0.0, 0.0, 0.0]
 
@@ -277,8 +278,8 @@ def test_cuts_show_the_first_regions_and_not_the_same_slice_twice():
     labels = np.zeros((5, 4, 20), int)
     labels[0, :, 2:5], labels[1, :, 2:5], labels[2, :, 5], labels[3, :2, 6:12], labels[4, :, 17] = 1, 2, 3, 4, 5
     labels[3, 2, 6] = 4
-    assert page.widest_levels(labels, [1, 2, 3, 4, 5]) == [2, 7, 17]
-    assert page.widest_levels(labels, [5]) == [17]
+    assert pictures.widest_levels(labels, [1, 2, 3, 4, 5]) == [2, 7, 17]
+    assert pictures.widest_levels(labels, [5]) == [17]
 
 
 @pytest.mark.slow
@@ -290,4 +291,105 @@ def test_the_background_is_called_what_it_is(run, results):
 
 def test_the_demo_cohort_is_named_as_such(run, results):
     demo = SimpleNamespace(model=run.model, marks=" (SIMULATED)", cohort=SimpleNamespace(simulated=True), data_dir=None)
-    assert page.title(demo, results) == "Blackout of cnn on the demo cohort (SIMULATED)"
+    assert pictures.title(demo, results) == "Blackout of cnn on the demo cohort (SIMULATED)"
+
+
+AUC = Estimate(0.8, 0.7, 0.9)
+POOR = Estimate(0.55, 0.4, 0.7)
+REVERSED = Estimate(0.3, 0.2, 0.45)
+HALF = np.arange(20) % 2
+BESIDE = ("site", "age", "log mean_fd")
+
+
+def said(reliance, unique=None, plain=None, label=HALF, **more):
+    """The sentences on regions, given p by name, p before adjustment, and the labels; `more` is of the Adjustment."""
+    unique, plain = unique or dict.fromkeys(reliance, 0.9), plain or reliance
+    columns = {"name": reliance, "p_reliance": reliance.values(), "p_reliance_plain": plain.values()}
+    columns |= dict.fromkeys(("p_unique", "p_unique_plain"), unique.values())
+    table = pd.DataFrame({name: list(values) for name, values in columns.items()})
+    alone = (table["p_unique"] < 0.05) & (table["p_reliance"] >= 0.05)
+    return page.evidence_sentence(
+        table.assign(remark=np.where(alone, SUPPRESSOR, "")),
+        Adjustment(pd.DataFrame(columns=BESIDE), label, **{"reason": "no covariates are known"} | more),
+    )
+
+
+P = {"one": 0.04, "two": 0.01, "three": 0.05}
+
+
+def test_the_summary_says_what_is_significant_and_names_few():
+    assert said(P, dict.fromkeys(P, 0.2) | {"two": 0.01}) == (
+        "The network's evidence rests on 2 (one, two) of 3 regions (reliance, family-wise p < 0.05); 1 (two) says what "
+        "the rest of the brain does not (unique). Not adjusted for covariates: no covariates are known."
+    )
+    assert "none is shown to say what the rest" in said(P)
+    many = dict.fromkeys(map(str, range(6)), 0.01)
+    assert "rests on 6 of 6 regions" in said(many, many) and "6 say what" in said(many, many)
+    assert said({"one": 0.05}).startswith("None of 1 regions is significant at family-wise p < 0.05: nothing here says")
+    assert "rests on" not in said({"one": 0.05})
+
+
+def test_the_summary_says_beside_what_and_how_many_were_significant_before():
+    everything = dict.fromkeys(P, 0.01)
+    found = said(P, plain=everything, reason="")
+    assert found == (
+        "The network's evidence beside site, age and log mean_fd rests on 2 (one, two) of 3 regions (reliance, "
+        "family-wise p < 0.05; 3 before adjustment); none is shown to say what the rest of the brain does not (unique; "
+        "0 before adjustment). Adjusted for what is measured only."
+    )
+    assert said(dict.fromkeys(P, 0.2), plain=everything, reason="").startswith(
+        "None of 3 regions is significant beside site, age and log mean_fd at family-wise p < 0.05 (3 in reliance and "
+        "0 in unique before adjustment): nothing here says where autism is."
+    )
+    assert "measured only, without sex (known of too few, " in said(P, reason="", without=("sex",))
+    assert "before adjustment" not in said(P) and "beside" not in said(P)
+
+
+def test_unique_without_reliance_is_possibly_a_suppressor():
+    unique = {"one": 0.01, "two": 0.9, "three": 0.01}
+    assert "Unique without reliance: 1 (three), possibly a suppressor: " in said(P, unique)
+    assert "2 (two, three), possibly suppressors: " in said(P | {"two": 0.5}, dict.fromkeys(P, 0.01))
+    assert "suppressor" not in said(P, {"one": 0.01, "two": 0.9, "three": 0.9})
+
+
+def test_one_class_or_few_people_of_one_name_no_region():
+    assert said(P, label=np.ones(20)) == "No p-values: the subjects are of one class."
+    few = "Nothing is concluded about regions: 9 subjects of one class, which takes 10 of each."
+    assert said(P, label=np.arange(40) < 9) == few
+    assert "rests on" in said(P, label=np.arange(40) < 10)
+
+
+def test_unequal_classes_are_said_where_nothing_is_adjusted():
+    unequal = " Only 25% are of one class: where effects are skewed, p is too small."
+    assert said(P, label=np.arange(40) % 4 == 0).endswith(unequal)
+    assert "of one class" not in said(P, label=np.arange(40) % 4 == 0, reason="") + said(P)
+
+
+def test_one_name_of_two_regions_counts_once_each():
+    table = pd.DataFrame({"name": ["same", "same"], "p_reliance": [0.01, 0.9], "p_unique": [0.9, 0.9], "remark": ""})
+    table = table.assign(p_reliance_plain=0.9, p_unique_plain=0.9)
+    found = page.evidence_sentence(table, Adjustment(pd.DataFrame(), np.arange(20) % 2, reason="none"))
+    assert "rests on 1 (same) of 2 regions" in found
+
+
+@pytest.mark.parametrize(
+    "auc, better, words",
+    [
+        (AUC, True, "0.80 (0.70 to 0.90)."),
+        (POOR, False, "0.55 (0.40 to 0.70): the network is not shown to be better than chance, so there is nothing"),
+        (REVERSED, False, "0.30 (0.20 to 0.45): the network ranks them the wrong way round, so there is nothing for"),
+        (Estimate(1.0, None, None), None, "1.00, without an interval: whether the network is better than chance is"),
+        (
+            UNDEFINED,
+            None,
+            "is undefined, since all of them, or all of each site, are of one class: whether",
+        ),
+    ],
+)
+def test_the_summary_says_chance_and_what_is_unknown(auc, better, words):
+    found = page.accuracy_sentence(auc, "AUC within folds")
+    assert found.startswith("AUC within folds on these subjects ") and words in found
+    assert page.beats_chance(auc) is better
+    assert [part in found for part in ("nothing for the", "not known", "wrong way")] == [
+        better is False, better is None, auc is REVERSED,
+    ]  # fmt: skip

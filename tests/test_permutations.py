@@ -18,8 +18,7 @@ from test_choice import within_sites
 from data.base import files
 from data.base.errors import InputError
 from data.base.processes import Outcome
-from data.cohorts.folds import open_folds
-from data.cohorts.permuted import permuted_folds
+from data.cohorts.folds import open_folds, permuted_folds
 from utils import permutations as module
 from utils.permutations import EXCEEDANCES, Procedure, permuted
 

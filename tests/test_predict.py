@@ -30,8 +30,7 @@ from models import MODELS
 from models.settings import override
 from utils.bundle import make
 from utils.bundle.model import Bundle
-from utils.bundle.people import Person
-from utils.bundle.run import networks_of, on_cohort
+from utils.bundle.run import PersonPrediction, networks_of, on_cohort
 from utils.bundle.trained import Trained
 from utils.jobs import TEST
 from utils.machines.devices import start_on_cpu
@@ -289,7 +288,7 @@ def test_volumes_without_names_are_taken_as_those_of_the_bundle_and_this_is_said
 
 @pytest.mark.slow
 def test_volumes_in_another_order_are_found_by_their_names(found, bundles, new, tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.predict.regions.background_effects", lambda *_: np.zeros(116))
+    monkeypatch.setattr("utils.predict.person.background_effects", lambda *_: np.zeros(116))
     image = nibabel.load(given_of(new).maps["dual_regression"])
     given = edited(new, tmp_path, "dual_regression", LabelMap=NETWORKS[::-1])
     nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj)[..., ::-1], COARSE), tmp_path / "map.nii.gz")
@@ -569,7 +568,7 @@ def test_a_calibrated_person(bundles, new, monkeypatch):
 
 ODD = '<b>x</b> & "y"'
 SAID = Predicted(
-    Person(0.4321, 0.3210, 0.25, 0.55, ()),
+    PersonPrediction(0.4321, 0.3210, 0.25, 0.55, ()),
     3,
     (f"map shifted {ODD}", "age 99"),
     np.zeros(116),

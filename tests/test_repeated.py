@@ -14,8 +14,7 @@ from data.base.errors import InputError
 from data.cohorts.folds import read_folds
 from run import parser
 from utils.jobs import JOBS
-from utils.runs.group import Group
-from utils.runs.repeated import repeated_run
+from utils.runs.group import Group, repeated_run
 from utils.runs.validate import request
 from utils.scores.results import RULE
 

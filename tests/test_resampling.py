@@ -74,7 +74,7 @@ def test_what_is_outside_is_so_for_scipy(step_mm, shift_mm, size, in_float32):
     transform = linalg.inv(affine) @ np.array(grids.FULL.affine)
     values = np.random.default_rng(size).normal(size=size).astype(np.float32)
     sampled = ndimage.affine_transform(values, transform[:1, :1], transform[0, 3], (91,), order=1)
-    x, _, _ = resampling.straight((size, 2, 2), affine.tobytes()).matrices
+    x, _, _ = resampling.axis_aligned((size, 2, 2), affine.tobytes()).matrices
     np.testing.assert_allclose(x @ values, sampled, atol=1e-6)
 
 
@@ -83,7 +83,7 @@ def test_an_oblique_map_has_no_matrices():
     affine = affine_of((3, 3, 3), (-90, -126, -72))
     affine[:2, :2] = 3 * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     image = image_of((31, 37, 31), affine)
-    assert resampling.straight(image.shape, image.affine.tobytes()) is None
+    assert resampling.axis_aligned(image.shape, image.affine.tobytes()) is None
     np.testing.assert_array_equal(nifti.on_full_grid(image, "linear"), nilearns(image))
     reduced = nifti.stored_volume(image, grids.REDUCED)
     np.testing.assert_array_equal(reduced, resampling.block_mean(records.normalise(nilearns(image))))

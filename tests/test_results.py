@@ -1,90 +1,142 @@
-"""A value with its interval: its numbers, cells and texts; a metric that stands for a run; the tables of a test."""
+"""Reliance on each region in each map: its table, sentence, figure and section of the page, from effects made up."""
 
-import json
-import math
-from dataclasses import asdict
+import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import Page, effects_of
+from matplotlib import pyplot as plt
 
-from data.base import files
-from utils.jobs import TEST
-from utils.report.tables import read_test
-from utils.scores.results import OUTPUTS, ROWS, TABLES, UNDEFINED, Estimate, Headline, columns_of, flat, or_none
+from data import grids
+from data.cohorts import atlas
+from data.cohorts.rows import Row
+from utils.blackout import job, page, results
+from utils.blackout.effects import Adjustment, Effects, map_table, region_table, sign_flip_test
+from utils.blackout.options import BlackoutOptions
+from utils.runs.checkpoints import Caveats
 
-SURE, ALONE = Estimate(0.61, 0.5, 0.7204), Estimate(0.61, None, None)
-
-
-def test_json_has_neither_nan_nor_infinity():
-    assert [or_none(value) for value in (np.float32(0.5), np.nan, np.inf, None)] == [0.5, None, None, None]
-    assert Estimate.of(0.5, np.nan, -np.inf) == Estimate(0.5, None, None)
-    assert Estimate.of(np.float64(0.5)).columns() == {"value": 0.5, "low": None, "high": None}
-
-
-def test_what_is_undefined_is_nan_among_numbers():
-    assert SURE.numbers == (0.61, 0.5, 0.7204)
-    assert all(map(math.isnan, UNDEFINED.numbers))
+MAPS = ["falff", "<i>vmhc</i>"]
+PEOPLE = 24
+LABEL = np.arange(PEOPLE) % 2.0
 
 
+def blocks() -> atlas.Atlas:
+    labels = np.zeros(grids.FULL.shape, np.int32)
+    labels[20:30, 40:50, 20:24], labels[60:70, 40:50, 30:34], labels[20:30, 60:70, 70:74] = 2, 5, 9
+    return atlas.Atlas(atlas.reduce_labels(labels), {2: "first", 5: "second", 9: "third"}, grids.REDUCED, labels, [])
+
+
+@pytest.fixture(scope="module")
+def effects() -> Effects:
+    """Region 5 matters in the second map, region 9 most, but only in one person."""
+    random = np.random.default_rng(1)
+    by_map = random.normal([[0, 0], [0, 1], [0, 0]], 0.5, (PEOPLE, 3, 2)).astype(np.float32)
+    by_map[0, 2, 0] = 60
+    rows = [Row(f"{at}.bin", f"s{at:02}", "NYU", label, "test") for at, label in enumerate(LABEL)]
+    return effects_of(rows, 3, reliance=random.normal(0, 0.1, (PEOPLE, 3)), reliance_by_map=by_map)
+
+
+@pytest.fixture(scope="module")
+def table(effects) -> pd.DataFrame:
+    return map_table(blocks(), MAPS, effects, seed=0)
+
+
+def in_maps(table, **more) -> results.ByMap:
+    return results.ByMap(**{"table": table, "maps": MAPS, "summary": "What is found.", "at_chance": False} | more)
+
+
+NONE = Adjustment(pd.DataFrame(), LABEL, reason="no covariates are known")
+
+
+def test_p_is_family_wise_over_all_pairs(table, effects):
+    pairs = effects["reliance_by_map"].astype(float).reshape(PEOPLE, 6)
+    p, _ = sign_flip_test(pairs, LABEL, seed=0)
+    found = table.sort_index()
+    assert found["p_reliance"].tolist() == found["p_reliance_plain"].tolist() == p.tolist()
+    assert found["reliance"].to_numpy() == pytest.approx(pairs.mean(0))
+    assert list(zip(found["region"], found["map"], strict=True)) == [(at, name) for at in (2, 5, 9) for name in MAPS]
+    assert table["rank"].tolist() == [1, 2, 3, 4, 5, 6] and table["reliance"].is_monotonic_decreasing
+    halved = map_table(blocks(), MAPS, effects, 0, lambda effect: effect - effect.mean(0)).sort_index()
+    assert halved["p_reliance_plain"].tolist() == p.tolist() and halved["p_reliance"].min() > 0.3
+
+
+def test_the_sentence_says_which_pairs_or_what_none_means(table):
+    assert page.by_map_sentence(table, NONE) == (
+        "Map by map, the evidence rests on 1 (second in <i>vmhc</i>) of 6 pairs of a region and a map (reliance, "
+        "family-wise p < 0.05 over all pairs)."
+    )
+    beside = Adjustment(pd.DataFrame(columns=["site", "age"]), LABEL)
+    assert page.by_map_sentence(table.assign(p_reliance=0.05), beside) == (
+        "Map by map, none of 6 pairs of a region and a map is significant beside site and age (family-wise p < 0.05 "
+        "over all pairs; 1 before adjustment): no region is shown to matter in one map alone; it may matter in several "
+        "maps together."
+    )
+    assert page.by_map_sentence(table, dataclasses.replace(NONE, label=LABEL[:18])) == ""
+
+
+def test_findings_come_first_then_the_strongest_effects(table):
+    found = in_maps(table)
+    assert found.names == ["second", "third", "first"] and found.significant.tolist() == [
+        [False, True],
+        *[[False] * 2] * 2,
+    ]
+    at_chance = in_maps(table, at_chance=True)
+    assert at_chance.names == ["third", "second", "first"] and not at_chance.significant.any()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("estimate", "how", "text"),
-    [
-        (SURE, {}, "0.610 (0.500 to 0.720)"),
-        (SURE, {"form": ".2f"}, "0.61 (0.50 to 0.72)"),
-        (SURE, {"between": "-"}, "0.610 (0.500-0.720)"),
-        (ALONE, {}, "0.610"),
-        (ALONE, {"no_interval": "too few"}, "0.610 (too few)"),
-        (UNDEFINED, {}, "-"),
-        (UNDEFINED, {"undefined": "undefined", "no_interval": "too few"}, "undefined"),
-    ],
+    "changes, framed, shading",
+    [({}, 1, "Full colour: significant"), ({"at_chance": True, "summary": ""}, 0, "All pairs are pale: the network")],
 )
-def test_texts(estimate, how, text):
-    assert estimate.text(**how) == text
-
-
-def test_ends_alone():
-    assert SURE.ends(".0%") == "50% to 72%" and ALONE.ends() == "-" and ALONE.ends(undefined="none") == "none"
-
-
-def test_a_row_of_a_table_gives_back_what_was_put_into_it():
-    row = pd.DataFrame([flat({"auc": SURE, "brier": ALONE})]).iloc[0]
-    assert list(row.index) == [*columns_of("auc"), *columns_of("brier")]
-    assert Estimate.in_row(row, "auc") == SURE and Estimate.in_row(row, "brier") == ALONE
-    assert Estimate.in_row(pd.Series(SURE.columns())) == SURE
-
-
-def test_json_is_read_as_it_was_written_and_nothing_may_be_missing():
-    assert asdict(SURE) == SURE.columns()
-    assert files.typed(json.dumps(asdict(SURE)), Estimate) == SURE
-    with pytest.raises(ValueError, match="high"):
-        files.typed('{"value": 0.5, "low": null}', Estimate)
-
-
-def test_the_headline_of_a_run_is_a_list_in_json():
-    assert Headline("auc", SURE).listed == ["auc", 0.61, 0.5, 0.7204]
-
-
-def test_each_table_is_an_output_of_the_test_by_its_name():
-    assert len(TABLES) == len(ROWS) == len({table.file for table in ROWS})
-    assert {table.file for table in ROWS} < set(OUTPUTS) <= set(TEST.outputs) and len(set(OUTPUTS)) == len(OUTPUTS)
-    assert OUTPUTS[:5] == ("predictions.csv", "floor_predictions.csv", "training.csv", "metrics.json", "floors.csv")
+def test_the_figure_frames_what_is_significant(table, changes, framed, shading, tmp_path):
+    found, before = in_maps(table, **changes), plt.get_fignums()
+    figure = results.draw_by_map("Blackout of cnn on $my$ cohort", found)
+    axis, _ = figure.axes
+    assert [text.get_text() for text in axis.get_yticklabels()] == found.names
+    assert [text.get_text() for text in axis.get_xticklabels()] == MAPS
+    assert len(axis.patches) == framed and shading in figure.get_suptitle().replace("\n", " ")
+    assert found.summary in figure.get_suptitle()
+    opacity = axis.images[0].get_array()[..., 3]
+    assert (opacity == np.where(found.significant, 1, results.PALE)).all()
+    if framed:
+        assert axis.patches[0].get_xy() == (0.5, -0.5)  # the second map, the first row
+    results.figures.save(figure, tmp_path / "regions_by_map.png")
+    assert plt.get_fignums() == before
 
 
 @pytest.mark.slow
-def test_what_is_no_text_is_a_number_and_what_is_needed_is_there(settled):
-    written = [table for table in ROWS if (settled / "test-folds" / table.file).exists()]
-    assert {"predictions", "floors", "sites", "table1", "tripod_ai"} <= {table.name for table in written}
-    for table in written:
-        found = pd.read_csv(settled / "test-folds" / table.file, dtype=str, keep_default_na=False)
-        assert set(table.needed) <= set(found)
-        for name in set(found) - {*table.texts, "set_80", "set_90"}:
-            found[name][found[name] != ""].astype(float)
+@pytest.mark.parametrize(
+    "p, words, marked", [({}, "What is found.", 1), ({"p_reliance": np.nan}, "there are no p-values", 0)]
+)
+def test_the_page_has_all_pairs_and_marks_what_is_found(effects, table, p, words, marked, monkeypatch):
+    monkeypatch.setattr("nilearn.plotting.view_img", lambda *_, **__: SimpleNamespace(get_standalone=str))  # slow
+    monkeypatch.setattr(page, "anatomy", lambda: np.zeros(grids.FULL.shape))
+    named = {"model": SimpleNamespace(name="cnn"), "data_dir": None, "cohort": SimpleNamespace(simulated=True)}
+    run = SimpleNamespace(**named, marks="", caveats=Caveats(), standard="brain")
+    found = in_maps(table.assign(**p))
+    both = results.BlackoutResults(blocks(), region_table(blocks(), effects, 0), effects, "All.", False, found)
+    parsed = Page(page.render(run, both))
+    rows = parsed.rows["Region by map"]
+    assert rows[0] == ["region", *MAPS] and [row[0] for row in rows[1:]] == found.names
+    assert [float(cell) for cell in rows[1][1:]] == pytest.approx(found["reliance"][0], abs=6e-4)
+    assert "i" not in parsed.tags and any(words in text for text in parsed.paragraphs["Region by map"])
+    assert sum(name == "class" and value == "marked" for name, value in parsed.attributes) == marked
+    alone = Page(page.render(run, dataclasses.replace(both, by_map=None)))
+    assert "Region by map" not in alone.headings
 
 
-@pytest.mark.slow
-def test_tables_are_attributes_and_a_name_that_no_table_has_is_a_mistake(settled):
-    tables = read_test(settled / "test-folds")
-    assert tables.floors is tables.others["floors"] and tables.external is None
-    with pytest.raises(AttributeError, match="no table flours"):
-        _ = tables.flours
+def test_the_table_is_read_back_when_folds_are_pooled(cohort, tmp_path):
+    from data.cohorts.stored import open_cohort
+
+    opened = open_cohort(cohort)
+    run = SimpleNamespace(options=BlackoutOptions(), cohort=opened, out_dir=tmp_path)
+    rows, aal = [opened.rows[at] for at in opened.indices("test")], BlackoutOptions().regions(opened.grid)
+    by_map = np.random.default_rng(0).normal(size=(len(rows), 116, 2)).astype(np.float32)
+    job.write_store(tmp_path / job.STORE, aal, MAPS, effects_of(rows, 116, reliance_by_map=by_map))
+    found = job.joined([job.read_store(run)] * 2)["reliance_by_map"]
+    assert found.dtype == np.float32 and (found == np.concatenate([by_map] * 2)).all()
+    repeats = job.averaged([job.read_store(run)] * 2)
+    assert repeats["reliance_by_map"] == pytest.approx(by_map)

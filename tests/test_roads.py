@@ -26,7 +26,7 @@ from helpers import COARSE, ROOT, Outcome, brain_map, pcp_table, read_rows, run_
 from pages import COMMAND, PAGES, README, block_with, blocks, scripts, table, text_of, tiny
 from scans import confounds, write_confounds, write_people
 
-from data.cohorts import inner_folds
+from data.cohorts import folds
 from data.cohorts.folds import open_folds
 from data.cohorts.stored import open_cohort
 from data.grids import FULL
@@ -34,7 +34,7 @@ from models import MODELS, cae, cnn, mmnn
 from models.settings import from_json
 from utils.predict.__main__ import parser as predict_parser
 from utils.runs.checkpoints import CheckpointFolder
-from utils.training.saver import restore_weights
+from utils.training.network import restore_weights
 
 DATA, MODELS_PAGE, DERIVE, BUNDLE, ONNX = (
     ROOT / "docs" / f"{name}.md" for name in ("data", "models", "derive", "bundle", "onnx")
@@ -85,7 +85,7 @@ def walk(folder: Path, commands: list[str], data_cli) -> list[Outcome]:
 def undrawn_roads():
     """As few trainings to choose by as there can be; presets that a command names are as small as others."""
     with without_drawing(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inner_folds, "MOST", inner_folds.FEWEST)
+        patch.setattr(folds, "MAX_INNER_FOLDS", folds.MIN_INNER_FOLDS)
         for module in (cnn, mmnn):
             small = {name: smaller(preset) for name, preset in module.PRESETS.items()}
             patch.setattr(module, "PRESETS", small)

@@ -34,7 +34,7 @@ for name, arguments in json.load(sys.stdin).items():
             status = exit_.code
         except BaseException as error:
             status = repr(error)
-    heavy = [module for module in ("pandas", "scipy", "sklearn", "rich", "pydantic") if module in sys.modules]
+    heavy = [module for module in ("pandas", "scipy", "sklearn", "rich", "pydantic", "joblib") if module in sys.modules]
     told[name] = {"status": status, "out": out.getvalue(), "err": err.getvalue(), "imported": heavy}
 json.dump(told, sys.stdout)
 """

@@ -9,8 +9,7 @@ from helpers import cohort_of, run_of
 from data.base.errors import InputError
 from data.cohorts.folds import Folds
 from utils.machines.workers import Team, team
-from utils.runs.group import Group
-from utils.runs.team import check_alike
+from utils.runs.group import Group, check_alike
 
 PLAIN = run_of()
 FOLDS = Folds("3", cohort_of(), "d" * 64, {})

@@ -24,8 +24,7 @@ from utils.evaluation.comparisons import write_floors
 from utils.report.tables import write_table
 from utils.runs.checkpoints import CheckpointFolder
 from utils.scores import floors
-from utils.training.inference import probability_of_autism
-from utils.training.saver import restore_weights
+from utils.training.network import probability_of_autism, restore_weights
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -233,7 +232,7 @@ def test_a_training_that_diverged_is_told_before_anything_is_written(cli, traine
         restore_weights(folder, network)
         network.weights[0].assign(network.weights[0] * np.nan)
 
-    monkeypatch.setattr("utils.training.inference.restore_weights", diverged)
+    monkeypatch.setattr("utils.training.network.restore_weights", diverged)
     places = ("--model", "cnn", "--chkPointDir", trained, "--dataDir", cohort, "--outDir", tmp_path / "out")
     for job in ("--test", "--blackout"):
         outcome = cli(job, *places)

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from data.base import files, tables, text
+from data.base import errors, files, tables
 from data.base.errors import InputError
-from data.cohorts import side_tables
+from data.cohorts import phenotype
 from data.cohorts.rows import Row, guess_row, read_table, write_table
 from data.conversion import tables as conversion
 
@@ -32,24 +32,24 @@ def place(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("letter", ODD)
 def test_what_steers_a_terminal_or_is_not_unicode_is_not_plain(letter):
-    assert not text.is_plain(f"a{letter}b")
+    assert not errors.is_plain(f"a{letter}b")
     with pytest.raises(InputError, match=r"The site is 'a.*b'; expected one line .* without control") as caught:
-        text.check_plain(f"a{letter}b", "The site is")
+        errors.check_plain(f"a{letter}b", "The site is")
     assert str(caught.value).isprintable()
-    assert text.escaped(letter).isprintable() or letter in "\n\t"
+    assert errors.escaped(letter).isprintable() or letter in "\n\t"
 
 
 def test_names_of_all_languages_are_plain_and_long_ones_are_not():
-    assert text.is_plain("Universität, 東京 'Å\u0301' \U0001f9e0 \u200d")
-    assert text.is_plain("x" * text.MAX_TEXT) and not text.is_plain("x" * (text.MAX_TEXT + 1))
-    assert len(text.shown("x" * 10**6)) < 300
+    assert errors.is_plain("Universität, 東京 'Å\u0301' \U0001f9e0 \u200d")
+    assert errors.is_plain("x" * errors.MAX_TEXT) and not errors.is_plain("x" * (errors.MAX_TEXT + 1))
+    assert len(errors.shown("x" * 10**6)) < 300
 
 
 @few
 @given(LETTERS)
 def test_escapes_leave_plain_text_alone(word):
-    assert text.escaped(word) == word or text.NOT_PLAIN.search(word)
-    assert not set(text.NOT_PLAIN.findall(text.escaped(word))) - set("\n\t")
+    assert errors.escaped(word) == word or errors.NOT_PLAIN.search(word)
+    assert not set(errors.NOT_PLAIN.findall(errors.escaped(word))) - set("\n\t")
 
 
 @few
@@ -62,7 +62,7 @@ def test_a_table_of_records_is_read_as_it_was_written_or_not_written(place, file
     try:
         write_table(path, [row])
     except InputError:
-        assert not path.exists() and not all(map(text.is_plain, (file, subject, site)))
+        assert not path.exists() and not all(map(errors.is_plain, (file, subject, site)))
     else:
         assert read_table(path) == [row]
 
@@ -76,12 +76,12 @@ def test_a_side_table_is_read_as_it_was_written_or_not_written(place, name, valu
     path.unlink(missing_ok=True)
     table = pd.DataFrame({name: [value]}, index=["7"], dtype=object)
     try:
-        side_tables.check_columns(table)
-        side_tables.write(path, table)
+        phenotype.check_columns(table)
+        phenotype.write_by_subject(path, table)
     except InputError:
-        assert not path.exists() and not (text.is_plain(name) and text.is_plain(value) and name != "subject")
+        assert not path.exists() and not (errors.is_plain(name) and errors.is_plain(value) and name != "subject")
     else:
-        read = side_tables.read(path, ["7"])
+        read = phenotype.read_by_subject(path, ["7"])
         assert (read.columns.tolist(), read.iloc[0, 0]) == ([name], value)
 
 
@@ -98,7 +98,7 @@ def test_the_name_of_a_sum_is_read_as_it_was_written_or_not_written(place, name)
         try:
             files.write_sums(folder, [name])
         except InputError:
-            assert not text.is_plain(name)
+            assert not errors.is_plain(name)
         else:
             assert files.read_sums(folder) == {name: "0" * 64}
 
@@ -127,7 +127,7 @@ def test_a_table_of_a_user_is_plain_or_refused_by_its_line(place, rows, delimite
     except InputError as error:
         assert str(path) in str(error)
     else:
-        assert all(map(text.is_plain, [*table.columns, *table.to_numpy().ravel()]))
+        assert all(map(errors.is_plain, [*table.columns, *table.to_numpy().ravel()]))
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_line_ends_within_a_cell_become_spaces(tmp_path):
     | st.sampled_from(["²", "٣", "1_0", "9" * 5000, "1e3", "-0", "+1", " 1"])
 )
 def test_a_whole_number_has_our_digits_and_a_bound(word):
-    number = text.whole_number(word)
+    number = errors.whole_number(word)
     assert number is None or (str(number) == (word.lstrip("0") or "0") and 0 <= number < 10**19)
     assert number is not None or not (word.isascii() and word.isdecimal() and len(word) < 20)
 

@@ -212,7 +212,7 @@ def ended(*_) -> None:
 def test_rows_of_a_training_from_zero_that_never_saved_are_not_continued(train, seen_two, tmp_path, monkeypatch):
     shutil.copytree(seen_two, tmp_path / "one")
     with monkeypatch.context() as patch:
-        patch.setattr("utils.training.saver.Saver.save", ended)
+        patch.setattr("utils.training.network.Saver.save", ended)
         assert train("one", "nn", 3, "--overrideChkpt").status == 130
     out = tmp_path / "one" / "out"
     assert [row["step"] for row in read_rows(out / "history.csv")] == ["1", "2", "3"]
@@ -263,7 +263,7 @@ def test_a_signal_saves_and_the_same_command_completes_the_job_bit_equal(train, 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_says_how_far_it_came(number, train, tmp_path, monkeypatch):
-    from data.base.progress import PlainProgress
+    from data.base.terminal import PlainProgress
 
     advance = PlainProgress.advance
 
@@ -323,7 +323,7 @@ def test_override_keeps_the_old_checkpoint_until_the_new_run_has_saved(
     """What overrides, with another seed, ends before its first checkpoint."""
     folder = CheckpointFolder(shutil.copytree(seen_two, tmp_path / "one") / "ckpt" / "nn")
     with monkeypatch.context() as patch:
-        patch.setattr("utils.training.saver.Saver.save", ended)
+        patch.setattr("utils.training.network.Saver.save", ended)
         assert train("one", "nn", 5, "--overrideChkpt", "--seed", "1").status == 130
     assert (folder.current, folder.digest()) == (folder.replaced, CheckpointFolder(seen_two / "ckpt" / "nn").digest())
     where = ("--chkPointDir", tmp_path / "one" / "ckpt", "--dataDir", cohort)

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from data import grids
 from data.base.errors import InputError
-from data.cohorts import resampling, stored, twins
-from data.cohorts.folds import by_column, open_folds
-from data.cohorts.resplit import resplit
+from data.cohorts import atlas, resampling, stored, twins
+from data.cohorts.division import by_column
+from data.cohorts.folds import open_folds
 from data.cohorts.rows import TOGETHER, Metadata, named_groups
 from data.cohorts.stored import open_cohort, sealed
+from data.cohorts.variants import resplit
 from utils.runs import guards
 
 
@@ -69,7 +70,7 @@ def test_region_means_of_a_volume_are_those_of_its_block_means():
     volume = np.stack([brain_map(grids.FULL.shape, seed) for seed in (0, 1)], -1)
     reduced = np.stack([resampling.block_mean(volume[..., at]) for at in (0, 1)], -1)
     np.testing.assert_allclose(twins.of_volume(volume), twins.of_volume(reduced))
-    inside = twins.aal(grids.REDUCED).labels == 5
+    inside = atlas.load_atlas(None, grids.REDUCED).labels == 5
     np.testing.assert_allclose(twins.of_volume(reduced)[4], reduced[inside].mean(0), rtol=1e-5)
 
 

@@ -15,7 +15,7 @@ from models import MODELS, nn
 from run import parser
 from utils.jobs import BLACKOUT, FULL_PASS, JOBS, TEST, TRAIN
 from utils.runs.checkpoints import CheckpointFolder, Identity
-from utils.runs.folded import folded_run
+from utils.runs.group import folded_run
 from utils.runs.guards import check
 from utils.runs.run import Job, Run
 from utils.runs.validate import Request, TrainOptions, check_options, request, single_run
@@ -318,21 +318,21 @@ def test_a_default_folder_of_checkpoints_that_is_not_there_is_told(cohort, tmp_p
     assert "--chkPointDir" not in capsys.readouterr().out
 
 
-def test_the_guards_of_a_job_are_called_in_order_with_the_identity(cohort, monkeypatch):
-    called = []
+def test_guards_are_called_in_order_and_comparisons_only_with_a_checkpoint(tmp_path):
+    called: list[str] = []
 
-    def refuse(run: Run, saved: Identity | None) -> None:
-        called.append((run, saved))
+    def note(run: Run, *saved: Identity) -> None:
+        called.append(f"{run.model.name} with {len(saved)}")
+
+    def refuse(run: Run, *saved: Identity) -> None:
+        note(run, *saved)
         raise InputError("refused")
 
-    def note(run: Run, saved: Identity | None) -> None:
-        called.append((run, saved))
-
-    found = requested(f"--train --model nn --dataDir {cohort} --chkPointDir ckpt")
-    found.args.job = replace(TRAIN, guards=(note, refuse, note))
+    run = replace(run_of("--train --model nn", None), out_dir=tmp_path / "out")
+    check(replace(run, job=replace(TRAIN, guards=(note,), comparisons=(refuse,))), None)
     with pytest.raises(InputError, match="refused"):
-        single_run(found)
-    assert len(called) == 2 and called[0] == called[1] and called[0][1] is None
+        check(replace(run, job=replace(TRAIN, guards=(note,), comparisons=(note, refuse, note))), saved_by())
+    assert called == ["nn with 0", "nn with 0", "nn with 1", "nn with 1"]
 
 
 def test_what_guards_could_not_compare_is_printed(capsys, tmp_path):

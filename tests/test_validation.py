@@ -14,7 +14,7 @@ from data.grids import REDUCED
 from models import nn
 from models.settings import from_json
 from utils.runs.checkpoints import CheckpointFolder
-from utils.training.saver import restore_weights
+from utils.training.network import restore_weights
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -21,9 +20,8 @@ from data.cohorts.stored import open_cohort
 from data.conversion.layouts import Listing
 from data.conversion.options import SourceOptions
 from data.conversion.plan import check_like
-from data.conversion.reading import read
 from data.conversion.source import read_source
-from data.conversion.volumes import Wanted, maps_in, wanted
+from data.conversion.volumes import Wanted, maps_in, read_person, wanted
 
 NETS = ("net_0", "net_1", "net_2")
 
@@ -74,7 +72,7 @@ def test_a_4d_file_gives_the_records_of_its_volumes_in_files_of_their_own(scans,
     for number, image in enumerate(nibabel.four_to_three(nibabel.load(whole))):
         nibabel.save(image, tmp_path / f"{number}.nii.gz")
         split.append(MapOnDisk(tmp_path / f"{number}.nii.gz"))
-    read(split, grids.REDUCED, tmp_path / "record.bin")
+    read_person(split, grids.REDUCED, tmp_path / "record.bin")
     assert (tmp_path / "record.bin").read_bytes()[120:] == (folder / "50004.bin").read_bytes()[120:]
 
 
@@ -92,21 +90,6 @@ def test_new_people_get_the_same_volumes(scans, converted, data_cli, tmp_path):
     source = read_source(scans, SourceOptions(maps=("net_2", "falff")))
     with pytest.raises(InputError, match="holds 4 maps a record, falff, net_0, net_1, net_2, found are net_2, falff;"):
         check_like(source, open_cohort(converted[0]))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", ["--zip", "--hdf5"])
-def test_volumes_are_packed_swapped_exported_and_checked_as_other_maps(form, converted, data_cli, tmp_path):
-    folder = converted[0]
-    assert data_cli("swap", folder, tmp_path / "swapped", "--copies", 1, "--regions", 2).status == 0
-    assert data_cli("pack", tmp_path / "swapped", tmp_path / "packed", form).status == 0
-    packed, subject = open_cohort(tmp_path / "packed"), open_cohort(folder).rows[0].subject
-    assert packed.maps == ("falff", *NETS) and packed.digest == open_cohort(tmp_path / "swapped").digest
-    assert data_cli("export", folder, subject, tmp_path / "x.nii.gz", "--map", "net_1").status == 0
-    stored = np.asarray(nibabel.load(tmp_path / "x.nii.gz").dataobj)
-    np.testing.assert_array_equal(stored, open_cohort(folder).read(0)[2][..., 2])
-    checked = data_cli("check", folder)
-    assert re.search(r"net_0.*maps: of either sign", checked.out)
 
 
 def test_one_volume_is_a_map_by_itself(scans):
@@ -295,7 +278,7 @@ def test_a_file_is_read_once_a_person(files, monkeypatch, tmp_path):
     opened = Counter()
     monkeypatch.setattr(nifti, "open_image", lambda path, real=nifti.open_image: (opened.update([path]), real(path))[1])
     maps = [MapOnDisk(tmp_path / "a_falff.nii"), *(MapOnDisk(tmp_path / "a_net.nii", number) for number in range(3))]
-    found = read(maps, grids.REDUCED, tmp_path / "record.bin").measured
+    found = read_person(maps, grids.REDUCED, tmp_path / "record.bin").measured
     assert opened == {tmp_path / "a_falff.nii": 1, tmp_path / "a_net.nii": 1}
     for number, measured in enumerate(found[1:]):
         values = network(0, number)

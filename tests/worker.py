@@ -48,15 +48,15 @@ def main() -> int:
 
     devices.choose_device(share=False)
     devices.start_tensorflow("cpu")
-    from utils.blackout import effects, measure, page
-    from utils.training import loop, saver
+    from utils.blackout import measure, page, results
+    from utils.training import loop, network
 
     Figure.savefig = lambda own, file, format, **_: file.write("<svg></svg>" if format == "svg" else b"")
-    page.draw_brain, page.viewer = lambda *_: None, lambda _: ""
-    effects.BLOBS, measure.TOGETHER, loop.SAVE_EVERY = 4, 2, args.interval
+    results.draw_brain, page.viewer = lambda *_: None, lambda _: ""
+    measure.BLOBS, measure.TOGETHER, loop.SAVE_EVERY = 4, 2, args.interval
     if args.kill:
-        save = saver.Saver.save
-        saver.Saver.save = lambda own, step, identity: (
+        save = network.Saver.save
+        network.Saver.save = lambda own, step, identity: (
             os.kill(os.getpid(), signal.SIGKILL) if step == args.kill else save(own, step, identity)
         )
     *commands, last = json.loads(args.commands.read_text())

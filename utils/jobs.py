@@ -7,33 +7,22 @@ from utils.runs.run import Job
 from utils.runs.validate import TrainOptions
 from utils.scores.results import OUTPUTS
 
-
-def figures(*names: str) -> tuple[str, ...]:
-    """The files of figures, each in every form that `utils.figures.save` writes."""
-    return tuple(f"{name}.{form}" for name in names for form in ("png", "svg", "pdf"))
-
-
-TESTED = (
-    guards.same_settings,
-    guards.no_leak,
-    guards.same_preparation,
-    guards.no_near_copy,
-    guards.free_output,
-)
+TESTED = (guards.no_leak_by_encoder, guards.free_output)
+COMPARED = (guards.same_settings, guards.no_leak, guards.same_preparation, guards.no_near_copy)
 TRAIN = Job(
     name="train",
     help="train on the training subjects",
     module="utils.training.train",
     guards=(
-        guards.same_settings,
-        guards.same_training,
-        guards.no_leak,
+        guards.no_leak_by_encoder,
         guards.writable_checkpoints,
         guards.two_classes,
         guards.enough_to_validate,
         guards.free_output,
     ),
-    outputs=("history.csv", *figures("history"), "events.out.tfevents.*"),
+    comparisons=(guards.same_settings, guards.same_training, guards.no_leak),
+    outputs=("history.csv", "events.out.tfevents.*"),
+    figures=("history",),
     options=TrainOptions,
     needs_checkpoint=False,
     takes_several_gpus=True,
@@ -43,10 +32,9 @@ TEST = Job(
     help="measure on the test subjects",
     module="utils.evaluation.test",
     guards=TESTED,
-    outputs=(
-        *OUTPUTS,
-        *figures("confusion_matrix", "roc", "forest", "calibration", "decisions", "losses", "distribution", "*Image"),
-    ),
+    comparisons=COMPARED,
+    outputs=OUTPUTS,
+    figures=("confusion_matrix", "roc", "forest", "calibration", "decisions", "losses", "distribution", "*Image"),
     options=TestOptions,
     is_shared=False,
 )
@@ -54,15 +42,10 @@ BLACKOUT = Job(
     name="blackout",
     help="occlude atlas regions one at a time",
     module="utils.blackout.job",
-    guards=(
-        *TESTED,
-        blackout.possible_blackout,
-        guards.distinct_names,
-    ),
-    outputs=(
-        *("regions.csv", "regions_by_map.csv", "blackout.h5", *figures("blackout", "regions_by_map")),
-        *("blackout.html", "maps", "group_*.nii.gz"),
-    ),
+    guards=(*TESTED, blackout.possible_blackout, guards.distinct_names),
+    comparisons=COMPARED,
+    outputs=("regions.csv", "regions_by_map.csv", "blackout.h5", "blackout.html", "maps", "group_*.nii.gz"),
+    figures=("blackout", "regions_by_map"),
     options=blackout.BlackoutOptions,
     takes_candidates=False,
     needs="occludable",
@@ -72,19 +55,11 @@ FULL_PASS = Job(
     name="encode",
     help="reduce the whole cohort",
     module="utils.training.encode",
-    guards=(guards.same_settings, guards.same_preparation, guards.code_fits, guards.distinct_names, guards.new_output),
+    guards=(guards.code_fits, guards.distinct_names, guards.new_output),
+    comparisons=(guards.same_settings, guards.same_preparation),
     outputs=(
-        *(
-            "*.bin",
-            "cohort.json",
-            "subjects.csv",
-            "SHA256SUMS",
-            "digests.csv",
-            "covariates.csv",
-            "phenotype.csv",
-            "maps.csv",
-        ),
-        *("folds.csv", "folds.json"),
+        *("*.bin", "cohort.json", "subjects.csv", "SHA256SUMS", "digests.csv", "covariates.csv", "phenotype.csv"),
+        *("maps.csv", "folds.csv", "folds.json"),
     ),
     needs="reduces",
     refusal="A full pass reduces a cohort, and only {able} does that, not {model}; did you mean: "

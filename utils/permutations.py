@@ -24,12 +24,10 @@ from scipy.stats import beta
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.processes import processes
-from data.base.progress import progress, quietly
+from data.base.processes import handled, processes
 from data.base.tables import read_frame, write_frame, write_rows
-from data.base.terminal import handled, warn_in_one_line
-from data.cohorts.folds import Folds
-from data.cohorts.permuted import permuted_folds
+from data.base.terminal import progress, quietly, warn_in_one_line
+from data.cohorts.folds import Folds, permuted_folds
 from utils.choice.job import Store, choice, read_alike
 from utils.machines import devices
 from utils.machines.devices import Workers
@@ -318,7 +316,7 @@ def permuted_run(tested: Group, asked: int) -> Permutations:
             "--permutations compares true labels with permuted ones; this network was trained on the latter."
         )
     run = replace(tested.run, job=PERMUTE, out_dir=tested.run.out_dir / FOLDER, name="")
-    guards.free_output(run, None)
+    guards.free_output(run)
     return Permutations(tested, run, asked)
 
 

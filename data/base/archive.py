@@ -1,7 +1,7 @@
 """A zip of named parts with their SHA-256 sums: written bit for bit the same of the same parts, read without trust.
 
 Nothing of it is executed. Sums tell damage, not forgery: whoever edits a part can edit
-its sum, so compare the digest of the whole file with what its maker says.
+its sum. Compare the digest of the whole file with what its maker says.
 """
 
 import hashlib
@@ -22,9 +22,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from data.base import files
-from data.base.errors import InputError
+from data.base.errors import InputError, is_plain, shown
 from data.base.files import IN_FOLDERS, SUMS, parsed, sum_of
-from data.base.text import is_plain, shown
 
 MAX_BYTES = 2**29  # of a zip, and of all its parts together
 MAX_PART = 2**28  # bytes of one, which bounds what reading takes beside the parts
@@ -151,8 +150,8 @@ def excess(sizes: Mapping[str, int]) -> str:
 
 
 def check_json(content: bytes) -> None:
-    """Raises ValueError for JSON of too many values, that names one twice, or holds a number that is not finite or text
-    that is not plain, and RecursionError if it is deep."""
+    """Raises ValueError for JSON of too many values, of a name that stands twice, of a number that is not finite, or of
+    text that is not plain. Raises RecursionError if it is deep."""
     if (count := sum(map(content.count, (b",", b"[", b"{")))) > MAX_VALUES:
         raise ValueError(f"it holds about {count:,} values, at most {MAX_VALUES:,} are allowed")
 

@@ -10,9 +10,9 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any, NoReturn, TypeVar
 
-from data.base.errors import InputError
-from data.base.terminal import UNREAD, Unread, ignore_interrupts, plain_streams
-from data.base.text import PLAIN, is_plain, shown, whole_number
+from data.base.errors import PLAIN, InputError, is_plain, shown, whole_number
+from data.base.processes import ignore_interrupts
+from data.base.terminal import UNREAD, Unread, plain_streams
 
 MAX_SEED = 2**32 - 1
 MAX_COUNT = 10**12  # of batches and the like; far below what int64 holds
@@ -28,8 +28,8 @@ class Parser(argparse.ArgumentParser):
     """Argument errors are one line, without the usage; an empty value is an error."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuses an empty argument, which is what is left of a shell variable that is not set, and one that is not
-        plain text, which no table could hold."""
+        """Refuses an empty argument, as a shell variable that is not set leaves it. Refuses one that is not plain text,
+        which no table could hold."""
         if sys.platform == "win32":
             print(f"{self.prog}: Windows is not supported, and nothing was tried on it; use WSL.", file=sys.stderr)
         for before, word in pairwise(["", *(sys.argv[1:] if args is None else args)]):
@@ -129,20 +129,24 @@ def answered(program: str, work: Callable[[], int]) -> int:
         status = work()
         sys.stdout.flush()
         return status
-    except InputError as error:
-        message = str(error)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = " Free space and repeat the command." if full else ""
-        message = f"{error.filename or 'input or output'}: {error.strerror or error}.{advice}"
-    except MemoryError:
-        message = "The memory is full; close other programs or use a machine with more."
+    except (InputError, OSError, MemoryError) as error:
+        print(error_line(program, message_of(error)), file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         ignore_interrupts()  # the rest is closing files
         print(f"{program}: interrupted; repeat the command.", file=sys.stderr)
         return 130
-    print(error_line(program, message), file=sys.stderr)
-    return 2
+
+
+def message_of(error: Exception) -> str:
+    """What a user can do about an error of the input, the disk or the memory."""
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = " Free space and repeat the command." if full else ""
+        return f"{error.filename or 'input or output'}: {error.strerror or error}.{advice}"
+    if isinstance(error, MemoryError):
+        return "The memory is full; close other programs or use a machine with more."
+    return str(error)
 
 
 def error_line(program: str, message: str) -> str:

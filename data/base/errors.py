@@ -1,4 +1,12 @@
-"""The exception for bad input; both command lines print it as one line on stderr and exit with status 2."""
+"""The error that a user reads on one line; which text a terminal, a table and a JSON file can hold."""
+
+import re
+
+# Controls, line ends, reversals of the writing direction, and what is not Unicode, as in a file name that is not UTF-8
+NOT_PLAIN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+MAX_TEXT = 100_000  # characters of one value; the csv module reads no more than 131,072
+PLAIN = f"expected one line of UTF-8 text without control characters, of at most {MAX_TEXT:,} characters"
+SHOWN = 200  # characters of a refused text
 
 
 class InputError(Exception):
@@ -6,3 +14,28 @@ class InputError(Exception):
 
     def __init__(self, text: str):
         super().__init__(" ".join(text.splitlines()))
+
+
+def is_plain(text: str) -> bool:
+    return len(text) <= MAX_TEXT and not NOT_PLAIN.search(text)
+
+
+def check_plain(text: str, what: str) -> None:
+    """Raises InputError, which begins with `what`, for text that is not plain."""
+    if not is_plain(text):
+        raise InputError(f"{what} {shown(text)}; {PLAIN}. Rename it.")
+
+
+def whole_number(text: str) -> int | None:
+    """`text` as a number if it is one of at most 19 digits, 0 to 9; `int` accepts other scripts and refuses 5,000."""
+    return int(text) if re.fullmatch(r"[0-9]{1,19}", text) else None
+
+
+def shown(text: str) -> str:
+    """The beginning of a text in quotes, with escapes in place of what is not plain."""
+    return f"{text[:SHOWN]!r}" + " ..." * (len(text) > SHOWN)
+
+
+def escaped(text: str) -> str:
+    """Text of several lines for a terminal, with escapes in place of what it may obey."""
+    return NOT_PLAIN.sub(lambda found: found[0] if found[0] in "\n\t" else ascii(found[0])[1:-1], text)

@@ -23,8 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from data.base.errors import InputError
-from data.base.text import check_plain, shown
+from data.base.errors import InputError, check_plain, shown
 
 if TYPE_CHECKING:
     import h5py
@@ -169,10 +168,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     try:
         lock.acquire(blocking=wait)
     except Timeout:
-        holder = ""
-        with suppress(FileNotFoundError):  # it has ended meanwhile
-            holder = path.read_text(encoding="utf-8", errors="replace")
-        raise InputError(f"{folder} is being written by {holder or 'another process'}; wait for it to end.") from None
+        raise InputError(f"{folder} is being written by {holder_of(path)}; wait for it to end.") from None
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise
@@ -188,6 +184,13 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)  # while it is held: a process that waits for it opens it again
         lock.release()
+
+
+def holder_of(lock: Path) -> str:
+    """Who has a lock, as it says itself."""
+    with suppress(FileNotFoundError):  # it has ended meanwhile
+        return lock.read_text(encoding="utf-8", errors="replace") or "another process"
+    return "another process"
 
 
 def read_json(path: Path, kind: type[Content]) -> Content:

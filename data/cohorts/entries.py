@@ -18,8 +18,7 @@ import numpy as np
 
 from data import grids
 from data.base import files
-from data.base.errors import InputError
-from data.base.text import check_plain
+from data.base.errors import InputError, check_plain
 from data.cohorts import records
 from data.cohorts.records import FileEntry
 from data.cohorts.rows import MAX_RECORDS
@@ -127,7 +126,7 @@ class HDF5Entry:
     def read(self, num_bytes: int = -1) -> bytes:
         try:
             with files.HDF5_LOCK:  # also while the objects of h5py are made and thrown away
-                header = header_bytes(self.store, self.row)
+                header = self.store["label"][self.row].tobytes() + self.store["phenotype"][self.row].tobytes()
                 stored = None if 0 <= num_bytes <= len(header) else chunk_of(self.store["volume"], self.row)
             content = header + (inflated(*stored, self.row) if stored else b"")
             return content[: num_bytes if num_bytes >= 0 else None]
@@ -136,11 +135,6 @@ class HDF5Entry:
 
     def __str__(self) -> str:
         return f"{self.path}:row {self.row}"
-
-
-def header_bytes(store: Any, row: int) -> bytes:
-    """Label and phenotype of one record."""
-    return store["label"][row].tobytes() + store["phenotype"][row].tobytes()
 
 
 def chunk_of(volume: Any, row: int) -> tuple[bytes, list[int], int]:

@@ -1,34 +1,46 @@
-"""Folds: ways to divide a cohort into training and test subjects, so that each subject is tested once.
+"""Folds: the subjects of a cohort, divided so that each of them is tested once; kept on disk, divided again, permuted.
 
 N folds hold each label and site in proportion; or one site, or one value of any covariate, is left out at a time.
-`folds.csv` holds each subject's fold, `folds.json` beside it names the cohort. A set of reduced cohorts, one for each
-fold and made by an encoder of its own, is a folder with both files and a cohort `fold-<K>` for each fold.
+`folds.csv` holds each subject's fold, `folds.json` beside it names the cohort. An encoder for each fold makes a set of
+reduced cohorts: a folder with both files, and a cohort `fold-<K>` for each fold.
+
+Inner folds divide the training subjects of a fold. What is chosen by them has not seen whom the outer fold tests. If
+the outer folds are the values of a column, such as sites, the inner ones are groups of the other values. So here, too,
+models are tested at sites that they have not seen.
+
+Labels are permuted within sites. There is nothing to find then, with the same people, scans and sites.
 """
 
 import hashlib
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 
 from data.base import files, tables
-from data.base.errors import InputError
-from data.base.text import shown, whole_number
+from data.base.errors import InputError, whole_number
+from data.cohorts import rows as rows_of
 from data.cohorts.cohort import Cohort
-from data.cohorts.resplit import resplit
-from data.cohorts.rows import Groups, Row, leaders, listed, named_groups
+from data.cohorts.division import (
+    by_column,
+    by_number,
+    check_classes,
+    folder_name,
+    folds_of,
+    smaller_class,
+    subject_table,
+)
+from data.cohorts.rows import Groups, leaders, listed, named_groups
 from data.cohorts.stored import FOLDS, same_scan, sealed
+from data.cohorts.variants import resplit
 
 FOLD_TABLE = "folds.csv"
 FOLD_COLUMNS = ("subject", "fold")
-SITE_COLUMN = "site"  # of subjects.csv
-MAX_FOLDER_NAME = 200  # of 255 characters, some of which are of the names of locks and unfinished folders
-USUAL_FOLDS = 10  # where the classes are large enough
-UNKNOWN_FOLD = "unknown"  # of subjects whose value of a covariate is missing
+MAX_INNER_FOLDS = 5  # inner folds; groups of values of a column
+MIN_INNER_FOLDS = 2
 
 
 @dataclass(frozen=True)
@@ -144,11 +156,6 @@ def split_of(fold: str | None, tested: str) -> str:
     return "test" if fold == tested else "train"
 
 
-def folder_name(name: str) -> str:
-    """A fold's name as the name of a folder, whatever characters a site's name has."""
-    return quote(name, safe=" ()+,").replace(".", "%2E", name.startswith("."))
-
-
 def part_folder(folder: Path, name: str) -> Path:
     """The folder of a fold's results, or of its reduced cohort."""
     return folder / f"fold-{folder_name(name)}"
@@ -164,8 +171,8 @@ def open_folds(path: Path, how: str, seed: int, saved: Path) -> Folds:
 
 
 def repeated(folds: Folds, seed: int, saved: Path) -> Folds:
-    """The folds of another repeat, as `open_folds`: numbered ones are cut by another seed, those of a column, and of a
-    set of reduced cohorts, whose encoders are bound to them, are the same."""
+    """The folds of another repeat, as `open_folds`. Numbered ones are cut by another seed. Those of a column stay, and
+    so do those of a set of reduced cohorts, to which encoders are bound."""
     if folds.are_numbered and not folds.reduced:
         folds = made(folds.whole, folds.how, seed, saved, folds.same_scan)
     folds.check_written(saved)
@@ -173,8 +180,8 @@ def repeated(folds: Folds, seed: int, saved: Path) -> Folds:
 
 
 def made(cohort: Cohort, how: str, seed: int, saved: Path, groups: Groups | None = None) -> Folds:
-    """The folds of a cohort: those that a training of this cohort has written, or new ones; `groups` are known to share
-    a scan, or are looked for."""
+    """The folds of a cohort: those that a training of this cohort has written, or new ones. `groups` share a scan;
+    None: they are looked for."""
     check_cuttable(cohort)
     if (saved / FOLDS).is_file():
         cut, fold_of = files.read_json(saved / FOLDS, Cut), read_folds(saved / FOLD_TABLE)
@@ -198,111 +205,6 @@ def check_cuttable(cohort: Cohort) -> None:
             f"{cohort.path} was augmented by swapping regions between its training subjects, so that a fold's test "
             "subjects would be in its training records; use the cohort that it was made from."
         )
-
-
-def subject_table(cohort: Cohort) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Subjects in the order of their first record, with their label and site. Raises InputError for one with two."""
-    first: dict[str, Row] = {}
-    for row in cohort.rows:
-        other = first.setdefault(row.subject, row)
-        if row.label != other.label or row.site != other.site:
-            twice = "label" if row.label != other.label else "site"
-            raise InputError(
-                f"{cohort.path} has two {twice}s for subject {row.subject}; folds need one. Correct the table."
-            )
-    rows = first.values()
-    return list(first), np.array([row.label for row in rows]), np.array([row.site for row in rows])
-
-
-def smaller_class(cohort: Cohort, groups: Groups = ()) -> int:
-    """How many subjects it has; a group counts as its first one."""
-    subjects, label, _ = subject_table(cohort)
-    leader = leaders(subjects, groups)
-    return min(Counter(of for subject, of in zip(subjects, label, strict=True) if leader[subject] == subject).values())
-
-
-def by_number_advice(cohort: Cohort) -> str:
-    """Which number of folds is possible."""
-    count = min(USUAL_FOLDS, smaller_class(cohort))
-    return f"Use --folds {count}." if count > 1 else "No folds are possible: one class has a single subject."
-
-
-def by_number(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[str, str]:
-    """`how` folds, 0, 1, ..., in proportion over labels and sites; a group is in one."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    subjects, label, site = subject_table(cohort)
-    leader = leaders(subjects, groups)
-    count, fewest = int(how), smaller_class(cohort, groups)
-    if not 2 <= count <= fewest:
-        raise InputError(
-            f"--folds {how} cannot cut {cohort.path}: its smaller class has {fewest} subjects; expected 2 to {fewest}."
-        )
-    stratum = [f"{of} {where}" for of, where in zip(label, site, strict=True)]
-    if max(Counter(stratum).values()) < count:  # scikit-learn wants one that can be in every fold
-        stratum = label.tolist()
-    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # a small site cannot be everywhere
-        return folds_of(
-            subjects, [str(number) for number in range(count)], splitter.split(subjects, stratum, [*leader.values()])
-        )
-
-
-def by_column(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[str, str]:
-    """A fold for each value of a column of `covariates.csv`, or for each site; a group is in that of its first subject,
-    which is printed."""
-    from sklearn.model_selection import LeaveOneGroupOut
-
-    subjects, _, site = subject_table(cohort)
-    table, group = cohort.covariates, site.tolist()
-    if table is not None and how in table:
-        group = [value or UNKNOWN_FOLD for value in table[how]]
-        if (unknown := group.count(UNKNOWN_FOLD)) and UNKNOWN_FOLD not in set(table[how]):
-            print(f"{how} is not known of {unknown} subjects, who are a fold of their own, {UNKNOWN_FOLD}.")
-    elif how != SITE_COLUMN:
-        known = listed([SITE_COLUMN, *([] if table is None else table.columns)])
-        raise InputError(f"--folds {how} is neither a number nor a column of {cohort.path}; it has {known}.")
-    own, leader = dict(zip(subjects, group, strict=True)), leaders(subjects, groups)
-    if moved := [
-        f"{one} ({own[one]}) with {first} ({own[first]})" for one, first in leader.items() if own[one] != own[first]
-    ]:
-        print(f"Subjects who share a scan with one of another {how}, and are tested there: {listed(moved)}.")
-        group = [own[first] for first in leader.values()]
-    names = sorted(set(group))
-    if len(names) < 2:
-        raise InputError(
-            f"--folds {how} has one value in {cohort.path}, {names[0] or 'an empty one'}; expected two or more. "
-            f"{by_number_advice(cohort)}"
-        )
-    if 2 * len(names) > len(subjects):
-        raise InputError(
-            f"--folds {how} has {len(names)} values among {len(subjects)} subjects of {cohort.path}; expected groups. "
-            f"{by_number_advice(cohort)}"
-        )
-    if long := [name for name in names if len(folder_name(name)) > MAX_FOLDER_NAME]:
-        raise InputError(
-            f"--folds {how} has the value {shown(long[0])}, too long for the name of a folder; shorten it."
-        )
-    if len({name.casefold() for name in names}) < len(names):
-        raise InputError(f"--folds {how} has values in {cohort.path} that differ only in capitals; write them alike.")
-    return folds_of(subjects, names, LeaveOneGroupOut().split(subjects, groups=group))
-
-
-def folds_of(subjects: list[str], names: list[str], splits: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, str]:
-    """Subject -> the name of the split that tests it, in the order of `subjects`."""
-    tested = {subjects[at]: name for name, (_, test) in zip(names, splits, strict=True) for at in test}
-    return {subject: tested[subject] for subject in subjects}
-
-
-def check_classes(cohort: Cohort, fold_of: Mapping[str, str]) -> None:
-    """Raises InputError if a fold would be trained on one class."""
-    label = {row.subject: row.label for row in cohort.rows}
-    for name in set(fold_of.values()):
-        if len({label[subject] for subject, fold in fold_of.items() if fold != name}) < 2:
-            raise InputError(
-                f"Without fold {name}, {cohort.path} has one class only; cut it otherwise. {by_number_advice(cohort)}"
-            )
 
 
 def read_folds(path: Path) -> dict[str, str]:
@@ -338,3 +240,85 @@ def open_reduced(path: Path, how: str) -> Folds:
 
 def digest_over(digests: Sequence[str]) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class InnerFolds:
+    """`outer` is the cohort of an outer fold; `fold_of` gives each of its training subjects an inner fold."""
+
+    outer: Cohort
+    fold_of: dict[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(set(self.fold_of.values()), key=int)
+
+    def cohort(self, name: str, outer: Cohort) -> Cohort:
+        """The cohort of the outer fold, as a model reads it, with an inner fold's subjects as test subjects. Those whom
+        the outer fold tests are held out."""
+        inner = {subject: split_of(fold, name) for subject, fold in self.fold_of.items()}
+        return resplit(outer, {row.subject: inner.get(row.subject, rows_of.HELD_OUT) for row in outer.rows})
+
+
+def inner_folds(folds: Folds, cohort: Cohort, seed: int) -> InnerFolds:
+    """The inner folds of the cohort of one of these folds. Raises InputError if its training subjects are too few."""
+    training = replace(cohort, rows=tuple(row for row in cohort.rows if row.split == "train"))
+    values = {folds.fold_of[row.subject] for row in training.rows}
+    count = min(MAX_INNER_FOLDS, smaller_class(training, folds.same_scan) if folds.are_numbered else len(values))
+    if count < MIN_INNER_FOLDS:
+        what = "subjects of a class" if folds.are_numbered else f"value of {folds.how}"
+        raise InputError(
+            f"--choose compares models within the training subjects of a fold, in {MIN_INNER_FOLDS} inner folds at "
+            f"least, and without one fold {cohort.path} has {count} {what} left; use fewer or other --folds."
+        )
+    if folds.are_numbered:
+        fold_of = by_number(training, str(count), seed, folds.same_scan)
+    else:
+        fold_of = by_value(training, folds, count, seed)
+    try:
+        check_classes(training, fold_of)
+    except InputError as error:
+        raise InputError(f"--choose cuts the training subjects of a fold into inner folds. {error}") from None
+    return InnerFolds(cohort, fold_of)
+
+
+def by_value(training: Cohort, folds: Folds, count: int, seed: int) -> dict[str, str]:
+    """So many groups of values of the column, alike in size and in labels as far as that is possible."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    subjects, label, _ = subject_table(training)
+    value = [folds.fold_of[subject] for subject in subjects]
+    stratum = label if min(Counter(label.tolist()).values()) >= count else [0] * len(label)
+    splits = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(subjects, stratum, value)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        return folds_of(subjects, [str(number) for number in range(count)], splits)
+
+
+def permuted_labels(folds: Folds, random: np.random.Generator) -> dict[str, float]:
+    """Subject -> label, drawn anew. Units are exchanged within their site. Subjects who share a scan are one unit:
+    their labels go together to another unit of as many subjects."""
+    subjects, label, site = subject_table(folds.whole)
+    leader, members = leaders(subjects, folds.same_scan), defaultdict(list)
+    for at, subject in enumerate(subjects):
+        members[leader[subject]].append(at)
+    alike = defaultdict(list)  # units that may be exchanged
+    for unit in members.values():
+        alike[site[unit[0]], len(unit)].append(unit)
+    found: dict[str, float] = {}
+    for units in alike.values():
+        for unit, source in zip(units, random.permutation(np.array(units)), strict=True):
+            found |= {subjects[to]: float(label[of]) for to, of in zip(unit, source, strict=True)}
+    return found
+
+
+def permuted_folds(folds: Folds, seed: int, number: int) -> Folds:
+    """The folds of the cohort with permuted labels; `number` tells one permutation of a seed. Numbered folds are cut
+    anew by these labels, as before by the true ones. Others, and those of reduced cohorts, stay."""
+    label = permuted_labels(folds, np.random.default_rng((seed, number)))
+    whole, fold_of = folds.whole.relabelled(label), folds.fold_of
+    if folds.are_numbered and not folds.reduced:
+        fold_of = by_number(whole, folds.how, seed, folds.same_scan)
+    check_classes(whole, fold_of)
+    reduced = {name: cohort.relabelled(label) for name, cohort in folds.reduced.items()}
+    return Folds(folds.how, whole, folds.digest, fold_of, reduced, folds.same_scan)

@@ -1,7 +1,7 @@
 """Means of volumes over parcels, such as the regions of an atlas, of all records of a cohort; computed once and kept.
 
-They are what the first, fixed layers of a network give, what floors are fitted on, and what the fills of a blackout are
-predicted from. A row depends on its own record alone; of volumes that are z-scored within sites, on their site too.
+The first, fixed layers of a network give them, floors are fitted on them, and the fills of a blackout are predicted
+from them. A row depends on its own record alone; of volumes that are z-scored within sites, on their site too.
 
 Kept in `<chkPointDir>/means/`: `<parcels>-<key>.npy`, and a `.json` that says what it is and its SHA-256. The key is of
 the volumes' digests, of how they are standardised and of the parcels: if any of these changes, another table is made.
@@ -23,7 +23,8 @@ import numpy as np
 from data import grids
 from data.base import files
 from data.base.errors import InputError
-from data.base.progress import ahead, progress
+from data.base.processes import ahead
+from data.base.terminal import progress
 from data.cohorts import records
 from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort, in_order
@@ -155,8 +156,8 @@ def in_memory(cohort: Cohort, parcels: Sequence[Parcels]) -> list[np.ndarray]:
 
 
 def computed(cohort: Cohort, parcels: Sequence[Parcels]) -> Iterator[list[np.ndarray]]:
-    """For one chunk of records after another, the rows of each table: `means` (parcels, maps), and `state` of the file
-    in which the record was verified."""
+    """For each chunk of records, the rows of each table: `means` (parcels, maps), and the `state` of the record's file
+    when it was verified."""
     chunks = in_order(np.arange(len(cohort.rows)), CHUNK)
     forms = [np.dtype([("state", "<i8", STATE), ("means", "<f4", (one.count, cohort.num_maps))]) for one in parcels]
     with progress("Averaging volumes", len(cohort.rows)) as shown:

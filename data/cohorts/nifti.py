@@ -61,8 +61,8 @@ def num_volumes(image: nibabel.Nifti1Pair) -> int | None:
 
 
 def check_header(image: nibabel.Nifti1Pair, path: Path, max_volumes: int) -> None:
-    """Raises InputError, before memory is allocated, unless an image is 3-D, or 4-D of at most so many volumes, of
-    numbers with an affine, and of a size that its file can hold."""
+    """Raises InputError, before memory is allocated, unless an image holds numbers, has an affine, and is as large as
+    its file can be. It must be 3-D, or 4-D with at most so many volumes."""
     shape, volumes = image.shape, math.prod(image.shape[3:])
     if len(shape) < 3 or min(shape[:3]) < 2 or max(shape[3:], default=1) != volumes or volumes < 1:
         raise InputError(f"{path} has the shape {shape}; expected one 3-D map, or several in a 4-D file.")
@@ -109,8 +109,8 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def read_maps(maps: Iterable[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
-    """Each map (x, y, z) float32, in Fortran order, in the nearest RAS+ orientation; NaN becomes 0. A file of several
-    maps in a row is read once, a volume at a time. Raises InputError, naming the file."""
+    """Each map (x, y, z) float32, in Fortran order, in the nearest RAS+ orientation; NaN becomes 0. If maps in a row
+    are of one file, it is read once, a volume at a time. Raises InputError, naming the file."""
     for path, of_file in groupby(maps, key=lambda of_map: of_map.path):
         image, wanted = open_image(path), list(of_file)
         for of_map in wanted:
@@ -193,17 +193,17 @@ def read_brains(maps: Sequence[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
 
 def stored_volume(image: nibabel.Nifti1Image, grid: grids.Grid) -> np.ndarray:
     """What a record holds of a map: (x, y, z) float32 on a grid, z-scored over the full one."""
-    straight = resampling.straight(image.shape, image.affine.tobytes())
-    if straight and grid == grids.REDUCED:
-        return straight.z_scored_blocks(np.asarray(image.dataobj))
+    aligned = resampling.axis_aligned(image.shape, image.affine.tobytes())
+    if aligned and grid == grids.REDUCED:
+        return aligned.z_scored_blocks(np.asarray(image.dataobj))
     volume = records.normalise(on_full_grid(image, "linear"))
     return volume if grid == grids.FULL else resampling.block_mean(volume)
 
 
 def on_full_grid(image: nibabel.Nifti1Image, interpolation: str) -> np.ndarray:
     """An image sampled by its affine on the full grid, (91, 109, 91) float32, 0 outside; "linear", or "nearest"."""
-    if interpolation == "linear" and (straight := resampling.straight(image.shape, image.affine.tobytes())):
-        return straight.full(np.asarray(image.dataobj))
+    if interpolation == "linear" and (aligned := resampling.axis_aligned(image.shape, image.affine.tobytes())):
+        return aligned.full(np.asarray(image.dataobj))
     from nilearn.image import resample_img
 
     options = {"interpolation": interpolation, "copy_header": True, "force_resample": True}

@@ -1,4 +1,4 @@
-"""The phenotype table -> 29 leak-free values for each subject.
+"""A table of people -> 29 leak-free values and covariates of each subject; both on disk, and what is missing of them.
 
 ABIDE's columns are described in its phenotypic data legend. Never used, not even whether they are missing: ADOS, ADI-R,
 SRS, SCQ, AQ, VINELAND, DSM, medication, comorbidity, since they measure or follow from the diagnosis.
@@ -6,8 +6,9 @@ SRS, SCQ, AQ, VINELAND, DSM, medication, comorbidity, since they measure or foll
 
 import functools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ import pandas as pd
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import StandardScaler
 
+from data.base import tables
 from data.base.errors import InputError
 from data.cohorts.records import PHENOTYPE_SIZE
-from data.cohorts.rows import Preparation, listed
+from data.cohorts.rows import Metadata, Preparation, Row, listed
 
 MISSING_VALUE = re.compile(
     r"|`|\.|\?|--?|na|n/a|#n/a|<na>|-?nan|null|#null!|#(div/0|value|ref|num)!|#name\?|-9{3,5}([.,]0*)?", re.IGNORECASE
@@ -34,6 +36,12 @@ ABIDE_COLUMNS = [
     *("AGE_AT_SCAN", "SEX", "HANDEDNESS_CATEGORY", "HANDEDNESS_SCORES", "FIQ", "VIQ", "PIQ"),
     *("FIQ_TEST_TYPE", "EYE_STATUS_AT_SCAN", "BMI", *(f"WISC_IV_{index}" for index in WISC_INDICES)),
 ]
+SUBJECT = "subject"  # the column of tables by subject
+ROUNDING = 1e-3  # of a scaled value in a record, which is float32
+HEAD_MOTION = re.compile("mean_?fd|framewise", re.IGNORECASE)  # in the name of a column
+ABIDE_COVARIATES = ("SITE_ID", "AGE_AT_SCAN", "SEX", "func_mean_fd")  # the last is head motion in mm
+MISSING_P_VALUE = 0.01  # over all columns and sites (Bonferroni)
+INDICATOR = re.compile("_(missing|unknown)$")  # ends the name of a value that is 1 where another one is missing
 
 
 def clean(column: pd.Series) -> pd.Series:
@@ -114,10 +122,12 @@ def abide_names() -> tuple[str, ...]:
 
 
 def custom_values(table: pd.DataFrame, columns: Sequence[str], training: np.ndarray) -> pd.DataFrame:
-    """The user's own columns -> (subjects, 29) float64, NaN where unknown; the unused ones are 0, named `unused_k`. A
-    column of numbers becomes one value, and a second one for whether it is missing, if it ever is; text becomes a 0/1
-    value for each category. Both are learnt from the `training` rows (n,) bool. Raises InputError for an unknown
-    column, text among numbers, or more than 29 values."""
+    """The user's own columns -> (subjects, 29) float64, NaN where unknown; the unused ones are 0, named `unused_k`.
+
+    A column of numbers becomes one value. If it is ever missing, a second value tells where. Text becomes a 0/1 value
+    for each category. Both are learnt from the `training` rows (n,) bool. Raises InputError for an unknown column, text
+    among numbers, or more than 29 values.
+    """
     if absent := [name for name in columns if name not in table]:
         known = listed(table.columns.tolist(), COLUMNS_SHOWN)
         raise InputError(f"--phenotype {absent[0]} is no column of the table; it has {known}.")
@@ -194,3 +204,108 @@ def can_scale(preparation: Preparation) -> bool:
         return False
     moderate = all((np.abs(values) <= MAX_NUMBER).all() for values in vars(scaler).values())
     return bool(moderate and ((scaler.scale == 0) | (scaler.scale >= 1 / MAX_NUMBER)).all())
+
+
+def covariates_of(table: pd.DataFrame, columns: Sequence[str], subjects: Sequence[str]) -> pd.DataFrame:
+    """Columns of a table as text by subject, empty if a value or the column is missing."""
+    text = table.reindex(columns=list(columns), fill_value="").apply(clean).fillna("")
+    return text.apply(lambda column: column.str.split().str.join(" ")).set_axis(list(subjects))
+
+
+def check_columns(columns: Iterable[str]) -> None:
+    """Raises InputError for a column with the name of the column of subjects."""
+    if SUBJECT in columns:
+        reason = "cannot be kept as a covariate or phenotype, whose tables name the subjects so"
+        raise InputError(f"The column {SUBJECT} {reason}; rename it in the table.")
+
+
+def write_by_subject(path: Path, table: pd.DataFrame) -> None:
+    """Writes a table whose index holds the subjects; floats with all their digits, NaN as an empty cell."""
+    tables.write_frame(path, table.rename_axis(SUBJECT).reset_index())
+
+
+def read_by_subject(path: Path, subjects: Sequence[str]) -> pd.DataFrame:
+    """The rows of these subjects, in their order, as text. Raises InputError, naming the file, if it is damaged."""
+    table = tables.read_frame(path)
+    if SUBJECT not in table:
+        raise damaged_table(path, f"its columns are {listed(list(table)) or 'none'}, not '{SUBJECT}' and others")
+    table = table.set_index(SUBJECT)
+    if (twice := table.index[table.index.duplicated()]).size:
+        raise damaged_table(path, f"it names subject {twice[0]} twice")
+    if absent := [subject for subject in subjects if subject not in table.index]:
+        raise damaged_table(path, f"it lacks subject {absent[0]} ({len(absent)} missing)")
+    return table.loc[list(subjects)]
+
+
+def read_phenotype(path: Path, subjects: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
+    """The same as float64, NaN where empty. Raises InputError unless the columns are `names` and hold numbers."""
+    table = read_by_subject(path, subjects)
+    if list(table.columns) != list(names) or len(names) != PHENOTYPE_SIZE:
+        raise damaged_table(
+            path, f"its {table.shape[1]} columns are not the {PHENOTYPE_SIZE} values that cohort.json names"
+        )
+    try:
+        values = table.map(lambda text: float(text or "nan"))
+    except ValueError as error:
+        raise damaged_table(path, str(error)) from error
+    if (values.abs() > MAX_NUMBER).any(axis=None):
+        raise damaged_table(path, f"it holds a value above {MAX_NUMBER:g}")
+    return values
+
+
+def damaged_table(path: Path, reason: str) -> InputError:
+    return InputError(f"{path} is damaged: {reason}; expected a row a subject. Convert again.")
+
+
+def check_scaled(path: Path, values: pd.DataFrame, stored: np.ndarray, metadata: Metadata) -> None:
+    """Raises InputError, naming a subject, unless the raw values of `phenotype.csv` (subjects, 29), once imputed and
+    scaled, are those `stored` in the subjects' records. Digests verify these."""
+    constants = metadata.phenotype_median, metadata.phenotype_mean, metadata.phenotype_scale
+    if not all(constants):
+        return
+    expected = Scaler(*map(np.array, constants)).transform(values.to_numpy(float))
+    other = np.abs(expected - stored) > ROUNDING * np.maximum(1, np.abs(stored))
+    if other.any():
+        at, which = np.argwhere(other)[0]
+        raise InputError(
+            f"{path} is not what the records hold: {values.columns[which]} of {values.index[at]}, and values of "
+            f"{other.any(axis=1).sum()} subjects in all. Was it edited? Convert again."
+        )
+
+
+def missing_by_label(phenotype: pd.DataFrame, label: np.ndarray, site: Sequence[str]) -> list[str]:
+    """A sentence for each site at which one class lacks values more often than the other (Fisher's exact test), the
+    clearest first. There, a classifier can read the label from the gap. `phenotype` (people, columns) is NaN where a
+    value is missing; `label` (people,) is 1.0 autism, 0.0 control, NaN unknown."""
+    from scipy.stats import fisher_exact
+
+    of_person = np.asarray(site, str)
+    names: dict[tuple[str, bytes], list[str]] = {}  # of a site, the columns that the same people lack
+    found: dict[tuple[str, bytes], tuple[float, str]] = {}
+    for name, column in phenotype.items():
+        missing = (column.isna() | bool(INDICATOR.search(str(name))) & (column == 1)).to_numpy()
+        for where in np.unique(of_person):
+            control, autism = (missing[(of_person == where) & (label == value)] for value in (0.0, 1.0))
+            together = np.concatenate([control, autism])
+            if control.size == 0 or autism.size == 0 or together.all() or not together.any():
+                continue
+            same = (str(where), together.tobytes())
+            names.setdefault(same, []).append(INDICATOR.sub("", str(name)))
+            test = fisher_exact([[control.sum(), (~control).sum()], [autism.sum(), (~autism).sum()]])
+            counts = [f"{lacking.sum()} of {lacking.size}" for lacking in (control, autism)]
+            found[same] = float(test.pvalue), f"{counts[0]} controls and {counts[1]} people with autism at {where}"
+    threshold = MISSING_P_VALUE / max(len(found), 1)
+    return [
+        f"{listed(list(dict.fromkeys(names[same])))} missing in {text} (p = {p_value:.1g})"
+        for same, (p_value, text) in sorted(found.items(), key=lambda item: item[1])
+        if p_value < threshold
+    ]
+
+
+def missing_in(values: pd.DataFrame | None, rows: Sequence[Row]) -> list[str]:
+    """`missing_by_label` of a cohort's people by its `phenotype.csv` and rows; nothing if it has no such table."""
+    if values is None:
+        return []
+    person = {row.subject: row for row in rows}
+    label, site = ([getattr(person[name], field) for name in values.index] for field in ("label", "site"))
+    return missing_by_label(values, np.array(label), site)

@@ -1,8 +1,8 @@
 """What a record holds: bytes <-> (label, phenotype, volume); which files of a folder are records; z-scores of volumes.
 
-A record is one little-endian float32 row: label (1 autism, 0 control, NaN unknown), 29 phenotype values, then the
-volume in C order (x, y, z; z runs fastest) on a grid of the MNI152 space, RAS+. If a scan has several maps, such as
-fALFF and ALFF, their volumes follow one another.
+A record is one little-endian float32 row: the label (1 autism, 0 control, NaN unknown), 29 phenotype values, then the
+volume. That is in C order (x, y, z; z runs fastest) on a grid of the MNI152 space, RAS+. If a scan has several maps,
+such as fALFF and ALFF, their volumes follow one another.
 """
 
 import hashlib

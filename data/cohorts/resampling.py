@@ -18,7 +18,7 @@ from data.grids import BLOCK, FULL, REDUCED
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-MOST_ASIDE = 1e-6  # voxels that a map's axes may leave the grid's over their length: rounding of an affine
+MAX_TILT = 1e-6  # voxels by which a map's axes may leave the grid's over their length: rounding of an affine
 
 
 def product(values: np.ndarray, matrices: Sequence["csr_array"]) -> np.ndarray:
@@ -37,7 +37,7 @@ def outer(vectors: Sequence[np.ndarray]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Straight:
+class AxisAligned:
     """Linear interpolation of maps (x, y, z) of one shape and affine; a matrix (91 or 109, voxels) float32 an axis."""
 
     matrices: tuple["csr_array", ...]
@@ -75,14 +75,14 @@ class Straight:
 
 
 @lru_cache(maxsize=8)
-def straight(shape: tuple[int, ...], affine: bytes) -> Straight | None:
+def axis_aligned(shape: tuple[int, ...], affine: bytes) -> AxisAligned | None:
     """For maps of this shape and affine (4x4 float64); None unless their axes are parallel to the grid's."""
     to_map = np.linalg.inv(np.frombuffer(affine).reshape(4, 4)) @ np.array(FULL.affine)
     steps = np.diag(to_map)[:3]
-    if ((np.abs(to_map[:3, :3] - np.diag(steps)) @ FULL.shape) > MOST_ASIDE).any():
+    if ((np.abs(to_map[:3, :3] - np.diag(steps)) @ FULL.shape) > MAX_TILT).any():
         return None
     axes = zip(to_map[:3, 3], steps, FULL.shape, shape, strict=True)
-    return Straight(tuple(between(start + step * np.arange(size), count) for start, step, size, count in axes))
+    return AxisAligned(tuple(between(start + step * np.arange(size), count) for start, step, size, count in axes))
 
 
 def between(at: np.ndarray, count: int) -> "csr_array":
@@ -118,8 +118,8 @@ def block_sizes() -> np.ndarray:
 
 
 def block_mean(volume: np.ndarray) -> np.ndarray:
-    """Full-size volume (91, 109, 91) -> (31, 37, 31) float32: voxel i is the mean of full-size voxels 3i-1..3i+1, at
-    the border of those that exist."""
+    """Full-size volume (91, 109, 91) -> (31, 37, 31) float32: voxel i is the mean of the full-size voxels 3i-1..3i+1
+    that exist."""
     matrices = [averages(size) for size in volume.shape]
     return product(np.asarray(volume, np.float32).T, matrices[::-1]).T
 

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from data.base import files, tables
-from data.base.errors import InputError
-from data.base.text import PLAIN, is_plain, shown
+from data.base.errors import PLAIN, InputError, is_plain, shown
 from data.cohorts import records
 from data.cohorts.derivation import Derivation
 
@@ -23,7 +22,7 @@ DIGESTS = "digests.csv"
 HDF5_NAME = "cohort.h5"  # records and table in one file
 MAX_RECORDS = 1_000_000
 SPLITS = ("train", "test")
-ASIDE = "aside"  # the split, in memory only, of who is in neither: whom an outer fold tests, as inner folds are tested
+HELD_OUT = "aside"  # the split, in memory only, of those whom an outer fold tests while inner folds are made
 TEST_SHARE = 10  # one subject in ten is a test subject
 LISTED = 10  # names in a line
 NAMED = 4  # members of a group in it
@@ -162,8 +161,6 @@ def assign_splits(
 def validation_subjects(rows: Iterable[Row], share: float, seed: int, groups: Groups = ()) -> frozenset[str]:
     """Training subjects to set aside, in proportion over labels; a group stays together. Raises InputError if there are
     too few."""
-    if not share:
-        return frozenset()
     from sklearn.model_selection import train_test_split
 
     label = {row.subject: row.label for row in rows if row.split == "train"}

@@ -17,8 +17,8 @@ from types import MappingProxyType
 from data import __version__
 from data.base import files, tables
 from data.base.errors import InputError
-from data.base.progress import progress
 from data.base.tables import printable
+from data.base.terminal import progress
 from data.cohorts import records
 from data.cohorts.records import Digests, Entry
 from data.cohorts.rows import DIGESTS, SPLITS, Row, listed
@@ -102,8 +102,8 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Seal:
-    """What tells whether a cohort is as it was: the digests of its records, in the order of its rows, and the stored
-    verdict, if it is of these very files. Without known digests there are none, see `stored.sealed`."""
+    """What tells whether a cohort is as it was: the digests of its records, in the order of its rows; and the stored
+    verdict, if it is of these very files. No digests are known before `stored.sealed` computes them."""
 
     digests: tuple[Digests, ...] = ()
     computed: bool = False  # whether the digests were, since the cohort has no table of them

@@ -1,7 +1,8 @@
 """A cohort on disk, in any form of --dataDir: opened, sealed for a run, written.
 
-Forms: a cohort (records with `cohort.json` and `subjects.csv`), a bare folder of `.bin` files or zip chunks, a JSON
-list of record paths, an HDF5 file. Sizes and headers are checked when a cohort is opened, volumes as they are read.
+Forms: a cohort, which is records with `cohort.json` and `subjects.csv`; a bare folder of `.bin` files or zip chunks; a
+JSON list of record paths; an HDF5 file. Sizes and headers are checked when a cohort is opened, volumes as they are
+read.
 """
 
 import shutil
@@ -12,8 +13,7 @@ from types import MappingProxyType
 
 from data import grids
 from data.base import files
-from data.base.errors import InputError
-from data.base.text import check_plain
+from data.base.errors import InputError, check_plain
 from data.cohorts import connectomes as connectomes_of
 from data.cohorts import derivation as derivation_of
 from data.cohorts import records, seal
@@ -60,8 +60,8 @@ def sealed(path: Path, together: bool = True) -> Cohort:
 
 
 def identified(cohort: Cohort) -> Cohort:
-    """The cohort, which has no table of digests, with those of its records: they are computed, which is printed, and
-    records are verified as they are read from then on. Raises InputError for a record that cannot be read."""
+    """A cohort without a table of digests, with those of its records, which are computed and printed. From then on
+    records are verified as they are read. Raises InputError for a record that cannot be read."""
     names = [row.file for row in cohort.rows]
     print(f"{cohort.path} has no {DIGESTS}: computed for {len(names)} records, kept with the results.")
     edges = connectomes_of.digests_by_file(cohort.tables, cohort.metadata, cohort.rows)

@@ -5,12 +5,12 @@ Each map's region means are brought to length 1 and lose the group mean; then th
 
 Measured on 737 people of ABIDE I (271,216 pairs). Different people reach 0.61 by fALFF, 0.71 by ALFF, 0.52 by degree
 centrality, 0.54 by the three together. Copies with noise of up to 0.1 SD, or stored as int16, have 0.99 or more.
-Re-exports on another grid, by nearest neighbour or cubic, smoothed with 4 mm, or shifted by 0.5 mm: nine in ten have
-0.84 or more if a third of the people are re-exported; a single one, whose shift cannot be learnt, has 0.6 to 0.9, so
-that some are listed only.
+Scans were also exported again: on another grid, by nearest neighbour or cubic, smoothed with 4 mm, or shifted by
+0.5 mm. If a third of the people are exported again, nine in ten of them have 0.84 or more. The shift of a single one
+cannot be learnt: it has 0.6 to 0.9, so that some are only listed.
 Two people of ABIDE, 50578 and 50602, share a scan, which their time series confirm (r = 0.94): 0.90, 0.81, 0.84 and
-0.83. Of two halves of a scan, in place of two sessions, ALFF lists 69 %, fALFF 5 %: two people who are not listed may
-still be one. Tails of more people than 737 are not known.
+0.83. Two halves of a scan stand for two sessions: ALFF lists 69 % of them, fALFF 5 %. So two people who are not listed
+may still be one. Tails of more people than 737 are not known.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ from functools import cache
 import numpy as np
 
 from data import grids
-from data.base.progress import progress
+from data.base.terminal import progress
 from data.cohorts import atlas, resampling
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import Groups, named_groups
@@ -47,14 +47,9 @@ class Twins:
 
 
 @cache
-def aal(grid: grids.Grid) -> atlas.Atlas:
-    return atlas.load_atlas(None, grid)
-
-
-@cache
 def labelled() -> tuple[np.ndarray, np.ndarray]:
     """Where AAL has regions in a flattened volume on the reduced grid, and the number of the region there."""
-    labels = aal(grids.REDUCED).labels.ravel()
+    labels = atlas.load_atlas(None, grids.REDUCED).labels.ravel()
     places = np.flatnonzero(labels)
     return places, labels[places].astype(np.intp)
 

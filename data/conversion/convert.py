@@ -16,23 +16,30 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.files import sum_of
 from data.base.processes import Processes, processes
-from data.cohorts import side_tables, twins
+from data.cohorts import phenotype, twins
 from data.cohorts.cohort import MAPS, Cohort
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed, named_groups
 from data.cohorts.stored import open_cohort
 from data.conversion import measures
-from data.conversion.codings import mixed_codings, units_by_site
 from data.conversion.derived import check_each, compared
-from data.conversion.labels import is_abide
-from data.conversion.leaks import accepted, check_coding, check_measures, check_names, separating
-from data.conversion.like import Like
+from data.conversion.leaks import (
+    accepted,
+    check_coding,
+    check_measures,
+    check_names,
+    mixed_codings,
+    separating,
+    units_by_site,
+)
 from data.conversion.options import ConversionOptions
 from data.conversion.plan import PlannedCohort, check_like, plan, plan_like, unknown_categories
-from data.conversion.reading import PersonMaps, finish, read
+from data.conversion.selection import is_abide
 from data.conversion.series import correlate
 from data.conversion.source import Source
 from data.conversion.tables import column
+from data.conversion.template import TemplateCohort
+from data.conversion.volumes import PersonMaps, finish_record, read_person
 
 FIRST_MAPS, FIRST_OF = 16, 4  # how many are read first, where there are as many times more
 Planning = Callable[[pd.DataFrame, Sequence[PersonMaps]], PlannedCohort]  # of subjects and, once read, their maps
@@ -60,11 +67,11 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
         leaks = accepted(list(dict.fromkeys(chosen)), source.label_column, auc)
         return replace(planned, metadata=replace(planned.metadata, accepted_leaks=leaks))
 
-    planned, notes = write(source, target, planning, options.allow_leak)
+    planned, notes = write_cohort(source, target, planning, options.allow_leak)
     return planned, [*told, *notes]
 
 
-def convert_like(source: Source, target: Path, like: Like, command: str) -> tuple[PlannedCohort, list[str]]:
+def convert_like(source: Source, target: Path, like: TemplateCohort, command: str) -> tuple[PlannedCohort, list[str]]:
     """`convert` for test subjects, prepared as `like` was: nothing is learnt from `source`. Raises InputError if the
     maps or the table do not allow it, or for training subjects of `like`."""
     check_like(source, like.cohort)
@@ -78,7 +85,7 @@ def convert_like(source: Source, target: Path, like: Like, command: str) -> tupl
     def planning(subjects: pd.DataFrame, found: Sequence[PersonMaps]) -> PlannedCohort:
         return plan_like(subjects, like.cohort, source, provenance_of(source, found, command))
 
-    planned, notes = write(source, target, planning, like=like)
+    planned, notes = write_cohort(source, target, planning, like=like)
     if absent := [name for name in like.cohort.metadata.covariate_columns if name not in source.rows]:
         notes.append(f"Covariates that {source.table} lacks are empty: {', '.join(absent)}.")
     for name, values in unknown_categories(source.rows, like.cohort.metadata).items():
@@ -106,7 +113,7 @@ def covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, 
     floor could be fitted."""
     named = options.covariates
     if named is None:
-        known = side_tables.ABIDE_COVARIATES if options.phenotype is None or is_abide(source.rows) else ()
+        known = phenotype.ABIDE_COVARIATES if options.phenotype is None or is_abide(source.rows) else ()
         named = tuple(name for name in (*known, *source.measured) if name in source.rows)
     for name in named:
         values = column(source.rows, name, source.table)
@@ -128,8 +135,8 @@ def check_new_scans(source: Source, like: Cohort, new: np.ndarray) -> None:
         )
 
 
-def write(
-    source: Source, target: Path, planning: Planning, allow_leak: bool = False, like: Like | None = None
+def write_cohort(
+    source: Source, target: Path, planning: Planning, allow_leak: bool = False, like: TemplateCohort | None = None
 ) -> tuple[PlannedCohort, list[str]]:
     """Writes the cohort planned for the table of subjects, once it is known who shares a scan; returns it with notes on
     its maps (see `check_maps`). Nothing stays in `target` of a cohort that is refused."""
@@ -163,12 +170,12 @@ def write(
                 (folder / f"{number}.bin", row.label, scaled, target / row.file)
                 for number, (row, scaled) in enumerate(headers)
             ]
-            pool.run("Finishing", finish, arguments)
+            pool.run("Finishing", finish_record, arguments)
             if edges:
                 edges.write(target, subjects)
             if source.kept:
                 source.kept.write(target)
-        measures.write(target / MAPS, source.subjects["subject"], measured)
+        measures.write_measures(target / MAPS, source.subjects["subject"], measured)
         planned.write_tables(target)
         open_cohort(target)  # nothing is called done that cannot be read
     return planned, notes
@@ -196,14 +203,14 @@ def read_maps(pool: Processes, source: Source, records: Sequence[Path], grid: gr
     found = dict[int, PersonMaps]()
     if len(tasks) >= FIRST_OF * FIRST_MAPS:
         first = np.linspace(0, len(tasks) - 1, FIRST_MAPS).astype(int).tolist()
-        found |= zip(first, pool.run("Converting the first", read, [tasks[at] for at in first]), strict=True)
+        found |= zip(first, pool.run("Converting the first", read_person, [tasks[at] for at in first]), strict=True)
         for name, measured in by_map(source.maps, list(found.values())).items():
             try:
                 check_kind(measured, [of_map.name for of_map in source.maps[name].iloc[first]], None)
             except InputError as error:
                 raise InputError(f"{name}, {FIRST_MAPS} of {len(tasks)} maps: {error}") from error
     rest = [at for at in range(len(tasks)) if at not in found]
-    found |= zip(rest, pool.run("Converting", read, [tasks[at] for at in rest]), strict=True)
+    found |= zip(rest, pool.run("Converting", read_person, [tasks[at] for at in rest]), strict=True)
     return [found[at] for at in range(len(tasks))]
 
 
@@ -261,7 +268,7 @@ def check_all_maps(
     measured: Mapping[str, pd.DataFrame],
     planned: PlannedCohort,
     allow_leak: bool,
-    like: Like | None,
+    like: TemplateCohort | None,
 ) -> list[str]:
     """Notes on each map; see `check_maps`, whose errors name the map if there are several."""
     known = like.measured if like else None
@@ -294,8 +301,8 @@ def check_maps(
 
 
 def check_kind(measured: pd.DataFrame, names: Sequence[str], like: pd.DataFrame | None) -> str:
-    """The kind of all maps. Raises InputError if they are of several kinds, or of another one than `like`, which counts
-    as more maps than are `measured`, lest these decide what all are."""
+    """The kind of all maps. Raises InputError if they are of several kinds, or of another one than `like`. The latter
+    counts as more maps than are `measured`, lest these decide what all are."""
     known = [] if like is None else [like] * (len(measured) // len(like) + 1)
     kinds = measures.kinds(pd.concat([*known, measured], ignore_index=True))
     found = kinds.iloc[-len(measured) :].set_axis(measured.index)

@@ -1,6 +1,8 @@
-"""The JSON files that `derive` left beside maps and series -> how all people's were derived, and the images for it."""
+"""The JSON files that `derive` left beside maps and series -> how all people's were derived, with the images for it;
+head motion, for tables of subjects that lack it."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
@@ -10,27 +12,26 @@ from typing import Any
 import pandas as pd
 
 from data.base import files
-from data.base.errors import InputError
+from data.base.errors import InputError, check_plain, shown
 from data.base.files import sum_of
-from data.base.text import check_plain
-from data.cohorts.derivation import CHOICES, PROGRAM, VARYING, Derivation, KeptDerivation
+from data.cohorts.derivation import (
+    CHOICES,
+    FIELDS,
+    FIXED,
+    IMAGES,
+    PROGRAM,
+    VARYING,
+    Derivation,
+    DerivationWithImages,
+)
+from data.cohorts.nifti import beside
+from data.cohorts.phenotype import HEAD_MOTION
 from data.cohorts.rows import listed
 from data.conversion.layouts import Listing
-from data.conversion.parcels import ATLASES
+from data.conversion.series import ATLASES
 
-KEYS = {  # of the JSON files
-    "band": "Band",
-    "confounds": "Confounds",
-    "scans": "InputScans",
-    "smoothing_mm": "SmoothingFWHM",
-    "networks": "Networks",
-    "networks_sha256": "NetworksSHA256",
-    "network_names": "LabelMap",
-    "parcels": "Atlas",
-    "parcels_sha256": "AtlasSHA256",
-}
-FIXED = tuple(choice for choice in CHOICES if choice not in VARYING)
 IMAGE = re.compile(r".+_(dseg|probseg)\.nii(\.gz)?", re.IGNORECASE)  # that `derive` keeps in the folder `atlases/`
+MOTION_KEY, MOTION_COLUMN = "MeanFramewiseDisplacement", "mean_fd"  # mm
 
 
 def said_beside(path: Path) -> Derivation | None:
@@ -43,15 +44,17 @@ def said_beside(path: Path) -> Derivation | None:
     versions, measure = said.get("Versions"), said.get("Measure")
     if not isinstance(versions, dict) or PROGRAM not in versions:
         return None
-    values: dict[str, Any] = {field: said[key] for field, key in KEYS.items() if said.get(key) is not None}
+    values: dict[str, Any] = {name: said[of.key] for name, of in FIELDS.items() if said.get(of.key) is not None}
     if "parcels" not in values:
         values["measures"] = [measure]
     try:
         found = files.typed(json.dumps(values), Derivation)
     except ValueError as error:
         raise InputError(f"{described} is damaged ({error}). Copy it again.") from error
-    for text in (*found.measures, *found.network_names, found.scans, found.confounds, found.networks, found.parcels):
-        check_plain(text, f"{described} has the text")
+    for value in vars(found).values():
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str):
+                check_plain(text, f"{described} has the text")
     return found
 
 
@@ -110,8 +113,7 @@ def by_way(choice: str, of_people: Sequence[Derivation | None], subjects: Sequen
     ways = dict[tuple[Any, ...], tuple[str, list[str]]]()
     for subject, one in zip(subjects, of_people, strict=True):
         if one and one.known(choice):
-            key = tuple(getattr(one, name) for name in CHOICES[choice])
-            ways.setdefault(key, (one.shown(choice), []))[1].append(subject)
+            ways.setdefault(one.compared(choice), (one.shown(choice), []))[1].append(subject)
     return list(ways.values())
 
 
@@ -138,12 +140,12 @@ def merged(first: Sequence[Derivation], found: Iterable[Derivation]) -> Derivati
 
 def with_images(
     derivation: Derivation | None, listing: Listing, given: Path | None
-) -> tuple[KeptDerivation | None, list[str]]:
+) -> tuple[DerivationWithImages | None, list[str]]:
     """The derivation with its images, known by their sums among those in `atlases/` and the one that is given; notes on
     those that are missing."""
     if derivation is None:
         return None, []
-    wanted = {name: of for name in ("networks", "parcels") if (of := getattr(derivation, f"{name}_sha256"))}
+    wanted = {name: of for name in IMAGES if (of := getattr(derivation, f"{name}_sha256"))}
     there = [path for path in listing.files if ATLASES in path.parts and IMAGE.fullmatch(path.name)] if wanted else []
     known = {sum_of(path): path for path in [*there, *filter(None, [given])]} if wanted else {}
     notes = [
@@ -151,13 +153,13 @@ def with_images(
         for name, of in wanted.items()
         if of not in known
     ]
-    networks, parcels = (known.get(wanted.get(name, "")) for name in ("networks", "parcels"))
-    return KeptDerivation(derivation, networks, parcels), notes
+    networks, parcels = (known.get(wanted.get(name, "")) for name in IMAGES)
+    return DerivationWithImages(derivation, networks, parcels), notes
 
 
 def check_each(paths: Iterable[Path], like: Derivation, path: Path) -> None:
     """Raises InputError for the first of these maps or series that was derived otherwise than those of the cohort at
-    `path`, as far as the JSON beside it says how."""
+    `path`. What no JSON says is not compared."""
     for one in paths:
         said = said_beside(one)
         if said and (choice := said.difference(like)):
@@ -180,3 +182,28 @@ def compared(one: Derivation | None, like: Derivation | None, path: Path) -> lis
         )
     unsaid = [choice for choice in CHOICES if one.known(choice) != like.known(choice)]
     return [f"Not known of all people, so not compared with {path}: {', '.join(unsaid)}."] if unsaid else []
+
+
+def with_motion(rows: pd.DataFrame, maps: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The table of subjects with a column of the mean framewise displacement that `derive` wrote beside their maps, and
+    a note. The table is as it is if it has head motion, or if nobody has such a file. `maps` has a column of MapOnDisk
+    for each map, rows as in the table. Raises InputError for what is no number."""
+    if maps.empty or any(map(HEAD_MOTION.search, rows)):
+        return rows, []
+    values = [motion_beside(of_map.path) for of_map in maps.iloc[:, 0]]
+    known = sum(value is not None for value in values)
+    if not known:
+        return rows, []
+    told = f"Head motion: {MOTION_COLUMN}, mm, by the JSON beside the maps of {known} of {len(values)} people."
+    return rows.assign(**{MOTION_COLUMN: ["" if value is None else f"{value:g}" for value in values]}), [told]
+
+
+def motion_beside(path: Path) -> float | None:
+    """In mm; None if it is not known."""
+    described = beside(path, ".json")
+    value = files.read_json(described, dict).get(MOTION_KEY) if described.is_file() else None
+    if value is not None and (not isinstance(value, int | float) or not 0 <= value < math.inf):
+        raise InputError(
+            f"{described}: {MOTION_KEY} is {shown(str(value))}; expected millimetres. Correct it, or remove it."
+        )
+    return value

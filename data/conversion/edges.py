@@ -1,9 +1,9 @@
 """Connectomes -> measures of each as a whole, and whatever in them would invalidate a result.
 
-Networks learn first how scans were processed. Measured on 737 people of ABIDE I, of whom a tenth to a half had been
-processed otherwise: the global signal removed, the mean correlation is a hundredth, 8 to 13 standard deviations below
-all others'; band-passed (0.01 to 0.1 Hz), the roughness of series is a third, 7 to 13 below. By themselves people lie
-at most 4 apart in groups of 20, 3 in groups of 60.
+Networks learn first how scans were processed. It was measured on 737 people of ABIDE I, of whom a tenth to a half were
+processed otherwise. Without the global signal, the mean correlation is a hundredth, 8 to 13 standard deviations below
+all others'. Band-passed (0.01 to 0.1 Hz), the roughness of series is a third, 7 to 13 below. If all were processed
+alike, people lie at most 4 apart in groups of 20, 3 in groups of 60.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import pandas as pd
 
 from data.base import tables
 from data.base.errors import InputError
-from data.base.progress import progress
+from data.base.terminal import progress
 from data.cohorts.cohort import SERIES, Cohort
 from data.cohorts.rows import listed
 from data.cohorts.seal import Findings
@@ -29,8 +29,8 @@ MIXTURES = {  # by measure: what those who are far below all others look like
 
 
 def measured(edges: np.ndarray) -> dict[str, float]:
-    """Mean and spread of a connectome (edges,) of Fisher z, and the mean correlation of all parcels that have a signal,
-    each with itself too: the variance of their mean, which is never negative. NaN without any edge."""
+    """Mean and spread of a connectome (edges,) of Fisher z, and the mean correlation of all parcels that have a signal.
+    It counts each with itself, too: it is the variance of their mean, never negative. NaN without any edge."""
     known = edges[~np.isnan(edges)].astype(np.float64)
     if not known.size:
         return dict.fromkeys(("mean_z", "sd_z", "mean_r"), np.nan)
@@ -40,19 +40,19 @@ def measured(edges: np.ndarray) -> dict[str, float]:
 
 
 def of_series(values: np.ndarray) -> dict[str, float]:
-    """Measures of series (volumes, parcels): their length, and the roughness of the median parcel in time, the mean
-    square of the differences between neighbours in units of twice the variance: 1 for white noise, 0 if smooth."""
+    """Measures of series (volumes, parcels): their length, and the roughness of the median parcel in time. That is the
+    mean square of the differences between neighbours, by twice the variance: 1 for white noise, 0 if smooth."""
     values = values[:, np.ptp(values, axis=0) > 0]
     rough = np.square(np.diff(values, axis=0)).mean(0) / (2 * values.var(0))
     return {"volumes": len(values), "roughness": float(f"{np.median(rough):.6g}")}
 
 
-def write(path: Path, subjects: list[str], of_subjects: list[dict[str, float]]) -> None:
+def write_series_table(path: Path, subjects: list[str], of_subjects: list[dict[str, float]]) -> None:
     """Writes `series.csv`, `of_series` of each subject."""
     tables.write_frame(path, pd.DataFrame(of_subjects).assign(subject=subjects)[["subject", "volumes", "roughness"]])
 
 
-def read(path: Path, subjects: list[str]) -> pd.DataFrame:
+def read_series_table(path: Path, subjects: list[str]) -> pd.DataFrame:
     """`series.csv` for these subjects, in their order; nothing if it is not there. Raises InputError for damage."""
     if not path.is_file():
         return pd.DataFrame(index=range(len(subjects)))
@@ -66,8 +66,8 @@ def read(path: Path, subjects: list[str]) -> pd.DataFrame:
 
 
 def check_connectomes(cohort: Cohort, findings: Findings) -> None:
-    """Findings on the connectomes, if there are any, each read once: damaged, empty or equal ones, parcels that scans
-    lack, people who were processed otherwise, and measures that tell the label or the site."""
+    """Findings on the connectomes, if there are any; each is read once. They may be damaged, empty or equal, lack
+    parcels, be of people who were processed otherwise, or tell the label or the site."""
     if cohort.connectomes is None or cohort.tables is None:
         return
     first = cohort.first_records(range(len(cohort.rows)))
@@ -112,7 +112,7 @@ def check_measures(cohort: Cohort, found: pd.DataFrame, findings: Findings) -> N
     were processed otherwise, and differences by site, are notes."""
     rows = [cohort.rows[index] for index in found.index]
     try:
-        beside = read(cohort.tables / SERIES, [row.subject for row in rows]) if cohort.tables else None
+        beside = read_series_table(cohort.tables / SERIES, [row.subject for row in rows]) if cohort.tables else None
         found = pd.concat([found.reset_index(drop=True), beside], axis=1)
     except InputError as error:
         findings.problems.append(str(error))

@@ -17,9 +17,8 @@ from functools import cached_property
 from glob import escape
 from pathlib import Path, PurePosixPath
 
-from data.base.errors import InputError
+from data.base.errors import InputError, check_plain
 from data.base.files import LEDGER
-from data.base.text import check_plain
 from data.cohorts.rows import listed
 from data.conversion.tables import key
 
@@ -189,8 +188,8 @@ def instead(listing: Listing, name: str) -> str:
 def check_kinds(
     folder: Path, maps: list[MapFile], groups: Callable[[], list[list[MapFile]]], what: str = "maps"
 ) -> None:
-    """Raises InputError, with globs that choose among the maps of all `groups`, each of one name, if a subject has two
-    of these maps, or `what` else they are, or they are of several kinds."""
+    """Raises InputError if a subject has two of these maps, or they are of several kinds; `what` they are. The error
+    has globs that choose among the maps of all `groups`, each of one name."""
     of_subject: dict[str, MapFile] = {}
     for found in maps:
         if (first := of_subject.setdefault(found.subject, found)) is not found:

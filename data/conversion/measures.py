@@ -1,7 +1,7 @@
 """Maps -> measures of each as a whole: its kind, how much of the brain it covers, and where that lies.
 
-A network learns such differences before any in the brain, so they must not depend on the diagnosis: maps of several
-kinds, or masks or positions that differ between the groups, give perfect results that mean nothing.
+A network learns such differences before any in the brain, so they must not depend on the diagnosis. If kinds, masks or
+positions differ between the groups, results are perfect and mean nothing.
 """
 
 from collections import Counter
@@ -69,8 +69,8 @@ def of_image(image: nibabel.Nifti1Image) -> dict[str, float]:
 
 
 def of_volume(volume: np.ndarray, brain: np.ndarray, grid: grids.Grid) -> dict[str, float]:
-    """`describe` for a stored volume (x, y, z), `below`: the share of its brain (x, y, z) bool that is below the
-    background, and its `roughness`."""
+    """`describe` for a stored volume (x, y, z), and its `roughness`. `below` is the share of its brain (x, y, z) bool
+    that is below the background."""
     below = (volume[brain] < records.background(volume)).mean()
     more = {"below": below, "roughness": roughness(volume, brain)}
     return describe(volume, brain, np.array(grid.affine)) | more
@@ -78,7 +78,7 @@ def of_volume(volume: np.ndarray, brain: np.ndarray, grid: grids.Grid) -> dict[s
 
 def roughness(volume: np.ndarray, brain: np.ndarray) -> float:
     """The mean square of the differences between neighbours in the brain (x, y, z) bool, in units of twice the
-    variance: 1 for noise without any smoothness, nearly 0 for a smooth volume."""
+    variance. It is 1 for noise without any smoothness, and nearly 0 for a smooth volume."""
     squares, pairs = 0.0, 0
     for axis in range(3):
         inside, values = np.moveaxis(brain, axis, 0), np.moveaxis(volume, axis, 0)
@@ -170,7 +170,7 @@ def far_below(values: np.ndarray) -> np.ndarray:
 
 
 def by_site(measured: pd.DataFrame, sites: Sequence[str]) -> list[str]:
-    """The measures by which sites can be recognised: sites explain most of the variance of a measure's ranks
+    """The measures by which sites can be recognised. Sites explain most of the variance of their ranks
     (Kruskal-Wallis), or one site lies apart from all others."""
     of_row = np.asarray(sites)
     named = [site for site in np.unique(of_row) if (of_row == site).sum() >= MIN_OF_SITE]
@@ -204,14 +204,14 @@ def where(measured: pd.Series) -> str:
     return f"{centre} mm, {measured['coverage']:.0%} of the grid"
 
 
-def write(path: Path, subjects: Sequence[str], measured: Mapping[str, pd.DataFrame]) -> None:
+def write_measures(path: Path, subjects: Sequence[str], measured: Mapping[str, pd.DataFrame]) -> None:
     """Writes `maps.csv`: a row for each subject and map; the column `map` names the map if there are several."""
     columns = ["subject", *(["map"] if len(measured) > 1 else []), *MEASURES]
     table = pd.concat([of_map.assign(subject=list(subjects), map=name) for name, of_map in measured.items()])
     tables.write_frame(path, table[columns])
 
 
-def read(folder: Path, subjects: Sequence[str], maps: Sequence[str]) -> dict[str, pd.DataFrame] | None:
+def read_measures(folder: Path, subjects: Sequence[str], maps: Sequence[str]) -> dict[str, pd.DataFrame] | None:
     """By map, `maps.csv` for these subjects; None if it, a subject or a value is missing. Raises InputError."""
     path = folder / MAPS
     if not path.is_file():

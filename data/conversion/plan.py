@@ -10,7 +10,7 @@ import pandas as pd
 
 from data import grids
 from data.base.errors import InputError
-from data.cohorts import phenotype, side_tables
+from data.cohorts import phenotype
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import APART, TOGETHER, Groups, Metadata, Row, assign_splits, listed
@@ -35,9 +35,9 @@ class PlannedCohort:
     def write_tables(self, target: Path) -> None:
         """Writes the cohort's tables, `subjects.csv` last: only a complete cohort has it."""
         subjects = [row.subject for row in self.rows]
-        side_tables.write(target / PHENOTYPE, self.phenotype.astype(float).set_axis(subjects))
+        phenotype.write_by_subject(target / PHENOTYPE, self.phenotype.astype(float).set_axis(subjects))
         if not self.covariates.columns.empty:
-            side_tables.write(target / COVARIATES, self.covariates)
+            phenotype.write_by_subject(target / COVARIATES, self.covariates)
         write_tables(target, self.rows, self.metadata)
 
 
@@ -48,8 +48,8 @@ def plan(
     provenance: Mapping[str, Any],
     maps: Sequence[str] = DEFAULT_MAPS,
 ) -> PlannedCohort:
-    """A new cohort of `subjects` (subject, site, label, and scan: the first subject of the same scan, once this is
-    known), with the same rows of a `table` of text. Raises InputError."""
+    """A new cohort of `subjects` (subject, site, label and, once this is known, scan: the first subject of the same
+    scan). A `table` of text has the same rows. Raises InputError."""
     seed, columns, covariates = options.seed or 0, options.phenotype, options.covariates or ()
     same_scan = () if options.keep_copies else groups_of(subjects)
     if same_scan and len(same_scan[0]) == len(subjects):
@@ -66,7 +66,7 @@ def plan(
     rows = planned_rows(subjects, split)
     training = np.array([row.split == "train" for row in rows])
     values = phenotype.abide_values(table) if columns is None else phenotype.custom_values(table, columns, training)
-    side_tables.check_columns([*values, *covariates])
+    phenotype.check_columns([*values, *covariates])
     separations = check_values(values[training], subjects["label"].to_numpy()[training], options.allow_leak)
     scaler = phenotype.fit_scaler(values.to_numpy(float)[training])
     grid = grids.GRIDS[options.grid or grids.FULL.name]
@@ -87,7 +87,7 @@ def plan(
         **scaler.constants(),
     )
     scaled = scaler.transform(values.to_numpy(float)).astype(np.float32)
-    kept = side_tables.covariates_of(table, covariates, subjects["subject"])
+    kept = phenotype.covariates_of(table, covariates, subjects["subject"])
     return PlannedCohort(rows, metadata, values, scaled, kept)
 
 
@@ -121,7 +121,7 @@ def plan_like(subjects: pd.DataFrame, like: Cohort, source: Source, provenance: 
         ),
         values,
         scaler.transform(values.to_numpy(float)).astype(np.float32),
-        side_tables.covariates_of(source.rows, metadata.covariate_columns, names),
+        phenotype.covariates_of(source.rows, metadata.covariate_columns, names),
     )
 
 
@@ -140,8 +140,8 @@ def encode_like(table: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
 
 
 def unknown_categories(table: pd.DataFrame, metadata: Metadata) -> dict[str, list[str]]:
-    """By column of text of the phenotype, what a table has and nobody of the cohort with this `metadata` had, so that
-    it counts as unknown."""
+    """By column of text of the phenotype, the words of a table that nobody of the cohort with this `metadata` had. They
+    count as unknown."""
     texts = {name: clean(table[name]) for name in metadata.phenotype_categories if name in table}
     odd = {name: text[text.notna() & ~text.isin(metadata.phenotype_categories[name])] for name, text in texts.items()}
     return {name: sorted(text.unique()) for name, text in odd.items() if text.size}

@@ -16,28 +16,29 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from data.base import files
-from data.base.errors import InputError
+from data.base.errors import InputError, check_plain, is_plain, shown, whole_number
 from data.base.files import sum_of
-from data.base.processes import Processes
-from data.base.progress import ahead
-from data.base.text import check_plain, is_plain, shown
+from data.base.processes import Processes, ahead
+from data.cohorts.atlas import label_image
 from data.cohorts.cohort import SERIES, Cohort
 from data.cohorts.connectomes import CONNECTOMES, DTYPE, MAX_PARCELS, parcels_sha256, write
+from data.cohorts.nifti import beside
 from data.cohorts.rows import Metadata, listed
 from data.conversion import edges
 from data.conversion.layouts import Listing, check_kinds, chosen_of, recognised
-from data.conversion.parcels import parcel_image
-from data.conversion.reading import PersonMaps
+from data.conversion.tables import read_table
+from data.conversion.volumes import PersonMaps
 
 KNOWN = re.compile(r".+_(rois_\w+)\.1D|(?i:sub-.+_(?:seg|atlas)-([A-Za-z0-9]+)_(?:.+_)?timeseries\.(?:tsv|1D))")
 EXPECTED = "sub-*_seg-<atlas>_*timeseries.tsv (--connectome seg-<atlas>) or *_rois_cc200.1D (--connectome rois_cc200)"
 MIN_VOLUMES = 20  # of a scan; correlations of fewer are mostly chance
 LARGEST_R = 0.999999  # of two parcels, so that Fisher z is finite
 MAX_HEADER = 2**20  # bytes
+ATLASES, INDEX = "atlases", "index"  # a folder of BIDS derivatives; the column of numbers in a table of labels
 
 
 @dataclass(frozen=True)
-class Series:
+class SeriesFiles:
     """The files of series of the subjects to convert, called by what they are."""
 
     paths: pd.Series  # Path
@@ -98,10 +99,10 @@ class Correlated:
         """Writes `connectomes.h5`, one row after another, and `series.csv` into the folder of a cohort."""
         rows = (np.fromfile(path, DTYPE) for path in self.rows)
         write(target / CONNECTOMES, subjects, self.parcels, self.image, rows)
-        edges.write(target / SERIES, subjects, list(self.measured))
+        edges.write_series_table(target / SERIES, subjects, list(self.measured))
 
 
-def correlate(pool: Processes, series: Series | None, folder: Path, like: Cohort | None) -> Correlated | None:
+def correlate(pool: Processes, series: SeriesFiles | None, folder: Path, like: Cohort | None) -> Correlated | None:
     """The connectomes of all subjects, if they have series; the rows are written into `folder`. All are of the parcels
     of the most complete series, or of those of `like`. Raises InputError, naming the file, for one that is not as
     expected."""
@@ -212,3 +213,63 @@ def write_edges(path: Path, parcels: tuple[str, ...], row: Path) -> tuple[tuple[
         raise InputError(f"{path} has no two parcels with a signal. Leave the person out with --exclude.")
     row.write_bytes(found.tobytes())
     return (path.name, sum_of(path)), edges.of_series(series)
+
+
+def image_of(listing: Listing, name: str | None, given: Path | None) -> tuple[Path | None, list[str]]:
+    """The image of the parcels of a kind of series: the one that is `given`, or that of the atlas of `seg-<atlas>`, as
+    XCP-D leaves it in `atlases/`. None, and a note, without one. Raises InputError if there are several."""
+    if name is None:
+        return None, []
+    label = re.escape(name.removeprefix("seg-"))
+    pattern = re.compile(rf"(?i:(?:.*_)?(?:atlas|seg)-{label}_(?:.*_)?dseg\.nii(?:\.gz)?)")
+    there = [path for path in listing.files if ATLASES in path.parts and pattern.fullmatch(path.name)]
+    found = [given] if given else there if name.startswith("seg-") else []
+    if len(found) > 1:
+        named = listed(list(map(str, found)))
+        raise InputError(f"{listing.folder} has several images of {name} ({named}); name one with --parcels.")
+    if found:
+        return found[0], []
+    return None, ["Where the parcels lie is not known, so a blackout leaves the edges as they are; --parcels names it."]
+
+
+def parcel_image(path: Path, parcels: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """The image of a connectome's parcels (91, 109, 91) int16, 1 + the position of each voxel's parcel, and notes; from
+    an image of labels on any grid, by nearest neighbour. Raises InputError if a parcel is not in it."""
+    labels, known = label_image(path)
+    numbers = numbers_of(path, parcels)
+    if absent := [name for name, number in zip(parcels, numbers, strict=True) if number not in known]:
+        raise InputError(
+            f"{path} has no label for {len(absent)} of {len(parcels)} parcels of the series, {listed(absent)}; "
+            "expected the image that the series were made with, and a table index,name beside it if parcels have names."
+        )
+    if len(set(numbers)) < len(numbers):
+        raise InputError(f"{path}: the table beside it gives two parcels one number; expected one each. Correct it.")
+    position = np.zeros(max(known) + 1, np.int16)
+    for at, number in enumerate(numbers, 1):
+        position[number] = at
+    image = position[labels]
+    lost = sorted(set(range(1, len(parcels) + 1)) - set(np.unique(image).tolist()))
+    notes = [f"Parcels without a voxel on the 2 mm grid: {listed([parcels[at - 1] for at in lost])}."] if lost else []
+    return image, [f"Parcels: {path}, {len(parcels)} of its {len(known)} labels.", *notes]
+
+
+def numbers_of(path: Path, parcels: Sequence[str]) -> list[int | None]:
+    """The label of each parcel in an image: by the table beside it, else its name if that is a number."""
+    named = labels_beside(path)
+    return [named.get(name, whole_number(name)) for name in parcels]
+
+
+def labels_beside(path: Path) -> dict[str, int]:
+    """The numbers of labels by their names, in the `.tsv` beside an image or the only `*dseg.tsv` of its folder; empty
+    without one. Raises InputError if it has no column of numbers."""
+    own = beside(path, ".tsv")
+    others = list(path.parent.glob("*dseg.tsv"))
+    found = own if own.is_file() else others[0] if len(others) == 1 else None
+    if found is None:
+        return {}
+    table = read_table(found)
+    numbers = table[INDEX].map(whole_number) if INDEX in table else pd.Series([None])
+    if numbers.isna().any():
+        raise InputError(f"{found} has no column {INDEX} of whole numbers; expected {INDEX},name of each label.")
+    cells = (zip(table[name], numbers, strict=True) for name in table.columns.drop(INDEX)[::-1])
+    return {text: int(number) for one in cells for text, number in one if text}

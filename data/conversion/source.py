@@ -9,19 +9,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from data.base.errors import InputError
-from data.base.text import shown
-from data.cohorts.derivation import Derivation, KeptDerivation
+from data.base.errors import InputError, shown
+from data.cohorts.derivation import Derivation, DerivationWithImages
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import listed
 from data.conversion import derived
-from data.conversion.labels import ABIDE_SUBJECT, coding_of, label_notes, labels
+from data.conversion.derived import with_motion
 from data.conversion.layouts import KNOWN_MAPS, Listing, find_maps, find_table
-from data.conversion.motion import with_motion
 from data.conversion.options import SourceOptions
-from data.conversion.parcels import image_of
-from data.conversion.selection import NO, UNKNOWN, Condition, excluded
-from data.conversion.series import Series, find_series
+from data.conversion.selection import ABIDE_SUBJECT, NO, UNKNOWN, Condition, coding_of, excluded, label_notes, labels
+from data.conversion.series import SeriesFiles, find_series, image_of
 from data.conversion.tables import canonical_value, column, key, matching_column, read_table
 from data.conversion.volumes import Wanted, check_map_names, maps_in, wanted
 
@@ -50,8 +47,8 @@ class Source:
     measured: tuple[str, ...]  # columns of `rows` that the table lacks, see `motion`
     left_out: dict[str, list[str]]  # for each reason, the subjects without a record
     notes: list[str]
-    series: Series | None = None
-    kept: KeptDerivation | None = None  # how all of this was derived from scans, if that is known
+    series: SeriesFiles | None = None
+    kept: DerivationWithImages | None = None  # how all of this was derived from scans, if that is known
 
     @property
     def derivation(self) -> Derivation | None:
@@ -93,9 +90,9 @@ class JoinedTable:
 def read_source(
     folder: Path, options: SourceOptions, optional: bool = False, site_columns: Sequence[str] = SITE_COLUMNS
 ) -> Source:
-    """Joins the maps under `folder` with the table, without subjects that lack a map, or a diagnosis, unless labels are
-    `optional`, or that the options leave out. The first of `site_columns` in the table names the site if the options do
-    not. Raises InputError if a choice must be made by the user."""
+    """Joins the maps under `folder` with the table. Subjects are left out who lack a map or, unless labels are
+    `optional`, a diagnosis, and whom the options leave out. The first of `site_columns` in the table names the site if
+    the options do not. Raises InputError if a choice must be made by the user."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected fALFF maps, or others, as NIfTI and a table of subjects.")
     listing = Listing(folder)
@@ -122,7 +119,7 @@ def read_source(
     files = joined.maps.loc[subjects.index].reset_index(drop=True)
     maps, volume_notes = maps_in(files, joined.wanted, folder, joined.names)
     image, told = (None, []) if optional else image_of(listing, options.connectome, options.parcels)
-    series = None if joined.series is None else Series(joined.series[subjects.index], image)
+    series = None if joined.series is None else SeriesFiles(joined.series[subjects.index], image)
     derivation, derivation_notes = derived.common(maps, series.paths if series else None, subjects["subject"].tolist())
     with_images, missing = derived.with_images(derivation, listing, options.parcels)
     rows, motion_notes = with_motion(table.loc[subjects.index], maps)
@@ -294,8 +291,8 @@ def site_note(rows: pd.DataFrame, site_column: str | None) -> str:
 
 
 def check_own_maps(joined: JoinedTable, kept: pd.Series, name: str) -> None:
-    """Raises InputError if the column `name`, perhaps one of labels or sites in place of IDs, gives two of the `kept`
-    subjects one map, or one subject one file twice."""
+    """Raises InputError if the column `name` gives two of the `kept` subjects one map, or one subject one file twice.
+    It may be one of labels or sites, in place of IDs."""
     every = joined.maps[kept].map(os.path.realpath).melt(ignore_index=False)["value"]
     if (twice := every[every.duplicated(keep=False)]).size:
         owners = joined.identifier[twice.index[twice == twice.iloc[0]][:2]]

@@ -11,8 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from data.base import files
-from data.base.errors import InputError
-from data.base.text import PLAIN, check_plain, is_plain, shown
+from data.base.errors import PLAIN, InputError, check_plain, is_plain, shown
 from data.cohorts.phenotype import matching, mostly_numbers
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -130,7 +129,7 @@ def column(table: pd.DataFrame, name: str, path: Path) -> pd.Series:
 
 
 def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:
-    """The column that holds the IDs of most maps; never one of row numbers, since where IDs are numbers too, each
+    """The column that holds the IDs of most maps. It is never one of row numbers: where IDs are numbers, too, each
     subject could get another one's row. Raises InputError if it is ambiguous."""
     matches: dict[str, dict[str, int]] = {}  # of each column, the row of each ID of a map, the last one if repeated
     repeating = set()
@@ -171,7 +170,8 @@ def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:
 
 def check_codes(table: pd.DataFrame, best: str, rows: Mapping[str, int], path: Path) -> None:
     """Raises InputError if maps that are numbers, found in the column `best` in `rows`, could be meant by another
-    column: by codes with these numbers, as P017 for 17, in other rows, or by any codes if `best` numbers the rows."""
+    column. It holds codes with these numbers in other rows, as P017 for 17; any codes will do if `best` numbers the
+    rows."""
     if not all(map(str.isdecimal, rows)):
         return
     for name in table.columns.drop(best):
@@ -190,8 +190,8 @@ def check_codes(table: pd.DataFrame, best: str, rows: Mapping[str, int], path: P
 
 
 def check_shift(column: pd.Series, maps: set[str], path: Path) -> None:
-    """Raises InputError if a column's IDs and the maps do not match to their ends, and would match as well if the IDs
-    were some numbers higher or lower, so that each subject could have the map of a neighbour."""
+    """Raises InputError if IDs may be shifted, so that each subject would have the map of a neighbour. Then a column's
+    IDs and the maps do not match to their ends, and IDs that are higher or lower would match as well."""
     of_column, of_maps = ({parts for name in names if (parts := numbered(name))} for names in (column.map(key), maps))
     together = of_column & of_maps
     from_0 = any(number == 0 for _, number, _ in of_column - of_maps)  # as programs number rows
@@ -207,7 +207,7 @@ def check_shift(column: pd.Series, maps: set[str], path: Path) -> None:
         if len(shifted & of_maps) >= len(together) + (not apart):
             raise InputError(
                 f"The numbers in the column {column.name} of {path}, {low} to {high}, match {len(together)} of "
-                f"{len(of_maps)} maps, {low_map} to {high_map}, and would match as many if they were {abs(shift)} "
+                f"{len(of_maps)} maps, {low_map} to {high_map}. They would match as many if they were {abs(shift)} "
                 f"{'higher' if shift > 0 else 'lower'}: IDs match all but the ends, as shifted numbers do. Correct the "
                 f"table; if it is right, say so with --idColumn {quoted(column.name)}."
             )

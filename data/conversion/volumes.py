@@ -1,18 +1,24 @@
-"""Files of maps -> the maps in them, by name: a 4-D file holds several, such as the networks of a dual regression."""
+"""Files of maps -> the maps in them, by name: a 4-D file holds several, such as the networks of a dual regression. The
+maps of one person, read once -> their measures, and a record without its header, which is planned later."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from data import grids
 from data.base import files
-from data.base.errors import InputError
-from data.base.text import shown
+from data.base.errors import InputError, shown
+from data.base.files import sum_of
+from data.cohorts import nifti, records, resampling, twins
 from data.cohorts.nifti import MapOnDisk, beside, num_volumes, open_image
 from data.cohorts.records import MAX_MAPS
+from data.conversion import measures
 from data.conversion.layouts import Listing
 
 LABELS = "LabelMap"  # BIDS' key for the names of a 4-D file's volumes
@@ -39,9 +45,9 @@ def wanted(listing: Listing, name: str) -> Wanted:
 def maps_in(
     paths: pd.DataFrame, every: Sequence[Wanted], folder: Path, names: Sequence[str] = ()
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The `paths` of files, a column a name, as a MapOnDisk in a column for each map, in the order of `every`, called
-    by `names` if there are any; notes on 4-D files. Raises InputError if people differ in the number or the names of
-    volumes, a volume is missing, or the names do not fit."""
+    """The `paths` of files, a column a name, as a MapOnDisk in a column for each map; notes on 4-D files. The order is
+    that of `every`; the maps are called by `names`, if there are any. Raises InputError if people differ in the number
+    or the names of volumes, a volume is missing, or the names do not fit."""
     if paths.empty:  # which is reported later
         return paths, []
     maps, notes, volumes = list[pd.Series](), list[str](), dict[str, list[str]]()
@@ -114,8 +120,8 @@ def check_labels(labels: Sequence[str], source: Path, usual: int) -> None:
 
 
 def labels_of(paths: Sequence[Path], listing: Path) -> tuple[Path, list[str] | None]:
-    """The names of volumes, None if nobody names them, and the file that they are from: a `listing`, one a line, or
-    else the JSON beside each of `paths`. Raises InputError if these differ."""
+    """The names of volumes and the file that they are from; None if nobody names them. It is a `listing`, one a line,
+    or else the JSON beside each of `paths`. Raises InputError if these differ."""
     if listing.exists() or listing.is_symlink():
         lines = files.regular(listing).read_text(encoding="utf-8-sig", errors="replace").splitlines()
         return listing, [line.strip() for line in lines if line.strip()]
@@ -141,3 +147,36 @@ def labels_beside(path: Path) -> list[str] | None:
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise InputError(f"{described}: {LABELS} is {shown(str(labels))}; expected a list of names, one a volume.")
     return labels
+
+
+@dataclass(frozen=True)
+class PersonMaps:
+    """What is known of a person's maps before any record is planned."""
+
+    sums: list[tuple[str, str]]  # the name and the SHA-256 of each file
+    measured: list[dict[str, float]]  # MEASURES of each map
+    means: np.ndarray  # (regions, maps), of the volumes in the record
+
+
+def read_person(maps: Sequence[nifti.MapOnDisk], grid: grids.Grid, record: Path) -> PersonMaps:
+    """Measures maps and writes their volumes, each z-scored by itself, as a record whose header is 0. Raises
+    InputError, naming the file."""
+    sums = [(path.name, sum_of(path)) for path in dict.fromkeys(of_map.path for of_map in maps)]
+    measured, means = [], []
+    with files.replacing(record, "wb") as file:
+        file.write(bytes(records.HEADER_BYTES))
+        for image in nifti.read_brains(maps):
+            volume = nifti.stored_volume(image, grid)
+            file.write(np.ascontiguousarray(volume, records.DTYPE))
+            measured.append(measures.of_image(image))
+            means.append(twins.of_reduced(resampling.reduced(volume)))
+    return PersonMaps(sums, measured, np.column_stack(means))
+
+
+def finish_record(record: Path, label: float, phenotype: np.ndarray, target: Path) -> None:
+    """Moves a record of `read_person` to `target` with its label and scaled phenotype (29,), unless one is there."""
+    if target.exists() and target.stat().st_size == record.stat().st_size:
+        return
+    with open(record, "r+b") as file:
+        file.write(records.pack_header(label, phenotype))
+    os.replace(record, target)

@@ -1,8 +1,8 @@
 """Points of voxels, whose products are correlations -> degree and eigenvector centrality (Zuo et al. 2012,
 doi:10.1093/cercor/bhr269), by correlations above 0.25.
 
-The matrix of voxels by voxels does not fit in memory: it is made again, in blocks that fit in a core's cache, for each
-product with a vector. A block above the diagonal serves both halves.
+The matrix of voxels by voxels does not fit in memory. For each product with a vector it is made again, in blocks that
+fit in a core's cache. A block above the diagonal serves both halves.
 """
 
 from collections.abc import Iterator
@@ -29,8 +29,8 @@ def threads_of_blas() -> int:
 
 
 def products(points: np.ndarray, vector: np.ndarray) -> Products:
-    """Of points (voxels, directions) float32 of length 1, or 0, with a vector (voxels,), by as many threads as BLAS
-    takes: `threadpoolctl` or OMP_NUM_THREADS set it."""
+    """Products of points (voxels, directions) float32 of length 1, or 0, with a vector (voxels,). They take as many
+    threads as BLAS: `threadpoolctl` or OMP_NUM_THREADS set it."""
     threads = threads_of_blas()
     ones = np.ones((len(points), 1), np.float32)
     sides = np.hstack([points, ones]), np.hstack([points / 2, -THRESHOLD / 2 * ones]).T.copy()
@@ -42,8 +42,8 @@ def products(points: np.ndarray, vector: np.ndarray) -> Products:
 
 
 def shares(sides: tuple[np.ndarray, np.ndarray], vector: np.ndarray, rows: Iterator[int]) -> np.ndarray:
-    """What the blocks of these rows add to two products, (2, voxels) float64: of half of r - threshold, which the
-    product of the sides is, where it is positive, and of 1 there."""
+    """What the blocks of these rows add to two products, (2, voxels) float64. The product of the sides is half of
+    r - threshold: the first is of it where it is positive, the second of 1 there."""
     left, right = sides
     sums, room = np.zeros((2, len(left))), np.empty(2 * BLOCK * BLOCK, np.float32)
     for start in rows:

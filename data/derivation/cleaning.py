@@ -6,16 +6,25 @@ the frequencies of a scan are those of an FFT of all volumes between, k / (volum
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from data.base.errors import InputError
-from data.derivation import centrality, spectra
+from data.derivation import centrality
 
 LEAST_DIRECTIONS = 3  # of the series in the band; correlations of two values are 1 or -1
 ON_KEPT = 0.01  # least share of the energy of a mixture of sinusoids on the kept volumes; others cannot be told
 ROUNDING = 1e-6  # of a length; what is shorter is an error of rounding
 BLOCK = 4096  # voxels at a time
+NO_POWER = 1e-9  # of a sine or cosine at the kept volumes, such as the sine at half the sampling rate
+
+
+class Amplitudes(NamedTuple):
+    """Sums of amplitudes of each voxel over frequencies, (voxels,) float32; an amplitude is |FFT| / volumes."""
+
+    in_band: np.ndarray
+    above_zero: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +65,8 @@ class Scan(Acquisition):
 
     @cached_property
     def coordinates(self) -> np.ndarray:
-        """The filtered series in the basis, (voxels, directions) float32: its lengths, angles and correlations are
-        those of the filtered series, since that has the mean 0."""
+        """The filtered series in the basis, (voxels, directions) float32. Lengths, angles and correlations are those of
+        the filtered series, since it has the mean 0."""
         return self.cleaned.T @ self.basis.astype(np.float32)
 
     @cached_property
@@ -74,8 +83,8 @@ class Scan(Acquisition):
         return self.basis.astype(np.float32) @ self.coordinates.T
 
     @cached_property
-    def amplitudes(self) -> spectra.Amplitudes:
-        return spectra.amplitudes(self.cleaned, self.times, self.bins)
+    def amplitudes(self) -> Amplitudes:
+        return amplitudes(self.cleaned, self.times, self.bins)
 
     @cached_property
     def neighbours(self) -> centrality.Products:
@@ -88,8 +97,8 @@ def scan_of(series: np.ndarray, acquisition: Acquisition, confounds: np.ndarray 
     values, as those of derivatives do; like nilearn, this takes the second row's instead.
 
     Mean and confounds are regressed out of the kept volumes. The filter is a least-squares fit of the sinusoids of the
-    band to the kept volumes; without scrubbing, it is that of the FFT. Confounds are filtered in the same way and
-    regressed out in the same step, so that nothing of them comes back (Lindquist et al. 2019, doi:10.1002/hbm.24528).
+    band to the kept volumes; without scrubbing, it is that of the FFT. Confounds are filtered and regressed out in the
+    same step, so that nothing of them comes back (Lindquist et al. 2019, doi:10.1002/hbm.24528).
 
     Raises InputError if nothing is kept or varies, values are missing, or too few volumes are kept for the band and
     the confounds.
@@ -135,8 +144,8 @@ def kept_confounds(confounds: np.ndarray, kept: np.ndarray) -> np.ndarray:
 
 
 def directions(columns: np.ndarray, least: float = ROUNDING) -> np.ndarray:
-    """An orthonormal basis (rows, rank) of columns (rows, columns) of a length near 1, without those that follow from
-    the others: whose singular values are below the least."""
+    """An orthonormal basis (rows, rank) of columns (rows, columns) of a length near 1. Directions whose singular values
+    are below the least follow from the others, and are left out."""
     left, size, _ = np.linalg.svd(columns, full_matrices=False)
     return left[:, size > least]
 
@@ -145,8 +154,8 @@ def band_basis(acquisition: Acquisition, regressors: np.ndarray) -> np.ndarray:
     """An orthonormal basis (kept, directions) float64 of the band on the kept volumes, without the filtered regressors.
 
     Sinusoids lose their mean over the kept volumes, as if a constant were fitted with them. What the basis spans is
-    orthogonal to the regressors themselves, too: for b in the band and a regressor z whose filtered form is Pz,
-    b . z = b . Pz = 0. Raises InputError if the band has no frequency, or too few directions are left."""
+    orthogonal to the regressors themselves, too. For b in the band and a regressor z, filtered Pz: b . z = b . Pz = 0.
+    Raises InputError if the band has no frequency, or too few directions are left."""
     sinusoids = sinusoids_of(acquisition)
     in_band = directions(sinusoids - sinusoids.mean(0), ON_KEPT**0.5)
     left, size, _ = np.linalg.svd(in_band.T @ regressors)
@@ -161,16 +170,16 @@ def band_basis(acquisition: Acquisition, regressors: np.ndarray) -> np.ndarray:
 
 
 def sinusoids_of(acquisition: Acquisition) -> np.ndarray:
-    """The sinusoids of the band at the kept volumes, (kept, sinusoids). Raises InputError if there are none, the
-    band ends above the highest frequency of the scan, or they are as many as kept volumes, which they would then fit
-    whatever these hold."""
+    """The sinusoids of the band at the kept volumes, (kept, sinusoids). Raises InputError if there are none, or the
+    band ends above the highest frequency of the scan. It does, too, if they are as many as kept volumes, since they
+    would then fit whatever these hold."""
     low, high = acquisition.band
     if high * 2 * acquisition.tr_s > 1 + ROUNDING:
         raise InputError(
             f"{low:g}-{high:g} Hz ends above the highest frequency of a scan of {acquisition.tr_s:g} s a volume, "
             f"{0.5 / acquisition.tr_s:g} Hz; expected a band below it. Choose one with --band."
         )
-    sinusoids = spectra.sinusoids(acquisition.times, acquisition.bins, acquisition.count)
+    sinusoids = sinusoids_at(acquisition.times, acquisition.bins, acquisition.count)
     if not sinusoids.size:
         raise InputError(
             f"{acquisition.count} volumes of {acquisition.tr_s:g} s have no frequency in {low:g}-{high:g} Hz; expected "
@@ -200,3 +209,38 @@ def residuals(series: np.ndarray, kept: np.ndarray, regressors: np.ndarray) -> n
             "Take these voxels out of the mask."
         )
     return left
+
+
+def sinusoids_at(times: np.ndarray, bins: np.ndarray, count: int) -> np.ndarray:
+    """Cosines and sines (times, 2 x bins) at the frequencies bins / count per volume; of length 1 each if `times` are
+    all `count` volumes."""
+    angles = 2 * np.pi / count * np.outer(times, bins)
+    return np.hstack([np.cos(angles), np.sin(angles)]) * np.sqrt(np.tile(np.where(2 * bins == count, 1, 2), 2) / count)
+
+
+def fits(times: np.ndarray) -> np.ndarray:
+    """Rows (2, frequencies, times). Their products with a series are the cosine's and the sine's share of its
+    amplitudes, see `Amplitudes`, at the frequencies k / volumes, k = 1, 2, ...
+
+    A constant is fitted, too (Zechmeister and Kürster 2009, doi:10.1051/0004-6361:200811296). Scargle's shift of time
+    makes cosine and sine orthogonal at the times, so that each is fitted alone."""
+    count = int(times[-1]) + 1
+    k = np.arange(1, count // 2 + 1)
+    waves = np.exp(2j * np.pi / count * np.outer(k, times))
+    waves -= waves.mean(1, keepdims=True)
+    waves *= np.exp(-0.5j * np.angle((waves**2).sum(1, keepdims=True)))
+    waves = np.stack([waves.real, waves.imag])
+    power = (waves**2).sum(-1, keepdims=True)
+    weights = np.where(2 * k == count, 1, 0.5)[:, None]  # two frequencies of the FFT, k and -k, share an amplitude
+    return np.where(power > NO_POWER * len(times), weights * waves / np.maximum(power, NO_POWER), 0)
+
+
+def amplitudes(cleaned: np.ndarray, times: np.ndarray, bins: np.ndarray) -> Amplitudes:
+    """Of a series (times, voxels) float32 at these times in volumes, the first one 0; `bins` are the k in the band."""
+    rows = fits(times).astype(np.float32)
+    sums = np.empty((2, cleaned.shape[1]), np.float32)
+    for start in range(0, cleaned.shape[1], BLOCK):
+        parts = rows @ cleaned[:, start : start + BLOCK]
+        of_each = np.sqrt((parts**2).sum(0))
+        sums[:, start : start + BLOCK] = of_each[bins - 1].sum(0), of_each.sum(0)
+    return Amplitudes(*sums)

@@ -4,101 +4,219 @@ One person who fails does not stop the others. Repeated, it does what is missing
 array may write one folder.
 """
 
+import argparse
+import atexit
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from tempfile import mkdtemp
+from typing import Any
 
 from joblib import cpu_count
-from threadpoolctl import threadpool_info
 
+from data.base.archive import Archive
 from data.base.errors import InputError
+from data.base.files import sum_of
 from data.base.processes import processes
-from data.cohorts.derivation import Derivation
+from data.cohorts.derivation import (
+    DUAL_REGRESSION,
+    FOLDER,
+    IMAGES,
+    OPTIONS,
+    STRATEGIES,
+    Derivation,
+    DerivationWithImages,
+    kept_in,
+)
 from data.cohorts.rows import listed
+from data.cohorts.stored import open_cohort
 from data.conversion.layouts import Listing, find_table, tables_near
 from data.conversion.source import subject_column
 from data.conversion.tables import column, key, read_table
-from data.derivation import like, output, person, scans, templates
+from data.conversion.template import is_bundle, of_bundle, open_bundle
+from data.derivation import images, output, person, scans
+from data.derivation.centrality import threads_of_blas
 from data.derivation.measures import MEASURES
-from data.derivation.options import DEFAULT_BAND, DerivationOptions
-from data.derivation.output import DUAL_REGRESSION, Settings
-from data.derivation.person import Done, Task
+from data.derivation.options import DerivationOptions
+from data.derivation.output import Products
+from data.derivation.person import Done, PersonTask
+from data.derivation.scans import ScanFile
 
 DEFAULT_MAPS = ("falff",)
 CARRIED = ("participants.tsv", "Phenotypic_*.csv")  # tables of people
+HOW = {"cleaned": "cleaned of confounds before", "preprocessed": "not cleaned of confounds before"}
+MAX_NAME = 100  # characters of a file's
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is to be done, checked as far as it can be before scans are read."""
 
-    tasks: list[Task]
+    tasks: list[PersonTask]
     failed: list[Done]  # who cannot be done
     jobs: int
     notes: list[str]
 
 
-def plan(folder: Path, target: Path, options: DerivationOptions) -> Plan:
+def plan(folder: Path, target: Path, wanted: DerivationWithImages, options: DerivationOptions) -> Plan:
     """Finds scans, checks options and what is in `target`, and writes what all people share. Raises InputError."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected preprocessed 4-D scans.")
-    kept = like.derivation_of(options.like) if options.like else None
-    options = like.with_choices(options, kept) if kept else options
-    settings = settings_of(options, kept.derivation if kept else Derivation())
+    kept = derivation_of(options.like) if options.like else None
+    wanted = taken_over(wanted, kept, options.like) if kept and options.like else wanted
+    products = products_of(wanted, kept.derivation if kept else Derivation())
     output.check_folder(target)
     people, notes = find_people(folder, options)
-    if kept:
-        notes += like.compared(people[0].scans[0], options, kept.derivation)
-    if people[0].scans[0].layout.cleaned and options.confounds not in (None, "none"):
-        raise InputError(f"--confounds {options.confounds} is for scans that were not cleaned before; leave it out.")
-    wanted = output.Output(target, output.shared_entities(people))
-    if "task" not in dict(wanted.entities) and any("task" in of.entities for one in people for of in one.scans):
+    if kept and options.like:
+        notes += compared(people[0].scans[0], options.like, kept.derivation)
+    confounds = products.derivation.confounds
+    if people[0].scans[0].layout.cleaned and confounds not in ("", "none"):
+        raise InputError(f"--confounds {confounds} is for scans that were not cleaned before; leave it out.")
+    place = output.Output(target, output.shared_entities(people))
+    if "task" not in dict(place.entities) and any("task" in of.entities for one in people for of in one.scans):
         notes.append("People have scans of several tasks, so no name holds one; choose with --only.")
     number, of = options.share
     share = people[number - 1 :: of]
     if of > 1:
         notes.append(f"Share {number} of {of}: {len(share)} of {len(people)} people.")
-    threads = threads_of(options.jobs)
-    tasks = [Task(one, settings, options.confounds, wanted, threads) for one in share]
+    threads = max(1, min(threads_of_blas(), cpu_count()) // options.jobs)  # of each process
+    tasks = [PersonTask(one, products, place, threads) for one in share]
     failures = {task.person.label: failure for task in tasks if (failure := mistake(task))}
     table = table_of(folder, people, options)
-    notes += described(people, options)
-    notes += output.write_dataset(target, folder, table, settings)
+    notes += described(people, confounds)
+    notes += output.write_dataset(target, folder, table, products)
     failed = [Done(label, failure=failure) for label, failure in failures.items()]
     return Plan([task for task in tasks if task.person.label not in failures], failed, options.jobs, notes)
 
 
-def mistake(task: Task) -> str:
+def mistake(task: PersonTask) -> str:
     """Why a person cannot be done, as far as options tell; empty if nothing is known. Raises InputError if what is
     there was made with other options."""
     try:
-        strategy = person.strategies(task.person, task.strategy)
+        derivation = person.of_person(task.person, task.products.derivation)
     except InputError as error:
         return str(error)
     label = task.person.label
-    output.check_there(task.output, label, task.settings, strategy)
-    for product in set(task.settings.products) - set(task.output.missing(label, task.settings)):
-        path = task.output.path(label, product, task.settings)
-        output.check_same(path, output.choices_of(product, task.settings, strategy))
+    output.check_there(task.output, label, derivation)
+    for product in set(task.products.names) - set(task.output.missing(label, task.products)):
+        path = task.output.path(label, product, task.products)
+        output.check_same(path, output.choices_of(product, derivation))
     return ""
 
 
-def settings_of(options: DerivationOptions, of: Derivation) -> Settings:
-    """The settings, with the names that a derivation gave its images. Raises InputError for maps that are not known, or
-    files that do not serve."""
-    maps = options.maps or (() if options.series else DEFAULT_MAPS)
+def products_of(wanted: DerivationWithImages, of: Derivation) -> Products:
+    """What to make, with defaults where nothing is wanted, and the names that a derivation gave its images. Raises
+    InputError for maps that are not known, or files that do not serve."""
+    measures = tuple(dict.fromkeys(wanted.derivation.measures or (() if wanted.parcels else DEFAULT_MAPS)))
     known = (*MEASURES, DUAL_REGRESSION)
-    if unknown := [name for name in maps if name not in known]:
+    if unknown := [name for name in measures if name not in known]:
         raise InputError(f"--maps {unknown[0]} is not known; expected of {', '.join(known)}.")
-    if (DUAL_REGRESSION in maps) != bool(options.networks):
+    if (DUAL_REGRESSION in measures) != bool(wanted.networks):
         raise InputError("dual_regression in --maps and a 4-D --networks FILE go together; give both or none.")
-    networks = templates.open_networks(options.networks, of.networks) if options.networks else None
-    parcels = templates.open_parcels(options.series, of.parcels) if options.series else None
-    return Settings(tuple(dict.fromkeys(maps)), networks, parcels, options.band or DEFAULT_BAND, options.smooth)
+    networks = images.open_networks(wanted.networks, of.networks) if wanted.networks else None
+    parcels = images.open_parcels(wanted.parcels, of.parcels) if wanted.parcels else None
+    found = dict[str, Any](measures=measures)
+    if networks:
+        found |= {"networks": networks.file, "networks_sha256": networks.sha256, "network_names": networks.names}
+    if parcels:
+        found |= {"parcels": parcels.file, "parcels_sha256": parcels.sha256}
+    return Products(replace(wanted.derivation.with_defaults(), **found), networks, parcels)
 
 
-def find_people(folder: Path, options: DerivationOptions) -> tuple[list[scans.Person], list[str]]:
+def derivation_of(path: Path) -> DerivationWithImages:
+    """How the maps of a cohort were derived. Raises InputError if that is not known."""
+    bundle = open_bundle(path) if is_bundle(path) else None
+    cohort = of_bundle(bundle).cohort if bundle else open_cohort(path)
+    found, folder = cohort.metadata.derivation, cohort.tables
+    if found is None or (bundle is None and folder is None):
+        raise InputError(
+            f"{path} does not say how its maps were derived from scans; expected a cohort that convert made, for all "
+            "people alike, of what derive wrote. Convert it again, or leave out --like and give the options."
+        )
+    return kept_in(folder, found) if folder else unpacked(bundle, found)
+
+
+def unpacked(bundle: Archive | None, derivation: Derivation) -> DerivationWithImages:
+    """The derivation with its images in a folder that lasts as long as this process."""
+    folder = Path(mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / FOLDER).mkdir()
+    for name, content in bundle.parts.items() if bundle else ():
+        if name.startswith(f"{FOLDER}/"):
+            (folder / name).write_bytes(content)
+    return kept_in(folder, derivation)
+
+
+def taken_over(wanted: DerivationWithImages, kept: DerivationWithImages, like: Path) -> DerivationWithImages:
+    """The derivation of the cohort `like`. Raises InputError for an option that is wanted and differs, and if an image
+    is neither kept nor wanted."""
+    check_bounds(kept.derivation, like)
+    values = dict[str, Any]()
+    for name, of in OPTIONS.items():
+        value, said = getattr(kept.derivation, name), getattr(wanted.derivation, name)
+        if name in IMAGES:
+            continue
+        if "choices" in of.option and value not in of.option["choices"]:
+            value = said  # people of the cohort differ in it
+        elif said and said != value:
+            raise InputError(f"--{of.flag} is chosen by --like: {like} has {in_words(value)}. Leave it out.")
+        values[name] = value
+    images = {name: image_of(name, wanted, kept, like) for name in IMAGES}
+    return DerivationWithImages(Derivation(**values), **images)
+
+
+def check_bounds(of: Derivation, like: Path) -> None:
+    """Raises InputError for what no option could say."""
+    try:
+        for name, option in OPTIONS.items():
+            value = getattr(of, name)
+            if value:
+                option.option.get("type", str)(",".join(map(str, value)) if isinstance(value, tuple) else str(value))
+        if of.scans not in ("", *HOW) or max(len(of.networks), len(of.parcels)) > MAX_NAME:
+            raise argparse.ArgumentTypeError("the scans or the name of an image")
+    except argparse.ArgumentTypeError as error:
+        raise InputError(f"{like} is damaged, in how its maps were derived: {error}. Copy it again.") from error
+
+
+def in_words(value: Any) -> str:
+    """A value as an option has it."""
+    if isinstance(value, tuple):
+        return ",".join(map(in_words, value)) or "none"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def image_of(name: str, wanted: DerivationWithImages, kept: DerivationWithImages, like: Path) -> Path | None:
+    """One of IMAGES: the file that is wanted, if it is that of the derivation, or that which is kept."""
+    given, there = getattr(wanted, name), getattr(kept, name)
+    file, sha256 = getattr(kept.derivation, name), getattr(kept.derivation, f"{name}_sha256")
+    flag = OPTIONS[name].flag
+    if given and (not sha256 or sum_of(given) != sha256):
+        has = f"{file} (SHA-256 {sha256[:8]})" if sha256 else "none"
+        raise InputError(f"--{flag} is chosen by --like: {like} has {has}. Leave it out.")
+    if sha256 and not given and not there:
+        raise InputError(f"{like} does not keep the {name} {file}; name the same file with --{flag}.")
+    return given or there
+
+
+def compared(scan: ScanFile, like: Path, of: Derivation) -> list[str]:
+    """Notes on scans of new people, such as this one. Raises InputError if they cannot be treated alike."""
+    cleaned = scan.treated == "cleaned"
+    if (of.scans and scan.treated and scan.treated != of.scans) or (cleaned and of.confounds not in ("", "none")):
+        raise InputError(
+            f"{scan.path} was {HOW[scan.treated]}, the scans of {like} were "
+            f"{HOW[of.scans or 'preprocessed']}; expected scans of the same kind, which can be treated alike."
+        )
+    notes = [f"Like {like}: maps {', '.join(of.measures) or 'none'}, {of}."]
+    if not (of.scans and scan.treated):
+        notes.append(f"Whether scans were cleaned of confounds before, here and in {like}, is not known.")
+    if of.confounds not in STRATEGIES:
+        notes.append(f"The people of {like} differ in confounds; here they are as without --like.")
+    return notes
+
+
+def find_people(folder: Path, options: DerivationOptions) -> tuple[list[scans.ScannedPerson], list[str]]:
     if not options.bold_column:
         if options.id_column:
             raise InputError("--idColumn goes with --boldColumn; scans that are found by name have their IDs in it.")
@@ -137,7 +255,7 @@ def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[scans.Sc
     return found, notes
 
 
-def table_of(folder: Path, people: Sequence[scans.Person], options: DerivationOptions) -> Path | None:
+def table_of(folder: Path, people: Sequence[scans.ScannedPerson], options: DerivationOptions) -> Path | None:
     """The table to carry over. Raises InputError if there are several."""
     if options.table:
         if not options.table.is_file():
@@ -149,13 +267,13 @@ def table_of(folder: Path, people: Sequence[scans.Person], options: DerivationOp
     return found[0] if found else None
 
 
-def described(people: Sequence[scans.Person], options: DerivationOptions) -> list[str]:
+def described(people: Sequence[scans.ScannedPerson], confounds: str) -> list[str]:
     """Notes on confounds and masks, which are guesses where there are none."""
     notes, files = [], [(one.label, scan) for one in people for scan in one.scans]
     if any(scan.layout.cleaned for _, scan in files):
         notes.append("Confounds: none, since the scans were cleaned before.")
-    elif options.confounds:
-        notes.append(f"Confounds: {options.confounds}.")
+    elif confounds:
+        notes.append(f"Confounds: {confounds}.")
     elif not any(scan.confounds for _, scan in files):
         notes.append("Confounds: none, since no scan has a table of them.")
     else:
@@ -172,18 +290,12 @@ def described(people: Sequence[scans.Person], options: DerivationOptions) -> lis
     return notes
 
 
-def threads_of(jobs: int) -> int:
-    """Threads of each process, of the cores and of what the environment allows BLAS."""
-    allowed = max((of["num_threads"] for of in threadpool_info() if of["user_api"] == "blas"), default=1)
-    return max(1, min(allowed, cpu_count()) // jobs)
-
-
 def run(planned: Plan) -> tuple[list[str], list[Done]]:
     """Does the plan; notes on it, and who failed."""
     done = list(planned.failed)
-    complete, rest = list[Task](), list[Task]()
+    complete, rest = list[PersonTask](), list[PersonTask]()
     for task in planned.tasks:
-        (rest if task.output.missing(task.person.label, task.settings) else complete).append(task)
+        (rest if task.output.missing(task.person.label, task.products) else complete).append(task)
     with processes(planned.jobs) as pool:
         for title, tasks in (("Checking", complete), ("Deriving", rest)):
             if tasks:

@@ -1,37 +1,12 @@
-"""The options of `python -m data derive`, each a field."""
+"""The options of `python -m data derive` that decide nothing of what a map holds, each a field."""
 
 import argparse
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.base.cli import MAX_JOBS, names, option, whole
-from data.base.text import shown, whole_number
-
-DEFAULT_BAND = (0.01, 0.1)  # Hz
-STRATEGIES = ("simple", "scrubbing", "compcor", "none")  # of nilearn's load_confounds_strategy, and none
-MAX_SMOOTHING_MM = 30.0
-
-
-def band(text: str) -> tuple[float, float]:
-    """`0.01,0.1` -> 0.01, 0.1, in Hz."""
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError:
-        low, high = 0.0, 0.0
-    if not 0 <= low < high <= 10:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed; expected LOW,HIGH in Hz, such as 0.01,0.1")
-    return low, high
-
-
-def millimetres(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= MAX_SMOOTHING_MM:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed; expected a width in mm, such as 6")
-    return value
+from data.base.cli import MAX_JOBS, option, whole
+from data.base.errors import shown, whole_number
 
 
 def one_of_shares(text: str) -> tuple[int, int]:
@@ -45,26 +20,8 @@ def one_of_shares(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class DerivationOptions:
-    """Which scans are read, and what is made of them."""
+    """Which scans are read, and how the work is shared; what is made of them says `Derivation`."""
 
-    maps: tuple[str, ...] | None = option(
-        None,
-        type=names,
-        metavar="A,B,...",
-        help="falff, alff, reho, degree_weighted, eigenvector_weighted, vmhc, dual_regression "
-        "(default falff; none with --series alone)",
-    )
-    networks: Path | None = option(None, type=Path, metavar="FILE", help="4-D maps of networks, for dual_regression")
-    series: Path | None = option(None, type=Path, metavar="ATLAS", help="label image: write the mean series of parcels")
-    confounds: str | None = option(
-        None,
-        choices=STRATEGIES,
-        help="what is regressed out (default simple, none of scans that were cleaned or have no table)",
-    )
-    band: tuple[float, float] | None = option(None, type=band, metavar="LOW,HIGH", help="in Hz (default 0.01,0.1)")
-    smooth: float | None = option(
-        None, type=millimetres, metavar="MM", help="smooth maps within the mask by this width (default: do not)"
-    )
     like: Path | None = option(
         None, type=Path, metavar="COHORT", help="make the maps and series that this cohort has, in the same way"
     )

@@ -14,31 +14,32 @@ import numpy as np
 from data import __version__
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.derivation import PROGRAM
+from data.cohorts.derivation import EVERY, MAP, PROGRAM, SERIES, Derivation
 from data.cohorts.nifti import beside, stem_of
-from data.derivation.scans import Person
-from data.derivation.templates import Networks, Parcels
+from data.derivation.images import ImageFile
+from data.derivation.scans import ScannedPerson
 
 DESCRIPTION = "dataset_description.json"
-SERIES = "series"  # beside the names of maps
-DUAL_REGRESSION = "dual_regression"
 BLOCKS, BLOCK_BYTES = 16, 2**16  # of a file, spread over it, which its digest covers
 SHARED = ("task", "space", "res")  # parts of BIDS names that files of all people may share
 
 
 @dataclass(frozen=True)
-class Settings:
+class Products:
     """What is made of scans, and how."""
 
-    maps: tuple[str, ...]
-    networks: Networks | None
-    parcels: Parcels | None
-    band: tuple[float, float]  # Hz
-    smooth: float | None  # mm
+    derivation: Derivation  # without what is each person's: the kind of scans and, unless an option says it, confounds
+    networks: ImageFile | None
+    parcels: ImageFile | None
 
     @property
-    def products(self) -> list[str]:
-        return [*self.maps, *([SERIES] if self.parcels else [])]
+    def band(self) -> tuple[float, float]:
+        assert self.derivation.band  # which has a default
+        return self.derivation.band
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.derivation.measures, *([SERIES] if self.parcels else [])]
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,17 @@ class Output:
     def of_person(self, label: str) -> Path:
         return self.folder / f"sub-{label}"
 
-    def path(self, label: str, product: str, settings: Settings) -> Path:
+    def path(self, label: str, product: str, products: Products) -> Path:
         """Where a map or the series of a person lies."""
         parts = [f"sub-{label}", *(f"{name}-{value}" for name, value in self.entities)]
-        if product == SERIES and settings.parcels:
-            parts += [f"seg-{settings.parcels.name}", "stat-mean", "timeseries.tsv"]
+        if product == SERIES and products.parcels:
+            parts += [f"seg-{products.parcels.name}", "stat-mean", "timeseries.tsv"]
         else:
             parts += [f"stat-{product.replace('_', '')}", "boldmap.nii.gz"]
         return self.of_person(label) / "func" / "_".join(parts)
 
-    def missing(self, label: str, settings: Settings) -> list[str]:
-        return [name for name in settings.products if not self.path(label, name, settings).exists()]
+    def missing(self, label: str, products: Products) -> list[str]:
+        return [name for name in products.names if not self.path(label, name, products).exists()]
 
 
 def json_of(path: Path) -> Path:
@@ -69,24 +70,12 @@ def json_of(path: Path) -> Path:
     return path.with_name(path.name.split(".")[0] + ".json")
 
 
-def choices_of_all(settings: Settings, strategy: str) -> dict[str, Any]:
-    """The options that all files of a person must have in common."""
-    return {"Band": list(settings.band), "Confounds": strategy, "SmoothingFWHM": settings.smooth}
+def choices_of(product: str, derivation: Derivation) -> dict[str, Any]:
+    """The choices that decide what a file holds, as its JSON has them."""
+    return derivation.said(EVERY, product) if product == SERIES else derivation.said(EVERY, MAP, product)
 
 
-def choices_of(product: str, settings: Settings, strategy: str) -> dict[str, Any]:
-    """The options that decide what a file holds, as its JSON has them."""
-    common = choices_of_all(settings, strategy)
-    if product == SERIES and settings.parcels:
-        del common["SmoothingFWHM"]
-        return common | {"Atlas": settings.parcels.file, "AtlasSHA256": settings.parcels.sha256}
-    if product == DUAL_REGRESSION and settings.networks:
-        common["Networks"] = settings.networks.file
-        common |= {"NetworksSHA256": settings.networks.sha256, "LabelMap": list(settings.networks.names)}
-    return common
-
-
-def sources_of(person: Person) -> dict[str, Any]:
+def sources_of(person: ScannedPerson) -> dict[str, Any]:
     """The files that a person's maps are made of, and a digest of them: of names, sizes and blocks spread over each."""
     digest, named = hashlib.sha256(), []
     for scan in person.scans:
@@ -125,9 +114,9 @@ def check_same(path: Path, wanted: dict[str, Any]) -> None:
         )
 
 
-def check_there(output: Output, label: str, settings: Settings, strategy: str) -> None:
-    """Raises InputError if files of a person, of whatever measure, are named after other parts of the scans' names, or
-    were made with other options: one cohort would mix them."""
+def check_there(output: Output, label: str, derivation: Derivation) -> None:
+    """Raises InputError for files of a person, of whatever measure, that one cohort would mix with those to come. They
+    are named after other parts of the scans' names, or were made with other options."""
     start = "_".join([f"sub-{label}", *(f"{name}-{value}" for name, value in output.entities)])
     for path in sorted((output.of_person(label) / "func").glob("sub-*")):
         if not path.name.startswith((f"{start}_stat-", f"{start}_seg-")):
@@ -136,13 +125,10 @@ def check_there(output: Output, label: str, settings: Settings, strategy: str) -
                 "another folder, or the same scans with --only."
             )
         if path.suffix != ".json":
-            wanted = choices_of_all(settings, strategy)
-            if path.suffix == ".tsv":
-                del wanted["SmoothingFWHM"]
-            check_same(path, wanted)
+            check_same(path, derivation.said(EVERY) if path.suffix == ".tsv" else derivation.said(EVERY, MAP))
 
 
-def shared_entities(people: Sequence[Person]) -> tuple[tuple[str, str], ...]:
+def shared_entities(people: Sequence[ScannedPerson]) -> tuple[tuple[str, str], ...]:
     """Parts of names that all scans have alike; the space always."""
     scans = [scan for person in people for scan in person.scans]
     found = {name: {scan.entities.get(name) for scan in scans} for name in SHARED}
@@ -161,7 +147,7 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"{folder} is not empty and was not written by this command; choose another folder.")
 
 
-def write_dataset(folder: Path, scans: Path, table: Path | None, settings: Settings) -> list[str]:
+def write_dataset(folder: Path, scans: Path, table: Path | None, products: Products) -> list[str]:
     """Writes what all people share, unless it is there, and returns notes. Several processes may do so."""
     folder.mkdir(parents=True, exist_ok=True)
     with files.locked(folder, wait=True):
@@ -169,10 +155,15 @@ def write_dataset(folder: Path, scans: Path, table: Path | None, settings: Setti
             files.remove(leftover)
         if not (folder / DESCRIPTION).exists():
             files.write_json(folder / DESCRIPTION, description(folder, scans))
-        if settings.parcels:
-            copy_atlas(folder, settings.parcels)
-        if settings.networks:
-            copy_networks(folder, settings.networks)
+        if products.parcels:
+            target = copy_image(folder, products.parcels, "dseg")
+            if (names := beside(products.parcels.path, ".tsv")).is_file():
+                copy(names, target.with_name(f"{target.name}.tsv"))
+        if products.networks:
+            target = copy_image(folder, products.networks, "probseg")
+            if not (names := target.with_name(f"{target.name}.txt")).exists():
+                with files.replacing(names) as file:
+                    file.write("\n".join([*products.networks.names, ""]))
         if table is None:
             return ["No table of people is carried over; name one with --table, also for convert."]
         return copy_table(folder, table)
@@ -196,40 +187,22 @@ def copy_table(folder: Path, table: Path) -> list[str]:
     return [f"Table {table}, carried over."]
 
 
-def copy_atlas(folder: Path, parcels: Parcels) -> None:
-    """As XCP-D lays atlases out. Raises InputError if another one has its place."""
-    target = folder / "atlases" / f"atlas-{parcels.name}" / f"atlas-{parcels.name}_dseg"
-    copy_image(parcels.path, target)
-    if (names := beside(parcels.path, ".tsv")).is_file():
-        copy_alone(names, target.with_name(f"{target.name}.tsv"))
-
-
-def copy_networks(folder: Path, networks: Networks) -> None:
-    """Beside atlases, with the names of its volumes, one a line. Raises as above."""
-    target = folder / "atlases" / f"atlas-{networks.name}" / f"atlas-{networks.name}_probseg"
-    copy_image(networks.path, target)
-    if not (names := target.with_name(f"{target.name}.txt")).exists():
-        with files.replacing(names) as file:
-            file.write("\n".join([*networks.names, ""]))
-
-
-def copy_image(source: Path, target: Path) -> None:
-    """Copies an image to `target` and its own ending."""
-    copy_alone(source, target.with_name(target.name + source.name[len(stem_of(source)) :]))
-
-
-def copy_alone(source: Path, target: Path) -> None:
-    """Copies a file. Raises InputError if another one has its place."""
-    if target.exists() and target.read_bytes() != source.read_bytes():
-        raise InputError(f"{target} is another one than {source}; choose another folder, or rename {source.name}.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    copy(source, target)
+def copy_image(folder: Path, image: ImageFile, kind: str) -> Path:
+    """Copies an image as XCP-D lays atlases out; returns its path without an ending. Raises InputError as `copy`."""
+    target = folder / "atlases" / f"atlas-{image.name}" / f"atlas-{image.name}_{kind}"
+    copy(image.path, target.with_name(target.name + image.path.name[len(stem_of(image.path)) :]))
+    return target
 
 
 def copy(source: Path, target: Path) -> None:
-    if not target.exists():
-        with files.unfinished(target) as unfinished:
-            shutil.copyfile(source, unfinished)
+    """Copies a file. Raises InputError if another one has its place."""
+    if target.exists():
+        if target.read_bytes() != source.read_bytes():
+            raise InputError(f"{target} is another one than {source}; choose another folder, or rename {source.name}.")
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with files.unfinished(target) as unfinished:
+        shutil.copyfile(source, unfinished)
 
 
 def write_series(path: Path, series: np.ndarray, names: Iterable[str]) -> None:

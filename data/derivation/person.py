@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,37 +14,33 @@ from threadpoolctl import threadpool_limits
 from data import __version__
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.derivation import PROGRAM
+from data.cohorts.derivation import DUAL_REGRESSION, PERSON, PROGRAM, SERIES, Derivation
 from data.cohorts.nifti import MNI152, save
-from data.derivation.bold import found_mask, open_bold, read_mask, read_series
+from data.derivation.bold import Confounds, confounds_of, found_mask, open_bold, read_mask, read_series, strategy_of
 from data.derivation.cleaning import Acquisition, Scan, scan_of
-from data.derivation.confounds import Confounds, confounds_of, strategy_of
+from data.derivation.images import labels_on, networks_on
 from data.derivation.measures import MEASURES, dual_regression, parcel_series, smoothed
 from data.derivation.output import (
-    DUAL_REGRESSION,
-    SERIES,
     Output,
-    Settings,
+    Products,
     check_same,
     choices_of,
     json_of,
     sources_of,
     write_series,
 )
-from data.derivation.scans import Person, ScanFile
-from data.derivation.templates import labels_on, networks_on
+from data.derivation.scans import ScanFile, ScannedPerson
 
 FILTERED = 0.9  # of the amplitudes in the band, in the median voxel; a scan with more was filtered before
 WHITE = 0.75  # of the spectrum; of a wider band, this says nothing
 
 
 @dataclass(frozen=True)
-class Task:
+class PersonTask:
     """A person to do, in a process of its own."""
 
-    person: Person
-    settings: Settings
-    strategy: str | None  # that the user wants
+    person: ScannedPerson
+    products: Products
     output: Output
     threads: int  # of this process
 
@@ -60,7 +56,7 @@ class Done:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class DerivedScan:
     """What is derived of one scan."""
 
     values: dict[str, np.ndarray]  # maps (x, y, z) or (x, y, z, networks) float32, 0 outside the mask; series
@@ -76,7 +72,7 @@ class Run:
         return int(self.confounds.kept.sum())
 
 
-def derive_person(task: Task) -> Done:
+def derive_person(task: PersonTask) -> Done:
     """Writes what is missing of a person, while no other process does."""
     label = task.person.label
     try:
@@ -93,46 +89,47 @@ def derive_person(task: Task) -> Done:
     return Done(label, written, tuple(notes))
 
 
-def complete(task: Task) -> tuple[int, list[str]]:
+def complete(task: PersonTask) -> tuple[int, list[str]]:
     """How many files were written, and notes."""
-    person, settings, output = task.person, task.settings, task.output
+    person, products, output = task.person, task.products, task.output
     for leftover in (output.of_person(person.label) / "func").glob(".unfinished.*"):  # of killed processes
         files.remove(leftover)
-    sources, missing = sources_of(person), output.missing(person.label, settings)
-    for product in set(settings.products) - set(missing):
-        check_same(output.path(person.label, product, settings), sources)
+    sources, missing = sources_of(person), output.missing(person.label, products)
+    for product in set(products.names) - set(missing):
+        check_same(output.path(person.label, product, products), sources)
     if not missing:
         return 0, []
-    runs = [of_run(scan, task, missing) for scan in person.scans]
-    check_one_grid(person, runs)
-    common = sources | {"InputScans": person.scans[0].treated or None} | facts(runs)
-    strategy = strategies(person, task.strategy)
+    scans = [derived(scan, task, missing) for scan in person.scans]
+    check_one_grid(person, scans)
+    derivation = of_person(person, products.derivation)
+    common = {**sources, **derivation.said(PERSON), **facts(scans)}
     for product in missing:
-        path = output.path(person.label, product, settings)
+        path = output.path(person.label, product, products)
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(json_of(path), {"Measure": product, **choices_of(product, settings, strategy), **common})
-        write(path, product, runs, settings)
-    return len(missing), [note for run in runs for note in run.notes]
+        files.write_json(json_of(path), {"Measure": product, **choices_of(product, derivation), **common})
+        write_product(path, product, scans, products)
+    return len(missing), [note for scan in scans for note in scan.notes]
 
 
-def strategies(person: Person, wanted: str | None) -> str:
-    """What is regressed out of a person's scans. Raises InputError as `strategy_of`."""
-    return ", ".join(dict.fromkeys(strategy_of(scan, wanted) for scan in person.scans))
+def of_person(person: ScannedPerson, wanted: Derivation) -> Derivation:
+    """How a person's maps are derived. Raises InputError as `strategy_of`."""
+    confounds = dict.fromkeys(strategy_of(scan, wanted.confounds) for scan in person.scans)
+    return replace(wanted, confounds=", ".join(confounds), scans=person.scans[0].treated)
 
 
-def of_run(file: ScanFile, task: Task, products: Sequence[str]) -> Run:
+def derived(file: ScanFile, task: PersonTask, products: Sequence[str]) -> DerivedScan:
     """Measures one scan. Raises InputError, naming it."""
     bold = open_bold(file.path)
-    confounds = confounds_of(file, strategy_of(file, task.strategy), bold.volumes)
+    confounds = confounds_of(file, strategy_of(file, task.products.derivation.confounds), bold.volumes)
     mask, unsure = (read_mask(file.mask, bold), []) if file.mask else found_mask(bold)
     series, mask, notes = read_series(bold, mask)
-    affine, band = bold.image.affine, task.settings.band
+    affine = bold.image.affine
     with naming(file.path):
-        acquisition = Acquisition(mask, affine, confounds.kept, bold.tr_s, band)
+        acquisition = Acquisition(mask, affine, confounds.kept, bold.tr_s, task.products.band)
         scan = scan_of(with_censored(series, confounds.kept), acquisition, confounds.regressors)
         del series
-        values = {product: measure(scan, product, task.settings) for product in products}
-    return Run(values, mask, affine, bold.tr_s, confounds, [*bold.notes, *unsure, *notes])
+        values = {product: measure(scan, product, task.products) for product in products}
+    return DerivedScan(values, mask, affine, bold.tr_s, confounds, [*bold.notes, *unsure, *notes])
 
 
 def with_censored(series: np.ndarray, kept: np.ndarray) -> np.ndarray:
@@ -153,16 +150,16 @@ def naming(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: {error}") from error
 
 
-def measure(scan: Scan, product: str, settings: Settings) -> np.ndarray:
+def measure(scan: Scan, product: str, products: Products) -> np.ndarray:
     """A map, 0 outside the mask, or the series of parcels (kept, parcels), NaN for those that the scan lacks."""
     shape = scan.mask.shape
-    if product == SERIES and settings.parcels:
-        labels = labels_on(settings.parcels, shape, scan.affine)
-        series = np.full((len(scan.cleaned), len(settings.parcels.numbers)), np.nan)
-        series[:, np.isin(settings.parcels.numbers, labels)] = parcel_series(scan, labels)
+    if product == SERIES and products.parcels:
+        labels = labels_on(products.parcels, shape, scan.affine)
+        series = np.full((len(scan.cleaned), len(products.parcels.numbers)), np.nan)
+        series[:, np.isin(products.parcels.numbers, labels)] = parcel_series(scan, labels)
         return series
-    if product == DUAL_REGRESSION and settings.networks:
-        values = dual_regression(scan, networks_on(settings.networks, shape, scan.affine))
+    if product == DUAL_REGRESSION and products.networks:
+        values = dual_regression(scan, networks_on(products.networks, shape, scan.affine))
     else:
         values = MEASURES[product](scan)
     if product == "falff":
@@ -182,43 +179,43 @@ def check_unfiltered(falff: np.ndarray, scan: Scan) -> None:
         )
 
 
-def check_one_grid(person: Person, runs: Sequence[Run]) -> None:
-    first = runs[0]
-    for file, run in zip(person.scans, runs, strict=True):
-        if run.mask.shape != first.mask.shape or not np.allclose(run.affine, first.affine, atol=1e-3):
+def check_one_grid(person: ScannedPerson, scans: Sequence[DerivedScan]) -> None:
+    first = scans[0]
+    for file, scan in zip(person.scans, scans, strict=True):
+        if scan.mask.shape != first.mask.shape or not np.allclose(scan.affine, first.affine, atol=1e-3):
             raise InputError(
                 f"{file.path} has another grid than {person.scans[0].path.name}; expected runs on one grid, whose "
                 "maps can be averaged. Choose with --only."
             )
 
 
-def facts(runs: Sequence[Run]) -> dict[str, Any]:
+def facts(scans: Sequence[DerivedScan]) -> dict[str, Any]:
     """What a JSON says of a person's scans."""
-    moved = [run.confounds.motion_mm for run in runs]
-    volumes = [len(run.confounds.kept) for run in runs]
+    moved = [scan.confounds.motion_mm for scan in scans]
+    volumes = [len(scan.confounds.kept) for scan in scans]
     known = [motion for motion in moved if motion is not None]
     mean = round(float(np.average(known, weights=volumes)), 6) if len(known) == len(moved) else None
-    trs = list(dict.fromkeys(run.tr_s for run in runs))
+    trs = list(dict.fromkeys(scan.tr_s for scan in scans))
     used = {name: version(name) for name in ("nilearn", "numpy", "scipy", "nibabel")}
     return {
-        "RepetitionTime": trs[0] if len(trs) == 1 else [run.tr_s for run in runs],
+        "RepetitionTime": trs[0] if len(trs) == 1 else [scan.tr_s for scan in scans],
         "NumberOfVolumes": sum(volumes),
-        "NumberOfVolumesKept": sum(run.weight for run in runs),
-        "NumberOfVoxels": int(np.any([run.mask for run in runs], axis=0).sum()),
+        "NumberOfVolumesKept": sum(scan.weight for scan in scans),
+        "NumberOfVoxels": int(np.any([scan.mask for scan in scans], axis=0).sum()),
         "MeanFramewiseDisplacement": mean,
         "Versions": {PROGRAM: __version__, **used},
     }
 
 
-def write(path: Path, product: str, runs: Sequence[Run], settings: Settings) -> None:
-    if product == SERIES and settings.parcels:
-        write_series(path, joined([run.values[SERIES] for run in runs]), settings.parcels.names)
+def write_product(path: Path, product: str, scans: Sequence[DerivedScan], products: Products) -> None:
+    if product == SERIES and products.parcels:
+        write_series(path, joined([scan.values[SERIES] for scan in scans]), products.parcels.names)
         return
-    mask, affine = np.any([run.mask for run in runs], axis=0), runs[0].affine
-    values = averaged(runs, product)
-    if settings.smooth:
+    mask, affine = np.any([scan.mask for scan in scans], axis=0), scans[0].affine
+    values = averaged(scans, product)
+    if fwhm_mm := products.derivation.smoothing_mm:
         volumes = values.reshape(*mask.shape, -1)
-        blurred = [smoothed(volumes[..., at], mask, affine, settings.smooth) for at in range(volumes.shape[-1])]
+        blurred = [smoothed(volumes[..., at], mask, affine, fwhm_mm) for at in range(volumes.shape[-1])]
         values = np.stack(blurred, axis=-1).reshape(values.shape)
     image = nibabel.Nifti1Image(values.astype(np.float32), affine)
     image.set_sform(affine, MNI152)
@@ -227,13 +224,13 @@ def write(path: Path, product: str, runs: Sequence[Run], settings: Settings) -> 
     save(image, path)
 
 
-def averaged(runs: Sequence[Run], product: str) -> np.ndarray:
+def averaged(scans: Sequence[DerivedScan], product: str) -> np.ndarray:
     """The mean of a map over runs that have a voxel, by the volumes kept."""
-    if len(runs) == 1:
-        return runs[0].values[product]
-    total = sum(run.weight * run.values[product].astype(np.float64) for run in runs)
-    weight = sum(run.weight * run.mask for run in runs)
-    weight = np.asarray(weight).reshape(*runs[0].mask.shape, *[1] * (np.ndim(total) - 3))
+    if len(scans) == 1:
+        return scans[0].values[product]
+    total = sum(scan.weight * scan.values[product].astype(np.float64) for scan in scans)
+    weight = sum(scan.weight * scan.mask for scan in scans)
+    weight = np.asarray(weight).reshape(*scans[0].mask.shape, *[1] * (np.ndim(total) - 3))
     return np.asarray(total / np.where(weight > 0, weight, 1))
 
 
@@ -242,5 +239,5 @@ def joined(series: Sequence[np.ndarray]) -> np.ndarray:
     if len(series) == 1:
         return series[0]
     with np.errstate(invalid="ignore", divide="ignore"):
-        whole = np.concatenate([(run - run.mean(0)) / run.std(0) for run in series])
+        whole = np.concatenate([(one - one.mean(0)) / one.std(0) for one in series])
     return np.where(np.isnan(whole).any(0), np.nan, whole)

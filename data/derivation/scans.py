@@ -15,8 +15,7 @@ from glob import escape
 from itertools import groupby, pairwise
 from pathlib import Path, PurePosixPath
 
-from data.base.errors import InputError
-from data.base.text import shown
+from data.base.errors import InputError, shown
 from data.cohorts.nifti import beside
 from data.cohorts.rows import listed
 from data.conversion.layouts import matching
@@ -114,7 +113,7 @@ class ScanFile:
 
 
 @dataclass(frozen=True)
-class Person:
+class ScannedPerson:
     label: str  # `sub-<label>`
     scans: tuple[ScanFile, ...]  # its runs and sessions
 
@@ -173,7 +172,7 @@ def found_by_name(folder: Path, images: Iterable[PurePosixPath], only: str | Non
     return chosen
 
 
-def by_person(folder: Path, scans: list[ScanFile]) -> tuple[list[Person], list[str]]:
+def by_person(folder: Path, scans: list[ScanFile]) -> tuple[list[ScannedPerson], list[str]]:
     """The scans in MNI space of each person, sorted, and notes on them. Raises InputError, with globs that choose, if
     there are none or they are of several kinds."""
     usable = [scan for scan in scans if MNI_SPACE.fullmatch(scan.space)]
@@ -187,7 +186,7 @@ def by_person(folder: Path, scans: list[ScanFile]) -> tuple[list[Person], list[s
         )
     usable.sort(key=lambda scan: (scan.person, str(scan.inside)))
     groups = groupby(usable, key=lambda scan: scan.person)
-    people = [Person(label, tuple(of_person)) for label, of_person in groups]
+    people = [ScannedPerson(label, tuple(of_person)) for label, of_person in groups]
     check_kinds(folder, people)
     first = people[0].scans[0]
     notes = [f"Layout: {first.layout.name}, {len(usable)} scans of {len(people)} people in space {first.space}."]
@@ -201,7 +200,7 @@ def by_person(folder: Path, scans: list[ScanFile]) -> tuple[list[Person], list[s
     return people, notes
 
 
-def check_kinds(folder: Path, people: Sequence[Person]) -> None:
+def check_kinds(folder: Path, people: Sequence[ScannedPerson]) -> None:
     """Raises InputError if a person's scans differ in more than run and session, are twice the same, or people's
     differ in layout or space."""
     for person in people:

@@ -1,4 +1,4 @@
-"""Ranges of training people, and measures of others beside them -> deviations, and reasons in plain words."""
+"""Ranges of training people, and measures of others -> deviations from the ranges, and reasons in plain words."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from data.cohorts.phenotype import MAX_NUMBER
+from data.cohorts.phenotype import HEAD_MOTION, MAX_NUMBER
 from data.cohorts.rows import listed
-from data.cohorts.side_tables import HEAD_MOTION
 
 PERSON = "person"  # a view beside maps and connectomes
 SLIGHT = 0.1  # of a range; each half counts as so much at least
@@ -62,7 +61,7 @@ class Range:
         return -most <= self.low <= self.middle <= self.high <= most
 
     def deviation(self, measure: str, values: np.ndarray) -> np.ndarray:
-        """Of values (n,) from the middle, in half ranges; 0 where unknown."""
+        """How far values (n,) lie from the middle, in half ranges; 0 where unknown."""
         below, above = self.halves(measure)
         return np.nan_to_num((values - self.middle) / np.where(values < self.middle, below, above))
 
@@ -95,7 +94,7 @@ class Finding:
 
 
 def deviations(values: pd.DataFrame, ranges: Ranges) -> pd.DataFrame:
-    """Of the columns (view, measure) that are both in `values` and in the ranges, in half ranges."""
+    """Deviations, in half ranges, of the columns (view, measure) that have a range."""
     kept = [(view, measure) for view, measure in values if measure in ranges.get(view, {})]
     found = {(view, name): ranges[view][name].deviation(name, values[view, name].to_numpy()) for view, name in kept}
     return pd.DataFrame(found, index=values.index)
@@ -127,8 +126,8 @@ def findings(values: pd.DataFrame, ranges: Ranges, limits: Mapping[str, float]) 
 
 
 def told(found: Sequence[Finding], regions: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Findings on a record in plain words; `regions` are the names, by map, of those that it lacks. A measure is told
-    once for all maps, and not at all if it follows from exchanged sides or from a shift."""
+    """Findings on a record in plain words; `regions` names the regions that it lacks, by map. A measure is told once
+    for all maps. It is not told if it follows from exchanged sides or from a shift."""
     exchanged, moved = any(of.exchanged for of in found), any(of.moved for of in found)
     follows = ("alike", *PLACE) if exchanged else ("alike", "side") if moved else ()
     of_measure: dict[tuple[bool, str], list[Finding]] = defaultdict(list)

@@ -1,7 +1,8 @@
 """Scans of people -> measures of each map and connectome beside the means of others, a row a record."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -9,85 +10,203 @@ import numpy as np
 import pandas as pd
 
 from data import grids
-from data.base.progress import BarProgress, PlainProgress
+from data.base.terminal import BarProgress, PlainProgress
 from data.cohorts import atlas, records, resampling
 from data.cohorts.cohort import SERIES, Cohort
 from data.conversion import edges, measures
-from data.likeness.patterns import Pattern, centred, fisher_z, uncovered
 
 CONNECTOME = "connectome"  # a view beside the maps
 NEARLY_ALL = 0.99  # of training people; a region that holds signal in so many is expected of everybody
+MIN_COVERED = 0.5  # share of a region's voxels that must hold signal
+LEAST_GAIN = 0.5  # share of the mean volume in a volume; below it, its place is told with less weight
+MOST_ALIKE = 0.99999  # a correlation, so that Fisher z stays finite
+TINY = np.finfo(float).tiny  # a divisor in place of 0
 Shown = PlainProgress | BarProgress
 Lacking = dict[str, list[int]]  # by map: the regions without signal
 
 
+def length(values: np.ndarray) -> np.float64:
+    """The root of the sum of squares; without the threads of a BLAS, which cost more than they save here."""
+    return np.float64(np.sqrt(np.square(values).sum()))
+
+
+def centred(values: np.ndarray) -> np.ndarray:
+    """Values of any shape -> (n,) with mean 0 and length 1; 0 if they are constant."""
+    apart = values.ravel() - values.mean()
+    return apart / max(length(apart), TINY)
+
+
+def asymmetry(volume: np.ndarray) -> np.ndarray:
+    """What differs between left and right (x, y, z), of length 1, or 0 if nothing does."""
+    values = volume - volume[::-1].astype(np.float64)
+    return values / max(length(values), TINY)
+
+
+def cosine(unit: np.ndarray, values: np.ndarray) -> float:
+    """The cosine of the angle between an array of length 1 and values of its shape; 0 if all of these are 0."""
+    return float((unit * values).sum() / max(length(values), TINY))
+
+
+def fisher_z(correlation: float) -> float:
+    return float(np.arctanh(np.clip(correlation, -MOST_ALIKE, MOST_ALIKE)))
+
+
+def uncovered(volume: np.ndarray, labels: np.ndarray) -> list[int]:
+    """The numbers of the regions in `labels` (x, y, z) int of which a volume (x, y, z) holds little signal."""
+    inside = np.flatnonzero(labels)
+    region, signal = labels.ravel()[inside], volume.ravel()[inside] != records.background(volume)
+    sizes = np.bincount(region)
+    return np.flatnonzero(np.bincount(region[signal], minlength=len(sizes)) < MIN_COVERED * sizes).tolist()
+
+
+class MeanVolume:
+    """The mean volume of a map over people, (x, y, z) on the reduced grid: what a volume is compared with."""
+
+    def __init__(self, mean: np.ndarray) -> None:
+        self.mean = np.asarray(mean, np.float64)
+
+    @cached_property
+    def pattern(self) -> np.ndarray:
+        return centred(self.mean)
+
+    def correlation(self, volume: np.ndarray) -> float:
+        """Pearson's r of a volume and the mean volume; 0 if one of them is constant."""
+        values = volume.ravel().astype(np.float64)
+        return float((self.pattern * values).sum() / max(length(values - values.mean()), TINY))
+
+    @cached_property
+    def mirrored(self) -> "MeanVolume":
+        return MeanVolume(self.mean[::-1])
+
+    @cached_property
+    def terms(self) -> np.ndarray:
+        """The mean volume and its slopes along x, y and z, (4, x, y, z): what a slightly shifted volume is made of."""
+        return np.stack([self.mean, *np.gradient(self.mean)])
+
+    @cached_property
+    def shares(self) -> np.ndarray:
+        """Least squares, (5, voxels): the products with a volume say how much it holds of each term, and of a
+        constant."""
+        terms = np.stack([*self.terms, np.ones(self.mean.shape)]).reshape(5, -1)
+        return np.linalg.pinv(terms @ terms.T, hermitian=True) @ terms
+
+    def shift(self, volume: np.ndarray) -> dict[str, float]:
+        """How many mm a volume lies to the right, front and top."""
+        gain, *along, _ = (self.shares * volume.ravel()).sum(1)
+        shift = -grids.REDUCED.spacing_mm * np.array(along) / max(gain, LEAST_GAIN)
+        return dict(zip(("shift_x", "shift_y", "shift_z"), shift.tolist(), strict=True))
+
+    @cached_property
+    def sides(self) -> tuple[np.ndarray, np.ndarray]:
+        """What differs between left and right, of length 1: in the mean volume (voxels,), without what a shift changes;
+        in its slopes (3, voxels), at right angles to each other."""
+        own, *slopes = (asymmetry(term).ravel() for term in self.terms)
+        shifts = np.linalg.qr(np.stack(slopes, axis=1))[0].T
+        left = own - (own @ shifts.T) @ shifts
+        return left / max(length(left), TINY), shifts
+
+    def side(self, volume: np.ndarray) -> float:
+        """The correlation of what differs between left and right, without what a shift changes. A mirrored volume has
+        as much below 0."""
+        own, shifts = self.sides
+        values = asymmetry(volume).ravel()
+        return cosine(own, values - ((shifts * values).sum(1)[:, None] * shifts).sum(0))
+
+    def compare(self, volume: np.ndarray) -> dict[str, float]:
+        """`alike`, Fisher z of the correlation with a volume, its `side`, and its shift."""
+        return {"alike": fisher_z(self.correlation(volume)), "side": self.side(volume)} | self.shift(volume)
+
+
+@dataclass
+class VolumeSum:
+    """The sum of volumes of one map (x, y, z) on the reduced grid; by region, how many hold little signal there."""
+
+    count: int = 0
+    volume: np.ndarray = field(default_factory=lambda: np.zeros(grids.REDUCED.shape))
+    uncovered: Counter[int] = field(default_factory=Counter)
+
+    def add(self, volume: np.ndarray, lacking: Iterable[int]) -> None:
+        """Adds a volume, and the regions where it holds little signal."""
+        self.count += 1
+        self.volume += volume
+        self.uncovered.update(lacking)
+
+    def __add__(self, other: "VolumeSum") -> "VolumeSum":
+        return VolumeSum(self.count + other.count, self.volume + other.volume, self.uncovered + other.uncovered)
+
+    def __sub__(self, other: "VolumeSum") -> "VolumeSum":
+        return VolumeSum(self.count - other.count, self.volume - other.volume, self.uncovered - other.uncovered)
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.volume / self.count
+
+    @property
+    def common_regions(self) -> tuple[int, ...]:
+        """The regions of the AAL atlas in which nearly all volumes hold signal."""
+        regions = range(1, atlas.AAL_REGIONS + 1)
+        return tuple(at for at in regions if self.count - self.uncovered[at] >= NEARLY_ALL * self.count)
+
+
 @dataclass(frozen=True, eq=False)
 class Means:
-    """Of people: the mean volume of each map (x, y, z, maps) on the reduced grid; the mean connectome (edges,), Fisher
-    z, None if there is none; by map, the regions that nearly all have."""
+    """Means over people: `volume` (x, y, z, maps) of each map on the reduced grid; `edges` (edges,) of connectomes in
+    Fisher z, None without any. `regions` are those that nearly all people have, by map."""
 
     volume: np.ndarray
     edges: np.ndarray | None
     regions: dict[str, tuple[int, ...]]
 
     @cached_property
-    def patterns(self) -> list[Pattern]:
-        return [Pattern(of_map) for of_map in np.moveaxis(self.volume, -1, 0)]
+    def of_maps(self) -> list[MeanVolume]:
+        return [MeanVolume(of_map) for of_map in np.moveaxis(self.volume, -1, 0)]
 
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """Sums over people: volumes; edges, and how many of these are known (2, edges); the regions that hold signal (maps,
-    labels); the names of the maps."""
+    """Sums over people: of volumes, by map; `edges` (2, edges) are those of connectomes, and how many are known."""
 
-    count: int
-    volume: np.ndarray
+    maps: dict[str, VolumeSum]
     edges: np.ndarray
-    covered: np.ndarray
-    maps: tuple[str, ...]
 
     @classmethod
-    def nothing(cls, cohort: Cohort) -> "Sums":
-        """Over no records."""
-        labels = atlas.load_atlas(None, cohort.grid).labels
-        edges = np.zeros((2, cohort.connectomes.num_edges if cohort.connectomes else 0))
-        covered = np.zeros((cohort.num_maps, labels.max() + 1), int)
-        return cls(0, np.zeros((*grids.REDUCED.shape, cohort.num_maps)), edges, covered, cohort.maps)
-
-    @classmethod
-    def of(cls, cohort: Cohort, indices: np.ndarray, shown: Shown) -> "Sums":
+    def of(cls, cohort: Cohort, indices: Iterable[int], shown: Shown) -> "Sums":
         """Over the records at these positions."""
-        labels, found = atlas.load_atlas(None, cohort.grid).labels, cls.nothing(cohort)
+        labels = atlas.load_atlas(None, cohort.grid).labels
+        num_edges = cohort.connectomes.num_edges if cohort.connectomes else 0
+        found = cls({name: VolumeSum() for name in cohort.maps}, np.zeros((2, num_edges)))
         for index in indices:
-            for at, of_map in enumerate(np.moveaxis(cohort.read(index)[2], -1, 0)):
-                found.volume[..., at] += resampling.reduced(of_map)
-                found.covered[at] += 1
-                found.covered[at, uncovered(of_map, labels)] -= 1
+            for of_map, volume in zip(found.maps.values(), volumes_of(cohort, index), strict=True):
+                of_map.add(resampling.reduced(volume), uncovered(volume, labels))
             if cohort.connectomes:
                 (row,) = cohort.connectomes[[index]]
                 found.edges[:] += np.nan_to_num(row), np.isfinite(row)
             shown.advance()
-        return replace(found, count=len(indices))
+        return found
 
     def __add__(self, other: "Sums") -> "Sums":
-        volume, edges, covered = self.volume + other.volume, self.edges + other.edges, self.covered + other.covered
-        return Sums(self.count + other.count, volume, edges, covered, self.maps)
+        maps = {name: of_map + other.maps[name] for name, of_map in self.maps.items()}
+        return Sums(maps, self.edges + other.edges)
 
     def __sub__(self, other: "Sums") -> "Sums":
-        volume, edges, covered = self.volume - other.volume, self.edges - other.edges, self.covered - other.covered
-        return Sums(self.count - other.count, volume, edges, covered, self.maps)
+        maps = {name: of_map - other.maps[name] for name, of_map in self.maps.items()}
+        return Sums(maps, self.edges - other.edges)
 
     def means(self) -> Means:
-        """As float32; a region is one that is in the atlas, so label 0 is none."""
+        """As float32."""
+        volume = np.stack([of_map.mean for of_map in self.maps.values()], axis=-1).astype(np.float32)
         edges = (self.edges[0] / np.maximum(self.edges[1], 1)).astype(np.float32) if self.edges.size else None
-        common = [1 + np.flatnonzero(of_map[1:] >= NEARLY_ALL * self.count) for of_map in self.covered]
-        regions = {name: tuple(of_map.tolist()) for name, of_map in zip(self.maps, common, strict=True)}
-        return Means((self.volume / self.count).astype(np.float32), edges, regions)
+        return Means(volume, edges, {name: of_map.common_regions for name, of_map in self.maps.items()})
+
+
+def volumes_of(cohort: Cohort, index: int) -> Iterator[np.ndarray]:
+    """The volume (x, y, z) of each map of a record."""
+    return iter(np.moveaxis(cohort.read(index)[2], -1, 0))
 
 
 def measured(cohort: Cohort, indices: np.ndarray, others: Means, shown: Shown) -> tuple[pd.DataFrame, list[Lacking]]:
-    """Measures of the records at these positions beside the means of others, columns (view, measure), and the regions
-    that each lacks."""
+    """The records at these positions beside the means of others: measures with columns (view, measure), and the regions
+    that each record lacks."""
     labels = atlas.load_atlas(None, cohort.grid).labels
     rows: list[dict[tuple[str, str], float]] = []
     lacking: list[Lacking] = []
@@ -95,10 +214,10 @@ def measured(cohort: Cohort, indices: np.ndarray, others: Means, shown: Shown) -
         row: dict[tuple[str, str], float] = {}
         rows.append(row)
         lacking.append({})
-        for at, (name, volume) in enumerate(zip(cohort.maps, np.moveaxis(cohort.read(index)[2], -1, 0), strict=True)):
-            found = of_volume(resampling.reduced(volume)) | others.patterns[at].compare(resampling.reduced(volume))
-            lacking[-1][name] = sorted(set(others.regions[name]) & set(uncovered(volume, labels).tolist()))
-            found["lacking_regions"] = len(lacking[-1][name])
+        for name, mean, volume in zip(cohort.maps, others.of_maps, volumes_of(cohort, index), strict=True):
+            small = resampling.reduced(volume)
+            lacking[-1][name] = sorted(set(others.regions[name]) & set(uncovered(volume, labels)))
+            found = of_volume(small) | mean.compare(small) | {"lacking_regions": len(lacking[-1][name])}
             row |= {(name, measure): value for measure, value in found.items()}
         if cohort.connectomes and others.edges is not None:
             (of_edges,) = cohort.connectomes[[index]]
@@ -110,10 +229,9 @@ def measured(cohort: Cohort, indices: np.ndarray, others: Means, shown: Shown) -
 
 def of_volume(volume: np.ndarray) -> dict[str, float]:
     """Where the brain of a stored volume (x, y, z) on the reduced grid lies, and how rough it is."""
-    brain = records.brain_of(volume)
-    found = measures.describe(volume, brain, np.array(grids.REDUCED.affine))
+    found = measures.of_volume(volume, records.brain_of(volume), grids.REDUCED)
     place = {name: found[name] for name in ("x_mm", "y_mm", "z_mm")}
-    return place | logarithms({"coverage": found["coverage"], "roughness": measures.roughness(volume, brain)})
+    return place | logarithms({name: found[name] for name in ("coverage", "roughness")})
 
 
 def of_connectome(found: np.ndarray, mean: np.ndarray, pairs: np.ndarray) -> dict[str, float]:
@@ -121,7 +239,7 @@ def of_connectome(found: np.ndarray, mean: np.ndarray, pairs: np.ndarray) -> dic
     known = ~np.isnan(found)
     values = edges.measured(found)
     parcels = len(edges.lacking_parcels(found, pairs)) / (pairs.max() + 1)
-    alike = fisher_z((centred([found[known]]) @ centred([mean[known]]).T).item()) if known.any() else np.nan
+    alike = fisher_z((centred(found[known]) @ centred(mean[known])).item()) if known.any() else np.nan
     some = {"mean_z": values["mean_z"], "sd_z": values["sd_z"], "alike": alike, "lacking_parcels": parcels}
     return some | logarithms({"mean_r": values["mean_r"]})
 
@@ -132,17 +250,17 @@ def before_conversion(cohort: Cohort, indices: np.ndarray) -> pd.DataFrame:
     columns: dict[tuple[str, str], np.ndarray] = {}
     if cohort.tables is None:
         return pd.DataFrame(index=range(len(subjects)))
-    for name, of_map in (measures.read(cohort.tables, subjects, cohort.maps) or {}).items():
+    for name, of_map in (measures.read_measures(cohort.tables, subjects, cohort.maps) or {}).items():
         sd = of_map["sd"].clip(lower=measures.SMALLEST)
         found = {"mean_in_sds": of_map["mean"] / sd, "level_in_sds": of_map["background"] / sd}
         found |= logarithms({"sd": sd, "mean": of_map["mean"], "voxel_mm3": of_map["voxel_mm3"]})
         columns |= {(name, measure): np.asarray(values) for measure, values in found.items()}
     if cohort.connectomes:
-        series = edges.read(cohort.tables / SERIES, subjects)
+        series = edges.read_series_table(cohort.tables / SERIES, subjects)
         columns |= {(CONNECTOME, name): values for name, values in logarithms(dict(series.items())).items()}
     return pd.DataFrame(columns, index=range(len(subjects)))
 
 
 def logarithms(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Of numbers, or columns of them, by their names; NaN where there is none."""
+    """The logarithms of numbers, or of columns of them; NaN where a number is not above 0."""
     return {f"log {name}": np.log(np.where(np.asarray(of) > 0, of, np.nan)) for name, of in values.items()}

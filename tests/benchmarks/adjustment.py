@@ -15,8 +15,8 @@ import pandas as pd
 from scipy.stats import zscore
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from utils.blackout.adjustment import adjustment
-from utils.blackout.effects import sign_flip_test
+
+from utils.blackout.effects import adjustment, sign_flip_test
 from utils.scores.results import ALPHA
 
 REGIONS, SITES = 40, 16

@@ -141,7 +141,7 @@ def ours(cohort: Cohort, atlas: Atlas, coefficient: np.ndarray, seed: int) -> tu
     parts = [measure.occlude(occlusion, fills, fills.of(batch), []) for batch in batches]
     logits = measure.Logits(*map(np.concatenate, zip(*parts, strict=True)))
     rows = [cohort.rows[index] for index in tested]
-    unique = logits.effects(rows, np.zeros(len(rows), int), fills).unique
+    unique = logits.effects(rows, np.zeros(len(rows), int), fills)["unique"]
     return unique, measure.logit_of_autism(logits.base[:, 0])
 
 

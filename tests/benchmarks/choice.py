@@ -29,8 +29,7 @@ from scipy.stats import norm, t
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
-from data.cohorts.folds import Folds
-from data.cohorts.permuted import permuted_labels
+from data.cohorts.folds import Folds, permuted_labels
 from data.cohorts.records import DTYPE, record_bytes
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
 from utils.choice import job

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from coverage import FEATURES, NUMBER_OF_FOLDS, Setting, cut, simulated, tested
 
-from utils.compare.pairs import CONCLUSIONS, SEED
+from utils.compare.runs import CONCLUSIONS, SEED
 from utils.evaluation.comparisons import standing
 from utils.scores.metrics import Predictions, differences, headline
 

@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data import grids
 from data.cohorts.nifti import MapOnDisk
-from data.conversion.reading import read
+from data.conversion.volumes import read_person
 
 ROOT = Path(__file__).resolve().parents[2]
 FEW, SINGLE = 20, 60  # people; maps
@@ -54,8 +54,8 @@ def single(paths: list[Path], folder: Path) -> None:
         "resample_img": lambda path: resample_img(
             nibabel.load(path), np.array(grids.FULL.affine), grids.FULL.shape, **options
         ).get_fdata(dtype=np.float32),
-        "reduced": lambda path: read([MapOnDisk(path)], grids.REDUCED, folder / "record.bin"),
-        "full": lambda path: read([MapOnDisk(path)], grids.FULL, folder / "record.bin"),
+        "reduced": lambda path: read_person([MapOnDisk(path)], grids.REDUCED, folder / "record.bin"),
+        "full": lambda path: read_person([MapOnDisk(path)], grids.FULL, folder / "record.bin"),
     }
     for do in ways.values():  # imports, matrices and the atlas
         do(paths[0])

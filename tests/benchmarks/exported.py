@@ -53,14 +53,14 @@ def trained(name: str, args: argparse.Namespace) -> Run:
 
 def row(name: str, args: argparse.Namespace) -> str:
     """Trains, exports and times one preset."""
-    from utils.bundle.onnx import Member, by_program, export
-    from utils.training.inference import restored_network
+    from utils.bundle.onnx import Network, by_program, export
+    from utils.training.network import restored_network
 
     run = trained(name, args)
     network, stored = restored_network(run), dataclasses.replace(run.cohort, standard="stored")
     selections, volumes = in_order(np.arange(min(args.records, len(stored.rows))), BATCH), "volume" in network.input
     tables = {"connectome": stored.connectomes} if "connectome" in network.input else {}
-    start, path, members = time.perf_counter(), args.folder / f"{name}.onnx", [Member(network, run.standard)]
+    start, path, members = time.perf_counter(), args.folder / f"{name}.onnx", [Network(network, run.standard)]
     difference = export(members, path, stored.batches(selections, volumes, tables))
     seconds, batch = time.perf_counter() - start, stored.batch(selections[0], volumes, tables)
     return (

@@ -22,8 +22,8 @@ from scipy.stats import binom
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.cohorts.cohort import Cohort
-from data.cohorts.folds import Folds, by_number
-from data.cohorts.permuted import permuted_folds
+from data.cohorts.division import by_number
+from data.cohorts.folds import Folds, permuted_folds
 from data.cohorts.rows import Metadata, Row
 from data.grids import REDUCED
 from utils.permutations import Permuted, permuted

@@ -46,7 +46,9 @@ def training(model: str, preset: str | None, batch: int | None):
     optimizer.build(network.trainable_variables)
     run = SimpleNamespace(model=row, config=config, workers=devices.Workers().started(()))
     trained = Training(run, network, optimizer)
-    reads = SimpleNamespace(network=layers.summands(network), inputs=lambda of: {name: of[name] for name in row.reads})
+    reads = SimpleNamespace(
+        network=layers.logits_of_parts(network), inputs=lambda of: {name: of[name] for name in row.reads}
+    )
     trained.__dict__["reading"] = reads  # instead of one that reads a cohort
     values = {
         "volume": random.normal(size=(size, *grid.shape, 1)).astype(np.float32),

@@ -51,7 +51,7 @@ from data.cohorts.stored import carry_tables, open_cohort, write_tables
 from data.grids import REDUCED
 from data.simulation import demographics
 from tests.benchmarks import connectomes
-from utils.blackout import by_map, effects, job, page
+from utils.blackout import job, measure, page, results
 from utils.scores.results import ALPHA
 
 TESTS = ("reliance", "unique")
@@ -330,9 +330,9 @@ def main() -> None:
     args = parser.parse_args()
     blackout = ["--blackout", "--donors", str(args.donors)]
     training = ["--train", "--numIters", str(args.iterations), *(["--preset", args.preset] if args.preset else [])]
-    effects.BLOBS = 1  # they are not part of the question, nor are pictures
-    page.draw, page.render, job.write_maps = (lambda *_: plt.figure()), (lambda *_: ""), (lambda *_: None)
-    by_map.draw = page.draw
+    measure.BLOBS = 1  # they are not part of the question, nor are pictures
+    page.render, job.write_maps = (lambda *_: ""), (lambda *_: None)
+    results.draw = results.draw_by_map = lambda *_: plt.figure()
     lines = [
         run_scenario(name, scenario, (training, blackout), args.seed, args.cohorts or scenario.cohorts)
         for name, scenario in scenarios(args.real).items()

@@ -81,7 +81,7 @@ def main() -> None:
     order = np.random.default_rng(options.seed).permutation(len(cohort.rows))
     new, known = np.split(order, [len(order) // HELD_OUT])
     of = likeness.reference(cohort, known)
-    report("own people, drawn at random", likeness.unlike(of, cohort, new))
+    report("own people, drawn at random", likeness.compared(of, cohort, new).reasons)
     held_out_sites(cohort)
     chosen = new[: options.people]
     with tempfile.TemporaryDirectory() as folder:
@@ -105,7 +105,7 @@ def held_out_sites(cohort: Cohort) -> None:
     found: list[tuple[str, ...]] = []
     for site in np.unique(sites):
         of_others = likeness.reference(cohort, np.flatnonzero(sites != site))
-        found += likeness.unlike(of_others, cohort, np.flatnonzero(sites == site))
+        found += likeness.compared(of_others, cohort, np.flatnonzero(sites == site)).reasons
     report("own people, of sites not seen", found)
 
 
@@ -131,7 +131,7 @@ def changed_people(
         if change is None and ages is not None:
             young = [index for index in known if ages[cohort.rows[index].subject] <= YOUNG]
             beside = likeness.reference(cohort, young)
-        report(name, likeness.unlike(beside, new, range(len(new.rows))))
+        report(name, likeness.compared(beside, new, range(len(new.rows))).reasons)
         shutil.rmtree(files), shutil.rmtree(target)
 
 

@@ -1,12 +1,12 @@
 """Edges of connectomes in a blackout: which belong to a region, and what takes their place.
 
 A parcel belongs to the region that holds most of its voxels, an edge to the regions of its two parcels. With a region,
-all its edges are replaced, by the same donors as its voxels (`fills.py`):
+all its edges are replaced, by the same donors as its voxels (`fills.py`). As its `Contents` they are:
 
 `background`  Unknown, for which the network takes the mean of its training people.
 `donor`       Those of another person; what the donor's scan lacks is unknown.
-`expected`    The donor's, moved to the level that the rest of the person predicts: that level, plus the donor's own
-              deviation from the level that the rest of the donor predicts.
+`expected`    The level that the rest of the person predicts, plus the donor's own deviation from the level that the
+              rest of the donor predicts.
 
 Edges are Fisher z, NaN where unknown. Those of all records are never held at once.
 """
@@ -27,18 +27,27 @@ PENALTIES = np.logspace(-2, 2, 5)  # beside features whose squares sum to about 
 ROWS = 64  # of a cohort's connectomes read at once
 
 
+class Contents(NamedTuple):
+    """What may stand in the regions of n records: volumes, or things that broadcast to them, or edges (n, edges).
+    `expected` edges are given by the region's place in the atlas, (n, edges of the region)."""
+
+    own: np.ndarray
+    background: np.ndarray
+    donor: np.ndarray
+    expected: np.ndarray | Callable[[int], np.ndarray]
+
+
 class EdgeSubstitution(NamedTuple):
-    """Edges `shown` (n, edges) float32 of n records, and what replaces those of a region, given its place in the atlas:
-    (n, edges of the region), or NaN for all."""
+    """Edges `shown` (n, edges) float32 of n records, and what replaces those of a region, as in `Contents`."""
 
     shown: np.ndarray
-    fill: Callable[[int], np.ndarray | float]
+    fill: np.ndarray | Callable[[int], np.ndarray]
 
 
 class Edges:
     """The edges of each region, and their substitutions.
 
-    `of_region` has a row of edges' numbers for each region, `region_of` (parcels,) each parcel's region by its place in
+    `of_region` has the numbers of each region's edges. `region_of` (parcels,) is each parcel's region by its place in
     the atlas, or the count of regions. `means` are those of `Fills`.
     """
 
@@ -46,30 +55,25 @@ class Edges:
         self.connectomes = connectomes_of(cohort)
         self.region_of = regions_of_parcels(self.connectomes, atlas)
         self.of_region = edges_of_regions(self.region_of, self.connectomes.pairs, len(atlas.regions))
-        self._expected = Expected(cohort, self.of_region, means, seed)
+        self._expected = ExpectedEdges(cohort, self.of_region, means, seed)
 
-    def of(self, indices: np.ndarray, positions: np.ndarray) -> list[EdgeSubstitution]:
-        """Of records (n,) and their donors (donors, n), the substitutions in the order of `Fills.kinds`."""
+    def contents(self, indices: np.ndarray, positions: np.ndarray) -> list[Contents]:
+        """What may stand in the regions of records (n,) with their donors (donors, n), by donor."""
         own, given = self.connectomes[indices], [self.connectomes[row] for row in positions]
         level, levels = self._expected(indices, own), [*map(self._expected, positions, given)]
-
-        def taken(edges: np.ndarray) -> Callable[[int], np.ndarray]:
-            return lambda region: edges[:, self.of_region[region]]
 
         def moved(donor: np.ndarray, of_donor: list[np.ndarray]) -> Callable[[int], np.ndarray]:
             return lambda region: donor[:, self.of_region[region]] + level[region] - of_donor[region]
 
+        unknown = np.full_like(own, np.nan)
         return [
-            EdgeSubstitution(own, lambda _: np.nan),
-            *(EdgeSubstitution(own, taken(donor)) for donor in given),
-            *(EdgeSubstitution(own, moved(*donor)) for donor in zip(given, levels, strict=True)),
-            *(EdgeSubstitution(donor, taken(own)) for donor in given),
+            Contents(own, unknown, donor, moved(donor, of_donor)) for donor, of_donor in zip(given, levels, strict=True)
         ]
 
-    def replaced(self, substitution: EdgeSubstitution, region: int) -> np.ndarray:
+    def replaced(self, one: EdgeSubstitution, region: int) -> np.ndarray:
         """The edges (n, edges) with those of a region replaced."""
-        found = substitution.shown.copy()
-        found[:, self.of_region[region]] = substitution.fill(region)
+        found, own = one.shown.copy(), self.of_region[region]
+        found[:, own] = one.fill(region) if callable(one.fill) else one.fill[:, own]
         return found
 
 
@@ -81,9 +85,9 @@ def connectomes_of(cohort: Cohort) -> Connectomes:
 
 
 def regions_of_parcels(connectomes: Connectomes, atlas: Atlas) -> np.ndarray:
-    """The place in the atlas of each parcel's region (parcels,), which holds more of its voxels on the full grid than
-    any other and than lie outside all regions; the count of regions where there is none such, or the image is not
-    known."""
+    """The place in the atlas of each parcel's region (parcels,). This region holds more of its voxels on the full grid
+    than any other, and than lie outside all regions. Without such a region, or without the image, it is the count of
+    regions."""
     outside, parcels = len(atlas.regions), len(connectomes.parcels)
     if connectomes.image is None:
         return np.full(parcels, outside)
@@ -99,9 +103,9 @@ def edges_of_regions(region_of: np.ndarray, pairs: np.ndarray, regions: int) -> 
     return [np.flatnonzero((region_of[pairs] == region).any(1)) for region in range(regions)]
 
 
-class Expected:
-    """What the rest of a person predicts of a region's edges: kernel ridge regression on all edges that do not touch
-    it and on the means of the other regions, both standardised and of equal weight.
+class ExpectedEdges:
+    """What the rest of a person predicts of a region's edges, by kernel ridge regression. Features are all edges that
+    do not touch the region, and the means of the other regions, both standardised and of equal weight.
 
     Fitted on training people, at most `MAX_PEOPLE`, or on all if there are none. Those whom it is fitted on are
     predicted from fits without them, in closed form. Each region has the penalty that predicts them best. What is
@@ -137,8 +141,9 @@ class Expected:
         return found * spread[chosen] + centre[chosen]
 
     def _fit(self, kernel: np.ndarray, region: int, people: list[np.ndarray]) -> tuple[np.ndarray, sparse.csr_array]:
-        """The coefficients (people, edges of the region), and the matrix (people, people) that makes of them how far
-        each is from the prediction without the records of the same person: blocks of the inverse, inverted again."""
+        """The coefficients (people, edges of the region), and a matrix (people, people). Their product is how far each
+        record is from its prediction without the same person's records. The matrix has blocks of the inverse, inverted.
+        """
         own, targets = self._features[:, self._columns(region)], self._targets(region)
         kernel, best = kernel - own @ own.T, (np.inf, targets, sparse.csr_array(kernel.shape, dtype=np.float32))
         for penalty in PENALTIES if targets.size else ():

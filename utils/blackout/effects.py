@@ -1,58 +1,71 @@
-"""Effects of occlusion per record; their intervals and p-values over subjects; random blobs for size percentiles."""
+"""Effects of occlusion per record; over subjects their intervals and p-values, adjusted for covariates.
+
+A region that carries the age alone speaks for the true class if age goes with the diagnosis. So the covariates z
+predict both the effect d on the logit of autism and the label y, out of fold. A logistic regression of y gives p(z), a
+ridge regression of d gives m(z), both on splines of z. The adjusted effect is 2 (y - p(z)) (d - m(z)).
+
+Where covariates say nothing this is the effect on the true class. Its mean is 0 if d is independent of y given z. It is
+a product of two residuals, so an error of p does harm only where m errs, too. This is the generalised covariance
+measure (Shah & Peters 2020, Annals of Statistics 48:1514).
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from functools import cache
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage, stats
+from scipy import stats
+from sklearn.compose import ColumnTransformer, make_column_selector
+from sklearn.impute import MissingIndicator, SimpleImputer
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler
 
 from data import grids
 from data.cohorts.atlas import Atlas
-from data.cohorts.cohort import Cohort
-from data.cohorts.records import CLASSES, background
+from data.cohorts.records import CLASSES
 from data.cohorts.rows import Row
-from utils.blackout.adjustment import Adjustment
+from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE, UNIQUE
 from utils.scores.metrics import bootstrap
-from utils.scores.results import ALPHA
+from utils.scores.results import ALPHA, MIN_PER_CLASS
 
-RELIANCE, UNIQUE, BACKGROUND, SUFFICIENCY = KINDS = ("reliance", "unique", "background", "sufficiency")
 ONE_SUBJECT = "no interval: one subject"
 SUPPRESSOR = "possibly a suppressor"  # unique without reliance
 RESAMPLES = 5000
-BLOBS = 100  # of each region's size, at least, over all records
-MIN_SHARE = 0.5  # of the records in which a voxel of the brain holds signal
 ONE_SIDED = 0.7  # share of a region's voxels in one hemisphere that makes it left or right
+MIN_SUBJECTS_A_PARAMETER = 5  # penalties keep the regressions steady
+MIN_KNOWN = 0.5  # share of the subjects whose value of a covariate must be known to use it
+KNOTS = (0, 100 / 3, 200 / 3, 100)  # percentiles of a number
+FOLDS = 5
+PENALTIES = np.logspace(-1, 3, 9)  # of ridge regression, chosen for each region
 ROUNDING = 1e-12  # of a mean over a root mean square, which lies between -1 and 1
+
+
+OF_BLOBS = ("blob_excess", "group")
+ARRAYS = (*(fill.stored for fill in FILLS), "delta_probability", "reliance_by_map", *OF_BLOBS, "probability")
 
 
 @dataclass(frozen=True)
 class Effects:
-    """Effects of occlusion per record, float64, all on the true class. Those that use donors are means over the donors
-    (`reliance` and `unique` with the control variate of `measure.control_variate_mean`).
+    """Effects of occlusion by record and region, all on the true class: `arrays` as `blackout.h5` has them, by name.
 
-    `delta_logit` (`background`), `delta_probability`: (records, regions), shown minus occluded with the background.
-    `reliance`, `unique`: (records, regions), shown minus occluded with `donor` and `expected`, on the logit.
+    Of each of `FILLS`: (records, regions) float64, on the logit; means over donors, with the control variate of
+        `measure.control_variate_mean` if the fill has a `level`.
+    `delta_probability`: (records, regions), the probability shown minus occluded with the background.
     `reliance_by_map`: (records, regions, maps) float32, `reliance` with the region of one map replaced; where edges of
         connectomes are replaced, these alone come last; no maps where nothing but one map is replaced.
-    `sufficiency`: (records, regions), the logit of a donor's volume with this region of the record minus without it.
     `blob_excess`: (records, regions, blobs), the effect of a blob of the region's size minus that of the region, both
         filled with the same donor; NaN where there was no room for a blob. Of repeats, (repeats x records, ...).
     `group`: (records,) int, the records that share their blobs; of repeats, (repeats x records,).
     `probability`: (records,) of autism with nothing occluded.
     """
 
-    delta_logit: np.ndarray
-    delta_probability: np.ndarray
-    reliance: np.ndarray
-    reliance_by_map: np.ndarray
-    unique: np.ndarray
-    sufficiency: np.ndarray
-    blob_excess: np.ndarray
-    group: np.ndarray
-    probability: np.ndarray
-    rows: list[Row]
+    arrays: dict[str, np.ndarray]
+    rows: Sequence[Row]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.arrays[name]
 
     @property
     def label(self) -> np.ndarray:
@@ -65,20 +78,16 @@ class Effects:
     @property
     def blob_subject(self) -> list[str]:
         """The subject of each row of `blob_excess`."""
-        return self.subject * (len(self.group) // len(self.rows))
+        return self.subject * (len(self["group"]) // len(self.rows))
 
-    def of_subjects(self, name: str) -> np.ndarray:
-        """The mean effect of one of `KINDS` per subject, (subjects, regions), or their "label" (subjects,)."""
-        return by_subject(getattr(self, "delta_logit" if name == BACKGROUND else name), self.subject)
-
-
-OF_BLOBS = ("blob_excess", "group")
-ARRAYS = tuple(field.name for field in fields(Effects) if field.name != "rows")
+    def of_subjects(self, array: np.ndarray) -> np.ndarray:
+        """The means over each subject's records, (records, ...) -> (subjects, ...)."""
+        return by_subject(array, self.subject)
 
 
 def joined(parts: Sequence[Effects]) -> Effects:
     """The effects of all folds, one fold after another. Where a fold has fewer blobs, the others are NaN."""
-    arrays = {name: [getattr(part, name) for part in parts] for name in ARRAYS}
+    arrays = {name: [part[name] for part in parts] for name in ARRAYS}
     first_group = np.cumsum([0, *(group.max() + 1 for group in arrays["group"])])
     arrays["group"] = [group + first for group, first in zip(arrays["group"], first_group, strict=False)]
     blobs = max(excess.shape[2] for excess in arrays["blob_excess"])
@@ -86,7 +95,7 @@ def joined(parts: Sequence[Effects]) -> Effects:
         missing = ((0, 0), (0, 0), (0, blobs - excess.shape[2]))
         arrays["blob_excess"][at] = np.pad(excess, missing, constant_values=np.nan)
     rows = [row for part in parts for row in part.rows]
-    return Effects(**{name: np.concatenate(values) for name, values in arrays.items()}, rows=rows)
+    return Effects({name: np.concatenate(values) for name, values in arrays.items()}, rows)
 
 
 def averaged(repeats: Sequence[Effects]) -> Effects:
@@ -96,12 +105,11 @@ def averaged(repeats: Sequence[Effects]) -> Effects:
     places = [{row.file: at for at, row in enumerate(of.rows)} for of in repeats]
     orders = [[at[row.file] for row in rows] for at in places]
     aligned = [
-        Effects(**{name: getattr(of, name)[order] for name in ARRAYS}, rows=rows)
-        for of, order in zip(repeats, orders, strict=True)
+        Effects({name: of[name][order] for name in ARRAYS}, rows) for of, order in zip(repeats, orders, strict=True)
     ]
-    means = {name: np.mean([getattr(of, name) for of in aligned], axis=0) for name in ARRAYS if name not in OF_BLOBS}
-    every = joined(aligned)
-    return Effects(**means, **{name: getattr(every, name) for name in OF_BLOBS}, rows=rows)
+    every, of_records = joined(aligned), [name for name in ARRAYS if name not in OF_BLOBS]
+    means = {name: np.mean([of[name] for of in aligned], axis=0) for name in of_records}
+    return Effects(means | {name: every[name] for name in OF_BLOBS}, rows)
 
 
 def by_subject(values: np.ndarray, subject: Sequence[str]) -> np.ndarray:
@@ -125,9 +133,11 @@ def sign_flip_test(effect: np.ndarray, label: np.ndarray, seed: int) -> tuple[np
     If a region's content can be exchanged with that of other people, its effect on the logit of autism has the mean 0.
     Signed by the true class (`label` (subjects,)), the effect is then about as likely as its negative; the more equal
     the classes are in number, the better this holds. So the signs of whole subjects are flipped, which keeps the
-    dependence between regions. p compares the studentised mean with the largest over regions (Winkler et al. 2014), q
-    is that of Benjamini & Hochberg (1995). The mean over the root mean square replaces the studentised mean: each rises
-    with the other, and it is always finite. NaN if all subjects are of one class.
+    dependence between regions.
+
+    p compares the studentised mean with the largest over regions (Winkler et al. 2014). q is that of Benjamini &
+    Hochberg (1995). The mean over the root mean square replaces the studentised mean: each rises with the other, and it
+    is always finite. NaN if all subjects are of one class.
     """
     count, regions = effect.shape
     if len(np.unique(label)) < len(CLASSES):
@@ -155,15 +165,94 @@ def size_percentile(excess: np.ndarray, group: np.ndarray, subject: Sequence[str
     return np.where(np.isnan(every).all(1), np.nan, 100 * below)
 
 
+@dataclass(frozen=True)
+class Adjustment:
+    """For which covariates effects are adjusted; `reason`, why for none; `without`, which are known but not used.
+
+    `known`: a row a subject, the covariates used; `label` (subjects,); `curved`: whether numbers enter as splines.
+    """
+
+    known: pd.DataFrame
+    label: np.ndarray
+    curved: bool = True
+    without: tuple[str, ...] = ()
+    reason: str = ""
+
+    @property
+    def covariates(self) -> list[str]:
+        return [] if self.reason else list(self.known)
+
+    def __call__(self, effect: np.ndarray) -> np.ndarray:
+        """Effects on the true class (subjects, regions) beside the covariates, in the same unit."""
+        if self.reason:
+            return effect
+        ridge = make_pipeline(self.encoder, RidgeCV(PENALTIES, alpha_per_target=True))
+        on_autism = np.where(self.label == 1, 1, -1)[:, None] * effect
+        expected = cross_val_predict(ridge, self.known, on_autism, cv=self.folds).reshape(effect.shape)
+        return 2 * (self.label - self.probability())[:, None] * (on_autism - expected)
+
+    def probability(self) -> np.ndarray:
+        """That of autism given the covariates, out of fold (subjects,)."""
+        logistic = make_pipeline(self.encoder, LogisticRegression(max_iter=1000))
+        return cross_val_predict(logistic, self.known, self.label, cv=self.folds, method="predict_proba")[:, 1]
+
+    @property
+    def folds(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+        return [*folds.split(self.label, self.label)]
+
+    @property
+    def encoder(self) -> ColumnTransformer:
+        """Numbers as cubic splines, if they have values enough, their absence and categories as dummies."""
+        numbers = self.known.select_dtypes("number")
+        steps: list[tuple] = []
+        for name in numbers:
+            knots = np.unique(np.nanpercentile(numbers[name], KNOTS))
+            bent = self.curved and len(knots) == len(KNOTS)
+            spline = SplineTransformer(knots=knots[:, None], include_bias=False) if bent else "passthrough"
+            steps.append((name, make_pipeline(SimpleImputer(strategy="median"), spline, StandardScaler()), [name]))
+        absent = MissingIndicator(features="all")
+        dummies = make_pipeline(
+            SimpleImputer(strategy="constant", fill_value="unknown"),
+            OneHotEncoder(handle_unknown="ignore", sparse_output=False),
+        )
+        steps.append((" absent", absent, [name for name in numbers if numbers[name].isna().any()]))
+        return ColumnTransformer([*steps, (" text", dummies, make_column_selector(dtype_exclude="number"))])
+
+    @property
+    def parameters(self) -> int:
+        return self.encoder.fit_transform(self.known).shape[1]
+
+
+def adjustment(known: pd.DataFrame, label: np.ndarray) -> Adjustment:
+    """The adjustment for as many covariates as the subjects suffice for, with splines before lines, the site last.
+
+    `known` has a row a subject, as of `utils.scores.features.covariates`; `label` (subjects,).
+    """
+    usable = [name for name in known if known[name].notna().mean() >= MIN_KNOWN and known[name].nunique() > 1]
+    found = Adjustment(known[usable], label, without=tuple(name for name in known if name not in usable))
+    if not usable:
+        return replace(found, reason="no covariates are known")
+    if min(np.bincount(label.astype(int), minlength=2)) < MIN_PER_CLASS:
+        return replace(found, reason=f"that takes {MIN_PER_CLASS} subjects of each class")
+    for names in (usable, [name for name in usable if name != "site"]):
+        for curved in (True, False):
+            without = tuple(name for name in known if name not in names)
+            one = Adjustment(known[names], label, curved, without)
+            if names and len(label) >= MIN_SUBJECTS_A_PARAMETER * one.parameters:
+                return one
+    return replace(found, reason=f"{len(label)} subjects are too few for the covariates {', '.join(usable)}")
+
+
 def region_table(atlas: Atlas, effects: Effects, seed: int, adjusted: Adjustment | None = None) -> pd.DataFrame:
-    """The columns of `regions.csv`, a row a region: by reliance, equal ones in the order of the atlas. p and q are of
-    the effects that are `adjusted` for covariates; `p_..._plain` of the effects as they are."""
+    """The columns of `regions.csv`, a row a region, by reliance; equal ones stay in the order of the atlas. p and q are
+    of effects `adjusted` for covariates; `p_..._plain` is of the effects as they are."""
     table = pd.DataFrame([region_place(atlas, region) for region in atlas.regions])
-    label, beside = effects.of_subjects("label"), pd.DataFrame()
-    for kind in KINDS:
-        effect = effects.of_subjects(kind)
+    label, beside = effects.of_subjects(effects.label), pd.DataFrame()
+    for fill in FILLS:
+        kind, effect = fill.name, effects.of_subjects(effects[fill.stored])
         table[kind], table[f"{kind}_low"], table[f"{kind}_high"] = mean_interval(effect, seed)
-        if kind in (RELIANCE, UNIQUE):
+        if fill.tested:
             net = adjusted(effect) if adjusted else effect
             table[f"p_{kind}"], table[f"q_{kind}"] = sign_flip_test(net, label, seed)
             name = f"{kind}_adjusted"
@@ -172,10 +261,29 @@ def region_table(atlas: Atlas, effects: Effects, seed: int, adjusted: Adjustment
         if kind == BACKGROUND:
             for value, name in reversed([*enumerate(CLASSES)]):
                 table[f"{kind}_{name}"] = effect[label == value].mean(0) if value in label else np.nan
-    table["size_percentile"] = size_percentile(effects.blob_excess, effects.group, effects.blob_subject)
+    table["size_percentile"] = size_percentile(effects["blob_excess"], effects["group"], effects.blob_subject)
     alone = (table[f"p_{UNIQUE}"] < ALPHA) & ~(table[f"p_{RELIANCE}"] < ALPHA)
     table = pd.concat([table, beside], axis=1).assign(remark=np.where(alone, SUPPRESSOR, ""))
     table = table.sort_values(RELIANCE, ascending=False, kind="stable", ignore_index=True)
+    table.insert(0, "rank", np.arange(1, len(table) + 1))
+    return table
+
+
+def map_table(
+    atlas: Atlas, maps: Sequence[str], effects: Effects, seed: int, adjusted: Adjustment | None = None
+) -> pd.DataFrame:
+    """The columns of `regions_by_map.csv`, a row a pair of region and map, by reliance. Equal ones stay in the order of
+    the atlas and the cohort, which is the index. P-values are family-wise over all pairs, of effects `adjusted` for
+    covariates; `p_reliance_plain` is of the effects as they are."""
+    effect = effects.of_subjects(effects["reliance_by_map"])
+    effect = effect.reshape(len(effect), -1)
+    label = effects.of_subjects(effects.label)
+    pairs = [(region, atlas.names[region], name) for region in atlas.regions for name in maps]
+    table = pd.DataFrame(pairs, columns=["region", "name", "map"])
+    table[RELIANCE], table[f"{RELIANCE}_low"], table[f"{RELIANCE}_high"] = mean_interval(effect, seed)
+    table[f"p_{RELIANCE}"], _ = sign_flip_test(adjusted(effect) if adjusted else effect, label, seed)
+    table[f"p_{RELIANCE}_plain"], _ = sign_flip_test(effect, label, seed)
+    table = table.sort_values(RELIANCE, ascending=False, kind="stable")
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     return table
 
@@ -192,54 +300,3 @@ def region_place(atlas: Atlas, region: int) -> dict:
         "voxels": int((atlas.labels == region).sum()),
         **dict(zip(("x_mm", "y_mm", "z_mm"), mm.mean(0).round(1), strict=True)),
     }
-
-
-def brain(cohort: Cohort, indices: np.ndarray) -> np.ndarray:
-    """Voxels (x, y, z) bool that hold signal, in any map, in half of the records or more: where blobs may lie."""
-    count = np.zeros(cohort.grid.shape)
-    for index in indices:
-        _, _, volume = cohort.read(index)
-        count += np.any([values != background(values) for values in np.moveaxis(volume, -1, 0)], axis=0)
-    return count >= MIN_SHARE * len(indices)
-
-
-def random_blobs(
-    inside: np.ndarray, sizes: Sequence[int] | np.ndarray, seed: int | Sequence[int]
-) -> list[np.ndarray | None]:
-    """For each of `sizes`, a random face-connected blob (x, y, z) bool of so many voxels within `inside`, alike.
-
-    A blob grows from a random voxel; each step takes a random voxel of its border. None for a size that is larger than
-    every connected part of `inside`.
-    """
-    random = np.random.default_rng(seed)
-    padded = np.pad(inside, 1)
-    steps = [sign * stride // padded.itemsize for stride in padded.strides for sign in (1, -1)]
-    free, (parts, _) = padded.tobytes(), ndimage.label(padded)
-    room = np.where(padded, np.bincount(parts.ravel())[parts], 0).ravel()
-    blobs: list[np.ndarray | None] = []
-    starts_of = cache(lambda size: np.flatnonzero(room >= size))
-    for size in sizes:
-        starts = starts_of(int(size))
-        if not starts.size:
-            blobs.append(None)
-            continue
-        flat = np.zeros(padded.size, bool)
-        flat[grow(free, steps, int(random.choice(starts)), random.random(size))] = True
-        blobs.append(flat.reshape(padded.shape)[1:-1, 1:-1, 1:-1])
-    return blobs
-
-
-def grow(free: bytes, steps: list[int], start: int, draws: np.ndarray) -> list[int]:
-    """Flat indices of a blob of `len(draws)` voxels where `free` is 1, which must have room for it around `start`."""
-    blob, seen, border = [], {start}, [start]
-    for draw in draws.tolist():
-        pick = int(draw * len(border))
-        border[pick], border[-1] = border[-1], border[pick]
-        voxel = border.pop()
-        blob.append(voxel)
-        for step in steps:
-            neighbour = voxel + step
-            if free[neighbour] and neighbour not in seen:
-                seen.add(neighbour)
-                border.append(neighbour)
-    return blob

@@ -1,17 +1,11 @@
-"""Records -> what replaces their regions in a blackout: the background, or the region of another person.
+"""Records -> what replaces their regions in a blackout: a row of `FILLS` for each effect that is measured.
 
-A `donor` gives the effect `reliance` and, in the other direction, `sufficiency`; `expected` gives `unique`.
-
-`background`  The value of the record's voxels outside the brain.
-`donor`       The region of another person, drawn without regard to the label. If the region's content has nothing to do
-              with the label and with the rest of the brain, the person's own and the donor's can be exchanged.
-`expected`    The donor's region shifted so that its mean is what the person's other regions predict plus the donor's
-              own residual: what the rest of the brain says about the region stays, what only the region says is
-              exchanged (conditional permutation importance: Strobl et al. 2008, Chamma et al. 2023).
+All of a region is replaced: its voxels, and its edges where the network reads connectomes (`edges.py`).
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +15,7 @@ from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.means import means_of, regions
 from data.cohorts.rows import Row
-from utils.blackout.edges import Edges, EdgeSubstitution
-from utils.blackout.effects import BACKGROUND, RELIANCE, SUFFICIENCY, UNIQUE
+from utils.blackout.edges import Contents, Edges, EdgeSubstitution
 from utils.blackout.options import CONNECTOME, BlackoutOptions
 
 PEOPLE_PER_DONOR = 2  # to draw from, at least: else all records would share the same donors
@@ -33,9 +26,85 @@ Origin = tuple[str, str | None]  # of a donor: split and site; None: any site
 People = dict[str, list[int]]  # subject -> positions of the subject's records
 
 
+@dataclass(frozen=True, eq=False)
+class Fill:
+    """An effect: the `Contents` that are shown, what a region of them becomes, and what a page says.
+
+    The effect is on the logit of the true class: its fall, or its rise if `rises`, as a mean over donors if
+    `by_donor`. `level` gives the regions' means (records of the cohort, regions, maps) by which the chance of having
+    drawn these donors is taken out; without it nothing is taken out. Only effects that are `tested` have p-values.
+    """
+
+    name: str  # a column of `regions.csv`
+    shown: str
+    region: str
+    meaning: str  # {background}: what the background is
+    level: Callable[["Fills"], np.ndarray] | None = None
+    by_donor: bool = True
+    rises: bool = False
+    tested: bool = False
+    array: str = ""
+
+    @property
+    def stored(self) -> str:
+        """Its name in `blackout.h5`."""
+        return self.array or self.name
+
+    @property
+    def called(self) -> str:
+        """In a sentence on its p-value."""
+        return f"the {self.name}" if self.name == RELIANCE else f"the {self.name} effect"
+
+    @property
+    def prefix(self) -> str:
+        """Before what a page says of it beside other effects: nothing for the first one."""
+        return "" if self.name == RELIANCE else f"{self.name} "
+
+
+RELIANCE, UNIQUE, BACKGROUND = "reliance", "unique", "background"  # to each of which some result is tied
+FILLS = (
+    Fill(
+        RELIANCE,
+        shown="own",
+        region="donor",  # if it has to do with neither label nor brain, both people's can be exchanged
+        level=lambda fills: fills.means,
+        tested=True,
+        meaning="How much the logit of the true class falls when the region is replaced by another person's: positive "
+        "where the network's evidence rests on this person's region. Mean over subjects, with its 95% interval.",
+    ),
+    Fill(
+        UNIQUE,
+        shown="own",
+        region="expected",  # conditional permutation importance: Strobl et al. 2008, Chamma et al. 2023
+        level=lambda fills: fills.means - fills.expected,
+        tested=True,
+        meaning="The same, with the other person's region shifted to the level that the rest of this person's brain "
+        "predicts: what the region says and the rest does not.",
+    ),
+    Fill(
+        BACKGROUND,  # the blackout of most of the literature
+        shown="own",
+        region="background",
+        by_donor=False,
+        array="delta_logit",
+        meaning="How much the logit of the true class falls when the region becomes {background}. The network has "
+        "never seen that, so no p-value is given.",
+    ),
+    Fill(
+        "sufficiency",
+        shown="donor",
+        region="own",
+        rises=True,
+        meaning="How much the logit of the true class rises when this region of the person is put into another "
+        "person's brain: what it says alone. Sufficient but not unique means redundant; neither means unimportant.",
+    ),
+)
+TESTED = tuple(fill for fill in FILLS if fill.tested)
+
+
 class Substitution(NamedTuple):
-    """Volumes (n, x, y, z, maps), and what replaces their regions, which may broadcast, such as one value for each map
-    (n, 1, 1, 1, maps), float32; the same of the edges of connectomes, if they are replaced, too."""
+    """Volumes (n, x, y, z, maps), and what replaces their regions, float32. This may broadcast, such as one value for
+    each map (n, 1, 1, 1, maps). The same of the edges of connectomes, if they are replaced, too."""
 
     volume: np.ndarray
     fill: np.ndarray
@@ -52,8 +121,8 @@ class Fills:
 
     `masks` (x, y, z) bool are of the atlas's regions; `replaced` (maps,) bool says which maps are replaced, `separate`
     the numbers of those that are also replaced one at a time.
-    `donors` maps a record to the records (count,) whose regions replace its own, all by position in the cohort, and
-    `origin` to the split and the site (None: any) that they were drawn from; `subjects_of_origin` counts subjects.
+    `donors` maps a record to the records (count,) whose regions replace its own, all by position in the cohort.
+    `origin` maps it to the split and the site (None: any) of the donors; `subjects_of_origin` counts subjects.
     `means` and `expected` (records of the cohort, regions, maps) are the regions' means, and what the other regions
     predict of them. `edges` are those of connectomes, None if they stay.
     """
@@ -63,8 +132,8 @@ class Fills:
         self.separate = options.separate_maps(cohort)
         self.masks = [atlas.labels == region for region in atlas.regions]
         self._region_at = atlas.places(atlas.labels)
-        self.means = means_of(cohort, [regions(atlas)])[0].astype(float)
-        self.expected = expected_means(cohort, self.means)
+        self.means: np.ndarray = means_of(cohort, [regions(atlas)])[0].astype(float)
+        self.expected: np.ndarray = expected_means(cohort, self.means)
         self.edges = Edges(cohort, atlas, self.means, seed) if options.replaces_edges(cohort) else None
         self._people = people_by_origin(cohort)
         subject = {int(index): cohort.rows[index].subject for index in tested}
@@ -75,45 +144,53 @@ class Fills:
         self.subjects_of_origin = Counter({subject[index]: origin for index, origin in self.origin.items()}.values())
 
     @property
-    def kinds(self) -> np.ndarray:
-        """The effect, of `effects.KINDS`, that each substitution serves (substitutions,), in the order of `of`."""
-        return np.repeat((BACKGROUND, RELIANCE, UNIQUE, SUFFICIENCY), (1, self.count, self.count, self.count))
+    def names(self) -> np.ndarray:
+        """The name of the fill of each substitution (substitutions,), in the order of `of`."""
+        return np.repeat([fill.name for fill in FILLS], [self.count if fill.by_donor else 1 for fill in FILLS])
 
     def of(self, indices: np.ndarray) -> tuple[dict[str, np.ndarray], list[Substitution]]:
-        """The batch of n records, as of `Cohort.batch`, with `connectome` if the cohort has any, and the substitutions
-        of `kinds`, each donor by donor."""
+        """The batch of n records, as of `Cohort.batch`, with `connectome` if the cohort has any, and the substitutions,
+        fill by fill and donor by donor."""
         connectomes = self.cohort.connectomes
         batch = self.cohort.batch(indices, tables={} if connectomes is None else {CONNECTOME: connectomes})
-        volume = batch["volume"]
-        outside = [[records.background(values) for values in np.moveaxis(record, -1, 0)] for record in volume]
         positions = np.stack([self.donors[int(index)] for index in indices], axis=1)
-        donors = [self.cohort.batch(row)["volume"] for row in positions]
+        volumes = self.volumes(batch["volume"], indices, positions)
+        edges = self.edges.contents(indices, positions) if self.edges else None
+        found = []
+        for fill in FILLS:
+            for donor in range(self.count if fill.by_donor else 1):
+                shown, region = (getattr(volumes[donor], name) for name in (fill.shown, fill.region))
+                region = region if self.replaced.all() else np.where(self.replaced, region, shown)
+                of_edges = [getattr(edges[donor], name) for name in (fill.shown, fill.region)] if edges else None
+                found.append(Substitution(shown, region, EdgeSubstitution(*of_edges) if of_edges else None))
+        return batch, found
+
+    def volumes(self, own: np.ndarray, indices: np.ndarray, positions: np.ndarray) -> list[Contents]:
+        """What may stand in the regions of volumes, by donor. `expected` is the donor's, moved so that each region's
+        mean is what the person's other regions predict plus the donor's own residual."""
+        outside = [[records.background(values) for values in np.moveaxis(record, -1, 0)] for record in own]
+        background = np.array(outside, np.float32)[:, None, None, None]
         shift = self.expected[indices] - self.expected[positions]  # (donors, n, regions, maps)
         shift = np.pad(shift, ((0, 0), (0, 0), (0, 1), (0, 0))).astype(np.float32)  # outside the regions 0
-        found = [
-            (volume, np.array(outside, np.float32)[:, None, None, None]),
-            *((volume, donor) for donor in donors),
-            *((volume, donor + shift[at][:, self._region_at]) for at, donor in enumerate(donors)),
-            *((donor, volume) for donor in donors),
+        donors = [self.cohort.batch(row)["volume"] for row in positions]
+        return [
+            Contents(own, background, donor, donor + of_donor[:, self._region_at])
+            for donor, of_donor in zip(donors, shift, strict=True)
         ]
-        if not self.replaced.all():
-            found = [(volume, np.where(self.replaced, fill, volume)) for volume, fill in found]
-        of_edges = self.edges.of(indices, positions) if self.edges else [None] * len(found)
-        return batch, [Substitution(*pair, edges) for pair, edges in zip(found, of_edges, strict=True)]
 
     def inputs_with(self, one: Substitution, inside: np.ndarray, region: int | None) -> dict[str, np.ndarray]:
-        """What a network is shown with voxels `inside` (1, x, y, z, 1 or maps) replaced and, if they are, the edges of
-        `region`, unless that is None; beside what stays the person's own."""
+        """What a network is shown with voxels `inside` (1, x, y, z, 1 or maps) replaced, and the edges of `region`
+        unless that is None; beside what stays the person's own."""
         shown = one.inputs | {"volume": np.where(inside, one.fill, one.volume)}
         if self.edges and one.edges and region is not None:
             shown[CONNECTOME] = self.edges.replaced(one.edges, region)
         return shown
 
     def deviations(self, level: np.ndarray) -> np.ndarray:
-        """How far the regions of each record and of its donors are from the mean of all people whom the donors were
-        drawn from, the record's own subject left out: (records, 1 + donors, regions, replaced maps).
+        """How far the regions of each record and of its donors are from a mean: (records, 1 + donors, regions, replaced
+        maps). The mean is over all people whom the donors were drawn from, without the record's own subject.
 
-        `level` is `means`, or `means - expected`.
+        `level` is that of a `Fill`.
         """
         level, found = level[..., self.replaced], []
         of_people = {
@@ -146,8 +223,8 @@ def draw(people: People, subject: str, count: int, seed: Sequence[int]) -> np.nd
 
 
 def donor_origin(people: dict[Origin, People], row: Row, count: int) -> Origin:
-    """Where the donors of a record are drawn from: the first in `ORDER` that has enough people other than the subject
-    or, if none has, the one with most."""
+    """Where the donors of a record are drawn from: the first in `ORDER` that has enough other people. If none has, the
+    one with most."""
     origins = [(split, row.site if same_site else None) for split, same_site in ORDER]
     sizes = {origin: len(people[origin].keys() - {row.subject}) for origin in origins if origin in people}
     enough = [origin for origin, size in sizes.items() if size >= PEOPLE_PER_DONOR * count]
@@ -173,10 +250,10 @@ def expected_means(cohort: Cohort, means: np.ndarray) -> np.ndarray:
 
 
 def predict_regions(training: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Ridge regressions of each region's maps on the maps of all other regions, (n, regions, maps) each, fitted on
-    `training` and standardised there -> predictions (penalties, n, regions, maps) of `means`.
+    """Ridge regressions of each region's maps on the maps of all other regions, (n, regions, maps) each. They are
+    fitted on `training` and standardised there -> predictions (penalties, n, regions, maps) of `means`.
 
-    With P the inverse of the correlations plus a penalty, the prediction of region r is x_r - (x P)_r P[r, r]^-1: one
+    P is the inverse of the correlations plus a penalty. The prediction of region r is x_r - (x P)_r P[r, r]^-1. So one
     decomposition of the training records serves all regions and penalties.
     """
     _, regions, maps = training.shape

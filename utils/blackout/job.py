@@ -1,13 +1,7 @@
 """--blackout: replaces one atlas region at a time and measures how the prediction of each test subject changes.
 
-A region's voxels are replaced by one of several fills (`fills.py`); each effect answers another question. It is the
-logit of the true class with everything shown minus that with the region replaced: positive where the region speaks for
-the true class.
-
-`background`   the blackout of most of the literature: how far does the prediction move when the region is missing?
-`reliance`     another person's region: does this network's evidence rest on this person's region?
-`unique`       the same at the level that the rest of the brain predicts: does it say what the rest does not?
-`sufficiency`  the reverse: how much of the evidence does this region carry alone, in another person's brain?
+A region is replaced by one of several fills (`FILLS` in `fills.py`); the effect of each answers another question. It is
+the fall of the logit of the true class: positive where the region speaks for the true class.
 
 Two networks of equal accuracy may use different regions, so this shows what this network uses, not what autism is.
 """
@@ -21,24 +15,32 @@ import numpy as np
 from data import grids
 from data.base import files, tables
 from data.base.errors import InputError
-from data.base.progress import tell
 from data.base.tables import printable
+from data.base.terminal import tell
 from data.cohorts import nifti
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from utils import figures
-from utils.blackout import by_map, options, page, summary
-from utils.blackout.adjustment import Adjustment, adjustment, covariates_of
-from utils.blackout.effects import ARRAYS, BACKGROUND, KINDS, Effects, averaged, joined, region_table
-from utils.blackout.fills import Fills
+from utils.blackout import options, page, results
+from utils.blackout.effects import (
+    ARRAYS,
+    Adjustment,
+    Effects,
+    adjustment,
+    averaged,
+    joined,
+    map_table,
+    region_table,
+)
+from utils.blackout.fills import BACKGROUND, FILLS, Fills
 from utils.blackout.measure import measure, verify
 from utils.blackout.occlusion import Occlusion
 from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores.metrics import HEADLINES, Predictions, headline, with_intervals
 from utils.scores.results import Headline
-from utils.training.inference import restored_network
+from utils.training.network import restored_network
 
 STORE = "blackout.h5"
 
@@ -54,7 +56,7 @@ def blackout(run: Run) -> int:
     if recomputed := occlusion.recomputed_layers:
         print(f"Computed in full for each region: {listed(recomputed)} and the layers after them.")
     fills = fills_of(run)
-    donors = summary.donors_sentence(fills)
+    donors = page.donors_sentence(fills)
     print(donors)
     effects, logits = measure(run, occlusion, fills)
     conclusion = conclude(run, effects)
@@ -98,50 +100,50 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
     """
     chosen = options.of(run)
     atlas = chosen.regions(run.cohort.grid)
-    adjusted = adjustment(covariates_of(run.cohort, effects.rows), effects.of_subjects("label"))
+    adjusted = adjustment(options.covariates_of(run.cohort, effects.rows), effects.of_subjects(effects.label))
     table = region_table(atlas, effects, run.seed, adjusted)
     folds, sites = None if fold is None else np.array(fold), np.array([row.site for row in effects.rows])
-    predictions = Predictions(effects.label, effects.probability, np.array(effects.subject), folds, sites)
+    predictions = Predictions(effects.label, effects["probability"], np.array(effects.subject), folds, sites)
     scores = with_intervals(predictions, run.seed)
     auc, name = scores[headline(scores)], HEADLINES[headline(scores)]
-    at_chance = summary.beats_chance(auc) is False
-    maps = summary.maps_sentence(run.cohort.maps, chosen.replaced_maps(run.cohort))
-    evidence = "" if at_chance else summary.evidence_sentence(table, adjusted)
-    edges = summary.edges_sentence(run, atlas)
-    text = "\n".join(filter(None, (maps, edges, summary.accuracy_sentence(auc, name), evidence)))
+    at_chance = page.beats_chance(auc) is False
+    maps = page.maps_sentence(run.cohort.maps, chosen.replaced_maps(run.cohort))
+    evidence = "" if at_chance else page.evidence_sentence(table, adjusted)
+    edges = page.edges_sentence(run, atlas)
+    text = "\n".join(filter(None, (maps, edges, page.accuracy_sentence(auc, name), evidence)))
     tables.write_frame(run.out_dir / "regions.csv", table, texts=["name"], digits=6)
     write_store(run.out_dir / STORE, atlas, names_of_maps(run), effects)
     write_maps(run.out_dir, atlas, effects)
     in_maps = separately(run, atlas, effects, adjusted, at_chance)
-    results = page.BlackoutResults(atlas, table, effects, text, at_chance, in_maps)
-    figures.save(page.draw(run, results), run.out_dir / "blackout.png")
+    found = results.BlackoutResults(atlas, table, effects, text, at_chance, in_maps)
+    figures.save(results.draw(run, found), run.out_dir / "blackout.png")
     if in_maps:
         tables.write_frame(run.out_dir / "regions_by_map.csv", in_maps.table, texts=["name", "map"], digits=6)
-        figures.save(by_map.draw(page.mean_title(run, results), in_maps), run.out_dir / "regions_by_map.png")
+        figures.save(results.draw_by_map(results.mean_title(run, found), in_maps), run.out_dir / "regions_by_map.png")
         text = "\n".join(filter(None, (text, in_maps.summary)))
-    html = page.render(run, results)
+    html = page.render(run, found)
     with files.replacing(run.out_dir / "blackout.html") as file:
         file.write(html)
     if not at_chance:
-        summary.print_table(table)
-        tell(summary.blobs_sentence(effects))
+        page.print_table(table)
+        tell(page.blobs_sentence(effects))
     tell(text)
     return {
         "headline": Headline(headline(scores), auc),
         "subjects": len(adjusted.label),
-        "better_than_chance": summary.beats_chance(auc),
+        "better_than_chance": page.beats_chance(auc),
         "adjusted_for": adjusted.covariates,
         "conclusion": text,
     }
 
 
-def separately(run: Run, atlas: Atlas, effects: Effects, adjusted: Adjustment, at_chance: bool) -> by_map.ByMap | None:
+def separately(run: Run, atlas: Atlas, effects: Effects, adjusted: Adjustment, at_chance: bool) -> results.ByMap | None:
     """What regions do in each map alone; None if only one map is replaced."""
     if not (maps := names_of_maps(run)):
         return None
-    table = by_map.map_table(atlas, maps, effects, run.seed, adjusted)
-    sentence = "" if at_chance else summary.by_map_sentence(table, adjusted)
-    return by_map.ByMap(table, maps, sentence, at_chance)
+    table = map_table(atlas, maps, effects, run.seed, adjusted)
+    sentence = "" if at_chance else page.by_map_sentence(table, adjusted)
+    return results.ByMap(table, maps, sentence, at_chance)
 
 
 def names_of_maps(run: Run) -> list[str]:
@@ -155,7 +157,7 @@ def write_store(path: Path, atlas: Atlas, maps: list[str], effects: Effects) -> 
     """`blackout.h5`: the effects, one row per record, and what its rows and columns are."""
     with files.new_hdf5(path) as store:
         for name in ARRAYS:
-            values = getattr(effects, name)
+            values = effects[name]
             store[name] = values.astype(np.float32 if values.dtype.kind == "f" else np.int32)
         store["subject"] = effects.subject
         store["label"] = effects.label.astype(np.float32)
@@ -180,19 +182,20 @@ def read_store(run: Run) -> Effects:
     except (OSError, KeyError) as error:
         raise InputError(f"{path} cannot be read ({error}); {advice}") from error
     small = [name for name, array in arrays.items() if array.dtype.kind == "f" and name != "reliance_by_map"]
-    return Effects(**arrays | {name: arrays[name].astype(float) for name in small}, rows=rows)
+    return Effects(arrays | {name: arrays[name].astype(float) for name in small}, rows)
 
 
 def write_maps(folder: Path, atlas: Atlas, effects: Effects) -> None:
     """NIfTI maps at 2 mm: of `background`, `maps/<record>.nii.gz` and `group_{all,autism,control}.nii.gz`; of each
     other effect `group_<effect>.nii.gz`."""
     (folder / "maps").mkdir()
-    for row, values in zip(effects.rows, effects.delta_logit, strict=True):
+    for row, values in zip(effects.rows, effects["delta_logit"], strict=True):
         write_map(folder / "maps" / f"{Path(row.file).stem}.nii.gz", atlas, values)
-    label, of_kind = effects.of_subjects("label"), {kind: effects.of_subjects(kind) for kind in KINDS}
-    background = of_kind.pop(BACKGROUND)
+    label = effects.of_subjects(effects.label)
+    of_fill = {fill.name: effects.of_subjects(effects[fill.stored]) for fill in FILLS}
+    background = of_fill.pop(BACKGROUND)
     classes = {name: background[label == value] for value, name in enumerate(CLASSES)}
-    for name, values in ({"all": background} | classes | of_kind).items():
+    for name, values in ({"all": background} | classes | of_fill).items():
         if len(values):
             write_map(folder / f"group_{name}.nii.gz", atlas, values.mean(0))
 

@@ -1,39 +1,48 @@
 """Test records -> effects of replacing each atlas region by each fill, and of random blobs of the regions' sizes.
 
-Effects are on the logit of the true class, log(p / (1 - p)), which for two classes is the difference of the network's
-two outputs: probabilities saturate.
+Effects are on the logit of the true class, log(p / (1 - p)), for probabilities saturate. For two classes it is the
+difference of the network's two outputs.
 """
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import ndimage
 from scipy.special import expit
 
-from data.base.progress import ahead, progress
+from data.base.processes import ahead
+from data.base.terminal import progress
 from data.cohorts import records
+from data.cohorts.cohort import Cohort
 from data.cohorts.rows import Row
-from utils.blackout import effects
-from utils.blackout.effects import RELIANCE, SUFFICIENCY, UNIQUE, Effects
-from utils.blackout.fills import Fills, Substitution
+from utils.blackout.effects import Effects
+from utils.blackout.fills import FILLS, RELIANCE, Fills, Substitution
 from utils.blackout.occlusion import Occlusion
 from utils.blackout.options import of
 from utils.runs.run import Run
-from utils.training.inference import check_finite, probability_of_autism, restored_network
+from utils.training.network import check_finite, probability_of_autism, restored_network
 
 TOGETHER = 16  # records occluded at a time: bounds the memory
+BLOBS = 100  # of each region's size, at least, over all records
+MIN_SHARE = 0.5  # of the records in which a voxel of the brain holds signal
 
 
 class Logits(NamedTuple):
-    """Logits of (control, autism) per record: `base` (records, substitutions, 2) before and `occluded` (records,
-    substitutions, regions, 2) after a region was replaced, substitutions in the order of `Fills.kinds`; `blobs`
-    (records, regions, blobs, 2), NaN where there was no room for a blob. `by_map` (records, donors, regions, maps) is
-    that of autism minus that of control after a region was replaced by a donor's in one of `Fills.separate` alone. In
-    none of these were edges of connectomes replaced: `edges` (records, substitutions, regions, 1) is what that adds to
-    the logit of autism minus that of control; (..., 0) if they stay."""
+    """Logits of (control, autism) per record. Substitutions are in the order of `Fills.names`.
+
+    `base`: (records, substitutions, 2), before a region was replaced.
+    `occluded`: (records, substitutions, regions, 2), after the voxels of a region were replaced.
+    `blobs`: (records, regions, blobs, 2), of blobs filled with a donor; NaN where there was no room for a blob.
+    `by_map`: (records, donors, regions, maps), autism minus control, after a region was replaced by a donor's in one of
+        `Fills.separate` alone.
+    `edges`: (records, substitutions, regions, 1), what edges add to autism minus control if they are replaced, too;
+        (..., 0) if they stay.
+    """
 
     base: np.ndarray
     occluded: np.ndarray
@@ -46,34 +55,40 @@ class Logits(NamedTuple):
         sign = records.class_sign(np.array([row.label for row in rows]))[:, None]
         base, of_edges = logit_of_autism(self.base), -self.edges.sum(-1)
         of_volume = base[..., None] - logit_of_autism(self.occluded)
-        given, moved = fills.kinds == RELIANCE, fills.kinds == UNIQUE
-        reliance = control_variate_mean(of_volume[:, given], fills.deviations(fills.means))
-        unique = control_variate_mean(of_volume[:, moved], fills.deviations(fills.means - fills.expected))
-        of_blobs = base[:, :1, None] - logit_of_autism(self.blobs)  # first: nothing replaced
-        donors = np.arange(of_blobs.shape[2]) % given.sum()  # of the blobs, which have no edges
-        decrease, probability = of_volume + of_edges, probability_of_autism(self.base[:, 0])
+        arrays: dict[str, np.ndarray] = {}
+        for fill in FILLS:
+            own = fills.names == fill.name
+            if fill.level:
+                decrease = control_variate_mean(of_volume[:, own], fills.deviations(fill.level(fills)))
+                decrease = decrease + of_edges[:, own].mean(1)
+            else:
+                decrease = (of_volume[:, own] + of_edges[:, own]).mean(1)
+            arrays[fill.stored] = -sign * decrease if fill.rises else sign * decrease
+        probability, by_map = probability_of_autism(self.base[:, 0]), self.decrease_by_map(fills)
+        after = expit(base[:, :1] - sign * arrays["delta_logit"])  # the background in place of each region
+        of_blobs, given = base[:, :1, None] - logit_of_autism(self.blobs), of_volume[:, fills.names == RELIANCE]
+        donors = np.arange(of_blobs.shape[2]) % given.shape[1]  # of the blobs, which have no edges
         return Effects(
-            delta_logit=sign * decrease[:, 0],
-            delta_probability=sign * (probability[:, None] - expit(base[:, :1] - decrease[:, 0])),
-            reliance=sign * (reliance + of_edges[:, given].mean(1)),
-            reliance_by_map=(sign[..., None] * self.decrease_by_map(fills)).astype(np.float32),
-            unique=sign * (unique + of_edges[:, moved].mean(1)),
-            sufficiency=sign * -decrease[:, fills.kinds == SUFFICIENCY].mean(1),
-            blob_excess=sign[..., None] * (of_blobs - of_volume[:, given][:, donors].swapaxes(1, 2)),
-            group=group,
-            probability=probability,
-            rows=rows,
+            arrays
+            | {
+                "delta_probability": sign * (probability[:, None] - after),
+                "reliance_by_map": (sign[..., None] * by_map).astype(np.float32),
+                "blob_excess": sign[..., None] * (of_blobs - given[:, donors].swapaxes(1, 2)),
+                "group": group,
+                "probability": probability,
+            },
+            rows,
         )
 
     def decrease_by_map(self, fills: Fills) -> np.ndarray:
-        """The decrease of the logit of autism, a mean over donors, if a region is replaced in one map alone, or its
-        edges are: (records, regions, maps), or one more."""
-        shown, deviations = logit_of_autism(self.base[:, fills.kinds == RELIANCE]), fills.deviations(fills.means)
+        """How far the logit of autism falls if a region is replaced in one map alone, a mean over donors: (records,
+        regions, maps). If edges are replaced, these alone are one map more."""
+        shown, deviations = logit_of_autism(self.base[:, fills.names == RELIANCE]), fills.deviations(fills.means)
         found = np.empty((len(shown), *self.by_map.shape[2:]))
         for at in range(found.shape[-1]):  # one after another, to save memory
             decrease = shown[..., None] - self.by_map[..., at]
             found[..., at] = control_variate_mean(decrease, deviations[..., [at]])
-        return np.concatenate([found, -self.edges[:, fills.kinds == RELIANCE].mean(1)], axis=-1)
+        return np.concatenate([found, -self.edges[:, fills.names == RELIANCE].mean(1)], axis=-1)
 
 
 def logit_of_autism(logits: np.ndarray) -> np.ndarray:
@@ -82,8 +97,8 @@ def logit_of_autism(logits: np.ndarray) -> np.ndarray:
 
 
 def control_variate_mean(change: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """The mean change over donors, (records, donors, regions) -> (records, regions), with most of the variance due to
-    the random choice of donors removed by a control variate.
+    """The mean change over donors, (records, donors, regions) -> (records, regions). A control variate removes most of
+    the variance that is due to the random choice of donors.
 
     `deviation` is that of `Fills.deviations`. The change is regressed, without labels, on the difference between the
     record's region and the donor's. The slope times the donors' mean deviation from all people whom they were drawn
@@ -110,14 +125,14 @@ def measure(run: Run, occlusion: Occlusion, fills: Fills) -> tuple[Effects, Logi
 def occluded_batches(run: Run, occlusion: Occlusion, fills: Fills, batches: list[np.ndarray]) -> Iterator[Logits]:
     """The logits of this worker's share of the batches of records."""
     own, count = batches[run.workers.shares], len(batches)
-    if run.folds and of(run).subjects is None:  # all batches of all folds together have `effects.BLOBS` of each size
+    if run.folds and of(run).subjects is None:  # all batches of all folds together have `BLOBS` of each size
         count = sum(math.ceil(subjects / TOGETHER) for subjects in Counter(run.folds.fold_of.values()).values())
-    sizes = np.repeat([int(mask.sum()) for mask in fills.masks], math.ceil(effects.BLOBS / count))
-    inside = effects.brain(run.cohort, fills.tested)
-    steps = len(fills.kinds) + fills.count  # per batch: the substitutions, and the blobs of each donor
+    sizes = np.repeat([int(mask.sum()) for mask in fills.masks], math.ceil(BLOBS / count))
+    inside = brain(run.cohort, fills.tested)
+    steps = len(fills.names) + fills.count  # per batch: the substitutions, and the blobs of each donor
     with progress("Blacking out", len(own) * steps) as bar:
         for batch, filled in zip(own, ahead(fills.of, own), strict=True):
-            placed = effects.random_blobs(inside, sizes, [run.seed, int(batch[0])])
+            placed = random_blobs(inside, sizes, [run.seed, int(batch[0])])
             logits = occlude(occlusion, fills, filled, placed, bar.advance)
             check_finite(run, "outputs", (logits.base, logits.occluded, logits.by_map, logits.edges))
             yield logits
@@ -134,7 +149,7 @@ def occlude(
     second, and so on; the donors fill them in turn. `advance` is called after each step."""
     batch, substitutions = filled
     shown, base, occluded, by_map, edges = occlusion.keep(batch), [], [], [], []
-    for kind, one in zip(fills.kinds, substitutions, strict=True):
+    for kind, one in zip(fills.names, substitutions, strict=True):
         kept = shown if one.volume is batch["volume"] else occlusion.keep(batch | one.inputs)
         base.append(occlusion.logits(kept))
         if kind == RELIANCE:
@@ -147,7 +162,7 @@ def occlude(
         advance()
     of_blobs = np.full((len(placed), *base[0].shape), np.nan, np.float32)
     per_region, count = len(placed) // len(fills.masks), fills.count
-    for donor, at_fill in enumerate(np.flatnonzero(fills.kinds == RELIANCE)):
+    for donor, at_fill in enumerate(np.flatnonzero(fills.names == RELIANCE)):
         own = {at: blob for at, blob in enumerate(placed) if blob is not None and at % per_region % count == donor}
         if own:
             of_blobs[[*own]] = occlusion.occluded_logits(shown, substitutions[at_fill].fill, own.values())
@@ -162,12 +177,63 @@ def occlude(
 
 
 def edge_changes(occlusion: Occlusion, fills: Fills, substitution: Substitution) -> np.ndarray:
-    """How the logit of autism minus that of control changes if a region's edges are replaced: (regions, n, 1), or
-    (regions, n, 0) if they stay."""
+    """How the logit of autism minus that of control changes with a region's edges: (regions, n, 1), or (regions, n, 0)
+    if they stay."""
     if fills.edges is None or occlusion.edges is None or substitution.edges is None:
         return np.zeros((len(fills.masks), len(substitution.volume), 0), np.float32)
     changes = occlusion.edges.changes(fills.edges, substitution.edges)
     return logit_of_autism(changes).astype(np.float32)[..., None]
+
+
+def brain(cohort: Cohort, indices: np.ndarray) -> np.ndarray:
+    """Voxels (x, y, z) bool that hold signal, in any map, in half of the records or more: where blobs may lie."""
+    count = np.zeros(cohort.grid.shape)
+    for index in indices:
+        _, _, volume = cohort.read(index)
+        count += np.any([values != records.background(values) for values in np.moveaxis(volume, -1, 0)], axis=0)
+    return count >= MIN_SHARE * len(indices)
+
+
+def random_blobs(
+    inside: np.ndarray, sizes: Sequence[int] | np.ndarray, seed: int | Sequence[int]
+) -> list[np.ndarray | None]:
+    """For each of `sizes`, a random face-connected blob (x, y, z) bool of so many voxels within `inside`, alike.
+
+    A blob grows from a random voxel; each step takes a random voxel of its border. None for a size that is larger than
+    every connected part of `inside`.
+    """
+    random = np.random.default_rng(seed)
+    padded = np.pad(inside, 1)
+    steps = [sign * stride // padded.itemsize for stride in padded.strides for sign in (1, -1)]
+    free, (parts, _) = padded.tobytes(), ndimage.label(padded)
+    room = np.where(padded, np.bincount(parts.ravel())[parts], 0).ravel()
+    blobs: list[np.ndarray | None] = []
+    starts_of = cache(lambda size: np.flatnonzero(room >= size))
+    for size in sizes:
+        starts = starts_of(int(size))
+        if not starts.size:
+            blobs.append(None)
+            continue
+        flat = np.zeros(padded.size, bool)
+        flat[grow(free, steps, int(random.choice(starts)), random.random(size))] = True
+        blobs.append(flat.reshape(padded.shape)[1:-1, 1:-1, 1:-1])
+    return blobs
+
+
+def grow(free: bytes, steps: list[int], start: int, draws: np.ndarray) -> list[int]:
+    """Flat indices of a blob of `len(draws)` voxels where `free` is 1, which must have room for it around `start`."""
+    blob, seen, border = [], {start}, [start]
+    for draw in draws.tolist():
+        pick = int(draw * len(border))
+        border[pick], border[-1] = border[-1], border[pick]
+        voxel = border.pop()
+        blob.append(voxel)
+        for step in steps:
+            neighbour = voxel + step
+            if free[neighbour] and neighbour not in seen:
+                seen.add(neighbour)
+                border.append(neighbour)
+    return blob
 
 
 def verify(run: Run, fills: Fills, logits: Logits) -> None:
@@ -189,7 +255,7 @@ def verify(run: Run, fills: Fills, logits: Logits) -> None:
 def differences(network: Any, fills: Fills, logits: Logits, at: int, region: int) -> list[np.ndarray]:
     """The logit of autism minus that of control by full passes, minus what was measured, of one record and region."""
     batch, substitutions = fills.of(fills.tested[[at]])
-    inside, given, of_edges = fills.masks[region][None, ..., None], fills.kinds == RELIANCE, logits.edges[at, :, region]
+    inside, given, of_edges = fills.masks[region][None, ..., None], fills.names == RELIANCE, logits.edges[at, :, region]
     donated = [*compress(substitutions, given)]
 
     def whole(chosen: list[Substitution], inside: np.ndarray, region: int | None) -> np.ndarray:

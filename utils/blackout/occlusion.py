@@ -4,17 +4,17 @@ Occluding a region means that its voxels are replaced by those of a fill: the ba
 plain way is one full forward pass per record, region and fill. Here a batch of records passes through the network once;
 its activations are kept, and a region then only updates the part of every activation that its change can reach.
 
-Reach.      A box per activation, the same for all records: the region's bounding box, widened at every convolution
-            and pooling by its kernel, stride, padding and dilation, and clipped to the grid. The layers and their
+Reach.      A box per activation, the same for all records. It is the region's bounding box, clipped to the grid and
+            widened at every convolution and pooling by its kernel, stride, padding and dilation. The layers and their
             order are read from the Keras graph. Sums over voxels, of global averages, regions and dense layers on
-            flattened activations, change by the sum over the box. What needs the whole activation otherwise (Flatten,
-            global maximum, a layer unknown here) and all that follows is the tail, computed for many regions at once.
+            flattened activations, change by the sum over the box. Flatten, the global maximum and layers unknown here
+            need the whole activation. With all that follows they are the tail, computed for many regions at once.
 Exactness.  Nothing is approximated: outside the reach an activation cannot change, inside it is recomputed. The
             logits differ from those of a full pass by the rounding of the layers' own number format alone.
 One map.    A classifier is the mean of networks. With a region replaced in all maps, what a network that reads one map
-            adds to the logits is due to this map. A network that reads all maps, of activations that keep them apart,
-            takes one map of these as they are then, and the others as they were. So neither needs a pass beyond that
-            of all maps; networks whose convolutions mix maps take one a map.
+            adds to the logits is due to this map. Other networks read all maps, of activations that keep them apart:
+            they take one map as it is then, and the others as they were. So neither needs a pass beyond that of
+            all maps; networks whose convolutions mix maps take one a map.
 Snapshot.   Batch normalisation is folded into the convolution before it, with the weights the model has when
             `Occlusion` is constructed. Construct a new one after training further.
 
@@ -32,15 +32,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from data.cohorts.cohort import in_order
 from models import layers as model_layers
-from utils.blackout.edge_logits import edge_logits
+from utils.blackout.edges import Edges, EdgeSubstitution
 from utils.blackout.graph import RANK, WHOLE_VOLUME_LAYERS, feeds, follow, maps_apart, nodes_of
+from utils.blackout.options import CONNECTOME
 from utils.blackout.steps import GlobalAverage, Step, cut, hull, paste
 
 Kept = dict[Any, tf.Tensor]  # activations of a batch with nothing occluded
 NOWHERE = np.zeros((2, 3), int)
 THREADS = 3  # one region's copying runs beside the others' convolutions
 TAIL_MASKS, TAIL_BYTES = 64, 2**26  # the tail takes as many regions at once as stay below both
+ROWS = 256  # connectomes that pass at once: bounds the memory
 PLANS = 2048  # kept, so that a region is planned once for all batches and fills
 
 
@@ -67,9 +70,9 @@ class Occlusion:
     """The logits of a functional model with regions of the volume occluded.
 
     The model has the input "volume" (batch, x, y, z, maps), perhaps others, which occlusion leaves alone, and the
-    output logits (batch, classes). `recomputed_layers` names the layers on activations that are not followed locally
-    but recomputed as a whole for each region: those of a kind unknown here, and those after them. `edges` is the part
-    of the model that reads connectomes, None if there is none.
+    output logits (batch, classes). `recomputed_layers` names layers that are recomputed as a whole for each region:
+    those of a kind unknown here, and those after them. `edges` is the part of the model that reads connectomes, None if
+    there is none.
     """
 
     def __init__(self, model: keras.Model):
@@ -171,9 +174,9 @@ class Occlusion:
     def _occluded(
         self, kept: Kept, fill: np.ndarray, masks: Iterable[np.ndarray], maps: Sequence[int] = ()
     ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-        """Return the logits (masks, batch, classes), what each part adds to them by its inputs (masks, batch, inputs,
-        classes), and what those that read all maps would add if one of `maps` had changed (masks, batch, maps,
-        classes)."""
+        """Return the logits (masks, batch, classes), and what each part adds to them by its inputs (masks, batch,
+        inputs, classes). The third is what parts that read all maps would add if one of `maps` had changed (masks,
+        batch, maps, classes)."""
         volume = kept[self._volume]
         occlude = partial(self._occlude, kept, tf.broadcast_to(tf.cast(fill, volume.dtype), tf.shape(volume)))
         size = sum(kept[key].dtype.size * kept[key].shape.num_elements() for key in self._cuts)
@@ -195,8 +198,8 @@ class Occlusion:
     def _with_one_map(
         self, kept: Kept, changed: list[tf.Tensor], count: int, one: int, constant: list[tf.Tensor]
     ) -> tf.Tensor:
-        """Return what the parts that read all maps add to the logits (masks * batch, classes) if one map is as
-        `changed` for `count` masks, the others as shown."""
+        """Return what the parts that read all maps add to the logits (masks * batch, classes). One map is as `changed`
+        for `count` masks, the others are as shown."""
         chosen = tf.range(self._maps) == one
         mixed = [
             tf.where(chosen, after, tf.concat([kept[key]] * count, 0))
@@ -222,8 +225,8 @@ class Occlusion:
         return self._update(list(kept.values()), fill, mask, boxes)
 
     def _boxes(self, along: tuple[tuple[int, int], ...]) -> tf.Tensor:
-        """Return the plan of a change between these indices along x, y and z, as one tensor (boxes * 2, 5) int32, which
-        TensorFlow takes faster than many."""
+        """Return the plan of a change between these indices along x, y and z. It is one tensor (boxes * 2, 5) int32,
+        which TensorFlow takes faster than many."""
         boxes = tf.nest.flatten(self._plan(np.array(along).T))
         return tf.constant(np.pad(np.concatenate(boxes), ((0, 0), (1, 1))).astype(np.int32))
 
@@ -281,3 +284,43 @@ class Occlusion:
             after[key] if key in pooled else paste(kept[key], reach, cut(after[key], part))
             for key, (reach, part) in zip(self._cuts, cuts, strict=True)
         ]
+
+
+class EdgeLogits:
+    """What the parts of a classifier that read a connectome add to the mean of its logits. These parts read nothing
+    else, so that the effects of edges and of volumes on the logits add up, exactly."""
+
+    def __init__(self, model: keras.Model):
+        (source,) = (tensor for tensor in model.inputs if tensor.name == CONNECTOME)
+        last = model.layers[-1]
+        if not isinstance(last, model_layers.MeanOfLogits):
+            raise TypeError(f"{model.name} ends in {last.name}; expected the mean of the logits of its parts.")
+        parts, nodes = keras.tree.flatten(last.input), nodes_of(model)
+        own = [at for at, part in enumerate(parts) if feeds(nodes, id(source), [id(part)])]
+        function = keras.Function([source], [parts[at] for at in own])
+        shares = [last.shares[at] for at in own]
+
+        def added(edges: tf.Tensor) -> tf.Tensor:
+            logits = function([edges])
+            return sum(share * tf.reduce_mean(one, 1) for share, one in zip(shares, logits, strict=True))
+
+        self._added = tf.function(added, reduce_retracing=True)
+
+    def __call__(self, connectomes: np.ndarray) -> np.ndarray:
+        """(n, edges) float32 Fisher z, NaN where unknown -> what they add to the logits, (n, classes)."""
+        return self._added(tf.constant(connectomes)).numpy()
+
+    def changes(self, edges: Edges, substitution: EdgeSubstitution) -> np.ndarray:
+        """How the logits (regions, n, classes) change if the edges of one region after another are replaced."""
+        shown = self(substitution.shown)
+        found = np.zeros((len(edges.of_region), *shown.shape), np.float32)
+        with_edges = np.array([region for region, own in enumerate(edges.of_region) if len(own)], int)
+        for regions in in_order(with_edges, max(1, ROWS // len(shown))):
+            replaced = [edges.replaced(substitution, region) for region in regions]
+            found[regions] = self(np.concatenate(replaced)).reshape(len(regions), *shown.shape) - shown
+        return found
+
+
+def edge_logits(model: keras.Model) -> EdgeLogits | None:
+    """Of a network that reads connectomes, else None."""
+    return EdgeLogits(model) if any(tensor.name == CONNECTOME for tensor in model.inputs) else None

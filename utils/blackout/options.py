@@ -1,5 +1,6 @@
 """The options of --blackout, what they select, and what must hold before a blackout; without TensorFlow."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,12 +13,14 @@ from data.base.errors import InputError
 from data.base.tables import printable
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
+from data.cohorts.rows import Row
 from data.grids import Grid
-from utils.runs.checkpoints import Identity
 from utils.runs.run import Options, Run
 from utils.scores.results import MIN_SUBJECTS
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from data.cohorts.folds import Folds
 
 CONNECTOME = "connectome"  # what networks call the edges that they read, and so does the table by map
@@ -78,8 +81,8 @@ class BlackoutOptions(Options):
         return replaced if len(replaced) + self.replaces_edges(cohort) > 1 else []
 
     def replaces_edges(self, cohort: Cohort) -> bool:
-        """Whether the edges of a region are replaced with its voxels: where it is known in which region parcels lie,
-        unless `maps` says what is replaced."""
+        """Whether the edges of a region are replaced with its voxels. It must be known in which region parcels lie, and
+        `maps` must not say what is replaced."""
         connectomes = cohort.connectomes
         return connectomes is not None and connectomes.image is not None and self.maps is None
 
@@ -108,7 +111,17 @@ def cohort_of(run: Run) -> Cohort:
     return run.cohort if CONNECTOME in run.model.inputs(run.config) else run.cohort.without_connectomes
 
 
-def possible_blackout(run: Run, saved: Identity | None) -> None:
+def covariates_of(cohort: Cohort, rows: Sequence[Row]) -> "pd.DataFrame":
+    """What is known of the subjects of these rows, sorted by name: site, covariates and IQ. Raises InputError."""
+    from utils.scores.features import covariates, with_iq  # scikit-learn, which `--help` can do without
+
+    site = {row.subject: row.site for row in reversed(rows)}
+    names = sorted(site)
+    table = with_iq(cohort.covariates, cohort.raw_phenotype)
+    return covariates(names, [site[name] for name in names], table)
+
+
+def possible_blackout(run: Run) -> None:
     """`--subjects` are test subjects whose labels are known, since an effect is that on the true class; `--maps` are
     maps of the cohort; there are two people or more, to predict one's region from another's; covariates and atlas can
     be read."""
@@ -126,7 +139,5 @@ def possible_blackout(run: Run, saved: Identity | None) -> None:
             f"{cohort.path} has {len(people)} subject to take regions from; a blackout puts another person's "
             f"region in the place of each and needs {MIN_SUBJECTS}. Add subjects."
         )
-    from utils.blackout.adjustment import covariates_of  # imports scikit-learn, which `--help` can do without
-
     covariates_of(cohort, [cohort.rows[index] for index in options.tested(cohort)])
     options.regions(cohort.grid)

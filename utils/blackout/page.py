@@ -1,70 +1,64 @@
-"""Results of a blackout -> `blackout.png`, and `blackout.html`, one page that opens from disk without a network."""
+"""Results of a blackout -> sentences, the terminal's table, and `blackout.html`, a page that needs no network."""
 
 import base64
 import re
-import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap, to_hex
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from nibabel import Nifti1Image
+from matplotlib.colors import to_hex
 
 from data import grids
 from data.base.tables import printable
-from data.cohorts import nifti
+from data.base.terminal import tell
+from data.cohorts import variants
 from data.cohorts.atlas import Atlas
+from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
-from data.cohorts.standards import BACKGROUND
 from utils import figures
-from utils.blackout import colours
-from utils.blackout.by_map import ByMap
-from utils.blackout.colours import EFFECT, PALE, SHADES, effect_ticks, largest_effect, shades
-from utils.blackout.effects import ONE_SUBJECT, RELIANCE, UNIQUE, Effects
-from utils.blackout.options import CONNECTOME
+from utils.blackout import options
+from utils.blackout.edges import MAX_PEOPLE, regions_of_parcels
+from utils.blackout.effects import ONE_SUBJECT, SUPPRESSOR, Adjustment, Effects
+from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE, TESTED, Fills
+from utils.blackout.results import PALE, BlackoutResults, effect_ticks, largest_effect, painted, shades, title
 from utils.figures import number, shortened
 from utils.runs.run import Run
-from utils.scores.results import ALPHA, CONFIDENCE, Estimate, or_none
+from utils.scores import results as statistics
+from utils.scores.results import ALPHA, CHANCE, MIN_PER_CLASS, Estimate, or_none
 
-CUTS = 3
-APART = 5  # voxels of 2 mm
-BARS = 20
+NAME_WIDTH = 23  # letters of a region's name in the terminal
+TOP = 10  # regions in the terminal
+LINE = "{:24}{:>28}{:>9}{:>9}{:>9}{:>12}{:>17}"  # of its table
+HEADINGS = ("region", "reliance", "p", "unique", "p", "background", "size percentile")
+DONORS = {"train": "training subjects", "test": "tested subjects"}  # by split
 SHOWN = 5  # problems
-NAME_WIDTH = 26  # letters of a region's name beside its bar
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader([Path(__file__).parent, figures.TABLES_CSS.parent]),
-    autoescape=True,
+    autoescape=jinja2.select_autoescape(["html"], default_for_string=False),
     undefined=jinja2.StrictUndefined,
 )
+TEMPLATES.globals.update(statistics=statistics)
 EXPECTED = "Warning: 'partition' will ignore the 'mask'"  # nilearn on its own mask
-SHADE = {False: -2, True: 2}  # what is added to a region's share of the largest effect, by whether it is significant
+ON_PAGE = (  # first what has p-values, last the background
+    *TESTED,
+    *(fill for fill in FILLS if fill.name != BACKGROUND and not fill.tested),
+    *(fill for fill in FILLS if fill.name == BACKGROUND),
+)
 COLUMNS = {  # heading of the page's table -> column of `regions.csv` and its format
     "region": ("name", ""),
-    "reliance": ("reliance", ".4f"),
-    "p": ("p_reliance", ".4f"),
-    "unique p": ("p_unique", ".4f"),
-    "unique": ("unique", ".4f"),
-    "sufficiency": ("sufficiency", ".4f"),
-    "background": ("background", ".4f"),
+    RELIANCE: (RELIANCE, ".4f"),
+    **{f"{of.prefix}p": (f"p_{of.name}", ".4f") for of in TESTED},
+    **{of.name: (of.name, ".4f") for of in ON_PAGE[1:]},
     "rank": ("rank", "d"),
     "size percentile": ("size_percentile", ".0f"),
-    "q": ("q_reliance", ".3g"),
-    "unique q": ("q_unique", ".3g"),
-    "plain p": ("p_reliance_plain", ".4f"),
-    "unique plain p": ("p_unique_plain", ".4f"),
-    "adjusted": ("reliance_adjusted", ".4f"),
-    "unique adjusted": ("unique_adjusted", ".4f"),
+    **{f"{of.prefix}q": (f"q_{of.name}", ".3g") for of in TESTED},
+    **{f"{of.prefix}plain p": (f"p_{of.name}_plain", ".4f") for of in TESTED},
+    **{f"{of.prefix}adjusted": (f"{of.name}_adjusted", ".4f") for of in TESTED},
     "remark": ("remark", ""),
     "hemisphere": ("hemisphere", ""),
     "voxels": ("voxels", "d"),
@@ -74,161 +68,101 @@ COLUMNS = {  # heading of the page's table -> column of `regions.csv` and its fo
 }
 
 
-@dataclass(frozen=True)
-class BlackoutResults:
-    """`table` as in `regions.csv`, the effects per record, the summary in sentences, whether the network is not better
-    than chance on these subjects, and the table of regions by maps if there is one."""
-
-    atlas: Atlas
-    table: pd.DataFrame
-    effects: Effects
-    summary: str
-    at_chance: bool
-    by_map: ByMap | None = None
-
-    def significant(self, kind: str) -> np.ndarray:
-        """Which rows of the table are marked, (regions,) bool: none if the network is at chance, or p is unknown."""
-        return (self.table[f"p_{kind}"] < ALPHA).to_numpy() & (not self.at_chance)
-
-    @property
-    def ranked(self) -> list[int]:
-        """The regions as the table has them, but those of significant reliance first."""
-        return self.table["region"].iloc[np.argsort(~self.significant(RELIANCE), kind="stable")].tolist()
-
-    @property
-    def shading(self) -> str:
-        """What pale and full colours of the group map mean, in a sentence."""
-        return colours.shading(self.table[f"p_{RELIANCE}"], self.at_chance, "regions")
-
-    @property
-    def cuts(self) -> dict[int, int]:
-        """The axial slices of the full grid that show the first regions of `ranked`: z index -> z, mm in MNI space."""
-        levels = widest_levels(self.atlas.full, self.ranked)
-        return {level: round(grids.FULL.origin_mm[2] + grids.FULL.spacing_mm * level) for level in levels}
-
-    @property
-    def sample(self) -> str:
-        """How many subjects and records the mean is over."""
-        subjects, count = len(set(self.effects.subject)), len(self.effects.rows)
-        counted = "1 test subject" if subjects == 1 else f"{subjects} test subjects"
-        return counted if count == subjects else f"{counted}, {count} records"
+def donors_sentence(fills: Fills) -> str:
+    """Who the donors are."""
+    origins: Counter = Counter()
+    for (split, site), count in fills.subjects_of_origin.items():
+        origins[f"{DONORS[split]} of {'any' if site is None else 'the same'} site"] += count
+    subjects = origins.total()
+    several = "; ".join(f"for {count} of {subjects} subjects {who}" for who, count in origins.items())
+    return f"Donors: {fills.count} per record, {several if len(origins) > 1 else next(iter(origins))}."
 
 
-def title(run: Run, results: BlackoutResults) -> str:
-    """Model, cohort as the user named it, and the warnings that belong beside every result."""
-    cohort = printable(str(run.data_dir)) if run.data_dir else "the demo cohort"
-    at_chance = " (MODEL AT CHANCE)" if results.at_chance else ""
-    return f"Blackout of {run.model.name} on {cohort}{run.marks}{at_chance}"
+def maps_sentence(maps: Sequence[str], replaced: np.ndarray) -> str:
+    """Which of a cohort's maps were replaced, (maps,) bool; nothing if all were."""
+    if replaced.all():
+        return ""
+    chosen, kept = (", ".join(map(printable, np.array(maps)[which])) for which in (replaced, ~replaced))
+    return f"Only {chosen} of each region was replaced; {kept} stayed."
 
 
-def mean_title(run: Run, results: BlackoutResults) -> str:
-    """The title of a figure of means."""
-    return f"{title(run, results)}: mean over {results.sample}"
+def edges_sentence(run: Run, atlas: Atlas) -> str:
+    """Whether the edges of regions were replaced, and which regions have some; nothing if the network reads none."""
+    cohort, regions = options.cohort_of(run), len(atlas.regions)
+    if (connectomes := cohort.connectomes) is None:
+        return ""
+    if not options.of(run).replaces_edges(cohort):
+        return said("edges_stay", named=connectomes.image is not None)
+    region_of = regions_of_parcels(connectomes, atlas)
+    within = region_of[region_of < regions].tolist()
+    capped = len({row.subject for row in run.cohort.rows}) > MAX_PEOPLE
+    counts = {"parcels": len(region_of), "within": len(within), "having": len(set(within)), "regions": regions}
+    return said("edges", **counts, people=f"{MAX_PEOPLE:,}" if capped else "")
 
 
-def widest_levels(labels: np.ndarray, ranked: Sequence[int]) -> list[int]:
-    """Up to `CUTS` z indices of a label image (x, y, z), rising, that show the first regions of a ranking.
-
-    A region counts as shown where it is at least half as wide as in its widest slice. Each cut shows the next region
-    that is not shown yet, where it is widest, at least `APART` from the other cuts; a region for which that is
-    impossible is skipped.
-    """
-    found: list[int] = []
-    for region in ranked:
-        area = (labels == region).sum((0, 1))
-        shows = 2 * area >= area.max()
-        free = [level for level in np.flatnonzero(shows) if all(abs(level - other) >= APART for other in found)]
-        if free and not shows[found].any():
-            found.append(int(free[area[free].argmax()]))
-        if len(found) == CUTS:
-            break
-    return sorted(found)
+def blobs_sentence(effects: Effects) -> str:
+    """How many blobs a region is compared with, and on how many records each."""
+    groups, records = np.unique(effects["group"], return_counts=True)
+    placed = ~np.isnan(effects["blob_excess"]).all(1)  # (records, blobs)
+    blobs = sum(int(placed[effects["group"] == group].any(0).sum()) for group in groups)
+    size = " to ".join(map(str, sorted({records.min(), records.max()})))
+    return f"Size percentile: among {blobs} blobs per region, each on {size} records."
 
 
-def draw(run: Run, results: BlackoutResults) -> Figure:
-    """Bars of the regions of most reliance and of their unique effect, beside the group map of reliance."""
-    figure, (bars, unique_bars, brain) = plt.subplots(1, 3, figsize=(18, 7), width_ratios=(1.6, 1.6, 5))
-    figure.subplots_adjust(left=0.13, right=0.905, top=0.81, bottom=0.19, wspace=0.08)
-    unique_bars.sharex(bars)
-    top = results.table.head(BARS).iloc[::-1]
-    for axis, kind in ((bars, RELIANCE), (unique_bars, UNIQUE)):
-        draw_bars(axis, top, kind, results.significant(kind)[: len(top)][::-1])
-    bars.set_yticks(np.arange(len(top)), [shortened(name, NAME_WIDTH) for name in top["name"]])
-    unique_bars.set_yticks([])
-    handles = legend_handles(top, results.at_chance)
-    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.05, 0.02), ncols=3, fontsize=9, frameon=False)
-    draw_brain(figure, brain, results)
-    heading = textwrap.fill(mean_title(run, results), 130)
-    figure.suptitle(f"{heading}\n{textwrap.fill(results.summary, 170, replace_whitespace=False)}", fontsize=11)
-    return figure
+def beats_chance(auc: Estimate) -> bool | None:
+    """Whether an AUC's interval is above chance; None where there is no interval."""
+    return None if auc.low is None else auc.low > CHANCE
 
 
-def draw_bars(axis: Axes, top: pd.DataFrame, kind: str, significant: np.ndarray) -> None:
-    """Mean effects of regions with their intervals, from bottom to top, coloured by the p of the same effect."""
-    places, effect = np.arange(len(top)), top[kind].to_numpy()
-    axis.barh(places, effect, color=np.where(significant, "C3", "0.6"))
-    axis.axvline(0, color="0.3", linewidth=0.8)
-    axis.set_title(kind, fontsize=11)
-    axis.set_xlabel(f"mean effect on the\n{EFFECT}")
-    axis.locator_params(axis="x", nbins=4)
-    known = top[f"{kind}_low"].notna().to_numpy()
-    if known.any():
-        sides = [effect - top[f"{kind}_low"], top[f"{kind}_high"] - effect]
-        error = np.maximum(np.array(sides)[:, known], 0)  # a mean may lie outside by rounding
-        axis.errorbar(effect[known], places[known], xerr=error, fmt="none", ecolor="0.2")
+def accuracy_sentence(auc: Estimate, name: str) -> str:
+    """How well the network predicts the subjects whose regions were occluded."""
+    return said("accuracy", auc=auc, score=name)
 
 
-def legend_handles(top: pd.DataFrame, at_chance: bool) -> list[Patch | Line2D]:
-    """What colours and whiskers mean."""
-    if at_chance:
-        kinds = [Patch(color="0.6", label="not marked: the network is at chance")]
-    elif top[f"p_{RELIANCE}"].isna().all():
-        kinds = [Patch(color="0.6", label="no p-values: one class")]
-    else:
-        kinds = [Patch(color="C3", label=f"family-wise p < {ALPHA:g}"), Patch(color="0.6", label="not significant")]
-    if top[f"{RELIANCE}_low"].isna().all():
-        return [*kinds, Patch(alpha=0, label="no whiskers: one subject")]
-    return [*kinds, Line2D([], [], color="0.2", label=f"{CONFIDENCE:.0%} interval over subjects")]
+def evidence_sentence(table: pd.DataFrame, adjusted: Adjustment) -> str:
+    """Which regions are significant, given the table of regions, and beside which covariates."""
+    named = [fill.name for fill in TESTED]
+    chosen = {kind: table["name"][table[f"p_{kind}"] < ALPHA].tolist() for kind in named}
+    before = {kind: int((table[f"p_{kind}_plain"] < ALPHA).sum()) for kind in named}
+    alone = table["name"][table["remark"] == SUPPRESSOR].tolist()
+    rarer = np.bincount(adjusted.label.astype(int), minlength=len(CLASSES)).min()
+    counts = {"total": len(table), "rarer": int(rarer), "share": rarer / len(adjusted.label)}
+    return said("evidence", chosen=chosen, before=before, alone=alone, adjusted=adjusted, **counts)
 
 
-def painted(results: BlackoutResults) -> tuple[Nifti1Image, dict[str, Any]]:
-    """Mean reliance over subjects on the full grid, and nilearn's options, which make it pale where it is not
-    significant.
-
-    nilearn colours by value alone, so a voxel holds the effect as a share of the largest one, a hair less so that it
-    falls on no other colours, plus the `SHADE`: -3 to -1 is pale, 1 to 3 full, and what is no region, 0, transparent.
-    """
-    atlas, significant = results.atlas, results.significant(RELIANCE)
-    share = results.table[RELIANCE] / largest_effect(results.table[RELIANCE]) * (1 - 1 / SHADES)
-    values = share + np.where(significant, SHADE[True], SHADE[False])
-    pale_and_full = ListedColormap(np.concatenate([shades(PALE), shades(0), shades(1)]))
-    image = nifti.mni_image(atlas.paint(values.set_axis(results.table["region"]).loc[atlas.regions]), grids.FULL)
-    ends = {"vmin": SHADE[False] - 1, "vmax": SHADE[True] + 1, "threshold": None, "colorbar": False}
-    return image, ends | {"cmap": pale_and_full, "resampling_interpolation": "nearest"}
+def by_map_sentence(table: pd.DataFrame, adjusted: Adjustment) -> str:
+    """Which pairs of region and map are significant, given `effects.map_table`; nothing if too few people have a p."""
+    if np.bincount(adjusted.label.astype(int), minlength=len(CLASSES)).min() < MIN_PER_CLASS:
+        return ""
+    chosen = table[table[f"p_{RELIANCE}"] < ALPHA]
+    pairs = [f"{row.name} in {row.map}" for row in chosen[["name", "map"]].itertuples(index=False)]
+    before = int((table[f"p_{RELIANCE}_plain"] < ALPHA).sum())
+    return said("by_map", pairs=pairs, before=before, total=f"{len(table):,}", adjusted=adjusted)
 
 
-def draw_brain(figure: Figure, axis: Axes, results: BlackoutResults) -> None:
-    """The group map of reliance on axial slices, red where a region speaks for the true class; significant regions are
-    outlined."""
-    from nilearn.plotting import plot_stat_map
+def said(macro: str, **values: object) -> str:
+    """The text of a macro of `sentences.jinja` on one line; not escaped for HTML."""
+    return " ".join(getattr(TEMPLATES.get_template("sentences.jinja").module, macro)(**values).split())
 
-    image, options = painted(results)
-    options |= {"black_bg": False, "annotate": False}
-    cuts = [*results.cuts.values()]
-    display = plot_stat_map(image, display_mode="z", cut_coords=cuts, figure=figure, axes=axis, **options)
-    if results.significant(RELIANCE).any():
-        display.add_contours(image, levels=[0.5], colors="black", linewidths=1)
-    display.annotate(left_right=True, positions=False)
-    for z, cut in display.axes.items():
-        cut.ax.set_title(f"z = {round(z)} mm")
-    beside = figure.add_axes((0.925, 0.32, 0.012, 0.42))
-    colours.draw_colours(beside, largest_effect(results.table[RELIANCE]), bool(results.significant(RELIANCE).any()))
-    figure.text(0.63, 0.1, f"{results.shading}\naxial slices, MNI space; {figures.SIDES}", ha="center", va="center")
+
+def print_table(table: pd.DataFrame) -> None:
+    """The ten regions of most reliance, and which regions have no size percentile."""
+    tell(LINE.format(*HEADINGS))
+    for row in table.head(TOP).to_dict("records"):
+        reliance = Estimate.in_row(row, RELIANCE).text(".4f", no_interval=ONE_SUBJECT)
+        cells = (
+            shortened(row["name"], NAME_WIDTH), reliance, number(row["p_reliance"], ".4f"), f"{row['unique']:.4f}",
+            number(row["p_unique"], ".4f"), f"{row['background']:.4f}", number(row["size_percentile"], ".0f"),
+        )  # fmt: skip
+        tell(LINE.format(*cells))
+    unplaced = table[table["size_percentile"].isna()].itertuples()
+    if regions := listed([f"{shortened(row.name, NAME_WIDTH)} ({row.voxels} voxels)" for row in unplaced]):
+        tell(f"No size percentile, since no connected part of the brain has room for a blob of the size of: {regions}.")
 
 
 def table_cells(row: dict) -> dict[str, tuple[str, str, float | None]]:
-    """A row of the page's table: heading -> the text, the interval below it if there is one, and the number to sort by
-    (None: undefined, or sort by text)."""
+    """A row of the page's table: heading -> the text, the interval below it if there is one, and the number to sort by.
+    Without a number it is undefined, or sorted by its text."""
     cells: dict[str, tuple[str, str, float | None]] = {}
     for heading, (column, form) in COLUMNS.items():
         value = row[column]
@@ -242,7 +176,7 @@ def record_maps(results: BlackoutResults) -> dict:
     """What the page draws a record's map from: slices of the atlas and of the MNI152 template, front upward, each
     record's effects, and the colours."""
     effects = results.effects
-    rows = zip(effects.rows, effects.probability.tolist(), effects.reliance.round(5).tolist(), strict=True)
+    rows = zip(effects.rows, effects["probability"].tolist(), effects[RELIANCE].round(5).tolist(), strict=True)
     return {
         "shape": [len(results.cuts), *results.atlas.full.shape[1::-1]],
         "slices": encoded_slices(results.atlas.full, results, "<i4"),
@@ -277,7 +211,7 @@ def anatomy() -> np.ndarray:
     return found
 
 
-def heart(labels: np.ndarray, region: int) -> tuple[float, ...]:
+def innermost_voxel(labels: np.ndarray, region: int) -> tuple[float, ...]:
     """The voxel of a region on the full grid that is nearest to its centre, which may lie outside: mm in MNI space."""
     voxels = np.argwhere(labels == region)
     nearest = voxels[np.square(voxels - voxels.mean(0)).sum(1).argmin()]
@@ -289,7 +223,7 @@ def viewer(results: BlackoutResults) -> str:
     from nilearn.plotting import view_img
 
     image, options = painted(results)
-    crossed = heart(results.atlas.full, results.ranked[0])
+    crossed = innermost_voxel(results.atlas.full, results.ranked[0])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", EXPECTED, UserWarning)
         page = view_img(image, cut_coords=crossed, **options).get_standalone()
@@ -303,8 +237,10 @@ def render(run: Run, results: BlackoutResults) -> str:
         results=results,
         caveats=run.caveats,
         problems=listed(run.caveats.problems, SHOWN, "; "),
-        background=BACKGROUND[run.standard],
-        connectome=CONNECTOME,
+        on_page=ON_PAGE,
+        tested=TESTED,
+        background=variants.BACKGROUND[run.standard],
+        connectome=options.CONNECTOME,
         viewer=viewer(results),
         table=[table_cells(row) for row in results.table.to_dict("records")],
         drawing=record_maps(results),

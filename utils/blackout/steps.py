@@ -199,8 +199,8 @@ class Convolution(Windowed):
 class DifferenceConvolution(Convolution):
     """A convolution updated by the convolution of the difference.
 
-    The difference is zero outside the reach of the source, so unlike the values it needs no neighbourhood: the layers
-    before recompute only what they can change. In half precision the difference would be lost in the rounding.
+    The difference is zero outside the reach of the source. So, unlike the values, it needs no neighbourhood, and the
+    layers before recompute only what they can change. In half precision the difference would be lost in the rounding.
     """
 
     def needs(self, reach: np.ndarray, needed: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ def parser() -> Parser:
 
 def bundle() -> int:
     args = parser().parse_args()
-    from data.conversion.like import SUFFIX  # costs `--help` nothing
+    from data.conversion.template import SUFFIX  # costs `--help` nothing
     from utils.bundle import make, trained
     from utils.bundle.model import Bundle
 

@@ -1,4 +1,4 @@
-"""Trained networks, their cohort and their score -> the parts of a bundle."""
+"""Trained networks, their cohort and their score -> the parts of a bundle, the model card among them."""
 
 import json
 import re
@@ -11,20 +11,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import jinja2
 import numpy as np
+import pandas as pd
 
 from data import __version__
 from data.base import archive, files
+from data.base.tables import printable
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.derivation import PROGRAM
 from data.cohorts.folds import digest_over
 from data.cohorts.phenotype import Scaler
 from data.cohorts.records import CLASSES
-from data.cohorts.resplit import everybody
-from data.cohorts.standards import within_sites
-from data.conversion import like
-from data.likeness.reference import FEWEST, reference
-from utils.bundle import card
+from data.cohorts.variants import everybody, within_sites
+from data.conversion import template
+from data.likeness.reference import FEWEST, quantiles, reference
 from utils.bundle.model import (
     CARD,
     EVERYBODY,
@@ -48,15 +49,29 @@ from utils.bundle.model import (
 )
 from utils.bundle.trained import Trained, network_of
 from utils.machines.devices import git_commit, package_versions
+from utils.report.build import INTENDED_USE
 from utils.runs.checkpoints import Caveats, Choices, Identity
+from utils.runs.cross_validation import FEWEST as FEWEST_TOLD
 from utils.runs.cross_validation import CrossValidation
 from utils.scores import floors
+from utils.scores.features import covariates
+from utils.scores.results import Estimate
 
 COMPARED, COMPARED_AT_ONCE = 100, 10  # records on which ONNX is compared with TensorFlow
 SHORTEST = 4  # characters of an ID that is told from other words and numbers in texts
 ID, PIECE = "ID", r"[^\W_]+"  # in place of one; of a name
 TOLD = ("caveats", "internal", "licence")  # what has free text in `model.json`
-PARSED = (MODEL, like.DATA)
+PARSED = (MODEL, template.DATA)
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    autoescape=False,  # noqa: S701  Markdown, of plain text
+    finalize=lambda value: printable(value) if type(value) is str else value,
+)
+MIDDLE = (0.05, 0.95)  # the quantiles between which most people lie, none of them one person's value
 
 
 def parts_of(
@@ -74,19 +89,19 @@ def parts_of(
     model = model_of(trained, cohort, tuple(members), internal, licence)
     texts = {
         MODEL: model_json(model, subjects),
-        like.DATA: json_of(like.of_cohort(cohort)),
-        CARD: card.text(model, cohort),
+        template.DATA: json_of(template.of_cohort(cohort)),
+        CARD: card_text(model, cohort),
     }
     if internal and (report := report_of(internal)):
         texts[REPORT] = report
     parts = {name: (text if name in PARSED else withheld(text, subjects)).encode() for name, text in texts.items()}
     parts |= {WEIGHTS.format(number): archive.npy(flat(of_one)) for number, of_one in enumerate(weights)}
     if cohort.connectomes and cohort.connectomes.image is not None:
-        parts[like.PARCELS] = archive.npy(cohort.connectomes.image.astype("<i2"))
+        parts[template.PARCELS] = archive.npy(cohort.connectomes.image.astype("<i2"))
     if with_onnx:
         parts |= onnx_of(trained, networks, members, cohort)
     used = np.array(who_trained(model.trained_on, cohort))
-    return parts | like.derivation_parts(cohort) | likeness_parts(cohort, used) | floors_parts(model, cohort)
+    return parts | template.derivation_parts(cohort) | likeness_parts(cohort, used) | floors_parts(model, cohort)
 
 
 def floors_parts(model: BundledModel, cohort: Cohort) -> dict[str, bytes]:
@@ -118,7 +133,7 @@ def onnx_of(
     every = []
     for one, network, member in zip(trained, networks, members, strict=True):
         affine_of = (member.phenotype_scale, member.phenotype_shift) if member.phenotype_scale else ()
-        every.append(onnx.Member(network, one.saved.config.get("standardise", "stored"), *map(np.array, affine_of)))
+        every.append(onnx.Network(network, one.saved.config.get("standardise", "stored"), *map(np.array, affine_of)))
     count = min(COMPARED, len(cohort.rows))
     records = np.linspace(0, len(cohort.rows) - 1, count).astype(int)
     tables = {"connectome": cohort.connectomes} if cohort.connectomes else {}
@@ -229,8 +244,8 @@ def texts_without(content: Any, subjects: Collection[str]) -> Any:
 
 
 def withheld(text: str, subjects: Collection[str]) -> str:
-    """The text with `ID` in place of each subject's, where that stands by itself or in a name, such as `sub-50003`, and
-    is no part of a number."""
+    """The text with `ID` in place of each subject's. That may stand by itself or in a name, such as `sub-50003`, but is
+    no part of a number."""
     known = {name for subject in subjects for name in (subject, subject.lstrip("0")) if len(name) >= SHORTEST}
 
     def of(word: re.Match) -> str:
@@ -239,3 +254,51 @@ def withheld(text: str, subjects: Collection[str]) -> str:
         return re.sub(PIECE, of, word[0]) if re.search(r"[\W_]", word[0]) else word[0]
 
     return re.sub(r"(?<![\w.])[\w-]+(?![\w]|\.\d)", of, text)
+
+
+def card_text(model: BundledModel, cohort: Cohort) -> str:
+    """The model card as Markdown: what it is for, of whom, how good (Mitchell et al. 2019,
+    doi:10.1145/3287560.3287596)."""
+    rows = [cohort.rows[at] for at in who_trained(model.trained_on, cohort)]
+    return TEMPLATES.get_template("card.jinja").render(
+        model=model,
+        cohort=cohort,
+        use=INTENDED_USE,
+        sites=sites_table(rows),
+        variables=variables_table(cohort, rows),
+        Estimate=Estimate,
+        fewest=FEWEST_TOLD,
+    )
+
+
+def sites_table(rows: list) -> list[dict]:
+    """People by site and class; sites of fewer than `FEWEST_TOLD` people are counted together."""
+    table = pd.DataFrame([{"subject": row.subject, "site": row.site, "label": row.label} for row in rows])
+    table = table.drop_duplicates("subject")
+    small = table.groupby("site")["site"].transform("size") < FEWEST_TOLD
+    table["site"] = table["site"].where(~small, f"sites of fewer than {FEWEST_TOLD}: {table['site'][small].nunique()}")
+    counted = pd.crosstab(table["site"], table["label"])
+    return [
+        {"site": site or "unknown"} | {name: int(counts.get(value, 0)) for value, name in enumerate(CLASSES)}
+        for site, counts in counted.iterrows()
+    ]
+
+
+def variables_table(cohort: Cohort, rows: list) -> list[dict]:
+    """Age, sex, head motion and other covariates of the people: mean, SD and where most of them lie, or shares of
+    categories. Of what fewer than `FEWEST_TOLD` people have nothing is told."""
+    subjects = list(dict.fromkeys(row.subject for row in rows))
+    site_of = {row.subject: row.site for row in rows}
+    table = covariates(subjects, [site_of[subject] for subject in subjects], cohort.covariates)
+    found = []
+    for name, values in table.drop(columns="site", errors="ignore").items():
+        known = values.dropna()
+        if pd.api.types.is_numeric_dtype(values) and known.nunique() > 2:
+            low, high = quantiles(known.to_numpy(float), MIDDLE).tolist()
+            told = f"mean {known.mean():.3g}, SD {known.std():.3g}, 90 % between {low:.3g} and {high:.3g}"
+        else:
+            shares = known.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value)).value_counts()
+            told = ", ".join(f"{value} {count}" for value, count in shares.items() if count >= FEWEST_TOLD)
+        if len(known) >= FEWEST_TOLD and told:
+            found.append({"name": str(name), "told": told, "unknown": int(values.isna().sum())})
+    return found

@@ -1,5 +1,5 @@
-"""A bundle: one zip with all that a trained model needs elsewhere, and nobody's data; see `data/conversion/like.py` for
-what it says of data. `model.json` describes the networks, `weights/<number>.npy` holds the numbers of each."""
+"""A bundle: one zip with all that a trained model needs elsewhere, and nobody's data. What it says of data is in
+`data/conversion/template.py`. `model.json` describes the networks, `weights/<number>.npy` holds the numbers of each."""
 
 import hashlib
 import math
@@ -20,7 +20,7 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.phenotype import MAX_NUMBER
 from data.cohorts.records import CLASSES, PHENOTYPE_SIZE
 from data.cohorts.rows import Preparation
-from data.conversion.like import Like, of_bundle, open_bundle
+from data.conversion.template import TemplateCohort, of_bundle, open_bundle
 from data.grids import REDUCED, Grid
 from data.likeness.reference import Constants, Reference
 from models import MODELS
@@ -90,7 +90,7 @@ class Bundle:
 
     archive: Archive
     model: BundledModel
-    like: Like
+    like: TemplateCohort
 
     @classmethod
     def open(cls, path: Path) -> "Bundle":

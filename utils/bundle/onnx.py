@@ -1,7 +1,7 @@
 """Trained networks -> one ONNX file that predicts records as they are stored, without TensorFlow or this program.
 
-Everything that this program does between a record and a network is inside the file: volumes are z-scored within the
-brain, regions and cubes averaged, values standardised, edges read by their ridge regression.
+All that this program does between a record and a network is inside the file. It z-scores volumes within the brain,
+averages regions and cubes, standardises values, and reads edges by their ridge regression.
 """
 
 from collections.abc import Iterable, Sequence
@@ -34,7 +34,7 @@ SPACE = (1, 2, 3)  # the axes of voxels in a batch of volumes
 
 
 @dataclass(frozen=True, eq=False)
-class Member:
+class Network:
     """A network of an ensemble. `standard` says how its volumes are standardised; it reads the phenotype (29,) of a
     record times `phenotype_scale` plus `phenotype_shift`, since that of its training may have been scaled otherwise."""
 
@@ -70,7 +70,7 @@ def check_possible(standard: Standard) -> None:
         )
 
 
-def export(members: Sequence[Member], path: Path, batches: Iterable[dict]) -> float:
+def export(members: Sequence[Network], path: Path, batches: Iterable[dict]) -> float:
     """Writes the ONNX model of a network, or of an ensemble; returns the largest difference from TensorFlow, see
     `parity`. Raises InputError, and writes nothing, as `check_possible` does or if they differ.
 
@@ -103,7 +103,7 @@ def check_networks(networks: Sequence["keras.Model"]) -> None:
         )
 
 
-def converted(members: Sequence[Member]) -> bytes:
+def converted(members: Sequence[Network]) -> bytes:
     """The ONNX model as tf2onnx makes it."""
     import tensorflow as tf
     import tf2onnx
@@ -135,7 +135,7 @@ def write(model: bytes, path: Path) -> None:
     path.write_bytes(simpler.SerializeToString())
 
 
-def predicted(members: Sequence[Member], record: dict[str, "tf.Tensor"]) -> dict[str, "tf.Tensor"]:
+def predicted(members: Sequence[Network], record: dict[str, "tf.Tensor"]) -> dict[str, "tf.Tensor"]:
     """What ONNX computes of records, see `export`."""
     import tensorflow as tf
 
@@ -164,7 +164,7 @@ def within_brain(volume: "tf.Tensor") -> "tf.Tensor":
 
 
 def background(volume: "tf.Tensor") -> "tf.Tensor":
-    """`records.background` of a batch (n, x, y, z, maps) -> (n, 1, 1, 1, maps): the median over the outer faces, which
+    """`records.background` of a batch (n, x, y, z, maps) -> (n, 1, 1, 1, maps): the median over the outer faces. They
     have an even number of voxels."""
     import tensorflow as tf
 
@@ -174,9 +174,9 @@ def background(volume: "tf.Tensor") -> "tf.Tensor":
     return tf.reduce_mean(greater_half[..., -2:], axis=-1)[:, None, None, None]
 
 
-def parity(path: Path, members: Sequence[Member], batches: Iterable[dict]) -> float:
-    """The largest difference between the probabilities of an ONNX file in onnxruntime and those of this program, over
-    batches of records (`Cohort.batches`, at least one) whose volumes are as stored."""
+def parity(path: Path, members: Sequence[Network], batches: Iterable[dict]) -> float:
+    """The largest difference of a probability between an ONNX file in onnxruntime and this program. Batches of records
+    (`Cohort.batches`, at least one) have their volumes as stored."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=PROVIDERS)
@@ -187,9 +187,9 @@ def parity(path: Path, members: Sequence[Member], batches: Iterable[dict]) -> fl
     return float(np.max(differences))
 
 
-def by_program(members: Sequence[Member], batch: dict[str, np.ndarray]) -> np.ndarray:
+def by_program(members: Sequence[Network], batch: dict[str, np.ndarray]) -> np.ndarray:
     """Probabilities of autism (n,) float64, as `--test` computes them of a batch whose volumes are as stored."""
-    from utils.training.inference import probability_of_autism
+    from utils.training.network import probability_of_autism
 
     if "volume" in batch:
         batch = batch | {"within_brain": np.stack([records.within_brain(volume) for volume in batch["volume"]])}

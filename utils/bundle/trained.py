@@ -9,14 +9,15 @@ from typing import Any
 from data.base import tables
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
-from data.cohorts.folds import FOLD_TABLE, digest_over, folder_name
+from data.cohorts.division import folder_name
+from data.cohorts.folds import FOLD_TABLE, digest_over
 from data.cohorts.rows import listed
 from data.likeness.reference import FEWEST
 from models import MODELS
 from utils.bundle.model import EVERYBODY
 from utils.runs.checkpoints import BEST, CheckpointFolder, Identity, training_cohort
 from utils.runs.cross_validation import CrossValidation
-from utils.runs.repeated import REPEAT
+from utils.runs.group import REPEAT
 
 TELLING = 5  # people of a fold or a category; what is told of fewer is nearly theirs
 OTHERS = re.compile(rf"{BEST}|{EVERYBODY}|.*\.replaced")  # folders that are none of a fold
@@ -78,8 +79,8 @@ def check_complete(folder: Path, found: Sequence[Path]) -> None:
 
 
 def check_left_out(trained: Sequence[Trained], cohort: Cohort) -> None:
-    """Raises InputError if a fold leaves out so few people that the constants of networks with and without them, which
-    are means over people, tell what these are like."""
+    """Raises InputError if a fold leaves out too few people. The constants of networks are means over people, so those
+    with and without these few would tell what they are like."""
     known = {row.subject for row in cohort.rows if row.known}
     for one in trained if len(trained) > 1 else ():
         if (left := len(known.difference(one.saved.training_subjects))) < TELLING:
@@ -136,7 +137,7 @@ def known_of_few(cohort: Cohort) -> list[str]:
 
 def network_of(one: Trained, cohort: Cohort) -> Any:
     """The trained network of a checkpoint."""
-    from utils.training.saver import restore_weights
+    from utils.training.network import restore_weights
 
     model = MODELS[one.saved.model]
     network = model.build(model.settings(one.saved.config), cohort)

@@ -16,16 +16,13 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.processes import several_processes
 from data.cohorts.cohort import Cohort
-from data.cohorts.folds import open_folds, part_folder
-from data.cohorts.inner_folds import MOST, inner_folds
+from data.cohorts.folds import MAX_INNER_FOLDS, inner_folds, open_folds, part_folder
 from data.cohorts.rows import listed
 from utils.choice.job import CHOOSE, ChoiceOptions, read_choice, trainings
 from utils.runs import guards
 from utils.runs.candidates import Candidates
 from utils.runs.checkpoints import CheckpointFolder
-from utils.runs.folded import announce, folder_of_folds, on_folds
-from utils.runs.group import Choosing, Group, made_again
-from utils.runs.repeated import saved_before
+from utils.runs.group import Choosing, Group, announce, folder_of_folds, made_again, on_folds, saved_before
 from utils.runs.run import Options, Run
 from utils.runs.validate import Request, report
 
@@ -59,7 +56,7 @@ def chosen_run(asked: Request) -> Group:
         own = {"seed": seed, "preset": candidate.preset, "set": list(candidate.changes), "outDir": out_dir / name}
         part = on_folds(replace(asked, args=argparse.Namespace(**vars(args) | own)), folds, kept / name)
         folds.check_written(kept / name)
-        guards.free_output(part.run, None)
+        guards.free_output(part.run)
         parts.append(replace(part, run=replace(part.run, name=NAMED.format(candidate))))
     choosing = None if candidates.quick else choice_of(parts, candidates, kept)
     if choosing:
@@ -73,7 +70,7 @@ def chosen_run(asked: Request) -> Group:
     whole = replace(parts[0].run, name=choices.preset, choices=choices, more=told, out_dir=out_dir, checkpoints=every)
     how = Choosing(candidates, choosing)
     group = replace(parts[0], run=whole, parts=tuple(parts), pooling="select", choosing=how, again=again)
-    guards.free_output(whole, None)
+    guards.free_output(whole)
     report(whole, folds.whole)
     if asked.training:
         print(cost(group))
@@ -93,8 +90,8 @@ def described(candidates: Candidates) -> str:
 def cost(group: Group) -> str:
     """How many trainings a training with a choice takes at most."""
     folds, count = len(group.folds.names), len(group.parts)
-    inner = f", and at most {trainings(count, MOST)} to choose" if group.choice else ""
-    total = folds * (count + (trainings(count, MOST) if group.choice else 0))
+    inner = f", and at most {trainings(count, MAX_INNER_FOLDS)} to choose" if group.choice else ""
+    total = folds * (count + (trainings(count, MAX_INNER_FOLDS) if group.choice else 0))
     return f"Trainings: {total} in all, in each of {folds} folds one of each of {count} candidates{inner}."
 
 
@@ -152,7 +149,7 @@ def of_the_chosen(parts: list[Group], chosen: dict[str, str], out_dir: Path, tit
     ]
     choices = replace(most.run.choices, preset=title)
     run = replace(most.run, name="", out_dir=out_dir, choices=choices)
-    guards.free_output(run, None)
+    guards.free_output(run)
     report(run, whole)
     return replace(most, run=run, parts=tuple(found))
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.progress import progress
+from data.base.terminal import progress
 from data.cohorts.cohort import Cohort
-from data.cohorts.inner_folds import MOST, InnerFolds, inner_folds
+from data.cohorts.folds import MAX_INNER_FOLDS, InnerFolds, inner_folds
 from utils.runs.folders import described
 from utils.runs.group import Group
 from utils.runs.run import Job, Options, Run
@@ -74,7 +74,7 @@ class ChoiceOptions(Options):
 
     @property
     def cost(self) -> int:
-        return trainings(len(self.contenders), MOST)
+        return trainings(len(self.contenders), MAX_INNER_FOLDS)
 
 
 CHOOSE = Job(

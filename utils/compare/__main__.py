@@ -24,7 +24,7 @@ def parser() -> Parser:
 
 def compare() -> int:
     args = parser().parse_args()
-    from utils.compare import page, pairs, runs  # costs `--help` nothing
+    from utils.compare import page, runs  # costs `--help` nothing
 
     if len(args.runs) < 2:
         raise InputError(f"There is nothing to compare {args.runs[0]} with; name two runs or more.")
@@ -32,7 +32,7 @@ def compare() -> int:
     page.check_place(args.outDir, args.runs)
     with files.locked(args.outDir):
         page.begin(args.outDir)
-        found = [pairs.compared(one, other) for one, other in combinations(opened, 2)]
+        found = [runs.compared(one, other) for one, other in combinations(opened, 2)]
         print(*(f"{run.letter}: {run.folder}{run.described.marks}" for run in opened), sep="\n")
         print(*page.conclusions(found), sep="\n")
         print(f"Comparison: {page.write(args.outDir, opened, found)}")

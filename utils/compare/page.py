@@ -13,9 +13,7 @@ from matplotlib.figure import Figure
 
 from data.base import files
 from data.base.tables import write_frame
-from utils.compare import pairs
-from utils.compare.pairs import Agreement, Pair
-from utils.compare.runs import FinishedTest
+from utils.compare.runs import FinishedTest, Pair, RightCounts, rows_by_site, rows_of_pairs
 from utils.figures import number
 from utils.machines.devices import git_commit
 from utils.report import drawings, texts
@@ -52,7 +50,7 @@ def results_of(folder: Path) -> Results:
 
 def write(folder: Path, runs: Sequence[FinishedTest], found: Sequence[Pair]) -> Path:
     """Writes the tables and the page, whose path is returned; files of an earlier comparison are replaced."""
-    for name, rows in ((TABLE, pairs.rows(found)), (SITES, pairs.site_rows(found))):
+    for name, rows in ((TABLE, rows_of_pairs(found)), (SITES, rows_by_site(found))):
         write_frame(folder / name, pd.DataFrame(list(rows)), NAMES, DIGITS)
     when, commit = time.strftime("%Y-%m-%dT%H:%M:%S%z"), git_commit()
     title = f"Comparison of {len(runs)} tests{' '.join(dict.fromkeys(run.described.marks for run in runs))}"
@@ -98,9 +96,9 @@ def sections(runs: Sequence[FinishedTest], found: Sequence[Pair]) -> Iterator[Se
         for site in pair.sites
     ]
     yield Section("Who is right where, by site", table=by_site)
-    unlike = differing(runs)
+    differ = differing(runs)
     same = ["Nothing of what their run.json says of model, settings, data and program."]
-    yield Section("What differs between the runs", None if unlike else same, table=unlike or None)
+    yield Section("What differs between the runs", None if differ else same, table=differ or None)
 
 
 def warnings(runs: Sequence[FinishedTest]) -> list[str]:
@@ -154,7 +152,7 @@ def correlations(pair: Pair) -> Row:
     return {"runs": pair.name} | {name: number(value, ".2f") for name, value in values.items()}
 
 
-def agreement(found: Agreement) -> Row:
+def agreement(found: RightCounts) -> Row:
     """The first of the two runs that a row names is a."""
     counts = {
         "both": found.both_right,

@@ -1,21 +1,27 @@
-"""Folders of finished tests -> those of the same people, labels and folds, or one line that says what differs."""
+"""Folders of finished tests -> those of the same people, labels and folds, and each `Pair` of them side by side.
+
+Tests that cannot be compared end with one line that says what differs.
+"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from string import ascii_uppercase
 
+import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 from data.base import files
 from data.base.errors import InputError
 from models import MODELS
+from utils.evaluation.comparisons import standing
 from utils.report.tables import Described, read_predictions
 from utils.runs.folders import MANIFEST, Manifest, is_same, sha256
-from utils.runs.repeated import REPEAT
-from utils.scores.metrics import Predictions, with_intervals
-from utils.scores.results import TABLES, Estimate
+from utils.runs.group import REPEAT
+from utils.scores.metrics import Predictions, differences, headline, log_odds, with_intervals
+from utils.scores.results import TABLES, THRESHOLD, Estimate, flat, or_none
 
 PREDICTIONS = TABLES["predictions"].file
 LETTERS = ascii_uppercase[:10]  # the names of runs
@@ -28,6 +34,9 @@ VOID = {  # what makes a comparison void if one of the two has it: a caveat, and
 }
 KEYS = {"subject": "", "file": "the record "}  # columns whose values both must have, and what stands before one
 SAME = ("subject", "label", "site")  # columns that must be the same in each record
+SEED = 0  # of the bootstrap, whatever those of the runs are
+DIGITS = 6  # of log odds; what varies less is rounding
+CONCLUSIONS = {"beats": "a is better", "worse": "b is better", "level": "level", "unknown": "unknown"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +86,7 @@ def opened(folders: Sequence[Path]) -> list[FinishedTest]:
             raise InputError(f"{twice} and {folder} are the same folder; name two runs.")
         runs.append(read(letter, folder))
     for run in runs[1:]:
-        refuse_unlike(runs[0], run)
+        refuse_incompatible(runs[0], run)
     return runs
 
 
@@ -126,14 +135,14 @@ def manifest_of(folder: Path) -> Manifest:
     return manifest
 
 
-def refuse_unlike(one: FinishedTest, other: FinishedTest) -> None:
+def refuse_incompatible(one: FinishedTest, other: FinishedTest) -> None:
     """Raises InputError if one of the two cannot be compared with the other."""
-    if difference := next(unlike(one, other), None):
+    if difference := next(incompatibilities(one, other), None):
         names = f"{one.letter} is {one.folder}, {other.letter} is {other.folder}"
         raise InputError(f"{difference}. ({names}.) Compare tests of the same people, labels and folds.")
 
 
-def unlike(one: FinishedTest, other: FinishedTest) -> Iterator[str]:
+def incompatibilities(one: FinishedTest, other: FinishedTest) -> Iterator[str]:
     """What makes a comparison of the two void, the most telling first."""
     for name, words in VOID.items():
         has = [bool(getattr(run.described, name)) for run in (one, other)]
@@ -142,7 +151,7 @@ def unlike(one: FinishedTest, other: FinishedTest) -> Iterator[str]:
             yield f"{affected.letter} {words}, {free.letter} not"
     if one.cut != other.cut:
         yield f"{one.letter} {one.cut}, {other.letter} {other.cut}, so their models were trained on other people"
-    yield from unlike_repeats(one, other)
+    yield from other_repeats(one, other)
     for column, before in KEYS.items():
         yield from one_sided(one, other, column, before)
     for column in SAME:
@@ -157,7 +166,7 @@ def fold_of(table: pd.DataFrame) -> pd.Series:
     return table["fold"] if "fold" in table else pd.Series("", table.index)
 
 
-def unlike_repeats(one: FinishedTest, other: FinishedTest) -> Iterator[str]:
+def other_repeats(one: FinishedTest, other: FinishedTest) -> Iterator[str]:
     """A mean over repeats is steadier than one of them, so only means over as many are compared."""
     with_fewer, with_more = sorted((one, other), key=lambda run: len(run.repeats))
     few, many = len(with_fewer.repeats), len(with_more.repeats)
@@ -178,11 +187,11 @@ def one_sided(one: FinishedTest, other: FinishedTest, column: str, before: str) 
 def differing(one: FinishedTest, other: FinishedTest, name: str, columns: tuple[pd.Series, pd.Series]) -> Iterator[str]:
     """Which records have another value: an example, and how many more."""
     first, second = (column.map(spelled) for column in columns)
-    if len(unlike := first.index[first != second]):
-        file = unlike[0]
+    if len(others := first.index[first != second]):
+        file = others[0]
         yield (
             f"the {name} of {file} is {first[file]} in {one.letter}, {second[file]} in {other.letter}"
-            f"{more(len(unlike))}"
+            f"{more(len(others))}"
         )
 
 
@@ -194,3 +203,127 @@ def spelled(value: object) -> str:
 def more(count: int) -> str:
     """How many there are beside the one that was named."""
     return f" (and {count - 1} more)" if count > 1 else ""
+
+
+@dataclass(frozen=True)
+class RightCounts:
+    """How many records are predicted right by whom, at the threshold of all results."""
+
+    both_right: int
+    only_a_right: int
+    only_b_right: int
+    neither_right: int
+
+    @classmethod
+    def of(cls, one: np.ndarray, other: np.ndarray) -> "RightCounts":
+        """From which records (n,) bool either predicts right."""
+        counts = (one & other, one & ~other, ~one & other, ~one & ~other)
+        return cls(*(int(count.sum()) for count in counts))
+
+    @property
+    def p(self) -> float:
+        """Exact McNemar test (1947): whether those whom only one predicts right are as many on both sides. It takes
+        records as independent, and does not know what the models of folds share."""
+        apart = self.only_a_right + self.only_b_right
+        return float(binomtest(self.only_a_right, apart).pvalue) if apart else 1.0
+
+    @property
+    def row(self) -> dict[str, float]:
+        return asdict(self) | {"p_mcnemar": self.p}
+
+
+@dataclass(frozen=True)
+class Site:
+    """The people of a site, and who is predicted right there."""
+
+    name: str
+    subjects: int
+    agreement: RightCounts
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two runs, a and b; `less`: scores of a minus those of b as `metrics.differences` has them; `correlations` of
+    their log odds, over all records and, where there are several, within sites."""
+
+    a: FinishedTest
+    b: FinishedTest
+    less: dict[str, Estimate]
+    correlations: dict[str, float | None]
+    agreement: RightCounts
+    sites: tuple[Site, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.a.letter} and {self.b.letter}"
+
+    @property
+    def area(self) -> str:
+        """The AUC that the conclusion rests on."""
+        return headline(self.less)
+
+    @property
+    def standing(self) -> str:
+        """What the interval of the difference of that AUC says of a."""
+        return standing(self.less[self.area])
+
+
+def compared(a: FinishedTest, b: FinishedTest) -> Pair:
+    """Two runs that may be compared, side by side."""
+    both = [run.known for run in (a, b)]
+    site = both[0]["site"]
+    right = [((table["probability"] >= THRESHOLD) == (table["label"] == 1)).to_numpy() for table in both]
+    within = {"correlation_sites": correlation(both, site)} if site.nunique() > 1 else {}
+    sites = [
+        Site(name, both[0]["subject"][at].nunique(), RightCounts.of(right[0][at], right[1][at]))
+        for name, at in ((name, (site == name).to_numpy()) for name in site.unique())
+    ]
+    return Pair(
+        a,
+        b,
+        differences(a.predictions, b.predictions, SEED),
+        {"correlation": correlation(both)} | within,
+        RightCounts.of(*right),
+        tuple(sorted(sites, key=lambda one: (-one.subjects, one.name))),
+    )
+
+
+def correlation(both: Sequence[pd.DataFrame], site: pd.Series | None = None) -> float | None:
+    """Pearson's, of the log odds of two tables of predictions, minus their mean at each `site` if that is given; None
+    if one of them does not vary."""
+    values = pd.DataFrame(
+        {name: log_odds(table["probability"].to_numpy()) for name, table in zip("ab", both, strict=True)}
+    )
+    if site is not None:
+        values -= values.groupby(site.to_numpy()).transform("mean")
+    return or_none(values.round(DIGITS).corr().loc["a", "b"])
+
+
+def rows_of_pairs(pairs: Sequence[Pair]) -> Iterator[dict]:
+    """The rows of `compare.csv`."""
+    for pair in pairs:
+        names = [name for name in pair.less if name in pair.a.scores]
+        yield {
+            "a": str(pair.a.folder),
+            "b": str(pair.b.folder),
+            "conclusion": CONCLUSIONS[pair.standing],
+            "by": pair.area,
+            "subjects": pair.a.known["subject"].nunique(),
+            "records": len(pair.a.known),
+            **{
+                f"{name}_{side}": run.scores[name].value
+                for name in names
+                for side, run in (("a", pair.a), ("b", pair.b))
+            },
+            **flat({f"a_minus_b_{name}": pair.less[name] for name in names}),
+            **pair.correlations,
+            **pair.agreement.row,
+        }
+
+
+def rows_by_site(pairs: Sequence[Pair]) -> Iterator[dict]:
+    """The rows of `compare_sites.csv`."""
+    for pair in pairs:
+        folders = {"a": str(pair.a.folder), "b": str(pair.b.folder)}
+        for site in pair.sites:
+            yield folders | {"site": site.name, "subjects": site.subjects} | site.agreement.row

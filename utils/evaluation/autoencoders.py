@@ -7,8 +7,8 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from data.base import files
-from data.base.progress import tell
 from data.base.tables import printable
+from data.base.terminal import tell
 from data.cohorts import records, resampling
 from data.cohorts.cohort import Cohort, in_order
 from data.grids import Grid
@@ -17,7 +17,7 @@ from utils.figures import Picture, slices
 from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores.results import METRICS, Estimate, Headline, or_none
-from utils.training.inference import outputs_of
+from utils.training.network import outputs_of
 
 
 class ExplainedVariance:

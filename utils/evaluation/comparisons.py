@@ -17,7 +17,7 @@ import pandas as pd
 from data.base.errors import InputError
 from data.base.tables import read_frame
 from data.cohorts.cohort import Cohort
-from data.cohorts.standards import within_sites
+from data.cohorts.variants import within_sites
 from utils.choice.job import read_choice
 from utils.report.tables import MINUS, Choice, as_numbers, read_scores, write_table
 from utils.report.texts import paragraph

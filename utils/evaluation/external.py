@@ -14,9 +14,8 @@ from scipy.special import expit
 
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
-from data.likeness import people
 from data.likeness.reasons import PERSON, Range, spelled
-from data.likeness.reference import Compared, Reference, compared, reference
+from data.likeness.reference import UNKNOWN, Compared, Reference, as_category, compared, reference
 from utils.bundle.run import bundle_of
 from utils.evaluation.comparisons import write_floors
 from utils.evaluation.confounds import subjects_of
@@ -182,8 +181,8 @@ def shifts(of: Reference, beside: Compared) -> Iterator[Row]:
             if len(values):
                 yield {"kind": kind, "measure": spelled(view, measure)} | moved(found, measure, values)
     for name, shares in of.constants.expected.categories.items():
-        text = people.category(beside.table[name]) if name in beside.table else pd.Series(dtype=str)
-        text = text[text != people.UNKNOWN]
+        text = as_category(beside.table[name]) if name in beside.table else pd.Series(dtype=str)
+        text = text[text != UNKNOWN]
         for category, share in binary(shares).items():
             if len(text):
                 about = more_often(int((text == category).sum()), len(text), share)
@@ -192,7 +191,7 @@ def shifts(of: Reference, beside: Compared) -> Iterator[Row]:
 
 def binary(shares: Mapping[str, float]) -> dict[str, float]:
     """The shares of known categories among those who are known, of two that of the second one only."""
-    known = {name: share for name, share in shares.items() if name != people.UNKNOWN}
+    known = {name: share for name, share in shares.items() if name != UNKNOWN}
     total = sum(known.values())
     found = {name: share / total for name, share in known.items()}
     return dict([*found.items()][-1:]) if len(found) <= 2 else found

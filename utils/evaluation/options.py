@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from data.base.cli import option, whole
-from data.base.errors import InputError
+from data.base.errors import InputError, shown
 from data.base.processes import several_processes
-from data.base.text import shown
 from utils.runs.run import Options
 from utils.runs.validate import Request
 

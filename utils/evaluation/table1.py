@@ -14,7 +14,7 @@ from scipy import stats
 
 from data.cohorts import phenotype
 from data.cohorts.cohort import Cohort
-from data.cohorts.missingness import INDICATOR
+from data.cohorts.phenotype import INDICATOR
 from data.cohorts.records import CLASSES
 from utils.report.tables import PEOPLE, SITE
 

@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 
 from data.base import files
-from data.base.progress import tell
 from data.base.tables import add_row
+from data.base.terminal import tell
 from data.cohorts.cohort import in_order
-from data.cohorts.missingness import missing_in
+from data.cohorts.phenotype import missing_in
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import TOGETHER
-from utils.bundle import people as bundled
-from utils.bundle.run import bundle_of, networks_of
+from utils.bundle.run import bundle_of, networks_of, write_people
 from utils.choice.chosen import keep_quick
 from utils.evaluation import autoencoders, comparisons, confounds, external, probabilities
 from utils.evaluation.confounds import by_fold, by_site
@@ -33,7 +32,7 @@ from utils.scores import floors, metrics
 from utils.scores.features import with_iq
 from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.results import CANDIDATE, METRICS, POOLED, PREDICTION_COLUMNS, Estimate, Headline
-from utils.training.inference import outputs_of, probability_of_autism
+from utils.training.network import outputs_of, probability_of_autism
 
 RESULTS = "checkpoint_results.csv"
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # its columns beside the checkpoint
@@ -128,7 +127,7 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
     notes = external.write_beside(run)
     if bundle_of(run):
         prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
-        notes = [*bundled.write(run, each, indices, prevalence), *notes]
+        notes = [*write_people(run, each, indices, prevalence), *notes]
     write_history(run)
     if score := conclude(run, [tested(run)], notes):
         values = {name: score[name].value for name in RESULT_METRICS}
@@ -152,7 +151,8 @@ def conclude(
     notes = [*of_floors, *(run.folds.notes if run.folds else [])]
     if len(known) < len(table):
         notes = [f"{len(table) - len(known)} of {len(table)} test records have no label and are in no metric.", *notes]
-    notes = [*(f"Missing values tell the label: {text}." for text in missing_in(run.cohort)), *notes]
+    gaps = missing_in(run.cohort.raw_phenotype, run.cohort.rows)
+    notes = [*(f"Missing values tell the label: {text}." for text in gaps), *notes]
     summary: dict[str, Any] = {
         "subjects": counts(run, "fold" in table),
         "left_out": run.cohort.metadata.left_out,

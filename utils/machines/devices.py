@@ -13,17 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import joblib
 import numpy as np
-import threadpoolctl
 
 from data.base.errors import InputError
-from data.base.terminal import interrupts_delayed
+from data.base.processes import cpu_count, interrupts_delayed
 
 Arrays = Mapping[str, np.ndarray]
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "h5py", "matplotlib")
@@ -104,11 +101,16 @@ def free_gpus(share: bool) -> list[tuple[str, str]]:
     other processes, raises InputError that names them or, to `share`, gives the one that fewest hold."""
     import pynvml
 
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return []
+    return gpus_of_nvml(pynvml, share)
+
+
+def gpus_of_nvml(pynvml: ModuleType, share: bool) -> list[tuple[str, str]]:
+    """`free_gpus`, where NVML knows of some."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
         gpus = [(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle), handle) for handle in handles]
@@ -168,15 +170,20 @@ def start_on_cpu() -> None:
 
 
 def processor() -> dict[str, Any]:
-    """What decides the last bits of what a CPU computes, for `run.json`: the instruction sets that NumPy found and may
-    use, the kernels of OpenBLAS, whether TensorFlow uses oneDNN and up to which instruction set, and its threads."""
+    """What decides the last bits of what a CPU computes, for `run.json`.
+
+    These are the instruction sets that NumPy may use, the kernels of OpenBLAS, whether and up to which instruction set
+    TensorFlow uses oneDNN, and the threads.
+    """
+    import threadpoolctl
+
     libraries, threads = threadpoolctl.threadpool_info(), os.environ.get("TF_NUM_INTRAOP_THREADS", "")
     return {
         "instruction_sets": np.show_config(mode="dicts")["SIMD Extensions"]["found"],
         "openblas": sorted({of["architecture"] for of in libraries if of["internal_api"] == "openblas"}),
         "onednn": uses_onednn(),
         "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA"),
-        "threads": int(threads) if threads.isdecimal() and int(threads) else joblib.cpu_count(),
+        "threads": int(threads) if threads.isdecimal() and int(threads) else cpu_count(),
     }
 
 
@@ -190,8 +197,8 @@ def uses_onednn() -> bool:
 
 
 def check_bfloat16() -> None:
-    """Raises InputError where bfloat16 would end the process without a message: TensorFlow 2.21 takes the kernel that
-    the processor has, and oneDNN lacks it below a cap."""
+    """Raises InputError where bfloat16 would end the process without a message. TensorFlow 2.21 takes the kernel that
+    the processor has; below a cap, oneDNN lacks it."""
     cap = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
     if cap.startswith(("SSE", "AVX2", "AVX512_CORE")) and "BF16" not in cap and "AMX" not in cap and uses_onednn():
         raise InputError(
@@ -259,6 +266,8 @@ def start_tensorflow(device: str) -> tuple[str, ...]:
 
 @cache
 def package_versions() -> dict[str, str]:
+    from importlib import metadata
+
     return {name: metadata.version(name) for name in PACKAGES}
 
 

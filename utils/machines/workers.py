@@ -20,10 +20,8 @@ from typing import Any
 import numpy as np
 
 from data.base import files
-from data.base.errors import InputError
-from data.base.processes import several_processes
-from data.base.terminal import handled
-from data.base.text import whole_number
+from data.base.errors import InputError, whole_number
+from data.base.processes import handled, several_processes
 from data.cohorts.rows import listed
 from utils.machines.devices import Arrays, Workers
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from data.base import files
 from data.base.cli import Parser, guarded
-from data.base.errors import InputError
-from data.base.terminal import handled, start
-from data.base.text import shown
+from data.base.errors import InputError, shown
+from data.base.processes import handled
+from data.base.terminal import start
 from utils.evaluation.options import rate
 from utils.runs.guards import check_writable
 

@@ -1,22 +1,37 @@
 """One person's maps, phenotype and series -> a cohort of one in a temporary folder -> what networks of a bundle say.
 
 The files are converted as `python -m data convert --like BUNDLE` does, and predicted as `run.py --test --bundle` does.
+Regions are then replaced in turn by the background: the blackout that needs nobody else.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
 from data.base.errors import InputError
-from data.base.progress import quietly
+from data.base.terminal import quietly
+from data.cohorts import records
+from data.cohorts.atlas import load_atlas
+from data.cohorts.cohort import Cohort
 from data.cohorts.stored import sealed
 from data.conversion.convert import convert_like
-from data.likeness.reference import unlike
+from data.likeness.reference import compared
+from utils.blackout.edges import edges_of_regions, regions_of_parcels
+from utils.blackout.options import CONNECTOME
 from utils.bundle.model import Bundle
-from utils.bundle.people import LEVEL, NOT_COMPARED, Person, explained, people, said
-from utils.bundle.run import networks_of, on_cohort
+from utils.bundle.run import (
+    LEVEL,
+    NOT_COMPARED,
+    PersonPrediction,
+    labels_of,
+    networks_of,
+    on_cohort,
+    predictions_of,
+    promises_of,
+)
 from utils.jobs import TEST
 from utils.machines.devices import start_on_cpu
 from utils.predict.given import Given, linked, naming, source_of
@@ -33,7 +48,7 @@ class Predicted:
     `effects` (regions,) of a blackout by the background on the logit of autism, None if no volume is read; `notes`;
     `doubt`, why all this may be chance."""
 
-    person: Person
+    person: PersonPrediction
     networks: int
     unlike: tuple[str, ...] | None
     effects: np.ndarray | None
@@ -56,7 +71,7 @@ class Predicted:
         person = self.person
         if person.probability is None:
             return [f"Probability of autism, not calibrated: {person.raw:.2f}."]
-        labels = f"{said(person)}{MEANING[len(person.labels or ())]}"
+        labels = f"{labels_of(person)}{MEANING[len(person.labels or ())]}"
         single = f", of single networks {person.low:.2f} to {person.high:.2f}" if self.networks > 1 else ""
         return [
             f"Probability of autism: {person.probability:.2f} (before calibration {person.raw:.2f}{single}).",
@@ -86,9 +101,9 @@ def predicted(bundle: Bundle, given: Given, prevalence: float | None) -> Predict
         cohort = sealed(folder / "cohort")
         run = on_cohort(bundle, cohort, TEST, Options(), folder / "results")
         each, effects = measured(run)
-        reasons = unlike(bundle.reference, cohort, [0])[0] if bundle.reference else None
-    (person,) = people(bundle.calibration, each, prevalence)
-    notes.append(explained(bundle.calibration, prevalence))
+        reasons = compared(bundle.reference, cohort, [0]).reasons[0] if bundle.reference else None
+    (person,) = predictions_of(bundle.calibration, each, prevalence)
+    notes.append(promises_of(bundle.calibration, prevalence))
     return Predicted(person, len(each), reasons, effects, tuple(notes), run.caveats, bundle.doubt)
 
 
@@ -104,8 +119,7 @@ def check_alone(bundle: Bundle) -> None:
 def measured(run: Run) -> tuple[np.ndarray, np.ndarray | None]:
     """The probabilities of autism by each network (networks, 1), and the mean effects of a blackout (regions,)."""
     start_on_cpu()
-    from utils.predict.regions import background_effects
-    from utils.training.inference import (  # TensorFlow, once nothing is wrong with the files
+    from utils.training.network import (  # TensorFlow, once nothing is wrong with the files
         outputs_of,
         probability_of_autism,
     )
@@ -118,3 +132,26 @@ def measured(run: Run) -> tuple[np.ndarray, np.ndarray | None]:
             if run.model.occludable:
                 effects.append(background_effects(network, of_network.cohort))
     return np.stack(each), np.mean(effects, axis=0) if effects else None
+
+
+def background_effects(network: Any, cohort: Cohort) -> np.ndarray:
+    """How far the logit of autism of the first record falls with each region of AAL replaced, (regions,) float64. All
+    maps are replaced, and edges unknown. Positive: the region speaks for autism."""
+    from utils.blackout.measure import logit_of_autism
+    from utils.blackout.occlusion import Occlusion
+
+    atlas, occlusion = load_atlas(None, cohort.grid), Occlusion(network)
+    batch = cohort.batch([0], tables={CONNECTOME: cohort.connectomes} if occlusion.edges else {})
+    kept = occlusion.keep(batch)
+    outside = [records.background(values) for values in np.moveaxis(batch["volume"][0], -1, 0)]
+    fill = np.array(outside, np.float32)[None, None, None, None]
+    masks = [atlas.labels == region for region in atlas.regions]
+    shown = logit_of_autism(occlusion.logits(kept))
+    effects = shown - logit_of_autism(occlusion.occluded_logits(kept, fill, masks))[:, 0]
+    if occlusion.edges is None or cohort.connectomes is None:
+        return effects
+    region_of = regions_of_parcels(cohort.connectomes, atlas)
+    replaced = np.repeat(batch[CONNECTOME], len(masks), axis=0)
+    for row, own in zip(replaced, edges_of_regions(region_of, cohort.connectomes.pairs, len(masks)), strict=True):
+        row[own] = np.nan
+    return effects + (logit_of_autism(occlusion.edges(batch[CONNECTOME])) - logit_of_autism(occlusion.edges(replaced)))

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from data.base import files
-from data.base.errors import InputError
-from data.base.text import check_plain, shown
+from data.base.errors import InputError, check_plain, shown
 from models import Model
 from models.settings import Settings, override
 

@@ -1,8 +1,8 @@
 """Checkpoints on disk: `<chkPointDir>/<model>` with TensorFlow's files and the `run.json` of the run that trains them.
 
-A run that overrides a checkpoint first renames its folder to `<model>.replaced`, which is removed once the new run has
-saved, and used as before if it never does. If the digest of a checkpoint does not match, the previous one is used and a
-warning is printed. Other files stay where they are: `folds-<how>/<K>` and `everybody`, checkpoints of other
+A run that overrides a checkpoint first renames its folder to `<model>.replaced`. That is removed once the new run has
+saved; if it never does, the old one is used as before. If the digest of a checkpoint does not match, the one before is
+used and a warning is printed. Other files stay where they are: `folds-<how>/<K>` and `everybody`, checkpoints of other
 trainings, and the user's.
 """
 
@@ -113,7 +113,7 @@ def training_cohort(saved: Identity) -> Cohort | None:
     try:
         cohort = sealed(Path(saved.cohort), together=False)
         if saved.everybody:
-            from data.cohorts.resplit import everybody
+            from data.cohorts.variants import everybody
 
             cohort = everybody(cohort)
     except InputError:

@@ -9,8 +9,8 @@ from dataclasses import replace
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import digest_over
-from data.cohorts.resplit import everybody, prepared_as
 from data.cohorts.stored import sealed
+from data.cohorts.variants import everybody, prepared_as
 from utils.runs.checkpoints import EVERYBODY, CheckpointFolder, Identity
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.guards import check

@@ -96,13 +96,15 @@ class Results:
             if os.path.lexists(self.folder):
                 raise InputError(f"{self.folder} is a file; name a folder with --outDir.")
             return []
-        found = sorted(path for path in self.folder.iterdir() if path.name not in KEPT)
-        if not found:
-            return []
+        found = sorted(path.name for path in self.folder.iterdir() if path.name not in KEPT)
+        return self.owned(found) if found else []
+
+    def owned(self, found: list[str]) -> list[Path]:
+        """The outputs of an earlier run of this job and model among what was `found`. Raises InputError, see above."""
         if (manifest := self.manifest) is None:
-            names = listed([path.name for path in found], 3)
             raise InputError(
-                f"{self.folder} holds {names}, and no run.json that says which run wrote that; name another --outDir."
+                f"{self.folder} holds {listed(found, 3)}, and no run.json that says which run wrote that; "
+                "name another --outDir."
             )
         owner = (manifest.job or self.job, manifest.model or self.model)
         if owner != (self.job, self.model):
@@ -235,8 +237,8 @@ def check_places(out_dir: Path, checkpoints: Path, data: Path | None, written: P
 
 
 def refuse(flag: str, folder: Path, kind: str, named: dict[Path, str], on_disk: bool = True) -> None:
-    """Raises InputError if a folder of this kind is, or lies in, one of `named` where it is not allowed, or lies in
-    another one that is there; what it holds itself is looked at where it is claimed."""
+    """Raises InputError if a folder of this kind is, or lies in, a folder where it must not: one of `named`, or
+    another that is there. What it holds itself is looked at where it is claimed."""
     place = Path(os.path.realpath(folder))
     for outer in (place, *place.parents):
         found = next((what for path, what in named.items() if is_same(path, outer)), None)

@@ -1,20 +1,36 @@
-"""A job in parts on the same people: folds, repeats of these, or candidates on them; and one result of all parts."""
+"""A job in parts on the same people: folds, repeats of these, or candidates on them; and one result of all parts.
 
+`folded_run` and `repeated_run` make the group that the options ask for. Of folds that are to be done and are not done
+yet, each is checked. Repeat r takes the seed of the run plus r. It cuts numbered folds anew; of folds of a column it
+changes only the starts of the networks. A repeat is a run on folds as it would be alone, but for its folders:
+`<how>/repeat-<r>` of checkpoints and `<outDir>/repeat-<r>` of results. So more repeats continue fewer.
+"""
+
+import argparse
+import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from data.base import files
-from data.cohorts.folds import Folds
+from data.base.cli import MAX_SEED
+from data.base.errors import InputError
+from data.cohorts.division import folder_name
+from data.cohorts.folds import Folds, open_folds, part_folder, repeated
 from data.cohorts.rows import listed
 from utils.machines import devices
 from utils.machines.devices import Workers
+from utils.runs import guards
 from utils.runs.candidates import Candidates
-from utils.runs.fold_progress import FoldProgress
+from utils.runs.checkpoints import OF_FOLDS, CheckpointFolder, Identity
 from utils.runs.run import Job, Run
-from utils.runs.side_by_side import Again, side_by_side
-from utils.runs.validate import Request
+from utils.runs.side_by_side import Again, FoldProgress, side_by_side
+from utils.runs.validate import Request, report, report_simulated
+
+REPEAT = "repeat-{}"  # the name of a repeat's folders
 
 
 @dataclass(frozen=True)
@@ -174,3 +190,121 @@ class Group:
 def made_again(make: Callable[[Request], Group], asked: Request, fold: str | None) -> Group:
     """The group that a command asks for, to do one fold of it."""
     return make(asked.of_fold(fold))
+
+
+def folded_run(asked: Request) -> Group:
+    """The job on all folds. Raises InputError for the first thing that is wrong."""
+    kept = folder_of_folds(asked)
+    folds = open_folds(asked.data_dir, asked.args.folds, asked.args.seed or 0, kept)
+    announce(folds)
+    group = on_folds(asked, folds, kept)
+    guards.free_output(group.run)
+    report(group.run, folds.whole)
+    return replace(group, again=partial(made_again, folded_run, asked))
+
+
+def folder_of_folds(asked: Request) -> Path:
+    """Where the folds' checkpoints are."""
+    return asked.args.chkPointDir / asked.model.name / f"{OF_FOLDS}{folder_name(asked.args.folds)}{asked.of_choice}"
+
+
+def announce(folds: Folds) -> None:
+    """Prints what a user must know of the data before anything is done."""
+    report_simulated(folds.whole)
+    for note in folds.notes:
+        print(note, flush=True)
+
+
+def on_folds(asked: Request, folds: Folds, kept: Path, like: Run | None = None) -> Group:
+    """The runs on these folds, with the checkpoints in `kept`; `like` is one on a fold of the same cohort."""
+    args = asked.args
+    only = None if args.fold is None else folds.named(args.fold)
+    asked.options.check(folds)
+    checkpoints = {name: CheckpointFolder(kept / folder_name(name), asked.training_command) for name in folds.names}
+    saved = {
+        name: asked.saved(folder) if folder.current or only in (None, name) else None
+        for name, folder in checkpoints.items()
+    }
+    out_dir = asked.out_dir(next(filter(None, saved.values()), None))
+    parts: list[Run] = []
+    for name in folds.names:
+        part = asked.run(checkpoints[name], saved[name], folds.cohort(name), part_folder(out_dir, name))
+        if like := like or next(iter(parts), None):  # the moments of sites are the same in all folds: computed once
+            part = replace(part, cohort=replace(part.cohort, moments=like.cohort.moments))
+        if options := part.options.of_fold(part.cohort):
+            parts.append(replace(part, options=options, folds=folds, fold=name))
+    for part in parts:
+        if only in (None, part.fold) and (part.override or not part.is_done()):
+            guards.check(part, saved[part.fold])
+    every = CheckpointFolder(kept, asked.training_command)
+    whole = replace(parts[0], fold="", cohort=folds.whole, options=asked.options, out_dir=out_dir, checkpoints=every)
+    return Group(whole, tuple(parts), only=only, jobs=args.jobs)
+
+
+def repeated_run(asked: Request) -> Group:
+    """The run on folds, `--repeats` times. Raises InputError for the first thing that is wrong."""
+    args, kept = asked.args, folder_of_folds(asked)
+    before = saved_before(asked, kept / REPEAT.format(0))
+    seed = args.seed if args.seed is not None else before.seed if before else 0
+    if seed + args.repeats - 1 > MAX_SEED:
+        raise InputError(f"--seed {seed} leaves no seeds for {args.repeats} repeats; use a smaller one.")
+    out_dir = asked.out_dir(before)
+    folds = open_folds(asked.data_dir, args.folds, seed, kept / REPEAT.format(0))
+    announce(folds)
+    if folds.reduced or not folds.are_numbered:
+        print("The repeats have the same folds, and differ in the networks' starts only.", flush=True)
+    parts: list[Group] = []
+    for number in range(args.repeats):
+        name = REPEAT.format(number)
+        own = vars(args) | {"seed": seed + number, "outDir": out_dir / name}
+        of_repeat = replace(asked, args=argparse.Namespace(**own))
+        cut = repeated(folds, seed + number, kept / name)
+        part = on_folds(of_repeat, cut, kept / name, parts[0].leaves[0] if parts else None)
+        part = replace(part, run=replace(part.run, name=f"repeat {number}"))
+        guards.free_output(part.run)
+        parts.append(part)
+    every = CheckpointFolder(kept, asked.training_command)
+    told = {"repeats": args.repeats}
+    whole = replace(parts[0].run, name=f"{args.repeats} repeats", more=told, out_dir=out_dir, checkpoints=every)
+    guards.free_output(whole)
+    report(whole, folds.whole)
+    again = partial(made_again, repeated_run, asked)
+    return replace(parts[0], run=whole, parts=tuple(parts), pooling="average", again=again)
+
+
+def saved_before(asked: Request, folder: Path) -> Identity | None:
+    """The identity of a checkpoint of the first repeat that this run continues or uses; None to start from zero."""
+    if asked.training and asked.training.override_chkpt:
+        return None
+    found = (CheckpointFolder(path) for path in sorted(folder.glob("*")) if path.is_dir())
+    return next((checkpoints.identity() for checkpoints in found if checkpoints.current), None)
+
+
+def perform_together(run: Run | Group, workers: Workers, share_gpu: bool) -> int:
+    """Does the job; returns the exit status."""
+    from utils.machines.workers import lost_workers_explained
+
+    device = devices.choose_device(share_gpu, several=run.job.takes_several_gpus)
+    gpus = devices.start_tensorflow(device)
+    with lost_workers_explained():
+        workers = workers.started(gpus)
+        run = run.on(workers)
+        check_alike(run, workers)
+        with nullcontext() if workers.is_chief else redirect_stdout(None):
+            status = run.perform_on(device)
+        workers.exchange(b"")  # nobody leaves before all are done
+    return status
+
+
+def check_alike(run: Run | Group, workers: Workers) -> None:
+    """Raises InputError if a worker does another job than the chief, or has other data or another checkpoint."""
+    from utils.machines.workers import Team
+
+    asked = files.json_text(run.agreed())
+    digests = workers.exchange(hashlib.sha256(asked.encode()).digest())
+    if isinstance(workers, Team) and (other := [at for at, its in enumerate(digests) if its != digests[0]]):
+        addresses = workers.addresses
+        raise InputError(
+            f"{addresses[other[0]]} was started with other settings, data or checkpoints than {addresses[0]}; "
+            "run the same command on all workers, with --dataDir and --chkPointDir on a disk that they share."
+        )

@@ -1,10 +1,11 @@
-"""What a run must not do, checked before anything is written: (run, saved) -> None, or an InputError that explains it.
+"""What a run must not do, checked before anything is written: each guard returns None, or raises an InputError.
 
-`saved` is the identity of the checkpoint; None where there is none.
+A guard looks at a run alone. A comparison looks at a run and at `saved`, the identity of its checkpoint.
 """
 
 import dataclasses
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from data.base import files
@@ -31,10 +32,14 @@ FLAGS = {"grid": "--dataDir", "shuffled_labels": "--shuffleLabels"}  # of choice
 
 
 def check(run: Run, saved: Identity | None) -> None:
-    """Raises InputError for the first guard that refuses the run; prints what could not be compared."""
+    """Raises InputError for the first guard or comparison that refuses the run; prints what could not be compared."""
     for guard in run.job.guards:
-        guard(run, saved)
-    if saved and same_preparation in run.job.guards and saved.cohort_sha256 != run.cohort.digest:
+        guard(run)
+    if saved is None:
+        return
+    for comparison in run.job.comparisons:
+        comparison(run, saved)
+    if same_preparation in run.job.comparisons and saved.cohort_sha256 != run.cohort.digest:
         unknown = [name for name, both in preparations(run, saved).items() if None in both]
         if unknown:
             print(
@@ -42,10 +47,8 @@ def check(run: Run, saved: Identity | None) -> None:
             )
 
 
-def same_settings(run: Run, saved: Identity | None) -> None:
+def same_settings(run: Run, saved: Identity) -> None:
     """The checkpoint must have this preset, these hyper-parameters and this grid."""
-    if saved is None:
-        return
     refuse_others(run, saved, "preset", "grid")
     there, here = dataclasses.asdict(run.model.settings(saved.config)), dataclasses.asdict(run.config)
     changed = [name for name in here if there.get(name) != here[name]]
@@ -53,10 +56,8 @@ def same_settings(run: Run, saved: Identity | None) -> None:
         raise InputError(f"{run.checkpoints.path} differs: {'; '.join(differing)}. Leave --set out or use {OTHER}.")
 
 
-def same_training(run: Run, saved: Identity | None) -> None:
+def same_training(run: Run, saved: Identity) -> None:
     """A training is continued with the seed and precision that it was started with, on the same data."""
-    if saved is None:
-        return
     refuse_others(run, saved, "seed", "precision", "validation", "shuffled_labels")
     if saved.cohort_sha256 != run.cohort.digest:
         raise InputError(f"{run.checkpoints.path} was trained on other data ({saved.cohort}); use {OTHER}.")
@@ -81,39 +82,46 @@ def refuse_others(run: Run, saved: Identity, *names: str) -> None:
             )
 
 
-def no_leak(run: Run, saved: Identity | None) -> None:
-    """No test subject of this cohort may have taken part in training the checkpoint or an encoder: by the name, or by
-    the scan under another name."""
-    cohort, metadata = run.cohort, run.cohort.metadata
-    if saved and saved.records_sha256 and saved.training_subjects and not saved.training_volumes:
+def no_leak_by_encoder(run: Run) -> None:
+    """No test subject of this cohort may have trained the encoder that made its volumes."""
+    metadata = run.cohort.metadata
+    if metadata.encoder_subjects or metadata.encoder_volumes:
+        refuse_leak(run, "the encoder of these volumes", metadata.encoder_subjects, metadata.encoder_volumes)
+
+
+def no_leak(run: Run, saved: Identity) -> None:
+    """No test subject of this cohort may have trained the checkpoint, or the encoder behind it."""
+    if saved.records_sha256 and saved.training_subjects and not saved.training_volumes:
         raise InputError(
             f"{run.checkpoints.path} does not say which scans its {len(saved.training_subjects)} training subjects "
             f"have; was its run.json edited? Copy it again, or use {OTHER}."
         )
-    seen = [("the encoder of these volumes", metadata.encoder_subjects, metadata.encoder_volumes)]
-    if saved is not None:
-        seen.append(("this checkpoint", saved.training_subjects, saved.training_volumes))
-        seen.append(("the encoder behind this checkpoint", saved.encoder_subjects, saved.encoder_volumes))
+    refuse_leak(run, "this checkpoint", saved.training_subjects, saved.training_volumes)
+    refuse_leak(run, "the encoder behind this checkpoint", saved.encoder_subjects, saved.encoder_volumes)
+
+
+def refuse_leak(run: Run, what: str, subjects: Collection[str], volumes: Collection[str]) -> None:
+    """Raises InputError if a test subject is one of those who trained `what`, by the name or by the scan under another
+    name."""
+    cohort, known = run.cohort, set(map(bare_name, subjects))
     tested, scans = cohort.subjects("test"), cohort.scans("test")
-    for what, subjects, volumes in seen:
-        known = set(map(bare_name, subjects))
-        by_scan = {scans[scan] for scan in scans.keys() & set(volumes)}
-        if leaked := [name for name in tested if bare_name(name) in known or name in by_scan]:
-            renamed = [name for name in leaked if bare_name(name) not in known]
-            which = "all of them" if renamed == leaked else listed(renamed)
-            names = f" By their scans, whatever their names: {which}." if renamed else ""
-            advice = IN_FOLDS if run.folds else OF_EVERYBODY if run.everybody else WITHOUT_THEM
-            raise InputError(
-                f"{len(leaked)} of {len(tested)} test subjects of {cohort.path} trained {what}: {listed(leaked)}."
-                f"{names} Results on them would be too good. {advice}"
-            )
+    by_scan = {scans[scan] for scan in scans.keys() & set(volumes)}
+    if leaked := [name for name in tested if bare_name(name) in known or name in by_scan]:
+        renamed = [name for name in leaked if bare_name(name) not in known]
+        which = "all of them" if renamed == leaked else listed(renamed)
+        names = f" By their scans, whatever their names: {which}." if renamed else ""
+        advice = IN_FOLDS if run.folds else OF_EVERYBODY if run.everybody else WITHOUT_THEM
+        raise InputError(
+            f"{len(leaked)} of {len(tested)} test subjects of {cohort.path} trained {what}: {listed(leaked)}."
+            f"{names} Results on them would be too good. {advice}"
+        )
 
 
-def no_near_copy(run: Run, saved: Identity | None) -> None:
+def no_near_copy(run: Run, saved: Identity) -> None:
     """No test subject of another cohort may have nearly the scan of a training subject, such as one with noise. A
     warning is printed where the training cohort cannot be compared."""
     cohort = run.cohort
-    if saved is None or saved.records_sha256 in ("", cohort.records_sha256) or cohort.simulated:
+    if saved.records_sha256 in ("", cohort.records_sha256) or cohort.simulated:
         return  # its own cohort, in which twins are in one split
     if saved.cohort_sha256 == cohort.metadata.provenance.get("like"):
         return  # compared when it was converted
@@ -134,9 +142,9 @@ def bare_name(subject: str) -> str:
     return subject.lstrip("0") or subject
 
 
-def same_preparation(run: Run, saved: Identity | None) -> None:
+def same_preparation(run: Run, saved: Identity) -> None:
     """The cohort must have been made as the checkpoint's own was, as far as both say."""
-    if saved is None or saved.cohort_sha256 == run.cohort.digest:
+    if saved.cohort_sha256 == run.cohort.digest:
         return
     for name, (there, here) in preparations(run, saved).items():
         if None not in (there, here) and there != here:
@@ -169,7 +177,7 @@ def excerpt(value: object, other: object) -> str:
     return f"{value[at]} as entry {at + 1}"
 
 
-def writable_checkpoints(run: Run, saved: Identity | None) -> None:
+def writable_checkpoints(run: Run) -> None:
     """The checkpoint folder can be made and written."""
     check_writable(run.checkpoints.path, "--chkPointDir")
 
@@ -182,36 +190,36 @@ def check_writable(folder: Path, flag: str) -> None:
         raise InputError(f"{folder} cannot be written ({reason}); name a folder of your own with {flag}.")
 
 
-def two_classes(run: Run, saved: Identity | None) -> None:
+def two_classes(run: Run) -> None:
     """A classifier is trained on both classes."""
     labels = {row.label for row in run.cohort.rows if row.split == "train"}
     if run.model.predicts == "label" and len(labels) < len(CLASSES):
         raise InputError(f"{run.cohort.path} has one class only among its training subjects; add the other.")
 
 
-def enough_to_validate(run: Run, saved: Identity | None) -> None:
+def enough_to_validate(run: Run) -> None:
     """Both classes have a subject to set aside for validation."""
     run.training_records(set_aside=True)
 
 
-def free_output(run: Run, saved: Identity | None) -> None:
+def free_output(run: Run) -> None:
     """The output folder holds nothing but what a run of this job and model wrote."""
     run.results.own_files()
     check_writable(run.out_dir, "--outDir")
 
 
-def new_output(run: Run, saved: Identity | None) -> None:
+def new_output(run: Run) -> None:
     """The reduced cohort does not exist yet."""
     files.check_new(run.out_dir)
     check_writable(run.out_dir, "--outDir")
 
 
-def distinct_names(run: Run, saved: Identity | None) -> None:
+def distinct_names(run: Run) -> None:
     """A file can be written for each record, whatever folder it comes from."""
     in_one_folder(run.cohort)
 
 
-def code_fits(run: Run, saved: Identity | None) -> None:
+def code_fits(run: Run) -> None:
     """The code of the autoencoder is what the other models read."""
     code = run.model.module.code_shape(run.config, run.cohort.grid)
     if code != (*REDUCED.shape, 1):

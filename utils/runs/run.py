@@ -15,7 +15,7 @@ import numpy as np
 
 from data.base import files, tables
 from data.base.errors import InputError
-from data.base.progress import tell
+from data.base.terminal import tell
 from data.cohorts.cohort import Cohort, Standard
 from data.cohorts.rows import DIGESTS, validation_subjects
 from models import MODELS, Model
@@ -64,8 +64,10 @@ class Job:
     name: str
     help: str
     module: str
-    guards: tuple[Callable[["Run", Identity | None], None], ...]  # the identity is the checkpoint's, if there is one
+    guards: tuple[Callable[["Run"], None], ...]
+    comparisons: tuple[Callable[["Run", Identity], None], ...] = ()  # with the checkpoint, if there is one
     outputs: tuple[str, ...] = ()  # patterns of what it writes; only that may be moved aside by a later run
+    figures: tuple[str, ...] = ()  # patterns of the names of its figures, without the form
     options: type[Options] = Options
     needs_checkpoint: bool = True
     needs: str | None = None  # the property of a model without which the answer is `refusal`
@@ -81,6 +83,12 @@ class Job:
     @property
     def flag(self) -> str:
         return f"--{self.name}" if self.has_flag else "the full pass"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Patterns of all that it writes, each figure in every form that `utils.figures.save` writes."""
+        figures = [f"{name}.{form}" for name in self.figures for form in ("png", "svg", "pdf")]
+        return (*self.outputs, *figures, DIGESTS)
 
     def function(self, name: str) -> Callable[[Any], Any]:
         """A function of the job's module."""
@@ -123,7 +131,7 @@ class Run:
     @property
     def results(self) -> Results:
         """The folder that it writes."""
-        return Results(self.out_dir, self.job.name, self.model.name, (*self.job.outputs, DIGESTS))
+        return Results(self.out_dir, self.job.name, self.model.name, self.job.files)
 
     @property
     def is_pooled(self) -> bool:
@@ -149,6 +157,8 @@ class Run:
     @cached_property
     def validation_subjects(self) -> frozenset[str]:
         """Training subjects set aside to choose the checkpoint."""
+        if not self.choices.validation:
+            return frozenset()
         groups = self.folds.same_scan if self.folds else self.cohort.metadata.same_scan
         return validation_subjects(self.cohort.rows, self.choices.validation, self.seed, groups)
 

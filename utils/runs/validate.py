@@ -139,7 +139,10 @@ class Request:
         anew = self.training is None or self.training.override_chkpt or checkpoints.current is None
         if not self.job.needs_checkpoint and anew:
             return None
-        used = checkpoints.to_use if self.job.needs_checkpoint else checkpoints
+        return self.usable(checkpoints.to_use if self.job.needs_checkpoint else checkpoints)
+
+    def usable(self, used: CheckpointFolder) -> Identity:
+        """The identity of the checkpoint in a folder. Raises InputError as `saved` does."""
         saved = used.identity()
         if used.damaged:
             print(
@@ -154,7 +157,7 @@ class Request:
             )
         if saved.model != self.model.name:
             raise InputError(
-                f"{checkpoints.path} is of model {saved.model}, this run of {self.model.name}; use {guards.OTHER}."
+                f"{used.trained.path} is of model {saved.model}, this run of {self.model.name}; use {guards.OTHER}."
             )
         return saved
 
@@ -206,7 +209,7 @@ class Request:
         )
         kept_in = args.chkPointDir / means.FOLDER
         if run.transductive:
-            from data.cohorts.standards import within_sites
+            from data.cohorts.variants import within_sites
 
             return replace(run, cohort=replace(within_sites(run.cohort), kept_in=kept_in))
         return replace(run, cohort=replace(run.cohort, standard=run.standard, kept_in=kept_in))
@@ -253,7 +256,7 @@ class Request:
         template = self.job.out_dir if args.dataDir else USUAL_RESULTS
         template += "-everybody" if args.everybody and template == USUAL_RESULTS else ""
         if args.folds and template == USUAL_RESULTS:
-            from data.cohorts.folds import folder_name
+            from data.cohorts.division import folder_name
 
             template += f"-folds-{folder_name(args.folds)}{'-repeats' if self.is_repeated else ''}{self.of_choice}"
             template += "-quick" if self.candidates and self.candidates.quick else ""

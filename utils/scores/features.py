@@ -18,7 +18,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from data.base.errors import InputError
 from data.cohorts import atlas, means, phenotype
 from data.cohorts.cohort import Cohort
-from data.cohorts.side_tables import HEAD_MOTION
+from data.cohorts.phenotype import HEAD_MOTION
 from utils.scores.ridge import LinearClassifier
 
 AGE = re.compile("(?<![a-z])age(?![a-z])", re.IGNORECASE)

@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.progress import progress
+from data.base.terminal import progress
 from data.cohorts.cohort import Cohort, Standard
 from data.cohorts.rows import MAX_RECORDS, Row, leaders
 from data.simulation import Simulation, rule, subject_names

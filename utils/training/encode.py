@@ -14,7 +14,7 @@ from data.cohorts import records
 from data.cohorts.cohort import in_one_folder, in_order
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
 from utils.runs.run import Run
-from utils.training.inference import outputs_of, restored_network
+from utils.training.network import outputs_of, restored_network
 
 if TYPE_CHECKING:
     from utils.runs.group import Group

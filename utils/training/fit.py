@@ -8,8 +8,8 @@ import numpy as np
 
 from data.cohorts.cohort import in_order
 from utils.runs.run import Run
-from utils.training.inference import outputs_of, probability_of_autism
 from utils.training.loop import Training, Validation, is_due
+from utils.training.network import outputs_of, probability_of_autism
 from utils.training.train import begin, measure
 
 

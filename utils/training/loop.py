@@ -1,10 +1,9 @@
-"""The training loop: a network and its optimizer see batch after batch, measured, saved, and stopped by a signal.
+"""The steps of a training: a network and its optimizer see batch after batch, until a signal stops them.
 
-Batches and what is drawn at random are functions of the seed and of the number of batches seen, so a training that is
-stopped and continued ends with the same weights.
+Batches and random draws are functions of the seed and of the number of batches seen. So a training that is stopped and
+continued ends with the same weights.
 """
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -17,16 +16,13 @@ import numpy as np
 import tensorflow as tf
 
 from data.base.errors import InputError
-from data.base.progress import progress
 from data.cohorts.cohort import in_order
 from data.cohorts.rows import listed
 from models import layers, losses
 from models.settings import Settings
-from utils.runs.checkpoints import BEST, CheckpointFolder, Identity
 from utils.runs.run import Run
 from utils.scores.metrics import auc
-from utils.training.inference import Reading, probability_of_autism, reading
-from utils.training.saver import History, Saver
+from utils.training.network import Reading, probability_of_autism, reading
 
 SAVE_EVERY = 150  # batches
 CALIBRATION = 20  # batches
@@ -66,16 +62,17 @@ class Training:
 
     @cached_property
     def reading(self) -> Reading:
-        whole = layers.summands(self.network)
+        whole = layers.logits_of_parts(self.network)
         mixes = getattr(self.run.config, "swap_regions", 0)  # volumes with each other
         return reading(self.run, whole, volumes=mixes > 0)
 
     @cached_property
     def step(self) -> Callable:
-        """A compiled function: each device's share of a batch -> "loss" and, for classifiers, "accuracy" before the
-        update, without penalties on weights, and "stopping", which is above 0 if a worker wants to stop.
+        """A compiled function: each device's share of a batch -> the metrics of one update.
 
-        Networks whose logits are averaged are trained each by a loss of its own. Devices count by their share.
+        "loss" and, for classifiers, "accuracy" are those before the update, without penalties on weights. "stopping" is
+        above 0 if a worker wants to stop. Each of several averaged networks has a loss of its own. Devices count by
+        their share.
         """
         run, network, optimizer = self.run, self.network, self.optimizer
         loss_of, reads, config = getattr(losses, run.model.loss), run.model.reads, run.config
@@ -126,40 +123,21 @@ class Training:
             if stopped:
                 return
 
-    def loop(self, done: int, saver: Saver, history: History, identity: Callable[[], Identity]) -> int:
-        """Runs batches done+1..num_iters, saving on the way; returns how many have been seen."""
-        run = self.run
-        validation = Validation(run, self.network) if run.choices.validation else None
-        best = Best(run, self.network, self.optimizer) if run.choices.validation else None
-        with progress(f"Training {run.model.name}", run.num_iters, done) as shown:
-            for seen, values, stopping in self.steps(done):
-                done = seen
-                shown.advance(f"loss {values['loss']:.4f}, {values['samples_per_s']:.0f} samples/s")
-                stopping |= bool(self.caught) and run.workers.count == 1  # several stop together, at the next batch
-                due = is_due(done, run.num_iters)
-                if due or stopping:
-                    self.calibrate(done)
-                if validation:  # not where a signal stops it, so that the best checkpoint is that of a run in one go
-                    values |= validation.measure() if due else validation.empty
-                history.add(done, values)
-                if due or stopping:
-                    history.flush()  # first: rows after the last checkpoint are dropped when training continues
-                    if best and due:  # before the checkpoint, from which a repeated command continues
-                        best.keep(done, values["validation_loss"], identity())
-                    saver.save(done, identity())
-                if stopping:
-                    break
-        return done
-
     def calibrate(self, done: int) -> None:
-        """Replaces batch norm's running statistics, which lag behind the weights, by the exact means over the last
-        batches: all brains look alike, so a small lag moves every prediction the same way ("precise" batch norm: Wu &
-        Johnson, Rethinking "Batch" in BatchNorm, 2021). Raises InputError if a weight is not finite."""
+        """Replaces batch norm's running statistics by the exact means over the last batches.
+
+        The running ones lag behind the weights. All brains look alike, so a small lag moves every prediction the same
+        way ("precise" batch norm: Wu & Johnson, Rethinking "Batch" in BatchNorm, 2021). Raises InputError if a weight
+        is not finite.
+        """
         if not all(np.isfinite(weight).all() for weight in self.network.get_weights()):
             raise self.diverged(f"Weights are not finite after iteration {done}")
-        normalisations = [layer for layer in self.network.layers if isinstance(layer, keras.layers.BatchNormalization)]
-        if not normalisations:
-            return
+        found = [layer for layer in self.network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        if found:
+            self.take_means(done, found)
+
+    def take_means(self, done: int, normalisations: list[keras.layers.BatchNormalization]) -> None:
+        """Gives layers the exact means and variances of the last batches."""
         usual = [layer.momentum for layer in normalisations]
         selections = self.records_of(max(done - CALIBRATION, 0), done)
         for seen, batch in enumerate(self.reading.batches(selections)):
@@ -210,24 +188,6 @@ class Validation:
         label = np.concatenate(labels)
         (area,) = auc(label, probability_of_autism(np.concatenate(outputs)), np.ones((1, len(label))))
         return {"validation_loss": loss, "validation_auc": float(area)}
-
-
-class Best:
-    """The checkpoint that does best on the validation subjects: `<checkpoint folder>/best`."""
-
-    def __init__(self, run: Run, network: keras.Model, optimizer: keras.Optimizer):
-        self.saver = Saver(CheckpointFolder(run.checkpoints.path / BEST), network, optimizer, kept=1)
-        if self.saver.folder.current and not self.saver.folder.whole:
-            raise InputError(
-                f"{self.saver.folder.path} does not have its digest; copy it again, or train anew with --overrideChkpt."
-            )
-
-    def keep(self, step: int, loss: float, identity: Identity) -> None:
-        """Saves the network if its validation loss is lower than that of any checkpoint before."""
-        folder = self.saver.folder
-        best = folder.identity().validation_loss if folder.current else None
-        if best is None or loss < best:
-            self.saver.save(step, dataclasses.replace(identity, validation_loss=loss))
 
 
 def is_due(done: int, last: int) -> bool:

@@ -1,29 +1,39 @@
 """--train: a cohort's training subjects -> a checkpoint, `history.csv`, `history.png`, TensorBoard events."""
 
+import csv
 import dataclasses
 import os
+import re
 import signal
+from collections.abc import Callable
 from functools import cache, partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 import keras
 import numpy as np
+import tensorflow as tf
 
+from data.base import files
 from data.base.errors import InputError
-from data.base.terminal import collected
+from data.base.processes import collected
+from data.base.terminal import progress
 from data.cohorts.cohort import in_order
 from models import layers
 from models.connectomes import RidgeLogits
-from utils.runs.checkpoints import Identity
-from utils.runs.folders import changed
+from utils import figures
+from utils.runs.checkpoints import BEST, CheckpointFolder, Identity
+from utils.runs.folders import changed, move_aside
 from utils.runs.run import Run
+from utils.scores.results import Estimate, Headline
 from utils.scores.ridge import fit_edges
-from utils.training.inference import reading
-from utils.training.loop import Training, make_optimizer
-from utils.training.saver import History, Saver
+from utils.training.loop import Training, Validation, is_due, make_optimizer
+from utils.training.network import Saver, reading
 
 if TYPE_CHECKING:
     from utils.runs.group import Group
+
+STEP = re.compile(r"\d{1,18}")  # of a history
 
 
 def train(run: Run) -> int:
@@ -47,10 +57,10 @@ def train(run: Run) -> int:
     if complete:
         return 0
     history = History(run.out_dir, done)
-    with collected(also=hang_up) as caught:
+    with collected(also=silence_after_sighup) as caught:
         try:
             training = dataclasses.replace(training, caught=caught)
-            done = training.loop(done, saver, history, cache(partial(identity_of, run)))  # slow: when needed
+            done = loop(training, done, saver, history, cache(partial(identity_of, run)))  # slow: when needed
         finally:
             history.close()
     if done < run.num_iters:
@@ -63,6 +73,32 @@ def train(run: Run) -> int:
     return 128 + (caught[0] if caught else signal.SIGTERM) if stopped else 0
 
 
+def loop(training: Training, done: int, saver: Saver, history: "History", identity: Callable[[], Identity]) -> int:
+    """Runs batches done+1..num_iters, saving on the way; returns how many have been seen."""
+    run, network, optimizer = training.run, training.network, training.optimizer
+    validation = Validation(run, network) if run.choices.validation else None
+    best = Best(run, network, optimizer) if run.choices.validation else None
+    with progress(f"Training {run.model.name}", run.num_iters, done) as shown:
+        for seen, values, stopping in training.steps(done):
+            done = seen
+            shown.advance(f"loss {values['loss']:.4f}, {values['samples_per_s']:.0f} samples/s")
+            stopping |= bool(training.caught) and run.workers.count == 1  # several stop together, at the next batch
+            due = is_due(done, run.num_iters)
+            if due or stopping:
+                training.calibrate(done)
+            if validation:  # not where a signal stops it, so that the best checkpoint is that of a run in one go
+                values |= validation.measure() if due else validation.empty
+            history.add(done, values)
+            if due or stopping:
+                history.flush()  # first: rows after the last checkpoint are dropped when training continues
+                if best and due:  # before the checkpoint, from which a repeated command continues
+                    best.keep(done, values["validation_loss"], identity())
+                saver.save(done, identity())
+            if stopping:
+                break
+    return done
+
+
 def has_its_results(run: Run) -> bool:
     """Whether the output folder of a training that has seen all batches lacks nothing. A single one's may be gone."""
     if run.folds:
@@ -72,8 +108,8 @@ def has_its_results(run: Run) -> bool:
 
 
 def claim(run: Run, brought_back: bool) -> None:
-    """Makes the output folder of a training that goes on. Results there that are not of this training are moved aside,
-    and so are those of one from zero that never saved, if the checkpoint that it was to replace was `brought_back`."""
+    """Makes the output folder of a training that goes on. Results of another training are moved aside. So are those of
+    one from zero that never saved, if the checkpoint that it was to replace was `brought_back`."""
     manifest = run.results.manifest
     void = brought_back and manifest is not None and manifest.override and not manifest.finished
     if void or not run.continues():
@@ -86,7 +122,7 @@ def assist(run: Run) -> int:
     """Trains on this worker's share of every batch; returns the exit status."""
     training = begin(run)
     done = training.share_state()
-    with collected(also=hang_up) as caught:
+    with collected(also=silence_after_sighup) as caught:
         training = dataclasses.replace(training, caught=caught)
         stopped = any(stopping for _, _, stopping in training.steps(done))
     return 128 + (caught[0] if caught else signal.SIGTERM) if stopped else 0
@@ -114,7 +150,7 @@ def begin(run: Run) -> Training:
     return Training(run, network, optimizer)
 
 
-def hang_up(number: int) -> None:
+def silence_after_sighup(number: int) -> None:
     """After SIGHUP, sends the output to nowhere: writing to a terminal that is gone fails."""
     if number == getattr(signal, "SIGHUP", None):
         with open(os.devnull, "w") as nowhere:
@@ -159,3 +195,85 @@ def measure(training: Training) -> None:
             else:
                 before = keras.Model(network.input, layer.input)
                 layer.measure(np.asarray(before(of_volumes.inputs(batch))) for batch in of_volumes.batches(selections))
+
+
+class Best:
+    """The checkpoint that does best on the validation subjects: `<checkpoint folder>/best`."""
+
+    def __init__(self, run: Run, network: keras.Model, optimizer: keras.Optimizer):
+        self.saver = Saver(CheckpointFolder(run.checkpoints.path / BEST), network, optimizer, kept=1)
+        if self.saver.folder.current and not self.saver.folder.whole:
+            raise InputError(
+                f"{self.saver.folder.path} does not have its digest; copy it again, or train anew with --overrideChkpt."
+            )
+
+    def keep(self, step: int, loss: float, identity: Identity) -> None:
+        """Saves the network if its validation loss is lower than that of any checkpoint before."""
+        folder = self.saver.folder
+        best = folder.identity().validation_loss if folder.current else None
+        if best is None or loss < best:
+            self.saver.save(step, dataclasses.replace(identity, validation_loss=loss))
+
+
+class History:
+    """`history.csv`, written row by row, and the same numbers for TensorBoard."""
+
+    def __init__(self, folder: Path, step: int):
+        self.path = folder / "history.csv"
+        self.rows = earlier_history(self.path, step) if step and self.path.exists() else []
+        if step and not self.rows:
+            if self.path.exists() and self.path.stat().st_size:  # of another program, such as a spreadsheet
+                move_aside([self.path])
+            print(f"{self.path} has no row of the {step} batches before; it begins with the next one.")
+        with files.replacing(self.path, newline="") as file:
+            if self.rows:
+                self.write(file, self.rows, header=True)
+        self.file = open(self.path, "a", newline="")  # noqa: SIM115
+        self.events = tf.summary.create_file_writer(str(folder))
+
+    @staticmethod
+    def write(file: IO, rows: list[dict], header: bool) -> None:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+
+    def add(self, step: int, values: dict) -> None:
+        row = {"step": step} | values
+        self.write(self.file, [row], header=not self.rows)
+        self.rows.append(row)
+        with self.events.as_default(step):
+            for name, value in values.items():
+                if value != "":
+                    tf.summary.scalar(name, value)
+
+    def flush(self) -> None:
+        self.file.flush()
+        self.events.flush()
+
+    def close(self) -> None:
+        self.file.close()
+        self.events.close()
+        if self.rows:
+            figures.history(self.rows, self.path.with_suffix(".png"))
+
+    @property
+    def headline(self) -> Headline | None:
+        """The last loss, of the validation subjects if there are any."""
+        if not self.rows:
+            return None
+        name = "validation_loss" if "validation_loss" in self.rows[-1] else "loss"
+        return Headline(
+            f"{name} after {self.rows[-1]['step']} batches", Estimate(float(self.rows[-1][name]), None, None)
+        )
+
+
+def earlier_history(path: Path, step: int) -> list[dict]:
+    """The rows up to `step` of a history that this run continues, without a last line that was cut off."""
+    text = files.regular(path).read_text(encoding="utf-8", errors="replace")
+    rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+    try:
+        whole = [row for row in rows if None not in row and None not in row.values()]
+    except csv.Error as error:
+        raise InputError(f"{path} is damaged ({error}); copy it again, or remove it and repeat the command.") from error
+    return [row for row in whole if STEP.fullmatch(row.get("step", "")) and int(row["step"]) <= step]

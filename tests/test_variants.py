@@ -1,21 +1,29 @@
-"""A cohort cut anew: the phenotype is scaled on whoever trains, and nothing of a test subject reaches them."""
+"""A cohort read otherwise: nothing of a test subject reaches who trains; volumes standardised as by scikit-learn."""
 
 import dataclasses
+import json
 import shutil
 from statistics import fmean, median, pstdev
 
 import numpy as np
 import pytest
-from helpers import bare_records, read_rows
+from helpers import SMALL_BATCH, bare_records, read_rows, region_means, write_rows
+from sklearn.preprocessing import StandardScaler
 
 from data.base.errors import InputError
 from data.check import full
-from data.cohorts import records, side_tables
+from data.cohorts import phenotype, records, variants
+from data.cohorts.atlas import load_atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.phenotype import fit_scaler
-from data.cohorts.resplit import resplit
 from data.cohorts.stored import open_cohort
+from data.cohorts.variants import resplit
+from data.grids import REDUCED
 from data.pack import pack
+from utils.blackout.fills import Fills
+from utils.blackout.options import BlackoutOptions
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def folds(cohort: Cohort, fold: int, count: int = 4) -> dict[str, str]:
@@ -56,10 +64,9 @@ def test_with_its_own_split_every_byte_is_as_stored(opened):
     assert again.metadata == dataclasses.replace(opened.metadata, phenotype_auc={})
 
 
-@pytest.mark.parametrize("fold", range(4))
-def test_values_are_imputed_and_scaled_on_the_new_training_subjects(fold, opened):
+def test_values_are_imputed_and_scaled_on_the_new_training_subjects(opened):
     """By the statistics module, from phenotype.csv as csv reads it."""
-    split = folds(opened, fold)
+    split = folds(opened, 2)
     cut = resplit(opened, split)
     batch = cut.batch(range(len(cut.rows)), volumes=False)
     table = read_rows(opened.path / "phenotype.csv")
@@ -77,7 +84,7 @@ def test_values_are_imputed_and_scaled_on_the_new_training_subjects(fold, opened
         assert cut.metadata.phenotype_scale[place] == pytest.approx(spread)
     assert [row.split for row in cut.rows] == [split[row.subject] for row in cut.rows]
     assert cut.metadata.phenotype_auc == {}
-    assert cut.digest != opened.digest != resplit(opened, folds(opened, (fold + 1) % 4)).digest
+    assert cut.digest != opened.digest != resplit(opened, folds(opened, 3)).digest
 
 
 def test_read_header_and_batch_agree_and_volumes_and_labels_stay(opened):
@@ -96,7 +103,7 @@ def test_read_header_and_batch_agree_and_volumes_and_labels_stay(opened):
 @pytest.fixture
 def edited(monkeypatch):
     """A `phenotype.csv` may be edited, although the records hold other values."""
-    monkeypatch.setattr(side_tables, "ROUNDING", np.inf)
+    monkeypatch.setattr(phenotype, "ROUNDING", np.inf)
 
 
 def test_a_phenotype_that_is_not_that_of_the_records_is_refused(copy):
@@ -262,3 +269,149 @@ def test_labels_are_unknown_in_table_and_record_or_in_neither(tmp_path):
     record.write_bytes(np.float32("nan").tobytes() + record.read_bytes()[4:])
     with pytest.raises(InputError, match=r"6.bin has the label nan, the table says 1"):
         open_cohort(tmp_path / "record")
+
+
+@pytest.fixture(scope="module")
+def two_sites(cohort):
+    """All people at two sites, told by their subjects' last digit."""
+    found = open_cohort(cohort)
+    rows = (dataclasses.replace(row, site=f"S{int(row.subject[-1]) % 2}") for row in found.rows)
+    return dataclasses.replace(found, rows=tuple(rows))
+
+
+def standardised(cohort, how):
+    return variants.within_sites(cohort) if how == "site" else dataclasses.replace(cohort, standard=how)
+
+
+def volumes(cohort, how) -> np.ndarray:
+    return standardised(cohort, how).batch(np.arange(len(cohort.rows)))["volume"]
+
+
+def within_brain(volume: np.ndarray) -> np.ndarray:
+    """One map (x, y, z) by scikit-learn; its corner is no brain."""
+    scores, brain = np.zeros(volume.shape), np.abs(volume - volume[0, 0, 0]) > 1e-3
+    scores[brain] = StandardScaler().fit_transform(volume[brain].astype(float)[:, None])[:, 0]
+    return scores
+
+
+def test_moments_of_batches_are_those_of_all():
+    values = np.random.default_rng(0).normal(1e4, 1, (50, 3, 2))
+    values[:, 1, 1] = 7
+    found = records.Moments()
+    for batch in (values[:1], values[1:20], values[20:]):
+        found.add(batch)
+    np.testing.assert_allclose(found.mean, values.mean(0), rtol=1e-12)
+    expected = values.std(0)
+    expected[1, 1] = 1  # does not vary
+    np.testing.assert_allclose(found.spread, expected, rtol=1e-9)
+
+
+def test_as_stored_nothing_changes(two_sites):
+    stored = np.stack([two_sites.read(index)[2] for index in range(len(two_sites.rows))])
+    assert (volumes(two_sites, "stored") == stored).all()
+
+
+def test_within_the_brain_each_person_is_a_z_score_and_the_background_is_its_mean(two_sites):
+    stored, found = volumes(two_sites, "stored"), volumes(two_sites, "brain")
+    for one, other in zip(found, stored, strict=True):
+        np.testing.assert_allclose(one[..., 0], within_brain(other[..., 0]), atol=1e-5)
+        assert records.background(one[..., 0]) == 0 != records.background(other[..., 0])
+    changed = records.within_brain(3 * stored[0] + 7)
+    np.testing.assert_allclose(changed, found[0], atol=1e-4)  # the scale of a map does not count
+
+
+def test_each_map_is_standardised_by_itself():
+    several = np.random.default_rng(0).normal([0, 5, -3], [1, 2, 3], (*REDUCED.shape, 3)).astype(np.float32)
+    several[:4], several[..., :4, :] = -9, -9
+    several[:, :, -4:], several[..., 2] = -9, 4  # the last does not vary
+    found = records.within_brain(several)
+    for at in (0, 1):
+        np.testing.assert_allclose(found[..., at], within_brain(several[..., at]), atol=1e-5)
+    assert (found[..., 2] == 0).all()
+
+
+def test_a_site_is_standardised_by_its_own_people_whatever_their_labels_and_split(two_sites):
+    found, brains = volumes(two_sites, "site"), volumes(two_sites, "brain").astype(float)
+    site = np.array([row.site for row in two_sites.rows])
+    for name in ("S0", "S1"):
+        own = brains[site == name].reshape(sum(site == name), -1)
+        np.testing.assert_allclose(
+            found[site == name].reshape(own.shape), StandardScaler().fit_transform(own), atol=1e-4
+        )
+    flipped = tuple(dataclasses.replace(row, label=1 - row.label) for row in two_sites.rows)
+    assert (volumes(dataclasses.replace(two_sites, rows=flipped), "site") == found).all()
+
+
+def test_swapped_records_say_nothing_of_their_site(two_sites):
+    rows = (*two_sites.rows, dataclasses.replace(two_sites.rows[0], file="0_swap_0.bin"))
+    metadata = dataclasses.replace(two_sites.metadata, provenance={"swap": {"regions": 1}})
+    more = dataclasses.replace(
+        two_sites, rows=rows, entries=(*two_sites.entries, two_sites.entries[0]), metadata=metadata
+    )
+    assert (volumes(more, "site")[:-1] == volumes(two_sites, "site")).all()
+
+
+def test_a_site_of_few_people_cannot_be_standardised_by_itself(two_sites):
+    rows = tuple(dataclasses.replace(row, site="far" if at < 4 else row.site) for at, row in enumerate(two_sites.rows))
+    with pytest.raises(InputError, match="4 people of site far; standardise=site needs 5 of each"):
+        standardised(dataclasses.replace(two_sites, rows=rows), "site")
+
+
+@pytest.mark.parametrize("how", ["brain", "voxel", "site"])
+def test_a_blackout_of_the_background_sets_a_region_to_zero(two_sites, how):
+    cohort = standardised(two_sites, how)
+    options = BlackoutOptions(donors=2)
+    filled = Fills(cohort, load_atlas(None, REDUCED), two_sites.indices("test")[:2], options, seed=0)
+    batch, found = filled.of(two_sites.indices("test")[:2])
+    shown, background, _ = found[filled.names.tolist().index("background")]
+    assert (background == 0).all() and shown is batch["volume"]
+    assert (shown == cohort.batch(two_sites.indices("test")[:2])["volume"]).all()
+    np.testing.assert_allclose(
+        filled.means, region_means(load_atlas(None, REDUCED), volumes(two_sites, how)), atol=1e-6
+    )
+
+
+@pytest.mark.slow
+def test_voxels_are_standardised_by_the_training_records_in_the_first_layer(two_sites, cohort, cli, tmp_path):
+    """Mean and spread are weights, from training subjects only, and no step changes them."""
+    import tensorflow as tf
+
+    from utils.runs.checkpoints import CheckpointFolder
+
+    arguments = ("--model", "cnn", "--preset", "linear", "--numIters", 3, *SMALL_BATCH, "--dataDir", cohort)
+    outcome = cli("--train", *arguments, "--chkPointDir", tmp_path / "ckpt")
+    assert outcome.status == 0, outcome.err
+    reader = tf.train.load_checkpoint(str(CheckpointFolder(tmp_path / "ckpt" / "cnn").latest()))
+    shapes = reader.get_variable_to_shape_map()
+    found = {
+        kind: reader.get_tensor(next(name for name in shapes if f"/{kind}/" in name and len(shapes[name]) == 4))
+        for kind in ("mean", "spread")
+    }
+    training = StandardScaler().fit(
+        volumes(two_sites, "brain")[two_sites.indices("train")].reshape(36, -1).astype(float)
+    )
+    np.testing.assert_allclose(found["mean"].ravel(), training.mean_, atol=1e-5)
+    np.testing.assert_allclose(found["spread"].ravel(), training.scale_, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_what_looked_at_tested_people_says_so_everywhere(cohort, cli, tmp_path):
+    """Terminal, JSON, report, runs.csv."""
+    at_one_site = tmp_path / "cohort"
+    shutil.copytree(cohort, at_one_site)
+    rows = read_rows(at_one_site / "subjects.csv")
+    write_rows(at_one_site / "subjects.csv", [row | {"site": "X"} for row in rows])
+    places = ("--model", "cnn", "--chkPointDir", tmp_path / "ckpt", "--dataDir", at_one_site)
+    more = ("--set", "standardise=site", "--set", "members=1", "--numIters", 2, *SMALL_BATCH)
+    trained = cli("--train", *places, *more, "--outDir", tmp_path / "train")
+    assert trained.status == 0, trained.err
+    outcome = cli("--test", *places, "--outDir", tmp_path / "test")
+    assert outcome.status == 0, outcome.err
+    assert (
+        "TRANSDUCTIVE: each of 1 site is standardised by its own people, tested ones too" in outcome.out
+        and "SIMULATED, TRANSDUCTIVE)" in outcome.out
+    )
+    assert json.loads((tmp_path / "test/metrics.json").read_text())["transductive"] is True
+    assert json.loads((tmp_path / "test/run.json").read_text())["transductive"] is True
+    assert "TRANSDUCTIVE: each site" in (tmp_path / "test/report.html").read_text()
+    assert all("TRANSDUCTIVE" in row["cohort"] for row in read_rows(tmp_path / "runs.csv"))

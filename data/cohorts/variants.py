@@ -1,7 +1,13 @@
-"""A cohort with another split, or another scaling of the phenotype: a fold, everybody to train on, a model's own."""
+"""A cohort that is read otherwise: with another split, phenotype, or standard of its volumes.
 
-from collections.abc import Iterable, Mapping, Sequence
+A standard says how volumes are z-scored as they are read. Networks, floors and the fills of a blackout read the same
+batches, and so see the same volumes.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +21,14 @@ from data.cohorts.rows import Preparation
 
 if TYPE_CHECKING:
     from data.cohorts.phenotype import Scaler
+
+BACKGROUND = {  # what a region becomes that is blacked out by it
+    "stored": "the value outside the brain",
+    "brain": "0, the mean of the person's brain",
+    "voxel": "0, the mean of the person's brain",
+    "site": "0, the mean of the people of the site",
+}
+FEWEST = 5  # people of a site that is standardised by itself
 
 
 @dataclass(frozen=True)
@@ -30,9 +44,9 @@ class RefittedEntry(Wrapped):
 
 
 def resplit(cohort: Cohort, split: Mapping[str, str]) -> Cohort:
-    """The cohort with another split, subject -> train, test or ASIDE; the phenotype is scaled on its training subjects,
-    or stays if there is no `phenotype.csv`. Raises InputError for a subject without a split, a training subject of
-    unknown label, subjects of one scan in both splits, and if nobody is left to train on."""
+    """The cohort with another split, subject -> train, test or HELD_OUT. Its phenotype is scaled on the training
+    subjects, or stays if there is no `phenotype.csv`. Raises InputError for a subject without a split, for a
+    training subject of unknown label, for subjects of one scan in both splits, and if nobody is left to train."""
     if absent := {row.subject for row in cohort.rows} - split.keys():
         raise InputError(f"The split lacks {len(absent)} subjects of {cohort.path}, such as {min(absent)}; add them.")
     if parted := [group for group in cohort.metadata.same_scan if len({split.get(one) for one in group} - {None}) > 1]:
@@ -40,7 +54,7 @@ def resplit(cohort: Cohort, split: Mapping[str, str]) -> Cohort:
             f"The split parts {' and '.join(parted[0])} of {cohort.path}, who share a scan; keep them together."
         )
     rows = [replace(row, split=split[row.subject]) for row in cohort.rows]
-    rows = [row if row.split == rows_of.ASIDE else rows_of.checked(str(cohort.path), row) for row in rows]
+    rows = [row if row.split == rows_of.HELD_OUT else rows_of.checked(str(cohort.path), row) for row in rows]
     cut = replace(cohort, rows=tuple(rows), metadata=replace(cohort.metadata, phenotype_auc={}))
     cut.indices("train")
     if (raw := cut.raw_phenotype) is None:
@@ -59,8 +73,8 @@ def everybody(cohort: Cohort) -> Cohort:
 
 
 def prepared_as(cohort: Cohort, preparation: Preparation) -> Cohort:
-    """The cohort with its phenotype imputed and scaled as another one's; as it is if it is so already, or if it has no
-    `phenotype.csv` or other values."""
+    """The cohort with its phenotype imputed and scaled as another one's. It stays as it is if it is so already, if it
+    has no `phenotype.csv`, or if that holds other values."""
     from data.cohorts.phenotype import Scaler
 
     own, scaler = cohort.metadata, Scaler.of(preparation)
@@ -90,3 +104,43 @@ def with_values(cohort: Cohort, values: Iterable[np.ndarray]) -> Cohort:
     """The cohort whose records hold these phenotypes (29,)."""
     phenotypes = (of.astype(records.DTYPE).tobytes() for of in values)
     return replace(cohort, entries=tuple(map(RefittedEntry, cohort.entries, phenotypes)))
+
+
+@dataclass(frozen=True)
+class SiteMoments(Mapping[str, tuple[np.ndarray, np.ndarray]]):
+    """By site: mean and spread (x, y, z, maps) float32 of each voxel over its people, tested ones too. Their volumes
+    are z-scored within the brain, and read once, at the first use; labels are not read."""
+
+    cohort: Cohort  # as it is stored
+
+    def __getitem__(self, site: str) -> tuple[np.ndarray, np.ndarray]:
+        return self._of_site[site]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._of_site)
+
+    def __len__(self) -> int:
+        return len({row.site for row in self.cohort.rows})
+
+    @cached_property
+    def _of_site(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        moments: dict[str, records.Moments] = defaultdict(records.Moments)
+        for index in self.cohort.unswapped():
+            moments[self.cohort.rows[index].site].add(records.within_brain(self.cohort.read(index)[2])[None])
+        return {site: (of.mean.astype(np.float32), of.spread.astype(np.float32)) for site, of in moments.items()}
+
+
+def within_sites(cohort: Cohort) -> Cohort:
+    """The cohort whose batches are z-scored within each site. Raises InputError if a site has too few people."""
+    people = defaultdict(set)
+    for row in cohort.rows:
+        people[row.site].add(row.subject)
+    if not any(people):
+        raise InputError(f"{cohort.path} names no sites; use standardise=voxel.")
+    site = min(people, key=lambda name: len(people[name]))
+    if len(people[site]) < FEWEST:
+        raise InputError(
+            f"{cohort.path} has {len(people[site])} people of site {site or 'unknown'}; standardise=site needs "
+            f"{FEWEST} of each. Use standardise=voxel."
+        )
+    return replace(cohort, standard="site", moments=SiteMoments(cohort))

@@ -10,9 +10,8 @@ import nibabel
 import numpy as np
 
 from data.base import files
-from data.base.errors import InputError
+from data.base.errors import InputError, check_plain
 from data.base.files import sum_of
-from data.base.text import check_plain
 from data.cohorts.atlas import MAX_REGIONS
 from data.cohorts.nifti import beside, num_volumes, open_image, readable, stem_of
 from data.conversion.volumes import check_labels, labels_of
@@ -21,29 +20,18 @@ GRIDS_KEPT = 4  # of one template; scans of several grids are rare
 
 
 @dataclass(frozen=True)
-class Parcels:
-    """A label image, of the file `path`."""
+class ImageFile:
+    """A label image of parcels, or a 4-D file with a map of each network."""
 
     path: Path
     file: str  # its name, whatever a copy is called
     name: str  # its letters and digits
-    numbers: tuple[int, ...]
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # of parcels or networks
     sha256: str
+    numbers: tuple[int, ...] = ()  # of parcels
 
 
-@dataclass(frozen=True)
-class Networks:
-    """A 4-D file with a map of each network."""
-
-    path: Path
-    file: str  # its name, as above
-    name: str  # its letters and digits
-    names: tuple[str, ...]
-    sha256: str
-
-
-def open_parcels(path: Path, file: str = "") -> Parcels:
+def open_parcels(path: Path, file: str = "") -> ImageFile:
     """A label image that is called `file`, or was, if this is a copy. Raises InputError, naming it, unless it holds
     whole numbers from 1 and its names fit."""
     image = open_image(path)
@@ -57,7 +45,7 @@ def open_parcels(path: Path, file: str = "") -> Parcels:
     whole = tuple(numbers.astype(int).tolist())
     names = names_beside(path, whole)
     file = file or path.name
-    return Parcels(path, file, label_of(path, file), whole, names, sum_of(path))
+    return ImageFile(path, file, label_of(path, file), names, sum_of(path), whole)
 
 
 def label_of(path: Path, file: str) -> str:
@@ -87,7 +75,7 @@ def names_beside(path: Path, numbers: tuple[int, ...]) -> tuple[str, ...]:
     return names
 
 
-def open_networks(path: Path, file: str = "") -> Networks:
+def open_networks(path: Path, file: str = "") -> ImageFile:
     """4-D maps, as above. Raises InputError, naming the file, unless it is 4-D and its names fit."""
     volumes = num_volumes(open_image(path))
     if volumes is None:
@@ -96,7 +84,7 @@ def open_networks(path: Path, file: str = "") -> Networks:
     if labels is not None:
         check_labels(labels, source, volumes)
     file = file or path.name
-    return Networks(path, file, label_of(path, file), tuple(labels or map(str, range(volumes))), sum_of(path))
+    return ImageFile(path, file, label_of(path, file), tuple(labels or map(str, range(volumes))), sum_of(path))
 
 
 @lru_cache(GRIDS_KEPT)
@@ -118,11 +106,11 @@ def on_grid(path: Path, shape: tuple[int, ...], affine: bytes, interpolation: st
     return values
 
 
-def labels_on(parcels: Parcels, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+def labels_on(parcels: ImageFile, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
     """Label image (x, y, z) int32 on a grid, nearest neighbours."""
     return np.rint(on_grid(parcels.path, shape, affine.astype(float).tobytes(), "nearest")).astype(np.int32)
 
 
-def networks_on(networks: Networks, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+def networks_on(networks: ImageFile, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
     """Maps (x, y, z, networks) float32 on a grid, interpolated linearly."""
     return on_grid(networks.path, shape, affine.astype(float).tobytes(), "linear")

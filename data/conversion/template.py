@@ -20,9 +20,9 @@ from data.cohorts import phenotype
 from data.cohorts.cohort import Cohort
 from data.cohorts.connectomes import IMAGE, MAX_PARCELS, Connectomes, parcels_sha256
 from data.cohorts.derivation import FOLDER, kept_in
+from data.cohorts.phenotype import SUBJECT
 from data.cohorts.records import MAX_MAPS, PHENOTYPE_SIZE
 from data.cohorts.rows import Metadata
-from data.cohorts.side_tables import SUBJECT
 from data.cohorts.stored import open_cohort
 from data.conversion import measures
 from data.grids import FULL, GRIDS
@@ -51,14 +51,14 @@ class BundledData:
 
 
 @dataclass(frozen=True)
-class Like:
+class TemplateCohort:
     """A cohort, or what a bundle says of one in its `data`, which then has no people."""
 
     cohort: Cohort
     data: BundledData | None = None
 
     @classmethod
-    def of(cls, path: Path) -> "Like":
+    def of(cls, path: Path) -> "TemplateCohort":
         """Raises InputError for what is neither."""
         return of_bundle(open_bundle(path)) if is_bundle(path) else cls(open_cohort(path))
 
@@ -79,7 +79,7 @@ class Like:
             return {name: pd.DataFrame([values]) for name, values in self.data.typical.items()} or None
         cohort = self.cohort
         subjects = [row.subject for row in cohort.rows]
-        return measures.read(cohort.tables, subjects, cohort.maps) if cohort.tables and subjects else None
+        return measures.read_measures(cohort.tables, subjects, cohort.maps) if cohort.tables and subjects else None
 
 
 def is_bundle(path: Path) -> bool:
@@ -104,7 +104,7 @@ def site_column_of(cohort: Cohort) -> str | None:
 def of_cohort(cohort: Cohort) -> BundledData:
     """What a bundle says of a cohort."""
     people: dict[str, Any] = {"same_scan": (), "encoder_subjects": (), "encoder_volumes": (), "provenance": {}}
-    measured = Like(cohort).measured or {}
+    measured = TemplateCohort(cohort).measured or {}
     return BundledData(
         grid=cohort.grid.name,
         num_maps=cohort.num_maps,
@@ -125,7 +125,7 @@ def derivation_parts(cohort: Cohort) -> dict[str, bytes]:
     return {f"{FOLDER}/{path.name}": files.regular(path).read_bytes() for path in paths}
 
 
-def of_bundle(bundle: Archive) -> Like:
+def of_bundle(bundle: Archive) -> TemplateCohort:
     """What a bundle says. Raises InputError if it contradicts itself."""
     data = bundle.json(DATA, BundledData)
     metadata, grid, parcels = data.metadata, GRIDS.get(data.grid), data.parcels
@@ -151,7 +151,7 @@ def of_bundle(bundle: Archive) -> Like:
         raise InputError(f"{bundle.path} is of other parcels than its {DATA} says. Copy it again.")
     edges = Connectomes(bundle.path, metadata.connectome, data.parcels, image, np.empty(0, int))
     cohort = Cohort(bundle.path, grid, (), (), metadata, num_maps=data.num_maps)
-    return Like(replace(cohort, connectomes=edges if metadata.connectome else None), data)
+    return TemplateCohort(replace(cohort, connectomes=edges if metadata.connectome else None), data)
 
 
 def are_repeated(names: Sequence[str]) -> bool:

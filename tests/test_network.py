@@ -10,7 +10,8 @@ from helpers import an_identity, assert_bit_equal, read_rows, step_of
 from data.base.errors import InputError
 from utils.runs.checkpoints import CheckpointFolder
 from utils.scores.results import Estimate, Headline
-from utils.training.saver import History, Saver, earlier_history
+from utils.training.network import Saver
+from utils.training.train import History, earlier_history
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 WIDE = ("--set", "filters=8,24")  # its checkpoint has some 250 kB, more than any other file of the run

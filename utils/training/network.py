@@ -1,0 +1,219 @@
+"""A network on disk and over records: its checkpoints are saved and restored, and it is run over a cohort.
+
+What averages volumes over parcels is not run again for each batch: the cohort keeps these means.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from scipy.special import expit
+
+from data.base import files
+from data.base.errors import InputError
+from data.base.terminal import progress
+from data.cohorts.means import Parcels, cubes, means_of
+from data.grids import GRIDS
+from models.layers import RegionMeans
+from utils.runs.checkpoints import IDENTITY, STATE, CheckpointFolder, Identity, Saved, digest_of, remove_own
+from utils.runs.run import Run
+
+KEPT = 3
+
+
+class Saver:
+    """Saves and restores a network, its optimizer and its step; the latest checkpoint is always a whole one."""
+
+    def __init__(self, folder: CheckpointFolder, model: keras.Model, optimizer: keras.Optimizer, kept: int = KEPT):
+        self.folder, self.kept = folder, kept
+        self.saved: dict[str, Saved] = {}
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, step=self.step)
+
+    def restore(self) -> int:
+        """Restores the latest checkpoint, if any; returns the number of batches it has seen."""
+        if self.folder.current is not None:
+            identity, latest = self.folder.identity(), self.folder.latest()
+            self.saved = dict(identity.saved)
+            read(self.checkpoint, self.folder, lambda status: status.assert_consumed())
+            if latest.name not in self.saved:  # a run was killed amid this save, which ends here
+                self.record(latest, self.tidied(), identity)
+        return int(self.step.numpy())
+
+    def tidied(self) -> list[str]:
+        """Removes all but the newest checkpoints of TensorFlow's state file; returns the names of these."""
+        if (state := tf.train.get_checkpoint_state(str(self.folder.path))) is None:
+            return list(self.saved)
+        names = [os.path.basename(name) for name in state.all_model_checkpoint_paths]
+        for path in [path for name in names[: -self.kept] for path in self.folder.path.glob(f"{name}.*")]:
+            files.remove(path)
+        state.model_checkpoint_path, state.all_model_checkpoint_paths[:] = names[-1], names[-self.kept :]
+        del state.all_model_checkpoint_timestamps[: -self.kept]
+        with files.replacing(self.folder.path / STATE) as file:
+            file.write(str(state))
+        return names[-self.kept :]
+
+    def record(self, prefix: Path, kept: list[str], identity: Identity) -> None:
+        """Records the digest of a checkpoint that was saved at `self.step`, and forgets those that were not kept."""
+        self.saved = {name: saved for name, saved in self.saved.items() if name in kept}
+        self.saved[prefix.name] = Saved(int(self.step.numpy()), digest_of(prefix))
+        self.describe(identity)
+
+    @cached_property
+    def manager(self) -> tf.train.CheckpointManager:
+        return tf.train.CheckpointManager(self.checkpoint, self.folder.path, max_to_keep=self.kept)
+
+    def save(self, step: int, identity: Identity) -> None:
+        """Saves after `step` batches. Raises InputError if that cannot be written; the checkpoint before is intact."""
+        self.step.assign(step)
+        before = self.folder.current
+        try:
+            self.folder.path.mkdir(parents=True, exist_ok=True)
+            self.describe(identity)  # first: a checkpoint without its identity cannot be used
+            prefix = Path(self.manager.save())
+            self.record(prefix, [os.path.basename(name) for name in self.manager.checkpoints], identity)
+        except (tf.errors.OpError, OSError) as error:
+            self.folder.remove_incomplete()
+            kept = "the one before is intact" if before else "there is none before it"
+            raise InputError(
+                f"{self.folder.path} cannot take a checkpoint at iteration {step} ({short(error)}); {kept}. "
+                "Make room for it and repeat the command."
+            ) from error
+        remove_own(self.folder.replaced, self.folder.path)
+
+    def describe(self, identity: Identity) -> None:
+        """Writes `run.json`."""
+        described = dataclasses.replace(identity, step=int(self.step.numpy()), saved=self.saved)
+        files.write_json(self.folder.path / IDENTITY, dataclasses.asdict(described))
+
+
+def read(checkpoint: tf.train.Checkpoint, folder: CheckpointFolder, check: Callable[[Any], object]) -> None:
+    """Restores the latest files. Raises InputError if they are damaged, or of another network as `check` finds."""
+    tf.get_logger().setLevel("ERROR")  # it lists what could not be restored, each variable on a line
+    try:
+        check(checkpoint.restore(str(folder.latest())))
+    except (tf.errors.OpError, LookupError) as error:
+        raise InputError(
+            f"{folder.latest()} cannot be read ({short(error)}); train again with --overrideChkpt."
+        ) from error
+    except (ValueError, AssertionError) as error:
+        raise InputError(
+            f"{folder.latest()} has weights of another network than this version builds: it is of an earlier version, "
+            f"or files were mixed up. Train again: {folder.training} --overrideChkpt"
+        ) from error
+
+
+def restore_weights(folder: CheckpointFolder, model: keras.Model) -> None:
+    """Restores the network alone, for inference."""
+    checkpoint = tf.train.Checkpoint(model=model)
+    read(checkpoint, folder, lambda status: status.expect_partial().assert_existing_objects_matched())
+
+
+def short(error: Exception) -> str:
+    """An error's first line, cut to a readable length."""
+    return (str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def restored_network(run: Run) -> keras.Model:
+    """The trained network. Raises InputError if its training diverged."""
+    network = run.model.build(run.config, run.cohort)
+    restore_weights(run.checkpoints, network)
+    check_finite(run, "weights", network.get_weights())
+    return network
+
+
+def check_finite(run: Run, what: str, values: Any) -> None:
+    """Raises InputError if an array in `values`, nested in any way, holds NaN or infinity."""
+    if not all(np.isfinite(array).all() for array in tf.nest.flatten(values)):
+        raise InputError(
+            f"{run.checkpoints.path} has {what} that are not finite: its training diverged. Train again with a smaller "
+            f"learning rate: {run.checkpoints.training} --overrideChkpt "
+            f"--set learning_rate={run.config.learning_rate / 10:g}"
+        )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The part of a network that a run computes, and what it reads. The cohort keeps the means of volumes over parcels,
+    so the layers that give them need not be computed. `tables` are these means, and connectomes."""
+
+    run: Run
+    network: keras.Model
+    tables: dict[str, Any]
+
+    def batches(self, selections: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        """The batches of each selection of records, see `Model.batches`."""
+        volumes = "volume" in self.network.input
+        return self.run.model.batches(self.run.cohort, selections, volumes, self.tables)
+
+    def inputs(self, batch: dict) -> dict:
+        """What the network reads of a batch."""
+        return {name: batch[name] for name in self.network.input}
+
+
+def reading(run: Run, network: keras.Model, volumes: bool = False) -> Reading:
+    """How a run reads records for a network: means of volumes where it begins with these, unless it needs `volumes`."""
+    rest, parcels = (network, []) if volumes else split_after_means(network)
+    tables: dict[str, Any] = {}
+    if parcels:
+        tables |= zip((one.name for one in parcels), means_of(run.cohort, parcels), strict=True)
+    if run.cohort.connectomes and "connectome" in network.input:
+        tables["connectome"] = run.cohort.connectomes
+    return Reading(run, rest, tables)
+
+
+def split_after_means(network: keras.Model) -> tuple[keras.Model, list[Parcels]]:
+    """The network after its first layers, and the parcels over which these average the volume. It takes the means by
+    the names of the parcels. If other layers read the volume too: the network itself, and no parcels."""
+    volume = network.input.get("volume") if isinstance(network.input, dict) else None
+    operations = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
+    reading = [layer for layer in operations if volume is not None and layer.input is volume]
+    found = {parcels.name: parcels for layer in reading if (parcels := parcels_of(layer))}
+    if not reading or len(found) < len(reading):
+        return network, []
+    for name, layer in zip(found, reading, strict=True):
+        layer.output.name = name
+    results = {name: layer.output for name, layer in zip(found, reading, strict=True)}
+    rest = {name: tensor for name, tensor in network.input.items() if name != "volume"}
+    return keras.Model(rest | results, network.output), list(found.values())
+
+
+def parcels_of(layer: keras.Layer) -> Parcels | None:
+    """What a layer averages a volume over; None if it does something else."""
+    if isinstance(layer, RegionMeans):
+        return layer.parcels
+    grid = next((grid for grid in GRIDS.values() if grid.shape == tuple(layer.input.shape[1:4])), None)
+    if isinstance(layer, keras.layers.AveragePooling3D) and grid and layer.padding == "same":
+        return cubes(grid, layer.pool_size[0])
+    return None
+
+
+def outputs_of(
+    run: Run, network: keras.Model, selections: list[np.ndarray], title: str = ""
+) -> Iterator[tuple[np.ndarray, dict, Any]]:
+    """For each selection of records: it, the batch (see `Model.batches`), and the network's outputs in NumPy. Without a
+    `title` no progress is shown."""
+    reader = reading(run, network)
+    forward = tf.function(lambda inputs: reader.network(inputs, training=False), reduce_retracing=True)
+    with progress(title, sum(map(len, selections))) if title else nullcontext() as shown:
+        for selection, batch in zip(selections, reader.batches(selections), strict=True):
+            outputs = forward(reader.inputs(batch))
+            outputs = tf.nest.map_structure(lambda tensor: tensor.numpy(), outputs)
+            check_finite(run, "outputs", outputs)
+            if shown:
+                shown.advance(steps=len(selection))
+            yield selection, batch, outputs
+
+
+def probability_of_autism(logits: np.ndarray) -> np.ndarray:
+    """(..., 2) logits of (control, autism) -> (...) float64."""
+    logits = np.asarray(logits, np.float64)
+    return expit(logits[..., 1] - logits[..., 0])
