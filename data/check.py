@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data import grids
 from data.base import files
 from data.base.errors import InputError
 from data.base.terminal import progress
@@ -37,16 +36,16 @@ class MapSummary:
 
     def __init__(self) -> None:
         self.sums = {group: VolumeSum() for group in GROUPS}
-        self.brains = np.zeros(grids.REDUCED.shape, int)  # the records in which a voxel is of the brain
+        self.brains = np.zeros(records.REDUCED.shape, int)  # the records in which a voxel is of the brain
         self.measured: dict[int, dict[str, float]] = {}  # by record
         # The sum over records, each turned to the side of those before it: any number of them may be mirrored
-        self.asymmetry = np.zeros(grids.REDUCED.shape)
+        self.asymmetry = np.zeros(records.REDUCED.shape)
         self.side: dict[int, float] = {}  # 1 or -1, how a record was turned
 
     def add(self, index: int, volume: np.ndarray, lacking: Iterable[int], groups: Iterable[str]) -> None:
         """Adds the volume of the record `index`, which lacks some regions, and belongs to some of GROUPS."""
         brain = records.brain_of(volume)
-        self.measured[index] = measures.of_volume(volume, brain, grids.REDUCED)
+        self.measured[index] = measures.of_volume(volume, brain, records.REDUCED)
         self.brains += brain
         own = asymmetry(volume)
         self.side[index] = 1.0 if (own * self.asymmetry).sum() >= 0 else -1.0
@@ -201,12 +200,12 @@ def check_identical(cohort: Cohort, digests: dict[bytes, list[int]], findings: F
     return groups
 
 
-def check_twins(cohort: Cohort, means: dict[str, np.ndarray], told: list[set[str]], findings: Findings) -> None:
+def check_twins(cohort: Cohort, means: dict[str, np.ndarray], identical: list[set[str]], findings: Findings) -> None:
     """Subjects who share a scan by its region means are a problem if they are in train and test, or differ in their
-    label. Others are worth a note, and so are possible sessions of one person. Identical volumes were `told` before."""
+    label. Others are worth a note, and so are possible sessions of one person. `identical` volumes are told before."""
     rows = {row.subject: row for row in reversed(cohort.rows)}
     found = twins.alike(list(means), np.stack([*means.values()]))
-    new = [group for group in found.same_scan if set(group) not in told]
+    new = [group for group in found.same_scan if set(group) not in identical]
     parted = [group for group in new if len({rows[one].split for one in group}) > 1]
     labels = [group for group in found.same_scan if len({rows[one].label for one in group if rows[one].known}) > 1]
     others = [group for group in new if group not in parted + labels]

@@ -5,14 +5,14 @@ import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from data import grids, simulation
+from data import simulation
 from data.base import files
 from data.cohorts import phenotype, records
 from data.cohorts.rows import Row
 from data.simulation import PLANTED, SIMULATIONS, Anatomy, Simulation, demographics
 
 
-def simulate(target: Path, grid: grids.Grid, drawn: Simulation, kind: type[Anatomy] = Anatomy) -> list[Row]:
+def simulate(target: Path, grid: records.Grid, drawn: Simulation, kind: type[Anatomy] = Anatomy) -> list[Row]:
     """Writes the simulated cohort `drawn`, with a kind of anatomy, into the new folder `target`; returns its rows."""
     from data.conversion.options import ConversionOptions  # which a cohort that is made already does without
     from data.conversion.plan import plan
@@ -29,7 +29,7 @@ def simulate(target: Path, grid: grids.Grid, drawn: Simulation, kind: type[Anato
     return planned.rows
 
 
-def demo_cohort(grid: grids.Grid) -> Path:
+def demo_cohort(grid: records.Grid) -> Path:
     """The cached demo cohort on a grid; made at the first call. The cache is `$XDG_CACHE_HOME` or `~/.cache`."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "falff-demo"
     drawn = SIMULATIONS[grid.name]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from data import grids
 from data.cohorts import atlas, phenotype, records
 
 PLANTED = ("Frontal_Mid_L", "Precuneus_R", "Temporal_Mid_R", "Cerebelum_Crus1_L")
@@ -83,7 +82,7 @@ class Anatomy:
 
     maps: tuple[str, ...] = ("falff",)
 
-    def __init__(self, grid: grids.Grid, simulation: Simulation):
+    def __init__(self, grid: records.Grid, simulation: Simulation):
         from scipy import ndimage
 
         self.grid, self.simulation, self.ndimage = grid, simulation, ndimage
@@ -111,10 +110,10 @@ class Anatomy:
         """One subject's normalised volume (x, y, z) float32; the same subject on either grid."""
         simulation = self.simulation
         region, random = self.region_values(subject, label)
-        noise = self.ndimage.gaussian_filter(random.normal(size=grids.REDUCED.shape), 0.85)
+        noise = self.ndimage.gaussian_filter(random.normal(size=records.REDUCED.shape), 0.85)
         noise *= simulation.voxel_spread / noise.std()
-        if self.grid == grids.FULL:
-            noise = self.ndimage.zoom(noise, grids.BLOCK, order=1, grid_mode=True, mode="nearest")
+        if self.grid == records.FULL:
+            noise = self.ndimage.zoom(noise, records.BLOCK, order=1, grid_mode=True, mode="nearest")
             noise = noise[tuple(slice(1, 1 + length) for length in self.grid.shape)]
         activity = region[self.atlas.labels] + random.normal(0, simulation.subject_spread) + noise
         return records.normalise(np.where(self.brain, np.clip(activity, 0, 1), 0))
@@ -125,7 +124,7 @@ def rule(simulation: Simulation, subjects: Sequence[str]) -> np.ndarray:
 
     No classifier of the volumes can be better: noise and the spread of whole brains are added to these values.
     """
-    anatomy = Anatomy(grids.REDUCED, simulation)
+    anatomy = Anatomy(records.REDUCED, simulation)
     label = demographics(simulation)["label"]
     numbers = [int(subject) - 1 for subject in subjects]
     drawn = np.stack([anatomy.region_values(number, label[number])[0] for number in numbers])[:, anatomy.planted]

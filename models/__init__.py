@@ -17,7 +17,7 @@ import numpy as np
 from data.base.errors import InputError
 from data.base.processes import prepare_tensorflow
 from data.cohorts.cohort import Cohort
-from data.grids import FULL, REDUCED, Grid
+from data.cohorts.records import FULL, REDUCED, Grid
 from models.settings import Settings, from_json
 
 prepare_tensorflow()

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from data.cohorts.records import PHENOTYPE_SIZE
-from data.grids import Grid
+from data.cohorts.records import PHENOTYPE_SIZE, Grid
 from models.settings import BelowOne, HiddenLayers, Penalty, Sparsity, Widths, dense_weights, require
 
 

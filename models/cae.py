@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from data.grids import Grid
+from data.cohorts.records import Grid
 from models.settings import (
     BatchSize,
     BelowOne,

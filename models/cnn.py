@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from data.grids import BLOCK, REDUCED, Grid
+from data.cohorts.records import BLOCK, REDUCED, Grid
 from models import regions
 from models.regions import OfVolume, Regions
 from models.settings import (

@@ -12,8 +12,7 @@ from keras import KerasTensor, layers
 
 from data.cohorts.atlas import load_atlas
 from data.cohorts.means import regions
-from data.cohorts.records import PHENOTYPE_SIZE, Moments
-from data.grids import Grid
+from data.cohorts.records import PHENOTYPE_SIZE, Grid, Moments
 from models.one_channel import Conv3D, Conv3DTranspose, Cropping3D
 from models.settings import LayerSettings, Part
 

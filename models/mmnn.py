@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields, make_dataclass, replace
 from functools import partial
 from typing import Any
 
-from data.grids import Grid
+from data.cohorts.records import Grid
 from models import cnn, nn
 from models.regions import OfVolume
 from models.settings import LayerSettings, Part, Penalty, Settings, Widths, dense_weights

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from data.cohorts.records import PHENOTYPE_SIZE
-from data.grids import Grid
+from data.cohorts.records import PHENOTYPE_SIZE, Grid
 from models.settings import Classifier, HiddenLayers, LayerSettings, Part, Penalty, Widths, dense_weights
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from data.cohorts.atlas import AAL_REGIONS
 from data.cohorts.cohort import Standard
-from data.grids import Grid
+from data.cohorts.records import Grid
 from models.settings import (
     Between,
     Classifier,

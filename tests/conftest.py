@@ -15,8 +15,9 @@ from helpers import ROOT, SMALL, Outcome, run_main, training, write_pcp
 from hypothesis import settings
 from people import ROWS, write_people
 
-from data import demo, grids
+from data import demo
 from data.base import files, processes
+from data.cohorts import records
 from utils.blackout import measure
 from utils.machines import devices
 
@@ -173,14 +174,14 @@ def once(tmp_path_factory) -> Callable[..., Path]:
 def cohort(once) -> Path:
     """40 simulated subjects on the reduced grid, 4 of them test subjects."""
     simulation = demo.Simulation(subjects=40, seed=1)
-    return once("cohort", lambda folder: demo.simulate(folder / "reduced", grids.REDUCED, simulation)) / "reduced"
+    return once("cohort", lambda folder: demo.simulate(folder / "reduced", records.REDUCED, simulation)) / "reduced"
 
 
 @pytest.fixture(scope="session")
 def full_cohort(once) -> Path:
     """6 simulated subjects at full size, one of them a test subject."""
     simulation = demo.Simulation(subjects=6, seed=2)
-    return once("full-cohort", lambda folder: demo.simulate(folder / "full", grids.FULL, simulation)) / "full"
+    return once("full-cohort", lambda folder: demo.simulate(folder / "full", records.FULL, simulation)) / "full"
 
 
 @pytest.fixture(scope="session")

@@ -23,9 +23,10 @@ from pathlib import Path
 from helpers import ROOT
 from slurm import rows_of, sh
 
-from data import demo, grids
+from data import demo
 from data.base.cli import guarded
 from data.base.errors import InputError
+from data.cohorts import records
 
 DOCKERFILE = ROOT / "docs" / "container" / "Dockerfile"
 APPTAINER = ROOT / "docs" / "container" / "apptainer.def"
@@ -282,7 +283,7 @@ def execute() -> int:
     with tempfile.TemporaryDirectory(prefix="container") as folder:
         home = Path(folder)
         home.chmod(0o755)
-        demo.simulate(home / "cohort", grids.REDUCED, demo.Simulation(subjects=40, seed=1))
+        demo.simulate(home / "cohort", records.REDUCED, demo.Simulation(subjects=40, seed=1))
         image, what = built(home)
         print("| what was tried in a clean root | what was found | held |\n| --- | --- | --- |", flush=True)
         print(f"| the steps of the Dockerfile | {what} | yes |", flush=True)

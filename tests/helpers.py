@@ -18,7 +18,6 @@ import nibabel
 import numpy as np
 import pytest
 
-from data import grids
 from data.cohorts import connectomes, records
 from data.cohorts.cohort import Cohort
 from data.cohorts.nifti import MapOnDisk, on_full_grid, read_brains
@@ -182,7 +181,7 @@ def start_worker(commands: Path, *options: str, environment: dict[str, str] | No
 def small_record(label: float = 1.0, seed: int = 0) -> bytes:
     """A record on the reduced grid with random content."""
     random = np.random.default_rng(seed)
-    return bytes(records.pack(label, random.normal(size=29), random.normal(size=grids.REDUCED.shape)))
+    return bytes(records.pack(label, random.normal(size=29), random.normal(size=records.REDUCED.shape)))
 
 
 def bare_records(subjects: Sequence[int]) -> dict[str, bytes]:
@@ -192,7 +191,7 @@ def bare_records(subjects: Sequence[int]) -> dict[str, bytes]:
 
 def compressible(subject: int) -> bytes:
     """A record that is mostly background, so that its files are mostly structure."""
-    volume = np.full(grids.REDUCED.shape, -0.4, "<f4")
+    volume = np.full(records.REDUCED.shape, -0.4, "<f4")
     volume[5:9, 5:9, 5:9] = np.random.default_rng(subject).normal(size=(4, 4, 4))
     return bytes(records.pack(subject % 2, np.arange(29), volume))
 
@@ -234,7 +233,7 @@ def row(subject: str = "1", label: float = 1.0, split: str = "train", **more: st
     return Row(**{"file": f"{subject}.bin", "subject": subject, "site": "NYU", "label": label, "split": split} | more)
 
 
-def cohort_of(*rows: Row, grid: grids.Grid = grids.REDUCED, **metadata) -> Cohort:
+def cohort_of(*rows: Row, grid: records.Grid = records.REDUCED, **metadata) -> Cohort:
     """A cohort of rows without records, whose volumes are made up of the subjects' names."""
     digests = tuple(Digests(sha256(f"header {of.file}"), sha256(f"scan {of.subject}")) for of in rows)
     return Cohort(Path("cohort"), grid, rows, (), Metadata(**metadata), seal=Seal(digests))

@@ -27,9 +27,10 @@ import pandas as pd
 from helpers import ROOT, SMALL_BATCH, TINY_NN, assert_bit_equal
 from pages import ONE_OF_REGIONS, scripts, tiny
 
-from data import demo, grids
+from data import demo
 from data.base.cli import guarded
 from data.base.errors import InputError
+from data.cohorts import records
 from utils.machines import devices
 
 PACKAGES = {"slurmctld": "slurm-wlm", "munged": "munge", "ip": "iproute2"}
@@ -439,8 +440,8 @@ def execute() -> int:
     with tempfile.TemporaryDirectory(prefix="slurm") as folder:
         home = Path(folder)
         home.chmod(0o755)
-        demo.simulate(home / "cohort", grids.REDUCED, demo.Simulation(subjects=40, seed=1))
-        demo.simulate(home / "full", grids.FULL, demo.Simulation(subjects=6, seed=2))
+        demo.simulate(home / "cohort", records.REDUCED, demo.Simulation(subjects=40, seed=1))
+        demo.simulate(home / "full", records.FULL, demo.Simulation(subjects=6, seed=2))
         with cluster(home):
             tries = Tries(home, home / "cohort", home / "full").all()
             chosen = [name for name in tries if not wanted or any(word in name for word in wanted)]

@@ -43,7 +43,7 @@ IMPORTS = {name: imports_of(tree) - {name} for name, tree in MODULES.items()}
 
 SEALED = {f"data.cohorts.{name}" for name in ("entries", "seal", "twins")}  # what a cohort is known by
 SUMS = {"SUMS", "sum_of", "sums_of", "write_sums", "read_sums", "verify_sums", "check_sums"}  # of `data.base.files`
-IMPORTED_BY_ALL = ("data", "data.grids")  # the version; the grids
+IMPORTED_BY_ALL = ("data",)  # the version
 
 
 def floor_of(name: str) -> tuple[int, int]:

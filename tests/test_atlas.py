@@ -9,7 +9,7 @@ from helpers import LAS_6MM
 
 from data.base.errors import InputError
 from data.cohorts import atlas
-from data.grids import FULL, REDUCED
+from data.cohorts.records import FULL, REDUCED
 
 
 @pytest.fixture(scope="module")

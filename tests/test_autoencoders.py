@@ -8,8 +8,8 @@ from helpers import SMALL_BATCH
 from sklearn.decomposition import PCA
 from sklearn.metrics import r2_score
 
+from data.cohorts.records import REDUCED
 from data.cohorts.stored import open_cohort
-from data.grids import REDUCED
 from models import cae
 from utils.evaluation.autoencoders import code_grid
 

@@ -23,10 +23,9 @@ from sklearn.preprocessing import StandardScaler
 from data.check import full
 from data.cohorts import atlas
 from data.cohorts.folds import permuted_folds
-from data.cohorts.records import record_bytes
+from data.cohorts.records import REDUCED, record_bytes
 from data.cohorts.stored import open_cohort
 from data.derivation.measures import MEASURES
-from data.grids import REDUCED
 from data.simulation import Anatomy, Simulation
 from data.swap import swap
 from utils.blackout import job, measure, page, results

@@ -13,8 +13,8 @@ from helpers import read_rows
 from sklearn.linear_model import Ridge
 
 from data.cohorts import atlas
+from data.cohorts.records import FULL, REDUCED
 from data.cohorts.stored import open_cohort
-from data.grids import FULL, REDUCED
 from models import cnn
 from models.settings import from_json
 from utils.blackout.fills import FILLS, Fills

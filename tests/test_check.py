@@ -12,7 +12,7 @@ import pytest
 from helpers import TINY_NN, Outcome, Page, read_rows
 from scipy.stats import pearsonr
 
-from data import demo, grids
+from data import demo
 from data.cohorts import atlas, phenotype, records
 from data.cohorts.stored import open_cohort
 from models import MODELS
@@ -31,7 +31,7 @@ def copy(cohort, tmp_path) -> Path:
 
 
 def volume_of(path: Path) -> np.ndarray:
-    return np.fromfile(path, "<f4")[30:].reshape(grids.REDUCED.shape)
+    return np.fromfile(path, "<f4")[30:].reshape(records.REDUCED.shape)
 
 
 def replace_volume(path: Path, volume: np.ndarray) -> None:
@@ -100,7 +100,7 @@ def test_a_mirrored_volume_is_found_at_full_size(full_cohort, data_cli, tmp_path
     folder = shutil.copytree(full_cohort, tmp_path / "full", ignore=shutil.ignore_patterns("digests.csv"))
     path = folder / files_of(folder, "train")[0]
     content = np.fromfile(path, "<f4")
-    content[30:] = content[30:].reshape(grids.FULL.shape)[::-1].ravel()
+    content[30:] = content[30:].reshape(records.FULL.shape)[::-1].ravel()
     path.write_bytes(content.tobytes())
     found = problems(data_cli("check", folder))
     assert f"left and right look exchanged in {path.name}; check their affines" in found
@@ -117,7 +117,7 @@ def test_one_subject_in_both_splits_under_two_ids(copy, data_cli):
 
 def test_identical_maps_of_a_record_are_a_note_of_their_own(tmp_path, data_cli):
     cohort = tmp_path / "cohort"
-    demo.simulate(cohort, grids.REDUCED, demo.Simulation(subjects=12, seed=1))
+    demo.simulate(cohort, records.REDUCED, demo.Simulation(subjects=12, seed=1))
     opened = open_cohort(cohort)
     for index, row in enumerate(opened.rows):
         label, phenotype, volume = opened.read(index)
@@ -152,7 +152,7 @@ def test_copies_with_noise_are_told_by_split_and_label(copy, data_cli):
     control, same, *_ = [row for row in rows if row["split"] == "train" and row["label"] == "0"]
     other = next(row for row in rows if row["split"] == "train" and row["label"] == "1")
     test = next(row for row in rows if row["split"] == "test")
-    noise = np.random.default_rng(0).normal(size=grids.REDUCED.shape)
+    noise = np.random.default_rng(0).normal(size=records.REDUCED.shape)
     original = volume_of(copy / control["file"])
     replace_volume(copy / same["file"], original + 1e-6 * noise)
     named = f"one scan under several IDs: {control['subject']} (train) and {same['subject']} (train)"
@@ -169,7 +169,7 @@ def test_copies_with_noise_are_told_by_split_and_label(copy, data_cli):
 @pytest.mark.parametrize("value", [0.0, -0.4])
 def test_a_constant_volume(value, copy, data_cli):
     name = files_of(copy, "train")[0]
-    replace_volume(copy / name, np.full(grids.REDUCED.shape, value))
+    replace_volume(copy / name, np.full(records.REDUCED.shape, value))
     [found] = problems(data_cli("check", copy))
     assert found.endswith(f"{name} is constant ({value:g}); its map was empty")
 
@@ -187,8 +187,8 @@ def test_a_value_that_is_not_finite(value, place, words, copy, data_cli):
 
 def test_every_problem_is_told_not_the_first_only(copy, data_cli):
     train = files_of(copy, "train")
-    replace_volume(copy / train[0], np.zeros(grids.REDUCED.shape))
-    replace_volume(copy / train[1], np.full(grids.REDUCED.shape, np.nan))
+    replace_volume(copy / train[0], np.zeros(records.REDUCED.shape))
+    replace_volume(copy / train[1], np.full(records.REDUCED.shape, np.nan))
     replace_volume(copy / train[2], volume_of(copy / train[2])[::-1])
     outcome = data_cli("check", copy)
     assert len(problems(outcome)) == 3
@@ -207,7 +207,7 @@ def test_a_split_without_a_class(copy, data_cli):
 def test_an_outlier_is_a_note_with_its_correlation(copy, data_cli):
     name = files_of(copy, "train")[7]
     shuffled = np.random.default_rng(0).permutation(volume_of(copy / name).ravel())
-    replace_volume(copy / name, shuffled.reshape(grids.REDUCED.shape))
+    replace_volume(copy / name, shuffled.reshape(records.REDUCED.shape))
     outcome = data_cli("check", copy)
     mean = np.mean([volume_of(copy / other) for other in files_of(copy, "train")], 0)
     expected = pearsonr(shuffled, mean.ravel())[0]
@@ -217,7 +217,7 @@ def test_an_outlier_is_a_note_with_its_correlation(copy, data_cli):
 
 def test_regions_without_signal_are_a_note(copy, data_cli):
     """The left middle frontal gyrus is cut out of three volumes, a third of the right one of two."""
-    regions = atlas.load_atlas(None, grids.REDUCED)
+    regions = atlas.load_atlas(None, records.REDUCED)
     left, right = (
         np.argwhere(regions.labels == number)
         for name in ("Frontal_Mid_L", "Frontal_Mid_R")
@@ -332,7 +332,7 @@ def test_the_page_holds_the_report_and_nothing_from_elsewhere(copy, data_cli, tm
     """A site named like a script is text on the page, not a script."""
     evil = "<script>alert(1)</script>&amp;"
     edit_table(copy, f"^({files_of(copy, 'train')[0]},[^,]*),[^,]*,", rf"\1,{evil},")
-    replace_volume(copy / files_of(copy, "train")[3], np.zeros(grids.REDUCED.shape))
+    replace_volume(copy / files_of(copy, "train")[3], np.zeros(records.REDUCED.shape))
     outcome = data_cli("check", copy, "--html", tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
@@ -353,7 +353,7 @@ def training(folder: Path, cli, model: str = "nn") -> Outcome:
 @pytest.mark.slow
 def test_training_prints_the_fast_form_first(copy, cli):
     """What the table tells is printed; volumes are not read, so that a damaged one is not reported yet."""
-    replace_volume(copy / files_of(copy, "train")[0], np.full(grids.REDUCED.shape, np.nan))
+    replace_volume(copy / files_of(copy, "train")[0], np.full(records.REDUCED.shape, np.nan))
     outcome = training(copy, cli)
     assert outcome.status == 0, outcome.err
     for words in ("40 records of 40 subjects", "train: 36 subjects", f"\nNot checked: python -m data check {copy}\n"):

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from data import grids
+from data.cohorts import records
 from data.cohorts.folds import inner_folds, open_folds
 from utils.choice.job import Store, choice, halve, trainings
 from utils.evaluation.comparisons import agreement, best_of, choice_summary, corrected, shifted
@@ -313,9 +313,9 @@ def test_a_blackout_is_of_who_was_chosen_in_each_fold(cohort, no_floors, tmp_pat
     does best."""
     monkeypatch.setattr("data.cohorts.folds.MAX_INNER_FOLDS", 2)
     monkeypatch.setattr("utils.training.fit.predicted", knows_if_second)
-    labels = np.zeros(grids.REDUCED.shape, np.int16)
+    labels = np.zeros(records.REDUCED.shape, np.int16)
     labels[5:12, 10:25, 8:20], labels[18:25, 10:25, 8:20] = 1, 2
-    nibabel.save(nibabel.Nifti1Image(labels, np.array(grids.REDUCED.affine)), tmp_path / "atlas.nii")
+    nibabel.save(nibabel.Nifti1Image(labels, np.array(records.REDUCED.affine)), tmp_path / "atlas.nii")
     tiny = "--preset linear --set batch_size=8"
     (tmp_path / "lines").write_text(f"{tiny}\n{tiny} --set l2=0.3\n")
     places = ("--model", "cnn", "--folds", 2, "--dataDir", cohort, "--chkPointDir", tmp_path / "ckpt", "--outDir")

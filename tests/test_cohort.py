@@ -15,8 +15,8 @@ from helpers import bare_records, read_rows, small_record
 from data.base.errors import InputError
 from data.base.processes import ahead
 from data.cohorts.cohort import in_order
+from data.cohorts.records import REDUCED
 from data.cohorts.stored import open_cohort
-from data.grids import REDUCED
 
 SUBJECTS = range(50001, 50013)
 

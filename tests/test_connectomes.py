@@ -12,9 +12,8 @@ import pytest
 from helpers import COARSE, LAS_6MM, PCP_SUBJECTS, brain_map, read_rows, write_pcp
 from helpers import write_rows as write_table
 
-from data import grids
 from data.base.errors import InputError
-from data.cohorts import connectomes
+from data.cohorts import connectomes, records
 from data.cohorts.atlas import label_image
 from data.cohorts.cohort import Cohort
 from data.cohorts.seal import Findings
@@ -116,7 +115,7 @@ def test_people_without_series_are_left_out_and_named(made):
 def test_the_image_of_parcels_is_on_the_full_grid(made, source):
     image = open_cohort(made[0]).connectomes.image
     labels, _ = label_image(source / "labels.nii.gz")
-    assert image.shape == grids.FULL.shape and image.dtype == np.int16
+    assert image.shape == records.FULL.shape and image.dtype == np.int16
     np.testing.assert_array_equal(image, labels)  # whose parcels have the numbers of their positions + 1
 
 

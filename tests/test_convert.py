@@ -33,8 +33,8 @@ from scipy import ndimage
 
 from data.base import files
 from data.base.errors import InputError
+from data.cohorts.records import FULL, REDUCED
 from data.cohorts.stored import open_cohort
-from data.grids import FULL, REDUCED
 
 
 @pytest.fixture(scope="module")

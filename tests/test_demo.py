@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from data import demo, grids
-from data.cohorts import atlas
+from data import demo
+from data.cohorts import atlas, records
 from data.cohorts.stored import open_cohort
 from data.simulation import PLANTED, Simulation
 
@@ -15,7 +15,7 @@ SMALL = Simulation(subjects=12, seed=5)
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
     target = tmp_path_factory.mktemp("demo") / "cohort"
-    demo.simulate(target, grids.REDUCED, SMALL)
+    demo.simulate(target, records.REDUCED, SMALL)
     return open_cohort(target)
 
 
@@ -23,12 +23,12 @@ def test_it_says_that_it_is_simulated_and_where_the_difference_is(simulated):
     assert simulated.simulated
     assert simulated.metadata.provenance["planted"] == list(PLANTED)
     assert len(simulated.metadata.phenotype) == 29
-    assert set(PLANTED) <= set(atlas.load_atlas(None, grids.REDUCED).names.values())
+    assert set(PLANTED) <= set(atlas.load_atlas(None, records.REDUCED).names.values())
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(simulated, tmp_path):
-    demo.simulate(tmp_path / "again", grids.REDUCED, SMALL)
-    demo.simulate(tmp_path / "other", grids.REDUCED, Simulation(subjects=12, seed=6))
+    demo.simulate(tmp_path / "again", records.REDUCED, SMALL)
+    demo.simulate(tmp_path / "other", records.REDUCED, Simulation(subjects=12, seed=6))
     name = simulated.rows[3].file
     assert (tmp_path / "again" / name).read_bytes() == (simulated.path / name).read_bytes()
     assert (tmp_path / "other" / name).read_bytes() != (simulated.path / name).read_bytes()
@@ -36,9 +36,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(simulated, t
 
 def test_the_demo_cohort_is_made_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    first = demo.demo_cohort(grids.REDUCED)
+    first = demo.demo_cohort(records.REDUCED)
     monkeypatch.setattr(demo, "simulate", lambda *_: pytest.fail("made again"))
-    assert demo.demo_cohort(grids.REDUCED) == first
+    assert demo.demo_cohort(records.REDUCED) == first
     assert [path.name for path in (tmp_path / "falff-demo").iterdir()] == [first.name]
     assert json.loads((first / "cohort.json").read_text())["simulated"]
 
@@ -53,7 +53,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(demo, "simulate", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            demo.demo_cohort(grids.REDUCED)
+            demo.demo_cohort(records.REDUCED)
     assert list((tmp_path / "falff-demo").iterdir()) == []
 
 
@@ -68,4 +68,4 @@ def test_a_demo_made_at_the_same_time_by_another_run_is_used(tmp_path, monkeypat
         simulate(finished, grid, simulation)
 
     monkeypatch.setattr(demo, "simulate", slower)
-    assert open_cohort(demo.demo_cohort(grids.REDUCED)).simulated
+    assert open_cohort(demo.demo_cohort(records.REDUCED)).simulated

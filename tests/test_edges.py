@@ -13,7 +13,7 @@ import pytest
 from helpers import SMALL_BATCH, Outcome, add_connectomes
 from sklearn.linear_model import Ridge
 
-from data import grids
+from data.cohorts import records
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.connectomes import Connectomes
 from data.cohorts.rows import Row
@@ -35,15 +35,15 @@ IN_REGION = (0, 0, 1, 2, 3, 3)  # the place in the atlas of each parcel's region
 
 def blocks() -> Atlas:
     """Three regions of 20 voxels in a row, numbered with gaps."""
-    full = np.zeros(grids.FULL.shape, np.int32)
+    full = np.zeros(records.FULL.shape, np.int32)
     for at, region in enumerate(REGIONS):
         full[20 * at : 20 * at + 20, 50, 50] = region
-    return Atlas(full, {region: f"region {region}" for region in REGIONS}, grids.FULL, full, [])
+    return Atlas(full, {region: f"region {region}" for region in REGIONS}, records.FULL, full, [])
 
 
 def image() -> np.ndarray:
     """Each parcel's voxels, most of which lie in its region."""
-    parcels = np.zeros(grids.FULL.shape, np.int16)
+    parcels = np.zeros(records.FULL.shape, np.int16)
     parcels[0:10, 50, 50], parcels[10:21, 50, 50], parcels[21:30, 50, 50] = 1, 2, 3  # `b` has 1 voxel of region 3
     parcels[40:45, 50, 50], parcels[40:44, 51, 50] = 4, 4  # 5 of 9 voxels in region 7
     parcels[50:54, 50, 50], parcels[50:60, 52, 50] = 5, 5  # 4 of 14
@@ -267,7 +267,7 @@ def with_connectomes(cohort, cli, tmp_path_factory):
     Insula_R, one in all of a cerebellum's side and one outside; and a network trained on it."""
     folder = tmp_path_factory.mktemp("edges")
     shutil.copytree(cohort, folder / "cohort")
-    labels, parcels = load_atlas(None, grids.FULL).labels, np.zeros(grids.FULL.shape, np.int16)
+    labels, parcels = load_atlas(None, records.FULL).labels, np.zeros(records.FULL.shape, np.int16)
     for number, region in ((1, 68), (2, 29), (3, 30), (4, 91)):
         parcels[labels == region] = number
     parcels[:2] = 5

@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import StratifiedKFold
 
-from data import grids
+from data.cohorts import records
 from data.cohorts.atlas import Atlas, reduce_labels
 from data.cohorts.rows import Row
 from utils.blackout.effects import (
@@ -145,9 +145,9 @@ def test_p_is_of_adjusted_effects_and_the_plain_one_stands_beside_it():
     random, rows = np.random.default_rng(0), [Row(f"{at}.bin", f"s{at}", "NYU", at % 2, "test") for at in range(30)]
     strong = random.normal([1.0, 0.0], 0.5, (30, 2))
     effects = effects_of(rows, 2, reliance=strong, unique=strong[:, ::-1])
-    labels = np.zeros(grids.FULL.shape, np.int32)
+    labels = np.zeros(records.FULL.shape, np.int32)
     labels[20:30, 40:50, 20:24], labels[60:70, 40:50, 30:34] = 1, 2
-    own = Atlas(reduce_labels(labels), {1: "first", 2: "second"}, grids.REDUCED, labels, [])
+    own = Atlas(reduce_labels(labels), {1: "first", 2: "second"}, records.REDUCED, labels, [])
     alone = region_table(own, effects, seed=0).set_index("name")
     assert (alone["p_reliance"] == alone["p_reliance_plain"]).all()
     assert (alone["reliance_adjusted"] == alone["reliance"]).all()

@@ -10,9 +10,9 @@ from helpers import TINY_CNN, read_rows, write_rows
 from scipy import ndimage
 from sklearn.metrics import mean_squared_error, r2_score
 
+from data.cohorts.records import FULL, REDUCED
 from data.cohorts.resampling import block_mean, repeat_blocks
 from data.cohorts.stored import open_cohort
-from data.grids import FULL, REDUCED
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.network import restore_weights
 

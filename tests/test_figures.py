@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from data.grids import FULL, REDUCED, Grid
+from data.cohorts.records import FULL, REDUCED, Grid
 from utils import figures, jobs
 from utils.figures import Picture
 

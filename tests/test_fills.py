@@ -7,7 +7,6 @@ import pytest
 from helpers import region_means
 from sklearn.linear_model import Ridge
 
-from data import grids
 from data.cohorts import atlas, records, resampling
 from data.cohorts.rows import Metadata, Row
 from data.cohorts.stored import open_cohort, write_tables
@@ -20,11 +19,11 @@ SITES = {"A": 14, "B": 5}  # training people of each
 
 def blocks() -> atlas.Atlas:
     """Four blocks, numbered with gaps."""
-    labels = np.zeros(grids.REDUCED.shape, np.int32)
+    labels = np.zeros(records.REDUCED.shape, np.int32)
     for at, region in enumerate((2, 3, 7, 9)):
         labels[4 + 5 * at : 7 + 5 * at, 10:13, 10:13] = region
     names = {region: f"region {region}" for region in (2, 3, 7, 9)}
-    return atlas.Atlas(labels, names, grids.REDUCED, resampling.repeat_blocks(labels), [])
+    return atlas.Atlas(labels, names, records.REDUCED, resampling.repeat_blocks(labels), [])
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +33,13 @@ def cohort(tmp_path_factory):
     people = [(f"{site}{at}", site, "train") for site, count in SITES.items() for at in range(count)]
     people += [("A1", "A", "train"), ("At", "A", "test"), ("Bt", "B", "test")]
     for number, (subject, site, split) in enumerate(people):
-        volume, level = random.normal(-0.4, 0.01, grids.REDUCED.shape), random.normal(size=4)
+        volume, level = random.normal(-0.4, 0.01, records.REDUCED.shape), random.normal(size=4)
         level[1] = level[0] + 0.1 * level[1]
         for region, value in zip((2, 3, 7, 9), level, strict=True):
             volume[blocks().labels == region] += value
         rows.append(Row(f"{number}.bin", subject, site, float(number % 2), split))
         (folder / rows[-1].file).write_bytes(records.pack(rows[-1].label, np.zeros(29), volume))
-    write_tables(folder, rows, Metadata(grid=grids.REDUCED.shape))
+    write_tables(folder, rows, Metadata(grid=records.REDUCED.shape))
     return open_cohort(folder)
 
 

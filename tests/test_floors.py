@@ -18,10 +18,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from data import demo, grids
+from data import demo
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts import atlas, means
+from data.cohorts import atlas, means, records
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.connectomes import Connectomes, write
 from data.cohorts.rows import Metadata, Row
@@ -33,7 +33,7 @@ from utils.evaluation import comparisons
 from utils.runs.checkpoints import Identity
 from utils.scores import features, floors, ridge
 
-REGIONS = atlas.load_atlas(None, grids.REDUCED)
+REGIONS = atlas.load_atlas(None, records.REDUCED)
 
 
 @dataclass
@@ -45,7 +45,7 @@ class MadeUp:
     level: np.ndarray
     covariates: pd.DataFrame | None = None
     metadata = Metadata()
-    grid = grids.REDUCED
+    grid = records.REDUCED
     num_maps = 1
     simulated = False
     connectomes: Connectomes | None = None
@@ -235,7 +235,7 @@ def test_features_know_no_label():
 
 
 def test_region_means_of_several_maps():
-    volume = np.random.default_rng(0).normal(size=(2, *grids.REDUCED.shape, 3))
+    volume = np.random.default_rng(0).normal(size=(2, *records.REDUCED.shape, 3))
     found = means.regions(REGIONS).of(volume)
     for position in (0, 50, 115):
         inside = REGIONS.labels == REGIONS.regions[position]
@@ -514,7 +514,7 @@ def people(cohort: Cohort, indices: np.ndarray, **changes) -> Cohort:
 def whole(tmp_path_factory) -> Cohort:
     """80 simulated people with connectomes."""
     folder = tmp_path_factory.mktemp("linear") / "cohort"
-    demo.simulate(folder, grids.REDUCED, demo.Simulation(subjects=80, seed=4))
+    demo.simulate(folder, records.REDUCED, demo.Simulation(subjects=80, seed=4))
     return add_connectomes(folder)
 
 

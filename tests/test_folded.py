@@ -18,8 +18,8 @@ import pytest
 from helpers import ROOT, SMALL, SMALL_BATCH, assert_bit_equal, cohort_of, read_rows, run_of
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from data import grids
 from data.base.errors import InputError
+from data.cohorts import records
 from data.cohorts.folds import Folds, open_folds
 from data.cohorts.stored import open_cohort, write_tables
 from run import perform_with_others
@@ -239,9 +239,9 @@ def test_overriding_a_plain_checkpoint_leaves_those_of_folds(tested, cli, cohort
 
 @pytest.mark.slow
 def test_blackout_pools_the_effects_of_all_folds(in_folds, tmp_path):
-    labels = np.zeros(grids.REDUCED.shape, np.int16)
+    labels = np.zeros(records.REDUCED.shape, np.int16)
     labels[5:12, 10:25, 8:20], labels[18:25, 10:25, 8:20] = 1, 2
-    nibabel.save(nibabel.Nifti1Image(labels, np.array(grids.REDUCED.affine)), tmp_path / "atlas.nii")
+    nibabel.save(nibabel.Nifti1Image(labels, np.array(records.REDUCED.affine)), tmp_path / "atlas.nii")
     atlas = ("--atlas", tmp_path / "atlas.nii")
     for job, more in (("--train", ()), ("--blackout", (*atlas, "--donors", 1))):
         outcome = in_folds(tmp_path, "cnn", "2", job, *more)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data.grids import FULL, REDUCED
+from data.cohorts.records import FULL, REDUCED
 
 
 def test_affines_are_those_of_the_contract():

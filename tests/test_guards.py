@@ -13,8 +13,8 @@ from helpers import run_of as any_run
 
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
+from data.cohorts.records import FULL
 from data.cohorts.seal import Seal
-from data.grids import FULL
 from utils.jobs import TEST
 from utils.runs import guards
 from utils.runs.checkpoints import Identity

@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 from helpers import COARSE, bare_records, brain_map, load_map, small_record, write_small
 
-from data import grids, pack
+from data import pack
 from data.base.errors import InputError
 from data.cohorts import phenotype, records
 from data.cohorts.atlas import label_image
@@ -122,13 +122,13 @@ def test_a_declared_size_alone_costs_nothing(size, tmp_path):
 @pytest.mark.slow
 def test_a_bomb_that_lies_about_its_size_is_cut_off_at_one_record(tmp_path):
     folder = write_zip(tmp_path / "zip", {"50001.bin": np.float32(1).tobytes() + bytes(200 * 10**6)})
-    edit_directory(folder, 24, "<I", records.record_bytes(grids.REDUCED))
+    edit_directory(folder, 24, "<I", records.record_bytes(records.REDUCED))
     refused(lambda: read_all(folder), r"50001\.bin cannot be read: Bad CRC-32|holds")
 
 
 def test_an_entry_that_holds_less_than_it_says(tmp_path):
     folder = write_zip(tmp_path / "zip", {"50001.bin": small_record()[:1000]})
-    edit_directory(folder, 24, "<I", records.record_bytes(grids.REDUCED))
+    edit_directory(folder, 24, "<I", records.record_bytes(records.REDUCED))
     refused(lambda: read_all(folder), r"compressed_0:50001\.bin")
 
 

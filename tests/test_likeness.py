@@ -16,7 +16,7 @@ from scipy import ndimage
 from scipy.stats import mstats
 from test_convert_like import ROWS, write_people
 
-from data import demo, grids
+from data import demo
 from data.base import files
 from data.base.errors import InputError
 from data.cohorts import atlas, records
@@ -36,7 +36,7 @@ COUNT, NEW = 140, 30
 def whole(tmp_path_factory) -> Cohort:
     """140 simulated people of 16 sites with connectomes of 8 parcels and measures of fALFF before its conversion."""
     folder = tmp_path_factory.mktemp("likeness") / "cohort"
-    demo.simulate(folder, grids.REDUCED, demo.Simulation(subjects=COUNT, seed=3))
+    demo.simulate(folder, records.REDUCED, demo.Simulation(subjects=COUNT, seed=3))
     subjects = [row.subject for row in open_cohort(folder).rows]
     random, columns = np.random.default_rng(0), dict.fromkeys(measures.MEASURES, 0.0)
     table = pd.DataFrame(columns, range(COUNT)).assign(voxel_mm3=27.0)
@@ -119,7 +119,7 @@ def test_exchanged_sides_are_told_and_what_follows_from_them_is_not(whole, known
 
 @pytest.mark.slow
 def test_a_missing_region_is_named(whole, known):
-    labels = atlas.load_atlas(None, grids.REDUCED).labels
+    labels = atlas.load_atlas(None, records.REDUCED).labels
     region = 13  # Frontal_Inf_Tri_L
 
     def without(volume: np.ndarray) -> np.ndarray:
@@ -361,8 +361,8 @@ def test_columns_of_the_users_own_are_numbers_or_categories():
 
 def smooth(seed: int) -> np.ndarray:
     """A smooth volume in a brain of an odd shape."""
-    values = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=grids.REDUCED.shape), 2.0)
-    return np.where(atlas.load_atlas(None, grids.REDUCED).labels > 0, 1 + 3 * values, 0)
+    values = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=records.REDUCED.shape), 2.0)
+    return np.where(atlas.load_atlas(None, records.REDUCED).labels > 0, 1 + 3 * values, 0)
 
 
 @pytest.mark.parametrize("mm", [(3.0, 0, 0), (0, -4.5, 0), (0, 0, 6), (2, 2, -2)])
@@ -389,7 +389,7 @@ def test_correlations_are_those_of_numpy():
 
 
 def test_a_region_is_uncovered_if_most_of_it_is_background():
-    labels = np.zeros(grids.REDUCED.shape, int)
+    labels = np.zeros(records.REDUCED.shape, int)
     labels[5:9, 5, 5], labels[5:9, 10, 5] = 1, 7
     volume = np.where(labels > 0, 2.0, 0.5)
     assert uncovered(volume, labels) == []

@@ -16,10 +16,10 @@ from helpers import COARSE, TINY_CNN, brain_map, pcp_table, read_rows, write_row
 
 from data.base.errors import InputError
 from data.cohorts import atlas, records
+from data.cohorts.records import FULL, REDUCED
 from data.cohorts.stored import open_cohort, write_tables
 from data.cohorts.variants import resplit
 from data.conversion.layouts import Listing, find_maps
-from data.grids import FULL, REDUCED
 from models import MODELS, cae, cnn
 from models.settings import from_json
 from utils.blackout.fills import Fills

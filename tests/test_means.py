@@ -14,11 +14,11 @@ from data.cohorts import means, records
 from data.cohorts.atlas import load_atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.means import means_of
+from data.cohorts.records import FULL, REDUCED
 from data.cohorts.rows import APART, Metadata
 from data.cohorts.seal import Seal
 from data.cohorts.stored import sealed, write_tables
 from data.cohorts.variants import within_sites
-from data.grids import FULL, REDUCED
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

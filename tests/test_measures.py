@@ -11,7 +11,6 @@ import pytest
 from helpers import COARSE, LAS_3MM, brain_map, read_rows
 from scipy import ndimage, stats
 
-from data import grids
 from data.base.errors import InputError
 from data.cohorts import records
 from data.cohorts.nifti import MapOnDisk, read_brains
@@ -275,11 +274,11 @@ def test_sites_are_told_by_a_site_apart():
 
 
 def of_volume(volume: np.ndarray) -> dict[str, float]:
-    return measures.of_volume(volume, records.brain_of(volume), grids.REDUCED)
+    return measures.of_volume(volume, records.brain_of(volume), records.REDUCED)
 
 
 def test_the_background_of_a_stored_volume_parts_z_scores():
-    brain = brain_map(grids.REDUCED.shape, 0)
+    brain = brain_map(records.REDUCED.shape, 0)
     below = [of_volume(values)["below"] for values in (brain, np.where(brain, brain - 0.6, 0))]
     assert below[0] == 0
     assert 0.4 < below[1] < 0.6

@@ -10,8 +10,8 @@ from helpers import region_means
 
 from data.base.errors import InputError
 from data.cohorts.atlas import load_atlas
+from data.cohorts.records import FULL, REDUCED
 from data.cohorts.resampling import block_mean
-from data.grids import FULL, REDUCED
 from models import MODELS, cae, connectomes, settings
 
 EVERY_PRESET = [(name, preset) for name, model in MODELS.items() for preset in model.module.PRESETS]

@@ -33,10 +33,10 @@ import numpy as np
 import pytest
 from helpers import COARSE, ROOT, brain_map, compressible, load_map, pcp_table, write_small
 
-from data import check, grids, pack
+from data import check, pack
 from data.base.errors import InputError
 from data.base.files import check_sums
-from data.cohorts import atlas
+from data.cohorts import atlas, records
 from data.cohorts.nifti import MapOnDisk, read_maps
 from data.cohorts.rows import Preparation
 from data.cohorts.stored import open_cohort, write_tables
@@ -256,7 +256,7 @@ def network_of(config):
     """One network for all trials, since building it takes longest."""
     import keras
 
-    network = MODELS["nn"].module.build(config, grids.REDUCED)
+    network = MODELS["nn"].module.build(config, records.REDUCED)
     optimizer = keras.optimizers.Adam()
     optimizer.build(network.trainable_variables)
     return network, optimizer
@@ -417,10 +417,10 @@ KINDS = {
     "map.nii": Kind("map.nii", BINARY, make_map(".nii"), use_map(".nii")),
     "map.nii.gz": Kind("map.nii.gz", BINARY, make_map(".nii.gz"), use_map(".nii.gz")),
     "atlas": Kind(
-        "map.nii", BINARY, make_map(".nii", True), lambda folder: atlas.load_atlas(folder / "map.nii", grids.FULL)
+        "map.nii", BINARY, make_map(".nii", True), lambda folder: atlas.load_atlas(folder / "map.nii", records.FULL)
     ),
     "names of an atlas": Kind(
-        "map.txt", TEXT, make_map(".nii", True), lambda folder: atlas.load_atlas(folder / "map.nii", grids.FULL)
+        "map.txt", TEXT, make_map(".nii", True), lambda folder: atlas.load_atlas(folder / "map.nii", records.FULL)
     ),
     "own table": Kind("table.csv", TABLE, make_own_table, lambda folder: use_table(folder, OWN, ("age", "hand"))),
     "ABIDE's table": Kind(

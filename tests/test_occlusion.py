@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 from data.cohorts.atlas import load_atlas
-from data.grids import REDUCED
+from data.cohorts.records import REDUCED
 from models import MODELS
 from utils.blackout.occlusion import Occlusion
 from utils.blackout.steps import Readout, Windowed

@@ -15,8 +15,8 @@ from scipy.special import softmax
 
 from data.base.errors import InputError
 from data.cohorts import records
+from data.cohorts.records import REDUCED
 from data.cohorts.stored import open_cohort
-from data.grids import REDUCED
 from models import MODELS, settings
 from utils.bundle import onnx
 from utils.bundle.onnx import Network, export, parity

@@ -15,8 +15,9 @@ import pytest
 from helpers import ROOT, bare_records, small_record
 from nilearn import image as nilearn_image
 
-from data import grids, pack
+from data import pack
 from data.base.errors import InputError
+from data.cohorts import records
 from data.cohorts.stored import open_cohort
 
 
@@ -282,10 +283,10 @@ def test_nilearn_reads_an_export_as_mni_space(full_cohort, data_cli, tmp_path):
 @pytest.mark.parametrize(
     "grid, index, millimetres",
     [
-        (grids.REDUCED, (22, 30, 8), (42, 54, -24)),  # right, front, low
-        (grids.REDUCED, (3, 1, 29), (-72, -120, 102)),  # left, back, high
-        (grids.FULL, (66, 90, 24), (42, 54, -24)),
-        (grids.FULL, (9, 3, 87), (-72, -120, 102)),
+        (records.REDUCED, (22, 30, 8), (42, 54, -24)),  # right, front, low
+        (records.REDUCED, (3, 1, 29), (-72, -120, 102)),  # left, back, high
+        (records.FULL, (66, 90, 24), (42, 54, -24)),
+        (records.FULL, (9, 3, 87), (-72, -120, 102)),
     ],
 )
 def test_left_is_left(grid, index, millimetres, data_cli, tmp_path):

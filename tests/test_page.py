@@ -15,8 +15,7 @@ from helpers import Page, effects_of
 from matplotlib import pyplot as plt
 from nilearn.datasets import load_mni152_template
 
-from data import grids
-from data.cohorts import atlas
+from data.cohorts import atlas, records
 from data.cohorts.rows import Row
 from utils.blackout import page
 from utils.blackout import results as pictures
@@ -30,10 +29,10 @@ HOSTILE = "</script><script>alert(1)</script>"
 
 def blocks() -> atlas.Atlas:
     """Three blocks at different heights, the second named to do harm."""
-    labels = np.zeros(grids.FULL.shape, np.int32)
+    labels = np.zeros(records.FULL.shape, np.int32)
     labels[20:30, 40:50, 20:24], labels[60:70, 40:50, 30:34], labels[20:30, 60:70, 70:74] = 2, 5, 9
     names = {2: "first", 5: f"""<b>"bold"</b>$\\frac{{1}}$ {HOSTILE}{400 * "x"}""", 9: "third"}
-    return atlas.Atlas(atlas.reduce_labels(labels), names, grids.REDUCED, labels, [])
+    return atlas.Atlas(atlas.reduce_labels(labels), names, records.REDUCED, labels, [])
 
 
 @pytest.fixture(scope="module")
@@ -205,9 +204,9 @@ def test_the_cross_hair_begins_in_the_first_significant_region(results, rendered
 
 def test_the_innermost_voxel_of_a_bent_region_lies_in_it():
     """A U whose mean lies between its arms."""
-    labels = np.zeros(grids.FULL.shape, int)
+    labels = np.zeros(records.FULL.shape, int)
     labels[10:21, 10:12, 5], labels[10:12, 10:30, 5], labels[19:21, 10:30, 5] = 7, 7, 7
-    at = np.rint((np.array(page.innermost_voxel(labels, 7)) - grids.FULL.origin_mm) / 2).astype(int)
+    at = np.rint((np.array(page.innermost_voxel(labels, 7)) - records.FULL.origin_mm) / 2).astype(int)
     mean = np.argwhere(labels == 7).mean(0)
     assert labels[tuple(np.rint(mean).astype(int))] == 0 and labels[tuple(at)] == 7
 

@@ -24,8 +24,8 @@ from data.cohorts import records
 from data.cohorts.atlas import load_atlas
 from data.cohorts.cohort import in_order
 from data.cohorts.derivation import Derivation
+from data.cohorts.records import FULL
 from data.cohorts.stored import sealed
-from data.grids import FULL
 from models import MODELS
 from models.settings import override
 from utils.bundle import make

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from data.base.errors import InputError
 from data.cohorts import records, resampling
-from data.grids import FULL, REDUCED
+from data.cohorts.records import FULL, REDUCED
 
 
 def with_value(position: int, value: float) -> bytes:
@@ -124,7 +124,3 @@ def test_the_background_is_the_median_of_the_outer_faces(share):
     volume = np.where(random.random((4, 5, 6)) < share, -0.4, random.normal(size=(4, 5, 6))).astype(np.float32)
     faces = np.concatenate([volume[[0, -1]].ravel(), volume[:, [0, -1]].ravel(), volume[..., [0, -1]].ravel()])
     assert records.background(volume) == np.median(faces)
-
-
-def test_autism_counts_up_and_control_down():
-    assert records.class_sign(np.array([1.0, 0.0, 1.0])).tolist() == [1.0, -1.0, 1.0]

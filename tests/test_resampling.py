@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from nilearn.image import resample_img
 from scipy import linalg, ndimage
 
-from data import grids
 from data.cohorts import nifti, records, resampling
 
 WITHIN = 1e-5  # of the values of a map of about 1, and of z-scores
@@ -30,12 +29,12 @@ def image_of(shape, affine, background=0.0) -> nibabel.Nifti1Image:
 
 def nilearns(image) -> np.ndarray:
     options = {"interpolation": "linear", "copy_header": True, "force_resample": True}
-    return resample_img(image, np.array(grids.FULL.affine), grids.FULL.shape, **options).get_fdata(dtype=np.float32)
+    return resample_img(image, np.array(records.FULL.affine), records.FULL.shape, **options).get_fdata(dtype=np.float32)
 
 
 AFFINES = {  # shape, affine, and the background of the map
     "3 mm, x to the left": ((61, 73, 61), affine_of((-3, 3, 3), (90, -126, -72)), 0),
-    "2 mm, the grid itself": (grids.FULL.shape, affine_of((-2, 2, 2), (90, -126, -72)), -0.4),
+    "2 mm, the grid itself": (records.FULL.shape, affine_of((-2, 2, 2), (90, -126, -72)), -0.4),
     "4 mm, far from 0": ((46, 55, 46), affine_of((4, 4, 4), (-90, -126, -72)), 1000),
     "1 mm": ((121, 131, 121), affine_of((1, 1, 1), (-60, -76, -52)), 0.4),
     "half a voxel aside": ((61, 73, 61), affine_of((3, 3, 3), (-91.5, -124.5, -73.5)), 0),
@@ -53,9 +52,9 @@ def test_volumes_are_those_of_nilearn(name):
     image = image_of(shape, affine, background)
     full = records.normalise(nilearns(image))
     within = WITHIN * max(1, background / 10)  # float32 has no more digits
-    np.testing.assert_allclose(nifti.stored_volume(image, grids.FULL), full, atol=within, rtol=0)
-    reduced = nifti.stored_volume(image, grids.REDUCED)
-    assert reduced.shape == grids.REDUCED.shape and reduced.dtype == np.float32
+    np.testing.assert_allclose(nifti.stored_volume(image, records.FULL), full, atol=within, rtol=0)
+    reduced = nifti.stored_volume(image, records.REDUCED)
+    assert reduced.shape == records.REDUCED.shape and reduced.dtype == np.float32
     np.testing.assert_allclose(reduced, resampling.block_mean(full), atol=within, rtol=0)
 
 
@@ -69,9 +68,9 @@ def test_volumes_are_those_of_nilearn(name):
 @settings(max_examples=200)
 def test_what_is_outside_is_so_for_scipy(step_mm, shift_mm, size, in_float32):
     """Along an axis, computed as nilearn does it: which planes lie outside may depend on rounding."""
-    affine = affine_of([step_mm] * 3, np.array(grids.FULL.origin_mm) + shift_mm)
+    affine = affine_of([step_mm] * 3, np.array(records.FULL.origin_mm) + shift_mm)
     affine = affine.astype(np.float32).astype(float) if in_float32 else affine
-    transform = linalg.inv(affine) @ np.array(grids.FULL.affine)
+    transform = linalg.inv(affine) @ np.array(records.FULL.affine)
     values = np.random.default_rng(size).normal(size=size).astype(np.float32)
     sampled = ndimage.affine_transform(values, transform[:1, :1], transform[0, 3], (91,), order=1)
     x, _, _ = resampling.axis_aligned((size, 2, 2), affine.tobytes()).matrices
@@ -85,7 +84,7 @@ def test_an_oblique_map_has_no_matrices():
     image = image_of((31, 37, 31), affine)
     assert resampling.axis_aligned(image.shape, image.affine.tobytes()) is None
     np.testing.assert_array_equal(nifti.on_full_grid(image, "linear"), nilearns(image))
-    reduced = nifti.stored_volume(image, grids.REDUCED)
+    reduced = nifti.stored_volume(image, records.REDUCED)
     np.testing.assert_array_equal(reduced, resampling.block_mean(records.normalise(nilearns(image))))
 
 
@@ -95,6 +94,6 @@ def test_interpolation_by_hand():
 
 
 def test_blocks_hold_every_voxel_once():
-    assert resampling.block_sizes().sum() == np.prod(grids.FULL.shape)
+    assert resampling.block_sizes().sum() == np.prod(records.FULL.shape)
     assert resampling.averages(91).sum(1).tolist() == pytest.approx([1] * 31)
     assert (resampling.averages(91)[[0]].toarray() > 0).sum() == 2  # at the border

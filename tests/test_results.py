@@ -9,8 +9,7 @@ import pytest
 from helpers import Page, effects_of
 from matplotlib import pyplot as plt
 
-from data import grids
-from data.cohorts import atlas
+from data.cohorts import atlas, records
 from data.cohorts.rows import Row
 from utils.blackout import job, page, results
 from utils.blackout.effects import Adjustment, Effects, map_table, region_table, sign_flip_test
@@ -23,9 +22,9 @@ LABEL = np.arange(PEOPLE) % 2.0
 
 
 def blocks() -> atlas.Atlas:
-    labels = np.zeros(grids.FULL.shape, np.int32)
+    labels = np.zeros(records.FULL.shape, np.int32)
     labels[20:30, 40:50, 20:24], labels[60:70, 40:50, 30:34], labels[20:30, 60:70, 70:74] = 2, 5, 9
-    return atlas.Atlas(atlas.reduce_labels(labels), {2: "first", 5: "second", 9: "third"}, grids.REDUCED, labels, [])
+    return atlas.Atlas(atlas.reduce_labels(labels), {2: "first", 5: "second", 9: "third"}, records.REDUCED, labels, [])
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +112,7 @@ def test_the_figure_frames_what_is_significant(table, changes, framed, shading, 
 )
 def test_the_page_has_all_pairs_and_marks_what_is_found(effects, table, p, words, marked, monkeypatch):
     monkeypatch.setattr("nilearn.plotting.view_img", lambda *_, **__: SimpleNamespace(get_standalone=str))  # slow
-    monkeypatch.setattr(page, "anatomy", lambda: np.zeros(grids.FULL.shape))
+    monkeypatch.setattr(page, "anatomy", lambda: np.zeros(records.FULL.shape))
     named = {"model": SimpleNamespace(name="cnn"), "data_dir": None, "cohort": SimpleNamespace(simulated=True)}
     run = SimpleNamespace(**named, marks="", caveats=Caveats(), standard="brain")
     found = in_maps(table.assign(**p))

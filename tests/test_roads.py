@@ -28,8 +28,8 @@ from scans import confounds, write_confounds, write_people
 
 from data.cohorts import folds
 from data.cohorts.folds import open_folds
+from data.cohorts.records import FULL
 from data.cohorts.stored import open_cohort
-from data.grids import FULL
 from models import MODELS, cae, cnn, mmnn
 from models.settings import from_json
 from utils.predict.__main__ import parser as predict_parser

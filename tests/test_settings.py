@@ -9,7 +9,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from data.base.errors import InputError
-from data.grids import REDUCED
+from data.cohorts.records import REDUCED
 from models import MODELS, settings
 
 PRESETS = {name: model.module.PRESETS for name, model in MODELS.items()}

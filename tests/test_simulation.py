@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from data import grids
+from data.cohorts import records
 from data.cohorts.stored import open_cohort
 from data.demo import simulate
 from data.simulation import PLANTED, Anatomy, Simulation, demographics, rule
@@ -16,7 +16,7 @@ SMALL = Simulation(subjects=12, seed=5)
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
     target = tmp_path_factory.mktemp("demo") / "cohort"
-    simulate(target, grids.REDUCED, SMALL)
+    simulate(target, records.REDUCED, SMALL)
     return open_cohort(target)
 
 
@@ -24,7 +24,7 @@ def simulated(tmp_path_factory):
 def test_only_the_planted_regions_differ_between_groups():
     """A t-test a region: far from chance in the four, near it in the rest."""
     simulation = Simulation(subjects=200)
-    anatomy = Anatomy(grids.REDUCED, simulation)
+    anatomy = Anatomy(records.REDUCED, simulation)
     volumes = [anatomy.volume(subject, subject % 2) for subject in range(simulation.subjects)]
     regions = anatomy.atlas.regions
     mean = np.array([[volume[anatomy.atlas.labels == region].mean() for region in regions] for volume in volumes])
@@ -48,7 +48,7 @@ def test_the_rule_that_made_the_data_is_as_good_as_theory_says_and_calibrated():
 def test_the_rule_knows_what_the_records_hold(simulated):
     """The planted regions of the records go with it; other subjects' values do not."""
     probability = rule(SMALL, [row.subject for row in simulated.rows])
-    anatomy = Anatomy(grids.REDUCED, SMALL)
+    anatomy = Anatomy(records.REDUCED, SMALL)
     inside = np.isin(anatomy.atlas.labels, anatomy.planted)
     means = [simulated.read(index)[2][inside].mean() for index in range(len(simulated.rows))]
     assert stats.spearmanr(probability, means).statistic > 0.8
@@ -58,7 +58,7 @@ def test_the_rule_knows_what_the_records_hold(simulated):
 @pytest.mark.slow
 def test_both_grids_show_the_same_subject():
     means = []
-    for grid in (grids.FULL, grids.REDUCED):
+    for grid in (records.FULL, records.REDUCED):
         anatomy = Anatomy(grid, SMALL)
         volume, labels = anatomy.volume(3, 1.0), anatomy.atlas.labels
         means.append([volume[labels == region].mean() for region in anatomy.atlas.regions])

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from helpers import bare_records, small_record
 
-from data import demo, grids
+from data import demo
 from data.base.errors import InputError
 from data.base.files import read_sums, verify_sums, write_sums
+from data.cohorts import records
 from data.cohorts.rows import Metadata
 from data.cohorts.stored import open_cohort, write_tables
 
@@ -42,7 +43,7 @@ def write_cohort(folder: Path, members: dict[str, bytes]) -> Path:
 def few(tmp_path_factory) -> Path:
     """9 simulated subjects on the reduced grid, so that the middle of a zip is in a record."""
     target = tmp_path_factory.mktemp("few") / "reduced"
-    demo.simulate(target, grids.REDUCED, demo.Simulation(subjects=9, seed=1))
+    demo.simulate(target, records.REDUCED, demo.Simulation(subjects=9, seed=1))
     return target
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from helpers import bare_records, read_rows
 
-from data import grids
-from data.cohorts import atlas
+from data.cohorts import atlas, records
 from data.cohorts.stored import open_cohort
 from data.swap import swapped_within
 
@@ -75,7 +74,7 @@ def check_swap(source, target, grid, num_regions) -> tuple[int, set[str]]:
 
 @pytest.mark.slow
 def test_each_new_record_is_its_base_with_13_regions_of_others(cohort, swapped):
-    count, givers = check_swap(cohort, swapped, grids.REDUCED, 13)
+    count, givers = check_swap(cohort, swapped, records.REDUCED, 13)
     training = {row["file"] for row in read_rows(cohort / "subjects.csv") if row["split"] == "train"}
     assert count == 36 * COPIES
     assert givers <= training
@@ -103,7 +102,7 @@ def test_the_result_is_a_cohort_that_says_how_it_was_made(cohort, swapped):
 def test_at_full_size(full_cohort, data_cli, tmp_path):
     outcome = data_cli("swap", full_cohort, tmp_path / "out", "--copies", 1, "--regions", 5, "--seed", 3)
     assert outcome.status == 0, outcome.err
-    assert check_swap(full_cohort, tmp_path / "out", grids.FULL, 5)[0] == 5
+    assert check_swap(full_cohort, tmp_path / "out", records.FULL, 5)[0] == 5
 
 
 @pytest.mark.slow
@@ -160,12 +159,12 @@ def test_two_scans_of_a_subject_never_give_to_each_other(cohort, data_cli, tmp_p
         lines.append(",".join(row.values()))
     (source / "subjects.csv").write_text("\n".join(lines) + "\n")
     assert data_cli("swap", source, tmp_path / "out", "--copies", 1).status == 0
-    volumes = {row["file"]: values_of(source / row["file"])[30:].reshape(grids.REDUCED.shape) for row in rows}
-    region_of = atlas.load_atlas(None, grids.REDUCED).labels
+    volumes = {row["file"]: values_of(source / row["file"])[30:].reshape(records.REDUCED.shape) for row in rows}
+    region_of = atlas.load_atlas(None, records.REDUCED).labels
     added = [row for row in new_rows(tmp_path / "out", rows) if row["subject"].startswith("many")]
     assert len(added) == 32
     for row in added:
-        volume = values_of(tmp_path / "out" / row["file"])[30:].reshape(grids.REDUCED.shape)
+        volume = values_of(tmp_path / "out" / row["file"])[30:].reshape(records.REDUCED.shape)
         base = volumes[row["file"].replace("_swap_0", "")]
         for region in changed_regions(volume, base, region_of):
             assert donors(volume, region_of, region, volumes)[0] in others[row["label"]]
@@ -198,8 +197,8 @@ def test_swapping_what_was_swapped_overwrites_nothing(swapped, data_cli, tmp_pat
 
 def test_swapped_regions_come_from_others_of_the_batch_with_the_same_label():
     """Each volume holds its own number in all voxels, so that each voxel tells where it came from."""
-    label, aal = np.array([0, 1, 0, 1, 0]), atlas.load_atlas(None, grids.REDUCED)
-    volume = np.broadcast_to(np.arange(5.0).reshape(5, 1, 1, 1, 1), (5, *grids.REDUCED.shape, 2))
+    label, aal = np.array([0, 1, 0, 1, 0]), atlas.load_atlas(None, records.REDUCED)
+    volume = np.broadcast_to(np.arange(5.0).reshape(5, 1, 1, 1, 1), (5, *records.REDUCED.shape, 2))
     givers = set()
     for seed in range(4):
         found = swapped_within(volume, label, aal.voxels, 13, np.random.default_rng(seed))

@@ -13,9 +13,8 @@ from helpers import COARSE, LAS_6MM, an_identity, brain_map, cohort_of, row, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import grids
 from data.base.errors import InputError
-from data.cohorts import atlas, resampling, stored, twins
+from data.cohorts import atlas, records, resampling, stored, twins
 from data.cohorts.division import by_column
 from data.cohorts.folds import open_folds
 from data.cohorts.rows import TOGETHER, Metadata, named_groups
@@ -67,10 +66,10 @@ def test_long_groups_are_cut():
 
 
 def test_region_means_of_a_volume_are_those_of_its_block_means():
-    volume = np.stack([brain_map(grids.FULL.shape, seed) for seed in (0, 1)], -1)
+    volume = np.stack([brain_map(records.FULL.shape, seed) for seed in (0, 1)], -1)
     reduced = np.stack([resampling.block_mean(volume[..., at]) for at in (0, 1)], -1)
     np.testing.assert_allclose(twins.of_volume(volume), twins.of_volume(reduced))
-    inside = atlas.load_atlas(None, grids.REDUCED).labels == 5
+    inside = atlas.load_atlas(None, records.REDUCED).labels == 5
     np.testing.assert_allclose(twins.of_volume(reduced)[4], reduced[inside].mean(0), rtol=1e-5)
 
 

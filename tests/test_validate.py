@@ -9,8 +9,8 @@ from helpers import an_identity, cohort_of, flip_a_bit, row, write_checkpoints
 
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
+from data.cohorts.records import FULL, REDUCED
 from data.cohorts.rows import read_table, write_table
-from data.grids import FULL, REDUCED
 from models import MODELS, nn
 from run import parser
 from utils.jobs import BLACKOUT, FULL_PASS, JOBS, TEST, TRAIN

@@ -9,8 +9,8 @@ from helpers import SMALL, SMALL_BATCH, assert_bit_equal, flip_a_bit, read_rows
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 
+from data.cohorts.records import REDUCED
 from data.cohorts.stored import open_cohort
-from data.grids import REDUCED
 from models import nn
 from models.settings import from_json
 from utils.runs.checkpoints import CheckpointFolder

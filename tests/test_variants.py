@@ -16,9 +16,9 @@ from data.cohorts import phenotype, records, variants
 from data.cohorts.atlas import load_atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.phenotype import fit_scaler
+from data.cohorts.records import REDUCED
 from data.cohorts.stored import open_cohort
 from data.cohorts.variants import resplit
-from data.grids import REDUCED
 from data.pack import pack
 from utils.blackout.fills import Fills
 from utils.blackout.options import BlackoutOptions

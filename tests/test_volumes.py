@@ -12,9 +12,8 @@ import pandas as pd
 import pytest
 from helpers import COARSE, brain_map, pcp_table, read_rows, write_rows
 
-from data import grids
 from data.base.errors import InputError
-from data.cohorts import nifti
+from data.cohorts import nifti, records
 from data.cohorts.nifti import MapOnDisk
 from data.cohorts.stored import open_cohort
 from data.conversion.layouts import Listing
@@ -72,7 +71,7 @@ def test_a_4d_file_gives_the_records_of_its_volumes_in_files_of_their_own(scans,
     for number, image in enumerate(nibabel.four_to_three(nibabel.load(whole))):
         nibabel.save(image, tmp_path / f"{number}.nii.gz")
         split.append(MapOnDisk(tmp_path / f"{number}.nii.gz"))
-    read_person(split, grids.REDUCED, tmp_path / "record.bin")
+    read_person(split, records.REDUCED, tmp_path / "record.bin")
     assert (tmp_path / "record.bin").read_bytes()[120:] == (folder / "50004.bin").read_bytes()[120:]
 
 
@@ -278,7 +277,7 @@ def test_a_file_is_read_once_a_person(files, monkeypatch, tmp_path):
     opened = Counter()
     monkeypatch.setattr(nifti, "open_image", lambda path, real=nifti.open_image: (opened.update([path]), real(path))[1])
     maps = [MapOnDisk(tmp_path / "a_falff.nii"), *(MapOnDisk(tmp_path / "a_net.nii", number) for number in range(3))]
-    found = read_person(maps, grids.REDUCED, tmp_path / "record.bin").measured
+    found = read_person(maps, records.REDUCED, tmp_path / "record.bin").measured
     assert opened == {tmp_path / "a_falff.nii": 1, tmp_path / "a_net.nii": 1}
     for number, measured in enumerate(found[1:]):
         values = network(0, number)

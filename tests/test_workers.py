@@ -19,7 +19,7 @@ from conftest import without_drawing
 from helpers import TINY_CNN, TINY_NN, Outcome, assert_bit_equal, commands_of, start_worker
 
 from data.base.errors import InputError
-from data.grids import REDUCED
+from data.cohorts.records import REDUCED
 from utils.blackout import measure
 from utils.machines import workers as module
 from utils.machines.devices import Workers

@@ -33,7 +33,8 @@ import pandas as pd
 from helpers import ROOT, TINY_CNN, Page, assert_bit_equal, write_pcp
 from scans import write_people
 
-from data import demo, grids
+from data import demo
+from data.cohorts import records
 from data.cohorts.atlas import load_atlas
 from data.cohorts.nifti import mni_image, save
 from data.cohorts.stored import open_cohort
@@ -117,9 +118,9 @@ class Cohorts:
     home: Path
 
     def make(self) -> None:
-        demo.simulate(self.home / "some", grids.REDUCED, demo.Simulation(subjects=40, seed=1))
-        demo.simulate(self.home / "more", grids.REDUCED, demo.Simulation(subjects=180, seed=3))
-        demo.simulate(self.home / "full", grids.FULL, demo.Simulation(subjects=12, seed=2))
+        demo.simulate(self.home / "some", records.REDUCED, demo.Simulation(subjects=40, seed=1))
+        demo.simulate(self.home / "more", records.REDUCED, demo.Simulation(subjects=180, seed=3))
+        demo.simulate(self.home / "full", records.FULL, demo.Simulation(subjects=12, seed=2))
         write_pcp(self.home / "scans")
         write_people(self.home / "scanned" / "bold", [str(number) for number in range(1, 25)], shape=(16, 18, 16))
         write_atlas(self.home / "four.nii.gz", ["first", "second", "third", "fourth"])
@@ -171,8 +172,8 @@ class Cohorts:
 
 def write_atlas(path: Path, names: list[str]) -> None:
     """The first regions of AAL, called so."""
-    labels = load_atlas(None, grids.REDUCED).labels
-    save(mni_image(np.where(labels <= len(names), labels, 0).astype(np.int16), grids.REDUCED), path)
+    labels = load_atlas(None, records.REDUCED).labels
+    save(mni_image(np.where(labels <= len(names), labels, 0).astype(np.int16), records.REDUCED), path)
     text = "".join(f"{number} {name}\n" for number, name in enumerate(names, 1))
     path.with_name(path.name.replace(".nii.gz", ".txt")).write_text(text)
 

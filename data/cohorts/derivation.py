@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from data.base import files
 from data.base.cli import names
@@ -25,7 +25,7 @@ SERIES, DUAL_REGRESSION = "series", "dual_regression"  # products that need an i
 EVERY, MAP, PERSON = "every", "map", "person"  # of a key in JSON: each product has it; each map; it tells of the scans
 
 
-def band(text: str) -> tuple[float, float]:
+def hertz(text: str) -> tuple[float, float]:
     """`0.01,0.1` -> 0.01, 0.1, in Hz."""
     try:
         low, high = map(float, text.split(","))
@@ -62,12 +62,6 @@ class Choice:
     option: dict[str, Any] = dataclasses.field(default_factory=dict)  # as for `add_argument`
 
 
-def choice(unset: Any, **of: Any) -> Any:
-    """A field of `Derivation`. What `Choice` has no place for is as for `add_argument`."""
-    own = {name: of.pop(name) for name in Choice.__dataclass_fields__ if name in of}
-    return dataclasses.field(default=unset, metadata={"choice": Choice(**own, option=of)})
-
-
 def image_shown(sha256: str) -> str:
     return f"SHA-256 {sha256[:8]}"
 
@@ -76,74 +70,95 @@ def image_shown(sha256: str) -> str:
 class Derivation:
     """What `derive` was told, as the JSON beside its files says it; empty where that does not apply, or differs."""
 
-    measures: tuple[str, ...] = choice(  # of the maps, such as falff, dual_regression
-        (),
-        flag="maps",
-        type=names,
-        metavar="A,B,...",
-        help="falff, alff, reho, degree_weighted, eigenvector_weighted, vmhc, dual_regression "
-        "(default falff; none with --series alone)",
-    )
-    band: tuple[float, float] | None = choice(  # Hz
-        None,
-        words="band",
-        key="Band",
-        shown=lambda value: "{:g}-{:g} Hz".format(*value),
-        default=(0.01, 0.1),
-        flag="band",
-        type=band,
-        metavar="LOW,HIGH",
-        help="in Hz (default 0.01,0.1)",
-    )
-    smoothing_mm: float | None = choice(  # full width at half maximum
-        None,
-        words="smoothing",
-        key="SmoothingFWHM",
-        of=MAP,
-        shown="{:g} mm".format,
-        none="none",
-        flag="smooth",
-        type=millimetres,
-        metavar="MM",
-        help="smooth maps within the mask by this width (default: do not)",
-    )
-    scans: str = choice(  # "preprocessed", or "cleaned" if confounds were regressed out before
-        "", words="scans", key="InputScans", of=PERSON, may_vary=True
-    )
-    confounds: str = choice(  # the strategy
-        "",
-        words="confounds",
-        key="Confounds",
-        may_vary=True,
-        flag="confounds",
-        choices=STRATEGIES,
-        help="what is regressed out (default simple, none of scans that were cleaned or have no table)",
-    )
-    networks: str = choice(  # the name of the file
-        "",
-        words="networks",
-        key="Networks",
-        of=DUAL_REGRESSION,
-        is_compared=False,
-        flag="networks",
-        type=Path,
-        metavar="FILE",
-        help="4-D maps of networks, for dual_regression",
-    )
-    networks_sha256: str = choice("", words="networks", key="NetworksSHA256", of=DUAL_REGRESSION, shown=image_shown)
-    network_names: tuple[str, ...] = choice((), words="networks", key="LabelMap", of=DUAL_REGRESSION, shown=", ".join)
-    parcels: str = choice(  # the name of the label image
-        "",
-        words="atlas",
-        key="Atlas",
-        of=SERIES,
-        is_compared=False,
-        flag="series",
-        type=Path,
-        metavar="ATLAS",
-        help="label image: write the mean series of parcels",
-    )
-    parcels_sha256: str = choice("", words="atlas", key="AtlasSHA256", of=SERIES, shown=image_shown)
+    # of the maps, such as falff, dual_regression
+    measures: Annotated[
+        tuple[str, ...],
+        Choice(
+            flag="maps",
+            option={
+                "type": names,
+                "metavar": "A,B,...",
+                "help": "falff, alff, reho, degree_weighted, eigenvector_weighted, vmhc, dual_regression "
+                "(default falff; none with --series alone)",
+            },
+        ),
+    ] = ()
+    # Hz
+    band: Annotated[
+        tuple[float, float] | None,
+        Choice(
+            words="band",
+            key="Band",
+            shown=lambda value: "{:g}-{:g} Hz".format(*value),
+            default=(0.01, 0.1),
+            flag="band",
+            option={"type": hertz, "metavar": "LOW,HIGH", "help": "in Hz (default 0.01,0.1)"},
+        ),
+    ] = None
+    # full width at half maximum
+    smoothing_mm: Annotated[
+        float | None,
+        Choice(
+            words="smoothing",
+            key="SmoothingFWHM",
+            of=MAP,
+            shown="{:g} mm".format,
+            none="none",
+            flag="smooth",
+            option={
+                "type": millimetres,
+                "metavar": "MM",
+                "help": "smooth maps within the mask by this width (default: do not)",
+            },
+        ),
+    ] = None
+    # "preprocessed", or "cleaned" if confounds were regressed out before
+    scans: Annotated[str, Choice(words="scans", key="InputScans", of=PERSON, may_vary=True)] = ""
+    # the strategy
+    confounds: Annotated[
+        str,
+        Choice(
+            words="confounds",
+            key="Confounds",
+            may_vary=True,
+            flag="confounds",
+            option={
+                "choices": STRATEGIES,
+                "help": "what is regressed out (default simple, none of scans that were cleaned or have no table)",
+            },
+        ),
+    ] = ""
+    # the name of the file
+    networks: Annotated[
+        str,
+        Choice(
+            words="networks",
+            key="Networks",
+            of=DUAL_REGRESSION,
+            is_compared=False,
+            flag="networks",
+            option={"type": Path, "metavar": "FILE", "help": "4-D maps of networks, for dual_regression"},
+        ),
+    ] = ""
+    networks_sha256: Annotated[
+        str, Choice(words="networks", key="NetworksSHA256", of=DUAL_REGRESSION, shown=image_shown)
+    ] = ""
+    network_names: Annotated[
+        tuple[str, ...], Choice(words="networks", key="LabelMap", of=DUAL_REGRESSION, shown=", ".join)
+    ] = ()
+    # the name of the label image
+    parcels: Annotated[
+        str,
+        Choice(
+            words="atlas",
+            key="Atlas",
+            of=SERIES,
+            is_compared=False,
+            flag="series",
+            option={"type": Path, "metavar": "ATLAS", "help": "label image: write the mean series of parcels"},
+        ),
+    ] = ""
+    parcels_sha256: Annotated[str, Choice(words="atlas", key="AtlasSHA256", of=SERIES, shown=image_shown)] = ""
 
     def compared(self, choice: str) -> tuple[Any, ...]:
         """What tells two ways of a choice apart."""
@@ -181,25 +196,36 @@ class Derivation:
         return ", ".join(f"{choice} {self.shown(choice)}" for choice in CHOICES if self.known(choice))
 
 
-FIELDS: dict[str, Choice] = {field.name: field.metadata["choice"] for field in dataclasses.fields(Derivation)}
-OPTIONS = {name: of for name, of in FIELDS.items() if of.flag}
+FIELDS: dict[str, Choice] = {}
+for field in dataclasses.fields(Derivation):
+    FIELDS[field.name] = Derivation.__annotations__[field.name].__metadata__[0]
+CHOICES: dict[str, tuple[str, ...]] = {}  # the fields of each, by its words; last those in which people may differ
+for varies in (False, True):
+    for name, of in FIELDS.items():
+        if of.words and of.may_vary == varies:
+            CHOICES[of.words] = (*CHOICES.get(of.words, ()), name)
 IMAGES = (NETWORKS, PARCELS)  # fields whose option names a file; the sum of one is in `<field>_sha256`
-FIXED, VARYING = (
-    tuple(dict.fromkeys(of.words for of in FIELDS.values() if of.words and of.may_vary == varies))
-    for varies in (False, True)
-)
-CHOICES = {words: tuple(name for name, of in FIELDS.items() if of.words == words) for words in (*FIXED, *VARYING)}
+
+
+def choices(may_vary: bool) -> list[str]:
+    """Choices in which people of one cohort may differ, or must agree."""
+    return [words for words, names in CHOICES.items() if FIELDS[names[0]].may_vary == may_vary]
+
+
+def options() -> dict[str, Choice]:
+    """The fields that are options of `derive`."""
+    return {name: of for name, of in FIELDS.items() if of.flag}
 
 
 def add_choices(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `Derivation`."""
-    for of in OPTIONS.values():
+    for of in options().values():
         parser.add_argument(f"--{of.flag}", **of.option)
 
 
 def chosen(args: argparse.Namespace) -> "DerivationWithImages":
     """What the user said, as far as that is said."""
-    said = {name: value for name, of in OPTIONS.items() if (value := getattr(args, of.flag)) is not None}
+    said = {name: value for name, of in options().items() if (value := getattr(args, of.flag)) is not None}
     images = {name: said.pop(name, None) for name in IMAGES}
     return DerivationWithImages(Derivation(**said), **images)
 

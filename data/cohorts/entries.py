@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from data import grids
 from data.base import files
 from data.base.errors import InputError, check_plain
 from data.cohorts import records
@@ -202,7 +201,11 @@ def check_hdf5(store: Any, path: Path) -> tuple[int, ...]:
                 f"{path}: {name} has {store[name].shape[0]:,} rows, label {rows:,}; expected one a record, at most "
                 f"{MAX_RECORDS:,}. Pack it again."
             )
-    shapes, shape, values = [grid.shape for grid in grids.GRIDS.values()], store["volume"].shape[1:], store["phenotype"]
+    shapes, shape, values = (
+        [grid.shape for grid in records.GRIDS.values()],
+        store["volume"].shape[1:],
+        store["phenotype"],
+    )
     if shape[-3:] not in shapes or values.shape[1] != records.PHENOTYPE_SIZE:
         raise InputError(
             f"{path} has volumes of {shape} and {values.shape[1]} phenotype values; "

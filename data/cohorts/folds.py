@@ -165,7 +165,7 @@ def open_folds(path: Path, how: str, seed: int, saved: Path) -> Folds:
     """The folds of the cohort, or of the set of reduced cohorts, at `path`; those that a training wrote into the folder
     `saved` are used. Raises InputError if those are of another cohort, or the cohort cannot be divided like that."""
     reduced = (path / FOLDS).is_file()
-    folds = open_reduced(path, how) if reduced else made(sealed(path, together=False), how, seed, saved)
+    folds = open_reduced(path, how) if reduced else saved_or_new(sealed(path, together=False), how, seed, saved)
     folds.check_written(saved)
     return folds
 
@@ -174,12 +174,12 @@ def repeated(folds: Folds, seed: int, saved: Path) -> Folds:
     """The folds of another repeat, as `open_folds`. Numbered ones are cut by another seed. Those of a column stay, and
     so do those of a set of reduced cohorts, to which encoders are bound."""
     if folds.are_numbered and not folds.reduced:
-        folds = made(folds.whole, folds.how, seed, saved, folds.same_scan)
+        folds = saved_or_new(folds.whole, folds.how, seed, saved, folds.same_scan)
     folds.check_written(saved)
     return folds
 
 
-def made(cohort: Cohort, how: str, seed: int, saved: Path, groups: Groups | None = None) -> Folds:
+def saved_or_new(cohort: Cohort, how: str, seed: int, saved: Path, groups: Groups | None = None) -> Folds:
     """The folds of a cohort: those that a training of this cohort has written, or new ones. `groups` share a scan;
     None: they are looked for."""
     check_cuttable(cohort)

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from data import grids
 from data.base import files
 from data.base.errors import InputError
 from data.base.processes import ahead
@@ -75,7 +74,7 @@ class Parcels:
 
 
 @lru_cache(4)
-def cubes(grid: grids.Grid, size: int) -> Parcels:
+def cubes(grid: records.Grid, size: int) -> Parcels:
     """Cubes of `size` voxels, fewer at the border, as a pooling with padding "same" lays them."""
     counts = [math.ceil(length / size) for length in grid.shape]
     before = [(count * size - length) // 2 for count, length in zip(counts, grid.shape, strict=True)]

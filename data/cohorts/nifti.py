@@ -16,7 +16,6 @@ from nibabel.imageglobals import logger
 from nibabel.orientations import OrientationError
 from nibabel.spatialimages import HeaderDataError
 
-from data import grids
 from data.base import files
 from data.base.errors import InputError
 from data.cohorts import records, resampling
@@ -163,7 +162,7 @@ def read_volume(image: nibabel.Nifti1Pair, of_map: MapOnDisk) -> nibabel.Nifti1I
     return nibabel.Nifti1Image(values, affine)
 
 
-def share_outside(brain: np.ndarray, affine: np.ndarray, grid: grids.Grid) -> float:
+def share_outside(brain: np.ndarray, affine: np.ndarray, grid: records.Grid) -> float:
     """The share of a brain's voxels outside the grid, by a sample of them; `brain` is (x, y, z) bool under `affine`."""
     to_grid = np.linalg.inv(np.array(grid.affine)) @ affine
     corners = np.array(list(product(*((0, size - 1) for size in brain.shape))))
@@ -173,7 +172,7 @@ def share_outside(brain: np.ndarray, affine: np.ndarray, grid: grids.Grid) -> fl
     return float(1 - within(voxels, to_grid, grid).mean()) if len(voxels) else 0.0
 
 
-def within(voxels: np.ndarray, to_grid: np.ndarray, grid: grids.Grid) -> np.ndarray:
+def within(voxels: np.ndarray, to_grid: np.ndarray, grid: records.Grid) -> np.ndarray:
     """Whether voxels (n, 3) of an image lie on the grid, (n,) bool; `to_grid` takes their indices to the grid's."""
     at = voxels @ to_grid[:3, :3].T + to_grid[:3, 3]
     return ((at > -0.5) & (at < np.array(grid.shape) - 0.5)).all(1)
@@ -186,18 +185,18 @@ def read_brains(maps: Sequence[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
         brain = values != records.background(values)
         if not brain.any() or np.ptp(values.T[brain.T]) == 0:
             raise InputError(f"{of_map} is empty or constant; expected the fALFF of a brain. Compute the map again.")
-        if (outside := share_outside(brain, image.affine, grids.FULL)) > MAX_OUTSIDE:
+        if (outside := share_outside(brain, image.affine, records.FULL)) > MAX_OUTSIDE:
             raise InputError(f"{of_map}: {outside:.0%} of its brain lies outside the MNI grid; check its affine.")
         yield image
 
 
-def stored_volume(image: nibabel.Nifti1Image, grid: grids.Grid) -> np.ndarray:
+def stored_volume(image: nibabel.Nifti1Image, grid: records.Grid) -> np.ndarray:
     """What a record holds of a map: (x, y, z) float32 on a grid, z-scored over the full one."""
     aligned = resampling.axis_aligned(image.shape, image.affine.tobytes())
-    if aligned and grid == grids.REDUCED:
+    if aligned and grid == records.REDUCED:
         return aligned.z_scored_blocks(np.asarray(image.dataobj))
     volume = records.normalise(on_full_grid(image, "linear"))
-    return volume if grid == grids.FULL else resampling.block_mean(volume)
+    return volume if grid == records.FULL else resampling.block_mean(volume)
 
 
 def on_full_grid(image: nibabel.Nifti1Image, interpolation: str) -> np.ndarray:
@@ -207,11 +206,11 @@ def on_full_grid(image: nibabel.Nifti1Image, interpolation: str) -> np.ndarray:
     from nilearn.image import resample_img
 
     options = {"interpolation": interpolation, "copy_header": True, "force_resample": True}
-    resampled = resample_img(image, np.array(grids.FULL.affine), grids.FULL.shape, **options)
+    resampled = resample_img(image, np.array(records.FULL.affine), records.FULL.shape, **options)
     return resampled.get_fdata(dtype=np.float32)
 
 
-def mni_image(values: np.ndarray, grid: grids.Grid) -> nibabel.Nifti1Image:
+def mni_image(values: np.ndarray, grid: records.Grid) -> nibabel.Nifti1Image:
     """A volume or label image (x, y, z) on a grid as NIfTI, RAS+, with the grid's affine in MNI space, mm."""
     image = nibabel.Nifti1Image(values, np.array(grid.affine))
     image.set_sform(grid.affine, MNI152)

@@ -9,7 +9,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -17,8 +17,8 @@ from typing import Protocol
 import numpy as np
 
 from data.base.errors import InputError
-from data.grids import GRIDS, Grid
 
+BLOCK = 3  # a reduced voxel stands for BLOCK^3 full-size voxels
 DTYPE = np.dtype("<f4")
 PHENOTYPE_SIZE = 29
 HEADER_SIZE = 1 + PHENOTYPE_SIZE
@@ -31,6 +31,34 @@ OTHER_FILES = {".json", ".csv", ".md", ".txt"}  # by suffix: what may lie beside
 ZIP_MAGIC = b"PK\x03\x04"
 KEPT_DIGITS = 16  # of a volume's digest, in checkpoints
 SETTLED_NS = 10**9  # a file that changed later than this before it was read may change again within one clock tick
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid of `shape` (x, y, z) voxels whose voxel (0, 0, 0) is centred at `origin_mm`."""
+
+    name: str
+    shape: tuple[int, int, int]
+    spacing_mm: float
+    origin_mm: tuple[float, float, float] = (-90.0, -126.0, -72.0)
+
+    @property
+    def affine(self) -> list[list[float]]:
+        """Voxel index -> mm, 4x4."""
+        rows = [[self.spacing_mm * (row == column) for column in range(3)] + [self.origin_mm[row]] for row in range(3)]
+        return [*rows, [0.0, 0.0, 0.0, 1.0]]
+
+    def lies_by(self, affine: Sequence[Sequence[float]]) -> bool:
+        """Whether it is this grid's; any nested numbers can be asked for."""
+        return [list(row) for row in affine] == self.affine
+
+    def __str__(self) -> str:
+        return "x".join(map(str, self.shape))
+
+
+FULL = Grid("full", (91, 109, 91), 2.0)
+REDUCED = Grid("reduced", (31, 37, 31), 6.0)
+GRIDS = {"full": FULL, "reduced": REDUCED}
 
 
 class Entry(Protocol):
@@ -165,11 +193,6 @@ def record_files(folder: Path) -> Iterator[tuple[Path, bool]]:
         zipped = FileEntry(path).read(len(ZIP_MAGIC)) == ZIP_MAGIC
         if zipped or path.suffix == ".bin":
             yield path, zipped
-
-
-def class_sign(label: np.ndarray) -> np.ndarray:
-    """+1.0 for autism, -1.0 for control, in the shape of `label`: the sign of an effect on the true class."""
-    return np.where(np.asarray(label) == 1, 1.0, -1.0)
 
 
 def record_bytes(grid: Grid, num_maps: int = 1) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.grids import BLOCK, FULL, REDUCED
+from data.cohorts.records import BLOCK, FULL, REDUCED
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

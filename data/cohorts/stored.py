@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from data import grids
 from data.base import files
 from data.base.errors import InputError, check_plain
 from data.cohorts import connectomes as connectomes_of
@@ -126,10 +125,10 @@ def read_form(path: Path) -> tuple[Mapping[str, Entry], list[Row], Metadata]:
     return entries, table, metadata
 
 
-def kind_of(path: Path, entries: Iterable[Entry], metadata: Metadata) -> tuple[grids.Grid, int]:
+def kind_of(path: Path, entries: Iterable[Entry], metadata: Metadata) -> tuple[records.Grid, int]:
     """The grid and the number of maps of a cohort's records. Raises InputError if they differ, or are not what the
     metadata say."""
-    found: dict[tuple[grids.Grid, int], Entry] = {}
+    found: dict[tuple[records.Grid, int], Entry] = {}
     for entry in entries:
         try:
             found.setdefault(records.form_of_size(entry.size, str(entry)), entry)

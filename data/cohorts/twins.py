@@ -19,9 +19,8 @@ from functools import cache
 
 import numpy as np
 
-from data import grids
 from data.base.terminal import progress
-from data.cohorts import atlas, resampling
+from data.cohorts import atlas, records, resampling
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import Groups, named_groups
 
@@ -49,7 +48,7 @@ class Twins:
 @cache
 def labelled() -> tuple[np.ndarray, np.ndarray]:
     """Where AAL has regions in a flattened volume on the reduced grid, and the number of the region there."""
-    labels = atlas.load_atlas(None, grids.REDUCED).labels.ravel()
+    labels = atlas.load_atlas(None, records.REDUCED).labels.ravel()
     places = np.flatnonzero(labels)
     return places, labels[places].astype(np.intp)
 

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data import grids
 from data.base import files
 from data.base.errors import InputError
 from data.base.files import sum_of
 from data.base.processes import Processes, processes
-from data.cohorts import phenotype, twins
+from data.cohorts import phenotype, records, twins
 from data.cohorts.cohort import MAPS, Cohort
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed, named_groups
@@ -144,7 +143,7 @@ def write_cohort(
     if source.subjects.empty:
         raise InputError(f"{source.table} and the maps have no subject in common; expected IDs that match.")
     shape = planning(source.subjects, []).metadata.grid  # what is wrong with the table is told before maps are read
-    grid = next(grid for grid in grids.GRIDS.values() if grid.shape == shape)
+    grid = next(grid for grid in records.GRIDS.values() if grid.shape == shape)
     with files.locked(target):
         check_empty(target)
         with unfinished_records(target) as folder, processes() as pool:
@@ -196,7 +195,7 @@ def unfinished_records(target: Path) -> Iterator[Path]:
             target.rmdir()
 
 
-def read_maps(pool: Processes, source: Source, records: Sequence[Path], grid: grids.Grid) -> list[PersonMaps]:
+def read_maps(pool: Processes, source: Source, records: Sequence[Path], grid: records.Grid) -> list[PersonMaps]:
     """Reads the maps of each subject and writes their unfinished `records`. Of many subjects a few, spread over all,
     come first. Raises InputError if their maps are of several kinds."""
     tasks = [(maps, grid, record) for maps, record in zip(source.maps.to_numpy().tolist(), records, strict=True)]

@@ -17,12 +17,11 @@ from data.base.files import sum_of
 from data.cohorts.derivation import (
     CHOICES,
     FIELDS,
-    FIXED,
     IMAGES,
     PROGRAM,
-    VARYING,
     Derivation,
     DerivationWithImages,
+    choices,
 )
 from data.cohorts.nifti import beside
 from data.cohorts.phenotype import HEAD_MOTION
@@ -76,7 +75,7 @@ def common(
     people's maps of one name were derived in several ways."""
     said = {name: list(map(said_beside, paths)) for name, paths in paths_of(maps, series).items()}
     for name, of_people in said.items():
-        for choice in FIXED:
+        for choice in choices(may_vary=False):
             check_alike(name, choice, of_people, subjects)
     found = [one for of_people in said.values() for one in of_people if one]
     if not found:
@@ -88,7 +87,8 @@ def common(
         )
         return None, notes
     first = [of_people[0] for of_people in said.values() if of_people[0]]
-    if differences := list(filter(None, (one.difference(other, FIXED) for one, other in combinations(first, 2)))):
+    fixed = choices(may_vary=False)
+    if differences := list(filter(None, (one.difference(other, fixed) for one, other in combinations(first, 2)))):
         choice = differences[0]
         shown = [f"{name} {one.shown(choice)}" for name, one in zip(said, first, strict=True) if one.known(choice)]
         notes.append(f"Maps were derived in several ways, so how is not kept: {choice} of {listed(shown)}.")
@@ -120,7 +120,7 @@ def by_way(choice: str, of_people: Sequence[Derivation | None], subjects: Sequen
 def varying(said: Mapping[str, Sequence[Derivation | None]], subjects: Sequence[str]) -> list[str]:
     """Notes on what people may differ in."""
     notes = []
-    for choice in VARYING:
+    for choice in choices(may_vary=True):
         every = (by_way(choice, of_people, subjects) for of_people in said.values())
         if ways := next((ways for ways in every if len(ways) > 1), None):
             named = [f"{way} of {len(people)} people, {listed(people)}" for way, people in sorted(ways)]
@@ -134,7 +134,7 @@ def merged(first: Sequence[Derivation], found: Iterable[Derivation]) -> Derivati
     for one in first:
         values |= {name: value for name, value in vars(one).items() if value}
     values["measures"] = tuple(dict.fromkeys(measure for one in first for measure in one.measures))
-    values |= {choice: "" for choice in VARYING if len({getattr(of, choice) for of in found}) > 1}
+    values |= {choice: "" for choice in choices(may_vary=True) if len({getattr(of, choice) for of in found}) > 1}
     return Derivation(**values)
 
 

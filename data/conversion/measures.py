@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from data import grids
 from data.base import tables
 from data.base.errors import InputError
 from data.cohorts import records
@@ -48,7 +47,7 @@ def describe(values: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> dict[
     voxel = [np.average(np.arange(len(counts)), weights=counts) for counts in planes]
     centre = affine[:3, :3] @ voxel + affine[:3, 3]
     volume_mm3 = abs(np.linalg.det(affine[:3, :3]))
-    full_mm3 = grids.FULL.spacing_mm**3 * np.prod(grids.FULL.shape)
+    full_mm3 = records.FULL.spacing_mm**3 * np.prod(records.FULL.shape)
     return {
         "background": records.background(values),
         "mean": inside.mean(),
@@ -68,7 +67,7 @@ def of_image(image: nibabel.Nifti1Image) -> dict[str, float]:
     return {name: float(f"{value:.6g}") for name, value in measured.items()}
 
 
-def of_volume(volume: np.ndarray, brain: np.ndarray, grid: grids.Grid) -> dict[str, float]:
+def of_volume(volume: np.ndarray, brain: np.ndarray, grid: records.Grid) -> dict[str, float]:
     """`describe` for a stored volume (x, y, z), and its `roughness`. `below` is the share of its brain (x, y, z) bool
     that is below the background."""
     below = (volume[brain] < records.background(volume)).mean()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.base.cli import names, option, seed
-from data.grids import GRIDS
+from data.cohorts.records import GRIDS
 
 
 def columns(text: str) -> tuple[str, ...]:

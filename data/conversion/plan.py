@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data import grids
 from data.base.errors import InputError
-from data.cohorts import phenotype
+from data.cohorts import phenotype, records
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import APART, TOGETHER, Groups, Metadata, Row, assign_splits, listed
@@ -69,11 +68,11 @@ def plan(
     phenotype.check_columns([*values, *covariates])
     separations = check_values(values[training], subjects["label"].to_numpy()[training], options.allow_leak)
     scaler = phenotype.fit_scaler(values.to_numpy(float)[training])
-    grid = grids.GRIDS[options.grid or grids.FULL.name]
+    grid = records.GRIDS[options.grid or records.FULL.name]
     metadata = Metadata(
         maps=tuple(maps),
         normalisation="z-scored over the whole volume",
-        reduction="none" if grid == grids.FULL else "block mean",
+        reduction="none" if grid == records.FULL else "block mean",
         phenotype=tuple(values.columns),
         phenotype_auc=separations,
         phenotype_columns=tuple(phenotype.ABIDE_COLUMNS if columns is None else columns),

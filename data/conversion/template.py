@@ -21,11 +21,10 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.connectomes import IMAGE, MAX_PARCELS, Connectomes, parcels_sha256
 from data.cohorts.derivation import FOLDER, kept_in
 from data.cohorts.phenotype import SUBJECT
-from data.cohorts.records import MAX_MAPS, PHENOTYPE_SIZE
+from data.cohorts.records import FULL, GRIDS, MAX_MAPS, PHENOTYPE_SIZE
 from data.cohorts.rows import Metadata
 from data.cohorts.stored import open_cohort
 from data.conversion import measures
-from data.grids import FULL, GRIDS
 
 SUFFIX = ".zip"  # tells a bundle from a cohort
 DATA, PARCELS = "data.json", "parcels.npy"

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data import grids
 from data.base import files
 from data.base.errors import InputError, shown
 from data.base.files import sum_of
@@ -158,7 +157,7 @@ class PersonMaps:
     means: np.ndarray  # (regions, maps), of the volumes in the record
 
 
-def read_person(maps: Sequence[nifti.MapOnDisk], grid: grids.Grid, record: Path) -> PersonMaps:
+def read_person(maps: Sequence[nifti.MapOnDisk], grid: records.Grid, record: Path) -> PersonMaps:
     """Measures maps and writes their volumes, each z-scored by itself, as a record whose header is 0. Raises
     InputError, naming the file."""
     sums = [(path.name, sum_of(path)) for path in dict.fromkeys(of_map.path for of_map in maps)]

@@ -24,11 +24,11 @@ from data.cohorts.derivation import (
     DUAL_REGRESSION,
     FOLDER,
     IMAGES,
-    OPTIONS,
     STRATEGIES,
     Derivation,
     DerivationWithImages,
     kept_in,
+    options,
 )
 from data.cohorts.rows import listed
 from data.cohorts.stored import open_cohort
@@ -154,7 +154,7 @@ def taken_over(wanted: DerivationWithImages, kept: DerivationWithImages, like: P
     is neither kept nor wanted."""
     check_bounds(kept.derivation, like)
     values = dict[str, Any]()
-    for name, of in OPTIONS.items():
+    for name, of in options().items():
         value, said = getattr(kept.derivation, name), getattr(wanted.derivation, name)
         if name in IMAGES:
             continue
@@ -170,7 +170,7 @@ def taken_over(wanted: DerivationWithImages, kept: DerivationWithImages, like: P
 def check_bounds(of: Derivation, like: Path) -> None:
     """Raises InputError for what no option could say."""
     try:
-        for name, option in OPTIONS.items():
+        for name, option in options().items():
             value = getattr(of, name)
             if value:
                 option.option.get("type", str)(",".join(map(str, value)) if isinstance(value, tuple) else str(value))
@@ -191,7 +191,7 @@ def image_of(name: str, wanted: DerivationWithImages, kept: DerivationWithImages
     """One of IMAGES: the file that is wanted, if it is that of the derivation, or that which is kept."""
     given, there = getattr(wanted, name), getattr(kept, name)
     file, sha256 = getattr(kept.derivation, name), getattr(kept.derivation, f"{name}_sha256")
-    flag = OPTIONS[name].flag
+    flag = options()[name].flag
     if given and (not sha256 or sum_of(given) != sha256):
         has = f"{file} (SHA-256 {sha256[:8]})" if sha256 else "none"
         raise InputError(f"--{flag} is chosen by --like: {like} has {has}. Leave it out.")

@@ -125,7 +125,7 @@ def findings(values: pd.DataFrame, ranges: Ranges, limits: Mapping[str, float]) 
     return result
 
 
-def told(found: Sequence[Finding], regions: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+def sentences(found: Sequence[Finding], regions: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Findings on a record in plain words; `regions` names the regions that it lacks, by map. A measure is told once
     for all maps. It is not told if it follows from exchanged sides or from a shift."""
     exchanged, moved = any(of.exchanged for of in found), any(of.moved for of in found)
@@ -140,7 +140,7 @@ def told(found: Sequence[Finding], regions: Mapping[str, Sequence[str]]) -> tupl
 def sentence(found: Sequence[Finding], regions: Mapping[str, Sequence[str]]) -> str:
     """Findings on one measure of several maps, with the numbers of the first."""
     first = found[0]
-    low, value, high = (shown(first.measure, number) for number in (first.range.low, first.value, first.range.high))
+    low, value, high = (readable(first.measure, number) for number in (first.range.low, first.value, first.range.high))
     if first.view == PERSON:
         return f"{first.measure} {value}, {MOST} {low} to {high}"
     maps = listed([of.view for of in found], NAMED)
@@ -168,7 +168,7 @@ def displaced(of: Finding) -> str:
     return f"{what}{abs(off):.0f} mm too far to the {way}"
 
 
-def shown(measure: str, value: float) -> str:
+def readable(measure: str, value: float) -> str:
     """A measure as people know it: not as a logarithm, nor as Fisher z."""
     if is_logarithm(measure):
         value = np.exp(value)

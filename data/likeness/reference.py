@@ -23,7 +23,7 @@ from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.phenotype import HEAD_MOTION, MAX_NUMBER, clean, mostly_numbers
 from data.cohorts.rows import listed
-from data.likeness.reasons import PERSON, Range, Ranges, deviations, findings, greatest, told
+from data.likeness.reasons import PERSON, Range, Ranges, deviations, findings, greatest, sentences
 from data.likeness.scans import NEARLY_ALL, Means, Sums, before_conversion, measured
 
 FEWEST = 20  # training people, of whom ranges are taken
@@ -89,7 +89,7 @@ def reference(cohort: Cohort, indices: Sequence[int] | np.ndarray) -> Reference:
     table = table_of(cohort, chosen)
     numbers, parts = numeric_columns(table, sites), groups(sites)
     means, scans = of_scans(cohort, chosen, parts)
-    values = pd.concat([scans, before_conversion(cohort, chosen), viewed(numbers)], axis=1)
+    values = all_measures(cohort, chosen, scans, numbers)
     constants = Constants(
         len(chosen),
         cohort.maps,
@@ -126,12 +126,12 @@ def compared(of: Reference, cohort: Cohort, indices: Sequence[int] | np.ndarray)
         scans, lacking = measured(cohort, chosen, of.means, shown)
     table = table_of(cohort, chosen)
     numbers = table[[name for name in constants.ranges.get(PERSON, {}) if name in table]].apply(as_number)
-    values = pd.concat([scans, before_conversion(cohort, chosen), viewed(numbers)], axis=1)
+    values = all_measures(cohort, chosen, scans, numbers)
     names = atlas.load_atlas(None, cohort.grid).names
     named = [{name: [names[region] for region in regions] for name, regions in one.items()} for one in lacking]
     found = findings(values, constants.ranges, constants.limits)
     other = atypical_values(constants.expected, table)
-    reasons = [(*told(one, regions), *more) for one, regions, more in zip(found, named, other, strict=True)]
+    reasons = [(*sentences(one, regions), *more) for one, regions, more in zip(found, named, other, strict=True)]
     return Compared(values, table, reasons)
 
 
@@ -161,9 +161,10 @@ def of_scans(cohort: Cohort, chosen: np.ndarray, parts: Sequence[np.ndarray]) ->
     return every.means(), pd.concat(found).set_axis(np.concatenate(parts)).sort_index()
 
 
-def viewed(numbers: pd.DataFrame) -> pd.DataFrame:
-    """Numbers of people as measures, a row a record."""
-    return pd.DataFrame({(PERSON, name): values.to_numpy(float) for name, values in numbers.items()})
+def all_measures(cohort: Cohort, indices: np.ndarray, scans: pd.DataFrame, numbers: pd.DataFrame) -> pd.DataFrame:
+    """Measures of scans, those of maps before their conversion, and numbers of the person, (view, measure)."""
+    person = pd.DataFrame({(PERSON, name): values.to_numpy(float) for name, values in numbers.items()})
+    return pd.concat([scans, before_conversion(cohort, indices), person], axis=1)
 
 
 def quantiles(values: np.ndarray, shares: Sequence[float] | float) -> np.ndarray:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data import grids
 from data.base.terminal import BarProgress, PlainProgress
 from data.cohorts import atlas, records, resampling
 from data.cohorts.cohort import SERIES, Cohort
@@ -93,7 +92,7 @@ class MeanVolume:
     def shift(self, volume: np.ndarray) -> dict[str, float]:
         """How many mm a volume lies to the right, front and top."""
         gain, *along, _ = (self.shares * volume.ravel()).sum(1)
-        shift = -grids.REDUCED.spacing_mm * np.array(along) / max(gain, LEAST_GAIN)
+        shift = -records.REDUCED.spacing_mm * np.array(along) / max(gain, LEAST_GAIN)
         return dict(zip(("shift_x", "shift_y", "shift_z"), shift.tolist(), strict=True))
 
     @cached_property
@@ -122,7 +121,7 @@ class VolumeSum:
     """The sum of volumes of one map (x, y, z) on the reduced grid; by region, how many hold little signal there."""
 
     count: int = 0
-    volume: np.ndarray = field(default_factory=lambda: np.zeros(grids.REDUCED.shape))
+    volume: np.ndarray = field(default_factory=lambda: np.zeros(records.REDUCED.shape))
     uncovered: Counter[int] = field(default_factory=Counter)
 
     def add(self, volume: np.ndarray, lacking: Iterable[int]) -> None:
@@ -229,7 +228,7 @@ def measured(cohort: Cohort, indices: np.ndarray, others: Means, shown: Shown) -
 
 def of_volume(volume: np.ndarray) -> dict[str, float]:
     """Where the brain of a stored volume (x, y, z) on the reduced grid lies, and how rough it is."""
-    found = measures.of_volume(volume, records.brain_of(volume), grids.REDUCED)
+    found = measures.of_volume(volume, records.brain_of(volume), records.REDUCED)
     place = {name: found[name] for name in ("x_mm", "y_mm", "z_mm")}
     return place | logarithms({name: found[name] for name in ("coverage", "roughness")})
 

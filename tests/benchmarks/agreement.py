@@ -43,9 +43,9 @@ from data.cohorts import records
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.means import regions
+from data.cohorts.records import REDUCED
 from data.cohorts.rows import Metadata, Row
 from data.cohorts.stored import open_cohort, write_tables
-from data.grids import REDUCED
 from utils.blackout import effects
 from utils.blackout.fills import Fills
 from utils.blackout.options import BlackoutOptions
@@ -147,7 +147,7 @@ def ours(cohort: Cohort, atlas: Atlas, coefficient: np.ndarray, seed: int) -> tu
 
 def negated_logit(label: np.ndarray, logit: np.ndarray) -> np.ndarray:
     """Minus the true class's logit of each record, (n,) and (n,) -> (n,)."""
-    return -records.class_sign(label) * logit
+    return np.where(label == 1, -logit, logit)
 
 
 def log_loss(label: np.ndarray, logit: np.ndarray) -> np.ndarray:

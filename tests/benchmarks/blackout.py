@@ -20,9 +20,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.cohorts import records
 from data.cohorts.atlas import load_atlas
+from data.cohorts.records import REDUCED
 from data.cohorts.stored import open_cohort
 from data.demo import demo_cohort
-from data.grids import REDUCED
 from models import MODELS
 from utils.machines import devices
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data import grids
-from data.cohorts import connectomes
+from data.cohorts import connectomes, records
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.stored import open_cohort, write_tables
@@ -55,7 +54,7 @@ def planted_edges(atlas: Atlas) -> np.ndarray:
 
 def add(folder: Path, seed: int, effect: float) -> Cohort:
     """Gives the cohort in a folder such connectomes."""
-    cohort, atlas = open_cohort(folder), load_atlas(None, grids.FULL)
+    cohort, atlas = open_cohort(folder), load_atlas(None, records.FULL)
     of_subject = {row.subject: row for row in cohort.rows}
     known = cohort.covariates.assign(site=[row.site for row in of_subject.values()])
     values = draw(atlas, known, np.array([row.label for row in of_subject.values()]), effect, seed)

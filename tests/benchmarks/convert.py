@@ -21,7 +21,7 @@ import nibabel
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data import grids
+from data.cohorts import records
 from data.cohorts.nifti import MapOnDisk
 from data.conversion.volumes import read_person
 
@@ -40,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         single(sorted(args.folder.rglob("*_falff.nii.gz"))[:SINGLE], Path(folder))
         for maps in args.maps or ["falff"]:
-            for grid in grids.GRIDS:
+            for grid in records.GRIDS:
                 command(args.folder, args.people, maps, grid, Path(folder))
 
 
@@ -52,10 +52,10 @@ def single(paths: list[Path], folder: Path) -> None:
     ways: dict[str, Callable[[Path], object]] = {
         "read": lambda path: np.asarray(nibabel.load(path).dataobj, np.float32),
         "resample_img": lambda path: resample_img(
-            nibabel.load(path), np.array(grids.FULL.affine), grids.FULL.shape, **options
+            nibabel.load(path), np.array(records.FULL.affine), records.FULL.shape, **options
         ).get_fdata(dtype=np.float32),
-        "reduced": lambda path: read_person([MapOnDisk(path)], grids.REDUCED, folder / "record.bin"),
-        "full": lambda path: read_person([MapOnDisk(path)], grids.FULL, folder / "record.bin"),
+        "reduced": lambda path: read_person([MapOnDisk(path)], records.REDUCED, folder / "record.bin"),
+        "full": lambda path: read_person([MapOnDisk(path)], records.FULL, folder / "record.bin"),
     }
     for do in ways.values():  # imports, matrices and the atlas
         do(paths[0])

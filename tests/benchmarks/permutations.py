@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import by_number
 from data.cohorts.folds import Folds, permuted_folds
+from data.cohorts.records import REDUCED
 from data.cohorts.rows import Metadata, Row
-from data.grids import REDUCED
 from utils.permutations import Permuted, permuted
 from utils.scores.metrics import Predictions, aucs, headline
 from utils.scores.results import ALPHA

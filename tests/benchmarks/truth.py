@@ -46,9 +46,8 @@ from scipy.stats import binomtest, zscore
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
 from data import demo
-from data.cohorts.records import DTYPE
+from data.cohorts.records import DTYPE, REDUCED
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
-from data.grids import REDUCED
 from data.simulation import demographics
 from tests.benchmarks import connectomes
 from utils.blackout import job, measure, page, results

@@ -22,7 +22,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler
 
-from data import grids
+from data.cohorts import records
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import Row
@@ -248,7 +248,7 @@ def region_table(atlas: Atlas, effects: Effects, seed: int, adjusted: Adjustment
     """The columns of `regions.csv`, a row a region, by reliance; equal ones stay in the order of the atlas. p and q are
     of effects `adjusted` for covariates; `p_..._plain` is of the effects as they are."""
     table = pd.DataFrame([region_place(atlas, region) for region in atlas.regions])
-    label, beside = effects.of_subjects(effects.label), pd.DataFrame()
+    label, last = effects.of_subjects(effects.label), pd.DataFrame()  # the last columns
     for fill in FILLS:
         kind, effect = fill.name, effects.of_subjects(effects[fill.stored])
         table[kind], table[f"{kind}_low"], table[f"{kind}_high"] = mean_interval(effect, seed)
@@ -256,14 +256,14 @@ def region_table(atlas: Atlas, effects: Effects, seed: int, adjusted: Adjustment
             net = adjusted(effect) if adjusted else effect
             table[f"p_{kind}"], table[f"q_{kind}"] = sign_flip_test(net, label, seed)
             name = f"{kind}_adjusted"
-            beside[name], beside[f"{name}_low"], beside[f"{name}_high"] = mean_interval(net, seed)
-            beside[f"p_{kind}_plain"], _ = sign_flip_test(effect, label, seed)
+            last[name], last[f"{name}_low"], last[f"{name}_high"] = mean_interval(net, seed)
+            last[f"p_{kind}_plain"], _ = sign_flip_test(effect, label, seed)
         if kind == BACKGROUND:
             for value, name in reversed([*enumerate(CLASSES)]):
                 table[f"{kind}_{name}"] = effect[label == value].mean(0) if value in label else np.nan
     table["size_percentile"] = size_percentile(effects["blob_excess"], effects["group"], effects.blob_subject)
     alone = (table[f"p_{UNIQUE}"] < ALPHA) & ~(table[f"p_{RELIANCE}"] < ALPHA)
-    table = pd.concat([table, beside], axis=1).assign(remark=np.where(alone, SUPPRESSOR, ""))
+    table = pd.concat([table, last], axis=1).assign(remark=np.where(alone, SUPPRESSOR, ""))
     table = table.sort_values(RELIANCE, ascending=False, kind="stable", ignore_index=True)
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     return table
@@ -290,7 +290,7 @@ def map_table(
 
 def region_place(atlas: Atlas, region: int) -> dict:
     """Number, name, hemisphere, voxels on the volume's grid, and centre in mm of MNI space."""
-    affine = np.array(grids.FULL.affine)
+    affine = np.array(records.FULL.affine)
     mm = np.argwhere(atlas.full == region) @ affine[:3, :3].T + affine[:3, 3]
     left, right = (mm[:, 0] < 0).mean(), (mm[:, 0] > 0).mean()
     return {

@@ -12,12 +12,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from data import grids
 from data.base import files, tables
 from data.base.errors import InputError
 from data.base.tables import printable
 from data.base.terminal import tell
-from data.cohorts import nifti
+from data.cohorts import nifti, records
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
@@ -202,4 +201,4 @@ def write_maps(folder: Path, atlas: Atlas, effects: Effects) -> None:
 
 def write_map(path: Path, atlas: Atlas, values: np.ndarray) -> None:
     """One value per region (regions,) as a NIfTI image on the full grid."""
-    nifti.save(nifti.mni_image(atlas.paint(values), grids.FULL), path)
+    nifti.save(nifti.mni_image(atlas.paint(values), records.FULL), path)

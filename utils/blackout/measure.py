@@ -52,7 +52,7 @@ class Logits(NamedTuple):
 
     def effects(self, rows: list[Row], group: np.ndarray, fills: Fills) -> Effects:
         """The effects on the true class, given the row and the group (see `Effects`) of each record."""
-        sign = records.class_sign(np.array([row.label for row in rows]))[:, None]
+        sign = np.array([1.0 if row.label == 1 else -1.0 for row in rows])[:, None]  # of autism, on the true class
         base, of_edges = logit_of_autism(self.base), -self.edges.sum(-1)
         of_volume = base[..., None] - logit_of_autism(self.occluded)
         arrays: dict[str, np.ndarray] = {}

@@ -13,8 +13,8 @@ from data.base.errors import InputError
 from data.base.tables import printable
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
+from data.cohorts.records import Grid
 from data.cohorts.rows import Row
-from data.grids import Grid
 from utils.runs.run import Options, Run
 from utils.scores.results import MIN_SUBJECTS
 

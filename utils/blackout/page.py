@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
 
-from data import grids
 from data.base.tables import printable
 from data.base.terminal import tell
-from data.cohorts import variants
+from data.cohorts import records, variants
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
@@ -204,7 +203,7 @@ def anatomy() -> np.ndarray:
     from nilearn.datasets import load_mni152_template
     from nilearn.image import resample_img
 
-    affine, shape = np.array(grids.FULL.affine), grids.FULL.shape
+    affine, shape = np.array(records.FULL.affine), records.FULL.shape
     template = resample_img(load_mni152_template(2), affine, shape, interpolation="nearest").get_fdata()
     found = np.clip(255 * template / template.max(), 0, 255)
     found.setflags(write=False)
@@ -215,7 +214,7 @@ def innermost_voxel(labels: np.ndarray, region: int) -> tuple[float, ...]:
     """The voxel of a region on the full grid that is nearest to its centre, which may lie outside: mm in MNI space."""
     voxels = np.argwhere(labels == region)
     nearest = voxels[np.square(voxels - voxels.mean(0)).sum(1).argmin()]
-    return tuple(float(at) for at in grids.FULL.origin_mm + grids.FULL.spacing_mm * nearest)
+    return tuple(float(at) for at in records.FULL.origin_mm + records.FULL.spacing_mm * nearest)
 
 
 def viewer(results: BlackoutResults) -> str:

@@ -19,9 +19,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from nibabel import Nifti1Image
 
-from data import grids
 from data.base.tables import printable
-from data.cohorts import nifti
+from data.cohorts import nifti, records
 from data.cohorts.atlas import Atlas
 from utils import figures
 from utils.blackout.effects import Effects
@@ -157,7 +156,7 @@ class BlackoutResults:
     def cuts(self) -> dict[int, int]:
         """The axial slices of the full grid that show the first regions of `ranked`: z index -> z, mm in MNI space."""
         levels = widest_levels(self.atlas.full, self.ranked)
-        return {level: round(grids.FULL.origin_mm[2] + grids.FULL.spacing_mm * level) for level in levels}
+        return {level: round(records.FULL.origin_mm[2] + records.FULL.spacing_mm * level) for level in levels}
 
     @property
     def sample(self) -> str:
@@ -258,7 +257,7 @@ def painted(results: BlackoutResults) -> tuple[Nifti1Image, dict[str, Any]]:
     share = results.table[RELIANCE] / largest_effect(results.table[RELIANCE]) * (1 - 1 / SHADES)
     values = share + np.where(significant, SHADE[True], SHADE[False])
     pale_and_full = ListedColormap(np.concatenate([shades(PALE), shades(0), shades(1)]))
-    image = nifti.mni_image(atlas.paint(values.set_axis(results.table["region"]).loc[atlas.regions]), grids.FULL)
+    image = nifti.mni_image(atlas.paint(values.set_axis(results.table["region"]).loc[atlas.regions]), records.FULL)
     ends = {"vmin": SHADE[False] - 1, "vmax": SHADE[True] + 1, "threshold": None, "colorbar": False}
     return image, ends | {"cmap": pale_and_full, "resampling_interpolation": "nearest"}
 
@@ -277,8 +276,8 @@ def draw_brain(figure: Figure, axis: Axes, results: BlackoutResults) -> None:
     display.annotate(left_right=True, positions=False)
     for z, cut in display.axes.items():
         cut.ax.set_title(f"z = {round(z)} mm")
-    beside = figure.add_axes((0.925, 0.32, 0.012, 0.42))
-    draw_colours(beside, largest_effect(results.table[RELIANCE]), bool(results.significant(RELIANCE).any()))
+    scale = figure.add_axes((0.925, 0.32, 0.012, 0.42))
+    draw_colours(scale, largest_effect(results.table[RELIANCE]), bool(results.significant(RELIANCE).any()))
     figure.text(0.63, 0.1, f"{results.shading}\naxial slices, MNI space; {figures.SIDES}", ha="center", va="center")
 
 
@@ -296,8 +295,8 @@ def draw_by_map(heading: str, of: ByMap) -> Figure:
     axis.set_yticks(np.arange(rows), [shortened(name, NAME_WIDTH) for name in of.names[:ROWS]], fontsize=9)
     axis.set_xticks(np.arange(maps), [shortened(name, NAME_WIDTH) for name in of.maps], rotation=90, fontsize=9)
     axis.tick_params(length=0)
-    beside = figure.add_axes(((LEFT + COLUMN * maps + 0.3) / wide, bottom, 0.3 / wide, height))
-    draw_colours(beside, largest_effect(of[RELIANCE]), bool(of.significant.any()))
+    scale = figure.add_axes(((LEFT + COLUMN * maps + 0.3) / wide, bottom, 0.3 / wide, height))
+    draw_colours(scale, largest_effect(of[RELIANCE]), bool(of.significant.any()))
     letters = int(13 * wide)
     shown = f"The {rows} of {len(of.names)} regions with findings or the strongest effect in one map. {of.shading}"
     text = "\n".join(textwrap.fill(line, letters) for line in (heading, of.summary, shown) if line)

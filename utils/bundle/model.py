@@ -18,10 +18,9 @@ from data.base.errors import InputError
 from data.cohorts.atlas import load_atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.phenotype import MAX_NUMBER
-from data.cohorts.records import CLASSES, PHENOTYPE_SIZE
+from data.cohorts.records import CLASSES, PHENOTYPE_SIZE, REDUCED, Grid
 from data.cohorts.rows import Preparation
 from data.conversion.template import TemplateCohort, of_bundle, open_bundle
-from data.grids import REDUCED, Grid
 from data.likeness.reference import Constants, Reference
 from models import MODELS
 from models.settings import PRECISIONS

@@ -11,7 +11,7 @@ from data.base.tables import printable
 from data.base.terminal import tell
 from data.cohorts import records, resampling
 from data.cohorts.cohort import Cohort, in_order
-from data.grids import Grid
+from data.cohorts.records import Grid
 from models import losses
 from utils.figures import Picture, slices
 from utils.runs.group import Group

@@ -18,8 +18,8 @@ from data.base import files, tables
 from data.cohorts import nifti
 from data.cohorts.atlas import load_atlas
 from data.cohorts.derivation import PROGRAM
+from data.cohorts.records import FULL
 from data.cohorts.variants import BACKGROUND
-from data.grids import FULL
 from models import MODELS
 from utils.bundle.model import Bundle
 from utils.figures import SIDES

@@ -19,9 +19,8 @@ from matplotlib.figure import Figure
 
 from data.base.errors import InputError
 from data.base.tables import printable
-from data.cohorts.records import PHENOTYPE_SIZE
+from data.cohorts.records import GRIDS, PHENOTYPE_SIZE, Grid
 from data.cohorts.rows import listed
-from data.grids import GRIDS, Grid
 from models import MODELS
 from utils.figures import TABLES_CSS, number
 from utils.report.tables import Described, Tables

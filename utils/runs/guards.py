@@ -11,10 +11,9 @@ from pathlib import Path
 from data.base import files
 from data.base.errors import InputError
 from data.cohorts.cohort import in_one_folder
-from data.cohorts.records import CLASSES
+from data.cohorts.records import CLASSES, REDUCED
 from data.cohorts.rows import listed
 from data.cohorts.stored import scans_in_common
-from data.grids import REDUCED
 from utils.runs.checkpoints import Identity, training_cohort
 from utils.runs.run import Run
 

@@ -13,8 +13,8 @@ from data.base.cli import flags, option, options_of, positive, share
 from data.base.errors import InputError
 from data.cohorts import means
 from data.cohorts.cohort import Cohort
+from data.cohorts.records import REDUCED
 from data.cohorts.stored import sealed
-from data.grids import REDUCED
 from models import MODELS, Model
 from models.settings import Settings, override
 from utils.runs import guards

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from data import grids
 from data.base import files
 from data.cohorts import records
 from data.cohorts.cohort import in_one_folder, in_order
@@ -29,8 +28,8 @@ def encode(run: Run) -> int:
         digest, identity = run.checkpoints.digest(), run.checkpoints.identity()
         metadata = dataclasses.replace(
             run.cohort.metadata,
-            grid=grids.REDUCED.shape,
-            affine=tuple(map(tuple, grids.REDUCED.affine)),
+            grid=records.REDUCED.shape,
+            affine=tuple(map(tuple, records.REDUCED.affine)),
             reduction=f"encoder {digest}",
             encoder_sha256=digest,
             encoder_subjects=identity.training_subjects,
@@ -73,7 +72,7 @@ def codes(run: Run, encoder: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarr
     own = ({"code": of_batch} for _, _, of_batch in outputs)
     results = run.workers.in_turn(own, len(selections))
     for selection, result in zip(selections, results, strict=True):
-        yield selection, result["code"].reshape(len(selection), run.cohort.num_maps, *grids.REDUCED.shape)
+        yield selection, result["code"].reshape(len(selection), run.cohort.num_maps, *records.REDUCED.shape)
 
 
 def write_records(run: Run, encoder: keras.Model, folder: Path) -> None:

@@ -21,7 +21,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts.means import Parcels, cubes, means_of
-from data.grids import GRIDS
+from data.cohorts.records import GRIDS
 from models.layers import RegionMeans
 from utils.runs.checkpoints import IDENTITY, STATE, CheckpointFolder, Identity, Saved, digest_of, remove_own
 from utils.runs.run import Run
