@@ -9,8 +9,7 @@ from data.base.cli import MAX_JOBS, MAX_REPEATS, Parser, add_options, guarded, s
 from data.base.errors import InputError
 from data.base.processes import several_processes
 from data.base.terminal import start
-from models import MODELS
-from models.settings import PRECISIONS
+from models import MODELS, PRECISIONS
 from utils.evaluation.options import check_permutations
 from utils.jobs import FULL_PASS, JOBS
 from utils.runs.candidates import PRESETS, QUICK

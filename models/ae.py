@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from data.cohorts.records import PHENOTYPE_SIZE, Grid
-from models.settings import BelowOne, HiddenLayers, Penalty, Sparsity, Widths, dense_weights, require
+from models import BelowOne, HiddenLayers, Penalty, Sparsity, Widths, dense_weights, require
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from data.cohorts.records import Grid
-from models.settings import (
+from models import (
     BatchSize,
     BelowOne,
     Edge,

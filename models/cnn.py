@@ -6,9 +6,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from data.cohorts.records import BLOCK, REDUCED, Grid
-from models import regions
-from models.regions import OfVolume, Regions
-from models.settings import (
+from models import (
     MAX_KERNEL,
     BelowOne,
     Between,
@@ -20,8 +18,10 @@ from models.settings import (
     Penalty,
     Settings,
     Widths,
+    regions,
     require,
 )
+from models.regions import OfVolume, Regions
 
 COARSE = 3  # voxels along an edge of the cubes whose means `linear` and `combined` read
 MOST_MAPS = 3  # a brain of more maps does not count more beside the phenotype, nor has it more filters

@@ -10,11 +10,10 @@ import numpy as np
 import tensorflow as tf
 from keras import KerasTensor, layers
 
-from data.cohorts.atlas import load_atlas
-from data.cohorts.means import regions
+from data.cohorts.atlas import load_atlas, regions
 from data.cohorts.records import PHENOTYPE_SIZE, Grid, Moments
+from models import LayerSettings, Part
 from models.one_channel import Conv3D, Conv3DTranspose, Cropping3D
-from models.settings import LayerSettings, Part
 
 NETWORKS_RANK = 4  # of features of several networks: (batch, inputs, members, features)
 

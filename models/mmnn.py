@@ -5,9 +5,8 @@ from functools import partial
 from typing import Any
 
 from data.cohorts.records import Grid
-from models import cnn, nn
+from models import LayerSettings, Part, Penalty, Settings, Widths, cnn, dense_weights, nn
 from models.regions import OfVolume
-from models.settings import LayerSettings, Part, Penalty, Settings, Widths, dense_weights
 
 
 @dataclass(frozen=True, kw_only=True)

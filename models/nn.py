@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, Literal
 
 from data.cohorts.records import PHENOTYPE_SIZE, Grid
-from models.settings import Classifier, HiddenLayers, LayerSettings, Part, Penalty, Widths, dense_weights
+from models import Classifier, HiddenLayers, LayerSettings, Part, Penalty, Widths, dense_weights
 
 
 @dataclass(frozen=True, kw_only=True)

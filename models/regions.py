@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from data.cohorts.atlas import AAL_REGIONS
 from data.cohorts.cohort import Standard
 from data.cohorts.records import Grid
-from models.settings import (
+from models import (
     Between,
     Classifier,
     HiddenLayers,

@@ -15,8 +15,7 @@ from sklearn.linear_model import Ridge
 from data.cohorts import atlas
 from data.cohorts.records import FULL, REDUCED
 from data.cohorts.stored import open_cohort
-from models import cnn
-from models.settings import from_json
+from models import cnn, from_json
 from utils.blackout.fills import FILLS, Fills
 from utils.blackout.job import write_map
 from utils.blackout.options import BlackoutOptions

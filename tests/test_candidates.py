@@ -5,8 +5,7 @@ import re
 import pytest
 
 from data.base.errors import InputError
-from models import MODELS, nn
-from models.settings import override
+from models import MODELS, nn, override
 from utils.runs.candidates import PRESETS, Candidates, candidates
 
 

@@ -14,8 +14,7 @@ from pages import COMMAND, FENCED, PAGES, text_of
 import data
 import run
 from data import __main__ as data_main
-from models import MODELS
-from models.settings import override
+from models import MODELS, override
 from utils.blackout.fills import FILLS
 from utils.bundle import __main__ as bundle_main
 from utils.compare import __main__ as compare_main

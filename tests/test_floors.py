@@ -21,7 +21,7 @@ from sklearn.svm import SVC
 from data import demo
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts import atlas, means, records
+from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.connectomes import Connectomes, write
 from data.cohorts.rows import Metadata, Row
@@ -68,13 +68,13 @@ class MadeUp:
 @pytest.fixture(autouse=True)
 def means_of_made_up(monkeypatch):
     """Those of what is made up are computed of its volumes."""
-    of_files = means.means_of
+    of_files = atlas.means_of
 
     def means_of(cohort, parcels):
         of_memory = isinstance(cohort, MadeUp)
         return [one.of(test_volumes(cohort)) for one in parcels] if of_memory else of_files(cohort, parcels)
 
-    monkeypatch.setattr(means, "means_of", means_of)
+    monkeypatch.setattr(atlas, "means_of", means_of)
 
 
 def made_up(count: int = 240, seed: int = 0, covariates: bool = True) -> MadeUp:
@@ -236,7 +236,7 @@ def test_features_know_no_label():
 
 def test_region_means_of_several_maps():
     volume = np.random.default_rng(0).normal(size=(2, *records.REDUCED.shape, 3))
-    found = means.regions(REGIONS).of(volume)
+    found = atlas.regions(REGIONS).of(volume)
     for position in (0, 50, 115):
         inside = REGIONS.labels == REGIONS.regions[position]
         assert found[:, position] == pytest.approx(volume[:, inside].mean(1))

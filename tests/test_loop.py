@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.cohorts.stored import open_cohort
-from models import MODELS, nn
-from models.settings import override
+from models import MODELS, nn, override
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.loop import SAVE_EVERY, batch_positions, make_optimizer, rows_of
 

@@ -20,8 +20,7 @@ from data.cohorts.records import FULL, REDUCED
 from data.cohorts.stored import open_cohort, write_tables
 from data.cohorts.variants import resplit
 from data.conversion.layouts import Listing, find_maps
-from models import MODELS, cae, cnn
-from models.settings import from_json
+from models import MODELS, cae, cnn, from_json
 from utils.blackout.fills import Fills
 from utils.blackout.measure import brain, random_blobs
 from utils.blackout.options import BlackoutOptions

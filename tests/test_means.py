@@ -10,10 +10,9 @@ from helpers import assert_bit_equal, flip_a_bit, read_rows, row, write_rows
 
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts import means, records
-from data.cohorts.atlas import load_atlas
+from data.cohorts import atlas, records
+from data.cohorts.atlas import load_atlas, means_of
 from data.cohorts.cohort import Cohort
-from data.cohorts.means import means_of
 from data.cohorts.records import FULL, REDUCED
 from data.cohorts.rows import APART, Metadata
 from data.cohorts.seal import Seal
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 PEOPLE, TESTED, OTHER = 12, 11, 10  # OTHER is at another site than TESTED, who is a test subject
 SITES = np.array([f"S{number % 2}" for number in range(PEOPLE)])
 ATLAS = load_atlas(None, REDUCED)
-PARCELS = means.regions(ATLAS), means.cubes(REDUCED, 3)
+PARCELS = atlas.regions(ATLAS), atlas.cubes(REDUCED, 3)
 
 
 def random_record(number: int, seed: int, maps: int = 2) -> bytes:
@@ -62,7 +61,7 @@ def reads(monkeypatch):
     """The positions of all records that are read with their volumes, in the order of reading."""
     found, read = [], Cohort.read
     monkeypatch.setattr(Cohort, "read", lambda self, index: found.append(index) or read(self, index))
-    monkeypatch.setattr(means, "MADE", {})
+    monkeypatch.setattr(atlas, "MADE", {})
     return found
 
 
@@ -75,14 +74,14 @@ def opened(folder, kept_in=None, standard: str = "stored") -> Cohort:
 @pytest.mark.parametrize("grid, maps", [(REDUCED, 1), (REDUCED, 3), (FULL, 2)])
 def test_means_are_those_of_a_loop_over_parcels(grid, maps):
     volume = np.random.default_rng(0).normal(size=(2, *grid.shape, maps)).astype(np.float32)
-    atlas, exact = load_atlas(None, grid), volume.astype(float)
-    of_regions = np.stack([exact[:, atlas.labels == region].mean(1) for region in atlas.regions], axis=1)
-    np.testing.assert_allclose(means.regions(atlas).of(volume), of_regions, atol=1e-6)
+    aal, exact = load_atlas(None, grid), volume.astype(float)
+    of_regions = np.stack([exact[:, aal.labels == region].mean(1) for region in aal.regions], axis=1)
+    np.testing.assert_allclose(atlas.regions(aal).of(volume), of_regions, atol=1e-6)
     counts = [-(-length // 3) for length in grid.shape]
     excess = [3 * count - length for count, length in zip(counts, grid.shape, strict=True)]
     around = [(0, 0), *((more // 2, more - more // 2) for more in excess), (0, 0)]
     blocks = np.pad(exact, around, constant_values=np.nan).reshape(2, counts[0], 3, counts[1], 3, counts[2], 3, maps)
-    np.testing.assert_allclose(means.cubes(grid, 3).of(volume), np.nanmean(blocks, axis=(2, 4, 6)), atol=1e-6)
+    np.testing.assert_allclose(atlas.cubes(grid, 3).of(volume), np.nanmean(blocks, axis=(2, 4, 6)), atol=1e-6)
 
 
 @pytest.mark.slow
@@ -97,8 +96,8 @@ def test_means_are_those_of_the_layers_to_the_last_bit(grid, maps):
 
     volume = np.random.default_rng(0).normal(size=(3, *grid.shape, maps)).astype(np.float32)
     ours = {
-        layers.RegionMeans(grid): means.regions(load_atlas(None, grid)),
-        keras.layers.AveragePooling3D(3, padding="same"): means.cubes(grid, 3),
+        layers.RegionMeans(grid): atlas.regions(load_atlas(None, grid)),
+        keras.layers.AveragePooling3D(3, padding="same"): atlas.cubes(grid, 3),
     }
     for layer, parcels in ours.items():
         kept = parcels.of(volume)
@@ -178,8 +177,8 @@ OTHERWISE = {  # what changes a table: the cohort, and the labels of the regions
 def test_another_volume_standard_or_atlas_is_another_table(what, written, tmp_path):
     cohort = opened(written, tmp_path / "means")
     other, labels = OTHERWISE[what](cohort)
-    parcels = means.regions(replace(ATLAS, labels=labels))
-    assert means.table_path(other, parcels) != means.table_path(cohort, PARCELS[0])
+    parcels = atlas.regions(replace(ATLAS, labels=labels))
+    assert atlas.table_path(other, parcels) != atlas.table_path(cohort, PARCELS[0])
 
 
 def test_names_labels_and_splits_do_not_change_a_table_but_sites_do_within_sites(written, tmp_path):
@@ -192,7 +191,7 @@ def test_names_labels_and_splits_do_not_change_a_table_but_sites_do_within_sites
         (moved, within_sites, False),
     ):
         one, other = standard(cohort), standard(replace(cohort, rows=rows))
-        assert (means.table_path(one, PARCELS[0]) == means.table_path(other, PARCELS[0])) is same
+        assert (atlas.table_path(one, PARCELS[0]) == atlas.table_path(other, PARCELS[0])) is same
 
 
 @pytest.mark.parametrize("standard", ["stored", "brain", "site"])
@@ -306,4 +305,4 @@ def test_a_test_subject_who_trained_is_refused_though_the_means_are_there(traine
     assert outcome.status == 2
     assert "9 of 9 test subjects of" in outcome.err and "trained this checkpoint: 0, 1, 2" in outcome.err
     here = opened(swapped, trained_on_means / "ckpt" / "means", "brain")
-    assert {means.table_path(here, parcels) for parcels in PARCELS} <= set(tables)
+    assert {atlas.table_path(here, parcels) for parcels in PARCELS} <= set(tables)

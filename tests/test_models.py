@@ -12,7 +12,7 @@ from data.base.errors import InputError
 from data.cohorts.atlas import load_atlas
 from data.cohorts.records import FULL, REDUCED
 from data.cohorts.resampling import block_mean
-from models import MODELS, cae, connectomes, settings
+from models import MODELS, cae, connectomes, from_json, override, parse_value
 
 EVERY_PRESET = [(name, preset) for name, model in MODELS.items() for preset in model.module.PRESETS]
 
@@ -128,7 +128,7 @@ def test_connectomes_have_a_share_of_the_mean_and_weights_of_their_own(preset):
     from models.layers import logits_of_parts
 
     module = MODELS["mmnn"].module
-    config = settings.override(module.PRESETS[preset], ["members=1"] if preset == "regions" else [])
+    config = override(module.PRESETS[preset], ["members=1"] if preset == "regions" else [])
     network, edges = with_random_weights(module.build(config, REDUCED, edges=10)), 10
     without = PARAMETERS["mmnn", preset] - (3 * (REGIONS + SINE) if preset == "regions" else 0)
     assert network.count_params() == without + 3 * edges + 1  # mean, spread and weight of each
@@ -255,14 +255,14 @@ def test_sparse_reconstruction_by_hand():
     ],
 )
 def test_values_are_typed_by_their_field(text, kind, value):
-    parsed = settings.parse_value(text, kind)
+    parsed = parse_value(text, kind)
     assert parsed == value
     assert type(parsed) is type(value)
 
 
 def test_set_changes_what_it_names_and_leaves_the_preset_alone():
     preset = MODELS["cnn"].module.PRESETS["residual"]
-    changed = settings.override(preset, ["learning_rate=0.5", "filters=1,2,3", "residual=false", "batch_size=2"])
+    changed = override(preset, ["learning_rate=0.5", "filters=1,2,3", "residual=false", "batch_size=2"])
     assert dataclasses.replace(preset, learning_rate=0.5, filters=(1, 2, 3), residual=False, batch_size=2) == changed
     assert preset.batch_size != 2
 
@@ -305,7 +305,7 @@ def test_set_changes_what_it_names_and_leaves_the_preset_alone():
 def test_settings_that_cannot_be(name, assignments, words):
     with pytest.raises(InputError) as caught:
         presets = MODELS[name].module.PRESETS
-        settings.override(presets.get("residual", next(iter(presets.values()))), assignments)
+        override(presets.get("residual", next(iter(presets.values()))), assignments)
     assert words in str(caught.value)
 
 
@@ -313,7 +313,7 @@ def test_settings_that_cannot_be(name, assignments, words):
 def test_settings_survive_json(name, preset):
     module = MODELS[name].module
     config = module.PRESETS[preset]
-    assert settings.from_json(module.Config, json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    assert from_json(module.Config, json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 
 # What `run.json` of a checkpoint held when one dataclass was for all networks of `cnn`, another for those of `mmnn`.
@@ -321,7 +321,7 @@ def test_settings_survive_json(name, preset):
 def test_saved_settings_that_no_network_has_are_refused(name):
     words = r"depth, which is no .* of this version: it is of an earlier one\. Train again with --overrideChkpt"
     with pytest.raises(InputError, match=words):
-        settings.from_json(MODELS[name].module.Config, {"filters": [4], "depth": 3})
+        from_json(MODELS[name].module.Config, {"filters": [4], "depth": 3})
 
 
 def test_the_default_initialisation_of_cae_averages_blocks(build):
@@ -422,7 +422,7 @@ def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
 
     module = MODELS[name].module
     preset = "sine" if name == "nn" else "regions"
-    config = settings.override(module.PRESETS[preset], ["members=3"])
+    config = override(module.PRESETS[preset], ["members=3"])
     network = with_random_weights(module.build(config, REDUCED, maps=2))
     generator = np.random.default_rng(1)
     inputs = {key: generator.normal(size=(2, *tensor.shape[1:])) for key, tensor in network.input.items()}
@@ -441,7 +441,7 @@ def test_parts_of_combined_have_their_weights_however_many_networks_they_have(na
     from models.layers import logits_of_parts
 
     module, members = MODELS[name].module, 2
-    config = settings.override(module.PRESETS["combined"], [f"members={members}"])
+    config = override(module.PRESETS["combined"], [f"members={members}"])
     more = {"edges": edges} if edges else {}
     network = with_random_weights(module.build(config, REDUCED, maps=maps, **more))
     generator = np.random.default_rng(1)
@@ -465,7 +465,7 @@ def test_regions_of_each_map_are_read_by_a_network_of_their_own():
     from models.layers import logits_of_parts
 
     module = MODELS["cnn"].module
-    config = settings.override(module.PRESETS["regions"], ["members=2"])
+    config = override(module.PRESETS["regions"], ["members=2"])
     network = logits_of_parts(with_random_weights(module.build(config, REDUCED, maps=3)))
     volume = np.random.default_rng(2).normal(size=(1, *REDUCED.shape, 3))
     changed = volume.copy()
@@ -497,7 +497,7 @@ def test_regions_of_each_map_are_read_by_a_network_of_their_own():
 )
 def test_a_setting_that_would_change_nothing_is_refused(name, preset, assignments, needs):
     with pytest.raises(InputError) as caught:
-        settings.override(MODELS[name].module.PRESETS[preset], assignments)
+        override(MODELS[name].module.PRESETS[preset], assignments)
     assert needs in str(caught.value)
 
 
@@ -518,7 +518,7 @@ def test_a_setting_of_another_network_is_answered_with_those_of_this(name, prese
     config = MODELS[name].module.PRESETS[preset]
     own = sorted(field.name for field in dataclasses.fields(config))
     with pytest.raises(InputError) as caught:
-        settings.override(config, [f"{key}=1"])
+        override(config, [f"{key}=1"])
     assert f"--set {key} is unknown; expected one of {', '.join(own)}." in str(caught.value)
 
 

@@ -17,7 +17,7 @@ from data.base.errors import InputError
 from data.cohorts import records
 from data.cohorts.records import REDUCED
 from data.cohorts.stored import open_cohort
-from models import MODELS, settings
+from models import MODELS, override
 from utils.bundle import onnx
 from utils.bundle.onnx import Network, export, parity
 
@@ -44,7 +44,7 @@ def built(name, preset, maps=MAPS, seed=0) -> Network:
 
     keras.utils.set_random_seed(seed)
     module, generator = MODELS[name].module, np.random.default_rng(seed)
-    config = settings.override(module.PRESETS[preset], SMALLER.get(preset, []))
+    config = override(module.PRESETS[preset], SMALLER.get(preset, []))
     network = module.build(config, REDUCED, maps, **({"edges": EDGES} if name == "mmnn" else {}))
     for weight in network.weights:
         value = weight.numpy()

@@ -26,8 +26,7 @@ from data.cohorts.cohort import in_order
 from data.cohorts.derivation import Derivation
 from data.cohorts.records import FULL
 from data.cohorts.stored import sealed
-from models import MODELS
-from models.settings import override
+from models import MODELS, override
 from utils.bundle import make
 from utils.bundle.model import Bundle
 from utils.bundle.run import PersonPrediction, networks_of, on_cohort

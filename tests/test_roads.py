@@ -30,8 +30,7 @@ from data.cohorts import folds
 from data.cohorts.folds import open_folds
 from data.cohorts.records import FULL
 from data.cohorts.stored import open_cohort
-from models import MODELS, cae, cnn, mmnn
-from models.settings import from_json
+from models import MODELS, cae, cnn, from_json, mmnn
 from utils.predict.__main__ import parser as predict_parser
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.network import restore_weights

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data.base.errors import InputError
 from data.cohorts.records import REDUCED
-from models import MODELS, settings
+from models import MAX_LAYERS, MODELS, bounds_of, override
 
 PRESETS = {name: model.module.PRESETS for name, model in MODELS.items()}
 CONFIGS = {f"{name}, {preset}": config for name, presets in PRESETS.items() for preset, config in presets.items()}
@@ -32,7 +32,7 @@ def numeric_settings(config) -> list[str]:
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_every_setting_that_is_a_number_has_bounds_that_its_type_can_hold(config):
-    bounds = settings.bounds_of(type(config))
+    bounds = bounds_of(type(config))
     assert bounds.keys() == set(numeric_settings(config))
     for name, between in bounds.items():
         low, high = np.float32(between.smallest), np.float32(between.largest)
@@ -48,11 +48,11 @@ def test_any_text_of_a_setting_is_refused_or_within_its_bounds(config, data):
     several = isinstance(getattr(config, name), tuple)
     text = data.draw(st.lists(NUMBERS, max_size=5).map(",".join) if several else NUMBERS)
     try:
-        value = getattr(settings.override(config, [f"{name}={text}"]), name)
+        value = getattr(override(config, [f"{name}={text}"]), name)
     except InputError as error:
         assert len(str(error)) < 1000
     else:
-        between = settings.bounds_of(type(config)).get(name)
+        between = bounds_of(type(config)).get(name)
         values = value if several else [value]
         assert between is None or all(between.smallest <= number <= between.largest for number in values)
 
@@ -72,7 +72,7 @@ def test_any_text_of_a_setting_is_refused_or_within_its_bounds(config, data):
 )
 def test_a_setting_that_no_network_could_hold(name, assignment, words):
     with pytest.raises(InputError, match=words) as caught:
-        settings.override(next(iter(PRESETS[name].values())), [assignment])
+        override(next(iter(PRESETS[name].values())), [assignment])
     assert len(str(caught.value)) < 500
 
 
@@ -88,5 +88,5 @@ def test_settings_at_their_bounds_make_an_optimizer_and_deep_layers():
         optimizer = make_optimizer(extreme, "float32")
         optimizer.apply([keras.ops.ones(1)], [variable])
         assert np.isfinite(np.asarray(variable)).all() and optimizer.learning_rate > 0
-    deep = dataclasses.replace(config, phenotype_units=(1,) * settings.MAX_LAYERS)
+    deep = dataclasses.replace(config, phenotype_units=(1,) * MAX_LAYERS)
     assert MODELS["nn"].module.build(deep, REDUCED).output.shape == (None, 2)

@@ -16,8 +16,7 @@ from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 from data.base.errors import InputError
 from data.cohorts import phenotype
 from data.cohorts.stored import open_cohort
-from models import MODELS
-from models.settings import from_json
+from models import MODELS, from_json
 from utils.evaluation import comparisons
 from utils.evaluation.autoencoders import ExplainedVariance
 from utils.evaluation.comparisons import write_floors

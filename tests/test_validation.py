@@ -11,8 +11,7 @@ from sklearn.model_selection import train_test_split
 
 from data.cohorts.records import REDUCED
 from data.cohorts.stored import open_cohort
-from models import nn
-from models.settings import from_json
+from models import from_json, nn
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.network import restore_weights
 

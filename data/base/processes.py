@@ -3,7 +3,6 @@
 What calls return comes back as values. These processes ignore Ctrl-C, at which this one stops them, and end with it.
 """
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -15,12 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection, wait
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from data.base.errors import InputError
 from data.base.terminal import progress
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 Result = TypeVar("Result")
 Environment = Mapping[str, str]
@@ -81,6 +82,8 @@ class Process:
     it ends with this process even if Ctrl-C came before anybody knew of it."""
 
     def __init__(self, environment: Environment | None):
+        import multiprocessing  # costs `--help` nothing
+
         self.environment = environment
         copied = environment is None and "fork" in multiprocessing.get_all_start_methods()
         context: Any = multiprocessing.get_context("fork" if copied else "spawn")
@@ -127,7 +130,7 @@ def added(environment: Environment) -> Iterator[None]:
         os.environ.update(before)
 
 
-def serve(connection: Connection, parent: int, quiet: bool) -> None:
+def serve(connection: "Connection", parent: int, quiet: bool) -> None:
     """Does calls until there is none in place of one, or the `parent` has ended; `quiet` shows no warnings."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a copy has the handler of its parent
@@ -163,6 +166,8 @@ class Processes:
     ) -> Iterator[tuple[int, Outcome]]:
         """The number and the outcome of each call of the function, in the order in which they end; `meanwhile` is
         called twice a second as long as none does."""
+        from multiprocessing.connection import wait
+
         left = deque(enumerate(arguments))
         while self.busy or (left and not self.stopped):
             while left and not self.stopped and (self.idle or self.environments):

@@ -40,9 +40,8 @@ from scipy.stats import norm, spearmanr
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.cohorts import records
-from data.cohorts.atlas import Atlas, load_atlas
+from data.cohorts.atlas import Atlas, load_atlas, regions
 from data.cohorts.cohort import Cohort, in_order
-from data.cohorts.means import regions
 from data.cohorts.records import REDUCED
 from data.cohorts.rows import Metadata, Row
 from data.cohorts.stored import open_cohort, write_tables

@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from data.cohorts import records
-from data.cohorts.atlas import Atlas
+from data.cohorts.atlas import Atlas, means_of, regions
 from data.cohorts.cohort import Cohort
-from data.cohorts.means import means_of, regions
 from data.cohorts.rows import Row
 from utils.blackout.edges import Contents, Edges, EdgeSubstitution
 from utils.blackout.options import CONNECTOME, BlackoutOptions

@@ -22,8 +22,7 @@ from data.cohorts.records import CLASSES, PHENOTYPE_SIZE, REDUCED, Grid
 from data.cohorts.rows import Preparation
 from data.conversion.template import TemplateCohort, of_bundle, open_bundle
 from data.likeness.reference import Constants, Reference
-from models import MODELS
-from models.settings import PRECISIONS
+from models import MODELS, PRECISIONS
 from utils.runs.checkpoints import Caveats, CheckpointFolder, Choices, Identity
 from utils.runs.cross_validation import CrossValidation
 from utils.scores.calibration import LEVELS, Calibration

@@ -13,8 +13,7 @@ from typing import NoReturn
 
 from data.base import files
 from data.base.errors import InputError, check_plain, shown
-from models import Model
-from models.settings import Settings, override
+from models import Model, Settings, override
 
 QUICK = "quick"  # before candidates, or alone: without inner trainings
 PRESETS = ""  # all of them: what --choose alone stands for

@@ -18,8 +18,7 @@ from data.base.errors import InputError
 from data.base.terminal import tell
 from data.cohorts.cohort import Cohort, Standard
 from data.cohorts.rows import DIGESTS, validation_subjects
-from models import MODELS, Model
-from models.settings import Settings
+from models import MODELS, Model, Settings
 from utils.machines import devices
 from utils.machines.devices import Workers
 from utils.runs.checkpoints import Caveats, CheckpointFolder, Choices, Identity

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from data.base.cli import flags, option, options_of, positive, share
 from data.base.errors import InputError
-from data.cohorts import means
+from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import REDUCED
 from data.cohorts.stored import sealed
-from models import MODELS, Model
-from models.settings import Settings, override
+from models import MODELS, Model, Settings, override
 from utils.runs import guards
 from utils.runs.candidates import PRESETS, Candidates, candidates
 from utils.runs.checkpoints import BEST, CheckpointFolder, Choices, Identity
@@ -207,7 +206,7 @@ class Request:
             num_iters=(training.num_iters or usual) if training else saved.step if saved else 0,
             override=training is not None and training.override_chkpt,
         )
-        kept_in = args.chkPointDir / means.FOLDER
+        kept_in = args.chkPointDir / atlas.MEANS
         if run.transductive:
             from data.cohorts.variants import within_sites
 

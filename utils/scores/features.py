@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from data.base.errors import InputError
-from data.cohorts import atlas, means, phenotype
+from data.cohorts import atlas, phenotype
 from data.cohorts.cohort import Cohort
 from data.cohorts.phenotype import HEAD_MOTION
 from utils.scores.ridge import LinearClassifier
@@ -90,7 +90,7 @@ def inputs(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
     headers = [cohort.batch(range(len(cohort.rows)), volumes=False) for cohort in cohorts]
     phenotypes = np.concatenate([of_all["phenotype"] for of_all in headers])
     atlases = [atlas.load_atlas(None, cohort.grid) for cohort in cohorts]
-    of_cohorts = [means.means_of(one, [means.regions(its)])[0] for one, its in zip(cohorts, atlases, strict=True)]
+    of_cohorts = [atlas.means_of(one, [atlas.regions(its)])[0] for one, its in zip(cohorts, atlases, strict=True)]
     regions = np.concatenate(of_cohorts).reshape(len(phenotypes), -1)
     rows = [row for cohort in cohorts for row in cohort.rows]
     subject, site = [row.subject for row in rows], [row.site for row in rows]

@@ -18,8 +18,7 @@ import tensorflow as tf
 from data.base.errors import InputError
 from data.cohorts.cohort import in_order
 from data.cohorts.rows import listed
-from models import layers, losses
-from models.settings import Settings
+from models import Settings, layers, losses
 from utils.runs.run import Run
 from utils.scores.metrics import auc
 from utils.training.network import Reading, probability_of_autism, reading

@@ -20,7 +20,7 @@ from scipy.special import expit
 from data.base import files
 from data.base.errors import InputError
 from data.base.terminal import progress
-from data.cohorts.means import Parcels, cubes, means_of
+from data.cohorts.atlas import Parcels, cubes, means_of
 from data.cohorts.records import GRIDS
 from models.layers import RegionMeans
 from utils.runs.checkpoints import IDENTITY, STATE, CheckpointFolder, Identity, Saved, digest_of, remove_own
