@@ -148,7 +148,7 @@ def wait_for(folder: Path, pattern: str, count: int) -> None:
 
 
 def test_a_system_without_copies_of_processes_starts_fresh_ones(monkeypatch):
-    monkeypatch.setattr(module.multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
     with processes(1) as started:
         assert started.run("Subtracting", operator.sub, [(5, 2), (2, 5)]) == [3, -3]
 
