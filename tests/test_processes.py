@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
-from data.base import processes as module
 from data.base.errors import InputError
 from data.base.processes import STOPS, collected, handled, ignore_interrupts, interrupts_delayed, processes
 
