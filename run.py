@@ -16,7 +16,7 @@ from utils.runs.candidates import PRESETS, QUICK
 from utils.runs.validate import USUAL_CHECKPOINTS, Request, request, single_run
 
 if TYPE_CHECKING:
-    from utils.permutations.permuted import Permutations
+    from utils.permutations import Permutations
     from utils.runs.group import Group
     from utils.runs.run import Run
 
@@ -118,14 +118,14 @@ def settled(asked: Request) -> "Run | Group | Permutations":
         from utils.runs.everybody import everybody_run
 
         if getattr(args, "score", None):
-            from utils.report import internal
+            from utils.report.cross_validation import read_cross_validation
 
-            asked = replace(asked, internal=internal.read(args.score, args.model))
+            asked = replace(asked, cross_validation=read_cross_validation(args.score, args.model))
         return everybody_run(asked)
     group = settled_on_folds(asked)
     if not args.permutations:
         return group
-    from utils.permutations.permuted import permuted_run
+    from utils.permutations import permuted_run
 
     return permuted_run(group, args.permutations)
 

@@ -1,6 +1,7 @@
 """--choose by the user's commands: who is chosen in each fold, what that does to the score, and what interrupts it."""
 
 import json
+import math
 import re
 import shutil
 import signal
@@ -14,15 +15,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import ROOT, Page, assert_bit_equal, read_rows, run_main, run_of, run_script
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from data.cohorts import records
 from data.cohorts.folds import inner_folds, open_folds
-from utils.choice.job import Store, choice
-from utils.evaluation.choice import agreement, best_of, corrected, own_score, shifted, summary
-from utils.scores.estimate import UNDEFINED, Estimate
-from utils.scores.metrics import RESAMPLES, Predictions
-from utils.scores.statistics import resampled
+from utils.choice.job import Store, choice, halve, trainings
+from utils.evaluation.comparisons import agreement, best_of, choice_summary, corrected, shifted
+from utils.scores.metrics import RESAMPLES, Predictions, headline_of, resampled
+from utils.scores.results import UNDEFINED, Estimate
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 LINES = "--preset sine --set members=1 --set batch_size=8\n--preset sine --set members=1 --set learning_rate=0.0001\n"
@@ -397,9 +399,9 @@ def test_the_correction_is_that_of_a_loop_over_resamples():
         best = max(inside, key=lambda name: inside[name])
         found.append(area(each[best], (weight == 0).astype(int)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.evaluation.choice.RESAMPLES", COUNT)
+        patch.setattr("utils.evaluation.comparisons.RESAMPLES", COUNT)
         patch.setattr(
-            "utils.evaluation.choice.resampled",
+            "utils.evaluation.comparisons.resampled",
             lambda *of: resampled(30, np.random.default_rng(seed), RESAMPLES, first.fold)[:COUNT],
         )
         assert corrected(each, seed) == pytest.approx(np.nanmean(found))
@@ -421,10 +423,10 @@ def test_on_noise_the_best_of_many_looks_good_and_the_corrected_score_is_half():
     """Means over twenty cohorts of noise, where the best of thirty candidates was chosen by the score itself."""
     own, mended = [], []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.evaluation.choice.RESAMPLES", 100)
+        patch.setattr("utils.evaluation.comparisons.RESAMPLES", 100)
         for seed in range(20):
             each = made_up(30, 60, seed)
-            own.append(own_score(each[best_of(each)]))
+            own.append(headline_of(each[best_of(each)])[1])
             mended.append(corrected(each, seed))
     assert np.mean(own) > 0.62 and min(own) > 0.55
     assert abs(np.mean(mended) - 0.5) < 0.03
@@ -434,7 +436,7 @@ def test_on_noise_the_best_of_many_looks_good_and_the_corrected_score_is_half():
 def test_a_signal_stays_after_the_correction():
     each = made_up(10, 200, 0, 0.8)
     assert best_of(each) == "c0"
-    assert corrected(each, 0) == pytest.approx(own_score(each["c0"]), abs=0.02)
+    assert corrected(each, 0) == pytest.approx(headline_of(each["c0"])[1], abs=0.02)
 
 
 def test_where_nothing_is_defined_nothing_is_corrected():
@@ -458,8 +460,92 @@ def test_agreement_is_the_share_of_pairs():
 def test_optimism_is_the_best_minus_the_procedure():
     each = made_up(2, 60, 3)
     procedure = each["c1"] if best_of(each) == "c0" else each["c0"]
-    found = summary(each, procedure, {"0": "c0", "1": "c1", "2": "c0"}, False, 0)
-    assert found.optimism.value == pytest.approx(own_score(each[found.best]) - own_score(procedure))
+    found = choice_summary(each, procedure, {"0": "c0", "1": "c1", "2": "c0"}, False, 0)
+    assert found.optimism.value == pytest.approx(headline_of(each[found.best])[1] - headline_of(procedure)[1])
     assert found.optimism.low < found.optimism.value < found.optimism.high
     assert found.chosen == {"c0": 2, "c1": 1} and found.agreement == pytest.approx(1 / 3)
-    assert summary(each, procedure, {"0": "c0"}, True, 0).optimism is None
+    assert choice_summary(each, procedure, {"0": "c0"}, True, 0).optimism is None
+
+
+def halved(scores: np.ndarray) -> tuple[list, list]:
+    """The rungs of candidates with a score in each fold (candidates, folds), and which folds were asked for."""
+    names, folds, asked = [f"c{at}" for at in range(len(scores))], [str(at) for at in range(scores.shape[1])], []
+
+    def score(name, used):
+        asked.append((name, tuple(used)))
+        return float(scores[int(name[1:]), [int(fold) for fold in used]].mean())
+
+    return halve(names, folds, score), asked
+
+
+def by_brute_force(scores: np.ndarray) -> list[dict[int, list[int]]]:
+    """Who is left, and on how many folds: all on two, then the better half on twice as many; the last two on all."""
+    count, folds = scores.shape
+    left, used, rungs = list(range(count)), min(2, folds), []
+    while True:
+        rungs.append({used: left})
+        if used == folds:
+            return rungs
+        mean = {at: scores[at, :used].mean() for at in left}
+        half = max(2, -(-len(left) // 2))
+        left = sorted(sorted(left, key=lambda at: (-mean[at], at))[:half])
+        used = folds if len(left) == 2 else min(2 * used, folds)
+
+
+@given(seed=st.integers(0, 10**6), count=st.integers(2, 20), folds=st.integers(2, 5), coarse=st.booleans())
+def test_rungs_are_those_of_brute_force(seed, count, folds, coarse):
+    """Also with equal scores, where the user's order decides."""
+    scores = np.random.default_rng(seed).random((count, folds))
+    scores = scores.round() if coarse else scores
+    rungs, asked = halved(scores)
+    wanted = by_brute_force(scores)
+    assert [rung.folds for rung in rungs] == [used for of in wanted for used in of]
+    for rung, of in zip(rungs, wanted, strict=True):
+        (left,) = of.values()
+        assert set(rung.scores) == {f"c{at}" for at in left}
+    assert rungs[-1].folds == folds
+    best = max(rungs[-1].scores.values())
+    assert rungs[-1].scores[rungs[-1].ranked[0]] == best
+    assert len({pair for name, used in asked for pair in ((name, fold) for fold in used)}) == trainings(count, folds)
+
+
+@pytest.mark.parametrize(
+    "count, folds, wanted",
+    [
+        (2, 2, 4),
+        (2, 5, 10),  # both on all
+        (3, 5, 2 + 2 * 5),  # three on two, two of them on all
+        (4, 5, 2 * 2 + 2 * 5),
+        (8, 5, 4 * 2 + 2 * 4 + 2 * 5),
+        (6, 3, 3 * 2 + 3 * 3),  # the better three on all that there are
+        (64, 5, 32 * 2 + 16 * 4 + 16 * 5),
+        (5, 2, 10),
+    ],
+)
+def test_the_budget_by_hand(count, folds, wanted):
+    assert trainings(count, folds) == wanted
+    assert wanted <= count * folds
+
+
+def test_of_equal_ones_the_first_named_is_chosen():
+    assert halved(np.zeros((5, 5)))[0][-1].ranked[0] == "c0"
+    scores = np.array([[0.1] * 5, [0.7] * 5, [0.7] * 5, [0.2] * 5])
+    assert halved(scores)[0][-1].ranked[0] == "c1"
+    scores = np.array([[0.6, 0.6, 0.8, 0.8, 0.7], [0.7, 0.7, 0.7, 0.7, 0.7], [0.1] * 5]).round(6)
+    rungs, _ = halved(scores)
+    assert rungs[0].ranked[0] == "c1" and rungs[-1].ranked == ["c0", "c1"]
+
+
+def test_the_last_two_are_compared_on_all_folds():
+    """The second is better at first, the first in all."""
+    scores = np.array([[0.6, 0.6, 0.9, 0.9, 0.9], [0.8, 0.8, 0.1, 0.1, 0.1], [0.1] * 5])
+    rungs, _ = halved(scores)
+    assert [(rung.folds, len(rung.scores)) for rung in rungs] == [(2, 3), (5, 2)]
+    assert rungs[0].ranked == ["c1", "c0", "c2"] and rungs[1].ranked == ["c0", "c1"]
+
+
+def test_the_budget_is_what_successive_halving_promises():
+    """The better half on twice as many folds costs as much again, so that the rungs are few and about alike."""
+    for count in range(2, 65):
+        first, rest = 2 * count, trainings(count, 5) - 2 * count
+        assert rest <= max(6, first * math.ceil(math.log2(5 / 2)))

@@ -19,7 +19,7 @@ from data.base.errors import InputError
 from utils.compare import runs
 from utils.compare.runs import RightCounts
 from utils.report.tables import Choice
-from utils.scores.estimate import Estimate
+from utils.scores.results import Estimate
 
 FINISHED = {"job": "test", "finished": True, "outputs": ["predictions.csv"]}
 

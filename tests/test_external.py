@@ -17,13 +17,13 @@ from data.cohorts.stored import open_cohort
 from data.likeness import reference as likeness
 from data.likeness.reasons import Range
 from data.likeness.reference import Compared, Expected
-from utils.evaluation import beside, external
+from utils.evaluation import comparisons, external
 from utils.evaluation.external import TrainingScore, binary, calibration, known_of, more_often, moved, shifts, tables
 from utils.report import build
-from utils.report import external as page
-from utils.scores import linear_floors
-from utils.scores.estimate import Estimate
+from utils.report import people as page
+from utils.scores import floors
 from utils.scores.metrics import Predictions
+from utils.scores.results import Estimate
 
 BEFORE = TrainingScore({"auc": Estimate(0.8, 0.75, 0.85), "auc_sites": Estimate(0.78, 0.7, 0.83)}, 700, "10 folds")
 
@@ -199,13 +199,13 @@ def test_training_people_are_known_as_long_as_their_cohort_is_there(cohort, monk
 @pytest.mark.slow
 def test_linear_floors_stand_in_for_those_of_people_who_are_not_there(cohort, tmp_path):
     opened = open_cohort(cohort)
-    of = linear_floors.fit(opened)
+    of = floors.fit_linear(opened)
     strangers = replace(opened, rows=tuple(replace(of, split="test") for of in opened.rows))
     checkpoints = SimpleNamespace(identity=lambda: an_identity(cohort="gone"))
     run = SimpleNamespace(cohort=strangers, checkpoints=checkpoints, out_dir=tmp_path)
-    assert beside.write_floors(run, external.Known(floors=of)) == [beside.LINEAR_FLOORS]
+    assert comparisons.write_floors(run, of) == [comparisons.LINEAR_FLOORS]
     found = pd.read_csv(tmp_path / "floor_predictions.csv").set_index("file")
-    expected = linear_floors.predict(of, strangers, range(40))
+    expected = floors.predict_linear(of, strangers, range(40))
     pd.testing.assert_frame_equal(found, expected, rtol=1e-6)
 
 
@@ -251,11 +251,11 @@ def calibrated(name: str, value: float, low: float, high: float) -> tuple:
 )
 def test_the_page_says_what_calibration_means(large, slope, words):
     table = external_table(SCORE, UNLIKE, calibrated("in_the_large", *large), calibrated("slope", *slope))
-    text = " ".join(page.about(table))
+    text = " ".join(page.about_external(table))
     assert all(part in text for part in words), text
     assert "those of the training: 10 folds, 700 people" in text
     assert "2 of 40 records (5%; 95% interval 1% to 20%) are unlike the training people" in text
-    rows = page.scores(table)
+    rows = page.external_scores(table)
     assert rows[0] == {
         "measure": "AUC, all people together",
         "these people": "0.700 (0.600 to 0.800)",
@@ -266,11 +266,11 @@ def test_the_page_says_what_calibration_means(large, slope, words):
 
 def test_the_page_says_what_is_not_known():
     score = ("score", "auc", 0.7, 0.6, 0.8, *[NAN] * 4, "", NAN)
-    text = " ".join(page.about(external_table(score)))
+    text = " ".join(page.about_external(external_table(score)))
     assert "No score of the training is known." in text
     assert "The training people are not known, so it cannot be said" in text
-    text = " ".join(page.about(external_table(UNLIKE)))
-    assert "score" not in text and page.scores(external_table(UNLIKE)) == []
+    text = " ".join(page.about_external(external_table(UNLIKE)))
+    assert "score" not in text and page.external_scores(external_table(UNLIKE)) == []
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import an_identity
+from helpers import add_connectomes, an_identity
 from scipy.special import logit
 from sklearn import metrics
 from sklearn.calibration import CalibratedClassifierCV
@@ -18,6 +18,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from data import demo
+from data.base import files
 from data.base.errors import InputError
 from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort, in_order
@@ -27,9 +29,9 @@ from data.cohorts.seal import Seal
 from data.cohorts.stored import open_cohort
 from data.simulation import Simulation, rule
 from data.swap import swap
-from utils.evaluation import beside
+from utils.evaluation import comparisons
 from utils.runs.checkpoints import Identity
-from utils.scores import floors, ridge
+from utils.scores import features, floors, ridge
 
 REGIONS = atlas.load_atlas(None, records.REDUCED)
 
@@ -66,13 +68,13 @@ class MadeUp:
 @pytest.fixture(autouse=True)
 def means_of_made_up(monkeypatch):
     """Those of what is made up are computed of its volumes."""
-    of_files = floors.atlas.means_of
+    of_files = atlas.means_of
 
     def means_of(cohort, parcels):
         of_memory = isinstance(cohort, MadeUp)
         return [one.of(test_volumes(cohort)) for one in parcels] if of_memory else of_files(cohort, parcels)
 
-    monkeypatch.setattr(floors.atlas, "means_of", means_of)
+    monkeypatch.setattr(atlas, "means_of", means_of)
 
 
 def made_up(count: int = 240, seed: int = 0, covariates: bool = True) -> MadeUp:
@@ -201,14 +203,14 @@ def test_of_several_maps_each_has_an_svm_of_its_own():
     phenotype = random.normal(size=(120, 3))
     train, test = np.arange(80), np.arange(80, 120)
     rows = [Row(f"{at}.bin", str(at), "A", label[at], "train") for at in train]
-    svm = floors.learners(rows, train)[floors.SVM]
+    fitting = floors.training_sets(rows, train)
     tables = {"phenotype": pd.DataFrame(phenotype), "regions": pd.DataFrame(regions)}
-    found = floors.fitted({floors.SVM: svm}, tables, train, test, 2)
+    found = floors.fitted(fitting, tables, train, test, 2)
     odds = []
     for values in (*of_map, phenotype):
         scaled = StandardScaler().fit(values[train]).transform(values)
         svc = SVC(C=1, gamma=1 / values.shape[1])  # of all training records, not of each inner fold
-        plain = CalibratedClassifierCV(svc, cv=svm.of.folds, ensemble=False)
+        plain = CalibratedClassifierCV(svc, cv=fitting[floors.SVM].folds, ensemble=False)
         probability = plain.fit(scaled[train], label[train]).predict_proba(scaled[test])[:, 1]
         if plain.calibrated_classifiers_[0].calibrators[0].a_ > 0:  # what goes the wrong way counts nothing
             probability = np.full(len(test), label[train].mean())
@@ -334,18 +336,18 @@ def test_records_of_one_subject_share_an_inner_fold():
         Row(f"{at}.bin", str(one), "A", value, "train")
         for at, (one, value) in enumerate(zip(subject, label, strict=True))
     ]
-    for name, learner in floors.learners(rows, subject).items():
-        folds = learner.of.folds
+    for name, of in floors.training_sets(rows, subject).items():
+        folds = of.folds
         assert sorted(np.concatenate([test for _, test in folds])) == list(range(90)), name
         assert len(folds) == ridge.INNER_FOLDS
         assert not any(set(subject[train]) & set(subject[test]) for train, test in folds)
 
 
 def test_people_who_share_a_scan_share_an_inner_fold(monkeypatch):
-    """By the cohort's groups, seen through the groups that learners are made of."""
+    """By the cohort's groups, seen through the groups that training sets are made of."""
     made, seen = made_up(), []
     made.metadata = Metadata(same_scan=(("s3", "s7"),))
-    monkeypatch.setattr(floors, "learners", lambda label, group: seen.extend(group) or {})
+    monkeypatch.setattr(floors, "training_sets", lambda label, group: seen.extend(group) or {})
     floors.predict(made)
     assert seen[7] == seen[3] == "s3" and len(set(seen)) == len(made.indices("train")) - 1
 
@@ -373,29 +375,29 @@ def trained_on(opened: Cohort, **changes) -> Identity:
 def test_new_people_get_the_floors_of_the_checkpoints_training_people(cohort, new):
     """They are those that the same people get as the test split."""
     opened = open_cohort(cohort)
-    found = floors.predict(new, beside.training_people(new, trained_on(opened)))
+    found = floors.predict(new, comparisons.training_people(new, trained_on(opened)))
     pd.testing.assert_frame_equal(found, floors.predict(opened))
-    site = beside.training_people(replace(new, standard="brain"), trained_on(opened))
+    site = comparisons.training_people(replace(new, standard="brain"), trained_on(opened))
     assert site.standard == "brain"
 
 
 def test_only_those_who_trained_the_checkpoint_train_floors(cohort, new):
     opened = open_cohort(cohort)
     trained = tuple(opened.subjects("train")[2:])
-    source = beside.training_people(new, trained_on(opened, training_subjects=trained))
+    source = comparisons.training_people(new, trained_on(opened, training_subjects=trained))
     assert tuple(source.subjects("train")) == trained
 
 
 def test_without_the_cohort_as_it_was_no_floor_is_fitted_for_new_people(cohort, new):
     opened = open_cohort(cohort)
     for changed in ({"cohort": "gone"}, {"cohort_sha256": "0" * 64}, {"records_sha256": "0" * 64}):
-        assert beside.training_people(new, trained_on(opened, **changed)) is None
+        assert comparisons.training_people(new, trained_on(opened, **changed)) is None
     other_scale = replace(new.metadata, phenotype_mean=(9.0,) * 29)
     fewer_columns = pd.DataFrame(index=[row.subject for row in new.rows])
     others = [replace(new, metadata=other_scale), replace(new, num_maps=2), replace(new)]
     vars(others[2])["covariates"] = fewer_columns  # as if read
     for other in others:
-        assert beside.training_people(other, trained_on(opened)) is None
+        assert comparisons.training_people(other, trained_on(opened)) is None
 
 
 @pytest.mark.slow
@@ -486,3 +488,141 @@ def test_other_edges_than_those_of_the_training_people_are_left_out(capsys, tmp_
     new.metadata = Metadata(connectome="seg-other")
     assert "connectome, ridge" not in floors.predict(new, made)
     assert "Floors left out: connectome" in capsys.readouterr().out
+
+
+SAME = 1e-9  # of a probability
+LINEAR = ("majority", "logistic regression", "ridge")
+
+
+def linear(table: pd.DataFrame) -> pd.DataFrame:
+    return table[[name for name in table if name.endswith(LINEAR)]]
+
+
+def people(cohort: Cohort, indices: np.ndarray, **changes) -> Cohort:
+    """The people of these records as a cohort of test people."""
+    rows = tuple(replace(cohort.rows[at], split="test", **changes) for at in indices)
+    entries, digests = ([of[at] for at in indices] for of in (cohort.entries, cohort.seal.digests))
+    edges = cohort.connectomes and replace(
+        cohort.connectomes,
+        rows=cohort.connectomes.rows[indices],
+        digests=tuple(cohort.connectomes.digests[at] for at in indices),
+    )
+    return replace(cohort, rows=rows, entries=tuple(entries), seal=Seal(tuple(digests)), connectomes=edges)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Cohort:
+    """80 simulated people with connectomes."""
+    folder = tmp_path_factory.mktemp("linear") / "cohort"
+    demo.simulate(folder, records.REDUCED, demo.Simulation(subjects=80, seed=4))
+    return add_connectomes(folder)
+
+
+@pytest.fixture(scope="module")
+def fitted(whole) -> floors.LinearFloors:
+    return floors.fit_linear(whole)
+
+
+def test_a_classifier_of_encoded_features_is_one_of_the_features_themselves():
+    """With medians, z-scores and dummies by scikit-learn, of unknown numbers and text, and of a new category."""
+    made = made_up(160)
+    table, train = features.features(made)["all"], made.indices("train")
+    table.loc[made.indices("test")[0], "covariates scanner"] = "new"
+    encoding = features.encoder().fit(table.iloc[train])
+    encoded, random = encoding.transform(table), np.random.default_rng(0)
+    classifier = ridge.LinearClassifier(random.normal(size=encoded.shape[1]), -0.5)
+    found = features.LinearFloor.of(classifier, encoding)
+    np.testing.assert_allclose(found.log_odds(table), encoded @ classifier.weights - 0.5, atol=1e-9)
+    assert table["covariates log func_mean_fd"].isna().any() and table["covariates scanner"].isna().any()
+    assert set(found.categories["covariates scanner"]) == {"unknown", "x", "y"}
+
+
+@pytest.mark.slow
+def test_they_are_the_floors_of_new_people(whole):
+    new = people(whole, whole.indices("test")[:5], label=float("nan"))
+    source = replace(whole, rows=tuple(replace(row, split="train") for row in whole.rows))
+    found, expected = (
+        floors.predict_linear(floors.fit_linear(source), new, range(5)),
+        linear(floors.predict(new, source)),
+    )
+    assert {"all, ridge", "connectome, ridge", "covariates, logistic regression"} < set(found) == set(expected)
+    pd.testing.assert_frame_equal(found[list(expected)], expected, rtol=0, atol=SAME)
+    assert found.drop(columns="majority").std().gt(1e-3).all()
+
+
+@pytest.mark.slow
+def test_one_person_alone_gets_the_same(whole, fitted):
+    test = whole.indices("test")
+    together = floors.predict_linear(fitted, whole, test)
+    for at in test[:3]:
+        alone = people(whole, np.array([at]))
+        pd.testing.assert_frame_equal(
+            floors.predict_linear(fitted, alone, [0]), together.loc[[whole.rows[at].file]], rtol=0, atol=SAME
+        )
+
+
+@pytest.mark.slow
+def test_a_site_that_is_not_known_is_none_of_the_known_ones(whole, fitted):
+    at = int(whole.indices("test")[0])
+    there = people(whole, np.array([at]))
+    elsewhere = people(whole, np.array([at]), site="elsewhere")
+    vars(elsewhere)["covariates"] = there.covariates.assign(SITE_ID="elsewhere")  # as if read
+    one, other = (floors.predict_linear(fitted, of, [0]).iloc[0] for of in (there, elsewhere))
+    floor = fitted.constants.floors["covariates, logistic regression"]
+    weight = floor.categories["covariates site"][there.rows[0].site]
+
+    def odds(probability):
+        return np.log(probability / (1 - probability))
+
+    name = "covariates, logistic regression"
+    assert odds(one[name]) - odds(other[name]) == pytest.approx(weight)
+    assert one["phenotype, logistic regression"] == other["phenotype, logistic regression"]
+
+
+@pytest.mark.slow
+def test_a_category_of_one_person_alone_is_left_out():
+    made = made_up(160)
+    made.standard = "stored"
+    train = made.indices("train")
+    codes = made.covariates["scanner"].to_numpy(object).copy()
+    codes[train[:3]] = ["only", "pair", "pair"]
+    made.covariates["scanner"] = codes
+    of = floors.fit_linear(made)
+    assert set(of.constants.floors["all, ridge"].categories["covariates scanner"]) == {"pair", "unknown", "x", "y"}
+    assert "only" not in files.json_text(asdict(of.constants))
+    found, expected = floors.predict_linear(of, made, made.indices("test")), linear(floors.predict(made))
+    pd.testing.assert_frame_equal(found[list(expected)], expected, rtol=0, atol=SAME)
+
+
+@pytest.mark.slow
+def test_constants_come_back_from_json(fitted, whole):
+    text = files.json_text(asdict(fitted.constants))
+    again = floors.LinearFloors(files.typed(text, floors.FloorConstants), fitted.edges)
+    test = whole.indices("test")
+    pd.testing.assert_frame_equal(
+        floors.predict_linear(again, whole, test), floors.predict_linear(fitted, whole, test), check_exact=True
+    )
+    assert not any(f'"{row.subject}"' in text for row in whole.rows)
+
+
+def test_of_too_few_people_there_is_the_majority():
+    made = made_up(12)
+    made.standard = "stored"
+    made.rows = [replace(row, label=float(number == 0)) for number, row in enumerate(made.rows)]
+    of = floors.fit_linear(made)
+    assert of.constants.floors == {} and of.edges is None
+    assert floors.predict_linear(of, made, [0, 1])["majority"].tolist() == pytest.approx([1 / 9, 1 / 9])
+
+
+@pytest.mark.slow
+def test_what_the_floors_were_not_fitted_on_is_refused_or_left_out(whole, fitted):
+    test = whole.indices("test")
+    with pytest.raises(InputError, match="standardised as brain; the floors were fitted on stored"):
+        floors.predict_linear(fitted, replace(whole, standard="brain"), test)
+    other = replace(whole, metadata=replace(whole.metadata, parcels_sha256="0" * 64))
+    assert "connectome, ridge" not in floors.predict_linear(fitted, other, test)
+    bare = replace(whole, tables=None)
+    assert bare.covariates is None
+    with pytest.raises(InputError, match="The floors read covariates AGE_AT_SCAN, which these people lack"):
+        floors.predict_linear(fitted, bare, test)
+    assert Metadata().parcels_sha256 == ""

@@ -21,7 +21,7 @@ from data.cohorts.stored import open_cohort, write_tables
 from run import perform_with_others
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.group import Group, repeated_run
-from utils.scores.statistics import RULE
+from utils.scores.results import RULE
 
 pytestmark = pytest.mark.usefixtures("undrawn", "no_floors")
 

@@ -24,7 +24,7 @@ from data.base.errors import InputError
 from data.base.files import SUMS
 from data.conversion.template import TemplateCohort
 from utils.bundle.model import Bundle
-from utils.runs.internal import InternalValidation
+from utils.runs.cross_validation import CrossValidation
 from utils.scores import calibration
 
 Parts = dict[str, bytes]
@@ -48,16 +48,16 @@ def parts(made) -> Parts:
     with zipfile.ZipFile(made) as found:
         read = {name: found.read(name) for name in found.namelist() if name != SUMS}
     model = json.loads(read[MODEL])
-    model["internal"] = asdict(an_internal(model))
+    model["internal"] = asdict(a_cross_validation(model))
     return read | {MODEL: json.dumps(model).encode()}
 
 
-def an_internal(model: dict) -> InternalValidation:
+def a_cross_validation(model: dict) -> CrossValidation:
     random = np.random.default_rng(0)
     label = np.arange(400) % 2
     raw = 1 / (1 + np.exp(-random.normal(label - 0.5)))
     constants = calibration.fit(label, raw, np.arange(400) // 100, "SITE_ID")
-    return InternalValidation(
+    return CrossValidation(
         folder="test",
         preset=model["preset"],
         config=model["config"],

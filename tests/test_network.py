@@ -9,7 +9,7 @@ from helpers import an_identity, assert_bit_equal, read_rows, step_of
 
 from data.base.errors import InputError
 from utils.runs.checkpoints import CheckpointFolder
-from utils.scores.estimate import Estimate, Headline
+from utils.scores.results import Estimate, Headline
 from utils.training.network import Saver
 from utils.training.train import History, earlier_history
 

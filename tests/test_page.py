@@ -21,7 +21,7 @@ from utils.blackout import page
 from utils.blackout import results as pictures
 from utils.blackout.effects import SUPPRESSOR, Adjustment, region_table
 from utils.runs.checkpoints import Caveats
-from utils.scores.estimate import UNDEFINED, Estimate
+from utils.scores.results import UNDEFINED, Estimate
 
 SUBJECTS = 6
 HOSTILE = "</script><script>alert(1)</script>"

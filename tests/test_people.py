@@ -9,7 +9,7 @@ from test_report import change, parsed, people, write_tables
 from utils import figures
 from utils.report import drawings
 from utils.report import people as rows_on
-from utils.report.tables import read
+from utils.report.tables import read_test
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def test_the_flow_of_people_adds_up(folds, tmp_path):
     table = people(folds=folds)
     table["label"] = table["label"].mask(table["subject"] == "1", "")
     folder = write_tables(tmp_path / "some", table, left_out=LEFT_OUT)
-    flow = {row["step"]: row for row in rows_on.flow(read(folder))}
+    flow = {row["step"]: row for row in rows_on.flow(read_test(folder))}
     found, first, second, cohort, tested, scored = (int(row["people"]) for row in flow.values())
     assert (found - first - second, first, second) == (cohort, 12, 1)
     assert cohort == tested == table["subject"].nunique() == scored + 1

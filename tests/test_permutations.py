@@ -19,9 +19,8 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.processes import Outcome
 from data.cohorts.folds import open_folds, permuted_folds
-from utils.permutations import permuted as module
-from utils.permutations.job import Procedure
-from utils.scores.sequential import EXCEEDANCES, permuted
+from utils import permutations as module
+from utils.permutations import EXCEEDANCES, Procedure, permuted
 
 pytestmark = pytest.mark.usefixtures("undrawn", "no_floors")
 
@@ -89,10 +88,10 @@ import os, signal, sys
 
 sys.path[:0] = [{str(ROOT)!r}]
 import run
-from utils.permutations.job import Series
+from utils.permutations import PermutationFolder
 
-permute = Series.permute
-Series.permute = lambda *arguments: (permute(*arguments), os.kill(os.getpid(), signal.SIGKILL))
+permute = PermutationFolder.permute
+PermutationFolder.permute = lambda *arguments: (permute(*arguments), os.kill(os.getpid(), signal.SIGKILL))
 if __name__ == "__main__":
     sys.exit(run.main())
 """  # a process of --jobs that is killed after a permutation
@@ -301,7 +300,7 @@ def test_a_choice_is_made_anew_under_each_permutation(quick, cohort, tmp_path, m
         for name in folds.names
     }
     procedure = Procedure(folds, parts, 0, quick)
-    under = procedure.under(3)
+    under = permuted_folds(procedure.folds, procedure.seed, 3)
     table = pd.concat([procedure.predict(under, name) for name in folds.names])
     assert all(of is under for _, _, of in trained)
     assert len(trained) == 3 * (2 if quick else 2 * 5 + 1)

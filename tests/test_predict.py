@@ -38,7 +38,7 @@ from utils.predict.given import Given
 from utils.predict.person import Predicted
 from utils.runs import guards
 from utils.runs.checkpoints import Caveats
-from utils.runs.internal import InternalValidation
+from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Options
 from utils.scores import calibration
 
@@ -535,7 +535,7 @@ def calibrated(bundle: Bundle) -> Bundle:
     random, label = np.random.default_rng(0), np.arange(400) % 2
     raw = 1 / (1 + np.exp(-random.normal(label - 0.5)))
     constants = calibration.fit(label, raw, np.arange(400) // 100, "site")
-    internal = InternalValidation(
+    internal = CrossValidation(
         folder="test", preset="", config={}, precision="float32", validation=0.0, num_iters=2, records_sha256="",
         folds="site", repeats=1, subjects=400, headline="auc", headline_name="AUC", scores={"auc": (0.7, 0.6, 0.8)},
         groups=(), conclusion="", motion=None, calibration=asdict(constants),

@@ -14,9 +14,8 @@ from test_report import damage, parsed, remove, write_tables
 
 from utils import figures
 from utils.evaluation import probabilities
-from utils.evaluation.stored import write_table
 from utils.report import drawings
-from utils.report.tables import UNEQUAL, read
+from utils.report.tables import UNEQUAL, read_test, write_table
 from utils.scores import calibration
 from utils.scores.calibration import fit
 from utils.scores.metrics import log_odds
@@ -187,7 +186,7 @@ def test_decisions_are_shown_for_the_share_of_autism_that_is_given(tmp_path, ali
     outcome = run_main("utils.report.__main__", "report", [folder, "--prevalence", "0.1"])
     assert (outcome.status, outcome.err) == (0, "")
     ((_, probability, share),) = drawn
-    table = read(folder).probabilities
+    table = read_test(folder).probabilities
     expected = logit(table["calibrated"]) + logit(0.1) - logit(table["prevalence"])
     assert share == 0.1 and log_odds(probability) == pytest.approx(expected.to_numpy())
     assert "share 0.1, as given" in (folder / "report.html").read_text()

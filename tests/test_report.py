@@ -20,9 +20,9 @@ from sklearn.metrics import confusion_matrix
 from models import MODELS
 from utils import figures
 from utils.report import build, drawings, texts
-from utils.report.tables import read
-from utils.scores.estimate import Estimate
+from utils.report.tables import read_test
 from utils.scores.metrics import Predictions
+from utils.scores.results import Estimate
 
 HOSTILE = "</script><script>alert(1)</script>$x_{$ & \u202e<b>額"
 NAME = HOSTILE.replace("\u202e", "")  # what a table may hold
@@ -312,7 +312,7 @@ def test_warnings_of_the_page_itself(values, scores, told, single):
     change(single, **values)
     content = json.loads((single / "metrics.json").read_text()) | {"auc": score(0.7)} | scores
     (single / "metrics.json").write_text(json.dumps(content))
-    assert [told in text for text in texts.warnings(read(single))] == [True, False]
+    assert [told in text for text in texts.warnings(read_test(single))] == [True, False]
 
 
 @pytest.mark.slow
@@ -342,13 +342,13 @@ def test_a_simulated_cohort_may_have_any_accuracy_and_few_subjects_are_said(tmp_
     folder = write_tables(tmp_path / "few", people(20), simulated=True, warnings=[])
     content = {name: score(0.95, 0.01) for name in METRICS}
     (folder / "metrics.json").write_text(json.dumps(content))
-    simulated, few = texts.warnings(read(folder))
+    simulated, few = texts.warnings(read_test(folder))
     assert "SIMULATED" in simulated and "Only 19 test subjects" in few
 
 
 def test_the_methods_say_what_the_tables_hold(pooled, single):
     change(single, validation=0.1, shuffled_labels=True)
-    one, many = (" ".join(texts.methods(read(folder))) for folder in (single, pooled))
+    one, many = (" ".join(texts.methods(read_test(folder))) for folder in (single, pooled))
     for text in (one, many):
         assert "mmnn (preset residual) read brain volumes of 31x37x31 voxels of 6 mm" in text
         assert "200 batches of 32 records with adam (learning rate 0.001, decay 0.9), with seed 3" in text
@@ -403,9 +403,9 @@ def test_a_sentence_of_the_methods_stands_where_the_tables_call_for_it(case, sin
     values, sentence = SENTENCES[case]
     preset = json.loads(json.dumps(asdict(MODELS["mmnn"].module.PRESETS["residual"])))
     change(single, config={name: preset[name] for name in ("batch_size", "optimizer", "learning_rate", "decay")})
-    assert sentence not in " ".join(texts.methods(read(single)))
+    assert sentence not in " ".join(texts.methods(read_test(single)))
     change(single, **values)
-    assert sentence in " ".join(texts.methods(read(single)))
+    assert sentence in " ".join(texts.methods(read_test(single)))
 
 
 def test_scaling_by_fold_is_said_of_folds_and_its_absence_too(pooled, tmp_path):
@@ -415,17 +415,17 @@ def test_scaling_by_fold_is_said_of_folds_and_its_absence_too(pooled, tmp_path):
         ("split", "and so not learnt anew"),
     ):
         change(folder, prepared={"scaled_by": scaled_by})
-        assert told in " ".join(texts.methods(read(folder)))
+        assert told in " ".join(texts.methods(read_test(folder)))
 
 
 def test_sites_of_one_class_are_named(tmp_path):
     table = people(60)
     table["label"] = table["label"].mask(table["site"] == "UCLA", "1")
     folder = write_tables(tmp_path / "one", table)
-    assert "of one class only" not in " ".join(texts.methods(read(folder)))
+    assert "of one class only" not in " ".join(texts.methods(read_test(folder)))
     content = json.loads((folder / "metrics.json").read_text()) | {"auc_sites": score(0.6)}
     (folder / "metrics.json").write_text(json.dumps(content))
-    assert "1 site (UCLA) held tested subjects of one class only" in " ".join(texts.methods(read(folder)))
+    assert "1 site (UCLA) held tested subjects of one class only" in " ".join(texts.methods(read_test(folder)))
 
 
 def test_the_command_is_typed_back_by_bash(tmp_path):

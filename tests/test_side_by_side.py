@@ -22,7 +22,7 @@ from utils.jobs import JOBS
 from utils.runs import side_by_side as module
 from utils.runs.run import Run
 from utils.runs.side_by_side import FoldProgress, environments, side_by_side
-from utils.scores.estimate import UNDEFINED, Estimate, Headline
+from utils.scores.results import UNDEFINED, Estimate, Headline
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from data.base.errors import InputError
 from data.cohorts import phenotype
 from data.cohorts.stored import open_cohort
 from models import MODELS, from_json
-from utils.evaluation import beside, repeats
-from utils.evaluation.beside import write_floors
-from utils.evaluation.stored import write_table
+from utils.evaluation import comparisons
+from utils.evaluation.autoencoders import ExplainedVariance
+from utils.evaluation.comparisons import write_floors
+from utils.report.tables import write_table
 from utils.runs.checkpoints import CheckpointFolder
 from utils.scores import floors
-from utils.scores.metrics import ExplainedVariance
 from utils.training.network import probability_of_autism, restore_weights
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -298,7 +298,7 @@ def test_why_new_people_have_no_floors_and_how_many_fit_an_svm_is_told(tmp_path,
     ]
     assert not (tmp_path / "floor_predictions.csv").exists()
     training = cohort_of(row("1", 1.0, "train"), row("2", 0.0, "train"))
-    monkeypatch.setattr(beside, "training_people", lambda *_: training)
+    monkeypatch.setattr(comparisons, "training_people", lambda *_: training)
     monkeypatch.setattr(floors, "predict", lambda *_: pd.DataFrame({"majority": [0.5]}, pd.Index(["3"], name="file")))
     assert write_floors(run) == []
     assert read_rows(tmp_path / "floor_predictions.csv") == [{"file": "3", "majority": "0.5"}]
@@ -309,5 +309,5 @@ def test_why_new_people_have_no_floors_and_how_many_fit_an_svm_is_told(tmp_path,
         raise InputError("age holds text.")
 
     monkeypatch.setattr(floors, "predict", unreadable)
-    repeats.fitted.clear()
+    comparisons.FITTED.clear()
     assert write_floors(run) == ["No floor could be fitted beside the score: age holds text."]

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 from test_report import change, people, write_tables
 
-from utils.report import tripod
-from utils.report.tables import read
+from utils.report import texts
+from utils.report.tables import read_test
 from utils.report.texts import TEMPLATES
 
 PARTS = {"3": "abc", "5": "ab", "6": "abc", "8": "abc", "9": "abc", "12": "abcdefg", "18": "abcdef", "20": "abc"}
@@ -13,31 +13,31 @@ PARTS |= {"23": "ab", "27": "abc"}
 
 
 def test_there_are_27_items_and_52_with_their_parts_and_no_text_without_an_item(tmp_path):
-    table = tripod.items(read(write_tables(tmp_path / "folds", people(folds=3), folds="3")))
+    table = texts.tripod_items(read_test(write_tables(tmp_path / "folds", people(folds=3), folds="3")))
     expected = [f"{number}{part}" for number in range(1, 28) for part in PARTS.get(str(number), [""])]
     assert table["item"].tolist() == expected and len(expected) == 52
     assert (table[["section", "topic", "for", "asks"]] != "").all(axis=None)
     assert set(table["for"]) == {"D;E", "D", "E"}
-    macros = {name for name in dir(TEMPLATES.get_template(tripod.TEMPLATE).module) if name.startswith("item_")}
+    macros = {name for name in dir(TEMPLATES.get_template(texts.TRIPOD).module) if name.startswith("item_")}
     assert macros <= set("item_" + table["item"])
 
 
 def filled(folder) -> pd.DataFrame:
-    return tripod.items(read(folder)).set_index("item")
+    return texts.tripod_items(read_test(folder)).set_index("item")
 
 
 def test_what_the_run_knows_is_filled_and_the_rest_is_the_authors(tmp_path):
     known = {"left_out": {"no map": 12}, "prepared": {"scaled_by": "fold", "conversion": "python -m data convert"}}
     table = filled(write_tables(tmp_path / "folds", people(folds=3), folds="3", **known))
-    assert (table["filled_by"] != tripod.AUTHOR).sum() >= 25
+    assert (table["filled_by"] != texts.AUTHOR).sum() >= 25
     for item in ("1", "2", "3a", "5b", "8b", "17", "18a", "19", "25", "27c"):
-        assert (table["filled_by"][item], table["text"][item]) == (tripod.AUTHOR, "")
-    assert table["filled_by"]["10"] == tripod.PART
+        assert (table["filled_by"][item], table["text"][item]) == (texts.AUTHOR, "")
+    assert table["filled_by"]["10"] == texts.PART
     assert table["text"]["10"] == (
         "The test used 114 subjects of 3 sites (60 with autism, 54 controls): all people of the cohort. "
         "For the author: whether they are enough."
     )
-    assert table["filled_by"]["15"] == tripod.RUN and "0.610 (0.510 to 0.710)" in table["text"]["23a"]
+    assert table["filled_by"]["15"] == texts.RUN and "0.610 (0.510 to 0.710)" in table["text"]["23a"]
     assert table["text"]["16"].startswith("Tested and training people of each fold are of one cohort")
 
 
@@ -62,4 +62,4 @@ def test_a_text_stands_where_the_tables_call_for_it(item, values, told, tmp_path
 
 def test_without_labels_nothing_is_said_of_scores(tmp_path):
     table = filled(write_tables(tmp_path / "new", people(20).assign(label="")))
-    assert set(table["filled_by"][["12d", "12e", "23a", "23b", "20b"]]) == {tripod.AUTHOR}
+    assert set(table["filled_by"][["12d", "12e", "23a", "23b", "20b"]]) == {texts.AUTHOR}

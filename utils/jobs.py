@@ -2,10 +2,10 @@
 
 from utils.blackout import options as blackout
 from utils.evaluation.options import TestOptions
-from utils.report.registry import OUTPUTS
 from utils.runs import guards
 from utils.runs.run import Job
 from utils.runs.validate import TrainOptions
+from utils.scores.results import OUTPUTS
 
 TESTED = (guards.no_leak_by_encoder, guards.free_output)
 COMPARED = (guards.same_settings, guards.no_leak, guards.same_preparation, guards.no_near_copy)

@@ -17,7 +17,7 @@ from scipy.stats import zscore
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from utils.blackout.effects import adjustment, sign_flip_test
-from utils.scores.statistics import ALPHA
+from utils.scores.results import ALPHA
 
 REGIONS, SITES = 40, 16
 CARRIED = ("age", "age squared", "motion", "the diagnosis")

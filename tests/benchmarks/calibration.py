@@ -27,7 +27,7 @@ from scipy.stats import norm
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from utils.evaluation.probabilities import p_of_equal
 from utils.scores.calibration import FLAT, LEVELS, Agreement, Calibration, Coverage, agreement, coverage, fit, left_out
-from utils.scores.statistics import ALPHA
+from utils.scores.results import ALPHA
 
 SITES, PEOPLE = 19, 39
 LEVEL = LEVELS[0]

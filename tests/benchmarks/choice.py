@@ -34,13 +34,13 @@ from data.cohorts.records import DTYPE, record_bytes
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
 from utils.choice import job
 from utils.choice.chosen import chosen_run
-from utils.evaluation import choice
+from utils.evaluation import comparisons
 from utils.jobs import JOBS
 from utils.machines import devices
 from utils.runs.group import Group
 from utils.runs.validate import request
-from utils.scores.metrics import Predictions, with_intervals
-from utils.scores.statistics import CHANCE
+from utils.scores.metrics import Predictions, headline_of, with_intervals
+from utils.scores.results import CHANCE
 from utils.training.fit import predicted
 
 CANDIDATES = [
@@ -101,8 +101,8 @@ def real_set(source: Path, people: int, seed: int) -> dict[str, dict[str, float]
                 tables[name].append(pd.DataFrame(cells, columns=["subject", "site", "label", "fold", "probability"]))
         whole = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
         each = {name: Predictions.of(table) for name, table in whole.items()}
-        procedure = Predictions.of(choice.of_folds(whole, chosen))
-        summary = choice.summary(each, procedure, chosen, False, seed)
+        procedure = Predictions.of(comparisons.of_folds(whole, chosen))
+        summary = comparisons.choice_summary(each, procedure, chosen, False, seed)
         own = with_intervals(procedure, seed)[summary.metric]
     found = {"procedure": own, "best candidate": summary.best_score, "corrected": summary.corrected}
     return {name: estimate.columns() for name, estimate in found.items()}
@@ -118,10 +118,10 @@ def simulated_set(highest: float, people: int, seed: int) -> dict[str, dict[str,
     noise = noise + np.sqrt(1 - SHARED) * random.normal(size=(OF_SIMULATION, people))
     values = norm.cdf(noise + shift[:, None] * (label - 0.5))
     each = {str(at): Predictions(label, of, np.arange(people), fold, site) for at, of in enumerate(values)}
-    best = choice.best_of(each)
-    with mock.patch.object(choice, "RESAMPLES", RESAMPLES):
-        corrected = choice.corrected(each, seed)
-    scores = {"truth": norm.cdf(shift[int(best)] / np.sqrt(2)), "best candidate": choice.own_score(each[best])}
+    best = comparisons.best_of(each)
+    with mock.patch.object(comparisons, "RESAMPLES", RESAMPLES):
+        corrected = comparisons.corrected(each, seed)
+    scores = {"truth": norm.cdf(shift[int(best)] / np.sqrt(2)), "best candidate": headline_of(each[best])[1]}
     return {name: {"value": value} for name, value in (scores | {"corrected": corrected}).items()}
 
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from coverage import FEATURES, NUMBER_OF_FOLDS, Setting, cut, simulated, tested
 
 from utils.compare.runs import CONCLUSIONS, SEED
-from utils.evaluation.verdict import standing
+from utils.evaluation.comparisons import standing
 from utils.scores.metrics import Predictions, differences, headline
 
 PEOPLE = 737

@@ -38,7 +38,7 @@ from data.cohorts.records import DTYPE
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
 from data.simulation import SITES
 from utils.scores import floors, metrics
-from utils.scores.covariates import encoder
+from utils.scores.features import encoder
 from utils.scores.metrics import Predictions, aucs, averaged, differences, headline, intervals
 
 PEOPLE = (80, 300, 740)

@@ -26,9 +26,9 @@ from data.cohorts.division import by_number
 from data.cohorts.folds import Folds, permuted_folds
 from data.cohorts.records import REDUCED
 from data.cohorts.rows import Metadata, Row
+from utils.permutations import Permuted, permuted
 from utils.scores.metrics import Predictions, aucs, headline
-from utils.scores.sequential import Permuted, permuted
-from utils.scores.statistics import ALPHA
+from utils.scores.results import ALPHA
 
 SITES, SITE_LEVEL = 5, 0.7
 PEOPLE = (100, 150)  # the fewest, the most

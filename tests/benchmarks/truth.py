@@ -51,7 +51,7 @@ from data.cohorts.stored import carry_tables, open_cohort, write_tables
 from data.simulation import demographics
 from tests.benchmarks import connectomes
 from utils.blackout import job, measure, page, results
-from utils.scores.statistics import ALPHA
+from utils.scores.results import ALPHA
 
 TESTS = ("reliance", "unique")
 EFFECTS = (*TESTS, "background", "sufficiency")

@@ -27,7 +27,8 @@ from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import Row
 from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE, UNIQUE
-from utils.scores.statistics import ALPHA, MIN_PER_CLASS, bootstrap
+from utils.scores.metrics import bootstrap
+from utils.scores.results import ALPHA, MIN_PER_CLASS
 
 ONE_SUBJECT = "no interval: one subject"
 SUPPRESSOR = "possibly a suppressor"  # unique without reliance
@@ -226,7 +227,7 @@ class Adjustment:
 def adjustment(known: pd.DataFrame, label: np.ndarray) -> Adjustment:
     """The adjustment for as many covariates as the subjects suffice for, with splines before lines, the site last.
 
-    `known` has a row a subject, as of `utils.scores.covariates.covariates`; `label` (subjects,).
+    `known` has a row a subject, as of `utils.scores.features.covariates`; `label` (subjects,).
     """
     usable = [name for name in known if known[name].notna().mean() >= MIN_KNOWN and known[name].nunique() > 1]
     found = Adjustment(known[usable], label, without=tuple(name for name in known if name not in usable))

@@ -37,8 +37,8 @@ from utils.blackout.measure import measure, verify
 from utils.blackout.occlusion import Occlusion
 from utils.runs.group import Group
 from utils.runs.run import Run
-from utils.scores.estimate import Headline
 from utils.scores.metrics import HEADLINES, Predictions, headline, with_intervals
+from utils.scores.results import Headline
 from utils.training.network import restored_network
 
 STORE = "blackout.h5"

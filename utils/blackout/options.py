@@ -16,7 +16,7 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.records import Grid
 from data.cohorts.rows import Row
 from utils.runs.run import Options, Run
-from utils.scores.statistics import MIN_SUBJECTS
+from utils.scores.results import MIN_SUBJECTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,7 +113,7 @@ def cohort_of(run: Run) -> Cohort:
 
 def covariates_of(cohort: Cohort, rows: Sequence[Row]) -> "pd.DataFrame":
     """What is known of the subjects of these rows, sorted by name: site, covariates and IQ. Raises InputError."""
-    from utils.scores.covariates import covariates, with_iq  # scikit-learn, which `--help` can do without
+    from utils.scores.features import covariates, with_iq  # scikit-learn, which `--help` can do without
 
     site = {row.subject: row.site for row in reversed(rows)}
     names = sorted(site)

@@ -27,9 +27,8 @@ from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE, TESTED, Fills
 from utils.blackout.results import PALE, BlackoutResults, effect_ticks, largest_effect, painted, shades, title
 from utils.figures import number, shortened
 from utils.runs.run import Run
-from utils.scores import statistics
-from utils.scores.estimate import Estimate, or_none
-from utils.scores.statistics import ALPHA, CHANCE, MIN_PER_CLASS
+from utils.scores import results as statistics
+from utils.scores.results import ALPHA, CHANCE, MIN_PER_CLASS, Estimate, or_none
 
 NAME_WIDTH = 23  # letters of a region's name in the terminal
 TOP = 10  # regions in the terminal

@@ -27,7 +27,7 @@ from utils.blackout.effects import Effects
 from utils.blackout.fills import RELIANCE, TESTED
 from utils.figures import number, shortened
 from utils.runs.run import Run
-from utils.scores.statistics import ALPHA, CONFIDENCE
+from utils.scores.results import ALPHA, CONFIDENCE
 
 SHADES = 256  # colours from the largest effect against the true class (blue) to the largest for it (red)
 PALE = 0.3  # opacity of what is not significant

@@ -39,7 +39,7 @@ def bundle() -> int:
         check_possible("stored")  # whether its libraries are there, before minutes of other work
     files.check_new(args.out)
     networks = trained.trained_in(args.checkpoint)
-    internal = trained.internal_of(networks, args.score)
+    internal = trained.cross_validation_of(networks, args.score)
     cohort = trained.cohort_of(networks)
     trained.check_left_out(networks, cohort)
     from utils.machines.devices import start_on_cpu

@@ -51,11 +51,11 @@ from utils.bundle.trained import Trained, network_of
 from utils.machines.devices import git_commit, package_versions
 from utils.report.build import INTENDED_USE
 from utils.runs.checkpoints import Caveats, Choices, Identity
-from utils.runs.internal import FEWEST as FEWEST_TOLD
-from utils.runs.internal import InternalValidation
-from utils.scores import linear_floors
-from utils.scores.covariates import covariates
-from utils.scores.estimate import Estimate
+from utils.runs.cross_validation import FEWEST as FEWEST_TOLD
+from utils.runs.cross_validation import CrossValidation
+from utils.scores import floors
+from utils.scores.features import covariates
+from utils.scores.results import Estimate
 
 COMPARED, COMPARED_AT_ONCE = 100, 10  # records on which ONNX is compared with TensorFlow
 SHORTEST = 4  # characters of an ID that is told from other words and numbers in texts
@@ -77,7 +77,7 @@ MIDDLE = (0.05, 0.95)  # the quantiles between which most people lie, none of th
 def parts_of(
     trained: Sequence[Trained],
     cohort: Cohort,
-    internal: InternalValidation | None,
+    internal: CrossValidation | None,
     licence: str,
     with_onnx: bool = False,
 ) -> dict[str, bytes]:
@@ -109,7 +109,7 @@ def floors_parts(model: BundledModel, cohort: Cohort) -> dict[str, bytes]:
     trained = everybody(cohort) if model.trained_on == FOLDS else cohort
     standard = model.config.get("standardise", "stored")
     trained = within_sites(trained) if standard == "site" else replace(trained, standard=standard)
-    found = linear_floors.fit(trained)
+    found = floors.fit_linear(trained)
     parts = {FLOORS: json.dumps(asdict(found.constants), separators=(",", ":")).encode()}  # thousands of weights
     return parts | ({} if found.edges is None else {FLOORS_EDGES: archive.npy(found.edges.astype("<f8"))})
 
@@ -177,7 +177,7 @@ def model_of(
     trained: Sequence[Trained],
     cohort: Cohort,
     members: tuple[Member, ...],
-    internal: InternalValidation | None,
+    internal: CrossValidation | None,
     licence: str,
 ) -> BundledModel:
     saved = trained[0].saved
@@ -214,7 +214,7 @@ def caveats_of(saved: Identity, cohort: Cohort) -> Caveats:
     )
 
 
-def report_of(internal: InternalValidation) -> str | None:
+def report_of(internal: CrossValidation) -> str | None:
     """The report of the test on folds, as far as it is still there; if it is not, this is printed."""
     path = Path(internal.folder) / REPORT
     if not path.is_file():

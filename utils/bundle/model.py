@@ -24,11 +24,10 @@ from data.conversion.template import TemplateCohort, of_bundle, open_bundle
 from data.likeness.reference import Constants, Reference
 from models import MODELS, PRECISIONS
 from utils.runs.checkpoints import Caveats, CheckpointFolder, Choices, Identity
-from utils.runs.internal import InternalValidation
-from utils.scores import linear_floors
+from utils.runs.cross_validation import CrossValidation
 from utils.scores.calibration import LEVELS, Calibration
-from utils.scores.linear_floors import LinearFloors
-from utils.scores.statistics import CHANCE
+from utils.scores.floors import FloorConstants, LinearFloors
+from utils.scores.results import CHANCE
 
 MODEL, CARD, ONNX, REPORT, WEIGHTS = "model.json", "card.md", "model.onnx", "report.html", "weights/{}.npy"
 FLOORS, FLOORS_EDGES = "floors.json", "floors.npy"
@@ -77,7 +76,7 @@ class BundledModel(Choices):
     records_sha256: str
     members: tuple[Member, ...]
     caveats: Caveats = field(default_factory=Caveats)
-    internal: InternalValidation | None = None
+    internal: CrossValidation | None = None
     licence: str = ""
     aal_sha256: str  # of the regions of AAL on the grid
     scans_sha256: str = ""
@@ -180,7 +179,7 @@ class Bundle:
     @cached_property
     def floors(self) -> LinearFloors:
         """Linear floors, fitted on its training people. Raises InputError for damage."""
-        constants, edges = self.archive.json(FLOORS, linear_floors.Constants), self.like.cohort.connectomes
+        constants, edges = self.archive.json(FLOORS, FloorConstants), self.like.cohort.connectomes
         if FLOORS_EDGES not in self.archive.parts or edges is None:
             return LinearFloors(constants, None)
         return LinearFloors(constants, self.archive.array(FLOORS_EDGES, "<f8", (2, edges.num_edges)))

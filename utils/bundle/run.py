@@ -23,12 +23,12 @@ from data.cohorts.stored import sealed
 from data.cohorts.variants import with_phenotype, within_sites
 from models import MODELS
 from utils.bundle.model import SPLIT, Bundle, BundleFolder, Member
-from utils.report.registry import TABLES
 from utils.runs.checkpoints import Caveats, Choices
 from utils.runs.guards import check
 from utils.runs.run import Job, Options, Run
 from utils.runs.validate import Request, report, report_simulated
 from utils.scores.calibration import LEVELS, Calibration
+from utils.scores.results import TABLES
 
 LEVEL = LEVELS[0]
 NO_CALIBRATION = (
@@ -113,7 +113,7 @@ def on_cohort(bundle: Bundle, cohort: Cohort, job: Job, options: Options, out_di
         checkpoints=BundleFolder(bundle.path, "python -m utils.bundle", bundle=bundle),
         out_dir=out_dir,
         num_iters=saved.step,
-        internal=saved.internal,
+        cross_validation=saved.internal,
         trained_with=trained_with(bundle),
     )
 

@@ -16,8 +16,8 @@ from data.likeness.reference import FEWEST
 from models import MODELS
 from utils.bundle.model import EVERYBODY
 from utils.runs.checkpoints import BEST, CheckpointFolder, Identity, training_cohort
+from utils.runs.cross_validation import CrossValidation
 from utils.runs.group import REPEAT
-from utils.runs.internal import InternalValidation
 
 TELLING = 5  # people of a fold or a category; what is told of fewer is nearly theirs
 OTHERS = re.compile(rf"{BEST}|{EVERYBODY}|.*\.replaced")  # folders that are none of a fold
@@ -90,14 +90,14 @@ def check_left_out(trained: Sequence[Trained], cohort: Cohort) -> None:
             )
 
 
-def internal_of(trained: Sequence[Trained], folder: Path | None) -> InternalValidation | None:
+def cross_validation_of(trained: Sequence[Trained], folder: Path | None) -> CrossValidation | None:
     """The test on folds that goes with checkpoints: of a folder, or their own. Raises InputError if it is of others."""
     saved = trained[0].saved
     if folder is None:
         return saved.internal
-    from utils.report.internal import read
+    from utils.report.cross_validation import read_cross_validation
 
-    found, model = read(folder, saved.model), MODELS[saved.model]
+    found, model = read_cross_validation(folder, saved.model), MODELS[saved.model]
     if found.records_sha256 != digest_over([saved.records_sha256]):
         raise InputError(f"--score {folder} is of other records than {saved.cohort}; name a test on folds of these.")
     if model.completed(found.config) != model.completed(saved.config):

@@ -18,8 +18,7 @@ from data.base.processes import several_processes
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import MAX_INNER_FOLDS, inner_folds, open_folds, part_folder
 from data.cohorts.rows import listed
-from utils.choice.halving import trainings
-from utils.choice.job import CHOOSE, ChoiceOptions, read_choice
+from utils.choice.job import CHOOSE, ChoiceOptions, read_choice, trainings
 from utils.runs import guards
 from utils.runs.candidates import Candidates
 from utils.runs.checkpoints import CheckpointFolder

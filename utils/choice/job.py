@@ -2,9 +2,14 @@
 
 `inner.json` holds what each candidate predicts of the subjects of an inner fold, by networks that never saw them; it
 grows with each training, so a run that is killed goes on where it was. `run.json` says who was chosen.
+
+The choice is by successive halving (Jamieson & Talwalkar 2016, AISTATS). All candidates are compared on the first two
+inner folds, the better half of them on twice as many, and so on; the last two on all. Only training people are looked
+at, so this can cost a good candidate, but no honesty.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -15,16 +20,50 @@ from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import MAX_INNER_FOLDS, InnerFolds, inner_folds
-from utils.choice.halving import Rung, halve, trainings
 from utils.runs.folders import described
 from utils.runs.group import Group
 from utils.runs.run import Job, Options, Run
-from utils.scores.estimate import Estimate, Headline
-from utils.scores.metrics import HEADLINES, Predictions, aucs, headline
+from utils.scores.metrics import HEADLINES, Predictions, headline_of
+from utils.scores.results import Estimate, Headline
 
 STORE = "inner.json"
-UNDEFINED = 0.5  # the score where no AUC is defined
+FIRST = 2  # inner folds on which all candidates are compared
+LAST = 2  # candidates that are compared on all inner folds
+Score = Callable[[str, Sequence[str]], float]  # of a candidate on these inner folds
 Predicted = dict[str, float]  # probability of autism by file
+
+
+@dataclass(frozen=True)
+class Rung:
+    """The scores of candidates that were compared on so many inner folds; the best ones stay."""
+
+    folds: int
+    scores: dict[str, float]
+
+    @property
+    def ranked(self) -> list[str]:
+        """The best first; of equal ones the one that the user named first."""
+        return sorted(self.scores, key=lambda name: -self.scores[name])
+
+
+def halve(candidates: Sequence[str], folds: Sequence[str], score: Score) -> list[Rung]:
+    """The rungs; the best of the last one, which compares the best two or more on all folds, is chosen."""
+    left, used, rungs = list(candidates), min(FIRST, len(folds)), []
+    while True:
+        rungs.append(Rung(used, {name: score(name, folds[:used]) for name in left}))
+        if used == len(folds):
+            return rungs
+        better = rungs[-1].ranked[: max(LAST, math.ceil(len(left) / 2))]
+        left = [name for name in left if name in better]
+        used = len(folds) if len(left) == LAST else min(2 * used, len(folds))
+
+
+def trainings(candidates: int, folds: int) -> int:
+    """How many trainings `halve` needs."""
+    names = [str(number) for number in range(candidates)]
+    rungs = halve(names, [str(number) for number in range(folds)], lambda *_: 0.0)
+    used = {name: rung.folds for rung in rungs for name in rung.scores}
+    return sum(used.values())
 
 
 @dataclass(frozen=True)
@@ -134,10 +173,7 @@ def scored(inner: InnerFolds, found: dict[str, Predicted], folds: Sequence[str])
     tested = [(rows[file], fold, value) for fold in folds for file, value in found[fold].items()]
     of_rows, fold_of, values = zip(*tested, strict=True)
     label, subject, site = (np.array([getattr(row, of) for row in of_rows]) for of in ("label", "subject", "site"))
-    predictions = Predictions(label, np.array(values), subject, np.array(fold_of), site)
-    areas = aucs(predictions, np.ones((1, len(values))))
-    name = headline(areas)
-    return name, float(np.nan_to_num(areas[name], nan=UNDEFINED)[0])
+    return headline_of(Predictions(label, np.array(values), subject, np.array(fold_of), site))
 
 
 def read_store(path: Path) -> dict[str, dict[str, Predicted]]:

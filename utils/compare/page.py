@@ -18,11 +18,10 @@ from utils.figures import number
 from utils.machines.devices import git_commit
 from utils.report import drawings, texts
 from utils.report.build import INTENDED_USE, rendered
-from utils.report.cells import Row, Section, spelled
+from utils.report.texts import Row, Section, spelled
 from utils.runs.folders import RESULTS, Results, refuse
-from utils.scores.estimate import Estimate
 from utils.scores.metrics import HEADLINES
-from utils.scores.statistics import CHANCE, CONFIDENCE
+from utils.scores.results import CHANCE, CONFIDENCE, Estimate
 
 PAGE, TABLE, SITES = "compare.html", "compare.csv", "compare_sites.csv"
 OUTPUTS = (PAGE, TABLE, SITES)

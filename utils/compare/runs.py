@@ -16,14 +16,12 @@ from scipy.stats import binomtest
 from data.base import files
 from data.base.errors import InputError
 from models import MODELS
-from utils.evaluation.verdict import standing
-from utils.report.registry import TABLES
+from utils.evaluation.comparisons import standing
 from utils.report.tables import Described, read_predictions
 from utils.runs.folders import MANIFEST, Manifest, is_same, sha256
 from utils.runs.group import REPEAT
-from utils.scores.estimate import Estimate, flat, or_none
 from utils.scores.metrics import Predictions, differences, headline, log_odds, with_intervals
-from utils.scores.statistics import THRESHOLD
+from utils.scores.results import TABLES, THRESHOLD, Estimate, flat, or_none
 
 PREDICTIONS = TABLES["predictions"].file
 LETTERS = ascii_uppercase[:10]  # the names of runs

@@ -14,12 +14,34 @@ from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.records import Grid
 from models import losses
 from utils.figures import Picture, slices
-from utils.report.registry import METRICS
 from utils.runs.group import Group
 from utils.runs.run import Run
-from utils.scores.estimate import Estimate, Headline, or_none
-from utils.scores.metrics import ExplainedVariance
+from utils.scores.results import METRICS, Estimate, Headline, or_none
 from utils.training.network import outputs_of
+
+
+class ExplainedVariance:
+    """1 - (sum of squared errors) / (sum of squares about the mean), over all values of all batches added."""
+
+    def __init__(self) -> None:
+        self.count = self.total = self.squares = self.errors = 0.0
+
+    def add(self, original: np.ndarray, approximation: np.ndarray) -> None:
+        original = np.asarray(original, np.float64)
+        self.count += original.size
+        self.total += original.sum()
+        self.squares += np.square(original).sum()
+        self.errors += np.square(original - approximation).sum()
+
+    @property
+    def mse(self) -> float:
+        return float(self.errors / self.count)
+
+    @property
+    def value(self) -> float:
+        """NaN if the original does not vary."""
+        variance = self.squares - self.total**2 / self.count
+        return float(1 - self.errors / variance) if variance > 0 else float("nan")
 
 
 def pool(group: Group) -> None:

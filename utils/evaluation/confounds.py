@@ -1,10 +1,10 @@
-"""Whether a network's output says more of the diagnosis than head motion and the other covariates do.
+"""Scores by site, fold, head motion, sex and age; whether the output says more of the diagnosis than covariates do.
 
 The test asks whether label and output are still correlated once both are predicted from the covariates (the generalised
 covariance measure; Shah & Peters 2020, Annals of Statistics 48:1514). It holds if the predictions follow the shape of
 what the network reads. They are least squares on the covariates, on products of site and covariate and on splines, as
-far as the subjects suffice, and on what random forests predict out of sample: of both, and of what the other terms
-leave of both. Forests follow thresholds, the products follow an age that matters otherwise at each site.
+far as the subjects suffice. They also take what random forests predict out of sample: of both, and of what the other
+terms leave of both. Forests follow thresholds, the products follow an age that matters otherwise at each site.
 `tests/benchmarks/confounds.py` counts how often a network that reads covariates only is taken for more.
 
 Covariates that are not in the tables are not in the test, and one that is measured with error is not all in it.
@@ -21,12 +21,10 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.preprocessing import SplineTransformer
 
-from utils.evaluation.groups import MOVED_LESS
 from utils.report.texts import paragraph
-from utils.scores.covariates import AGE, HEAD_MOTION, IQ, SEX, covariates
-from utils.scores.estimate import Estimate
-from utils.scores.metrics import RESAMPLES, Predictions, log_odds
-from utils.scores.statistics import CONFIDENCE, MIN_PER_CLASS, Statistic, bootstrap
+from utils.scores.features import AGE, HEAD_MOTION, IQ, SEX, covariates
+from utils.scores.metrics import RESAMPLES, Predictions, Statistic, bootstrap, log_odds, with_intervals
+from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, Estimate, flat
 
 SUBJECTS_A_PARAMETER = 5  # of least squares, for which 2 suffice (Austin & Steyerberg 2015, J Clin Epidemiol 68:627)
 OTHERS = 6  # parameters: the intercept, the network's logit and four columns of forests
@@ -218,8 +216,8 @@ def needed_reliability(
 
     The model is classical measurement error, measure = motion + noise, with noise independent of all else, and label
     and output linear in motion. Beside the other covariates the covariances of the measure with label and output are
-    those of motion, and its variance is that of motion divided by the reliability r (Fuller 1987, Measurement Error
-    Models, section 1.1; Kahneman 1965, Psychological Bulletin 64:326). The partial covariance of label and output
+    those of motion. Its variance is that of motion divided by the reliability r (Fuller 1987, Measurement Error Models,
+    section 1.1; Kahneman 1965, Psychological Bulletin 64:326). The partial covariance of label and output
     beside motion, s_lo - s_lm s_mo / (r s_mm), is 0 at r = s_lm s_mo / (s_lo s_mm). So r is the reliability among
     people who are alike in the other covariates. Its high end is the least reliability at which the output is still
     shown to carry more. The shape of motion's effect plays no part: it is a statement about the linear part.
@@ -265,3 +263,67 @@ def motion_line(result: dict | None) -> str:
     """The result of `motion` in one line."""
     of_motion = result is not None and any(HEAD_MOTION.search(name) for name in result["covariates"])
     return paragraph("motion", result=result, of_motion=of_motion)
+
+
+THIRDS = ("youngest", "middle", "oldest")
+KINDS = ("head motion", "sex", "age")
+MOVED_LESS, MOVED_MORE = "moved less", "moved more"
+MAX_SEXES = 6  # values; more of them are no codes
+
+
+def groups(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> list[dict]:
+    """Rows of `groups.csv`: the halves that moved less and more than the median of their site, the sexes, the thirds of
+    age; number of subjects, AUC and, where there are several sites, AUC within them, with intervals."""
+    if table is None:
+        return []
+    first, _ = predictions.people
+    subject, site = predictions.subject[first].tolist(), np.asarray(predictions.site)[first].tolist()
+    known = covariates(subject, site, table)
+    rows = []
+    for kind, group in grouped(known, site):
+        of_record = group.reindex(predictions.subject).to_numpy(object)
+        for name in group.dropna().unique():
+            part = predictions.subset(of_record == name)
+            members = {"subjects": part.label >= 0, "autism": part.label == 1, "control": part.label == 0}
+            found = with_intervals(part, seed)
+            counts = {key: part.count(group) for key, group in members.items()}
+            scores = flat({area: found[area] for area in ("auc_sites", "auc") if area in found})
+            rows.append({"kind": kind, "group": str(name)} | counts | scores)
+    return sorted(rows, key=lambda row: KINDS.index(row["kind"]))
+
+
+def grouped(known: pd.DataFrame, site: list[str]) -> Iterator[tuple[str, pd.Series]]:
+    """Each grouping by its kind: the name of the group of each subject, the groups in order; NaN where unknown."""
+    for name in known:
+        values = known[name]
+        if HEAD_MOTION.search(name) and values.dtype == float:
+            below = values < values.groupby(np.array(site)).transform("median")
+            halves = pd.Series(np.where(below, MOVED_LESS, MOVED_MORE), known.index)
+            yield "head motion", halves.where(values.notna()).sort_values()
+        elif AGE.search(name) and values.dtype == float and values.nunique() > MAX_SEXES:
+            thirds = pd.qcut(values.rank(method="first"), len(THIRDS), labels=THIRDS).astype(object)
+            low, high = (f"{cut:.1f}" for cut in values.quantile([1 / 3, 2 / 3]))
+            told = dict(zip(THIRDS, (f"below {low}", f"{low} to {high}", f"above {high}"), strict=True))
+            told = {third: f"{third} third, {ends}" for third, ends in told.items()}
+            yield "age", thirds.map(told)[values.sort_values().index]
+        elif SEX.search(name) and values.nunique() <= MAX_SEXES:
+            told = values.dropna().map("{:g}".format if values.dtype == float else str)
+            yield "sex", (f"{name} " + told).sort_values()
+
+
+def by_site(predictions: Predictions, seed: int) -> list[dict]:
+    """A row a site, the largest first: counts of subjects, AUC and accuracy with `_low`, `_high`; None if undefined."""
+    rows, sites = [], np.asarray(predictions.site)
+    for name in np.unique(sites):
+        site = predictions.subset(sites == name)
+        members = {"subjects": site.label >= 0, "autism": site.label == 1, "control": site.label == 0}
+        counts = {key: len(np.unique(site.subject[group])) for key, group in members.items()}
+        found = with_intervals(site, seed)
+        rows.append({"site": str(name)} | counts | flat({name: found[name] for name in ("auc", "accuracy")}))
+    return sorted(rows, key=lambda row: -row["subjects"])
+
+
+def by_fold(predictions: Predictions, seed: int) -> dict[str, dict[str, Estimate]]:
+    """The metrics of each fold, in the order in which folds appear, by the fold's name as text."""
+    fold = np.asarray(predictions.fold)
+    return {str(name): with_intervals(predictions.subset(fold == name), seed) for name in dict.fromkeys(fold.tolist())}

@@ -1,4 +1,4 @@
-"""A test of people none of whom took part in the training -> `external.csv` and `unlike.csv`: external validity.
+"""A test in which no tested person was used for training -> `external.csv` and `unlike.csv`: external validity.
 
 The score stands beside that of the training; calibration says whether probabilities are what they say here; the shift
 says in what these people differ from the training people, and `unlike.csv` who of them is unlike all of these.
@@ -16,16 +16,17 @@ from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.likeness.reasons import PERSON, Range, spelled
 from data.likeness.reference import UNKNOWN, Compared, Reference, as_category, compared, reference
+from utils.bundle.run import bundle_of
+from utils.evaluation.comparisons import write_floors
 from utils.evaluation.confounds import subjects_of
-from utils.report.registry import UNLIKE_COLUMNS
+from utils.report.tables import read_table, write_table
 from utils.runs.checkpoints import training_cohort
-from utils.runs.internal import InternalValidation
+from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores.calibration import Calibration, logistic
-from utils.scores.estimate import UNDEFINED, Estimate
-from utils.scores.linear_floors import LinearFloors
+from utils.scores.floors import LinearFloors
 from utils.scores.metrics import Predictions, with_intervals
-from utils.scores.statistics import CONFIDENCE, MIN_PER_CLASS
+from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, UNDEFINED, UNLIKE_COLUMNS, Estimate
 
 COMPARED = ("auc_sites", "auc", "accuracy", "balanced_accuracy", "brier")  # that stand beside those of the training
 SPREAD = 2 * stats.norm.ppf(0.95)  # standard deviations in the range of the middle nine tenths
@@ -52,11 +53,29 @@ class Known:
     calibration: Calibration | None = None
 
 
-def score_of(internal: InternalValidation | None) -> TrainingScore | None:
+def score_of(found: CrossValidation | None) -> TrainingScore | None:
     """The score of the test on folds that goes with a model."""
-    if internal is None:
+    if found is None:
         return None
-    return TrainingScore(internal.estimates, internal.subjects, internal.how)
+    return TrainingScore(found.estimates, found.subjects, found.how)
+
+
+def write_beside(run: Run) -> list[str]:
+    """Writes `floor_predictions.csv`. If no tested person was used for training, it also writes `external.csv` and
+    `unlike.csv`, as far as anything is known. Returns what must stand beside the floors, or why there are none."""
+    if bundle := bundle_of(run):
+        score = score_of(run.cross_validation)
+        known = Known(score, bundle.reference, bundle.floors, bundle.calibration)
+    elif run.cohort.subjects("train"):
+        return write_floors(run)
+    else:
+        known = known_of(run)
+    notes = write_floors(run, known.floors)
+    found, unlike = tables(run.cohort, read_table(run, "predictions"), known, run.seed)
+    for name, table in (("external", found), ("unlike", unlike)):
+        if len(table):
+            write_table(run, name, table)
+    return notes
 
 
 def known_of(run: Run) -> Known:
@@ -109,10 +128,13 @@ def scored(predictions: Predictions, known: Known, seed: int) -> Iterator[Row]:
 
 
 def calibration(predictions: Predictions) -> dict[str, Estimate]:
-    """Calibration in the large and slope of the log odds, each subject once: the intercept of a logistic regression of
-    the label with the log odds as offset, 0 if probabilities are right on average, and the coefficient of the log odds,
-    1 if they are (Cox 1958; Van Calster et al. 2019, doi:10.1186/s12916-019-1466-7). Wald intervals, none of fewer than
-    MIN_PER_CLASS people of a class; none at all of one class, nor a slope that the people leave undefined."""
+    """Calibration in the large, and the slope of the log odds, each subject once (Cox 1958; Van Calster et al. 2019,
+    doi:10.1186/s12916-019-1466-7).
+
+    The former is the intercept of a logistic regression of the label with the log odds as offset; 0 is right. The
+    latter is the coefficient of the log odds; 1 is right. Intervals are Wald's; there are none of fewer than
+    MIN_PER_CLASS people of a class. People of one class have neither number; a slope may be undefined, too.
+    """
     everybody = subjects_of(predictions)
     label, logit = everybody["label"].to_numpy(float), everybody["logit"].to_numpy(float)
     if len(set(label)) < 2:
@@ -150,8 +172,8 @@ def once(beside: Compared, cohort: Cohort, indices: np.ndarray) -> Compared:
 
 
 def shifts(of: Reference, beside: Compared) -> Iterator[Row]:
-    """For each measure and category, how far these people lie from the training people, in standard deviations of
-    these: of measures the median, in robust ones, of categories the share."""
+    """How far these people lie from the training people, in standard deviations of these. It is the median of each
+    measure, in robust ones, and the share of each category."""
     for view, measure in beside.values:
         if (found := of.constants.ranges.get(view, {}).get(measure)) is not None:
             values = beside.values[view, measure].dropna().to_numpy()

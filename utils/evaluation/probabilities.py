@@ -8,12 +8,10 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from data.cohorts.records import CLASSES
-from utils.report.registry import CALIBRATION_COLUMNS
 from utils.report.tables import BOTH, COVERAGE, KINDS, NONE, ONE, UNEQUAL, column_of_sets
 from utils.scores.calibration import FLAT, LEVELS, agreements, constants_of, left_out, shortage
-from utils.scores.estimate import UNDEFINED, Estimate
 from utils.scores.metrics import RESAMPLES, Predictions
-from utils.scores.statistics import CONFIDENCE, MIN_PER_CLASS
+from utils.scores.results import CALIBRATION_COLUMNS, CONFIDENCE, MIN_PER_CLASS, UNDEFINED, Estimate
 
 Row = dict[str, object]
 NAMES = ("probabilities", "group", "diagnosis")  # columns of text that not every row has
@@ -68,8 +66,8 @@ def of_agreement(table: pd.DataFrame, seed: int) -> Iterator[Row]:
 
 def of_level(table: pd.DataFrame, level: float) -> Iterator[Row]:
     """The sets of one level (`set`): in how many people of each class they hold the label, and how many labels they
-    have, in all and in each group. And whether groups differ by more than chance: by thresholds of all people
-    (`by_all`), since those of all others move away from a group and make its difference larger than it is."""
+    have, in all and in each group. Also whether groups differ by more than chance, by thresholds of all people
+    (`by_all`). Those of all others move away from a group, which makes its difference larger than it is."""
     for group, part in [("", table), *(table.groupby("group") if table["group"].nunique() > 1 else ())]:
         about = {"group": group, "level": level}
         for value, name in enumerate(CLASSES):
@@ -98,8 +96,8 @@ def told(count: int, estimate: Estimate) -> Row:
 
 def p_of_equal(holds: pd.Series, group: pd.Series) -> float:
     """The p-value of the hypothesis that sets hold the label (n,) bool as often in all groups (n,) with at least ten
-    people: Pearson's chi-squared of groups by `holds`, on people who are drawn into the groups at random. 1 if there is
-    nothing to compare."""
+    people; 1 if there is nothing to compare. It is Pearson's chi-squared of groups by `holds`; people are drawn into
+    the groups at random."""
     table = pd.crosstab(group, holds).reindex(columns=[False, True], fill_value=0)
     table = table[table.sum(axis=1) >= MIN_PER_CLASS]
     size, total = table.sum(axis=1).to_numpy(), int(table[True].sum())

@@ -18,21 +18,20 @@ from data.cohorts.records import CLASSES
 from data.cohorts.rows import TOGETHER
 from utils.bundle.run import bundle_of, networks_of, write_people
 from utils.choice.chosen import keep_quick
-from utils.evaluation import autoencoders, beside, choice, confounds, groups, probabilities, repeats, verdict
+from utils.evaluation import autoencoders, comparisons, confounds, external, probabilities
+from utils.evaluation.confounds import by_fold, by_site
 from utils.evaluation.options import TestOptions
-from utils.evaluation.stored import Tested, read_table, tested, write_history, write_table
 from utils.evaluation.table1 import table1
 from utils.report import build as report
 from utils.report import drawings
-from utils.report.registry import CANDIDATE, METRICS, POOLED, PREDICTION_COLUMNS
-from utils.report.tables import Choice, Prepared
+from utils.report.tables import Choice, Prepared, Tested, read_table, tested, write_history, write_table
 from utils.report.texts import ONE_OF_SEVERAL, paragraph
 from utils.runs.group import Group
 from utils.runs.run import Run
-from utils.scores import floors
-from utils.scores.covariates import with_iq
-from utils.scores.estimate import Estimate, Headline
-from utils.scores.metrics import Predictions, by_fold, by_site, with_intervals
+from utils.scores import floors, metrics
+from utils.scores.features import with_iq
+from utils.scores.metrics import Predictions, with_intervals
+from utils.scores.results import CANDIDATE, METRICS, POOLED, PREDICTION_COLUMNS, Estimate, Headline
 from utils.training.network import outputs_of, probability_of_autism
 
 RESULTS = "checkpoint_results.csv"
@@ -73,15 +72,15 @@ def average(group: Group) -> None:
         return
     run, repeated = group.whole, [repeat.run for repeat in group.groups]
     each = [tested(repeat) for repeat in repeated]
-    write_table(run, "predictions", repeats.mean_of([of.predictions for of in each]))
+    write_table(run, "predictions", comparisons.mean_of([of.predictions for of in each]))
     if all(len(of.floors) for of in each):
-        write_table(run, "floor_predictions", repeats.mean_of([of.floors for of in each]))
+        write_table(run, "floor_predictions", comparisons.mean_of([of.floors for of in each]))
     histories = [read_table(repeat, "training") for repeat in repeated]
     if all(map(len, histories)):
         named = [of.assign(fold=of["fold"] + f", repeat {number}") for number, of in enumerate(histories)]
         write_table(run, "training", pd.concat(named, join="inner", ignore_index=True))
     if all(of.predictions["label"].notna().any() for of in each):
-        write_table(run, "repeats", repeats.scores(group))
+        write_table(run, "repeats", comparisons.repeats_table(group))
     conclude(run, each, notes_of_floors(group))
 
 
@@ -90,21 +89,21 @@ def select(group: Group) -> None:
     run, by_name = group.whole, {name: of.run for name, of in group.by_name.items()}
     tables = {name: read_table(one, "predictions") for name, one in by_name.items()}
     each = {name: Predictions.of(table[table["label"].notna()]) for name, table in tables.items()}
-    chosen = choice.chosen_of(group, each)
-    write_table(run, "predictions", choice.of_folds(tables, chosen))
+    chosen = comparisons.chosen_of(group, each)
+    write_table(run, "predictions", comparisons.of_folds(tables, chosen))
     histories = {name: read_table(by_name[name], "training") for name in set(chosen.values())}
     if all(map(len, histories.values())):
-        write_table(run, "training", choice.of_folds(histories, chosen))
+        write_table(run, "training", comparisons.of_folds(histories, chosen))
     first = next(iter(by_name.values()))
     if len(of_floors := tested(first).floors):
         write_table(run, "floor_predictions", of_floors)
-    procedure = Predictions.of(choice.of_folds(tables, chosen))
-    write_table(run, "candidates", choice.candidates_table(each, chosen, run.seed))
+    procedure = Predictions.of(comparisons.of_folds(tables, chosen))
+    write_table(run, "candidates", comparisons.candidates_table(each, chosen, run.seed))
     if group.choice:
-        write_table(run, "choices", choice.choices_table(group.choice))
+        write_table(run, "choices", comparisons.choices_table(group.choice))
     else:
         keep_quick(group, next(iter(chosen.values())))
-    found = choice.summary(each, procedure, chosen, group.choice is None, run.seed)
+    found = comparisons.choice_summary(each, procedure, chosen, group.choice is None, run.seed)
     conclude(run, [tested(run)], notes_of_floors(group.groups[0]), found)
 
 
@@ -125,7 +124,7 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
         for row, probability in zip([run.cohort.rows[i] for i in indices], each.mean(0), strict=True)
     ]
     write_table(run, "predictions", pd.DataFrame(cells, columns=PREDICTION_COLUMNS))
-    notes = beside.write(run)
+    notes = external.write_beside(run)
     if bundle_of(run):
         prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
         notes = [*write_people(run, each, indices, prevalence), *notes]
@@ -168,7 +167,7 @@ def conclude(
     score: dict[str, Estimate] = {}
     if len(known):
         score, summary["conclusion"], summary["motion"] = measure(run, known, each)
-        name = verdict.headline(score)
+        name = metrics.headline(score)
         headline = Headline(name, score[name])
         if chosen and chosen.quick:  # the score of the best one is too good
             headline = Headline(name, chosen.corrected)
@@ -195,19 +194,19 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
     write_table(run, "sites", pd.DataFrame(by_site(predictions, run.seed)))
     drawings.classification(mean, score, run.seed, run.out_dir, run.marks)
     calibrate(run, known, every[0].predictions)
-    compared = verdict.compare(predictions, [of.floors for of in every], run.seed)
+    compared = comparisons.floors_table(predictions, [of.floors for of in every], run.seed)
     write_table(run, "floors", pd.DataFrame(compared))
     table = with_iq(run.cohort.covariates, run.cohort.raw_phenotype)
-    motion, grouped = confounds.motion(predictions, table, run.seed), groups.groups(predictions, table, run.seed)
+    motion, grouped = confounds.motion(predictions, table, run.seed), confounds.groups(predictions, table, run.seed)
     for name, rows in (("groups", grouped), ("confounds", confounds.rows(motion, grouped))):
         if rows:
             write_table(run, name, pd.DataFrame(rows))
-    return score, verdict.verdict(compared, predictions), confounds.motion_line(motion)
+    return score, comparisons.verdict(compared, predictions), confounds.motion_line(motion)
 
 
 def calibrate(run: Run, known: pd.DataFrame, first: pd.DataFrame) -> None:
-    """Calibrates the predictions of a run on folds, by the folds of the first repeat, if there are people enough: the
-    mean over repeats, which is what is reported of a person."""
+    """Calibrates the predictions of a run on folds, if there are people enough. These are means over repeats, as they
+    are reported of a person; the folds are those of the first repeat."""
     if not (run.folds and run.is_pooled):
         return
     people = probabilities.people(known, first["fold"].to_numpy())

@@ -26,8 +26,8 @@ from utils.figures import SIDES
 from utils.predict.given import Given
 from utils.predict.person import Predicted
 from utils.report.build import INTENDED_USE, Section, rendered
-from utils.report.cells import Row
 from utils.report.drawings import WIDTH
+from utils.report.texts import Row
 
 PAGE, TABLE, RESULT = "person.html", "regions.csv", "person.json"
 STRONGEST = 20  # regions on the page

@@ -23,9 +23,18 @@ from data.base.tables import printable
 from data.cohorts.records import CLASSES
 from utils import figures
 from utils.scores.calibration import net_benefit
-from utils.scores.estimate import UNDEFINED, Estimate, columns_of
 from utils.scores.metrics import BINS, HEADLINES, Predictions, headline
-from utils.scores.statistics import CHANCE, CONFIDENCE, MIN_PER_CLASS, MODEL, RULE, THRESHOLD
+from utils.scores.results import (
+    CHANCE,
+    CONFIDENCE,
+    MIN_PER_CLASS,
+    MODEL,
+    RULE,
+    THRESHOLD,
+    UNDEFINED,
+    Estimate,
+    columns_of,
+)
 
 DARK = 0.6  # share of a class from which on its cell takes white letters
 BAND_RESAMPLES = 500  # a quarter of the metrics': each draws a whole curve

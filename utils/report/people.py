@@ -1,17 +1,23 @@
-"""Saved tables of a test -> the rows of the report on people: who was left out, trained and tested, and Table 1."""
+"""Saved tables of a test -> what the page says of people: who was left out, trained and tested; Table 1; how tested
+people differ from those of the training."""
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
 from data.cohorts.records import CLASSES
 from utils.figures import number
-from utils.report.cells import TELLING, Row
-from utils.report.tables import LABELS, PEOPLE, SITE, Count, Tables
+from utils.report import texts
+from utils.report.tables import LABELS, PEOPLE, SITE, Count, Described, Tables
+from utils.report.texts import TELLING, Row, Section, spelled
+from utils.scores.results import Estimate
 
 AUTISM, CONTROL = reversed(CLASSES)
+MOST_MAPS = 10  # measures of maps on the page, those that lie farthest away
+MOST_PEOPLE = 50  # of unlike ones on the page
+CALIBRATION = {"in_the_large": "calibration in the large", "slope": "calibration slope"}
 
 
 def flow(tables: Tables) -> list[Row]:
@@ -51,7 +57,7 @@ def by_diagnosis(table: pd.DataFrame) -> list[Row]:
     rows = []
     for _, row in table[table[SITE] == ""].iterrows():
         name = row["variable"]
-        cells = {label: described(row, label) for label in (AUTISM, CONTROL)}
+        cells = {label: cell_of(row, label) for label in (AUTISM, CONTROL)}
         missing = (
             ""
             if row["category"] or name in (PEOPLE, SITE)
@@ -66,7 +72,7 @@ def by_diagnosis(table: pd.DataFrame) -> list[Row]:
     return rows
 
 
-def described(row: pd.Series, label: str) -> str:
+def cell_of(row: pd.Series, label: str) -> str:
     """`17.5 (9.0) [14.5]` of numbers, a share of a category, the number of people."""
     if row["variable"] == PEOPLE:
         return number(row[f"{label}_known"], ".0f")
@@ -77,8 +83,8 @@ def described(row: pd.Series, label: str) -> str:
 
 
 def by_site(table: pd.DataFrame) -> list[Row]:
-    """A row a site, with the means of numbers and the share of the last of two categories, by diagnosis, a dash for
-    those of fewer than TELLING people; no rows for one site."""
+    """A row a site, by diagnosis: the means of numbers, and the share of the last of two categories. A dash stands for
+    fewer than TELLING people. No rows for one site."""
     categories = table[table["category"] != ""].groupby("variable")["category"].unique()
     shown = {name: values[-1] for name, values in categories.items() if len(values) == 2}
     rows: dict[str, Row] = {}
@@ -112,3 +118,79 @@ def significant(value: float) -> str:
 def p_value(value: float) -> str:
     """Two digits; nothing where no test was done."""
     return "" if math.isnan(value) else "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
+def cohort(run: Described) -> list[Row]:
+    """Subjects by split, site and label; each split of several sites in all first."""
+    rows = []
+    for split in dict.fromkeys(count.split for count in run.subjects):
+        counts = [count for count in run.subjects if count.split == split]
+        total = (sum(getattr(count, label) for count in counts) for label in LABELS)
+        listed = [Count(split, f"all {len(counts)} sites", *total), *counts] if len(counts) > 1 else counts
+        rows += [
+            {"split, site": f"{split}, {count.site or '-'}"} | {name: str(getattr(count, name)) for name in LABELS}
+            for count in listed
+        ]
+    return rows
+
+
+def beside_training(table: pd.DataFrame, unlike: pd.DataFrame | None) -> Iterator[Section]:
+    """The sections of a test for which no tested person was used in training."""
+    yield Section("External validity", about_external(table), table=external_scores(table) or None)
+    if rows := shifts(table):
+        yield Section("How these people differ from those of the training", texts.paragraphs("shifts"), table=rows)
+    if unlike is not None:
+        about = texts.paragraphs("unlike", count=len(unlike), shown=MOST_PEOPLE)
+        yield Section("People unlike those of the training", [*about, *unlike_people(unlike)])
+
+
+def of_kind(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+    return table[table["kind"] == kind].set_index("measure")
+
+
+def about_external(table: pd.DataFrame) -> list[str]:
+    """What the scores, the calibration and the share of unlike people say."""
+    scores, calibration = of_kind(table, "score"), of_kind(table, "calibration")
+    known = scores[scores["training"].notna()] if "training" in scores else scores[:0]
+    share = of_kind(table, "unlike")
+    return texts.paragraphs(
+        "external",
+        scores=len(scores),
+        how=known["how"].iloc[0] if len(known) else "",
+        people=int(known["training_people"].iloc[0]) if len(known) else 0,
+        calibration={name: Estimate.in_row(row) for name, row in calibration.iterrows()},
+        unlike=share.iloc[0] if len(share) else None,
+    )
+
+
+def external_scores(table: pd.DataFrame) -> list[Row]:
+    """The scores of these people, those of the training beside them, and the calibration."""
+    rows = []
+    for name, row in of_kind(table, "score").iterrows():
+        training = {"in the training": Estimate.in_row(row, "training").text()} if "training" in row else {}
+        rows.append({"measure": spelled(str(name)), "these people": Estimate.in_row(row).text()} | training)
+    for kind, after in (("calibration", ""), ("calibrated", ", of calibrated probabilities")):
+        for name, row in of_kind(table, kind).iterrows():
+            about = f"{CALIBRATION[str(name)]}{after}"
+            rows.append({"measure": about, "these people": Estimate.in_row(row).text()})
+    return rows
+
+
+def shifts(table: pd.DataFrame) -> list[Row]:
+    """How far these people lie from those of the training: in what is known of them, and the maps that do most."""
+    maps = of_kind(table, "shift of maps")
+    farthest = maps["value"].abs().sort_values(ascending=False).index[:MOST_MAPS]
+    every = pd.concat([of_kind(table, "shift"), maps.loc[farthest]])
+    return [
+        {
+            "measure": str(name),
+            "difference in SD": number(row["value"], ".2f"),
+            "interval": Estimate.in_row(row).ends(),
+        }
+        for name, row in every.iterrows()
+    ]
+
+
+def unlike_people(table: pd.DataFrame) -> list[str]:
+    """Who is unlike the training people, and why."""
+    return [f"{row['file']}: {row['reasons']}." for _, row in table[:MOST_PEOPLE].iterrows()]

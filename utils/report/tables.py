@@ -1,4 +1,5 @@
-"""The folder of a classifier's test -> its tables and description, read and checked for the report."""
+"""The tables of a classifier's test in its folder. A test writes them, and reads them again to pool them. The report
+reads and checks them, with the description in `run.json`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,18 +10,20 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.tables import read_frame
+from data.base.tables import read_frame, write_frame
 from models import MODELS
-from utils.report.registry import METRICS, PREDICTION_COLUMNS, ROWS, TABLES, Table
 from utils.runs.checkpoints import Caveats, Choices
-from utils.scores.estimate import Estimate
-from utils.scores.sequential import Permuted
+from utils.runs.folders import described
+from utils.runs.run import Run
+from utils.scores.results import METRICS, PREDICTION_COLUMNS, ROWS, TABLES, Estimate, Table
 
 PERMUTATIONS = "permutations"  # of run.json
 PEOPLE, SITE = "people", "site"  # rows of table1.csv that are not covariates
 LABELS = ("autism", "control", "unknown")
 KINDS = {"as predicted": "probability", "calibrated": "calibrated"}  # of it, and their columns in probabilities.csv
 COVERAGE, NONE, ONE, BOTH, UNEQUAL = "coverage", "none", "one", "both", "p of equal coverage"  # measures there
+DIGITS = 8  # of numbers in tables, significant ones
+POINTS = 200  # of a history
 MINUS = "model_minus_floor_"  # before the name of an AUC, a column of `floors.csv`
 
 
@@ -65,6 +68,21 @@ class Choice:
     best_score: Estimate
     optimism: Estimate | None
     corrected: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Permuted:
+    """The end of a series: `high` of `count` permutations score at least as high as the `observed` score. `bound` is
+    the upper end of the one-sided 95 % interval of the p of infinitely many permutations (Clopper & Pearson 1934)."""
+
+    p: float
+    bound: float
+    high: int
+    count: int
+    asked: int
+    observed: float
+    metric: str
+    mean: float  # score on permuted labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +143,7 @@ class Tables:
         return self.predictions[self.predictions["label"].notna()]
 
 
-def read(folder: Path) -> Tables:
+def read_test(folder: Path) -> Tables:
     """Reads a folder. Raises InputError, naming the file, for what is missing or damaged."""
     path = folder / TABLES["predictions"].file
     if not path.is_file():
@@ -152,7 +170,7 @@ def column_of_sets(level: float) -> str:
     return f"set_{100 * level:.0f}"
 
 
-def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def read_rows(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """A table as text, with at least these columns and a row. Raises InputError."""
     table = read_frame(path, columns)
     if table.empty:
@@ -162,7 +180,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 def read_numbers(path: Path, of: Table) -> pd.DataFrame:
     """A table of numbers, NaN for anything else, beside its texts. Raises InputError."""
-    table = read_table(path, of.needed)
+    table = read_rows(path, of.needed)
     return table.apply(lambda column: column if column.name in of.texts else as_numbers(column))
 
 
@@ -173,7 +191,7 @@ def as_numbers(column: pd.Series) -> pd.Series:
 
 def read_predictions(path: Path) -> pd.DataFrame:
     """`predictions.csv`. Raises InputError for an impossible label or probability, or a subject in two folds."""
-    table = read_table(path, PREDICTION_COLUMNS)
+    table = read_rows(path, PREDICTION_COLUMNS)
     given = table["label"]
     table["label"], table["probability"] = as_numbers(given), as_numbers(table["probability"])
     for name, expected, wrong in (
@@ -192,7 +210,7 @@ def read_probabilities(path: Path) -> pd.DataFrame:
     """The folds and the numbers of `probabilities.csv`. Raises InputError for an impossible one, or if it is not
     there."""
     names = ["label", *KINDS.values(), "prevalence"]
-    found = read_table(path, ["fold", *names])
+    found = read_rows(path, ["fold", *names])
     table = found[names].apply(as_numbers)
     if set(table["label"]) != {0, 1} or not ((table >= 0) & (table <= 1)).all(axis=None):
         raise InputError(f"{path} has a wrong number; expected both labels, and probabilities from 0 to 1. Test again.")
@@ -207,3 +225,61 @@ def read_scores(path: Path) -> tuple[dict[str, Estimate], dict[str, dict[str, Es
         raise InputError(f"{path} has no {min(missing)}. Test again.")
     folds = content.get("folds", {})
     return scores, folds if isinstance(folds, dict) else {}
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What one repeat of a test predicts, a row a record: `predictions.csv` and `floor_predictions.csv`, which has no
+    rows where no floor could be fitted."""
+
+    predictions: pd.DataFrame
+    floors: pd.DataFrame
+
+    def of_records(self, file: pd.Series) -> "Tested":
+        """The rows of some records, in their order; of floors the probabilities only."""
+        predictions = self.predictions.set_index("file").loc[file].reset_index()
+        if not len(self.floors):
+            return Tested(predictions, pd.DataFrame(index=file))
+        return Tested(predictions, self.floors.drop(columns="fold", errors="ignore").set_index("file").loc[file])
+
+
+def tested(run: Run) -> Tested:
+    """The tables in the output folder of a run."""
+    return Tested(read_table(run, "predictions"), read_table(run, "floor_predictions"))
+
+
+def write_table(run: Run, name: str, table: pd.DataFrame) -> None:
+    """A table by its name in `registry`. No spreadsheet computes its texts, unless it is joined by them."""
+    of = TABLES[name]
+    write_frame(run.out_dir / of.file, table, () if of.joined else of.texts, DIGITS)
+
+
+def read_table(run: Run, name: str) -> pd.DataFrame:
+    """A table that a run on a fold wrote, texts as they are; no rows if it is not there."""
+    of = TABLES[name]
+    path = run.out_dir / of.file
+    if not path.is_file():
+        return pd.DataFrame()
+    try:
+        return read_frame(path).apply(lambda column: column if column.name in of.texts else pd.to_numeric(column))
+    except (InputError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}); remove {path.parent} and repeat the command.") from error
+
+
+def write_history(run: Run) -> None:
+    """`training.csv`, if the results of the training are still in the folder where they were written."""
+    checkpoints = run.checkpoints.trained
+    folder = Path(checkpoints.identity().out_dir)
+    try:
+        content = described(folder)
+        history = pd.read_csv(folder / "history.csv")
+    except (InputError, OSError, ValueError):
+        return
+    if content.get("checkpoint_sha256") != checkpoints.digest() or not len(history):
+        return
+    chunk = np.arange(len(history)) * min(POINTS, len(history)) // len(history)
+    kept = [name for name in history if name not in ("step", "samples_per_s")]
+    how = {"step": "last"} | {name: "last" if name.startswith("validation") else "mean" for name in kept}
+    thinned = history.groupby(chunk).agg(how)
+    thinned.insert(0, "fold", run.fold)
+    write_table(run, "training", thinned)

@@ -23,7 +23,7 @@ from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import Preparation
 from data.cohorts.stored import sealed
-from utils.runs.internal import InternalValidation
+from utils.runs.cross_validation import CrossValidation
 
 STATE = "checkpoint"  # TensorFlow's own file, replaced only after a checkpoint is whole
 IDENTITY = "run.json"  # of checkpoints, not that of results
@@ -102,7 +102,7 @@ class Identity(Choices):
     preparation: Preparation = field(default_factory=Preparation)
     num_maps: int = 1  # in a record
     everybody: bool = False  # whether it was trained on everybody, whatever the split
-    internal: InternalValidation | None = None  # a test on folds that goes with it
+    internal: CrossValidation | None = None  # a test on folds that goes with it
     step: int = 0  # batches seen
     validation_loss: float | None = None  # of the best checkpoint
     saved: dict[str, Saved] = field(default_factory=dict)  # by the name of the files

@@ -12,8 +12,8 @@ from data.cohorts.folds import digest_over
 from data.cohorts.stored import sealed
 from data.cohorts.variants import everybody, prepared_as
 from utils.runs.checkpoints import EVERYBODY, CheckpointFolder, Identity
+from utils.runs.cross_validation import CrossValidation
 from utils.runs.guards import check
-from utils.runs.internal import InternalValidation
 from utils.runs.run import Run
 from utils.runs.validate import Request, report, report_simulated
 
@@ -26,19 +26,19 @@ def everybody_run(asked: Request) -> Run:
     args, model = asked.args, asked.model
     checkpoints = CheckpointFolder(args.chkPointDir / model.name / EVERYBODY, asked.training_command)
     saved = asked.saved(checkpoints)
-    asked = replace(asked, internal=asked.internal or (saved.internal if saved else None))
+    asked = replace(asked, cross_validation=asked.cross_validation or (saved.internal if saved else None))
     asked.config(saved)  # a mistake there is reported before the cohort is read
     out_dir = asked.out_dir(saved)
     cohort = sealed(asked.data_dir)
     report_simulated(cohort)
     run = asked.run(checkpoints, saved, of_everybody(cohort) if asked.training else prepared(cohort, saved), out_dir)
-    run = replace(run, internal=asked.internal, everybody=True)
-    if asked.training and asked.internal:
-        check_same(run, asked.internal)
+    run = replace(run, cross_validation=asked.cross_validation, everybody=True)
+    if asked.training and asked.cross_validation:
+        check_same(run, asked.cross_validation)
     report(run, run.cohort)
-    print(f"{checkpoints.path} is of everybody and has no score of its own; {asked.internal or NO_SCORE}.")
-    if asked.internal and asked.internal.chosen:
-        print(asked.internal.choice)
+    print(f"{checkpoints.path} is of everybody and has no score of its own; {asked.cross_validation or NO_SCORE}.")
+    if asked.cross_validation and asked.cross_validation.chosen:
+        print(asked.cross_validation.choice)
     check(run, saved)
     return run
 
@@ -58,20 +58,20 @@ def prepared(cohort: Cohort, saved: Identity | None) -> Cohort:
     return prepared_as(cohort, saved.preparation) if saved else cohort
 
 
-def check_same(run: Run, internal: InternalValidation) -> None:
+def check_same(run: Run, of_folds: CrossValidation) -> None:
     """Raises InputError unless the folds were of the same records, trained with the same settings."""
-    if internal.records_sha256 != digest_over([run.cohort.records_sha256]):
+    if of_folds.records_sha256 != digest_over([run.cohort.records_sha256]):
         raise InputError(
-            f"--score {internal.folder} is of other records than {run.cohort.path}; name a test on folds of these."
+            f"--score {of_folds.folder} is of other records than {run.cohort.path}; name a test on folds of these."
         )
-    there, here = (run.model.completed(config) for config in (internal.config, run.choices.config))
+    there, here = (run.model.completed(config) for config in (of_folds.config, run.choices.config))
     pairs = {f"--set {name}": (there.get(name), here[name]) for name in here}
     for name in ("preset", "precision", "validation"):
-        pairs[f"--{name}"] = getattr(internal, name), getattr(run.choices, name)
-    pairs["--numIters"] = internal.num_iters, run.num_iters
+        pairs[f"--{name}"] = getattr(of_folds, name), getattr(run.choices, name)
+    pairs["--numIters"] = of_folds.num_iters, run.num_iters
     if differing := [(flag, *values) for flag, values in pairs.items() if values[0] != values[1]]:
         flag, tested, asked_for = differing[0]
         raise InputError(
-            f"--score {internal.folder} tested {flag} {tested}, this run asks for {asked_for}; use the same, or test "
+            f"--score {of_folds.folder} tested {flag} {tested}, this run asks for {asked_for}; use the same, or test "
             "these settings on folds."
         )

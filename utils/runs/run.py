@@ -22,9 +22,9 @@ from models import MODELS, Model, Settings
 from utils.machines import devices
 from utils.machines.devices import Workers
 from utils.runs.checkpoints import Caveats, CheckpointFolder, Choices, Identity
+from utils.runs.cross_validation import CrossValidation
 from utils.runs.folders import Results, sha256
-from utils.runs.internal import InternalValidation
-from utils.scores.estimate import UNDEFINED, Headline
+from utils.scores.results import UNDEFINED, Headline
 
 if TYPE_CHECKING:
     from data.cohorts.folds import Folds
@@ -112,7 +112,7 @@ class Run:
     folds: "Folds | None" = None
     fold: str = ""
     everybody: bool = False  # whether the model is one of all people of its cohort
-    internal: InternalValidation | None = None  # the test on folds that goes with such a model
+    cross_validation: CrossValidation | None = None  # the test on folds that goes with such a model
     trained_with: Caveats = field(default_factory=Caveats)  # what must stand beside whatever the weights in use say
     more: Mapping[str, Any] = field(default_factory=dict)  # settings that others of its kind lack, or have otherwise
     name: str = ""  # tells one of several runs on the same folds

@@ -20,7 +20,7 @@ from data.base.processes import Outcome, cpu_count, handled, processes
 from data.base.terminal import duration, quietly, warn_in_one_line
 from utils.runs.folders import described
 from utils.runs.run import Run
-from utils.scores.estimate import Estimate
+from utils.scores.results import Estimate
 
 PROGRAM = "run.py"
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")

@@ -19,8 +19,8 @@ from models import MODELS, Model, Settings, override
 from utils.runs import guards
 from utils.runs.candidates import PRESETS, Candidates, candidates
 from utils.runs.checkpoints import BEST, CheckpointFolder, Choices, Identity
+from utils.runs.cross_validation import CrossValidation
 from utils.runs.folders import check_pattern, check_places
-from utils.runs.internal import InternalValidation
 from utils.runs.run import Job, Options, Run
 
 USUAL_CHECKPOINTS = Path("/data/ckpt")  # unless --chkPointDir says
@@ -73,7 +73,7 @@ class Request:
     """What the user asks for, and how it is completed: by the checkpoint's choices, else by the defaults."""
 
     args: argparse.Namespace
-    internal: InternalValidation | None = None  # whose settings are the defaults of a training on everybody
+    cross_validation: CrossValidation | None = None  # whose settings are the defaults of a training on everybody
 
     @property
     def job(self) -> Job:
@@ -163,7 +163,7 @@ class Request:
     def config(self, saved: Identity | None) -> tuple[str, Settings]:
         """The preset's name and the hyper-parameters."""
         presets = self.model.module.PRESETS
-        settled = saved or self.internal
+        settled = saved or self.cross_validation
         name = self.args.preset or (settled.preset if settled else next(iter(presets)))
         if name not in presets:
             raise InputError(f"--preset {name} is unknown to {self.model.name}; expected one of {', '.join(presets)}.")
@@ -177,7 +177,10 @@ class Request:
         preset, config = self.config(saved)
         config = self.of_cohort(config, saved, cohort)
         self.check_grid(cohort)
-        settled, usual = saved or self.internal, self.internal.num_iters if self.internal else NUM_ITERS
+        settled, usual = (
+            saved or self.cross_validation,
+            self.cross_validation.num_iters if self.cross_validation else NUM_ITERS,
+        )
         seed = args.seed if args.seed is not None else saved.seed if saved else 0
         aside = training.validation if training else None
         shuffled = training.shuffle_labels if training else saved is not None and saved.shuffled_labels

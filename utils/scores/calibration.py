@@ -1,15 +1,17 @@
 """Raw probabilities of people whom a classifier had not seen, and their labels -> probabilities and sets of labels that
 can be used for other people.
 
-Probabilities are calibrated by Platt scaling of their log odds (Platt 1999), and moved to the share of autism of the
-place of use by the odds (Saerens, Latinne and Decaestecker 2002, Neural Computation 14:21). Sets of labels are those of
-split-conformal prediction with thresholds of each class (Mondrian; Vovk, Gammerman and Shafer 2005): whatever the
-classifier, the set of a person of either class holds the true label with at least the probability of the level, if the
-person is drawn like those of this class by whom the thresholds were found. They do not depend on the share of autism.
+Probabilities are calibrated by Platt scaling of their log odds (Platt 1999). The odds move them to the share of autism
+of the place of use (Saerens, Latinne and Decaestecker 2002, Neural Computation 14:21).
+
+Sets of labels are those of split-conformal prediction with thresholds of each class (Mondrian; Vovk, Gammerman and
+Shafer 2005). Take a person who is drawn like those of the same class who gave the threshold. The person's set then
+holds the true label with at least the probability of the level, whatever the classifier. Sets do not depend on the
+share of autism.
 
 All that is stored are constants. What they do for people of other sites is observed by leaving one group out: the
-constants of all other groups, applied to this one. The models that predicted the other groups had seen this group in
-training, which moves a slope of all of them a little and the labels of none.
+constants of all other groups are applied to this one. The models that predicted the other groups had seen this group in
+training. That moves a slope of all of them a little, and the labels of none.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 
 from data.base.errors import InputError
 from utils.scores.metrics import log_odds
-from utils.scores.statistics import MIN_PER_CLASS
+from utils.scores.results import MIN_PER_CLASS
 
 LEVELS = (0.8, 0.9)  # of sets of labels: the share of people of each class whose set is to hold their label
 ENOUGH = 50  # people of each class outside of each group: what an 80 % set then holds varies by 6 % (SD) with them
@@ -34,9 +36,9 @@ UNDECIDED = 20.0  # log odds for a standard deviation, of a slope that no data o
 
 
 def platt(decision: np.ndarray, label: np.ndarray) -> tuple[float, float]:
-    """The slope and the shift that make log odds of autism of decision values (n,): a logistic regression of the
-    labels, a little less than certain (Platt 1999), so that a perfect order has a slope, too. Values that go the wrong
-    way or are all the same count nothing."""
+    """The slope and the shift that make log odds of autism of decision values (n,), by a logistic regression of the
+    labels. Labels are a little less than certain (Platt 1999), so that a perfect order has a slope, too. Values that go
+    the wrong way or are all the same count nothing."""
     spread, count = decision.std(), np.bincount(label.astype(int), minlength=CLASSES)
     nothing = 0.0, float(logit(label.mean()))
     if not np.ptp(decision):
@@ -70,8 +72,8 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Covered:
-    """The share of people of a class whose set holds their label, and the lowest and the highest of those of groups
-    with at least ten people of the class; None if there is no such group."""
+    """The share of people of a class whose set holds their label. The lowest and the highest share are those of groups
+    with at least ten people of the class; None without such groups."""
 
     share: float
     lowest: float | None
@@ -80,8 +82,8 @@ class Covered:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What sets of one level did for people of groups left out: shares of people whose set holds their label, by class,
-    and of all whose set holds `both` labels, or `none`."""
+    """What sets of one level did for people of groups left out. By class: the share whose set holds their label. Of
+    all: the share whose set holds `both` labels, or `none`."""
 
     level: float
     control: Covered
@@ -202,9 +204,9 @@ def constants_of(label: np.ndarray, probability: np.ndarray, group: np.ndarray, 
 
 
 def threshold(own: np.ndarray, level: float) -> float:
-    """The probability of their own class that at least the share `level` of people like these (n,) reach: of n + 1
-    people who are drawn alike, the last one is below the k-th lowest of the others with probability k / (n + 1). 0 if
-    these are too few."""
+    """The probability of their own class that at least the share `level` of people like these (n,) reach; 0 if these
+    are too few. Of n + 1 people who are drawn alike, the last one is below the k-th lowest of the others with
+    probability k / (n + 1)."""
     place = int((1 - level) * (len(own) + 1) + AT)
     lowest = np.sort(own)[place - 1] if place else 0.0
     return float(np.floor(lowest * 10**DIGITS) / 10**DIGITS)
@@ -251,8 +253,8 @@ def agreements(
     label: np.ndarray, probability: np.ndarray, weight: np.ndarray, least: float = 0.0
 ) -> dict[str, np.ndarray]:
     """The three numbers of `Agreement` under each of the weightings (k, n), (k,) each. A slope is NaN if labels are
-    told apart without error, or if log odds have no SD above `least`: of calibrated ones that is `FLAT`, below which
-    they only say how common autism is in other groups, which goes the wrong way."""
+    told apart without error, or if log odds have no SD above `least`. For calibrated ones that is `FLAT`: below it they
+    only say how common autism is in other groups, which goes the wrong way."""
     odds = log_odds(probability)
     spread = odds.std() if np.ptp(odds) else 0.0
     slope = np.full(len(weight), np.nan)
@@ -264,8 +266,8 @@ def agreements(
 
 
 def logistic(values: np.ndarray, label: np.ndarray, offset: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Logistic regression of labels (n,) on few values (m, n) beside an offset (n,) of the log odds, by Newton's method
-    for many weightings (k, n) at once -> coefficients (k, m)."""
+    """Logistic regression of labels (n,) on few values (m, n) beside an offset (n,) of the log odds -> coefficients
+    (k, m). Newton's method does many weightings (k, n) at once."""
     found = np.zeros((len(weight), len(values)))
     for _ in range(STEPS):
         expected = expit(found @ values + offset)
@@ -295,10 +297,10 @@ def covered(holds: np.ndarray, group: np.ndarray) -> Covered:
 
 
 def net_benefit(label: np.ndarray, probability: np.ndarray, cuts: np.ndarray, prevalence: float) -> np.ndarray:
-    """The net benefit (cuts,) of taking those with at least this probability of autism for people with autism, where
-    autism has the share `prevalence` (Vickers and Elkin 2006, Med Decis Making 26:565): the share of all that is
-    rightly taken, minus that wrongly taken times cut / (1 - cut). Nobody is taken: 0; all are: a probability of 1 for
-    everybody. Labels and probabilities (n,); cuts below 1."""
+    """The net benefit (cuts,) of taking people with at least this probability for people with autism (Vickers and Elkin
+    2006, Med Decis Making 26:565). It is the share of all that is rightly taken, minus that wrongly taken times
+    cut / (1 - cut). `prevalence` is the share of autism. If nobody is taken it is 0; a probability of 1 for everybody
+    takes all. Labels and probabilities (n,); cuts below 1."""
     taken = probability >= cuts[:, None]
     right, wrong = (taken[:, label == value].mean(1) for value in (1, 0))
     return prevalence * right - (1 - prevalence) * wrong * cuts / (1 - cuts)

@@ -1,14 +1,14 @@
-"""Test metrics with 95 % intervals over subjects, and the explained variance of autoencoders.
+"""Test metrics with 95 % intervals over subjects.
 
-An interval is a bootstrap over subjects (`statistics.bootstrap`). Where the models of several folds are tested, they
-share training subjects, and each pair of subjects meets twice: each of them helps to train the model that tests the
-other. What they have in common then moves the score twice, and resampling, which leaves the models as they are, sees it
-once. If models read noise, the variance is therefore twice that of the bootstrap; Nadeau & Bengio (2003, Machine
-Learning 52:239) correct that of k folds by nearly the same, 1 + k / (k - 1). `Predictions.widening` says how much wider
-an interval is made; `tests/benchmarks/coverage.py` trains models to see how often it then holds the truth, which is the
-mean score on fresh people of models trained on as many.
+An interval is a bootstrap over subjects (`bootstrap`). The models of several folds share training subjects. Each pair
+of subjects then meets twice: each of them helps to train the model that tests the other. What they have in common moves
+the score twice. Resampling, which leaves the models as they are, sees it once. If models read noise, the variance is
+therefore twice that of the bootstrap; Nadeau & Bengio (2003, Machine Learning 52:239) correct that of k folds by nearly
+the same, 1 + k / (k - 1). `Predictions.widening` says how much wider an interval is made. How often it then holds the
+truth, `tests/benchmarks/coverage.py` counts: that is the mean score on fresh people of models trained on as many.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
@@ -17,16 +17,58 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit
 
-from utils.scores.estimate import Estimate, flat
-from utils.scores.statistics import CONFIDENCE, MIN_PER_CLASS, THRESHOLD, Statistic, bootstrap
+from utils.scores.results import CHANCE, CONFIDENCE, MIN_PER_CLASS, MIN_SUBJECTS, THRESHOLD, Estimate
 
 RESAMPLES = 2000
 CLOSEST = 1e-7  # that a probability comes to 0 or 1 in log odds
+BLOCK = 4_000_000  # weights that a statistic gets at once, 32 MB
 BINS = 10  # of the predicted probability, in the calibration error
 Groups = tuple[np.ndarray, ...]
+Statistic = Callable[[np.ndarray], np.ndarray]
 Statistics = Callable[[np.ndarray], dict[str, np.ndarray]]  # weights of the records (k, n) -> (k,) each
 Scored = Callable[["Predictions", np.ndarray], dict[str, np.ndarray]]
 HEADLINES = {"auc_sites": "AUC within sites", "auc_folds": "AUC within folds", "auc": "AUC"}  # see `headline`
+
+
+def bootstrap(
+    statistic: Statistic, count: int, random: np.random.Generator, resamples: int, strata: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high end of the percentile interval of a statistic over `count` subjects (Efron 1979).
+
+    `statistic` takes weights (k, count) float64, how often each subject is drawn, of some of the resamples, and gives
+    (k, ...). A matrix product with weights does for all regions at once what SciPy's bootstrap does by copying
+    the subjects; resamples in which the statistic is undefined (NaN) are left out. With `strata` (count,) each resample
+    draws as many subjects of each stratum as it has. Both ends are (...); NaN where no stratum has two subjects or no
+    resample is defined.
+    """
+    weight = resampled(count, random, resamples, strata)
+    values = np.concatenate([np.asarray(statistic(weight[rows].astype(np.float64))) for rows in blocks(*weight.shape)])
+    if count < MIN_SUBJECTS or (strata is not None and np.unique(strata, return_counts=True)[1].max() < MIN_SUBJECTS):
+        nothing = np.full(values.shape[1:], np.nan)
+        return nothing, nothing
+    tail = 100 * (1 - CONFIDENCE) / 2
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
+        low, high = np.nanpercentile(values, (tail, 100 - tail), axis=0)
+    return low, high
+
+
+def resampled(count: int, random: np.random.Generator, resamples: int, strata: np.ndarray | None = None) -> np.ndarray:
+    """Weights (resamples, count) of whole numbers: how often each subject is drawn, within its stratum."""
+    stratum = np.zeros(count) if strata is None else np.asarray(strata)
+    weight = np.empty((resamples, count), np.min_scalar_type(count))
+    for value in np.unique(stratum):
+        rows = np.flatnonzero(stratum == value)
+        for block in blocks(resamples, count):
+            share = np.full(len(rows), 1 / len(rows))
+            weight[block, rows] = random.multinomial(len(rows), share, block.stop - block.start)
+    return weight
+
+
+def blocks(resamples: int, count: int) -> list[slice]:
+    """Resamples of so many subjects, as many at a time as memory should hold."""
+    size = max(1, BLOCK // max(count, 1))
+    return [slice(start, min(start + size, resamples)) for start in range(0, resamples, size)]
 
 
 @dataclass(frozen=True)
@@ -167,6 +209,13 @@ def aucs(predictions: Predictions, weight: np.ndarray) -> dict[str, np.ndarray]:
     return {"auc": auc(label, probability, weight)} | within
 
 
+def headline_of(predictions: Predictions) -> tuple[str, float]:
+    """The AUC that a verdict rests on, by its name; that of guessing if it is undefined."""
+    areas = aucs(predictions, np.ones((1, len(predictions.label))))
+    name = headline(areas)
+    return name, float(np.nan_to_num(areas[name], nan=CHANCE)[0])
+
+
 def brier(predictions: Predictions, weight: np.ndarray) -> np.ndarray:
     """The mean squared difference of probability and label, (k,)."""
     return weight @ np.square(predictions.probability - predictions.label) / weight.sum(1)
@@ -188,46 +237,48 @@ def calibration_gaps(label: np.ndarray, probability: np.ndarray, weight: np.ndar
 
 
 def scores(predictions: Predictions, weight: np.ndarray) -> dict[str, np.ndarray]:
-    """Weighted metrics of binary predictions, (k,) each; NaN where a denominator is 0. Each needs its groups in
-    `needed_groups`.
+    """The metrics of `measured`, (k,) each."""
+    return {name: value for name, (value, _) in measured(predictions, weight).items()}
 
-    `weight` (k, n) holds k weightings of the records. Probabilities are cut at THRESHOLD. `auc` compares all records;
-    `auc_sites` and `auc_folds`, where sites and folds are given, only those of one site or fold: see `mean_auc`.
+
+def needed_groups(predictions: Predictions) -> dict[str, Groups]:
+    """The groups of records, (n,) bool each, without which each metric is undefined."""
+    found = measured(predictions, np.ones((1, len(predictions.label))))
+    return {name: groups for name, (_, groups) in found.items()} | {"noise": found["calibration_error"][1]}
+
+
+def measured(predictions: Predictions, weight: np.ndarray) -> dict[str, tuple[np.ndarray, Groups]]:
+    """Each metric of binary predictions, and the groups of records, (n,) bool each, without which it is undefined. The
+    metric is (k,), one number for each of the weightings (k, n); NaN where a denominator is 0.
+
+    Probabilities are cut at THRESHOLD. `auc` compares all records. `auc_sites` and `auc_folds` compare those of one
+    site or fold, if there are several: see `mean_auc`.
     """
     label, probability = predictions.label, predictions.probability
-    positive, predicted = label == 1, probability >= THRESHOLD
+    positive, predicted, everybody = label == 1, probability >= THRESHOLD, np.ones(len(label), bool)
     true_positive = weight @ (positive & predicted)
     false_positive = weight @ (~positive & predicted)
     false_negative = weight @ (positive & ~predicted)
     true_negative = weight @ (~positive & ~predicted)
-    area = aucs(predictions, weight)
     with np.errstate(divide="ignore", invalid="ignore"):
         recall = true_positive / (true_positive + false_negative)
         specificity = true_negative / (true_negative + false_positive)
-        return {
-            "accuracy": (true_positive + true_negative) / weight.sum(1),
-            "balanced_accuracy": (recall + specificity) / 2,
-            "recall": recall,
-            "specificity": specificity,
-            "precision": true_positive / (true_positive + false_positive),
-            "f_score": 2 * true_positive / (2 * true_positive + false_positive + false_negative),
-            "auc": area.pop("auc"),
-            "brier": brier(predictions, weight),
-            "calibration_error": np.abs(calibration_gaps(label, probability, weight)).sum(1),
-        } | area
-
-
-def needed_groups(predictions: Predictions) -> dict[str, Groups]:
-    """The groups of records, (n,) bool each, without which each metric of `scores` is undefined."""
-    positive, predicted = predictions.label == 1, predictions.probability >= THRESHOLD
-    everybody = np.ones_like(positive)
-    result: dict[str, Groups] = dict.fromkeys(("accuracy", "brier", "calibration_error", "noise"), (everybody,))
-    result |= dict.fromkeys(("auc", "balanced_accuracy"), (positive, ~positive))
-    result |= {"recall": (positive,), "specificity": (~positive,)}
-    result |= {"precision": (predicted,), "f_score": (positive | predicted,)}
+        f_score = 2 * true_positive / (2 * true_positive + false_positive + false_negative)
+        gaps = calibration_gaps(label, probability, weight)
+        result: dict[str, tuple[np.ndarray, Groups]] = {
+            "accuracy": ((true_positive + true_negative) / weight.sum(1), (everybody,)),
+            "balanced_accuracy": ((recall + specificity) / 2, (positive, ~positive)),
+            "recall": (recall, (positive,)),
+            "specificity": (specificity, (~positive,)),
+            "precision": (true_positive / (true_positive + false_positive), (predicted,)),
+            "f_score": (f_score, (positive | predicted,)),
+            "auc": (auc(label, probability, weight), (positive, ~positive)),
+            "brier": (brier(predictions, weight), (everybody,)),
+            "calibration_error": (np.abs(gaps).sum(1), (everybody,)),
+        }
     for name, group in predictions.groups.items():
         both = np.isin(group, np.intersect1d(group[positive], group[~positive]))
-        result[name] = (positive & both, ~positive & both)
+        result[name] = mean_auc(label, probability, weight, group), (positive & both, ~positive & both)
     return result
 
 
@@ -242,10 +293,9 @@ def intervals(predictions: Predictions, statistics: Statistics, seed: int, bound
     """The estimate of each statistic.
 
     The interval is that of a bootstrap over subjects, within folds if given, made wider by `Predictions.widening`.
-    There is none if one of the `needed_groups` of a statistic has fewer subjects than
-    MIN_PER_CLASS. Scores are `bounded` by 0 and 1, differences are not. All resamples of a perfect score are perfect,
-    and those of one just below nearly so: no score is surer than that so many subjects pass all alike, which happens
-    with probability 0.025 at its low end (Clopper & Pearson 1934).
+    There is none if one of the `needed_groups` of a statistic has fewer subjects than MIN_PER_CLASS. Scores are
+    `bounded` by 0 and 1, differences are not. All resamples of a perfect score are perfect. So no score is surer than
+    that so many subjects pass all alike: that has probability 0.025 at its low end (Clopper & Pearson 1934).
     """
     groups, result = needed_groups(predictions), {}
     value = statistics(np.ones((1, len(predictions.label))))
@@ -290,45 +340,3 @@ def differences(predictions: Predictions, other: Predictions, seed: int) -> dict
         return {name: mine[name] - its[name] for name in mine}
 
     return intervals(predictions, statistics, seed, bounded=False)
-
-
-def by_site(predictions: Predictions, seed: int) -> list[dict]:
-    """A row a site, the largest first: counts of subjects, AUC and accuracy with `_low`, `_high`; None if undefined."""
-    rows, sites = [], np.asarray(predictions.site)
-    for name in np.unique(sites):
-        site = predictions.subset(sites == name)
-        members = {"subjects": site.label >= 0, "autism": site.label == 1, "control": site.label == 0}
-        counts = {key: len(np.unique(site.subject[group])) for key, group in members.items()}
-        found = with_intervals(site, seed)
-        rows.append({"site": str(name)} | counts | flat({name: found[name] for name in ("auc", "accuracy")}))
-    return sorted(rows, key=lambda row: -row["subjects"])
-
-
-def by_fold(predictions: Predictions, seed: int) -> dict[str, dict[str, Estimate]]:
-    """The metrics of each fold, in the order in which folds appear, by the fold's name as text."""
-    fold = np.asarray(predictions.fold)
-    return {str(name): with_intervals(predictions.subset(fold == name), seed) for name in dict.fromkeys(fold.tolist())}
-
-
-class ExplainedVariance:
-    """1 - (sum of squared errors) / (sum of squares about the mean), over all values of all batches added."""
-
-    def __init__(self) -> None:
-        self.count = self.total = self.squares = self.errors = 0.0
-
-    def add(self, original: np.ndarray, approximation: np.ndarray) -> None:
-        original = np.asarray(original, np.float64)
-        self.count += original.size
-        self.total += original.sum()
-        self.squares += np.square(original).sum()
-        self.errors += np.square(original - approximation).sum()
-
-    @property
-    def mse(self) -> float:
-        return float(self.errors / self.count)
-
-    @property
-    def value(self) -> float:
-        """NaN if the original does not vary."""
-        variance = self.squares - self.total**2 / self.count
-        return float(1 - self.errors / variance) if variance > 0 else float("nan")

@@ -1,12 +1,12 @@
 """Ridge regression as a classifier: features and labels of training records -> weights and a bias that give log odds.
 
-The penalty and the calibration are chosen in inner folds of the training records, in which a group of subjects, such as
-those who share a scan, is on one side. What is fitted is how far a label, -1 or 1, is from the mean of its site: how
-common autism is at a site is not to be learnt from what a scanner does to features.
+The penalty and the calibration are chosen in inner folds of the training records. A group of subjects, such as those
+who share a scan, is on one side of each. What is fitted is how far a label, -1 or 1, is from the mean of its site: what
+a scanner does to features shall not tell how common autism is at its site.
 
 Connectomes have many more edges than there are training records, which span few of their directions. Products of people
-are enough to find these, and are summed over a block of people at a time, so that memory does not grow with the number
-of edges times that of people.
+are enough to find these. They are summed over a block of people at a time: memory does not grow with the number of
+edges times that of people.
 """
 
 from collections.abc import Iterator
@@ -121,10 +121,21 @@ class EdgeClassifier:
     scale: EdgeScale
     of_scaled: LinearClassifier
 
+    @property
+    def constants(self) -> np.ndarray:
+        """The means of edges, and what their deviations from these weigh, (2, edges) float64."""
+        return np.stack([self.scale.mean, self.scale.scale * self.of_scaled.weights])
+
     def log_odds(self, connectomes: Connectomes, records: np.ndarray) -> np.ndarray:
         """Of autism, of the records at these positions (n,)."""
-        scaled = (self.scale.of(edges) for _, edges in blocks(connectomes, records))
-        return np.concatenate([self.of_scaled.log_odds(values) for values in scaled])
+        return self.of_scaled.bias + added_by_edges(self.constants, connectomes, records)
+
+
+def added_by_edges(constants: np.ndarray, connectomes: Connectomes, records: np.ndarray) -> np.ndarray:
+    """What the edges of the records at these positions add to the log odds (n,), by `EdgeClassifier.constants`; an
+    unknown edge counts as the mean."""
+    mean, weight = constants
+    return np.concatenate([np.nan_to_num(edges - mean) @ weight for _, edges in blocks(connectomes, records)])
 
 
 def blocks(connectomes: Connectomes, records: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -25,7 +25,7 @@ from utils import figures
 from utils.runs.checkpoints import BEST, CheckpointFolder, Identity
 from utils.runs.folders import changed, move_aside
 from utils.runs.run import Run
-from utils.scores.estimate import Estimate, Headline
+from utils.scores.results import Estimate, Headline
 from utils.scores.ridge import fit_edges
 from utils.training.loop import Training, Validation, is_due, make_optimizer
 from utils.training.network import Saver, reading
@@ -175,7 +175,7 @@ def identity_of(run: Run) -> Identity:
         preparation=cohort.metadata.preparation,
         num_maps=cohort.num_maps,
         everybody=run.everybody,
-        internal=run.internal,
+        internal=run.cross_validation,
     )
 
 

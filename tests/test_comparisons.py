@@ -7,10 +7,13 @@ from dataclasses import astuple, replace
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import cohort_of
 
-from utils.evaluation import verdict
+from data.cohorts.rows import Row
+from utils.evaluation import comparisons
+from utils.evaluation.comparisons import mean_of, predicted_by_floors
 from utils.scores.metrics import Predictions, differences, with_intervals
-from utils.scores.statistics import MAJORITY, RULE
+from utils.scores.results import MAJORITY, RULE
 
 
 def pooled(seed: int = 0) -> tuple[Predictions, list[pd.DataFrame]]:
@@ -25,7 +28,7 @@ def pooled(seed: int = 0) -> tuple[Predictions, list[pd.DataFrame]]:
 
 def test_rows_hold_the_model_and_every_floor_with_the_paired_difference():
     known, (table,) = pooled()
-    model, majority, svm = verdict.compare(known, [table], 0)
+    model, majority, svm = comparisons.floors_table(known, [table], 0)
     floor = replace(known, probability=table["regions, SVM"])
     expected, less = with_intervals(floor, 0), differences(known, floor, 0)
     for name in ("auc", "accuracy", "balanced_accuracy", "brier", "auc_sites"):
@@ -36,11 +39,11 @@ def test_rows_hold_the_model_and_every_floor_with_the_paired_difference():
         assert minus[0] == pytest.approx(model[name] - svm[name])
     assert model["floor"] == "model" and model["model_minus_floor_auc"] is None
     assert list(model) == list(majority) == list(svm) and "model_minus_floor_brier" not in model
-    assert "auc_sites" not in verdict.compare(replace(known, site=None, fold=None), [table], 0)[0]
+    assert "auc_sites" not in comparisons.floors_table(replace(known, site=None, fold=None), [table], 0)[0]
 
 
 def test_the_majority_ranks_nobody_though_its_constant_differs_between_folds():
-    majority = verdict.compare(*pooled(), 0)[1]
+    majority = comparisons.floors_table(*pooled(), 0)[1]
     assert [majority["auc"], majority["auc_low"], majority["auc_high"], majority["auc_sites"]] == [0.5] * 4
     assert majority["model_minus_floor_auc_low"] > 0
 
@@ -48,13 +51,13 @@ def test_the_majority_ranks_nobody_though_its_constant_differs_between_folds():
 def test_floors_of_repeats_are_averaged_like_the_model():
     known, (table,) = pooled()
     _, (other,) = pooled(1)
-    both = verdict.compare(replace(known, repeats=(known,)), [table, other], 0)
-    alone = [verdict.compare(known, [one], 0)[2]["auc"] for one in (table, other)]
+    both = comparisons.floors_table(replace(known, repeats=(known,)), [table, other], 0)
+    alone = [comparisons.floors_table(known, [one], 0)[2]["auc"] for one in (table, other)]
     assert both[2]["auc"] == pytest.approx(np.mean(alone))
 
 
 def test_rows_are_a_csv_table():
-    rows = verdict.compare(*pooled(), 0)
+    rows = comparisons.floors_table(*pooled(), 0)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
@@ -126,7 +129,7 @@ INTERVAL = "by the 95% interval of each difference"
     ],
 )
 def test_a_few_sentences_say_what_may_be_concluded(rows, expected):
-    assert verdict.verdict(rows, people()) == expected
+    assert comparisons.verdict(rows, people()) == expected
 
 
 WITHIN = "An AUC within sites compares people with autism and controls of the same site, and is averaged over sites"
@@ -146,7 +149,7 @@ OF_SITES = BETTER.replace("AUC", "AUC within sites")
     ],
 )
 def test_where_nothing_can_be_concluded_that_is_said(model, of, expected):
-    assert verdict.verdict([row("model", model), ABOVE], of) == expected
+    assert comparisons.verdict([row("model", model), ABOVE], of) == expected
 
 
 @pytest.mark.parametrize(
@@ -174,16 +177,16 @@ def test_where_nothing_can_be_concluded_that_is_said(model, of, expected):
     ],
 )
 def test_several_sites_are_judged_within_them(model, sites, expected):
-    assert verdict.verdict([row("model", model, area="auc_sites")], people(site=sites)) == expected
+    assert comparisons.verdict([row("model", model, area="auc_sites")], people(site=sites)) == expected
 
 
 def test_folds_and_repeats_are_named():
     once = people()
-    found = verdict.verdict([row("model", (0.7, 0.6, 0.8), area="auc_folds")], replace(once, repeats=(once, once)))
+    found = comparisons.verdict([row("model", (0.7, 0.6, 0.8), area="auc_folds")], replace(once, repeats=(once, once)))
     assert found.startswith(BETTER.replace("AUC", "AUC within folds")) and found.endswith(
         "of the same fold, and is averaged over folds. Each AUC is the mean over 3 repeats."
     )
-    assert "repeats" not in verdict.verdict([MODEL], once)
+    assert "repeats" not in comparisons.verdict([MODEL], once)
 
 
 @pytest.mark.parametrize("autism, expected", [(6, "undefined"), (1, "nothing can be concluded")])
@@ -191,7 +194,7 @@ def test_few_subjects_are_compared_and_judged(autism, expected):
     label = (np.arange(6) < autism).astype(float)
     table = pd.DataFrame({MAJORITY: 0.5, "all, SVM": np.linspace(0, 1, 6)})
     predictions = Predictions(label, np.linspace(1, 0, 6), list("abcdef"))
-    assert expected in verdict.verdict(verdict.compare(predictions, [table], 0), predictions)
+    assert expected in comparisons.verdict(comparisons.floors_table(predictions, [table], 0), predictions)
 
 
 def test_a_network_that_reads_the_site_alone_is_not_shown_to_do_better_than_chance():
@@ -201,14 +204,45 @@ def test_a_network_that_reads_the_site_alone_is_not_shown_to_do_better_than_chan
     label = (random.random(240) < np.repeat([0.8, 0.6, 0.4, 0.2], 60)).astype(float)
     probability = np.repeat([0.8, 0.6, 0.4, 0.2], 60) + random.normal(0, 0.05, 240)
     predictions = Predictions(label, probability, range(240), np.arange(240) % 5, site)
-    rows = verdict.compare(predictions, [pd.DataFrame(index=range(240))], 0)
+    rows = comparisons.floors_table(predictions, [pd.DataFrame(index=range(240))], 0)
     assert rows[0]["auc_low"] > 0.55
-    assert verdict.verdict(rows, predictions).startswith("The network is not shown to do better than chance")
+    assert comparisons.verdict(rows, predictions).startswith("The network is not shown to do better than chance")
 
 
 def test_whether_a_site_is_new_to_the_models_is_said():
     sites = ["A", "B"] * 20
     left_out, cut = (replace(people(site=sites), fold=fold) for fold in (sites, np.arange(40) // 8))
-    told = [verdict.verdict([row("model", (0.7, 0.6, 0.8), area="auc_sites")], of) for of in (left_out, cut)]
+    told = [comparisons.verdict([row("model", (0.7, 0.6, 0.8), area="auc_sites")], of) for of in (left_out, cut)]
     assert told[0].endswith("Each site was tested by a model that had not seen it.")
     assert told[1].endswith("so this does not say how the network does at a new site.")
+
+
+ONE = pd.DataFrame({"file": ["a", "b"], "label": [1, 0], "probability": [0.2, 0.6], "fold": ["0", "1"], "x": [1, 1]})
+OTHER = pd.DataFrame({"file": ["b", "a"], "label": [0, 1], "probability": [0.8, 0.1], "fold": ["1", "0"]})
+
+
+def test_records_are_found_by_their_file():
+    mean = mean_of([ONE, OTHER])
+    assert list(mean) == ["file", "label", "probability", "fold"]  # not what only one of them has
+    assert mean["file"].tolist() == ["a", "b"] and mean["label"].tolist() == [1, 0]
+    assert mean["probability"].tolist() == pytest.approx([0.15, 0.7])
+
+
+def test_a_fold_that_differs_is_no_column():
+    assert "fold" in mean_of([ONE, OTHER])
+    assert "fold" not in mean_of([ONE, OTHER.assign(fold=["0", "0"])])
+
+
+def test_what_is_not_known_in_one_repeat_is_not_known():
+    assert mean_of([ONE, OTHER.assign(probability=[0.8, None])])["probability"].isna().tolist() == [True, False]
+
+
+def test_floors_are_fitted_once_unless_labels_or_volumes_differ(monkeypatch):
+    fitted = []
+    monkeypatch.setattr(comparisons, "FITTED", {})
+    monkeypatch.setattr("utils.scores.floors.predict", lambda cohort, _: fitted.append(cohort) or ONE)
+    cohort = cohort_of(Row("a.bin", "a", "", 1.0, "train"))
+    others = [replace(cohort, standard="voxel"), replace(cohort, rows=(replace(cohort.rows[0], label=0.0),))]
+    for of in (cohort, replace(cohort), *others):
+        assert predicted_by_floors(of) is ONE
+    assert fitted == [cohort, *others]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from data.base.errors import InputError
-from utils.scores.covariates import AGE, IQ, SEX, covariates, with_iq
+from utils.scores.features import AGE, IQ, SEX, covariates, with_iq
 
 
 def test_covariates_are_numbers_logarithms_and_categories():

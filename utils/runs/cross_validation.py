@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from utils.scores.estimate import Estimate
+from utils.scores.results import Estimate
 
 Listed = tuple[float | None, float | None, float | None]  # an `Estimate` in JSON: value, low, high
 FEWEST = 10  # people of whom a group's score is told
@@ -21,7 +21,7 @@ class GroupScore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InternalValidation:
+class CrossValidation:
     """A test on folds of the same people with the same settings: its scores, with 95 % intervals, and what it
     concluded. `folds` is their number, or the covariate whose values were left out one at a time. It holds aggregates,
     nothing of a single person."""

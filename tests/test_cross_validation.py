@@ -9,18 +9,18 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
-from utils.report import tables
-from utils.report.internal import read
-from utils.report.internal import settled as settled_by
-from utils.runs.internal import InternalValidation
+from utils.report.cross_validation import read_cross_validation
+from utils.report.cross_validation import settled as settled_by
+from utils.report.tables import read_test
+from utils.runs.cross_validation import CrossValidation
 from utils.scores import calibration
 
 pytestmark = pytest.mark.usefixtures("few_calibrate")
 
 
 @pytest.fixture(scope="module")
-def found(settled) -> InternalValidation:
-    return read(settled / "test-folds", "nn")
+def found(settled) -> CrossValidation:
+    return read_cross_validation(settled / "test-folds", "nn")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_nothing_of_a_person_is_in_it(found, predictions):
 
 @pytest.mark.slow
 def test_of_a_choice_it_is_who_was_chosen_most_often(settled, found):
-    run = tables.read(settled / "test-folds").run
+    run = read_test(settled / "test-folds").run
     assert settled_by(run, {}) == ({"preset": run.preset, "config": run.config}, {})
     described = {"candidates": {"a": {"preset": "sine", "config": {"l2": 1.0}}, "b": {"preset": "default"}}}
     choice = type("Choice", (), {"chosen": {"b": 2, "a": 3}})()
@@ -94,11 +94,11 @@ def without_labels(folder) -> None:
 def test_what_is_no_whole_test_on_folds_is_refused(settled, tmp_path):
     folder = shutil.copytree(settled / "test-folds", tmp_path / "test")
     with pytest.raises(InputError, match="is of model nn, this run of mmnn; expected the --outDir of a finished"):
-        read(folder, "mmnn")
+        read_cross_validation(folder, "mmnn")
     without_labels(folder)
     with pytest.raises(InputError, match=r"predictions\.csv is not as it was written"):
-        read(folder, "nn")
+        read_cross_validation(folder, "nn")
     with pytest.raises(InputError, match="test"):
-        read(settled / "train-folds", "nn")
+        read_cross_validation(settled / "train-folds", "nn")
     with pytest.raises(InputError, match="nowhere"):
-        read(tmp_path / "nowhere", "nn")
+        read_cross_validation(tmp_path / "nowhere", "nn")

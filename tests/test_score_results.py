@@ -1,4 +1,4 @@
-"""A value with its interval: its numbers, cells and texts; a metric that stands for a run, in JSON."""
+"""A value with its interval: its numbers, cells and texts; a metric that stands for a run; the tables of a test."""
 
 import json
 import math
@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from data.base import files
-from utils.scores.estimate import UNDEFINED, Estimate, Headline, columns_of, flat, or_none
+from utils.jobs import TEST
+from utils.report.tables import read_test
+from utils.scores.results import OUTPUTS, ROWS, TABLES, UNDEFINED, Estimate, Headline, columns_of, flat, or_none
 
 SURE, ALONE = Estimate(0.61, 0.5, 0.7204), Estimate(0.61, None, None)
 
@@ -61,3 +63,28 @@ def test_json_is_read_as_it_was_written_and_nothing_may_be_missing():
 
 def test_the_headline_of_a_run_is_a_list_in_json():
     assert Headline("auc", SURE).listed == ["auc", 0.61, 0.5, 0.7204]
+
+
+def test_each_table_is_an_output_of_the_test_by_its_name():
+    assert len(TABLES) == len(ROWS) == len({table.file for table in ROWS})
+    assert {table.file for table in ROWS} < set(OUTPUTS) <= set(TEST.outputs) and len(set(OUTPUTS)) == len(OUTPUTS)
+    assert OUTPUTS[:5] == ("predictions.csv", "floor_predictions.csv", "training.csv", "metrics.json", "floors.csv")
+
+
+@pytest.mark.slow
+def test_what_is_no_text_is_a_number_and_what_is_needed_is_there(settled):
+    written = [table for table in ROWS if (settled / "test-folds" / table.file).exists()]
+    assert {"predictions", "floors", "sites", "table1", "tripod_ai"} <= {table.name for table in written}
+    for table in written:
+        found = pd.read_csv(settled / "test-folds" / table.file, dtype=str, keep_default_na=False)
+        assert set(table.needed) <= set(found)
+        for name in set(found) - {*table.texts, "set_80", "set_90"}:
+            found[name][found[name] != ""].astype(float)
+
+
+@pytest.mark.slow
+def test_tables_are_attributes_and_a_name_that_no_table_has_is_a_mistake(settled):
+    tables = read_test(settled / "test-folds")
+    assert tables.floors is tables.others["floors"] and tables.external is None
+    with pytest.raises(AttributeError, match="no table flours"):
+        _ = tables.flours

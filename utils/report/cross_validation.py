@@ -1,4 +1,4 @@
-"""The folder of a test on folds -> its `InternalValidation`, which goes with a model that is trained on everybody."""
+"""The folder of a test on folds -> its `CrossValidation`, which goes with a model that is trained on everybody."""
 
 from collections import Counter
 from dataclasses import asdict, astuple
@@ -8,21 +8,19 @@ from typing import Any
 import pandas as pd
 
 from data.base.errors import InputError
-from utils.report import tables
-from utils.report.registry import SITE_COUNTS
-from utils.report.tables import Described, Tables
+from utils.report.tables import Described, Tables, read_test
+from utils.runs.cross_validation import FEWEST, CrossValidation, GroupScore
 from utils.runs.folders import changed, described, read_manifest
-from utils.runs.internal import FEWEST, GroupScore, InternalValidation
 from utils.scores import calibration
-from utils.scores.estimate import Estimate
 from utils.scores.metrics import HEADLINES, headline
+from utils.scores.results import SITE_COUNTS, Estimate
 
 HOW = "expected the --outDir of a finished run.py --test on folds"
 
 
-def read(folder: Path, model: str) -> InternalValidation:
+def read_cross_validation(folder: Path, model: str) -> CrossValidation:
     """The test in a folder. Raises InputError if it is not a whole test of this model on folds, with labels."""
-    found, manifest = tables.read(folder), read_manifest(folder)
+    found, manifest = read_test(folder), read_manifest(folder)
     run, content = found.run, described(folder)
     if manifest is None or not manifest.finished or (damaged := changed(folder, manifest)):
         what = (
@@ -37,7 +35,7 @@ def read(folder: Path, model: str) -> InternalValidation:
         what = "shuffled labels" if run.shuffled_labels else "people without labels"
         raise InputError(f"--score {folder} is of {what}, so that it says nothing of a model; {HOW}.")
     settings, chosen = settled(run, content)
-    return InternalValidation(
+    return CrossValidation(
         folder=str(folder),
         preset=str(settings["preset"]),
         config=settings["config"],

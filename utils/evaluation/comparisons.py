@@ -1,0 +1,317 @@
+"""The network beside plain classifiers (floors), its repeats beside each other, candidates beside each other.
+
+A choice chooses in each outer fold by inner folds of its training people, so its score is honest. The best candidate's
+own score is not, since the same predictions choose it and judge it; the difference is the optimism. Without inner folds
+(`quick`) a bootstrap corrects the score of the best candidate: the people who are drawn choose, the others judge. That
+is BBC-CV (Tsamardinos, Greasidou & Borboudakis 2018, Machine Learning 107:1895).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from data.base.errors import InputError
+from data.base.tables import read_frame
+from data.cohorts.cohort import Cohort
+from data.cohorts.variants import within_sites
+from utils.choice.job import read_choice
+from utils.report.tables import MINUS, Choice, as_numbers, read_scores, write_table
+from utils.report.texts import paragraph
+from utils.runs.checkpoints import Identity, training_cohort
+from utils.runs.group import Group
+from utils.runs.run import Run
+from utils.scores import floors
+from utils.scores.metrics import (
+    HEADLINES,
+    RESAMPLES,
+    Predictions,
+    aucs,
+    differences,
+    headline,
+    headline_of,
+    resampled,
+    with_intervals,
+)
+from utils.scores.results import (
+    CANDIDATE,
+    CHOICE_COLUMNS,
+    MAJORITY,
+    METRICS,
+    MODEL,
+    RULE,
+    TABLES,
+    UNDEFINED,
+    Estimate,
+    columns_of,
+    flat,
+    or_none,
+)
+
+NO_FLOORS = (
+    "No floor could be fitted beside the score: the cohort has no training subjects, and {cohort}, which trained the "
+    "checkpoint, is gone, was changed or was prepared otherwise."
+)
+LINEAR_FLOORS = "The floors are the linear ones that a bundle holds, fitted on its training people."
+BEST_FLOOR = "best_floor"  # of a repeat, by the AUC that the verdict names
+FITTED: dict[tuple[str, ...], pd.DataFrame] = {}  # what floors predict, by the data, split and standard
+
+
+def write_floors(run: Run, known: floors.LinearFloors | None = None) -> list[str]:
+    """`floor_predictions.csv`, by floors of the training people: the cohort's own or, if none of them took part, those
+    that are `known`."""
+    training = None
+    if known:
+        table = floors.predict_linear(known, run.cohort, run.cohort.indices("test"))
+        write_table(run, "floor_predictions", table.reset_index())
+        return [LINEAR_FLOORS]
+    if not run.cohort.subjects("train"):
+        identity = run.checkpoints.identity()
+        if (training := training_people(run.cohort, identity)) is None:
+            return [NO_FLOORS.format(cohort=identity.cohort)]
+    try:
+        table = predicted_by_floors(run.cohort, training)
+    except InputError as error:
+        if training is None:
+            raise
+        return [f"No floor could be fitted beside the score: {error}"]
+    write_table(run, "floor_predictions", table.reset_index())
+    source = training or run.cohort
+    return floors.limits(len(source.indices("train")), source.connectomes is not None)
+
+
+def training_people(cohort: Cohort, saved: Identity) -> Cohort | None:
+    """The cohort that a checkpoint was trained on, to fit floors that predict `cohort`; its training records are of the
+    people who trained the checkpoint, and are standardised as those of `cohort`. None if it is not there as it was, or
+    was prepared otherwise."""
+    source = training_cohort(saved)
+    if source is None or source.digest != saved.cohort_sha256 or prepared(source) != prepared(cohort):
+        return None
+    known = set(saved.training_subjects)
+    rows = tuple(replace(row, split="train" if row.subject in known else "test") for row in source.rows)
+    source = replace(source, rows=rows, standard=cohort.standard)
+    return within_sites(source) if cohort.standard == "site" else source
+
+
+def prepared(cohort: Cohort) -> list[object]:
+    """How everything was made that all floors but those of connectomes read."""
+    columns = [] if cohort.covariates is None else sorted(cohort.covariates)
+    return [cohort.grid, cohort.num_maps, cohort.metadata.of_inputs(("volume", "phenotype")), columns]
+
+
+def predicted_by_floors(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
+    """`floors.predict`, once in a process: no seed decides it, and repeats with the same folds have the same floors."""
+    key = tuple(part for of in filter(None, (cohort, training)) for part in (of.identity, of.standard))
+    if key not in FITTED:
+        FITTED[key] = floors.predict(cohort, training)
+    return FITTED[key]
+
+
+def floors_table(predictions: Predictions, floors: Sequence[pd.DataFrame], seed: int) -> list[dict]:
+    """Rows of `floors.csv`: the model, then each floor, with intervals, and the model's AUCs minus the floor's.
+
+    `floors` are those of `floors.predict` for each repeat, a row for each of the predictions, in their order; a floor
+    that could not be fitted in every fold is left out.
+    """
+    names = ["auc", "accuracy", "balanced_accuracy", "brier", *predictions.groups]
+    known = [name for name in floors[0] if not any(table[name].isna().any() for table in floors)]
+    candidates = {MODEL: predictions}
+    candidates |= {name: predictions.with_probabilities([table[name] for table in floors]) for name in known}
+    rows = []
+    for name, floor in candidates.items():
+        found = with_intervals(floor, seed)
+        if name == MAJORITY:  # its constants differ between folds, but they rank nobody
+            floor = floor.with_probabilities([np.zeros(len(one.label)) for one in floor.all])
+            found |= {key: value for key, value in with_intervals(floor, seed).items() if key in HEADLINES}
+        areas = ("auc", *predictions.groups)
+        less = dict.fromkeys(areas, UNDEFINED) if name == MODEL else differences(predictions, floor, seed)
+        named = {key: found[key] for key in names} | {f"{MINUS}{area}": less[area] for area in areas}
+        rows.append({"floor": str(name)} | flat(named))
+    return rows
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The AUC of the headline, of the model or a floor, and the model's minus that of a floor."""
+
+    name: str
+    auc: Estimate
+    less: Estimate
+
+    @property
+    def standing(self) -> str:
+        """See `standing`."""
+        return standing(self.less)
+
+
+def standing(less: Estimate) -> str:
+    """What the interval of a difference says of the one from which the other was subtracted."""
+    if less.low is None or less.high is None:
+        return "unknown"
+    return "beats" if less.low > 0 else "worse" if less.high < 0 else "level"
+
+
+def compared(rows: Sequence[dict]) -> list[Compared]:
+    """The rows of `floors_table` by the AUC that the verdict rests on."""
+    name = headline(rows[0])
+    return [Compared(row["floor"], Estimate.in_row(row, name), Estimate.in_row(row, f"{MINUS}{name}")) for row in rows]
+
+
+def verdict(rows: Sequence[dict], predictions: Predictions) -> str:
+    """What the rows of `floors_table` allow to conclude, by the AUC of the headline: whether the network beats chance,
+    and how it stands beside the floors."""
+    model, *others = [one for one in compared(rows) if one.name == MODEL or one.auc.value is not None]
+    return paragraph(
+        "verdict",
+        model=model,
+        auc=headline(rows[0]),
+        floors=[floor for floor in others if floor.name not in (MAJORITY, RULE)],
+        rule=next((floor for floor in others if floor.name == RULE), None),
+        people={
+            "subjects": predictions.count(predictions.label >= 0),
+            "in_one_class_sites": predictions.in_one_class_sites,
+            "new_sites": new_sites(predictions),
+            "fewest": min(predictions.count(predictions.label == value) for value in (0, 1)),
+        },
+        repeats=len(predictions.all),
+    )
+
+
+def new_sites(predictions: Predictions) -> bool | None:
+    """Whether every site is in one fold, so that its model has not seen it; None if there are no folds."""
+    if predictions.fold is None or predictions.site is None:
+        return None
+    return all(len(np.unique(predictions.fold[predictions.site == name])) == 1 for name in np.unique(predictions.site))
+
+
+def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables with a row a record (`file`), in any order, as one in the order of the first. It has the mean of numbers
+    that all have. Other columns, such as the fold, stay if they are the same in all."""
+    first, *others = (table.set_index("file") for table in tables)
+    others = [other.loc[first.index] for other in others]
+    mean = first.copy()
+    for name in first:
+        columns = [other[name] for other in others if name in other]
+        if len(columns) == len(others) and all(column.equals(first[name]) for column in columns):
+            continue
+        if len(columns) < len(others) or not pd.api.types.is_numeric_dtype(first[name]):
+            del mean[name]
+        else:
+            mean[name] = sum(columns, first[name]) / len(tables)
+    return mean.reset_index()
+
+
+def repeats_table(group: Group) -> pd.DataFrame:
+    """A row a repeat: number, seed, every metric of `metrics.json` with its interval. Then its best floor, by the AUC,
+    and the network's AUC minus that of this floor."""
+    rows = []
+    for number, part in enumerate(repeat.run for repeat in group.groups):
+        found, _ = read_scores(part.out_dir / METRICS)
+        rows.append({"repeat": number, "seed": part.seed} | flat(found) | beside_best(part, [*found]))
+    return pd.DataFrame(rows).fillna({BEST_FLOOR: ""})
+
+
+def beside_best(part: Run, metrics: Sequence[str]) -> dict[str, object]:
+    """The best floor of one repeat and the differences of AUC from it; nothing without floors."""
+    table = read_frame(part.out_dir / TABLES["floors"].file)
+    others = table[~table["floor"].isin([MODEL, MAJORITY, RULE])]
+    if others.empty:
+        return {}
+    best = others.loc[as_numbers(others[headline(metrics)]).idxmax()]
+    differences = [name for area in HEADLINES for name in columns_of(f"{MINUS}{area}") if name in table]
+    return {BEST_FLOOR: best["floor"]} | {name: as_numbers(best[[name]]).item() for name in differences}
+
+
+def chosen_of(group: Group, each: Mapping[str, Predictions]) -> dict[str, str]:
+    """Who was chosen in each fold: by inner folds, or for all by the predictions themselves."""
+    if group.choice:
+        return {leaf.fold: read_choice(leaf).name for leaf in group.choice.leaves}
+    return dict.fromkeys(group.folds.names, best_of(each))
+
+
+def best_of(each: Mapping[str, Predictions]) -> str:
+    """The candidate with the largest AUC of the headline; of equal ones the first."""
+    scores = {name: headline_of(one)[1] for name, one in each.items()}
+    return max(scores, key=lambda name: scores[name])
+
+
+def corrected(each: Mapping[str, Predictions], seed: int) -> float | None:
+    """The mean score, over resamples of people within folds, of who does best on those who are drawn, on the others."""
+    first = next(iter(each.values()))
+    people, member = first.people
+    strata = None if first.fold is None else first.fold[people]
+    weight = resampled(len(people), np.random.default_rng(seed), RESAMPLES, strata)[:, member].astype(float)
+    name = headline(aucs(first, weight[:1]))
+    inside = np.stack([aucs(one, weight)[name] for one in each.values()])
+    outside = np.stack([aucs(one, (weight == 0).astype(float))[name] for one in each.values()])
+    best = np.nan_to_num(inside, nan=-1).argmax(0)
+    found = outside[best, np.arange(len(weight))]
+    return or_none(float(np.nanmean(found))) if np.isfinite(found).any() else None
+
+
+def agreement(chosen: Sequence[str]) -> float:
+    """The share of pairs of folds in which the same candidate was chosen."""
+    pairs = list(combinations(chosen, 2))
+    return sum(one == other for one, other in pairs) / len(pairs)
+
+
+def choice_summary(
+    each: Mapping[str, Predictions], procedure: Predictions, chosen: Mapping[str, str], quick: bool, seed: int
+) -> Choice:
+    """What the report says of the choice."""
+    best = best_of(each)
+    scores = with_intervals(each[best], seed)
+    name = headline(scores)
+    mended = corrected(each, seed)
+    return Choice(
+        quick=quick,
+        candidates=list(each),
+        chosen=dict(Counter(chosen.values()).most_common()),
+        agreement=None if quick else agreement(list(chosen.values())),
+        metric=name,
+        best=best,
+        best_score=scores[name],
+        optimism=None if quick else differences(each[best], procedure, seed)[name],
+        corrected=shifted(scores[name], mended),
+    )
+
+
+def shifted(score: Estimate, value: float | None) -> Estimate:
+    """A score with another value, and an interval that is as wide, but for the bounds of an AUC."""
+    if value is None or score.value is None or score.low is None or score.high is None:
+        return Estimate(value, None, None)
+    less = score.value - value
+    return Estimate(value, max(score.low - less, 0.0), min(score.high - less, 1.0))
+
+
+def candidates_table(each: Mapping[str, Predictions], chosen: Mapping[str, str], seed: int) -> pd.DataFrame:
+    """A row a candidate: in how many folds it was chosen, and its own scores over all folds."""
+    counts = Counter(chosen.values())
+    rows = []
+    for name, one in each.items():
+        scores = with_intervals(one, seed)
+        names = [area for area in ("auc_sites", "auc_folds", "auc", "accuracy", "brier") if area in scores]
+        rows.append({CANDIDATE: name, "chosen": counts[name]} | flat({area: scores[area] for area in names}))
+    return pd.DataFrame(rows)
+
+
+def of_folds(tables: Mapping[str, pd.DataFrame], chosen: Mapping[str, str]) -> pd.DataFrame:
+    """Of tables with a column `fold`, one a candidate, the rows of each fold from that of who was chosen there."""
+    found = [tables[name][tables[name]["fold"] == fold].assign(candidate=name) for fold, name in chosen.items()]
+    return pd.concat(found, join="inner", ignore_index=True)
+
+
+def choices_table(choosing: Group) -> pd.DataFrame:
+    """A row a fold and candidate: how many inner folds it was compared on, its score there, whether it was chosen."""
+    choices = {part.fold: read_choice(part) for part in choosing.leaves}
+    rows = [
+        {"fold": fold, CANDIDATE: name, "inner_folds": rung.folds, "score": rung.scores[name]}
+        | {"chosen": int(name == choice.name)}
+        for fold, choice in choices.items()
+        for name in choice.scores
+        for rung in [next(rung for rung in reversed(choice.rungs) if name in rung.scores)]
+    ]
+    return pd.DataFrame(rows, columns=list(CHOICE_COLUMNS))

@@ -1,0 +1,348 @@
+"""--test --permutations N: the test, and then its whole procedure again on labels permuted within sites -> the p-value.
+
+It lies in a folder of its own below the test. `permutation-<number>.csv` holds what the procedure predicts of everybody
+under one permutation; it grows with each fold, and nothing that is trained is kept. Every process that runs the command
+does permutations that no other one is at, so an array of the same command shares them. Who finds them complete writes
+the p-value into the report.
+
+The p-value ends early where there is little to find (Besag & Clifford 1991, Biometrika 78:301). Permutations are drawn
+until ten of them score at least as high as the true labels; then p = 10 / number drawn. If that does not happen within
+so many as were asked for, p = (1 + those as high) / (1 + number). Either way P(p <= a) <= a where there is nothing to
+find. The order of the permutations decides, not who is done first: processes that share the work get the same p.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, redirect_stdout
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import takewhile
+from pathlib import Path
+
+import pandas as pd
+from scipy.stats import beta
+
+from data.base import files
+from data.base.errors import InputError
+from data.base.processes import handled, processes
+from data.base.tables import read_frame, write_frame, write_rows
+from data.base.terminal import progress, quietly, warn_in_one_line
+from data.cohorts.folds import Folds, permuted_folds
+from utils.choice.job import Store, choice, read_alike
+from utils.machines import devices
+from utils.machines.devices import Workers
+from utils.report.tables import PERMUTATIONS, Permuted
+from utils.report.texts import paragraph
+from utils.runs import guards
+from utils.runs.folders import MANIFEST, described, record, sha256_of_outputs
+from utils.runs.group import Group
+from utils.runs.run import Job, Run
+from utils.runs.side_by_side import PROGRAM, Again, environments
+from utils.scores.metrics import HEADLINES, Predictions, headline_of
+from utils.scores.results import CONFIDENCE, DATA, TABLES, Estimate, Headline
+
+COLUMNS = ["file", "subject", "site", "label", "fold", "candidate", "probability"]
+EXCEEDANCES = 10  # permutations as high as the true labels, after which none is drawn
+FOLDER = "permutations"
+TABLE = "permutations.csv"
+RENEWED_AFTER = 25  # permutations, a process of --jobs ends: TensorFlow keeps about 2 MB of every training
+PERMUTE = Job(
+    name="permute",
+    help="repeat the procedure on permuted labels",
+    module="utils.permutations",
+    guards=(),
+    outputs=("permutation-*.csv", TABLE),
+    is_shared=False,
+)
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """What is repeated: on the folds of a cohort, a training in each, by one candidate or by whom inner folds choose.
+
+    `parts` are the trainings of the candidates, by fold and name; if `quick`, all are trained, and the best one counts.
+    """
+
+    folds: Folds
+    parts: dict[str, dict[str, Run]]
+    seed: int
+    quick: bool
+
+    def predict(self, folds: Folds, name: str) -> pd.DataFrame:
+        """What it predicts of the people of a fold. TensorFlow must have been started."""
+        from utils.training.fit import predicted
+
+        cohort = folds.cohort(name)
+        runs = {of: replace(read_alike(run, cohort), folds=folds) for of, run in self.parts[name].items()}
+        if len(runs) > 1 and not self.quick:
+            chosen = choice(runs, Store()).name
+            runs = {chosen: runs[chosen]}
+        found = []
+        for candidate, run in runs.items():
+            rows = {row.file: row for row in run.cohort.rows}
+            for file, probability in predicted(run).items():
+                row = rows[file]
+                found.append((file, row.subject, row.site, int(row.label), name, candidate, probability))
+        return pd.DataFrame(found, columns=COLUMNS)
+
+    def score(self, table: pd.DataFrame) -> tuple[str, float]:
+        """The AUC that a verdict rests on, by its name; of several candidates in a fold that of the best one."""
+        groups = [of for _, of in table.groupby("candidate")] if self.quick else [table]
+        scores = [scored(of) for of in groups]
+        return scores[0][0], max(score for _, score in scores)
+
+
+def scored(table: pd.DataFrame) -> tuple[str, float]:
+    """The AUC that a verdict rests on, by its name, of a table with the columns of `predictions.csv`."""
+    numbers = {name: table[name].map(float) for name in ("label", "probability")}
+    return headline_of(Predictions.of(table.assign(**numbers)))
+
+
+def permuted(observed: float, scores: Sequence[float], asked: int, metric: str) -> Permuted | None:
+    """The end of a series, of whose first permutations these are the scores; None if it is not reached yet."""
+    high = 0
+    for count, score in enumerate(scores[:asked], 1):
+        high += score >= observed
+        if high == EXCEEDANCES or count == asked:
+            stopped = high == EXCEEDANCES
+            p = high / count if stopped else (high + 1) / (count + 1)
+            others = count - high  # if it stopped, the last one was drawn because it was high
+            bound = beta.ppf(CONFIDENCE, high + (not stopped), others) if others else 1.0
+            return Permuted(
+                p=p,
+                bound=float(bound),
+                high=high,
+                count=count,
+                asked=asked,
+                observed=observed,
+                metric=metric,
+                mean=sum(scores[:count]) / count,
+            )
+    return None
+
+
+@dataclass(frozen=True)
+class PermutationFolder:
+    """The permutations of a procedure in a folder. They are done in any order, and count in that of their numbers."""
+
+    procedure: Procedure
+    folder: Path
+    asked: int
+    observed: float
+    metric: str
+    known: dict[int, float] = field(default_factory=dict)  # scores that were read
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"permutation-{number:05d}.csv"
+
+    def table(self, number: int) -> pd.DataFrame:
+        """What is done of a permutation, none of it if its file is damaged."""
+        try:
+            table = read_frame(self.path(number), COLUMNS)
+            return table.assign(label=table["label"].map(int), probability=table["probability"].map(float))
+        except (InputError, OSError, ValueError):
+            return pd.DataFrame(columns=COLUMNS)
+
+    def score(self, number: int) -> float | None:
+        """That of a permutation, if it is done."""
+        if number not in self.known:
+            table = self.table(number)
+            if set(table["fold"]) != set(self.procedure.folds.names):
+                return None
+            self.known[number] = self.procedure.score(table)[1]
+        return self.known[number]
+
+    def scores(self) -> list[float]:
+        """Those of the first permutations, up to one that is not done."""
+        found = (self.score(number) for number in range(1, self.asked + 1))
+        return [score for score in takewhile(lambda score: score is not None, found) if score is not None]
+
+    def end(self) -> Permuted | None:
+        """The p-value; None as long as permutations are missing."""
+        return permuted(self.observed, self.scores(), self.asked, self.metric)
+
+    @property
+    def done(self) -> int:
+        """How many permutations are."""
+        return sum(self.score(number) is not None for number in range(1, self.asked + 1))
+
+    def work(self, most: int) -> None:
+        """Does permutation after permutation that no other process is at, `most` at most, until no more are needed."""
+        with progress("Permutations", self.asked, len(self.scores())) as shown:
+            for number in range(1, self.asked + 1):
+                if self.end() or not most:
+                    return
+                if self.score(number) is not None:
+                    continue
+                with ExitStack() as held:
+                    try:
+                        held.enter_context(files.locked(self.path(number)))
+                    except InputError:  # another process is at it
+                        continue
+                    self.permute(number)
+                most -= 1
+                shown.advance(f"{number}: {HEADLINES[self.metric]} {self.score(number):.2f}")
+
+    def permute(self, number: int) -> None:
+        """Does the folds of a permutation that are missing."""
+        folds = permuted_folds(self.procedure.folds, self.procedure.seed, number)
+        table = self.table(number)
+        for name in folds.names:
+            if name not in set(table["fold"]):
+                table = pd.concat([table, self.procedure.predict(folds, name)], ignore_index=True)
+                write_frame(self.path(number), table)
+
+
+@dataclass(frozen=True)
+class Permutations:
+    """A test on folds, `tested`, and so many permutations of its labels; `run` writes their folder."""
+
+    tested: Group
+    run: Run
+    asked: int
+
+    @property
+    def job(self) -> Job:
+        return self.tested.job
+
+    @property
+    def whole(self) -> Run:
+        """`run` with the settings of the test, so that more permutations continue fewer."""
+        return replace(self.run, more=self.tested.whole.more)
+
+    def is_done(self) -> bool:
+        """Whether the permutations are, and the report says what came out."""
+        if not (self.tested.is_done() and self.whole.is_done()):
+            return False
+        there, said = (described(of.run.out_dir).get(PERMUTATIONS) for of in (self, self.tested))
+        return there is not None and there["asked"] == self.asked and said == there
+
+    def nothing_to_do(self) -> bool:
+        return self.is_done()
+
+    def announce(self) -> None:
+        self.tested.announce()
+
+    def perform(self, share_gpu: bool) -> int:
+        """The test, unless it is done, and then permutations, in `jobs` processes if there are several."""
+        tested, jobs = self.tested, self.tested.jobs
+        if jobs > 1 and not tested.is_done() and (status := tested.perform(share_gpu)):
+            return status
+        device = devices.choose_device(share_gpu, several=jobs > 1)
+        if jobs == 1 and not tested.is_done() and (status := tested.perform_on(device)):
+            return status
+        self.begin()
+        if jobs == 1:
+            self.permute(device, self.asked)
+        elif status := self.permute_beside(device, environments(jobs, share_gpu)):
+            return status
+        return self.conclude()
+
+    def begin(self) -> None:
+        """Makes the folder; what is there of another test is moved aside."""
+        with files.locked(self.run.out_dir, wait=True):
+            whole = self.whole
+            if not whole.results.are_of(whole.settings()):
+                whole.prepare_folder()
+
+    def permute(self, device: str, most: int) -> None:
+        """Does permutations in this process, so many at most."""
+        self.series(self.run.workers.started(devices.start_tensorflow(device))).work(most)
+
+    def permute_beside(self, device: str, each: list[dict[str, str]]) -> int:
+        """Does permutations in processes, which are renewed as long as that brings some; returns the exit status."""
+        series, statuses = self.series(self.run.workers), list[int]()
+        scores = series.scores()
+        with processes(environments=each) as beside, progress("Permutations", self.asked, len(scores)) as shown:
+
+            def show() -> None:
+                for score in series.scores()[len(scores) :]:
+                    shown.advance(f"{HEADLINES[series.metric]} {score:.2f}")
+                    scores.append(score)
+
+            def stop(number: int, _: object) -> None:
+                statuses.append(128 + number)
+                beside.stop()
+
+            assert self.tested.again
+            again, before = partial(permuted_again, self.tested.again, self.asked), -1
+            with handled(stop):
+                while not statuses and series.end() is None and before < (before := series.done):
+                    calls = [(again, device)] * len(each)
+                    ended = [outcome for _, outcome in beside.outcomes(permute_some, calls, show)]
+                    for outcome in ended:
+                        outcome.check()
+                        if outcome.exit_code is not None and not statuses:
+                            raise InputError("A process of --jobs was killed; repeat the command.")
+                    show()
+        return next(iter(statuses), 0)
+
+    def series(self, workers: Workers) -> PermutationFolder:
+        """The permutations, in this folder."""
+        tested, choosing = self.tested, self.tested.choosing
+        groups = tested.by_name if choosing else {tested.run.choices.preset: tested}
+        parts: dict[str, dict[str, Run]] = {name: {} for name in tested.folds.names}
+        for name, group in groups.items():
+            for leaf in group.leaves:
+                parts[leaf.fold][name] = replace(leaf, workers=workers, num_iters=leaf.trained_for)
+        quick = choosing is not None and choosing.in_folds is None
+        metric, observed = scored(read_frame(tested.run.out_dir / TABLES["predictions"].file))
+        procedure = Procedure(tested.folds, parts, self.run.seed, quick)
+        return PermutationFolder(procedure, self.run.out_dir, self.asked, observed, metric)
+
+    def conclude(self) -> int:
+        """Writes the p-value, here and into the report of the test, if no permutation is missing."""
+        with files.locked(self.run.out_dir, wait=True):
+            series, whole = self.series(self.run.workers), self.whole
+            if (end := series.end()) is None:
+                print("Other processes are still at permutations; the last one of all writes the p-value.")
+                return 0
+            if not self.is_done():
+                rows = ((at, score, int(score >= end.observed)) for at, score in enumerate(series.scores(), 1))
+                columns = ("permutation", end.metric, "as_high")
+                write_rows(self.run.out_dir / TABLE, columns, list(rows)[: end.count])
+                amend(self.tested.run, end)  # before these are done: who is killed amid it does it again
+                whole.write_manifest(finished=True, **{PERMUTATIONS: asdict(end)})
+                whole.enter(Headline("p of permutations", Estimate(end.p, None, end.bound)))
+        print(paragraph("permutations", of=end))
+        self.announce()
+        return 0
+
+
+def permuted_run(tested: Group, asked: int) -> Permutations:
+    """The test, and permutations after it."""
+    if tested.run.choices.shuffled_labels:
+        raise InputError(
+            "--permutations compares true labels with permuted ones; this network was trained on the latter."
+        )
+    run = replace(tested.run, job=PERMUTE, out_dir=tested.run.out_dir / FOLDER, name="")
+    guards.free_output(run)
+    return Permutations(tested, run, asked)
+
+
+def permuted_again(again: Again, asked: int) -> Permutations:
+    """The permutations of a test, in another process."""
+    return permuted_run(again(None), asked)
+
+
+def permute_some(again: Callable[[], Permutations], device: str) -> None:
+    """Does permutations in this process; nothing is printed, but for what goes wrong."""
+    warn_in_one_line(PROGRAM)
+    with redirect_stdout(io.StringIO()), quietly():
+        again().permute(device, RENEWED_AFTER)
+
+
+def amend(tested: Run, end: Permuted) -> None:
+    """Puts the p-value into the description of a test, and into its report. The digests of the report are forgotten
+    meanwhile: the test is done, whatever the report is like."""
+    from utils.report.build import write
+
+    folder = tested.out_dir
+    with files.locked(folder, wait=True):
+        content = described(folder)
+        if (known := content.get("outputs_sha256")) is not None:
+            of_tables = {name: sha256 for name, sha256 in known.items() if name in DATA}
+            content = content | {"outputs_sha256": of_tables}
+        files.write_json(folder / MANIFEST, content | {PERMUTATIONS: asdict(end)})
+        write(folder)
+        record(folder, *sha256_of_outputs(folder, tested.results.outputs))

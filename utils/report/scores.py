@@ -1,0 +1,304 @@
+"""Saved tables of a test -> what the page says of scores, probabilities, sets of labels and decisions."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+from scipy.special import expit
+
+from data.base.errors import InputError
+from data.cohorts.records import CLASSES
+from utils.figures import number
+from utils.report import drawings, texts
+from utils.report.tables import (
+    BOTH,
+    COVERAGE,
+    KINDS,
+    MINUS,
+    NONE,
+    ONE,
+    UNEQUAL,
+    Choice,
+    Tables,
+)
+from utils.report.texts import TELLING, Row, Section, spelled
+from utils.scores.calibration import moved
+from utils.scores.metrics import Predictions, headline, log_odds
+from utils.scores.results import (
+    CANDIDATE,
+    CONFIDENCE,
+    MIN_PER_CLASS,
+    MODEL,
+    RULE,
+    SITE_COUNTS,
+    TABLES,
+    THRESHOLD,
+    Estimate,
+    columns_of,
+)
+
+OF_FOLDS = ("auc", "accuracy", "balanced_accuracy", "brier")  # metrics.json has all
+LEVEL, OTHER_LEVEL = 0.8, 0.9  # of the sets that the page shows, and of those that it names
+SIZES = {BOTH: "both labels", ONE: "one label", NONE: "no label"}
+MEASURES = {"slope": "slope", "intercept": "intercept", "brier": "Brier score"}
+
+
+def scored(tables: Tables) -> Iterator[Section]:
+    """The sections that need labels."""
+    known, run = tables.labelled, tables.run
+    predictions, confidence = Predictions.of(known, several=run.folds is not None and not run.fold), f"{CONFIDENCE:.0%}"
+    rows = [
+        {"metric": spelled(name), "value": number(score.numbers[0], ".3f"), f"{confidence} interval": score.ends()}
+        for name, score in tables.scores.items()
+    ]
+    averaged = {"auc_sites", "auc_folds"} & tables.scores.keys()
+    about = texts.paragraphs("scores", records=len(known), subjects=known["subject"].nunique(), averaged=averaged)
+    yield Section("Scores", about, table=rows)
+    if tables.repeats is not None:
+        yield repeats(tables.repeats, "fold" in tables.predictions)
+    if run.choice and tables.candidates is not None:
+        yield among_candidates(run.choice, tables.candidates)
+    if tables.choices is not None:
+        yield choices(tables.choices)
+    if tables.floors is not None:
+        yield beside_floors(tables.floors, run.model)
+    if tables.confounds is not None:
+        yield beside_motion(tables.confounds)
+    if known["label"].nunique() == len(CLASSES):
+        about = [
+            f"The band is the {confidence} interval of the true positive rate at each false positive rate, made like "
+            "those of the scores."
+        ]
+        yield Section("ROC curve", about, drawings.roc(predictions, run.seed))
+    yield from of_probabilities(tables)
+    yield confusion(predictions, tables)
+    if tables.folds:
+        yield by_fold(tables)
+    if tables.sites is not None:
+        yield by_site(tables.sites)
+    if tables.groups is not None:
+        yield by_group(tables.groups)
+
+
+def repeats(table: pd.DataFrame, same_folds: bool) -> Section:
+    """The scores of each repeat, and how far apart they lie."""
+    names = [name for name in ("auc_sites", "auc_folds", "auc", *OF_FOLDS[1:]) if name in table]
+    area = headline(table)
+    less = [name for name in (f"{MINUS}{area}",) if name in table]
+    spread = {spelled(area): table[area]} | {
+        f"{spelled(area)}, minus that of its best floor": table[name] for name in less
+    }
+    spread = {name: values for name, values in spread.items() if values.notna().all()}
+    about = texts.paragraphs("repeats", count=len(table), same_folds=same_folds, spread=spread)
+    rows = [
+        {name: number(row[name], ".0f") for name in ("repeat", "seed")}
+        | {spelled(name): Estimate.in_row(row, name).text() for name in names + less}
+        | ({"best floor": row["best_floor"]} if less else {})
+        for _, row in table.iterrows()
+    ]
+    return Section("Repeats", about, table=rows)
+
+
+def among_candidates(choice: Choice, table: pd.DataFrame) -> Section:
+    """The own scores of the candidates, and how often each was chosen."""
+    names = [name for name in ("auc_sites", "auc_folds", "auc", "accuracy", "brier") if name in table]
+    rows = [
+        {CANDIDATE: row[CANDIDATE], "chosen in folds": number(row["chosen"], ".0f")}
+        | {spelled(name): Estimate.in_row(row, name).text() for name in names}
+        for _, row in table.iterrows()
+    ]
+    return Section("The choice among candidates", texts.paragraphs("choice", choice=choice), table=rows)
+
+
+def choices(table: pd.DataFrame) -> Section:
+    """Who was chosen in each fold, and by what."""
+    rows = []
+    for fold, of_fold in table.groupby("fold", sort=False):
+        ranked = of_fold.sort_values(["inner_folds", "score"], ascending=False, kind="stable")
+        best, next_one = ranked.iloc[0], ranked.iloc[1]
+        chosen = of_fold[of_fold["chosen"] == 1].iloc[0]
+        rows.append(
+            {"fold": str(fold), "chosen": chosen[CANDIDATE], "its score": number(chosen["score"], ".3f")}
+            | {"the next": next_one[CANDIDATE], "lies below by": number(best["score"] - next_one["score"], ".3f")}
+        )
+    about = ["Scores are those of inner folds of the training subjects, of which choices.csv has all."]
+    return Section("Who was chosen where", about, table=rows)
+
+
+def beside_floors(table: pd.DataFrame, model: str) -> Section:
+    """The AUC of the verdict and its difference, then the pooled AUC and the accuracy."""
+    about = [
+        "Floors are plain classifiers on the same subjects. The model beats one where the interval of the difference "
+        "lies above 0, is worse where it lies below 0, and is level with it otherwise. They read the covariates; the "
+        "phenotype; the mean of each map in each AAL region (regions); or all of these. The majority, which reads "
+        "nothing, is not counted. More metrics are in floors.csv."
+    ]
+    if RULE in set(table["floor"]):
+        about.append(f"The {RULE} is a ceiling, not a floor.")
+    area = headline(table)
+    compared = dict.fromkeys((area, f"{MINUS}{area}", "auc", "accuracy"))
+    metrics = [name for name in compared if set(columns_of(name)) <= set(table)]
+    rows = [
+        {"classifier": model if row["floor"] == MODEL else row["floor"]}
+        | {spelled(name): Estimate.in_row(row, name).text() for name in metrics}
+        for _, row in table.iterrows()
+    ]
+    drawn = drawings.forest(table, model) if table[area].notna().any() else None
+    return Section("The model beside its floors", about, drawn, rows)
+
+
+def beside_motion(table: pd.DataFrame) -> Section:
+    """The rows of `confounds.csv` that there are, and what each means."""
+    names = {
+        "partial": "partial correlation of output and diagnosis",
+        "correlation": "correlation of output and head motion within sites",
+        "reliability": "reliability of head motion that would explain it",
+        "auc_sites": "AUC within sites, of those who moved less",
+        "auc": "AUC, of those who moved less",
+    }
+    rows = [
+        {"measure": names.get(row["measure"], row["measure"]), "value": Estimate.in_row(row).text()}
+        | {"p": number(row["p"], ".2g")}
+        for _, row in table.iterrows()
+    ]
+    title = "Is it motion?" if "correlation" in set(table["measure"]) else "Is it the covariates?"
+    return Section(title, texts.paragraphs("of_motion", names=set(table["measure"])), table=rows)
+
+
+def confusion(predictions: Predictions, tables: Tables) -> Section:
+    """True classes by predicted ones. Of repeats the counts are of mean probabilities, which have no interval."""
+    about = [
+        f"A probability of {THRESHOLD:g} or more counts as autism. In brackets: the share of the row, with its "
+        f"{CONFIDENCE:.0%} interval over subjects."
+    ]
+    counted = drawings.confusion_rows(predictions, {} if tables.run.repeats > 1 else tables.scores)
+    rows = [
+        {"diagnosis": name} | {f"predicted {to}": cell for to, cell in zip(CLASSES, cells, strict=True)}
+        for name, cells in zip(CLASSES, counted, strict=True)
+    ]
+    return Section("Confusion matrix", about, table=rows)
+
+
+def by_fold(tables: Tables) -> Section:
+    """The scores in each fold."""
+    sizes = tables.predictions.groupby("fold")["subject"].nunique()
+    rows = [
+        {"fold": fold, "subjects": str(sizes.get(fold, "-"))}
+        | {spelled(name): scores[name].text() for name in OF_FOLDS if name in scores}
+        for fold, scores in tables.folds.items()
+    ]
+    return Section("Folds", ["More metrics are in metrics.json."], table=rows)
+
+
+def by_site(table: pd.DataFrame) -> Section:
+    """The score in each row of `sites.csv`, if it is of TELLING people."""
+    rows = [
+        {"site": row["site"] or "-"}
+        | {name: number(row[name], ".0f") for name in SITE_COUNTS}
+        | {
+            label: Estimate.in_row(row, name).text() if row["subjects"] >= TELLING else "-"
+            for name, label in (("auc", "AUC"), ("accuracy", "accuracy"))
+        }
+        for _, row in table.iterrows()
+    ]
+    about = [
+        f"No interval: too few people. A dash: fewer than {TELLING} people, or one class. Of so many sites, some have "
+        "a low AUC by chance."
+    ]
+    return Section("Sites", about, table=rows)
+
+
+def by_group(table: pd.DataFrame) -> Section:
+    """The score in each row of `groups.csv`."""
+    areas = [name for name in ("auc_sites", "auc") if set(columns_of(name)) <= set(table)]
+    rows = [
+        {"group": f"{row['kind']}: {row['group']}"}
+        | {name: number(row[name], ".0f") for name in SITE_COUNTS}
+        | {spelled(name): Estimate.in_row(row, name).text() for name in areas}
+        for _, row in table.iterrows()
+    ]
+    return Section("Head motion, sex and age", texts.paragraphs("groups"), table=rows)
+
+
+def of_probabilities(tables: Tables) -> Iterator[Section]:
+    """Whether probabilities mean what they say, before and after calibration; then what can be done with them."""
+    people, table, run = tables.probabilities, tables.calibration, tables.run
+    if people is None or table is None:
+        known = tables.labelled
+        drawn = drawings.calibrated(known["label"].to_numpy(), {"as predicted": known["probability"].to_numpy()})
+        yield Section("Probabilities", texts.paragraphs("probabilities", slopes=[], run=run), drawn)
+        return
+    label, share = people["label"].to_numpy(), people["label"].mean()
+    drawn = drawings.calibrated(label, {name: people[of].to_numpy() for name, of in KINDS.items()})
+    slopes = [Estimate.in_row(one(table, measure="slope", probabilities=of)) for of in KINDS]
+    about = texts.paragraphs("probabilities", slopes=slopes, run=run, share=share)
+    yield Section("Probabilities", about, drawn, agreement(table))
+    about = texts.paragraphs("sets", held=[held(table, name) for name in reversed(CLASSES)], run=run)
+    yield Section("Sets of labels", about, table=coverage(table, f"all {len(people)}"))
+    calibrated, given = people["calibrated"].to_numpy(), tables.prevalence
+    if given is not None:
+        calibrated = expit(moved(log_odds(calibrated), people["prevalence"].to_numpy(), given))
+        share = given
+    about = texts.paragraphs("decisions", share=share, given=given is not None)
+    yield Section("Decisions", about, drawings.decisions(label, calibrated, share))
+
+
+def one(table: pd.DataFrame, **where: object) -> pd.Series:
+    """The row of calibration.csv with these values. Raises InputError if there is none."""
+    rows = table[(table[list(where)] == pd.Series(where)).all(axis=1)]
+    if rows.empty:
+        told = ", ".join(f"{name} {value}" for name, value in where.items())
+        raise InputError(f"{TABLES['calibration'].file} has no row of {told}. Test again.")
+    return rows.iloc[0]
+
+
+def agreement(table: pd.DataFrame) -> list[Row]:
+    """Slope, intercept and Brier score, as predicted and calibrated."""
+    return [
+        {"measure": told} | {of: Estimate.in_row(one(table, measure=measure, probabilities=of)).text() for of in KINDS}
+        for measure, told in MEASURES.items()
+    ]
+
+
+def coverage(table: pd.DataFrame, everybody: str) -> list[Row]:
+    """How many sets hold the label, by diagnosis, and how many labels they have: of all people and of each group."""
+    rows = []
+    for group in table["group"][table["measure"] == COVERAGE].unique():
+        about = {"group": group, "level": LEVEL}
+        held = {name: one(table, measure=COVERAGE, diagnosis=name, **about) for name in reversed(CLASSES)}
+        sizes = {told: one(table, measure=size, **about)["value"] for size, told in SIZES.items()}
+        rows.append(
+            {"people": group or everybody}
+            | {f"{name}: held": of_people(row) for name, row in held.items()}
+            | {told: number(value, ".0%") for told, value in sizes.items()}
+        )
+    return rows
+
+
+def of_people(row: pd.Series) -> str:
+    """`81% of 70 (70% to 88%)`; a dash of fewer than TELLING people."""
+    if row["people"] < TELLING:
+        return "-"
+    return f"{row['value']:.0%} of {row['people']:.0f} ({Estimate.in_row(row).ends('.0%')})"
+
+
+@dataclass(frozen=True)
+class Held:
+    """The share of people of one class whose sets hold their label, at both levels; the lowest and the highest of
+    groups with ten of them or more (None without two such groups), and the p-value of equal shares."""
+
+    name: str
+    share: float
+    of_other_level: float
+    ends: tuple[float, float] | None
+    p: float
+
+
+def held(table: pd.DataFrame, name: str) -> Held:
+    share, other = (
+        one(table, measure=COVERAGE, diagnosis=name, group="", level=level)["value"] for level in (LEVEL, OTHER_LEVEL)
+    )
+    own = table[(table["measure"] == COVERAGE) & (table["diagnosis"] == name) & (table["level"] == LEVEL)]
+    large = own["value"][(own["group"] != "") & (own["people"] >= MIN_PER_CLASS)]
+    ends = (large.min(), large.max()) if len(large) > 1 else None
+    return Held(name, share, other, ends, one(table, measure=UNEQUAL, diagnosis=name, level=LEVEL)["value"])

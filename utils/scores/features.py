@@ -1,0 +1,182 @@
+"""What is known of people -> tables of features for plain classifiers: covariates, phenotype, region means.
+
+A linear classifier of encoded features becomes a `LinearFloor` of the features themselves. It holds all that the
+encoding learnt of training people: medians, z-scores and dummies.
+"""
+
+import re
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from sklearn.compose import ColumnTransformer, make_column_selector, make_column_transformer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from data.base.errors import InputError
+from data.cohorts import atlas, phenotype
+from data.cohorts.cohort import Cohort
+from data.cohorts.phenotype import HEAD_MOTION
+from utils.scores.ridge import LinearClassifier
+
+AGE = re.compile("(?<![a-z])age(?![a-z])", re.IGNORECASE)
+SEX = re.compile("(?<![a-z])(sex|gender)(?![a-z])", re.IGNORECASE)
+IQ = re.compile("(?<![a-z])(f|fs|full_?scale_?)?iq(?![a-z])(?!_missing)", re.IGNORECASE)
+UNKNOWN = "unknown"  # the category of unknown text
+SITE = "covariates site"  # a feature
+
+
+def with_iq(table: pd.DataFrame | None, phenotype: pd.DataFrame | None) -> pd.DataFrame | None:
+    """`Cohort.covariates` with the full-scale IQ of `Cohort.raw_phenotype`, unless they hold one or it is unknown."""
+    if table is None or phenotype is None or any(map(IQ.search, table)):
+        return table
+    found = [name for name in phenotype if IQ.search(name) and phenotype[name].notna().any()]
+    return table.assign(
+        **{name: phenotype[name].map("{:g}".format, na_action="ignore").fillna("") for name in found[:1]}
+    )
+
+
+def covariates(subject: Sequence[str], site: Sequence[str], table: pd.DataFrame | None) -> pd.DataFrame:
+    """The covariates of each of the subjects (n,), in their order, and their site, if there are several.
+
+    Numbers are float64, head motion its logarithm, text is object; NaN where unknown. `table` is
+    `Cohort.covariates`; a column of it that repeats the site is left out. Raises InputError for text among numbers.
+    """
+    columns: dict[str, np.ndarray] = {"site": np.array(site, object)} if len(set(site)) > 1 else {}
+    table = pd.DataFrame(index=sorted(set(subject))) if table is None else table
+    for name in table:
+        if (table[name].reindex(subject).to_numpy(object) == np.array(site, object)).all():
+            continue
+        if not phenotype.mostly_numbers(table[name]):
+            columns[name] = phenotype.clean(table[name]).reindex(subject).to_numpy(object)
+            continue
+        values = phenotype.numbers(table, name).reindex(subject)
+        if HEAD_MOTION.search(name):
+            name, values = f"log {name}", np.log(values.where(values > 0))
+        columns[name] = values.to_numpy(float)
+    return pd.DataFrame(columns, index=pd.Index(subject))
+
+
+def encoder() -> ColumnTransformer:
+    """The encoder of tables of `covariates`: medians and indicators for missing numbers, z-scores, dummies."""
+    median = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+    unknown = SimpleImputer(strategy="constant", fill_value=UNKNOWN)
+    numbers = make_pipeline(median, StandardScaler())
+    categories = make_pipeline(unknown, OneHotEncoder(handle_unknown="ignore", sparse_output=False))
+    return make_column_transformer(
+        (numbers, make_column_selector(dtype_include="number")),
+        (categories, make_column_selector(dtype_exclude="number")),
+    )
+
+
+def features(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
+    """The `inputs` of each kind of floor, and `all` of them. Unknown ones, such as a phenotype that is zero in all
+    records, are left out."""
+    tables = inputs(*cohorts)
+    if not tables["phenotype"].any(axis=None):
+        del tables["phenotype"]
+    known = {name: table for name, table in tables.items() if table.shape[1]}
+    return known | {"all": pd.concat(known.values(), axis=1)}
+
+
+def inputs(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
+    """What floors read, which holds no label: a row a record, in the order of one or several cohorts.
+
+    `covariates` (see there), `phenotype` (29), and `regions` (the volume's mean in each AAL region; of several maps,
+    those of a region lie side by side).
+    """
+    headers = [cohort.batch(range(len(cohort.rows)), volumes=False) for cohort in cohorts]
+    phenotypes = np.concatenate([of_all["phenotype"] for of_all in headers])
+    atlases = [atlas.load_atlas(None, cohort.grid) for cohort in cohorts]
+    of_cohorts = [atlas.means_of(one, [atlas.regions(its)])[0] for one, its in zip(cohorts, atlases, strict=True)]
+    regions = np.concatenate(of_cohorts).reshape(len(phenotypes), -1)
+    rows = [row for cohort in cohorts for row in cohort.rows]
+    subject, site = [row.subject for row in rows], [row.site for row in rows]
+    known_of = [cohort.covariates for cohort in cohorts if cohort.covariates is not None]
+    table = pd.concat(known_of) if known_of else None
+    if table is not None:  # one who is in both cohorts is the same person, see `no_leak`
+        table = table[~table.index.duplicated(keep="last")]
+    tables = {
+        "covariates": covariates(subject, site, table).reset_index(drop=True),
+        "phenotype": pd.DataFrame(phenotypes, dtype=float),
+        "regions": pd.DataFrame(regions, dtype=float),
+    }
+    return {name: table.add_prefix(f"{name} ") for name, table in tables.items()}
+
+
+@dataclass(frozen=True)
+class Term:
+    """What a number adds to the log odds: `weight` times its value; `unknown` if it is not known."""
+
+    weight: float
+    unknown: float
+
+
+@dataclass(frozen=True)
+class LinearFloor:
+    """A linear classifier of features, by their names: terms of numbers, and weights of the categories of text. It
+    holds nobody's values."""
+
+    bias: float
+    numbers: dict[str, Term]
+    categories: dict[str, dict[str, float]]
+
+    @classmethod
+    def of(cls, classifier: LinearClassifier, encoding: ColumnTransformer) -> "LinearFloor":
+        """A classifier of the features that an `encoder` made."""
+        bias, numbers, categories = classifier.bias, dict[str, Term](), dict[str, dict[str, float]]()
+        for name, pipeline, columns in encoding.transformers_:
+            weights = classifier.weights[encoding.output_indices_[name]]
+            if not len(columns) or isinstance(pipeline, str):
+                continue
+            filled, last = (step for _, step in pipeline.steps)
+            if hasattr(last, "categories_"):
+                parts = np.split(weights, np.cumsum([len(values) for values in last.categories_])[:-1])
+                for column, values, part in zip(columns, last.categories_, parts, strict=True):
+                    categories[column] = dict(zip(map(str, values), part.tolist(), strict=True))
+                continue
+            of_values = weights / last.scale_
+            bias -= float(of_values @ last.mean_)
+            of_missing = np.zeros(len(columns))
+            of_missing[filled.indicator_.features_] = of_values[len(columns) :]
+            medians = np.nan_to_num(filled.statistics_)
+            for column, weight, median, missing in zip(columns, of_values, medians, of_missing, strict=False):
+                numbers[column] = Term(float(weight), float(weight * median + missing))
+        return cls(bias, numbers, categories)
+
+    def without(self, left_out: Mapping[str, Container[str]]) -> "LinearFloor":
+        """The floor without some categories, by column, but for that of unknown text."""
+        kept = {
+            name: {text: weight for text, weight in of.items() if text == UNKNOWN or text not in left_out.get(name, ())}
+            for name, of in self.categories.items()
+        }
+        return replace(self, categories=kept)
+
+    def log_odds(self, table: pd.DataFrame) -> np.ndarray:
+        """Of autism (n,), of people with these features. Raises InputError if one is missing."""
+        if absent := [name for name in (*self.numbers, *self.categories) if name not in table]:
+            raise InputError(
+                f"The floors read {absent[0]}, which these people lack; convert them like the training people."
+            )
+        values = table[list(self.numbers)].apply(pd.to_numeric, errors="coerce").to_numpy(float)
+        weights, unknown = np.array([(term.weight, term.unknown) for term in self.numbers.values()]).reshape(-1, 2).T
+        total = self.bias + np.where(np.isnan(values), unknown, np.nan_to_num(values) * weights).sum(1)
+        for name, weight in self.categories.items():
+            total += [weight.get(text, 0.0) for text in texts(table[name])]
+        return total
+
+
+def texts(column: pd.Series) -> Iterator[str]:
+    """A column's categories; numbers as they are written, for those of few people may all be some."""
+    for value in column:
+        yield UNKNOWN if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def of_one_person(table: pd.DataFrame, people: Sequence[str]) -> dict[str, set[str]]:
+    """The categories of text, by column, that one of the people (n,) alone has, other than sites."""
+    person = pd.Series(list(people), table.index)
+    columns = table.select_dtypes(exclude="number").drop(columns=SITE, errors="ignore")
+    counts = {name: person.groupby(column.fillna(UNKNOWN)).nunique() for name, column in columns.items()}
+    return {str(name): set(of.index[of < 2].astype(str)) for name, of in counts.items()}

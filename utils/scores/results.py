@@ -1,0 +1,151 @@
+"""The form of all results: statistical conventions, a value with its 95 % interval, and the tables of a test.
+
+The outputs of `--test`, writing, reading and the report follow from the rows of `TABLES`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ALPHA = 0.05  # family-wise p below which a region is significant
+MODEL, MAJORITY, RULE = "model", "majority", "rule that made the data"  # rows beside those of floors
+THRESHOLD = 0.5  # probability of autism from which on a record is predicted as autism
+CONFIDENCE = 0.95  # of an interval: the share of the resamples that it holds
+CHANCE = 0.5  # AUC of guessing
+MIN_SUBJECTS = 2  # of a bootstrap: resampling a single one gives the same value every time
+MIN_PER_CLASS = 10  # subjects, of an interval: percentiles of fewer are too narrow
+
+
+def or_none(value: float | None) -> float | None:
+    """A number for JSON, which has no NaN and no infinity: None for them."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def columns_of(name: str = "") -> list[str]:
+    """The three columns of an estimate in a table; without a name those of a table that holds one estimate a row."""
+    return [name, f"{name}_low", f"{name}_high"] if name else ["value", "low", "high"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with both ends of its interval; None where undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, value: float | None, low: float | None = None, high: float | None = None) -> "Estimate":
+        """Of numbers that may be NaN or infinite, which are undefined."""
+        return cls(or_none(value), or_none(low), or_none(high))
+
+    @classmethod
+    def in_row(cls, row: "Mapping[str, Any] | pd.Series", name: str = "") -> "Estimate":
+        """From the columns `columns_of(name)` of a row of a table."""
+        return cls.of(*(row[column] for column in columns_of(name)))
+
+    def columns(self, name: str = "") -> dict[str, float | None]:
+        """The cells of the columns `columns_of(name)`; without a name they are the estimate in JSON."""
+        return dict(zip(columns_of(name), astuple(self), strict=True))
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """Value, low, high; NaN where undefined."""
+        return tuple(math.nan if number is None else number for number in astuple(self))
+
+    def ends(self, form: str = ".3f", undefined: str = "-", between: str = " to ") -> str:
+        """`0.500 to 0.720`."""
+        if self.low is None or self.high is None:
+            return undefined
+        return f"{self.low:{form}}{between}{self.high:{form}}"
+
+    def text(self, form: str = ".3f", undefined: str = "-", between: str = " to ", no_interval: str = "") -> str:
+        """`0.610 (0.500 to 0.720)`, or the value alone if it has no interval."""
+        if self.value is None:
+            return undefined
+        ends = self.ends(form, no_interval, between)
+        return f"{self.value:{form}} ({ends})" if ends else f"{self.value:{form}}"
+
+
+UNDEFINED = Estimate(None, None, None)
+
+
+def flat(estimates: Mapping[str, Estimate]) -> dict[str, float | None]:
+    """The cells of several estimates, by their names, in one row of a table."""
+    return {column: number for name, one in estimates.items() for column, number in one.columns(name).items()}
+
+
+class Headline(NamedTuple):
+    """The metric that stands for a run, by its name."""
+
+    metric: str
+    score: Estimate
+
+    @property
+    def listed(self) -> list[Any]:
+        """Metric, value, low, high, as `run.json` has them."""
+        return [self.metric, *astuple(self.score)]
+
+
+METRICS = "metrics.json"
+PAGE = "report.html"
+CANDIDATE = "candidate"  # a column of several tables
+PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
+UNLIKE_COLUMNS = ("file", "subject", "reasons")
+SITE_COUNTS = ("subjects", "autism", "control")
+CHOICE_COLUMNS = ("fold", CANDIDATE, "inner_folds", "score", "chosen")
+CALIBRATION_COLUMNS = ("measure", "probabilities", "group", "diagnosis", "level", "people", *columns_of())
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV of a test. `texts`: the columns that hold names and words; others are read as numbers.
+
+    `needed`: the columns without which the report refuses it. Without any, the report does not read it, or in a way of
+    its own. `pooled`: each fold writes one, and these are put together. `joined`: with other tables, by its texts. They
+    stay as they are, even if a spreadsheet would compute them.
+    """
+
+    name: str  # without .csv
+    texts: tuple[str, ...]
+    needed: tuple[str, ...] = ()
+    pooled: bool = False
+    joined: bool = False
+
+    @property
+    def file(self) -> str:
+        return f"{self.name}.csv"
+
+
+ROWS = (
+    Table("predictions", ("file", "subject", "site", "fold", CANDIDATE), pooled=True, joined=True),
+    Table("floor_predictions", ("file", "fold"), pooled=True, joined=True),  # floors' probabilities of autism
+    Table("training", ("fold", CANDIDATE), ("fold", "step", "loss"), pooled=True),  # the history, thinned
+    Table("floors", ("floor",), ("floor", *columns_of("auc"))),  # the model and its floors
+    Table("sites", ("site",), ("site", *SITE_COUNTS, *columns_of("auc"), *columns_of("accuracy"))),
+    Table("groups", ("kind", "group"), ("kind", "group", *SITE_COUNTS, *columns_of("auc"))),  # by motion, sex and age
+    Table("confounds", ("measure",), ("measure", *columns_of(), "p")),  # whether the output says more than covariates
+    Table("repeats", ("best_floor",), ("repeat", "seed", *columns_of("auc"))),  # the scores of each
+    Table("probabilities", ("file", "subject", "site", "fold")),  # calibrated on the other folds, and sets of labels
+    Table("calibration", ("measure", "probabilities", "group", "diagnosis"), CALIBRATION_COLUMNS),  # how well that did
+    Table("candidates", (CANDIDATE,), (CANDIDATE, "chosen", *columns_of("auc"))),  # their scores; how often chosen
+    Table("choices", ("fold", CANDIDATE), CHOICE_COLUMNS),  # who was chosen in each fold, and by what scores
+    Table("external", ("kind", "measure", "how"), ("kind", "measure", *columns_of())),  # people beside training people
+    Table("unlike", UNLIKE_COLUMNS, UNLIKE_COLUMNS),  # who of them is unlike all of those, and why
+    Table("table1", ("variable", "site", "category", "test"), ("variable", "site", "category", "p")),  # by diagnosis
+    Table("tripod_ai", ("item", "section", "topic", "for", "asks", "filled_by", "text")),
+    Table("people", ("file", "subject", "labels", "unlike")),  # what a bundle says of each
+)
+TABLES = {table.name: table for table in ROWS}
+POOLED = tuple(table.name for table in ROWS if table.pooled)
+DATA = (METRICS, *(table.file for table in ROWS if table.name != "tripod_ai"))  # what the report is made of
+OUTPUTS = (  # of a test, beside its figures
+    *(table.file for table in ROWS if table.pooled),
+    METRICS,
+    *(table.file for table in ROWS if not table.pooled),
+    PAGE,
+)
