@@ -16,7 +16,7 @@ import pytest
 from helpers import SMALL_BATCH, TINY_NN, assert_bit_equal, cohort_of, read_rows, row, run_of
 
 from data.base.errors import InputError
-from data.base.terminal import progress, tell
+from data.base.terminal import print_unless_quiet, progress
 from utils.choice.job import ChoiceOptions
 from utils.jobs import JOBS
 from utils.runs import side_by_side as module
@@ -198,7 +198,7 @@ def done(part, headline=None):
     def call() -> int:
         with progress("Testing", 1) as shown:
             shown.advance()
-        tell("2 test records: accuracy 0.5\nThe network does better than chance.")
+        print_unless_quiet("2 test records: accuracy 0.5\nThe network does better than chance.")
         print("Floors left out: covariates.")
         part.out_dir.mkdir(parents=True)
         part.finish(headline)

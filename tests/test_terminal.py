@@ -192,9 +192,9 @@ def test_a_continued_run_counts_on_from_what_is_done(capsys):
 def test_quietly_a_log_file_gets_nothing(capsys):
     with terminal.quietly(), terminal.progress("Training nn", 1) as shown:
         shown.advance()
-        terminal.tell("a result")
+        terminal.print_unless_quiet("a result")
         print("a note")
-    terminal.tell("after it")
+    terminal.print_unless_quiet("after it")
     assert capsys.readouterr().out == "a note\nafter it\n"
 
 

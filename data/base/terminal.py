@@ -128,7 +128,8 @@ def described() -> str:
 
 @contextmanager
 def quietly(quiet: bool = True) -> Iterator[None]:
-    """Until the block ends, `tell` prints nothing, and progress is a bar that goes when it is full, on a terminal."""
+    """Until the block ends `print_unless_quiet` prints nothing. Progress is a bar that goes when it is full, on a terminal
+    only."""
     before = QUIET.set(quiet or QUIET.get())
     try:
         yield
@@ -136,7 +137,7 @@ def quietly(quiet: bool = True) -> Iterator[None]:
         QUIET.reset(before)
 
 
-def tell(text: str) -> None:
+def print_unless_quiet(text: str) -> None:
     """Prints what also stands in a file, unless `quietly`."""
     if not QUIET.get():
         print(text, flush=True)
@@ -165,7 +166,7 @@ class PlainProgress:
             return
         self.printed = now
         left = (now - self.started) / max(self.done - self.started_at, 1) * (self.total - self.done)
-        tell(f"{self.title} {self.done}/{self.total}{', ' + note if note else ''}, {left:.0f} s left")
+        print_unless_quiet(f"{self.title} {self.done}/{self.total}{', ' + note if note else ''}, {left:.0f} s left")
 
 
 class BarProgress:

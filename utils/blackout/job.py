@@ -15,7 +15,7 @@ import numpy as np
 from data.base import files, tables
 from data.base.errors import InputError
 from data.base.tables import printable
-from data.base.terminal import tell
+from data.base.terminal import print_unless_quiet
 from data.cohorts import nifti, records
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
@@ -125,8 +125,8 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
         file.write(html)
     if not at_chance:
         page.print_table(table)
-        tell(page.blobs_sentence(effects))
-    tell(text)
+        print_unless_quiet(page.blobs_sentence(effects))
+    print_unless_quiet(text)
     return {
         "headline": Headline(headline(scores), auc),
         "subjects": len(adjusted.label),

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.colors import to_hex
 
 from data.base.tables import printable
-from data.base.terminal import tell
+from data.base.terminal import print_unless_quiet
 from data.cohorts import records, variants
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
@@ -146,17 +146,19 @@ def said(macro: str, **values: object) -> str:
 
 def print_table(table: pd.DataFrame) -> None:
     """The ten regions of most reliance, and which regions have no size percentile."""
-    tell(LINE.format(*HEADINGS))
+    print_unless_quiet(LINE.format(*HEADINGS))
     for row in table.head(TOP).to_dict("records"):
         reliance = Estimate.in_row(row, RELIANCE).text(".4f", no_interval=ONE_SUBJECT)
         cells = (
             shortened(row["name"], NAME_WIDTH), reliance, number(row["p_reliance"], ".4f"), f"{row['unique']:.4f}",
             number(row["p_unique"], ".4f"), f"{row['background']:.4f}", number(row["size_percentile"], ".0f"),
         )  # fmt: skip
-        tell(LINE.format(*cells))
+        print_unless_quiet(LINE.format(*cells))
     unplaced = table[table["size_percentile"].isna()].itertuples()
     if regions := listed([f"{shortened(row.name, NAME_WIDTH)} ({row.voxels} voxels)" for row in unplaced]):
-        tell(f"No size percentile, since no connected part of the brain has room for a blob of the size of: {regions}.")
+        print_unless_quiet(
+            f"No size percentile, since no connected part of the brain has room for a blob of the size of: {regions}."
+        )
 
 
 def table_cells(row: dict) -> dict[str, tuple[str, str, float | None]]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from data.base import files
 from data.base.tables import add_row
-from data.base.terminal import tell
+from data.base.terminal import print_unless_quiet
 from data.cohorts.cohort import in_order
 from data.cohorts.phenotype import missing_in
 from data.cohorts.records import CLASSES
@@ -174,8 +174,8 @@ def conclude(
         if chosen:
             summary["conclusion"] += " " + paragraph("choice", choice=chosen)
         told = (f"{metric} {estimate.text(**IN_TERMINAL)}" for metric, estimate in score.items())
-        tell(f"{len(known)} test records: {', '.join(told)}")
-    tell("\n".join(filter(None, (summary["conclusion"], summary["motion"]))))
+        print_unless_quiet(f"{len(known)} test records: {', '.join(told)}")
+    print_unless_quiet("\n".join(filter(None, (summary["conclusion"], summary["motion"]))))
     print(*notes, sep="\n", end="\n" * bool(notes))
     run.write_manifest(finished=False, **summary)
     report.write(run.out_dir)

@@ -15,7 +15,7 @@ import numpy as np
 
 from data.base import files, tables
 from data.base.errors import InputError
-from data.base.terminal import tell
+from data.base.terminal import print_unless_quiet
 from data.cohorts.cohort import Cohort, Standard
 from data.cohorts.rows import DIGESTS, validation_subjects
 from models import MODELS, Model, Settings
@@ -331,4 +331,4 @@ class Run:
         return self.caveats.marks
 
     def announce(self) -> None:
-        tell(f"Results: {self.out_dir}{self.marks}")
+        print_unless_quiet(f"Results: {self.out_dir}{self.marks}")
