@@ -188,6 +188,12 @@ def test_a_setting_of_another_network_is_answered_with_those_of_this(name, prese
     assert f"--set {key} is unknown; expected one of {', '.join(own)}." in str(caught.value)
 
 
+ELSEWHERE = {  # of training and of reading; of layers, which `TINY` and `SMALLER` change in other tests
+    *("batch_size", "optimizer", "learning_rate", "half_rate_after", "decay", "standardise", "swap_regions"),
+    *("connectome", "filters", "kernels", "strides", "pools", "residual", "global_average", "phenotype_activation"),
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name, preset", [(name, preset) for name in ("cnn", "nn", "mmnn") for preset in PRESETS[name]])
 def test_a_setting_that_is_not_refused_changes_the_network(name, preset):
@@ -203,10 +209,11 @@ def test_a_setting_that_is_not_refused_changes_the_network(name, preset):
         "mean_over": "networks", "region_networks": "each",
     }  # fmt: skip
     known = {field.name for field in dataclasses.fields(base)}
+    switches = known & {"batch_norm", "convolutions_by_map"}
+    assert known <= others.keys() | switches | ELSEWHERE, "give a new setting a value, or name it in ELSEWHERE"
     if name == "mmnn" and preset != "residual":
         known -= {field.name for field in dataclasses.fields(MODELS["cnn"].module.PRESETS[preset])}
-    switches = known & {"batch_norm", "convolutions_by_map"}
-    others |= {key: not getattr(base, key) for key in switches}
+    others |= {key: not getattr(base, key) for key in switches & known}
     before = described(module.build(base, REDUCED, maps=2))
     for key in sorted(known & others.keys()):
         changed = dataclasses.replace(base, **{key: others[key]})

@@ -102,11 +102,15 @@ class Training:
 
         return step
 
+    def layers_of(self, kind: type) -> list[Any]:
+        """The network's layers of a kind, those inside of other layers, too."""
+        return [layer for layer in self.network._flatten_layers() if isinstance(layer, kind)]
+
     def steps(self, done: int) -> Iterator[tuple[int, dict[str, Any], bool]]:
         """Trains on batches done+1..num_iters; yields how many have been seen, the metrics of the last one, and whether
         training stops there because a worker has caught a signal."""
         run, last = self.run, time.perf_counter()
-        dropouts = [layer for layer in self.network.layers if isinstance(layer, keras.layers.Dropout) and layer.rate]
+        dropouts = [layer for layer in self.layers_of(keras.layers.Dropout) if layer.rate]
         for shares in self.batches(done):
             for layer in dropouts:  # what it draws next is a function of the seed and of the batches seen
                 layer.seed_generator.state.assign([layer.seed_generator.state[0], done])
@@ -131,8 +135,7 @@ class Training:
         """
         if not all(np.isfinite(weight).all() for weight in self.network.get_weights()):
             raise self.diverged(f"Weights are not finite after iteration {done}")
-        found = [layer for layer in self.network.layers if isinstance(layer, keras.layers.BatchNormalization)]
-        if found:
+        if found := self.layers_of(keras.layers.BatchNormalization):
             self.take_means(done, found)
 
     def take_means(self, done: int, normalisations: list[keras.layers.BatchNormalization]) -> None:
