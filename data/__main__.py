@@ -155,7 +155,7 @@ def parser() -> argparse.ArgumentParser:
         "--like",
         type=Path,
         metavar="COHORT",
-        help="convert new people as those of a cohort or bundle; labels optional",
+        help="prepare new people as in a cohort or bundle; labels are optional",
     )
     add_options(new, SourceOptions)
     add_options(new, ConversionOptions)

@@ -189,7 +189,7 @@ def test_new_people_need_the_same_series(made, source, data_cli, tmp_path):
     for path in folder.rglob("*.1D"):
         write_1d(path, series_of(0, PARCELS + 1))
     outcome = data_cli("convert", folder, tmp_path / "other", *like)
-    assert outcome.status == 2 and "is of other parcels than the rest: it has 7" in outcome.err
+    assert outcome.status == 2 and "has other parcels than the rest: it has 7" in outcome.err
     for path in folder.rglob("*.1D"):
         path.unlink()
     outcome = data_cli("convert", folder, tmp_path / "other", *like)
