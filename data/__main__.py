@@ -20,6 +20,7 @@ from data.derivation.options import DerivationOptions
 
 if TYPE_CHECKING:
     from data.cohorts.cohort import Cohort
+    from data.conversion.plan import PlannedCohort
 
 INTERRUPTED = 130
 
@@ -34,7 +35,6 @@ def convert(args: argparse.Namespace) -> None:
     if args.like and options.keep_copies:
         raise InputError("--keepCopies is about splits, but --like makes test subjects only. Leave it out.")
     from data import check as checks
-    from data.cohorts.records import CLASSES
     from data.cohorts.rows import listed
     from data.cohorts.stored import open_cohort
     from data.conversion import convert as conversion
@@ -56,15 +56,23 @@ def convert(args: argparse.Namespace) -> None:
     else:
         planned, notes = conversion.convert(source, args.cohort, options, command)
     print("\n".join(notes))
+    print_planned(planned, args.cohort)
+    findings = checks.full_and_stored(open_cohort(args.cohort))
+    print("\n".join([*findings.lines(counts=False), findings.conclusion]))
+
+
+def print_planned(planned: "PlannedCohort", path: Path) -> None:
+    """Prints what became of texts, the value that separates labels best, and the number of records of each kind."""
+    from data.cohorts.records import CLASSES
+    from data.cohorts.rows import listed
+
     for name, values in planned.metadata.phenotype_categories.items():
         print(f"{name} is text and became {len(values)} categories: {listed(values)}")
     for name, auc in list(planned.metadata.phenotype_auc.items())[:1]:
         print(f"Phenotype: no value separates the training labels better than {name}, AUC {auc:.2f}.")
     counts = Counter(f"{row.split} {CLASSES[int(row.label)] if row.known else 'unknown'}" for row in planned.rows)
     counted = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
-    print(f"{len(planned.rows)} records in {args.cohort}: {counted}", flush=True)
-    findings = checks.full_and_stored(open_cohort(args.cohort))
-    print("\n".join([*findings.lines(counts=False), findings.conclusion]))
+    print(f"{len(planned.rows)} records in {path}: {counted}", flush=True)
 
 
 def options_like(like: "Cohort", options: SourceOptions) -> SourceOptions:
@@ -151,12 +159,8 @@ def parser() -> argparse.ArgumentParser:
     add = new.add_argument
     add("source", type=Path, help="folder of maps: BIDS, PCP (nilearn's fetch_abide_pcp), DPABI, or see --mapColumn")
     add("cohort", type=Path, help="folder to write; repeat an interrupted command to complete it")
-    add(
-        "--like",
-        type=Path,
-        metavar="COHORT",
-        help="prepare new people as in a cohort or bundle; labels are optional",
-    )
+    like = "prepare new people as in a cohort or bundle; labels are optional"
+    add("--like", type=Path, metavar="COHORT", help=like)
     add_options(new, SourceOptions)
     add_options(new, ConversionOptions)
     add = verb(check, "what a cohort holds and what is wrong with it; exit 1 if anything is").add_argument
@@ -166,13 +170,8 @@ def parser() -> argparse.ArgumentParser:
     add("cohort", type=Path)
     add("out", type=Path, help="cohort to write")
     add("--regions", type=positive, default=13, metavar="N", help="AAL regions swapped (default 13)")
-    add(
-        "--copies",
-        type=whole(1, MAX_COPIES),
-        default=10,
-        metavar="N",
-        help="new records for each training record (default 10)",
-    )
+    copies = "new records for each training record (default 10)"
+    add("--copies", type=whole(1, MAX_COPIES), default=10, metavar="N", help=copies)
     add("--seed", type=seed, default=0, metavar="N", help="(default 0)")
     packed = verb(pack, "write a cohort in another form, bit by bit the same")
     packed.add_argument("cohort", type=Path)

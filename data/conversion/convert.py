@@ -164,12 +164,7 @@ def write_cohort(
             if allow_leak:
                 planned = with_leaks_of_maps(planned, measured)
             files.write_json(target / METADATA, planned.metadata.json())
-            headers = zip(planned.rows, planned.scaled, strict=True)
-            arguments = [
-                (folder / f"{number}.bin", row.label, scaled, target / row.file)
-                for number, (row, scaled) in enumerate(headers)
-            ]
-            pool.run("Finishing", finish_record, arguments)
+            finish_records(pool, planned, folder, target)
             if edges:
                 edges.write(target, subjects)
             if source.kept:
@@ -178,6 +173,13 @@ def write_cohort(
         planned.write_tables(target)
         open_cohort(target)  # nothing is called done that cannot be read
     return planned, notes
+
+
+def finish_records(pool: Processes, planned: PlannedCohort, folder: Path, target: Path) -> None:
+    """Writes the records of a cohort, of those without a header in `folder`."""
+    people = enumerate(zip(planned.rows, planned.scaled, strict=True))
+    arguments = [(folder / f"{at}.bin", row.label, scaled, target / row.file) for at, (row, scaled) in people]
+    pool.run("Finishing", finish_record, arguments)
 
 
 @contextmanager

@@ -51,15 +51,7 @@ def plan(
     scan). A `table` of text has the same rows. Raises InputError."""
     seed, columns, covariates = options.seed or 0, options.phenotype, options.covariates or ()
     same_scan = () if options.keep_copies else groups_of(subjects)
-    if same_scan and len(same_scan[0]) == len(subjects):
-        raise InputError(
-            f"The maps of all {len(subjects)} subjects are one scan; expected one each. Was a file copied under many "
-            "names? To keep them apart all the same, add --keepCopies."
-        )
-    if len(subjects) < 2:
-        raise InputError(
-            f"Only {subjects['subject'].iloc[0]} is left to convert; expected people to train and to test on."
-        )
+    check_people(subjects, same_scan)
     names, sites, labels = (subjects[name].tolist() for name in ("subject", "site", "label"))
     split = assign_splits(names, sites, labels, seed, same_scan)
     rows = planned_rows(subjects, split)
@@ -88,6 +80,19 @@ def plan(
     scaled = scaler.transform(values.to_numpy(float)).astype(np.float32)
     kept = phenotype.covariates_of(table, covariates, subjects["subject"])
     return PlannedCohort(rows, metadata, values, scaled, kept)
+
+
+def check_people(subjects: pd.DataFrame, same_scan: Groups) -> None:
+    """Raises InputError unless there are two people with a scan each."""
+    if same_scan and len(same_scan[0]) == len(subjects):
+        raise InputError(
+            f"The maps of all {len(subjects)} subjects are one scan; expected one each. Was a file copied under many "
+            "names? To keep them apart all the same, add --keepCopies."
+        )
+    if len(subjects) < 2:
+        raise InputError(
+            f"Only {subjects['subject'].iloc[0]} is left to convert; expected people to train and to test on."
+        )
 
 
 def groups_of(subjects: pd.DataFrame) -> Groups:

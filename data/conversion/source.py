@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,17 @@ from data.conversion import derived
 from data.conversion.derived import with_motion
 from data.conversion.layouts import KNOWN_MAPS, Listing, find_maps, find_table
 from data.conversion.options import SourceOptions
-from data.conversion.selection import ABIDE_SUBJECT, NO, UNKNOWN, Condition, coding_of, excluded, label_notes, labels
+from data.conversion.selection import (
+    ABIDE_SUBJECT,
+    NO,
+    UNKNOWN,
+    Condition,
+    LabelCoding,
+    coding_of,
+    excluded,
+    label_notes,
+    labels,
+)
 from data.conversion.series import SeriesFiles, find_series, image_of
 from data.conversion.tables import canonical_value, column, key, matching_column, read_table
 from data.conversion.volumes import Wanted, check_map_names, maps_in, wanted
@@ -99,10 +109,7 @@ def read_source(
     joined = with_series(join(listing, options), listing, options)
     path, table, identifier = joined.path, joined.table, joined.identifier
     coding = coding_of(table, options, path, optional)
-    diagnosis, label = pd.Series(math.nan, table.index, object), pd.Series(math.nan, table.index)
-    if coding:
-        diagnosis = clean(column(table, coding.name, path)).map(canonical_value, na_action="ignore")
-        label = labels(diagnosis, coding, path, optional)
+    diagnosis, label = labels_in(table, coding, path, optional)
     labelled = label.notna() | (diagnosis.isna() & optional)
     unwanted, unwanted_notes = unwanted_rows(joined, options)
     if options.maps == EVERY_MAP:
@@ -125,7 +132,6 @@ def read_source(
     rows, motion_notes = with_motion(table.loc[subjects.index], maps)
     notes = [*joined.notes, *volume_notes, *told, *motion_notes, *derivation_notes, *missing]
     reasons, here = left_out(joined, diagnosis, usable, unwanted), set(subjects["subject"])
-    twice = {reason: [name for name in names if name in here] for reason, names in reasons.items()}
     return Source(
         table=path,
         label_column=coding.name if coding else None,
@@ -140,16 +146,32 @@ def read_source(
             f"Table {path}, joined by {joined.id_column}.",
             *unwanted_notes,
             *label_notes(coding, diagnosis[kept], label[kept]),
-            *(
-                f"Another row or map of {listed(names)}, who have a record, is not used: {reason}."
-                for reason, names in twice.items()
-                if names
-            ),
+            *notes_on_twice(reasons, here),
             site_note(rows, site_column),
         ],
         series=series,
         kept=with_images,
     )
+
+
+def notes_on_twice(reasons: Mapping[str, Sequence[str]], here: Collection[str]) -> list[str]:
+    """Notes on rows and maps that are left out, of people who have another one."""
+    twice = {reason: [name for name in names if name in here] for reason, names in reasons.items()}
+    return [
+        f"Another row or map of {listed(names)}, who have a record, is not used: {reason}."
+        for reason, names in twice.items()
+        if names
+    ]
+
+
+def labels_in(
+    table: pd.DataFrame, coding: LabelCoding | None, path: Path, optional: bool
+) -> tuple[pd.Series, pd.Series]:
+    """The diagnoses of all rows as they are written, and their labels; NaN where unknown, or without a coding."""
+    if coding is None:
+        return pd.Series(math.nan, table.index, object), pd.Series(math.nan, table.index)
+    diagnosis = clean(column(table, coding.name, path)).map(canonical_value, na_action="ignore")
+    return diagnosis, labels(diagnosis, coding, path, optional)
 
 
 def unwanted_rows(joined: JoinedTable, options: SourceOptions) -> tuple[pd.Series, list[str]]:

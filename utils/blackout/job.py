@@ -108,8 +108,8 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
     at_chance = page.beats_chance(auc) is False
     maps = page.maps_sentence(run.cohort.maps, chosen.replaced_maps(run.cohort))
     evidence = "" if at_chance else page.evidence_sentence(table, adjusted)
-    edges = page.edges_sentence(run, atlas)
-    text = "\n".join(filter(None, (maps, edges, page.accuracy_sentence(auc, name), evidence)))
+    accuracy = page.accuracy_sentence(auc, name)
+    text = "\n".join(filter(None, (maps, page.edges_sentence(run, atlas), accuracy, evidence)))
     tables.write_frame(run.out_dir / "regions.csv", table, texts=["name"], digits=6)
     write_store(run.out_dir / STORE, atlas, names_of_maps(run), effects)
     write_maps(run.out_dir, atlas, effects)
@@ -120,9 +120,8 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
         tables.write_frame(run.out_dir / "regions_by_map.csv", in_maps.table, texts=["name", "map"], digits=6)
         figures.save(results.draw_by_map(results.mean_title(run, found), in_maps), run.out_dir / "regions_by_map.png")
         text = "\n".join(filter(None, (text, in_maps.summary)))
-    html = page.render(run, found)
     with files.replacing(run.out_dir / "blackout.html") as file:
-        file.write(html)
+        file.write(page.render(run, found))
     if not at_chance:
         page.print_table(table)
         print_unless_quiet(page.blobs_sentence(effects))

@@ -120,8 +120,9 @@ class Tables:
     """All of a test's tables; `scores` is empty where no label is known, `folds` unless folds were pooled.
 
     `predictions`: `label` 1 autism, 0 control, NaN unknown; `probability` of autism. `others`: the tables that there
-    are, by their names in `registry`; cells that hold no finite number are NaN. Such a name is also an attribute, None
-    where there is no table. `prevalence`: of autism, where decisions are made; None: that among the people here.
+    are, by their names in `TABLES` of `utils/scores/results.py`; cells that hold no finite number are NaN. Such a name
+    is also an attribute, None where there is no table. `prevalence`: of autism, where decisions are made; None: that
+    among the people here.
     """
 
     run: Described
@@ -249,7 +250,7 @@ def tested(run: Run) -> Tested:
 
 
 def write_table(run: Run, name: str, table: pd.DataFrame) -> None:
-    """A table by its name in `registry`. No spreadsheet computes its texts, unless it is joined by them."""
+    """A table by its name in `TABLES`. No spreadsheet computes its texts, unless it is joined by them."""
     of = TABLES[name]
     write_frame(run.out_dir / of.file, table, () if of.joined else of.texts, DIGITS)
 

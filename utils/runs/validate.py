@@ -177,12 +177,10 @@ class Request:
         preset, config = self.config(saved)
         config = self.of_cohort(config, saved, cohort)
         self.check_grid(cohort)
-        settled, usual = (
-            saved or self.cross_validation,
-            self.cross_validation.num_iters if self.cross_validation else NUM_ITERS,
-        )
+        settled = saved or self.cross_validation
+        usual = self.cross_validation.num_iters if self.cross_validation else NUM_ITERS
         seed = args.seed if args.seed is not None else saved.seed if saved else 0
-        aside = training.validation if training else None
+        share = training.validation if training else None
         shuffled = training.shuffle_labels if training else saved is not None and saved.shuffled_labels
         choices = Choices(
             model=self.model.name,
@@ -191,7 +189,7 @@ class Request:
             grid=cohort.grid.name if "volume" in self.model.reads else None,
             seed=seed,
             precision=args.precision or (settled.precision if settled else "float32"),
-            validation=aside if aside is not None else settled.validation if settled else 0.0,
+            validation=share if share is not None else settled.validation if settled else 0.0,
             shuffled_labels=shuffled,
         )
         run = Run(

@@ -1,6 +1,6 @@
 """The form of all results: statistical conventions, a value with its 95 % interval, and the tables of a test.
 
-The outputs of `--test`, writing, reading and the report follow from the rows of `TABLES`.
+The outputs of `--test`, writing, reading and the report follow from `ROWS`.
 """
 
 import math
