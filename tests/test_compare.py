@@ -205,7 +205,7 @@ def test_the_page_has_the_scores_and_what_differs(two):
     ]
     labels = [value for name, value in page.attributes if name == "aria-label"]
     assert labels == ["aucs", "differences"] and "script" not in page.tags
-    assert "It does not count what models of folds share" in " ".join(page.paragraphs["Who is right where"])
+    assert "It ignores that models of folds share people" in " ".join(page.paragraphs["Who is right where"])
 
 
 @pytest.mark.slow

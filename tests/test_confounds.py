@@ -77,7 +77,7 @@ def test_an_output_that_reads_the_label_carries_more_and_what_is_unknown_is_name
     line = motion_line(found)
     assert "carries more than site, age and log func_mean_fd as measured: its partial correlation" in line
     value, low, high = (f"{number:.2f}" for number in astuple(found["reliability"]))
-    assert f"had a reliability of {value}, {low} to {high}; how reliable it is here is not known. Not in this " in line
+    assert f"had a reliability of {value}, {low} to {high}; how reliable it is here is not known. These are " in line
     assert "may explain the result: sex and IQ. Within sites the output correlates with head motion at" in line
     known["table"] = known["table"].assign(sex=["M", "F"] * 100, FIQ=np.arange(200).astype(str))
     assert "may explain this" not in motion_line(of(known, output(known, 2, 0)))

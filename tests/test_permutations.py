@@ -275,7 +275,7 @@ def test_mistakes(words, message, cli, cohort, tmp_path):
 
 def test_shuffled_labels_are_not_permuted():
     with pytest.raises(
-        InputError, match="compares true labels with permuted ones; this network was trained on the lat"
+        InputError, match="compares true labels with permuted ones; this network was trained on permuted ones"
     ):
         module.permuted_run(SimpleNamespace(run=run_of(shuffled_labels=True)), 5)
 
