@@ -80,9 +80,9 @@ def test_an_output_that_reads_the_label_carries_more_and_what_is_unknown_is_name
     assert f"had a reliability of {value}, {low} to {high}; how reliable it is here is not known. These are " in line
     assert "may explain the result: sex and IQ. Within sites the output correlates with head motion at" in line
     known["table"] = known["table"].assign(sex=["M", "F"] * 100, FIQ=np.arange(200).astype(str))
-    assert "may explain this" not in motion_line(of(known, output(known, 2, 0)))
+    assert "may explain the result" not in motion_line(of(known, output(known, 2, 0)))
     known["site"] = ["A"] * 200
-    assert "may explain this" not in motion_line(of(known, output(known, 2, 0)))
+    assert "may explain the result" not in motion_line(of(known, output(known, 2, 0)))
 
 
 @pytest.mark.slow
