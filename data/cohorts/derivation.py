@@ -50,16 +50,16 @@ def millimetres(text: str) -> float:
 class Choice:
     """What a field of `Derivation` is called, and what it decides."""
 
-    words: str = ""  # its name for people; fields of one name are one choice
+    words: str = ""  # its name for people, as in "with band 0.01-0.1 Hz"; fields of one name are one choice
     key: str = ""  # its name in the JSON beside maps and series
     of: str = EVERY  # whose JSON has it: see above, or the one product that it decides
     shown: Callable[[Any], str] = str  # its value for people
-    none: str = ""  # the words for None, if that is a choice, too
+    none: str = ""  # the words for an empty value, None or False, if that is a choice, too
     is_compared: bool = True
     may_vary: bool = False  # whether people of one cohort may differ in it
     default: Any = None  # of `derive`
     flag: str = ""  # an option of `derive`
-    option: dict[str, Any] = dataclasses.field(default_factory=dict)  # as for `add_argument`
+    option: dict[str, Any] = dataclasses.field(default_factory=dict)  # as for `add_argument`; a flag's default is None
 
 
 def image_shown(sha256: str) -> str:

@@ -184,7 +184,7 @@ def in_words(value: Any) -> str:
     """A value as an option has it."""
     if isinstance(value, tuple):
         return ",".join(map(in_words, value)) or "none"
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "none" if value in (None, False) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def image_of(name: str, wanted: DerivationWithImages, kept: DerivationWithImages, like: Path) -> Path | None:
