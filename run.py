@@ -43,23 +43,25 @@ def parser() -> argparse.ArgumentParser:
     add("--model", choices=sorted(MODELS), default="mmnn", help="(default mmnn)")
     add("--preset", metavar="NAME", help="named hyper-parameters of the model")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="one hyper-parameter; may be repeated")
-    add("--seed", type=seed, metavar="N", help="of weights, batch order, folds and resampling (default 0)")
+    add("--seed", type=seed, metavar="N", help="seed of weights, batch order, folds and resampling (default 0)")
     add = top.add_argument_group("data").add_argument
     add("--dataDir", type=Path, metavar="DIR", help="cohort, folder of records or JSON list (default: simulated demo)")
     add("--chkPointDir", type=Path, default=USUAL_CHECKPOINTS, metavar="DIR", help="checkpoints (default /data/ckpt)")
     add("--outDir", type=Path, metavar="DIR", help="results (default results/<model>-<job>)")
     add = top.add_argument_group("folds").add_argument
-    add("--folds", metavar="N|COLUMN", help="test everybody: N folds, or leave out one site, or covariate's value")
-    add("--fold", metavar="K", help="do this one of the folds: its number from 0, or the site")
-    repeats = "so often, each time by the next seed, and the mean of all (default 1)"
+    add("--folds", metavar="N|COLUMN", help="test everybody: in N folds, or leaving out one value of COLUMN at a time")
+    add("--fold", metavar="K", help="do one fold only: its number from 0, or its site")
+    repeats = "do it R times, each with the next seed, and take the mean (default 1)"
     add("--repeats", type=whole(1, MAX_REPEATS), default=1, metavar="R", help=repeats)
-    choose = f"compare presets (default all) or the lines of a file in inner folds; '{QUICK}[,...]': without these"
+    choose = (
+        f"compare presets (default all) or the lines of a file in inner folds; '{QUICK}[,...]': without inner folds"
+    )
     add("--choose", nargs="?", const=PRESETS, metavar="A,B|FILE", help=choose)
-    add("--jobs", type=whole(1, MAX_JOBS), default=1, metavar="J", help="so many folds at a time (default 1)")
+    add("--jobs", type=whole(1, MAX_JOBS), default=1, metavar="J", help="do J folds at a time (default 1)")
     everybody = "one model of all people, for use elsewhere; --test and --blackout use it on others"
     add("--everybody", action="store_true", help=everybody)
     add = top.add_argument_group("machine").add_argument
-    add("--precision", choices=PRECISIONS, help="of the layers (default float32)")
+    add("--precision", choices=PRECISIONS, help="precision of the layers (default float32)")
     add("--shareGPU", action="store_true", help="use a GPU although other processes hold it")
     for job in JOBS.values():
         add_options(top, job.options, f"{job.flag} only")
@@ -100,7 +102,7 @@ def perform_with_others(work: "Run | Group | Permutations", args: argparse.Names
     if workers.count == 1 or not work.job.is_shared:
         return work.perform(args.shareGPU)
     if args.jobs > 1:
-        raise InputError(f"--jobs {args.jobs} is for one machine, and here are {workers.count} workers; leave it out.")
+        raise InputError(f"--jobs {args.jobs} is for one machine, but there are {workers.count} workers; leave it out.")
     shared = cast("Run | Group", work)  # permutations are of a test, which one process does
     return perform_together(shared, workers, args.shareGPU)
 

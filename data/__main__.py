@@ -159,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
     add = new.add_argument
     add("source", type=Path, help="folder of maps: BIDS, PCP (nilearn's fetch_abide_pcp), DPABI, or see --mapColumn")
     add("cohort", type=Path, help="folder to write; repeat an interrupted command to complete it")
-    like = "convert new people as those of a cohort or bundle; labels optional"
+    like = "prepare new people as in a cohort or bundle; labels are optional"
     add("--like", type=Path, metavar="COHORT", help=like)
     add_options(new, SourceOptions)
     add_options(new, ConversionOptions)

@@ -549,7 +549,7 @@ def test_a_fold_of_few_people_stays(settled, monkeypatch, tmp_path):
     monkeypatch.setattr("utils.bundle.trained.TELLING", 14)
     outcome = bundle(settled / "ckpt" / "nn" / "folds-3", tmp_path / "a.zip")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert re.search(r"Fold \d leaves out 13 people; networks with and without fewer than 14 tell", outcome.err)
+    assert re.search(r"Fold \d leaves out 13 people, fewer than 14; networks with and without them would", outcome.err)
     assert not list(tmp_path.iterdir())
 
 

@@ -149,5 +149,5 @@ def test_training_people_that_cannot_be_cut_are_told_before_anything_is_trained(
     words = "--train --model nn --folds SEX --choose"
     outcome = cli(*words.split(), "--chkPointDir", tmp_path / "c", "--dataDir", cohort)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
-    assert "without one fold" in outcome.err and "has 1 value of SEX left; use fewer or other --folds" in outcome.err
+    assert "Without one fold" in outcome.err and "has 1 value of SEX left; use fewer or other --folds" in outcome.err
     assert not list(tmp_path.iterdir())

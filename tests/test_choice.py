@@ -225,7 +225,8 @@ def test_quick_chooses_by_the_test_itself_and_what_is_not_quick_needs_a_choice(
     outcome = chosen(copy, "--test")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert re.search(
-        r"Nobody is chosen yet in 2 of 2 folds \(0, 1\), .* choose: run.py --train --model nn --choose", outcome.err
+        r"No candidate is chosen yet in 2 of 2 folds \(0, 1\), .* choose: run.py --train --model nn --choose",
+        outcome.err,
     )
 
 

@@ -144,7 +144,7 @@ def test_intervals_are_those_of_a_paired_bootstrap_within_folds_by_loop(tmp_path
         ((3, 0), 160, "A is better than B: AUC within sites of A minus that of B 0."),
         ((0, 3), 160, "B is better than A: AUC within sites of A minus that of B -0."),
         ((1, 1), 160, "A and B are level: AUC within sites of A minus that of B "),
-        ((3, 0), 18, "Which of A and B is better is unknown: AUC within sites of A minus that of B 0."),
+        ((3, 0), 18, "It is unknown which of A and B is better: AUC within sites of A minus that of B 0."),
     ],
 )
 def test_the_sentence_follows_from_the_interval(effects, count, said, tmp_path):
@@ -163,7 +163,7 @@ def test_what_is_undefined_is_unknown(tmp_path):
     """One class at each site; a classifier that says the same of all."""
     table = people(60).assign(label=lambda of: (of["site"] == "NYU").astype(int).astype(str), probability=0.5)
     outcome = compare(finished(tmp_path / "a", table), finished(tmp_path / "b", predicted(table, 0, 1)))
-    assert "is unknown: the AUC within sites is undefined, since no site has people of both classes." in outcome.out
+    assert "is better: the AUC within sites is undefined, since no site has people of both classes." in outcome.out
     (row,) = read_rows(Path("results/compare/compare.csv"))
     assert (row["conclusion"], row["correlation"], row["correlation_sites"]) == ("unknown", "", "")
 
@@ -205,7 +205,7 @@ def test_the_page_has_the_scores_and_what_differs(two):
     ]
     labels = [value for name, value in page.attributes if name == "aria-label"]
     assert labels == ["aucs", "differences"] and "script" not in page.tags
-    assert "It does not count what models of folds share" in " ".join(page.paragraphs["Who is right where"])
+    assert "It ignores that models of folds share people" in " ".join(page.paragraphs["Who is right where"])
 
 
 @pytest.mark.slow
@@ -361,7 +361,7 @@ MISTAKES = {  # what is wrong with b, and what is said of it
     "leak": (lambda folder: change(folder, accepted_leaks=["x"]), "B is of a cohort with a leak that --allowLeak"),
     "chosen by itself": (
         lambda folder: change(folder, choice=asdict(QUICK)),
-        "b is of the best of several candidates, whom these predictions chose (--choose quick), so its scores are too",
+        "b holds the best of several candidates, chosen by these predictions (--choose quick), so its scores are too",
     ),
     "autoencoder": (lambda folder: change(folder, model="cae"), "b is of the model cae; expected the folder of a"),
     "no model": (lambda folder: change(folder, model="x"), "b is of the model x; expected"),

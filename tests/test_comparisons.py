@@ -142,8 +142,8 @@ OF_SITES = BETTER.replace("AUC", "AUC within sites")
         (
             (1.0, None, None),
             people(2, 2),
-            "The network's AUC is 1.00, without an interval, which takes 10 subjects of each class: nothing can be "
-            "concluded.",
+            "The network's AUC is 1.00, without an interval. An interval needs 10 subjects of each class, so nothing "
+            "can be concluded.",
         ),
         (UNKNOWN, people(20, 0), "The network's AUC is undefined, since the test subjects are of one class."),
     ],
@@ -158,7 +158,7 @@ def test_where_nothing_can_be_concluded_that_is_said(model, of, expected):
         (
             UNKNOWN,
             ["A"] * 20 + ["B"] * 20,
-            "Nothing can be concluded: at each site all test subjects have the same diagnosis, so a network that tells "
+            "Nothing can be concluded: at each site all test subjects have the same diagnosis. A network that tells "
             "sites apart would seem to tell diagnoses.",
         ),
         ((0.7, 0.6, 0.8), ["A", "B"] * 20, f"{OF_SITES} {WITHIN}."),
@@ -170,9 +170,9 @@ def test_where_nothing_can_be_concluded_that_is_said(model, of, expected):
         (
             (0.9, None, None),
             ["A"] * 18 + ["B"] * 22,
-            "The network's AUC is 0.90, without an interval, which takes 10 subjects of each class at sites that have "
-            f"both: nothing can be concluded. {WITHIN}; 18 of 40 subjects are at sites of one class, which are not in "
-            "it.",
+            "The network's AUC is 0.90, without an interval. An interval needs 10 subjects of each class at sites that "
+            f"have both, so nothing can be concluded. {WITHIN}; 18 of 40 subjects are at sites of one class, which are "
+            "not in it.",
         ),
     ],
 )

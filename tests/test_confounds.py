@@ -77,12 +77,12 @@ def test_an_output_that_reads_the_label_carries_more_and_what_is_unknown_is_name
     line = motion_line(found)
     assert "carries more than site, age and log func_mean_fd as measured: its partial correlation" in line
     value, low, high = (f"{number:.2f}" for number in astuple(found["reliability"]))
-    assert f"had a reliability of {value}, {low} to {high}; how reliable it is here is not known. Not in this " in line
-    assert "so that it may explain this: sex and IQ. Within sites the output correlates with head motion at" in line
+    assert f"had a reliability of {value}, {low} to {high}; how reliable it is here is not known. These are " in line
+    assert "may explain the result: sex and IQ. Within sites the output correlates with head motion at" in line
     known["table"] = known["table"].assign(sex=["M", "F"] * 100, FIQ=np.arange(200).astype(str))
-    assert "may explain this" not in motion_line(of(known, output(known, 2, 0)))
+    assert "may explain the result" not in motion_line(of(known, output(known, 2, 0)))
     known["site"] = ["A"] * 200
-    assert "may explain this" not in motion_line(of(known, output(known, 2, 0)))
+    assert "may explain the result" not in motion_line(of(known, output(known, 2, 0)))
 
 
 @pytest.mark.slow
@@ -195,7 +195,7 @@ def test_who_is_left_out_is_counted_and_what_is_not_used_is_named():
     assert found["without"] == ["site", "scanner", "age by site"]
     line = motion_line(found)
     assert (
-        "; 55 subjects, 5 left out of this test, of whom a covariate is unknown or whose site has one class, " in line
+        "; 55 subjects, 5 left out of this test, because a covariate is unknown or their site has one class, " in line
     )
     assert ", without site, scanner and age by site)." in line
 
@@ -262,7 +262,7 @@ def test_unknown_covariates_and_unknown_motion_are_said():
     known["table"] = known["table"][["age"]]
     line = motion_line(of(known, probability))
     assert line.startswith("Is it the covariates? Head motion is not among them. The network's output carries more")
-    assert "may explain this: sex, IQ and head motion." in line and "reliability" not in line
+    assert "may explain the result: sex, IQ and head motion." in line and "reliability" not in line
 
 
 @pytest.mark.parametrize("sites", [["A", "B"], ["A", "A"]])

@@ -147,7 +147,7 @@ def test_a_changed_byte_is_refused_when_it_is_read(made, data_cli, tmp_path):
 @pytest.mark.parametrize(("change", "told"), [
     (lambda folder: (folder / "connectomes.h5").unlink(), "lacks connectomes.h5"),
     (lambda folder: (folder / "connectomes.h5").write_bytes(b"no"), "is not a readable file of connectomes"),
-    (lambda folder: rewritten(folder, ["a", "b"]), "of other parcels than cohort.json says"),
+    (lambda folder: rewritten(folder, ["a", "b"]), "has other parcels than cohort.json says"),
     (lambda folder: rewritten(folder, ["a", "a"]), "names one twice"),
     (lambda folder: without_column(folder), "has no digests of the connectomes"),
 ])  # fmt: skip
@@ -189,7 +189,7 @@ def test_new_people_need_the_same_series(made, source, data_cli, tmp_path):
     for path in folder.rglob("*.1D"):
         write_1d(path, series_of(0, PARCELS + 1))
     outcome = data_cli("convert", folder, tmp_path / "other", *like)
-    assert outcome.status == 2 and "is of other parcels than the rest: it has 7" in outcome.err
+    assert outcome.status == 2 and "has other parcels than the rest: it has 7" in outcome.err
     for path in folder.rglob("*.1D"):
         path.unlink()
     outcome = data_cli("convert", folder, tmp_path / "other", *like)

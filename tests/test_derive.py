@@ -161,7 +161,7 @@ def test_runs_and_sessions_are_averaged_by_volumes_kept_and_their_series_joined(
         assert (run.mean(), run.std()) == (pytest.approx(0, abs=1e-6), pytest.approx(1, abs=1e-6))
     chosen = derive(scans, "--only", "*_ses-1_*", "--maps", "falff")
     assert chosen.status == 2
-    assert "was made of other files than the scan's of now" in chosen.out
+    assert "was made of other files than the scan has now" in chosen.out
 
 
 def test_smoothing_is_within_the_mask(scans, derive, tmp_path):

@@ -292,7 +292,7 @@ def test_a_blackout_replaces_edges_with_volumes_and_alone(with_connectomes, cli)
     each for two classes, a mean over donors."""
     folder = with_connectomes
     outcome = blacked_out(cli, folder, "blackout", "--verify", 12)
-    said = "With a region its edges of the connectome were replaced: 4 of 8 parcels lie in 4 of 116 regions"
+    said = "With each region its edges of the connectome were replaced. 4 of 8 parcels lie in 4 of 116 regions"
     assert said in outcome.out and said in json.loads((folder / "blackout" / "run.json").read_text())["conclusion"]
     assert said in (folder / "blackout" / "blackout.html").read_text()
     assert "12 pairs recomputed in full, with every fill and in each map, or its edges, alone" in outcome.out
@@ -327,16 +327,16 @@ def sentence(connectomes: Rows | None, maps: tuple[str, ...] | None = None, read
     cohort = SimpleNamespace(connectomes=connectomes, rows=rows, without_connectomes=SimpleNamespace(connectomes=None))
     run = SimpleNamespace(model=model, config=None, cohort=cohort, options=BlackoutOptions(maps=maps))
     text = page.edges_sentence(run, blocks())
-    assert run.options.replaces_edges(options.cohort_of(run)) == text.startswith("With a region")
+    assert run.options.replaces_edges(options.cohort_of(run)) == text.startswith("With each region")
     return text
 
 
 def test_it_is_said_whether_edges_were_replaced(drawn):
     connectomes = drawn[1]
     assert sentence(connectomes) == (
-        "With a region its edges of the connectome were replaced: 4 of 6 parcels lie in 3 of 3 regions; the others "
-        "have no edges. The background of edges is the training people's mean. Expected edges are fitted on at most "
-        "1,000 people."
+        "With each region its edges of the connectome were replaced. 4 of 6 parcels lie in 3 of 3 regions; the other "
+        "regions have no edges. The background of edges is the training people's mean. Expected edges are fitted on at "
+        "most 1,000 people."
     )
     stayed = "The edges of the connectome stayed as they are"
     assert sentence(connectomes, ("falff",)) == f"{stayed}, since --maps says what was replaced."

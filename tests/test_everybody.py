@@ -60,7 +60,7 @@ def test_its_settings_and_its_length_are_those_of_the_score(settled, cli, home, 
 @pytest.mark.parametrize(
     "more, words",
     [
-        (("--folds", 3), "--everybody trains one model of all people, --folds several; leave one of them out"),
+        (("--folds", 3), "--everybody trains one model of all people, --folds trains several; leave one out"),
         (("--choose",), "--choose compares candidates within folds"),
         (("--repeats", 2), "--repeats 2 repeats a run on folds"),
         (("--fold", 1), "--fold 1 is one of several"),

@@ -246,7 +246,7 @@ def calibrated(name: str, value: float, low: float, high: float) -> tuple:
             (1.1, 0.8, 1.4),
             ["are not shown to be wrong on average", "(1 is right): not shown to be wrong"],
         ),
-        ((0.1, NAN, NAN), (-1, -1.5, -0.5), ["by so few people", "look for exchanged labels"]),
+        ((0.1, NAN, NAN), (-1, -1.5, -0.5), ["so few", "look for exchanged labels"]),
     ],
 )
 def test_the_page_says_what_calibration_means(large, slope, words):

@@ -115,7 +115,7 @@ def test_a_repeat_cuts_numbered_folds_anew_unless_encoders_are_bound_to_them(ope
 
 def test_folds_of_another_cohort_are_never_used(opened, cohort, tmp_path):
     replace(opened("4"), digest="0" * 64).write(tmp_path / "saved")
-    with pytest.raises(InputError, match=r"folds\.csv is of other data than .*; use another --chkPointDir"):
+    with pytest.raises(InputError, match=r"folds\.csv belongs to other data than .*; use another --chkPointDir"):
         opened("4")
 
 
@@ -194,7 +194,7 @@ def test_whom_the_outer_fold_tests_are_in_no_split(how, cohort, tmp_path):
     folds = open_folds(cohort, how, 0, tmp_path / "saved")
     if how == "SEX":  # one value is left in each
         with pytest.raises(
-            InputError, match=r"in 2 inner folds at least, and without one fold .* has 1 value of SEX left"
+            InputError, match=r"into 2 inner folds at least. Without one fold, .* has 1 value of SEX left"
         ):
             inner_of(folds, "1")
         return

@@ -263,7 +263,7 @@ def test_what_is_done_is_known(made_up):
 def test_several_workers_do_not_take_jobs(made_up, monkeypatch):
     cluster = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}'
     monkeypatch.setenv("TF_CONFIG", cluster)
-    with pytest.raises(InputError, match="--jobs 2 is for one machine, and here are 2 workers; leave it out"):
+    with pytest.raises(InputError, match="--jobs 2 is for one machine, but there are 2 workers; leave it out"):
         perform_with_others(made_up(""), Namespace(jobs=2, shareGPU=False))
 
 

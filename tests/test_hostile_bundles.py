@@ -340,9 +340,9 @@ def test_parcels_that_are_none(parts, rebuilt):
     """An array of int16 where the parcels of connectomes lie."""
     text = changed(parts[DATA], "metadata", "connectome", value="rois_cc200")
     text = changed(text, "parcels", value=["a", "b"])
-    refused(rebuilt({DATA: text}), "is of other parcels than its data.json says")
+    refused(rebuilt({DATA: text}), "has other parcels than its data.json says")
     image = np.zeros((91, 109, 91), "<i2")
-    refused(rebuilt({DATA: text, "parcels.npy": npy(image)}), "is of other parcels than")
+    refused(rebuilt({DATA: text, "parcels.npy": npy(image)}), "has other parcels than")
     refused(rebuilt({DATA: text, "parcels.npy": npy(image[:90])}), "damaged parcels.npy")
     refused(rebuilt({DATA: text, "parcels.npy": npy(image - 1)}), "voxels in parcels.npy of none of its 2 parcels")
     refused(rebuilt({DATA: text, "parcels.npy": npy(image + 3)}), "voxels in parcels.npy of none of its 2 parcels")

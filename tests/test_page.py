@@ -340,7 +340,7 @@ def test_the_summary_says_beside_what_and_how_many_were_significant_before():
         "None of 3 regions is significant beside site, age and log mean_fd at family-wise p < 0.05 (3 in reliance and "
         "0 in unique before adjustment): nothing here says where autism is."
     )
-    assert "measured only, without sex (known of too few, " in said(P, reason="", without=("sex",))
+    assert "measured only, without sex (known for too few, " in said(P, reason="", without=("sex",))
     assert "before adjustment" not in said(P) and "beside" not in said(P)
 
 
@@ -353,7 +353,7 @@ def test_unique_without_reliance_is_possibly_a_suppressor():
 
 def test_one_class_or_few_people_of_one_name_no_region():
     assert said(P, label=np.ones(20)) == "No p-values: the subjects are of one class."
-    few = "Nothing is concluded about regions: 9 subjects of one class, which takes 10 of each."
+    few = "Nothing is concluded about regions: one class has only 9 subjects. Each class needs 10."
     assert said(P, label=np.arange(40) < 9) == few
     assert "rests on" in said(P, label=np.arange(40) < 10)
 
@@ -377,11 +377,11 @@ def test_one_name_of_two_regions_counts_once_each():
         (AUC, True, "0.80 (0.70 to 0.90)."),
         (POOR, False, "0.55 (0.40 to 0.70): the network is not shown to be better than chance, so there is nothing"),
         (REVERSED, False, "0.30 (0.20 to 0.45): the network ranks them the wrong way round, so there is nothing for"),
-        (Estimate(1.0, None, None), None, "1.00, without an interval: whether the network is better than chance is"),
+        (Estimate(1.0, None, None), None, "1.00, without an interval. It is not known whether the network is better"),
         (
             UNDEFINED,
             None,
-            "is undefined, since all of them, or all of each site, are of one class: whether",
+            "is undefined, since all of them, or all of each site, are of one class. It is not",
         ),
     ],
 )

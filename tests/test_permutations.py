@@ -154,7 +154,7 @@ def test_p_is_that_of_the_tables_and_stands_everywhere(tested, cohort):
     assert [float(row["auc_sites"]) for row in rows] == pytest.approx(scores, rel=1e-6)
     assert [int(row["as_high"]) for row in rows] == [score >= observed for score in scores]
     words = (
-        f"The p-value of the whole procedure is {p:.2g}: on labels permuted within sites it had an AUC within sites of"
+        f"The p-value of the whole procedure is {p:.2g}. On labels permuted within sites it had an AUC within sites of"
     )
     for text in ((tested / "test/report.html").read_text(), (tested / "test.out").read_text()):
         assert words in " ".join(text.split())
@@ -275,7 +275,7 @@ def test_mistakes(words, message, cli, cohort, tmp_path):
 
 def test_shuffled_labels_are_not_permuted():
     with pytest.raises(
-        InputError, match="compares true labels with permuted ones; this network was trained on the lat"
+        InputError, match="compares true labels with permuted ones; this network was trained on permuted ones"
     ):
         module.permuted_run(SimpleNamespace(run=run_of(shuffled_labels=True)), 5)
 

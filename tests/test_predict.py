@@ -410,7 +410,7 @@ REFUSED = {  # what is given, and what is said of it
     ),
     "no series": (with_series(None), "{bundle} prepares people with connectomes of seg-six; give --series FILE."),
     "series": (with_series("1\t2\n1\tx\n"), "series.tsv is not the series of 2 parcels: "),
-    "other parcels": (with_series("a\tb\n" + "1\t2\n2\t5\n" * 20), "series.tsv is of other parcels than the rest: "),
+    "other parcels": (with_series("a\tb\n" + "1\t2\n2\t5\n" * 20), "series.tsv has other parcels than the rest: "),
     "no column": (
         lambda given, _: replace(given, phenotype={"AGE": "12"}),
         "--phenotype AGE is no column that {bundle} knows; it has age, sex, site, mean_fd.",

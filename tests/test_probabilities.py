@@ -155,7 +155,7 @@ def test_the_page_says_what_was_observed(tmp_path, alike):
     all_people, first = page.rows["Sets of labels"][1:3]
     assert all_people[0] == f"all {len(table)}" and first[0] == "site 0"
     assert first[1].startswith(f"{share[own['site'] == 'site 0'].mean():.0%} of 15 (")
-    assert "share 0.5, that among these people" in " ".join(page.paragraphs["Decisions"])
+    assert "share of autism of 0.5, that among these people" in " ".join(page.paragraphs["Decisions"])
 
 
 @pytest.mark.slow
@@ -189,7 +189,7 @@ def test_decisions_are_shown_for_the_share_of_autism_that_is_given(tmp_path, ali
     table = read_test(folder).probabilities
     expected = logit(table["calibrated"]) + logit(0.1) - logit(table["prevalence"])
     assert share == 0.1 and log_odds(probability) == pytest.approx(expected.to_numpy())
-    assert "share 0.1, as given" in (folder / "report.html").read_text()
+    assert "share of autism of 0.1, as given" in (folder / "report.html").read_text()
     for given, told in (("1", "The share of autism is 1; expected more than 0"), ("x", "invalid float value: 'x'")):
         outcome = run_main("utils.report.__main__", "report", [folder, "--prevalence", given])
         assert outcome.status == 2 and told in outcome.err and outcome.err.count("\n") == 1

@@ -267,7 +267,7 @@ def test_a_bare_folder_that_was_filled_with_other_records(cli, tmp_path):
         (bare / f"{subject}.bin").write_bytes(small_record(subject % 2 == 0, 100 + subject))
     outcome = cli("--test", *in_folds)
     assert outcome.status == 2
-    assert "folds.csv is of other data than" in outcome.err
+    assert "folds.csv belongs to other data than" in outcome.err
     assert "(1.bin, 10.bin, 11.bin, " in outcome.err
     outcome = cli(*training(tmp_path, bare, "nn", 2))
     assert outcome.status == 2

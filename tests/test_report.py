@@ -356,7 +356,7 @@ def test_the_methods_say_what_the_tables_hold(pooled, single):
         assert "compared with majority; regions, SVM." in text
         assert "tensorflow 2.21.0, numpy 2.4.6" in text
     assert "tested on data of 114 subjects of 3 sites (60 with autism, 54 controls)" in one
-    assert "10% were set aside for validation" in one and "permuted" in one and "stratified" not in one
+    assert "10% of the training subjects were set aside" in one and "permuted" in one and "stratified" not in one
     assert "cross-validated in 3 folds; every" in many and "stratified by fold" in many and "set aside" not in many
 
 
@@ -393,7 +393,7 @@ SENTENCES = {  # what of `run.json` calls for a sentence of the methods, and tha
     "floors": ({"floor_settings": {"SVM": "C = 1", "forest": "9"}}, "the same training subjects: SVM (C = 1). "),
     "motion": (
         {"motion": "Is it motion? More: its partial correlation with the diagnosis is 0.3"},
-        "(generalised covariance measure, Shah and Peters 2020), with robust standard errors.",
+        "(generalised covariance measure, Shah and Peters 2020) tested whether the output carries",
     ),
 }
 

@@ -156,7 +156,7 @@ def test_each_process_has_its_share_of_the_cores(monkeypatch):
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c")
     assert [place["CUDA_VISIBLE_DEVICES"] for place in environments(2, False)] == ["GPU-a", "GPU-b"]
-    with pytest.raises(InputError, match="--jobs 4 needs as many free GPUs, 3 are; use fewer jobs, or --shareGPU"):
+    with pytest.raises(InputError, match="--jobs 4 needs as many free GPUs, but 3 are free; use fewer jobs, or"):
         environments(4, False)
     assert [place["CUDA_VISIBLE_DEVICES"] for place in environments(4, True)][3] == "GPU-a"
 

@@ -293,8 +293,8 @@ def test_why_new_people_have_no_floors_and_how_many_fit_an_svm_is_told(tmp_path,
     checkpoints = SimpleNamespace(identity=lambda: an_identity(cohort="gone"))
     run = SimpleNamespace(cohort=of_new, checkpoints=checkpoints, out_dir=tmp_path)
     assert write_floors(run) == [
-        "No floor could be fitted beside the score: the cohort has no training subjects, and gone, which trained the "
-        "checkpoint, is gone, was changed or was prepared otherwise."
+        "No floor could be fitted beside the score: the cohort has no training subjects. The checkpoint was "
+        "trained on gone, which is gone, was changed or was prepared otherwise."
     ]
     assert not (tmp_path / "floor_predictions.csv").exists()
     training = cohort_of(row("1", 1.0, "train"), row("2", 0.0, "train"))

@@ -87,7 +87,9 @@ def test_new_people_get_the_same_volumes(scans, converted, data_cli, tmp_path):
     assert outcome.status == 0, outcome.err
     assert open_cohort(tmp_path / "out").maps == ("falff", *NETS)
     source = read_source(scans, SourceOptions(maps=("net_2", "falff")))
-    with pytest.raises(InputError, match="holds 4 maps a record, falff, net_0, net_1, net_2, found are net_2, falff;"):
+    with pytest.raises(
+        InputError, match=r"holds 4 maps a record \(falff, net_0, net_1, net_2\), but net_2, falff were"
+    ):
         check_like(source, open_cohort(converted[0]))
 
 

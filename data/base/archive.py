@@ -150,8 +150,8 @@ def excess(sizes: Mapping[str, int]) -> str:
 
 
 def check_json(content: bytes) -> None:
-    """Raises ValueError for JSON of too many values, of a name that stands twice, of a number that is not finite, or of
-    text that is not plain. Raises RecursionError if it is deep."""
+    """Raises ValueError for JSON with too many values, a name that stands twice, an infinite number, or text that is
+    not plain. Raises RecursionError if it is deep."""
     if (count := sum(map(content.count, (b",", b"[", b"{")))) > MAX_VALUES:
         raise ValueError(f"it holds about {count:,} values, at most {MAX_VALUES:,} are allowed")
 

@@ -128,8 +128,8 @@ def described() -> str:
 
 @contextmanager
 def quietly(quiet: bool = True) -> Iterator[None]:
-    """Until the block ends `print_unless_quiet` prints nothing, and progress is shown on a terminal only, by a bar that
-    goes when it is full."""
+    """Until the block ends `print_unless_quiet` prints nothing. Progress is a bar that goes when it is full, and only
+    on a terminal."""
     before = QUIET.set(quiet or QUIET.get())
     try:
         yield

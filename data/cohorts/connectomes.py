@@ -124,7 +124,7 @@ def opened(folder: Path, metadata: Metadata, subjects: Sequence[str], digests: S
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a readable file of connectomes: {error}. {AGAIN}") from error
     if parcels_sha256(parcels, image) != metadata.parcels_sha256:
-        raise InputError(f"{path} is of other parcels than cohort.json says. {AGAIN}")
+        raise InputError(f"{path} has other parcels than cohort.json says. {AGAIN}")
     row_of = {subject: row for row, subject in enumerate(people)}
     if absent := [subject for subject in subjects if subject not in row_of]:
         raise InputError(f"{path} lacks subject {absent[0]} ({len(set(absent))} missing). {AGAIN}")

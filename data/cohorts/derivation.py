@@ -124,7 +124,7 @@ class Derivation:
             flag="confounds",
             option={
                 "choices": STRATEGIES,
-                "help": "what is regressed out (default simple, none of scans that were cleaned or have no table)",
+                "help": "what is regressed out (default simple; none if scans were cleaned or have no table)",
             },
         ),
     ] = ""

@@ -103,7 +103,7 @@ class Folds:
             return notes
         return [
             *notes,
-            f"{self.whole.path} has no phenotype.csv, so that every fold uses the phenotype as it is stored, imputed "
+            f"{self.whole.path} has no phenotype.csv, so every fold uses the phenotype as it is stored. It was imputed "
             "and scaled on the training subjects of the cohort's own split.",
         ]
 
@@ -140,7 +140,7 @@ class Folds:
             found = [] if self.reduced else self.whole.changed_since(folder)
             named = f" ({listed(found)} changed)" if found else ""
             raise InputError(
-                f"{folder / FOLD_TABLE} is of other data than {self.whole.path}{named}; use another --chkPointDir."
+                f"{folder / FOLD_TABLE} belongs to other data than {self.whole.path}{named}; use another --chkPointDir."
             )
 
     def check(self, folder: Path, name: str, cohort: Cohort) -> None:
@@ -268,8 +268,8 @@ def inner_folds(folds: Folds, cohort: Cohort, seed: int) -> InnerFolds:
     if count < MIN_INNER_FOLDS:
         what = "subjects of a class" if folds.are_numbered else f"value of {folds.how}"
         raise InputError(
-            f"--choose compares models within the training subjects of a fold, in {MIN_INNER_FOLDS} inner folds at "
-            f"least, and without one fold {cohort.path} has {count} {what} left; use fewer or other --folds."
+            f"--choose cuts the training subjects of a fold into {MIN_INNER_FOLDS} inner folds at least. "
+            f"Without one fold, {cohort.path} has {count} {what} left; use fewer or other --folds."
         )
     if folds.are_numbered:
         fold_of = by_number(training, str(count), seed, folds.same_scan)

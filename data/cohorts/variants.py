@@ -45,8 +45,8 @@ class RefittedEntry(Wrapped):
 
 def resplit(cohort: Cohort, split: Mapping[str, str]) -> Cohort:
     """The cohort with another split, subject -> train, test or HELD_OUT. Its phenotype is scaled on the training
-    subjects, or stays if there is no `phenotype.csv`. Raises InputError for a subject without a split, for a
-    training subject of unknown label, for subjects of one scan in both splits, and if nobody is left to train."""
+    subjects, or stays if there is no `phenotype.csv`. Raises InputError for a subject without a split, a
+    training subject of unknown label, or a scan in both splits. Also if nobody is left to train."""
     if absent := {row.subject for row in cohort.rows} - split.keys():
         raise InputError(f"The split lacks {len(absent)} subjects of {cohort.path}, such as {min(absent)}; add them.")
     if parted := [group for group in cohort.metadata.same_scan if len({split.get(one) for one in group} - {None}) > 1]:

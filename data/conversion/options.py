@@ -60,7 +60,7 @@ class SourceOptions:
     only: str | None = option(None, metavar="GLOB,...", help="use only maps whose path matches, such as '*/zfALFF*'")
     exclude: str | None = option(None, metavar="FILE|ID,ID", help="leave these people out; a file holds one ID a line")
     where: str | None = option(
-        None, metavar="CONDITION", help="use only rows of which this is true, such as 'AGE_AT_SCAN < 18 and SEX == 1'"
+        None, metavar="CONDITION", help="use only rows for which this is true, such as 'AGE_AT_SCAN < 18 and SEX == 1'"
     )
 
 

@@ -167,8 +167,8 @@ def check_like(source: Source, like: Cohort) -> None:
     names = tuple(source.maps.columns)
     if len(source.maps) and (len(names) != like.num_maps or names != (metadata.maps or names)):
         raise InputError(
-            f"{like.path} holds {like.num_maps} maps a record, {', '.join(like.maps)}, found are {', '.join(names)}; "
-            "expected the same. Name as many, in its order, with --maps."
+            f"{like.path} holds {like.num_maps} maps a record ({', '.join(like.maps)}), but {', '.join(names)} were "
+            "found; expected the same. Name as many with --maps, in the same order."
         )
     columns = phenotype.ABIDE_COLUMNS if is_abide(metadata) else metadata.phenotype_columns
     nobody = pd.DataFrame(columns=list(columns), dtype=str)

@@ -203,7 +203,7 @@ def write_edges(path: Path, parcels: tuple[str, ...], row: Path) -> tuple[tuple[
     place = {name: at for at, name in enumerate(parcels)}
     if other := [name for name in names if name not in place]:
         raise InputError(
-            f"{path} is of other parcels than the rest: it has {listed(other, 3)}; expected {listed(parcels, 3)}. "
+            f"{path} has other parcels than the rest: it has {listed(other, 3)}; expected {listed(parcels, 3)}. "
             "Was it made with another atlas? Choose with --only, or leave the person out with --exclude."
         )
     values = np.full((len(series), len(parcels)), np.nan)
@@ -216,8 +216,8 @@ def write_edges(path: Path, parcels: tuple[str, ...], row: Path) -> tuple[tuple[
 
 
 def image_of(listing: Listing, name: str | None, given: Path | None) -> tuple[Path | None, list[str]]:
-    """The image of the parcels of a kind of series: the one that is `given`, or that of the atlas of `seg-<atlas>`, as
-    XCP-D leaves it in `atlases/`. None, and a note, without one. Raises InputError if there are several."""
+    """The image of the parcels of a kind of series: the one that is `given`, or the one of `seg-<atlas>` that XCP-D
+    leaves in `atlases/`. If there is none: None and a note. Raises InputError if there are several."""
     if name is None:
         return None, []
     label = re.escape(name.removeprefix("seg-"))

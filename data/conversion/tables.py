@@ -38,8 +38,8 @@ RIVAL_SHARE = 0.8  # of the matches of the best column; a column with as many is
 
 def read_table(path: Path) -> pd.DataFrame:
     """A CSV or TSV as text, with decimal commas as points if semicolons separate the columns; a byte-order mark and
-    Windows line ends are allowed, and a line end within a cell becomes a space. Raises InputError if the delimiter is
-    ambiguous, two columns have one name, a row is longer than the header, or a cell is not plain text."""
+    Windows line ends are allowed, and a line end within a cell becomes a space. Raises InputError for an
+    ambiguous delimiter, two columns of one name, a row longer than the header, or a cell that is not plain text."""
     check_plain(str(path), "The table is")
     try:
         text = files.regular(path).read_text(encoding="utf-8-sig")

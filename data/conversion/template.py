@@ -147,7 +147,7 @@ def of_bundle(bundle: Archive) -> TemplateCohort:
     if image is not None and (image.min() < 0 or image.max() > len(parcels)):
         raise InputError(f"{bundle.path} has voxels in {PARCELS} of none of its {len(parcels)} parcels. Copy it again.")
     if metadata.connectome and parcels_sha256(data.parcels, image) != metadata.parcels_sha256:
-        raise InputError(f"{bundle.path} is of other parcels than its {DATA} says. Copy it again.")
+        raise InputError(f"{bundle.path} has other parcels than its {DATA} says. Copy it again.")
     edges = Connectomes(bundle.path, metadata.connectome, data.parcels, image, np.empty(0, int))
     cohort = Cohort(bundle.path, grid, (), (), metadata, num_maps=data.num_maps)
     return TemplateCohort(replace(cohort, connectomes=edges if metadata.connectome else None), data)

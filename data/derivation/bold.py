@@ -232,7 +232,7 @@ def censored(before: Confounds, path: Path, volumes: int) -> Confounds:
     kept = (marks == 0).to_numpy()
     if volumes not in (len(kept), kept.sum()) or not kept.any():
         raise InputError(
-            f"{path} has {len(kept)} rows, {kept.sum()} of them kept; expected one or the other to be the "
+            f"{path} has {len(kept)} rows, {kept.sum()} of them kept; expected one of these numbers to be the "
             f"{volumes} volumes of the scan."
         )
     return replace(before, kept=kept)

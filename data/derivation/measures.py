@@ -34,8 +34,9 @@ def falff(of: Amplitudes) -> np.ndarray:
 
 
 def reho(basis: np.ndarray, points: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Regional homogeneity (Zang et al. 2004, doi:10.1016/j.neuroimage.2003.12.030): Kendall's W of a voxel with its 26
-    neighbours, (voxels,) float32, for those of a mask (x, y, z).
+    """Regional homogeneity (Zang et al. 2004, doi:10.1016/j.neuroimage.2003.12.030) of the voxels of a mask (x, y, z).
+
+    It is Kendall's W of a voxel with its 26 neighbours; (voxels,) float32.
 
     The series are basis (times, directions) @ points.T (voxels, directions), whose scale does not matter. Ties take
     their average rank. W is not corrected for them, since filtered series have none. Voxels outside the mask and those

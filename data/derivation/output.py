@@ -107,7 +107,7 @@ def check_same(path: Path, wanted: dict[str, Any]) -> None:
     if different := next(others, None):
         if different in ("Sources", "SourcesSHA256"):
             raise InputError(
-                f"{path} was made of other files than the scan's of now. Remove this person's folder, to make it anew, "
+                f"{path} was made of other files than the scan has now. Remove this person's folder, to make it anew, "
                 "or choose another folder."
             )
         raise InputError(
@@ -200,7 +200,7 @@ def copy(source: Path, target: Path) -> None:
     """Copies a file. Raises InputError if another one has its place."""
     if target.exists():
         if target.read_bytes() != source.read_bytes():
-            raise InputError(f"{target} is another one than {source}; choose another folder, or rename {source.name}.")
+            raise InputError(f"{target} differs from {source}; choose another folder, or rename {source.name}.")
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     with files.unfinished(target) as unfinished:

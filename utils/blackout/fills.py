@@ -68,8 +68,9 @@ FILLS = (
         region="donor",  # if it has to do with neither label nor brain, both people's can be exchanged
         level=lambda fills: fills.means,
         tested=True,
-        meaning="How much the logit of the true class falls when the region is replaced by another person's: positive "
-        "where the network's evidence rests on this person's region. Mean over subjects, with its 95% interval.",
+        meaning="How much the logit of the true class falls when the region is replaced by another person's. It "
+        "is positive where the network's evidence rests on this person's region. Mean over subjects, with its 95% "
+        "interval.",
     ),
     Fill(
         UNIQUE,
@@ -78,7 +79,7 @@ FILLS = (
         level=lambda fills: fills.means - fills.expected,
         tested=True,
         meaning="The same, with the other person's region shifted to the level that the rest of this person's brain "
-        "predicts: what the region says and the rest does not.",
+        "predicts. It shows what the region says and the rest does not.",
     ),
     Fill(
         BACKGROUND,  # the blackout of most of the literature
@@ -95,7 +96,8 @@ FILLS = (
         region="own",
         rises=True,
         meaning="How much the logit of the true class rises when this region of the person is put into another "
-        "person's brain: what it says alone. Sufficient but not unique means redundant; neither means unimportant.",
+        "person's brain. It shows what the region says alone. Sufficient but not unique means redundant; "
+        "neither means unimportant.",
     ),
 )
 TESTED = tuple(fill for fill in FILLS if fill.tested)

@@ -27,7 +27,7 @@ from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE, TESTED, Fills
 from utils.blackout.results import PALE, BlackoutResults, effect_ticks, largest_effect, painted, shades, title
 from utils.figures import number, shortened
 from utils.runs.run import Run
-from utils.scores import results as statistics
+from utils.scores import results
 from utils.scores.results import ALPHA, CHANCE, MIN_PER_CLASS, Estimate, or_none
 
 NAME_WIDTH = 23  # letters of a region's name in the terminal
@@ -41,7 +41,7 @@ TEMPLATES = jinja2.Environment(
     autoescape=jinja2.select_autoescape(["html"], default_for_string=False),
     undefined=jinja2.StrictUndefined,
 )
-TEMPLATES.globals.update(statistics=statistics)
+TEMPLATES.globals.update(results=results)
 EXPECTED = "Warning: 'partition' will ignore the 'mask'"  # nilearn on its own mask
 ON_PAGE = (  # first what has p-values, last the background
     *TESTED,

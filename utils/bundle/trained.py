@@ -85,8 +85,8 @@ def check_left_out(trained: Sequence[Trained], cohort: Cohort) -> None:
     for one in trained if len(trained) > 1 else ():
         if (left := len(known.difference(one.saved.training_subjects))) < TELLING:
             raise InputError(
-                f"Fold {one.name} leaves out {left} people; networks with and without fewer than {TELLING} tell what "
-                "these are like. Bundle a model of run.py --train --everybody, or one of larger folds."
+                f"Fold {one.name} leaves out {left} people, fewer than {TELLING}; networks with and without them would "
+                "tell what they are like. Bundle a model of run.py --train --everybody, or one of larger folds."
             )
 
 

@@ -128,8 +128,8 @@ def check_chosen(choosing: Group) -> None:
     wanted = [part for part in choosing.leaves if choosing.only in (None, part.fold)]
     if missing := [part.fold for part in wanted if not part.is_done()]:
         raise InputError(
-            f"Nobody is chosen yet in {len(missing)} of {len(wanted)} folds ({listed(missing)}), or of other "
-            f"trainings; choose: {choosing.run.checkpoints.training}"
+            f"No candidate is chosen yet in {len(missing)} of {len(wanted)} folds ({listed(missing)}), or other "
+            f"trainings were compared; choose: {choosing.run.checkpoints.training}"
         )
 
 

@@ -98,7 +98,7 @@ def read(letter: str, folder: Path) -> FinishedTest:
         raise InputError(f"{folder / PREDICTIONS} has no known label; nothing can be compared.")
     if described.choice and described.choice.quick:
         raise InputError(
-            f"{folder} is of the best of several candidates, whom these predictions chose (--choose quick), so its "
+            f"{folder} holds the best of several candidates, chosen by these predictions (--choose quick), so its "
             "scores are too good; compare a test with --choose and inner folds, or those of the candidates in it."
         )
     if described.repeats < 2:

@@ -52,8 +52,8 @@ from utils.scores.results import (
 )
 
 NO_FLOORS = (
-    "No floor could be fitted beside the score: the cohort has no training subjects, and {cohort}, which trained the "
-    "checkpoint, is gone, was changed or was prepared otherwise."
+    "No floor could be fitted beside the score: the cohort has no training subjects. The checkpoint was "
+    "trained on {cohort}, which is gone, was changed or was prepared otherwise."
 )
 LINEAR_FLOORS = "The floors are the linear ones that a bundle holds, fitted on its training people."
 BEST_FLOOR = "best_floor"  # of a repeat, by the AUC that the verdict names
@@ -161,8 +161,8 @@ def compared(rows: Sequence[dict]) -> list[Compared]:
 
 
 def verdict(rows: Sequence[dict], predictions: Predictions) -> str:
-    """What the rows of `floors_table` allow to conclude, by the AUC of the headline: whether the network beats chance,
-    and how it stands beside the floors."""
+    """What the rows of `floors_table` say, by the AUC of the headline: whether the network beats chance and each
+    floor."""
     model, *others = [one for one in compared(rows) if one.name == MODEL or one.auc.value is not None]
     return paragraph(
         "verdict",

@@ -41,11 +41,13 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
     """Whether the network's output says more of the diagnosis than the covariates do; None if there are none.
 
     `table` is `Cohort.covariates`, with IQ if known. Each subject counts once, with the mean logit of its records and
-    repeats. The result holds `partial`: the correlation of label and output beside the covariates, and its `p` - or
-    `reason`, why it cannot be computed; `subjects`, `left_out` (a covariate is unknown, or all of
-    their site are of one class), `covariates`, `without` (covariates not used, or age by site) and `unknown` (of
-    EXPECTED). Where head motion is known: `correlation` as in `within_sites`, and if the output
-    carries more, `reliability` as in `needed_reliability`.
+    repeats. The result holds:
+    - `partial`: the correlation of label and output beside the covariates, and its `p`; or `reason`: why it cannot be
+      computed;
+    - `subjects`, and `left_out`: how many have an unknown covariate or a site of one class;
+    - `covariates`, `without` (covariates not used, or age by site) and `unknown` (of EXPECTED);
+    - where head motion is known: `correlation` as in `within_sites`, and if the output carries more, `reliability`
+      as in `needed_reliability`.
     """
     if table is None:
         return None
@@ -85,8 +87,8 @@ def subjects_of(predictions: Predictions) -> pd.DataFrame:
 
 
 def chosen(everybody: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
-    """Whose covariates are known, and the columns of each term that so many subjects bear: the site if it fits, the
-    other covariates, then `flexible` ones."""
+    """The people whose covariates are known, and the columns of each term for which they are enough. The terms: the
+    site if it fits, the other covariates, then `flexible` ones."""
     kept = [name for name in known if known[name].notna().mean() >= MIN_KNOWN]
     for names in (kept, [name for name in kept if name != "site"]):
         people = everybody[known[names].notna().all(axis=1)]

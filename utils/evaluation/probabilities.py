@@ -65,9 +65,9 @@ def of_agreement(table: pd.DataFrame, seed: int) -> Iterator[Row]:
 
 
 def of_level(table: pd.DataFrame, level: float) -> Iterator[Row]:
-    """The sets of one level (`set`): in how many people of each class they hold the label, and how many labels they
-    have, in all and in each group. Also whether groups differ by more than chance, by thresholds of all people
-    (`by_all`). Those of all others move away from a group, which makes its difference larger than it is."""
+    """The sets of one level (`set`): for how many people of each class they hold the label, and how many labels they
+    have. A row for all people, and one for each group. Also whether groups differ by more than chance, by thresholds of
+    all people (`by_all`). Thresholds of all other groups would make a group's difference larger than it is."""
     for group, part in [("", table), *(table.groupby("group") if table["group"].nunique() > 1 else ())]:
         about = {"group": group, "level": level}
         for value, name in enumerate(CLASSES):

@@ -144,8 +144,8 @@ def described(name: str, values: pd.Series, label: np.ndarray) -> list[dict[str,
 
 def compared(values: pd.Series, label: np.ndarray) -> dict[str, Any]:
     """Whether the classes differ in a variable: Welch's t-test and the Mann-Whitney test of numbers; Pearson's
-    chi-squared test of categories or, where few people are expected in a cell, Fisher's exact test of two of them and
-    a Monte Carlo p of more. Empty if there are too few people or no differences to test."""
+    chi-squared test of categories. Where few people are expected in a cell: Fisher's exact test of two categories, a
+    Monte Carlo p of more. Empty if there are too few people or no differences to test."""
     control, autism = (values[label == number].dropna() for number in range(len(CLASSES)))
     if is_text(values):
         return compared_counts(pd.crosstab(values.dropna(), label[values.notna()]).to_numpy())

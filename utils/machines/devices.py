@@ -172,8 +172,8 @@ def start_on_cpu() -> None:
 def processor() -> dict[str, Any]:
     """What decides the last bits of what a CPU computes, for `run.json`.
 
-    These are the instruction sets that NumPy may use, the kernels of OpenBLAS, whether and up to which instruction set
-    TensorFlow uses oneDNN, and the threads.
+    These are the instruction sets that NumPy may use, the kernels of OpenBLAS, and the threads. Also whether TensorFlow
+    uses oneDNN, and up to which instruction set.
     """
     import threadpoolctl
 

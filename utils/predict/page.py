@@ -90,9 +90,10 @@ def explained(bundle: Bundle) -> str:
     background = BACKGROUND[getattr(settings, "standardise", "stored")]
     return (
         f"Each region of AAL is replaced in turn by {background}, in all maps{edges}. The effect is how far the logit "
-        "of autism falls then: positive (red) where the region speaks for autism, negative (blue) where it speaks for "
-        "control. It shows what these networks use in this person, not what is wrong with a region. Whether an effect "
-        "could be chance is not known, for nobody else's region is at hand; large regions have larger effects."
+        "of autism falls then. It is positive (red) where the region speaks for autism, negative (blue) where it "
+        "speaks for control. It shows what these networks use in this person, not what is wrong with a region. It is "
+        "not known whether an effect could be chance, for nobody else's region is at hand. Large regions have larger "
+        "effects."
     )
 
 

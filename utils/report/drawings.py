@@ -139,8 +139,8 @@ def roc_band(predictions: Predictions, seed: int) -> tuple[np.ndarray, np.ndarra
 
 
 def confusion_rows(predictions: Predictions, scores: Scores) -> list[list[str]]:
-    """True classes (control, autism) by predicted ones: `22 (88%, 70% to 96%)`, how many records, and which share of
-    the row, with its interval if recall or specificity has one."""
+    """True classes (control, autism) by predicted ones, such as `22 (88%, 70% to 96%)`: how many records, and which
+    share of the row. The share has an interval if recall or specificity has one."""
     rows = []
     for label, name in enumerate(("specificity", "recall")):
         taken = predictions.probability[predictions.label == label] >= THRESHOLD

@@ -128,10 +128,10 @@ def choices(table: pd.DataFrame) -> Section:
 def beside_floors(table: pd.DataFrame, model: str) -> Section:
     """The AUC of the verdict and its difference, then the pooled AUC and the accuracy."""
     about = [
-        "Floors are plain classifiers on the same subjects. The model beats one where the interval of the difference "
-        "lies above 0, is worse where it lies below 0, and is level with it otherwise. They read the covariates; the "
-        "phenotype; the mean of each map in each AAL region (regions); or all of these. The majority, which reads "
-        "nothing, is not counted. More metrics are in floors.csv."
+        "Floors are plain classifiers on the same subjects. The model beats a floor if the interval of the "
+        "difference lies above 0. It is worse if this lies below 0, and else level with it. Floors read the "
+        "covariates; the phenotype; the mean of each map in each AAL region (regions); or all of these. The majority, "
+        "which reads nothing, is not counted. More metrics are in floors.csv."
     ]
     if RULE in set(table["floor"]):
         about.append(f"The {RULE} is a ceiling, not a floor.")

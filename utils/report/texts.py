@@ -60,7 +60,7 @@ TEMPLATES.filters["line"] = printable
 TEMPLATES.filters["some"] = lambda names, between=", ": listed(names, SHOWN, between)
 TEMPLATES.tests["in_text"] = lambda text, part: part in text
 TEMPLATES.globals.update(FEW=FEW, NAMED=NAMED, PUBLISHED=PUBLISHED, RULE=RULE, SUSPICIOUS=SUSPICIOUS)
-TEMPLATES.globals.update(metrics=metrics, statistics=results, calibration=calibration)
+TEMPLATES.globals.update(metrics=metrics, results=results, calibration=calibration)
 FILLED_BY = RUN, PART, AUTHOR = "the run", "the run, in part", "the author"
 GAP = "For the author:"  # in the text of an item that is filled in part
 ITEMS = """
@@ -222,8 +222,8 @@ def escaped(text: str) -> str:
 
 
 def tripod_items(tables: Tables) -> pd.DataFrame:
-    """A row an item: `item`, `section`, `topic`, `for` (D development, E evaluation), `asks` in our words, `filled_by`,
-    and `text`, which is empty where it is left to the author."""
+    """A row an item: `item`, `section`, `topic`, `for` (D development, E evaluation), `asks` in our words, `filled_by`
+    and `text`. The text is empty where it is left to the author."""
     of, macros = facts(tables), TEMPLATES.get_template(TRIPOD).module
     listed = [[cell.strip() for cell in line.split("|")] for line in ITEMS.strip().splitlines()]
     table = pd.DataFrame(listed, columns=["item", "section", "topic", "for", "asks"])

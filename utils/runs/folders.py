@@ -237,8 +237,8 @@ def check_places(out_dir: Path, checkpoints: Path, data: Path | None, written: P
 
 
 def refuse(flag: str, folder: Path, kind: str, named: dict[Path, str], on_disk: bool = True) -> None:
-    """Raises InputError if a folder of this kind is, or lies in, a folder where it must not: one of `named`, or
-    another that is there. What it holds itself is looked at where it is claimed."""
+    """Raises InputError if a folder of this kind is, or lies in, a forbidden folder: one of `named`, or another that is
+    there. What the folder itself holds is checked where it is claimed."""
     place = Path(os.path.realpath(folder))
     for outer in (place, *place.parents):
         found = next((what for path, what in named.items() if is_same(path, outer)), None)

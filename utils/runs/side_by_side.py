@@ -215,5 +215,7 @@ def environments(count: int, share_gpu: bool) -> list[dict[str, str]]:
     threads = {name: str(cores) for name in THREADS if name not in os.environ}
     gpus = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
     if gpus[0] != "-1" and len(gpus) < count and not share_gpu:
-        raise InputError(f"--jobs {count} needs as many free GPUs, {len(gpus)} are; use fewer jobs, or --shareGPU.")
+        raise InputError(
+            f"--jobs {count} needs as many free GPUs, but {len(gpus)} are free; use fewer jobs, or --shareGPU."
+        )
     return [threads | {"CUDA_VISIBLE_DEVICES": gpus[at % len(gpus)]} for at in range(count)]

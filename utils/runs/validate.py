@@ -49,7 +49,7 @@ class TrainOptions(Options):
     """The options of --train: how long, from where, on which labels."""
 
     num_iters: int | None = option(
-        None, f"batches to have seen in all (default {NUM_ITERS})", type=positive, metavar="N"
+        None, f"train until N batches have been seen in all (default {NUM_ITERS})", type=positive, metavar="N"
     )
     override_chkpt: bool = option(
         False, "start from zero; the old checkpoint stays until the first save", action="store_true"
@@ -59,7 +59,7 @@ class TrainOptions(Options):
     )
     score: Path | None = option(
         None,
-        "with --everybody: the --outDir of the test on folds whose score and settings it takes",
+        "with --everybody: take score and settings from the test on folds in this --outDir",
         type=Path,
         metavar="DIR",
     )
@@ -311,7 +311,7 @@ def check_everybody(asked: Request, given: set[str]) -> None:
             raise InputError("--prevalence goes with --bundle, whose probabilities are calibrated; leave it out.")
         return
     if other := next((name for name in ("folds", "choose") if name in given), None):
-        raise InputError(f"--everybody trains one model of all people, --{other} several; leave one of them out.")
+        raise InputError(f"--everybody trains one model of all people, --{other} trains several; leave one out.")
 
 
 def check_options(job: Job, given: set[str], jobs: Iterable[Job]) -> None:

@@ -9,8 +9,8 @@ Shafer 2005). Take a person who is drawn like those of the same class who gave t
 holds the true label with at least the probability of the level, whatever the classifier. Sets do not depend on the
 share of autism.
 
-All that is stored are constants. What they do for people of other sites is observed by leaving one group out: the
-constants of all other groups are applied to this one. The models that predicted the other groups had seen this group in
+All that is stored are constants. How well they work for people of other sites is observed by leaving one group out. The
+constants of all other groups are applied to it. The models that predicted the other groups had seen this group in
 training. That moves a slope of all of them a little, and the labels of none.
 """
 
@@ -61,9 +61,12 @@ class Sets:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How probabilities agree with labels: `slope` of the labels' log odds on theirs (1 is right, less: too sure; None
-    if nothing decides it), `intercept` with the slope fixed at 1 (calibration in the large: 0 is right, more: autism is
-    more common than they say), Brier score."""
+    """How probabilities agree with labels.
+
+    `slope` of the labels' log odds on theirs: 1 is right, less is too sure, None if nothing decides it. `intercept`
+    with the slope fixed at 1 (calibration in the large): 0 is right, more says that autism is more common than
+    predicted. Then the Brier score.
+    """
 
     slope: float | None
     intercept: float
@@ -184,8 +187,8 @@ def shortage(label: np.ndarray, group: np.ndarray) -> str:
 
 
 def fit(label: np.ndarray, probability: np.ndarray, group: np.ndarray, how: str) -> Calibration:
-    """The calibration of raw probabilities (n,) of people, each predicted by a model that was trained without the
-    person's group (n,), such as a site or a fold; a person counts once. `label`: 1 autism, 0 control; `how` as in
+    """The calibration of raw probabilities (n,) of people. Each was predicted by a model that was trained without the
+    person's group (n,), such as a site or a fold. A person counts once. `label`: 1 autism, 0 control; `how` as in
     `Calibration`. Raises InputError if there are too few."""
     if problem := shortage(label, group):
         raise InputError(problem)

@@ -8,9 +8,9 @@ records only. Each classifier reads each set of features on which it adds someth
 - the mean of SVMs, one a map, with or without one of the phenotype, as the network fuses what it reads. On 737 people
   of ABIDE I no single classifier was better. Log odds are averaged, a logarithmic opinion pool (Genest and Zidek 1986,
   doi:10.1214/ss/1177013825). A map that tells nothing is calibrated to log odds near 0, and so hardly counts.
-- if there are connectomes: ridge on their edges, and the mean of three parts, that of the maps, the SVM of the
-  phenotype and this ridge. On 737 people of ABIDE I, fifteen maps, leaving sites out, three parts had an AUC within
-  sites of 0.79, the connectome alone 0.76; with a vote for each map these outvoted the connectome (0.76).
+- if there are connectomes: ridge on their edges. Also the mean of three parts: the mean over the maps, the SVM of the
+  phenotype and this ridge. On 737 people of ABIDE I with fifteen maps, leaving sites out, three parts had an AUC within
+  sites of 0.79. The connectome alone had 0.76. With a vote for each map, the maps outvoted the connectome (0.76).
 
 Penalties are chosen in inner folds: with C = 1 a logistic regression of region means was a straw man.
 """
@@ -52,8 +52,8 @@ SETTINGS = {  # of each classifier by its name in those of floors, for the metho
     SVM: "radial basis functions, C = 1, gamma scaled by the features' variance, probabilities calibrated over "
     f"{INNER}, at most {MAX_SVM_RECORDS:,} training records",
     MEAN: "the mean log odds of such SVMs, one a map, and one of the phenotype if it is named",
-    PARTS: "the mean log odds of what reads the maps (the mean of SVMs, one a map), of the phenotype's SVM, if it is "
-    f"named, and of the connectome's ridge, at most {ridge.MAX_EDGE_RECORDS:,} training records",
+    PARTS: "the mean log odds of these parts: SVMs of maps (their mean), the phenotype's SVM if it is named, the "
+    f"connectome's ridge; at most {ridge.MAX_EDGE_RECORDS:,} training records",
 }
 
 
@@ -223,7 +223,8 @@ def with_connectomes(
     found: dict[str, np.ndarray], fitting: dict[str, TrainingSet], source: Cohort, cohort: Cohort
 ) -> dict[str, np.ndarray]:
     """Probabilities of the test records of `cohort` by the edges of connectomes, fitted on training records of
-    `source`: alone, and with those that were `found` by maps and phenotype. None unless both have the same edges."""
+    `source`. First by edges alone, then with those that were `found` by maps and phenotype. None unless both cohorts
+    have the same edges."""
     same = source.metadata.of_inputs([CONNECTOME]) == cohort.metadata.of_inputs([CONNECTOME])
     if not fitting or not same or source.connectomes is None or cohort.connectomes is None:
         return {}

@@ -152,10 +152,10 @@ class Predictions:
         return bootstrap(lambda weight: statistic(weight[:, member]), len(first), random, resamples, strata)
 
     def widening(self, name: str) -> float:
-        """How much wider than that of the bootstrap the interval of a score of several folds is; 1 of a single model.
+        """How much wider the interval of a score of several folds is than that of the bootstrap; 1 for a single model.
 
-        The variance grows by the share of a subject's training subjects who are themselves in the score and tested by
-        another model, 1 if all are. An AUC within groups loses two degrees of freedom a group, one a class.
+        The variance grows by a share of a subject's training subjects: those who are themselves in the score, tested by
+        another model. It is 1 if all are. An AUC within groups loses two degrees of freedom a group, one a class.
         """
         if self.fold is None:
             return float(np.sqrt(1 + self.several))

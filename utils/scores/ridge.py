@@ -1,8 +1,8 @@
 """Ridge regression as a classifier: features and labels of training records -> weights and a bias that give log odds.
 
 The penalty and the calibration are chosen in inner folds of the training records. A group of subjects, such as those
-who share a scan, is on one side of each. What is fitted is how far a label, -1 or 1, is from the mean of its site: what
-a scanner does to features shall not tell how common autism is at its site.
+who share a scan, is on one side of each. What is fitted is how far a label, -1 or 1, is from the mean of its site. The
+effect of a scanner on features shall not tell how common autism is at its site.
 
 Connectomes have many more edges than there are training records, which span few of their directions. Products of people
 are enough to find these. They are summed over a block of people at a time: memory does not grow with the number of
