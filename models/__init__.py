@@ -1,8 +1,8 @@
 """What every model is: the settings of a network, and the five models in one table.
 
-Each module holds `Config` (a frozen dataclass), `PRESETS` (the first is the default), and a pure
-`build(config, grid, maps)`. A model imports Keras only inside functions, so that a mistake on the command line is reported
-before its seconds-long import.
+Each module holds `Config` (a frozen dataclass), `PRESETS` (the first is the default), and a pure `build(config, grid,
+maps)`. A model imports Keras only inside functions, so that a mistake on the command line is reported before its
+seconds-long import.
 """
 
 import dataclasses

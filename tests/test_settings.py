@@ -188,7 +188,7 @@ def test_a_setting_of_another_network_is_answered_with_those_of_this(name, prese
     assert f"--set {key} is unknown; expected one of {', '.join(own)}." in str(caught.value)
 
 
-ELSEWHERE = {  # of training and of reading; of layers, which `TINY` and `SMALLER` change in other tests
+ELSEWHERE = {  # not tried here: those of training and reading, and the shapes of convolutions
     *("batch_size", "optimizer", "learning_rate", "half_rate_after", "decay", "standardise", "swap_regions"),
     *("connectome", "filters", "kernels", "strides", "pools", "residual", "global_average", "phenotype_activation"),
 }
