@@ -206,10 +206,12 @@ def state(folder: Path) -> dict[str, str]:
 
 
 def without_times(path: Path) -> bytes:
+    """What a file holds, without times, and without the names of TensorBoard's events: each start makes some."""
     content = path.read_bytes()
     if path.name == "checkpoint":  # TensorFlow's state file
         return b"\n".join(line for line in content.splitlines() if b"timestamp" not in line)
-    return "\n".join(masked(line, {}) for line in lines_of(path.as_posix(), content)).encode()
+    lines = (masked(line, {}) for line in lines_of(path.as_posix(), content))
+    return "\n".join(line for line in lines if line.strip(' ",') != "<events>").encode()
 
 
 # Kills
