@@ -28,6 +28,9 @@ def profile(frame, event, _):
 def ours(names):
     return sorted(str(Path(name).relative_to(root)) for name in names if Path(name).is_relative_to(root))
 
+import models, utils  # what configures TensorFlow
+import tensorflow, keras  # thousands of calls that are not ours
+
 found = {}
 threading.setprofile(profile)
 for model, words in settings.items():
