@@ -37,7 +37,7 @@ def quick_floors() -> Iterator[None]:
         patch.setattr(floors, "STRENGTHS", floors.STRENGTHS[1::3])
         patch.setattr(ridge, "PENALTIES", ridge.PENALTIES[2::2])
         patch.setattr(ridge, "INNER_FOLDS", 3)
-        patch.setattr(metrics, "RESAMPLES", 400)
+        patch.setattr(metrics, "RESAMPLES", 200)
         yield
 
 
