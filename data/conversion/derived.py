@@ -43,7 +43,8 @@ def said_beside(path: Path) -> Derivation | None:
     versions, measure = said.get("Versions"), said.get("Measure")
     if not isinstance(versions, dict) or PROGRAM not in versions:
         return None
-    values: dict[str, Any] = {name: said[of.key] for name, of in FIELDS.items() if said.get(of.key) is not None}
+    keys = {name: of.key for name, of in FIELDS.items() if of.key}
+    values: dict[str, Any] = {name: said[key] for name, key in keys.items() if said.get(key) is not None}
     if "parcels" not in values:
         values["measures"] = [measure]
     try:

@@ -54,7 +54,7 @@ class Source:
     subjects: pd.DataFrame  # subject, site, label (1.0 autism, 0.0 control, NaN unknown)
     maps: pd.DataFrame  # MapOnDisk, a column for each map, by name
     rows: pd.DataFrame  # the table's text
-    measured: tuple[str, ...]  # columns of `rows` that the table lacks, see `motion`
+    measured: tuple[str, ...]  # columns of `rows` that the table lacks, see `with_motion`
     left_out: dict[str, list[str]]  # for each reason, the subjects without a record
     notes: list[str]
     series: SeriesFiles | None = None

@@ -14,12 +14,10 @@ from pathlib import Path, PurePosixPath
 from tempfile import mkdtemp
 from typing import Any
 
-from joblib import cpu_count
-
 from data.base.archive import Archive
 from data.base.errors import InputError
 from data.base.files import sum_of
-from data.base.processes import processes
+from data.base.processes import cpu_count, processes
 from data.cohorts.derivation import (
     DUAL_REGRESSION,
     FOLDER,

@@ -127,7 +127,7 @@ def training_sets(rows: Sequence[Row], group: Sequence[str]) -> dict[str, Traini
     """What each classifier takes of training records with these rows and groups of subjects (n,); nothing if they are
     too few for inner folds."""
     everybody, some = (training_set(rows, np.asarray(group), most) for most in (len(rows), MAX_SVM_RECORDS))
-    return {LOGISTIC: everybody, RIDGE: everybody, SVM: some} if everybody.folds and some.folds else {}
+    return {**dict.fromkeys(LINEAR, everybody), SVM: some} if everybody.folds and some.folds else {}
 
 
 def people_of(cohort: Cohort, indices: np.ndarray) -> list[str]:
