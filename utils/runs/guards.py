@@ -84,8 +84,7 @@ def refuse_others(run: Run, saved: Identity, *names: str) -> None:
 def no_leak_by_encoder(run: Run) -> None:
     """No test subject of this cohort may have trained the encoder that made its volumes."""
     metadata = run.cohort.metadata
-    if metadata.encoder_subjects or metadata.encoder_volumes:
-        refuse_leak(run, "the encoder of these volumes", metadata.encoder_subjects, metadata.encoder_volumes)
+    refuse_leak(run, "the encoder of these volumes", metadata.encoder_subjects, metadata.encoder_volumes)
 
 
 def no_leak(run: Run, saved: Identity) -> None:
@@ -102,6 +101,8 @@ def no_leak(run: Run, saved: Identity) -> None:
 def refuse_leak(run: Run, what: str, subjects: Collection[str], volumes: Collection[str]) -> None:
     """Raises InputError if a test subject is one of those who trained `what`, by the name or by the scan under another
     name."""
+    if not subjects and not volumes:
+        return  # as of an encoder, where there is none
     cohort, known = run.cohort, set(map(bare_name, subjects))
     tested, scans = cohort.subjects("test"), cohort.scans("test")
     by_scan = {scans[scan] for scan in scans.keys() & set(volumes)}
