@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from helpers import COARSE, LAS_6MM, an_identity, brain_map, cohort_of, row, run_of, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from data.base.errors import InputError
 from data.cohorts import atlas, records, resampling, stored, twins
@@ -66,11 +68,86 @@ def test_long_groups_are_cut():
 
 
 def test_region_means_of_a_volume_are_those_of_its_block_means():
+    """Those of a person's own values, each weighed by its square; the right regions are mirror images of the left."""
     volume = np.stack([brain_map(records.FULL.shape, seed) for seed in (0, 1)], -1)
     reduced = np.stack([resampling.block_mean(volume[..., at]) for at in (0, 1)], -1)
-    np.testing.assert_allclose(twins.of_volume(volume), twins.of_volume(reduced))
-    inside = atlas.load_atlas(None, records.REDUCED).labels == 5
-    np.testing.assert_allclose(twins.of_volume(reduced)[4], reduced[inside].mean(0), rtol=1e-5)
+    np.testing.assert_allclose(twins.of_volume(volume), twins.of_volume(reduced), rtol=1e-5)
+    inside = atlas.load_atlas(None, records.FULL).labels == 5
+    for at, found in enumerate(twins.of_volume(reduced)[4]):
+        values = resampling.repeat_blocks(reduced[..., at])[inside].astype(float)
+        assert found == pytest.approx((values**3).sum() / (values**2).sum(), rel=1e-5)
+    turned = twins.of_volume(reduced[::-1])
+    np.testing.assert_allclose(turned[:108:2], twins.of_volume(reduced)[1:108:2], rtol=1e-5)
+    np.testing.assert_allclose(turned[108:], twins.of_volume(reduced)[108:], rtol=1e-5)
+
+
+def test_a_region_that_a_person_lacks_is_unknown():
+    volume = brain_map(records.REDUCED.shape, 0)
+    volume[:, :, :12] = 0
+    means = twins.of_reduced(volume)
+    cerebellum, frontal = means[90:108], means[:4]
+    assert np.isnan(cerebellum).all() and np.isfinite(frontal).all()
+
+
+def people_of(count: int) -> np.ndarray:
+    """Whole brains of people on the reduced grid (people, maps, x, y, z): a common pattern, and one of each person."""
+    random = np.random.default_rng(0)
+    shape = records.REDUCED.shape
+    distance = sum(
+        np.square(axis) for axis in np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")
+    )
+    common, own = random.normal(size=(2, *shape)), random.normal(size=(count, 2, *shape))
+    smooth = [ndimage.gaussian_filter(values, (0,) * (values.ndim - 3) + (1.5,) * 3) for values in (common, own)]
+    values = 1 + 0.2 * sum(of / of.std() for of in smooth)
+    return np.where(distance < 0.8, values, 0).astype(np.float32)
+
+
+def cut(values: np.ndarray) -> np.ndarray:
+    kept = np.zeros_like(values)
+    kept[:, 3:-3, 3:-3, 7:-4] = values[:, 3:-3, 3:-3, 7:-4]
+    return kept
+
+
+CHANGES = {
+    "another field of view": cut,
+    "a mask smaller by 2 voxels": lambda values: np.where(
+        ndimage.binary_erosion(values[0] != 0, iterations=2), values, 0
+    ),
+    "mirrored": lambda values: values[:, ::-1],
+    "mirrored, of another field of view": lambda values: cut(values[:, ::-1]),
+    "in other units, of another background": lambda values: np.where(values, 3 * values - 2, 0),
+}
+
+
+@pytest.fixture(scope="module")
+def brains() -> np.ndarray:
+    return people_of(61)
+
+
+def means_of(volumes: Iterable[np.ndarray]) -> np.ndarray:
+    """Region means (people, regions, maps) of volumes (maps, x, y, z), as a conversion has them."""
+    return np.stack([twins.of_volume(records.normalise(np.moveaxis(values, 0, -1))) for values in volumes])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("copies", [1, 10])
+def test_copies_of_another_extent_or_side_are_found_and_nobody_else(brains, change, copies):
+    found = twins.alike(names(60 + copies), means_of([*brains[:60], *map(change, brains[:copies])]))
+    assert set(found.same_scan) == {(f"p{at}", f"p{60 + at}") for at in range(copies)}
+    assert not found.same_person
+
+
+@pytest.mark.slow
+def test_one_map_of_several_is_enough(brains):
+    """A person with nearly the first map of one and the second of another; all three share scans."""
+    random = np.random.default_rng(3)
+    mixed = np.stack([brains[4][0], brains[7][1]])
+    mixed = np.where(mixed, mixed + 0.02 * random.normal(size=mixed.shape), 0)
+    one = np.stack([mixed[0], brains[60][1]])
+    found = twins.alike(names(61), means_of([*brains[:60], mixed]))
+    assert found.same_scan == (("p4", "p7", "p60"),)
+    assert twins.alike(names(61), means_of([*brains[:60], one])).same_scan == (("p4", "p60"),)
 
 
 def test_simulated_people_and_swapped_copies_are_no_twins(cohort, data_cli, tmp_path):
@@ -121,10 +198,10 @@ def test_what_copies_tell_of_labels_is_gone(bare, tmp_path):
     """Who is most alike among the people of other folds has the label of a tested one by chance, not by a copy."""
     folds = open_folds(bare, "4", 0, tmp_path / "saved")
     subjects, means = twins.of_cohort(folds.whole, range(40))
-    points, label = twins.embedded(means), {row.subject: row.label for row in folds.whole.rows}
-    fold = np.array([folds.fold_of[subject] for subject in subjects])
-    cosines = np.where(fold == fold[:, None], -1, points @ points.T)
-    assert cosines.max() < twins.SAME_PERSON
+    label, fold = {row.subject: row.label for row in folds.whole.rows}, np.array([folds.fold_of[of] for of in subjects])
+    total, _ = twins.compared([twins.embedded(means[..., 0])], slice(None), slice(None))
+    cosines = np.where(fold == fold[:, None], -1, total)
+    assert cosines.max() < twins.thresholds(40, 1)[1]
     right = np.mean(
         [label[subjects[at]] == label[subject] for subject, at in zip(subjects, cosines.argmax(1), strict=True)]
     )
