@@ -74,8 +74,8 @@ def check_informative(table: pd.DataFrame, subjects: Sequence[str], named: Mappi
     told = [f"{flag} {', '.join(columns.values())}" for flag, columns in found.items() if columns]
     if told:
         raise InputError(
-            f"Nothing can be learnt from {'; '.join(told)}. Leave these columns out, or write an age in place of a "
-            "date and shared categories in place of text. --where can choose people by any column."
+            f"Nothing can be learnt from {'; '.join(told)}. Leave these columns out. In the table, an age could take "
+            "the place of a date, and shared categories that of text. --where can choose people by any column."
         )
 
 
@@ -102,8 +102,8 @@ def uninformative(table: pd.DataFrame, subjects: Sequence[str], columns: Sequenc
 
 
 def number_people(values: pd.Series) -> bool:
-    """Whether canonical values are whole numbers of which no two are equal, and which are in order, or of so small a
-    range that two measurements would be equal (a birthday problem)."""
+    """Whether canonical values are whole numbers, of which no two are equal, as of IDs. They are also in order, or of
+    so small a range that two measurements would be equal (a birthday problem)."""
     numbers = pd.to_numeric(values, errors="coerce")
     if len(numbers) < MIN_NUMBERED or numbers.isna().any() or (numbers % 1 != 0).any() or not numbers.is_unique:
         return False

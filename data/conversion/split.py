@@ -69,8 +69,8 @@ class KeptSplit:
         return cls(sealed(path)) if path else None
 
     def of_people(self, subjects: Sequence[str], means: np.ndarray | None) -> dict[str, str]:
-        """The split of each of these subjects whom the cohort has, by the ID or, once the region means (subjects,
-        regions, maps) are known, by the scan. Raises InputError if it has none of them."""
+        """The split of each of these subjects whom the cohort has by the ID. Once the region means (subjects, regions,
+        maps) are known, also of those whose scan it has. Raises InputError if it has nobody then."""
         rows = sorted(self.cohort.rows, key=lambda row: row.split)  # who is in both, by two IDs, is in training
         by_key = {key(row.subject): row.split for row in rows}
         kept = {name: by_key[key(name)] for name in subjects if key(name) in by_key}
