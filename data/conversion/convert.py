@@ -38,7 +38,7 @@ from data.conversion.plan import PlannedCohort, check_like, plan, plan_like, unk
 from data.conversion.selection import is_abide
 from data.conversion.series import correlate
 from data.conversion.source import Source
-from data.conversion.split import DRAWN, KeptSplit
+from data.conversion.split import KeptSplit
 from data.conversion.tables import column
 from data.conversion.template import TemplateCohort
 from data.conversion.volumes import PersonMaps, finish_record, read_person
@@ -63,16 +63,13 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
     named = ABIDE_COLUMNS if options.phenotype is None else options.phenotype
     used = [name for name in dict.fromkeys([*named, *covariates]) if name in source.rows]
     told = [*units_by_site(source.rows, used, source.subjects["site"]), *mixed_codings(source.rows, used)]
-    if empty := uninformative(source.rows, people, used):  # defaults, or the site
-        told.append(f"Nothing can be learnt from {', '.join(empty.values())}.")
-    earlier, kept = KeptSplit.of(options.keep_split), dict[str, str]()
+    told += [f"Nothing can be learnt from {what}." for what in uninformative(source.rows, people, used).values()]
+    earlier = KeptSplit.of(options.keep_split)
 
     def planning(subjects: pd.DataFrame, found: Sequence[PersonMaps]) -> PlannedCohort:
         provenance = provenance_of(source, found, command)
         if earlier:
-            means = np.array([person.means for person in found]) if found else None
-            kept.update(earlier.of_people(subjects["subject"].tolist(), means))
-            subjects = subjects.assign(kept=[kept.get(name, DRAWN) for name in subjects["subject"]])
+            subjects = earlier.added(subjects, [person.means for person in found])
             provenance["split_of"] = earlier.cohort.digest
         planned = plan(subjects, source.rows, options, provenance, source.maps.columns.tolist())
         if not options.allow_leak:
@@ -82,7 +79,7 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
         return replace(planned, metadata=replace(planned.metadata, accepted_leaks=leaks))
 
     planned, notes = write_cohort(source, target, planning, options.allow_leak)
-    return planned, [*told, *(earlier.notes(kept, planned.rows) if earlier else []), *notes]
+    return planned, [*told, *(earlier.notes(planned.rows) if earlier else []), *notes]
 
 
 def convert_like(source: Source, target: Path, like: TemplateCohort, command: str) -> tuple[PlannedCohort, list[str]]:
