@@ -13,14 +13,16 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts import atlas, records, resampling, twins
-from data.cohorts.cohort import Cohort
+from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
 from data.cohorts.derivation import kept_in
 from data.cohorts.phenotype import missing_in
 from data.cohorts.rows import listed, named_groups
 from data.cohorts.seal import CohortFindings, Findings, write_verdict
 from data.conversion import measures
-from data.conversion.edges import check_connectomes
+from data.conversion.edges import PARTED, check_connectomes
 from data.conversion.leaks import separating
+from data.conversion.plan import encode_like
+from data.conversion.template import site_column_of, sites_of
 from data.likeness.scans import MIN_COVERED, MeanVolume, VolumeSum, asymmetry, cosine, uncovered, volumes_of
 
 MIRROR_MARGIN = 0.002  # by how much a volume's correlation with the mirrored group mean must win
@@ -95,6 +97,7 @@ def full(cohort: Cohort) -> CohortFindings:
     regions = atlas.load_atlas(None, cohort.grid)
     summaries, digests, means = read_volumes(cohort, regions, findings.files)
     check_phenotype(cohort, findings)
+    check_agreement(cohort, findings.files)
     check_connectomes(cohort, findings.connectomes)
     usable = list(summaries[0].measured)
     if usable:
@@ -179,8 +182,8 @@ def compare_volumes(cohort: Cohort, summaries: list[MapSummary], usable: list[in
 
 
 def check_identical(cohort: Cohort, digests: dict[bytes, list[int]], findings: Findings) -> list[set[str]]:
-    """Two records with one volume are a problem if one is for training and one for the test, else worth a note. Returns
-    the subjects of each group."""
+    """Subjects with an equal map are a problem if they are in train and test, or nothing keeps them in one fold; else
+    worth a note. Returns the subjects of each group."""
     groups = []
     for records_of in dict.fromkeys(map(tuple, digests.values())):  # once for all maps
         same = sorted(set(records_of))
@@ -195,22 +198,27 @@ def check_identical(cohort: Cohort, digests: dict[bytes, list[int]], findings: F
         text = "identical volumes: " + listed([f"{row.file} ({row.split})" for row in rows])
         if len({row.split for row in rows}) > 1:
             findings.problems.append(f"{text}, a subject in train and test")
+        elif not cohort.keeps_together(groups[-1]):
+            findings.problems.append(f"{text}, {PARTED}")
         else:
             findings.notes.append(text)
     return groups
 
 
 def check_twins(cohort: Cohort, means: dict[str, np.ndarray], identical: list[set[str]], findings: Findings) -> None:
-    """Subjects who share a scan by its region means are a problem if they are in train and test, or differ in their
-    label. Others are worth a note, and so are possible sessions of one person. `identical` volumes are told before."""
+    """Subjects who share a scan by its region means are a problem if they are in train and test, if nothing keeps them
+    in one fold, or if they differ in their label. Others are worth a note, and so are possible sessions of one person.
+    `identical` volumes are told before."""
     rows = {row.subject: row for row in reversed(cohort.rows)}
     found = twins.alike(list(means), np.stack([*means.values()]))
     new = [group for group in found.same_scan if set(group) not in identical]
     parted = [group for group in new if len({rows[one].split for one in group}) > 1]
     labels = [group for group in found.same_scan if len({rows[one].label for one in group if rows[one].known}) > 1]
-    others = [group for group in new if group not in parted + labels]
+    loose = [group for group in new if group not in parted and not cohort.keeps_together(group)]
+    others = [group for group in new if group not in parted + loose + labels]
     for groups, words, where in (
         (parted, ", in train and test", findings.problems),
+        (loose, f", {PARTED}", findings.problems),
         (labels, ", with both labels", findings.problems),
         (others, "", findings.notes),
     ):
@@ -290,6 +298,30 @@ def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
         findings.phenotype.notes += missing_in(cohort.raw_phenotype, cohort.rows)
     except InputError as error:
         findings.phenotype.problems += {str(error)} - set(findings.files.problems)
+
+
+def check_agreement(cohort: Cohort, findings: Findings) -> None:
+    """A person of whom two tables say different things is a problem."""
+    try:
+        covariates, phenotype = cohort.covariates, cohort.raw_phenotype
+        if covariates is None:
+            return
+        if name := site_column_of(cohort):
+            sites = covariates[name].str.split().str.join(" ")
+            if wrong := sites.index[sites.ne("") & sites.ne(sites_of(cohort))].tolist():
+                findings.problems.append(f"{COVARIATES} and the table of records differ in the site of {listed(wrong)}")
+        if phenotype is None or not (columns := cohort.metadata.phenotype_columns):
+            return
+        table = covariates.reindex(columns=covariates.columns.union(columns), fill_value="")
+        told = encode_like(table, cohort.metadata)
+    except InputError as error:
+        findings.problems += {str(error)} - set(findings.problems)
+        return
+    told = told.set_axis(phenotype.index)[[name for name in told if not name.endswith(("_missing", "_unknown"))]]
+    known = told.notna() & (told != 0) & ~np.isclose(told, phenotype[told.columns], rtol=1e-6)  # 0 may be unknown
+    for name in known.columns[known.any()]:
+        people = listed(known.index[known[name]].tolist())
+        findings.problems.append(f"{COVARIATES} and {PHENOTYPE} differ in the {name} of {people}")
 
 
 def check_page(page: Path) -> None:

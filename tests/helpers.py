@@ -246,7 +246,8 @@ def row(subject: str = "1", label: float = 1.0, split: str = "train", **more: st
 def cohort_of(*rows: Row, grid: records.Grid = records.REDUCED, **metadata) -> Cohort:
     """A cohort of rows without records, whose volumes are made up of the subjects' names."""
     digests = tuple(Digests(sha256(f"header {of.file}"), sha256(f"scan {of.subject}")) for of in rows)
-    return Cohort(Path("cohort"), grid, rows, (), Metadata(**metadata), seal=Seal(digests))
+    said = Metadata(**metadata)
+    return Cohort(Path("cohort"), grid, rows, (), said, seal=Seal(digests), same_scan=said.same_scan)
 
 
 def sha256(text: str) -> str:

@@ -141,6 +141,24 @@ def leaders(subjects: Iterable[str], groups: Groups) -> dict[str, str]:
     return leader
 
 
+def united(groups: Iterable[Sequence[str]]) -> Groups:
+    """Groups of subjects, of which those with a subject in common become one."""
+    found: dict[str, list[str]] = {}
+    for group in groups:
+        together = list(dict.fromkeys(member for one in group for member in found.get(one, [one])))
+        found |= dict.fromkeys(together, together)
+    return tuple(dict.fromkeys(tuple(group) for group in found.values() if len(group) > 1))
+
+
+def sharing(digests: Iterable[tuple[str, Iterable[str]]]) -> Groups:
+    """Groups of subjects with a digest in common; of each subject all are given."""
+    people: dict[str, dict[str, None]] = {}
+    for subject, every in digests:
+        for digest in every:
+            people.setdefault(digest, {})[subject] = None
+    return united(list(group) for group in people.values() if len(group) > 1)
+
+
 def assign_splits(
     subjects: Sequence[str], sites: Sequence[str], labels: Sequence[float], seed: int, groups: Groups = ()
 ) -> dict[str, str]:
@@ -230,6 +248,7 @@ class Metadata(Preparation):
     encoder_sha256: str = ""
     encoder_subjects: tuple[str, ...] = ()  # whom the encoder of these volumes was trained on
     encoder_volumes: tuple[str, ...] = ()  # the digests of their volumes, see `Digests.scans`
+    corrections: tuple[dict[str, str], ...] = ()  # by `correct`: subject, column, before, after
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -22,6 +22,7 @@ from data.cohorts.seal import Findings
 from data.conversion import measures
 from data.conversion.leaks import separating
 
+PARTED = "which folds may part; leave all but one out with --exclude, or convert again"  # people who share a scan
 MIXTURES = {  # by measure: what those who are far below all others look like
     "mean_r": "correlate far less than all others, as if only their global signal had been removed",
     "roughness": "have series far smoother in time than all others, as if only these had been filtered",
@@ -99,12 +100,15 @@ def lacking_parcels(edges: np.ndarray, pairs: np.ndarray) -> list[int]:
 
 
 def check_identical(cohort: Cohort, groups: list[list[int]], findings: Findings) -> None:
-    """Equal connectomes of several people are a problem if they are in train and test, else worth a note."""
+    """Equal connectomes of several people are a problem if they are in train and test, or nothing keeps them in one
+    fold; else worth a note."""
     for group in groups:
         rows = [cohort.rows[index] for index in group]
         if len(rows) > 1:
             text = f"identical connectomes: {listed([f'{row.subject} ({row.split})' for row in rows])}"
-            (findings.problems if len({row.split for row in rows}) > 1 else findings.notes).append(text)
+            loose = not cohort.keeps_together([row.subject for row in rows])
+            wrong = len({row.split for row in rows}) > 1 or loose
+            (findings.problems if wrong else findings.notes).append(text + f", {PARTED}" * loose)
 
 
 def check_measures(cohort: Cohort, found: pd.DataFrame, findings: Findings) -> None:
