@@ -183,8 +183,7 @@ def compare_volumes(cohort: Cohort, summaries: list[MapSummary], usable: list[in
 
 
 def check_identical(cohort: Cohort, digests: Mapping[bytes, list[tuple[int, str]]], findings: Findings) -> Groups:
-    """Subjects with an equal map are a problem if they are in train and test, if nothing keeps them in one fold, or if
-    they differ in their label; else worth a note. Returns their groups."""
+    """Subjects with an equal map are a problem as `wrong_of` says, else worth a note. Returns their groups."""
     of_records: dict[tuple[int, ...], list[str]] = {}  # the maps that are equal in these records
     for found in digests.values():
         if len(found) > 1:
