@@ -413,7 +413,7 @@ def test_check_looks_at_each_map(three, data_cli, tmp_path):
     content = np.fromfile(folder / third, "<f4")
     content[30 + 2 * VOXELS :] = 0.5
     content.tofile(folder / third)
-    for name in ("SHA256SUMS", "digests.csv"):
+    for name in ("SHA256SUMS", "digests.csv", "seal.json"):
         (folder / name).unlink()
     outcome = data_cli("check", folder)
     assert outcome.status == 1
