@@ -445,3 +445,9 @@ def effects_of(rows: Sequence[Row], regions: int, **arrays: np.ndarray):
     made = dict.fromkeys(ARRAYS, nothing) | {"reliance_by_map": np.zeros((len(rows), regions, 0))}
     made |= {"blob_excess": nothing[..., None] - 1, "group": np.zeros(len(rows), int)}
     return Effects(made | {"probability": np.full(len(rows), 0.5)} | arrays, rows)
+
+
+def unsealed(folder: Path) -> Path:
+    """The folder without its seal, as of a cohort that older code wrote, so that a test can change it."""
+    (folder / "seal.json").unlink()
+    return folder

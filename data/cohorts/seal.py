@@ -111,8 +111,8 @@ class Verdict:
 
 @dataclass(frozen=True)
 class SealFile:
-    """The content of `seal.json`: SHA-256 of what each part of a cohort says, by its name; over all of these; and of
-    the files of tables as they were written, so that they need not be parsed."""
+    """The content of `seal.json`: SHA-256 of what each part of a cohort says, by its name; of the files of tables as
+    they were written, so that they need not be parsed; and over both."""
 
     sha256: str
     parts: dict[str, str]
@@ -161,7 +161,7 @@ def write_seal(folder: Path, parts: Mapping[str, str], of_tables: Iterable[Path]
     contents = {path.name: tables.content_sha256(path) for path in of_tables}
     every = {**parts, **contents, files.SUMS: sha256_of(files.read_sums(folder))}
     as_written = dict(zip(contents, files.sums_of(map(folder.joinpath, contents)), strict=True))
-    files.write_json(folder / SEAL, asdict(SealFile(sha256_of(every), every, as_written)))
+    files.write_json(folder / SEAL, asdict(SealFile(sha256_of([every, as_written]), every, as_written)))
 
 
 def seal_of_folder(folder: Path) -> str:
@@ -180,7 +180,7 @@ def verified_seal(folder: Path, parts: Mapping[str, str], of_tables: Iterable[Pa
         unchanged = files.sum_of(path) == known.files.get(path.name)
         now[path.name] = known.parts.get(path.name, "") if unchanged else tables.content_sha256(path)
     different = [name for name in {**known.parts, **now} if known.parts.get(name) != now.get(name)]
-    if not different and sha256_of(known.parts) != known.sha256:
+    if not different and sha256_of([known.parts, known.files]) != known.sha256:
         different = [SEAL]
     if different:
         within = {METADATA: HDF5_NAME, TABLE: HDF5_NAME} if (folder / HDF5_NAME).is_file() else {}

@@ -241,7 +241,7 @@ def best_of(each: Mapping[str, Predictions]) -> str:
 def corrected(each: Mapping[str, Predictions], seed: int) -> float | None:
     """The mean score, over resamples of people within folds, of who does best on those who are drawn, on the others."""
     first = next(iter(each.values()))
-    people, member = first.people
+    people, member = first.drawn
     strata = None if first.fold is None else first.fold[people]
     weight = resampled(len(people), np.random.default_rng(seed), RESAMPLES, strata)[:, member].astype(float)
     name = headline(aucs(first, weight[:1]))
