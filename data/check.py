@@ -206,9 +206,8 @@ def check_identical(cohort: Cohort, digests: dict[bytes, list[int]], findings: F
 
 
 def check_twins(cohort: Cohort, means: dict[str, np.ndarray], identical: list[set[str]], findings: Findings) -> None:
-    """Subjects who share a scan by its region means are a problem in train and test, with both labels, or in folds that
-    may part them. Others are worth a note, and so are possible sessions of one person. `identical` volumes are told
-    before."""
+    """Subjects who share a scan by its region means are a problem in train and test, with both labels, or in several
+    folds. Others are worth a note, and so are possible sessions of one person. `identical` volumes are told before."""
     rows = {row.subject: row for row in reversed(cohort.rows)}
     found = twins.alike(list(means), np.stack([*means.values()]))
     new = [group for group in found.same_scan if set(group) not in identical]
