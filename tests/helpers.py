@@ -238,12 +238,6 @@ def brain_map(shape: tuple[int, int, int], seed: int) -> np.ndarray:
     return np.where(sum(np.square(axes)) < 0.8, values, 0).astype(np.float32)
 
 
-def unsealed(folder: Path) -> Path:
-    """The folder of a cohort without its seal, so that it can be edited: as older cohorts, which have none."""
-    (folder / "seal.json").unlink()
-    return folder
-
-
 def row(subject: str = "1", label: float = 1.0, split: str = "train", **more: str) -> Row:
     """A row of `subjects.csv`."""
     return Row(**{"file": f"{subject}.bin", "subject": subject, "site": "NYU", "label": label, "split": split} | more)
