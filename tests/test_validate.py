@@ -248,6 +248,7 @@ def test_a_run_is_made_and_nothing_is_written(cohort, tmp_path, capsys):
     two_sites = shutil.copytree(cohort, tmp_path / "cohort")
     rows = [replace(person, site="AB"[at % 2]) for at, person in enumerate(read_table(cohort / "subjects.csv"))]
     write_tables(two_sites, rows, open_cohort(cohort).metadata)
+    capsys.readouterr()
     words = f"--train --model cnn --preset regions --set standardise=site --dataDir {two_sites} --chkPointDir ckpt"
     run = validated(words)
     assert (run.out_dir.name, run.checkpoints.path, run.cohort.rows) == ("cnn-train", Path("ckpt/cnn"), tuple(rows))
