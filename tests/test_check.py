@@ -138,11 +138,11 @@ def test_identical_volumes_within_a_split_are_a_note(copy, data_cli):
     replace_volume(copy / other, volume_of(copy / one))
     outcome = data_cli("check", copy)
     assert problems(outcome) == []
-    assert f"identical volumes: {one} (train), {other} (train)" in notes(outcome)
+    assert f"identical volumes: {one} (train) and {other} (train)" in notes(outcome)
     assert "one scan" not in outcome.out
     subject = one.removesuffix(".bin")
     edit_table(copy, f"^{other},{other.removesuffix('.bin')},", f"{other},{subject},")
-    assert f"identical volumes of one subject: {one}, {other}" in notes(data_cli("check", copy))
+    assert f"identical volumes of one subject: {one} (train) and {other} (train)" in notes(data_cli("check", copy))
 
 
 @pytest.mark.slow

@@ -420,7 +420,7 @@ def test_check_looks_at_each_map(three, data_cli, tmp_path):
     assert "31x37x31, maps falff, alff, degree_weighted" in outcome.out
     assert f"PROBLEM: {third} is constant (0.5); its map of degree_weighted was empty" in outcome.out
     assert re.search(
-        rf"PROBLEM: identical volumes: .*{rows['test']} \(test\).*, a subject in train and test", outcome.out
+        rf"PROBLEM: identical volumes: .*{rows['test']} \(test\).*, one scan in train and test", outcome.out
     )
 
 

@@ -207,8 +207,8 @@ class Cohort:
         return rows_of.sharing((row.subject, digests.scans) for row, digests in both)
 
     def keeps_together(self, people: Collection[str]) -> bool:
-        """Whether these subjects, who share a scan, are in one fold whatever the folds. They are if they are of one
-        group, or if each run looks for groups."""
+        """Whether these subjects, who share a scan, are in one fold whatever the folds. They are if they are known as a
+        group, or if every run looks for groups."""
         if self.metadata.copies == rows_of.APART:
             return False
         groups = rows_of.united([*self.metadata.same_scan, *self.equal_scans()])

@@ -142,14 +142,14 @@ def leaders(subjects: Iterable[str], groups: Groups) -> dict[str, str]:
 
 
 def united(groups: Iterable[Sequence[str]]) -> Groups:
-    """Groups of subjects, of which those with a subject in common become one; all in the order in which they are
-    named."""
+    """Groups of two subjects or more, of which those with a subject in common become one; all in the order in which
+    they are named."""
     found: dict[str, set[str]] = {}
     for group in groups:
         together = set(group).union(*(found.get(one, ()) for one in group))
         found |= dict.fromkeys([*group, *together], together)
     place, different = {one: at for at, one in enumerate(found)}, {id(group): group for group in found.values()}
-    return tuple(tuple(sorted(group, key=place.__getitem__)) for group in different.values())
+    return tuple(tuple(sorted(group, key=place.__getitem__)) for group in different.values() if len(group) > 1)
 
 
 def sharing(digests: Iterable[tuple[str, Iterable[str]]]) -> Groups:

@@ -184,7 +184,7 @@ def twins_of(subjects: Sequence[str], found: Sequence[PersonMaps]) -> twins.Twin
     """The twins among subjects: those whose maps are alike, and those with an equal map or connectome."""
     alike = twins.alike(subjects, np.array([person.means for person in found]))
     equal = sharing((subject, of.digests) for subject, of in zip(subjects, found, strict=True))
-    groups = united([*alike.same_scan, *equal])
+    groups = united([*([subject] for subject in subjects), *alike.same_scan, *equal])
     leader = leaders(subjects, groups)
     apart = tuple(pair for pair in alike.same_person if len({leader[one] for one in pair}) > 1)
     return twins.Twins(groups, apart)

@@ -100,8 +100,7 @@ class Predictions:
 
     @classmethod
     def of(cls, table: pd.DataFrame, several: bool = False) -> "Predictions":
-        """From a table with the columns of `predictions.csv`, no label unknown; `fold`, `site`, `same_scan` may be
-        absent."""
+        """From a table with the columns of `predictions.csv`, no label unknown. Some of the columns may be absent."""
         label, probability = table["label"].to_numpy(float), table["probability"].to_numpy(float)
         fold, site, person = (table[name].to_numpy() if name in table else None for name in ("fold", "site", SAME_SCAN))
         return cls(label, probability, table["subject"].to_numpy(), fold, site, several=several, person=person)
@@ -126,9 +125,7 @@ class Predictions:
     @property
     def drawn(self) -> tuple[np.ndarray, np.ndarray]:
         """`people`, of whom those who share a scan count as one: the units of a bootstrap."""
-        every = self.subject if self.person is None else self.person
-        _, first, member = np.unique(every, return_index=True, return_inverse=True)
-        return first, member
+        return self.people if self.person is None else replace(self, subject=self.person, person=None).people
 
     @property
     def in_one_class_sites(self) -> int:
