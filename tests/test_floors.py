@@ -45,6 +45,7 @@ class MadeUp:
     level: np.ndarray
     covariates: pd.DataFrame | None = None
     metadata = Metadata()
+    same_scan = ()
     grid = records.REDUCED
     num_maps = 1
     simulated = False

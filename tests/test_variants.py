@@ -7,7 +7,7 @@ from statistics import fmean, median, pstdev
 
 import numpy as np
 import pytest
-from helpers import SMALL_BATCH, bare_records, read_rows, region_means, write_rows
+from helpers import SMALL_BATCH, bare_records, read_rows, region_means, unsealed, write_rows
 from sklearn.preprocessing import StandardScaler
 
 from data.base.errors import InputError
@@ -43,7 +43,7 @@ def opened(cohort) -> Cohort:
 
 @pytest.fixture
 def copy(cohort, tmp_path):
-    return shutil.copytree(cohort, tmp_path / "copy")
+    return unsealed(shutil.copytree(cohort, tmp_path / "copy"))
 
 
 def rewrite(path, change) -> None:

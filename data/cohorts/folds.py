@@ -169,8 +169,11 @@ def part_folder(folder: Path, name: str) -> Path:
 def open_folds(path: Path, how: str, seed: int, saved: Path) -> Folds:
     """The folds of the cohort, or of the set of reduced cohorts, at `path`; those that a training wrote into the folder
     `saved` are used. Raises InputError if those are of another cohort, or the cohort cannot be divided like that."""
-    reduced = (path / FOLDS).is_file()
-    folds = open_reduced(path, how) if reduced else saved_or_new(sealed(path, together=False), how, seed, saved)
+    if (path / FOLDS).is_file():
+        folds = open_reduced(path, how)
+    else:
+        cohort = sealed(path, together=False)
+        folds = written(cohort, how, saved) or cut_anew(with_groups(cohort), how, seed)
     folds.check_written(saved)
     return folds
 
@@ -179,20 +182,24 @@ def repeated(folds: Folds, seed: int, saved: Path) -> Folds:
     """The folds of another repeat, as `open_folds`. Numbered ones are cut by another seed. Those of a column stay, and
     so do those of a set of reduced cohorts, to which encoders are bound."""
     if folds.are_numbered and not folds.reduced:
-        folds = saved_or_new(folds.whole, folds.how, seed, saved)
+        folds = written(folds.whole, folds.how, saved) or cut_anew(folds.whole, folds.how, seed)
     folds.check_written(saved)
     return folds
 
 
-def saved_or_new(cohort: Cohort, how: str, seed: int, saved: Path) -> Folds:
-    """The folds of a cohort: those that a training of this cohort has written, with their groups; or new ones."""
+def written(cohort: Cohort, how: str, saved: Path) -> Folds | None:
+    """The folds that a training of this cohort has written into the folder `saved`, with their groups, if it has."""
     check_cuttable(cohort)
     if (saved / FOLDS).is_file():
         cut, fold_of = files.read_json(saved / FOLDS, Cut), read_folds(saved / FOLD_TABLE)
         before = Folds(how, replace(cohort, same_scan=cut.same_scan), cohort.digest, fold_of)
         if cut.fits(before):
             return before
-    cohort = with_groups(cohort)
+    return None
+
+
+def cut_anew(cohort: Cohort, how: str, seed: int) -> Folds:
+    """New folds of a cohort whose groups are known."""
     fold_of = (by_column if whole_number(how) is None else by_number)(cohort, how, seed)
     check_classes(cohort, fold_of)
     return Folds(how, cohort, cohort.digest, fold_of)

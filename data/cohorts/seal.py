@@ -24,7 +24,7 @@ from data.base.tables import printable
 from data.base.terminal import progress
 from data.cohorts import records
 from data.cohorts.records import UNREDUCED, Digests, Entry, Origin
-from data.cohorts.rows import DIGESTS, METADATA, SPLITS, TABLE, Metadata, Row, listed
+from data.cohorts.rows import DIGESTS, HDF5_NAME, METADATA, SPLITS, TABLE, Metadata, Row, listed
 
 SEAL, VERDICT = "seal.json", "check.json"  # beside a cohort's records
 COLUMNS = ("file", "header_sha256", "volume_sha256", "source_sha256")
@@ -183,8 +183,10 @@ def verified_seal(folder: Path, parts: Mapping[str, str], of_tables: Iterable[Pa
     if not different and sha256_of([known.parts, known.files]) != known.sha256:
         different = [SEAL]
     if different:
+        within = {METADATA: HDF5_NAME, TABLE: HDF5_NAME} if (folder / HDF5_NAME).is_file() else {}
+        names = sorted({within.get(name, name) for name in different})
         raise InputError(
-            f"{folder} is not what was sealed: {listed(sorted(different))}. Copy it again, or convert again. Values "
+            f"{folder} is not what was sealed: {listed(names)}. Copy it again, or convert again. Values "
             "are corrected by: python -m data correct."
         )
     return known.sha256

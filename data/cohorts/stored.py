@@ -230,8 +230,8 @@ def verified(entries: Mapping[str, Entry], folder: Path) -> Mapping[str, Entry]:
         return entries
     if lacking := [name for name in entries if name not in known]:
         raise InputError(
-            f"{folder / DIGESTS} has no digests of {rows_of.listed(lacking)}; was that added by hand? Convert "
-            "again, or remove the table: every run computes the digests then."
+            f"{folder / DIGESTS} has no digests of {rows_of.listed(lacking)}; was that added by hand? Copy it "
+            "again, or convert again."
         )
     return {name: VerifiedEntry(entry, known[name]) for name, entry in entries.items()}
 
