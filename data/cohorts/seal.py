@@ -135,7 +135,7 @@ class Seal:
         named = listed(list(map(printable, problems)), SHOWN, "; ")
         found = f"{invalidating(len(problems))}: {named}" if problems else ""
         command = f"python -m data check {shlex.quote(str(folder))}"
-        unsealed = "" if self.sha256 else f"Not sealed: no {SEAL} tells whether its tables were edited. "
+        unsealed = "" if self.sha256 else f"Not sealed: no {SEAL} tells whether it was edited. "
         if self.verdict is None:
             return unsealed + (f"{found}. Not checked further: {command}" if found else f"Not checked: {command}")
         version, notes = self.verdict.version, self.verdict.notes
