@@ -32,7 +32,7 @@ PARTS = (  # a pattern of the names in a bundle
     r"(data|model|likeness|floors)\.json|(parcels|likeness|likeness_edges|floors)\.npy|weights/[0-9]{1,4}\.npy"
     r"|card\.md|report\.html|model\.onnx|derivation/(networks|parcels)\.(nii|nii\.gz|txt|tsv)"
 )
-OVERLAP = "Whether some new people are training people of {} cannot be checked: a bundle holds nothing of any person."
+OVERLAP = "Whether some new people are training people of {} cannot be checked: it holds no scan or ID of anybody."
 
 
 @dataclass(frozen=True, kw_only=True)
