@@ -17,6 +17,7 @@ LEAST_DIRECTIONS = 3  # of the series in the band; correlations of two values ar
 ON_KEPT = 0.01  # least share of the energy of a mixture of sinusoids on the kept volumes; others cannot be told
 ROUNDING = 1e-6  # of a length; what is shorter is an error of rounding
 BLOCK = 4096  # voxels at a time
+LEAST_CHANGE, MOST_CHANGE = 1e-9, 1e12  # of a series from its mean; squares of others leave float32
 NO_POWER = 1e-9  # of a sine or cosine at the kept volumes, such as the sine at half the sampling rate
 
 
@@ -112,6 +113,11 @@ def scan_of(series: np.ndarray, acquisition: Acquisition, confounds: np.ndarray 
     cleaned = residuals(series, acquisition.kept, regressors)
     if not cleaned.any():
         raise InputError("The scan does not vary within its mask; expected signals. Check the scan and its mask.")
+    if not LEAST_CHANGE <= (change := float(np.abs(cleaned).max())) <= MOST_CHANGE:
+        raise InputError(
+            f"The scan varies by {change:.1g}; expected {LEAST_CHANGE:g} to {MOST_CHANGE:g}, of whose squares sums are "
+            "exact. Was it scaled by mistake? Check scl_slope in its header."
+        )
     of = acquisition
     return Scan(of.mask, of.affine, of.kept, of.tr_s, of.band, cleaned, basis)
 
