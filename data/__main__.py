@@ -96,10 +96,12 @@ def derive(args: argparse.Namespace) -> None:
     planned = job.plan(args.bold, args.out, chosen(args), options_of(args, DerivationOptions))
     print("\n".join(planned.notes), flush=True)
     notes, failed = job.run(planned)
-    print("\n".join([*(f"sub-{one.label}: {one.failure}" for one in failed), *notes]), flush=True)
+    print("\n".join(notes), flush=True)
     if failed:
-        named = listed([one.label for one in failed])
-        raise InputError(f"{len(failed)} people failed, for the reasons above: {named}. Repeat the command for them.")
+        raise InputError(
+            f"{len(failed)} people failed, for the reasons above: {listed(failed)}. Do what these say, then repeat the "
+            "command; until then, convert leaves these people out."
+        )
 
 
 def check(args: argparse.Namespace) -> int:
