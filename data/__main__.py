@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-def convert(args: argparse.Namespace) -> None:
+def convert(args: argparse.Namespace) -> int:
     options, source_options = options_of(args, ConversionOptions), options_of(args, SourceOptions)
     for name in ("grid", "phenotype", "covariates", "seed"):
         if args.like and getattr(options, name) is not None:
@@ -58,7 +58,10 @@ def convert(args: argparse.Namespace) -> None:
     print("\n".join(notes))
     print_planned(planned, args.cohort)
     findings = checks.full_and_stored(open_cohort(args.cohort))
-    print("\n".join([*findings.lines(counts=False), findings.conclusion]))
+    problems = findings.every("problems")
+    written = [f"{args.cohort} is written all the same; the exit status is 1, as that of check."] if problems else []
+    print("\n".join([*findings.lines(counts=False), findings.conclusion, *written]))
+    return 1 if problems else 0
 
 
 def print_planned(planned: "PlannedCohort", path: Path) -> None:
@@ -157,7 +160,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("out", type=Path, help="folder to write; a repeated command does what is missing")
     add_choices(made)
     add_options(made, DerivationOptions)
-    new = verb(convert, "NIfTI maps and a table -> a cohort")
+    new = verb(convert, "NIfTI maps and a table -> a cohort; exit 1 if anything is wrong with it, as check says")
     add = new.add_argument
     add("source", type=Path, help="folder of maps: BIDS, PCP (nilearn's fetch_abide_pcp), DPABI, or see --mapColumn")
     add("cohort", type=Path, help="folder to write; repeat an interrupted command to complete it")

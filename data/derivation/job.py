@@ -304,16 +304,19 @@ def run(planned: Plan) -> tuple[list[str], list[str]]:
         for title, tasks in (("Checking", complete), ("Deriving", rest)):
             if tasks:
                 done += pool.run(title, person.derive_person, [(task,) for task in tasks])
-    notes, reasons = dict[str, list[str]](), dict[str, list[str]]()
+    notes, reasons = dict[str, list[str]](), dict[str, list[Done]]()
     for one in done:
         for note in dict.fromkeys(one.notes):
             notes.setdefault(note, []).append(one.label)
         if one.failure:
-            reasons.setdefault(one.failure, []).append(f"sub-{one.label}")
+            reasons.setdefault(one.failure.replace(f"sub-{one.label}", "sub-*"), []).append(one)
     failed = [one.label for one in done if one.failure]
     there = sum(not one.written and not one.failure for one in done)
     return [
-        *(f"{', '.join(labels)}: {reason}" for reason, labels in reasons.items()),
+        *(
+            f"{', '.join(f'sub-{one.label}' for one in of)}: {reason if len(of) > 1 else of[0].failure}"
+            for reason, of in reasons.items()
+        ),
         *(f"{len(labels)} people: {note}: {listed(labels)}." for note, labels in notes.items()),
         f"{len(done) - there - len(failed)} people derived, {there} were there, {len(failed)} failed.",
     ], failed

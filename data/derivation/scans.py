@@ -218,8 +218,8 @@ def by_person(folder: Path, scans: list[ScanFile]) -> tuple[list[ScannedPerson],
 
 
 def check_kinds(folder: Path, people: Sequence[ScannedPerson]) -> None:
-    """Raises InputError if it is unclear of half the people which scans to take, so that nobody knows which are usual,
-    or if the others' differ in layout or space."""
+    """Raises InputError if it is unclear of half the people which scans to take, since then nobody knows which are
+    usual. It does, too, if the scans of the others differ in layout or space."""
     unclear, kinds = dict[str, list[str]](), dict[tuple[str, str], list[ScannedPerson]]()
     for person in people:
         if person.unclear:
