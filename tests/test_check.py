@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import TINY_NN, Outcome, Page, read_rows
+from helpers import TINY_NN, Outcome, Page, read_rows, unsealed
 from scipy.stats import pearsonr
 
 from data import demo
@@ -26,7 +26,7 @@ SOUND = "Nothing here invalidates a result."
 @pytest.fixture
 def copy(cohort, tmp_path) -> Path:
     """A copy of the cohort of 40 subjects, to spoil; without sums, which would tell every change."""
-    unsummed = shutil.ignore_patterns("SHA256SUMS", "digests.csv", "check.json")
+    unsummed = shutil.ignore_patterns("SHA256SUMS", "digests.csv", "seal.json", "check.json")
     return shutil.copytree(cohort, tmp_path / "copy", ignore=unsummed)
 
 
@@ -97,7 +97,7 @@ def test_half_of_the_people_mirrored_are_named_in_full(copy, data_cli):
 
 
 def test_a_mirrored_volume_is_found_at_full_size(full_cohort, data_cli, tmp_path):
-    folder = shutil.copytree(full_cohort, tmp_path / "full", ignore=shutil.ignore_patterns("digests.csv"))
+    folder = shutil.copytree(full_cohort, tmp_path / "full", ignore=shutil.ignore_patterns("digests.csv", "seal.json"))
     path = folder / files_of(folder, "train")[0]
     content = np.fromfile(path, "<f4")
     content[30:] = content[30:].reshape(records.FULL.shape)[::-1].ravel()
@@ -125,7 +125,7 @@ def test_identical_maps_of_a_record_are_a_note_of_their_own(tmp_path, data_cli):
         (cohort / row.file).write_bytes(records.pack(label, phenotype, volume[..., 0], second[..., 0]))
     written = json.loads((cohort / "cohort.json").read_text()) | {"maps": ["falff", "alff"]}
     (cohort / "cohort.json").write_text(json.dumps(written))
-    (cohort / "digests.csv").unlink()
+    (unsealed(cohort) / "digests.csv").unlink()
     outcome = data_cli("check", cohort)
     assert f"maps of one record that are identical: {opened.rows[3].file}" in notes(outcome)
     assert "of one subject" not in outcome.out
@@ -138,11 +138,11 @@ def test_identical_volumes_within_a_split_are_a_note(copy, data_cli):
     replace_volume(copy / other, volume_of(copy / one))
     outcome = data_cli("check", copy)
     assert problems(outcome) == []
-    assert f"identical volumes: {one} (train), {other} (train)" in notes(outcome)
+    assert f"identical volumes: {one} (train) and {other} (train)" in notes(outcome)
     assert "one scan" not in outcome.out
     subject = one.removesuffix(".bin")
     edit_table(copy, f"^{other},{other.removesuffix('.bin')},", f"{other},{subject},")
-    assert f"identical volumes of one subject: {one}, {other}" in notes(data_cli("check", copy))
+    assert f"identical volumes of one subject: {one} (train) and {other} (train)" in notes(data_cli("check", copy))
 
 
 @pytest.mark.slow
@@ -356,7 +356,11 @@ def test_training_prints_the_fast_form_first(copy, cli):
     replace_volume(copy / files_of(copy, "train")[0], np.full(records.REDUCED.shape, np.nan))
     outcome = training(copy, cli)
     assert outcome.status == 0, outcome.err
-    for words in ("40 records of 40 subjects", "train: 36 subjects", f"\nNot checked: python -m data check {copy}\n"):
+    for words in (
+        "40 records of 40 subjects",
+        "train: 36 subjects",
+        f" Not checked: python -m data check {copy}\n",
+    ):
         assert words in outcome.out
     assert SOUND not in outcome.out
 

@@ -155,8 +155,8 @@ def reference(data_cli, tmp_path_factory) -> Path:
 
 
 def content(cohort: Path) -> dict[str, bytes]:
-    """All files but cohort.json, which names the command, and check.json, which names the time."""
-    left_out = ("cohort.json", "check.json")
+    """All files but cohort.json, which names the command, its seal, and check.json, which names the time."""
+    left_out = ("cohort.json", "seal.json", "check.json")
     return {path.name: path.read_bytes() for path in cohort.iterdir() if path.name not in left_out}
 
 

@@ -200,8 +200,7 @@ def test_no_split_parts_a_group(groups, seed):
     rows = [row(one, label) for one, label in zip(PEOPLE, labels, strict=True)]
     aside = validation_subjects(rows, 0.3, seed, groups)
     assert all(aside.isdisjoint(group) or aside.issuperset(group) for group in groups)
-    cohort = cohort_of(*rows)
-    fold_of = by_number(cohort, "3", seed, groups)
+    fold_of = by_number(cohort_of(*rows, same_scan=groups), "3", seed)
     assert all(len({fold_of[one] for one in group}) == 1 for group in groups)
     assert set(fold_of.values()) == {"0", "1", "2"}
 

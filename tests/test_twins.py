@@ -136,7 +136,7 @@ def test_a_group_of_two_sites_is_tested_at_the_first(cohort, capsys):
     site = {row.subject: row.site for row in opened.rows}
     one = opened.rows[0]
     other = next(row for row in opened.rows if row.site != one.site)
-    fold_of = by_column(opened, "site", 0, ((one.subject, other.subject),))
+    fold_of = by_column(replace(opened, same_scan=((one.subject, other.subject),)), "site", 0)
     assert fold_of == site | {other.subject: one.site}
     assert f"tested there: {other.subject} ({other.site}) with {one.subject} ({one.site})." in capsys.readouterr().out
 
@@ -144,7 +144,7 @@ def test_a_group_of_two_sites_is_tested_at_the_first(cohort, capsys):
 def test_a_split_of_one_scan_is_refused(cohort):
     opened = open_cohort(cohort)
     pair = ("0000001", "0000002")
-    grouped = replace(opened, metadata=replace(opened.metadata, same_scan=(pair,)))
+    grouped = replace(opened, same_scan=(pair,))
     with pytest.raises(InputError, match=r"parts 0000001 and 0000002 of .*, who share a scan; keep them together"):
         resplit(grouped, {row.subject: "test" if row.subject == "0000002" else "train" for row in opened.rows})
 

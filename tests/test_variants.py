@@ -7,7 +7,7 @@ from statistics import fmean, median, pstdev
 
 import numpy as np
 import pytest
-from helpers import SMALL_BATCH, bare_records, read_rows, region_means, write_rows
+from helpers import SMALL_BATCH, bare_records, read_rows, region_means, unsealed, write_rows
 from sklearn.preprocessing import StandardScaler
 
 from data.base.errors import InputError
@@ -43,7 +43,7 @@ def opened(cohort) -> Cohort:
 
 @pytest.fixture
 def copy(cohort, tmp_path):
-    return shutil.copytree(cohort, tmp_path / "copy")
+    return unsealed(shutil.copytree(cohort, tmp_path / "copy"))
 
 
 def rewrite(path, change) -> None:
@@ -297,7 +297,7 @@ def within_brain(volume: np.ndarray) -> np.ndarray:
 def test_moments_of_batches_are_those_of_all():
     values = np.random.default_rng(0).normal(1e4, 1, (50, 3, 2))
     values[:, 1, 1] = 7
-    found = records.Moments()
+    found = variants.Moments()
     for batch in (values[:1], values[1:20], values[20:]):
         found.add(batch)
     np.testing.assert_allclose(found.mean, values.mean(0), rtol=1e-12)

@@ -136,6 +136,26 @@ def leaders(subjects: Iterable[str], groups: Groups) -> dict[str, str]:
     return leader
 
 
+def united(groups: Iterable[Sequence[str]]) -> Groups:
+    """Groups of two subjects or more, of which those with a subject in common become one; all in the order in which
+    they are named."""
+    found: dict[str, set[str]] = {}
+    for group in groups:
+        together = set(group).union(*(found.get(one, ()) for one in group))
+        found |= dict.fromkeys([*group, *together], together)
+    place, different = {one: at for at, one in enumerate(found)}, {id(group): group for group in found.values()}
+    return tuple(tuple(sorted(group, key=place.__getitem__)) for group in different.values() if len(group) > 1)
+
+
+def sharing(digests: Iterable[tuple[str, Iterable[str]]]) -> Groups:
+    """Groups of subjects with a digest in common; of each subject all are given."""
+    people: dict[str, dict[str, None]] = {}
+    for subject, every in digests:
+        for digest in every:
+            people.setdefault(digest, {})[subject] = None
+    return united(list(group) for group in people.values() if len(group) > 1)
+
+
 def assign_splits(
     subjects: Sequence[str], sites: Sequence[str], labels: Sequence[float], seed: int, groups: Groups = ()
 ) -> dict[str, str]:
@@ -225,6 +245,7 @@ class Metadata(Preparation):
     encoder_sha256: str = ""
     encoder_subjects: tuple[str, ...] = ()  # whom the encoder of these volumes was trained on
     encoder_volumes: tuple[str, ...] = ()  # the digests of their volumes, see `Digests.scans`
+    corrections: tuple[dict[str, str], ...] = ()  # by `correct`: subject, column, before, after
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -49,7 +49,7 @@ def resplit(cohort: Cohort, split: Mapping[str, str]) -> Cohort:
     training subject of unknown label, or a scan in both splits. Also if nobody is left to train."""
     if absent := {row.subject for row in cohort.rows} - split.keys():
         raise InputError(f"The split lacks {len(absent)} subjects of {cohort.path}, such as {min(absent)}; add them.")
-    if parted := [group for group in cohort.metadata.same_scan if len({split.get(one) for one in group} - {None}) > 1]:
+    if parted := [group for group in cohort.same_scan if len({split.get(one) for one in group} - {None}) > 1]:
         raise InputError(
             f"The split parts {' and '.join(parted[0])} of {cohort.path}, who share a scan; keep them together."
         )
@@ -68,7 +68,7 @@ def resplit(cohort: Cohort, split: Mapping[str, str]) -> Cohort:
 def everybody(cohort: Cohort) -> Cohort:
     """The cohort with everybody to train on whose label is known, and whose relatives in a scan are known, too."""
     unknown = {row.subject for row in cohort.rows if not row.known}
-    unknown |= {one for group in cohort.metadata.same_scan if unknown & set(group) for one in group}
+    unknown |= {one for group in cohort.same_scan if unknown & set(group) for one in group}
     return resplit(cohort, {row.subject: "test" if row.subject in unknown else "train" for row in cohort.rows})
 
 
@@ -106,6 +106,28 @@ def with_values(cohort: Cohort, values: Iterable[np.ndarray]) -> Cohort:
     return replace(cohort, entries=tuple(map(RefittedEntry, cohort.entries, phenotypes)))
 
 
+class Moments:
+    """Mean and spread of values that come in batches, (n, ...) each."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self._squares = 0, np.zeros(()), np.zeros(())
+
+    def add(self, values: np.ndarray) -> None:
+        """Adds a batch by the stable update of Chan et al. (1979)."""
+        values = np.asarray(values, np.float64)
+        mean, total = values.mean(0), self.count + len(values)
+        difference = mean - self.mean
+        self._squares = self._squares + np.square(values - mean).sum(0)
+        self._squares = self._squares + np.square(difference) * (self.count * len(values) / total)
+        self.mean, self.count = self.mean + difference * (len(values) / total), total
+
+    @property
+    def spread(self) -> np.ndarray:
+        """The standard deviation; 1 where values do not vary, so that they are only centred."""
+        spread = np.sqrt(self._squares / self.count)
+        return np.where(spread > records.SMALLEST_SPREAD, spread, 1)
+
+
 @dataclass(frozen=True)
 class SiteMoments(Mapping[str, tuple[np.ndarray, np.ndarray]]):
     """By site: mean and spread (x, y, z, maps) float32 of each voxel over its people, tested ones too. Their volumes
@@ -124,7 +146,7 @@ class SiteMoments(Mapping[str, tuple[np.ndarray, np.ndarray]]):
 
     @cached_property
     def _of_site(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        moments: dict[str, records.Moments] = defaultdict(records.Moments)
+        moments: dict[str, Moments] = defaultdict(Moments)
         for index in self.cohort.unswapped():
             moments[self.cohort.rows[index].site].add(records.within_brain(self.cohort.read(index)[2])[None])
         return {site: (of.mean.astype(np.float32), of.spread.astype(np.float32)) for site, of in moments.items()}

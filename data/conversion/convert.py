@@ -18,7 +18,8 @@ from data.base.processes import Processes, processes
 from data.cohorts import phenotype, records, twins
 from data.cohorts.cohort import MAPS, Cohort
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
-from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed, named_groups
+from data.cohorts.records import KEPT_DIGITS
+from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed, named_groups, sharing, united
 from data.cohorts.stored import open_cohort
 from data.conversion import measures
 from data.conversion.derived import check_each, compared
@@ -121,12 +122,17 @@ def covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, 
     return tuple(dict.fromkeys(filter(None, [source.site_column, *named])))
 
 
-def check_new_scans(source: Source, like: Cohort, new: np.ndarray) -> None:
-    """Raises InputError if new people, of region means (people, regions, maps), have a scan of training subjects of
-    `like`, under whatever ID."""
+def check_new_scans(source: Source, like: Cohort, found: Sequence[PersonMaps]) -> None:
+    """Raises InputError if new people have a scan of training subjects of `like`, or a map or connectome of one, under
+    whatever ID."""
     training = sorted(set(like.indices("train")) & set(like.unswapped()))
-    known = twins.of_cohort(like, training)
-    if leaked := twins.shared(known, (source.subjects["subject"].tolist(), new)):
+    known, subjects = twins.of_cohort(like, training), source.subjects["subject"].tolist()
+    scans = like.scans("train")
+    leaked = twins.shared(known, (subjects, np.array([of.means for of in found])))
+    for subject, of in zip(subjects, found, strict=True):
+        for scan in {digest[:KEPT_DIGITS] for digest in of.digests} & scans.keys():
+            leaked[subject] = scans[scan]
+    if leaked:
         pairs = listed([f"{one} has that of {other}" for one, other in leaked.items()])
         raise InputError(
             f"At least {len(leaked)} of {source.table} have a scan of training subjects of {like.path}: {pairs}; "
@@ -150,10 +156,9 @@ def write_cohort(
             edges = correlate(pool, source.series, folder, like.cohort if like else None)
             found = read_maps(pool, source, [folder / f"{number}.bin" for number in range(len(maps))], grid)
             found = edges.beside(found) if edges else found
-            means = np.array([person.means for person in found])
             if like and like.cohort.subjects("train"):
-                check_new_scans(source, like.cohort, means)
-            alike = twins.alike(subjects, means)
+                check_new_scans(source, like.cohort, found)
+            alike = twins_of(subjects, found)
             planned = planning(source.subjects.assign(scan=[*leaders(subjects, alike.same_scan).values()]), found)
             metadata = edges.planned(planned.metadata) if edges else planned.metadata
             planned = replace(planned, metadata=replace(metadata, derivation=source.derivation))
@@ -173,6 +178,16 @@ def write_cohort(
         planned.write_tables(target)
         open_cohort(target)  # nothing is called done that cannot be read
     return planned, notes
+
+
+def twins_of(subjects: Sequence[str], found: Sequence[PersonMaps]) -> twins.Twins:
+    """The twins among subjects: those whose maps are alike, and those with an equal map or connectome."""
+    alike = twins.alike(subjects, np.array([person.means for person in found]))
+    equal = sharing((subject, of.digests) for subject, of in zip(subjects, found, strict=True))
+    groups = united([*([subject] for subject in subjects), *alike.same_scan, *equal])
+    leader = leaders(subjects, groups)
+    apart = tuple(pair for pair in alike.same_person if len({leader[one] for one in pair}) > 1)
+    return twins.Twins(groups, apart)
 
 
 def finish_records(pool: Processes, planned: PlannedCohort, folder: Path, target: Path) -> None:
