@@ -167,7 +167,7 @@ def test_who_has_no_table_of_confounds_is_named_and_the_others_are_done(home, tm
     next((tmp_path / "new/sub-5").rglob("*confounds*")).unlink()
     done = data_cli("derive", tmp_path / "new", tmp_path / "maps", "--like", home / "cohort")
     assert done.status == 2
-    assert "sub-5: " in done.out and "has no table of confounds for --confounds simple" in done.out
+    assert "sub-5: " in done.out and "no table of confounds for --confounds simple" in done.out
     assert "1 people derived, 0 were there, 1 failed." in done.out
 
 

@@ -9,6 +9,7 @@ NOT_PLAIN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u20
 MAX_TEXT = 100_000  # characters of one value; the csv module reads no more than 131,072
 PLAIN = f"expected one line of UTF-8 text without control characters, of at most {MAX_TEXT:,} characters"
 SHOWN = 200  # characters of a refused text
+NAMED = 4  # of the names that are taken for one
 
 
 class InputError(Exception):
@@ -54,7 +55,9 @@ def spellings(group: Iterable[str]) -> str:
     if len(several) == 1:
         return f"{shown(several[0])} ({len(group)} times)"
     look = {unicodedata.normalize("NFC", name) for name in several}
-    return " and ".join(shown(name) if len(look) == len(several) else ascii(name[:SHOWN]) for name in several)
+    more = f" and {len(several) - NAMED} more" if len(several) > NAMED else ""
+    told = [shown(name) if len(look) == len(several) else ascii(name[:SHOWN]) for name in several[:NAMED]]
+    return " and ".join(told) + more
 
 
 def escaped(text: str) -> str:

@@ -170,7 +170,7 @@ def strategy_of(scan: ScanFile, wanted: str) -> str:
     if wanted != "none" and not scan.confounds:
         raise InputError(
             f"no table of confounds for --confounds {wanted}; expected *_desc-confounds_timeseries.tsv beside each "
-            "scan. Copy it there, or take --confounds none for all, in another folder."
+            "scan. Copy it there, or take --confounds none for all, in another folder (without --like)."
         )
     return wanted
 
