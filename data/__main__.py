@@ -32,8 +32,9 @@ def convert(args: argparse.Namespace) -> int:
             raise InputError(f"--{name} is chosen by --like: everything is as in {args.like}. Leave it out.")
     if args.like and args.parcels:
         raise InputError(f"--parcels is chosen by --like: everything is as in {args.like}. Leave it out.")
-    if args.like and options.keep_copies:
-        raise InputError("--keepCopies is about splits, but --like makes test subjects only. Leave it out.")
+    for name, given in (("keepCopies", options.keep_copies), ("keepSplit", options.keep_split)):
+        if args.like and given:
+            raise InputError(f"--{name} is about splits, but --like makes test subjects only. Leave it out.")
     from data import check as checks
     from data.cohorts.rows import listed
     from data.cohorts.stored import open_cohort

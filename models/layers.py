@@ -11,8 +11,8 @@ import tensorflow as tf
 from keras import KerasTensor, layers
 
 from data.cohorts.atlas import load_atlas, regions
+from data.cohorts.cohort import Moments
 from data.cohorts.records import PHENOTYPE_SIZE, Grid
-from data.cohorts.variants import Moments
 from models import LayerSettings, Part
 from models.one_channel import Conv3D, Conv3DTranspose, Cropping3D
 

@@ -280,7 +280,7 @@ def test_covariates_of_other_tables(everybody, data_cli, tmp_path):
     }.items():
         outcome = data_cli("convert", everybody, tmp_path / "b", *other, "--covariates", named)
         assert (outcome.status, words in outcome.err) == (2, True)
-    rows = [row | {"ADOS_TOTAL": "9"} for row in ROWS[:12]]
+    rows = [row | {"ADOS_TOTAL": str(9 + at % 3)} for at, row in enumerate(ROWS[:12])]
     leaking = (write_people(tmp_path / "leaking", rows), tmp_path / "c", *other, "--covariates", "ADOS_TOTAL")
     outcome = data_cli("convert", *leaking)
     assert (outcome.status, "--covariates ADOS_TOTAL measures or follows from" in outcome.err) == (2, True)

@@ -131,7 +131,7 @@ def test_training_people_cannot_be_told(make, data_cli, tmp_path):
     source = made.new.with_name("maps")
     outcome = data_cli("convert", source, tmp_path / "b", "--like", made.bundle)
     assert outcome.status < 2, outcome.err
-    assert "cannot be checked: a bundle holds nothing of any person" in outcome.out
+    assert "cannot be checked: it holds no scan or ID of anybody" in outcome.out
 
 
 def z_scored(values: np.ndarray) -> np.ndarray:

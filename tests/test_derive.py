@@ -29,9 +29,12 @@ from scans import (
     write_person,
 )
 
+from data.cohorts.derivation import Derivation, DerivationWithImages
 from data.cohorts.stored import open_cohort
+from data.derivation import job
 from data.derivation.cleaning import Acquisition, scan_of
 from data.derivation.measures import MEASURES
+from data.derivation.options import DerivationOptions
 
 DERIVED = f"{SPACE}_stat-falff_boldmap"
 
@@ -195,6 +198,21 @@ def test_repeated_it_does_what_is_missing_and_maps_can_be_added(scans, derive, t
     changed = derive(scans)
     assert changed.status == 2
     assert "sub-3: " in changed.out and "was made of other files" in changed.out
+
+
+def test_of_two_at_once_with_other_options_the_second_is_refused(scans, tmp_path):
+    """Both were planned before either had written anything."""
+    plans = []
+    for band in ((0.01, 0.1), (0.02, 0.08)):
+        derivation = DerivationWithImages(Derivation(band=band))
+        plans.append(job.plan(scans, tmp_path / "out", derivation, DerivationOptions()))
+    done, failed = job.run(plans[0])
+    assert not failed and "3 people derived" in done[-1]
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*") if path.is_file()}
+    done, failed = job.run(plans[1])
+    assert [one.label for one in failed] == ["1", "2", "3"] and "0 were there, 3 failed" in done[-1]
+    assert all("was made with Band [0.01, 0.1], not [0.02, 0.08]" in one.failure for one in failed)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*") if path.is_file()}
 
 
 @pytest.mark.slow
@@ -444,6 +462,12 @@ FAULTS = {
         lambda path: write_confounds(path, confounds(2)[["csf", "cosine00"]]),
         "does not serve --confounds simple: .*Take another of --confounds",
     ),
+    "confounds with text": (
+        lambda path: write_confounds(path, confounds(2).assign(csf="x")),
+        "holds 'x' in the column csf; expected numbers, or n/a",
+    ),
+    "values too large": (lambda path: save(path, image(bold(2) * 1e30)), "varies by .*Was it scaled by mistake"),
+    "values too small": (lambda path: save(path, image(bold(2) * 1e-30)), "varies by .*Was it scaled by mistake"),
     "filtered": (filtered, "was filtered before, so fALFF says nothing"),
 }
 
@@ -459,11 +483,11 @@ def test_a_wrong_scan_is_a_line_and_the_others_are_done(derive, tmp_path):
     for fault, (_, words) in FAULTS.items():
         assert re.search(f"(?m)^sub-{labels[fault]}: .*{words}", done.out), fault
     assert done.err.startswith(
-        "python -m data: error: 13 people failed, for the reasons above: 10, 11, 12, 13, 14, 2, "
+        "python -m data: error: 16 people failed, for the reasons above: 10, 11, 12, 13, 14, 15, "
     )
     advice = ". Do what these say, then repeat the command; until then, convert leaves these people out.\n"
     assert done.err.endswith(advice) and done.err.count("\n") == 1
-    assert "1 people derived, 0 were there, 13 failed." in done.out
+    assert "1 people derived, 0 were there, 16 failed." in done.out
     assert (
         not list((tmp_path / "out").glob("sub-*[02-9]/func")) and len(list((tmp_path / "out").rglob("*.nii.gz"))) == 1
     )

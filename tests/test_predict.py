@@ -307,6 +307,16 @@ def test_series_may_be_those_of_the_pcp(found, bundles, new):
 
 
 @pytest.mark.slow
+def test_parcels_that_the_series_lack_are_named(found, bundles, new, tmp_path):
+    given = given_of(new)
+    series = pd.read_csv(given.series, sep="\t").drop(columns="4").assign(**{"2": 1.0})
+    series.to_csv(tmp_path / "series.tsv", sep="\t", index=False)
+    said = person.predicted(bundles["mmnn"], replace(given, series=tmp_path / "series.tsv"), None).notes
+    note = f"The series have no signal in 2 of {PARCELS} parcels, so that their edges are unknown: 2, 4."
+    assert set(said) - set(found["mmnn"].notes) == {note}
+
+
+@pytest.mark.slow
 def test_maps_may_have_any_name_and_are_read_only(found, bundles, new, tmp_path):
     """Compressed or not, in folders whose names hold what separates options."""
     folder = tmp_path / "the person's, a=b (ü)"

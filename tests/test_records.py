@@ -258,7 +258,7 @@ def test_the_same_files_under_other_names_in_a_list(cli, cohort, seen_two, tmp_p
     assert outcome.status == 2
     assert "trained this checkpoint: " in outcome.err
     assert "By their scans, whatever their names: " in outcome.err
-    assert "or leave them out: python -m data convert --exclude, or a JSON list of the other records" in outcome.err
+    assert "or leave them out (--exclude, or a JSON list of the other records)" in outcome.err
 
 
 @pytest.mark.slow

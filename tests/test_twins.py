@@ -157,7 +157,10 @@ def write_lab(folder: Path, people: dict[str, tuple[np.ndarray, str]]) -> Path:
     folder.mkdir()
     for name, (values, _) in people.items():
         nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), LAS_6MM), folder / f"{name}_falff.nii")
-    rows = [{"id": name, "file": f"{name}_falff.nii", "dx": dx, "age": 10} for name, (_, dx) in people.items()]
+    rows = [
+        {"id": name, "file": f"{name}_falff.nii", "dx": dx, "age": 10 + at % 3}
+        for at, (name, (_, dx)) in enumerate(people.items())
+    ]
     write_rows(folder / "people.csv", rows)
     return folder
 
@@ -225,7 +228,7 @@ def test_one_file_under_many_names_is_refused_unless_kept_apart(data_cli, tmp_pa
     nibabel.save(nibabel.Nifti1Image(brain_map((8, 9, 7), 0), COARSE), maps / "fALFFMap_1.nii")
     for number in range(2, 9):
         shutil.copy(maps / "fALFFMap_1.nii", maps / f"fALFFMap_{number}.nii")
-    lines = [f"{number},{number % 2},{20 + number}" for number in range(1, 9)]
+    lines = [f"{number},{number % 2},{20 + number % 5}" for number in range(1, 9)]
     (maps / "table.csv").write_text("\n".join(["ID,DX,age", *lines]))
     asked = ("convert", maps, tmp_path / "out", "--grid", "reduced", "--labelColumn", "DX", "--positive", "1")
     refused = data_cli(*asked, "--phenotype", "age")

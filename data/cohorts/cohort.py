@@ -290,3 +290,25 @@ def in_order(indices: np.ndarray, batch_size: int) -> list[np.ndarray]:
 def in_one_folder(cohort: Cohort) -> Cohort:
     """The cohort with its records named as files of one folder. Raises InputError if two names collide there."""
     return replace(cohort, rows=rows_of.flattened(cohort.rows, cohort.path))
+
+
+class Moments:
+    """Mean and spread of values that come in batches, (n, ...) each."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self._squares = 0, np.zeros(()), np.zeros(())
+
+    def add(self, values: np.ndarray) -> None:
+        """Adds a batch by the stable update of Chan et al. (1979)."""
+        values = np.asarray(values, np.float64)
+        mean, total = values.mean(0), self.count + len(values)
+        difference = mean - self.mean
+        self._squares = self._squares + np.square(values - mean).sum(0)
+        self._squares = self._squares + np.square(difference) * (self.count * len(values) / total)
+        self.mean, self.count = self.mean + difference * (len(values) / total), total
+
+    @property
+    def spread(self) -> np.ndarray:
+        """The standard deviation; 1 where values do not vary, so that they are only centred."""
+        spread = np.sqrt(self._squares / self.count)
+        return np.where(spread > records.SMALLEST_SPREAD, spread, 1)

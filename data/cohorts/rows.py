@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from data.base import files, tables
 from data.base.errors import PLAIN, InputError, is_plain, shown, taken_for_one
 from data.cohorts import records
@@ -154,23 +152,6 @@ def sharing(digests: Iterable[tuple[str, Iterable[str]]]) -> Groups:
         for digest in every:
             people.setdefault(digest, {})[subject] = None
     return united(list(group) for group in people.values() if len(group) > 1)
-
-
-def assign_splits(
-    subjects: Sequence[str], sites: Sequence[str], labels: Sequence[float], seed: int, groups: Groups = ()
-) -> dict[str, str]:
-    """Subject -> train or test: one in ten is a test subject, in proportion over labels and sites, even small ones.
-
-    Systematic sampling: every tenth subject in order of label, site and a seeded random number; a group counts as its
-    first subject. The first three arguments have one entry a subject.
-    """
-    leader = leaders(subjects, groups)
-    chosen = [at for at, subject in enumerate(subjects) if leader[subject] == subject]
-    random = np.random.default_rng(seed)
-    order = np.lexsort([random.random(len(chosen)), np.asarray(sites)[chosen], np.asarray(labels)[chosen]])
-    offset = random.integers(min(TEST_SHARE, len(chosen)))
-    test = {subjects[chosen[index]] for index in order[offset::TEST_SHARE]}
-    return {subject: "test" if leader[subject] in test else "train" for subject in subjects}
 
 
 def validation_subjects(rows: Iterable[Row], share: float, seed: int, groups: Groups = ()) -> frozenset[str]:

@@ -12,7 +12,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, compress
 from pathlib import Path
 from types import MappingProxyType
@@ -135,7 +135,7 @@ class Seal:
         named = listed(list(map(printable, problems)), SHOWN, "; ")
         found = f"{invalidating(len(problems))}: {named}" if problems else ""
         command = f"python -m data check {shlex.quote(str(folder))}"
-        unsealed = "" if self.sha256 else f"Not sealed: no {SEAL} tells whether its tables were edited. "
+        unsealed = "" if self.sha256 else f"Not sealed: no {SEAL} tells whether it was edited. "
         if self.verdict is None:
             return unsealed + (f"{found}. Not checked further: {command}" if found else f"Not checked: {command}")
         version, notes = self.verdict.version, self.verdict.notes
@@ -151,8 +151,8 @@ def sha256_of(content: object) -> str:
 
 def parts_of(metadata: Metadata, rows: Sequence[Row], digests: Sequence[Digests]) -> dict[str, str]:
     """SHA-256 of what metadata, the table of records, and the parts of each person say."""
-    people = [[row.file, *astuple(of)] for row, of in zip(rows, digests, strict=False)]  # none if no table has them
-    contents = {METADATA: metadata.json(), TABLE: list(map(astuple, rows)), DIGESTS: people}
+    people = [[row.file, *vars(of).values()] for row, of in zip(rows, digests, strict=False)]  # none without a table
+    contents = {METADATA: metadata.json(), TABLE: [[*vars(row).values()] for row in rows], DIGESTS: people}
     return {name: sha256_of(content) for name, content in contents.items()}
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from data.base.errors import InputError
 from data.cohorts import records
 from data.cohorts import rows as rows_of
-from data.cohorts.cohort import Cohort
+from data.cohorts.cohort import Cohort, Moments
 from data.cohorts.records import Wrapped
 from data.cohorts.rows import Preparation
 
@@ -104,28 +104,6 @@ def with_values(cohort: Cohort, values: Iterable[np.ndarray]) -> Cohort:
     """The cohort whose records hold these phenotypes (29,)."""
     phenotypes = (of.astype(records.DTYPE).tobytes() for of in values)
     return replace(cohort, entries=tuple(map(RefittedEntry, cohort.entries, phenotypes)))
-
-
-class Moments:
-    """Mean and spread of values that come in batches, (n, ...) each."""
-
-    def __init__(self) -> None:
-        self.count, self.mean, self._squares = 0, np.zeros(()), np.zeros(())
-
-    def add(self, values: np.ndarray) -> None:
-        """Adds a batch by the stable update of Chan et al. (1979)."""
-        values = np.asarray(values, np.float64)
-        mean, total = values.mean(0), self.count + len(values)
-        difference = mean - self.mean
-        self._squares = self._squares + np.square(values - mean).sum(0)
-        self._squares = self._squares + np.square(difference) * (self.count * len(values) / total)
-        self.mean, self.count = self.mean + difference * (len(values) / total), total
-
-    @property
-    def spread(self) -> np.ndarray:
-        """The standard deviation; 1 where values do not vary, so that they are only centred."""
-        spread = np.sqrt(self._squares / self.count)
-        return np.where(spread > records.SMALLEST_SPREAD, spread, 1)
 
 
 @dataclass(frozen=True)

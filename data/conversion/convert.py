@@ -26,10 +26,12 @@ from data.conversion.derived import check_each, compared
 from data.conversion.leaks import (
     accepted,
     check_coding,
+    check_informative,
     check_measures,
     check_names,
     mixed_codings,
     separating,
+    uninformative,
     units_by_site,
 )
 from data.conversion.options import ConversionOptions
@@ -37,6 +39,7 @@ from data.conversion.plan import PlannedCohort, check_like, plan, plan_like, unk
 from data.conversion.selection import is_abide
 from data.conversion.series import correlate
 from data.conversion.source import Source
+from data.conversion.split import DRAWN, KeptSplit
 from data.conversion.tables import column
 from data.conversion.template import TemplateCohort
 from data.conversion.volumes import PersonMaps, finish_record, read_person
@@ -49,17 +52,29 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
     """Writes the cohort `target`, using every core, and returns it with notes on the maps; repeating an interrupted
     command completes it. Raises InputError for a leak, or if another process writes `target`."""
     check_coding(source.rows, source.subjects["label"].to_numpy(), source.label_column)
-    covariates = covariate_columns(source, options)
+    phenotypes, own = options.phenotype or (), options.covariates or ()
     if not options.allow_leak:
-        check_names(options.phenotype or (), source.label_column)
-        check_names(options.covariates or (), source.label_column, "--covariates")
+        check_names(phenotypes, source.label_column)
+        check_names(own, source.label_column, "--covariates")
+    people = source.subjects["subject"].tolist()
+    not_site = [name for name in own if name != source.site_column]
+    check_informative(source.rows, people, {"--phenotype": phenotypes, "--covariates": not_site})
+    covariates = covariate_columns(source, options)
     options = replace(options, covariates=covariates)
     named = ABIDE_COLUMNS if options.phenotype is None else options.phenotype
     used = [name for name in dict.fromkeys([*named, *covariates]) if name in source.rows]
     told = [*units_by_site(source.rows, used, source.subjects["site"]), *mixed_codings(source.rows, used)]
+    if empty := uninformative(source.rows, people, used):  # defaults, or the site
+        told.append(f"Nothing can be learnt from {', '.join(empty.values())}.")
+    earlier, kept = KeptSplit.of(options.keep_split), dict[str, str]()
 
     def planning(subjects: pd.DataFrame, found: Sequence[PersonMaps]) -> PlannedCohort:
         provenance = provenance_of(source, found, command)
+        if earlier:
+            means = np.array([person.means for person in found]) if found else None
+            kept.update(earlier.of_people(subjects["subject"].tolist(), means))
+            subjects = subjects.assign(kept=[kept.get(name, DRAWN) for name in subjects["subject"]])
+            provenance["split_of"] = earlier.cohort.digest
         planned = plan(subjects, source.rows, options, provenance, source.maps.columns.tolist())
         if not options.allow_leak:
             return planned
@@ -68,7 +83,7 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
         return replace(planned, metadata=replace(planned.metadata, accepted_leaks=leaks))
 
     planned, notes = write_cohort(source, target, planning, options.allow_leak)
-    return planned, [*told, *notes]
+    return planned, [*told, *(earlier.notes(kept, planned.rows) if earlier else []), *notes]
 
 
 def convert_like(source: Source, target: Path, like: TemplateCohort, command: str) -> tuple[PlannedCohort, list[str]]:

@@ -114,11 +114,10 @@ def check_identical(cohort: Cohort, groups: list[list[int]], findings: Findings)
 
 def wrong_of(cohort: Cohort, rows: Sequence[Row]) -> str:
     """What is wrong with several subjects who share a scan; empty if nothing is."""
+    labels = ", one scan with both labels" if len({row.label for row in rows if row.known}) > 1 else ""
     if len({row.split for row in rows}) > 1:
-        return ", one scan in train and test"
-    if not cohort.keeps_together({row.subject for row in rows}):
-        return f", {PARTED}"
-    return ", one scan with both labels" if len({row.label for row in rows if row.known}) > 1 else ""
+        return f"{labels}, one scan in train and test"
+    return labels if cohort.keeps_together({row.subject for row in rows}) else f"{labels}, {PARTED}"
 
 
 def check_measures(cohort: Cohort, found: pd.DataFrame, findings: Findings) -> None:

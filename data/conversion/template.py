@@ -34,7 +34,7 @@ PARTS = (  # a pattern of the names in a bundle
 )
 OF_PEOPLE = ("same_scan", "encoder_subjects", "encoder_volumes", "corrections", "provenance")  # not in a bundle
 MOST = 0.5  # of the people: a column that has the sites of more of them holds the sites
-OVERLAP = "Whether some new people are training people of {} cannot be checked: a bundle holds nothing of any person."
+OVERLAP = "Whether some new people are training people of {} cannot be checked: it holds no scan or ID of anybody."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from data.base import files
-from data.base.errors import InputError
+from data.base.errors import InputError, shown
 from data.cohorts.derivation import STRATEGIES
 from data.cohorts.nifti import beside, num_volumes, open_image, read_to_end, readable
 from data.derivation.scans import ScanFile
@@ -242,8 +242,12 @@ def censored(before: Confounds, path: Path, volumes: int) -> Confounds:
 
 
 def read_tsv(path: Path) -> pd.DataFrame:
-    """A table of BIDS, `n/a` as NaN. Raises InputError, naming the file."""
+    """A table of numbers by volume, `n/a` as NaN. Raises InputError, naming the file."""
     try:
-        return pd.read_csv(files.regular(path), sep="\t", encoding="utf-8")
+        table = pd.read_csv(files.regular(path), sep="\t", encoding="utf-8")
     except (ValueError, OSError) as error:
         raise InputError(f"{path} is not a readable table ({' '.join(str(error).split())}). Copy it again.") from error
+    for name, column in table.select_dtypes(exclude=["number", "bool"]).items():
+        text = column[pd.to_numeric(column, errors="coerce").isna() & column.notna()].iloc[0]
+        raise InputError(f"{path} holds {shown(str(text))} in the column {name}; expected numbers, or n/a. Correct it.")
+    return table

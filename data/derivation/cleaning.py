@@ -22,6 +22,7 @@ LESS = {  # what helps where too little is left of a scan, and whether confounds
     "the scan away.",
     False: "Take a wider --band, for all in another folder, or move the scan away.",
 }
+LEAST_CHANGE, MOST_CHANGE = 1e-9, 1e12  # of a series from its mean; squares of others leave float32
 NO_POWER = 1e-9  # of a sine or cosine at the kept volumes, such as the sine at half the sampling rate
 
 
@@ -117,6 +118,11 @@ def scan_of(series: np.ndarray, acquisition: Acquisition, confounds: np.ndarray 
     cleaned = residuals(series, acquisition.kept, regressors)
     if not cleaned.any():
         raise InputError("The scan does not vary within its mask; expected signals. Check the scan and its mask.")
+    if not LEAST_CHANGE <= (change := float(np.abs(cleaned).max())) <= MOST_CHANGE:
+        raise InputError(
+            f"The scan varies by {change:.1g}; expected {LEAST_CHANGE:g} to {MOST_CHANGE:g}, of whose squares sums are "
+            "exact. Was it scaled by mistake? Check scl_slope in its header."
+        )
     of = acquisition
     return Scan(of.mask, of.affine, of.kept, of.tr_s, of.band, cleaned, basis)
 

@@ -24,6 +24,7 @@ from data.derivation.output import (
     Output,
     Products,
     check_same,
+    check_there,
     choices_of,
     json_of,
     sources_of,
@@ -94,14 +95,12 @@ def complete(task: PersonTask) -> tuple[int, list[str]]:
     person, products, output = task.person, task.products, task.output
     for leftover in (output.of_person(person.label) / "func").glob(".unfinished.*"):  # of killed processes
         files.remove(leftover)
-    sources, missing = sources_of(person), output.missing(person.label, products)
-    for product in set(products.names) - set(missing):
-        check_same(output.path(person.label, product, products), sources)
+    sources, derivation = sources_of(person), of_person(person, products.derivation)
+    missing = check_what_is_there(task, derivation, sources)
     if not missing:
         return 0, []
     scans = [derived(scan, task, missing) for scan in person.scans]
     check_one_grid(person, scans)
-    derivation = of_person(person, products.derivation)
     common = {**sources, **derivation.said(PERSON), **facts(scans)}
     for product in missing:
         path = output.path(person.label, product, products)
@@ -109,6 +108,17 @@ def complete(task: PersonTask) -> tuple[int, list[str]]:
         files.write_json(json_of(path), {"Measure": product, **choices_of(product, derivation), **common})
         write_product(path, product, scans, products)
     return len(missing), [note for scan in scans for note in scan.notes]
+
+
+def check_what_is_there(task: PersonTask, derivation: Derivation, sources: dict[str, Any]) -> list[str]:
+    """The products of a person that are not there. Raises InputError if what is there was made otherwise; of scans that
+    are named in `sources`, if there are any, it must be of these."""
+    label, products = task.person.label, task.products
+    check_there(task.output, label, derivation)
+    missing = task.output.missing(label, products)
+    for product in set(products.names) - set(missing):
+        check_same(task.output.path(label, product, products), choices_of(product, derivation) | sources)
+    return missing
 
 
 def of_person(person: ScannedPerson, wanted: Derivation) -> Derivation:

@@ -16,8 +16,10 @@ from data.base.terminal import quietly
 from data.cohorts import records
 from data.cohorts.atlas import load_atlas
 from data.cohorts.cohort import Cohort
+from data.cohorts.rows import listed
 from data.cohorts.stored import sealed
 from data.conversion.convert import convert_like
+from data.conversion.edges import lacking_parcels
 from data.likeness.reference import compared
 from utils.blackout.edges import edges_of_regions, regions_of_parcels
 from utils.blackout.options import CONNECTOME
@@ -99,12 +101,22 @@ def predicted(bundle: Bundle, given: Given, prevalence: float | None) -> Predict
             source, notes = source_of(bundle, given, links, folder / "source")
             convert_like(source, folder / "cohort", bundle.like, PROGRAM)
         cohort = sealed(folder / "cohort")
+        notes += lacking(cohort)
         run = on_cohort(bundle, cohort, TEST, Options(), folder / "results")
         each, effects = measured(run)
         reasons = compared(bundle.reference, cohort, [0]).reasons[0] if bundle.reference else None
     (person,) = predictions_of(bundle.calibration, each, prevalence)
     notes.append(promises_of(bundle.calibration, prevalence))
     return Predicted(person, len(each), reasons, effects, tuple(notes), run.caveats, bundle.doubt)
+
+
+def lacking(cohort: Cohort) -> list[str]:
+    """A note on parcels in which the series of the one person have no signal."""
+    if not (known := cohort.connectomes):
+        return []
+    names = [known.parcels[at] for at in lacking_parcels(known[[0]][0], known.pairs)]
+    of = f"{len(names)} of {len(known.parcels)} parcels"
+    return [f"The series have no signal in {of}, so that their edges are unknown: {listed(names)}."] if names else []
 
 
 def check_alone(bundle: Bundle) -> None:
