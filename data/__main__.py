@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-def convert(args: argparse.Namespace) -> None:
+def convert(args: argparse.Namespace) -> int:
     options, source_options = options_of(args, ConversionOptions), options_of(args, SourceOptions)
     for name in ("grid", "phenotype", "covariates", "seed"):
         if args.like and getattr(options, name) is not None:
@@ -59,7 +59,10 @@ def convert(args: argparse.Namespace) -> None:
     print("\n".join(notes))
     print_planned(planned, args.cohort)
     findings = checks.full_and_stored(open_cohort(args.cohort))
-    print("\n".join([*findings.lines(counts=False), findings.conclusion]))
+    problems = findings.every("problems")
+    written = [f"{args.cohort} is written all the same; the exit status is 1, as that of check."] if problems else []
+    print("\n".join([*findings.lines(counts=False), findings.conclusion, *written]))
+    return 1 if problems else 0
 
 
 def print_planned(planned: "PlannedCohort", path: Path) -> None:
@@ -97,10 +100,12 @@ def derive(args: argparse.Namespace) -> None:
     planned = job.plan(args.bold, args.out, chosen(args), options_of(args, DerivationOptions))
     print("\n".join(planned.notes), flush=True)
     notes, failed = job.run(planned)
-    print("\n".join([*(f"sub-{one.label}: {one.failure}" for one in failed), *notes]), flush=True)
+    print("\n".join(notes), flush=True)
     if failed:
-        named = listed([one.label for one in failed])
-        raise InputError(f"{len(failed)} people failed, for the reasons above: {named}. Repeat the command for them.")
+        raise InputError(
+            f"{len(failed)} people failed, for the reasons above: {listed(failed)}. Do what these say, then repeat the "
+            "command; until then, convert leaves these people out."
+        )
 
 
 def check(args: argparse.Namespace) -> int:
@@ -170,7 +175,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("out", type=Path, help="folder to write; a repeated command does what is missing")
     add_choices(made)
     add_options(made, DerivationOptions)
-    new = verb(convert, "NIfTI maps and a table -> a cohort")
+    new = verb(convert, "NIfTI maps and a table -> a cohort; exit 1 if anything is wrong with it, as check says")
     add = new.add_argument
     add("source", type=Path, help="folder of maps: BIDS, PCP (nilearn's fetch_abide_pcp), DPABI, or see --mapColumn")
     add("cohort", type=Path, help="folder to write; repeat an interrupted command to complete it")

@@ -166,8 +166,15 @@ def test_a_value_of_its_own_for_each_subject_is_no_group(cohort, tmp_path):
 def test_a_value_that_cannot_name_a_folder_is_refused(cohort):
     opened = open_cohort(cohort)
     long = replace(opened, rows=tuple(replace(row, site=("東" * 40, "B")[row.label == 1]) for row in opened.rows))
-    with pytest.raises(InputError, match="too long for the name of a folder"):
+    with pytest.raises(InputError, match="too long for names of folders"):
         by_column(replace(long, tables=None), "site", 0)
+    for one, other, told in (
+        ("Süd", "SÜD", "'SÜD' and 'Süd'"),
+        ("Süd", "Su\u0308d", r"'Su\\u0308d' and 'S\\xfcd'"),
+    ):
+        alike = replace(opened, rows=tuple(replace(row, site=(one, other)[row.label == 1]) for row in opened.rows))
+        with pytest.raises(InputError, match=f"differ only in capitals or accents' encoding, {told}; expected"):
+            by_column(replace(alike, tables=None), "site", 0)
     assert Folds("3", long, "", {"a": "10", "b": "9", "c": "x"}).names == ["x", "9", "10"]
 
 

@@ -74,7 +74,7 @@ def test_folds_are_counted_in_place_of_a_split():
 def test_an_accepted_leak_is_a_problem():
     people = [row("1"), row("2", 0.0), row("3", split="test"), row("4", 0.0, "test")]
     assert cohort_of(*people, accepted_leaks=("SRS",)).problems() == [
-        "accepted by --allowLeak, though they tell the diagnosis: SRS"
+        "accepted by convert --allowLeak, though they tell the diagnosis: SRS"
     ]
 
 

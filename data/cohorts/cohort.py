@@ -28,6 +28,10 @@ COVARIATES, PHENOTYPE, MAPS = "covariates.csv", "phenotype.csv", "maps.csv"  # o
 SERIES = "series.csv"  # of each subject with a connectome
 SIDE_TABLES = (COVARIATES, PHENOTYPE, MAPS, SERIES)
 UNKNOWN_LABEL = -1  # in a batch
+WITHOUT = {  # a split: what to do
+    "train": "Train on others: people whom convert --like made are for tests only.",
+    "test": "Convert more people, or test everybody by run.py with --folds.",
+}
 Standard = Literal["stored", "brain", "voxel", "site"]  # see `data.cohorts.variants`
 
 
@@ -62,7 +66,9 @@ class Cohort:
         """What the cohort is, and its subjects counted; see `seal.census`."""
         found = seal_of.census(str(self), self.rows, fold_of)
         if leaks := self.metadata.accepted_leaks:
-            found.people.problems.append(f"accepted by --allowLeak, though they tell the diagnosis: {listed(leaks)}")
+            found.people.problems.append(
+                f"accepted by convert --allowLeak, though they tell the diagnosis: {listed(leaks)}"
+            )
         return found
 
     def problems(self, fold_of: Mapping[str, str] | None = None, of_labels: bool = True) -> list[str]:
@@ -129,7 +135,10 @@ class Cohort:
         """Positions of a split's records. Raises InputError if it has none."""
         found = np.flatnonzero([row.split == split for row in self.rows])
         if not found.size:
-            raise InputError(f"{self.path} has no {split} subjects among {len(self.rows)} records; add subjects.")
+            raise InputError(
+                f"{self.path} has no {split} subjects among {len(self.rows)} records; expected some. "
+                f"{WITHOUT.get(split, '')}"
+            )
         return found
 
     def subjects(self, split: str) -> list[str]:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from data.base.errors import InputError, shown
+from data.base.errors import InputError, shown, taken_for_one
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import Row, leaders, listed
 
@@ -20,13 +20,15 @@ UNKNOWN_FOLD = "unknown"  # of subjects whose value of a covariate is missing
 def subject_table(cohort: Cohort) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Subjects in the order of their first record, with their label and site. Raises InputError for one with two."""
     first: dict[str, Row] = {}
+    differing = dict[str, dict[str, None]]()
     for row in cohort.rows:
         other = first.setdefault(row.subject, row)
-        if row.label != other.label or row.site != other.site:
-            twice = "label" if row.label != other.label else "site"
-            raise InputError(
-                f"{cohort.path} has two {twice}s for subject {row.subject}; folds need one. Correct the table."
-            )
+        for name in ("label", "site"):
+            if getattr(row, name) != getattr(other, name):
+                differing.setdefault(name, {})[row.subject] = None
+    if differing:
+        told = " and ".join(f"two {name}s for subject {listed(list(of))}" for name, of in differing.items())
+        raise InputError(f"{cohort.path} has {told}; folds need one. Correct the table.")
     rows = first.values()
     return list(first), np.array([row.label for row in rows]), np.array([row.site for row in rows])
 
@@ -97,12 +99,15 @@ def by_column(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
             f"--folds {how} has {len(names)} values among {len(subjects)} subjects of {cohort.path}; expected groups. "
             f"{by_number_advice(cohort)}"
         )
-    if long := [name for name in names if len(folder_name(name)) > MAX_FOLDER_NAME]:
+    if long := [shown(name) for name in names if len(folder_name(name)) > MAX_FOLDER_NAME]:
         raise InputError(
-            f"--folds {how} has the value {shown(long[0])}, too long for the name of a folder; shorten it."
+            f"--folds {how} has the values {listed(long, 3)}, too long for names of folders; shorten them."
         )
-    if len({name.casefold() for name in names}) < len(names):
-        raise InputError(f"--folds {how} has values in {cohort.path} that differ only in capitals; write them alike.")
+    if alike := taken_for_one(names):
+        raise InputError(
+            f"--folds {how} has values in {cohort.path} that differ only in capitals or accents' encoding, "
+            f"{listed(alike)}; expected names of folders. Write them alike."
+        )
     return folds_of(subjects, names, LeaveOneGroupOut().split(subjects, groups=group))
 
 

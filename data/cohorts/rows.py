@@ -3,14 +3,13 @@
 import hashlib
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data.base import files, tables
-from data.base.errors import PLAIN, InputError, is_plain, shown
+from data.base.errors import PLAIN, InputError, is_plain, shown, taken_for_one
 from data.cohorts import records
 from data.cohorts.derivation import Derivation
 
@@ -107,17 +106,13 @@ def guess_row(name: str, label: float) -> Row:
 def flattened(rows: Iterable[Row], path: Path) -> tuple[Row, ...]:
     """The rows with their records named as files of one folder. Raises InputError, naming both, if two records would
     have names that some file systems take for the same; `path` is the cohort."""
-    first: dict[str, Row] = {}
-    flat = []
-    for row in rows:
-        name = f"{PurePosixPath(row.file).stem}.bin"
-        if (other := first.setdefault(unicodedata.normalize("NFC", name.casefold()), row)) is not row:
-            raise InputError(
-                f"{path} has the records {other.file} and {row.file}, which are one file in one folder; "
-                "expected names that differ, and not only in capitals or in their folders. Rename one."
-            )
-        flat.append(replace(row, file=name))
-    return tuple(flat)
+    rows = tuple(rows)
+    if alike := taken_for_one([row.file for row in rows], lambda file: PurePosixPath(file).stem):
+        raise InputError(
+            f"{path} has the records {listed(alike)}, which are one file in one folder; expected names that differ, "
+            "and not only in capitals or in their folders. Rename one."
+        )
+    return tuple(replace(row, file=f"{PurePosixPath(row.file).stem}.bin") for row in rows)
 
 
 def swapped_name(file: str, copy: int) -> str:
@@ -262,7 +257,8 @@ def read_metadata(path: Path) -> Metadata:
     """`cohort.json` of a finished cohort."""
     for name in (METADATA, TABLE):
         if not (path / name).is_file():
-            raise InputError(f"{path} has no {name}: its conversion was interrupted. Repeat the same command.")
+            what = files.running(path, "was interrupted. Repeat the same command")
+            raise InputError(f"{path} has no {name}: its conversion {what}.")
     metadata = files.read_json(path / METADATA, Metadata)
     if not metadata.grid:
         raise InputError(f"{path / METADATA} names no grid; expected a cohort's metadata. Convert again.")

@@ -118,7 +118,9 @@ def read_form(path: Path) -> tuple[Mapping[str, Entry], list[Row], Metadata]:
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a cohort, a folder of records or a JSON list of them.")
     if (path / FOLDS).is_file():
-        raise InputError(f"{path} is a set of cohorts, one for each fold; use it with the --folds that made it.")
+        raise InputError(
+            f"{path} is a set of cohorts, one for each fold; use it in run.py with the --folds that made it."
+        )
     if (path / HDF5_NAME).is_file():
         path = path / HDF5_NAME
     if path.suffix in (".h5", ".hdf5"):

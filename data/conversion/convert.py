@@ -342,7 +342,7 @@ def check_kind(measured: pd.DataFrame, names: Sequence[str], like: pd.DataFrame 
     kind = str(found.iloc[0])
     if kind != (wanted := kinds.iloc[0]):
         raise InputError(
-            f"The maps are {kind}, such as {names[0]}, those of the cohort that --like names {wanted}; "
-            "expected one kind. Choose the same maps with --only or --mapColumn."
+            f"The maps are {kind}, such as {names[0]}, unlike those of the cohort or bundle, {wanted}; expected one "
+            "kind. Choose the same maps with --only or --mapColumn."
         )
     return kind

@@ -23,7 +23,7 @@ from data.cohorts.seal import Findings
 from data.conversion import measures
 from data.conversion.leaks import separating
 
-PARTED = "which folds may part; leave all but one out with --exclude, or convert again"  # people who share a scan
+PARTED = "which folds may part; leave all but one out with convert --exclude"  # people who share a scan
 MIXTURES = {  # by measure: what those who are far below all others look like
     "mean_r": "correlate far less than all others, as if only their global signal had been removed",
     "roughness": "have series far smoother in time than all others, as if only these had been filtered",

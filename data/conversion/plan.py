@@ -12,7 +12,7 @@ from data.base.errors import InputError
 from data.cohorts import phenotype, records
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
 from data.cohorts.phenotype import clean
-from data.cohorts.rows import APART, TOGETHER, Groups, Metadata, Row, listed
+from data.cohorts.rows import APART, TOGETHER, Groups, Metadata, Row
 from data.cohorts.stored import write_tables
 from data.conversion.leaks import check_values
 from data.conversion.options import ConversionOptions
@@ -188,6 +188,6 @@ def check_like(source: Source, like: Cohort) -> None:
         )
     if shared := sorted(set(like.subjects("train")) & set(source.subjects["subject"])):
         raise InputError(
-            f"{len(shared)} subjects of {source.table} are training subjects of {like.path}, {listed(shared)}; "
-            "expected new people. Leave them out with --exclude, which takes IDs or a file of them."
+            f"{len(shared)} subjects of {source.table} are training subjects of {like.path}; expected new people. "
+            f"Leave them out: --exclude {','.join(shared)}"
         )

@@ -192,9 +192,11 @@ def check_writable(folder: Path, flag: str) -> None:
 
 def two_classes(run: Run) -> None:
     """A classifier is trained on both classes."""
-    labels = {row.label for row in run.cohort.rows if row.split == "train"}
+    labels = {run.cohort.rows[index].label for index in run.cohort.indices("train")}
     if run.model.predicts == "label" and len(labels) < len(CLASSES):
-        raise InputError(f"{run.cohort.path} has one class only among its training subjects; add the other.")
+        raise InputError(
+            f"{run.cohort.path} has one class only among its training subjects; expected two. Convert people of both."
+        )
 
 
 def enough_to_validate(run: Run) -> None:
