@@ -197,6 +197,31 @@ def test_repeated_it_does_what_is_missing_and_maps_can_be_added(scans, derive, t
     assert "sub-3: " in changed.out and "was made of other files" in changed.out
 
 
+@pytest.mark.parametrize("first, again", [("study", "study/derivatives/fmriprep"), ("derivatives/fmriprep", "..")])
+def test_scans_are_known_however_the_command_names_their_folder(tmp_path, monkeypatch, data_cli, first, again):
+    """From other folders, too; what an earlier version wrote of its sources says the same in other words."""
+    study = tmp_path / "study"
+    write_people(study / "derivatives" / "fmriprep")
+    places = {"study": tmp_path, "derivatives": study, "..": study / "derivatives"}
+    for folder in (first, again):
+        monkeypatch.chdir(places[folder.split("/")[0]])
+        done = data_cli("derive", folder, tmp_path / "out")
+        assert (done.status, done.err) == (0, "")
+    assert "0 people derived, 3 were there, 0 failed." in done.out
+    scan = one(study, f"sub-2_{REST}.nii.gz")
+    file = one(tmp_path / "out", "sub-2_*stat-falff*.json")
+    monkeypatch.chdir(tmp_path)
+    said = json.loads(file.read_text())
+    dataset = json.loads((tmp_path / "out/dataset_description.json").read_text())["DatasetLinks"]["bold"]
+    assert (tmp_path / "out" / dataset / said["Sources"][0].removeprefix("bids:bold:")).resolve() == scan
+    file.write_text(json.dumps(said | {"Sources": [f"bids:bold:{scan.name}"]}))
+    one(tmp_path / "out", "sub-3_*.nii.gz").unlink()
+    done = data_cli("derive", study / "derivatives/fmriprep", tmp_path / "out")
+    assert "1 people derived, 2 were there, 0 failed." in done.out
+    source = facts(tmp_path / "out", "3")["Sources"][0].removeprefix("bids:bold:")
+    assert (tmp_path / "out" / dataset / source).resolve() == one(study, f"sub-3_{REST}.nii.gz")
+
+
 @pytest.mark.slow
 def test_shares_and_jobs_write_the_same_bytes_as_one_process(scans, tmp_path, data_cli):
     atlas = save(tmp_path / "atlas.nii.gz", image(inside().astype(np.int16)))

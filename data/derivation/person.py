@@ -21,6 +21,7 @@ from data.derivation.cleaning import Acquisition, Scan, scan_of
 from data.derivation.images import labels_on, networks_on
 from data.derivation.measures import MEASURES, dual_regression, parcel_series, smoothed
 from data.derivation.output import (
+    SOURCES,
     Output,
     Products,
     check_same,
@@ -94,9 +95,9 @@ def complete(task: PersonTask) -> tuple[int, list[str]]:
     person, products, output = task.person, task.products, task.output
     for leftover in (output.of_person(person.label) / "func").glob(".unfinished.*"):  # of killed processes
         files.remove(leftover)
-    sources, missing = sources_of(person), output.missing(person.label, products)
+    sources, missing = sources_of(person, output.folder), output.missing(person.label, products)
     for product in set(products.names) - set(missing):
-        check_same(output.path(person.label, product, products), sources)
+        check_same(output.path(person.label, product, products), {SOURCES: sources[SOURCES]})
     if not missing:
         return 0, []
     scans = [derived(scan, task, missing) for scan in person.scans]
