@@ -139,7 +139,7 @@ def test_metadata_says_what_the_records_are(converted):
     assert metadata["grid"] == [91, 109, 91]
     assert metadata["affine"] == [[2, 0, 0, -90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]]
     assert len(metadata["phenotype"]) == 29
-    assert "convert" in metadata["provenance"]["command"]
+    assert "convert" in metadata["provenance"]["converted_by"]
     assert re.fullmatch("[0-9a-f]{64}", metadata["provenance"]["input_sha256"])
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from data.base.errors import InputError, shown
+from data.base.files import sums_of
 from data.cohorts.derivation import Derivation, DerivationWithImages
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import listed
@@ -69,6 +70,14 @@ class Source:
         """Those of maps and series, each once."""
         series = self.series.paths.tolist() if self.series else []
         return list(dict.fromkeys([*(of_map.path for name in self.maps for of_map in self.maps[name]), *series]))
+
+    def sums(self) -> list[list[tuple[str, str]]]:
+        """The name and the SHA-256 of each file of each subject, as `read_person` and `correlate` give them."""
+        series = [[path] for path in self.series.paths] if self.series else [[]] * len(self.maps)
+        maps = [[of_map.path for of_map in row] for row in self.maps.to_numpy().tolist()]
+        each = [[*dict.fromkeys(own), *of_series] for own, of_series in zip(maps, series, strict=True)]
+        known = iter(sums_of(path for paths in each for path in paths))
+        return [[(path.name, next(known)) for path in paths] for paths in each]
 
 
 @dataclass(frozen=True)

@@ -229,7 +229,7 @@ def prepared(run: Run) -> Prepared:
         scaled_by=("fold" if by_fold else "split") if metadata.phenotype_median else "",
         same_scan=len(folds.same_scan if folds else metadata.same_scan),
         together=folds is not None or metadata.copies == TOGETHER,
-        conversion=next((source["command"] for source in metadata.lineage if "left_out" in source), ""),
+        conversion=metadata.command,
     )
 
 
