@@ -9,9 +9,15 @@ HOME = os.path.dirname(os.path.abspath(__file__))
 
 def start(module: str) -> None:
     """Runs a module as `python -m` does. Modules are searched in its own folder first, and not in the working folder,
-    even if an empty entry of PYTHONPATH stands for that."""
-    sys.path[:] = [HOME, *(place for place in sys.path if not is_working_folder(place))]
+    even if an empty entry of PYTHONPATH stands for that; processes that it starts do likewise."""
+    sys.path[:] = [HOME, *outside(sys.path)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(outside(os.environ.get("PYTHONPATH", "").split(os.pathsep)))
     runpy.run_module(module, run_name="__main__")
+
+
+def outside(places: list[str]) -> list[str]:
+    """Those that are not the working folder."""
+    return [place for place in places if not is_working_folder(place)]
 
 
 def is_working_folder(place: str) -> bool:

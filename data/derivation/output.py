@@ -77,9 +77,9 @@ def choices_of(product: str, derivation: Derivation) -> dict[str, Any]:
 
 
 def sources_of(person: ScannedPerson, folder: Path) -> dict[str, Any]:
-    """The files that a person's maps are made of, as paths below the dataset that the description in the `folder` of
-    results links to, and a digest of them: of names, sizes and blocks spread over each. The digest alone identifies
-    them, however a command names them."""
+    """The files that a person's maps are made of, and a digest of them: of names, sizes and blocks spread over each.
+    Their paths are from the dataset to which the description in the `folder` of results links. The digest alone
+    identifies them, however a command names them."""
     links = files.read_json(folder / DESCRIPTION, dict).get("DatasetLinks") or {}
     dataset = (folder / links.get("bold", "")).resolve()
     digest, named = hashlib.sha256(), []
