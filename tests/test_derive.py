@@ -197,6 +197,19 @@ def test_repeated_it_does_what_is_missing_and_maps_can_be_added(scans, derive, t
     assert "sub-3: " in changed.out and "was made of other files" in changed.out
 
 
+def test_people_of_the_same_names_in_another_dataset_are_told_before_anybody_is_derived(scans, derive, tmp_path):
+    derive(scans, "--only", "*sub-[12]_*")
+    others = shutil.copytree(scans, tmp_path / "others")
+    save(one(others, f"sub-2_{REST}.nii.gz"), image(bold(22)))
+    for more in ((), ("--maps", "falff,alff")):
+        clash = derive(others, *more)
+        assert clash.status == 2
+        assert re.search("sub-2: .* was made of other files than the scan has now", clash.out)
+        assert "1 people: Nobody is derived before this is settled: 2." in clash.out
+        assert {path.name for path in (tmp_path / "out").glob("sub-*")} == {"sub-1", "sub-2"}
+    assert not list((tmp_path / "out").rglob("*stat-alff*"))
+
+
 @pytest.mark.parametrize("first, again", [("study", "study/derivatives/fmriprep"), ("derivatives/fmriprep", "..")])
 def test_scans_are_known_however_the_command_names_their_folder(tmp_path, monkeypatch, data_cli, first, again):
     """From other folders, too; what an earlier version wrote of its sources says the same in other words."""

@@ -18,7 +18,7 @@ from conftest import without_drawing
 from helpers import COARSE, HALF, NAN, TINY_CNN, Outcome, Page, an_identity, brain_map, read_rows, run_main, write_rows
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from data.base import archive
+from data.base import archive, files
 from data.base.errors import InputError
 from data.cohorts import records
 from data.cohorts.atlas import load_atlas

@@ -289,20 +289,25 @@ def described(people: Sequence[scans.ScannedPerson], confounds: str) -> list[str
 
 
 def run(planned: Plan) -> tuple[list[str], list[Done]]:
-    """Does the plan; notes on it, and who failed."""
-    done = list(planned.failed)
-    complete, rest = list[PersonTask](), list[PersonTask]()
+    """Does the plan; notes on it, and who failed. Nobody is derived if what is there is of other scans."""
+    done, missing = list(planned.failed), dict[str, list[str]]()
     for task in planned.tasks:
-        (rest if task.output.missing(task.person.label, task.products) else complete).append(task)
+        missing[task.person.label] = task.output.missing(task.person.label, task.products)
+    begun = [task for task in planned.tasks if len(missing[task.person.label]) < len(task.products.names)]
+    rest = [task for task in planned.tasks if missing[task.person.label]]
     with processes(planned.jobs) as pool:
-        for title, tasks in (("Checking", complete), ("Deriving", rest)):
-            if tasks:
-                done += pool.run(title, person.derive_person, [(task,) for task in tasks])
+        checked = pool.run("Checking", person.check_person, [(task,) for task in begun]) if begun else []
+        clashes = [one for one in checked if one.failure]
+        done += clashes or [one for one in checked if not missing[one.label]]
+        if rest and not clashes:
+            done += pool.run("Deriving", person.derive_person, [(task,) for task in rest])
     notes = dict[str, list[str]]()
     for one in done:
         for note in dict.fromkeys(one.notes):
             notes.setdefault(note, []).append(one.label)
     failed = [one for one in done if one.failure]
     there = sum(not one.written and not one.failure for one in done)
+    if clashes:
+        notes["Nobody is derived before this is settled"] = [one.label for one in clashes]
     counted = f"{len(done) - there - len(failed)} people derived, {there} were there, {len(failed)} failed."
     return [*(f"{len(of)} people: {note}: {listed(of)}." for note, of in notes.items()), counted], failed

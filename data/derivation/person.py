@@ -1,6 +1,6 @@
 """One person's scans -> their maps and series on disk."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -75,10 +75,25 @@ class DerivedScan:
 
 def derive_person(task: PersonTask) -> Done:
     """Writes what is missing of a person, while no other process does."""
+    return attempted(task, complete)
+
+
+def check_person(task: PersonTask) -> Done:
+    """Whether what is there of a person was made of these scans; writes nothing."""
+
+    def check(task: PersonTask) -> tuple[int, list[str]]:
+        checked_sources(task)
+        return 0, []
+
+    return attempted(task, check)
+
+
+def attempted(task: PersonTask, work: Callable[[PersonTask], tuple[int, list[str]]]) -> Done:
+    """Work on a person, while no other process does any: how many files were written, and notes, or why it failed."""
     label = task.person.label
     try:
         with threadpool_limits(task.threads), files.locked(task.output.of_person(label), wait=True):
-            written, notes = complete(task)
+            written, notes = work(task)
     except InputError as error:
         return Done(label, failure=str(error))
     except MemoryError:
@@ -90,14 +105,21 @@ def derive_person(task: PersonTask) -> Done:
     return Done(label, written, tuple(notes))
 
 
+def checked_sources(task: PersonTask) -> dict[str, Any]:
+    """The files that a person's maps are made of. Raises InputError if what is there was made of others."""
+    person, products, output = task.person, task.products, task.output
+    sources = sources_of(person, output.folder)
+    for product in set(products.names) - set(output.missing(person.label, products)):
+        check_same(output.path(person.label, product, products), {SOURCES: sources[SOURCES]})
+    return sources
+
+
 def complete(task: PersonTask) -> tuple[int, list[str]]:
     """How many files were written, and notes."""
     person, products, output = task.person, task.products, task.output
     for leftover in (output.of_person(person.label) / "func").glob(".unfinished.*"):  # of killed processes
         files.remove(leftover)
-    sources, missing = sources_of(person, output.folder), output.missing(person.label, products)
-    for product in set(products.names) - set(missing):
-        check_same(output.path(person.label, product, products), {SOURCES: sources[SOURCES]})
+    sources, missing = checked_sources(task), output.missing(person.label, products)
     if not missing:
         return 0, []
     scans = [derived(scan, task, missing) for scan in person.scans]
