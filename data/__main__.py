@@ -32,8 +32,9 @@ def convert(args: argparse.Namespace) -> None:
             raise InputError(f"--{name} is chosen by --like: everything is as in {args.like}. Leave it out.")
     if args.like and args.parcels:
         raise InputError(f"--parcels is chosen by --like: everything is as in {args.like}. Leave it out.")
-    if args.like and options.keep_copies:
-        raise InputError("--keepCopies is about splits, but --like makes test subjects only. Leave it out.")
+    for name, given in (("keepCopies", options.keep_copies), ("keepSplit", options.keep_split)):
+        if args.like and given:
+            raise InputError(f"--{name} is about splits, but --like makes test subjects only. Leave it out.")
     from data import check as checks
     from data.cohorts.rows import listed
     from data.cohorts.stored import open_cohort
@@ -125,6 +126,20 @@ def swap(args: argparse.Namespace) -> None:
     print(f"{len(table)} records in {args.out}")
 
 
+def correct(args: argparse.Namespace) -> None:
+    from data.check import check_agreement
+    from data.cohorts.rows import listed
+    from data.cohorts.seal import Findings
+    from data.cohorts.stored import open_cohort
+    from data.correct import correct as run
+
+    made = run(open_cohort(args.cohort), args.table, args.out)
+    told = [f"{of['subject']} {of['column']} {of['before']} -> {of['after']}" for of in made]
+    print(f"{len(made)} values corrected in {args.out}: {listed(told)}")
+    check_agreement(open_cohort(args.out), findings := Findings())
+    print("".join(f"PROBLEM: {text}; correct both\n" for text in findings.problems), end="")
+
+
 def pack(args: argparse.Namespace) -> None:
     from data.cohorts.stored import open_cohort
     from data.pack import pack as run
@@ -173,6 +188,14 @@ def parser() -> argparse.ArgumentParser:
     copies = "new records for each training record (default 10)"
     add("--copies", type=whole(1, MAX_COPIES), default=10, metavar="N", help=copies)
     add("--seed", type=seed, default=0, metavar="N", help="(default 0)")
+    add = verb(correct, "a cohort with other sites, labels, covariates or phenotype of some people").add_argument
+    add("cohort", type=Path)
+    add(
+        "table",
+        type=Path,
+        help="CSV: subject, and columns to correct; an empty cell leaves a value, n/a makes it unknown",
+    )
+    add("out", type=Path, help="cohort to write")
     packed = verb(pack, "write a cohort in another form, bit by bit the same")
     packed.add_argument("cohort", type=Path)
     packed.add_argument("out", type=Path, help="folder to write")

@@ -14,12 +14,13 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import Outcome, bare_records, read_rows, run_main, training, write_rows
+from helpers import Outcome, bare_records, read_rows, run_main, training, unsealed, write_rows
 from people import ROWS, renamed, write_people
 
 from data.base import archive, files
 from data.base.files import SUMS
 from data.cohorts.rows import Row
+from data.cohorts.seal import CohortFindings, Findings, write_verdict
 from data.cohorts.stored import open_cohort
 from utils.bundle import make, trained
 from utils.bundle.model import Bundle
@@ -139,9 +140,8 @@ def odd(home, in_home, new_like, cli, tmp_path_factory) -> Odd:
 
 def with_problem(cohort: Path, copy: Path, problem: str) -> None:
     """A copy of a cohort of which a check says that it has a problem."""
-    shutil.copytree(cohort, copy)
-    verdict = json.loads((copy / "check.json").read_text())
-    (copy / "check.json").write_text(json.dumps(verdict | {"problems": [problem]}))
+    opened = open_cohort(shutil.copytree(cohort, copy))
+    write_verdict(copy, opened.identity, CohortFindings("", people=Findings(problems=[problem])))
 
 
 # What it predicts
@@ -445,7 +445,7 @@ def test_an_id_is_told_from_a_number(subject, expected):
 @pytest.mark.slow
 def test_ids_that_are_words_or_numbers_of_the_program_break_nothing(home, in_home, tmp_path):
     """People are called as a batch size, a grid, a preset and a map are."""
-    folder = shutil.copytree(home, tmp_path / "cohort")
+    folder = unsealed(shutil.copytree(home, tmp_path / "cohort"))
     for name in ("subjects.csv", "phenotype.csv", "covariates.csv", "maps.csv"):
         text = (folder / name).read_text()
         for old, new in (("50002", "2000"), ("50003", "falff"), ("50004", "reduced"), ("50005", "sine")):

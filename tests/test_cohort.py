@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import bare_records, read_rows, small_record, write_bare, write_rows
+from helpers import bare_records, read_rows, small_record, unsealed, write_bare, write_rows
 
 from data.base.errors import InputError
 from data.base.processes import ahead
@@ -104,7 +104,7 @@ def test_a_cohort_in_zip_chunks_reads_the_same(cohort, tmp_path):
 
 
 def test_the_digest_tells_cohorts_apart(cohort, tmp_path):
-    copy = shutil.copytree(cohort, tmp_path / "copy")
+    copy = unsealed(shutil.copytree(cohort, tmp_path / "copy"))
     assert open_cohort(copy).digest == open_cohort(cohort).digest
     text = (copy / "subjects.csv").read_text()
     (copy / "subjects.csv").write_text(text.replace(",train", ",test", 1))

@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from helpers import COARSE, LAS_6MM, PCP_SUBJECTS, brain_map, read_rows, write_pcp
+from helpers import COARSE, LAS_6MM, PCP_SUBJECTS, brain_map, read_rows, unsealed, write_pcp
 from helpers import write_rows as write_table
 
 from data.base.errors import InputError
@@ -140,7 +140,7 @@ def test_a_changed_byte_is_refused_when_it_is_read(made, data_cli, tmp_path):
         damaged.connectomes[[1, 2]]
     assert data_cli("pack", folder, tmp_path / "packed", "--bin").status == 2
     assert data_cli("check", folder).out.count("PROBLEM") >= 2
-    (folder / "digests.csv").unlink()  # what is there counts, as for records, and is another cohort
+    (unsealed(folder) / "digests.csv").unlink()  # what is there counts, as for records, and is another cohort
     assert sealed(folder, together=False).records_sha256 != own.records_sha256
 
 
@@ -319,7 +319,7 @@ def test_an_image_that_lacks_a_parcel_is_refused(tmp_path):
 def with_rows(cohort: Path, folder: Path, rows: np.ndarray) -> Cohort:
     """A copy of a cohort with these connectomes."""
     folder = shutil.copytree(cohort, folder)
-    for name in ("SHA256SUMS", "digests.csv", "check.json"):
+    for name in ("SHA256SUMS", "digests.csv", "seal.json", "check.json"):
         (folder / name).unlink(missing_ok=True)
     plain, parcels = open_cohort(folder), [f"p{at}" for at in range(round((1 + np.sqrt(1 + 8 * rows.shape[1])) / 2))]
     connectomes.write(folder / "connectomes.h5", [row.subject for row in plain.rows], parcels, None, rows)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import read_rows
+from helpers import read_rows, unsealed
 from people import ROWS, write_people
 
 from data.cohorts.cohort import Cohort
@@ -207,7 +207,7 @@ def test_maps_of_another_kind_are_refused_with_both_named(whole, set_aside, like
 @pytest.mark.slow
 def test_where_the_kind_is_not_known_it_is_said(whole, set_aside, like, data_cli, tmp_path):
     assert data_cli("pack", whole.path, tmp_path / "packed", "--hdf5").status == 0
-    (tmp_path / "packed" / "maps.csv").unlink()
+    (unsealed(tmp_path / "packed") / "maps.csv").unlink()
     outcome, target = like(write_people(tmp_path / "new", set_aside), tmp_path / "packed")
     assert outcome.status == 0, outcome.err
     assert "packed has no maps.csv" in outcome.out
@@ -217,7 +217,7 @@ def test_where_the_kind_is_not_known_it_is_said(whole, set_aside, like, data_cli
 
 def changed_metadata(whole: Cohort, target: Path, data_cli, **changes) -> Path:
     assert data_cli("pack", whole.path, target, "--bin").status == 0
-    metadata = json.loads((target / "cohort.json").read_text())
+    metadata = json.loads((unsealed(target) / "cohort.json").read_text())
     metadata = {name: value for name, value in (metadata | changes).items() if value is not None}
     (target / "cohort.json").write_text(json.dumps(metadata))
     return target
@@ -280,7 +280,7 @@ def test_covariates_of_other_tables(everybody, data_cli, tmp_path):
     }.items():
         outcome = data_cli("convert", everybody, tmp_path / "b", *other, "--covariates", named)
         assert (outcome.status, words in outcome.err) == (2, True)
-    rows = [row | {"ADOS_TOTAL": "9"} for row in ROWS[:12]]
+    rows = [row | {"ADOS_TOTAL": str(9 + at % 3)} for at, row in enumerate(ROWS[:12])]
     leaking = (write_people(tmp_path / "leaking", rows), tmp_path / "c", *other, "--covariates", "ADOS_TOTAL")
     outcome = data_cli("convert", *leaking)
     assert (outcome.status, "--covariates ADOS_TOTAL measures or follows from" in outcome.err) == (2, True)

@@ -88,7 +88,7 @@ def make(cli, data_cli, tmp_path_factory) -> Callable[[str], Made]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """The bytes of all files but for what tells which command wrote them."""
-    found = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "SHA256SUMS"}
+    found = {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in ("SHA256SUMS", "seal.json")}
     metadata, checked = (json.loads(found.pop(name)) for name in ("cohort.json", "check.json"))
     for name in ("converted_by", "like"):
         assert metadata["provenance"].pop(name)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, bare_records, flip_a_bit, small_record, write_bare
+from helpers import ROOT, bare_records, flip_a_bit, small_record, unsealed, write_bare
 
 from data import demo
 from data.base import cli, files
@@ -229,7 +229,7 @@ def test_names_that_sha256sum_must_escape(tmp_path):
 
 def test_sums_are_no_part_of_the_digest_nor_needed(cohort, data_cli, tmp_path):
     """A cohort of an earlier version has none, which is worth a note."""
-    older = shutil.copytree(cohort, tmp_path / "older")
+    older = unsealed(shutil.copytree(cohort, tmp_path / "older"))
     for name in ("SHA256SUMS", "digests.csv"):
         (older / name).unlink()
     assert open_cohort(older).digest == open_cohort(cohort).digest
@@ -299,7 +299,7 @@ def test_the_table_that_marks_a_complete_cohort_comes_last(tmp_path):
     [b"\xff\xfe", b"abc  1.bin\n", b"0" * 64 + b"  ../1.bin\n", b"0" * 64 + b"\n"],
 )
 def test_damaged_sums_are_a_problem(content, data_cli, tmp_path):
-    folder = write_cohort(tmp_path / "cohort", bare_records([1, 2]))
+    folder = unsealed(write_cohort(tmp_path / "cohort", bare_records([1, 2])))
     (folder / "SHA256SUMS").write_bytes(content)
     outcome = data_cli("check", folder)
     assert outcome.status == 1

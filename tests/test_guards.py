@@ -93,9 +93,7 @@ def test_a_test_subject_that_was_learnt_from(where, what):
     leaked = ("4", "2", "3")
     run = run_of(cohort=four(encoder_subjects=leaked) if where == "cohort" else None)
     saved = saved_by(run, **{where: leaked} if where != "cohort" else {})
-    words = (
-        f"^2 of 2 test subjects of here trained {what}: 3, 4. Results .* Use the cohort with the same split, or leave"
-    )
+    words = f"^2 of 2 test subjects of here trained {what}: 3, 4. Results .* Keep the split of .*--keepSplit"
     with pytest.raises(InputError, match=words):
         leaks(run, saved)
     with pytest.raises(InputError, match=r"python -m data convert --grid reduced\), or train cae"):

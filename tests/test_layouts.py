@@ -155,8 +155,8 @@ def reference(data_cli, tmp_path_factory) -> Path:
 
 
 def content(cohort: Path) -> dict[str, bytes]:
-    """All files but cohort.json, which names the command, and check.json, which names the time."""
-    left_out = ("cohort.json", "check.json")
+    """All files but cohort.json, which names the command, its seal, and check.json, which names the time."""
+    left_out = ("cohort.json", "seal.json", "check.json")
     return {path.name: path.read_bytes() for path in cohort.iterdir() if path.name not in left_out}
 
 
@@ -654,12 +654,15 @@ def test_a_row_that_ends_early_is_unknown_where_it_ends(scene, convert, tmp_path
 # Phenotype columns of the user's own
 
 
+IQ = ("-9999", "99", "104", "99", "87", "120")
+
+
 def test_own_columns_are_encoded_in_order(plain, convert):
     """Numbers, numbers with gaps, and text; each value against the table, scaled by training subjects."""
 
     def change(rows):
         for number, row in enumerate(rows):
-            row.update(years=str(10 + number), hand="RLR?RL"[number].replace("?", "`"), iq="99" if number else "-9999")
+            row.update(years=str(10 + number), hand="RLR?RL"[number].replace("?", "`"), iq=IQ[number])
 
     folder, arguments = plain(change)
     cohort = open_cohort(convert(folder, *arguments, "--phenotype", "iq,hand,years"))
@@ -671,12 +674,17 @@ def test_own_columns_are_encoded_in_order(plain, convert):
         str(subject): [float("RLR?RL"[at] == code) for code in "LR"] + [10 + at] for at, subject in enumerate(SUBJECTS)
     }
     known = np.array([raw[name] for name in training])
+    iq = {str(subject): float(IQ[at]) if at else np.nan for at, subject in enumerate(SUBJECTS)}
+    median = np.nanmedian([iq[name] for name in training])
+    filled = {name: median if np.isnan(value) else value for name, value in iq.items()}
+    of_training = np.array([filled[name] for name in training])
     for index, record in enumerate(cohort.rows):
         phenotype = cohort.read(index)[1]
         scaled = (np.array(raw[record.subject]) - known.mean(0)) / known.std(0)
         np.testing.assert_allclose(phenotype[len(gaps) : len(names)], scaled, atol=1e-5)
         assert (phenotype[len(names) :] == 0).all()
-        assert phenotype[0] == 0  # every known iq is 99, the median too
+        expected = (filled[record.subject] - of_training.mean()) / of_training.std()
+        assert phenotype[0] == pytest.approx(expected, abs=1e-5)
 
 
 def test_categories_are_learnt_on_training_rows_only():
@@ -700,8 +708,8 @@ def test_categories_are_learnt_on_training_rows_only():
 )
 def test_a_phenotype_that_cannot_be(columns, words, plain, data_cli, tmp_path):
     def change(rows):
-        for row in rows:
-            row.update({f"x{k}": str(k) for k in range(30)})
+        for at, row in enumerate(rows):
+            row.update({f"x{k}": str(k + at % 2) for k in range(30)})
         rows[0]["AGE_AT_SCAN"] = "inf"
 
     folder, arguments = plain(change)

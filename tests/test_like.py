@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import run_main, write_rows
+from helpers import run_main, unsealed, write_rows
 from scans import REST, SHAPE, SPACE, confounds, image, save, write_confounds, write_people, write_person
 
 from data.base import archive, files
@@ -207,7 +207,7 @@ def test_damage_is_found_by_derive_by_check_and_as_it_is_carried(home, tmp_path,
     ],
 )
 def test_what_no_option_could_say_is_damage(key, value, home, tmp_path, data_cli):
-    cohort = shutil.copytree(home / "cohort", tmp_path / "cohort")
+    cohort = unsealed(shutil.copytree(home / "cohort", tmp_path / "cohort"))
     metadata = json.loads((cohort / "cohort.json").read_text())
     metadata["derivation"][key] = value
     (cohort / "cohort.json").write_text(json.dumps(metadata))
@@ -256,7 +256,7 @@ def test_a_bundle_of_the_cohort_does_as_well(home, tmp_path, data_cli):
     one, other = contents(tmp_path / "by-cohort"), contents(tmp_path / "by-bundle")
     assert one.keys() == other.keys()
     differ = {str(name) for name in one if one[name] != other[name]}
-    assert differ <= {"cohort.json", "check.json", "SHA256SUMS"}  # which command wrote them, and when
+    assert differ <= {"cohort.json", "seal.json", "check.json", "SHA256SUMS"}  # which command wrote them, and when
 
 
 @pytest.mark.parametrize("content", [b"", b"text", None])

@@ -136,7 +136,7 @@ def test_a_group_of_two_sites_is_tested_at_the_first(cohort, capsys):
     site = {row.subject: row.site for row in opened.rows}
     one = opened.rows[0]
     other = next(row for row in opened.rows if row.site != one.site)
-    fold_of = by_column(opened, "site", 0, ((one.subject, other.subject),))
+    fold_of = by_column(replace(opened, same_scan=((one.subject, other.subject),)), "site", 0)
     assert fold_of == site | {other.subject: one.site}
     assert f"tested there: {other.subject} ({other.site}) with {one.subject} ({one.site})." in capsys.readouterr().out
 
@@ -144,7 +144,7 @@ def test_a_group_of_two_sites_is_tested_at_the_first(cohort, capsys):
 def test_a_split_of_one_scan_is_refused(cohort):
     opened = open_cohort(cohort)
     pair = ("0000001", "0000002")
-    grouped = replace(opened, metadata=replace(opened.metadata, same_scan=(pair,)))
+    grouped = replace(opened, same_scan=(pair,))
     with pytest.raises(InputError, match=r"parts 0000001 and 0000002 of .*, who share a scan; keep them together"):
         resplit(grouped, {row.subject: "test" if row.subject == "0000002" else "train" for row in opened.rows})
 
@@ -157,7 +157,10 @@ def write_lab(folder: Path, people: dict[str, tuple[np.ndarray, str]]) -> Path:
     folder.mkdir()
     for name, (values, _) in people.items():
         nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), LAS_6MM), folder / f"{name}_falff.nii")
-    rows = [{"id": name, "file": f"{name}_falff.nii", "dx": dx, "age": 10} for name, (_, dx) in people.items()]
+    rows = [
+        {"id": name, "file": f"{name}_falff.nii", "dx": dx, "age": 10 + at % 3}
+        for at, (name, (_, dx)) in enumerate(people.items())
+    ]
     write_rows(folder / "people.csv", rows)
     return folder
 
@@ -225,7 +228,7 @@ def test_one_file_under_many_names_is_refused_unless_kept_apart(data_cli, tmp_pa
     nibabel.save(nibabel.Nifti1Image(brain_map((8, 9, 7), 0), COARSE), maps / "fALFFMap_1.nii")
     for number in range(2, 9):
         shutil.copy(maps / "fALFFMap_1.nii", maps / f"fALFFMap_{number}.nii")
-    lines = [f"{number},{number % 2},{20 + number}" for number in range(1, 9)]
+    lines = [f"{number},{number % 2},{20 + number % 5}" for number in range(1, 9)]
     (maps / "table.csv").write_text("\n".join(["ID,DX,age", *lines]))
     asked = ("convert", maps, tmp_path / "out", "--grid", "reduced", "--labelColumn", "DX", "--positive", "1")
     refused = data_cli(*asked, "--phenotype", "age")

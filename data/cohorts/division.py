@@ -9,7 +9,7 @@ import numpy as np
 
 from data.base.errors import InputError, shown
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import Groups, Row, leaders, listed
+from data.cohorts.rows import Row, leaders, listed
 
 SITE_COLUMN = "site"  # of subjects.csv
 MAX_FOLDER_NAME = 200  # of 255 characters, some of which are of the names of locks and unfinished folders
@@ -31,10 +31,10 @@ def subject_table(cohort: Cohort) -> tuple[list[str], np.ndarray, np.ndarray]:
     return list(first), np.array([row.label for row in rows]), np.array([row.site for row in rows])
 
 
-def smaller_class(cohort: Cohort, groups: Groups = ()) -> int:
+def smaller_class(cohort: Cohort) -> int:
     """How many subjects it has; a group counts as its first one."""
     subjects, label, _ = subject_table(cohort)
-    leader = leaders(subjects, groups)
+    leader = leaders(subjects, cohort.same_scan)
     return min(Counter(of for subject, of in zip(subjects, label, strict=True) if leader[subject] == subject).values())
 
 
@@ -44,13 +44,13 @@ def by_number_advice(cohort: Cohort) -> str:
     return f"Use --folds {count}." if count > 1 else "No folds are possible: one class has a single subject."
 
 
-def by_number(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[str, str]:
+def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     """`how` folds, 0, 1, ..., in proportion over labels and sites; a group is in one."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     subjects, label, site = subject_table(cohort)
-    leader = leaders(subjects, groups)
-    count, fewest = int(how), smaller_class(cohort, groups)
+    leader = leaders(subjects, cohort.same_scan)
+    count, fewest = int(how), smaller_class(cohort)
     if not 2 <= count <= fewest:
         raise InputError(
             f"--folds {how} cannot cut {cohort.path}: its smaller class has {fewest} subjects; expected 2 to {fewest}."
@@ -66,7 +66,7 @@ def by_number(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[
         )
 
 
-def by_column(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[str, str]:
+def by_column(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     """A fold for each value of a column of `covariates.csv`, or for each site. A group goes to the fold of its first
     subject, which is printed."""
     from sklearn.model_selection import LeaveOneGroupOut
@@ -80,7 +80,7 @@ def by_column(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[
     elif how != SITE_COLUMN:
         known = listed([SITE_COLUMN, *([] if table is None else table.columns)])
         raise InputError(f"--folds {how} is neither a number nor a column of {cohort.path}; it has {known}.")
-    own, leader = dict(zip(subjects, group, strict=True)), leaders(subjects, groups)
+    own, leader = dict(zip(subjects, group, strict=True)), leaders(subjects, cohort.same_scan)
     if moved := [
         f"{one} ({own[one]}) with {first} ({own[first]})" for one, first in leader.items() if own[one] != own[first]
     ]:

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from data.base import files, tables
 from data.base.errors import PLAIN, InputError, is_plain, shown
 from data.cohorts import records
@@ -142,21 +140,24 @@ def leaders(subjects: Iterable[str], groups: Groups) -> dict[str, str]:
     return leader
 
 
-def assign_splits(
-    subjects: Sequence[str], sites: Sequence[str], labels: Sequence[float], seed: int, groups: Groups = ()
-) -> dict[str, str]:
-    """Subject -> train or test: one in ten is a test subject, in proportion over labels and sites, even small ones.
+def united(groups: Iterable[Sequence[str]]) -> Groups:
+    """Groups of two subjects or more, of which those with a subject in common become one; all in the order in which
+    they are named."""
+    found: dict[str, set[str]] = {}
+    for group in groups:
+        together = set(group).union(*(found.get(one, ()) for one in group))
+        found |= dict.fromkeys([*group, *together], together)
+    place, different = {one: at for at, one in enumerate(found)}, {id(group): group for group in found.values()}
+    return tuple(tuple(sorted(group, key=place.__getitem__)) for group in different.values() if len(group) > 1)
 
-    Systematic sampling: every tenth subject in order of label, site and a seeded random number; a group counts as its
-    first subject. The first three arguments have one entry a subject.
-    """
-    leader = leaders(subjects, groups)
-    chosen = [at for at, subject in enumerate(subjects) if leader[subject] == subject]
-    random = np.random.default_rng(seed)
-    order = np.lexsort([random.random(len(chosen)), np.asarray(sites)[chosen], np.asarray(labels)[chosen]])
-    offset = random.integers(min(TEST_SHARE, len(chosen)))
-    test = {subjects[chosen[index]] for index in order[offset::TEST_SHARE]}
-    return {subject: "test" if leader[subject] in test else "train" for subject in subjects}
+
+def sharing(digests: Iterable[tuple[str, Iterable[str]]]) -> Groups:
+    """Groups of subjects with a digest in common; of each subject all are given."""
+    people: dict[str, dict[str, None]] = {}
+    for subject, every in digests:
+        for digest in every:
+            people.setdefault(digest, {})[subject] = None
+    return united(list(group) for group in people.values() if len(group) > 1)
 
 
 def validation_subjects(rows: Iterable[Row], share: float, seed: int, groups: Groups = ()) -> frozenset[str]:
@@ -231,6 +232,7 @@ class Metadata(Preparation):
     encoder_sha256: str = ""
     encoder_subjects: tuple[str, ...] = ()  # whom the encoder of these volumes was trained on
     encoder_volumes: tuple[str, ...] = ()  # the digests of their volumes, see `Digests.scans`
+    corrections: tuple[dict[str, str], ...] = ()  # by `correct`: subject, column, before, after
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property

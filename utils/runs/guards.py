@@ -19,8 +19,8 @@ from utils.runs.run import Run
 
 OTHER = "another --chkPointDir, or --train --overrideChkpt"
 WITHOUT_THEM = (
-    "Use the cohort with the same split, or leave them out: python -m data convert --exclude, or a JSON list of the "
-    "other records."
+    "Keep the split of the cohort that was trained on (python -m data convert --keepSplit), or leave them out "
+    "(--exclude, or a JSON list of the other records)."
 )
 IN_FOLDS = (
     "Reduce without learning (python -m data convert --grid reduced), or train cae and do its full pass with the same "
