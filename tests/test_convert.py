@@ -139,7 +139,7 @@ def test_metadata_says_what_the_records_are(converted):
     assert metadata["grid"] == [91, 109, 91]
     assert metadata["affine"] == [[2, 0, 0, -90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]]
     assert len(metadata["phenotype"]) == 29
-    assert "convert" in metadata["provenance"]["command"]
+    assert "convert" in metadata["provenance"]["converted_by"]
     assert re.fullmatch("[0-9a-f]{64}", metadata["provenance"]["input_sha256"])
 
 
@@ -276,6 +276,37 @@ def test_repeating_makes_only_what_is_missing(pcp, data_cli, tmp_path):
     assert data_cli(*command).status == 1
     assert content() == before
     assert (tmp_path / "out" / "50002.bin").stat().st_mtime_ns == kept
+
+
+@pytest.mark.slow
+def test_how_a_command_was_typed_decides_nothing(pcp, reduced, data_cli, tmp_path, monkeypatch):
+    """Not which folder stands here, nor the name of the program, which was another one in earlier versions."""
+    target = shutil.copytree(reduced, tmp_path / "out")
+    (target / "subjects.csv").unlink()
+    said = json.loads((target / "cohort.json").read_text())
+    said["provenance"]["command"] = f"an earlier {said['provenance'].pop('converted_by')}"
+    (target / "cohort.json").write_text(json.dumps(said))
+    monkeypatch.chdir(pcp)
+    assert data_cli("convert", ".", target, "--grid", "reduced").status == 0
+    one, other = open_cohort(reduced), open_cohort(target)
+    assert (one.digest, one.records_sha256) == (other.digest, other.records_sha256)
+    assert one.metadata.command != other.metadata.command
+
+
+@pytest.mark.slow
+def test_a_cohort_that_was_converted_differently_is_told_before_maps_are_read(pcp, reduced, data_cli, tmp_path):
+    """Other options, other people, or other maps of the same people."""
+    others = shutil.copytree(pcp, tmp_path / "others")
+    path = map_path(others, "50003")
+    nibabel.save(nibabel.Nifti1Image(nibabel.load(path).get_fdata() + 1, nibabel.load(path).affine), path)
+    before = {path.name: path.read_bytes() for path in reduced.iterdir()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("data.conversion.convert.read_maps", lambda *_: pytest.fail("maps were read"))
+        for source, *more in ((pcp, "--phenotype", ""), (pcp, "--exclude", "50003"), (others,)):
+            outcome = data_cli("convert", source, reduced, "--grid", "reduced", *more)
+            assert outcome.status == 2
+            assert "holds a cohort converted differently; choose another folder or remove it" in outcome.err
+    assert {path.name: path.read_bytes() for path in reduced.iterdir()} == before
 
 
 def few_subjects(folder, count: int = 2):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT
-from pages import COMMAND, FENCED, PAGES, text_of
+from pages import COMMAND, FENCED, PAGES, module_of, text_of
 
 import data
 import run
@@ -83,11 +83,12 @@ def test_pages_hold_the_commands_of_each_job():
 def test_a_command_parses(command):
     """Presets and settings, too, which the parser takes as text."""
     words = shlex.split(command)
-    if words[2:3] and words[2] in PROGRAMS:
-        PROGRAMS[words[2]].parser().parse_args(words[3:])
-        return
     if words[0] != "run.py":
-        verb, *arguments = words[3:]
+        module, found = module_of(words)
+        if module in PROGRAMS:
+            PROGRAMS[module].parser().parse_args(found)
+            return
+        verb, *arguments = found
         assert verb in verbs()
         if arguments:  # else the text only names the command
             data_main.parser().parse_args([verb, *arguments])

@@ -18,7 +18,7 @@ from conftest import without_drawing
 from helpers import COARSE, HALF, NAN, TINY_CNN, Outcome, Page, an_identity, brain_map, read_rows, run_main, write_rows
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from data.base import archive
+from data.base import archive, files
 from data.base.errors import InputError
 from data.cohorts import records
 from data.cohorts.atlas import load_atlas
@@ -713,3 +713,10 @@ def test_no_effect_at_all_is_said_and_not_drawn(bundles, new, tmp_path):
     assert "svg" not in read.tags
     assert page.largest(np.array([0.0])) == (1.0, 1)
     assert page.largest(np.array([0.04, -0.0012])) == (0.04, 3)
+
+
+def test_a_page_that_another_command_writes_is_told_before_the_work(bundles, new, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.predict.person.predicted", lambda *_: pytest.fail("the work was done"))
+    with files.locked(tmp_path / "out"):
+        outcome = command(bundles["mmnn"].path, given_of(new), "--outDir", tmp_path / "out")
+    assert outcome.status == 2 and "out is being written by process" in outcome.err

@@ -23,7 +23,7 @@ import pandas as pd
 import pytest
 from conftest import without_drawing
 from helpers import COARSE, ROOT, Outcome, brain_map, pcp_table, read_rows, run_main, unsealed, write_rows
-from pages import COMMAND, PAGES, README, block_with, blocks, scripts, table, text_of, tiny
+from pages import COMMAND, PAGES, README, block_with, blocks, module_of, scripts, table, text_of, tiny
 from scans import confounds, write_confounds, write_people
 
 from data.cohorts import folds
@@ -68,11 +68,10 @@ def walk(folder: Path, commands: list[str], data_cli) -> list[Outcome]:
             words = tiny(command)
             if words[0] == "run.py":
                 outcome = run_main("run", str(ROOT / "run.py"), words[1:])
-            elif words[2] == "data":
-                found = [path for word in words for path in expanded(word)]
-                outcome = data_cli(*found[3:])
             else:
-                outcome = run_main(f"{words[2]}.__main__", words[2], words[3:])
+                module, arguments = module_of(words)
+                found = [path for word in arguments for path in expanded(word)]
+                outcome = data_cli(*found) if module == "data" else run_main(f"{module}.__main__", module, arguments)
             assert outcome.status <= ("convert" in words), f"{command}\n{outcome.out[-500:]}\n{outcome.err}"
             for path in PROMISED.findall(command.partition("#")[2]):
                 assert Path(re.sub(r"folds-\d+", "folds-2", path)).exists(), command

@@ -90,7 +90,7 @@ def test_the_log_of_an_error_lies_in_the_current_folder_or_in_the_temporary_one(
     except ValueError as error:
         caught = error
     line = terminal.last_words("python -m data", ValueError, caught, caught.__traceback__)
-    (log,) = tmp_path.glob("data-error-*.log")
+    (log,) = tmp_path.glob("*data-error-*.log")
     assert "a mistake of the program, not yours" in line and log.name in line and "\n" not in line
     told = log.read_text()
     assert "Traceback" in told and "autism-blackout" in told and "tensorflow" in told and "Python 3." in told

@@ -21,7 +21,7 @@ from utils.runs.group import REPEAT
 
 TELLING = 5  # people of a fold or a category; what is told of fewer is nearly theirs
 OTHERS = re.compile(rf"{BEST}|{EVERYBODY}|.*\.replaced")  # folders that are none of a fold
-SAME = ("model", "preset", "config", "grid", "precision", "validation", "shuffled_labels", "cohort", "records_sha256")
+SAME = ("model", "preset", "config", "grid", "precision", "validation", "shuffled_labels", "records_sha256")
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,8 @@ class Request:
         """Where results go unless --outDir says: a training is continued where it was."""
         args = self.args
         if saved is not None and self.training:
-            folder = Path(saved.out_dir)
+            folder, here = Path(saved.out_dir), Path.cwd()
+            folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
             return [folder, *folder.parents][bool(args.folds) + (self.is_repeated or args.choose is not None)]
         beside = args.dataDir.resolve() if args.dataDir else Path()
         template = self.job.out_dir if args.dataDir else USUAL_RESULTS
