@@ -61,7 +61,7 @@ def test_the_working_folder_hides_no_module_of_a_command(name, lab, installed):
     for python_path in ("", f":{lab.parent}", str(lab)):
         done = installed(name, "--help", python_path=python_path)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith("usage: ")
+        assert done.stdout.startswith(f"usage: {name} ")
     done = installed(name, "--no-such-option", python_path=":")
     assert done.returncode == 2 and re.fullmatch(r"[\w. -]+: error: .*\n", done.stderr)
 

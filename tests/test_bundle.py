@@ -1,4 +1,4 @@
-"""python -m utils.bundle: what a bundle predicts, what it says, and that it holds nothing of any person."""
+"""abide-bundle: what a bundle predicts, what it says, and that it holds nothing of any person."""
 
 import hashlib
 import io

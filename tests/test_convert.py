@@ -1,4 +1,4 @@
-"""python -m data convert: every value of the records against an independent reading of maps and table."""
+"""abide-data convert: every value of the records against an independent reading of maps and table."""
 
 import gzip
 import json
@@ -219,7 +219,7 @@ def test_interrupted_for_real_and_repeated(times, pcp, reduced, data_cli, tmp_pa
         time.sleep(0.05)
     error = conversion.process.communicate(timeout=60)[1]
     assert conversion.process.returncode == 130, error
-    assert error == "python -m data: interrupted; repeat the command.\n"
+    assert error == "abide-data: interrupted; repeat the command.\n"
     conversion.repeat(reduced, data_cli)
 
 
@@ -371,7 +371,7 @@ def test_input_that_cannot_be_converted(spoil, words, data_cli, tmp_path):
     spoil(folder)
     outcome = data_cli("convert", folder, tmp_path / "out", "--grid", "reduced")
     assert outcome.status == 2
-    assert outcome.err.startswith("python -m data: error: ")
+    assert outcome.err.startswith("abide-data: error: ")
     assert outcome.err.count("\n") == 1
     assert re.search(words, outcome.err)
     assert not (tmp_path / "out").exists()
@@ -396,7 +396,7 @@ def test_all_maps_that_cannot_be_read_are_one_line(data_cli, tmp_path):
     for path in cut:
         path.write_bytes(path.read_bytes()[:2000])
     outcome = data_cli("convert", folder, tmp_path / "out", "--grid", "reduced")
-    assert outcome.err.startswith("python -m data: error: 3 of 4 cannot be used. ")
+    assert outcome.err.startswith("abide-data: error: 3 of 4 cannot be used. ")
     assert all(f"{path} is not a readable NIfTI map: " in outcome.err for path in cut)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
 
@@ -417,9 +417,7 @@ def test_a_folder_of_scans_is_told_what_makes_maps_of_them(names, words, data_cl
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     outcome = data_cli("convert", tmp_path / "fmriprep", tmp_path / "out")
-    told = (
-        f"holds no fALFF maps but scans, such as {Path(FUNC).name}{names[0]}{words} these first: python -m data derive"
-    )
+    told = f"holds no fALFF maps but scans, such as {Path(FUNC).name}{names[0]}{words} these first: abide-data derive"
     assert told in outcome.err and "converted to NIfTI" not in outcome.err
 
 

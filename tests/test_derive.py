@@ -1,4 +1,4 @@
-"""python -m data derive: scans as pipelines leave them, on tiny grids, through the command; what is wrong with them is
+"""abide-data derive: scans as pipelines leave them, on tiny grids, through the command; what is wrong with them is
 one line, and does not keep others from being done."""
 
 import gzip
@@ -520,9 +520,7 @@ def test_a_wrong_scan_is_a_line_and_the_others_are_done(derive, tmp_path):
     assert done.status == 2
     for fault, (_, words) in FAULTS.items():
         assert re.search(f"(?m)^sub-{labels[fault]}: .*{words}", done.out), fault
-    assert done.err.startswith(
-        "python -m data: error: 16 people failed, for the reasons above: 10, 11, 12, 13, 14, 15, "
-    )
+    assert done.err.startswith("abide-data: error: 16 people failed, for the reasons above: 10, 11, 12, 13, 14, 15, ")
     advice = ". Do what these say, then repeat the command; until then, convert leaves these people out.\n"
     assert done.err.endswith(advice) and done.err.count("\n") == 1
     assert "1 people derived, 0 were there, 16 failed." in done.out

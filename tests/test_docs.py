@@ -58,7 +58,7 @@ EVERY_COMMAND = [pytest.param(command, id=f"{name(page)}: {command}") for page i
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
-    """The parsers of `python -m data convert` and so on."""
+    """The parsers of `abide-data convert` and so on."""
     actions = data_main.parser()._actions
     return next(action.choices for action in actions if isinstance(action, argparse._SubParsersAction))
 
@@ -75,7 +75,7 @@ def known_options() -> set[str]:
 def test_pages_hold_the_commands_of_each_job():
     found = {command for page in PAGES for command in commands(page)}
     jobs = ("run.py --train", "run.py --test", "run.py --blackout", "run.py --model cae")
-    for start in (*jobs, *(f"python -m data {verb}" for verb in verbs())):
+    for start in (*jobs, *(f"abide-data {verb}" for verb in verbs())):
         assert any(command.startswith(start) for command in found), start
 
 

@@ -162,7 +162,7 @@ def given_of(new: Path, **phenotype: str) -> Given:
 
 
 def command(bundle: Path, given: Given, *more: object) -> Outcome:
-    """`python -m utils.predict`; what is given as text."""
+    """`abide-predict`; what is given as text."""
     maps = ",".join(f"{name}={path}" for name, path in given.maps.items())
     phenotype = ",".join(f"{name}={value}" for name, value in given.phenotype.items())
     words = [bundle, "--maps", maps, "--phenotype", phenotype]
@@ -393,7 +393,7 @@ OPTIONS = parser()._option_string_actions.keys()
 
 def options_in(error: str) -> set[str]:
     """The options that a message names, but for those of a command that it gives."""
-    return set(re.findall(r"--[A-Za-z]\w*", re.sub(r"(run\.py|python -m data) .*", "", error)))
+    return set(re.findall(r"--[A-Za-z]\w*", re.sub(r"(run\.py|abide-data) .*", "", error)))
 
 
 REFUSED = {  # what is given, and what is said of it
@@ -558,7 +558,7 @@ def test_a_test_names_the_bundle_and_refuses_a_prevalence_that_it_cannot_use(bun
 def test_nothing_of_a_person_stays_if_it_is_stopped(bundles, new, temporary, monkeypatch):
     monkeypatch.setattr(person, "measured", lambda run: os.kill(os.getpid(), signal.SIGTERM))
     outcome = command(bundles["nn"].path, given_of(new))
-    assert (outcome.status, outcome.err) == (130, "python -m utils.predict: interrupted; repeat the command.\n")
+    assert (outcome.status, outcome.err) == (130, "abide-predict: interrupted; repeat the command.\n")
     assert not list(temporary.iterdir())
     assert not Path("results").exists()
 

@@ -301,7 +301,7 @@ def test_an_encoder_for_each_fold(full_cohort, tmp_path, data_cli, monkeypatch):
     assert "a set of cohorts, one for each fold" in run(later).err
     four = run_main("run", "run.py", [*shlex.split(later)[1:], "--folds", "4"])
     assert "was reduced with --folds 2, this run has --folds 4" in four.err
-    assert "python -m data convert --grid reduced" in run(f"{later}/fold-0 --folds 2").err
+    assert "abide-data convert --grid reduced" in run(f"{later}/fold-0 --folds 2").err
 
 
 @pytest.mark.slow
@@ -333,7 +333,7 @@ def test_the_demo_is_augmented_packed_and_trained_on(tmp_path, data_cli, monkeyp
 
 
 LAYOUTS = [(row[0], row[1].strip("`")) for row in table(DATA, "Layouts")]
-CHECKED = "python -m data check cohort --html check.html"
+CHECKED = "abide-data check cohort --html check.html"
 
 
 def with_model(model: str, data: str) -> list[str]:
@@ -457,7 +457,7 @@ def test_other_programs_read_a_model(walked, tmp_path, data_cli):
 @pytest.mark.slow
 def test_further_commands_on_a_cohort_do_what_their_table_says(walked, tmp_path, data_cli):
     folder = shutil.copytree(walked / "cohort", tmp_path / "cohort").parent
-    rows = [row for row in table_of_commands() if row.startswith("python -m data")]
+    rows = [row for row in table_of_commands() if row.startswith("abide-data")]
     subject = open_cohort(folder / "cohort").rows[0].subject
     walk(folder, [row.replace("SUBJECT", subject) for row in rows], data_cli)
     assert {path.name for path in folder.iterdir()} == {"cohort", "augmented", "packed", "out.nii.gz"}
@@ -481,7 +481,7 @@ def bare(cohort: Path, target: Path) -> Path:
 
 def packed(form: str):
     def pack(cohort: Path, target: Path, data_cli) -> Path:
-        walk(target.parent, [f"python -m data pack {cohort} {target} --{form}"], data_cli)
+        walk(target.parent, [f"abide-data pack {cohort} {target} --{form}"], data_cli)
         return target
 
     return pack

@@ -193,7 +193,7 @@ def check_like(source: Source, like: Cohort) -> None:
     if metadata.reduction not in REDUCTIONS:
         raise InputError(
             f"{like.path} does not say that it was made of maps (reduction {metadata.reduction!r}); expected a cohort "
-            "that python -m data convert made. Convert it again."
+            "that abide-data convert made. Convert it again."
         )
     names = tuple(source.maps.columns)
     if len(source.maps) and (len(names) != like.num_maps or names != (metadata.maps or names)):

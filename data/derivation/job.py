@@ -1,4 +1,4 @@
-"""`python -m data derive`: a folder of preprocessed scans -> maps and series of everybody in a BIDS derivative.
+"""`abide-data derive`: a folder of preprocessed scans -> maps and series of everybody in a BIDS derivative.
 
 One person who fails does not stop the others. Repeated, it does what is missing; several processes and the tasks of an
 array may write one folder.

@@ -1,4 +1,4 @@
-"""python -m utils.bundle CHECKPOINT OUT.zip: a trained model as one file that can leave the lab."""
+"""abide-bundle CHECKPOINT OUT.zip: a trained model as one file that can leave the lab."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from data.base.cli import Parser, guarded
 from data.base.errors import InputError
 from data.base.terminal import start
 
-PROGRAM = "python -m utils.bundle"
+PROGRAM = "abide-bundle"
 
 
 def main() -> int:

@@ -54,7 +54,7 @@ def trained_in(folder: Path) -> list[Trained]:
     if first.preparation.reduction.startswith("encoder"):
         raise InputError(
             f"{folder} reads volumes of an encoder, which a bundle cannot hold; train on a cohort of "
-            "python -m data convert --grid reduced."
+            "abide-data convert --grid reduced."
         )
     return trained
 

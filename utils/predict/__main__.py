@@ -1,4 +1,4 @@
-"""python -m utils.predict BUNDLE.zip: one person's maps -> the probability of autism, for research only."""
+"""abide-predict BUNDLE.zip: one person's maps -> the probability of autism, for research only."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ from data.base.terminal import start
 from utils.evaluation.options import rate
 from utils.runs.guards import check_writable
 
-PROGRAM = "python -m utils.predict"
+PROGRAM = "abide-predict"
 
 
 def main() -> int:

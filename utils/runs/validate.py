@@ -229,11 +229,11 @@ class Request:
         model = self.model
         if model.grid is None or cohort.grid == model.grid:
             return
-        advice = "python -m data convert --grid full makes such volumes of the maps"
+        advice = "abide-data convert --grid full makes such volumes of the maps"
         if model.grid == REDUCED:
             full_pass = ["run.py", "--model", "cae", "--dataDir", self.args.dataDir]
             full_pass += ["--chkPointDir", self.args.chkPointDir]
-            advice = f"reduce it: {shlex.join(map(str, full_pass))} (or python -m data convert --grid reduced)"
+            advice = f"reduce it: {shlex.join(map(str, full_pass))} (or abide-data convert --grid reduced)"
         raise InputError(f"{cohort.path} is {cohort.grid}, {model.name} reads {model.grid}; {advice}.")
 
     def out_dir(self, saved: Identity | None) -> Path:
