@@ -218,12 +218,13 @@ def test_of_two_at_once_with_other_options_the_second_is_refused(scans, tmp_path
 def test_people_of_the_same_names_in_another_dataset_are_told_before_anybody_is_derived(scans, derive, tmp_path):
     derive(scans, "--only", "*sub-[12]_*")
     others = shutil.copytree(scans, tmp_path / "others")
-    save(one(others, f"sub-2_{REST}.nii.gz"), image(bold(22)))
+    for number in (1, 2):
+        save(one(others, f"sub-{number}_{REST}.nii.gz"), image(bold(20 + number)))
     for more in ((), ("--maps", "falff,alff")):
         clash = derive(others, *more)
         assert clash.status == 2
-        assert re.search("sub-2: .* was made of other files than the scan has now", clash.out)
-        assert "1 people: Nobody is derived before this is settled: 2." in clash.out
+        assert re.search("sub-1, sub-2: .* was made of other files than the scan has now", clash.out)
+        assert "2 people: Nobody is derived before this is settled: 1, 2." in clash.out
         assert {path.name for path in (tmp_path / "out").glob("sub-*")} == {"sub-1", "sub-2"}
     assert not list((tmp_path / "out").rglob("*stat-alff*"))
 

@@ -291,8 +291,8 @@ def described(people: Sequence[ScannedPerson], confounds: str) -> list[str]:
 
 
 def run(planned: Plan) -> tuple[list[str], list[str]]:
-    """Does the plan; lines on it, of failures one a reason, and who failed. Nobody is derived if what is there is of
-    other scans."""
+    """Does the plan; lines on it, of failures one a reason, and who failed. Nobody is derived if all that is there is
+    of other scans."""
     done, missing = list(planned.failed), dict[str, list[str]]()
     for task in planned.tasks:
         missing[task.person.label] = task.output.missing(task.person.label, task.products)
@@ -300,10 +300,11 @@ def run(planned: Plan) -> tuple[list[str], list[str]]:
     rest = [task for task in planned.tasks if missing[task.person.label]]
     with processes(planned.jobs) as pool:
         checked = pool.run("Checking", person.check_person, [(task,) for task in begun]) if begun else []
-        clashes = [one for one in checked if one.failure]
-        done += clashes or [one for one in checked if not missing[one.label]]
-        if rest and not clashes:
-            done += pool.run("Deriving", person.derive_person, [(task,) for task in rest])
+        clashes = [one.label for one in checked if one.failure]
+        done += [one for one in checked if one.failure or not missing[one.label]]
+        of_others = len(clashes) == len(begun) > 0
+        if todo := [(task,) for task in rest if task.person.label not in clashes and not of_others]:
+            done += pool.run("Deriving", person.derive_person, todo)
     notes, reasons = dict[str, list[str]](), dict[str, list[Done]]()
     for one in done:
         for note in dict.fromkeys(one.notes):
@@ -312,8 +313,8 @@ def run(planned: Plan) -> tuple[list[str], list[str]]:
             reasons.setdefault(one.failure.replace(f"sub-{one.label}", "sub-*"), []).append(one)
     failed = [one.label for one in done if one.failure]
     there = sum(not one.written and not one.failure for one in done)
-    if clashes:
-        notes["Nobody is derived before this is settled"] = [one.label for one in clashes]
+    if of_others:
+        notes["Nobody is derived before this is settled"] = clashes
     return [
         *(
             f"{', '.join(f'sub-{one.label}' for one in of)}: {reason if len(of) > 1 else of[0].failure}"
