@@ -46,6 +46,7 @@ COMMANDS = {
     "coverage": ["--sets", 2, "--only", "80 people, AUC about 0.5"],
     "derive": ["--mm", 12, "--volumes", 90],
     "exported": ["COHORT", "exported", "--only", "nn-default", "--numIters", 2, "--records", 5],
+    "membership": ["COHORT", "membership", "--only", "nn", "--seeds", 1, "--numIters", 2],
     "large": ["--cohort", "COHORT", "--people", 60, "--only", "swap"],
     "permutations": ["--sets", 1, "--asked", 19, 29],
     "truth": [
@@ -136,6 +137,32 @@ def test_the_benchmark_of_onnx_has_a_row_for_each_preset(printed_by):
     assert difference < 1e-6 < spread
     assert milliseconds > 0
     assert 4 * 1_500 < 1e6 * size < 50_000  # of its weights alone; and of the graph
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_membership_has_a_row_for_each_part_of_a_bundle(printed_by):
+    first, *lines = printed_by("membership").split("nn: ")[1].splitlines()
+    assert re.fullmatch(r"2 trainings on (\d+) to (\d+) people", first)
+    names = [line[:40].strip() for line in lines]
+    assert names[:2] == ["network", "no label"] and names[-2:] == ["volume", "together"]
+    assert "phenotype, logistic regression" in names
+    assert all(re.search(r" (\d\.\d\d) \(\d\.\d\d to \d\.\d\d\)   told: \d+%$", line) for line in lines)
+
+
+def test_the_benchmark_of_membership_knows_who_is_in_a_mean():
+    """Of 5 values that differ by chance alone nobody can tell, of 5,000 one can."""
+    made = runpy.run_path(benchmark("membership"))
+    trained, at_hand, aucs = np.arange(40) < 20, np.arange(30, 40), []
+    for count in (5, 5_000):
+        values = np.random.default_rng(0).normal(size=(40, count)).astype(np.float32)
+        score = made["by_mean"](values, np.flatnonzero(trained), at_hand)
+        score[at_hand] = np.nan
+        line, known = made["row"]("mean", [(trained, score)]), np.isfinite(score)
+        aucs.append(roc_auc_score(trained[known], score[known]))
+        assert line.startswith(f"{'mean':<40}{aucs[-1]:.2f} (")
+        told = (score[trained] > score[known & ~trained].max()).mean()
+        assert line.endswith(f"told: {told:.0%}")
+    assert aucs[0] < 0.8 < 0.95 < aucs[1]
 
 
 def test_the_benchmark_of_coverage_counts_shares_of_its_sets(printed_by):

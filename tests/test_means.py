@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import assert_bit_equal, flip_a_bit, read_rows, row, write_rows
+from helpers import assert_bit_equal, flip_a_bit, read_rows, row, unsealed, write_rows
 
 from data.base import files
 from data.base.errors import InputError
@@ -210,7 +210,15 @@ def emptied(path) -> None:
     path.write_bytes(b"")
 
 
+def of_another_form(path) -> None:
+    """With its own sum."""
+    np.save(path, np.load(path)[:-1])
+    about = files.read_json(path.with_suffix(".json"), dict)
+    files.write_json(path.with_suffix(".json"), about | {"sha256": files.sum_of(path)})
+
+
 DAMAGES = {
+    "another form": (".npy", of_another_form),
     "a bit": (".npy", flip_a_bit),
     "an empty table": (".npy", emptied),
     "an empty description": (".json", emptied),
@@ -230,6 +238,21 @@ def test_a_damaged_table_is_made_anew_which_is_said(damage, written, tmp_path, r
     assert len(reads) == PEOPLE and after.tobytes() == before
     means_of(opened(written, tmp_path / "means"), PARCELS[:1])
     assert len(reads) == PEOPLE and not capsys.readouterr().out
+
+
+def test_the_table_of_other_scans_under_this_name_is_made_anew(written, tmp_path, reads, capsys):
+    shutil.copytree(written, tmp_path / "other")
+    write_people(tmp_path / "other", changed=TESTED)
+    (before,) = means_of(opened(written, tmp_path / "means"), PARCELS[:1])
+    before = before.tobytes()
+    (table,) = (tmp_path / "means").glob("*.npy")
+    means_of(opened(tmp_path / "other", tmp_path / "means"), PARCELS[:1])
+    (others,) = set((tmp_path / "means").glob("*.npy")) - {table}
+    for suffix in (".npy", ".json"):
+        others.with_suffix(suffix).replace(table.with_suffix(suffix))
+    (after,) = means_of(opened(written, tmp_path / "means"), PARCELS[:1])
+    assert after.tobytes() == before
+    assert f"{table} is not as it was written, and is made anew." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".json"])
@@ -292,7 +315,7 @@ def test_a_training_on_kept_means_ends_as_one_on_volumes(trained_on_means, writt
 @pytest.mark.slow
 def test_a_test_subject_who_trained_is_refused_though_the_means_are_there(trained_on_means, written, cli, tmp_path):
     """The tables are those of the same volumes, whoever is tested."""
-    swapped = shutil.copytree(written, tmp_path / "swapped")
+    swapped = unsealed(shutil.copytree(written, tmp_path / "swapped"))
     split = {"train": "test", "test": "train"}
     rows = [of | {"split": split[of["split"]]} for of in read_rows(swapped / "subjects.csv")]
     write_rows(swapped / "subjects.csv", rows)

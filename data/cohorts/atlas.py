@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -33,7 +33,7 @@ AAL_REGIONS = 116  # on both grids
 MAX_REGIONS = 2000
 MOST_OF_BRAIN = 0.95  # of the voxels that AAL labels
 MEANS = "means"
-FORM = 1  # of the tables of means; a change of what they hold is another number
+FORM = 2  # of the tables of means; a change of what they hold is another number
 CHUNK = 16  # records read at once
 MADE: dict[Path, np.ndarray] = {}  # tables of means that could not be kept, in this process
 STATE = 4  # numbers that tell a file's state, see `records.state_of`
@@ -219,7 +219,7 @@ def means_of(cohort: Cohort, parcels: Sequence[Parcels]) -> list[np.ndarray]:
     *shape, maps) float32, read-only; kept where `cohort.kept_in` says. Raises InputError for a record that cannot be
     read."""
     paths = [table_path(cohort, one) for one in parcels]
-    found = [kept(path) for path in paths]
+    found = [kept(path, shape_of(cohort, one)) for path, one in zip(paths, parcels, strict=True)]
     tables = [table for table in found if table is not None]
     if len(tables) < len(parcels):
         tables = made(cohort, parcels, paths)
@@ -238,18 +238,22 @@ def table_path(cohort: Cohort, parcels: Parcels) -> Path:
     return (cohort.kept_in or Path()) / f"{parcels.name}-{key[:16]}.npy"
 
 
-def kept(path: Path) -> np.ndarray | None:
-    """A table that was kept; None if there is none, or it is not as it was written."""
+def shape_of(cohort: Cohort, parcels: Parcels) -> tuple[np.dtype, tuple[int]]:
+    """The type and the shape of a table: `means` (parcels, maps), and the `state` of the record's file when it was
+    verified."""
+    form = np.dtype([("state", "<i8", STATE), ("means", "<f4", (parcels.count, cohort.num_maps))])
+    return form, (len(cohort.rows),)
+
+
+def kept(path: Path, shape: tuple[np.dtype, tuple[int]]) -> np.ndarray | None:
+    """A table that was kept; None if there is none, or it is not the one that was written under this name."""
     if path in MADE:
         return MADE[path]
-    about = path.with_suffix(".json")
-    if not (path.is_file() and about.is_file()):
-        return None
-    try:
-        if sum_of_state(path, records.state_of(path)) == files.read_json(about, dict).get("sha256"):
-            return np.load(path, mmap_mode="r")
-    except (InputError, ValueError):
-        pass
+    with suppress(InputError, ValueError, EOFError):
+        about = files.read_json(path.with_suffix(".json"), dict)
+        if about.get("name") == path.name and about.get("sha256") == sum_of_state(path, records.state_of(path)):
+            table = np.load(path, mmap_mode="r")
+            return table if (table.dtype, table.shape) == shape else None
     return None
 
 
@@ -266,12 +270,14 @@ def made(cohort: Cohort, parcels: Sequence[Parcels], paths: Sequence[Path]) -> l
         return in_memory(cohort, parcels)
     try:
         with files.locked(cohort.kept_in, wait=True):
-            left = [at for at, path in enumerate(paths) if kept(path) is None]
+            of_each = [kept(path, shape_of(cohort, one)) for path, one in zip(paths, parcels, strict=True)]
+            left = [at for at, table in enumerate(of_each) if table is None]
             write(cohort, [parcels[at] for at in left], [paths[at] for at in left])
     except OSError as error:
         print(f"{cohort.kept_in} cannot keep means of volumes ({error.strerror}): computed for this run.", flush=True)
         MADE.update(zip(paths, in_memory(cohort, parcels), strict=True))
-    return [table for path in paths if (table := kept(path)) is not None]
+    found = [kept(path, shape_of(cohort, one)) for path, one in zip(paths, parcels, strict=True)]
+    return [table for table in found if table is not None]
 
 
 def in_memory(cohort: Cohort, parcels: Sequence[Parcels]) -> list[np.ndarray]:
@@ -279,10 +285,9 @@ def in_memory(cohort: Cohort, parcels: Sequence[Parcels]) -> list[np.ndarray]:
 
 
 def computed(cohort: Cohort, parcels: Sequence[Parcels]) -> Iterator[list[np.ndarray]]:
-    """For each chunk of records, the rows of each table: `means` (parcels, maps), and the `state` of the record's file
-    when it was verified."""
+    """For each chunk of records, the rows of each table, see `shape_of`."""
     chunks = in_order(np.arange(len(cohort.rows)), CHUNK)
-    forms = [np.dtype([("state", "<i8", STATE), ("means", "<f4", (one.count, cohort.num_maps))]) for one in parcels]
+    forms = [shape_of(cohort, one)[0] for one in parcels]
     with progress("Averaging volumes", len(cohort.rows)) as shown:
         for chunk, batch in zip(chunks, ahead(cohort.batch, chunks), strict=True):
             tables = [np.empty(len(chunk), form) for form in forms]
@@ -310,5 +315,5 @@ def write(cohort: Cohort, parcels: Sequence[Parcels], paths: Sequence[Path]) -> 
                     np.lib.format.write_array_header_1_0(file, header)
                 file.write(table.tobytes())
     for path, one in zip(paths, parcels, strict=True):
-        about = {"cohort": str(cohort.path), "standardise": cohort.standard, "parcels": one.name}
+        about = {"cohort": str(cohort.path), "standardise": cohort.standard, "parcels": one.name, "name": path.name}
         files.write_json(path.with_suffix(".json"), about | {"sha256": files.sum_of(path)})

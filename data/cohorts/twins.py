@@ -16,7 +16,7 @@ and 0.77. By one of the other twelve maps alone, they are not always found. Whic
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -124,17 +124,6 @@ def find_twins(cohort: Cohort) -> Twins:
     return alike(*of_cohort(cohort, cohort.unswapped()))
 
 
-def kept_together(cohort: Cohort) -> Cohort:
-    """The cohort, in which subjects who share a scan take the split of the first of them, which is printed."""
-    split = {row.subject: row.split for row in reversed(cohort.rows)}
-    for group in find_twins(cohort).same_scan:
-        if len({split[one] for one in group}) > 1:
-            taken = split[group[0]]
-            print(f"{named_groups((group,))} share a scan, and were in train and test; they are in {taken} now.")
-            split |= dict.fromkeys(group, taken)
-    return replace(cohort, rows=tuple(replace(row, split=split[row.subject]) for row in cohort.rows))
-
-
 def thresholds(people: int, maps: int) -> tuple[float, float]:
     """The mean cosines above which two of so many people share a scan, and may be one person."""
     pairs = people * (people - 1) / 2
@@ -143,8 +132,8 @@ def thresholds(people: int, maps: int) -> tuple[float, float]:
 
 
 def alike(subjects: Sequence[str], means: np.ndarray) -> Twins:
-    """The twins among subjects with these region means (subjects, regions, maps). 50,000 people with three maps take
-    15 s of processor time, and 0.4 GB."""
+    """The twins among subjects with these region means (subjects, regions, maps). Three maps of 50,000 people take 15 s
+    of processor time, and 0.4 GB."""
     count, maps = len(subjects), means.shape[-1]
     if count < 2:
         return Twins()

@@ -1,6 +1,6 @@
 """One person's scans -> their maps and series on disk."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -21,9 +21,11 @@ from data.derivation.cleaning import Acquisition, Scan, scan_of
 from data.derivation.images import labels_on, networks_on
 from data.derivation.measures import MEASURES, dual_regression, parcel_series, smoothed
 from data.derivation.output import (
+    SOURCES,
     Output,
     Products,
     check_same,
+    check_there,
     choices_of,
     json_of,
     sources_of,
@@ -74,14 +76,30 @@ class DerivedScan:
 
 def derive_person(task: PersonTask) -> Done:
     """Writes what is missing of a person, while no other process does."""
+    return attempted(task, complete)
+
+
+def check_person(task: PersonTask) -> Done:
+    """Whether what is there of a person was made of these scans; writes nothing."""
+
+    def check(task: PersonTask) -> tuple[int, list[str]]:
+        digest = sources_of(task.person, task.output.folder)[SOURCES]
+        check_what_is_there(task, of_person(task.person, task.products.derivation), {SOURCES: digest})
+        return 0, []
+
+    return attempted(task, check)
+
+
+def attempted(task: PersonTask, work: Callable[[PersonTask], tuple[int, list[str]]]) -> Done:
+    """Work on a person, while no other process does any: how many files were written, and notes, or why it failed."""
     label = task.person.label
     try:
         with threadpool_limits(task.threads), files.locked(task.output.of_person(label), wait=True):
-            written, notes = complete(task)
+            written, notes = work(task)
     except InputError as error:
         return Done(label, failure=str(error))
     except MemoryError:
-        return Done(label, failure="The memory is full; take fewer --jobs.")
+        return Done(label, failure="The memory is full; take fewer --jobs, or a machine with more.")
     except OSError as error:
         if error.errno in files.DISK_FULL:
             raise  # which would befall the others, too
@@ -94,14 +112,13 @@ def complete(task: PersonTask) -> tuple[int, list[str]]:
     person, products, output = task.person, task.products, task.output
     for leftover in (output.of_person(person.label) / "func").glob(".unfinished.*"):  # of killed processes
         files.remove(leftover)
-    sources, missing = sources_of(person), output.missing(person.label, products)
-    for product in set(products.names) - set(missing):
-        check_same(output.path(person.label, product, products), sources)
+    derivation = of_person(person, products.derivation)
+    sources = sources_of(person, output.folder)
+    missing = check_what_is_there(task, derivation, {SOURCES: sources[SOURCES]})
     if not missing:
         return 0, []
     scans = [derived(scan, task, missing) for scan in person.scans]
     check_one_grid(person, scans)
-    derivation = of_person(person, products.derivation)
     common = {**sources, **derivation.said(PERSON), **facts(scans)}
     for product in missing:
         path = output.path(person.label, product, products)
@@ -109,6 +126,17 @@ def complete(task: PersonTask) -> tuple[int, list[str]]:
         files.write_json(json_of(path), {"Measure": product, **choices_of(product, derivation), **common})
         write_product(path, product, scans, products)
     return len(missing), [note for scan in scans for note in scan.notes]
+
+
+def check_what_is_there(task: PersonTask, derivation: Derivation, sources: dict[str, Any]) -> list[str]:
+    """The products of a person that are not there. Raises InputError if what is there was made otherwise; of scans that
+    are named in `sources`, if there are any, it must be of these."""
+    label, products = task.person.label, task.products
+    check_there(task.output, label, derivation)
+    missing = task.output.missing(label, products)
+    for product in set(products.names) - set(missing):
+        check_same(task.output.path(label, product, products), choices_of(product, derivation) | sources)
+    return missing
 
 
 def of_person(person: ScannedPerson, wanted: Derivation) -> Derivation:

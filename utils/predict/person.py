@@ -1,6 +1,6 @@
 """One person's maps, phenotype and series -> a cohort of one in a temporary folder -> what networks of a bundle say.
 
-The files are converted as `python -m data convert --like BUNDLE` does, and predicted as `run.py --test --bundle` does.
+The files are converted as `abide-data convert --like BUNDLE` does, and predicted as `run.py --test --bundle` does.
 Regions are then replaced in turn by the background: the blackout that needs nobody else.
 """
 
@@ -16,8 +16,10 @@ from data.base.terminal import quietly
 from data.cohorts import records
 from data.cohorts.atlas import load_atlas
 from data.cohorts.cohort import Cohort
+from data.cohorts.rows import listed
 from data.cohorts.stored import sealed
 from data.conversion.convert import convert_like
+from data.conversion.edges import lacking_parcels
 from data.likeness.reference import compared
 from utils.blackout.edges import edges_of_regions, regions_of_parcels
 from utils.blackout.options import CONNECTOME
@@ -38,7 +40,7 @@ from utils.predict.given import Given, linked, naming, source_of
 from utils.runs.checkpoints import Caveats
 from utils.runs.run import Options, Run
 
-PROGRAM = "python -m utils.predict"
+PROGRAM = "abide-predict"
 MEANING = (", so that this person is unlike both classes", "", ", so that this person could be of either")  # by labels
 
 
@@ -99,12 +101,22 @@ def predicted(bundle: Bundle, given: Given, prevalence: float | None) -> Predict
             source, notes = source_of(bundle, given, links, folder / "source")
             convert_like(source, folder / "cohort", bundle.like, PROGRAM)
         cohort = sealed(folder / "cohort")
+        notes += lacking(cohort)
         run = on_cohort(bundle, cohort, TEST, Options(), folder / "results")
         each, effects = measured(run)
         reasons = compared(bundle.reference, cohort, [0]).reasons[0] if bundle.reference else None
     (person,) = predictions_of(bundle.calibration, each, prevalence)
     notes.append(promises_of(bundle.calibration, prevalence))
     return Predicted(person, len(each), reasons, effects, tuple(notes), run.caveats, bundle.doubt)
+
+
+def lacking(cohort: Cohort) -> list[str]:
+    """A note on parcels in which the series of the one person have no signal."""
+    if not (known := cohort.connectomes):
+        return []
+    names = [known.parcels[at] for at in lacking_parcels(known[[0]][0], known.pairs)]
+    of = f"{len(names)} of {len(known.parcels)} parcels"
+    return [f"The series have no signal in {of}, so that their edges are unknown: {listed(names)}."] if names else []
 
 
 def check_alone(bundle: Bundle) -> None:

@@ -114,6 +114,11 @@ class Described(Choices, Caveats):
     prepared: Prepared = field(default_factory=Prepared)
     floor_settings: dict[str, str] = field(default_factory=dict)  # of each classifier that is a floor
 
+    @property
+    def cohort_name(self) -> str:
+        """What a page says of where the cohort lies: nothing of the folders of who made it."""
+        return Path(self.cohort).name
+
 
 @dataclass(frozen=True)
 class Tables:
@@ -148,7 +153,8 @@ def read_test(folder: Path) -> Tables:
     """Reads a folder. Raises InputError, naming the file, for what is missing or damaged."""
     path = folder / TABLES["predictions"].file
     if not path.is_file():
-        raise InputError(f"{folder} holds no {path.name}; expected the folder of a classifier's `run.py --test`.")
+        what = files.running(folder, f"holds no {path.name}; expected the folder of a classifier's `run.py --test`")
+        raise InputError(f"{folder} {what}.")
     run = files.read_json(folder / "run.json", Described)
     if run.model not in MODELS or MODELS[run.model].predicts != "label":
         raise InputError(f"{folder / 'run.json'} has the model {run.model}; expected a classifier. Test one.")

@@ -92,6 +92,7 @@ class Saver:
     def describe(self, identity: Identity) -> None:
         """Writes `run.json`."""
         described = dataclasses.replace(identity, step=int(self.step.numpy()), saved=self.saved)
+        described = described.written_to(self.folder.path)
         files.write_json(self.folder.path / IDENTITY, dataclasses.asdict(described))
 
 
@@ -102,7 +103,7 @@ def read(checkpoint: tf.train.Checkpoint, folder: CheckpointFolder, check: Calla
         check(checkpoint.restore(str(folder.latest())))
     except (tf.errors.OpError, LookupError) as error:
         raise InputError(
-            f"{folder.latest()} cannot be read ({short(error)}); train again with --overrideChkpt."
+            f"{folder.latest()} cannot be read ({short(error)}). Train again: {folder.training} --overrideChkpt"
         ) from error
     except (ValueError, AssertionError) as error:
         raise InputError(
