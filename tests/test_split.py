@@ -193,8 +193,8 @@ def test_a_cohort_in_any_form_gives_its_split(form, earlier, data_cli, tmp_path)
     if form == "list":
         (tmp_path / "some.json").write_text(json.dumps([str(path) for path in other.glob("*.bin")]))
         other = tmp_path / "some.json"
-    kept = KeptSplit.of(other).of_people(["50002", "50013", "1"], None)
-    assert kept == {name: split_of(other)[name] for name in ("50002", "50013")}
+    added = KeptSplit.of(other).added(pd.DataFrame({"subject": ["50002", "50013", "1"]}), [])
+    assert added["kept"].tolist() == [split_of(other)["50002"], split_of(other)["50013"], ""]
 
 
 @pytest.mark.slow

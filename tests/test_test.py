@@ -117,7 +117,7 @@ def command_of(folder: Path, cohort: Path, out: str) -> tuple:
 @pytest.mark.slow
 def test_figures_and_run_are_written(results):
     folder, checkpoints = results / "out", CheckpointFolder(results / "cnn")
-    for name in ("confusion_matrix", "roc", "forest"):
+    for name in ("confusion_matrix", "roc"):  # a forest needs a site with both classes among these four
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     assert json.loads((folder / "run.json").read_text())["checkpoint_sha256"] == checkpoints.digest()

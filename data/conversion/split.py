@@ -2,8 +2,8 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -62,40 +62,44 @@ class KeptSplit:
     """The split of a cohort in any form, which other people take on who are in it, or whose scan is."""
 
     cohort: Cohort
+    kept: dict[str, str] = field(default_factory=dict)  # by subject, of those to whom it was given
 
     @classmethod
     def of(cls, path: Path | None) -> "KeptSplit | None":
         """Raises InputError for what is no cohort."""
         return cls(sealed(path)) if path else None
 
-    def of_people(self, subjects: Sequence[str], means: np.ndarray | None) -> dict[str, str]:
-        """The split of each of these subjects whom the cohort has by the ID. Once the region means (subjects, regions,
-        maps) are known, also of those whose scan it has. Raises InputError if it has nobody then."""
+    def added(self, subjects: pd.DataFrame, means: Sequence[np.ndarray]) -> pd.DataFrame:
+        """The subjects with the column `kept`: the split of those whom the cohort has by the ID. Once their region
+        means are known, (regions, maps) each, also of those whose scan it has. Raises InputError if it has nobody."""
+        names = subjects["subject"].tolist()
         rows = sorted(self.cohort.rows, key=lambda row: row.split)  # who is in both, by two IDs, is in training
         by_key = {key(row.subject): row.split for row in rows}
-        kept = {name: by_key[key(name)] for name in subjects if key(name) in by_key}
-        others = [at for at, name in enumerate(subjects) if name not in kept]
-        if means is not None and others and self.is_comparable(means):
+        self.kept.update({name: by_key[key(name)] for name in names if key(name) in by_key})
+        others = [at for at, name in enumerate(names) if name not in self.kept]
+        if others and len(means) and self.is_comparable(means[0]):
             split_of = {row.subject: row.split for row in rows}
             known = sorted(self.cohort.unswapped(), key=lambda at: self.cohort.rows[at].split != TRAIN)
-            new = [subjects[at] for at in others], means[others]
+            new = [names[at] for at in others], np.array([means[at] for at in others])
             found = twins.shared(twins.of_cohort(self.cohort, known), new)
-            kept |= {name: split_of[other] for name, other in found.items()}
-        if means is not None and not kept:
+            self.kept.update({name: split_of[other] for name, other in found.items()})
+        if len(means) and not self.kept:
             raise InputError(
-                f"--keepSplit {self.cohort.path} has nobody of those to convert, such as {subjects[0]}; it has people "
+                f"--keepSplit {self.cohort.path} has nobody of those to convert, such as {names[0]}; it has people "
                 f"such as {rows[0].subject}. Name the cohort whose split they are to keep, or leave it out."
             )
-        return kept
+        return subjects.assign(kept=[self.kept.get(name, DRAWN) for name in names])
 
     def is_comparable(self, means: np.ndarray) -> bool:
         """Whether its volumes are of as many maps, and not the code of an encoder."""
         return self.cohort.num_maps == means.shape[-1] and not self.cohort.metadata.reduction.startswith("encoder")
 
-    def notes(self, kept: Mapping[str, str], rows: Sequence[Row]) -> list[str]:
+    def notes(self, rows: Sequence[Row]) -> list[str]:
         """How many people it decided, and whose split could not be kept."""
-        told = [f"Split: {len(kept)} subjects as in {self.cohort.path}, {len(rows) - len(kept)} others drawn."]
-        if moved := [row.subject for row in rows if kept.get(row.subject, row.split) != row.split]:
+        told = [
+            f"Split: {len(self.kept)} subjects as in {self.cohort.path}, {len(rows) - len(self.kept)} others drawn."
+        ]
+        if moved := [row.subject for row in rows if self.kept.get(row.subject, row.split) != row.split]:
             told.append(
                 f"Not kept: {listed(moved)}, test subjects there, share a scan with training subjects and are training "
                 "subjects now."
