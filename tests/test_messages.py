@@ -24,7 +24,7 @@ PARSERS |= {("data.__main__", verb): parser for verb, parser in verbs.choices.it
 BY_JOB = ("run", "main")  # which calls the functions of jobs by their names
 SIMULATED = ("data.demo", "demo_cohort")  # nothing is wrong with it
 # Whose the option after it is, in the same part of a sentence
-OF = re.compile(r"(run\.py|python -m|convert|derive|fMRIPrep:|srun|pip install|{[^}]*\btraining})[^.;]* $")
+OF = re.compile(r"(run\.py|abide-\w+|convert|derive|fMRIPrep:|srun|pip install|{[^}]*\btraining})[^.;]*[ (]$")
 Unit = tuple[str, str]  # a module, and what it defines
 
 

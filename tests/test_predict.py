@@ -393,7 +393,7 @@ OPTIONS = parser()._option_string_actions.keys()
 
 def options_in(error: str) -> set[str]:
     """The options that a message names, but for those of a command that it gives."""
-    return set(re.findall(r"--[A-Za-z]\w*", re.sub(r"(run\.py|abide-data) .*", "", error)))
+    return set(re.findall(r"--[A-Za-z]\w*", re.sub(r"(run\.py|abide-\w+) .*", "", error)))
 
 
 REFUSED = {  # what is given, and what is said of it

@@ -312,7 +312,7 @@ def test_one_file_under_many_names_is_refused_unless_kept_apart(data_cli, tmp_pa
     assert refused.status == 2
     assert "The maps of all 8 subjects are one scan; expected one each." in refused.err
     assert not (tmp_path / "out").exists()
-    assert data_cli(*asked, "--phenotype", "age", "--keepCopies").status == 1  # its check has problems
+    assert data_cli(*asked, "--phenotype", "age", "--keepCopies").status == 1  # they are in train and test
 
 
 def test_a_noised_copy_of_a_training_subject_is_not_tested_under_another_name(cli, cohort, seen_two, tmp_path):
