@@ -25,15 +25,16 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-def convert(args: argparse.Namespace) -> None:
+def convert(args: argparse.Namespace) -> int:
     options, source_options = options_of(args, ConversionOptions), options_of(args, SourceOptions)
     for name in ("grid", "phenotype", "covariates", "seed"):
         if args.like and getattr(options, name) is not None:
             raise InputError(f"--{name} is chosen by --like: everything is as in {args.like}. Leave it out.")
     if args.like and args.parcels:
         raise InputError(f"--parcels is chosen by --like: everything is as in {args.like}. Leave it out.")
-    if args.like and options.keep_copies:
-        raise InputError("--keepCopies is about splits, but --like makes test subjects only. Leave it out.")
+    for name, given in (("keepCopies", options.keep_copies), ("keepSplit", options.keep_split)):
+        if args.like and given:
+            raise InputError(f"--{name} is about splits, but --like makes test subjects only. Leave it out.")
     from data import check as checks
     from data.cohorts.rows import listed
     from data.cohorts.stored import open_cohort
@@ -58,7 +59,10 @@ def convert(args: argparse.Namespace) -> None:
     print("\n".join(notes))
     print_planned(planned, args.cohort)
     findings = checks.full_and_stored(open_cohort(args.cohort))
-    print("\n".join([*findings.lines(counts=False), findings.conclusion]))
+    problems = findings.every("problems")
+    written = [f"{args.cohort} is written all the same; the exit status is 1, as that of check."] if problems else []
+    print("\n".join([*findings.lines(counts=False), findings.conclusion, *written]))
+    return 1 if problems else 0
 
 
 def print_planned(planned: "PlannedCohort", path: Path) -> None:
@@ -96,10 +100,12 @@ def derive(args: argparse.Namespace) -> None:
     planned = job.plan(args.bold, args.out, chosen(args), options_of(args, DerivationOptions))
     print("\n".join(planned.notes), flush=True)
     notes, failed = job.run(planned)
-    print("\n".join([*(f"sub-{one.label}: {one.failure}" for one in failed), *notes]), flush=True)
+    print("\n".join(notes), flush=True)
     if failed:
-        named = listed([one.label for one in failed])
-        raise InputError(f"{len(failed)} people failed, for the reasons above: {named}. Repeat the command for them.")
+        raise InputError(
+            f"{len(failed)} people failed, for the reasons above: {listed(failed)}. Do what these say, then repeat the "
+            "command; until then, convert leaves these people out."
+        )
 
 
 def check(args: argparse.Namespace) -> int:
@@ -123,6 +129,20 @@ def swap(args: argparse.Namespace) -> None:
 
     table = run(open_cohort(args.cohort), args.out, args.regions, args.copies, args.seed)
     print(f"{len(table)} records in {args.out}")
+
+
+def correct(args: argparse.Namespace) -> None:
+    from data.check import check_agreement
+    from data.cohorts.rows import listed
+    from data.cohorts.seal import Findings
+    from data.cohorts.stored import open_cohort
+    from data.correct import correct as run
+
+    made = run(open_cohort(args.cohort), args.table, args.out)
+    told = [f"{of['subject']} {of['column']} {of['before']} -> {of['after']}" for of in made]
+    print(f"{len(made)} values corrected in {args.out}: {listed(told)}")
+    check_agreement(open_cohort(args.out), findings := Findings())
+    print("".join(f"PROBLEM: {text}; correct both\n" for text in findings.problems), end="")
 
 
 def pack(args: argparse.Namespace) -> None:
@@ -155,7 +175,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("out", type=Path, help="folder to write; a repeated command does what is missing")
     add_choices(made)
     add_options(made, DerivationOptions)
-    new = verb(convert, "NIfTI maps and a table -> a cohort")
+    new = verb(convert, "NIfTI maps and a table -> a cohort; exit 1 if anything is wrong with it, as check says")
     add = new.add_argument
     add("source", type=Path, help="folder of maps: BIDS, PCP (nilearn's fetch_abide_pcp), DPABI, or see --mapColumn")
     add("cohort", type=Path, help="folder to write; repeat an interrupted command to complete it")
@@ -173,6 +193,14 @@ def parser() -> argparse.ArgumentParser:
     copies = "new records for each training record (default 10)"
     add("--copies", type=whole(1, MAX_COPIES), default=10, metavar="N", help=copies)
     add("--seed", type=seed, default=0, metavar="N", help="(default 0)")
+    add = verb(correct, "a cohort with other sites, labels, covariates or phenotype of some people").add_argument
+    add("cohort", type=Path)
+    add(
+        "table",
+        type=Path,
+        help="CSV: subject, and columns to correct; an empty cell leaves a value, n/a makes it unknown",
+    )
+    add("out", type=Path, help="cohort to write")
     packed = verb(pack, "write a cohort in another form, bit by bit the same")
     packed.add_argument("cohort", type=Path)
     packed.add_argument("out", type=Path, help="folder to write")

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,14 +14,16 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts import atlas, records, resampling, twins
-from data.cohorts.cohort import Cohort
+from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
 from data.cohorts.derivation import kept_in
 from data.cohorts.phenotype import missing_in
-from data.cohorts.rows import listed, named_groups
+from data.cohorts.rows import Groups, leaders, listed, named_groups, united
 from data.cohorts.seal import CohortFindings, Findings, write_verdict
 from data.conversion import measures
-from data.conversion.edges import check_connectomes
+from data.conversion.edges import check_connectomes, wrong_of
 from data.conversion.leaks import separating
+from data.conversion.plan import encode_like
+from data.conversion.template import site_column_of, sites_of
 from data.likeness.scans import MIN_COVERED, MeanVolume, VolumeSum, asymmetry, cosine, uncovered, volumes_of
 
 MIRROR_MARGIN = 0.002  # by how much a volume's correlation with the mirrored group mean must win
@@ -95,6 +98,7 @@ def full(cohort: Cohort) -> CohortFindings:
     regions = atlas.load_atlas(None, cohort.grid)
     summaries, digests, means = read_volumes(cohort, regions, findings.files)
     check_phenotype(cohort, findings)
+    check_agreement(cohort, findings.files)
     check_connectomes(cohort, findings.connectomes)
     usable = list(summaries[0].measured)
     if usable:
@@ -137,11 +141,11 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
 
 def read_volumes(
     cohort: Cohort, regions: atlas.Atlas, findings: Findings
-) -> tuple[list[MapSummary], dict[bytes, list[int]], dict[str, np.ndarray]]:
-    """A summary of each map; the records by digests of a map's block means; by subject, the region means (regions,
-    maps) of the first record. Unreadable and constant records are problems."""
+) -> tuple[list[MapSummary], dict[bytes, list[tuple[int, str]]], dict[str, np.ndarray]]:
+    """A summary of each map; records and maps by digests of block means; by subject, the region means (regions, maps)
+    of the first record. Unreadable and constant records are problems."""
     summaries = [MapSummary() for _ in cohort.maps]
-    digests: dict[bytes, list[int]] = defaultdict(list)
+    digests: dict[bytes, list[tuple[int, str]]] = defaultdict(list)
     means: dict[str, np.ndarray] = {}
     with progress("Checking", len(cohort.rows)) as shown:
         for index, row in enumerate(cohort.rows):
@@ -161,8 +165,8 @@ def read_volumes(
             reduced = [resampling.reduced(of_map) for of_map in volumes.values()]
             if row.subject not in means:
                 means[row.subject] = np.column_stack([twins.of_reduced(of_map) for of_map in reduced])
-            for of_map, small, summary in zip(volumes.values(), reduced, summaries, strict=True):
-                digests[hashlib.sha256(small.tobytes()).digest()].append(index)
+            for (name, of_map), small, summary in zip(volumes.items(), reduced, summaries, strict=True):
+                digests[hashlib.sha256(small.tobytes()).digest()].append((index, name))
                 summary.add(index, small, uncovered(of_map, regions.labels), groups)
     return summaries, digests, means
 
@@ -178,46 +182,48 @@ def compare_volumes(cohort: Cohort, summaries: list[MapSummary], usable: list[in
     return [pd.DataFrame(rows, usable) for rows in found]
 
 
-def check_identical(cohort: Cohort, digests: dict[bytes, list[int]], findings: Findings) -> list[set[str]]:
-    """Two records with one volume are a problem if one is for training and one for the test, else worth a note. Returns
-    the subjects of each group."""
-    groups = []
-    for records_of in dict.fromkeys(map(tuple, digests.values())):  # once for all maps
-        same = sorted(set(records_of))
+def check_identical(cohort: Cohort, digests: Mapping[bytes, list[tuple[int, str]]], findings: Findings) -> Groups:
+    """Subjects with an equal map are a problem as `wrong_of` says, else worth a note. Returns their groups."""
+    of_records: dict[tuple[int, ...], list[str]] = {}  # the maps that are equal in these records
+    for found in digests.values():
+        if len(found) > 1:
+            of_records.setdefault(tuple(sorted({index for index, _ in found})), []).append(found[0][1])
+    told, groups, twice = defaultdict[tuple[str, str], list[str]](list), [], []
+    for same, maps in of_records.items():
         rows = [cohort.rows[index] for index in same]
-        if twice := [cohort.rows[index].file for index in same if records_of.count(index) > 1]:
-            findings.notes.append(f"maps of one record that are identical: {listed(twice)}")
-        if len({row.subject for row in rows}) == 1:
-            if len(rows) > 1:
-                findings.notes.append(f"identical volumes of one subject: {listed([row.file for row in rows])}")
+        people = list(dict.fromkeys(row.subject for row in rows))
+        if len(same) == 1:
+            twice.append(rows[0].file)
             continue
-        groups.append({row.subject for row in rows})
-        text = "identical volumes: " + listed([f"{row.file} ({row.split})" for row in rows])
-        if len({row.split for row in rows}) > 1:
-            findings.problems.append(f"{text}, a subject in train and test")
+        named = "volumes" if len(maps) == cohort.num_maps else ", ".join(maps)
+        if len(people) > 1:
+            groups.append(people)
+            named, wrong = f"identical {named}", wrong_of(cohort, rows)
         else:
-            findings.notes.append(text)
-    return groups
+            named, wrong = f"identical {named} of one subject", ""
+        told[named, wrong].append(" and ".join(f"{row.file} ({row.split})" for row in rows))
+    if twice:
+        findings.notes.append(f"maps of one record that are identical: {listed(twice)}")
+    for (named, wrong), texts in told.items():
+        where = findings.problems if wrong else findings.notes
+        where.append(f"{named}: {listed(texts, between='; ')}{wrong}")
+    return united(groups)
 
 
-def check_twins(cohort: Cohort, means: dict[str, np.ndarray], identical: list[set[str]], findings: Findings) -> None:
-    """Subjects who share a scan by its region means are a problem if they are in train and test, or differ in their
-    label. Others are worth a note, and so are possible sessions of one person. `identical` volumes are told before."""
+def check_twins(cohort: Cohort, means: dict[str, np.ndarray], identical: Groups, findings: Findings) -> None:
+    """Subjects who share a scan by its region means are a problem as those are who have an equal map, and else worth a
+    note. So are possible sessions of one person. `identical` maps are told before."""
     rows = {row.subject: row for row in reversed(cohort.rows)}
-    found = twins.alike(list(means), np.stack([*means.values()]))
-    new = [group for group in found.same_scan if set(group) not in identical]
-    parted = [group for group in new if len({rows[one].split for one in group}) > 1]
-    labels = [group for group in found.same_scan if len({rows[one].label for one in group if rows[one].known}) > 1]
-    others = [group for group in new if group not in parted + labels]
-    for groups, words, where in (
-        (parted, ", in train and test", findings.problems),
-        (labels, ", with both labels", findings.problems),
-        (others, "", findings.notes),
-    ):
-        if groups:
-            text = named_groups(groups, lambda one: f"{one} ({rows[one].split})")
-            where.append(f"one scan under several IDs{words}: {text}")
-    findings.notes += found.notes()
+    found, known = twins.alike(list(means), np.stack([*means.values()])), leaders(means, identical)
+    told = defaultdict[str, list[Sequence[str]]](list)
+    for group in found.same_scan:
+        if len({known[one] for one in group}) > 1:
+            told[wrong_of(cohort, [rows[one] for one in group])].append(group)
+    for wrong, groups in told.items():
+        text = named_groups(groups, lambda one: f"{one} ({rows[one].split})")
+        (findings.problems if wrong else findings.notes).append(f"one scan under several IDs: {text}{wrong}")
+    apart = tuple(pair for pair in found.same_person if len({known[one] for one in pair}) > 1)
+    findings.notes += replace(found, same_person=apart).notes()
 
 
 def check_likeness(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> None:
@@ -290,6 +296,30 @@ def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
         findings.phenotype.notes += missing_in(cohort.raw_phenotype, cohort.rows)
     except InputError as error:
         findings.phenotype.problems += {str(error)} - set(findings.files.problems)
+
+
+def check_agreement(cohort: Cohort, findings: Findings) -> None:
+    """A person of whom two tables say different things is a problem."""
+    try:
+        covariates, phenotype = cohort.covariates, cohort.raw_phenotype
+        if covariates is None:
+            return
+        if name := site_column_of(cohort):
+            sites = covariates[name].str.split().str.join(" ")
+            if wrong := sites.index[sites.ne("") & sites.ne(sites_of(cohort))].tolist():
+                findings.problems.append(f"{COVARIATES} and the table of records differ in the site of {listed(wrong)}")
+        if phenotype is None or not (columns := cohort.metadata.phenotype_columns):
+            return
+        table = covariates.reindex(columns=covariates.columns.union(columns), fill_value="")
+        told = encode_like(table, cohort.metadata)
+    except InputError as error:
+        findings.problems += {str(error)} - set(findings.problems)
+        return
+    told = told.set_axis(phenotype.index)[[name for name in told if not name.endswith(("_missing", "_unknown"))]]
+    known = told.notna() & (told != 0) & ~np.isclose(told, phenotype[told.columns], rtol=1e-6)  # 0 may be unknown
+    for name in known.columns[known.any()]:
+        people = listed(known.index[known[name]].tolist())
+        findings.problems.append(f"{COVARIATES} and {PHENOTYPE} differ in the {name} of {people}")
 
 
 def check_page(page: Path) -> None:

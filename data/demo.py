@@ -33,7 +33,8 @@ def demo_cohort(grid: records.Grid) -> Path:
     """The cached demo cohort on a grid; made at the first call. The cache is `$XDG_CACHE_HOME` or `~/.cache`."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "falff-demo"
     drawn = SIMULATIONS[grid.name]
-    source = b"".join(Path(file).read_bytes() for file in (simulation.__file__, __file__))
+    drawing = Path(__file__).with_name("conversion") / "split.py"
+    source = b"".join(Path(file).read_bytes() for file in (simulation.__file__, drawing, __file__))
     target = cache / f"{grid.name}-{hashlib.sha256(source + repr(drawn).encode()).hexdigest()[:12]}"
     if target.exists():
         return target

@@ -85,9 +85,9 @@ def pack(cohort: Cohort, target: Path, form: str) -> None:
         carry_tables(cohort, folder)
         if form == "hdf5":
             entries = hdf5_store(folder / HDF5_NAME)[0]
-            write_seal(folder, entries, cohort.rows, cohort.metadata, cohort.sources())
+            write_seal(folder, entries, cohort.rows, cohort.metadata, cohort.origins())
         else:
-            write_tables(folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape), cohort.sources())
+            write_tables(folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape), cohort.origins())
         open_cohort(folder)  # nothing is called done that cannot be read
 
 

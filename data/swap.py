@@ -58,7 +58,7 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
         table = write_records(folder, cohort, swaps, copies)
         carry_tables(cohort, folder)
         metadata = replace(cohort.metadata, grid=cohort.grid.shape, provenance=provenance)
-        write_tables(folder, table, metadata, cohort.sources())
+        write_tables(folder, table, metadata, cohort.origins())
         open_cohort(folder)  # nothing is called done that cannot be read
     return table
 

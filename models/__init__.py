@@ -233,7 +233,7 @@ def from_json(kind: type[Settings], values: dict) -> Settings:
     if unknown := sorted(values.keys() - set(known)):
         raise InputError(
             f"The checkpoint has {unknown[0]}, which is no hyper-parameter of this version: it is of an earlier one. "
-            "Train again with --overrideChkpt."
+            "Train again: run.py --train --overrideChkpt"
         )
     try:
         return files.typed(json.dumps(values), kind)

@@ -11,7 +11,8 @@ import tensorflow as tf
 from keras import KerasTensor, layers
 
 from data.cohorts.atlas import load_atlas, regions
-from data.cohorts.records import PHENOTYPE_SIZE, Grid, Moments
+from data.cohorts.cohort import Moments
+from data.cohorts.records import PHENOTYPE_SIZE, Grid
 from models import LayerSettings, Part
 from models.one_channel import Conv3D, Conv3DTranspose, Cropping3D
 
@@ -29,10 +30,8 @@ def phenotype_input() -> KerasTensor:
 
 
 class Averaging(keras.initializers.Initializer):
-    """A convolution of stride s starts as the mean of s^3 voxels, its mirror image as their repetition.
-
-    A little of Xavier's noise tells filters apart.
-    """
+    """A convolution of stride s starts as the mean of s^3 voxels, its mirror image as their repetition. A little of
+    Xavier's noise tells filters apart."""
 
     NOISE = 0.1
 

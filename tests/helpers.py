@@ -246,7 +246,8 @@ def row(subject: str = "1", label: float = 1.0, split: str = "train", **more: st
 def cohort_of(*rows: Row, grid: records.Grid = records.REDUCED, **metadata) -> Cohort:
     """A cohort of rows without records, whose volumes are made up of the subjects' names."""
     digests = tuple(Digests(sha256(f"header {of.file}"), sha256(f"scan {of.subject}")) for of in rows)
-    return Cohort(Path("cohort"), grid, rows, (), Metadata(**metadata), seal=Seal(digests))
+    said = Metadata(**metadata)
+    return Cohort(Path("cohort"), grid, rows, (), said, seal=Seal(digests), same_scan=said.same_scan)
 
 
 def sha256(text: str) -> str:
@@ -438,3 +439,9 @@ def effects_of(rows: Sequence[Row], regions: int, **arrays: np.ndarray):
     made = dict.fromkeys(ARRAYS, nothing) | {"reliance_by_map": np.zeros((len(rows), regions, 0))}
     made |= {"blob_excess": nothing[..., None] - 1, "group": np.zeros(len(rows), int)}
     return Effects(made | {"probability": np.full(len(rows), 0.5)} | arrays, rows)
+
+
+def unsealed(folder: Path) -> Path:
+    """The folder without its seal, as of a cohort that older code wrote, so that a test can change it."""
+    (folder / "seal.json").unlink()
+    return folder

@@ -40,17 +40,17 @@ MADE = {  # of cohorts that are made up here
         2 data pack ../cohort packed --zip
         """,
     "convert": """
-        data convert ../lab cohort --grid reduced
+        ? data convert ../lab cohort --grid reduced
         ? data check cohort --html check.html
-        data convert ../lab some --grid reduced --exclude 50002,50003 --where 'AGE_AT_SCAN < 30' --phenotype iq,hand
-        data convert ../new like --like cohort
-        data convert ../pcp pcp
+        ? data convert ../lab some --grid reduced --exclude 50002,50003 --where 'AGE_AT_SCAN < 30' --phenotype iq,hand
+        ? data convert ../new like --like cohort
+        ? data convert ../pcp pcp
         2 data convert ../lab cohort --grid full
         2 data convert ../lab leak --phenotype DX_GROUP
         """,
     "derive": f"""
         data derive ../bold maps --maps {MAPS} --series ../four.nii.gz
-        data convert maps cohort --grid reduced --maps all --connectome seg-four {GROUPS}
+        ? data convert maps cohort --grid reduced --maps all --connectome seg-four {GROUPS}
         2 data derive ../bold maps --maps falff,other
         """,
     "demo": f"""
@@ -68,15 +68,15 @@ MADE = {  # of cohorts that are made up here
         run --test {CAE} --folds 2
         """,
     "bundle": f"""
-        data convert ../lab cohort --grid reduced
+        ? data convert ../lab cohort --grid reduced
         run --train --model nn {LAB} --folds 3 {ONE}
         run --test --model nn {LAB} --folds 3
         run --train --model nn {LAB} --everybody --score results/nn-test-folds-3
         utils.bundle ckpt/nn/everybody one.zip --licence CC-BY-4.0
         utils.bundle ckpt/nn/folds-3 folds.zip --score results/nn-test-folds-3
-        data convert ../new new --like one.zip
+        ? data convert ../new new --like one.zip
         run --test --bundle one.zip --dataDir new --outDir of-one --prevalence 0.01
-        data convert ../new new-folds --like folds.zip
+        ? data convert ../new new-folds --like folds.zip
         run --test --bundle folds.zip --dataDir new-folds --outDir of-folds
         utils.predict one.zip {PERSON}
         2 run --test --model nn {LAB} --everybody
@@ -100,7 +100,7 @@ MADE = {  # of cohorts that are made up here
         data pack swapped again --zip
         """,
     "later-convert": """
-        data convert ../new again --like cohort
+        ? data convert ../new again --like cohort
         ? data check cohort
         """,
     "later-derive": """

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import TINY_NN, Outcome, Page, read_rows
+from helpers import TINY_NN, Outcome, Page, read_rows, unsealed
 from scipy.stats import pearsonr
 
 from data import demo
@@ -26,7 +26,7 @@ SOUND = "Nothing here invalidates a result."
 @pytest.fixture
 def copy(cohort, tmp_path) -> Path:
     """A copy of the cohort of 40 subjects, to spoil; without sums, which would tell every change."""
-    unsummed = shutil.ignore_patterns("SHA256SUMS", "digests.csv", "check.json")
+    unsummed = shutil.ignore_patterns("SHA256SUMS", "digests.csv", "seal.json", "check.json")
     return shutil.copytree(cohort, tmp_path / "copy", ignore=unsummed)
 
 
@@ -37,6 +37,12 @@ def volume_of(path: Path) -> np.ndarray:
 def replace_volume(path: Path, volume: np.ndarray) -> None:
     """Label and phenotype stay."""
     path.write_bytes(path.read_bytes()[:120] + np.ascontiguousarray(volume, "<f4").tobytes())
+
+
+def as_of_people(folder: Path) -> None:
+    """As an older cohort of people, in whom every run looks for copies; nobody does in what is simulated."""
+    path = folder / "cohort.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"simulated": False}))
 
 
 def files_of(folder: Path, split: str) -> list[str]:
@@ -97,7 +103,7 @@ def test_half_of_the_people_mirrored_are_named_in_full(copy, data_cli):
 
 
 def test_a_mirrored_volume_is_found_at_full_size(full_cohort, data_cli, tmp_path):
-    folder = shutil.copytree(full_cohort, tmp_path / "full", ignore=shutil.ignore_patterns("digests.csv"))
+    folder = shutil.copytree(full_cohort, tmp_path / "full", ignore=shutil.ignore_patterns("digests.csv", "seal.json"))
     path = folder / files_of(folder, "train")[0]
     content = np.fromfile(path, "<f4")
     content[30:] = content[30:].reshape(records.FULL.shape)[::-1].ravel()
@@ -107,12 +113,14 @@ def test_a_mirrored_volume_is_found_at_full_size(full_cohort, data_cli, tmp_path
 
 
 def test_one_subject_in_both_splits_under_two_ids(copy, data_cli):
-    train, test = files_of(copy, "train")[5], files_of(copy, "test")[1]
+    test = next(row for row in open_cohort(copy).rows if row.split == "test")
+    alike = (row.file for row in open_cohort(copy).rows if row.split == "train" and row.label == test.label)
+    train, test = next(alike), test.file
     replace_volume(copy / test, volume_of(copy / train))
     [found] = problems(data_cli("check", copy))
     assert f"{train} (train)" in found
     assert f"{test} (test)" in found
-    assert found.endswith("a subject in train and test")
+    assert found.endswith(", one scan in train and test")
 
 
 def test_identical_maps_of_a_record_are_a_note_of_their_own(tmp_path, data_cli):
@@ -125,7 +133,7 @@ def test_identical_maps_of_a_record_are_a_note_of_their_own(tmp_path, data_cli):
         (cohort / row.file).write_bytes(records.pack(label, phenotype, volume[..., 0], second[..., 0]))
     written = json.loads((cohort / "cohort.json").read_text()) | {"maps": ["falff", "alff"]}
     (cohort / "cohort.json").write_text(json.dumps(written))
-    (cohort / "digests.csv").unlink()
+    (unsealed(cohort) / "digests.csv").unlink()
     outcome = data_cli("check", cohort)
     assert f"maps of one record that are identical: {opened.rows[3].file}" in notes(outcome)
     assert "of one subject" not in outcome.out
@@ -133,21 +141,23 @@ def test_identical_maps_of_a_record_are_a_note_of_their_own(tmp_path, data_cli):
 
 @pytest.mark.slow
 def test_identical_volumes_within_a_split_are_a_note(copy, data_cli):
+    as_of_people(copy)
     rows = [row for row in read_rows(copy / "subjects.csv") if row["split"] == "train" and row["label"] == "0"]
     one, other = (row["file"] for row in rows[:2])
     replace_volume(copy / other, volume_of(copy / one))
     outcome = data_cli("check", copy)
     assert problems(outcome) == []
-    assert f"identical volumes: {one} (train), {other} (train)" in notes(outcome)
+    assert f"identical volumes: {one} (train) and {other} (train)" in notes(outcome)
     assert "one scan" not in outcome.out
     subject = one.removesuffix(".bin")
     edit_table(copy, f"^{other},{other.removesuffix('.bin')},", f"{other},{subject},")
-    assert f"identical volumes of one subject: {one}, {other}" in notes(data_cli("check", copy))
+    assert f"identical volumes of one subject: {one} (train) and {other} (train)" in notes(data_cli("check", copy))
 
 
 @pytest.mark.slow
 def test_copies_with_noise_are_told_by_split_and_label(copy, data_cli):
     """Of a training subject with one of its label, one of the other label, and a test subject."""
+    as_of_people(copy)
     rows = read_rows(copy / "subjects.csv")
     control, same, *_ = [row for row in rows if row["split"] == "train" and row["label"] == "0"]
     other = next(row for row in rows if row["split"] == "train" and row["label"] == "1")
@@ -160,10 +170,10 @@ def test_copies_with_noise_are_told_by_split_and_label(copy, data_cli):
     assert (problems(outcome), named in notes(outcome)) == ([], True)
     replace_volume(copy / other["file"], original + 1e-3 * noise)
     replace_volume(copy / test["file"], original - 1e-3 * noise)
-    splits, labels = (text for text in problems(data_cli("check", copy)) if text.startswith("one scan"))
-    assert splits.startswith("one scan under several IDs, in train and test: ")
-    assert labels.startswith("one scan under several IDs, with both labels: ")
-    assert all(f"{row['subject']} ({row['split']})" in splits for row in (control, same, other, test))
+    (found,) = (text for text in problems(data_cli("check", copy)) if text.startswith("one scan"))
+    assert found.startswith("one scan under several IDs: ")
+    assert found.endswith(", one scan with both labels, one scan in train and test")
+    assert all(f"{row['subject']} ({row['split']})" in found for row in (control, same, other, test))
 
 
 @pytest.mark.parametrize("value", [0.0, -0.4])
@@ -356,7 +366,11 @@ def test_training_prints_the_fast_form_first(copy, cli):
     replace_volume(copy / files_of(copy, "train")[0], np.full(records.REDUCED.shape, np.nan))
     outcome = training(copy, cli)
     assert outcome.status == 0, outcome.err
-    for words in ("40 records of 40 subjects", "train: 36 subjects", f"\nNot checked: python -m data check {copy}\n"):
+    for words in (
+        "40 records of 40 subjects",
+        "train: 36 subjects",
+        f" Not checked: python -m data check {copy}\n",
+    ):
         assert words in outcome.out
     assert SOUND not in outcome.out
 

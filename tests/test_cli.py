@@ -66,7 +66,7 @@ def test_help_has_a_group_for_the_options_of_a_job_and_none_for_no_options(parse
         (["--atlsa", "x"], "unrecognized arguments: --atlsa x; did you mean --atlas?"),
         (["--subject=", "7"], "--subject has nothing as its value; give one, or leave it out."),
         (["--atlas", ""], "--atlas has nothing as its value; give one, or leave it out."),
-        (["--atlas", "x", ""], "x has nothing as its value; give one, or leave it out."),
+        (["--atlas", "x", ""], "an argument has nothing as its value; give one, or leave it out."),
         (
             ["--numIters", "0"],
             f"argument --numIters: '0' is not allowed; expected a whole number from 1 to {cli.MAX_COUNT}",

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import bare_records, read_rows, small_record, write_bare, write_rows
+from helpers import bare_records, read_rows, small_record, unsealed, write_bare, write_rows
 
+from data.base import files
 from data.base.errors import InputError
 from data.base.processes import ahead
 from data.cohorts.cohort import in_order
@@ -104,7 +105,7 @@ def test_a_cohort_in_zip_chunks_reads_the_same(cohort, tmp_path):
 
 
 def test_the_digest_tells_cohorts_apart(cohort, tmp_path):
-    copy = shutil.copytree(cohort, tmp_path / "copy")
+    copy = unsealed(shutil.copytree(cohort, tmp_path / "copy"))
     assert open_cohort(copy).digest == open_cohort(cohort).digest
     text = (copy / "subjects.csv").read_text()
     (copy / "subjects.csv").write_text(text.replace(",train", ",test", 1))
@@ -196,6 +197,9 @@ def test_a_cohort_without_one_of_its_tables_was_interrupted(name, cohort, tmp_pa
     copy = shutil.copytree(cohort, tmp_path / "copy")
     (copy / name).unlink()
     assert f"has no {name}: its conversion was interrupted. Repeat the same command." in refusal(copy)
+    with files.locked(copy):
+        (tmp_path / ".copy.lock").write_text("process 1 on a (data convert)")
+        assert f"has no {name}: its conversion still runs, as process 1 on a (data convert); wait" in refusal(copy)
 
 
 def test_a_cohort_without_test_subjects_says_so_when_they_are_wanted(tmp_path):

@@ -15,6 +15,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from statsmodels.stats.contingency_tables import mcnemar
 from test_report import NAME, RUN, change, people, write_tables
 
+from data.base import files
 from data.base.errors import InputError
 from utils.compare import runs
 from utils.compare.runs import RightCounts
@@ -358,10 +359,10 @@ MISTAKES = {  # what is wrong with b, and what is said of it
     "simulated": (lambda folder: change(folder, simulated=True), "B is of simulated people, A not."),
     "shuffled": (lambda folder: change(folder, shuffled_labels=True), "B was trained on shuffled labels, A not."),
     "problems": (lambda folder: change(folder, problems=["x"]), "B is of a cohort with problems that"),
-    "leak": (lambda folder: change(folder, accepted_leaks=["x"]), "B is of a cohort with a leak that --allowLeak"),
+    "leak": (lambda folder: change(folder, accepted_leaks=["x"]), "B is of a cohort with a leak that convert --a"),
     "chosen by itself": (
         lambda folder: change(folder, choice=asdict(QUICK)),
-        "b holds the best of several candidates, chosen by these predictions (--choose quick), so its scores are too",
+        "b holds the best of several candidates, chosen by these predictions (run.py --choose quick), so its",
     ),
     "autoencoder": (lambda folder: change(folder, model="cae"), "b is of the model cae; expected the folder of a"),
     "no model": (lambda folder: change(folder, model="x"), "b is of the model x; expected"),
@@ -390,6 +391,17 @@ def test_a_mistake_is_one_line_and_leaves_nothing(mistake, two):
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
     assert outcome.err.startswith("python -m utils.compare: error: ") and told in outcome.err
     assert not Path("results").exists()
+
+
+def test_a_test_that_still_runs_is_no_one_to_repeat(two):
+    for write in (lambda: change(two[1], finished=False), lambda: (two[1] / "run.json").unlink()):
+        write()
+        with files.locked(two[1]):
+            two[1].with_name(".b.lock").write_text("process 1 on a (run.py --test)")
+            outcome = compare(*two)
+        assert outcome.status == 2
+        assert "still runs, as process 1 on a (run.py --test); wait for it to end" in outcome.err
+        assert "repeat its command" not in outcome.err
 
 
 def test_too_few_too_many_and_the_same(two, tmp_path):

@@ -93,7 +93,7 @@ def without_labels(folder) -> None:
 @pytest.mark.slow
 def test_what_is_no_whole_test_on_folds_is_refused(settled, tmp_path):
     folder = shutil.copytree(settled / "test-folds", tmp_path / "test")
-    with pytest.raises(InputError, match="is of model nn, this run of mmnn; expected the --outDir of a finished"):
+    with pytest.raises(InputError, match="is of model nn, this run of mmnn; expected the folder of a finished"):
         read_cross_validation(folder, "mmnn")
     without_labels(folder)
     with pytest.raises(InputError, match=r"predictions\.csv is not as it was written"):

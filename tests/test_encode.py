@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import TINY_CNN, read_rows, write_rows
+from helpers import TINY_CNN, read_rows, unsealed, write_rows
 from scipy import ndimage
 from sklearn.metrics import mean_squared_error, r2_score
 
@@ -136,7 +136,7 @@ def test_models_train_on_the_reduced_cohort_but_never_test_on_the_encoders_subje
     where = ("--chkPointDir", tmp_path / "ckpt", "--outDir", tmp_path / "out")
     train = ("--train", "--model", "cnn", "--numIters", 1, "--set", "batch_size=2", *TINY_CNN)
     assert cli(*train, *where, "--dataDir", encoded).status == 0
-    swapped = shutil.copytree(encoded, tmp_path / "swapped")
+    swapped = unsealed(shutil.copytree(encoded, tmp_path / "swapped"))
     table = (swapped / "subjects.csv").read_text()
     (swapped / "subjects.csv").write_text(
         table.replace(",test", ",x").replace(",train", ",test").replace(",x", ",train")

@@ -64,6 +64,17 @@ def test_donors_are_other_people_of_the_same_site_where_that_has_enough(cohort):
     assert {row.site for seed in range(30) for row in drawn(cohort, of_b, seed)} == {"A", "B"}
 
 
+def test_nobody_is_a_donor_of_who_shares_the_scan(cohort):
+    """A group is one person: it gives one donor at most, and none to its own members."""
+    of_a = int(cohort.indices("test")[0])
+    others = [row.subject for row in cohort.rows if row.site == "A" and row.split == "train"]
+    group = (cohort.rows[of_a].subject, others[0])
+    tied = dataclasses.replace(cohort, same_scan=(group, tuple(dict.fromkeys(others[1:3]))))
+    for seed in range(30):
+        donors = {tied.rows[at].subject for at in filled(tied, [of_a], seed=seed).donors[of_a]}
+        assert donors.isdisjoint(group) and len(donors & set(others[1:3])) < 2
+
+
 def test_where_a_site_is_left_out_its_tested_people_are_the_donors(cohort):
     """Other sites' regions may differ for reasons that have nothing to do with the person."""
     split = {row.subject: "test" if row.site == "A" else "train" for row in cohort.rows}

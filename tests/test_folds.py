@@ -166,8 +166,15 @@ def test_a_value_of_its_own_for_each_subject_is_no_group(cohort, tmp_path):
 def test_a_value_that_cannot_name_a_folder_is_refused(cohort):
     opened = open_cohort(cohort)
     long = replace(opened, rows=tuple(replace(row, site=("東" * 40, "B")[row.label == 1]) for row in opened.rows))
-    with pytest.raises(InputError, match="too long for the name of a folder"):
+    with pytest.raises(InputError, match="too long for names of folders"):
         by_column(replace(long, tables=None), "site", 0)
+    for one, other, told in (
+        ("Süd", "SÜD", "'SÜD' and 'Süd'"),
+        ("Süd", "Su\u0308d", r"'Su\\u0308d' and 'S\\xfcd'"),
+    ):
+        alike = replace(opened, rows=tuple(replace(row, site=(one, other)[row.label == 1]) for row in opened.rows))
+        with pytest.raises(InputError, match=f"differ only in capitals or accents' encoding, {told}; expected"):
+            by_column(replace(alike, tables=None), "site", 0)
     assert Folds("3", long, "", {"a": "10", "b": "9", "c": "x"}).names == ["x", "9", "10"]
 
 
@@ -226,8 +233,8 @@ SHARED = (("0", "1", "2"), ("4", "9"))
 @pytest.mark.parametrize("how", ["2", "site"])
 def test_groups_who_share_a_scan_stay_together(how):
     whole = made_up("01" * 12, "abcabcabcdabcdabcdabcdab", same_scan=SHARED)
-    fold_of = by_number(whole, how, 1, SHARED) if how == "2" else by_column(whole, how, 1, SHARED)
-    folds = Folds(how, whole, "d" * 64, fold_of, same_scan=SHARED)
+    fold_of = (by_number if how == "2" else by_column)(whole, how, 1)
+    folds = Folds(how, whole, "d" * 64, fold_of)
     found = 0
     for name in folds.names:
         inner = inner_of(folds, name)
@@ -245,7 +252,7 @@ def test_a_group_counts_once_where_people_are_few():
     groups = (("0", "2"),)
     whole = made_up("01" * 5 + "01" * 5, "a" * 20, same_scan=groups)
     fold_of = {f"{at}": "0" if at < 10 else "1" for at in range(20)}
-    inner = inner_of(Folds("2", whole, "d" * 64, fold_of, same_scan=groups), "1")
+    inner = inner_of(Folds("2", whole, "d" * 64, fold_of), "1")
     assert len(inner.names) == 4
 
 
@@ -315,7 +322,7 @@ GROUPS = (("0", "3"), ("4", "7"), ("8", "9"), ("10", "11", "12"))
 def grouped() -> Folds:
     """People of two sites, of whom pairs share a scan, with labels that differ within a pair, and three, too."""
     whole = made_up("0110100101101001011010010110", "a" * 16 + "b" * 12, same_scan=GROUPS)
-    return Folds("2", whole, "d" * 64, by_number(whole, "2", 0, GROUPS), same_scan=GROUPS)
+    return Folds("2", whole, "d" * 64, by_number(whole, "2", 0))
 
 
 def test_units_of_a_shared_scan_are_exchanged_as_a_whole(grouped):

@@ -93,9 +93,7 @@ def test_a_test_subject_that_was_learnt_from(where, what):
     leaked = ("4", "2", "3")
     run = run_of(cohort=four(encoder_subjects=leaked) if where == "cohort" else None)
     saved = saved_by(run, **{where: leaked} if where != "cohort" else {})
-    words = (
-        f"^2 of 2 test subjects of here trained {what}: 3, 4. Results .* Use the cohort with the same split, or leave"
-    )
+    words = f"^2 of 2 test subjects of here trained {what}: 3, 4. Results .* Keep the split of .*--keepSplit"
     with pytest.raises(InputError, match=words):
         leaks(run, saved)
     with pytest.raises(InputError, match=r"python -m data convert --grid reduced\), or train cae"):
@@ -235,7 +233,7 @@ def test_a_folder_of_results_belongs_to_the_job_and_model_that_wrote_it(other, w
 def test_records_that_would_be_one_file():
     guards.distinct_names(run_of())
     rows = tuple(replace(person, file=f"{person.subject}/scan.bin") for person in four().rows)
-    with pytest.raises(InputError, match=r"here has the records 1/scan\.bin and 2/scan\.bin, which are one file"):
+    with pytest.raises(InputError, match=r"here has the records '1/scan\.bin' and .*, which are one file"):
         guards.distinct_names(run_of(cohort=replace(four(), rows=rows)))
 
 

@@ -18,7 +18,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import COARSE, bare_records, brain_map, load_map, small_record, write_small
+from helpers import COARSE, bare_records, brain_map, load_map, small_record, unsealed, write_small
 
 from data import pack
 from data.base.errors import InputError
@@ -183,10 +183,10 @@ def small(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def packed(small, tmp_path_factory) -> Path:
-    """They in HDF5, without digests."""
+    """They in HDF5, without seal and digests."""
     folder = tmp_path_factory.mktemp("packed") / "h5"
     pack.pack(open_cohort(small), folder, "hdf5")
-    (folder / "digests.csv").unlink()
+    (unsealed(folder) / "digests.csv").unlink()
     return folder
 
 
@@ -404,7 +404,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("with_tables", [True, False])
 def test_what_lies_beside_records_is_no_record(with_tables, small, tmp_path):
-    folder = shutil.copytree(small, tmp_path / "copy")
+    folder = unsealed(shutil.copytree(small, tmp_path / "copy"))
     if not with_tables:
         (folder / "cohort.json").unlink()
         (folder / "subjects.csv").unlink()

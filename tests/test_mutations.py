@@ -31,7 +31,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from helpers import COARSE, ROOT, brain_map, compressible, load_map, pcp_table, write_small
+from helpers import COARSE, ROOT, brain_map, compressible, load_map, pcp_table, unsealed, write_small
 
 from data import check, pack
 from data.base.errors import InputError
@@ -395,12 +395,19 @@ def make_side_tables(folder: Path) -> None:
     write_small(folder)
     small, names = open_cohort(folder), [f"value_{number}" for number in range(29)]
     write_tables(folder, small.rows, dataclasses.replace(small.metadata, phenotype=tuple(names)))
+    unsealed(folder)
     rows = [[str(number), *[f"{number / 7:.3g}"] * 28, ""] for number in (1, 2, 3, 5)]
     (folder / "phenotype.csv").write_text("\n".join(map(",".join, [["subject", *names], *rows])) + "\n")
     (folder / "covariates.csv").write_text("subject,SITE_ID\n1,NYU\n2,KKI\n3,NYU\n5,\n")
 
 
-SMALL = write_small
+def make_small(folder: Path) -> None:
+    """Without a seal, so that what is damaged is read and not only compared."""
+    write_small(folder)
+    unsealed(folder)
+
+
+SMALL = make_small
 CHECKPOINT = {"make": make_checkpoint, "use": use_checkpoint}
 OWN = SourceOptions(label_column="DX", positive="1")
 KINDS = {

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import BY_HAND, PCP_COLUMNS, PCP_ROWS, bare_records
+from helpers import BY_HAND, PCP_COLUMNS, PCP_ROWS, bare_records, unsealed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
@@ -157,7 +157,7 @@ def test_scaling_is_median_imputation_then_z_scores(rows):
 @pytest.fixture
 def copy(cohort, tmp_path):
     """A copy of the small demo cohort that may be damaged."""
-    return shutil.copytree(cohort, tmp_path / "copy")
+    return unsealed(shutil.copytree(cohort, tmp_path / "copy"))
 
 
 def test_the_demo_cohort_keeps_what_it_drew(cohort):

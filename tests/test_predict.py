@@ -34,6 +34,7 @@ from utils.bundle.trained import Trained
 from utils.jobs import TEST
 from utils.machines.devices import start_on_cpu
 from utils.predict import page, person
+from utils.predict.__main__ import parser
 from utils.predict.given import Given
 from utils.predict.person import Predicted
 from utils.runs import guards
@@ -95,7 +96,7 @@ def lab(tmp_path_factory, data_cli):
     asked = ("--grid", "reduced", "--maps", "all", "--connectome", "seg-six", "--parcels", folder / "six.nii.gz")
     label = ("--labelColumn", "group", "--positive", "A", "--phenotype", "age,sex")
     outcome = data_cli("convert", folder / "maps", folder / "cohort", *asked, *label)
-    assert outcome.status == 0, outcome.err
+    assert outcome.status < 2, outcome.err
     return sealed(folder / "cohort")
 
 
@@ -180,7 +181,7 @@ def like(bundles, new, tmp_path_factory, data_cli) -> Path:
     """The cohort of the new person, converted like that of a bundle."""
     folder = tmp_path_factory.mktemp("like")
     outcome = data_cli("convert", new, folder / "new", "--like", bundles["mmnn"].path)
-    assert outcome.status == 0, outcome.err
+    assert outcome.status < 2, outcome.err
     return folder / "new"
 
 
@@ -384,6 +385,17 @@ def with_series(text: str | None):
     return change
 
 
+HEADER = "\t".join(map(str, range(1, PARCELS + 1))) + "\n"
+STILL = "\t".join("5" * PARCELS) + "\n"
+MOVING = STILL + STILL.replace("5", "6")  # two volumes
+OPTIONS = parser()._option_string_actions.keys()
+
+
+def options_in(error: str) -> set[str]:
+    """The options that a message names, but for those of a command that it gives."""
+    return set(re.findall(r"--[A-Za-z]\w*", re.sub(r"(run\.py|python -m data) .*", "", error)))
+
+
 REFUSED = {  # what is given, and what is said of it
     "another map": (
         with_maps(reho="x.nii"),
@@ -421,6 +433,15 @@ REFUSED = {  # what is given, and what is said of it
     "no series": (with_series(None), "{bundle} prepares people with connectomes of seg-six; give --series FILE."),
     "series": (with_series("1\t2\n1\tx\n"), "series.tsv is not the series of 2 parcels: "),
     "other parcels": (with_series("a\tb\n" + "1\t2\n2\t5\n" * 20), "series.tsv has other parcels than the rest: "),
+    "few volumes": (
+        with_series(f"{HEADER}{MOVING * 4}"),
+        "series.tsv has 8 volumes that are not censored; expected at least 20. Give another file.",
+    ),
+    "no signal": (with_series(HEADER + STILL * 20), "series.tsv has no two parcels with a signal. Give another file."),
+    "missing values": (
+        with_series(HEADER + MOVING * 10 + STILL.replace("5", "n/a", 1)),
+        "series.tsv has values of parcel 1 that are missing or infinite, though the volumes are not censored; expected",
+    ),
     "no column": (
         lambda given, _: replace(given, phenotype={"AGE": "12"}),
         "--phenotype AGE is no column that {bundle} knows; it has age, sex, site, mean_fd.",
@@ -459,6 +480,7 @@ def test_what_cannot_be_read_is_refused_in_one_line_that_names_the_users_file(ca
     assert outcome.status == 2
     assert expected in outcome.err
     assert len(outcome.err.splitlines()) == 1
+    assert options_in(outcome.err) <= OPTIONS
     assert "person_" not in outcome.err and "people.csv" not in outcome.err and str(temporary) not in outcome.err
     assert not list(temporary.iterdir())
     assert not Path("out").exists()
@@ -470,7 +492,11 @@ def test_maps_of_another_kind_are_refused_by_their_own_name(bundles, new, tmp_pa
     image = nibabel.load(given.maps["falff"])
     nibabel.save(nibabel.Nifti1Image(300 * image.get_fdata(dtype=np.float32), COARSE), tmp_path / "alff.nii.gz")
     outcome = command(bundles["cnn"].path, with_maps(falff=tmp_path / "alff.nii.gz")(given, tmp_path))
-    assert f"falff: The maps are amplitude, such as {tmp_path}/alff.nii.gz, those of" in outcome.err
+    assert (
+        f"falff: The maps are amplitude, such as {tmp_path}/alff.nii.gz, unlike those of the cohort or bundle"
+        in outcome.err
+    )
+    assert options_in(outcome.err) <= OPTIONS and outcome.err.endswith(" Give another file.\n")
     assert not list(temporary.iterdir())
 
 

@@ -10,7 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import SMALL, bare_records, flip_a_bit, read_rows, small_record, training, write_bare, write_small
+from helpers import (
+    SMALL,
+    bare_records,
+    flip_a_bit,
+    read_rows,
+    small_record,
+    training,
+    unsealed,
+    write_bare,
+    write_small,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -248,7 +258,7 @@ def test_the_same_files_under_other_names_in_a_list(cli, cohort, seen_two, tmp_p
     assert outcome.status == 2
     assert "trained this checkpoint: " in outcome.err
     assert "By their scans, whatever their names: " in outcome.err
-    assert "or leave them out: python -m data convert --exclude, or a JSON list of the other records" in outcome.err
+    assert "or leave them out (--exclude, or a JSON list of the other records)" in outcome.err
 
 
 @pytest.mark.slow
@@ -277,7 +287,7 @@ def test_a_bare_folder_that_was_filled_with_other_records(cli, tmp_path):
 
 @pytest.mark.slow
 def test_a_cohort_of_an_earlier_version_works_as_a_bare_folder_does(cli, cohort, tmp_path):
-    older = shutil.copytree(cohort, tmp_path / "older")
+    older = unsealed(shutil.copytree(cohort, tmp_path / "older"))
     (older / "digests.csv").unlink()
     outcome = cli(*training(tmp_path, older, "nn", 1))
     assert outcome.status == 0

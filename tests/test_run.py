@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, bare_records, small_record
+from helpers import ROOT, bare_records, small_record, unsealed
 
 from models import cae
 from utils.jobs import JOBS
@@ -75,7 +75,7 @@ def paths(tmp_path_factory, cohort, full_cohort, trained) -> dict[str, str]:
         "half": bare("half", small_record(0.5)),
         "two": bare("two", small_record(2.0)),
         "list": folder / "list.json",
-        "swapped": shutil.copytree(cohort, folder / "swapped"),
+        "swapped": unsealed(shutil.copytree(cohort, folder / "swapped")),
         **{name: shutil.copytree(trained, folder / name) for name in ("renamed", "regrid", "cut", "spoilt")},
     }
     found["empty"].mkdir()
@@ -113,7 +113,7 @@ def paths(tmp_path_factory, cohort, full_cohort, trained) -> dict[str, str]:
         "shapeless": {"grid": "reduced"},
         "nobody": {"encoder_subjects": None},
     }.items():
-        found[name] = shutil.copytree(cohort, folder / name)
+        found[name] = unsealed(shutil.copytree(cohort, folder / name))
         (found[name] / "cohort.json").write_text(json.dumps(described | change))
     found["repository"] = folder / "repository"
     found["repository"].mkdir()
@@ -311,7 +311,7 @@ def test_an_unreadable_folder_is_named(cli, cohort, monkeypatch):
 
 
 def test_a_value_that_is_not_finite_names_its_record_and_ends_the_run(cli, cohort, tmp_path):
-    copy = shutil.copytree(cohort, tmp_path / "copy")
+    copy = unsealed(shutil.copytree(cohort, tmp_path / "copy"))
     for path in copy.glob("*.bin"):
         values = np.frombuffer(path.read_bytes(), "<f4").copy()
         values[5] = np.nan

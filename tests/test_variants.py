@@ -7,14 +7,14 @@ from statistics import fmean, median, pstdev
 
 import numpy as np
 import pytest
-from helpers import SMALL_BATCH, bare_records, read_rows, region_means, write_rows
+from helpers import SMALL_BATCH, bare_records, read_rows, region_means, unsealed, write_rows
 from sklearn.preprocessing import StandardScaler
 
 from data.base.errors import InputError
 from data.check import full
 from data.cohorts import phenotype, records, variants
 from data.cohorts.atlas import load_atlas
-from data.cohorts.cohort import Cohort
+from data.cohorts.cohort import Cohort, Moments
 from data.cohorts.phenotype import fit_scaler
 from data.cohorts.records import REDUCED
 from data.cohorts.stored import open_cohort
@@ -43,7 +43,7 @@ def opened(cohort) -> Cohort:
 
 @pytest.fixture
 def copy(cohort, tmp_path):
-    return shutil.copytree(cohort, tmp_path / "copy")
+    return unsealed(shutil.copytree(cohort, tmp_path / "copy"))
 
 
 def rewrite(path, change) -> None:
@@ -297,7 +297,7 @@ def within_brain(volume: np.ndarray) -> np.ndarray:
 def test_moments_of_batches_are_those_of_all():
     values = np.random.default_rng(0).normal(1e4, 1, (50, 3, 2))
     values[:, 1, 1] = 7
-    found = records.Moments()
+    found = Moments()
     for batch in (values[:1], values[1:20], values[20:]):
         found.add(batch)
     np.testing.assert_allclose(found.mean, values.mean(0), rtol=1e-12)
@@ -397,8 +397,7 @@ def test_voxels_are_standardised_by_the_training_records_in_the_first_layer(two_
 @pytest.mark.slow
 def test_what_looked_at_tested_people_says_so_everywhere(cohort, cli, tmp_path):
     """Terminal, JSON, report, runs.csv."""
-    at_one_site = tmp_path / "cohort"
-    shutil.copytree(cohort, at_one_site)
+    at_one_site = unsealed(shutil.copytree(cohort, tmp_path / "cohort"))
     rows = read_rows(at_one_site / "subjects.csv")
     write_rows(at_one_site / "subjects.csv", [row | {"site": "X"} for row in rows])
     places = ("--model", "cnn", "--chkPointDir", tmp_path / "ckpt", "--dataDir", at_one_site)

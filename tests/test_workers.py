@@ -155,7 +155,7 @@ def test_several_train_to_the_losses_of_one(how, name, tolerance, one, several):
 @pytest.mark.parametrize("results", ["black", "reduced"])
 def test_two_workers_write_the_bytes_of_one(results, one, several):
     files = [path for path in (one / results).rglob("*") if path.is_file()]
-    of_a_run = {"run.json", "cohort.json", "SHA256SUMS", "blackout.html"}  # times, commands, random ids
+    of_a_run = {"run.json", "cohort.json", "seal.json", "SHA256SUMS", "blackout.html"}  # times, commands, random ids
     compared = [path.relative_to(one) for path in files if path.name not in of_a_run]
     assert len(compared) >= 7
     for name in compared:

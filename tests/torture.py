@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from contents import lines_of, masked
-from helpers import ROOT, TINY_CNN, Page, assert_bit_equal, write_pcp, write_rows
+from helpers import ROOT, TINY_CNN, Page, assert_bit_equal, unsealed, write_pcp, write_rows
 from scans import write_people
 
 from data import demo
@@ -78,8 +78,10 @@ class Tally:
             self.lost.append(" ".join(loss.split())[:600])
 
     def succeeded(self, done: subprocess.CompletedProcess, what: str) -> bool:
-        self.expect(done.returncode == 0 and not done.stderr, f"{what}: exit {done.returncode}, {done.stderr[-400:]!r}")
-        return done.returncode == 0
+        """Exit status 0, or 1 of a verb that has found problems in the people made up here."""
+        fine = done.returncode == 0 or (done.returncode == 1 and {"convert", "check"} & set(map(str, done.args)))
+        self.expect(fine and not done.stderr, f"{what}: exit {done.returncode}, {done.stderr[-400:]!r}")
+        return bool(fine)
 
     def refused(self, done: subprocess.CompletedProcess, what: str, words: str = "") -> None:
         """Exit status 2 and one line on stderr, with these words."""
@@ -360,7 +362,7 @@ def full_disk(name: str, count: int, cohorts: Cohorts, place: Path, rng: random.
         first, second = done
         tally.times += 1
         what = f"{name}, room for {share:.0%}"
-        if first.returncode == 0:
+        if first.returncode < 2:
             had_room += 1
         else:
             tally.refused(first, what, "No space left|[Rr]oom")
@@ -625,8 +627,7 @@ READ_BACK = {  # tables by whose names others are joined, so that these stay as 
 
 def renamed(source: Path, target: Path, names: list[str], sites: list[str]) -> Path:
     """A copy of a cohort whose first subjects and records are called so, with these sites in turn."""
-    shutil.copytree(source, target)
-    opened = open_cohort(target)
+    opened = open_cohort(unsealed(shutil.copytree(source, target)))
     subject = dict(zip([row.subject for row in opened.rows], names, strict=False))
     site = {row.subject: sites[number % len(sites)] for number, row in enumerate(opened.rows)}
     for table in ("covariates.csv", "phenotype.csv"):
@@ -675,8 +676,7 @@ def hostile_names(cohorts: Cohorts, place: Path, rng: random.Random) -> Tally:
     for command in commands:
         done = run(command, place)
         tally.times += 1
-        finding = command[3] == "check" and done.returncode == 1 and not done.stderr
-        finding or tally.succeeded(done, " ".join(command[1:5]))
+        tally.succeeded(done, " ".join(command[1:5]))
         tally.expect(done.stdout.replace("\n", "").isprintable(), f"{command[2:4]} prints what steers a terminal")
     tally.expect(list(outside.iterdir()) == [place], "something was written outside")
     pages, tables = sorted(place.rglob("*.html")), sorted(place.rglob("*.csv"))

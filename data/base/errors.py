@@ -1,12 +1,15 @@
 """The error that a user reads on one line; which text a terminal, a table and a JSON file can hold."""
 
 import re
+import unicodedata
+from collections.abc import Callable, Iterable
 
 # Controls, line ends, reversals of the writing direction, and what is not Unicode, as in a file name that is not UTF-8
 NOT_PLAIN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 MAX_TEXT = 100_000  # characters of one value; the csv module reads no more than 131,072
 PLAIN = f"expected one line of UTF-8 text without control characters, of at most {MAX_TEXT:,} characters"
 SHOWN = 200  # characters of a refused text
+NAMED = 4  # of the names that are taken for one
 
 
 class InputError(Exception):
@@ -34,6 +37,27 @@ def whole_number(text: str) -> int | None:
 def shown(text: str) -> str:
     """The beginning of a text in quotes, with escapes in place of what is not plain."""
     return f"{text[:SHOWN]!r}" + " ..." * (len(text) > SHOWN)
+
+
+def taken_for_one(names: Iterable[str], compared: Callable[[str], str] = str) -> list[str]:
+    """The names that stand there several times, or that some file systems take for one: they differ in capitals or the
+    encoding of accents only. Each group has all its spellings. What is `compared` of a name may be a part of it."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(unicodedata.normalize("NFC", compared(name).casefold()), []).append(name)
+    return [spellings(group) for group in groups.values() if len(group) > 1]
+
+
+def spellings(group: Iterable[str]) -> str:
+    """`'ä' and 'Ä'`, with escapes for those that look alike; `'5' (2 times)`."""
+    group = list(group)
+    several = list(dict.fromkeys(group))
+    if len(several) == 1:
+        return f"{shown(several[0])} ({len(group)} times)"
+    look = {unicodedata.normalize("NFC", name) for name in several}
+    more = f" and {len(several) - NAMED} more" if len(several) > NAMED else ""
+    told = [shown(name) if len(look) == len(several) else ascii(name[:SHOWN]) for name in several[:NAMED]]
+    return " and ".join(told) + more
 
 
 def escaped(text: str) -> str:

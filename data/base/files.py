@@ -179,11 +179,41 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     try:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         with naming(folder):
-            path.write_text(f"process {os.getpid()} on {socket.gethostname()} ({command})", encoding="utf-8")
+            path.write_text(f"{this_process()} ({command})", encoding="utf-8")
         yield
     finally:
         path.unlink(missing_ok=True)  # while it is held: a process that waits for it opens it again
         lock.release()
+
+
+def writer_of(folder: Path) -> str | None:
+    """The other process that has the folder `locked`, or one in it, as it says itself; None if there is none, or if
+    nobody can tell."""
+    from filelock import FileLock, Timeout
+
+    folder = Path(os.path.realpath(folder))
+    for path in (folder.with_name(f".{folder.name}.lock"), *sorted(folder.rglob(".*.lock"))):
+        if not path.is_file() or (holder := holder_of(path)).startswith(this_process()):
+            continue
+        lock = FileLock(path, fallback_to_soft=False)
+        try:
+            lock.acquire(blocking=False)
+            lock.release()  # of a process that died
+        except Timeout:
+            return holder
+        except OSError:  # a disk without locks, or a file of others
+            continue
+    return None
+
+
+def running(folder: Path, otherwise: str) -> str:
+    """What to say of a folder that is not finished: who is writing it, or what is so `otherwise`."""
+    writer = writer_of(folder)
+    return f"still runs, as {writer}; wait for it to end" if writer else otherwise
+
+
+def this_process() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def holder_of(lock: Path) -> str:

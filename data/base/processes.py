@@ -30,6 +30,7 @@ STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # what asks a run to stop; Windows lack
 CHECK_INTERVAL_S = 0.5  # between looks at the parent
 Handler = Callable[[int, FrameType | None], Any]
 READ_AHEAD = 2  # batches
+MOST_TOLD = 5  # errors in a line
 
 
 def cpu_count() -> int:
@@ -192,13 +193,18 @@ class Processes:
                 yield number, outcome
 
     def run(self, title: str, function: Callable[..., Result], arguments: Sequence[tuple]) -> list[Result]:
-        """The results of `function(*arguments[i])` in order, behind a progress bar. Raises what a call raises, and
-        InputError if a process is killed."""
+        """The results of `function(*arguments[i])` in order, behind a progress bar. Raises what a call raises, at the
+        end one InputError for those of all calls, and InputError if a process is killed."""
         found: dict[int, Result] = {}
+        wrong: dict[int, str] = {}
         while self.environments and len(self.idle) < len(arguments):  # before the bar, which has a thread
             self.idle.append(Process(self.environments.pop()))
         with progress(title, len(arguments)) as shown:
             for number, outcome in self.outcomes(function, arguments):
+                shown.advance()
+                if isinstance(outcome.error, InputError):
+                    wrong[number] = str(outcome.error)
+                    continue
                 outcome.check()
                 if outcome.exit_code is not None:
                     self.stop()
@@ -207,7 +213,10 @@ class Processes:
                         "programs and repeat the command."
                     )
                 found[number] = outcome.value
-                shown.advance()
+        if told := list(dict.fromkeys(wrong[number] for number in sorted(wrong))):
+            first = f"{len(wrong)} of {len(arguments)} cannot be used. " if len(told) > 1 else ""
+            more = f" And {len(told) - MOST_TOLD} more." if len(told) > MOST_TOLD else ""
+            raise InputError(first + " ".join(told[:MOST_TOLD]) + more)
         return [found[number] for number in range(len(arguments))]
 
     def stop(self) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from data.cohorts import records
 from data.cohorts import rows as rows_of
 from data.cohorts import seal as seal_of
 from data.cohorts.connectomes import Connectomes
-from data.cohorts.rows import Metadata, Row, listed
+from data.cohorts.rows import Groups, Metadata, Row, listed
 from data.cohorts.seal import CohortFindings, Seal
 
 if TYPE_CHECKING:
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 COVARIATES, PHENOTYPE, MAPS = "covariates.csv", "phenotype.csv", "maps.csv"  # of each subject, beside the records
 SERIES = "series.csv"  # of each subject with a connectome
+SIDE_TABLES = (COVARIATES, PHENOTYPE, MAPS, SERIES)
 UNKNOWN_LABEL = -1  # in a batch
+WITHOUT = {  # a split: what to do
+    "train": "Train on others: people whom convert --like made are for tests only.",
+    "test": "Convert more people, or test everybody by run.py with --folds.",
+}
 Standard = Literal["stored", "brain", "voxel", "site"]  # see `data.cohorts.variants`
 
 
@@ -43,6 +48,7 @@ class Cohort:
     tables: Path | None = None  # the folder of the side tables
     num_maps: int = 1
     seal: Seal = field(default_factory=Seal)
+    same_scan: Groups = ()  # subjects who share a scan, each group in one split
     standard: Standard = "stored"  # of the volumes in `batch`
     moments: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None  # by site: mean and spread (x, y, z, maps)
     kept_in: Path | None = None  # the folder that keeps means of the volumes
@@ -60,7 +66,9 @@ class Cohort:
         """What the cohort is, and its subjects counted; see `seal.census`."""
         found = seal_of.census(str(self), self.rows, fold_of)
         if leaks := self.metadata.accepted_leaks:
-            found.people.problems.append(f"accepted by --allowLeak, though they tell the diagnosis: {listed(leaks)}")
+            found.people.problems.append(
+                f"accepted by convert --allowLeak, though they tell the diagnosis: {listed(leaks)}"
+            )
         return found
 
     def problems(self, fold_of: Mapping[str, str] | None = None, of_labels: bool = True) -> list[str]:
@@ -99,12 +107,17 @@ class Cohort:
         every = (f"{of.header}{of.volume}{of.source}{of.connectome}" for of in self.seal.digests)
         return hashlib.sha256("".join(every).encode()).hexdigest()
 
+    @property
+    def side_tables(self) -> dict[str, Path]:
+        """Those that are there, by name."""
+        paths = {name: self.tables / name for name in SIDE_TABLES} if self.tables else {}
+        return {name: path for name, path in paths.items() if path.is_file()}
+
     @cached_property
     def identity(self) -> str:
-        """SHA-256 over tables and records, as far as their digests are known: what a verdict is of."""
-        paths = [self.tables / name for name in (COVARIATES, PHENOTYPE, MAPS, SERIES)] if self.tables else []
-        parts = [self.digest, self.records_sha256, *(files.sum_of(path) for path in paths if path.is_file())]
-        return hashlib.sha256("".join(parts).encode()).hexdigest()
+        """What a verdict is of: the seal or, without one, SHA-256 over tables and records whose digests are known."""
+        parts = [self.digest, self.records_sha256, *map(files.sum_of, self.side_tables.values())]
+        return self.seal.sha256 or hashlib.sha256("".join(parts).encode()).hexdigest()
 
     @property
     def paths(self) -> set[Path]:
@@ -122,7 +135,10 @@ class Cohort:
         """Positions of a split's records. Raises InputError if it has none."""
         found = np.flatnonzero([row.split == split for row in self.rows])
         if not found.size:
-            raise InputError(f"{self.path} has no {split} subjects among {len(self.rows)} records; add subjects.")
+            raise InputError(
+                f"{self.path} has no {split} subjects among {len(self.rows)} records; expected some. "
+                f"{WITHOUT.get(split, '')}"
+            )
         return found
 
     def subjects(self, split: str) -> list[str]:
@@ -193,11 +209,25 @@ class Cohort:
         both = zip(self.rows, self.seal.digests, strict=True)
         return {scan: row.subject for row, digests in both if row.split == split for scan in digests.scans}
 
-    def sources(self, encoded: bool = False) -> dict[str, str]:
+    def equal_scans(self) -> Groups:
+        """Groups of subjects with a map or a connectome in common that is equal to the last bit, as far as digests are
+        known; whatever their names."""
+        both = zip(self.rows, self.seal.digests, strict=False)
+        return rows_of.sharing((row.subject, digests.scans) for row, digests in both)
+
+    def keeps_together(self, people: Collection[str]) -> bool:
+        """Whether these subjects, who share a scan, are in one fold whatever the folds. They are if they are known as a
+        group, or if every run looks for groups."""
+        if self.metadata.copies == rows_of.APART:
+            return False
+        groups = rows_of.united([*self.metadata.same_scan, *self.equal_scans()])
+        return not self.is_searched or len(set(rows_of.leaders(people, groups).values())) == 1
+
+    def origins(self, encoded: bool = False) -> dict[str, records.Origin]:
         """The digests, by file, of the volumes that an encoder reduced to these; if these are what it reads, to be
         `encoded`, their own."""
         known = zip(self.rows, self.seal.digests, strict=False)  # of which there may be none
-        return {row.file: of.source or (of.volume if encoded else "") for row, of in known}
+        return {row.file: (of.volume, of.maps) if encoded and not of.source else of.origin for row, of in known}
 
     def keep_digests(self, folder: Path) -> None:
         """Writes the digests beside what a run writes, if the cohort has no table of them."""
@@ -260,3 +290,25 @@ def in_order(indices: np.ndarray, batch_size: int) -> list[np.ndarray]:
 def in_one_folder(cohort: Cohort) -> Cohort:
     """The cohort with its records named as files of one folder. Raises InputError if two names collide there."""
     return replace(cohort, rows=rows_of.flattened(cohort.rows, cohort.path))
+
+
+class Moments:
+    """Mean and spread of values that come in batches, (n, ...) each."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self._squares = 0, np.zeros(()), np.zeros(())
+
+    def add(self, values: np.ndarray) -> None:
+        """Adds a batch by the stable update of Chan et al. (1979)."""
+        values = np.asarray(values, np.float64)
+        mean, total = values.mean(0), self.count + len(values)
+        difference = mean - self.mean
+        self._squares = self._squares + np.square(values - mean).sum(0)
+        self._squares = self._squares + np.square(difference) * (self.count * len(values) / total)
+        self.mean, self.count = self.mean + difference * (len(values) / total), total
+
+    @property
+    def spread(self) -> np.ndarray:
+        """The standard deviation; 1 where values do not vary, so that they are only centred."""
+        spread = np.sqrt(self._squares / self.count)
+        return np.where(spread > records.SMALLEST_SPREAD, spread, 1)

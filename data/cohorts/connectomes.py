@@ -128,6 +128,8 @@ def opened(folder: Path, metadata: Metadata, subjects: Sequence[str], digests: S
     row_of = {subject: row for row, subject in enumerate(people)}
     if absent := [subject for subject in subjects if subject not in row_of]:
         raise InputError(f"{path} lacks subject {absent[0]} ({len(set(absent))} missing). {AGAIN}")
+    if strange := sorted(row_of.keys() - set(subjects)):
+        raise InputError(f"{path} has rows of {len(strange)} others, such as {strange[0]}. {AGAIN}")
     rows = np.array([row_of[subject] for subject in subjects], int)
     return Connectomes(path, metadata.connectome, parcels, image, rows, tuple(digests))
 

@@ -19,7 +19,11 @@ from data.base.errors import InputError, shown
 
 PROGRAM = "autism-blackout"  # by which its JSON files are known
 FOLDER, NETWORKS, PARCELS = "derivation", "networks", "parcels"
-STRATEGIES = ("simple", "scrubbing", "compcor", "none")  # of nilearn's load_confounds_strategy, and none
+STRATEGIES = {  # of nilearn's load_confounds_strategy: its name, and the parameters of head motion, 24, 12 or 6
+    f"{name}{number}": (name, motion)
+    for name in ("simple", "scrubbing", "compcor")
+    for number, motion in (("", "full"), ("-12", "derivatives"), ("-6", "basic"))
+}
 MAX_SMOOTHING_MM = 30.0
 SERIES, DUAL_REGRESSION = "series", "dual_regression"  # products that need an image
 EVERY, MAP, PERSON = "every", "map", "person"  # of a key in JSON: each product has it; each map; it tells of the scans
@@ -123,8 +127,9 @@ class Derivation:
             may_vary=True,
             flag="confounds",
             option={
-                "choices": STRATEGIES,
-                "help": "what is regressed out (default simple; none if scans were cleaned or have no table)",
+                "choices": (*STRATEGIES, "none"),
+                "help": "what is regressed out, with 24, 12 or 6 parameters of head motion "
+                "(default simple; none if scans were cleaned or have no table)",
             },
         ),
     ] = ""

@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from data.base.errors import InputError, shown
+from data.base.errors import InputError, shown, taken_for_one
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import Groups, Row, leaders, listed
+from data.cohorts.rows import Row, leaders, listed
 
 SITE_COLUMN = "site"  # of subjects.csv
 MAX_FOLDER_NAME = 200  # of 255 characters, some of which are of the names of locks and unfinished folders
@@ -20,21 +20,23 @@ UNKNOWN_FOLD = "unknown"  # of subjects whose value of a covariate is missing
 def subject_table(cohort: Cohort) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Subjects in the order of their first record, with their label and site. Raises InputError for one with two."""
     first: dict[str, Row] = {}
+    differing = dict[str, dict[str, None]]()
     for row in cohort.rows:
         other = first.setdefault(row.subject, row)
-        if row.label != other.label or row.site != other.site:
-            twice = "label" if row.label != other.label else "site"
-            raise InputError(
-                f"{cohort.path} has two {twice}s for subject {row.subject}; folds need one. Correct the table."
-            )
+        for name in ("label", "site"):
+            if getattr(row, name) != getattr(other, name):
+                differing.setdefault(name, {})[row.subject] = None
+    if differing:
+        told = " and ".join(f"two {name}s for subject {listed(list(of))}" for name, of in differing.items())
+        raise InputError(f"{cohort.path} has {told}; folds need one. Correct the table.")
     rows = first.values()
     return list(first), np.array([row.label for row in rows]), np.array([row.site for row in rows])
 
 
-def smaller_class(cohort: Cohort, groups: Groups = ()) -> int:
+def smaller_class(cohort: Cohort) -> int:
     """How many subjects it has; a group counts as its first one."""
     subjects, label, _ = subject_table(cohort)
-    leader = leaders(subjects, groups)
+    leader = leaders(subjects, cohort.same_scan)
     return min(Counter(of for subject, of in zip(subjects, label, strict=True) if leader[subject] == subject).values())
 
 
@@ -44,13 +46,13 @@ def by_number_advice(cohort: Cohort) -> str:
     return f"Use --folds {count}." if count > 1 else "No folds are possible: one class has a single subject."
 
 
-def by_number(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[str, str]:
+def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     """`how` folds, 0, 1, ..., in proportion over labels and sites; a group is in one."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     subjects, label, site = subject_table(cohort)
-    leader = leaders(subjects, groups)
-    count, fewest = int(how), smaller_class(cohort, groups)
+    leader = leaders(subjects, cohort.same_scan)
+    count, fewest = int(how), smaller_class(cohort)
     if not 2 <= count <= fewest:
         raise InputError(
             f"--folds {how} cannot cut {cohort.path}: its smaller class has {fewest} subjects; expected 2 to {fewest}."
@@ -66,7 +68,7 @@ def by_number(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[
         )
 
 
-def by_column(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[str, str]:
+def by_column(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     """A fold for each value of a column of `covariates.csv`, or for each site. A group goes to the fold of its first
     subject, which is printed."""
     from sklearn.model_selection import LeaveOneGroupOut
@@ -80,7 +82,7 @@ def by_column(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[
     elif how != SITE_COLUMN:
         known = listed([SITE_COLUMN, *([] if table is None else table.columns)])
         raise InputError(f"--folds {how} is neither a number nor a column of {cohort.path}; it has {known}.")
-    own, leader = dict(zip(subjects, group, strict=True)), leaders(subjects, groups)
+    own, leader = dict(zip(subjects, group, strict=True)), leaders(subjects, cohort.same_scan)
     if moved := [
         f"{one} ({own[one]}) with {first} ({own[first]})" for one, first in leader.items() if own[one] != own[first]
     ]:
@@ -97,12 +99,15 @@ def by_column(cohort: Cohort, how: str, seed: int, groups: Groups = ()) -> dict[
             f"--folds {how} has {len(names)} values among {len(subjects)} subjects of {cohort.path}; expected groups. "
             f"{by_number_advice(cohort)}"
         )
-    if long := [name for name in names if len(folder_name(name)) > MAX_FOLDER_NAME]:
+    if long := [shown(name) for name in names if len(folder_name(name)) > MAX_FOLDER_NAME]:
         raise InputError(
-            f"--folds {how} has the value {shown(long[0])}, too long for the name of a folder; shorten it."
+            f"--folds {how} has the values {listed(long, 3)}, too long for names of folders; shorten them."
         )
-    if len({name.casefold() for name in names}) < len(names):
-        raise InputError(f"--folds {how} has values in {cohort.path} that differ only in capitals; write them alike.")
+    if alike := taken_for_one(names):
+        raise InputError(
+            f"--folds {how} has values in {cohort.path} that differ only in capitals or accents' encoding, "
+            f"{listed(alike)}; expected names of folders. Write them alike."
+        )
     return folds_of(subjects, names, LeaveOneGroupOut().split(subjects, groups=group))
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from data.base import files, tables
 from data.base.errors import InputError, whole_number
 from data.cohorts import rows as rows_of
+from data.cohorts import seal as seal_of
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import (
     by_column,
@@ -34,7 +35,7 @@ from data.cohorts.division import (
     subject_table,
 )
 from data.cohorts.rows import Groups, leaders, listed, named_groups
-from data.cohorts.stored import FOLDS, same_scan, sealed
+from data.cohorts.stored import FOLDS, sealed, with_groups
 from data.cohorts.variants import resplit
 
 FOLD_TABLE = "folds.csv"
@@ -66,8 +67,12 @@ class Folds:
     digest: str  # of the cohort, or of all cohorts of a set
     fold_of: Mapping[str, str]
     reduced: Mapping[str, Cohort] = field(default_factory=dict)
-    same_scan: Groups = ()  # each group is in one fold
     made: dict[str, Cohort] = field(default_factory=dict, repr=False, compare=False)  # cohorts that were asked for
+
+    @property
+    def same_scan(self) -> Groups:
+        """Who share a scan; each group is in one fold."""
+        return self.whole.same_scan
 
     @property
     def cut(self) -> Cut:
@@ -164,8 +169,11 @@ def part_folder(folder: Path, name: str) -> Path:
 def open_folds(path: Path, how: str, seed: int, saved: Path) -> Folds:
     """The folds of the cohort, or of the set of reduced cohorts, at `path`; those that a training wrote into the folder
     `saved` are used. Raises InputError if those are of another cohort, or the cohort cannot be divided like that."""
-    reduced = (path / FOLDS).is_file()
-    folds = open_reduced(path, how) if reduced else saved_or_new(sealed(path, together=False), how, seed, saved)
+    if (path / FOLDS).is_file():
+        folds = open_reduced(path, how)
+    else:
+        cohort = sealed(path, together=False)
+        folds = written(cohort, how, saved) or cut_anew(with_groups(cohort), how, seed)
     folds.check_written(saved)
     return folds
 
@@ -174,24 +182,27 @@ def repeated(folds: Folds, seed: int, saved: Path) -> Folds:
     """The folds of another repeat, as `open_folds`. Numbered ones are cut by another seed. Those of a column stay, and
     so do those of a set of reduced cohorts, to which encoders are bound."""
     if folds.are_numbered and not folds.reduced:
-        folds = saved_or_new(folds.whole, folds.how, seed, saved, folds.same_scan)
+        folds = written(folds.whole, folds.how, saved) or cut_anew(folds.whole, folds.how, seed)
     folds.check_written(saved)
     return folds
 
 
-def saved_or_new(cohort: Cohort, how: str, seed: int, saved: Path, groups: Groups | None = None) -> Folds:
-    """The folds of a cohort: those that a training of this cohort has written, or new ones. `groups` share a scan;
-    None: they are looked for."""
+def written(cohort: Cohort, how: str, saved: Path) -> Folds | None:
+    """The folds that a training of this cohort has written into the folder `saved`, with their groups, if it has."""
     check_cuttable(cohort)
     if (saved / FOLDS).is_file():
         cut, fold_of = files.read_json(saved / FOLDS, Cut), read_folds(saved / FOLD_TABLE)
-        before = Folds(how, cohort, cohort.digest, fold_of, same_scan=cut.same_scan)
+        before = Folds(how, replace(cohort, same_scan=cut.same_scan), cohort.digest, fold_of)
         if cut.fits(before):
             return before
-    groups = same_scan(cohort) if groups is None else groups
-    fold_of = (by_column if whole_number(how) is None else by_number)(cohort, how, seed, groups)
+    return None
+
+
+def cut_anew(cohort: Cohort, how: str, seed: int) -> Folds:
+    """New folds of a cohort whose groups are known."""
+    fold_of = (by_column if whole_number(how) is None else by_number)(cohort, how, seed)
     check_classes(cohort, fold_of)
-    return Folds(how, cohort, cohort.digest, fold_of, same_scan=groups)
+    return Folds(how, cohort, cohort.digest, fold_of)
 
 
 def check_cuttable(cohort: Cohort) -> None:
@@ -220,9 +231,11 @@ def read_folds(path: Path) -> dict[str, str]:
 def open_reduced(path: Path, how: str) -> Folds:
     """A set of reduced cohorts. Raises InputError if its folds are others, or it does not test each subject once."""
     cut, fold_of = files.read_json(path / FOLDS, Cut), read_folds(path / FOLD_TABLE)
+    seal_of.verified_seal(path, parts_of_set(path, cut, fold_of))
     if cut.folds != how:
         raise InputError(f"{path} was reduced with --folds {cut.folds}, this run has --folds {how}; use the same.")
-    cohorts = {name: sealed(part_folder(path, name), together=False) for name in dict.fromkeys(fold_of.values())}
+    parts = {name: sealed(part_folder(path, name), together=False) for name in dict.fromkeys(fold_of.values())}
+    cohorts = {name: replace(cohort, same_scan=cut.same_scan) for name, cohort in parts.items()}
     for name, cohort in cohorts.items():
         split = {row.subject: row.split for row in cohort.rows}
         if split != {subject: split_of(fold, name) for subject, fold in fold_of.items()}:
@@ -235,7 +248,20 @@ def open_reduced(path: Path, how: str) -> Folds:
     if seal.verdict and all(cohort.seal.verdict for cohort in cohorts.values()):
         problems = dict.fromkeys(text for cohort in cohorts.values() for text in cohort.problems(fold_of))
         seal = replace(seal, verdict=replace(seal.verdict, problems=tuple(problems)))
-    return Folds(how, replace(first, path=path, seal=seal), digest, fold_of, cohorts, cut.same_scan)
+    return Folds(how, replace(first, path=path, seal=seal), digest, fold_of, cohorts)
+
+
+def parts_of_set(path: Path, cut: Cut, fold_of: Mapping[str, str]) -> dict[str, str]:
+    """SHA-256 of what a set of reduced cohorts says: its folds, and each cohort by its seal."""
+    folders = [part_folder(path, name) for name in dict.fromkeys(fold_of.values())]
+    seals = {folder.name: seal_of.seal_of_folder(folder) for folder in folders}
+    return {FOLDS: seal_of.sha256_of(asdict(cut)), FOLD_TABLE: seal_of.sha256_of(fold_of), **seals}
+
+
+def seal_set(path: Path) -> None:
+    """Seals a set of reduced cohorts, each of which is sealed."""
+    cut, fold_of = files.read_json(path / FOLDS, Cut), read_folds(path / FOLD_TABLE)
+    seal_of.write_seal(path, parts_of_set(path, cut, fold_of))
 
 
 def digest_over(digests: Sequence[str]) -> str:
@@ -264,17 +290,14 @@ def inner_folds(folds: Folds, cohort: Cohort, seed: int) -> InnerFolds:
     """The inner folds of the cohort of one of these folds. Raises InputError if its training subjects are too few."""
     training = replace(cohort, rows=tuple(row for row in cohort.rows if row.split == "train"))
     values = {folds.fold_of[row.subject] for row in training.rows}
-    count = min(MAX_INNER_FOLDS, smaller_class(training, folds.same_scan) if folds.are_numbered else len(values))
+    count = min(MAX_INNER_FOLDS, smaller_class(training) if folds.are_numbered else len(values))
     if count < MIN_INNER_FOLDS:
         what = "subjects of a class" if folds.are_numbered else f"value of {folds.how}"
         raise InputError(
             f"--choose cuts the training subjects of a fold into {MIN_INNER_FOLDS} inner folds at least. "
             f"Without one fold, {cohort.path} has {count} {what} left; use fewer or other --folds."
         )
-    if folds.are_numbered:
-        fold_of = by_number(training, str(count), seed, folds.same_scan)
-    else:
-        fold_of = by_value(training, folds, count, seed)
+    fold_of = by_number(training, str(count), seed) if folds.are_numbered else by_value(training, folds, count, seed)
     try:
         check_classes(training, fold_of)
     except InputError as error:
@@ -318,7 +341,7 @@ def permuted_folds(folds: Folds, seed: int, number: int) -> Folds:
     label = permuted_labels(folds, np.random.default_rng((seed, number)))
     whole, fold_of = folds.whole.relabelled(label), folds.fold_of
     if folds.are_numbered and not folds.reduced:
-        fold_of = by_number(whole, folds.how, seed, folds.same_scan)
+        fold_of = by_number(whole, folds.how, seed)
     check_classes(whole, fold_of)
     reduced = {name: cohort.relabelled(label) for name, cohort in folds.reduced.items()}
-    return Folds(folds.how, whole, folds.digest, fold_of, reduced, folds.same_scan)
+    return Folds(folds.how, whole, folds.digest, fold_of, reduced)

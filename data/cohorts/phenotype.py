@@ -80,7 +80,7 @@ def one_hot(text: pd.Series, codes: Mapping[str, tuple], prefix: str) -> dict[st
         expected = ", ".join(str(value) for values in codes.values() for value in values)
         raise InputError(
             f"Column {text.name} holds {odd.iloc[0]}; expected {expected}, or nothing where unknown, but {odd.size} "
-            f"of {text.notna().sum()} values are others. Recode them, or name columns of your own with --phenotype."
+            f"of {text.notna().sum()} values are others. Recode them, or name columns of your own: convert --phenotype"
         )
     return {f"{prefix}_{name}": text.isin(values).astype(float) for name, values in codes.items()}
 
@@ -88,7 +88,9 @@ def one_hot(text: pd.Series, codes: Mapping[str, tuple], prefix: str) -> dict[st
 def abide_values(table: pd.DataFrame) -> pd.DataFrame:
     """ABIDE's columns as text -> (subjects, 29) float64, NaN where unknown. Raises InputError for a missing column."""
     if absent := [name for name in ABIDE_COLUMNS if name not in table]:
-        raise InputError(f"The phenotype table lacks {listed(absent)}; name columns of your own with --phenotype.")
+        raise InputError(
+            f"The phenotype table lacks {listed(absent)}; name columns of your own with convert --phenotype."
+        )
     hand, test = clean(table["HANDEDNESS_CATEGORY"]), clean(table["FIQ_TEST_TYPE"]).str.upper()
     wisc = {f"wisc_{index.lower()}": numbers(table, f"WISC_IV_{index}") for index in WISC_INDICES}
     measured = {name.lower(): numbers(table, name) for name in ("FIQ", "VIQ", "PIQ", "BMI")}

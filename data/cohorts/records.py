@@ -94,20 +94,32 @@ class FileEntry:
         return str(self.path)
 
 
+Origin = tuple[str, tuple[str, ...]]  # digests of the volumes that an encoder reduced: of all maps, and of each
+UNREDUCED: Origin = ("", ())
+
+
 @dataclass(frozen=True)
 class Digests:
     """SHA-256 of label and phenotype, of the volumes of all maps and, if an encoder reduced these, of those before; of
-    the connectome, if there is one."""
+    the connectome, if there is one. Also of each of several maps that is not constant, and of each before."""
 
     header: str
     volume: str
     source: str = ""
     connectome: str = ""
+    maps: tuple[str, ...] = ()  # not known of older cohorts
+    source_maps: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> "Origin":
+        """What the volumes are of if they are kept as they are."""
+        return self.source, self.source_maps
 
     @property
     def scans(self) -> set[str]:
-        """The beginnings of the digests of this scan's volume, and of the one that it was reduced from."""
-        return {digest[:KEPT_DIGITS] for digest in (self.volume, self.source) if digest}
+        """The beginnings of all digests by which a scan is known, as a whole or by one of its parts."""
+        every = (self.volume, self.source, self.connectome, *self.maps, *self.source_maps)
+        return {digest[:KEPT_DIGITS] for digest in every if digest}
 
 
 @dataclass(frozen=True)
@@ -178,11 +190,18 @@ def state_of(path: Path) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def digests_of(content: bytes, source: str = "", connectome: str = "") -> Digests:
-    """The digests of a record's bytes."""
+def digests_of(content: bytes, origin: Origin = UNREDUCED, connectome: str = "") -> Digests:
+    """The digests of a record's bytes, of volumes that an encoder reduced from an `origin`."""
     parts = memoryview(content)
     header, volume = (hashlib.sha256(part).hexdigest() for part in (parts[:HEADER_BYTES], parts[HEADER_BYTES:]))
-    return Digests(header, volume, source, connectome)
+    count = form_of_size(len(parts), "A record")[1]
+    maps = digests_of_maps(np.frombuffer(parts, DTYPE, offset=HEADER_BYTES).reshape(count, -1)) if count > 1 else ()
+    return Digests(header, volume, origin[0], connectome, maps, origin[1])
+
+
+def digests_of_maps(volumes: np.ndarray) -> tuple[str, ...]:
+    """SHA-256 of each of the stored volumes (maps, ...) that is not constant: those are alike in many people."""
+    return tuple(hashlib.sha256(of_map).hexdigest() for of_map in volumes if of_map.min() < of_map.max())
 
 
 def record_files(folder: Path) -> Iterator[tuple[Path, bool]]:
@@ -312,28 +331,6 @@ def brain_of(volume: np.ndarray) -> np.ndarray:
     """The voxels of a stored volume that differ from its background, (x, y, z) bool; all if none do."""
     brain = np.abs(volume - background(volume)) > 1e-4 * np.ptp(volume)
     return brain if brain.any() else np.ones_like(brain)
-
-
-class Moments:
-    """Mean and spread of values that come in batches, (n, ...) each."""
-
-    def __init__(self) -> None:
-        self.count, self.mean, self._squares = 0, np.zeros(()), np.zeros(())
-
-    def add(self, values: np.ndarray) -> None:
-        """Adds a batch by the stable update of Chan et al. (1979)."""
-        values = np.asarray(values, np.float64)
-        mean, total = values.mean(0), self.count + len(values)
-        difference = mean - self.mean
-        self._squares = self._squares + np.square(values - mean).sum(0)
-        self._squares = self._squares + np.square(difference) * (self.count * len(values) / total)
-        self.mean, self.count = self.mean + difference * (len(values) / total), total
-
-    @property
-    def spread(self) -> np.ndarray:
-        """The standard deviation; 1 where values do not vary, so that they are only centred."""
-        spread = np.sqrt(self._squares / self.count)
-        return np.where(spread > SMALLEST_SPREAD, spread, 1)
 
 
 def within_brain(volume: np.ndarray) -> np.ndarray:

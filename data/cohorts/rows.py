@@ -3,16 +3,13 @@
 import hashlib
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from data.base import files, tables
-from data.base.errors import PLAIN, InputError, is_plain, shown
+from data.base.errors import PLAIN, InputError, is_plain, shown, taken_for_one
 from data.cohorts import records
 from data.cohorts.derivation import Derivation
 
@@ -109,17 +106,13 @@ def guess_row(name: str, label: float) -> Row:
 def flattened(rows: Iterable[Row], path: Path) -> tuple[Row, ...]:
     """The rows with their records named as files of one folder. Raises InputError, naming both, if two records would
     have names that some file systems take for the same; `path` is the cohort."""
-    first: dict[str, Row] = {}
-    flat = []
-    for row in rows:
-        name = f"{PurePosixPath(row.file).stem}.bin"
-        if (other := first.setdefault(unicodedata.normalize("NFC", name.casefold()), row)) is not row:
-            raise InputError(
-                f"{path} has the records {other.file} and {row.file}, which are one file in one folder; "
-                "expected names that differ, and not only in capitals or in their folders. Rename one."
-            )
-        flat.append(replace(row, file=name))
-    return tuple(flat)
+    rows = tuple(rows)
+    if alike := taken_for_one([row.file for row in rows], lambda file: PurePosixPath(file).stem):
+        raise InputError(
+            f"{path} has the records {listed(alike)}, which are one file in one folder; expected names that differ, "
+            "and not only in capitals or in their folders. Rename one."
+        )
+    return tuple(replace(row, file=f"{PurePosixPath(row.file).stem}.bin") for row in rows)
 
 
 def swapped_name(file: str, copy: int) -> str:
@@ -141,21 +134,24 @@ def leaders(subjects: Iterable[str], groups: Groups) -> dict[str, str]:
     return leader
 
 
-def assign_splits(
-    subjects: Sequence[str], sites: Sequence[str], labels: Sequence[float], seed: int, groups: Groups = ()
-) -> dict[str, str]:
-    """Subject -> train or test: one in ten is a test subject, in proportion over labels and sites, even small ones.
+def united(groups: Iterable[Sequence[str]]) -> Groups:
+    """Groups of two subjects or more, of which those with a subject in common become one; all in the order in which
+    they are named."""
+    found: dict[str, set[str]] = {}
+    for group in groups:
+        together = set(group).union(*(found.get(one, ()) for one in group))
+        found |= dict.fromkeys([*group, *together], together)
+    place, different = {one: at for at, one in enumerate(found)}, {id(group): group for group in found.values()}
+    return tuple(tuple(sorted(group, key=place.__getitem__)) for group in different.values() if len(group) > 1)
 
-    Systematic sampling: every tenth subject in order of label, site and a seeded random number; a group counts as its
-    first subject. The first three arguments have one entry a subject.
-    """
-    leader = leaders(subjects, groups)
-    chosen = [at for at, subject in enumerate(subjects) if leader[subject] == subject]
-    random = np.random.default_rng(seed)
-    order = np.lexsort([random.random(len(chosen)), np.asarray(sites)[chosen], np.asarray(labels)[chosen]])
-    offset = random.integers(min(TEST_SHARE, len(chosen)))
-    test = {subjects[chosen[index]] for index in order[offset::TEST_SHARE]}
-    return {subject: "test" if leader[subject] in test else "train" for subject in subjects}
+
+def sharing(digests: Iterable[tuple[str, Iterable[str]]]) -> Groups:
+    """Groups of subjects with a digest in common; of each subject all are given."""
+    people: dict[str, dict[str, None]] = {}
+    for subject, every in digests:
+        for digest in every:
+            people.setdefault(digest, {})[subject] = None
+    return united(list(group) for group in people.values() if len(group) > 1)
 
 
 def validation_subjects(rows: Iterable[Row], share: float, seed: int, groups: Groups = ()) -> frozenset[str]:
@@ -230,6 +226,7 @@ class Metadata(Preparation):
     encoder_sha256: str = ""
     encoder_subjects: tuple[str, ...] = ()  # whom the encoder of these volumes was trained on
     encoder_volumes: tuple[str, ...] = ()  # the digests of their volumes, see `Digests.scans`
+    corrections: tuple[dict[str, str], ...] = ()  # by `correct`: subject, column, before, after
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -260,7 +257,8 @@ def read_metadata(path: Path) -> Metadata:
     """`cohort.json` of a finished cohort."""
     for name in (METADATA, TABLE):
         if not (path / name).is_file():
-            raise InputError(f"{path} has no {name}: its conversion was interrupted. Repeat the same command.")
+            what = files.running(path, "was interrupted. Repeat the same command")
+            raise InputError(f"{path} has no {name}: its conversion {what}.")
     metadata = files.read_json(path / METADATA, Metadata)
     if not metadata.grid:
         raise InputError(f"{path / METADATA} names no grid; expected a cohort's metadata. Convert again.")

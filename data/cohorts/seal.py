@@ -1,16 +1,19 @@
-"""What is known of a cohort beside its rows: the digests of its records, findings by heading, the verdict of its check.
+"""What is known of a cohort beside its rows: digests of its records, its seal, findings, and the verdict of its check.
 
-`digests.csv` holds the digests, `check.json` the verdict. People are known by their volumes' digests, whatever their
-names.
+`digests.csv` holds the digests, `seal.json` the seal, `check.json` the verdict. People are known by the digests of
+their maps and connectomes, whatever their names. What makes a cohort seals it; a check does not.
 """
 
+import hashlib
+import json
 import re
 import shlex
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, compress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,12 +23,12 @@ from data.base.errors import InputError
 from data.base.tables import printable
 from data.base.terminal import progress
 from data.cohorts import records
-from data.cohorts.records import Digests, Entry
-from data.cohorts.rows import DIGESTS, SPLITS, Row, listed
+from data.cohorts.records import UNREDUCED, Digests, Entry, Origin
+from data.cohorts.rows import DIGESTS, HDF5_NAME, METADATA, SPLITS, TABLE, Metadata, Row, listed
 
-VERDICT = "check.json"  # beside a cohort's records
+SEAL, VERDICT = "seal.json", "check.json"  # beside a cohort's records
 COLUMNS = ("file", "header_sha256", "volume_sha256", "source_sha256")
-CONNECTOME = "connectome_sha256"  # a further column, if the cohort has connectomes
+FURTHER = {"connectome": "connectome_sha256", "maps": "map_sha256", "source_maps": "source_map_sha256"}  # if known
 SHA256 = re.compile(r"[0-9a-f]{64}")
 THREADS = 2
 SHOWN = 3  # problems in a line
@@ -93,45 +96,112 @@ class CohortFindings:
 class Verdict:
     """What the full check of a cohort concluded, as `check.json` holds it."""
 
-    cohort_sha256: str
+    cohort_sha256: str  # of its seal, if it has one
     when: str
     version: str  # of this program
     problems: tuple[str, ...]
     notes: int
+    sha256: str = ""  # of all the others
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether it says what a check wrote."""
+        return self.sha256 == sha256_of(asdict(replace(self, sha256="")))
+
+
+@dataclass(frozen=True)
+class SealFile:
+    """The content of `seal.json`: SHA-256 of what each part of a cohort says, by its name; of the files of tables as
+    they were written, so that they need not be parsed; and over both."""
+
+    sha256: str
+    parts: dict[str, str]
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Seal:
-    """What tells whether a cohort is as it was: the digests of its records, in the order of its rows; and the stored
-    verdict, if it is of these very files. No digests are known before `stored.sealed` computes them."""
+    """What tells whether a cohort is as it was: the digests of its records, in the order of its rows; the one over all
+    that it says; and the stored verdict, if it is of just this. No digests are known before `stored.sealed` computes
+    them."""
 
     digests: tuple[Digests, ...] = ()
     computed: bool = False  # whether the digests were, since the cohort has no table of them
     verdict: Verdict | None = None
+    sha256: str = ""  # of `seal.json`, which verifies; empty if the cohort is not sealed
 
     def check_line(self, problems: Sequence[str], folder: Path) -> str:
         """What every job says of its cohort: the stored verdict with the `problems` that matter to the run."""
         named = listed(list(map(printable, problems)), SHOWN, "; ")
         found = f"{invalidating(len(problems))}: {named}" if problems else ""
         command = f"python -m data check {shlex.quote(str(folder))}"
+        unsealed = "" if self.sha256 else f"Not sealed: no {SEAL} tells whether it was edited. "
         if self.verdict is None:
-            return f"{found}. Not checked further: {command}" if found else f"Not checked: {command}"
+            return unsealed + (f"{found}. Not checked further: {command}" if found else f"Not checked: {command}")
         version, notes = self.verdict.version, self.verdict.notes
         by = "" if version == __version__ else f" by version {printable(version)}"
         nothing = f"nothing that invalidates a result, {notes} notes"
-        return f"Checked on {printable(self.verdict.when)[:10]}{by}: {found or nothing}."
+        return f"{unsealed}Checked on {printable(self.verdict.when)[:10]}{by}: {found or nothing}."
+
+
+def sha256_of(content: object) -> str:
+    """SHA-256 of what can be written as JSON, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def parts_of(metadata: Metadata, rows: Sequence[Row], digests: Sequence[Digests]) -> dict[str, str]:
+    """SHA-256 of what metadata, the table of records, and the parts of each person say."""
+    people = [[row.file, *vars(of).values()] for row, of in zip(rows, digests, strict=False)]  # none without a table
+    contents = {METADATA: metadata.json(), TABLE: [[*vars(row).values()] for row in rows], DIGESTS: people}
+    return {name: sha256_of(content) for name, content in contents.items()}
+
+
+def write_seal(folder: Path, parts: Mapping[str, str], of_tables: Iterable[Path] = ()) -> None:
+    """Writes `seal.json` of these parts and tables, and of the sums of the folder's files."""
+    contents = {path.name: tables.content_sha256(path) for path in of_tables}
+    every = {**parts, **contents, files.SUMS: sha256_of(files.read_sums(folder))}
+    as_written = dict(zip(contents, files.sums_of(map(folder.joinpath, contents)), strict=True))
+    files.write_json(folder / SEAL, asdict(SealFile(sha256_of([every, as_written]), every, as_written)))
+
+
+def seal_of_folder(folder: Path) -> str:
+    """What `seal.json` of a folder says, not verified; empty without one."""
+    return files.read_json(folder / SEAL, SealFile).sha256 if (folder / SEAL).is_file() else ""
+
+
+def verified_seal(folder: Path, parts: Mapping[str, str], of_tables: Iterable[Path] = ()) -> str:
+    """The seal of a folder with these parts and tables; empty if there is none. Raises InputError, naming the files
+    that say something else than was sealed."""
+    if not (folder / SEAL).is_file():
+        return ""
+    known = files.read_json(folder / SEAL, SealFile)
+    now = {**parts, files.SUMS: sha256_of(files.read_sums(folder))}
+    for path in of_tables:
+        unchanged = files.sum_of(path) == known.files.get(path.name)
+        now[path.name] = known.parts.get(path.name, "") if unchanged else tables.content_sha256(path)
+    different = [name for name in {**known.parts, **now} if known.parts.get(name) != now.get(name)]
+    if not different and sha256_of([known.parts, known.files]) != known.sha256:
+        different = [SEAL]
+    if different:
+        within = {METADATA: HDF5_NAME, TABLE: HDF5_NAME} if (folder / HDF5_NAME).is_file() else {}
+        names = sorted({within.get(name, name) for name in different})
+        raise InputError(
+            f"{folder} is not what was sealed: {listed(names)}. Copy it again, or convert again. Values "
+            "are corrected by: python -m data correct."
+        )
+    return known.sha256
 
 
 def computed_digests(
     entries: Mapping[str, Entry],
-    sources: Mapping[str, str] = MappingProxyType({}),
+    origins: Mapping[str, Origin] = MappingProxyType({}),
     connectomes: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Digests]:
-    """The digests of all records, by file; `sources` are those of the volumes that they were reduced from,
+    """The digests of all records, by file; `origins` are those of the volumes that they were reduced from,
     `connectomes` those of their people's."""
 
     def one(name: str) -> Digests:
-        return records.digests_of(entries[name].read(), sources.get(name, ""), connectomes.get(name, ""))
+        return records.digests_of(entries[name].read(), origins.get(name, UNREDUCED), connectomes.get(name, ""))
 
     found = {}
     with ThreadPoolExecutor(THREADS) as pool, progress("Computing digests", len(entries)) as shown:
@@ -142,10 +212,15 @@ def computed_digests(
 
 
 def write_digests(folder: Path, digests: Mapping[str, Digests]) -> None:
-    """Writes `digests.csv`."""
-    columns = (*COLUMNS, CONNECTOME) if any(of_record.connectome for of_record in digests.values()) else COLUMNS
-    rows = ([name, *astuple(of_record)][: len(columns)] for name, of_record in digests.items())
-    tables.write_rows(folder / DIGESTS, columns, rows)
+    """Writes `digests.csv`; those of several maps stand in one cell, with spaces between them."""
+    further = [name for name in FURTHER if any(getattr(of_record, name) for of_record in digests.values())]
+    rows = (
+        [name, of.header, of.volume, of.source, of.connectome, " ".join(of.maps), " ".join(of.source_maps)]
+        for name, of in digests.items()
+    )
+    kept = [True] * len(COLUMNS) + [name in further for name in FURTHER]
+    columns = [*COLUMNS, *(FURTHER[name] for name in further)]
+    tables.write_rows(folder / DIGESTS, columns, (compress(row, kept) for row in rows))
 
 
 def read_digests(folder: Path) -> dict[str, Digests] | None:
@@ -156,25 +231,27 @@ def read_digests(folder: Path) -> dict[str, Digests] | None:
     found = {}
     for line, row in tables.read_rows(path, COLUMNS).items():
         name, header, volume, source = (row[column] for column in COLUMNS)
-        connectome = row.get(CONNECTOME, "")
-        if not all(map(SHA256.fullmatch, (header, volume, source or header, connectome or header))):
+        connectome, *of_maps = (tuple(row.get(column, "").split()) for column in FURTHER.values())
+        if not all(map(SHA256.fullmatch, (header, volume, source or header, *chain(connectome, *of_maps)))):
             raise InputError(f"{path} line {line} is damaged; expected SHA-256 digests. Copy it again.")
-        found[name] = Digests(header, volume, source, connectome)
+        found[name] = Digests(header, volume, source, "".join(connectome), *of_maps)
     return found
 
 
 def read_verdict(folder: Path) -> Verdict | None:
     """The verdict in a cohort's folder; None if there is none, or it is damaged: the cohort can be checked again."""
     try:
-        return files.read_json(folder / VERDICT, Verdict) if (folder / VERDICT).is_file() else None
+        found = files.read_json(folder / VERDICT, Verdict) if (folder / VERDICT).is_file() else None
     except InputError:
         return None
+    return found if found and (found.is_intact or not (found.sha256 or (folder / SEAL).is_file())) else None
 
 
 def write_verdict(folder: Path, cohort_sha256: str, findings: CohortFindings) -> str | None:
     """Writes the verdict of a full check into the cohort's folder; returns the reason if it cannot be written."""
     problems, when = tuple(findings.every("problems")), time.strftime("%Y-%m-%dT%H:%M:%S%z")
     verdict = Verdict(cohort_sha256, when, __version__, problems, len(findings.every("notes")))
+    verdict = replace(verdict, sha256=sha256_of(asdict(verdict)))
     try:
         with files.locked(folder / VERDICT, wait=True):
             files.write_json(folder / VERDICT, asdict(verdict))

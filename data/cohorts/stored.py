@@ -17,10 +17,20 @@ from data.cohorts import connectomes as connectomes_of
 from data.cohorts import derivation as derivation_of
 from data.cohorts import records, seal
 from data.cohorts import rows as rows_of
-from data.cohorts.cohort import COVARIATES, MAPS, PHENOTYPE, SERIES, Cohort
+from data.cohorts.cohort import SERIES, SIDE_TABLES, Cohort
 from data.cohorts.connectomes import CONNECTOMES
-from data.cohorts.records import Entry, VerifiedEntry
-from data.cohorts.rows import DIGESTS, HDF5_NAME, METADATA, TABLE, Groups, Metadata, Row
+from data.cohorts.records import Entry, Origin, VerifiedEntry
+from data.cohorts.rows import (
+    APART,
+    DIGESTS,
+    HDF5_NAME,
+    METADATA,
+    TABLE,
+    Metadata,
+    Row,
+    named_groups,
+    united,
+)
 from data.cohorts.seal import Seal
 
 FOLDS = "folds.json"  # of a set of cohorts, one a fold
@@ -34,14 +44,18 @@ def open_cohort(path: Path) -> Cohort:
     folder = folder_of(path)
     tables = folder if (folder / METADATA).is_file() or (folder / HDF5_NAME).is_file() else None
     known = tuple(entry.digests for entry in of_row if isinstance(entry, VerifiedEntry))
-    cohort = Cohort(path, grid, tuple(table), of_row, metadata, tables, num_maps, Seal(known))
+    cohort = Cohort(path, grid, tuple(table), of_row, metadata, tables, num_maps, Seal(known), metadata.same_scan)
     if metadata.connectome and tables:
         subjects, edges = [row.subject for row in table], [of.connectome for of in known]
         cohort = replace(cohort, connectomes=connectomes_of.opened(folder, metadata, subjects, edges))
-    verdict = seal.read_verdict(folder) if tables else None
+    if tables is None:
+        return cohort
+    parts = seal.parts_of(metadata, table, known)
+    cohort = replace(cohort, seal=Seal(known, sha256=seal.verified_seal(folder, parts, cohort.side_tables.values())))
+    verdict = seal.read_verdict(folder)
     if verdict is None or verdict.cohort_sha256 != cohort.identity:
         return cohort
-    return replace(cohort, seal=Seal(known, verdict=verdict))
+    return replace(cohort, seal=replace(cohort.seal, verdict=verdict))
 
 
 def sealed(path: Path, together: bool = True) -> Cohort:
@@ -51,11 +65,7 @@ def sealed(path: Path, together: bool = True) -> Cohort:
     cohort = open_cohort(path)
     if not cohort.seal.digests:
         cohort = identified(cohort)
-    if together and not cohort.is_searched:
-        from data.cohorts.twins import kept_together  # loads an atlas, which no cohort of convert needs
-
-        cohort = kept_together(cohort)
-    return cohort
+    return kept_together(with_groups(cohort)) if together else cohort
 
 
 def identified(cohort: Cohort) -> Cohort:
@@ -70,13 +80,28 @@ def identified(cohort: Cohort) -> Cohort:
     return replace(cohort, seal=Seal(found, True, cohort.seal.verdict), entries=entries, connectomes=connectomes)
 
 
-def same_scan(cohort: Cohort) -> Groups:
-    """Groups of subjects who share a scan, as the conversion found them; of another cohort, they are looked for."""
-    if cohort.is_searched:
-        return cohort.metadata.same_scan
-    from data.cohorts.twins import find_twins
+def with_groups(cohort: Cohort) -> Cohort:
+    """The cohort with its groups of subjects who share a scan: those whom the conversion found or, of another cohort,
+    who are found now; and those with an equal map or connectome."""
+    if cohort.metadata.copies == APART:
+        return cohort
+    groups = cohort.metadata.same_scan
+    if not cohort.is_searched:
+        from data.cohorts.twins import find_twins  # loads an atlas, which no cohort of convert needs
 
-    return find_twins(cohort).same_scan
+        groups = find_twins(cohort).same_scan
+    return replace(cohort, same_scan=united([*groups, *cohort.equal_scans()]))
+
+
+def kept_together(cohort: Cohort) -> Cohort:
+    """The cohort, in which subjects who share a scan take the split of the first of them, which is printed."""
+    split = {row.subject: row.split for row in reversed(cohort.rows)}
+    for group in cohort.same_scan:
+        if len({split[one] for one in group}) > 1:
+            taken = split[group[0]]
+            print(f"{named_groups((group,))} share a scan, and were in train and test; they are in {taken} now.")
+            split |= dict.fromkeys(group, taken)
+    return replace(cohort, rows=tuple(replace(row, split=split[row.subject]) for row in cohort.rows))
 
 
 def scans_in_common(known: Cohort, subjects: Collection[str], cohort: Cohort) -> dict[str, str]:
@@ -93,7 +118,9 @@ def read_form(path: Path) -> tuple[Mapping[str, Entry], list[Row], Metadata]:
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a cohort, a folder of records or a JSON list of them.")
     if (path / FOLDS).is_file():
-        raise InputError(f"{path} is a set of cohorts, one for each fold; use it with the --folds that made it.")
+        raise InputError(
+            f"{path} is a set of cohorts, one for each fold; use it in run.py with the --folds that made it."
+        )
     if (path / HDF5_NAME).is_file():
         path = path / HDF5_NAME
     if path.suffix in (".h5", ".hdf5"):
@@ -205,8 +232,8 @@ def verified(entries: Mapping[str, Entry], folder: Path) -> Mapping[str, Entry]:
         return entries
     if lacking := [name for name in entries if name not in known]:
         raise InputError(
-            f"{folder / DIGESTS} has no digests of {rows_of.listed(lacking)}; was that added by hand? Convert "
-            "again, or remove the table: every run computes the digests then."
+            f"{folder / DIGESTS} has no digests of {rows_of.listed(lacking)}; was that added by hand? Copy it "
+            "again, or convert again."
         )
     return {name: VerifiedEntry(entry, known[name]) for name, entry in entries.items()}
 
@@ -214,30 +241,36 @@ def verified(entries: Mapping[str, Entry], folder: Path) -> Mapping[str, Entry]:
 def carry_tables(source: Cohort, target: Path) -> None:
     """Copies a cohort's side tables, connectomes and images of its derivation byte by byte into the folder of another
     one, which holds the same subjects. Raises InputError for what is not as it was written."""
+    carried = dict(source.side_tables)
     if source.connectomes:
         source.connectomes.verify()
-    for name in (COVARIATES, PHENOTYPE, MAPS, *([CONNECTOMES, SERIES] if source.connectomes else [])):
-        if source.tables and (source.tables / name).is_file():
-            shutil.copyfile(source.tables / name, target / name)
+        carried[CONNECTOMES] = source.connectomes.path
+    else:
+        carried.pop(SERIES, None)
+    for name, path in carried.items():
+        shutil.copyfile(path, target / name)
     if source.tables and source.metadata.derivation:
         derivation_of.kept_in(source.tables, source.metadata.derivation).write(target)
 
 
 def write_tables(
-    path: Path, table: Sequence[Row], metadata: Metadata, sources: Mapping[str, str] = MappingProxyType({})
+    path: Path, table: Sequence[Row], metadata: Metadata, origins: Mapping[str, Origin] = MappingProxyType({})
 ) -> None:
-    """Writes `cohort.json`, sums and digests of the records and connectomes, then `subjects.csv`, which shows that the
-    cohort is complete; `sources` are the digests of the volumes, by file, that an encoder reduced to these."""
+    """Writes `cohort.json`, the seal, then `subjects.csv`, which shows that the cohort is complete; its side tables are
+    written before. `origins` are the digests of the volumes, by file, that an encoder reduced to these."""
     files.write_json(path / METADATA, metadata.json())
-    write_seal(path, folder_entries(path), table, metadata, sources)
+    write_seal(path, folder_entries(path), table, metadata, origins)
     rows_of.write_table(path / TABLE, table)
 
 
 def write_seal(
-    path: Path, entries: Mapping[str, Entry], table: Sequence[Row], metadata: Metadata, sources: Mapping[str, str]
+    path: Path, entries: Mapping[str, Entry], table: Sequence[Row], metadata: Metadata, origins: Mapping[str, Origin]
 ) -> None:
-    """Writes sums of the files that hold these entries, and the connectomes, and the digests of both."""
+    """Writes sums of the files that hold these entries, and the connectomes; the digests of both; and `seal.json`."""
     edges = connectomes_of.digests_by_file(path, metadata, table)
     names = {str(entry.path.relative_to(path)) for entry in entries.values()}
     files.write_sums(path, names | ({CONNECTOMES} if edges else set()))
-    seal.write_digests(path, seal.computed_digests(entries, sources, edges))
+    digests = seal.computed_digests(entries, origins, edges)
+    seal.write_digests(path, digests)
+    tables = [path / name for name in SIDE_TABLES if (path / name).is_file()]
+    seal.write_seal(path, seal.parts_of(metadata, table, [digests[row.file] for row in table]), tables)

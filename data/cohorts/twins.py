@@ -14,7 +14,7 @@ may still be one. Tails of more people than 737 are not known.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -92,17 +92,6 @@ def shared(known: tuple[list[str], np.ndarray], new: tuple[list[str], np.ndarray
 def find_twins(cohort: Cohort) -> Twins:
     """The twins among the subjects of a cohort, whose records are read once. Raises InputError, naming the file."""
     return alike(*of_cohort(cohort, cohort.unswapped()))
-
-
-def kept_together(cohort: Cohort) -> Cohort:
-    """The cohort, in which subjects who share a scan take the split of the first of them, which is printed."""
-    split = {row.subject: row.split for row in reversed(cohort.rows)}
-    for group in find_twins(cohort).same_scan:
-        if len({split[one] for one in group}) > 1:
-            taken = split[group[0]]
-            print(f"{named_groups((group,))} share a scan, and were in train and test; they are in {taken} now.")
-            split |= dict.fromkeys(group, taken)
-    return replace(cohort, rows=tuple(replace(row, split=split[row.subject]) for row in cohort.rows))
 
 
 def alike(subjects: Sequence[str], means: np.ndarray) -> Twins:

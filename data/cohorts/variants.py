@@ -15,7 +15,7 @@ import numpy as np
 from data.base.errors import InputError
 from data.cohorts import records
 from data.cohorts import rows as rows_of
-from data.cohorts.cohort import Cohort
+from data.cohorts.cohort import Cohort, Moments
 from data.cohorts.records import Wrapped
 from data.cohorts.rows import Preparation
 
@@ -49,7 +49,7 @@ def resplit(cohort: Cohort, split: Mapping[str, str]) -> Cohort:
     training subject of unknown label, or a scan in both splits. Also if nobody is left to train."""
     if absent := {row.subject for row in cohort.rows} - split.keys():
         raise InputError(f"The split lacks {len(absent)} subjects of {cohort.path}, such as {min(absent)}; add them.")
-    if parted := [group for group in cohort.metadata.same_scan if len({split.get(one) for one in group} - {None}) > 1]:
+    if parted := [group for group in cohort.same_scan if len({split.get(one) for one in group} - {None}) > 1]:
         raise InputError(
             f"The split parts {' and '.join(parted[0])} of {cohort.path}, who share a scan; keep them together."
         )
@@ -68,7 +68,7 @@ def resplit(cohort: Cohort, split: Mapping[str, str]) -> Cohort:
 def everybody(cohort: Cohort) -> Cohort:
     """The cohort with everybody to train on whose label is known, and whose relatives in a scan are known, too."""
     unknown = {row.subject for row in cohort.rows if not row.known}
-    unknown |= {one for group in cohort.metadata.same_scan if unknown & set(group) for one in group}
+    unknown |= {one for group in cohort.same_scan if unknown & set(group) for one in group}
     return resplit(cohort, {row.subject: "test" if row.subject in unknown else "train" for row in cohort.rows})
 
 
@@ -124,7 +124,7 @@ class SiteMoments(Mapping[str, tuple[np.ndarray, np.ndarray]]):
 
     @cached_property
     def _of_site(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        moments: dict[str, records.Moments] = defaultdict(records.Moments)
+        moments: dict[str, Moments] = defaultdict(Moments)
         for index in self.cohort.unswapped():
             moments[self.cohort.rows[index].site].add(records.within_brain(self.cohort.read(index)[2])[None])
         return {site: (of.mean.astype(np.float32), of.spread.astype(np.float32)) for site, of in moments.items()}

@@ -18,17 +18,20 @@ from data.base.processes import Processes, processes
 from data.cohorts import phenotype, records, twins
 from data.cohorts.cohort import MAPS, Cohort
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
-from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed, named_groups
+from data.cohorts.records import KEPT_DIGITS
+from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed, named_groups, sharing, united
 from data.cohorts.stored import open_cohort
 from data.conversion import measures
 from data.conversion.derived import check_each, compared
 from data.conversion.leaks import (
     accepted,
     check_coding,
+    check_informative,
     check_measures,
     check_names,
     mixed_codings,
     separating,
+    uninformative,
     units_by_site,
 )
 from data.conversion.options import ConversionOptions
@@ -36,6 +39,7 @@ from data.conversion.plan import PlannedCohort, check_like, plan, plan_like, unk
 from data.conversion.selection import is_abide
 from data.conversion.series import correlate
 from data.conversion.source import Source
+from data.conversion.split import KeptSplit
 from data.conversion.tables import column
 from data.conversion.template import TemplateCohort
 from data.conversion.volumes import PersonMaps, finish_record, read_person
@@ -48,17 +52,26 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
     """Writes the cohort `target`, using every core, and returns it with notes on the maps; repeating an interrupted
     command completes it. Raises InputError for a leak, or if another process writes `target`."""
     check_coding(source.rows, source.subjects["label"].to_numpy(), source.label_column)
-    covariates = covariate_columns(source, options)
+    phenotypes, own = options.phenotype or (), options.covariates or ()
     if not options.allow_leak:
-        check_names(options.phenotype or (), source.label_column)
-        check_names(options.covariates or (), source.label_column, "--covariates")
+        check_names(phenotypes, source.label_column)
+        check_names(own, source.label_column, "--covariates")
+    people = source.subjects["subject"].tolist()
+    not_site = [name for name in own if name != source.site_column]
+    check_informative(source.rows, people, {"--phenotype": phenotypes, "--covariates": not_site})
+    covariates = covariate_columns(source, options)
     options = replace(options, covariates=covariates)
     named = ABIDE_COLUMNS if options.phenotype is None else options.phenotype
     used = [name for name in dict.fromkeys([*named, *covariates]) if name in source.rows]
     told = [*units_by_site(source.rows, used, source.subjects["site"]), *mixed_codings(source.rows, used)]
+    told += [f"Nothing can be learnt from {what}." for what in uninformative(source.rows, people, used).values()]
+    earlier = KeptSplit.of(options.keep_split)
 
     def planning(subjects: pd.DataFrame, found: Sequence[PersonMaps]) -> PlannedCohort:
         provenance = provenance_of(source, found, command)
+        if earlier:
+            subjects = earlier.added(subjects, [person.means for person in found])
+            provenance["split_of"] = earlier.cohort.digest
         planned = plan(subjects, source.rows, options, provenance, source.maps.columns.tolist())
         if not options.allow_leak:
             return planned
@@ -67,7 +80,7 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
         return replace(planned, metadata=replace(planned.metadata, accepted_leaks=leaks))
 
     planned, notes = write_cohort(source, target, planning, options.allow_leak)
-    return planned, [*told, *notes]
+    return planned, [*told, *(earlier.notes(planned.rows) if earlier else []), *notes]
 
 
 def convert_like(source: Source, target: Path, like: TemplateCohort, command: str) -> tuple[PlannedCohort, list[str]]:
@@ -121,12 +134,17 @@ def covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, 
     return tuple(dict.fromkeys(filter(None, [source.site_column, *named])))
 
 
-def check_new_scans(source: Source, like: Cohort, new: np.ndarray) -> None:
-    """Raises InputError if new people, of region means (people, regions, maps), have a scan of training subjects of
-    `like`, under whatever ID."""
+def check_new_scans(source: Source, like: Cohort, found: Sequence[PersonMaps]) -> None:
+    """Raises InputError if new people have a scan of training subjects of `like`, or a map or connectome of one, under
+    whatever ID."""
     training = sorted(set(like.indices("train")) & set(like.unswapped()))
-    known = twins.of_cohort(like, training)
-    if leaked := twins.shared(known, (source.subjects["subject"].tolist(), new)):
+    known, subjects = twins.of_cohort(like, training), source.subjects["subject"].tolist()
+    scans = like.scans("train")
+    leaked = twins.shared(known, (subjects, np.array([of.means for of in found])))
+    for subject, of in zip(subjects, found, strict=True):
+        for scan in {digest[:KEPT_DIGITS] for digest in of.digests} & scans.keys():
+            leaked[subject] = scans[scan]
+    if leaked:
         pairs = listed([f"{one} has that of {other}" for one, other in leaked.items()])
         raise InputError(
             f"At least {len(leaked)} of {source.table} have a scan of training subjects of {like.path}: {pairs}; "
@@ -150,10 +168,9 @@ def write_cohort(
             edges = correlate(pool, source.series, folder, like.cohort if like else None)
             found = read_maps(pool, source, [folder / f"{number}.bin" for number in range(len(maps))], grid)
             found = edges.beside(found) if edges else found
-            means = np.array([person.means for person in found])
             if like and like.cohort.subjects("train"):
-                check_new_scans(source, like.cohort, means)
-            alike = twins.alike(subjects, means)
+                check_new_scans(source, like.cohort, found)
+            alike = twins_of(subjects, found)
             planned = planning(source.subjects.assign(scan=[*leaders(subjects, alike.same_scan).values()]), found)
             metadata = edges.planned(planned.metadata) if edges else planned.metadata
             planned = replace(planned, metadata=replace(metadata, derivation=source.derivation))
@@ -173,6 +190,16 @@ def write_cohort(
         planned.write_tables(target)
         open_cohort(target)  # nothing is called done that cannot be read
     return planned, notes
+
+
+def twins_of(subjects: Sequence[str], found: Sequence[PersonMaps]) -> twins.Twins:
+    """The twins among subjects: those whose maps are alike, and those with an equal map or connectome."""
+    alike = twins.alike(subjects, np.array([person.means for person in found]))
+    equal = sharing((subject, of.digests) for subject, of in zip(subjects, found, strict=True))
+    groups = united([*([subject] for subject in subjects), *alike.same_scan, *equal])
+    leader = leaders(subjects, groups)
+    apart = tuple(pair for pair in alike.same_person if len({leader[one] for one in pair}) > 1)
+    return twins.Twins(groups, apart)
 
 
 def finish_records(pool: Processes, planned: PlannedCohort, folder: Path, target: Path) -> None:
@@ -315,7 +342,7 @@ def check_kind(measured: pd.DataFrame, names: Sequence[str], like: pd.DataFrame 
     kind = str(found.iloc[0])
     if kind != (wanted := kinds.iloc[0]):
         raise InputError(
-            f"The maps are {kind}, such as {names[0]}, those of the cohort that --like names {wanted}; "
-            "expected one kind. Choose the same maps with --only or --mapColumn."
+            f"The maps are {kind}, such as {names[0]}, unlike those of the cohort or bundle, {wanted}; expected one "
+            "kind. Choose the same maps with --only or --mapColumn."
         )
     return kind

@@ -8,6 +8,7 @@ alike, people lie at most 4 apart in groups of 20, 3 in groups of 60.
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,12 @@ from data.base import tables
 from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts.cohort import SERIES, Cohort
-from data.cohorts.rows import listed
+from data.cohorts.rows import Row, listed
 from data.cohorts.seal import Findings
 from data.conversion import measures
 from data.conversion.leaks import separating
 
+PARTED = "which folds may part; leave all but one out with convert --exclude"  # people who share a scan
 MIXTURES = {  # by measure: what those who are far below all others look like
     "mean_r": "correlate far less than all others, as if only their global signal had been removed",
     "roughness": "have series far smoother in time than all others, as if only these had been filtered",
@@ -99,12 +101,23 @@ def lacking_parcels(edges: np.ndarray, pairs: np.ndarray) -> list[int]:
 
 
 def check_identical(cohort: Cohort, groups: list[list[int]], findings: Findings) -> None:
-    """Equal connectomes of several people are a problem if they are in train and test, else worth a note."""
+    """Equal connectomes of several people are a problem as `wrong_of` says, else worth a note."""
+    told = defaultdict[str, list[str]](list)
     for group in groups:
         rows = [cohort.rows[index] for index in group]
         if len(rows) > 1:
-            text = f"identical connectomes: {listed([f'{row.subject} ({row.split})' for row in rows])}"
-            (findings.problems if len({row.split for row in rows}) > 1 else findings.notes).append(text)
+            told[wrong_of(cohort, rows)].append(" and ".join(f"{row.subject} ({row.split})" for row in rows))
+    for wrong, texts in told.items():
+        text = f"identical connectomes: {listed(texts, between='; ')}{wrong}"
+        (findings.problems if wrong else findings.notes).append(text)
+
+
+def wrong_of(cohort: Cohort, rows: Sequence[Row]) -> str:
+    """What is wrong with several subjects who share a scan; empty if nothing is."""
+    labels = ", one scan with both labels" if len({row.label for row in rows if row.known}) > 1 else ""
+    if len({row.split for row in rows}) > 1:
+        return f"{labels}, one scan in train and test"
+    return labels if cohort.keeps_together({row.subject for row in rows}) else f"{labels}, {PARTED}"
 
 
 def check_measures(cohort: Cohort, found: pd.DataFrame, findings: Findings) -> None:

@@ -61,6 +61,8 @@ PIPELINES = re.compile(  # folders of the PCP and of DPABI that say how a map wa
     re.IGNORECASE,
 )
 SESSION = re.compile(r"[_-](ses|session|run|visit|wave|tp|timepoint|scan)[_-]?\w{1,4}$", re.IGNORECASE)  # ends an ID
+SURFACE = re.compile(r"\.(dtseries\.nii|func\.gii)$")
+SCAN = re.compile(rf"(_bold|_func_preproc)(\.nii|\.nii\.gz|{SURFACE.pattern})$")  # of which maps are made
 OTHER_FORMATS = (".img", ".hdr", ".gii", ".mnc", ".mgh", ".mgz", ".head", ".brik", ".brik.gz", ".par", ".rec")
 TABLES = ("participants.tsv", "Phenotypic_*.csv", "*.csv", "*.tsv")
 OF_A_SCAN = re.compile(r"_(timeseries|regressors|motion|outliers|dseg)\.tsv$")  # tables in BIDS that hold no people
@@ -179,6 +181,11 @@ def instead(listing: Listing, name: str) -> str:
     """What a folder without maps of this name holds instead, and what is expected."""
     other = next((path for path in listing.files if path.name.lower().endswith(OTHER_FORMATS)), None)
     but = f" as NIfTI (.nii, .nii.gz) but {other.name}, which must be converted to NIfTI first" if other else ""
+    if scans := [path.name for path in listing.files if SCAN.search(path.name)]:
+        volumes = [name for name in scans if not SURFACE.search(name)]
+        first = "" if volumes else "preprocess them to volumes in MNI space and "
+        make = f"{first}make maps of these first: python -m data derive {listing.folder} MAPS"
+        but = f" but scans, such as {(volumes or scans)[0]}; {make}"
     expected = ", ".join(f"{layout} ({of_map(name)[1]})" for layout, of_map in LAYOUTS.items())
     there = [known for known in KNOWN_MAPS if known != name and listing.maps_called(known)]
     named = f" It holds {', '.join(there)}: choose with --maps {','.join(there)}." if there else ""
@@ -190,13 +197,16 @@ def check_kinds(
 ) -> None:
     """Raises InputError if a subject has two of these maps, or they are of several kinds; `what` they are. The error
     has globs that choose among the maps of all `groups`, each of one name."""
-    of_subject: dict[str, MapFile] = {}
+    of_subject: dict[str, list[MapFile]] = {}
     for found in maps:
-        if (first := of_subject.setdefault(found.subject, found)) is not found:
-            raise InputError(
-                f"{folder} has two {what} for {found.subject}: {first.path} and {found.path}; expected one a subject. "
-                f"{choice([first, found], groups(), what)}"
-            )
+        of_subject.setdefault(found.subject, []).append(found)
+    if several := {subject: of for subject, of in of_subject.items() if len(of) > 1}:
+        first, second, *_ = rivals = next(iter(several.values()))
+        such = "such as " if len(several) > 1 else ""
+        raise InputError(
+            f"{folder} has two {what} for {listed([*several])}: {such}{first.path} and {second.path}; expected one a "
+            f"subject. {choice(rivals, groups(), what)}"
+        )
     kinds = Counter(found.kind for found in maps)
     if len(kinds) > 1:
         named = listed([f"{kind} ({count} subjects)" for kind, count in kinds.most_common()])

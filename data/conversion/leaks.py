@@ -2,6 +2,7 @@
 
 The leak guard refuses columns that measure the diagnosis, and values or maps that separate the labels too well. Notes
 tell of columns that were not filled in alike: another unit at some sites, as ages in months; two codings of a category.
+Columns of which nothing can be learnt are refused, too: one value, dates, IDs, text that hardly two people share.
 """
 
 import re
@@ -13,8 +14,9 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
-from data.cohorts.phenotype import clean, mostly_numbers
+from data.cohorts.phenotype import clean, matching, mostly_numbers
 from data.cohorts.rows import listed
+from data.conversion.tables import canonical_value, key
 
 MAX_AUC = 0.85
 LEAK_P_VALUE = 0.001  # over all measures of maps (Bonferroni)
@@ -26,6 +28,18 @@ CONSEQUENCES = (
     *("MED", "MEDS", "MEDICATION", "MEDICATIONS", "STIMULANTS"),
     *("COMORBIDITY", "COMORBIDITIES", "COMORBID", "PSYDX", "DX", "DIAGNOSIS"),
 )
+MONTH = "(jan|feb|m[aä]r|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-z]*[.]?"
+DATES = (
+    r"(19|20)\d\d(?P<one>[-/.])\d\d?(?P=one)\d\d?",  # 2011-05-12
+    r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])",  # 20110512
+    r"\d\d?(?P<other>[-/.])\d\d?(?P=other)(\d\d)?\d\d",  # 12.05.2011, 5/12/11
+    r"(19|20)\d\d[-/]\d\d?|\d\d?[-/](19|20)\d\d",  # 2011-05
+    rf"(\d\d?[-/. ]+)?{MONTH}[-/. ,]*(\d\d?,? +)?(\d\d)?\d\d",  # 12 May 2011, May-11
+)
+DATE = re.compile(rf"({'|'.join(DATES)})([T ]+\d\d?:\d\d.*)?", re.IGNORECASE)
+MIN_OWN, MANY_OWN = 5, 10  # values that one person alone has; fewer are rare categories
+MIN_NUMBERED = 10  # people; fewer numbers may be in order by chance
+MIN_COLLISIONS = 7  # pairs with one number are expected; that there is none has then a chance of one in a thousand
 MIN_OF_SITE = 5  # people with a value
 MIN_RATIO = 5  # of medians, in two units: people of one site may be three times as old as those of another
 MAX_CODES = 12  # words in a column of categories
@@ -52,6 +66,50 @@ def check_names(columns: Sequence[str], label_column: str | None, flag: str = "-
                 f"{flag} {name} measures or follows from the diagnosis ({word}); leave it out, or go ahead with "
                 "--allowLeak if the result is not to be trusted."
             )
+
+
+def check_informative(table: pd.DataFrame, subjects: Sequence[str], named: Mapping[str, Sequence[str]]) -> None:
+    """Raises InputError if columns of a table of text, by the flag that names them, tell nothing of its people."""
+    found = {flag: uninformative(table, subjects, columns) for flag, columns in named.items()}
+    told = [f"{flag} {', '.join(columns.values())}" for flag, columns in found.items() if columns]
+    if told:
+        raise InputError(
+            f"Nothing can be learnt from {'; '.join(told)}. Leave these columns out. In the table, an age could take "
+            "the place of a date, and shared categories that of text. --where can choose people by any column."
+        )
+
+
+def uninformative(table: pd.DataFrame, subjects: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
+    """Of these columns those with less than two values, dates, IDs, or text that hardly two people share: each with
+    what it holds. Missing values are set aside; numbers may all differ, as measurements do."""
+    found = {}
+    for name in filter(table.__contains__, columns):
+        text = clean(table[name])
+        are_ids = (text.map(key, na_action="ignore") == list(subjects))[text.notna()].all()
+        values = text.dropna().map(canonical_value)
+        counts = values.value_counts()
+        alone = int((counts == 1).sum())
+        is_free = (alone >= MIN_OWN and 2 * alone > len(values)) or (alone >= MANY_OWN and 2 * alone > len(counts))
+        if len(counts) < 2:
+            found[name] = f"{name} ({f'one value, {counts.index[0][:40]}' if len(counts) else 'no value'})"
+        elif matching(values, DATE).mean() > 0.5:
+            found[name] = f"{name} (dates)"
+        elif are_ids or (mostly_numbers(values) and number_people(values)):
+            found[name] = f"{name} (IDs, or numbers that count people)"
+        elif is_free and not mostly_numbers(values):
+            found[name] = f"{name} (text, {alone} of whose {len(counts)} values one person alone has)"
+    return found
+
+
+def number_people(values: pd.Series) -> bool:
+    """Whether canonical values are whole numbers, of which no two are equal, as of IDs. They are also in order, or of
+    so small a range that two measurements would be equal (a birthday problem)."""
+    numbers = pd.to_numeric(values, errors="coerce")
+    if len(numbers) < MIN_NUMBERED or numbers.isna().any() or (numbers % 1 != 0).any() or not numbers.is_unique:
+        return False
+    pairs = len(numbers) * (len(numbers) - 1) / 2
+    in_order = numbers.is_monotonic_increasing or numbers.is_monotonic_decreasing
+    return in_order or pairs / (np.ptp(numbers) + 1) > MIN_COLLISIONS
 
 
 def accepted(columns: Sequence[str], label_column: str | None, auc: Mapping[str, float]) -> tuple[str, ...]:

@@ -76,6 +76,9 @@ class ConversionOptions:
         None, type=columns, metavar="A,B,...", help="columns to keep (default: the site; ABIDE's age, sex, motion)"
     )
     seed: int | None = option(None, type=seed, metavar="N", help="seed of the split (default 0)")
+    keep_split: Path | None = option(
+        None, type=Path, metavar="COHORT", help="whom this cohort has, by ID or scan, keeps its split; others are drawn"
+    )
     allow_leak: bool = option(
         False, action="store_true", help="accept phenotype columns, or maps as a whole, that reveal the diagnosis"
     )

@@ -12,11 +12,12 @@ from data.base.errors import InputError
 from data.cohorts import phenotype, records
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
 from data.cohorts.phenotype import clean
-from data.cohorts.rows import APART, TOGETHER, Groups, Metadata, Row, assign_splits, listed
+from data.cohorts.rows import APART, TOGETHER, Groups, Metadata, Row
 from data.cohorts.stored import write_tables
 from data.conversion.leaks import check_values
 from data.conversion.options import ConversionOptions
 from data.conversion.source import DEFAULT_MAPS, Source
+from data.conversion.split import assign_splits
 
 REDUCTIONS = ("none", "block mean")  # of volumes made from maps without a network
 
@@ -47,15 +48,17 @@ def plan(
     provenance: Mapping[str, Any],
     maps: Sequence[str] = DEFAULT_MAPS,
 ) -> PlannedCohort:
-    """A new cohort of `subjects` (subject, site, label and, once this is known, scan: the first subject of the same
-    scan). A `table` of text has the same rows. Raises InputError."""
+    """A new cohort of `subjects` (subject, site, label; where a split is kept, kept: see `assign_splits`; once this is
+    known, scan: the first subject of the same scan). A `table` of text has the same rows. Raises InputError."""
     seed, columns, covariates = options.seed or 0, options.phenotype, options.covariates or ()
     same_scan = () if options.keep_copies else groups_of(subjects)
     check_people(subjects, same_scan)
-    names, sites, labels = (subjects[name].tolist() for name in ("subject", "site", "label"))
-    split = assign_splits(names, sites, labels, seed, same_scan)
-    rows = planned_rows(subjects, split)
+    rows = planned_rows(subjects, assign_splits(subjects, seed, same_scan))
     training = np.array([row.split == "train" for row in rows])
+    if not training.any():
+        raise InputError(
+            f"--keepSplit makes test subjects of all {len(rows)} people; expected some to train on. Add others."
+        )
     values = phenotype.abide_values(table) if columns is None else phenotype.custom_values(table, columns, training)
     phenotype.check_columns([*values, *covariates])
     separations = check_values(values[training], subjects["label"].to_numpy()[training], options.allow_leak)
@@ -185,6 +188,6 @@ def check_like(source: Source, like: Cohort) -> None:
         )
     if shared := sorted(set(like.subjects("train")) & set(source.subjects["subject"])):
         raise InputError(
-            f"{len(shared)} subjects of {source.table} are training subjects of {like.path}, {listed(shared)}; "
-            "expected new people. Leave them out with --exclude, which takes IDs or a file of them."
+            f"{len(shared)} subjects of {source.table} are training subjects of {like.path}; expected new people. "
+            f"Leave them out: --exclude {','.join(shared)}"
         )

@@ -87,9 +87,9 @@ class Correlated:
     notes: list[str]
 
     def beside(self, people: Sequence[PersonMaps]) -> list[PersonMaps]:
-        """What is known of each person's files, with the series among them."""
-        both = zip(people, self.sums, strict=True)
-        return [replace(person, sums=[*person.sums, of_series]) for person, of_series in both]
+        """What is known of each person's files, with the series and the connectome among them."""
+        every = zip(people, self.sums, files.sums_of(self.rows), strict=True)
+        return [replace(of, sums=[*of.sums, series], digests=(*of.digests, edges)) for of, series, edges in every]
 
     def planned(self, metadata: Metadata) -> Metadata:
         """The metadata of a cohort with these connectomes."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data.base.errors import InputError, shown
+from data.base.errors import InputError, shown, taken_for_one
 from data.cohorts.derivation import Derivation, DerivationWithImages
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import listed
@@ -313,25 +313,34 @@ def site_note(rows: pd.DataFrame, site_column: str | None) -> str:
 
 
 def check_own_maps(joined: JoinedTable, kept: pd.Series, name: str) -> None:
-    """Raises InputError if the column `name` gives two of the `kept` subjects one map, or one subject one file twice.
-    It may be one of labels or sites, in place of IDs."""
+    """Raises InputError if the column `name` gives several of the `kept` subjects one map, or one subject one file
+    twice. It may be one of labels or sites, in place of IDs."""
     every = joined.maps[kept].map(os.path.realpath).melt(ignore_index=False)["value"]
     if (twice := every[every.duplicated(keep=False)]).size:
-        owners = joined.identifier[twice.index[twice == twice.iloc[0]][:2]]
-        both = " and ".join(owners if owners.nunique() > 1 else [f"{owners.iloc[0]} for two maps"])
+        owners = joined.identifier.loc[twice.index].groupby(twice.to_numpy(), sort=False).unique()
+        told = [f"{Path(file).name} to {' and '.join(of) if len(of) > 1 else f'{of[0]} for two maps'}"
+                for file, of in owners.items()]  # fmt: skip
         raise InputError(
-            f"The column {name} of {joined.path} gives the map {Path(twice.iloc[0]).name} to {both}; expected a map of "
-            "each subject's own. Correct it, or name the right column with --idColumn or --mapColumn."
+            f"The column {name} of {joined.path} gives the map {listed(told, 3)}; expected one of each subject's own. "
+            "Correct it, or name the right column with --idColumn or --mapColumn."
         )
 
 
 def check_identifiers(identifier: pd.Series, path: Path) -> None:
-    """Raises InputError unless the IDs are unique, capitals aside, and can be file names."""
+    """Raises InputError, which names all that are not, unless the IDs are unique, capitals aside, and can be file
+    names."""
+    wrong = []
     if (long := identifier[identifier.str.encode("utf-8").str.len() > MAX_ID_BYTES]).size:
-        raise InputError(
-            f"{path} has the subject {shown(long.iloc[0])}; expected at most {MAX_ID_BYTES} bytes of UTF-8."
+        wrong.append(
+            f"has the subjects {listed(list(map(shown, long)))}; expected at most {MAX_ID_BYTES} bytes of UTF-8"
         )
-    if (twice := identifier[identifier.str.casefold().duplicated()]).size:
-        raise InputError(f"{path} names subject {twice.iloc[0]} twice; expected one row a subject.")
     if (odd := identifier[~identifier.str.fullmatch(r"\w[\w.-]*")]).size:
-        raise InputError(f"{path} has the subject {odd.iloc[0]!r}; expected letters, digits, '.', '_' and '-'.")
+        told = listed(list(map(shown, odd)))
+        wrong.append(f"has the subjects {told}; expected letters, digits, '.', '_' and '-'. Rename them")
+    if twice := taken_for_one(identifier):
+        wrong.append(
+            f"names subjects more than once: {listed(twice)}; expected one row a subject, by IDs that differ in more "
+            "than capitals. Rename them, or leave rows out with --where"
+        )
+    if wrong:
+        raise InputError(f"{path} {'. It '.join(wrong)}.")

@@ -32,6 +32,8 @@ PARTS = (  # a pattern of the names in a bundle
     r"(data|model|likeness|floors)\.json|(parcels|likeness|likeness_edges|floors)\.npy|weights/[0-9]{1,4}\.npy"
     r"|card\.md|report\.html|model\.onnx|derivation/(networks|parcels)\.(nii|nii\.gz|txt|tsv)"
 )
+OF_PEOPLE = ("same_scan", "encoder_subjects", "encoder_volumes", "corrections", "provenance")  # not in a bundle
+MOST = 0.5  # of the people: a column that has the sites of more of them holds the sites
 OVERLAP = "Whether some new people are training people of {} cannot be checked: it holds no scan or ID of anybody."
 
 
@@ -91,18 +93,23 @@ def open_bundle(path: Path) -> Archive:
 
 
 def site_column_of(cohort: Cohort) -> str | None:
-    """The covariate that holds the sites of a cohort; None if it has none, or no covariates."""
+    """The covariate that holds the sites of a cohort, of most people at least; None if it has none."""
     if cohort.covariates is None:
         return None
-    site_of = {row.subject: row.site for row in reversed(cohort.rows)}
-    sites = pd.Series(site_of).reindex(cohort.covariates.index)
-    held = (cohort.covariates.eq(sites, axis=0) | cohort.covariates.eq("")).all() & cohort.covariates.ne("").any()
-    return next((str(name) for name in held.index[held]), None)
+    known, same = cohort.covariates.ne(""), cohort.covariates.eq(sites_of(cohort).to_numpy(), axis=0)
+    share = same.sum() / known.sum().clip(lower=1)
+    return str(share.idxmax()) if share.gt(MOST).any() else None
+
+
+def sites_of(cohort: Cohort) -> pd.Series:
+    """By subject, in the order of the covariates, the site of the table of records."""
+    first = cohort.first_records(range(len(cohort.rows)))
+    return pd.Series({subject: cohort.rows[at].site for subject, at in first.items()})
 
 
 def of_cohort(cohort: Cohort) -> BundledData:
     """What a bundle says of a cohort."""
-    people: dict[str, Any] = {"same_scan": (), "encoder_subjects": (), "encoder_volumes": (), "provenance": {}}
+    people: dict[str, Any] = {name: getattr(Metadata(), name) for name in OF_PEOPLE}
     measured = TemplateCohort(cohort).measured or {}
     return BundledData(
         grid=cohort.grid.name,
@@ -128,7 +135,7 @@ def of_bundle(bundle: Archive) -> TemplateCohort:
     """What a bundle says. Raises InputError if it contradicts itself."""
     data = bundle.json(DATA, BundledData)
     metadata, grid, parcels = data.metadata, GRIDS.get(data.grid), data.parcels
-    maps, people = metadata.maps, (metadata.same_scan, metadata.encoder_subjects, metadata.encoder_volumes)
+    maps, people = metadata.maps, [getattr(metadata, name) for name in OF_PEOPLE]
     wrong = {
         "grid": grid is None or metadata.grid != grid.shape or not grid.lies_by(metadata.affine),
         "maps": not 1 <= len(maps) <= MAX_MAPS or len(maps) != data.num_maps or are_repeated(maps),
@@ -137,7 +144,7 @@ def of_bundle(bundle: Archive) -> TemplateCohort:
         "covariates": are_repeated((SUBJECT, *metadata.covariate_columns)),
         "measures": any({*of_map} != {*measures.MEASURES} for of_map in data.typical.values())
         or data.typical.keys() not in ({*maps}, set()),
-        "people": any(people) or bool(metadata.provenance),
+        "people": any(people),
         "parcels": bool(parcels) != bool(metadata.connectome) or len(parcels) > MAX_PARCELS or are_repeated(parcels),
     }
     found = [name for name, is_wrong in wrong.items() if is_wrong]

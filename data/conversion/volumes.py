@@ -155,21 +155,23 @@ class PersonMaps:
     sums: list[tuple[str, str]]  # the name and the SHA-256 of each file
     measured: list[dict[str, float]]  # MEASURES of each map
     means: np.ndarray  # (regions, maps), of the volumes in the record
+    digests: tuple[str, ...]  # of the volume of each map, and of the connectome
 
 
 def read_person(maps: Sequence[nifti.MapOnDisk], grid: records.Grid, record: Path) -> PersonMaps:
     """Measures maps and writes their volumes, each z-scored by itself, as a record whose header is 0. Raises
     InputError, naming the file."""
     sums = [(path.name, sum_of(path)) for path in dict.fromkeys(of_map.path for of_map in maps)]
-    measured, means = [], []
+    measured, means, digests = [], [], list[str]()
     with files.replacing(record, "wb") as file:
         file.write(bytes(records.HEADER_BYTES))
         for image in nifti.read_brains(maps):
-            volume = nifti.stored_volume(image, grid)
-            file.write(np.ascontiguousarray(volume, records.DTYPE))
+            volume = np.ascontiguousarray(nifti.stored_volume(image, grid), records.DTYPE)
+            file.write(volume)
+            digests += [*records.digests_of_maps(volume[None])]
             measured.append(measures.of_image(image))
             means.append(twins.of_reduced(resampling.reduced(volume)))
-    return PersonMaps(sums, measured, np.column_stack(means))
+    return PersonMaps(sums, measured, np.column_stack(means), tuple(digests))
 
 
 def finish_record(record: Path, label: float, phenotype: np.ndarray, target: Path) -> None:

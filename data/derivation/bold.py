@@ -12,6 +12,7 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import InputError, shown
+from data.cohorts.derivation import STRATEGIES
 from data.cohorts.nifti import beside, num_volumes, open_image, read_to_end, readable
 from data.derivation.scans import ScanFile
 
@@ -168,8 +169,8 @@ def strategy_of(scan: ScanFile, wanted: str) -> str:
         return "none" if scan.layout.cleaned or not scan.confounds else "simple"
     if wanted != "none" and not scan.confounds:
         raise InputError(
-            f"{scan.path} has no table of confounds for --confounds {wanted}; expected *_desc-confounds_timeseries.tsv "
-            "beside it. Take --confounds none for all, or choose with --only."
+            f"no table of confounds for --confounds {wanted}; expected *_desc-confounds_timeseries.tsv beside each "
+            "scan. Copy it there, or take --confounds none for all, in another folder (without --like)."
         )
     return wanted
 
@@ -194,7 +195,8 @@ def confounds_of(scan: ScanFile, strategy: str, volumes: int) -> Confounds:
         kept, regressors = chosen(scan.confounds, strategy, volumes)
     if not kept.any():
         raise InputError(
-            f"{scan.confounds}: no volume is kept by --confounds {strategy}, since the head moved; leave this scan out."
+            f"{scan.confounds}: no volume is kept by --confounds {strategy}, since the head moved; expected some. Take "
+            "--confounds simple for all, in another folder, or move the scan away."
         )
     return Confounds(kept, regressors, mean_motion(table))
 
@@ -204,14 +206,15 @@ def chosen(path: Path, strategy: str, volumes: int) -> tuple[np.ndarray, np.ndar
     of fMRIPrep's."""
     from nilearn.interfaces.fmriprep import load_confounds_strategy
 
+    name, motion = STRATEGIES[strategy]
     scan = path.name.replace("_timeseries.tsv", "").replace("_regressors.tsv", "").replace("confounds", "preproc")
     try:  # the scan's name only serves to find the table
         with warnings.catch_warnings(action="ignore"):
-            table, sample = load_confounds_strategy(str(path.with_name(f"{scan}_bold.nii.gz")), strategy)
+            table, sample = load_confounds_strategy(str(path.with_name(f"{scan}_bold.nii.gz")), name, motion=motion)
     except (ValueError, KeyError, IndexError) as error:
         raise InputError(
             f"{path} does not serve --confounds {strategy}: {' '.join(str(error).split())} Expected "
-            "fMRIPrep's columns; take another strategy, or none."
+            "fMRIPrep's columns. Take another of --confounds, such as none, for all in another folder."
         ) from error
     kept = np.ones(volumes, bool)
     if sample is not None:

@@ -17,6 +17,11 @@ LEAST_DIRECTIONS = 3  # of the series in the band; correlations of two values ar
 ON_KEPT = 0.01  # least share of the energy of a mixture of sinusoids on the kept volumes; others cannot be told
 ROUNDING = 1e-6  # of a length; what is shorter is an error of rounding
 BLOCK = 4096  # voxels at a time
+LESS = {  # what helps where too little is left of a scan, and whether confounds were regressed out of it here
+    True: "Take fewer confounds (--confounds simple-6, or none) or a wider --band, for all in another folder, or move "
+    "the scan away.",
+    False: "Take a wider --band, for all in another folder, or move the scan away.",
+}
 LEAST_CHANGE, MOST_CHANGE = 1e-9, 1e12  # of a series from its mean; squares of others leave float32
 NO_POWER = 1e-9  # of a sine or cosine at the kept volumes, such as the sine at half the sampling rate
 
@@ -107,7 +112,7 @@ def scan_of(series: np.ndarray, acquisition: Acquisition, confounds: np.ndarray 
     if not acquisition.mask.any():
         raise InputError("The mask has no voxel; expected a brain. Check the mask.")
     if not acquisition.kept.any():
-        raise InputError("All volumes are scrubbed; expected some that are kept. Scrub less, or leave the scan out.")
+        raise InputError("All volumes are scrubbed; expected some that are kept. Scrub less, or move the scan away.")
     regressors = unit_regressors(confounds, acquisition)
     basis = band_basis(acquisition, regressors)
     cleaned = residuals(series, acquisition.kept, regressors)
@@ -170,7 +175,7 @@ def band_basis(acquisition: Acquisition, regressors: np.ndarray) -> np.ndarray:
         raise InputError(
             f"{len(basis)} kept volumes with {regressors.shape[1] - 1} confounds leave {basis.shape[1]} degrees of "
             f"freedom in {acquisition.band[0]:g}-{acquisition.band[1]:g} Hz; expected {LEAST_DIRECTIONS} at least. "
-            "Take fewer confounds, scrub less, or leave the scan out."
+            f"{LESS[regressors.shape[1] > 1]}"
         )
     return basis
 
@@ -189,12 +194,13 @@ def sinusoids_of(acquisition: Acquisition) -> np.ndarray:
     if not sinusoids.size:
         raise InputError(
             f"{acquisition.count} volumes of {acquisition.tr_s:g} s have no frequency in {low:g}-{high:g} Hz; expected "
-            "one at least. Take a longer scan or a wider band."
+            "one at least. Take a wider --band, for all in another folder, or move the scan away."
         )
     if len(sinusoids) < min(sinusoids.shape[1] + 1, acquisition.count):
         raise InputError(
             f"{len(sinusoids)} of {acquisition.count} volumes are kept; expected more than the {sinusoids.shape[1]} "
-            f"sinusoids in {low:g}-{high:g} Hz. Scrub less, or leave the scan out."
+            f"sinusoids in {low:g}-{high:g} Hz. Scrub less (--confounds simple takes no volume out) or take a narrower "
+            "--band, for all in another folder, or move the scan away."
         )
     return sinusoids
 

@@ -8,6 +8,7 @@ import argparse
 import atexit
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from data.base.archive import Archive
-from data.base.errors import InputError
+from data.base.errors import InputError, shown
 from data.base.files import sum_of
 from data.base.processes import cpu_count, processes
 from data.cohorts.derivation import (
@@ -40,7 +41,7 @@ from data.derivation.measures import MEASURES
 from data.derivation.options import DerivationOptions
 from data.derivation.output import Products
 from data.derivation.person import Done, PersonTask
-from data.derivation.scans import ScanFile
+from data.derivation.scans import ScanFile, ScannedPerson
 
 DEFAULT_MAPS = ("falff",)
 CARRIED = ("participants.tsv", "Phenotypic_*.csv")  # tables of people
@@ -66,7 +67,8 @@ def plan(folder: Path, target: Path, wanted: DerivationWithImages, options: Deri
     wanted = taken_over(wanted, kept, options.like) if kept and options.like else wanted
     products = products_of(wanted, kept.derivation if kept else Derivation())
     output.check_folder(target)
-    people, notes = find_people(folder, options)
+    every, notes = find_people(folder, options)
+    people = [one for one in every if not one.unclear]
     if kept and options.like:
         notes += compared(people[0].scans[0], options.like, kept.derivation)
     confounds = products.derivation.confounds
@@ -76,9 +78,9 @@ def plan(folder: Path, target: Path, wanted: DerivationWithImages, options: Deri
     if "task" not in dict(place.entities) and any("task" in of.entities for one in people for of in one.scans):
         notes.append("People have scans of several tasks, so no name holds one; choose with --only.")
     number, of = options.share
-    share = people[number - 1 :: of]
+    share = every[number - 1 :: of]
     if of > 1:
-        notes.append(f"Share {number} of {of}: {len(share)} of {len(people)} people.")
+        notes.append(f"Share {number} of {of}: {len(share)} of {len(every)} people.")
     threads = max(1, min(threads_of_blas(), cpu_count()) // options.jobs)  # of each process
     tasks = [PersonTask(one, products, place, threads) for one in share]
     failures = {task.person.label: failure for task in tasks if (failure := mistake(task))}
@@ -92,6 +94,8 @@ def plan(folder: Path, target: Path, wanted: DerivationWithImages, options: Deri
 def mistake(task: PersonTask) -> str:
     """Why a person cannot be done, as far as options tell; empty if nothing is known. Raises InputError if what is
     there was made with other options."""
+    if task.person.unclear:
+        return task.person.unclear
     try:
         derivation = person.of_person(task.person, task.products.derivation)
     except InputError as error:
@@ -205,41 +209,43 @@ def compared(scan: ScanFile, like: Path, of: Derivation) -> list[str]:
     notes = [f"Like {like}: maps {', '.join(of.measures) or 'none'}, {of}."]
     if not (of.scans and scan.treated):
         notes.append(f"Whether scans were cleaned of confounds before, here and in {like}, is not known.")
-    if of.confounds not in STRATEGIES:
+    if of.confounds not in (*STRATEGIES, "none"):
         notes.append(f"The people of {like} differ in confounds; here they are as without --like.")
     return notes
 
 
-def find_people(folder: Path, options: DerivationOptions) -> tuple[list[scans.ScannedPerson], list[str]]:
+def find_people(folder: Path, options: DerivationOptions) -> tuple[list[ScannedPerson], list[str]]:
     if not options.bold_column:
         if options.id_column:
             raise InputError("--idColumn goes with --boldColumn; scans that are found by name have their IDs in it.")
         images = Listing(folder).images
         people, notes = scans.by_person(folder, scans.found_by_name(folder, images, options.only))
         return people, [*notes, *scans.nameless(images)]
-    if options.only:
-        raise InputError("--only chooses among scans that are found by name; leave it out, --boldColumn names each.")
     found, notes = named_scans(folder, options)
-    people, more = scans.by_person(folder, found)
+    people, more = scans.by_person(folder, scans.chosen_of(folder, found, options.only))
     return people, [*notes, *more]
 
 
-def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[scans.ScanFile], list[str]]:
+def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[ScanFile], list[str]]:
     """The scans that a column of a table names, as paths in the folder. Raises InputError for an ID that no name of a
     BIDS file could hold."""
     path = options.table or find_table(folder, [])
     table = read_table(path)
     named = subject_column(table, options.id_column, path)
-    rows = zip(column(table, named, path).map(key), column(table, str(options.bold_column), path), strict=True)
-    found, absent = list[scans.ScanFile](), list[str]()
-    for label, of_scan in rows:
-        if not of_scan or not os.path.isfile(folder / of_scan):  # Path.is_file raises for a name that is too long
-            absent.append(label)
-            continue
-        if not label.isascii() or not label.isalnum():
-            raise InputError(f"{path} has the subject {label!r}; expected letters and digits, as BIDS names files.")
+    rows = list(zip(column(table, named, path).map(key), column(table, str(options.bold_column), path), strict=True))
+    # Path.is_file raises for a name that is too long
+    there = [(label, of_scan) for label, of_scan in rows if of_scan and os.path.isfile(folder / of_scan)]
+    absent = [label for label, of_scan in rows if not of_scan or not os.path.isfile(folder / of_scan)]
+    if odd := [shown(label) for label, _ in there if not (label.isascii() and label.isalnum())]:
+        raise InputError(
+            f"{path} has the subjects {listed(odd)}; expected letters and digits, as BIDS names files. Rename them."
+        )
+    if twice := [label for (label, _), times in Counter(there).items() if times > 1]:
+        raise InputError(f"{path} names one scan twice for {listed(twice)}; expected it once. Remove the other row.")
+    found = list[ScanFile]()
+    for label, of_scan in there:
         inside = PurePosixPath(of_scan)
-        known = scans.recognised(folder / of_scan, inside) or scans.ScanFile(folder / of_scan, inside, "", scans.NAMED)
+        known = scans.recognised(folder / of_scan, inside) or ScanFile(folder / of_scan, inside, "", scans.NAMED)
         found.append(replace(known, person=label))
     if not found:
         raise InputError(f"{options.bold_column} of {path} names no file in {folder}; expected paths of 4-D scans.")
@@ -249,7 +255,7 @@ def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[scans.Sc
     return found, notes
 
 
-def table_of(folder: Path, people: Sequence[scans.ScannedPerson], options: DerivationOptions) -> Path | None:
+def table_of(folder: Path, people: Sequence[ScannedPerson], options: DerivationOptions) -> Path | None:
     """The table to carry over. Raises InputError if there are several."""
     if options.table:
         if not options.table.is_file():
@@ -261,7 +267,7 @@ def table_of(folder: Path, people: Sequence[scans.ScannedPerson], options: Deriv
     return found[0] if found else None
 
 
-def described(people: Sequence[scans.ScannedPerson], confounds: str) -> list[str]:
+def described(people: Sequence[ScannedPerson], confounds: str) -> list[str]:
     """Notes on confounds and masks, which are guesses where there are none."""
     notes, files = [], [(one.label, scan) for one in people for scan in one.scans]
     if any(scan.layout.cleaned for _, scan in files):
@@ -284,8 +290,8 @@ def described(people: Sequence[scans.ScannedPerson], confounds: str) -> list[str
     return notes
 
 
-def run(planned: Plan) -> tuple[list[str], list[Done]]:
-    """Does the plan; notes on it, and who failed."""
+def run(planned: Plan) -> tuple[list[str], list[str]]:
+    """Does the plan; lines on it, of failures one a reason, and who failed."""
     done = list(planned.failed)
     complete, rest = list[PersonTask](), list[PersonTask]()
     for task in planned.tasks:
@@ -294,11 +300,19 @@ def run(planned: Plan) -> tuple[list[str], list[Done]]:
         for title, tasks in (("Checking", complete), ("Deriving", rest)):
             if tasks:
                 done += pool.run(title, person.derive_person, [(task,) for task in tasks])
-    notes = dict[str, list[str]]()
+    notes, reasons = dict[str, list[str]](), dict[str, list[Done]]()
     for one in done:
         for note in dict.fromkeys(one.notes):
             notes.setdefault(note, []).append(one.label)
-    failed = [one for one in done if one.failure]
+        if one.failure:
+            reasons.setdefault(one.failure.replace(f"sub-{one.label}", "sub-*"), []).append(one)
+    failed = [one.label for one in done if one.failure]
     there = sum(not one.written and not one.failure for one in done)
-    counted = f"{len(done) - there - len(failed)} people derived, {there} were there, {len(failed)} failed."
-    return [*(f"{len(of)} people: {note}: {listed(of)}." for note, of in notes.items()), counted], failed
+    return [
+        *(
+            f"{', '.join(f'sub-{one.label}' for one in of)}: {reason if len(of) > 1 else of[0].failure}"
+            for reason, of in reasons.items()
+        ),
+        *(f"{len(labels)} people: {note}: {listed(labels)}." for note, labels in notes.items()),
+        f"{len(done) - there - len(failed)} people derived, {there} were there, {len(failed)} failed.",
+    ], failed

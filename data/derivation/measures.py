@@ -122,7 +122,8 @@ def dual_regression(scan: Scan, networks: np.ndarray) -> np.ndarray:
     if scan.points.shape[1] < maps.shape[1]:
         raise InputError(
             f"The scan has {scan.points.shape[1]} degrees of freedom in the band; expected one for each of "
-            f"{maps.shape[1]} networks. Take fewer confounds, scrub less, or leave the scan out."
+            f"{maps.shape[1]} networks. Take fewer confounds (--confounds simple-6, or none), a wider --band or fewer "
+            "networks, for all in another folder, or move the scan away."
         )
     courses = np.linalg.solve(maps.T @ maps, maps.T).astype(np.float32) @ scan.points[varies]  # (networks, directions)
     courses /= np.maximum(np.linalg.norm(courses, axis=1, keepdims=True), np.finfo(np.float32).tiny)

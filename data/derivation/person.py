@@ -82,7 +82,7 @@ def derive_person(task: PersonTask) -> Done:
     except InputError as error:
         return Done(label, failure=str(error))
     except MemoryError:
-        return Done(label, failure="The memory is full; take fewer --jobs.")
+        return Done(label, failure="The memory is full; take fewer --jobs, or a machine with more.")
     except OSError as error:
         if error.errno in files.DISK_FULL:
             raise  # which would befall the others, too

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from glob import escape
-from itertools import groupby, pairwise
+from itertools import chain, combinations, groupby
 from pathlib import Path, PurePosixPath
 
 from data.base.errors import InputError, shown
@@ -117,6 +117,18 @@ class ScannedPerson:
     label: str  # `sub-<label>`
     scans: tuple[ScanFile, ...]  # its runs and sessions
 
+    @cached_property
+    def unclear(self) -> str:
+        """Why it is not known which scans to take: they differ in more than run and session, or are twice the same.
+        Empty if it is known. People whose scans differ alike have the same words."""
+        kinds = [scan.kind for scan in self.scans]
+        differing = [name for name in dict.fromkeys(chain(*kinds)) if len({kind.get(name) for kind in kinds}) > 1]
+        alike = any(one.entities == other.entities for one, other in combinations(self.scans, 2))
+        if not (differing or alike):
+            return ""
+        what = f"that differ in {listed(differing)}" if differing else "whose names have the same parts"
+        return f"several scans {what}; expected one, or runs and sessions alike in all else. {choice(*self.scans)}"
+
 
 def entities_of(name: str) -> dict[str, str]:
     """`sub-1_task-rest_bold.nii.gz` -> {"sub": "1", "task": "rest"}."""
@@ -166,6 +178,11 @@ def found_by_name(folder: Path, images: Iterable[PurePosixPath], only: str | Non
             f"{folder} holds no preprocessed scans by their names; expected {expected}, or --boldColumn with a column "
             f"of paths. {' '.join(nameless(images))}".rstrip()
         )
+    return chosen_of(folder, found, only)
+
+
+def chosen_of(folder: Path, found: list[ScanFile], only: str | None) -> list[ScanFile]:
+    """The scans that match one of the globs `A,B`. Raises InputError if there are none."""
     chosen = [scan for scan in found if matching(scan.inside, only)]
     if not chosen:
         raise InputError(f"--only {only!r} matches none of {len(found)} scans in {folder}, such as {found[0].inside}.")
@@ -174,7 +191,7 @@ def found_by_name(folder: Path, images: Iterable[PurePosixPath], only: str | Non
 
 def by_person(folder: Path, scans: list[ScanFile]) -> tuple[list[ScannedPerson], list[str]]:
     """The scans in MNI space of each person, sorted, and notes on them. Raises InputError, with globs that choose, if
-    there are none or they are of several kinds."""
+    there are none, of many people it is unclear which to take, or they are of several kinds."""
     usable = [scan for scan in scans if MNI_SPACE.fullmatch(scan.space)]
     others = Counter(f"space {scan.space}" if scan.space else "no space" for scan in scans if scan not in usable)
     counted = ", ".join(f"{count} in {space}" for space, count in others.items())
@@ -188,11 +205,11 @@ def by_person(folder: Path, scans: list[ScanFile]) -> tuple[list[ScannedPerson],
     groups = groupby(usable, key=lambda scan: scan.person)
     people = [ScannedPerson(label, tuple(of_person)) for label, of_person in groups]
     check_kinds(folder, people)
-    first = people[0].scans[0]
+    first = next(person for person in people if not person.unclear).scans[0]
     notes = [f"Layout: {first.layout.name}, {len(usable)} scans of {len(people)} people in space {first.space}."]
     if counted:
         notes.append(f"Left alone: {counted}.")
-    if several := [person.label for person in people if len(person.scans) > 1]:
+    if several := [person.label for person in people if len(person.scans) > 1 and not person.unclear]:
         notes.append(
             f"{len(several)} people have several runs or sessions, whose maps are averaged, by the volumes kept: "
             f"{listed(several)}. Choose with --only."
@@ -201,27 +218,28 @@ def by_person(folder: Path, scans: list[ScanFile]) -> tuple[list[ScannedPerson],
 
 
 def check_kinds(folder: Path, people: Sequence[ScannedPerson]) -> None:
-    """Raises InputError if a person's scans differ in more than run and session, are twice the same, or people's
-    differ in layout or space."""
+    """Raises InputError if it is unclear of half the people which scans to take, since then nobody knows which are
+    usual. It does, too, if the scans of the others differ in layout or space."""
+    unclear, kinds = dict[str, list[str]](), dict[tuple[str, str], list[ScannedPerson]]()
     for person in people:
-        for one, other in pairwise(person.scans):
-            if one.kind != other.kind or one.entities == other.entities:
-                raise InputError(
-                    f"{folder} has several scans of {person.label}: {one.inside} and {other.inside}; expected one, "
-                    f"or runs and sessions that are alike in all else. {choice(one, other)}"
-                )
-    first, *others = (person.scans[0] for person in people)
-    for other in others:
-        if (first.layout, first.space) != (other.layout, other.space):
-            raise InputError(
-                f"{folder} has scans of several kinds, each of other people, such as {first.inside} and "
-                f"{other.inside}; expected one layout and space. {choice(first, other)}"
-            )
+        if person.unclear:
+            unclear.setdefault(person.unclear, []).append(person.label)
+        else:
+            kinds.setdefault((person.scans[0].layout.name, person.scans[0].space), []).append(person)
+    if 2 * sum(map(len, unclear.values())) >= len(people):
+        named = " ".join(f"{len(labels)} people, {listed(labels)}, have {why}" for why, labels in unclear.items())
+        raise InputError(f"{folder} does not say which scans to take of {len(people)} people: {named}")
+    if len(kinds) > 1:
+        counted = (f"{', '.join(kind)}: {listed([one.label for one in of])}" for kind, of in kinds.items())
+        raise InputError(
+            f"{folder} has scans of several kinds, each of other people ({'; '.join(counted)}); expected one layout "
+            f"and space. {choice(*(of[0].scans[0] for of in kinds.values()))}"
+        )
 
 
-def choice(one: ScanFile, other: ScanFile) -> str:
-    """Advice with the globs that tell two scans apart, by a part of their names or else by their folders."""
-    apart = [f"*_{key}-{escape(of)}_*" for key, of in [*one.entities.items(), *other.entities.items()]
-             if one.entities.get(key) != other.entities.get(key)]  # fmt: skip
-    globs = apart or [escape(str(scan.inside)).replace(scan.person, "*") for scan in (one, other)]
+def choice(*scans: ScanFile) -> str:
+    """Advice with the globs that tell scans apart, by a part of their names or else by their folders."""
+    parts = [part for scan in scans for part in scan.entities.items() if part[0] not in RUNS]
+    apart = [f"*_{key}-{escape(of)}_*" for key, of in parts if any(scan.entities.get(key) != of for scan in scans)]
+    globs = apart or [escape(str(scan.inside)).replace(scan.person, "*") for scan in scans]
     return f"Choose with --only, such as --only {' or --only '.join(map(shlex.quote, dict.fromkeys(globs)))}."

@@ -59,7 +59,7 @@ RESAMPLES = 300  # of the bootstrap of simulated predictions: a seventh of a run
 def write_cohort(source: Path, folder: Path, people: int, seed: int) -> None:
     """So many people of a cohort, the first of their maps, with labels permuted within sites."""
     cohort, random = open_cohort(source).without_connectomes, np.random.default_rng(seed)
-    label = permuted_labels(Folds("", cohort, "", {}, same_scan=cohort.metadata.same_scan), random)
+    label = permuted_labels(Folds("", cohort, "", {}), random)
     chosen = np.sort(random.permutation(len(cohort.rows))[:people])
     folder.mkdir()
     rows = [replace(cohort.rows[at], label=label[cohort.rows[at].subject]) for at in chosen]

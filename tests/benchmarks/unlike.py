@@ -124,7 +124,7 @@ def changed_people(
         write_source(source, files, subjects, change)
         command = [sys.executable, "-m", "data", "convert", files, target, "--like", like]
         outcome = subprocess.run(list(map(str, command)), cwd=ROOT, text=True, capture_output=True)
-        if outcome.returncode:
+        if outcome.returncode == 2:
             print(f"{name:<40}refused: {outcome.stderr.strip()[:200]}", flush=True)
             continue
         new, beside = open_cohort(target), of

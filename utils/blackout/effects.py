@@ -25,7 +25,7 @@ from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScal
 from data.cohorts import records
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
-from data.cohorts.rows import Row
+from data.cohorts.rows import Groups, Row, leaders
 from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE, UNIQUE
 from utils.scores.metrics import bootstrap
 from utils.scores.results import ALPHA, MIN_PER_CLASS
@@ -79,6 +79,12 @@ class Effects:
     def blob_subject(self) -> list[str]:
         """The subject of each row of `blob_excess`."""
         return self.subject * (len(self["group"]) // len(self.rows))
+
+    def with_one_person(self, groups: Groups) -> "Effects":
+        """The effects with subjects who share a scan and the label as one, who is called as the first of them."""
+        leader, label = leaders(self.subject, groups), {row.subject: row.label for row in self.rows}
+        one = {name: first for name, first in leader.items() if label[name] == label[first]}
+        return replace(self, rows=[replace(row, subject=one.get(row.subject, row.subject)) for row in self.rows])
 
     def of_subjects(self, array: np.ndarray) -> np.ndarray:
         """The means over each subject's records, (records, ...) -> (subjects, ...)."""

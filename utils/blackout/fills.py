@@ -5,7 +5,7 @@ All of a region is replaced: its voxels, and its edges where the network reads c
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from data.cohorts import records
 from data.cohorts.atlas import Atlas, means_of, regions
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import Row
+from data.cohorts.rows import Row, leaders
 from utils.blackout.edges import Contents, Edges, EdgeSubstitution
 from utils.blackout.options import CONNECTOME, BlackoutOptions
 
@@ -22,7 +22,7 @@ ORDER = (("train", True), ("test", True), ("train", False), ("test", False))  # 
 INNER_FOLDS = 5  # so that no one's region is predicted from a fit that has seen it
 PENALTIES = np.logspace(-3, 1, 9)  # of squared weights, per record
 Origin = tuple[str, str | None]  # of a donor: split and site; None: any site
-People = dict[str, list[int]]  # subject -> positions of the subject's records
+People = dict[str, list[int]]  # person -> positions of the records
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,12 +137,14 @@ class Fills:
         self.expected: np.ndarray = expected_means(cohort, self.means)
         self.edges = Edges(cohort, atlas, self.means, seed) if options.replaces_edges(cohort) else None
         self._people = people_by_origin(cohort)
-        subject = {int(index): cohort.rows[index].subject for index in tested}
-        self.origin = {index: donor_origin(self._people, cohort.rows[index], options.donors) for index in subject}
+        rows = rows_by_person(cohort)
+        self._person = person = {index: rows[index].subject for index in tested.tolist()}
+        self.origin = {index: donor_origin(self._people, rows[index], options.donors) for index in person}
         people = {index: self._people[origin] for index, origin in self.origin.items()}
-        self.count = min(options.donors, *(len(people[index].keys() - {name}) for index, name in subject.items()))
-        self.donors = {index: draw(people[index], name, self.count, [seed, index]) for index, name in subject.items()}
-        self.subjects_of_origin = Counter({subject[index]: origin for index, origin in self.origin.items()}.values())
+        self.count = min(options.donors, *(len(people[index].keys() - {name}) for index, name in person.items()))
+        self.donors = {index: draw(people[index], name, self.count, [seed, index]) for index, name in person.items()}
+        of_subject = {cohort.rows[index].subject: origin for index, origin in self.origin.items()}
+        self.subjects_of_origin = Counter(of_subject.values())
 
     @property
     def names(self) -> np.ndarray:
@@ -200,17 +202,24 @@ class Fills:
         }
         total = {origin: sum(values.values()) for origin, values in of_people.items()}
         for index, positions in self.donors.items():
-            origin, subject = self.origin[index], self.cohort.rows[index].subject
-            rest = total[origin] - of_people[origin].get(subject, 0.0)
-            found.append(level[[index, *positions]] - rest / len(of_people[origin].keys() - {subject}))
+            origin, person = self.origin[index], self._person[index]
+            rest = total[origin] - of_people[origin].get(person, 0.0)
+            found.append(level[[index, *positions]] - rest / len(of_people[origin].keys() - {person}))
         return np.stack(found)
 
 
+def rows_by_person(cohort: Cohort) -> list[Row]:
+    """The rows of a cohort; subjects who share a scan are called as the first of them."""
+    leader = leaders((row.subject for row in cohort.rows), cohort.same_scan)
+    return [replace(row, subject=leader[row.subject]) for row in cohort.rows]
+
+
 def people_by_origin(cohort: Cohort) -> dict[Origin, People]:
-    """Who may be a donor, by split and site."""
+    """Who may be a donor, by split and site. Subjects who share a scan are one person."""
     found: dict[Origin, People] = {}
+    rows = rows_by_person(cohort)
     for position in cohort.unswapped():
-        row = cohort.rows[position]
+        row = rows[position]
         for site in (row.site, None):
             found.setdefault((row.split, site), {}).setdefault(row.subject, []).append(position)
     return found

@@ -66,7 +66,7 @@ def check_possible(standard: Standard) -> None:
     if standard == "site":
         raise InputError(
             "ONNX reads one person, and standardise=site z-scores volumes over the people of a site; "
-            "train with --set standardise=voxel."
+            "train with run.py --set standardise=voxel."
         )
 
 
@@ -95,7 +95,9 @@ def export(members: Sequence[Network], path: Path, batches: Iterable[dict]) -> f
 def check_networks(networks: Sequence["keras.Model"]) -> None:
     """Raises InputError for networks that one ONNX file cannot hold."""
     if odd := {layer.compute_dtype for network in networks for layer in network.layers} - {"float32"}:
-        raise InputError(f"A network computes in {odd.pop()}; expected float32 for ONNX. Use --precision float32.")
+        raise InputError(
+            f"A network computes in {odd.pop()}; expected float32 for ONNX. Train with run.py --precision float32."
+        )
     size = FLOAT_BYTES * sum(network.count_params() for network in networks)
     if size >= MAX_BYTES:
         raise InputError(

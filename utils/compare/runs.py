@@ -30,7 +30,7 @@ VOID = {  # what makes a comparison void if one of the two has it: a caveat, and
     "simulated": "is of simulated people",
     "shuffled_labels": "was trained on shuffled labels",
     "problems": "is of a cohort with problems that invalidate its results",
-    "accepted_leaks": "is of a cohort with a leak that --allowLeak accepted",
+    "accepted_leaks": "is of a cohort with a leak that convert --allowLeak accepted",
 }
 KEYS = {"subject": "", "file": "the record "}  # columns whose values both must have, and what stands before one
 SAME = ("subject", "label", "site")  # columns that must be the same in each record
@@ -98,8 +98,9 @@ def read(letter: str, folder: Path) -> FinishedTest:
         raise InputError(f"{folder / PREDICTIONS} has no known label; nothing can be compared.")
     if described.choice and described.choice.quick:
         raise InputError(
-            f"{folder} holds the best of several candidates, chosen by these predictions (--choose quick), so its "
-            "scores are too good; compare a test with --choose and inner folds, or those of the candidates in it."
+            f"{folder} holds the best of several candidates, chosen by these predictions (run.py --choose "
+            "quick), so its scores are too good; compare a test of run.py --choose with inner folds, or those of the "
+            "candidates in it."
         )
     if described.repeats < 2:
         return FinishedTest(letter, folder, described, pooled, (pooled,))
@@ -124,14 +125,15 @@ def table_of(folder: Path) -> pd.DataFrame:
 def manifest_of(folder: Path) -> Manifest:
     """Raises InputError unless a classifier's test was finished in the folder."""
     if not (folder / MANIFEST).is_file():
-        raise InputError(f"{folder} {'holds no run.json' if folder.is_dir() else 'is no folder'}; {EXPECTED}.")
+        what = files.running(folder, "holds no run.json") if folder.is_dir() else "is no folder"
+        raise InputError(f"{folder} {what}; {EXPECTED}.")
     manifest = files.read_json(folder / MANIFEST, Manifest)
     if manifest.job != "test":
         raise InputError(f"{folder} is of another job ({manifest.job or 'unknown'}); {EXPECTED}.")
     if manifest.model not in MODELS or MODELS[manifest.model].predicts != "label":
         raise InputError(f"{folder} is of the model {manifest.model or 'unknown'}; {EXPECTED}.")
     if not manifest.finished:
-        raise InputError(f"{folder} is of a test that did not end; repeat its command.")
+        raise InputError(f"{folder} is of a test that {files.running(folder, 'did not end; repeat its command')}.")
     return manifest
 
 
@@ -172,7 +174,7 @@ def other_repeats(one: FinishedTest, other: FinishedTest) -> Iterator[str]:
     few, many = len(with_fewer.repeats), len(with_more.repeats)
     if few < many:
         first = f"compare {with_more.folder / REPEAT.format(0)} with it, or " if few == 1 else ""
-        advice = f"{first}train and test {with_fewer.letter} with --repeats {many}"
+        advice = f"{first}train and test {with_fewer.letter} by run.py with --repeats {many}"
         yield f"{with_more.letter} is the mean of {many} repeats, {with_fewer.letter} of {few}: {advice}"
 
 

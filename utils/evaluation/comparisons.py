@@ -57,7 +57,7 @@ NO_FLOORS = (
 )
 LINEAR_FLOORS = "The floors are the linear ones that a bundle holds, fitted on its training people."
 BEST_FLOOR = "best_floor"  # of a repeat, by the AUC that the verdict names
-FITTED: dict[tuple[str, ...], pd.DataFrame] = {}  # what floors predict, by the data, split and standard
+FITTED: dict[tuple, pd.DataFrame] = {}  # what floors predict, by the data, split, groups and standard
 
 
 def write_floors(run: Run, known: floors.LinearFloors | None = None) -> list[str]:
@@ -104,7 +104,8 @@ def prepared(cohort: Cohort) -> list[object]:
 
 def predicted_by_floors(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
     """`floors.predict`, once in a process: no seed decides it, and repeats with the same folds have the same floors."""
-    key = tuple(part for of in filter(None, (cohort, training)) for part in (of.identity, of.standard))
+    cohorts = filter(None, (cohort, training))
+    key = tuple((of.identity, of.digest, of.same_scan, of.standard) for of in cohorts)
     if key not in FITTED:
         FITTED[key] = floors.predict(cohort, training)
     return FITTED[key]
@@ -241,7 +242,7 @@ def best_of(each: Mapping[str, Predictions]) -> str:
 def corrected(each: Mapping[str, Predictions], seed: int) -> float | None:
     """The mean score, over resamples of people within folds, of who does best on those who are drawn, on the others."""
     first = next(iter(each.values()))
-    people, member = first.people
+    people, member = first.drawn
     strata = None if first.fold is None else first.fold[people]
     weight = resampled(len(people), np.random.default_rng(seed), RESAMPLES, strata)[:, member].astype(float)
     name = headline(aucs(first, weight[:1]))

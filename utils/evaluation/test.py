@@ -15,7 +15,7 @@ from data.base.terminal import print_unless_quiet
 from data.cohorts.cohort import in_order
 from data.cohorts.phenotype import missing_in
 from data.cohorts.records import CLASSES
-from data.cohorts.rows import TOGETHER
+from data.cohorts.rows import TOGETHER, leaders
 from utils.bundle.run import bundle_of, networks_of, write_people
 from utils.choice.chosen import keep_quick
 from utils.evaluation import autoencoders, comparisons, confounds, external, probabilities
@@ -31,7 +31,7 @@ from utils.runs.run import Run
 from utils.scores import floors, metrics
 from utils.scores.features import with_iq
 from utils.scores.metrics import Predictions, with_intervals
-from utils.scores.results import CANDIDATE, METRICS, POOLED, PREDICTION_COLUMNS, Estimate, Headline
+from utils.scores.results import CANDIDATE, METRICS, POOLED, PREDICTION_COLUMNS, SAME_SCAN, Estimate, Headline
 from utils.training.network import outputs_of, probability_of_autism
 
 RESULTS = "checkpoint_results.csv"
@@ -119,11 +119,15 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
     indices = run.cohort.indices("test")
     batches = in_order(indices, run.config.batch_size)
     each = np.stack([predicted(*of_one, batches) for of_one in networks])
+    rows = [run.cohort.rows[index] for index in indices]
     cells = [
         (row.file, row.subject, row.site, int(row.label) if row.known else "", probability)
-        for row, probability in zip([run.cohort.rows[i] for i in indices], each.mean(0), strict=True)
+        for row, probability in zip(rows, each.mean(0), strict=True)
     ]
-    write_table(run, "predictions", pd.DataFrame(cells, columns=PREDICTION_COLUMNS))
+    table = pd.DataFrame(cells, columns=PREDICTION_COLUMNS)
+    if groups := run.cohort.same_scan:
+        table[SAME_SCAN] = table["subject"].map(leaders(table["subject"], groups))
+    write_table(run, "predictions", table)
     notes = external.write_beside(run)
     if bundle_of(run):
         prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
@@ -227,7 +231,7 @@ def prepared(run: Run) -> Prepared:
         connectome=metadata.connectome,
         phenotype_columns=metadata.phenotype_columns,
         scaled_by=("fold" if by_fold else "split") if metadata.phenotype_median else "",
-        same_scan=len(folds.same_scan if folds else metadata.same_scan),
+        same_scan=len(run.cohort.same_scan),
         together=folds is not None or metadata.copies == TOGETHER,
         conversion=next((source["command"] for source in metadata.lineage if "left_out" in source), ""),
     )

@@ -62,7 +62,10 @@ def predict() -> int:
 
     bundle, given = Bundle.open(args.bundle), Given(args.maps, args.phenotype, args.series)
     print(*bundle.lines(), sep="\n", flush=True)
-    found = predicted(bundle, given, args.prevalence)
+    try:
+        found = predicted(bundle, given, args.prevalence)
+    except InputError as error:
+        raise InputError(parser().in_own_words(str(error))) from error
     print(*found.lines(), sep="\n", flush=True)
     from utils.predict import page  # figures, once there is something to draw
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from data.base import files
 from data.base.errors import InputError
 from utils.report.tables import Described, Tables, read_test
 from utils.runs.cross_validation import FEWEST, CrossValidation, GroupScore
@@ -15,18 +16,18 @@ from utils.scores import calibration
 from utils.scores.metrics import HEADLINES, headline
 from utils.scores.results import SITE_COUNTS, Estimate
 
-HOW = "expected the --outDir of a finished run.py --test on folds"
+HOW = "expected the folder of a finished run.py --test on folds"
 
 
 def read_cross_validation(folder: Path, model: str) -> CrossValidation:
     """The test in a folder. Raises InputError if it is not a whole test of this model on folds, with labels."""
     found, manifest = read_test(folder), read_manifest(folder)
     run, content = found.run, described(folder)
-    if manifest is None or not manifest.finished or (damaged := changed(folder, manifest)):
-        what = (
-            f"{damaged[0]} is not as it was written" if manifest and manifest.finished else "the test is not finished"
-        )
-        raise InputError(f"--score {folder}: {what}; {HOW}. Repeat the test.")
+    if manifest is None or not manifest.finished:
+        what = files.running(folder, f"is not finished; {HOW}. Repeat its command")
+        raise InputError(f"--score {folder}: the test {what}.")
+    if damaged := changed(folder, manifest):
+        raise InputError(f"--score {folder}: {damaged[0]} is not as it was written; {HOW}. Repeat the test.")
     if run.folds is None or run.fold:
         raise InputError(f"--score {folder} is of one split, which leaves no score of everybody; {HOW}.")
     if run.model != model:

@@ -148,7 +148,8 @@ def read_test(folder: Path) -> Tables:
     """Reads a folder. Raises InputError, naming the file, for what is missing or damaged."""
     path = folder / TABLES["predictions"].file
     if not path.is_file():
-        raise InputError(f"{folder} holds no {path.name}; expected the folder of a classifier's `run.py --test`.")
+        what = files.running(folder, f"holds no {path.name}; expected the folder of a classifier's `run.py --test`")
+        raise InputError(f"{folder} {what}.")
     run = files.read_json(folder / "run.json", Described)
     if run.model not in MODELS or MODELS[run.model].predicts != "label":
         raise InputError(f"{folder / 'run.json'} has the model {run.model}; expected a classifier. Test one.")

@@ -46,8 +46,8 @@ SUSPICIOUS = 0.80  # accuracy that is far above it, however wide its interval
 NAMED = ("batch_size", "optimizer", "learning_rate", "decay")  # hyper-parameters that have a place in a sentence
 CHOSEN_ON_ABIDE = ("combined", "regions")  # presets, see docs/models.md
 ONE_OF_SEVERAL = (
-    "These are the scores of one of several candidates that were compared on these people (--choose); those of the "
-    "best one are too good. The score of the whole choice is in the folder above."
+    "These are the scores of one of several candidates that were compared on these people (run.py --choose); those of "
+    "the best one are too good. The score of the whole choice is in the folder above."
 )
 SENTENCES, TRIPOD = "sentences.jinja", "tripod.jinja"
 TEMPLATES = jinja2.Environment(

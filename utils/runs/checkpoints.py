@@ -157,10 +157,11 @@ class CheckpointFolder:
         if whole := self.whole:
             return whole
         if self.current is None:
-            raise InputError(f"{self.path} holds no checkpoint; make one: {self.training}")
+            what = files.running(self.path, f"make one: {self.training}")
+            raise InputError(f"{self.path} holds no checkpoint; {what}")
         raise InputError(
             f"{latest_in(self.current)} is not there or not as it was saved, nor is one before it; copy the whole "
-            "folder again, or train again with --overrideChkpt."
+            f"folder again, or train again: {self.training} --overrideChkpt"
         )
 
     @property

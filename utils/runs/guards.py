@@ -19,8 +19,8 @@ from utils.runs.run import Run
 
 OTHER = "another --chkPointDir, or --train --overrideChkpt"
 WITHOUT_THEM = (
-    "Use the cohort with the same split, or leave them out: python -m data convert --exclude, or a JSON list of the "
-    "other records."
+    "Keep the split of the cohort that was trained on (python -m data convert --keepSplit), or leave them out "
+    "(--exclude, or a JSON list of the other records)."
 )
 IN_FOLDS = (
     "Reduce without learning (python -m data convert --grid reduced), or train cae and do its full pass with the same "
@@ -192,9 +192,11 @@ def check_writable(folder: Path, flag: str) -> None:
 
 def two_classes(run: Run) -> None:
     """A classifier is trained on both classes."""
-    labels = {row.label for row in run.cohort.rows if row.split == "train"}
+    labels = {run.cohort.rows[index].label for index in run.cohort.indices("train")}
     if run.model.predicts == "label" and len(labels) < len(CLASSES):
-        raise InputError(f"{run.cohort.path} has one class only among its training subjects; add the other.")
+        raise InputError(
+            f"{run.cohort.path} has one class only among its training subjects; expected two. Convert people of both."
+        )
 
 
 def enough_to_validate(run: Run) -> None:

@@ -158,8 +158,7 @@ class Run:
         """Training subjects set aside to choose the checkpoint."""
         if not self.choices.validation:
             return frozenset()
-        groups = self.folds.same_scan if self.folds else self.cohort.metadata.same_scan
-        return validation_subjects(self.cohort.rows, self.choices.validation, self.seed, groups)
+        return validation_subjects(self.cohort.rows, self.choices.validation, self.seed, self.cohort.same_scan)
 
     def training_records(self, set_aside: bool = False) -> np.ndarray:
         """Positions of the training records, without those of validation subjects; or those, if `set_aside`."""

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit
 
-from utils.scores.results import CHANCE, CONFIDENCE, MIN_PER_CLASS, MIN_SUBJECTS, THRESHOLD, Estimate
+from utils.scores.results import CHANCE, CONFIDENCE, MIN_PER_CLASS, MIN_SUBJECTS, SAME_SCAN, THRESHOLD, Estimate
 
 RESAMPLES = 2000
 CLOSEST = 1e-7  # that a probability comes to 0 or 1 in log odds
@@ -76,7 +76,8 @@ class Predictions:
     """Records whose label is known, and what a classifier predicts of them; all arrays are (n,).
 
     `label`: 1 autism, 0 control; `probability` of autism; `fold`: the model that predicted a record, None if there is
-    one model only; `site`: None if it plays no part. `tested`: the fold of each subject whom these folds test, if the
+    one model only; `site`: None if it plays no part; `person`: the first of the subjects who share a scan, who are
+    drawn together, None if none do. `tested`: the fold of each subject whom these folds test, if the
     records are of some of them. `several`: whether models of several folds predicted, also where no `fold` says which,
     as of means over repeats. `repeats`: the same records, predicted by the models of other folds; every score is the
     mean over these and this. Sequences are converted to arrays.
@@ -90,18 +91,19 @@ class Predictions:
     tested: tuple = ()
     several: bool = False
     repeats: tuple["Predictions", ...] = ()
+    person: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name in ("label", "probability", "subject", "fold", "site"):
+        for name in ("label", "probability", "subject", "fold", "site", "person"):
             values = getattr(self, name)
             object.__setattr__(self, name, None if values is None else np.asarray(values))
 
     @classmethod
     def of(cls, table: pd.DataFrame, several: bool = False) -> "Predictions":
-        """From a table with the columns of `predictions.csv`, no label unknown; `fold` and `site` may be absent."""
+        """From a table with the columns of `predictions.csv`, no label unknown. Some of the columns may be absent."""
         label, probability = table["label"].to_numpy(float), table["probability"].to_numpy(float)
-        fold, site = (table[name].to_numpy() if name in table else None for name in ("fold", "site"))
-        return cls(label, probability, table["subject"].to_numpy(), fold, site, several=several)
+        fold, site, person = (table[name].to_numpy() if name in table else None for name in ("fold", "site", SAME_SCAN))
+        return cls(label, probability, table["subject"].to_numpy(), fold, site, several=several, person=person)
 
     @property
     def all(self) -> tuple["Predictions", ...]:
@@ -121,6 +123,11 @@ class Predictions:
         return first, member
 
     @property
+    def drawn(self) -> tuple[np.ndarray, np.ndarray]:
+        """`people`, of whom those who share a scan count as one: the units of a bootstrap."""
+        return self.people if self.person is None else replace(self, subject=self.person, person=None).people
+
+    @property
     def in_one_class_sites(self) -> int:
         """Subjects of sites whose subjects are all of one class."""
         if self.site is None:
@@ -135,11 +142,11 @@ class Predictions:
 
     def subset(self, rows: np.ndarray) -> "Predictions":
         """The records in `rows` (n,) bool as a test of their own."""
-        fold, site = (None if group is None else group[rows] for group in (self.fold, self.site))
+        fold, site, person = (None if of is None else of[rows] for of in (self.fold, self.site, self.person))
         tested = () if self.fold is None else self.tested or tuple(self.fold[self.people[0]])
         of_records = {name: getattr(self, name)[rows] for name in ("label", "probability", "subject")}
         repeats = tuple(one.subset(rows) for one in self.repeats)
-        return replace(self, **of_records, fold=fold, site=site, tested=tested, repeats=repeats)
+        return replace(self, **of_records, fold=fold, site=site, person=person, tested=tested, repeats=repeats)
 
     def count(self, rows: np.ndarray) -> int:
         """How many subjects the records in `rows` (n,) bool are of."""
@@ -147,7 +154,7 @@ class Predictions:
 
     def bootstrap(self, statistic: Statistic, seed: int, resamples: int) -> tuple[np.ndarray, np.ndarray]:
         """Both ends of a statistic's interval over subjects, within their fold; `statistic` takes records' weights."""
-        first, member = self.people
+        first, member = self.drawn
         strata, random = None if self.fold is None else self.fold[first], np.random.default_rng(seed)
         return bootstrap(lambda weight: statistic(weight[:, member]), len(first), random, resamples, strata)
 

@@ -94,6 +94,7 @@ class Headline(NamedTuple):
 METRICS = "metrics.json"
 PAGE = "report.html"
 CANDIDATE = "candidate"  # a column of several tables
+SAME_SCAN = "same_scan"  # the first of the subjects who share a scan; a column where some do
 PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
 UNLIKE_COLUMNS = ("file", "subject", "reasons")
 SITE_COUNTS = ("subjects", "autism", "control")
@@ -122,7 +123,7 @@ class Table:
 
 
 ROWS = (
-    Table("predictions", ("file", "subject", "site", "fold", CANDIDATE), pooled=True, joined=True),
+    Table("predictions", ("file", "subject", "site", "fold", CANDIDATE, SAME_SCAN), pooled=True, joined=True),
     Table("floor_predictions", ("file", "fold"), pooled=True, joined=True),  # floors' probabilities of autism
     Table("training", ("fold", CANDIDATE), ("fold", "step", "loss"), pooled=True),  # the history, thinned
     Table("floors", ("floor",), ("floor", *columns_of("auc"))),  # the model and its floors

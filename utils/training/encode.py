@@ -11,6 +11,7 @@ import numpy as np
 from data.base import files
 from data.cohorts import records
 from data.cohorts.cohort import in_one_folder, in_order
+from data.cohorts.folds import seal_set
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
 from utils.runs.run import Run
 from utils.training.network import outputs_of, restored_network
@@ -38,7 +39,7 @@ def encode(run: Run) -> int:
         )
         write_records(run, encoder, folder)
         carry_tables(run.cohort, folder)
-        write_tables(folder, run.cohort.rows, metadata, run.cohort.sources(encoded=True))
+        write_tables(folder, run.cohort.rows, metadata, run.cohort.origins(encoded=True))
         open_cohort(folder)  # nothing is called done that cannot be read
         dataclasses.replace(source, out_dir=folder).write_manifest(finished=True, records=len(run.cohort.rows))
     run.enter(None)
@@ -60,8 +61,9 @@ def encoder_of(run: Run) -> keras.Model:
 
 
 def pool(group: "Group") -> None:
-    """Joins the folds' cohorts into one set, which can be given as `--dataDir` with the same `--folds`."""
+    """Joins the folds' cohorts into one sealed set, which can be given as `--dataDir` with the same `--folds`."""
     group.folds.write(group.run.out_dir)
+    seal_set(group.run.out_dir)
     group.whole.finish()
 
 

@@ -102,7 +102,7 @@ def read(checkpoint: tf.train.Checkpoint, folder: CheckpointFolder, check: Calla
         check(checkpoint.restore(str(folder.latest())))
     except (tf.errors.OpError, LookupError) as error:
         raise InputError(
-            f"{folder.latest()} cannot be read ({short(error)}); train again with --overrideChkpt."
+            f"{folder.latest()} cannot be read ({short(error)}). Train again: {folder.training} --overrideChkpt"
         ) from error
     except (ValueError, AssertionError) as error:
         raise InputError(

@@ -1,0 +1,107 @@
+"""Who trains and who is tested: one person in ten, drawn by a seed, or as another cohort has it."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data.base.errors import InputError
+from data.cohorts import twins
+from data.cohorts.cohort import Cohort
+from data.cohorts.rows import TEST_SHARE, Groups, Row, leaders, listed
+from data.cohorts.stored import sealed
+from data.conversion.tables import key
+
+TRAIN, TEST, DRAWN = "train", "test", ""  # what is kept of somebody; DRAWN: nothing
+PLACES = {TEST: 0, DRAWN: 1, TRAIN: 2}  # in the order of a site
+
+
+def draw(*named: object) -> float:
+    """A number in [0, 1) that depends on these alone."""
+    text = "\0".join(map(str, named))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+
+def assign_splits(subjects: pd.DataFrame, seed: int, groups: Groups = ()) -> dict[str, str]:
+    """Subject -> train or test, whatever the order of `subjects` (subject, site, label and, where a split is kept,
+    kept: one of PLACES). A group counts as one subject, a training subject if any of it is kept as one.
+
+    Of each label a tenth, and of two or more at least one, is tested. The n subjects of a site have a drawn order and
+    the keys (u + 0) / n, (u + 1) / n, ... with a drawn u; those with the least keys of all sites are tested. So each
+    site has its share but for one, and without one subject at most two others change.
+    """
+    kept = dict(zip(subjects["subject"], subjects.get("kept", [DRAWN] * len(subjects)), strict=True))
+    drawn = {name: draw(seed, name) for name in kept}
+    of_group = leaders(kept, tuple(tuple(sorted(group, key=drawn.__getitem__)) for group in groups))
+    for name, first in of_group.items():
+        kept[first] = max(kept[first], kept[name])  # in the order of letters, train is the last
+    strata = defaultdict[str, defaultdict[str, list[str]]](partial(defaultdict, list))
+    for name, site, label in zip(subjects["subject"], subjects["site"], subjects["label"], strict=True):
+        if of_group[name] == name:
+            strata[str(label)][site].append(name)
+    tested = {first for first in of_group.values() if kept[first] == TEST}
+    for label, sites in strata.items():
+        keys: dict[str, float] = {}
+        for site, there in sites.items():
+            offset = draw(seed, label, site)
+            in_order = sorted(there, key=lambda name: (PLACES[kept[name]], drawn[name]))
+            keys |= {name: (at + offset) / len(there) for at, name in enumerate(in_order)}
+        wanted = max(round(len(keys) / TEST_SHARE), 1 if len(keys) > 1 else 0)
+        free = sorted((name for name in keys if kept[name] == DRAWN), key=keys.__getitem__)
+        tested |= set(free[: max(wanted - len(tested & keys.keys()), 0)])
+    return {name: TEST if of_group[name] in tested else TRAIN for name in kept}
+
+
+@dataclass(frozen=True)
+class KeptSplit:
+    """The split of a cohort in any form, which other people take on who are in it, or whose scan is."""
+
+    cohort: Cohort
+    kept: dict[str, str] = field(default_factory=dict)  # by subject, of those to whom it was given
+
+    @classmethod
+    def of(cls, path: Path | None) -> "KeptSplit | None":
+        """Raises InputError for what is no cohort."""
+        return cls(sealed(path)) if path else None
+
+    def added(self, subjects: pd.DataFrame, means: Sequence[np.ndarray]) -> pd.DataFrame:
+        """The subjects with the column `kept`: the split of those whom the cohort has by the ID. Once their region
+        means are known, (regions, maps) each, also of those whose scan it has. Raises InputError if it has nobody."""
+        names = subjects["subject"].tolist()
+        rows = sorted(self.cohort.rows, key=lambda row: row.split)  # who is in both, by two IDs, is in training
+        by_key = {key(row.subject): row.split for row in rows}
+        self.kept.update({name: by_key[key(name)] for name in names if key(name) in by_key})
+        others = [at for at, name in enumerate(names) if name not in self.kept]
+        if others and len(means) and self.is_comparable(means[0]):
+            split_of = {row.subject: row.split for row in rows}
+            known = sorted(self.cohort.unswapped(), key=lambda at: self.cohort.rows[at].split != TRAIN)
+            new = [names[at] for at in others], np.array([means[at] for at in others])
+            found = twins.shared(twins.of_cohort(self.cohort, known), new)
+            self.kept.update({name: split_of[other] for name, other in found.items()})
+        if len(means) and not self.kept:
+            raise InputError(
+                f"--keepSplit {self.cohort.path} has nobody of those to convert, such as {names[0]}; it has people "
+                f"such as {rows[0].subject}. Name the cohort whose split they are to keep, or leave it out."
+            )
+        return subjects.assign(kept=[self.kept.get(name, DRAWN) for name in names])
+
+    def is_comparable(self, means: np.ndarray) -> bool:
+        """Whether its volumes are of as many maps, and not the code of an encoder."""
+        return self.cohort.num_maps == means.shape[-1] and not self.cohort.metadata.reduction.startswith("encoder")
+
+    def notes(self, rows: Sequence[Row]) -> list[str]:
+        """How many people it decided, and whose split could not be kept."""
+        told = [
+            f"Split: {len(self.kept)} subjects as in {self.cohort.path}, {len(rows) - len(self.kept)} others drawn."
+        ]
+        if moved := [row.subject for row in rows if self.kept.get(row.subject, row.split) != row.split]:
+            told.append(
+                f"Not kept: {listed(moved)}, test subjects there, share a scan with training subjects and are training "
+                "subjects now."
+            )
+        return told

@@ -1,0 +1,178 @@
+"""A cohort and a table of corrections -> a new, sealed cohort, which says what was corrected: sites, labels,
+covariates, or values of the phenotype."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data.base.errors import InputError, check_plain
+from data.base.files import check_sums, new_folder
+from data.base.terminal import progress
+from data.cohorts import records
+from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort, in_one_folder
+from data.cohorts.phenotype import SUBJECT, Scaler, fit_scaler, numbers, write_by_subject
+from data.cohorts.records import HEADER_BYTES, FileEntry, Wrapped
+from data.cohorts.rows import Metadata, Row, listed
+from data.cohorts.stored import carry_tables, open_cohort, write_tables
+from data.conversion.tables import read_table
+from data.conversion.template import site_column_of
+
+SITE, LABEL = "site", "label"  # of the table of records
+UNKNOWN = "n/a"  # a cell that makes a value unknown; an empty one leaves it as it is
+LABELS = {"1": 1.0, "0": 0.0, UNKNOWN: float("nan")}
+
+
+@dataclass(frozen=True)
+class People:
+    """What a cohort's files say of each subject beside the maps."""
+
+    site: dict[str, str]
+    label: dict[str, float]
+    covariates: pd.DataFrame  # text by subject; without columns if there are none
+    phenotype: pd.DataFrame  # numbers by subject, as above
+
+    @classmethod
+    def of(cls, cohort: Cohort) -> "People":
+        first = [cohort.rows[at] for at in cohort.first_records(range(len(cohort.rows))).values()]
+        nothing = pd.DataFrame(index=[row.subject for row in first])
+        covariates = nothing if cohort.covariates is None else cohort.covariates.copy()
+        phenotype = nothing if cohort.raw_phenotype is None else cohort.raw_phenotype.copy()
+        site, label = ({row.subject: getattr(row, name) for row in first} for name in (SITE, LABEL))
+        return cls(site, label, covariates, phenotype)
+
+
+def corrected(cohort: Cohort, path: Path) -> tuple[People, list[dict[str, str]]]:
+    """What the cohort says of its people with the corrections of a table, and these: subject, column, before and after.
+    Raises InputError, naming all that cannot be corrected."""
+    table, people, site_column = read_table(path), People.of(cohort), site_column_of(cohort)
+    known = [SITE, LABEL, *dict.fromkeys([*people.covariates.columns, *people.phenotype.columns])]
+    unknown = [name for name in table if name not in (SUBJECT, *known)]
+    if SUBJECT not in table or unknown:
+        raise InputError(
+            f"{path} has the columns {listed(list(table))}; expected {SUBJECT}, and columns to correct, of "
+            f"{listed(known, len(known))}."
+        )
+    subjects = [subject.strip() for subject in table[SUBJECT]]
+    strange = sorted({one for one in subjects if one not in people.site or subjects.count(one) > 1})
+    if strange:
+        raise InputError(
+            f"{path} names {listed(strange)}, who are not in {cohort.path} or stand there twice; expected one row a "
+            "subject of the cohort."
+        )
+    corrections = []
+    for name in table.columns.drop(SUBJECT):
+        column = SITE if name == site_column else str(name)
+        for subject, text in zip(subjects, map(str.strip, table[name]), strict=True):
+            if text and (change := set_value(people, site_column, (subject, column), text, path)):
+                corrections.append({"subject": subject, "column": column} | change)
+    if not corrections:
+        raise InputError(f"{path} says what {cohort.path} says already; expected other values. Correct the table.")
+    return people, corrections
+
+
+def set_value(
+    people: People, site_column: str | None, place: tuple[str, str], text: str, path: Path
+) -> dict[str, str] | None:
+    """Sets the value of a subject in a column; returns what was there and what is now, or None if that is the same."""
+    (subject, column), value = place, "" if text == UNKNOWN else text
+    check_plain(text, f"{path} has the value")
+    before, after = [], []
+    if column == SITE:
+        before.append(people.site[subject])
+        after.append(value or "unknown")
+        people.site[subject] = after[0]
+    elif column == LABEL:
+        if text not in LABELS:
+            raise InputError(f"{path} gives {subject} the label {text}; expected 1 (autism), 0 (control) or {UNKNOWN}.")
+        before.append(shown(people.label[subject]))
+        after.append(shown(LABELS[text]))
+        people.label[subject] = LABELS[text]
+    covariate = site_column if column == SITE else column
+    if covariate in people.covariates:
+        before.append(people.covariates.loc[subject, covariate])
+        after.append(value)
+        people.covariates.loc[subject, covariate] = value
+    if column in people.phenotype:
+        number = numbers(pd.DataFrame({column: [value]}), column).iloc[0]
+        before.append(shown(people.phenotype.loc[subject, column]))
+        after.append(shown(number))
+        people.phenotype.loc[subject, column] = number
+    return {"before": before[0], "after": after[0]} if before != after else None
+
+
+def shown(number: float) -> str:
+    return f"{number:.9g}" if number == number else UNKNOWN
+
+
+def correct(cohort: Cohort, path: Path, target: Path) -> list[dict[str, str]]:
+    """Writes the cohort with the corrections of the table at `path` into the new folder `target`, and returns them.
+    Files of records that stay as they are become links to the same content, where the disk has such. Raises InputError
+    for a table that does not fit, and for a training subject whose label becomes unknown."""
+    if cohort.tables is None:
+        raise InputError(
+            f"{cohort.path} has no tables of its people; expected a cohort. Make it: python -m data convert."
+        )
+    people, corrections = corrected(cohort, path)
+    cohort = in_one_folder(cohort)
+    rows = [replace(row, site=people.site[row.subject], label=people.label[row.subject]) for row in cohort.rows]
+    if lost := sorted({row.subject for row in rows if row.split == "train" and not row.known}):
+        raise InputError(
+            f"{path} takes the label from {listed(lost)}, who are training subjects; leave them out instead."
+        )
+    metadata = replace(cohort.metadata, corrections=(*cohort.metadata.corrections, *corrections), phenotype_auc={})
+    metadata = replace(metadata, grid=cohort.grid.shape)
+    values: Mapping[str, np.ndarray] = {}
+    if any(of["column"] in people.phenotype for of in corrections):
+        metadata, values = scaled(people.phenotype, rows, metadata)
+    with new_folder(target) as folder:
+        check_sums(cohort.paths)
+        write_records(cohort, rows, values, folder)
+        carry_tables(cohort, folder)
+        if not people.covariates.columns.empty:
+            write_by_subject(folder / COVARIATES, people.covariates)
+        if not people.phenotype.columns.empty:
+            write_by_subject(folder / PHENOTYPE, people.phenotype)
+        write_tables(folder, rows, metadata, cohort.origins())
+        open_cohort(folder)  # nothing is called done that cannot be read
+    return corrections
+
+
+def scaled(phenotype: pd.DataFrame, rows: list[Row], metadata: Metadata) -> tuple[Metadata, dict[str, np.ndarray]]:
+    """The phenotype of each subject (29,) as records hold it, and metadata with its constants. These are those of the
+    training subjects or, if there are none, stay."""
+    training = {row.subject for row in rows if row.split == "train"}
+    inside = [subject in training for subject in phenotype.index]
+    scaler = fit_scaler(phenotype[inside].to_numpy()) if training else Scaler.of(metadata)
+    if scaler is None:
+        raise InputError("cohort.json does not say how the phenotype was scaled, as in older cohorts; convert again.")
+    values = scaler.transform(phenotype.to_numpy()).astype(np.float32)
+    return replace(metadata, **scaler.constants()), dict(zip(phenotype.index, values, strict=True))
+
+
+def write_records(cohort: Cohort, rows: list[Row], values: Mapping[str, np.ndarray], folder: Path) -> None:
+    """Writes the records with the labels of `rows` and the phenotype of `values`, by subject, if that has changed."""
+    with progress("Correcting", len(rows)) as shown:
+        for index, row in enumerate(rows):
+            entry, before = cohort.entries[index], cohort.header(index)
+            stored = entry.stored if isinstance(entry, Wrapped) else entry
+            phenotype = values.get(row.subject, np.frombuffer(before, records.DTYPE)[1:])
+            header = records.pack_header(row.label, phenotype)
+            cohort.read(index)
+            if header == before and isinstance(stored, FileEntry):
+                linked(entry.path, folder / row.file)
+            else:
+                (folder / row.file).write_bytes(header + entry.read()[HEADER_BYTES:])
+            shown.advance()
+
+
+def linked(source: Path, target: Path) -> None:
+    """Links a file, or copies it where links cannot be."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
