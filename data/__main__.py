@@ -1,4 +1,4 @@
-"""python -m data: everything that is done to cohorts before a model sees them."""
+"""abide-data: everything that is done to cohorts before a model sees them."""
 
 import argparse
 import shlex
@@ -51,7 +51,7 @@ def convert(args: argparse.Namespace) -> int:
     for reason, subjects in source.left_out.items():
         if subjects:
             print(f"{len(subjects)} left out, {reason}: {listed(subjects)}")
-    command = shlex.join(["python", "-m", "data", *sys.argv[1:]])
+    command = shlex.join(["abide-data", *sys.argv[1:]])
     if like:
         planned, notes = conversion.convert_like(source, args.cohort, like, command)
     else:
@@ -162,7 +162,7 @@ def export(args: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = Parser(prog="python -m data", description=__doc__)
+    top = Parser(prog="abide-data", description=__doc__)
     verbs = top.add_subparsers(required=True, metavar="VERB")
 
     def verb(run: Callable[[argparse.Namespace], int | None], help: str) -> argparse.ArgumentParser:
@@ -230,11 +230,11 @@ def main() -> int:
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:  # a background job inherits that Ctrl-C is ignored, and keeps it so
         signal.signal(signal.SIGINT, interrupt_once)
-    status = guarded("python -m data", execute)
+    status = guarded("abide-data", execute)
     if status != INTERRUPTED:
         signal.signal(signal.SIGINT, before)
     return status
 
 
 if __name__ == "__main__":
-    start(main, "python -m data")
+    start(main, "abide-data")

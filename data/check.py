@@ -1,4 +1,4 @@
-"""python -m data check: a cohort -> counts, and whatever in its table and volumes would invalidate a result."""
+"""abide-data check: a cohort -> counts, and whatever in its table and volumes would invalidate a result."""
 
 import hashlib
 from collections import defaultdict

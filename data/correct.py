@@ -114,9 +114,7 @@ def correct(cohort: Cohort, path: Path, target: Path) -> list[dict[str, str]]:
     Files of records that stay as they are become links to the same content, where the disk has such. Raises InputError
     for a table that does not fit, and for a training subject whose label becomes unknown."""
     if cohort.tables is None:
-        raise InputError(
-            f"{cohort.path} has no tables of its people; expected a cohort. Make it: python -m data convert."
-        )
+        raise InputError(f"{cohort.path} has no tables of its people; expected a cohort. Make it: abide-data convert.")
     people, corrections = corrected(cohort, path)
     cohort = in_one_folder(cohort)
     rows = [replace(row, site=people.site[row.subject], label=people.label[row.subject]) for row in cohort.rows]

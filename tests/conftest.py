@@ -56,7 +56,7 @@ def cli() -> Callable[..., Outcome]:
 
 @pytest.fixture(scope="session")
 def data_cli() -> Callable[..., Outcome]:
-    """`data_cli("convert", ...)` runs python -m data, without other processes."""
+    """`data_cli("convert", ...)` runs abide-data, without other processes."""
 
     def run(*arguments) -> Outcome:
         with pytest.MonkeyPatch.context() as patch:

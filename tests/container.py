@@ -246,8 +246,8 @@ class Tries:
         small = ("--dataDir", "../cohort", "--chkPointDir", "ckpt")
         stranger.do(["run.py", "--train", *small, "--numIters", 4], mounts=mounts)
         stranger.do(["run.py", "--test", *small], mounts=mounts)
-        stranger.do(["python", "-m", "utils.report", "results/mmnn-test"], mounts=mounts)
-        checked = stranger.do(["sh", "-c", "python -m data check ../cohort; true"], mounts=mounts)
+        stranger.do(["abide-report", "results/mmnn-test"], mounts=mounts)
+        checked = stranger.do(["sh", "-c", "abide-data check ../cohort; true"], mounts=mounts)
         owners = {path.stat().st_uid for path in results.rglob("*")}
         report = results / "results" / "mmnn-test" / "report.html"
         held = report.exists() and owners == {int(STRANGER.split(":")[0])} and "Traceback" not in checked

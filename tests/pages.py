@@ -9,7 +9,7 @@ from helpers import ROOT, SMALL_BATCH, TINY_NN
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 FENCED = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"(?:run\.py|python -m data|python -m utils\.(?:compare|bundle|predict)) .*")
+COMMAND = re.compile(r"(?:run\.py|abide-\w+|python -m (?:data|utils\.\w+)) .*")
 CLUSTER = "#SBATCH"  # in the blocks that are scripts for Slurm
 ONE_OF_REGIONS = ("--preset", "regions", "--set", "members=1", *SMALL_BATCH)
 TINY = {
@@ -36,6 +36,14 @@ def blocks(page: Path) -> list[list[str]]:
 def scripts(page: Path) -> list[str]:
     """The blocks of a page for a cluster."""
     return [block for block in FENCED.findall(text_of(page)) if CLUSTER in block]
+
+
+def module_of(words: list[str]) -> tuple[str, list[str]]:
+    """The module that a command other than run.py starts, such as `utils.compare`, and its arguments."""
+    if words[0] == "python":
+        return words[2], words[3:]
+    name = words[0].removeprefix("abide-")
+    return name if name == "data" else f"utils.{name}", words[1:]
 
 
 def block_with(page: Path, words: str) -> list[str]:

@@ -9,7 +9,7 @@ from helpers import ROOT
 from data.base import files
 
 MAX_LINES, MAX_PARAMETERS = 350, 5
-FLOORS = ["run", "utils", "models", "data"]  # each imports from those after it only
+FLOORS = ["abide_commands", "run", "utils", "models", "data"]  # each imports from those after it only
 WINGS = {  # of a floor: each imports from those after it only; modules in none of them are above all
     "data": ("derivation", "likeness", "conversion", "cohorts", "base"),
     "utils": (
@@ -17,7 +17,8 @@ WINGS = {  # of a floor: each imports from those after it only; modules in none 
         *("training", "runs", "machines", "scores", "figures"),
     ),
 }
-SOURCES = sorted([ROOT / "run.py", *(path for top in FLOORS[1:] for path in (ROOT / top).rglob("*.py"))])
+TOPS = [ROOT / "abide_commands.py", ROOT / "run.py"]
+SOURCES = sorted([*TOPS, *(path for top in FLOORS[2:] for path in (ROOT / top).rglob("*.py"))])
 
 
 def module_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""python -m utils.bundle: what a bundle predicts, what it says, and that it holds nothing of any person."""
+"""abide-bundle: what a bundle predicts, what it says, and that it holds nothing of any person."""
 
 import hashlib
 import io
@@ -17,7 +17,7 @@ import pytest
 from helpers import Outcome, bare_records, read_rows, run_main, training, unsealed, write_rows
 from people import ROWS, renamed, write_people
 
-from data.base import archive
+from data.base import archive, files
 from data.base.files import SUMS
 from data.cohorts.rows import Row
 from data.cohorts.seal import CohortFindings, Findings, write_verdict
@@ -681,3 +681,40 @@ def test_a_bundle_is_for_tests(of_everybody, away, cli, tmp_path):
         assert "--bundle goes with" in outcome.err
     outcome = cli("--test", "--prevalence", "0.1", "--dataDir", away, "--outDir", tmp_path / "out")
     assert (outcome.status, "--prevalence goes with --bundle" in outcome.err) == (2, True)
+
+
+@pytest.mark.slow
+def test_cohort_and_score_are_found_from_any_folder(home, settled, cli, tmp_path, monkeypatch):
+    """And after the folder of all was moved; the report of the score shows that this was found, too."""
+    study = tmp_path / "study"
+    shutil.copytree(home, study / "cohort")
+    shutil.copytree(settled / "test-folds", study / "score")
+    monkeypatch.chdir(study)
+    words = ("--model", "nn", "--score", "score", "--numIters", 4, "--dataDir", "cohort", "--chkPointDir", "ckpt")
+    assert cli("--train", "--everybody", *words).status == 0
+    monkeypatch.chdir(tmp_path)
+    path, said = made(tmp_path, Path("study/ckpt/nn/everybody"))
+    assert "report.html" in parts_of(path) and "is gone" not in said
+    assert str(tmp_path).encode() not in b"".join(parts_of(path).values())
+    study.rename(tmp_path / "moved")
+    made(tmp_path / "moved", Path("moved/ckpt/nn/everybody"))
+    monkeypatch.chdir(tmp_path / "moved")
+    again = cli("--train", "--everybody", *words)
+    assert again.status == 0 and str(study) not in again.out and not study.exists()
+
+
+@pytest.mark.slow
+def test_folds_whose_cohort_was_typed_in_several_ways_are_one_training(settled, tmp_path):
+    folds = shutil.copytree(settled / "ckpt/nn/folds-3", tmp_path / "ckpt/nn/folds-3")
+    identity = next(folds.glob("*/run.json"))
+    said = json.loads(identity.read_text())
+    (tmp_path / "link").symlink_to(said["cohort"])
+    identity.write_text(json.dumps(said | {"cohort": str(tmp_path / "link")}))
+    assert len(trained.trained_in(folds)) == 3
+
+
+def test_what_another_command_writes_is_told_before_the_work(settled, tmp_path, monkeypatch):
+    monkeypatch.setattr(make, "parts_of", lambda *_: pytest.fail("the work was done"))
+    with files.locked(tmp_path / "a.zip"):
+        outcome = bundle(settled / "ckpt" / "nn" / "everybody", tmp_path / "a.zip")
+    assert outcome.status == 2 and "a.zip is being written by process" in outcome.err

@@ -1,4 +1,4 @@
-"""python -m data check: each thing that would invalidate a result is found by name, and a sound cohort passes."""
+"""abide-data check: each thing that would invalidate a result is found by name, and a sound cohort passes."""
 
 import json
 import re
@@ -334,7 +334,7 @@ def test_what_cannot_be_opened_is_status_2(copy, data_cli):
     (copy / files_of(copy, "train")[0]).unlink()
     outcome = data_cli("check", copy)
     assert outcome.status == 2
-    assert outcome.err.startswith("python -m data: error: ")
+    assert outcome.err.startswith("abide-data: error: ")
     assert outcome.err.count("\n") == 1
 
 
@@ -369,7 +369,7 @@ def test_training_prints_the_fast_form_first(copy, cli):
     for words in (
         "40 records of 40 subjects",
         "train: 36 subjects",
-        f" Not checked: python -m data check {copy}\n",
+        f" Not checked: abide-data check {copy}\n",
     ):
         assert words in outcome.out
     assert SOUND not in outcome.out

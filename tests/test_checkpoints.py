@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -256,3 +257,57 @@ def test_a_training_goes_on_without_its_state_file(train, seen_six, tmp_path):
     shutil.copytree(seen_six, tmp_path / "other")
     assert train("other", "nn", 7).status == 0
     assert_bit_equal(folder, tmp_path / "other" / "ckpt" / "nn")
+
+
+# Where what was trained on lies
+
+
+@pytest.fixture
+def study(tmp_path) -> Path:
+    """A folder with a cohort, results, and checkpoints that name them as a run of this version does."""
+    folder = tmp_path / "home" / "study"
+    for name in ("cohort", "results"):
+        (folder / name).mkdir(parents=True)
+    checkpoints = write_checkpoints(folder / "ckpt" / "nn", [1])
+    named = an_identity(
+        cohort=str(folder / "cohort"), out_dir=str(folder / "results"), saved=checkpoints.identity().saved
+    )
+    written = named.written_to(checkpoints.path)
+    (checkpoints.path / "run.json").write_text(json.dumps(asdict(written)))
+    return folder
+
+
+def places(folder: Path) -> tuple[str, str]:
+    saved = CheckpointFolder(folder / "ckpt" / "nn").identity()
+    return saved.cohort, saved.out_dir
+
+
+def test_paths_are_written_whole(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    written = an_identity(cohort="a/../cohort", out_dir="out").written_to(Path("ckpt"))
+    assert (written.cohort, written.out_dir) == (str(tmp_path / "cohort"), str(tmp_path / "out"))
+    assert written.folder == str(tmp_path / "ckpt")
+
+
+def test_what_lies_beside_a_checkpoint_is_found_wherever_it_goes(study, tmp_path):
+    assert places(study) == (str(study / "cohort"), str(study / "results"))
+    moved = study.rename(tmp_path / "moved")
+    assert places(moved) == (str(moved / "cohort"), str(moved / "results"))
+    alone = tmp_path / "deep" / "er"
+    shutil.move(moved / "ckpt", alone / "ckpt")
+    assert places(alone) == (str(study / "cohort"), str(study / "results"))
+
+
+def test_a_copy_never_writes_into_the_results_of_the_original(study, tmp_path):
+    copy = shutil.copytree(study / "ckpt", tmp_path / "copy" / "ckpt").parent
+    assert places(copy) == (str(study / "cohort"), str(copy / "results"))
+
+
+def test_a_link_to_a_folder_is_that_folder(study, tmp_path):
+    (tmp_path / "link").symlink_to(study / "ckpt")
+    saved = CheckpointFolder(tmp_path / "link" / "nn").identity()
+    assert (saved.cohort, saved.out_dir) == (str(study / "cohort"), str(study / "results"))
+
+
+def test_paths_of_older_checkpoints_stay_as_they_were_typed(three):
+    assert (three.identity().cohort, three.identity().out_dir) == ("cohort", "out")

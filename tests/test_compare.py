@@ -1,4 +1,4 @@
-"""python -m utils.compare: differences by other means, what it says and refuses, and that it harms nobody's files."""
+"""abide-compare: differences by other means, what it says and refuses, and that it harms nobody's files."""
 
 import hashlib
 import math
@@ -389,7 +389,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(mistake, two):
     change_of(two[1])
     outcome = compare(*two)
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
-    assert outcome.err.startswith("python -m utils.compare: error: ") and told in outcome.err
+    assert outcome.err.startswith("abide-compare: error: ") and told in outcome.err
     assert not Path("results").exists()
 
 

@@ -36,7 +36,8 @@ def test_python_packages_are_installed_by_make_setup_alone():
 def test_everything_that_is_installed_is_copied():
     """What pyproject.toml lists, with what `make setup` reads, and nothing that is not there."""
     sources = {source for source, _ in DOCKER.files}
-    assert {"Makefile", "pyproject.toml", "requirements.txt", "run.py", "LICENSE", "data", "models", "utils"} == sources
+    modules = {"abide_commands.py", "run.py", "data", "models", "utils"}
+    assert {"Makefile", "pyproject.toml", "requirements.txt", "LICENSE"} | modules == sources
     assert all((ROOT / source).exists() and target == f"{HOME}/{source}" for source, target in DOCKER.files)
 
 

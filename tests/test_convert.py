@@ -1,4 +1,4 @@
-"""python -m data convert: every value of the records against an independent reading of maps and table."""
+"""abide-data convert: every value of the records against an independent reading of maps and table."""
 
 import gzip
 import json
@@ -139,7 +139,7 @@ def test_metadata_says_what_the_records_are(converted):
     assert metadata["grid"] == [91, 109, 91]
     assert metadata["affine"] == [[2, 0, 0, -90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]]
     assert len(metadata["phenotype"]) == 29
-    assert "convert" in metadata["provenance"]["command"]
+    assert "convert" in metadata["provenance"]["converted_by"]
     assert re.fullmatch("[0-9a-f]{64}", metadata["provenance"]["input_sha256"])
 
 
@@ -219,7 +219,7 @@ def test_interrupted_for_real_and_repeated(times, pcp, reduced, data_cli, tmp_pa
         time.sleep(0.05)
     error = conversion.process.communicate(timeout=60)[1]
     assert conversion.process.returncode == 130, error
-    assert error == "python -m data: interrupted; repeat the command.\n"
+    assert error == "abide-data: interrupted; repeat the command.\n"
     conversion.repeat(reduced, data_cli)
 
 
@@ -276,6 +276,37 @@ def test_repeating_makes_only_what_is_missing(pcp, data_cli, tmp_path):
     assert data_cli(*command).status == 1
     assert content() == before
     assert (tmp_path / "out" / "50002.bin").stat().st_mtime_ns == kept
+
+
+@pytest.mark.slow
+def test_how_a_command_was_typed_decides_nothing(pcp, reduced, data_cli, tmp_path, monkeypatch):
+    """Not which folder stands here, nor the name of the program, which was another one in earlier versions."""
+    target = shutil.copytree(reduced, tmp_path / "out")
+    (target / "subjects.csv").unlink()
+    said = json.loads((target / "cohort.json").read_text())
+    said["provenance"]["command"] = f"an earlier {said['provenance'].pop('converted_by')}"
+    (target / "cohort.json").write_text(json.dumps(said))
+    monkeypatch.chdir(pcp)
+    assert data_cli("convert", ".", target, "--grid", "reduced").status == 0
+    one, other = open_cohort(reduced), open_cohort(target)
+    assert (one.digest, one.records_sha256) == (other.digest, other.records_sha256)
+    assert one.metadata.command != other.metadata.command
+
+
+@pytest.mark.slow
+def test_a_cohort_that_was_converted_differently_is_told_before_maps_are_read(pcp, reduced, data_cli, tmp_path):
+    """Other options, other people, or other maps of the same people."""
+    others = shutil.copytree(pcp, tmp_path / "others")
+    path = map_path(others, "50003")
+    nibabel.save(nibabel.Nifti1Image(nibabel.load(path).get_fdata() + 1, nibabel.load(path).affine), path)
+    before = {path.name: path.read_bytes() for path in reduced.iterdir()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("data.conversion.convert.read_maps", lambda *_: pytest.fail("maps were read"))
+        for source, *more in ((pcp, "--phenotype", ""), (pcp, "--exclude", "50003"), (others,)):
+            outcome = data_cli("convert", source, reduced, "--grid", "reduced", *more)
+            assert outcome.status == 2
+            assert "holds a cohort converted differently; choose another folder or remove it" in outcome.err
+    assert {path.name: path.read_bytes() for path in reduced.iterdir()} == before
 
 
 def few_subjects(folder, count: int = 2):
@@ -340,7 +371,7 @@ def test_input_that_cannot_be_converted(spoil, words, data_cli, tmp_path):
     spoil(folder)
     outcome = data_cli("convert", folder, tmp_path / "out", "--grid", "reduced")
     assert outcome.status == 2
-    assert outcome.err.startswith("python -m data: error: ")
+    assert outcome.err.startswith("abide-data: error: ")
     assert outcome.err.count("\n") == 1
     assert re.search(words, outcome.err)
     assert not (tmp_path / "out").exists()
@@ -365,7 +396,7 @@ def test_all_maps_that_cannot_be_read_are_one_line(data_cli, tmp_path):
     for path in cut:
         path.write_bytes(path.read_bytes()[:2000])
     outcome = data_cli("convert", folder, tmp_path / "out", "--grid", "reduced")
-    assert outcome.err.startswith("python -m data: error: 3 of 4 cannot be used. ")
+    assert outcome.err.startswith("abide-data: error: 3 of 4 cannot be used. ")
     assert all(f"{path} is not a readable NIfTI map: " in outcome.err for path in cut)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
 
@@ -386,9 +417,7 @@ def test_a_folder_of_scans_is_told_what_makes_maps_of_them(names, words, data_cl
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     outcome = data_cli("convert", tmp_path / "fmriprep", tmp_path / "out")
-    told = (
-        f"holds no fALFF maps but scans, such as {Path(FUNC).name}{names[0]}{words} these first: python -m data derive"
-    )
+    told = f"holds no fALFF maps but scans, such as {Path(FUNC).name}{names[0]}{words} these first: abide-data derive"
     assert told in outcome.err and "converted to NIfTI" not in outcome.err
 
 

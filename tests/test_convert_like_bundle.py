@@ -90,7 +90,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     """The bytes of all files but for what tells which command wrote them."""
     found = {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in ("SHA256SUMS", "seal.json")}
     metadata, checked = (json.loads(found.pop(name)) for name in ("cohort.json", "check.json"))
-    for name in ("command", "like"):
+    for name in ("converted_by", "like"):
         assert metadata["provenance"].pop(name)
     assert checked.pop("cohort_sha256") and checked.pop("when")
     return found | {"cohort.json": json.dumps(metadata).encode(), "check.json": json.dumps(checked).encode()}

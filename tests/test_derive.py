@@ -1,4 +1,4 @@
-"""python -m data derive: scans as pipelines leave them, on tiny grids, through the command; what is wrong with them is
+"""abide-data derive: scans as pipelines leave them, on tiny grids, through the command; what is wrong with them is
 one line, and does not keep others from being done."""
 
 import gzip
@@ -211,8 +211,47 @@ def test_of_two_at_once_with_other_options_the_second_is_refused(scans, tmp_path
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*") if path.is_file()}
     done, failed = job.run(plans[1])
     assert failed == ["1", "2", "3"] and "0 were there, 3 failed" in done[-1]
-    assert "was made with Band [0.01, 0.1], not [0.02, 0.08]" in done[0]
+    assert done[0].startswith("sub-1, sub-2, sub-3: ") and "was made with Band [0.01, 0.1], not [0.02, 0.08]" in done[0]
     assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*") if path.is_file()}
+
+
+def test_people_of_the_same_names_in_another_dataset_are_told_before_anybody_is_derived(scans, derive, tmp_path):
+    derive(scans, "--only", "*sub-[12]_*")
+    others = shutil.copytree(scans, tmp_path / "others")
+    for number in (1, 2):
+        save(one(others, f"sub-{number}_{REST}.nii.gz"), image(bold(20 + number)))
+    for more in ((), ("--maps", "falff,alff")):
+        clash = derive(others, *more)
+        assert clash.status == 2
+        assert re.search("sub-1, sub-2: .* was made of other files than the scan has now", clash.out)
+        assert "2 people: Nobody is derived before this is settled: 1, 2." in clash.out
+        assert {path.name for path in (tmp_path / "out").glob("sub-*")} == {"sub-1", "sub-2"}
+    assert not list((tmp_path / "out").rglob("*stat-alff*"))
+
+
+@pytest.mark.parametrize("first, again", [("study", "study/derivatives/fmriprep"), ("derivatives/fmriprep", "..")])
+def test_scans_are_known_however_the_command_names_their_folder(tmp_path, monkeypatch, data_cli, first, again):
+    """From other folders, too; what an earlier version wrote of its sources says the same in other words."""
+    study = tmp_path / "study"
+    write_people(study / "derivatives" / "fmriprep")
+    places = {"study": tmp_path, "derivatives": study, "..": study / "derivatives"}
+    for folder in (first, again):
+        monkeypatch.chdir(places[folder.split("/")[0]])
+        done = data_cli("derive", folder, tmp_path / "out")
+        assert (done.status, done.err) == (0, "")
+    assert "0 people derived, 3 were there, 0 failed." in done.out
+    scan = one(study, f"sub-2_{REST}.nii.gz")
+    file = one(tmp_path / "out", "sub-2_*stat-falff*.json")
+    monkeypatch.chdir(tmp_path)
+    said = json.loads(file.read_text())
+    dataset = json.loads((tmp_path / "out/dataset_description.json").read_text())["DatasetLinks"]["bold"]
+    assert (tmp_path / "out" / dataset / said["Sources"][0].removeprefix("bids:bold:")).resolve() == scan
+    file.write_text(json.dumps(said | {"Sources": [f"bids:bold:{scan.name}"]}))
+    one(tmp_path / "out", "sub-3_*.nii.gz").unlink()
+    done = data_cli("derive", study / "derivatives/fmriprep", tmp_path / "out")
+    assert "1 people derived, 2 were there, 0 failed." in done.out
+    source = facts(tmp_path / "out", "3")["Sources"][0].removeprefix("bids:bold:")
+    assert (tmp_path / "out" / dataset / source).resolve() == one(study, f"sub-3_{REST}.nii.gz")
 
 
 @pytest.mark.slow
@@ -482,9 +521,7 @@ def test_a_wrong_scan_is_a_line_and_the_others_are_done(derive, tmp_path):
     assert done.status == 2
     for fault, (_, words) in FAULTS.items():
         assert re.search(f"(?m)^sub-{labels[fault]}: .*{words}", done.out), fault
-    assert done.err.startswith(
-        "python -m data: error: 16 people failed, for the reasons above: 10, 11, 12, 13, 14, 15, "
-    )
+    assert done.err.startswith("abide-data: error: 16 people failed, for the reasons above: 10, 11, 12, 13, 14, 15, ")
     advice = ". Do what these say, then repeat the command; until then, convert leaves these people out.\n"
     assert done.err.endswith(advice) and done.err.count("\n") == 1
     assert "1 people derived, 0 were there, 16 failed." in done.out

@@ -202,7 +202,7 @@ def test_where_new_maps_are_not_of_one_way_each_is_compared(tmp_path):
         check_each([alike, unknown, other], like, Path("cohort"))
     assert str(caught.value) == (
         f"{other} was derived with band 0.01-0.08 Hz, those of cohort with 0.01-0.1 Hz; expected the same. "
-        "Derive it again: python -m data derive BOLD OUT --like cohort"
+        "Derive it again: abide-data derive BOLD OUT --like cohort"
     )
 
 

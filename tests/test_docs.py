@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT
-from pages import COMMAND, FENCED, PAGES, text_of
+from pages import COMMAND, FENCED, PAGES, module_of, text_of
 
 import data
 import run
@@ -58,7 +58,7 @@ EVERY_COMMAND = [pytest.param(command, id=f"{name(page)}: {command}") for page i
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
-    """The parsers of `python -m data convert` and so on."""
+    """The parsers of `abide-data convert` and so on."""
     actions = data_main.parser()._actions
     return next(action.choices for action in actions if isinstance(action, argparse._SubParsersAction))
 
@@ -75,7 +75,7 @@ def known_options() -> set[str]:
 def test_pages_hold_the_commands_of_each_job():
     found = {command for page in PAGES for command in commands(page)}
     jobs = ("run.py --train", "run.py --test", "run.py --blackout", "run.py --model cae")
-    for start in (*jobs, *(f"python -m data {verb}" for verb in verbs())):
+    for start in (*jobs, *(f"abide-data {verb}" for verb in verbs())):
         assert any(command.startswith(start) for command in found), start
 
 
@@ -83,11 +83,12 @@ def test_pages_hold_the_commands_of_each_job():
 def test_a_command_parses(command):
     """Presets and settings, too, which the parser takes as text."""
     words = shlex.split(command)
-    if words[2:3] and words[2] in PROGRAMS:
-        PROGRAMS[words[2]].parser().parse_args(words[3:])
-        return
     if words[0] != "run.py":
-        verb, *arguments = words[3:]
+        module, found = module_of(words)
+        if module in PROGRAMS:
+            PROGRAMS[module].parser().parse_args(found)
+            return
+        verb, *arguments = found
         assert verb in verbs()
         if arguments:  # else the text only names the command
             data_main.parser().parse_args([verb, *arguments])

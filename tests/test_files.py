@@ -71,7 +71,7 @@ sys.exit(main())
 
 @pytest.fixture
 def stopped():
-    """`stopped("pack", ...)` runs python -m data up to where a file or folder is put in its place."""
+    """`stopped("pack", ...)` runs abide-data up to where a file or folder is put in its place."""
     processes = []
 
     def run(*arguments) -> subprocess.Popen:

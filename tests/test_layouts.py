@@ -1,4 +1,4 @@
-"""python -m data convert: one set of subjects in every layout, orientation and table form gives the same records."""
+"""abide-data convert: one set of subjects in every layout, orientation and table form gives the same records."""
 
 import json
 import os

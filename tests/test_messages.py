@@ -136,4 +136,4 @@ def test_what_is_looked_for_is_found():
     options = {"--only"}
     assert lacking("Choose with --only, or leave it out with --exclude.", options) == {"--exclude"}
     assert not lacking("--exclude names nobody.", options)
-    assert not lacking("Leave it out: python -m data convert --exclude A.", options)
+    assert not lacking("Leave it out: abide-data convert --exclude A.", options)

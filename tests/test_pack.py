@@ -1,4 +1,4 @@
-"""python -m data pack and export: every form holds the same bits; an exported volume lies where it belongs."""
+"""abide-data pack and export: every form holds the same bits; an exported volume lies where it belongs."""
 
 import json
 import re
@@ -244,7 +244,7 @@ def test_a_disk_that_fills_at_any_time_is_told_in_one_line_and_nothing_is_left(f
     finished = subprocess.run(
         [sys.executable, "-c", PACK_WITH_LIMITS, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
     )
-    told = f"python -m data: error: {tmp_path / 'out'}: File too large.\n2\n"
+    told = f"abide-data: error: {tmp_path / 'out'}: File too large.\n2\n"
     assert (finished.returncode, finished.stderr) == (0, told * len(limits))
     assert list(tmp_path.iterdir()) == []
 

@@ -18,7 +18,7 @@ from conftest import without_drawing
 from helpers import COARSE, HALF, NAN, TINY_CNN, Outcome, Page, an_identity, brain_map, read_rows, run_main, write_rows
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from data.base import archive
+from data.base import archive, files
 from data.base.errors import InputError
 from data.cohorts import records
 from data.cohorts.atlas import load_atlas
@@ -162,7 +162,7 @@ def given_of(new: Path, **phenotype: str) -> Given:
 
 
 def command(bundle: Path, given: Given, *more: object) -> Outcome:
-    """`python -m utils.predict`; what is given as text."""
+    """`abide-predict`; what is given as text."""
     maps = ",".join(f"{name}={path}" for name, path in given.maps.items())
     phenotype = ",".join(f"{name}={value}" for name, value in given.phenotype.items())
     words = [bundle, "--maps", maps, "--phenotype", phenotype]
@@ -393,7 +393,7 @@ OPTIONS = parser()._option_string_actions.keys()
 
 def options_in(error: str) -> set[str]:
     """The options that a message names, but for those of a command that it gives."""
-    return set(re.findall(r"--[A-Za-z]\w*", re.sub(r"(run\.py|python -m data) .*", "", error)))
+    return set(re.findall(r"--[A-Za-z]\w*", re.sub(r"(run\.py|abide-data) .*", "", error)))
 
 
 REFUSED = {  # what is given, and what is said of it
@@ -558,7 +558,7 @@ def test_a_test_names_the_bundle_and_refuses_a_prevalence_that_it_cannot_use(bun
 def test_nothing_of_a_person_stays_if_it_is_stopped(bundles, new, temporary, monkeypatch):
     monkeypatch.setattr(person, "measured", lambda run: os.kill(os.getpid(), signal.SIGTERM))
     outcome = command(bundles["nn"].path, given_of(new))
-    assert (outcome.status, outcome.err) == (130, "python -m utils.predict: interrupted; repeat the command.\n")
+    assert (outcome.status, outcome.err) == (130, "abide-predict: interrupted; repeat the command.\n")
     assert not list(temporary.iterdir())
     assert not Path("results").exists()
 
@@ -713,3 +713,10 @@ def test_no_effect_at_all_is_said_and_not_drawn(bundles, new, tmp_path):
     assert "svg" not in read.tags
     assert page.largest(np.array([0.0])) == (1.0, 1)
     assert page.largest(np.array([0.04, -0.0012])) == (0.04, 3)
+
+
+def test_a_page_that_another_command_writes_is_told_before_the_work(bundles, new, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.predict.person.predicted", lambda *_: pytest.fail("the work was done"))
+    with files.locked(tmp_path / "out"):
+        outcome = command(bundles["mmnn"].path, given_of(new), "--outDir", tmp_path / "out")
+    assert outcome.status == 2 and "out is being written by process" in outcome.err

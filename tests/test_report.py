@@ -600,7 +600,7 @@ def test_a_mistake_is_one_line_and_leaves_no_page(mistake, single):
     change_of(single)
     outcome = run_main("utils.report.__main__", "report", [single])
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
-    assert outcome.err.startswith("python -m utils.report: error: ") and told in outcome.err
+    assert outcome.err.startswith("abide-report: error: ") and told in outcome.err
     assert not (single / "report.html").exists()
 
 

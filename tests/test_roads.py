@@ -23,7 +23,7 @@ import pandas as pd
 import pytest
 from conftest import without_drawing
 from helpers import COARSE, ROOT, Outcome, brain_map, pcp_table, read_rows, run_main, unsealed, write_rows
-from pages import COMMAND, PAGES, README, block_with, blocks, scripts, table, text_of, tiny
+from pages import COMMAND, PAGES, README, block_with, blocks, module_of, scripts, table, text_of, tiny
 from scans import confounds, write_confounds, write_people
 
 from data.cohorts import folds
@@ -68,11 +68,10 @@ def walk(folder: Path, commands: list[str], data_cli) -> list[Outcome]:
             words = tiny(command)
             if words[0] == "run.py":
                 outcome = run_main("run", str(ROOT / "run.py"), words[1:])
-            elif words[2] == "data":
-                found = [path for word in words for path in expanded(word)]
-                outcome = data_cli(*found[3:])
             else:
-                outcome = run_main(f"{words[2]}.__main__", words[2], words[3:])
+                module, arguments = module_of(words)
+                found = [path for word in arguments for path in expanded(word)]
+                outcome = data_cli(*found) if module == "data" else run_main(f"{module}.__main__", module, arguments)
             assert outcome.status <= ("convert" in words), f"{command}\n{outcome.out[-500:]}\n{outcome.err}"
             for path in PROMISED.findall(command.partition("#")[2]):
                 assert Path(re.sub(r"folds-\d+", "folds-2", path)).exists(), command
@@ -302,7 +301,7 @@ def test_an_encoder_for_each_fold(full_cohort, tmp_path, data_cli, monkeypatch):
     assert "a set of cohorts, one for each fold" in run(later).err
     four = run_main("run", "run.py", [*shlex.split(later)[1:], "--folds", "4"])
     assert "was reduced with --folds 2, this run has --folds 4" in four.err
-    assert "python -m data convert --grid reduced" in run(f"{later}/fold-0 --folds 2").err
+    assert "abide-data convert --grid reduced" in run(f"{later}/fold-0 --folds 2").err
 
 
 @pytest.mark.slow
@@ -334,7 +333,7 @@ def test_the_demo_is_augmented_packed_and_trained_on(tmp_path, data_cli, monkeyp
 
 
 LAYOUTS = [(row[0], row[1].strip("`")) for row in table(DATA, "Layouts")]
-CHECKED = "python -m data check cohort --html check.html"
+CHECKED = "abide-data check cohort --html check.html"
 
 
 def with_model(model: str, data: str) -> list[str]:
@@ -458,7 +457,7 @@ def test_other_programs_read_a_model(walked, tmp_path, data_cli):
 @pytest.mark.slow
 def test_further_commands_on_a_cohort_do_what_their_table_says(walked, tmp_path, data_cli):
     folder = shutil.copytree(walked / "cohort", tmp_path / "cohort").parent
-    rows = [row for row in table_of_commands() if row.startswith("python -m data")]
+    rows = [row for row in table_of_commands() if row.startswith("abide-data")]
     subject = open_cohort(folder / "cohort").rows[0].subject
     walk(folder, [row.replace("SUBJECT", subject) for row in rows], data_cli)
     assert {path.name for path in folder.iterdir()} == {"cohort", "augmented", "packed", "out.nii.gz"}
@@ -482,7 +481,7 @@ def bare(cohort: Path, target: Path) -> Path:
 
 def packed(form: str):
     def pack(cohort: Path, target: Path, data_cli) -> Path:
-        walk(target.parent, [f"python -m data pack {cohort} {target} --{form}"], data_cli)
+        walk(target.parent, [f"abide-data pack {cohort} {target} --{form}"], data_cli)
         return target
 
     return pack

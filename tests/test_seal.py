@@ -125,8 +125,8 @@ def test_folds_take_the_place_of_a_split_that_lacks_a_class():
 @pytest.mark.parametrize(
     "verdict, problems, line",
     [
-        (None, [], "Not checked: python -m data check 'my cohort'"),
-        (None, ["a"], "1 problem invalidates results: a. Not checked further: python -m data check 'my cohort'"),
+        (None, [], "Not checked: abide-data check 'my cohort'"),
+        (None, ["a"], "1 problem invalidates results: a. Not checked further: abide-data check 'my cohort'"),
         (
             Verdict("", DAY, __version__, (), 3),
             [],

@@ -1,4 +1,4 @@
-"""python -m data swap: every new record against a brute-force search for where each of its regions came from."""
+"""abide-data swap: every new record against a brute-force search for where each of its regions came from."""
 
 import re
 import shutil

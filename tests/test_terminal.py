@@ -89,8 +89,8 @@ def test_the_log_of_an_error_lies_in_the_current_folder_or_in_the_temporary_one(
         raise ValueError("odd\nvalue \ud800")
     except ValueError as error:
         caught = error
-    line = terminal.last_words("python -m data", ValueError, caught, caught.__traceback__)
-    (log,) = tmp_path.glob("data-error-*.log")
+    line = terminal.last_words("abide-data", ValueError, caught, caught.__traceback__)
+    (log,) = tmp_path.glob("*data-error-*.log")
     assert "a mistake of the program, not yours" in line and log.name in line and "\n" not in line
     told = log.read_text()
     assert "Traceback" in told and "autism-blackout" in told and "tensorflow" in told and "Python 3." in told
@@ -167,7 +167,7 @@ def test_the_root_is_no_target(cohort, data_cli):
     outcome = data_cli("swap", cohort, "/", "--copies", 1)
     assert (outcome.status, outcome.err) == (
         2,
-        "python -m data: error: / cannot be written; name a folder or a file in it.\n",
+        "abide-data: error: / cannot be written; name a folder or a file in it.\n",
     )
 
 

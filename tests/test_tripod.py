@@ -27,7 +27,7 @@ def filled(folder) -> pd.DataFrame:
 
 
 def test_what_the_run_knows_is_filled_and_the_rest_is_the_authors(tmp_path):
-    known = {"left_out": {"no map": 12}, "prepared": {"scaled_by": "fold", "conversion": "python -m data convert"}}
+    known = {"left_out": {"no map": 12}, "prepared": {"scaled_by": "fold", "conversion": "abide-data convert"}}
     table = filled(write_tables(tmp_path / "folds", people(folds=3), folds="3", **known))
     assert (table["filled_by"] != texts.AUTHOR).sum() >= 25
     for item in ("1", "2", "3a", "5b", "8b", "17", "18a", "19", "25", "27c"):
@@ -45,7 +45,7 @@ def test_what_the_run_knows_is_filled_and_the_rest_is_the_authors(tmp_path):
     "item, values, told",
     [
         ("6b", {"left_out": {"no map": 12}}, "12: no map"),
-        ("7", {"prepared": {"conversion": "python -m data convert"}}, "Converted by: python -m data convert."),
+        ("7", {"prepared": {"conversion": "abide-data convert"}}, "Converted by: abide-data convert."),
         ("11", {"prepared": {"scaled_by": "split"}}, "replaced by the median"),
         ("16", {"folds": "site"}, "Each fold leaves out one site"),
         ("21", {"validation": 0.1}, "10% of the training subjects were set aside"),

@@ -211,7 +211,7 @@ def test_models_that_a_job_can_be_done_with(job, able):
             FULL,
             r"^cohort is 91x109x91, cnn reads 31x37x31; reduce it: run\.py --model cae --dataDir d --chk",
         ),
-        ("cae", REDUCED, "^cohort is 31x37x31, cae reads 91x109x91; python -m data convert --grid full makes"),
+        ("cae", REDUCED, "^cohort is 31x37x31, cae reads 91x109x91; abide-data convert --grid full makes"),
     ],
 )
 def test_a_cohort_on_another_grid(model, grid, words):
@@ -256,7 +256,7 @@ def test_a_run_is_made_and_nothing_is_written(cohort, tmp_path, capsys):
     simulated, transductive, *counts, verdict = capsys.readouterr().out.splitlines()
     assert simulated == "Data: the demo cohort. It is SIMULATED; its results say nothing about people."
     assert transductive.startswith("TRANSDUCTIVE: each of 2 sites is standardised by its own people")
-    assert counts[2].startswith("  train: 36 subjects") and verdict == f"Not checked: python -m data check {two_sites}"
+    assert counts[2].startswith("  train: 36 subjects") and verdict == f"Not checked: abide-data check {two_sites}"
     assert validated(f"{words} --outDir elsewhere").out_dir == Path("elsewhere")
     run.out_dir.mkdir(parents=True)
     (run.out_dir / "mine.txt").write_text("")

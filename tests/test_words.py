@@ -20,7 +20,9 @@ CODE = re.compile(r"```.*?```|\{#.*?#\}|\{%.*?%\}|<(style|script).*?</\1>", re.D
 TAGS = re.compile(r"</?(?:p|h\d|t[dhr]|li|div|section|details|summary|figure|figcaption|d[td])\b[^>]*>")
 WITHIN = re.compile(r"`[^`\n]*`|\{\{.*?\}\}|\]\([^)]*\)", re.DOTALL)  # a word of a sentence, or the place of a link
 WORD = re.compile(r"[\w{}'./%-]*[^\W_][\w{}'./%-]*")
-OTHER = re.compile(r"\brun\.py\b|python -m \w|--\w+ .*--\w+ |\\\.")  # no sentences: commands, regular expressions
+OTHER = re.compile(
+    r"\brun\.py\b|\babide-\w|python -m \w|--\w+ .*--\w+ |\\\."
+)  # no sentences: commands, regular expressions
 
 
 def sentences(text: str) -> list[str]:

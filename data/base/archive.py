@@ -100,7 +100,7 @@ def opened(path: Path, named: str) -> Archive:
                 infos = checked(path, found.infolist(), named)
                 parts = {name: read(found, info) for name, info in infos.items()}
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; expected a bundle, as python -m utils.bundle writes it.") from None
+        raise InputError(f"{path} does not exist; expected a bundle, as abide-bundle writes it.") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise refused(path, str(error)) from error
     check_sums(path, parts)

@@ -1,4 +1,4 @@
-"""What the two front ends, run.py and python -m data, share: options, their types, and every mistake as one line."""
+"""What the two front ends, run.py and abide-data, share: options, their types, and every mistake as one line."""
 
 import argparse
 import dataclasses

@@ -133,12 +133,19 @@ def new_hdf5(target: Path) -> Iterator["h5py.File"]:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A folder that becomes `target` when the block succeeds. Raises InputError if that exists or is being made."""
-    with locked(target):
-        check_new(target)
-        with unfinished(target) as folder:
-            folder.mkdir()
-            yield folder
+    """A folder that becomes `target` when the block succeeds; if it does not, nothing stays of the folder above that
+    was made for it. Raises InputError if the target exists or is being made."""
+    is_first = not target.parent.exists()
+    try:
+        with locked(target):
+            check_new(target)
+            with unfinished(target) as folder:
+                folder.mkdir()
+                yield folder
+    finally:
+        if is_first:
+            with suppress(OSError):  # it holds what was made
+                target.parent.rmdir()
 
 
 def check_new(target: Path) -> None:

@@ -82,7 +82,8 @@ def open_closed() -> None:
 
 
 def start(main: Callable[[], int], program: str) -> NoReturn:
-    """Runs `main` as this process: a warning is one line, and so is an error that escapes, with a log file."""
+    """Runs `main` as this process: a warning is one line, and so is an error that escapes, with a log file. Processes
+    that it starts find no modules in the working folder."""
 
     def escape(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
         if issubclass(kind, SystemExit):  # of a thread
@@ -90,6 +91,7 @@ def start(main: Callable[[], int], program: str) -> NoReturn:
         with suppress(OSError):
             print(escaped(last_words(program, kind, error, trace)), file=sys.stderr)
 
+    os.environ["PYTHONSAFEPATH"] = "1"
     sys.excepthook = escape
     threading.excepthook = lambda args: escape(args.exc_type, args.exc_value, args.exc_traceback)
     warn_in_one_line(program)

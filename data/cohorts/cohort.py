@@ -95,9 +95,10 @@ class Cohort:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the table of records and the metadata; tells cohorts apart without reading volumes."""
+        """SHA-256 over the table of records and the metadata but for commands; tells cohorts apart without reading
+        volumes."""
         several = [self.num_maps] if self.num_maps > 1 else []
-        content = [self.grid.name, list(map(astuple, self.rows)), self.metadata.json(), *several]
+        content = [self.grid.name, list(map(astuple, self.rows)), self.metadata.decisive(), *several]
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

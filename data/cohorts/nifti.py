@@ -69,7 +69,7 @@ def check_header(image: nibabel.Nifti1Pair, path: Path, max_volumes: int) -> Non
     if volumes > max_volumes:
         raise InputError(
             f"{path} holds {volumes} volumes, as a scan does; expected one map, or at most {max_volumes}. Make maps of "
-            "it first: python -m data derive does, or C-PAC, DPABI and XCP-D."
+            "it first: abide-data derive does, or C-PAC, DPABI and XCP-D."
         )
     if count > MAX_VOXELS * volumes or dtype.kind not in "iuf" or dtype.itemsize > MAX_ITEM_BYTES:
         raise InputError(f"{path} claims {shape} voxels of {dtype}; expected a map of numbers.")

@@ -246,7 +246,7 @@ def check_label(label: float, name: str, unknown: bool = False) -> None:
     if label not in (0.0, 1.0) and not (unknown and math.isnan(label)):
         raise InputError(
             f"{name} has the label {label:g}; expected 1 (autism) or 0 (control). "
-            "ABIDE's DX_GROUP (1 autism, 2 control) must be converted: python -m data convert."
+            "ABIDE's DX_GROUP (1 autism, 2 control) must be converted: abide-data convert."
         )
 
 

@@ -21,6 +21,7 @@ MAX_RECORDS = 1_000_000
 SPLITS = ("train", "test")
 HELD_OUT = "aside"  # the split, in memory only, of those whom an outer fold tests while inner folds are made
 TEST_SHARE = 10  # one subject in ten is a test subject
+TYPED = "converted_by"  # in a provenance: the command
 LISTED = 10  # names in a line
 NAMED = 4  # members of a group in it
 TOGETHER, APART = "together", "apart"  # subjects who share a scan
@@ -248,9 +249,25 @@ class Metadata(Preparation):
         reasons = given.items() if isinstance(given, dict) else ()
         return {reason: len(names) for reason, names in reasons if names and isinstance(names, list)}
 
+    @property
+    def command(self) -> str:
+        """The command of the conversion, as it was typed; empty if that is not known."""
+        return next((source.get(TYPED) or source["command"] for source in self.lineage if "left_out" in source), "")
+
+    def decisive(self) -> dict[str, Any]:
+        """`json` without how commands were typed, which says nothing of what they made. Older cohorts keep it, under
+        another name, for the digests that are known of them."""
+        return without_typed(self.json())
+
     def json(self) -> dict[str, Any]:
         """All but the defaults, so that a field that is added later changes no older digest."""
         return asdict(self, dict_factory=lambda pairs: {name: value for name, value in pairs if value})
+
+
+def without_typed(content: dict[str, Any]) -> dict[str, Any]:
+    """Metadata or a provenance, of which a part may be a provenance."""
+    parts = {name: without_typed(content[name]) for name in ("provenance", "source") if type(content.get(name)) is dict}
+    return {name: value for name, value in content.items() if name != TYPED} | parts
 
 
 def read_metadata(path: Path) -> Metadata:

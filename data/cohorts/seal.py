@@ -134,7 +134,7 @@ class Seal:
         """What every job says of its cohort: the stored verdict with the `problems` that matter to the run."""
         named = listed(list(map(printable, problems)), SHOWN, "; ")
         found = f"{invalidating(len(problems))}: {named}" if problems else ""
-        command = f"python -m data check {shlex.quote(str(folder))}"
+        command = f"abide-data check {shlex.quote(str(folder))}"
         unsealed = "" if self.sha256 else f"Not sealed: no {SEAL} tells whether it was edited. "
         if self.verdict is None:
             return unsealed + (f"{found}. Not checked further: {command}" if found else f"Not checked: {command}")
@@ -187,7 +187,7 @@ def verified_seal(folder: Path, parts: Mapping[str, str], of_tables: Iterable[Pa
         names = sorted({within.get(name, name) for name in different})
         raise InputError(
             f"{folder} is not what was sealed: {listed(names)}. Copy it again, or convert again. Values "
-            "are corrected by: python -m data correct."
+            "are corrected by: abide-data correct."
         )
     return known.sha256
 

@@ -134,9 +134,7 @@ def read_form(path: Path) -> tuple[Mapping[str, Entry], list[Row], Metadata]:
     else:
         raise InputError(f"{path} is a file; expected a folder of records, a JSON list of them or {HDF5_NAME}.")
     if not entries:
-        raise InputError(
-            f"{path} holds no records; expected .bin files or zip chunks. Make them: python -m data convert."
-        )
+        raise InputError(f"{path} holds no records; expected .bin files or zip chunks. Make them: abide-data convert.")
     bare = not (path / METADATA).exists() and not (path / TABLE).exists()
     entries = entries if bare else verified(entries, path)
     labels = labels_of(entries, unknown=not bare)

@@ -19,7 +19,7 @@ from data.cohorts import phenotype, records, twins
 from data.cohorts.cohort import MAPS, Cohort
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.records import KEPT_DIGITS
-from data.cohorts.rows import APART, METADATA, Metadata, Row, leaders, listed, named_groups, sharing, united
+from data.cohorts.rows import APART, METADATA, TYPED, Row, leaders, listed, named_groups, sharing, united
 from data.cohorts.stored import open_cohort
 from data.conversion import measures
 from data.conversion.derived import check_each, compared
@@ -35,7 +35,16 @@ from data.conversion.leaks import (
     units_by_site,
 )
 from data.conversion.options import ConversionOptions
-from data.conversion.plan import PlannedCohort, check_like, plan, plan_like, unknown_categories
+from data.conversion.plan import (
+    BEFORE_MAPS,
+    PlannedCohort,
+    check_empty,
+    check_like,
+    check_target,
+    plan,
+    plan_like,
+    unknown_categories,
+)
 from data.conversion.selection import is_abide
 from data.conversion.series import correlate
 from data.conversion.source import Source
@@ -116,7 +125,7 @@ def provenance_of(source: Source, found: Sequence[PersonMaps], command: str) -> 
     digest = hashlib.sha256()
     for name, value in [(source.table.name, sum_of(source.table)), *chain.from_iterable(of.sums for of in found)]:
         digest.update(name.encode() + b"\0" + bytes.fromhex(value))
-    return {"command": command, "input_sha256": digest.hexdigest(), "left_out": source.left_out}
+    return {TYPED: command, "input_sha256": digest.hexdigest(), "left_out": source.left_out}
 
 
 def covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, ...]:
@@ -164,6 +173,9 @@ def write_cohort(
     grid = next(grid for grid in records.GRIDS.values() if grid.shape == shape)
     with files.locked(target):
         check_empty(target)
+        if (target / METADATA).exists():
+            begun = planning(source.subjects, [PersonMaps(sums, [], np.empty(0), ()) for sums in source.sums()])
+            check_target(target, begun.metadata, BEFORE_MAPS)
         with unfinished_records(target) as folder, processes() as pool:
             edges = correlate(pool, source.series, folder, like.cohort if like else None)
             found = read_maps(pool, source, [folder / f"{number}.bin" for number in range(len(maps))], grid)
@@ -256,14 +268,6 @@ def copy_notes(found: twins.Twins, planned: PlannedCohort) -> list[str]:
     return [*notes, *(f"{note[0].upper()}{note[1:]}." for note in found.notes())]
 
 
-def check_empty(target: Path) -> None:
-    """Raises InputError if the folder holds anything but a conversion that was begun."""
-    if (target / METADATA).exists():
-        return
-    if target.exists() and any(path for path in target.iterdir() if not path.name.startswith(".")):
-        raise InputError(f"{target} is not empty and holds no cohort; choose another folder.")
-
-
 def with_leaks_of_maps(planned: PlannedCohort, measured: Mapping[str, pd.DataFrame]) -> PlannedCohort:
     """The planned cohort, whose metadata name the measures of maps that separate the training labels, too."""
     training = np.array([row.split == "train" for row in planned.rows])
@@ -276,19 +280,6 @@ def with_leaks_of_maps(planned: PlannedCohort, measured: Mapping[str, pd.DataFra
     known = planned.metadata.accepted_leaks
     metadata = replace(planned.metadata, accepted_leaks=(*known, *accepted((), None, leaks)))
     return replace(planned, metadata=metadata)
-
-
-def check_target(target: Path, metadata: Metadata) -> None:
-    """Raises InputError if the folder holds another cohort than an interrupted run of the same conversion left."""
-    if not (target / METADATA).exists():
-        return
-    there, here = dict[str, Any](), metadata.json()
-    with suppress(InputError):  # what is damaged is none of this conversion
-        there = files.read_json(target / METADATA, dict)
-    for content in (there, here):
-        content.pop("accepted_leaks", None)  # those of maps are known after these are read
-    if files.json_text(there) != files.json_text(here):
-        raise InputError(f"{target} holds a cohort converted differently; choose another folder or remove it.")
 
 
 def check_all_maps(

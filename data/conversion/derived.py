@@ -166,7 +166,7 @@ def check_each(paths: Iterable[Path], like: Derivation, path: Path) -> None:
         if said and (choice := said.difference(like)):
             raise InputError(
                 f"{one} was derived with {choice} {said.shown(choice)}, those of {path} with {like.shown(choice)}; "
-                f"expected the same. Derive it again: python -m data derive BOLD OUT --like {path}"
+                f"expected the same. Derive it again: abide-data derive BOLD OUT --like {path}"
             )
 
 
@@ -179,7 +179,7 @@ def compared(one: Derivation | None, like: Derivation | None, path: Path) -> lis
     if choice := one.difference(like):
         raise InputError(
             f"The maps were derived with {choice} {one.shown(choice)}, those of {path} with {like.shown(choice)}; "
-            f"expected the same. Derive them again: python -m data derive BOLD OUT --like {path}"
+            f"expected the same. Derive them again: abide-data derive BOLD OUT --like {path}"
         )
     unsaid = [choice for choice in CHOICES if one.known(choice) != like.known(choice)]
     return [f"Not known of all people, so not compared with {path}: {', '.join(unsaid)}."] if unsaid else []

@@ -184,7 +184,7 @@ def instead(listing: Listing, name: str) -> str:
     if scans := [path.name for path in listing.files if SCAN.search(path.name)]:
         volumes = [name for name in scans if not SURFACE.search(name)]
         first = "" if volumes else "preprocess them to volumes in MNI space and "
-        make = f"{first}make maps of these first: python -m data derive {listing.folder} MAPS"
+        make = f"{first}make maps of these first: abide-data derive {listing.folder} MAPS"
         but = f" but scans, such as {(volumes or scans)[0]}; {make}"
     expected = ", ".join(f"{layout} ({of_map(name)[1]})" for layout, of_map in LAYOUTS.items())
     there = [known for known in KNOWN_MAPS if known != name and listing.maps_called(known)]

@@ -1,4 +1,4 @@
-"""The options of `python -m data convert`, each a field; None where the layout, the default or --like decides."""
+"""The options of `abide-data convert`, each a field; None where the layout, the default or --like decides."""
 
 import re
 from dataclasses import dataclass

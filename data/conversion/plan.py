@@ -1,6 +1,7 @@
 """A table of subjects -> the cohort to be written: its rows, metadata and scaled phenotype; no map is read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,17 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data.base import files
 from data.base.errors import InputError
 from data.cohorts import phenotype, records
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
 from data.cohorts.phenotype import clean
-from data.cohorts.rows import APART, TOGETHER, Groups, Metadata, Row
+from data.cohorts.rows import APART, METADATA, TOGETHER, Groups, Metadata, Row
 from data.cohorts.stored import write_tables
 from data.conversion.leaks import check_values
 from data.conversion.options import ConversionOptions
 from data.conversion.source import DEFAULT_MAPS, Source
 from data.conversion.split import assign_splits
 
+BEFORE_MAPS = ("maps", "normalisation", "reduction", "phenotype_columns", "covariate_columns", "grid", "provenance")
 REDUCTIONS = ("none", "block mean")  # of volumes made from maps without a network
 
 
@@ -132,6 +135,31 @@ def plan_like(subjects: pd.DataFrame, like: Cohort, source: Source, provenance: 
     )
 
 
+def check_empty(target: Path) -> None:
+    """Raises InputError if the folder holds anything but a conversion that was begun."""
+    if (target / METADATA).exists():
+        return
+    if target.exists() and any(path for path in target.iterdir() if not path.name.startswith(".")):
+        raise InputError(f"{target} is not empty and holds no cohort; choose another folder.")
+
+
+def check_target(target: Path, metadata: Metadata, names: Collection[str] = ()) -> None:
+    """Raises InputError if the folder holds another cohort than an interrupted run of the same conversion left, by
+    fields of these `names`, or by all."""
+    if not (target / METADATA).exists():
+        return
+    there = Metadata()
+    with suppress(InputError):  # what is damaged is none of this conversion
+        there = files.read_json(target / METADATA, Metadata)
+    ignored = ("accepted_leaks", "command")  # those of maps are known after these are read; of an earlier version
+    compared = []
+    for content in (there.decisive(), metadata.decisive()):
+        content["provenance"] = {name: of for name, of in content.get("provenance", {}).items() if name not in ignored}
+        compared.append({name: of for name, of in content.items() if name in (names or {*content} - {*ignored})})
+    if files.json_text(compared[0]) != files.json_text(compared[1]):
+        raise InputError(f"{target} holds a cohort converted differently; choose another folder or remove it.")
+
+
 def is_abide(metadata: Metadata) -> bool:
     """Whether the phenotype is ABIDE's 29 values."""
     return metadata.phenotype == phenotype.abide_names()
@@ -165,7 +193,7 @@ def check_like(source: Source, like: Cohort) -> None:
     if metadata.reduction not in REDUCTIONS:
         raise InputError(
             f"{like.path} does not say that it was made of maps (reduction {metadata.reduction!r}); expected a cohort "
-            "that python -m data convert made. Convert it again."
+            "that abide-data convert made. Convert it again."
         )
     names = tuple(source.maps.columns)
     if len(source.maps) and (len(names) != like.num_maps or names != (metadata.maps or names)):

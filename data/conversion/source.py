@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from data.base.errors import InputError, shown, taken_for_one
+from data.base.files import sums_of
 from data.cohorts.derivation import Derivation, DerivationWithImages
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import listed
@@ -70,6 +71,14 @@ class Source:
         series = self.series.paths.tolist() if self.series else []
         return list(dict.fromkeys([*(of_map.path for name in self.maps for of_map in self.maps[name]), *series]))
 
+    def sums(self) -> list[list[tuple[str, str]]]:
+        """The name and the SHA-256 of each file of each subject, as `read_person` and `correlate` give them."""
+        series = [[path] for path in self.series.paths] if self.series else [[]] * len(self.maps)
+        maps = [[of_map.path for of_map in row] for row in self.maps.to_numpy().tolist()]
+        each = [[*dict.fromkeys(own), *of_series] for own, of_series in zip(maps, series, strict=True)]
+        known = iter(sums_of(path for paths in each for path in paths))
+        return [[(path.name, next(known)) for path in paths] for paths in each]
+
 
 @dataclass(frozen=True)
 class JoinedTable:
@@ -100,9 +109,9 @@ class JoinedTable:
 def read_source(
     folder: Path, options: SourceOptions, optional: bool = False, site_columns: Sequence[str] = SITE_COLUMNS
 ) -> Source:
-    """Joins the maps under `folder` with the table. Subjects are left out who lack a map or, unless labels are
-    `optional`, a diagnosis, and whom the options leave out. The first of `site_columns` in the table names the site if
-    the options do not. Raises InputError if a choice must be made by the user."""
+    """Joins the maps under `folder` with the table. Who lacks a map or, unless labels are `optional`, a diagnosis, is
+    left out. The first of `site_columns` in the table names the site if the options do not. Raises InputError if a
+    choice must be made by the user."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected fALFF maps, or others, as NIfTI and a table of subjects.")
     listing = Listing(folder)
@@ -121,7 +130,6 @@ def read_source(
     site_column = options.site_column or next((name for name in site_columns if name in table), None)
     site = column(table, site_column, path).str.split().str.join(" ") if site_column else "unknown"
     subjects = pd.DataFrame({"subject": identifier, "site": site, "label": label})[kept]
-    # In an order that does not depend on the layout, and so neither does the split
     subjects = subjects.sort_values("subject", key=lambda name: name.str.zfill(20))
     files = joined.maps.loc[subjects.index].reset_index(drop=True)
     maps, volume_notes = maps_in(files, joined.wanted, folder, joined.names)
@@ -157,11 +165,8 @@ def read_source(
 def notes_on_twice(reasons: Mapping[str, Sequence[str]], here: Collection[str]) -> list[str]:
     """Notes on rows and maps that are left out, of people who have another one."""
     twice = {reason: [name for name in names if name in here] for reason, names in reasons.items()}
-    return [
-        f"Another row or map of {listed(names)}, who have a record, is not used: {reason}."
-        for reason, names in twice.items()
-        if names
-    ]
+    words = "Another row or map of {}, who have a record, is not used: {}."
+    return [words.format(listed(names), reason) for reason, names in twice.items() if names]
 
 
 def labels_in(
@@ -327,8 +332,7 @@ def check_own_maps(joined: JoinedTable, kept: pd.Series, name: str) -> None:
 
 
 def check_identifiers(identifier: pd.Series, path: Path) -> None:
-    """Raises InputError, which names all that are not, unless the IDs are unique, capitals aside, and can be file
-    names."""
+    """Raises InputError, which names all others, unless the IDs are unique, capitals aside, and can be file names."""
     wrong = []
     if (long := identifier[identifier.str.encode("utf-8").str.len() > MAX_ID_BYTES]).size:
         wrong.append(

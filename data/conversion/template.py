@@ -1,6 +1,6 @@
 """What --like names, a cohort or a bundle -> how its people were prepared, so that new people are prepared alike.
 
-A bundle (`python -m utils.bundle`) is a zip with constants only. Its `data.json` holds what a cohort says of itself,
+A bundle (`abide-bundle`) is a zip with constants only. Its `data.json` holds what a cohort says of itself,
 but for its people; `parcels.npy`, where the parcels of connectomes lie.
 """
 

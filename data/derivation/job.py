@@ -1,4 +1,4 @@
-"""`python -m data derive`: a folder of preprocessed scans -> maps and series of everybody in a BIDS derivative.
+"""`abide-data derive`: a folder of preprocessed scans -> maps and series of everybody in a BIDS derivative.
 
 One person who fails does not stop the others. Repeated, it does what is missing; several processes and the tasks of an
 array may write one folder.
@@ -291,15 +291,20 @@ def described(people: Sequence[ScannedPerson], confounds: str) -> list[str]:
 
 
 def run(planned: Plan) -> tuple[list[str], list[str]]:
-    """Does the plan; lines on it, of failures one a reason, and who failed."""
-    done = list(planned.failed)
-    complete, rest = list[PersonTask](), list[PersonTask]()
+    """Does the plan; lines on it, of failures one a reason, and who failed. Nobody is derived if all that is there is
+    of other scans."""
+    done, missing = list(planned.failed), dict[str, list[str]]()
     for task in planned.tasks:
-        (rest if task.output.missing(task.person.label, task.products) else complete).append(task)
+        missing[task.person.label] = task.output.missing(task.person.label, task.products)
+    begun = [task for task in planned.tasks if len(missing[task.person.label]) < len(task.products.names)]
+    rest = [task for task in planned.tasks if missing[task.person.label]]
     with processes(planned.jobs) as pool:
-        for title, tasks in (("Checking", complete), ("Deriving", rest)):
-            if tasks:
-                done += pool.run(title, person.derive_person, [(task,) for task in tasks])
+        checked = pool.run("Checking", person.check_person, [(task,) for task in begun]) if begun else []
+        clashes = [one.label for one in checked if one.failure]
+        done += [one for one in checked if one.failure or not missing[one.label]]
+        of_others = len(clashes) == len(begun) > 0
+        if todo := [(task,) for task in rest if task.person.label not in clashes and not of_others]:
+            done += pool.run("Deriving", person.derive_person, todo)
     notes, reasons = dict[str, list[str]](), dict[str, list[Done]]()
     for one in done:
         for note in dict.fromkeys(one.notes):
@@ -308,6 +313,8 @@ def run(planned: Plan) -> tuple[list[str], list[str]]:
             reasons.setdefault(one.failure.replace(f"sub-{one.label}", "sub-*"), []).append(one)
     failed = [one.label for one in done if one.failure]
     there = sum(not one.written and not one.failure for one in done)
+    if of_others:
+        notes["Nobody is derived before this is settled"] = clashes
     return [
         *(
             f"{', '.join(f'sub-{one.label}' for one in of)}: {reason if len(of) > 1 else of[0].failure}"

@@ -1,4 +1,4 @@
-"""The options of `python -m data derive` that decide nothing of what a map holds, each a field."""
+"""The options of `abide-data derive` that decide nothing of what a map holds, each a field."""
 
 import argparse
 import re

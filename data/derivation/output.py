@@ -21,6 +21,7 @@ from data.derivation.scans import ScannedPerson
 
 DESCRIPTION = "dataset_description.json"
 BLOCKS, BLOCK_BYTES = 16, 2**16  # of a file, spread over it, which its digest covers
+SOURCES = "SourcesSHA256"  # in the JSON beside a file: which scans it was made of
 SHARED = ("task", "space", "res")  # parts of BIDS names that files of all people may share
 
 
@@ -75,15 +76,20 @@ def choices_of(product: str, derivation: Derivation) -> dict[str, Any]:
     return derivation.said(EVERY, product) if product == SERIES else derivation.said(EVERY, MAP, product)
 
 
-def sources_of(person: ScannedPerson) -> dict[str, Any]:
-    """The files that a person's maps are made of, and a digest of them: of names, sizes and blocks spread over each."""
+def sources_of(person: ScannedPerson, folder: Path) -> dict[str, Any]:
+    """The files that a person's maps are made of, and a digest of them: of names, sizes and blocks spread over each.
+    Their paths are from the dataset to which the description in the `folder` of results links. The digest alone
+    identifies them, however a command names them."""
+    links = files.read_json(folder / DESCRIPTION, dict).get("DatasetLinks") or {}
+    dataset = (folder / links.get("bold", "")).resolve()
     digest, named = hashlib.sha256(), []
     for scan in person.scans:
+        within = os.path.relpath(scan.path.parent.resolve(), dataset)
         for path in scan.described_by:
-            named.append(f"bids:bold:{scan.inside.parent / path.name}")
+            named.append(f"bids:bold:{os.path.normpath(os.path.join(within, path.name))}")
             digest.update(path.name.encode() + b"\0")
             digest_blocks(digest, path)
-    return {"Sources": named, "SourcesSHA256": digest.hexdigest()}
+    return {"Sources": named, SOURCES: digest.hexdigest()}
 
 
 def digest_blocks(digest: Any, path: Path) -> None:
@@ -105,7 +111,7 @@ def check_same(path: Path, wanted: dict[str, Any]) -> None:
     # A file of an earlier version lacks what that did not know, and was made without it
     others = (name for name, value in wanted.items() if (said.get(name) or None) != (value or None))
     if different := next(others, None):
-        if different in ("Sources", "SourcesSHA256"):
+        if different == SOURCES:
             raise InputError(
                 f"{path} was made of other files than the scan has now. Remove this person's folder, to make it anew, "
                 "or choose another folder."

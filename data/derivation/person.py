@@ -1,6 +1,6 @@
 """One person's scans -> their maps and series on disk."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -21,6 +21,7 @@ from data.derivation.cleaning import Acquisition, Scan, scan_of
 from data.derivation.images import labels_on, networks_on
 from data.derivation.measures import MEASURES, dual_regression, parcel_series, smoothed
 from data.derivation.output import (
+    SOURCES,
     Output,
     Products,
     check_same,
@@ -75,10 +76,26 @@ class DerivedScan:
 
 def derive_person(task: PersonTask) -> Done:
     """Writes what is missing of a person, while no other process does."""
+    return attempted(task, complete)
+
+
+def check_person(task: PersonTask) -> Done:
+    """Whether what is there of a person was made of these scans; writes nothing."""
+
+    def check(task: PersonTask) -> tuple[int, list[str]]:
+        digest = sources_of(task.person, task.output.folder)[SOURCES]
+        check_what_is_there(task, of_person(task.person, task.products.derivation), {SOURCES: digest})
+        return 0, []
+
+    return attempted(task, check)
+
+
+def attempted(task: PersonTask, work: Callable[[PersonTask], tuple[int, list[str]]]) -> Done:
+    """Work on a person, while no other process does any: how many files were written, and notes, or why it failed."""
     label = task.person.label
     try:
         with threadpool_limits(task.threads), files.locked(task.output.of_person(label), wait=True):
-            written, notes = complete(task)
+            written, notes = work(task)
     except InputError as error:
         return Done(label, failure=str(error))
     except MemoryError:
@@ -95,8 +112,9 @@ def complete(task: PersonTask) -> tuple[int, list[str]]:
     person, products, output = task.person, task.products, task.output
     for leftover in (output.of_person(person.label) / "func").glob(".unfinished.*"):  # of killed processes
         files.remove(leftover)
-    sources, derivation = sources_of(person), of_person(person, products.derivation)
-    missing = check_what_is_there(task, derivation, sources)
+    derivation = of_person(person, products.derivation)
+    sources = sources_of(person, output.folder)
+    missing = check_what_is_there(task, derivation, {SOURCES: sources[SOURCES]})
     if not missing:
         return 0, []
     scans = [derived(scan, task, missing) for scan in person.scans]

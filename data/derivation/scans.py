@@ -5,6 +5,7 @@ confounds), XCP-D (`desc-denoised_bold`), C-PAC (`desc-cleaned_bold`) and the Pr
 (`<FILE_ID>_func_preproc.nii.gz`). A column of a table may name other files.
 """
 
+import os
 import re
 import shlex
 from collections import Counter
@@ -201,7 +202,7 @@ def by_person(folder: Path, scans: list[ScanFile]) -> tuple[list[ScannedPerson],
             "space-MNI152*. Preprocess them again (fMRIPrep: --output-spaces MNI152NLin6Asym:res-2), or, if they are "
             "in MNI space all the same, name them in a column of paths: --boldColumn."
         )
-    usable.sort(key=lambda scan: (scan.person, str(scan.inside)))
+    usable.sort(key=lambda scan: (scan.person, os.path.abspath(scan.path)))
     groups = groupby(usable, key=lambda scan: scan.person)
     people = [ScannedPerson(label, tuple(of_person)) for label, of_person in groups]
     check_kinds(folder, people)

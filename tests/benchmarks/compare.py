@@ -1,4 +1,4 @@
-"""How often `python -m utils.compare` calls equal runs level, and finds a difference that is there.
+"""How often `abide-compare` calls equal runs level, and finds a difference that is there.
 
 `python tests/benchmarks/compare.py [--sets 200] [--only TEXT] [--seed 0]`
 

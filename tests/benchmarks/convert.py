@@ -1,7 +1,7 @@
 """Conversion against reading alone and nilearn's resample_img: `python tests/benchmarks/convert.py FOLDER [options]`.
 
 FOLDER is in the PCP's layout. First single maps of it, in this process, in turn: the median processor time of reading
-one with nibabel, of `resample_img`, and of all that `python -m data convert` does with one, on either grid. Then the
+one with nibabel, of `resample_img`, and of all that `abide-data convert` does with one, on either grid. Then the
 command itself for each of `--maps`, twice: for FEW people, and for `--people`. What the further people take is printed
 as maps a second and processor time a map; and the memory of the largest process.
 """
@@ -71,7 +71,7 @@ def single(paths: list[Path], folder: Path) -> None:
 
 
 def command(source: Path, people: int, maps: str, grid: str, folder: Path) -> None:
-    """Prints what `python -m data convert` takes for people beyond FEW."""
+    """Prints what `abide-data convert` takes for people beyond FEW."""
     taken = []
     for number in (FEW, people):
         part = a_part(source, number, folder / f"{number} people")

@@ -1,4 +1,4 @@
-"""python -m utils.bundle CHECKPOINT OUT.zip: a trained model as one file that can leave the lab."""
+"""abide-bundle CHECKPOINT OUT.zip: a trained model as one file that can leave the lab."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from data.base.cli import Parser, guarded
 from data.base.errors import InputError
 from data.base.terminal import start
 
-PROGRAM = "python -m utils.bundle"
+PROGRAM = "abide-bundle"
 
 
 def main() -> int:
@@ -44,11 +44,13 @@ def bundle() -> int:
     trained.check_left_out(networks, cohort)
     from utils.machines.devices import start_on_cpu
 
-    start_on_cpu()
-    parts = make.parts_of(networks, cohort, internal, args.licence, args.onnx)
-    with files.locked(args.out), files.unfinished(args.out) as path:
-        archive.write(path, parts)
-        Bundle.open(path)  # nothing is called done that cannot be read
+    with files.locked(args.out):
+        files.check_new(args.out)  # another command may have written it meanwhile
+        start_on_cpu()
+        parts = make.parts_of(networks, cohort, internal, args.licence, args.onnx)
+        with files.unfinished(args.out) as path:
+            archive.write(path, parts)
+            Bundle.open(path)  # nothing is called done that cannot be read
     print(*Bundle.open(args.out).lines(), *make.content_of(args.out), sep="\n")
     return 0
 

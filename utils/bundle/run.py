@@ -110,7 +110,7 @@ def on_cohort(bundle: Bundle, cohort: Cohort, job: Job, options: Options, out_di
         options=options,
         cohort=within_sites(cohort) if standard == "site" else replace(cohort, standard=standard),
         data_dir=cohort.path,
-        checkpoints=BundleFolder(bundle.path, "python -m utils.bundle", bundle=bundle),
+        checkpoints=BundleFolder(bundle.path, "abide-bundle", bundle=bundle),
         out_dir=out_dir,
         num_iters=saved.step,
         cross_validation=saved.internal,

@@ -21,7 +21,7 @@ from utils.runs.group import REPEAT
 
 TELLING = 5  # people of a fold or a category; what is told of fewer is nearly theirs
 OTHERS = re.compile(rf"{BEST}|{EVERYBODY}|.*\.replaced")  # folders that are none of a fold
-SAME = ("model", "preset", "config", "grid", "precision", "validation", "shuffled_labels", "cohort", "records_sha256")
+SAME = ("model", "preset", "config", "grid", "precision", "validation", "shuffled_labels", "records_sha256")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def trained_in(folder: Path) -> list[Trained]:
     if first.preparation.reduction.startswith("encoder"):
         raise InputError(
             f"{folder} reads volumes of an encoder, which a bundle cannot hold; train on a cohort of "
-            "python -m data convert --grid reduced."
+            "abide-data convert --grid reduced."
         )
     return trained
 

@@ -1,4 +1,4 @@
-"""python -m utils.compare RUN RUN [RUN...]: whether one test is better than another of the same people."""
+"""abide-compare RUN RUN [RUN...]: whether one test is better than another of the same people."""
 
 from itertools import combinations
 from pathlib import Path
@@ -8,7 +8,7 @@ from data.base.cli import Parser, guarded
 from data.base.errors import InputError
 from data.base.terminal import start
 
-PROGRAM = "python -m utils.compare"
+PROGRAM = "abide-compare"
 
 
 def main() -> int:

@@ -188,7 +188,7 @@ def facts(run: FinishedTest) -> dict[str, object]:
         "validation": of.validation,
         "precision": of.precision,
         "people in training": sum(count.autism + count.control + count.unknown for count in training) or None,
-        "cohort": of.cohort,
+        "cohort": of.cohort_name,
         "cohort, SHA-256": of.cohort_sha256,
         "maps": of.maps,
         "grid": of.grid,

@@ -37,7 +37,7 @@ class TestOptions(Options):
         metavar="N",
     )
     bundle: Path | None = option(
-        None, "test the networks of a bundle, not a checkpoint (python -m utils.bundle)", type=Path, metavar="FILE.zip"
+        None, "test the networks of a bundle, not a checkpoint (abide-bundle)", type=Path, metavar="FILE.zip"
     )
     prevalence: float | None = option(
         None, "with --bundle: the share of autism where it is used (default: as in training)", type=rate, metavar="P"

@@ -233,7 +233,7 @@ def prepared(run: Run) -> Prepared:
         scaled_by=("fold" if by_fold else "split") if metadata.phenotype_median else "",
         same_scan=len(run.cohort.same_scan),
         together=folds is not None or metadata.copies == TOGETHER,
-        conversion=next((source["command"] for source in metadata.lineage if "left_out" in source), ""),
+        conversion=metadata.command,
     )
 
 

@@ -1,4 +1,4 @@
-"""python -m utils.predict BUNDLE.zip: one person's maps -> the probability of autism, for research only."""
+"""abide-predict BUNDLE.zip: one person's maps -> the probability of autism, for research only."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ from data.base.terminal import start
 from utils.evaluation.options import rate
 from utils.runs.guards import check_writable
 
-PROGRAM = "python -m utils.predict"
+PROGRAM = "abide-predict"
 
 
 def main() -> int:
@@ -62,14 +62,14 @@ def predict() -> int:
 
     bundle, given = Bundle.open(args.bundle), Given(args.maps, args.phenotype, args.series)
     print(*bundle.lines(), sep="\n", flush=True)
-    try:
-        found = predicted(bundle, given, args.prevalence)
-    except InputError as error:
-        raise InputError(parser().in_own_words(str(error))) from error
-    print(*found.lines(), sep="\n", flush=True)
-    from utils.predict import page  # figures, once there is something to draw
-
     with files.new_folder(args.outDir) as folder:
+        try:
+            found = predicted(bundle, given, args.prevalence)
+        except InputError as error:
+            raise InputError(parser().in_own_words(str(error))) from error
+        print(*found.lines(), sep="\n", flush=True)
+        from utils.predict import page  # figures, once there is something to draw
+
         page.write(folder, bundle, given, found)
     print(f"Page: {args.outDir / page.PAGE}")
     return 0

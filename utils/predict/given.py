@@ -132,7 +132,7 @@ def are_guessed(path: Path, expected: list[str], bundle: Bundle) -> bool:
         return True
     raise InputError(
         f"{path} holds {count} volumes, {listed(labels)}; {bundle.path} reads {listed(expected)}. Name them by "
-        f"LabelMap in the JSON beside it, or make the map again: python -m data derive BOLD OUT --like {bundle.path}"
+        f"LabelMap in the JSON beside it, or make the map again: abide-data derive BOLD OUT --like {bundle.path}"
     )
 
 

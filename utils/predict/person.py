@@ -1,6 +1,6 @@
 """One person's maps, phenotype and series -> a cohort of one in a temporary folder -> what networks of a bundle say.
 
-The files are converted as `python -m data convert --like BUNDLE` does, and predicted as `run.py --test --bundle` does.
+The files are converted as `abide-data convert --like BUNDLE` does, and predicted as `run.py --test --bundle` does.
 Regions are then replaced in turn by the background: the blackout that needs nobody else.
 """
 
@@ -40,7 +40,7 @@ from utils.predict.given import Given, linked, naming, source_of
 from utils.runs.checkpoints import Caveats
 from utils.runs.run import Options, Run
 
-PROGRAM = "python -m utils.predict"
+PROGRAM = "abide-predict"
 MEANING = (", so that this person is unlike both classes", "", ", so that this person could be of either")  # by labels
 
 

@@ -1,4 +1,4 @@
-"""python -m utils.report FOLDER: builds the page of a test again, from its saved tables."""
+"""abide-report FOLDER: builds the page of a test again, from its saved tables."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from data.base.errors import InputError
 from data.base.terminal import start
 from utils.runs.folders import record
 
-PROGRAM = "python -m utils.report"
+PROGRAM = "abide-report"
 
 
 def main() -> int:

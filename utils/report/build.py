@@ -36,7 +36,7 @@ def write(folder: Path, prevalence: float | None = None) -> list[Path]:
     for figure in drawn:
         figure.suptitle(tables.run.marks.strip())
     run, cut = tables.run, f", folds: {tables.run.folds}" if tables.run.folds else ""
-    page = rendered(f"Test of {run.model}{cut}{run.marks}", f"{run.cohort}, {run.started}", shown)
+    page = rendered(f"Test of {run.model}{cut}{run.marks}", f"{run.cohort_name}, {run.started}", shown)
     with files.replacing(folder / PAGE) as file:
         file.write(page)
     written = [folder / PAGE]
@@ -105,7 +105,7 @@ def how_to_repeat(run: Described) -> Section:
         "started": run.started,
         "took": f"{run.wall_time_s:,.0f} s",
         "commit": run.git_commit or "-",
-        "cohort": run.cohort,
+        "cohort": run.cohort_name,
         "cohort, SHA-256": run.cohort_sha256,
         "checkpoint": run.checkpoint_folder,
         key: "below, for each fold" if isinstance(digest, dict) else digest or "-",

@@ -114,6 +114,11 @@ class Described(Choices, Caveats):
     prepared: Prepared = field(default_factory=Prepared)
     floor_settings: dict[str, str] = field(default_factory=dict)  # of each classifier that is a floor
 
+    @property
+    def cohort_name(self) -> str:
+        """What a page says of where the cohort lies: nothing of the folders of who made it."""
+        return Path(self.cohort).name
+
 
 @dataclass(frozen=True)
 class Tables:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -106,6 +107,37 @@ class Identity(Choices):
     step: int = 0  # batches seen
     validation_loss: float | None = None  # of the best checkpoint
     saved: dict[str, Saved] = field(default_factory=dict)  # by the name of the files
+    folder: str = ""  # that this was written to; older ones lack it, and have paths as they were typed
+
+    def written_to(self, folder: Path) -> "Identity":
+        """With paths that do not depend on the working folder, as the `run.json` in a folder holds them."""
+        return dataclasses.replace(self.with_paths(os.path.abspath), folder=os.path.abspath(folder))
+
+    def read_from(self, folder: Path) -> "Identity":
+        """With paths as they are now. If the folder was moved or copied, what lies from it as before is meant, or else
+        what lies where it lay; the results of a copy are never those of the original."""
+        if not self.folder or is_same(Path(self.folder), folder):
+            return self
+
+        def from_here(path: str) -> str:
+            return os.path.abspath(folder / os.path.relpath(path, self.folder))
+
+        found = self.with_paths(lambda path: there if os.path.exists(there := from_here(path)) else path)
+        is_copy = os.path.isdir(self.folder)
+        return dataclasses.replace(found, out_dir=from_here(self.out_dir)) if is_copy else found
+
+    def with_paths(self, of: Callable[[str], str]) -> "Identity":
+        """With its paths as a function says."""
+        internal = self.internal and dataclasses.replace(self.internal, folder=of(self.internal.folder))
+        return dataclasses.replace(self, cohort=of(self.cohort), out_dir=of(self.out_dir), internal=internal)
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two paths, which need not exist, are of one folder."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def training_cohort(saved: Identity) -> Cohort | None:
@@ -190,7 +222,8 @@ class CheckpointFolder:
         """The identity of the latest whole checkpoint. Raises InputError if there is none or it is damaged."""
         latest = self.latest()
         identity = files.read_json(latest.parent / IDENTITY, Identity)
-        return dataclasses.replace(identity, step=identity.saved.get(latest.name, identity).step)
+        identity = dataclasses.replace(identity, step=identity.saved.get(latest.name, identity).step)
+        return identity.read_from(latest.parent)
 
     def digest(self) -> str:
         """SHA-256 of the latest checkpoint's files. Raises InputError if there are none."""

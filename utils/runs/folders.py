@@ -25,7 +25,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.cohorts.rows import holds_cohort, listed
 from models import MODELS
-from utils.runs.checkpoints import IDENTITY, STATE, digest_of_files
+from utils.runs.checkpoints import IDENTITY, STATE, digest_of_files, is_same
 
 MANIFEST = "run.json"  # of results, not that of checkpoints
 EARLIER = "earlier"
@@ -255,14 +255,6 @@ def kind_of(folder: Path) -> str | None:
     if all(os.path.isfile(folder / name) for name in (STATE, IDENTITY)):
         return CHECKPOINTS
     return RESULTS if read_manifest(folder) else None
-
-
-def is_same(one: Path, other: Path) -> bool:
-    """Whether two paths, which need not exist, are of one folder."""
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def check_pattern(folder: Path) -> None:

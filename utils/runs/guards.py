@@ -19,11 +19,11 @@ from utils.runs.run import Run
 
 OTHER = "another --chkPointDir, or --train --overrideChkpt"
 WITHOUT_THEM = (
-    "Keep the split of the cohort that was trained on (python -m data convert --keepSplit), or leave them out "
+    "Keep the split of the cohort that was trained on (abide-data convert --keepSplit), or leave them out "
     "(--exclude, or a JSON list of the other records)."
 )
 IN_FOLDS = (
-    "Reduce without learning (python -m data convert --grid reduced), or train cae and do its full pass with the same "
+    "Reduce without learning (abide-data convert --grid reduced), or train cae and do its full pass with the same "
     "--folds."
 )
 OF_EVERYBODY = "Test other people; what is known of these is a test on folds, which --train --everybody --score names."

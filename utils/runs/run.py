@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -247,10 +248,10 @@ class Run:
         return self.settings() | {
             "num_iters": self.num_iters,
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "cohort": str(self.cohort.path),
+            "cohort": os.path.abspath(self.cohort.path),
             "maps": self.cohort.metadata.maps,
             **dataclasses.asdict(self.caveats),
-            "checkpoint_folder": str(self.checkpoints.path),
+            "checkpoint_folder": os.path.abspath(self.checkpoints.path),
             "workers": self.workers.count,
             "replicas": self.workers.replicas,
             "git_commit": devices.git_commit(),

@@ -229,11 +229,11 @@ class Request:
         model = self.model
         if model.grid is None or cohort.grid == model.grid:
             return
-        advice = "python -m data convert --grid full makes such volumes of the maps"
+        advice = "abide-data convert --grid full makes such volumes of the maps"
         if model.grid == REDUCED:
             full_pass = ["run.py", "--model", "cae", "--dataDir", self.args.dataDir]
             full_pass += ["--chkPointDir", self.args.chkPointDir]
-            advice = f"reduce it: {shlex.join(map(str, full_pass))} (or python -m data convert --grid reduced)"
+            advice = f"reduce it: {shlex.join(map(str, full_pass))} (or abide-data convert --grid reduced)"
         raise InputError(f"{cohort.path} is {cohort.grid}, {model.name} reads {model.grid}; {advice}.")
 
     def out_dir(self, saved: Identity | None) -> Path:
@@ -247,7 +247,8 @@ class Request:
         """Where results go unless --outDir says: a training is continued where it was."""
         args = self.args
         if saved is not None and self.training:
-            folder = Path(saved.out_dir)
+            folder, here = Path(saved.out_dir), Path.cwd()
+            folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
             return [folder, *folder.parents][bool(args.folds) + (self.is_repeated or args.choose is not None)]
         beside = args.dataDir.resolve() if args.dataDir else Path()
         template = self.job.out_dir if args.dataDir else USUAL_RESULTS

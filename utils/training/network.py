@@ -92,6 +92,7 @@ class Saver:
     def describe(self, identity: Identity) -> None:
         """Writes `run.json`."""
         described = dataclasses.replace(identity, step=int(self.step.numpy()), saved=self.saved)
+        described = described.written_to(self.folder.path)
         files.write_json(self.folder.path / IDENTITY, dataclasses.asdict(described))
 
 

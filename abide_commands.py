@@ -1,0 +1,52 @@
+"""The installed commands, in a module whose name no folder of a lab has: each runs a program that lies beside it."""
+
+import os
+import runpy
+import sys
+
+HOME = os.path.dirname(os.path.abspath(__file__))
+
+
+def start(module: str) -> None:
+    """Runs a module as `python -m` does. Modules are searched in its own folder first, and not in the working folder,
+    even if an empty entry of PYTHONPATH stands for that; processes that it starts do likewise."""
+    sys.path[:] = [HOME, *outside(sys.path)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(outside(os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+    runpy.run_module(module, run_name="__main__")
+
+
+def outside(places: list[str]) -> list[str]:
+    """Those that are not the working folder."""
+    return [place for place in places if not is_working_folder(place)]
+
+
+def is_working_folder(place: str) -> bool:
+    """Whether an entry of `sys.path`, which need not exist, is the working folder, which may be gone."""
+    try:
+        return os.path.samefile(place or ".", ".")
+    except OSError:
+        return False
+
+
+def run() -> None:
+    start("utils")
+
+
+def data() -> None:
+    start("data")
+
+
+def report() -> None:
+    start("utils.report")
+
+
+def compare() -> None:
+    start("utils.compare")
+
+
+def bundle() -> None:
+    start("utils.bundle")
+
+
+def predict() -> None:
+    start("utils.predict")
