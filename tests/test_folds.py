@@ -127,6 +127,25 @@ def test_a_damaged_table_is_told(content, opened, tmp_path):
         opened("4")
 
 
+@pytest.mark.parametrize(
+    "edit, words",
+    [
+        (lambda lines: lines[:-1], "or .* lacks .*Was it edited"),
+        (lambda lines: [*lines, "stranger,0"], "or .* lacks stranger"),
+        (lambda lines: [*lines, lines[-1].replace(",3", ",0")], "is damaged; expected .* a row a subject"),
+    ],
+)
+def test_a_table_of_other_people_names_itself(edit, words, opened, tmp_path):
+    folds = opened("4")
+    last = next(subject for subject, fold in folds.fold_of.items() if fold == "3")
+    in_order = {name: fold for name, fold in folds.fold_of.items() if name != last} | {last: "3"}
+    replace(folds, fold_of=in_order).write(tmp_path / "saved")
+    path = tmp_path / "saved" / "folds.csv"
+    path.write_text("\n".join([*edit(path.read_text().splitlines()), ""]))
+    with pytest.raises(InputError, match=rf"saved/folds\.csv {words}"):
+        opened("4")
+
+
 def test_a_run_checks_the_table_that_it_left(opened, tmp_path):
     folds = opened("4")
     folds.write(tmp_path / "saved")

@@ -212,10 +212,15 @@ DATAS = {
 }
 LIKENESSES = {
     ("maps",): [(["alff"], "of other maps"), ([], "of other maps"), (1, "damaged likeness.json")],
-    ("ranges", "falff", "log roughness", "low"): [(1e30, "of ranges that cannot be"), ("a", "damaged likeness.json")],
-    ("ranges", "falff", "log roughness", "high"): [(-1e9, "of ranges that cannot be"), (1000.0, "ranges that cannot")],
-    ("limits",): [(None, "damaged likeness.json"), ({"scan": "a"}, "damaged likeness.json")],
-    ("regions",): [([], "damaged likeness.json")],
+    ("ranges", "falff", "log roughness", "low"): [(1e30, "or that cannot be"), ("a", "damaged likeness.json")],
+    ("ranges", "falff", "log roughness", "high"): [(-1e9, "or that cannot be"), (1000.0, "or that cannot be")],
+    ("limits",): [
+        *((None, "damaged likeness.json"), ({"scan": "a"}, "damaged likeness.json")),
+        *(({}, "or that cannot be"), ({"scan": 2.0, "extent": 2.0}, "or that cannot be")),
+    ],
+    ("limits", "person"): [(1e300, "or that cannot be"), (-1.0, "or that cannot be"), (0.0, "or that cannot be")],
+    ("regions",): [([], "damaged likeness.json"), ({}, "or that cannot be")],
+    ("regions", "falff"): [([117], "or that cannot be"), ([0], "or that cannot be")],
 }
 FLOORS = {
     ("majority",): [("a", "damaged floors.json"), (None, "damaged floors.json")],

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -169,6 +170,19 @@ def test_a_model_that_differs_is_not_written(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=expected):
             export([member], tmp_path / "model.onnx", [])
         assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"], difference
+
+
+@pytest.mark.slow
+@needs_libraries
+def test_a_full_disk_is_told(tmp_path):
+    """A file may grow to 1,000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"takes no ONNX model of .* is the disk full\? .*TMPDIR"):
+            onnx.write(onnx.converted([built("nn", "default")]), tmp_path / "model.onnx")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_what_the_graph_cannot_hold_is_refused(monkeypatch):

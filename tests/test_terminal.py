@@ -133,6 +133,14 @@ def test_streams_that_are_closed_take_no_file_with_them(redirections, tmp_path):
     assert (tmp_path / "kept").read_bytes() == b"kept" or ended_before
 
 
+@pytest.mark.parametrize("flush", [True, False])
+def test_a_full_disk_under_both_streams_is_bad_input(flush, tmp_path):
+    code = "import sys; from data.base.cli import guarded\n"
+    code += f"sys.exit(guarded('run.py', lambda: print('out', flush={flush}) or print('err', file=sys.stderr) or 0))"
+    assert python(tmp_path, code, ">/dev/full 2>/dev/full").returncode == 2
+    assert not list(tmp_path.glob("*.log"))
+
+
 @pytest.mark.parametrize("word", ["a\udcff", "a\nb"])
 def test_an_argument_that_no_file_could_hold_is_refused(word, cli, data_cli):
     for outcome in (

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any, NoReturn, TypeVar
@@ -144,7 +145,8 @@ def answered(program: str, work: Callable[[], int]) -> int:
         sys.stdout.flush()
         return status
     except (InputError, OSError, MemoryError) as error:
-        print(error_line(program, message_of(error)), file=sys.stderr)
+        with suppress(OSError):  # of a full disk, to which the errors are written, too
+            print(error_line(program, message_of(error)), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         ignore_interrupts()  # the rest is closing files

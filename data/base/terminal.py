@@ -65,8 +65,9 @@ def plain_streams() -> Iterator[None]:
         try:
             yield
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):  # of a full disk; `answered` has told, or nobody can
+                    stream.flush()
 
 
 def open_closed() -> None:

@@ -194,6 +194,8 @@ def written(cohort: Cohort, how: str, saved: Path) -> Folds | None:
         cut, fold_of = files.read_json(saved / FOLDS, Cut), read_folds(saved / FOLD_TABLE)
         before = Folds(how, replace(cohort, same_scan=cut.same_scan), cohort.digest, fold_of)
         if cut.fits(before):
+            if odd := sorted({row.subject for row in cohort.rows} ^ fold_of.keys()):
+                raise InputError(f"{saved / FOLD_TABLE} or {cohort.path} lacks {odd[0]}. Was it edited? Copy it again.")
             return before
     return None
 
@@ -221,11 +223,12 @@ def check_cuttable(cohort: Cohort) -> None:
 def read_folds(path: Path) -> dict[str, str]:
     """Each subject's fold by `folds.csv`. Raises InputError if it is damaged."""
     rows = list(tables.read_rows(path).values())
-    if not rows or tuple(rows[0]) != FOLD_COLUMNS:
+    fold_of = {row["subject"]: row["fold"] for row in rows} if rows and tuple(rows[0]) == FOLD_COLUMNS else {}
+    if not rows or len(fold_of) < len(rows):
         raise InputError(
             f"{path} is damaged; expected the columns subject and fold, and a row a subject. Copy it again."
         )
-    return {row["subject"]: row["fold"] for row in rows}
+    return fold_of
 
 
 def open_reduced(path: Path, how: str) -> Folds:

@@ -64,6 +64,16 @@ class Constants:
     expected: Expected
     regions: dict[str, tuple[int, ...]]
 
+    @property
+    def can_be(self) -> bool:
+        """Whether people may have been so."""
+        ranges = [of.can_be(name) for of_view in self.ranges.values() for name, of in of_view.items()]
+        limits = [LEAST_LIMIT <= limit <= MAX_NUMBER for limit in self.limits.values()]
+        regions = [1 <= at <= atlas.AAL_REGIONS for of_map in self.regions.values() for at in of_map]
+        shares = [0 <= share <= 1 for of in self.expected.categories.values() for share in of.values()]
+        complete = self.limits.keys() == FALSE_ALARMS.keys() and self.regions.keys() == {*self.maps}
+        return complete and all([*ranges, *limits, *regions, *shares])
+
 
 @dataclass(frozen=True, eq=False)
 class Reference:

@@ -119,14 +119,21 @@ def converted(members: Sequence[Network]) -> bytes:
 
 def write(model: bytes, path: Path) -> None:
     """Writes an ONNX model, with what does not depend on a record computed once, which halves its size, in operations
-    of the ONNX standard alone."""
+    of the ONNX standard alone. Raises InputError if the disk is full, which onnxruntime calls an invalid model."""
     import onnx
     import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import InvalidProtobuf
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(path)
-    onnxruntime.InferenceSession(model, options, providers=PROVIDERS)
+    try:
+        onnxruntime.InferenceSession(model, options, providers=PROVIDERS)
+    except InvalidProtobuf as error:
+        raise InputError(
+            f"{path.parent} takes no ONNX model of {len(model):,} bytes; is the disk full? Free space, or name another "
+            "folder in the variable TMPDIR, and repeat the command."
+        ) from error
     simpler = onnx.load(path)
     del simpler.opset_import[:]
     simpler.opset_import.add(version=OPSET)  # onnxruntime lists its own sets, of which nothing is used
