@@ -18,6 +18,7 @@ from helpers import Outcome, bare_records, read_rows, run_main, training, unseal
 from people import ROWS, renamed, write_people
 
 from data.base import archive, files
+from data.base.errors import InputError
 from data.base.files import SUMS
 from data.cohorts.rows import Row
 from data.cohorts.seal import CohortFindings, Findings, write_verdict
@@ -601,6 +602,20 @@ def test_a_score_of_other_settings_or_people_is_refused(settled, seen_two, in_ho
         outcome = bundle(place, tmp_path / "a.zip", *score)
         assert (outcome.status, outcome.err.count("\n")) == (2, 1)
         assert words in outcome.err
+
+
+@pytest.mark.slow
+def test_an_edited_report_does_not_go_along_and_the_advice_mends_it(settled, tmp_path):
+    folder = tmp_path / "test-folds"
+    shutil.copytree(settled / "test-folds", folder)
+    report, internal = folder / "report.html", SimpleNamespace(folder=str(folder))
+    before = report.read_text()
+    assert make.report_of(internal) == before
+    report.write_text(before + "<p>AUC 0.99</p>")
+    with pytest.raises(InputError, match=f"{report} is not as it was written; build it again: abide-report {folder}$"):
+        make.report_of(internal)
+    assert run_main("utils.report.__main__", "report", [folder]).status == 0
+    assert make.report_of(internal) == before
 
 
 @pytest.mark.slow

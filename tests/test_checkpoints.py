@@ -3,11 +3,13 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from helpers import an_identity, assert_bit_equal, flip_a_bit, write_checkpoints
+from helpers import ROOT, an_identity, assert_bit_equal, flip_a_bit, write_checkpoints
 
 from data.base.errors import InputError
 from utils.runs.checkpoints import CheckpointFolder, latest_in, prefixes_in
@@ -31,6 +33,22 @@ def test_the_latest_is_used(three):
     assert (three.latest(), three.current, three.damaged) == (three.path / "ckpt-3", three.path, [])
     assert three.identity().step == 6
     assert three.digest() == three.identity().saved["ckpt-3"].sha256
+
+
+def test_a_training_that_still_runs_is_told_and_one_of_folds_in_the_folder_is_not(three, capsys):
+    hold = "import sys; from pathlib import Path; from data.base import files\n"
+    hold += "with files.locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    for of, told in ((three.path / "folds-3" / "0", False), (three.path, True)):
+        of.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-c", hold, str(of)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as other:
+            assert other.stdout.readline() == "held\n"
+            three.tell_of_training()
+            out = capsys.readouterr().out
+            assert (f"{three.path} is still being trained, by process {other.pid}" in out) is told, out
+            other.stdin.close()
+    three.tell_of_training()
+    assert capsys.readouterr().out == ""
 
 
 def test_numbers_are_ordered_as_numbers(tmp_path):

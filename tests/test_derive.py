@@ -406,6 +406,16 @@ def test_people_whose_scan_is_not_clear_fail_together_and_the_others_are_done(de
     assert "3 people failed, for the reasons above: 1, 2, 3. Do what these say, then repeat the command" in done.err
     chosen = derive(scans, "--only", "*_echo-1_*")
     assert "1 people derived, 0 were there, 0 failed." in chosen.out
+    assert derive(scans, "--only", "*_res-2_*").status == 0
+    names = {path.name.replace(path.parts[-3], "sub") for path in (tmp_path / "out").rglob("sub-*.nii.gz")}
+    assert len(names) == 1, "convert refuses maps of several kinds"
+    again = derive(scans)
+    assert again.status == 0, again.err
+    assert "Scans of 3 people as --only chose them before: 1, 2, 3." in again.out
+    assert "0 people derived, 7 were there, 0 failed." in again.out
+    assert derive(scans, "--maps", "alff").status == 0
+    sources = json.loads(one(tmp_path / "out", "sub-1_*stat-alff*.json").read_text())["Sources"]
+    assert sources and all("_res-2_" in of for of in sources if of.endswith(".nii.gz"))
 
 
 def test_people_without_a_table_of_confounds_are_one_line(scans, derive):

@@ -96,7 +96,9 @@ def test_a_test_subject_that_was_learnt_from(where, what):
     words = f"^2 of 2 test subjects of here trained {what}: 3, 4. Results .* Keep the split of .*--keepSplit"
     with pytest.raises(InputError, match=words):
         leaks(run, saved)
-    with pytest.raises(InputError, match=r"abide-data convert --grid reduced\), or train cae"):
+    of_folds = r"folds\.csv among the checkpoints edited\? Copy it again, or train with another --chkPointDir"
+    advice = of_folds if what == "this checkpoint" else r"abide-data convert --grid reduced\), or train cae"
+    with pytest.raises(InputError, match=advice):
         leaks(replace(run, folds=SimpleNamespace(how="3")), saved)
     leaks(run_of(cohort=four(encoder_subjects=("1", "2"))), saved_by(run, training_subjects=("1", "2")))
 

@@ -318,6 +318,21 @@ def test_only_chooses_in_all_maps(scans, data_cli, tmp_path):
     assert len(bytes_of(tmp_path / "out")) == 12
 
 
+def test_of_maps_of_several_kinds_the_advice_chooses_those_of_most_people(tmp_path):
+    for label in "123456":
+        for name in ("falff", "vmhc"):
+            res = "_res-1" if label == "6" else ""
+            path = tmp_path / f"sub-{label}" / "func" / f"sub-{label}_space-MNI{res}_stat-{name}_boldmap.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    with pytest.raises(InputError, match="of 2 kinds") as error:
+        find_maps(Listing(tmp_path), names=("falff", "vmhc"))
+    glob = re.search(r"--only '([^']+)' \(5 maps\)", str(error.value))[1]
+    for name in ("falff", "vmhc"):
+        found, _ = find_maps(Listing(tmp_path), glob, name, ("falff", "vmhc"))
+        assert len(found) == 5
+
+
 @pytest.mark.slow
 def test_new_people_have_the_maps_of_the_cohort(scans, data_cli, tmp_path):
     folder = copy_of(scans, tmp_path)

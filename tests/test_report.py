@@ -1,5 +1,6 @@
 """The report: every section from its table, values by other means, hostile names as text, and mistakes in one line."""
 
+import hashlib
 import json
 import math
 import re
@@ -611,6 +612,20 @@ def test_the_command_builds_it_again(single):
     assert (single / "report.html").is_file()
     assert "no folder" in run_main("utils.report.__main__", "report", [single / "not" / "there"]).err
     assert not (single / "not").exists()
+
+
+def test_tables_that_the_test_did_not_write_so_are_named(single):
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in single.glob("*.csv")}
+    manifest = {"outputs": ["*.csv"], "finished": True, "job": "test", "outputs_sha256": digests}
+    change(single, **manifest)
+    assert run_main("utils.report.__main__", "report", [single]).status == 0
+    (single / "report.html").unlink()
+    damage("predictions.csv", "0.bin,0,NYU,0,0.", "0.bin,0,NYU,0,0.9")(single)
+    (single / "floors.csv").unlink()
+    outcome = run_main("utils.report.__main__", "report", [single])
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "is not as the test wrote it: floors.csv, predictions.csv; " in outcome.err
+    assert not (single / "report.html").exists()
 
 
 @pytest.mark.slow

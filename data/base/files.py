@@ -193,13 +193,13 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
         lock.release()
 
 
-def writer_of(folder: Path) -> str | None:
-    """The other process that has the folder `locked`, or one in it, as it says itself; None if there is none, or if
-    nobody can tell."""
+def writer_of(folder: Path, inside: bool = True) -> str | None:
+    """The other process that has the folder `locked`, or one `inside` it, as it says itself; None if there is none, or
+    if nobody can tell."""
     from filelock import FileLock, Timeout
 
     folder = Path(os.path.realpath(folder))
-    for path in (folder.with_name(f".{folder.name}.lock"), *sorted(folder.rglob(".*.lock"))):
+    for path in (folder.with_name(f".{folder.name}.lock"), *(sorted(folder.rglob(".*.lock")) if inside else ())):
         if not path.is_file() or (holder := holder_of(path)).startswith(this_process()):
             continue
         lock = FileLock(path, fallback_to_soft=False)

@@ -219,9 +219,8 @@ def check_kinds(
 
 def choice(rivals: list[MapFile], groups: list[list[MapFile]], what: str) -> str:
     """Advice, with the glob that leaves one map each, in all groups, for most subjects; or one for each group."""
-    best = most_useful((glob for rival in rivals for glob in globs(rival)), groups)
-    if not useful(best, groups):
-        best = ",".join(most_useful((f"*{found.name}" for found in group), [group]) for group in groups)
+    each = ",".join(most_useful((f"*{found.name}" for found in group), [group]) for group in groups)
+    best = most_useful([*(glob for rival in rivals for glob in globs(rival)), each], groups)
     number = useful(best, groups)
     example = (
         f"Choose with --only, such as --only {shlex.quote(best)} ({number} {what}); or" if number else "Remove one, or"

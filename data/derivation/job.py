@@ -68,13 +68,17 @@ def plan(folder: Path, target: Path, wanted: DerivationWithImages, options: Deri
     products = products_of(wanted, kept.derivation if kept else Derivation())
     output.check_folder(target)
     every, notes = find_people(folder, options)
+    unclear = {one.label for one in every if one.unclear}
+    every = [output.chosen_before(one, target) for one in every]
     people = [one for one in every if not one.unclear]
+    if settled := [one.label for one in people if one.label in unclear]:
+        notes.append(f"Scans of {len(settled)} people as --only chose them before: {listed(settled)}.")
     if kept and options.like:
         notes += compared(people[0].scans[0], options.like, kept.derivation)
     confounds = products.derivation.confounds
     if people[0].scans[0].layout.cleaned and confounds not in ("", "none"):
         raise InputError(f"--confounds {confounds} is for scans that were not cleaned before; leave it out.")
-    place = output.Output(target, output.shared_entities(people))
+    place = output.Output(target, output.entities_in(target, people))
     if "task" not in dict(place.entities) and any("task" in of.entities for one in people for of in one.scans):
         notes.append("People have scans of several tasks, so no name holds one; choose with --only.")
     number, of = options.share

@@ -5,8 +5,8 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from data.base.errors import InputError
 from data.cohorts.derivation import EVERY, MAP, PROGRAM, SERIES, Derivation
 from data.cohorts.nifti import beside, stem_of
 from data.derivation.images import ImageFile
-from data.derivation.scans import ScannedPerson
+from data.derivation.scans import ScannedPerson, entities_of
 
 DESCRIPTION = "dataset_description.json"
 BLOCKS, BLOCK_BYTES = 16, 2**16  # of a file, spread over it, which its digest covers
@@ -134,6 +134,24 @@ def check_there(output: Output, label: str, derivation: Derivation) -> None:
             )
         if path.suffix != ".json":
             check_same(path, derivation.said(EVERY) if path.suffix == ".tsv" else derivation.said(EVERY, MAP))
+
+
+def chosen_before(person: ScannedPerson, folder: Path) -> ScannedPerson:
+    """A person whose scans are unclear with those that the files in the folder were made of, as `--only` chose them."""
+    made = next(iter(sorted((folder / f"sub-{person.label}" / "func").glob("sub-*.json"))), None)
+    if not person.unclear or made is None:
+        return person
+    sources = files.read_json(made, dict).get("Sources")
+    named = {PurePosixPath(str(of)).name for of in sources} if isinstance(sources, list) else set()
+    chosen = replace(person, scans=tuple(scan for scan in person.scans if scan.path.name in named))
+    return chosen if chosen.scans and not chosen.unclear else person
+
+
+def entities_in(folder: Path, people: Sequence[ScannedPerson]) -> tuple[tuple[str, str], ...]:
+    """Parts of the names to write: those that all scans have alike, without any that no name in the folder has. So
+    people who are chosen by `--only` have names like those of the others."""
+    there = [entities_of(path.name) for path in folder.glob("sub-*/func/sub-*.json")]
+    return tuple(part for part in shared_entities(people) if not there or any(part[0] in one for one in there))
 
 
 def shared_entities(people: Sequence[ScannedPerson]) -> tuple[tuple[str, str], ...]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import time
 import zipfile
 from collections import Counter
@@ -17,6 +18,7 @@ import pandas as pd
 
 from data import __version__
 from data.base import archive, files
+from data.base.errors import InputError
 from data.base.tables import printable
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.derivation import PROGRAM
@@ -53,6 +55,7 @@ from utils.report.build import INTENDED_USE
 from utils.runs.checkpoints import Caveats, Choices, Identity
 from utils.runs.cross_validation import FEWEST as FEWEST_TOLD
 from utils.runs.cross_validation import CrossValidation
+from utils.runs.folders import read_manifest, sha256
 from utils.scores import floors
 from utils.scores.features import covariates
 from utils.scores.results import Estimate
@@ -215,11 +218,15 @@ def caveats_of(saved: Identity, cohort: Cohort) -> Caveats:
 
 
 def report_of(internal: CrossValidation) -> str | None:
-    """The report of the test on folds, as far as it is still there; if it is not, this is printed."""
-    path = Path(internal.folder) / REPORT
+    """The report of the test on folds, as far as it is still there; if it is not, this is printed. Raises InputError
+    for one that is not as the program wrote it."""
+    folder = Path(internal.folder)
+    path, manifest = folder / REPORT, read_manifest(folder)
     if not path.is_file():
         print(f"{path} is gone, so the bundle has the scores of the test, and not its report.")
         return None
+    if manifest and (manifest.outputs_sha256 or {}).get(REPORT) not in (None, sha256(path)):
+        raise InputError(f"{path} is not as it was written; build it again: abide-report {shlex.quote(str(folder))}")
     return files.regular(path).read_text(encoding="utf-8")
 
 

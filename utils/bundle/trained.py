@@ -38,8 +38,11 @@ def trained_in(folder: Path) -> list[Trained]:
     none, if they are not of one training, or if they are of no classifier."""
     found = [folder] if CheckpointFolder(folder).current else inside(folder)
     if not found:
-        raise InputError(f"{folder} holds no checkpoint; expected such as CKPT/mmnn/everybody or CKPT/mmnn/folds-10.")
+        expected = "holds no checkpoint; expected such as CKPT/mmnn/everybody or CKPT/mmnn/folds-10"
+        raise InputError(f"{folder} {files.running(folder, expected) if folder.is_dir() else expected}.")
     check_complete(folder, found)
+    for path in found:
+        CheckpointFolder(path).tell_of_training()
     places = [CheckpointFolder(path).to_use for path in found]
     trained = [
         Trained("/".join(path.relative_to(folder).parts) or folder.name, place, place.identity())

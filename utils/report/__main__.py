@@ -6,7 +6,8 @@ from data.base import files
 from data.base.cli import Parser, guarded
 from data.base.errors import InputError
 from data.base.terminal import start
-from utils.runs.folders import record
+from data.cohorts.rows import listed
+from utils.runs.folders import changed, read_manifest, record
 
 PROGRAM = "abide-report"
 
@@ -34,10 +35,20 @@ def build() -> int:
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; expected that of a classifier's run.py --test.")
     with files.locked(folder):
+        check_as_written(folder)
         written = write(folder, args.prevalence)
         print(f"Report: {written[0]}")
         record(folder, *(path.name for path in written))
     return 0
+
+
+def check_as_written(folder: Path) -> None:
+    """Raises InputError if tables of a finished test are gone or not as it wrote them."""
+    from utils.scores.results import DATA
+
+    manifest = read_manifest(folder)
+    if manifest and (odd := [name for name in changed(folder, manifest) if name in DATA]):
+        raise InputError(f"{folder} is not as the test wrote it: {listed(odd)}; copy the folder again, or test again.")
 
 
 if __name__ == "__main__":

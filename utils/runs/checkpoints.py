@@ -184,6 +184,11 @@ class CheckpointFolder:
         """The best checkpoint if subjects were set aside for validation, else the latest."""
         return self.best if self.best.current else self
 
+    def tell_of_training(self) -> None:
+        """Prints it if a training still runs, whose later checkpoints are not used."""
+        if writer := files.writer_of(self.trained.path, inside=False):
+            print(f"{self.trained.path} is still being trained, by {writer}; used as it was last saved.", flush=True)
+
     def latest(self) -> Path:
         """The prefix of the latest checkpoint whose files are whole. Raises InputError if there is none."""
         if whole := self.whole:

@@ -26,7 +26,9 @@ IN_FOLDS = (
     "Reduce without learning (abide-data convert --grid reduced), or train cae and do its full pass with the same "
     "--folds."
 )
+OF_FOLDS = "Was folds.csv among the checkpoints edited? Copy it again, or train with another --chkPointDir."
 OF_EVERYBODY = "Test other people; what is known of these is a test on folds, which --train --everybody --score names."
+CHECKPOINT = "this checkpoint"
 FLAGS = {"grid": "--dataDir", "shuffled_labels": "--shuffleLabels"}  # of choices that are called otherwise
 
 
@@ -94,7 +96,7 @@ def no_leak(run: Run, saved: Identity) -> None:
             f"{run.checkpoints.path} does not say which scans its {len(saved.training_subjects)} training subjects "
             f"have; was its run.json edited? Copy it again, or use {OTHER}."
         )
-    refuse_leak(run, "this checkpoint", saved.training_subjects, saved.training_volumes)
+    refuse_leak(run, CHECKPOINT, saved.training_subjects, saved.training_volumes)
     refuse_leak(run, "the encoder behind this checkpoint", saved.encoder_subjects, saved.encoder_volumes)
 
 
@@ -110,7 +112,8 @@ def refuse_leak(run: Run, what: str, subjects: Collection[str], volumes: Collect
         renamed = [name for name in leaked if bare_name(name) not in known]
         which = "all of them" if renamed == leaked else listed(renamed)
         names = f" By their scans, whatever their names: {which}." if renamed else ""
-        advice = IN_FOLDS if run.folds else OF_EVERYBODY if run.everybody else WITHOUT_THEM
+        in_folds = OF_FOLDS if what == CHECKPOINT else IN_FOLDS
+        advice = in_folds if run.folds else OF_EVERYBODY if run.everybody else WITHOUT_THEM
         raise InputError(
             f"{len(leaked)} of {len(tested)} test subjects of {cohort.path} trained {what}: {listed(leaked)}."
             f"{names} Results on them would be too good. {advice}"

@@ -138,6 +138,8 @@ class Request:
         anew = self.training is None or self.training.override_chkpt or checkpoints.current is None
         if not self.job.needs_checkpoint and anew:
             return None
+        if self.job.needs_checkpoint:
+            checkpoints.tell_of_training()
         return self.usable(checkpoints.to_use if self.job.needs_checkpoint else checkpoints)
 
     def usable(self, used: CheckpointFolder) -> Identity:
