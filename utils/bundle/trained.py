@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data.base import tables
+from data.base import files, tables
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import folder_name
