@@ -80,7 +80,7 @@ def make(cli, data_cli, tmp_path_factory) -> Callable[[str], Made]:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("utils.bundle.make.likeness_parts", lambda *_: {})  # no conversion reads it
                 outcome = step()
-            assert outcome.status < 2, outcome.err
+            assert outcome.status == 0 or "is written all the same" in outcome.out, outcome.err  # of noise, not brains
         return Made(folder / "cohort", folder / "made.zip", kind.write(folder / "new", renamed(6)))
 
     return lambda name: done[name] if name in done else done.setdefault(name, once(name))
