@@ -16,7 +16,7 @@ from data.base.terminal import progress
 from data.cohorts import atlas, records, resampling, twins
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
 from data.cohorts.derivation import kept_in
-from data.cohorts.phenotype import missing_in
+from data.cohorts.phenotype import clean, missing_in
 from data.cohorts.rows import Groups, leaders, listed, named_groups, united
 from data.cohorts.seal import CohortFindings, Findings, write_verdict
 from data.conversion import measures
@@ -312,11 +312,18 @@ def check_agreement(cohort: Cohort, findings: Findings) -> None:
             return
         table = covariates.reindex(columns=covariates.columns.union(columns), fill_value="")
         told = encode_like(table, cohort.metadata)
+        blank = {
+            name: encode_like(table.assign(**{name: ""}), cohort.metadata) for name in columns if name in covariates
+        }
     except InputError as error:
         findings.problems += {str(error)} - set(findings.problems)
         return
     told = told.set_axis(phenotype.index)[[name for name in told if not name.endswith(("_missing", "_unknown"))]]
-    known = told.notna() & (told != 0) & ~np.isclose(told, phenotype[told.columns], rtol=1e-6)  # 0 may be unknown
+    known = pd.DataFrame(False, told.index, told.columns)
+    for column, without in blank.items():  # values that follow from this column, wherever it is known
+        follow = ~(told.eq(other := without.set_axis(told.index)[told.columns]) | told.isna() & other.isna()).all()
+        known.loc[clean(covariates[column]).notna(), follow.index[follow]] = True
+    known &= ~np.isclose(told, phenotype[told.columns], rtol=1e-6)
     for name in known.columns[known.any()]:
         people = listed(known.index[known[name]].tolist())
         findings.problems.append(f"{COVARIATES} and {PHENOTYPE} differ in the {name} of {people}")

@@ -2,8 +2,9 @@
 covariates, or values of the phenotype."""
 
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,16 +16,27 @@ from data.base.files import check_sums, new_folder
 from data.base.terminal import progress
 from data.cohorts import records
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort, in_one_folder
-from data.cohorts.phenotype import SUBJECT, Scaler, fit_scaler, numbers, write_by_subject
+from data.cohorts.phenotype import (
+    MISSING_VALUE,
+    SUBJECT,
+    Scaler,
+    clean,
+    fit_scaler,
+    mostly_numbers,
+    numbers,
+    write_by_subject,
+)
 from data.cohorts.records import HEADER_BYTES, FileEntry, Wrapped
 from data.cohorts.rows import Metadata, Row, listed
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
-from data.conversion.tables import read_table
+from data.conversion.tables import key, read_table
 from data.conversion.template import site_column_of
 
 SITE, LABEL = "site", "label"  # of the table of records
 UNKNOWN = "n/a"  # a cell that makes a value unknown; an empty one leaves it as it is
+UNUSED = re.compile(r"unused_\d+")  # values of the phenotype that stand for none
 LABELS = {"1": 1.0, "0": 0.0, UNKNOWN: float("nan")}
+Cell = tuple[str, str, str]  # subject, column, text
 
 
 @dataclass(frozen=True)
@@ -50,45 +62,115 @@ def corrected(cohort: Cohort, path: Path) -> tuple[People, list[dict[str, str]]]
     """What the cohort says of its people with the corrections of a table, and these: subject, column, before and after.
     Raises InputError, naming all that cannot be corrected."""
     table, people, site_column = read_table(path), People.of(cohort), site_column_of(cohort)
-    known = [SITE, LABEL, *dict.fromkeys([*people.covariates.columns, *people.phenotype.columns])]
+    used = [name for name in people.phenotype if not UNUSED.fullmatch(name) and base(name) not in people.phenotype]
+    known = list(dict.fromkeys([SITE, LABEL, *people.covariates.columns, *used]))
     unknown = [name for name in table if name not in (SUBJECT, *known)]
     if SUBJECT not in table or unknown:
         raise InputError(
             f"{path} has the columns {listed(list(table))}; expected {SUBJECT}, and columns to correct, of "
             f"{listed(known, len(known))}."
         )
-    subjects = [subject.strip() for subject in table[SUBJECT]]
-    strange = sorted({one for one in subjects if one not in people.site or subjects.count(one) > 1})
-    if strange:
-        raise InputError(
-            f"{path} names {listed(strange)}, who are not in {cohort.path} or stand there twice; expected one row a "
-            "subject of the cohort."
-        )
+    subjects = subjects_of(table[SUBJECT], people, path, cohort.path)
+    columns = {str(name): SITE if name == site_column else str(name) for name in table.columns.drop(SUBJECT)}
+    measured = [name for name in people.covariates if holds_numbers(people.covariates[name])]
+    cells = [
+        (subject, columns[name], text)
+        for name in columns
+        for subject, text in zip(subjects, map(str.strip, table[name]), strict=True)
+        if text
+    ]
+    check_cells(cells, {*measured, *people.phenotype.columns} - {SITE, LABEL, site_column}, path)
     corrections = []
-    for name in table.columns.drop(SUBJECT):
-        column = SITE if name == site_column else str(name)
-        for subject, text in zip(subjects, map(str.strip, table[name]), strict=True):
-            if text and (change := set_value(people, site_column, (subject, column), text, path)):
-                corrections.append({"subject": subject, "column": column} | change)
+    for subject, column, text in [*cells, *following(cells, people)]:
+        if change := set_value(people, site_column, (subject, column), text):
+            corrections.append({"subject": subject, "column": column} | change)
     if not corrections:
         raise InputError(f"{path} says what {cohort.path} says already; expected other values. Correct the table.")
     return people, corrections
 
 
-def set_value(
-    people: People, site_column: str | None, place: tuple[str, str], text: str, path: Path
-) -> dict[str, str] | None:
+def holds_numbers(column: pd.Series) -> bool:
+    """Whether a covariate is measured: most of its known values are numbers, and there are any."""
+    return bool(clean(column).notna().any()) and mostly_numbers(column)
+
+
+def subjects_of(column: pd.Series, people: People, path: Path, cohort: Path) -> list[str]:
+    """The subjects of the cohort that a column names, as IDs are compared: `sub-007` is 7. Raises InputError, naming
+    all who are strange or stand there twice."""
+    of_key: dict[str, list[str]] = {}
+    for subject in people.site:
+        of_key.setdefault(key(subject), []).append(subject)
+    subjects = []
+    for name in map(str.strip, column):
+        same = of_key.get(key(name), [])
+        subjects.append(same[0] if name not in people.site and len(same) == 1 else name)
+    strange = sorted({one for one in subjects if one not in people.site or subjects.count(one) > 1})
+    if strange:
+        raise InputError(
+            f"{path} names {listed(strange)}, who are not in {cohort} or stand there twice; expected one row a "
+            "subject of the cohort."
+        )
+    return subjects
+
+
+def check_cells(cells: Sequence[Cell], measured: Collection[str], path: Path) -> None:
+    """Raises InputError, naming all sites that are two, labels that are none, and cells of columns of numbers
+    that hold none."""
+    given: dict[tuple[str, str], set[str]] = {}
+    for subject, column, text in cells:
+        check_plain(text, f"{path} has the value")
+        given.setdefault((subject, column), set()).add(text)
+    if twice := [
+        f"{subject} the {column} {' and '.join(sorted(of))}" for (subject, column), of in given.items() if len(of) > 1
+    ]:
+        raise InputError(f"{path} gives {listed(twice)}; expected one value. Leave a column out.")
+    if wrong := [
+        f"{subject} the label {text}" for subject, column, text in cells if column == LABEL and text not in LABELS
+    ]:
+        raise InputError(f"{path} gives {listed(wrong)}; expected 1 (autism), 0 (control) or {UNKNOWN}.")
+    wrong = []
+    for subject, column, text in cells:
+        if column in measured:
+            try:
+                numbers(pd.DataFrame({column: [text]}), column)
+            except InputError:
+                wrong.append(f"{column} {text!r} ({subject})")
+    if wrong:
+        raise InputError(
+            f"{path} holds {listed(wrong)}; expected numbers in these columns, with a point as the decimal mark, or "
+            f"{UNKNOWN}. Correct the table."
+        )
+
+
+def following(cells: Sequence[Cell], people: People) -> list[Cell]:
+    """The cells that follow from others: whether a value of the phenotype is missing, where a value tells that."""
+    told = {name: base(name) for name in people.phenotype if base(name) in people.phenotype}
+    return [
+        (subject, name, "1" if is_missing(text) else "0")
+        for subject, column, text in cells
+        for name, value in told.items()
+        if value == column
+    ]
+
+
+def base(name: str) -> str:
+    """The value of which `name` says whether it is missing; empty for others."""
+    return name.removesuffix("_missing") if name.endswith("_missing") else ""
+
+
+def is_missing(text: str) -> bool:
+    return MISSING_VALUE.fullmatch(text) is not None
+
+
+def set_value(people: People, site_column: str | None, place: tuple[str, str], text: str) -> dict[str, str] | None:
     """Sets the value of a subject in a column; returns what was there and what is now, or None if that is the same."""
-    (subject, column), value = place, "" if text == UNKNOWN else text
-    check_plain(text, f"{path} has the value")
+    (subject, column), value = place, "" if is_missing(text) else text
     before, after = [], []
     if column == SITE:
         before.append(people.site[subject])
         after.append(value or "unknown")
         people.site[subject] = after[0]
     elif column == LABEL:
-        if text not in LABELS:
-            raise InputError(f"{path} gives {subject} the label {text}; expected 1 (autism), 0 (control) or {UNKNOWN}.")
         before.append(shown(people.label[subject]))
         after.append(shown(LABELS[text]))
         people.label[subject] = LABELS[text]

@@ -24,11 +24,12 @@ SCALE = {"alff": 50, "degree_weighted": 300}  # of three kinds of values, with f
 def with_maps(folder: Path, rows: list[dict]) -> Path:
     """People with three maps and series of six parcels each."""
     write_people(folder, rows)
-    for at, path in enumerate(sorted(folder.rglob("*_falff.nii.gz"))):
+    for path in sorted(folder.rglob("*_falff.nii.gz")):
+        person = int(path.name.split("_")[1])
         for name, scale in SCALE.items():
-            values = scale * brain_map((8, 10, 8), 1000 * scale + at)
+            values = scale * brain_map((8, 10, 8), 1000 * scale + person)
             nibabel.save(nibabel.Nifti1Image(values, COARSE), path.with_name(path.name.replace("falff", name)))
-        write_1d(path.with_name(path.name.replace("falff.nii.gz", "rois_cc6.1D")), series_of(at))
+        write_1d(path.with_name(path.name.replace("falff.nii.gz", "rois_cc6.1D")), series_of(person))
     write_labels(folder / "labels.nii.gz")
     return folder
 
@@ -80,7 +81,7 @@ def make(cli, data_cli, tmp_path_factory) -> Callable[[str], Made]:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("utils.bundle.make.likeness_parts", lambda *_: {})  # no conversion reads it
                 outcome = step()
-            assert outcome.status < 2, outcome.err
+            assert outcome.status == 0 or "is written all the same" in outcome.out, outcome.err  # of noise, not brains
         return Made(folder / "cohort", folder / "made.zip", kind.write(folder / "new", renamed(6)))
 
     return lambda name: done[name] if name in done else done.setdefault(name, once(name))
@@ -92,7 +93,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     metadata, checked = (json.loads(found.pop(name)) for name in ("cohort.json", "check.json"))
     for name in ("converted_by", "like"):
         assert metadata["provenance"].pop(name)
-    assert checked.pop("cohort_sha256") and checked.pop("when")
+    for name in ("cohort_sha256", "when", "sha256"):
+        assert checked.pop(name)
     return found | {"cohort.json": json.dumps(metadata).encode(), "check.json": json.dumps(checked).encode()}
 
 

@@ -90,6 +90,35 @@ def test_files_that_then_differ_are_told(converted, data_cli, tmp_path):
     assert len(json.loads((tmp_path / "both" / "cohort.json").read_text())["corrections"]) == 2
 
 
+def test_ids_count_however_they_are_spelt_and_missing_values_however_marked(converted, data_cli, tmp_path):
+    table = write(tmp_path / "new.csv", "subject,site,AGE_AT_SCAN", "sub-0050002,NA,-9999", "50004.0,,N/A")
+    assert data_cli("correct", converted, table, tmp_path / "out").status == 0
+    covariates = {of["subject"]: of for of in read_rows(tmp_path / "out" / "covariates.csv")}
+    assert [covariates["50002"][name] for name in ("SITE_ID", "AGE_AT_SCAN")] == ["", ""]
+    assert covariates["50004"]["AGE_AT_SCAN"] == "" and people_of(tmp_path / "out")["50002"]["site"] == "unknown"
+
+
+def test_a_value_that_becomes_unknown_is_marked_as_missing(converted, data_cli, tmp_path):
+    subject = next(of for of, value in open_cohort(converted).raw_phenotype["fiq"].items() if value == value)
+    table = write(tmp_path / "new.csv", "subject,fiq", f"{subject},n/a")
+    outcome = data_cli("correct", converted, table, tmp_path / "out")
+    assert outcome.status == 0 and f"{subject} fiq_missing 0 -> 1" in outcome.out
+    assert open_cohort(tmp_path / "out").raw_phenotype.loc[subject, "fiq_missing"] == 1
+    again = write(tmp_path / "again.csv", "subject,fiq", f"{subject},100")
+    assert data_cli("correct", tmp_path / "out", again, tmp_path / "known").status == 0
+    assert open_cohort(tmp_path / "known").raw_phenotype.loc[subject, "fiq_missing"] == 0
+
+
+def test_a_person_of_two_sexes_is_told(converted, data_cli, tmp_path):
+    values = open_cohort(converted).raw_phenotype
+    subject = values.index[values["sex_male"] == 1][0]
+    table = write(tmp_path / "new.csv", "subject,sex_female", f"{subject},1")
+    outcome = data_cli("correct", converted, table, tmp_path / "out")
+    told = f"covariates.csv and phenotype.csv differ in the sex_female of {subject}"
+    assert f"PROBLEM: {told}; correct both" in outcome.out and told in data_cli("check", tmp_path / "out").out
+    assert "differ in" not in data_cli("check", converted).out
+
+
 @pytest.mark.parametrize(
     ("header", "row", "words"),
     [
@@ -100,7 +129,13 @@ def test_files_that_then_differ_are_told(converted, data_cli, tmp_path):
         ("subject,label", "50002,2", "gives 50002 the label 2; expected 1 .autism., 0 .control. or n/a"),
         ("subject,label", "TRAINING,n/a", "takes the label from TRAINING, who are training subjects"),
         ("subject,site", "50002,PITT", "says what .* says already"),
-        ("subject,age", "50002,old", "Column age holds 'old'; expected numbers"),
+        ("subject,age", "50002,old\n50003,13+", r"holds age 'old' .50002., age '13.' .50003.; expected numbers"),
+        ("subject,AGE_AT_SCAN", "50002,high\n50003,inf", r"AGE_AT_SCAN 'high' .50002., AGE_AT_SCAN 'inf' .50003."),
+        ("subject,AGE_AT_SCAN", '50002,"0,13"', "AGE_AT_SCAN '0,13' .50002.; expected numbers"),
+        ("subject,label", "50002,2\n50003,ASD", "gives 50002 the label 2, 50003 the label ASD; expected"),
+        ("subject,site", "50002,A\nsub-0050002,B", "names 50002, who are not in .* or stand there twice"),
+        ("subject,site,SITE_ID", "50002,A,B", "gives 50002 the site A and B; expected one value"),
+        ("subject,fiq_missing", "50002,1", "expected subject, and columns to correct"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused_in_one_line(header, row, words, converted, refused, tmp_path):

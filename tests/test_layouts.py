@@ -444,6 +444,13 @@ def test_a_folder_of_other_maps_is_answered_with_their_names(tmp_path):
         find_maps(Listing(folder))
 
 
+def test_a_glob_that_would_lose_most_people_is_no_advice(tmp_path):
+    """One person's ID is spelt in two ways, so that no glob leaves one map each."""
+    folder = named_files(tmp_path, [f"sub-{n}/sub-{n}_falff.nii.gz" for n in ("0012", "12", "13", "14", "15")])
+    with pytest.raises(InputError, match=r"two maps for 12: .* Remove or rename one, or name the map"):
+        find_maps(Listing(folder))
+
+
 ENTITIES = [
     f"_{entity}-{value}" for entity, value in (("ses", 1), ("ses", 2), ("run", 1), ("run", 2), ("desc", "smooth"))
 ]
@@ -474,7 +481,7 @@ def test_a_glob_that_a_refusal_gives_always_works(data):
                 (only,) = shlex.split(given)
                 assert [len(find_maps(Listing(Path(folder)), only, name, maps)[0]) for name in maps] == [3] * len(maps)
             else:
-                assert "Remove one, or name the map of each subject in a column" in str(refusal)
+                assert "Remove or rename one, or name the map of each subject in a column" in str(refusal)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from helpers import add_connectomes, read_rows, row, small_record, write_rows
+from helpers import add_connectomes, read_rows, row, small_record, unsealed, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.base.errors import InputError
+from data.base.files import write_sums
 from data.base.tables import content_sha256
 from data.check import full_and_stored
 from data.cohorts.cohort import PHENOTYPE
@@ -50,6 +51,20 @@ def written(tmp_path_factory) -> Path:
     assert full_and_stored(open_cohort(folder)).every("problems") == []
     assert open_cohort(folder).seal.sha256 and open_cohort(folder).seal.verdict
     return folder
+
+
+def test_an_image_of_the_derivation_that_is_gone_is_told(copy):
+    (copy / "derivation").mkdir()
+    (copy / "derivation" / "networks.nii.gz").write_bytes(b"image")
+    write_sums(copy / "derivation", ["networks.nii.gz"])
+    with pytest.raises(InputError, match="not what was sealed: derivation"):
+        open_cohort(copy)
+    opened = open_cohort(unsealed(copy))
+    write_tables(copy, opened.rows, opened.metadata)
+    assert open_cohort(copy).seal.sha256
+    (copy / "derivation" / "networks.nii.gz").unlink()
+    with pytest.raises(InputError, match="not what was sealed: derivation"):
+        open_cohort(copy)
 
 
 @pytest.fixture

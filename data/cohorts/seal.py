@@ -23,6 +23,7 @@ from data.base.errors import InputError
 from data.base.tables import printable
 from data.base.terminal import progress
 from data.cohorts import records
+from data.cohorts.derivation import FOLDER
 from data.cohorts.records import UNREDUCED, Digests, Entry, Origin
 from data.cohorts.rows import DIGESTS, HDF5_NAME, METADATA, SPLITS, TABLE, Metadata, Row, listed
 
@@ -156,10 +157,18 @@ def parts_of(metadata: Metadata, rows: Sequence[Row], digests: Sequence[Digests]
     return {name: sha256_of(content) for name, content in contents.items()}
 
 
+def parts_by_sums(folder: Path) -> dict[str, str]:
+    """SHA-256 of the sums of a folder's files, and of the images of its derivation that are there."""
+    images = [path.name for path in sorted((folder / FOLDER).glob("*")) if path.name != files.SUMS]
+    sums = files.read_sums(folder / FOLDER) or {}
+    of_images = {FOLDER: sha256_of([[name, sums.get(name)] for name in images])} if images or sums else {}
+    return {files.SUMS: sha256_of(files.read_sums(folder)), **of_images}
+
+
 def write_seal(folder: Path, parts: Mapping[str, str], of_tables: Iterable[Path] = ()) -> None:
-    """Writes `seal.json` of these parts and tables, and of the sums of the folder's files."""
+    """Writes `seal.json` of these parts and tables, and of the files that have sums."""
     contents = {path.name: tables.content_sha256(path) for path in of_tables}
-    every = {**parts, **contents, files.SUMS: sha256_of(files.read_sums(folder))}
+    every = {**parts, **contents, **parts_by_sums(folder)}
     as_written = dict(zip(contents, files.sums_of(map(folder.joinpath, contents)), strict=True))
     files.write_json(folder / SEAL, asdict(SealFile(sha256_of([every, as_written]), every, as_written)))
 
@@ -175,7 +184,7 @@ def verified_seal(folder: Path, parts: Mapping[str, str], of_tables: Iterable[Pa
     if not (folder / SEAL).is_file():
         return ""
     known = files.read_json(folder / SEAL, SealFile)
-    now = {**parts, files.SUMS: sha256_of(files.read_sums(folder))}
+    now = {**parts, **parts_by_sums(folder)}
     for path in of_tables:
         unchanged = files.sum_of(path) == known.files.get(path.name)
         now[path.name] = known.parts.get(path.name, "") if unchanged else tables.content_sha256(path)

@@ -66,6 +66,7 @@ SCAN = re.compile(rf"(_bold|_func_preproc)(\.nii|\.nii\.gz|{SURFACE.pattern})$")
 OTHER_FORMATS = (".img", ".hdr", ".gii", ".mnc", ".mgh", ".mgz", ".head", ".brik", ".brik.gz", ".par", ".rec")
 TABLES = ("participants.tsv", "Phenotypic_*.csv", "*.csv", "*.tsv")
 OF_A_SCAN = re.compile(r"_(timeseries|regressors|motion|outliers|dseg)\.tsv$")  # tables in BIDS that hold no people
+MIN_CHOSEN = 0.5  # of the people whose maps a glob must choose to be advised
 
 
 def dpabi(name: str) -> tuple[str, str]:
@@ -205,7 +206,7 @@ def check_kinds(
         such = "such as " if len(several) > 1 else ""
         raise InputError(
             f"{folder} has two {what} for {listed([*several])}: {such}{first.path} and {second.path}; expected one a "
-            f"subject. {choice(rivals, groups(), what)}"
+            f"subject. {choice(rivals, groups(), what, MIN_CHOSEN)}"
         )
     kinds = Counter(found.kind for found in maps)
     if len(kinds) > 1:
@@ -217,13 +218,17 @@ def check_kinds(
         )
 
 
-def choice(rivals: list[MapFile], groups: list[list[MapFile]], what: str) -> str:
-    """Advice, with the glob that leaves one map each, in all groups, for most subjects; or one for each group."""
+def choice(rivals: list[MapFile], groups: list[list[MapFile]], what: str, share: float = 0) -> str:
+    """Advice, with the glob that leaves one map each, in all groups, for most subjects; or one for each group. A glob
+    must leave a `share` of the people: none does where one person's ID is spelt in two ways."""
     each = ",".join(most_useful((f"*{found.name}" for found in group), [group]) for group in groups)
     best = most_useful([*(glob for rival in rivals for glob in globs(rival)), each], groups)
     number = useful(best, groups)
+    people = min(len({found.subject for found in group}) for group in groups)
     example = (
-        f"Choose with --only, such as --only {shlex.quote(best)} ({number} {what}); or" if number else "Remove one, or"
+        f"Choose with --only, such as --only {shlex.quote(best)} ({number} {what}); or"
+        if number > 0 and number >= share * people
+        else "Remove or rename one, or"
     )
     if what != "maps":
         return f"{example.removesuffix('; or').removesuffix(', or')}."
