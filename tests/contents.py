@@ -70,6 +70,14 @@ def of_means(content: bytes) -> list[str]:
     return [line for line in of_json(content) if '"sha256"' not in line]
 
 
+def of_seal(content: bytes) -> list[str]:
+    """A seal, or the verdict that names it, but for the digests over metadata or verdicts, which hold times."""
+    said = json.loads(content)
+    said.get("parts", {}).pop("cohort.json", None)
+    kept = {name: value for name, value in said.items() if name not in ("sha256", "cohort_sha256")}
+    return of_json(json.dumps(kept).encode())
+
+
 def of_numpy(content: bytes) -> list[str]:
     values = np.load(io.BytesIO(content))
     names = [name for name in values.dtype.names or () if name != "state"]  # of the files of records
@@ -130,6 +138,7 @@ def of_text(content: bytes) -> list[str]:
 FORMS: dict[str, Callable[[bytes], list[str]]] = {  # the first whose pattern is found in a name
     r"SHA256SUMS$": of_sums,
     r"/means/[^/]+\.json$": of_means,
+    r"(seal|check)\.json$": of_seal,
     r"\.json$": of_json,
     r"\.npy$": of_numpy,
     r"\.csv$": of_csv,

@@ -23,6 +23,7 @@ from data.base.files import SUMS
 from data.cohorts.rows import Row
 from data.cohorts.seal import CohortFindings, Findings, write_verdict
 from data.cohorts.stored import open_cohort
+from data.likeness.reference import LEAST_LIMIT
 from utils.bundle import make, trained
 from utils.bundle.model import Bundle
 from utils.runs.checkpoints import CheckpointFolder
@@ -235,7 +236,7 @@ def test_people_without_labels_have_predictions(of_everybody, data_cli, of_away,
 def test_who_is_unlike_is_told_and_nobody_may_be(of_everybody, away, tested, tmp_path):
     parts = {name: content for name, content in parts_of(of_everybody).items() if name != SUMS}
     likeness = json.loads(parts["likeness.json"])
-    for limit, count in ((1e6, 0), (1e-6, 8)):
+    for limit, count in ((1e6, 0), (LEAST_LIMIT, 8)):
         limits = dict.fromkeys(likeness["limits"], limit)
         path = tmp_path / f"{count}.zip"
         archive.write(path, parts | {"likeness.json": json.dumps(likeness | {"limits": limits}).encode()})

@@ -437,9 +437,7 @@ def test_check_looks_at_each_map(three, data_cli, tmp_path):
     assert outcome.status == 1
     assert "31x37x31, maps falff, alff, degree_weighted" in outcome.out
     assert f"PROBLEM: {third} is constant (0.5); its map of degree_weighted was empty" in outcome.out
-    assert re.search(
-        rf"PROBLEM: identical volumes: .*{rows['test']} \(test\).*, one scan in train and test", outcome.out
-    )
+    assert re.search(rf"PROBLEM: identical alff: .*{rows['test']} \(test\).*, one scan in train and test", outcome.out)
 
 
 def test_folds_keep_the_maps(three):

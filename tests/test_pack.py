@@ -202,7 +202,8 @@ def test_records_whose_names_collide_in_one_folder_are_refused_with_both_named(o
     outcome = data_cli(verb[0], source, tmp_path / "out", *verb[1:])
     assert outcome.status == 2
     assert f"{source} has the records " in outcome.err
-    assert re.search(rf" ({one} and {other}|{other} and {one}), which are one file", outcome.err)
+    told = outcome.err.replace("'", "")
+    assert re.search(rf" ({one} and {other}|{other} and {one}), which are one file", told), outcome.err
     assert list(tmp_path.iterdir()) == [tmp_path / "source"]
 
 

@@ -314,8 +314,8 @@ def test_the_full_pass_encodes_each_map_alone(reduced):
         volume = before.read(3)[2][None, ..., at, None]
         code = network({"volume": volume}, training=False)["code"].numpy()[0, ..., 0].astype(float)
         np.testing.assert_allclose(after.read(3)[2][..., at], (code - code.mean()) / code.std(), atol=1e-4)
-    (tested,) = before.indices("test")
-    volumes = np.moveaxis(before.read(int(tested))[2], -1, 0)[..., None]
+    tested = before.indices("test")
+    volumes = np.concatenate([np.moveaxis(before.read(int(at))[2], -1, 0)[..., None] for at in tested])
     again = [network({"volume": volume[None]}, training=False)["reconstruction"].numpy()[0] for volume in volumes]
     said = json.loads((reduced / "results/cae-test/metrics.json").read_text())["mse"]
     assert said == pytest.approx(np.mean((np.stack(again) - volumes) ** 2), rel=1e-3)
@@ -420,7 +420,7 @@ def test_a_model_leaves_the_lab(walked, tmp_path, data_cli, monkeypatch):
     shutil.move(tmp_path / "lab/model.zip", away)
     shutil.rmtree(tmp_path / "lab")
     walk(away, elsewhere, data_cli)
-    asked = predict_parser().parse_args(shlex.split(of_one[0])[3:])
+    asked = predict_parser().parse_args(module_of(shlex.split(of_one[0]))[1])
     parts = {f"*_stat-{name.replace('_', '')}_*": path for name, path in asked.maps.items()}
     for part, path in (parts | {"*_timeseries.*": asked.series}).items():
         for source in (away / "maps").rglob(part):

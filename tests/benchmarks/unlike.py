@@ -30,6 +30,7 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import TABLE
+from data.cohorts.seal import SEAL
 from data.cohorts.stored import open_cohort
 from data.likeness import reference as likeness
 from data.likeness.reasons import deviations
@@ -141,6 +142,7 @@ def without(cohort: Cohort, subjects: Sequence[str], target: Path) -> Path:
     table = pd.read_csv(cohort.path / TABLE, dtype=str, keep_default_na=False)
     table.loc[table["subject"].isin(subjects), "split"] = "test"
     (target / TABLE).unlink()
+    (target / SEAL).unlink(missing_ok=True)
     table.to_csv(target / TABLE, index=False)
     return target
 
