@@ -236,14 +236,15 @@ def test_people_without_labels_have_predictions(of_everybody, data_cli, of_away,
 def test_who_is_unlike_is_told_and_nobody_may_be(of_everybody, away, tested, tmp_path):
     parts = {name: content for name, content in parts_of(of_everybody).items() if name != SUMS}
     likeness = json.loads(parts["likeness.json"])
-    for limit, count in ((1e6, 0), (LEAST_LIMIT, 8)):
+    for limit, some in ((1e6, False), (LEAST_LIMIT, True)):
         limits = dict.fromkeys(likeness["limits"], limit)
-        path = tmp_path / f"{count}.zip"
+        path = tmp_path / f"{limit}.zip"
         archive.write(path, parts | {"likeness.json": json.dumps(likeness | {"limits": limits}).encode()})
         outcome, out = tested(path, away)
         assert (outcome.status, outcome.err) == (0, "")
+        count = sum(row["unlike"] != "" for row in read_rows(out / "people.csv"))
         assert f"Unlike the training people: {count} of 8 people" in (out / "report.html").read_text() + outcome.out
-        assert sum(row["unlike"] != "" for row in read_rows(out / "people.csv")) == count
+        assert (count > 0) is some
 
 
 # What it says

@@ -329,3 +329,11 @@ def test_a_link_to_a_folder_is_that_folder(study, tmp_path):
 
 def test_paths_of_older_checkpoints_stay_as_they_were_typed(three):
     assert (three.identity().cohort, three.identity().out_dir) == ("cohort", "out")
+
+
+@pytest.mark.parametrize("place", ["", "a\0b"])
+def test_what_can_be_no_path_is_damage(place, three):
+    path = three.path / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"folder": "/elsewhere", "cohort": place}))
+    with pytest.raises(InputError, match=r"run\.json is damaged .*Copy it again"):
+        three.identity()

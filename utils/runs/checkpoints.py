@@ -228,7 +228,10 @@ class CheckpointFolder:
         latest = self.latest()
         identity = files.read_json(latest.parent / IDENTITY, Identity)
         identity = dataclasses.replace(identity, step=identity.saved.get(latest.name, identity).step)
-        return identity.read_from(latest.parent)
+        try:
+            return identity.read_from(latest.parent)
+        except ValueError as error:  # of what can be no path
+            raise InputError(f"{latest.parent / IDENTITY} is damaged ({error}). Copy it again.") from error
 
     def digest(self) -> str:
         """SHA-256 of the latest checkpoint's files. Raises InputError if there are none."""
