@@ -331,9 +331,9 @@ def test_paths_of_older_checkpoints_stay_as_they_were_typed(three):
     assert (three.identity().cohort, three.identity().out_dir) == ("cohort", "out")
 
 
-@pytest.mark.parametrize("place", ["", "a\0b"])
-def test_what_can_be_no_path_is_damage(place, three):
+@pytest.mark.parametrize("said", [{"folder": "/elsewhere", "cohort": ""}, {"folder": "a\0b"}])
+def test_what_can_be_no_path_is_damage(said, three):
     path = three.path / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"folder": "/elsewhere", "cohort": place}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | said))
     with pytest.raises(InputError, match=r"run\.json is damaged .*Copy it again"):
         three.identity()
