@@ -13,8 +13,9 @@ from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
-from helpers import SMALL_BATCH, TINY_NN, assert_bit_equal, cohort_of, read_rows, row, run_of
+from helpers import SMALL_BATCH, TINY_NN, Outcome, assert_bit_equal, cohort_of, read_rows, row, run_of
 
+from data.base import files
 from data.base.errors import InputError
 from data.base.terminal import print_unless_quiet, progress
 from utils.choice.job import ChoiceOptions
@@ -167,17 +168,20 @@ def test_folds_side_by_side_are_those_one_after_another(cli, cohort, tmp_path):
     """Also where they override others; the results are pooled once, when all are done."""
     settings = ("--model", "nn", "--numIters", 3, *TINY_NN, *SMALL_BATCH, "--folds", 2, "--dataDir", cohort)
 
-    def train(name, *more) -> None:
+    def train(name, *more, status=0) -> Outcome:
         outcome = cli(
             "--train", *settings, "--chkPointDir", tmp_path / name, "--outDir", tmp_path / f"out-{name}", *more
         )
-        assert outcome.status == 0, outcome.err
+        assert outcome.status == status, outcome.err
+        return outcome
 
     train("one")
     train("other", "--set", "learning_rate=0.1")
     train("other", "--jobs", 2, "--overrideChkpt")
     for fold in ("0", "1"):
         assert_bit_equal(*(tmp_path / name / "nn" / "folds-2" / fold for name in ("one", "other")))
+    with files.locked(tmp_path / "out-other.jobs"):  # as another command does that has begun
+        assert "out-other.jobs is being written by process" in train("other", "--jobs", 2, status=2).err
     pooled = [row for row in read_rows(tmp_path / "runs.csv") if row["folder"] == str(tmp_path / "out-other")]
     assert len(pooled) == 2  # once each time
 

@@ -127,8 +127,9 @@ class Group:
             return self.perform_on(devices.choose_device(share_gpu, several=self.job.takes_several_gpus))
         assert self.again
         device = devices.choose_device(share_gpu, several=True)
-        self.begin()
-        return side_by_side(self.again, self.progress(), device, share_gpu) or self.pool(device)
+        with files.locked(self.run.out_dir.with_name(f"{self.run.out_dir.name}.jobs")):  # two would stop each other
+            self.begin()
+            return side_by_side(self.again, self.progress(), device, share_gpu) or self.pool(device)
 
     def progress(self) -> FoldProgress:
         """What the terminal shows of the folds, from now on."""
