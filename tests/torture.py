@@ -197,6 +197,9 @@ def wait_for(line: str, process: subprocess.Popen) -> None:
     any(printed.startswith(line) for printed in process.stdout)
 
 
+PLACE = re.compile(r"/[^\"]*/torture-[^\"]*?/(?=(?:ckpt|out)\b)")  # of a run, which names its own
+
+
 def state(folder: Path) -> dict[str, str]:
     """What every file below a folder holds, by its name: a digest of all but times.
 
@@ -204,17 +207,16 @@ def state(folder: Path) -> dict[str, str]:
     """
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     kept = (path for path in paths if "tfevents" not in path.name and "earlier" not in path.relative_to(folder).parts)
-    places = {str(folder.resolve()): "<folder>"}  # a run names its own
-    return {str(path.relative_to(folder)): hashlib.sha256(without_times(path, places)).hexdigest() for path in kept}
+    return {str(path.relative_to(folder)): hashlib.sha256(without_times(path)).hexdigest() for path in kept}
 
 
-def without_times(path: Path, places: dict[str, str]) -> bytes:
-    """What a file holds, without times and places, and without the names of TensorBoard's events: each start makes
-    some."""
+def without_times(path: Path) -> bytes:
+    """What a file holds, without times, without where a run took place, and without the names of TensorBoard's events:
+    each start makes some."""
     content = path.read_bytes()
     if path.name == "checkpoint":  # TensorFlow's state file
         return b"\n".join(line for line in content.splitlines() if b"timestamp" not in line)
-    lines = (masked(line, places) for line in lines_of(path.as_posix(), content))
+    lines = (masked(PLACE.sub("<place>/", line), {}) for line in lines_of(path.as_posix(), content))
     return "\n".join(line for line in lines if line.strip(' ",') != "<events>").encode()
 
 
