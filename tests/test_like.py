@@ -141,7 +141,7 @@ def test_an_option_that_differs_is_refused(options, words, home, tmp_path, data_
 
 
 def test_options_that_agree_are_accepted_and_lend_what_is_not_kept(home, tmp_path, data_cli):
-    cohort = shutil.copytree(home / "cohort", tmp_path / "cohort")
+    cohort = unsealed(shutil.copytree(home / "cohort", tmp_path / "cohort"))
     shutil.rmtree(cohort / "derivation")
     done = data_cli("derive", home / "new", tmp_path / "maps", "--like", cohort)
     assert f"{cohort} does not keep the networks nets.nii.gz; name the same file with --networks." in done.err
