@@ -197,7 +197,7 @@ def wait_for(line: str, process: subprocess.Popen) -> None:
     any(printed.startswith(line) for printed in process.stdout)
 
 
-PLACE = re.compile(r"/[^\"]*/torture-[^\"]*?/(?=(?:ckpt|out)\b)")  # of a run, which names its own
+PLACE = re.compile(r'/(?:[^"\\]|\\.)*/torture-(?:[^"\\]|\\.)*?/(?=(?:ckpt|out)\b)')  # of a run, which names its own
 
 
 def state(folder: Path) -> dict[str, str]:
