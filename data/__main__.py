@@ -131,7 +131,7 @@ def swap(args: argparse.Namespace) -> None:
     print(f"{len(table)} records in {args.out}")
 
 
-def correct(args: argparse.Namespace) -> None:
+def correct(args: argparse.Namespace) -> int:
     from data.check import check_agreement
     from data.cohorts.rows import listed
     from data.cohorts.seal import Findings
@@ -143,6 +143,7 @@ def correct(args: argparse.Namespace) -> None:
     print(f"{len(made)} values corrected in {args.out}: {listed(told)}")
     check_agreement(open_cohort(args.out), findings := Findings())
     print("".join(f"PROBLEM: {text}; correct both\n" for text in findings.problems), end="")
+    return 1 if findings.problems else 0
 
 
 def pack(args: argparse.Namespace) -> None:

@@ -82,7 +82,7 @@ def test_files_that_then_differ_are_told(converted, data_cli, tmp_path):
     table = write(tmp_path / "new.csv", "subject,AGE_AT_SCAN", "50005,50")
     outcome = data_cli("correct", converted, table, tmp_path / "out")
     told = "covariates.csv and phenotype.csv differ in the age of 50005"
-    assert outcome.status == 0 and f"PROBLEM: {told}; correct both" in outcome.out
+    assert outcome.status == 1 and f"PROBLEM: {told}; correct both" in outcome.out
     assert f"PROBLEM: {told}" in data_cli("check", tmp_path / "out").out
     again = write(tmp_path / "again.csv", "subject,age", "50005,50")
     assert data_cli("correct", tmp_path / "out", again, tmp_path / "both").status == 0

@@ -67,6 +67,23 @@ def test_an_image_of_the_derivation_that_is_gone_is_told(copy):
         open_cohort(copy)
 
 
+def test_what_a_file_manager_leaves_in_the_derivation_is_no_edit(copy):
+    (copy / "derivation").mkdir()
+    (copy / "derivation" / "networks.nii.gz").write_bytes(b"image")
+    write_sums(copy / "derivation", ["networks.nii.gz"])
+    opened = open_cohort(unsealed(copy))
+    write_tables(copy, opened.rows, opened.metadata)
+    (copy / "derivation" / ".DS_Store").write_bytes(b"")
+    assert open_cohort(copy).seal.sha256
+
+
+def test_exchanged_people_of_long_numbers_are_told(tmp_path):
+    people = [{"subject": "1234567891", "age": 1}, {"subject": "1234567892", "age": 2}]
+    write_rows(tmp_path / "a.csv", people)
+    write_rows(tmp_path / "b.csv", [people[0] | {"subject": "1234567892"}, people[1] | {"subject": "1234567891"}])
+    assert content_sha256(tmp_path / "a.csv") != content_sha256(tmp_path / "b.csv")
+
+
 @pytest.fixture
 def copy(written, tmp_path) -> Path:
     return shutil.copytree(written, tmp_path / "copy")

@@ -55,13 +55,15 @@ def content_sha256(path: Path) -> str:
     """SHA-256 of what a table says: numbers to nine digits however they are written, but for codes such as 0012; other
     cells as text. Saving it again in a spreadsheet changes nothing. Raises InputError as `read_rows` does."""
     rows = list(read_rows(path).values())
-    said = [[*row] for row in rows[:1]] + [list(map(said_by, row.values())) for row in rows]
+    said = [[*row] for row in rows[:1]] + [[said_by(name, cell) for name, cell in row.items()] for row in rows]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
-def said_by(cell: str) -> str:
-    """A cell, in which equal numbers are equal texts."""
-    return f"{float(cell):.9g}" if NUMBER.fullmatch(cell) else cell
+def said_by(column: str, cell: str) -> str:
+    """A cell, in which equal numbers are equal texts; names of subjects and whole numbers count to the last digit."""
+    if column == "subject" or not NUMBER.fullmatch(cell):
+        return cell
+    return str(int(cell)) if cell.lstrip("+-").isdigit() else f"{float(cell):.9g}"
 
 
 def read_frame(path: Path, columns: Sequence[str] = ()) -> "pd.DataFrame":

@@ -214,7 +214,7 @@ class Cohort:
         """Groups of subjects with a map or a connectome in common that is equal to the last bit, as far as digests are
         known; whatever their names."""
         both = zip(self.rows, self.seal.digests, strict=False)
-        return rows_of.sharing((row.subject, digests.scans) for row, digests in both)
+        return rows_of.sharing((row.subject, sorted(digests.scans)) for row, digests in both)
 
     def keeps_together(self, people: Collection[str]) -> bool:
         """Whether these subjects, who share a scan, are in one fold whatever the folds. They are if they are known as a

@@ -159,9 +159,9 @@ def parts_of(metadata: Metadata, rows: Sequence[Row], digests: Sequence[Digests]
 
 def parts_by_sums(folder: Path) -> dict[str, str]:
     """SHA-256 of the sums of a folder's files, and of the images of its derivation that are there."""
-    images = [path.name for path in sorted((folder / FOLDER).glob("*")) if path.name != files.SUMS]
     sums = files.read_sums(folder / FOLDER) or {}
-    of_images = {FOLDER: sha256_of([[name, sums.get(name)] for name in images])} if images or sums else {}
+    images = {name: value for name, value in sums.items() if (folder / FOLDER / name).is_file()}
+    of_images = {FOLDER: sha256_of(images)} if sums else {}
     return {files.SUMS: sha256_of(files.read_sums(folder)), **of_images}
 
 

@@ -40,6 +40,7 @@ from data.conversion.plan import (
     PlannedCohort,
     check_empty,
     check_like,
+    check_rows,
     check_target,
     plan,
     plan_like,
@@ -187,6 +188,7 @@ def write_cohort(
             metadata = edges.planned(planned.metadata) if edges else planned.metadata
             planned = replace(planned, metadata=replace(metadata, derivation=source.derivation))
             check_target(target, planned.metadata)
+            check_rows(target, planned.rows)
             measured = by_map(maps, found)
             notes = [*copy_notes(alike, planned), *check_all_maps(maps, measured, planned, allow_leak, like)]
             notes += edges.notes if edges else []

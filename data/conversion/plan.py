@@ -14,7 +14,7 @@ from data.base.errors import InputError
 from data.cohorts import phenotype, records
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
 from data.cohorts.phenotype import clean
-from data.cohorts.rows import APART, METADATA, TOGETHER, Groups, Metadata, Row
+from data.cohorts.rows import APART, METADATA, TABLE, TOGETHER, Groups, Metadata, Row, read_table
 from data.cohorts.stored import write_tables
 from data.conversion.leaks import check_values
 from data.conversion.options import ConversionOptions
@@ -141,6 +141,15 @@ def check_empty(target: Path) -> None:
         return
     if target.exists() and any(path for path in target.iterdir() if not path.name.startswith(".")):
         raise InputError(f"{target} is not empty and holds no cohort; choose another folder.")
+
+
+def check_rows(target: Path, rows: Sequence[Row]) -> None:
+    """Raises InputError if the folder holds a whole cohort with other rows, such as one that was split otherwise."""
+    if (target / TABLE).is_file() and list(map(repr, read_table(target / TABLE))) != list(map(repr, rows)):
+        raise InputError(
+            f"{target} holds a cohort of these people with other rows, such as another split; choose another folder. "
+            f"Its split is kept there with --keepSplit {target}."
+        )
 
 
 def check_target(target: Path, metadata: Metadata, names: Collection[str] = ()) -> None:

@@ -83,7 +83,7 @@ class KeptSplit:
             new = [names[at] for at in others], np.array([means[at] for at in others])
             found = twins.shared(twins.of_cohort(self.cohort, known), new)
             self.kept.update({name: split_of[other] for name, other in found.items()})
-        if len(means) and not self.kept:
+        if len(means) and means[0].size and not self.kept:
             raise InputError(
                 f"--keepSplit {self.cohort.path} has nobody of those to convert, such as {names[0]}; it has people "
                 f"such as {rows[0].subject}. Name the cohort whose split they are to keep, or leave it out."

@@ -33,7 +33,8 @@ PARTS = (  # a pattern of the names in a bundle
     r"|card\.md|report\.html|model\.onnx|derivation/(networks|parcels)\.(nii|nii\.gz|txt|tsv)"
 )
 OF_PEOPLE = ("same_scan", "encoder_subjects", "encoder_volumes", "corrections", "provenance")  # not in a bundle
-MOST = 0.5  # of the people: a column that has the sites of more of them holds the sites
+UNKNOWN_SITE = "unknown"  # of people of whom no column tells it
+MOST = 0.8  # of the people: a column that has the sites of more of them holds the sites
 OVERLAP = "Whether some new people are training people of {} cannot be checked: it holds no scan or ID of anybody."
 
 
@@ -96,8 +97,9 @@ def site_column_of(cohort: Cohort) -> str | None:
     """The covariate that holds the sites of a cohort, of most people at least; None if it has none."""
     if cohort.covariates is None:
         return None
-    known, same = cohort.covariates.ne(""), cohort.covariates.eq(sites_of(cohort).to_numpy(), axis=0)
-    share = same.sum() / known.sum().clip(lower=1)
+    site = sites_of(cohort).to_numpy()
+    table = cohort.covariates[site != UNKNOWN_SITE]
+    share = table.eq(site[site != UNKNOWN_SITE], axis=0).sum() / table.ne("").sum().clip(lower=1)
     return str(share.idxmax()) if share.gt(MOST).any() else None
 
 

@@ -127,7 +127,7 @@ class Group:
             return self.perform_on(devices.choose_device(share_gpu, several=self.job.takes_several_gpus))
         assert self.again
         device = devices.choose_device(share_gpu, several=True)
-        with files.locked(self.run.out_dir.with_name(f"{self.run.out_dir.name}.jobs")):  # two would stop each other
+        with files.locked(Path(f"{self.run.out_dir.absolute()}.jobs")):  # two would stop each other
             self.begin()
             return side_by_side(self.again, self.progress(), device, share_gpu) or self.pool(device)
 

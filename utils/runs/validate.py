@@ -250,8 +250,8 @@ class Request:
         args = self.args
         if saved is not None and self.training:
             folder, here = Path(saved.out_dir), Path.cwd()
-            folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
-            return [folder, *folder.parents][bool(args.folds) + (self.is_repeated or args.choose is not None)]
+            folder = [folder, *folder.parents][bool(args.folds) + (self.is_repeated or args.choose is not None)]
+            return folder.relative_to(here) if here in folder.parents else folder
         beside = args.dataDir.resolve() if args.dataDir else Path()
         template = self.job.out_dir if args.dataDir else USUAL_RESULTS
         template += "-everybody" if args.everybody and template == USUAL_RESULTS else ""

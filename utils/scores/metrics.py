@@ -103,6 +103,7 @@ class Predictions:
         """From a table with the columns of `predictions.csv`, no label unknown. Some of the columns may be absent."""
         label, probability = table["label"].to_numpy(float), table["probability"].to_numpy(float)
         fold, site, person = (table[name].to_numpy() if name in table else None for name in ("fold", "site", SAME_SCAN))
+        person = None if person is None else np.where(pd.isna(person) | (person == ""), table["subject"], person)
         return cls(label, probability, table["subject"].to_numpy(), fold, site, several=several, person=person)
 
     @property
