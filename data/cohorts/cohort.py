@@ -221,8 +221,12 @@ class Cohort:
         group, or if every run looks for groups."""
         if self.metadata.copies == rows_of.APART:
             return False
-        groups = rows_of.united([*self.metadata.same_scan, *self.equal_scans()])
-        return not self.is_searched or len(set(rows_of.leaders(people, groups).values())) == 1
+        return not self.is_searched or len(set(rows_of.leaders(people, self._known_groups).values())) == 1
+
+    @cached_property
+    def _known_groups(self) -> Groups:
+        """Who shares a scan as far as that is known without reading volumes."""
+        return rows_of.united([*self.metadata.same_scan, *self.equal_scans()])
 
     def origins(self, encoded: bool = False) -> dict[str, records.Origin]:
         """The digests, by file, of the volumes that an encoder reduced to these; if these are what it reads, to be
