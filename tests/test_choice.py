@@ -23,8 +23,9 @@ from data.cohorts import records
 from data.cohorts.folds import inner_folds, open_folds
 from utils.choice.job import Store, choice, halve, trainings
 from utils.evaluation.comparisons import agreement, best_of, choice_summary, corrected, shifted
-from utils.scores.metrics import RESAMPLES, Predictions, headline_of, resampled
+from utils.scores.metrics import Predictions, headline_of
 from utils.scores.results import UNDEFINED, Estimate
+from utils.scores.statistics import RESAMPLES, resampled
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 LINES = "--preset sine --set members=1 --set batch_size=8\n--preset sine --set members=1 --set learning_rate=0.0001\n"

@@ -11,9 +11,10 @@ from sklearn import metrics as sklearn_metrics
 
 from utils.evaluation.autoencoders import ExplainedVariance
 from utils.evaluation.confounds import by_fold, by_site
-from utils.scores import metrics
-from utils.scores.metrics import Predictions, bootstrap, differences, headline, log_odds, scores, with_intervals
+from utils.scores import statistics
+from utils.scores.metrics import Predictions, differences, headline, scores, with_intervals
 from utils.scores.results import CONFIDENCE, UNDEFINED, Estimate
+from utils.scores.statistics import bootstrap, log_odds
 
 
 def sample(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -257,6 +258,25 @@ def test_the_difference_is_paired_and_of_the_two_aucs():
     assert differences(predictions, predictions, 0)["auc"] == Estimate(0.0, 0.0, 0.0)
 
 
+def test_a_difference_among_thirteen_is_as_wide_as_all_of_them_need():
+    label, probability = sample(80, 8)
+    predictions = Predictions(label, probability, [str(number) for number in range(80)])
+    other = replace(predictions, probability=np.clip(probability + np.random.default_rng(0).normal(0, 0.1, 80), 0, 1))
+    alone, one_of = (differences(predictions, other, 0, among)["auc"] for among in (1, 13))
+    wider = stats.norm.ppf(1 - 0.025 / 13) / stats.norm.ppf(0.975)
+    assert one_of.high - one_of.value == pytest.approx(wider * (alone.high - alone.value))
+    assert one_of.value - one_of.low == pytest.approx(wider * (alone.value - alone.low))
+
+
+def test_a_difference_stays_within_what_is_possible():
+    label, fold = np.tile([0, 1], 20), np.repeat([0, 1], 20)
+    noise = np.random.default_rng(0).random((2, 40))
+    predictions = Predictions(label, noise[0], [str(number) for number in range(40)], fold)
+    found = differences(predictions, replace(predictions, probability=noise[1]), 0, among=1000)["auc"]
+    assert -1 <= found.low < found.value < found.high <= 1
+    assert found.low == -1 or found.high == 1
+
+
 def test_log_odds_are_finite_for_certain_probabilities():
     found = log_odds(np.array([0.0, 0.25, 0.5, 1.0]))
     assert found.tolist() == pytest.approx([np.log(1e-7), np.log(1 / 3), 0, -np.log(1e-7)], abs=1e-6)
@@ -361,7 +381,7 @@ def test_resamples_in_blocks_are_those_in_one_go(monkeypatch):
         return blocks, ends
 
     (whole,), ends = drawn()
-    monkeypatch.setattr(metrics, "BLOCK", 6 * 8)
+    monkeypatch.setattr(statistics, "BLOCK", 6 * 8)
     blocks, same_ends = drawn()
     assert [len(block) for block in blocks] == [8] * 6 + [2]
     np.testing.assert_array_equal(whole, np.concatenate(blocks))

@@ -18,7 +18,7 @@ from utils.report import drawings
 from utils.report.tables import UNEQUAL, read_test, write_table
 from utils.scores import calibration
 from utils.scores.calibration import fit
-from utils.scores.metrics import log_odds
+from utils.scores.statistics import log_odds
 
 SIZES = (30, 40, 24, 60, 50, 12, 44, 40, 36, 24)  # of sites
 

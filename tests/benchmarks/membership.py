@@ -41,7 +41,7 @@ from utils.machines import devices
 from utils.runs.run import Run
 from utils.runs.validate import request
 from utils.scores import floors
-from utils.scores.metrics import auc, resampled
+from utils.scores.statistics import auc, resampled
 
 RESAMPLES, FALSELY, SHRINKAGE = 1000, 0.01, 0.1
 NO_LABEL = "no label"

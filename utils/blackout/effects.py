@@ -27,8 +27,8 @@ from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import Groups, Row, leaders
 from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE, UNIQUE
-from utils.scores.metrics import bootstrap
 from utils.scores.results import ALPHA, MIN_PER_CLASS
+from utils.scores.statistics import bootstrap
 
 ONE_SUBJECT = "no interval: one subject"
 SUPPRESSOR = "possibly a suppressor"  # unique without reliance

@@ -20,8 +20,9 @@ from utils.evaluation.comparisons import standing
 from utils.report.tables import Described, read_predictions
 from utils.runs.folders import MANIFEST, Manifest, is_same, sha256
 from utils.runs.group import REPEAT
-from utils.scores.metrics import Predictions, differences, headline, log_odds, with_intervals
+from utils.scores.metrics import Predictions, differences, headline, with_intervals
 from utils.scores.results import TABLES, THRESHOLD, Estimate, flat, or_none
+from utils.scores.statistics import log_odds
 
 PREDICTIONS = TABLES["predictions"].file
 LETTERS = ascii_uppercase[:10]  # the names of runs

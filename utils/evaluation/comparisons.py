@@ -27,13 +27,11 @@ from utils.runs.run import Run
 from utils.scores import floors
 from utils.scores.metrics import (
     HEADLINES,
-    RESAMPLES,
     Predictions,
     aucs,
     differences,
     headline,
     headline_of,
-    resampled,
     with_intervals,
 )
 from utils.scores.results import (
@@ -50,6 +48,7 @@ from utils.scores.results import (
     flat,
     or_none,
 )
+from utils.scores.statistics import RESAMPLES, resampled
 
 NO_FLOORS = (
     "No floor could be fitted beside the score: the cohort has no training subjects. The checkpoint was "

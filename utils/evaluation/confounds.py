@@ -23,8 +23,9 @@ from sklearn.preprocessing import SplineTransformer
 
 from utils.report.texts import paragraph
 from utils.scores.features import AGE, HEAD_MOTION, IQ, SEX, covariates
-from utils.scores.metrics import RESAMPLES, Predictions, Statistic, bootstrap, log_odds, with_intervals
+from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, Estimate, flat
+from utils.scores.statistics import RESAMPLES, Statistic, bootstrap, log_odds
 
 SUBJECTS_A_PARAMETER = 5  # of least squares, for which 2 suffice (Austin & Steyerberg 2015, J Clin Epidemiol 68:627)
 OTHERS = 6  # parameters: the intercept, the network's logit and four columns of forests

@@ -10,8 +10,9 @@ from scipy.stats import binomtest
 from data.cohorts.records import CLASSES
 from utils.report.tables import BOTH, COVERAGE, KINDS, NONE, ONE, UNEQUAL, column_of_sets
 from utils.scores.calibration import FLAT, LEVELS, agreements, constants_of, left_out, shortage
-from utils.scores.metrics import RESAMPLES, Predictions
+from utils.scores.metrics import Predictions
 from utils.scores.results import CALIBRATION_COLUMNS, CONFIDENCE, MIN_PER_CLASS, UNDEFINED, Estimate
+from utils.scores.statistics import RESAMPLES
 
 Row = dict[str, object]
 NAMES = ("probabilities", "group", "diagnosis")  # columns of text that not every row has

@@ -23,7 +23,7 @@ from utils.report.tables import (
 )
 from utils.report.texts import TELLING, Row, Section, spelled
 from utils.scores.calibration import moved
-from utils.scores.metrics import Predictions, headline, log_odds
+from utils.scores.metrics import Predictions, headline
 from utils.scores.results import (
     CANDIDATE,
     CONFIDENCE,
@@ -36,6 +36,7 @@ from utils.scores.results import (
     Estimate,
     columns_of,
 )
+from utils.scores.statistics import log_odds
 
 OF_FOLDS = ("auc", "accuracy", "balanced_accuracy", "brier")  # metrics.json has all
 LEVEL, OTHER_LEVEL = 0.8, 0.9  # of the sets that the page shows, and of those that it names

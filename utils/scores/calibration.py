@@ -21,8 +21,8 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 from data.base.errors import InputError
-from utils.scores.metrics import log_odds
 from utils.scores.results import MIN_PER_CLASS
+from utils.scores.statistics import log_odds
 
 LEVELS = (0.8, 0.9)  # of sets of labels: the share of people of each class whose set is to hold their label
 ENOUGH = 50  # people of each class outside of each group: what an 80 % set then holds varies by 6 % (SD) with them

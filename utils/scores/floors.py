@@ -36,8 +36,8 @@ from data.simulation import Simulation, rule, subject_names
 from utils.scores import ridge
 from utils.scores.calibration import platt
 from utils.scores.features import SITE, LinearFloor, encoder, features, inputs, of_one_person
-from utils.scores.metrics import log_odds
 from utils.scores.results import MAJORITY, RULE
+from utils.scores.statistics import log_odds
 
 LOGISTIC, RIDGE, SVM, MEAN, PARTS = "logistic regression", "ridge", "SVM", "mean of SVMs", "mean of parts"
 WIDE = ("regions", "all")  # which ridge reads

@@ -8,67 +8,21 @@ the same, 1 + k / (k - 1). `Predictions.widening` says how much wider an interva
 truth, `tests/benchmarks/coverage.py` counts: that is the mean score on fresh people of models trained on as many.
 """
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.special import logit
 
-from utils.scores.results import CHANCE, CONFIDENCE, MIN_PER_CLASS, MIN_SUBJECTS, SAME_SCAN, THRESHOLD, Estimate
+from utils.scores.results import CHANCE, CONFIDENCE, MIN_PER_CLASS, SAME_SCAN, THRESHOLD, Estimate
+from utils.scores.statistics import RESAMPLES, Statistic, auc, bootstrap, mean_auc, simultaneous
 
-RESAMPLES = 2000
-CLOSEST = 1e-7  # that a probability comes to 0 or 1 in log odds
-BLOCK = 4_000_000  # weights that a statistic gets at once, 32 MB
 BINS = 10  # of the predicted probability, in the calibration error
 Groups = tuple[np.ndarray, ...]
-Statistic = Callable[[np.ndarray], np.ndarray]
 Statistics = Callable[[np.ndarray], dict[str, np.ndarray]]  # weights of the records (k, n) -> (k,) each
 Scored = Callable[["Predictions", np.ndarray], dict[str, np.ndarray]]
 HEADLINES = {"auc_sites": "AUC within sites", "auc_folds": "AUC within folds", "auc": "AUC"}  # see `headline`
-
-
-def bootstrap(
-    statistic: Statistic, count: int, random: np.random.Generator, resamples: int, strata: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high end of the percentile interval of a statistic over `count` subjects (Efron 1979).
-
-    `statistic` takes weights (k, count) float64, how often each subject is drawn, of some of the resamples, and gives
-    (k, ...). A matrix product with weights does for all regions at once what SciPy's bootstrap does by copying
-    the subjects; resamples in which the statistic is undefined (NaN) are left out. With `strata` (count,) each resample
-    draws as many subjects of each stratum as it has. Both ends are (...); NaN where no stratum has two subjects or no
-    resample is defined.
-    """
-    weight = resampled(count, random, resamples, strata)
-    values = np.concatenate([np.asarray(statistic(weight[rows].astype(np.float64))) for rows in blocks(*weight.shape)])
-    if count < MIN_SUBJECTS or (strata is not None and np.unique(strata, return_counts=True)[1].max() < MIN_SUBJECTS):
-        nothing = np.full(values.shape[1:], np.nan)
-        return nothing, nothing
-    tail = 100 * (1 - CONFIDENCE) / 2
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
-        low, high = np.nanpercentile(values, (tail, 100 - tail), axis=0)
-    return low, high
-
-
-def resampled(count: int, random: np.random.Generator, resamples: int, strata: np.ndarray | None = None) -> np.ndarray:
-    """Weights (resamples, count) of whole numbers: how often each subject is drawn, within its stratum."""
-    stratum = np.zeros(count) if strata is None else np.asarray(strata)
-    weight = np.empty((resamples, count), np.min_scalar_type(count))
-    for value in np.unique(stratum):
-        rows = np.flatnonzero(stratum == value)
-        for block in blocks(resamples, count):
-            share = np.full(len(rows), 1 / len(rows))
-            weight[block, rows] = random.multinomial(len(rows), share, block.stop - block.start)
-    return weight
-
-
-def blocks(resamples: int, count: int) -> list[slice]:
-    """Resamples of so many subjects, as many at a time as memory should hold."""
-    size = max(1, BLOCK // max(count, 1))
-    return [slice(start, min(start + size, resamples)) for start in range(0, resamples, size)]
 
 
 @dataclass(frozen=True)
@@ -183,33 +137,6 @@ def headline(scores: Container[str]) -> str:
     return next(name for name in HEADLINES if name in scores)
 
 
-def auc(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve (k,) under each of the weightings (k, n); NaN where a class is absent.
-
-    The AUC is the share of pairs (one record of each class) in the right order; a pair with equal probabilities counts
-    half. Counting the negatives below each probability avoids a list of all pairs.
-    """
-    order = np.argsort(probability)
-    starts = np.flatnonzero(np.diff(probability[order], prepend=np.nan))  # of records with equal probabilities
-    positive, negative = (np.add.reduceat(weight[:, order] * (label == value)[order], starts, 1) for value in (1, 0))
-    pairs = positive.sum(1) * negative.sum(1)
-    with np.errstate(invalid="ignore"):
-        return (positive * (negative.cumsum(1) - negative / 2)).sum(1) / pairs
-
-
-def mean_auc(label: np.ndarray, probability: np.ndarray, weight: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """AUC within each group, averaged over the groups that have both classes by their number of records, (k,)."""
-    total, records = np.zeros(len(weight)), np.zeros(len(weight))
-    for name in np.unique(group):
-        rows = group == name
-        within = auc(label[rows], probability[rows], weight[:, rows])
-        size = np.where(np.isnan(within), 0, weight[:, rows].sum(1))
-        total += size * np.nan_to_num(within)
-        records += size
-    with np.errstate(invalid="ignore"):
-        return total / records
-
-
 def aucs(predictions: Predictions, weight: np.ndarray) -> dict[str, np.ndarray]:
     """The AUC of all records, and within each of `Predictions.groups`, (k,) each; see `mean_auc`."""
     label, probability = predictions.label, predictions.probability
@@ -227,11 +154,6 @@ def headline_of(predictions: Predictions) -> tuple[str, float]:
 def brier(predictions: Predictions, weight: np.ndarray) -> np.ndarray:
     """The mean squared difference of probability and label, (k,)."""
     return weight @ np.square(predictions.probability - predictions.label) / weight.sum(1)
-
-
-def log_odds(probability: np.ndarray) -> np.ndarray:
-    """Of probabilities (n,), finite for 0 and 1 too."""
-    return logit(np.clip(probability, CLOSEST, 1 - CLOSEST))
 
 
 def calibration_gaps(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -297,24 +219,28 @@ def averaged(predictions: Predictions, scored: Scored, weight: np.ndarray) -> di
     return {name: np.mean([one[name] for one in every], axis=0) for name in common}
 
 
-def intervals(predictions: Predictions, statistics: Statistics, seed: int, bounded: bool = True) -> dict[str, Estimate]:
-    """The estimate of each statistic.
+def intervals(
+    predictions: Predictions, statistics: Statistics, seed: int, lowest: float = 0.0, among: int = 1
+) -> dict[str, Estimate]:
+    """The estimate of each statistic, which lies between `lowest` and 1.
 
-    The interval is that of a bootstrap over subjects, within folds if given, made wider by `Predictions.widening`.
-    There is none if one of the `needed_groups` of a statistic has fewer subjects than MIN_PER_CLASS. Scores are
-    `bounded` by 0 and 1, differences are not. All resamples of a perfect score are perfect. So no score is surer than
-    that so many subjects pass all alike: that has probability 0.025 at its low end (Clopper & Pearson 1934).
+    The interval is that of a bootstrap over subjects, within folds if given, made wider by `Predictions.widening`. Of a
+    number that is read `among` others it is made `simultaneous`. There is none if one of the `needed_groups` of a
+    statistic has fewer subjects than MIN_PER_CLASS. All resamples of a perfect score are perfect. So no score is surer
+    than that so many subjects pass all alike: that has probability 0.025 at its low end (Clopper & Pearson 1934).
+    Differences, whose `lowest` is -1, have no such limit.
     """
     groups, result = needed_groups(predictions), {}
     value = statistics(np.ones((1, len(predictions.label))))
     ends = predictions.bootstrap(lambda weight: np.stack([*statistics(weight).values()], axis=1), seed, RESAMPLES)
     for name, at, *sides in zip(value, np.concatenate([*value.values()]), *ends, strict=True):
         fewest = min(map(predictions.count, groups[name]))
-        low, high = at + predictions.widening(name) * (np.array(sides) - at)
-        if bounded:
+        low, high = at + predictions.widening(name) * simultaneous(among) * (np.array(sides) - at)
+        if lowest == 0:
             perfect = ((1 - CONFIDENCE) / 2) ** (1 / max(fewest, 1))
-            low, high = max(min(low, perfect), 0.0), min(max(high, 1 - perfect), 1.0)
-        result[name] = Estimate.of(at, low, high) if fewest >= MIN_PER_CLASS else Estimate.of(at)
+            low, high = min(low, perfect), max(high, 1 - perfect)
+        within = np.clip((low, high), lowest, 1)
+        result[name] = Estimate.of(at, *within) if fewest >= MIN_PER_CLASS else Estimate.of(at)
     return result
 
 
@@ -337,7 +263,7 @@ def with_intervals(predictions: Predictions, seed: int) -> dict[str, Estimate]:
     return found
 
 
-def differences(predictions: Predictions, other: Predictions, seed: int) -> dict[str, Estimate]:
+def differences(predictions: Predictions, other: Predictions, seed: int, among: int = 1) -> dict[str, Estimate]:
     """Each AUC, and the Brier score, minus that of another classifier of the same records: paired, see `intervals`."""
 
     def scored(one: Predictions, weight: np.ndarray) -> dict[str, np.ndarray]:
@@ -347,4 +273,4 @@ def differences(predictions: Predictions, other: Predictions, seed: int) -> dict
         mine, its = (averaged(one, scored, weight) for one in (predictions, other))
         return {name: mine[name] - its[name] for name in mine}
 
-    return intervals(predictions, statistics, seed, bounded=False)
+    return intervals(predictions, statistics, seed, lowest=-1.0, among=among)

@@ -20,7 +20,7 @@ from data.cohorts.cohort import in_order
 from data.cohorts.rows import listed
 from models import Settings, layers, losses
 from utils.runs.run import Run
-from utils.scores.metrics import auc
+from utils.scores.statistics import auc
 from utils.training.network import Reading, probability_of_autism, reading
 
 SAVE_EVERY = 150  # batches

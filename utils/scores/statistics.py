@@ -1,0 +1,94 @@
+"""Statistics of arrays: the AUC, log odds, percentile intervals by resampling people, intervals of several numbers."""
+
+import warnings
+from collections.abc import Callable
+from statistics import NormalDist
+
+import numpy as np
+from scipy.special import logit
+
+from utils.scores.results import CONFIDENCE, MIN_SUBJECTS
+
+RESAMPLES = 2000
+CLOSEST = 1e-7  # that a probability comes to 0 or 1 in log odds
+BLOCK = 4_000_000  # weights that a statistic gets at once, 32 MB
+Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+def bootstrap(
+    statistic: Statistic, count: int, random: np.random.Generator, resamples: int, strata: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high end of the percentile interval of a statistic over `count` subjects (Efron 1979).
+
+    `statistic` takes weights (k, count) float64, how often each subject is drawn, of some of the resamples, and gives
+    (k, ...). A matrix product with weights does for all regions at once what SciPy's bootstrap does by copying
+    the subjects; resamples in which the statistic is undefined (NaN) are left out. With `strata` (count,) each resample
+    draws as many subjects of each stratum as it has. Both ends are (...); NaN where no stratum has two subjects or no
+    resample is defined.
+    """
+    weight = resampled(count, random, resamples, strata)
+    values = np.concatenate([np.asarray(statistic(weight[rows].astype(np.float64))) for rows in blocks(*weight.shape)])
+    if count < MIN_SUBJECTS or (strata is not None and np.unique(strata, return_counts=True)[1].max() < MIN_SUBJECTS):
+        nothing = np.full(values.shape[1:], np.nan)
+        return nothing, nothing
+    tail = 100 * (1 - CONFIDENCE) / 2
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
+        low, high = np.nanpercentile(values, (tail, 100 - tail), axis=0)
+    return low, high
+
+
+def resampled(count: int, random: np.random.Generator, resamples: int, strata: np.ndarray | None = None) -> np.ndarray:
+    """Weights (resamples, count) of whole numbers: how often each subject is drawn, within its stratum."""
+    stratum = np.zeros(count) if strata is None else np.asarray(strata)
+    weight = np.empty((resamples, count), np.min_scalar_type(count))
+    for value in np.unique(stratum):
+        rows = np.flatnonzero(stratum == value)
+        for block in blocks(resamples, count):
+            share = np.full(len(rows), 1 / len(rows))
+            weight[block, rows] = random.multinomial(len(rows), share, block.stop - block.start)
+    return weight
+
+
+def blocks(resamples: int, count: int) -> list[slice]:
+    """Resamples of so many subjects, as many at a time as memory should hold."""
+    size = max(1, BLOCK // max(count, 1))
+    return [slice(start, min(start + size, resamples)) for start in range(0, resamples, size)]
+
+
+def simultaneous(among: int) -> float:
+    """How much wider intervals are that are to hold all of so many numbers at once (Bonferroni)."""
+    normal = NormalDist()
+    return normal.inv_cdf(1 - (1 - CONFIDENCE) / (2 * among)) / normal.inv_cdf((1 + CONFIDENCE) / 2)
+
+
+def auc(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve (k,) under each of the weightings (k, n); NaN where a class is absent.
+
+    The AUC is the share of pairs (one record of each class) in the right order; a pair with equal probabilities counts
+    half. Counting the negatives below each probability avoids a list of all pairs.
+    """
+    order = np.argsort(probability)
+    starts = np.flatnonzero(np.diff(probability[order], prepend=np.nan))  # of records with equal probabilities
+    positive, negative = (np.add.reduceat(weight[:, order] * (label == value)[order], starts, 1) for value in (1, 0))
+    pairs = positive.sum(1) * negative.sum(1)
+    with np.errstate(invalid="ignore"):
+        return (positive * (negative.cumsum(1) - negative / 2)).sum(1) / pairs
+
+
+def mean_auc(label: np.ndarray, probability: np.ndarray, weight: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """AUC within each group, averaged over the groups that have both classes by their number of records, (k,)."""
+    total, records = np.zeros(len(weight)), np.zeros(len(weight))
+    for name in np.unique(group):
+        rows = group == name
+        within = auc(label[rows], probability[rows], weight[:, rows])
+        size = np.where(np.isnan(within), 0, weight[:, rows].sum(1))
+        total += size * np.nan_to_num(within)
+        records += size
+    with np.errstate(invalid="ignore"):
+        return total / records
+
+
+def log_odds(probability: np.ndarray) -> np.ndarray:
+    """Of probabilities (n,), finite for 0 and 1 too."""
+    return logit(np.clip(probability, CLOSEST, 1 - CLOSEST))
