@@ -37,6 +37,7 @@ from utils.scores.results import (
     MAJORITY,
     METRICS,
     MODEL,
+    NO_FLOORS,
     RULE,
     TABLES,
     UNDEFINED,
@@ -45,7 +46,7 @@ from utils.scores.results import (
     flat,
 )
 
-NO_FLOORS = (
+NONE_FITTED = (
     "No floor could be fitted beside the score: the cohort has no training subjects. The checkpoint was "
     "trained on {cohort}, which is gone, was changed or was prepared otherwise."
 )
@@ -65,7 +66,7 @@ def write_floors(run: Run, known: floors.LinearFloors | None = None) -> list[str
     if not run.cohort.subjects("train"):
         identity = run.checkpoints.identity()
         if (training := training_people(run.cohort, identity)) is None:
-            return [NO_FLOORS.format(cohort=identity.cohort)]
+            return [NONE_FITTED.format(cohort=identity.cohort)]
     try:
         table = predicted_by_floors(run.cohort, training)
     except InputError as error:
@@ -163,7 +164,7 @@ def verdict(rows: Sequence[dict], predictions: Predictions) -> str:
         "verdict",
         model=model,
         auc=headline(rows[0]),
-        floors=[floor for floor in others if floor.name not in (MAJORITY, RULE)],
+        floors=[floor for floor in others if floor.name not in NO_FLOORS],
         rule=next((floor for floor in others if floor.name == RULE), None),
         people={
             "subjects": predictions.count(predictions.label >= 0),
@@ -212,7 +213,7 @@ def repeats_table(group: Group) -> pd.DataFrame:
 def beside_best(part: Run, metrics: Sequence[str]) -> dict[str, object]:
     """The best floor of one repeat and the differences of AUC from it; nothing without floors."""
     table = read_frame(part.out_dir / TABLES["floors"].file)
-    others = table[~table["floor"].isin([MODEL, MAJORITY, RULE])]
+    others = table[~table["floor"].isin(NO_FLOORS)]
     if others.empty:
         return {}
     best = others.loc[as_numbers(others[headline(metrics)]).idxmax()]

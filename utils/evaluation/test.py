@@ -13,6 +13,7 @@ from data.base import files
 from data.base.tables import add_row
 from data.base.terminal import print_unless_quiet
 from data.cohorts.cohort import in_order
+from data.cohorts.covariates import known_covariates
 from data.cohorts.phenotype import missing_in
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import TOGETHER, leaders
@@ -29,7 +30,6 @@ from utils.report.texts import ONE_OF_SEVERAL, paragraph
 from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores import floors, metrics
-from utils.scores.features import with_iq
 from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.results import CANDIDATE, METRICS, POOLED, PREDICTION_COLUMNS, SAME_SCAN, Estimate, Headline
 from utils.training.network import outputs_of, probability_of_autism
@@ -196,7 +196,7 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
     calibrate(run, known, every[0].predictions)
     compared = comparisons.floors_table(predictions, [of.floors for of in every], run.seed)
     write_table(run, "floors", pd.DataFrame(compared))
-    table = with_iq(run.cohort.covariates, run.cohort.raw_phenotype)
+    table = known_covariates(run.cohort)
     motion, grouped = confounds.motion(predictions, table, run.seed), confounds.groups(predictions, table, run.seed)
     for name, rows in (("groups", grouped), ("confounds", confounds.rows(motion, grouped))):
         if rows:
