@@ -170,6 +170,7 @@ def verdict(rows: Sequence[dict], predictions: Predictions) -> str:
             "subjects": predictions.count(predictions.label >= 0),
             "in_one_class_sites": predictions.in_one_class_sites,
             "new_sites": new_sites(predictions),
+            "small_sites": predictions.in_small_sites,
             "fewest": min(predictions.count(predictions.label == value) for value in (0, 1)),
         },
         repeats=len(predictions.all),

@@ -22,6 +22,8 @@ BINS = 10  # of the predicted probability, in the calibration error
 Groups = tuple[np.ndarray, ...]
 Statistics = Callable[[np.ndarray], dict[str, np.ndarray]]  # weights of the records (k, n) -> (k,) each
 Scored = Callable[["Predictions", np.ndarray], dict[str, np.ndarray]]
+MOST_PULL = 0.02  # of a fold's own people on what their site tells, see `pull`
+MOST_LOST = 0.25  # of the subjects of an AUC within groups: the bootstrap itself widens the interval of small groups
 HEADLINES = {"auc_sites": "AUC within sites", "auc_folds": "AUC within folds", "auc": "AUC"}  # see `headline`
 
 
@@ -34,7 +36,8 @@ class Predictions:
     drawn together, None if none do. `tested`: the fold of each subject whom these folds test, if the
     records are of some of them. `several`: whether models of several folds predicted, also where no `fold` says which,
     as of means over repeats. `repeats`: the same records, predicted by the models of other folds; every score is the
-    mean over these and this. Sequences are converted to arrays.
+    mean over these and this. `place`: those whom the AUC within sites compares: people of one site, or of one site and
+    fold where sites are small (`pull`); made of the others unless it is given. Sequences are converted to arrays.
     """
 
     label: np.ndarray
@@ -46,11 +49,14 @@ class Predictions:
     several: bool = False
     repeats: tuple["Predictions", ...] = ()
     person: np.ndarray | None = None
+    place: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name in ("label", "probability", "subject", "fold", "site", "person"):
+        for name in ("label", "probability", "subject", "fold", "site", "person", "place"):
             values = getattr(self, name)
             object.__setattr__(self, name, None if values is None else np.asarray(values))
+        if self.place is None and self.site is not None:
+            object.__setattr__(self, "place", places(self.label, self.site, self.fold))
 
     @classmethod
     def of(cls, table: pd.DataFrame, several: bool = False) -> "Predictions":
@@ -68,8 +74,10 @@ class Predictions:
     @property
     def groups(self) -> dict[str, np.ndarray]:
         """The sites and folds, where there are several, by the name of the AUC within them."""
-        groups = {"auc_sites": self.site, "auc_folds": self.fold}
-        return {name: group for name, group in groups.items() if group is not None and len(np.unique(group)) > 1}
+        groups = {"auc_sites": self.place, "auc_folds": self.fold}
+        of = {"auc_sites": self.site, "auc_folds": self.fold}
+        several = [name for name, group in of.items() if group is not None and len(np.unique(group)) > 1]
+        return {name: group for name, group in groups.items() if group is not None and name in several}
 
     @property
     def people(self) -> tuple[np.ndarray, np.ndarray]:
@@ -84,11 +92,16 @@ class Predictions:
 
     @property
     def in_one_class_sites(self) -> int:
-        """Subjects of sites whose subjects are all of one class."""
-        if self.site is None:
+        """Subjects of places whose subjects are all of one class."""
+        if self.place is None:
             return 0
-        both = np.intersect1d(self.site[self.label == 1], self.site[self.label == 0])
-        return len(np.unique(self.subject[~np.isin(self.site, both)]))
+        both = np.intersect1d(self.place[self.label == 1], self.place[self.label == 0])
+        return len(np.unique(self.subject[~np.isin(self.place, both)]))
+
+    @property
+    def in_small_sites(self) -> bool:
+        """Whether sites are so small that only people of one fold are compared."""
+        return self.place is not None and self.site is not None and not np.array_equal(self.place, self.site)
 
     def with_probabilities(self, probabilities: Sequence[np.ndarray]) -> "Predictions":
         """Those of another classifier (n,), for this and each of the repeats."""
@@ -97,11 +110,13 @@ class Predictions:
 
     def subset(self, rows: np.ndarray) -> "Predictions":
         """The records in `rows` (n,) bool as a test of their own."""
-        fold, site, person = (None if of is None else of[rows] for of in (self.fold, self.site, self.person))
+        each = (self.fold, self.site, self.person, self.place)
+        fold, site, person, place = (None if of is None else of[rows] for of in each)
         tested = () if self.fold is None else self.tested or tuple(self.fold[self.people[0]])
         of_records = {name: getattr(self, name)[rows] for name in ("label", "probability", "subject")}
         repeats = tuple(one.subset(rows) for one in self.repeats)
-        return replace(self, **of_records, fold=fold, site=site, person=person, tested=tested, repeats=repeats)
+        own = replace(self, **of_records, fold=fold, site=site, person=person, place=place)
+        return replace(own, tested=tested, repeats=repeats)
 
     def count(self, rows: np.ndarray) -> int:
         """How many subjects the records in `rows` (n,) bool are of."""
@@ -127,9 +142,34 @@ class Predictions:
         variance = 1 + sum(shares) / len(fold)
         if name in self.groups:
             used = np.any(needed_groups(self)[name], axis=0)
-            lost = 2 * len(np.unique(self.groups[name][used]))
-            variance *= self.count(used) / max(self.count(used) - lost, 1)
+            lost = 2 * len(np.unique(self.groups[name][used])) / max(self.count(used), 1)
+            variance /= 1 - min(lost, MOST_LOST)
         return float(np.sqrt(variance))
+
+
+def pull(label: np.ndarray, site: np.ndarray, fold: np.ndarray) -> float:
+    """How much less autism there is in other folds at the site of a person with autism than at a control's.
+
+    It is the difference within a site, and the mean over sites by their number of records; all arrays are (n,).
+
+    A model that knows these others predicts the person by them, in the wrong direction. The AUC within sites falls by
+    about as much (`tests/benchmarks/coverage.py`). It is 0 if each site is in one fold, or each fold has its share of
+    both classes.
+    """
+    table = pd.DataFrame({"label": label, "site": site, "fold": fold})
+    whole, own = (table.groupby(names)["label"].transform for names in (["site"], ["site", "fold"]))
+    others = whole("size") - own("size")
+    share = ((whole("sum") - own("sum")) / others.where(others > 0)).groupby([table["site"], table["label"]]).mean()
+    by_class = share.unstack().reindex(columns=[0, 1])
+    size = table["site"].value_counts()[by_class.index] * table.groupby("site")["label"].nunique().gt(1)
+    return float(((by_class[0] - by_class[1]).fillna(0) * size).sum() / max(size.sum(), 1))
+
+
+def places(label: np.ndarray, site: np.ndarray, fold: np.ndarray | None) -> np.ndarray:
+    """The site of each record (n,), or one for each site and fold if the `pull` is too large."""
+    if fold is None or pull(label, site, fold) <= MOST_PULL:
+        return site
+    return pd.DataFrame({"site": site, "fold": fold}).groupby(["site", "fold"]).ngroup().to_numpy()
 
 
 def headline(scores: Container[str]) -> str:
