@@ -106,6 +106,24 @@ def with_values(cohort: Cohort, values: Iterable[np.ndarray]) -> Cohort:
     return replace(cohort, entries=tuple(map(RefittedEntry, cohort.entries, phenotypes)))
 
 
+def recorded_alike(cohort: Cohort) -> Cohort | None:
+    """The cohort with the values of `phenotype.recording` set to what most training people have, of families of tests
+    to the commonest. What is missing stays imputed. None if there are no such values, or no constants that scale
+    them."""
+    from data.cohorts.phenotype import TEST, Scaler, recording
+
+    where, scaler = recording(cohort.metadata), Scaler.of(cohort.metadata)
+    if not where or scaler is None:
+        return None
+    usual = np.round(scaler.median)
+    tests = [at for at in where if cohort.metadata.phenotype[at].startswith(TEST)]
+    if tests and (shares := scaler.mean[tests]).max() >= 1 - shares.sum():  # more have it than have none
+        usual[tests] = shares == shares.max()
+    scale, shift = np.ones(len(usual)), np.zeros(len(usual))
+    scale[where], shift[where] = 0, scaler.transform(usual)[where]
+    return with_phenotype(cohort, scale.tolist(), shift.tolist())
+
+
 @dataclass(frozen=True)
 class SiteMoments(Mapping[str, tuple[np.ndarray, np.ndarray]]):
     """By site: mean and spread (x, y, z, maps) float32 of each voxel over its people, tested ones too. Their volumes

@@ -25,7 +25,7 @@ from models import MODELS
 from utils.figures import TABLES_CSS, number
 from utils.report.tables import Described, Tables
 from utils.scores import calibration, metrics, results
-from utils.scores.results import MODEL, RULE, Estimate
+from utils.scores.results import ALIKE, MODEL, RULE, Estimate
 
 Row = dict[str, str]  # heading -> cell
 TELLING = 5  # people of a site of whom a mean or a share is shown; that of fewer nearly tells theirs
@@ -200,7 +200,7 @@ def facts(tables: Tables) -> Facts:
         changed={name: value for name, value in run.config.items() if name in saved and saved[name] != value},
         seen_by_authors="volume" in model.reads and bool({name.split()[0] for name in names} & set(CHOSEN_ON_ABIDE)),
         one_class=classes.index[classes == 1].tolist(),
-        floors=[] if tables.floors is None else [name for name in tables.floors["floor"] if name not in (MODEL, RULE)],
+        floors=[] if tables.floors is None else [of for of in tables.floors["floor"] if of not in (MODEL, RULE, ALIKE)],
         calibrated=tables.calibration is not None,
     )
 
