@@ -1,12 +1,11 @@
 """Effects of occlusion per record; over subjects their intervals and p-values, adjusted for covariates.
 
-A region that carries the age alone speaks for the true class if age goes with the diagnosis. So the covariates z
-predict both the effect d on the logit of autism and the label y, out of fold. A logistic regression of y gives p(z), a
-ridge regression of d gives m(z), both on splines of z. The adjusted effect is 2 (y - p(z)) (d - m(z)).
+A region that carries the age alone speaks for the true class if age goes with the diagnosis. So the covariates z are
+taken from the label y and from the effect d on the logit of autism, as `utils.scores.adjustment` says. The adjusted
+effect is 2 (y - p(z)) (d - m(z)), with p and m by least squares.
 
-Where covariates say nothing this is the effect on the true class. Its mean is 0 if d is independent of y given z. It is
-a product of two residuals, so an error of p does harm only where m errs, too. This is the generalised covariance
-measure (Shah & Peters 2020, Annals of Statistics 48:1514).
+Its mean is 0 if d is independent of y given z, where either p or m is right. This is the generalised covariance measure
+(Shah & Peters 2020, Annals of Statistics 48:1514). Where covariates say nothing this is the effect on the true class.
 """
 
 from collections.abc import Sequence
@@ -15,30 +14,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from scipy import stats
-from sklearn.compose import ColumnTransformer, make_column_selector
-from sklearn.impute import MissingIndicator, SimpleImputer
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler
 
 from data.cohorts import records
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import Groups, Row, leaders
 from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE, UNIQUE
-from utils.scores.results import ALPHA, MIN_PER_CLASS
+from utils.scores.adjustment import TOLD, Adjustment, residuals
+from utils.scores.results import ALPHA
 from utils.scores.statistics import bootstrap
 
 ONE_SUBJECT = "no interval: one subject"
 SUPPRESSOR = "possibly a suppressor"  # unique without reliance
 RESAMPLES = 5000
 ONE_SIDED = 0.7  # share of a region's voxels in one hemisphere that makes it left or right
-MIN_SUBJECTS_A_PARAMETER = 5  # penalties keep the regressions steady
-MIN_KNOWN = 0.5  # share of the subjects whose value of a covariate must be known to use it
-KNOTS = (0, 100 / 3, 200 / 3, 100)  # percentiles of a number
-FOLDS = 5
-PENALTIES = np.logspace(-1, 3, 9)  # of ridge regression, chosen for each region
 ROUNDING = 1e-12  # of a mean over a root mean square, which lies between -1 and 1
 
 
@@ -172,85 +161,30 @@ def size_percentile(excess: np.ndarray, group: np.ndarray, subject: Sequence[str
 
 
 @dataclass(frozen=True)
-class Adjustment:
-    """For which covariates effects are adjusted; `reason`, why for none; `without`, which are known but not used.
+class Adjusted:
+    """Effects on the true class -> the same beside covariates; `label` (subjects,) has the order of `beside`."""
 
-    `known`: a row a subject, the covariates used; `label` (subjects,); `curved`: whether numbers enter as splines.
-    """
-
-    known: pd.DataFrame
+    beside: Adjustment
     label: np.ndarray
-    curved: bool = True
-    without: tuple[str, ...] = ()
-    reason: str = ""
-
-    @property
-    def covariates(self) -> list[str]:
-        return [] if self.reason else list(self.known)
 
     def __call__(self, effect: np.ndarray) -> np.ndarray:
-        """Effects on the true class (subjects, regions) beside the covariates, in the same unit."""
-        if self.reason:
+        """Effects (subjects, regions), in the same unit. Regressions fit noise, too. So the mean of the products of
+        residuals is that of n - k people. Their distances from it are as in HC2 (MacKinnon & White 1985).
+        """
+        if self.beside.reason:
             return effect
-        ridge = make_pipeline(self.encoder, RidgeCV(PENALTIES, alpha_per_target=True))
         on_autism = np.where(self.label == 1, 1, -1)[:, None] * effect
-        expected = cross_val_predict(ridge, self.known, on_autism, cv=self.folds).reshape(effect.shape)
-        return 2 * (self.label - self.probability())[:, None] * (on_autism - expected)
-
-    def probability(self) -> np.ndarray:
-        """That of autism given the covariates, out of fold (subjects,)."""
-        logistic = make_pipeline(self.encoder, LogisticRegression(max_iter=1000))
-        return cross_val_predict(logistic, self.known, self.label, cv=self.folds, method="predict_proba")[:, 1]
-
-    @property
-    def folds(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-        return [*folds.split(self.label, self.label)]
-
-    @property
-    def encoder(self) -> ColumnTransformer:
-        """Numbers as cubic splines, if they have values enough, their absence and categories as dummies."""
-        numbers = self.known.select_dtypes("number")
-        steps: list[tuple] = []
-        for name in numbers:
-            knots = np.unique(np.nanpercentile(numbers[name], KNOTS))
-            bent = self.curved and len(knots) == len(KNOTS)
-            spline = SplineTransformer(knots=knots[:, None], include_bias=False) if bent else "passthrough"
-            steps.append((name, make_pipeline(SimpleImputer(strategy="median"), spline, StandardScaler()), [name]))
-        absent = MissingIndicator(features="all")
-        dummies = make_pipeline(
-            SimpleImputer(strategy="constant", fill_value="unknown"),
-            OneHotEncoder(handle_unknown="ignore", sparse_output=False),
-        )
-        steps.append((" absent", absent, [name for name in numbers if numbers[name].isna().any()]))
-        return ColumnTransformer([*steps, (" text", dummies, make_column_selector(dtype_exclude="number"))])
-
-    @property
-    def parameters(self) -> int:
-        return self.encoder.fit_transform(self.known).shape[1]
+        followed, net = self.beside.followed(self.label), np.zeros(effect.shape)
+        for region, values in enumerate(on_autism.T):
+            span = self.beside.basis(followed | self.beside.followed(values))
+            both = residuals(np.column_stack([self.label, values]), span)
+            spread = both.prod(axis=1) / np.sqrt(np.maximum(1 - np.square(span).sum(axis=1), TOLD))
+            net[:, region] = both.prod(axis=1).mean() + spread - spread.mean()
+            net[:, region] *= 2 * len(span) / max(len(span) - span.shape[1], 1)
+        return net
 
 
-def adjustment(known: pd.DataFrame, label: np.ndarray) -> Adjustment:
-    """The adjustment for as many covariates as the subjects suffice for, with splines before lines, the site last.
-
-    `known` has a row a subject, as of `utils.scores.features.covariates`; `label` (subjects,).
-    """
-    usable = [name for name in known if known[name].notna().mean() >= MIN_KNOWN and known[name].nunique() > 1]
-    found = Adjustment(known[usable], label, without=tuple(name for name in known if name not in usable))
-    if not usable:
-        return replace(found, reason="no covariates are known")
-    if min(np.bincount(label.astype(int), minlength=2)) < MIN_PER_CLASS:
-        return replace(found, reason=f"that takes {MIN_PER_CLASS} subjects of each class")
-    for names in (usable, [name for name in usable if name != "site"]):
-        for curved in (True, False):
-            without = tuple(name for name in known if name not in names)
-            one = Adjustment(known[names], label, curved, without)
-            if names and len(label) >= MIN_SUBJECTS_A_PARAMETER * one.parameters:
-                return one
-    return replace(found, reason=f"{len(label)} subjects are too few for the covariates {', '.join(usable)}")
-
-
-def region_table(atlas: Atlas, effects: Effects, seed: int, adjusted: Adjustment | None = None) -> pd.DataFrame:
+def region_table(atlas: Atlas, effects: Effects, seed: int, adjusted: Adjusted | None = None) -> pd.DataFrame:
     """The columns of `regions.csv`, a row a region, by reliance; equal ones stay in the order of the atlas. p and q are
     of effects `adjusted` for covariates; `p_..._plain` is of the effects as they are."""
     table = pd.DataFrame([region_place(atlas, region) for region in atlas.regions])
@@ -276,7 +210,7 @@ def region_table(atlas: Atlas, effects: Effects, seed: int, adjusted: Adjustment
 
 
 def map_table(
-    atlas: Atlas, maps: Sequence[str], effects: Effects, seed: int, adjusted: Adjustment | None = None
+    atlas: Atlas, maps: Sequence[str], effects: Effects, seed: int, adjusted: Adjusted | None = None
 ) -> pd.DataFrame:
     """The columns of `regions_by_map.csv`, a row a pair of region and map, by reliance. Equal ones stay in the order of
     the atlas and the cohort, which is the index. P-values are family-wise over all pairs, of effects `adjusted` for

@@ -24,9 +24,8 @@ from utils import figures
 from utils.blackout import options, page, results
 from utils.blackout.effects import (
     ARRAYS,
-    Adjustment,
+    Adjusted,
     Effects,
-    adjustment,
     averaged,
     joined,
     map_table,
@@ -37,6 +36,7 @@ from utils.blackout.measure import measure, verify
 from utils.blackout.occlusion import Occlusion
 from utils.runs.group import Group
 from utils.runs.run import Run
+from utils.scores.adjustment import adjustment
 from utils.scores.metrics import HEADLINES, Predictions, headline, with_intervals
 from utils.scores.results import Headline
 from utils.training.network import restored_network
@@ -100,7 +100,8 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
     chosen = options.of(run)
     atlas = chosen.regions(run.cohort.grid)
     people = effects.with_one_person(run.cohort.same_scan)
-    adjusted = adjustment(options.covariates_of(run.cohort, people.rows), people.of_subjects(people.label))
+    known = options.covariates_of(run.cohort, people.rows)
+    adjusted = Adjusted(adjustment(known), people.of_subjects(people.label))
     table = region_table(atlas, people, run.seed, adjusted)
     folds, sites = None if fold is None else np.array(fold), np.array([row.site for row in effects.rows])
     predictions = Predictions(effects.label, effects["probability"], np.array(people.subject), folds, sites)
@@ -131,12 +132,12 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
         "headline": Headline(headline(scores), auc),
         "subjects": len(adjusted.label),
         "better_than_chance": page.beats_chance(auc),
-        "adjusted_for": adjusted.covariates,
+        "adjusted_for": list(adjusted.beside.covariates),
         "conclusion": text,
     }
 
 
-def separately(run: Run, atlas: Atlas, effects: Effects, adjusted: Adjustment, at_chance: bool) -> results.ByMap | None:
+def separately(run: Run, atlas: Atlas, effects: Effects, adjusted: Adjusted, at_chance: bool) -> results.ByMap | None:
     """What regions do in each map alone; None if only one map is replaced."""
     if not (maps := names_of_maps(run)):
         return None
